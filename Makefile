@@ -1,0 +1,71 @@
+# Everything a developer does, by name. `make help` lists it.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+SECONDS ?= 60
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install kafka demo test test-train bench lint format lock train clean tools
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
+
+tools:
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is missing; Debian and Ubuntu: apt-get install python3.11 python3.11-venv"; exit 1; }
+	@test -n "$$SIGHTLINE_KAFKA" || command -v java >/dev/null || { echo "make: a JDK (17 or newer) is missing; Debian and Ubuntu: apt-get install openjdk-17-jdk-headless"; exit 1; }
+	@test -n "$$SIGHTLINE_KAFKA" || command -v mvn >/dev/null || { echo "make: Maven is missing; Debian and Ubuntu: apt-get install maven"; exit 1; }
+
+$(STAMP): pyproject.toml requirements.lock
+	@$(MAKE) --no-print-directory tools
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+install: $(STAMP) ## make the virtual environment from the lock file
+
+kafka: install ## fetch Apache Kafka from Maven Central, once
+	@$(BIN)/sightline kafka fetch
+
+demo: install ## run the whole stack: SECONDS=60 VIDEO=… MODEL=… DECODER=… REPORT=…
+	@$(BIN)/sightline demo --seconds $(SECONDS) \
+	  $(foreach v,$(VIDEO),--video $(v)) $(if $(MODEL),--model $(MODEL)) \
+	  $(if $(DECODER),--decoder $(DECODER)) $(if $(REPORT),--report $(REPORT))
+
+lint: install ## ruff, mypy --strict and the import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint kafka ## lint, then every test, on a real Kafka
+	$(BIN)/pytest
+
+test-train: .venv-train/.installed ## the tests that need Keras and TensorFlow
+	.venv-train/bin/pytest -m train
+
+bench: install kafka ## benchmarks; results land in benchmarks/results
+	$(BIN)/python -m benchmarks.pipeline
+
+.venv-train/.installed: requirements-train.lock pyproject.toml
+	$(PYTHON) -m venv .venv-train
+	.venv-train/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-train.lock
+	.venv-train/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+train: .venv-train/.installed ## train the committed model again, with its confusion matrix
+	.venv-train/bin/python -m engines.training
+
+format: install ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: install ## resolve the lock files again
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile -q --no-header --no-annotate --generate-hashes --extra dev -o requirements.lock pyproject.toml
+	$(BIN)/uv pip compile -q --no-header --no-annotate --generate-hashes --extra dev --extra train -o requirements-train.lock pyproject.toml
+
+clean: ## remove the environments, Kafka's data and everything built
+	rm -rf $(VENV) .venv-train .sightline .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -1,0 +1,1 @@
+"""What classifies: back ends, decoders, the model repository and the node."""

@@ -1,0 +1,92 @@
+"""Records to bytes and back: msgpack for what machines read, JSON for what people and webhooks read.
+
+A msgpack record is a map of its fields with two more: ``kind`` and ``v``, the version as (major, minor). A minor
+version may add fields, and readers ignore those that they do not know; a major version may change anything, so an
+unknown one is refused and the record is parked, never guessed at.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgpack
+from pydantic import ValidationError
+
+from ingest.exceptions import Oversize, Truncated, UnknownVersion, WrongKind, WrongType
+from ingest.records.base import Record
+
+__all__ = ["MAX_RECORD_BYTES", "decode", "decode_json", "encode", "encode_json"]
+
+R = TypeVar("R", bound=Record)
+
+MAX_RECORD_BYTES = 16 * 1024 * 1024
+"""No record of any topic is larger. A batch of eight 416×416 RGB pictures is 4 MiB; a 4K JPEG is under 4 MiB."""
+
+
+def encode(record: Record, max_bytes: int = MAX_RECORD_BYTES) -> bytes:
+    """Return a record as msgpack. Raise Oversize if it is over ``max_bytes``."""
+    fields = {"kind": record.KIND, "v": record.VERSION, **record.model_dump()}
+    data: bytes = msgpack.packb(fields, use_bin_type=True)
+    if len(data) > max_bytes:
+        raise Oversize(len(data), max_bytes)
+    return data
+
+
+def decode(cls: type[R], data: bytes, max_bytes: int = MAX_RECORD_BYTES) -> R:
+    """Read a msgpack record of the given class.
+
+    Raise Oversize, Truncated, WrongKind, UnknownVersion or WrongType, each of which is a CodecError.
+    """
+    if len(data) > max_bytes:
+        raise Oversize(len(data), max_bytes)
+    fields = _unpack(data)
+    kind = fields.pop("kind", None)
+    if kind != cls.KIND:
+        raise WrongKind(cls.KIND, kind)
+    version = fields.pop("v", None)
+    if not isinstance(version, tuple) or len(version) != 2 or version[0] != cls.VERSION[0]:
+        raise UnknownVersion(cls.KIND, version)
+    try:
+        return cls.model_validate(fields)
+    except ValidationError as error:
+        raise WrongType(cls.KIND, _problems(error)) from None
+
+
+def encode_json(record: Record) -> bytes:
+    """Return a record as JSON, without the fields that are None."""
+    return record.model_dump_json(exclude_none=True).encode()
+
+
+def decode_json(cls: type[R], data: bytes) -> R:
+    """Read a JSON record of the given class. Raise Truncated or WrongType."""
+    try:
+        return cls.model_validate_json(data)
+    except ValidationError as error:
+        if error.errors()[0]["type"] == "json_invalid":
+            raise Truncated(f"{cls.KIND}: no JSON: {error.errors()[0]['msg']}") from None
+        raise WrongType(cls.KIND, _problems(error)) from None
+
+
+def _unpack(data: bytes) -> dict[str, Any]:
+    limit = len(data)
+    try:
+        fields = msgpack.unpackb(
+            data,
+            use_list=False,
+            raw=False,
+            max_bin_len=limit,
+            max_str_len=limit,
+            max_array_len=limit,
+            max_map_len=limit,
+        )
+    except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
+        raise Truncated(f"no whole msgpack record in {limit} bytes: {error or type(error).__name__}") from None
+    if not isinstance(fields, dict):
+        raise WrongType("record", f"expected a map of fields, found {type(fields).__name__}")
+    return fields
+
+
+def _problems(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, e['loc'])) or 'record'}: {e['msg']}" for e in error.errors(include_input=False)[:5]
+    )

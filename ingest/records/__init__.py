@@ -1,0 +1,40 @@
+"""One module per record; this is the list of them all."""
+
+from ingest.records.base import Box, FrameRef, Point, Record
+from ingest.records.batch import Batch, BatchItem, Fit, Region
+from ingest.records.event import Alert, AlertData, CloudEvent, Delivery, Event, EventData, Evidence, Overlay
+from ingest.records.frame import WITHHELD_REASONS, Account, Frame
+from ingest.records.reading import GOOD, SUSPECT, Readings
+from ingest.records.result import Detection, Result
+from ingest.records.status import CameraState, CameraStatus, EpochEnd, Heartbeat
+
+__all__ = [
+    "GOOD",
+    "SUSPECT",
+    "WITHHELD_REASONS",
+    "Account",
+    "Alert",
+    "AlertData",
+    "Batch",
+    "BatchItem",
+    "Box",
+    "CameraState",
+    "CameraStatus",
+    "CloudEvent",
+    "Delivery",
+    "Detection",
+    "EpochEnd",
+    "Event",
+    "EventData",
+    "Evidence",
+    "Fit",
+    "Frame",
+    "FrameRef",
+    "Heartbeat",
+    "Overlay",
+    "Point",
+    "Readings",
+    "Record",
+    "Region",
+    "Result",
+]

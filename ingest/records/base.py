@@ -1,0 +1,60 @@
+"""What all records have in common: frozen, strictly typed, versioned."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ingest.identity import NAME_PATTERN
+
+__all__ = ["Box", "Count", "FrameRef", "Name", "Point", "Record"]
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Count = Annotated[int, Field(ge=0)]
+Point = tuple[float, float]
+"""x, y in pixels of the frame, y downwards, unless a docstring says relative (0..1)."""
+
+
+class Record(BaseModel):
+    """Base of every record on the wire. Unknown fields are ignored: a minor version may add some."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    KIND: ClassVar[str]
+    VERSION: ClassVar[tuple[int, int]] = (1, 0)
+
+
+class Box(NamedTuple):
+    """A rectangle in pixels of the frame: left, top, right, bottom; right and bottom are exclusive."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @property
+    def width(self) -> float:
+        """Width in pixels."""
+        return self.right - self.left
+
+    @property
+    def height(self) -> float:
+        """Height in pixels."""
+        return self.bottom - self.top
+
+    @property
+    def centre(self) -> Point:
+        """The middle, x and y in pixels."""
+        return (self.left + self.right) / 2, (self.top + self.bottom) / 2
+
+
+class FrameRef(NamedTuple):
+    """Where the frame's own record lies in the log: evidence and replay read the very bytes there.
+
+    ``topic`` is the topic's name in the contract, without prefix.
+    """
+
+    topic: str
+    partition: int
+    offset: int

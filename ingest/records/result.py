@@ -1,0 +1,54 @@
+"""What one pipeline found in one frame."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from ingest.identity import FrameId
+from ingest.records.base import Box, Count, FrameRef, Name, Record
+
+__all__ = ["Detection", "Result"]
+
+
+class Detection(Record):
+    """A labelled box, in pixels of the frame. ``score`` is in 0..1."""
+
+    KIND: ClassVar[str] = "detection"
+
+    box: Box
+    label: str
+    class_id: Count
+    score: float
+
+
+class Result(Record):
+    """The one end of a delivered frame in one pipeline.
+
+    ``classified`` with what was found (perhaps nothing), ``empty`` when there was nothing to look at, ``shed``
+    with a reason. ``model`` is ``name@version`` for a classified frame.
+    """
+
+    KIND: ClassVar[str] = "result"
+
+    camera: Name
+    epoch: Count
+    seq: Count
+    lane: str
+    pipeline: Name
+    pipelines: tuple[Name, ...]
+    captured_ns: Count
+    finished_ns: Count
+    width: Count
+    height: Count
+    source: FrameRef
+    outcome: Literal["classified", "empty", "shed"]
+    reason: str = ""
+    model: str = ""
+    detections: tuple[Detection, ...] = ()
+    withheld: dict[str, Count] = {}
+    traceparent: str = ""
+
+    @property
+    def id(self) -> FrameId:
+        """The frame's identity."""
+        return FrameId(self.camera, self.epoch, self.seq)

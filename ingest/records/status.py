@@ -1,0 +1,59 @@
+"""What agents and services say about themselves."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from ingest.records.base import Count, Name, Record
+from ingest.records.frame import Account
+
+__all__ = ["CameraState", "CameraStatus", "EpochEnd", "Heartbeat"]
+
+CameraState = Literal["starting", "running", "stalled", "down", "ended"]
+
+
+class CameraStatus(Record):
+    """How one camera is doing. ``captured`` counts frames of this epoch so far; ``spooled`` those still to send."""
+
+    KIND: ClassVar[str] = "camera-status"
+
+    camera: Name
+    epoch: Count
+    state: CameraState
+    reason: str = ""
+    captured: Count = 0
+    kept: Count = 0
+    spooled: Count = 0
+    spooled_bytes: Count = 0
+
+
+class EpochEnd(Record):
+    """A capture is over. ``last`` is its last accounted frame, -1 when it had none.
+
+    After a kill, ``clean`` is false and ``told`` is the highest sequence number that a heartbeat had told: frames
+    between ``last`` and ``told`` were in memory only, never promised, and are reported apart as unclean.
+    """
+
+    KIND: ClassVar[str] = "epoch-end"
+
+    camera: Name
+    epoch: Count
+    last: int
+    clean: bool
+    told: int = -1
+
+
+class Heartbeat(Record):
+    """A sign of life on ``status``, with the ledger intervals that no frame can carry."""
+
+    KIND: ClassVar[str] = "heartbeat"
+
+    service: str
+    instance: str
+    at_ns: Count
+    state: Literal["starting", "running", "draining", "stopped", "failed"] = "running"
+    reason: str = ""
+    cameras: tuple[CameraStatus, ...] = ()
+    accounts: tuple[Account, ...] = ()
+    ended: tuple[EpochEnd, ...] = ()
+    figures: dict[str, float] = {}

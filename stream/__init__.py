@@ -1,0 +1,1 @@
+"""Stream processors: prepare, sense, analyse, alerts."""
