@@ -1,0 +1,1 @@
+"""What composes the parts: the command line, the local stack, the charts."""
