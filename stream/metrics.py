@@ -1,0 +1,39 @@
+"""What the stream processors count, for Prometheus. The registry is passed in."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+__all__ = ["StreamMetrics"]
+
+SECONDS_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0)
+"""From a sensor's column (under a millisecond) to a 4K frame for several pipelines."""
+
+
+class StreamMetrics:
+    """The figures of one process; every one has the label ``stage``."""
+
+    def __init__(self, registry: CollectorRegistry, stage: str) -> None:
+        label = ("stage",)
+        self.records = Counter("sightline_stream_records_total", "Records fed", label, registry=registry).labels(
+            stage
+        )
+        self.written = Counter(
+            "sightline_stream_written_total", "Records handed to the broker", label, registry=registry
+        ).labels(stage)
+        self.written_bytes = Counter(
+            "sightline_stream_written_bytes_total", "Their values' size", label, registry=registry
+        ).labels(stage)
+        self.process = Histogram(
+            "sightline_stream_process_seconds",
+            "Time a processor takes for one record",
+            label,
+            buckets=SECONDS_BUCKETS,
+            registry=registry,
+        ).labels(stage)
+        self.waiting = Gauge(
+            "sightline_stream_waiting_records",
+            "Records read or readable, and not done with",
+            label,
+            registry=registry,
+        ).labels(stage)

@@ -1,0 +1,120 @@
+"""Faust's Kafka driver, with the parts replaced that lose data or hide settings.
+
+- Both clients come from ``ingest.kafka``: the consumer reads committed records only (Faust asks for that only under
+  ``exactly_once``), the producer is idempotent (Faust has no setting for it) and both take the one set of limits.
+- What is committed is what our own trackers say. Faust's bookkeeping is off by one (a first acknowledgement right
+  after the committed offset commits past it), acknowledges records of an older generation that it skips, adds the
+  record after a gap to the acknowledged ones before it was read, and never commits again when the partition's first
+  record is followed by a gap of two.
+- Fetching goes on at once when a partition has room again; Faust sleeps a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import Any, ClassVar
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from ingest import kafka
+from ingest.kafka import KafkaSettings
+
+__all__ = ["Consumer", "Transport"]
+
+POLL_RECORDS = 64
+"""Records handed over at once: small enough that a pause of one partition takes effect soon."""
+POLL_S = 0.1
+"""Longest wait for records of the partitions that are not paused: a partition that has room again waits so long."""
+
+
+class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    def _create_worker_consumer(self, transport: Transport) -> AIOKafkaConsumer:
+        self._assignor = None  # only tables ask for it
+        conf = self.app.conf
+        settings = transport.settings
+        group = str(conf.id).removeprefix(settings.prefix)
+        return kafka.consumer(settings, conf.broker_client_id, group=group, max_poll_records=POLL_RECORDS)
+
+    def unfetched(self, tp: TP) -> int:
+        """Return how many offsets the broker has for us beyond those that were handed over."""
+        state = self._ensure_consumer()._subscription.subscription.assignment.state_value(
+            driver.ensure_aiokafka_TP(tp)
+        )
+        if state is None or state.lso is None or not state.has_valid_position:
+            return 0
+        return max(0, int(state.lso) - int(state.position))
+
+
+class Consumer(driver.Consumer):  # type: ignore[misc]
+    """Commits what ``safe`` says, partition by partition, and nothing else."""
+
+    safe: Callable[[TP], int | None]
+    """Set by the runner: the next offset that a restart must read, None while that is not known."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._room = asyncio.Event()
+
+    def _new_consumer_thread(self) -> _ConsumerThread:
+        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    def unfetched(self, tp: TP) -> int:
+        """Return how many offsets the broker has for us beyond those that were handed over."""
+        return int(self._thread.unfetched(tp))
+
+    def pause_fetching(self, tp: TP) -> None:
+        """Fetch no more of a partition. What was fetched already still comes.
+
+        Faust's own ``pause_partitions`` drops records between the fetch and the stream, and then commits past them.
+        """
+        self._room.clear()
+        self.on_buffer_full(tp)
+
+    def resume_fetching(self, tp: TP) -> None:
+        """Fetch a partition again."""
+        self.on_buffer_drop(tp)
+        self._room.set()
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Forget what was said about partitions that go away."""
+        for tp in revoked:
+            self._buffered_partitions.discard(tp)
+        await super().on_partitions_revoked(revoked)
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
+        """Fetch what there is, without waiting longer than a paused partition may wait."""
+        async for item in super().getmany(min(timeout, POLL_S)):
+            yield item
+
+    async def _wait_next_records(self, timeout: float) -> Any:
+        if self.flow_active and not self._get_active_partitions():
+            await self.wait_first(self._room.wait(), self.suspend_flow.wait(), timeout=1.0)
+        return await super()._wait_next_records(timeout)
+
+    def _filter_tps_with_pending_acks(self, topics: Iterable[Any] | None = None) -> Iterator[TP]:
+        return (tp for tp in self.assignment() if topics is None or tp in topics or tp.topic in topics)
+
+    def _new_offset(self, tp: TP) -> int | None:
+        return self.safe(tp)
+
+    def _should_commit(self, tp: TP, offset: int) -> bool:
+        return offset > (self._committed_offset[tp] or 0)
+
+
+class _Producer(driver.Producer):  # type: ignore[misc]
+    def _new_producer(self, transactional_id: str | None = None) -> AIOKafkaProducer:
+        return kafka.producer(self.transport.settings, self.client_id, transactional_id=transactional_id)
+
+
+class Transport(driver.Transport):  # type: ignore[misc]
+    """The driver that an App of ours uses."""
+
+    Consumer: ClassVar[type] = Consumer
+    Producer: ClassVar[type] = _Producer
+
+    def __init__(self, settings: KafkaSettings, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.settings = settings

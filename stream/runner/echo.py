@@ -1,0 +1,67 @@
+"""A stage that writes on what it reads: to try a cluster out, to measure the runner alone, and for its contract."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ingest.clock import Clock, SystemClock
+from ingest.log import Log, LogRecord, Outgoing, Slot
+from ingest.topics import BATCHES, FRAMES
+from stream.runner.processor import Work
+
+__all__ = ["Echo", "EchoStage"]
+
+
+class EchoStage:
+    """Writes each record to the same partition of ``target``, in groups of ``hold`` or after ``delay_s``."""
+
+    def __init__(
+        self,
+        name: str = "echo",
+        source: str = FRAMES,
+        target: str = BATCHES,
+        hold: int = 1,
+        delay_s: float = 0.05,
+        clock: Clock | None = None,
+    ) -> None:
+        self.name = name
+        self.topics = (source,)
+        self.target = target
+        self.hold = hold
+        self.delay_s = delay_s
+        self.clock = clock or SystemClock()
+
+    async def open(self, slot: Slot, position: int, log: Log) -> Echo:
+        """Make a partition's state, which needs nothing from the log."""
+        return Echo(self)
+
+
+class Echo:
+    """Holds records back until there are enough of them, or the first has waited long enough."""
+
+    def __init__(self, stage: EchoStage) -> None:
+        self._stage = stage
+        self._held: list[LogRecord] = []
+        self._due: float | None = None
+
+    @property
+    def deadline(self) -> float | None:
+        """When the first held record has waited long enough."""
+        return self._due
+
+    def process(self, record: LogRecord) -> Sequence[Work]:
+        """Hold a record, or write the group that it completes."""
+        self._held.append(record)
+        if self._due is None:
+            self._due = self._stage.clock.monotonic() + self._stage.delay_s
+        return self.flush() if len(self._held) >= self._stage.hold else ()
+
+    def tick(self) -> Sequence[Work]:
+        """Write the group."""
+        return self.flush()
+
+    def flush(self) -> Sequence[Work]:
+        """Write the group."""
+        held, self._held, self._due = self._held, [], None
+        records = tuple(Outgoing(self._stage.target, r.partition, r.value, r.key, r.headers) for r in held)
+        return (Work(records, tuple(r.offset for r in held)),) if held else ()

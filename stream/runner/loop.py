@@ -1,0 +1,267 @@
+"""Runs a stage on Kafka, under Faust, until it is told to stop or something goes wrong.
+
+One process is one member of the stage's consumer group. Faust finds out which partitions are ours and fetches their
+records; each partition has a loop of its own (``partition.py``); what is committed is what these loops are done with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from faust.types import TP
+from prometheus_client import CollectorRegistry
+
+from ingest import logs
+from ingest.clock import Clock, SystemClock
+from ingest.codec import encode
+from ingest.kafka import KafkaSettings
+from ingest.kafkalog import KafkaLog
+from ingest.log import Log, Outgoing, Slot
+from ingest.records import Heartbeat
+from ingest.signals import stop_event
+from ingest.topics import STATUS, require
+from stream.exceptions import RunnerError, Stuck
+from stream.metrics import StreamMetrics
+from stream.runner import faustapp
+from stream.runner.partition import Context, PartitionLoop
+from stream.runner.processor import Stage
+from stream.runner.watchdog import Signs, Watchdog
+
+__all__ = ["EXIT_FAILED", "Runner", "serve"]
+
+_log = logs.get("stream.runner")
+
+EXIT_FAILED = 70
+"""EX_SOFTWARE of sysexits.h: the supervisor starts the process again."""
+STATUS_INTERVAL_S = 2.0
+"""Between two heartbeats on ``status``: a console sees a dead service within a few seconds."""
+STOP_S = 20.0
+"""For a clean stop: finish what is being processed, have it acknowledged, commit, leave the group. Less than the
+30 s after which orchestrators kill."""
+
+StageFactory = Callable[[Log], Awaitable[Stage]]
+"""Makes a stage, which may read the ``config`` topic first."""
+
+
+def serve(make: StageFactory, settings: KafkaSettings, registry: CollectorRegistry | None = None) -> int:
+    """Run a stage until SIGTERM or SIGINT; return the exit status. The whole life of a service's process.
+
+    Raise TopicMismatch when the broker's topics are not as the contract says, LogUnavailable without a broker. Any
+    error inside ends the process at once with ``EXIT_FAILED``.
+    """
+    return asyncio.run(_serve(make, settings, registry or CollectorRegistry()))
+
+
+async def _serve(make: StageFactory, settings: KafkaSettings, registry: CollectorRegistry) -> int:
+    stop = stop_event()
+    log = KafkaLog(settings, f"sightline-log-{os.getpid()}")
+    try:
+        require(await log.partitions())
+        stage = await make(log)
+        await Runner(stage, settings, log, metrics=StreamMetrics(registry, stage.name)).run(stop)
+    finally:
+        await log.close()
+    return 0
+
+
+class Runner:
+    """One member of a stage's consumer group. ``exit`` ends the process; it is a parameter for tests only."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        settings: KafkaSettings,
+        log: Log,
+        *,
+        metrics: StreamMetrics | None = None,
+        clock: Clock | None = None,
+        exit: Callable[[int], Any] = os._exit,  # noqa: A002
+    ) -> None:
+        self._stage = stage
+        self._settings = settings
+        self._log = log
+        self._clock = clock or SystemClock()
+        self._exit = exit
+        self._metrics = metrics or StreamMetrics(CollectorRegistry(), stage.name)
+        self._instance = f"{socket.gethostname()}-{os.getpid()}"
+        self._loops: dict[Slot, PartitionLoop] = {}
+        self._fed_before = 0
+        self._joined = False
+        self._stopping = False
+        self._context = Context(
+            stage=stage,
+            log=log,
+            clock=self._clock,
+            pool=ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix=stage.name),
+            metrics=self._metrics,
+            send=self._send,
+            failed=self._partition_failed,
+            pause=lambda slot: self._app.consumer.pause_fetching(self._tp(slot)),
+            resume=lambda slot: self._app.consumer.resume_fetching(self._tp(slot)),
+        )
+        self._app = faustapp.build(
+            settings,
+            group=stage.name,
+            client_id=f"{stage.name}-{self._instance}",
+            topics=stage.topics,
+            deliver=self._deliver,
+            failed=self._failed,
+        )
+        self._app.on_partitions_revoked.connect(self._revoked)
+        self._app.on_partitions_assigned.connect(self._assigned)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until ``stop`` is set, then finish what is being processed, commit and leave."""
+        self._app.consumer.safe = self._safe
+        watchdog = Watchdog(self._signs, self._clock, lambda reason: self._failed(Stuck(reason)))
+        watchdog.start()
+        beating = asyncio.create_task(self._beat())
+        starting = asyncio.create_task(self._guarded_start())
+        try:
+            await stop.wait()
+            await self._stop(starting, beating)
+        finally:
+            beating.cancel()
+            watchdog.stop()
+            self._context.pool.shutdown(wait=False)
+
+    async def _guarded_start(self) -> None:
+        try:
+            await self._app.start()
+            await self._app.wait_until_stopped()
+        except Exception as error:
+            self._failed(error)
+        if not self._stopping:
+            self._failed(self._app.crash_reason or RunnerError("Faust stopped by itself"))
+
+    async def _stop(self, starting: asyncio.Task[None], beating: asyncio.Task[None]) -> None:
+        self._stopping = True
+        _log.info("stopping", stage=self._stage.name)
+        if not self._joined:
+            self._exit(0)  # nothing was begun, and a start that is under way cannot be stopped
+        try:
+            async with asyncio.timeout(STOP_S):
+                await asyncio.gather(*(loop.drain() for loop in self._loops.values()))
+                if self._loops:
+                    await self._commit()
+                beating.cancel()
+                await self._tell("stopped")
+                await self._app.stop()
+                await asyncio.wait({starting, beating})
+        except TimeoutError:
+            self._failed(Stuck(f"not stopped within {STOP_S:.0f} s"))
+        _log.info("stopped", stage=self._stage.name)
+
+    async def _commit(self) -> None:
+        """Commit what all loops are done with. A commit that is under way is waited for first; it may be older."""
+        if not await self._app.consumer.commit():
+            await self._app.consumer.commit()
+
+    def _deliver(self, event: faustapp.Event) -> None:
+        record = faustapp.to_record(self._settings, event)
+        loop = self._loops.get(Slot(record.topic, record.partition))
+        if loop is not None:
+            loop.offer(record)
+        elif not self._stopping and not self._app.rebalancing:
+            self._failed(RunnerError(f"a record of {record.topic}[{record.partition}], which is not assigned"))
+
+    async def _assigned(self, _app: Any, assigned: set[TP], **_: Any) -> None:
+        left_over = list(self._loops.values())
+        slots = sorted(map(self._slot, assigned))
+        self._loops = {slot: PartitionLoop(self._context, slot, self._start_of) for slot in slots}
+        self._joined = True
+        _log.info("assigned", partitions=[f"{slot.topic}[{slot.partition}]" for slot in slots])
+        await asyncio.gather(*(loop.drop() for loop in left_over))
+
+    async def _revoked(self, _app: Any, _revoked: set[TP], **_: Any) -> None:
+        await self._drop_all()
+
+    async def _drop_all(self) -> None:
+        """Let go of every partition: all are revoked in each rebalance. Commit what is done, to repeat less."""
+        if not self._loops or self._stopping:
+            return
+        await asyncio.gather(*(loop.drop() for loop in self._loops.values()))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await self._commit()
+        self._fed_before += sum(loop.fed for loop in self._loops.values())
+        self._loops.clear()
+
+    async def _start_of(self, slot: Slot) -> int:
+        committed = await self._log.committed(self._stage.name, slot)
+        first = (await self._log.beginnings(slot.topic))[slot.partition]
+        return max(committed or 0, first)
+
+    async def _send(self, record: Outgoing) -> Awaitable[Any]:
+        self._metrics.written.inc()
+        self._metrics.written_bytes.inc(len(record.value))
+        sent: Awaitable[Any] = await self._app.producer.send(
+            self._settings.topic(record.topic),
+            record.key,
+            record.value,
+            record.partition,
+            None,
+            dict(record.headers),
+        )
+        return sent
+
+    def _safe(self, tp: TP) -> int | None:
+        loop = self._loops.get(self._slot(tp))
+        return loop.position if loop else None
+
+    def _signs(self) -> Signs:
+        loops = list(self._loops.values())
+        fed = self._fed_before + sum(loop.fed for loop in loops)
+        done = sum(loop.position or 0 for loop in loops)
+        return Signs(fed + done, self._waiting(loops), bool(self._app.rebalancing), self._joined)
+
+    def _waiting(self, loops: list[PartitionLoop]) -> int:
+        unfetched = sum(self._app.consumer.unfetched(self._tp(loop.slot)) for loop in loops)
+        waiting = unfetched + sum(loop.queued + loop.in_flight for loop in loops)
+        self._metrics.waiting.set(waiting)
+        return int(waiting)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(STATUS_INTERVAL_S)
+            if self._joined:
+                with contextlib.suppress(Exception):  # a heartbeat that is lost is its own message
+                    await self._tell("running")
+
+    async def _tell(self, state: Any) -> None:
+        loops = list(self._loops.values())
+        figures = {
+            "records": float(self._fed_before + sum(loop.fed for loop in loops)),
+            "lag": float(self._waiting(loops)),
+            "in_flight": float(sum(loop.in_flight for loop in loops)),
+            "partitions": float(len(loops)),
+        }
+        beat = Heartbeat(
+            service=self._stage.name,
+            instance=self._instance,
+            at_ns=self._clock.now_ns(),
+            state=state,
+            figures=figures,
+        )
+        sent = await self._send(Outgoing(STATUS, 0, encode(beat), key=self._instance.encode()))
+        await sent
+
+    def _partition_failed(self, error: BaseException, slot: Slot, offset: int) -> None:
+        _log.error("failed", topic=slot.topic, partition=slot.partition, last_fed=offset, exc_info=error)
+        self._exit(EXIT_FAILED)
+
+    def _failed(self, error: BaseException) -> None:
+        _log.error("failed", stage=self._stage.name, exc_info=error)
+        self._exit(EXIT_FAILED)
+
+    def _tp(self, slot: Slot) -> TP:
+        return TP(self._settings.topic(slot.topic), slot.partition)
+
+    def _slot(self, tp: TP) -> Slot:
+        return Slot(tp.topic.removeprefix(self._settings.prefix), tp.partition)

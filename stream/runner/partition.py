@@ -1,0 +1,214 @@
+"""One partition's loop: feed its processor, write what it says, then let the offsets go.
+
+Knows no Faust: it is handed records and a way to send, and tells its owner how far the partition is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ingest import logs
+from ingest.clock import Clock
+from ingest.log import Log, LogRecord, Outgoing, Slot
+from stream.exceptions import NotWritten
+from stream.metrics import StreamMetrics
+from stream.runner.acks import AckTracker
+from stream.runner.processor import Processor, Stage, Work
+
+__all__ = ["IN_FLIGHT_WORKS", "QUEUE_BYTES", "QUEUE_RECORDS", "Context", "PartitionLoop"]
+
+_log = logs.get("stream.partition")
+T = TypeVar("T")
+
+QUEUE_RECORDS = 256
+"""Records that may wait for one partition's processor: a second of the busiest partition that one core keeps up with,
+so that fetching again, once half of them are gone, never leaves the processor without work."""
+QUEUE_BYTES = 32 * 1024 * 1024
+"""The same in bytes, for cameras with large pictures: two fetches of the largest size."""
+IN_FLIGHT_WORKS = 16
+"""Works handed to the producer and not yet acknowledged, per partition. The broker acknowledges in a few ms, so this
+hides its latency; more would only pile batches of megabytes up in memory when it is slow."""
+SETTLE_S = 1.0
+"""How long a partition that goes away waits for the broker's answers. They are usually there already; a rebalance
+must not wait for a broker that is gone."""
+
+Send = Callable[[Outgoing], Awaitable[Awaitable[Any]]]
+"""Hands a record to the producer; the result is to be awaited for the broker's acknowledgement."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What all partitions of one process share.
+
+    ``failed`` is told what ended a loop, with the last offset that was fed; ``pause`` and ``resume`` are told when a
+    partition has too many records waiting, and when it has room again. All are called in the event loop's thread.
+    """
+
+    stage: Stage
+    log: Log
+    clock: Clock
+    pool: Executor
+    metrics: StreamMetrics
+    send: Send
+    failed: Callable[[BaseException, Slot, int], None]
+    pause: Callable[[Slot], None]
+    resume: Callable[[Slot], None]
+
+
+class PartitionLoop:
+    """Feeds one processor. All methods belong to the event loop's thread."""
+
+    def __init__(self, context: Context, slot: Slot, find_position: Callable[[Slot], Awaitable[int]]) -> None:
+        self.slot = slot
+        self.fed = 0
+        """Records given to the processor since the start."""
+        self._context = context
+        self._find_position = find_position
+        self._queue: deque[LogRecord] = deque()
+        self._queued_bytes = 0
+        self._arrived = asyncio.Event()
+        self._draining = False
+        self._paused = False
+        self._tracker: AckTracker | None = None
+        self._processor: Processor | None = None
+        self._at = -1
+        self._writes: asyncio.Queue[tuple[Work, list[Awaitable[Any]]] | None] = asyncio.Queue()
+        self._may_write = asyncio.Semaphore(IN_FLIGHT_WORKS)
+        self._feeding = asyncio.create_task(self._guard(self._feed()))
+        self._settling = asyncio.create_task(self._guard(self._settle()))
+
+    @property
+    def position(self) -> int | None:
+        """The next offset that a restart must read; None while the state is still being opened."""
+        return None if self._tracker is None else self._tracker.position
+
+    @property
+    def in_flight(self) -> int:
+        """Records that were fed and are not done with."""
+        return 0 if self._tracker is None else self._tracker.open
+
+    @property
+    def queued(self) -> int:
+        """Records that wait for the processor."""
+        return len(self._queue)
+
+    def offer(self, record: LogRecord) -> None:
+        """Queue a record. Never blocks: it asks for a pause when too many wait, and still takes what comes."""
+        if self._draining:
+            return
+        self._queue.append(record)
+        self._queued_bytes += len(record.value)
+        self._arrived.set()
+        if len(self._queue) >= QUEUE_RECORDS or self._queued_bytes >= QUEUE_BYTES:
+            self._paused = True
+            self._context.pause(self.slot)
+
+    async def drain(self) -> None:
+        """Feed nothing more, flush the processor, and return when the broker has all of it."""
+        self._draining = True
+        self._queue.clear()
+        self._arrived.set()
+        await self._feeding
+        self._writes.put_nowait(None)
+        await self._settling
+
+    async def drop(self) -> None:
+        """Feed nothing more and flush nothing; return when the broker has what was written already, or soon after.
+
+        What is not done with will be read again by the partition's next owner.
+        """
+        self._draining = True
+        self._queue.clear()
+        self._feeding.cancel()
+        await asyncio.wait({self._feeding})
+        self._writes.put_nowait(None)
+        await asyncio.wait({self._settling}, timeout=SETTLE_S)
+        self._settling.cancel()
+        await asyncio.wait({self._settling})
+
+    async def _guard(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except Exception as error:
+            self._context.failed(error, self.slot, self._at)
+
+    async def _feed(self) -> None:
+        position = await self._find_position(self.slot)
+        processor = await self._context.stage.open(self.slot, position, self._context.log)
+        self._tracker = AckTracker(position)
+        self._processor = processor
+        _log.info("partition opened", topic=self.slot.topic, partition=self.slot.partition, position=position)
+        while not self._draining:
+            for work in await self._step(processor, self._tracker):
+                await self._write(work)
+        for work in await self._in_pool(processor.flush):
+            await self._write(work)
+
+    async def _step(self, processor: Processor, tracker: AckTracker) -> Sequence[Work]:
+        """Wait for a record or the deadline, whichever is first, and return the work that is due then."""
+        if _passed(processor.deadline, self._context.clock):
+            return await self._in_pool(processor.tick)
+        if not self._queue:
+            await self._wait(processor.deadline)
+            return ()
+        record = self._take()
+        if not tracker.deliver(record.offset):
+            return ()
+        self._at = record.offset
+        self.fed += 1
+        self._context.metrics.records.inc()
+        with self._context.metrics.process.time():
+            return await self._in_pool(processor.process, record)
+
+    def _take(self) -> LogRecord:
+        record = self._queue.popleft()
+        self._queued_bytes -= len(record.value)
+        roomy = len(self._queue) <= QUEUE_RECORDS // 2 and self._queued_bytes <= QUEUE_BYTES // 2
+        if self._paused and roomy:
+            self._paused = False
+            self._context.resume(self.slot)
+        return record
+
+    async def _wait(self, deadline: float | None) -> None:
+        self._arrived.clear()
+        left = None if deadline is None else max(0.0, deadline - self._context.clock.monotonic())
+        try:
+            async with asyncio.timeout(left):
+                await self._arrived.wait()
+        except TimeoutError:
+            return
+
+    async def _in_pool(self, function: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._context.pool, function, *args)
+
+    async def _write(self, work: Work) -> None:
+        await self._may_write.acquire()
+        sent = []
+        for record in work.records:
+            try:
+                sent.append(await self._context.send(record))
+            except Exception as error:
+                raise NotWritten(record.topic, record.partition, error) from error
+        self._writes.put_nowait((work, sent))
+
+    async def _settle(self) -> None:
+        """Await the broker, work by work in order, and let go of the offsets."""
+        while (entry := await self._writes.get()) is not None:
+            work, sent = entry
+            for record, outcome in zip(
+                work.records, await asyncio.gather(*sent, return_exceptions=True), strict=True
+            ):
+                if isinstance(outcome, BaseException):
+                    raise NotWritten(record.topic, record.partition, outcome) from outcome
+            assert self._tracker is not None  # noqa: S101  (works come from a processor, which opened with it)
+            self._tracker.finish(work.done)
+            self._may_write.release()
+
+
+def _passed(deadline: float | None, clock: Clock) -> bool:
+    return deadline is not None and deadline <= clock.monotonic()
