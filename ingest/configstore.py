@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ingest.log import Log, Outgoing
-from ingest.site import CameraConfig, Entry, PipelineConfig, ReceiverConfig, SensorConfig, parse_entry
+from ingest.site import (
+    CameraConfig,
+    Entry,
+    LineRule,
+    PinConfig,
+    PipelineConfig,
+    ReceiverConfig,
+    SensorConfig,
+    ThresholdRule,
+    ZoneRule,
+    parse_entry,
+)
 from ingest.topics import CONFIG
 
 __all__ = ["Config", "publish", "read"]
@@ -44,6 +55,21 @@ class Config:
     def receivers(self) -> tuple[ReceiverConfig, ...]:
         """The webhook receivers, by name."""
         return self.of(ReceiverConfig)
+
+    @property
+    def camera_rules(self) -> tuple[ZoneRule | LineRule, ...]:
+        """The rules that look at cameras, by name."""
+        return (*self.of(LineRule), *self.of(ZoneRule))
+
+    @property
+    def sensor_rules(self) -> tuple[ThresholdRule, ...]:
+        """The rules that look at sensors, by name."""
+        return self.of(ThresholdRule)
+
+    @property
+    def pins(self) -> dict[str, int]:
+        """The cameras whose partition is pinned."""
+        return {pin.name: pin.partition for pin in self.of(PinConfig)}
 
 
 async def publish(log: Log, entries: Iterable[Entry], removed: Iterable[str] = ()) -> None:

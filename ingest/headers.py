@@ -11,8 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ingest.identity import LATE, LIVE, FrameId
+from ingest.records import Account
 
 __all__ = [
+    "ACCOUNT",
     "CONTENT_TYPE",
     "FRAMES",
     "LANE",
@@ -20,6 +22,8 @@ __all__ = [
     "TRACEPARENT",
     "Failure",
     "Headers",
+    "account_of",
+    "account_text",
     "cloud_event_headers",
     "failure_headers",
     "frame_headers",
@@ -33,6 +37,8 @@ Headers = Mapping[str, bytes]
 
 FRAMES = "sightline-frames"
 """Ids of the frames that a record is about, one a line."""
+ACCOUNT = "sightline-account"
+"""The account of the frames withheld before this one, so that a ruined value does not tear a hole in the ledger."""
 LANE = "sightline-lane"
 PIPELINE = "sightline-pipeline"
 """The one pipeline that a batch or its dead letter concerns; without it, a dead letter is dead for all of them."""
@@ -48,7 +54,7 @@ def new_traceparent() -> str:
 
 
 def frame_headers(
-    frames: Iterable[FrameId], lane: str, traceparent: str = "", pipeline: str = ""
+    frames: Iterable[FrameId], lane: str, traceparent: str = "", pipeline: str = "", account: Account | None = None
 ) -> dict[str, bytes]:
     """Return the headers of a frame or a batch."""
     headers = {FRAMES: "\n".join(map(str, frames)).encode(), LANE: lane.encode()}
@@ -56,6 +62,8 @@ def frame_headers(
         headers[TRACEPARENT] = traceparent.encode()
     if pipeline:
         headers[PIPELINE] = pipeline.encode()
+    if account:
+        headers[ACCOUNT] = account_text(account).encode()
     return headers
 
 
@@ -112,6 +120,28 @@ def read_failure(headers: Headers) -> Failure | None:
             stage=headers[_ERRORS + "stage"].decode(),
             error=headers[_ERRORS + "exception.class.name"].decode(),
             message=headers[_ERRORS + "exception.message"].decode(errors="replace"),
+        )
+    except (KeyError, ValueError):
+        return None
+
+
+def account_text(account: Account) -> str:
+    """Return an account in the compact form of its header: ``first-last reason=count reason=count``."""
+    counts = " ".join(f"{reason}={count}" for reason, count in sorted(account.counts.items()))
+    return f"{account.first}-{account.last} {counts}"
+
+
+def account_of(headers: Headers, frame: FrameId) -> Account | None:
+    """Return the account of the frames withheld before one, None when there is none or it cannot be read."""
+    try:
+        interval, *counts = headers[ACCOUNT].decode().split()
+        first, last = interval.split("-")
+        return Account(
+            camera=frame.camera,
+            epoch=frame.epoch,
+            first=int(first),
+            last=int(last),
+            counts={reason: int(count) for reason, count in (c.split("=") for c in counts)},
         )
     except (KeyError, ValueError):
         return None

@@ -20,6 +20,7 @@ __all__ = [
     "Entry",
     "GateConfig",
     "LineRule",
+    "PinConfig",
     "PipelineConfig",
     "ReceiverConfig",
     "SensorConfig",
@@ -218,6 +219,14 @@ class ThresholdRule(_Rule):
 Rule = Annotated[ZoneRule | LineRule | ThresholdRule, Field(discriminator="type")]
 
 
+class PinConfig(Entry):
+    """A camera's partition, written by `sightline topics grow` so that the camera stays where it is."""
+
+    KIND: ClassVar[str] = "pin"
+
+    partition: int = Field(ge=0)
+
+
 class ReceiverConfig(Entry):
     """A webhook that gets alerts. The secret is read from a file (``whsec_…``, Standard Webhooks)."""
 
@@ -266,7 +275,7 @@ def _needs(rule: ZoneRule | LineRule | ThresholdRule) -> tuple[str, ...]:
 
 
 _KINDS: dict[str, TypeAdapter[Any]] = {
-    cls.KIND: TypeAdapter(cls) for cls in (CameraConfig, SensorConfig, PipelineConfig, ReceiverConfig)
+    cls.KIND: TypeAdapter(cls) for cls in (CameraConfig, SensorConfig, PipelineConfig, PinConfig, ReceiverConfig)
 } | {"rule": TypeAdapter(Rule)}
 
 

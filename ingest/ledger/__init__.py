@@ -1,0 +1,1 @@
+"""What became of every captured frame: interval algebra, states, balance, auditor."""

@@ -1,0 +1,92 @@
+"""The live table of a running stack, for a terminal. Pure: figures in, something that rich can draw out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from deploy.local.figures import CameraFigures, Figures, percentiles_ms
+
+__all__ = ["balance_table", "live_table"]
+
+_SILENT_AFTER_S = 6.0
+"""Services beat every two seconds: three missed ones are worth a colour."""
+
+
+def live_table(figures: Figures, now_s: float, left_s: float | None, restarts: dict[str, int]) -> RenderableType:
+    """Return what a person wants to see while the stack runs."""
+    table = Table(title="Sightline", title_justify="left", expand=False)
+    for heading in ("camera", "state", "captured", "kept", "spooled", "classified", "empty", "shed", "events"):
+        table.add_column(heading, justify="left" if heading in ("camera", "state") else "right")
+    table.add_column("seen most", overflow="ellipsis", max_width=32)
+    for name, camera in sorted(figures.cameras.items()):
+        table.add_row(name, *_camera_cells(camera))
+    return Group(table, _services_line(figures, now_s, restarts), _totals_line(figures, now_s, left_s))
+
+
+def _camera_cells(camera: CameraFigures) -> list[str]:
+    status = camera.status
+    told = [status.state, str(status.captured), str(status.kept), str(status.spooled)] if status else ["–"] * 4
+    outcomes = [str(camera.outcomes[name]) for name in ("classified", "empty", "shed")]
+    most = ", ".join(f"{label} {count}" for label, count in camera.labels.most_common(3))
+    return [*told, *outcomes, str(camera.events), most]
+
+
+def _services_line(figures: Figures, now_s: float, restarts: dict[str, int]) -> Text:
+    line = Text("services  ")
+    for name, (at_s, state) in sorted(figures.services.items()):
+        healthy = state in ("running", "draining") and now_s - at_s < _SILENT_AFTER_S
+        again = f"×{restarts[name]}" if restarts.get(name) else ""
+        line.append(f"{name}{again}  ", style="green" if healthy else "yellow")
+    return line
+
+
+def _totals_line(figures: Figures, now_s: float, left_s: float | None) -> Text:
+    latency = percentiles_ms(figures.result_ms[-500:])
+    parts = [
+        f"{figures.rate(now_s):.1f} results/s",
+        f"latency p50 {latency['p50']:.0f} ms, p99 {latency['p99']:.0f} ms" if latency else "latency –",
+        f"{len(figures.events)} events",
+        f"{len(figures.alerts)} alerts",
+        f"{sum(1 for state in figures.final.values() if state == 'delivered')} delivered",
+        f"{figures.dead_letters} dead letters",
+    ]
+    if left_s is not None:
+        parts.append(f"{left_s:.0f} s left")
+    return Text("totals    " + " · ".join(parts))
+
+
+def balance_table(balance: dict[str, Any]) -> RenderableType:
+    """Return the ledger of a run: one row per camera and the totals, in the order of a frame's life."""
+    table = Table(title="Ledger", title_justify="left")
+    table.add_column("camera")
+    columns = (
+        "captured",
+        "withheld",
+        "delivered",
+        "classified",
+        "empty",
+        "shed",
+        "dead",
+        "unaccounted",
+        "duplicates",
+    )
+    for heading in columns:
+        table.add_column(heading, justify="right")
+    rows = [*sorted(balance["cameras"].items()), ("total", balance["totals"])]
+    for name, row in rows:
+        style = "bold" if name == "total" else None
+        table.add_row(name, *(_cell(row.get(column, 0)) for column in columns), style=style)
+    verdict = (
+        Text("balanced: every captured frame ended in exactly one state", style="green")
+        if balance["balanced"]
+        else Text("NOT balanced: see unaccounted and duplicates", style="red")
+    )
+    return Group(table, verdict)
+
+
+def _cell(value: Any) -> str:
+    return str(sum(value.values()) if isinstance(value, dict) else value)
