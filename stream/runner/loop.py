@@ -44,6 +44,8 @@ STATUS_INTERVAL_S = 2.0
 STOP_S = 20.0
 """For a clean stop: finish what is being processed, have it acknowledged, commit, leave the group. Less than the
 30 s after which orchestrators kill."""
+STOP_UNJOINED_S = 3.0
+"""The same before the group has let us in: there is only the group to leave."""
 
 StageFactory = Callable[[Log], Awaitable[Stage]]
 """Makes a stage, which may read the ``config`` topic first."""
@@ -143,20 +145,24 @@ class Runner:
     async def _stop(self, starting: asyncio.Task[None], beating: asyncio.Task[None]) -> None:
         self._stopping = True
         _log.info("stopping", stage=self._stage.name)
-        if not self._joined:
-            self._exit(0)  # nothing was begun, and a start that is under way cannot be stopped
         try:
-            async with asyncio.timeout(STOP_S):
-                await asyncio.gather(*(loop.drain() for loop in self._loops.values()))
-                if self._loops:
-                    await self._commit()
-                beating.cancel()
-                await self._tell("stopped")
-                await self._app.stop()
+            async with asyncio.timeout(STOP_S if self._joined else STOP_UNJOINED_S):
+                await self._finish(beating)
                 await asyncio.wait({starting, beating})
         except TimeoutError:
-            self._failed(Stuck(f"not stopped within {STOP_S:.0f} s"))
+            if self._joined:
+                self._failed(Stuck(f"not stopped within {STOP_S:.0f} s"))
+            self._exit(0)  # nothing was begun, and a start that hangs on a broker that is gone cannot be stopped
         _log.info("stopped", stage=self._stage.name)
+
+    async def _finish(self, beating: asyncio.Task[None]) -> None:
+        if self._joined:
+            await asyncio.gather(*(loop.drain() for loop in self._loops.values()))
+            await self._commit()
+            beating.cancel()
+            await self._tell("stopped")
+        beating.cancel()
+        await self._app.stop()
 
     async def _commit(self) -> None:
         """Commit what all loops are done with. A commit that is under way is waited for first; it may be older."""
