@@ -1,0 +1,34 @@
+"""Decoders by name: those that ship, and those of other packages, by entry points ``sightline.decoders``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+
+from engines.decoders.base import DecoderOptions, OutputDecoder, Row
+from engines.decoders.classes import BACKGROUND, SoftmaxDecoder
+from engines.decoders.yolox import YoloxDecoder
+from engines.exceptions import DecoderUnknown
+
+__all__ = ["BACKGROUND", "CLASSIFIERS", "DecoderOptions", "OutputDecoder", "Row", "known", "make"]
+
+_ENTRY_POINTS = "sightline.decoders"
+_BUILT_IN: dict[str, Callable[[DecoderOptions], OutputDecoder]] = {"softmax": SoftmaxDecoder, "yolox": YoloxDecoder}
+
+CLASSIFIERS = frozenset({"softmax"})
+"""Decoders that say what a region shows, and not where in it: these pipelines look at regions."""
+
+
+def known() -> list[str]:
+    """Return the names of all decoders, sorted."""
+    return sorted({*_BUILT_IN, *(point.name for point in entry_points(group=_ENTRY_POINTS))})
+
+
+def make(name: str, options: DecoderOptions) -> OutputDecoder:
+    """Make a decoder. Raise DecoderUnknown."""
+    if name in _BUILT_IN:
+        return _BUILT_IN[name](options)
+    for point in entry_points(group=_ENTRY_POINTS, name=name):
+        decoder: OutputDecoder = point.load()(options)
+        return decoder
+    raise DecoderUnknown(name, known())

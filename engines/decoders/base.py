@@ -1,0 +1,54 @@
+"""The seam for what reads a model's outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from engines.engine import Outputs
+from ingest.records import Box, Detection, Region
+
+__all__ = ["DecoderOptions", "OutputDecoder", "Row", "clipped"]
+
+
+class Row(NamedTuple):
+    """One row of a batch: the region that it shows, and the size of its frame in px."""
+
+    region: Region
+    frame_width: int
+    frame_height: int
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderOptions:
+    """What a decoder needs to know of its model and pipeline."""
+
+    labels: tuple[str, ...]
+    input_width: int
+    input_height: int
+    min_score: float = 0.3
+    max_overlap: float = 0.45
+    """Boxes of one class that overlap more than this (intersection over union) are one object."""
+
+
+class OutputDecoder(Protocol):
+    """Turns a model's arrays into detections. Pure; may be called from any thread."""
+
+    def decode(self, outputs: Outputs, rows: Sequence[Row]) -> list[list[Detection]]:
+        """Return the detections of each row, best first, in pixels of the frame and clipped to it.
+
+        Raise InferenceFailed when the arrays do not have the shape that this decoder reads.
+        """
+        ...
+
+
+def clipped(box: Box, row: Row) -> Box | None:
+    """Return a box cut to the frame, None when nothing is left of it."""
+    cut = Box(
+        min(max(box.left, 0.0), float(row.frame_width)),
+        min(max(box.top, 0.0), float(row.frame_height)),
+        min(max(box.right, 0.0), float(row.frame_width)),
+        min(max(box.bottom, 0.0), float(row.frame_height)),
+    )
+    return cut if cut.width > 0 and cut.height > 0 else None

@@ -1,0 +1,50 @@
+"""Decoders of classifiers: one label per region."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.decoders.base import DecoderOptions, Row, clipped
+from engines.engine import Outputs
+from engines.exceptions import InferenceFailed
+from ingest.records import Detection
+
+__all__ = ["BACKGROUND", "SoftmaxDecoder"]
+
+BACKGROUND = "background"
+"""The label of a region that shows nothing of interest: it is no detection."""
+
+
+class SoftmaxDecoder:
+    """Reads class probabilities ``(N, classes)``; logits are normalised first. The region's box is the object's."""
+
+    def __init__(self, options: DecoderOptions) -> None:
+        self._options = options
+
+    def decode(self, outputs: Outputs, rows: Sequence[Row]) -> list[list[Detection]]:
+        """Return the most likely class of each region, unless it is the background or not likely enough."""
+        scores = next(iter(outputs.values()))
+        if scores.shape != (len(rows), len(self._options.labels)):
+            raise InferenceFailed(
+                f"output {scores.shape}: expected ({len(rows)}, {len(self._options.labels)}) for the labels"
+            )
+        best = _probabilities(scores)
+        return [self._one(probabilities, row) for probabilities, row in zip(best, rows, strict=True)]
+
+    def _one(self, probabilities: npt.NDArray[np.float32], row: Row) -> list[Detection]:
+        index = int(probabilities.argmax())
+        score, label = float(probabilities[index]), self._options.labels[index]
+        box = clipped(row.region.box, row)
+        if label == BACKGROUND or score < self._options.min_score or box is None:
+            return []
+        return [Detection(box=box, label=label, class_id=index, score=score)]
+
+
+def _probabilities(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    if scores.size and (scores.min() < 0 or not np.allclose(scores.sum(axis=1), 1.0, atol=1e-2)):
+        exponents = np.exp(scores - scores.max(axis=1, keepdims=True))
+        return np.asarray(exponents / exponents.sum(axis=1, keepdims=True), np.float32)
+    return scores

@@ -1,0 +1,86 @@
+"""Decoder of YOLOX (Ge et al., 2021, https://arxiv.org/abs/2107.08430): raw grid outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from engines.decoders.base import DecoderOptions, Row, clipped
+from engines.engine import Outputs
+from engines.exceptions import InferenceFailed
+from ingest.records import Box, Detection
+
+__all__ = ["YoloxDecoder"]
+
+STRIDES = (8, 16, 32)
+_MAX_DETECTIONS = 300
+"""The most that a COCO evaluation looks at is 100; a crowded picture has fewer than three times that."""
+
+Floats = npt.NDArray[np.float32]
+
+
+class YoloxDecoder:
+    """Reads ``(N, cells, 5 + classes)``: centre, log size, objectness and class scores of each grid cell."""
+
+    def __init__(self, options: DecoderOptions) -> None:
+        self._options = options
+        self._grid, self._stride = _grid(options.input_width, options.input_height)
+
+    def decode(self, outputs: Outputs, rows: Sequence[Row]) -> list[list[Detection]]:
+        """Return what is left of each row's boxes after non-maximum suppression per class."""
+        raw = next(iter(outputs.values()))
+        expected = (len(rows), len(self._grid), 5 + len(self._options.labels))
+        if raw.shape != expected:
+            raise InferenceFailed(f"output {raw.shape}: expected {expected} for this input size and these labels")
+        return [self._one(cells, row) for cells, row in zip(raw, rows, strict=True)]
+
+    def _one(self, cells: Floats, row: Row) -> list[Detection]:
+        scores = cells[:, 4:5] * cells[:, 5:]
+        classes = scores.argmax(axis=1)
+        best = scores[np.arange(len(cells)), classes]
+        likely = np.flatnonzero(best >= self._options.min_score)
+        if not likely.size:
+            return []
+        corners = self._corners(cells[likely], likely)
+        kept = _suppressed(corners, best[likely], classes[likely], self._options)
+        found = (self._detection(corners[i], int(classes[likely[i]]), float(best[likely[i]]), row) for i in kept)
+        return [detection for detection in found if detection is not None]
+
+    def _corners(self, cells: Floats, which: npt.NDArray[np.intp]) -> Floats:
+        stride = self._stride[which, None]
+        centre = (cells[:, :2] + self._grid[which]) * stride
+        half = np.exp(cells[:, 2:4]) * stride / 2
+        return np.concatenate([centre - half, centre + half], axis=1).astype(np.float32)
+
+    def _detection(self, corners: Floats, index: int, score: float, row: Row) -> Detection | None:
+        left, top, right, bottom = (float(v) for v in corners)
+        box = clipped(row.region.fit.to_frame(Box(left, top, right, bottom)), row)
+        if box is None:
+            return None
+        return Detection(box=box, label=self._options.labels[index], class_id=index, score=min(score, 1.0))
+
+
+def _suppressed(corners: Floats, scores: Floats, classes: npt.NDArray[np.intp], options: DecoderOptions) -> list[int]:
+    boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+    kept = cv2.dnn.NMSBoxesBatched(
+        boxes.tolist(),
+        scores.tolist(),
+        classes.tolist(),
+        options.min_score,
+        options.max_overlap,
+        1.0,
+        _MAX_DETECTIONS,
+    )
+    return [int(i) for i in np.asarray(kept).flatten()]
+
+
+def _grid(width: int, height: int) -> tuple[Floats, Floats]:
+    cells, strides = [], []
+    for stride in STRIDES:
+        ys, xs = np.mgrid[0 : height // stride, 0 : width // stride]
+        cells.append(np.stack([xs.ravel(), ys.ravel()], axis=1))
+        strides.append(np.full(xs.size, stride))
+    return np.concatenate(cells).astype(np.float32), np.concatenate(strides).astype(np.float32)

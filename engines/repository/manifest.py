@@ -1,0 +1,86 @@
+"""A model's manifest: what it is, what it wants and what it gives."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from engines.exceptions import ManifestError
+from ingest.records.base import Name
+
+__all__ = ["MANIFEST", "InputSpec", "Manifest", "Model", "read_manifest", "sha256_of"]
+
+MANIFEST = "model.toml"
+
+
+class InputSpec(BaseModel):
+    """The model's one input: ``(N, height, width, 3)`` uint8. ``pad`` is the grey around a letterboxed picture."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    width: int = Field(gt=0)
+    height: int = Field(gt=0)
+    colour: Literal["bgr", "rgb"] = "bgr"
+    fit: Literal["stretch", "letterbox"] = "stretch"
+    pad: int = Field(default=114, ge=0, le=255)
+
+
+class Manifest(BaseModel):
+    """What ``model.toml`` says. ``training`` and ``origin`` are for people."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Name
+    version: int = Field(ge=1)
+    file: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    decoder: str
+    labels: tuple[str, ...] = Field(min_length=1)
+    max_batch: int = Field(default=32, ge=1)
+    input: InputSpec
+    training: dict[str, Any] = {}
+    origin: dict[str, Any] = {}
+
+    @property
+    def id(self) -> str:
+        """What every result of this model names: ``name@version``."""
+        return f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model on disk, verified against its manifest."""
+
+    manifest: Manifest
+    folder: Path
+
+    @property
+    def path(self) -> Path:
+        """The model's file."""
+        return self.folder / self.manifest.file
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest in a model version's folder. Raise ManifestError with file, key and what was expected."""
+    path = folder / MANIFEST
+    try:
+        return Manifest.model_validate(tomllib.loads(path.read_text()))
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror}: expected a manifest") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ManifestError(f"{path}: {error}: expected valid TOML") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ManifestError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def sha256_of(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

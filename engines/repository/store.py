@@ -1,0 +1,81 @@
+"""Models on disk: ``<root>/<name>/<version>/`` with a manifest and the file; ``<root>/<name>/promoted`` names one.
+
+A version appears by a rename of its whole folder, so that no reader sees half of one, and is never changed after.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from engines.exceptions import ManifestError, ModelUnknown
+from engines.repository.manifest import MANIFEST, Model, read_manifest, sha256_of
+
+__all__ = ["Repository"]
+
+_PROMOTED = "promoted"
+
+
+class Repository:
+    """The models below one folder. Methods block on the disk; they may be called from any thread."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def names(self) -> list[str]:
+        """Return the models' names, sorted."""
+        return sorted({folder.parent.name for folder in self._folders()})
+
+    def versions(self, name: str) -> list[int]:
+        """Return a model's versions, oldest first."""
+        return sorted(int(folder.name) for folder in self._folders() if folder.parent.name == name)
+
+    def promoted(self, name: str) -> int:
+        """Return the version that nodes serve: the promoted one, else the newest. Raise ModelUnknown."""
+        versions = self.versions(name)
+        if not versions:
+            raise ModelUnknown(f"{self.root} has no model {name!r}: it has {', '.join(self.names()) or 'none'}")
+        pointer = self.root / name / _PROMOTED
+        if not pointer.exists():
+            return versions[-1]
+        said = pointer.read_text().strip()
+        if not said.isdigit() or int(said) not in versions:
+            raise ManifestError(f"{pointer}: {said!r}: expected one of {versions}")
+        return int(said)
+
+    def open(self, name: str, version: int | None = None) -> Model:
+        """Return a model after checking its file against the manifest. Raise ModelUnknown or ManifestError."""
+        wanted = self.promoted(name) if version is None else version
+        folder = self.root / name / str(wanted)
+        if wanted not in self.versions(name):
+            raise ModelUnknown(f"{name} has no version {wanted}: it has {self.versions(name)}")
+        manifest = read_manifest(folder)
+        if (manifest.name, manifest.version) != (name, wanted):
+            raise ManifestError(f"{folder / MANIFEST}: says {manifest.id}: expected {name}@{wanted}")
+        model = Model(manifest, folder)
+        found = sha256_of(model.path) if model.path.is_file() else "no file"
+        if found != manifest.sha256:
+            raise ManifestError(f"{model.path}: sha256 {found}: expected {manifest.sha256}")
+        return model
+
+    def promote(self, name: str, version: int) -> int | None:
+        """Make nodes serve a version from their next start on, and return the one that was promoted before."""
+        self.open(name, version)
+        before = self.promoted(name)
+        pointer = self.root / name / _PROMOTED
+        part = pointer.with_suffix(f".{os.getpid()}.part")
+        part.write_text(f"{version}\n")
+        part.replace(pointer)
+        return before
+
+    def roll_back(self, name: str) -> int:
+        """Promote the version before the promoted one and return it. Raise ModelUnknown if there is none."""
+        older = [v for v in self.versions(name) if v < self.promoted(name)]
+        if not older:
+            raise ModelUnknown(f"{name} has no version before {self.promoted(name)}")
+        self.promote(name, older[-1])
+        return older[-1]
+
+    def _folders(self) -> Iterator[Path]:
+        return (path.parent for path in self.root.glob(f"*/*/{MANIFEST}") if path.parent.name.isdigit())

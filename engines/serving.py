@@ -1,0 +1,91 @@
+"""A pipeline's model, loaded as often as the node has threads, with its decoder."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from engines import decoders
+from engines.decoders import DecoderOptions, OutputDecoder, Row
+from engines.engine import Engine
+from engines.exceptions import EngineError, ManifestError
+from engines.jobs import Part
+from engines.repository.manifest import Manifest, Model
+from engines.scheduler import Merged
+from ingest.records import Detection
+from ingest.site import PipelineConfig
+
+__all__ = ["Served"]
+
+
+class Served:
+    """Classifies merged batches of one pipeline. ``classify`` may run in as many threads as there are instances."""
+
+    def __init__(
+        self, pipeline: PipelineConfig, model: Model, make_engine: Callable[[], Engine], instances: int
+    ) -> None:
+        _require_match(pipeline, model.manifest)
+        self.model = model
+        self._engines: queue.Queue[Engine] = queue.Queue()
+        self._all = [make_engine() for _ in range(instances)]
+        spec = model.manifest.input
+        self._decoder: OutputDecoder = decoders.make(
+            model.manifest.decoder,
+            DecoderOptions(model.manifest.labels, spec.width, spec.height, min_score=pipeline.min_score),
+        )
+
+    @property
+    def max_rows(self) -> int:
+        """The most rows that are classified in one call."""
+        return self.model.manifest.max_batch
+
+    def open(self) -> None:
+        """Load and warm up every engine. Ready means that this returned. Raise ModelLoadFailed."""
+        for engine in self._all:
+            engine.load(self.model)
+            engine.warm_up()
+            self._engines.put(engine)
+
+    def classify(self, merged: Merged) -> None:
+        """Settle every part: with what was found, or with the error of the parts that fail also on their own."""
+        engine = self._engines.get()
+        try:
+            self._settle(engine, merged.parts)
+        finally:
+            self._engines.put(engine)
+        for job in merged.jobs:
+            job.model = self.model.manifest.id
+
+    def close(self) -> None:
+        """Let the models go."""
+        for engine in self._all:
+            engine.close()
+
+    def _settle(self, engine: Engine, parts: Sequence[Part]) -> None:
+        try:
+            found = self._found(engine, parts)
+        except EngineError as error:
+            if len(parts) == 1:
+                parts[0].failed = error
+                return
+            for part in parts:  # one bad picture must not take the others with it
+                self._settle(engine, [part])
+            return
+        for part, detections in zip(parts, found, strict=True):
+            part.found = detections
+
+    def _found(self, engine: Engine, parts: Sequence[Part]) -> list[list[Detection]]:
+        rows: list[Row] = [row for part in parts for row in part.rows]
+        images = parts[0].pixels if len(parts) == 1 else np.concatenate([part.pixels for part in parts])
+        per_row = iter(self._decoder.decode(engine.infer(images), rows))
+        return [[detection for _ in part.rows for detection in next(per_row)] for part in parts]
+
+
+def _require_match(pipeline: PipelineConfig, manifest: Manifest) -> None:
+    spec = manifest.input
+    for key in ("width", "height", "colour", "fit"):
+        said, wanted = getattr(pipeline, key), getattr(spec, key)
+        if said != wanted:
+            raise ManifestError(f"pipeline {pipeline.name}: {key} = {said!r}: {manifest.id} expects {wanted!r}")
