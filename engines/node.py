@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import socket
 from collections.abc import Iterable, Mapping
@@ -98,6 +99,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Take partitions over before the first record of theirs is read."""
         slots = [self._slot(tp) for tp in assigned]
+        self._paused = frozenset()  # a new assignment begins with nothing paused
         opened = await asyncio.gather(*(open_slot(self._log, slot) for slot in slots))
         for owned in opened:
             self._slots[owned.slot] = owned
@@ -154,7 +156,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         for slot, owned in self._slots.items():
             if owned.ready and slot not in self._writing:
                 self._writing[slot] = task = asyncio.create_task(self._write(owned))
-                task.add_done_callback(lambda t, slot=slot: self._finished(t, slot))
+                task.add_done_callback(functools.partial(self._finished, slot))
         self._metrics.waiting.set(self._scheduler.waiting)
 
     def _spawn_classify(self, merged: Merged) -> None:
@@ -178,7 +180,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         self._classifying.discard(task)
         self._noted(task)
 
-    def _finished(self, task: asyncio.Task[None], slot: Slot) -> None:
+    def _finished(self, slot: Slot, task: asyncio.Task[None]) -> None:
         self._writing.pop(slot, None)
         if slot in self._slots or task.cancelled():
             self._noted(task)

@@ -1,4 +1,4 @@
-"""One input partition of the node: its transactional writer, its marks, and its jobs in the order of their offsets."""
+"""One input partition of the node: its transactional writer, its marks, its jobs in the order of their offsets."""
 
 from __future__ import annotations
 
