@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,10 +13,10 @@ from functools import cache
 from pathlib import Path
 
 from ingest.clock import Deadline
+from ingest.tether import tethered
 
-__all__ = ["Process", "find", "spawn", "tethered"]
+__all__ = ["Process", "find", "spawn"]
 
-_TETHER = Path(__file__).with_name("tether.py")
 _START_TIME_FIELD = 19
 """Where /proc/PID/stat holds the start time, counted after the name in brackets; proc(5)."""
 
@@ -87,14 +86,6 @@ def _ended(descriptor: int, deadline: Deadline) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(deadline.left * 1000))
-
-
-def tethered(command: Sequence[str]) -> list[str]:
-    """Return the command that runs ``command`` and dies with this process.
-
-    The kernel counts the thread that starts it as the parent: start it from a thread that lasts.
-    """
-    return [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()), *command]
 
 
 def spawn(command: Sequence[str], env: Mapping[str, str], output: Path, *, detach: bool = False) -> Process:

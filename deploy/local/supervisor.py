@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from deploy.local.backoff import STEADY_S, Backoff
 from deploy.local.exceptions import StackError
-from deploy.local.process import tethered
 from ingest import logs
+from ingest.backoff import STEADY_S, Backoff
 from ingest.clock import Clock, SystemClock
+from ingest.tether import tethered
 
 __all__ = ["STOP_TIMEOUT_S", "ServiceSpec", "Supervisor"]
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.local.backoff import BASE_S, CAP_S, Backoff, delay_s
+from ingest.backoff import BASE_S, CAP_S, Backoff, delay_s
 from deploy.local.exceptions import StackError
 from deploy.local.supervisor import ServiceSpec, Supervisor
 from ingest.clock import Deadline

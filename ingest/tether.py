@@ -5,13 +5,27 @@ process id stays. This is a program of its own because code between fork and exe
 threads. It imports nothing of this project, so that it starts in milliseconds.
 """
 
+from __future__ import annotations
+
 import ctypes
 import os
 import signal
 import sys
+from collections.abc import Sequence
+
+__all__ = ["tethered"]
 
 PR_SET_PDEATHSIG = 1
 """linux/prctl.h"""
+
+
+def tethered(command: Sequence[str]) -> list[str]:
+    """Return the command that runs ``command`` and dies with this process.
+
+    The kernel counts the thread that starts it as the parent: start it from a thread that lasts.
+    """
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *command]
+
 
 if __name__ == "__main__":
     parent, command = int(sys.argv[1]), sys.argv[2:]

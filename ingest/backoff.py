@@ -1,4 +1,4 @@
-"""How long to wait before a service is started again. Pure."""
+"""How long to wait before something that failed is started again. Pure."""
 
 from __future__ import annotations
 
