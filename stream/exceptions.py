@@ -8,8 +8,10 @@ StreamError
 └── FrameError              one frame cannot be prepared; it becomes a dead letter, the stream goes on
     ├── Undecodable         the picture is no picture
     ├── CutShort            the picture ends too early
+    ├── TooLarge            the picture has more pixels than are decoded
     ├── WrongSize           the picture has another size than its record says
-    └── HeaderMismatch      the record's header names another frame than its body
+    ├── HeaderMismatch      the record's header names another frame than its body
+    └── UnknownLane         the record's header names a lane that there is not
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ __all__ = [
     "RunnerError",
     "StreamError",
     "Stuck",
+    "TooLarge",
     "Undecodable",
+    "UnknownLane",
     "UnknownOffset",
     "WrongSize",
 ]
@@ -79,6 +83,15 @@ class CutShort(FrameError):
         self.size_bytes = size_bytes
 
 
+class TooLarge(FrameError):
+    """The picture has more pixels than are decoded."""
+
+    def __init__(self, size: tuple[int, int], limit: int) -> None:
+        super().__init__(f"picture of {size[0]}×{size[1]} is over the limit of {limit} pixels: send a smaller one")
+        self.size = size
+        self.limit = limit
+
+
 class WrongSize(FrameError):
     """The picture has another size than its record says; boxes and zones would not fit it."""
 
@@ -98,3 +111,11 @@ class HeaderMismatch(FrameError):
         super().__init__(f"header names {header or 'no frame'}, body is {body}: the producer mixed two records up")
         self.header = header
         self.body = body
+
+
+class UnknownLane(FrameError):
+    """The record's header names a lane that there is not."""
+
+    def __init__(self, lane: str) -> None:
+        super().__init__(f"lane {lane[:64]!r}: expected live, late or replay-RUN")
+        self.lane = lane

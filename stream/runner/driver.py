@@ -36,7 +36,13 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         conf = self.app.conf
         settings = transport.settings
         group = str(conf.id).removeprefix(settings.prefix)
-        return kafka.consumer(settings, conf.broker_client_id, group=group, max_poll_records=POLL_RECORDS)
+        return kafka.consumer(
+            settings,
+            conf.broker_client_id,
+            group=group,
+            group_instance_id=transport.instance or None,
+            max_poll_records=POLL_RECORDS,
+        )
 
     def unfetched(self, tp: TP) -> int:
         """Return how many offsets the broker has for us beyond those that were handed over."""
@@ -115,6 +121,7 @@ class Transport(driver.Transport):  # type: ignore[misc]
     Consumer: ClassVar[type] = Consumer
     Producer: ClassVar[type] = _Producer
 
-    def __init__(self, settings: KafkaSettings, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, settings: KafkaSettings, instance: str, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.settings = settings
+        self.instance = instance

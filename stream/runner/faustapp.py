@@ -28,13 +28,14 @@ class App(faust.App):  # type: ignore[misc]
     """Ends the process on any error, makes no folders, and reaches Kafka through our own driver."""
 
     kafka: KafkaSettings
+    instance: str
     failed: Callable[[BaseException], None]
 
     def _new_transport(self) -> Transport:
-        return Transport(self.kafka, self.conf.broker_consumer, self)
+        return Transport(self.kafka, self.instance, self.conf.broker_consumer, self)
 
     def _new_producer_transport(self) -> Transport:
-        return Transport(self.kafka, self.conf.broker_producer, self)
+        return Transport(self.kafka, self.instance, self.conf.broker_producer, self)
 
     async def _on_agent_error(self, agent: Any, exc: BaseException) -> None:
         self.failed(exc)
@@ -47,6 +48,7 @@ def build(
     settings: KafkaSettings,
     group: str,
     client_id: str,
+    instance: str,
     topics: tuple[str, ...],
     deliver: Callable[[Event], None],
     failed: Callable[[BaseException], None],
@@ -67,6 +69,7 @@ def build(
         web_enabled=False,  # Faust's web server listens on every interface, without a password
     )
     app.kafka = settings
+    app.instance = instance
     app.failed = failed
     channel = app.topic(
         *map(settings.topic, topics),

@@ -51,22 +51,29 @@ StageFactory = Callable[[Log], Awaitable[Stage]]
 """Makes a stage, which may read the ``config`` topic first."""
 
 
-def serve(make: StageFactory, settings: KafkaSettings, registry: CollectorRegistry | None = None) -> int:
+def serve(
+    make: StageFactory, settings: KafkaSettings, *, registry: CollectorRegistry | None = None, instance: str = ""
+) -> int:
     """Run a stage until SIGTERM or SIGINT; return the exit status. The whole life of a service's process.
+
+    ``instance`` is this member's lasting name in its group (static membership, KIP-345): a process that is started
+    again under it takes its partitions back at once, without waiting for the dead one's session to end. Two processes
+    must not share it.
 
     Raise TopicMismatch when the broker's topics are not as the contract says, LogUnavailable without a broker. Any
     error inside ends the process at once with ``EXIT_FAILED``.
     """
-    return asyncio.run(_serve(make, settings, registry or CollectorRegistry()))
+    return asyncio.run(_serve(make, settings, registry or CollectorRegistry(), instance))
 
 
-async def _serve(make: StageFactory, settings: KafkaSettings, registry: CollectorRegistry) -> int:
+async def _serve(make: StageFactory, settings: KafkaSettings, registry: CollectorRegistry, instance: str) -> int:
     stop = stop_event()
     log = KafkaLog(settings, f"sightline-log-{os.getpid()}")
     try:
         require(await log.partitions())
         stage = await make(log)
-        await Runner(stage, settings, log, metrics=StreamMetrics(registry, stage.name)).run(stop)
+        metrics = StreamMetrics(registry, stage.name)
+        await Runner(stage, settings, log, metrics=metrics, instance=instance).run(stop)
     finally:
         await log.close()
     return 0
@@ -82,6 +89,7 @@ class Runner:
         log: Log,
         *,
         metrics: StreamMetrics | None = None,
+        instance: str = "",
         clock: Clock | None = None,
         exit: Callable[[int], Any] = os._exit,  # noqa: A002
     ) -> None:
@@ -111,6 +119,7 @@ class Runner:
             settings,
             group=stage.name,
             client_id=f"{stage.name}-{self._instance}",
+            instance=instance,
             topics=stage.topics,
             deliver=self._deliver,
             failed=self._failed,

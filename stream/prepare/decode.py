@@ -1,0 +1,73 @@
+"""From a record to a frame that can be trusted, or to the reason why it cannot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ingest import headers as h
+from ingest.codec import decode
+from ingest.identity import LATE, LIVE, is_replay
+from ingest.log import LogRecord
+from ingest.records import Frame
+from stream.exceptions import HeaderMismatch, UnknownLane
+from stream.prepare import picture
+
+__all__ = ["Delivered", "delivered", "named"]
+
+
+@dataclass
+class Delivered:
+    """A frame as it was delivered. Its pixels are decoded when they are first asked for, if ever."""
+
+    frame: Frame
+    record: LogRecord
+    lane: str
+    traceparent: str
+    _image: npt.NDArray[np.uint8] | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.frame.width, self.frame.height
+
+    def image(self) -> npt.NDArray[np.uint8]:
+        """Return the pixels, ``(height, width, 3)`` uint8, BGR. Raise FrameError."""
+        if self._image is None:
+            self._image = picture.pixels(self.frame.image, self.frame.encoding, self.size)
+        return self._image
+
+
+def delivered(record: LogRecord) -> Delivered:
+    """Read a record of ``frames`` or ``frames.late``. Raise CodecError or FrameError.
+
+    A record without frame headers is taken by its body; one whose header names another frame is refused, because the
+    ledger has counted it under that name.
+    """
+    frame = decode(Frame, record.value)
+    told = record.headers.get(h.FRAMES)
+    if told is not None and h.frames_of(record.headers) != (frame.id,):
+        raise HeaderMismatch(told.decode(errors="replace"), str(frame.id))
+    lane = h.lane_of(record.headers, record.topic)
+    if lane not in (LIVE, LATE) and not is_replay(lane):
+        raise UnknownLane(lane)
+    picture.check(frame.image, frame.encoding, (frame.width, frame.height))
+    traceparent = record.headers.get(h.TRACEPARENT, b"").decode(errors="replace") or h.new_traceparent()
+    return Delivered(frame, record, lane, traceparent)
+
+
+def named(record: LogRecord) -> LogRecord:
+    """Return a record with the header that says which frame it is, for its dead letter, if that can be told.
+
+    The ledger counts a delivered frame by its header if that names one, else by its body; so must its end.
+    """
+    if len(h.frames_of(record.headers)) == 1:
+        return record
+    try:
+        frame = decode(Frame, record.value)
+    except Exception:  # it is on its way to the dead letters because of some such error
+        return record
+    lane = h.lane_of(record.headers, record.topic)
+    return replace(record, headers={**record.headers, **h.frame_headers([frame.id], lane)})

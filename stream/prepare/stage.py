@@ -1,0 +1,152 @@
+"""Frames in, batches out: decode, denoise, regions, batch; what cannot be read goes to the dead letters."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from ingest import logs
+from ingest.clock import Clock, SystemClock
+from ingest.configstore import Config
+from ingest.deadletter import parked
+from ingest.identity import LATE, LIVE
+from ingest.log import Log, LogRecord, Slot
+from ingest.records import BatchItem, FrameRef
+from ingest.site import PipelineConfig
+from ingest.topics import BATCHES, BATCHES_LATE, FRAMES, FRAMES_LATE
+from stream.prepare.batcher import Batcher, Entry
+from stream.prepare.decode import Delivered, delivered, named
+from stream.prepare.denoise import Denoiser, Image, Kind, denoiser
+from stream.prepare.plan import UNROUTED, Plan, plans
+from stream.prepare.regions import windows
+from stream.runner.processor import Work
+
+__all__ = ["MAX_DENOISERS", "PrepareStage", "Preparer"]
+
+_log = logs.get("stream.prepare")
+
+MAX_DENOISERS = 256
+"""Cameras per partition whose last frames are remembered: a noisy 640×360 camera takes 0.9 MB."""
+STALE = "stale"
+STILL = "still"
+NOBODY = "unrouted"
+
+_TOPICS = {LIVE: (FRAMES, BATCHES), LATE: (FRAMES_LATE, BATCHES_LATE)}
+
+
+class PrepareStage:
+    """Prepares the frames of one lane's topic for all pipelines of a site.
+
+    ``config`` is how the site stood when the process started. Raise ConfigError for a pipeline that cannot be served.
+    """
+
+    def __init__(self, lane: Literal["live", "late"], config: Config, clock: Clock | None = None) -> None:
+        source, self.target = _TOPICS[lane]
+        self.name = f"prepare-{lane}"
+        self.topics = (source,)
+        self.plans = plans(config.pipelines)
+        self.clock = clock or SystemClock()
+
+    async def open(self, slot: Slot, position: int, log: Log) -> Preparer:
+        """Make a partition's state. Nothing is read back: open batches hold frames that are not acknowledged, and a
+        denoiser finds its level within a few frames.
+        """
+        return Preparer(self.name, self.plans, Batcher(self.target, slot.partition, self.clock), self.clock)
+
+
+class Preparer:
+    """One partition's frames on their way into batches."""
+
+    def __init__(self, stage: str, pipelines: tuple[Plan, ...], batcher: Batcher, clock: Clock) -> None:
+        self._stage = stage
+        self._plans = pipelines
+        self._batcher = batcher
+        self._clock = clock
+        self._denoisers: OrderedDict[tuple[str, str, Kind], Denoiser] = OrderedDict()
+
+    @property
+    def deadline(self) -> float | None:
+        """When the first open batch must go."""
+        return self._batcher.deadline
+
+    def process(self, record: LogRecord) -> Sequence[Work]:
+        """Put one frame into its batches, or park it."""
+        try:
+            entries = self._entries(delivered(record))
+        except MemoryError:
+            raise
+        except Exception as error:
+            # Whatever it is about this record, the next one need not have it: it is parked with its bytes, counted
+            # and can be replayed. Ending the process would meet the same record again after every restart.
+            _log.warning("parked", frame=record.offset, partition=record.partition, error=repr(error))
+            return (Work((parked(named(record), self._stage, error),), (record.offset,)),)
+        return self._batcher.add(record.offset, entries)
+
+    def tick(self) -> Sequence[Work]:
+        """Close the batches that are due."""
+        return self._batcher.due()
+
+    def flush(self) -> Sequence[Work]:
+        """Close all batches."""
+        return self._batcher.flush()
+
+    def _entries(self, frame: Delivered) -> list[Entry]:
+        wanted = [(p, p.config) for p in self._plans if p.config and p.config.wants(frame.frame.camera)]
+        names = tuple(plan.name for plan, _ in wanted) or (UNROUTED.name,)
+        if not wanted:
+            return [Entry(UNROUTED, _item(frame, names, "empty", NOBODY))]
+        clean: dict[Kind, Image] = {}
+        return [self._entry(frame, plan, config, names, clean) for plan, config in wanted]
+
+    def _entry(
+        self,
+        frame: Delivered,
+        plan: Plan,
+        config: PipelineConfig,
+        names: tuple[str, ...],
+        clean: dict[Kind, Image],
+    ) -> Entry:
+        if config.regions == "motion" and frame.frame.motion == ():
+            return Entry(plan, _item(frame, names, "empty", STILL))
+        if self._is_stale(frame, config.freshness_s):
+            return Entry(plan, _item(frame, names, "shed", STALE))
+        found = windows(config, frame.size, frame.frame.motion, plan.regions)
+        if config.denoise not in clean:
+            clean[config.denoise] = self._denoiser(frame, config.denoise).denoise(frame.image())
+        item = _item(frame, names, "classify", regions=tuple(w.region for w in found))
+        return Entry(plan, item, found, clean[config.denoise])
+
+    def _is_stale(self, frame: Delivered, freshness_s: float) -> bool:
+        age_ns = self._clock.now_ns() - frame.frame.captured_ns
+        return freshness_s > 0.0 and frame.lane == LIVE and age_ns > freshness_s * 1e9
+
+    def _denoiser(self, frame: Delivered, kind: Kind) -> Denoiser:
+        key = (frame.frame.camera, frame.lane, kind)
+        if key not in self._denoisers:
+            self._denoisers[key] = denoiser(kind)
+        self._denoisers.move_to_end(key)
+        if len(self._denoisers) > MAX_DENOISERS:
+            self._denoisers.popitem(last=False)
+        return self._denoisers[key]
+
+
+def _item(frame: Delivered, names: tuple[str, ...], outcome: Any, reason: str = "", **regions: Any) -> BatchItem:
+    source = frame.record
+    body = frame.frame
+    return BatchItem(
+        camera=body.camera,
+        epoch=body.epoch,
+        seq=body.seq,
+        lane=frame.lane,
+        captured_ns=body.captured_ns,
+        width=body.width,
+        height=body.height,
+        source=FrameRef(source.topic, source.partition, source.offset),
+        pipelines=names,
+        outcome=outcome,
+        reason=reason,
+        withheld=body.account.counts if body.account else {},
+        traceparent=frame.traceparent,
+        **regions,
+    )
