@@ -1,0 +1,58 @@
+"""Sequence numbers and the account of what is withheld. Pure.
+
+Every captured frame gets its number here, before anything may drop it, and then is either kept or withheld with a
+reason. What is kept carries the account of what was withheld since the previous kept frame.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from ingest.records import Account
+
+__all__ = ["Tally"]
+
+
+class Tally:
+    """The numbers of one epoch."""
+
+    def __init__(self, camera: str, epoch: int) -> None:
+        self._camera, self._epoch = camera, epoch
+        self._withheld: Counter[str] = Counter()
+        self._next = 0
+
+    @property
+    def captured(self) -> int:
+        """How many frames have been captured."""
+        return self._next
+
+    def number(self) -> int:
+        """Return the number of a frame that has just been captured."""
+        self._next += 1
+        return self._next - 1
+
+    def withhold(self, reason: str) -> None:
+        """Enter the frame that was numbered last as withheld."""
+        self._withheld[reason] += 1
+
+    def account(self) -> Account | None:
+        """Return what was withheld before the frame that was numbered last, which is kept; None if nothing was."""
+        return self._close(self._next - 2)
+
+    def tail(self) -> Account | None:
+        """Return what was withheld after the last kept frame, at the end of the epoch; None if nothing was."""
+        return self._close(self._next - 1)
+
+    def restore(self, account: Account | None) -> None:
+        """Put an account back: the frame that would have carried it was withheld after all."""
+        if account:
+            self._withheld.update(account.counts)
+
+    def _close(self, last: int) -> Account | None:
+        count = sum(self._withheld.values())
+        if not count:
+            return None
+        first = last - count + 1
+        account = Account(camera=self._camera, epoch=self._epoch, first=first, last=last, counts=dict(self._withheld))
+        self._withheld.clear()
+        return account

@@ -1,0 +1,37 @@
+"""What can go wrong next to a camera.
+
+AgentError
+├── SourceError         a camera cannot be used; the capture is tried again for ever
+│   ├── SourceUnusable  it cannot be opened, or what it is called by makes no sense
+│   └── SourceStalled   it is open, and no frame has come for too long
+├── SourceEnded         it is over, as a file is
+└── SpoolError          the spool cannot keep what it is given
+"""
+
+from __future__ import annotations
+
+__all__ = ["AgentError", "SourceEnded", "SourceError", "SourceStalled", "SourceUnusable", "SpoolError"]
+
+
+class AgentError(Exception):
+    """Base of every error of the edge agent."""
+
+
+class SourceError(AgentError):
+    """A camera cannot be used now."""
+
+
+class SourceUnusable(SourceError):
+    """A camera cannot be opened, or what it is called by makes no sense."""
+
+
+class SourceStalled(SourceError):
+    """A camera is open, and no frame has come for too long."""
+
+
+class SourceEnded(AgentError):
+    """A source is over: there will be no more frames. No failure."""
+
+
+class SpoolError(AgentError):
+    """The spool cannot keep what it is given: the disk is full, read-only or gone."""
