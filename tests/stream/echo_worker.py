@@ -1,0 +1,43 @@
+"""A worker that echoes frames, and fails on a poisoned one. Run as ``python -m tests.stream.echo_worker``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from ingest.kafka import KafkaSettings
+from ingest.log import Log, LogRecord, Slot
+from stream.runner.echo import Echo, EchoStage
+from stream.runner.processor import Work
+
+POISON = b"poison"
+HOLD = 3
+
+
+class PoisonEcho(Echo):
+    """An echo that cannot bear one value."""
+
+    def process(self, record: LogRecord) -> Sequence[Work]:
+        """Echo, or fail."""
+        if record.value == POISON:
+            raise RuntimeError("poisoned")
+        return super().process(record)
+
+
+class PoisonStage(EchoStage):
+    """Groups of three, so that the deadline and the last flush have something to do."""
+
+    async def open(self, slot: Slot, position: int, log: Log) -> PoisonEcho:
+        """Make a partition's state."""
+        return PoisonEcho(self)
+
+
+async def make(log: Log) -> PoisonStage:
+    """Make the stage."""
+    return PoisonStage(hold=HOLD)
+
+
+if __name__ == "__main__":
+    from stream.runner.loop import serve
+
+    sys.exit(serve(make, KafkaSettings.from_env(), instance="worker"))

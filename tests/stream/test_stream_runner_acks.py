@@ -1,0 +1,73 @@
+"""The position never passes a record that is not done with, and reaches the end when all are."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.exceptions import UnknownOffset
+from stream.runner.acks import AckTracker
+
+
+@st.composite
+def _history(draw: st.DrawFn) -> tuple[int, list[int], list[int]]:
+    """A start, ascending offsets with gaps, and the order in which they are finished."""
+    start = draw(st.integers(0, 100))
+    gaps = draw(st.lists(st.integers(1, 4), max_size=30))
+    offsets, at = [], start - 1
+    for gap in gaps:
+        at += gap
+        offsets.append(at)
+    return start, offsets, draw(st.permutations(offsets))
+
+
+@given(_history())
+def test_the_position_is_below_the_first_open_record(history: tuple[int, list[int], list[int]]) -> None:
+    start, offsets, order = history
+    tracker = AckTracker(start)
+    assert all(tracker.deliver(offset) for offset in offsets)
+    left, before = set(offsets), start
+    for offset in order:
+        left.remove(offset)
+        position = tracker.finish([offset])
+        assert position == tracker.position
+        assert before <= position  # never back
+        assert all(position <= o for o in left)  # never past an open one
+        assert tracker.open >= len(left)
+        before = position
+    assert tracker.position == (offsets[-1] + 1 if offsets else start)
+    assert tracker.open == 0
+
+
+@given(_history(), st.randoms())
+def test_delivery_and_completion_may_interleave(history: tuple[int, list[int], list[int]], dice: object) -> None:
+    start, offsets, _ = history
+    tracker, open_, waiting = AckTracker(start), [], list(offsets)
+    while waiting or open_:
+        if waiting and (not open_ or dice.random() < 0.5):  # type: ignore[attr-defined]
+            offset = waiting.pop(0)
+            assert tracker.deliver(offset)
+            open_.append(offset)
+        else:
+            tracker.finish([open_.pop(dice.randrange(len(open_)))])  # type: ignore[attr-defined]
+        assert all(tracker.position <= offset for offset in [*open_, *waiting])
+
+
+def test_a_repeat_is_not_fed_again() -> None:
+    tracker = AckTracker(10)
+    assert not tracker.deliver(9)  # done before this process began
+    assert tracker.deliver(10)
+    assert not tracker.deliver(10)
+    tracker.finish([10])
+    assert not tracker.deliver(10)
+
+
+@pytest.mark.parametrize("offsets", [[11], [10, 10], [12]])
+def test_finishing_what_is_not_open_is_an_error(offsets: list[int]) -> None:
+    tracker = AckTracker(10)
+    tracker.deliver(10)
+    tracker.deliver(12)
+    tracker.finish([12])
+    with pytest.raises(UnknownOffset):
+        tracker.finish(offsets)

@@ -1,0 +1,153 @@
+"""What the Faust runner does about Kafka itself: transactions, rebalances, records that cannot be written."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+import pytest
+
+from ingest import kafka as clients
+from ingest import topicadmin
+from ingest.clock import Deadline
+from ingest.codec import decode
+from ingest.kafka import MAX_REQUEST_BYTES, KafkaSettings
+from ingest.kafkalog import KafkaLog
+from ingest.log import Log, LogRecord, Outgoing, Slot
+from ingest.records import Heartbeat
+from ingest.topics import BATCHES, FRAMES, STATUS
+from stream.runner.echo import Echo, EchoStage
+from stream.runner.loop import EXIT_FAILED, Runner
+from stream.runner.processor import Work
+
+pytestmark = pytest.mark.kafka
+
+PATIENCE_S = 40.0
+PARTITIONS = 2
+
+
+@pytest.fixture
+async def settings(kafka: str, prefix: str) -> AsyncIterator[KafkaSettings]:
+    settings = KafkaSettings(bootstrap=kafka, prefix=prefix)
+    await topicadmin.create(settings, PARTITIONS)
+    yield settings
+    await topicadmin.remove(settings, prefix)
+
+
+@pytest.fixture
+async def log(settings: KafkaSettings) -> AsyncIterator[KafkaLog]:
+    log = KafkaLog(settings, "test")
+    yield log
+    await log.close()
+
+
+@contextlib.asynccontextmanager
+async def running(settings: KafkaSettings, log: Log, stage: EchoStage) -> AsyncIterator[list[int]]:
+    """Run a worker in this process; the list has the exit codes it asked for."""
+    codes: list[int] = []
+    stop = asyncio.Event()
+    task = asyncio.create_task(Runner(stage, settings, log, exit=codes.append).run(stop))
+    try:
+        yield codes
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, PATIENCE_S)
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    deadline = Deadline.after(PATIENCE_S)
+    while not await condition():
+        assert not deadline.passed
+        await asyncio.sleep(0.05)
+
+
+async def values(log: Log, topic: str, partition: int) -> list[bytes]:
+    end = (await log.ends(topic))[partition]
+    return [r.value async for r in log.read(topic, partition, 0, end)]
+
+
+async def test_aborted_records_are_not_seen_and_their_gaps_are_committed_over(
+    settings: KafkaSettings, log: KafkaLog
+) -> None:
+    producer = clients.producer(settings, "test", transactional_id="t")
+    await producer.start()
+    topic = settings.topic(FRAMES)
+    async with producer.transaction():
+        await producer.send_and_wait(topic, b"first", partition=0)
+    for _ in range(3):
+        await producer.begin_transaction()
+        await producer.send_and_wait(topic, b"aborted", partition=0)
+        await producer.abort_transaction()
+    async with producer.transaction():
+        meta = await producer.send_and_wait(topic, b"second", partition=0)
+    await producer.stop()
+
+    async with running(settings, log, EchoStage()):
+
+        async def committed() -> bool:
+            return await log.committed("echo", Slot(FRAMES, 0)) == meta.offset + 1
+
+        await until(committed)
+    assert await values(log, BATCHES, 0) == [b"first", b"second"]
+
+
+async def test_partitions_move_without_a_loss_or_a_step_back(settings: KafkaSettings, log: KafkaLog) -> None:
+    async def feed(first: int, last: int) -> None:
+        for n in range(first, last):
+            await log.produce(Outgoing(FRAMES, n % PARTITIONS, b"%d" % n))
+
+    async def committed(count: int) -> bool:
+        positions = [await log.committed("echo", Slot(FRAMES, p)) for p in range(PARTITIONS)]
+        return positions == [count // PARTITIONS] * PARTITIONS
+
+    async with running(settings, log, EchoStage(hold=3)) as codes:
+        await feed(0, 20)
+        await until(lambda: committed(20))
+        async with running(settings, log, EchoStage(hold=3)) as other_codes:
+            await feed(20, 200)  # the second worker joins in the middle of this
+            await until(lambda: committed(200))
+        await feed(200, 240)
+        await until(lambda: committed(240))
+    assert codes == other_codes == []
+    for partition in range(PARTITIONS):
+        written = [int(v) for v in await values(log, BATCHES, partition)]
+        kept = [n for i, n in enumerate(written) if n > max(written[:i], default=-1)]
+        assert kept == list(range(partition, 240, PARTITIONS))
+
+
+async def test_a_record_that_cannot_be_written_ends_the_process(settings: KafkaSettings, log: KafkaLog) -> None:
+    class Large(Echo):
+        def process(self, record: LogRecord) -> Sequence[Work]:
+            return (Work((Outgoing(BATCHES, record.partition, bytes(MAX_REQUEST_BYTES + 1)),), (record.offset,)),)
+
+    class LargeStage(EchoStage):
+        async def open(self, slot: Slot, position: int, log: Log) -> Large:
+            return Large(self)
+
+    await log.produce(Outgoing(FRAMES, 0, b"small"))
+    async with running(settings, log, LargeStage()) as codes:
+
+        async def failed() -> bool:
+            return bool(codes)
+
+        await until(failed)
+    assert codes[0] == EXIT_FAILED
+    assert await log.committed("echo", Slot(FRAMES, 0)) in (None, 0)
+
+
+async def test_a_worker_tells_how_it_is_doing(settings: KafkaSettings, log: KafkaLog) -> None:
+    async with running(settings, log, EchoStage()):
+        await log.produce(Outgoing(FRAMES, 0, b"one"))
+
+        async def told() -> bool:
+            return any(beat.figures["records"] == 1 for beat in await beats(log))
+
+        await until(told)
+    last = (await beats(log))[-1]
+    assert (last.service, last.state) == ("echo", "stopped")
+    assert last.figures == {"records": 1, "lag": 0, "in_flight": 0, "partitions": PARTITIONS}
+
+
+async def beats(log: Log) -> list[Heartbeat]:
+    return [decode(Heartbeat, value) for value in await values(log, STATUS, 0)]

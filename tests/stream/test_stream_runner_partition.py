@@ -1,0 +1,217 @@
+"""One partition's loop, with a broker that answers when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from ingest.clock import Deadline, SystemClock
+from ingest.log import Log, LogRecord, Outgoing, Slot
+from ingest.memorylog import MemoryLog
+from ingest.topics import BATCHES, FRAMES
+from stream.exceptions import NotWritten, UnknownOffset
+from stream.metrics import StreamMetrics
+from stream.runner import partition
+from stream.runner.echo import Echo, EchoStage
+from stream.runner.partition import Context, PartitionLoop
+from stream.runner.processor import Work
+
+SLOT = Slot(FRAMES, 0)
+
+
+class Rig:
+    """A loop with everything around it under the test's hand."""
+
+    def __init__(self, stage: EchoStage) -> None:
+        self.sent: list[tuple[Outgoing, asyncio.Future[None]]] = []
+        self.failures: list[tuple[BaseException, Slot, int]] = []
+        self.fetching: list[str] = []
+        self.pool = ThreadPoolExecutor(1)
+        self.loop = PartitionLoop(
+            Context(
+                stage=stage,
+                log=MemoryLog(),
+                clock=SystemClock(),
+                pool=self.pool,
+                metrics=StreamMetrics(CollectorRegistry(), stage.name),
+                send=self._send,
+                failed=lambda *failure: self.failures.append(failure),
+                pause=lambda slot: self.fetching.append("pause"),
+                resume=lambda slot: self.fetching.append("resume"),
+            ),
+            SLOT,
+            self._position,
+        )
+
+    async def _send(self, record: Outgoing) -> Awaitable[None]:
+        acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.sent.append((record, acknowledged))
+        return acknowledged
+
+    async def _position(self, slot: Slot) -> int:
+        return 0
+
+    def offer(self, first: int, last: int) -> None:
+        for offset in range(first, last):
+            self.loop.offer(LogRecord(FRAMES, 0, offset, None, b"%d" % offset))
+
+    def answer(self, number: int, error: Exception | None = None) -> None:
+        acknowledged = self.sent[number][1]
+        if error:
+            acknowledged.set_exception(error)
+        else:
+            acknowledged.set_result(None)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        deadline = Deadline.after(10.0)
+        while not condition():
+            assert not deadline.passed
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+async def rigs() -> AsyncIterator[Callable[[EchoStage], Rig]]:
+    made: list[Rig] = []
+
+    def make(stage: EchoStage) -> Rig:
+        made.append(Rig(stage))
+        return made[-1]
+
+    yield make
+    for rig in made:
+        for _, acknowledged in rig.sent:
+            acknowledged.cancel()
+        await rig.loop.drop()
+        rig.pool.shutdown()
+
+
+Make = Callable[[EchoStage], Rig]
+
+
+async def test_the_position_waits_for_the_brokers_answer_in_order(rigs: Make) -> None:
+    rig = rigs(EchoStage())
+    rig.offer(0, 3)
+    await rig.until(lambda: len(rig.sent) == 3)
+    assert rig.loop.position == 0
+    rig.answer(1)
+    rig.answer(2)
+    await rig.until(lambda: all(f.done() for _, f in rig.sent[1:]))
+    assert (rig.loop.position, rig.loop.in_flight) == (0, 3)
+    rig.answer(0)
+    await rig.until(lambda: rig.loop.position == 3)
+    assert [int(r.value) for r, _ in rig.sent] == [0, 1, 2]
+
+
+async def test_the_deadline_is_kept_without_records(rigs: Make) -> None:
+    rig = rigs(EchoStage(hold=10, delay_s=0.01))
+    rig.offer(0, 2)
+    await rig.until(lambda: len(rig.sent) == 2)
+
+
+async def test_a_send_that_fails_is_told_with_its_place(rigs: Make) -> None:
+    rig = rigs(EchoStage())
+    rig.offer(0, 1)
+    await rig.until(lambda: len(rig.sent) == 1)
+    rig.answer(0, OSError("broker gone"))
+    await rig.until(lambda: bool(rig.failures))
+    error, slot, offset = rig.failures[0]
+    assert isinstance(error, NotWritten)
+    assert (error.topic, slot, offset) == (BATCHES, SLOT, 0)
+    assert rig.loop.position == 0
+
+
+async def test_an_error_in_the_processor_is_told_with_its_offset(rigs: Make) -> None:
+    class Failing(Echo):
+        def process(self, record: LogRecord) -> Sequence[Work]:
+            return () if record.offset < 2 else self._fail()
+
+        def _fail(self) -> Sequence[Work]:
+            raise ValueError("bad")
+
+    class Stage(EchoStage):
+        async def open(self, slot: Slot, position: int, log: Log) -> Echo:
+            return Failing(self)
+
+    rig = rigs(Stage())
+    rig.offer(0, 5)
+    await rig.until(lambda: bool(rig.failures))
+    assert isinstance(rig.failures[0][0], ValueError)
+    assert rig.failures[0][2] == 2
+    assert rig.loop.position == 0
+
+
+async def test_a_stage_that_finishes_a_record_twice_is_stopped(rigs: Make) -> None:
+    class Twice(Echo):
+        def process(self, record: LogRecord) -> Sequence[Work]:
+            return (Work((), (record.offset,)), Work((), (record.offset,)))
+
+    class Stage(EchoStage):
+        async def open(self, slot: Slot, position: int, log: Log) -> Echo:
+            return Twice(self)
+
+    rig = rigs(Stage())
+    rig.offer(0, 1)
+    await rig.until(lambda: bool(rig.failures))
+    assert isinstance(rig.failures[0][0], UnknownOffset)
+
+
+async def test_draining_flushes_and_waits_for_the_broker(rigs: Make) -> None:
+    rig = rigs(EchoStage(hold=10, delay_s=60.0))
+    rig.offer(0, 3)
+    await rig.until(lambda: rig.loop.in_flight == 3)
+    draining = asyncio.create_task(rig.loop.drain())
+    await rig.until(lambda: len(rig.sent) == 3)
+    assert not draining.done()
+    for number in range(3):
+        rig.answer(number)
+    await draining
+    assert rig.loop.position == 3
+
+
+async def test_dropping_flushes_nothing(rigs: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition, "SETTLE_S", 0.01)
+    rig = rigs(EchoStage(hold=2, delay_s=60.0))
+    rig.offer(0, 3)
+    await rig.until(lambda: len(rig.sent) == 2 and rig.loop.in_flight == 3)
+    await rig.loop.drop()
+    assert rig.loop.position == 0
+    assert len(rig.sent) == 2
+
+
+async def test_dropping_takes_what_the_broker_has_already(rigs: Make) -> None:
+    rig = rigs(EchoStage(hold=2, delay_s=60.0))
+    rig.offer(0, 3)
+    await rig.until(lambda: len(rig.sent) == 2 and rig.loop.in_flight == 3)
+    rig.answer(0)
+    rig.answer(1)
+    await rig.loop.drop()
+    assert rig.loop.position == 2
+
+
+async def test_works_in_flight_are_bounded(rigs: Make) -> None:
+    rig = rigs(EchoStage())
+    rig.offer(0, partition.IN_FLIGHT_WORKS + 5)
+    await rig.until(lambda: len(rig.sent) == partition.IN_FLIGHT_WORKS and rig.loop.queued == 4)
+    rig.answer(0)
+    await rig.until(lambda: len(rig.sent) == partition.IN_FLIGHT_WORKS + 1)
+
+
+async def test_fetching_pauses_while_too_many_wait(rigs: Make) -> None:
+    rig = rigs(EchoStage())
+    rig.offer(0, partition.QUEUE_RECORDS)
+    assert rig.fetching == ["pause"]
+    for number in range(partition.QUEUE_RECORDS):
+        await rig.until(lambda number=number: len(rig.sent) > number)
+        rig.answer(number)
+    assert rig.fetching == ["pause", "resume"]
+
+
+async def test_fetching_pauses_for_bytes_too(rigs: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition, "QUEUE_BYTES", 3)
+    rig = rigs(EchoStage())
+    rig.offer(0, 3)
+    assert rig.fetching == ["pause"]
