@@ -53,8 +53,8 @@ def properties(template: str, ports: Ports, data: Path) -> str:
 
 def format_command(java: str, libs: Path, log_config: Path, log: Path, config: Path, cluster_id: str) -> list[str]:
     """Return the command that formats a node's data folder."""
-    tool = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(config), "--ignore-formatted"]
-    return [*_jvm(java, libs, log_config, log), *tool]
+    cluster = f"--cluster-id={cluster_id}"  # one word: an id may begin with a dash
+    return [*_jvm(java, libs, log_config, log), "kafka.tools.StorageTool", "format", cluster, f"--config={config}"]
 
 
 def server_command(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.local.brokerconfig import PORT_RANGE, Ports, choose_ports, properties, server_command
+from deploy.local.brokerconfig import PORT_RANGE, Ports, choose_ports, format_command, properties, server_command
 from deploy.local.fetch import KAFKA_FILES, java_major
 from ingest.codec import MAX_RECORD_BYTES
 
@@ -45,6 +45,11 @@ def test_ports_are_free_different_and_in_the_range(start: int, taken: set[int]) 
 def test_no_free_ports_is_an_error() -> None:
     with pytest.raises(LookupError):
         choose_ports(0, lambda port: port == PORT_RANGE.start)
+
+
+def test_a_cluster_id_may_begin_with_a_dash() -> None:
+    command = format_command("java", Path("libs"), Path("log4j2.xml"), Path("log"), Path("config"), "-3xAmpLe")
+    assert "--cluster-id=-3xAmpLe" in command
 
 
 def test_the_heap_is_bounded() -> None:
