@@ -1,14 +1,31 @@
-"""The `sightline` command."""
+"""The `sightline` command. Each service imports what it needs when it is called, and nothing before."""
 
 from __future__ import annotations
 
 import typer
 
-from deploy.cli import kafka
+from deploy.cli import agent, config, deadletter, kafka, results, topics
+from deploy.cli.audit import audit
+from deploy.cli.demo import demo
+from deploy.cli.engine import engine
+from deploy.cli.prepare import prepare
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(help="Cameras and sensors in, alerts that can be trusted out.", no_args_is_help=True)
+app = typer.Typer(
+    help="Cameras and sensors in, alerts that can be trusted out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command()(demo)
+app.add_typer(agent.app, name="agent")
+app.command()(prepare)
+app.command()(engine)
+app.command()(audit)
+app.add_typer(topics.app, name="topics")
+app.add_typer(config.app, name="config")
+app.add_typer(deadletter.app, name="deadletter")
+app.add_typer(results.app, name="results")
 app.add_typer(kafka.app, name="kafka")
 
 

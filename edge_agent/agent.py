@@ -1,0 +1,173 @@
+"""The agent: cameras and sensors, one spool, one sender, and a heartbeat."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from edge_agent.camera import Camera
+from edge_agent.metrics import AgentMetrics
+from edge_agent.send.sender import Sender
+from edge_agent.sensors.sensor import Sensor
+from edge_agent.spool.schema import Row
+from edge_agent.spool.spool import Spool
+from edge_agent.status import SERVICE, accounts_row, ended_row
+from ingest import logs
+from ingest.clock import Clock, Deadline, SystemClock
+from ingest.codec import encode
+from ingest.kafka import KafkaSettings
+from ingest.records import Account, Heartbeat
+from ingest.site import CameraConfig, Site
+from ingest.topics import STATUS
+
+__all__ = ["FLUSH_S", "Agent"]
+
+T = TypeVar("T")
+
+_log = logs.get("edge_agent")
+
+BEAT_S = 1.0
+FLUSH_S = 20.0
+"""For handing the spool to Kafka at a clean stop. What is left then waits on disk for the next start."""
+_POLL_S = 0.1
+
+
+class Agent:
+    """Everything next to the cameras of one site. ``folder`` keeps the spool, and so the epochs."""
+
+    def __init__(
+        self,
+        site: Site,
+        settings: KafkaSettings,
+        folder: Path,
+        *,
+        metrics: AgentMetrics,
+        pins: dict[str, int] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._clock = clock or SystemClock()
+        self._metrics = metrics
+        self._instance = f"{socket.gethostname()}-{site.name}"
+        self._random = random.Random()
+        self._disk_thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
+        self._spool = Spool(folder / "spool.db")
+        late_after_s = min((c.spool.late_after_s for c in site.cameras), default=5.0)
+        self._sender = Sender(
+            settings,
+            self._spool,
+            self._on_disk,
+            late_after_s=late_after_s,
+            pins=pins or {},
+            clock=self._clock,
+            metrics=metrics,
+            client_id=f"agent-{self._instance}",
+        )
+        self._cameras = [self._camera(config, folder / "truth") for config in site.cameras]
+        self._sensors = [
+            Sensor(config, self._spool, self._on_disk, self._sender.wake, self._clock) for config in site.sensors
+        ]
+
+    async def run(self, stop: asyncio.Event, *, exit_at_end: bool = False) -> None:
+        """Capture and send until ``stop`` is set, or with ``exit_at_end`` until every camera is over.
+
+        Raise SpoolError when nothing can be promised any more.
+        """
+        await self._close_what_was_killed()
+        sending = asyncio.create_task(self._sender.run(self._random.random))
+        beating = asyncio.create_task(self._beat())
+        sources: list[Camera | Sensor] = [*self._cameras, *self._sensors]
+        lives = [asyncio.create_task(source.run()) for source in sources]
+        cameras = lives[: len(self._cameras)]
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            await self._until(stopped, lives, cameras if exit_at_end else [])
+            for source in sources:
+                source.stop()
+            await asyncio.gather(*lives)
+            await self._flush()
+        finally:
+            for task in (sending, beating, stopped, *lives):
+                task.cancel()
+            await asyncio.gather(sending, beating, stopped, *lives, return_exceptions=True)
+            await self._on_disk(self._spool.close)
+            self._disk_thread.shutdown()
+
+    async def _until(
+        self, stopped: asyncio.Task[bool], lives: Sequence[asyncio.Task[None]], to_end: Sequence[asyncio.Task[None]]
+    ) -> None:
+        """Wait for the stop, for the end of all of ``to_end``, or for the first failure, which is raised."""
+        running = {stopped, *lives}
+        while not stopped.done() and not (to_end and all(task.done() for task in to_end)):
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+
+    async def _close_what_was_killed(self) -> None:
+        for end in await self._on_disk(self._spool.unfinished):
+            _log.warning("epoch was killed", camera=end.camera, epoch=end.epoch, last=end.last, told=end.told)
+            row = ended_row(self._instance, [end], [], self._clock)
+            await self._on_disk(self._spool.end_epoch, end.camera, end.epoch, [row])
+
+    async def _beat(self) -> None:
+        while True:
+            depth = await self._on_disk(self._spool.depth)
+            for camera in self._cameras:
+                await self._bound(camera.config)
+            statuses = tuple(c.status(depth.get(c.config.name, (0, 0))) for c in self._cameras)
+            await self._on_disk(self._spool.tell, [(s.camera, s.epoch, s.captured - 1) for s in statuses])
+            for status in statuses:
+                self._metrics.spooled.labels(status.camera).set(status.spooled_bytes)
+            beat = Heartbeat(
+                service=SERVICE,
+                instance=self._instance,
+                at_ns=self._clock.now_ns(),
+                state="running",
+                cameras=statuses,
+                figures={"pid": float(os.getpid())},
+            )
+            await self._sender.publish(STATUS, encode(beat), self._instance.encode())
+            await asyncio.sleep(BEAT_S)
+
+    async def _bound(self, camera: CameraConfig) -> None:
+        oldest_ns = self._clock.now_ns() - round(camera.spool.max_age_s * 1e9)
+        gone = await self._on_disk(self._spool.expire, camera.name, camera.spool.max_bytes, oldest_ns, self._told)
+        if gone:
+            self._metrics.expired.labels(camera.name).inc(gone)
+            _log.warning("expired", camera=camera.name, frames=gone)
+
+    def _told(self, accounts: list[Account]) -> Row:
+        return accounts_row(self._instance, accounts, self._clock)
+
+    async def _flush(self) -> None:
+        deadline = Deadline.after(FLUSH_S, self._clock)
+        self._sender.wake()
+        while not await self._on_disk(lambda: self._spool.empty):
+            if deadline.passed:
+                _log.warning(
+                    "left on disk", frames=sum(n for n, _ in (await self._on_disk(self._spool.depth)).values())
+                )
+                return
+            await asyncio.sleep(_POLL_S)
+
+    def _camera(self, config: CameraConfig, truth_folder: Path) -> Camera:
+        return Camera(
+            config,
+            self._spool,
+            self._on_disk,
+            instance=self._instance,
+            truth_folder=truth_folder if config.source.startswith("simulated:") else None,
+            on_kept=self._sender.wake,
+            chance=self._random.random,
+            clock=self._clock,
+            metrics=self._metrics,
+        )
+
+    async def _on_disk(self, method: Callable[..., T], *args: object) -> T:
+        """Run a method of the spool in the spool's own thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._disk_thread, method, *args)

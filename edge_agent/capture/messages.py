@@ -1,0 +1,78 @@
+"""What a capture child tells its agent, over a pipe: msgpack maps with a length before each."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import msgpack
+
+from ingest.codec import MAX_RECORD_BYTES
+from ingest.records import Account
+
+__all__ = ["Ended", "Kept", "Message", "Told", "read_message", "write_message"]
+
+_LENGTH = struct.Struct(">I")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A frame to keep: ``record`` is the encoded frame, ``account`` what was withheld before it."""
+
+    seq: int
+    captured_ns: int
+    record: bytes
+    account: Account | None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """How many frames have been captured so far; ``state`` is ``running`` or ``stalled``."""
+
+    captured: int
+    state: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The capture is over, cleanly: ``last`` is its last number, -1 for none, ``tail`` what was withheld at the end.
+
+    ``finished`` tells that the source has no more; otherwise the capture was told to stop.
+    """
+
+    last: int
+    tail: Account | None
+    finished: bool
+
+
+Message = Kept | Told | Ended
+_KINDS: dict[str, type[Message]] = {cls.__name__: cls for cls in (Kept, Told, Ended)}
+
+
+def write_message(pipe: BinaryIO, message: Message) -> None:
+    """Write one message. Blocks while the pipe is full; raise BrokenPipeError when the agent has gone."""
+    fields: dict[str, Any] = {name: getattr(message, name) for name in message.__slots__}
+    for name, value in fields.items():
+        if isinstance(value, Account):
+            fields[name] = value.model_dump()
+    data = msgpack.packb([type(message).__name__, fields])
+    pipe.write(_LENGTH.pack(len(data)) + data)
+    pipe.flush()
+
+
+async def read_message(pipe: asyncio.StreamReader) -> Message | None:
+    """Return the next message, None when the child has gone, also in the middle of one."""
+    try:
+        (length,) = _LENGTH.unpack(await pipe.readexactly(_LENGTH.size))
+        if length > MAX_RECORD_BYTES:
+            return None  # what a dying child wrote is no length
+        kind, fields = msgpack.unpackb(await pipe.readexactly(length))
+    except asyncio.IncompleteReadError:
+        return None
+    for name in ("account", "tail"):
+        if fields.get(name):
+            fields[name] = Account.model_validate(fields[name])
+    return _KINDS[kind](**fields)

@@ -1,0 +1,30 @@
+"""A simulated sensor: a slow wave, noise, hot spells, faulty readings. Pure: a reading depends on its number."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+__all__ = ["SimulatedSensor"]
+
+_WAVE_S = 40.0
+"""A day in forty seconds, so that a demonstration sees one."""
+_SPELL_S = 25.0
+_SPELL_LASTS_S = 6.0
+
+
+class SimulatedSensor:
+    """A cabinet's temperature in °C: 35 ± 8, hot spells of 70, and now and then a reading that cannot be."""
+
+    def __init__(self, seed: int, rate_hz: float) -> None:
+        self._seed, self._rate_hz = seed, rate_hz
+
+    def value(self, index: int) -> float:
+        """Return the reading with this number, from 0."""
+        at_s = index / self._rate_hz
+        rng = np.random.default_rng([self._seed, index])
+        if rng.random() < 0.005:
+            return float(rng.choice((-999.0, 999.0)))  # a loose wire
+        spell = 34.0 if at_s % _SPELL_S > _SPELL_S - _SPELL_LASTS_S else 0.0
+        return float(round(35.0 + 8.0 * math.sin(2 * math.pi * at_s / _WAVE_S) + spell + rng.normal(0.0, 0.4), 2))

@@ -1,0 +1,72 @@
+"""The spool's tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["CREATE", "PRAGMAS", "Kind", "Row"]
+
+Kind = str
+"""``frame``, ``readings`` or ``status``."""
+
+PRAGMAS = (
+    "PRAGMA journal_mode = WAL",
+    # A frame is promised when its row is committed. In WAL mode, NORMAL may lose the last commits in a power cut:
+    # FULL syncs each commit, and commits are of whole groups of frames.
+    "PRAGMA synchronous = FULL",
+    "PRAGMA wal_autocheckpoint = 1000",
+    "PRAGMA journal_size_limit = 16777216",
+    "PRAGMA cache_size = -2000",  # 2 MB: rows are written once and read once
+    "PRAGMA auto_vacuum = INCREMENTAL",
+)
+
+CREATE = """
+CREATE TABLE IF NOT EXISTS outbox (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    captured_ns INTEGER NOT NULL,
+    lane TEXT,
+    size INTEGER NOT NULL,
+    traceparent TEXT NOT NULL,
+    account TEXT NOT NULL,
+    record BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS outbox_lane ON outbox (kind, lane, id);
+CREATE INDEX IF NOT EXISTS outbox_name ON outbox (kind, name, id);
+CREATE TABLE IF NOT EXISTS epochs (
+    name TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    last_kept INTEGER NOT NULL DEFAULT -1,
+    told INTEGER NOT NULL DEFAULT -1,
+    ended INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (name, epoch)
+);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record that waits for Kafka. ``lane`` is None until it is first offered; ``id`` 0 until it is kept.
+
+    ``account`` is the account of the frames withheld before it, as its header has it.
+    """
+
+    kind: Kind
+    name: str
+    epoch: int
+    seq: int
+    captured_ns: int
+    record: bytes
+    traceparent: str = ""
+    account: str = ""
+    lane: str | None = None
+    id: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the record."""
+        return len(self.record)

@@ -1,0 +1,193 @@
+"""The spool: what an agent has promised to deliver, in SQLite, until Kafka has it."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from edge_agent.exceptions import SpoolError
+from edge_agent.spool.expiry import expired_account, merged
+from edge_agent.spool.schema import CREATE, PRAGMAS, Row
+from ingest import logs
+from ingest.identity import next_epoch
+from ingest.records import Account, EpochEnd
+
+__all__ = ["Spool"]
+
+_log = logs.get("edge_agent.spool")
+
+_COLUMNS = "kind, name, epoch, seq, captured_ns, record, traceparent, account, lane, id"
+
+
+class Spool:
+    """One SQLite file. Every method is one transaction and blocks on the disk; all belong to one thread.
+
+    Raise SpoolError when the disk does not take it; nothing is half done then.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = self._open()
+
+    def keep(self, rows: Sequence[Row]) -> None:
+        """Promise rows: from the return of this call on they survive a crash and a power cut."""
+        with self._transaction() as db:
+            _insert(db, rows)
+
+    def begin_epoch(self, name: str, kind: str, unix_time_s: int) -> int:
+        """Return a new epoch for a camera or sensor, larger than all before it, and remember it."""
+        with self._transaction() as db:
+            (last,) = db.execute("SELECT max(epoch) FROM epochs WHERE name = ?", (name,)).fetchone()
+            epoch = next_epoch(last, unix_time_s)
+            db.execute("INSERT INTO epochs (name, epoch, kind) VALUES (?, ?, ?)", (name, epoch, kind))
+            db.execute(
+                "DELETE FROM epochs WHERE name = ? AND ended = 1 AND epoch < ?", (name, epoch)
+            )  # only the last one is needed to go on upwards
+        return epoch
+
+    def tell(self, told: Iterable[tuple[str, int, int]]) -> None:
+        """Remember the last sequence number that a heartbeat tells, as (name, epoch, seq)."""
+        with self._transaction() as db:
+            db.executemany(
+                "UPDATE epochs SET told = max(told, ?) WHERE name = ? AND epoch = ?", [(s, n, e) for n, e, s in told]
+            )
+
+    def end_epoch(self, name: str, epoch: int, status: Sequence[Row]) -> None:
+        """Mark an epoch as ended and keep what ``status`` is to say of it, together."""
+        with self._transaction() as db:
+            db.execute("UPDATE epochs SET ended = 1 WHERE name = ? AND epoch = ?", (name, epoch))
+            _insert(db, status)
+
+    def unfinished(self) -> list[EpochEnd]:
+        """Return how the camera epochs ended that a kill left open: at their last kept frame, and not cleanly."""
+        with self._transaction() as db:
+            found = db.execute(
+                "SELECT name, epoch, last_kept, told FROM epochs WHERE ended = 0 AND kind = 'frame'"
+            ).fetchall()
+        return [EpochEnd(camera=n, epoch=e, last=last, clean=False, told=told) for n, e, last, told in found]
+
+    def offered(self, lane: str, after_id: int, limit: int) -> list[Row]:
+        """Return frames that have a lane already, in order: repeats of sends in doubt."""
+        return self._rows("kind = 'frame' AND lane = ? AND id > ? ORDER BY id LIMIT ?", lane, after_id, limit)
+
+    def fresh(self, since_ns: int, limit: int) -> list[Row]:
+        """Return frames that have never been offered and were captured since then, oldest first."""
+        where = "kind = 'frame' AND lane IS NULL AND captured_ns >= ? ORDER BY id LIMIT ?"
+        return self._rows(where, since_ns, limit)
+
+    def backlog(self, before_ns: int, limit: int) -> list[Row]:
+        """Return frames that have never been offered and were captured before then, oldest first."""
+        where = "kind = 'frame' AND lane IS NULL AND captured_ns < ? ORDER BY id LIMIT ?"
+        return self._rows(where, before_ns, limit)
+
+    def others(self, after_id: int, limit: int) -> list[Row]:
+        """Return readings and status records, in order."""
+        return self._rows("kind != 'frame' AND id > ? ORDER BY id LIMIT ?", after_id, limit)
+
+    def settle(self, ids: Sequence[int], lane: str) -> None:
+        """Settle the lane of frames that are about to be offered for the first time."""
+        with self._transaction() as db:
+            db.executemany("UPDATE outbox SET lane = ? WHERE id = ? AND lane IS NULL", [(lane, i) for i in ids])
+
+    def remove(self, ids: Sequence[int]) -> None:
+        """Forget rows that Kafka has."""
+        with self._transaction() as db:
+            db.executemany("DELETE FROM outbox WHERE id = ?", [(i,) for i in ids])
+
+    def expire(self, name: str, max_bytes: int, oldest_ns: int, tell: Callable[[list[Account]], Row]) -> int:
+        """Let frames of a camera go, oldest first, that are over its bounds and have never been offered.
+
+        ``tell`` makes the row that accounts for them on ``status``; it is kept together with the expiry. Return how
+        many have gone. A frame that has been offered may be in the log already, and is never expired.
+        """
+        with self._transaction() as db:
+            (total,) = db.execute(
+                "SELECT coalesce(sum(size), 0) FROM outbox WHERE kind = 'frame' AND name = ?", (name,)
+            ).fetchone()
+            gone: list[Row] = []
+            for row in _unoffered(db, name):
+                if total <= max_bytes and row.captured_ns >= oldest_ns:
+                    break
+                total -= row.size
+                gone.append(row)
+            if gone:
+                db.executemany("DELETE FROM outbox WHERE id = ?", [(row.id,) for row in gone])
+                _insert(db, [tell(merged([expired_account(row) for row in gone]))])
+        return len(gone)
+
+    def depth(self) -> dict[str, tuple[int, int]]:
+        """Return, by camera, how many frames wait and how many bytes they have."""
+        with self._transaction() as db:
+            found = db.execute(
+                "SELECT name, count(*), sum(size) FROM outbox WHERE kind = 'frame' GROUP BY name"
+            ).fetchall()
+        return {name: (count, size) for name, count, size in found}
+
+    @property
+    def empty(self) -> bool:
+        """Tell whether nothing waits."""
+        with self._transaction() as db:
+            return db.execute("SELECT 1 FROM outbox LIMIT 1").fetchone() is None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def _rows(self, where: str, *values: object) -> list[Row]:
+        with self._transaction() as db:
+            return [Row(*found) for found in db.execute(f"SELECT {_COLUMNS} FROM outbox WHERE {where}", values)]  # noqa: S608
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with self._db:
+                yield self._db
+        except sqlite3.Error as error:
+            raise SpoolError(f"{self.path}: {error}: check that the disk is there, writable and not full") from error
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            return self._connect()
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise SpoolError(f"{self.path}: {error}: expected a folder that can be written to") from error
+            aside = self.path.with_suffix(f".corrupt-{int(time.time())}")
+            self.path.rename(aside)
+            _log.error("corrupt spool set aside", path=str(aside), error=str(error))
+            return self._connect()
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, check_same_thread=False)
+        try:
+            for pragma in PRAGMAS:
+                db.execute(pragma).fetchall()
+            db.executescript(CREATE)
+        except sqlite3.Error:
+            db.close()
+            raise
+        return db
+
+
+def _insert(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    db.executemany(
+        "INSERT INTO outbox (kind, name, epoch, seq, captured_ns, lane, size, traceparent, account, record)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (r.kind, r.name, r.epoch, r.seq, r.captured_ns, r.lane, r.size, r.traceparent, r.account, r.record)
+            for r in rows
+        ],
+    )
+    kept = [(r.seq, r.name, r.epoch) for r in rows if r.kind != "status"]
+    db.executemany("UPDATE epochs SET last_kept = max(last_kept, ?) WHERE name = ? AND epoch = ?", kept)
+
+
+def _unoffered(db: sqlite3.Connection, name: str) -> Iterator[Row]:
+    """Yield a camera's frames that were never offered, oldest first, without their pictures."""
+    columns = _COLUMNS.replace("record", "zeroblob(size)")
+    where = "kind = 'frame' AND name = ? AND lane IS NULL ORDER BY id"
+    for values in db.execute(f"SELECT {columns} FROM outbox WHERE {where}", (name,)):  # noqa: S608
+        yield Row(*values)

@@ -1,0 +1,27 @@
+"""What an agent says on ``status`` that must arrive: ends of epochs and accounts that no frame carries. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edge_agent.spool.schema import Row
+from ingest.clock import Clock
+from ingest.codec import encode
+from ingest.records import Account, EpochEnd, Heartbeat
+
+__all__ = ["SERVICE", "accounts_row", "ended_row"]
+
+SERVICE = "agent"
+
+
+def ended_row(instance: str, ends: Sequence[EpochEnd], accounts: Sequence[Account], clock: Clock) -> Row:
+    """Return the row for ``status`` that closes epochs."""
+    beat = Heartbeat(
+        service=SERVICE, instance=instance, at_ns=clock.now_ns(), ended=tuple(ends), accounts=tuple(accounts)
+    )
+    return Row("status", instance, 0, 0, clock.now_ns(), encode(beat))
+
+
+def accounts_row(instance: str, accounts: Sequence[Account], clock: Clock) -> Row:
+    """Return the row for ``status`` that accounts for frames which left the spool."""
+    return ended_row(instance, (), accounts, clock)
