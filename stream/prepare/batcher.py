@@ -60,6 +60,7 @@ class Batcher:
             batch = self._batch_for(entry)
             if not batch.has_room_for(entry):
                 works.append(self._close(batch))
+                batch = self._batch_for(entry)
             batch.add(offset, entry, self._clock.monotonic())
             if batch.full:
                 works.append(self._close(batch))

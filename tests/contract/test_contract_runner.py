@@ -111,7 +111,7 @@ class FaustHarness(Harness):
         await self.kill()
         env = {**os.environ, **self.settings.to_env()}
         command = [sys.executable, "-m", "tests.stream.echo_worker"]
-        self.process = subprocess.Popen(command, env=env)
+        self.process = await asyncio.to_thread(subprocess.Popen, command, env=env)
 
     async def written(self, at_least: int) -> None:
         deadline = Deadline.after(PATIENCE_S)

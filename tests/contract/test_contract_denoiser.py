@@ -1,0 +1,139 @@
+"""What every denoiser promises, and what the ones that filter must gain."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from stream.prepare.denoise import NOISY, Auto, Denoiser, Image, Median, Unchanged, noise_sigma
+
+HEIGHT, WIDTH, FRAMES = 180, 320, 12
+SIGMA = 14.0
+"""Grey levels per channel: a small sensor at night."""
+LEAST_GAIN_DB = 4.0
+
+
+def footage() -> list[Image]:
+    """A textured yard in which a block moves: clean, seeded, ``(H, W, 3)`` uint8."""
+    rng = np.random.default_rng(7)
+    ground = cv2.GaussianBlur(rng.uniform(40, 200, (HEIGHT, WIDTH, 3)).astype(np.float32), (0, 0), 4.0)
+    ground = cv2.normalize(ground, None, 50, 190, cv2.NORM_MINMAX).astype(np.uint8)
+    cv2.line(ground, (0, 120), (WIDTH, 90), (230, 230, 230), 2)
+    frames = []
+    for n in range(FRAMES):
+        frame = ground.copy()
+        cv2.rectangle(frame, (20 + 12 * n, 60), (60 + 12 * n, 100), (30, 40, 200), -1)
+        frames.append(frame)
+    return frames
+
+
+def noisy(frames: list[Image], sigma: float = SIGMA) -> list[Image]:
+    rng = np.random.default_rng(11)
+    return [np.clip(f + rng.normal(0.0, sigma, f.shape), 0, 255).astype(np.uint8) for f in frames]
+
+
+def gain_db(denoiser: Denoiser, clean: list[Image], given: list[Image]) -> float:
+    """Return how much closer to the clean footage the denoised one is, on average."""
+    gains = [cv2.PSNR(denoiser.denoise(g), c) - cv2.PSNR(g, c) for c, g in zip(clean, given, strict=True)]
+    return float(np.mean(gains))
+
+
+class DenoiserContract:
+    """Every denoiser promises this."""
+
+    def test_the_shape_stays_and_the_input_too(self, denoiser: Denoiser) -> None:
+        for frame in noisy(footage()):
+            before = frame.copy()
+            result = denoiser.denoise(frame)
+            assert (result.shape, result.dtype) == (frame.shape, np.uint8)
+            assert np.array_equal(frame, before)
+
+    def test_what_it_returned_is_not_changed_later(self, denoiser: Denoiser) -> None:
+        first, second, *_ = noisy(footage())
+        denoiser.denoise(first)
+        result = denoiser.denoise(second)
+        kept = result.copy()
+        denoiser.denoise(first)
+        assert np.array_equal(result, kept)
+
+    def test_the_same_footage_gives_the_same_result(self, denoiser: Denoiser) -> None:
+        again = type(denoiser)()
+        assert all(np.array_equal(denoiser.denoise(f), again.denoise(f)) for f in noisy(footage()))
+
+    def test_an_even_frame_stays_as_it_is(self, denoiser: Denoiser) -> None:
+        frame = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+        assert np.array_equal(denoiser.denoise(frame), frame)
+
+    def test_the_size_may_change(self, denoiser: Denoiser) -> None:
+        for frame in noisy(footage())[:3]:
+            denoiser.denoise(frame)
+        for size in ((64, 48), (2, 2), (1, 1), (WIDTH, HEIGHT)):
+            small = cv2.resize(noisy(footage())[0], size)
+            assert denoiser.denoise(small).shape == small.shape
+
+    def test_clean_footage_comes_to_no_harm(self, denoiser: Denoiser) -> None:
+        assert all(cv2.PSNR(denoiser.denoise(f), f) > 35.0 for f in footage())
+
+
+class FilterContract(DenoiserContract):
+    """What takes noise out must gain by it."""
+
+    def test_noisy_footage_gains(self, denoiser: Denoiser) -> None:
+        clean = footage()
+        assert gain_db(denoiser, clean, noisy(clean)) > LEAST_GAIN_DB
+
+
+class TestUnchanged(DenoiserContract):
+    @pytest.fixture
+    def denoiser(self) -> Denoiser:
+        return Unchanged()
+
+
+class TestMedian(FilterContract):
+    @pytest.fixture
+    def denoiser(self) -> Denoiser:
+        return Median()
+
+
+class TestAuto(FilterContract):
+    @pytest.fixture
+    def denoiser(self) -> Denoiser:
+        return Auto()
+
+    def test_clean_footage_is_not_touched(self, denoiser: Denoiser) -> None:
+        assert all(denoiser.denoise(f) is f for f in footage())
+
+    def test_it_gains_more_than_the_median(self, denoiser: Denoiser) -> None:
+        clean = footage()
+        given = noisy(clean)
+        assert gain_db(denoiser, clean, given) > gain_db(Median(), clean, given)
+
+    def test_what_moves_leaves_no_trail(self, denoiser: Denoiser) -> None:
+        clean = footage()
+        for frame in noisy(clean):
+            result = denoiser.denoise(frame)
+        behind = np.s_[62:98, 22 : 20 + 12 * (FRAMES - 4)]  # where the block was, three frames and more ago
+        assert cv2.PSNR(result[behind], clean[-1][behind]) > cv2.PSNR(noisy(clean)[-1][behind], clean[-1][behind])
+
+    def test_still_texture_is_not_taken_for_noise(self, denoiser: Denoiser) -> None:
+        rng = np.random.default_rng(3)
+        gravel = rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        denoiser.denoise(gravel)
+        assert denoiser.denoise(gravel.copy()) is not gravel
+        later = gravel.copy()
+        assert denoiser.denoise(later) is later
+
+
+@pytest.mark.parametrize("sigma", [2.0, 5.0, 10.0, 20.0])
+def test_the_noise_level_is_found(sigma: float) -> None:
+    rng = np.random.default_rng(5)
+    flat = np.full((HEIGHT, WIDTH), 128.0)
+    one, two = (np.clip(flat + rng.normal(0.0, sigma, flat.shape), 0, 255).round().astype(np.uint8) for _ in range(2))
+    assert noise_sigma(one) == pytest.approx(sigma, rel=0.08)
+    assert noise_sigma(one, two) == pytest.approx(sigma, rel=0.08)
+
+
+def test_edges_are_not_noise() -> None:
+    grey = cv2.cvtColor(footage()[0], cv2.COLOR_BGR2GRAY)
+    assert noise_sigma(grey) < NOISY / 2
