@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -30,7 +31,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command()
 def fetch() -> None:
-    """Fetch Kafka's jars from Maven Central, once."""
+    """Fetch Kafka's jars from Maven Central, once. Nothing to do when SIGHTLINE_KAFKA names a cluster."""
+    named = os.environ.get("SIGHTLINE_KAFKA")
+    if named:
+        typer.echo(f"SIGHTLINE_KAFKA names {named}: no broker is needed here")
+        return
     libs = _try(Broker().fetch)
     typer.echo(f"Apache Kafka {kafka_version()} is in {libs}")
 

@@ -153,11 +153,21 @@ class _Child:
 
     async def _keep(self, process: asyncio.subprocess.Process) -> None:
         while await self._outcome(process) != 0 and not self._stopping.is_set():
-            if await self._pause(process):
+            successor = await self._successor(process)
+            if successor is None:
                 return
-            self._process = process = await self._spawn()
+            self._process = process = successor
             if self._stopping.is_set():  # told to stop while it was being started
                 self._signal(signal.SIGTERM)
+
+    async def _successor(self, process: asyncio.subprocess.Process) -> asyncio.subprocess.Process | None:
+        """Start the service again after a pause, and after another when that fails. None when told to stop."""
+        while not await self._pause(process):
+            try:
+                return await self._spawn()
+            except OSError as error:  # no memory, no more files, a full disk: it passes, or somebody reads this
+                _log.warning("not started", service=self._spec.name, error=str(error))
+        return None
 
     async def _outcome(self, process: asyncio.subprocess.Process) -> int:
         """Wait for the end of one run and return its code; note on the way that it has become steady."""

@@ -143,6 +143,7 @@ def test_a_missing_tool_is_named_with_the_line_that_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SIGHTLINE_HOME", str(tmp_path))
+    monkeypatch.delenv("SIGHTLINE_KAFKA", raising=False)
     monkeypatch.setenv("PATH", str(Path(shutil.which("true") or "").parent / "nowhere"))
     result = CliRunner().invoke(app, ["fetch"])
     assert result.exit_code == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.backoff import BASE_S, CAP_S, Backoff, delay_s
 from deploy.local.exceptions import StackError
 from deploy.local.supervisor import ServiceSpec, Supervisor
+from ingest.backoff import BASE_S, CAP_S, Backoff, delay_s
 from ingest.clock import Deadline
 
 PATIENCE_S = 20.0
@@ -130,6 +131,7 @@ async def test_a_paused_service_is_killed(tmp_path: Path) -> None:
         pid = stack.pid("paused")
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
+        await until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
         assert not await stack.stop_one("paused")
 
 
@@ -139,6 +141,18 @@ async def test_a_service_is_not_started_again_while_it_waits_to_be(tmp_path: Pat
         assert await stack.stop()
         starts = ups(tmp_path, "bad")
     assert ups(tmp_path, "bad") == starts
+
+
+async def test_a_start_that_fails_is_tried_again(tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    async with Supervisor([python("a", LASTS)], logs, seed=1) as stack:
+        await until(lambda: ups(logs, "a") == 1)
+        shutil.rmtree(logs)  # its log file cannot be opened now
+        os.kill(stack.pid("a") or 0, signal.SIGKILL)
+        await until(lambda: stack.restarts()["a"] >= 2)
+        assert stack.alive == frozenset()
+        logs.mkdir()
+        await until(lambda: stack.pid("a") is not None and ups(logs, "a") == 1)
 
 
 async def test_what_a_service_leaves_behind_goes_with_it(tmp_path: Path) -> None:
