@@ -6,11 +6,14 @@ for tests of logic. Group membership is no part of the seam: shells that need it
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-__all__ = ["Log", "LogRecord", "Outgoing", "Position", "Slot", "Writer"]
+from ingest.codec import MAX_RECORD_BYTES
+from ingest.exceptions import Oversize
+
+__all__ = ["Log", "LogRecord", "Outgoing", "Position", "Slot", "Writer", "require_size"]
 
 
 class Slot(NamedTuple):
@@ -42,13 +45,22 @@ class LogRecord:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A record to write. The partition is always explicit."""
+    """A record to write. The partition is always explicit.
+
+    On a compacted topic an empty value takes its key out.
+    """
 
     topic: str
     partition: int
     value: bytes
     key: bytes | None = None
     headers: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def require_size(record: Outgoing) -> None:
+    """Raise Oversize if a record's value is larger than any topic takes."""
+    if len(record.value) > MAX_RECORD_BYTES:
+        raise Oversize(len(record.value), MAX_RECORD_BYTES)
 
 
 class Writer(Protocol):
@@ -58,7 +70,8 @@ class Writer(Protocol):
         """Write all records and the group's offsets (next to read), or nothing of it.
 
         Return when it is committed. Raise Fenced when a newer writer has this id, LogUnavailable when the broker
-        did not answer; after either the writer is of no further use.
+        did not answer; after either, and after a cancellation, the writer is of no further use but to be closed.
+        Raise Oversize, having written nothing, when a record is too large.
         """
         ...
 
@@ -71,7 +84,11 @@ class Log(Protocol):
     """An ordered, partitioned log. All methods belong to one event loop; none blocks it."""
 
     async def produce(self, record: Outgoing) -> Position:
-        """Write one record and return where, once every replica has it. Raise LogUnavailable."""
+        """Write one record and return where, once every replica has it.
+
+        Raise LogUnavailable when there is no such partition, or when the broker did not answer: then the record
+        may have been written, or be written yet. Raise Oversize when it is too large.
+        """
         ...
 
     async def partitions(self) -> Mapping[str, int]:
@@ -86,22 +103,23 @@ class Log(Protocol):
         """Return, per partition, the first offset that retention has left. Raise LogUnavailable."""
         ...
 
-    def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncIterator[LogRecord]:
+    def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncGenerator[LogRecord, None]:
         """Yield the committed records from ``start`` up to but not including ``stop``, then end.
 
-        Offsets that retention or an aborted transaction took are skipped. Raise LogUnavailable when the broker
-        stays silent before ``stop`` is reached.
+        Offsets that retention or an aborted transaction took are skipped. Raise LogUnavailable when there is no
+        such partition, or when the broker stays silent before ``stop`` is reached. Whoever leaves early closes the
+        generator (``contextlib.aclosing``), so that its connection goes with it.
         """
         ...
 
     async def committed(self, group: str, slot: Slot) -> int | None:
-        """Return the next offset that a group will read, None when it has committed none."""
+        """Return the next offset that a group will read, None when it has committed none. Raise LogUnavailable."""
         ...
 
     async def writer(self, transactional_id: str) -> Writer:
-        """Open the writer of this id: abort what an older one left open, and fence it."""
+        """Open the writer of this id: abort what an older one left open, and fence it. Raise LogUnavailable."""
         ...
 
     async def close(self) -> None:
-        """Let go of all connections."""
+        """Close the writers and let go of all connections. May be called twice."""
         ...

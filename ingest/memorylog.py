@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from ingest.clock import Clock, SystemClock
 from ingest.exceptions import Fenced, LogUnavailable
-from ingest.log import LogRecord, Outgoing, Position, Slot
+from ingest.log import LogRecord, Outgoing, Position, Slot, require_size
 from ingest.topics import TOPICS
 
 __all__ = ["MemoryLog"]
@@ -25,6 +25,7 @@ class MemoryLog:
 
     async def produce(self, record: Outgoing) -> Position:
         """Write one record and return where."""
+        self._require(record)
         return self._append(record)
 
     async def partitions(self) -> Mapping[str, int]:
@@ -39,8 +40,9 @@ class MemoryLog:
         """Return zero for every partition: this log forgets nothing."""
         return dict.fromkeys(range(self._count(topic)), 0)
 
-    async def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncIterator[LogRecord]:
+    async def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncGenerator[LogRecord, None]:
         """Yield the records from ``start`` up to but not including ``stop``."""
+        self._require_partition(topic, partition)
         records = self._records[Slot(topic, partition)]
         if stop > len(records):
             raise LogUnavailable(f"{topic}[{partition}] ends at {len(records)}, before {stop}")
@@ -65,9 +67,15 @@ class MemoryLog:
             raise LogUnavailable(f"no topic {topic}")
         return self._counts[topic]
 
+    def _require_partition(self, topic: str, partition: int) -> None:
+        if partition >= self._count(topic):
+            raise LogUnavailable(f"{topic} has no partition {partition}")
+
+    def _require(self, record: Outgoing) -> None:
+        require_size(record)
+        self._require_partition(record.topic, record.partition)
+
     def _append(self, record: Outgoing) -> Position:
-        if record.partition >= self._count(record.topic):
-            raise LogUnavailable(f"{record.topic} has no partition {record.partition}")
         records = self._records[Slot(record.topic, record.partition)]
         position = Position(record.partition, len(records))
         stamp_ms = self._clock.now_ns() // 1_000_000
@@ -88,6 +96,8 @@ class MemoryLog:
     ) -> None:
         if self._owners.get(writer.transactional_id) is not writer:
             raise Fenced(f"{writer.transactional_id} has a newer owner")
+        for record in records:
+            self._require(record)
         for record in records:
             self._append(record)
         self._offsets.update(offsets)
