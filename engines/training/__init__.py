@@ -1,0 +1,1 @@
+"""Train, evaluate and export models. Keras and TensorFlow come with the extra ``train``, and only here."""

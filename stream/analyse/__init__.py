@@ -1,0 +1,1 @@
+"""From results to events: tracking, zones, lines, rules."""

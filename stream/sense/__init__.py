@@ -1,0 +1,1 @@
+"""Readings to events: clean, windows, thresholds."""

@@ -1,0 +1,35 @@
+"""`sightline analyse` and `sightline sense`: events out of results and readings."""
+
+from __future__ import annotations
+
+from deploy.cli.common import Kafka, Prefix, friendly, kafka_settings
+from deploy.cli.stages import Instance, MetricsPort, serve_stage
+from ingest import configstore, logs
+from ingest.log import Log
+from ingest.topics import EVENTS
+
+__all__ = ["analyse", "sense"]
+
+
+@friendly
+def analyse(metrics_port: MetricsPort = 0, instance: Instance = "", kafka: Kafka = "", prefix: Prefix = "") -> None:
+    """Track objects and apply the rules until told to stop. Exits with 70 after an error, 75 when Kafka is gone."""
+    from stream.analyse.stage import AnalyseStage
+
+    async def make(log: Log) -> AnalyseStage:
+        return AnalyseStage(await configstore.read(log), (await log.partitions())[EVENTS])
+
+    logs.configure("analyse")
+    serve_stage(make, kafka_settings(kafka, prefix), metrics_port, instance)
+
+
+@friendly
+def sense(metrics_port: MetricsPort = 0, instance: Instance = "", kafka: Kafka = "", prefix: Prefix = "") -> None:
+    """Clean readings and watch their bounds until told to stop. Exits with 70 after an error, 75 without Kafka."""
+    from stream.sense.stage import SenseStage
+
+    async def make(log: Log) -> SenseStage:
+        return SenseStage(await configstore.read(log), (await log.partitions())[EVENTS])
+
+    logs.configure("sense")
+    serve_stage(make, kafka_settings(kafka, prefix), metrics_port, instance)

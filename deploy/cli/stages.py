@@ -1,0 +1,46 @@
+"""What the commands of the stream processors share."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+import typer
+
+from ingest import logs
+from ingest.exceptions import LogUnavailable
+from ingest.kafka import KafkaSettings
+from ingest.log import Log
+from stream.runner.processor import Stage
+
+__all__ = ["EXIT_AGAIN", "Instance", "MetricsPort", "serve_stage"]
+
+EXIT_AGAIN = 75
+"""EX_TEMPFAIL: Kafka is gone; started again, the worker goes on where it was."""
+
+MetricsPort = Annotated[
+    int, typer.Option("--metrics-port", min=0, help="Serve Prometheus metrics here; 0 for nowhere.")
+]
+Instance = Annotated[
+    str,
+    typer.Option("--instance", help="This worker's lasting name in its group: a restart waits for no session's end."),
+]
+
+
+def serve_stage(
+    make: Callable[[Log], Awaitable[Stage]], settings: KafkaSettings, metrics_port: int, instance: str
+) -> None:
+    """Run a stage until it is told to stop, and exit with its status."""
+    from prometheus_client import CollectorRegistry, start_http_server
+
+    from stream.runner.loop import serve
+
+    registry = CollectorRegistry()
+    if metrics_port:
+        start_http_server(metrics_port, registry=registry)
+    try:
+        status = serve(make, settings, registry=registry, instance=instance)
+    except LogUnavailable as error:
+        logs.get("stream").error("ends", error=str(error))
+        raise typer.Exit(EXIT_AGAIN) from None
+    raise typer.Exit(status)

@@ -1,0 +1,43 @@
+"""Points, lines and polygons in the picture: x to the right, y downwards, in pixels. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ingest.records import Point
+
+__all__ = ["crosses", "distance_px", "inside"]
+
+
+def distance_px(start: Point, end: Point, point: Point) -> float:
+    """Return how far a point is from the endless line through start and end, positive on its right.
+
+    Right and left are those of somebody who stands at the start and looks to the end of the line in the picture.
+    """
+    along = end[0] - start[0], end[1] - start[1]
+    towards = point[0] - start[0], point[1] - start[1]
+    return (along[0] * towards[1] - along[1] * towards[0]) / math.hypot(*along)
+
+
+def crosses(start: Point, end: Point, before: Point, after: Point) -> bool:
+    """Tell whether the way from one point to another meets the finite line, of which both ends belong to it.
+
+    The points are on different sides of the endless line.
+    """
+    a, b = distance_px(start, end, before), distance_px(start, end, after)
+    share = a / (a - b)
+    meeting = before[0] + share * (after[0] - before[0]), before[1] + share * (after[1] - before[1])
+    along = end[0] - start[0], end[1] - start[1]
+    position = (meeting[0] - start[0]) * along[0] + (meeting[1] - start[1]) * along[1]
+    return -1e-9 <= position / (along[0] ** 2 + along[1] ** 2) <= 1.0 + 1e-9
+
+
+def inside(polygon: Sequence[Point], point: Point) -> bool:
+    """Tell whether a point is in a polygon, by the even-odd rule (Shimrat, CACM 1962)."""
+    x, y = point
+    found = False
+    for (ax, ay), (bx, by) in zip(polygon, [*polygon[1:], polygon[0]], strict=True):
+        if (ay > y) != (by > y) and x < (bx - ax) * (y - ay) / (by - ay) + ax:
+            found = not found
+    return found

@@ -1,0 +1,110 @@
+"""The seam for tracking, and ByteTrack behind it.
+
+ByteTrack (Zhang et al., ECCV 2022, https://arxiv.org/abs/2110.06864) comes from the package ``trackers``, with
+buffered boxes (Yang et al., 2022, https://arxiv.org/abs/2211.14317), because at five frames a second a small vehicle
+moves by most of its own length.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from ingest.records import Box, Detection
+
+__all__ = ["ByteTracker", "Track", "Tracker"]
+
+NOMINAL_FPS = 10.0
+"""The pace that the motion model is tuned for; the true times of the frames are given with them."""
+LOST_S = 1.5
+"""A track without a detection for so long is over: a vehicle behind a pole comes back sooner."""
+CONFIRM_FRAMES = 2
+"""A single detection is no object yet."""
+_BOX_MARGIN = 0.3
+"""How far boxes are widened on each side, as a share of their size, before they are compared."""
+_MIN_OVERLAP = 0.1
+_CERTAIN = 0.5
+"""Detections at least this certain are matched first, and may begin a track."""
+
+
+@dataclass
+class Track:
+    """One object on its way. ``name`` is the same after a restart that has read the track's beginning again."""
+
+    name: str
+    box: Box
+    score: float
+    labels: Counter[str] = field(default_factory=Counter)
+    frames: int = 0
+
+    @property
+    def label(self) -> str:
+        """What it was taken for most often, weighted by how certain that was."""
+        return max(self.labels, key=lambda label: (self.labels[label], label)) if self.labels else ""
+
+
+class Tracker(Protocol):
+    """Follows objects through the frames of one camera and lane, in order. Pure; single-threaded."""
+
+    def step(self, detections: Sequence[Detection], at_s: float, frame: str) -> list[Track]:
+        """Return the confirmed tracks that have a detection in this frame, in the order of their names.
+
+        ``at_s`` is the frame's time in seconds, larger than that of the frame before; ``frame`` names it, and a
+        track is named after the frame that confirmed it.
+        """
+        ...
+
+
+class ByteTracker:
+    """ByteTrack."""
+
+    def __init__(self) -> None:
+        from trackers import BIoU, ByteTrackTracker
+
+        self._library = ByteTrackTracker(
+            lost_track_buffer=round(LOST_S * 30),  # it counts in frames of a 30 Hz camera
+            frame_rate=NOMINAL_FPS,
+            track_activation_threshold=_CERTAIN,
+            minimum_consecutive_frames=CONFIRM_FRAMES,
+            minimum_iou_threshold=_MIN_OVERLAP,
+            high_conf_det_threshold=_CERTAIN,
+            iou=BIoU(buffer_ratio=_BOX_MARGIN),
+        )
+        self._tracks: dict[int, Track] = {}
+        self._seen_s: dict[int, float] = {}
+
+    def step(self, detections: Sequence[Detection], at_s: float, frame: str) -> list[Track]:
+        """Return the confirmed tracks that have a detection in this frame."""
+        import supervision
+
+        given = supervision.Detections(
+            xyxy=np.array([d.box for d in detections], np.float32).reshape(-1, 4),
+            confidence=np.array([d.score for d in detections], np.float32),
+            data={"index": np.arange(len(detections))},
+        )
+        found = self._library.update(given, timestamp=at_s)
+        numbers = found.tracker_id if found.tracker_id is not None else ()
+        pairs = zip(numbers, found.data.get("index", ()), strict=True)
+        matched = sorted((int(index), int(number)) for number, index in pairs if number >= 0)
+        current = [self._note(number, detections[index], at_s, frame) for index, number in matched]
+        self._forget(at_s)
+        return sorted(current, key=lambda track: track.name)
+
+    def _note(self, number: int, detection: Detection, at_s: float, frame: str) -> Track:
+        track = self._tracks.get(number)
+        if track is None:
+            same_frame = sum(1 for other in self._tracks.values() if other.name.startswith(f"{frame}-"))
+            track = self._tracks[number] = Track(f"{frame}-{same_frame}", detection.box, detection.score)
+        track.box, track.score = detection.box, detection.score
+        track.labels[detection.label] += max(1, round(detection.score * 100))
+        track.frames += 1
+        self._seen_s[number] = at_s
+        return track
+
+    def _forget(self, now_s: float) -> None:
+        for number in [n for n, seen_s in self._seen_s.items() if now_s - seen_s > 2 * LOST_S]:
+            del self._tracks[number], self._seen_s[number]

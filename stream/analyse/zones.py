@@ -1,0 +1,52 @@
+"""Being inside a zone. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ingest.records import Point
+from stream.analyse.geometry import inside
+
+__all__ = ["ZoneWatch"]
+
+LEAVE_FRAMES = 3
+"""So many frames in a row outside make it out: a box that trembles on the edge stays in."""
+
+
+@dataclass
+class _Visit:
+    since_ns: int
+    outside: int = 0
+    told: bool = False
+
+
+class ZoneWatch:
+    """One polygon, and the visits of tracks to it. A visit is told once, when it has lasted ``dwell_s``."""
+
+    def __init__(self, polygon: Sequence[Point], dwell_s: float) -> None:
+        self._polygon = tuple(polygon)
+        self._dwell_ns = round(dwell_s * 1e9)
+        self._visits: dict[str, _Visit] = {}
+
+    def step(self, track: str, anchor: Point, at_ns: int) -> float | None:
+        """Take a track's anchor at a time, in Unix ns. Return the seconds of a visit that is now long enough."""
+        visit = self._visits.get(track)
+        if not inside(self._polygon, anchor):
+            if visit:
+                visit.outside += 1
+                if visit.outside >= LEAVE_FRAMES:
+                    del self._visits[track]
+            return None
+        if visit is None:
+            visit = self._visits[track] = _Visit(at_ns)
+        visit.outside = 0
+        lasted_ns = at_ns - visit.since_ns
+        if visit.told or lasted_ns < self._dwell_ns:
+            return None
+        visit.told = True
+        return lasted_ns / 1e9
+
+    def forget(self, track: str) -> None:
+        """Forget a track that is over."""
+        self._visits.pop(track, None)

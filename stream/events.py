@@ -1,0 +1,19 @@
+"""Ids and times of events. Pure: ids are functions of the cause, so a repeat overwrites itself."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+
+__all__ = ["event_id", "rfc3339"]
+
+
+def event_id(*cause: object) -> str:
+    """Return the id of whatever has this cause: 32 hexadecimal digits of its SHA-256."""
+    return hashlib.sha256("\x1f".join(map(str, cause)).encode()).hexdigest()[:32]
+
+
+def rfc3339(unix_ns: int) -> str:
+    """Return a time in UTC, to the millisecond."""
+    stamp = datetime.fromtimestamp(unix_ns / 1e9, UTC)
+    return stamp.strftime("%Y-%m-%dT%H:%M:%S.") + f"{stamp.microsecond // 1000:03d}Z"

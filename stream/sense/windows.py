@@ -1,0 +1,61 @@
+"""Tumbling windows in event time. Pure.
+
+A window ``[k·w, (k+1)·w)`` is closed when a reading comes that is later than its end by the allowed lateness. How the
+readings were cut into columns makes no difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+__all__ = ["ALLOWED_LATENESS_S", "Window", "Windows"]
+
+ALLOWED_LATENESS_S = 1.0
+"""A sensor's readings come in order; this covers a clock that is set back a little."""
+
+
+@dataclass
+class Window:
+    """The readings of one window so far."""
+
+    start_ns: int
+    count: int = 0
+    total: float = 0.0
+
+    @property
+    def mean(self) -> float:
+        """The readings' mean."""
+        return self.total / self.count
+
+
+class Windows:
+    """One sensor's windows of one length."""
+
+    def __init__(self, length_s: float) -> None:
+        self._length_ns = round(length_s * 1e9)
+        self._open: dict[int, Window] = {}
+        self._closed_before_ns = 0
+        self.late = 0
+        """Readings that came after their window was closed."""
+
+    def add(self, readings: Iterable[tuple[int, float]]) -> list[Window]:
+        """Take readings as (Unix ns, value) and return the windows that are closed by them, in order."""
+        closed: list[Window] = []
+        for at_ns, value in readings:
+            start_ns = at_ns - at_ns % self._length_ns
+            if start_ns < self._closed_before_ns:
+                self.late += 1
+                continue
+            window = self._open.setdefault(start_ns, Window(start_ns))
+            window.count += 1
+            window.total += value
+            closed += self._close(at_ns)
+        return closed
+
+    def _close(self, now_ns: int) -> list[Window]:
+        bound_ns = now_ns - round(ALLOWED_LATENESS_S * 1e9) - self._length_ns
+        done = sorted(start_ns for start_ns in self._open if start_ns <= bound_ns)
+        if done:
+            self._closed_before_ns = done[-1] + self._length_ns
+        return [self._open.pop(start_ns) for start_ns in done]
