@@ -18,9 +18,7 @@ __all__ = ["EXIT_AGAIN", "Instance", "MetricsPort", "serve_stage"]
 EXIT_AGAIN = 75
 """EX_TEMPFAIL: Kafka is gone; started again, the worker goes on where it was."""
 
-MetricsPort = Annotated[
-    int, typer.Option("--metrics-port", min=0, help="Serve Prometheus metrics here; 0 for nowhere.")
-]
+MetricsPort = Annotated[int, typer.Option(min=0, help="Serve Prometheus metrics here; 0 for nowhere.")]
 Instance = Annotated[
     str,
     typer.Option("--instance", help="This worker's lasting name in its group: a restart waits for no session's end."),

@@ -94,9 +94,9 @@ def _page(measured: dict[str, Any]) -> str:
         [
             "# The model that ships: `regions`",
             "",
-            "A small classifier of moving regions, 64×64 BGR, trained by `make train` on rendered scenes and measured",
-            "on scenes of other seeds. It knows the simulated cameras and nothing else: for real footage bring a model",
-            "of your own with `sightline models add`.",
+            "A small classifier of moving regions, 64×64 BGR, trained by `make train` on rendered scenes and",
+            "measured on scenes of other seeds. It knows the simulated cameras and nothing else: for real footage",
+            "bring a model of your own with `sightline models add`.",
             "",
             f"Measured {measured['date']} on {measured['held_out_pictures']} held-out regions: "
             f"accuracy {measured['accuracy']}. {measured['weights']} weights; the ONNX file differs from Keras by at",
