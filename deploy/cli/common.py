@@ -12,8 +12,11 @@ import typer
 from rich.console import Console
 
 from deploy.local.exceptions import DeployError
+from edge_agent.exceptions import AgentError
+from engines.exceptions import EngineError
 from ingest.exceptions import IngestError
 from ingest.kafka import KafkaSettings
+from stream.exceptions import StreamError
 
 __all__ = ["AsJson", "Kafka", "Prefix", "friendly", "kafka_settings", "progress", "run", "stdout"]
 
@@ -48,7 +51,7 @@ def friendly(command: Callable[P, T]) -> Callable[P, T]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return command(*args, **kwargs)
-        except (IngestError, DeployError) as error:
+        except (IngestError, AgentError, EngineError, StreamError, DeployError) as error:
             sys.stderr.write(f"error: {error}\n")
             raise typer.Exit(USAGE_EXIT) from None
 

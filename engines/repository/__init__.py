@@ -1,0 +1,1 @@
+"""Models on disk: manifest, versions, hashes, promote, roll back, adopt."""
