@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from deploy.cli import agent, config, deadletter, kafka, results, topics
+from deploy.cli import agent, config, deadletter, kafka, models, results, topics
+from deploy.cli.analyse import analyse, sense
 from deploy.cli.audit import audit
 from deploy.cli.demo import demo
 from deploy.cli.engine import engine
@@ -21,9 +22,12 @@ app.command()(demo)
 app.add_typer(agent.app, name="agent")
 app.command()(prepare)
 app.command()(engine)
+app.command()(analyse)
+app.command()(sense)
 app.command()(audit)
 app.add_typer(topics.app, name="topics")
 app.add_typer(config.app, name="config")
+app.add_typer(models.app, name="models")
 app.add_typer(deadletter.app, name="deadletter")
 app.add_typer(results.app, name="results")
 app.add_typer(kafka.app, name="kafka")

@@ -37,6 +37,7 @@ def demo(
 
     Exits 0 when every captured frame ended in exactly one state, 1 when not.
     """
+    from deploy.cli.models import read_labels
     from deploy.local.democommand import DemoOptions, run_demo
     from deploy.local.table import balance_table, live_table
 
@@ -46,7 +47,7 @@ def demo(
         videos=tuple(video or ()),
         model=model,
         decoder=decoder,
-        labels=labels,
+        labels=read_labels(labels),
         home=home.absolute(),
         shipped_models=_MODELS,
     )
