@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, ClassVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -26,6 +26,10 @@ __all__ = ["Consumer", "Transport"]
 
 POLL_RECORDS = 64
 """Records handed over at once: small enough that a pause of one partition takes effect soon."""
+FETCH_PARTITION_BYTES = 2 * 1024 * 1024
+"""Asked of a partition at once: a hundred frames. A larger record still comes, alone (KIP-74)."""
+FETCH_BYTES = 8 * 1024 * 1024
+"""Asked of a broker at once. It is held twice while it is unpacked, and there is no need to read far ahead."""
 POLL_S = 0.1
 """Longest wait for records of the partitions that are not paused: a partition that has room again waits so long."""
 
@@ -42,6 +46,8 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             group=group,
             group_instance_id=transport.instance or None,
             max_poll_records=POLL_RECORDS,
+            max_partition_fetch_bytes=FETCH_PARTITION_BYTES,
+            fetch_max_bytes=FETCH_BYTES,
         )
 
     def unfetched(self, tp: TP) -> int:
@@ -100,14 +106,17 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             await self.wait_first(self._room.wait(), self.suspend_flow.wait(), timeout=1.0)
         return await super()._wait_next_records(timeout)
 
-    def _filter_tps_with_pending_acks(self, topics: Iterable[Any] | None = None) -> Iterator[TP]:
-        return (tp for tp in self.assignment() if topics is None or tp in topics or tp.topic in topics)
+    async def force_commit(self, topics: Iterable[Any] | None = None, start_new_transaction: bool = True) -> bool:
+        """Commit what is safe and was not committed yet. Return True if there was something, and it is."""
+        offsets = {tp: offset for tp in self.assignment() if (offset := self.safe(tp)) is not None}
+        offsets = {tp: offset for tp, offset in offsets.items() if offset > (self._committed_offset[tp] or 0)}
+        if not offsets or not await self._commit(offsets):
+            return False
+        self._committed_offset.update(offsets)
+        return True
 
-    def _new_offset(self, tp: TP) -> int | None:
-        return self.safe(tp)
-
-    def _should_commit(self, tp: TP, offset: int) -> bool:
-        return offset > (self._committed_offset[tp] or 0)
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Leave it to the watchdog to see what stands still."""
 
 
 class _Producer(driver.Producer):  # type: ignore[misc]

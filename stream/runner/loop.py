@@ -29,6 +29,7 @@ from ingest.topics import STATUS, require
 from stream.exceptions import RunnerError, Stuck
 from stream.metrics import StreamMetrics
 from stream.runner import faustapp
+from stream.runner.allocator import keep_freed_memory
 from stream.runner.partition import Context, PartitionLoop
 from stream.runner.processor import Stage
 from stream.runner.watchdog import Signs, Watchdog
@@ -63,6 +64,7 @@ def serve(
     Raise TopicMismatch when the broker's topics are not as the contract says, LogUnavailable without a broker. Any
     error inside ends the process at once with ``EXIT_FAILED``.
     """
+    keep_freed_memory()
     return asyncio.run(_serve(make, settings, registry or CollectorRegistry(), instance))
 
 

@@ -20,7 +20,7 @@ from stream.metrics import StreamMetrics
 from stream.runner.acks import AckTracker
 from stream.runner.processor import Processor, Stage, Work
 
-__all__ = ["IN_FLIGHT_WORKS", "QUEUE_BYTES", "QUEUE_RECORDS", "Context", "PartitionLoop"]
+__all__ = ["IN_FLIGHT_BYTES", "IN_FLIGHT_WORKS", "QUEUE_BYTES", "QUEUE_RECORDS", "Context", "PartitionLoop"]
 
 _log = logs.get("stream.partition")
 T = TypeVar("T")
@@ -32,7 +32,9 @@ QUEUE_BYTES = 32 * 1024 * 1024
 """The same in bytes, for cameras with large pictures: two fetches of the largest size."""
 IN_FLIGHT_WORKS = 16
 """Works handed to the producer and not yet acknowledged, per partition. The broker acknowledges in a few ms, so this
-hides its latency; more would only pile batches of megabytes up in memory when it is slow."""
+hides its latency."""
+IN_FLIGHT_BYTES = 12 * 1024 * 1024
+"""The same in bytes: three batches of eight 416×416 pictures. The producer holds each of them up to three times."""
 SETTLE_S = 1.0
 """How long a partition that goes away waits for the broker's answers. They are usually there already; a rebalance
 must not wait for a broker that is gone."""
@@ -78,7 +80,8 @@ class PartitionLoop:
         self._processor: Processor | None = None
         self._at = -1
         self._writes: asyncio.Queue[tuple[Work, list[Awaitable[Any]]] | None] = asyncio.Queue()
-        self._may_write = asyncio.Semaphore(IN_FLIGHT_WORKS)
+        self._flying: deque[int] = deque()  # bytes of each work that the broker has not acknowledged
+        self._landed = asyncio.Event()
         self._feeding = asyncio.create_task(self._guard(self._feed()))
         self._settling = asyncio.create_task(self._guard(self._settle()))
 
@@ -187,7 +190,7 @@ class PartitionLoop:
         return await asyncio.get_running_loop().run_in_executor(self._context.pool, function, *args)
 
     async def _write(self, work: Work) -> None:
-        await self._may_write.acquire()
+        await self._room_for(work)
         sent = []
         for record in work.records:
             try:
@@ -195,6 +198,14 @@ class PartitionLoop:
             except Exception as error:
                 raise NotWritten(record.topic, record.partition, error) from error
         self._writes.put_nowait((work, sent))
+
+    async def _room_for(self, work: Work) -> None:
+        """Wait until a work may be in flight; one always may, however large."""
+        size = sum(len(record.value) for record in work.records)
+        while self._flying and (len(self._flying) >= IN_FLIGHT_WORKS or sum(self._flying) + size > IN_FLIGHT_BYTES):
+            self._landed.clear()
+            await self._landed.wait()
+        self._flying.append(size)
 
     async def _settle(self) -> None:
         """Await the broker, work by work in order, and let go of the offsets."""
@@ -207,7 +218,8 @@ class PartitionLoop:
                     raise NotWritten(record.topic, record.partition, outcome) from outcome
             assert self._tracker is not None  # noqa: S101  (works come from a processor, which opened with it)
             self._tracker.finish(work.done)
-            self._may_write.release()
+            self._flying.popleft()
+            self._landed.set()
 
 
 def _passed(deadline: float | None, clock: Clock) -> bool:

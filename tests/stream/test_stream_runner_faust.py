@@ -11,7 +11,7 @@ import pytest
 from ingest import kafka as clients
 from ingest import topicadmin
 from ingest.clock import Deadline
-from ingest.codec import decode
+from ingest.codec import MAX_RECORD_BYTES, decode
 from ingest.kafka import MAX_REQUEST_BYTES, KafkaSettings
 from ingest.kafkalog import KafkaLog
 from ingest.log import Log, LogRecord, Outgoing, Slot
@@ -134,6 +134,19 @@ async def test_a_record_that_cannot_be_written_ends_the_process(settings: KafkaS
         await until(failed)
     assert codes[0] == EXIT_FAILED
     assert await log.committed("echo", Slot(FRAMES, 0)) in (None, 0)
+
+
+async def test_the_largest_record_comes_through(settings: KafkaSettings, log: KafkaLog) -> None:
+    await log.produce(Outgoing(FRAMES, 1, b"before"))
+    await log.produce(Outgoing(FRAMES, 1, bytes(MAX_RECORD_BYTES)))
+    await log.produce(Outgoing(FRAMES, 1, b"after"))
+    async with running(settings, log, EchoStage()):
+
+        async def all_of_it() -> bool:
+            return (await log.ends(BATCHES))[1] == 3
+
+        await until(all_of_it)
+    assert [len(v) for v in await values(log, BATCHES, 1)] == [6, MAX_RECORD_BYTES, 5]
 
 
 async def test_a_worker_tells_how_it_is_doing(settings: KafkaSettings, log: KafkaLog) -> None:

@@ -200,6 +200,17 @@ async def test_works_in_flight_are_bounded(rigs: Make) -> None:
     await rig.until(lambda: len(rig.sent) == partition.IN_FLIGHT_WORKS + 1)
 
 
+async def test_bytes_in_flight_are_bounded_but_one_work_always_flies(
+    rigs: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partition, "IN_FLIGHT_BYTES", 0)
+    rig = rigs(EchoStage())
+    rig.offer(0, 3)
+    await rig.until(lambda: len(rig.sent) == 1 and rig.loop.queued == 1)
+    rig.answer(0)
+    await rig.until(lambda: len(rig.sent) == 2)
+
+
 async def test_fetching_pauses_while_too_many_wait(rigs: Make) -> None:
     rig = rigs(EchoStage())
     rig.offer(0, partition.QUEUE_RECORDS)
