@@ -30,7 +30,7 @@ from ingest.kafkalog import KafkaLog
 from ingest.ledger.auditor import audit
 from ingest.site import ReceiverConfig, Site
 
-__all__ = ["Demo", "Outcome", "run"]
+__all__ = ["Demo", "Outcome", "Running", "run"]
 
 READY_TIMEOUT_S = 90.0
 """Ten Python processes that start at once on two cores need about fifteen seconds; a cold disk, some more."""
@@ -40,6 +40,16 @@ DRAIN_TIMEOUT_S = 60.0
 """After the agent has stopped, what is in flight is a second's work; a killed node's partitions move after 12 s."""
 _POLL_S = 0.25
 PARTITIONS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A stack that runs: what a test needs to be unkind to it."""
+
+    stack: Supervisor
+    figures: Figures
+    settings: KafkaSettings
+    models: Path
 
 
 @dataclass
@@ -55,7 +65,7 @@ class Demo:
     """0 runs until it is told to stop."""
     on_tick: Callable[[Figures, float | None, dict[str, int]], None] = lambda *_: None
     on_step: Callable[[str], None] = lambda _: None
-    during: Callable[[Supervisor, Figures], Awaitable[None]] | None = None
+    during: Callable[[Running], Awaitable[None]] | None = None
     """Run beside the stack: the tests' kills."""
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -135,7 +145,11 @@ async def _live(demo: Demo, stack: Supervisor, figures: Figures) -> None:
     )
     specs = services(demo.layout, demo.settings, demo.models, 0)
     await stack.add(next(s for s in specs if s.name == AGENT))
-    during = asyncio.ensure_future(demo.during(stack, figures)) if demo.during else None
+    during = (
+        asyncio.ensure_future(demo.during(Running(stack, figures, demo.settings, demo.models)))
+        if demo.during
+        else None
+    )
     await _ticks(demo, stack, figures)
     if during:
         await during

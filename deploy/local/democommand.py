@@ -10,10 +10,9 @@ from pathlib import Path
 
 from deploy.local import demo, demosite
 from deploy.local.broker import Broker
-from deploy.local.demo import Demo, Outcome
+from deploy.local.demo import Demo, Outcome, Running
 from deploy.local.figures import Figures
 from deploy.local.stack import Layout
-from deploy.local.supervisor import Supervisor
 from deploy.local.truth import Crossing
 from edge_agent.capture.simulated import COUNTING_LINES, RESTRICTED_ZONE
 from edge_agent.capture.simulated.truth import read_truth
@@ -31,8 +30,8 @@ __all__ = ["DemoOptions", "During", "run_demo"]
 _PREFIX = "demo-"
 _SHIPPED_MODEL = "regions"
 
-During = Callable[[Supervisor, Figures, Broker | None], Awaitable[None]]
-"""What a test does to a running stack. There is no broker when a cluster is used."""
+During = Callable[[Running], Awaitable[None]]
+"""What a test does to a running stack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ async def run_demo(
         seconds=options.seconds,
         on_tick=on_tick,
         on_step=on_step,
-        during=(lambda stack, figures: during(stack, figures, own)) if during else None,
+        during=during,
         stop=stop_event(),
     )
     try:

@@ -1,0 +1,32 @@
+"""A whole stack to be unkind to."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from deploy.local.broker import Broker
+from deploy.local.demo import Outcome
+from deploy.local.democommand import DemoOptions, During, run_demo
+from engines.repository.adopt import coco_labels
+
+ROOT = Path(__file__).resolve().parents[2]
+
+RunStack = Callable[[float, During | None], Awaitable[Outcome]]
+
+
+@pytest.fixture
+def run_stack(own_broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStack:
+    """Run the simulated demo for so many seconds on a broker of its own, while ``during`` does what it wants."""
+    monkeypatch.delenv("SIGHTLINE_KAFKA", raising=False)
+    options = DemoOptions(0.0, (), None, "", coco_labels(), tmp_path / "demo", ROOT / "engines" / "models")
+
+    async def run(seconds: float, during: During | None) -> Outcome:
+        chosen = DemoOptions(seconds, *[getattr(options, name) for name in options.__slots__[1:]])
+        return await run_demo(
+            chosen, on_step=lambda _: None, on_tick=lambda *_: None, during=during, broker=own_broker
+        )
+
+    return run
