@@ -104,8 +104,7 @@ async def test_a_paused_node_is_fenced(run_stack: Callable[[float, During | None
         await stack.add(ServiceSpec("engine-2", argv, running.settings.to_env()))
         paused = Deadline.after(SESSION_TIMEOUT_MS / 1000 + 3)
         await flows(figures)  # the second node has taken over
-        while not paused.passed:
-            await asyncio.sleep(0.1)
+        await until(lambda: paused.passed, "the end of the pause")
         os.kill(first, signal.SIGCONT)
         await flows(figures)
 

@@ -1,0 +1,1 @@
+"""Runnable comparisons. Results are dated and kept in ``benchmarks/results``."""

@@ -1,0 +1,307 @@
+"""The whole pipeline against a bare loop of decode, resize and inference, on the same frames.
+
+``make bench`` runs it. The two take turns, so that a machine that gets slower slows both down, and the ratio counts.
+The bare loop has as many threads as there are cores, each with a model of its own, and nothing else to do; the
+pipeline has the broker, prepare, the engine node and analyse on the same cores, and as many engines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import psutil
+import typer
+from aiokafka import AIOKafkaProducer
+
+from deploy.local.broker import Broker
+from deploy.local.demosite import pipeline_for
+from deploy.local.figures import percentiles_ms
+from deploy.local.stack import Layout, services
+from deploy.local.supervisor import Supervisor
+from deploy.local.watch import watching
+from edge_agent.capture.simulated import Scene, SceneConfig
+from edge_agent.gate.motion import MotionDetector
+from engines import backends, decoders
+from engines.decoders import DecoderOptions, Row
+from engines.repository.adopt import AdoptOptions, adopt, coco_labels
+from engines.repository.manifest import Model
+from engines.repository.store import Repository
+from ingest import headers as h
+from ingest import kafka, topicadmin
+from ingest.clock import Deadline
+from ingest.codec import encode
+from ingest.configstore import publish
+from ingest.identity import LIVE
+from ingest.kafka import KafkaSettings
+from ingest.kafkalog import KafkaLog
+from ingest.records import Box, Frame
+from ingest.site import CameraConfig, PipelineConfig
+from ingest.topics import FRAMES
+from stream.prepare.regions import draw, windows
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+CAMERAS = 4
+"""One per partition, so that nothing waits for its turn."""
+WAIT_S = 300.0
+PACED_EPOCH = 1_000_000
+LOAD_SHARE = 0.5
+"""Latency is measured at this share of the throughput: at a queue's end it would measure the queue."""
+SERVICES = ("prepare-live", "engine", "analyse")
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One frame as a camera would send it."""
+
+    jpeg: bytes
+    width: int
+    height: int
+    motion: tuple[Box, ...]
+
+
+@dataclass
+class Case:
+    """What is measured: frames, a model, and how frames are prepared for it."""
+
+    name: str
+    pictures: list[Picture]
+    model: Model
+    repository: Repository
+    pipeline: PipelineConfig
+
+
+def _pictures(frames: Iterator[np.ndarray], count: int) -> list[Picture]:
+    detector, pictures = MotionDetector(0.0005), []
+    for image in frames:
+        motion = detector.boxes(image)
+        jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
+        if motion:
+            pictures.append(Picture(jpeg, image.shape[1], image.shape[0], motion))
+        if len(pictures) == count:
+            break
+    return [pictures[i % len(pictures)] for i in range(count)]
+
+
+def _video(path: Path) -> Iterator[np.ndarray]:
+    video = cv2.VideoCapture(str(path))
+    while True:
+        found, image = video.read()
+        if not found:
+            return
+        yield image
+
+
+def _cases(count: int) -> list[Case]:
+    shipped = Repository(ROOT / "engines" / "models")
+    model = shipped.open("regions")
+    scene = Scene(SceneConfig("road", seed=1))
+    rendered = (scene.render(i).image for i in range(100_000))
+    pipeline = pipeline_for(model.manifest, regions=True)
+    cases = [Case("regions on a simulated road", _pictures(rendered, count), model, shipped, pipeline)]
+    data = ROOT.parent / "shared" / "data"
+    if (data / "yolox-nano.onnx").is_file():
+        repository = Repository(ROOT / ".sightline" / "models")
+        options = AdoptOptions("yolox-nano", "yolox", coco_labels())
+        model = adopt(data / "yolox-nano.onnx", repository, options)
+        repository.promote("yolox-nano", model.manifest.version)
+        pictures = _pictures(_video(data / "car-detection.mp4"), max(60, count // 3))
+        pipeline = pipeline_for(model.manifest, regions=False)
+        cases.append(Case("YOLOX-nano on car-detection.mp4", pictures, model, repository, pipeline))
+    return cases
+
+
+def _bare(case: Case, threads: int) -> float:
+    """Return frames per second of the bare loop."""
+    engines = [backends.make("onnxruntime") for _ in range(threads)]
+    for engine in engines:
+        engine.load(case.model)
+        engine.warm_up()
+    spec = case.model.manifest.input
+    decoder = decoders.make(
+        case.model.manifest.decoder, DecoderOptions(case.model.manifest.labels, spec.width, spec.height)
+    )
+
+    def work(number: int) -> None:
+        for picture in case.pictures[number::threads]:
+            image = np.asarray(cv2.imdecode(np.frombuffer(picture.jpeg, np.uint8), cv2.IMREAD_COLOR), np.uint8)
+            cut = windows(case.pipeline, (picture.width, picture.height), picture.motion, case.pipeline.max_regions)
+            batch = np.empty((len(cut), spec.height, spec.width, 3), np.uint8)
+            for window, row in zip(cut, batch, strict=True):
+                draw(case.pipeline, image, window, row)
+            rows = [Row(window.region, picture.width, picture.height) for window in cut]
+            decoder.decode(engines[number].infer(batch), rows)
+
+    started_s = time.perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, range(threads)))
+    took_s = time.perf_counter() - started_s
+    for engine in engines:
+        engine.close()
+    return len(case.pictures) / took_s
+
+
+def _record(case: Case, number: int, epoch: int) -> tuple[int, str, bytes, dict[str, bytes]]:
+    """Return partition, camera, value and headers of one frame, captured now."""
+    picture = case.pictures[number]
+    frame = Frame(
+        camera=f"camera-{number % CAMERAS}",
+        epoch=epoch,
+        seq=number // CAMERAS,
+        captured_ns=time.time_ns(),
+        width=picture.width,
+        height=picture.height,
+        image=picture.jpeg,
+        motion=picture.motion,
+    )
+    return number % CAMERAS, frame.camera, encode(frame), h.frame_headers([frame.id], LIVE)
+
+
+class Stack:
+    """The pipeline on a broker of its own, ready to be given frames."""
+
+    def __init__(self, case: Case, settings: KafkaSettings, folder: Path, threads: int) -> None:
+        self._case, self._settings, self._threads = case, settings, threads
+        specs = services(Layout(folder), settings, case.repository.root, 0)
+        wanted = [s for s in specs if s.name in SERVICES]
+        wanted = [replace(s, argv=[*s.argv, f"--instances={threads}"]) if s.name == "engine" else s for s in wanted]
+        self.supervisor = Supervisor(wanted, folder)
+        self.peak_mb: dict[str, float] = {}
+
+    async def measure(self, broker: Broker, rounds: int) -> dict[str, Any]:
+        """Return the figures of both sides, taking turns."""
+        bare: list[float] = []
+        piped: list[float] = []
+        producer = kafka.producer(self._settings, "bench")
+        await producer.start()
+        try:
+            async with watching(self._settings) as figures, self.supervisor:
+                await _until(lambda: {n for n, (_, s) in figures.services.items() if s == "running"} >= set(SERVICES))
+                await self._burst(producer, figures, 0)  # the first one fills caches and opens partitions
+                for number in range(rounds):
+                    bare.append(await asyncio.to_thread(_bare, self._case, self._threads))
+                    piped.append(await self._burst(producer, figures, number + 1))
+                    self._sample(broker)
+                figures.result_ms.clear()
+                await self._paced(producer, figures, statistics.median(piped) * LOAD_SHARE)
+                latency = percentiles_ms(figures.result_ms)
+        finally:
+            await producer.stop()
+        ratios = [p / b for p, b in zip(piped, bare, strict=True)]
+        return {
+            "case": self._case.name,
+            "frames": len(self._case.pictures),
+            "threads": self._threads,
+            "bare_fps": [round(v, 1) for v in bare],
+            "pipeline_fps": [round(v, 1) for v in piped],
+            "ratio": [round(v, 3) for v in ratios],
+            "ratio_median": round(statistics.median(ratios), 3),
+            "latency_ms_at_half_load": latency,
+            "peak_memory_mb": self.peak_mb,
+        }
+
+    async def _burst(self, producer: AIOKafkaProducer, figures: Any, epoch: int) -> float:
+        records = [_record(self._case, number, epoch + 1) for number in range(len(self._case.pictures))]
+        wanted = len(figures.finished_s) + len(records)
+        started_s = time.perf_counter()
+        for partition, camera, value, headers in records:
+            await self._send(producer, partition, camera, value, headers)
+        await _until(lambda: len(figures.finished_s) >= wanted)
+        return len(records) / (time.perf_counter() - started_s)
+
+    async def _paced(self, producer: AIOKafkaProducer, figures: Any, fps: float) -> None:
+        wanted = len(figures.finished_s) + len(self._case.pictures)
+        started_s = time.perf_counter()
+        for number in range(len(self._case.pictures)):
+            await asyncio.sleep(max(0.0, started_s + number / fps - time.perf_counter()))
+            await self._send(producer, *_record(self._case, number, PACED_EPOCH))
+        await _until(lambda: len(figures.finished_s) >= wanted)
+
+    async def _send(
+        self, producer: AIOKafkaProducer, partition: int, camera: str, value: bytes, headers: dict[str, bytes]
+    ) -> None:
+        topic = self._settings.topic(FRAMES)
+        await producer.send(topic, value, key=camera.encode(), partition=partition, headers=list(headers.items()))
+
+    def _sample(self, broker: Broker) -> None:
+        pids = {name: self.supervisor.pid(name) for name in SERVICES} | {"broker": broker.pid}
+        for name, pid in pids.items():
+            if pid:
+                mb = psutil.Process(pid).memory_info().rss / 1e6
+                self.peak_mb[name] = round(max(self.peak_mb.get(name, 0.0), mb), 1)
+
+
+async def _until(done: Callable[[], bool]) -> None:
+    deadline = Deadline.after(WAIT_S)
+    while not done():
+        if deadline.passed:
+            raise TimeoutError(f"not done in {WAIT_S:.0f} s")
+        await asyncio.sleep(0.01)
+
+
+async def _case(case: Case, broker: Broker, rounds: int, threads: int) -> dict[str, Any]:
+    base = KafkaSettings(bootstrap=broker.bootstrap)
+    await topicadmin.remove(base, prefix="bench-")
+    settings = base.model_copy(update={"prefix": f"bench-{time.time_ns() // 1_000_000}."})
+    await topicadmin.create(settings, partitions=CAMERAS)
+    log = KafkaLog(settings, "bench")
+    try:
+        cameras = [CameraConfig(name=f"camera-{n}", source="device:0") for n in range(CAMERAS)]
+        await publish(log, [case.pipeline, *cameras])
+    finally:
+        await log.close()
+    return await Stack(case, settings, ROOT / ".sightline" / "bench", threads).measure(broker, rounds)
+
+
+@contextmanager
+def _broker() -> Iterator[Broker]:
+    broker = Broker(folder=ROOT / ".sightline" / "bench-kafka")
+    broker.clean()
+    broker.start()
+    try:
+        yield broker
+    finally:
+        broker.clean()
+
+
+def main(
+    frames: Annotated[int, typer.Option(min=20, help="Frames per round.")] = 600,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each side.")] = 3,
+    out: Annotated[Path, typer.Option(help="Where results are kept.")] = RESULTS,
+) -> None:
+    """Measure, print, and keep the results with their date and machine."""
+    threads = os.cpu_count() or 1
+    with _broker() as broker:
+        measured = [asyncio.run(_case(case, broker, rounds, threads)) for case in _cases(frames)]
+    report = {
+        "date": datetime.now(UTC).isoformat(timespec="minutes"),
+        "machine": {"cores": threads, "cpu": _cpu(), "python": platform.python_version()},
+        "cases": measured,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{datetime.now(UTC).date().isoformat()}-pipeline.json"
+    path.write_text(json.dumps(report, indent=2) + "\n")
+    typer.echo(json.dumps(report, indent=2))
+
+
+def _cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+if __name__ == "__main__":
+    typer.run(main)
