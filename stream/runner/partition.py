@@ -33,8 +33,8 @@ QUEUE_BYTES = 32 * 1024 * 1024
 IN_FLIGHT_WORKS = 16
 """Works handed to the producer and not yet acknowledged, per partition. The broker acknowledges in a few ms, so this
 hides its latency."""
-IN_FLIGHT_BYTES = 12 * 1024 * 1024
-"""The same in bytes: three batches of eight 416×416 pictures. The producer holds each of them up to three times."""
+IN_FLIGHT_BYTES = 8 * 1024 * 1024
+"""The same in bytes: two batches of eight 416×416 pictures. The producer holds each of them up to three times."""
 SETTLE_S = 1.0
 """How long a partition that goes away waits for the broker's answers. They are usually there already; a rebalance
 must not wait for a broker that is gone."""
