@@ -43,11 +43,6 @@ class Tally:
         """Return what was withheld after the last kept frame, at the end of the epoch; None if nothing was."""
         return self._close(self._next - 1)
 
-    def restore(self, account: Account | None) -> None:
-        """Put an account back: the frame that would have carried it was withheld after all."""
-        if account:
-            self._withheld.update(account.counts)
-
     def _close(self, last: int) -> Account | None:
         count = sum(self._withheld.values())
         if not count:

@@ -45,7 +45,9 @@ class Gate:
         """Return what becomes of a frame ``(height, width, 3)`` uint8 that was captured at ``captured_ns``."""
         if self._interval_ns and self._kept_ns is not None and captured_ns < self._next_ns:
             return Verdict("rate")
-        self._next_ns = max(self._next_ns + self._interval_ns, captured_ns)
+        # on from when it was due, so that the rate is held on average; but a camera that was away is not made up for
+        behind = self._kept_ns is None or captured_ns - self._next_ns >= self._interval_ns
+        self._next_ns = (captured_ns if behind else self._next_ns) + self._interval_ns
         motion = self._detector.boxes(image) if self._detector else None
         if motion:
             self._moved_ns = captured_ns

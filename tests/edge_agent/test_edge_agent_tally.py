@@ -1,0 +1,51 @@
+"""Numbers and accounts: whatever is kept or withheld, the epoch is tiled exactly once."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_agent.capture.tally import Tally
+from ingest.ledger.intervals import Cover
+from ingest.records import Account
+
+REASONS = ("still", "rate", "overload", "keep")
+
+
+def tiles(pieces: list[Account], kept: list[int], last: int) -> bool:
+    cover = Cover()
+    for account in pieces:
+        cover.add(account.first, account.last)
+    for seq in kept:
+        cover.add(seq, seq)
+    return not cover.holes(0, last) and not cover.overlaps() and cover.last == last
+
+
+@given(fates=st.lists(st.sampled_from(REASONS), min_size=1, max_size=60))
+def test_accounts_and_kept_frames_tile_the_epoch(fates: list[str]) -> None:
+    tally, accounts, kept = Tally("a", 7), [], []
+    for fate in fates:
+        seq = tally.number()
+        if fate == "keep":
+            account = tally.account()
+            accounts += [account] if account else []
+            kept.append(seq)
+        else:
+            tally.withhold(fate)
+    tail = tally.tail()
+    accounts += [tail] if tail else []
+    assert tiles(accounts, kept, len(fates) - 1)
+    for reason in REASONS[:3]:
+        assert sum(a.counts.get(reason, 0) for a in accounts) == fates.count(reason)
+
+
+def test_an_account_ends_just_before_its_frame() -> None:
+    tally = Tally("a", 7)
+    for _ in range(3):
+        tally.number()
+        tally.withhold("still")
+    assert tally.number() == 3
+    account = tally.account()
+    assert account is not None
+    assert (account.first, account.last, account.counts) == (0, 2, {"still": 3})
+    assert tally.tail() is None
