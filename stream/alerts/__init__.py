@@ -1,0 +1,1 @@
+"""From events to signed webhooks: evidence, alert, dispatch, receipt."""

@@ -1,0 +1,68 @@
+"""From an event to its alert: the evidence first. Pure but for the store."""
+
+from __future__ import annotations
+
+from ingest import headers as h
+from ingest.codec import decode
+from ingest.exceptions import CodecError
+from ingest.identity import FrameId
+from ingest.log import LogRecord
+from ingest.records import Alert, AlertData, Event, Evidence, Frame
+from stream.alerts.evidence import EvidenceStore
+from stream.alerts.exceptions import EvidenceMissing
+from stream.alerts.pictures import annotated
+from stream.events import event_id
+
+__all__ = ["alert_id", "evidence_of", "make_alert"]
+
+_MEDIA_TYPE = {"jpeg": "image/jpeg", "webp": "image/webp"}
+
+
+def alert_id(event: Event) -> str:
+    """Return the alert's id, which is the ``webhook-id`` of every attempt: a function of the event's."""
+    return f"msg_{event_id('alert', event.id)}"
+
+
+def evidence_of(event: Event, record: LogRecord | None, store: EvidenceStore) -> tuple[Evidence, ...]:
+    """Keep the picture of an event as the camera sent it, and as the rule saw it; return where.
+
+    An event of a sensor has none. Raise EvidenceMissing when the frame is gone or is another one, StoreFailed.
+    """
+    if event.data.frame is None:
+        return ()
+    frame = _frame(event, record)
+    day = event.time[:10]
+    stem = f"{event.subject}/{day}/{event.id}"
+    media_type = _MEDIA_TYPE[frame.encoding]
+    original = store.put(f"{stem}-original.{frame.encoding.replace('jpeg', 'jpg')}", frame.image, media_type)
+    drawn = store.put(f"{stem}-annotated.jpg", annotated(frame.image, event), "image/jpeg")
+    return original, drawn
+
+
+def make_alert(event: Event, evidence: tuple[Evidence, ...]) -> Alert:
+    """Return the alert of an event whose evidence is kept."""
+    data = AlertData(**{name: getattr(event.data, name) for name in type(event.data).model_fields}, event=event.id,
+                     evidence=evidence)  # fmt: skip
+    return Alert(
+        id=alert_id(event),
+        source=event.source,
+        type="sightline.alert",
+        subject=event.subject,
+        time=event.time,
+        data=data,
+    )
+
+
+def _frame(event: Event, record: LogRecord | None) -> Frame:
+    wanted = FrameId(event.data.camera or "", event.data.epoch, event.data.seq)
+    if record is None:
+        raise EvidenceMissing(f"frame {wanted} is no longer in the log at {event.data.frame}")
+    if h.frames_of(record.headers) not in ((wanted,), ()):
+        raise EvidenceMissing(f"{event.data.frame} is not frame {wanted}")
+    try:
+        frame = decode(Frame, record.value)
+    except CodecError as error:
+        raise EvidenceMissing(f"frame {wanted} cannot be read: {error}") from None
+    if frame.id != wanted:
+        raise EvidenceMissing(f"{event.data.frame} is frame {frame.id}: expected {wanted}")
+    return frame

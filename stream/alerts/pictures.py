@@ -1,0 +1,93 @@
+"""The evidence picture: what the camera saw, with what the rule saw drawn on it. Pure."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ingest.records import Box, Event, Point
+from stream.alerts.exceptions import EvidenceMissing
+
+__all__ = ["annotated"]
+
+Image = npt.NDArray[np.uint8]
+
+_RULE = (0, 200, 255)
+_BOX = (80, 220, 80)
+_TRAIL = (255, 200, 60)
+_INK = (240, 240, 240)
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_CAPTION_PX = 44
+"""Height of the caption below the picture: two lines."""
+_QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 90]
+_ARROW_PX = 26
+
+
+def annotated(jpeg: bytes, event: Event) -> bytes:
+    """Return the picture as JPEG with the rule's shape, the object's box and way, and a caption below it.
+
+    Raise EvidenceMissing when the bytes are no picture.
+    """
+    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise EvidenceMissing(f"the frame of event {event.id} is no picture")
+    overlay = event.data.overlay
+    canvas = np.asarray(image, np.uint8)
+    _shape(canvas, overlay.shape, event.data.direction)
+    _way(canvas, overlay.trail)
+    if overlay.box:
+        _box(canvas, overlay.box, f"{event.data.label} {event.data.score:.2f}")
+    return bytes(cv2.imencode(".jpg", _captioned(canvas, event), _QUALITY)[1].tobytes())
+
+
+def _shape(image: Image, points: tuple[Point, ...], direction: str) -> None:
+    corners = np.array(points, np.float32).round().astype(np.int32)
+    if len(corners) == 2:
+        cv2.line(image, corners[0].tolist(), corners[1].tolist(), _RULE, 2, cv2.LINE_AA)
+        if direction:
+            _arrow(image, corners, 1 if direction == "forward" else -1)
+    elif len(corners) > 2:
+        tint = image.copy()
+        cv2.fillPoly(tint, [corners], _RULE)
+        cv2.addWeighted(tint, 0.18, image, 0.82, 0, dst=image)
+        cv2.polylines(image, [corners], True, _RULE, 2, cv2.LINE_AA)
+
+
+def _arrow(image: Image, line: npt.NDArray[np.int32], side: int) -> None:
+    """Draw which way is the one that was crossed: forward is to the right of the line."""
+    along = (line[1] - line[0]).astype(np.float64)
+    across = np.array([-along[1], along[0]]) / max(1.0, float(np.hypot(*along))) * side
+    middle = line.mean(axis=0)
+    start, end = middle - across * _ARROW_PX / 2, middle + across * _ARROW_PX
+    cv2.arrowedLine(image, _pixel(start), _pixel(end), _RULE, 2, cv2.LINE_AA, tipLength=0.4)
+
+
+def _way(image: Image, trail: tuple[Point, ...]) -> None:
+    if len(trail) > 1:
+        points = np.array(trail, np.float32).round().astype(np.int32)
+        cv2.polylines(image, [points], False, _TRAIL, 2, cv2.LINE_AA)
+    for x, y in trail[-1:]:
+        cv2.circle(image, (round(x), round(y)), 4, _TRAIL, -1, cv2.LINE_AA)
+
+
+def _box(image: Image, box: Box, text: str) -> None:
+    left, top, right, bottom = (round(v) for v in box)
+    cv2.rectangle(image, (left, top), (right, bottom), _BOX, 2)
+    (width, height), _ = cv2.getTextSize(text, _FONT, 0.45, 1)
+    above = top - height - 6 if top > height + 6 else top
+    cv2.rectangle(image, (left, above), (left + width + 6, above + height + 6), _BOX, -1)
+    cv2.putText(image, text, (left + 3, above + height + 2), _FONT, 0.45, (20, 20, 20), 1, cv2.LINE_AA)
+
+
+def _captioned(image: Image, event: Event) -> Image:
+    caption = np.full((_CAPTION_PX, image.shape[1], 3), 28, np.uint8)
+    cv2.putText(caption, event.data.summary, (8, 17), _FONT, 0.48, _INK, 1, cv2.LINE_AA)
+    late = "  (late)" if event.data.late else ""
+    where = f"{event.subject}  {event.time}{late}"
+    cv2.putText(caption, where, (8, 36), _FONT, 0.42, (170, 170, 170), 1, cv2.LINE_AA)
+    return np.vstack([image, caption])
+
+
+def _pixel(point: npt.NDArray[np.float64]) -> tuple[int, int]:
+    return round(float(point[0])), round(float(point[1]))

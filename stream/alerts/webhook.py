@@ -1,0 +1,100 @@
+"""The seam for what takes an alert to a receiver, and webhooks behind it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import httpx
+from standardwebhooks.webhooks import Webhook
+
+from ingest.codec import encode_json
+from ingest.exceptions import ConfigError
+from ingest.records import Alert
+from ingest.site import ReceiverConfig
+from stream.alerts.schedule import Answer
+
+__all__ = ["Deliverer", "LogDeliverer", "WebhookDeliverer", "signed_headers"]
+
+
+class Deliverer(Protocol):
+    """Takes alerts to one receiver. Asynchronous; several calls may be under way at once."""
+
+    async def deliver(self, alert: Alert, now_s: float) -> Answer:
+        """Try once and return what came of it. Whatever goes wrong on the way is an answer, no exception."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class WebhookDeliverer:
+    """Posts alerts, signed as Standard Webhooks asks. The secret is read again whenever it is used: it may rotate."""
+
+    def __init__(self, receiver: ReceiverConfig, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._receiver = receiver
+        self._client = httpx.AsyncClient(
+            timeout=receiver.timeout_s,
+            follow_redirects=False,  # a receiver that moves says so to a person, not to us
+            trust_env=False,
+            transport=transport,
+        )
+
+    async def deliver(self, alert: Alert, now_s: float) -> Answer:
+        """Post an alert once."""
+        body = encode_json(alert)
+        try:
+            headers = signed_headers(alert.id, body, now_s, self._receiver)
+            response = await self._client.post(self._receiver.url, content=body, headers=headers)
+        except (httpx.HTTPError, httpx.InvalidURL, ConfigError) as error:
+            return Answer(None, f"{type(error).__name__}: {error}"[:300])
+        return Answer(response.status_code, retry_after=response.headers.get("retry-after", ""))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+
+class LogDeliverer:
+    """Keeps alerts instead of sending them. For a dry run."""
+
+    def __init__(self) -> None:
+        self.alerts: list[Alert] = []
+
+    async def deliver(self, alert: Alert, now_s: float) -> Answer:
+        """Keep an alert."""
+        self.alerts.append(alert)
+        return Answer(200)
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def signed_headers(message_id: str, body: bytes, now_s: float, receiver: ReceiverConfig) -> dict[str, str]:
+    """Return the headers of a signed post. Raise ConfigError when there is no usable secret.
+
+    A secret file with several lines has the new secret first and old ones below: all of them sign, so that a
+    receiver may change over when it likes.
+    """
+    moment = datetime.fromtimestamp(now_s, UTC)
+    signatures = [
+        Webhook(secret).sign(message_id, moment, body.decode()) for secret in _secrets(receiver.secret_file, receiver)
+    ]
+    return {
+        "content-type": "application/cloudevents+json; charset=utf-8",
+        "webhook-id": message_id,
+        "webhook-timestamp": str(int(moment.timestamp())),
+        "webhook-signature": " ".join(signatures),
+    }
+
+
+def _secrets(file: Path, receiver: ReceiverConfig) -> list[str]:
+    try:
+        secrets = [line.strip() for line in file.read_text().splitlines() if line.strip()]
+    except OSError as error:
+        raise ConfigError(receiver.key, "secret_file", str(file), f"a readable file ({error.strerror})") from None
+    if not secrets:
+        raise ConfigError(receiver.key, "secret_file", str(file), "a file with a secret on its first line")
+    return secrets
