@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from deploy.cli import agent, config, deadletter, kafka, models, results, topics
+from deploy.cli.alerts import alerts, dispatch, webhook_receiver
 from deploy.cli.analyse import analyse, sense
 from deploy.cli.audit import audit
 from deploy.cli.demo import demo
@@ -24,6 +25,9 @@ app.command()(prepare)
 app.command()(engine)
 app.command()(analyse)
 app.command()(sense)
+app.command()(alerts)
+app.command()(dispatch)
+app.command("webhook-receiver")(webhook_receiver)
 app.command()(audit)
 app.add_typer(topics.app, name="topics")
 app.add_typer(config.app, name="config")

@@ -72,7 +72,7 @@ def services(layout: Layout, settings: KafkaSettings, models: Path, receiver_por
             f"--out={layout.received}",
         ],
         "dispatch": ["dispatch"],
-        "alerts": ["alerts", f"--evidence={layout.evidence}"],
+        "alerts": ["alerts", f"--evidence={layout.evidence}", "--instance=local"],
         "analyse": ["analyse", "--instance=local"],
         "sense": ["sense", "--instance=local"],
         "engine": ["engine", f"--models={models}"],

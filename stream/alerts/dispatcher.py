@@ -1,0 +1,182 @@
+"""The dispatcher: every alert to every receiver, until each has a final receipt.
+
+Nothing of it is kept anywhere but in the log: what is to be done is what ``alerts`` has and ``deliveries`` has not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import socket
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+from aiokafka import ConsumerRebalanceListener, TopicPartition
+
+from ingest import kafka, logs
+from ingest.clock import Clock, SystemClock
+from ingest.codec import decode_json, encode, encode_json
+from ingest.exceptions import CodecError
+from ingest.kafka import KafkaSettings
+from ingest.kafkalog import KafkaLog, from_consumer
+from ingest.log import Outgoing
+from ingest.records import Alert, Delivery, Heartbeat
+from ingest.site import ReceiverConfig
+from ingest.topics import ALERTS, DELIVERIES, STATUS
+from stream.alerts.pending import Pending, Task
+from stream.alerts.schedule import after
+from stream.alerts.webhook import Deliverer
+
+__all__ = ["Dispatcher"]
+
+_log = logs.get("stream.dispatch")
+
+NAME = "dispatch"
+POLL_MS = 100
+CONCURRENT = 8
+"""Attempts under way at one receiver: enough to drain a backlog, few enough for a small receiver."""
+BEAT_S = 2.0
+MAX_IDLE_S = 1.0
+
+
+class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
+    """One member of the group ``dispatch``. A receiver that is slow or down holds up nobody but itself.
+
+    Raise LogUnavailable from ``run`` when a receipt cannot be written: the process must end and start again.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        receivers: Iterable[ReceiverConfig],
+        make: Callable[[ReceiverConfig], Deliverer],
+        *,
+        clock: Clock | None = None,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._settings, self._clock, self._chance = settings, clock or SystemClock(), chance
+        self._receivers = {receiver.name: receiver for receiver in receivers}
+        self._deliverers = {name: make(receiver) for name, receiver in self._receivers.items()}
+        self._pending = {name: Pending(name) for name in self._receivers}
+        self._wake = {name: asyncio.Event() for name in self._receivers}
+        self._log = KafkaLog(settings, f"dispatch-{os.getpid()}")
+        self._consumer = kafka.consumer(settings, f"dispatch-{os.getpid()}", group=NAME)
+        self._assigned = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Deliver until ``stop`` is set; attempts that are under way then are finished."""
+        self._consumer.subscribe([self._settings.topic(ALERTS)], listener=self)
+        tasks = [asyncio.create_task(self._intake()), asyncio.create_task(self._beat())]
+        workers = [asyncio.create_task(self._work(name, stop)) for name in self._receivers for _ in range(CONCURRENT)]
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            done, _ = await asyncio.wait({stopped, *tasks, *workers}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+            for event in self._wake.values():
+                event.set()
+            await asyncio.gather(*workers)
+        finally:
+            for task in (*tasks, *workers, stopped):
+                task.cancel()
+            await asyncio.gather(*tasks, *workers, stopped, return_exceptions=True)
+            with contextlib.suppress(Exception):
+                await self._consumer.stop()
+            for deliverer in self._deliverers.values():
+                await deliverer.close()
+            await self._log.close()
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Read the receipts of a partition back, then all its alerts again."""
+        for tp in assigned:
+            begin = (await self._log.beginnings(DELIVERIES))[tp.partition]
+            end = (await self._log.ends(DELIVERIES))[tp.partition]
+            async for record in self._log.read(DELIVERIES, tp.partition, begin, end):
+                with contextlib.suppress(CodecError):
+                    receipt = decode_json(Delivery, record.value)
+                    if receipt.receiver in self._pending:
+                        self._pending[receipt.receiver].receipt(receipt)
+            self._consumer.seek(tp, (await self._log.beginnings(ALERTS))[tp.partition])
+        self._assigned = True
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Forget what belongs to another dispatcher now."""
+        for tp in revoked:
+            for pending in self._pending.values():
+                pending.drop(tp.partition)
+
+    async def _intake(self) -> None:
+        await self._consumer.start()
+        while True:
+            batches = await self._consumer.getmany(timeout_ms=POLL_MS)
+            for records in batches.values():
+                for record in records:
+                    self._take(from_consumer(self._settings, record).value, record.partition)
+
+    def _take(self, value: bytes, partition: int) -> None:
+        try:
+            alert = decode_json(Alert, value)
+        except CodecError as error:
+            _log.error("unreadable alert", partition=partition, error=str(error))
+            return
+        now_s = self._clock.now_ns() / 1e9
+        for name, receiver in self._receivers.items():
+            self._pending[name].alert(alert, partition, receiver.retry_s[0] if receiver.retry_s else 0.0, now_s)
+            self._wake[name].set()
+
+    async def _work(self, name: str, stop: asyncio.Event) -> None:
+        pending, wake = self._pending[name], self._wake[name]
+        while not stop.is_set():
+            task = pending.due(self._clock.now_ns() / 1e9)
+            if task:
+                await self._attempt(task, pending)
+                continue
+            wake.clear()
+            wait_s = MAX_IDLE_S
+            if pending.next_s is not None:
+                wait_s = min(wait_s, max(0.0, pending.next_s - self._clock.now_ns() / 1e9))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(wake.wait(), wait_s)
+
+    async def _attempt(self, task: Task, pending: Pending) -> None:
+        receiver = self._receivers[task.receiver]
+        answer = await self._deliverers[task.receiver].deliver(task.alert, self._clock.now_ns() / 1e9)
+        now_ns = self._clock.now_ns()
+        verdict = after(answer, task.attempt, receiver.retry_s, self._chance(), now_ns / 1e9)
+        again_s = now_ns / 1e9 + verdict.pause_s
+        receipt = Delivery(
+            alert=task.alert.id,
+            incident=task.alert.data.incident,
+            receiver=task.receiver,
+            state=verdict.state,
+            attempt=task.attempt,
+            status=answer.status,
+            reason=verdict.reason,
+            captured_ns=task.alert.data.captured_ns,
+            attempted_ns=now_ns,
+            next_attempt_ns=round(again_s * 1e9) if verdict.state == "retrying" else None,
+        )
+        await self._log.produce(
+            Outgoing(DELIVERIES, task.partition, encode_json(receipt), key=task.alert.id.encode())
+        )
+        if verdict.state == "retrying":
+            pending.again(task, again_s)
+        elif verdict.state == "dead":
+            _log.error("alert dead", alert=task.alert.id, receiver=task.receiver, reason=verdict.reason)
+
+    async def _beat(self) -> None:
+        while True:
+            await self._tell("running" if self._assigned else "starting")
+            await asyncio.sleep(BEAT_S)
+
+    async def _tell(self, state: Literal["starting", "running"]) -> None:
+        beat = Heartbeat(
+            service=NAME,
+            instance=f"{socket.gethostname()}-{os.getpid()}",
+            at_ns=self._clock.now_ns(),
+            state=state,
+            figures={f"waiting_{name}": float(len(pending)) for name, pending in self._pending.items()},
+        )
+        await self._log.produce(Outgoing(STATUS, 0, encode(beat), key=NAME.encode()))

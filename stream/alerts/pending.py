@@ -1,0 +1,82 @@
+"""What is still to be delivered: a function of the alerts and the receipts. Pure."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+
+from ingest.records import Alert, Delivery
+
+__all__ = ["Pending", "Task"]
+
+
+@dataclass(order=True)
+class Task:
+    """One alert for one receiver: when its next attempt is due, in Unix s, and which attempt that is."""
+
+    due_s: float
+    order: int
+    alert: Alert = field(compare=False)
+    receiver: str = field(compare=False)
+    partition: int = field(compare=False)
+    attempt: int = field(compare=False, default=1)
+
+
+class Pending:
+    """The tasks of one receiver, and what is finished. Alerts and receipts may be entered in any order and twice."""
+
+    def __init__(self, receiver: str) -> None:
+        self._receiver = receiver
+        self._heap: list[Task] = []
+        self._known: dict[str, int] = {}
+        """Partition of every alert that is waiting, under way or finished."""
+        self._receipts: dict[str, Delivery] = {}
+        self._order = 0
+
+    def receipt(self, receipt: Delivery) -> None:
+        """Enter a receipt of this receiver; a later attempt's counts more."""
+        before = self._receipts.get(receipt.alert)
+        if before is None or receipt.attempt >= before.attempt:
+            self._receipts[receipt.alert] = receipt
+
+    def alert(self, alert: Alert, partition: int, first_pause_s: float, now_s: float) -> None:
+        """Enter an alert, unless it is known: after all receipts of its partition have been entered."""
+        if alert.id in self._known:
+            return
+        self._known[alert.id] = partition
+        receipt = self._receipts.get(alert.id)
+        if receipt is None:
+            self._push(alert, partition, now_s + first_pause_s, 1)
+        elif receipt.state == "retrying":
+            self._push(alert, partition, (receipt.next_attempt_ns or 0) / 1e9, receipt.attempt + 1)
+
+    def again(self, task: Task, due_s: float) -> None:
+        """Put a task back for its next attempt, unless its partition has gone in the meantime."""
+        if self._known.get(task.alert.id) == task.partition:
+            self._push(task.alert, task.partition, due_s, task.attempt + 1)
+
+    def due(self, now_s: float) -> Task | None:
+        """Return a task that is due, None when there is none."""
+        if self._heap and self._heap[0].due_s <= now_s:
+            return heapq.heappop(self._heap)
+        return None
+
+    @property
+    def next_s(self) -> float | None:
+        """When the next task is due, in Unix s; None without tasks."""
+        return self._heap[0].due_s if self._heap else None
+
+    def drop(self, partition: int) -> None:
+        """Forget a partition that belongs to another dispatcher now."""
+        self._heap = [task for task in self._heap if task.partition != partition]
+        heapq.heapify(self._heap)
+        for alert in [a for a, p in self._known.items() if p == partition]:
+            del self._known[alert]
+            self._receipts.pop(alert, None)
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def _push(self, alert: Alert, partition: int, due_s: float, attempt: int) -> None:
+        self._order += 1
+        heapq.heappush(self._heap, Task(due_s, self._order, alert, self._receiver, partition, attempt))

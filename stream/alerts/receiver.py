@@ -1,0 +1,53 @@
+"""A receiver of webhooks: verifies, shows and keeps what came. For trying things out, and for tests."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
+__all__ = ["Inbox", "make_app"]
+
+
+class Inbox:
+    """What has been received: a JSON line each in ``out``, and which ids have come before."""
+
+    def __init__(self, out: Path | None, show: Callable[[dict[str, Any]], None]) -> None:
+        self._out, self._show = out, show
+        self._seen: set[str] = set()
+        if out and out.exists():
+            self._seen = {json.loads(line)["id"] for line in out.read_text().splitlines() if line}
+
+    def take(self, message_id: str, alert: dict[str, Any]) -> bool:
+        """Keep an alert. Return whether it is the first time that it comes."""
+        first = message_id not in self._seen
+        self._seen.add(message_id)
+        entry = {"received_ns": time.time_ns(), "id": message_id, "first": first, "alert": alert}
+        if self._out:
+            with self._out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        self._show(entry)
+        return first
+
+
+def make_app(secret: str, inbox: Inbox) -> FastAPI:
+    """Return the ASGI application: 204 for a good signature, 401 for a bad or old one."""
+    app = FastAPI(title="Sightline webhook receiver", openapi_url=None)
+    webhook = Webhook(secret)
+
+    @app.post("/")
+    async def receive(request: Request) -> Response:
+        body = await request.body()
+        try:
+            alert = webhook.verify(body.decode(), dict(request.headers))
+        except (WebhookVerificationError, UnicodeDecodeError) as error:
+            return Response(f"{error}\n", status_code=401, media_type="text/plain")
+        inbox.take(request.headers["webhook-id"], alert)
+        return Response(status_code=204)
+
+    return app

@@ -1,0 +1,115 @@
+"""The stage ``alerts``: events in; evidence kept; then, and only then, alerts out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from ingest import headers as h
+from ingest.codec import decode_json, encode_json
+from ingest.deadletter import parked
+from ingest.exceptions import CodecError
+from ingest.log import Log, LogRecord, Outgoing, Slot
+from ingest.records import Event, FrameRef
+from ingest.topics import ALERTS, EVENTS, partition_for
+from stream.alerts.alert import alert_id, evidence_of, make_alert
+from stream.alerts.evidence import EvidenceStore
+from stream.alerts.exceptions import EvidenceMissing
+from stream.runner.processor import Work
+
+__all__ = ["AlertStage", "Alerting"]
+
+NAME = "alerts"
+KNOWN_ALERTS = 10_000
+"""How many alerts a partition remembers, so that an event that analyse repeats is not alerted again."""
+FETCH_S = 30.0
+"""For reading one frame from the log: a broker's restart, and some."""
+
+
+class AlertStage:
+    """Turns every event into an alert with its picture."""
+
+    name = NAME
+    topics = (EVENTS,)
+
+    def __init__(self, store: EvidenceStore, alert_partitions: int) -> None:
+        self._store = store
+        self._partitions = alert_partitions
+
+    async def open(self, slot: Slot, position: int, log: Log) -> Alerting:
+        """Make a partition's state: the alerts that are out already."""
+        alerting = Alerting(self._store, self._partitions, log, asyncio.get_running_loop())
+        begins, ends = await log.beginnings(ALERTS), await log.ends(ALERTS)
+        for partition, end in ends.items():
+            start = max(begins[partition], end - KNOWN_ALERTS)
+            async for record in log.read(ALERTS, partition, start, end):
+                alerting.remember((record.headers.get(ID, b"")).decode())
+        return alerting
+
+
+ID = "sightline-alert"
+"""Header with an alert's id, so that it is known without reading the record."""
+
+
+class Alerting:
+    """One partition. ``process`` runs in a worker thread and asks the event loop for frames."""
+
+    def __init__(
+        self, store: EvidenceStore, alert_partitions: int, log: Log, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._store, self._partitions, self._log, self._loop = store, alert_partitions, log, loop
+        self._known: OrderedDict[str, None] = OrderedDict()
+
+    def remember(self, alert: str) -> None:
+        """Take note of an alert that is out."""
+        self._known[alert] = None
+        if len(self._known) > KNOWN_ALERTS:
+            self._known.popitem(last=False)
+
+    def process(self, record: LogRecord) -> Sequence[Work]:
+        """Take one event: keep its evidence, and return its alert."""
+        try:
+            event = decode_json(Event, record.value)
+        except CodecError as error:
+            return [Work((parked(record, NAME, error),), (record.offset,))]
+        if alert_id(event) in self._known:
+            return [Work((), (record.offset,))]
+        try:
+            evidence = evidence_of(event, self._fetch(event.data.frame), self._store)
+        except EvidenceMissing as error:
+            return [Work((parked(record, NAME, error),), (record.offset,))]
+        alert = make_alert(event, evidence)
+        self.remember(alert.id)
+        headers = {**h.cloud_event_headers(), ID: alert.id.encode()}
+        partition = partition_for(alert.data.incident, self._partitions)
+        out = Outgoing(ALERTS, partition, encode_json(alert), key=alert.data.incident.encode(), headers=headers)
+        return [Work((out,), (record.offset,))]
+
+    def tick(self) -> Sequence[Work]:
+        """Nothing is held back."""
+        return ()
+
+    def flush(self) -> Sequence[Work]:
+        """Nothing is held back."""
+        return ()
+
+    @property
+    def deadline(self) -> float | None:
+        """Nothing is held back."""
+        return None
+
+    def _fetch(self, place: FrameRef | None) -> LogRecord | None:
+        if place is None:
+            return None
+        return asyncio.run_coroutine_threadsafe(_one(self._log, place), self._loop).result(FETCH_S)
+
+
+async def _one(log: Log, place: FrameRef) -> LogRecord | None:
+    """Return the record at a place, None when retention has taken it."""
+    begins = (await log.beginnings(place.topic)).get(place.partition)
+    if begins is None or place.offset < begins:
+        return None
+    async for record in log.read(place.topic, place.partition, place.offset, place.offset + 1):
+        return record
+    return None
