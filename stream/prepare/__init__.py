@@ -1,0 +1,1 @@
+"""Frames in, batches out: decode, denoise, regions, batching, shedding."""

@@ -1,0 +1,1 @@
+"""The hardened Faust loop, its watchdog, and the same rules in memory."""

@@ -236,27 +236,33 @@ class Runner:
         loops = list(self._loops.values())
         fed = self._fed_before + sum(loop.fed for loop in loops)
         done = sum(loop.position or 0 for loop in loops)
-        return Signs(fed + done, self._waiting(loops), bool(self._app.rebalancing), self._joined)
+        waiting = self._unfed(loops) + sum(loop.busy for loop in loops)
+        return Signs(fed + done, waiting, bool(self._app.rebalancing), self._joined)
 
-    def _waiting(self, loops: list[PartitionLoop]) -> int:
+    def _unfed(self, loops: list[PartitionLoop]) -> int:
         unfetched = sum(self._app.consumer.unfetched(self._tp(loop.slot)) for loop in loops)
-        waiting = unfetched + sum(loop.queued + loop.in_flight for loop in loops)
-        self._metrics.waiting.set(waiting)
-        return int(waiting)
+        return int(unfetched + sum(loop.queued for loop in loops))
 
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(STATUS_INTERVAL_S)
             if self._joined:
-                with contextlib.suppress(Exception):  # a heartbeat that is lost is its own message
+                try:
                     await self._tell("running")
+                except (
+                    Exception
+                ) as error:  # a heartbeat that is missing says as much; the stream must not stop for it
+                    _log.warning("heartbeat not written", error=repr(error))
 
     async def _tell(self, state: Any) -> None:
         loops = list(self._loops.values())
+        in_flight = sum(loop.in_flight for loop in loops)
+        lag = self._unfed(loops) + in_flight
+        self._metrics.waiting.set(lag)
         figures = {
             "records": float(self._fed_before + sum(loop.fed for loop in loops)),
-            "lag": float(self._waiting(loops)),
-            "in_flight": float(sum(loop.in_flight for loop in loops)),
+            "lag": float(lag),
+            "in_flight": float(in_flight),
             "partitions": float(len(loops)),
         }
         beat = Heartbeat(

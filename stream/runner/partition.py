@@ -82,6 +82,7 @@ class PartitionLoop:
         self._writes: asyncio.Queue[tuple[Work, list[Awaitable[Any]]] | None] = asyncio.Queue()
         self._flying: deque[int] = deque()  # bytes of each work that the broker has not acknowledged
         self._landed = asyncio.Event()
+        self._calls = 0
         self._feeding = asyncio.create_task(self._guard(self._feed()))
         self._settling = asyncio.create_task(self._guard(self._settle()))
 
@@ -99,6 +100,14 @@ class PartitionLoop:
     def queued(self) -> int:
         """Records that wait for the processor."""
         return len(self._queue)
+
+    @property
+    def busy(self) -> int:
+        """Calls of the processor and works on their way to the broker that have not come back.
+
+        Records that the processor merely holds back, for a window to fill, are not among them.
+        """
+        return len(self._flying) + self._calls
 
     def offer(self, record: LogRecord) -> None:
         """Queue a record. Never blocks: it asks for a pause when too many wait, and still takes what comes."""
@@ -187,7 +196,11 @@ class PartitionLoop:
             return
 
     async def _in_pool(self, function: Callable[..., T], *args: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._context.pool, function, *args)
+        self._calls += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._context.pool, function, *args)
+        finally:
+            self._calls -= 1
 
     async def _write(self, work: Work) -> None:
         await self._room_for(work)

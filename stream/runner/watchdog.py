@@ -25,7 +25,7 @@ class Signs:
 
     moved: int
     waiting: int
-    """Records that the broker has for us, or that we have and are not done with."""
+    """What should get on: records to be read or fed, calls and writes that have not come back."""
     rebalancing: bool
     joined: bool
 
@@ -50,7 +50,7 @@ class Watch:
             return ""
         if now - self._moved_at < STALL_S:
             return ""
-        what = "a rebalance" if signs.rebalancing else f"{signs.waiting} waiting records"
+        what = "a rebalance" if signs.rebalancing else f"{signs.waiting} things to do"
         return f"nothing moved for {STALL_S:.0f} s in spite of {what}"
 
 

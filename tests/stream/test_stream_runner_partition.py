@@ -112,6 +112,19 @@ async def test_the_deadline_is_kept_without_records(rigs: Make) -> None:
     await rig.until(lambda: len(rig.sent) == 2)
 
 
+async def test_records_held_back_for_a_window_are_no_unfinished_business(rigs: Make) -> None:
+    rig = rigs(EchoStage(hold=3, delay_s=60.0))
+    rig.offer(0, 2)
+    await rig.until(lambda: rig.loop.in_flight == 2 and not rig.loop.busy)
+    rig.offer(2, 3)
+    await rig.until(lambda: len(rig.sent) == 3)
+    assert rig.loop.busy == 1
+    for number in range(3):
+        rig.answer(number)
+    await rig.until(lambda: rig.loop.position == 3)
+    assert rig.loop.busy == 0
+
+
 async def test_a_send_that_fails_is_told_with_its_place(rigs: Make) -> None:
     rig = rigs(EchoStage())
     rig.offer(0, 1)
