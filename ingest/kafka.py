@@ -11,6 +11,7 @@ from typing import Any, Literal
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.producer import sender
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ingest.codec import MAX_RECORD_BYTES
@@ -29,11 +30,18 @@ HEARTBEAT_INTERVAL_MS = 3_000
 MAX_POLL_INTERVAL_MS = 120_000
 """The slowest thing between two polls is reading back a partition's tail: seconds. Two minutes is a hang."""
 RETRY_BACKOFF_MS = 50
-"""Between retries of a retriable error; the broker answers a first produce of a transaction with one."""
+"""Between retries of a retriable error, e.g. while a partition changes its leader."""
+BETWEEN_TRANSACTIONS_S = 0.003
+"""Three of four transactions that follow on each other find the markers of the one before still being written, and
+aiokafka then sleeps for 20 ms. Waiting less takes the median from 29 to 11 ms, see decision 0001."""
+TRANSACTION_BATCH_BYTES = 1024 * 1024
+"""All results of a transaction to one partition in one request."""
 LINGER_MS = 2
 """Frames are large: waiting longer for company gains nothing and costs latency."""
 FETCH_MAX_WAIT_MS = 100
 """How long the broker may hold a fetch with nothing to give; new records answer it at once."""
+
+sender.BACKOFF_OVERRIDE = BETWEEN_TRANSACTIONS_S  # aiokafka 0.14 has no setting for it
 
 
 class KafkaSettings(BaseModel):
@@ -125,6 +133,8 @@ def producer(
         "max_request_size": MAX_REQUEST_BYTES,
         "linger_ms": LINGER_MS,
     }
+    if transactional_id:
+        args["max_batch_size"] = TRANSACTION_BATCH_BYTES
     return AIOKafkaProducer(**{**args, **overrides})
 
 

@@ -26,6 +26,7 @@ from ingest.backoff import Backoff
 from ingest.clock import Clock
 from ingest.identity import LATE, LIVE, FrameId
 from ingest.kafka import KafkaSettings
+from ingest.kafkawriter import stop
 from ingest.topics import FRAMES, FRAMES_LATE, READINGS, STATUS, partition_for
 
 __all__ = ["Sender"]
@@ -38,7 +39,8 @@ CHUNK_ROWS = 64
 """Rows read from the spool at once: a few MB."""
 IDLE_S = 0.25
 """How long the sender waits for something new when nothing waits; a kept frame wakes it at once."""
-STOP_S = 5.0
+STOP_S = 2.0
+"""A link that works takes what is left at once; one that does not is not waited for."""
 ACK_TIMEOUT_S = 20.0
 """No acknowledgement for so long while rows are in flight: the link is gone. The producer's own limit is 30 s."""
 
@@ -118,8 +120,8 @@ class Sender:
         finally:
             self.connected = False
             # what is in flight is in doubt anyway; waiting for a broker that is gone would hold everything up
-            with contextlib.suppress(KafkaError, TimeoutError, asyncio.CancelledError):
-                await asyncio.wait_for(producer.stop(), STOP_S)
+            with contextlib.suppress(KafkaError):
+                await stop(producer, STOP_S)
 
     def _connected(self) -> None:
         self.connected = True
