@@ -69,6 +69,16 @@ def status(folder: Folder = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def address(folder: Folder = None) -> None:
+    """Print the running broker's address alone, for $SIGHTLINE_KAFKA. Exit with 1 if there is none."""
+    found = _status(Broker(folder=folder))["bootstrap"]
+    if found is None:
+        typer.echo("sightline: no broker runs here; `sightline kafka start` starts one", err=True)
+        raise typer.Exit(1)
+    typer.echo(found)
+
+
+@app.command()
 def clean(folder: Folder = None) -> None:
     """Stop the broker and remove its data. The jars stay."""
     broker = Broker(folder=folder)
