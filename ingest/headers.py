@@ -106,7 +106,7 @@ def failure_headers(failure: Failure) -> dict[str, bytes]:
         _ERRORS + "offset": str(failure.offset).encode(),
         _ERRORS + "stage": failure.stage.encode(),
         _ERRORS + "exception.class.name": failure.error.encode(),
-        _ERRORS + "exception.message": failure.message[:1000].encode(),
+        _ERRORS + "exception.message": failure.message[:1000].encode(errors="replace"),
     }
 
 
@@ -132,11 +132,14 @@ def account_text(account: Account) -> str:
 
 
 def account_of(headers: Headers, frame: FrameId) -> Account | None:
-    """Return the account of the frames withheld before one, None when there is none or it cannot be read."""
+    """Return the account of the frames withheld before one, None when there is none or it cannot be read.
+
+    One that does not end just before the frame is none of its.
+    """
     try:
         interval, *counts = headers[ACCOUNT].decode().split()
         first, last = interval.split("-")
-        return Account(
+        account = Account(
             camera=frame.camera,
             epoch=frame.epoch,
             first=int(first),
@@ -145,3 +148,4 @@ def account_of(headers: Headers, frame: FrameId) -> Account | None:
         )
     except (KeyError, ValueError):
         return None
+    return account if account.last + 1 == frame.seq else None

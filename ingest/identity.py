@@ -26,7 +26,8 @@ NAME_PATTERN = r"^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$"
 LIVE = "live"
 LATE = "late"
 _REPLAY = "replay-"
-_RUN = re.compile(r"^[a-z0-9][a-z0-9-]{0,40}$")
+_RUN = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
+_FRAME = re.compile(NAME_PATTERN[:-1] + r"/[0-9]{1,20}/[0-9]{1,20}$", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -43,6 +44,8 @@ class FrameId:
     @classmethod
     def parse(cls, text: str) -> FrameId:
         """Read the form that ``str`` writes. Raise ValueError if it is not one."""
+        if not _FRAME.fullmatch(text):
+            raise ValueError(f"frame id {text!r}: expected camera/epoch/seq")
         camera, epoch, seq = text.rsplit("/", 2)
         return cls(camera, int(epoch), int(seq))
 
@@ -57,7 +60,7 @@ def next_epoch(last: int | None, unix_time_s: int) -> int:
 
 def replay_lane(run: str) -> str:
     """Return the lane of one replay of dead letters. Raise ValueError if the run's name is not usable."""
-    if not _RUN.match(run):
+    if not _RUN.fullmatch(run):
         raise ValueError(f"replay run {run!r}: expected lower-case letters, digits and dashes, 41 at most")
     return _REPLAY + run
 

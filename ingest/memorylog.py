@@ -22,6 +22,11 @@ class MemoryLog:
         self._records: dict[Slot, list[LogRecord]] = defaultdict(list)
         self._offsets: dict[tuple[str, Slot], int] = {}
         self._owners: dict[str, _MemoryWriter] = {}
+        self._beginnings: dict[Slot, int] = defaultdict(int)
+
+    def forget(self, slot: Slot, before: int) -> None:
+        """Take the records before an offset, as retention does."""
+        self._beginnings[slot] = max(before, self._beginnings[slot])
 
     async def produce(self, record: Outgoing) -> Position:
         """Write one record and return where."""
@@ -37,8 +42,8 @@ class MemoryLog:
         return {p: len(self._records[Slot(topic, p)]) for p in range(self._count(topic))}
 
     async def beginnings(self, topic: str) -> Mapping[int, int]:
-        """Return zero for every partition: this log forgets nothing."""
-        return dict.fromkeys(range(self._count(topic)), 0)
+        """Return, per partition, the first offset that was not forgotten."""
+        return {p: self._beginnings[Slot(topic, p)] for p in range(self._count(topic))}
 
     async def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncGenerator[LogRecord, None]:
         """Yield the records from ``start`` up to but not including ``stop``."""
@@ -46,7 +51,7 @@ class MemoryLog:
         records = self._records[Slot(topic, partition)]
         if stop > len(records):
             raise LogUnavailable(f"{topic}[{partition}] ends at {len(records)}, before {stop}")
-        for record in records[start:stop]:
+        for record in records[max(start, self._beginnings[Slot(topic, partition)]) : stop]:
             yield record
 
     async def committed(self, group: str, slot: Slot) -> int | None:

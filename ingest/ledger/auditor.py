@@ -1,34 +1,39 @@
 """Read the topics and draw the balance.
 
-The auditor takes a cut, the ends of the topics when it starts, and reads everything before it. What was delivered
-before the cut may still be on its way: results, dead letters and status are followed beyond the cut until every
-frame has its ends or the wait is over; what is older than that is unaccounted.
+The auditor takes a cut, the ends of the topics when it starts, and reads everything before it: first frames, then
+what the agents say of themselves, then ends of frames. What was delivered before the cut may still be on its way, so
+the topics are followed beyond it until every frame has its ends or the wait is over; what is older than that is
+unaccounted. Frames captured after the cut are left to the next audit.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import aclosing
+from typing import Any
 
-from ingest import headers as h
-from ingest.clock import Clock, Deadline
-from ingest.codec import decode
-from ingest.exceptions import CodecError
-from ingest.identity import FrameId
+from ingest.clock import Clock, Deadline, SystemClock
 from ingest.ledger.balance import Balance, draw
-from ingest.ledger.states import Books, End
-from ingest.log import Log, LogRecord
-from ingest.records import Frame, Heartbeat, Result
-from ingest.topics import DEADLETTER, FRAMES, FRAMES_LATE, RESULTS, STATUS
+from ingest.ledger.entries import ENTER, Beginnings
+from ingest.ledger.states import Books
+from ingest.log import Log, LogRecord, Slot
+from ingest.topics import DEADLETTER, FRAMES, FRAMES_LATE, RESULTS, STATUS, TOPICS
 
 __all__ = ["Progress", "audit"]
 
 Progress = Callable[[int, int], None]
 """Called with the records read so far and those to read."""
 
-_ENDINGS = (RESULTS, DEADLETTER, STATUS)
-_POLL_S = 0.5
+_PHASES = ((FRAMES,), (FRAMES_LATE,), (STATUS,), (RESULTS, DEADLETTER))
+"""Where retention has cut into a camera is seen in its live frames, so these come first; ends of frames that were
+taken are not kept, so they come last."""
+_TOPICS = tuple(topic for phase in _PHASES for topic in phase)
+_POLL_S = 0.25
 """Between looks for what has ended since: a batch's delay and a transaction take less."""
+_READERS = 8
+"""Partitions read at once. Each fetches up to 16 MiB ahead, so this bounds memory; more would not be faster."""
 _REPORT_EVERY = 500
 
 
@@ -39,110 +44,90 @@ async def audit(
 
     Waits for what is in flight for at most ``wait_s``. Raise LogUnavailable when the log does not answer.
     """
-    reader = _Reader(log, on_progress)
-    await reader.read_to(await _ends(log, (FRAMES, FRAMES_LATE, *_ENDINGS)))
+    clock = clock or SystemClock()
+    reader = _Reader(log, on_progress or (lambda *_: None))
+    # The agents' word first: an epoch's end comes after its frames, which then are before the frames' cut.
+    ends = await _ends(log, (STATUS,)) | await _ends(log, (FRAMES, FRAMES_LATE, RESULTS, DEADLETTER))
+    await reader.read_to_cut(ends, clock)
     deadline = Deadline.after(wait_s, clock)
-    while not (balance := reader.balance()).balanced and not deadline.passed:
+    while not (balance := draw(reader.books)).balanced and not deadline.passed:
         await asyncio.sleep(min(_POLL_S, deadline.left))
-        await reader.read_to(await _ends(log, _ENDINGS))
+        await reader.read_on(await _ends(log, _TOPICS))
     return balance
 
 
-async def _ends(log: Log, topics: tuple[str, ...]) -> dict[str, Mapping[int, int]]:
-    return dict(zip(topics, await asyncio.gather(*(log.ends(t) for t in topics)), strict=True))
+async def _ends(log: Log, topics: Iterable[str]) -> dict[Slot, int]:
+    return {Slot(topic, p): end for topic in topics for p, end in (await log.ends(topic)).items()}
 
 
 class _Reader:
     """Reads each partition once, on from where the last call stopped, and enters the records into the books."""
 
-    def __init__(self, log: Log, on_progress: Progress | None) -> None:
+    def __init__(self, log: Log, progress: Progress) -> None:
+        self.books = Books()
         self._log = log
-        self._positions: dict[tuple[str, int], int] = {}
-        self._books = Books()
-        self._cut_epochs: set[tuple[str, int]] = set()
-        self._progress = on_progress or (lambda *_: None)
+        self._progress = progress
+        self._positions: dict[Slot, int] = {}
         self._read = self._total = 0
 
-    def balance(self) -> Balance:
-        return draw(self._books, self._cut_epochs)
+    async def read_to_cut(self, ends: Mapping[Slot, int], clock: Clock) -> None:
+        """Read everything before the cut, in phases."""
+        for topic in _TOPICS:
+            self._positions |= {Slot(topic, p): first for p, first in (await self._log.beginnings(topic)).items()}
+        self._total = sum(end - self._positions[slot] for slot, end in ends.items())
+        beginnings = Beginnings(self.books, await self._taken(ends, clock))
+        enter: Mapping[str, Callable[[LogRecord], None]] = {
+            FRAMES: beginnings.live_frame,
+            FRAMES_LATE: beginnings.late_frame,
+            STATUS: beginnings.status,
+        }
+        for phase in _PHASES[:-1]:
+            await self._read_all({s: end for s, end in ends.items() if s.topic in phase}, enter)
+        self.books.cut()
+        await self.read_on({s: end for s, end in ends.items() if s.topic in _PHASES[-1]})
 
-    async def read_to(self, ends: Mapping[str, Mapping[int, int]]) -> None:
-        for topic in ends:
-            if (topic, 0) not in self._positions:
-                beginnings = await self._log.beginnings(topic)
-                self._positions |= {(topic, p): offset for p, offset in beginnings.items()}
-        spans = {(t, p): (self._positions[t, p], end) for t in ends for p, end in ends[t].items()}
-        self._total += sum(end - start for start, end in spans.values())
-        await asyncio.gather(*(self._partition(t, p, *span) for (t, p), span in spans.items()))
-        self._progress(self._total, self._total)
+    async def read_on(self, ends: Mapping[Slot, int]) -> None:
+        """Read what has come since, and enter what fills a hole or ends a frame."""
+        await self._read_all(ends, {topic: functools.partial(enter, self.books) for topic, enter in ENTER.items()})
 
-    async def _partition(self, topic: str, partition: int, start: int, end: int) -> None:
-        if start >= end:
-            return
-        enter = _ENTER[topic]
-        truncated = start > 0 and topic in (FRAMES, FRAMES_LATE)
-        async for record in self._log.read(topic, partition, start, end):
-            frames = enter(self._books, record)
-            if truncated:
-                self._cut_epochs |= {(f.camera, f.epoch) for f in frames if f.seq}
-                truncated = False
-            self._read += 1
-            if self._read % _REPORT_EVERY == 0:
-                self._progress(self._read, self._total)
-        self._positions[topic, partition] = end
+    async def _read_all(self, ends: Mapping[Slot, int], enter: Mapping[str, Callable[[LogRecord], None]]) -> None:
+        free = asyncio.Semaphore(_READERS)
+
+        async def one(slot: Slot, end: int) -> None:
+            async with free:
+                await self._partition(slot, end, enter[slot.topic])
+
+        await _together(one(slot, end) for slot, end in ends.items() if self._positions.get(slot, 0) < end)
+        self._progress(self._read, max(self._read, self._total))
+
+    async def _partition(self, slot: Slot, end: int, enter: Callable[[LogRecord], None]) -> None:
+        async with aclosing(self._log.read(*slot, self._positions.get(slot, 0), end)) as records:
+            async for record in records:
+                enter(record)
+                self._read += 1
+                if self._read % _REPORT_EVERY == 0:
+                    self._progress(self._read, max(self._read, self._total))
+        self._positions[slot] = end
+
+    async def _taken(self, ends: Mapping[Slot, int], clock: Clock) -> dict[int, int]:
+        """Return, by partition of the frames, the Unix time in ms up to which retention has taken some of them."""
+        taken: dict[int, int] = {}
+        for slot, first in self._positions.items():
+            if slot.topic in (FRAMES, FRAMES_LATE) and first > 0:
+                oldest_ms = clock.now_ns() // 1_000_000 - TOPICS[slot.topic].retention_ms
+                async with aclosing(self._log.read(*slot, first, ends[slot])) as records:
+                    async for record in records:
+                        oldest_ms = record.timestamp_ms
+                        break
+                taken[slot.partition] = max(oldest_ms, taken.get(slot.partition, 0))
+        return taken
 
 
-def _frame(books: Books, record: LogRecord) -> tuple[FrameId, ...]:
-    frames, lane = h.frames_of(record.headers), h.lane_of(record.headers, record.topic)
-    if len(frames) == 1:
-        books.delivered(frames[0], lane, h.account_of(record.headers, frames[0]))
-        return frames
+async def _together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run all of it, and raise the first error when the rest has stopped."""
     try:
-        frame = decode(Frame, record.value)
-    except CodecError:
-        return ()  # it says nothing of itself: prepare parks it, and it is counted there as unidentified
-    books.delivered(frame.id, lane, frame.account)
-    return (frame.id,)
-
-
-def _result(books: Books, record: LogRecord) -> tuple[FrameId, ...]:
-    try:
-        result = decode(Result, record.value)
-    except CodecError:
-        return ()  # a result that nobody can read is no end: its frame shows up as unaccounted
-    end = End(result.outcome, result.pipeline, result.lane, result.reason)
-    books.finished(result.id, end, frozenset(result.pipelines))
-    return (result.id,)
-
-
-def _dead_letter(books: Books, record: LogRecord) -> tuple[FrameId, ...]:
-    failure, frames = h.read_failure(record.headers), h.frames_of(record.headers)
-    if failure is None or not failure.topic.startswith(("frames", "batches")):
-        return ()  # a result, event or reading that failed later on: its frame has its end already
-    pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
-    lane = h.lane_of(record.headers, failure.topic)
-    for frame in frames:
-        books.finished(frame, End("dead", pipeline, lane, failure.error))
-    books.unidentified += not frames
-    return frames
-
-
-def _status(books: Books, record: LogRecord) -> tuple[FrameId, ...]:
-    try:
-        beat = decode(Heartbeat, record.value)
-    except CodecError:
-        return ()
-    for account in beat.accounts:
-        books.account(account)
-    for end in beat.ended:
-        books.ended(end)
-    return ()
-
-
-_ENTER: dict[str, Callable[[Books, LogRecord], tuple[FrameId, ...]]] = {
-    FRAMES: _frame,
-    FRAMES_LATE: _frame,
-    RESULTS: _result,
-    DEADLETTER: _dead_letter,
-    STATUS: _status,
-}
+        async with asyncio.TaskGroup() as group:
+            for each in work:
+                group.create_task(each)
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None

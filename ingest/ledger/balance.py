@@ -7,27 +7,28 @@ frame has exactly one end per pipeline that it was routed to.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
-from ingest.identity import is_replay
 from ingest.ledger.intervals import length
-from ingest.ledger.states import ALL_PIPELINES, Books, End, EpochBook, FrameBook
+from ingest.ledger.states import ALL_PIPELINES, DEAD, Books, End, EpochBook, FrameState
 
-__all__ = ["Balance", "Line", "draw"]
+__all__ = ["Balance", "Line", "draw", "judge"]
 
 _EXAMPLES = 10
 """So many unaccounted or duplicate frames are named; the counts are complete."""
+_UNCLEAN = "unclean"
 
 
 @dataclass
 class Line:
     """The balance of one camera, or of all.
 
-    ``captured`` is every sequence number given. ``unclean`` frames were in an agent's memory when it was killed:
-    never promised, and not captured as far as the ledger goes. ``repeats`` were offered again after a crash and
-    dropped. ``delivered`` frames have ends per pipeline, so the ends may sum to more than the frames.
+    ``captured`` is every sequence number given; it is what was withheld, delivered and unaccounted for together.
+    ``unclean`` frames were in an agent's memory when it was killed: never promised, and not captured as far as the
+    ledger goes. ``repeats`` were offered again after a crash and dropped. A delivered frame has an end per pipeline,
+    so the ends may sum to more than the frames.
     """
 
     captured: int = 0
@@ -43,19 +44,25 @@ class Line:
     unclean: int = 0
     examples: list[str] = field(default_factory=list)
 
-    def __iadd__(self, other: Line) -> Line:
+    @property
+    def balanced(self) -> bool:
+        """Tell whether every captured frame ended in exactly one state."""
+        return self.unaccounted == 0 and self.duplicates == 0
+
+    def add(self, other: Line, times: int = 1) -> None:
+        """Add another line, that many times over."""
         for name, value in vars(other).items():
             mine = getattr(self, name)
             if isinstance(mine, Counter):
-                mine.update(value)
+                mine.update({key: count * times for key, count in value.items()})
+            elif isinstance(mine, list):
+                mine.extend(value[: _EXAMPLES - len(mine)])
             else:
-                setattr(self, name, mine + value)
-        return self
+                setattr(self, name, mine + value * times)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        values = {name: dict(v) if isinstance(v, Counter) else v for name, v in vars(self).items()}
-        return values | {"examples": self.examples[:_EXAMPLES]}
+        return {name: dict(value) if isinstance(value, Counter) else value for name, value in vars(self).items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +71,14 @@ class Balance:
 
     cameras: dict[str, Line]
     totals: Line
-    unidentified: int
-    truncated: list[str]
-    """Epochs of which retention has taken the beginning: they are balanced from their first frame left."""
+    unidentified: int = 0
+    truncated: list[str] = field(default_factory=list)
+    """Epochs of which retention has taken the beginning, and the number from which on they are balanced."""
 
     @property
     def balanced(self) -> bool:
         """Tell whether every captured frame ended in exactly one state."""
-        return self.totals.unaccounted == 0 and self.totals.duplicates == 0
+        return self.totals.balanced
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -84,63 +91,81 @@ class Balance:
         }
 
 
-def draw(books: Books, truncated: Iterable[tuple[str, int]] = ()) -> Balance:
-    """Draw the balance. ``truncated`` epochs begin at their first number left instead of 0."""
-    cut = set(truncated)
+def draw(books: Books) -> Balance:
+    """Draw the balance of what has been entered so far."""
     cameras: dict[str, Line] = {}
-    totals = Line()
+    totals, truncated = Line(), []
     for (camera, epoch), book in sorted(books.epochs.items()):
-        line = _epoch(f"{camera}/{epoch}", book, from_first=(camera, epoch) in cut)
-        cameras.setdefault(camera, Line())
-        cameras[camera] += line
-        totals += line
-    return Balance(cameras, totals, books.unidentified, [f"{c}/{e}" for c, e in sorted(cut)])
+        begins_in, begins_at = books.beginnings.get(camera, (0, 0))
+        if epoch < begins_in:
+            continue
+        first = begins_at if epoch == begins_in else 0
+        if first:
+            truncated.append(f"{camera}/{epoch} from {first}")
+        line = _epoch(f"{camera}/{epoch}", book, first)
+        cameras.setdefault(camera, Line()).add(line)
+        totals.add(line)
+    return Balance(cameras, totals, books.unidentified, truncated)
 
 
-def _epoch(name: str, book: EpochBook, *, from_first: bool) -> Line:
-    line = Line(withheld=Counter(book.withheld))
-    first = book.cover.first if from_first else 0
-    last = max(book.cover.last, book.end.last if book.end else -1)
-    holes, overlaps = book.cover.holes(first, last), book.cover.overlaps()
-    line.captured = max(0, last - first + 1)
-    line.unaccounted, line.duplicates = length(holes), length(overlaps)
-    line.examples += [f"{name}/{a}..{b} is missing" for a, b in holes]
-    line.examples += [f"{name}/{a}..{b} is accounted twice" for a, b in overlaps]
+def _epoch(name: str, book: EpochBook, first: int) -> Line:
+    holes, overlaps = book.cover.holes(first, book.last), book.cover.overlaps()
+    line = Line(
+        captured=max(0, book.last - first + 1 - book.withheld[_UNCLEAN]),
+        withheld=Counter({reason: n for reason, n in book.withheld.items() if n and reason != _UNCLEAN}),
+        unaccounted=length(holes),
+        duplicates=length(overlaps),
+        repeats=book.repeats,
+        unclean=book.withheld[_UNCLEAN],
+    )
     if book.end and not book.end.clean:
-        line.unclean = max(0, book.end.told - last)
-    for seq, frame in sorted(book.frames.items()):
-        _frame(f"{name}/{seq}", frame, line)
+        line.unclean += max(0, book.end.told - book.last)
+    line.examples += [f"{name}/{a}..{b} is missing" for a, b in holes[:_EXAMPLES]]
+    line.examples += [f"{name}/{a}..{b} is accounted twice" for a, b in overlaps[:_EXAMPLES]]
+    faulty: dict[FrameState, list[str]] = {}
+    for state, count in Counter(book.frames.values()).items():
+        judged = judge(state)
+        if judged.examples:
+            faulty[state], judged.examples = judged.examples, []
+        line.add(judged, count)
+    if faulty:
+        seqs = sorted(seq for seq, state in book.frames.items() if state in faulty)
+        line.examples += islice(
+            (f"{name}/{seq} {said}" for seq in seqs for said in faulty[book.frames[seq]]), _EXAMPLES
+        )
     return line
 
 
-def _frame(name: str, frame: FrameBook, line: Line) -> None:
-    if not frame.offered:
-        return  # its record has left the log by retention, its ends have not
-    line.delivered += 1
-    line.repeats += frame.offered - 1
-    wanted = frame.pipelines or {e.pipeline for e in frame.ends}
+def judge(state: FrameState) -> Line:
+    """Return what one frame in this state adds to the balance; its examples say what is wrong with it."""
+    line = Line()
+    if not state.lanes:
+        return line  # its record has left the log by retention, its ends have not
+    line.delivered = 1
+    wanted = state.pipelines | {end.pipeline for end in state.ends}
     for pipeline in sorted(wanted - {ALL_PIPELINES}) or [ALL_PIPELINES]:
-        _pipeline(f"{name} in {pipeline or 'any pipeline'}", frame, pipeline, line)
+        ends = {end: n for end, n in state.ends.items() if end.pipeline in (pipeline, ALL_PIPELINES)}
+        _judge_pipeline(pipeline or "any pipeline", ends, line)
+    return line
 
 
-def _pipeline(name: str, frame: FrameBook, pipeline: str, line: Line) -> None:
-    ends = [(e, n) for e, n in frame.ends.items() if e.pipeline in (pipeline, ALL_PIPELINES)]
-    first = [(e, n) for e, n in ends if not is_replay(e.lane)]
-    again = [(e, n) for e, n in ends if is_replay(e.lane)]
-    died = any(e.outcome == "dead" for e, _ in first)
-    results = [(e, n) for e, n in (*first, *again) if e.outcome != "dead"]
-    too_many = sum(n for _, n in results) - 1
-    if died and any(e.outcome != "dead" for e, _ in first):
-        too_many += 1  # dead and alive on the same lane; a replay that brings it back is as it should be
+def _judge_pipeline(pipeline: str, ends: dict[End, int], line: Line) -> None:
+    results = sorted(
+        (end for end in ends if end.outcome != DEAD), key=lambda end: (end.lane, end.outcome, end.reason)
+    )
+    died_on = {end.lane for end in ends if end.outcome == DEAD}
+    # A replay brings the dead back on a lane of its own; dead and alive on the same lane is twice.
+    alive = sum(ends[end] for end in results)
+    too_many = max(0, alive - 1) + len(died_on & {end.lane for end in results})
     if not ends:
         line.unaccounted += 1
-        line.examples.append(f"{name} has no end")
-    if too_many > 0:
+        line.examples.append(f"has no end in {pipeline}")
+    if too_many:
         line.duplicates += too_many
-        line.examples.append(f"{name} has {too_many + 1} ends")
+        line.examples.append(f"has {too_many + 1} ends in {pipeline}")
     if results:
-        _count(results[0][0], line)
-    elif ends:
+        _count(results[0], line)
+    elif died_on:
         line.dead += 1
 
 

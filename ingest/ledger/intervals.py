@@ -1,13 +1,16 @@
 """Covers of integer intervals: what is covered, where there are holes, what is covered twice. Pure.
 
-A cover is a multiset of closed intervals ``[first, last]``. It tiles ``[0, last]`` when every number is in exactly
-one of them. Adding is commutative and associative, so the order in which topics are read does not matter.
+A cover is a multiset of numbers that was added as closed intervals ``[first, last]``. It tiles ``[0, last]`` when
+every number is in it exactly once. Only the places where the depth changes are kept, so adding is commutative and
+associative, neighbours merge whatever the order they come in, and a long unbroken run takes two entries.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from itertools import pairwise
+
+from ingest.exceptions import LedgerError
 
 __all__ = ["Cover", "Interval", "length"]
 
@@ -15,50 +18,74 @@ Interval = tuple[int, int]
 """A closed interval, first and last."""
 
 
-@dataclass
 class Cover:
-    """A multiset of closed intervals. Neighbours that are added in order are merged, so a long run stays small."""
+    """A multiset of numbers from 0 on."""
 
-    _intervals: list[Interval] = field(default_factory=list)
+    def __init__(self, intervals: Iterable[Interval] = ()) -> None:
+        self._steps: dict[int, int] = {}
+        for first, last in intervals:
+            self.add(first, last)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Cover) and self._steps == other._steps
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
+    def __repr__(self) -> str:
+        return f"Cover({list(self.runs())})"
 
     def add(self, first: int, last: int) -> None:
-        """Add one interval. Raise ValueError if it is empty or begins below 0."""
+        """Add one interval. Raise LedgerError if it is empty or begins below 0."""
         if first < 0 or last < first:
-            raise ValueError(f"interval {first}..{last}: expected 0 <= first <= last")
-        if self._intervals and self._intervals[-1][1] + 1 == first:
-            self._intervals[-1] = (self._intervals[-1][0], last)
-        else:
-            self._intervals.append((first, last))
+            raise LedgerError(f"interval {first}..{last}: expected 0 <= first <= last")
+        self._step(first, 1)
+        self._step(last + 1, -1)
 
-    @property
-    def last(self) -> int:
-        """The highest number covered, -1 when nothing is."""
-        return max((last for _, last in self._intervals), default=-1)
+    def merge(self, other: Cover) -> None:
+        """Add everything that another cover holds."""
+        for at, change in other._steps.items():
+            self._step(at, change)
 
     @property
     def first(self) -> int:
         """The lowest number covered, 0 when nothing is."""
-        return min((first for first, _ in self._intervals), default=0)
+        return min(self._steps, default=0)
+
+    @property
+    def last(self) -> int:
+        """The highest number covered, -1 when nothing is."""
+        return max(self._steps, default=0) - 1
+
+    def runs(self) -> Iterator[tuple[int, int, int]]:
+        """Yield (first, last, depth) of every run of one depth, in order, with the holes between them as depth 0."""
+        depth, points = 0, sorted(self._steps)
+        for point, following in pairwise(points):
+            depth += self._steps[point]
+            yield point, following - 1, depth
 
     def holes(self, first: int, last: int) -> list[Interval]:
         """Return the intervals of ``[first, last]`` that nothing covers, in order."""
-        return [(a, b) for a, b, depth in self._depths(first, last) if depth == 0]
+        found, at = [], first
+        for a, b, depth in self.runs():
+            if depth == 0 or b < at:
+                continue
+            if a > last:
+                break
+            if a > at:
+                found.append((at, a - 1))
+            at = b + 1
+        return [*found, (at, last)] if at <= last else found
 
     def overlaps(self) -> list[Interval]:
         """Return the intervals that are covered more than once, in order, once for each time too many."""
-        return [(a, b) for a, b, depth in self._depths(0, self.last) for _ in range(depth - 1)]
+        return [(a, b) for a, b, depth in self.runs() for _ in range(depth - 1)]
 
-    def _depths(self, first: int, last: int) -> Iterator[tuple[int, int, int]]:
-        """Sweep over the ends of all intervals and yield (first, last, how many cover it) without gaps."""
-        steps: dict[int, int] = {first: 0, last + 1: 0}
-        for a, b in self._intervals:
-            steps[a] = steps.get(a, 0) + 1
-            steps[b + 1] = steps.get(b + 1, 0) - 1
-        depth, points = 0, sorted(steps)
-        for point, following in zip(points, [*points[1:], None], strict=True):
-            depth += steps[point]
-            if following is not None and first <= point <= last:
-                yield point, min(following - 1, last), depth
+    def _step(self, at: int, change: int) -> None:
+        after = self._steps.get(at, 0) + change
+        if after:
+            self._steps[at] = after
+        else:
+            del self._steps[at]
 
 
 def length(intervals: Iterable[Interval]) -> int:

@@ -1,21 +1,28 @@
-"""The ledger's books: what was captured, withheld and delivered, and how each delivered frame ended. Pure.
+"""The ledger's books: what was captured, withheld and delivered, and the states that delivered frames are in. Pure.
 
-Records may be entered in any order. ``ingest.ledger.balance`` draws the balance.
+Millions of frames end alike, so a frame's entry is one reference to a state that all frames in it share; what happens
+to a frame moves it to another state. ``ingest.ledger.balance`` draws the balance.
 """
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ingest.identity import FrameId, is_replay
 from ingest.ledger.intervals import Cover
 from ingest.records import Account, EpochEnd
 
-__all__ = ["ALL_PIPELINES", "Books", "End", "EpochBook", "FrameBook"]
+__all__ = ["ALL_PIPELINES", "DEAD", "Books", "End", "EpochBook", "FrameState"]
 
 ALL_PIPELINES = ""
 """The pipeline of a dead letter that concerns a frame as a whole."""
+DEAD = "dead"
+
+_BEYOND = (sys.maxsize, 0)
+"""A beginning that no frame reaches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,65 +35,145 @@ class End:
     reason: str = ""
 
 
-@dataclass(slots=True)
-class FrameBook:
-    """A delivered frame: how often it was offered, and its ends with how often each was written."""
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameState:
+    """What is known of a frame: the lanes it was delivered on, the pipelines it was routed to, and its ends.
 
-    offered: int = 0
+    ``ends`` says how often each was written; dead letters count once, since parking may be repeated. States are made
+    by ``Books`` only, one of each kind, and so compared by identity.
+    """
+
+    lanes: frozenset[str] = frozenset()
     pipelines: frozenset[str] = frozenset()
-    ends: Counter[End] = field(default_factory=Counter)
+    ends: Mapping[End, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class EpochBook:
-    """One epoch of one camera: a cover by accounts and delivered frames, and the reasons for what was withheld."""
+    """One epoch of one camera: a cover by accounts and delivered frames, why frames were withheld, frames' states.
+
+    ``repeats`` are deliveries of a frame that its lane had already: normal after an agent's crash.
+    """
 
     cover: Cover = field(default_factory=Cover)
     withheld: Counter[str] = field(default_factory=Counter)
-    frames: dict[int, FrameBook] = field(default_factory=dict)
-    accounts: set[tuple[int, int, tuple[tuple[str, int], ...]]] = field(default_factory=set)
+    frames: dict[int, FrameState] = field(default_factory=dict)
+    repeats: int = 0
     end: EpochEnd | None = None
+    status_accounts: set[tuple[int, int, tuple[tuple[str, int], ...]]] = field(default_factory=set)
+    """Those that ``status`` told, to recognise one that is told again."""
+
+    @property
+    def last(self) -> int:
+        """The last number that is known to have been given, -1 when none was."""
+        return max(self.cover.last, self.end.last if self.end else -1)
 
 
-@dataclass
 class Books:
-    """Everything that the topics say of the frames."""
+    """Everything that the topics say of the frames. Before the cut, records may be entered in any order."""
 
-    epochs: dict[tuple[str, int], EpochBook] = field(default_factory=lambda: defaultdict(EpochBook))
-    unidentified: int = 0
-    """Dead letters that do not say which frame they were."""
+    def __init__(self) -> None:
+        self.epochs: dict[tuple[str, int], EpochBook] = defaultdict(EpochBook)
+        self.beginnings: dict[str, tuple[int, int]] = {}
+        """Per camera that retention has cut into, the (epoch, seq) from which on it is balanced."""
+        self._cut: dict[tuple[str, int], int] | None = None
+        self._unidentified: set[object] = set()
+        self._states: dict[tuple[object, ...], FrameState] = {}
+        self._deliveries: dict[tuple[FrameState, str], FrameState] = {}
+        self._endings: dict[tuple[FrameState, End, frozenset[str]], FrameState] = {}
+        self._new = self._state(frozenset(), frozenset(), {})
+
+    @property
+    def unidentified(self) -> int:
+        """Dead letters that do not say which frame they were."""
+        return len(self._unidentified)
+
+    def begin(self, camera: str, epoch: int, seq: int) -> None:
+        """Say that what is left of a camera begins there: retention has taken frames before it."""
+        self.beginnings[camera] = (epoch, seq)
+
+    def leave_out(self, camera: str) -> None:
+        """Say that retention has taken so much of a camera that nothing of it can be balanced."""
+        self.beginnings[camera] = _BEYOND
+
+    def cut(self) -> None:
+        """Fix what is to be balanced. From now on only what fills a hole, and ends of frames, are entered."""
+        self._cut = {key: book.last for key, book in self.epochs.items()}
 
     def delivered(self, frame: FrameId, lane: str, account: Account | None) -> None:
-        """Enter a frame that is in the log. The same one again is a repeat after an agent's crash, no error.
+        """Enter a frame that is in the log.
 
-        A replay offers again what was delivered before: it is no delivery of its own.
+        The same one again on the same lane is a repeat, no error; on another lane it is covered twice. A replay
+        offers again what was delivered before: it is no delivery of its own.
         """
-        if is_replay(lane):
+        if is_replay(lane) or not self._is_wanted(frame.camera, frame.epoch, frame.seq):
             return
         book = self.epochs[frame.camera, frame.epoch]
-        entry = book.frames.setdefault(frame.seq, FrameBook())
-        entry.offered += 1
-        if entry.offered == 1:
-            book.cover.add(frame.seq, frame.seq)
+        state = book.frames.get(frame.seq, self._new)
+        if lane in state.lanes:
+            book.repeats += 1
+            return
+        book.frames[frame.seq] = self._after_delivery(state, lane)
         if account:
-            self.account(account)
+            self._withhold(book, account)
+        book.cover.add(frame.seq, frame.seq)
 
     def account(self, account: Account) -> None:
-        """Enter an interval account. The very same account again is a repeat."""
+        """Enter an interval account from ``status``. The very same account again is a repeat."""
+        if not self._is_wanted(account.camera, account.epoch, account.last, account.first):
+            return
         book = self.epochs[account.camera, account.epoch]
         key = (account.first, account.last, tuple(sorted(account.counts.items())))
-        if key in book.accounts:
-            return
-        book.accounts.add(key)
-        book.cover.add(account.first, account.last)
-        book.withheld.update({reason: count for reason, count in account.counts.items() if count})
+        if key not in book.status_accounts:
+            book.status_accounts.add(key)
+            self._withhold(book, account)
 
     def ended(self, end: EpochEnd) -> None:
-        """Enter the end of an epoch."""
-        self.epochs[end.camera, end.epoch].end = end
+        """Enter the end of an epoch. Of two the better one holds: an agent may be killed just after it closed one."""
+        if self._cut is not None or not self._is_wanted(end.camera, end.epoch, max(0, end.last)):
+            return
+        book = self.epochs[end.camera, end.epoch]
+        if (before := book.end) is not None:
+            latest = {"last": max(before.last, end.last), "told": max(before.told, end.told)}
+            end = end.model_copy(update={**latest, "clean": before.clean or end.clean})
+        book.end = end
 
     def finished(self, frame: FrameId, end: End, pipelines: frozenset[str] = frozenset()) -> None:
         """Enter one end of a frame; ``pipelines`` are all that it was routed to, where the record says so."""
-        entry = self.epochs[frame.camera, frame.epoch].frames.setdefault(frame.seq, FrameBook())
-        entry.ends[end] += 1
-        entry.pipelines |= pipelines
+        if self._is_wanted(frame.camera, frame.epoch, frame.seq):
+            frames = self.epochs[frame.camera, frame.epoch].frames
+            frames[frame.seq] = self._after_end(frames.get(frame.seq, self._new), end, pipelines)
+
+    def unnamed(self, place: object) -> None:
+        """Enter a dead letter that does not say which frame it was. ``place`` is where its record was read."""
+        self._unidentified.add(place)
+
+    def _is_wanted(self, camera: str, epoch: int, seq: int, first: int | None = None) -> bool:
+        if (epoch, seq) < self.beginnings.get(camera, (0, 0)):
+            return False
+        if self._cut is None:
+            return True
+        return (seq if first is None else first) <= self._cut.get((camera, epoch), -1)
+
+    def _withhold(self, book: EpochBook, account: Account) -> None:
+        book.cover.add(account.first, account.last)
+        book.withheld.update({reason: count for reason, count in account.counts.items() if count})
+
+    def _after_delivery(self, state: FrameState, lane: str) -> FrameState:
+        after = self._deliveries.get((state, lane))
+        if after is None:
+            after = self._state(state.lanes | {lane}, state.pipelines, state.ends)
+            self._deliveries[state, lane] = after
+        return after
+
+    def _after_end(self, state: FrameState, end: End, pipelines: frozenset[str]) -> FrameState:
+        after = self._endings.get((state, end, pipelines))
+        if after is None:
+            times = 1 if end.outcome == DEAD else state.ends.get(end, 0) + 1
+            after = self._state(state.lanes, state.pipelines | pipelines, {**state.ends, end: times})
+            self._endings[state, end, pipelines] = after
+        return after
+
+    def _state(self, lanes: frozenset[str], pipelines: frozenset[str], ends: Mapping[End, int]) -> FrameState:
+        key = (lanes, pipelines, frozenset(ends.items()))
+        return self._states.setdefault(key, FrameState(lanes, pipelines, ends))

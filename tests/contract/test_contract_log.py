@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import RecordsToDelete
 
 from deploy.local.broker import Broker
 from ingest import kafka as clients
@@ -50,6 +52,10 @@ class LogContract(ABC):
     @abstractmethod
     async def abort_one(self, log: Log, topic: str) -> None:
         """Write a record into partition 0 in a transaction that is aborted, where the log has such a thing."""
+
+    @abstractmethod
+    async def take(self, log: Log, topic: str, before: int) -> None:
+        """Delete the records of partition 0 before an offset, as retention does."""
 
     async def test_topics_and_partitions(self, log: Log) -> None:
         found = await log.partitions()
@@ -123,6 +129,14 @@ class LogContract(ABC):
         assert await log.ends(FRAMES) == {0: 0, 1: 3}
         assert await log.beginnings(FRAMES) == {0: 0, 1: 0}
         assert await log.ends(STATUS) == {0: 0}
+
+    async def test_what_retention_has_taken_is_skipped(self, log: Log) -> None:
+        for record in numbered(5):
+            await log.produce(record)
+        await self.take(log, FRAMES, before=3)
+        assert await log.beginnings(FRAMES) == {0: 3, 1: 0}
+        assert await log.ends(FRAMES) == {0: 5, 1: 0}
+        assert [r.offset async for r in log.read(FRAMES, 0, 0, 5)] == [3, 4]
 
     async def test_aborted_records_are_skipped_and_do_not_hold_a_reader_up(self, log: Log) -> None:
         await log.produce(Outgoing(RESULTS, 0, b"first"))
@@ -234,6 +248,10 @@ class TestMemoryLog(LogContract):
     async def abort_one(self, log: Log, topic: str) -> None:
         """Nothing of a transaction that fails is ever in this log."""
 
+    async def take(self, log: Log, topic: str, before: int) -> None:
+        assert isinstance(log, MemoryLog)
+        log.forget(Slot(topic, 0), before)
+
 
 @pytest.mark.kafka
 class TestKafkaLog(LogContract):
@@ -262,6 +280,13 @@ class TestKafkaLog(LogContract):
         await producer.send_and_wait(log.settings.topic(topic), b"aborted", partition=0)
         await producer.abort_transaction()
         await producer.stop()
+
+    async def take(self, log: Log, topic: str, before: int) -> None:
+        assert isinstance(log, KafkaLog)
+        admin = clients.admin(log.settings)
+        await admin.start()
+        await admin.delete_records({TopicPartition(log.settings.topic(topic), 0): RecordsToDelete(before)})
+        await admin.close()
 
     async def test_an_open_transaction_hides_what_follows_it_and_holds_nobody_up(self, log: Log) -> None:
         assert isinstance(log, KafkaLog)
@@ -294,19 +319,6 @@ class TestKafkaLog(LogContract):
         await topicadmin.grow(settings, PARTITIONS + 1)
         assert await log.produce(Outgoing(FRAMES, PARTITIONS, b"y")) == Position(PARTITIONS, 0)
         assert await log.ends(FRAMES) == {0: 1, 1: 0, 2: 1}
-
-    async def test_what_retention_has_taken_is_skipped(self, log: Log, settings: KafkaSettings) -> None:
-        from aiokafka import TopicPartition
-        from aiokafka.admin import RecordsToDelete
-
-        for record in numbered(5):
-            await log.produce(record)
-        admin = clients.admin(settings)
-        await admin.start()
-        await admin.delete_records({TopicPartition(settings.topic(FRAMES), 0): RecordsToDelete(before_offset=3)})
-        await admin.close()
-        assert await log.beginnings(FRAMES) == {0: 3, 1: 0}
-        assert [r.offset async for r in log.read(FRAMES, 0, 0, 5)] == [3, 4]
 
 
 @pytest.mark.kafka

@@ -1,0 +1,148 @@
+"""From records to entries in the books. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ingest import headers as h
+from ingest.codec import decode
+from ingest.exceptions import CodecError
+from ingest.identity import FrameId, is_replay
+from ingest.ledger.states import DEAD, Books, End
+from ingest.log import LogRecord
+from ingest.records import Account, Batch, Frame, Heartbeat, Result
+from ingest.topics import BATCHES, BATCHES_LATE, DEADLETTER, FRAMES, FRAMES_LATE, RESULTS, STATUS
+
+__all__ = ["ENTER", "Beginnings", "enter_dead_letter", "enter_frame", "enter_result", "enter_status"]
+
+
+def enter_frame(books: Books, record: LogRecord) -> None:
+    """Enter a record of ``frames`` or ``frames.late``."""
+    found = _delivery(record)
+    if found:  # else it says nothing of itself: prepare parks it, and it is counted there as unidentified
+        frame, account = found
+        books.delivered(frame, h.lane_of(record.headers, record.topic), account)
+
+
+def enter_status(books: Books, record: LogRecord) -> None:
+    """Enter what an agent accounts for and which epochs it has ended."""
+    try:
+        beat = decode(Heartbeat, record.value)
+    except CodecError:
+        return  # what it accounted for, if anything, shows up as missing
+    for account in beat.accounts:
+        books.account(account)
+    for end in beat.ended:
+        books.ended(end)
+
+
+def enter_result(books: Books, record: LogRecord) -> None:
+    """Enter the end of a frame in one pipeline."""
+    try:
+        result = decode(Result, record.value)
+    except CodecError:
+        return  # a result that nobody can read is no end: its frame shows up as unaccounted
+    end = End(result.outcome, result.pipeline, result.lane, result.reason)
+    books.finished(result.id, end, frozenset(result.pipelines))
+
+
+def enter_dead_letter(books: Books, record: LogRecord) -> None:
+    """Enter the end of the frames that a record held which could not be processed."""
+    failure = h.read_failure(record.headers)
+    if failure is None or failure.topic not in (FRAMES, FRAMES_LATE, BATCHES, BATCHES_LATE):
+        return  # a result, event or reading that failed later on: its frame has its end already
+    frames = h.frames_of(record.headers)
+    pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
+    lane = h.lane_of(record.headers, failure.topic)
+    end, routes = End(DEAD, pipeline, lane, failure.error), _routes(record) if pipeline else {}
+    for frame in frames:
+        books.finished(frame, end, routes.get(frame, frozenset()))
+    if not frames and not is_replay(lane):
+        books.unnamed((failure.topic, failure.partition, failure.offset))
+
+
+ENTER: Mapping[str, Callable[[Books, LogRecord], None]] = {
+    FRAMES: enter_frame,
+    FRAMES_LATE: enter_frame,
+    STATUS: enter_status,
+    RESULTS: enter_result,
+    DEADLETTER: enter_dead_letter,
+}
+
+
+class Beginnings:
+    """Enters what retention has left, and finds for each camera the frame from which on nothing is missing.
+
+    ``taken`` gives, by partition, the Unix time in ms up to which retention has taken frames, on either lane. A
+    camera's first live frame that was sent after that is its beginning: live frames before it are gone or left out,
+    and whatever was captured after it, also what came late, was sent later still. A camera of such a partition
+    without such a frame cannot be balanced.
+    """
+
+    def __init__(self, books: Books, taken: Mapping[int, int]) -> None:
+        self._books = books
+        self._taken = taken
+        self._seen: set[str] = set()
+
+    def live_frame(self, record: LogRecord) -> None:
+        """Enter a record of ``frames``. All of these come first."""
+        found, lane = _delivery(record), h.lane_of(record.headers, record.topic)
+        if not found or is_replay(lane):
+            return
+        frame, account = found
+        if record.partition in self._taken and frame.camera not in self._books.beginnings:
+            if record.timestamp_ms < self._taken[record.partition]:
+                return
+            self._books.begin(frame.camera, frame.epoch, account.first if account else frame.seq)
+        self._seen.add(frame.camera)
+        self._books.delivered(frame, lane, account)
+
+    def late_frame(self, record: LogRecord) -> None:
+        """Enter a record of ``frames.late``. All of these come second."""
+        found, lane = _delivery(record), h.lane_of(record.headers, record.topic)
+        if not found or is_replay(lane):
+            return
+        frame, account = found
+        if frame.camera not in self._seen and record.partition in self._taken:
+            self._books.leave_out(frame.camera)
+        self._seen.add(frame.camera)
+        self._books.delivered(frame, lane, account)
+
+    def status(self, record: LogRecord) -> None:
+        """Enter a record of ``status``, which outlives the frames that it is about."""
+        try:
+            beat = decode(Heartbeat, record.value)
+        except CodecError:
+            return
+        for camera in {a.camera for a in beat.accounts} | {e.camera for e in beat.ended}:
+            if camera not in self._seen and self._taken:
+                self._books.leave_out(camera)
+        enter_status(self._books, record)
+
+
+def _delivery(record: LogRecord) -> tuple[FrameId, Account | None] | None:
+    """Return the frame that a record delivers and the account it carries: by its headers, else by its body.
+
+    Headers are what a ruined body leaves of a frame. A frame without the account header may be of a writer that does
+    not know it, and is asked itself.
+    """
+    frames = h.frames_of(record.headers)
+    account = h.account_of(record.headers, frames[0]) if len(frames) == 1 else None
+    if account:
+        return frames[0], account
+    try:
+        frame = decode(Frame, record.value)
+    except CodecError:
+        return (frames[0], None) if len(frames) == 1 else None
+    if len(frames) == 1 and frames[0] != frame.id:
+        return frames[0], None  # prepare parks it under the name that its header gives
+    return frame.id, frame.account
+
+
+def _routes(record: LogRecord) -> dict[FrameId, frozenset[str]]:
+    """Return the pipelines that the frames of a parked batch were routed to, where it can still be read."""
+    try:
+        batch = decode(Batch, record.value)
+    except CodecError:
+        return {}
+    return {item.id: frozenset(item.pipelines) for item in batch.items}

@@ -1,0 +1,113 @@
+"""The algebra of intervals."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.exceptions import LedgerError
+from ingest.ledger.intervals import Cover, Interval, length
+
+
+@st.composite
+def intervals(draw: st.DrawFn) -> Interval:
+    first = draw(st.integers(0, 60))
+    return first, first + draw(st.integers(0, 15))
+
+
+@st.composite
+def partitions(draw: st.DrawFn) -> list[Interval]:
+    """Pieces that tile ``[0, last]`` exactly once, in any order."""
+    lengths = draw(st.lists(st.integers(1, 12), min_size=1, max_size=25))
+    starts = [sum(lengths[:i]) for i in range(len(lengths))]
+    pieces = [(start, start + size - 1) for start, size in zip(starts, lengths, strict=True)]
+    return draw(st.permutations(pieces))
+
+
+def depths(pieces: list[Interval]) -> Counter[int]:
+    return Counter(number for first, last in pieces for number in range(first, last + 1))
+
+
+def numbers(found: list[Interval]) -> list[int]:
+    return sorted(number for first, last in found for number in range(first, last + 1))
+
+
+@given(partitions())
+def test_any_partition_tiles(pieces: list[Interval]) -> None:
+    cover = Cover(pieces)
+    last = max(last for _, last in pieces)
+    assert (cover.first, cover.last) == (0, last)
+    assert cover.holes(0, last) == []
+    assert cover.overlaps() == []
+    assert list(cover.runs()) == [(0, last, 1)]
+
+
+@given(partitions(), st.data())
+def test_dropping_any_piece_is_a_hole(pieces: list[Interval], data: st.DataObject) -> None:
+    dropped = data.draw(st.sampled_from(pieces))
+    rest = Cover(piece for piece in pieces if piece != dropped)
+    assert rest.holes(0, max(last for _, last in pieces)) == [dropped]
+    assert rest.overlaps() == []
+
+
+@given(partitions(), st.data())
+def test_doubling_any_piece_is_an_overlap(pieces: list[Interval], data: st.DataObject) -> None:
+    doubled = data.draw(st.sampled_from(pieces))
+    cover = Cover([*pieces, doubled])
+    assert cover.overlaps() == [doubled]
+    assert cover.holes(0, cover.last) == []
+
+
+@given(st.lists(intervals()), st.randoms())
+def test_the_order_of_adding_does_not_matter(pieces: list[Interval], shuffled: random.Random) -> None:
+    other = list(pieces)
+    shuffled.shuffle(other)
+    assert Cover(pieces) == Cover(other)
+
+
+@given(st.lists(intervals()), st.lists(intervals()))
+def test_merging_is_adding_everything(left: list[Interval], right: list[Interval]) -> None:
+    cover = Cover(left)
+    cover.merge(Cover(right))
+    assert cover == Cover([*left, *right])
+
+
+@given(st.lists(intervals()), intervals())
+def test_holes_and_overlaps_are_exact(pieces: list[Interval], within: Interval) -> None:
+    cover, depth = Cover(pieces), depths(pieces)
+    assert numbers(cover.holes(*within)) == [n for n in range(within[0], within[1] + 1) if not depth[n]]
+    assert numbers(cover.overlaps()) == sorted(n for n, times in depth.items() for _ in range(times - 1))
+    assert length(cover.overlaps()) == sum(times - 1 for times in depth.values())
+    assert cover.last == max(depth, default=-1)
+    assert cover.first == min(depth, default=0)
+
+
+@given(st.lists(intervals()))
+def test_holes_are_maximal_and_in_order(pieces: list[Interval]) -> None:
+    holes = Cover(pieces).holes(0, 80)
+    assert all(a_last + 1 < b_first for (_, a_last), (b_first, _) in pairwise(holes))
+
+
+def test_a_long_run_stays_small() -> None:
+    cover = Cover()
+    for frame in range(10, 10_000, 10):  # a kept frame, then the account of those withheld before it
+        cover.add(frame, frame)
+        cover.add(frame - 9, frame - 1)
+    assert len(cover._steps) == 2
+
+
+def test_an_empty_cover() -> None:
+    cover = Cover()
+    assert (cover.first, cover.last, cover.overlaps(), cover.holes(0, -1)) == (0, -1, [], [])
+    assert cover.holes(3, 5) == [(3, 5)]
+
+
+@pytest.mark.parametrize("interval", [(-1, 3), (4, 3)])
+def test_what_is_no_interval(interval: Interval) -> None:
+    with pytest.raises(LedgerError, match="expected 0 <= first <= last"):
+        Cover([interval])
