@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from ingest import headers as h
 from ingest.codec import decode
 from ingest.exceptions import CodecError
 from ingest.headers import Failure, failure_headers, frames_of, read_failure
-from ingest.identity import FrameId, is_replay, replay_lane
+from ingest.identity import FrameId, is_replay
 from ingest.log import Log, LogRecord, Outgoing
 from ingest.records import Result
+from ingest.replayplan import Candidate, Plan, Receipt, Skip
 from ingest.topics import DEADLETTER, RESULTS
 
 __all__ = ["DeadLetter", "ReplayReport", "letters", "parked", "replay"]
+
+_RECEIPT_LANE = "sightline-replayed-lane"
+_RECEIPT_TOPIC = "sightline-replayed-topic"
+_RECEIPT_FRAMES = "sightline-replayed-frames"
+_RECEIPT_PLACE = "sightline-replayed-place"
+"""Headers of a replay's receipt: a record of ``deadletter`` without a value and without the error headers, so that
+nobody takes it for a dead letter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +42,15 @@ class DeadLetter:
         """The lane that the record was on when it failed."""
         return h.lane_of(self.record.headers, self.failure.topic)
 
+    @property
+    def place(self) -> str:
+        """Where the record was read when it failed."""
+        return f"{self.failure.topic}[{self.failure.partition}]@{self.failure.offset}"
+
 
 def parked(record: LogRecord, stage: str, error: Exception, pipeline: str = "") -> Outgoing:
     """Return the dead letter of a record: the original bytes, key and headers, and why and where it failed."""
-    failure = Failure(
-        record.topic,
-        record.partition,
-        record.offset,
-        stage,
-        getattr(error, "reason", type(error).__name__),
-        str(error),
-    )
+    failure = Failure(record.topic, record.partition, record.offset, stage, _reason(error), str(error))
     headers = {**record.headers, **failure_headers(failure)}
     if pipeline:
         headers[h.PIPELINE] = pipeline.encode()
@@ -51,18 +58,16 @@ def parked(record: LogRecord, stage: str, error: Exception, pipeline: str = "") 
 
 
 async def letters(log: Log) -> AsyncIterator[DeadLetter]:
-    """Yield every dead letter that retention has left, oldest first."""
-    first, last = (await log.beginnings(DEADLETTER))[0], (await log.ends(DEADLETTER))[0]
-    async for record in log.read(DEADLETTER, 0, first, last):
-        failure = read_failure(record.headers)
-        if failure:
-            pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
-            yield DeadLetter(record.offset, record.timestamp_ms, failure, frames_of(record.headers), pipeline, record)
+    """Yield every dead letter that retention has left, oldest first. Raise LogUnavailable."""
+    async for record in _records(log, (await log.ends(DEADLETTER))[0]):
+        letter = _letter(record)
+        if letter:
+            yield letter
 
 
 @dataclass
 class ReplayReport:
-    """What a replay did: frames or records sent again, and why others were not."""
+    """What a replay did: how many dead letters it sent again, and why it did not send others."""
 
     run: str
     sent: int = 0
@@ -74,30 +79,58 @@ class ReplayReport:
 
 
 async def replay(log: Log, run: str, wanted: Callable[[DeadLetter], bool] = lambda _: True) -> ReplayReport:
-    """Send the wanted dead letters to the topic and partition that they came from, on a lane named by the run.
+    """Send the wanted dead letters to the topic and partition that they came from, on lanes named by the run.
 
-    The very bytes go back. What has been replayed to an end already, and the same frame parked twice, is skipped, so
-    that a replay may be repeated. Raise ValueError if the run's name is not usable.
+    The very bytes go back. What has an end already or was replayed before, also by another run and also when it is
+    still on its way, is skipped, so that a replay may be repeated; what failed once more after a replay is sent
+    again. Raise ValueError if the run's name is not usable, LogUnavailable.
     """
-    lane, report = replay_lane(run), ReplayReport(run)
-    done = await _replayed(log)
-    async for letter in letters(log):
-        if not wanted(letter):
-            continue
-        keys: set[object] = {(frame, letter.pipeline) for frame in letter.frames} or {letter.failure}
-        if keys & done:
-            report.skip("replayed already")
-            continue
-        done |= keys
-        await log.produce(_back(letter, lane))
-        report.sent += 1
+    end = (await log.ends(DEADLETTER))[0]
+    receipts: list[Receipt] = []
+    frames: set[FrameId] = set()
+    async for record in _records(log, end):
+        letter, receipt = _letter(record), _receipt(record)
+        if receipt:
+            receipts.append(receipt)
+        elif letter and wanted(letter):
+            frames |= set(letter.frames)
+    plan, report = Plan(run, receipts, await _ended(log, frames)), ReplayReport(run)
+    async for record in _records(log, end):
+        letter = _letter(record)
+        if letter and wanted(letter):
+            decision = plan.decide(_candidate(letter))
+            if isinstance(decision, Skip):
+                report.skip(decision.why)
+                continue
+            await log.produce(_back(letter, decision.lane))
+            await log.produce(_receipt_for(letter, decision.lane))
+            report.sent += 1
     return report
 
 
+async def _records(log: Log, end: int) -> AsyncIterator[LogRecord]:
+    first = (await log.beginnings(DEADLETTER))[0]
+    async with aclosing(log.read(DEADLETTER, 0, first, end)) as records:
+        async for record in records:
+            yield record
+
+
+def _letter(record: LogRecord) -> DeadLetter | None:
+    failure = read_failure(record.headers)
+    if failure is None:
+        return None
+    pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
+    return DeadLetter(record.offset, record.timestamp_ms, failure, frames_of(record.headers), pipeline, record)
+
+
+def _candidate(letter: DeadLetter) -> Candidate:
+    return Candidate(letter.offset, letter.failure.topic, letter.pipeline, letter.frames, letter.place)
+
+
 def _back(letter: DeadLetter, lane: str) -> Outgoing:
-    errors = failure_headers(letter.failure).keys()
-    headers = {k: v for k, v in letter.record.headers.items() if k not in errors}
     failure = letter.failure
+    errors = failure_headers(failure).keys()
+    headers = {name: value for name, value in letter.record.headers.items() if name not in errors}
     return Outgoing(
         failure.topic,
         failure.partition,
@@ -107,20 +140,48 @@ def _back(letter: DeadLetter, lane: str) -> Outgoing:
     )
 
 
-async def _replayed(log: Log) -> set[object]:
-    """Return the frames that a replay has brought to an end, for all pipelines and per pipeline."""
-    done: set[object] = set()
+def _receipt_for(letter: DeadLetter, lane: str) -> Outgoing:
+    headers = {
+        _RECEIPT_LANE: lane.encode(),
+        _RECEIPT_TOPIC: letter.failure.topic.encode(),
+        _RECEIPT_FRAMES: "\n".join(map(str, letter.frames)).encode(),
+        _RECEIPT_PLACE: letter.place.encode(),
+        h.PIPELINE: letter.pipeline.encode(),
+    }
+    return Outgoing(DEADLETTER, 0, b"", key=letter.record.key, headers=headers)
+
+
+def _receipt(record: LogRecord) -> Receipt | None:
+    said = {name: value.decode(errors="replace") for name, value in record.headers.items()}
+    if _RECEIPT_LANE not in said:
+        return None
+    frames = frames_of({h.FRAMES: record.headers.get(_RECEIPT_FRAMES, b"")})
+    place, topic = said.get(_RECEIPT_PLACE, ""), said.get(_RECEIPT_TOPIC, "")
+    sent = Candidate(record.offset, topic, said.get(h.PIPELINE, ""), frames, place)
+    return Receipt(record.offset, said[_RECEIPT_LANE], sent)
+
+
+async def _ended(log: Log, frames: set[FrameId]) -> Mapping[object, bool]:
+    """Return which of the frames have results, for each pipeline and for any, and whether by a replay."""
+    ended: dict[object, bool] = {}
     ends, beginnings = await log.ends(RESULTS), await log.beginnings(RESULTS)
-    for partition, end in ends.items():
-        async for record in log.read(RESULTS, partition, beginnings[partition], end):
-            if is_replay(h.lane_of(record.headers, RESULTS)):
-                done |= _ended(record)
-    return done
+    for partition, end in ends.items() if frames else ():
+        async with aclosing(log.read(RESULTS, partition, beginnings[partition], end)) as records:
+            async for record in records:
+                result = _result(record)
+                if result and result.id in frames:
+                    ended[result.id, result.pipeline] = ended[result.id, ""] = is_replay(result.lane)
+    return ended
 
 
-def _ended(record: LogRecord) -> set[object]:
+def _result(record: LogRecord) -> Result | None:
     try:
-        result = decode(Result, record.value)
+        return decode(Result, record.value)
     except CodecError:
-        return set()
-    return {(result.id, result.pipeline), (result.id, "")}
+        return None
+
+
+def _reason(error: Exception) -> str:
+    """Return the name under which an error is filed: what our own errors say, else the error's type."""
+    reason = None if isinstance(error, (UnicodeError, OSError)) else getattr(error, "reason", None)
+    return reason if isinstance(reason, str) else type(error).__name__
