@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.capture.simulated import COUNTING_LINES, KINDS, Scene, SceneConfig
-from edge_agent.capture.simulated.actors import CYCLE_S, crossings_between, present
-from edge_agent.capture.simulated.config import BASE_WIDTH_PX
+from edge_agent.capture.simulated import COUNTING_LINES, KINDS, RESTRICTED_ZONE, Scene, SceneConfig
+from edge_agent.capture.simulated.actors import CYCLE_S, SIZES_PX, crossings_between, present
+from edge_agent.capture.simulated.config import BASE_HEIGHT_PX, BASE_WIDTH_PX
 from edge_agent.capture.simulated.truth import TruthWriter, read_truth
 
 
@@ -96,6 +96,35 @@ def test_noise_has_the_asked_strength() -> None:
     clean = Scene(quiet("road")).render(195).image.astype(float)
     noisy = Scene(SceneConfig("road", noise_sigma=6.0)).render(195).image.astype(float)
     assert 5.0 < (noisy - clean).std() < 7.0
+
+
+def test_bright_parts_are_noisier_than_dark_ones() -> None:
+    clean = Scene(quiet("road")).render(195).image
+    noise = Scene(SceneConfig("road", noise_sigma=6.0)).render(195).image.astype(float) - clean
+    dark, bright = noise[clean < 60].std(), noise[clean > 180].std()
+    assert dark < 5.0 < 6.0 < bright
+
+
+@given(seed=st.integers(0, 1000), density=st.floats(0.2, 8.0), at_s=st.floats(0, 60))
+@settings(deadline=None, max_examples=60)
+def test_vehicles_of_a_lane_do_not_touch_however_dense_the_traffic(seed: int, density: float, at_s: float) -> None:
+    vehicles = present(quiet("road", seed=seed, density=density), at_s)
+    for one, other in itertools.combinations(vehicles, 2):
+        if abs(one.centre(at_s)[1] - other.centre(at_s)[1]) < 10:  # the lanes are 50 px apart
+            apart = abs(one.centre(at_s)[0] - other.centre(at_s)[0])
+            assert apart > (SIZES_PX[one.label][0] + SIZES_PX[other.label][0]) / 2
+
+
+def test_some_people_enter_the_restricted_zone_and_some_keep_out() -> None:
+    config = quiet("yard", seed=1)
+    (left, top), _, (right, bottom), _ = RESTRICTED_ZONE
+    inside: dict[int, bool] = {}
+    for at_s in np.arange(0.0, 6 * CYCLE_S, 0.2):
+        for actor in present(config, float(at_s)):
+            x, y = actor.centre(float(at_s))
+            within = left < x / BASE_WIDTH_PX < right and top < y / BASE_HEIGHT_PX < bottom
+            inside[actor.id] = inside.get(actor.id, False) or within
+    assert 3 <= sum(inside.values()) < len(inside) - 3
 
 
 def test_truth_is_read_as_it_was_written_also_after_a_kill(tmp_path: Path) -> None:

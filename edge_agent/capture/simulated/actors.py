@@ -33,6 +33,8 @@ SIZES_PX: dict[str, tuple[int, int]] = {
 _ROAD_LANES = ((150.0, -1), (208.0, -1), (262.0, 1), (318.0, 1))
 """Middle of each lane in px from the top, and its direction: -1 to the left."""
 _VEHICLES = (("car", 0.62), ("truck", 0.14), ("bus", 0.10), ("motorcycle", 0.14))
+_ROAD_GAP_S = 1.3
+"""Between vehicles of a lane, however dense the traffic: the slowest go 150 px/s, and a bus is 168 px long."""
 _MARGIN_PX = 100.0
 """Actors begin and end this far outside the picture, so that none of them pops up."""
 
@@ -120,7 +122,7 @@ def _road(config: SceneConfig, rng: np.random.Generator, cycle: int) -> list[Act
             number = cycle * 1000 + lane * 100 + len(actors)
             look = int(rng.integers(2**31))
             actors.append(Actor(number, label, begins, begins + seconds, start, start, end, look))
-            begins += rng.uniform(2.4, 7.0) / config.density
+            begins += max(_ROAD_GAP_S, rng.uniform(2.4, 7.0) / config.density)
     return actors
 
 

@@ -63,6 +63,7 @@ def _yard(rng: np.random.Generator) -> Image:
         cv2.rectangle(image, (x, 14), (x + 62, 50), (94, 74, 58), -1)
         cv2.rectangle(image, (x, 14), (x + 62, 50), (170, 174, 176), 2)
     cv2.rectangle(image, (0, 70), (BASE_WIDTH_PX, 76), (70, 74, 78), -1)
+    _fence(image, 56, 90)
     corners = np.array([(x * BASE_WIDTH_PX, y * BASE_HEIGHT_PX) for x, y in RESTRICTED_ZONE], np.int32)
     hatched = image.copy()
     for x in range(0, BASE_WIDTH_PX * 2, 22):
@@ -72,6 +73,18 @@ def _yard(rng: np.random.Generator) -> Image:
     image[inside > 0] = (image[inside > 0] * 0.72 + hatched[inside > 0] * 0.28).astype(np.uint8)
     cv2.polylines(image, [corners], True, (50, 170, 210), 3)
     return image
+
+
+def _fence(image: Image, top: int, bottom: int) -> None:
+    """Wire mesh between posts, across the whole picture."""
+    wire, post = (88, 92, 94), (58, 62, 64)
+    for x in range(-bottom, BASE_WIDTH_PX + bottom, 8):
+        cv2.line(image, (x, top), (x + bottom - top, bottom), wire, 1)
+        cv2.line(image, (x, bottom), (x + bottom - top, top), wire, 1)
+    for x in range(8, BASE_WIDTH_PX, 78):
+        cv2.rectangle(image, (x, top - 5), (x + 3, bottom + 2), post, -1)
+    for y in (top, bottom):
+        cv2.line(image, (0, y), (BASE_WIDTH_PX, y), post, 2)
 
 
 def _conveyor(rng: np.random.Generator) -> Image:

@@ -40,7 +40,8 @@ RESTRICTED_ZONE: tuple[tuple[float, float], ...] = ((0.56, 0.60), (0.93, 0.60), 
 class SceneConfig:
     """A scene. The same config renders the same frames, in any order and on any machine.
 
-    ``noise_sigma`` is the standard deviation of the sensor's noise in grey levels by day; a night doubles it.
+    ``noise_sigma`` is the standard deviation of the sensor's noise at mid grey, in grey levels, by day; a night
+    doubles it. Bright parts are noisier than dark ones.
     ``density`` scales how much traffic there is: 1.0 is busy but not crowded.
     """
 

@@ -18,6 +18,13 @@ _NIGHT = np.array([0.46, 0.36, 0.32], np.float32)
 """Share of daylight left in blue, green and red."""
 _STREAKS_PER_MEGAPIXEL = 900
 _RAIN_DIM = 0.86
+_READ_SHARE = 0.4
+"""Of the noise's variance at mid grey, what the electronics add; the rest is the light's own and grows with it."""
+_MID_GREY = 128.0
+_NOISE_UNIT, _GAIN_UNIT = 16, 64
+"""Parts of a grey level in the noise field, and of 1 in the gain: enough for rounding not to be seen."""
+_GAIN = (_GAIN_UNIT * np.sqrt(_READ_SHARE + (1 - _READ_SHARE) * np.arange(256) / _MID_GREY)).round().astype(np.uint8)
+"""Noise of each grey level as a multiple of that at mid grey: Poissonian-Gaussian (Foi et al., IEEE TIP 2008)."""
 
 
 class Weather:
@@ -29,7 +36,7 @@ class Weather:
         sigma = config.noise_sigma * (2.0 if config.light == "night" else 1.0)
         rng = np.random.default_rng([config.seed, 99])
         shape = (config.height + _BANK_MARGIN_PX, config.width + _BANK_MARGIN_PX, 3)
-        self._bank = rng.normal(0.0, sigma, shape).round().astype(np.int16) if sigma else None
+        self._bank = (rng.normal(0.0, sigma, shape) * _NOISE_UNIT).round().astype(np.int16) if sigma else None
 
     def lit(self, image: Image, rows: slice = slice(None), columns: slice = slice(None)) -> Image:
         """Return a picture, or the part of one at those rows and columns, in this scene's light."""
@@ -48,7 +55,9 @@ class Weather:
         top, left = (int(v) for v in rng.integers(_BANK_MARGIN_PX, size=2))
         window = self._bank[top : top + image.shape[0], left : left + image.shape[1]]
         add = cv2.add if rng.random() < 0.5 else cv2.subtract
-        return add(image, window, dtype=cv2.CV_8U).astype(np.uint8, copy=False)
+        scale = 1.0 / (_NOISE_UNIT * _GAIN_UNIT)
+        noise = cv2.multiply(cv2.LUT(image, _GAIN), window, scale=scale, dtype=cv2.CV_16S)
+        return add(image, noise, dtype=cv2.CV_8U).astype(np.uint8, copy=False)
 
     def _rained(self, image: Image, rng: np.random.Generator) -> Image:
         height, width = image.shape[:2]
