@@ -103,6 +103,7 @@ class Camera:
         self.captured, last = 0, -1
         process = self._process = await self._spawn()
         stopper = asyncio.create_task(self._stop_child(process))
+        saying = asyncio.create_task(_last_words(process))
         ended: Ended | None = None
         try:
             while message := await self._next(process):
@@ -112,7 +113,8 @@ class Camera:
                 last = max(last, await self._take(message, process, started_s))
         finally:
             stopper.cancel()
-            reason = await self._reap(process)
+            await self._reap(process)
+        reason = await saying if process.returncode else ""
         await self._close_epoch(ended, last, reason)
         return ended is not None and ended.finished
 
@@ -200,8 +202,8 @@ class Camera:
         await asyncio.sleep(STOP_CHILD_S)
         process.kill()
 
-    async def _reap(self, process: Process) -> str:
-        """Wait until the child has gone, and return what it said last."""
+    async def _reap(self, process: Process) -> None:
+        """Wait until the child has gone; kill it when it does not go by itself."""
         if process.stdin:
             process.stdin.close()
         try:
@@ -209,8 +211,15 @@ class Camera:
         except TimeoutError:
             process.kill()
             await process.wait()
-        said = await process.stderr.read() if process.stderr else b""
-        lines = said[-_STDERR_TAIL_BYTES:].decode(errors="replace").strip().splitlines()
-        if process.returncode in (0, None):
-            return ""
-        return lines[-1] if lines else f"ended by signal or status {process.returncode}"
+
+
+async def _last_words(process: Process) -> str:
+    """Read what a child says on standard error, to its end, so that it never waits; return the last line.
+
+    Decoders are talkative: a pipe that nobody reads is full after 64 KiB, and the capture would hang on it.
+    """
+    tail = b""
+    while process.stderr and (said := await process.stderr.read(4096)):
+        tail = (tail + said)[-_STDERR_TAIL_BYTES:]
+    lines = tail.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else f"ended by signal or status {process.returncode}"

@@ -20,6 +20,7 @@ from engines.slots import GROUP, OwnedSlot, open_slot
 from ingest import kafka, logs
 from ingest.clock import Clock, Deadline, SystemClock
 from ingest.codec import encode
+from ingest.exceptions import IngestError
 from ingest.kafka import KafkaSettings
 from ingest.kafkalog import KafkaLog, from_consumer
 from ingest.log import LogRecord, Outgoing, Slot
@@ -35,7 +36,8 @@ POLL_MS = 50
 MAX_WAITING_ROWS_PER_INSTANCE = 64
 """Intake stops above this and goes on below half of it: two large batches per engine keep it busy."""
 MAX_IN_FLIGHT_JOBS = 512
-"""Intake stops above this too: jobs without rows cost nothing to classify, but are kept until they are written."""
+MAX_IN_FLIGHT_BYTES = 96 * 1024 * 1024
+"""Intake stops above these too: jobs that are classified are kept, with their pixels, until they are written."""
 BEAT_S = 2.0
 STOP_S = 15.0
 """For what is in flight at a clean stop, well inside the 30 s after which an orchestrator kills."""
@@ -100,7 +102,12 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         """Take partitions over before the first record of theirs is read."""
         slots = [self._slot(tp) for tp in assigned]
         self._paused = frozenset()  # a new assignment begins with nothing paused
-        opened = await asyncio.gather(*(open_slot(self._log, slot) for slot in slots))
+        try:
+            opened = await asyncio.gather(*(open_slot(self._log, slot) for slot in slots))
+        except IngestError as error:  # aiokafka would log it, and read on without us
+            self._failure = self._failure or error
+            self._wake.set()
+            return
         for owned in opened:
             self._slots[owned.slot] = owned
             self._consumer.seek(self._partition(owned.slot), owned.position)
@@ -206,8 +213,10 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
     def _throttle(self) -> None:
         """Pause what must wait: everything when too much is in flight, the late lane while live batches wait."""
         jobs = sum(owned.in_flight for owned in self._slots.values())
+        size = sum(owned.in_flight_bytes for owned in self._slots.values())
         limit = MAX_WAITING_ROWS_PER_INSTANCE * self._instances
-        full = self._scheduler.waiting > limit // (2 if self._paused else 1) or jobs > MAX_IN_FLIGHT_JOBS
+        full = self._scheduler.waiting > limit // (2 if self._paused else 1)
+        full |= jobs > MAX_IN_FLIGHT_JOBS or size > MAX_IN_FLIGHT_BYTES
         ours = self._consumer.assignment()
         late = {tp for tp in ours if self._slot(tp).topic == BATCHES_LATE}
         wanted = frozenset(ours if full else late if self._scheduler.live_waits else ())

@@ -39,6 +39,11 @@ class OwnedSlot:
         """How many jobs are not written yet."""
         return len(self._jobs)
 
+    @property
+    def in_flight_bytes(self) -> int:
+        """How large their records are."""
+        return sum(len(job.record.value) for job in self._jobs)
+
     def take(self, record: LogRecord, pipelines: frozenset[str]) -> Job:
         """Read a record and return its job, which has a place among the slot's others from now on."""
         job = accept(record, self._marks, pipelines)

@@ -153,7 +153,7 @@ class Sender:
             if not self._window:
                 self._progress_s = self._clock.monotonic()
             self._window.add(row.id, row.size, late=lane == LATE)
-            self._cursors[lane] = row.id
+            self._cursors[lane] = max(self._cursor(lane), row.id)
             future.add_done_callback(functools.partial(self._answered, row.id))
         return bool(rows)
 

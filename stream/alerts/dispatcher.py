@@ -18,7 +18,7 @@ from aiokafka import ConsumerRebalanceListener, TopicPartition
 from ingest import kafka, logs
 from ingest.clock import Clock, SystemClock
 from ingest.codec import decode_json, encode, encode_json
-from ingest.exceptions import CodecError
+from ingest.exceptions import CodecError, IngestError
 from ingest.kafka import KafkaSettings
 from ingest.kafkalog import KafkaLog, from_consumer
 from ingest.log import Outgoing
@@ -64,6 +64,8 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         self._log = KafkaLog(settings, f"dispatch-{os.getpid()}")
         self._consumer = kafka.consumer(settings, f"dispatch-{os.getpid()}", group=NAME)
         self._assigned = False
+        self._error: IngestError | None = None
+        self._broken = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Deliver until ``stop`` is set; attempts that are under way then are finished."""
@@ -71,17 +73,20 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         tasks = [asyncio.create_task(self._intake()), asyncio.create_task(self._beat())]
         workers = [asyncio.create_task(self._work(name, stop)) for name in self._receivers for _ in range(CONCURRENT)]
         stopped = asyncio.create_task(stop.wait())
+        broken = asyncio.create_task(self._broken.wait())
         try:
-            done, _ = await asyncio.wait({stopped, *tasks, *workers}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({stopped, broken, *tasks, *workers}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
+            if self._error:
+                raise self._error
             for event in self._wake.values():
                 event.set()
             await asyncio.gather(*workers)
         finally:
-            for task in (*tasks, *workers, stopped):
+            for task in (*tasks, *workers, stopped, broken):
                 task.cancel()
-            await asyncio.gather(*tasks, *workers, stopped, return_exceptions=True)
+            await asyncio.gather(*tasks, *workers, stopped, broken, return_exceptions=True)
             with contextlib.suppress(Exception):
                 await self._consumer.stop()
             for deliverer in self._deliverers.values():
@@ -90,6 +95,13 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Read the receipts of a partition back, then all its alerts again."""
+        try:
+            await self._take_over(assigned)
+        except IngestError as error:  # aiokafka would log it, and read on without the receipts
+            self._error = error
+            self._broken.set()
+
+    async def _take_over(self, assigned: Iterable[TopicPartition]) -> None:
         for tp in assigned:
             begin = (await self._log.beginnings(DELIVERIES))[tp.partition]
             end = (await self._log.ends(DELIVERIES))[tp.partition]
