@@ -24,9 +24,12 @@ MAX_RECORD_BYTES = 16 * 1024 * 1024
 
 
 def encode(record: Record, max_bytes: int = MAX_RECORD_BYTES) -> bytes:
-    """Return a record as msgpack. Raise Oversize if it is over ``max_bytes``."""
+    """Return a record as msgpack. Raise Oversize over ``max_bytes``, WrongType for what msgpack cannot hold."""
     fields = {"kind": record.KIND, "v": record.VERSION, **record.model_dump()}
-    data: bytes = msgpack.packb(fields, use_bin_type=True)
+    try:
+        data: bytes = msgpack.packb(fields, use_bin_type=True)
+    except (ValueError, OverflowError) as error:  # an integer over 64 bits, a lone surrogate
+        raise WrongType(record.KIND, f"msgpack cannot hold it: {error}") from None
     if len(data) > max_bytes:
         raise Oversize(len(data), max_bytes)
     return data
@@ -57,8 +60,10 @@ def encode_json(record: Record) -> bytes:
     return record.model_dump_json(exclude_none=True).encode()
 
 
-def decode_json(cls: type[R], data: bytes) -> R:
-    """Read a JSON record of the given class. Raise Truncated or WrongType."""
+def decode_json(cls: type[R], data: bytes, max_bytes: int = MAX_RECORD_BYTES) -> R:
+    """Read a JSON record of the given class. Raise Oversize, Truncated or WrongType."""
+    if len(data) > max_bytes:
+        raise Oversize(len(data), max_bytes)
     try:
         return cls.model_validate_json(data)
     except ValidationError as error:

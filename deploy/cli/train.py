@@ -13,7 +13,7 @@ import tomli_w
 import typer
 
 from deploy.cli.common import progress, stdout
-from deploy.training.regions import LABELS, SIZE_PX, rendered_regions
+from deploy.training.regions import LABELS, SCENES_PER_SEED, SIZE_PX, rendered_regions
 from engines.repository.manifest import MANIFEST, sha256_of
 from engines.training.data import Regions, confusion, per_class
 
@@ -26,7 +26,9 @@ _HELD_OUT = 10_000
 
 
 def train(
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds of scenes to train on: twelve scenes each.")] = 10,
+    seeds: Annotated[
+        int, typer.Option(min=1, help=f"Seeds of scenes to train on: {SCENES_PER_SEED} scenes each.")
+    ] = 10,
     epochs: Annotated[int, typer.Option(min=1)] = 14,
     most: Annotated[int, typer.Option(min=1, help="Pictures of each class at the most.")] = 2500,
     version: Annotated[int, typer.Option(min=1, help="The version to write.")] = 1,
@@ -66,7 +68,7 @@ def train(
 def _collect(seeds: Sequence[int], title: str) -> Regions:
     from rich.progress import track
 
-    scenes = list(track(rendered_regions(seeds), title, total=len(seeds) * 12, console=progress))
+    scenes = list(track(rendered_regions(seeds), title, total=len(seeds) * SCENES_PER_SEED, console=progress))
     return Regions(np.concatenate([s.images for s in scenes]), np.concatenate([s.classes for s in scenes]))
 
 

@@ -1,7 +1,8 @@
 """Labelled regions of the simulated scenes, cut exactly as they are at run time.
 
 Frames are rendered in order, compressed as the agent does, and looked at by the agent's own motion detector; its
-boxes are cut out by prepare's own code. A region gets the label of the object that it shows most of, or none.
+boxes are cut out by prepare's own code. A region gets the label of the object that it shows, or background; what has
+no right answer, two objects in one region or the tip of one at the rim, is left out.
 """
 
 from __future__ import annotations
@@ -14,24 +15,32 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.capture.simulated import KINDS, Rendered, Scene, SceneConfig
+from edge_agent.capture.simulated.actors import SIZES_PX, present
+from edge_agent.capture.simulated.config import LIGHTS, Light, SceneKind
 from edge_agent.gate.motion import MotionDetector
 from engines.decoders import BACKGROUND
 from engines.training.data import Regions
 from ingest.records import Box
 from ingest.site import GateConfig, PipelineConfig
-from stream.prepare.regions import Window, draw, windows
+from stream.prepare.regions import draw, windows
 
-__all__ = ["LABELS", "SIZE_PX", "rendered_regions"]
+__all__ = ["LABELS", "SCENES_PER_SEED", "SIZE_PX", "rendered_regions"]
 
 LABELS = (BACKGROUND, "car", "truck", "bus", "motorcycle", "person", "part_good", "part_faulty")
 SIZE_PX = 64
 _FRAMES = 110
 """The busy part of a scene's first cycle, at ten frames a second."""
-_PART_FRAMES = range(4, _FRAMES, 2)
+_CUT_EVERY = 4
+"""Frames between two that are cut: an object is seen about fifteen times on its way. The detector sees them all."""
 _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 85]
+_SCENES: tuple[tuple[SceneKind, Light, bool], ...] = tuple(itertools.product(KINDS, LIGHTS, (False, True)))
+SCENES_PER_SEED = len(_SCENES)
 _SAME = 0.35
-"""Intersection over union from which a region shows an object; below ``_NOTHING`` it shows none."""
+"""Intersection over union from which a region shows an object."""
 _NOTHING = 0.05
+"""A region of which no more is covered by anything shows the background."""
+_CROWDED = 0.5
+"""A region that shows so much of a second object has no one label."""
 
 PIPELINE = PipelineConfig(
     name="regions", model="regions", width=SIZE_PX, height=SIZE_PX, regions="motion", max_regions=16
@@ -39,26 +48,38 @@ PIPELINE = PipelineConfig(
 
 
 def rendered_regions(seeds: Sequence[int]) -> Iterator[Regions]:
-    """Yield the regions of one scene after the other: every kind, light and weather for every seed."""
-    for seed, kind, light, rain in itertools.product(seeds, KINDS, ("day", "night"), (False, True)):
-        noise = 3.0 + seed % 5
-        config = SceneConfig(kind, seed=seed, light=light, rain=rain, noise_sigma=noise)  # type: ignore[arg-type]
-        yield _scene(config)
+    """Yield the regions of one scene after the other: every kind, light and weather for every seed.
+
+    Each scene has traffic of its own: no two of them share a vehicle, a person or a part.
+    """
+    for seed in seeds:
+        for number, (kind, light, rain) in enumerate(_SCENES):
+            config = SceneConfig(
+                kind,
+                seed=seed * len(_SCENES) + number,
+                light=light,
+                rain=rain,
+                noise_sigma=3.0 + seed % 5,
+            )
+            yield _scene(config)
 
 
 def _scene(config: SceneConfig) -> Regions:
     scene, detector = Scene(config), MotionDetector(GateConfig().min_area)
-    rng = np.random.default_rng([config.seed, 5])
+    size, rng = (config.width, config.height), np.random.default_rng([config.seed, 5])
     images: list[npt.NDArray[np.uint8]] = []
     classes: list[int] = []
     for index in range(_FRAMES):
         frame = scene.render(index)
         moving = detector.boxes(frame.image)
-        if index not in _PART_FRAMES:
+        if index % _CUT_EVERY or index < _CUT_EVERY:
             continue
+        found = windows(PIPELINE, size, moving, PIPELINE.max_regions) if moving else ()
+        shaken = windows(PIPELINE, size, _shaken(frame, rng), PIPELINE.max_regions)
         seen = cv2.imdecode(cv2.imencode(".jpg", frame.image, _QUALITY)[1], cv2.IMREAD_COLOR)
-        for window in windows(PIPELINE, (config.width, config.height), [*moving, *_shaken(frame, rng)], 16):
-            label = _label(window, frame)
+        actors = _outlines(config, index / config.fps)
+        for window in (*found, *shaken):
+            label = _label(window.region.box, frame, actors)
             if label is not None:
                 row = np.empty((SIZE_PX, SIZE_PX, 3), np.uint8)
                 draw(PIPELINE, np.asarray(seen, np.uint8), window, row)
@@ -74,25 +95,38 @@ def _shaken(frame: Rendered, rng: np.random.Generator) -> list[Box]:
         left, top, right, bottom = thing.box
         by = rng.normal(0.0, 0.05, 4) * (right - left, bottom - top, right - left, bottom - top)
         boxes.append(Box(left + by[0], top + by[1], right + by[2], bottom + by[3]))
-    x, y, side = rng.uniform(0, 560), rng.uniform(0, 290), rng.uniform(20, 70)
+    height, width = frame.image.shape[:2]
+    x, y, side = rng.uniform(0, width - 80), rng.uniform(0, height - 70), rng.uniform(20, 70)
     return [*boxes, Box(x, y, x + side, y + side)]
 
 
-def _label(window: Window, frame: Rendered) -> int | None:
-    best, label = 0.0, BACKGROUND
-    for thing in frame.objects:
-        overlap = _overlap(window.region.box, Box(*thing.box))
-        if overlap > best:
-            best, label = overlap, thing.label
-    if best >= _SAME:
-        return LABELS.index(label)
-    return 0 if best <= _NOTHING else None  # a part of something: neither one nor the other
+def _label(box: Box, frame: Rendered, actors: Sequence[Box]) -> int | None:
+    """Return the class of a region, or None if it has no right answer. ``actors`` are all there are, seen or not."""
+    overlaps = [_common(box, Box(*thing.box)) / _union(box, Box(*thing.box)) for thing in frame.objects]
+    best = int(np.argmax(overlaps)) if overlaps else -1
+    if best >= 0 and overlaps[best] >= _SAME:
+        others = [Box(*thing.box) for number, thing in enumerate(frame.objects) if number != best]
+        crowded = any(_common(box, other) >= _CROWDED * other.width * other.height for other in others)
+        return None if crowded else LABELS.index(frame.objects[best].label)
+    most = max((_common(box, actor) for actor in actors), default=0.0)
+    return 0 if most <= _NOTHING * box.width * box.height else None
 
 
-def _overlap(a: Box, b: Box) -> float:
+def _outlines(config: SceneConfig, at_s: float) -> list[Box]:
+    """Return the boxes of all actors on their way, with those of which too little is in the picture to be told."""
+    boxes = []
+    for actor in present(config, at_s):
+        (x, y), (width, height) = actor.centre(at_s), SIZES_PX[actor.label]
+        boxes.append(Box(x - width / 2, y - height / 2, x + width / 2, y + height / 2))
+    return boxes
+
+
+def _common(a: Box, b: Box) -> float:
+    """Return the area in px² that two boxes share."""
     width = min(a.right, b.right) - max(a.left, b.left)
     height = min(a.bottom, b.bottom) - max(a.top, b.top)
-    if width <= 0 or height <= 0:
-        return 0.0
-    both = width * height
-    return both / (a.width * a.height + b.width * b.height - both)
+    return max(0.0, width) * max(0.0, height)
+
+
+def _union(a: Box, b: Box) -> float:
+    return a.width * a.height + b.width * b.height - _common(a, b)

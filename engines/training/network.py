@@ -13,6 +13,7 @@ from engines.training.data import Regions
 __all__ = ["INPUT", "build", "export", "fit", "largest_difference", "predict"]
 
 INPUT = "images"
+_FILTERS = (16, 32, 64, 96)
 _BATCH = 64
 _LEARNING_RATE = 3e-3
 
@@ -20,19 +21,16 @@ _LEARNING_RATE = 3e-3
 def build(size: int, classes: int) -> Any:
     """Return the untrained network: uint8 BGR in, probabilities out; scaling is its first layer.
 
-    Blocks of depthwise separable convolutions (Howard et al., 2017, https://arxiv.org/abs/1704.04861) with batch
-    normalisation: about 30,000 weights.
+    Four convolutions that each halve the picture, with batch normalisation: 80,000 weights. On a CPU they train twice
+    as fast as depthwise separable ones with a third of the weights, and infer as fast.
     """
     import keras
     from keras import layers
 
     inputs = keras.Input((size, size, 3), dtype="uint8", name=INPUT)
     x = layers.Rescaling(1 / 127.5, offset=-1.0)(inputs)
-    x = _block(layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False), x)
-    for filters in (32, 64, 96):
-        x = _block(layers.SeparableConv2D(filters, 3, padding="same", use_bias=False), x)
-        x = layers.MaxPooling2D()(x)
-    x = _block(layers.SeparableConv2D(128, 3, padding="same", use_bias=False), x)
+    for filters in _FILTERS:
+        x = _block(layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False), x)
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(0.2)(x)
     return keras.Model(inputs, layers.Dense(classes, activation="softmax", name="probabilities")(x))
@@ -45,7 +43,12 @@ def fit(model: Any, train: Regions, validation: Regions, *, epochs: int, seed: i
     keras.utils.set_random_seed(seed)
     steps = max(1, len(train) // _BATCH) * epochs
     rate = keras.optimizers.schedules.CosineDecay(_LEARNING_RATE, steps)
-    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile(
+        keras.optimizers.Adam(rate),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=False,  # on a CPU, XLA's convolutions take two to six times as long
+    )
     model.fit(
         _mirrored(train.images, seed),
         train.classes,

@@ -11,13 +11,17 @@ __all__ = [
     "BASE_WIDTH_PX",
     "COUNTING_LINES",
     "KINDS",
+    "LIGHTS",
     "RESTRICTED_ZONE",
+    "Light",
     "SceneConfig",
     "SceneKind",
 ]
 
 SceneKind = Literal["road", "yard", "conveyor"]
 KINDS: tuple[SceneKind, ...] = ("road", "yard", "conveyor")
+Light = Literal["day", "night"]
+LIGHTS: tuple[Light, ...] = ("day", "night")
 
 BASE_WIDTH_PX, BASE_HEIGHT_PX = 640, 360
 """Scenes are laid out in this size; another one scales everything, boxes included."""
@@ -50,7 +54,7 @@ class SceneConfig:
     width: int = BASE_WIDTH_PX
     height: int = BASE_HEIGHT_PX
     fps: float = 10.0
-    light: Literal["day", "night"] = "day"
+    light: Light = "day"
     rain: bool = False
     noise_sigma: float = 4.0
     density: float = 1.0
@@ -58,7 +62,7 @@ class SceneConfig:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"scene {self.kind!r}: expected one of {', '.join(KINDS)}")
-        if self.light not in ("day", "night"):
-            raise ValueError(f"light {self.light!r}: expected day or night")
+        if self.light not in LIGHTS:
+            raise ValueError(f"light {self.light!r}: expected {' or '.join(LIGHTS)}")
         if self.fps <= 0 or min(self.width, self.height) < 64 or self.density <= 0:
             raise ValueError("expected fps and density above 0, and a picture of at least 64×64")

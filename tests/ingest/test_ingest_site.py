@@ -1,0 +1,229 @@
+"""The site file: what is read, and how it is told what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tomli_w
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.exceptions import ConfigError
+from ingest.site import (
+    CameraConfig,
+    LineRule,
+    PinConfig,
+    PipelineConfig,
+    ReceiverConfig,
+    SensorConfig,
+    Site,
+    ThresholdRule,
+    ZoneRule,
+    load,
+    parse_entry,
+    to_pixels,
+)
+
+WHOLE = """
+name = "north"
+
+[[cameras]]
+name = "gate"
+source = "simulated:road"
+gate = { max_fps = 5.0, motion = false }
+
+[[sensors]]
+name = "t-1"
+source = "simulated:temperature"
+quantity = "temperature"
+unit = "Cel"
+
+[[pipelines]]
+name = "cars"
+model = "yolox"
+width = 416
+height = 416
+cameras = ["gate"]
+
+[[rules]]
+type = "line"
+name = "in"
+camera = "gate"
+pipeline = "cars"
+start = [0.5, 0.0]
+end = [0.5, 1.0]
+
+[[rules]]
+type = "zone"
+name = "yard"
+camera = "gate"
+pipeline = "cars"
+labels = ["person"]
+polygon = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]
+
+[[rules]]
+type = "threshold"
+name = "hot"
+sensor = "t-1"
+above = 30.0
+
+[[receivers]]
+name = "pager"
+url = "https://example.org/hook"
+secret_file = "/run/secrets/pager"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "site.toml"
+
+
+def problem(file: Path, text: str) -> ConfigError:
+    file.write_text(text)
+    with pytest.raises(ConfigError) as raised:
+        load(file)
+    assert str(file) in str(raised.value)
+    return raised.value
+
+
+def test_a_whole_site(file: Path) -> None:
+    file.write_text(WHOLE)
+    site = load(file)
+    assert [entry.key for entry in site.entries()] == [
+        "camera/gate",
+        "sensor/t-1",
+        "pipeline/cars",
+        "rule/in",
+        "rule/yard",
+        "rule/hot",
+        "receiver/pager",
+    ]
+    assert [type(rule) for rule in site.rules] == [LineRule, ZoneRule, ThresholdRule]
+    assert site.cameras[0].gate.max_fps == 5.0
+
+
+def test_every_entry_comes_back_from_its_json(file: Path) -> None:
+    file.write_text(WHOLE)
+    for entry in (*load(file).entries(), PinConfig(name="gate", partition=3)):
+        assert parse_entry(entry.key, entry.model_dump_json().encode()) == entry
+
+
+def test_a_site_comes_back_from_its_toml(file: Path) -> None:
+    file.write_text(WHOLE)
+    site = load(file)
+    file.write_text(tomli_w.dumps(site.model_dump(mode="json", exclude_none=True)))
+    assert load(file) == site
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "key", "value", "expected"),
+    [
+        ("width = 416", "width = 0", "pipelines.0.width", 0, "greater than 0"),
+        ('name = "gate"', 'name = "The Gate"', "cameras.0.name", "The Gate", "match pattern"),
+        ("max_fps = 5.0", "max_fsp = 5.0", "cameras.0.gate.max_fsp", 5.0, "not permitted"),
+        ("start = [0.5, 0.0]", "start = [0.5, 1.5]", "rules.0.line.start.1", 1.5, "less than or equal to 1"),
+        ('type = "zone"', 'type = "zoen"', "rules.1", None, "'line'"),
+        ('model = "yolox"', "", "pipelines.0.model", None, "required"),
+        ("above = 30.0", "", "rules.2.threshold", None, "expected above, below or both"),
+        ("end = [0.5, 1.0]", "end = [0.5, 0.0]", "rules.0.line", None, "a line with a length"),
+        ("polygon = [[0.0, 0.0], ", "polygon = [", "rules.1.zone.polygon", None, "at least 3 items"),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_key_and_what_was_expected(
+    file: Path, before: str, after: str, key: str, value: object, expected: str
+) -> None:
+    assert before in WHOLE
+    error = problem(file, WHOLE.replace(before, after, 1))
+    assert error.key == key
+    assert expected in str(error)
+    if value is not None:
+        assert error.value == value
+        assert repr(value) in str(error)
+
+
+def test_a_name_that_is_taken(file: Path) -> None:
+    error = problem(file, WHOLE + '\n[[receivers]]\nname = "pager"\nurl = "u"\nsecret_file = "f"\n')
+    assert "named twice: receiver/pager" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "needed"),
+    [
+        ('camera = "gate"\npipeline = "cars"\nstart', 'camera = "gtae"\npipeline = "cars"\nstart', "camera/gtae"),
+        ('pipeline = "cars"\nstart', 'pipeline = "people"\nstart', "pipeline/people"),
+        ('sensor = "t-1"', 'sensor = "t-2"', "sensor/t-2"),
+    ],
+)
+def test_a_rule_that_needs_what_is_not_there(file: Path, before: str, after: str, needed: str) -> None:
+    assert before in WHOLE
+    assert f"needs {needed}, which the site does not have" in str(problem(file, WHOLE.replace(before, after, 1)))
+
+
+@pytest.mark.parametrize(("text", "expected"), [("cameras = [", "valid TOML"), ("a = 1\na = 2", "valid TOML")])
+def test_what_is_no_toml(file: Path, text: str, expected: str) -> None:
+    assert expected in str(problem(file, text))
+
+
+def test_a_file_that_is_no_text(file: Path) -> None:
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="expected valid TOML"):
+        load(file)
+
+
+def test_a_file_that_is_not_there(file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"No such file or directory.*expected a readable TOML file"):
+        load(file)
+
+
+@pytest.mark.parametrize(
+    ("key", "data", "text"),
+    [
+        ("camra/gate", b"{}", "expected one of camera, pin, pipeline, receiver, rule, sensor"),
+        ("camera/gate", b"{", "Invalid JSON"),
+        ("camera/gate", b'{"name": "gate"}', "source"),
+        ("pin/gate", b'{"name": "gate", "partition": -1}', "greater than or equal to 0"),
+        ("", b"{}", "expected one of"),
+    ],
+)
+def test_a_wrong_entry_is_told(key: str, data: bytes, text: str) -> None:
+    with pytest.raises(ConfigError, match="config topic") as raised:
+        parse_entry(key, data)
+    assert text in str(raised.value)
+
+
+def test_an_empty_site_is_a_site(file: Path) -> None:
+    file.write_text("")
+    assert load(file) == Site()
+
+
+@given(
+    st.lists(st.text(st.sampled_from("abc"), min_size=1, max_size=2), max_size=3), st.sampled_from(["a", "b", "zz"])
+)
+def test_a_pipeline_wants_the_cameras_it_names_or_all(named: list[str], camera: str) -> None:
+    pipeline = PipelineConfig(name="p", model="m", width=1, height=1, cameras=tuple(named))
+    assert pipeline.wants(camera) == (not named or camera in named)
+
+
+@pytest.mark.parametrize(
+    ("labels", "label", "score", "watched"),
+    [((), "car", 0.5, True), ((), "car", 0.2, False), (("car",), "car", 0.3, True), (("car",), "dog", 0.9, False)],
+)
+def test_what_a_rule_watches(labels: tuple[str, ...], label: str, score: float, watched: bool) -> None:
+    rule = LineRule(name="r", camera="c", pipeline="p", labels=labels, start=(0, 0), end=(1, 1))
+    assert rule.watches(label, score) is watched
+
+
+def test_points_become_pixels() -> None:
+    assert to_pixels(((0.0, 0.5), (1.0, 1.0)), 640, 360) == ((0.0, 180.0), (640.0, 360.0))
+
+
+def test_defaults_are_what_a_site_gets_that_says_nothing() -> None:
+    camera = CameraConfig(name="c", source="device:0")
+    assert (camera.gate.motion, camera.spool.late_after_s, camera.jpeg_quality) == (True, 5.0, 85)
+    receiver = ReceiverConfig(name="r", url="http://x", secret_file=Path("s"))
+    assert (len(receiver.retry_s), sum(receiver.retry_s) // 3600) == (10, 75)
+    assert SensorConfig(name="s", source="x", quantity="q", unit="u").column_rows == 100
+    assert json.loads(camera.model_dump_json())["name"] == "c"
