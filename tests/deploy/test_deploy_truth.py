@@ -1,0 +1,58 @@
+"""Matching what the rules found with what the cameras know."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.local.truth import TOLERANCE_NS, Crossing, score
+
+SECOND = 1_000_000_000
+CROSSINGS = st.lists(
+    st.builds(
+        Crossing,
+        camera=st.sampled_from(["road", "yard"]),
+        direction=st.sampled_from(["in", "out"]),
+        at_ns=st.integers(0, 30 * SECOND),
+        label=st.sampled_from(["car", "bus"]),
+    ),
+    max_size=12,
+)
+
+
+def at(seconds: float, camera: str = "road", direction: str = "in", label: str = "car") -> Crossing:
+    return Crossing(camera, direction, int(seconds * SECOND), label)
+
+
+@given(CROSSINGS)
+def test_the_truth_matches_itself(truth: list[Crossing]) -> None:
+    found = score(truth, list(reversed(truth)))
+    assert (found.line_crossings, found.found, found.false) == (len(truth), len(truth), 0)
+
+
+@given(CROSSINGS, CROSSINGS)
+def test_every_crossing_and_every_event_counts_once(truth: list[Crossing], events: list[Crossing]) -> None:
+    found = score(truth, events)
+    assert found.found + found.false == len(events)
+    assert found.labels_right <= found.found <= found.line_crossings == len(truth)
+
+
+def test_two_events_for_one_crossing_are_one_found_and_one_false() -> None:
+    found = score([at(5)], [at(5.2), at(5.9)])
+    assert (found.found, found.false) == (1, 1)
+
+
+def test_the_nearest_pair_goes_first() -> None:
+    found = score([at(5, label="car"), at(6, label="bus")], [at(5.1, label="car"), at(6.1, label="bus")])
+    assert (found.found, found.labels_right) == (2, 2)
+
+
+def test_another_camera_or_direction_or_moment_is_no_match() -> None:
+    wrong = [at(5, camera="yard"), at(5, direction="out"), at(5 + 2 * TOLERANCE_NS / SECOND)]
+    found = score([at(5)], wrong)
+    assert (found.found, found.false) == (0, 3)
+
+
+def test_a_wrong_label_is_found_but_not_right() -> None:
+    found = score([at(5, label="car")], [at(5, label="bus")])
+    assert (found.found, found.labels_right) == (1, 0)
