@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -39,7 +39,7 @@ def demo(
     """
     from deploy.cli.models import read_labels
     from deploy.local.democommand import DemoOptions, run_demo
-    from deploy.local.table import balance_table, live_table
+    from deploy.local.table import balance_table, live_table, summary
 
     console = Console(stderr=as_json)
     options = DemoOptions(
@@ -65,15 +65,7 @@ def demo(
         sys.stdout.write(json.dumps(outcome.report, indent=2) + "\n")
     else:
         console.print(balance_table(outcome.balance))
-        _summary(console, outcome.report, options.home)
+        console.print(summary(outcome.report))
+        for what, place in (("pictures", "evidence"), ("received", "received.jsonl"), ("logs", "logs")):
+            console.print(f"{what:<10}{options.home / place}", soft_wrap=True)
     raise typer.Exit(0 if outcome.balance["balanced"] else 1)
-
-
-def _summary(console: Console, report: dict[str, Any], home: Path) -> None:
-    result, receipt = report["latency_ms"]["capture_to_result"], report["latency_ms"]["capture_to_receipt"]
-    console.print(f"events {report['events']} · alerts {report['alerts']} · deliveries {report['deliveries']}")
-    console.print(f"{report['frames_per_second']} results/s · capture to result, ms: {result}")
-    console.print(f"capture to receipt, ms: {receipt}")
-    if report["truth"]:
-        console.print(f"against the truth: {report['truth']}")
-    console.print(f"pictures: {home / 'evidence'}   receiver: {home / 'received.jsonl'}   logs: {home / 'logs'}")

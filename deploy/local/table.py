@@ -1,4 +1,7 @@
-"""The live table of a running stack, for a terminal. Pure: figures in, something that rich can draw out."""
+"""What a terminal shows of a stack: the live table while it runs, the ledger and a summary afterwards.
+
+Pure: figures in, something that rich can draw out.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,26 @@ from rich.text import Text
 
 from deploy.local.figures import CameraFigures, Figures, percentiles_ms
 
-__all__ = ["balance_table", "live_table"]
+__all__ = ["STATES", "balance_table", "live_table", "summary"]
+
+STATES = (
+    "captured",
+    "withheld",
+    "delivered",
+    "classified",
+    "empty",
+    "shed",
+    "dead",
+    "unaccounted",
+    "duplicates",
+)
+"""The rows of the ledger, in the order of a frame's life."""
 
 _SILENT_AFTER_S = 6.0
 """Services beat every two seconds: three missed ones are worth a colour."""
+_CAMERAS_SHOWN = 4
+_CAMERA_WIDTH = 12
+"""Four such columns, the states and the total are 80 columns wide."""
 
 
 def live_table(figures: Figures, now_s: float, left_s: float | None, restarts: dict[str, int]) -> RenderableType:
@@ -60,26 +79,19 @@ def _totals_line(figures: Figures, now_s: float, left_s: float | None) -> Text:
 
 
 def balance_table(balance: dict[str, Any]) -> RenderableType:
-    """Return the ledger of a run: one row per camera and the totals, in the order of a frame's life."""
+    """Return the ledger of a run: one row per state, in the order of a frame's life; a column per camera, and the total.
+
+    More cameras than fit in a terminal are only in the total; the report has them all.
+    """
+    cameras = sorted(balance["cameras"].items())
+    shown = cameras if len(cameras) <= _CAMERAS_SHOWN else []
     table = Table(title="Ledger", title_justify="left")
-    table.add_column("camera")
-    columns = (
-        "captured",
-        "withheld",
-        "delivered",
-        "classified",
-        "empty",
-        "shed",
-        "dead",
-        "unaccounted",
-        "duplicates",
-    )
-    for heading in columns:
-        table.add_column(heading, justify="right")
-    rows = [*sorted(balance["cameras"].items()), ("total", balance["totals"])]
-    for name, row in rows:
-        style = "bold" if name == "total" else None
-        table.add_row(name, *(_cell(row.get(column, 0)) for column in columns), style=style)
+    table.add_column("frames")
+    for name, _ in shown:
+        table.add_column(name, justify="right", overflow="ellipsis", max_width=_CAMERA_WIDTH)
+    table.add_column("total", justify="right", style="bold")
+    for state in STATES:
+        table.add_row(state, *(_cell(row.get(state, 0)) for _, row in shown), _cell(balance["totals"].get(state, 0)))
     verdict = (
         Text("balanced: every captured frame ended in exactly one state", style="green")
         if balance["balanced"]
@@ -90,3 +102,25 @@ def balance_table(balance: dict[str, Any]) -> RenderableType:
 
 def _cell(value: Any) -> str:
     return str(sum(value.values()) if isinstance(value, dict) else value)
+
+
+def summary(report: dict[str, Any]) -> str:
+    """Return what else a run's report says, a line for each thing."""
+    latency, deliveries, truth = report["latency_ms"], report["deliveries"], report["truth"]
+    lines = [
+        f"{report['events']} events, {report['alerts']} alerts: "
+        f"{deliveries['delivered']} delivered, {deliveries['dead']} dead",
+        f"{report['frames_per_second']:.1f} results/s",
+        f"capture to result   {_latency(latency['capture_to_result'])}",
+        f"capture to receipt  {_latency(latency['capture_to_receipt'])}",
+    ]
+    if truth:
+        lines.append(
+            f"{truth['line_crossings']} line crossings in truth: {truth['found']} found "
+            f"({truth['labels_right']} with the right label), {truth['false']} false"
+        )
+    return "\n".join(lines)
+
+
+def _latency(percentiles: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.0f} ms" for name, value in percentiles.items()) or "–"
