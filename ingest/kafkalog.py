@@ -26,6 +26,8 @@ TIMEOUT_S = 30.0
 """How long the broker may be silent before the log gives up: a broker's restart, and some."""
 _POLL_MS = 500
 """Long enough to cost nothing, short enough to notice the deadline."""
+_IDLE_READERS = 2
+"""Consumers kept between reads: alerts read one frame after another, and nobody reads many partitions at once."""
 _ASK_AGAIN_S = 0.1
 """Between questions to a broker that is still loading, which takes it about a second."""
 
@@ -55,6 +57,8 @@ class KafkaLog:
         self._admin: AIOKafkaAdminClient | None = None
         self._starting = asyncio.Lock()
         self._writers: set[KafkaWriter] = set()
+        self._idle: list[AIOKafkaConsumer] = []
+        self._closed = False
 
     async def produce(self, record: Outgoing) -> Position:
         """Write one record and return where, once every replica has it. Raise LogUnavailable or Oversize."""
@@ -94,27 +98,29 @@ class KafkaLog:
         await self._require(topic, partition)
         if start >= stop:
             return
-        consumer = kafka.consumer(self.settings, self._client_id)
         tp = TopicPartition(self.settings.topic(topic), partition)
-        consumer.assign([tp])
+        consumer = self._idle.pop() if self._idle else await self._new_consumer()
+        whole = False
         try:
-            await consumer.start()
+            consumer.assign([tp])
             consumer.seek(tp, start)
             deadline = Deadline.after(self._timeout_s)
             while await consumer.position(tp) < stop:
                 records = (await consumer.getmany(tp, timeout_ms=_POLL_MS)).get(tp, [])
                 for record in records:
                     if record.offset >= stop:
+                        whole = True
                         return
                     yield from_consumer(self.settings, record)
                 if records:
                     deadline = Deadline.after(self._timeout_s)
                 elif deadline.passed:
                     raise LogUnavailable(f"{tp.topic}[{partition}] was silent for {self._timeout_s:.0f} s at {stop}")
+            whole = True
         except KafkaError as error:
             raise LogUnavailable(f"{tp.topic}[{partition}] could not be read: {error!r}") from error
         finally:
-            await consumer.stop()
+            await self._give_back(consumer, whole)
 
     async def committed(self, group: str, slot: Slot) -> int | None:
         """Return the next offset that a group will read, None when it has committed none. Raise LogUnavailable."""
@@ -138,6 +144,9 @@ class KafkaLog:
 
     async def close(self) -> None:
         """Stop every client. May be called twice."""
+        self._closed = True
+        while self._idle:
+            await self._idle.pop().stop()
         for writer in self._writers:
             await writer.close()
         if self._producer is not None:
@@ -164,6 +173,19 @@ class KafkaLog:
                 raise LogUnavailable(f"{self.settings.bootstrap} did not tell {what}: {problem}")
             await asyncio.sleep(_ASK_AGAIN_S)
 
+    async def _new_consumer(self) -> AIOKafkaConsumer:
+        consumer = kafka.consumer(self.settings, self._client_id)
+        await start(consumer, self.settings)
+        return consumer
+
+    async def _give_back(self, consumer: AIOKafkaConsumer, whole: bool) -> None:
+        """Keep a consumer whose read ended well: the next read then costs no new connections."""
+        if whole and not self._closed and len(self._idle) < _IDLE_READERS:
+            consumer.pause(*consumer.assignment())
+            self._idle.append(consumer)
+        else:
+            await consumer.stop()
+
     async def _started_producer(self) -> AIOKafkaProducer:
         async with self._starting:
             if self._producer is None:
@@ -175,9 +197,7 @@ class KafkaLog:
     async def _started_reader(self) -> AIOKafkaConsumer:
         async with self._starting:
             if self._reader is None:
-                reader = kafka.consumer(self.settings, self._client_id)
-                await start(reader, self.settings)
-                self._reader = reader
+                self._reader = await self._new_consumer()
             return self._reader
 
     async def _started_admin(self) -> AIOKafkaAdminClient:

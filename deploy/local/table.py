@@ -79,7 +79,7 @@ def _totals_line(figures: Figures, now_s: float, left_s: float | None) -> Text:
 
 
 def balance_table(balance: dict[str, Any]) -> RenderableType:
-    """Return the ledger of a run: one row per state, in the order of a frame's life; a column per camera, and the total.
+    """Return the ledger of a run: a row per state, in the order of a frame's life, and a column per camera.
 
     More cameras than fit in a terminal are only in the total; the report has them all.
     """

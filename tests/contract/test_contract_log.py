@@ -122,6 +122,25 @@ class LogContract(ABC):
                 assert record.value == b"0"
                 break
 
+    async def test_reads_follow_each_other_and_overlap_without_mixing(self, log: Log) -> None:
+        for topic, partition in ((FRAMES, 0), (FRAMES, 1), (RESULTS, 0)):
+            for record in numbered(20, topic, partition):
+                await log.produce(record)
+
+        async def one(topic: str, partition: int, start: int, stop: int) -> None:
+            found = [(r.topic, r.partition, r.offset) async for r in log.read(topic, partition, start, stop)]
+            assert found == [(topic, partition, offset) for offset in range(start, stop)]
+
+        for start in (7, 3, 3, 19, 0):  # backwards, the same again, the last one, all
+            await one(FRAMES, 0, start, start + 1)
+            await one(RESULTS, 0, 2, 5)
+        async with aclosing(log.read(FRAMES, 0, 0, 20)) as left_early:
+            async for _ in left_early:
+                break
+        await asyncio.gather(
+            *(one(topic, p, n, n + 3) for n in (0, 5, 10) for topic, p in ((FRAMES, 1), (RESULTS, 0)))
+        )
+
     async def test_ends_and_beginnings(self, log: Log) -> None:
         assert await log.ends(FRAMES) == {0: 0, 1: 0}
         for record in numbered(3, partition=1):
@@ -333,6 +352,7 @@ async def test_a_broker_that_is_killed_and_comes_back(own_broker: Broker, prefix
     await (await log.writer("node-0")).write(numbered(2, RESULTS), "engines", {SOURCE: 7})
     await hasty.produce(Outgoing(FRAMES, 0, b"x"))
     writer = await hasty.writer("node-1")
+    assert await values(log, RESULTS) == [b"0", b"1"], "its reader is kept, and has to survive the broker"
     own_broker.kill()
     with pytest.raises(LogUnavailable):
         await hasty.produce(Outgoing(FRAMES, 0, b"y"))

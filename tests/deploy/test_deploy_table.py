@@ -34,7 +34,7 @@ def test_every_state_is_whole_in_80_columns(cameras: int) -> None:
     for state in STATES:
         assert state in text
     assert max(map(len, text.splitlines())) <= 80
-    assert "12345" in text and "345" in text, "withheld is the sum of its reasons"
+    assert " 345 " in text, "withheld is the sum of its reasons"
     assert "balanced: every captured frame" in text
 
 
@@ -78,6 +78,7 @@ def test_the_live_table_shows_cameras_and_services() -> None:
     figures.cameras["gate"].outcomes["classified"] = 77
     figures.heartbeat(Heartbeat(service="prepare", instance="prepare-0", state="running", at_ns=1), now_s=100.0)
     text = drawn(live_table(figures, now_s=101.0, left_s=9.0, restarts={"prepare": 2}), width=120)
-    assert "gate" in text and "77" in text
+    assert "gate" in text
+    assert "77" in text
     assert "prepare×2" in text
     assert "9 s left" in text
