@@ -9,14 +9,14 @@ import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from edge_agent.camera import Camera
 from edge_agent.metrics import AgentMetrics
 from edge_agent.send.sender import Sender
 from edge_agent.sensors.sensor import Sensor
 from edge_agent.spool.schema import Row
-from edge_agent.spool.spool import Spool
+from edge_agent.spool.spool import EXPIRED_AT_ONCE, Spool
 from edge_agent.status import SERVICE, accounts_row, ended_row
 from ingest import logs
 from ingest.clock import Clock, Deadline, SystemClock
@@ -76,7 +76,8 @@ class Agent:
     async def run(self, stop: asyncio.Event, *, exit_at_end: bool = False) -> None:
         """Capture and send until ``stop`` is set, or with ``exit_at_end`` until every camera is over.
 
-        Raise SpoolError when nothing can be promised any more.
+        Raise SpoolError when nothing can be promised any more, and whatever else ends the sender or the heartbeat:
+        an agent that goes on without them would promise frames that nobody sends, and its spool would grow for ever.
         """
         await self._close_what_was_killed()
         sending = asyncio.create_task(self._sender.run(self._random.random))
@@ -86,7 +87,7 @@ class Agent:
         cameras = lives[: len(self._cameras)]
         stopped = asyncio.create_task(stop.wait())
         try:
-            await self._until(stopped, lives, cameras if exit_at_end else [])
+            await self._until([stopped, sending, beating], lives, cameras if exit_at_end else [])
             for source in sources:
                 source.stop()
             await asyncio.gather(*lives)
@@ -99,11 +100,14 @@ class Agent:
             self._disk_thread.shutdown()
 
     async def _until(
-        self, stopped: asyncio.Task[bool], lives: Sequence[asyncio.Task[None]], to_end: Sequence[asyncio.Task[None]]
+        self,
+        any_of: Sequence[asyncio.Task[Any]],
+        lives: Sequence[asyncio.Task[None]],
+        to_end: Sequence[asyncio.Task[None]],
     ) -> None:
-        """Wait for the stop, for the end of all of ``to_end``, or for the first failure, which is raised."""
-        running = {stopped, *lives}
-        while not stopped.done() and not (to_end and all(task.done() for task in to_end)):
+        """Wait for one of ``any_of``, for the end of all of ``to_end``, or for the first failure, which is raised."""
+        running = {*any_of, *lives}
+        while not any(task.done() for task in any_of) and not (to_end and all(task.done() for task in to_end)):
             done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
@@ -136,7 +140,10 @@ class Agent:
 
     async def _bound(self, camera: CameraConfig) -> None:
         oldest_ns = self._clock.now_ns() - round(camera.spool.max_age_s * 1e9)
-        gone = await self._on_disk(self._spool.expire, camera.name, camera.spool.max_bytes, oldest_ns, self._told)
+        gone, more = 0, EXPIRED_AT_ONCE
+        while more == EXPIRED_AT_ONCE:
+            more = await self._on_disk(self._spool.expire, camera.name, camera.spool.max_bytes, oldest_ns, self._told)
+            gone += more
         if gone:
             self._metrics.expired.labels(camera.name).inc(gone)
             _log.warning("expired", camera=camera.name, frames=gone)

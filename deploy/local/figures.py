@@ -74,7 +74,8 @@ class Figures:
             alert = self.alerts.get(delivery.alert)
             if delivery.captured_ns and not (alert and alert.data.late):
                 self.receipt_ms.append((delivery.attempted_ns - delivery.captured_ns) / 1e6)
-        self.final[key] = delivery.state
+        if self.final.get(key) != "delivered":  # nothing undoes it
+            self.final[key] = delivery.state
 
     def heartbeat(self, beat: Heartbeat, now_s: float) -> None:
         """Take over what a service says of itself and its cameras."""

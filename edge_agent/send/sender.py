@@ -137,13 +137,12 @@ class Sender:
         moved = await self._offer(
             producer, await self._disk(self._spool.others, self._cursor("others"), CHUNK_ROWS), "others"
         )
-        for lane, read, bound_ns in ((LIVE, self._spool.fresh, young_ns), (LATE, self._spool.backlog, young_ns)):
+        for lane, settle in ((LIVE, self._spool.settle_live), (LATE, self._spool.settle_late)):
             if not (self._window.room if lane == LIVE else self._window.late_room):
                 continue
             rows = await self._disk(self._spool.offered, lane, self._cursor(lane), CHUNK_ROWS)
             if not rows:
-                rows = await self._disk(read, bound_ns, CHUNK_ROWS if lane == LIVE else CHUNK_ROWS // 8)
-                await self._disk(self._spool.settle, [row.id for row in rows], lane)
+                rows = await self._disk(settle, young_ns, CHUNK_ROWS if lane == LIVE else CHUNK_ROWS // 8)
             moved |= await self._offer(producer, rows, lane)
         return moved
 

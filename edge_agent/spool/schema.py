@@ -36,6 +36,10 @@ CREATE TABLE IF NOT EXISTS outbox (
 );
 CREATE INDEX IF NOT EXISTS outbox_lane ON outbox (kind, lane, id);
 CREATE INDEX IF NOT EXISTS outbox_name ON outbox (kind, name, id);
+CREATE TABLE IF NOT EXISTS gone_live (
+    name TEXT PRIMARY KEY,
+    id INTEGER NOT NULL
+);
 CREATE TABLE IF NOT EXISTS epochs (
     name TEXT NOT NULL,
     epoch INTEGER NOT NULL,

@@ -12,13 +12,16 @@ from edge_agent.exceptions import SpoolError
 from edge_agent.spool.expiry import expired_account, merged
 from edge_agent.spool.schema import CREATE, PRAGMAS, Row
 from ingest import logs
-from ingest.identity import next_epoch
+from ingest.identity import LATE, LIVE, next_epoch
 from ingest.records import Account, EpochEnd
 
-__all__ = ["Spool"]
+__all__ = ["EXPIRED_AT_ONCE", "Spool"]
 
 _log = logs.get("edge_agent.spool")
 
+EXPIRED_AT_ONCE = 1000
+"""Frames that one transaction lets go: it is one of many on the disk's only thread, and cameras wait for theirs."""
+_OVERTAKEN = "id <= coalesce((SELECT g.id FROM gone_live g WHERE g.name = outbox.name), 0)"
 _COLUMNS = "kind, name, epoch, seq, captured_ns, record, traceparent, account, lane, id"
 
 
@@ -74,24 +77,21 @@ class Spool:
         """Return frames that have a lane already, in order: repeats of sends in doubt."""
         return self._rows("kind = 'frame' AND lane = ? AND id > ? ORDER BY id LIMIT ?", lane, after_id, limit)
 
-    def fresh(self, since_ns: int, limit: int) -> list[Row]:
-        """Return frames that have never been offered and were captured since then, oldest first."""
-        where = "kind = 'frame' AND lane IS NULL AND captured_ns >= ? ORDER BY id LIMIT ?"
-        return self._rows(where, since_ns, limit)
+    def settle_live(self, since_ns: int, limit: int) -> list[Row]:
+        """Settle frames on the live lane and return them: never offered, captured since then, oldest first.
 
-    def backlog(self, before_ns: int, limit: int) -> list[Row]:
-        """Return frames that have never been offered and were captured before then, oldest first."""
-        where = "kind = 'frame' AND lane IS NULL AND captured_ns < ? ORDER BY id LIMIT ?"
-        return self._rows(where, before_ns, limit)
+        They may be offered from now on, and will not expire. A frame that was kept before one that has gone live
+        already goes late, whatever a clock that was set back makes of its age: each lane of a camera is in order.
+        """
+        return self._settle(f"captured_ns >= ? AND NOT {_OVERTAKEN}", LIVE, since_ns, limit)
+
+    def settle_late(self, before_ns: int, limit: int) -> list[Row]:
+        """Settle frames on the late lane and return them: never offered, captured before then, oldest first."""
+        return self._settle(f"(captured_ns < ? OR {_OVERTAKEN})", LATE, before_ns, limit)
 
     def others(self, after_id: int, limit: int) -> list[Row]:
         """Return readings and status records, in order."""
         return self._rows("kind != 'frame' AND id > ? ORDER BY id LIMIT ?", after_id, limit)
-
-    def settle(self, ids: Sequence[int], lane: str) -> None:
-        """Settle the lane of frames that are about to be offered for the first time."""
-        with self._transaction() as db:
-            db.executemany("UPDATE outbox SET lane = ? WHERE id = ? AND lane IS NULL", [(lane, i) for i in ids])
 
     def remove(self, ids: Sequence[int]) -> None:
         """Forget rows that Kafka has."""
@@ -99,7 +99,7 @@ class Spool:
             db.executemany("DELETE FROM outbox WHERE id = ?", [(i,) for i in ids])
 
     def expire(self, name: str, max_bytes: int, oldest_ns: int, tell: Callable[[list[Account]], Row]) -> int:
-        """Let frames of a camera go, oldest first, that are over its bounds and have never been offered.
+        """Let up to ``EXPIRED_AT_ONCE`` frames of a camera go, oldest first, that are over its bounds and unoffered.
 
         ``tell`` makes the row that accounts for them on ``status``; it is kept together with the expiry. Return how
         many have gone. A frame that has been offered may be in the log already, and is never expired.
@@ -109,10 +109,10 @@ class Spool:
                 "SELECT coalesce(sum(size), 0) FROM outbox WHERE kind = 'frame' AND name = ?", (name,)
             ).fetchone()
             gone: list[Row] = []
-            for row in _unoffered(db, name):
+            for row, size in _unoffered(db, name):
                 if total <= max_bytes and row.captured_ns >= oldest_ns:
                     break
-                total -= row.size
+                total -= size
                 gone.append(row)
             if gone:
                 db.executemany("DELETE FROM outbox WHERE id = ?", [(row.id,) for row in gone])
@@ -136,6 +136,20 @@ class Spool:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+    def _settle(self, where: str, lane: str, bound_ns: int, limit: int) -> list[Row]:
+        """Find and settle in one transaction: between the two, an expiry could let the same frames go."""
+        found = f"SELECT {_COLUMNS} FROM outbox WHERE kind = 'frame' AND lane IS NULL AND {where} ORDER BY id LIMIT ?"  # noqa: S608
+        with self._transaction() as db:
+            rows = [Row(*values) for values in db.execute(found, (bound_ns, limit))]
+            db.executemany("UPDATE outbox SET lane = ? WHERE id = ?", [(lane, row.id) for row in rows])
+            if lane == LIVE:
+                db.executemany(
+                    "INSERT INTO gone_live (name, id) VALUES (?, ?)"
+                    " ON CONFLICT (name) DO UPDATE SET id = excluded.id",
+                    [(row.name, row.id) for row in rows],
+                )
+        return rows
 
     def _rows(self, where: str, *values: object) -> list[Row]:
         with self._transaction() as db:
@@ -185,9 +199,9 @@ def _insert(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
     db.executemany("UPDATE epochs SET last_kept = max(last_kept, ?) WHERE name = ? AND epoch = ?", kept)
 
 
-def _unoffered(db: sqlite3.Connection, name: str) -> Iterator[Row]:
-    """Yield a camera's frames that were never offered, oldest first, without their pictures."""
-    columns = _COLUMNS.replace("record", "zeroblob(size)")
-    where = "kind = 'frame' AND name = ? AND lane IS NULL ORDER BY id"
-    for values in db.execute(f"SELECT {columns} FROM outbox WHERE {where}", (name,)):  # noqa: S608
-        yield Row(*values)
+def _unoffered(db: sqlite3.Connection, name: str) -> Iterator[tuple[Row, int]]:
+    """Yield a camera's frames that were never offered, oldest first, without their pictures but with their sizes."""
+    columns = _COLUMNS.replace("record", "x''")
+    where = "kind = 'frame' AND name = ? AND lane IS NULL ORDER BY id LIMIT ?"
+    for *values, size in db.execute(f"SELECT {columns}, size FROM outbox WHERE {where}", (name, EXPIRED_AT_ONCE)):  # noqa: S608
+        yield Row(*values), size

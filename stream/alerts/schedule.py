@@ -58,12 +58,12 @@ def after(answer: Answer, attempt: int, pauses_s: Sequence[float], chance: float
 def _asked_s(retry_after: str, now_s: float) -> float:
     """Return how long a receiver asks to be left alone; 0 when it does not, or not in a way that can be read."""
     text = retry_after.strip()
-    if text.isdigit():
+    if text.isascii() and text.isdigit():
         return min(float(text), MAX_RETRY_AFTER_S)
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return min(max(0.0, moment.timestamp() - now_s), MAX_RETRY_AFTER_S)
+    except (ValueError, OverflowError):  # a year that no date has
         return 0.0
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return min(max(0.0, moment.timestamp() - now_s), MAX_RETRY_AFTER_S)

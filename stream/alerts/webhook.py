@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +17,10 @@ from ingest.site import ReceiverConfig
 from stream.alerts.schedule import Answer
 
 __all__ = ["Deliverer", "LogDeliverer", "WebhookDeliverer", "signed_headers"]
+
+
+MAX_ANSWER_BYTES = 64 * 1024
+"""Nobody reads what a receiver says beside its status."""
 
 
 class Deliverer(Protocol):
@@ -47,10 +52,17 @@ class WebhookDeliverer:
         body = encode_json(alert)
         try:
             headers = signed_headers(alert.id, body, now_s, self._receiver)
-            response = await self._client.post(self._receiver.url, content=body, headers=headers)
+            async with (
+                asyncio.timeout(self._receiver.timeout_s),
+                self._client.stream("POST", self._receiver.url, content=body, headers=headers) as response,
+            ):
+                answer = Answer(response.status_code, retry_after=response.headers.get("retry-after", ""))
+                await _drain(response)
+        except TimeoutError:
+            return Answer(None, f"no whole answer within {self._receiver.timeout_s:g} s")
         except (httpx.HTTPError, httpx.InvalidURL, ConfigError) as error:
             return Answer(None, f"{type(error).__name__}: {error}"[:300])
-        return Answer(response.status_code, retry_after=response.headers.get("retry-after", ""))
+        return answer
 
     async def close(self) -> None:
         """Close the connections."""
@@ -72,6 +84,15 @@ class LogDeliverer:
         """Nothing to let go of."""
 
 
+async def _drain(response: httpx.Response) -> None:
+    """Read a short answer, so that its connection can be used again. A long one costs the receiver its connection."""
+    read = 0
+    async for part in response.aiter_raw():
+        read += len(part)
+        if read > MAX_ANSWER_BYTES:
+            return
+
+
 def signed_headers(message_id: str, body: bytes, now_s: float, receiver: ReceiverConfig) -> dict[str, str]:
     """Return the headers of a signed post. Raise ConfigError when there is no usable secret.
 
@@ -79,9 +100,13 @@ def signed_headers(message_id: str, body: bytes, now_s: float, receiver: Receive
     receiver may change over when it likes.
     """
     moment = datetime.fromtimestamp(now_s, UTC)
-    signatures = [
-        Webhook(secret).sign(message_id, moment, body.decode()) for secret in _secrets(receiver.secret_file, receiver)
-    ]
+    secrets = _secrets(receiver.secret_file, receiver)
+    try:
+        signatures = [Webhook(secret).sign(message_id, moment, body.decode()) for secret in secrets]
+    except Exception as error:  # the package lets through what base64 says, and has errors of its own
+        raise ConfigError(
+            receiver.key, "secret_file", str(receiver.secret_file), f"base64 on each line, `whsec_…` ({error})"
+        ) from None
     return {
         "content-type": "application/cloudevents+json; charset=utf-8",
         "webhook-id": message_id,
@@ -95,6 +120,8 @@ def _secrets(file: Path, receiver: ReceiverConfig) -> list[str]:
         secrets = [line.strip() for line in file.read_text().splitlines() if line.strip()]
     except OSError as error:
         raise ConfigError(receiver.key, "secret_file", str(file), f"a readable file ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise ConfigError(receiver.key, "secret_file", str(file), "a text file") from None
     if not secrets:
         raise ConfigError(receiver.key, "secret_file", str(file), "a file with a secret on its first line")
     return secrets

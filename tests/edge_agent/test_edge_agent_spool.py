@@ -14,7 +14,7 @@ import pytest
 from edge_agent.exceptions import SpoolError
 from edge_agent.spool.expiry import merged
 from edge_agent.spool.schema import Row
-from edge_agent.spool.spool import Spool
+from edge_agent.spool.spool import EXPIRED_AT_ONCE, Spool
 from ingest.identity import LATE, LIVE
 from ingest.records import Account
 
@@ -33,7 +33,7 @@ def spool(tmp_path: Path) -> Spool:
 def test_rows_come_back_as_they_were_kept_in_order(spool: Spool) -> None:
     spool.keep([row(0), row(1, account="0-0 still=1")])
     spool.keep([row(2, name="b")])
-    found = spool.fresh(0, 10)
+    found = spool.settle_live(0, 10)
     assert [(r.name, r.seq, r.record, r.account) for r in found] == [
         ("a", 0, b"x" * 1000, ""),
         ("a", 1, b"x" * 1000, "0-0 still=1"),
@@ -45,21 +45,68 @@ def test_rows_come_back_as_they_were_kept_in_order(spool: Spool) -> None:
 
 def test_a_lane_is_settled_once(spool: Spool) -> None:
     spool.keep([row(i) for i in range(4)])
-    ids = [r.id for r in spool.fresh(0, 10)]
-    spool.settle(ids[:2], LIVE)
-    spool.settle(ids, LATE)
-    assert [r.seq for r in spool.offered(LIVE, 0, 10)] == [0, 1]
-    assert [r.seq for r in spool.offered(LATE, 0, 10)] == [2, 3]
-    assert spool.fresh(0, 10) == []
-    spool.remove(ids)
+    assert [r.seq for r in spool.settle_live(0, 2)] == [0, 1]
+    assert [r.seq for r in spool.settle_late(1_000, 10)] == [2, 3]
+    assert spool.settle_live(0, 10) == spool.settle_late(1_000, 10) == []
+    live, late = spool.offered(LIVE, 0, 10), spool.offered(LATE, 0, 10)
+    assert [r.seq for r in live] == [0, 1]
+    assert [r.seq for r in late] == [2, 3]
+    spool.remove([r.id for r in live + late])
     assert spool.empty
     spool.close()
 
 
 def test_age_decides_between_fresh_and_backlog(spool: Spool) -> None:
     spool.keep([row(i, at_ns=100 + i) for i in range(6)])
-    assert [r.seq for r in spool.backlog(103, 10)] == [0, 1, 2]
-    assert [r.seq for r in spool.fresh(103, 10)] == [3, 4, 5]
+    assert [r.seq for r in spool.settle_live(103, 10)] == [3, 4, 5]
+    assert [r.seq for r in spool.settle_late(103, 10)] == [0, 1, 2]
+    spool.close()
+
+
+def test_a_clock_that_is_set_back_does_not_bring_older_frames_onto_the_live_lane(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool.db")
+    spool.keep([row(i, at_ns=100 + i) for i in range(10)])
+    spool.keep([row(i, name="b", at_ns=100 + i) for i in range(10)])
+    assert [(r.name, r.seq) for r in spool.settle_live(107, 3)] == [("a", 7), ("a", 8), ("a", 9)]
+    spool.remove([r.id for r in spool.offered(LIVE, 0, 10)])
+    spool.close()
+    spool = Spool(tmp_path / "spool.db")  # also after a restart, and when nothing of it is left in the spool
+    spool.keep([row(10, at_ns=104)])  # kept after the clock has gone back
+    assert [(r.name, r.seq) for r in spool.settle_live(103, 10)] == [*(("b", i) for i in range(3, 10)), ("a", 10)]
+    assert [(r.name, r.seq) for r in spool.settle_late(103, 20)] == [
+        *(("a", i) for i in range(7)),
+        *(("b", i) for i in range(3)),
+    ]
+    spool.close()
+
+
+def test_what_the_sender_has_in_hand_does_not_expire(spool: Spool) -> None:
+    spool.keep([row(i) for i in range(5)])
+    in_hand = spool.settle_late(1_000, 3)
+    told: list[Account] = []
+
+    def tell(accounts: list[Account]) -> Row:
+        told.extend(accounts)
+        return Row("status", "agent", 0, 0, 0, b"told")
+
+    assert spool.expire("a", 0, 0, tell) == 2
+    assert [r.seq for r in in_hand] == [0, 1, 2]
+    assert [(a.first, a.last) for a in told] == [(3, 4)]
+    spool.close()
+
+
+def test_many_expire_in_bounded_transactions_and_each_is_accounted_for(spool: Spool) -> None:
+    spool.keep([row(i, size=10) for i in range(EXPIRED_AT_ONCE + 7)])
+    told: list[Account] = []
+
+    def tell(accounts: list[Account]) -> Row:
+        told.extend(accounts)
+        return Row("status", "agent", 0, 0, 0, b"told")
+
+    gone = [spool.expire("a", 20, 0, tell) for _ in range(3)]
+    assert gone == [EXPIRED_AT_ONCE, 5, 0]
+    assert [(a.first, a.last) for a in told] == [(0, EXPIRED_AT_ONCE - 1), (EXPIRED_AT_ONCE, EXPIRED_AT_ONCE + 4)]
+    assert spool.depth() == {"a": (2, 20)}
     spool.close()
 
 
@@ -72,7 +119,7 @@ def test_epochs_go_up_also_when_the_clock_goes_back(spool: Spool) -> None:
 
 def test_expiry_takes_the_oldest_and_accounts_for_them_and_for_what_they_carried(spool: Spool) -> None:
     spool.keep([row(2, account="0-1 still=2"), row(3), row(4), row(5)])
-    spool.settle([spool.fresh(0, 1)[0].id], LIVE)  # offered: it may be in the log, and stays
+    assert len(spool.settle_live(0, 1)) == 1  # offered: it may be in the log, and stays
     told: list[Account] = []
 
     def tell(accounts: list[Account]) -> Row:
@@ -81,7 +128,7 @@ def test_expiry_takes_the_oldest_and_accounts_for_them_and_for_what_they_carried
 
     assert spool.expire("a", 2500, 0, tell) == 2
     assert [(a.first, a.last, a.counts) for a in told] == [(3, 4, {"expired": 2})]
-    assert [r.seq for r in spool.fresh(0, 10)] == [5]
+    assert [r.seq for r in spool.settle_live(0, 10)] == [5]
     assert [r.record for r in spool.others(0, 10)] == [b"told"]
     assert spool.expire("a", 2500, 0, tell) == 0
     spool.close()
@@ -127,7 +174,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from edge_agent.spool.schema import Row
-from edge_agent.spool.spool import Spool
+from edge_agent.spool.spool import EXPIRED_AT_ONCE, Spool
 spool = Spool(Path(sys.argv[1]))
 for seq in range(100_000):
     spool.keep([Row("frame", "a", 5, seq, seq, b"x" * 20_000)])
@@ -148,7 +195,7 @@ def test_what_was_promised_survives_a_kill(tmp_path: Path) -> None:
     writer.stdout.close()
     promised = max([promised, *map(int, rest)])
     spool = Spool(path)
-    kept = [r.seq for r in spool.fresh(0, 1_000_000)]
+    kept = [r.seq for r in spool.settle_live(0, 1_000_000)]
     assert kept[: promised + 1] == list(range(promised + 1))
     assert len(kept) <= promised + 2  # one may have been promised without having been told
     spool.close()
@@ -160,7 +207,7 @@ def test_a_corrupt_file_is_set_aside(tmp_path: Path) -> None:
     spool = Spool(path)
     spool.keep([row(0)])
     assert len(list(tmp_path.glob("spool.corrupt-*"))) == 1
-    assert [r.seq for r in spool.fresh(0, 5)] == [0]
+    assert [r.seq for r in spool.settle_live(0, 5)] == [0]
     spool.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import AsyncIterator
 from email.utils import formatdate
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from stream.alerts.pictures import annotated
 from stream.alerts.receiver import Inbox, make_app
 from stream.alerts.schedule import JITTER_SHARE, MAX_RETRY_AFTER_S, Answer, after
 from stream.alerts.stage import AlertStage
-from stream.alerts.webhook import WebhookDeliverer, signed_headers
+from stream.alerts.webhook import MAX_ANSWER_BYTES, WebhookDeliverer, signed_headers
 
 SECRETS = ("whsec_" + "a" * 32, "whsec_" + "b" * 32)
 PAUSES = (0.0, 5.0, 300.0)
@@ -85,6 +86,8 @@ class TestSchedule:
             (formatdate(NOW_S + 90, usegmt=True), 90.0),
             (formatdate(NOW_S - 90, usegmt=True), 5.0),
             ("soon", 5.0),
+            ("²", 5.0),
+            ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", 5.0),
             ("", 5.0),
             ("99999999", MAX_RETRY_AFTER_S),
         ],
@@ -130,6 +133,32 @@ class TestPending:
         pending.receipt(self.receipt(state, 4))
         pending.alert(make_alert(event(), ()), 0, 0.0, NOW_S)
         assert len(pending) == 0
+
+    @pytest.mark.parametrize(
+        ("final", "later"), [("delivered", "retrying"), ("delivered", "dead"), ("dead", "retrying")]
+    )
+    def test_nothing_undoes_a_final_receipt(self, final: str, later: str) -> None:
+        pending = Pending("r")
+        pending.receipt(self.receipt(final, 1))
+        pending.receipt(self.receipt(later, 2, round(NOW_S * 1e9)))
+        pending.alert(make_alert(event(), ()), 0, 0.0, NOW_S)
+        assert len(pending) == 0
+
+    def test_delivered_counts_more_than_dead(self) -> None:
+        pending = Pending("r")
+        for state, attempt in (("dead", 3), ("delivered", 2), ("dead", 3)):
+            pending.receipt(self.receipt(state, attempt))
+        assert pending._receipts[alert_id(event())].state == "delivered"
+
+    def test_a_partition_that_goes_and_comes_back_has_one_chain_of_attempts(self) -> None:
+        pending, alert = Pending("r"), make_alert(event(), ())
+        pending.alert(alert, 0, 0.0, NOW_S)
+        under_way = pending.due(NOW_S)
+        assert under_way is not None
+        pending.drop(0)
+        pending.alert(alert, 0, 0.0, NOW_S)
+        pending.again(under_way, NOW_S)
+        assert [task.attempt for task in (pending.due(NOW_S + 1), pending.due(NOW_S + 1)) if task] == [1]
 
     def test_a_partition_that_has_gone_takes_its_tasks_along(self) -> None:
         pending = Pending("r")
@@ -245,6 +274,42 @@ class TestWebhook:
         answer = await self.post(receiver, SECRETS[0], [])
         assert answer.status is None
         assert "secret_file" in answer.reason
+
+    @pytest.mark.parametrize("secret", [b"hello", b"whsec_", "whsec_ü".encode(), b"\xff\xfe"])
+    async def test_a_secret_that_is_none_is_an_answer(self, receiver: ReceiverConfig, secret: bytes) -> None:
+        receiver.secret_file.write_bytes(secret)
+        answer = await self.post(receiver, SECRETS[0], [])
+        assert answer.status is None
+        assert "secret_file" in answer.reason
+
+    async def test_an_answer_without_an_end_is_left_at_its_status(self, receiver: ReceiverConfig) -> None:
+        sent = 0
+
+        async def endless() -> AsyncIterator[bytes]:
+            nonlocal sent
+            while True:
+                sent += 1024
+                yield b"x" * 1024
+
+        transport = httpx.MockTransport(lambda request: httpx.Response(200, content=endless()))
+        deliverer = WebhookDeliverer(receiver, transport)
+        assert (await deliverer.deliver(make_alert(event(), ()), time.time())).status == 200
+        assert sent <= 2 * MAX_ANSWER_BYTES
+        await deliverer.close()
+
+    async def test_an_answer_that_drips_is_given_up_in_time(self, receiver: ReceiverConfig) -> None:
+        async def dripping() -> AsyncIterator[bytes]:
+            while True:
+                yield b"x"
+                await asyncio.sleep(0.01)
+
+        quick = receiver.model_copy(update={"timeout_s": 0.1})
+        transport = httpx.MockTransport(lambda request: httpx.Response(200, content=dripping()))
+        deliverer = WebhookDeliverer(quick, transport)
+        answer = await deliverer.deliver(make_alert(event(), ()), time.time())
+        assert answer.status is None
+        assert "0.1 s" in answer.reason
+        await deliverer.close()
 
     async def test_an_old_message_is_refused(self, receiver: ReceiverConfig) -> None:
         body = encode_json(make_alert(event(), ()))
