@@ -97,7 +97,11 @@ def balance_table(balance: dict[str, Any]) -> RenderableType:
         if balance["balanced"]
         else Text("NOT balanced: see unaccounted and duplicates", style="red")
     )
-    return Group(table, verdict)
+    said: list[RenderableType] = [table, verdict]
+    if balance["left_out"]:
+        names = ", ".join(balance["left_out"])
+        said.append(Text(f"nothing can be said of {names}: retention has taken their frames", style="yellow"))
+    return Group(*said)
 
 
 def _cell(value: Any) -> str:

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any
 
 from ingest.ledger.intervals import length
-from ingest.ledger.states import ALL_PIPELINES, DEAD, Books, End, EpochBook, FrameState
+from ingest.ledger.states import ALL_PIPELINES, BEYOND, DEAD, Books, End, EpochBook, FrameState
 
 __all__ = ["Balance", "Line", "draw", "judge"]
 
@@ -74,6 +74,8 @@ class Balance:
     unidentified: int = 0
     truncated: list[str] = field(default_factory=list)
     """Epochs of which retention has taken the beginning, and the number from which on they are balanced."""
+    left_out: list[str] = field(default_factory=list)
+    """Cameras of which retention may have taken everything: nothing is said of them, neither good nor bad."""
 
     @property
     def balanced(self) -> bool:
@@ -88,6 +90,7 @@ class Balance:
             "cameras": {name: line.to_dict() for name, line in sorted(self.cameras.items())},
             "unidentified": self.unidentified,
             "truncated": self.truncated,
+            "left_out": self.left_out,
         }
 
 
@@ -105,7 +108,8 @@ def draw(books: Books) -> Balance:
         line = _epoch(f"{camera}/{epoch}", book, first)
         cameras.setdefault(camera, Line()).add(line)
         totals.add(line)
-    return Balance(cameras, totals, books.unidentified, truncated)
+    left_out = sorted(camera for camera, begins in books.beginnings.items() if begins == BEYOND)
+    return Balance(cameras, totals, books.unidentified, truncated, left_out)
 
 
 def _epoch(name: str, book: EpochBook, first: int) -> Line:

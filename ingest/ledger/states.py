@@ -15,13 +15,13 @@ from ingest.identity import FrameId, is_replay
 from ingest.ledger.intervals import Cover
 from ingest.records import Account, EpochEnd
 
-__all__ = ["ALL_PIPELINES", "DEAD", "Books", "End", "EpochBook", "FrameState"]
+__all__ = ["ALL_PIPELINES", "BEYOND", "DEAD", "Books", "End", "EpochBook", "FrameState"]
 
 ALL_PIPELINES = ""
 """The pipeline of a dead letter that concerns a frame as a whole."""
 DEAD = "dead"
 
-_BEYOND = (sys.maxsize, 0)
+BEYOND = (sys.maxsize, 0)
 """A beginning that no frame reaches."""
 
 
@@ -94,7 +94,7 @@ class Books:
 
     def leave_out(self, camera: str) -> None:
         """Say that retention has taken so much of a camera that nothing of it can be balanced."""
-        self.beginnings[camera] = _BEYOND
+        self.beginnings[camera] = BEYOND
 
     def cut(self) -> None:
         """Fix what is to be balanced. From now on only what fills a hole, and ends of frames, are entered."""

@@ -25,7 +25,7 @@ def drawn(what: RenderableType, width: int = 80) -> str:
 def balance(cameras: int, *, unaccounted: int = 0) -> dict[str, Any]:
     row = dict.fromkeys(STATES, 12_345) | {"withheld": {"still": 300, "rate": 45}, "unaccounted": unaccounted}
     rows = {f"a-long-camera-name-{number}": row for number in range(cameras)}
-    return {"cameras": rows, "totals": row, "balanced": not unaccounted}
+    return {"cameras": rows, "totals": row, "balanced": not unaccounted, "left_out": []}
 
 
 @pytest.mark.parametrize("cameras", [0, 1, 4, 5, 200])
@@ -40,6 +40,10 @@ def test_every_state_is_whole_in_80_columns(cameras: int) -> None:
 
 def test_a_loss_is_said() -> None:
     assert "NOT balanced" in drawn(balance_table(balance(1, unaccounted=3)))
+
+
+def test_a_camera_that_cannot_be_balanced_is_named() -> None:
+    assert "nothing can be said of gate" in drawn(balance_table(balance(1) | {"left_out": ["gate"]}))
 
 
 def test_the_rows_are_what_the_ledger_writes() -> None:

@@ -322,6 +322,7 @@ def test_a_camera_that_is_left_out() -> None:
     for enter in (deliver(3), ended(9)):
         enter(books)
     assert draw(books).cameras == {}
+    assert draw(books).to_dict()["left_out"] == [CAMERA], "silence about a camera has to be said"
 
 
 def test_cameras_and_epochs_are_balanced_by_themselves_and_summed() -> None:
