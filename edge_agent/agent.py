@@ -22,7 +22,7 @@ from ingest import logs
 from ingest.clock import Clock, Deadline, SystemClock
 from ingest.codec import encode
 from ingest.kafka import KafkaSettings
-from ingest.records import Account, Heartbeat
+from ingest.records import Account, Heartbeat, Waiting
 from ingest.site import CameraConfig, Site
 from ingest.topics import STATUS
 
@@ -123,7 +123,7 @@ class Agent:
             depth = await self._on_disk(self._spool.depth)
             for camera in self._cameras:
                 await self._bound(camera.config)
-            statuses = tuple(c.status(depth.get(c.config.name, (0, 0))) for c in self._cameras)
+            statuses = tuple(c.status([d for d in depth if d.name == c.config.name]) for c in self._cameras)
             await self._on_disk(self._spool.tell, [(s.camera, s.epoch, s.captured - 1) for s in statuses])
             for status in statuses:
                 self._metrics.spooled.labels(status.camera).set(status.spooled_bytes)
@@ -133,6 +133,7 @@ class Agent:
                 at_ns=self._clock.now_ns(),
                 state="running",
                 cameras=statuses,
+                waiting=tuple(Waiting(camera=d.name, epoch=d.epoch, first=d.first, last=d.last) for d in depth),
                 figures={"pid": float(os.getpid())},
             )
             await self._sender.publish(STATUS, encode(beat), self._instance.encode())
@@ -156,9 +157,7 @@ class Agent:
         self._sender.wake()
         while not await self._on_disk(lambda: self._spool.empty):
             if deadline.passed:
-                _log.warning(
-                    "left on disk", frames=sum(n for n, _ in (await self._on_disk(self._spool.depth)).values())
-                )
+                _log.warning("left on disk", frames=sum(d.frames for d in await self._on_disk(self._spool.depth)))
                 return
             await asyncio.sleep(_POLL_S)
 

@@ -7,13 +7,13 @@ import contextlib
 import json
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from edge_agent.capture.messages import Ended, Kept, Message, Told, read_message
 from edge_agent.metrics import AgentMetrics
-from edge_agent.spool.schema import Row
+from edge_agent.spool.schema import Depth, Row
 from edge_agent.spool.spool import Spool
 from edge_agent.status import ended_row
 from ingest import headers as h
@@ -83,8 +83,8 @@ class Camera:
                 await asyncio.wait_for(self._stop.wait(), pause_s)
         self.state, self.reason = "ended", ""
 
-    def status(self, depth: tuple[int, int]) -> CameraStatus:
-        """Return what a heartbeat says of this camera."""
+    def status(self, depth: Sequence[Depth]) -> CameraStatus:
+        """Return what a heartbeat says of this camera; ``depth`` is what waits of its epochs."""
         return CameraStatus(
             camera=self.config.name,
             epoch=self.epoch,
@@ -92,8 +92,8 @@ class Camera:
             reason=self.reason,
             captured=self.captured,
             kept=self.kept,
-            spooled=depth[0],
-            spooled_bytes=depth[1],
+            spooled=sum(d.frames for d in depth),
+            spooled_bytes=sum(d.bytes for d in depth),
         )
 
     async def _epoch(self, started_s: float) -> bool:
@@ -182,11 +182,12 @@ class Camera:
 
     async def _close_epoch(self, ended: Ended | None, last: int, reason: str) -> None:
         accounts: list[Account] = []
-        if ended is None:
-            end = EpochEnd(camera=self.config.name, epoch=self.epoch, last=last, clean=False, told=self.captured - 1)
+        if ended is None or reason:
             self.state, self.reason = "down", reason or self.reason or "the capture died"
             if not self._backoff.out:
                 _log.warning("camera lost", camera=self.config.name, reason=self.reason)
+        if ended is None:
+            end = EpochEnd(camera=self.config.name, epoch=self.epoch, last=last, clean=False, told=self.captured - 1)
         else:
             end = EpochEnd(camera=self.config.name, epoch=self.epoch, last=ended.last, clean=True, told=ended.last)
             accounts = [ended.tail] if ended.tail else []

@@ -5,12 +5,21 @@ AgentError
 │   ├── SourceUnusable  it cannot be opened, or what it is called by makes no sense
 │   └── SourceStalled   it is open, and no frame has come for too long
 ├── SourceEnded         it is over, as a file is
+├── FrameUnusable       one frame cannot be made into a record; the next one may be well
 └── SpoolError          the spool cannot keep what it is given
 """
 
 from __future__ import annotations
 
-__all__ = ["AgentError", "SourceEnded", "SourceError", "SourceStalled", "SourceUnusable", "SpoolError"]
+__all__ = [
+    "AgentError",
+    "FrameUnusable",
+    "SourceEnded",
+    "SourceError",
+    "SourceStalled",
+    "SourceUnusable",
+    "SpoolError",
+]
 
 
 class AgentError(Exception):
@@ -31,6 +40,10 @@ class SourceStalled(SourceError):
 
 class SourceEnded(AgentError):
     """A source is over: there will be no more frames. No failure."""
+
+
+class FrameUnusable(AgentError):
+    """A frame cannot be encoded, or is too large for a record."""
 
 
 class SpoolError(AgentError):

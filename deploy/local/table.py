@@ -18,6 +18,7 @@ __all__ = ["STATES", "balance_table", "live_table", "summary"]
 STATES = (
     "captured",
     "withheld",
+    "spooled",
     "delivered",
     "classified",
     "empty",

@@ -38,9 +38,10 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The capture is over, cleanly: ``last`` is its last number, -1 for none, ``tail`` what was withheld at the end.
+    """The capture is over, and its numbers are complete: ``last`` is the last one, -1 for none.
 
-    ``finished`` tells that the source has no more; otherwise the capture was told to stop.
+    ``tail`` is what was withheld after the last kept frame. ``finished`` tells that the source has no more; otherwise
+    the capture was told to stop, or the source failed, which the exit status tells.
     """
 
     last: int

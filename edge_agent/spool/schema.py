@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["CREATE", "PRAGMAS", "Kind", "Row"]
+__all__ = ["CREATE", "PRAGMAS", "Depth", "Kind", "Row"]
 
 Kind = str
 """``frame``, ``readings`` or ``status``."""
@@ -35,7 +35,8 @@ CREATE TABLE IF NOT EXISTS outbox (
     record BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS outbox_lane ON outbox (kind, lane, id);
-CREATE INDEX IF NOT EXISTS outbox_name ON outbox (kind, name, id);
+CREATE INDEX IF NOT EXISTS outbox_age ON outbox (kind, lane, captured_ns);
+CREATE INDEX IF NOT EXISTS outbox_depth ON outbox (kind, name, epoch, id, seq, size);
 CREATE TABLE IF NOT EXISTS gone_live (
     name TEXT PRIMARY KEY,
     id INTEGER NOT NULL
@@ -74,3 +75,15 @@ class Row:
     def size(self) -> int:
         """Bytes of the record."""
         return len(self.record)
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """What of one epoch waits: frames and their bytes, in an interval with what was withheld among them."""
+
+    name: str
+    epoch: int
+    first: int
+    last: int
+    frames: int
+    bytes: int

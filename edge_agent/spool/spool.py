@@ -10,9 +10,10 @@ from pathlib import Path
 
 from edge_agent.exceptions import SpoolError
 from edge_agent.spool.expiry import expired_account, merged
-from edge_agent.spool.schema import CREATE, PRAGMAS, Row
+from edge_agent.spool.schema import CREATE, PRAGMAS, Depth, Row
+from ingest import headers as h
 from ingest import logs
-from ingest.identity import LATE, LIVE, next_epoch
+from ingest.identity import LATE, LIVE, FrameId, next_epoch
 from ingest.records import Account, EpochEnd
 
 __all__ = ["EXPIRED_AT_ONCE", "Spool"]
@@ -83,11 +84,12 @@ class Spool:
         They may be offered from now on, and will not expire. A frame that was kept before one that has gone live
         already goes late, whatever a clock that was set back makes of its age: each lane of a camera is in order.
         """
-        return self._settle(f"captured_ns >= ? AND NOT {_OVERTAKEN}", LIVE, since_ns, limit)
+        young = f"INDEXED BY outbox_age WHERE captured_ns >= ? AND NOT {_OVERTAKEN}"  # a backlog is not searched
+        return self._settle(young, LIVE, since_ns, limit)
 
     def settle_late(self, before_ns: int, limit: int) -> list[Row]:
         """Settle frames on the late lane and return them: never offered, captured before then, oldest first."""
-        return self._settle(f"(captured_ns < ? OR {_OVERTAKEN})", LATE, before_ns, limit)
+        return self._settle(f"WHERE (captured_ns < ? OR {_OVERTAKEN})", LATE, before_ns, limit)
 
     def others(self, after_id: int, limit: int) -> list[Row]:
         """Return readings and status records, in order."""
@@ -119,13 +121,17 @@ class Spool:
                 _insert(db, [tell(merged([expired_account(row) for row in gone]))])
         return len(gone)
 
-    def depth(self) -> dict[str, tuple[int, int]]:
-        """Return, by camera, how many frames wait and how many bytes they have."""
+    def depth(self) -> list[Depth]:
+        """Return what waits of each epoch of each camera that has frames here."""
         with self._transaction() as db:
             found = db.execute(
-                "SELECT name, count(*), sum(size) FROM outbox WHERE kind = 'frame' GROUP BY name"
+                "SELECT name, epoch, min(id), max(seq), count(*), sum(size) FROM outbox"
+                " WHERE kind = 'frame' GROUP BY name, epoch"
             ).fetchall()
-        return {name: (count, size) for name, count, size in found}
+            return [
+                Depth(name, epoch, _begin(db, oldest), last, frames, size)
+                for name, epoch, oldest, last, frames, size in found
+            ]
 
     @property
     def empty(self) -> bool:
@@ -137,9 +143,9 @@ class Spool:
         """Close the file."""
         self._db.close()
 
-    def _settle(self, where: str, lane: str, bound_ns: int, limit: int) -> list[Row]:
+    def _settle(self, which: str, lane: str, bound_ns: int, limit: int) -> list[Row]:
         """Find and settle in one transaction: between the two, an expiry could let the same frames go."""
-        found = f"SELECT {_COLUMNS} FROM outbox WHERE kind = 'frame' AND lane IS NULL AND {where} ORDER BY id LIMIT ?"  # noqa: S608
+        found = f"SELECT {_COLUMNS} FROM outbox {which} AND kind = 'frame' AND lane IS NULL ORDER BY id LIMIT ?"  # noqa: S608
         with self._transaction() as db:
             rows = [Row(*values) for values in db.execute(found, (bound_ns, limit))]
             db.executemany("UPDATE outbox SET lane = ? WHERE id = ?", [(lane, row.id) for row in rows])
@@ -199,9 +205,18 @@ def _insert(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
     db.executemany("UPDATE epochs SET last_kept = max(last_kept, ?) WHERE name = ? AND epoch = ?", kept)
 
 
+def _begin(db: sqlite3.Connection, row_id: int) -> int:
+    """Return the first number that a frame accounts for: its own, or that of what was withheld before it."""
+    name, epoch, seq, account = db.execute(
+        "SELECT name, epoch, seq, account FROM outbox WHERE id = ?", (row_id,)
+    ).fetchone()
+    before = h.account_of({h.ACCOUNT: account.encode()}, FrameId(name, epoch, seq))
+    return before.first if before else int(seq)
+
+
 def _unoffered(db: sqlite3.Connection, name: str) -> Iterator[tuple[Row, int]]:
     """Yield a camera's frames that were never offered, oldest first, without their pictures but with their sizes."""
     columns = _COLUMNS.replace("record", "x''")
-    where = "kind = 'frame' AND name = ? AND lane IS NULL ORDER BY id LIMIT ?"
+    where = "kind = 'frame' AND name = ? AND lane IS NULL ORDER BY epoch, id LIMIT ?"
     for *values, size in db.execute(f"SELECT {columns}, size FROM outbox WHERE {where}", (name, EXPIRED_AT_ONCE)):  # noqa: S608
         yield Row(*values), size

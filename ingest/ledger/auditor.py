@@ -3,7 +3,7 @@
 The auditor takes a cut, the ends of the topics when it starts, and reads everything before it: first frames, then
 what the agents say of themselves, then ends of frames. What was delivered before the cut may still be on its way, so
 the topics are followed beyond it until every frame has its ends or the wait is over; what is older than that is
-unaccounted. Frames captured after the cut are left to the next audit.
+unaccounted, unless its agent says that it is in its spool. Frames captured after the cut are left to the next audit.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any
 
+from ingest import configstore
 from ingest.clock import Clock, Deadline, SystemClock
 from ingest.ledger.balance import Balance, draw
 from ingest.ledger.entries import ENTER, Beginnings
 from ingest.ledger.states import Books
 from ingest.log import Log, LogRecord, Slot
-from ingest.topics import DEADLETTER, FRAMES, FRAMES_LATE, RESULTS, STATUS, TOPICS
+from ingest.topics import DEADLETTER, FRAMES, FRAMES_LATE, RESULTS, STATUS, TOPICS, partition_for
 
 __all__ = ["Progress", "audit"]
 
@@ -50,7 +51,7 @@ async def audit(
     ends = await _ends(log, (STATUS,)) | await _ends(log, (FRAMES, FRAMES_LATE, RESULTS, DEADLETTER))
     await reader.read_to_cut(ends, clock)
     deadline = Deadline.after(wait_s, clock)
-    while not (balance := draw(reader.books)).balanced and not deadline.passed:
+    while not (balance := draw(reader.books)).settled and not deadline.passed:
         await asyncio.sleep(min(_POLL_S, deadline.left))
         await reader.read_on(await _ends(log, _TOPICS))
     return balance
@@ -75,7 +76,9 @@ class _Reader:
         for topic in _TOPICS:
             self._positions |= {Slot(topic, p): first for p, first in (await self._log.beginnings(topic)).items()}
         self._total = sum(end - self._positions[slot] for slot, end in ends.items())
-        beginnings = Beginnings(self.books, await self._taken(ends, clock))
+        config, partitions = await configstore.read(self._log), len(await self._log.beginnings(FRAMES))
+        taken = await self._taken(ends, clock)
+        beginnings = Beginnings(self.books, taken, lambda camera: partition_for(camera, partitions, config.pins))
         enter: Mapping[str, Callable[[LogRecord], None]] = {
             FRAMES: beginnings.live_frame,
             FRAMES_LATE: beginnings.late_frame,

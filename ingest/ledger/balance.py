@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from ingest.ledger.intervals import length
+from ingest.ledger.intervals import Cover, Interval, common, length
 from ingest.ledger.states import ALL_PIPELINES, BEYOND, DEAD, Books, End, EpochBook, FrameState
 
 __all__ = ["Balance", "Line", "draw", "judge"]
@@ -25,7 +25,8 @@ _UNCLEAN = "unclean"
 class Line:
     """The balance of one camera, or of all.
 
-    ``captured`` is every sequence number given; it is what was withheld, delivered and unaccounted for together.
+    ``captured`` is every sequence number given; it is what was withheld, spooled, delivered and unaccounted for
+    together. ``spooled`` frames are missing in the log, and their agent says that it still has them.
     ``unclean`` frames were in an agent's memory when it was killed: never promised, and not captured as far as the
     ledger goes. ``repeats`` were offered again after a crash and dropped. A delivered frame has an end per pipeline,
     so the ends may sum to more than the frames.
@@ -33,6 +34,7 @@ class Line:
 
     captured: int = 0
     withheld: Counter[str] = field(default_factory=Counter)
+    spooled: int = 0
     delivered: int = 0
     classified: int = 0
     empty: int = 0
@@ -46,7 +48,7 @@ class Line:
 
     @property
     def balanced(self) -> bool:
-        """Tell whether every captured frame ended in exactly one state."""
+        """Tell whether every captured frame ended in exactly one state, or is still with its agent."""
         return self.unaccounted == 0 and self.duplicates == 0
 
     def add(self, other: Line, times: int = 1) -> None:
@@ -79,8 +81,13 @@ class Balance:
 
     @property
     def balanced(self) -> bool:
-        """Tell whether every captured frame ended in exactly one state."""
+        """Tell whether every captured frame ended in exactly one state, or is still with its agent."""
         return self.totals.balanced
+
+    @property
+    def settled(self) -> bool:
+        """Tell whether it is balanced and no agent has anything left to deliver."""
+        return self.balanced and not self.totals.spooled
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -98,6 +105,9 @@ def draw(books: Books) -> Balance:
     """Draw the balance of what has been entered so far."""
     cameras: dict[str, Line] = {}
     totals, truncated = Line(), []
+    newest: dict[str, int] = {}
+    for camera, epoch in books.epochs:
+        newest[camera] = max(epoch, newest.get(camera, 0))
     for (camera, epoch), book in sorted(books.epochs.items()):
         begins_in, begins_at = books.beginnings.get(camera, (0, 0))
         if epoch < begins_in:
@@ -105,18 +115,24 @@ def draw(books: Books) -> Balance:
         first = begins_at if epoch == begins_in else 0
         if first:
             truncated.append(f"{camera}/{epoch} from {first}")
-        line = _epoch(f"{camera}/{epoch}", book, first)
+        line = _epoch(f"{camera}/{epoch}", book, first, books.waiting(camera, epoch))
+        if epoch < newest[camera] and book.end is None:
+            _unclosed(f"{camera}/{epoch}", book, line)
         cameras.setdefault(camera, Line()).add(line)
         totals.add(line)
     left_out = sorted(camera for camera, begins in books.beginnings.items() if begins == BEYOND)
     return Balance(cameras, totals, books.unidentified, truncated, left_out)
 
 
-def _epoch(name: str, book: EpochBook, first: int) -> Line:
-    holes, overlaps = book.cover.holes(first, book.last), book.cover.overlaps()
+def _epoch(name: str, book: EpochBook, first: int, waiting: list[Interval]) -> Line:
+    missing, overlaps = book.cover.holes(first, book.last), book.cover.overlaps()
+    spooled = common(missing, waiting)
+    kept = Cover(spooled)
+    holes = [hole for a, b in missing for hole in kept.holes(a, b)]
     line = Line(
         captured=max(0, book.last - first + 1 - book.withheld[_UNCLEAN]),
         withheld=Counter({reason: n for reason, n in book.withheld.items() if n and reason != _UNCLEAN}),
+        spooled=length(spooled),
         unaccounted=length(holes),
         duplicates=length(overlaps),
         repeats=book.repeats,
@@ -138,6 +154,16 @@ def _epoch(name: str, book: EpochBook, first: int) -> Line:
             (f"{name}/{seq} {said}" for seq in seqs for said in faulty[book.frames[seq]]), _EXAMPLES
         )
     return line
+
+
+def _unclosed(name: str, book: EpochBook, line: Line) -> None:
+    """Charge an epoch that a newer one follows and nobody has ended.
+
+    An agent ends each epoch before it begins the next, also after a kill: what its spool had is gone. How much that
+    was, nobody can say for sure; the heartbeats say how far it had come.
+    """
+    line.unaccounted += max(1, book.told - book.last)
+    line.examples.append(f"{name} was never ended: the agent's spool is gone; it had told of frame {book.told}")
 
 
 def judge(state: FrameState) -> Line:

@@ -34,6 +34,10 @@ def enter_status(books: Books, record: LogRecord) -> None:
         books.account(account)
     for end in beat.ended:
         books.ended(end)
+    for camera in beat.cameras:
+        books.told(camera.camera, camera.epoch, camera.captured - 1)
+    if beat.waiting is not None:
+        books.waits(beat.instance, beat.at_ns, beat.waiting)
 
 
 def enter_result(books: Books, record: LogRecord) -> None:
@@ -76,12 +80,13 @@ class Beginnings:
     ``taken`` gives, by partition, the Unix time in ms up to which retention has taken frames, on either lane. A
     camera's first live frame that was sent after that is its beginning: live frames before it are gone or left out,
     and whatever was captured after it, also what came late, was sent later still. A camera of such a partition
-    without such a frame cannot be balanced.
+    without such a frame cannot be balanced. ``partition_of`` says which is a camera's, where no frame of it is left.
     """
 
-    def __init__(self, books: Books, taken: Mapping[int, int]) -> None:
+    def __init__(self, books: Books, taken: Mapping[int, int], partition_of: Callable[[str], int]) -> None:
         self._books = books
         self._taken = taken
+        self._partition_of = partition_of
         self._seen: set[str] = set()
 
     def live_frame(self, record: LogRecord) -> None:
@@ -114,8 +119,9 @@ class Beginnings:
             beat = decode(Heartbeat, record.value)
         except CodecError:
             return
-        for camera in {a.camera for a in beat.accounts} | {e.camera for e in beat.ended}:
-            if camera not in self._seen and self._taken:
+        about = {a.camera for a in beat.accounts} | {e.camera for e in beat.ended} | {c.camera for c in beat.cameras}
+        for camera in about:
+            if camera not in self._seen and self._partition_of(camera) in self._taken:
                 self._books.leave_out(camera)
         enter_status(self._books, record)
 

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from ingest.exceptions import LedgerError
 
-__all__ = ["Cover", "Interval", "length"]
+__all__ = ["Cover", "Interval", "common", "length"]
 
 Interval = tuple[int, int]
 """A closed interval, first and last."""
@@ -86,6 +86,12 @@ class Cover:
             self._steps[at] = after
         else:
             del self._steps[at]
+
+
+def common(some: Iterable[Interval], others: Iterable[Interval]) -> list[Interval]:
+    """Return what is in one of ``some`` and in one of ``others``, in order, each number once."""
+    both = Cover((max(a, c), min(b, d)) for a, b in some for c, d in list(others) if max(a, c) <= min(b, d))
+    return [(a, b) for a, b, depth in both.runs() if depth]
 
 
 def length(intervals: Iterable[Interval]) -> int:

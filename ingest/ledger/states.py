@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ingest.identity import FrameId, is_replay
-from ingest.ledger.intervals import Cover
-from ingest.records import Account, EpochEnd
+from ingest.ledger.intervals import Cover, Interval
+from ingest.records import Account, EpochEnd, Waiting
 
 __all__ = ["ALL_PIPELINES", "BEYOND", "DEAD", "Books", "End", "EpochBook", "FrameState"]
 
@@ -60,6 +60,8 @@ class EpochBook:
     frames: dict[int, FrameState] = field(default_factory=dict)
     repeats: int = 0
     end: EpochEnd | None = None
+    told: int = -1
+    """The highest number that a heartbeat said was captured. Only a hint: heartbeats are not promised to arrive."""
     status_accounts: set[tuple[int, int, tuple[tuple[str, int], ...]]] = field(default_factory=set)
     """Those that ``status`` told, to recognise one that is told again."""
 
@@ -76,6 +78,7 @@ class Books:
         self.epochs: dict[tuple[str, int], EpochBook] = defaultdict(EpochBook)
         self.beginnings: dict[str, tuple[int, int]] = {}
         """Per camera that retention has cut into, the (epoch, seq) from which on it is balanced."""
+        self._waiting: dict[str, tuple[int, list[Waiting]]] = {}
         self._cut: dict[tuple[str, int], int] | None = None
         self._unidentified: set[object] = set()
         self._states: dict[tuple[object, ...], FrameState] = {}
@@ -129,14 +132,38 @@ class Books:
             self._withhold(book, account)
 
     def ended(self, end: EpochEnd) -> None:
-        """Enter the end of an epoch. Of two the better one holds: an agent may be killed just after it closed one."""
-        if self._cut is not None or not self._is_wanted(end.camera, end.epoch, max(0, end.last)):
+        """Enter the end of an epoch. Of two the better one holds: an agent may be killed just after it closed one.
+
+        After the cut it may still close an epoch, whose frames after the cut are left to the next audit.
+        """
+        if self._cut is not None:
+            cut = self._cut.get((end.camera, end.epoch))
+            if cut is None:
+                return
+            end = end.model_copy(update={"last": min(end.last, cut), "told": min(end.told, cut)})
+        if not self._is_wanted(end.camera, end.epoch, max(0, end.last)):
             return
         book = self.epochs[end.camera, end.epoch]
         if (before := book.end) is not None:
             latest = {"last": max(before.last, end.last), "told": max(before.told, end.told)}
             end = end.model_copy(update={**latest, "clean": before.clean or end.clean})
         book.end = end
+
+    def told(self, camera: str, epoch: int, last: int) -> None:
+        """Enter how far an epoch had come when a heartbeat told of it. That much may not have been kept."""
+        if self._cut is None and self._is_wanted(camera, epoch, max(0, last)):
+            book = self.epochs[camera, epoch]
+            book.told = max(book.told, last)
+
+    def waits(self, agent: str, at_ns: int, waiting: Iterable[Waiting]) -> None:
+        """Enter what an agent said at that time to have in its spool: all of it, so its newest word holds."""
+        if at_ns >= self._waiting.get(agent, (0, []))[0]:
+            self._waiting[agent] = at_ns, list(waiting)
+
+    def waiting(self, camera: str, epoch: int) -> list[Interval]:
+        """Return the intervals of an epoch in which frames still wait in a spool."""
+        told = (each for _, waiting in self._waiting.values() for each in waiting)
+        return [(each.first, each.last) for each in told if (each.camera, each.epoch) == (camera, epoch)]
 
     def finished(self, frame: FrameId, end: End, pipelines: frozenset[str] = frozenset()) -> None:
         """Enter one end of a frame; ``pipelines`` are all that it was routed to, where the record says so."""

@@ -6,7 +6,7 @@ from ingest.records.event import Alert, AlertData, CloudEvent, Delivery, Event, 
 from ingest.records.frame import WITHHELD_REASONS, Account, Frame
 from ingest.records.reading import GOOD, SUSPECT, Readings
 from ingest.records.result import Detection, Result
-from ingest.records.status import CameraState, CameraStatus, EpochEnd, Heartbeat
+from ingest.records.status import CameraState, CameraStatus, EpochEnd, Heartbeat, Waiting
 
 __all__ = [
     "GOOD",
@@ -37,4 +37,5 @@ __all__ = [
     "Record",
     "Region",
     "Result",
+    "Waiting",
 ]

@@ -11,9 +11,10 @@ from ingest.records.base import Box, Count, Name, Record
 
 __all__ = ["WITHHELD_REASONS", "Account", "Frame"]
 
-WITHHELD_REASONS = ("still", "rate", "schedule", "masked", "overload", "expired", "unclean")
-"""Why a captured frame did not reach the log. ``expired`` left a full spool; ``unclean`` was lost to a kill
-before it was promised. The rest were withheld on purpose."""
+WITHHELD_REASONS = ("still", "rate", "schedule", "masked", "overload", "unusable", "expired", "unclean")
+"""Why a captured frame did not reach the log. ``unusable`` could not be encoded, or was too large for a
+record; ``expired`` left a full spool; ``unclean`` was lost to a kill before it was promised. The rest were withheld
+on purpose."""
 
 
 class Account(Record):

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from ingest.records.base import Count, Name, Record
 from ingest.records.frame import Account
 
-__all__ = ["CameraState", "CameraStatus", "EpochEnd", "Heartbeat"]
+__all__ = ["CameraState", "CameraStatus", "EpochEnd", "Heartbeat", "Waiting"]
 
 CameraState = Literal["starting", "running", "stalled", "down", "ended"]
 
@@ -43,8 +43,22 @@ class EpochEnd(Record):
     told: int = -1
 
 
+class Waiting(Record):
+    """Frames that an agent has promised and not delivered yet: all of ``[first, last]`` that has not come."""
+
+    KIND: ClassVar[str] = "waiting"
+
+    camera: Name
+    epoch: Count
+    first: Count
+    last: Count
+
+
 class Heartbeat(Record):
-    """A sign of life on ``status``, with the ledger intervals that no frame can carry."""
+    """A sign of life on ``status``, with the ledger intervals that no frame can carry.
+
+    ``waiting`` is what an agent's spool holds, None in a record that does not tell.
+    """
 
     KIND: ClassVar[str] = "heartbeat"
 
@@ -56,4 +70,5 @@ class Heartbeat(Record):
     cameras: tuple[CameraStatus, ...] = ()
     accounts: tuple[Account, ...] = ()
     ended: tuple[EpochEnd, ...] = ()
+    waiting: tuple[Waiting, ...] | None = None
     figures: dict[str, float] = {}

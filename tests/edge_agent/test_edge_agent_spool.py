@@ -13,7 +13,7 @@ import pytest
 
 from edge_agent.exceptions import SpoolError
 from edge_agent.spool.expiry import merged
-from edge_agent.spool.schema import Row
+from edge_agent.spool.schema import Depth, Row
 from edge_agent.spool.spool import EXPIRED_AT_ONCE, Spool
 from ingest.identity import LATE, LIVE
 from ingest.records import Account
@@ -39,7 +39,7 @@ def test_rows_come_back_as_they_were_kept_in_order(spool: Spool) -> None:
         ("a", 1, b"x" * 1000, "0-0 still=1"),
         ("b", 2, b"x" * 1000, ""),
     ]
-    assert spool.depth() == {"a": (2, 2000), "b": (1, 1000)}
+    assert spool.depth() == [Depth("a", 5, 0, 1, 2, 2000), Depth("b", 5, 2, 2, 1, 1000)]
     spool.close()
 
 
@@ -106,7 +106,16 @@ def test_many_expire_in_bounded_transactions_and_each_is_accounted_for(spool: Sp
     gone = [spool.expire("a", 20, 0, tell) for _ in range(3)]
     assert gone == [EXPIRED_AT_ONCE, 5, 0]
     assert [(a.first, a.last) for a in told] == [(0, EXPIRED_AT_ONCE - 1), (EXPIRED_AT_ONCE, EXPIRED_AT_ONCE + 4)]
-    assert spool.depth() == {"a": (2, 20)}
+    assert spool.depth() == [Depth("a", 5, EXPIRED_AT_ONCE + 5, EXPIRED_AT_ONCE + 6, 2, 20)]
+    spool.close()
+
+
+def test_what_waits_is_told_with_what_was_withheld_before_it(spool: Spool) -> None:
+    spool.keep([row(7, account="3-6 still=4", size=10), row(9, account="8-8 rate=1", size=20)])
+    spool.keep([Row("frame", "a", 6, 0, 0, b"new epoch")])
+    assert spool.depth() == [Depth("a", 5, 3, 9, 2, 30), Depth("a", 6, 0, 0, 1, 9)]
+    spool.remove([spool.settle_live(0, 1)[0].id])
+    assert spool.depth()[0] == Depth("a", 5, 8, 9, 1, 20)
     spool.close()
 
 

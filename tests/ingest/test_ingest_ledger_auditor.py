@@ -10,6 +10,7 @@ import pytest
 from ingest import headers as h
 from ingest.clock import ManualClock
 from ingest.codec import encode
+from ingest.configstore import publish
 from ingest.deadletter import parked
 from ingest.exceptions import LogUnavailable, WrongType
 from ingest.identity import FrameId
@@ -17,8 +18,9 @@ from ingest.ledger.auditor import audit
 from ingest.ledger.balance import Balance
 from ingest.log import LogRecord, Outgoing, Slot
 from ingest.memorylog import MemoryLog
-from ingest.records import Account, Batch, BatchItem, EpochEnd, Frame, FrameRef, Heartbeat, Result
-from ingest.topics import BATCHES, DEADLETTER, FRAMES, FRAMES_LATE, RESULTS, STATUS
+from ingest.records import Account, Batch, BatchItem, EpochEnd, Frame, FrameRef, Heartbeat, Result, Waiting
+from ingest.site import PinConfig
+from ingest.topics import BATCHES, DEADLETTER, FRAMES, FRAMES_LATE, RESULTS, STATUS, partition_for
 
 EPOCH = 1_700_000_000
 GARBAGE = b"\xc1 no msgpack"
@@ -347,6 +349,34 @@ async def test_a_camera_of_which_all_was_taken_is_left_out(site: Site) -> None:
     found = await site.audit()
     assert found.balanced, found.totals.examples
     assert set(found.cameras) == {"yard"}
+
+
+async def test_a_camera_on_a_partition_that_is_whole_is_not_left_out(site: Site) -> None:
+    await run_of(site, range(5))
+    site.log.forget(Slot(FRAMES, 0), 5)
+    names = [f"silent-{i}" for i in range(8)]
+    for name in names:
+        await site.say(Account(camera=name, epoch=EPOCH, first=0, last=3, counts={"expired": 4}))
+    await publish(site.log, [PinConfig(name="silent-0", partition=1), PinConfig(name="silent-1", partition=0)])
+    found = await site.audit()
+    whole = {"silent-0"} | {name for name in names[2:] if partition_for(name, 2) == 1}
+    assert 1 < len(whole) < 7
+    assert set(found.cameras) == whole
+    assert set(found.left_out) == set(names) - whole
+    assert found.totals.withheld["expired"] == 4 * len(whole)
+
+
+async def test_frames_in_a_spool_are_waited_for_and_then_told(site: Site) -> None:
+    await site.deliver(0)
+    await site.finish(0)
+    await site.deliver(9, 8)
+    await site.finish(9)
+    waiting = (Waiting(camera="gate", epoch=EPOCH, first=1, last=7),)
+    await site.log.produce(
+        Outgoing(STATUS, 0, encode(Heartbeat(service="agent", instance="a", at_ns=1, waiting=waiting)))
+    )
+    found = await site.audit(wait_s=0.01)
+    assert (found.balanced, found.settled, found.totals.spooled) == (True, False, 7)
 
 
 async def test_a_camera_that_said_it_ended_and_of_which_nothing_ever_came_is_missing(site: Site) -> None:

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.identity import FrameId
+from ingest.identity import LIVE, FrameId
 from ingest.ledger.balance import Balance, draw
 from ingest.ledger.states import ALL_PIPELINES, DEAD, Books, End
-from ingest.records import Account, EpochEnd
+from ingest.records import Account, EpochEnd, Waiting
 
 CAMERA, EPOCH = "gate", 1_700_000_000
 REASONS = ("still", "rate", "overload")
@@ -314,6 +314,54 @@ def test_a_camera_that_retention_cut_into_begins_there() -> None:
     assert found.balanced, found.totals.examples
     assert (found.totals.captured, found.totals.withheld) == (3, {"still": 2})
     assert found.truncated == [f"gate/{EPOCH} from 10"]
+
+
+def test_what_an_agent_says_it_still_has_is_spooled_and_not_lost() -> None:
+    books = Books()
+    for seq in (0, 9):  # back after an outage: the newest comes first
+        books.delivered(FrameId(CAMERA, EPOCH, seq), LIVE, None)
+        books.finished(FrameId(CAMERA, EPOCH, seq), End("classified", "", LIVE))
+    books.waits("agent", 5, [Waiting(camera=CAMERA, epoch=EPOCH, first=2, last=12)])
+    books.cut()
+    found = draw(books)
+    assert (found.totals.captured, found.totals.spooled, found.totals.unaccounted) == (10, 7, 1)
+    books.delivered(FrameId(CAMERA, EPOCH, 1), "late", None)
+    books.finished(FrameId(CAMERA, EPOCH, 1), End("classified", "", "late"))
+    found = draw(books)
+    assert (found.balanced, found.settled) == (True, False)
+    books.waits("agent", 4, [])  # an older word, read later
+    assert draw(books).totals.spooled == 7
+    books.waits("agent", 6, [])  # it has nothing any more, and nothing came
+    assert (draw(books).totals.spooled, draw(books).totals.unaccounted) == (0, 7)
+
+
+def test_an_epoch_that_nobody_ended_although_a_newer_one_began_is_a_loss() -> None:
+    books = Books()
+    for seq in range(5):
+        books.delivered(FrameId(CAMERA, EPOCH, seq), LIVE, None)
+        books.finished(FrameId(CAMERA, EPOCH, seq), End("classified", "", LIVE))
+    books.told(CAMERA, EPOCH, 999)
+    assert draw(books).balanced, "it may be under way: nothing newer began"
+    books.told(CAMERA, EPOCH + 1, -1)
+    found = draw(books)
+    assert not found.balanced
+    assert found.totals.unaccounted == 995
+    assert any("never ended" in example for example in found.totals.examples)
+    books.ended(EpochEnd(camera=CAMERA, epoch=EPOCH, last=4, clean=False, told=999))
+    found = draw(books)
+    assert found.balanced, "the agent has said it itself: these were in memory only"
+    assert found.totals.unclean == 995
+
+
+def test_an_end_that_comes_after_the_cut_still_closes_its_epoch() -> None:
+    books = Books()
+    for epoch in (EPOCH, EPOCH + 1):
+        books.delivered(FrameId(CAMERA, epoch, 0), LIVE, None)
+        books.finished(FrameId(CAMERA, epoch, 0), End("classified", "", LIVE))
+    books.cut()
+    assert not draw(books).balanced
+    books.ended(EpochEnd(camera=CAMERA, epoch=EPOCH, last=70, clean=True))
+    assert draw(books).balanced, "what came after the cut is left to the next audit"
 
 
 def test_a_camera_that_is_left_out() -> None:

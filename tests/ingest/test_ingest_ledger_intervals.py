@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.exceptions import LedgerError
-from ingest.ledger.intervals import Cover, Interval, length
+from ingest.ledger.intervals import Cover, Interval, common, length
 
 
 @st.composite
@@ -85,6 +85,11 @@ def test_holes_and_overlaps_are_exact(pieces: list[Interval], within: Interval) 
     assert length(cover.overlaps()) == sum(times - 1 for times in depth.values())
     assert cover.last == max(depth, default=-1)
     assert cover.first == min(depth, default=0)
+
+
+@given(st.lists(intervals()), st.lists(intervals()))
+def test_what_two_have_in_common(some: list[Interval], others: list[Interval]) -> None:
+    assert numbers(common(some, others)) == sorted(set(depths(some)) & set(depths(others)))
 
 
 @given(st.lists(intervals()))
