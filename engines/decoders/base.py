@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from engines.engine import Outputs
+from engines.exceptions import InferenceFailed
 from ingest.records import Box, Detection, Region
 
-__all__ = ["DecoderOptions", "OutputDecoder", "Row", "clipped"]
+__all__ = ["DecoderOptions", "OutputDecoder", "Row", "clipped", "only_output"]
 
 
 class Row(NamedTuple):
@@ -38,7 +42,7 @@ class OutputDecoder(Protocol):
     def decode(self, outputs: Outputs, rows: Sequence[Row]) -> list[list[Detection]]:
         """Return the detections of each row, best first, in pixels of the frame and clipped to it.
 
-        Raise InferenceFailed when the arrays do not have the shape that this decoder reads.
+        Raise InferenceFailed when the arrays do not have the shape that this decoder reads, or are not finite.
         """
         ...
 
@@ -52,3 +56,15 @@ def clipped(box: Box, row: Row) -> Box | None:
         min(max(box.bottom, 0.0), float(row.frame_height)),
     )
     return cut if cut.width > 0 and cut.height > 0 else None
+
+
+def only_output(outputs: Outputs, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """Return the first output of a model. Raise InferenceFailed unless it has that shape and only finite numbers."""
+    if not outputs:
+        raise InferenceFailed("the model has no output")
+    name, values = next(iter(outputs.items()))
+    if values.shape != shape:
+        raise InferenceFailed(f"output {name} {values.shape}: expected {shape} for this input size and these labels")
+    if not np.isfinite(values).all():
+        raise InferenceFailed(f"output {name}: expected finite numbers; was the model made for this precision?")
+    return values

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from engines.decoders.base import DecoderOptions, Row, clipped
+from engines.decoders.base import DecoderOptions, Row, clipped, only_output
 from engines.engine import Outputs
-from engines.exceptions import InferenceFailed
 from ingest.records import Detection
 
 __all__ = ["BACKGROUND", "SoftmaxDecoder"]
@@ -26,12 +25,7 @@ class SoftmaxDecoder:
 
     def decode(self, outputs: Outputs, rows: Sequence[Row]) -> list[list[Detection]]:
         """Return the most likely class of each region, unless it is the background or not likely enough."""
-        scores = next(iter(outputs.values()))
-        if scores.shape != (len(rows), len(self._options.labels)):
-            raise InferenceFailed(
-                f"output {scores.shape}: expected ({len(rows)}, {len(self._options.labels)}) for the labels"
-            )
-        best = _probabilities(scores)
+        best = _probabilities(only_output(outputs, (len(rows), len(self._options.labels))))
         return [self._one(probabilities, row) for probabilities, row in zip(best, rows, strict=True)]
 
     def _one(self, probabilities: npt.NDArray[np.float32], row: Row) -> list[Detection]:

@@ -8,9 +8,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from engines.decoders.base import DecoderOptions, Row, clipped
+from engines.decoders.base import DecoderOptions, Row, clipped, only_output
 from engines.engine import Outputs
-from engines.exceptions import InferenceFailed
 from ingest.records import Box, Detection
 
 __all__ = ["YoloxDecoder"]
@@ -18,6 +17,9 @@ __all__ = ["YoloxDecoder"]
 STRIDES = (8, 16, 32)
 _MAX_DETECTIONS = 300
 """The most that a COCO evaluation looks at is 100; a crowded picture has fewer than three times that."""
+
+_FAR_CELLS, _LARGEST_LOG = 1e6, 14.0
+"""Beyond any picture: a bad model's numbers become boxes that are clipped, and no overflow."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -31,10 +33,7 @@ class YoloxDecoder:
 
     def decode(self, outputs: Outputs, rows: Sequence[Row]) -> list[list[Detection]]:
         """Return what is left of each row's boxes after non-maximum suppression per class."""
-        raw = next(iter(outputs.values()))
-        expected = (len(rows), len(self._grid), 5 + len(self._options.labels))
-        if raw.shape != expected:
-            raise InferenceFailed(f"output {raw.shape}: expected {expected} for this input size and these labels")
+        raw = only_output(outputs, (len(rows), len(self._grid), 5 + len(self._options.labels)))
         return [self._one(cells, row) for cells, row in zip(raw, rows, strict=True)]
 
     def _one(self, cells: Floats, row: Row) -> list[Detection]:
@@ -51,8 +50,8 @@ class YoloxDecoder:
 
     def _corners(self, cells: Floats, which: npt.NDArray[np.intp]) -> Floats:
         stride = self._stride[which, None]
-        centre = (cells[:, :2] + self._grid[which]) * stride
-        half = np.exp(cells[:, 2:4]) * stride / 2
+        centre = (cells[:, :2].clip(-_FAR_CELLS, _FAR_CELLS) + self._grid[which]) * stride
+        half = np.exp(cells[:, 2:4].clip(max=_LARGEST_LOG)) * stride / 2
         return np.concatenate([centre - half, centre + half], axis=1).astype(np.float32)
 
     def _detection(self, corners: Floats, index: int, score: float, row: Row) -> Detection | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ class Inbox:
         self._out, self._show = out, show
         self._seen: set[str] = set()
         if out and out.exists():
-            self._seen = {json.loads(line)["id"] for line in out.read_text().splitlines() if line}
+            self._seen = set(_ids(out))
 
     def take(self, message_id: str, alert: dict[str, Any]) -> bool:
         """Keep an alert. Return whether it is the first time that it comes."""
@@ -33,6 +33,15 @@ class Inbox:
                 file.write(json.dumps(entry) + "\n")
         self._show(entry)
         return first
+
+
+def _ids(out: Path) -> Iterator[str]:
+    """Yield the ids in a file; a line that a kill has cut short has none, and its alert comes again."""
+    for line in out.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            yield json.loads(line)["id"]
+        except (ValueError, TypeError, KeyError):
+            continue
 
 
 def make_app(secret: str, inbox: Inbox) -> FastAPI:
