@@ -255,8 +255,8 @@ async def _until(done: Callable[[], bool]) -> None:
 
 async def _case(case: Case, broker: Broker, rounds: int, threads: int) -> dict[str, Any]:
     base = KafkaSettings(bootstrap=broker.bootstrap)
-    await topicadmin.remove(base, prefix="bench-")
-    settings = base.model_copy(update={"prefix": f"bench-{time.time_ns() // 1_000_000}."})
+    await topicadmin.remove(base, prefix="sightline-bench-")
+    settings = base.model_copy(update={"prefix": f"sightline-bench-{time.time_ns() // 1_000_000}."})
     await topicadmin.create(settings, partitions=CAMERAS)
     log = KafkaLog(settings, "bench")
     try:

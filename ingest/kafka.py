@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +43,8 @@ FETCH_MAX_WAIT_MS = 100
 """How long the broker may hold a fetch with nothing to give; new records answer it at once."""
 
 sender.BACKOFF_OVERRIDE = BETWEEN_TRANSACTIONS_S  # aiokafka 0.14 has no setting for it
+
+CA_FILE, CERT_FILE, PASSWORD_FILE = (f"SIGHTLINE_KAFKA_{name}" for name in ("CA_FILE", "CERT_FILE", "PASSWORD_FILE"))
 
 
 class KafkaSettings(BaseModel):
@@ -87,20 +90,23 @@ class KafkaSettings(BaseModel):
         return self.prefix + name
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """Return the TLS context, None without TLS. Certificates come from files only."""
-        if "SSL" not in self.security:
+        """Return the TLS context, None without TLS. Certificates come from files only. Raise ConfigError."""
+        if "SSL" not in self.security.split("_"):
             return None
-        context = ssl.create_default_context(cafile=self.ca_file)
-        if self.cert_file:
-            context.load_cert_chain(self.cert_file, self.key_file)
+        with _readable(CA_FILE, self.ca_file, "a PEM file of certificates"):
+            context = ssl.create_default_context(cafile=self.ca_file)
+        with _readable(CERT_FILE, self.cert_file, "a PEM certificate, with its key or SIGHTLINE_KAFKA_KEY_FILE"):
+            if self.cert_file:
+                context.load_cert_chain(self.cert_file, self.key_file)
         return context
 
     def password(self) -> str | None:
-        """Return the SASL password, read from its file now so that a rotated one is taken up."""
-        return self.password_file.read_text().strip() if self.password_file else None
+        """Return the SASL password, read from its file now so that a rotated one is taken up. Raise ConfigError."""
+        with _readable(PASSWORD_FILE, self.password_file, "a text file with the password"):
+            return self.password_file.read_text().strip() if self.password_file else None
 
     def client(self, client_id: str) -> dict[str, Any]:
-        """Return the arguments that every aiokafka client takes."""
+        """Return the arguments that every aiokafka client takes. Raise ConfigError for a file that cannot be used."""
         args: dict[str, Any] = {
             "bootstrap_servers": self.bootstrap,
             "client_id": client_id,
@@ -116,6 +122,14 @@ class KafkaSettings(BaseModel):
                 "sasl_plain_password": self.password(),
             }
         return args
+
+
+@contextlib.contextmanager
+def _readable(variable: str, file: Path | None, expected: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError, UnicodeDecodeError a ValueError
+        raise ConfigError("environment", variable, str(file), f"{expected} ({error})") from None
 
 
 def producer(

@@ -40,7 +40,10 @@ async def start(client: Any, settings: KafkaSettings) -> None:
         await client.start()
     except KafkaError as error:
         await (client.close if hasattr(client, "close") else client.stop)()
-        raise LogUnavailable(f"no Kafka at {settings.bootstrap}: {error!r}") from error
+        raise LogUnavailable(
+            f"no Kafka at {settings.bootstrap} ({error!r}): start one with `sightline kafka start`, "
+            "or say where one is with --kafka or SIGHTLINE_KAFKA"
+        ) from error
 
 
 async def stop(producer: AIOKafkaProducer, flush_s: float = FLUSH_S) -> None:

@@ -7,7 +7,9 @@ import sys
 
 import structlog
 
-__all__ = ["configure", "get"]
+__all__ = ["configure", "get", "quiet_clients"]
+
+_CLIENTS = "aiokafka"
 
 
 def configure(service: str, level: str = "INFO") -> None:
@@ -32,7 +34,13 @@ def configure(service: str, level: str = "INFO") -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("sightline").setLevel(level)
+    logging.getLogger(_CLIENTS).setLevel(logging.NOTSET)
     structlog.contextvars.bind_contextvars(service=service)
+
+
+def quiet_clients() -> None:
+    """Silence what Kafka's clients say beside the errors that they raise."""
+    logging.getLogger(_CLIENTS).setLevel(logging.CRITICAL)
 
 
 def get(name: str) -> structlog.stdlib.BoundLogger:

@@ -72,9 +72,12 @@ async def grow(settings: KafkaSettings, partitions: int) -> dict[str, int]:
 
 
 async def remove(settings: KafkaSettings, prefix: str) -> list[str]:
-    """Delete every topic whose full name begins with ``prefix``, and return their names. For demos and tests."""
+    """Delete the contract's topics whose full name begins with ``prefix``, and return their names.
+
+    For demos and tests. What has another last name than a topic of the contract is somebody else's, and stays.
+    """
     async with _admin(settings) as admin:
-        names = sorted(t for t in await admin.list_topics() if t.startswith(prefix))
+        names = sorted(t for t in await admin.list_topics() if t.startswith(prefix) and t.endswith(tuple(TOPICS)))
         if names:
             await admin.delete_topics(names)
     return names

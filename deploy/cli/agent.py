@@ -10,6 +10,7 @@ import typer
 
 from deploy.cli.common import Kafka, Prefix, friendly, kafka_settings, run, stdout
 from ingest import logs, site
+from ingest.exceptions import ConfigError
 from ingest.kafka import KafkaSettings
 from ingest.site import Site
 
@@ -36,6 +37,10 @@ def run_agent(
     """Capture, gate, spool and send until told to stop; then hand over what is spooled."""
     logs.configure("agent")
     wanted = site.load(site_file)
+    unknown = set(only or ()) - {camera.name for camera in wanted.cameras}
+    if unknown:
+        names = ", ".join(camera.name for camera in wanted.cameras)
+        raise ConfigError("agent", "--only", sorted(unknown), f"cameras of {site_file}: {names or 'it has none'}")
     if only:
         wanted = wanted.model_copy(update={"cameras": tuple(c for c in wanted.cameras if c.name in only)})
     run(_serve(wanted, kafka_settings(kafka, prefix), data, exit_at_end, metrics_port))

@@ -11,14 +11,22 @@ from deploy.cli.audit import audit
 from deploy.cli.demo import demo
 from deploy.cli.engine import engine
 from deploy.cli.prepare import prepare
+from ingest import logs
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    help="Cameras and sensors in, alerts that can be trusted out.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def quiet() -> None:
+    """Cameras and sensors in, alerts that can be trusted out."""
+    logs.quiet_clients()  # a command tells an error once; a service configures its log and hears them again
+
+
 app.command()(demo)
 app.add_typer(agent.app, name="agent")
 app.command()(prepare)

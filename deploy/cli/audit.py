@@ -40,7 +40,7 @@ def audit(
 async def _audit(settings: KafkaSettings, wait_s: float) -> Balance:
     log = KafkaLog(settings, "sightline-audit")
     try:
-        with Progress(console=progress, transient=True) as bar:
+        with Progress(console=progress, transient=True, disable=not progress.is_terminal) as bar:
             task = bar.add_task("reading the topics", total=None)
             return await read_and_draw(
                 log, wait_s=wait_s, on_progress=lambda done, total: bar.update(task, completed=done, total=total)

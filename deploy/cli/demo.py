@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.live import Live
 
 from deploy.cli.common import friendly
+from ingest.exceptions import ConfigError
 
 __all__ = ["demo"]
 
@@ -41,7 +42,9 @@ def demo(
     from deploy.local.democommand import DemoOptions, run_demo
     from deploy.local.table import balance_table, live_table, summary
 
-    console = Console(stderr=as_json)
+    if report and not report.absolute().parent.is_dir():
+        raise ConfigError("demo", "--report", str(report), "a file in a folder that exists")
+    console = Console(stderr=as_json, log_path=False)
     options = DemoOptions(
         seconds=seconds,
         videos=tuple(video or ()),

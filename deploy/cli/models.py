@@ -61,11 +61,17 @@ def add(
     stdout.print(f"{model.manifest.id} is in {model.folder}, for batches of up to {model.manifest.max_batch}")
 
 
+def _there(models: Path) -> Repository:
+    if not models.is_dir():
+        raise ConfigError("models", "--models", str(models), "a model repository's folder; `models add` makes one")
+    return Repository(models)
+
+
 @app.command("list")
 @friendly
 def list_models(models: Models, as_json: AsJson = False) -> None:
     """List the models, their versions, and which one nodes serve."""
-    repository = Repository(models)
+    repository = _there(models)
     rows = [
         {"name": name, "versions": repository.versions(name), "served": repository.promoted(name)}
         for name in repository.names()
@@ -83,7 +89,7 @@ def list_models(models: Models, as_json: AsJson = False) -> None:
 @friendly
 def verify(models: Models) -> None:
     """Check every version's file against its manifest."""
-    repository = Repository(models)
+    repository = _there(models)
     for name in repository.names():
         for version in repository.versions(name):
             stdout.print(f"{repository.open(name, version).manifest.id}: good")
@@ -93,7 +99,7 @@ def verify(models: Models) -> None:
 @friendly
 def promote(name: Name, version: Annotated[int, typer.Argument(min=1)], models: Models) -> None:
     """Make nodes serve a version from their next start on."""
-    before = Repository(models).promote(name, version)
+    before = _there(models).promote(name, version)
     stdout.print(f"{name}: {before} → {version}")
 
 
@@ -101,4 +107,4 @@ def promote(name: Name, version: Annotated[int, typer.Argument(min=1)], models: 
 @friendly
 def rollback(name: Name, models: Models) -> None:
     """Go back to the version before the one that is served."""
-    stdout.print(f"{name}: back to {Repository(models).roll_back(name)}")
+    stdout.print(f"{name}: back to {_there(models).roll_back(name)}")

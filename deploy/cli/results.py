@@ -10,7 +10,9 @@ import typer
 from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, run
 from ingest import kafka as clients
 from ingest.codec import decode, encode_json
+from ingest.exceptions import CodecError
 from ingest.kafka import KafkaSettings
+from ingest.kafkawriter import start
 from ingest.records import Result
 from ingest.topics import RESULTS
 
@@ -39,11 +41,15 @@ async def _tail(settings: KafkaSettings, camera: str, count: int, from_start: bo
     offset_reset = "earliest" if from_start else "latest"
     consumer = clients.consumer(settings, "sightline-tail", auto_offset_reset=offset_reset)
     consumer.subscribe([settings.topic(RESULTS)])
-    await consumer.start()
+    await start(consumer, settings)
     shown = 0
     try:
         async for record in consumer:
-            result = decode(Result, record.value)
+            try:
+                result = decode(Result, record.value)
+            except CodecError as error:
+                sys.stderr.write(f"results[{record.partition}]@{record.offset} cannot be read: {error}\n")
+                continue
             if camera and result.camera != camera:
                 continue
             sys.stdout.write((encode_json(result).decode() if as_json else _line(result)) + "\n")

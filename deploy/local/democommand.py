@@ -27,7 +27,7 @@ from ingest.site import ReceiverConfig, Site
 
 __all__ = ["DemoOptions", "During", "run_demo"]
 
-_PREFIX = "demo-"
+_PREFIX = "sightline-demo-"
 _SHIPPED_MODEL = "regions"
 
 During = Callable[[Running], Awaitable[None]]
@@ -57,8 +57,10 @@ async def run_demo(
 ) -> Outcome:
     """Run one demo with topics of its own. Raise ConfigError, DeployError, EngineError or IngestError.
 
-    Uses the cluster that ``SIGHTLINE_KAFKA`` names, else ``broker``, else one of its own.
+    Uses the cluster that ``SIGHTLINE_KAFKA`` names, and leaves no topic there; else ``broker``, else one of its own,
+    where the topics stay until the next demo.
     """
+    demosite.require_videos(options.videos)
     models, manifest = _model(options)
     base = KafkaSettings.from_env()
     own = None if "SIGHTLINE_KAFKA" in os.environ else broker or Broker()
@@ -79,8 +81,13 @@ async def run_demo(
         stop=stop_event(),
     )
     try:
-        await topicadmin.remove(base, prefix=_PREFIX)  # the pictures of earlier demos take gigabytes
-        return await demo.run(running)
+        if own:  # the pictures of earlier demos take gigabytes
+            await topicadmin.remove(settings, prefix=_PREFIX)
+        try:
+            return await demo.run(running)
+        finally:
+            if not own:  # nothing is left in somebody's cluster, and another demo there is not disturbed
+                await topicadmin.remove(settings, prefix=settings.prefix)
     finally:
         if own and not own.attached:
             own.stop()

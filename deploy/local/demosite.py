@@ -20,7 +20,7 @@ from ingest.site import (
     ZoneRule,
 )
 
-__all__ = ["pipeline_for", "simulated_site", "video_site"]
+__all__ = ["pipeline_for", "require_videos", "simulated_site", "video_site"]
 
 SITE = "demo"
 _RESTRICTED = "restricted"
@@ -104,10 +104,7 @@ def simulated_site(
 
 
 def video_site(videos: Sequence[Path], manifest: Manifest, *, receiver: ReceiverConfig, regions: bool) -> Site:
-    """Return one looping camera per video file, each with a line across the middle of the picture.
-
-    Raise ConfigError if a file is missing.
-    """
+    """Return one looping camera per video file, each with a line across the middle of the picture."""
     names = [_camera_name(path, number) for number, path in enumerate(videos)]
     cameras = tuple(
         CameraConfig(name=name, source=str(path.resolve()), site=SITE, fps=_frame_rate(path), loop=True)
@@ -126,9 +123,15 @@ def video_site(videos: Sequence[Path], manifest: Manifest, *, receiver: Receiver
     )
 
 
+def require_videos(videos: Sequence[Path]) -> None:
+    """Raise ConfigError unless each can be played."""
+    for path in videos:
+        if not path.is_file():
+            raise ConfigError("demo", "--video", str(path), "a video file that exists")
+        _frame_rate(path)
+
+
 def _camera_name(path: Path, number: int) -> str:
-    if not path.is_file():
-        raise ConfigError("demo", "--video", str(path), "a video file that exists")
     stem = re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-")[:50] or "video"
     return f"{stem}-{number}" if number else stem
 

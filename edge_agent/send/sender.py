@@ -24,6 +24,7 @@ from ingest import headers as h
 from ingest import kafka, logs
 from ingest.backoff import Backoff
 from ingest.clock import Clock
+from ingest.exceptions import ConfigError
 from ingest.identity import LATE, LIVE, FrameId
 from ingest.kafka import KafkaSettings
 from ingest.kafkawriter import stop
@@ -89,7 +90,7 @@ class Sender:
             started_s = self._clock.monotonic()
             try:
                 await self._session()
-            except (KafkaError, OSError, TimeoutError) as error:
+            except (KafkaError, OSError, TimeoutError, ConfigError) as error:  # a secret's file may be written anew
                 if not self._backoff.out:
                     _log.warning("link lost", broker=self._settings.bootstrap, error=repr(error))
                 self.connected = False

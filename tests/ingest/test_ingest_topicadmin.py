@@ -48,6 +48,18 @@ async def test_what_is_missing_is_made_once(settings: KafkaSettings, log: KafkaL
     assert await topicadmin.remove(settings, settings.prefix) == sorted(map(settings.topic, TOPICS))
 
 
+async def test_nobody_else_s_topics_are_removed(settings: KafkaSettings) -> None:
+    theirs = settings.prefix + "orders"
+    admin = clients.admin(settings)
+    await admin.start()
+    await admin.create_topics([NewTopic(theirs, 1, 1)])
+    await topicadmin.create(settings, 1)
+    await topicadmin.remove(settings, settings.prefix)
+    assert [t for t in await admin.list_topics() if t.startswith(settings.prefix)] == [theirs]
+    await admin.delete_topics([theirs])
+    await admin.close()
+
+
 async def test_topics_that_differ_are_left_alone_and_told(settings: KafkaSettings) -> None:
     admin = clients.admin(settings)
     await admin.start()
