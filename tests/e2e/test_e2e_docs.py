@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -15,6 +16,10 @@ from typer.testing import CliRunner
 
 from deploy.cli.app import app
 from deploy.local.fetch import libs_folder
+from deploy.local.table import STATES
+from ingest import headers as h
+from ingest.records import WITHHELD_REASONS
+from ingest.topics import TOPICS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -91,3 +96,29 @@ def test_every_command_that_a_document_names_has_help(words: tuple[str, ...]) ->
 def test_links_between_documents_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", path.read_text()):
         assert (path.parent / target).exists(), target
+
+
+def table_of(document: str, heading: str) -> list[list[str]]:
+    """Return the rows of the table in a document of the reference that has this first heading."""
+    lines = (ROOT / "docs" / "reference" / document).read_text().splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(f"| {heading} |"))
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines[start + 2 :])
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_the_reference_has_every_topic_as_it_is() -> None:
+    said = {row[0].strip("`"): row[3:] for row in table_of("topics.md", "Topic")}
+    assert list(said) == list(TOPICS)
+    for name, (partitions, kept) in said.items():
+        topic = TOPICS[name]
+        assert partitions == ("chosen" if topic.partitions is None else str(topic.partitions)), name
+        unit = {"day": 24, "days": 24, "hour": 1}
+        hours = 0 if kept == "compacted" else int(kept.split()[0]) * unit[kept.split()[1]]
+        assert (topic.compacted, topic.retention_ms) == (kept == "compacted", hours * 3_600_000), name
+
+
+def test_the_reference_has_every_header_state_and_reason() -> None:
+    headers = {row[0].strip("`") for row in table_of("topics.md", "Header")}
+    assert {h.FRAMES, h.ACCOUNT, h.LANE, h.PIPELINE, h.TRACEPARENT, h.CONTENT_TYPE} < headers
+    assert [row[0].strip("`") for row in table_of("ledger.md", "State")] == list(STATES)
+    assert [row[0].strip("`") for row in table_of("ledger.md", "Reason")] == list(WITHHELD_REASONS)
