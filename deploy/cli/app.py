@@ -22,7 +22,7 @@ app = typer.Typer(
 
 
 @app.callback()
-def quiet() -> None:
+def _quiet() -> None:
     """Cameras and sensors in, alerts that can be trusted out."""
     logs.quiet_clients()  # a command tells an error once; a service configures its log and hears them again
 

@@ -31,7 +31,10 @@ class CameraFigures:
 
 @dataclass
 class Figures:
-    """Everything seen so far. Latencies are of the live lane only: a backlog is late by design."""
+    """Everything seen so far. Latencies are of the live lane only: a backlog is late by design.
+
+    Those up to the receipt are of frames only: a window of readings waits for its end, also by design.
+    """
 
     cameras: dict[str, CameraFigures] = field(default_factory=lambda: defaultdict(CameraFigures))
     services: dict[str, tuple[float, str]] = field(default_factory=dict)
@@ -41,7 +44,7 @@ class Figures:
     retries: int = 0
     dead_letters: int = 0
     result_ms: list[float] = field(default_factory=list)
-    receipt_ms: list[float] = field(default_factory=list)
+    receipts_ms: dict[tuple[str, str], float] = field(default_factory=dict)
     finished_s: list[float] = field(default_factory=list)
 
     def result(self, result: Result, now_ns: int) -> None:
@@ -70,10 +73,8 @@ class Figures:
             self.retries += 1
             return
         key = (delivery.alert, delivery.receiver)
-        if delivery.state == "delivered" and key not in self.final:
-            alert = self.alerts.get(delivery.alert)
-            if delivery.captured_ns and not (alert and alert.data.late):
-                self.receipt_ms.append((delivery.attempted_ns - delivery.captured_ns) / 1e6)
+        if delivery.state == "delivered" and delivery.captured_ns:
+            self.receipts_ms.setdefault(key, (delivery.attempted_ns - delivery.captured_ns) / 1e6)
         if self.final.get(key) != "delivered":  # nothing undoes it
             self.final[key] = delivery.state
 
@@ -98,6 +99,11 @@ class Figures:
     def undelivered(self, receivers: int) -> int:
         """Return how many alerts still want a final receipt from one of the receivers."""
         return len(self.alerts) * receivers - len(self.final)
+
+    def receipt_ms(self) -> list[float]:
+        """Return the latencies from capture to receipt of live frames' alerts."""
+        found = ((self.alerts.get(alert), ms) for (alert, _), ms in self.receipts_ms.items())
+        return [ms for alert, ms in found if alert and alert.data.camera and not alert.data.late]
 
     def crossings(self) -> list[Crossing]:
         """Return the line crossings that the rules recognised."""
@@ -127,7 +133,7 @@ def report(figures: Figures, balance: dict[str, Any], truth: Score | None) -> di
         "deliveries": {"delivered": states["delivered"], "dead": states["dead"]},
         "latency_ms": {
             "capture_to_result": percentiles_ms(figures.result_ms),
-            "capture_to_receipt": percentiles_ms(figures.receipt_ms),
+            "capture_to_receipt": percentiles_ms(figures.receipt_ms()),
         },
         "frames_per_second": round(figures.frames_per_second(), 2),
         "cameras": balance["cameras"],
