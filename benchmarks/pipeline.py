@@ -37,6 +37,7 @@ from edge_agent.capture.simulated import Scene, SceneConfig
 from edge_agent.gate.motion import MotionDetector
 from engines import backends, decoders
 from engines.decoders import DecoderOptions, Row
+from engines.engine import CHANNELS
 from engines.repository.adopt import AdoptOptions, adopt, coco_labels
 from engines.repository.manifest import Model
 from engines.repository.store import Repository
@@ -48,7 +49,7 @@ from ingest.configstore import publish
 from ingest.identity import LIVE
 from ingest.kafka import KafkaSettings
 from ingest.kafkalog import KafkaLog
-from ingest.records import Box, Frame
+from ingest.records import Box, Canvas, Frame, lay
 from ingest.site import CameraConfig, PipelineConfig
 from ingest.topics import FRAMES
 from stream.prepare.regions import draw, windows
@@ -132,6 +133,7 @@ def _bare(case: Case, threads: int) -> float:
         engine.load(case.model)
         engine.warm_up()
     spec = case.model.manifest.input
+    canvas = Canvas(spec.height, spec.width, CHANNELS)
     decoder = decoders.make(
         case.model.manifest.decoder, DecoderOptions(case.model.manifest.labels, spec.width, spec.height)
     )
@@ -140,11 +142,12 @@ def _bare(case: Case, threads: int) -> float:
         for picture in case.pictures[number::threads]:
             image = np.asarray(cv2.imdecode(np.frombuffer(picture.jpeg, np.uint8), cv2.IMREAD_COLOR), np.uint8)
             cut = windows(case.pipeline, (picture.width, picture.height), picture.motion, case.pipeline.max_regions)
-            batch = np.empty((len(cut), spec.height, spec.width, 3), np.uint8)
-            for window, row in zip(cut, batch, strict=True):
-                draw(case.pipeline, image, window, row)
+            inners = [window.region.inner for window in cut]
+            parts = [np.empty((i.bottom - i.top, i.right - i.left, CHANNELS), np.uint8) for i in inners]
+            for window, part in zip(cut, parts, strict=True):
+                draw(case.pipeline, image, window, part)
             rows = [Row(window.region, picture.width, picture.height) for window in cut]
-            decoder.decode(engines[number].infer(batch), rows)
+            decoder.decode(engines[number].infer(lay(canvas, spec.pad, inners, parts)), rows)
 
     started_s = time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:

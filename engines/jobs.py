@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
-import numpy.typing as npt
 
 from engines.decoders import Row
 from engines.exceptions import EngineError, PipelineUnknown
@@ -17,7 +15,7 @@ from ingest.deadletter import parked
 from ingest.exceptions import CodecError
 from ingest.identity import is_replay
 from ingest.log import LogRecord, Outgoing
-from ingest.records import Batch, BatchItem, Detection, Result
+from ingest.records import Batch, BatchItem, Canvas, Detection, Pixels, Result
 from ingest.topics import RESULTS
 
 __all__ = ["STAGE", "Job", "Part", "accept", "marks_from", "refuse", "results"]
@@ -27,13 +25,18 @@ STAGE = "engine"
 
 @dataclass(slots=True)
 class Part:
-    """One item of a batch that is to be classified: its rows of the batch's pixels, and what was found in them."""
+    """One item of a batch that is to be classified: its regions and their pictures, and what was found in them."""
 
     item: BatchItem
-    rows: list[Row]
-    pixels: npt.NDArray[np.uint8]
+    canvas: Canvas
+    pictures: list[Pixels]
     found: list[Detection] | None = None
     failed: EngineError | None = None
+
+    @property
+    def rows(self) -> list[Row]:
+        """What its rows in the model's input show."""
+        return [Row(region, self.item.width, self.item.height) for region in self.item.regions]
 
     @property
     def settled(self) -> bool:
@@ -64,7 +67,7 @@ class Job:
     @property
     def rows(self) -> int:
         """How many rows are left to classify."""
-        return sum(len(part.rows) for part in self.parts.values() if not part.settled)
+        return sum(len(part.pictures) for part in self.parts.values() if not part.settled)
 
 
 def accept(record: LogRecord, marks: Marks, pipelines: frozenset[str]) -> Job:
@@ -77,18 +80,15 @@ def accept(record: LogRecord, marks: Marks, pipelines: frozenset[str]) -> Job:
         batch = decode(Batch, record.value)
     except CodecError as error:
         return Job(record, refused=[parked(record, STAGE, error, _said_pipeline(record))])
-    job, first = Job(record, batch.pipeline), 0
-    tensor = batch.tensor()
+    job, pictures = Job(record, batch.pipeline), iter(batch.pictures())
     for item in batch.items:
-        rows = [Row(region, item.width, item.height) for region in item.regions]
-        pixels = tensor[first : first + len(rows)]
-        first += len(rows)
+        own = list(itertools.islice(pictures, len(item.regions)))
         item = _on_lane(item, record)
         if marks.is_repeat(item.id, item.lane, batch.pipeline):
             continue
         marks.see(item.id, item.lane, batch.pipeline)
-        if rows:
-            job.parts[len(job.items)] = Part(item, rows, pixels)
+        if own:
+            job.parts[len(job.items)] = Part(item, batch.canvas, own)
         job.items.append(item)
     if batch.pipeline not in pipelines:
         for part in job.parts.values():
@@ -113,11 +113,9 @@ def refuse(job: Job, part: Part) -> Outgoing:
     """Return the dead letter of one item: a batch of it alone, so that it can be replayed without the others."""
     alone = Batch(
         pipeline=job.pipeline,
-        height=part.pixels.shape[1],
-        width=part.pixels.shape[2],
-        channels=part.pixels.shape[3],
+        **part.canvas._asdict(),
         items=(part.item,),
-        pixels=part.pixels.tobytes(),
+        pixels=b"".join(picture.tobytes() for picture in part.pictures),
     )
     record = LogRecord(
         topic=job.record.topic,

@@ -28,7 +28,7 @@ class Merged:
     @property
     def rows(self) -> int:
         """How many rows it has."""
-        return sum(len(part.rows) for part in self.parts)
+        return sum(len(part.pictures) for part in self.parts)
 
 
 class Scheduler:

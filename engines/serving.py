@@ -5,16 +5,14 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from engines import decoders
 from engines.decoders import DecoderOptions, OutputDecoder, Row
-from engines.engine import Engine
-from engines.exceptions import EngineError, ManifestError
+from engines.engine import CHANNELS, Engine
+from engines.exceptions import BadBatch, EngineError, ManifestError
 from engines.jobs import Part
 from engines.repository.manifest import Manifest, Model
 from engines.scheduler import Merged
-from ingest.records import Detection
+from ingest.records import Canvas, Detection, lay
 from ingest.site import PipelineConfig
 
 __all__ = ["Served"]
@@ -31,6 +29,8 @@ class Served:
         self._engines: queue.Queue[Engine] = queue.Queue()
         self._all = [make_engine() for _ in range(instances)]
         spec = model.manifest.input
+        self._pad = spec.pad
+        self._canvas = Canvas(spec.height, spec.width, CHANNELS)
         self._decoder: OutputDecoder = decoders.make(
             model.manifest.decoder,
             DecoderOptions(model.manifest.labels, spec.width, spec.height, min_score=pipeline.min_score),
@@ -38,8 +38,8 @@ class Served:
 
     @property
     def max_rows(self) -> int:
-        """The most rows that are classified in one call."""
-        return self.model.manifest.max_batch
+        """The most rows that are worth merging: more would only make the first wait for the last."""
+        return min(engine.rows_at_once for engine in self._all)
 
     def open(self) -> None:
         """Load and warm up every engine. Ready means that this returned. Raise ModelLoadFailed."""
@@ -77,10 +77,14 @@ class Served:
             part.found = detections
 
     def _found(self, engine: Engine, parts: Sequence[Part]) -> list[list[Detection]]:
+        for part in parts:
+            if part.canvas != self._canvas:
+                raise BadBatch(f"{self.model.manifest.id}: prepared for {part.canvas}, expected {self._canvas}")
         rows: list[Row] = [row for part in parts for row in part.rows]
-        images = parts[0].pixels if len(parts) == 1 else np.concatenate([part.pixels for part in parts])
+        pictures = [picture for part in parts for picture in part.pictures]
+        images = lay(self._canvas, self._pad, [row.region.inner for row in rows], pictures)
         per_row = iter(self._decoder.decode(engine.infer(images), rows))
-        return [[detection for _ in part.rows for detection in next(per_row)] for part in parts]
+        return [[detection for _ in part.pictures for detection in next(per_row)] for part in parts]
 
 
 def _require_match(pipeline: PipelineConfig, manifest: Manifest) -> None:

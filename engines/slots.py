@@ -32,6 +32,7 @@ class OwnedSlot:
         self._writer = writer
         self._marks = marks
         self._jobs: deque[Job] = deque()
+        self._settled_at: float | None = None
         self.writing = False
 
     @property
@@ -50,10 +51,20 @@ class OwnedSlot:
         self._jobs.append(job)
         return job
 
-    @property
-    def ready(self) -> bool:
-        """Tell whether the oldest job is settled and nothing is being written."""
-        return bool(self._jobs) and self._jobs[0].settled and not self.writing
+    def due(self, now_s: float, patience_s: float) -> float | None:
+        """Return the monotonic time from which on the settled jobs at the head should be written, None for none.
+
+        At once when nothing behind them is on its way, or when a transaction is full; else they wait for company,
+        for ``patience_s`` at the most.
+        """
+        if self.writing or not self._jobs or not self._jobs[0].settled:
+            self._settled_at = None
+            return None
+        if self._settled_at is None:
+            self._settled_at = now_s
+        whole = all(job.settled for job in self._jobs)
+        full = len(self._jobs) >= MAX_COMMIT_JOBS and len(self._settled()) == MAX_COMMIT_JOBS
+        return now_s if whole or full else self._settled_at + patience_s
 
     async def write(self, now_ns: Callable[[], int]) -> int:
         """Write what is settled at the head, with the offsets, in one transaction. Return the number of records.

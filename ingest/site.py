@@ -131,8 +131,6 @@ class PipelineConfig(Entry):
     height: int = Field(gt=0)
     colour: Literal["bgr", "rgb"] = "bgr"
     fit: Literal["stretch", "letterbox"] = "stretch"
-    pad: int = Field(default=114, ge=0, le=255)
-    """Grey level around a letterboxed picture."""
     regions: Literal["full", "motion"] = "full"
     """Classify the whole frame, or each region that moved."""
     region_margin: Share = 0.15

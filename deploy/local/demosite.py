@@ -39,7 +39,6 @@ def pipeline_for(manifest: Manifest, *, regions: bool) -> PipelineConfig:
         colour=manifest.input.colour,
         fit=manifest.input.fit,
         regions="motion" if regions else "full",
-        max_items=8 if regions else 2,  # a detector's rows are large, and two of them keep a core busy long enough
     )
 
 

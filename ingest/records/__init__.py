@@ -1,7 +1,7 @@
 """One module per record; this is the list of them all."""
 
 from ingest.records.base import Box, FrameRef, Point, Record
-from ingest.records.batch import Batch, BatchItem, Fit, Region
+from ingest.records.batch import Batch, BatchItem, Canvas, Fit, Inner, Pixels, Region, lay
 from ingest.records.event import Alert, AlertData, CloudEvent, Delivery, Event, EventData, Evidence, Overlay
 from ingest.records.frame import WITHHELD_REASONS, Account, Frame
 from ingest.records.reading import GOOD, SUSPECT, Readings
@@ -20,6 +20,7 @@ __all__ = [
     "Box",
     "CameraState",
     "CameraStatus",
+    "Canvas",
     "CloudEvent",
     "Delivery",
     "Detection",
@@ -31,11 +32,14 @@ __all__ = [
     "Frame",
     "FrameRef",
     "Heartbeat",
+    "Inner",
     "Overlay",
+    "Pixels",
     "Point",
     "Readings",
     "Record",
     "Region",
     "Result",
     "Waiting",
+    "lay",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
@@ -11,7 +12,9 @@ from pydantic import model_validator
 from ingest.identity import FrameId
 from ingest.records.base import Box, Count, FrameRef, Name, Record
 
-__all__ = ["Batch", "BatchItem", "Fit", "Region"]
+__all__ = ["Batch", "BatchItem", "Canvas", "Fit", "Inner", "Pixels", "Region", "lay"]
+
+Pixels = npt.NDArray[np.uint8]
 
 
 class Fit(NamedTuple):
@@ -32,11 +35,52 @@ class Fit(NamedTuple):
         )
 
 
+class Inner(NamedTuple):
+    """Where a region's picture lies in the model's input, in whole pixels. Around it is padding."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def area(self) -> int:
+        """How many pixels it has."""
+        return (self.right - self.left) * (self.bottom - self.top)
+
+
 class Region(NamedTuple):
-    """One row of the batch: the part of the frame it shows, and how it was fitted."""
+    """One row of the batch: the part of the frame it shows, how it was fitted, and where it lies in the row."""
 
     box: Box
     fit: Fit
+    inner: Inner
+
+
+class Canvas(NamedTuple):
+    """The size of a model's input: ``(height, width, channels)`` uint8."""
+
+    height: int
+    width: int
+    channels: int
+
+    def holds(self, inner: Inner) -> bool:
+        """Tell whether a picture has pixels and lies inside."""
+        left, top, right, bottom = inner
+        return 0 <= left < right <= self.width and 0 <= top < bottom <= self.height
+
+
+def lay(canvas: Canvas, pad: int, inners: Sequence[Inner], pictures: Sequence[Pixels]) -> Pixels:
+    """Lay each picture, ``(bottom - top, right - left, channels)``, into a row of its own, ``pad`` around it.
+
+    Return ``(N, height, width, channels)`` uint8, which belongs to the caller.
+    """
+    rows = np.empty((len(inners), canvas.height, canvas.width, canvas.channels), np.uint8)
+    for row, inner, picture in zip(rows, inners, pictures, strict=True):
+        if inner.area != canvas.width * canvas.height:
+            row.fill(pad)
+        row[inner.top : inner.bottom, inner.left : inner.right] = picture
+    return rows
 
 
 class BatchItem(Record):
@@ -78,7 +122,8 @@ class BatchItem(Record):
 class Batch(Record):
     """Frames of one partition for one pipeline, in the order of their offsets.
 
-    ``pixels`` is ``(N, height, width, channels)`` uint8 in C order, N the number of all items' regions.
+    ``pixels`` are the pictures of all items' regions one after the other, each as large as its region's ``inner``,
+    uint8 in C order. The padding around them is not carried: it is 44 % of a square model's input for a 16:9 picture.
     """
 
     KIND: ClassVar[str] = "batch"
@@ -95,13 +140,36 @@ class Batch(Record):
         """How many regions there are to classify."""
         return sum(len(item.regions) for item in self.items)
 
-    def tensor(self) -> npt.NDArray[np.uint8]:
-        """Return the pixels as a read-only view, ``(N, height, width, channels)`` uint8."""
-        return np.frombuffer(self.pixels, np.uint8).reshape(self.rows, self.height, self.width, self.channels)
+    @property
+    def canvas(self) -> Canvas:
+        """The model's input that the pictures are laid into."""
+        return Canvas(self.height, self.width, self.channels)
+
+    @property
+    def inners(self) -> list[Inner]:
+        """Where the pictures lie, in the order of the regions."""
+        return [region.inner for item in self.items for region in item.regions]
+
+    def pictures(self) -> list[Pixels]:
+        """Return the regions' pictures as read-only views, ``(bottom - top, right - left, channels)`` uint8 each."""
+        views, at, flat = [], 0, np.frombuffer(self.pixels, np.uint8)
+        for left, top, right, bottom in self.inners:
+            shape = (bottom - top, right - left, self.channels)
+            size = shape[0] * shape[1] * shape[2]
+            views.append(flat[at : at + size].reshape(shape))
+            at += size
+        return views
+
+    def tensor(self, pad: int = 0) -> Pixels:
+        """Return the model's input, ``(N, height, width, channels)`` uint8, padded."""
+        return lay(self.canvas, pad, self.inners, self.pictures())
 
     @model_validator(mode="after")
     def _pixels_fit(self) -> Self:
-        expected = self.rows * self.height * self.width * self.channels
+        outside = [inner for inner in self.inners if not self.canvas.holds(inner)]
+        if outside:
+            raise ValueError(f"{outside[0]} lies outside of {self.canvas}")
+        expected = sum(inner.area for inner in self.inners) * self.channels
         if len(self.pixels) != expected:
             raise ValueError(f"{len(self.pixels)} bytes of pixels, expected {expected} for {self.rows} regions")
         return self

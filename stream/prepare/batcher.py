@@ -11,14 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from ingest.clock import Clock
 from ingest.codec import encode
 from ingest.headers import frame_headers
 from ingest.identity import LATE, LIVE
 from ingest.log import Outgoing
-from ingest.records import Batch, BatchItem
+from ingest.records import Batch, BatchItem, Pixels
 from ingest.site import PipelineConfig
 from stream.prepare.plan import Plan
 from stream.prepare.regions import Window, draw
@@ -34,7 +33,7 @@ class Entry:
     plan: Plan
     item: BatchItem
     windows: tuple[Window, ...] = ()
-    image: npt.NDArray[np.uint8] | None = None
+    image: Pixels | None = None
 
 
 class Batcher:
@@ -108,15 +107,16 @@ class _Open:
         self.items: list[BatchItem] = []
         self.deadline = 0.0
         self._offsets: list[int] = []
-        self._used = 0
-        self._pixels: npt.NDArray[np.uint8] | None = None
+        self._rows = 0
+        self._used_bytes = 0
+        self._pixels: Pixels | None = None
 
     @property
     def full(self) -> bool:
-        return len(self.items) >= self.plan.max_items or 0 < self.plan.rows <= self._used
+        return len(self.items) >= self.plan.max_items or 0 < self.plan.rows <= self._rows
 
     def has_room_for(self, entry: Entry) -> bool:
-        return self._used + len(entry.windows) <= self.plan.rows
+        return self._rows + len(entry.windows) <= self.plan.rows
 
     def add(self, offset: int, entry: Entry, now: float) -> None:
         if not self.items:
@@ -128,7 +128,7 @@ class _Open:
 
     def take(self) -> tuple[Batch, list[int]]:
         plan = self.plan
-        pixels = b"" if self._pixels is None else self._pixels[: self._used].tobytes()
+        pixels = b"" if self._pixels is None else self._pixels[: self._used_bytes].tobytes()
         batch = Batch(
             pipeline=plan.name,
             height=plan.height,
@@ -138,13 +138,16 @@ class _Open:
             pixels=pixels,
         )
         offsets = self._offsets
-        self.items, self._offsets, self._used = [], [], 0
+        self.items, self._offsets, self._rows, self._used_bytes = [], [], 0, 0
         return batch, offsets
 
-    def _draw(self, config: PipelineConfig, parts: tuple[Window, ...], image: npt.NDArray[np.uint8]) -> None:
+    def _draw(self, config: PipelineConfig, parts: tuple[Window, ...], image: Pixels) -> None:
         plan = self.plan
         if self._pixels is None:
-            self._pixels = np.empty((plan.rows, plan.height, plan.width, plan.channels), np.uint8)
+            self._pixels = np.empty(plan.rows * plan.height * plan.width * plan.channels, np.uint8)
         for window in parts:
-            draw(config, image, window, self._pixels[self._used])
-            self._used += 1
+            left, top, right, bottom = window.region.inner
+            end = self._used_bytes + window.region.inner.area * plan.channels
+            target = self._pixels[self._used_bytes : end].reshape(bottom - top, right - left, plan.channels)
+            draw(config, image, window, target)
+            self._rows, self._used_bytes = self._rows + 1, end

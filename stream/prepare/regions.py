@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
-import numpy as np
-import numpy.typing as npt
 
-from ingest.records import Box, Fit, Region
+from ingest.records import Box, Fit, Inner, Pixels, Region
 from ingest.site import PipelineConfig
 
 __all__ = ["MERGE_SHARE", "Window", "draw", "merged", "windows"]
@@ -25,8 +23,8 @@ class Window:
     """A part of the frame to cut out.
 
     ``region.box`` is what moved, in pixels of the frame, as tight as the agent saw it; the window around it,
-    ``left, top, right, bottom`` in whole pixels, is what the model sees, and ``region.fit`` describes that.
-    ``inner`` is where it lies in the model's input: left, top, right, bottom.
+    ``left, top, right, bottom`` in whole pixels, is what the model sees: ``region.fit`` and ``region.inner`` say how
+    and where.
     """
 
     region: Region
@@ -34,7 +32,6 @@ class Window:
     top: int
     right: int
     bottom: int
-    inner: tuple[int, int, int, int]
 
 
 def windows(
@@ -69,15 +66,12 @@ def merged(boxes: Sequence[Box]) -> list[Box]:
     return done
 
 
-def draw(pipeline: PipelineConfig, image: npt.NDArray[np.uint8], window: Window, row: npt.NDArray[np.uint8]) -> None:
-    """Lay a window of a BGR image into ``row``, ``(height, width, 3)`` uint8, in the pipeline's colours."""
-    left, top, right, bottom = window.inner
-    if (right - left, bottom - top) != (pipeline.width, pipeline.height):
-        row.fill(pipeline.pad)
-    target = row[top:bottom, left:right]
+def draw(pipeline: PipelineConfig, image: Pixels, window: Window, target: Pixels) -> None:
+    """Scale a window of a BGR image into ``target``, of the size of ``region.inner``, in the pipeline's colours."""
     part = image[window.top : window.bottom, window.left : window.right]
     # Bilinear at every scale: what models are trained with, and a tenth of the cost of averaging areas.
-    resized = cv2.resize(part, (right - left, bottom - top), dst=target, interpolation=cv2.INTER_LINEAR)
+    size = (target.shape[1], target.shape[0])
+    resized = cv2.resize(part, size, dst=target, interpolation=cv2.INTER_LINEAR)
     if pipeline.colour == "rgb":
         resized = cv2.cvtColor(resized, cv2.COLOR_BGR2RGB, dst=target)
     if resized is not target:  # OpenCV writes in place where it can; it says so by returning the same array
@@ -88,20 +82,20 @@ def _window(pipeline: PipelineConfig, box: Box, around: Box) -> Window:
     left, top = math.floor(around.left), math.floor(around.top)
     right, bottom = math.ceil(around.right), math.ceil(around.bottom)
     width, height = right - left, bottom - top
-    inner = (0, 0, pipeline.width, pipeline.height)
+    inner = Inner(0, 0, pipeline.width, pipeline.height)
     if pipeline.fit == "letterbox":
         inner = _letterboxed(width, height, pipeline.width, pipeline.height)
-    scale_x, scale_y = (inner[2] - inner[0]) / width, (inner[3] - inner[1]) / height
-    fit = Fit(scale_x, scale_y, inner[0] - left * scale_x, inner[1] - top * scale_y)
-    return Window(Region(box, fit), left, top, right, bottom, inner)
+    scale_x, scale_y = (inner.right - inner.left) / width, (inner.bottom - inner.top) / height
+    fit = Fit(scale_x, scale_y, inner.left - left * scale_x, inner.top - top * scale_y)
+    return Window(Region(box, fit, inner), left, top, right, bottom)
 
 
-def _letterboxed(width: int, height: int, wide: int, high: int) -> tuple[int, int, int, int]:
+def _letterboxed(width: int, height: int, wide: int, high: int) -> Inner:
     """Return the largest rectangle of the same shape, in the middle of the model's input."""
     scale = min(wide / width, high / height)
     w, h = max(1, round(width * scale)), max(1, round(height * scale))
     left, top = (wide - w) // 2, (high - h) // 2
-    return left, top, left + w, top + h
+    return Inner(left, top, left + w, top + h)
 
 
 def _widened(box: Box, margin: float, whole: Box) -> Box:

@@ -19,7 +19,7 @@ from ingest import headers as h
 from ingest.codec import decode, encode
 from ingest.identity import LATE, LIVE, FrameId, replay_lane
 from ingest.log import LogRecord, Slot
-from ingest.records import Batch, BatchItem, Box, Fit, FrameRef, Region, Result
+from ingest.records import Batch, BatchItem, Box, Fit, FrameRef, Inner, Region, Result
 from ingest.site import PipelineConfig
 from ingest.topics import BATCHES, BATCHES_LATE, DEADLETTER, RESULTS
 
@@ -28,7 +28,7 @@ PIPELINES = frozenset({"regions"})
 
 
 def item(seq: int, *, camera: str = "a", rows: int = 1, lane: str = LIVE, reason: str = "") -> BatchItem:
-    region = Region(Box(0, 0, 64, 64), Fit(1, 1, 0, 0))
+    region = Region(Box(0, 0, 64, 64), Fit(1, 1, 0, 0), Inner(0, 0, 64, 64))
     return BatchItem(
         camera=camera,
         epoch=7,

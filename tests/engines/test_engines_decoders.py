@@ -11,17 +11,19 @@ from hypothesis import strategies as st
 from engines import decoders
 from engines.decoders import DecoderOptions, Row
 from engines.exceptions import DecoderUnknown, InferenceFailed
-from ingest.records import Box, Fit, Region
+from ingest.records import Box, Fit, Inner, Region
 
 LABELS = ("background", "cat", "dog")
 
 
 SQUARE = Box(10, 20, 50, 60)
+INNER = Inner(0, 0, 1, 1)
+"""Decoders look at the fit only."""
 AS_IT_IS = Fit(1.0, 1.0, 0.0, 0.0)
 
 
 def row(box: Box = SQUARE, fit: Fit = AS_IT_IS) -> Row:
-    return Row(Region(box, fit), 100, 80)
+    return Row(Region(box, fit, INNER), 100, 80)
 
 
 class TestSoftmax:
@@ -127,7 +129,7 @@ def test_yolox_finds_people_who_walk_through_the_room(shared_data: object, tmp_p
             continue
         canvas = np.full((416, 416, 3), 114, np.uint8)
         canvas[91:325] = cv2.resize(image, (416, 234))
-        row = Row(Region(Box(0, 0, 768, 432), Fit(scale, scale, 0.0, 91.0)), 768, 432)
+        row = Row(Region(Box(0, 0, 768, 432), Fit(scale, scale, 0.0, 91.0), INNER), 768, 432)
         detections = decoder.decode(engine.infer(canvas[None]), [row])[0]
         looked += 1
         seen += any(d.label == "person" for d in detections)

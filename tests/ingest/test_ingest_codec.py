@@ -31,6 +31,7 @@ from ingest.records import (
     Frame,
     FrameRef,
     Heartbeat,
+    Inner,
     Overlay,
     Readings,
     Record,
@@ -50,7 +51,7 @@ FRAME = Frame(
     motion=(Box(1.0, 2.5, 30.0, 40.0),),
     account=ACCOUNT,
 )
-REGION = Region(Box(0.0, 0.0, 640.0, 360.0), Fit(0.003125, 0.00556, 0.0, 0.0))
+REGION = Region(Box(0.0, 0.0, 640.0, 360.0), Fit(0.003125, 0.00278, 0.0, 0.0), Inner(0, 0, 2, 1))
 ITEM = BatchItem(
     camera="gate",
     epoch=5,
@@ -65,7 +66,7 @@ ITEM = BatchItem(
     regions=(REGION,),
     withheld={"still": 2},
 )
-BATCH = Batch(pipeline="cars", height=2, width=2, channels=3, items=(ITEM,), pixels=bytes(range(12)))
+BATCH = Batch(pipeline="cars", height=2, width=2, channels=3, items=(ITEM,), pixels=bytes(range(6)))
 RESULT = Result(
     **{name: getattr(ITEM, name) for name in ("camera", "epoch", "seq", "lane", "captured_ns", "width", "height")},
     source=ITEM.source,
@@ -133,11 +134,10 @@ def test_a_json_record_comes_back_as_it_was(record: Record) -> None:
 
 
 def test_pixels_come_back_in_their_shape() -> None:
-    tensor = decode(Batch, encode(BATCH)).tensor()
+    tensor = decode(Batch, encode(BATCH)).tensor(pad=9)
     assert tensor.shape == (1, 2, 2, 3)
     assert tensor.dtype == np.uint8
-    assert tensor.ravel().tolist() == list(range(12))
-    assert not tensor.flags.writeable
+    assert tensor.ravel().tolist() == [*range(6), *[9] * 6]
 
 
 @pytest.mark.parametrize("record", MSGPACK, ids=lambda r: r.KIND)
@@ -224,7 +224,8 @@ def test_a_frame_with_a_field_that_is_wrong(changed: dict[str, Any], problem: st
 @pytest.mark.parametrize(
     ("record", "changed", "problem"),
     [
-        (BATCH, {"pixels": bytes(11)}, "11 bytes of pixels, expected 12"),
+        (BATCH, {"pixels": bytes(5)}, "5 bytes of pixels, expected 6"),
+        (BATCH, {"height": 0}, "lies outside"),
         (BATCH, {"items": []}, "expected 0 for 0 regions"),
         (READINGS, {"values": [1.0]}, "columns have lengths"),
         (READINGS, {"values": [], "times_ns": [], "quality": []}, "at least 1"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.records import Box
+from ingest.records import Box, Canvas, lay
 from ingest.site import PipelineConfig
 from stream.prepare.regions import MERGE_SHARE, Window, draw, merged, windows
 
@@ -19,6 +19,14 @@ WHOLE = Box(0, 0, 640, 360)
 
 def pipeline(**values: object) -> PipelineConfig:
     return PipelineConfig(**{"name": "p", "model": "m", "width": 64, "height": 64, **values})
+
+
+def laid(config: PipelineConfig, image: np.ndarray, window: Window, pad: int = 0) -> np.ndarray:
+    """What the model sees of a window: drawn by prepare, laid into its row by the node."""
+    inner = window.region.inner
+    picture = np.full((inner.bottom - inner.top, inner.right - inner.left, 3), 7, np.uint8)
+    draw(config, image, window, picture)
+    return lay(Canvas(config.height, config.width, 3), pad, [inner], [picture])[0]
 
 
 MOVING = pipeline(regions="motion", region_margin=0.25)
@@ -98,7 +106,8 @@ def test_whatever_the_agent_says_can_be_drawn(
     found = windows(config, SIZE, motion, most)
     assert 1 <= len(found) <= most
     for window in found:
-        draw(config, image, window, np.empty((height, width, 3), np.uint8))
+        laid(config, image, window)
+        assert Canvas(height, width, 3).holds(window.region.inner)
         box = window.region.box
         assert box.left >= window.left
         assert box.bottom <= window.bottom
@@ -110,26 +119,26 @@ def test_whatever_the_agent_says_can_be_drawn(
 def test_the_fit_leads_back_to_the_window(box: Box, fit: str) -> None:
     config = pipeline(regions="motion", fit=fit, width=96, height=64)
     for window in windows(config, SIZE, (box,), 1):
-        back = window.region.fit.to_frame(Box(*map(float, window.inner)))
+        back = window.region.fit.to_frame(Box(*map(float, window.region.inner)))
         assert back == pytest.approx((window.left, window.top, window.right, window.bottom), abs=1e-6)
 
 
-def drawn(config: PipelineConfig, image: np.ndarray, motion: tuple[Box, ...] | None = None) -> np.ndarray:
-    row = np.full((config.height, config.width, 3), 7, np.uint8)
+def drawn(
+    config: PipelineConfig, image: np.ndarray, motion: tuple[Box, ...] | None = None, pad: int = 114
+) -> np.ndarray:
     window: Window = windows(config, (image.shape[1], image.shape[0]), motion, 1)[0]
-    draw(config, image, window, row)
-    return row
+    return laid(config, image, window, pad)
 
 
 def test_letterbox_keeps_the_shape_and_pads() -> None:
-    row = drawn(pipeline(fit="letterbox", width=416, height=416, pad=114), np.full((360, 640, 3), 200, np.uint8))
+    row = drawn(pipeline(fit="letterbox", width=416, height=416), np.full((360, 640, 3), 200, np.uint8))
     assert (row[:91] == 114).all()
     assert (row[91:325] == 200).all()
     assert (row[325:] == 114).all()
 
 
 def test_a_tall_picture_is_padded_at_its_sides() -> None:
-    row = drawn(pipeline(fit="letterbox", width=100, height=100, pad=1), np.full((200, 100, 3), 9, np.uint8))
+    row = drawn(pipeline(fit="letterbox", width=100, height=100), np.full((200, 100, 3), 9, np.uint8), pad=1)
     assert (row[:, 25:75] == 9).all()
     assert (row[:, :25] == 1).all()
     assert (row[:, 75:] == 1).all()
