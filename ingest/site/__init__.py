@@ -1,0 +1,31 @@
+"""What a site is made of: cameras, sensors, pipelines, rules and receivers, as one validated TOML file.
+
+The file is where a site begins. `sightline config apply` puts each entry on the compacted ``config`` topic under
+``kind/name``, and that is what every service reads. Secrets are never in it: only the names of files.
+"""
+
+from ingest.site.camera import CameraConfig, GateConfig, SpoolConfig
+from ingest.site.delivery import PinConfig, ReceiverConfig
+from ingest.site.entry import Entry, to_pixels
+from ingest.site.file import Site, load, parse_entry
+from ingest.site.pipeline import PipelineConfig
+from ingest.site.rules import LineRule, ThresholdRule, ZoneRule
+from ingest.site.sensor import SensorConfig
+
+__all__ = [
+    "CameraConfig",
+    "Entry",
+    "GateConfig",
+    "LineRule",
+    "PinConfig",
+    "PipelineConfig",
+    "ReceiverConfig",
+    "SensorConfig",
+    "Site",
+    "SpoolConfig",
+    "ThresholdRule",
+    "ZoneRule",
+    "load",
+    "parse_entry",
+    "to_pixels",
+]

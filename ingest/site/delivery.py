@@ -1,0 +1,32 @@
+"""Where a site's frames and alerts go: partitions that are pinned, and webhooks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+
+from ingest.site.entry import Entry, Seconds
+
+__all__ = ["PinConfig", "ReceiverConfig"]
+
+
+class PinConfig(Entry):
+    """A camera's partition, written by `sightline topics grow` so that the camera stays where it is."""
+
+    KIND: ClassVar[str] = "pin"
+
+    partition: int = Field(ge=0)
+
+
+class ReceiverConfig(Entry):
+    """A webhook that gets alerts. The secret is read from a file (``whsec_…``, Standard Webhooks)."""
+
+    KIND: ClassVar[str] = "receiver"
+
+    url: str
+    secret_file: Path
+    timeout_s: float = Field(default=10.0, gt=0.0, le=60.0)
+    retry_s: tuple[Seconds, ...] = (0, 5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
+    """Pauses before each attempt: the schedule of Standard Webhooks, 75 hours in all."""

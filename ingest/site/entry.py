@@ -1,0 +1,41 @@
+"""What every entry of a site has, and the kinds of value that they share."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ingest.records.base import Name, Point
+
+__all__ = ["Entry", "Part", "Relative", "RelativePoint", "Seconds", "Share", "to_pixels"]
+
+Relative = Annotated[float, Field(ge=0.0, le=1.0)]
+RelativePoint = tuple[Relative, Relative]
+"""x, y as shares of the picture's width and height, so that a change of resolution does not move a line."""
+Seconds = Annotated[float, Field(ge=0.0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Part(BaseModel):
+    """Something inside of an entry: frozen, and with no room for misspelt keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Entry(Part):
+    """One entry of a site, under its key on the ``config`` topic."""
+
+    KIND: ClassVar[str]
+
+    name: Name
+
+    @property
+    def key(self) -> str:
+        """The entry's key on the ``config`` topic."""
+        return f"{self.KIND}/{self.name}"
+
+
+def to_pixels(points: tuple[RelativePoint, ...], width: int, height: int) -> tuple[Point, ...]:
+    """Turn relative points into pixels of a picture of that size."""
+    return tuple((x * width, y * height) for x, y in points)

@@ -1,0 +1,43 @@
+"""A pipeline of a site: how frames are prepared for one model."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from ingest.records.base import Name
+from ingest.site.entry import Entry, Seconds, Share
+
+__all__ = ["PipelineConfig"]
+
+
+class PipelineConfig(Entry):
+    """How frames are prepared for one model, and which cameras it looks at."""
+
+    KIND: ClassVar[str] = "pipeline"
+
+    model: str
+    """Name of the model in the repository; the node serves its promoted version."""
+    width: int = Field(gt=0)
+    height: int = Field(gt=0)
+    colour: Literal["bgr", "rgb"] = "bgr"
+    fit: Literal["stretch", "letterbox"] = "stretch"
+    regions: Literal["full", "motion"] = "full"
+    """Classify the whole frame, or each region that moved."""
+    region_margin: Share = 0.15
+    """How far a region is widened on each side, as a share of its size."""
+    max_regions: int = Field(default=8, ge=1, le=64)
+    denoise: Literal["none", "median", "auto"] = "auto"
+    max_items: int = Field(default=8, ge=1, le=64)
+    max_delay_s: Seconds = 0.05
+    max_bytes: int = Field(default=6 * 1024 * 1024, ge=64 * 1024)
+    freshness_s: Seconds = 0.0
+    """Live frames older than this when they are prepared are shed as stale; 0 for never."""
+    min_score: Share = 0.3
+    cameras: tuple[Name, ...] = ()
+    """Empty for all."""
+
+    def wants(self, camera: str) -> bool:
+        """Tell whether this pipeline looks at a camera's frames."""
+        return not self.cameras or camera in self.cameras
