@@ -4,10 +4,14 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 SECONDS ?= 60
+PEERS := mosquitto python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
+  gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly
+PEERS_ARE_THERE := { test -x /usr/sbin/mosquitto && \
+  /usr/bin/python3 -c "import gi; gi.require_version('GstRtspServer', '1.0')" 2>/dev/null; }
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install kafka demo test test-train bench lint format lock train clean tools
+.PHONY: help install kafka demo peers test test-train bench lint format lock train clean tools
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -40,7 +44,12 @@ lint: install ## ruff, mypy --strict and the import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint kafka ## lint, then every test, on a real Kafka
+peers: ## what the tests talk to: an RTSP server (GStreamer) and an MQTT broker (mosquitto), from Debian
+	@$(PEERS_ARE_THERE) \
+	  || { command -v apt-get >/dev/null && test "$$(id -u)" = 0 && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PEERS) >/dev/null; } \
+	  || echo "make: some tests will be skipped; Debian and Ubuntu: sudo apt-get install $(PEERS)"
+
+test: lint kafka peers ## lint, then every test, on a real Kafka
 	$(BIN)/pytest
 
 test-train: .venv-train/.installed ## the tests that need Keras and TensorFlow

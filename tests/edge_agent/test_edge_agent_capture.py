@@ -15,11 +15,12 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_agent.capture import child
-from edge_agent.capture.child import QUEUE_FRAMES, Capture
+from edge_agent import intake
+from edge_agent.capture.child import QUEUE_FRAMES
 from edge_agent.capture.messages import Ended, Kept, Message, Told, read_message, write_message
 from edge_agent.capture.source import Captured
 from edge_agent.exceptions import SourceEnded, SourceStalled
+from edge_agent.intake import Intake
 from ingest.clock import ManualClock
 from ingest.codec import decode
 from ingest.records import Account, Frame
@@ -50,7 +51,7 @@ def capture(count: int, size: int, *, fails: bool = False, gate: GateConfig | No
     clock, out = ManualClock(), queue.Queue[Message | None](maxsize=size)
     camera = CameraConfig(name="a", source="device:0", gate=gate or GateConfig(motion=False))
     source = Pictures(count, clock, fails=fails)
-    runner = threading.Thread(target=lambda: Capture(camera, 9, clock, out).run(source, threading.Event()))
+    runner = threading.Thread(target=lambda: Intake(camera, 9, clock, out).run(source, threading.Event()))
     runner.start()
     runner.join(timeout=0 if size < QUEUE_FRAMES else 20)
     messages = []
@@ -81,7 +82,7 @@ def test_a_source_that_fails_leaves_its_numbers_complete() -> None:
     camera = CameraConfig(name="a", source="device:0", gate=GateConfig(max_fps=2.0, motion=False))
     source = Pictures(13, clock, fails=True)
     with pytest.raises(SourceStalled):
-        Capture(camera, 9, clock, out).run(source, threading.Event())
+        Intake(camera, 9, clock, out).run(source, threading.Event())
     said = list(out.queue)
     assert [m.seq for m in said if isinstance(m, Kept)] == [0, 5, 10]
     assert said[-1] == Ended(12, Account(camera="a", epoch=9, first=11, last=12, counts={"rate": 2}), finished=False)
@@ -91,14 +92,14 @@ def test_a_source_that_fails_leaves_its_numbers_complete() -> None:
 def test_a_frame_that_cannot_be_a_record_is_withheld_and_the_next_one_is_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(child, "MAX_IMAGE_BYTES", 5_000)
+    monkeypatch.setattr(intake, "MAX_IMAGE_BYTES", 5_000)
     clock, out = ManualClock(), queue.Queue[Message | None](maxsize=100)
     camera = CameraConfig(name="a", source="device:0", gate=GateConfig(motion=False))
-    capturing = Capture(camera, 9, clock, out)
+    capturing = Intake(camera, 9, clock, out)
     noise = np.random.default_rng(0).integers(0, 255, (90, 160, 3), np.uint8)
     for image in (np.zeros((0, 160, 3), np.uint8), noise, np.full((90, 160, 3), 80, np.uint8)):
         capturing.frame(Captured(image, 1))
-        clock.advance(child.TELL_EVERY_S)
+        clock.advance(intake.TELL_EVERY_S)
     (kept,) = (m for m in out.queue if isinstance(m, Kept))
     assert (kept.seq, kept.account) == (2, Account(camera="a", epoch=9, first=0, last=1, counts={"unusable": 2}))
     told = [m.reason for m in out.queue if isinstance(m, Told)]
