@@ -41,8 +41,8 @@ from engines.engine import CHANNELS
 from engines.repository.adopt import AdoptOptions, adopt, coco_labels
 from engines.repository.manifest import Model
 from engines.repository.store import Repository
+from ingest import eventloop, kafka, topicadmin
 from ingest import headers as h
-from ingest import kafka, topicadmin
 from ingest.clock import Deadline
 from ingest.codec import encode
 from ingest.configstore import publish
@@ -289,7 +289,7 @@ def main(
     """Measure, print, and keep the results with their date and machine."""
     threads = os.cpu_count() or 1
     with _broker() as broker:
-        measured = [asyncio.run(_case(case, broker, rounds, threads)) for case in _cases(frames)]
+        measured = [eventloop.run(_case(case, broker, rounds, threads)) for case in _cases(frames)]
     report = {
         "date": datetime.now(UTC).isoformat(timespec="minutes"),
         "machine": {"cores": threads, "cpu": _cpu(), "python": platform.python_version()},

@@ -18,7 +18,7 @@ from ingest.log import LogRecord, Outgoing
 from ingest.records import Batch, BatchItem, Canvas, Detection, Pixels, Result
 from ingest.topics import RESULTS
 
-__all__ = ["STAGE", "Job", "Part", "accept", "marks_from", "refuse", "results"]
+__all__ = ["STAGE", "Job", "Part", "accept", "refuse", "results", "see"]
 
 STAGE = "engine"
 
@@ -166,10 +166,9 @@ def _said_pipeline(record: LogRecord) -> str:
     return record.headers.get(h.PIPELINE, b"").decode(errors="replace")
 
 
-def marks_from(records: Sequence[LogRecord], marks: Marks) -> None:
-    """Raise marks to what results, or dead letters of batches, say has been dealt with."""
-    for record in records:
-        pipeline = _said_pipeline(record)
-        lane = h.lane_of(record.headers, record.topic)
-        for frame in h.frames_of(record.headers):
-            marks.see(frame, lane, pipeline)
+def see(record: LogRecord, marks: Marks) -> None:
+    """Raise marks to what a result, or the dead letter of a batch, says has been dealt with."""
+    pipeline = _said_pipeline(record)
+    lane = h.lane_of(record.headers, record.topic)
+    for frame in h.frames_of(record.headers):
+        marks.see(frame, lane, pipeline)

@@ -6,7 +6,7 @@ company, because while one batch is classified the next ones gather. Live goes b
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -37,24 +37,25 @@ class Scheduler:
     def __init__(self, max_rows: Callable[[str], int]) -> None:
         self._max_rows = max_rows
         self._queues: OrderedDict[Slot, deque[Job]] = OrderedDict()
+        self._rows: Counter[str] = Counter()
 
     @property
     def waiting(self) -> int:
         """How many rows wait."""
-        return sum(job.rows for queue in self._queues.values() for job in queue)
+        return self._rows.total()
 
-    @property
-    def live_waits(self) -> bool:
-        """Tell whether a live batch waits."""
-        return any(queue and slot.topic != BATCHES_LATE for slot, queue in self._queues.items())
+    def waiting_in(self, topic: str) -> int:
+        """Return how many rows of a topic's batches wait."""
+        return self._rows[topic]
 
     def add(self, slot: Slot, job: Job) -> None:
         """Queue a job of a slot, behind the slot's others."""
         self._queues.setdefault(slot, deque()).append(job)
+        self._rows[slot.topic] += job.rows
 
     def drop(self, slot: Slot) -> None:
         """Forget a slot's jobs: its partition belongs to another node now."""
-        self._queues.pop(slot, None)
+        self._rows[slot.topic] -= sum(job.rows for job in self._queues.pop(slot, ()))
 
     def next(self) -> Merged | None:
         """Return what to classify next, None when nothing waits.
@@ -80,6 +81,7 @@ class Scheduler:
             if merged.parts and merged.rows + queue[0].rows > limit:
                 break
             job = queue.popleft()
+            self._rows[slot.topic] -= job.rows
             merged.jobs.append(job)
             merged.parts += [part for part in job.parts.values() if not part.settled]
             taken = True

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from engines import decoders
 from engines.decoders import DecoderOptions, OutputDecoder, Row
 from engines.engine import CHANNELS, Engine
-from engines.exceptions import BadBatch, EngineError, ManifestError
+from engines.exceptions import BadBatch, EngineError, InferenceFailed, ManifestError
 from engines.jobs import Part
 from engines.repository.manifest import Manifest, Model
 from engines.scheduler import Merged
@@ -50,13 +50,13 @@ class Served:
 
     def classify(self, merged: Merged) -> None:
         """Settle every part: with what was found, or with the error of the parts that fail also on their own."""
+        for job in merged.jobs:  # first: a job may be written as soon as its last part is settled
+            job.model = self.model.manifest.id
         engine = self._engines.get()
         try:
             self._settle(engine, merged.parts)
         finally:
             self._engines.put(engine)
-        for job in merged.jobs:
-            job.model = self.model.manifest.id
 
     def close(self) -> None:
         """Let the models go."""
@@ -66,9 +66,11 @@ class Served:
     def _settle(self, engine: Engine, parts: Sequence[Part]) -> None:
         try:
             found = self._found(engine, parts)
-        except EngineError as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever a back end or a decoder says about a picture, the next may be well
             if len(parts) == 1:
-                parts[0].failed = error
+                parts[0].failed = error if isinstance(error, EngineError) else InferenceFailed(repr(error))
                 return
             for part in parts:  # one bad picture must not take the others with it
                 self._settle(engine, [part])

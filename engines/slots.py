@@ -5,19 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from engines.jobs import Job, accept, marks_from, results
+from engines.jobs import Job, accept, results
 from engines.marks import Marks
-from ingest import headers as h
-from ingest.log import Log, LogRecord, Outgoing, Slot, Writer
-from ingest.topics import DEADLETTER, RESULTS
+from ingest.log import LogRecord, Outgoing, Slot, Writer
 
-__all__ = ["GROUP", "MARKS_TAIL", "OwnedSlot", "open_slot"]
+__all__ = ["GROUP", "MAX_COMMIT_JOBS", "OwnedSlot"]
 
 GROUP = "engines"
-MARKS_TAIL = 20_000
-"""How many results of a partition are read back for the marks. What prepare repeats after a crash is what it had not
-committed, under a second's worth; what an agent repeats is what was in flight. At a hundred frames a second this is
-more than three minutes."""
 MAX_COMMIT_JOBS = 64
 """So many jobs go into one transaction at the most: it stays small, and commits in tens of milliseconds."""
 
@@ -33,6 +27,7 @@ class OwnedSlot:
         self._marks = marks
         self._jobs: deque[Job] = deque()
         self._settled_at: float | None = None
+        self._bytes = 0
         self.writing = False
 
     @property
@@ -43,12 +38,13 @@ class OwnedSlot:
     @property
     def in_flight_bytes(self) -> int:
         """How large their records are."""
-        return sum(len(job.record.value) for job in self._jobs)
+        return self._bytes
 
     def take(self, record: LogRecord, pipelines: frozenset[str]) -> Job:
         """Read a record and return its job, which has a place among the slot's others from now on."""
         job = accept(record, self._marks, pipelines)
         self._jobs.append(job)
+        self._bytes += len(record.value)
         return job
 
     def due(self, now_s: float, patience_s: float) -> float | None:
@@ -77,7 +73,7 @@ class OwnedSlot:
             records: list[Outgoing] = [record for job in jobs for record in results(job, now_ns())]
             await self._writer.write(records, GROUP, {self.slot: jobs[-1].record.offset + 1})
             for _ in jobs:
-                self._jobs.popleft()
+                self._bytes -= len(self._jobs.popleft().record.value)
             return len(records)
         finally:
             self.writing = False
@@ -93,31 +89,3 @@ class OwnedSlot:
                 break
             jobs.append(job)
         return jobs
-
-
-async def open_slot(log: Log, slot: Slot) -> OwnedSlot:
-    """Take a partition over, in the order that makes it safe.
-
-    First the transactional id, which aborts what the old owner left open and fences it; then the committed offset,
-    which nobody else can move any more; then the marks, from what is committed. Raise LogUnavailable.
-    """
-    writer = await log.writer(f"engines-{slot.topic}-{slot.partition}")
-    committed = await log.committed(GROUP, slot)
-    position = committed if committed is not None else (await log.beginnings(slot.topic))[slot.partition]
-    return OwnedSlot(slot, writer, await _marks(log, slot), position)
-
-
-async def _marks(log: Log, slot: Slot) -> Marks:
-    marks = Marks()
-    end = (await log.ends(RESULTS))[slot.partition]
-    begin = max((await log.beginnings(RESULTS))[slot.partition], end - MARKS_TAIL)
-    marks_from([r async for r in log.read(RESULTS, slot.partition, begin, end)], marks)
-    end, begin = (await log.ends(DEADLETTER))[0], (await log.beginnings(DEADLETTER))[0]
-    letters = [r async for r in log.read(DEADLETTER, 0, max(begin, end - MARKS_TAIL), end)]
-    marks_from([r for r in letters if _ours(r, slot)], marks)
-    return marks
-
-
-def _ours(letter: LogRecord, slot: Slot) -> bool:
-    failure = h.read_failure(letter.headers)
-    return failure is not None and (failure.topic, failure.partition) == slot

@@ -7,23 +7,35 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from ingest import headers as h
-from ingest.codec import decode
+from ingest.codec import MAX_RECORD_BYTES, decode
 from ingest.exceptions import CodecError
 from ingest.headers import Failure, failure_headers, frames_of, read_failure
 from ingest.identity import FrameId, is_replay
-from ingest.log import Log, LogRecord, Outgoing
+from ingest.log import Log, LogRecord, Outgoing, Writer
 from ingest.records import Result
 from ingest.replayplan import Candidate, Plan, Receipt, Skip
 from ingest.topics import DEADLETTER, RESULTS
 
 __all__ = ["DeadLetter", "ReplayReport", "letters", "parked", "replay"]
 
+WRITER = "deadletter-replay"
+"""The transactional id: two replays at once would send the same letters twice."""
+CUT = Skip("was too large to be parked whole")
 _RECEIPT_LANE = "sightline-replayed-lane"
 _RECEIPT_TOPIC = "sightline-replayed-topic"
 _RECEIPT_FRAMES = "sightline-replayed-frames"
 _RECEIPT_PLACE = "sightline-replayed-place"
 """Headers of a replay's receipt: a record of ``deadletter`` without a value and without the error headers, so that
 nobody takes it for a dead letter."""
+
+
+_CUT = "sightline-cut-from-bytes"
+"""Header of a dead letter that could not hold all of its record. It is not replayed."""
+_OURS = (h.FRAMES, h.LANE, h.PIPELINE, h.TRACEPARENT, h.ACCOUNT)
+MAX_HEADER_BYTES = 40 * 1024
+"""Of what a record came with. 64 frames' names take 20 KiB at the most; the error's headers take 4 KiB."""
+MAX_KEY_BYTES = 1024
+MAX_TEXT_CHARS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +50,11 @@ class DeadLetter:
     record: LogRecord
 
     @property
+    def whole(self) -> bool:
+        """Tell whether it holds all bytes of its record."""
+        return _CUT not in self.record.headers
+
+    @property
     def lane(self) -> str:
         """The lane that the record was on when it failed."""
         return h.lane_of(self.record.headers, self.failure.topic)
@@ -49,12 +66,34 @@ class DeadLetter:
 
 
 def parked(record: LogRecord, stage: str, error: Exception, pipeline: str = "") -> Outgoing:
-    """Return the dead letter of a record: the original bytes, key and headers, and why and where it failed."""
-    failure = Failure(record.topic, record.partition, record.offset, stage, _reason(error), str(error))
-    headers = {**record.headers, **failure_headers(failure)}
+    """Return the dead letter of a record: the original bytes, key and headers, and why and where it failed.
+
+    It can always be written: of a record that is over the limit, as foreign producers can make them, it holds what
+    fits, with a header that says how large the record was.
+    """
+    failure = Failure(record.topic, record.partition, record.offset, stage, _reason(error), _shortened(str(error)))
+    headers = {**_bounded(record.headers), **failure_headers(failure)}
     if pipeline:
-        headers[h.PIPELINE] = pipeline.encode()
-    return Outgoing(DEADLETTER, 0, record.value, key=record.key, headers=headers)
+        headers[h.PIPELINE] = _shortened(pipeline).encode()
+    if len(record.value) > MAX_RECORD_BYTES:
+        headers[_CUT] = str(len(record.value)).encode()
+    key = record.key[:MAX_KEY_BYTES] if record.key else record.key
+    return Outgoing(DEADLETTER, 0, record.value[:MAX_RECORD_BYTES], key=key, headers=headers)
+
+
+def _bounded(headers: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the headers that fit, ours first: a topic leaves 64 KiB for all of them."""
+    kept: dict[str, bytes] = {}
+    room = MAX_HEADER_BYTES
+    for name, value in sorted(headers.items(), key=lambda pair: pair[0] not in _OURS):
+        size = len(name.encode()) + len(value)
+        if size <= room:
+            kept[name], room = value, room - size
+    return kept
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_TEXT_CHARS else text[:MAX_TEXT_CHARS] + " …"
 
 
 async def letters(log: Log) -> AsyncIterator[DeadLetter]:
@@ -83,7 +122,8 @@ async def replay(log: Log, run: str, wanted: Callable[[DeadLetter], bool] = lamb
 
     The very bytes go back. What has an end already or was replayed before, also by another run and also when it is
     still on its way, is skipped, so that a replay may be repeated; what failed once more after a replay is sent
-    again. Raise ValueError if the run's name is not usable, LogUnavailable.
+    again. A replay that begins fences one that is still at it. Raise ValueError if the run's name is not usable,
+    Fenced or LogUnavailable.
     """
     end = (await log.ends(DEADLETTER))[0]
     receipts: list[Receipt] = []
@@ -95,17 +135,25 @@ async def replay(log: Log, run: str, wanted: Callable[[DeadLetter], bool] = lamb
         elif letter and wanted(letter):
             frames |= set(letter.frames)
     plan, report = Plan(run, receipts, await _ended(log, frames)), ReplayReport(run)
-    async for record in _records(log, end):
-        letter = _letter(record)
-        if letter and wanted(letter):
-            decision = plan.decide(_candidate(letter))
-            if isinstance(decision, Skip):
-                report.skip(decision.why)
-                continue
-            await log.produce(_back(letter, decision.lane))
-            await log.produce(_receipt_for(letter, decision.lane))
-            report.sent += 1
+    writer = await log.writer(WRITER)
+    try:
+        async for record in _records(log, end):
+            letter = _letter(record)
+            if letter and wanted(letter):
+                await _replay_one(letter, plan, writer, report)
+    finally:
+        await writer.close()
     return report
+
+
+async def _replay_one(letter: DeadLetter, plan: Plan, writer: Writer, report: ReplayReport) -> None:
+    decision = plan.decide(_candidate(letter)) if letter.whole else CUT
+    if isinstance(decision, Skip):
+        report.skip(decision.why)
+        return
+    # Together or not at all: a letter that was sent without its receipt would be sent again by the next run.
+    await writer.write([_back(letter, decision.lane), _receipt_for(letter, decision.lane)], "", {})
+    report.sent += 1
 
 
 async def _records(log: Log, end: int) -> AsyncIterator[LogRecord]:

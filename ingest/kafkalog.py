@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -87,6 +87,25 @@ class KafkaLog:
         """Return, per partition, the last stable offset: a read to there ends although a transaction is open."""
         reader, parts = await self._partitions_of(topic)
         return await _offsets(reader.end_offsets, parts)
+
+    async def settled_ends(self, topic: str, partitions: Sequence[int]) -> Mapping[int, int]:
+        """Return the ends of partitions once the transactions that are open now are over. Raise LogUnavailable."""
+        _, parts = await self._partitions_of(topic)
+        wanted = [tp for tp in parts if tp.partition in set(partitions)]
+        raw = kafka.consumer(self.settings, self._client_id, isolation_level="read_uncommitted")
+        await start(raw, self.settings)
+        try:
+            highs = await _offsets(raw.end_offsets, wanted)
+        finally:
+            await raw.stop()
+        deadline = Deadline.after(self._timeout_s)
+        while True:
+            ends = await _offsets((await self._started_reader()).end_offsets, wanted)
+            if all(ends[partition] >= high for partition, high in highs.items()):
+                return ends
+            if deadline.passed:
+                raise LogUnavailable(f"{topic}: a transaction has been open for {self._timeout_s:.0f} s")
+            await asyncio.sleep(_ASK_AGAIN_S)
 
     async def beginnings(self, topic: str) -> Mapping[int, int]:
         """Return, per partition, the first offset that retention has left. Raise LogUnavailable."""

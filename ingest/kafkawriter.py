@@ -38,8 +38,10 @@ async def start(client: Any, settings: KafkaSettings) -> None:
     """Start a producer, consumer or admin client. Raise LogUnavailable if there is no Kafka at the address."""
     try:
         await client.start()
-    except KafkaError as error:
+    except BaseException as error:
         await (client.close if hasattr(client, "close") else client.stop)()
+        if not isinstance(error, KafkaError):
+            raise  # cancelled: whoever gave up must not leave a connection behind
         raise LogUnavailable(
             f"no Kafka at {settings.bootstrap} ({error!r}): start one with `sightline kafka start`, "
             "or say where one is with --kafka or SIGHTLINE_KAFKA"
@@ -60,19 +62,22 @@ async def stop(producer: AIOKafkaProducer, flush_s: float = FLUSH_S) -> None:
 
 async def require_places(producer: AIOKafkaProducer, settings: KafkaSettings, records: Iterable[Outgoing]) -> None:
     """Raise LogUnavailable unless every record's partition exists, Oversize if one is too large."""
+    places = set()
     for record in records:
         require_size(record)
-        name = settings.topic(record.topic)
+        places.add((record.topic, record.partition))
+    for topic, partition in places:
+        name = settings.topic(topic)
         try:
             async with asyncio.timeout(UNKNOWN_TOPIC_S):
                 known = await producer.partitions_for(name)
-                if record.partition not in known:  # it may have been added since the producer looked last
+                if partition not in known:  # it may have been added since the producer looked last
                     await producer.client.force_metadata_update()
                     known = await producer.partitions_for(name)
         except (TimeoutError, KafkaError) as error:
             raise LogUnavailable(f"no topic {name}: run `sightline topics create`") from error
-        if record.partition not in known:
-            raise LogUnavailable(f"{name} has no partition {record.partition}, only {sorted(known)}")
+        if partition not in known:
+            raise LogUnavailable(f"{name} has no partition {partition}, only {sorted(known)}")
 
 
 def arguments(settings: KafkaSettings, record: Outgoing) -> dict[str, Any]:
@@ -100,8 +105,12 @@ class KafkaWriter:
         self.closed = False
 
     async def open(self) -> None:
-        """Abort what an older writer of this id left open, and fence it."""
-        await start(self._producer, self._settings)
+        """Abort what an older writer of this id left open, and fence it. Raise LogUnavailable."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await start(self._producer, self._settings)
+        except TimeoutError as error:  # aiokafka asks for its producer id for ever
+            raise LogUnavailable(f"{self._id}: not opened within {self._timeout_s:.0f} s") from error
 
     async def write(self, records: Sequence[Outgoing], group: str, offsets: Mapping[Slot, int]) -> None:
         """Write all records and the group's offsets in one transaction. Raise Fenced, LogUnavailable or Oversize."""

@@ -99,6 +99,14 @@ class Log(Protocol):
         """Return, per partition, the offset after the last committed record. Raise LogUnavailable."""
         ...
 
+    async def settled_ends(self, topic: str, partitions: Sequence[int]) -> Mapping[int, int]:
+        """Return the ends of some partitions once every transaction that is open in them now is over.
+
+        So that what was committed behind another writer's open transaction is seen too. Raise LogUnavailable when
+        one stays open for too long.
+        """
+        ...
+
     async def beginnings(self, topic: str) -> Mapping[int, int]:
         """Return, per partition, the first offset that retention has left. Raise LogUnavailable."""
         ...

@@ -41,6 +41,11 @@ class MemoryLog:
         """Return, per partition, the offset after the last record."""
         return {p: len(self._records[Slot(topic, p)]) for p in range(self._count(topic))}
 
+    async def settled_ends(self, topic: str, partitions: Sequence[int]) -> Mapping[int, int]:
+        """Return the ends of some partitions: no transaction is ever open."""
+        ends = await self.ends(topic)
+        return {partition: ends[partition] for partition in partitions}
+
     async def beginnings(self, topic: str) -> Mapping[int, int]:
         """Return, per partition, the first offset that was not forgotten."""
         return {p: self._beginnings[Slot(topic, p)] for p in range(self._count(topic))}

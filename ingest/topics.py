@@ -52,6 +52,9 @@ CO_PARTITIONED = (FRAMES, FRAMES_LATE, BATCHES, BATCHES_LATE, RESULTS)
 
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
+_SEGMENT_BYTES = 1024 * 1024 * 1024
+_BATCHES_BYTES = 4 * 1024 * 1024 * 1024
+"""Per partition: at half a megabyte a frame, eight thousand frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +66,16 @@ class Topic:
     partitions: int | None = None
     compacted: bool = False
     compression: str | None = None
+    retention_bytes: int = -1
+    """Of one partition; what is older goes first. -1 for no bound but time."""
 
     def settings(self) -> dict[str, str]:
         """Return the topic's settings as Kafka names them."""
         return {
             "cleanup.policy": "compact" if self.compacted else "delete",
             "retention.ms": str(-1 if self.compacted else self.retention_ms),
+            "retention.bytes": str(self.retention_bytes),
+            "segment.bytes": str(_SEGMENT_BYTES if self.retention_bytes < 0 else self.retention_bytes // 8),
             "max.message.bytes": str(MAX_RECORD_BYTES + 64 * 1024),  # room for the headers and the batch's frame
         }
 
@@ -79,10 +86,10 @@ TOPICS: Mapping[str, Topic] = {
         Topic(FRAMES, _DAY_MS),
         Topic(FRAMES_LATE, _DAY_MS),
         Topic(READINGS, 7 * _DAY_MS, compression="lz4"),
-        # Pixels: the largest topic by far, made again from frames at any time. The marks that keep a repeat from
-        # being classified twice live in results, which outlives both.
-        Topic(BATCHES, _HOUR_MS),
-        Topic(BATCHES_LATE, _HOUR_MS),
+        # Pixels: the largest topic by far, and of no use once it is classified. It is kept as long as frames are, so
+        # that engines may be away for a while, but only so many bytes of it.
+        Topic(BATCHES, _DAY_MS, retention_bytes=_BATCHES_BYTES),
+        Topic(BATCHES_LATE, _DAY_MS, retention_bytes=_BATCHES_BYTES),
         Topic(RESULTS, 7 * _DAY_MS, compression="lz4"),
         Topic(EVENTS, 30 * _DAY_MS, compression="lz4"),
         Topic(ALERTS, 30 * _DAY_MS, compression="lz4"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import sys
 from collections.abc import Callable, Coroutine
@@ -14,6 +13,7 @@ from rich.console import Console
 from deploy.local.exceptions import DeployError
 from edge_agent.exceptions import AgentError
 from engines.exceptions import EngineError
+from ingest import eventloop
 from ingest.exceptions import IngestError
 from ingest.kafka import KafkaSettings
 from stream.exceptions import StreamError
@@ -60,4 +60,4 @@ def friendly(command: Callable[P, T]) -> Callable[P, T]:
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end in an event loop of its own."""
-    return asyncio.run(work)
+    return eventloop.run(work)

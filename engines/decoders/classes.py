@@ -16,6 +16,9 @@ __all__ = ["BACKGROUND", "SoftmaxDecoder"]
 BACKGROUND = "background"
 """The label of a region that shows nothing of interest: it is no detection."""
 
+_ROUNDING = 0.05
+"""Probabilities of a model with few bits sum to 1 within this; logits do so by chance only."""
+
 
 class SoftmaxDecoder:
     """Reads class probabilities ``(N, classes)``; logits are normalised first. The region's box is the object's."""
@@ -38,7 +41,9 @@ class SoftmaxDecoder:
 
 
 def _probabilities(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    if scores.size and (scores.min() < 0 or not np.allclose(scores.sum(axis=1), 1.0, atol=1e-2)):
-        exponents = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return np.asarray(exponents / exponents.sum(axis=1, keepdims=True), np.float32)
-    return scores
+    """Return each row as probabilities, by itself: what a picture shows must not depend on its company."""
+    sums = scores.sum(axis=1, keepdims=True)
+    given = (scores >= 0.0).all(axis=1, keepdims=True) & (np.abs(sums - 1.0) <= _ROUNDING)
+    exponents = np.exp(scores - scores.max(axis=1, keepdims=True))
+    softmax = exponents / exponents.sum(axis=1, keepdims=True)
+    return np.asarray(np.where(given, scores / np.where(given, sums, 1.0), softmax), np.float32)

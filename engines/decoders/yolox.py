@@ -70,10 +70,8 @@ def _suppressed(corners: Floats, scores: Floats, classes: npt.NDArray[np.intp], 
         classes.tolist(),
         options.min_score,
         options.max_overlap,
-        1.0,
-        _MAX_DETECTIONS,
-    )
-    return [int(i) for i in np.asarray(kept).flatten()]
+    )  # its own limit would cut candidates, before the overlapping ones are gone
+    return [int(i) for i in np.asarray(kept).flatten()[:_MAX_DETECTIONS]]
 
 
 def _grid(width: int, height: int) -> tuple[Floats, Floats]:

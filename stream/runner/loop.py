@@ -17,7 +17,7 @@ from typing import Any
 from faust.types import TP
 from prometheus_client import CollectorRegistry
 
-from ingest import logs
+from ingest import eventloop, logs
 from ingest.clock import Clock, SystemClock
 from ingest.codec import encode
 from ingest.kafka import KafkaSettings
@@ -65,7 +65,7 @@ def serve(
     error inside ends the process at once with ``EXIT_FAILED``.
     """
     keep_freed_memory()
-    return asyncio.run(_serve(make, settings, registry or CollectorRegistry(), instance))
+    return eventloop.run(_serve(make, settings, registry or CollectorRegistry(), instance))
 
 
 async def _serve(make: StageFactory, settings: KafkaSettings, registry: CollectorRegistry, instance: str) -> int:

@@ -149,6 +149,12 @@ class LogContract(ABC):
         assert await log.beginnings(FRAMES) == {0: 0, 1: 0}
         assert await log.ends(STATUS) == {0: 0}
 
+    async def test_settled_ends_are_those_of_the_partitions_that_are_asked_for(self, log: Log) -> None:
+        for record in numbered(3, RESULTS, 1):
+            await log.produce(record)
+        assert await log.settled_ends(RESULTS, [1]) == {1: 3}
+        assert await log.settled_ends(RESULTS, [0, 1]) == {0: 0, 1: 3}
+
     async def test_what_retention_has_taken_is_skipped(self, log: Log) -> None:
         for record in numbered(5):
             await log.produce(record)
@@ -316,8 +322,12 @@ class TestKafkaLog(LogContract):
         await stuck.send_and_wait(log.settings.topic(RESULTS), b"open", partition=0)
         await log.produce(Outgoing(RESULTS, 0, b"after"))
         assert await values(log, RESULTS) == [b"before"]
+        settled = asyncio.create_task(log.settled_ends(RESULTS, [0]))
+        assert await log.ends(RESULTS) == {0: 1, 1: 0}
+        assert not settled.done()
         await log.writer("node-0")  # aborts what is open under its id
         assert await values(log, RESULTS) == [b"before", b"after"]
+        assert (await settled)[0] >= 3
         await stuck.stop()
 
     async def test_a_writer_that_is_cancelled_aborts_when_it_is_closed(self, log: Log) -> None:

@@ -10,15 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.backends.fake import FakeEngine
+from engines.decoders import Row
 from engines.jobs import Job, accept, results
 from engines.marks import EPOCHS_KEPT, Marks
 from engines.repository.store import Repository
-from engines.scheduler import Scheduler
+from engines.scheduler import Merged, Scheduler
 from engines.serving import Served
 from ingest import headers as h
 from ingest.codec import decode, encode
 from ingest.identity import LATE, LIVE, FrameId, replay_lane
-from ingest.log import LogRecord, Slot
+from ingest.log import LogRecord, Outgoing, Slot
 from ingest.records import Batch, BatchItem, Box, Fit, FrameRef, Inner, Region, Result
 from ingest.site import PipelineConfig
 from ingest.topics import BATCHES, BATCHES_LATE, DEADLETTER, RESULTS
@@ -61,6 +62,12 @@ def served(engine: FakeEngine) -> Served:
     serving = Served(pipeline, model, lambda: engine, 1)
     serving.open()
     return serving
+
+
+def failure_of(letter: Outgoing) -> h.Failure:
+    failure = h.read_failure(letter.headers)
+    assert failure is not None
+    return failure
 
 
 class TestMarks:
@@ -166,6 +173,66 @@ class TestServing:
         assert [d.label for d in decode(Result, outcomes[0].value).detections] == ["car"]
         assert decode(Result, outcomes[0].value).model == "regions@1"
 
+    def merged(self, *records: LogRecord) -> tuple[Merged, list[Job]]:
+        scheduler = Scheduler(lambda _: 32)
+        jobs = [accept(r, Marks(), PIPELINES) for r in records]
+        for job in jobs:
+            scheduler.add(Slot(BATCHES, job.record.offset), job)
+        merged = scheduler.next()
+        assert merged is not None
+        return merged, jobs
+
+    def test_a_batch_for_another_input_fails_alone(self) -> None:
+        small = item(1).model_copy(update={"regions": (Region(Box(0, 0, 9, 9), Fit(1, 1, 0, 0), Inner(0, 0, 8, 8)),)})
+        batch = Batch(pipeline="regions", height=8, width=8, channels=3, items=(small,), pixels=bytes(192))
+        other = LogRecord(BATCHES, 0, 1, None, encode(batch), h.frame_headers([small.id], LIVE, pipeline="regions"))
+        merged, jobs = self.merged(record([item(0)], offset=0), other, record([item(2)], offset=2))
+        served(FakeEngine()).classify(merged)
+        assert [results(job, 0)[0].topic for job in jobs] == [RESULTS, DEADLETTER, RESULTS]
+        letter = results(jobs[1], 0)[0]
+        assert decode(Batch, letter.value).items[0].seq == 1
+        assert b"prepared for" in h.failure_headers(failure_of(letter))["__connect.errors.exception.message"]
+
+    @pytest.mark.parametrize("error", [KeyError("label"), ZeroDivisionError("scale"), ValueError("shape")])
+    def test_whatever_a_decoder_raises_parks_the_picture_and_not_the_node(self, error: Exception) -> None:
+        serving = served(FakeEngine())
+
+        class Broken:
+            def decode(self, outputs: object, rows: list[Row]) -> list[list[object]]:
+                if any(row.frame_width == 13 for row in rows):
+                    raise error
+                return [[] for _ in rows]
+
+        serving._decoder = Broken()  # type: ignore[assignment]
+        bad = item(1).model_copy(update={"width": 13})
+        merged, jobs = self.merged(record([item(0)], offset=0), record([bad], offset=1))
+        serving.classify(merged)
+        assert [results(job, 0)[0].topic for job in jobs] == [RESULTS, DEADLETTER]
+
+    def test_a_job_knows_its_model_before_it_can_be_written(self) -> None:
+        serving, seen = served(FakeEngine()), []
+        merged, jobs = self.merged(record([item(0)]))
+        settle = serving._settle
+        serving._settle = lambda *args: (seen.append(jobs[0].model), settle(*args))  # type: ignore[assignment, func-returns-value]
+        serving.classify(merged)
+        assert seen == ["regions@1"]
+
+    def test_padding_is_the_models_and_pixels_are_where_they_belong(self) -> None:
+        engine, region = FakeEngine(), Region(Box(0, 0, 9, 9), Fit(1, 1, 0, 0), Inner(16, 0, 48, 64))
+        seen: list[np.ndarray] = []
+        plain = engine._infer_impl
+        engine._infer_impl = lambda images: (seen.append(images), plain(images))[1]  # type: ignore[method-assign]
+        wide = item(1).model_copy(update={"regions": (region,)})
+        batch = Batch(
+            pipeline="regions", height=64, width=64, channels=3, items=(wide,), pixels=bytes([7]) * (64 * 32 * 3)
+        )
+        merged, _ = self.merged(LogRecord(BATCHES, 0, 0, None, encode(batch), {}))
+        served(engine).classify(merged)
+        (row,) = seen[-1]
+        assert (row[:, 16:48] == 7).all()
+        assert (row[:, :16] == 114).all()
+        assert (row[:, 48:] == 114).all()
+
     def test_a_pipeline_that_prepares_for_another_model_is_refused(self) -> None:
         model = Repository(MODELS).open("regions")
         pipeline = PipelineConfig(name="regions", model="regions", width=32, height=64)
@@ -204,14 +271,29 @@ class TestScheduler:
             order = [taken[o] for o in offsets]
             assert order == sorted(order)
 
+    def test_slots_take_turns_although_one_has_more(self) -> None:
+        scheduler, busy, calm = Scheduler(lambda _: 2), Slot(BATCHES, 0), Slot(BATCHES, 1)
+        for offset in range(8):
+            scheduler.add(busy, self.job(busy, offset))
+        for offset in range(100, 102):
+            scheduler.add(calm, self.job(calm, offset))
+        order = [job.record.offset for _ in range(3) for job in scheduler.next().jobs]  # type: ignore[union-attr]
+        assert order == [0, 1, 100, 101, 2, 3]
+
+    def test_late_never_fills_up_a_live_batch(self) -> None:
+        scheduler, late, live = Scheduler(lambda _: 8), Slot(BATCHES_LATE, 0), Slot(BATCHES, 1)
+        scheduler.add(late, self.job(late, 0))
+        scheduler.add(live, self.job(live, 1))
+        assert [j.record.offset for j in scheduler.next().jobs] == [1]  # type: ignore[union-attr]
+
     def test_live_goes_before_late(self) -> None:
         scheduler = Scheduler(lambda _: 1)
         late, live = Slot(BATCHES_LATE, 0), Slot(BATCHES, 1)
         scheduler.add(late, self.job(late, 0))
         scheduler.add(live, self.job(live, 1))
-        assert scheduler.live_waits
+        assert (scheduler.waiting_in(BATCHES), scheduler.waiting_in(BATCHES_LATE)) == (1, 1)
         assert [scheduler.next().jobs[0].record.offset for _ in range(2)] == [1, 0]  # type: ignore[union-attr]
-        assert not scheduler.live_waits
+        assert scheduler.waiting == 0
 
     def test_pipelines_are_not_mixed_and_a_slot_can_be_dropped(self) -> None:
         scheduler, slot = Scheduler(lambda _: 8), Slot(BATCHES, 0)

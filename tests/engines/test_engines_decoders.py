@@ -103,6 +103,58 @@ class TestYolox:
             self.decoder.decode({"output": np.zeros((1, 7, 8), np.float32)}, [row()])
 
 
+class TestYoloxGrid:
+    """Cells of every stride, on an input that is not square, in a frame that was padded."""
+
+    WIDTH, HEIGHT = 96, 64
+    decoder = decoders.make("yolox", DecoderOptions(LABELS, WIDTH, HEIGHT))
+    cells = 12 * 8 + 6 * 4 + 3 * 2
+
+    def outputs(self, *things: tuple[int, int, int, float, float, float]) -> dict[str, np.ndarray]:
+        raw = np.zeros((1, self.cells, 5 + len(LABELS)), np.float32)
+        for stride, column, line, width, height, score in things:
+            before = sum((self.WIDTH // s) * (self.HEIGHT // s) for s in (8, 16, 32) if s < stride)
+            index = before + line * (self.WIDTH // stride) + column
+            raw[0, index, :4] = 0.5, 0.25, np.log(width / stride), np.log(height / stride)
+            raw[0, index, 4:6] = score, 1.0
+        return {"output": raw}
+
+    @given(data=st.data(), stride=st.sampled_from([8, 16, 32]))
+    def test_a_cell_says_its_own_place(self, data: st.DataObject, stride: int) -> None:
+        column = data.draw(st.integers(0, self.WIDTH // stride - 1))
+        line = data.draw(st.integers(0, self.HEIGHT // stride - 1))
+        fit = Fit(0.5, 0.5, 2.0, 1.0)
+        wide = Row(Region(Box(0, 0, 184, 124), fit, INNER), 184, 124)
+        ((found,),) = self.decoder.decode(self.outputs((stride, column, line, 6.0, 4.0, 0.9)), [wide])
+        x, y = (column + 0.5) * stride, (line + 0.25) * stride
+        whole = Box(*((v - o) / 0.5 for v, o in zip((x - 3, y - 2, x + 3, y + 2), (2, 1, 2, 1), strict=True)))
+        expected = Box(max(0, whole.left), max(0, whole.top), min(184, whole.right), min(124, whole.bottom))
+        np.testing.assert_allclose(found.box, expected, atol=1e-2)
+
+    def test_many_objects_that_are_seen_by_many_cells_each_are_all_found(self) -> None:
+        big = decoders.make("yolox", DecoderOptions(LABELS, 640, 640))
+        raw = np.zeros((1, 8400, 5 + len(LABELS)), np.float32)
+        for number in range(40):
+            centre_x, centre_y = 5 + (number % 8) * 9, 5 + (number // 8) * 9
+            for dx in (-1, 0, 1):
+                for dy in (-1, 0, 1):
+                    index = (centre_y + dy) * 80 + centre_x + dx
+                    raw[0, index, :4] = 0.5 - dx, 0.5 - dy, np.log(4.0), np.log(4.0)
+                    raw[0, index, 4:6] = 0.9 - number * 0.01 - 0.001 * (dx * dx + dy * dy), 1.0
+        large = Row(Region(Box(0, 0, 640, 640), AS_IT_IS, INNER), 640, 640)
+        assert len(big.decode({"output": raw}, [large])[0]) == 40
+
+
+def test_a_picture_is_classified_the_same_in_any_company() -> None:
+    decoder = decoders.make("softmax", DecoderOptions(("background", "car", "bus"), 64, 64, min_score=0.5))
+    rounded, exact = [0.05, 0.93, 0.035], [0.05, 0.9, 0.05]
+    alone = decoder.decode({"p": np.array([exact], np.float32)}, [row()])
+    company = decoder.decode({"p": np.array([exact, rounded, [1.0, 4.0, -2.0]], np.float32)}, [row()] * 3)
+    assert company[0] == alone[0]
+    assert [found[0].label for found in company] == ["car", "car", "car"]
+    assert company[2][0].score == pytest.approx(np.exp(4) / (np.exp(1) + np.exp(4) + np.exp(-2)), abs=1e-4)
+
+
 def test_an_unknown_decoder_names_the_known_ones() -> None:
     with pytest.raises(DecoderUnknown, match="softmax, yolox"):
         decoders.make("nonsense", DecoderOptions(LABELS, 64, 64))

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest import headers as h
-from ingest.codec import encode
+from ingest.codec import MAX_RECORD_BYTES, encode
 from ingest.deadletter import DeadLetter, ReplayReport, letters, parked, replay
-from ingest.exceptions import Truncated, WrongType
+from ingest.exceptions import LogUnavailable, Truncated, WrongType
 from ingest.identity import FrameId
 from ingest.ledger.auditor import audit
 from ingest.log import LogRecord, Outgoing
@@ -97,6 +97,45 @@ async def test_any_error_can_be_told(log: MemoryLog, error: Exception, reason: s
     [letter] = [x async for x in letters(log)]
     assert letter.failure.error == reason
     assert len(letter.failure.message) <= 1000
+
+
+async def test_a_record_that_is_over_every_limit_can_be_parked_and_is_not_replayed(log: MemoryLog) -> None:
+    headers = {
+        "junk": bytes(60_000),
+        **{f"more-{n}": bytes(5_000) for n in range(20)},
+        **h.frame_headers([frame(3)], "live"),
+    }
+    huge = LogRecord(FRAMES, 1, 9, b"k" * 5000, bytes(MAX_RECORD_BYTES + 100), headers)
+    letter = parked(huge, "prepare-live", Truncated("x" * 100_000), "p" * 5000)
+    assert len(letter.value) == MAX_RECORD_BYTES
+    assert sum(len(name) + len(value) for name, value in letter.headers.items()) < 60 * 1024
+    await log.produce(letter)
+    (found,) = [one async for one in letters(log)]
+    assert (found.frames, found.lane, found.whole) == ((frame(3),), "live", False)
+    report = await replay(log, "again")
+    assert (report.sent, report.skipped) == (0, {"was too large to be parked whole": 1})
+
+
+async def test_a_letter_and_its_receipt_are_written_together_or_not_at_all(log: MemoryLog) -> None:
+    await park(log, await deliver(log, 1))
+    plain = log.writer
+
+    async def failing(transactional_id: str) -> object:
+        writer = await plain(transactional_id)
+
+        async def write(*_: object) -> None:
+            raise LogUnavailable("cut")
+
+        writer.write = write  # type: ignore[method-assign, assignment]
+        return writer
+
+    log.writer = failing  # type: ignore[method-assign, assignment]
+    with pytest.raises(LogUnavailable):
+        await replay(log, "monday")
+    log.writer = plain  # type: ignore[method-assign]
+    assert (await replay(log, "tuesday")).sent == 1
+    assert (await replay(log, "wednesday")).sent == 0
+    assert (await log.ends(FRAMES))[1] == 2
 
 
 async def test_what_is_no_dead_letter_is_not_listed(log: MemoryLog) -> None:
