@@ -33,6 +33,16 @@ class Site(Part):
         """Return every entry, in the order of the file."""
         return (*self.cameras, *self.sensors, *self.pipelines, *self.rules, *self.receivers)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _cameras_and_sensors_are_of_this_site(cls, values: Any) -> Any:
+        """An agent that follows the ``config`` topic knows what is its own by the site."""
+        if not isinstance(values, dict) or not isinstance(values.get("name"), str):
+            return values
+        for entry in (*_tables(values, "cameras"), *_tables(values, "sensors")):
+            entry.setdefault("site", values["name"])
+        return values
+
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
         keys = [entry.key for entry in self.entries()]
@@ -44,6 +54,11 @@ class Site(Part):
                 if needed not in keys:
                     raise ValueError(f"{rule.key} needs {needed}, which the site does not have")
         return self
+
+
+def _tables(values: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    found = values.get(key)
+    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list | tuple) else []
 
 
 def _needs(rule: ZoneRule | LineRule | ThresholdRule) -> tuple[str, ...]:

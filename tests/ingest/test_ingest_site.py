@@ -227,3 +227,14 @@ def test_defaults_are_what_a_site_gets_that_says_nothing() -> None:
     assert (len(receiver.retry_s), sum(receiver.retry_s) // 3600) == (10, 75)
     assert SensorConfig(name="s", source="x", quantity="q", unit="u").column_rows == 100
     assert json.loads(camera.model_dump_json())["name"] == "c"
+
+
+def test_cameras_and_sensors_are_of_the_site_unless_they_say_another(tmp_path: Path) -> None:
+    file = tmp_path / "site.toml"
+    file.write_text(
+        'name = "north"\n[[cameras]]\nname = "a"\nsource = "x"\n[[cameras]]\nname = "b"\nsource = "x"\nsite = "south"\n'
+        '[[sensors]]\nname = "t"\nsource = "simulated:temperature"\nquantity = "q"\nunit = "u"\n'
+    )
+    site = load(file)
+    assert [c.site for c in site.cameras] == ["north", "south"]
+    assert [s.site for s in site.sensors] == ["north"]
