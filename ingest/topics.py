@@ -68,12 +68,15 @@ class Topic:
     compression: str | None = None
     retention_bytes: int = -1
     """Of one partition; what is older goes first. -1 for no bound but time."""
+    stamped_by_broker: bool = False
+    """Whether records have the broker's time rather than their producer's."""
 
     def settings(self) -> dict[str, str]:
         """Return the topic's settings as Kafka names them."""
         return {
             "cleanup.policy": "compact" if self.compacted else "delete",
             "retention.ms": str(-1 if self.compacted else self.retention_ms),
+            "message.timestamp.type": "LogAppendTime" if self.stamped_by_broker else "CreateTime",
             "retention.bytes": str(self.retention_bytes),
             "segment.bytes": str(_SEGMENT_BYTES if self.retention_bytes < 0 else self.retention_bytes // 8),
             "max.message.bytes": str(MAX_RECORD_BYTES + 64 * 1024),  # room for the headers and the batch's frame
@@ -96,7 +99,8 @@ TOPICS: Mapping[str, Topic] = {
         Topic(DELIVERIES, 30 * _DAY_MS, compression="lz4"),
         Topic(DEADLETTER, 30 * _DAY_MS, partitions=1),
         Topic(CONFIG, 0, partitions=1, compacted=True, compression="lz4"),
-        Topic(STATUS, 30 * _DAY_MS, partitions=1, compression="lz4"),
+        # Agents compare the broker's time with their own clock.
+        Topic(STATUS, 30 * _DAY_MS, partitions=1, compression="lz4", stamped_by_broker=True),
     )
 }
 

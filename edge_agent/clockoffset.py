@@ -1,0 +1,50 @@
+"""How far this machine's clock is from the broker's. Pure.
+
+The broker stamps what is written to ``status`` with its own clock. It did so at some moment between the send and the
+acknowledgement, so that its clock is ahead of ours by the stamp less the middle of the two, within half of the time
+that the exchange took (F. Cristian, "Probabilistic clock synchronization", Distributed Computing 3, 1989). The
+quickest exchange of the last ones counts.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+__all__ = ["ClockOffset", "Estimate"]
+
+EXCHANGES = 60
+"""A minute of heartbeats: a clock that runs 50 ppm fast is 3 ms off by then, as much as a quick exchange is unsure."""
+_STAMP_MS = 1.0
+"""Kafka's stamps are cut to whole milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The broker's clock is ahead of ours by ``offset_ms``, give or take ``error_ms``."""
+
+    offset_ms: float
+    error_ms: float
+
+
+class ClockOffset:
+    """Takes one exchange after another."""
+
+    def __init__(self) -> None:
+        self._last: deque[Estimate] = deque(maxlen=EXCHANGES)
+
+    def add(self, sent_ns: int, acknowledged_ns: int, stamp_ms: int) -> None:
+        """Take an exchange, in Unix ns by our clock and Unix ms by the broker's.
+
+        One during which our clock was set back is left out.
+        """
+        took_ms = (acknowledged_ns - sent_ns) / 1e6
+        if took_ms < 0.0:
+            return
+        middle_ms = (sent_ns + acknowledged_ns) / 2e6
+        self._last.append(Estimate(stamp_ms + _STAMP_MS / 2 - middle_ms, (took_ms + _STAMP_MS) / 2))
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """The best of the last exchanges, None before the first."""
+        return min(self._last, key=lambda e: e.error_ms, default=None)

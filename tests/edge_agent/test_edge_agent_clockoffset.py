@@ -1,0 +1,30 @@
+"""The offset to the broker's clock is within its own bound."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_agent.clockoffset import EXCHANGES, ClockOffset
+
+NOW_NS = 1_800_000_000_000_000_000
+delays_ms = st.floats(0.01, 500.0)
+
+
+@given(offset_ms=st.floats(-1e7, 1e7), exchanges=st.lists(st.tuples(delays_ms, delays_ms), min_size=1, max_size=80))
+def test_the_true_offset_is_within_the_bound(offset_ms: float, exchanges: list[tuple[float, float]]) -> None:
+    clock = ClockOffset()
+    for number, (there_ms, back_ms) in enumerate(exchanges):
+        sent_ns = NOW_NS + number * 1_000_000_000
+        stamp_ms = int(sent_ns / 1e6 + there_ms + offset_ms)
+        clock.add(sent_ns, sent_ns + round((there_ms + back_ms) * 1e6), stamp_ms)
+    found = clock.estimate
+    assert found is not None
+    assert abs(found.offset_ms - offset_ms) <= found.error_ms + 0.01
+    assert found.error_ms <= min(a + b for a, b in exchanges[-EXCHANGES:]) / 2 + 0.51
+
+
+def test_there_is_none_before_the_first_exchange_and_a_clock_set_back_gives_none() -> None:
+    clock = ClockOffset()
+    clock.add(NOW_NS, NOW_NS - 1, NOW_NS // 1_000_000)
+    assert clock.estimate is None
