@@ -14,7 +14,7 @@ from dataclasses import dataclass
 __all__ = ["ClockOffset", "Estimate"]
 
 EXCHANGES = 60
-"""A minute of heartbeats: a clock that runs 50 ppm fast is 3 ms off by then, as much as a quick exchange is unsure."""
+"""A minute of heartbeats: a clock that runs 50 ppm fast is 3 ms off by then, as much as an exchange is unsure."""
 _STAMP_MS = 1.0
 """Kafka's stamps are cut to whole milliseconds."""
 

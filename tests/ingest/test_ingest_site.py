@@ -232,7 +232,8 @@ def test_defaults_are_what_a_site_gets_that_says_nothing() -> None:
 def test_cameras_and_sensors_are_of_the_site_unless_they_say_another(tmp_path: Path) -> None:
     file = tmp_path / "site.toml"
     file.write_text(
-        'name = "north"\n[[cameras]]\nname = "a"\nsource = "x"\n[[cameras]]\nname = "b"\nsource = "x"\nsite = "south"\n'
+        'name = "north"\n[[cameras]]\nname = "a"\nsource = "x"\n'
+        '[[cameras]]\nname = "b"\nsource = "x"\nsite = "south"\n'
         '[[sensors]]\nname = "t"\nsource = "simulated:temperature"\nquantity = "q"\nunit = "u"\n'
     )
     site = load(file)
