@@ -143,9 +143,7 @@ def _bare(case: Case, threads: int) -> float:
             image = np.asarray(cv2.imdecode(np.frombuffer(picture.jpeg, np.uint8), cv2.IMREAD_COLOR), np.uint8)
             cut = windows(case.pipeline, (picture.width, picture.height), picture.motion, case.pipeline.max_regions)
             inners = [window.region.inner for window in cut]
-            parts = [np.empty((i.bottom - i.top, i.right - i.left, CHANNELS), np.uint8) for i in inners]
-            for window, part in zip(cut, parts, strict=True):
-                draw(case.pipeline, image, window, part)
+            parts = [draw(case.pipeline, image, window) for window in cut]
             rows = [Row(window.region, picture.width, picture.height) for window in cut]
             decoder.decode(engines[number].infer(lay(canvas, spec.pad, inners, parts)), rows)
 
