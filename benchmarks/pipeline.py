@@ -29,7 +29,6 @@ from aiokafka import AIOKafkaProducer
 
 from deploy.local.broker import Broker
 from deploy.local.demosite import pipeline_for
-from deploy.local.figures import percentiles_ms
 from deploy.local.stack import Layout, services
 from deploy.local.supervisor import Supervisor
 from deploy.local.watch import watching
@@ -199,7 +198,7 @@ class Stack:
                     self._sample(broker)
                 figures.result_ms.clear()
                 await self._paced(producer, figures, statistics.median(piped) * LOAD_SHARE)
-                latency = percentiles_ms(figures.result_ms)
+                latency = figures.result_ms.percentiles()
         finally:
             await producer.stop()
         ratios = [p / b for p, b in zip(piped, bare, strict=True)]
@@ -217,20 +216,20 @@ class Stack:
 
     async def _burst(self, producer: AIOKafkaProducer, figures: Any, epoch: int) -> float:
         records = [_record(self._case, number, epoch + 1) for number in range(len(self._case.pictures))]
-        wanted = len(figures.finished_s) + len(records)
+        wanted = figures.results + len(records)
         started_s = time.perf_counter()
         for partition, camera, value, headers in records:
             await self._send(producer, partition, camera, value, headers)
-        await _until(lambda: len(figures.finished_s) >= wanted)
+        await _until(lambda: figures.results >= wanted)
         return len(records) / (time.perf_counter() - started_s)
 
     async def _paced(self, producer: AIOKafkaProducer, figures: Any, fps: float) -> None:
-        wanted = len(figures.finished_s) + len(self._case.pictures)
+        wanted = figures.results + len(self._case.pictures)
         started_s = time.perf_counter()
         for number in range(len(self._case.pictures)):
             await asyncio.sleep(max(0.0, started_s + number / fps - time.perf_counter()))
             await self._send(producer, *_record(self._case, number, PACED_EPOCH))
-        await _until(lambda: len(figures.finished_s) >= wanted)
+        await _until(lambda: figures.results >= wanted)
 
     async def _send(
         self, producer: AIOKafkaProducer, partition: int, camera: str, value: bytes, headers: dict[str, bytes]

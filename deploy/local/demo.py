@@ -166,8 +166,7 @@ async def _drain(demo: Demo, stack: Supervisor, figures: Figures, receivers: int
     await stack.stop_one(AGENT, STOP_AGENT_S)
 
     def quiet() -> bool:
-        now_s = time.time()
-        still = not figures.finished_s or now_s - figures.finished_s[-1] > _QUIET_S
+        still = time.time() - figures.last_s > _QUIET_S
         return still and len(figures.alerts) >= len(figures.events) and figures.undelivered(receivers) <= 0
 
     await _until(
