@@ -23,12 +23,12 @@ from typing import Annotated, Any
 
 import cv2
 import numpy as np
-import psutil
 import typer
 from aiokafka import AIOKafkaProducer
 
 from deploy.local.broker import Broker
 from deploy.local.demosite import pipeline_for
+from deploy.local.process import peak_memory_mb
 from deploy.local.stack import Layout, services
 from deploy.local.supervisor import Supervisor
 from deploy.local.watch import watching
@@ -199,6 +199,7 @@ class Stack:
                 figures.result_ms.clear()
                 await self._paced(producer, figures, statistics.median(piped) * LOAD_SHARE)
                 latency = figures.result_ms.percentiles()
+                self._sample(broker)
         finally:
             await producer.stop()
         ratios = [p / b for p, b in zip(piped, bare, strict=True)]
@@ -241,8 +242,7 @@ class Stack:
         pids = {name: self.supervisor.pid(name) for name in SERVICES} | {"broker": broker.pid}
         for name, pid in pids.items():
             if pid:
-                mb = psutil.Process(pid).memory_info().rss / 1e6
-                self.peak_mb[name] = round(max(self.peak_mb.get(name, 0.0), mb), 1)
+                self.peak_mb[name] = round(max(self.peak_mb.get(name, 0.0), peak_memory_mb(pid)), 1)
 
 
 async def _until(done: Callable[[], bool]) -> None:
