@@ -1,7 +1,7 @@
 """Put a batch's bytes together from parts: the very bytes that ``encode`` makes of the whole record.
 
-Items are encoded one by one, as they come, so that each is refused alone and a batch's size is known before it is
-made; pixels are copied once, from where they were drawn into the record.
+Items are encoded one by one as they come, with ``encode_part``, so that each is refused alone and a batch's size is
+known before it is made; pixels are copied once, from where they were drawn into the record.
 """
 
 from __future__ import annotations
@@ -10,31 +10,18 @@ from collections.abc import Sequence
 
 import msgpack
 
-from ingest.codec import MAX_RECORD_BYTES
-from ingest.exceptions import Oversize, WrongType
-from ingest.records import Batch, BatchItem, Canvas, Pixels
+from ingest.records import Batch, Canvas, Pixels
 
-__all__ = ["HEAD_BYTES", "encode_batch", "encode_item"]
+__all__ = ["HEAD_BYTES", "encode_batch"]
 
 HEAD_BYTES = 1024
 """What a batch takes beside its items and pixels, at most: names of fields, numbers, and a name of 63 characters."""
 
 
-def encode_item(item: BatchItem, max_bytes: int = MAX_RECORD_BYTES) -> bytes:
-    """Return an item as a part of its batch. Raise Oversize or WrongType, as ``encode`` does."""
-    try:
-        data: bytes = msgpack.packb(item.model_dump(), use_bin_type=True)
-    except (ValueError, OverflowError) as error:
-        raise WrongType(item.KIND, f"msgpack cannot hold it: {error}") from None
-    if len(data) > max_bytes:
-        raise Oversize(len(data), max_bytes)
-    return data
-
-
 def encode_batch(pipeline: str, canvas: Canvas, items: Sequence[bytes], pictures: Sequence[Pixels]) -> bytes:
     """Return the batch of encoded items and their regions' pictures, each ``(h, w, channels)`` uint8, contiguous.
 
-    The caller keeps to ``MAX_RECORD_BYTES``: it knows the size of each part, and of the rest by ``HEAD_BYTES``.
+    The caller keeps to the codec's limit: it knows the size of each part, and that of the rest by ``HEAD_BYTES``.
     """
     pack = msgpack.Packer(use_bin_type=True)
     fields = {

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ingest.batchcodec import encode_batch, encode_item
+from ingest.batchcodec import encode_batch
 from ingest.clock import Clock
+from ingest.codec import encode_part
 from ingest.headers import frame_headers
 from ingest.identity import LATE, LIVE, FrameId
 from ingest.log import Outgoing
@@ -39,7 +40,7 @@ class Entry:
     @classmethod
     def of(cls, plan: Plan, item: BatchItem, pictures: tuple[Pixels, ...] = ()) -> Entry:
         """Make the entry of an item. Raise Oversize when no batch could hold it, WrongType."""
-        encoded = encode_item(item, MAX_ITEMS_BYTES)
+        encoded = encode_part(item, MAX_ITEMS_BYTES)
         return cls(plan, item.id, item.lane, item.traceparent, encoded, pictures)
 
 

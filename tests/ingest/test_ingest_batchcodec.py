@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.batchcodec import HEAD_BYTES, encode_batch, encode_item
-from ingest.codec import encode
+from ingest.batchcodec import HEAD_BYTES, encode_batch
+from ingest.codec import encode, encode_part
 from ingest.exceptions import Oversize, WrongType
 from ingest.records import Batch, BatchItem, Box, Canvas, Fit, FrameRef, Inner, Region
 
@@ -47,7 +47,7 @@ def test_the_parts_make_the_whole(frames: list[list[int]], name: str) -> None:
         items=items,
         pixels=b"".join(p.tobytes() for p in pictures),
     )
-    parts = [encode_item(each) for each in items]
+    parts = [encode_part(each) for each in items]
     found = encode_batch(name, Canvas(SIDE, SIDE, 3), parts, pictures)
     assert found == encode(whole)
     assert len(found) <= HEAD_BYTES + sum(map(len, parts)) + len(whole.pixels)
@@ -55,6 +55,6 @@ def test_the_parts_make_the_whole(frames: list[list[int]], name: str) -> None:
 
 def test_an_item_that_cannot_be_carried_is_refused_alone() -> None:
     with pytest.raises(Oversize):
-        encode_item(item([], pipelines=("cars",) * 1000), max_bytes=1000)
+        encode_part(item([], pipelines=("cars",) * 1000), max_bytes=1000)
     with pytest.raises(WrongType):
-        encode_item(item([]).model_copy(update={"seq": 2**64}))
+        encode_part(item([]).model_copy(update={"seq": 2**64}))
