@@ -95,13 +95,14 @@ class Auto:
         middle = _grey(_middle(frame))  # noise is looked for nowhere else, and most cameras have none
         before = self._middle if self._middle is not None and self._middle.shape == middle.shape else None
         self._middle = middle
-        if _is_clean(middle, before):
+        sigma = _noise(middle, before)
+        if sigma is None:
             self._past = None
             return frame
         if self._past is None or self._past.shape != frame.shape:
             self._past = _median(frame)
         else:
-            self._past = _blend(self._past, frame, _sigma(middle, before))
+            self._past = _blend(self._past, frame, sigma)
         return self._past
 
 
@@ -117,19 +118,22 @@ def noise_sigma(grey: Image, before: Image | None = None) -> float:
 
     Looks at the middle of the picture, a quarter of its area: overlays and black bars are at its borders.
     """
-    return _sigma(_middle(grey), None if before is None else _middle(before))
+    middle = _middle(grey)
+    return _sigma(_rough(middle), None if before is None else cv2.absdiff(middle, _middle(before)))
 
 
-def _sigma(middle: Image, before: Image | None) -> float:
-    sigma = _median_level(_rough(middle)) / _OF_ROUGH
-    return sigma if before is None else min(sigma, _median_level(cv2.absdiff(middle, before)) / _OF_STEP)
+def _noise(middle: Image, before: Image | None) -> float | None:
+    """Return the noise's standard deviation if it is ``NOISY``; None, in an eighth of the time, if it is not."""
+    step = None if before is None else cv2.absdiff(middle, before)
+    if step is not None and _median_is_below(step, NOISY * _OF_STEP):
+        return None
+    rough = _rough(middle)
+    return None if _median_is_below(rough, NOISY * _OF_ROUGH) else _sigma(rough, step)
 
 
-def _is_clean(middle: Image, before: Image | None) -> bool:
-    """Tell whether ``_sigma`` is below ``NOISY``, in a fraction of its time for a clean picture."""
-    if before is not None and _median_is_below(cv2.absdiff(middle, before), NOISY * _OF_STEP):
-        return True
-    return _median_is_below(_rough(middle), NOISY * _OF_ROUGH)
+def _sigma(rough: cv2.typing.MatLike, step: cv2.typing.MatLike | None) -> float:
+    sigma = _median_level(rough) / _OF_ROUGH
+    return sigma if step is None else min(sigma, _median_level(step) / _OF_STEP)
 
 
 def _rough(middle: Image) -> cv2.typing.MatLike:
