@@ -23,13 +23,12 @@ from typing import Annotated, Any
 
 import cv2
 import numpy as np
-import psutil
 import typer
 from aiokafka import AIOKafkaProducer
 
 from deploy.local.broker import Broker
 from deploy.local.demosite import pipeline_for
-from deploy.local.figures import percentiles_ms
+from deploy.local.process import peak_memory_mb
 from deploy.local.stack import Layout, services
 from deploy.local.supervisor import Supervisor
 from deploy.local.watch import watching
@@ -143,9 +142,7 @@ def _bare(case: Case, threads: int) -> float:
             image = np.asarray(cv2.imdecode(np.frombuffer(picture.jpeg, np.uint8), cv2.IMREAD_COLOR), np.uint8)
             cut = windows(case.pipeline, (picture.width, picture.height), picture.motion, case.pipeline.max_regions)
             inners = [window.region.inner for window in cut]
-            parts = [np.empty((i.bottom - i.top, i.right - i.left, CHANNELS), np.uint8) for i in inners]
-            for window, part in zip(cut, parts, strict=True):
-                draw(case.pipeline, image, window, part)
+            parts = [draw(case.pipeline, image, window) for window in cut]
             rows = [Row(window.region, picture.width, picture.height) for window in cut]
             decoder.decode(engines[number].infer(lay(canvas, spec.pad, inners, parts)), rows)
 
@@ -201,7 +198,8 @@ class Stack:
                     self._sample(broker)
                 figures.result_ms.clear()
                 await self._paced(producer, figures, statistics.median(piped) * LOAD_SHARE)
-                latency = percentiles_ms(figures.result_ms)
+                latency = figures.result_ms.percentiles()
+                self._sample(broker)
         finally:
             await producer.stop()
         ratios = [p / b for p, b in zip(piped, bare, strict=True)]
@@ -219,20 +217,20 @@ class Stack:
 
     async def _burst(self, producer: AIOKafkaProducer, figures: Any, epoch: int) -> float:
         records = [_record(self._case, number, epoch + 1) for number in range(len(self._case.pictures))]
-        wanted = len(figures.finished_s) + len(records)
+        wanted = figures.results + len(records)
         started_s = time.perf_counter()
         for partition, camera, value, headers in records:
             await self._send(producer, partition, camera, value, headers)
-        await _until(lambda: len(figures.finished_s) >= wanted)
+        await _until(lambda: figures.results >= wanted)
         return len(records) / (time.perf_counter() - started_s)
 
     async def _paced(self, producer: AIOKafkaProducer, figures: Any, fps: float) -> None:
-        wanted = len(figures.finished_s) + len(self._case.pictures)
+        wanted = figures.results + len(self._case.pictures)
         started_s = time.perf_counter()
         for number in range(len(self._case.pictures)):
             await asyncio.sleep(max(0.0, started_s + number / fps - time.perf_counter()))
             await self._send(producer, *_record(self._case, number, PACED_EPOCH))
-        await _until(lambda: len(figures.finished_s) >= wanted)
+        await _until(lambda: figures.results >= wanted)
 
     async def _send(
         self, producer: AIOKafkaProducer, partition: int, camera: str, value: bytes, headers: dict[str, bytes]
@@ -244,8 +242,7 @@ class Stack:
         pids = {name: self.supervisor.pid(name) for name in SERVICES} | {"broker": broker.pid}
         for name, pid in pids.items():
             if pid:
-                mb = psutil.Process(pid).memory_info().rss / 1e6
-                self.peak_mb[name] = round(max(self.peak_mb.get(name, 0.0), mb), 1)
+                self.peak_mb[name] = round(max(self.peak_mb.get(name, 0.0), peak_memory_mb(pid)), 1)
 
 
 async def _until(done: Callable[[], bool]) -> None:

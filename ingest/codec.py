@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from ingest.exceptions import Oversize, Truncated, UnknownVersion, WrongKind, WrongType
 from ingest.records.base import Record
 
-__all__ = ["MAX_RECORD_BYTES", "decode", "decode_json", "encode", "encode_json"]
+__all__ = ["MAX_RECORD_BYTES", "decode", "decode_json", "encode", "encode_json", "encode_part"]
 
 R = TypeVar("R", bound=Record)
 
@@ -25,14 +25,12 @@ MAX_RECORD_BYTES = 16 * 1024 * 1024
 
 def encode(record: Record, max_bytes: int = MAX_RECORD_BYTES) -> bytes:
     """Return a record as msgpack. Raise Oversize over ``max_bytes``, WrongType for what msgpack cannot hold."""
-    fields = {"kind": record.KIND, "v": record.VERSION, **record.model_dump()}
-    try:
-        data: bytes = msgpack.packb(fields, use_bin_type=True)
-    except (ValueError, OverflowError) as error:  # an integer over 64 bits, a lone surrogate
-        raise WrongType(record.KIND, f"msgpack cannot hold it: {error}") from None
-    if len(data) > max_bytes:
-        raise Oversize(len(data), max_bytes)
-    return data
+    return _pack(record, {"kind": record.KIND, "v": record.VERSION, **record.model_dump()}, max_bytes)
+
+
+def encode_part(record: Record, max_bytes: int = MAX_RECORD_BYTES) -> bytes:
+    """Return a record as it stands inside another one. Raise Oversize over ``max_bytes``, or WrongType."""
+    return _pack(record, record.model_dump(), max_bytes)
 
 
 def decode(cls: type[R], data: bytes, max_bytes: int = MAX_RECORD_BYTES) -> R:
@@ -70,6 +68,16 @@ def decode_json(cls: type[R], data: bytes, max_bytes: int = MAX_RECORD_BYTES) ->
         if error.errors()[0]["type"] == "json_invalid":
             raise Truncated(f"{cls.KIND}: no JSON: {error.errors()[0]['msg']}") from None
         raise WrongType(cls.KIND, _problems(error)) from None
+
+
+def _pack(record: Record, fields: dict[str, Any], max_bytes: int) -> bytes:
+    try:
+        data: bytes = msgpack.packb(fields, use_bin_type=True)
+    except (ValueError, OverflowError) as error:  # an integer over 64 bits, a lone surrogate
+        raise WrongType(record.KIND, f"msgpack cannot hold it: {error}") from None
+    if len(data) > max_bytes:
+        raise Oversize(len(data), max_bytes)
+    return data
 
 
 def _unpack(data: bytes) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Dead letters carry the ``__connect.errors.*`` headers that Kafka Connect defined
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ __all__ = [
     "lane_of",
     "new_traceparent",
     "read_failure",
+    "traceparent_of",
 ]
 
 Headers = Mapping[str, bytes]
@@ -46,11 +48,21 @@ TRACEPARENT = "traceparent"
 CONTENT_TYPE = "content-type"
 
 _ERRORS = "__connect.errors."
+_TRACE = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 def new_traceparent() -> str:
     """Return a fresh W3C trace context header value, sampled (https://www.w3.org/TR/trace-context/)."""
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+
+
+def traceparent_of(headers: Headers) -> str:
+    """Return a record's W3C trace context, a fresh one when it has none or one of another form.
+
+    It is handed on with all that comes of the record, so it must be no longer than the standard's 55 characters.
+    """
+    told = headers.get(TRACEPARENT)
+    return told.decode() if told and _TRACE.fullmatch(told) else new_traceparent()
 
 
 def frame_headers(

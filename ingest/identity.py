@@ -27,6 +27,8 @@ LIVE = "live"
 LATE = "late"
 _REPLAY = "replay-"
 _RUN = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
+_REPLAY_LANE = re.compile(_REPLAY + _RUN.pattern + r"(?:\.[0-9]{1,6})?")
+"""One replay may need several lanes: they are numbered."""
 _FRAME = re.compile(NAME_PATTERN[:-1] + r"/[0-9]{1,20}/[0-9]{1,20}$", re.ASCII)
 
 
@@ -67,7 +69,7 @@ def replay_lane(run: str) -> str:
 
 def is_replay(lane: str) -> bool:
     """Tell whether a lane belongs to a replay of dead letters."""
-    return lane.startswith(_REPLAY)
+    return _REPLAY_LANE.fullmatch(lane) is not None
 
 
 def is_late(lane: str) -> bool:

@@ -9,6 +9,7 @@ StreamError
     ├── Undecodable         the picture is no picture
     ├── CutShort            the picture ends too early
     ├── TooLarge            the picture has more pixels than are decoded
+    ├── TooManyScans        the picture would take forever to decode
     ├── WrongSize           the picture has another size than its record says
     ├── HeaderMismatch      the record's header names another frame than its body
     └── UnknownLane         the record's header names a lane that there is not
@@ -25,6 +26,7 @@ __all__ = [
     "StreamError",
     "Stuck",
     "TooLarge",
+    "TooManyScans",
     "Undecodable",
     "UnknownLane",
     "UnknownOffset",
@@ -89,6 +91,15 @@ class TooLarge(FrameError):
     def __init__(self, size: tuple[int, int], limit: int) -> None:
         super().__init__(f"picture of {size[0]}×{size[1]} is over the limit of {limit} pixels: send a smaller one")
         self.size = size
+        self.limit = limit
+
+
+class TooManyScans(FrameError):
+    """A progressive JPEG in which each pixel is told so often that its few bytes take hours to decode."""
+
+    def __init__(self, scans: int, limit: int) -> None:
+        super().__init__(f"picture of {scans} scans is over the limit of {limit}: send it as baseline JPEG")
+        self.scans = scans
         self.limit = limit
 
 

@@ -9,13 +9,14 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
+from deploy.local.beside import beside
 from deploy.local.exceptions import StackError
 from deploy.local.figures import Figures, report
 from deploy.local.stack import AGENT, DOWNSTREAM, Layout, services
@@ -65,7 +66,7 @@ class Demo:
     """0 runs until it is told to stop."""
     on_tick: Callable[[Figures, float | None, dict[str, int]], None] = lambda *_: None
     on_step: Callable[[str], None] = lambda _: None
-    during: Callable[[Running], Awaitable[None]] | None = None
+    during: Callable[[Running], Coroutine[Any, Any, None]] | None = None
     """Run beside the stack: the tests' kills."""
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -92,7 +93,7 @@ async def run(demo: Demo) -> Outcome:
         demo.on_step("creating topics")
         await topicadmin.create(demo.settings, partitions=PARTITIONS, replication=1)
         await publish(log, site.entries())
-        async with watching(demo.settings) as figures, _stack(demo, receiver) as stack:
+        async with _stack(demo, receiver) as stack, watching(demo.settings) as figures:
             await _live(demo, stack, figures)
             await _drain(demo, stack, figures, receivers=len(site.receivers))
             demo.on_step("auditing")
@@ -125,17 +126,15 @@ def _prepare_files(layout: Layout) -> ReceiverConfig:
 async def _stack(demo: Demo, receiver: ReceiverConfig) -> AsyncIterator[Supervisor]:
     port = int(receiver.url.rsplit(":", 1)[1].rstrip("/"))
     specs = services(demo.layout, demo.settings, demo.models, port)
-    stack = Supervisor([s for s in specs if s.name != AGENT], demo.layout.logs)
-    await stack.start()
-    try:
-        yield stack
-    finally:
-        demo.on_step("stopping")
-        await stack.stop()
+    demo.on_step("starting services")
+    async with Supervisor([s for s in specs if s.name != AGENT], demo.layout.logs) as stack:
+        try:
+            yield stack
+        finally:
+            demo.on_step("stopping")
 
 
 async def _live(demo: Demo, stack: Supervisor, figures: Figures) -> None:
-    demo.on_step("starting services")
     await _until(
         lambda: _ready(figures) or demo.stop.is_set(),
         READY_TIMEOUT_S,
@@ -145,14 +144,13 @@ async def _live(demo: Demo, stack: Supervisor, figures: Figures) -> None:
     )
     specs = services(demo.layout, demo.settings, demo.models, 0)
     await stack.add(next(s for s in specs if s.name == AGENT))
-    during = (
-        asyncio.ensure_future(demo.during(Running(stack, figures, demo.settings, demo.models)))
-        if demo.during
-        else None
-    )
-    await _ticks(demo, stack, figures)
-    if during:
-        await during
+    during = demo.during(Running(stack, figures, demo.settings, demo.models)) if demo.during else _nothing()
+    async with beside(during, to_its_end=True):
+        await _ticks(demo, stack, figures)
+
+
+async def _nothing() -> None:
+    """Be unkind to nothing."""
 
 
 async def _ticks(demo: Demo, stack: Supervisor, figures: Figures) -> None:
@@ -168,8 +166,7 @@ async def _drain(demo: Demo, stack: Supervisor, figures: Figures, receivers: int
     await stack.stop_one(AGENT, STOP_AGENT_S)
 
     def quiet() -> bool:
-        now_s = time.time()
-        still = not figures.finished_s or now_s - figures.finished_s[-1] > _QUIET_S
+        still = time.time() - figures.last_s > _QUIET_S
         return still and len(figures.alerts) >= len(figures.events) and figures.undelivered(receivers) <= 0
 
     await _until(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from deploy.local import demo, demosite
 from deploy.local.broker import Broker
@@ -30,7 +31,7 @@ __all__ = ["DemoOptions", "During", "run_demo"]
 _PREFIX = "sightline-demo-"
 _SHIPPED_MODEL = "regions"
 
-During = Callable[[Running], Awaitable[None]]
+During = Callable[[Running], Coroutine[Any, Any, None]]
 """What a test does to a running stack."""
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from ingest.clock import Deadline
 from ingest.tether import tethered
 
-__all__ = ["Process", "find", "spawn"]
+__all__ = ["Process", "find", "peak_memory_mb", "spawn"]
 
 _START_TIME_FIELD = 19
 """Where /proc/PID/stat holds the start time, counted after the name in brackets; proc(5)."""
@@ -79,6 +79,18 @@ def find(pid: int) -> Process | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return Process(pid, int(stat.rpartition(")")[2].split()[_START_TIME_FIELD]))
+
+
+def peak_memory_mb(pid: int) -> float:
+    """Return the most memory that a process has had resident so far, in MB; 0.0 once it is gone. VmHWM of proc(5)."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    told_kib = next(
+        (int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0
+    )  # a zombie has no such line
+    return told_kib * 1024 / 1e6
 
 
 def _ended(descriptor: int, deadline: Deadline) -> bool:

@@ -11,7 +11,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from deploy.local.figures import CameraFigures, Figures, percentiles_ms
+from deploy.local.figures import CameraFigures, Figures
+from deploy.local.latencies import percentiles_ms
 
 __all__ = ["STATES", "balance_table", "live_table", "summary"]
 
@@ -65,7 +66,7 @@ def _services_line(figures: Figures, now_s: float, restarts: dict[str, int]) -> 
 
 
 def _totals_line(figures: Figures, now_s: float, left_s: float | None) -> Text:
-    latency = percentiles_ms(figures.result_ms[-500:])
+    latency = percentiles_ms(figures.result_ms.recent)
     parts = [
         f"{figures.rate(now_s):.1f} results/s",
         f"latency p50 {latency['p50']:.0f} ms, p99 {latency['p99']:.0f} ms" if latency else "latency –",

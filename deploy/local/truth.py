@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -65,15 +66,19 @@ def _grouped(crossings: Iterable[Crossing]) -> dict[tuple[str, str], list[Crossi
 
 
 def _matches(truth: list[Crossing], events: list[Crossing], tolerance_ns: int) -> list[tuple[Crossing, Crossing]]:
+    """Pair two lists in the order of time. Only what is near enough is compared: a night has thousands of each."""
+    times_ns = [event.at_ns for event in events]
     pairs = sorted(
-        ((abs(t.at_ns - e.at_ns), i, j) for i, t in enumerate(truth) for j, e in enumerate(events)),
+        (abs(true.at_ns - times_ns[j]), i, j)
+        for i, true in enumerate(truth)
+        for j in range(
+            bisect_left(times_ns, true.at_ns - tolerance_ns), bisect_right(times_ns, true.at_ns + tolerance_ns)
+        )
     )
     used_truth: set[int] = set()
     used_events: set[int] = set()
     matched = []
-    for distance_ns, i, j in pairs:
-        if distance_ns > tolerance_ns:
-            break
+    for _, i, j in pairs:
         if i not in used_truth and j not in used_events:
             used_truth.add(i)
             used_events.add(j)

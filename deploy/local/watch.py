@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import AsyncIterator, Callable
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 
+from deploy.local.beside import beside
 from deploy.local.figures import Figures
 from ingest import kafka, logs
 from ingest.codec import decode, decode_json
-from ingest.exceptions import CodecError
+from ingest.exceptions import CodecError, LogUnavailable
 from ingest.kafka import KafkaSettings
 from ingest.kafkalog import KafkaLog, from_consumer
 from ingest.log import LogRecord
@@ -31,35 +33,36 @@ _log = logs.get("deploy.watch")
 async def watching(settings: KafkaSettings) -> AsyncIterator[Figures]:
     """Follow a deployment's topics from their beginnings while the block runs.
 
-    Yield figures that go on changing. What cannot be read is counted by the auditor, not here.
+    Yield figures that go on changing. What cannot be read is counted by the auditor, not here. When following fails,
+    the block is cancelled and the reason raised: LogUnavailable, or what else it was.
     """
     figures = Figures()
-    consumer = kafka.consumer(settings, "sightline-watch", max_poll_records=2000)
     log = KafkaLog(settings, "sightline-watch")
     try:
         counts = await log.partitions()
     finally:
         await log.close()
     parts = [TopicPartition(settings.topic(t), p) for t in _WATCHED for p in range(counts[t])]
-    await consumer.start()
-    consumer.assign(parts)
-    await consumer.seek_to_beginning(*parts)
-    task = asyncio.create_task(_follow(consumer, settings, figures))
+    consumer = kafka.consumer(settings, "sightline-watch", max_poll_records=2000)
     try:
-        yield figures
+        await consumer.start()
+        consumer.assign(parts)
+        await consumer.seek_to_beginning(*parts)
+        async with beside(_follow(consumer, settings, figures)):
+            yield figures
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
         await consumer.stop()
 
 
 async def _follow(consumer: AIOKafkaConsumer, settings: KafkaSettings, figures: Figures) -> None:
     while True:
-        for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
-            now_ns = time.time_ns()
-            for record in records:
-                _count(figures, from_consumer(settings, record), now_ns)
+        try:
+            fetched = await consumer.getmany(timeout_ms=_POLL_MS)
+        except KafkaError as error:
+            raise LogUnavailable(f"the topics cannot be followed any longer: {error!r}") from error
+        now_ns = time.time_ns()
+        for record in itertools.chain.from_iterable(fetched.values()):
+            _count(figures, from_consumer(settings, record), now_ns)
 
 
 def _count(figures: Figures, record: LogRecord, now_ns: int) -> None:

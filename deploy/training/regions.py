@@ -81,9 +81,7 @@ def _scene(config: SceneConfig) -> Regions:
         for window in (*found, *shaken):
             label = _label(window.region.box, frame, actors)
             if label is not None:
-                row = np.empty((SIZE_PX, SIZE_PX, 3), np.uint8)
-                draw(PIPELINE, np.asarray(seen, np.uint8), window, row)
-                images.append(row)
+                images.append(draw(PIPELINE, np.asarray(seen, np.uint8), window))
                 classes.append(label)
     return Regions(np.array(images, np.uint8).reshape(-1, SIZE_PX, SIZE_PX, 3), np.array(classes, np.int64))
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from ingest.identity import FrameId
 from ingest.records.base import Box, Count, Name, Record
@@ -15,10 +15,17 @@ WITHHELD_REASONS = ("still", "rate", "schedule", "masked", "overload", "unusable
 """Why a captured frame did not reach the log. ``unusable`` could not be encoded, or was too large for a
 record; ``expired`` left a full spool; ``unclean`` was lost to a kill before it was promised. The rest were withheld
 on purpose."""
+MAX_REASONS = 16
+"""Twice as many as there are: a newer agent may have more. All of them travel with every item and result."""
+Reason = Annotated[str, Field(pattern=r"^[a-z0-9._-]{1,32}$")]
+"""A word that the account's header, its separators being spaces and ``=``, can carry."""
 
 
 class Account(Record):
-    """The fate of an unbroken interval of captured frames: ``counts`` sums to its length."""
+    """The fate of an unbroken interval of captured frames: ``counts`` sums to its length.
+
+    A reason that this code does not know is taken as it is, from a newer minor version.
+    """
 
     KIND: ClassVar[str] = "account"
 
@@ -26,7 +33,7 @@ class Account(Record):
     epoch: Count
     first: Count
     last: Count
-    counts: dict[str, Count]
+    counts: Annotated[dict[Reason, Count], Field(max_length=MAX_REASONS)]
 
     @model_validator(mode="after")
     def _tally(self) -> Self:

@@ -10,17 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
+from ingest.batchcodec import encode_batch
 from ingest.clock import Clock
-from ingest.codec import encode
+from ingest.codec import encode_part
 from ingest.headers import frame_headers
-from ingest.identity import LATE, LIVE
+from ingest.identity import LATE, LIVE, FrameId
 from ingest.log import Outgoing
-from ingest.records import Batch, BatchItem, Pixels
-from ingest.site import PipelineConfig
-from stream.prepare.plan import Plan
-from stream.prepare.regions import Window, draw
+from ingest.records import BatchItem, Canvas, Pixels
+from stream.prepare.plan import MAX_ITEMS_BYTES, Plan
 from stream.runner.processor import Work
 
 __all__ = ["Batcher", "Entry"]
@@ -28,12 +25,23 @@ __all__ = ["Batcher", "Entry"]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One frame for one pipeline. ``image`` is ``(H, W, 3)`` uint8, BGR; None without windows."""
+    """One frame for one pipeline: its item, encoded, and its regions' pictures, ``(h, w, 3)`` uint8, contiguous.
+
+    All that can be wrong with one frame shows while its entries are made. Nothing in a batch can fail after that.
+    """
 
     plan: Plan
-    item: BatchItem
-    windows: tuple[Window, ...] = ()
-    image: Pixels | None = None
+    id: FrameId
+    lane: str
+    traceparent: str
+    item: bytes
+    pictures: tuple[Pixels, ...] = ()
+
+    @classmethod
+    def of(cls, plan: Plan, item: BatchItem, pictures: tuple[Pixels, ...] = ()) -> Entry:
+        """Make the entry of an item. Raise Oversize when no batch could hold it, WrongType."""
+        encoded = encode_part(item, MAX_ITEMS_BYTES)
+        return cls(plan, item.id, item.lane, item.traceparent, encoded, pictures)
 
 
 class Batcher:
@@ -49,7 +57,7 @@ class Batcher:
     @property
     def deadline(self) -> float | None:
         """When the first open batch must be closed, on the monotonic clock in seconds."""
-        return min((b.deadline for b in self._open.values() if b.items), default=None)
+        return min((b.deadline for b in self._open.values() if b.entries), default=None)
 
     def add(self, offset: int, entries: Sequence[Entry]) -> list[Work]:
         """Put a frame into the batches of its pipelines, and return those that are closed by it, in order."""
@@ -68,26 +76,25 @@ class Batcher:
     def due(self) -> list[Work]:
         """Close the batches whose first item has waited long enough."""
         now = self._clock.monotonic()
-        return [self._close(b) for b in list(self._open.values()) if b.items and b.deadline <= now]
+        return [self._close(b) for b in list(self._open.values()) if b.entries and b.deadline <= now]
 
     def flush(self) -> list[Work]:
         """Close all batches."""
-        return [self._close(b) for b in list(self._open.values()) if b.items]
+        return [self._close(b) for b in list(self._open.values()) if b.entries]
 
     def _batch_for(self, entry: Entry) -> _Open:
-        key = (entry.plan.name, entry.item.lane)
+        key = (entry.plan.name, entry.lane)
         if key not in self._open:
-            self._open[key] = _Open(entry.plan, entry.item.lane)
+            self._open[key] = _Open(entry.plan)
         return self._open[key]
 
     def _close(self, batch: _Open) -> Work:
-        record, offsets = batch.take()
-        if batch.lane not in (LIVE, LATE):
-            del self._open[batch.plan.name, batch.lane]  # a replay comes to an end; its memory need not stay
-        headers = frame_headers(
-            [item.id for item in record.items], batch.lane, record.items[0].traceparent, record.pipeline
-        )
-        outgoing = Outgoing(self._target, self._partition, encode(record), headers=headers)
+        first, plan = batch.entries[0], batch.plan
+        if first.lane not in (LIVE, LATE):
+            del self._open[plan.name, first.lane]  # a replay comes to an end; its memory need not stay
+        headers = frame_headers([entry.id for entry in batch.entries], first.lane, first.traceparent, plan.name)
+        outgoing = Outgoing(self._target, self._partition, batch.encoded(), headers=headers)
+        offsets = batch.take()
         return Work((outgoing,), tuple(offset for offset in offsets if self._is_last_of(offset)))
 
     def _is_last_of(self, offset: int) -> bool:
@@ -99,55 +106,39 @@ class Batcher:
 
 
 class _Open:
-    """A batch that is being filled, over and over: rows are drawn straight into the memory it keeps."""
+    """A batch that is being filled, over and over."""
 
-    def __init__(self, plan: Plan, lane: str) -> None:
+    def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.lane = lane
-        self.items: list[BatchItem] = []
+        self.entries: list[Entry] = []
         self.deadline = 0.0
         self._offsets: list[int] = []
         self._rows = 0
-        self._used_bytes = 0
-        self._pixels: Pixels | None = None
+        self._items_bytes = 0
 
     @property
     def full(self) -> bool:
-        return len(self.items) >= self.plan.max_items or 0 < self.plan.rows <= self._rows
+        return len(self.entries) >= self.plan.max_items or 0 < self.plan.rows <= self._rows
 
     def has_room_for(self, entry: Entry) -> bool:
-        return self._rows + len(entry.windows) <= self.plan.rows
+        rows, items_bytes = self._rows + len(entry.pictures), self._items_bytes + len(entry.item)
+        return rows <= self.plan.rows and items_bytes <= MAX_ITEMS_BYTES
 
     def add(self, offset: int, entry: Entry, now: float) -> None:
-        if not self.items:
+        if not self.entries:
             self.deadline = now + self.plan.max_delay_s
-        if entry.image is not None and self.plan.config is not None:
-            self._draw(self.plan.config, entry.windows, entry.image)
-        self.items.append(entry.item)
+        self.entries.append(entry)
         self._offsets.append(offset)
+        self._rows += len(entry.pictures)
+        self._items_bytes += len(entry.item)
 
-    def take(self) -> tuple[Batch, list[int]]:
-        plan = self.plan
-        pixels = b"" if self._pixels is None else self._pixels[: self._used_bytes].tobytes()
-        batch = Batch(
-            pipeline=plan.name,
-            height=plan.height,
-            width=plan.width,
-            channels=plan.channels,
-            items=tuple(self.items),
-            pixels=pixels,
-        )
+    def encoded(self) -> bytes:
+        plan, pictures = self.plan, [picture for entry in self.entries for picture in entry.pictures]
+        canvas = Canvas(plan.height, plan.width, plan.channels)
+        return encode_batch(plan.name, canvas, [entry.item for entry in self.entries], pictures)
+
+    def take(self) -> list[int]:
+        """Return the offsets of its entries, and empty it."""
         offsets = self._offsets
-        self.items, self._offsets, self._rows, self._used_bytes = [], [], 0, 0
-        return batch, offsets
-
-    def _draw(self, config: PipelineConfig, parts: tuple[Window, ...], image: Pixels) -> None:
-        plan = self.plan
-        if self._pixels is None:
-            self._pixels = np.empty(plan.rows * plan.height * plan.width * plan.channels, np.uint8)
-        for window in parts:
-            left, top, right, bottom = window.region.inner
-            end = self._used_bytes + window.region.inner.area * plan.channels
-            target = self._pixels[self._used_bytes : end].reshape(bottom - top, right - left, plan.channels)
-            draw(config, image, window, target)
-            self._rows, self._used_bytes = self._rows + 1, end
+        self.entries, self._offsets, self._rows, self._items_bytes = [], [], 0, 0
+        return offsets

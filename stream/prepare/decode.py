@@ -54,20 +54,22 @@ def delivered(record: LogRecord) -> Delivered:
     if lane not in (LIVE, LATE) and not is_replay(lane):
         raise UnknownLane(lane)
     picture.check(frame.image, frame.encoding, (frame.width, frame.height))
-    traceparent = record.headers.get(h.TRACEPARENT, b"").decode(errors="replace") or h.new_traceparent()
-    return Delivered(frame, record, lane, traceparent)
+    return Delivered(frame, record, lane, h.traceparent_of(record.headers))
 
 
 def named(record: LogRecord) -> LogRecord:
     """Return a record with the header that says which frame it is, for its dead letter, if that can be told.
 
-    The ledger counts a delivered frame by its header if that names one, else by its body; so must its end.
+    The ledger counts a delivered frame by its header if that names one, else by its body; so must its end. Raises
+    nothing, whatever the record holds: it is on its way to the dead letters because of some such error.
     """
-    if len(h.frames_of(record.headers)) == 1:
-        return record
     try:
+        if len(h.frames_of(record.headers)) == 1:
+            return record
         frame = decode(Frame, record.value)
-    except Exception:  # it is on its way to the dead letters because of some such error
+        lane = h.lane_of(record.headers, record.topic)
+        return replace(record, headers={**record.headers, **h.frame_headers([frame.id], lane)})
+    except MemoryError:
+        raise
+    except Exception:
         return record
-    lane = h.lane_of(record.headers, record.topic)
-    return replace(record, headers={**record.headers, **h.frame_headers([frame.id], lane)})

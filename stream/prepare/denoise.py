@@ -34,9 +34,11 @@ LEAST_STEP = 2.0
 
 _LAPLACIANS = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 """Immerkær's mask: the difference of two Laplacians, blind to edges' slopes. The sum of its squares is 36."""
-_GAIN = 6.0
 _MAD = 0.6745
 """Median absolute deviation of a normal distribution with a standard deviation of 1."""
+_OF_ROUGH = _MAD * 6.0
+_OF_STEP = _MAD * 2**0.5
+"""What the medians of the mask's answers and of the steps between two frames are, for noise of 1."""
 
 
 class Denoiser(Protocol):
@@ -46,6 +48,11 @@ class Denoiser(Protocol):
     same array. The size may change from one frame to the next.
     """
 
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes of pixels it keeps for the next frame; 0 for one that remembers nothing."""
+        ...
+
     def denoise(self, frame: Image) -> Image:
         """Return the frame with less noise."""
         ...
@@ -54,6 +61,8 @@ class Denoiser(Protocol):
 class Unchanged:
     """Leaves frames as they are."""
 
+    held_bytes = 0
+
     def denoise(self, frame: Image) -> Image:
         """Return the frame."""
         return frame
@@ -61,6 +70,8 @@ class Unchanged:
 
 class Median:
     """Replaces each pixel by its neighbourhood's median, always."""
+
+    held_bytes = 0
 
     def denoise(self, frame: Image) -> Image:
         """Return the frame with single wrong pixels taken out."""
@@ -71,22 +82,27 @@ class Auto:
     """Filters noisy frames only: over time where nothing moved, by the median where something did."""
 
     def __init__(self) -> None:
-        self._grey: Image | None = None
+        self._middle: Image | None = None
         self._past: Image | None = None
+
+    @property
+    def held_bytes(self) -> int:
+        """The middle of the last frame, in grey, and while the camera is noisy the last filtered frame."""
+        return sum(image.nbytes for image in (self._middle, self._past) if image is not None)
 
     def denoise(self, frame: Image) -> Image:
         """Return the frame itself if it is clean, else a filtered copy."""
-        grey = _grey(frame)
-        before = self._grey if self._grey is not None and self._grey.shape == grey.shape else None
-        sigma = noise_sigma(grey, before)
-        self._grey = grey
-        if sigma < NOISY:
+        middle = _grey(_middle(frame))  # noise is looked for nowhere else, and most cameras have none
+        before = self._middle if self._middle is not None and self._middle.shape == middle.shape else None
+        self._middle = middle
+        sigma = _noise(middle, before)
+        if sigma is None:
             self._past = None
             return frame
         if self._past is None or self._past.shape != frame.shape:
             self._past = _median(frame)
         else:
-            self._past = _blend(self._past, frame, grey, sigma)
+            self._past = _blend(self._past, frame, sigma)
         return self._past
 
 
@@ -103,15 +119,30 @@ def noise_sigma(grey: Image, before: Image | None = None) -> float:
     Looks at the middle of the picture, a quarter of its area: overlays and black bars are at its borders.
     """
     middle = _middle(grey)
-    sigma = _median_level(cv2.convertScaleAbs(cv2.filter2D(middle, cv2.CV_16S, _LAPLACIANS))) / (_MAD * _GAIN)
-    if before is None:
-        return sigma
-    between = _median_level(cv2.absdiff(middle, _middle(before))) / (_MAD * 2**0.5)
-    return min(sigma, between)
+    return _sigma(_rough(middle), None if before is None else cv2.absdiff(middle, _middle(before)))
 
 
-def _blend(past: Image, frame: Image, grey: Image, sigma: float) -> Image:
-    step = cv2.absdiff(cv2.blur(grey, (3, 3)), cv2.blur(_grey(past), (3, 3)))
+def _noise(middle: Image, before: Image | None) -> float | None:
+    """Return the noise's standard deviation if it is ``NOISY``; None, in an eighth of the time, if it is not."""
+    step = None if before is None else cv2.absdiff(middle, before)
+    if step is not None and _median_is_below(step, NOISY * _OF_STEP):
+        return None
+    rough = _rough(middle)
+    return None if _median_is_below(rough, NOISY * _OF_ROUGH) else _sigma(rough, step)
+
+
+def _sigma(rough: cv2.typing.MatLike, step: cv2.typing.MatLike | None) -> float:
+    sigma = _median_level(rough) / _OF_ROUGH
+    return sigma if step is None else min(sigma, _median_level(step) / _OF_STEP)
+
+
+def _rough(middle: Image) -> cv2.typing.MatLike:
+    """Return how far each pixel is off what its neighbours let expect."""
+    return cv2.convertScaleAbs(cv2.filter2D(middle, cv2.CV_16S, _LAPLACIANS))
+
+
+def _blend(past: Image, frame: Image, sigma: float) -> Image:
+    step = cv2.absdiff(cv2.blur(_grey(frame), (3, 3)), cv2.blur(_grey(past), (3, 3)))
     _, moved = cv2.threshold(step, max(LEAST_STEP, MOVED_SIGMAS * sigma), 255, cv2.THRESH_BINARY)
     blended = cv2.addWeighted(past, MEMORY, frame, 1.0 - MEMORY, 0.0)
     if cv2.countNonZero(moved):
@@ -129,6 +160,15 @@ def _median_level(levels: cv2.typing.MatLike) -> float:
     return max(0.0, float(level - 0.5 + (half - under) / counts[level]))
 
 
+def _median_is_below(levels: cv2.typing.MatLike, limit: float) -> bool:
+    """Tell whether ``_median_level`` is below a positive limit, without counting every level."""
+    level = int(limit + 0.5)
+    under, half = np.count_nonzero(levels < level), levels.size / 2
+    if under >= half:
+        return True
+    return bool(under + np.count_nonzero(levels == level) * (limit - level + 0.5) > half)
+
+
 def _median(frame: Image) -> Image:
     return _image(cv2.medianBlur(frame, MEDIAN_PX))
 
@@ -137,9 +177,9 @@ def _grey(frame: Image) -> Image:
     return _image(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY))
 
 
-def _middle(grey: Image) -> Image:
-    height, width = grey.shape
-    return grey[height // 4 : height - height // 4, width // 4 : width - width // 4]
+def _middle(picture: Image) -> Image:
+    height, width = picture.shape[:2]
+    return picture[height // 4 : height - height // 4, width // 4 : width - width // 4]
 
 
 def _image(array: cv2.typing.MatLike) -> Image:

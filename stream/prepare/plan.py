@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ingest.batchcodec import HEAD_BYTES
 from ingest.codec import MAX_RECORD_BYTES
 from ingest.exceptions import ConfigError
 from ingest.site import PipelineConfig
 
-__all__ = ["MAX_PIXEL_BYTES", "UNROUTED", "Plan", "plans"]
+__all__ = ["MAX_ITEMS_BYTES", "MAX_PIXEL_BYTES", "UNROUTED", "Plan", "plans"]
 
 MAX_PIXEL_BYTES = MAX_RECORD_BYTES - 1024 * 1024
 """The rest of a batch's record is for its items: 64 of them with 64 regions each need less than half a MiB."""
+MAX_ITEMS_BYTES = MAX_RECORD_BYTES - MAX_PIXEL_BYTES - HEAD_BYTES
+"""Counted all the same: an item also names the pipelines that its frame goes to, and a site may have any number."""
 CHANNELS = 3
 UNROUTED_ITEMS = 64
 UNROUTED_DELAY_S = 0.05

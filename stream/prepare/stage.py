@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -17,17 +16,18 @@ from ingest.site import PipelineConfig
 from ingest.topics import BATCHES, BATCHES_LATE, FRAMES, FRAMES_LATE
 from stream.prepare.batcher import Batcher, Entry
 from stream.prepare.decode import Delivered, delivered, named
-from stream.prepare.denoise import Denoiser, Image, Kind, denoiser
+from stream.prepare.denoise import Image, Kind
+from stream.prepare.memory import Denoisers
 from stream.prepare.plan import UNROUTED, Plan, plans
-from stream.prepare.regions import windows
+from stream.prepare.regions import draw, windows
 from stream.runner.processor import Work
 
-__all__ = ["MAX_DENOISERS", "PrepareStage", "Preparer"]
+__all__ = ["PrepareStage", "Preparer"]
 
 _log = logs.get("stream.prepare")
 
-MAX_DENOISERS = 256
-"""Cameras per partition whose last frames are remembered: a noisy 640×360 camera takes 0.9 MB."""
+_MAX_SAID = 500
+"""Characters of an error in the log: some errors repeat what the record said, which may be megabytes."""
 STALE = "stale"
 STILL = "still"
 NOBODY = "unrouted"
@@ -63,7 +63,7 @@ class Preparer:
         self._plans = pipelines
         self._batcher = batcher
         self._clock = clock
-        self._denoisers: OrderedDict[tuple[str, str, Kind], Denoiser] = OrderedDict()
+        self._denoisers = Denoisers()
 
     @property
     def deadline(self) -> float | None:
@@ -79,7 +79,8 @@ class Preparer:
         except Exception as error:
             # Whatever it is about this record, the next one need not have it: it is parked with its bytes, counted
             # and can be replayed. Ending the process would meet the same record again after every restart.
-            _log.warning("parked", frame=record.offset, partition=record.partition, error=repr(error))
+            said = repr(error)[:_MAX_SAID]
+            _log.warning("parked", frame=record.offset, partition=record.partition, error=said)
             return (Work((parked(named(record), self._stage, error),), (record.offset,)),)
         return self._batcher.add(record.offset, entries)
 
@@ -95,7 +96,7 @@ class Preparer:
         wanted = [(p, p.config) for p in self._plans if p.config and p.config.wants(frame.frame.camera)]
         names = tuple(plan.name for plan, _ in wanted) or (UNROUTED.name,)
         if not wanted:
-            return [Entry(UNROUTED, _item(frame, names, "empty", NOBODY))]
+            return [Entry.of(UNROUTED, _item(frame, names, "empty", NOBODY))]
         clean: dict[Kind, Image] = {}
         return [self._entry(frame, plan, config, names, clean) for plan, config in wanted]
 
@@ -108,27 +109,18 @@ class Preparer:
         clean: dict[Kind, Image],
     ) -> Entry:
         if config.regions == "motion" and frame.frame.motion == ():
-            return Entry(plan, _item(frame, names, "empty", STILL))
+            return Entry.of(plan, _item(frame, names, "empty", STILL))
         if self._is_stale(frame, config.freshness_s):
-            return Entry(plan, _item(frame, names, "shed", STALE))
+            return Entry.of(plan, _item(frame, names, "shed", STALE))
         found = windows(config, frame.size, frame.frame.motion, plan.regions)
         if config.denoise not in clean:
-            clean[config.denoise] = self._denoiser(frame, config.denoise).denoise(frame.image())
+            clean[config.denoise] = self._denoisers.denoise(frame, config.denoise)
         item = _item(frame, names, "classify", regions=tuple(w.region for w in found))
-        return Entry(plan, item, found, clean[config.denoise])
+        return Entry.of(plan, item, tuple(draw(config, clean[config.denoise], w) for w in found))
 
     def _is_stale(self, frame: Delivered, freshness_s: float) -> bool:
         age_ns = self._clock.now_ns() - frame.frame.captured_ns
         return freshness_s > 0.0 and frame.lane == LIVE and age_ns > freshness_s * 1e9
-
-    def _denoiser(self, frame: Delivered, kind: Kind) -> Denoiser:
-        key = (frame.frame.camera, frame.lane, kind)
-        if key not in self._denoisers:
-            self._denoisers[key] = denoiser(kind)
-        self._denoisers.move_to_end(key)
-        if len(self._denoisers) > MAX_DENOISERS:
-            self._denoisers.popitem(last=False)
-        return self._denoisers[key]
 
 
 def _item(frame: Delivered, names: tuple[str, ...], outcome: Any, reason: str = "", **regions: Any) -> BatchItem:

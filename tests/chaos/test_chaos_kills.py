@@ -34,8 +34,8 @@ async def until(done: Callable[[], bool], what: str, seconds: float = RECOVER_S)
 
 async def flows(figures: Figures, results: int = 15) -> None:
     """Wait until results come again."""
-    wanted = len(figures.finished_s) + results
-    await until(lambda: len(figures.finished_s) >= wanted, f"{results} more results")
+    wanted = figures.results + results
+    await until(lambda: figures.results >= wanted, f"{results} more results")
 
 
 async def kill(stack: Supervisor, name: str) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
+
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stream.prepare.denoise import NOISY, Auto, Denoiser, Image, Median, Unchanged, noise_sigma
 
@@ -57,6 +62,18 @@ class DenoiserContract:
         denoiser.denoise(first)
         assert np.array_equal(result, kept)
 
+    def test_it_says_what_it_holds(self, denoiser: Denoiser) -> None:
+        frames = noisy(footage())
+        tracemalloc.start()
+        try:
+            for frame in frames:
+                denoiser.denoise(frame)
+            gc.collect()
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert denoiser.held_bytes <= held <= denoiser.held_bytes + 20_000
+
     def test_the_same_footage_gives_the_same_result(self, denoiser: Denoiser) -> None:
         again = type(denoiser)()
         assert all(np.array_equal(denoiser.denoise(f), again.denoise(f)) for f in noisy(footage()))
@@ -103,6 +120,27 @@ class TestAuto(FilterContract):
 
     def test_clean_footage_is_not_touched(self, denoiser: Denoiser) -> None:
         assert all(denoiser.denoise(f) is f for f in footage())
+
+    def test_it_holds_less_of_a_clean_camera(self, denoiser: Denoiser) -> None:
+        for frame in (*noisy(footage())[:2], *footage()[-2:]):
+            denoiser.denoise(frame)
+        assert denoiser.held_bytes == HEIGHT * WIDTH // 4
+
+    @given(st.lists(st.tuples(st.floats(0.0, 4.0), st.integers(1, 60), st.integers(1, 60)), max_size=6), st.data())
+    def test_what_is_noisy_is_what_the_level_says(
+        self, history: list[tuple[float, int, int]], data: st.DataObject
+    ) -> None:
+        denoiser, before = Auto(), None
+        rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+        for sigma, height, width in history:
+            shape = (height, width, 3)
+            if before is not None and data.draw(st.booleans()):
+                shape = (*before.shape, 3)
+            frame = np.clip(128 + rng.normal(0.0, sigma, shape), 0, 255).round().astype(np.uint8)
+            grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+            same = before if before is not None and before.shape == grey.shape else None
+            assert (denoiser.denoise(frame) is frame) == (noise_sigma(grey, same) < NOISY)
+            before = grey
 
     def test_it_gains_more_than_the_median(self, denoiser: Denoiser) -> None:
         clean = footage()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import tracemalloc
 
 import pytest
 
-from deploy.local.figures import Figures, percentiles_ms, report
+from deploy.local.figures import RATE_WINDOW_S, Figures, report
+from deploy.local.latencies import RECENT
 from ingest.ledger.balance import draw
 from ingest.ledger.states import Books
-from ingest.records import Alert, Delivery, Event, EventData
+from ingest.records import Alert, Delivery, Event, EventData, FrameRef, Result
 from stream.alerts.alert import make_alert
 
 CAPTURED_NS = 1_800_000_000_000_000_000
@@ -63,5 +66,57 @@ def test_the_order_of_the_topics_does_not_matter(seed: int) -> None:
     assert found["cameras"] == {}
 
 
-def test_nothing_has_no_percentiles() -> None:
-    assert percentiles_ms([]) == {}
+def result(seq: int, latency_ms: float) -> tuple[Result, int]:
+    """A result of one second after the one before, and when it arrived."""
+    finished_ns = CAPTURED_NS + seq * 1_000_000_000
+    found = Result(
+        camera="road",
+        epoch=1,
+        seq=seq,
+        lane="live",
+        pipeline="cars",
+        pipelines=("cars",),
+        captured_ns=finished_ns - round(latency_ms * 1e6),
+        finished_ns=finished_ns,
+        width=640,
+        height=360,
+        source=FrameRef("frames", 0, seq),
+        outcome="empty",
+    )
+    return found, finished_ns
+
+
+def test_a_long_run_takes_no_more_memory_than_a_short_one() -> None:
+    figures = Figures()
+    for seq in range(3_000):
+        figures.result(*result(seq, 80.0 + seq % 40))
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for seq in range(3_000, 30_000):
+            figures.result(*result(seq, 80.0 + seq % 40))
+        gc.collect()
+        grown, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert grown < 500_000
+    assert figures.results == 30_000
+    assert figures.frames_per_second() == pytest.approx(1.0)
+    assert figures.rate(figures.last_s) == pytest.approx((RATE_WINDOW_S + 1) / RATE_WINDOW_S)
+    assert figures.result_ms.percentiles()["p50"] == pytest.approx(99.5, rel=0.006)
+    assert len(figures.result_ms.recent) == RECENT
+
+
+def test_before_the_second_result_there_is_no_rate() -> None:
+    figures = Figures()
+    assert (figures.frames_per_second(), figures.rate(0.0), figures.result_ms.percentiles()) == (0.0, 0.0, {})
+    figures.result(*result(0, 5.0))
+    assert figures.frames_per_second() == 0.0
+
+
+def test_a_crossing_is_counted_once() -> None:
+    figures = Figures()
+    for number in (0, 1, 0):
+        figures.event(event(number))
+    assert len(figures.crossings()) == 2
+    assert figures.cameras["road"].events == 2

@@ -176,6 +176,13 @@ def test_a_newer_minor_version_with_new_fields_is_read() -> None:
     assert decode(Frame, fields(FRAME, v=(1, 7), exposure_us=250)) == FRAME
 
 
+def test_a_newer_minor_versions_reason_is_taken_as_it_is() -> None:
+    account = {**ACCOUNT.model_dump(), "counts": {"still": 3, "too-dark": 4}}
+    found = decode(Frame, fields(FRAME, v=(1, 7), account=account)).account
+    assert found
+    assert found.counts == {"still": 3, "too-dark": 4}
+
+
 @pytest.mark.parametrize("kind", ["result", "Frame", 7, None, ["frame"]])
 def test_another_kind_is_refused(kind: object) -> None:
     with pytest.raises(WrongKind, match="expected a frame record"):
@@ -202,6 +209,12 @@ def test_another_kind_is_refused(kind: object) -> None:
         ),
         ({"account": {"camera": "gate", "epoch": 5, "first": 3, "last": 2, "counts": {}}}, "is empty"),
         ({"account": {"camera": "gate", "epoch": 5, "first": 0, "last": 0, "counts": {"a": 2, "b": -1}}}, "counts"),
+        (
+            {"account": {**ACCOUNT.model_dump(), "counts": {"still": 7, **{f"r{n}": 0 for n in range(16)}}}},
+            "at most 16",
+        ),
+        ({"account": {**ACCOUNT.model_dump(), "counts": {"still": 3, "a" * 33: 4}}}, "counts"),
+        ({"account": {**ACCOUNT.model_dump(), "counts": {"still": 3, "a b=1": 4}}}, "counts"),
         (
             {"account": {"camera": "gate", "epoch": 5, "first": 0, "last": 5, "counts": {"still": 6}}},
             "end just before",

@@ -144,5 +144,32 @@ def test_a_fresh_trace() -> None:
     assert all(re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", each) for each in found)
 
 
+TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
+
+
+def test_a_trace_is_handed_on() -> None:
+    assert h.traceparent_of({h.TRACEPARENT: TRACE.encode()}) == TRACE
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        b"",
+        TRACE.encode() + b"\n",
+        TRACE.upper().encode(),
+        b"x" * 1_000_000,
+        b"\xff" * 55,
+        TRACE.replace("00-", "ff-").encode(),
+        TRACE.replace("a", "0").encode(),
+        TRACE.replace("b", "0").encode(),
+    ],
+)
+def test_what_is_no_trace_is_replaced_by_a_fresh_one(told: bytes) -> None:
+    found = h.traceparent_of({h.TRACEPARENT: told})
+    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", found)
+    assert found.encode() != told
+    assert len(h.traceparent_of({})) == len(found)
+
+
 def test_events_say_that_they_are_structured_json() -> None:
     assert h.cloud_event_headers() == {"content-type": b"application/cloudevents+json; charset=UTF-8"}

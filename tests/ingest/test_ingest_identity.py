@@ -46,6 +46,22 @@ def test_lanes() -> None:
     assert (is_replay(LATE), is_late(LATE)) == (False, True)
 
 
+@pytest.mark.parametrize(
+    ("lane", "is_one"),
+    [
+        ("replay-a", True),
+        ("replay-a.2", True),
+        ("replay-", False),
+        ("replay-A", False),
+        ("replay-a.", False),
+        ("replay-a\n", False),
+        ("replay-" + "a" * 1_000_000, False),
+    ],
+)
+def test_only_what_a_replay_can_have_named_is_its_lane(lane: str, is_one: bool) -> None:
+    assert is_replay(lane) == is_one
+
+
 @pytest.mark.parametrize("run", ["", "-a", "A", "a b", "a/b", "a.b", "a\n", "x" * 42])
 def test_what_is_no_name_of_a_run(run: str) -> None:
     with pytest.raises(ValueError, match="expected lower-case letters"):

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from ingest.clock import ManualClock
 from ingest.codec import MAX_RECORD_BYTES, decode
-from ingest.exceptions import ConfigError
+from ingest.exceptions import ConfigError, Oversize
 from ingest.headers import FRAMES, LANE, PIPELINE
 from ingest.records import Batch, BatchItem, Box, FrameRef
 from ingest.site import PipelineConfig
 from ingest.topics import BATCHES
 from stream.prepare.batcher import Batcher, Entry
-from stream.prepare.plan import MAX_PIXEL_BYTES, UNROUTED, Plan, plans
-from stream.prepare.regions import windows
+from stream.prepare.plan import MAX_ITEMS_BYTES, MAX_PIXEL_BYTES, UNROUTED, Plan, plans
+from stream.prepare.regions import draw, windows
 from stream.runner.processor import Work
 
 SIZE = (32, 32)
@@ -28,7 +28,9 @@ def plan(name: str = "a", **values: object) -> Plan:
     return plans([PipelineConfig(**config)])[0]
 
 
-def entry(where: Plan, offset: int, motion: int = 1, outcome: str = "classify", lane: str = "live") -> Entry:
+def entry(
+    where: Plan, offset: int, motion: int = 1, outcome: str = "classify", lane: str = "live", names: int = 1
+) -> Entry:
     """One frame, painted with its offset, for one pipeline; ``motion`` regions if it looks at motion."""
     boxes = [Box(8.0 * n, 0.0, 8.0 * n + 6.0, 6.0) for n in range(motion)]
     found = windows(where.config, SIZE, boxes, where.regions) if where.config and outcome == "classify" else ()
@@ -41,12 +43,13 @@ def entry(where: Plan, offset: int, motion: int = 1, outcome: str = "classify", 
         width=SIZE[0],
         height=SIZE[1],
         source=FrameRef("frames", 3, offset),
-        pipelines=("a",),
+        pipelines=tuple(f"a-name-of-some-length-{n}" for n in range(names)),
         outcome=outcome,
         regions=tuple(w.region for w in found),
         traceparent=f"t{offset}",
     )
-    return Entry(where, item, found, np.full((*SIZE, 3), offset % 256, np.uint8) if found else None)
+    image = np.full((*SIZE, 3), offset % 256, np.uint8)
+    return Entry.of(where, item, tuple(draw(where.config, image, window) for window in found if where.config))
 
 
 def batches(works: list[Work]) -> list[Batch]:
@@ -121,7 +124,7 @@ def test_a_frame_whose_regions_do_not_fit_goes_into_the_next(batcher: Batcher) -
 
 def test_a_frame_never_has_more_regions_than_a_batch_holds() -> None:
     a = plan(regions="motion", max_bytes=64 * 1024, width=80, height=80, max_regions=8)
-    assert len(entry(a, 0, motion=4).windows) == a.regions == a.rows == 3
+    assert len(entry(a, 0, motion=4).pictures) == a.regions == a.rows == 3
 
 
 def test_a_frame_of_two_pipelines_is_done_with_the_second(batcher: Batcher) -> None:
@@ -174,6 +177,20 @@ def test_the_largest_batch_is_within_the_records_limit(batcher: Batcher) -> None
     works = [w for o in range(6) for w in batcher.add(o, [entry(wide, o, motion=4)])]
     assert works
     assert all(len(work.records[0].value) <= MAX_RECORD_BYTES for work in works)
+
+
+def test_items_that_name_many_pipelines_are_counted_too(batcher: Batcher) -> None:
+    wide = plan(max_bytes=10**9, max_items=64, width=640, height=640)
+    heavy = [entry(wide, offset, names=10_000) for offset in range(12)]
+    works = [w for offset, each in enumerate(heavy) for w in batcher.add(offset, [each])] + batcher.flush()
+    assert [offset for work in works for offset in work.done] == list(range(12))
+    assert all(len(work.records[0].value) <= MAX_RECORD_BYTES for work in works)
+    assert 1 < len(works) < 12
+
+
+def test_an_item_that_no_batch_could_hold_is_no_entry() -> None:
+    with pytest.raises(Oversize, match=str(MAX_ITEMS_BYTES)):
+        entry(plan(), 0, names=100_000)
 
 
 frames = st.lists(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.exceptions import CutShort, FrameError, TooLarge, Undecodable, WrongSize
+from stream.exceptions import CutShort, FrameError, TooLarge, TooManyScans, Undecodable, WrongSize
 from stream.prepare import picture
 
 SIZE = (64, 48)
@@ -75,6 +75,16 @@ def test_a_small_record_cannot_claim_gigabytes() -> None:
     data[at : at + 4] = (60_000).to_bytes(2, "big") * 2
     with pytest.raises(TooLarge):
         picture.check(bytes(data), "jpeg", (60_000, 60_000))
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_a_small_record_cannot_take_hours(shift: int) -> None:
+    data = encoded("jpeg", IMWRITE_JPEG_PROGRESSIVE=1)
+    last = data[data.rindex(b"\xff\xda") : -2] + bytes(shift)
+    often = data[:-2] + last * picture.MAX_SCANS + data[-2:]
+    with pytest.raises(TooManyScans) as caught:
+        picture.check(often, "jpeg", SIZE)
+    assert caught.value.scans == often.count(b"\xff\xda")
 
 
 def test_damage_inside_that_the_decoder_finds() -> None:

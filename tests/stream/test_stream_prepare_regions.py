@@ -23,10 +23,9 @@ def pipeline(**values: object) -> PipelineConfig:
 
 def laid(config: PipelineConfig, image: np.ndarray, window: Window, pad: int = 0) -> np.ndarray:
     """What the model sees of a window: drawn by prepare, laid into its row by the node."""
-    inner = window.region.inner
-    picture = np.full((inner.bottom - inner.top, inner.right - inner.left, 3), 7, np.uint8)
-    draw(config, image, window, picture)
-    return lay(Canvas(config.height, config.width, 3), pad, [inner], [picture])[0]
+    picture = draw(config, image, window)
+    assert picture.flags.c_contiguous
+    return lay(Canvas(config.height, config.width, 3), pad, [window.region.inner], [picture])[0]
 
 
 MOVING = pipeline(regions="motion", region_margin=0.25)
@@ -67,6 +66,15 @@ def test_of_too_many_the_largest_are_kept() -> None:
     motion = tuple(Box(50 * n, 0, 50 * n + 5 + n, 10) for n in range(10))
     found = windows(MOVING, SIZE, motion, 3)
     assert [w.region.box for w in found] == [motion[9], motion[8], motion[7]]
+
+
+@pytest.mark.timeout(20)
+def test_more_boxes_than_there_is_time_for() -> None:
+    dust = tuple(Box(n % 400, n // 400, n % 400 + 1, n // 400 + 1) for n in range(100_000))
+    large = Box(500, 100, 600, 200)
+    first, *rest = windows(MOVING, SIZE, (*dust, large), 8)
+    assert first.region.box == large
+    assert len(rest) == 7
 
 
 def test_boxes_that_share_most_of_one_are_one() -> None:
