@@ -21,6 +21,8 @@ R = TypeVar("R", bound=Record)
 
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 """No record of any topic is larger. A batch of eight 416×416 RGB pictures is 4 MiB; a 4K JPEG is under 4 MiB."""
+MAX_CONTAINERS = 64 * 1024
+"""Maps and arrays in one record: a batch of 64 frames with 64 regions each has a third of that."""
 
 
 def encode(record: Record, max_bytes: int = MAX_RECORD_BYTES) -> bytes:
@@ -80,12 +82,27 @@ def _pack(record: Record, fields: dict[str, Any], max_bytes: int) -> bytes:
     return data
 
 
+class _Count:
+    """Counts the maps and arrays of a record while they are made: a byte each, they take 70 in memory."""
+
+    def __init__(self) -> None:
+        self._left = MAX_CONTAINERS
+
+    def __call__(self, made: Any) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError(f"more than {MAX_CONTAINERS} maps and arrays")
+        return made
+
+
 def _unpack(data: bytes) -> dict[str, Any]:
-    limit = len(data)
+    limit, count = len(data), _Count()
     try:
         fields = msgpack.unpackb(
             data,
             use_list=False,
+            object_hook=count,
+            list_hook=count,
             raw=False,
             max_bin_len=limit,
             max_str_len=limit,

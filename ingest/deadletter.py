@@ -86,9 +86,9 @@ def _bounded(headers: Mapping[str, bytes]) -> dict[str, bytes]:
     kept: dict[str, bytes] = {}
     room = MAX_HEADER_BYTES
     for name, value in sorted(headers.items(), key=lambda pair: pair[0] not in _OURS):
-        size = len(name.encode()) + len(value)
+        size = len(name.encode()) + len(value or b"")
         if size <= room:
-            kept[name], room = value, room - size
+            kept[name], room = value or b"", room - size
     return kept
 
 

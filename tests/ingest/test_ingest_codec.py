@@ -337,3 +337,17 @@ def test_records_with_a_field_of_any_type(record: Record, data: st.DataObject) -
     name = data.draw(st.sampled_from([*type(record).model_fields, "kind", "v", "new"]))
     values = {**msgpack.unpackb(encode(record)), name: data.draw(VALUES)}
     refuses_or_reads(msgpack.packb(values))
+
+
+@pytest.mark.parametrize("thing", [b"\x80", b"\x90"], ids=["maps", "arrays"])
+def test_a_small_record_of_millions_of_things_is_refused_before_they_are_made(thing: bytes) -> None:
+    count = 2_000_000
+    with pytest.raises(Truncated, match="more than 65536 maps and arrays"):
+        decode(Frame, b"\x81\xa1x\xdd" + count.to_bytes(4, "big") + thing * count)
+
+
+def test_the_busiest_batch_is_read() -> None:
+    region = Region(Box(0.0, 0.0, 9.0, 9.0), Fit(1.0, 1.0, 0.0, 0.0), Inner(0, 0, 1, 1))
+    item = ITEM.model_copy(update={"regions": (region,) * 64, "outcome": "classify"})
+    batch = Batch(pipeline="p", height=1, width=1, channels=3, items=(item,) * 64, pixels=bytes(3 * 64 * 64))
+    assert decode(Batch, encode(batch)) == batch
