@@ -104,6 +104,7 @@ class Runner:
         self._instance = f"{socket.gethostname()}-{os.getpid()}"
         self._loops: dict[Slot, PartitionLoop] = {}
         self._fed_before = 0
+        self._run = 0
         self._joined = False
         self._stopping = False
         self._context = Context(
@@ -113,6 +114,7 @@ class Runner:
             pool=ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix=stage.name),
             metrics=self._metrics,
             send=self._send,
+            begin=lambda slot, position, run: self._app.consumer.begin(self._tp(slot), position, run),
             failed=self._partition_failed,
             pause=lambda slot: self._app.consumer.pause_fetching(self._tp(slot)),
             resume=lambda slot: self._app.consumer.resume_fetching(self._tp(slot)),
@@ -184,14 +186,15 @@ class Runner:
         record = faustapp.to_record(self._settings, event)
         loop = self._loops.get(Slot(record.topic, record.partition))
         if loop is not None:
-            loop.offer(record)
+            loop.offer(record, event.message.stamp)
         elif not self._stopping and not self._app.rebalancing:
             self._failed(RunnerError(f"a record of {record.topic}[{record.partition}], which is not assigned"))
 
     async def _assigned(self, _app: Any, assigned: set[TP], **_: Any) -> None:
         left_over = list(self._loops.values())
         slots = sorted(map(self._slot, assigned))
-        self._loops = {slot: PartitionLoop(self._context, slot, self._start_of) for slot in slots}
+        self._run += 1
+        self._loops = {slot: PartitionLoop(self._context, slot, self._run, self._start_of) for slot in slots}
         self._joined = True
         _log.info("assigned", partitions=[f"{slot.topic}[{slot.partition}]" for slot in slots])
         await asyncio.gather(*(loop.drop() for loop in left_over))
@@ -240,8 +243,10 @@ class Runner:
         return Signs(fed + done, waiting, bool(self._app.rebalancing), self._joined)
 
     def _unfed(self, loops: list[PartitionLoop]) -> int:
-        unfetched = sum(self._app.consumer.unfetched(self._tp(loop.slot)) for loop in loops)
-        return int(unfetched + sum(loop.queued for loop in loops))
+        consumer = self._app.consumer
+        unfetched = sum(consumer.unfetched(self._tp(loop.slot)) for loop in loops)
+        on_the_way = sum(consumer.on_the_way(self._tp(loop.slot), loop.due) for loop in loops)
+        return int(unfetched + on_the_way + sum(loop.queued for loop in loops))
 
     async def _beat(self) -> None:
         while True:
