@@ -191,6 +191,8 @@ class Runner:
             self._failed(RunnerError(f"a record of {record.topic}[{record.partition}], which is not assigned"))
 
     async def _assigned(self, _app: Any, assigned: set[TP], **_: Any) -> None:
+        if self._stopping:
+            return  # the loops that are being drained still say what may be committed
         left_over = list(self._loops.values())
         slots = sorted(map(self._slot, assigned))
         self._run += 1

@@ -142,13 +142,18 @@ class PartitionLoop:
             return False
 
     async def drain(self) -> None:
-        """Feed nothing more, flush the processor, and return when the broker has all of it."""
+        """Feed nothing more, flush the processor, and return when the broker has all of it.
+
+        A partition whose state is still being opened is let go: nothing was fed. One may be dropped meanwhile.
+        """
         self._draining = True
         self._queue.clear()
         self._arrived.set()
-        await self._feeding
+        if self._tracker is None:
+            self._feeding.cancel()
+        await asyncio.wait({self._feeding})
         self._writes.put_nowait(None)
-        await self._settling
+        await asyncio.wait({self._settling})
 
     async def drop(self) -> None:
         """Feed nothing more and flush nothing; return when the broker has what was written already, or soon after.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
@@ -197,9 +198,6 @@ async def test_a_rebalance_before_the_first_commit_loses_nothing(settings: Kafka
         for n in range(first, last):
             await log.produce(Outgoing(FRAMES, n % PARTITIONS, b"%d" % n))
 
-    async def all_done() -> bool:
-        return all([await log.committed("echo", Slot(FRAMES, p)) == 41 for p in range(PARTITIONS)])
-
     await feed(0, 40 * PARTITIONS)
     async with running(settings, log, stage, straddle.rig) as codes:
         await until(lambda: fed(log, 40 * PARTITIONS))
@@ -208,12 +206,67 @@ async def test_a_rebalance_before_the_first_commit_loses_nothing(settings: Kafka
             assert {await log.committed("echo", Slot(FRAMES, p)) for p in range(PARTITIONS)} == {None}
             stage.hold = 1
             await feed(40 * PARTITIONS, 41 * PARTITIONS)
-            await until(all_done)
+            await until(lambda: committed_all(log, 41))
     assert codes == other_codes == []
     assert straddle.seeks == 0  # Faust lets nobody know when one fails
     for partition in range(PARTITIONS):
         written = {int(v) for v in await values(log, BATCHES, partition)}
         assert written == set(range(partition, 41 * PARTITIONS, PARTITIONS))
+
+
+class Unhurried(Echo):
+    """Flushes when it is let go on."""
+
+    begun = threading.Event()
+    go_on = threading.Event()
+
+    def flush(self) -> Sequence[Work]:
+        """Write the group, in the end."""
+        self.begun.set()
+        self.go_on.wait(PATIENCE_S)
+        return super().flush()
+
+
+class UnhurriedStage(EchoStage):
+    async def open(self, slot: Slot, position: int, log: Log) -> Unhurried:
+        return Unhurried(self)
+
+
+async def test_a_rebalance_in_the_middle_of_a_stop_leaves_the_stop_alone(
+    settings: KafkaSettings, log: KafkaLog
+) -> None:
+    assigned = asyncio.Semaphore(0)
+
+    def watch(runner: Runner) -> None:
+        runner._app.on_partitions_assigned.connect(count, weak=False)
+
+    async def count(*_: Any, **__: Any) -> None:
+        assigned.release()
+
+    async def flushing() -> bool:
+        return Unhurried.begun.is_set()
+
+    await log.produce(Outgoing(FRAMES, 0, b"0"))
+    await log.produce(Outgoing(FRAMES, 1, b"1"))
+    async with contextlib.AsyncExitStack() as first:
+        codes = await first.enter_async_context(running(settings, log, UnhurriedStage(hold=1000, delay_s=1e6), watch))
+        await until(lambda: fed(log, 2))
+        stopping = asyncio.create_task(first.aclose())
+        await until(flushing)
+        async with running(settings, log, EchoStage()) as other_codes:
+            for _ in range(2):
+                await asyncio.wait_for(assigned.acquire(), PATIENCE_S)  # at the start, and because another joins
+            Unhurried.go_on.set()
+            await stopping
+            await until(lambda: committed_all(log, 1))
+    assert codes == other_codes == []
+    assert [beat.state for beat in await beats(log)].count("stopped") == 2
+    assert [set(await values(log, BATCHES, p)) for p in range(PARTITIONS)] == [{b"0"}, {b"1"}]
+
+
+async def committed_all(log: Log, offset: int) -> bool:
+    """Whether every partition is committed up to an offset."""
+    return all([await log.committed("echo", Slot(FRAMES, p)) == offset for p in range(PARTITIONS)])
 
 
 async def fed(log: Log, records: int) -> bool:

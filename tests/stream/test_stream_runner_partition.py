@@ -203,6 +203,43 @@ async def test_draining_flushes_and_waits_for_the_broker(rigs: Make) -> None:
     assert rig.loop.position == 3
 
 
+async def test_a_partition_that_goes_away_while_it_is_drained_ends_the_draining(rigs: Make) -> None:
+    rig = rigs(EchoStage(hold=2, delay_s=60.0))
+    rig.offer(0, 2)
+    await rig.until(lambda: len(rig.sent) == 2)
+    draining = asyncio.create_task(rig.loop.drain())
+    dropping = asyncio.create_task(rig.loop.drop())
+    rig.answer(0)
+    rig.answer(1)
+    await asyncio.gather(draining, dropping)
+    assert rig.loop.position == 2
+
+
+async def test_a_partition_that_is_drained_while_it_goes_away_is_not_waited_for(rigs: Make) -> None:
+    rig = rigs(EchoStage(hold=10, delay_s=60.0))
+    rig.offer(0, 3)
+    await rig.until(lambda: rig.loop.in_flight == 3)
+    dropping = asyncio.create_task(rig.loop.drop())
+    await asyncio.gather(asyncio.create_task(rig.loop.drain()), dropping)
+    assert rig.sent == []
+
+
+async def test_a_stop_does_not_wait_for_a_partition_that_is_still_being_opened(rigs: Make) -> None:
+    opening = asyncio.Event()
+
+    class Stage(EchoStage):
+        async def open(self, slot: Slot, position: int, log: Log) -> Echo:
+            opening.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    rig = rigs(Stage())
+    await opening.wait()
+    await asyncio.wait_for(rig.loop.drain(), 10.0)
+    assert rig.loop.position is None
+    assert not rig.failures
+
+
 async def test_dropping_flushes_nothing(rigs: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partition, "SETTLE_S", 0.01)
     rig = rigs(EchoStage(hold=2, delay_s=60.0))
