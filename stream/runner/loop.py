@@ -283,12 +283,16 @@ class Runner:
         await sent
 
     def _partition_failed(self, error: BaseException, slot: Slot, offset: int) -> None:
-        _log.error("failed", topic=slot.topic, partition=slot.partition, last_fed=offset, exc_info=error)
-        self._exit(EXIT_FAILED)
+        self._end(error, topic=slot.topic, partition=slot.partition, last_fed=offset)
 
     def _failed(self, error: BaseException) -> None:
-        _log.error("failed", stage=self._stage.name, exc_info=error)
-        self._exit(EXIT_FAILED)
+        self._end(error, stage=self._stage.name)
+
+    def _end(self, error: BaseException, **place: Any) -> None:
+        try:
+            _log.error("failed", exc_info=error, **place)
+        finally:
+            self._exit(EXIT_FAILED)  # also when nobody reads the log any more, and to write it fails
 
     def _tp(self, slot: Slot) -> TP:
         return TP(self._settings.topic(slot.topic), slot.partition)

@@ -126,6 +126,23 @@ async def test_a_partition_that_is_another_members_is_not_begun(rig: Rig) -> Non
     assert not await rig.thread._begin(P0, 0, 1)
 
 
+async def test_what_is_left_to_fetch_can_be_asked_for_at_any_moment(rig: Rig) -> None:
+    client, rig.thread._consumer = rig.client, None
+    assert rig.thread.unfetched(P0) == 0  # not started
+    rig.thread._consumer = client
+    assert rig.thread.unfetched(P0) == 0  # not assigned
+    client.assign(P0)
+    assert rig.thread.unfetched(P0) == rig.thread.unfetched(P1) == 0  # no position yet; another's
+    client.seek(P0, 3)
+    assert rig.thread.unfetched(P0) == 0  # nothing has been heard of the broker's end
+    client.state(P0).lso = 10
+    assert rig.thread.unfetched(P0) == 7
+    client.state(P0).await_reset(-2)
+    assert rig.thread.unfetched(P0) == 0
+    client._subscription.unsubscribe()
+    assert rig.thread.unfetched(P0) == 0
+
+
 async def test_a_member_with_nothing_to_fetch_counts_as_fetching(rig: Rig) -> None:
     rig.client.assign()
     rig.client._subscription._last_fetch_ended -= 1000.0
