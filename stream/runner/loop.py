@@ -30,6 +30,7 @@ from stream.exceptions import RunnerError, Stuck
 from stream.metrics import StreamMetrics
 from stream.runner import faustapp
 from stream.runner.allocator import keep_freed_memory
+from stream.runner.opening import OPEN_AT_ONCE, CountingLog
 from stream.runner.partition import Context, PartitionLoop
 from stream.runner.processor import Stage
 from stream.runner.watchdog import Signs, Watchdog
@@ -97,7 +98,7 @@ class Runner:
     ) -> None:
         self._stage = stage
         self._settings = settings
-        self._log = log
+        self._log = CountingLog(log)
         self._clock = clock or SystemClock()
         self._exit = exit
         self._metrics = metrics or StreamMetrics(CollectorRegistry(), stage.name)
@@ -109,10 +110,11 @@ class Runner:
         self._stopping = False
         self._context = Context(
             stage=stage,
-            log=log,
+            log=self._log,
             clock=self._clock,
             pool=ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix=stage.name),
             metrics=self._metrics,
+            opening=asyncio.Semaphore(OPEN_AT_ONCE),
             send=self._send,
             begin=lambda slot, position, run: self._app.consumer.begin(self._tp(slot), position, run),
             failed=self._partition_failed,
@@ -242,7 +244,7 @@ class Runner:
         fed = self._fed_before + sum(loop.fed for loop in loops)
         done = sum(loop.position or 0 for loop in loops)
         waiting = self._unfed(loops) + sum(loop.busy for loop in loops)
-        return Signs(fed + done, waiting, bool(self._app.rebalancing), self._joined)
+        return Signs(fed + done + self._log.records, waiting, bool(self._app.rebalancing), self._joined)
 
     def _unfed(self, loops: list[PartitionLoop]) -> int:
         consumer = self._app.consumer

@@ -48,9 +48,10 @@ Send = Callable[[Outgoing], Awaitable[Awaitable[Any]]]
 class Context:
     """What all partitions of one process share.
 
-    ``begin`` has a partition fetched from a position, as a run; False when it is another member's by now. ``failed``
-    is told what ended a loop, with the last offset that was fed; ``pause`` and ``resume`` are told when a partition
-    has too many records waiting, and when it has room again. All are called in the event loop's thread.
+    ``opening`` lets a few partitions at once read back their state. ``begin`` has a partition fetched from a
+    position, as a run; False when it is another member's by now. ``failed`` is told what ended a loop, with the last
+    offset that was fed; ``pause`` and ``resume`` are told when a partition has too many records waiting, and when it
+    has room again. All are called in the event loop's thread.
     """
 
     stage: Stage
@@ -58,6 +59,7 @@ class Context:
     clock: Clock
     pool: Executor
     metrics: StreamMetrics
+    opening: asyncio.Semaphore
     send: Send
     begin: Callable[[Slot, int, int], Awaitable[bool]]
     failed: Callable[[BaseException, Slot, int], None]
@@ -179,7 +181,8 @@ class PartitionLoop:
         position = await self._find_position(self.slot)
         if not await self._context.begin(self.slot, position, self.due.run):
             return  # the loops of the next assignment are about to replace this one
-        processor = await self._context.stage.open(self.slot, position, self._context.log)
+        async with self._context.opening:
+            processor = await self._context.stage.open(self.slot, position, self._context.log)
         self._tracker = AckTracker(position)
         self._processor = processor
         _log.info("partition opened", topic=self.slot.topic, partition=self.slot.partition, position=position)

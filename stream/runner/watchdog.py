@@ -12,7 +12,7 @@ __all__ = ["BLIND_LOOKS", "JOIN_S", "STALL_S", "Signs", "Watch", "Watchdog"]
 
 STALL_S = 60.0
 """Records wait, or a rebalance goes on, and nothing has moved for so long. A send is given up after 30 s and ends the
-process by itself; reading back a partition's tail takes seconds."""
+process by itself; reading back a partition's tail counts as moving, record by record."""
 JOIN_S = 120.0
 """The group has not let us in since the start: a broker's restart and two sessions."""
 CHECK_S = 1.0

@@ -44,6 +44,7 @@ class Rig:
                 clock=SystemClock(),
                 pool=self.pool,
                 metrics=StreamMetrics(CollectorRegistry(), stage.name),
+                opening=asyncio.Semaphore(1),
                 send=self._send,
                 begin=self._begin,
                 failed=lambda *failure: self.failures.append(failure),
