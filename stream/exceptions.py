@@ -4,6 +4,7 @@ StreamError
 ├── RunnerError             the loop cannot go on; the process ends and its supervisor starts it again
 │   ├── UnknownOffset       a stage says it is done with a record that it was not fed
 │   ├── NotWritten          the broker did not take a record
+│   ├── Lost                records were fetched and did not arrive
 │   └── Stuck               records wait, and nothing moves
 └── FrameError              one frame cannot be prepared; it becomes a dead letter, the stream goes on
     ├── Undecodable         the picture is no picture
@@ -21,6 +22,7 @@ __all__ = [
     "CutShort",
     "FrameError",
     "HeaderMismatch",
+    "Lost",
     "NotWritten",
     "RunnerError",
     "StreamError",
@@ -57,6 +59,15 @@ class NotWritten(RunnerError):
         super().__init__(f"{topic}[{partition}] was not written: {cause!r}")
         self.topic = topic
         self.partition = partition
+
+
+class Lost(RunnerError):
+    """Records were fetched and did not arrive: to go on would commit past them."""
+
+    def __init__(self, due: int, came: int) -> None:
+        super().__init__(f"of the records fetched of this partition, number {came} came where {due} was due")
+        self.due = due
+        self.came = came
 
 
 class Stuck(RunnerError):

@@ -6,6 +6,8 @@
   after the committed offset commits past it), acknowledges records of an older generation that it skips, adds the
   record after a gap to the acknowledged ones before it was read, and never commits again when the partition's first
   record is followed by a gap of two.
+- Where a partition is read from is what its own loop says (see ``fetching.py``), and no record is dropped because
+  Faust has seen a later one: it keeps that of the assignment before.
 - Fetching goes on at once when a partition has room again; Faust sleeps a second.
 """
 
@@ -15,49 +17,31 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, ClassVar
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaProducer
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from ingest import kafka
 from ingest.kafka import KafkaSettings
+from stream.runner.arrivals import Stamp
+from stream.runner.fetching import ConsumerThread, Stamped
 
-__all__ = ["Consumer", "Transport"]
+__all__ = ["Consumer", "Transport", "Unread"]
 
-POLL_RECORDS = 64
-"""Records handed over at once: small enough that a pause of one partition takes effect soon."""
-FETCH_PARTITION_BYTES = 2 * 1024 * 1024
-"""Asked of a partition at once: a hundred frames. A larger record still comes, alone (KIP-74)."""
-FETCH_BYTES = 8 * 1024 * 1024
-"""Asked of a broker at once. It is held twice while it is unpacked, and there is no need to read far ahead."""
 POLL_S = 0.1
 """Longest wait for records of the partitions that are not paused: a partition that has room again waits so long."""
+PAUSED_S = 1.0
+"""Longest wait while all are paused, until aiokafka is told again that we are there."""
 
 
-class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
-    def _create_worker_consumer(self, transport: Transport) -> AIOKafkaConsumer:
-        self._assignor = None  # only tables ask for it
-        conf = self.app.conf
-        settings = transport.settings
-        group = str(conf.id).removeprefix(settings.prefix)
-        return kafka.consumer(
-            settings,
-            conf.broker_client_id,
-            group=group,
-            group_instance_id=transport.instance or None,
-            max_poll_records=POLL_RECORDS,
-            max_partition_fetch_bytes=FETCH_PARTITION_BYTES,
-            fetch_max_bytes=FETCH_BYTES,
-        )
+class Unread(dict[TP, int | None]):
+    """What Faust has read of each partition: never anything, so that it drops no record as read before."""
 
-    def unfetched(self, tp: TP) -> int:
-        """Return how many offsets the broker has for us beyond those that were handed over."""
-        state = self._ensure_consumer()._subscription.subscription.assignment.state_value(
-            driver.ensure_aiokafka_TP(tp)
-        )
-        if state is None or state.lso is None or not state.has_valid_position:
-            return 0
-        return max(0, int(state.lso) - int(state.position))
+    def __getitem__(self, tp: TP) -> int | None:
+        return None
+
+    def __setitem__(self, tp: TP, offset: int | None) -> None:
+        pass
 
 
 class Consumer(driver.Consumer):  # type: ignore[misc]
@@ -68,21 +52,29 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._read_offset = Unread()
         self._room = asyncio.Event()
 
-    def _new_consumer_thread(self) -> _ConsumerThread:
-        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def begin(self, tp: TP, position: int, run: int) -> bool:
+        """Fetch a partition from a position, numbered as a new run. Return False if it has gone to another member."""
+        return bool(await self._thread.begin(tp, position, run))
 
     def unfetched(self, tp: TP) -> int:
         """Return how many offsets the broker has for us beyond those that were handed over."""
         return int(self._thread.unfetched(tp))
+
+    def on_the_way(self, tp: TP, due: Stamp) -> int:
+        """Return how many records were fetched and have not arrived, when ``due`` is the next that should."""
+        return max(0, int(self._thread.fetched(tp, due.run)) - due.number)
 
     def pause_fetching(self, tp: TP) -> None:
         """Fetch no more of a partition. What was fetched already still comes.
 
         Faust's own ``pause_partitions`` drops records between the fetch and the stream, and then commits past them.
         """
-        self._room.clear()
         self.on_buffer_full(tp)
 
     def resume_fetching(self, tp: TP) -> None:
@@ -96,15 +88,26 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             self._buffered_partitions.discard(tp)
         await super().on_partitions_revoked(revoked)
 
+    async def perform_seek(self) -> None:
+        """Leave every partition where its loop has put it."""
+
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
         """Fetch what there is, without waiting longer than a paused partition may wait."""
         async for item in super().getmany(min(timeout, POLL_S)):
             yield item
 
     async def _wait_next_records(self, timeout: float) -> Any:
-        if self.flow_active and not self._get_active_partitions():
-            await self.wait_first(self._room.wait(), self.suspend_flow.wait(), timeout=1.0)
+        while self.flow_active and not self.should_stop and not self._get_active_partitions():
+            self._room.clear()
+            await self._getmany(active_partitions=set(), timeout=0.0)
+            await self.wait_first(self._room.wait(), self.suspend_flow.wait(), timeout=PAUSED_S)
         return await super()._wait_next_records(timeout)
+
+    def _to_message(self, tp: TP, record: Stamped) -> Any:
+        stamp, fetched = record
+        message = super()._to_message(tp, fetched)
+        message.stamp = stamp
+        return message
 
     async def force_commit(self, topics: Iterable[Any] | None = None, start_new_transaction: bool = True) -> bool:
         """Commit what is safe and was not committed yet. Return True if there was something, and it is."""

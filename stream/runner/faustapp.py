@@ -88,7 +88,7 @@ def build(
 
 
 def to_record(settings: KafkaSettings, event: Event) -> LogRecord:
-    """Turn Faust's event into our record, with the topic's name in the contract."""
+    """Turn Faust's event into our record, with the topic's name in the contract. Missing values become empty ones."""
     message = event.message
     return LogRecord(
         topic=message.topic.removeprefix(settings.prefix),
@@ -96,6 +96,6 @@ def to_record(settings: KafkaSettings, event: Event) -> LogRecord:
         offset=message.offset,
         key=message.key,
         value=message.value or b"",
-        headers=dict(message.headers or ()),
+        headers={name: value or b"" for name, value in dict(message.headers or ()).items()},
         timestamp_ms=round((message.timestamp or 0.0) * 1000),
     )

@@ -30,6 +30,7 @@ from stream.exceptions import RunnerError, Stuck
 from stream.metrics import StreamMetrics
 from stream.runner import faustapp
 from stream.runner.allocator import keep_freed_memory
+from stream.runner.opening import OPEN_AT_ONCE, CountingLog
 from stream.runner.partition import Context, PartitionLoop
 from stream.runner.processor import Stage
 from stream.runner.watchdog import Signs, Watchdog
@@ -97,22 +98,25 @@ class Runner:
     ) -> None:
         self._stage = stage
         self._settings = settings
-        self._log = log
+        self._log = CountingLog(log)
         self._clock = clock or SystemClock()
         self._exit = exit
         self._metrics = metrics or StreamMetrics(CollectorRegistry(), stage.name)
         self._instance = f"{socket.gethostname()}-{os.getpid()}"
         self._loops: dict[Slot, PartitionLoop] = {}
         self._fed_before = 0
+        self._run = 0
         self._joined = False
         self._stopping = False
         self._context = Context(
             stage=stage,
-            log=log,
+            log=self._log,
             clock=self._clock,
             pool=ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix=stage.name),
             metrics=self._metrics,
+            opening=asyncio.Semaphore(OPEN_AT_ONCE),
             send=self._send,
+            begin=lambda slot, position, run: self._app.consumer.begin(self._tp(slot), position, run),
             failed=self._partition_failed,
             pause=lambda slot: self._app.consumer.pause_fetching(self._tp(slot)),
             resume=lambda slot: self._app.consumer.resume_fetching(self._tp(slot)),
@@ -184,14 +188,17 @@ class Runner:
         record = faustapp.to_record(self._settings, event)
         loop = self._loops.get(Slot(record.topic, record.partition))
         if loop is not None:
-            loop.offer(record)
+            loop.offer(record, event.message.stamp)
         elif not self._stopping and not self._app.rebalancing:
             self._failed(RunnerError(f"a record of {record.topic}[{record.partition}], which is not assigned"))
 
     async def _assigned(self, _app: Any, assigned: set[TP], **_: Any) -> None:
+        if self._stopping:
+            return  # the loops that are being drained still say what may be committed
         left_over = list(self._loops.values())
         slots = sorted(map(self._slot, assigned))
-        self._loops = {slot: PartitionLoop(self._context, slot, self._start_of) for slot in slots}
+        self._run += 1
+        self._loops = {slot: PartitionLoop(self._context, slot, self._run, self._start_of) for slot in slots}
         self._joined = True
         _log.info("assigned", partitions=[f"{slot.topic}[{slot.partition}]" for slot in slots])
         await asyncio.gather(*(loop.drop() for loop in left_over))
@@ -237,11 +244,13 @@ class Runner:
         fed = self._fed_before + sum(loop.fed for loop in loops)
         done = sum(loop.position or 0 for loop in loops)
         waiting = self._unfed(loops) + sum(loop.busy for loop in loops)
-        return Signs(fed + done, waiting, bool(self._app.rebalancing), self._joined)
+        return Signs(fed + done + self._log.records, waiting, bool(self._app.rebalancing), self._joined)
 
     def _unfed(self, loops: list[PartitionLoop]) -> int:
-        unfetched = sum(self._app.consumer.unfetched(self._tp(loop.slot)) for loop in loops)
-        return int(unfetched + sum(loop.queued for loop in loops))
+        consumer = self._app.consumer
+        unfetched = sum(consumer.unfetched(self._tp(loop.slot)) for loop in loops)
+        on_the_way = sum(consumer.on_the_way(self._tp(loop.slot), loop.due) for loop in loops)
+        return int(unfetched + on_the_way + sum(loop.queued for loop in loops))
 
     async def _beat(self) -> None:
         while True:
@@ -276,12 +285,16 @@ class Runner:
         await sent
 
     def _partition_failed(self, error: BaseException, slot: Slot, offset: int) -> None:
-        _log.error("failed", topic=slot.topic, partition=slot.partition, last_fed=offset, exc_info=error)
-        self._exit(EXIT_FAILED)
+        self._end(error, topic=slot.topic, partition=slot.partition, last_fed=offset)
 
     def _failed(self, error: BaseException) -> None:
-        _log.error("failed", stage=self._stage.name, exc_info=error)
-        self._exit(EXIT_FAILED)
+        self._end(error, stage=self._stage.name)
+
+    def _end(self, error: BaseException, **place: Any) -> None:
+        try:
+            _log.error("failed", exc_info=error, **place)
+        finally:
+            self._exit(EXIT_FAILED)  # also when nobody reads the log any more, and to write it fails
 
     def _tp(self, slot: Slot) -> TP:
         return TP(self._settings.topic(slot.topic), slot.partition)

@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 from ingest import logs
 from ingest.clock import Clock
 from ingest.log import Log, LogRecord, Outgoing, Slot
-from stream.exceptions import NotWritten
+from stream.exceptions import Lost, NotWritten
 from stream.metrics import StreamMetrics
 from stream.runner.acks import AckTracker
+from stream.runner.arrivals import Arrivals, Stamp
 from stream.runner.processor import Processor, Stage, Work
 
 __all__ = ["IN_FLIGHT_BYTES", "IN_FLIGHT_WORKS", "QUEUE_BYTES", "QUEUE_RECORDS", "Context", "PartitionLoop"]
@@ -47,8 +48,10 @@ Send = Callable[[Outgoing], Awaitable[Awaitable[Any]]]
 class Context:
     """What all partitions of one process share.
 
-    ``failed`` is told what ended a loop, with the last offset that was fed; ``pause`` and ``resume`` are told when a
-    partition has too many records waiting, and when it has room again. All are called in the event loop's thread.
+    ``opening`` lets a few partitions at once read back their state. ``begin`` has a partition fetched from a
+    position, as a run; False when it is another member's by now. ``failed`` is told what ended a loop, with the last
+    offset that was fed; ``pause`` and ``resume`` are told when a partition has too many records waiting, and when it
+    has room again. All are called in the event loop's thread.
     """
 
     stage: Stage
@@ -56,21 +59,29 @@ class Context:
     clock: Clock
     pool: Executor
     metrics: StreamMetrics
+    opening: asyncio.Semaphore
     send: Send
+    begin: Callable[[Slot, int, int], Awaitable[bool]]
     failed: Callable[[BaseException, Slot, int], None]
     pause: Callable[[Slot], None]
     resume: Callable[[Slot], None]
 
 
 class PartitionLoop:
-    """Feeds one processor. All methods belong to the event loop's thread."""
+    """Feeds one processor. All methods belong to the event loop's thread.
 
-    def __init__(self, context: Context, slot: Slot, find_position: Callable[[Slot], Awaitable[int]]) -> None:
+    ``run`` is the number of the assignment: what was fetched in another is not fed.
+    """
+
+    def __init__(
+        self, context: Context, slot: Slot, run: int, find_position: Callable[[Slot], Awaitable[int]]
+    ) -> None:
         self.slot = slot
         self.fed = 0
         """Records given to the processor since the start."""
         self._context = context
         self._find_position = find_position
+        self._arrivals = Arrivals(run)
         self._queue: deque[LogRecord] = deque()
         self._queued_bytes = 0
         self._arrived = asyncio.Event()
@@ -92,6 +103,11 @@ class PartitionLoop:
         return None if self._tracker is None else self._tracker.position
 
     @property
+    def due(self) -> Stamp:
+        """The next record that should arrive."""
+        return self._arrivals.due
+
+    @property
     def in_flight(self) -> int:
         """Records that were fed and are not done with."""
         return 0 if self._tracker is None else self._tracker.open
@@ -109,9 +125,9 @@ class PartitionLoop:
         """
         return len(self._flying) + self._calls
 
-    def offer(self, record: LogRecord) -> None:
+    def offer(self, record: LogRecord, stamp: Stamp) -> None:
         """Queue a record. Never blocks: it asks for a pause when too many wait, and still takes what comes."""
-        if self._draining:
+        if self._draining or not self._arrived_whole(stamp):
             return
         self._queue.append(record)
         self._queued_bytes += len(record.value)
@@ -120,14 +136,26 @@ class PartitionLoop:
             self._paused = True
             self._context.pause(self.slot)
 
+    def _arrived_whole(self, stamp: Stamp) -> bool:
+        try:
+            return self._arrivals.take(stamp)
+        except Lost as error:
+            self._context.failed(error, self.slot, self._at)
+            return False
+
     async def drain(self) -> None:
-        """Feed nothing more, flush the processor, and return when the broker has all of it."""
+        """Feed nothing more, flush the processor, and return when the broker has all of it.
+
+        A partition whose state is still being opened is let go: nothing was fed. One may be dropped meanwhile.
+        """
         self._draining = True
         self._queue.clear()
         self._arrived.set()
-        await self._feeding
+        if self._tracker is None:
+            self._feeding.cancel()
+        await asyncio.wait({self._feeding})
         self._writes.put_nowait(None)
-        await self._settling
+        await asyncio.wait({self._settling})
 
     async def drop(self) -> None:
         """Feed nothing more and flush nothing; return when the broker has what was written already, or soon after.
@@ -151,7 +179,10 @@ class PartitionLoop:
 
     async def _feed(self) -> None:
         position = await self._find_position(self.slot)
-        processor = await self._context.stage.open(self.slot, position, self._context.log)
+        if not await self._context.begin(self.slot, position, self.due.run):
+            return  # the loops of the next assignment are about to replace this one
+        async with self._context.opening:
+            processor = await self._context.stage.open(self.slot, position, self._context.log)
         self._tracker = AckTracker(position)
         self._processor = processor
         _log.info("partition opened", topic=self.slot.topic, partition=self.slot.partition, position=position)

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 
 from ingest.clock import Clock
 
-__all__ = ["JOIN_S", "STALL_S", "Signs", "Watch", "Watchdog"]
+__all__ = ["BLIND_LOOKS", "JOIN_S", "STALL_S", "Signs", "Watch", "Watchdog"]
 
 STALL_S = 60.0
 """Records wait, or a rebalance goes on, and nothing has moved for so long. A send is given up after 30 s and ends the
-process by itself; reading back a partition's tail takes seconds."""
+process by itself; reading back a partition's tail counts as moving, record by record."""
 JOIN_S = 120.0
 """The group has not let us in since the start: a broker's restart and two sessions."""
 CHECK_S = 1.0
 """Between two looks."""
+BLIND_LOOKS = 10
+"""So many looks in a row that failed: one may have met the client in the middle of a change, ten seconds did not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,14 @@ class Watchdog:
 
     def _run(self) -> None:
         watch = Watch(self._clock.monotonic())
+        blind = 0
         while not self._stop.wait(CHECK_S):
-            if reason := watch.look(self._clock.monotonic(), self._signs()):
+            try:
+                reason = watch.look(self._clock.monotonic(), self._signs())
+                blind = 0
+            except Exception as error:  # a watchdog that dies of it would leave the process unguarded
+                blind += 1
+                reason = "" if blind < BLIND_LOOKS else f"the watchdog cannot see: {error!r}"
+            if reason:
                 self._bark(reason)
                 return

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
 
 import pytest
+from faust.types import TP
 
 from ingest import kafka as clients
 from ingest import topicadmin
@@ -43,11 +46,15 @@ async def log(settings: KafkaSettings) -> AsyncIterator[KafkaLog]:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: KafkaSettings, log: Log, stage: EchoStage) -> AsyncIterator[list[int]]:
-    """Run a worker in this process; the list has the exit codes it asked for."""
+async def running(
+    settings: KafkaSettings, log: Log, stage: EchoStage, rig: Callable[[Runner], None] = lambda _: None
+) -> AsyncIterator[list[int]]:
+    """Run a worker in this process, after ``rig`` has seen it; the list has the exit codes it asked for."""
     codes: list[int] = []
     stop = asyncio.Event()
-    task = asyncio.create_task(Runner(stage, settings, log, exit=codes.append).run(stop))
+    runner = Runner(stage, settings, log, exit=codes.append)
+    rig(runner)
+    task = asyncio.create_task(runner.run(stop))
     try:
         yield codes
     finally:
@@ -118,6 +125,153 @@ async def test_partitions_move_without_a_loss_or_a_step_back(settings: KafkaSett
         written = [int(v) for v in await values(log, BATCHES, partition)]
         kept = [n for i, n in enumerate(written) if n > max(written[:i], default=-1)]
         assert kept == list(range(partition, 240, PARTITIONS))
+
+
+async def test_no_record_is_dropped_because_faust_has_read_a_later_one(
+    settings: KafkaSettings, log: KafkaLog
+) -> None:
+    def read_far(runner: Runner) -> None:
+        for partition in range(PARTITIONS):
+            runner._app.consumer._read_offset[TP(settings.topic(FRAMES), partition)] = 1000
+
+    await log.produce(Outgoing(FRAMES, 0, b"one"))
+    async with running(settings, log, EchoStage(), read_far):
+        await until(lambda: fed(log, 1))
+
+
+class Straddle:
+    """Makes sure of a fetch that is under way when the group rebalances, and ends in the new assignment.
+
+    Partitions go only when such a fetch waits, and records flow again only when it has come back.
+    """
+
+    def __init__(self) -> None:
+        self.waits = asyncio.Event()
+        self.returned = asyncio.Event()
+        self.seeks = 0
+
+    def rig(self, runner: Runner) -> None:
+        """Step between Faust's consumer, its thread and the app."""
+        self._loop = asyncio.get_running_loop()
+        consumer = runner._app.consumer
+        self._revoke, self._getmany = consumer.on_partitions_revoked, consumer._getmany
+        self._fetch = consumer._thread._fetch_records
+        consumer.on_partitions_revoked, consumer._getmany = self._revoked, self._got
+        consumer.seek_to_committed = self._seek
+        consumer._thread._fetch_records = self._fetched
+        runner._app.on_rebalance_complete.connect(self._resume)
+
+    async def _revoked(self, revoked: set[Any]) -> None:
+        if revoked:
+            await asyncio.wait_for(self.waits.wait(), PATIENCE_S)
+        await self._revoke(revoked)
+
+    async def _fetched(self, consumer: Any, partitions: Any, timeout: float, max_records: int) -> Any:
+        rebalances = consumer._subscription.reassignment_in_progress
+        fetch = asyncio.create_task(
+            self._fetch(consumer, partitions, timeout=PATIENCE_S if rebalances else timeout, max_records=max_records)
+        )
+        await asyncio.sleep(0)  # now it is under way
+        if rebalances and not fetch.done():
+            self._loop.call_soon_threadsafe(self.waits.set)
+        return await fetch
+
+    async def _got(self, active_partitions: Any, timeout: float) -> Any:
+        records = await self._getmany(active_partitions, timeout)
+        if self.waits.is_set():
+            self.returned.set()
+        return records
+
+    async def _seek(self) -> dict[Any, int]:
+        self.seeks += 1
+        return {}
+
+    async def _resume(self, _app: Any, **_: Any) -> None:
+        if self.waits.is_set():
+            await asyncio.wait_for(self.returned.wait(), PATIENCE_S)
+
+
+async def test_a_rebalance_before_the_first_commit_loses_nothing(settings: KafkaSettings, log: KafkaLog) -> None:
+    stage, straddle = EchoStage(hold=1000, delay_s=10 * PATIENCE_S), Straddle()
+
+    async def feed(first: int, last: int) -> None:
+        for n in range(first, last):
+            await log.produce(Outgoing(FRAMES, n % PARTITIONS, b"%d" % n))
+
+    await feed(0, 40 * PARTITIONS)
+    async with running(settings, log, stage, straddle.rig) as codes:
+        await until(lambda: fed(log, 40 * PARTITIONS))
+        async with running(settings, log, stage) as other_codes:
+            await asyncio.wait_for(straddle.returned.wait(), PATIENCE_S)
+            assert {await log.committed("echo", Slot(FRAMES, p)) for p in range(PARTITIONS)} == {None}
+            stage.hold = 1
+            await feed(40 * PARTITIONS, 41 * PARTITIONS)
+            await until(lambda: committed_all(log, 41))
+    assert codes == other_codes == []
+    assert straddle.seeks == 0  # Faust lets nobody know when one fails
+    for partition in range(PARTITIONS):
+        written = {int(v) for v in await values(log, BATCHES, partition)}
+        assert written == set(range(partition, 41 * PARTITIONS, PARTITIONS))
+
+
+class Unhurried(Echo):
+    """Flushes when it is let go on."""
+
+    begun = threading.Event()
+    go_on = threading.Event()
+
+    def flush(self) -> Sequence[Work]:
+        """Write the group, in the end."""
+        self.begun.set()
+        self.go_on.wait(PATIENCE_S)
+        return super().flush()
+
+
+class UnhurriedStage(EchoStage):
+    async def open(self, slot: Slot, position: int, log: Log) -> Unhurried:
+        return Unhurried(self)
+
+
+async def test_a_rebalance_in_the_middle_of_a_stop_leaves_the_stop_alone(
+    settings: KafkaSettings, log: KafkaLog
+) -> None:
+    assigned = asyncio.Semaphore(0)
+
+    def watch(runner: Runner) -> None:
+        runner._app.on_partitions_assigned.connect(count, weak=False)
+
+    async def count(*_: Any, **__: Any) -> None:
+        assigned.release()
+
+    async def flushing() -> bool:
+        return Unhurried.begun.is_set()
+
+    await log.produce(Outgoing(FRAMES, 0, b"0"))
+    await log.produce(Outgoing(FRAMES, 1, b"1"))
+    async with contextlib.AsyncExitStack() as first:
+        codes = await first.enter_async_context(running(settings, log, UnhurriedStage(hold=1000, delay_s=1e6), watch))
+        await until(lambda: fed(log, 2))
+        stopping = asyncio.create_task(first.aclose())
+        await until(flushing)
+        async with running(settings, log, EchoStage()) as other_codes:
+            for _ in range(2):
+                await asyncio.wait_for(assigned.acquire(), PATIENCE_S)  # at the start, and because another joins
+            Unhurried.go_on.set()
+            await stopping
+            await until(lambda: committed_all(log, 1))
+    assert codes == other_codes == []
+    assert [beat.state for beat in await beats(log)].count("stopped") == 2
+    assert [set(await values(log, BATCHES, p)) for p in range(PARTITIONS)] == [{b"0"}, {b"1"}]
+
+
+async def committed_all(log: Log, offset: int) -> bool:
+    """Whether every partition is committed up to an offset."""
+    return all([await log.committed("echo", Slot(FRAMES, p)) == offset for p in range(PARTITIONS)])
+
+
+async def fed(log: Log, records: int) -> bool:
+    """Whether some worker has told that it was given so many records."""
+    return any(beat.figures["records"] == records for beat in await beats(log))
 
 
 async def test_a_record_that_cannot_be_written_ends_the_process(settings: KafkaSettings, log: KafkaLog) -> None:

@@ -13,14 +13,16 @@ from ingest.clock import Deadline, SystemClock
 from ingest.log import Log, LogRecord, Outgoing, Slot
 from ingest.memorylog import MemoryLog
 from ingest.topics import BATCHES, FRAMES
-from stream.exceptions import NotWritten, UnknownOffset
+from stream.exceptions import Lost, NotWritten, UnknownOffset
 from stream.metrics import StreamMetrics
 from stream.runner import partition
+from stream.runner.arrivals import Stamp
 from stream.runner.echo import Echo, EchoStage
 from stream.runner.partition import Context, PartitionLoop
 from stream.runner.processor import Work
 
 SLOT = Slot(FRAMES, 0)
+RUN = 7
 
 
 class Rig:
@@ -30,6 +32,10 @@ class Rig:
         self.sent: list[tuple[Outgoing, asyncio.Future[None]]] = []
         self.failures: list[tuple[BaseException, Slot, int]] = []
         self.fetching: list[str] = []
+        self.begun: list[tuple[Slot, int, int]] = []
+        self.position = 0
+        self.ours = True
+        self.begin_error: Exception | None = None
         self.pool = ThreadPoolExecutor(1)
         self.loop = PartitionLoop(
             Context(
@@ -38,12 +44,15 @@ class Rig:
                 clock=SystemClock(),
                 pool=self.pool,
                 metrics=StreamMetrics(CollectorRegistry(), stage.name),
+                opening=asyncio.Semaphore(1),
                 send=self._send,
+                begin=self._begin,
                 failed=lambda *failure: self.failures.append(failure),
                 pause=lambda slot: self.fetching.append("pause"),
                 resume=lambda slot: self.fetching.append("resume"),
             ),
             SLOT,
+            RUN,
             self._position,
         )
 
@@ -53,11 +62,21 @@ class Rig:
         return acknowledged
 
     async def _position(self, slot: Slot) -> int:
-        return 0
+        return self.position
+
+    async def _begin(self, slot: Slot, position: int, run: int) -> bool:
+        self.begun.append((slot, position, run))
+        if self.begin_error:
+            raise self.begin_error
+        return self.ours
 
     def offer(self, first: int, last: int) -> None:
+        """Offer records as they are fetched from offset 0."""
         for offset in range(first, last):
-            self.loop.offer(LogRecord(FRAMES, 0, offset, None, b"%d" % offset))
+            self.offer_one(offset, Stamp(RUN, offset))
+
+    def offer_one(self, offset: int, stamp: Stamp) -> None:
+        self.loop.offer(LogRecord(FRAMES, 0, offset, None, b"%d" % offset), stamp)
 
     def answer(self, number: int, error: Exception | None = None) -> None:
         acknowledged = self.sent[number][1]
@@ -185,6 +204,43 @@ async def test_draining_flushes_and_waits_for_the_broker(rigs: Make) -> None:
     assert rig.loop.position == 3
 
 
+async def test_a_partition_that_goes_away_while_it_is_drained_ends_the_draining(rigs: Make) -> None:
+    rig = rigs(EchoStage(hold=2, delay_s=60.0))
+    rig.offer(0, 2)
+    await rig.until(lambda: len(rig.sent) == 2)
+    draining = asyncio.create_task(rig.loop.drain())
+    dropping = asyncio.create_task(rig.loop.drop())
+    rig.answer(0)
+    rig.answer(1)
+    await asyncio.gather(draining, dropping)
+    assert rig.loop.position == 2
+
+
+async def test_a_partition_that_is_drained_while_it_goes_away_is_not_waited_for(rigs: Make) -> None:
+    rig = rigs(EchoStage(hold=10, delay_s=60.0))
+    rig.offer(0, 3)
+    await rig.until(lambda: rig.loop.in_flight == 3)
+    dropping = asyncio.create_task(rig.loop.drop())
+    await asyncio.gather(asyncio.create_task(rig.loop.drain()), dropping)
+    assert rig.sent == []
+
+
+async def test_a_stop_does_not_wait_for_a_partition_that_is_still_being_opened(rigs: Make) -> None:
+    opening = asyncio.Event()
+
+    class Stage(EchoStage):
+        async def open(self, slot: Slot, position: int, log: Log) -> Echo:
+            opening.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    rig = rigs(Stage())
+    await opening.wait()
+    await asyncio.wait_for(rig.loop.drain(), 10.0)
+    assert rig.loop.position is None
+    assert not rig.failures
+
+
 async def test_dropping_flushes_nothing(rigs: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partition, "SETTLE_S", 0.01)
     rig = rigs(EchoStage(hold=2, delay_s=60.0))
@@ -239,3 +295,59 @@ async def test_fetching_pauses_for_bytes_too(rigs: Make, monkeypatch: pytest.Mon
     rig = rigs(EchoStage())
     rig.offer(0, 3)
     assert rig.fetching == ["pause"]
+
+
+async def test_a_partition_is_fetched_from_the_position_that_was_found(rigs: Make) -> None:
+    rig = rigs(EchoStage())
+    rig.position = 5
+    await rig.until(lambda: bool(rig.begun))
+    assert rig.begun == [(SLOT, 5, RUN)]
+
+
+async def test_a_record_that_was_fetched_and_did_not_arrive_is_not_committed_past(rigs: Make) -> None:
+    rig = rigs(EchoStage())
+    rig.offer(0, 2)
+    rig.offer_one(64, Stamp(RUN, 64))
+    assert [(type(error), slot) for error, slot, _ in rig.failures] == [(Lost, SLOT)]
+    await rig.until(lambda: len(rig.sent) == 2)
+    rig.answer(0)
+    rig.answer(1)
+    await rig.until(lambda: rig.loop.position == 2)
+    assert rig.loop.queued == 0
+
+
+async def test_gaps_that_the_log_itself_has_are_committed_over(rigs: Make) -> None:
+    rig = rigs(EchoStage())
+    rig.offer_one(3, Stamp(RUN, 0))
+    rig.offer_one(9, Stamp(RUN, 1))
+    await rig.until(lambda: len(rig.sent) == 2)
+    rig.answer(0)
+    rig.answer(1)
+    await rig.until(lambda: rig.loop.position == 10)
+    assert not rig.failures
+
+
+async def test_a_record_of_the_assignment_before_is_not_fed(rigs: Make) -> None:
+    rig = rigs(EchoStage())
+    rig.offer_one(64, Stamp(RUN - 1, 64))
+    rig.offer(0, 1)
+    await rig.until(lambda: len(rig.sent) == 1)
+    assert [int(r.value) for r, _ in rig.sent] == [0]
+    assert not rig.failures
+
+
+async def test_a_partition_that_went_elsewhere_meanwhile_is_let_be(rigs: Make) -> None:
+    rig = rigs(EchoStage())
+    rig.ours = False
+    await rig.until(lambda: bool(rig.begun))
+    await rig.loop.drain()
+    assert rig.loop.position is None
+    assert not rig.failures
+
+
+async def test_a_partition_that_cannot_be_fetched_from_its_position_is_told(rigs: Make) -> None:
+    rig = rigs(EchoStage())
+    rig.begin_error = OSError("no broker")
+    await rig.until(lambda: bool(rig.failures))
+    assert rig.failures[0][:2] == (rig.begin_error, SLOT)
+    assert rig.loop.position is None

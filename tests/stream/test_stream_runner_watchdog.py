@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import pytest
 
 from ingest.clock import ManualClock
 from stream.runner import watchdog
-from stream.runner.watchdog import JOIN_S, STALL_S, Signs, Watch, Watchdog
+from stream.runner.watchdog import BLIND_LOOKS, JOIN_S, STALL_S, Signs, Watch, Watchdog
 
 IDLE = Signs(moved=5, waiting=0, rebalancing=False, joined=True)
 BUSY = Signs(moved=5, waiting=3, rebalancing=False, joined=True)
@@ -50,21 +51,64 @@ def test_a_group_that_lets_nobody_in() -> None:
     assert "no partition" in watch.look(JOIN_S, OUTSIDE)
 
 
-def test_the_dog_barks_once_from_its_own_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watchdog, "CHECK_S", 0.001)
-    clock, barked, reasons = ManualClock(), threading.Event(), []
+class Kennel:
+    """A dog that looks all the time, and how often it looked and barked."""
 
-    def signs() -> Signs:
-        clock.advance(JOIN_S)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, signs: Callable[[int], Signs]) -> None:
+        monkeypatch.setattr(watchdog, "CHECK_S", 0.001)
+        self.clock = ManualClock()
+        self.barked = threading.Event()
+        self.reasons: list[str] = []
+        self.threads: set[threading.Thread] = set()
+        self.looks = 0
+        self._see = signs
+        self._dog = Watchdog(self._signs, self.clock, self._bark)
+
+    def run(self) -> None:
+        """Let the dog look until it barks."""
+        self._dog.start()
+        assert self.barked.wait(10.0)
+        self._dog.stop()
+
+    def _signs(self) -> Signs:
+        self.looks += 1
+        return self._see(self.looks)
+
+    def _bark(self, reason: str) -> None:
+        self.reasons.append(reason)
+        self.threads.add(threading.current_thread())
+        self.barked.set()
+
+
+def test_the_dog_barks_once_from_its_own_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def signs(look: int) -> Signs:
+        kennel.clock.advance(JOIN_S)
         return OUTSIDE
 
-    def bark(reason: str) -> None:
-        reasons.append((reason, threading.current_thread() is not threading.main_thread()))
-        barked.set()
+    kennel = Kennel(monkeypatch, signs)
+    kennel.run()
+    assert len(kennel.reasons) == 1
+    assert threading.main_thread() not in kennel.threads
 
-    dog = Watchdog(signs, clock, bark)
-    dog.start()
-    assert barked.wait(10.0)
-    dog.stop()
-    assert len(reasons) == 1
-    assert reasons[0][1]
+
+def test_a_look_that_fails_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def signs(look: int) -> Signs:
+        if look % BLIND_LOOKS:
+            raise AssertionError
+        kennel.clock.advance(STALL_S)
+        return BUSY
+
+    kennel = Kennel(monkeypatch, signs)
+    kennel.run()
+    assert "nothing moved" in kennel.reasons[0]
+    assert kennel.looks > BLIND_LOOKS
+
+
+def test_a_dog_that_sees_nothing_any_more_barks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def signs(look: int) -> Signs:
+        raise AssertionError("no position")
+
+    kennel = Kennel(monkeypatch, signs)
+    kennel.run()
+    assert kennel.reasons == ["the watchdog cannot see: AssertionError('no position')"]
+    assert kennel.looks == BLIND_LOOKS
