@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 
 from ingest.log import Log, LogRecord, Outgoing, Position, Slot, Writer
@@ -39,6 +39,10 @@ class CountingLog:
     async def ends(self, topic: str) -> Mapping[int, int]:
         """Return, per partition, the offset after the last committed record. Raise LogUnavailable."""
         return await self._log.ends(topic)
+
+    async def settled_ends(self, topic: str, partitions: Sequence[int]) -> Mapping[int, int]:
+        """Return the ends of partitions once the transactions that are open now are over. Raise LogUnavailable."""
+        return await self._log.settled_ends(topic, partitions)
 
     async def beginnings(self, topic: str) -> Mapping[int, int]:
         """Return, per partition, the first offset that retention has left. Raise LogUnavailable."""
