@@ -20,12 +20,17 @@ from stream.prepare.denoise import Image, Kind
 from stream.prepare.memory import Denoisers
 from stream.prepare.plan import UNROUTED, Plan, plans
 from stream.prepare.regions import draw, windows
+from stream.runner.holdback import Reader
 from stream.runner.processor import Work
 
 __all__ = ["PrepareStage", "Preparer"]
 
 _log = logs.get("stream.prepare")
 
+ENGINES = "engines"
+"""The consumer group of the engine nodes."""
+MOST_WAITING_BATCHES = 512
+"""Per partition: at the most 3 GiB of the 4 that a partition of batches is kept, and minutes of work for a node."""
 _MAX_SAID = 500
 """Characters of an error in the log: some errors repeat what the record said, which may be megabytes."""
 STALE = "stale"
@@ -45,6 +50,7 @@ class PrepareStage:
         source, self.target = _TOPICS[lane]
         self.name = f"prepare-{lane}"
         self.topics = (source,)
+        self.reader = Reader(ENGINES, self.target, MOST_WAITING_BATCHES)
         self.plans = plans(config.pipelines)
         self.clock = clock or SystemClock()
 

@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 from ingest import eventloop, logs
 from ingest.clock import Clock, SystemClock
 from ingest.codec import encode
+from ingest.exceptions import LogUnavailable
 from ingest.kafka import KafkaSettings
 from ingest.kafkalog import KafkaLog
 from ingest.log import Log, Outgoing, Slot
@@ -30,6 +31,7 @@ from stream.exceptions import RunnerError, Stuck
 from stream.metrics import StreamMetrics
 from stream.runner import faustapp
 from stream.runner.allocator import keep_freed_memory
+from stream.runner.holdback import HOLD_S, HeldBack, HoldBack, behind
 from stream.runner.opening import OPEN_AT_ONCE, CountingLog
 from stream.runner.partition import Context, PartitionLoop
 from stream.runner.processor import Stage
@@ -139,12 +141,14 @@ class Runner:
         watchdog = Watchdog(self._signs, self._clock, lambda reason: self._failed(Stuck(reason)))
         watchdog.start()
         beating = asyncio.create_task(self._beat())
+        holding = asyncio.create_task(self._hold_back())
         starting = asyncio.create_task(self._guarded_start())
         try:
             await stop.wait()
             await self._stop(starting, beating)
         finally:
             beating.cancel()
+            holding.cancel()
             watchdog.stop()
             self._context.pool.shutdown(wait=False)
 
@@ -243,7 +247,8 @@ class Runner:
         loops = list(self._loops.values())
         fed = self._fed_before + sum(loop.fed for loop in loops)
         done = sum(loop.position or 0 for loop in loops)
-        waiting = self._unfed(loops) + sum(loop.busy for loop in loops)
+        due = [loop for loop in loops if not loop.held]  # the others wait on purpose
+        waiting = self._unfed(due) + sum(loop.busy for loop in loops)
         return Signs(fed + done + self._log.records, waiting, bool(self._app.rebalancing), self._joined)
 
     def _unfed(self, loops: list[PartitionLoop]) -> int:
@@ -251,6 +256,25 @@ class Runner:
         unfetched = sum(consumer.unfetched(self._tp(loop.slot)) for loop in loops)
         on_the_way = sum(consumer.on_the_way(self._tp(loop.slot), loop.due) for loop in loops)
         return int(unfetched + on_the_way + sum(loop.queued for loop in loops))
+
+    async def _hold_back(self) -> None:
+        """Hold the partitions whose reader is behind."""
+        if not isinstance(self._stage, HeldBack):
+            return
+        reader = self._stage.reader
+        decide, held = HoldBack(reader.most), frozenset[int]()
+        while True:
+            await asyncio.sleep(HOLD_S)
+            try:
+                waiting = await behind(self._log, reader, [slot.partition for slot in self._loops])
+            except LogUnavailable as error:
+                _log.debug("readers not looked at", error=str(error))
+                continue
+            before, held = held, decide.held(waiting)
+            for slot, loop in self._loops.items():
+                loop.hold(slot.partition in held)
+            if held != before:
+                _log.warning("held back" if held else "goes on", partitions=sorted(held), group=reader.group)
 
     async def _beat(self) -> None:
         while True:
@@ -272,6 +296,7 @@ class Runner:
             "records": float(self._fed_before + sum(loop.fed for loop in loops)),
             "lag": float(lag),
             "in_flight": float(in_flight),
+            "held_back": float(sum(loop.held for loop in loops)),
             "partitions": float(len(loops)),
         }
         beat = Heartbeat(

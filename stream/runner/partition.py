@@ -87,6 +87,7 @@ class PartitionLoop:
         self._arrived = asyncio.Event()
         self._draining = False
         self._paused = False
+        self._held = False
         self._tracker: AckTracker | None = None
         self._processor: Processor | None = None
         self._at = -1
@@ -143,6 +144,16 @@ class PartitionLoop:
             self._context.failed(error, self.slot, self._at)
             return False
 
+    @property
+    def held(self) -> bool:
+        """Tell whether it is held back."""
+        return self._held
+
+    def hold(self, held: bool) -> None:
+        """Feed nothing more for now, or go on. What the processor holds is still written when it is due."""
+        self._held = held
+        self._arrived.set()
+
     async def drain(self) -> None:
         """Feed nothing more, flush the processor, and return when the broker has all of it.
 
@@ -196,7 +207,7 @@ class PartitionLoop:
         """Wait for a record or the deadline, whichever is first, and return the work that is due then."""
         if _passed(processor.deadline, self._context.clock):
             return await self._in_pool(processor.tick)
-        if not self._queue:
+        if self._held or not self._queue:
             await self._wait(processor.deadline)
             return ()
         record = self._take()

@@ -351,3 +351,15 @@ async def test_a_partition_that_cannot_be_fetched_from_its_position_is_told(rigs
     await rig.until(lambda: bool(rig.failures))
     assert rig.failures[0][:2] == (rig.begin_error, SLOT)
     assert rig.loop.position is None
+
+
+async def test_a_loop_that_is_held_feeds_nothing_and_still_writes_what_is_due(rigs: Make) -> None:
+    rig = rigs(EchoStage(hold=10, delay_s=0.05))
+    rig.offer(0, 1)
+    await rig.until(lambda: rig.loop.fed == 1)
+    rig.loop.hold(True)
+    rig.offer(1, 2)
+    await rig.until(lambda: len(rig.sent) == 1)
+    assert (rig.loop.held, rig.loop.fed, rig.loop.queued) == (True, 1, 1)
+    rig.loop.hold(False)
+    await rig.until(lambda: rig.loop.fed == 2)
