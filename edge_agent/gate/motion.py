@@ -8,13 +8,17 @@ first.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ingest.records import Box
+from edge_agent.gate.masks import drawn
+from ingest.records import Box, Point
 
-__all__ = ["MotionDetector"]
+__all__ = ["MotionDetector", "Seen"]
 
 Image = npt.NDArray[np.uint8]
 
@@ -38,20 +42,37 @@ _CLOSE = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
 """Joins the parts of one object: a roof in the colour of the road splits a car."""
 
 
-class MotionDetector:
-    """Finds moving regions in the frames of one camera, in order. ``min_area`` is a share of the picture."""
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What moves, in pixels of the frame, largest first. ``masked`` tells of motion that is behind a mask only."""
 
-    def __init__(self, min_area: float) -> None:
-        self._min_area = min_area
+    boxes: tuple[Box, ...]
+    masked: bool = False
+
+
+class MotionDetector:
+    """Finds moving regions in the frames of one camera, in order. ``min_area`` is a share of the picture.
+
+    Motion inside of ``masks``, polygons in shares of width and height, is none.
+    """
+
+    def __init__(self, min_area: float, masks: Sequence[Sequence[Point]] = ()) -> None:
+        self._min_area, self._masks = min_area, masks
+        self._shown: Image | None = None
         self._background = np.zeros((0, 0), np.float32)
         self._noise = np.zeros((0, 0), np.float32)
         self._seen = 0
 
     def boxes(self, image: Image) -> tuple[Box, ...]:
         """Return what moves in a frame ``(height, width, 3)`` uint8, in pixels of the frame, largest first."""
+        return self.see(image).boxes
+
+    def see(self, image: Image, at_ns: int = 0) -> Seen:
+        """Return what moves in a frame ``(height, width, 3)`` uint8 that was captured at a time in ns."""
         small = _small(image)
         if self._background.shape != small.shape:
             self._background, self._noise, self._seen = small.copy(), np.full_like(small, 2.0), 0
+            self._shown = drawn(self._masks, small.shape) if self._masks else None
         difference = small - self._background
         difference -= np.float32(np.median(difference[::4, ::4]))
         size = np.abs(difference)
@@ -59,8 +80,12 @@ class MotionDetector:
         self._learn(small, size, moving)
         self._seen += 1
         if self._seen <= _SETTLE_FRAMES:
-            return ()
-        return self._regions(moving.astype(np.uint8), image.shape[1] / small.shape[1], image.shape[:2])
+            return Seen(())
+        whole, scale = moving.astype(np.uint8), image.shape[1] / small.shape[1]
+        if self._shown is None:
+            return Seen(self._regions(whole, scale, image.shape[:2]))
+        boxes = self._regions(whole * self._shown, scale, image.shape[:2])
+        return Seen(boxes, not boxes and bool(self._regions(whole, scale, image.shape[:2])))
 
     def _learn(
         self, small: npt.NDArray[np.float32], size: npt.NDArray[np.float32], moving: npt.NDArray[np.bool_]

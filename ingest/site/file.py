@@ -6,12 +6,13 @@ import tomllib
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import TypeAdapter, ValidationError, model_validator
+from pydantic import TypeAdapter, ValidationError, ValidationInfo, field_validator, model_validator
 
 from ingest.exceptions import ConfigError
 from ingest.site.camera import CameraConfig
 from ingest.site.delivery import PinConfig, ReceiverConfig
 from ingest.site.entry import Entry, Part
+from ingest.site.gate import TimeZone
 from ingest.site.pipeline import PipelineConfig
 from ingest.site.rules import LineRule, Rule, ThresholdRule, ZoneRule
 from ingest.site.sensor import SensorConfig
@@ -23,6 +24,8 @@ class Site(Part):
     """A whole site, as its file has it."""
 
     name: str = "site"
+    time_zone: TimeZone = "UTC"
+    """By whose clock its cameras are armed, unless one has a time zone of its own."""
     cameras: tuple[CameraConfig, ...] = ()
     sensors: tuple[SensorConfig, ...] = ()
     pipelines: tuple[PipelineConfig, ...] = ()
@@ -32,6 +35,12 @@ class Site(Part):
     def entries(self) -> tuple[Entry, ...]:
         """Return every entry, in the order of the file."""
         return (*self.cameras, *self.sensors, *self.pipelines, *self.rules, *self.receivers)
+
+    @field_validator("cameras")
+    @classmethod
+    def _clocks_are_set(cls, cameras: tuple[CameraConfig, ...], info: ValidationInfo) -> tuple[CameraConfig, ...]:
+        """Give each camera the site's time zone: on the ``config`` topic, an entry stands alone."""
+        return tuple(_by_clock_of(camera, info.data.get("time_zone")) for camera in cameras)
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
@@ -44,6 +53,12 @@ class Site(Part):
                 if needed not in keys:
                     raise ValueError(f"{rule.key} needs {needed}, which the site does not have")
         return self
+
+
+def _by_clock_of(camera: CameraConfig, time_zone: str | None) -> CameraConfig:
+    if not camera.gate.armed or camera.gate.time_zone is not None:
+        return camera
+    return camera.model_copy(update={"gate": camera.gate.model_copy(update={"time_zone": time_zone})})
 
 
 def _needs(rule: ZoneRule | LineRule | ThresholdRule) -> tuple[str, ...]:
