@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from edge_agent.gate.line import Line, Waiting
-from edge_agent.gate.motion import MotionDetector
+from edge_agent.gate.motion import MotionDetector, Seen
+from edge_agent.gate.progress import Progress
 from edge_agent.gate.rate import Rate
 from edge_agent.gate.sample import sampled
 from edge_agent.gate.schedule import Schedule
 from edge_agent.gate.shot import Fate, Shot
-from ingest.records import Box
 from ingest.site import GateConfig
 
 __all__ = ["MASKED", "RATE", "SCHEDULE", "STILL", "Gate"]
@@ -36,6 +36,7 @@ class Gate:
         self._looks, self._sends = Rate(config.max_fps), Rate(config.open_fps)
         self._detector = MotionDetector(config.min_area, config.masks) if config.motion else None
         self._line = Line(config.pre_roll_s)
+        self._progress = Progress(config.min_change, config.min_area)
         self._fresh = True
         self._is_open = False
         self._kept_ns = 0
@@ -58,12 +59,11 @@ class Gate:
             self._moved_ns = now_ns
         fates = list(self._settled(now_ns))
         was_open, self._is_open = self._is_open, self._detector is None or self._fresh or self._in_hold(now_ns)
-        motion = seen.boxes if seen else None
         if not self._is_open:
-            return fates + self._held(shot, MASKED if seen and seen.masked else STILL, motion)
+            return fates + self._held(shot, seen)
         if not was_open:
             fates += [self._fate(waiting, send=True, chosen=False) for waiting in self._line.all()]
-        return [*fates, self._sent(shot, motion, at_once=not was_open or self._fresh)]
+        return [*fates, self._sent(shot, seen, at_once=not was_open or self._fresh or self._detector is None)]
 
     def pass_by(self, shot: Shot, reason: str) -> list[Fate]:
         """Withhold a frame for a reason that was found elsewhere, and return the fates that are now settled."""
@@ -80,22 +80,20 @@ class Gate:
     def _in_hold(self, now_ns: int) -> bool:
         return self._moved_ns is not None and 0 <= now_ns - self._moved_ns <= self._config.hold_s * 1e9
 
-    def _sent(self, shot: Shot, motion: tuple[Box, ...] | None, *, at_once: bool) -> Fate:
-        if not at_once and not self._sends.due(shot.captured_ns):
+    def _sent(self, shot: Shot, seen: Seen | None, *, at_once: bool) -> Fate:
+        parts = seen.parts if seen else None
+        if not (at_once or self._sends.due(shot.captured_ns) or self._progress.is_news(parts)):
             return Fate(replace(shot, image=None), RATE)
         self._fresh = False
         self._sends.take(shot.captured_ns)
+        self._progress.sent(parts)
         self._kept_ns = shot.captured_ns
-        return Fate(shot, motion=motion)
+        return Fate(shot, motion=seen.boxes if seen else None)
 
-    def _held(self, shot: Shot, reason: str, motion: tuple[Box, ...] | None) -> list[Fate]:
-        """Put a frame in line; without its picture if there are enough of them for the rate of an open gate."""
+    def _held(self, shot: Shot, seen: Seen | None) -> list[Fate]:
         chosen = sampled(self._camera, self._epoch, shot.seq, self._config.sample)
-        if self._sends.due(shot.captured_ns):
-            self._sends.take(shot.captured_ns)
-        elif not chosen:
-            shot = replace(shot, image=None)
-        self._line.add(Waiting(shot, reason, motion, chosen))
+        masked = bool(seen and seen.masked)
+        self._line.add(Waiting(shot, MASKED if masked else STILL, seen.boxes if seen else None, chosen))
         return list(self._settled(shot.captured_ns))
 
     def _left(self, waiting: Waiting) -> Fate:

@@ -51,11 +51,13 @@ class GateConfig(Part):
 
     max_fps: float = Field(default=0.0, ge=0.0)
     """So many frames a second are looked at; the pixels of the others are not even asked for."""
-    open_fps: float = Field(default=0.0, ge=0.0)
-    """So many of these are sent while the gate is open."""
+    open_fps: float = Field(default=2.0, ge=0.0)
+    """So many of these are sent while the gate is open, and at once those in which something has moved on."""
     motion: bool = True
     min_area: Share = 0.0005
     """Smallest moving region, as a share of the picture."""
+    min_change: Share = 0.2
+    """Something has moved on when this share of it covers new ground since the last frame that was sent."""
     masks: tuple[Mask, ...] = ()
     """Polygons in which motion does not count: a tree, a road behind the fence, a burnt-in clock."""
     hold_s: Seconds = 1.0

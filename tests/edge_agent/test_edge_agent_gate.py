@@ -18,7 +18,7 @@ from edge_agent.gate.shot import Fate, Shot
 from ingest.site import GateConfig
 
 FRAME_NS = 100_000_000
-QUIET = GateConfig(keep_alive_s=0.0, pre_roll_s=0.0, sample=0.0)
+QUIET = GateConfig(keep_alive_s=0.0, pre_roll_s=0.0, sample=0.0, open_fps=0.0)
 
 
 def picture(index: int, *, moving: bool) -> np.ndarray:
@@ -78,17 +78,21 @@ def test_frames_in_line_are_still_when_nothing_comes() -> None:
 
 
 def test_an_open_gate_sends_at_its_own_rate_and_the_frame_that_opens_it_at_once() -> None:
-    config = QUIET.model_copy(update={"open_fps": 2.0, "hold_s": 5.0})
-    fates = play(Gate(config, "a", 1), [False] * 10 + [True] * 11)
-    assert kept(fates) == [0, 10, 15, 20]
-    assert [fate.reason for fate in fates[:11] if not fate.keep] == ["still"] * 9
+    config = QUIET.model_copy(update={"open_fps": 2.0, "hold_s": 5.0, "min_change": 1.0})
+    fates = play(Gate(config, "a", 1), [False] * 10 + [True] + [False] * 15)
+    assert kept(fates) == [0, 10, 11, 16, 21]  # at 11 it is gone, which is news
     assert reasons(fates[11:]) == {"rate"}
 
 
-def test_pictures_wait_at_the_rate_of_an_open_gate() -> None:
-    config = QUIET.model_copy(update={"open_fps": 5.0, "pre_roll_s": 0.55})
-    fates = play(Gate(config, "a", 1), [False] * 20 + [True])
-    assert kept(fates) == [0, 16, 18, 20]
+def test_what_moves_on_is_sent_at_once_and_what_trembles_is_not() -> None:
+    gate = Gate(QUIET.model_copy(update={"open_fps": 1.0}), "a", 1)
+    fates = play(gate, [False] * 8)
+    lefts = [10, 12, 11, 12, 22, 23, 45, 46]
+    for index, left in enumerate(lefts, 8):
+        image = picture(index, moving=False)
+        image[10:25, left : left + 15] = 220
+        fates += gate.look(Shot(index, index * FRAME_NS, image=image))
+    assert kept(fates) == [0, 8, 12, 14]
 
 
 def test_a_frame_over_the_rate_is_not_looked_at() -> None:
@@ -136,7 +140,13 @@ def test_the_share_of_the_sample_is_what_was_asked_for(share: float) -> None:
 
 def test_outside_its_hours_a_camera_sends_nothing_and_the_first_frame_after_them_is_kept() -> None:
     config = GateConfig.model_validate(
-        {"keep_alive_s": 0.0, "sample": 1.0, "armed": [{"start": "00:00:02", "end": "00:00:03"}], "time_zone": "UTC"}
+        {
+            "keep_alive_s": 0.0,
+            "sample": 1.0,
+            "open_fps": 0.0,
+            "armed": [{"start": "00:00:02", "end": "00:00:03"}],
+            "time_zone": "UTC",
+        }
     )
     gate = Gate(config, "a", 1)
     fates = play(gate, [True] * 40) + gate.close()
