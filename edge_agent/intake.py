@@ -8,6 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -17,7 +18,8 @@ from edge_agent.capture.messages import Ended, Kept, Message, Told
 from edge_agent.capture.source import Captured, FrameSource
 from edge_agent.capture.tally import Tally
 from edge_agent.exceptions import FrameUnusable, SourceEnded, SourceError
-from edge_agent.gate.gate import Gate, Verdict
+from edge_agent.gate.gate import Gate
+from edge_agent.gate.shot import Fate, Shot
 from ingest.clock import Clock
 from ingest.codec import MAX_RECORD_BYTES, encode
 from ingest.records import Account, Frame
@@ -28,6 +30,7 @@ __all__ = ["Intake"]
 MAX_IMAGE_BYTES = MAX_RECORD_BYTES - 64 * 1024
 """What else a record holds, with as many motion boxes as the gate finds, is far less than the rest."""
 TELL_EVERY_S = 1.0
+UNUSABLE = "unusable"
 
 
 class Intake:
@@ -36,7 +39,7 @@ class Intake:
     def __init__(self, camera: CameraConfig, epoch: int, clock: Clock, out: queue.Queue[Message | None]) -> None:
         self._camera, self._epoch, self._clock, self._out = camera, epoch, clock, out
         self._tally = Tally(camera.name, epoch)
-        self._gate = Gate(camera.gate)
+        self._gate = Gate(camera.gate, camera.name, epoch)
         self._quality = [cv2.IMWRITE_JPEG_QUALITY, camera.jpeg_quality]
         self._told_s = -TELL_EVERY_S
         self._reason = ""
@@ -57,26 +60,48 @@ class Intake:
             failure = error
         finally:
             source.close()
+        self._settle(self._gate.close())
         self._out.put(Ended(self._tally.captured - 1, self._tally.tail(), finished))
         if failure:
             raise failure
 
     def frame(self, captured: Captured) -> None:
-        """Take one frame: number it, then keep or withhold it."""
-        seq = self._tally.number()
+        """Take one frame: number it, and settle what its coming settles, itself or frames before it."""
+        shot = Shot(self._tally.number(), captured.captured_ns, captured.time_source)
+        self._settle(self._judged(shot, captured))
+        self._tell()
+
+    def _judged(self, shot: Shot, captured: Captured) -> list[Fate]:
+        reason = self._gate.glance(shot.captured_ns)
+        if reason:
+            return self._gate.pass_by(shot, reason)
         try:
-            image = self._sized(captured.image)
-            verdict = self._gate.judge(image, captured.captured_ns)
-            if not verdict.keep:
-                self._tally.withhold(verdict.reason)
+            return self._gate.look(replace(shot, image=self._sized(captured.image)))
+        except (cv2.error, FrameUnusable) as error:  # this frame's trouble; the next one may be well
+            self._reason = f"a frame cannot be looked at: {error}"
+            return self._gate.pass_by(shot, UNUSABLE)
+
+    def _settle(self, fates: Sequence[Fate]) -> None:
+        for fate in fates:
+            if not fate.keep:
+                self._tally.withhold(fate.reason)
             elif self._out.full():
                 self._tally.withhold("overload")
             else:
-                self._keep(seq, captured, self._encoded(image), image.shape, verdict)
-        except (cv2.error, FrameUnusable) as error:  # this frame's trouble; the next one may be well
-            self._reason = f"a frame of shape {captured.image.shape} is unusable: {error}"
-            self._tally.withhold("unusable")
-        self._tell()
+                self._keep(fate)
+
+    def _keep(self, fate: Fate) -> None:
+        image = fate.shot.image
+        assert image is not None  # noqa: S101  (narrowing: the gate keeps nothing without its image)
+        try:
+            jpeg = self._encoded(image)
+        except (cv2.error, FrameUnusable) as error:
+            self._reason = f"a frame of shape {image.shape} is unusable: {error}"
+            self._tally.withhold(UNUSABLE)
+            return
+        account = self._tally.account()
+        record = encode(self._record(fate, jpeg, image.shape, account))
+        self._out.put(Kept(fate.shot.seq, fate.shot.captured_ns, record, account))
 
     def _encoded(self, image: npt.NDArray[np.uint8]) -> bytes:
         encoded, jpeg = cv2.imencode(".jpg", image, self._quality)
@@ -86,32 +111,20 @@ class Intake:
             raise FrameUnusable(f"{jpeg.size} bytes as JPEG, at most {MAX_IMAGE_BYTES} go into a record")
         return jpeg.tobytes()
 
-    def _keep(self, seq: int, captured: Captured, jpeg: bytes, shape: Sequence[int], verdict: Verdict) -> None:
-        account = self._tally.account()
-        record = encode(self._record(seq, captured, jpeg, shape, verdict, account))
-        self._out.put(Kept(seq, captured.captured_ns, record, account))
-
-    def _record(
-        self,
-        seq: int,
-        captured: Captured,
-        jpeg: bytes,
-        shape: Sequence[int],
-        verdict: Verdict,
-        account: Account | None,
-    ) -> Frame:
+    def _record(self, fate: Fate, jpeg: bytes, shape: Sequence[int], account: Account | None) -> Frame:
         return Frame(
             camera=self._camera.name,
             epoch=self._epoch,
-            seq=seq,
+            seq=fate.shot.seq,
             site=self._camera.site,
-            captured_ns=captured.captured_ns,
-            captured_by=captured.time_source,
+            captured_ns=fate.shot.captured_ns,
+            captured_by=fate.shot.time_source,
             width=shape[1],
             height=shape[0],
             image=jpeg,
-            motion=verdict.motion,
+            motion=fate.motion,
             account=account,
+            sampled=fate.sampled,
         )
 
     def _sized(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

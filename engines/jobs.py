@@ -146,6 +146,7 @@ def _result(job: Job, item: BatchItem, found: Sequence[Detection] | None, finish
         model=job.model if item.outcome == "classify" else "",
         detections=tuple(found or ()),
         withheld=item.withheld,
+        sampled=item.sampled,
         traceparent=item.traceparent,
     )
     headers = _headers(item, job.pipeline)

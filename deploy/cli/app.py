@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from deploy.cli import agent, config, deadletter, kafka, models, results, topics
+from deploy.cli import agent, config, deadletter, gate, kafka, models, results, topics
 from deploy.cli.alerts import alerts, dispatch, webhook_receiver
 from deploy.cli.analyse import analyse, sense
 from deploy.cli.audit import audit
@@ -42,6 +42,7 @@ app.add_typer(config.app, name="config")
 app.add_typer(models.app, name="models")
 app.add_typer(deadletter.app, name="deadletter")
 app.add_typer(results.app, name="results")
+app.add_typer(gate.app, name="gate")
 app.add_typer(kafka.app, name="kafka")
 
 

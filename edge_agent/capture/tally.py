@@ -1,7 +1,8 @@
 """Sequence numbers and the account of what is withheld. Pure.
 
-Every captured frame gets its number here, before anything may drop it, and then is either kept or withheld with a
-reason. What is kept carries the account of what was withheld since the previous kept frame.
+Every captured frame gets its number here, before anything may drop it, and later is either kept or withheld with a
+reason, in the order of the numbers. What is kept carries the account of what was withheld since the previous kept
+frame.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ class Tally:
     def __init__(self, camera: str, epoch: int) -> None:
         self._camera, self._epoch = camera, epoch
         self._withheld: Counter[str] = Counter()
-        self._next = 0
+        self._next = self._settled = 0
 
     @property
     def captured(self) -> int:
@@ -32,16 +33,18 @@ class Tally:
         return self._next - 1
 
     def withhold(self, reason: str) -> None:
-        """Enter the frame that was numbered last as withheld."""
+        """Enter the oldest frame without a fate as withheld."""
         self._withheld[reason] += 1
+        self._settled += 1
 
     def account(self) -> Account | None:
-        """Return what was withheld before the frame that was numbered last, which is kept; None if nothing was."""
-        return self._close(self._next - 2)
+        """Enter the oldest frame without a fate as kept. Return what was withheld before it; None if nothing was."""
+        self._settled += 1
+        return self._close(self._settled - 2)
 
     def tail(self) -> Account | None:
         """Return what was withheld after the last kept frame, at the end of the epoch; None if nothing was."""
-        return self._close(self._next - 1)
+        return self._close(self._settled - 1)
 
     def _close(self, last: int) -> Account | None:
         count = sum(self._withheld.values())

@@ -1,65 +1,109 @@
-"""Keep or withhold: rate first, then motion. Pure but for the detector's state; time comes with the frame."""
+"""Keep or withhold: hours, rate, motion, sample. Pure but for the detector's state; time comes with the frame.
+
+A closed gate holds the last frames back. Those that are in line when something begins to move are sent too, and those
+that leave the line before that are withheld, but for a picture now and then and for the random sample. So fates come
+some frames late, and always in the order of the frames.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import replace
 
-import numpy as np
-import numpy.typing as npt
-
-from edge_agent.gate.motion import MotionDetector
-from ingest.records import Box
+from edge_agent.gate.line import Line, Waiting
+from edge_agent.gate.motion import MotionDetector, Seen
+from edge_agent.gate.progress import Progress
+from edge_agent.gate.rate import Rate
+from edge_agent.gate.sample import sampled
+from edge_agent.gate.schedule import Schedule
+from edge_agent.gate.shot import Fate, Shot
 from ingest.site import GateConfig
 
-__all__ = ["Gate", "Verdict"]
+__all__ = ["MASKED", "RATE", "SCHEDULE", "STILL", "Gate"]
 
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """``reason`` says why a frame is withheld; empty when it is kept.
-
-    ``motion`` is None when the gate did not look, and empty when it looked and nothing moved.
-    """
-
-    reason: str
-    motion: tuple[Box, ...] | None = None
-
-    @property
-    def keep(self) -> bool:
-        """Tell whether the frame is kept."""
-        return not self.reason
+STILL, MASKED, RATE, SCHEDULE = "still", "masked", "rate", "schedule"
 
 
 class Gate:
-    """Decides on the frames of one camera, in order. The first frame is always kept."""
+    """Decides on the frames of one epoch of one camera, each of which is given once, in order.
 
-    def __init__(self, config: GateConfig) -> None:
-        self._config = config
-        self._interval_ns = 1e9 / config.max_fps if config.max_fps else 0.0
-        self._detector = MotionDetector(config.min_area) if config.motion else None
-        self._next_ns = 0.0
-        self._kept_ns: int | None = None
+    The first frame that is looked at, also after hours in which the camera was not armed, is always kept.
+    """
+
+    def __init__(self, config: GateConfig, camera: str, epoch: int) -> None:
+        self._config, self._camera, self._epoch = config, camera, epoch
+        self._schedule = Schedule(config.armed, config.time_zone or "UTC")
+        self._looks, self._sends = Rate(config.max_fps), Rate(config.open_fps)
+        self._detector = MotionDetector(config.min_area, config.masks) if config.motion else None
+        self._line = Line(config.pre_roll_s)
+        self._progress = Progress(config.min_change, config.min_area)
+        self._fresh = True
+        self._is_open = False
+        self._kept_ns = 0
         self._moved_ns: int | None = None
 
-    def judge(self, image: npt.NDArray[np.uint8], captured_ns: int) -> Verdict:
-        """Return what becomes of a frame ``(height, width, 3)`` uint8 that was captured at ``captured_ns``."""
-        if self._interval_ns and self._kept_ns is not None and captured_ns < self._next_ns:
-            return Verdict("rate")
-        # on from when it was due, so that the rate is held on average; but a camera that was away is not made up for
-        behind = self._kept_ns is None or captured_ns - self._next_ns >= self._interval_ns
-        self._next_ns = (captured_ns if behind else self._next_ns) + self._interval_ns
-        motion = self._detector.boxes(image) if self._detector else None
-        if motion:
-            self._moved_ns = captured_ns
-        if motion is not None and not self._open(captured_ns):
-            return Verdict("still", motion)
-        self._kept_ns = captured_ns
-        return Verdict("", motion)
+    def glance(self, captured_ns: int) -> str:
+        """Return why a frame is withheld whatever it shows, empty if it has to be looked at."""
+        if not self._schedule.armed(captured_ns):
+            self._fresh, self._is_open = True, False
+            return SCHEDULE
+        return "" if self._looks.due(captured_ns) else RATE
 
-    def _open(self, now_ns: int) -> bool:
-        config = self._config
-        if self._kept_ns is None:
-            return True
-        if self._moved_ns is not None and now_ns - self._moved_ns <= config.hold_s * 1e9:
-            return True
-        return bool(config.keep_alive_s) and now_ns - self._kept_ns >= config.keep_alive_s * 1e9
+    def look(self, shot: Shot) -> list[Fate]:
+        """Look at a frame that has an image, and return the fates that are now settled."""
+        assert shot.image is not None  # noqa: S101  (narrowing: what glance lets through is given its pixels)
+        seen = self._detector.see(shot.image, shot.captured_ns) if self._detector else None
+        now_ns = shot.captured_ns
+        self._looks.take(now_ns)
+        if seen and seen.boxes:
+            self._moved_ns = now_ns
+        fates = list(self._settled(now_ns))
+        was_open, self._is_open = self._is_open, self._detector is None or self._fresh or self._in_hold(now_ns)
+        if not self._is_open:
+            return fates + self._held(shot, seen)
+        if not was_open:
+            fates += [self._fate(waiting, send=True, chosen=False) for waiting in self._line.all()]
+        return [*fates, self._sent(shot, seen, at_once=not was_open or self._fresh or self._detector is None)]
+
+    def pass_by(self, shot: Shot, reason: str) -> list[Fate]:
+        """Withhold a frame for a reason that was found elsewhere, and return the fates that are now settled."""
+        self._line.add(Waiting(replace(shot, image=None), reason))
+        return list(self._settled(shot.captured_ns))
+
+    def close(self) -> list[Fate]:
+        """Return the fates of what is still in line: nothing more will move."""
+        return [self._left(waiting) for waiting in self._line.all()]
+
+    def _settled(self, now_ns: int) -> Iterator[Fate]:
+        return (self._left(waiting) for waiting in self._line.leaving(now_ns))
+
+    def _in_hold(self, now_ns: int) -> bool:
+        return self._moved_ns is not None and 0 <= now_ns - self._moved_ns <= self._config.hold_s * 1e9
+
+    def _sent(self, shot: Shot, seen: Seen | None, *, at_once: bool) -> Fate:
+        parts = seen.parts if seen else None
+        if not (at_once or self._sends.due(shot.captured_ns) or self._progress.is_news(parts)):
+            return Fate(replace(shot, image=None), RATE)
+        self._fresh = False
+        self._sends.take(shot.captured_ns)
+        self._progress.sent(parts)
+        self._kept_ns = shot.captured_ns
+        return Fate(shot, motion=seen.boxes if seen else None)
+
+    def _held(self, shot: Shot, seen: Seen | None) -> list[Fate]:
+        chosen = sampled(self._camera, self._epoch, shot.seq, self._config.sample)
+        masked = bool(seen and seen.masked)
+        self._line.add(Waiting(shot, MASKED if masked else STILL, seen.boxes if seen else None, chosen))
+        return list(self._settled(shot.captured_ns))
+
+    def _left(self, waiting: Waiting) -> Fate:
+        """Return the fate of a frame after which nothing has moved."""
+        every_ns = self._config.keep_alive_s * 1e9
+        overdue = bool(every_ns) and not 0 <= waiting.shot.captured_ns - self._kept_ns < every_ns
+        return self._fate(waiting, send=overdue or waiting.sampled, chosen=waiting.sampled)
+
+    def _fate(self, waiting: Waiting, *, send: bool, chosen: bool) -> Fate:
+        if not send or waiting.shot.image is None:
+            return Fate(replace(waiting.shot, image=None), waiting.reason)
+        self._kept_ns = waiting.shot.captured_ns
+        return Fate(waiting.shot, motion=waiting.motion, sampled=chosen)

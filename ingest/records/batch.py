@@ -87,7 +87,8 @@ class BatchItem(Record):
     """One frame in a batch. An item that is ``empty`` or ``shed`` has no regions and so no pixels.
 
     ``pipelines`` are all pipelines that the frame was routed to, so that the auditor knows what to expect.
-    ``withheld`` counts, by reason, the frames that the agent withheld just before this one.
+    ``withheld`` counts, by reason, the frames that the agent withheld just before this one. ``sampled`` is the
+    frame's own.
     """
 
     KIND: ClassVar[str] = "item"
@@ -105,6 +106,7 @@ class BatchItem(Record):
     reason: str = ""
     regions: tuple[Region, ...] = ()
     withheld: dict[str, Count] = {}
+    sampled: bool = False
     traceparent: str = ""
 
     @property
@@ -127,6 +129,7 @@ class Batch(Record):
     """
 
     KIND: ClassVar[str] = "batch"
+    VERSION: ClassVar[tuple[int, int]] = (1, 1)
 
     pipeline: Name
     height: Count

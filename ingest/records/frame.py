@@ -49,11 +49,13 @@ class Frame(Record):
     """One kept frame. ``image`` is ``(height, width, 3)``, encoded; ``captured_ns`` is Unix time in ns.
 
     ``motion`` are the regions that the gate saw moving: ``None`` when it did not look, empty when it looked and
-    saw nothing. ``account`` covers the frames withheld since the previous kept frame of this epoch.
+    saw nothing. ``sampled`` marks a frame that would have been withheld, and was drawn to see whether the gate misses
+    anything. ``account`` covers the frames withheld since the previous kept frame of this epoch.
     ``captured_by`` says where the time came from: ``host`` (clock on arrival) or ``stream``.
     """
 
     KIND: ClassVar[str] = "frame"
+    VERSION: ClassVar[tuple[int, int]] = (1, 1)
 
     camera: Name
     epoch: Count
@@ -67,6 +69,7 @@ class Frame(Record):
     image: bytes
     motion: tuple[Box, ...] | None = None
     account: Account | None = None
+    sampled: bool = False
 
     @property
     def id(self) -> FrameId:

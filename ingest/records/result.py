@@ -25,10 +25,12 @@ class Result(Record):
     """The one end of a delivered frame in one pipeline.
 
     ``classified`` with what was found (perhaps nothing), ``empty`` when there was nothing to look at, ``shed``
-    with a reason. ``model`` is ``name@version`` for a classified frame.
+    with a reason. ``sampled`` is the frame's: its gate would have withheld it. ``model`` is ``name@version`` for a
+    classified frame.
     """
 
     KIND: ClassVar[str] = "result"
+    VERSION: ClassVar[tuple[int, int]] = (1, 1)
 
     camera: Name
     epoch: Count
@@ -46,6 +48,7 @@ class Result(Record):
     model: str = ""
     detections: tuple[Detection, ...] = ()
     withheld: dict[str, Count] = {}
+    sampled: bool = False
     traceparent: str = ""
 
     @property

@@ -6,22 +6,10 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from ingest.site.entry import Entry, Part, Seconds, Share
+from ingest.site.entry import Entry, Part, Seconds
+from ingest.site.gate import GateConfig
 
-__all__ = ["CameraConfig", "GateConfig", "SpoolConfig"]
-
-
-class GateConfig(Part):
-    """What is worth sending. A rate of 0 sends every frame; ``motion`` withholds frames in which nothing moves."""
-
-    max_fps: float = Field(default=0.0, ge=0.0)
-    motion: bool = True
-    min_area: Share = 0.0005
-    """Smallest moving region, as a share of the picture."""
-    hold_s: Seconds = 1.0
-    """How long the gate stays open after the last motion."""
-    keep_alive_s: Seconds = 10.0
-    """A still scene is sent this often all the same; 0 for never."""
+__all__ = ["CameraConfig", "SpoolConfig"]
 
 
 class SpoolConfig(Part):

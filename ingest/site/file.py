@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from pydantic import TypeAdapter, ValidationError, model_validator
+from pydantic import TypeAdapter, ValidationError, ValidationInfo, field_validator, model_validator
 
 from ingest.exceptions import ConfigError
 from ingest.site.camera import CameraConfig
 from ingest.site.delivery import PinConfig, ReceiverConfig
 from ingest.site.entry import Entry, Part
+from ingest.site.gate import TimeZone
 from ingest.site.pipeline import PipelineConfig
 from ingest.site.rules import LineRule, Rule, ThresholdRule, ZoneRule
 from ingest.site.sensor import SensorConfig
 
 __all__ = ["Site", "load", "parse_entry"]
 
+UNNAMED = "site"
+_Own = TypeVar("_Own", CameraConfig, SensorConfig)
+
 
 class Site(Part):
     """A whole site, as its file has it."""
 
-    name: str = "site"
+    name: str = UNNAMED
+    time_zone: TimeZone = "UTC"
+    """By whose clock its cameras are armed, unless one has a time zone of its own."""
     cameras: tuple[CameraConfig, ...] = ()
     sensors: tuple[SensorConfig, ...] = ()
     pipelines: tuple[PipelineConfig, ...] = ()
@@ -33,15 +39,20 @@ class Site(Part):
         """Return every entry, in the order of the file."""
         return (*self.cameras, *self.sensors, *self.pipelines, *self.rules, *self.receivers)
 
-    @model_validator(mode="before")
+    @field_validator("cameras", "sensors")
     @classmethod
-    def _cameras_and_sensors_are_of_this_site(cls, values: Any) -> Any:
-        """An agent that follows the ``config`` topic knows what is its own by the site."""
-        if not isinstance(values, dict) or not isinstance(values.get("name"), str):
-            return values
-        for entry in (*_tables(values, "cameras"), *_tables(values, "sensors")):
-            entry.setdefault("site", values["name"])
-        return values
+    def _they_are_of_this_site(cls, entries: tuple[_Own, ...], info: ValidationInfo) -> tuple[_Own, ...]:
+        """Name the site in its cameras and sensors: on the ``config`` topic, an entry stands alone."""
+        name = info.data.get("name", UNNAMED)
+        if name == UNNAMED:
+            return entries
+        return tuple(entry if entry.site else entry.model_copy(update={"site": name}) for entry in entries)
+
+    @field_validator("cameras")
+    @classmethod
+    def _clocks_are_set(cls, cameras: tuple[CameraConfig, ...], info: ValidationInfo) -> tuple[CameraConfig, ...]:
+        """Give each camera the site's time zone, for the same reason."""
+        return tuple(_by_clock_of(camera, info.data.get("time_zone")) for camera in cameras)
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
@@ -56,9 +67,10 @@ class Site(Part):
         return self
 
 
-def _tables(values: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    found = values.get(key)
-    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list | tuple) else []
+def _by_clock_of(camera: CameraConfig, time_zone: str | None) -> CameraConfig:
+    if not camera.gate.armed or camera.gate.time_zone is not None:
+        return camera
+    return camera.model_copy(update={"gate": camera.gate.model_copy(update={"time_zone": time_zone})})
 
 
 def _needs(rule: ZoneRule | LineRule | ThresholdRule) -> tuple[str, ...]:

@@ -145,6 +145,7 @@ def _item(frame: Delivered, names: tuple[str, ...], outcome: Any, reason: str = 
         outcome=outcome,
         reason=reason,
         withheld=body.account.counts if body.account else {},
+        sampled=body.sampled,
         traceparent=frame.traceparent,
         **regions,
     )

@@ -85,6 +85,7 @@ def refused(*words: str, **env: str) -> str:
         ("deadletter", "list"),
         ("deadletter", "replay"),
         ("results", "tail"),
+        ("gate", "report"),
     ],
     ids=" ".join,
 )
@@ -154,6 +155,8 @@ async def test_what_programs_read(kafka: str, prefix: str, tmp_path: Path) -> No
     code, said, error = invoke("results", "tail", "--from-start", "--count", "1", "--json", **env)
     assert (code, Result.model_validate_json(said)) == (0, result)
     assert "results[0]@0 cannot be read" in error
+    (rate,) = json.loads(invoke("gate", "report", "--json", **env)[1])
+    assert (rate["camera"], rate["pipeline"], rate["sampled"], rate["rate"]) == ("road", "cars", 0, None)
     code, said, _ = invoke("audit", "--wait", "0", "--json", **env)
     assert (code, json.loads(said)["balanced"]) == (0, True)
     assert json.loads(invoke("deadletter", "list", "--json", **env)[1]) == []

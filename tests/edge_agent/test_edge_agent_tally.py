@@ -39,6 +39,26 @@ def test_accounts_and_kept_frames_tile_the_epoch(fates: list[str]) -> None:
         assert sum(a.counts.get(reason, 0) for a in accounts) == fates.count(reason)
 
 
+@given(fates=st.lists(st.sampled_from(REASONS), min_size=1, max_size=60), behind=st.integers(0, 9))
+def test_fates_may_come_later_than_numbers(fates: list[str], behind: int) -> None:
+    tally, accounts, kept = Tally("a", 7), [], []
+    for number, _ in enumerate([*fates, *[""] * behind]):
+        if number < len(fates):
+            tally.number()
+        if number >= behind:
+            seq, fate = number - behind, fates[number - behind]
+            if fate == "keep":
+                account = tally.account()
+                assert account is None or account.last == seq - 1
+                accounts += [account] if account else []
+                kept.append(seq)
+            else:
+                tally.withhold(fate)
+    tail = tally.tail()
+    accounts += [tail] if tail else []
+    assert tiles(accounts, kept, len(fates) - 1)
+
+
 def test_an_account_ends_just_before_its_frame() -> None:
     tally = Tally("a", 7)
     for _ in range(3):

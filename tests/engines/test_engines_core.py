@@ -102,6 +102,11 @@ class TestMarks:
 
 
 class TestJobs:
+    def test_a_result_says_of_its_frame_what_the_item_says(self) -> None:
+        told = item(1, rows=0).model_copy(update={"sampled": True, "withheld": {"still": 40, "rate": 3}})
+        found = [decode(Result, out.value) for out in results(accept(record([told]), Marks(), PIPELINES), 99)]
+        assert [(r.sampled, r.withheld) for r in found] == [(True, {"still": 40, "rate": 3})]
+
     def test_items_without_pixels_pass_as_results_in_their_place(self) -> None:
         job = accept(record([item(0, rows=0), item(1), item(2, rows=0, reason="stale")]), Marks(), PIPELINES)
         job.parts[1].found = []

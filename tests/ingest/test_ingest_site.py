@@ -239,3 +239,55 @@ def test_cameras_and_sensors_are_of_the_site_unless_they_say_another(tmp_path: P
     site = load(file)
     assert [c.site for c in site.cameras] == ["north", "south"]
     assert [s.site for s in site.sensors] == ["north"]
+
+
+ARMED = """
+time_zone = "Europe/Berlin"
+
+[[cameras]]
+name = "yard"
+source = "device:0"
+
+[[cameras.gate.armed]]
+days = ["mon", "fri"]
+start = "22:00"
+end = "06:00"
+
+[[cameras]]
+name = "abroad"
+source = "device:1"
+gate = { time_zone = "America/Havana", armed = [{ start = 08:00:00, end = 17:30:00 }] }
+"""
+
+
+def test_hours_are_by_the_sites_clock_unless_a_camera_has_its_own(file: Path) -> None:
+    file.write_text(ARMED)
+    yard, abroad = load(file).cameras
+    assert (yard.gate.time_zone, abroad.gate.time_zone) == ("Europe/Berlin", "America/Havana")
+    assert (yard.gate.armed[0].days, yard.gate.armed[0].start.hour) == (("mon", "fri"), 22)
+    assert parse_entry(yard.key, yard.model_dump_json().encode()) == yard
+
+
+@pytest.mark.parametrize("name", ["Mars/Base", "Europe", "../zone", ""])
+def test_a_time_zone_that_nobody_knows_is_refused(file: Path, name: str) -> None:
+    file.write_text(ARMED.replace("Europe/Berlin", name))
+    with pytest.raises(ConfigError, match="expected a time zone by its IANA name"):
+        load(file)
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        {"masks": [[[0.0, 0.0], [1.0, 1.0]]]},
+        {"masks": [[[0.0, 0.0], [1.0, 1.0], [1.5, 0.0]]]},
+        {"armed": [{"start": "22:00", "end": "25:00"}]},
+        {"armed": [{"start": "22:00Z", "end": "23:00"}]},
+        {"armed": [{"days": [], "start": "22:00", "end": "23:00"}]},
+        {"armed": [{"days": ["monday"], "start": "22:00", "end": "23:00"}]},
+        {"pre_roll_s": 60.0},
+        {"sample": 1.1},
+    ],
+)
+def test_a_gate_that_makes_no_sense_is_refused(gate: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="gate"):
+        CameraConfig.model_validate({"name": "a", "source": "device:0", "gate": gate})

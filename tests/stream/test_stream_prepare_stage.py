@@ -98,7 +98,7 @@ async def test_a_frame_becomes_an_item_of_each_pipeline() -> None:
     bench = Bench.of(FULL, MOTION)
     account = Account(camera="gate", epoch=1, first=2, last=4, counts={"still": 3})
     moving = (Box(8.0, 8.0, 24.0, 24.0), Box(40.0, 20.0, 60.0, 40.0))
-    await bench.give(frame(5, motion=moving, account=account, captured_ns=77))
+    await bench.give(frame(5, motion=moving, account=account, captured_ns=77, sampled=True))
     found = {batch.pipeline: (record, batch) for record, batch in await bench.batches()}
     assert set(found) == {"full", "moving"}
     record, batch = found["moving"]
@@ -106,6 +106,7 @@ async def test_a_frame_becomes_an_item_of_each_pipeline() -> None:
     assert item.id == FrameId("gate", 1, 5)
     assert (item.outcome, item.pipelines, item.lane) == ("classify", ("full", "moving"), "live")
     assert (item.captured_ns, item.withheld, item.traceparent) == (77, {"still": 3}, TRACE)
+    assert item.sampled
     assert item.source == (FRAMES, PARTITION, 0)
     assert {region.box for region in item.regions} == set(moving)
     assert batch.tensor().shape == (2, 16, 16, 3)
