@@ -6,20 +6,25 @@ The file is where a site begins. `sightline config apply` puts each entry on the
 
 from ingest.site.camera import CameraConfig, GateConfig, SpoolConfig
 from ingest.site.delivery import PinConfig, ReceiverConfig
+from ingest.site.encode import EncodeConfig
 from ingest.site.entry import Entry, to_pixels
 from ingest.site.file import Site, load, parse_entry
 from ingest.site.pipeline import PipelineConfig
+from ingest.site.redact import DetectorConfig, RedactConfig
 from ingest.site.rules import LineRule, ThresholdRule, ZoneRule
 from ingest.site.sensor import SensorConfig
 
 __all__ = [
     "CameraConfig",
+    "DetectorConfig",
+    "EncodeConfig",
     "Entry",
     "GateConfig",
     "LineRule",
     "PinConfig",
     "PipelineConfig",
     "ReceiverConfig",
+    "RedactConfig",
     "SensorConfig",
     "Site",
     "SpoolConfig",

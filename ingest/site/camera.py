@@ -6,7 +6,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from ingest.site.encode import EncodeConfig
 from ingest.site.entry import Entry, Part, Seconds, Share
+from ingest.site.redact import RedactConfig
 
 __all__ = ["CameraConfig", "GateConfig", "SpoolConfig"]
 
@@ -51,4 +53,6 @@ class CameraConfig(Entry):
     options: dict[str, str | int | float | bool] = {}
     """Options of the source: a scene's seed, light, rain, noise_sigma, density."""
     gate: GateConfig = GateConfig()
+    redact: RedactConfig = RedactConfig()
+    encode: EncodeConfig = EncodeConfig()
     spool: SpoolConfig = SpoolConfig()
