@@ -19,7 +19,7 @@ class EncodeConfig(Part):
     """
 
     encoding: Literal["jpeg", "webp"] = "jpeg"
-    """WebP is a third smaller at the same look, and takes about ten times as long to make."""
+    """WebP is a third to a half smaller at the same number, and takes about fifteen times as long to make."""
     quality: int = Field(default=85, ge=1, le=100)
     min_quality: int = Field(default=40, ge=1, le=100)
     min_scale: float = Field(default=0.5, ge=0.1, le=1.0)
