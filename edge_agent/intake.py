@@ -1,4 +1,4 @@
-"""What becomes of each frame of a camera, in the capture child: numbered, gated, encoded, put into a record.
+"""What becomes of each frame of a camera, in the capture child: numbered, masked, gated, redacted, encoded, recorded.
 
 When the agent is slow and the queue is full, the frame is withheld as ``overload``, and the camera is never blocked.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -16,11 +15,13 @@ import numpy.typing as npt
 from edge_agent.capture.messages import Ended, Kept, Message, Told
 from edge_agent.capture.source import Captured, FrameSource
 from edge_agent.capture.tally import Tally
+from edge_agent.encode.encoder import Encoded, Encoder, OverBudget
 from edge_agent.exceptions import FrameUnusable, SourceEnded, SourceError
 from edge_agent.gate.gate import Gate, Verdict
+from edge_agent.redact.redactor import Redactor
 from ingest.clock import Clock
 from ingest.codec import MAX_RECORD_BYTES, encode
-from ingest.records import Account, Frame
+from ingest.records import Account, Box, Frame, Redacted
 from ingest.site import CameraConfig
 
 __all__ = ["Intake"]
@@ -31,13 +32,24 @@ TELL_EVERY_S = 1.0
 
 
 class Intake:
-    """Numbers, gates and encodes the frames of one camera, and puts messages into a queue."""
+    """Numbers, gates, redacts and encodes the frames of one camera, and puts messages into a queue.
 
-    def __init__(self, camera: CameraConfig, epoch: int, clock: Clock, out: queue.Queue[Message | None]) -> None:
+    Raise RedactionFailed when the camera is to be redacted and cannot be.
+    """
+
+    def __init__(
+        self,
+        camera: CameraConfig,
+        epoch: int,
+        clock: Clock,
+        out: queue.Queue[Message | None],
+        *,
+        redactor: Redactor | None = None,
+    ) -> None:
         self._camera, self._epoch, self._clock, self._out = camera, epoch, clock, out
         self._tally = Tally(camera.name, epoch)
         self._gate = Gate(camera.gate)
-        self._quality = [cv2.IMWRITE_JPEG_QUALITY, camera.jpeg_quality]
+        self._redactor, self._encoder = redactor or Redactor(camera.redact), Encoder(camera.encode)
         self._told_s = -TELL_EVERY_S
         self._reason = ""
 
@@ -65,39 +77,42 @@ class Intake:
         """Take one frame: number it, then keep or withhold it."""
         seq = self._tally.number()
         try:
-            image = self._sized(captured.image)
+            image = self._redactor.masked(self._sized(captured.image))
             verdict = self._gate.judge(image, captured.captured_ns)
             if not verdict.keep:
                 self._tally.withhold(verdict.reason)
             elif self._out.full():
                 self._tally.withhold("overload")
             else:
-                self._keep(seq, captured, self._encoded(image), image.shape, verdict)
+                self._keep(seq, captured, image, verdict)
         except (cv2.error, FrameUnusable) as error:  # this frame's trouble; the next one may be well
             self._reason = f"a frame of shape {captured.image.shape} is unusable: {error}"
             self._tally.withhold("unusable")
+        except SourceError:  # it cannot be redacted, and ends the capture: its number has a fate all the same
+            self._tally.withhold("unusable")
+            raise
         self._tell()
 
-    def _encoded(self, image: npt.NDArray[np.uint8]) -> bytes:
-        encoded, jpeg = cv2.imencode(".jpg", image, self._quality)
-        if not encoded:
-            raise FrameUnusable("it could not be encoded")
-        if jpeg.size > MAX_IMAGE_BYTES:
-            raise FrameUnusable(f"{jpeg.size} bytes as JPEG, at most {MAX_IMAGE_BYTES} go into a record")
-        return jpeg.tobytes()
-
-    def _keep(self, seq: int, captured: Captured, jpeg: bytes, shape: Sequence[int], verdict: Verdict) -> None:
+    def _keep(self, seq: int, captured: Captured, image: npt.NDArray[np.uint8], verdict: Verdict) -> None:
+        redaction = self._redactor.apply(image, captured.captured_ns)
+        encoded = self._encoder.encode(redaction, self._clock.monotonic())
+        if isinstance(encoded, OverBudget):
+            self._reason = f"over its budget even at the floor: {encoded.left_bytes} bytes may be spent now"
+            self._tally.withhold("budget")
+            return
+        if len(encoded.data) > MAX_IMAGE_BYTES:
+            raise FrameUnusable(f"{len(encoded.data)} bytes encoded, at most {MAX_IMAGE_BYTES} go into a record")
         account = self._tally.account()
-        record = encode(self._record(seq, captured, jpeg, shape, verdict, account))
+        record = encode(self._record(seq, captured, encoded, redaction.told, verdict.motion, account))
         self._out.put(Kept(seq, captured.captured_ns, record, account))
 
     def _record(
         self,
         seq: int,
         captured: Captured,
-        jpeg: bytes,
-        shape: Sequence[int],
-        verdict: Verdict,
+        encoded: Encoded,
+        redacted: Redacted | None,
+        motion: tuple[Box, ...] | None,
         account: Account | None,
     ) -> Frame:
         return Frame(
@@ -107,10 +122,14 @@ class Intake:
             site=self._camera.site,
             captured_ns=captured.captured_ns,
             captured_by=captured.time_source,
-            width=shape[1],
-            height=shape[0],
-            image=jpeg,
-            motion=verdict.motion,
+            width=encoded.width,
+            height=encoded.height,
+            encoding=encoded.encoding,
+            image=encoded.data,
+            quality=encoded.quality,
+            scaled_from=encoded.scaled_from,
+            redacted=redacted,
+            motion=motion if motion is None else tuple(map(encoded.scaled, motion)),
             account=account,
         )
 

@@ -49,7 +49,6 @@ class CameraConfig(Entry):
     width: int = Field(default=0, ge=0)
     height: int = Field(default=0, ge=0)
     """0 keeps the source's own size; a simulated scene is rendered in this one (640×360 by default)."""
-    jpeg_quality: int = Field(default=85, ge=1, le=100)
     options: dict[str, str | int | float | bool] = {}
     """Options of the source: a scene's seed, light, rain, noise_sigma, density."""
     gate: GateConfig = GateConfig()

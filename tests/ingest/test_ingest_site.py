@@ -222,7 +222,7 @@ def test_points_become_pixels() -> None:
 
 def test_defaults_are_what_a_site_gets_that_says_nothing() -> None:
     camera = CameraConfig(name="c", source="device:0")
-    assert (camera.gate.motion, camera.spool.late_after_s, camera.jpeg_quality) == (True, 5.0, 85)
+    assert (camera.gate.motion, camera.spool.late_after_s, camera.encode.quality) == (True, 5.0, 85)
     receiver = ReceiverConfig(name="r", url="http://x", secret_file=Path("s"))
     assert (len(receiver.retry_s), sum(receiver.retry_s) // 3600) == (10, 75)
     assert SensorConfig(name="s", source="x", quantity="q", unit="u").column_rows == 100
