@@ -24,12 +24,15 @@ from ingest.site import DetectorConfig
 __all__ = ["Detector", "OnnxDetector", "make_detector"]
 
 Image = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
 
 _SAME_IOU = 0.3
 """Two boxes that overlap more than this are one face."""
 _YOLOX_PAD = 114
 """Grey level around a letterboxed picture, as YOLOX is trained."""
 _HASH_DIGITS = 12
+_GRID_PX = 32
+"""Both sides of an input are multiples of this, the coarsest stride that all models have."""
 
 
 class Detector(Protocol):
@@ -63,32 +66,42 @@ class OnnxDetector:
             raise RedactionFailed(f"model {self._path}: {error.strerror}") from None
         except cv2.error as error:
             raise RedactionFailed(f"model {self._path}: OpenCV cannot read it: {error.err}") from None
+        sides = [(config.width >> level, config.height >> level) for level in range(config.levels)]
+        self._sizes = [(_on_grid(width), _on_grid(height)) for width, height in sides]
         self._outputs = self._net.getUnconnectedOutLayersNames()
         self.name = f"{self._path.name}@sha256:{hashlib.sha256(data).hexdigest()[:_HASH_DIGITS]}"
 
     def find(self, image: Image, least_score: float) -> list[Found]:
-        """Run the model on the whole picture."""
-        config = self._config
-        blob, scale = self._input(image)
+        """Run the model on the whole picture, in each of its sizes."""
+        levels = [self._look(image, *size) for size in self._sizes]
+        boxes = np.concatenate([boxes for boxes, _ in levels])
+        best = np.concatenate([best for _, best in levels])
+        sure = best >= least_score
+        return _distinct(boxes[sure], best[sure], least_score)
+
+    def _look(self, image: Image, width: int, height: int) -> tuple[Floats, Floats]:
+        """Return boxes ``(N, 4)`` in pixels of the picture, and the best score of each."""
+        blob, scale = self._input(image, width, height)
         try:
             self._net.setInput(blob)
             arrays = [np.asarray(array, np.float32) for array in self._net.forward(self._outputs)]
-            outputs = dict(zip(self._outputs, arrays, strict=True))
-            shares, scores = self._decode(outputs, config.width, config.height)
+            shares, scores = self._decode(dict(zip(self._outputs, arrays, strict=True)), width, height)
         except (cv2.error, ValueError) as error:
             told = error.err if isinstance(error, cv2.error) else error
-            raise RedactionFailed(f"model {self.name} as {config.decoder}: {told}") from None
+            raise RedactionFailed(f"model {self.name} as {self._config.decoder}: {told}") from None
         if not (np.isfinite(shares).all() and np.isfinite(scores).all()):
             raise RedactionFailed(f"model {self.name} gives numbers that are none")
-        best = (scores[:, [c for c in config.classes if c < scores.shape[1]]] if config.classes else scores).max(
-            axis=1
-        )
-        sure = best >= least_score
-        return _distinct(shares[sure] * scale, best[sure], least_score)
+        return shares * scale, self._wanted(scores).max(axis=1)
 
-    def _input(self, image: Image) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Return the model's input, and what the input's sides are in pixels of the picture, four times."""
-        width, height = self._config.width, self._config.height
+    def _wanted(self, scores: Floats) -> Floats:
+        if not self._config.classes:
+            return scores
+        if max(self._config.classes) >= scores.shape[1]:
+            raise RedactionFailed(f"model {self.name}: classes = {self._config.classes}, it knows {scores.shape[1]}")
+        return scores[:, list(self._config.classes)]
+
+    def _input(self, image: Image, width: int, height: int) -> tuple[Floats, Floats]:
+        """Return the model's input, and what the input's sides are in pixels of the picture, twice."""
         if self._config.decoder != "yolox":
             blob = cv2.dnn.blobFromImage(image, 1 / 128, (width, height), (127, 127, 127), swapRB=True)
             return np.asarray(blob, np.float32), np.array([*image.shape[1::-1]] * 2, np.float32)
@@ -96,12 +109,15 @@ class OnnxDetector:
         size = max(1, round(image.shape[1] * ratio)), max(1, round(image.shape[0] * ratio))
         canvas = np.full((height, width, 3), _YOLOX_PAD, np.uint8)
         canvas[: size[1], : size[0]] = cv2.resize(image, size)
-        return np.asarray(cv2.dnn.blobFromImage(canvas), np.float32), np.array(
-            [width, height] * 2, np.float32
-        ) / ratio
+        blob = cv2.dnn.blobFromImage(canvas)
+        return np.asarray(blob, np.float32), np.array([width, height] * 2, np.float32) / ratio
 
 
-def _distinct(boxes: npt.NDArray[np.float32], scores: npt.NDArray[np.float32], least: float) -> list[Found]:
+def _on_grid(side_px: int) -> int:
+    return max(1, -(-side_px // _GRID_PX)) * _GRID_PX
+
+
+def _distinct(boxes: Floats, scores: Floats, least: float) -> list[Found]:
     """Leave out what is found twice."""
     if not len(boxes):
         return []

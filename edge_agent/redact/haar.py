@@ -28,15 +28,15 @@ _ONE_SIDED = "profile"
 _SCALE_STEP = 1.1
 _NEIGHBOURS = 3
 """So many windows must agree. Fewer find more, also where there is nothing."""
-_MIN_SHARE = 1 / 24
-"""Of the picture's height: the smallest face that is looked for, and at least the cascade's own window."""
 _MIN_PX = 20
+"""The windows that these cascades were trained with: a smaller face is found in a larger picture only."""
 
 
 class HaarDetector:
     """One or several cascades. A cascade gives no score: what it finds is certain."""
 
     def __init__(self, config: DetectorConfig, folder: Path) -> None:
+        self._width = config.width
         shipped = Path(cv2.__file__).parent / "data"
         files = [self._file(folder, shipped, name) for name in ((config.model,) if config.model else _DEFAULT)]
         self._cascades = [(_load(file), _ONE_SIDED in file.name) for file in files]
@@ -46,11 +46,15 @@ class HaarDetector:
     def find(self, image: Image, least_score: float) -> list[Found]:
         """Run every cascade over the picture."""
         try:
-            grey = np.asarray(cv2.equalizeHist(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)), np.uint8)
+            scale = image.shape[1] / self._width
+            small = cv2.resize(
+                image, (self._width, max(1, round(image.shape[0] / scale))), interpolation=cv2.INTER_AREA
+            )
+            grey = np.asarray(cv2.equalizeHist(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)), np.uint8)
             boxes = [box for cascade, one_sided in self._cascades for box in _look(cascade, grey, one_sided)]
         except cv2.error as error:
             raise RedactionFailed(f"model {self.name}: {error.err}") from None
-        return [Found(box, 1.0) for box in boxes]
+        return [Found(Box(*(side * scale for side in box)), 1.0) for box in boxes]
 
     @staticmethod
     def _file(folder: Path, shipped: Path, name: str) -> Path:
@@ -71,16 +75,15 @@ def _load(file: Path) -> cv2.CascadeClassifier:
 
 
 def _look(cascade: cv2.CascadeClassifier, grey: Image, one_sided: bool) -> list[Box]:
-    side = max(_MIN_PX, round(grey.shape[0] * _MIN_SHARE))
-    found = [Box(x, y, x + w, y + h) for x, y, w, h in _detect(cascade, grey, side)]
+    found = [Box(x, y, x + w, y + h) for x, y, w, h in _detect(cascade, grey)]
     if one_sided:
         width, mirrored = grey.shape[1], np.ascontiguousarray(grey[:, ::-1])
-        found += [Box(width - x - w, y, width - x, y + h) for x, y, w, h in _detect(cascade, mirrored, side)]
+        found += [Box(width - x - w, y, width - x, y + h) for x, y, w, h in _detect(cascade, mirrored)]
     return found
 
 
-def _detect(cascade: cv2.CascadeClassifier, grey: Image, side_px: int) -> list[list[float]]:
+def _detect(cascade: cv2.CascadeClassifier, grey: Image) -> list[list[float]]:
     boxes = cascade.detectMultiScale(
-        grey, scaleFactor=_SCALE_STEP, minNeighbors=_NEIGHBOURS, minSize=(side_px, side_px)
+        grey, scaleFactor=_SCALE_STEP, minNeighbors=_NEIGHBOURS, minSize=(_MIN_PX, _MIN_PX)
     )
     return np.asarray(boxes, np.float64).reshape(-1, 4).tolist()

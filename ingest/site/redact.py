@@ -24,8 +24,11 @@ class DetectorConfig(Part):
     """The ONNX file; for ``haar`` a cascade's file or the name of one that OpenCV brings along, by default those
     for faces from the front and from both sides."""
     width: int = Field(default=320, ge=32, le=4096, multiple_of=32)
-    height: int = Field(default=256, ge=32, le=4096, multiple_of=32)
-    """What the picture is resized to for the model. Larger finds smaller faces and costs more; not for ``haar``."""
+    height: int = Field(default=192, ge=32, le=4096, multiple_of=32)
+    """What the picture is resized to for the model; for ``haar`` the width alone counts. Larger finds smaller faces,
+    misses large ones, and costs more."""
+    levels: int = Field(default=1, ge=1, le=4)
+    """The model looks at so many sizes, each half of the one before, so that it finds both. 1 for ``haar``."""
     min_score: Share = 0.5
     """What is found with less is left alone; where something was found just before, half of it is enough."""
     classes: tuple[int, ...] = ()

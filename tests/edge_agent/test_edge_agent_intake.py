@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def bright(tmp_path: Path) -> DetectorConfig:
     """A detector that finds white squares of 32 px in a picture of 320×256."""
-    return DetectorConfig(model=str(write_bright(tmp_path / "bright.onnx")), decoder="corners", grow=0.25)
+    return DetectorConfig(model=str(write_bright(tmp_path / "bright.onnx")), decoder="corners", height=256)
 
 
 class Seen:

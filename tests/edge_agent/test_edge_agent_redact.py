@@ -35,7 +35,7 @@ coordinate = st.floats(0.0, 1.0)
 @pytest.fixture
 def bright(tmp_path: Path) -> DetectorConfig:
     """A detector that finds white squares of 32 px in a picture of 320×256."""
-    return DetectorConfig(model=str(write_bright(tmp_path / "bright.onnx")), decoder="corners", grow=0.25)
+    return DetectorConfig(model=str(write_bright(tmp_path / "bright.onnx")), decoder="corners", height=256)
 
 
 def noise(width: int = 320, height: int = 256, seed: int = 0) -> Image:
@@ -245,12 +245,12 @@ def test_outputs_of_another_shape_are_refused(outputs: dict[str, npt.NDArray[np.
 
 
 @pytest.mark.skipif(not ULTRAFACE.is_file(), reason="needs ../shared/data/ultraface-rfb-320.onnx")
-@pytest.mark.parametrize("size", [(320, 256), (640, 384)])
-def test_the_face_of_a_man_who_leaves_the_room_is_found_where_it_is(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("size", [(320, 192, 1), (320, 256, 1), (640, 384, 2)])
+def test_the_face_of_a_man_who_leaves_the_room_is_found_where_it_is(size: tuple[int, int, int]) -> None:
     clip = cv2.VideoCapture(str(ULTRAFACE.parent / "one-by-one-person-detection.mp4"))
     clip.set(cv2.CAP_PROP_POS_FRAMES, 690)
     image = np.asarray(clip.read()[1], np.uint8)
-    config = DetectorConfig(model=str(ULTRAFACE), width=size[0], height=size[1])
+    config = DetectorConfig(model=str(ULTRAFACE), width=size[0], height=size[1], levels=size[2])
     best = max(make_detector(config, Path()).find(image, 0.5), key=lambda f: f.score)
     assert overlap(best.box, PROFILE) > 0.5
 
@@ -287,7 +287,7 @@ def test_a_model_that_cannot_be_loaded_says_why(
 
 
 def test_a_model_that_is_read_with_the_wrong_decoder_or_size_fails_at_the_start(bright: DetectorConfig) -> None:
-    for wrong in ({"decoder": "yolox"}, {"decoder": "ultraface"}, {"width": 96}):
+    for wrong in ({"decoder": "yolox"}, {"decoder": "ultraface"}, {"width": 96}, {"classes": (1,)}):
         with pytest.raises(RedactionFailed, match=r"bright\.onnx"):
             Redactor(RedactConfig(faces=bright.model_copy(update=wrong)))
 
