@@ -33,6 +33,8 @@ name = "north"
 name = "gate"
 source = "simulated:road"
 gate = { max_fps = 5.0, motion = false }
+redact = { masks = [[[0.0, 0.0], [1.0, 0.0], [1.0, 0.2]]], faces = { model = "faces.onnx" }, method = "fill" }
+encode = { encoding = "webp", bytes_per_day = 50_000_000 }
 
 [[sensors]]
 name = "t-1"
@@ -214,6 +216,22 @@ def test_a_pipeline_wants_the_cameras_it_names_or_all(named: list[str], camera: 
 def test_what_a_rule_watches(labels: tuple[str, ...], label: str, score: float, watched: bool) -> None:
     rule = LineRule(name="r", camera="c", pipeline="p", labels=labels, start=(0, 0), end=(1, 1))
     assert rule.watches(label, score) is watched
+
+
+@pytest.mark.parametrize(
+    ("wrong", "key"),
+    [
+        ("redact = { masks = [[[0.1, 0.1], [0.9, 0.9]]] }", "cameras.0.redact.masks.0"),
+        ("redact = { masks = [[[0.1, 0.1], [0.9, 0.9], [1.5, 0.2]]] }", "cameras.0.redact.masks.0.2.0"),
+        ('redact = { faces = { model = "" } }', "cameras.0.redact.faces"),
+        ('redact = { faces = { model = "f.onnx", width = 100 } }', "cameras.0.redact.faces.width"),
+        ('redact = { method = "smudge" }', "cameras.0.redact.method"),
+        ('encode = { encoding = "gif" }', "cameras.0.encode.encoding"),
+        ("encode = { quality = 30, bytes_per_day = 1000 }", "cameras.0.encode"),
+    ],
+)
+def test_what_is_wrong_with_redaction_or_encoding_is_told(file: Path, wrong: str, key: str) -> None:
+    assert problem(file, f'[[cameras]]\nname = "a"\nsource = "device:0"\n{wrong}\n').key == key
 
 
 def test_points_become_pixels() -> None:
