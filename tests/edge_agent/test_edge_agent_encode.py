@@ -86,6 +86,22 @@ def test_no_window_ever_costs_more_than_its_share_and_a_burst(
     assert per_s or per_day or not run.refused
 
 
+@pytest.mark.parametrize("k", [0.5, 2.0, 4.0])
+@pytest.mark.parametrize("floor_share", [0.1, 0.8, 2.5])
+@pytest.mark.parametrize("step_s", [0.04, 0.7])
+def test_a_long_run_costs_no_more_than_its_share_however_it_is_cut(
+    k: float, floor_share: float, step_s: float
+) -> None:
+    run = Run(Budget(EncodeConfig(bytes_per_s=10_000)))
+    for _ in range(600):
+        run.frame(exponential(10_000 * step_s * floor_share, k), step_s)
+    assert run.sent
+    sums = list(itertools.accumulate((size for _, size in run.sent), initial=0))
+    for first, last in itertools.combinations(range(0, len(run.sent), 7), 2):
+        window_s = run.sent[last][0] - run.sent[first][0]
+        assert sums[last + 1] - sums[first] <= 10_000 * (window_s + 2) + 1
+
+
 def test_a_day_of_busy_frames_costs_no_more_than_a_day_s_budget() -> None:
     run = Run(Budget(EncodeConfig(bytes_per_day=50_000_000)))
     for _ in range(int(3 * DAY_S)):

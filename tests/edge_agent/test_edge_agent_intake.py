@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edge_agent.capture.messages import Ended, Kept, Message
+from edge_agent.capture.messages import Ended, Kept, Message, Told
 from edge_agent.capture.source import Captured
 from edge_agent.exceptions import RedactionFailed, SourceEnded
 from edge_agent.intake import Intake
@@ -110,6 +110,19 @@ def test_no_record_holds_a_picture_that_was_not_redacted(
         assert image[frame.height // 2 + 8 :].max() < 150, "the mask shows what is behind it"
         assert image.max() < 160, "a white square is to be seen"
         assert all(box.bottom <= frame.height / 2 + 8 for box in frame.motion or ()), "the gate looks behind the mask"
+
+
+def test_what_would_cost_too_much_is_withheld_as_budget_and_the_agent_is_told() -> None:
+    clock, out = ManualClock(), queue.Queue[Message | None](maxsize=1000)
+    encode = EncodeConfig(bytes_per_s=2_000)
+    camera = CameraConfig(name="a", source="device:0", gate=GateConfig(motion=False), encode=encode)
+    Intake(camera, 9, clock, out).run(Scenes(60, clock), threading.Event())
+    kept = [m for m in out.queue if isinstance(m, Kept)]
+    (ended,) = (m for m in out.queue if isinstance(m, Ended))
+    accounts = [account for account in (*(m.account for m in kept), ended.tail) if account]
+    assert {reason for account in accounts for reason in account.counts} == {"budget"}
+    assert len(kept) + sum(a.counts["budget"] for a in accounts) == 60
+    assert any("over its budget" in m.reason for m in out.queue if isinstance(m, Told))
 
 
 def test_a_detector_that_fails_ends_the_capture_with_every_number_accounted_for(
