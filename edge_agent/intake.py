@@ -17,12 +17,14 @@ import numpy.typing as npt
 from edge_agent.capture.messages import Ended, Kept, Message, Told
 from edge_agent.capture.source import Captured, FrameSource
 from edge_agent.capture.tally import Tally
+from edge_agent.encode.encoder import Encoded, Encoder, OverBudget
 from edge_agent.exceptions import FrameUnusable, SourceEnded, SourceError
 from edge_agent.gate.gate import Gate
 from edge_agent.gate.shot import Fate, Shot
+from edge_agent.redact.redactor import Redaction, Redactor
 from ingest.clock import Clock
 from ingest.codec import MAX_RECORD_BYTES, encode
-from ingest.records import Account, Frame
+from ingest.records import Account, Frame, Redacted
 from ingest.site import CameraConfig
 
 __all__ = ["Intake"]
@@ -34,13 +36,24 @@ UNUSABLE = "unusable"
 
 
 class Intake:
-    """Numbers, gates and encodes the frames of one camera, and puts messages into a queue."""
+    """Numbers, masks, gates, redacts and encodes the frames of one camera, and puts messages into a queue.
 
-    def __init__(self, camera: CameraConfig, epoch: int, clock: Clock, out: queue.Queue[Message | None]) -> None:
+    Raise RedactionFailed when the camera is to be redacted and cannot be.
+    """
+
+    def __init__(
+        self,
+        camera: CameraConfig,
+        epoch: int,
+        clock: Clock,
+        out: queue.Queue[Message | None],
+        *,
+        redactor: Redactor | None = None,
+    ) -> None:
         self._camera, self._epoch, self._clock, self._out = camera, epoch, clock, out
         self._tally = Tally(camera.name, epoch)
         self._gate = Gate(camera.gate, camera.name, epoch)
-        self._quality = [cv2.IMWRITE_JPEG_QUALITY, camera.jpeg_quality]
+        self._redactor, self._encoder = redactor or Redactor(camera.redact), Encoder(camera.encode)
         self._told_s = -TELL_EVERY_S
         self._reason = ""
 
@@ -76,10 +89,13 @@ class Intake:
         if reason:
             return self._gate.pass_by(shot, reason)
         try:
-            return self._gate.look(replace(shot, image=self._sized(captured.image)))
+            return self._gate.look(replace(shot, image=self._redactor.masked(self._sized(captured.image))))
         except (cv2.error, FrameUnusable) as error:  # this frame's trouble; the next one may be well
             self._reason = f"a frame cannot be looked at: {error}"
             return self._gate.pass_by(shot, UNUSABLE)
+        except SourceError:  # it cannot be masked, and ends the capture: its number has a fate all the same
+            self._settle(self._gate.pass_by(shot, UNUSABLE))
+            raise
 
     def _settle(self, fates: Sequence[Fate]) -> None:
         for fate in fates:
@@ -94,24 +110,30 @@ class Intake:
         image = fate.shot.image
         assert image is not None  # noqa: S101  (narrowing: the gate keeps nothing without its image)
         try:
-            jpeg = self._encoded(image)
+            redaction = self._redactor.apply(image, fate.shot.captured_ns)
+            encoded = self._encoded(redaction)
         except (cv2.error, FrameUnusable) as error:
             self._reason = f"a frame of shape {image.shape} is unusable: {error}"
             self._tally.withhold(UNUSABLE)
             return
+        except SourceError:  # it cannot be redacted, and ends the capture
+            self._tally.withhold(UNUSABLE)
+            raise
+        if isinstance(encoded, OverBudget):
+            self._reason = f"over its budget even at the floor: {encoded.left_bytes} bytes may be spent now"
+            self._tally.withhold("budget")
+            return
         account = self._tally.account()
-        record = encode(self._record(fate, jpeg, image.shape, account))
+        record = encode(self._record(fate, encoded, redaction.told, account))
         self._out.put(Kept(fate.shot.seq, fate.shot.captured_ns, record, account))
 
-    def _encoded(self, image: npt.NDArray[np.uint8]) -> bytes:
-        encoded, jpeg = cv2.imencode(".jpg", image, self._quality)
-        if not encoded:
-            raise FrameUnusable("it could not be encoded")
-        if jpeg.size > MAX_IMAGE_BYTES:
-            raise FrameUnusable(f"{jpeg.size} bytes as JPEG, at most {MAX_IMAGE_BYTES} go into a record")
-        return jpeg.tobytes()
+    def _encoded(self, redaction: Redaction) -> Encoded | OverBudget:
+        encoded = self._encoder.encode(redaction, self._clock.monotonic())
+        if isinstance(encoded, Encoded) and len(encoded.data) > MAX_IMAGE_BYTES:
+            raise FrameUnusable(f"{len(encoded.data)} bytes encoded, at most {MAX_IMAGE_BYTES} go into a record")
+        return encoded
 
-    def _record(self, fate: Fate, jpeg: bytes, shape: Sequence[int], account: Account | None) -> Frame:
+    def _record(self, fate: Fate, encoded: Encoded, redacted: Redacted | None, account: Account | None) -> Frame:
         return Frame(
             camera=self._camera.name,
             epoch=self._epoch,
@@ -119,10 +141,14 @@ class Intake:
             site=self._camera.site,
             captured_ns=fate.shot.captured_ns,
             captured_by=fate.shot.time_source,
-            width=shape[1],
-            height=shape[0],
-            image=jpeg,
-            motion=fate.motion,
+            width=encoded.width,
+            height=encoded.height,
+            encoding=encoded.encoding,
+            image=encoded.data,
+            quality=encoded.quality,
+            scaled_from=encoded.scaled_from,
+            redacted=redacted,
+            motion=fate.motion if fate.motion is None else tuple(map(encoded.scaled, fate.motion)),
             account=account,
             sampled=fate.sampled,
         )

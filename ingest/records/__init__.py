@@ -3,7 +3,7 @@
 from ingest.records.base import Box, FrameRef, Point, Record
 from ingest.records.batch import Batch, BatchItem, Canvas, Fit, Inner, Pixels, Region, lay
 from ingest.records.event import Alert, AlertData, CloudEvent, Delivery, Event, EventData, Evidence, Overlay
-from ingest.records.frame import WITHHELD_REASONS, Account, Frame
+from ingest.records.frame import WITHHELD_REASONS, Account, Frame, Redacted
 from ingest.records.reading import GOOD, SUSPECT, Readings
 from ingest.records.result import Detection, Result
 from ingest.records.status import CameraState, CameraStatus, EpochEnd, Heartbeat, Waiting
@@ -38,6 +38,7 @@ __all__ = [
     "Point",
     "Readings",
     "Record",
+    "Redacted",
     "Region",
     "Result",
     "Waiting",

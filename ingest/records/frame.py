@@ -9,12 +9,12 @@ from pydantic import Field, model_validator
 from ingest.identity import FrameId
 from ingest.records.base import Box, Count, Name, Record
 
-__all__ = ["WITHHELD_REASONS", "Account", "Frame"]
+__all__ = ["WITHHELD_REASONS", "Account", "Frame", "Redacted"]
 
-WITHHELD_REASONS = ("still", "rate", "schedule", "masked", "overload", "unusable", "expired", "unclean")
-"""Why a captured frame did not reach the log. ``unusable`` could not be encoded, or was too large for a
-record; ``expired`` left a full spool; ``unclean`` was lost to a kill before it was promised. The rest were withheld
-on purpose."""
+WITHHELD_REASONS = ("still", "rate", "schedule", "masked", "overload", "budget", "unusable", "expired", "unclean")
+"""Why a captured frame did not reach the log. ``budget`` would have cost more bytes than the camera may send, even at
+its lowest quality; ``unusable`` could not be encoded, or was too large for a record; ``expired`` left a full spool;
+``unclean`` was lost to a kill before it was promised. The rest were withheld on purpose."""
 MAX_REASONS = 16
 """Twice as many as there are: a newer agent may have more. All of them travel with every item and result."""
 Reason = Annotated[str, Field(pattern=r"^[a-z0-9._-]{1,32}$")]
@@ -45,13 +45,32 @@ class Account(Record):
         return self
 
 
+class Redacted(Record):
+    """What was made unrecognisable in a picture before it was encoded.
+
+    ``held`` of the faces and plates were not found in this frame, and stayed redacted where they had been.
+    ``models`` are the detectors that looked, as ``file@sha256:hash``, the hash's first twelve digits.
+    """
+
+    KIND: ClassVar[str] = "redacted"
+
+    masks: Count = 0
+    faces: Count = 0
+    plates: Count = 0
+    held: Count = 0
+    method: str = ""
+    models: tuple[str, ...] = ()
+
+
 class Frame(Record):
     """One kept frame. ``image`` is ``(height, width, 3)``, encoded; ``captured_ns`` is Unix time in ns.
 
     ``motion`` are the regions that the gate saw moving: ``None`` when it did not look, empty when it looked and
     saw nothing. ``sampled`` marks a frame that would have been withheld, and was drawn to see whether the gate misses
     anything. ``account`` covers the frames withheld since the previous kept frame of this epoch.
-    ``captured_by`` says where the time came from: ``host`` (clock on arrival) or ``stream``.
+    ``captured_by`` says where the time came from: ``host`` (clock on arrival) or ``stream``. ``quality`` is what the
+    picture was encoded with, 0 when that is not known; ``scaled_from`` the width and height that it had before it was
+    scaled down to fit a budget. ``redacted`` is None when the camera redacts nothing.
     """
 
     KIND: ClassVar[str] = "frame"
@@ -67,6 +86,9 @@ class Frame(Record):
     height: Count
     encoding: Literal["jpeg", "webp"] = "jpeg"
     image: bytes
+    quality: Count = 0
+    scaled_from: tuple[Count, Count] | None = None
+    redacted: Redacted | None = None
     motion: tuple[Box, ...] | None = None
     account: Account | None = None
     sampled: bool = False

@@ -6,22 +6,27 @@ The file is where a site begins. `sightline config apply` puts each entry on the
 
 from ingest.site.camera import CameraConfig, SpoolConfig
 from ingest.site.delivery import PinConfig, ReceiverConfig
+from ingest.site.encode import EncodeConfig
 from ingest.site.entry import Entry, to_pixels
 from ingest.site.file import Site, load, parse_entry
 from ingest.site.gate import ArmedHours, GateConfig
 from ingest.site.pipeline import PipelineConfig
+from ingest.site.redact import DetectorConfig, RedactConfig
 from ingest.site.rules import LineRule, ThresholdRule, ZoneRule
 from ingest.site.sensor import SensorConfig
 
 __all__ = [
     "ArmedHours",
     "CameraConfig",
+    "DetectorConfig",
+    "EncodeConfig",
     "Entry",
     "GateConfig",
     "LineRule",
     "PinConfig",
     "PipelineConfig",
     "ReceiverConfig",
+    "RedactConfig",
     "SensorConfig",
     "Site",
     "SpoolConfig",

@@ -6,8 +6,10 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from ingest.site.encode import EncodeConfig
 from ingest.site.entry import Entry, Part, Seconds
 from ingest.site.gate import GateConfig
+from ingest.site.redact import RedactConfig
 
 __all__ = ["CameraConfig", "SpoolConfig"]
 
@@ -35,8 +37,9 @@ class CameraConfig(Entry):
     width: int = Field(default=0, ge=0)
     height: int = Field(default=0, ge=0)
     """0 keeps the source's own size; a simulated scene is rendered in this one (640×360 by default)."""
-    jpeg_quality: int = Field(default=85, ge=1, le=100)
     options: dict[str, str | int | float | bool] = {}
     """Options of the source: a scene's seed, light, rain, noise_sigma, density."""
     gate: GateConfig = GateConfig()
+    redact: RedactConfig = RedactConfig()
+    encode: EncodeConfig = EncodeConfig()
     spool: SpoolConfig = SpoolConfig()

@@ -35,6 +35,7 @@ from ingest.records import (
     Overlay,
     Readings,
     Record,
+    Redacted,
     Region,
     Result,
 )
@@ -48,6 +49,9 @@ FRAME = Frame(
     width=640,
     height=360,
     image=b"\xff\xd8\xff\x00",
+    quality=40,
+    scaled_from=(1280, 720),
+    redacted=Redacted(masks=1, faces=2, held=1, method="pixelate", models=("faces.onnx@sha256:0123456789ab",)),
     motion=(Box(1.0, 2.5, 30.0, 40.0),),
     account=ACCOUNT,
 )

@@ -33,6 +33,8 @@ name = "north"
 name = "gate"
 source = "simulated:road"
 gate = { max_fps = 5.0, motion = false }
+redact = { masks = [[[0.0, 0.0], [1.0, 0.0], [1.0, 0.2]]], faces = { model = "faces.onnx" }, method = "fill" }
+encode = { encoding = "webp", bytes_per_day = 50_000_000 }
 
 [[sensors]]
 name = "t-1"
@@ -216,13 +218,29 @@ def test_what_a_rule_watches(labels: tuple[str, ...], label: str, score: float, 
     assert rule.watches(label, score) is watched
 
 
+@pytest.mark.parametrize(
+    ("wrong", "key"),
+    [
+        ("redact = { masks = [[[0.1, 0.1], [0.9, 0.9]]] }", "cameras.0.redact.masks.0"),
+        ("redact = { masks = [[[0.1, 0.1], [0.9, 0.9], [1.5, 0.2]]] }", "cameras.0.redact.masks.0.2.0"),
+        ('redact = { faces = { model = "" } }', "cameras.0.redact.faces"),
+        ('redact = { faces = { model = "f.onnx", width = 100 } }', "cameras.0.redact.faces.width"),
+        ('redact = { method = "smudge" }', "cameras.0.redact.method"),
+        ('encode = { encoding = "gif" }', "cameras.0.encode.encoding"),
+        ("encode = { quality = 30, bytes_per_day = 1000 }", "cameras.0.encode"),
+    ],
+)
+def test_what_is_wrong_with_redaction_or_encoding_is_told(file: Path, wrong: str, key: str) -> None:
+    assert problem(file, f'[[cameras]]\nname = "a"\nsource = "device:0"\n{wrong}\n').key == key
+
+
 def test_points_become_pixels() -> None:
     assert to_pixels(((0.0, 0.5), (1.0, 1.0)), 640, 360) == ((0.0, 180.0), (640.0, 360.0))
 
 
 def test_defaults_are_what_a_site_gets_that_says_nothing() -> None:
     camera = CameraConfig(name="c", source="device:0")
-    assert (camera.gate.motion, camera.spool.late_after_s, camera.jpeg_quality) == (True, 5.0, 85)
+    assert (camera.gate.motion, camera.spool.late_after_s, camera.encode.quality) == (True, 5.0, 85)
     receiver = ReceiverConfig(name="r", url="http://x", secret_file=Path("s"))
     assert (len(receiver.retry_s), sum(receiver.retry_s) // 3600) == (10, 75)
     assert SensorConfig(name="s", source="x", quantity="q", unit="u").column_rows == 100

@@ -1,0 +1,223 @@
+"""How much of what must not be seen is covered, and what that costs: ``python -m benchmarks.redact``.
+
+The truth are faces that were labelled by eye (``benchmarks/data/faces.json`` says how): thirty profiles of three
+people. A face counts as covered when at least nine tenths of its label are. The clip is also played at half and a
+third of its size within a grey picture, as a camera that is further away would see it. The redactor sees every frame
+in its order, as an agent without a gate would, so that what it remembers counts. Pictures of the labelled frames go
+to ``.sightline/redaction`` for a person to look at.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import typer
+
+from edge_agent.redact.redactor import Redactor
+from ingest.records import Box
+from ingest.site import DetectorConfig, RedactConfig
+
+Image = npt.NDArray[np.uint8]
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT.parent / "shared" / "data"
+LABELS = ROOT / "benchmarks" / "data" / "faces.json"
+RESULTS = ROOT / "benchmarks" / "results"
+PICTURES = ROOT / ".sightline" / "redaction"
+FPS = 10
+COVERED = 0.9
+"""Of a label's area: what is left of a profile then is an edge that identifies nobody."""
+SCALES = (1.0, 0.5, 1 / 3)
+LEAD_FRAMES = 15
+"""Played before each labelled frame, so that what is remembered is what it would be: longer than ``hold_s``."""
+ULTRAFACE = str(DATA / "ultraface-rfb-320.onnx")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Faces by frame, and frames without any."""
+
+    faces: dict[int, Box]
+    none: tuple[int, ...]
+
+    @classmethod
+    def read(cls) -> Labels:
+        """Read the committed labels."""
+        values = json.loads(LABELS.read_text())
+        return cls({int(n): Box(*box) for n, box in values["faces"].items()}, tuple(values["none"]))
+
+
+@dataclass
+class Measure:
+    """What one setting did at one scale."""
+
+    covered: list[float] = field(default_factory=list)
+    needless: list[int] = field(default_factory=list)
+    cpu_ms: list[float] = field(default_factory=list)
+
+    def report(self) -> dict[str, Any]:
+        """Return its figures."""
+        whole = sum(share >= COVERED for share in self.covered)
+        return {
+            "faces": len(self.covered),
+            "covered": whole,
+            "recall": round(whole / len(self.covered), 3),
+            "half_covered": sum(share >= 0.5 for share in self.covered),
+            "frames_without_faces": len(self.needless),
+            "of_these_redacted": sum(map(bool, self.needless)),
+            "cpu_ms_median": round(statistics.median(self.cpu_ms), 2),
+            "cpu_ms_p99": round(statistics.quantiles(self.cpu_ms, n=100)[98], 2),
+        }
+
+
+def _settings() -> dict[str, RedactConfig]:
+    """Return what is compared: input size, score and memory of UltraFace, cascades, and whole people."""
+
+    def ultraface(width: int, height: int, score: float = 0.5, hold_s: float = 1.0, levels: int = 1) -> RedactConfig:
+        model = DetectorConfig(model=ULTRAFACE, width=width, height=height, min_score=score, levels=levels)
+        return RedactConfig(faces=model, hold_s=hold_s)
+
+    people = DetectorConfig(
+        model=str(DATA / "yolox-nano.onnx"),
+        decoder="yolox",
+        width=416,
+        height=416,
+        classes=(0,),
+        min_score=0.3,
+        grow=0.1,
+    )
+    return {
+        "masks only": RedactConfig(masks=(((0.0, 0.0), (0.3, 0.0), (0.3, 0.4), (0.0, 0.4)),)),
+        "ultraface 320×192": ultraface(320, 192),
+        "ultraface 320×192, without memory": ultraface(320, 192, hold_s=0.0),
+        "ultraface 320×192, min_score 0.3": ultraface(320, 192, 0.3),
+        "ultraface 320×256": ultraface(320, 256),
+        "ultraface 640×384": ultraface(640, 384),
+        "ultraface 640×384, 2 levels": ultraface(640, 384, levels=2),
+        "ultraface 640×384, 2 levels, without memory": ultraface(640, 384, hold_s=0.0, levels=2),
+        "ultraface 1280×768, 3 levels": ultraface(1280, 768, levels=3),
+        "haar at 320, front and side": RedactConfig(faces=DetectorConfig(decoder="haar")),
+        "yolox-nano 416×416, whole people": RedactConfig(faces=people),
+    }
+
+
+def _clip(wanted: Container[int]) -> Iterator[tuple[int, Image]]:
+    video = cv2.VideoCapture(str(DATA / "one-by-one-person-detection.mp4"))
+    for number in itertools.count():
+        found, image = video.read()
+        if not found:
+            return
+        if number in wanted:
+            yield number, np.asarray(image, np.uint8)
+
+
+def _further(image: Image, scale: float) -> tuple[Image, tuple[int, int]]:
+    """Return the picture scaled down in the middle of a grey one of its size, and where its corner is."""
+    if scale == 1.0:
+        return image.copy(), (0, 0)
+    height, width = image.shape[:2]
+    small = cv2.resize(image, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
+    left, top = (width - small.shape[1]) // 2, (height - small.shape[0]) // 2
+    canvas = np.full_like(image, 200)
+    canvas[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return canvas, (left, top)
+
+
+def _share(label: Box, boxes: Sequence[Box]) -> float:
+    """Return how much of a label the boxes cover together."""
+    left, top, right, bottom = map(round, label)
+    seen = np.zeros((bottom - top, right - left), bool)
+    for box in boxes:
+        a, b = max(0, int(box.left) - left), max(0, int(box.top) - top)
+        seen[b : max(b, int(np.ceil(box.bottom)) - top), a : max(a, int(np.ceil(box.right)) - left)] = True
+    return float(seen.mean())
+
+
+@dataclass
+class Side:
+    """One setting at one scale, and what came of it."""
+
+    name: str
+    scale: float
+    redactor: Redactor
+    measure: Measure = field(default_factory=Measure)
+
+    def see(self, number: int, frame: Image, labels: Labels) -> None:
+        """Take the next frame."""
+        image, corner = _further(frame, self.scale)
+        began_s = time.thread_time()
+        done = self.redactor.apply(image, number * 1_000_000_000 // FPS)
+        self.measure.cpu_ms.append((time.thread_time() - began_s) * 1e3)
+        if number in labels.faces:
+            sides = zip(labels.faces[number], corner * 2, strict=True)
+            self.measure.covered.append(
+                _share(Box(*(side * self.scale + offset for side, offset in sides)), done.boxes)
+            )
+        elif number in labels.none:
+            self.measure.needless.append(len(done.boxes))
+        if self.scale == 1.0 and (number in labels.faces or number in labels.none):
+            folder = PICTURES / self.name.replace(" ", "-").replace(",", "")
+            folder.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / f"{number:04d}.jpg"), done.image)
+
+    def report(self) -> dict[str, Any]:
+        """Return what came of it."""
+        return {"setting": self.name, "scale": round(self.scale, 2), **self.measure.report()}
+
+
+def _sides() -> list[Side]:
+    return [
+        Side(name, scale, Redactor(config))
+        for name, config in _settings().items()
+        for scale in (SCALES if config.faces else SCALES[:1])
+    ]
+
+
+def _cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def main(out: Annotated[Path, typer.Option(help="Where results are kept.")] = RESULTS) -> None:
+    """Measure, print, and keep the results with their date and machine."""
+    if not Path(ULTRAFACE).is_file():
+        typer.echo(f"skipped: {DATA} is not there")
+        return
+    cv2.setNumThreads(1)  # as in the capture child
+    labels, sides = Labels.read(), _sides()
+    wanted = {n for at in (*labels.faces, *labels.none) for n in range(at - LEAD_FRAMES, at + 1)}
+    for number, frame in _clip(wanted):
+        for side in sides:
+            side.see(number, frame, labels)
+    measured = [side.report() for side in sides]
+    for figures in measured:
+        typer.echo(json.dumps(figures, ensure_ascii=False))
+    report = {
+        "date": datetime.now(UTC).isoformat(timespec="minutes"),
+        "machine": {"cores": os.cpu_count(), "cpu": _cpu(), "python": platform.python_version()},
+        "opencv": cv2.__version__,
+        "label_height_px": {
+            round(s, 2): round(statistics.median(b.height for b in labels.faces.values()) * s) for s in SCALES
+        },
+        "measured": measured,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{datetime.now(UTC).date().isoformat()}-redact.json"
+    path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)

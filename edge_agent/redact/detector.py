@@ -1,0 +1,126 @@
+"""What finds faces and plates: the seam, and its two implementations, both by OpenCV alone.
+
+OpenCV's dnn module reads an ONNX file with any input size, so that small faces are a matter of a setting; it is
+slower than ONNX Runtime by about a third, and is there already.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edge_agent.exceptions import RedactionFailed
+from edge_agent.redact.decoders import DECODERS
+from edge_agent.redact.haar import HaarDetector
+from edge_agent.redact.hold import Found
+from ingest.records import Box
+from ingest.site import DetectorConfig
+
+__all__ = ["Detector", "OnnxDetector", "make_detector"]
+
+Image = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+_SAME_IOU = 0.3
+"""Two boxes that overlap more than this are one face."""
+_YOLOX_PAD = 114
+"""Grey level around a letterboxed picture, as YOLOX is trained."""
+_HASH_DIGITS = 12
+_GRID_PX = 32
+"""Both sides of an input are multiples of this, the coarsest stride that all models have."""
+
+
+class Detector(Protocol):
+    """Finds boxes in one picture after the other. Its methods belong to one thread."""
+
+    name: str
+    """``file@sha256:hash``, the hash's first twelve digits."""
+
+    def find(self, image: Image, least_score: float) -> list[Found]:
+        """Return what is in a picture ``(height, width, 3)`` uint8 BGR, in its pixels. Raise RedactionFailed."""
+        ...
+
+
+def make_detector(config: DetectorConfig, folder: Path) -> Detector:
+    """Load a detector and try it; a relative path is below ``folder``. Raise RedactionFailed, which says why."""
+    detector: Detector = HaarDetector(config, folder) if config.decoder == "haar" else OnnxDetector(config, folder)
+    detector.find(np.zeros((config.height, config.width, 3), np.uint8), 1.0)
+    return detector
+
+
+class OnnxDetector:
+    """An ONNX file in OpenCV's dnn module."""
+
+    def __init__(self, config: DetectorConfig, folder: Path) -> None:
+        self._config, self._path = config, folder / config.model
+        self._decode = DECODERS[config.decoder]
+        try:
+            data = self._path.read_bytes()
+            self._net = cv2.dnn.readNetFromONNX(np.frombuffer(data, np.uint8))
+        except OSError as error:
+            raise RedactionFailed(f"model {self._path}: {error.strerror}") from None
+        except cv2.error as error:
+            raise RedactionFailed(f"model {self._path}: OpenCV cannot read it: {error.err}") from None
+        sides = [(config.width >> level, config.height >> level) for level in range(config.levels)]
+        self._sizes = [(_on_grid(width), _on_grid(height)) for width, height in sides]
+        self._outputs = self._net.getUnconnectedOutLayersNames()
+        self.name = f"{self._path.name}@sha256:{hashlib.sha256(data).hexdigest()[:_HASH_DIGITS]}"
+
+    def find(self, image: Image, least_score: float) -> list[Found]:
+        """Run the model on the whole picture, in each of its sizes."""
+        levels = [self._look(image, *size) for size in self._sizes]
+        boxes = np.concatenate([boxes for boxes, _ in levels])
+        best = np.concatenate([best for _, best in levels])
+        sure = best >= least_score
+        return _distinct(boxes[sure], best[sure], least_score)
+
+    def _look(self, image: Image, width: int, height: int) -> tuple[Floats, Floats]:
+        """Return boxes ``(N, 4)`` in pixels of the picture, and the best score of each."""
+        blob, scale = self._input(image, width, height)
+        try:
+            self._net.setInput(blob)
+            arrays = [np.asarray(array, np.float32) for array in self._net.forward(self._outputs)]
+            shares, scores = self._decode(dict(zip(self._outputs, arrays, strict=True)), width, height)
+        except (cv2.error, ValueError) as error:
+            told = error.err if isinstance(error, cv2.error) else error
+            raise RedactionFailed(f"model {self.name} as {self._config.decoder}: {told}") from None
+        if not (np.isfinite(shares).all() and np.isfinite(scores).all()):
+            raise RedactionFailed(f"model {self.name} gives numbers that are none")
+        return shares * scale, self._wanted(scores).max(axis=1)
+
+    def _wanted(self, scores: Floats) -> Floats:
+        if not self._config.classes:
+            return scores
+        if max(self._config.classes) >= scores.shape[1]:
+            raise RedactionFailed(f"model {self.name}: classes = {self._config.classes}, it knows {scores.shape[1]}")
+        return scores[:, list(self._config.classes)]
+
+    def _input(self, image: Image, width: int, height: int) -> tuple[Floats, Floats]:
+        """Return the model's input, and what the input's sides are in pixels of the picture, twice."""
+        if self._config.decoder != "yolox":
+            blob = cv2.dnn.blobFromImage(image, 1 / 128, (width, height), (127, 127, 127), swapRB=True)
+            return np.asarray(blob, np.float32), np.array([*image.shape[1::-1]] * 2, np.float32)
+        ratio = min(width / image.shape[1], height / image.shape[0])
+        size = max(1, round(image.shape[1] * ratio)), max(1, round(image.shape[0] * ratio))
+        canvas = np.full((height, width, 3), _YOLOX_PAD, np.uint8)
+        canvas[: size[1], : size[0]] = cv2.resize(image, size)
+        blob = cv2.dnn.blobFromImage(canvas)
+        return np.asarray(blob, np.float32), np.array([width, height] * 2, np.float32) / ratio
+
+
+def _on_grid(side_px: int) -> int:
+    return max(1, -(-side_px // _GRID_PX)) * _GRID_PX
+
+
+def _distinct(boxes: Floats, scores: Floats, least: float) -> list[Found]:
+    """Leave out what is found twice."""
+    if not len(boxes):
+        return []
+    sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+    kept = cv2.dnn.NMSBoxes(sides.tolist(), scores.tolist(), max(0.0, least - 1e-6), _SAME_IOU)
+    return [Found(Box(*map(float, boxes[i])), float(scores[i])) for i in np.ravel(kept)]

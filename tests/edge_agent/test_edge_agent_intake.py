@@ -1,0 +1,170 @@
+"""Intake: what is to be redacted never becomes bytes, whatever the gate and the budget do."""
+
+from __future__ import annotations
+
+import ast
+import json
+import queue
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from edge_agent.capture.messages import Ended, Kept, Message, Told
+from edge_agent.capture.source import Captured
+from edge_agent.exceptions import RedactionFailed, SourceEnded
+from edge_agent.intake import Intake
+from edge_agent.redact.hold import Found
+from edge_agent.redact.redactor import Redactor
+from ingest.clock import ManualClock
+from ingest.codec import decode
+from ingest.records import Account, Frame
+from ingest.site import CameraConfig, DetectorConfig, EncodeConfig, GateConfig, RedactConfig
+from tests.edge_agent.bright import write_bright
+
+Image = npt.NDArray[np.uint8]
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def bright(tmp_path: Path) -> DetectorConfig:
+    """A detector that finds white squares of 32 px in a picture of 320×256."""
+    return DetectorConfig(model=str(write_bright(tmp_path / "bright.onnx")), decoder="corners", height=256)
+
+
+class Seen:
+    """A detector that finds what it is told to."""
+
+    name = "seen@sha256:0"
+
+    def __init__(self, *frames: list[Found] | Exception) -> None:
+        self.frames = list(frames)
+        self.pictures: list[Image] = []
+
+    def find(self, image: Image, least_score: float) -> list[Found]:
+        self.pictures.append(image.copy())
+        found = self.frames.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+def noise(width: int = 320, height: int = 256, seed: int = 0) -> Image:
+    return np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8)
+
+
+def scene(left: int = 32, top: int = 64) -> Image:
+    """A grey picture with one white square with some writing in it."""
+    image = np.full((256, 320, 3), 80, np.uint8)
+    image[top : top + 32, left : left + 32] = 255
+    image[top + 12 : top + 20 : 2, left + 4 : left + 28] = 200
+    return image
+
+
+class Scenes:
+    """A source of so many pictures, each with a white square that must not be seen and a part that is masked."""
+
+    def __init__(self, count: int, clock: ManualClock) -> None:
+        self.left, self.clock = count, clock
+
+    def open(self) -> None:
+        pass
+
+    def read(self) -> Captured:
+        if not self.left:
+            raise SourceEnded("over")
+        self.left -= 1
+        self.clock.advance(0.1)
+        image = scene(32 * (self.left % 4), 64)
+        image[128:, :] = noise(seed=self.left)[128:]
+        return Captured(image, self.clock.now_ns())
+
+    def close(self) -> None:
+        pass
+
+
+LOWER_HALF = ((0.0, 0.5), (1.0, 0.5), (1.0, 1.0), (0.0, 1.0))
+
+
+@pytest.mark.parametrize("gate", [GateConfig(motion=False), GateConfig(max_fps=3.0), GateConfig(keep_alive_s=0.3)])
+@pytest.mark.parametrize("encode", [EncodeConfig(), EncodeConfig(encoding="webp"), EncodeConfig(bytes_per_s=4_000)])
+def test_no_record_holds_a_picture_that_was_not_redacted(
+    bright: DetectorConfig, gate: GateConfig, encode: EncodeConfig
+) -> None:
+    clock, out = ManualClock(), queue.Queue[Message | None](maxsize=1000)
+    redact = RedactConfig(masks=(LOWER_HALF,), faces=bright, method="fill")
+    camera = CameraConfig(name="a", source="device:0", gate=gate, redact=redact, encode=encode)
+    Intake(camera, 9, clock, out).run(Scenes(60, clock), threading.Event())
+    frames = [decode(Frame, m.record) for m in out.queue if isinstance(m, Kept)]
+    assert frames
+    for frame in frames:
+        image = cv2.imdecode(np.frombuffer(frame.image, np.uint8), cv2.IMREAD_COLOR)
+        assert frame.redacted is not None
+        assert (frame.redacted.masks, frame.redacted.faces >= 1) == (1, True)
+        assert image[frame.height // 2 + 8 :].max() < 150, "the mask shows what is behind it"
+        assert image.max() < 160, "a white square is to be seen"
+        assert all(box.bottom <= frame.height / 2 + 8 for box in frame.motion or ()), "the gate looks behind the mask"
+
+
+def test_what_would_cost_too_much_is_withheld_as_budget_and_the_agent_is_told() -> None:
+    clock, out = ManualClock(), queue.Queue[Message | None](maxsize=1000)
+    encode = EncodeConfig(bytes_per_s=2_000)
+    camera = CameraConfig(name="a", source="device:0", gate=GateConfig(motion=False), encode=encode)
+    Intake(camera, 9, clock, out).run(Scenes(60, clock), threading.Event())
+    kept = [m for m in out.queue if isinstance(m, Kept)]
+    (ended,) = (m for m in out.queue if isinstance(m, Ended))
+    accounts = [account for account in (*(m.account for m in kept), ended.tail) if account]
+    assert {reason for account in accounts for reason in account.counts} == {"budget"}
+    assert len(kept) + sum(a.counts["budget"] for a in accounts) == 60
+    assert any("over its budget" in m.reason for m in out.queue if isinstance(m, Told))
+
+
+def test_a_detector_that_fails_ends_the_capture_with_every_number_accounted_for(
+    bright: DetectorConfig,
+) -> None:
+    seen = Seen([], [], RedactionFailed("the model gives numbers that are none"))
+
+    clock, out = ManualClock(), queue.Queue[Message | None](maxsize=1000)
+    camera = CameraConfig(
+        name="a", source="device:0", gate=GateConfig(motion=False), redact=RedactConfig(faces=bright)
+    )
+    intake = Intake(camera, 9, clock, out, redactor=Redactor(camera.redact, make=lambda config, folder: seen))
+    with pytest.raises(RedactionFailed):
+        intake.run(Scenes(9, clock), threading.Event())
+    assert [m.seq for m in out.queue if isinstance(m, Kept)] == [0, 1]
+    (ended,) = (m for m in out.queue if isinstance(m, Ended))
+    assert ended == Ended(2, Account(camera="a", epoch=9, first=2, last=2, counts={"unusable": 1}), finished=False)
+
+
+def test_the_child_of_a_camera_that_cannot_be_redacted_sends_nothing_and_says_why() -> None:
+    camera = {
+        "name": "a",
+        "source": "simulated:road",
+        "redact": {"faces": {"model": "/no/such/model.onnx"}},
+    }
+    child = subprocess.run(
+        [sys.executable, "-m", "edge_agent.capture.child"],
+        input=(json.dumps({"camera": camera, "epoch": 1}) + "\n").encode(),
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (child.returncode, child.stdout) == (3, b"")
+    assert b"/no/such/model.onnx" in child.stderr
+
+
+def test_pictures_become_bytes_in_the_encoder_only() -> None:
+    makes = {"imencode", "imencodemulti", "imwrite", "imwritemulti", "VideoWriter", "tobytes"}
+    found = {
+        (path.relative_to(ROOT).as_posix(), node.attr)
+        for path in (ROOT / "edge_agent").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in makes
+    }
+    assert found == {("edge_agent/encode/encoder.py", "imencode"), ("edge_agent/encode/encoder.py", "tobytes")}
