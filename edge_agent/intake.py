@@ -50,7 +50,11 @@ class Intake:
         try:
             source.open()
             while not stop.is_set():
-                self.frame(source.read())
+                captured = source.read()
+                if captured:
+                    self.frame(captured)
+                else:
+                    self._tell()
         except SourceEnded:
             finished = True
         except SourceError as error:
@@ -74,7 +78,7 @@ class Intake:
             else:
                 self._keep(seq, captured, self._encoded(image), image.shape, verdict)
         except (cv2.error, FrameUnusable) as error:  # this frame's trouble; the next one may be well
-            self._reason = f"a frame of shape {captured.image.shape} is unusable: {error}"
+            self._reason = f"a frame of shape {captured.shape} is unusable: {error}"
             self._tally.withhold("unusable")
         self._tell()
 
@@ -107,6 +111,7 @@ class Intake:
             site=self._camera.site,
             captured_ns=captured.captured_ns,
             captured_by=captured.time_source,
+            captured_error_ms=captured.error_ms,
             width=shape[1],
             height=shape[0],
             image=jpeg,

@@ -43,10 +43,13 @@ class Frame(Record):
 
     ``motion`` are the regions that the gate saw moving: ``None`` when it did not look, empty when it looked and
     saw nothing. ``account`` covers the frames withheld since the previous kept frame of this epoch.
-    ``captured_by`` says where the time came from: ``host`` (clock on arrival) or ``stream``.
+    ``captured_by`` says where the time came from: ``host`` (clock on arrival) or ``stream``. ``captured_error_ms`` is
+    how far off it may be: for a stream's time, what lies between it and the arrival by the host's clock; None where
+    nothing is known.
     """
 
     KIND: ClassVar[str] = "frame"
+    VERSION: ClassVar[tuple[int, int]] = (1, 1)
 
     camera: Name
     epoch: Count
@@ -54,6 +57,7 @@ class Frame(Record):
     site: str = ""
     captured_ns: Count
     captured_by: str = "host"
+    captured_error_ms: float | None = None
     width: Count
     height: Count
     encoding: Literal["jpeg", "webp"] = "jpeg"

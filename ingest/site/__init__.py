@@ -5,6 +5,7 @@ The file is where a site begins. `sightline config apply` puts each entry on the
 """
 
 from ingest.site.camera import CameraConfig, GateConfig, SpoolConfig
+from ingest.site.capture import StreamConfig, WatchConfig, masked
 from ingest.site.delivery import PinConfig, ReceiverConfig
 from ingest.site.entry import Entry, to_pixels
 from ingest.site.file import Site, load, parse_entry
@@ -23,9 +24,12 @@ __all__ = [
     "SensorConfig",
     "Site",
     "SpoolConfig",
+    "StreamConfig",
     "ThresholdRule",
+    "WatchConfig",
     "ZoneRule",
     "load",
+    "masked",
     "parse_entry",
     "to_pixels",
 ]
