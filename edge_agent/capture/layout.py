@@ -23,8 +23,8 @@ _MEMORY_S = 300.0
 """The memory follows shadows, which move by their own width in several minutes."""
 _LEARN_S = 30.0
 """Nothing is judged before the memory is so old."""
-_UNLIKE = 0.25
-"""Below this correlation it is another view: the same one keeps above 0.5 through rain and night."""
+_UNLIKE = 0.35
+"""Below this correlation it is another view: the same one keeps above 0.5 through rain, night and heavy traffic."""
 _BLURRED = 0.55
 """Of the share of fine edges that the memory has: rain and noise add to it, nothing but a lens takes so much away."""
 _FLAT = 2.0
@@ -77,10 +77,12 @@ class Layout:
         if spread < _FLAT:
             return "covered: nothing is to be seen"
         fine, fine_before = _edges(self._now), _edges(self._memory)
-        if _correlation(_near(fine), _near(fine_before)) < _UNLIKE:
-            return "covered" if spread < _COVERED * usual else "turned away, or covered"
-        if _sharpness(fine, self._now) < _BLURRED * _sharpness(fine_before, self._memory):
+        alike = _correlation(_near(fine), _near(fine_before))
+        blurred = _sharpness(fine, self._now) < _BLURRED * _sharpness(fine_before, self._memory)
+        if blurred and alike >= _UNLIKE / 2:
             return "out of focus"
+        if alike < _UNLIKE:
+            return "covered" if spread < _COVERED * usual else "turned away, or covered"
         return ""
 
 
@@ -102,6 +104,12 @@ def _sharpness(fine: Field, picture: Field) -> float:
     return float(np.percentile(fine, 98) / (picture.std() + 1.0))
 
 
+def _centred(field: Field) -> Field:
+    """Take off the means of rows and columns: a kerb from edge to edge looks the same however far the camera turns."""
+    rows, columns = field.mean(axis=1, keepdims=True), field.mean(axis=0, keepdims=True)
+    return np.asarray(field - rows - columns + field.mean(), np.float32)
+
+
 def _correlation(one: Field, other: Field) -> float:
-    a, b = one - one.mean(), other - other.mean()
+    a, b = _centred(one), _centred(other)
     return float((a * b).sum() / (np.sqrt((a * a).sum() * (b * b).sum()) + 1e-6))
