@@ -78,6 +78,7 @@ class Camera:
         self.reason = ""
         self._frames_from_s: float | None = None
         """When this epoch's first frames were told."""
+        self._hung = ""
         self._view = Seen("")
         self._view_from_s = 0.0
 
@@ -114,7 +115,7 @@ class Camera:
         """Run one child from its start to its end. Return whether the source is over."""
         now_s = self._clock.now_ns() // 1_000_000_000
         self.epoch = await self._on_disk(self._spool.begin_epoch, self.config.name, "frame", now_s)
-        self.captured, last, self._frames_from_s = 0, -1, None
+        self.captured, last, self._frames_from_s, self._hung = 0, -1, None, ""
         process = self._process = await self._spawn()
         stopper = asyncio.create_task(self._stop_child(process))
         saying = asyncio.create_task(_last_words(process))
@@ -128,7 +129,8 @@ class Camera:
         finally:
             stopper.cancel()
             await self._reap(process)
-        reason = await saying if process.returncode else ""
+        last_words = await saying
+        reason = (self._hung or last_words) if process.returncode else ""
         await self._close_epoch(ended, last, reason)
         return ended is not None and ended.finished
 
@@ -159,7 +161,7 @@ class Camera:
         try:
             return await asyncio.wait_for(read_message(process.stdout), self._hang_s)
         except TimeoutError:
-            self.reason = f"no sign of life for {self._hang_s:.0f} s"
+            self._hung = f"no sign of life for {self._hang_s:.0f} s"
             return None
 
     async def _take(self, message: Message) -> int:
@@ -218,7 +220,7 @@ class Camera:
         accounts: list[Account] = []
         self._saw(Seen(""))
         if ended is None or reason:
-            self.state, self.reason = "down", reason or self.reason or "the capture died"
+            self.state, self.reason = "down", reason or "the capture died"
             if not self._backoff.out:
                 _log.warning("camera lost", camera=self.config.name, reason=self.reason)
         if ended is None:

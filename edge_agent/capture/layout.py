@@ -105,7 +105,7 @@ def _sharpness(fine: Field, picture: Field) -> float:
 
 
 def _centred(field: Field) -> Field:
-    """Take off the means of rows and columns: a kerb from edge to edge looks the same however far the camera turns."""
+    """Take off the means of rows and columns: a kerb from edge to edge looks the same wherever the camera turns."""
     rows, columns = field.mean(axis=1, keepdims=True), field.mean(axis=0, keepdims=True)
     return np.asarray(field - rows - columns + field.mean(), np.float32)
 

@@ -54,16 +54,17 @@ class StreamSource:
         self._times = StreamClock(stream.max_skew_s)
         self._reports = SenderReports()
         self._good_s = 0.0
+        self._hung = False
 
     def open(self) -> None:
         """Connect, and wait for the stream to begin. Raise SourceUnusable."""
         if self._config.transport == "udp":
             try:
-                self._begin("udp", min(UDP_S, self._stall_s))
+                self._begin("udp", open_s=min(UDP_S, self._stall_s))
                 return
             except SourceError as error:
                 self._said(f"no video by UDP ({error}): by TCP instead")
-        self._begin("tcp", self._stall_s)
+        self._begin("tcp", open_s=self._stall_s)
 
     def read(self) -> Captured:
         """Return the next frame. Raise SourceStalled when the stream ends, breaks, or gives none for too long."""
@@ -81,16 +82,16 @@ class StreamSource:
             self._container.close()
             self._container = None
 
-    def _begin(self, transport: str, wait_s: float) -> None:
+    def _begin(self, transport: str, *, open_s: float) -> None:
         self.close()
         try:
             self._container, video = open_video(
-                self._address.with_user, self._options(transport), open_s=wait_s, read_s=wait_s
+                self._address.with_user, self._options(transport), open_s=open_s, read_s=self._stall_s
             )
         except (av.FFmpegError, OSError, SourceUnusable) as error:
             raise SourceUnusable(f"{self._address.url}: {self._why(error)}") from None
         self._packets, self._reports = self._container.demux(video), SenderReports()
-        self._good_s = self._clock.monotonic()
+        self._good_s, self._hung = self._clock.monotonic(), False
         self._until_a_frame()
 
     def _until_a_frame(self) -> None:
@@ -107,12 +108,17 @@ class StreamSource:
 
     def _pull(self) -> None:
         """Take the next packet, and what frames it makes."""
+        asked_s = self._clock.monotonic()
+        if self._hung:
+            raise SourceStalled(f"{self._address.url}: {self._nothing_came}")
         try:
             packet = next(self._packets)
         except StopIteration:
             raise SourceStalled(f"{self._address.url}: the camera has ended the stream") from None
         except (av.FFmpegError, OSError) as error:
             raise SourceStalled(f"{self._address.url}: {self._why(error)}") from None
+        # when the wait is over, FFmpeg first gives what it holds of the last frame, and would then wait once more
+        self._hung = self._clock.monotonic() - asked_s >= self._stall_s
         self._decode(packet)
         if self._clock.monotonic() - self._good_s > self._stall_s:
             raise SourceStalled(f"{self._address.url}: no frame could be decoded for {self._stall_s:g} s")
@@ -144,7 +150,11 @@ class StreamSource:
             luma=self._decoder.luma(frame),
         )
 
+    @property
+    def _nothing_came(self) -> str:
+        return f"nothing came for {self._stall_s:g} s"
+
     def _why(self, error: Exception) -> str:
         if isinstance(error, av.error.ExitError):
-            return f"nothing came for {self._stall_s:g} s"
+            return self._nothing_came
         return self._address.hide(getattr(error, "strerror", None) or str(error))

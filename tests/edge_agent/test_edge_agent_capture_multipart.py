@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +25,7 @@ def stream(*, lengths: bool, newline: bytes = b"\r\n") -> bytes:
 def test_parts_come_out_whole_wherever_the_stream_is_cut(cuts: list[int], lengths: bool, bare: bool) -> None:
     data, parts, found = stream(lengths=lengths, newline=b"\n" if bare else b"\r\n"), Multipart(b"frame", 1000), []
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         found += parts.feed(data[start:end])
     assert [body.rstrip() for body in found] == BODIES
 

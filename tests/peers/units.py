@@ -13,7 +13,7 @@ import numpy.typing as npt
 from av.bitstream import BitStreamFilterContext
 
 HEAD, UNIT = struct.Struct(">4sIQ"), struct.Struct(">IQ")
-_ENCODERS = {"h264": "libx264", "hevc": "libx265"}
+_ENCODERS = {"h264": "libx264", "hevc": "libx265", "mjpeg": "mjpeg"}
 
 
 def encode(path: Path, pictures: Iterable[npt.NDArray[np.uint8]], fps: int, codec: str = "h264") -> Path:
@@ -24,7 +24,7 @@ def encode(path: Path, pictures: Iterable[npt.NDArray[np.uint8]], fps: int, code
             if stream is None:
                 stream = video.add_stream(_ENCODERS[codec], rate=fps)
                 stream.height, stream.width = picture.shape[:2]
-                stream.pix_fmt = "yuv420p"
+                stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
                 stream.options = {"preset": "ultrafast", "tune": "zerolatency", "g": str(fps)}
                 if codec == "hevc":
                     stream.options |= {"x265-params": "log-level=none:pools=1"}
