@@ -18,18 +18,23 @@ class SenderReports:
     """Maps presentation times to the camera's clock, by the newest report.
 
     FFmpeg puts the moment that a sender report gives to a packet beside it (AV_PKT_DATA_PRFT); frames come out in
-    another order than packets go in, so it is carried over by the difference of their presentation times.
+    another order than packets go in, so it is carried over by the difference of their presentation times. The very
+    first one is of no use: it came while a frame was being put together, and lies beside the frame before its own.
     """
 
     def __init__(self) -> None:
+        self._begun = False
         self._anchor: tuple[int, int] | None = None
         """Presentation time in units of the stream, and Unix time in ns."""
 
     def note(self, packet: Packet[VideoStream]) -> None:
         """Take what comes with a packet."""
-        if packet.pts is not None and packet.has_sidedata("prft"):
+        if packet.pts is None or not packet.has_sidedata("prft"):
+            return
+        if self._begun:
             (wall_us,) = _REFERENCE.unpack_from(bytes(packet.get_sidedata("prft")))
             self._anchor = packet.pts, wall_us * 1000
+        self._begun = True
 
     def time_ns(self, frame: VideoFrame) -> int | None:
         """Return a frame's time by the camera's clock in Unix ns, None while no report has come."""

@@ -84,12 +84,15 @@ class StreamSource:
 
     def _begin(self, transport: str, *, open_s: float) -> None:
         self.close()
+        asked_s = self._clock.monotonic()
         try:
             self._container, video = open_video(
                 self._address.with_user, self._options(transport), open_s=open_s, read_s=self._stall_s
             )
         except (av.FFmpegError, OSError, SourceUnusable) as error:
-            raise SourceUnusable(f"{self._address.url}: {self._why(error)}") from None
+            late = self._clock.monotonic() - asked_s >= open_s  # FFmpeg calls this invalid data, of what did not come
+            why = f"nothing came for {open_s:g} s" if late else self._why(error)
+            raise SourceUnusable(f"{self._address.url}: {why}") from None
         self._packets, self._reports = self._container.demux(video), SenderReports()
         self._good_s, self._hung = self._clock.monotonic(), False
         self._until_a_frame()
