@@ -168,6 +168,7 @@ class Agent:
             self._on_disk,
             instance=self._instance,
             truth_folder=truth_folder if config.source.startswith("simulated:") else None,
+            state_folder=truth_folder.parent / "capture",
             on_kept=self._sender.wake,
             chance=self._random.random,
             clock=self._clock,

@@ -5,23 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from edge_agent.capture.messages import Ended, Kept, Message, Told, read_message
+from edge_agent.capture.limits import MAX_PIXELS
+from edge_agent.capture.messages import Ended, Kept, Message, Said, Seen, Told, read_message
 from edge_agent.metrics import AgentMetrics
 from edge_agent.spool.schema import Depth, Row
 from edge_agent.spool.spool import Spool
 from edge_agent.status import ended_row
 from ingest import headers as h
 from ingest import logs
-from ingest.backoff import Backoff
+from ingest.backoff import STEADY_S, Backoff
 from ingest.clock import Clock
 from ingest.records import Account, CameraState, CameraStatus, EpochEnd
-from ingest.site import CameraConfig
+from ingest.site import CameraConfig, masked
 from ingest.tether import tethered
 
 __all__ = ["Camera"]
@@ -30,11 +33,16 @@ _log = logs.get("edge_agent.camera")
 
 STOP_CHILD_S = 10.0
 """A child that was told to stop finishes its frame; one that hangs in a decoder is killed."""
-HANG_S = 20.0
-"""No message for so long, while a second's worth is due: the decoder hangs."""
-GROUP_MESSAGES = 32
-"""So many kept frames go into one commit at the most."""
+START_S = 8.0
+"""For a child to start on a busy machine, and to try UDP before TCP."""
+_STALLS = 2
+"""A source may wait for the time of a stall to open, and again for its first frame, before it says that it fails."""
 _STDERR_TAIL_BYTES = 400
+_CHILD_ENVIRONMENT = {
+    "OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_PIXELS),
+    "OPENBLAS_NUM_THREADS": "1",  # nothing here multiplies matrices, and each thread would cost its buffers
+    "MALLOC_ARENA_MAX": "2",  # an arena per thread keeps what frames of one size have left behind
+}
 
 
 class Camera:
@@ -52,12 +60,15 @@ class Camera:
         chance: Callable[[], float],
         clock: Clock,
         metrics: AgentMetrics,
+        state_folder: Path | None = None,
+        backoff: Backoff | None = None,
     ) -> None:
         self.config = config
         self._spool, self._on_disk = spool, on_disk
-        self._instance, self._truth_folder = instance, truth_folder
+        self._instance, self._truth_folder, self._state_folder = instance, truth_folder, state_folder
         self._on_kept, self._chance, self._clock, self._metrics = on_kept, chance, clock, metrics
-        self._backoff = Backoff()
+        self._backoff = backoff or Backoff()
+        self._hang_s = START_S + _STALLS * config.watch.stall_s
         self._stop = asyncio.Event()
         self._process: Process | None = None
         self.epoch = 0
@@ -65,6 +76,11 @@ class Camera:
         self.kept = 0
         self.state: CameraState = "starting"
         self.reason = ""
+        self._frames_from_s: float | None = None
+        """When this epoch's first frames were told."""
+        self._hung = ""
+        self._view = Seen("")
+        self._view_from_s = 0.0
 
     def stop(self) -> None:
         """Ask for a clean end of the capture."""
@@ -73,12 +89,11 @@ class Camera:
     async def run(self) -> None:
         """Capture until told to stop or the source is over. Raise SpoolError when nothing can be promised."""
         while not self._stop.is_set():
-            started_s = self._clock.monotonic()
-            finished = await self._epoch(started_s)
+            finished = await self._epoch()
             if finished or self._stop.is_set():
                 break
             self._metrics.restarts.labels(self.config.name).inc()
-            pause_s = self._backoff.failed(started_s, self._chance())
+            pause_s = self._backoff.failed(self._clock.monotonic(), self._chance())
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), pause_s)
         self.state, self.reason = "ended", ""
@@ -96,11 +111,11 @@ class Camera:
             spooled_bytes=sum(d.bytes for d in depth),
         )
 
-    async def _epoch(self, started_s: float) -> bool:
+    async def _epoch(self) -> bool:
         """Run one child from its start to its end. Return whether the source is over."""
         now_s = self._clock.now_ns() // 1_000_000_000
         self.epoch = await self._on_disk(self._spool.begin_epoch, self.config.name, "frame", now_s)
-        self.captured, last = 0, -1
+        self.captured, last, self._frames_from_s, self._hung = 0, -1, None, ""
         process = self._process = await self._spawn()
         stopper = asyncio.create_task(self._stop_child(process))
         saying = asyncio.create_task(_last_words(process))
@@ -110,11 +125,12 @@ class Camera:
                 if isinstance(message, Ended):
                     ended = message
                     break
-                last = max(last, await self._take(message, process, started_s))
+                last = max(last, await self._take(message))
         finally:
             stopper.cancel()
             await self._reap(process)
-        reason = await saying if process.returncode else ""
+        last_words = await saying
+        reason = (self._hung or last_words) if process.returncode else ""
         await self._close_epoch(ended, last, reason)
         return ended is not None and ended.finished
 
@@ -125,12 +141,14 @@ class Camera:
             stdout=PIPE,
             stderr=PIPE,
             limit=4 * 1024 * 1024,
+            env=os.environ | _CHILD_ENVIRONMENT,
             start_new_session=True,  # Ctrl-C is for the agent, which then stops its children in order
         )
         orders = {
             "camera": self.config.model_dump(mode="json"),
             "epoch": self.epoch,
             "truth_folder": str(self._truth_folder) if self._truth_folder else None,
+            "state_folder": str(self._state_folder) if self._state_folder else None,
         }
         assert process.stdin is not None  # noqa: S101  (narrowing: it was asked for)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -141,16 +159,20 @@ class Camera:
     async def _next(self, process: Process) -> Message | None:
         assert process.stdout is not None  # noqa: S101  (narrowing: it was asked for)
         try:
-            return await asyncio.wait_for(read_message(process.stdout), HANG_S)
+            return await asyncio.wait_for(read_message(process.stdout), self._hang_s)
         except TimeoutError:
-            self.reason = f"no sign of life for {HANG_S:.0f} s"
+            self._hung = f"no sign of life for {self._hang_s:.0f} s"
             return None
 
-    async def _take(self, message: Message, process: Process, started_s: float) -> int:
-        """Take a message, and those that are there already, and return the highest number that was promised."""
-        if isinstance(message, Told):
-            self._running(message, started_s)
-            return -1
+    async def _take(self, message: Message) -> int:
+        """Take a message and return the number that was promised by it, -1 for none."""
+        match message:
+            case Told():
+                self._running(message)
+            case Seen():
+                self._saw(message)
+            case Said():
+                _log.warning("camera says", camera=self.config.name, text=message.text)
         if not isinstance(message, Kept):
             return -1
         await self._on_disk(self._spool.keep, [self._row(message)])
@@ -160,13 +182,27 @@ class Camera:
         self._on_kept()
         return message.seq
 
-    def _running(self, told: Told, started_s: float) -> None:
+    def _running(self, told: Told) -> None:
         self.captured = told.captured
         self._metrics.captured.labels(self.config.name).set(told.captured)
-        outage_s = self._backoff.steady(started_s) if told.captured > 1 else None
+        now_s = self._clock.monotonic()
+        self._frames_from_s = now_s if self._frames_from_s is None else self._frames_from_s
+        # one that comes and goes is not back: its pauses would never grow
+        outage_s = self._backoff.steady(self._frames_from_s) if now_s - self._frames_from_s >= STEADY_S else None
         if outage_s is not None:
             _log.info("camera back", camera=self.config.name, out_for_s=round(outage_s, 1))
-        self.state, self.reason = "running", told.reason
+        self.state = cast("CameraState", self._view.state or "running")
+        self.reason = told.reason or self._view.reason
+
+    def _saw(self, seen: Seen) -> None:
+        """Take note of how the view is: once when it turns bad, once when it is well again."""
+        before, now_s = self._view, self._clock.monotonic()
+        if before.state:
+            length_s = round(now_s - self._view_from_s, 1)
+            _log.info("camera view well", camera=self.config.name, was=before.state, for_s=length_s)
+        if seen.state:
+            _log.warning("camera view bad", camera=self.config.name, state=seen.state, reason=seen.reason)
+        self._view, self._view_from_s = seen, now_s
 
     def _row(self, kept: Kept) -> Row:
         return Row(
@@ -182,8 +218,9 @@ class Camera:
 
     async def _close_epoch(self, ended: Ended | None, last: int, reason: str) -> None:
         accounts: list[Account] = []
+        self._saw(Seen(""))
         if ended is None or reason:
-            self.state, self.reason = "down", reason or self.reason or "the capture died"
+            self.state, self.reason = "down", reason or "the capture died"
             if not self._backoff.out:
                 _log.warning("camera lost", camera=self.config.name, reason=self.reason)
         if ended is None:
@@ -223,4 +260,11 @@ async def _last_words(process: Process) -> str:
     while process.stderr and (said := await process.stderr.read(4096)):
         tail = (tail + said)[-_STDERR_TAIL_BYTES:]
     lines = tail.decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else f"ended by signal or status {process.returncode}"
+    return str(masked(lines[-1])) if lines else _how_it_ended(await process.wait())
+
+
+def _how_it_ended(status: int) -> str:
+    if status >= 0:
+        return f"the capture ended with status {status}"
+    name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+    return f"the capture was ended by {name}"

@@ -66,7 +66,11 @@ class Intake:
         try:
             source.open()
             while not stop.is_set():
-                self.frame(source.read())
+                captured = source.read()
+                if captured:
+                    self.frame(captured)
+                else:
+                    self._tell()
         except SourceEnded:
             finished = True
         except SourceError as error:
@@ -80,7 +84,7 @@ class Intake:
 
     def frame(self, captured: Captured) -> None:
         """Take one frame: number it, and settle what its coming settles, itself or frames before it."""
-        shot = Shot(self._tally.number(), captured.captured_ns, captured.time_source)
+        shot = Shot(self._tally.number(), captured.captured_ns, captured.time_source, captured.error_ms)
         self._settle(self._judged(shot, captured))
         self._tell()
 
@@ -141,6 +145,7 @@ class Intake:
             site=self._camera.site,
             captured_ns=fate.shot.captured_ns,
             captured_by=fate.shot.time_source,
+            captured_error_ms=fate.shot.error_ms,
             width=encoded.width,
             height=encoded.height,
             encoding=encoded.encoding,

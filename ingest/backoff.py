@@ -26,8 +26,10 @@ def delay_s(failures: int, chance: float, base_s: float = BASE_S, cap_s: float =
 
 @dataclass
 class Backoff:
-    """One service's failures in a row, and the outage that they make."""
+    """One service's failures in a row, and the outage that they make. Pauses double from ``base_s`` to ``cap_s``."""
 
+    base_s: float = BASE_S
+    cap_s: float = CAP_S
     failures: int = 0
     since_s: float | None = None
 
@@ -40,7 +42,7 @@ class Backoff:
         """Take note of a failure. Return how long to wait, in seconds."""
         self.failures += 1
         self.since_s = at_s if self.since_s is None else self.since_s
-        return delay_s(self.failures, chance)
+        return delay_s(self.failures, chance, self.base_s, self.cap_s)
 
     def steady(self, started_s: float) -> float | None:
         """Take note that a start has lasted. Return how long the outage was that it ended, None if there was none."""

@@ -16,6 +16,8 @@ import pytest
 from deploy.local.broker import Broker, default_home
 from deploy.local.exceptions import DeployError
 from ingest.clock import Deadline
+from tests.peers import rtsp
+from tests.peers.rtsp import RtspServer
 
 ROOT = Path(__file__).resolve().parents[1]
 GONE_S = 5.0
@@ -75,6 +77,29 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no ../shared/data beside the project: footage and public models are not part of the repository")
     return folder
+
+
+@pytest.fixture(scope="session")
+def rtsp_is_there() -> None:
+    """Skip where GStreamer's RTSP server is not installed, and say how it is."""
+    reason = rtsp.why_not()
+    if reason:
+        pytest.skip(f"no RTSP server: {reason}")
+
+
+@pytest.fixture
+def rtsp_server(rtsp_is_there: None) -> Iterator[Callable[..., RtspServer]]:
+    """Start RTSP servers of ``{name: units file}``, which end with the test."""
+    made: list[RtspServer] = []
+
+    def serve(files: dict[str, Path], *options: str) -> RtspServer:
+        made.append(RtspServer(files, *options))
+        made[-1].start()
+        return made[-1]
+
+    yield serve
+    for server in made:
+        server.kill()
 
 
 @pytest.fixture(autouse=True)

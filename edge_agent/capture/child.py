@@ -16,8 +16,10 @@ from typing import Any, BinaryIO
 
 import cv2
 
-from edge_agent.capture.factory import make_source
+from edge_agent.capture.factory import Surroundings, make_source
+from edge_agent.capture.limits import limit_memory
 from edge_agent.capture.messages import Message, write_message
+from edge_agent.capture.watch import Teller, Watched
 from edge_agent.exceptions import SourceError
 from edge_agent.intake import Intake
 from ingest.clock import SystemClock
@@ -29,6 +31,8 @@ QUEUE_FRAMES = 16
 """What is in memory only, and not yet promised, is at most this and what is in the pipe: a second or two."""
 EXIT_SOURCE = 3
 """The source failed; the last line on standard error says how."""
+EXIT_MEMORY = 4
+"""The capture took more memory than it may."""
 
 
 def main() -> int:
@@ -36,21 +40,35 @@ def main() -> int:
     cv2.setNumThreads(1)  # a camera is one core's work at the most, and there are many of them
     orders: dict[str, Any] = json.loads(sys.stdin.readline())
     camera = CameraConfig.model_validate(orders["camera"])
-    folder = Path(orders["truth_folder"]) if orders.get("truth_folder") else None
+    limit_memory(camera.stream.memory_mb)
     stop, out = threading.Event(), queue.Queue[Message | None](maxsize=QUEUE_FRAMES)
     threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
     writer = threading.Thread(target=_write_all, args=(sys.stdout.buffer, out, stop))
     writer.start()
     try:
-        source = make_source(camera, SystemClock(), epoch=orders["epoch"], truth_folder=folder)
-        Intake(camera, orders["epoch"], SystemClock(), out).run(source, stop)
+        _capture(camera, orders, out, stop)
     except SourceError as error:
-        sys.stderr.write(f"{error}\n")
-        return EXIT_SOURCE
+        return _end(EXIT_SOURCE, f"{error}")
+    except MemoryError:
+        return _end(EXIT_MEMORY, f"more than memory_mb = {camera.stream.memory_mb} was asked for")
     finally:
         out.put(None)
         writer.join()
     return 0
+
+
+def _capture(
+    camera: CameraConfig, orders: dict[str, Any], out: queue.Queue[Message | None], stop: threading.Event
+) -> None:
+    clock, teller = SystemClock(), Teller(out)
+    truth, state = (Path(folder) if folder else None for folder in (orders["truth_folder"], orders["state_folder"]))
+    source = make_source(camera, Surroundings(clock, orders["epoch"], truth, state, teller.say))
+    Intake(camera, orders["epoch"], clock, out).run(Watched(source, camera.watch, clock, teller), stop)
+
+
+def _end(status: int, why: str) -> int:
+    sys.stderr.write(f"{why}\n")
+    return status
 
 
 def _stop_at_end_of_input(stop: threading.Event) -> None:

@@ -1,41 +1,89 @@
-"""From a camera's configuration to its source."""
+"""From a camera's configuration to its source.
+
+Each kind of source is imported where it is made: a child has one camera, and libraries for others are memory for
+nothing.
+"""
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 
-from edge_agent.capture.simulated.config import SceneConfig
-from edge_agent.capture.simulated.source import SimulatedSource
-from edge_agent.capture.simulated.truth import TruthWriter
 from edge_agent.capture.source import FrameSource
-from edge_agent.capture.video import DeviceSource, FileSource
 from edge_agent.exceptions import SourceUnusable
 from ingest.clock import Clock
 from ingest.site import CameraConfig
 
-__all__ = ["make_source"]
+__all__ = ["Surroundings", "make_source"]
 
-_SIMULATED, _DEVICE = "simulated:", "device:"
 _FRAMES = "frames"
 
 
-def make_source(camera: CameraConfig, clock: Clock, *, epoch: int, truth_folder: Path | None = None) -> FrameSource:
-    """Make a camera's source. Raise SourceUnusable when ``source`` or an option makes no sense.
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a source is given beside its configuration.
 
-    A simulated camera writes its truth to ``truth_folder``, one file per camera.
+    A simulated camera writes its truth to ``truth_folder``, one file per camera; a folder of images remembers its
+    place in ``state_folder``. ``said`` hears what an operator should know and what is no failure.
     """
-    if camera.source.startswith(_SIMULATED):
-        return _simulated(camera, clock, epoch, truth_folder)
-    if camera.source.startswith(_DEVICE):
-        number = camera.source.removeprefix(_DEVICE)
-        if not number.isdigit():
-            raise SourceUnusable(f"camera {camera.name}: source = {camera.source!r}: expected device:N")
-        return DeviceSource(int(number), camera.fps, clock, width=camera.width, height=camera.height)
-    return FileSource(Path(camera.source), camera.fps, clock, loop=camera.loop)
+
+    clock: Clock
+    epoch: int
+    truth_folder: Path | None = None
+    state_folder: Path | None = None
+    said: Callable[[str], None] = lambda _: None
 
 
-def _simulated(camera: CameraConfig, clock: Clock, epoch: int, truth_folder: Path | None) -> FrameSource:
+def make_source(camera: CameraConfig, around: Surroundings) -> FrameSource:
+    """Make a camera's source. Raise SourceUnusable when ``source`` or an option makes no sense."""
+    scheme, _, rest = camera.source.partition(":")
+    make = _KINDS.get(scheme.lower())
+    return make(camera, rest, around) if make else _file(camera, around)
+
+
+def _file(camera: CameraConfig, around: Surroundings) -> FrameSource:
+    from edge_agent.capture.file import FileSource
+
+    return FileSource(Path(camera.source), camera.fps, around.clock, loop=camera.loop)
+
+
+def _rtsp(camera: CameraConfig, _: str, around: Surroundings) -> FrameSource:
+    from edge_agent.capture.address import resolve
+    from edge_agent.capture.stream import StreamSource
+
+    address = resolve(camera.source, camera.stream)
+    return StreamSource(address, camera.stream, around.clock, stall_s=camera.watch.stall_s, said=around.said)
+
+
+def _web(camera: CameraConfig, _: str, around: Surroundings) -> FrameSource:
+    from edge_agent.capture.address import resolve
+    from edge_agent.capture.web import WebSource
+
+    address = resolve(camera.source, camera.stream)
+    return WebSource(address, camera.stream, camera.fps, around.clock, stall_s=camera.watch.stall_s)
+
+
+def _images(camera: CameraConfig, folder: str, around: Surroundings) -> FrameSource:
+    from edge_agent.capture.images import ImagesSource
+
+    place = around.state_folder / f"{camera.name}.json" if around.state_folder else None
+    return ImagesSource(Path(folder), camera.fps, around.clock, place=place, existing=camera.stream.existing)
+
+
+def _device(camera: CameraConfig, number: str, around: Surroundings) -> FrameSource:
+    from edge_agent.capture.device import DeviceSource
+
+    if not number.isdigit():
+        raise SourceUnusable(f"camera {camera.name}: source = {camera.source!r}: expected device:N")
+    return DeviceSource(int(number), camera.fps, around.clock, width=camera.width, height=camera.height)
+
+
+def _simulated(camera: CameraConfig, kind: str, around: Surroundings) -> FrameSource:
+    from edge_agent.capture.simulated.config import SceneConfig
+    from edge_agent.capture.simulated.source import SimulatedSource
+    from edge_agent.capture.simulated.truth import TruthWriter
+
     options = dict(camera.options)
     frames = int(options.pop(_FRAMES, 0))
     known = {field.name for field in fields(SceneConfig)}
@@ -45,9 +93,21 @@ def _simulated(camera: CameraConfig, clock: Clock, epoch: int, truth_folder: Pat
     size = {"width": camera.width, "height": camera.height} if camera.width and camera.height else {}
     try:
         config = SceneConfig(
-            **{"kind": camera.source.removeprefix(_SIMULATED), "fps": camera.fps, **size, **options}  # type: ignore[arg-type]
+            **{"kind": kind, "fps": camera.fps, **size, **options}  # type: ignore[arg-type]
         )
     except (TypeError, ValueError) as error:
         raise SourceUnusable(f"camera {camera.name}: {error}") from None
-    truth = TruthWriter(truth_folder / f"{camera.name}.jsonl", camera.name, config) if truth_folder else None
-    return SimulatedSource(config, clock, epoch=epoch, truth=truth, frames=frames)
+    folder = around.truth_folder
+    truth = TruthWriter(folder / f"{camera.name}.jsonl", camera.name, config) if folder else None
+    return SimulatedSource(config, around.clock, epoch=around.epoch, truth=truth, frames=frames)
+
+
+_KINDS: dict[str, Callable[[CameraConfig, str, Surroundings], FrameSource]] = {
+    "simulated": _simulated,
+    "device": _device,
+    "images": _images,
+    "rtsp": _rtsp,
+    "rtsps": _rtsp,
+    "http": _web,
+    "https": _web,
+}

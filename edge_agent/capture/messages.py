@@ -12,7 +12,7 @@ import msgpack
 from ingest.codec import MAX_RECORD_BYTES
 from ingest.records import Account
 
-__all__ = ["Ended", "Kept", "Message", "Told", "read_message", "write_message"]
+__all__ = ["Ended", "Kept", "Message", "Said", "Seen", "Told", "read_message", "write_message"]
 
 _LENGTH = struct.Struct(">I")
 
@@ -37,6 +37,21 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """How the view is from now on: ``frozen``, ``black``, ``tampered``, or well again (an empty ``state``)."""
+
+    state: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What an operator should know, and what is no failure."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The capture is over, and its numbers are complete: ``last`` is the last one, -1 for none.
 
@@ -49,8 +64,8 @@ class Ended:
     finished: bool
 
 
-Message = Kept | Told | Ended
-_KINDS: dict[str, type[Message]] = {cls.__name__: cls for cls in (Kept, Told, Ended)}
+Message = Kept | Told | Seen | Said | Ended
+_KINDS: dict[str, type[Message]] = {cls.__name__: cls for cls in (Kept, Told, Seen, Said, Ended)}
 
 
 def write_message(pipe: BinaryIO, message: Message) -> None:

@@ -2,26 +2,65 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Protocol
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Captured", "FrameSource"]
+__all__ = ["Captured", "FrameSource", "Grey", "Image"]
+
+Image = npt.NDArray[np.uint8]
+"""``(height, width, 3)`` uint8 BGR."""
+Grey = npt.NDArray[np.uint8]
+"""``(height, width)`` uint8."""
 
 
-@dataclass(frozen=True, slots=True)
 class Captured:
-    """One frame ``(height, width, 3)`` uint8 BGR and when it was captured, in Unix ns.
+    """One frame and when it was captured, in Unix ns. Its pixels are made when they are first asked for.
 
-    The image belongs to the receiver: the source does not touch it again. ``time_source`` is ``host`` for the clock
-    on arrival, ``stream`` for the stream's own.
+    Most of what a decoder gives is dropped by the rate gate, which needs the time only: a frame that nobody looks at
+    costs no conversion. Ask for the picture before the source's next ``read``: a device keeps no more than one.
+
+    ``time_source`` is ``host`` for the clock on arrival, ``stream`` for the stream's own; ``error_ms`` bounds how far
+    off the time may be, None where nothing is known.
     """
 
-    image: npt.NDArray[np.uint8]
-    captured_ns: int
-    time_source: str = "host"
+    __slots__ = ("_image", "_luma", "captured_ns", "error_ms", "time_source")
+
+    def __init__(
+        self,
+        image: Image | Callable[[], Image],
+        captured_ns: int,
+        time_source: str = "host",
+        *,
+        error_ms: float | None = None,
+        luma: Callable[[], Grey] | None = None,
+    ) -> None:
+        self._image, self._luma = image, luma
+        self.captured_ns, self.time_source, self.error_ms = captured_ns, time_source, error_ms
+
+    @property
+    def image(self) -> Image:
+        """The picture. It belongs to the receiver. Raise FrameUnusable when it cannot be made."""
+        if callable(self._image):
+            self._image = self._image()
+        return self._image
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The picture's shape, empty while it has not been made."""
+        return () if callable(self._image) else self._image.shape
+
+    def luma(self) -> Grey:
+        """Return the picture in grey, to look at and not to write to; may be smaller, and is cheaper than ``image``.
+
+        Raise FrameUnusable when it cannot be made.
+        """
+        if self._luma is not None and callable(self._image):
+            return self._luma()
+        return np.asarray(cv2.cvtColor(self.image, cv2.COLOR_BGR2GRAY), np.uint8)
 
 
 class FrameSource(Protocol):
@@ -31,9 +70,10 @@ class FrameSource(Protocol):
         """Get ready to read. Blocks. Raise SourceUnusable."""
         ...
 
-    def read(self) -> Captured:
+    def read(self) -> Captured | None:
         """Return the next frame, in the source's own pace: blocks until it is due, and then is not late on purpose.
 
+        Return None when the next one is not due yet, at least once a second: the caller may stop, or asks again.
         Raise SourceEnded when there will be no more, SourceStalled when none came for too long.
         """
         ...

@@ -19,6 +19,7 @@ class Shot:
     seq: int
     captured_ns: int
     time_source: str = "host"
+    error_ms: float | None = None
     image: npt.NDArray[np.uint8] | None = None
 
 

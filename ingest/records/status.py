@@ -9,13 +9,15 @@ from ingest.records.frame import Account
 
 __all__ = ["CameraState", "CameraStatus", "EpochEnd", "Heartbeat", "Waiting"]
 
-CameraState = Literal["starting", "running", "stalled", "down", "ended"]
+CameraState = Literal["starting", "running", "frozen", "black", "tampered", "stalled", "down", "ended"]
+"""``frozen``, ``black`` and ``tampered`` are running: frames come, and do not show what they should."""
 
 
 class CameraStatus(Record):
     """How one camera is doing. ``captured`` counts frames of this epoch so far; ``spooled`` those still to send."""
 
     KIND: ClassVar[str] = "camera-status"
+    VERSION: ClassVar[tuple[int, int]] = (1, 1)
 
     camera: Name
     epoch: Count

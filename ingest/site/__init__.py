@@ -5,6 +5,7 @@ The file is where a site begins. `sightline config apply` puts each entry on the
 """
 
 from ingest.site.camera import CameraConfig, SpoolConfig
+from ingest.site.capture import StreamConfig, WatchConfig, masked
 from ingest.site.delivery import PinConfig, ReceiverConfig
 from ingest.site.encode import EncodeConfig
 from ingest.site.entry import Entry, to_pixels
@@ -30,9 +31,12 @@ __all__ = [
     "SensorConfig",
     "Site",
     "SpoolConfig",
+    "StreamConfig",
     "ThresholdRule",
+    "WatchConfig",
     "ZoneRule",
     "load",
+    "masked",
     "parse_entry",
     "to_pixels",
 ]

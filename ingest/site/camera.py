@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from ingest.site.capture import StreamConfig, WatchConfig, has_secret
 from ingest.site.encode import EncodeConfig
 from ingest.site.entry import Entry, Part, Seconds
 from ingest.site.gate import GateConfig
@@ -24,14 +25,18 @@ class SpoolConfig(Part):
 
 
 class CameraConfig(Entry):
-    """A camera. ``source`` is a file's path, ``device:N``, ``simulated:SCENE`` or, later, an address."""
+    """A camera.
+
+    ``source`` is an address (``rtsp``, ``rtsps``, ``http``, ``https``), ``device:N``, ``images:FOLDER``,
+    ``simulated:SCENE`` or a video file's path.
+    """
 
     KIND: ClassVar[str] = "camera"
 
     source: str
     site: str = ""
     fps: float = Field(default=10.0, gt=0.0)
-    """The pace at which files and simulated scenes are played; a device is asked for it."""
+    """The pace at which files, scenes and images are played and snapshots fetched; a device is asked for it."""
     loop: bool = False
     """Play a file again from the start when it ends."""
     width: int = Field(default=0, ge=0)
@@ -39,7 +44,16 @@ class CameraConfig(Entry):
     """0 keeps the source's own size; a simulated scene is rendered in this one (640×360 by default)."""
     options: dict[str, str | int | float | bool] = {}
     """Options of the source: a scene's seed, light, rain, noise_sigma, density."""
+    stream: StreamConfig = StreamConfig()
+    watch: WatchConfig = WatchConfig()
     gate: GateConfig = GateConfig()
     redact: RedactConfig = RedactConfig()
     encode: EncodeConfig = EncodeConfig()
     spool: SpoolConfig = SpoolConfig()
+
+    @field_validator("source")
+    @classmethod
+    def _keeps_its_secret(cls, source: str) -> str:
+        if has_secret(source):
+            raise ValueError("a password in the address: put it into stream.password_file, or write ${NAME} for it")
+        return source

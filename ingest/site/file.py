@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError, ValidationInfo, field_validat
 
 from ingest.exceptions import ConfigError
 from ingest.site.camera import CameraConfig
+from ingest.site.capture import masked
 from ingest.site.delivery import PinConfig, ReceiverConfig
 from ingest.site.entry import Entry, Part
 from ingest.site.gate import TimeZone
@@ -113,4 +114,4 @@ def load(path: Path) -> Site:
 def _config_error(where: str, error: ValidationError) -> ConfigError:
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"])) or "site"
-    return ConfigError(where, key, first["input"] if first["loc"] else "…", first["msg"])
+    return ConfigError(where, key, masked(first["input"]) if first["loc"] else "…", first["msg"])

@@ -139,7 +139,12 @@ def test_messages_survive_the_pipe_and_a_cut_one_is_the_end() -> None:
 
 
 def test_the_child_says_what_is_wrong_with_its_camera() -> None:
-    orders = {"camera": {"name": "a", "source": "/no/such/file.mp4"}, "epoch": 1}
+    orders = {
+        "camera": {"name": "a", "source": "/no/such/file.mp4"},
+        "epoch": 1,
+        "truth_folder": None,
+        "state_folder": None,
+    }
     child = subprocess.run(
         [sys.executable, "-m", "edge_agent.capture.child"],
         input=(json.dumps(orders) + "\n").encode(),
@@ -153,8 +158,8 @@ def test_the_child_says_what_is_wrong_with_its_camera() -> None:
 
 @pytest.mark.parametrize("loop", [False, True])
 def test_a_file_ends_or_goes_on(tmp_path: Path, loop: bool) -> None:
+    from edge_agent.capture.file import FileSource
     from edge_agent.capture.pace import Pace
-    from edge_agent.capture.video import FileSource
 
     path = tmp_path / "clip.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))

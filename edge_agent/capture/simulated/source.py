@@ -36,13 +36,14 @@ class SimulatedSource:
         """Draw the scene."""
         self._scene = Scene(self._config)
 
-    def read(self) -> Captured:
+    def read(self) -> Captured | None:
         """Return the next frame when it is due."""
         if self._scene is None:
             raise SourceUnusable("the simulated scene is not open")
         if self._frames and self._index >= self._frames:
             raise SourceEnded(f"{self._frames} frames were asked for")
-        self._pace.next()
+        if not self._pace.ready():
+            return None
         rendered = self._scene.render(self._index)
         captured = Captured(rendered.image, self._clock.now_ns())
         if self._truth:

@@ -1,0 +1,73 @@
+"""A source that is watched while it is read: how its view is, and what it says, goes to the agent."""
+
+from __future__ import annotations
+
+import queue
+from collections import deque
+
+from edge_agent.capture.health import View, ViewHealth, small
+from edge_agent.capture.messages import Message, Said, Seen
+from edge_agent.capture.source import Captured, FrameSource
+from edge_agent.exceptions import FrameUnusable
+from ingest.clock import Clock
+from ingest.site import WatchConfig
+
+__all__ = ["LOOK_EVERY_S", "Teller", "Watched"]
+
+LOOK_EVERY_S = 0.5
+"""Views change slowly, and a look costs half a millisecond."""
+
+
+class Teller:
+    """Puts what is said into the queue to the agent as soon as it has room. It never waits."""
+
+    def __init__(self, out: queue.Queue[Message | None]) -> None:
+        self._out = out
+        self._pending: deque[Message] = deque()
+
+    def say(self, text: str) -> None:
+        """Tell what an operator should know."""
+        self.tell(Said(text))
+
+    def tell(self, *messages: Message) -> None:
+        """Tell messages, after those that wait."""
+        self._pending += messages
+        while self._pending and not self._out.full():
+            self._out.put(self._pending.popleft())
+
+
+class Watched:
+    """Hands on what a source gives, and looks at some of it."""
+
+    def __init__(self, source: FrameSource, config: WatchConfig, clock: Clock, teller: Teller) -> None:
+        self._source, self._clock, self._teller = source, clock, teller
+        self._health = ViewHealth(config)
+        self._view = View()
+        self._looked_s = -LOOK_EVERY_S
+
+    def open(self) -> None:
+        """Open the source."""
+        self._source.open()
+
+    def read(self) -> Captured | None:
+        """Return what the source gives."""
+        captured = self._source.read()
+        now_s = self._clock.monotonic()
+        if captured is not None and now_s - self._looked_s >= LOOK_EVERY_S:
+            self._looked_s = now_s
+            self._look(captured, now_s)
+        self._teller.tell()
+        return captured
+
+    def close(self) -> None:
+        """Close the source."""
+        self._source.close()
+
+    def _look(self, captured: Captured, now_s: float) -> None:
+        try:
+            view = self._health.look(small(captured.luma()), now_s)
+        except FrameUnusable:
+            return
+        if view.state != self._view.state:
+            self._teller.tell(Seen(view.state, view.reason))
+        self._view = view

@@ -1,0 +1,72 @@
+"""How a camera is reached, and that what lets one in is shown nowhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge_agent.capture.address import Address, resolve
+from edge_agent.exceptions import SourceUnusable
+from ingest.exceptions import ConfigError
+from ingest.site import CameraConfig, StreamConfig, load, masked
+
+SECRET = "p@ss/w:o rd%"
+
+
+def test_a_password_is_read_from_its_file_and_quoted(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text(f"{SECRET}\nan older one\n")
+    address = resolve("rtsp://10.0.0.5:554/a?b=c", StreamConfig(user="ad min", password_file=file))
+    assert address == Address("rtsp://10.0.0.5:554/a?b=c", "ad min", SECRET)
+    assert address.with_user == "rtsp://ad%20min:p%40ss%2Fw%3Ao%20rd%25@10.0.0.5:554/a?b=c"
+    assert SECRET not in repr(address)
+
+
+def test_the_environment_may_fill_in_users_passwords_and_hosts() -> None:
+    environment = {"CAM_PASSWORD": SECRET, "CAM_HOST": "cam.example"}
+    address = resolve("rtsp://admin:${CAM_PASSWORD}@${CAM_HOST}/live", StreamConfig(), environment)
+    assert (address.url, address.user, address.password) == ("rtsp://cam.example/live", "admin", SECRET)
+    with pytest.raises(SourceUnusable, match="CAM_PASSWORD in the environment"):
+        resolve("rtsp://admin:${CAM_PASSWORD}@cam.example/live", StreamConfig(), {})
+
+
+@pytest.mark.parametrize("source", ["rtsp:///nowhere", "http://", "rtsp://host:port/x", "rtsp://[::1/x"])
+def test_an_address_that_is_none_is_refused(source: str) -> None:
+    with pytest.raises(SourceUnusable, match="address cannot be read"):
+        resolve(source, StreamConfig(), {})
+
+
+def test_a_password_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceUnusable, match="password_file"):
+        resolve("rtsp://cam/x", StreamConfig(user="a", password_file=tmp_path / "none"), {})
+
+
+def test_what_a_library_says_is_shown_without_the_password() -> None:
+    address = Address("rtsp://cam/x", "admin", SECRET)
+    said = f"cannot open {address.with_user}: {SECRET} is wrong"
+    assert address.hide(said) == "cannot open rtsp://cam/x: … is wrong"
+
+
+@pytest.mark.parametrize("source", ["rtsp://admin:hunter2@cam/x", "https://u:a${B}c@cam/x"])
+def test_a_password_in_the_site_file_is_refused_and_not_repeated(source: str, tmp_path: Path) -> None:
+    file = tmp_path / "site.toml"
+    file.write_text(f'[[cameras]]\nname = "a"\nsource = "{source}"\n')
+    with pytest.raises(ConfigError, match=r"password_file, or write \$\{NAME\}") as caught:
+        load(file)
+    assert "hunter2" not in str(caught.value)
+    assert "a${B}c" not in str(caught.value)
+    assert "://…@cam/x" in str(caught.value)
+
+
+def test_a_fault_beside_an_address_does_not_show_it_either(tmp_path: Path) -> None:
+    file = tmp_path / "site.toml"
+    file.write_text('[[cameras]]\nname = "a"\nsource = "rtsp://u:${P}@cam/x"\nstream = {password_file = "p"}\n')
+    with pytest.raises(ConfigError, match="password_file without user"):
+        load(file)
+
+
+def test_a_variable_for_a_password_is_none_and_masks_reach_everywhere() -> None:
+    assert CameraConfig(name="a", source="rtsp://admin:${PASSWORD}@cam/x").source
+    shown = masked({"a": ["rtsp://u:p@h/x", ("http://u@h", 7)], "b": "p@q"})
+    assert shown == {"a": ["rtsp://…@h/x", ("http://…@h", 7)], "b": "p@q"}

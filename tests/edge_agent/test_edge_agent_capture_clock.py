@@ -1,0 +1,71 @@
+"""Whose clock a frame's time is by, and that time never jumps or goes back."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_agent.capture.streamclock import Stamp, StreamClock
+
+SECOND = 1_000_000_000
+START = 1_700_000_000 * SECOND
+STEP = SECOND // 10
+
+
+def arrivals(count: int) -> list[int]:
+    return [START + n * STEP for n in range(count)]
+
+
+def test_without_reports_the_host_s_clock_is_taken_and_nothing_is_claimed() -> None:
+    times = StreamClock(2.0)
+    assert [times.stamp(at, None) for at in arrivals(3)] == [Stamp(at, "host", None) for at in arrivals(3)]
+    assert not times.refused
+
+
+def test_the_stream_s_clock_is_taken_with_what_lies_between_the_two() -> None:
+    times = StreamClock(2.0)
+    stamps = [times.stamp(at, at - 120_000_000) for at in arrivals(3)]
+    assert [s.captured_ns for s in stamps] == [at - 120_000_000 for at in arrivals(3)]
+    assert {(s.source, s.error_ms) for s in stamps} == {("stream", 120.0)}
+
+
+def test_the_change_to_the_stream_s_clock_is_spread() -> None:
+    times, delay = StreamClock(2.0), 400_000_000
+    stamps = [times.stamp(at, None if n < 5 else at - delay) for n, at in enumerate(arrivals(60))]
+    steps = [b.captured_ns - a.captured_ns for a, b in pairwise(stamps)]
+    assert min(steps) >= 0.9 * STEP - 1
+    assert max(steps) == STEP
+    assert [s.source for s in stamps[4:6]] == ["host", "stream"]
+    assert stamps[-1] == Stamp(START + 59 * STEP - delay, "stream", 400.0)
+
+
+def test_a_clock_that_is_far_off_is_refused_until_it_is_clearly_nearer() -> None:
+    times = StreamClock(2.0)
+    assert times.stamp(START, START - 3600 * SECOND) == Stamp(START, "host", None)
+    assert times.refused
+    assert times.stamp(START + STEP, START + STEP - round(1.9 * SECOND)).source == "host"
+    assert times.stamp(START + 2 * STEP, START + 2 * STEP - SECOND).source == "stream"
+    assert not times.refused
+
+
+def test_a_clock_that_is_set_by_an_hour_makes_no_jump() -> None:
+    times = StreamClock(2.0)
+    stamps = [times.stamp(at, at - (0 if n < 5 else 3600 * SECOND)) for n, at in enumerate(arrivals(10))]
+    assert [s.captured_ns for s in stamps] == arrivals(10)
+    assert [s.source for s in stamps] == ["stream"] * 5 + ["host"] * 5
+
+
+@given(
+    waits=st.lists(st.integers(0, 3 * SECOND), min_size=1, max_size=40),
+    skews=st.lists(st.none() | st.integers(-5 * SECOND, 5 * SECOND), min_size=40, max_size=40),
+)
+def test_times_always_grow_and_stay_near_what_is_known(waits: list[int], skews: list[int | None]) -> None:
+    times, at, last = StreamClock(2.0), START, 0
+    for wait, skew in zip(waits, skews, strict=False):
+        at += wait
+        stamp = times.stamp(at, None if skew is None else at - skew)
+        assert stamp.captured_ns > last
+        assert abs(stamp.captured_ns - at) <= 8 * SECOND
+        last = stamp.captured_ns

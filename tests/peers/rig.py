@@ -1,0 +1,146 @@
+"""Cameras with their spool and without a broker, and what became of every number they gave."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from edge_agent.camera import Camera
+from edge_agent.metrics import AgentMetrics
+from edge_agent.spool.schema import Row
+from edge_agent.spool.spool import Spool
+from ingest.backoff import Backoff
+from ingest.clock import Deadline, SystemClock
+from ingest.codec import decode
+from ingest.ledger.intervals import Cover
+from ingest.records import Account, EpochEnd, Frame, Heartbeat
+from ingest.site import CameraConfig
+
+WAIT_S = 40.0
+_PAGE = 100_000
+
+
+@dataclass
+class Epoch:
+    """What one epoch's records say."""
+
+    frames: list[Frame] = field(default_factory=list)
+    accounts: list[Account] = field(default_factory=list)
+    end: EpochEnd | None = None
+
+    @property
+    def withheld(self) -> Counter[str]:
+        """How many frames were withheld, by reason."""
+        total: Counter[str] = Counter()
+        for account in self.accounts:
+            total.update(account.counts)
+        return total
+
+    def require_whole(self) -> None:
+        """Fail unless every number up to the last one has exactly one fate."""
+        assert self.end is not None, "an epoch was never closed"
+        cover = Cover()
+        for frame in self.frames:
+            cover.add(frame.seq, frame.seq)
+        for account in self.accounts:
+            cover.add(account.first, account.last)
+        assert not cover.overlaps()
+        assert not cover.holes(0, self.end.last)
+        assert cover.last == self.end.last
+
+
+class Rig:
+    """Runs cameras as an agent does."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._thread = ThreadPoolExecutor(1)
+        self._spool = Spool(folder / "spool.db")
+        self._metrics = AgentMetrics(CollectorRegistry())
+        self.cameras: dict[str, Camera] = {}
+
+    def add(self, config: CameraConfig, *, cap_s: float = 0.2) -> Camera:
+        """Add a camera whose pauses end at ``cap_s``."""
+        self.cameras[config.name] = Camera(
+            config,
+            self._spool,
+            self._on_disk,
+            instance="rig",
+            truth_folder=None,
+            state_folder=self._folder / "capture",
+            on_kept=lambda: None,
+            chance=random.Random(0).random,
+            clock=SystemClock(),
+            metrics=self._metrics,
+            backoff=Backoff(base_s=min(0.05, cap_s), cap_s=cap_s),
+        )
+        return self.cameras[config.name]
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run all cameras, and stop them in order."""
+        lives = [asyncio.create_task(camera.run()) for camera in self.cameras.values()]
+        try:
+            yield
+        finally:
+            for camera in self.cameras.values():
+                camera.stop()
+            await asyncio.gather(*lives)
+
+    @functools.cached_property
+    def _kept_rows(self) -> list[Row]:
+        """Frames are settled on a lane when they are read, and not found again."""
+        return self._thread.submit(self._spool.settle_live, 0, _PAGE).result()
+
+    def epochs(self, name: str) -> dict[int, Epoch]:
+        """Return what the spool has of a camera, by epoch. Call it when nothing runs any more."""
+        found: dict[int, Epoch] = {}
+        for row in self._kept_rows:
+            if row.name == name:
+                frame = decode(Frame, row.record)
+                epoch = found.setdefault(frame.epoch, Epoch())
+                epoch.frames.append(frame)
+                epoch.accounts += [frame.account] if frame.account else []
+        for row in self._thread.submit(self._spool.others, 0, _PAGE).result():
+            beat = decode(Heartbeat, row.record)
+            for end in beat.ended:
+                if end.camera == name:
+                    found.setdefault(end.epoch, Epoch()).end = end
+            for account in beat.accounts:
+                if account.camera == name:
+                    found.setdefault(account.epoch, Epoch()).accounts.append(account)
+        return found
+
+    def close(self) -> None:
+        """Close the spool."""
+        self._thread.submit(self._spool.close).result()
+        self._thread.shutdown()
+
+    async def _on_disk(self, method: Callable[..., Any], *args: object) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, method, *args)
+
+
+async def until(done: Callable[[], bool], what: str, seconds: float = WAIT_S) -> float:
+    """Wait until something is so. Return how long it took in s."""
+    clock = SystemClock()
+    started_s, deadline = clock.monotonic(), Deadline.after(seconds)
+    while not done():
+        assert not deadline.passed, f"{what} did not happen within {seconds:.0f} s"
+        await asyncio.sleep(0.02)
+    return clock.monotonic() - started_s
+
+
+async def flows(camera: Camera, frames: int = 3) -> float:
+    """Wait until a camera has kept so many more frames, in the epoch that it is in by then."""
+    epoch, wanted = camera.epoch, camera.kept + frames
+    return await until(lambda: camera.kept >= wanted, f"{frames} more frames of {camera.config.name} ({epoch})")

@@ -1,0 +1,61 @@
+"""An RTSP server that a test may kill, hang and start again on the same port."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+PYTHON = "/usr/bin/python3"
+SCRIPT = Path(__file__).with_name("rtsp_server.py")
+_NEEDS = (
+    "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import Gst; Gst.init(None); "
+    "assert all(map(Gst.ElementFactory.find, ('appsrc', 'h264parse', 'h265parse', 'rtph264pay', 'rtph265pay')))"
+)
+
+
+def why_not() -> str:
+    """Return why no server can be had on this machine, empty if one can."""
+    if not Path(PYTHON).exists():
+        return f"no {PYTHON}"
+    probe = subprocess.run([PYTHON, "-c", _NEEDS], capture_output=True, text=True, timeout=60, check=False)
+    last = (probe.stderr.strip().splitlines() or ["no GStreamer RTSP server"])[-1]
+    return "" if probe.returncode == 0 else f"{last}; `make peers` installs it"
+
+
+class RtspServer:
+    """Serves ``.units`` files, each under its name."""
+
+    def __init__(self, files: dict[str, Path], *options: str) -> None:
+        self._files, self._options = files, options
+        self._process: subprocess.Popen[str] | None = None
+        self.port = 0
+
+    def start(self) -> None:
+        """Start, on the same port as before if there was one; returns when it answers."""
+        streams = [f"--stream={name}={file}" for name, file in self._files.items()]
+        self._process = subprocess.Popen(
+            [PYTHON, str(SCRIPT), f"--port={self.port}", *streams, *self._options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        self.port = int(self._process.stdout.readline())
+
+    def kill(self) -> None:
+        """Kill it, hung or not."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def hang(self) -> None:
+        """Stop it in the middle of whatever it does: its connections stay open, and nothing comes."""
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def url(self, name: str, scheme: str = "rtsp") -> str:
+        """Return a stream's address."""
+        return f"{scheme}://127.0.0.1:{self.port}/{name}"
