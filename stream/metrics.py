@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-__all__ = ["StreamMetrics"]
+__all__ = ["SenseMetrics", "StreamMetrics"]
 
 SECONDS_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0)
 """From a sensor's column (under a millisecond) to a 4K frame for several pipelines."""
@@ -37,3 +39,35 @@ class StreamMetrics:
             label,
             registry=registry,
         ).labels(stage)
+
+
+class SenseMetrics:
+    """Readings that change nothing: so a sensor falls silent whose clock was set back, or whose device is another."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._dropped = Counter(
+            "sightline_sense_dropped_readings_total",
+            "Readings that do not count: repeat, old-epoch, suspect or out of range",
+            ("sensor", "reason"),
+            registry=registry,
+        )
+        self._late = Counter(
+            "sightline_sense_late_readings_total",
+            "Readings that came after their window was closed",
+            ("sensor", "rule"),
+            registry=registry,
+        )
+        self._set_back = Counter(
+            "sightline_sense_clock_set_back_total",
+            "Windows begun anew because the sensor's clock was set back",
+            ("sensor", "rule"),
+            registry=registry,
+        )
+
+    def count(
+        self, sensor: str, dropped: Mapping[str, int], late: Mapping[str, int], set_back: Mapping[str, int]
+    ) -> None:
+        """Add what one run of readings brought: dropped by reason, late and set back by rule."""
+        for counter, found in ((self._dropped, dropped), (self._late, late), (self._set_back, set_back)):
+            for what, count in found.items():
+                counter.labels(sensor, what).inc(count)

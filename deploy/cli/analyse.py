@@ -26,10 +26,15 @@ def analyse(metrics_port: MetricsPort = 0, instance: Instance = "", kafka: Kafka
 @friendly
 def sense(metrics_port: MetricsPort = 0, instance: Instance = "", kafka: Kafka = "", prefix: Prefix = "") -> None:
     """Clean readings and watch their bounds until told to stop. Exits with 70 after an error, 75 without Kafka."""
+    from prometheus_client import CollectorRegistry
+
+    from stream.metrics import SenseMetrics
     from stream.sense.stage import SenseStage
 
+    registry = CollectorRegistry()
+
     async def make(log: Log) -> SenseStage:
-        return SenseStage(await configstore.read(log), (await log.partitions())[EVENTS])
+        return SenseStage(await configstore.read(log), (await log.partitions())[EVENTS], SenseMetrics(registry))
 
     logs.configure("sense")
-    serve_stage(make, kafka_settings(kafka, prefix), metrics_port, instance)
+    serve_stage(make, kafka_settings(kafka, prefix), metrics_port, instance, registry)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from ingest.exceptions import LogUnavailable
 from ingest.kafka import KafkaSettings
 from ingest.log import Log
 from stream.runner.processor import Stage
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 __all__ = ["EXIT_AGAIN", "Instance", "MetricsPort", "serve_stage"]
 
@@ -26,14 +29,18 @@ Instance = Annotated[
 
 
 def serve_stage(
-    make: Callable[[Log], Awaitable[Stage]], settings: KafkaSettings, metrics_port: int, instance: str
+    make: Callable[[Log], Awaitable[Stage]],
+    settings: KafkaSettings,
+    metrics_port: int,
+    instance: str,
+    registry: CollectorRegistry | None = None,
 ) -> None:
-    """Run a stage until it is told to stop, and exit with its status."""
+    """Run a stage until it is told to stop, and exit with its status. It may count in ``registry`` itself."""
     from prometheus_client import CollectorRegistry, start_http_server
 
     from stream.runner.loop import serve
 
-    registry = CollectorRegistry()
+    registry = registry or CollectorRegistry()
     if metrics_port:
         start_http_server(metrics_port, registry=registry)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from ingest.identity import NAME_PATTERN
 
@@ -26,12 +26,15 @@ class Record(BaseModel):
 
 
 class Box(NamedTuple):
-    """A rectangle in pixels of the frame: left, top, right, bottom; right and bottom are exclusive."""
+    """A rectangle in pixels of the frame: left, top, right, bottom; right and bottom are exclusive.
 
-    left: float
-    top: float
-    right: float
-    bottom: float
+    A record with a box that has no finite numbers is refused: nothing can be drawn, cut out or followed by it.
+    """
+
+    left: FiniteFloat
+    top: FiniteFloat
+    right: FiniteFloat
+    bottom: FiniteFloat
 
     @property
     def width(self) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from pydantic import FiniteFloat
+
 from ingest.identity import FrameId
 from ingest.records.base import Box, Count, FrameRef, Name, Record
 
@@ -18,7 +20,7 @@ class Detection(Record):
     box: Box
     label: str
     class_id: Count
-    score: float
+    score: FiniteFloat
 
 
 class Result(Record):

@@ -3,47 +3,31 @@
 from __future__ import annotations
 
 from ingest.identity import is_late
-from ingest.records import Event, EventData, Overlay, Result
-from ingest.site import LineRule, ZoneRule
+from ingest.records import Event, EventData, Overlay, Point, Result
+from ingest.site import LineRule, ZoneRule, to_pixels
+from stream.analyse.rules import Happening
 from stream.analyse.tracker import Track
 from stream.events import event_id, rfc3339
 
-__all__ = ["line_event", "zone_event"]
+__all__ = ["event_of", "shape_of"]
 
 
-def line_event(
-    rule: LineRule, result: Result, track: Track, direction: str, count: int, overlay: Overlay, site: str
+def shape_of(rule: LineRule | ZoneRule, result: Result) -> tuple[Point, ...]:
+    """Return a rule's line or polygon in pixels of a result's picture."""
+    points = rule.polygon if isinstance(rule, ZoneRule) else (rule.start, rule.end)
+    return to_pixels(points, result.width, result.height)
+
+
+def event_of(
+    rule: LineRule | ZoneRule, result: Result, track: Track, happening: Happening, overlay: Overlay, site: str
 ) -> Event:
-    """Return the event of a track that has crossed a line, for the ``count``-th time."""
-    summary = f"{track.label} crossed {rule.name} going {direction}"
-    return _event("sightline.line.crossed", rule, result, track, count, summary, overlay, site, direction)
-
-
-def zone_event(
-    rule: ZoneRule, result: Result, track: Track, lasted_s: float, count: int, overlay: Overlay, site: str
-) -> Event:
-    """Return the event of a track that is in a zone, for the ``count``-th time."""
-    stayed = f" for {lasted_s:.1f} s" if rule.dwell_s else ""
-    summary = f"{track.label} in {rule.name}{stayed}"
-    return _event("sightline.zone.entered", rule, result, track, count, summary, overlay, site)
-
-
-def _event(
-    kind: str,
-    rule: LineRule | ZoneRule,
-    result: Result,
-    track: Track,
-    count: int,
-    summary: str,
-    overlay: Overlay,
-    site: str,
-    direction: str = "",
-) -> Event:
+    """Return the event of a track that has crossed a line, or is in a zone."""
     incident = event_id(result.camera, rule.name, result.lane, track.name)
+    line = isinstance(rule, LineRule)
     return Event(
-        id=event_id(incident, count),
+        id=event_id(incident, happening.number),
         source=f"/{site}/{result.camera}" if site else f"/{result.camera}",
-        type=kind,
+        type="sightline.line.crossed" if line else "sightline.zone.entered",
         subject=result.camera,
         time=rfc3339(result.captured_ns),
         data=EventData(
@@ -54,11 +38,11 @@ def _event(
             camera=result.camera,
             lane=result.lane,
             late=is_late(result.lane),
-            summary=summary,
+            summary=_summary(rule, track, happening),
             label=track.label,
             score=track.score,
             track=track.name,
-            direction=direction,
+            direction=str(happening.what) if line else "",
             epoch=result.epoch,
             seq=result.seq,
             captured_ns=result.captured_ns,
@@ -66,3 +50,10 @@ def _event(
             overlay=overlay,
         ),
     )
+
+
+def _summary(rule: LineRule | ZoneRule, track: Track, happening: Happening) -> str:
+    if isinstance(rule, LineRule):
+        return f"{track.label} crossed {rule.name} going {happening.what}"
+    stayed = f" for {happening.what:.1f} s" if rule.dwell_s else ""
+    return f"{track.label} in {rule.name}{stayed}"

@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ingest import headers as h
+from ingest import logs
 from ingest.codec import decode, encode_json
 from ingest.configstore import Config
 from ingest.deadletter import parked
-from ingest.exceptions import CodecError
 from ingest.log import Log, LogRecord, Outgoing, Slot
 from ingest.records import Event, Result
 from ingest.topics import EVENTS, RESULTS, partition_for
-from stream.analyse.analyser import Analyser
+from stream.analyse.analysers import Analysers
+from stream.analyse.ruleset import RuleSet
+from stream.analyse.told import Told, told_by
 from stream.analyse.tracker import ByteTracker, Tracker
-from stream.readback import tail
+from stream.readback import tail, written_since
 from stream.runner.processor import Work
 
 __all__ = ["AnalyseStage", "Interpreter"]
 
+_log = logs.get("stream.analyse")
+
 NAME = "analyse"
-TAIL_S = 120.0
-"""How much of its input a new owner reads back. A track lives as long as its object is in the picture: a vehicle for
-seconds, somebody who waits for a minute or two. One that is older gets another name after a restart, and its rules
-may tell of it once more."""
-TAIL_RECORDS = 20_000
-"""And no more than this: about three minutes of a busy partition, read in a second or two."""
+CLOCKS_MS = 60_000
+"""By how much the clocks of an engine node and of an analyser, which stamp results and events, may differ."""
 
 
 class AnalyseStage:
-    """Tracks objects and applies the rules of a site. ``config`` is how the site stood when the process started."""
+    """Tracks objects and applies the rules of a site. ``config`` is how the site stood when the process started.
+
+    After a restart, whatever began within the tail that is read back goes on under the same ids as without one. The
+    tail has more than twice the longest dwell or cooldown of a camera's rules, in the camera's own time. An object
+    that is older than that was told of by then and is not told of again; it goes by another name from then on, so
+    that what it does next is an incident of its own. What a dead owner told past its last commit is known from the
+    events themselves, and is not told again either, under whatever name.
+
+    This does not hold for rules with times so long, on a partition so busy, that the tail would have more offsets
+    than are ever read (``readback.offsets_for``): these may tell once more of what stood there all along. Nor for a
+    camera without a single result in that time, since its objects are then followed anew.
+    """
 
     name = NAME
     topics = (RESULTS,)
@@ -37,35 +48,44 @@ class AnalyseStage:
     def __init__(
         self, config: Config, event_partitions: int, make_tracker: Callable[[], Tracker] = ByteTracker
     ) -> None:
-        self._config = config
+        self._rules = RuleSet(config.camera_rules)
+        self._sites = {camera.name: camera.site for camera in config.cameras}
         self._partitions = event_partitions
         self._make_tracker = make_tracker
 
     async def open(self, slot: Slot, position: int, log: Log) -> Interpreter:
         """Make a partition's state by reading back its last minutes, of which nothing is told again."""
-        interpreter = Interpreter(self._config, self._partitions, self._make_tracker)
-        async for record in tail(log, slot, position, TAIL_S, TAIL_RECORDS):
-            interpreter.process(record)
-        return interpreter
+        past = await tail(log, slot, position, self._rules.place, self._rules.longest_s)
+        analysers = Analysers(self._rules, self._sites, self._make_tracker)
+        analysers.remember(past, await self._told_of(past, log))
+        return Interpreter(analysers, self._partitions)
+
+    async def _told_of(self, past: Sequence[LogRecord], log: Log) -> Mapping[tuple[str, str], Told]:
+        cameras = {decode(Result, record.value).camera for record in past}
+        since_ms = min((record.timestamp_ms for record in past), default=0) - CLOCKS_MS
+        slots = sorted({Slot(EVENTS, partition_for(camera, self._partitions)) for camera in cameras})
+        return told_by([event for slot in slots for event in await written_since(log, slot, since_ms)])
 
 
 class Interpreter:
-    """One partition: an analyser per camera, lane and pipeline."""
+    """One partition: what its results tell, and what becomes of those that cannot be followed."""
 
-    def __init__(self, config: Config, event_partitions: int, make_tracker: Callable[[], Tracker]) -> None:
-        self._rules = config.camera_rules
-        self._sites = {camera.name: camera.site for camera in config.cameras}
+    def __init__(self, analysers: Analysers, event_partitions: int) -> None:
+        self._analysers = analysers
         self._partitions = event_partitions
-        self._make_tracker = make_tracker
-        self._analysers: dict[tuple[str, str, str], Analyser] = {}
 
     def process(self, record: LogRecord) -> Sequence[Work]:
-        """Take one result and return its events."""
+        """Take one result and return its events, or park it."""
         try:
             result = decode(Result, record.value)
-        except CodecError as error:
+            events = self._analysers.step(result)
+        except MemoryError:
+            raise
+        except Exception as error:
+            # Whatever it is about this result, the next one need not have it. Ending the process would meet the
+            # same one again after every restart.
+            _log.warning("parked", result=record.offset, partition=record.partition, error=repr(error))
             return [Work((parked(record, NAME, error),), (record.offset,))]
-        events = self._analyser(result).step(result)
         return [Work(tuple(self._outgoing(event, result) for event in events), (record.offset,))]
 
     def tick(self) -> Sequence[Work]:
@@ -80,13 +100,6 @@ class Interpreter:
     def deadline(self) -> float | None:
         """Nothing is held back."""
         return None
-
-    def _analyser(self, result: Result) -> Analyser:
-        key = (result.camera, result.lane, result.pipeline)
-        if key not in self._analysers:
-            rules = [r for r in self._rules if (r.camera, r.pipeline) == (result.camera, result.pipeline)]
-            self._analysers[key] = Analyser(rules, self._sites.get(result.camera, ""), self._make_tracker)
-        return self._analysers[key]
 
     def _outgoing(self, event: Event, result: Result) -> Outgoing:
         headers = h.cloud_event_headers() | h.frame_headers([result.id], result.lane, result.traceparent)

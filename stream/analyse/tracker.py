@@ -54,7 +54,8 @@ class Tracker(Protocol):
         """Return the confirmed tracks that have a detection in this frame, in the order of their names.
 
         ``at_s`` is the frame's time in seconds, larger than that of the frame before; ``frame`` names it, and a
-        track is named after the frame that confirmed it.
+        track is named after the frame that confirmed it and the place of its detection there. So two objects never
+        share a name, also when one of them has another name after a restart that did not see its beginning.
         """
         ...
 
@@ -90,15 +91,14 @@ class ByteTracker:
         numbers = found.tracker_id if found.tracker_id is not None else ()
         pairs = zip(numbers, found.data.get("index", ()), strict=True)
         matched = sorted((int(index), int(number)) for number, index in pairs if number >= 0)
-        current = [self._note(number, detections[index], at_s, frame) for index, number in matched]
+        current = [self._note(number, detections[index], at_s, f"{frame}-{index}") for index, number in matched]
         self._forget(at_s)
         return sorted(current, key=lambda track: track.name)
 
-    def _note(self, number: int, detection: Detection, at_s: float, frame: str) -> Track:
+    def _note(self, number: int, detection: Detection, at_s: float, name: str) -> Track:
         track = self._tracks.get(number)
         if track is None:
-            same_frame = sum(1 for other in self._tracks.values() if other.name.startswith(f"{frame}-"))
-            track = self._tracks[number] = Track(f"{frame}-{same_frame}", detection.box, detection.score)
+            track = self._tracks[number] = Track(name, detection.box, detection.score)
         track.box, track.score = detection.box, detection.score
         track.labels[detection.label] += max(1, round(detection.score * 100))
         track.frames += 1

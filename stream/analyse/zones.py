@@ -29,24 +29,39 @@ class ZoneWatch:
         self._dwell_ns = round(dwell_s * 1e9)
         self._visits: dict[str, _Visit] = {}
 
-    def step(self, track: str, anchor: Point, at_ns: int) -> float | None:
-        """Take a track's anchor at a time, in Unix ns. Return the seconds of a visit that is now long enough."""
+    def step(
+        self, track: str, anchor: Point, at_ns: int, *, watched: bool = True, quiet: bool = False
+    ) -> float | None:
+        """Take a track's anchor at a time, in Unix ns. Return the seconds of a visit that is now to be told.
+
+        A visit that is long enough while the rule is ``quiet``, or the track not ``watched``, is told afterwards if
+        it still lasts.
+        """
         visit = self._visits.get(track)
         if not inside(self._polygon, anchor):
-            if visit:
-                visit.outside += 1
-                if visit.outside >= LEAVE_FRAMES:
-                    del self._visits[track]
+            self._outside(track, visit)
             return None
         if visit is None:
             visit = self._visits[track] = _Visit(at_ns)
         visit.outside = 0
         lasted_ns = at_ns - visit.since_ns
-        if visit.told or lasted_ns < self._dwell_ns:
+        if visit.told or lasted_ns < self._dwell_ns or quiet or not watched:
             return None
         visit.told = True
         return lasted_ns / 1e9
 
+    def settle(self, track: str) -> None:
+        """Take it that the track's visit, if there is one, has been told."""
+        if track in self._visits:
+            self._visits[track].told = True
+
     def forget(self, track: str) -> None:
         """Forget a track that is over."""
         self._visits.pop(track, None)
+
+    def _outside(self, track: str, visit: _Visit | None) -> None:
+        if visit is None:
+            return
+        visit.outside += 1
+        if visit.outside >= LEAVE_FRAMES:
+            del self._visits[track]

@@ -11,13 +11,22 @@ __all__ = ["Cleaner"]
 
 
 class Cleaner:
-    """Leaves out repeats and what the sensor cannot have measured; ``dropped`` counts them by reason."""
+    """Leaves out repeats and what the sensor cannot have measured; ``dropped`` counts them by reason.
+
+    ``repeat`` was there before, ``old-epoch`` is from before the device's last start, ``suspect`` is so by its own
+    account, and ``range`` is outside of what the sensor can measure.
+    """
 
     def __init__(self, config: SensorConfig | None) -> None:
         self._low = config.low if config else float("-inf")
         self._high = config.high if config else float("inf")
         self._mark: tuple[int, int] = (-1, -1)
         self.dropped: Counter[str] = Counter()
+
+    @property
+    def epoch(self) -> int:
+        """The highest epoch so far, -1 before the first reading."""
+        return self._mark[0]
 
     def clean(self, readings: Readings) -> list[tuple[int, float]]:
         """Return the readings that count, as (Unix ns, value)."""
@@ -36,7 +45,7 @@ class Cleaner:
 
     def _reason(self, position: tuple[int, int], value: float, quality: int) -> str:
         if position <= self._mark:
-            return "repeat"
+            return "repeat" if position[0] == self.epoch else "old-epoch"
         if quality != GOOD:
             return "suspect"
         if not self._low <= value <= self._high:  # also what is no number at all

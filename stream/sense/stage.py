@@ -2,79 +2,111 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
+from prometheus_client import CollectorRegistry
+
 from ingest import headers as h
+from ingest import logs
 from ingest.codec import decode, encode_json
 from ingest.configstore import Config
 from ingest.deadletter import parked
 from ingest.exceptions import CodecError
 from ingest.log import Log, LogRecord, Outgoing, Slot
 from ingest.records import Event, Readings
+from ingest.site import ThresholdRule
 from ingest.topics import EVENTS, READINGS, partition_for
-from stream.readback import tail
+from stream.metrics import SenseMetrics
+from stream.readback import Place, tail
 from stream.runner.processor import Work
-from stream.sense.clean import Cleaner
-from stream.sense.threshold import ThresholdWatch
-from stream.sense.windows import Windows
+from stream.sense.sensor import SensorWatch
 
 __all__ = ["SenseStage", "Sensing"]
+
+_log = logs.get("stream.sense")
 
 NAME = "sense"
 TAIL_WINDOWS = 3
 """Windows of input that a new owner reads back: the open one, and those that say whether a bound was broken."""
-TAIL_RECORDS = 20_000
+MARGIN_S = 10.0
+"""Beside those: the lateness that is allowed, and what lies between a sensor's clock and the broker's."""
 
 
 class SenseStage:
-    """Cleans readings and holds them against thresholds. ``config`` is how the site stood at the start."""
+    """Cleans readings and holds them against thresholds. ``config`` is how the site stood at the start.
+
+    After a restart, each sensor goes on with its last windows, in its own time, however rarely it writes beside the
+    others. A sensor that wrote nothing for longer than it should, or too little to fill a window, is taken to be
+    within its bounds: a breach that lasts is then told once more, since nothing says whether it has ended meanwhile.
+    """
 
     name = NAME
     topics = (READINGS,)
 
-    def __init__(self, config: Config, event_partitions: int) -> None:
+    def __init__(self, config: Config, event_partitions: int, metrics: SenseMetrics | None = None) -> None:
         self._config = config
         self._partitions = event_partitions
+        self._metrics = metrics or SenseMetrics(CollectorRegistry())
 
     async def open(self, slot: Slot, position: int, log: Log) -> Sensing:
         """Make a partition's state by reading back its last windows, of which nothing is told again."""
-        sensing = Sensing(self._config, self._partitions)
-        longest_s = max((rule.window_s for rule in self._config.sensor_rules), default=0.0)
-        async for record in tail(log, slot, position, TAIL_WINDOWS * longest_s + 10.0, TAIL_RECORDS):
-            sensing.process(record)
+        sensing = Sensing(self._config, self._partitions, self._metrics)
+        for record in await tail(log, slot, position, sensing.place, sensing.longest_s):
+            sensing.remember(record)
         return sensing
 
 
 class Sensing:
     """One partition: cleaning, windows and thresholds of its sensors."""
 
-    def __init__(self, config: Config, event_partitions: int) -> None:
-        self._sensors = {sensor.name: sensor for sensor in config.sensors}
-        self._rules = config.sensor_rules
+    def __init__(self, config: Config, event_partitions: int, metrics: SenseMetrics) -> None:
+        self._configs = {sensor.name: sensor for sensor in config.sensors}
+        self._rules: defaultdict[str, list[ThresholdRule]] = defaultdict(list)
+        for rule in config.sensor_rules:
+            self._rules[rule.sensor].append(rule)
         self._partitions = event_partitions
-        self._cleaners: dict[str, Cleaner] = {}
-        self._watches: dict[str, list[tuple[Windows, ThresholdWatch]]] = {}
+        self._metrics = metrics
+        self._sensors: dict[str, SensorWatch] = {}
 
-    def process(self, record: LogRecord) -> Sequence[Work]:
-        """Take one run of readings and return the events that it makes."""
+    @property
+    def longest_s(self) -> float:
+        """How far back a sensor's last record may lie, by the broker's clock: its windows, and what it waits with."""
+        windows_s = max(map(self._tail_s, self._rules), default=MARGIN_S)
+        return windows_s + max((config.max_delay_s for config in self._configs.values()), default=0.0)
+
+    def place(self, record: LogRecord) -> Place | None:
+        """Return where readings stand in their sensor's past, None when they cannot be read."""
         try:
             readings = decode(Readings, record.value)
-        except CodecError as error:
+        except CodecError:
+            return None
+        # All in one epoch: windows, and whether a bound is broken, outlast the start of another one.
+        return Place(readings.sensor, 0, readings.times_ns[-1], self._tail_s(readings.sensor))
+
+    def remember(self, record: LogRecord) -> None:
+        """Take a run of readings of the past: its events are out, and if it could not be used it has been parked."""
+        try:
+            readings = decode(Readings, record.value)
+            self._sensor(readings.sensor).step(readings)
+        except MemoryError:
+            raise
+        except Exception:
+            return
+
+    def process(self, record: LogRecord) -> Sequence[Work]:
+        """Take one run of readings and return the events that it makes, or park it."""
+        try:
+            readings = decode(Readings, record.value)
+            events = self._step(readings)
+        except MemoryError:
+            raise
+        except Exception as error:
+            # Whatever it is about these readings, the next ones need not have it. Ending the process would meet
+            # the same ones again after every restart.
+            _log.warning("parked", readings=record.offset, partition=record.partition, error=repr(error))
             return [Work((parked(record, NAME, error),), (record.offset,))]
-        sensor = readings.sensor
-        config = self._sensors.get(sensor)
-        if sensor not in self._cleaners:
-            self._cleaners[sensor] = Cleaner(config)
-            rules = [rule for rule in self._rules if rule.sensor == sensor]
-            self._watches[sensor] = [(Windows(rule.window_s), ThresholdWatch(rule)) for rule in rules]
-        kept = self._cleaners[sensor].clean(readings)
-        events = [
-            event
-            for windows, watch in self._watches[sensor]
-            for window in windows.add(kept)
-            if (event := watch.step(window, sensor, config))
-        ]
-        return [Work(tuple(self._outgoing(event, sensor) for event in events), (record.offset,))]
+        return [Work(tuple(self._outgoing(event, readings.sensor) for event in events), (record.offset,))]
 
     def tick(self) -> Sequence[Work]:
         """Nothing is held back: an open window is read back by the next owner."""
@@ -88,6 +120,29 @@ class Sensing:
     def deadline(self) -> float | None:
         """Nothing is held back."""
         return None
+
+    def _step(self, readings: Readings) -> list[Event]:
+        """Take readings and count those that made no difference, so that a sensor that falls silent is seen."""
+        sensor = self._sensor(readings.sensor)
+        dropped, late, set_back = sensor.dropped.copy(), sensor.late, sensor.set_back
+        events = sensor.step(readings)
+        begun_anew = sensor.set_back - set_back
+        if begun_anew:
+            _log.warning("clock set back", sensor=readings.sensor, rules=sorted(begun_anew), epoch=readings.epoch)
+        self._metrics.count(readings.sensor, sensor.dropped - dropped, sensor.late - late, begun_anew)
+        return events
+
+    def _sensor(self, name: str) -> SensorWatch:
+        if name not in self._sensors:
+            self._sensors[name] = SensorWatch(name, self._configs.get(name), self._rules.get(name, ()))
+        return self._sensors[name]
+
+    def _tail_s(self, sensor: str) -> float:
+        """Return the past that a sensor's rules need: so many windows, or as long as it takes to fill them."""
+        config = self._configs.get(sensor)
+        pace_s = 1 / config.rate_hz if config else 0.0
+        windows_s = (max(rule.window_s, (rule.min_readings + 1) * pace_s) for rule in self._rules.get(sensor, ()))
+        return TAIL_WINDOWS * max(windows_s, default=0.0) + MARGIN_S
 
     def _outgoing(self, event: Event, sensor: str) -> Outgoing:
         partition = partition_for(sensor, self._partitions)

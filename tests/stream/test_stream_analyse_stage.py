@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from edge_agent.capture.simulated import COUNTING_LINES, Scene, SceneConfig
 from edge_agent.capture.simulated.actors import crossings_between
 from ingest import headers as h
-from ingest.codec import decode_json, encode
+from ingest.clock import ManualClock
+from ingest.codec import decode_json, encode, encode_json
 from ingest.configstore import Config
-from ingest.identity import LATE, LIVE
+from ingest.identity import LATE, LIVE, replay_lane
 from ingest.log import Outgoing, Slot
 from ingest.memorylog import MemoryLog
 from ingest.records import Box, Detection, Event, FrameRef, Result
 from ingest.site import CameraConfig, LineRule, PipelineConfig
 from ingest.topics import DEADLETTER, EVENTS, RESULTS
+from stream.analyse.analyser import Analyser
+from stream.analyse.analysers import MAX_REPLAYED, Analysers
+from stream.analyse.ruleset import RuleSet
 from stream.analyse.stage import AnalyseStage
+from stream.analyse.tracker import ByteTracker
 
 CAMERA = CameraConfig(name="road", source="simulated:road", site="here")
 PIPELINE = PipelineConfig(name="regions", model="regions", width=64, height=64)
@@ -63,8 +71,13 @@ def result(seq: int, at_ns: int, detections: tuple[Detection, ...] = (), lane: s
 
 
 async def log_of(found: list[Result]) -> MemoryLog:
-    log = MemoryLog(partitions=1)
+    """Write results when they were captured, as the broker's clock has it; late ones at once."""
+    clock = ManualClock()
+    log = MemoryLog(partitions=1, clock=clock)
+    begin_ns = min((one.captured_ns for one in found), default=0)
     for one in found:
+        if one.lane == LIVE:
+            clock.seconds = max(clock.seconds, (one.captured_ns - begin_ns) / 1e9)
         await log.produce(Outgoing(RESULTS, 0, encode(one), headers=h.frame_headers([one.id], one.lane)))
     return log
 
@@ -77,9 +90,10 @@ async def events_from(log: MemoryLog, start: int, stop: int) -> dict[str, Event]
         for work in interpreter.process(record):
             assert work.done == (record.offset,)
             for out in work.records:
-                assert out.topic == EVENTS
-                event = decode_json(Event, out.value)
-                found[event.id] = event
+                assert out.topic in (EVENTS, DEADLETTER)
+                if out.topic == EVENTS:
+                    event = decode_json(Event, out.value)
+                    found[event.id] = event
     return found
 
 
@@ -109,21 +123,31 @@ async def test_an_event_says_what_where_and_when() -> None:
     assert not event.data.late
 
 
-KNOWN = results(10, 25)
+@pytest.fixture(scope="module")
+def known() -> tuple[list[Result], dict[str, Event]]:
+    """Results for longer than what is read back, so that every cut leaves some behind; and all that they tell."""
+    found = results(5, 200)
+    analyser = Analyser([LINE], "here", ByteTracker)
+    return found, {event.id: event for one in found for event in analyser.step(one)}
 
 
-@given(cut=st.integers(1, 249), back=st.integers(0, 40))
+@given(cut=st.integers(650, 999), back=st.integers(0, 40), written=st.booleans())
 @settings(deadline=None, max_examples=12)
-def test_a_restart_anywhere_tells_the_same_events(cut: int, back: int) -> None:
+def test_a_restart_anywhere_tells_the_same_events(
+    known: tuple[list[Result], dict[str, Event]], cut: int, back: int, written: bool
+) -> None:
     """The first owner dies after ``cut``, having committed ``back`` before; the second reads its tail and goes on."""
-    import asyncio
 
     async def run() -> None:
-        log = await log_of(KNOWN)
-        whole = await events_from(log, 0, len(KNOWN))
-        first = await events_from(log, 0, cut)
-        second = await events_from(log, max(0, cut - back), len(KNOWN))
-        assert {**first, **second} == whole
+        found, whole = known
+        log = await log_of(found)
+        before = {name: event for name, event in whole.items() if event.data.seq < cut}
+        if written:
+            for event in before.values():
+                await log.produce(Outgoing(EVENTS, 0, encode_json(event)))
+        second = await events_from(log, cut - back, len(found))
+        assert {**before, **second} == whole
+        assert not (written and before.keys() & second.keys())
 
     asyncio.run(run())
 
@@ -146,11 +170,77 @@ async def test_repeats_make_no_events_and_a_new_epoch_begins_afresh() -> None:
     assert len(both) == 2 * len(plain)
 
 
+async def parked_by(log: MemoryLog, start: int = 0) -> list[bytes]:
+    stop = (await log.ends(RESULTS))[0]
+    interpreter = await AnalyseStage(CONFIG, 1).open(SLOT, start, log)
+    works = [work async for record in log.read(RESULTS, 0, start, stop) for work in interpreter.process(record)]
+    assert [work.done for work in works] == [(offset,) for offset in range(start, stop)]
+    return [out.value for work in works for out in work.records if out.topic == DEADLETTER]
+
+
 async def test_a_result_that_cannot_be_read_is_parked() -> None:
     log = MemoryLog(partitions=1)
     await log.produce(Outgoing(RESULTS, 0, b"no result"))
-    interpreter = await AnalyseStage(CONFIG, 1).open(SLOT, 0, log)
-    async for record in log.read(RESULTS, 0, 0, 1):
-        (work,) = interpreter.process(record)
-        assert [(r.topic, r.value) for r in work.records] == [(DEADLETTER, b"no result")]
-        assert work.done == (0,)
+    await log.produce(Outgoing(RESULTS, 0, encode(result(0, 0))))
+    assert await parked_by(log) == [b"no result"]
+    assert await parked_by(log, 1) == []
+
+
+def with_box(*edges: float) -> Detection:
+    return Detection.model_construct(box=Box(*edges), label="car", class_id=1, score=0.9)
+
+
+async def test_a_result_that_cannot_be_followed_is_parked_and_the_next_ones_are_followed() -> None:
+    """A box that single precision cannot hold, after a car was seen; then a restart that reads it again."""
+    found = results(10, 25)
+    found[100] = result(100, 10 * 10**9, (with_box(-1e300, 0.0, 1e300, 10.0),))
+    log = await log_of(found)
+    assert await parked_by(log) == [encode(found[100])]
+    assert await parked_by(log, 200) == []
+    assert len(await events_from(log, 0, 250)) > 5
+    assert await events_from(log, 150, 250) == {
+        name: event for name, event in (await events_from(log, 0, 250)).items() if event.data.seq >= 150
+    }
+
+
+@pytest.mark.parametrize("edge", [float("inf"), float("nan")])
+async def test_a_box_without_finite_numbers_is_no_detection(edge: float) -> None:
+    log = await log_of([result(0, 0, (with_box(0.0, 0.0, edge, 10.0),))])
+    assert len(await parked_by(log)) == 1
+    with pytest.raises(ValidationError, match="finite"):
+        Detection(box=Box(0.0, 0.0, edge, 10.0), label="car", class_id=1, score=0.9)
+
+
+async def test_a_lack_of_memory_is_nobodys_fault_and_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = await log_of([result(0, 0), result(1, 1)])
+
+    def exhausted(_: Analyser, one: Result) -> list[Event]:
+        if one.seq == 0:
+            raise MemoryError
+        return []
+
+    monkeypatch.setattr(Analyser, "step", exhausted)
+    for start in (0, 1):
+        with pytest.raises(MemoryError):
+            await parked_by(log, start)
+
+
+def made_by(*found: Result, config: Config = CONFIG) -> int:
+    """Return for how many cameras and lanes tracks are kept after these results."""
+    analysers = Analysers(RuleSet(config.camera_rules), {}, ByteTracker)
+    for one in found:
+        analysers.step(one)
+    return len(analysers)
+
+
+def test_without_a_rule_nothing_is_tracked() -> None:
+    one = result(0, 0)
+    assert made_by(one, one.model_copy(update={"lane": LATE})) == 2
+    assert made_by(one.model_copy(update={"camera": "other"}), one.model_copy(update={"pipeline": "none"})) == 0
+    assert made_by(one, config=Config({CAMERA.key: CAMERA})) == 0
+
+
+def test_replays_are_let_go_and_the_lasting_lanes_are_not() -> None:
+    replays = [result(0, 0, lane=replay_lane(f"run-{n}")) for n in range(2 * MAX_REPLAYED)]
+    assert made_by(result(0, 0), *replays, result(0, 0, lane=LATE)) == 2 + MAX_REPLAYED
+    assert made_by(*[result(n, n, lane=replay_lane("one")) for n in range(2 * MAX_REPLAYED)]) == 1
