@@ -10,6 +10,7 @@ import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
 
@@ -18,6 +19,9 @@ from deploy.local.exceptions import DeployError
 from ingest.clock import Deadline
 from tests.peers import rtsp
 from tests.peers.rtsp import RtspServer
+
+hypothesis.settings.register_profile("sightline", deadline=None)  # a busy machine is no counterexample
+hypothesis.settings.load_profile("sightline")
 
 ROOT = Path(__file__).resolve().parents[1]
 GONE_S = 5.0
