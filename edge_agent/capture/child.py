@@ -61,7 +61,8 @@ def _capture(
     camera: CameraConfig, orders: dict[str, Any], out: queue.Queue[Message | None], stop: threading.Event
 ) -> None:
     clock, teller = SystemClock(), Teller(out)
-    truth, state = (Path(folder) if folder else None for folder in (orders["truth_folder"], orders["state_folder"]))
+    folders = (orders.get(name) for name in ("truth_folder", "state_folder"))
+    truth, state = (Path(folder) if folder else None for folder in folders)
     source = make_source(camera, Surroundings(clock, orders["epoch"], truth, state, teller.say))
     Intake(camera, orders["epoch"], clock, out).run(Watched(source, camera.watch, clock, teller), stop)
 

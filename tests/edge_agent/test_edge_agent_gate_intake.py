@@ -53,7 +53,7 @@ class Script:
 class Never:
     """Pixels that nobody may ask for."""
 
-    captured_ns, time_source = 0, "host"
+    captured_ns, time_source, error_ms = 0, "host", None
 
     @property
     def image(self) -> np.ndarray:

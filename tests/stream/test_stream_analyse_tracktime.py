@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ingest.records import FrameRef, Result
+from ingest.records import WITHHELD_REASONS, FrameRef, Result
 from stream.analyse.tracktime import HELD_STEP_S, TrackTime
 
 
@@ -59,7 +59,7 @@ def test_a_camera_that_is_limited_to_two_frames_a_second_keeps_real_time() -> No
     assert steps(result(0, 0.0), result(5, 0.5, rate=4), result(10, 1.0, rate=4)) == [0.5, 0.5]
 
 
-@pytest.mark.parametrize("reason", ["schedule", "overload", "unusable", "expired", "something-new"])
+@pytest.mark.parametrize("reason", [*sorted({*WITHHELD_REASONS} - {"still", "masked", "rate"}), "something-new"])
 def test_what_nobody_looked_at_takes_real_time(reason: str) -> None:
     assert steps(result(0, 0.0), result(101, 3600.0, **{reason: 100})) == [3600.0]
     assert steps(result(0, 0.0), result(101, 3600.0, **{reason: 1, "still": 99})) == [3600.0]
