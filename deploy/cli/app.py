@@ -10,6 +10,7 @@ from deploy.cli.analyse import analyse, sense
 from deploy.cli.audit import audit
 from deploy.cli.demo import demo
 from deploy.cli.engine import engine
+from deploy.cli.plan import plan
 from deploy.cli.prepare import prepare
 from ingest import logs
 
@@ -37,6 +38,7 @@ app.command()(alerts)
 app.command()(dispatch)
 app.command("webhook-receiver")(webhook_receiver)
 app.command()(audit)
+app.command()(plan)
 app.add_typer(topics.app, name="topics")
 app.add_typer(config.app, name="config")
 app.add_typer(models.app, name="models")
