@@ -14,16 +14,19 @@ from typing import Any, TypeVar
 from edge_agent.camera import Camera
 from edge_agent.metrics import AgentMetrics
 from edge_agent.send.sender import Sender
+from edge_agent.sensors.factory import make_sources
+from edge_agent.sensors.feed import Feed
 from edge_agent.sensors.sensor import Sensor
-from edge_agent.spool.schema import Row
+from edge_agent.sensors.source import SensorSource
+from edge_agent.spool.schema import Depth, Kind, Row
 from edge_agent.spool.spool import EXPIRED_AT_ONCE, Spool
-from edge_agent.status import SERVICE, accounts_row, ended_row
+from edge_agent.status import SERVICE, accounts_row, ended_row, readings_row
 from ingest import logs
 from ingest.clock import Clock, Deadline, SystemClock
 from ingest.codec import encode
 from ingest.kafka import KafkaSettings
-from ingest.records import Account, Heartbeat, Waiting
-from ingest.site import CameraConfig, Site
+from ingest.records import Account, Heartbeat, SensorLedger, Waiting
+from ingest.site import CameraConfig, SensorConfig, Site, SpoolConfig
 from ingest.topics import STATUS
 
 __all__ = ["FLUSH_S", "Agent"]
@@ -69,9 +72,8 @@ class Agent:
             client_id=f"agent-{self._instance}",
         )
         self._cameras = [self._camera(config, folder / "truth") for config in site.cameras]
-        self._sensors = [
-            Sensor(config, self._spool, self._on_disk, self._sender.wake, self._clock) for config in site.sensors
-        ]
+        self._feeds = [self._feed(source, configs) for source, configs in make_sources(site.sensors, self._clock)]
+        self._sensors = [sensor for feed in self._feeds for sensor in feed.sensors]
 
     async def run(self, stop: asyncio.Event, *, exit_at_end: bool = False) -> None:
         """Capture and send until ``stop`` is set, or with ``exit_at_end`` until every camera is over.
@@ -82,7 +84,7 @@ class Agent:
         await self._close_what_was_killed()
         sending = asyncio.create_task(self._sender.run(self._random.random))
         beating = asyncio.create_task(self._beat())
-        sources: list[Camera | Sensor] = [*self._cameras, *self._sensors]
+        sources: list[Camera | Feed] = [*self._cameras, *self._feeds]
         lives = [asyncio.create_task(source.run()) for source in sources]
         cameras = lives[: len(self._cameras)]
         stopped = asyncio.create_task(stop.wait())
@@ -117,40 +119,53 @@ class Agent:
             _log.warning("epoch was killed", camera=end.camera, epoch=end.epoch, last=end.last, told=end.told)
             row = ended_row(self._instance, [end], [], self._clock)
             await self._on_disk(self._spool.end_epoch, end.camera, end.epoch, [row])
+        for end in await self._on_disk(self._spool.unfinished, "readings"):
+            _log.warning("epoch was killed", sensor=end.camera, epoch=end.epoch, last=end.last, told=end.told)
+            row = readings_row(self._instance, [end], [], self._clock)
+            await self._on_disk(self._spool.end_epoch, end.camera, end.epoch, [row])
 
     async def _beat(self) -> None:
         while True:
-            depth = await self._on_disk(self._spool.depth)
             for camera in self._cameras:
-                await self._bound(camera.config)
-            statuses = tuple(c.status([d for d in depth if d.name == c.config.name]) for c in self._cameras)
-            await self._on_disk(self._spool.tell, [(s.camera, s.epoch, s.captured - 1) for s in statuses])
-            for status in statuses:
+                await self._bound(camera.config.name, camera.config.spool, "frame")
+            for sensor in self._sensors:
+                await self._bound(sensor.config.name, sensor.config.spool, "readings")
+            depth = await self._on_disk(self._spool.depth)
+            readings = await self._on_disk(self._spool.depth, "readings")
+            beat = self._heartbeat(depth, readings)
+            told = [(s.camera, s.epoch, s.captured - 1) for s in beat.cameras]
+            told += [(s.sensor, s.epoch, s.captured - 1) for s in beat.sensors]
+            await self._on_disk(self._spool.tell, told)
+            for status in beat.cameras:
                 self._metrics.spooled.labels(status.camera).set(status.spooled_bytes)
-            beat = Heartbeat(
-                service=SERVICE,
-                instance=self._instance,
-                at_ns=self._clock.now_ns(),
-                state="running",
-                cameras=statuses,
-                waiting=tuple(Waiting(camera=d.name, epoch=d.epoch, first=d.first, last=d.last) for d in depth),
-                figures={"pid": float(os.getpid())},
-            )
             await self._sender.publish(STATUS, encode(beat), self._instance.encode())
             await asyncio.sleep(BEAT_S)
 
-    async def _bound(self, camera: CameraConfig) -> None:
-        oldest_ns = self._clock.now_ns() - round(camera.spool.max_age_s * 1e9)
+    def _heartbeat(self, depth: Sequence[Depth], readings: Sequence[Depth]) -> Heartbeat:
+        return Heartbeat(
+            service=SERVICE,
+            instance=self._instance,
+            at_ns=self._clock.now_ns(),
+            state="running",
+            cameras=tuple(c.status([d for d in depth if d.name == c.config.name]) for c in self._cameras),
+            waiting=_waiting(depth),
+            sensors=tuple(s.status([d for d in readings if d.name == s.config.name]) for s in self._sensors),
+            readings=SensorLedger(waiting=_waiting(readings)),
+            figures={"pid": float(os.getpid())},
+        )
+
+    async def _bound(self, name: str, spool: SpoolConfig, kind: Kind) -> None:
+        def tell(accounts: list[Account]) -> Row:
+            return accounts_row(self._instance, accounts, self._clock, kind)
+
+        oldest_ns = self._clock.now_ns() - round(spool.max_age_s * 1e9)
         gone, more = 0, EXPIRED_AT_ONCE
         while more == EXPIRED_AT_ONCE:
-            more = await self._on_disk(self._spool.expire, camera.name, camera.spool.max_bytes, oldest_ns, self._told)
+            more = await self._on_disk(self._spool.expire, name, spool.max_bytes, oldest_ns, tell, kind)
             gone += more
         if gone:
-            self._metrics.expired.labels(camera.name).inc(gone)
-            _log.warning("expired", camera=camera.name, frames=gone)
-
-    def _told(self, accounts: list[Account]) -> Row:
-        return accounts_row(self._instance, accounts, self._clock)
+            self._metrics.expired.labels(name).inc(gone)
+            _log.warning("expired", name=name, kind=kind, records=gone)
 
     async def _flush(self) -> None:
         deadline = Deadline.after(FLUSH_S, self._clock)
@@ -174,6 +189,26 @@ class Agent:
             metrics=self._metrics,
         )
 
+    def _feed(self, source: SensorSource, configs: Sequence[SensorConfig]) -> Feed:
+        sensors = [
+            Sensor(
+                config,
+                self._spool,
+                self._on_disk,
+                instance=self._instance,
+                on_kept=self._sender.wake,
+                clock=self._clock,
+                metrics=self._metrics,
+            )
+            for config in configs
+        ]
+        name = configs[0].source
+        return Feed(name, source, sensors, chance=self._random.random, clock=self._clock, metrics=self._metrics)
+
     async def _on_disk(self, method: Callable[..., T], *args: object) -> T:
         """Run a method of the spool in the spool's own thread."""
         return await asyncio.get_running_loop().run_in_executor(self._disk_thread, method, *args)
+
+
+def _waiting(depth: Sequence[Depth]) -> tuple[Waiting, ...]:
+    return tuple(Waiting(camera=d.name, epoch=d.epoch, first=d.first, last=d.last) for d in depth)

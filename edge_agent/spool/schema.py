@@ -57,7 +57,8 @@ CREATE TABLE IF NOT EXISTS epochs (
 class Row:
     """One record that waits for Kafka. ``lane`` is None until it is first offered; ``id`` 0 until it is kept.
 
-    ``account`` is the account of the frames withheld before it, as its header has it.
+    ``account`` is the account of the frames withheld before it, as its header has it. Of readings, ``seq`` is the
+    last one's number, and the record itself has the account.
     """
 
     kind: Kind
@@ -79,7 +80,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """What of one epoch waits: frames and their bytes, in an interval with what was withheld among them."""
+    """What of one epoch waits: frames and their bytes, in an interval with what was withheld among them.
+
+    Of a sensor, ``frames`` are records of readings.
+    """
 
     name: str
     epoch: int

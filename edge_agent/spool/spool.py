@@ -10,10 +10,9 @@ from pathlib import Path
 
 from edge_agent.exceptions import SpoolError
 from edge_agent.spool.expiry import expired_account, merged
-from edge_agent.spool.schema import CREATE, PRAGMAS, Depth, Row
-from ingest import headers as h
+from edge_agent.spool.schema import CREATE, PRAGMAS, Depth, Kind, Row
 from ingest import logs
-from ingest.identity import LATE, LIVE, FrameId, next_epoch
+from ingest.identity import LATE, LIVE, next_epoch
 from ingest.records import Account, EpochEnd
 
 __all__ = ["EXPIRED_AT_ONCE", "Spool"]
@@ -24,6 +23,8 @@ EXPIRED_AT_ONCE = 1000
 """Frames that one transaction lets go: it is one of many on the disk's only thread, and cameras wait for theirs."""
 _OVERTAKEN = "id <= coalesce((SELECT g.id FROM gone_live g WHERE g.name = outbox.name), 0)"
 _COLUMNS = "kind, name, epoch, seq, captured_ns, record, traceparent, account, lane, id"
+_WITHOUT_PICTURES = _COLUMNS.replace("record", "CASE kind WHEN 'frame' THEN x'' ELSE record END")
+"""A frame's number is beside it; only a record of readings itself knows how many they are, and it is small."""
 
 
 class Spool:
@@ -66,11 +67,11 @@ class Spool:
             db.execute("UPDATE epochs SET ended = 1 WHERE name = ? AND epoch = ?", (name, epoch))
             _insert(db, status)
 
-    def unfinished(self) -> list[EpochEnd]:
-        """Return how the camera epochs ended that a kill left open: at their last kept frame, and not cleanly."""
+    def unfinished(self, kind: Kind = "frame") -> list[EpochEnd]:
+        """Return how epochs ended that a kill left open: at their last kept frame or reading, and not cleanly."""
         with self._transaction() as db:
             found = db.execute(
-                "SELECT name, epoch, last_kept, told FROM epochs WHERE ended = 0 AND kind = 'frame'"
+                "SELECT name, epoch, last_kept, told FROM epochs WHERE ended = 0 AND kind = ?", (kind,)
             ).fetchall()
         return [EpochEnd(camera=n, epoch=e, last=last, clean=False, told=told) for n, e, last, told in found]
 
@@ -92,26 +93,39 @@ class Spool:
         return self._settle(f"WHERE (captured_ns < ? OR {_OVERTAKEN})", LATE, before_ns, limit)
 
     def others(self, after_id: int, limit: int) -> list[Row]:
-        """Return readings and status records, in order."""
-        return self._rows("kind != 'frame' AND id > ? ORDER BY id LIMIT ?", after_id, limit)
+        """Return readings and status records, in order. They may be offered from now on, and will not expire."""
+        found = f"SELECT {_COLUMNS} FROM outbox WHERE kind != 'frame' AND id > ? ORDER BY id LIMIT ?"  # noqa: S608
+        with self._transaction() as db:
+            rows = [Row(*values) for values in db.execute(found, (after_id, limit))]
+            new = [(LIVE, row.id) for row in rows if row.kind == "readings" and row.lane is None]
+            db.executemany("UPDATE outbox SET lane = ? WHERE id = ?", new)
+        return rows
 
     def remove(self, ids: Sequence[int]) -> None:
         """Forget rows that Kafka has."""
         with self._transaction() as db:
             db.executemany("DELETE FROM outbox WHERE id = ?", [(i,) for i in ids])
 
-    def expire(self, name: str, max_bytes: int, oldest_ns: int, tell: Callable[[list[Account]], Row]) -> int:
+    def expire(
+        self,
+        name: str,
+        max_bytes: int,
+        oldest_ns: int,
+        tell: Callable[[list[Account]], Row],
+        kind: Kind = "frame",
+    ) -> int:
         """Let up to ``EXPIRED_AT_ONCE`` frames of a camera go, oldest first, that are over its bounds and unoffered.
 
-        ``tell`` makes the row that accounts for them on ``status``; it is kept together with the expiry. Return how
-        many have gone. A frame that has been offered may be in the log already, and is never expired.
+        With ``kind`` ``readings``, records of a sensor. ``tell`` makes the row that accounts for them on ``status``;
+        it is kept together with the expiry. Return how many have gone. What has been offered may be in the log
+        already, and is never expired.
         """
         with self._transaction() as db:
             (total,) = db.execute(
-                "SELECT coalesce(sum(size), 0) FROM outbox WHERE kind = 'frame' AND name = ?", (name,)
+                "SELECT coalesce(sum(size), 0) FROM outbox WHERE kind = ? AND name = ?", (kind, name)
             ).fetchone()
             gone: list[Row] = []
-            for row, size in _unoffered(db, name):
+            for row, size in _unoffered(db, name, kind):
                 if total <= max_bytes and row.captured_ns >= oldest_ns:
                     break
                 total -= size
@@ -121,12 +135,13 @@ class Spool:
                 _insert(db, [tell(merged([expired_account(row) for row in gone]))])
         return len(gone)
 
-    def depth(self) -> list[Depth]:
-        """Return what waits of each epoch of each camera that has frames here."""
+    def depth(self, kind: Kind = "frame") -> list[Depth]:
+        """Return what waits of each epoch of each camera, or of each sensor, that has rows here."""
         with self._transaction() as db:
             found = db.execute(
                 "SELECT name, epoch, min(id), max(seq), count(*), sum(size) FROM outbox"
-                " WHERE kind = 'frame' GROUP BY name, epoch"
+                " WHERE kind = ? GROUP BY name, epoch",
+                (kind,),
             ).fetchall()
             return [
                 Depth(name, epoch, _begin(db, oldest), last, frames, size)
@@ -206,17 +221,14 @@ def _insert(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
 
 
 def _begin(db: sqlite3.Connection, row_id: int) -> int:
-    """Return the first number that a frame accounts for: its own, or that of what was withheld before it."""
-    name, epoch, seq, account = db.execute(
-        "SELECT name, epoch, seq, account FROM outbox WHERE id = ?", (row_id,)
-    ).fetchone()
-    before = h.account_of({h.ACCOUNT: account.encode()}, FrameId(name, epoch, seq))
-    return before.first if before else int(seq)
+    """Return the first number that a row accounts for: its own, or that of what was withheld before it."""
+    row = Row(*db.execute(f"SELECT {_WITHOUT_PICTURES} FROM outbox WHERE id = ?", (row_id,)).fetchone())  # noqa: S608
+    return expired_account(row).first
 
 
-def _unoffered(db: sqlite3.Connection, name: str) -> Iterator[tuple[Row, int]]:
-    """Yield a camera's frames that were never offered, oldest first, without their pictures but with their sizes."""
-    columns = _COLUMNS.replace("record", "x''")
-    where = "kind = 'frame' AND name = ? AND lane IS NULL ORDER BY epoch, id LIMIT ?"
-    for *values, size in db.execute(f"SELECT {columns}, size FROM outbox WHERE {where}", (name, EXPIRED_AT_ONCE)):  # noqa: S608
+def _unoffered(db: sqlite3.Connection, name: str, kind: Kind) -> Iterator[tuple[Row, int]]:
+    """Yield what was never offered, oldest first, without pictures but with its size."""
+    where = "kind = ? AND name = ? AND lane IS NULL ORDER BY epoch, id LIMIT ?"
+    found = f"SELECT {_WITHOUT_PICTURES}, size FROM outbox WHERE {where}"  # noqa: S608
+    for *values, size in db.execute(found, (kind, name, EXPIRED_AT_ONCE)):
         yield Row(*values), size
