@@ -9,7 +9,7 @@ from ingest.clock import Clock
 from ingest.codec import encode
 from ingest.records import Account, EpochEnd, Heartbeat, SensorLedger
 
-__all__ = ["SERVICE", "accounts_row", "ended_row", "readings_row"]
+__all__ = ["SERVICE", "accounts_row", "ended_row", "notice_row", "readings_row"]
 
 SERVICE = "agent"
 
@@ -31,4 +31,10 @@ def readings_row(instance: str, ends: Sequence[EpochEnd], accounts: Sequence[Acc
     """Return the row for ``status`` that closes epochs of sensors, and accounts for readings that none carries."""
     ledger = SensorLedger(accounts=tuple(accounts), ended=tuple(ends))
     beat = Heartbeat(service=SERVICE, instance=instance, at_ns=clock.now_ns(), readings=ledger)
+    return Row("status", instance, 0, 0, clock.now_ns(), encode(beat))
+
+
+def notice_row(instance: str, reason: str, clock: Clock) -> Row:
+    """Return the row for ``status`` that says something of the agent itself: an outage of its disk, as it begins."""
+    beat = Heartbeat(service=SERVICE, instance=instance, at_ns=clock.now_ns(), reason=reason)
     return Row("status", instance, 0, 0, clock.now_ns(), encode(beat))

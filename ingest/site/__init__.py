@@ -4,19 +4,23 @@ The file is where a site begins. `sightline config apply` puts each entry on the
 ``kind/name``, and that is what every service reads. Secrets are never in it: only the names of files.
 """
 
-from ingest.site.camera import CameraConfig, GateConfig, SpoolConfig
+from ingest.site.camera import CameraConfig, GateConfig
 from ingest.site.delivery import PinConfig, ReceiverConfig
 from ingest.site.entry import Entry, to_pixels
 from ingest.site.file import Site, load, parse_entry
 from ingest.site.pipeline import PipelineConfig
 from ingest.site.rules import LineRule, ThresholdRule, ZoneRule
+from ingest.site.send import LinkConfig
 from ingest.site.sensor import SensorConfig
+from ingest.site.spool import DiskConfig, SpoolConfig
 
 __all__ = [
     "CameraConfig",
+    "DiskConfig",
     "Entry",
     "GateConfig",
     "LineRule",
+    "LinkConfig",
     "PinConfig",
     "PipelineConfig",
     "ReceiverConfig",

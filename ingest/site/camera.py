@@ -7,6 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from ingest.site.entry import Entry, Part, Seconds, Share
+from ingest.site.spool import SpoolConfig
 
 __all__ = ["CameraConfig", "GateConfig", "SpoolConfig"]
 
@@ -22,15 +23,6 @@ class GateConfig(Part):
     """How long the gate stays open after the last motion."""
     keep_alive_s: Seconds = 10.0
     """A still scene is sent this often all the same; 0 for never."""
-
-
-class SpoolConfig(Part):
-    """How much an agent keeps while the link is gone, per camera; the oldest late frames expire first."""
-
-    max_bytes: int = Field(default=512 * 1024 * 1024, ge=1024 * 1024)
-    max_age_s: Seconds = 24 * 3600.0
-    late_after_s: Seconds = 5.0
-    """A frame that was not offered to Kafka within this time after capture goes to the late lane."""
 
 
 class CameraConfig(Entry):
