@@ -86,7 +86,7 @@ class Disk:
                 self._tell_of_mending()
             else:
                 self._begin(error.why, str(error))
-                if not await self._run(self._reserve.release) or self._is_promise(method, args):
+                if not await self._run(self._make_room) or self._is_promise(method, args):
                     raise
         return await self._run(method, *args)
 
@@ -123,6 +123,7 @@ class Disk:
                 self._begin("full", f"{excess} bytes over the bounds of the disk, and nothing may expire")
             elif self.trouble is not None:
                 await self._see_whether_it_is_over()
+            self._tell_of_mending()
             while self._notices:
                 await self.attempt(self._spool.keep, self._notices[:1])
                 del self._notices[0]
@@ -164,6 +165,18 @@ class Disk:
                     kept.set_exception(error) if error else kept.set_result(None)
         self._committing = None
 
+    def _make_room(self) -> bool:
+        """Let go of what is held back, and of the write-ahead log. Return whether there may be room now.
+
+        Each small commit adds 25 KB to that log, and writing it back takes no more than the pages that are new.
+        """
+        released = self._reserve.release()
+        try:
+            self._spool.checkpoint()
+        except SpoolUnavailable:
+            return released
+        return True
+
     def _is_promise(self, method: Callable[..., Any], args: Sequence[Any]) -> bool:
         """Tell whether this would take room for something new, for which what is held back is not meant."""
         keeps = method == self._spool.keep and any(row.kind != "status" for row in args[0])
@@ -172,18 +185,19 @@ class Disk:
     def _fit(self, expire: Callable[[int], int]) -> int:
         """Let frames go until the spool is within its bounds. Return by how many bytes it is still over them."""
         config = self._config
+        self._give_back()
         while excess := self._measured().excess(config.max_bytes, config.min_free_bytes):
             if not expire(excess):
                 break
-        if self.trouble or self._measured().free < config.min_free_bytes:
-            self._give_back()
+        self._give_back()
         return excess
 
     def _give_back(self) -> None:
-        before = None
-        while (room := self._measured()).unused and room.unused != before and room.free < self._wanted_free():
-            before = room.unused
+        """Give room back until enough of the disk is free, or no more can be given."""
+        room, before = self._measured(), None
+        while room.free < self._wanted_free() and room != before:
             self._spool.vacuum()
+            room, before = self._measured(), room
 
     def _measured(self) -> Room:
         return Room(self._spool.used_bytes(), self._spool.unused_bytes(), measure(self._spool.path.parent))

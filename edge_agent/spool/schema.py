@@ -18,6 +18,9 @@ PRAGMAS = (
     # A frame is promised when its row is committed. In WAL mode, NORMAL may lose the last commits in a power cut:
     # FULL syncs each commit, and commits are of whole groups of frames.
     "PRAGMA synchronous = FULL",
+    # Some builds overwrite what is deleted: sending a frame would write as much as keeping it, and need as much room
+    # on a full disk. Whoever must not read deleted pictures must not read the others either: keys are for that.
+    "PRAGMA secure_delete = OFF",
     "PRAGMA wal_autocheckpoint = 1000",
     "PRAGMA journal_size_limit = 16777216",
     "PRAGMA cache_size = -2000",  # 2 MB: rows are written once and read once

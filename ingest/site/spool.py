@@ -31,8 +31,9 @@ class DiskConfig(Part):
     """Of frames and readings together. What the ledger needs is not counted: it always has room."""
     min_free_bytes: int = Field(default=256 * _MIB, ge=0)
     """The spool gives way before less than this of the disk is free, whoever has taken it."""
-    reserve_bytes: int = Field(default=16 * _MIB, ge=_MIB)
-    """Held back in a file of its own, and let go when the disk is full: sending and accounts need some room."""
+    reserve_bytes: int = Field(default=16 * _MIB, ge=8 * _MIB)
+    """Held back in a file of its own, and let go when the disk is full: sending and accounts need some room, the
+    write-ahead log alone 4 MiB."""
     key_file: Path | None = None
     """A key of 32 bytes (raw, or as 64 hexadecimal digits): what is kept is encrypted with it."""
     previous_key_files: tuple[Path, ...] = ()

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from edge_agent.exceptions import SpoolError
+from edge_agent.spool.expire import EXPIRED_AT_ONCE
 from edge_agent.spool.expiry import merged
 from edge_agent.spool.schema import Depth, Row
-from edge_agent.spool.expire import EXPIRED_AT_ONCE
 from edge_agent.spool.spool import Spool
 from ingest.identity import LATE, LIVE
 from ingest.records import Account
