@@ -183,7 +183,8 @@ class Sender:
     async def _pause(self) -> None:
         wait_s = min(IDLE_S, self._pace.wait_s(self._clock.monotonic()) or IDLE_S)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), wait_s)
+            async with asyncio.timeout(wait_s):  # `wait_for` may swallow a cancellation that comes with the wake
+                await self._wake.wait()
         self._wake.clear()
 
     def _cursor(self, lane: str) -> int:

@@ -98,7 +98,8 @@ class Disk:
         trouble = self.trouble
         if trouble and not self._giving_up:
             try:
-                await asyncio.wait_for(self._room.wait(), PATIENCE_S)
+                async with asyncio.timeout(PATIENCE_S):
+                    await self._room.wait()
             except TimeoutError:
                 raise SpoolUnavailable(self._spool.path, trouble.why, trouble.text) from None
         kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
