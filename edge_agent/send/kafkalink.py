@@ -48,11 +48,17 @@ class KafkaLink:
 
     async def open(self) -> None:
         """Start a producer, and ask how many partitions there are. Raise LinkLost or ConfigError."""
-        producer = self._producer = kafka.producer(self._settings, self._client_id)
-        with _lost():
+        producer = kafka.producer(self._settings, self._client_id)
+        try:
             await producer.start()
             for topic in (FRAMES, READINGS):
                 self._partitions[topic] = len(await producer.partitions_for(self._settings.topic(topic)))
+        except BaseException as error:
+            await producer.stop()
+            if isinstance(error, (KafkaError, OSError)):
+                raise LinkLost(repr(error)) from error
+            raise
+        self._producer = producer
 
     async def send(self, parcel: Parcel) -> asyncio.Future[None]:
         """Hand a parcel to the producer. Raise LinkLost."""
@@ -93,14 +99,6 @@ class KafkaLink:
             "partition": partition_for(parcel.key, self._partitions[counted], pins) if counted else 0,
             "headers": list(parcel.headers.items()),
         }
-
-
-@contextlib.contextmanager
-def _lost() -> Any:
-    try:
-        yield
-    except (KafkaError, OSError, TimeoutError) as error:
-        raise LinkLost(repr(error)) from error
 
 
 def _answer(done: asyncio.Future[None], sent: asyncio.Future[Any]) -> None:
