@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import socket
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from edge_agent.camera import Camera
+from edge_agent.exceptions import SpoolUnavailable
 from edge_agent.metrics import AgentMetrics
+from edge_agent.send.factory import make_link
 from edge_agent.send.sender import Sender
+from edge_agent.sensors.factory import make_sources
+from edge_agent.sensors.feed import Feed
 from edge_agent.sensors.sensor import Sensor
-from edge_agent.spool.schema import Row
-from edge_agent.spool.spool import EXPIRED_AT_ONCE, Spool
-from edge_agent.status import SERVICE, accounts_row, ended_row
+from edge_agent.sensors.source import SensorSource
+from edge_agent.spool.disk import Disk
+from edge_agent.spool.expire import EXPIRED_AT_ONCE
+from edge_agent.spool.schema import Depth, Kind, Row
+from edge_agent.spool.seal import load_seal
+from edge_agent.spool.spool import Spool
+from edge_agent.status import SERVICE, accounts_row, ended_row, notice_row, readings_row
 from ingest import logs
 from ingest.clock import Clock, Deadline, SystemClock
 from ingest.codec import encode
 from ingest.kafka import KafkaSettings
-from ingest.records import Account, Heartbeat, Waiting
-from ingest.site import CameraConfig, Site
+from ingest.records import Account, Heartbeat, SensorLedger, Waiting
+from ingest.site import CameraConfig, SensorConfig, Site, SpoolConfig
 from ingest.topics import STATUS
 
 __all__ = ["FLUSH_S", "Agent"]
-
-T = TypeVar("T")
 
 _log = logs.get("edge_agent")
 
@@ -55,23 +61,28 @@ class Agent:
         self._metrics = metrics
         self._instance = f"{socket.gethostname()}-{site.name}"
         self._random = random.Random()
-        self._disk_thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
-        self._spool = Spool(folder / "spool.db")
-        late_after_s = min((c.spool.late_after_s for c in site.cameras), default=5.0)
+        self._evidence = [camera.name for camera in site.cameras if camera.spool.evidence]
+        self._spool = Spool(
+            folder / "spool.db",
+            seal=load_seal(site.spool.key_file, site.spool.previous_key_files),
+            late_after_s={camera.name: camera.spool.late_after_s for camera in site.cameras},
+            clock=self._clock,
+        )
+        self._disk = Disk(self._spool, site.spool, self._notice, self._clock)
         self._sender = Sender(
-            settings,
+            make_link(site.link, settings, f"agent-{self._instance}", pins or {}),
             self._spool,
-            self._on_disk,
-            late_after_s=late_after_s,
-            pins=pins or {},
+            self._disk,
+            site.link,
+            notice=self._notice,
             clock=self._clock,
             metrics=metrics,
-            client_id=f"agent-{self._instance}",
         )
+        self._depth: list[Depth] = []
+        self._readings: list[Depth] = []
         self._cameras = [self._camera(config, folder / "truth") for config in site.cameras]
-        self._sensors = [
-            Sensor(config, self._spool, self._on_disk, self._sender.wake, self._clock) for config in site.sensors
-        ]
+        self._feeds = [self._feed(source, configs) for source, configs in make_sources(site.sensors, self._clock)]
+        self._sensors = [sensor for feed in self._feeds for sensor in feed.sensors]
 
     async def run(self, stop: asyncio.Event, *, exit_at_end: bool = False) -> None:
         """Capture and send until ``stop`` is set, or with ``exit_at_end`` until every camera is over.
@@ -79,25 +90,28 @@ class Agent:
         Raise SpoolError when nothing can be promised any more, and whatever else ends the sender or the heartbeat:
         an agent that goes on without them would promise frames that nobody sends, and its spool would grow for ever.
         """
-        await self._close_what_was_killed()
+        await self._disk.open()
         sending = asyncio.create_task(self._sender.run(self._random.random))
         beating = asyncio.create_task(self._beat())
-        sources: list[Camera | Sensor] = [*self._cameras, *self._sensors]
-        lives = [asyncio.create_task(source.run()) for source in sources]
-        cameras = lives[: len(self._cameras)]
         stopped = asyncio.create_task(stop.wait())
+        opening = asyncio.create_task(self._close_what_was_killed())
+        sources: list[Camera | Feed] = [*self._cameras, *self._feeds]
+        lives: list[asyncio.Task[None]] = []
         try:
+            await self._until([stopped, sending, beating], [opening], [opening])
+            lives += [asyncio.create_task(source.run()) for source in sources if opening.done()]
+            cameras = lives[: len(self._cameras)]
             await self._until([stopped, sending, beating], lives, cameras if exit_at_end else [])
             for source in sources:
                 source.stop()
+            self._disk.give_up()
             await asyncio.gather(*lives)
             await self._flush()
         finally:
-            for task in (sending, beating, stopped, *lives):
+            for task in (sending, beating, stopped, opening, *lives):
                 task.cancel()
-            await asyncio.gather(sending, beating, stopped, *lives, return_exceptions=True)
-            await self._on_disk(self._spool.close)
-            self._disk_thread.shutdown()
+            await asyncio.gather(sending, beating, stopped, opening, *lives, return_exceptions=True)
+            await self._disk.close()
 
     async def _until(
         self,
@@ -113,51 +127,91 @@ class Agent:
                 task.result()
 
     async def _close_what_was_killed(self) -> None:
-        for end in await self._on_disk(self._spool.unfinished):
+        for end in await self._disk(self._spool.unfinished):
             _log.warning("epoch was killed", camera=end.camera, epoch=end.epoch, last=end.last, told=end.told)
             row = ended_row(self._instance, [end], [], self._clock)
-            await self._on_disk(self._spool.end_epoch, end.camera, end.epoch, [row])
+            await self._disk(self._spool.end_epoch, end.camera, end.epoch, [row])
+        for end in await self._disk(self._spool.unfinished, "readings"):
+            _log.warning("epoch was killed", sensor=end.camera, epoch=end.epoch, last=end.last, told=end.told)
+            row = readings_row(self._instance, [end], [], self._clock)
+            await self._disk(self._spool.end_epoch, end.camera, end.epoch, [row])
 
     async def _beat(self) -> None:
         while True:
-            depth = await self._on_disk(self._spool.depth)
-            for camera in self._cameras:
-                await self._bound(camera.config)
-            statuses = tuple(c.status([d for d in depth if d.name == c.config.name]) for c in self._cameras)
-            await self._on_disk(self._spool.tell, [(s.camera, s.epoch, s.captured - 1) for s in statuses])
-            for status in statuses:
+            with contextlib.suppress(SpoolUnavailable):  # the disk says so itself; the heartbeat goes on
+                await self._look()
+            beat = self._heartbeat()
+            self._metrics.disk_trouble.set(self._disk.trouble is not None)
+            for status in beat.cameras:
                 self._metrics.spooled.labels(status.camera).set(status.spooled_bytes)
-            beat = Heartbeat(
-                service=SERVICE,
-                instance=self._instance,
-                at_ns=self._clock.now_ns(),
-                state="running",
-                cameras=statuses,
-                waiting=tuple(Waiting(camera=d.name, epoch=d.epoch, first=d.first, last=d.last) for d in depth),
-                figures={"pid": float(os.getpid())},
-            )
-            await self._sender.publish(STATUS, encode(beat), self._instance.encode())
+            await self._sender.publish(STATUS, encode(beat), self._instance)
             await asyncio.sleep(BEAT_S)
 
-    async def _bound(self, camera: CameraConfig) -> None:
-        oldest_ns = self._clock.now_ns() - round(camera.spool.max_age_s * 1e9)
+    async def _look(self) -> None:
+        """Hold the spool within its bounds, see what waits, and remember what is about to be told."""
+        await self._disk.look(self._expire)
+        for camera in self._cameras:
+            await self._bound(camera.config.name, camera.config.spool, "frame")
+        for sensor in self._sensors:
+            await self._bound(sensor.config.name, sensor.config.spool, "readings")
+        self._depth = await self._disk.attempt(self._spool.depth)
+        self._readings = await self._disk.attempt(self._spool.depth, "readings")
+        told = [(c.config.name, c.epoch, c.captured - 1) for c in self._cameras]
+        told += [(s.config.name, s.epoch, s.captured - 1) for s in self._sensors]
+        await self._disk.attempt(self._spool.tell, told)
+
+    def _heartbeat(self) -> Heartbeat:
+        trouble = self._disk.trouble
+        cameras = [c for c in self._cameras if c.epoch]  # one that has not begun has nothing to tell
+        sensors = [s for s in self._sensors if s.epoch]
+        return Heartbeat(
+            service=SERVICE,
+            instance=self._instance,
+            at_ns=self._clock.now_ns(),
+            state="running",
+            reason=f"disk {trouble.why}" if trouble else "",
+            cameras=tuple(c.status([d for d in self._depth if d.name == c.config.name]) for c in cameras),
+            waiting=_waiting(self._depth),
+            sensors=tuple(s.status([d for d in self._readings if d.name == s.config.name]) for s in sensors),
+            readings=SensorLedger(waiting=_waiting(self._readings)),
+            figures={"pid": float(os.getpid())},
+        )
+
+    async def _bound(self, name: str, spool: SpoolConfig, kind: Kind) -> None:
+        def tell(accounts: list[Account]) -> Row:
+            return self._accounts(accounts, kind)
+
+        oldest_ns = self._clock.now_ns() - round(spool.max_age_s * 1e9)
         gone, more = 0, EXPIRED_AT_ONCE
         while more == EXPIRED_AT_ONCE:
-            more = await self._on_disk(self._spool.expire, camera.name, camera.spool.max_bytes, oldest_ns, self._told)
+            more = await self._disk.attempt(self._spool.expire, name, spool.max_bytes, oldest_ns, tell, kind)
             gone += more
-        if gone:
-            self._metrics.expired.labels(camera.name).inc(gone)
-            _log.warning("expired", camera=camera.name, frames=gone)
+        self._expired(name, gone)
 
-    def _told(self, accounts: list[Account]) -> Row:
-        return accounts_row(self._instance, accounts, self._clock)
+    def _expire(self, excess_bytes: int) -> int:
+        """Let frames go over all cameras; return how many have gone. Runs in the spool's thread."""
+        gone = self._spool.expire_over(excess_bytes, self._evidence, self._accounts)
+        for name, count in gone.items():
+            self._expired(name, count)
+        return sum(gone.values())
+
+    def _expired(self, name: str, count: int) -> None:
+        if count:
+            self._metrics.expired.labels(name).inc(count)
+            _log.warning("expired", name=name, records=count)
+
+    def _accounts(self, accounts: list[Account], kind: Kind) -> Row:
+        return accounts_row(self._instance, accounts, self._clock, kind)
+
+    def _notice(self, reason: str) -> Row:
+        return notice_row(self._instance, reason, self._clock)
 
     async def _flush(self) -> None:
         deadline = Deadline.after(FLUSH_S, self._clock)
         self._sender.wake()
-        while not await self._on_disk(lambda: self._spool.empty):
+        while not await self._disk(lambda: self._spool.empty):
             if deadline.passed:
-                _log.warning("left on disk", frames=sum(d.frames for d in await self._on_disk(self._spool.depth)))
+                _log.warning("left on disk", frames=sum(d.frames for d in await self._disk(self._spool.depth)))
                 return
             await asyncio.sleep(_POLL_S)
 
@@ -165,7 +219,8 @@ class Agent:
         return Camera(
             config,
             self._spool,
-            self._on_disk,
+            self._disk,
+            promise=self._disk.promise,
             instance=self._instance,
             truth_folder=truth_folder if config.source.startswith("simulated:") else None,
             state_folder=truth_folder.parent / "capture",
@@ -175,6 +230,22 @@ class Agent:
             metrics=self._metrics,
         )
 
-    async def _on_disk(self, method: Callable[..., T], *args: object) -> T:
-        """Run a method of the spool in the spool's own thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._disk_thread, method, *args)
+    def _feed(self, source: SensorSource, configs: Sequence[SensorConfig]) -> Feed:
+        sensors = [
+            Sensor(
+                config,
+                self._spool,
+                self._disk,
+                instance=self._instance,
+                on_kept=self._sender.wake,
+                clock=self._clock,
+                metrics=self._metrics,
+            )
+            for config in configs
+        ]
+        name = configs[0].source
+        return Feed(name, source, sensors, chance=self._random.random, clock=self._clock, metrics=self._metrics)
+
+
+def _waiting(depth: Sequence[Depth]) -> tuple[Waiting, ...]:
+    return tuple(Waiting(camera=d.name, epoch=d.epoch, first=d.first, last=d.last) for d in depth)

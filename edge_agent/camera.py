@@ -9,13 +9,15 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from edge_agent.capture.limits import MAX_PIXELS
 from edge_agent.capture.messages import Ended, Kept, Message, Said, Seen, Told, read_message
+from edge_agent.exceptions import SpoolUnavailable
 from edge_agent.metrics import AgentMetrics
+from edge_agent.spool.refused import Refused
 from edge_agent.spool.schema import Depth, Row
 from edge_agent.spool.spool import Spool
 from edge_agent.status import ended_row
@@ -54,6 +56,7 @@ class Camera:
         spool: Spool,
         on_disk: Callable[..., Any],
         *,
+        promise: Callable[[Sequence[Row]], Awaitable[None]],
         instance: str,
         truth_folder: Path | None,
         on_kept: Callable[[], None],
@@ -64,13 +67,14 @@ class Camera:
         backoff: Backoff | None = None,
     ) -> None:
         self.config = config
-        self._spool, self._on_disk = spool, on_disk
+        self._spool, self._on_disk, self._promise = spool, on_disk, promise
         self._instance, self._truth_folder, self._state_folder = instance, truth_folder, state_folder
         self._on_kept, self._chance, self._clock, self._metrics = on_kept, chance, clock, metrics
         self._backoff = backoff or Backoff()
         self._hang_s = START_S + _STALLS * config.watch.stall_s
         self._stop = asyncio.Event()
         self._process: Process | None = None
+        self._refused = Refused(config.name, 0)
         self.epoch = 0
         self.captured = 0
         self.kept = 0
@@ -115,7 +119,8 @@ class Camera:
         """Run one child from its start to its end. Return whether the source is over."""
         now_s = self._clock.now_ns() // 1_000_000_000
         self.epoch = await self._on_disk(self._spool.begin_epoch, self.config.name, "frame", now_s)
-        self.captured, last, self._frames_from_s, self._hung = 0, -1, None, ""
+        self.captured, last, self._refused = 0, -1, Refused(self.config.name, self.epoch)
+        self._frames_from_s, self._hung = None, ""
         process = self._process = await self._spawn()
         stopper = asyncio.create_task(self._stop_child(process))
         saying = asyncio.create_task(_last_words(process))
@@ -175,9 +180,15 @@ class Camera:
                 _log.warning("camera says", camera=self.config.name, text=message.text)
         if not isinstance(message, Kept):
             return -1
-        await self._on_disk(self._spool.keep, [self._row(message)])
-        self.kept += 1
         self.captured = max(self.captured, message.seq + 1)
+        try:
+            await self._promise([self._row(message)])
+        except SpoolUnavailable as error:
+            self._refused.add(message.seq, message.account)
+            self.reason = f"disk {error.why}: withheld as overload"
+            return -1
+        self._refused.told()
+        self.kept += 1
         self._metrics.kept.labels(self.config.name).inc()
         self._on_kept()
         return message.seq
@@ -205,6 +216,7 @@ class Camera:
         self._view, self._view_from_s = seen, now_s
 
     def _row(self, kept: Kept) -> Row:
+        account = self._refused.joined(kept.account)
         return Row(
             kind="frame",
             name=self.config.name,
@@ -213,12 +225,14 @@ class Camera:
             captured_ns=kept.captured_ns,
             record=kept.record,
             traceparent=h.new_traceparent(),
-            account=h.account_text(kept.account) if kept.account else "",
+            account=h.account_text(account) if account else "",
         )
 
     async def _close_epoch(self, ended: Ended | None, last: int, reason: str) -> None:
-        accounts: list[Account] = []
         self._saw(Seen(""))
+        last = max(last, self._refused.last)
+        account = self._refused.joined(ended.tail if ended else None)
+        accounts: list[Account] = [account] if account else []
         if ended is None or reason:
             self.state, self.reason = "down", reason or "the capture died"
             if not self._backoff.out:
@@ -227,7 +241,6 @@ class Camera:
             end = EpochEnd(camera=self.config.name, epoch=self.epoch, last=last, clean=False, told=self.captured - 1)
         else:
             end = EpochEnd(camera=self.config.name, epoch=self.epoch, last=ended.last, clean=True, told=ended.last)
-            accounts = [ended.tail] if ended.tail else []
         row = ended_row(self._instance, [end], accounts, self._clock)
         await self._on_disk(self._spool.end_epoch, self.config.name, self.epoch, [row])
         self._on_kept()

@@ -1,13 +1,18 @@
 """What can go wrong next to a camera.
 
 AgentError
-├── SourceError          a camera cannot be used; the capture is tried again for ever
-│   ├── RedactionFailed  what must not be seen cannot be made unrecognisable; no picture is sent
-│   ├── SourceUnusable   it cannot be opened, or what it is called by makes no sense
-│   └── SourceStalled    it is open, and no frame has come for too long
-├── SourceEnded          it is over, as a file is
-├── FrameUnusable        one frame cannot be made into a record; the next one may be well
-└── SpoolError           the spool cannot keep what it is given
+├── SourceError           a camera cannot be used; the capture is tried again for ever
+│   ├── RedactionFailed   what must not be seen cannot be made unrecognisable; no picture is sent
+│   ├── SourceUnusable    it cannot be opened, or what it is called by makes no sense
+│   └── SourceStalled     it is open, and no frame has come for too long
+├── SourceEnded           it is over, as a file is
+├── FrameUnusable         one frame cannot be made into a record; the next one may be well
+├── SpoolError            the spool cannot keep what it is given
+│   ├── SpoolUnavailable  not now: the disk is full, read-only or failing, or the file had to be mended
+│   └── WrongKey          rows are encrypted with a key that was not given
+└── LinkError             something did not go over the link
+    ├── LinkLost          the link is gone: what was in flight is in doubt
+    └── Refused           one record will never be taken
 """
 
 from __future__ import annotations
@@ -15,12 +20,17 @@ from __future__ import annotations
 __all__ = [
     "AgentError",
     "FrameUnusable",
+    "LinkError",
+    "LinkLost",
     "RedactionFailed",
+    "Refused",
     "SourceEnded",
     "SourceError",
     "SourceStalled",
     "SourceUnusable",
     "SpoolError",
+    "SpoolUnavailable",
+    "WrongKey",
 ]
 
 
@@ -54,3 +64,39 @@ class FrameUnusable(AgentError):
 
 class SpoolError(AgentError):
     """The spool cannot keep what it is given: the disk is full, read-only or gone."""
+
+
+class SpoolUnavailable(SpoolError):
+    """The spool cannot be used now, and may be soon. Nothing is half done: the same call may be tried again."""
+
+    def __init__(self, path: object, why: str, cause: object) -> None:
+        super().__init__(f"{path}: {cause}: check that the disk is there, writable and not full")
+        self.why = why
+        """``full``, ``read-only``, ``failing`` or ``mended``."""
+
+
+class WrongKey(SpoolError):
+    """Rows of the spool are encrypted with a key that was not given. They stay as they are."""
+
+    def __init__(self, path: object, key_ids: object) -> None:
+        super().__init__(
+            f"{path}: rows are encrypted with the keys {key_ids}: give their files as spool.key_file "
+            "or spool.previous_key_files; nothing was changed"
+        )
+
+
+class LinkError(AgentError):
+    """Something did not go over the link."""
+
+
+class LinkLost(LinkError):
+    """The link is gone, or does not answer: what was in flight is in doubt."""
+
+    def __init__(self, problem: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(problem)
+        self.retry_after_s = retry_after_s
+        """The other side asked not to be tried again before that."""
+
+
+class Refused(LinkError):
+    """One record will never be taken as it is; the others go on."""

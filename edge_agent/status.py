@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge_agent.spool.schema import Row
+from edge_agent.spool.schema import Kind, Row
 from ingest.clock import Clock
 from ingest.codec import encode
-from ingest.records import Account, EpochEnd, Heartbeat
+from ingest.records import Account, EpochEnd, Heartbeat, SensorLedger
 
-__all__ = ["SERVICE", "accounts_row", "ended_row"]
+__all__ = ["SERVICE", "accounts_row", "ended_row", "notice_row", "readings_row"]
 
 SERVICE = "agent"
 
@@ -22,6 +22,19 @@ def ended_row(instance: str, ends: Sequence[EpochEnd], accounts: Sequence[Accoun
     return Row("status", instance, 0, 0, clock.now_ns(), encode(beat))
 
 
-def accounts_row(instance: str, accounts: Sequence[Account], clock: Clock) -> Row:
-    """Return the row for ``status`` that accounts for frames which left the spool."""
-    return ended_row(instance, (), accounts, clock)
+def accounts_row(instance: str, accounts: Sequence[Account], clock: Clock, kind: Kind = "frame") -> Row:
+    """Return the row for ``status`` that accounts for frames or readings which left the spool."""
+    return (ended_row if kind == "frame" else readings_row)(instance, (), accounts, clock)
+
+
+def readings_row(instance: str, ends: Sequence[EpochEnd], accounts: Sequence[Account], clock: Clock) -> Row:
+    """Return the row for ``status`` that closes epochs of sensors, and accounts for readings that none carries."""
+    ledger = SensorLedger(accounts=tuple(accounts), ended=tuple(ends))
+    beat = Heartbeat(service=SERVICE, instance=instance, at_ns=clock.now_ns(), readings=ledger)
+    return Row("status", instance, 0, 0, clock.now_ns(), encode(beat))
+
+
+def notice_row(instance: str, reason: str, clock: Clock) -> Row:
+    """Return the row for ``status`` that says something of the agent itself: an outage of its disk, as it begins."""
+    beat = Heartbeat(service=SERVICE, instance=instance, at_ns=clock.now_ns(), reason=reason)
+    return Row("status", instance, 0, 0, clock.now_ns(), encode(beat))

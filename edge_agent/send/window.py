@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["MAX_BYTES", "MAX_LATE_BYTES", "Window"]
-
-MAX_BYTES = 4 * 1024 * 1024
-"""In flight at once: a second of a 30 Mbit/s link. All of it is repeated when the link fails."""
-MAX_LATE_BYTES = 1024 * 1024
-"""Of which the late lane may have this much, so that a live frame never waits behind more than that of backlog."""
+__all__ = ["Pace", "Window"]
 
 
 @dataclass
 class Window:
-    """Rows in flight by id, with their sizes; late ones are counted apart."""
+    """Rows in flight by id, with their sizes; late ones are counted apart, and have a share of the room."""
 
+    max_bytes: int
+    max_late_bytes: int
     _live: dict[int, int] = field(default_factory=dict)
     _late: dict[int, int] = field(default_factory=dict)
 
     def add(self, row_id: int, size: int, *, late: bool) -> None:
-        """Note that a row was handed to the producer."""
+        """Note that a row was handed to the link."""
         (self._late if late else self._live)[row_id] = size
 
     def done(self, row_id: int) -> None:
@@ -31,12 +28,43 @@ class Window:
     @property
     def room(self) -> bool:
         """Tell whether a live row may be sent."""
-        return sum(self._live.values()) + sum(self._late.values()) < MAX_BYTES
+        return sum(self._live.values()) + sum(self._late.values()) < self.max_bytes
 
     @property
     def late_room(self) -> bool:
         """Tell whether a late row may be sent."""
-        return self.room and sum(self._late.values()) < MAX_LATE_BYTES
+        return self.room and sum(self._late.values()) < self.max_late_bytes
 
     def __len__(self) -> int:
         return len(self._live) + len(self._late)
+
+
+LIVE_RECENT_S = 2.0
+"""No live frame for so long: there is nobody whom a backlog could disturb."""
+
+
+class Pace:
+    """How fast the backlog may go while live frames come: so many bytes a second, averaged over one. 0 for any."""
+
+    def __init__(self, bytes_per_s: int) -> None:
+        self._rate = bytes_per_s
+        self._tokens = float(bytes_per_s)
+        self._at_s = 0.0
+        self._live_s: float | None = None
+
+    def live(self, now_s: float) -> None:
+        """Note that a live frame was sent."""
+        self._live_s = now_s
+
+    def spend(self, size: int) -> None:
+        """Note that so many bytes of backlog were sent."""
+        self._tokens -= size
+
+    def wait_s(self, now_s: float) -> float:
+        """Return in how many seconds backlog may be sent; 0 for now."""
+        self._tokens = min(float(self._rate), self._tokens + (now_s - self._at_s) * self._rate)
+        self._at_s = now_s
+        alone = self._live_s is None or now_s - self._live_s > LIVE_RECENT_S
+        if not self._rate or alone or self._tokens > 0:
+            return 0.0
+        return -self._tokens / self._rate

@@ -1,74 +1,168 @@
-"""One sensor's life in the agent."""
+"""One sensor's life in the agent: its epoch, what of it is promised, and what is told of it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from edge_agent.exceptions import SourceUnusable
-from edge_agent.sensors.columns import Columns
-from edge_agent.sensors.simulated import SimulatedSensor
-from edge_agent.spool.schema import Row
+from edge_agent.metrics import AgentMetrics
+from edge_agent.sensors.intake import ReadingIntake
+from edge_agent.sensors.source import Reading
+from edge_agent.spool.schema import Depth, Row
 from edge_agent.spool.spool import Spool
+from edge_agent.status import readings_row
 from ingest import headers as h
+from ingest import logs
 from ingest.clock import Clock
 from ingest.codec import encode
-from ingest.records import Readings
+from ingest.records import CameraState, EpochEnd, Readings, SensorStatus
 from ingest.site import SensorConfig
 
 __all__ = ["Sensor"]
 
-_SIMULATED = "simulated:"
+_log = logs.get("edge_agent.sensor")
 
 
 class Sensor:
-    """Reads one sensor at its rate, and promises columns of readings."""
+    """Keeps what a source gives it. One epoch is from the agent's start to its end; an outage does not end it."""
 
     def __init__(
         self,
         config: SensorConfig,
         spool: Spool,
         on_disk: Callable[..., Any],
+        *,
+        instance: str,
         on_kept: Callable[[], None],
         clock: Clock,
+        metrics: AgentMetrics,
     ) -> None:
-        if not config.source.startswith(_SIMULATED):
-            raise SourceUnusable(f"sensor {config.name}: source = {config.source!r}: expected simulated:temperature")
-        self._config, self._spool, self._on_disk, self._on_kept, self._clock = config, spool, on_disk, on_kept, clock
-        self._device = SimulatedSensor(int(config.options.get("seed", 0)), config.rate_hz)
-        self._stop = asyncio.Event()
+        self.config = config
+        self._spool, self._on_disk, self._instance, self._on_kept = spool, on_disk, instance, on_kept
+        self._clock, self._metrics = clock, metrics
+        self._intake = ReadingIntake(config, 0, clock)
+        self._wake = asyncio.Event()
+        self._heard_s = clock.monotonic()
+        self._lost_s: float | None = None
+        self.epoch = 0
+        self.kept = 0
+        self.state: CameraState = "starting"
+        self.reason = ""
 
-    def stop(self) -> None:
-        """Ask for a clean end."""
-        self._stop.set()
+    async def begin(self) -> None:
+        """Begin an epoch. Raise SpoolError when nothing can be promised."""
+        now_s = self._clock.now_ns() // 1_000_000_000
+        self.epoch = await self._on_disk(self._spool.begin_epoch, self.config.name, "readings", now_s)
+        self._intake, self.kept, self._heard_s = ReadingIntake(self.config, self.epoch, self._clock), 0, self._now_s()
 
     async def run(self) -> None:
-        """Read until told to stop; what has been gathered then is promised too."""
-        now_s = self._clock.now_ns() // 1_000_000_000
-        epoch = await self._on_disk(self._spool.begin_epoch, self._config.name, "readings", now_s)
-        columns, index = Columns(self._config, epoch), 0
-        start_s = self._clock.monotonic()
-        while not self._stop.is_set():
-            await self._keep(columns.add(self._clock.now_ns(), self._device.value(index)))
-            index += 1
+        """Promise what has been gathered, when it is due, until cancelled. Raise SpoolError."""
+        while True:
             with contextlib.suppress(TimeoutError):
-                due_s = start_s + index / self._config.rate_hz
-                await asyncio.wait_for(self._stop.wait(), max(0.0, due_s - self._clock.monotonic()))
-        await self._keep(columns.close())
+                await asyncio.wait_for(self._wake.wait(), self._left_s())
+            self._wake.clear()
+            if self._silent_s() == 0.0:
+                self.lost(f"no reading for {self.config.silent_after_s:g} s", "stalled")
+            await self._keep(self._intake.ready())
 
-    async def _keep(self, readings: Readings | None) -> None:
-        if readings is None:
+    async def end(self) -> None:
+        """Promise what has been gathered, and close the epoch with its tail. Raise SpoolError."""
+        await self._keep(self._intake.close())
+        self.state, self.reason, tail = "ended", "", self._intake.tail()
+        last = self.captured - 1
+        end = EpochEnd(camera=self.config.name, epoch=self.epoch, last=last, clean=True, told=last)
+        row = readings_row(self._instance, [end], [tail] if tail else [], self._clock)
+        await self._on_disk(self._spool.end_epoch, self.config.name, self.epoch, [row])
+        self._on_kept()
+
+    def opened(self) -> None:
+        """Note that the device answers."""
+        if self._lost_s is not None and self.state == "down":
+            self._back()
+        elif self.state == "starting":
+            self.state = "running"
+
+    def take(self, reading: Reading) -> None:
+        """Take a reading; does not block."""
+        waited, reason = self._intake.left_s() is not None, self._intake.take(reading)
+        self._metrics.readings.labels(self.config.name, reason or "taken").inc()
+        self._heard_s = self._now_s()
+        if self.state != "running":
+            self._back()
+        self._told(reason, reading.problem)
+        if not waited or self._intake.left_s() == 0.0:
+            self._wake.set()
+
+    def lost(self, reason: str, state: CameraState = "down") -> None:
+        """Note that the device has gone, or is silent. An outage is told, and counted, once."""
+        began = self._lost_s is None
+        self.state, self.reason = state, reason
+        if began:
+            self._lost_s = self._now_s()
+            self._intake.lose()
+            self._metrics.readings.labels(self.config.name, "outage").inc()
+            _log.warning("sensor lost", sensor=self.config.name, reason=reason)
+
+    @property
+    def captured(self) -> int:
+        """How many readings of this epoch have a number."""
+        return self._intake.captured
+
+    def status(self, depth: Sequence[Depth]) -> SensorStatus:
+        """Return what a heartbeat says of this sensor; ``depth`` is what waits of its epochs."""
+        return SensorStatus(
+            sensor=self.config.name,
+            epoch=self.epoch,
+            state=self.state,
+            reason=self.reason,
+            captured=self.captured,
+            kept=self.kept,
+            spooled=sum(d.frames for d in depth),
+            spooled_bytes=sum(d.bytes for d in depth),
+        )
+
+    def _back(self) -> None:
+        if self._lost_s is not None:
+            out_s = round(self._now_s() - self._lost_s, 1)
+            _log.info("sensor back", sensor=self.config.name, out_for_s=out_s)
+        self._lost_s, self._heard_s = None, self._now_s()
+        self.state, self.reason = "running", ""
+
+    def _told(self, reason: str, problem: str) -> None:
+        """Say what is wrong with readings, once until one is well again: a wrong path makes all of them unusable."""
+        before, self.reason = self.reason, f"{reason}: {problem}".rstrip(": ") if reason else ""
+        if reason and not before:
+            _log.warning("reading withheld", sensor=self.config.name, reason=self.reason)
+
+    def _left_s(self) -> float | None:
+        left = [each for each in (self._intake.left_s(), self._silent_s()) if each is not None]
+        return min(left, default=None)
+
+    def _silent_s(self) -> float | None:
+        """Return in how many seconds the sensor is silent for too long; None when that is not watched, or known."""
+        if not self.config.silent_after_s or self._lost_s is not None:
+            return None
+        return max(0.0, self._heard_s + self.config.silent_after_s - self._now_s())
+
+    async def _keep(self, readings: Sequence[Readings]) -> None:
+        if not readings:
             return
-        row = Row(
+        await self._on_disk(self._spool.keep, [self._row(each) for each in readings])
+        self.kept += sum(len(each.values) for each in readings)
+        self._on_kept()
+
+    def _row(self, readings: Readings) -> Row:
+        return Row(
             kind="readings",
             name=readings.sensor,
             epoch=readings.epoch,
-            seq=readings.seq,
-            captured_ns=readings.times_ns[0],
+            seq=readings.last_seq,
+            captured_ns=min(readings.times_ns),
             record=encode(readings),
             traceparent=h.new_traceparent(),
         )
-        await self._on_disk(self._spool.keep, [row])
-        self._on_kept()
+
+    def _now_s(self) -> float:
+        return self._clock.monotonic()

@@ -1,12 +1,19 @@
-"""A simulated sensor: a slow wave, noise, hot spells, faulty readings. Pure: a reading depends on its number."""
+"""A simulated sensor: a slow wave, noise, hot spells, faulty readings. A reading depends on its number only."""
 
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import numpy as np
 
-__all__ = ["SimulatedSensor"]
+from edge_agent.sensors.polling import poll
+from edge_agent.sensors.source import Reading, Sink
+from ingest.clock import Clock
+from ingest.site import SensorConfig
+from ingest.site.sensoroptions import SimulatedOptions
+
+__all__ = ["SimulatedSensor", "SimulatedSource"]
 
 _WAVE_S = 40.0
 """A day in forty seconds, so that a demonstration sees one."""
@@ -28,3 +35,18 @@ class SimulatedSensor:
             return float(rng.choice((-999.0, 999.0)))  # a loose wire
         spell = 34.0 if at_s % _SPELL_S > _SPELL_S - _SPELL_LASTS_S else 0.0
         return float(round(35.0 + 8.0 * math.sin(2 * math.pi * at_s / _WAVE_S) + spell + rng.normal(0.0, 0.4), 2))
+
+
+class SimulatedSource:
+    """A sensor that needs no device, asked at its rate."""
+
+    def __init__(self, sensor: SensorConfig, clock: Clock) -> None:
+        self._sensor, self._clock = sensor, clock
+        self._device = SimulatedSensor(cast(SimulatedOptions, sensor.parsed).seed, sensor.rate_hz)
+
+    async def run(self, sink: Sink) -> None:
+        """Give readings until cancelled."""
+        await poll([self._sensor], self._ask, sink, self._clock)
+
+    async def _ask(self, _: SensorConfig, index: int) -> Reading:
+        return Reading(self._device.value(index))

@@ -1,4 +1,4 @@
-"""The account of a frame that expired from a full spool. Pure."""
+"""The account of what expired from a full spool. Pure."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from collections import Counter
 
 from edge_agent.spool.schema import Row
 from ingest import headers as h
+from ingest.codec import decode
 from ingest.identity import FrameId
-from ingest.records import Account
+from ingest.records import Account, Readings
 
 __all__ = ["expired_account", "merged"]
 
 
 def expired_account(row: Row) -> Account:
-    """Return the account of a kept frame that goes, together with what was withheld before it."""
-    before = h.account_of({h.ACCOUNT: row.account.encode()}, FrameId(row.name, row.epoch, row.seq))
+    """Return the account of a kept row that goes, together with what was withheld before it."""
+    first, last, before = _kept(row)
     counts = Counter(before.counts if before else {})
-    counts["expired"] += 1
-    first = before.first if before else row.seq
-    return Account(camera=row.name, epoch=row.epoch, first=first, last=row.seq, counts=dict(counts))
+    counts["expired"] += last - first + 1
+    first = before.first if before else first
+    return Account(camera=row.name, epoch=row.epoch, first=first, last=last, counts=dict(counts))
 
 
 def merged(accounts: list[Account]) -> list[Account]:
@@ -32,3 +33,12 @@ def merged(accounts: list[Account]) -> list[Account]:
         else:
             joined.append(account)
     return joined
+
+
+def _kept(row: Row) -> tuple[int, int, Account | None]:
+    """Return the numbers that a row holds, first and last, and the account of what was withheld before them."""
+    if row.kind == "readings":
+        readings = decode(Readings, row.record)
+        return readings.seq, readings.last_seq, readings.account
+    before = h.account_of({h.ACCOUNT: row.account.encode()}, FrameId(row.name, row.epoch, row.seq))
+    return row.seq, row.seq, before

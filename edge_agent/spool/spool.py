@@ -1,46 +1,71 @@
-"""The spool: what an agent has promised to deliver, in SQLite, until Kafka has it."""
+"""The spool: what an agent has promised to deliver, in SQLite, until the link has it."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import os
 import sqlite3
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from edge_agent.exceptions import SpoolError
-from edge_agent.spool.expiry import expired_account, merged
-from edge_agent.spool.schema import CREATE, PRAGMAS, Depth, Row
-from ingest import headers as h
+from edge_agent.exceptions import SpoolError, SpoolUnavailable, WrongKey
+from edge_agent.spool import opening
+from edge_agent.spool.expire import expire_all, expire_one
+from edge_agent.spool.expiry import expired_account
+from edge_agent.spool.rows import COLUMNS, WITHOUT_PICTURES, Damaged, insert, read
+from edge_agent.spool.salvage import Recovery, salvage
+from edge_agent.spool.schema import PARKED, Depth, Kind, Row
+from edge_agent.spool.seal import Seal
+from edge_agent.spool.settle import OVERTAKEN, mark_live, passed_over
 from ingest import logs
-from ingest.identity import LATE, LIVE, FrameId, next_epoch
+from ingest.clock import Clock, SystemClock
+from ingest.identity import LATE, LIVE, next_epoch
 from ingest.records import Account, EpochEnd
 
-__all__ = ["EXPIRED_AT_ONCE", "Spool"]
+__all__ = ["Spool"]
 
 _log = logs.get("edge_agent.spool")
 
-EXPIRED_AT_ONCE = 1000
-"""Frames that one transaction lets go: it is one of many on the disk's only thread, and cameras wait for theirs."""
-_OVERTAKEN = "id <= coalesce((SELECT g.id FROM gone_live g WHERE g.name = outbox.name), 0)"
-_COLUMNS = "kind, name, epoch, seq, captured_ns, record, traceparent, account, lane, id"
+_VACUUM_PAGES = 128
+"""Pages given back to the disk at once, 512 KiB: others are moved for them, and need as much room meanwhile."""
 
 
 class Spool:
     """One SQLite file. Every method is one transaction and blocks on the disk; all belong to one thread.
 
-    Raise SpoolError when the disk does not take it; nothing is half done then.
+    Raise SpoolUnavailable when the disk does not take it now, or when the file was damaged and has been mended;
+    nothing is half done then, and the same call may be tried again. ``late_after_s`` says by camera how old a frame
+    may get until it belongs on the late lane.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        seal: Seal | None = None,
+        late_after_s: Mapping[str, float] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = self._open()
+        self._seal, self._clock = seal or Seal(), clock or SystemClock()
+        self._late_after_ns = {name: round(after_s * 1e9) for name, after_s in (late_after_s or {}).items()}
+        self._db: sqlite3.Connection | None = None
+        self._closed = False
+        self._looked_over = False
+        self.recoveries: list[Recovery] = []
+        """What had to be mended since the start, for whoever tells of it to take."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SpoolError(f"{path.parent}: {error}: expected a folder that can be written to") from error
+        with contextlib.suppress(SpoolUnavailable):  # each call tries again
+            self._opened()
 
     def keep(self, rows: Sequence[Row]) -> None:
         """Promise rows: from the return of this call on they survive a crash and a power cut."""
         with self._transaction() as db:
-            _insert(db, rows)
+            self._insert(db, rows)
 
     def begin_epoch(self, name: str, kind: str, unix_time_s: int) -> int:
         """Return a new epoch for a camera or sensor, larger than all before it, and remember it."""
@@ -64,159 +89,249 @@ class Spool:
         """Mark an epoch as ended and keep what ``status`` is to say of it, together."""
         with self._transaction() as db:
             db.execute("UPDATE epochs SET ended = 1 WHERE name = ? AND epoch = ?", (name, epoch))
-            _insert(db, status)
+            self._insert(db, status)
 
-    def unfinished(self) -> list[EpochEnd]:
-        """Return how the camera epochs ended that a kill left open: at their last kept frame, and not cleanly."""
+    def unfinished(self, kind: Kind = "frame") -> list[EpochEnd]:
+        """Return how epochs ended that a kill left open: at their last kept frame or reading, and not cleanly."""
         with self._transaction() as db:
             found = db.execute(
-                "SELECT name, epoch, last_kept, told FROM epochs WHERE ended = 0 AND kind = 'frame'"
+                "SELECT name, epoch, last_kept, told FROM epochs WHERE ended = 0 AND kind = ?", (kind,)
             ).fetchall()
         return [EpochEnd(camera=n, epoch=e, last=last, clean=False, told=told) for n, e, last, told in found]
 
     def offered(self, lane: str, after_id: int, limit: int) -> list[Row]:
         """Return frames that have a lane already, in order: repeats of sends in doubt."""
-        return self._rows("kind = 'frame' AND lane = ? AND id > ? ORDER BY id LIMIT ?", lane, after_id, limit)
+        with self._transaction() as db:
+            return self._read(
+                db, "WHERE kind = 'frame' AND lane = ? AND id > ? ORDER BY id LIMIT ?", lane, after_id, limit
+            )
 
-    def settle_live(self, since_ns: int, limit: int) -> list[Row]:
-        """Settle frames on the live lane and return them: never offered, captured since then, oldest first.
+    def settle_live(self, now_ns: int, limit: int) -> list[Row]:
+        """Settle frames on the live lane and return them: never offered, not late yet, oldest first.
 
         They may be offered from now on, and will not expire. A frame that was kept before one that has gone live
         already goes late, whatever a clock that was set back makes of its age: each lane of a camera is in order.
         """
-        young = f"INDEXED BY outbox_age WHERE captured_ns >= ? AND NOT {_OVERTAKEN}"  # a backlog is not searched
-        return self._settle(young, LIVE, since_ns, limit)
+        young = f"INDEXED BY outbox_late WHERE late_ns >= ? AND NOT {OVERTAKEN}"  # a backlog is not searched
+        with self._transaction() as db:
+            rows = self._settle(
+                db, f"{young} AND kind = 'frame' AND lane IS NULL ORDER BY id LIMIT ?", LIVE, now_ns, limit
+            )
+            mark_live(db, rows)
+        return rows
 
-    def settle_late(self, before_ns: int, limit: int) -> list[Row]:
-        """Settle frames on the late lane and return them: never offered, captured before then, oldest first."""
-        return self._settle(f"WHERE (captured_ns < ? OR {_OVERTAKEN})", LATE, before_ns, limit)
+    def settle_late(self, now_ns: int, limit: int) -> list[Row]:
+        """Settle frames on the late lane and return them: never offered, late by now, oldest first.
+
+        With them go the frames of their cameras that were kept before them, though a clock that was wrong then says
+        that these have time: once later ones are on the lane, they would be taken for repeats.
+        """
+        old = f"WHERE (late_ns < ? OR {OVERTAKEN}) AND kind = 'frame' AND lane IS NULL ORDER BY id LIMIT ?"
+        with self._transaction() as db:
+            rows = self._settle(db, old, LATE, now_ns, limit)
+            for row_id in passed_over(db, rows):
+                rows += self._settle(db, "WHERE id = ?", LATE, row_id)
+        return sorted(rows, key=lambda row: row.id)
 
     def others(self, after_id: int, limit: int) -> list[Row]:
-        """Return readings and status records, in order."""
-        return self._rows("kind != 'frame' AND id > ? ORDER BY id LIMIT ?", after_id, limit)
+        """Return readings and status records, in order. They may be offered from now on, and will not expire."""
+        with self._transaction() as db:
+            which = f"WHERE kind != 'frame' AND lane IS NOT '{PARKED}' AND id > ? ORDER BY id LIMIT ?"
+            rows = self._read(db, which, after_id, limit)
+            new = [(LIVE, row.id) for row in rows if row.kind == "readings" and row.lane is None]
+            db.executemany("UPDATE outbox SET lane = ? WHERE id = ?", new)
+        return rows
 
     def remove(self, ids: Sequence[int]) -> None:
-        """Forget rows that Kafka has."""
+        """Forget rows that the log has."""
         with self._transaction() as db:
             db.executemany("DELETE FROM outbox WHERE id = ?", [(i,) for i in ids])
 
-    def expire(self, name: str, max_bytes: int, oldest_ns: int, tell: Callable[[list[Account]], Row]) -> int:
-        """Let up to ``EXPIRED_AT_ONCE`` frames of a camera go, oldest first, that are over its bounds and unoffered.
+    def park(self, row_id: int, status: Sequence[Row]) -> None:
+        """Set a row aside that the link refuses for good, and keep what ``status`` is to say of it, together.
 
-        ``tell`` makes the row that accounts for them on ``status``; it is kept together with the expiry. Return how
-        many have gone. A frame that has been offered may be in the log already, and is never expired.
+        It holds nothing up, still waits as far as the ledger goes, and may expire.
         """
         with self._transaction() as db:
-            (total,) = db.execute(
-                "SELECT coalesce(sum(size), 0) FROM outbox WHERE kind = 'frame' AND name = ?", (name,)
-            ).fetchone()
-            gone: list[Row] = []
-            for row, size in _unoffered(db, name):
-                if total <= max_bytes and row.captured_ns >= oldest_ns:
-                    break
-                total -= size
-                gone.append(row)
-            if gone:
-                db.executemany("DELETE FROM outbox WHERE id = ?", [(row.id,) for row in gone])
-                _insert(db, [tell(merged([expired_account(row) for row in gone]))])
-        return len(gone)
+            db.execute("UPDATE outbox SET lane = ? WHERE id = ?", (PARKED, row_id))
+            self._insert(db, status)
 
-    def depth(self) -> list[Depth]:
-        """Return what waits of each epoch of each camera that has frames here."""
+    def expire(
+        self,
+        name: str,
+        max_bytes: int,
+        oldest_ns: int,
+        tell: Callable[[list[Account]], Row],
+        kind: Kind = "frame",
+    ) -> int:
+        """Let up to ``EXPIRED_AT_ONCE`` frames of a camera go, oldest first, that are over its bounds and unoffered.
+
+        With ``kind`` ``readings``, records of a sensor. ``tell`` makes the row that accounts for them on ``status``;
+        it is kept together with the expiry. Return how many have gone. What has been offered may be in the log
+        already, and is never expired.
+        """
+        with self._transaction() as db:
+            gone = expire_one(db, self._seal, kind, name, max_bytes, oldest_ns)
+            self._insert(db, [tell(accounts) for accounts in gone.accounts.values()])
+        return gone.by_name[name]
+
+    def expire_over(
+        self, excess_bytes: int, last: Sequence[str], tell: Callable[[list[Account], Kind], Row]
+    ) -> dict[str, int]:
+        """Let up to ``EXPIRED_AT_ONCE`` frames and readings go, over all cameras, until so many bytes are free.
+
+        The oldest frames first, then readings, then the frames of the cameras named in ``last``; never what has been
+        offered. Return how many have gone, by name; they are accounted for as with ``expire``.
+        """
+        with self._transaction() as db:
+            gone = expire_all(db, self._seal, excess_bytes, last)
+            self._insert(db, [tell(accounts, kind) for kind, accounts in gone.accounts.items()])
+        return gone.by_name
+
+    def depth(self, kind: Kind = "frame") -> list[Depth]:
+        """Return what waits of each epoch of each camera, or of each sensor, that has rows here."""
         with self._transaction() as db:
             found = db.execute(
                 "SELECT name, epoch, min(id), max(seq), count(*), sum(size) FROM outbox"
-                " WHERE kind = 'frame' GROUP BY name, epoch"
+                " WHERE kind = ? GROUP BY name, epoch",
+                (kind,),
             ).fetchall()
             return [
-                Depth(name, epoch, _begin(db, oldest), last, frames, size)
+                Depth(name, epoch, self._begin(db, oldest), last, frames, size)
                 for name, epoch, oldest, last, frames, size in found
             ]
 
+    def used_bytes(self) -> int:
+        """Return how many bytes of frames and readings there are."""
+        with self._transaction() as db:
+            (used,) = db.execute("SELECT coalesce(sum(size), 0) FROM outbox WHERE kind != 'status'").fetchone()
+        return int(used)
+
+    def unused_bytes(self) -> int:
+        """Return how many bytes of the file hold nothing: they are used again, or given back by ``vacuum``."""
+        with self._transaction() as db:
+            (pages,), (size,) = (
+                db.execute("PRAGMA freelist_count").fetchone(),
+                db.execute("PRAGMA page_size").fetchone(),
+            )
+        return int(pages) * int(size)
+
+    def vacuum(self) -> None:
+        """Give some of what the file does not use back to the disk."""
+        with self._transaction() as db:
+            db.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")  # `execute` would end after one page
+        self.checkpoint()  # a file shrinks when the write-ahead log has been written back
+
+    def checkpoint(self) -> None:
+        """Write the write-ahead log back, and give its room back to the disk."""
+        with self._transaction() as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def probe(self) -> None:
+        """Write something that changes nothing, to see whether the disk takes it."""
+        with self._transaction() as db:
+            db.execute("CREATE TABLE IF NOT EXISTS probe (at INTEGER PRIMARY KEY)")
+            db.execute("INSERT OR REPLACE INTO probe VALUES (1)")
+
     @property
     def empty(self) -> bool:
-        """Tell whether nothing waits."""
+        """Tell whether nothing waits for the link; what it refuses does not."""
         with self._transaction() as db:
-            return db.execute("SELECT 1 FROM outbox LIMIT 1").fetchone() is None
+            found = db.execute(f"SELECT 1 FROM outbox WHERE lane IS NOT '{PARKED}' LIMIT 1").fetchone()  # noqa: S608
+        return found is None
 
     def close(self) -> None:
         """Close the file."""
-        self._db.close()
+        self._closed = True
+        if self._db is not None:
+            self._db.close()
 
-    def _settle(self, which: str, lane: str, bound_ns: int, limit: int) -> list[Row]:
+    def _settle(self, db: sqlite3.Connection, which: str, lane: str, *values: object) -> list[Row]:
         """Find and settle in one transaction: between the two, an expiry could let the same frames go."""
-        found = f"SELECT {_COLUMNS} FROM outbox {which} AND kind = 'frame' AND lane IS NULL ORDER BY id LIMIT ?"  # noqa: S608
-        with self._transaction() as db:
-            rows = [Row(*values) for values in db.execute(found, (bound_ns, limit))]
-            db.executemany("UPDATE outbox SET lane = ? WHERE id = ?", [(lane, row.id) for row in rows])
-            if lane == LIVE:
-                db.executemany(
-                    "INSERT INTO gone_live (name, id) VALUES (?, ?)"
-                    " ON CONFLICT (name) DO UPDATE SET id = excluded.id",
-                    [(row.name, row.id) for row in rows],
-                )
+        rows = self._read(db, which, *values)
+        db.executemany("UPDATE outbox SET lane = ? WHERE id = ?", [(lane, row.id) for row in rows])
         return rows
 
-    def _rows(self, where: str, *values: object) -> list[Row]:
-        with self._transaction() as db:
-            return [Row(*found) for found in db.execute(f"SELECT {_COLUMNS} FROM outbox WHERE {where}", values)]  # noqa: S608
+    def _read(self, db: sqlite3.Connection, which: str, *values: object) -> list[Row]:
+        found = db.execute(f"SELECT {COLUMNS} FROM outbox {which}", values)  # noqa: S608
+        return [read(each, self._seal) for each in found]
+
+    def _insert(self, db: sqlite3.Connection, rows: Sequence[Row]) -> None:
+        """Insert rows. One that is dated in the future is as old as its arrival: it may neither stay young for ever,
+        nor keep what came before it from expiring."""
+        now_ns = self._clock.now_ns()
+        dated = [row if row.captured_ns <= now_ns else dataclasses.replace(row, captured_ns=now_ns) for row in rows]
+        insert(db, dated, self._seal, lambda row: row.captured_ns + self._late_after_ns.get(row.name, 0))
+
+    def _begin(self, db: sqlite3.Connection, row_id: int) -> int:
+        """Return the first number that a row accounts for: its own, or that of what was withheld before it."""
+        found = db.execute(f"SELECT {WITHOUT_PICTURES} FROM outbox WHERE id = ?", (row_id,)).fetchone()  # noqa: S608
+        return expired_account(read(found, self._seal)).first
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         try:
-            with self._db:
-                yield self._db
+            db = self._opened()
+            with db:
+                yield db
+        except Damaged as error:
+            self._mend(str(error))
         except sqlite3.Error as error:
-            raise SpoolError(f"{self.path}: {error}: check that the disk is there, writable and not full") from error
+            if opening.is_damage(error):
+                self._mend(str(error))
+            verdict = self._verdict(error)
+            if isinstance(verdict, SpoolUnavailable) and verdict.why == "failing":
+                self._let_go()  # the disk may have gone and come back: the next call opens the file anew
+            raise verdict from error
 
-    def _open(self) -> sqlite3.Connection:
+    def _opened(self) -> sqlite3.Connection:
+        if self._closed:
+            raise SpoolError(f"{self.path} is closed")
+        if self._db is None:
+            try:
+                opening.finish_exchange(self.path)
+                fresh = not self.path.exists()
+                self._db = opening.connect(self.path)
+                if not fresh and not self._looked_over:
+                    opening.look_over(self._db)
+                self._looked_over = True
+                self._require_keys(self._db)
+            except (sqlite3.Error, OSError) as error:
+                if isinstance(error, sqlite3.Error) and opening.is_damage(error):
+                    self._mend(str(error))
+                self._let_go()
+                raise self._verdict(error) from error
+        return self._db
+
+    def _mend(self, error: str) -> None:
+        """Save what can be saved of a damaged file. Raise SpoolUnavailable: what was tried may be tried again."""
+        self._let_go()
         try:
-            return self._connect()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise SpoolError(f"{self.path}: {error}: expected a folder that can be written to") from error
-            aside = self.path.with_suffix(f".corrupt-{int(time.time())}")
-            self.path.rename(aside)
-            _log.error("corrupt spool set aside", path=str(aside), error=str(error))
-            return self._connect()
+            recovery = salvage(self.path)
+        except (sqlite3.Error, OSError) as failure:
+            raise self._verdict(failure) from failure
+        _log.error("corrupt spool set aside", error=error, found=str(recovery))
+        self.recoveries.append(recovery)
+        raise SpoolUnavailable(self.path, "mended", error)
 
-    def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, check_same_thread=False)
-        try:
-            for pragma in PRAGMAS:
-                db.execute(pragma).fetchall()
-            db.executescript(CREATE)
-        except sqlite3.Error:
-            db.close()
-            raise
-        return db
+    def _require_keys(self, db: sqlite3.Connection) -> None:
+        found = [key for (key,) in db.execute("SELECT DISTINCT key FROM outbox") if not self._seal.knows(key)]
+        if found:
+            self._let_go()
+            raise WrongKey(self.path, found)
 
+    def _let_go(self) -> None:
+        if self._db is not None:
+            self._db.close()
+        self._db = None
 
-def _insert(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
-    db.executemany(
-        "INSERT INTO outbox (kind, name, epoch, seq, captured_ns, lane, size, traceparent, account, record)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            (r.kind, r.name, r.epoch, r.seq, r.captured_ns, r.lane, r.size, r.traceparent, r.account, r.record)
-            for r in rows
-        ],
-    )
-    kept = [(r.seq, r.name, r.epoch) for r in rows if r.kind != "status"]
-    db.executemany("UPDATE epochs SET last_kept = max(last_kept, ?) WHERE name = ? AND epoch = ?", kept)
-
-
-def _begin(db: sqlite3.Connection, row_id: int) -> int:
-    """Return the first number that a frame accounts for: its own, or that of what was withheld before it."""
-    name, epoch, seq, account = db.execute(
-        "SELECT name, epoch, seq, account FROM outbox WHERE id = ?", (row_id,)
-    ).fetchone()
-    before = h.account_of({h.ACCOUNT: account.encode()}, FrameId(name, epoch, seq))
-    return before.first if before else int(seq)
-
-
-def _unoffered(db: sqlite3.Connection, name: str) -> Iterator[tuple[Row, int]]:
-    """Yield a camera's frames that were never offered, oldest first, without their pictures but with their sizes."""
-    columns = _COLUMNS.replace("record", "x''")
-    where = "kind = 'frame' AND name = ? AND lane IS NULL ORDER BY epoch, id LIMIT ?"
-    for *values, size in db.execute(f"SELECT {columns}, size FROM outbox WHERE {where}", (name, EXPIRED_AT_ONCE)):  # noqa: S608
-        yield Row(*values), size
+    def _verdict(self, error: Exception) -> SpoolError:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if not isinstance(error, OSError) and code in (0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISUSE):
+            return SpoolError(f"{self.path}: {error}")
+        if code == sqlite3.SQLITE_FULL:
+            return SpoolUnavailable(self.path, "full", error)
+        with contextlib.suppress(OSError):
+            if code == sqlite3.SQLITE_READONLY or os.statvfs(self.path.parent).f_flag & os.ST_RDONLY:
+                return SpoolUnavailable(self.path, "read-only", error)
+        return SpoolUnavailable(self.path, "failing", error)

@@ -4,13 +4,37 @@ from ingest.records.base import Box, FrameRef, Point, Record
 from ingest.records.batch import Batch, BatchItem, Canvas, Fit, Inner, Pixels, Region, lay
 from ingest.records.event import Alert, AlertData, CloudEvent, Delivery, Event, EventData, Evidence, Overlay
 from ingest.records.frame import WITHHELD_REASONS, Account, Frame, Redacted
-from ingest.records.reading import GOOD, SUSPECT, Readings
+from ingest.records.reading import (
+    BY_HOST,
+    BY_HOST_INSTEAD,
+    BY_SOURCE,
+    GOOD,
+    OUT_OF_RANGE,
+    STALE,
+    SUSPECT,
+    WITHHELD_READING_REASONS,
+    Readings,
+)
 from ingest.records.result import Detection, Result
-from ingest.records.status import CameraState, CameraStatus, EpochEnd, Heartbeat, Waiting
+from ingest.records.status import (
+    CameraState,
+    CameraStatus,
+    EpochEnd,
+    Heartbeat,
+    SensorLedger,
+    SensorStatus,
+    Waiting,
+)
 
 __all__ = [
+    "BY_HOST",
+    "BY_HOST_INSTEAD",
+    "BY_SOURCE",
     "GOOD",
+    "OUT_OF_RANGE",
+    "STALE",
     "SUSPECT",
+    "WITHHELD_READING_REASONS",
     "WITHHELD_REASONS",
     "Account",
     "Alert",
@@ -41,6 +65,8 @@ __all__ = [
     "Redacted",
     "Region",
     "Result",
+    "SensorLedger",
+    "SensorStatus",
     "Waiting",
     "lay",
 ]

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from ingest.records.base import Count, Name, Record
 from ingest.records.frame import Account
 
-__all__ = ["CameraState", "CameraStatus", "EpochEnd", "Heartbeat", "Waiting"]
+__all__ = ["CameraState", "CameraStatus", "EpochEnd", "Heartbeat", "SensorLedger", "SensorStatus", "Waiting"]
 
 CameraState = Literal["starting", "running", "frozen", "black", "tampered", "stalled", "down", "ended"]
 """``frozen``, ``black`` and ``tampered`` are running: frames come, and do not show what they should."""
@@ -20,6 +20,25 @@ class CameraStatus(Record):
     VERSION: ClassVar[tuple[int, int]] = (1, 1)
 
     camera: Name
+    epoch: Count
+    state: CameraState
+    reason: str = ""
+    captured: Count = 0
+    kept: Count = 0
+    spooled: Count = 0
+    spooled_bytes: Count = 0
+
+
+class SensorStatus(Record):
+    """How one sensor is doing. ``captured`` counts readings of this epoch so far, ``kept`` those promised.
+
+    ``spooled`` counts records that still wait, each of many readings. ``stalled`` is one whose connection is well,
+    and which is silent.
+    """
+
+    KIND: ClassVar[str] = "sensor-status"
+
+    sensor: Name
     epoch: Count
     state: CameraState
     reason: str = ""
@@ -56,6 +75,20 @@ class Waiting(Record):
     last: Count
 
 
+class SensorLedger(Record):
+    """What the ledger has of sensors that no record of theirs carries.
+
+    The intervals are as for cameras, apart so that a camera and a sensor may have one name: ``camera`` in them is the
+    sensor's. ``waiting`` is None in a record that does not tell.
+    """
+
+    KIND: ClassVar[str] = "sensor-ledger"
+
+    accounts: tuple[Account, ...] = ()
+    ended: tuple[EpochEnd, ...] = ()
+    waiting: tuple[Waiting, ...] | None = None
+
+
 class Heartbeat(Record):
     """A sign of life on ``status``, with the ledger intervals that no frame can carry.
 
@@ -63,6 +96,7 @@ class Heartbeat(Record):
     """
 
     KIND: ClassVar[str] = "heartbeat"
+    VERSION: ClassVar[tuple[int, int]] = (1, 1)
 
     service: str
     instance: str
@@ -73,4 +107,6 @@ class Heartbeat(Record):
     accounts: tuple[Account, ...] = ()
     ended: tuple[EpochEnd, ...] = ()
     waiting: tuple[Waiting, ...] | None = None
+    sensors: tuple[SensorStatus, ...] = ()
+    readings: SensorLedger = SensorLedger()
     figures: dict[str, float] = {}

@@ -4,7 +4,7 @@ The file is where a site begins. `sightline config apply` puts each entry on the
 ``kind/name``, and that is what every service reads. Secrets are never in it: only the names of files.
 """
 
-from ingest.site.camera import CameraConfig, SpoolConfig
+from ingest.site.camera import CameraConfig
 from ingest.site.capture import StreamConfig, WatchConfig, masked
 from ingest.site.delivery import PinConfig, ReceiverConfig
 from ingest.site.encode import EncodeConfig
@@ -14,16 +14,20 @@ from ingest.site.gate import ArmedHours, GateConfig
 from ingest.site.pipeline import PipelineConfig
 from ingest.site.redact import DetectorConfig, RedactConfig
 from ingest.site.rules import LineRule, ThresholdRule, ZoneRule
+from ingest.site.send import LinkConfig
 from ingest.site.sensor import SensorConfig
+from ingest.site.spool import DiskConfig, SpoolConfig
 
 __all__ = [
     "ArmedHours",
     "CameraConfig",
     "DetectorConfig",
+    "DiskConfig",
     "EncodeConfig",
     "Entry",
     "GateConfig",
     "LineRule",
+    "LinkConfig",
     "PinConfig",
     "PipelineConfig",
     "ReceiverConfig",

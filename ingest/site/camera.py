@@ -8,20 +8,12 @@ from pydantic import Field, field_validator
 
 from ingest.site.capture import StreamConfig, WatchConfig, has_secret
 from ingest.site.encode import EncodeConfig
-from ingest.site.entry import Entry, Part, Seconds
+from ingest.site.entry import Entry
 from ingest.site.gate import GateConfig
 from ingest.site.redact import RedactConfig
+from ingest.site.spool import SpoolConfig
 
-__all__ = ["CameraConfig", "SpoolConfig"]
-
-
-class SpoolConfig(Part):
-    """How much an agent keeps while the link is gone, per camera; the oldest late frames expire first."""
-
-    max_bytes: int = Field(default=512 * 1024 * 1024, ge=1024 * 1024)
-    max_age_s: Seconds = 24 * 3600.0
-    late_after_s: Seconds = 5.0
-    """A frame that was not offered to Kafka within this time after capture goes to the late lane."""
+__all__ = ["CameraConfig"]
 
 
 class CameraConfig(Entry):

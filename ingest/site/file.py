@@ -16,7 +16,9 @@ from ingest.site.entry import Entry, Part
 from ingest.site.gate import TimeZone
 from ingest.site.pipeline import PipelineConfig
 from ingest.site.rules import LineRule, Rule, ThresholdRule, ZoneRule
+from ingest.site.send import LinkConfig
 from ingest.site.sensor import SensorConfig
+from ingest.site.spool import DiskConfig
 
 __all__ = ["Site", "load", "parse_entry"]
 
@@ -35,6 +37,8 @@ class Site(Part):
     pipelines: tuple[PipelineConfig, ...] = ()
     rules: tuple[Rule, ...] = ()
     receivers: tuple[ReceiverConfig, ...] = ()
+    spool: DiskConfig = DiskConfig()
+    link: LinkConfig = LinkConfig()
 
     def entries(self) -> tuple[Entry, ...]:
         """Return every entry, in the order of the file."""

@@ -1,18 +1,52 @@
-"""A sensor of a site."""
+"""A sensor of a site: where its readings come from, what they mean, and how they are gathered."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+import re
+from typing import ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
 
-from ingest.site.entry import Entry, Seconds
+from ingest.site.entry import Entry, Part, Seconds
+from ingest.site.sensoroptions import (
+    CommandOptions,
+    HostOptions,
+    ModbusOptions,
+    MqttOptions,
+    SerialOptions,
+    SimulatedOptions,
+)
+from ingest.site.spool import SpoolConfig
 
-__all__ = ["SensorConfig"]
+__all__ = ["HOST_QUANTITIES", "SensorConfig"]
+
+HOST_QUANTITIES = ("cpu", "memory", "load", "temperature", "disk")
+
+_OPTIONS: dict[str, type[Part]] = {
+    "simulated": SimulatedOptions,
+    "host": HostOptions,
+    "mqtt": MqttOptions,
+    "command": CommandOptions,
+    "serial": SerialOptions,
+    "modbus": ModbusOptions,
+}
+_DEVICE = re.compile(r"/.+")
+_ADDRESS: dict[str, tuple[re.Pattern[str], str]] = {
+    "simulated": (re.compile(r".+"), "simulated:temperature"),
+    "host": (re.compile("|".join(HOST_QUANTITIES)), f"host: and one of {', '.join(HOST_QUANTITIES)}"),
+    # a wildcard stands for a whole level, # for all that are left (MQTT 3.1.1, 4.7.1)
+    "mqtt": (re.compile(r"(?=.)(?:(?:\+|[^+#/]*)/)*(?:\+|#|[^+#/]*)"), "mqtt:TOPIC, where + and # are whole levels"),
+    "command": (re.compile(r".+"), "command:NAME, and argv in its options"),
+    "serial": (_DEVICE, "serial:/dev/…"),
+    "modbus": (
+        re.compile(r"/.+|[^/:\s]+(?::[0-9]{1,5})?|\[[0-9a-fA-F:]+\](?::[0-9]{1,5})?"),
+        "modbus:HOST[:PORT] or modbus:/dev/…",
+    ),
+}
 
 
 class SensorConfig(Entry):
-    """A sensor. ``source`` is ``simulated:KIND``."""
+    """A sensor. ``source`` is a kind and an address: ``simulated:``, ``host:``, ``mqtt:``, ``command:``, …."""
 
     KIND: ClassVar[str] = "sensor"
 
@@ -20,10 +54,49 @@ class SensorConfig(Entry):
     site: str = ""
     quantity: str
     unit: str
-    rate_hz: float = Field(default=10.0, gt=0.0)
+    rate_hz: float = Field(default=10.0, gt=0.0, le=1000.0)
+    """How often a source is asked that has to be asked; others speak when they like."""
     low: float = -1e9
     high: float = 1e9
-    """The sensor's physical range: readings outside it are dropped as faulty, and counted."""
+    """The sensor's physical range: readings outside it are flagged as faulty, and do not count."""
     column_rows: int = Field(default=100, ge=1, le=10_000)
     max_delay_s: Seconds = 2.0
-    options: dict[str, str | int | float | bool] = {}
+    """A reading waits so long for company, whether another one comes or not."""
+    silent_after_s: Seconds = 0.0
+    """No reading for so long: the sensor is stalled, which is told; 0 for never."""
+    options: dict[str, str | int | float | bool | tuple[str, ...]] = {}
+    spool: SpoolConfig = SpoolConfig()
+
+    @property
+    def kind(self) -> str:
+        """What the source is: ``simulated``, ``host``, ``mqtt``, ``command``, ``serial`` or ``modbus``."""
+        return self.source.partition(":")[0]
+
+    @property
+    def address(self) -> str:
+        """What the source's kind stands before: a topic, a device, a name."""
+        return self.source.partition(":")[2]
+
+    @property
+    def parsed(self) -> Part:
+        """The options as those of the source's kind, with defaults."""
+        return _OPTIONS[self.kind].model_validate(self.options)
+
+    @model_validator(mode="after")
+    def _source_makes_sense(self) -> Self:
+        if self.kind not in _OPTIONS or ":" not in self.source:
+            raise ValueError(
+                f"source = {self.source!r}: expected one of {', '.join(f'{k}:' for k in _OPTIONS)} and more"
+            )
+        pattern, expected = _ADDRESS[self.kind]
+        if not pattern.fullmatch(self.address):
+            raise ValueError(f"source = {self.source!r}: expected {expected}")
+        try:
+            _ = self.parsed
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(["options", *map(str, first["loc"])])
+            raise ValueError(f"{key}: {first['msg']}, for source = {self.source!r}") from None
+        if self.low > self.high:
+            raise ValueError(f"low = {self.low:g} is above high = {self.high:g}")
+        return self

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from edge_agent.exceptions import SpoolError
+from edge_agent.spool.expire import EXPIRED_AT_ONCE
 from edge_agent.spool.expiry import merged
 from edge_agent.spool.schema import Depth, Row
-from edge_agent.spool.spool import EXPIRED_AT_ONCE, Spool
+from edge_agent.spool.spool import Spool
 from ingest.identity import LATE, LIVE
 from ingest.records import Account
 
@@ -183,7 +184,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from edge_agent.spool.schema import Row
-from edge_agent.spool.spool import EXPIRED_AT_ONCE, Spool
+from edge_agent.spool.spool import Spool
 spool = Spool(Path(sys.argv[1]))
 for seq in range(100_000):
     spool.keep([Row("frame", "a", 5, seq, seq, b"x" * 20_000)])

@@ -243,7 +243,7 @@ def test_defaults_are_what_a_site_gets_that_says_nothing() -> None:
     assert (camera.gate.motion, camera.spool.late_after_s, camera.encode.quality) == (True, 5.0, 85)
     receiver = ReceiverConfig(name="r", url="http://x", secret_file=Path("s"))
     assert (len(receiver.retry_s), sum(receiver.retry_s) // 3600) == (10, 75)
-    assert SensorConfig(name="s", source="x", quantity="q", unit="u").column_rows == 100
+    assert SensorConfig(name="s", source="simulated:x", quantity="q", unit="u").column_rows == 100
     assert json.loads(camera.model_dump_json())["name"] == "c"
 
 

@@ -1,0 +1,65 @@
+"""What goes into one request to a gateway, and what its answer says of it. Pure but for the futures."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import httpx
+
+from edge_agent.send.link import Parcel
+
+__all__ = ["Waiting", "batch_of", "idempotency_key", "refused_in"]
+
+MAX_BATCH_RECORDS = 64
+MAX_BATCH_BYTES = 512 * 1024
+"""Two seconds of a 2 Mbit/s uplink: a request that is broken off costs no more. One record may be larger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A parcel, and whoever waits for what becomes of it."""
+
+    parcel: Parcel
+    done: asyncio.Future[None]
+
+    def succeed(self) -> None:
+        """Say that the log has it."""
+        if not self.done.done():
+            self.done.set_result(None)
+
+    def fail(self, error: Exception) -> None:
+        """Say why it was not taken."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+def batch_of(queue: deque[Waiting]) -> list[Waiting]:
+    """Take the next batch out of a queue, in order: at least one record."""
+    batch = [queue.popleft()]
+    size = batch[0].parcel.size
+    while queue and len(batch) < MAX_BATCH_RECORDS and size + queue[0].parcel.size <= MAX_BATCH_BYTES:
+        batch.append(queue.popleft())
+        size += batch[-1].parcel.size
+    return batch
+
+
+def idempotency_key(agent: str, parcels: Sequence[Parcel]) -> str:
+    """Return what a repeat of this batch has, and no other: the agent, its first row, and a digest of all of it."""
+    digest = 0
+    for parcel in parcels:
+        digest = zlib.crc32(parcel.digest.to_bytes(4, "big"), digest)
+    return f"{agent}/{parcels[0].row_id}/{len(parcels)}/{digest:08x}"
+
+
+def refused_in(answer: httpx.Response, count: int) -> dict[int, str]:
+    """Return the records that an answer names as refused for good, by index, with the reasons."""
+    try:
+        named = answer.json()["refused"]
+        found = {int(each["index"]): str(each.get("reason", answer.status_code)) for each in named}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    return {index: reason for index, reason in found.items() if 0 <= index < count}

@@ -1,0 +1,18 @@
+"""From an agent's configuration to its link."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edge_agent.send.https import HttpsLink
+from edge_agent.send.kafkalink import KafkaLink
+from edge_agent.send.link import Link
+from ingest.kafka import KafkaSettings
+from ingest.site import LinkConfig
+
+__all__ = ["make_link"]
+
+
+def make_link(config: LinkConfig, settings: KafkaSettings, agent: str, pins: Mapping[str, int]) -> Link:
+    """Return the link that a site asks for. ``agent`` names who sends; ``pins`` are of cameras, for Kafka."""
+    return HttpsLink(config, agent) if config.kind == "https" else KafkaLink(settings, agent, pins)

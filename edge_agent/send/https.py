@@ -1,0 +1,191 @@
+"""A link over HTTPS, to a gateway that writes to Kafka: for agents that cannot reach the cluster.
+
+``POST /v1/records`` with a msgpack list of records, each a map of ``topic``, ``key``, ``headers`` and ``value``. The
+gateway answers 200 once Kafka has all of them; 422 with ``{"refused": [{"index": 0, "reason": "…"}]}``, and none of
+them taken, when it will never take some; 429 or 503 with ``Retry-After`` when not now. A batch that is repeated after
+its answer was lost is recognised by its ``Idempotency-Key``, and each frame by its number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import email.utils
+import time
+from collections import deque
+from collections.abc import Sequence
+
+import httpx
+import msgpack
+
+from edge_agent.exceptions import LinkLost, Refused
+from edge_agent.send.batches import Waiting, batch_of, idempotency_key, refused_in
+from edge_agent.send.gatewaytrust import Token, tls
+from edge_agent.send.link import Parcel
+from ingest.exceptions import ConfigError
+from ingest.site import LinkConfig
+
+__all__ = ["HttpsLink"]
+
+ANSWER_S = 15.0
+"""The gateway waits for Kafka's acknowledgement; it gives up before the sender does."""
+CONNECT_S = 5.0
+MAX_PUBLISHED = 8
+"""Heartbeats that wait for the link; more of them are old news."""
+_READY, _RECORDS = "/v1/ready", "/v1/records"
+_LATER = (429, 503)
+_TOO_LARGE, _UNPROCESSABLE = 413, 422
+_ABOUT_RECORDS = (400, _TOO_LARGE, _UNPROCESSABLE)
+
+
+class HttpsLink:
+    """Posts batches, one request at a time for each of live, late and other records, so that each keeps its order."""
+
+    def __init__(self, config: LinkConfig, agent: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._config, self._agent, self._transport = config, agent, transport
+        self._token = Token(config.token_file)
+        self._client: httpx.AsyncClient | None = None
+        self._queues: dict[str, deque[Waiting]] = {}
+        self._more: dict[str, asyncio.Event] = {}
+        self._workers: list[asyncio.Task[None]] = []
+        self._lost: LinkLost | None = None
+
+    @property
+    def address(self) -> str:
+        """The gateway's address."""
+        return self._config.url
+
+    async def open(self) -> None:
+        """Connect, and see that the gateway is ready. Raise LinkLost or ConfigError."""
+        self._lost = None
+        self._client = httpx.AsyncClient(
+            base_url=self._config.url,
+            verify=tls(self._config),
+            timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
+            transport=self._transport,
+        )
+        answer = await self._ask("GET", _READY)
+        if answer.status_code != httpx.codes.OK:
+            raise _lost(answer)
+        self._queues = {name: deque() for name in ("live", "late", "others")}
+        self._more = {name: asyncio.Event() for name in self._queues}
+        self._workers = [asyncio.create_task(self._work(name)) for name in self._queues]
+
+    async def send(self, parcel: Parcel) -> asyncio.Future[None]:
+        """Queue a parcel for the next request of its lane. Raise LinkLost."""
+        if self._lost or not self._queues:
+            raise self._lost or LinkLost(f"{self.address}: not open")
+        waiting = Waiting(parcel, asyncio.get_running_loop().create_future())
+        name = "late" if parcel.late else "live" if parcel.topic.startswith("frames") else "others"
+        self._queues[name].append(waiting)
+        self._more[name].set()
+        return waiting.done
+
+    async def publish(self, parcel: Parcel) -> None:
+        """Queue something that need not arrive."""
+        with contextlib.suppress(LinkLost):
+            if len(self._queues.get("others", ())) < MAX_PUBLISHED:
+                (await self.send(parcel)).add_done_callback(_heard)
+
+    async def close(self) -> None:
+        """Drop what is queued, and the connections."""
+        self._fail(LinkLost(f"{self.address}: closed"))
+        for worker in self._workers:
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
+        self._workers, self._queues = [], {}
+        client, self._client = self._client, None
+        if client:
+            await client.aclose()
+
+    async def _work(self, name: str) -> None:
+        queue, more = self._queues[name], self._more[name]
+        try:
+            while True:
+                if not queue:
+                    more.clear()
+                    await more.wait()
+                await self._post(batch_of(queue))
+        except (LinkLost, ConfigError) as error:
+            self._fail(error if isinstance(error, LinkLost) else LinkLost(str(error)))
+
+    async def _post(self, batch: Sequence[Waiting]) -> None:
+        """Post until everything of a batch is taken or refused. Raise LinkLost; what it was about is failed, too."""
+        left = list(batch)
+        try:
+            while left:
+                left = await self._post_once(left)
+        except (LinkLost, ConfigError) as error:
+            for waiting in left:
+                waiting.fail(LinkLost(str(error), getattr(error, "retry_after_s", 0.0)))
+            raise
+
+    async def _post_once(self, batch: list[Waiting]) -> list[Waiting]:
+        """Post a batch once. Return what of it has to be posted again."""
+        parcels = [waiting.parcel for waiting in batch]
+        records = [{"topic": p.topic, "key": p.key, "headers": dict(p.headers), "value": p.value} for p in parcels]
+        headers = {
+            "Content-Type": "application/msgpack",
+            "Sightline-Agent": self._agent,
+            "Idempotency-Key": idempotency_key(self._agent, parcels),
+        }
+        answer = await self._ask("POST", _RECORDS, msgpack.packb(records), headers)
+        if answer.status_code == httpx.codes.OK:
+            for waiting in batch:
+                waiting.succeed()
+            return []
+        if answer.status_code not in _ABOUT_RECORDS:
+            raise _lost(answer)
+        return await self._without_refused(batch, answer)
+
+    async def _without_refused(self, batch: list[Waiting], answer: httpx.Response) -> list[Waiting]:
+        refused = refused_in(answer, len(batch))
+        if len(batch) == 1 and not refused:
+            refused = {0: f"{answer.status_code} {answer.text[:200]}"}
+        for index, reason in refused.items():
+            batch[index].fail(Refused(reason))
+        left = [waiting for index, waiting in enumerate(batch) if index not in refused]
+        if not refused:  # one of them is at fault, and the gateway does not say which
+            for waiting in left:
+                await self._post([waiting])
+            return []
+        return left
+
+    async def _ask(
+        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> httpx.Response:
+        if self._client is None:
+            raise LinkLost(f"{self.address}: not open")
+        try:
+            return await self._client.request(
+                method, path, content=body, headers={**(headers or {}), **self._token.header()}
+            )
+        except httpx.HTTPError as error:
+            raise LinkLost(f"{self.address}: {error!r}") from error
+
+    def _fail(self, error: LinkLost) -> None:
+        self._lost = self._lost or error
+        for queue in self._queues.values():
+            while queue:
+                queue.popleft().fail(error)
+
+
+def _lost(answer: httpx.Response) -> LinkLost:
+    after_s = _retry_after_s(answer) if answer.status_code in _LATER else 0.0
+    return LinkLost(f"{answer.url}: {answer.status_code} {answer.text[:200]}", after_s)
+
+
+def _retry_after_s(answer: httpx.Response) -> float:
+    """Return how long the gateway asks to be left alone (RFC 9110, 10.2.3): seconds, or a date."""
+    value = answer.headers.get("Retry-After", "")
+    if value.isdigit():
+        return float(value)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return 0.0
+
+
+def _heard(done: asyncio.Future[None]) -> None:
+    if not done.cancelled():
+        done.exception()

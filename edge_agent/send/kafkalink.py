@@ -1,0 +1,119 @@
+"""A link straight to Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import (
+    CorruptRecordException,
+    InvalidTimestampError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+)
+
+from edge_agent.exceptions import LinkLost, Refused
+from edge_agent.send.link import Parcel
+from ingest import kafka
+from ingest.kafka import KafkaSettings
+from ingest.kafkawriter import stop
+from ingest.topics import FRAMES, FRAMES_LATE, READINGS, partition_for
+
+__all__ = ["KafkaLink"]
+
+STOP_S = 2.0
+"""A link that works takes what is left at once; one that does not is not waited for."""
+_REFUSALS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTimestampError, CorruptRecordException)
+_COUNTED = {FRAMES: FRAMES, FRAMES_LATE: FRAMES, READINGS: READINGS}
+"""Whose partitions say where a record of a topic goes; ``status`` has one."""
+
+
+class KafkaLink:
+    """An idempotent producer, which keeps the order of each partition."""
+
+    def __init__(self, settings: KafkaSettings, client_id: str, pins: Mapping[str, int]) -> None:
+        self._settings, self._client_id, self._pins = settings, client_id, pins
+        self._producer: AIOKafkaProducer | None = None
+        self._partitions: dict[str, int] = {}
+
+    @property
+    def address(self) -> str:
+        """The cluster's bootstrap address."""
+        return self._settings.bootstrap
+
+    async def open(self) -> None:
+        """Start a producer, and ask how many partitions there are. Raise LinkLost or ConfigError."""
+        producer = kafka.producer(self._settings, self._client_id)
+        try:
+            await producer.start()
+            for topic in (FRAMES, READINGS):
+                self._partitions[topic] = len(await producer.partitions_for(self._settings.topic(topic)))
+        except BaseException as error:
+            await producer.stop()
+            if isinstance(error, (KafkaError, OSError)):
+                raise LinkLost(repr(error)) from error
+            raise
+        self._producer = producer
+
+    async def send(self, parcel: Parcel) -> asyncio.Future[None]:
+        """Hand a parcel to the producer. Raise LinkLost."""
+        if self._producer is None:
+            raise LinkLost(f"{self.address}: not open")
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        try:
+            sent = await self._producer.send(**self._arguments(parcel))
+        except _REFUSALS as error:  # it is over the producer's own limit
+            done.set_exception(Refused(str(error)))
+            return done
+        except (KafkaError, OSError) as error:
+            raise LinkLost(repr(error)) from error
+        sent.add_done_callback(functools.partial(_answer, done))
+        return done
+
+    async def publish(self, parcel: Parcel) -> None:
+        """Hand over something that need not arrive."""
+        if self._producer:
+            with contextlib.suppress(KafkaError, OSError):
+                sent = await self._producer.send(**self._arguments(parcel))
+                sent.add_done_callback(_heard)
+
+    async def close(self) -> None:
+        """Stop the producer; what is in flight is in doubt anyway."""
+        producer, self._producer = self._producer, None
+        if producer:
+            with contextlib.suppress(KafkaError, OSError):
+                await stop(producer, STOP_S)
+
+    def _arguments(self, parcel: Parcel) -> dict[str, Any]:
+        counted = _COUNTED.get(parcel.topic)
+        pins = self._pins if counted == FRAMES else {}
+        return {
+            "topic": self._settings.topic(parcel.topic),
+            "value": parcel.value,
+            "key": parcel.key.encode(),
+            "partition": partition_for(parcel.key, self._partitions[counted], pins) if counted else 0,
+            "headers": list(parcel.headers.items()),
+        }
+
+
+def _answer(done: asyncio.Future[None], sent: asyncio.Future[Any]) -> None:
+    error = None if sent.cancelled() else sent.exception()
+    if done.done():
+        return
+    if sent.cancelled():
+        done.cancel()
+    elif error is None:
+        done.set_result(None)
+    else:
+        done.set_exception(Refused(repr(error)) if isinstance(error, _REFUSALS) else LinkLost(repr(error)))
+
+
+def _heard(sent: asyncio.Future[Any]) -> None:
+    """Take an error that nobody waits for; asyncio would report it as never retrieved."""
+    if not sent.cancelled():
+        sent.exception()

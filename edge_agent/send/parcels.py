@@ -1,0 +1,25 @@
+"""From a row of the spool to what goes over the link. Pure."""
+
+from __future__ import annotations
+
+from edge_agent.send.link import Parcel
+from edge_agent.spool.schema import Row
+from ingest import headers as h
+from ingest.identity import LATE, FrameId
+from ingest.topics import FRAMES, FRAMES_LATE, READINGS, STATUS
+
+__all__ = ["OTHERS", "parcel"]
+
+OTHERS = "others"
+"""What stands for the lane of readings and status records."""
+
+
+def parcel(row: Row, lane: str) -> Parcel:
+    """Return what carries a row, on the lane that it was settled on."""
+    if row.kind == "frame":
+        headers = h.frame_headers([FrameId(row.name, row.epoch, row.seq)], lane, row.traceparent)
+        if row.account:
+            headers[h.ACCOUNT] = row.account.encode()
+        late = lane == LATE
+        return Parcel(FRAMES_LATE if late else FRAMES, row.name, row.record, headers, row.id, late)
+    return Parcel(READINGS if row.kind == "readings" else STATUS, row.name, row.record, {}, row.id)

@@ -1,0 +1,151 @@
+"""A spool's file: opened, brought up to date, looked over, and exchanged for what could be saved of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+from edge_agent.spool.schema import CREATE, PRAGMAS
+from ingest import logs
+
+__all__ = [
+    "LATE_AFTER_NS",
+    "connect",
+    "exchange",
+    "finish_exchange",
+    "is_damage",
+    "is_damaged_page",
+    "look_over",
+    "salvaged",
+]
+
+_log = logs.get("edge_agent.spool")
+
+LOOK_S = 5.0
+"""A check reads the whole file, at about a second a GB: it begins with what the start can wait for. What it does not
+reach is checked row by row, when it is read."""
+LATE_AFTER_NS = 5_000_000_000
+"""Of rows that an agent kept which had one limit for all cameras: the default."""
+_INCREMENTAL = 2
+_ADDED = {
+    "late_ns": "ALTER TABLE outbox ADD COLUMN late_ns INTEGER NOT NULL DEFAULT 0",
+    "key": "ALTER TABLE outbox ADD COLUMN key TEXT NOT NULL DEFAULT ''",
+    "crc": "ALTER TABLE outbox ADD COLUMN crc INTEGER",
+}
+"""Columns that spools of before may not have."""
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open or make a spool's file. Raise sqlite3.Error."""
+    db = sqlite3.connect(path, check_same_thread=False)
+    try:
+        for pragma in PRAGMAS:
+            db.execute(pragma).fetchall()
+        _add_columns(db)
+        db.executescript(CREATE)
+        _shrinkable(db)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def look_over(db: sqlite3.Connection, limit_s: float = LOOK_S) -> None:
+    """Check the structure of the file for so long. Raise sqlite3.DatabaseError when it is damaged."""
+    timer = threading.Timer(limit_s, db.interrupt)
+    timer.start()
+    try:
+        (said,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+            raise
+        _log.info("spool is too large to be checked at once", checked_for_s=limit_s)
+        return
+    finally:
+        timer.cancel()
+        timer.join()
+    if said != "ok":
+        raise sqlite3.DatabaseError(said)
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Tell whether an error means that the file is damaged, and no trouble with the disk."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def is_damaged_page(error: sqlite3.Error) -> bool:
+    """Tell whether an error is about some page, beside which others may be whole."""
+    return bool(getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT)
+
+
+def salvaged(path: Path) -> Path:
+    """Return where a new file is built from what a damaged one still holds."""
+    return path.with_suffix(".salvaged")
+
+
+def exchange(path: Path) -> Path:
+    """Put the salvaged file in a damaged one's place, which is moved aside. Return where it is now.
+
+    A crash at any moment leaves either the damaged file, whole and in its place, or a salvaged one that is complete:
+    ``finish_exchange`` tells them apart. Only the newest damaged file is kept, for it takes the spool's room.
+    """
+    older = list(path.parent.glob(f"{path.stem}.corrupt-*"))
+    aside = path.with_suffix(f".corrupt-{time.time_ns() // 1_000_000}")
+    path.rename(aside)
+    _move_companions(path, aside)
+    salvaged(path).rename(path)
+    _sync(path.parent)
+    for file in older:
+        file.unlink(missing_ok=True)
+    return aside
+
+
+def finish_exchange(path: Path) -> None:
+    """Finish an exchange that a crash broke off, or forget one that had not begun. Raise OSError."""
+    if not salvaged(path).exists():
+        return
+    if path.exists():
+        for file in (salvaged(path), Path(f"{salvaged(path)}-wal"), Path(f"{salvaged(path)}-shm")):
+            file.unlink(missing_ok=True)
+        return
+    _move_companions(path, path.with_suffix(".corrupt-unfinished"))
+    salvaged(path).rename(path)
+    _sync(path.parent)
+
+
+def _move_companions(path: Path, aside: Path) -> None:
+    for suffix in ("-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
+
+
+def _add_columns(db: sqlite3.Connection) -> None:
+    found = {name for _, name, *_ in db.execute("PRAGMA table_info(outbox)")}
+    missing = [name for name in _ADDED if found and name not in found]
+    if missing:
+        with db:
+            for name in missing:
+                db.execute(_ADDED[name])
+            db.execute(f"UPDATE outbox SET late_ns = captured_ns + {LATE_AFTER_NS}")  # noqa: S608  (a constant)
+
+
+def _shrinkable(db: sqlite3.Connection) -> None:
+    """Make a file of before, which can only grow, one that gives room back. While it is empty, this costs nothing."""
+    (mode,) = db.execute("PRAGMA auto_vacuum").fetchone()
+    if mode != _INCREMENTAL and db.execute("SELECT 1 FROM outbox LIMIT 1").fetchone() is None:
+        db.execute("VACUUM")
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

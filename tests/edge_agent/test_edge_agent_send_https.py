@@ -1,0 +1,228 @@
+"""The HTTPS link, against a gateway that answers as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import email.utils
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgpack
+import pytest
+
+from edge_agent.exceptions import LinkLost, Refused
+from edge_agent.send.batches import MAX_BATCH_RECORDS
+from edge_agent.send.https import MAX_PUBLISHED, HttpsLink
+from edge_agent.send.link import Parcel
+from ingest.exceptions import ConfigError
+from ingest.site import LinkConfig
+
+Answer = Callable[[httpx.Request, list[dict[str, Any]]], httpx.Response]
+
+
+class Gateway:
+    """Keeps what it is asked."""
+
+    def __init__(self) -> None:
+        self.answer: Answer = lambda request, records: httpx.Response(200)
+        self.batches: list[list[str]] = []
+        self.requests: list[httpx.Request] = []
+        self.free = asyncio.Event()
+        self.free.set()
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        if request.url.path == "/v1/ready":
+            return httpx.Response(200)
+        await self.free.wait()
+        records = msgpack.unpackb(request.content)
+        self.batches.append([record["value"].decode() for record in records])
+        return self.answer(request, records)
+
+
+def parcel(value: str, row_id: int = 1, *, topic: str = "frames", late: bool = False) -> Parcel:
+    return Parcel(topic, "gate", value.encode(), {"h": b"\x00\xff"}, row_id, late)
+
+
+@pytest.fixture
+def gateway() -> Gateway:
+    return Gateway()
+
+
+@pytest.fixture
+def token(tmp_path: Path) -> Path:
+    file = tmp_path / "token"
+    file.write_text("secret-1\n")
+    return file
+
+
+@pytest.fixture
+async def link(gateway: Gateway, token: Path) -> AsyncIterator[HttpsLink]:
+    config = LinkConfig(kind="https", url="https://gateway.example", token_file=token)
+    link = HttpsLink(config, "agent-1", httpx.MockTransport(gateway))
+    await link.open()
+    yield link
+    await link.close()
+
+
+async def test_what_queues_up_goes_in_one_request_in_order(link: HttpsLink, gateway: Gateway) -> None:
+    gateway.free.clear()
+    first = await link.send(parcel("0"))
+    while not len(gateway.requests) > 1:
+        await asyncio.sleep(0)
+    rest = [await link.send(parcel(str(n), n)) for n in range(1, 100)]
+    gateway.free.set()
+    await asyncio.gather(first, *rest)
+    assert gateway.batches[0] == ["0"]
+    assert [value for batch in gateway.batches for value in batch] == [str(n) for n in range(100)]
+    assert max(map(len, gateway.batches)) == MAX_BATCH_RECORDS
+    request = gateway.requests[1]
+    assert request.headers["authorization"] == "Bearer secret-1"
+    assert request.headers["sightline-agent"] == "agent-1"
+    (record,) = msgpack.unpackb(request.content)
+    assert record == {"topic": "frames", "key": "gate", "headers": {"h": b"\x00\xff"}, "value": b"0"}
+
+
+async def test_a_live_frame_does_not_wait_behind_a_request_of_the_backlog(link: HttpsLink, gateway: Gateway) -> None:
+    held = asyncio.Event()
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        if b"late" in request.content:
+            await held.wait()
+        return httpx.Response(200)
+
+    link._client._transport = httpx.MockTransport(answer)  # type: ignore[union-attr]
+    late = await link.send(parcel("late", late=True))
+    await (await link.send(parcel("live")))
+    assert not late.done()
+    held.set()
+    await late
+
+
+async def test_a_record_that_the_gateway_names_is_refused_and_the_rest_is_posted_again(
+    link: HttpsLink, gateway: Gateway
+) -> None:
+    def answer(request: httpx.Request, records: list[dict[str, Any]]) -> httpx.Response:
+        bad = [{"index": i, "reason": "too large"} for i, r in enumerate(records) if r["value"] == b"bad"]
+        return httpx.Response(422, json={"refused": bad}) if bad else httpx.Response(200)
+
+    gateway.answer = answer
+    gateway.free.clear()
+    sent = [await link.send(parcel(value, n)) for n, value in enumerate(["x", "a", "bad", "b"])]
+    gateway.free.set()
+    answers = await asyncio.gather(*sent, return_exceptions=True)
+    assert [type(a) for a in answers] == [type(None), type(None), Refused, type(None)]
+    assert "too large" in str(answers[2])
+    assert [b for b in gateway.batches if "bad" not in b][-1][-1] == "b"
+    keys = [r.headers["idempotency-key"] for r in gateway.requests if r.method == "POST"]
+    assert len(set(keys)) == len(keys)  # what is left is another batch
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+async def test_a_gateway_that_does_not_say_which_record_is_at_fault_is_asked_one_by_one(
+    link: HttpsLink, gateway: Gateway, status: int
+) -> None:
+    gateway.answer = lambda request, records: httpx.Response(
+        status if any(r["value"] == b"bad" for r in records) else 200, text="no"
+    )
+    gateway.free.clear()
+    sent = [await link.send(parcel(value, n)) for n, value in enumerate(["x", "a", "bad", "b"])]
+    gateway.free.set()
+    answers = await asyncio.gather(*sent, return_exceptions=True)
+    assert [isinstance(a, Refused) for a in answers] == [False, False, True, False]
+    assert str(answers[2]) == f"{status} no"
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 500, 502])
+async def test_any_other_answer_leaves_everything_in_doubt(link: HttpsLink, gateway: Gateway, status: int) -> None:
+    gateway.answer = lambda request, records: httpx.Response(status, text="why")
+    with pytest.raises(LinkLost, match=f"{status} why"):
+        await (await link.send(parcel("a")))
+    with pytest.raises(LinkLost):
+        await link.send(parcel("b"))
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_gateway_that_is_busy_says_for_how_long(link: HttpsLink, gateway: Gateway, status: int) -> None:
+    gateway.answer = lambda request, records: httpx.Response(status, headers={"Retry-After": "30"})
+    with pytest.raises(LinkLost) as error:
+        await (await link.send(parcel("a")))
+    assert error.value.retry_after_s == 30.0
+
+
+@pytest.mark.parametrize(("value", "least", "most"), [("date", 25.0, 31.0), ("soon", 0.0, 0.0)])
+async def test_retry_after_may_be_a_date_or_nonsense(
+    link: HttpsLink, gateway: Gateway, value: str, least: float, most: float
+) -> None:
+    at = email.utils.format_datetime(dt.datetime.now(dt.UTC) + dt.timedelta(seconds=30), usegmt=True)
+    headers = {"Retry-After": at if value == "date" else value}
+    gateway.answer = lambda request, records: httpx.Response(503, headers=headers)
+    with pytest.raises(LinkLost) as error:
+        await (await link.send(parcel("a")))
+    assert least <= error.value.retry_after_s <= most
+
+
+async def test_a_repeat_has_the_same_key_and_another_batch_has_another(gateway: Gateway, link: HttpsLink) -> None:
+    async def key_of(*parcels: Parcel) -> str:
+        before = len(gateway.requests)
+        gateway.free.clear()
+        sent = [await link.send(p) for p in parcels]
+        gateway.free.set()
+        await asyncio.gather(*sent)
+        return str(gateway.requests[before].headers["idempotency-key"])
+
+    key = await key_of(parcel("a", 7))
+    assert key.startswith("agent-1/7/1/")
+    assert await key_of(parcel("a", 7)) == key
+    assert await key_of(parcel("b", 7)) != key  # a spool that was begun anew counts from 1 again
+
+
+async def test_a_token_is_read_again_when_its_file_has_changed(
+    link: HttpsLink, gateway: Gateway, token: Path
+) -> None:
+    await (await link.send(parcel("a")))
+    new = token.with_suffix(".new")
+    new.write_text("secret-2")
+    new.replace(token)
+    await (await link.send(parcel("b")))
+    assert [r.headers["authorization"] for r in gateway.requests[-2:]] == ["Bearer secret-1", "Bearer secret-2"]
+    token.unlink()  # noqa: ASYNC240
+    with pytest.raises(LinkLost, match="a text file with the token"):
+        await (await link.send(parcel("c")))
+
+
+async def test_heartbeats_that_nobody_takes_do_not_pile_up(link: HttpsLink, gateway: Gateway) -> None:
+    gateway.free.clear()
+    for _ in range(100):
+        await link.publish(parcel("beat", topic="status"))
+        await asyncio.sleep(0)
+    gateway.free.set()
+    await (await link.send(parcel("last", topic="status")))
+    assert sum(batch.count("beat") for batch in gateway.batches) <= MAX_PUBLISHED + 2
+
+
+async def test_a_gateway_that_is_not_ready_is_no_open_link(token: Path) -> None:
+    config = LinkConfig(kind="https", url="https://gateway.example", token_file=token)
+    link = HttpsLink(config, "agent-1", httpx.MockTransport(lambda request: httpx.Response(503)))
+    with pytest.raises(LinkLost, match="503"):
+        await link.open()
+    await link.close()
+
+
+@pytest.mark.parametrize("setting", ["ca_file", "cert_file"])
+async def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path, setting: str) -> None:
+    (tmp_path / "bad.pem").write_text("no certificate")
+    link = HttpsLink(LinkConfig(kind="https", url="https://g", **{setting: tmp_path / "bad.pem"}), "agent-1")
+    with pytest.raises(ConfigError, match=rf"link\.{setting} = .*bad\.pem"):
+        await link.open()
+    await link.close()
+
+
+def test_a_gateway_has_an_address() -> None:
+    with pytest.raises(ValueError, match="expected https://"):
+        LinkConfig(kind="https", url="http://gateway")
+    assert json.loads(LinkConfig().model_dump_json())["kind"] == "kafka"

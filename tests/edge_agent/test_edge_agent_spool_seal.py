@@ -1,0 +1,102 @@
+"""What is kept is unreadable without its key, and nothing is destroyed for want of one."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from edge_agent.exceptions import SpoolUnavailable, WrongKey
+from edge_agent.spool.schema import Row
+from edge_agent.spool.seal import Seal, load_seal
+from edge_agent.spool.spool import Spool
+from ingest.exceptions import ConfigError
+
+SECRET = b"a face nobody else may see" * 40
+OLD, NEW = os.urandom(32), os.urandom(32)
+
+
+def row(seq: int, kind: str = "frame") -> Row:
+    return Row(kind, "a", 5, seq, seq + 1, SECRET)
+
+
+def records(spool: Spool) -> list[bytes]:
+    return [r.record for r in (*spool.settle_live(0, 10), *spool.others(0, 10))]
+
+
+def test_nothing_of_a_record_is_on_the_disk(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool.db", seal=Seal([NEW]))
+    spool.keep([row(0), row(1), row(0, "status")])
+    held = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    assert SECRET[:26] not in held
+    assert len(held) > 3 * len(SECRET)
+    stored = {bytes(r) for (r,) in spool._db.execute("SELECT record FROM outbox")}  # type: ignore[union-attr]
+    assert len(stored) == 3  # the same picture twice does not look the same
+    spool.close()
+    spool = Spool(tmp_path / "spool.db", seal=Seal([NEW]))
+    assert records(spool) == [SECRET] * 3
+    spool.close()
+
+
+def test_a_key_can_be_rotated_and_what_was_kept_in_the_clear_is_still_read(tmp_path: Path) -> None:
+    for seq, keys in enumerate(([], [OLD], [NEW, OLD])):
+        spool = Spool(tmp_path / "spool.db", seal=Seal(keys))
+        spool.keep([row(seq)])
+        spool.close()
+    spool = Spool(tmp_path / "spool.db", seal=Seal([NEW, OLD]))
+    assert records(spool) == [SECRET] * 3
+    spool.close()
+
+
+@pytest.mark.parametrize("keys", [[], [NEW]])
+def test_without_its_key_a_spool_is_refused_and_left_as_it_is(tmp_path: Path, keys: list[bytes]) -> None:
+    spool = Spool(tmp_path / "spool.db", seal=Seal([OLD]))
+    spool.keep([row(0)])
+    spool.close()
+    with pytest.raises(WrongKey, match=rf"{Seal([OLD]).key_id}.*spool.previous_key_files.*nothing was changed"):
+        Spool(tmp_path / "spool.db", seal=Seal(keys))
+    assert not list(tmp_path.glob("*.corrupt-*"))
+    spool = Spool(tmp_path / "spool.db", seal=Seal([OLD]))
+    assert records(spool) == [SECRET]
+    spool.close()
+
+
+def test_a_record_cannot_stand_in_another_row(tmp_path: Path) -> None:
+    """Whoever writes to the disk could even mend the checksums; the identity is under the cipher's own."""
+    spool = Spool(tmp_path / "spool.db", seal=Seal([NEW]))
+    spool.keep([row(0), row(1)])
+    spool.close()
+    db = sqlite3.connect(tmp_path / "spool.db")
+    with db:
+        db.execute("UPDATE outbox SET record = (SELECT record FROM outbox WHERE seq = 1), crc = NULL WHERE seq = 0")
+    db.close()
+    spool = Spool(tmp_path / "spool.db", seal=Seal([NEW]))
+    with pytest.raises(SpoolUnavailable, match="row 1, frame/a/5/0, is not what was sealed"):
+        spool.settle_live(0, 10)
+    spool.close()
+
+
+def test_a_key_is_read_as_bytes_or_as_hexadecimal_digits(tmp_path: Path) -> None:
+    raw, text, old = tmp_path / "raw", tmp_path / "text", tmp_path / "old"
+    raw.write_bytes(NEW)
+    text.write_text(NEW.hex() + "\n")
+    old.write_bytes(OLD)
+    assert load_seal(raw).key_id == load_seal(text, [old]).key_id == Seal([NEW]).key_id
+    assert load_seal(text, [old]).knows(Seal([OLD]).key_id)
+    assert load_seal(None).key_id == ""
+
+
+@pytest.mark.parametrize(("name", "content"), [("short", b"too short"), ("none", None), ("hex", b"ab" * 20)])
+def test_a_file_that_is_no_key_is_named(tmp_path: Path, name: str, content: bytes | None) -> None:
+    file = tmp_path / name
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigError, match=f"spool.key_file = .*{name}.*a file of 32 random bytes"):
+        load_seal(file)
+
+
+def test_a_previous_key_without_one_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"spool\.key_file beside it"):
+        load_seal(None, [tmp_path / "old"])
