@@ -104,6 +104,30 @@ async def test_reading_back_state_counts_as_moving(rig: Rig) -> None:
     assert before < during < rig.runner._signs().moved
 
 
+async def test_it_is_rebalancing_from_when_partitions_go_until_some_come(rig: Rig) -> None:
+    await rig.assign()
+    assert not rig.runner._signs().rebalancing
+    await rig.runner._revoked(None, set())
+    assert not rig.runner._app.rebalancing  # Faust may have forgotten it
+    assert rig.runner._signs().rebalancing
+    await rig.assign()
+    assert not rig.runner._signs().rebalancing
+
+
+async def test_a_last_heartbeat_that_cannot_be_written_does_not_end_a_stop(rig: Rig) -> None:
+    async def fail(*_: object) -> None:
+        raise OSError("no broker")
+
+    await rig.assign()
+    rig.runner._app.producer.send = fail
+    left = asyncio.Event()
+    rig.runner._app.stop = lambda: asyncio.sleep(0, left.set())
+    done = asyncio.create_task(asyncio.sleep(0))
+    await rig.runner._stop(done, done)
+    assert left.is_set()
+    assert rig.codes == []
+
+
 async def test_an_error_that_cannot_be_logged_ends_the_process_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "_log", Deaf())
     codes: list[int] = []
