@@ -162,9 +162,11 @@ class Runner:
         self._stopping = True
         _log.info("stopping", stage=self._stage.name)
         try:
-            async with asyncio.timeout(STOP_S if self._joined else STOP_UNJOINED_S):
+            async with asyncio.timeout(STOP_S if self._joined else STOP_UNJOINED_S) as limit:
                 await self._finish(beating)
                 await asyncio.wait({starting, beating})
+            if limit.expired():  # Faust takes the cancellation for itself, and leaves its thread running
+                raise TimeoutError
         except TimeoutError:
             if self._joined:
                 self._failed(Stuck(f"not stopped within {STOP_S:.0f} s"))

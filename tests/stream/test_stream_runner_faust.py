@@ -15,7 +15,7 @@ from ingest import kafka as clients
 from ingest import topicadmin
 from ingest.clock import Deadline
 from ingest.codec import MAX_RECORD_BYTES, decode
-from ingest.kafka import MAX_REQUEST_BYTES, KafkaSettings
+from ingest.kafka import MAX_POLL_INTERVAL_MS, MAX_REQUEST_BYTES, KafkaSettings
 from ingest.kafkalog import KafkaLog
 from ingest.log import Log, LogRecord, Outgoing, Slot
 from ingest.records import Heartbeat
@@ -305,6 +305,27 @@ async def test_the_largest_record_comes_through(settings: KafkaSettings, log: Ka
 
         await until(all_of_it)
     assert [len(v) for v in await values(log, BATCHES, 1)] == [6, MAX_RECORD_BYTES, 5]
+
+
+async def test_a_member_that_can_take_nothing_more_stays_in_the_group(settings: KafkaSettings, log: KafkaLog) -> None:
+    workers: list[Runner] = []
+    async with running(settings, log, EchoStage(), workers.append):
+        await until(lambda: fed(log, 0))
+        consumer = workers[0]._app.consumer
+        for partition in range(PARTITIONS):
+            consumer.pause_fetching(TP(settings.topic(FRAMES), partition))
+        group = consumer._thread._consumer._subscription
+
+        async def at_rest() -> bool:
+            return bool(group._fetch_count == 0)
+
+        await until(at_rest)
+        group._last_fetch_ended -= MAX_POLL_INTERVAL_MS / 1000  # as if all had been full for so long
+
+        async def seen() -> bool:
+            return bool(group.fetcher_idle_time < MAX_POLL_INTERVAL_MS / 2000)
+
+        await until(seen)
 
 
 async def test_a_worker_tells_how_it_is_doing(settings: KafkaSettings, log: KafkaLog) -> None:
