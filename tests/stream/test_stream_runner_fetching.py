@@ -157,6 +157,7 @@ async def test_what_went_to_another_member_is_not_committed_and_breaks_nothing(r
     assert await rig.thread._commit({P0: 5, P1: 6})
     assert not await rig.thread._commit({P0: 5})
     assert rig.client.commits == [{P1: 6}]
+    assert not rig.thread.crashed
 
 
 async def test_a_member_with_nothing_to_fetch_counts_as_fetching(rig: Rig) -> None:
