@@ -112,19 +112,23 @@ async def test_partitions_move_without_a_loss_or_a_step_back(settings: KafkaSett
         positions = [await log.committed("echo", Slot(FRAMES, p)) for p in range(PARTITIONS)]
         return positions == [count // PARTITIONS] * PARTITIONS
 
+    workers: list[Runner] = []
+    last = 20
     async with running(settings, log, EchoStage(hold=3)) as codes:
-        await feed(0, 20)
-        await until(lambda: committed(20))
-        async with running(settings, log, EchoStage(hold=3)) as other_codes:
-            await feed(20, 200)  # the second worker joins in the middle of this
-            await until(lambda: committed(200))
-        await feed(200, 240)
-        await until(lambda: committed(240))
+        await feed(0, last)
+        await until(lambda: committed(last))
+        async with running(settings, log, EchoStage(hold=3), workers.append) as other_codes:
+            while not workers[0]._joined:  # it joins in the middle of this
+                await feed(last, last + 20)
+                last += 20
+            await until(lambda: committed(last))
+        await feed(last, last + 40)
+        await until(lambda: committed(last + 40))
     assert codes == other_codes == []
     for partition in range(PARTITIONS):
         written = [int(v) for v in await values(log, BATCHES, partition)]
         kept = [n for i, n in enumerate(written) if n > max(written[:i], default=-1)]
-        assert kept == list(range(partition, 240, PARTITIONS))
+        assert kept == list(range(partition, last + 40, PARTITIONS))
 
 
 async def test_no_record_is_dropped_because_faust_has_read_a_later_one(
