@@ -95,6 +95,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         self._runs[tp] = _Run(assignment, run)
         return True
 
+    async def _commit(self, offsets: dict[TP, int]) -> bool:
+        """Commit what is still ours: aiokafka fails, and Faust with it, when it is given nothing to commit."""
+        ours = {tp: offset for tp, offset in offsets.items() if tp in self.assignment()}
+        return bool(ours) and bool(await super()._commit(ours))
+
     async def _fetch_records(
         self,
         consumer: AIOKafkaConsumer,

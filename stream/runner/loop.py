@@ -109,6 +109,7 @@ class Runner:
         self._fed_before = 0
         self._run = 0
         self._joined = False
+        self._revoking = False
         self._stopping = False
         self._context = Context(
             stage=stage,
@@ -165,9 +166,11 @@ class Runner:
         self._stopping = True
         _log.info("stopping", stage=self._stage.name)
         try:
-            async with asyncio.timeout(STOP_S if self._joined else STOP_UNJOINED_S):
+            async with asyncio.timeout(STOP_S if self._joined else STOP_UNJOINED_S) as limit:
                 await self._finish(beating)
                 await asyncio.wait({starting, beating})
+            if limit.expired():  # Faust takes the cancellation for itself, and leaves its thread running
+                raise TimeoutError
         except TimeoutError:
             if self._joined:
                 self._failed(Stuck(f"not stopped within {STOP_S:.0f} s"))
@@ -193,10 +196,16 @@ class Runner:
         loop = self._loops.get(Slot(record.topic, record.partition))
         if loop is not None:
             loop.offer(record, event.message.stamp)
-        elif not self._stopping and not self._app.rebalancing:
+        elif not self._stopping and not self._rebalancing:
             self._failed(RunnerError(f"a record of {record.topic}[{record.partition}], which is not assigned"))
 
+    @property
+    def _rebalancing(self) -> bool:
+        """Whether partitions went and none came yet. Faust forgets it when a rebalance begins as another ends."""
+        return self._revoking or bool(self._app.rebalancing)
+
     async def _assigned(self, _app: Any, assigned: set[TP], **_: Any) -> None:
+        self._revoking = False
         if self._stopping:
             return  # the loops that are being drained still say what may be committed
         left_over = list(self._loops.values())
@@ -208,6 +217,7 @@ class Runner:
         await asyncio.gather(*(loop.drop() for loop in left_over))
 
     async def _revoked(self, _app: Any, _revoked: set[TP], **_: Any) -> None:
+        self._revoking = True
         await self._drop_all()
 
     async def _drop_all(self) -> None:
@@ -249,7 +259,7 @@ class Runner:
         done = sum(loop.position or 0 for loop in loops)
         due = [loop for loop in loops if not loop.held]  # the others wait on purpose
         waiting = self._unfed(due) + sum(loop.busy for loop in loops)
-        return Signs(fed + done + self._log.records, waiting, bool(self._app.rebalancing), self._joined)
+        return Signs(fed + done + self._log.records, waiting, self._rebalancing, self._joined)
 
     def _unfed(self, loops: list[PartitionLoop]) -> int:
         consumer = self._app.consumer
@@ -280,14 +290,17 @@ class Runner:
         while True:
             await asyncio.sleep(STATUS_INTERVAL_S)
             if self._joined:
-                try:
-                    await self._tell("running")
-                except (
-                    Exception
-                ) as error:  # a heartbeat that is missing says as much; the stream must not stop for it
-                    _log.warning("heartbeat not written", error=repr(error))
+                await self._tell("running")
 
     async def _tell(self, state: Any) -> None:
+        """Write a heartbeat. One that is missing says as much: neither the stream nor a stop ends for it."""
+        try:
+            sent = await self._send(Outgoing(STATUS, 0, encode(self._heartbeat(state)), key=self._instance.encode()))
+            await sent
+        except Exception as error:
+            _log.warning("heartbeat not written", error=repr(error))
+
+    def _heartbeat(self, state: Any) -> Heartbeat:
         loops = list(self._loops.values())
         in_flight = sum(loop.in_flight for loop in loops)
         lag = self._unfed(loops) + in_flight
@@ -299,15 +312,13 @@ class Runner:
             "held_back": float(sum(loop.held for loop in loops)),
             "partitions": float(len(loops)),
         }
-        beat = Heartbeat(
+        return Heartbeat(
             service=self._stage.name,
             instance=self._instance,
             at_ns=self._clock.now_ns(),
             state=state,
             figures=figures,
         )
-        sent = await self._send(Outgoing(STATUS, 0, encode(beat), key=self._instance.encode()))
-        await sent
 
     def _partition_failed(self, error: BaseException, slot: Slot, offset: int) -> None:
         self._end(error, topic=slot.topic, partition=slot.partition, last_fed=offset)

@@ -15,7 +15,7 @@ from ingest import kafka as clients
 from ingest import topicadmin
 from ingest.clock import Deadline
 from ingest.codec import MAX_RECORD_BYTES, decode
-from ingest.kafka import MAX_REQUEST_BYTES, KafkaSettings
+from ingest.kafka import MAX_POLL_INTERVAL_MS, MAX_REQUEST_BYTES, KafkaSettings
 from ingest.kafkalog import KafkaLog
 from ingest.log import Log, LogRecord, Outgoing, Slot
 from ingest.records import Heartbeat
@@ -112,19 +112,23 @@ async def test_partitions_move_without_a_loss_or_a_step_back(settings: KafkaSett
         positions = [await log.committed("echo", Slot(FRAMES, p)) for p in range(PARTITIONS)]
         return positions == [count // PARTITIONS] * PARTITIONS
 
+    workers: list[Runner] = []
+    last = 20
     async with running(settings, log, EchoStage(hold=3)) as codes:
-        await feed(0, 20)
-        await until(lambda: committed(20))
-        async with running(settings, log, EchoStage(hold=3)) as other_codes:
-            await feed(20, 200)  # the second worker joins in the middle of this
-            await until(lambda: committed(200))
-        await feed(200, 240)
-        await until(lambda: committed(240))
+        await feed(0, last)
+        await until(lambda: committed(last))
+        async with running(settings, log, EchoStage(hold=3), workers.append) as other_codes:
+            while not workers[0]._joined:  # it joins in the middle of this
+                await feed(last, last + 20)
+                last += 20
+            await until(lambda: committed(last))
+        await feed(last, last + 40)
+        await until(lambda: committed(last + 40))
     assert codes == other_codes == []
     for partition in range(PARTITIONS):
         written = [int(v) for v in await values(log, BATCHES, partition)]
         kept = [n for i, n in enumerate(written) if n > max(written[:i], default=-1)]
-        assert kept == list(range(partition, 240, PARTITIONS))
+        assert kept == list(range(partition, last + 40, PARTITIONS))
 
 
 async def test_no_record_is_dropped_because_faust_has_read_a_later_one(
@@ -305,6 +309,27 @@ async def test_the_largest_record_comes_through(settings: KafkaSettings, log: Ka
 
         await until(all_of_it)
     assert [len(v) for v in await values(log, BATCHES, 1)] == [6, MAX_RECORD_BYTES, 5]
+
+
+async def test_a_member_that_can_take_nothing_more_stays_in_the_group(settings: KafkaSettings, log: KafkaLog) -> None:
+    workers: list[Runner] = []
+    async with running(settings, log, EchoStage(), workers.append):
+        await until(lambda: fed(log, 0))
+        consumer = workers[0]._app.consumer
+        for partition in range(PARTITIONS):
+            consumer.pause_fetching(TP(settings.topic(FRAMES), partition))
+        group = consumer._thread._consumer._subscription
+
+        async def at_rest() -> bool:
+            return bool(group._fetch_count == 0)
+
+        await until(at_rest)
+        group._last_fetch_ended -= MAX_POLL_INTERVAL_MS / 1000  # as if all had been full for so long
+
+        async def seen() -> bool:
+            return bool(group.fetcher_idle_time < MAX_POLL_INTERVAL_MS / 2000)
+
+        await until(seen)
 
 
 async def test_a_worker_tells_how_it_is_doing(settings: KafkaSettings, log: KafkaLog) -> None:

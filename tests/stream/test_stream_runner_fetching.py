@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.structs import TopicPartition
+from aiokafka.util import commit_structure_validate
 from faust.types import TP
 
 from stream.runner.arrivals import Stamp
@@ -32,6 +33,7 @@ class Client:
         self.ready: dict[TP, list[int]] = {}
         self.meanwhile: Callable[[], None] = lambda: None
         self.asked: list[set[TP]] = []
+        self.commits: list[dict[TP, int]] = []
 
     def assign(self, *tps: TP) -> None:
         self._subscription.assign_from_subscribed({TopicPartition(*tp) for tp in tps})
@@ -42,6 +44,13 @@ class Client:
     def position(self, tp: TP) -> int | None:
         position: int | None = self.state(tp)._position
         return position
+
+    def assignment(self) -> set[TopicPartition]:
+        return self._subscription.assigned_partitions()
+
+    async def commit(self, offsets: dict[TopicPartition, Any]) -> None:
+        commit_structure_validate(offsets)
+        self.commits.append({TP(*tp): offset.offset for tp, offset in offsets.items()})
 
     def state(self, tp: TP) -> Any:
         return self._subscription.subscription.assignment.state_value(TopicPartition(*tp))
@@ -141,6 +150,14 @@ async def test_what_is_left_to_fetch_can_be_asked_for_at_any_moment(rig: Rig) ->
     assert rig.thread.unfetched(P0) == 0
     client._subscription.unsubscribe()
     assert rig.thread.unfetched(P0) == 0
+
+
+async def test_what_went_to_another_member_is_not_committed_and_breaks_nothing(rig: Rig) -> None:
+    rig.client.assign(P1)
+    assert await rig.thread._commit({P0: 5, P1: 6})
+    assert not await rig.thread._commit({P0: 5})
+    assert rig.client.commits == [{P1: 6}]
+    assert not rig.thread.crashed
 
 
 async def test_a_member_with_nothing_to_fetch_counts_as_fetching(rig: Rig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -65,6 +66,11 @@ class Rig:
             await self.log.produce(Outgoing(FRAMES, partition, b"before"))
         await self.runner._assigned(None, {TP(FRAMES, partition) for partition in range(PARTITIONS)})
 
+    async def stop(self) -> None:
+        """Stop, with an app that has ended."""
+        done = asyncio.create_task(asyncio.sleep(0))
+        await self.runner._stop(done, done)
+
     async def until(self, condition: Callable[[], bool]) -> None:
         deadline = Deadline.after(10.0)
         while not condition():
@@ -102,6 +108,47 @@ async def test_reading_back_state_counts_as_moving(rig: Rig) -> None:
     rig.stage.steps.release()
     await rig.until(lambda: rig.stage.opened == 1 and rig.stage.opening == OPEN_AT_ONCE)
     assert before < during < rig.runner._signs().moved
+
+
+async def test_it_is_rebalancing_from_when_partitions_go_until_some_come(rig: Rig) -> None:
+    await rig.assign()
+    assert not rig.runner._signs().rebalancing
+    await rig.runner._revoked(None, set())
+    assert not rig.runner._app.rebalancing  # Faust may have forgotten it
+    assert rig.runner._signs().rebalancing
+    await rig.assign()
+    assert not rig.runner._signs().rebalancing
+
+
+async def test_a_last_heartbeat_that_cannot_be_written_does_not_end_a_stop(rig: Rig) -> None:
+    async def fail(*_: object) -> None:
+        raise OSError("no broker")
+
+    await rig.assign()
+    rig.runner._app.producer.send = fail
+    left = asyncio.Event()
+    rig.runner._app.stop = lambda: asyncio.sleep(0, left.set())
+    await rig.stop()
+    assert left.is_set()
+    assert rig.codes == []
+
+
+@pytest.mark.parametrize(("joined", "codes"), [(False, [0]), (True, [EXIT_FAILED, 0])])
+async def test_a_stop_that_takes_too_long_is_seen_although_faust_goes_on(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, joined: bool, codes: list[int]
+) -> None:
+    async def hang() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(loop, "STOP_UNJOINED_S", 0.01)
+    monkeypatch.setattr(loop, "STOP_S", 0.01)
+    rig.runner._app.producer.send = lambda *_: asyncio.sleep(0, asyncio.sleep(0))
+    rig.runner._app.stop = hang
+    if joined:
+        await rig.runner._assigned(None, set())
+    await rig.stop()
+    assert rig.codes == codes
 
 
 async def test_an_error_that_cannot_be_logged_ends_the_process_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
