@@ -27,7 +27,7 @@ from ingest.records import Account, CameraState, CameraStatus, EpochEnd
 from ingest.site import CameraConfig, masked
 from ingest.tether import tethered
 
-__all__ = ["Camera"]
+__all__ = ["CHILD_ENVIRONMENT", "Camera"]
 
 _log = logs.get("edge_agent.camera")
 
@@ -38,7 +38,7 @@ START_S = 8.0
 _STALLS = 2
 """A source may wait for the time of a stall to open, and again for its first frame, before it says that it fails."""
 _STDERR_TAIL_BYTES = 400
-_CHILD_ENVIRONMENT = {
+CHILD_ENVIRONMENT = {
     "OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_PIXELS),
     "OPENBLAS_NUM_THREADS": "1",  # nothing here multiplies matrices, and each thread would cost its buffers
     "MALLOC_ARENA_MAX": "2",  # an arena per thread keeps what frames of one size have left behind
@@ -141,7 +141,7 @@ class Camera:
             stdout=PIPE,
             stderr=PIPE,
             limit=4 * 1024 * 1024,
-            env=os.environ | _CHILD_ENVIRONMENT,
+            env=os.environ | CHILD_ENVIRONMENT,
             start_new_session=True,  # Ctrl-C is for the agent, which then stops its children in order
         )
         orders = {
