@@ -194,12 +194,12 @@ class Camera:
         self.state = cast("CameraState", self._view.state or "running")
         self.reason = told.reason or self._view.reason
 
-    def _saw(self, seen: Seen) -> None:
-        """Take note of how the view is: once when it turns bad, once when it is well again."""
+    def _saw(self, seen: Seen, end: str = "camera view well") -> None:
+        """Take note of how the view is: once when it turns bad, once when that ends."""
         before, now_s = self._view, self._clock.monotonic()
         if before.state:
             length_s = round(now_s - self._view_from_s, 1)
-            _log.info("camera view well", camera=self.config.name, was=before.state, for_s=length_s)
+            _log.info(end, camera=self.config.name, was=before.state, for_s=length_s)
         if seen.state:
             _log.warning("camera view bad", camera=self.config.name, state=seen.state, reason=seen.reason)
         self._view, self._view_from_s = seen, now_s
@@ -218,7 +218,7 @@ class Camera:
 
     async def _close_epoch(self, ended: Ended | None, last: int, reason: str) -> None:
         accounts: list[Account] = []
-        self._saw(Seen(""))
+        self._saw(Seen(""), "camera view not watched any more")
         if ended is None or reason:
             self.state, self.reason = "down", reason or "the capture died"
             if not self._backoff.out:

@@ -7,6 +7,7 @@ import queue
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
@@ -20,9 +21,10 @@ from edge_agent.exceptions import FrameUnusable
 from edge_agent.metrics import AgentMetrics
 from ingest.backoff import STEADY_S, Backoff, delay_s
 from ingest.clock import ManualClock
-from ingest.site import CameraConfig, WatchConfig
+from ingest.site import CameraConfig, GateConfig, WatchConfig
 from tests.peers import units
 from tests.peers.rig import Rig, flows, until
+from tests.peers.web import WebCamera, mjpeg
 
 Tell = Callable[[Message], None]
 
@@ -98,6 +100,19 @@ def test_a_camera_is_back_when_it_has_lasted_and_its_outage_ends_with_its_first_
     assert [(line["event"], line["out_for_s"]) for line in lines] == [("camera back", 30.0)]
 
 
+async def test_an_outage_begins_when_the_capture_ends_and_not_when_it_began(
+    camera: Camera, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ten_hours() -> bool:
+        clock.advance(36_000)
+        camera.stop() if clock.monotonic() > 36_000 else None
+        return False
+
+    monkeypatch.setattr(camera, "_epoch", ten_hours)
+    await camera.run()
+    assert camera._backoff.since_s == 36_000
+
+
 def test_one_that_comes_and_goes_waits_longer_each_time(camera: Camera, tell: Tell, clock: ManualClock) -> None:
     pauses = []
     for _ in range(6):
@@ -165,6 +180,22 @@ async def test_a_frozen_stream_goes_on_being_captured(rig: Rig, tmp_path: Path) 
     (epoch,) = rig.epochs("a").values()
     epoch.require_whole()
     assert epoch.withheld == {}
+
+
+async def test_an_mjpeg_camera_that_hangs_up_again_and_again_is_asked_again(rig: Rig) -> None:
+    jpeg = cv2.imencode(".jpg", np.full((48, 64, 3), 90, np.uint8))[1].tobytes()
+    web = WebCamera({"/": mjpeg([jpeg] * 5)})
+    flapping = rig.add(CameraConfig(name="a", source=web.url("/"), gate=GateConfig(motion=False)))
+    with capture_logs() as lines:
+        async with rig.running():
+            await until(lambda: flapping.kept >= 15, "three rounds")
+    web.stop()
+    epochs = list(rig.epochs("a").values())
+    for epoch in epochs:
+        epoch.require_whole()
+    assert [len(epoch.frames) for epoch in epochs][:3] == [5, 5, 5]
+    assert [line["event"] for line in lines if "lost" in line["event"]] == ["camera lost"]
+    assert "the camera has ended the stream" in lines[0]["reason"]
 
 
 async def test_a_capture_that_is_told_to_stop_ends_in_order_whatever_it_waits_for(rig: Rig, tmp_path: Path) -> None:
