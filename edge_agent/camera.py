@@ -29,7 +29,7 @@ from ingest.records import Account, CameraState, CameraStatus, EpochEnd
 from ingest.site import CameraConfig, masked
 from ingest.tether import tethered
 
-__all__ = ["Camera"]
+__all__ = ["CHILD_ENVIRONMENT", "Camera"]
 
 _log = logs.get("edge_agent.camera")
 
@@ -40,7 +40,7 @@ START_S = 8.0
 _STALLS = 2
 """A source may wait for the time of a stall to open, and again for its first frame, before it says that it fails."""
 _STDERR_TAIL_BYTES = 400
-_CHILD_ENVIRONMENT = {
+CHILD_ENVIRONMENT = {
     "OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_PIXELS),
     "OPENBLAS_NUM_THREADS": "1",  # nothing here multiplies matrices, and each thread would cost its buffers
     "MALLOC_ARENA_MAX": "2",  # an arena per thread keeps what frames of one size have left behind
@@ -146,7 +146,7 @@ class Camera:
             stdout=PIPE,
             stderr=PIPE,
             limit=4 * 1024 * 1024,
-            env=os.environ | _CHILD_ENVIRONMENT,
+            env=os.environ | CHILD_ENVIRONMENT,
             start_new_session=True,  # Ctrl-C is for the agent, which then stops its children in order
         )
         orders = {
@@ -205,12 +205,12 @@ class Camera:
         self.state = cast("CameraState", self._view.state or "running")
         self.reason = told.reason or self._view.reason
 
-    def _saw(self, seen: Seen) -> None:
-        """Take note of how the view is: once when it turns bad, once when it is well again."""
+    def _saw(self, seen: Seen, end: str = "camera view well") -> None:
+        """Take note of how the view is: once when it turns bad, once when that ends."""
         before, now_s = self._view, self._clock.monotonic()
         if before.state:
             length_s = round(now_s - self._view_from_s, 1)
-            _log.info("camera view well", camera=self.config.name, was=before.state, for_s=length_s)
+            _log.info(end, camera=self.config.name, was=before.state, for_s=length_s)
         if seen.state:
             _log.warning("camera view bad", camera=self.config.name, state=seen.state, reason=seen.reason)
         self._view, self._view_from_s = seen, now_s
@@ -229,7 +229,7 @@ class Camera:
         )
 
     async def _close_epoch(self, ended: Ended | None, last: int, reason: str) -> None:
-        self._saw(Seen(""))
+        self._saw(Seen(""), "camera view not watched any more")
         last = max(last, self._refused.last)
         account = self._refused.joined(ended.tail if ended else None)
         accounts: list[Account] = [account] if account else []

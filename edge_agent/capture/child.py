@@ -19,6 +19,7 @@ import cv2
 from edge_agent.capture.factory import Surroundings, make_source
 from edge_agent.capture.limits import limit_memory
 from edge_agent.capture.messages import Message, write_message
+from edge_agent.capture.viewmemory import ViewMemory
 from edge_agent.capture.watch import Teller, Watched
 from edge_agent.exceptions import SourceError
 from edge_agent.intake import Intake
@@ -64,7 +65,9 @@ def _capture(
     folders = (orders.get(name) for name in ("truth_folder", "state_folder"))
     truth, state = (Path(folder) if folder else None for folder in folders)
     source = make_source(camera, Surroundings(clock, orders["epoch"], truth, state, teller.say))
-    Intake(camera, orders["epoch"], clock, out).run(Watched(source, camera.watch, clock, teller), stop)
+    memory = ViewMemory(state / f"{camera.name}.png") if state else None
+    watched = Watched(source, camera.watch, clock, teller, memory)
+    Intake(camera, orders["epoch"], clock, out).run(watched, stop)
 
 
 def _end(status: int, why: str) -> int:

@@ -16,7 +16,7 @@ from edge_agent.capture.limits import MAX_PIXELS
 from edge_agent.capture.source import Grey, Image
 from edge_agent.exceptions import FrameUnusable, SourceUnusable
 
-__all__ = ["Decoder", "open_video"]
+__all__ = ["Decoder", "open_video", "why"]
 
 _PLANAR = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "nv21", "gray"}
 """Formats whose first plane is the brightness, a byte each."""
@@ -39,6 +39,11 @@ def open_video(
     return container, video
 
 
+def why(error: Exception) -> str:
+    """Return what FFmpeg says, without its number and without the address."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 class Decoder:
     """Makes pictures of one stream's frames, when they are asked for."""
 
@@ -52,9 +57,9 @@ class Decoder:
             if frame.is_corrupt:
                 raise FrameUnusable("parts of it were lost on the way")
             try:
-                bgr = self._reformatter.reformat(frame, format="bgr24").to_ndarray()
+                bgr = self._reformatter.reformat(frame, format="bgr24", threads=1).to_ndarray()
             except (av.FFmpegError, ValueError, MemoryError) as error:
-                raise FrameUnusable(f"it cannot be made into a picture: {error}") from None
+                raise FrameUnusable(f"it cannot be made into a picture: {why(error)}") from None
             turn = _TURNS.get(frame.rotation % 360)
             return np.asarray(bgr if turn is None else cv2.rotate(bgr, turn), np.uint8)
 

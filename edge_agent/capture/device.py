@@ -65,6 +65,6 @@ class DeviceSource:
             found, image = video.retrieve()
             if not found:
                 raise FrameUnusable("the device's picture cannot be decoded")
-            return np.asarray(image, np.uint8).copy()
+            return np.asarray(image, np.uint8)
 
         return make

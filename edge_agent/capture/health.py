@@ -44,14 +44,19 @@ def small(grey: Grey) -> Grey:
 
 
 class ViewHealth:
-    """One camera's view over time."""
+    """One camera's view over time. ``before`` is the ``memory`` of an earlier life."""
 
-    def __init__(self, config: WatchConfig) -> None:
+    def __init__(self, config: WatchConfig, before: Grey | None = None) -> None:
         self._frozen, self._black = _Lasting(config.frozen_s), _Lasting(config.black_s, _RECOVER_S)
         self._tampered = _Lasting(config.tampered_s, _RECOVER_S)
-        self._layout = Layout(config.relearn_s)
+        self._layout = Layout(config.relearn_s, before)
         self._same: Grey = np.zeros((0, 0), np.uint8)
         self._what = ""
+
+    @property
+    def memory(self) -> Grey | None:
+        """What the view usually is, None while that is not known."""
+        return self._layout.memory
 
     def look(self, grey: Grey, now_s: float) -> View:
         """Return how the view is, given a picture of it ``(height, width)`` that ``small`` made, and its time."""

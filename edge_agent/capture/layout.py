@@ -36,10 +36,11 @@ _NEAR = (7, 7)
 
 
 class Layout:
-    """One view. It must be looked at every second or so."""
+    """One view. It must be looked at every second or so. ``before`` is its memory of an earlier life."""
 
-    def __init__(self, relearn_s: float) -> None:
+    def __init__(self, relearn_s: float, before: Grey | None = None) -> None:
         self._relearn_s = relearn_s
+        self._before = before
         self._now: Field = np.zeros((0, 0), np.float32)
         self._memory = self._now
         self._learnt_s = 0.0
@@ -49,8 +50,7 @@ class Layout:
     def look(self, grey: Grey, now_s: float) -> str:
         """Return what is wrong with a small picture of the view, empty if nothing is."""
         if self._now.shape != grey.shape:
-            self._now, self._memory = grey.astype(np.float32), grey.astype(np.float32)
-            self._learnt_s, self._looked_s, self._unlike_s = 0.0, now_s, None
+            self._begin(grey, now_s)
         passed_s, self._looked_s = max(0.0, now_s - self._looked_s), now_s
         cv2.accumulateWeighted(grey, self._now, _rate(passed_s, _SMOOTH_S))
         what = self._judge() if self._learnt_s >= _LEARN_S else ""
@@ -58,6 +58,18 @@ class Layout:
             self._learn(passed_s)
             return ""
         return what
+
+    @property
+    def memory(self) -> Grey | None:
+        """What the view usually is, None while that is not known."""
+        return self._memory.astype(np.uint8) if self._learnt_s >= _LEARN_S else None
+
+    def _begin(self, grey: Grey, now_s: float) -> None:
+        before, self._before = self._before, None
+        known = before is not None and before.shape == grey.shape
+        self._now = grey.astype(np.float32)
+        self._memory = before.astype(np.float32) if before is not None and known else self._now.copy()
+        self._learnt_s, self._looked_s, self._unlike_s = _LEARN_S if known else 0.0, now_s, None
 
     def _learn(self, passed_s: float) -> None:
         self._unlike_s = None

@@ -73,8 +73,9 @@ class FrameSource(Protocol):
     def read(self) -> Captured | None:
         """Return the next frame, in the source's own pace: blocks until it is due, and then is not late on purpose.
 
-        Return None when the next one is not due yet, at least once a second: the caller may stop, or asks again.
-        Raise SourceEnded when there will be no more, SourceStalled when none came for too long.
+        Return None when the next one is not due yet, at least once a second: the caller may stop, or asks again. Only
+        a source that waits for a camera does so for longer, and no longer than a stall. Raise SourceEnded when there
+        will be no more, SourceStalled when none came for too long.
         """
         ...
 

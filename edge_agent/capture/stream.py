@@ -12,7 +12,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from edge_agent.capture.address import Address
-from edge_agent.capture.decode import Decoder, open_video
+from edge_agent.capture.decode import Decoder, open_video, why
 from edge_agent.capture.picture import unusable
 from edge_agent.capture.reports import SenderReports
 from edge_agent.capture.source import Captured
@@ -131,7 +131,7 @@ class StreamSource:
         try:
             decoded = packet.decode()
         except (av.FFmpegError, MemoryError) as error:
-            self._ready.append(unusable(f"it cannot be decoded: {error}", self._clock.now_ns()))
+            self._ready.append(unusable(f"it cannot be decoded: {why(error)}", self._clock.now_ns()))
             return
         for frame in decoded:
             if isinstance(frame, VideoFrame):
@@ -160,4 +160,4 @@ class StreamSource:
     def _why(self, error: Exception) -> str:
         if isinstance(error, av.error.ExitError):
             return self._nothing_came
-        return self._address.hide(getattr(error, "strerror", None) or str(error))
+        return self._address.hide(why(error))

@@ -8,6 +8,7 @@ from collections import deque
 from edge_agent.capture.health import View, ViewHealth, small
 from edge_agent.capture.messages import Message, Said, Seen
 from edge_agent.capture.source import Captured, FrameSource
+from edge_agent.capture.viewmemory import SAVE_EVERY_S, ViewMemory
 from edge_agent.exceptions import FrameUnusable
 from ingest.clock import Clock
 from ingest.site import WatchConfig
@@ -39,11 +40,19 @@ class Teller:
 class Watched:
     """Hands on what a source gives, and looks at some of it."""
 
-    def __init__(self, source: FrameSource, config: WatchConfig, clock: Clock, teller: Teller) -> None:
-        self._source, self._clock, self._teller = source, clock, teller
-        self._health = ViewHealth(config)
+    def __init__(
+        self,
+        source: FrameSource,
+        config: WatchConfig,
+        clock: Clock,
+        teller: Teller,
+        memory: ViewMemory | None = None,
+    ) -> None:
+        self._source, self._clock, self._teller, self._memory = source, clock, teller, memory
+        self._health = ViewHealth(config, memory.load(config.relearn_s) if memory else None)
         self._view = View()
         self._looked_s = -LOOK_EVERY_S
+        self._saved_s = clock.monotonic()
 
     def open(self) -> None:
         """Open the source."""
@@ -62,6 +71,7 @@ class Watched:
     def close(self) -> None:
         """Close the source."""
         self._source.close()
+        self._remember()
 
     def _look(self, captured: Captured, now_s: float) -> None:
         try:
@@ -71,3 +81,11 @@ class Watched:
         if view.state != self._view.state:
             self._teller.tell(Seen(view.state, view.reason))
         self._view = view
+        if now_s - self._saved_s >= SAVE_EVERY_S:
+            self._saved_s = now_s
+            self._remember()
+
+    def _remember(self) -> None:
+        usual = self._health.memory
+        if self._memory and usual is not None:
+            self._memory.save(usual)

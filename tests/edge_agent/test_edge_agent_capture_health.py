@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from edge_agent.capture.health import View, ViewHealth, small
 from edge_agent.capture.simulated.config import KINDS, LIGHTS, SceneConfig
 from edge_agent.capture.simulated.scene import Scene
+from edge_agent.capture.viewmemory import ViewMemory
 from ingest.site import WatchConfig
 
 Picture = npt.NDArray[np.uint8]
@@ -151,3 +153,31 @@ def test_a_change_of_resolution_starts_afresh() -> None:
     first, second = list(scene(40, kind="road")), list(scene(60, kind="yard"))
     taller = (cv2.resize(p, (640, 480)) for p in second)
     assert views(iter([*first, *taller])) == [(0.0, View())]  # type: ignore[list-item]
+
+
+def test_a_camera_that_is_turned_while_it_is_off_is_told_by_the_memory_of_its_view(tmp_path: Path) -> None:
+    first, memory = ViewHealth(WATCH), ViewMemory(tmp_path / "state" / "a.png")
+    assert memory.load(900) is None
+    for index, picture in enumerate(scene(60, kind="yard")):
+        assert first.memory is None or index / LOOKS_PER_S >= 30
+        first.look(small(picture), index / LOOKS_PER_S)
+    assert first.memory is not None
+    memory.save(first.memory)
+    for turned, state in ((0, ""), (110, "tampered")):
+        again = ViewHealth(WATCH, memory.load(900))
+        pictures = (np.roll(p, turned, 1) for p in scene(20, kind="yard"))
+        told = [again.look(small(p), 7000 + i / LOOKS_PER_S).state for i, p in enumerate(pictures)]
+        assert told[-1] == state
+
+
+def test_a_memory_that_is_old_broken_or_cannot_be_kept_is_none(tmp_path: Path) -> None:
+    picture = np.full((90, 160), 90, np.uint8)
+    memory = ViewMemory(tmp_path / "a.png")
+    memory.save(picture)
+    assert np.array_equal(memory.load(900), picture)  # type: ignore[arg-type]
+    os.utime(tmp_path / "a.png", (1, 1))
+    assert memory.load(900) is None
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    assert memory.load(900) is None
+    (tmp_path / "file").write_bytes(b"")
+    ViewMemory(tmp_path / "file" / "a.png").save(picture)

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import av
@@ -127,6 +127,17 @@ def test_the_camera_s_own_clock_is_found_in_its_reports(rtsp_server: Serve, conn
     assert last.error_ms < 500  # one machine, one clock: what lies between is the server's own delay
     steps = [b.captured_ns - a.captured_ns for a, b in pairwise(found) if a.time_source == "stream"]
     assert all(0.85e8 <= step <= 1.15e8 for step in steps), steps
+
+
+def test_real_footage_comes_in_order_though_its_frames_are_sent_out_of_order(
+    rtsp_server: Serve, connect: Connect, shared_data: Path, tmp_path: Path
+) -> None:
+    with av.open(str(shared_data / "car-detection.mp4")) as container:
+        film = [frame.to_ndarray(format="bgr24") for frame in islice(container.decode(video=0), 30)]
+    served = units.units(shared_data / "car-detection.mp4", tmp_path / "car.units")
+    found = frames(connect(rtsp_server({"car": served}).url("car")), 30)
+    assert all(np.array_equal(captured.image, picture) for captured, picture in zip(found, film, strict=True))
+    assert all(a.captured_ns < b.captured_ns for a, b in pairwise(found))
 
 
 def test_the_camera_s_clock_may_be_left_alone(rtsp_server: Serve, connect: Connect, clip: Path) -> None:

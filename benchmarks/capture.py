@@ -1,0 +1,154 @@
+"""What one camera costs: memory and processor time of a capture child at 640×360, read by RTSP from a real server.
+
+``python -m benchmarks.capture`` runs it. The server is GStreamer's; `make peers` installs it. It also reads files
+through PyAV and through OpenCV in turns, which is what decision 5 rests on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import psutil
+import typer
+
+from edge_agent.camera import CHILD_ENVIRONMENT
+from edge_agent.capture.file import FileSource
+from edge_agent.capture.pace import Pace
+from edge_agent.capture.simulated.config import SceneConfig
+from edge_agent.capture.simulated.scene import Scene
+from edge_agent.exceptions import SourceEnded
+from ingest.clock import ManualClock
+from tests.peers import units
+from tests.peers.rtsp import RtspServer, why_not
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+START_S = 3.0
+"""For the child to import, connect and fill its buffers: not counted."""
+BAR_MB = 150.0
+
+
+def child(source: str, seconds: float, gate: dict[str, Any] | None = None) -> dict[str, float]:
+    """Run a capture child and return its memory in MB and its share of a core in per cent."""
+    camera = {"name": "bench", "source": source, "gate": gate or {}}
+    orders = {"camera": camera, "epoch": 1, "truth_folder": None, "state_folder": None}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edge_agent.capture.child"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env=os.environ | CHILD_ENVIRONMENT,
+    )
+    assert process.stdin
+    process.stdin.write(json.dumps(orders).encode() + b"\n")
+    process.stdin.flush()
+    watched = psutil.Process(process.pid)
+    time.sleep(START_S)
+    began_s = sum(watched.cpu_times()[:2])
+    time.sleep(seconds)
+    used_s, memory = sum(watched.cpu_times()[:2]) - began_s, watched.memory_full_info()
+    process.stdin.close()
+    process.wait(timeout=30)
+    return {
+        "resident_mb": round(memory.rss / 1e6, 1),
+        "own_mb": round(memory.uss / 1e6, 1),
+        "core_percent": round(100 * used_s / seconds, 2),
+    }
+
+
+@contextmanager
+def served(folder: Path) -> Any:
+    """Serve a simulated road in several codecs and rates."""
+    files = {}
+    for codec, fps in (("h264", 5), ("hevc", 5), ("h264", 25)):
+        scene = Scene(SceneConfig(kind="road", fps=fps))
+        clip = units.encode(
+            folder / f"{codec}{fps}.mp4", (scene.render(i).image for i in range(20 * fps)), fps, codec
+        )
+        files[f"{codec}{fps}"] = units.units(clip, folder / f"{codec}{fps}.units")
+    server = RtspServer(files)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+def through_pyav(path: Path, every: int) -> int:
+    """Read a file to its end, and make the picture of every so many-th frame. Return how many there were."""
+    clock, count = ManualClock(), 0
+    source = FileSource(path, 100, clock, pace=Pace(100, clock, wait=clock.advance))
+    source.open()
+    try:
+        while captured := source.read():
+            count += 1
+            _ = captured.image if count % every == 0 else None
+    except SourceEnded:
+        return count
+    return count
+
+
+def through_opencv(path: Path, every: int) -> int:
+    """Do the same through OpenCV."""
+    video, count = cv2.VideoCapture(str(path)), 0
+    while video.grab():
+        count += 1
+        _ = video.retrieve() if count % every == 0 else None
+    return count
+
+
+def _timed(read: Callable[[Path, int], int], path: Path, every: int) -> float:
+    """Return the processor time per frame in ms."""
+    began_s = time.process_time()
+    count = read(path, every)
+    return (time.process_time() - began_s) / count * 1e3
+
+
+def main(
+    seconds: Annotated[float, typer.Option(min=1, help="How long each child is watched.")] = 20.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of PyAV and OpenCV.")] = 5,
+    out: Annotated[Path, typer.Option(help="Where results are kept.")] = RESULTS,
+) -> None:
+    """Measure, print, and keep the results with their date and machine."""
+    if reason := why_not():
+        raise typer.BadParameter(f"no RTSP server: {reason}")
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory() as name, served(Path(name)) as server:
+        cases = {
+            "H.264, 5 frames/s": child(server.url("h2645"), seconds),
+            "H.265, 5 frames/s": child(server.url("hevc5"), seconds),
+            "H.264, 25 frames/s": child(server.url("h26425"), seconds),
+            "H.264, 25 frames/s, max_fps 5": child(server.url("h26425"), seconds, {"max_fps": 5}),
+        }
+        clip = Path(name) / "h26425.mp4"
+        files: dict[str, list[float]] = {}
+        for _ in range(rounds):
+            for every in (1, 5):
+                for who, read in (("PyAV", through_pyav), ("OpenCV", through_opencv)):
+                    files.setdefault(f"{who}, 1 picture of {every}", []).append(_timed(read, clip, every))
+    report = {
+        "date": datetime.now(UTC).isoformat(timespec="minutes"),
+        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
+        "children": cases,
+        "bar_mb": BAR_MB,
+        "files_ms_per_frame": {name: [round(ms, 3) for ms in taken] for name, taken in files.items()},
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(report, indent=2) + "\n"
+    (out / f"{datetime.now(UTC).date().isoformat()}-capture.json").write_text(text)
+    typer.echo(text)
+
+
+if __name__ == "__main__":
+    typer.run(main)
