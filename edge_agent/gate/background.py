@@ -16,13 +16,16 @@ import numpy.typing as npt
 
 from edge_agent.gate.light import Light, change
 
-__all__ = ["ABSORB_S", "Background", "Moving"]
+__all__ = ["ABSORB_S", "ESTABLISHED_S", "Background", "Moving"]
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.uint8]
 
 ABSORB_S = 4.0
 """What has been steady for so long has stopped. A bus with a plain roof takes one second to pass a pixel."""
+ESTABLISHED_S = 60.0
+"""What has been background for less than this, such as the coat of somebody who stands there, is not remembered in
+place of what it hides."""
 _LEARN_S = 2.0
 """Time constant of the background where nothing moves: the sun and the clouds are slower than that."""
 _FORGET_S = 60.0
@@ -37,6 +40,8 @@ _MIN_DIFFERENCE = 10.0
 _STEADY_SHARE = 0.5
 """Of the difference that makes a pixel move, what it may tremble by and still be called steady."""
 _FIRST_NOISE = 2.0
+_RESTLESS = 20.0
+"""In grey levels: more than this a pixel's noise does not grow by where things pass all the time."""
 _SETTLE_FRAMES = 3
 """So many frames are background, whatever they show, until differences mean something."""
 _LONGEST_STEP_S = 1.0
@@ -68,9 +73,10 @@ class Background:
         self._hidden = np.full_like(first, _UNKNOWN)
         self._noise = np.full_like(first, _FIRST_NOISE)
         self._steady_s = np.zeros_like(first)
-        self._back_s, self._hidden_s = np.zeros_like(first), np.zeros_like(first)
+        self._since_s = np.zeros_like(first)
+        self._clock_s = 0.0
         self._seen = 0
-        self._since_flood_s = math.inf
+        self._flood_s = -math.inf
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -80,7 +86,7 @@ class Background:
     def moving(self, small: Floats, step_s: float) -> Moving:
         """Take the next picture, ``step_s`` after the one before, and return where something moves."""
         step_s = min(max(step_s, 0.0), _LONGEST_STEP_S)
-        self._since_flood_s += step_s
+        self._clock_s += step_s
         if self._seen < _SETTLE_FRAMES:
             self._settle(small)
             return _nowhere(small)
@@ -94,9 +100,8 @@ class Background:
         if self._is_flood(surely):
             self._begin_again(small)
             return _nowhere(small)
-        moving = differs & np.asarray(cv2.dilate(surely, _NEIGHBOURS), np.uint8)
-        self._learn(small, size, moving, step_s)
-        self._absorb(small, limit, moving, step_s)
+        self._learn(small, size, Moving(differs, surely), step_s)
+        self._absorb(small, limit, differs, step_s)
         return Moving(differs, surely)
 
     def _settle(self, small: Floats) -> None:
@@ -114,45 +119,45 @@ class Background:
         new = differs & _over(_apart(small, self._hidden), limit)
         if cv2.countNonZero(new) != cv2.countNonZero(differs):
             bare = (differs != new).view(np.bool_)
-            self._back[bare], self._back_s[bare] = self._hidden[bare], self._hidden_s[bare]
-            self._hidden[bare], self._hidden_s[bare] = _UNKNOWN, 0.0
+            self._back[bare], self._since_s[bare] = self._hidden[bare], self._clock_s - ESTABLISHED_S
+            self._hidden[bare] = _UNKNOWN
         return new
 
     def _is_flood(self, moving: Mask) -> bool:
-        if cv2.countNonZero(moving) <= _FLOOD_SHARE * moving.size or self._since_flood_s < _FLOOD_S:
+        if cv2.countNonZero(moving) <= _FLOOD_SHARE * moving.size or self._clock_s - self._flood_s < _FLOOD_S:
             return False
-        self._since_flood_s = 0.0
+        self._flood_s = self._clock_s
         return True
 
     def _begin_again(self, small: Floats) -> None:
         np.copyto(self._hidden, self._back)
-        np.copyto(self._hidden_s, self._back_s)
         np.copyto(self._back, small)
         np.copyto(self._recent, small)
-        self._back_s.fill(0.0)
+        self._since_s.fill(self._clock_s)
         self._steady_s.fill(0.0)
 
-    def _learn(self, small: Floats, size: Floats, moving: Mask, step_s: float) -> None:
-        still = 1 - moving
-        self._back_s += np.float32(step_s) * still
+    def _learn(self, small: Floats, size: Floats, moving: Moving, step_s: float) -> None:
+        still = 1 - moving.differs
         cv2.accumulateWeighted(small, self._back, _weight(step_s, _LEARN_S), still)
-        cv2.accumulateWeighted(size, self._noise, _weight(step_s, _NOISE_S), still)
-        if cv2.countNonZero(moving):
-            cv2.accumulateWeighted(small, self._back, _weight(step_s, _FORGET_S), moving)
-            cv2.accumulateWeighted(size, self._noise, _weight(step_s, _FORGET_S), moving)
+        # what trembles by itself is noise; what is next to something that surely moves belongs to it
+        near = np.asarray(cv2.dilate(moving.surely, _NEIGHBOURS), np.uint8)
+        cv2.accumulateWeighted(size, self._noise, _weight(step_s, _NOISE_S), 1 - near)
+        cv2.accumulateWeighted(np.minimum(size, np.float32(_RESTLESS)), self._noise, _weight(step_s, _FORGET_S), near)
 
-    def _absorb(self, small: Floats, limit: Floats, moving: Mask, step_s: float) -> None:
-        """Make background of what has been steady for long enough."""
+    def _absorb(self, small: Floats, limit: Floats, differs: Mask, step_s: float) -> None:
+        """Make background of what has been steady for long enough, and bit by bit of what never is."""
         unsteady = _over(_apart(small, self._recent), limit * np.float32(_STEADY_SHARE))
         cv2.accumulateWeighted(small, self._recent, _weight(step_s, _RECENT_S))
-        self._steady_s += np.float32(step_s)
-        self._steady_s *= moving > unsteady
+        cv2.accumulateWeighted(small, self._back, _weight(step_s, _FORGET_S), differs & unsteady)
+        longer_s = self._steady_s + np.float32(step_s)
+        self._steady_s = np.asarray(cv2.copyTo(longer_s, differs & ~unsteady), np.float32)
         stopped = self._steady_s >= ABSORB_S
         if stopped.any():
-            older = stopped & (self._back_s >= self._hidden_s)
-            self._hidden[older], self._hidden_s[older] = self._back[older], self._back_s[older]
+            established = self._clock_s - self._since_s >= ESTABLISHED_S
+            hides = stopped & ((self._hidden <= _UNKNOWN / 2) | established)
+            self._hidden[hides] = self._back[hides]
             self._back[stopped] = self._recent[stopped]
-            self._back_s[stopped] = self._steady_s[stopped] = 0.0
+            self._since_s[stopped], self._steady_s[stopped] = self._clock_s, 0.0
 
 
 def _nowhere(small: Floats) -> Moving:

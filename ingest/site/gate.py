@@ -56,7 +56,7 @@ class GateConfig(Part):
     motion: bool = True
     min_area: Share = 0.0005
     """Smallest moving region, as a share of the picture."""
-    min_change: Share = 0.2
+    min_change: Share = 0.15
     """Something has moved on when this share of it covers new ground since the last frame that was sent."""
     masks: tuple[Mask, ...] = ()
     """Polygons in which motion does not count: a tree, a road behind the fence, a burnt-in clock."""
