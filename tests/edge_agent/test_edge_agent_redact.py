@@ -19,7 +19,7 @@ from edge_agent.redact.obscure import MAX_BLOCKS, Method, obscure
 from edge_agent.redact.redactor import Redaction, Redactor
 from ingest.records import Box, Redacted
 from ingest.site import DetectorConfig, RedactConfig
-from tests.edge_agent.bright import write_bright
+from tests.edge_agent.bright import write_bright, write_constant
 
 Image = npt.NDArray[np.uint8]
 
@@ -242,6 +242,20 @@ def test_outputs_of_another_shape_are_refused(outputs: dict[str, npt.NDArray[np.
     for read in (corners, ultraface, yolox):
         with pytest.raises(ValueError, match=r"expected|scores|output"):
             read(outputs, 64, 64)
+
+
+def test_what_is_found_twice_is_one_box_around_both(tmp_path: Path) -> None:
+    """Two sizes of one cell, of which the second is larger and less certain; and a box elsewhere."""
+    cells = ((0.1, 0.1, 0.3, 0.3), (0.1, 0.1, 0.35, 0.35), (0.7, 0.7, 0.9, 0.9), (0.5, 0.5, 0.5, 0.5))
+    model = write_constant(tmp_path / "model.onnx", cells, (0.9, 0.6, 0.8, 0.7))
+    config = DetectorConfig(model=str(model), decoder="corners")
+    found = make_detector(config, Path()).find(np.zeros((100, 100, 3), np.uint8), 0.5)
+    assert [tuple(round(side) for side in f.box) for f in found] == [
+        (10, 10, 35, 35),
+        (70, 70, 90, 90),
+        (50, 50, 50, 50),
+    ]
+    assert [round(f.score, 2) for f in found] == [0.9, 0.8, 0.7]
 
 
 @pytest.mark.skipif(not ULTRAFACE.is_file(), reason="needs ../shared/data/ultraface-rfb-320.onnx")
