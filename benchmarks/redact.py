@@ -42,7 +42,9 @@ COVERED = 0.9
 """Of a label's area: what is left of a profile then is an edge that identifies nobody."""
 SCALES = (1.0, 0.5, 1 / 3)
 LEAD_FRAMES = 15
-"""Played before each labelled frame, so that what is remembered is what it would be: longer than ``hold_s``."""
+"""Played before each face, so that what is remembered is what it would be: longer than ``hold_s``."""
+LEAD_NONE_FRAMES = 3
+"""Before each frame without a face: enough for what is found now and then."""
 ULTRAFACE = str(DATA / "ultraface-rfb-320.onnx")
 
 
@@ -108,7 +110,7 @@ def _settings() -> dict[str, RedactConfig]:
         "ultraface 640×384": ultraface(640, 384),
         "ultraface 640×384, 2 levels": ultraface(640, 384, levels=2),
         "ultraface 640×384, 2 levels, without memory": ultraface(640, 384, hold_s=0.0, levels=2),
-        "ultraface 1280×768, 3 levels": ultraface(1280, 768, levels=3),
+        "ultraface 960×544, 2 levels": ultraface(960, 544, levels=2),
         "haar at 320, front and side": RedactConfig(faces=DetectorConfig(decoder="haar")),
         "yolox-nano 416×416, whole people": RedactConfig(faces=people),
     }
@@ -198,7 +200,8 @@ def main(out: Annotated[Path, typer.Option(help="Where results are kept.")] = RE
         return
     cv2.setNumThreads(1)  # as in the capture child
     labels, sides = Labels.read(), _sides()
-    wanted = {n for at in (*labels.faces, *labels.none) for n in range(at - LEAD_FRAMES, at + 1)}
+    wanted = {n for at in labels.faces for n in range(at - LEAD_FRAMES, at + 1)}
+    wanted |= {n for at in labels.none for n in range(at - LEAD_NONE_FRAMES, at + 1)}
     for number, frame in _clip(wanted):
         for side in sides:
             side.see(number, frame, labels)

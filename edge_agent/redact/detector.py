@@ -77,7 +77,7 @@ class OnnxDetector:
         boxes = np.concatenate([boxes for boxes, _ in levels])
         best = np.concatenate([best for _, best in levels])
         sure = best >= least_score
-        return _distinct(boxes[sure], best[sure], least_score)
+        return _together(boxes[sure], best[sure])
 
     def _look(self, image: Image, width: int, height: int) -> tuple[Floats, Floats]:
         """Return boxes ``(N, 4)`` in pixels of the picture, and the best score of each."""
@@ -117,10 +117,26 @@ def _on_grid(side_px: int) -> int:
     return max(1, -(-side_px // _GRID_PX)) * _GRID_PX
 
 
-def _distinct(boxes: Floats, scores: Floats, least: float) -> list[Found]:
-    """Leave out what is found twice."""
-    if not len(boxes):
-        return []
-    sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-    kept = cv2.dnn.NMSBoxes(sides.tolist(), scores.tolist(), max(0.0, least - 1e-6), _SAME_IOU)
-    return [Found(Box(*map(float, boxes[i])), float(scores[i])) for i in np.ravel(kept)]
+def _together(boxes: Floats, scores: Floats) -> list[Found]:
+    """Return one box for each thing, around all that was found of it.
+
+    Not the best box alone, as is usual: what is to be covered had better be covered by all of them.
+    """
+    found = []
+    left = np.argsort(-scores)
+    while left.size:
+        same = _iou(boxes[left[0]], boxes[left]) >= _SAME_IOU
+        same[0] = True  # also where a box has no area
+        part = boxes[left[same]]
+        around = Box(*map(float, (*part[:, :2].min(axis=0), *part[:, 2:].max(axis=0))))
+        found.append(Found(around, float(scores[left[0]])))
+        left = left[~same]
+    return found
+
+
+def _iou(box: Floats, boxes: Floats) -> Floats:
+    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
+    inside = np.prod(np.maximum(high - low, 0), axis=1)
+    areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
+    union = areas + np.prod(np.maximum(box[2:] - box[:2], 0)) - inside
+    return np.asarray(inside / np.maximum(union, 1e-6), np.float32)

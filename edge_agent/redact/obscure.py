@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ingest.records import Box
 
-__all__ = ["MAX_BLOCKS", "Method", "obscure"]
+__all__ = ["MAX_BLOCKS", "MIN_BLOCK_PX", "Method", "obscure"]
 
 Image = npt.NDArray[np.uint8]
 Method = Literal["pixelate", "blur", "fill"]

@@ -1,14 +1,17 @@
-"""A detector that anybody can follow: an ONNX file that finds bright squares, for tests that need no shared model."""
+"""Detectors that anybody can follow, for tests that need no shared model: ONNX files that find bright squares, or
+always the same."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["SIDE_PX", "write_bright"]
+__all__ = ["SIDE_PX", "write_bright", "write_constant"]
 
 SIDE_PX = 32
 """Of each cell of the input, which is one box."""
@@ -39,13 +42,38 @@ def write_bright(path: Path, width: int = 320, height: int = 256) -> Path:
         helper.make_node("Concat", ["zero"] * 4, ["zeros"], axis=2),
         helper.make_node("Add", ["zeros", "cells"], ["boxes"]),
     ]
+    return _save(path, nodes, constants, (width, height), columns * rows)
+
+
+def write_constant(
+    path: Path, boxes: Sequence[tuple[float, ...]], scores: Sequence[float], width: int = 320, height: int = 192
+) -> Path:
+    """Write a model that reads as ``corners``, and finds the same boxes with the same scores in every picture."""
+    constants = {
+        "nothing": np.array([0], np.float32),
+        "given scores": np.array([[(1 - score, score) for score in scores]], np.float32),
+        "given boxes": np.array([boxes], np.float32),
+    }
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["input"], ["mean"]),
+        helper.make_node("ReduceMean", ["mean"], ["grey"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Mul", ["grey", "nothing"], ["zero"]),
+        helper.make_node("Add", ["given scores", "zero"], ["scores"]),
+        helper.make_node("Add", ["given boxes", "zero"], ["boxes"]),
+    ]
+    return _save(path, nodes, constants, (width, height), len(boxes))
+
+
+def _save(
+    path: Path, nodes: list[onnx.NodeProto], constants: dict[str, Any], size: tuple[int, int], boxes: int
+) -> Path:
     graph = helper.make_graph(
         nodes,
-        "bright",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, height, width])],
+        "found",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, size[1], size[0]])],
         [
-            helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, columns * rows, 2]),
-            helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [1, columns * rows, 4]),
+            helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, boxes, 2]),
+            helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [1, boxes, 4]),
         ],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -65,6 +65,7 @@ def exponential(floor_bytes: float, k: float) -> Callable[[float], float]:
     return lambda level: floor_bytes * math.exp(k * level)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.floats(0, 20), st.integers(10, 2_000_000), st.floats(0.1, 5.0)), max_size=80),
     st.integers(0, 200_000),
@@ -111,6 +112,7 @@ def test_a_day_of_busy_frames_costs_no_more_than_a_day_s_budget() -> None:
         assert 30_000_000 < day <= 50_000_000
 
 
+@settings(deadline=None)
 @given(st.floats(0.5, 4.5), st.floats(0.05, 0.9), st.floats(0.04, 0.5), st.floats(2.0, 30.0))
 def test_it_settles_where_as_much_flows_out_as_in(k: float, level: float, step_s: float, burst_s: float) -> None:
     rate = 50_000.0
@@ -128,6 +130,7 @@ def test_it_settles_where_as_much_flows_out_as_in(k: float, level: float, step_s
     assert k * abs(run.budget.level - level) < 0.3, "in the logarithm of the size"
 
 
+@settings(deadline=None)
 @given(st.floats(1.0, 4.0), st.floats(0.05, 1.0))
 def test_what_is_withheld_when_a_scene_is_too_much_comes_back_when_it_is_not(k: float, step_s: float) -> None:
     run = Run(Budget(EncodeConfig(bytes_per_s=20_000)))
@@ -169,6 +172,7 @@ def test_a_clock_that_goes_back_fills_nothing() -> None:
     assert bucket.left == 0.0
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-0.5, 1.5), min_size=1), st.integers(1, 100), st.integers(1, 100), st.floats(0.1, 1.0))
 def test_no_rung_is_below_the_floor(levels: list[float], worst: int, best: int, min_scale: float) -> None:
     assume(worst <= best)

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.exceptions import FrameUnusable, RedactionFailed
 from edge_agent.redact.decoders import corners, ultraface, yolox
 from edge_agent.redact.detector import make_detector
 from edge_agent.redact.hold import Found, Hold, overlap
-from edge_agent.redact.obscure import MAX_BLOCKS, Method, obscure
+from edge_agent.redact.obscure import MAX_BLOCKS, MIN_BLOCK_PX, Method, obscure
 from edge_agent.redact.redactor import Redaction, Redactor
 from ingest.records import Box, Redacted
 from ingest.site import DetectorConfig, RedactConfig
-from tests.edge_agent.bright import write_bright
+from tests.edge_agent.bright import write_bright, write_constant
 
 Image = npt.NDArray[np.uint8]
 
@@ -53,6 +54,7 @@ def scene(left: int = 32, top: int = 64) -> Image:
 # masks
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(coordinate, coordinate), min_size=3, max_size=7), st.integers(8, 90), st.integers(8, 90))
 def test_every_pixel_that_a_mask_touches_is_filled(
     points: list[tuple[float, float]], width: int, height: int
@@ -110,32 +112,30 @@ def test_detectors_do_not_see_behind_a_mask(bright: DetectorConfig) -> None:
 # what is left of a face
 
 
-@pytest.mark.parametrize("method", ["pixelate", "blur", "fill"])
+@pytest.mark.parametrize("method", ["pixelate", "fill"])
+@settings(deadline=None)
 @given(st.integers(3, 200), st.integers(3, 200), st.integers(0, 1000))
-def test_at_most_so_many_numbers_are_left(method: Method, width: int, height: int, seed: int) -> None:
-    """Two faces with equal means of blocks come out the same: what tells them apart is gone."""
-    one = noise(width, height, seed)
-    other = one.copy()
-    assert obscure(one, Box(0, 0, width, height), method)
-    again = one.copy()
-    obscure(other, Box(0, 0, width, height), method)
-    assert (again == other).all()
-    if method != "blur":
-        colours = np.unique(one.reshape(-1, 3), axis=0)
-        assert len(colours) <= min(MAX_BLOCKS, max(1, width // 6)) * min(MAX_BLOCKS, max(1, height // 6))
-    few = cv2.resize(one, (MAX_BLOCKS, MAX_BLOCKS), interpolation=cv2.INTER_AREA)
-    back = cv2.resize(few, (width, height), interpolation=cv2.INTER_LINEAR)
-    if min(width, height) >= 64:  # and what is smooth is drawn from them alone
-        assert np.abs(back.astype(float) - one).mean() < 20
+def test_at_most_so_many_colours_are_left(method: Method, width: int, height: int, seed: int) -> None:
+    image = noise(width, height, seed)
+    assert obscure(image, Box(0, 0, width, height), method)
+    most = min(MAX_BLOCKS, max(1, width // MIN_BLOCK_PX)) * min(MAX_BLOCKS, max(1, height // MIN_BLOCK_PX))
+    assert len(set(map(tuple, image.reshape(-1, 3).tolist()))) <= (1 if method == "fill" else most)
 
 
 @pytest.mark.parametrize("method", ["pixelate", "blur", "fill"])
-def test_two_faces_that_differ_in_detail_only_come_out_the_same(method: Method) -> None:
-    one, other = np.full((96, 96, 3), 120, np.uint8), np.full((96, 96, 3), 120, np.uint8)
-    one[::2, ::2], one[1::2, 1::2] = 160, 80
-    other[::2, 1::2], other[1::2, ::2] = 160, 80
+@settings(deadline=None)
+@given(st.integers(MIN_BLOCK_PX, 20), st.integers(MIN_BLOCK_PX, 20), st.integers(0, 1000))
+def test_what_a_block_shows_is_gone_but_for_its_mean(method: Method, across: int, down: int, seed: int) -> None:
+    """Shuffle the pixels within each block: what comes out is the same."""
+    width, height = MAX_BLOCKS * across, MAX_BLOCKS * down
+    one, rng = noise(width, height, seed), np.random.default_rng(seed)
+    other = one.copy()
+    for top, left in itertools.product(range(0, height, down), range(0, width, across)):
+        block = other[top : top + down, left : left + across]
+        block[:] = rng.permutation(block.reshape(-1, 3)).reshape(block.shape)
+    assert (one != other).any()
     for image in (one, other):
-        obscure(image, Box(0, 0, 96, 96), method)
+        obscure(image, Box(0, 0, width, height), method)
     assert np.abs(one.astype(int) - other).max() <= 1
 
 
@@ -204,6 +204,7 @@ def test_a_clock_that_jumps_neither_holds_for_ever_nor_fails() -> None:
     assert hold.step([], SECOND_NS) == []
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 200), max_size=4), max_size=12))
 def test_whatever_is_found_is_covered_in_that_frame_and_the_next(frames: list[list[int]]) -> None:
     hold, before = Hold(0.5, hold_s=1.0), list[Found]()
@@ -242,6 +243,20 @@ def test_outputs_of_another_shape_are_refused(outputs: dict[str, npt.NDArray[np.
     for read in (corners, ultraface, yolox):
         with pytest.raises(ValueError, match=r"expected|scores|output"):
             read(outputs, 64, 64)
+
+
+def test_what_is_found_twice_is_one_box_around_both(tmp_path: Path) -> None:
+    """Two sizes of one cell, of which the second is larger and less certain; and a box elsewhere."""
+    cells = ((0.1, 0.1, 0.3, 0.3), (0.1, 0.1, 0.35, 0.35), (0.7, 0.7, 0.9, 0.9), (0.5, 0.5, 0.5, 0.5))
+    model = write_constant(tmp_path / "model.onnx", cells, (0.9, 0.6, 0.8, 0.7))
+    config = DetectorConfig(model=str(model), decoder="corners")
+    found = make_detector(config, Path()).find(np.zeros((100, 100, 3), np.uint8), 0.5)
+    assert [tuple(round(side) for side in f.box) for f in found] == [
+        (10, 10, 35, 35),
+        (70, 70, 90, 90),
+        (50, 50, 50, 50),
+    ]
+    assert [round(f.score, 2) for f in found] == [0.9, 0.8, 0.7]
 
 
 @pytest.mark.skipif(not ULTRAFACE.is_file(), reason="needs ../shared/data/ultraface-rfb-320.onnx")

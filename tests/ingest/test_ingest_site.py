@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -232,6 +234,17 @@ def test_what_a_rule_watches(labels: tuple[str, ...], label: str, score: float, 
 )
 def test_what_is_wrong_with_redaction_or_encoding_is_told(file: Path, wrong: str, key: str) -> None:
     assert problem(file, f'[[cameras]]\nname = "a"\nsource = "device:0"\n{wrong}\n').key == key
+
+
+HOW_TO = Path(__file__).resolve().parents[2] / "docs" / "how-to.md"
+
+
+@pytest.mark.parametrize("block", re.findall(r"(?:^    .*\n|^\n(?=    ))+", HOW_TO.read_text(), re.MULTILINE))
+def test_cameras_that_the_how_to_shows_are_valid(file: Path, block: str) -> None:
+    if "[[cameras]]" not in block:
+        return
+    file.write_text(textwrap.dedent(block))
+    assert load(file).cameras
 
 
 def test_points_become_pixels() -> None:
