@@ -1,0 +1,113 @@
+"""A real broker that lets nobody in unknown: TLS, mutual TLS, and SASL over TLS, each on a listener of its own."""
+
+from __future__ import annotations
+
+import base64
+import os
+import random
+import subprocess
+import time
+import uuid
+from pathlib import Path
+from string import Template
+
+from deploy.local import process
+from deploy.local.broker import START_TIMEOUT_S, STOP_TIMEOUT_S, Broker
+from deploy.local.brokerconfig import PORT_RANGE, format_command, server_command
+from deploy.local.fetch import KAFKA_FILES, java
+from deploy.local.probe import is_free
+from ingest.clock import Deadline
+from ingest.codec import MAX_RECORD_BYTES
+from tests.peers.certificates import Authority
+
+__all__ = ["SecuredBroker"]
+
+USER, PASSWORD = "agent", "correct horse"
+_LISTENERS = ("TLS", "MUTUAL", "SASL", "CONTROLLER")
+
+_SECURITY = """
+listeners={listeners}
+advertised.listeners={advertised}
+listener.security.protocol.map=TLS:SSL,MUTUAL:SSL,SASL:SASL_SSL,CONTROLLER:SSL
+inter.broker.listener.name=MUTUAL
+controller.listener.names=CONTROLLER
+controller.quorum.voters=1@localhost:{controller}
+
+ssl.keystore.type=PEM
+ssl.keystore.location={keystore}
+ssl.truststore.type=PEM
+ssl.truststore.location={truststore}
+listener.name.mutual.ssl.client.auth=required
+listener.name.controller.ssl.client.auth=required
+
+listener.name.sasl.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \\
+  user_{user}="{password}";
+listener.name.sasl.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.sasl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+"""
+
+
+class SecuredBroker:
+    """Started by ``start``, killed by ``stop``. The folder holds its data, its keys and its clients' keys."""
+
+    def __init__(self, home: Path, folder: Path) -> None:
+        self._home, self._folder = home, folder
+        self.authority = Authority(folder)
+        self.client = self.authority.sign("client")
+        self._server = self.authority.sign("server")
+        ports = iter(random.sample(PORT_RANGE, len(PORT_RANGE)))
+        self._ports = {name: next(port for port in ports if is_free(port)) for name in _LISTENERS}
+        self._process: process.Process | None = None
+
+    def address(self, listener: str) -> str:
+        """Return where a listener is: ``TLS``, ``MUTUAL`` or ``SASL``."""
+        return f"localhost:{self._ports[listener]}"
+
+    def start(self) -> None:
+        """Format the storage with its users, start the broker, and wait until it says that it has."""
+        config, log = self._folder / "server.properties", self._folder / "server.log"
+        config.write_text(self._properties())
+        program, log_config, libs = java(), KAFKA_FILES / "log4j2.xml", Broker(self._home).fetch()
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        scram = [f"--add-scram={m}=[name={USER},password={PASSWORD}]" for m in ("SCRAM-SHA-256", "SCRAM-SHA-512")]
+        command = [*format_command(program, libs, log_config, log, config, cluster), *scram]
+        subprocess.run(command, check=True, capture_output=True, timeout=START_TIMEOUT_S)
+        command = server_command(program, libs, log_config, log, config)
+        self._process = process.spawn(command, os.environ, self._folder / "output.log", detach=False)
+        deadline = Deadline.after(START_TIMEOUT_S)
+        while "Kafka Server started" not in log.read_text():
+            assert self._process.alive, (self._folder / "output.log").read_text()
+            assert not deadline.passed, "the broker did not start in time"
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Stop it, or kill it when that takes too long."""
+        if self._process:
+            self._process.end(Deadline.after(STOP_TIMEOUT_S))
+
+    def _properties(self) -> str:
+        """Return the local broker's properties, with these listeners in the place of its own."""
+        template = (KAFKA_FILES / "server.properties.template").read_text()
+        plain = Template(template).substitute(
+            broker_port=0,
+            controller_port=0,
+            data=self._folder / "data",
+            max_message_bytes=MAX_RECORD_BYTES + 64 * 1024,
+            max_request_bytes=100 * 1024 * 1024,
+        )
+        replaced = ("listeners", "advertised.listeners", "controller.", "inter.broker.")
+        kept = [line for line in plain.splitlines() if not line.startswith(replaced)]
+        keystore = self._folder / "keystore.pem"
+        keystore.write_bytes(self._server.key.read_bytes() + self._server.certificate.read_bytes())
+        at = {name: f"{name}://localhost:{port}" for name, port in self._ports.items()}
+        security = _SECURITY.format(
+            listeners=",".join(at.values()),
+            advertised=",".join(at[name] for name in _LISTENERS if name != "CONTROLLER"),
+            controller=self._ports["CONTROLLER"],
+            keystore=keystore,
+            truststore=self.authority.file,
+            user=USER,
+            password=PASSWORD,
+        )
+        return "\n".join(kept) + security
