@@ -7,12 +7,15 @@ import contextlib
 import os
 import random
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edge_agent.camera import Camera
-from edge_agent.exceptions import SpoolUnavailable
+from edge_agent.charge import Charge
+from edge_agent.exceptions import SourceUnusable, SpoolUnavailable
+from edge_agent.fleet import Fleet
+from edge_agent.lastgood import LastGood
 from edge_agent.metrics import AgentMetrics
 from edge_agent.send.factory import make_link
 from edge_agent.send.sender import Sender
@@ -29,7 +32,9 @@ from edge_agent.status import SERVICE, accounts_row, ended_row, notice_row, read
 from ingest import logs
 from ingest.clock import Clock, Deadline, SystemClock
 from ingest.codec import encode
+from ingest.configfollow import View, follow
 from ingest.kafka import KafkaSettings
+from ingest.kafkalog import KafkaLog
 from ingest.records import Account, Heartbeat, SensorLedger, Waiting
 from ingest.site import CameraConfig, SensorConfig, Site, SpoolConfig
 from ingest.topics import STATUS
@@ -54,23 +59,25 @@ class Agent:
         folder: Path,
         *,
         metrics: AgentMetrics,
-        pins: dict[str, int] | None = None,
+        only: Collection[str] = (),
+        pins: Mapping[str, int] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
         self._metrics = metrics
         self._instance = f"{socket.gethostname()}-{site.name}"
         self._random = random.Random()
-        self._evidence = [camera.name for camera in site.cameras if camera.spool.evidence]
+        self._settings, self._folder = settings, folder
+        self._charge = Charge(site, LastGood(folder / "config.json"), only)
+        self._pins: dict[str, int] = dict(pins or {})
         self._spool = Spool(
             folder / "spool.db",
             seal=load_seal(site.spool.key_file, site.spool.previous_key_files),
-            late_after_s={camera.name: camera.spool.late_after_s for camera in site.cameras},
             clock=self._clock,
         )
         self._disk = Disk(self._spool, site.spool, self._notice, self._clock)
         self._sender = Sender(
-            make_link(site.link, settings, f"agent-{self._instance}", pins or {}),
+            make_link(site.link, settings, f"agent-{self._instance}", self._pins),
             self._spool,
             self._disk,
             site.link,
@@ -80,9 +87,9 @@ class Agent:
         )
         self._depth: list[Depth] = []
         self._readings: list[Depth] = []
-        self._cameras = [self._camera(config, folder / "truth") for config in site.cameras]
-        self._feeds = [self._feed(source, configs) for source, configs in make_sources(site.sensors, self._clock)]
-        self._sensors = [sensor for feed in self._feeds for sensor in feed.sensors]
+        self._fleet = Fleet(self._camera, self._feeds)
+        self._follows = site.link.kind == "kafka"
+        make_sources(self._charge.sensors, self._clock)  # what cannot be, is told before anything begins
 
     async def run(self, stop: asyncio.Event, *, exit_at_end: bool = False) -> None:
         """Capture and send until ``stop`` is set, or with ``exit_at_end`` until every camera is over.
@@ -91,40 +98,57 @@ class Agent:
         an agent that goes on without them would promise frames that nobody sends, and its spool would grow for ever.
         """
         await self._disk.open()
-        sending = asyncio.create_task(self._sender.run(self._random.random))
-        beating = asyncio.create_task(self._beat())
-        stopped = asyncio.create_task(stop.wait())
-        opening = asyncio.create_task(self._close_what_was_killed())
-        sources: list[Camera | Feed] = [*self._cameras, *self._feeds]
-        lives: list[asyncio.Task[None]] = []
+        working = [asyncio.create_task(work) for work in (self._sender.run(self._random.random), self._beat())]
+        working.append(asyncio.create_task(self._fleet.failed()))
+        living = asyncio.create_task(self._live())
+        ending: list[asyncio.Task[Any]] = [asyncio.create_task(stop.wait())]
+        if exit_at_end:
+            ending.append(asyncio.create_task(self._fleet.over()))
         try:
-            await self._until([stopped, sending, beating], [opening], [opening])
-            lives += [asyncio.create_task(source.run()) for source in sources if opening.done()]
-            cameras = lives[: len(self._cameras)]
-            await self._until([stopped, sending, beating], lives, cameras if exit_at_end else [])
-            for source in sources:
-                source.stop()
-            self._disk.give_up()
-            await asyncio.gather(*lives)
-            await self._flush()
-        finally:
-            for task in (sending, beating, stopped, opening, *lives):
-                task.cancel()
-            await asyncio.gather(sending, beating, stopped, opening, *lives, return_exceptions=True)
-            await self._disk.close()
-
-    async def _until(
-        self,
-        any_of: Sequence[asyncio.Task[Any]],
-        lives: Sequence[asyncio.Task[None]],
-        to_end: Sequence[asyncio.Task[None]],
-    ) -> None:
-        """Wait for one of ``any_of``, for the end of all of ``to_end``, or for the first failure, which is raised."""
-        running = {*any_of, *lives}
-        while not any(task.done() for task in any_of) and not (to_end and all(task.done() for task in to_end)):
-            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({*working, living, *ending}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
+            living.cancel()
+            await asyncio.gather(living, return_exceptions=True)
+            self._disk.give_up()
+            await self._fleet.stop()
+            await self._flush()
+        finally:
+            for task in (*working, living, *ending):
+                task.cancel()
+            await asyncio.gather(*working, living, *ending, return_exceptions=True)
+            await self._fleet.cancel()
+            await self._disk.close()
+
+    async def _live(self) -> None:
+        """Close what a kill left open, begin, and follow the configuration for ever."""
+        await self._close_what_was_killed()
+        await self._begin()
+        if self._follows:
+            log = KafkaLog(self._settings, f"agent-config-{self._instance}")
+            try:
+                await follow(log, View(self._charge.entries), self._changed)
+            finally:
+                await log.close()
+        await asyncio.Event().wait()
+
+    async def _begin(self) -> None:
+        charge = self._charge
+        self._spool.late_after({camera.name: camera.spool.late_after_s for camera in charge.cameras})
+        self._pins.update(charge.pins)
+        await self._fleet.apply(charge.cameras, charge.sensors)
+
+    async def _changed(self, view: View) -> None:
+        """Run what the topic says now. What cannot be run is refused as a whole, and told; what runs goes on."""
+        before = self._charge.now
+        self._charge.take(view)
+        try:
+            await self._begin()
+        except SourceUnusable as error:
+            self._charge.back(before, str(error))
+            _log.warning("configuration refused", error=str(error))
+        else:
+            await asyncio.to_thread(self._charge.keep)
 
     async def _close_what_was_killed(self) -> None:
         for end in await self._disk(self._spool.unfinished):
@@ -150,26 +174,27 @@ class Agent:
     async def _look(self) -> None:
         """Hold the spool within its bounds, see what waits, and remember what is about to be told."""
         await self._disk.look(self._expire)
-        for camera in self._cameras:
+        for camera in self._fleet.cameras:
             await self._bound(camera.config.name, camera.config.spool, "frame")
-        for sensor in self._sensors:
+        for sensor in self._fleet.sensors:
             await self._bound(sensor.config.name, sensor.config.spool, "readings")
         self._depth = await self._disk.attempt(self._spool.depth)
         self._readings = await self._disk.attempt(self._spool.depth, "readings")
-        told = [(c.config.name, c.epoch, c.captured - 1) for c in self._cameras]
-        told += [(s.config.name, s.epoch, s.captured - 1) for s in self._sensors]
+        told = [(c.config.name, c.epoch, c.captured - 1) for c in self._fleet.cameras]
+        told += [(s.config.name, s.epoch, s.captured - 1) for s in self._fleet.sensors]
         await self._disk.attempt(self._spool.tell, told)
 
     def _heartbeat(self) -> Heartbeat:
         trouble = self._disk.trouble
-        cameras = [c for c in self._cameras if c.epoch]  # one that has not begun has nothing to tell
-        sensors = [s for s in self._sensors if s.epoch]
+        cameras = [c for c in self._fleet.cameras if c.epoch]  # one that has not begun has nothing to tell
+        sensors = [s for s in self._fleet.sensors if s.epoch]
+        reasons = [f"disk {trouble.why}"] if trouble else []
         return Heartbeat(
             service=SERVICE,
             instance=self._instance,
             at_ns=self._clock.now_ns(),
             state="running",
-            reason=f"disk {trouble.why}" if trouble else "",
+            reason="; ".join([*reasons, *self._charge.refused]),
             cameras=tuple(c.status([d for d in self._depth if d.name == c.config.name]) for c in cameras),
             waiting=_waiting(self._depth),
             sensors=tuple(s.status([d for d in self._readings if d.name == s.config.name]) for s in sensors),
@@ -190,7 +215,7 @@ class Agent:
 
     def _expire(self, excess_bytes: int) -> int:
         """Let frames go over all cameras; return how many have gone. Runs in the spool's thread."""
-        gone = self._spool.expire_over(excess_bytes, self._evidence, self._accounts)
+        gone = self._spool.expire_over(excess_bytes, self._charge.evidence, self._accounts)
         for name, count in gone.items():
             self._expired(name, count)
         return sum(gone.values())
@@ -215,7 +240,8 @@ class Agent:
                 return
             await asyncio.sleep(_POLL_S)
 
-    def _camera(self, config: CameraConfig, truth_folder: Path) -> Camera:
+    def _camera(self, config: CameraConfig) -> Camera:
+        truth_folder = self._folder / "truth"
         return Camera(
             config,
             self._spool,
@@ -223,12 +249,15 @@ class Agent:
             promise=self._disk.promise,
             instance=self._instance,
             truth_folder=truth_folder if config.source.startswith("simulated:") else None,
-            state_folder=truth_folder.parent / "capture",
+            state_folder=self._folder / "capture",
             on_kept=self._sender.wake,
             chance=self._random.random,
             clock=self._clock,
             metrics=self._metrics,
         )
+
+    def _feeds(self, sensors: Sequence[SensorConfig]) -> list[Feed]:
+        return [self._feed(source, configs) for source, configs in make_sources(sensors, self._clock)]
 
     def _feed(self, source: SensorSource, configs: Sequence[SensorConfig]) -> Feed:
         sensors = [

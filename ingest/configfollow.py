@@ -17,7 +17,7 @@ __all__ = ["FOLLOW_S", "View", "follow"]
 
 _log = logs.get("ingest.config")
 
-FOLLOW_S = 2.0
+FOLLOW_S = 5.0
 """Between two looks at the topic's end: a change is made by a person, who waits so long without noticing."""
 
 

@@ -34,16 +34,18 @@ def run_agent(
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
-    """Capture, gate, spool and send until told to stop; then hand over what is spooled."""
+    """Capture, gate, spool and send until told to stop; then hand over what is spooled.
+
+    The site's file is where an agent begins. Once the config topic has cameras or sensors of the site, see
+    `sightline config apply`, the agent runs those instead, and follows the topic while it runs.
+    """
     logs.configure("agent")
     wanted = site.load(site_file)
     unknown = set(only or ()) - {camera.name for camera in wanted.cameras}
     if unknown:
         names = ", ".join(camera.name for camera in wanted.cameras)
         raise ConfigError("agent", "--only", sorted(unknown), f"cameras of {site_file}: {names or 'it has none'}")
-    if only:
-        wanted = wanted.model_copy(update={"cameras": tuple(c for c in wanted.cameras if c.name in only)})
-    run(_serve(wanted, kafka_settings(kafka, prefix), data, exit_at_end, metrics_port))
+    run(_serve(wanted, kafka_settings(kafka, prefix), data, only or [], exit_at_end, metrics_port))
 
 
 @app.command()
@@ -54,7 +56,9 @@ def check(site_file: SiteFile) -> None:
     stdout.print(f"{len(found.cameras)} cameras, {len(found.sensors)} sensors: good")
 
 
-async def _serve(wanted: Site, settings: KafkaSettings, data: Path, exit_at_end: bool, metrics_port: int) -> None:
+async def _serve(
+    wanted: Site, settings: KafkaSettings, data: Path, only: list[str], exit_at_end: bool, metrics_port: int
+) -> None:
     from prometheus_client import CollectorRegistry, start_http_server
 
     from edge_agent.agent import Agent
@@ -65,5 +69,5 @@ async def _serve(wanted: Site, settings: KafkaSettings, data: Path, exit_at_end:
     if metrics_port:
         start_http_server(metrics_port, registry=registry)
     stop = stop_event()
-    agent = await asyncio.to_thread(Agent, wanted, settings, data, metrics=AgentMetrics(registry))
+    agent = await asyncio.to_thread(Agent, wanted, settings, data, metrics=AgentMetrics(registry), only=only)
     await agent.run(stop, exit_at_end=exit_at_end)

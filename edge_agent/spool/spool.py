@@ -62,6 +62,10 @@ class Spool:
         with contextlib.suppress(SpoolUnavailable):  # each call tries again
             self._opened()
 
+    def late_after(self, seconds: Mapping[str, float]) -> None:
+        """Say by camera how old a frame may be that goes on the live lane, for what is kept from now on."""
+        self._late_after_ns = {name: round(after_s * 1e9) for name, after_s in seconds.items()}
+
     def keep(self, rows: Sequence[Row]) -> None:
         """Promise rows: from the return of this call on they survive a crash and a power cut."""
         with self._transaction() as db:

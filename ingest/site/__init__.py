@@ -9,7 +9,7 @@ from ingest.site.capture import StreamConfig, WatchConfig, masked
 from ingest.site.delivery import PinConfig, ReceiverConfig
 from ingest.site.encode import EncodeConfig
 from ingest.site.entry import Entry, to_pixels
-from ingest.site.file import Site, load, parse_entry
+from ingest.site.file import UNNAMED, Site, load, parse_entry
 from ingest.site.gate import ArmedHours, GateConfig
 from ingest.site.pipeline import PipelineConfig
 from ingest.site.redact import DetectorConfig, RedactConfig
@@ -19,6 +19,7 @@ from ingest.site.sensor import SensorConfig
 from ingest.site.spool import DiskConfig, SpoolConfig
 
 __all__ = [
+    "UNNAMED",
     "ArmedHours",
     "CameraConfig",
     "DetectorConfig",

@@ -20,9 +20,10 @@ from ingest.site.send import LinkConfig
 from ingest.site.sensor import SensorConfig
 from ingest.site.spool import DiskConfig
 
-__all__ = ["Site", "load", "parse_entry"]
+__all__ = ["UNNAMED", "Site", "load", "parse_entry"]
 
 UNNAMED = "site"
+"""The name of a site that says none. Its cameras and sensors name no site either."""
 _Own = TypeVar("_Own", CameraConfig, SensorConfig)
 
 

@@ -43,11 +43,12 @@ async def test_a_camera_that_fails_is_down_and_its_epochs_are_clean(tmp_path: Pa
     metrics = AgentMetrics(CollectorRegistry())
     site = Site(name="test", cameras=(CameraConfig(name="gone", source=str(tmp_path / "no.mp4")),))
     agent = Agent(site, KafkaSettings(bootstrap="127.0.0.1:9"), tmp_path, metrics=metrics)
-    (camera,), stop = agent._cameras, asyncio.Event()
+    stop = asyncio.Event()
     running = asyncio.create_task(agent.run(stop))
     async with asyncio.timeout(30):
-        while camera.state != "down":
+        while not (agent._fleet.cameras and agent._fleet.cameras[0].state == "down"):
             await asyncio.sleep(0.05)
+    (camera,) = agent._fleet.cameras
     assert "expected a video file" in camera.reason
     stop.set()
     await asyncio.sleep(0)

@@ -1,0 +1,81 @@
+"""What an agent runs: its site's file, the topic, or the last good of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge_agent.charge import Charge
+from edge_agent.lastgood import LastGood
+from ingest.configfollow import View
+from ingest.site import CameraConfig, Entry, PinConfig, SensorConfig, Site
+
+GATE = CameraConfig(name="gate", source="device:0", site="north")
+YARD = CameraConfig(name="yard", source="device:1", site="north")
+AWAY = CameraConfig(name="away", source="device:2", site="south")
+HEAT = SensorConfig(name="heat", source="simulated:temperature", quantity="t", unit="Cel", site="north")
+SITE = Site(name="north", cameras=(GATE,))
+
+
+def view(*entries: Entry) -> View:
+    return View({entry.key: entry for entry in entries})
+
+
+@pytest.fixture
+def last_good(tmp_path: Path) -> LastGood:
+    return LastGood(tmp_path / "config.json")
+
+
+def test_it_begins_with_the_file(last_good: LastGood) -> None:
+    assert Charge(SITE, last_good).cameras == (GATE,)
+
+
+def test_the_topic_holds_once_it_has_anything_of_the_site(last_good: LastGood) -> None:
+    charge = Charge(SITE, last_good)
+    charge.take(view(AWAY))
+    assert charge.cameras == (GATE,)
+    charge.take(view(AWAY, YARD, HEAT, PinConfig(name="yard", partition=3)))
+    assert (charge.cameras, charge.sensors, charge.pins) == ((YARD,), (HEAT,), {"yard": 3})
+
+
+def test_the_next_start_begins_with_what_the_topic_said_last(last_good: LastGood) -> None:
+    charge = Charge(SITE, last_good)
+    charge.take(view(YARD, AWAY))
+    charge.keep()
+    assert Charge(SITE, last_good).cameras == (YARD,)
+
+
+def test_a_topic_that_has_nothing_of_the_site_leaves_the_file_in_charge_at_the_next_start_too(
+    last_good: LastGood,
+) -> None:
+    charge = Charge(SITE, last_good)
+    charge.take(view(AWAY))
+    charge.keep()
+    edited = Site(name="north", cameras=(YARD,))
+    assert Charge(edited, last_good).cameras == (YARD,)
+
+
+def test_what_was_refused_is_told_and_what_could_not_be_run_is_taken_back(last_good: LastGood) -> None:
+    charge = Charge(SITE, last_good)
+    seen = view(YARD)
+    seen.take("camera/gate", b"{}")
+    before = charge.now
+    charge.take(seen)
+    charge.back(before, "sensors a and b share /dev/ttyS0")
+    assert charge.cameras == (GATE,)
+    assert charge.refused[0].startswith("config topic, camera/gate")
+    assert charge.refused[1] == "sensors a and b share /dev/ttyS0"
+
+
+def test_an_agent_may_have_a_part_of_the_cameras(last_good: LastGood) -> None:
+    charge = Charge(SITE, last_good, only=["yard"])
+    assert charge.cameras == ()
+    charge.take(view(GATE, YARD))
+    assert charge.cameras == (YARD,)
+
+
+def test_a_site_without_a_name_owns_what_names_none(last_good: LastGood) -> None:
+    charge = Charge(Site(), last_good)
+    charge.take(view(GATE, CameraConfig(name="plain", source="device:3")))
+    assert [c.name for c in charge.cameras] == ["plain"]
