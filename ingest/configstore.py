@@ -81,14 +81,10 @@ async def publish(log: Log, entries: Iterable[Entry], removed: Iterable[str] = (
 
 
 async def read(log: Log) -> Config:
-    """Read the topic to its end. Raise ConfigError if an entry cannot be used, LogUnavailable without a log."""
+    """Read the topic to its end. Raise ConfigError if an entry that holds cannot be used, LogUnavailable."""
     first = (await log.beginnings(CONFIG))[0]
     last = (await log.ends(CONFIG))[0]
-    entries: dict[str, Entry] = {}
+    said: dict[str, bytes] = {}
     async for record in log.read(CONFIG, 0, first, last):
-        key = (record.key or b"").decode()
-        if record.value:
-            entries[key] = parse_entry(key, record.value)
-        else:
-            entries.pop(key, None)
-    return Config(entries)
+        said[(record.key or b"").decode(errors="replace")] = record.value
+    return Config({key: parse_entry(key, value) for key, value in said.items() if value})

@@ -73,3 +73,10 @@ async def test_an_entry_that_cannot_be_used_is_told(log: MemoryLog) -> None:
     await log.produce(Outgoing(CONFIG, 0, b'{"name": "gate"}', key=b"camera/gate"))
     with pytest.raises(ConfigError, match="config topic, camera/gate: source"):
         await read(log)
+
+
+async def test_an_entry_that_has_been_mended_is_good(log: MemoryLog) -> None:
+    await log.produce(Outgoing(CONFIG, 0, b"{}", key=b"camera/gate"))
+    await log.produce(Outgoing(CONFIG, 0, b"{}", key=b"camera/yard"))
+    await publish(log, [GATE], removed=[YARD.key])
+    assert (await read(log)).cameras == (GATE,)
