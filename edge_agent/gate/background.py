@@ -142,7 +142,9 @@ class Background:
         # what trembles by itself is noise; what is next to something that surely moves belongs to it
         near = np.asarray(cv2.dilate(moving.surely, _NEIGHBOURS), np.uint8)
         cv2.accumulateWeighted(size, self._noise, _weight(step_s, _NOISE_S), 1 - near)
-        cv2.accumulateWeighted(np.minimum(size, np.float32(_RESTLESS)), self._noise, _weight(step_s, _FORGET_S), near)
+        if cv2.countNonZero(near):
+            restless = np.minimum(size, np.float32(_RESTLESS))
+            cv2.accumulateWeighted(restless, self._noise, _weight(step_s, _FORGET_S), near)
 
     def _absorb(self, small: Floats, limit: Floats, differs: Mask, step_s: float) -> None:
         """Make background of what has been steady for long enough, and bit by bit of what never is."""
