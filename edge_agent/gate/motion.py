@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edge_agent.gate.background import Background, Moving
 from edge_agent.gate.masks import drawn
-from edge_agent.gate.parts import Parts, join
+from edge_agent.gate.parts import SURE_SHARE, Parts, join
 from ingest.records import Box, Point
 
 __all__ = ["MotionDetector", "Seen"]
@@ -65,7 +65,7 @@ class MotionDetector:
             self._background = Background(small)
             self._shown = drawn(self._masks, small.shape) if self._masks else None
         moving = self._background.moving(small, step_s)
-        if not cv2.countNonZero(moving.surely):
+        if cv2.countNonZero(moving.surely) < SURE_SHARE * self._min_area * small.size:
             self._before = None
             return Seen()
         parts = self._joined(moving, self._shown)

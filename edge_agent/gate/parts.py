@@ -10,13 +10,13 @@ import numpy.typing as npt
 
 from edge_agent.gate.background import Moving
 
-__all__ = ["Parts", "join"]
+__all__ = ["SURE_SHARE", "Parts", "join"]
 
 Labels = npt.NDArray[np.int32]
 
 _MIN_SIDE_PX = 2
 """Of the small picture: a line of single pixels is rain, or the edge of a shadow."""
-_SURE_SHARE = 0.5
+SURE_SHARE = 0.5
 """Of the smallest part that counts, so much has to differ surely: the edge of a sign that trembles hardly does."""
 _SMALL = 3.0
 """Times the smallest part that counts: drops and streaks of rain join to that much."""
@@ -51,7 +51,7 @@ def join(moving: Moving, least_px: float, before: Parts | None) -> Parts:
     areas[0] = 0  # what does not move
     sides = stats[:, (cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT)].min(axis=1)
     sure = np.bincount(labels[moving.surely.view(np.bool_)], minlength=len(areas))
-    areas[(areas < least_px) | (sides < _MIN_SIDE_PX) | (sure < _SURE_SHARE * least_px)] = 0
+    areas[(areas < least_px) | (sides < _MIN_SIDE_PX) | (sure < SURE_SHARE * least_px)] = 0
     small = (areas > 0) & (areas < _SMALL * least_px)
     if small.any():
         areas[small & ~_touching(labels, before, len(areas))] = 0
