@@ -6,6 +6,7 @@ AgentError
 │   ├── SourceUnusable    it cannot be opened, or what it is called by makes no sense
 │   └── SourceStalled     it is open, and no frame has come for too long
 ├── SourceEnded           it is over, as a file is
+├── SensorSilent          one sensor of a connection does not answer; the others may be well
 ├── FrameUnusable         one frame cannot be made into a record; the next one may be well
 ├── SpoolError            the spool cannot keep what it is given
 │   ├── SpoolUnavailable  not now: the disk is full, read-only or failing, or the file had to be mended
@@ -24,6 +25,7 @@ __all__ = [
     "LinkLost",
     "RedactionFailed",
     "Refused",
+    "SensorSilent",
     "SourceEnded",
     "SourceError",
     "SourceStalled",
@@ -56,6 +58,10 @@ class SourceStalled(SourceError):
 
 class SourceEnded(AgentError):
     """A source is over: there will be no more frames. No failure."""
+
+
+class SensorSilent(AgentError):
+    """One sensor of a connection does not answer, or is refused."""
 
 
 class FrameUnusable(AgentError):

@@ -10,8 +10,8 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Sequence
 from typing import cast
 
+from edge_agent.children import gone, last_words
 from edge_agent.exceptions import SourceUnusable
-from edge_agent.lastwords import last_words
 from edge_agent.sensors.named import LineReader
 from edge_agent.sensors.source import Sink
 from ingest.site import SensorConfig
@@ -35,16 +35,22 @@ class CommandSource:
     async def run(self, sink: Sink) -> None:
         """Start the command and give what it says until it ends. Raise SourceUnusable with its last words."""
         process = await self._start()
-        saying = asyncio.create_task(last_words(process))
+        reader = LineReader(self._sensors)
+        reading = asyncio.create_task(_read(process, reader, sink))
+        saying, leaving = asyncio.create_task(last_words(process)), asyncio.create_task(gone(process))
         try:
-            await self._read(process, sink)
-            with contextlib.suppress(TimeoutError):  # it may close its output and live on
-                await asyncio.wait_for(process.wait(), STOP_S)
+            # its helpers may hold its output open when it has gone; or it may close its output and live on
+            await asyncio.wait({reading, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({leaving}, timeout=STOP_S)
         finally:
             await _end(process)
-            await asyncio.wait({saying}, timeout=STOP_S)  # one that has left the group may hold the pipe open
-            saying.cancel()
-            await asyncio.wait({saying})
+            await asyncio.wait({reading, saying}, timeout=STOP_S)  # one that has left the group may hold the pipes
+            for task in (reading, saying, leaving):
+                task.cancel()
+            await asyncio.wait({reading, saying, leaving})
+            process._transport.close()  # type: ignore[attr-defined]  # else it is open as long as theirs
+        if process.returncode == 0:  # the last line of one that was killed may be the half of a number
+            reader.end(sink)
         raise SourceUnusable(f"{self._argv[0]} ended: {_reason(process, saying)}")
 
     async def _start(self) -> Process:
@@ -55,22 +61,22 @@ class CommandSource:
         except OSError as error:
             raise SourceUnusable(f"{self._argv[0]} cannot be started: {error}") from None
 
-    async def _read(self, process: Process, sink: Sink) -> None:
-        assert process.stdout is not None  # noqa: S101  (narrowing: it was asked for)
-        reader = LineReader(self._sensors)
-        while data := await process.stdout.read(_CHUNK_BYTES):
-            sink.opened()
-            reader.feed(data, sink)
-        reader.end(sink)
+
+async def _read(process: Process, reader: LineReader, sink: Sink) -> None:
+    assert process.stdout is not None  # noqa: S101  (narrowing: it was asked for)
+    while data := await process.stdout.read(_CHUNK_BYTES):
+        sink.opened()
+        reader.feed(data, sink)
 
 
 async def _end(process: Process) -> None:
     """Stop a command's whole process group, also what is left of it when the command itself has gone."""
     _signal(process, signal.SIGTERM)
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(asyncio.shield(process.wait()), STOP_S)
+        async with asyncio.timeout(STOP_S):
+            await gone(process)
     _signal(process, signal.SIGKILL)
-    await process.wait()
+    await gone(process)
 
 
 def _signal(process: Process, number: signal.Signals) -> None:
@@ -79,5 +85,5 @@ def _signal(process: Process, number: signal.Signals) -> None:
 
 
 def _reason(process: Process, saying: asyncio.Task[str]) -> str:
-    words = "" if saying.cancelled() or not saying.done() else saying.result()
+    words = "" if saying.cancelled() else saying.result()
     return words or f"signal or status {process.returncode}"

@@ -49,18 +49,19 @@ class Feed:
         """Read until told to stop; what has been gathered then is promised too. Raise SpoolError."""
         for sensor in self.sensors:
             await sensor.begin()
-        work = [asyncio.create_task(each) for each in (self._serve(), *(sensor.run() for sensor in self.sensors))]
-        stopped = asyncio.create_task(self._stop.wait())
+        serving, stopped = asyncio.create_task(self._serve()), asyncio.create_task(self._stop.wait())
+        keeping = [asyncio.create_task(sensor.run()) for sensor in self.sensors]
         try:
-            done, _ = await asyncio.wait({*work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({serving, stopped, *keeping}, return_when=asyncio.FIRST_COMPLETED)
+            serving.cancel()
+            await asyncio.wait({serving})
+            for sensor in self.sensors:
+                sensor.stop()
+            await asyncio.gather(*keeping)
         finally:
-            for task in (*work, stopped):
+            for task in (serving, stopped, *keeping):
                 task.cancel()
-            await asyncio.gather(*work, stopped, return_exceptions=True)
-        for task in done - {stopped}:
-            task.result()  # the disk is gone: nothing can be promised any more
-        for sensor in self.sensors:
-            await sensor.end()
+            await asyncio.gather(serving, stopped, *keeping, return_exceptions=True)
 
     def opened(self) -> None:
         """Note that the device answers."""
@@ -70,6 +71,10 @@ class Feed:
     def take(self, sensor: str, reading: Reading) -> None:
         """Give a reading to its sensor."""
         self._by_name[sensor].take(reading)
+
+    def lost(self, sensor: str, reason: str) -> None:
+        """Note that one sensor does not answer."""
+        self._by_name[sensor].lost(reason, "stalled")
 
     def unclaimed(self, name: str) -> None:
         """Count a reading that no sensor wants, and say each name once, so that a misspelt one is found."""

@@ -8,6 +8,7 @@ from typing import cast
 
 import psutil
 
+from edge_agent.exceptions import SensorSilent
 from edge_agent.sensors.polling import poll
 from edge_agent.sensors.source import Reading, Sink
 from ingest.clock import Clock
@@ -20,7 +21,7 @@ __all__ = ["HostSource"]
 class HostSource:
     """One figure of this machine: ``cpu`` and ``memory`` in %, ``load`` of 1 min, ``temperature`` in °C, ``disk``.
 
-    ``disk`` is what is free for us at a path, in bytes. What the machine does not tell is a reading without a value.
+    ``disk`` is what is free for us at a path, in bytes. A machine that does not tell something is silent about it.
     """
 
     def __init__(self, sensor: SensorConfig, clock: Clock) -> None:
@@ -44,7 +45,7 @@ class HostSource:
             # a file system behind a network may hang, and nothing else may wait for it
             return Reading(float(await asyncio.to_thread(self._figure)))
         except (OSError, ValueError) as error:
-            return Reading(None, problem=str(error))
+            raise SensorSilent(str(error)) from None
 
 
 def _temperature(label: str) -> float:

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
+from edge_agent.exceptions import SensorSilent
 from edge_agent.sensors.source import Reading, Sink
+from ingest.backoff import Backoff
 from ingest.clock import Clock
 from ingest.site import SensorConfig
 
-__all__ = ["Ask", "poll", "ticks"]
+__all__ = ["Ask", "heed_cancellation", "poll", "ticks"]
 
 Ask = Callable[[SensorConfig, int], Awaitable[Reading]]
-"""Returns the reading of a sensor that is due with this number. Raises SourceError when the device is gone."""
+"""Returns the reading of a sensor that is due with this number.
+
+Raises SensorSilent when this one does not answer, SourceError when the device is gone.
+"""
 
 
 async def poll(sensors: Sequence[SensorConfig], ask: Ask, sink: Sink, clock: Clock) -> None:
     """Ask for the reading of each sensor at its own rate until cancelled. Raise the first error of ``ask``."""
+    asking = [asyncio.create_task(_one(sensor, ask, sink, clock)) for sensor in sensors]
     try:
-        async with asyncio.TaskGroup() as group:
-            for sensor in sensors:
-                group.create_task(_one(sensor, ask, sink, clock))
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None
+        await asyncio.gather(*asking)
+    finally:
+        for task in asking:
+            task.cancel()
+        await asyncio.wait(asking)
 
 
 async def ticks(rate_hz: float, clock: Clock) -> AsyncIterator[int]:
@@ -35,8 +42,28 @@ async def ticks(rate_hz: float, clock: Clock) -> AsyncIterator[int]:
         await asyncio.sleep(max(0.0, index / rate_hz - passed_s))
 
 
+def heed_cancellation() -> None:
+    """Raise CancelledError when this task was cancelled and has not noticed.
+
+    ``asyncio.wait_for`` of Python 3.11, which libraries call, returns a result that comes in the very moment of a
+    cancellation, and the cancellation is lost (https://github.com/python/cpython/issues/86296).
+    """
+    task = asyncio.current_task()
+    if task and task.cancelling():
+        raise asyncio.CancelledError
+
+
 async def _one(sensor: SensorConfig, ask: Ask, sink: Sink, clock: Clock) -> None:
+    backoff = Backoff()
     async for index in ticks(sensor.rate_hz, clock):
-        reading = await ask(sensor, index)
+        try:
+            reading = await ask(sensor, index)
+        except SensorSilent as error:
+            sink.lost(sensor.name, str(error))
+            # others wait on the same wire until this one's time is out: it is asked less often
+            await asyncio.sleep(backoff.failed(clock.monotonic(), random.random()))
+            continue
+        heed_cancellation()
+        backoff = Backoff()
         sink.opened()
         sink.take(sensor.name, reading)

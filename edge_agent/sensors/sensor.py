@@ -44,6 +44,7 @@ class Sensor:
         self._clock, self._metrics = clock, metrics
         self._intake = ReadingIntake(config, 0, clock)
         self._wake = asyncio.Event()
+        self._stopping = False
         self._heard_s = clock.monotonic()
         self._lost_s: float | None = None
         self.epoch = 0
@@ -57,32 +58,30 @@ class Sensor:
         self.epoch = await self._on_disk(self._spool.begin_epoch, self.config.name, "readings", now_s)
         self._intake, self.kept, self._heard_s = ReadingIntake(self.config, self.epoch, self._clock), 0, self._now_s()
 
+    def stop(self) -> None:
+        """Ask for a clean end, when no more will be taken."""
+        self._stopping = True
+        self._wake.set()
+
     async def run(self) -> None:
-        """Promise what has been gathered, when it is due, until cancelled. Raise SpoolError."""
-        while True:
+        """Promise what has been gathered, when it is due, and all of it at the end. Raise SpoolError.
+
+        It is stopped, not cancelled, so that what is on its way to the disk arrives there.
+        """
+        while not self._stopping:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._left_s())
+                async with asyncio.timeout(self._left_s()):
+                    await self._wake.wait()
             self._wake.clear()
             if self._silent_s() == 0.0:
                 self.lost(f"no reading for {self.config.silent_after_s:g} s", "stalled")
             await self._keep(self._intake.ready())
-
-    async def end(self) -> None:
-        """Promise what has been gathered, and close the epoch with its tail. Raise SpoolError."""
-        await self._keep(self._intake.close())
-        self.state, self.reason, tail = "ended", "", self._intake.tail()
-        last = self.captured - 1
-        end = EpochEnd(camera=self.config.name, epoch=self.epoch, last=last, clean=True, told=last)
-        row = readings_row(self._instance, [end], [tail] if tail else [], self._clock)
-        await self._on_disk(self._spool.end_epoch, self.config.name, self.epoch, [row])
-        self._on_kept()
+        await self._end()
 
     def opened(self) -> None:
-        """Note that the device answers."""
-        if self._lost_s is not None and self.state == "down":
+        """Note that the connection is well. That a silent sensor is well again, only its next reading shows."""
+        if self.state in ("starting", "down"):
             self._back()
-        elif self.state == "starting":
-            self.state = "running"
 
     def take(self, reading: Reading) -> None:
         """Take a reading; does not block."""
@@ -122,6 +121,15 @@ class Sensor:
             spooled=sum(d.frames for d in depth),
             spooled_bytes=sum(d.bytes for d in depth),
         )
+
+    async def _end(self) -> None:
+        await self._keep(self._intake.close())
+        self.state, self.reason, tail = "ended", "", self._intake.tail()
+        last = self.captured - 1
+        end = EpochEnd(camera=self.config.name, epoch=self.epoch, last=last, clean=True, told=last)
+        row = readings_row(self._instance, [end], [tail] if tail else [], self._clock)
+        await self._on_disk(self._spool.end_epoch, self.config.name, self.epoch, [row])
+        self._on_kept()
 
     def _back(self) -> None:
         if self._lost_s is not None:

@@ -35,6 +35,10 @@ class Sink(Protocol):
         """Give a reading of the sensor that the site calls so."""
         ...
 
+    def lost(self, sensor: str, reason: str) -> None:
+        """Say that one sensor does not answer, though the connection may be well. Its next reading ends that."""
+        ...
+
     def unclaimed(self, name: str) -> None:
         """Say that there was a reading that no sensor is known to want; ``name`` is the device's name for it, if any.
 

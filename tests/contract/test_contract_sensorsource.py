@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
+import json
 import math
 import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import aiomqtt
 import pytest
 
 from edge_agent.exceptions import SourceError
@@ -15,6 +20,8 @@ from edge_agent.sensors.source import SensorSource
 from ingest.clock import SystemClock
 from ingest.site import SensorConfig
 from tests.edge_agent.listener import Listener, ended, running, sensor
+from tests.peers import modbus, mosquitto
+from tests.peers.wires import Line, wired
 
 SPEAKS = """
 import itertools, sys, time
@@ -76,6 +83,26 @@ class SensorSourceContract:
                 assert isinstance(await ended(task), SourceError)
 
 
+@contextlib.asynccontextmanager
+async def spoken(say: Callable[[int], Awaitable[object]]) -> AsyncIterator[None]:
+    """Say something again and again, as a device does."""
+    stop = asyncio.Event()
+
+    async def speak() -> None:
+        for number in itertools.count():
+            if stop.is_set():
+                return
+            await say(number)
+            await asyncio.sleep(0.005)
+
+    task = asyncio.create_task(speak())
+    try:
+        yield
+    finally:
+        stop.set()
+        await task
+
+
 class TestSimulated(SensorSourceContract):
     @pytest.fixture
     def sensors(self) -> list[SensorConfig]:
@@ -97,6 +124,68 @@ class TestCommand(SensorSourceContract):
     @pytest.fixture
     def gone(self, tmp_path: Path) -> SensorConfig:
         return sensor("a", "command:gone", options={"argv": [str(tmp_path / "no-such-program")]})
+
+
+class TestMqtt(SensorSourceContract):
+    @pytest.fixture
+    async def sensors(self, tmp_path: Path) -> AsyncIterator[list[SensorConfig]]:
+        async with mosquitto.serving(tmp_path) as broker, aiomqtt.Client("127.0.0.1", broker.port) as device:
+
+            async def say(number: int) -> None:
+                await device.publish("plant/a", str(number), qos=1)
+                await device.publish("plant/deep/b", json.dumps({"value": number}), qos=1)
+
+            async with spoken(say):
+                options = {"port": broker.port}
+                topics = {"a": "plant/a", "b": "plant/+/b"}
+                yield [sensor(name, f"mqtt:{topic}", options=options) for name, topic in topics.items()]
+
+    @pytest.fixture
+    def gone(self) -> SensorConfig:
+        return sensor("a", "mqtt:plant/a", options={"port": 9})
+
+
+class TestSerial(SensorSourceContract):
+    @pytest.fixture
+    async def sensors(self) -> AsyncIterator[list[SensorConfig]]:
+        line = Line()
+
+        async def say(number: int) -> None:
+            line.say(f"a {number}\nb {-number}\n".encode())
+
+        async with spoken(say):
+            yield [sensor(name, f"serial:{line.path}") for name in ("a", "b")]
+        line.hang_up()
+
+    @pytest.fixture
+    def gone(self, tmp_path: Path) -> SensorConfig:
+        return sensor("a", f"serial:{tmp_path / 'no-such-device'}")
+
+
+class TestModbusTcp(SensorSourceContract):
+    @pytest.fixture
+    async def sensors(self) -> AsyncIterator[list[SensorConfig]]:
+        port = mosquitto.free_port()
+        async with modbus.serving("tcp", str(port)):
+            source = f"modbus:127.0.0.1:{port}"
+            yield [sensor("a", source, options={"address": 0}), sensor("b", source, options={"address": 1})]
+
+    @pytest.fixture
+    def gone(self) -> SensorConfig:
+        return sensor("a", "modbus:127.0.0.1:9", options={"address": 0})
+
+
+class TestModbusRtu(SensorSourceContract):
+    @pytest.fixture
+    async def sensors(self) -> AsyncIterator[list[SensorConfig]]:
+        with wired() as (ours, theirs):
+            async with modbus.serving("rtu", theirs):
+                options = {"address": 0, "baud": 115200}
+                yield [sensor(name, f"modbus:{ours}", options=options, rate_hz=50.0) for name in ("a", "b")]
+
+    @pytest.fixture
+    def gone(self, tmp_path: Path) -> SensorConfig:
+        return sensor("a", f"modbus:{tmp_path / 'no-such-device'}", options={"address": 0})
 
 
 def test_one_connection_feeds_all_of_its_sensors(monkeypatch: pytest.MonkeyPatch) -> None:

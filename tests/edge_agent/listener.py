@@ -23,6 +23,7 @@ class Listener:
         self.opens = 0
         self.readings: dict[str, list[Reading]] = defaultdict(list)
         self.unwanted: list[str] = []
+        self.silent: dict[str, str] = {}
         self._changed = asyncio.Event()
 
     def opened(self) -> None:
@@ -31,6 +32,10 @@ class Listener:
 
     def take(self, sensor: str, reading: Reading) -> None:
         self.readings[sensor].append(reading)
+        self._changed.set()
+
+    def lost(self, sensor: str, reason: str) -> None:
+        self.silent[sensor] = reason
         self._changed.set()
 
     def unclaimed(self, name: str) -> None:

@@ -1,12 +1,20 @@
-"""What a child process says before it goes."""
+"""What a child process says before it goes, and that it has gone."""
 
 from __future__ import annotations
 
+import asyncio
 from asyncio.subprocess import Process
 
-__all__ = ["last_words"]
+__all__ = ["gone", "last_words"]
 
+_LOOK_S = 0.05
 _TAIL_BYTES = 400
+
+
+async def gone(process: Process) -> None:
+    """Wait until a child has gone. ``process.wait`` waits as well for whoever holds its pipes open still."""
+    while process.returncode is None:  # noqa: ASYNC110  (asyncio tells nobody else)
+        await asyncio.sleep(_LOOK_S)
 
 
 async def last_words(process: Process) -> str:

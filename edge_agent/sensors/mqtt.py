@@ -1,0 +1,175 @@
+"""Readings that are published on an MQTT broker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import cast
+
+import aiomqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from edge_agent.exceptions import SourceUnusable
+from edge_agent.sensors.polling import heed_cancellation
+from edge_agent.sensors.source import Reading, Sink
+from edge_agent.sensors.values import at_path, read_json, reading
+from ingest.clock import Clock
+from ingest.records import STALE
+from ingest.site import SensorConfig
+from ingest.site.sensoroptions import MqttOptions
+
+__all__ = ["MqttSource", "read_payload", "widest"]
+
+TIMEOUT_S = 5.0
+"""For each answer of the broker."""
+KEEP_ALIVE_S = 15
+"""A broker that is silent for half as long again is gone."""
+SESSION_S = 300
+"""The broker keeps what is published meanwhile for so long; then it forgets a client that does not come back."""
+MAX_PAYLOAD_BYTES = 256 * 1024
+"""A thousand values as JSON. One reading is wanted of it."""
+_REFUSED = 0x80
+_PORT, _TLS_PORT = 1883, 8883
+
+_quiet = logging.getLogger("sightline.mqtt")
+_quiet.disabled = True  # an outage is told once, by the feed
+
+
+class MqttSource:
+    """One connection to a broker (MQTT 5), with subscriptions at QoS 1 for the topics of its sensors.
+
+    The session outlives a lost connection: what was published meanwhile comes afterwards, where the broker has kept
+    it. What a broker retains of the past, and hands out to each new subscriber, is flagged as stale.
+    """
+
+    def __init__(self, sensors: Sequence[SensorConfig], clock: Clock) -> None:
+        self._sensors = sensors
+        self._options = cast(MqttOptions, sensors[0].parsed)
+        self._topics = {sensor.name: sensor.address for sensor in sensors}
+        self._fields = {sensor.name: cast(MqttOptions, sensor.parsed) for sensor in sensors}
+        self._client_id = f"sightline-{socket.gethostname()[:30]}-{secrets.token_hex(6)}"
+
+    async def run(self, sink: Sink) -> None:
+        """Subscribe and give what is published until cancelled. Raise SourceUnusable when the broker is gone."""
+        try:
+            async with self._connected() as client:
+                await self._subscribe(client, sink)
+                heed_cancellation()
+                async for message in client.messages:
+                    self._give(message, sink)
+        except aiomqtt.MqttError as error:
+            raise SourceUnusable(f"{self._options.host}: {error}") from None
+
+    @contextlib.asynccontextmanager
+    async def _connected(self) -> AsyncIterator[aiomqtt.Client]:
+        client = self._client()
+        connecting = asyncio.ensure_future(client.__aenter__())
+        try:
+            await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            with contextlib.suppress(aiomqtt.MqttError):  # it connects in a thread, which cannot be cancelled
+                await connecting
+                await client.__aexit__(None, None, None)
+            raise
+        try:
+            yield client
+        finally:
+            with contextlib.suppress(aiomqtt.MqttError):
+                await client.__aexit__(None, None, None)
+
+    def _client(self) -> aiomqtt.Client:
+        options, properties = self._options, Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = SESSION_S
+        try:
+            context = self._tls() if options.tls else None
+            password = options.password_file.read_text().strip() if options.password_file else None
+        except (OSError, ValueError) as error:  # read now, so that a rotated secret is taken up
+            raise SourceUnusable(f"{options.host}: {error}") from None
+        return aiomqtt.Client(
+            options.host,
+            options.port or (_TLS_PORT if options.tls else _PORT),
+            identifier=self._client_id,
+            username=options.username or None,
+            password=password,
+            protocol=aiomqtt.ProtocolVersion.V5,
+            clean_start=False,
+            properties=properties,
+            keepalive=KEEP_ALIVE_S,
+            timeout=TIMEOUT_S,
+            tls_context=context,
+            logger=_quiet,
+        )
+
+    def _tls(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=self._options.ca_file)
+        if self._options.cert_file:
+            context.load_cert_chain(self._options.cert_file, self._options.key_file)
+        return context
+
+    async def _subscribe(self, client: aiomqtt.Client, sink: Sink) -> None:
+        """Subscribe to what covers all topics; one that is refused makes its sensors silent, and no others."""
+        # what is retained comes with a new subscription, and not again when the connection is made anew
+        how, accepted = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB), False
+        for topic in widest(self._topics.values()):
+            (answer,) = await client.subscribe(topic, options=how)
+            if (answer.value if isinstance(answer, ReasonCode) else answer) < _REFUSED:
+                accepted = True
+                continue
+            for sensor in (name for name, wanted in self._topics.items() if _covers(topic, wanted)):
+                sink.lost(sensor, f"{self._options.host} refuses {topic}: {answer}")
+        if accepted:
+            sink.opened()
+
+    def _give(self, message: aiomqtt.Message, sink: Sink) -> None:
+        wanted = [name for name, topic in self._topics.items() if message.topic.matches(topic)]
+        for sensor in wanted:
+            sink.take(sensor, read_payload(message.payload, self._fields[sensor], retained=message.retain))
+        if not wanted:
+            sink.unclaimed(str(message.topic))
+
+
+def widest(topics: Iterable[str]) -> list[str]:
+    """Return those topics that no other one covers: brokers send a message once for each that matches it."""
+    unique = list(dict.fromkeys(topics))
+    return [each for each in unique if not any(_covers(other, each) for other in unique if other != each)]
+
+
+def _covers(wide: str, narrow: str) -> bool:
+    """Tell whether all that matches the one matches the other too (MQTT 5, 4.7)."""
+    levels, others = wide.split("/"), narrow.split("/")
+    if others[0].startswith("$") and levels[0] in ("+", "#"):
+        return False
+    for position, level in enumerate(levels):
+        if level == "#":
+            return True
+        if position >= len(others) or others[position] == "#" or level not in ("+", others[position]):
+            return False
+    return len(levels) == len(others)
+
+
+def read_payload(payload: object, options: MqttOptions, *, retained: bool = False) -> Reading:
+    """Return the reading that a payload has: a number, or JSON with a number in its ``field``.
+
+    Never raises: what has none is a reading without a value.
+    """
+    data = payload if isinstance(payload, bytes | bytearray) else b""
+    if len(data) > MAX_PAYLOAD_BYTES:
+        return Reading(None, problem=f"a payload of {len(data)} bytes")
+    text = data.decode(errors="replace")
+    found = read_json(text)
+    if isinstance(found, Mapping | list):
+        quality = found.get("quality", 0) if isinstance(found, Mapping) else 0
+        read = reading(at_path(found, options.field or "value"), at_path(found, options.time_field), quality)
+    elif options.field:
+        read = reading(f"no JSON: {text}")
+    else:
+        read = reading(found if isinstance(found, bool) else text)
+    return Reading(read.value, read.at_ns, read.quality | STALE, read.problem) if retained else read

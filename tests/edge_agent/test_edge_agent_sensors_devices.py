@@ -1,0 +1,226 @@
+"""Readings from real commands, serial lines and Modbus devices, which are killed, unplugged and silent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+
+import edge_agent.sensors.command
+from edge_agent.exceptions import SensorSilent, SourceUnusable
+from edge_agent.sensors.factory import make_sources
+from edge_agent.sensors.host import HostSource
+from edge_agent.sensors.source import Reading
+from ingest.clock import SystemClock
+from tests.edge_agent.feedbench import fed
+from tests.edge_agent.listener import Listener, ended, running, sensor
+from tests.peers import modbus
+from tests.peers.mosquitto import free_port
+from tests.peers.wires import Line, wired
+
+SPEAKS = """
+import os, subprocess, sys, time
+helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print("pid", os.getpid(), flush=True)
+print("helper", helper.pid, flush=True)
+while True:
+    print("temp 21.5", flush=True)
+    print("\\x00\\xff garbage \\xfe", flush=True)
+    time.sleep(0.01)
+"""
+
+
+def command(name: str, script: str, **options: Any) -> Any:
+    return sensor(name, "command:it", options={"argv": [sys.executable, "-c", script]} | options, max_delay_s=0.02)
+
+
+def gone(pid: float) -> bool:
+    try:
+        return psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+async def test_a_command_that_is_killed_is_started_again_and_its_helpers_go_with_it(tmp_path: Path) -> None:
+    sensors = command("temp", SPEAKS), command("pid", SPEAKS), command("helper", SPEAKS)
+    async with fed(tmp_path, *sensors) as bench:
+        await bench.until_kept("temp", len)
+        (pid,) = await bench.until_kept("pid", len)
+        os.kill(int(pid), signal.SIGKILL)
+        assert "status -9" in await bench.state("temp", "down")
+        await bench.more("temp")
+        await bench.stop()
+        pids = {*bench.values("pid"), *bench.values("helper")}
+        assert len(pids) == 4
+        assert all(map(gone, pids))
+        assert set(bench.values("temp")) == {21.5}
+        assert bench.withheld("temp") == {"outage": 1}
+        assert bench.figure("sightline_agent_unclaimed_readings_total", source="command:it")
+
+
+async def test_a_command_that_does_not_listen_is_killed_and_says_why_it_ended() -> None:
+    deaf = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    deaf += "print('temp 1', flush=True)\ntime.sleep(600)"
+    ((source, _),) = make_sources([command("temp", deaf)], SystemClock())
+    async with running(source, sink := Listener()):
+        await sink.has("temp")
+    for ends, values in (("sys.exit('the bus is off')", [2.0]), ("sys.stderr.write('done\\n')", [2.0, 3.0])):
+        script = f"import sys\nprint('temp 2')\nprint('temp 3', end='')\n{ends}"
+        ((source, _),) = make_sources([command("temp", script)], SystemClock())
+        async with running(source, sink := Listener()) as task:
+            error = await ended(task)
+        assert isinstance(error, SourceUnusable)
+        assert str(error).endswith(("the bus is off", "done"))
+        assert sink.values("temp") == values, "a line without an end is whole where the command says so by its status"
+
+
+async def test_a_command_that_says_no_more_and_lives_on_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge_agent.sensors.command, "STOP_S", 0.2)
+    script = "import os, time\nprint('temp 1', flush=True)\nos.close(1)\ntime.sleep(600)"
+    ((source, _),) = make_sources([command("temp", script)], SystemClock())
+    async with running(source, sink := Listener()) as task:
+        assert isinstance(await ended(task), SourceUnusable)
+    assert sink.values("temp") == [1.0]
+
+
+async def test_a_helper_that_has_left_the_command_s_group_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge_agent.sensors.command, "STOP_S", 0.2)
+    script = "import subprocess, sys\nsleeps = [sys.executable, '-c', 'import time; time.sleep(600)']\n"
+    script += "print('temp', subprocess.Popen(sleeps, start_new_session=True).pid, flush=True)"
+    ((source, _),) = make_sources([command("temp", script)], SystemClock())
+    async with running(source, sink := Listener()) as task:
+        assert isinstance(await ended(task), SourceUnusable)
+    (helper,) = sink.values("temp")
+    assert helper
+    os.kill(int(helper), signal.SIGKILL)
+
+
+async def test_one_command_says_a_table_of_which_each_sensor_has_its_column() -> None:
+    script = "print('time,a,b')\nprint('2020-01-01,1,2')\nprint('2020-01-01,3')"
+    sensors = [command(name, script, format="csv", field=field) for name, field in (("one", "a"), ("two", "b"))]
+    ((source, _),) = make_sources(sensors, SystemClock())
+    async with running(source, sink := Listener()) as task:
+        await ended(task)
+    assert (sink.values("one"), sink.values("two"), sink.unwanted) == ([1.0], [2.0], [""])
+
+
+async def test_a_serial_line_that_is_unplugged_is_an_outage_until_it_is_back(tmp_path: Path) -> None:
+    line, port = Line(), tmp_path / "port"
+    port.symlink_to(line.path)
+    async with fed(tmp_path, sensor("temp", f"serial:{port}", max_delay_s=0.02)) as bench:
+        await bench.state("temp", "running")
+        line.say(b"mp 19\n\xff\xfe\x00\ntemp 20\r\ntemp 2")
+        line.say(b"1\n22\n")
+        await bench.until(lambda: bench.sensors["temp"].captured == 4)
+        line.hang_up()
+        port.unlink()
+        assert str(port) in await bench.state("temp", "down")
+        line = Line()
+        port.symlink_to(line.path)
+        await bench.state("temp", "running")
+        line.say(b"temp 23\n")
+        await bench.until(lambda: bench.sensors["temp"].captured == 6)
+        await bench.stop()
+        assert bench.values("temp") == [20.0, 21.0, 22.0, 23.0]
+        assert bench.withheld("temp") == {"unusable": 1, "outage": 1}
+    line.hang_up()
+
+
+async def test_two_sensors_of_a_port_agree_on_its_settings() -> None:
+    sensors = [sensor("a", "serial:/dev/ttyX"), sensor("b", "serial:/dev/ttyX", options={"baud": 4800})]
+    with pytest.raises(SourceUnusable, match="sensors a and b share serial:/dev/ttyX"):
+        make_sources(sensors, SystemClock())
+
+
+REGISTERS = {
+    "tenths": ({"address": 0, "scale": 0.1, "offset": 1.0}, 22.5),
+    "signed": ({"address": 1, "type": "int16"}, -5.0),
+    "unsigned": ({"address": 1, "type": "uint16", "table": "input"}, 65531.0),
+    "long": ({"address": 2, "type": "uint32"}, 70000.0),
+    "swapped": ({"address": 2, "type": "int32", "word_order": "little"}, float((70000 & 0xFFFF) << 16 | 70000 >> 16)),
+    "real": ({"address": 4, "type": "float32"}, 21.5),
+}
+
+
+@pytest.mark.parametrize("kind", ["tcp", "rtu"])
+async def test_every_type_of_register_is_read_from_a_real_device(kind: str) -> None:
+    with wired() as (ours, theirs):
+        port = free_port()
+        where, source = (theirs, f"modbus:{ours}") if kind == "rtu" else (str(port), f"modbus:127.0.0.1:{port}")
+        async with modbus.serving(kind, where):
+            sensors = [
+                sensor(name, source, options={"baud": 115200} | options, rate_hz=20.0)
+                for name, (options, _) in REGISTERS.items()
+            ]
+            ((reader, _),) = make_sources(sensors, SystemClock())
+            async with running(reader, sink := Listener()):
+                for name in REGISTERS:
+                    await sink.has(name)
+    assert {name: sink.values(name)[0] for name in REGISTERS} == pytest.approx(
+        {name: value for name, (_, value) in REGISTERS.items()}
+    )
+
+
+async def test_a_modbus_device_that_is_killed_is_an_outage_until_it_is_back(tmp_path: Path) -> None:
+    port = free_port()
+    async with modbus.serving("tcp", str(port)) as device:
+        config = sensor("a", f"modbus:127.0.0.1:{port}", options={"address": 0, "timeout_s": 0.5}, max_delay_s=0.02)
+        async with fed(tmp_path, config) as bench:
+            await bench.more("a")
+            device.kill()
+            assert "127.0.0.1" in await bench.state("a", "down")
+            await device.start()
+            await bench.more("a")
+            await bench.stop()
+            assert set(bench.values("a")) == {215.0}
+            assert bench.withheld("a") == {"outage": 1}
+
+
+async def test_a_unit_or_register_that_is_not_there_silences_its_own_sensor_only(tmp_path: Path) -> None:
+    port = free_port()
+    async with modbus.serving("tcp", str(port)):
+        options = {"well": {"address": 0}, "unit": {"address": 0, "unit_id": 2}, "far": {"address": 4000}}
+        sensors = [
+            sensor(name, f"modbus:127.0.0.1:{port}", options={"timeout_s": 0.2} | more, max_delay_s=0.02)
+            for name, more in options.items()
+        ]
+        async with fed(tmp_path, *sensors) as bench:
+            assert "unit 2 of 127.0.0.1" in await bench.state("unit", "stalled")
+            assert "refuses holding 4000: illegal address" in await bench.state("far", "stalled")
+            await bench.more("well", 20)
+            assert bench.sensors["unit"].state == bench.sensors["far"].state == "stalled"
+            assert bench.sensors["unit"].captured == 1
+            await bench.stop()
+
+
+@pytest.mark.parametrize(
+    ("figure", "options", "least", "most"),
+    [("cpu", {}, 0, 100), ("memory", {}, 0, 100), ("load", {}, 0, 1e4), ("disk", {"path": "/"}, 1, 1e18)],
+)
+async def test_the_host_tells_its_figures(figure: str, options: dict[str, str], least: float, most: float) -> None:
+    config = sensor("host", f"host:{figure}", options=options)
+    read = await HostSource(config, SystemClock())._ask(config, 0)
+    assert read.value is not None
+    assert least <= read.value <= most
+
+
+async def test_a_host_without_what_is_asked_for_is_silent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    core = [SimpleNamespace(label=f"Core {n}", current=current) for n, current in enumerate((51.0, 49.0))]
+    monkeypatch.setattr(psutil, "sensors_temperatures", lambda: {"coretemp": core}, raising=False)
+    hottest, one, none, disk = (
+        sensor("t", "host:temperature"),
+        sensor("t", "host:temperature", options={"label": "Core 1"}),
+        sensor("t", "host:temperature", options={"label": "battery"}),
+        sensor("t", "host:disk", options={"path": str(tmp_path / "none")}),
+    )
+    assert await HostSource(hottest, SystemClock())._ask(hottest, 0) == Reading(51.0)
+    assert await HostSource(one, SystemClock())._ask(one, 0) == Reading(49.0)
+    for config in (none, disk):
+        with pytest.raises(SensorSilent, match=r"battery|none"):
+            await HostSource(config, SystemClock())._ask(config, 0)
