@@ -9,6 +9,7 @@ import typer
 from rich.progress import Progress
 
 from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, progress, run, stdout
+from deploy.local.sensortable import sensor_table
 from deploy.local.table import balance_table
 from ingest.kafka import KafkaSettings
 from ingest.kafkalog import KafkaLog
@@ -25,7 +26,7 @@ def audit(
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
-    """Read the topics and print what became of every captured frame. Exit with 1 if it does not balance."""
+    """Print what became of every captured frame and reading. Exit with 1 if it does not balance."""
     balance = run(_audit(kafka_settings(kafka, prefix), wait))
     values = balance.to_dict()
     if as_json:
@@ -34,6 +35,11 @@ def audit(
         stdout.print(balance_table(values))
         for line in values["totals"]["examples"]:
             stdout.print(f"  {line}")
+        sensors = values["sensors"]
+        if sensors and (sensors["cameras"] or sensors["left_out"]):
+            stdout.print(sensor_table(sensors))
+            for line in sensors["totals"]["examples"]:
+                stdout.print(f"  {line}")
     raise typer.Exit(0 if balance.balanced else 1)
 
 

@@ -18,18 +18,19 @@ from ingest import configstore
 from ingest.clock import Clock, Deadline, SystemClock
 from ingest.ledger.balance import Balance, draw
 from ingest.ledger.entries import ENTER, Beginnings
+from ingest.ledger.readings import SensorBeginnings
 from ingest.ledger.states import Books
 from ingest.log import Log, LogRecord, Slot
-from ingest.topics import DEADLETTER, FRAMES, FRAMES_LATE, RESULTS, STATUS, TOPICS, partition_for
+from ingest.topics import DEADLETTER, FRAMES, FRAMES_LATE, READINGS, RESULTS, STATUS, TOPICS, partition_for
 
 __all__ = ["Progress", "audit"]
 
 Progress = Callable[[int, int], None]
 """Called with the records read so far and those to read."""
 
-_PHASES = ((FRAMES,), (FRAMES_LATE,), (STATUS,), (RESULTS, DEADLETTER))
-"""Where retention has cut into a camera is seen in its live frames, so these come first; ends of frames that were
-taken are not kept, so they come last."""
+_PHASES = ((FRAMES, READINGS), (FRAMES_LATE,), (STATUS,), (RESULTS, DEADLETTER))
+"""Where retention has cut into a camera is seen in its live frames, and into a sensor in its readings, so these come
+first; ends of frames that were taken are not kept, so they come last."""
 _TOPICS = tuple(topic for phase in _PHASES for topic in phase)
 _POLL_S = 0.25
 """Between looks for what has ended since: a batch's delay and a transaction take less."""
@@ -48,7 +49,7 @@ async def audit(
     clock = clock or SystemClock()
     reader = _Reader(log, on_progress or (lambda *_: None))
     # The agents' word first: an epoch's end comes after its frames, which then are before the frames' cut.
-    ends = await _ends(log, (STATUS,)) | await _ends(log, (FRAMES, FRAMES_LATE, RESULTS, DEADLETTER))
+    ends = await _ends(log, (STATUS,)) | await _ends(log, (FRAMES, FRAMES_LATE, READINGS, RESULTS, DEADLETTER))
     await reader.read_to_cut(ends, clock)
     deadline = Deadline.after(wait_s, clock)
     while not (balance := draw(reader.books)).settled and not deadline.passed:
@@ -65,7 +66,8 @@ class _Reader:
     """Reads each partition once, on from where the last call stopped, and enters the records into the books."""
 
     def __init__(self, log: Log, progress: Progress) -> None:
-        self.books = Books()
+        self.readings = Books()
+        self.books = Books(self.readings)
         self._log = log
         self._progress = progress
         self._positions: dict[Slot, int] = {}
@@ -78,16 +80,24 @@ class _Reader:
         self._total = sum(end - self._positions[slot] for slot, end in ends.items())
         config, partitions = await configstore.read(self._log), len(await self._log.beginnings(FRAMES))
         taken = await self._taken(ends, clock)
-        beginnings = Beginnings(self.books, taken, lambda camera: partition_for(camera, partitions, config.pins))
+        sensors = self._sensors(len(await self._log.beginnings(READINGS)))
+        beginnings = Beginnings(
+            self.books, taken, lambda camera: partition_for(camera, partitions, config.pins), sensors
+        )
         enter: Mapping[str, Callable[[LogRecord], None]] = {
             FRAMES: beginnings.live_frame,
             FRAMES_LATE: beginnings.late_frame,
+            READINGS: sensors.readings,
             STATUS: beginnings.status,
         }
         for phase in _PHASES[:-1]:
             await self._read_all({s: end for s, end in ends.items() if s.topic in phase}, enter)
         self.books.cut()
         await self.read_on({s: end for s, end in ends.items() if s.topic in _PHASES[-1]})
+
+    def _sensors(self, partitions: int) -> SensorBeginnings:
+        taken = {slot.partition for slot, first in self._positions.items() if slot.topic == READINGS and first > 0}
+        return SensorBeginnings(self.readings, taken, lambda sensor: partition_for(sensor, partitions))
 
     async def read_on(self, ends: Mapping[Slot, int]) -> None:
         """Read what has come since, and enter what fills a hole or ends a frame."""

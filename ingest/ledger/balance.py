@@ -23,7 +23,7 @@ _UNCLEAN = "unclean"
 
 @dataclass
 class Line:
-    """The balance of one camera, or of all.
+    """The balance of one camera or sensor, or of all.
 
     ``captured`` is every sequence number given; it is what was withheld, spooled, delivered and unaccounted for
     together. ``spooled`` frames are missing in the log, and their agent says that it still has them.
@@ -78,16 +78,18 @@ class Balance:
     """Epochs of which retention has taken the beginning, and the number from which on they are balanced."""
     left_out: list[str] = field(default_factory=list)
     """Cameras of which retention may have taken everything: nothing is said of them, neither good nor bad."""
+    sensors: Balance | None = None
+    """The same of readings, with sensors for cameras."""
 
     @property
     def balanced(self) -> bool:
-        """Tell whether every captured frame ended in exactly one state, or is still with its agent."""
-        return self.totals.balanced
+        """Tell whether every captured frame and reading ended in exactly one state, or is still with its agent."""
+        return self.totals.balanced and (self.sensors is None or self.sensors.balanced)
 
     @property
     def settled(self) -> bool:
         """Tell whether it is balanced and no agent has anything left to deliver."""
-        return self.balanced and not self.totals.spooled
+        return self.balanced and not self.totals.spooled and (self.sensors is None or self.sensors.settled)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -98,6 +100,7 @@ class Balance:
             "unidentified": self.unidentified,
             "truncated": self.truncated,
             "left_out": self.left_out,
+            "sensors": self.sensors.to_dict() if self.sensors else None,
         }
 
 
@@ -121,7 +124,8 @@ def draw(books: Books) -> Balance:
         cameras.setdefault(camera, Line()).add(line)
         totals.add(line)
     left_out = sorted(camera for camera, begins in books.beginnings.items() if begins == BEYOND)
-    return Balance(cameras, totals, books.unidentified, truncated, left_out)
+    sensors = draw(books.readings) if books.readings else None
+    return Balance(cameras, totals, books.unidentified, truncated, left_out, sensors)
 
 
 def _epoch(name: str, book: EpochBook, first: int, waiting: list[Interval]) -> Line:
@@ -133,6 +137,7 @@ def _epoch(name: str, book: EpochBook, first: int, waiting: list[Interval]) -> L
         captured=max(0, book.last - first + 1 - book.withheld[_UNCLEAN]),
         withheld=Counter({reason: n for reason, n in book.withheld.items() if n and reason != _UNCLEAN}),
         spooled=length(spooled),
+        delivered=length(book.runs),
         unaccounted=length(holes),
         duplicates=length(overlaps),
         repeats=book.repeats,

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from ingest import headers as h
 from ingest.codec import decode
 from ingest.exceptions import CodecError
 from ingest.identity import FrameId, is_replay
+from ingest.ledger.readings import SensorBeginnings, enter_readings
 from ingest.ledger.states import DEAD, Books, End
 from ingest.log import LogRecord
-from ingest.records import Account, Batch, Frame, Heartbeat, Result
-from ingest.topics import BATCHES, BATCHES_LATE, DEADLETTER, FRAMES, FRAMES_LATE, RESULTS, STATUS
+from ingest.records import Account, Batch, EpochEnd, Frame, Heartbeat, Result, Waiting
+from ingest.topics import BATCHES, BATCHES_LATE, DEADLETTER, FRAMES, FRAMES_LATE, READINGS, RESULTS, STATUS
 
-__all__ = ["ENTER", "Beginnings", "enter_dead_letter", "enter_frame", "enter_result", "enter_status"]
+__all__ = [
+    "ENTER",
+    "Beginnings",
+    "enter_dead_letter",
+    "enter_frame",
+    "enter_result",
+    "enter_status",
+]
 
 
 def enter_frame(books: Books, record: LogRecord) -> None:
@@ -30,14 +38,33 @@ def enter_status(books: Books, record: LogRecord) -> None:
         beat = decode(Heartbeat, record.value)
     except CodecError:
         return  # what it accounted for, if anything, shows up as missing
-    for account in beat.accounts:
+    _enter_beat(books, beat)
+
+
+def _enter_beat(books: Books, beat: Heartbeat) -> None:
+    cameras = [(c.camera, c.epoch, c.captured - 1) for c in beat.cameras]
+    _enter_word(books, beat, beat.accounts, beat.ended, cameras, beat.waiting)
+    if books.readings:
+        sensors, said = [(s.sensor, s.epoch, s.captured - 1) for s in beat.sensors], beat.readings
+        _enter_word(books.readings, beat, said.accounts, said.ended, sensors, said.waiting)
+
+
+def _enter_word(
+    books: Books,
+    beat: Heartbeat,
+    accounts: Iterable[Account],
+    ended: Iterable[EpochEnd],
+    told: Iterable[tuple[str, int, int]],
+    waiting: Iterable[Waiting] | None,
+) -> None:
+    for account in accounts:
         books.account(account)
-    for end in beat.ended:
+    for end in ended:
         books.ended(end)
-    for camera in beat.cameras:
-        books.told(camera.camera, camera.epoch, camera.captured - 1)
-    if beat.waiting is not None:
-        books.waits(beat.instance, beat.at_ns, beat.waiting)
+    for name, epoch, last in told:
+        books.told(name, epoch, last)
+    if waiting is not None:
+        books.waits(beat.instance, beat.at_ns, waiting)
 
 
 def enter_result(books: Books, record: LogRecord) -> None:
@@ -68,6 +95,7 @@ def enter_dead_letter(books: Books, record: LogRecord) -> None:
 ENTER: Mapping[str, Callable[[Books, LogRecord], None]] = {
     FRAMES: enter_frame,
     FRAMES_LATE: enter_frame,
+    READINGS: enter_readings,
     STATUS: enter_status,
     RESULTS: enter_result,
     DEADLETTER: enter_dead_letter,
@@ -81,12 +109,20 @@ class Beginnings:
     camera's first live frame that was sent after that is its beginning: live frames before it are gone or left out,
     and whatever was captured after it, also what came late, was sent later still. A camera of such a partition
     without such a frame cannot be balanced. ``partition_of`` says which is a camera's, where no frame of it is left.
+    ``sensors`` does the same for readings.
     """
 
-    def __init__(self, books: Books, taken: Mapping[int, int], partition_of: Callable[[str], int]) -> None:
+    def __init__(
+        self,
+        books: Books,
+        taken: Mapping[int, int],
+        partition_of: Callable[[str], int],
+        sensors: SensorBeginnings | None = None,
+    ) -> None:
         self._books = books
         self._taken = taken
         self._partition_of = partition_of
+        self._sensors = sensors
         self._seen: set[str] = set()
 
     def live_frame(self, record: LogRecord) -> None:
@@ -123,7 +159,9 @@ class Beginnings:
         for camera in about:
             if camera not in self._seen and self._partition_of(camera) in self._taken:
                 self._books.leave_out(camera)
-        enter_status(self._books, record)
+        if self._sensors:
+            self._sensors.leave_out_unseen(beat)
+        _enter_beat(self._books, beat)
 
 
 def _delivery(record: LogRecord) -> tuple[FrameId, Account | None] | None:

@@ -64,6 +64,8 @@ class EpochBook:
     """The highest number that a heartbeat said was captured. Only a hint: heartbeats are not promised to arrive."""
     status_accounts: set[tuple[int, int, tuple[tuple[str, int], ...]]] = field(default_factory=set)
     """Those that ``status`` told, to recognise one that is told again."""
+    runs: set[Interval] = field(default_factory=set)
+    """Of a sensor: the runs of readings that were delivered."""
 
     @property
     def last(self) -> int:
@@ -72,9 +74,14 @@ class EpochBook:
 
 
 class Books:
-    """Everything that the topics say of the frames. Before the cut, records may be entered in any order."""
+    """Everything that the topics say of the frames. Before the cut, records may be entered in any order.
 
-    def __init__(self) -> None:
+    Sensors have books of their own, ``readings``, where they are called cameras: readings are delivered in runs, and
+    nothing is asked of them from there on.
+    """
+
+    def __init__(self, readings: Books | None = None) -> None:
+        self.readings = readings
         self.epochs: dict[tuple[str, int], EpochBook] = defaultdict(EpochBook)
         self.beginnings: dict[str, tuple[int, int]] = {}
         """Per camera that retention has cut into, the (epoch, seq) from which on it is balanced."""
@@ -102,6 +109,8 @@ class Books:
     def cut(self) -> None:
         """Fix what is to be balanced. From now on only what fills a hole, and ends of frames, are entered."""
         self._cut = {key: book.last for key, book in self.epochs.items()}
+        if self.readings:
+            self.readings.cut()
 
     def delivered(self, frame: FrameId, lane: str, account: Account | None) -> None:
         """Enter a frame that is in the log.
@@ -120,6 +129,22 @@ class Books:
         if account:
             self._withhold(book, account)
         book.cover.add(frame.seq, frame.seq)
+
+    def delivered_run(self, first: FrameId, last: int, account: Account | None) -> None:
+        """Enter a run of readings that is in the log; ``first.camera`` is the sensor's name.
+
+        The very same run again is a repeat.
+        """
+        if not self._is_wanted(first.camera, first.epoch, last, first.seq):
+            return
+        book = self.epochs[first.camera, first.epoch]
+        if (first.seq, last) in book.runs:
+            book.repeats += last - first.seq + 1
+            return
+        book.runs.add((first.seq, last))
+        if account:
+            self._withhold(book, account)
+        book.cover.add(first.seq, last)
 
     def account(self, account: Account) -> None:
         """Enter an interval account from ``status``. The very same account again is a repeat."""

@@ -85,6 +85,9 @@ class Agent:
         balance = await audit(self.log, wait_s=0)
         lines = [e for e in balance.totals.examples if "has no end" not in e]  # nobody classifies here
         assert not lines, balance.totals.to_dict()
+        assert balance.sensors is not None
+        assert balance.sensors.balanced, balance.sensors.totals.to_dict()
+        assert balance.sensors.totals.delivered > 0
         assert balance.totals.captured > 0
         assert balance.totals.captured == sum(balance.totals.withheld.values()) + balance.totals.delivered
         for topic in (FRAMES, FRAMES_LATE):

@@ -1,0 +1,58 @@
+"""From records of readings to entries in the sensors' books. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+
+from ingest.codec import decode
+from ingest.exceptions import CodecError
+from ingest.ledger.states import Books
+from ingest.log import LogRecord
+from ingest.records import Heartbeat, Readings
+
+__all__ = ["SensorBeginnings", "enter_readings"]
+
+
+def enter_readings(books: Books, record: LogRecord) -> None:
+    """Enter a record of ``readings``."""
+    readings = _read(record)
+    if readings and books.readings:
+        books.readings.delivered_run(readings.first, readings.last_seq, readings.account)
+
+
+class SensorBeginnings:
+    """Enters what retention has left of the readings, and finds where the books of each sensor begin.
+
+    ``taken`` are the partitions of which retention has taken some. A sensor's readings are in order, so that nothing
+    is missing from its first record on; a sensor of such a partition that has none left cannot be balanced.
+    """
+
+    def __init__(self, books: Books, taken: Container[int], partition_of: Callable[[str], int]) -> None:
+        self._books, self._taken, self._partition_of = books, taken, partition_of
+        self._seen: set[str] = set()
+
+    def readings(self, record: LogRecord) -> None:
+        """Enter a record of ``readings``. All of these come before what the agents say."""
+        readings = _read(record)
+        if readings is None:
+            return
+        if readings.sensor not in self._seen and record.partition in self._taken:
+            first = readings.account.first if readings.account else readings.seq
+            self._books.begin(readings.sensor, readings.epoch, first)
+        self._seen.add(readings.sensor)
+        self._books.delivered_run(readings.first, readings.last_seq, readings.account)
+
+    def leave_out_unseen(self, beat: Heartbeat) -> None:
+        """Leave out the sensors that a heartbeat is about and of which retention has taken everything."""
+        said = beat.readings
+        about = {a.camera for a in said.accounts} | {e.camera for e in said.ended} | {s.sensor for s in beat.sensors}
+        for sensor in about:
+            if sensor not in self._seen and self._partition_of(sensor) in self._taken:
+                self._books.leave_out(sensor)
+
+
+def _read(record: LogRecord) -> Readings | None:
+    try:
+        return decode(Readings, record.value)
+    except CodecError:
+        return None  # its numbers show up as missing
