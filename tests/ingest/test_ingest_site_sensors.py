@@ -1,0 +1,69 @@
+"""A sensor of a site: its source makes sense, and so do the options of it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from ingest.site import SensorConfig
+
+BUS = {"address": 0}
+ARGV = {"argv": ["read-it"]}
+
+
+@pytest.mark.parametrize(
+    ("source", "options"),
+    [
+        ("simulated:temperature", {"seed": 3}),
+        ("host:cpu", {}),
+        ("host:disk", {"path": "/srv"}),
+        ("mqtt:plant/+/temp/#", {"tls": True, "username": "agent", "password_file": "/run/secrets/mqtt"}),
+        ("mqtt:#", {}),
+        ("mqtt:$SYS/broker/load", {}),
+        ("command:gpio", ARGV | {"format": "csv"}),
+        ("serial:/dev/ttyUSB0", {"baud": 115200}),
+        ("modbus:10.0.0.5", BUS),
+        ("modbus:plc.example:1502", BUS | {"type": "float32", "word_order": "little"}),
+        ("modbus:[::1]:1502", BUS),
+        ("modbus:/dev/ttyUSB0", BUS | {"parity": "E"}),
+    ],
+)
+def test_a_sensor_has_a_source_and_its_options(source: str, options: dict[str, Any]) -> None:
+    sensor = SensorConfig(name="s", source=source, quantity="q", unit="1", options=options)
+    assert set(options) <= set(type(sensor.parsed).model_fields)
+    assert SensorConfig.model_validate_json(sensor.model_dump_json()) == sensor
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "expected"),
+    [
+        ("thermometer", {}, "expected one of simulated:, host:, mqtt:"),
+        ("opcua:plc", {}, "expected one of simulated:, host:, mqtt:"),
+        ("host:fan", {}, "host: and one of cpu, memory, load, temperature, disk"),
+        ("mqtt:", {}, "expected mqtt:TOPIC"),
+        ("mqtt:a/b+/c", {}, "expected mqtt:TOPIC"),
+        ("mqtt:a/#/c", {}, "expected mqtt:TOPIC"),
+        ("mqtt:a", {"password": "x"}, "options.password: Extra inputs"),
+        ("mqtt:a", {"ca_file": "/ca.pem"}, "ca_file and cert_file are for tls = true"),
+        ("mqtt:a", {"password_file": "/secret"}, "password_file needs username"),
+        ("command:gpio", {}, "options.argv: Field required"),
+        ("command:gpio", {"argv": []}, "options.argv"),
+        ("serial:ttyUSB0", {}, "expected serial:/dev/"),
+        ("serial:/dev/ttyUSB0", {"baud": 1}, "options.baud"),
+        ("modbus:10.0.0.5:port", BUS, "expected modbus:HOST"),
+        ("modbus:10.0.0.5", {}, "options.address: Field required"),
+        ("modbus:10.0.0.5", BUS | {"type": "int8"}, "options.type"),
+        ("simulated:x", {"sead": 1}, "options.sead: Extra inputs"),
+    ],
+)
+def test_a_sensor_s_wrong_source_or_option_is_told(source: str, options: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(expected)):
+        SensorConfig(name="s", source=source, quantity="q", unit="1", options=options)
+
+
+def test_a_sensor_s_range_is_one() -> None:
+    with pytest.raises(ValidationError, match="low = 5 is above high = 1"):
+        SensorConfig(name="s", source="simulated:x", quantity="q", unit="1", low=5, high=1)
