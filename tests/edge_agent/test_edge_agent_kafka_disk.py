@@ -1,4 +1,4 @@
-"""A disk that others fill under a running agent: sending goes on, and every frame that had no room is accounted for."""
+"""A disk that others fill under a running agent: sending goes on, and what had no room is accounted for."""
 
 from __future__ import annotations
 
