@@ -147,6 +147,13 @@ def test_an_expired_backlog_gives_its_room_back_to_the_disk(spool: Spool) -> Non
     assert sum(file.stat().st_size for file in spool.path.parent.iterdir()) < 200_000
 
 
+def test_forgetting_what_was_sent_costs_no_room(spool: Spool) -> None:
+    spool.keep([frame("a", seq, size=100_000) for seq in range(30)])
+    spool.checkpoint()
+    spool.remove(list(range(1, 31)))
+    assert spool.path.with_suffix(".db-wal").stat().st_size < 200_000  # a full disk has to take it
+
+
 def test_a_spool_of_before_is_read_and_can_give_room_back(tmp_path: Path) -> None:
     path = tmp_path / "spool.db"
     db = sqlite3.connect(path)
