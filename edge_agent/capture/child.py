@@ -23,6 +23,7 @@ from edge_agent.capture.viewmemory import ViewMemory
 from edge_agent.capture.watch import Teller, Watched
 from edge_agent.exceptions import SourceError
 from edge_agent.intake import Intake
+from edge_agent.redact.masks import Masks
 from ingest.clock import SystemClock
 from ingest.site import CameraConfig
 
@@ -66,7 +67,7 @@ def _capture(
     truth, state = (Path(folder) if folder else None for folder in folders)
     source = make_source(camera, Surroundings(clock, orders["epoch"], truth, state, teller.say))
     memory = ViewMemory(state / f"{camera.name}.png") if state else None
-    watched = Watched(source, camera.watch, clock, teller, memory)
+    watched = Watched(source, camera.watch, clock, teller, memory, Masks(camera.redact))
     Intake(camera, orders["epoch"], clock, out).run(watched, stop)
 
 

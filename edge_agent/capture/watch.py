@@ -7,9 +7,10 @@ from collections import deque
 
 from edge_agent.capture.health import View, ViewHealth, small
 from edge_agent.capture.messages import Message, Said, Seen
-from edge_agent.capture.source import Captured, FrameSource
+from edge_agent.capture.source import Captured, FrameSource, Grey
 from edge_agent.capture.viewmemory import SAVE_EVERY_S, ViewMemory
 from edge_agent.exceptions import FrameUnusable
+from edge_agent.redact.masks import Masks
 from ingest.clock import Clock
 from ingest.site import WatchConfig
 
@@ -47,8 +48,10 @@ class Watched:
         clock: Clock,
         teller: Teller,
         memory: ViewMemory | None = None,
+        masks: Masks | None = None,
     ) -> None:
         self._source, self._clock, self._teller, self._memory = source, clock, teller, memory
+        self._masks = masks
         self._health = ViewHealth(config, memory.load(config.relearn_s) if memory else None)
         self._view = View()
         self._looked_s = -LOOK_EVERY_S
@@ -75,7 +78,7 @@ class Watched:
 
     def _look(self, captured: Captured, now_s: float) -> None:
         try:
-            view = self._health.look(small(captured.luma()), now_s)
+            view = self._health.look(self._small(captured), now_s)
         except FrameUnusable:
             return
         if view.state != self._view.state:
@@ -84,6 +87,11 @@ class Watched:
         if now_s - self._saved_s >= SAVE_EVERY_S:
             self._saved_s = now_s
             self._remember()
+
+    def _small(self, captured: Captured) -> Grey:
+        """Return the view without what is masked: its mean over minutes is kept on disk."""
+        picture = small(captured.luma())
+        return self._masks.darkened(picture) if self._masks else picture
 
     def _remember(self) -> None:
         usual = self._health.memory

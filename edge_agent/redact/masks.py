@@ -41,6 +41,14 @@ class Masks:
             self._flat = np.full_like(image, self._colour)
         cv2.copyTo(self._flat, self._covered, image)
 
+    def darkened(self, grey: Image) -> Image:
+        """Return a grey picture ``(height, width)`` uint8 with its masks black. The one given is left as it is."""
+        if not self._polygons:
+            return grey
+        if self._covered.shape != grey.shape:
+            self._covered = self._drawn(grey.shape[1], grey.shape[0])
+        return np.where(self._covered, np.uint8(0), grey)
+
     def _drawn(self, width: int, height: int) -> Image:
         """Return what is covered, 255 in ``(height, width)``.
 

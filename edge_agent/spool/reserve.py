@@ -33,7 +33,7 @@ class Reserve:
     def held(self) -> bool:
         """Tell whether the room is held."""
         try:
-            return self._path.stat().st_blocks * 512 >= self._size
+            return self._path.stat().st_size >= self._size  # it gets its size when all of it is allocated
         except OSError:
             return False
 

@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from edge_agent.camera import Camera
 from edge_agent.capture.messages import Message, Said, Seen, Told
 from edge_agent.capture.source import Captured
+from edge_agent.capture.viewmemory import ViewMemory
 from edge_agent.capture.watch import LOOK_EVERY_S, Teller, Watched
 from edge_agent.exceptions import FrameUnusable
 from edge_agent.metrics import AgentMetrics
@@ -160,6 +161,20 @@ def test_a_watched_source_tells_a_change_once_and_never_waits_for_the_agent(cloc
     assert out.get_nowait() == Seen("frozen", "the very same picture again and again")
     watched.read()
     assert out.empty()
+
+
+def test_what_is_masked_is_not_in_the_view_that_is_kept_on_disk(clock: ManualClock, tmp_path: Path) -> None:
+    still, memory = Still(clock), ViewMemory(tmp_path / "a.png")
+    left = RedactConfig(masks=(((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)),))
+    watched = Watched(still, WatchConfig(frozen_s=0), clock, Teller(queue.Queue()), memory, Masks(left))
+    watched.open()
+    for _ in range(300):
+        watched.read()
+    watched.close()
+    kept = memory.load(60)
+    assert kept is not None
+    assert kept[:, :80].max() == 0
+    assert kept[:, 90:].max() > 100
 
 
 @pytest.fixture

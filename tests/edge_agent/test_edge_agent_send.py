@@ -223,6 +223,26 @@ async def test_the_backlog_keeps_its_pace_while_live_frames_come(tmp_path: Path)
         await until(lambda: rig.spool.empty)
 
 
+@pytest.mark.parametrize("steps", range(5))
+async def test_a_sender_that_is_cancelled_ends_though_something_new_comes_at_that_moment(
+    tmp_path: Path, steps: int
+) -> None:
+    rig = Rig(tmp_path)
+    task = asyncio.create_task(rig.sender.run(lambda: 0.0))
+    await until(lambda: rig.sender.connected and rig.sender.idle)
+    for _ in range(5):
+        await asyncio.sleep(0.01)  # it waits for something new
+    rig.sender.wake()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=2.0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await rig.disk.close()
+    assert done
+
+
 def test_a_pace_holds_on_average_and_only_while_live_frames_come() -> None:
     pace = Pace(1000)
     pace.spend(5000)
@@ -249,6 +269,8 @@ def test_a_window_counts_what_is_late_apart() -> None:
     window.done(1)
     window.done(3)
     assert (window.room, window.late_room, len(window)) == (True, True, 1)
+    window.add(4, 30, late=False)
+    assert (window.room, window.late_room) == (False, False)  # live frames have all of it
 
 
 def test_a_flood_of_refusals_is_told_in_few_words() -> None:

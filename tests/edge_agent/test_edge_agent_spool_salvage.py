@@ -14,7 +14,7 @@ import pytest
 
 from edge_agent.exceptions import SpoolUnavailable
 from edge_agent.spool import opening
-from edge_agent.spool.salvage import Lost
+from edge_agent.spool.salvage import SKIPPED_IDS, Lost
 from edge_agent.spool.schema import Row
 from edge_agent.spool.spool import Spool
 from ingest.identity import LATE, LIVE
@@ -142,6 +142,18 @@ def test_epochs_go_on_upwards_when_only_the_rows_are_left(path: Path) -> None:
     assert spool.unfinished() == []
     assert spool.begin_epoch("a", "frame", 500) == 1001
     spool.keep([Row("frame", "a", 1001, 0, 10 * ROWS, b"new")])
+    spool.close()
+
+
+def test_ids_that_nobody_remembers_are_left_far_behind(path: Path) -> None:
+    db = sqlite3.connect(path)
+    (sequence,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_sequence'").fetchone()
+    db.close()
+    overwrite(path, range(sequence - 1, sequence))
+    spool = Spool(path)
+    assert len(read_back(spool)) == ROWS
+    spool.keep([Row("frame", "a", 1000, ROWS, ROWS, b"new")])
+    assert spool.settle_live(ROWS, 5)[0].id > SKIPPED_IDS
     spool.close()
 
 

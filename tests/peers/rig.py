@@ -75,6 +75,7 @@ class Rig:
             config,
             self._spool,
             self._on_disk,
+            promise=functools.partial(self._on_disk, self._spool.keep),
             instance="rig",
             truth_folder=None,
             state_folder=self._folder / "capture",

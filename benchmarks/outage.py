@@ -1,0 +1,242 @@
+"""A broker that goes away under a running agent: is all of it delivered in order, and do live frames stay swift?
+
+``python -m benchmarks.outage --outage-s 600`` runs it: simulated cameras, one agent, a broker that is killed and
+started again. It measures from capture to a consumer's hands, on both lanes, before the outage and while the backlog
+is caught up with; then it stops the agent and holds the ledger against the topics. With a small ``--spool-mib`` the
+spool cannot hold the outage, and what expired is named. The chaos tests run a short one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import psutil
+import tomli_w
+import typer
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from deploy.local.broker import Broker
+from deploy.local.figures import percentiles_ms
+from deploy.local.supervisor import ServiceSpec, Supervisor
+from ingest import eventloop, kafka, topicadmin
+from ingest.clock import Deadline
+from ingest.codec import decode
+from ingest.kafka import KafkaSettings
+from ingest.kafkalog import KafkaLog
+from ingest.ledger.auditor import audit
+from ingest.records import Frame
+from ingest.topics import FRAMES, FRAMES_LATE
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PARTITIONS = 4
+SCENES = ("road", "yard", "conveyor", "road")
+SETTLE_S = 5.0
+"""From the broker's return until the agent has found it: its back-off is at 10 s then, and the start of consumers."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is run. ``late_mib_per_s`` 0 leaves the backlog to its share of what is in flight."""
+
+    cameras: int = 4
+    fps: float = 10.0
+    normal_s: float = 30.0
+    outage_s: float = 120.0
+    spool_mib: int = 512
+    late_mib_per_s: float | None = None
+    catch_up_s: float = 600.0
+
+
+@dataclass
+class Seen:
+    """What the consumer saw: when, how old it was then, and in which order, by topic and camera."""
+
+    ages_s: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: {FRAMES: [], FRAMES_LATE: []})
+    order: dict[tuple[str, str], list[tuple[int, int]]] = field(default_factory=dict)
+    late_bytes: int = 0
+
+    def take(self, topic: str, value: bytes) -> None:
+        """Note a record."""
+        frame = decode(Frame, value)
+        age_s = (time.time_ns() - frame.captured_ns) / 1e9
+        self.ages_s[topic].append((time.monotonic(), age_s))
+        self.late_bytes += len(value) * (topic == FRAMES_LATE)
+        order = self.order.setdefault((topic, frame.camera), [])
+        if not order or (frame.epoch, frame.seq) > order[-1]:
+            order.append((frame.epoch, frame.seq))
+        elif (frame.epoch, frame.seq) not in set(order):  # a repeat is no disorder
+            raise AssertionError(f"{topic}: {frame.id} came after {order[-1]}")
+
+    def live_ms(self, start_s: float, end_s: float) -> dict[str, float]:
+        """Return the percentiles of live frames' ages that came in that time, in ms."""
+        return percentiles_ms([1000.0 * age for at, age in self.ages_s[FRAMES] if start_s <= at < end_s])
+
+
+async def run(options: Options, folder: Path, broker: Broker, say: Callable[[str], None]) -> dict[str, Any]:
+    """Run it, and return the report."""
+    settings = KafkaSettings(bootstrap=broker.bootstrap, prefix="outage.")
+    await topicadmin.create(settings, partitions=PARTITIONS)
+    (folder / "site.toml").write_text(tomli_w.dumps(_site(options)))
+    argv = ["agent", "run", f"--site={folder / 'site.toml'}", f"--data={folder / 'data'}"]
+    spec = ServiceSpec("agent", [sys.executable, "-m", "deploy.cli.app", *argv], settings.to_env())
+    stack, seen = Supervisor([], folder / "logs"), Seen()
+    following = asyncio.create_task(_follow(settings, seen))
+    log = KafkaLog(settings, "outage")
+    try:
+        await stack.add(spec)
+        await _until(lambda: len(seen.ages_s[FRAMES]) > 10 * options.cameras, 60.0, following)
+        report = await _phases(options, broker, seen, stack, following, say)
+        say("stopping")
+        await stack.stop_one("agent", 60)
+        balance = await audit(log, wait_s=0)
+        return {**report, "ledger": _ledger(balance.totals.to_dict())}
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await stack.stop()
+        await log.close()
+
+
+async def _phases(
+    options: Options,
+    broker: Broker,
+    seen: Seen,
+    stack: Supervisor,
+    following: asyncio.Task[None],
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    agent = psutil.Process(stack.pid("agent"))
+    start_s, cpu_s = time.monotonic(), _cpu_s(agent)
+    await _passed(options.normal_s, following)
+    normal, normal_cpu = seen.live_ms(start_s, time.monotonic()), (_cpu_s(agent) - cpu_s) / options.normal_s
+    say(f"normal: {normal}; the broker goes for {options.outage_s:.0f} s")
+    await asyncio.to_thread(broker.kill)
+    await _passed(options.outage_s, following)
+    before = len(seen.ages_s[FRAMES])
+    await asyncio.to_thread(broker.start)
+    back_s = time.monotonic()
+    await _until(lambda: len(seen.ages_s[FRAMES]) > before, 60.0, following)
+    found_s = time.monotonic()
+    say(f"found again after {found_s - back_s:.1f} s; catching up")
+    await _caught_up(options, seen, following)
+    end_s = time.monotonic()
+    # what was captured in the outage and was young enough when it ended is live, and as old as it is
+    catching_up = seen.live_ms(found_s + SETTLE_S, end_s)
+    say(f"caught up in {end_s - found_s:.0f} s: {catching_up}")
+    start_s, cpu_s = time.monotonic(), _cpu_s(agent)
+    await _passed(options.normal_s, following)
+    after = seen.live_ms(start_s, time.monotonic())
+    return {
+        "live_ms": {"before": normal, "catching_up": catching_up, "after": after},
+        "p99_ratio": round(catching_up.get("p99", 0.0) / max(normal["p99"], after["p99"]), 2),
+        "late": {
+            "frames": len(seen.ages_s[FRAMES_LATE]),
+            "mib": round(seen.late_bytes / 2**20, 1),
+            "mib_per_s": round(seen.late_bytes / 2**20 / (end_s - found_s), 2),
+            "caught_up_in_s": round(end_s - found_s, 1),
+        },
+        "agent_cores": round(normal_cpu, 2),
+    }
+
+
+async def _caught_up(options: Options, seen: Seen, following: asyncio.Task[None]) -> None:
+    """Wait until no late frame has come for two seconds."""
+    late, deadline, last = seen.ages_s[FRAMES_LATE], Deadline.after(options.catch_up_s), -1
+    await _passed(SETTLE_S, following)
+    while len(late) != last and not deadline.passed:
+        last = len(late)
+        await _passed(2.0, following)
+
+
+async def _follow(settings: KafkaSettings, seen: Seen) -> None:
+    consumer: AIOKafkaConsumer = kafka.consumer(settings, "outage")
+    await consumer.start()
+    try:
+        parts = [TopicPartition(settings.topic(t), p) for t in (FRAMES, FRAMES_LATE) for p in range(PARTITIONS)]
+        consumer.assign(parts)
+        await consumer.seek_to_beginning()
+        async for record in consumer:
+            seen.take(record.topic.removeprefix(settings.prefix), record.value)
+    finally:
+        await consumer.stop()
+
+
+async def _passed(seconds: float, following: asyncio.Task[None]) -> None:
+    """Let time pass. Raise what ended the consumer, if it has ended."""
+    await asyncio.wait([following], timeout=seconds)
+    if following.done():
+        following.result()
+
+
+async def _until(done: Callable[[], bool], seconds: float, following: asyncio.Task[None]) -> None:
+    deadline = Deadline.after(seconds)
+    while not done():
+        if deadline.passed:
+            raise TimeoutError(f"it did not happen within {seconds:.0f} s")
+        await _passed(0.1, following)
+
+
+def _site(options: Options) -> dict[str, Any]:
+    cameras = [
+        {
+            "name": f"camera-{number}",
+            "source": f"simulated:{SCENES[number % len(SCENES)]}",
+            "fps": options.fps,
+            "gate": {"motion": False},
+            "spool": {"max_bytes": options.spool_mib * 2**20, "late_after_s": 3.0},
+            "options": {"seed": number},
+        }
+        for number in range(options.cameras)
+    ]
+    pace = {} if options.late_mib_per_s is None else {"late_bytes_per_s": round(options.late_mib_per_s * 2**20)}
+    return {"name": "outage", "cameras": cameras, "link": pace}
+
+
+def _ledger(totals: dict[str, Any]) -> dict[str, Any]:
+    """Return the totals as they are without engines: nobody ends a delivered frame here, and that is no hole."""
+    holes = [example for example in totals["examples"] if "has no end" not in example]
+    accounted = totals["delivered"] + totals["spooled"] + sum(totals["withheld"].values())
+    names = ("captured", "delivered", "spooled", "withheld", "repeats", "duplicates", "unclean")
+    return {**{name: totals[name] for name in names}, "missing": totals["captured"] - accounted, "holes": holes}
+
+
+def _cpu_s(agent: psutil.Process) -> float:
+    return sum(sum(p.cpu_times()[:2]) for p in [agent, *agent.children(recursive=True)])
+
+
+def main(
+    cameras: Annotated[int, typer.Option(min=1)] = 4,
+    fps: Annotated[float, typer.Option(min=1.0)] = 10.0,
+    normal_s: Annotated[float, typer.Option(help="How long live latency is measured without an outage.")] = 30.0,
+    outage_s: Annotated[float, typer.Option(help="How long the broker is gone.")] = 120.0,
+    spool_mib: Annotated[int, typer.Option(help="Of each camera.", min=1)] = 512,
+    late_mib_per_s: Annotated[float | None, typer.Option(help="The backlog's pace; 0 for none.")] = None,
+    keep: Annotated[bool, typer.Option(help="Write the report into benchmarks/results.")] = False,
+) -> None:
+    """Measure an outage."""
+    options = Options(cameras, fps, normal_s, outage_s, spool_mib, late_mib_per_s)
+    with tempfile.TemporaryDirectory() as name, Broker(folder=Path(name) / "kafka") as broker:
+        report = eventloop.run(run(options, Path(name), broker, lambda text: typer.echo(text, err=True)))
+    machine = {"cores": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]}
+    report = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine, **asdict(options), **report}
+    typer.echo(json.dumps(report, indent=2))
+    if keep:
+        (RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-outage.json").write_text(json.dumps(report, indent=2) + "\n")
+    if report["ledger"]["missing"] or report["ledger"]["holes"]:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)
