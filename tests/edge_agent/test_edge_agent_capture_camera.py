@@ -20,9 +20,10 @@ from edge_agent.capture.viewmemory import ViewMemory
 from edge_agent.capture.watch import LOOK_EVERY_S, Teller, Watched
 from edge_agent.exceptions import FrameUnusable
 from edge_agent.metrics import AgentMetrics
+from edge_agent.redact.masks import Masks
 from ingest.backoff import STEADY_S, Backoff, delay_s
 from ingest.clock import ManualClock
-from ingest.site import CameraConfig, GateConfig, WatchConfig
+from ingest.site import CameraConfig, GateConfig, RedactConfig, WatchConfig
 from tests.peers import units
 from tests.peers.rig import Rig, flows, until
 from tests.peers.web import WebCamera, mjpeg
@@ -44,6 +45,7 @@ def camera(clock: ManualClock) -> Camera:
         CameraConfig(name="a", source="device:0"),
         None,  # type: ignore[arg-type]
         on_disk,
+        promise=on_disk,
         instance="i",
         truth_folder=None,
         on_kept=lambda: None,
