@@ -140,7 +140,7 @@ async def _phases(
     after = seen.live_ms(start_s, time.monotonic())
     return {
         "live_ms": {"before": normal, "catching_up": catching_up, "after": after},
-        "p99_ratio": round(catching_up.get("p99", 0.0) / max(normal["p99"], after["p99"]), 2),
+        "p99_ratio": round(catching_up.get("p99", 0.0) / normal["p99"], 2),
         "late": {
             "frames": len(seen.ages_s[FRAMES_LATE]),
             "mib": round(seen.late_bytes / 2**20, 1),
