@@ -23,11 +23,11 @@ import cv2
 import psutil
 import typer
 
-from edge_agent.camera import CHILD_ENVIRONMENT
 from edge_agent.capture.file import FileSource
 from edge_agent.capture.pace import Pace
 from edge_agent.capture.simulated.config import SceneConfig
 from edge_agent.capture.simulated.scene import Scene
+from edge_agent.capture.spawn import CHILD_ENVIRONMENT
 from edge_agent.exceptions import SourceEnded
 from ingest.clock import ManualClock
 from tests.peers import units

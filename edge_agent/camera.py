@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import os
 import signal
-import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import Process
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from edge_agent.capture.limits import MAX_PIXELS
 from edge_agent.capture.messages import Ended, Kept, Message, Said, Seen, Told, read_message
+from edge_agent.capture.spawn import spawn
 from edge_agent.exceptions import SpoolUnavailable
 from edge_agent.metrics import AgentMetrics
 from edge_agent.spool.refused import Refused
@@ -27,9 +24,8 @@ from ingest.backoff import STEADY_S, Backoff
 from ingest.clock import Clock
 from ingest.records import Account, CameraState, CameraStatus, EpochEnd
 from ingest.site import CameraConfig, masked
-from ingest.tether import tethered
 
-__all__ = ["CHILD_ENVIRONMENT", "Camera"]
+__all__ = ["Camera"]
 
 _log = logs.get("edge_agent.camera")
 
@@ -40,11 +36,6 @@ START_S = 8.0
 _STALLS = 2
 """A source may wait for the time of a stall to open, and again for its first frame, before it says that it fails."""
 _STDERR_TAIL_BYTES = 400
-CHILD_ENVIRONMENT = {
-    "OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_PIXELS),
-    "OPENBLAS_NUM_THREADS": "1",  # nothing here multiplies matrices, and each thread would cost its buffers
-    "MALLOC_ARENA_MAX": "2",  # an arena per thread keeps what frames of one size have left behind
-}
 
 
 class Camera:
@@ -121,7 +112,7 @@ class Camera:
         self.epoch = await self._on_disk(self._spool.begin_epoch, self.config.name, "frame", now_s)
         self.captured, last, self._refused = 0, -1, Refused(self.config.name, self.epoch)
         self._frames_from_s, self._hung = None, ""
-        process = self._process = await self._spawn()
+        process = self._process = await spawn(self.config, self.epoch, self._truth_folder, self._state_folder)
         stopper = asyncio.create_task(self._stop_child(process))
         saying = asyncio.create_task(_last_words(process))
         ended: Ended | None = None
@@ -138,28 +129,6 @@ class Camera:
         reason = (self._hung or last_words) if process.returncode else ""
         await self._close_epoch(ended, last, reason)
         return ended is not None and ended.finished
-
-    async def _spawn(self) -> Process:
-        process = await asyncio.create_subprocess_exec(
-            *tethered([sys.executable, "-m", "edge_agent.capture.child"]),
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=PIPE,
-            limit=4 * 1024 * 1024,
-            env=os.environ | CHILD_ENVIRONMENT,
-            start_new_session=True,  # Ctrl-C is for the agent, which then stops its children in order
-        )
-        orders = {
-            "camera": self.config.model_dump(mode="json"),
-            "epoch": self.epoch,
-            "truth_folder": str(self._truth_folder) if self._truth_folder else None,
-            "state_folder": str(self._state_folder) if self._state_folder else None,
-        }
-        assert process.stdin is not None  # noqa: S101  (narrowing: it was asked for)
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            process.stdin.write(json.dumps(orders).encode() + b"\n")
-            await process.stdin.drain()
-        return process
 
     async def _next(self, process: Process) -> Message | None:
         assert process.stdout is not None  # noqa: S101  (narrowing: it was asked for)

@@ -12,10 +12,9 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from edge_agent.capture.messages import Ended, Kept, Message, Told
-from edge_agent.capture.source import Captured, FrameSource
+from edge_agent.capture.source import Captured, FrameSource, Image
 from edge_agent.capture.tally import Tally
 from edge_agent.encode.encoder import Encoded, Encoder, OverBudget
 from edge_agent.exceptions import FrameUnusable, SourceEnded, SourceError
@@ -27,7 +26,7 @@ from ingest.codec import MAX_RECORD_BYTES, encode
 from ingest.records import Account, Frame, Redacted
 from ingest.site import CameraConfig
 
-__all__ = ["Intake"]
+__all__ = ["Intake", "sized"]
 
 MAX_IMAGE_BYTES = MAX_RECORD_BYTES - 64 * 1024
 """What else a record holds, with as many motion boxes as the gate finds, is far less than the rest."""
@@ -93,7 +92,7 @@ class Intake:
         if reason:
             return self._gate.pass_by(shot, reason)
         try:
-            return self._gate.look(replace(shot, image=self._redactor.masked(self._sized(captured.image))))
+            return self._gate.look(replace(shot, image=self._redactor.masked(sized(captured.image, self._camera))))
         except (cv2.error, FrameUnusable) as error:  # this frame's trouble; the next one may be well
             self._reason = f"a frame cannot be looked at: {error}"
             return self._gate.pass_by(shot, UNUSABLE)
@@ -158,15 +157,17 @@ class Intake:
             sampled=fate.sampled,
         )
 
-    def _sized(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        size = self._camera.width, self._camera.height
-        if not all(size) or image.shape[1::-1] == size:
-            return image
-        return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-
     def _tell(self) -> None:
         now_s = self._clock.monotonic()
         if now_s - self._told_s >= TELL_EVERY_S and not self._out.full():
             self._told_s = now_s
             self._out.put(Told(self._tally.captured, "running", self._reason))
             self._reason = ""
+
+
+def sized(image: Image, camera: CameraConfig) -> Image:
+    """Return a picture in the size that its camera is set to, if that is."""
+    size = camera.width, camera.height
+    if not all(size) or image.shape[1::-1] == size:
+        return image
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)

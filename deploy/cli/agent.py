@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
-from deploy.cli.common import Kafka, Prefix, friendly, kafka_settings, run, stdout
+from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, progress, run, stdout
 from ingest import logs, site
 from ingest.exceptions import ConfigError
 from ingest.kafka import KafkaSettings
-from ingest.site import Site
+from ingest.site import CameraConfig, Site
+
+if TYPE_CHECKING:
+    from edge_agent.doctor.finding import Finding
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Run an edge agent, or check its site file.", no_args_is_help=True)
+app = typer.Typer(help="Run an edge agent, or see whether it can run.", no_args_is_help=True)
 
 SiteFile = Annotated[Path, typer.Option("--site", help="The site's TOML file.")]
 
@@ -54,6 +61,83 @@ def check(site_file: SiteFile) -> None:
     """Check a site file as an agent would read it."""
     found = site.load(site_file)
     stdout.print(f"{len(found.cameras)} cameras, {len(found.sensors)} sensors: good")
+
+
+@app.command()
+@friendly
+def preview(
+    camera: Annotated[str, typer.Argument(help="The camera's name in the site.")],
+    site_file: SiteFile,
+    seconds: Annotated[float, typer.Option(min=1.0, help="How long it is watched.")] = 10.0,
+    out: Annotated[Path | None, typer.Option(help="Where the picture goes; CAMERA.png by default.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Watch a camera with its gate, masks and redaction, and write a picture that shows what they do.
+
+    Green frames are what moves, yellow outlines the gate's masks. Nothing is kept, and nothing is sent.
+    """
+    wanted = next((c for c in site.load(site_file).cameras if c.name == camera), None)
+    if wanted is None:
+        raise ConfigError("agent", "CAMERA", camera, f"a camera of {site_file}")
+    path = out or Path(f"{camera}.png")
+    fates = _previewed(wanted, seconds, path)
+    if as_json:
+        sys.stdout.write(json.dumps({"picture": str(path), "fates": fates}, indent=2) + "\n")
+    else:
+        stdout.print(f"{path}: {', '.join(f'{reason} {count}' for reason, count in fates.items())}", soft_wrap=True)
+
+
+def _previewed(camera: CameraConfig, seconds: float, path: Path) -> dict[str, int]:
+    import cv2
+
+    from edge_agent.preview import annotated, watch
+    from ingest.clock import SystemClock
+
+    with progress.status(f"watching {camera.name} for {seconds:g} s", spinner="dots"):
+        seen = watch(camera, seconds, SystemClock())
+    if not cv2.imwrite(str(path), annotated(camera, seen)):
+        raise ConfigError("agent", "--out", str(path), "a .png or .jpg in a folder that can be written to")
+    return dict(seen.fates.most_common())
+
+
+@app.command()
+@friendly
+def doctor(
+    site_file: SiteFile,
+    data: Annotated[Path, typer.Option(help="Where the spool will be kept.")],
+    seconds: Annotated[float, typer.Option(min=1.0, help="How long each camera and sensor is looked at.")] = 5.0,
+    as_json: AsJson = False,
+    kafka: Kafka = "",
+    prefix: Prefix = "",
+) -> None:
+    """Try the disk, the clock, secrets, the link, and every camera and sensor. Exits with 1 if anything fails.
+
+    Nothing is kept, and nothing is sent but a few heartbeats that compare the clocks.
+    """
+    findings = run(_examined(site.load(site_file), kafka_settings(kafka, prefix), data, seconds, quiet=as_json))
+    if as_json:
+        sys.stdout.write(json.dumps([asdict(finding) for finding in findings], indent=2) + "\n")
+    raise typer.Exit(1 if any(finding.state == "bad" for finding in findings) else 0)
+
+
+async def _examined(
+    wanted: Site, settings: KafkaSettings, data: Path, seconds: float, *, quiet: bool
+) -> list[Finding]:
+    from edge_agent.doctor.run import examine
+
+    findings = []
+    with progress.status("looking", spinner="dots") as spinner:
+        async for finding in examine(wanted, settings, data, seconds):
+            findings.append(finding)
+            spinner.update(f"after {finding.what}")
+            if not quiet:
+                colour = {"good": "green", "poor": "yellow", "bad": "red"}[finding.state]
+                stdout.print(
+                    f"[{colour}]{finding.state:<4}[/]  {finding.what}: {escape(finding.seen)}", soft_wrap=True
+                )
+                if finding.mend:
+                    stdout.print(f"      → {escape(finding.mend)}", soft_wrap=True)
+    return findings
 
 
 async def _serve(

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from edge_agent.exceptions import SpoolUnavailable
 from edge_agent.metrics import AgentMetrics
 from edge_agent.sensors.intake import ReadingIntake
 from edge_agent.sensors.source import Reading
@@ -68,15 +69,21 @@ class Sensor:
 
         It is stopped, not cancelled, so that what is on its way to the disk arrives there.
         """
-        while not self._stopping:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._left_s()):
-                    await self._wake.wait()
-            self._wake.clear()
-            if self._silent_s() == 0.0:
-                self.lost(f"no reading for {self.config.silent_after_s:g} s", "stalled")
-            await self._keep(self._intake.ready())
-        await self._end()
+        try:
+            while not self._stopping:
+                await self._once()
+            await self._end()
+        except SpoolUnavailable as error:  # the agent ends with a disk that takes nothing
+            _log.warning("left open", sensor=self.config.name, error=str(error))  # the next start closes the epoch
+
+    async def _once(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._left_s()):
+                await self._wake.wait()
+        self._wake.clear()
+        if self._silent_s() == 0.0:
+            self.lost(f"no reading for {self.config.silent_after_s:g} s", "stalled")
+        await self._keep(self._intake.ready())
 
     def opened(self) -> None:
         """Note that the connection is well. That a silent sensor is well again, only its next reading shows."""

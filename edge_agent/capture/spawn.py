@@ -1,0 +1,49 @@
+"""Start a capture child."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from pathlib import Path
+
+from edge_agent.capture.limits import MAX_PIXELS
+from ingest.site import CameraConfig
+from ingest.tether import tethered
+
+__all__ = ["CHILD_ENVIRONMENT", "spawn"]
+
+CHILD_ENVIRONMENT = {
+    "OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_PIXELS),
+    "OPENBLAS_NUM_THREADS": "1",  # nothing here multiplies matrices, and each thread would cost its buffers
+    "MALLOC_ARENA_MAX": "2",  # an arena per thread keeps what frames of one size have left behind
+}
+
+
+async def spawn(
+    camera: CameraConfig, epoch: int, truth_folder: Path | None = None, state_folder: Path | None = None
+) -> Process:
+    """Start a child and give it its orders. It dies with this process, and ends when its input is closed."""
+    process = await asyncio.create_subprocess_exec(
+        *tethered([sys.executable, "-m", "edge_agent.capture.child"]),
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+        limit=4 * 1024 * 1024,
+        env=os.environ | CHILD_ENVIRONMENT,
+        start_new_session=True,  # Ctrl-C is for the agent, which then stops its children in order
+    )
+    orders = {
+        "camera": camera.model_dump(mode="json"),
+        "epoch": epoch,
+        "truth_folder": str(truth_folder) if truth_folder else None,
+        "state_folder": str(state_folder) if state_folder else None,
+    }
+    assert process.stdin is not None  # noqa: S101  (narrowing: it was asked for)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        process.stdin.write(json.dumps(orders).encode() + b"\n")
+        await process.stdin.drain()
+    return process

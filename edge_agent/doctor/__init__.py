@@ -1,0 +1,1 @@
+"""What a technician needs to know of an agent before it is left alone."""

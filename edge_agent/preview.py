@@ -1,0 +1,127 @@
+"""What a camera's settings make of its pictures: what is sent, what moves, what is masked, drawn into one of them.
+
+Only a frame that would be sent is drawn on, as it would be sent: with what must not be seen made unrecognisable.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import cv2
+import numpy as np
+
+from edge_agent.capture.factory import Surroundings, make_source
+from edge_agent.capture.source import Captured, FrameSource, Image
+from edge_agent.encode.encoder import Encoded, Encoder
+from edge_agent.exceptions import SourceEnded, SourceUnusable
+from edge_agent.gate.gate import Gate
+from edge_agent.gate.shot import Fate, Shot
+from edge_agent.intake import sized
+from edge_agent.redact.redactor import Redactor
+from ingest.clock import Clock, Deadline
+from ingest.records import Box
+from ingest.site import CameraConfig, to_pixels
+
+__all__ = ["Preview", "annotated", "watch"]
+
+_GREEN, _YELLOW, _WHITE, _BLACK = (60, 200, 60), (40, 200, 240), (255, 255, 255), (0, 0, 0)
+_BAR_PX = 22
+
+
+@dataclass
+class Preview:
+    """What was seen: fates by reason (``sent`` for what is kept), the best frame, its motion and what it weighs."""
+
+    fates: Counter[str] = field(default_factory=Counter)
+    image: Image | None = None
+    motion: tuple[Box, ...] = ()
+    redacted: int = 0
+    size_bytes: int = 0
+
+
+def watch(camera: CameraConfig, seconds: float, clock: Clock, on_frame: Callable[[], None] = lambda: None) -> Preview:
+    """Capture for some seconds as the agent would, but keep nothing. Blocks. Raise SourceError.
+
+    Of the frames that would be sent, the one in which most moves is shown, the last one if nothing does.
+    """
+    source = make_source(camera, Surroundings(clock, 0))
+    redactor, best, preview = Redactor(camera.redact), _Best(), Preview()
+    gate = Gate(camera.gate, camera.name, 0)
+    try:
+        for seq, captured in enumerate(_frames(source, Deadline.after(seconds, clock))):
+            on_frame()
+            for fate in _judged(gate, redactor, camera, seq, captured):
+                best.take(fate)
+                preview.fates["sent" if fate.keep else fate.reason] += 1
+    finally:
+        source.close()
+    for fate in gate.close():
+        preview.fates["sent" if fate.keep else fate.reason] += 1
+    if best.fate is None or best.fate.shot.image is None:
+        raise SourceUnusable(f"camera {camera.name}: no frame that would be sent came within {seconds:g} s")
+    redaction = redactor.apply(best.fate.shot.image, best.fate.shot.captured_ns)
+    encoded = Encoder(camera.encode).encode(redaction, clock.monotonic())
+    preview.image, preview.motion = redaction.image, best.fate.motion or ()
+    preview.redacted = len(redaction.boxes)
+    preview.size_bytes = len(encoded.data) if isinstance(encoded, Encoded) else 0
+    return preview
+
+
+class _Best:
+    """The frame in which most moves."""
+
+    def __init__(self) -> None:
+        self.fate: Fate | None = None
+        self._area = 0.0
+
+    def take(self, fate: Fate) -> None:
+        area = sum(box.width * box.height for box in fate.motion or ())
+        if fate.keep and (self.fate is None or area >= self._area):
+            self.fate, self._area = fate, area
+
+
+def _frames(source: FrameSource, deadline: Deadline) -> Iterator[Captured]:
+    source.open()
+    while not deadline.passed:
+        try:
+            captured = source.read()
+        except SourceEnded:
+            return
+        if captured:
+            yield captured
+
+
+def _judged(gate: Gate, redactor: Redactor, camera: CameraConfig, seq: int, captured: Captured) -> list[Fate]:
+    shot = Shot(seq, captured.captured_ns, captured.time_source, captured.error_ms)
+    reason = gate.glance(shot.captured_ns)
+    if reason:
+        return gate.pass_by(shot, reason)
+    return gate.look(replace(shot, image=redactor.masked(sized(captured.image, camera))))
+
+
+def annotated(camera: CameraConfig, preview: Preview) -> Image:
+    """Return the picture with the gate's masks outlined, what moves framed, and a line that says what became of all.
+
+    Raise SourceUnusable when there is none.
+    """
+    if preview.image is None:
+        raise SourceUnusable(f"camera {camera.name}: there is no picture to draw on")
+    picture = preview.image.copy()
+    height, width = picture.shape[:2]
+    for mask in camera.gate.masks:
+        points = np.rint(np.array(to_pixels(mask, width, height))).astype(np.int32)
+        cv2.polylines(picture, [points], True, _YELLOW, 1, cv2.LINE_AA)
+    for box in preview.motion:
+        left, top, right, bottom = (round(edge) for edge in box)
+        cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), _GREEN, 1)
+    bar = np.full((_BAR_PX, width, 3), _BLACK, np.uint8)
+    cv2.putText(bar, _line(camera, preview), (4, _BAR_PX - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.42, _WHITE, 1, cv2.LINE_AA)
+    return np.vstack([picture, bar])
+
+
+def _line(camera: CameraConfig, preview: Preview) -> str:
+    fates = ", ".join(f"{reason} {count}" for reason, count in preview.fates.most_common())
+    redacted = f"; {preview.redacted} redacted" if camera.redact.faces or camera.redact.plates else ""
+    return f"{camera.name}: {fates}; {len(preview.motion)} moving{redacted}; {preview.size_bytes / 1000:.0f} kB"

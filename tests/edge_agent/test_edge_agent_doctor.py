@@ -1,0 +1,130 @@
+"""What the doctor sees: what works, what works badly, and what does not, with what would mend it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge_agent.doctor import host
+from edge_agent.doctor.cameras import look_at_camera
+from edge_agent.doctor.finding import Finding
+from edge_agent.doctor.host import judged_clock, look_at_clock, look_at_disk, look_at_secret
+from edge_agent.doctor.link import look_at_link
+from edge_agent.doctor.run import examine
+from edge_agent.doctor.sensors import look_at_sensors
+from edge_agent.sensors.factory import make_sources
+from ingest import topicadmin
+from ingest.clock import SystemClock
+from ingest.kafka import KafkaSettings
+from ingest.site import CameraConfig, LinkConfig, SensorConfig, Site
+
+ROAD = CameraConfig(name="road", source="simulated:road", fps=10.0)
+
+
+async def sensor(source: str, **settings: object) -> Finding:
+    config = SensorConfig.model_validate(
+        {"name": "s", "source": source, "quantity": "q", "unit": "u", "rate_hz": 20, **settings}
+    )
+    ((made, sensors),) = make_sources([config], SystemClock())
+    (finding,) = await look_at_sensors(made, sensors, 0.3)
+    return finding
+
+
+class TestDisk:
+    def test_a_good_one(self, tmp_path: Path) -> None:
+        finding = look_at_disk(tmp_path / "new", [ROAD])
+        assert finding.state in ("good", "poor")  # the machine's disk may be slow
+        assert "GB free" in finding.seen
+        assert list((tmp_path / "new").iterdir()) == []
+
+    def test_one_that_is_too_small(self, tmp_path: Path) -> None:
+        huge = ROAD.model_copy(update={"spool": ROAD.spool.model_copy(update={"max_bytes": 10**18})})
+        finding = look_at_disk(tmp_path, [huge])
+        assert (finding.state, "lower spool.max_bytes" in finding.mend) == ("poor", True)
+
+    def test_one_that_is_slow(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(host, "_sync_ms", lambda _: 80.0)
+        assert look_at_disk(tmp_path, []).state == "poor"
+
+    def test_one_that_is_no_folder(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        assert look_at_disk(tmp_path / "file", []).state == "bad"
+
+
+def test_the_kernel_is_asked_about_the_clock() -> None:
+    assert look_at_clock().what == "clock"
+    assert judged_clock(0x2001, 1.5) == Finding("clock", "good", "kept in time within 1.5 ms")
+    assert judged_clock(0x40, 16e6).state == "poor"
+    assert judged_clock(0x2001, 900.0).mend == "a nearer time server"
+
+
+@pytest.mark.parametrize(("text", "mode", "state"), [("x", 0o600, "good"), ("x", 0o644, "poor"), ("", 0o600, "bad")])
+def test_a_secret_is_its_owners(tmp_path: Path, text: str, mode: int, state: str) -> None:
+    path = tmp_path / "secret"
+    path.write_text(text)
+    path.chmod(mode)
+    assert look_at_secret(path, "the gateway").state == state
+
+
+def test_a_secret_that_is_not_there(tmp_path: Path) -> None:
+    assert look_at_secret(tmp_path / "none", "Kafka's password").state == "bad"
+
+
+async def test_a_camera_that_works() -> None:
+    finding = await look_at_camera(ROAD, 1.0)
+    assert finding.state == "good"
+    assert finding.seen.startswith("640×360, ")
+    assert finding.seen.endswith("time by host")
+
+
+@pytest.mark.parametrize(
+    ("settings", "seen"),
+    [
+        ({"source": "/no/such/file.mp4"}, "/no/such/file.mp4"),
+        ({"source": "rtsp://127.0.0.1:9/x"}, "Connection refused"),
+        ({"redact": {"faces": {"model": "/no/such.onnx"}}}, "/no/such.onnx"),
+    ],
+)
+async def test_a_camera_that_does_not_work_says_why(settings: dict[str, object], seen: str) -> None:
+    finding = await look_at_camera(CameraConfig.model_validate({**ROAD.model_dump(), **settings}), 1.0)
+    assert finding.state == "bad"
+    assert seen in finding.seen
+    assert "check source" in finding.mend
+
+
+async def test_a_camera_that_cannot_keep_its_pace() -> None:
+    finding = await look_at_camera(ROAD.model_copy(update={"fps": 2000.0}), 1.0)
+    assert (finding.state, "set to 2000" in finding.seen) == ("poor", True)
+
+
+async def test_sensors() -> None:
+    assert (await sensor("host:memory")).state == "good"
+    assert (await sensor("host:memory", low=-2.0, high=-1.0)).state == "poor"
+    silent = await sensor("command:none", options={"argv": ["/bin/sh", "-c", "exit 3"]})
+    assert silent.state == "bad"
+    other = await sensor("command:some", options={"argv": ["/bin/sh", "-c", "echo t 5; sleep 5"]})
+    assert (other.state, "others came: t" in other.seen) == ("bad", True)
+
+
+async def test_a_link_that_cannot_be_opened() -> None:
+    (finding,) = await look_at_link(LinkConfig(), KafkaSettings(bootstrap="127.0.0.1:9"))
+    assert (finding.what, finding.state) == ("Kafka 127.0.0.1:9", "bad")
+    (finding,) = await look_at_link(LinkConfig(kind="https", url="https://127.0.0.1:9"), KafkaSettings())
+    assert (finding.what, finding.state) == ("link https://127.0.0.1:9", "bad")
+
+
+@pytest.mark.kafka
+async def test_a_whole_site_on_kafka(kafka: str, prefix: str, tmp_path: Path) -> None:
+    settings = KafkaSettings(bootstrap=kafka, prefix=prefix)
+    found = {f.what: f async for f in examine(Site(cameras=(ROAD,)), settings, tmp_path, 1.0)}
+    assert (found[f"Kafka {kafka}"].state, found[f"Kafka {kafka}"].mend) == ("bad", "sightline topics create")
+    await topicadmin.create(settings, partitions=1)
+    try:
+        found = {f.what: f async for f in examine(Site(cameras=(ROAD,)), settings, tmp_path, 1.0)}
+    finally:
+        await topicadmin.remove(settings, prefix)
+    for what in (f"Kafka {kafka}", f"link {kafka}", "broker's clock", "camera road"):
+        assert found[what].state == "good", found[what]
+    offset_ms = float(found["broker's clock"].seen.split(" ")[0])
+    assert abs(offset_ms) < 100  # it is the same machine
