@@ -17,16 +17,16 @@ TOP = ((0.0, 0.0), (1.0, 0.0), (1.0, 0.2), (0.0, 0.2))
 
 
 def road(**settings: object) -> CameraConfig:
-    options = {"seed": 1, "frames": 60}
+    options = {"seed": 1, "frames": 45, "density": 2.0}
     return CameraConfig.model_validate(
-        {"name": "road", "source": "simulated:road", "fps": 60, "options": options, **settings}
+        {"name": "road", "source": "simulated:road", "fps": 10, "options": options, **settings}
     )
 
 
 def test_every_frame_has_a_fate_and_the_one_in_which_most_moves_is_shown() -> None:
     seen = []
     preview = watch(road(), 20.0, SystemClock(), lambda: seen.append(1))
-    assert preview.fates.total() == len(seen) == 60
+    assert preview.fates.total() == len(seen) == 45
     assert preview.fates["sent"] > 0
     assert preview.motion
     assert preview.size_bytes > 1000
@@ -45,7 +45,7 @@ def test_masks_and_motion_are_drawn_and_a_line_says_what_became_of_the_frames() 
     preview = watch(camera, 20.0, SystemClock())
     picture = annotated(camera, preview)
     assert picture.shape == (382, 640, 3)
-    assert (picture[100, 192] == (40, 200, 240)).all()  # the mask's edge
+    assert np.abs(picture[100, 192].astype(int) - (40, 200, 240)).max() < 60  # the mask's edge, smoothed
     left, top, *_ = (round(edge) for edge in preview.motion[0])
     assert (picture[top, left] == (60, 200, 60)).all()
     assert picture[360:].max() > 200
