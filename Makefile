@@ -75,6 +75,7 @@ lock: install ## resolve the lock files again
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile -q --no-header --no-annotate --generate-hashes --extra dev -o requirements.lock pyproject.toml
 	$(BIN)/uv pip compile -q --no-header --no-annotate --generate-hashes --extra dev --extra train -o requirements-train.lock pyproject.toml
+	$(BIN)/uv pip compile -q --no-header --no-annotate --generate-hashes -o requirements-agent.lock deploy/agent/requirements.in
 
 clean: ## remove the environments, Kafka's data and everything built
 	rm -rf $(VENV) .venv-train .sightline .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -26,7 +26,7 @@ between half and twice of it."""
 SPREAD = 2.0
 RECORD_BYTES = 700
 """What a record has beside its picture: fields, headers, names and the protocol's share of a batch."""
-WRITTEN_PER_BYTE = 6.0
+WRITTEN_PER_BYTE = 5.0
 """Bytes that reach the disk for a byte of a 40 kB frame that is kept, offered and removed: the write-ahead log and
 the database, both in whole pages, and what is touched beside (measured, 2026-11-24)."""
 CARD_BYTES = 32e9
