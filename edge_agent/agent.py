@@ -199,8 +199,16 @@ class Agent:
             waiting=_waiting(self._depth),
             sensors=tuple(s.status([d for d in self._readings if d.name == s.config.name]) for s in sensors),
             readings=SensorLedger(waiting=_waiting(self._readings)),
-            figures={"pid": float(os.getpid())},
+            figures={"pid": float(os.getpid()), **self._clock_figures()},
         )
+
+    def _clock_figures(self) -> dict[str, float]:
+        found = self._sender.clock
+        if found is None:
+            return {}
+        self._metrics.clock_offset.set(found.offset_ms / 1e3)
+        self._metrics.clock_error.set(found.error_ms / 1e3)
+        return {"clock_offset_ms": round(found.offset_ms, 2), "clock_error_ms": round(found.error_ms, 2)}
 
     async def _bound(self, name: str, spool: SpoolConfig, kind: Kind) -> None:
         def tell(accounts: list[Account]) -> Row:

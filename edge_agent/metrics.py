@@ -35,3 +35,9 @@ class AgentMetrics:
             "sightline_agent_refused_total", "Records the link refuses for good", registry=registry
         )
         self.disk_trouble = Gauge("sightline_agent_disk_trouble", "1 while the disk takes nothing", registry=registry)
+        self.clock_offset = Gauge(
+            "sightline_agent_clock_offset_seconds", "How far the broker's clock is ahead of ours", registry=registry
+        )
+        self.clock_error = Gauge(
+            "sightline_agent_clock_error_seconds", "How far off that offset may be", registry=registry
+        )

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import httpx
 import msgpack
 
+from edge_agent.clockoffset import ClockOffset
 from edge_agent.exceptions import LinkLost, Refused
 from edge_agent.send.batches import Waiting, batch_of, idempotency_key, refused_in
 from edge_agent.send.gatewaytrust import Token, tls
@@ -49,6 +50,7 @@ class HttpsLink:
         self._more: dict[str, asyncio.Event] = {}
         self._workers: list[asyncio.Task[None]] = []
         self._lost: LinkLost | None = None
+        self.clock = ClockOffset()  # a gateway tells the time in whole seconds: not worth comparing
 
     @property
     def address(self) -> str:

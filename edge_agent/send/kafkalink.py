@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from aiokafka.errors import (
     RecordListTooLargeError,
 )
 
+from edge_agent.clockoffset import ClockOffset
 from edge_agent.exceptions import LinkLost, Refused
 from edge_agent.send.link import Parcel
 from ingest import kafka
@@ -29,6 +31,8 @@ __all__ = ["KafkaLink"]
 STOP_S = 2.0
 """A link that works takes what is left at once; one that does not is not waited for."""
 _REFUSALS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTimestampError, CorruptRecordException)
+_BY_BROKER = 1
+"""LogAppendTime: the record has the broker's time."""
 _COUNTED = {FRAMES: FRAMES, FRAMES_LATE: FRAMES, READINGS: READINGS}
 """Whose partitions say where a record of a topic goes; ``status`` has one."""
 
@@ -40,6 +44,7 @@ class KafkaLink:
         self._settings, self._client_id, self._pins = settings, client_id, pins
         self._producer: AIOKafkaProducer | None = None
         self._partitions: dict[str, int] = {}
+        self.clock = ClockOffset()
 
     @property
     def address(self) -> str:
@@ -79,8 +84,9 @@ class KafkaLink:
         """Hand over something that need not arrive."""
         if self._producer:
             with contextlib.suppress(KafkaError, OSError):
+                sent_ns = time.time_ns()
                 sent = await self._producer.send(**self._arguments(parcel))
-                sent.add_done_callback(_heard)
+                sent.add_done_callback(functools.partial(self._heard, sent_ns))
 
     async def close(self) -> None:
         """Stop the producer; what is in flight is in doubt anyway."""
@@ -88,6 +94,14 @@ class KafkaLink:
         if producer:
             with contextlib.suppress(KafkaError, OSError):
                 await stop(producer, STOP_S)
+
+    def _heard(self, sent_ns: int, sent: asyncio.Future[Any]) -> None:
+        """Compare clocks. An error is taken, since nobody waits for it."""
+        if sent.cancelled() or sent.exception():
+            return
+        met = sent.result()
+        if met.timestamp_type == _BY_BROKER:
+            self.clock.add(sent_ns, time.time_ns(), met.timestamp)
 
     def _arguments(self, parcel: Parcel) -> dict[str, Any]:
         counted = _COUNTED.get(parcel.topic)
@@ -111,9 +125,3 @@ def _answer(done: asyncio.Future[None], sent: asyncio.Future[Any]) -> None:
         done.set_result(None)
     else:
         done.set_exception(Refused(repr(error)) if isinstance(error, _REFUSALS) else LinkLost(repr(error)))
-
-
-def _heard(sent: asyncio.Future[Any]) -> None:
-    """Take an error that nobody waits for; asyncio would report it as never retrieved."""
-    if not sent.cancelled():
-        sent.exception()

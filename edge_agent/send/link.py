@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from edge_agent.clockoffset import ClockOffset
+
 __all__ = ["Link", "Parcel"]
 
 
@@ -42,6 +44,11 @@ class Link(Protocol):
     What is sent keeps its order: live parcels of one key among themselves, and late ones, and others. After LinkLost
     the link is of no further use but to be closed; what was in flight may have arrived, or arrive yet.
     """
+
+    @property
+    def clock(self) -> ClockOffset:
+        """How the log's clock differs from ours, as far as what was published has shown it."""
+        ...
 
     @property
     def address(self) -> str:

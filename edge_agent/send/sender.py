@@ -12,6 +12,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Sequence
 
+from edge_agent.clockoffset import Estimate
 from edge_agent.exceptions import LinkLost, Refused
 from edge_agent.metrics import AgentMetrics
 from edge_agent.send.link import Link, Parcel
@@ -90,6 +91,11 @@ class Sender:
                 self.connected = False
                 asked_s = error.retry_after_s if isinstance(error, LinkLost) else 0.0
                 await asyncio.sleep(max(asked_s, self._backoff.failed(started_s, chance())))
+
+    @property
+    def clock(self) -> Estimate | None:
+        """How far the log's clock is ahead of ours, None while that is not known."""
+        return self._link.clock.estimate
 
     async def publish(self, topic: str, value: bytes, key: str) -> None:
         """Send something that need not arrive, such as a heartbeat; dropped while the link is gone."""

@@ -190,6 +190,14 @@ class TestKafkaLink(LinkContract):
         assert [r.partition for r in await read(log, FRAMES)] == [pinned]
         assert [r.partition for r in await read(log, READINGS)] == [partition_for("gate", PARTITIONS)]
 
+    async def test_heartbeats_compare_the_clocks(self, link: Link) -> None:
+        assert link.clock.estimate is None
+        await link.publish(Parcel(STATUS, "agent", b"beat"))
+        await (await link.send(Parcel(STATUS, "agent", b"ended", {}, 1)))
+        found = link.clock.estimate
+        assert found is not None
+        assert abs(found.offset_ms) <= found.error_ms + 5  # it is the same machine
+
 
 class TestHttpsLink(LinkContract):
     @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from edge_agent.clockoffset import ClockOffset
 from edge_agent.exceptions import LinkLost, Refused
 from edge_agent.metrics import AgentMetrics
 from edge_agent.send import sender as sender_module
@@ -68,6 +69,10 @@ class FakeLink:
         for done in self._held:
             done.set_exception(LinkLost("gone"))
         self._held.clear()
+
+    @property
+    def clock(self) -> ClockOffset:
+        return ClockOffset()
 
     async def publish(self, parcel: Parcel) -> None:
         self.sent.append(parcel)
