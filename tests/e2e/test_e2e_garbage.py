@@ -57,7 +57,7 @@ def garbage(seq: int, whole: bytes) -> bytes:
         encode(frame.model_copy(update={"image": frame.image[: len(frame.image) // 2]})),
         encode(frame.model_copy(update={"width": 641})),
         b"",
-        whole.replace(b"\xa1v\x92\x01\x00", b"\xa1v\x92\x09\x00"),
+        whole.replace(b"\xa1v\x92" + bytes(Frame.VERSION), b"\xa1v\x92\x09\x00"),
     )[seq % 7]
 
 

@@ -342,7 +342,7 @@ async def test_a_worker_tells_how_it_is_doing(settings: KafkaSettings, log: Kafk
         await until(told)
     last = (await beats(log))[-1]
     assert (last.service, last.state) == ("echo", "stopped")
-    assert last.figures == {"records": 1, "lag": 0, "in_flight": 0, "partitions": PARTITIONS}
+    assert last.figures == {"records": 1, "lag": 0, "in_flight": 0, "held_back": 0, "partitions": PARTITIONS}
 
 
 async def beats(log: Log) -> list[Heartbeat]:
