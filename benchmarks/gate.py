@@ -113,11 +113,8 @@ class Yolox:
     def look(self, image: Image) -> Found:
         """Return what it finds, and note what the inference took, without preparing and decoding."""
         (window,) = windows(self._pipeline, (image.shape[1], image.shape[0]), None, 1)
-        inner = window.region.inner
-        part = np.empty((inner.bottom - inner.top, inner.right - inner.left, CHANNELS), np.uint8)
-        draw(self._pipeline, image, window, part)
         canvas = Canvas(self._spec.height, self._spec.width, CHANNELS)
-        tensor = lay(canvas, self._spec.pad, [inner], [part])
+        tensor = lay(canvas, self._spec.pad, [window.region.inner], [draw(self._pipeline, image, window)])
         started_s = time.thread_time()
         outputs = self._engine.infer(tensor)
         self.took_s.append(time.thread_time() - started_s)

@@ -27,7 +27,7 @@ import typer
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from deploy.local.broker import Broker
-from deploy.local.figures import percentiles_ms
+from deploy.local.latencies import percentiles_ms
 from deploy.local.supervisor import ServiceSpec, Supervisor
 from ingest import eventloop, kafka, topicadmin
 from ingest.clock import Deadline

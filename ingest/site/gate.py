@@ -51,7 +51,7 @@ class GateConfig(Part):
 
     max_fps: float = Field(default=0.0, ge=0.0)
     """So many frames a second are looked at; the pixels of the others are not even asked for."""
-    open_fps: float = Field(default=1.0, ge=0.0)
+    open_fps: float = Field(default=5.0, ge=0.0)
     """So many of these are sent while the gate is open, and at once those in which something has moved on."""
     motion: bool = True
     min_area: Share = 0.0005
