@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from edge_agent.capture.messages import Ended, Kept, Message, Said, Seen, Told, read_message
 from edge_agent.capture.spawn import spawn
+from edge_agent.children import gone, last_words
 from edge_agent.exceptions import SpoolUnavailable
 from edge_agent.metrics import AgentMetrics
 from edge_agent.spool.refused import Refused
@@ -35,7 +36,6 @@ START_S = 8.0
 """For a child to start on a busy machine, and to try UDP before TCP."""
 _STALLS = 2
 """A source may wait for the time of a stall to open, and again for its first frame, before it says that it fails."""
-_STDERR_TAIL_BYTES = 400
 
 
 class Camera:
@@ -227,22 +227,18 @@ class Camera:
         if process.stdin:
             process.stdin.close()
         try:
-            await asyncio.wait_for(process.wait(), STOP_CHILD_S if self._stop.is_set() else 1.0)
+            async with asyncio.timeout(STOP_CHILD_S if self._stop.is_set() else 1.0):
+                await gone(process)
         except TimeoutError:
             process.kill()
-            await process.wait()
+            await gone(process)
 
 
 async def _last_words(process: Process) -> str:
-    """Read what a child says on standard error, to its end, so that it never waits; return the last line.
-
-    Decoders are talkative: a pipe that nobody reads is full after 64 KiB, and the capture would hang on it.
-    """
-    tail = b""
-    while process.stderr and (said := await process.stderr.read(4096)):
-        tail = (tail + said)[-_STDERR_TAIL_BYTES:]
-    lines = tail.decode(errors="replace").strip().splitlines()
-    return str(masked(lines[-1])) if lines else _how_it_ended(await process.wait())
+    """Return the last that a child says, without passwords, or how it ended if it says nothing."""
+    said = await last_words(process)
+    await gone(process)
+    return str(masked(said)) if said else _how_it_ended(process.returncode or 0)
 
 
 def _how_it_ended(status: int) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from edge_agent.capture.messages import Kept, Message, Said, Seen, read_message
 from edge_agent.capture.spawn import spawn
+from edge_agent.children import gone, last_words
 from edge_agent.doctor.finding import Finding, bad, good, poor
 from ingest.codec import decode
 from ingest.records import Frame
@@ -43,13 +44,13 @@ async def look_at_camera(camera: CameraConfig, seconds: float) -> Finding:
     what, seen = f"camera {camera.name}", _Seen()
     every = camera.model_copy(update={"gate": GateConfig(motion=False, max_fps=camera.gate.max_fps)})
     process = await spawn(every, 0)
-    words = asyncio.create_task(_words(process))
+    words = asyncio.create_task(last_words(process))
     try:
         await _listen(process, seen, seconds)
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        await process.wait()
+        await gone(process)
     last = await words
     if not seen.frames:
         why = last or next(iter(seen.said), "") or f"no picture within {OPEN_S + seconds:.0f} s"
@@ -66,12 +67,6 @@ async def _listen(process: Process, seen: _Seen, seconds: float) -> None:
         async with asyncio.timeout(seconds):
             while message := await read_message(process.stdout):
                 seen.take(message)
-
-
-async def _words(process: Process) -> str:
-    assert process.stderr is not None  # noqa: S101  (narrowing: it was asked for)
-    lines = (await process.stderr.read()).decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else ""
 
 
 def _judged(what: str, camera: CameraConfig, seen: _Seen) -> Finding:
