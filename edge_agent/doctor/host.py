@@ -15,7 +15,7 @@ import psutil
 from edge_agent.doctor.finding import Finding, bad, good, poor
 from ingest.site import CameraConfig
 
-__all__ = ["look_at_clock", "look_at_disk", "look_at_secret"]
+__all__ = ["judged_clock", "look_at_clock", "look_at_disk", "look_at_secret"]
 
 SYNC_TRIES = 10
 SYNC_BYTES = 64 * 1024

@@ -24,7 +24,7 @@ async def examine(site: Site, settings: KafkaSettings, folder: Path, seconds: fl
     """Yield what each look has shown: disk, clock, secrets, link, then cameras and sensors for ``seconds`` each."""
     yield await asyncio.to_thread(look_at_disk, folder, site.cameras)
     yield look_at_clock()
-    for path, of in secrets(site, settings):
+    for path, of in _secrets(site, settings):
         yield look_at_secret(path, of)
     for finding in await look_at_link(site.link, settings):
         yield finding
@@ -40,7 +40,7 @@ async def examine(site: Site, settings: KafkaSettings, folder: Path, seconds: fl
             yield finding
 
 
-def secrets(site: Site, settings: KafkaSettings) -> Iterator[tuple[Path, str]]:
+def _secrets(site: Site, settings: KafkaSettings) -> Iterator[tuple[Path, str]]:
     """Yield the files in which secrets are, and whose they are."""
     for path, of in (
         (settings.key_file, "Kafka's TLS key"),
