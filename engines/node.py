@@ -70,6 +70,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         self._writing: dict[Slot, asyncio.Task[None]] = {}
         self._opening: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
+        self._alarm: asyncio.TimerHandle | None = None
         self._failure: BaseException | None = None
         self._row_s = 0.0
         self._log = KafkaLog(settings, f"engine-{name}")
@@ -167,15 +168,22 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
             task = asyncio.create_task(self._classify(merged))
             self._classifying.add(task)
             task.add_done_callback(self._classified)
-        now_s = self._clock.monotonic()
+        now_s, pauses_s = self._clock.monotonic(), []
         for slot, owned in self._slots.items():
             due_s = None if slot in self._writing else owned.due(now_s, self._patience_s)
             if due_s is not None and due_s <= now_s:
                 self._writing[slot] = writing = asyncio.create_task(self._write(owned))
                 writing.add_done_callback(functools.partial(self._written, slot))
             elif due_s is not None:
-                asyncio.get_running_loop().call_later(due_s - now_s, self._wake.set)
+                pauses_s.append(due_s - now_s)
+        self._wake_after(min(pauses_s, default=None))
         self._metrics.waiting.set(self._scheduler.waiting)
+
+    def _wake_after(self, pause_s: float | None) -> None:
+        """Wake once, when the first slot is due: an alarm per slot and look would wake for all those before it."""
+        if self._alarm:
+            self._alarm.cancel()
+        self._alarm = None if pause_s is None else asyncio.get_running_loop().call_later(pause_s, self._wake.set)
 
     @property
     def _patience_s(self) -> float:
@@ -244,6 +252,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         }
 
     async def _close(self) -> None:
+        self._wake_after(None)
         tasks = [*self._classifying, *self._writing.values(), *([self._opening] if self._opening else [])]
         for task in tasks:
             task.cancel()

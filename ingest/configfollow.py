@@ -64,7 +64,7 @@ async def follow(log: Log, view: View, on_change: Callable[[View], Awaitable[Non
     """Read the topic from its beginning, then go on for ever. ``on_change`` is called whenever it has been caught up
     with and something has changed or been refused, and once when it has been read for the first time.
 
-    A log that does not answer is asked again: what holds goes on holding.
+    A log that does not answer, or whose secrets cannot be read just now, is asked again: what holds goes on holding.
     """
     position, told = None, None
     while True:
@@ -73,7 +73,7 @@ async def follow(log: Log, view: View, on_change: Callable[[View], Awaitable[Non
             if changed or view.refused != told:
                 told = view.refused
                 await on_change(view)
-        except LogUnavailable as error:
+        except (LogUnavailable, ConfigError) as error:
             _log.debug("config topic not read", error=str(error))
         await asyncio.sleep(FOLLOW_S)
 

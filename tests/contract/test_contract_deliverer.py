@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,17 @@ def alert(number: int) -> Alert:
     return make_alert(event, ())
 
 
-class DelivererContract:
+class DelivererContract(ABC):
     """Inherited by one class per way of delivery. ``taken`` is what the receiver has, by id."""
 
     @pytest.fixture
+    @abstractmethod
     def deliverer(self, tmp_path: Path) -> Deliverer:
-        pytest.fail("each deliverer has a fixture of its own")
+        """A deliverer whose receiver takes everything."""
 
+    @abstractmethod
     def taken(self) -> set[str]:
-        raise NotImplementedError
+        """Return what the receiver has, by id."""
 
     async def test_what_is_answered_well_has_arrived(self, deliverer: Deliverer) -> None:
         answer = await deliverer.deliver(alert(0), time.time())

@@ -107,6 +107,7 @@ def test_no_record_holds_a_picture_that_was_not_redacted(
         image = cv2.imdecode(np.frombuffer(frame.image, np.uint8), cv2.IMREAD_COLOR)
         assert frame.redacted is not None
         assert (frame.redacted.masks, frame.redacted.faces >= 1) == (1, True)
+        # at the floor of quality, JPEG overshoots by 60 levels beside an edge; what is behind is 255
         assert image[frame.height // 2 + 8 :].max() < 200, "the mask shows what is behind it"
         assert image.max() < 200, "a white square is to be seen"
         assert all(box.bottom <= frame.height / 2 + 8 for box in frame.motion or ()), "the gate looks behind the mask"

@@ -143,6 +143,28 @@ async def test_a_heartbeat_that_is_not_written_stops_nothing(node: Node) -> None
     assert tries >= 2  # the first one, and that it has stopped
 
 
+async def test_slots_that_wait_have_one_alarm_for_the_first_of_them(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Waits:
+        def __init__(self, pause_s: float) -> None:
+            self.pause_s = pause_s
+
+        def due(self, now_s: float, _: float) -> float:
+            return now_s + self.pause_s
+
+    loop, alarms = asyncio.get_running_loop(), []
+    plain = loop.call_later
+    monkeypatch.setattr(loop, "call_later", lambda *args: alarms.append(plain(*args)) or alarms[-1])
+    node._slots = {Slot(BATCHES, n): Waits(60.0 + n) for n in range(5)}  # type: ignore[misc]
+    for _ in range(10):
+        node._start_what_can()
+    (alarm,) = [each for each in alarms if not each.cancelled()]
+    assert alarm.when() - loop.time() == pytest.approx(60.0, abs=1.0)
+    node._wake_after(None)
+    assert alarm.cancelled()
+
+
 async def test_what_ends_the_reading_ends_the_node(node: Node) -> None:
     async def breaks() -> list[object]:
         raise RuntimeError("codec")

@@ -9,7 +9,7 @@ import pytest
 from ingest import configfollow
 from ingest.configfollow import View, follow
 from ingest.configstore import publish
-from ingest.exceptions import LogUnavailable
+from ingest.exceptions import ConfigError, LogUnavailable
 from ingest.log import Outgoing
 from ingest.memorylog import MemoryLog
 from ingest.site import CameraConfig
@@ -87,14 +87,15 @@ async def test_an_empty_topic_is_told_once(monkeypatch: pytest.MonkeyPatch) -> N
     log.following.cancel()  # type: ignore[attr-defined]
 
 
-async def test_a_log_that_does_not_answer_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [LogUnavailable("gone"), ConfigError("environment", "FILE", "x", "a password")])
+async def test_a_log_that_does_not_answer_is_asked_again(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     log, tries, plain = MemoryLog(), 0, MemoryLog.ends
 
     async def ends(topic: str) -> object:
         nonlocal tries
         tries += 1
         if tries < 3:
-            raise LogUnavailable("gone")
+            raise error
         return await plain(log, topic)
 
     log.ends = ends  # type: ignore[method-assign, assignment]
