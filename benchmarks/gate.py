@@ -73,7 +73,8 @@ SCENE_FRAMES = 400
 """Two cycles of traffic and quiet."""
 PROFILES = {
     "defaults": GateConfig(sample=0.0),
-    "defaults at 12.5 frames a second": GateConfig(sample=0.0, max_fps=12.5),
+    "every frame looked at": GateConfig(sample=0.0, max_fps=0.0),
+    "coarse": GateConfig(sample=0.0, min_change=0.6),
 }
 TURN_FRAMES, INFERENCES = 24, 6
 THRESHOLDS = (0.0, *np.geomspace(1e-4, 0.3, 40).tolist())

@@ -94,7 +94,7 @@ def test_a_frame_that_cannot_be_a_record_is_withheld_and_the_next_one_is_kept(
 ) -> None:
     monkeypatch.setattr(intake, "MAX_IMAGE_BYTES", 5_000)
     clock, out = ManualClock(), queue.Queue[Message | None](maxsize=100)
-    camera = CameraConfig(name="a", source="device:0", gate=GateConfig(motion=False))
+    camera = CameraConfig(name="a", source="device:0", gate=GateConfig(motion=False, max_fps=0.0))
     capturing = Intake(camera, 9, clock, out)
     noise = np.random.default_rng(0).integers(0, 255, (90, 160, 3), np.uint8)
     for image in (np.zeros((0, 160, 3), np.uint8), noise, np.full((90, 160, 3), 80, np.uint8)):

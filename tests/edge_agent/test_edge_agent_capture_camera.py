@@ -202,7 +202,7 @@ async def test_a_frozen_stream_goes_on_being_captured(rig: Rig, tmp_path: Path) 
 async def test_an_mjpeg_camera_that_hangs_up_again_and_again_is_asked_again(rig: Rig) -> None:
     jpeg = cv2.imencode(".jpg", np.full((48, 64, 3), 90, np.uint8))[1].tobytes()
     web = WebCamera({"/": mjpeg([jpeg] * 5)})
-    flapping = rig.add(CameraConfig(name="a", source=web.url("/"), gate=GateConfig(motion=False)))
+    flapping = rig.add(CameraConfig(name="a", source=web.url("/"), gate=GateConfig(motion=False, max_fps=0.0)))
     with capture_logs() as lines:
         async with rig.running():
             await until(lambda: flapping.kept >= 15, "three rounds")
