@@ -101,7 +101,7 @@ async def run(options: Options, folder: Path, broker: Broker, say: Callable[[str
         say("stopping")
         await stack.stop_one("agent", 60)
         balance = await audit(log, wait_s=0)
-        return {**report, "ledger": _ledger(balance.totals.to_dict())}
+        return {**report, "ledger": ledger_of(balance.totals.to_dict())}
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
@@ -204,7 +204,7 @@ def _site(options: Options) -> dict[str, Any]:
     return {"name": "outage", "cameras": cameras, "link": pace}
 
 
-def _ledger(totals: dict[str, Any]) -> dict[str, Any]:
+def ledger_of(totals: dict[str, Any]) -> dict[str, Any]:
     """Return the totals as they are without engines: nobody ends a delivered frame here, and that is no hole."""
     holes = [example for example in totals["examples"] if "has no end" not in example]
     accounted = totals["delivered"] + totals["spooled"] + sum(totals["withheld"].values())

@@ -1,0 +1,306 @@
+"""An agent that runs for hours while things go wrong around it: do its memory and its file descriptors stay flat?
+
+``python -m benchmarks.soak --hours 2`` runs it: a real broker, and one agent with cameras by RTSP (where the server
+of ``make peers`` is there) and simulated ones, a sensor and the host. In turns the broker is killed, the RTSP server
+is killed and hung, a capture child is killed, and a camera is taken from the ``config`` topic and put back. Every
+few seconds each process is asked for its own memory, its file descriptors and its threads. In the end the agent is
+stopped, and the ledger is held against the topics.
+
+**Flat.** Of what was measured after the warm-up, the median of the last quarter is no more than ``SLACK`` above that
+of the first one. A leak of one page per frame shows as megabytes within minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import platform
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import psutil
+import tomli_w
+import typer
+
+from benchmarks.outage import ROOT, ledger_of
+from deploy.local.broker import Broker
+from deploy.local.supervisor import ServiceSpec, Supervisor
+from edge_agent.capture.simulated.config import SceneConfig
+from edge_agent.capture.simulated.scene import Scene
+from ingest import configstore, eventloop, site, topicadmin
+from ingest.kafka import KafkaSettings
+from ingest.kafkalog import KafkaLog
+from ingest.ledger.auditor import audit
+from ingest.log import Log
+from tests.peers import units
+from tests.peers.rtsp import RtspServer, why_not
+
+RESULTS = ROOT / "benchmarks" / "results"
+PARTITIONS = 4
+SLACK = 0.05
+"""The allocator's own ups and downs over an hour are 2 to 3 %."""
+SLACK_FILES = 2
+"""A connection that is being made when the sample is taken."""
+TRAVELLER = "simulated-0"
+"""The camera that is taken out and put back."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is run. Times are in seconds; ``fault_s`` is how long what is broken stays so."""
+
+    seconds: float = 7200.0
+    fps: float = 10.0
+    rtsp: int = 2
+    simulated: int = 2
+    every_s: float = 20.0
+    warm_s: float = 600.0
+    fault_every_s: float = 240.0
+    fault_s: float = 20.0
+
+
+@dataclass
+class Sample:
+    """What the agent and its children hold at one time. Memory is what is no one else's, in MB."""
+
+    at_s: float
+    agent_mb: float
+    agent_files: int
+    agent_threads: int
+    children: int
+    children_mb: float
+    children_files: int
+
+
+@dataclass
+class Soak:
+    """What is running, and what was done to it."""
+
+    options: Options
+    broker: Broker
+    stack: Supervisor
+    log: Log
+    wanted: site.Site
+    server: RtspServer | None
+    say: Callable[[str], None]
+    faults: list[str] = field(default_factory=list)
+
+    def agent(self) -> psutil.Process:
+        """Return the agent's process."""
+        pid = self.stack.pid("agent")
+        if pid is None:
+            raise RuntimeError(f"the agent is down: its log is in {self.stack.folder}")
+        return psutil.Process(pid)
+
+
+async def run(options: Options, folder: Path, broker: Broker, say: Callable[[str], None]) -> dict[str, Any]:
+    """Run it, and return the report."""
+    async with AsyncExitStack() as ends:
+        soak = await ends.enter_async_context(_running(options, folder, broker, say))
+        samples, stop = list[Sample](), asyncio.Event()
+        watching = asyncio.create_task(_watch(soak, samples, stop))
+        try:
+            await _break_things(soak)
+        finally:
+            stop.set()
+            await watching
+        say("stopping")
+        await soak.stack.stop_one("agent", 60)
+        balance = await audit(soak.log, wait_s=0)
+    warm = [s for s in samples if s.at_s >= min(options.warm_s, options.seconds / 4)]
+    return {
+        "faults": len(soak.faults),
+        "restarts": soak.stack.restarts()["agent"],
+        "flat": judged(warm),
+        "ledger": ledger_of(balance.totals.to_dict()),
+        "samples": [asdict(s) for s in samples],
+    }
+
+
+def judged(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Return of each figure the medians of the first and last quarter, its slope, and whether that is flat."""
+    return {
+        name: _flat([s.at_s for s in samples], [getattr(s, name) for s in samples], slack)
+        for name, slack in (
+            ("agent_mb", SLACK),
+            ("agent_files", SLACK_FILES),
+            ("agent_threads", SLACK_FILES),
+            ("children_mb", SLACK),
+            ("children_files", SLACK_FILES),
+        )
+    }
+
+
+def _flat(at_s: Sequence[float], values: Sequence[float], slack: float) -> dict[str, Any]:
+    """Judge one figure. A slack below 1 is a share of the figure."""
+    quarter = max(1, len(values) // 4)
+    first, last = statistics.median(values[:quarter]), statistics.median(values[-quarter:])
+    slope = statistics.linear_regression(at_s, values).slope if len(set(at_s)) > 1 else 0.0
+    return {
+        "first": round(first, 1),
+        "last": round(last, 1),
+        "most": round(max(values), 1),
+        "per_hour": round(3600 * slope, 2),
+        "flat": last - first <= (slack * first if slack < 1 else slack),
+    }
+
+
+@asynccontextmanager
+async def _running(options: Options, folder: Path, broker: Broker, say: Callable[[str], None]) -> AsyncIterator[Soak]:
+    settings = KafkaSettings(bootstrap=broker.bootstrap, prefix="soak.")
+    await topicadmin.create(settings, partitions=PARTITIONS)
+    server = None if why_not() else RtspServer({"road": _footage(folder)})
+    log, stack = KafkaLog(settings, "soak"), Supervisor([], folder / "logs")
+    try:
+        if server:
+            server.start()
+        file = folder / "site.toml"
+        file.write_text(tomli_w.dumps(_site(options, server.url("road") if server else "")))
+        wanted = site.load(file)
+        await configstore.publish(log, wanted.entries())
+        argv = ["agent", "run", f"--site={file}", f"--data={folder / 'data'}"]
+        await stack.add(ServiceSpec("agent", [sys.executable, "-m", "deploy.cli.app", *argv], settings.to_env()))
+        yield Soak(options, broker, stack, log, wanted, server, say)
+    finally:
+        await stack.stop()
+        await log.close()
+        if server:
+            server.kill()
+
+
+async def _watch(soak: Soak, samples: list[Sample], stop: asyncio.Event) -> None:
+    began_s = time.monotonic()
+    while not stop.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), soak.options.every_s)
+        try:
+            samples.append(_sample(soak.agent(), time.monotonic() - began_s))
+        except psutil.Error:  # a child that went in between: the next sample has its successor
+            continue
+
+
+def _sample(agent: psutil.Process, at_s: float) -> Sample:
+    children = agent.children(recursive=True)
+    return Sample(
+        round(at_s, 1),
+        agent.memory_full_info().uss / 1e6,
+        agent.num_fds(),
+        agent.num_threads(),
+        len(children),
+        sum(child.memory_full_info().uss for child in children) / 1e6,
+        sum(child.num_fds() for child in children),
+    )
+
+
+async def _break_things(soak: Soak) -> None:
+    """Let the time pass, and break one thing after the other; each is mended before the next."""
+    options, ends_s = soak.options, time.monotonic() + soak.options.seconds
+    doings = [_kill_broker, _kill_child, _take_out_and_put_back]
+    if soak.server:
+        doings += [_kill_server, _hang_server]
+    turn = 0
+    while (left_s := ends_s - time.monotonic()) > options.fault_every_s + options.fault_s:
+        await asyncio.sleep(options.fault_every_s)
+        doing = doings[turn % len(doings)]
+        turn += 1
+        soak.say(f"{left_s:.0f} s left: {doing.__name__.strip('_').replace('_', ' ')}")
+        await doing(soak)
+        soak.faults.append(doing.__name__)
+    await asyncio.sleep(max(0.0, ends_s - time.monotonic()))
+
+
+async def _kill_broker(soak: Soak) -> None:
+    await asyncio.to_thread(soak.broker.kill)
+    await asyncio.sleep(soak.options.fault_s)
+    await asyncio.to_thread(soak.broker.start)
+
+
+async def _kill_child(soak: Soak) -> None:
+    children = soak.agent().children()
+    if children:
+        children[0].send_signal(signal.SIGKILL)
+
+
+async def _take_out_and_put_back(soak: Soak) -> None:
+    entry = next(camera for camera in soak.wanted.cameras if camera.name == TRAVELLER)
+    await configstore.publish(soak.log, [], [entry.key])
+    await asyncio.sleep(soak.options.fault_s)
+    await configstore.publish(soak.log, [entry])
+
+
+async def _kill_server(soak: Soak) -> None:
+    assert soak.server
+    soak.server.kill()
+    await asyncio.sleep(soak.options.fault_s)
+    await asyncio.to_thread(soak.server.start)
+
+
+async def _hang_server(soak: Soak) -> None:
+    assert soak.server
+    soak.server.hang()
+    await asyncio.sleep(soak.options.fault_s)
+    await _kill_server(soak)
+
+
+def _footage(folder: Path) -> Path:
+    scene = Scene(SceneConfig(kind="road", fps=10))
+    clip = units.encode(folder / "road.mp4", (scene.render(i).image for i in range(400)), 10, "h264")
+    return units.units(clip, folder / "road.units")
+
+
+def _site(options: Options, url: str) -> dict[str, Any]:
+    spool = {"max_bytes": 64 * 2**20}
+    rtsp = [{"name": f"rtsp-{n}", "source": url, "spool": spool} for n in range(options.rtsp if url else 0)]
+    simulated = [
+        {
+            "name": f"simulated-{n}",
+            "source": f"simulated:{('road', 'yard')[n % 2]}",
+            "fps": options.fps,
+            "spool": spool,
+            "options": {"seed": n},
+        }
+        for n in range(options.simulated)
+    ]
+    sensors = [
+        {"name": "air", "source": "simulated:temperature", "quantity": "temperature", "unit": "degC"},
+        {"name": "cpu", "source": "host:cpu", "quantity": "cpu", "unit": "%", "rate_hz": 1.0},
+    ]
+    return {"name": "soak", "cameras": [*rtsp, *simulated], "sensors": sensors}
+
+
+def main(
+    hours: Annotated[float, typer.Option(help="How long.", min=0.01)] = 2.0,
+    fps: Annotated[float, typer.Option(help="Of each simulated camera.", min=1.0)] = 10.0,
+    fault_every_s: Annotated[float, typer.Option(help="Time between faults.", min=1.0)] = 240.0,
+    keep: Annotated[bool, typer.Option(help="Write the report into benchmarks/results.")] = False,
+) -> None:
+    """Run for hours, and say whether memory and file descriptors stay flat."""
+    options = Options(seconds=3600 * hours, fps=fps, fault_every_s=fault_every_s)
+    with tempfile.TemporaryDirectory() as name, Broker(folder=Path(name) / "kafka") as broker:
+        report = eventloop.run(run(options, Path(name), broker, lambda text: typer.echo(text, err=True)))
+    machine = {"cores": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]}
+    report = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine, **asdict(options), **report}
+    if keep:
+        (RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-soak.json").write_text(json.dumps(report, indent=2) + "\n")
+    typer.echo(json.dumps({k: v for k, v in report.items() if k != "samples"}, indent=2))
+    if (
+        report["ledger"]["missing"]
+        or report["ledger"]["holes"]
+        or not all(f["flat"] for f in report["flat"].values())
+    ):
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)
