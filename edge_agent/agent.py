@@ -32,7 +32,8 @@ from edge_agent.status import SERVICE, accounts_row, ended_row, notice_row, read
 from ingest import logs
 from ingest.clock import Clock, Deadline, SystemClock
 from ingest.codec import encode
-from ingest.configfollow import View, follow
+from ingest.configfollow import follow
+from ingest.configview import View
 from ingest.kafka import KafkaSettings
 from ingest.kafkalog import KafkaLog
 from ingest.records import Account, Heartbeat, SensorLedger, Waiting
@@ -89,6 +90,7 @@ class Agent:
         self._readings: list[Depth] = []
         self._fleet = Fleet(self._camera, self._feeds)
         self._follows = site.link.kind == "kafka"
+        self._view = View()
         make_sources(self._charge.sensors, self._clock)  # what cannot be, is told before anything begins
 
     async def run(self, stop: asyncio.Event, *, exit_at_end: bool = False) -> None:
@@ -125,12 +127,12 @@ class Agent:
         await self._close_what_was_killed()
         await self._begin()
         if self._follows:
-            log = KafkaLog(self._settings, f"agent-config-{self._instance}")
-            try:
-                await follow(log, View(self._charge.entries), self._changed)
-            finally:
-                await log.close()
+            self._view = View(self._charge.entries)
+            await follow(self._config_log, self._view, self._changed)
         await asyncio.Event().wait()
+
+    def _config_log(self) -> KafkaLog:
+        return KafkaLog(self._settings, f"agent-config-{self._instance}")
 
     async def _begin(self) -> None:
         charge = self._charge
@@ -185,22 +187,26 @@ class Agent:
         await self._disk.attempt(self._spool.tell, told)
 
     def _heartbeat(self) -> Heartbeat:
-        trouble = self._disk.trouble
         cameras = [c for c in self._fleet.cameras if c.epoch]  # one that has not begun has nothing to tell
         sensors = [s for s in self._fleet.sensors if s.epoch]
-        reasons = [f"disk {trouble.why}"] if trouble else []
         return Heartbeat(
             service=SERVICE,
             instance=self._instance,
             at_ns=self._clock.now_ns(),
             state="running",
-            reason="; ".join([*reasons, *self._charge.refused]),
+            reason="; ".join(self._troubles()),
             cameras=tuple(c.status([d for d in self._depth if d.name == c.config.name]) for c in cameras),
             waiting=_waiting(self._depth),
             sensors=tuple(s.status([d for d in self._readings if d.name == s.config.name]) for s in sensors),
             readings=SensorLedger(waiting=_waiting(self._readings)),
             figures={"pid": float(os.getpid()), **self._clock_figures()},
         )
+
+    def _troubles(self) -> list[str]:
+        disk, config = self._disk.trouble, self._view.trouble
+        troubles = [f"disk {disk.why}"] if disk else []
+        troubles += [f"config topic not read: {config}"] if config else []
+        return troubles + self._charge.refused
 
     def _clock_figures(self) -> dict[str, float]:
         found = self._sender.clock

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 from edge_agent.lastgood import LastGood
 from ingest import logs
-from ingest.configfollow import View
-from ingest.configstore import Config
+from ingest.configview import Config, View
 from ingest.site import UNNAMED, CameraConfig, Entry, PinConfig, SensorConfig, Site
 
 __all__ = ["Charge", "Now"]

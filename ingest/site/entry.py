@@ -18,9 +18,9 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Part(BaseModel):
-    """Something inside of an entry: frozen, and with no room for misspelt keys."""
+    """Something inside of an entry: frozen, with no room for misspelt keys, and none for what JSON cannot say."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Entry(Part):

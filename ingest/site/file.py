@@ -116,7 +116,11 @@ def load(path: Path) -> Site:
         raise _config_error(str(path), error) from None
 
 
+_KNOWN_KEY = "a key that this version has (extra keys are not permitted): is it misspelt, or of a newer sightline?"
+
+
 def _config_error(where: str, error: ValidationError) -> ConfigError:
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"])) or "site"
-    return ConfigError(where, key, masked(first["input"]) if first["loc"] else "…", first["msg"])
+    expected = _KNOWN_KEY if first["type"] == "extra_forbidden" else first["msg"]
+    return ConfigError(where, key, masked(first["input"]) if first["loc"] else "…", expected)

@@ -8,7 +8,7 @@ import pytest
 
 from edge_agent.charge import Charge
 from edge_agent.lastgood import LastGood
-from ingest.configfollow import View
+from ingest.configview import View
 from ingest.site import CameraConfig, Entry, PinConfig, SensorConfig, Site
 
 GATE = CameraConfig(name="gate", source="device:0", site="north")
