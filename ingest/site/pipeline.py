@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from ingest.codec import MAX_RECORD_BYTES
 from ingest.records.base import Name
-from ingest.site.entry import Entry, Seconds, Share
+from ingest.site.entry import Seconds, Share, Shared
 
 __all__ = ["MAX_PIXEL_BYTES", "UNROUTED_NAME", "PipelineConfig"]
 
@@ -19,7 +19,7 @@ UNROUTED_NAME = "none"
 _CHANNELS = 3
 
 
-class PipelineConfig(Entry):
+class PipelineConfig(Shared):
     """How frames are prepared for one model, and which cameras it looks at."""
 
     KIND: ClassVar[str] = "pipeline"
