@@ -19,6 +19,8 @@ from ingest.kafka import KafkaSettings
 from ingest.site import CameraConfig, Site
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
     from edge_agent.doctor.finding import Finding
 
 __all__ = ["app"]
@@ -37,7 +39,9 @@ def run_agent(
     exit_at_end: Annotated[
         bool, typer.Option("--exit-at-end", help="End when every camera's source is over.")
     ] = False,
-    metrics_port: Annotated[int, typer.Option(min=0, help="Serve Prometheus metrics here; 0 for nowhere.")] = 0,
+    metrics_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Serve Prometheus metrics here; 0 for nowhere.")
+    ] = 0,
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
@@ -143,15 +147,26 @@ async def _examined(
 async def _serve(
     wanted: Site, settings: KafkaSettings, data: Path, only: list[str], exit_at_end: bool, metrics_port: int
 ) -> None:
-    from prometheus_client import CollectorRegistry, start_http_server
+    from prometheus_client import CollectorRegistry
 
     from edge_agent.agent import Agent
     from edge_agent.metrics import AgentMetrics
     from ingest.signals import stop_event
 
     registry = CollectorRegistry()
-    if metrics_port:
-        start_http_server(metrics_port, registry=registry)
     stop = stop_event()
+    _serve_metrics(metrics_port, registry)
     agent = await asyncio.to_thread(Agent, wanted, settings, data, metrics=AgentMetrics(registry), only=only)
     await agent.run(stop, exit_at_end=exit_at_end)
+
+
+def _serve_metrics(port: int, registry: CollectorRegistry) -> None:
+    """Serve figures for Prometheus. A port that is taken costs the figures, and never the cameras."""
+    from prometheus_client import start_http_server
+
+    try:
+        if port:
+            start_http_server(port, registry=registry)
+    except OSError as error:
+        mend = "stop what listens there, or give another --metrics-port, and restart"
+        logs.get("edge_agent").error("metrics not served", port=port, error=str(error), mend=mend)

@@ -123,4 +123,4 @@ def _config_error(where: str, error: ValidationError) -> ConfigError:
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"])) or "site"
     expected = _KNOWN_KEY if first["type"] == "extra_forbidden" else first["msg"]
-    return ConfigError(where, key, masked(first["input"]) if first["loc"] else "…", expected)
+    return ConfigError(where, key, masked(first["input"]) if first["loc"] else "…", masked(expected))

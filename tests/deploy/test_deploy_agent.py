@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
+from deploy.cli import agent
 from deploy.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,3 +114,10 @@ def test_the_image_copies_what_there_is() -> None:
     copied = re.findall(r"^COPY (?!--from)(.*) \S+$", (AGENT / "Dockerfile").read_text(), re.MULTILINE)
     for name in " ".join(copied).split():
         assert (ROOT / name).exists(), name
+
+
+def test_a_metrics_port_that_is_taken_costs_the_figures_and_not_the_cameras() -> None:
+    with socket.create_server(("", 0)) as taken, capture_logs() as said:
+        agent._serve_metrics(taken.getsockname()[1], CollectorRegistry())
+    assert [line["event"] for line in said] == ["metrics not served"]
+    assert "--metrics-port" in said[0]["mend"]
