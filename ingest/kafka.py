@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.producer import sender
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from ingest.codec import MAX_RECORD_BYTES
 from ingest.exceptions import ConfigError
@@ -47,13 +48,26 @@ sender.BACKOFF_OVERRIDE = BETWEEN_TRANSACTIONS_S  # aiokafka 0.14 has no setting
 CA_FILE, CERT_FILE, PASSWORD_FILE = (f"SIGHTLINE_KAFKA_{name}" for name in ("CA_FILE", "CERT_FILE", "PASSWORD_FILE"))
 
 
+_BROKER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:,\[\]/]+)(?::(?P<port>[0-9]{1,5}))?")
+_LAST_PORT = 65_535
+
+
+def _addresses(bootstrap: str) -> str:
+    """Return the brokers' addresses as they are. Raise ValueError where a client would, in the middle of its work."""
+    for address in bootstrap.split(","):
+        found = _BROKER.fullmatch(address.strip())
+        if not found or not 0 < int(found["port"] or 1) <= _LAST_PORT:
+            raise ValueError("expected HOST[:PORT], several of them with commas between, IPv6 in brackets")
+    return bootstrap
+
+
 class KafkaSettings(BaseModel):
     """Where the cluster is and how to reach it. ``prefix`` stands before every topic, group and transactional id."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    bootstrap: str = "127.0.0.1:9092"
-    prefix: str = "sightline."
+    bootstrap: Annotated[str, AfterValidator(_addresses)] = "127.0.0.1:9092"
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$")] = "sightline."
     security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     ca_file: Path | None = None
     cert_file: Path | None = None

@@ -105,7 +105,7 @@ def parse_entry(key: str, data: bytes) -> Entry:
 def load(path: Path) -> Site:
     """Read a site file. Raise ConfigError, which names the file, the key, the value and what was expected."""
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise ConfigError(str(path), "file", error.strerror, "a readable TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -344,3 +344,9 @@ def test_a_password_is_in_no_message_also_where_the_source_as_a_whole_is_wrong()
 def test_a_key_of_a_newer_version_is_told_as_what_it_may_be() -> None:
     with pytest.raises(ConfigError, match="is it misspelt, or of a newer sightline"):
         parse_entry("camera/a", b'{"name": "a", "source": "x", "lens": 3}')
+
+
+def test_a_file_that_begins_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "site.toml"
+    file.write_bytes(b"\xef\xbb\xbf" + b'name = "north"\n')
+    assert load(file).name == "north"
