@@ -81,12 +81,19 @@ class Charge:
         said = view.config.entries
         ours = {key: entry for key, entry in said.items() if self._is_ours(entry)}
         before = {key: entry for key, entry in self.entries.items() if self._is_ours(entry)}
-        if not ours and any(key not in view.removed and key not in said for key in before):
+        lost = not ours and any(key not in view.removed and key not in said for key in before)
+        if lost:
             ours = before
         self.topic_holds |= bool(ours)
         self.entries = ours | {key: entry for key, entry in said.items() if isinstance(entry, PinConfig)}
         self.now = self._now()
         self._refusals = {key: why for key, why in view.refused.items() if key.startswith(_KINDS)}
+        if lost:
+            why = (
+                f"config topic: nothing of site {self._site.name}: runs the last good one, apply the site file again"
+            )
+            self._refusals["config"] = why
+            _log.warning("config topic has lost the site", runs=len(before), mend="apply the site file again")
 
     def back(self, to: Now, why: str) -> None:
         """Go back to sensors that could be run: they share connections, and are refused together. Cameras stay."""

@@ -136,10 +136,10 @@ class View:
         """Say that everything has been read, and log once what is refused.
 
         After a whole reading, what the topic has no more is gone: compaction takes an entry that was removed, and in
-        time its tombstone. A topic without a single record has lost them: then what held goes on holding.
+        time its tombstone. Whether that is so, or the topic was lost, is for others to judge: see ``removed``.
         """
         seen, self._seen = self._seen, None
-        if seen:
+        if seen is not None:
             self._entries = {key: entry for key, entry in self._entries.items() if key in seen}
             self._refused = {key: why for key, why in self._refused.items() if key in seen}
         for key, why in self._refused.items():

@@ -97,8 +97,13 @@ def test_a_topic_that_has_lost_the_site_takes_nothing_away(last_good: LastGood) 
     charge.take(view(YARD))
     charge.take(view(AWAY))
     assert charge.cameras == (YARD,)
+    assert "nothing of site north" in charge.refused[0]
     charge.keep()
     assert Charge(SITE, last_good).cameras == (YARD,)
+    charge.take(View())
+    assert charge.cameras == (YARD,)
+    charge.take(view(AWAY, GATE))  # and then it has the site again: as it says now, and no more
+    assert (charge.cameras, charge.refused) == ((GATE,), [])
 
 
 def test_where_no_topic_is_followed_the_file_is_in_charge_whatever_was_kept(last_good: LastGood) -> None:

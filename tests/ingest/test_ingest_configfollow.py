@@ -64,11 +64,14 @@ class TestView:
         view.caught_up()
         assert view.config.cameras == (GATE,)
 
-    def test_a_topic_without_a_record_takes_nothing(self) -> None:
-        view = View({GATE.key: GATE})
+    def test_what_is_said_to_be_removed_can_be_told_from_what_is_only_not_there(self) -> None:
+        view = View({GATE.key: GATE, YARD.key: YARD})
         view.begin()
+        view.take(YARD.key, b"")
         view.caught_up()
-        assert view.config.cameras == (GATE,)
+        assert (view.config.entries, view.removed) == ({}, {YARD.key})
+        view.take(YARD.key, json_of(YARD))
+        assert view.removed == frozenset()
 
     def test_a_refusal_is_told_once_however_often_it_is_said_and_is_short(self) -> None:
         view, bad = View(), b'{"name": "gate", "source": "x", "fps": "' + b"1" * 10**6 + b'x"}'
@@ -108,7 +111,7 @@ async def test_an_empty_topic_is_told_once(monkeypatch: pytest.MonkeyPatch) -> N
     log = MemoryLog()
     changes = await seen(log, View({GATE.key: GATE}), monkeypatch)
     async with asyncio.timeout(5):
-        assert (await changes.get()).config.cameras == (GATE,)
+        assert (await changes.get()).config.cameras == ()
     for _ in range(10):
         await asyncio.sleep(0)
     assert changes.empty()

@@ -65,9 +65,7 @@ def test_an_address_that_no_client_can_read_is_told_at_once(address: str) -> Non
         KafkaSettings.from_env({"SIGHTLINE_KAFKA": address})
 
 
-@pytest.mark.parametrize(
-    "address", ["kafka", "10.0.0.1:9092", "a.example:9093, b.example:9093", "[fe80::1]:9092"]
-)
+@pytest.mark.parametrize("address", ["kafka", "10.0.0.1:9092", "a.example:9093, b.example:9093", "[fe80::1]:9092"])
 def test_addresses_are_hosts_with_or_without_a_port(address: str) -> None:
     assert KafkaSettings.from_env({"SIGHTLINE_KAFKA": address}).bootstrap == address
 
