@@ -36,7 +36,7 @@ class Now:
 
 
 class Charge:
-    """Decides what an agent runs. ``only`` names the cameras that are its own, all of its site if it is empty.
+    """Decides what an agent runs. ``only`` names the cameras and sensors that are its own, all of its site if empty.
 
     Without a ``last_good``, as where no topic is followed, the file is in charge for good.
     """
@@ -116,6 +116,7 @@ class Charge:
             sensors = tuple(s for s in config.sensors if self._is_ours(s))
         if self._only:
             cameras = tuple(c for c in cameras if c.name in self._only)
+            sensors = tuple(s for s in sensors if s.name in self._only)
         return Now(cameras, sensors, config.of(PinConfig))
 
     def _is_ours(self, entry: Entry) -> bool:

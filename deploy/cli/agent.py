@@ -35,7 +35,9 @@ SiteFile = Annotated[Path, typer.Option("--site", help="The site's TOML file.")]
 def run_agent(
     site_file: SiteFile,
     data: Annotated[Path, typer.Option(help="Where the spool is kept. A disk that survives a power cut.")],
-    only: Annotated[list[str] | None, typer.Option(help="Only these cameras of the site; may be repeated.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only this camera or sensor of the site; may be repeated.")
+    ] = None,
     exit_at_end: Annotated[
         bool, typer.Option("--exit-at-end", help="End when every camera's source is over.")
     ] = False,
@@ -52,10 +54,11 @@ def run_agent(
     """
     logs.configure("agent")
     wanted = site.load(site_file)
-    unknown = set(only or ()) - {camera.name for camera in wanted.cameras}
+    known = [entry.name for entry in (*wanted.cameras, *wanted.sensors)]
+    unknown = set(only or ()) - set(known)
     if unknown:
-        names = ", ".join(camera.name for camera in wanted.cameras)
-        raise ConfigError("agent", "--only", sorted(unknown), f"cameras of {site_file}: {names or 'it has none'}")
+        expected = f"cameras or sensors of {site_file}: {', '.join(known) or 'it has none'}"
+        raise ConfigError("agent", "--only", sorted(unknown), expected)
     run(_serve(wanted, kafka_settings(kafka, prefix), data, only or [], exit_at_end, metrics_port))
 
 

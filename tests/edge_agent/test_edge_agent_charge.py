@@ -130,6 +130,13 @@ def test_an_agent_may_have_a_part_of_the_cameras(last_good: LastGood) -> None:
     assert charge.cameras == (YARD,)
 
 
+def test_agents_that_share_a_site_do_not_both_read_its_sensors(last_good: LastGood) -> None:
+    site = Site(name="north", cameras=(GATE, YARD), sensors=(HEAT,))
+    ours, theirs = Charge(site, last_good, only=["gate"]), Charge(site, last_good, only=["yard", "heat"])
+    assert (ours.cameras, ours.sensors) == ((GATE,), ())
+    assert (theirs.cameras, theirs.sensors) == ((YARD,), (HEAT,))
+
+
 def test_a_site_without_a_name_owns_what_names_none(last_good: LastGood) -> None:
     charge = Charge(Site(), last_good)
     charge.take(view(GATE, CameraConfig(name="plain", source="device:3")))
