@@ -45,7 +45,8 @@ FETCH_MAX_WAIT_MS = 100
 
 sender.BACKOFF_OVERRIDE = BETWEEN_TRANSACTIONS_S  # aiokafka 0.14 has no setting for it
 
-CA_FILE, CERT_FILE, PASSWORD_FILE = (f"SIGHTLINE_KAFKA_{name}" for name in ("CA_FILE", "CERT_FILE", "PASSWORD_FILE"))
+CA_FILE, CERT_FILE = "SIGHTLINE_KAFKA_CA_FILE", "SIGHTLINE_KAFKA_CERT_FILE"
+USERNAME, PASSWORD_FILE = "SIGHTLINE_KAFKA_USERNAME", "SIGHTLINE_KAFKA_PASSWORD_FILE"
 
 
 _BROKER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:,\[\]/]+)(?::(?P<port>[0-9]{1,5}))?")
@@ -114,10 +115,16 @@ class KafkaSettings(BaseModel):
                 context.load_cert_chain(self.cert_file, self.key_file)
         return context
 
-    def password(self) -> str | None:
-        """Return the SASL password, read from its file now so that a rotated one is taken up. Raise ConfigError."""
+    def password(self) -> str:
+        """Return the SASL password, read from its file now so that a rotated one is taken up. Raise ConfigError.
+
+        An empty file is being written, or was never: it is not tried, since a broker may count wrong passwords.
+        """
         with _readable(PASSWORD_FILE, self.password_file, "a text file with the password"):
-            return self.password_file.read_text().strip() if self.password_file else None
+            password = self.password_file.read_text().strip() if self.password_file else ""
+            if not password:
+                raise ValueError("it is empty" if self.password_file else f"{self.security} needs one")
+            return password
 
     def client(self, client_id: str) -> dict[str, Any]:
         """Return the arguments that every aiokafka client takes. Raise ConfigError for a file that cannot be used."""
@@ -130,10 +137,13 @@ class KafkaSettings(BaseModel):
             "ssl_context": self.ssl_context(),
         }
         if self.security.startswith("SASL"):
+            password = self.password()
+            if not self.username:
+                raise ConfigError("environment", USERNAME, "", f"the user's name, which {self.security} needs")
             args |= {
                 "sasl_mechanism": self.sasl_mechanism,
                 "sasl_plain_username": self.username,
-                "sasl_plain_password": self.password(),
+                "sasl_plain_password": password,
             }
         return args
 
