@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.camera import Camera
-from edge_agent.charge import Charge
+from edge_agent.charge import Charge, Now
 from edge_agent.exceptions import SourceUnusable, SpoolUnavailable
 from edge_agent.fleet import Fleet
 from edge_agent.lastgood import LastGood
@@ -32,7 +32,8 @@ from edge_agent.status import SERVICE, accounts_row, ended_row, notice_row, read
 from ingest import logs
 from ingest.clock import Clock, Deadline, SystemClock
 from ingest.codec import encode
-from ingest.configfollow import View, follow
+from ingest.configfollow import follow
+from ingest.configview import View
 from ingest.kafka import KafkaSettings
 from ingest.kafkalog import KafkaLog
 from ingest.records import Account, Heartbeat, SensorLedger, Waiting
@@ -68,8 +69,9 @@ class Agent:
         self._instance = f"{socket.gethostname()}-{site.name}"
         self._random = random.Random()
         self._settings, self._folder = settings, folder
-        self._charge = Charge(site, LastGood(folder / "config.json"), only)
-        self._pins: dict[str, int] = dict(pins or {})
+        self._follows = site.link.kind == "kafka"
+        self._charge = Charge(site, LastGood(folder / "config.json") if self._follows else None, only)
+        self._pins: dict[str, int] = {**(pins or {}), **self._charge.pins}
         self._spool = Spool(
             folder / "spool.db",
             seal=load_seal(site.spool.key_file, site.spool.previous_key_files),
@@ -85,11 +87,26 @@ class Agent:
             clock=self._clock,
             metrics=metrics,
         )
+        self._bounds: dict[Kind, dict[str, SpoolConfig]] = {"frame": {}, "readings": {}}
+        """Of everything that has run: what was kept of a camera that is taken out waits for the link all the same."""
         self._depth: list[Depth] = []
         self._readings: list[Depth] = []
         self._fleet = Fleet(self._camera, self._feeds)
-        self._follows = site.link.kind == "kafka"
-        make_sources(self._charge.sensors, self._clock)  # what cannot be, is told before anything begins
+        self._view = View()
+        self._try_sensors()
+
+    def _try_sensors(self) -> None:
+        """Say before anything begins what cannot be. Raise SourceUnusable if the file has it: it can be mended here.
+
+        Where the topic had it, when this machine was another or had other software, cameras do not wait for that.
+        """
+        try:
+            make_sources(self._charge.sensors, self._clock)
+        except SourceUnusable as error:
+            if not self._charge.topic_holds:
+                raise
+            self._charge.back(Now(), str(error))
+            _log.warning("sensors of the last good configuration cannot be run", error=str(error))
 
     async def run(self, stop: asyncio.Event, *, exit_at_end: bool = False) -> None:
         """Capture and send until ``stop`` is set, or with ``exit_at_end`` until every camera is over.
@@ -124,31 +141,39 @@ class Agent:
         """Close what a kill left open, begin, and follow the configuration for ever."""
         await self._close_what_was_killed()
         await self._begin()
-        if self._follows:
-            log = KafkaLog(self._settings, f"agent-config-{self._instance}")
-            try:
-                await follow(log, View(self._charge.entries), self._changed)
-            finally:
-                await log.close()
+        if not self._follows:
+            _log.warning(
+                "config topic not followed", link="https", runs="the site file", change="edit it and restart"
+            )
+        else:
+            self._view = View(self._charge.entries)
+            await follow(self._config_log, self._view, self._changed)
         await asyncio.Event().wait()
+
+    def _config_log(self) -> KafkaLog:
+        return KafkaLog(self._settings, f"agent-config-{self._instance}")
 
     async def _begin(self) -> None:
         charge = self._charge
+        frames, readings = self._bounds["frame"], self._bounds["readings"]
+        self._bounds["frame"] = frames | {camera.name: camera.spool for camera in charge.cameras}
+        self._bounds["readings"] = readings | {sensor.name: sensor.spool for sensor in charge.sensors}
         self._spool.late_after({camera.name: camera.spool.late_after_s for camera in charge.cameras})
         self._pins.update(charge.pins)
         await self._fleet.apply(charge.cameras, charge.sensors)
 
     async def _changed(self, view: View) -> None:
-        """Run what the topic says now. What cannot be run is refused as a whole, and told; what runs goes on."""
+        """Run what the topic says now. Sensors that cannot be run together are refused; the old ones stay."""
         before = self._charge.now
         self._charge.take(view)
+        self._metrics.config.refused.set(len(view.refused))
         try:
             await self._begin()
         except SourceUnusable as error:
             self._charge.back(before, str(error))
-            _log.warning("configuration refused", error=str(error))
-        else:
-            await asyncio.to_thread(self._charge.keep)
+            _log.warning("sensors refused", error=str(error))
+            await self._begin()
+        await asyncio.to_thread(self._charge.keep)
 
     async def _close_what_was_killed(self) -> None:
         for end in await self._disk(self._spool.unfinished):
@@ -166,18 +191,20 @@ class Agent:
                 await self._look()
             beat = self._heartbeat()
             self._metrics.disk_trouble.set(self._disk.trouble is not None)
-            for status in beat.cameras:
-                self._metrics.spooled.labels(status.camera).set(status.spooled_bytes)
-            await self._sender.publish(STATUS, encode(beat), self._instance)
+            for name in {*self._bounds["frame"], *(d.name for d in self._depth)}:
+                self._metrics.spooled.labels(name).set(sum(d.bytes for d in self._depth if d.name == name))
+            with contextlib.suppress(TimeoutError):  # a link that takes nothing must not hold up the spool's bounds
+                async with asyncio.timeout(BEAT_S):
+                    await self._sender.publish(STATUS, encode(beat), self._instance)
             await asyncio.sleep(BEAT_S)
 
     async def _look(self) -> None:
         """Hold the spool within its bounds, see what waits, and remember what is about to be told."""
         await self._disk.look(self._expire)
-        for camera in self._fleet.cameras:
-            await self._bound(camera.config.name, camera.config.spool, "frame")
-        for sensor in self._fleet.sensors:
-            await self._bound(sensor.config.name, sensor.config.spool, "readings")
+        frames = {c.config.name for c in self._fleet.cameras} | {d.name for d in self._depth}
+        readings = {s.config.name for s in self._fleet.sensors} | {d.name for d in self._readings}
+        await self._bound_all("frame", frames)
+        await self._bound_all("readings", readings)
         self._depth = await self._disk.attempt(self._spool.depth)
         self._readings = await self._disk.attempt(self._spool.depth, "readings")
         told = [(c.config.name, c.epoch, c.captured - 1) for c in self._fleet.cameras]
@@ -185,22 +212,26 @@ class Agent:
         await self._disk.attempt(self._spool.tell, told)
 
     def _heartbeat(self) -> Heartbeat:
-        trouble = self._disk.trouble
         cameras = [c for c in self._fleet.cameras if c.epoch]  # one that has not begun has nothing to tell
         sensors = [s for s in self._fleet.sensors if s.epoch]
-        reasons = [f"disk {trouble.why}"] if trouble else []
         return Heartbeat(
             service=SERVICE,
             instance=self._instance,
             at_ns=self._clock.now_ns(),
             state="running",
-            reason="; ".join([*reasons, *self._charge.refused]),
+            reason="; ".join(self._troubles()),
             cameras=tuple(c.status([d for d in self._depth if d.name == c.config.name]) for c in cameras),
             waiting=_waiting(self._depth),
             sensors=tuple(s.status([d for d in self._readings if d.name == s.config.name]) for s in sensors),
             readings=SensorLedger(waiting=_waiting(self._readings)),
             figures={"pid": float(os.getpid()), **self._clock_figures()},
         )
+
+    def _troubles(self) -> list[str]:
+        disk, config = self._disk.trouble, self._view.trouble
+        troubles = [f"disk {disk.why}"] if disk else []
+        troubles += [f"config topic not read: {config}"] if config else []
+        return troubles + self._charge.refused
 
     def _clock_figures(self) -> dict[str, float]:
         found = self._sender.clock
@@ -209,6 +240,11 @@ class Agent:
         self._metrics.clock_offset.set(found.offset_ms / 1e3)
         self._metrics.clock_error.set(found.error_ms / 1e3)
         return {"clock_offset_ms": round(found.offset_ms, 2), "clock_error_ms": round(found.error_ms, 2)}
+
+    async def _bound_all(self, kind: Kind, names: Collection[str]) -> None:
+        """Bound what runs and what waits; what was taken out before this start has the usual bounds."""
+        for name in sorted(names):
+            await self._bound(name, self._bounds[kind].get(name, SpoolConfig()), kind)
 
     async def _bound(self, name: str, spool: SpoolConfig, kind: Kind) -> None:
         def tell(accounts: list[Account]) -> Row:
@@ -223,10 +259,13 @@ class Agent:
 
     def _expire(self, excess_bytes: int) -> int:
         """Let frames go over all cameras; return how many have gone. Runs in the spool's thread."""
-        gone = self._spool.expire_over(excess_bytes, self._charge.evidence, self._accounts)
+        gone = self._spool.expire_over(excess_bytes, self._evidence(), self._accounts)
         for name, count in gone.items():
             self._expired(name, count)
         return sum(gone.values())
+
+    def _evidence(self) -> list[str]:
+        return [name for name, spool in self._bounds["frame"].items() if spool.evidence]
 
     def _expired(self, name: str, count: int) -> None:
         if count:

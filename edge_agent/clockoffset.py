@@ -3,7 +3,7 @@
 The broker stamps what is written to ``status`` with its own clock. It did so at some moment between the send and the
 acknowledgement, so that its clock is ahead of ours by the stamp less the middle of the two, within half of the time
 that the exchange took (F. Cristian, "Probabilistic clock synchronization", Distributed Computing 3, 1989). The
-quickest exchange of the last ones counts.
+quickest exchange of the last ones counts, until a clock is set: then all that was found before is forgotten.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ EXCHANGES = 60
 """A minute of heartbeats: a clock that runs 50 ppm fast is 3 ms off by then, as much as an exchange is unsure."""
 _STAMP_MS = 1.0
 """Kafka's stamps are cut to whole milliseconds."""
+_DRIFT_MS = 6.0
+"""Between two exchanges of the last ones clocks may part by so much, at 100 ppm. By more, one of them was set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +44,17 @@ class ClockOffset:
         if took_ms < 0.0:
             return
         middle_ms = (sent_ns + acknowledged_ns) / 2e6
-        self._last.append(Estimate(stamp_ms + _STAMP_MS / 2 - middle_ms, (took_ms + _STAMP_MS) / 2))
+        found = Estimate(stamp_ms + _STAMP_MS / 2 - middle_ms, (took_ms + _STAMP_MS) / 2)
+        if any(_apart(found, before) for before in self._last):
+            self._last.clear()
+        self._last.append(found)
 
     @property
     def estimate(self) -> Estimate | None:
         """The best of the last exchanges, None before the first."""
         return min(self._last, key=lambda e: e.error_ms, default=None)
+
+
+def _apart(one: Estimate, other: Estimate) -> bool:
+    """Tell whether two estimates cannot both be right of the same two clocks."""
+    return abs(one.offset_ms - other.offset_ms) > one.error_ms + other.error_ms + _DRIFT_MS

@@ -45,6 +45,7 @@ class Fleet:
         self._make_camera, self._make_feeds = make_camera, make_feeds
         self._lives: dict[str, Life] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._ending: set[str] = set()
         self._changing = asyncio.Lock()
         self._failure: asyncio.Future[None] | None = None
         self._over = asyncio.Event()
@@ -94,11 +95,7 @@ class Fleet:
 
     async def _change(self, wanted: Mapping[str, Callable[[], Life]]) -> None:
         gone = [key for key in self._lives if key not in wanted]
-        for key in gone:
-            self._lives[key].stop()
-        await asyncio.gather(*(self._tasks[key] for key in gone))
-        for key in gone:
-            del self._lives[key], self._tasks[key]
+        await self._end(gone)
         new = [key for key in wanted if key not in self._lives]
         for key in new:
             life = self._lives[key] = wanted[key]()
@@ -107,13 +104,28 @@ class Fleet:
         if gone or new:
             _log.info("fleet", cameras=len(self.cameras), sensors=len(self.sensors), ended=len(gone), begun=len(new))
 
+    async def _end(self, gone: Sequence[str]) -> None:
+        """Stop lives and wait for their ends. Raise what one failed with.
+
+        Whoever is cancelled meanwhile leaves them to end cleanly, and another call may wait for them.
+        """
+        self._ending.update(gone)
+        for key in gone:
+            self._lives[key].stop()
+        if gone:
+            await asyncio.wait([self._tasks[key] for key in gone])
+        self._ending.difference_update(gone)
+        for task in [(self._lives.pop(key), self._tasks.pop(key))[1] for key in gone]:
+            task.result()
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.done() or task.cancelled():
             return
         error = task.exception()
         if error and self._failure and not self._failure.done():
             self._failure.set_exception(error)
-        cameras = [self._tasks[key] for key, life in self._lives.items() if isinstance(life, Camera)]
+        staying = [(key, life) for key, life in self._lives.items() if key not in self._ending]
+        cameras = [self._tasks[key] for key, life in staying if isinstance(life, Camera)]
         if cameras and all(each.done() for each in cameras):
             self._over.set()
 

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ingest import logs
 from ingest.exceptions import ConfigError
 from ingest.site import Entry, parse_entry
 
-__all__ = ["LastGood"]
+__all__ = ["Kept", "LastGood"]
 
 _log = logs.get("edge_agent.config")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What was kept: entries by key, and whether the topic has been in charge of the site, be it to run nothing."""
+
+    entries: dict[str, Entry] = field(default_factory=dict)
+    topic_holds: bool = False
 
 
 class LastGood:
@@ -21,27 +30,24 @@ class LastGood:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def load(self) -> dict[str, Entry]:
-        """Return the entries by key, empty if there are none. What cannot be read is left out, and logged."""
+    def load(self) -> Kept:
+        """Return what was kept, nothing if there is no file. What cannot be read is left out, and logged."""
         try:
             said = json.loads(self._path.read_bytes())
-            pairs = [(str(key), json.dumps(value).encode()) for key, value in said.items()]
+            pairs = [(str(key), json.dumps(value).encode()) for key, value in said["entries"].items()]
+            topic_holds = said["topic_holds"] is True
         except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, AttributeError) as error:
+            return Kept()
+        except (OSError, ValueError, AttributeError, LookupError, TypeError, RecursionError) as error:
             _log.warning("last good configuration not read", path=str(self._path), error=repr(error))
-            return {}
-        entries = {}
-        for key, value in pairs:
-            try:
-                entries[key] = parse_entry(key, value)
-            except ConfigError as error:  # of an older or newer version
-                _log.warning("entry of the last good configuration left out", key=key, error=str(error))
-        return entries
+            return Kept()
+        entries = _parsed(pairs)
+        return Kept(entries, topic_holds and (bool(entries) or not pairs))
 
-    def save(self, entries: dict[str, Entry]) -> None:
+    def save(self, kept: Kept) -> None:
         """Replace the file. A disk that does not take it costs the next start only, and is logged."""
-        text = json.dumps({k: e.model_dump(mode="json") for k, e in sorted(entries.items())}, indent=1)
+        entries = {key: entry.model_dump(mode="json") for key, entry in sorted(kept.entries.items())}
+        text = json.dumps({"topic_holds": kept.topic_holds, "entries": entries}, indent=1)
         new = self._path.with_suffix(".new")
         try:
             with new.open("w") as file:
@@ -51,3 +57,13 @@ class LastGood:
             new.replace(self._path)
         except OSError as error:
             _log.warning("last good configuration not kept", path=str(self._path), error=repr(error))
+
+
+def _parsed(pairs: list[tuple[str, bytes]]) -> dict[str, Entry]:
+    entries = {}
+    for key, value in pairs:
+        try:
+            entries[key] = parse_entry(key, value)
+        except ConfigError as error:  # of an older or newer version
+            _log.warning("entry of the last good configuration left out", key=key, error=str(error))
+    return entries

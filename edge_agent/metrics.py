@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from ingest.metrics import ConfigMetrics
+
 __all__ = ["AgentMetrics"]
 
 
@@ -11,6 +13,7 @@ class AgentMetrics:
     """Counters and gauges of one agent."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.config = ConfigMetrics(registry)
         self.captured = Gauge("sightline_agent_captured", "Frames of this epoch", ["camera"], registry=registry)
         self.kept = Counter("sightline_agent_kept_total", "Frames promised", ["camera"], registry=registry)
         self.expired = Counter("sightline_agent_expired_total", "Records expired", ["camera"], registry=registry)

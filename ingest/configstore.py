@@ -3,73 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TypeVar
+from contextlib import aclosing
 
+from ingest.configview import Config, View
 from ingest.log import Log, Outgoing
-from ingest.site import (
-    CameraConfig,
-    Entry,
-    LineRule,
-    PinConfig,
-    PipelineConfig,
-    ReceiverConfig,
-    SensorConfig,
-    ThresholdRule,
-    ZoneRule,
-    parse_entry,
-)
+from ingest.metrics import ConfigMetrics
+from ingest.site import Entry
 from ingest.topics import CONFIG
 
 __all__ = ["Config", "publish", "read"]
-
-E = TypeVar("E", bound=Entry)
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """All entries by key, as they stood when the topic was read."""
-
-    entries: dict[str, Entry]
-
-    def of(self, cls: type[E]) -> tuple[E, ...]:
-        """Return the entries of one class, by name."""
-        return tuple(e for _, e in sorted(self.entries.items()) if isinstance(e, cls))
-
-    @property
-    def cameras(self) -> tuple[CameraConfig, ...]:
-        """The cameras, by name."""
-        return self.of(CameraConfig)
-
-    @property
-    def sensors(self) -> tuple[SensorConfig, ...]:
-        """The sensors, by name."""
-        return self.of(SensorConfig)
-
-    @property
-    def pipelines(self) -> tuple[PipelineConfig, ...]:
-        """The pipelines, by name."""
-        return self.of(PipelineConfig)
-
-    @property
-    def receivers(self) -> tuple[ReceiverConfig, ...]:
-        """The webhook receivers, by name."""
-        return self.of(ReceiverConfig)
-
-    @property
-    def camera_rules(self) -> tuple[ZoneRule | LineRule, ...]:
-        """The rules that look at cameras, by name."""
-        return (*self.of(LineRule), *self.of(ZoneRule))
-
-    @property
-    def sensor_rules(self) -> tuple[ThresholdRule, ...]:
-        """The rules that look at sensors, by name."""
-        return self.of(ThresholdRule)
-
-    @property
-    def pins(self) -> dict[str, int]:
-        """The cameras whose partition is pinned."""
-        return {pin.name: pin.partition for pin in self.of(PinConfig)}
 
 
 async def publish(log: Log, entries: Iterable[Entry], removed: Iterable[str] = ()) -> None:
@@ -80,11 +22,19 @@ async def publish(log: Log, entries: Iterable[Entry], removed: Iterable[str] = (
         await log.produce(Outgoing(CONFIG, 0, b"", key=key.encode()))
 
 
-async def read(log: Log) -> Config:
-    """Read the topic to its end. Raise ConfigError if an entry that holds cannot be used, LogUnavailable."""
+async def read(log: Log, metrics: ConfigMetrics | None = None) -> Config:
+    """Read the topic to its end. Raise LogUnavailable.
+
+    An entry that cannot be used stops nobody: it is logged, counted and left out, and the last good one under its
+    key, if the topic still has that, holds. ``Config.refused`` says which and why.
+    """
     first = (await log.beginnings(CONFIG))[0]
     last = (await log.ends(CONFIG))[0]
-    said: dict[str, bytes] = {}
-    async for record in log.read(CONFIG, 0, first, last):
-        said[(record.key or b"").decode(errors="replace")] = record.value
-    return Config({key: parse_entry(key, value) for key, value in said.items() if value})
+    view = View()
+    async with aclosing(log.read(CONFIG, 0, first, last)) as records:
+        async for record in records:
+            view.take((record.key or b"").decode(errors="replace"), record.value)
+    view.caught_up()
+    if metrics:
+        metrics.refused.set(len(view.refused))
+    return view.config

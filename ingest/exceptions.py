@@ -31,6 +31,9 @@ __all__ = [
     "WrongType",
 ]
 
+_SHOWN_CHARS = 200
+"""Of a value that cannot be used: enough to find it."""
+
 
 class IngestError(Exception):
     """Base of every error that the contract raises."""
@@ -92,11 +95,17 @@ class ConfigError(IngestError):
     """A configuration value cannot be used; the text names where, key, value and what was expected."""
 
     def __init__(self, where: str, key: str, value: object, expected: str) -> None:
-        super().__init__(f"{where}: {key} = {value!r}: expected {expected}")
+        super().__init__(f"{where}: {key} = {_shown(value)}: expected {expected}")
         self.where = where
         self.key = key
         self.value = value
         self.expected = expected
+
+
+def _shown(value: object) -> str:
+    """Return a value as a line can have it: whoever wrote it chose its length."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}… ({len(text)} characters)"
 
 
 class TopicMismatch(IngestError):

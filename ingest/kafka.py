@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.producer import sender
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from ingest.codec import MAX_RECORD_BYTES
 from ingest.exceptions import ConfigError
@@ -44,7 +45,21 @@ FETCH_MAX_WAIT_MS = 100
 
 sender.BACKOFF_OVERRIDE = BETWEEN_TRANSACTIONS_S  # aiokafka 0.14 has no setting for it
 
-CA_FILE, CERT_FILE, PASSWORD_FILE = (f"SIGHTLINE_KAFKA_{name}" for name in ("CA_FILE", "CERT_FILE", "PASSWORD_FILE"))
+CA_FILE, CERT_FILE = "SIGHTLINE_KAFKA_CA_FILE", "SIGHTLINE_KAFKA_CERT_FILE"
+USERNAME, PASSWORD_FILE = "SIGHTLINE_KAFKA_USERNAME", "SIGHTLINE_KAFKA_PASSWORD_FILE"
+
+
+_BROKER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:,\[\]/]+)(?::(?P<port>[0-9]{1,5}))?")
+_LAST_PORT = 65_535
+
+
+def _addresses(bootstrap: str) -> str:
+    """Return the brokers' addresses as they are. Raise ValueError where a client would, in the middle of its work."""
+    for address in bootstrap.split(","):
+        found = _BROKER.fullmatch(address.strip())
+        if not found or not 0 < int(found["port"] or 1) <= _LAST_PORT:
+            raise ValueError("expected HOST[:PORT], several of them with commas between, IPv6 in brackets")
+    return bootstrap
 
 
 class KafkaSettings(BaseModel):
@@ -52,8 +67,8 @@ class KafkaSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    bootstrap: str = "127.0.0.1:9092"
-    prefix: str = "sightline."
+    bootstrap: Annotated[str, AfterValidator(_addresses)] = "127.0.0.1:9092"
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$")] = "sightline."
     security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     ca_file: Path | None = None
     cert_file: Path | None = None
@@ -100,10 +115,16 @@ class KafkaSettings(BaseModel):
                 context.load_cert_chain(self.cert_file, self.key_file)
         return context
 
-    def password(self) -> str | None:
-        """Return the SASL password, read from its file now so that a rotated one is taken up. Raise ConfigError."""
+    def password(self) -> str:
+        """Return the SASL password, read from its file now so that a rotated one is taken up. Raise ConfigError.
+
+        An empty file is being written, or was never: it is not tried, since a broker may count wrong passwords.
+        """
         with _readable(PASSWORD_FILE, self.password_file, "a text file with the password"):
-            return self.password_file.read_text().strip() if self.password_file else None
+            password = self.password_file.read_text().strip() if self.password_file else ""
+            if not password:
+                raise ValueError("it is empty" if self.password_file else f"{self.security} needs one")
+            return password
 
     def client(self, client_id: str) -> dict[str, Any]:
         """Return the arguments that every aiokafka client takes. Raise ConfigError for a file that cannot be used."""
@@ -116,10 +137,13 @@ class KafkaSettings(BaseModel):
             "ssl_context": self.ssl_context(),
         }
         if self.security.startswith("SASL"):
+            password = self.password()
+            if not self.username:
+                raise ConfigError("environment", USERNAME, "", f"the user's name, which {self.security} needs")
             args |= {
                 "sasl_mechanism": self.sasl_mechanism,
                 "sasl_plain_username": self.username,
-                "sasl_plain_password": self.password(),
+                "sasl_plain_password": password,
             }
         return args
 

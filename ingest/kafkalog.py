@@ -237,7 +237,7 @@ class KafkaLog:
         count = (await self.partitions()).get(topic, 0)
         name = self.settings.topic(topic)
         if not count:
-            raise LogUnavailable(f"no topic {name}: run `sightline topics create`")
+            raise LogUnavailable(f"no topic {name}: run `sightline topics create`, or let this user describe it")
         if partition >= count:
             raise LogUnavailable(f"{name} has no partition {partition}, only {count}")
         return count

@@ -39,7 +39,9 @@ def configure(service: str, level: str = "INFO") -> None:
 
 
 def quiet_clients() -> None:
-    """Silence what Kafka's clients say beside the errors that they raise."""
+    """For commands: silence what Kafka's clients say beside the errors that they raise, and leave standard output to
+    what was asked for."""
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
     logging.getLogger(_CLIENTS).setLevel(logging.CRITICAL)
 
 

@@ -19,6 +19,8 @@ from ingest.kafka import KafkaSettings
 from ingest.site import CameraConfig, Site
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
     from edge_agent.doctor.finding import Finding
 
 __all__ = ["app"]
@@ -33,11 +35,15 @@ SiteFile = Annotated[Path, typer.Option("--site", help="The site's TOML file.")]
 def run_agent(
     site_file: SiteFile,
     data: Annotated[Path, typer.Option(help="Where the spool is kept. A disk that survives a power cut.")],
-    only: Annotated[list[str] | None, typer.Option(help="Only these cameras of the site; may be repeated.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only this camera or sensor of the site; may be repeated.")
+    ] = None,
     exit_at_end: Annotated[
         bool, typer.Option("--exit-at-end", help="End when every camera's source is over.")
     ] = False,
-    metrics_port: Annotated[int, typer.Option(min=0, help="Serve Prometheus metrics here; 0 for nowhere.")] = 0,
+    metrics_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Serve Prometheus metrics here; 0 for nowhere.")
+    ] = 0,
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
@@ -48,10 +54,11 @@ def run_agent(
     """
     logs.configure("agent")
     wanted = site.load(site_file)
-    unknown = set(only or ()) - {camera.name for camera in wanted.cameras}
+    known = [entry.name for entry in (*wanted.cameras, *wanted.sensors)]
+    unknown = set(only or ()) - set(known)
     if unknown:
-        names = ", ".join(camera.name for camera in wanted.cameras)
-        raise ConfigError("agent", "--only", sorted(unknown), f"cameras of {site_file}: {names or 'it has none'}")
+        expected = f"cameras or sensors of {site_file}: {', '.join(known) or 'it has none'}"
+        raise ConfigError("agent", "--only", sorted(unknown), expected)
     run(_serve(wanted, kafka_settings(kafka, prefix), data, only or [], exit_at_end, metrics_port))
 
 
@@ -143,15 +150,26 @@ async def _examined(
 async def _serve(
     wanted: Site, settings: KafkaSettings, data: Path, only: list[str], exit_at_end: bool, metrics_port: int
 ) -> None:
-    from prometheus_client import CollectorRegistry, start_http_server
+    from prometheus_client import CollectorRegistry
 
     from edge_agent.agent import Agent
     from edge_agent.metrics import AgentMetrics
     from ingest.signals import stop_event
 
     registry = CollectorRegistry()
-    if metrics_port:
-        start_http_server(metrics_port, registry=registry)
     stop = stop_event()
+    _serve_metrics(metrics_port, registry)
     agent = await asyncio.to_thread(Agent, wanted, settings, data, metrics=AgentMetrics(registry), only=only)
     await agent.run(stop, exit_at_end=exit_at_end)
+
+
+def _serve_metrics(port: int, registry: CollectorRegistry) -> None:
+    """Serve figures for Prometheus. A port that is taken costs the figures, and never the cameras."""
+    from prometheus_client import start_http_server
+
+    try:
+        if port:
+            start_http_server(port, registry=registry)
+    except OSError as error:
+        mend = "stop what listens there, or give another --metrics-port, and restart"
+        logs.get("edge_agent").error("metrics not served", port=port, error=str(error), mend=mend)

@@ -14,13 +14,19 @@ __all__ = ["analyse", "sense"]
 @friendly
 def analyse(metrics_port: MetricsPort = 0, instance: Instance = "", kafka: Kafka = "", prefix: Prefix = "") -> None:
     """Track objects and apply the rules until told to stop. Exits with 70 after an error, 75 when Kafka is gone."""
+    from prometheus_client import CollectorRegistry
+
+    from ingest.metrics import ConfigMetrics
     from stream.analyse.stage import AnalyseStage
 
+    registry = CollectorRegistry()
+
     async def make(log: Log) -> AnalyseStage:
-        return AnalyseStage(await configstore.read(log), (await log.partitions())[EVENTS])
+        config = await configstore.read(log, ConfigMetrics(registry))
+        return AnalyseStage(config, (await log.partitions())[EVENTS])
 
     logs.configure("analyse")
-    serve_stage(make, kafka_settings(kafka, prefix), metrics_port, instance)
+    serve_stage(make, kafka_settings(kafka, prefix), metrics_port, instance, registry)
 
 
 @friendly
@@ -28,13 +34,15 @@ def sense(metrics_port: MetricsPort = 0, instance: Instance = "", kafka: Kafka =
     """Clean readings and watch their bounds until told to stop. Exits with 70 after an error, 75 without Kafka."""
     from prometheus_client import CollectorRegistry
 
+    from ingest.metrics import ConfigMetrics
     from stream.metrics import SenseMetrics
     from stream.sense.stage import SenseStage
 
     registry = CollectorRegistry()
 
     async def make(log: Log) -> SenseStage:
-        return SenseStage(await configstore.read(log), (await log.partitions())[EVENTS], SenseMetrics(registry))
+        config = await configstore.read(log, ConfigMetrics(registry))
+        return SenseStage(config, (await log.partitions())[EVENTS], SenseMetrics(registry))
 
     logs.configure("sense")
     serve_stage(make, kafka_settings(kafka, prefix), metrics_port, instance, registry)

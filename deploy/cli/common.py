@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, ParamSpec, TypeVar
@@ -40,8 +41,8 @@ progress = Console(stderr=True)
 
 def kafka_settings(kafka: str = "", prefix: str = "") -> KafkaSettings:
     """Return the environment's settings, with what the command line says instead. Raise ConfigError."""
-    said = {key: value for key, value in (("bootstrap", kafka), ("prefix", prefix)) if value}
-    return KafkaSettings.from_env().model_copy(update=said)
+    said = {key: value for key, value in (("SIGHTLINE_KAFKA", kafka), ("SIGHTLINE_KAFKA_PREFIX", prefix)) if value}
+    return KafkaSettings.from_env({**os.environ, **said})
 
 
 def friendly(command: Callable[P, T]) -> Callable[P, T]:

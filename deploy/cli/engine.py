@@ -54,15 +54,17 @@ async def _serve(
     from engines.serving import Served
     from ingest import configstore
     from ingest.kafkalog import KafkaLog
+    from ingest.metrics import ConfigMetrics
     from ingest.signals import stop_event
     from ingest.topics import require
 
     if backend not in backends.BACKENDS:
         raise ConfigError("engine", "--backend", backend, f"one of {', '.join(sorted(backends.BACKENDS))}")
     stop, log, repository = stop_event(), KafkaLog(settings, "engine-config"), Repository(models)
+    registry = CollectorRegistry()
     try:
         require(await log.partitions())
-        pipelines = (await configstore.read(log)).pipelines
+        pipelines = (await configstore.read(log, ConfigMetrics(registry))).pipelines
     finally:
         await log.close()
     served = {
@@ -70,7 +72,6 @@ async def _serve(
     }
     for pipeline in served.values():
         await asyncio.to_thread(pipeline.open)
-    registry = CollectorRegistry()
     if metrics_port:
         start_http_server(metrics_port, registry=registry)
     node = Node(

@@ -36,14 +36,18 @@ def prepare(
 ) -> None:
     """Decode, denoise and batch frames until told to stop. Exits with 70 after an error, 75 when Kafka is gone."""
     import cv2
+    from prometheus_client import CollectorRegistry
 
+    from ingest.metrics import ConfigMetrics
     from stream.prepare.stage import PrepareStage
 
+    registry = CollectorRegistry()
+
     async def make(log: Log) -> PrepareStage:
-        return PrepareStage(lane.value, await configstore.read(log))
+        return PrepareStage(lane.value, await configstore.read(log, ConfigMetrics(registry)))
 
     logs.configure(f"prepare-{lane.value}")
     if lane is Lane.LATE:
         os.nice(LATE_NICENESS)
     cv2.setNumThreads(1)  # partitions are prepared in parallel already
-    serve_stage(make, kafka_settings(kafka, prefix), metrics_port, instance)
+    serve_stage(make, kafka_settings(kafka, prefix), metrics_port, instance, registry)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from ingest.site.entry import Entry, Seconds
+from ingest.site.entry import Entry, Seconds, Shared
 
 __all__ = ["PinConfig", "ReceiverConfig"]
 
@@ -20,7 +20,7 @@ class PinConfig(Entry):
     partition: int = Field(ge=0)
 
 
-class ReceiverConfig(Entry):
+class ReceiverConfig(Shared):
     """A webhook that gets alerts. The secret is read from a file (``whsec_…``, Standard Webhooks)."""
 
     KIND: ClassVar[str] = "receiver"

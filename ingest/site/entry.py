@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ingest.records.base import Name, Point
 
-__all__ = ["Entry", "Part", "Relative", "RelativePoint", "Seconds", "Share", "to_pixels"]
+__all__ = ["Entry", "Part", "Relative", "RelativePoint", "Seconds", "Share", "Shared", "to_pixels"]
 
 Relative = Annotated[float, Field(ge=0.0, le=1.0)]
 RelativePoint = tuple[Relative, Relative]
@@ -18,9 +18,9 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Part(BaseModel):
-    """Something inside of an entry: frozen, and with no room for misspelt keys."""
+    """Something inside of an entry: frozen, with no room for misspelt keys, and none for what JSON cannot say."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Entry(Part):
@@ -34,6 +34,13 @@ class Entry(Part):
     def key(self) -> str:
         """The entry's key on the ``config`` topic."""
         return f"{self.KIND}/{self.name}"
+
+
+class Shared(Entry):
+    """An entry that several sites may have in common."""
+
+    sites: tuple[str, ...] = ()
+    """The sites whose files have it: written by `sightline config apply`, and not read from a file."""
 
 
 def to_pixels(points: tuple[RelativePoint, ...], width: int, height: int) -> tuple[Point, ...]:

@@ -105,7 +105,7 @@ def parse_entry(key: str, data: bytes) -> Entry:
 def load(path: Path) -> Site:
     """Read a site file. Raise ConfigError, which names the file, the key, the value and what was expected."""
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise ConfigError(str(path), "file", error.strerror, "a readable TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -116,7 +116,11 @@ def load(path: Path) -> Site:
         raise _config_error(str(path), error) from None
 
 
+_KNOWN_KEY = "a key that this version has (extra keys are not permitted): is it misspelt, or of a newer sightline?"
+
+
 def _config_error(where: str, error: ValidationError) -> ConfigError:
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"])) or "site"
-    return ConfigError(where, key, masked(first["input"]) if first["loc"] else "…", first["msg"])
+    expected = _KNOWN_KEY if first["type"] == "extra_forbidden" else first["msg"]
+    return ConfigError(where, key, masked(first["input"]) if first["loc"] else "…", masked(expected))

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from ingest.codec import MAX_RECORD_BYTES
 from ingest.records.base import Name
-from ingest.site.entry import Entry, Seconds, Share
+from ingest.site.entry import Seconds, Share, Shared
 
-__all__ = ["PipelineConfig"]
+__all__ = ["MAX_PIXEL_BYTES", "UNROUTED_NAME", "PipelineConfig"]
+
+MAX_PIXEL_BYTES = MAX_RECORD_BYTES - 1024 * 1024
+"""The rest of a batch's record is for its items: 64 of them with 64 regions each need less than half a MiB."""
+UNROUTED_NAME = "none"
+"""Of the batches of frames that no pipeline wants."""
+_CHANNELS = 3
 
 
-class PipelineConfig(Entry):
+class PipelineConfig(Shared):
     """How frames are prepared for one model, and which cameras it looks at."""
 
     KIND: ClassVar[str] = "pipeline"
@@ -37,6 +44,14 @@ class PipelineConfig(Entry):
     min_score: Share = 0.3
     cameras: tuple[Name, ...] = ()
     """Empty for all."""
+
+    @model_validator(mode="after")
+    def _can_be_carried(self) -> Self:
+        if self.name == UNROUTED_NAME:
+            raise ValueError(f"name = {self.name!r}: expected another name, this one is for unrouted frames")
+        if self.width * self.height * _CHANNELS > MAX_PIXEL_BYTES:
+            raise ValueError(f"{self.width}×{self.height}: expected at most {MAX_PIXEL_BYTES} bytes per picture")
+        return self
 
     def wants(self, camera: str) -> bool:
         """Tell whether this pipeline looks at a camera's frames."""

@@ -7,12 +7,12 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from ingest.records.base import Name
-from ingest.site.entry import Entry, RelativePoint, Seconds, Share
+from ingest.site.entry import RelativePoint, Seconds, Share, Shared
 
 __all__ = ["LineRule", "Rule", "ThresholdRule", "ZoneRule"]
 
 
-class _Rule(Entry):
+class _Rule(Shared):
     KIND: ClassVar[str] = "rule"
 
     severity: Literal["info", "warning", "critical"] = "warning"

@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
+from deploy.cli import agent
 from deploy.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,7 +110,32 @@ def test_the_unit_starts_a_command_that_there_is_and_can_do_no_harm(tmp_path: Pa
     assert float(level) < 2.0
 
 
+def test_the_guide_makes_what_the_unit_needs() -> None:
+    """A group that is not there, or a folder that its user may not enter, keeps the unit from starting."""
+    unit, guide = UNIT.read_text(), (ROOT / "docs" / "install-agent.md").read_text()
+    (groups,) = re.findall(r"^SupplementaryGroups=(.*)$", unit, re.MULTILINE)
+    made = set(re.findall(r"groupadd .*?(\w+)$", guide, re.MULTILINE))
+    assert set(groups.split()) - {"video", "dialout"} == made  # Debian has these two
+    (modes,) = re.findall(r"install -d -m (\d+) /etc/sightline$", guide, re.MULTILINE)
+    assert f"ConfigurationDirectoryMode={modes}" in unit
+    assert int(modes, 8) & 0o005 == 0o005
+    (page,) = re.findall(r"^Documentation=file:(.*)$", unit, re.MULTILINE)
+    assert f"docs/install-agent.md {page}" in guide
+
+
+def test_the_unit_lets_the_agent_at_every_kind_of_serial_port() -> None:
+    allowed = set(re.findall(r"^DeviceAllow=char-(\S+) rw$", UNIT.read_text(), re.MULTILINE))
+    assert allowed >= {"video4linux", "ttyUSB", "ttyACM", "ttyAMA", "ttyS"}
+
+
 def test_the_image_copies_what_there_is() -> None:
     copied = re.findall(r"^COPY (?!--from)(.*) \S+$", (AGENT / "Dockerfile").read_text(), re.MULTILINE)
     for name in " ".join(copied).split():
         assert (ROOT / name).exists(), name
+
+
+def test_a_metrics_port_that_is_taken_costs_the_figures_and_not_the_cameras() -> None:
+    with socket.create_server(("", 0)) as taken, capture_logs() as said:
+        agent._serve_metrics(taken.getsockname()[1], CollectorRegistry())
+    assert [line["event"] for line in said] == ["metrics not served"]
+    assert "--metrics-port" in said[0]["mend"]

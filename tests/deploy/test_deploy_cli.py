@@ -125,6 +125,10 @@ def test_settings_that_cannot_be_used_are_named(env: dict[str, str], said: str) 
     assert said in refused("topics", "list", **env)
 
 
+def test_an_address_on_the_command_line_is_checked_too() -> None:
+    assert "HOST[:PORT]" in refused("config", "show", "--kafka", "kafka:port")
+
+
 @pytest.mark.kafka
 async def test_what_programs_read(kafka: str, prefix: str, tmp_path: Path) -> None:
     env = {"SIGHTLINE_KAFKA": kafka, "SIGHTLINE_KAFKA_PREFIX": prefix}

@@ -8,7 +8,7 @@ import pytest
 
 from edge_agent.charge import Charge
 from edge_agent.lastgood import LastGood
-from ingest.configfollow import View
+from ingest.configview import View
 from ingest.site import CameraConfig, Entry, PinConfig, SensorConfig, Site
 
 GATE = CameraConfig(name="gate", source="device:0", site="north")
@@ -56,16 +56,71 @@ def test_a_topic_that_has_nothing_of_the_site_leaves_the_file_in_charge_at_the_n
     assert Charge(edited, last_good).cameras == (YARD,)
 
 
-def test_what_was_refused_is_told_and_what_could_not_be_run_is_taken_back(last_good: LastGood) -> None:
+def test_what_was_refused_is_told_and_sensors_that_could_not_be_run_are_taken_back_alone(last_good: LastGood) -> None:
     charge = Charge(SITE, last_good)
-    seen = view(YARD)
-    seen.take("camera/gate", b"{}")
+    charge.take(view(GATE, HEAT))
     before = charge.now
+    seen = view(YARD, HEAT.model_copy(update={"name": "other"}))
+    seen.take("camera/gate", b"{}")
     charge.take(seen)
     charge.back(before, "sensors a and b share /dev/ttyS0")
-    assert charge.cameras == (GATE,)
+    assert (charge.cameras, charge.sensors) == ((YARD,), (HEAT,))
+    assert set(charge.entries) == {YARD.key, HEAT.key}
     assert charge.refused[0].startswith("config topic, camera/gate")
     assert charge.refused[1] == "sensors a and b share /dev/ttyS0"
+
+
+def test_what_is_taken_out_stays_out_also_after_a_restart(last_good: LastGood) -> None:
+    charge, seen = Charge(SITE, last_good), view(GATE, YARD)
+    charge.take(seen)
+    seen.take(YARD.key, b"")
+    seen.take(GATE.key, b"")
+    charge.take(seen)
+    assert charge.cameras == ()  # and not the file's gate
+    charge.keep()
+    again = Charge(SITE, last_good)
+    assert again.cameras == ()
+    again.take(view(AWAY))
+    assert again.cameras == ()
+
+
+def test_a_camera_that_another_site_has_now_is_gone(last_good: LastGood) -> None:
+    charge = Charge(SITE, last_good)
+    charge.take(view(GATE))
+    charge.take(view(GATE.model_copy(update={"site": "south"})))
+    assert charge.cameras == ()
+
+
+def test_a_topic_that_has_lost_the_site_takes_nothing_away(last_good: LastGood) -> None:
+    """It was deleted and made anew, and another site was applied first."""
+    charge = Charge(SITE, last_good)
+    charge.take(view(YARD))
+    charge.take(view(AWAY))
+    assert charge.cameras == (YARD,)
+    assert "nothing of site north" in charge.refused[0]
+    charge.keep()
+    assert Charge(SITE, last_good).cameras == (YARD,)
+    charge.take(View())
+    assert charge.cameras == (YARD,)
+    charge.take(view(AWAY, GATE))  # and then it has the site again: as it says now, and no more
+    assert (charge.cameras, charge.refused) == ((GATE,), [])
+
+
+def test_where_no_topic_is_followed_the_file_is_in_charge_whatever_was_kept(last_good: LastGood) -> None:
+    charge = Charge(SITE, last_good)
+    charge.take(view(YARD))
+    charge.keep()
+    assert Charge(SITE, None).cameras == (GATE,)
+
+
+def test_only_refusals_of_what_an_agent_reads_are_told_and_not_too_many(last_good: LastGood) -> None:
+    charge, seen = Charge(SITE, last_good), view(GATE)
+    seen.take("rule/bad", b"{}")
+    for number in range(40):
+        seen.take(f"camera/c{number:02}", b"{}")
+    charge.take(seen)
+    assert len(charge.refused) == 6
+    assert charge.refused[-1] == "and 35 more"
 
 
 def test_an_agent_may_have_a_part_of_the_cameras(last_good: LastGood) -> None:
@@ -73,6 +128,13 @@ def test_an_agent_may_have_a_part_of_the_cameras(last_good: LastGood) -> None:
     assert charge.cameras == ()
     charge.take(view(GATE, YARD))
     assert charge.cameras == (YARD,)
+
+
+def test_agents_that_share_a_site_do_not_both_read_its_sensors(last_good: LastGood) -> None:
+    site = Site(name="north", cameras=(GATE, YARD), sensors=(HEAT,))
+    ours, theirs = Charge(site, last_good, only=["gate"]), Charge(site, last_good, only=["yard", "heat"])
+    assert (ours.cameras, ours.sensors) == ((GATE,), ())
+    assert (theirs.cameras, theirs.sensors) == ((YARD,), (HEAT,))
 
 
 def test_a_site_without_a_name_owns_what_names_none(last_good: LastGood) -> None:

@@ -28,3 +28,15 @@ def test_there_is_none_before_the_first_exchange_and_a_clock_set_back_gives_none
     clock = ClockOffset()
     clock.add(NOW_NS, NOW_NS - 1, NOW_NS // 1_000_000)
     assert clock.estimate is None
+
+
+def test_a_clock_that_is_set_is_noticed_with_the_next_exchange() -> None:
+    clock = ClockOffset()
+    for second in range(10):
+        sent_ns = NOW_NS + second * 10**9
+        clock.add(sent_ns, sent_ns + 2_000_000, sent_ns // 1_000_000 + 1)
+    sent_ns = NOW_NS + 11 * 10**9
+    clock.add(sent_ns, sent_ns + 40_000_000, sent_ns // 1_000_000 + 20 - 90_000)  # ours went 90 s forward
+    found = clock.estimate
+    assert found is not None
+    assert abs(found.offset_ms + 90_000) <= found.error_ms

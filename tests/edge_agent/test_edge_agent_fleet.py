@@ -123,3 +123,40 @@ async def test_it_is_over_when_every_camera_is() -> None:
     rig.made["yard"].stop()
     await asyncio.wait_for(over, 5)
     await rig.fleet.stop()
+
+
+async def test_a_change_that_is_given_up_lets_what_it_ends_end_cleanly() -> None:
+    """As when the agent is told to stop while a camera that was taken out finishes its frame."""
+    rig, asked = Rig(), asyncio.Event()
+    await rig.fleet.apply([GATE, YARD], [])
+    gate = rig.made["gate"]
+    finish, gate.stop = gate.stop, asked.set  # type: ignore[method-assign]
+    changing = asyncio.create_task(rig.fleet.apply([YARD], []))
+    await asked.wait()
+    changing.cancel()
+    await asyncio.gather(changing, return_exceptions=True)
+    gate.stop = finish  # type: ignore[method-assign]
+    await asyncio.wait_for(rig.fleet.stop(), 5)
+    assert sorted(rig.log[2:]) == ["-gate", "-yard"]
+
+
+async def test_a_camera_that_changes_is_not_over() -> None:
+    rig = Rig()
+    over = asyncio.create_task(rig.fleet.over())
+    await rig.fleet.apply([GATE], [])
+    await rig.fleet.apply([GATE.model_copy(update={"fps": 3.0})], [])
+    await asyncio.sleep(0)
+    assert not over.done()
+    rig.made["gate"].stop()
+    await asyncio.wait_for(over, 5)
+    await rig.fleet.stop()
+
+
+async def test_the_failure_of_one_that_ends_is_raised_when_all_have_ended() -> None:
+    rig = Rig()
+    await rig.fleet.apply([GATE, YARD], [])
+    rig.made["gate"].fail(SpoolError("the disk is gone"))
+    with pytest.raises(SpoolError, match="the disk is gone"):
+        await rig.fleet.stop()
+    assert rig.log[2:] == ["-yard"]
+    assert rig.fleet.cameras == []

@@ -90,7 +90,7 @@ async def test_a_restart_without_the_topic_begins_with_the_last_good_one(agent: 
 
 
 async def holds(kept: LastGood, key: str) -> bool:
-    return key in kept.load()
+    return key in kept.load().entries
 
 
 async def began_anew(agent: Agent, camera: str, epoch: int) -> bool:

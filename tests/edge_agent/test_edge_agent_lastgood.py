@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.lastgood import LastGood
+from edge_agent.lastgood import Kept, LastGood
 from ingest.site import CameraConfig, SensorConfig
 
 GATE = CameraConfig(name="gate", source="device:0")
@@ -15,33 +15,43 @@ HEAT = SensorConfig(name="heat", source="simulated:temperature", quantity="tempe
 
 def test_it_comes_back(tmp_path: Path) -> None:
     kept = LastGood(tmp_path / "config.json")
-    assert kept.load() == {}
-    kept.save({GATE.key: GATE, HEAT.key: HEAT})
-    assert kept.load() == {GATE.key: GATE, HEAT.key: HEAT}
-    kept.save({})
-    assert kept.load() == {}
+    assert kept.load() == Kept()
+    for said in (Kept({GATE.key: GATE, HEAT.key: HEAT}, topic_holds=True), Kept({}, topic_holds=True), Kept()):
+        kept.save(said)
+        assert kept.load() == said
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '"x"', "\x00"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{", '"x"', "\x00", "{}", '{"entries": []}', '{"entries": {}}', "[" * 10**5, '{"camera/gate": {}}'],
+    ids=repr,
+)
 def test_a_ruined_file_is_no_configuration(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.json"
     path.write_text(text)
-    assert LastGood(path).load() == {}
+    assert LastGood(path).load() == Kept()
 
 
 def test_what_another_version_wrote_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
-    LastGood(path).save({GATE.key: GATE})
-    path.write_text(path.read_text().replace("{", '{"camera/new": {"name": "new", "shape": 3},', 1))
-    assert LastGood(path).load() == {GATE.key: GATE}
+    kept = Kept({GATE.key: GATE}, topic_holds=True)
+    LastGood(path).save(kept)
+    path.write_text(path.read_text().replace('s": {', 's": {"camera/new": {"name": "new", "shape": 3},', 1))
+    assert LastGood(path).load() == kept
+
+
+def test_where_nothing_can_be_read_the_file_is_in_charge_again(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"topic_holds": true, "entries": {"camera/new": {"name": "new", "shape": 3}}}')
+    assert LastGood(path).load() == Kept()
 
 
 def test_a_write_that_is_cut_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
-    LastGood(path).save({GATE.key: GATE})
+    LastGood(path).save(Kept({GATE.key: GATE}))
     path.with_suffix(".new").write_text('{"camera/ga')  # a power cut in the middle of the next
-    assert LastGood(path).load() == {GATE.key: GATE}
+    assert LastGood(path).load().entries == {GATE.key: GATE}
 
 
 def test_a_disk_that_does_not_take_it_stops_nothing(tmp_path: Path) -> None:
-    LastGood(tmp_path / "missing" / "config.json").save({GATE.key: GATE})
+    LastGood(tmp_path / "missing" / "config.json").save(Kept({GATE.key: GATE}))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from ingest.configstore import Config, publish, read
-from ingest.exceptions import ConfigError
 from ingest.log import Outgoing, Slot
 from ingest.memorylog import MemoryLog
+from ingest.metrics import ConfigMetrics
 from ingest.site import (
     CameraConfig,
     LineRule,
@@ -68,11 +70,27 @@ async def test_what_compaction_took_is_not_missed(log: MemoryLog) -> None:
     assert (await read(log)).cameras == (GATE, YARD)
 
 
-async def test_an_entry_that_cannot_be_used_is_told(log: MemoryLog) -> None:
-    await publish(log, [GATE])
+async def test_an_entry_that_cannot_be_used_is_told_and_counted_and_stops_nothing(log: MemoryLog) -> None:
+    await publish(log, [GATE, CARS])
     await log.produce(Outgoing(CONFIG, 0, b'{"name": "gate"}', key=b"camera/gate"))
-    with pytest.raises(ConfigError, match="config topic, camera/gate: source"):
-        await read(log)
+    await log.produce(Outgoing(CONFIG, 0, b'{"name": "yard"}', key=b"camera/yard"))
+    registry = CollectorRegistry()
+    with capture_logs() as said:
+        config = await read(log, ConfigMetrics(registry))
+    assert config.cameras == (GATE,)  # the last good one
+    assert config.pipelines == (CARS,)
+    assert "config topic, camera/gate: source" in config.refused["camera/gate"]
+    assert [(line["key"], line["kept"]) for line in said] == [("camera/gate", True), ("camera/yard", False)]
+    assert "sightline config apply" in said[0]["mend"]
+    assert registry.get_sample_value("sightline_config_refused_entries") == 2
+
+
+async def test_an_entry_that_was_mended_since_is_not_told(log: MemoryLog) -> None:
+    await log.produce(Outgoing(CONFIG, 0, b"{}", key=b"camera/gate"))
+    await publish(log, [GATE])
+    with capture_logs() as said:
+        assert (await read(log)).refused == {}
+    assert said == []
 
 
 async def test_an_entry_that_has_been_mended_is_good(log: MemoryLog) -> None:

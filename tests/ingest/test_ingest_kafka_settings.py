@@ -57,3 +57,36 @@ def test_tls_checks_the_broker(tmp_path: Path) -> None:
     context = SASL.ssl_context()
     assert context is not None
     assert context.check_hostname
+
+
+@pytest.mark.parametrize("address", ["kafka:port", "[::1", "", "a b", "kafka:99999", "kafka:0", "a:1,,b:1"])
+def test_an_address_that_no_client_can_read_is_told_at_once(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"environment: SIGHTLINE_KAFKA = .*expected HOST\[:PORT\]"):
+        KafkaSettings.from_env({"SIGHTLINE_KAFKA": address})
+
+
+@pytest.mark.parametrize("address", ["kafka", "10.0.0.1:9092", "a.example:9093, b.example:9093", "[fe80::1]:9092"])
+def test_addresses_are_hosts_with_or_without_a_port(address: str) -> None:
+    assert KafkaSettings.from_env({"SIGHTLINE_KAFKA": address}).bootstrap == address
+
+
+def test_a_prefix_that_no_topic_may_have_is_told() -> None:
+    with pytest.raises(ConfigError, match="SIGHTLINE_KAFKA_PREFIX"):
+        KafkaSettings.from_env({"SIGHTLINE_KAFKA_PREFIX": "a/b"})
+
+
+@pytest.mark.parametrize("text", ["", "\n", None])
+def test_a_password_that_is_not_there_is_told_and_not_tried(text: str | None, tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text(text or "")
+    settings = SASL.model_copy(update={"password_file": None if text is None else file, "security": "SASL_PLAINTEXT"})
+    with pytest.raises(ConfigError, match=r"SIGHTLINE_KAFKA_PASSWORD_FILE.*expected a text file with the password"):
+        settings.client("test")
+
+
+def test_sasl_without_a_user_is_told(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("x")
+    settings = SASL.model_copy(update={"username": "", "security": "SASL_PLAINTEXT", "password_file": secret})
+    with pytest.raises(ConfigError, match="SIGHTLINE_KAFKA_USERNAME"):
+        settings.client("test")

@@ -322,3 +322,31 @@ def test_a_time_zone_that_nobody_knows_is_refused(file: Path, name: str) -> None
 def test_a_gate_that_makes_no_sense_is_refused(gate: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="gate"):
         CameraConfig.model_validate({"name": "a", "source": "device:0", "gate": gate})
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
+def test_a_number_that_the_topic_cannot_carry_is_refused_in_the_file(value: str, tmp_path: Path) -> None:
+    """JSON has none of these: what was applied would be refused by everyone who reads it."""
+    file = tmp_path / "site.toml"
+    file.write_text(f'[[cameras]]\nname = "a"\nsource = "x"\n[cameras.spool]\nmax_age_s = {value}\n')
+    with pytest.raises(ConfigError, match=r"cameras\.0\.spool\.max_age_s.*finite"):
+        load(file)
+
+
+def test_a_password_is_in_no_message_also_where_the_source_as_a_whole_is_wrong() -> None:
+    entry = b'{"name": "a", "source": "rtsp://user:hunter2@host/x", "quantity": "q", "unit": "u"}'
+    with pytest.raises(ConfigError) as caught:
+        parse_entry("sensor/a", entry)
+    assert "hunter2" not in str(caught.value)
+    assert "mqtt:" in str(caught.value)
+
+
+def test_a_key_of_a_newer_version_is_told_as_what_it_may_be() -> None:
+    with pytest.raises(ConfigError, match="is it misspelt, or of a newer sightline"):
+        parse_entry("camera/a", b'{"name": "a", "source": "x", "lens": 3}')
+
+
+def test_a_file_that_begins_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "site.toml"
+    file.write_bytes(b"\xef\xbb\xbf" + b'name = "north"\n')
+    assert load(file).name == "north"

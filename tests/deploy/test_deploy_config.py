@@ -1,0 +1,113 @@
+"""`sightline config`: what it says it does, and that it does no more."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from deploy.cli import config
+from deploy.cli.app import app
+from deploy.cli.common import USAGE_EXIT
+from ingest.configstore import read
+from ingest.log import Outgoing
+from ingest.memorylog import MemoryLog
+from ingest.topics import CONFIG
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> MemoryLog:
+    log = MemoryLog()
+    monkeypatch.setattr(config, "KafkaLog", lambda *_: log)
+    return log
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "site.toml"
+
+
+def write(file: Path, site: str, *cameras: str, fps: float = 5.0) -> str:
+    tables = "".join(f'[[cameras]]\nname = "{c}"\nsource = "simulated:road"\nfps = {fps}\n' for c in cameras)
+    file.write_text(f'name = "{site}"\n{tables}')
+    return str(file)
+
+
+def invoke(*words: str) -> Result:
+    return CliRunner().invoke(app, ["config", *words])
+
+
+def keys(log: MemoryLog) -> list[str]:
+    return sorted(asyncio.run(read(log)).entries)
+
+
+def put(log: MemoryLog, key: str, value: bytes) -> None:
+    asyncio.run(_put(log, key, value))
+
+
+async def _put(log: MemoryLog, key: str, value: bytes) -> None:
+    await log.produce(Outgoing(CONFIG, 0, value, key=key.encode()))
+
+
+def test_it_says_what_it_adds_changes_and_removes(log: MemoryLog, file: Path) -> None:
+    assert invoke("apply", write(file, "south", "dock")).exit_code == 0
+    assert invoke("apply", write(file, "north", "gate", "yard")).exit_code == 0
+    said = invoke("apply", write(file, "north", "gate", "road", fps=3.0))
+    assert said.output.splitlines() == [
+        "+ camera/road",
+        "~ camera/gate (fps)",
+        "- camera/yard",
+        "north: 2 entries written, 1 removed",
+    ]
+    assert keys(log) == ["camera/dock", "camera/gate", "camera/road"]
+
+
+def test_a_dry_run_says_the_same_and_does_nothing(log: MemoryLog, file: Path) -> None:
+    invoke("apply", write(file, "north", "gate"))
+    said = invoke("apply", write(file, "north", "yard"), "--dry-run", "--json")
+    assert json.loads(said.output) == {
+        "dry_run": True,
+        "added": ["camera/yard"],
+        "changed": {},
+        "taken_over": [],
+        "removed": ["camera/gate"],
+        "unclaimed": [],
+        "unusable": {},
+    }
+    assert keys(log) == ["camera/gate"]
+
+
+def test_what_another_site_has_is_refused_with_a_way_out_and_nothing_is_written(log: MemoryLog, file: Path) -> None:
+    invoke("apply", write(file, "south", "gate"))
+    said = invoke("apply", write(file, "north", "gate", "yard"))
+    assert said.exit_code == USAGE_EXIT
+    assert all(word in said.stderr for word in (str(file), "camera/gate", "south", "--take-over"))
+    assert keys(log) == ["camera/gate"]
+    assert invoke("apply", str(file), "--take-over").exit_code == 0
+    assert keys(log) == ["camera/gate", "camera/yard"]
+
+
+def test_entries_that_cannot_be_used_are_mended_by_their_file_and_told_otherwise(log: MemoryLog, file: Path) -> None:
+    put(log, "camera/gate", b"{}")
+    put(log, "camera/lost", b'{"name": "lost"}')
+    said = invoke("apply", write(file, "north", "gate"), "--json")
+    assert said.exit_code == config.UNUSABLE_EXIT
+    assert set(json.loads(said.stdout)["unusable"]) == {"camera/lost"}
+    assert "camera/lost cannot be used" in said.stderr
+    assert keys(log) == ["camera/gate"]
+    shown = invoke("show")
+    assert (shown.exit_code, set(json.loads(shown.stdout))) == (0, {"camera/gate"})
+    assert "entry refused" in shown.stderr
+    assert invoke("remove", "camera/lost").exit_code == 0
+    assert invoke("apply", str(file)).exit_code == 0
+
+
+def test_only_keys_that_are_there_can_be_removed_and_no_pins(log: MemoryLog) -> None:
+    put(log, "pin/gate", b'{"name": "gate", "partition": 1}')
+    assert "config show" in invoke("remove", "camera/gone").stderr
+    assert "partition" in invoke("remove", "pin/gate").stderr
+    assert keys(log) == ["pin/gate"]
