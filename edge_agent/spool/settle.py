@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from edge_agent.spool.schema import Row
+from edge_agent.spool.schema import WAITS, Row
 
 __all__ = ["OVERTAKEN", "mark_live", "passed_over"]
 
@@ -26,7 +26,7 @@ def passed_over(db: sqlite3.Connection, late: Sequence[Row]) -> list[int]:
     highest = {row.name: row.id for row in late}
     if not highest:
         return []
-    before = "kind = 'frame' AND lane IS NULL AND id < ? ORDER BY id"
+    before = f"kind = 'frame' AND lane = '{WAITS}' AND id < ? ORDER BY id"
     query = f"SELECT id, name FROM outbox INDEXED BY outbox_lane WHERE {before}"  # noqa: S608
     found = db.execute(query, (max(highest.values()),))
     return [row_id for row_id, name in found if row_id < highest.get(name, 0)]
