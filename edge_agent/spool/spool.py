@@ -18,16 +18,19 @@ from edge_agent.spool.rows import COLUMNS, WITHOUT_PICTURES, Damaged, insert, re
 from edge_agent.spool.salvage import Recovery, salvage
 from edge_agent.spool.schema import PAGE_BYTES, PARKED, WAITS, Depth, Kind, Row
 from edge_agent.spool.seal import Seal
-from edge_agent.spool.settle import OVERTAKEN, mark_live, passed_over
+from edge_agent.spool.settle import OVERTAKEN, late_by, mark_live
 from ingest import logs
 from ingest.clock import Clock, SystemClock
 from ingest.identity import LATE, LIVE, next_epoch
 from ingest.records import Account, EpochEnd
 
-__all__ = ["Spool"]
+__all__ = ["READ_BYTES", "Spool"]
 
 _log = logs.get("edge_agent.spool")
 
+READ_BYTES = 4 * 1024 * 1024
+"""So much is read at once, however many rows are asked for: pictures of an 8K camera have MBs each, and the devices
+that send them little memory."""
 _VACUUM_PAGES = 512 * 1024 // PAGE_BYTES
 """Pages given back to the disk at once: others are moved for them, and need as much room meanwhile."""
 _OTHERS = " UNION ALL ".join(
@@ -142,15 +145,9 @@ class Spool:
         With them go the frames of their cameras that were kept before them, though a clock that was wrong then says
         that these have time: once later ones are on the lane, they would be taken for repeats.
         """
-        old = (
-            f"INDEXED BY outbox_lane WHERE (late_ns < ? OR {OVERTAKEN})"
-            f" AND kind = 'frame' AND lane = '{WAITS}' ORDER BY id LIMIT ?"
-        )
         with self._transaction() as db:
-            rows = self._settle(db, old, LATE, now_ns, limit)
-            for row_id in passed_over(db, rows):
-                rows += self._settle(db, "WHERE id = ?", LATE, row_id)
-        return sorted(rows, key=lambda row: row.id)
+            ids = late_by(db, now_ns, limit)
+            return self._settle(db, f"WHERE id IN ({', '.join('?' * len(ids))}) ORDER BY id", LATE, *ids)
 
     def others(self, after_id: int, limit: int) -> list[Row]:
         """Return readings and status records, in order. They may be offered from now on, and will not expire."""
@@ -269,8 +266,15 @@ class Spool:
         return rows
 
     def _read(self, db: sqlite3.Connection, which: str, *values: object) -> list[Row]:
-        found = db.execute(f"SELECT {COLUMNS} FROM outbox {which}", values)  # noqa: S608
-        return [read(each, self._seal) for each in found]
+        """Return rows as a query finds them, the first of them at least, until they are ``READ_BYTES``."""
+        rows: list[Row] = []
+        size = 0
+        for found in db.execute(f"SELECT {COLUMNS} FROM outbox {which}", values):  # noqa: S608
+            rows.append(read(found, self._seal))
+            size += rows[-1].size
+            if size >= READ_BYTES:
+                break
+        return rows
 
     def _insert(self, db: sqlite3.Connection, rows: Sequence[Row]) -> None:
         """Insert rows. One that is dated in the future is as old as its arrival: it may neither stay young for ever,

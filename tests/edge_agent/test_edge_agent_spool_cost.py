@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edge_agent.exceptions import SpoolUnavailable
 from edge_agent.spool.schema import Row
-from edge_agent.spool.spool import Spool
+from edge_agent.spool.spool import READ_BYTES, Spool
 from ingest.clock import ManualClock
 from ingest.codec import encode
 from ingest.identity import LATE, LIVE
@@ -92,7 +93,30 @@ def test_no_query_of_the_sender_or_the_heartbeat_goes_through_the_backlog(spool:
         assert not sorts or "late_ns >=" in sql, sql  # of frames that are young, of which there are few
 
 
-@pytest.mark.parametrize("seed", range(4))
+def test_what_is_read_at_once_is_bounded_in_bytes_whatever_its_number(spool: Spool) -> None:
+    spool.keep([frame("a", seq, 1_500_000) for seq in range(8)])
+    live = spool.settle_live(0, 4)
+    assert [row.seq for row in live] == [0, 1, 2]
+    assert [row.seq for row in spool.settle_late(1 << 60, 8)] == [3, 4, 5]
+    assert [row.seq for row in spool.offered(LIVE, 0, 8)] == [0, 1, 2]
+    assert [row.seq for row in spool.offered(LIVE, live[1].id, 8)] == [2]
+    spool.keep([frame("a", 8, READ_BYTES + 1)])
+    assert [row.seq for row in spool.settle_live(3, 8)] == [6, 7, 8]
+
+
+def test_frames_that_a_clock_which_went_back_has_left_young_go_late_in_bounded_portions(spool: Spool) -> None:
+    """All of an outage was kept before the clock went back, and would be read at once with the first late frame."""
+    young, old = 10_000, 1
+    spool.keep([replace(frame("a", seq), captured_ns=young) for seq in range(300)])
+    spool.keep([replace(frame("a", seq), captured_ns=old) for seq in range(300, 310)])
+    sent: list[int] = []
+    while rows := spool.settle_late(young, 8):
+        assert len(rows) <= 8
+        sent += [row.seq for row in rows]
+    assert sent == list(range(310))
+
+
+@pytest.mark.parametrize("seed", range(2))
 def test_what_waits_is_counted_as_it_is_also_over_failures_and_restarts(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     spool = Spool(tmp_path / "spool.db", clock=ManualClock(started_ns=1000 * S))
