@@ -65,13 +65,19 @@ def is_damage(error: sqlite3.Error) -> bool:
     """Tell whether an error means that the file is damaged, and no trouble with the disk."""
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
-        return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
+        found = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
+        return found or _is_no_text(error)
     return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def is_damaged_page(error: sqlite3.Error) -> bool:
     """Tell whether an error is about some page, beside which others may be whole."""
-    return bool(getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT)
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT or _is_no_text(error)
+
+
+def _is_no_text(error: sqlite3.Error) -> bool:
+    """Tell whether a text was not what a text may be: SQLite knows nothing of it, and Python has no code for it."""
+    return isinstance(error, sqlite3.OperationalError) and "decode to UTF-8" in str(error)
 
 
 def salvaged(path: Path) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.spool.opening import connect, exchange, is_damaged_page, salvaged
-from edge_agent.spool.rows import COLUMNS, checksum
+from edge_agent.spool.rows import COLUMNS, is_whole
 from edge_agent.spool.schema import WAITS, Row
 from edge_agent.spool.upgrade import LATE_AFTER_NS
 
@@ -145,9 +145,9 @@ def _present(db: sqlite3.Connection) -> str:
 
 def _is_whole(values: tuple[Any, ...]) -> bool:
     try:
-        *fields, _key, crc = values[:12]
+        *fields, key, crc = values[:12]
         row = Row(*fields)
-        return isinstance(row.record, bytes) and (crc is None or crc == checksum(row))
+        return isinstance(row.record, bytes) and is_whole(row, key, crc)
     except (TypeError, AttributeError):
         return False
 

@@ -14,7 +14,7 @@ from edge_agent.spool import opening
 from edge_agent.spool.counts import count
 from edge_agent.spool.expire import expire_all, expire_one
 from edge_agent.spool.expiry import expired_account
-from edge_agent.spool.rows import COLUMNS, WITHOUT_PICTURES, Damaged, insert, read
+from edge_agent.spool.rows import COLUMNS, WITHOUT_PICTURES, Damaged, insert, is_whole, read
 from edge_agent.spool.salvage import Recovery, salvage
 from edge_agent.spool.schema import PAGE_BYTES, PARKED, WAITS, Depth, Kind, Row
 from edge_agent.spool.seal import Seal
@@ -336,10 +336,17 @@ class Spool:
         raise SpoolUnavailable(self.path, "mended", error)
 
     def _require_keys(self, db: sqlite3.Connection) -> None:
+        """Raise WrongKey for rows under keys that were not given, DatabaseError where damage makes it seem so."""
         found = [key for (key,) in db.execute("SELECT DISTINCT key FROM outbox") if not self._seal.knows(key)]
-        if found:
-            self._let_go()
-            raise WrongKey(self.path, found)
+        if not found:
+            return
+        query = f"SELECT {COLUMNS} FROM outbox NOT INDEXED WHERE key = ? LIMIT 1"  # noqa: S608
+        for key in found:
+            for *fields, _, crc in db.execute(query, (key,)):
+                if is_whole(Row(*fields), key, crc):
+                    self._let_go()
+                    raise WrongKey(self.path, found)
+        raise sqlite3.DatabaseError(f"no whole row is under the keys {found}")
 
     def _let_go(self) -> None:
         if self._db is not None:
