@@ -17,6 +17,7 @@ from edge_agent.capture.messages import Ended, Kept, Message, Told
 from edge_agent.capture.source import Captured, FrameSource, Image
 from edge_agent.capture.tally import Tally
 from edge_agent.encode.encoder import Encoded, Encoder, OverBudget
+from edge_agent.encode.purse import Purse
 from edge_agent.exceptions import FrameUnusable, SourceEnded, SourceError
 from edge_agent.gate.gate import Gate
 from edge_agent.gate.shot import Fate, Shot
@@ -48,11 +49,12 @@ class Intake:
         out: queue.Queue[Message | None],
         *,
         redactor: Redactor | None = None,
+        purse: Purse | None = None,
     ) -> None:
         self._camera, self._epoch, self._clock, self._out = camera, epoch, clock, out
         self._tally = Tally(camera.name, epoch)
         self._gate = Gate(camera.gate, camera.name, epoch)
-        self._redactor, self._encoder = redactor or Redactor(camera.redact), Encoder(camera.encode)
+        self._redactor, self._encoder = redactor or Redactor(camera.redact), Encoder(camera.encode, purse)
         self._told_s = -TELL_EVERY_S
         self._reason = ""
 

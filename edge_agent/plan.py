@@ -26,9 +26,10 @@ between half and twice of it."""
 SPREAD = 2.0
 RECORD_BYTES = 700
 """What a record has beside its picture: fields, headers, names and the protocol's share of a batch."""
-WRITTEN_PER_BYTE = 5.0
-"""Bytes that reach the disk for a byte of a 40 kB frame that is kept, offered and removed: the write-ahead log and
-the database, both in whole pages, and what is touched beside (measured, 2026-11-24)."""
+WRITTEN_PER_BYTE = 2.0
+"""Bytes that reach the disk for a byte of a 40 kB frame that is kept, offered and removed, alone in its commits: the
+write-ahead log and the database, both in whole pages. Of a 10 kB frame it is 4.5, in an outage 2.5 (measured by
+``python -m benchmarks.wear``, 2026-11-24)."""
 CARD_BYTES = 32e9
 CARD_CYCLES = 1000
 """A small card of TLC cells. An industrial one has three times as many."""

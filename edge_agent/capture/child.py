@@ -21,6 +21,7 @@ from edge_agent.capture.limits import limit_memory
 from edge_agent.capture.messages import Message, write_message
 from edge_agent.capture.viewmemory import ViewMemory
 from edge_agent.capture.watch import Teller, Watched
+from edge_agent.encode.purse import Purse
 from edge_agent.exceptions import SourceError
 from edge_agent.intake import Intake
 from edge_agent.redact.masks import Masks
@@ -68,7 +69,8 @@ def _capture(
     source = make_source(camera, Surroundings(clock, orders["epoch"], truth, state, teller.say))
     memory = ViewMemory(state / f"{camera.name}.png") if state else None
     watched = Watched(source, camera.watch, clock, teller, memory, Masks(camera.redact))
-    Intake(camera, orders["epoch"], clock, out).run(watched, stop)
+    purse = Purse(state / f"{camera.name}.budget", clock) if state else None
+    Intake(camera, orders["epoch"], clock, out, purse=purse).run(watched, stop)
 
 
 def _end(status: int, why: str) -> int:

@@ -13,8 +13,8 @@ DAY_BURST_SHARE = 0.25
 """Of a day's budget may be saved up, in a quiet night say. The rest is what flows in over a day, so that no 24 hours
 ever cost more than the budget."""
 START_S = 60.0
-"""A bucket starts with as much as flows in within this time, and not full: a capture that is started again and again
-must not be given a whole burst every time."""
+"""A bucket starts with as much as flows in within this time, and not full. It is given once: a capture that is begun
+again and again goes on with what is in its purse."""
 MAX_HORIZON_S = 1800.0
 """What a night has saved goes to the next half hour in which something moves."""
 MAX_SHARE = 0.7

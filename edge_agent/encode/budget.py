@@ -42,6 +42,11 @@ class Budget:
         self._at_floor = False
 
     @property
+    def buckets(self) -> list[Bucket]:
+        """The buckets, for what outlives this capture."""
+        return self._buckets
+
+    @property
     def level(self) -> float:
         """Where on the ladder the next frame is, 0..1."""
         return self._level

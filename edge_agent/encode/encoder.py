@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from edge_agent.encode.budget import Budget
 from edge_agent.encode.ladder import Rung
+from edge_agent.encode.purse import Purse
 from edge_agent.exceptions import FrameUnusable
 from edge_agent.redact.redactor import Redaction
 from ingest.records import Box
@@ -51,11 +52,16 @@ class OverBudget:
 
 
 class Encoder:
-    """Encodes the pictures of one camera, in order, within its budget. Belongs to one thread."""
+    """Encodes the pictures of one camera, in order, within its budget. Belongs to one thread.
 
-    def __init__(self, config: EncodeConfig) -> None:
-        self._config = config
+    ``purse`` remembers for the next capture what this one has left.
+    """
+
+    def __init__(self, config: EncodeConfig, purse: Purse | None = None) -> None:
+        self._config, self._purse = config, purse
         self._budget = Budget(config)
+        if purse:
+            purse.fill(self._budget.buckets)
 
     def encode(self, redaction: Redaction, now_s: float) -> Encoded | OverBudget:
         """Encode a picture at ``now_s`` on the monotonic clock. Raise FrameUnusable when it cannot be.
@@ -66,6 +72,8 @@ class Encoder:
         while rung is not None:
             encoded = self._at(redaction.image, rung)
             if self._budget.spend(len(encoded.data)):
+                if self._purse:
+                    self._purse.keep(self._budget.buckets)
                 return encoded
             rung = self._budget.floor()
         return OverBudget(self._budget.left)

@@ -1,4 +1,4 @@
-"""What goes into one request to a gateway, and what its answer says of it. Pure but for the futures."""
+"""What goes into one request to a gateway. Pure but for the futures."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import httpx
-
 from edge_agent.send.link import Parcel
 
-__all__ = ["Waiting", "batch_of", "idempotency_key", "refused_in"]
+__all__ = ["MAX_BATCH_BYTES", "Waiting", "batch_of", "idempotency_key"]
 
 MAX_BATCH_RECORDS = 64
 MAX_BATCH_BYTES = 512 * 1024
@@ -37,11 +35,11 @@ class Waiting:
             self.done.set_exception(error)
 
 
-def batch_of(queue: deque[Waiting]) -> list[Waiting]:
-    """Take the next batch out of a queue, in order: at least one record."""
+def batch_of(queue: deque[Waiting], max_bytes: int = MAX_BATCH_BYTES) -> list[Waiting]:
+    """Take the next batch out of a queue, in order: at least one record, and no more bytes than that with others."""
     batch = [queue.popleft()]
     size = batch[0].parcel.size
-    while queue and len(batch) < MAX_BATCH_RECORDS and size + queue[0].parcel.size <= MAX_BATCH_BYTES:
+    while queue and len(batch) < MAX_BATCH_RECORDS and size + queue[0].parcel.size <= max_bytes:
         batch.append(queue.popleft())
         size += batch[-1].parcel.size
     return batch
@@ -53,13 +51,3 @@ def idempotency_key(agent: str, parcels: Sequence[Parcel]) -> str:
     for parcel in parcels:
         digest = zlib.crc32(parcel.digest.to_bytes(4, "big"), digest)
     return f"{agent}/{parcels[0].row_id}/{len(parcels)}/{digest:08x}"
-
-
-def refused_in(answer: httpx.Response, count: int) -> dict[int, str]:
-    """Return the records that an answer names as refused for good, by index, with the reasons."""
-    try:
-        named = answer.json()["refused"]
-        found = {int(each["index"]): str(each.get("reason", answer.status_code)) for each in named}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return {}
-    return {index: reason for index, reason in found.items() if 0 <= index < count}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from ingest.exceptions import ConfigError
 from ingest.site import LinkConfig
 
 __all__ = ["Token", "tls"]
+
+_TOKEN = re.compile(r"[!-~]+")
 
 
 def tls(config: LinkConfig) -> ssl.SSLContext:
@@ -41,9 +44,20 @@ class Token:
         try:
             found = self._file.stat()
             if (found.st_mtime_ns, found.st_ino) != self._seen:
-                self._token = self._file.read_text().strip()
+                self._token = _token_in(self._file)
                 self._seen = (found.st_mtime_ns, found.st_ino)
         except (OSError, ValueError) as error:
             expected = f"a text file with the token ({error})"
             raise ConfigError("site file", "link.token_file", str(self._file), expected) from None
         return {"Authorization": f"Bearer {self._token}"}
+
+
+def _token_in(file: Path) -> str:
+    """Return a file's token. Raise OSError or ValueError, which does not tell what is in it."""
+    try:
+        token = file.read_text().strip()
+    except UnicodeDecodeError:
+        raise ValueError("it holds more than ASCII") from None
+    if not token or not _TOKEN.fullmatch(token):  # a header cannot carry it, and whoever says so says it
+        raise ValueError("one line of ASCII without spaces is wanted")
+    return token

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import email.utils
-import time
 from collections import deque
 from collections.abc import Sequence
 
@@ -20,21 +18,27 @@ import msgpack
 
 from edge_agent.clockoffset import ClockOffset
 from edge_agent.exceptions import LinkLost, Refused
-from edge_agent.send.batches import Waiting, batch_of, idempotency_key, refused_in
+from edge_agent.send.answers import Answer, read_answer
+from edge_agent.send.batches import MAX_BATCH_BYTES, Waiting, batch_of, idempotency_key
 from edge_agent.send.gatewaytrust import Token, tls
 from edge_agent.send.link import Parcel
-from ingest.exceptions import ConfigError
-from ingest.site import LinkConfig
+from ingest.site import LinkConfig, masked
 
 __all__ = ["HttpsLink"]
 
 ANSWER_S = 15.0
 """The gateway waits for Kafka's acknowledgement; it gives up before the sender does."""
 CONNECT_S = 5.0
+REQUEST_S = 60.0
+"""For all of a request: a batch takes 42 s at 100 kbit/s. Without it, an answer that drips would never be over."""
 MAX_PUBLISHED = 8
 """Heartbeats that wait for the link; more of them are old news."""
+MIN_BATCH_BYTES = 16 * 1024
+"""A batch that is not answered is halved down to this, until one is: the sender waits 20 s, and at 100 kbit/s a whole
+one takes twice as long. All lanes share the uplink, and the size."""
+MORE_BATCH_BYTES = 4 * 1024
+"""What an answer adds to the next batch: whatever a link cannot take is not tried at every turn."""
 _READY, _RECORDS = "/v1/ready", "/v1/records"
-_LATER = (429, 503)
 _TOO_LARGE, _UNPROCESSABLE = 413, 422
 _ABOUT_RECORDS = (400, _TOO_LARGE, _UNPROCESSABLE)
 
@@ -50,12 +54,13 @@ class HttpsLink:
         self._more: dict[str, asyncio.Event] = {}
         self._workers: list[asyncio.Task[None]] = []
         self._lost: LinkLost | None = None
+        self._batch_bytes = MAX_BATCH_BYTES
         self.clock = ClockOffset()  # a gateway tells the time in whole seconds: not worth comparing
 
     @property
     def address(self) -> str:
         """The gateway's address."""
-        return self._config.url
+        return str(masked(self._config.url))
 
     async def open(self) -> None:
         """Connect, and see that the gateway is ready. Raise LinkLost or ConfigError."""
@@ -65,9 +70,10 @@ class HttpsLink:
             verify=tls(self._config),
             timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
             transport=self._transport,
+            headers={"Accept-Encoding": "identity"},  # an answer is small, and cannot be made to swell
         )
         answer = await self._ask("GET", _READY)
-        if answer.status_code != httpx.codes.OK:
+        if answer.status != httpx.codes.OK:
             raise _lost(answer)
         self._queues = {name: deque() for name in ("live", "late", "others")}
         self._more = {name: asyncio.Event() for name in self._queues}
@@ -107,9 +113,9 @@ class HttpsLink:
                 if not queue:
                     more.clear()
                     await more.wait()
-                await self._post(batch_of(queue))
-        except (LinkLost, ConfigError) as error:
-            self._fail(error if isinstance(error, LinkLost) else LinkLost(str(error)))
+                await self._post(batch_of(queue, self._batch_bytes))
+        except Exception as error:  # whatever it is: nobody would post what is queued here any more
+            self._fail(error if isinstance(error, LinkLost) else LinkLost(f"{self.address}: {error}"))
 
     async def _post(self, batch: Sequence[Waiting]) -> None:
         """Post until everything of a batch is taken or refused. Raise LinkLost; what it was about is failed, too."""
@@ -117,7 +123,7 @@ class HttpsLink:
         try:
             while left:
                 left = await self._post_once(left)
-        except (LinkLost, ConfigError) as error:
+        except Exception as error:
             for waiting in left:
                 waiting.fail(LinkLost(str(error), getattr(error, "retry_after_s", 0.0)))
             raise
@@ -131,19 +137,24 @@ class HttpsLink:
             "Sightline-Agent": self._agent,
             "Idempotency-Key": idempotency_key(self._agent, parcels),
         }
-        answer = await self._ask("POST", _RECORDS, msgpack.packb(records), headers)
-        if answer.status_code == httpx.codes.OK:
+        try:
+            answer = await self._ask("POST", _RECORDS, msgpack.packb(records), headers)
+        except BaseException:  # also when the sender gives up on it
+            self._batch_bytes = max(MIN_BATCH_BYTES, self._batch_bytes // 2)
+            raise
+        self._batch_bytes = min(MAX_BATCH_BYTES, self._batch_bytes + MORE_BATCH_BYTES)
+        if answer.status == httpx.codes.OK:
             for waiting in batch:
                 waiting.succeed()
             return []
-        if answer.status_code not in _ABOUT_RECORDS:
+        if answer.status not in _ABOUT_RECORDS:
             raise _lost(answer)
         return await self._without_refused(batch, answer)
 
-    async def _without_refused(self, batch: list[Waiting], answer: httpx.Response) -> list[Waiting]:
-        refused = refused_in(answer, len(batch))
+    async def _without_refused(self, batch: list[Waiting], answer: Answer) -> list[Waiting]:
+        refused = answer.refused(len(batch))
         if len(batch) == 1 and not refused:
-            refused = {0: f"{answer.status_code} {answer.text[:200]}"}
+            refused = {0: f"{answer.status} {answer.text}"}
         for index, reason in refused.items():
             batch[index].fail(Refused(reason))
         left = [waiting for index, waiting in enumerate(batch) if index not in refused]
@@ -155,14 +166,17 @@ class HttpsLink:
 
     async def _ask(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
-    ) -> httpx.Response:
+    ) -> Answer:
         if self._client is None:
             raise LinkLost(f"{self.address}: not open")
+        headers = {**(headers or {}), **self._token.header()}
         try:
-            return await self._client.request(
-                method, path, content=body, headers={**(headers or {}), **self._token.header()}
-            )
-        except httpx.HTTPError as error:
+            async with asyncio.timeout(REQUEST_S):
+                async with self._client.stream(method, path, content=body, headers=headers) as response:
+                    return await read_answer(response)
+        except TimeoutError:
+            raise LinkLost(f"{self.address}: {method} {path} took more than {REQUEST_S:.0f} s") from None
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise LinkLost(f"{self.address}: {error!r}") from error
 
     def _fail(self, error: LinkLost) -> None:
@@ -172,20 +186,8 @@ class HttpsLink:
                 queue.popleft().fail(error)
 
 
-def _lost(answer: httpx.Response) -> LinkLost:
-    after_s = _retry_after_s(answer) if answer.status_code in _LATER else 0.0
-    return LinkLost(f"{answer.url}: {answer.status_code} {answer.text[:200]}", after_s)
-
-
-def _retry_after_s(answer: httpx.Response) -> float:
-    """Return how long the gateway asks to be left alone (RFC 9110, 10.2.3): seconds, or a date."""
-    value = answer.headers.get("Retry-After", "")
-    if value.isdigit():
-        return float(value)
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError):
-        return 0.0
+def _lost(answer: Answer) -> LinkLost:
+    return LinkLost(f"{masked(answer.url)}: {answer.status} {answer.text}", answer.retry_after_s)
 
 
 def _heard(done: asyncio.Future[None]) -> None:

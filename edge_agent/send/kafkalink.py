@@ -12,7 +12,6 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
     CorruptRecordException,
-    InvalidTimestampError,
     KafkaError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
@@ -30,7 +29,9 @@ __all__ = ["KafkaLink"]
 
 STOP_S = 2.0
 """A link that works takes what is left at once; one that does not is not waited for."""
-_REFUSALS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTimestampError, CorruptRecordException)
+_REFUSALS = (MessageSizeTooLargeError, RecordListTooLargeError, CorruptRecordException)
+"""What a record will never be taken for. A time that is too far ahead of the broker's is none: it is that of the try,
+and right once our clock is."""
 _BY_BROKER = 1
 """LogAppendTime: the record has the broker's time."""
 _COUNTED = {FRAMES: FRAMES, FRAMES_LATE: FRAMES, READINGS: READINGS}

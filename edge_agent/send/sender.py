@@ -23,7 +23,7 @@ from edge_agent.spool.disk import Disk
 from edge_agent.spool.schema import Row
 from edge_agent.spool.spool import Spool
 from ingest import logs
-from ingest.backoff import Backoff
+from ingest.backoff import STEADY_S, Backoff
 from ingest.clock import Clock
 from ingest.exceptions import ConfigError
 from ingest.identity import LATE, LIVE
@@ -67,6 +67,7 @@ class Sender:
         self._cursors: dict[str, int] = {}
         self._acked: list[int] = []
         self._broken: BaseException | None = None
+        self._took = False
         self._progress_s = clock.monotonic()
         self.connected = False
 
@@ -104,25 +105,33 @@ class Sender:
 
     async def _session(self) -> None:
         """One connection's life: from the oldest row in doubt on."""
-        self._window, self._cursors, self._acked, self._broken = self._new_window(), {}, [], None
+        # what the last one has learned comes first: a row that was refused, or is in the log, is in doubt no more
+        await self._settle_answers()
+        self._window, self._cursors, self._broken = self._new_window(), {}, None
         try:
             await self._link.open()
-            self._connected()
+            self.connected, self._took = True, False
+            opened_s = self._progress_s = self._clock.monotonic()
             while True:
                 moved = await self._round()
                 await self._settle_answers()
                 self._check()
+                self._well(opened_s)
                 if not moved:
                     await self._pause()
         finally:
             self.connected = False
             await self._link.close()
 
-    def _connected(self) -> None:
-        self.connected = True
-        self._progress_s = self._clock.monotonic()
-        outage_s = self._backoff.steady(self._clock.monotonic())
-        if outage_s is not None:
+    def _well(self, opened_s: float) -> None:
+        """End an outage once the link has taken something, or has stood for a while with nothing to take.
+
+        One that opens and then fails is not back: its pauses would not grow, and each try repeats what is in flight.
+        """
+        now_s = self._clock.monotonic()
+        stands = not self._window and now_s - opened_s >= STEADY_S
+        if self._backoff.out and (self._took or stands):
+            outage_s = self._backoff.steady(now_s) or 0.0
             _log.info("link back", to=self._link.address, out_for_s=round(outage_s, 1))
 
     async def _round(self) -> bool:
@@ -157,10 +166,9 @@ class Sender:
 
     def _answered(self, row: Row, sent: asyncio.Future[None]) -> None:
         self._window.done(row.id)
-        if sent.cancelled():
-            return
-        error = sent.exception()
+        error = LinkLost("given up") if sent.cancelled() else sent.exception()
         if error is None:
+            self._took = True
             self._acked.append(row.id)
         elif isinstance(error, Refused):
             self._refusals.add(row, str(error))

@@ -169,7 +169,7 @@ class Disk:
     def _make_room(self) -> bool:
         """Let go of what is held back, and of the write-ahead log. Return whether there may be room now.
 
-        Each small commit adds 25 KB to that log, and writing it back takes no more than the pages that are new.
+        Each small commit adds some KB to that log, and writing it back takes no more than the pages that are new.
         """
         released = self._reserve.release()
         try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from edge_agent.spool.expiry import expired_account, merged
 from edge_agent.spool.rows import WITHOUT_PICTURES, read
-from edge_agent.spool.schema import PARKED, Kind, Row
+from edge_agent.spool.schema import PARKED, WAITS, Kind, Row
 from edge_agent.spool.seal import Seal
 from ingest.records import Account
 
@@ -19,11 +19,15 @@ __all__ = ["EXPIRED_AT_ONCE", "Gone", "expire_all", "expire_one"]
 EXPIRED_AT_ONCE = 1000
 """Frames that one transaction lets go: it is one of many on the disk's only thread, and cameras wait for theirs."""
 
-_MAY_GO = f"(lane IS NULL OR lane = '{PARKED}')"
+_MAY_GO = (WAITS, PARKED)
+_OF_ONE = (
+    f"SELECT {WITHOUT_PICTURES}, size FROM outbox INDEXED BY outbox_depth"  # noqa: S608  (constants)
+    f" WHERE kind = ?1 AND name = ?2 AND lane IN {_MAY_GO} ORDER BY epoch, id LIMIT {EXPIRED_AT_ONCE}"
+)
 _ORDER = (
-    ("frame", "name NOT IN (SELECT value FROM json_each(?))"),
-    ("readings", "? IS NOT NULL"),
-    ("frame", "name IN (SELECT value FROM json_each(?))"),
+    ("frame", "name NOT IN (SELECT value FROM json_each(?2))"),
+    ("readings", "?2 IS NOT NULL"),
+    ("frame", "name IN (SELECT value FROM json_each(?2))"),
 )
 """Pictures first, since they are large and many; numbers are small. Evidence last."""
 
@@ -39,10 +43,10 @@ class Gone:
 def expire_one(db: sqlite3.Connection, seal: Seal, kind: Kind, name: str, max_bytes: int, oldest_ns: int) -> Gone:
     """Delete what of one camera or sensor is over its bounds, oldest first."""
     (total,) = db.execute(
-        "SELECT coalesce(sum(size), 0) FROM outbox WHERE kind = ? AND name = ?", (kind, name)
+        "SELECT coalesce(sum(bytes), 0) FROM counts WHERE kind = ? AND name = ?", (kind, name)
     ).fetchone()
     gone: list[Row] = []
-    for row, size in _rows(db, seal, "kind = ? AND name = ?", "epoch, id", kind, name):
+    for row, size in _rows(db, seal, _OF_ONE, kind, name):
         if total <= max_bytes and row.captured_ns >= oldest_ns:
             break
         total -= size
@@ -57,7 +61,7 @@ def expire_all(db: sqlite3.Connection, seal: Seal, excess_bytes: int, last: Sequ
     found, rows = Gone(), 0
     for kind, which in _ORDER:
         gone: list[Row] = []
-        for row, size in _rows(db, seal, f"kind = ? AND {which}", "id", kind, json.dumps(list(last))):
+        for row, size in _rows(db, seal, _of_all(which), kind, json.dumps(list(last))):
             if excess_bytes <= 0 or rows == EXPIRED_AT_ONCE:
                 break
             excess_bytes, rows = excess_bytes - size, rows + 1
@@ -66,10 +70,19 @@ def expire_all(db: sqlite3.Connection, seal: Seal, excess_bytes: int, last: Sequ
     return found
 
 
-def _rows(db: sqlite3.Connection, seal: Seal, which: str, order: str, *values: object) -> Iterator[tuple[Row, int]]:
+def _of_all(which: str) -> str:
+    """Return the query for rows of any name. It merges the lanes, each in an index's order, and sorts nothing."""
+    lanes = " UNION ALL ".join(
+        f"SELECT {WITHOUT_PICTURES}, size FROM outbox INDEXED BY outbox_lane"  # noqa: S608  (constants)
+        f" WHERE kind = ?1 AND lane = '{lane}' AND {which}"
+        for lane in _MAY_GO
+    )
+    return f"{lanes} ORDER BY id LIMIT {EXPIRED_AT_ONCE}"
+
+
+def _rows(db: sqlite3.Connection, seal: Seal, query: str, *values: object) -> Iterator[tuple[Row, int]]:
     """Yield what may go, oldest first, without pictures but with its size."""
-    query = f"SELECT {WITHOUT_PICTURES}, size FROM outbox WHERE {which} AND {_MAY_GO} ORDER BY {order} LIMIT ?"  # noqa: S608
-    for *found, size in db.execute(query, (*values, EXPIRED_AT_ONCE)):
+    for *found, size in db.execute(query, values):
         yield read(found, seal), size
 
 

@@ -9,11 +9,11 @@ import threading
 import time
 from pathlib import Path
 
-from edge_agent.spool.schema import CREATE, PRAGMAS
+from edge_agent.spool.schema import PRAGMAS
+from edge_agent.spool.upgrade import upgrade
 from ingest import logs
 
 __all__ = [
-    "LATE_AFTER_NS",
     "connect",
     "exchange",
     "finish_exchange",
@@ -28,15 +28,6 @@ _log = logs.get("edge_agent.spool")
 LOOK_S = 5.0
 """A check reads the whole file, at about a second a GB: it begins with what the start can wait for. What it does not
 reach is checked row by row, when it is read."""
-LATE_AFTER_NS = 5_000_000_000
-"""Of rows that an agent kept which had one limit for all cameras: the default."""
-_INCREMENTAL = 2
-_ADDED = {
-    "late_ns": "ALTER TABLE outbox ADD COLUMN late_ns INTEGER NOT NULL DEFAULT 0",
-    "key": "ALTER TABLE outbox ADD COLUMN key TEXT NOT NULL DEFAULT ''",
-    "crc": "ALTER TABLE outbox ADD COLUMN crc INTEGER",
-}
-"""Columns that spools of before may not have."""
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -45,9 +36,7 @@ def connect(path: Path) -> sqlite3.Connection:
     try:
         for pragma in PRAGMAS:
             db.execute(pragma).fetchall()
-        _add_columns(db)
-        db.executescript(CREATE)
-        _shrinkable(db)
+        upgrade(db)
     except BaseException:
         db.close()
         raise
@@ -76,13 +65,19 @@ def is_damage(error: sqlite3.Error) -> bool:
     """Tell whether an error means that the file is damaged, and no trouble with the disk."""
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
-        return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
+        found = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
+        return found or _is_no_text(error)
     return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def is_damaged_page(error: sqlite3.Error) -> bool:
     """Tell whether an error is about some page, beside which others may be whole."""
-    return bool(getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT)
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT or _is_no_text(error)
+
+
+def _is_no_text(error: sqlite3.Error) -> bool:
+    """Tell whether a text was not what a text may be: SQLite knows nothing of it, and Python has no code for it."""
+    return isinstance(error, sqlite3.OperationalError) and "decode to UTF-8" in str(error)
 
 
 def salvaged(path: Path) -> Path:
@@ -124,23 +119,6 @@ def _move_companions(path: Path, aside: Path) -> None:
     for suffix in ("-wal", "-shm"):
         with contextlib.suppress(FileNotFoundError):
             Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
-
-
-def _add_columns(db: sqlite3.Connection) -> None:
-    found = {name for _, name, *_ in db.execute("PRAGMA table_info(outbox)")}
-    missing = [name for name in _ADDED if found and name not in found]
-    if missing:
-        with db:
-            for name in missing:
-                db.execute(_ADDED[name])
-            db.execute(f"UPDATE outbox SET late_ns = captured_ns + {LATE_AFTER_NS}")  # noqa: S608  (a constant)
-
-
-def _shrinkable(db: sqlite3.Connection) -> None:
-    """Make a file of before, which can only grow, one that gives room back. While it is empty, this costs nothing."""
-    (mode,) = db.execute("PRAGMA auto_vacuum").fetchone()
-    if mode != _INCREMENTAL and db.execute("SELECT 1 FROM outbox LIMIT 1").fetchone() is None:
-        db.execute("VACUUM")
 
 
 def _sync(folder: Path) -> None:

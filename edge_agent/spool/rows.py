@@ -11,7 +11,7 @@ from typing import Any
 from edge_agent.spool.schema import Row
 from edge_agent.spool.seal import Seal
 
-__all__ = ["COLUMNS", "WITHOUT_PICTURES", "Damaged", "checksum", "insert", "read"]
+__all__ = ["COLUMNS", "WITHOUT_PICTURES", "Damaged", "checksum", "insert", "is_whole", "read"]
 
 COLUMNS = "kind, name, epoch, seq, captured_ns, record, traceparent, account, lane, id, key, crc"
 WITHOUT_PICTURES = COLUMNS.replace(" record", " CASE kind WHEN 'frame' THEN NULL ELSE record END")
@@ -45,7 +45,7 @@ def read(values: Iterable[Any], seal: Seal) -> Row:
         fields[5] = b""
         return Row(*fields)
     row = Row(*fields)
-    if crc is not None and crc != checksum(row):
+    if not is_whole(row, key, crc):
         raise Damaged(f"row {row.id}, {row.identity.decode(errors='replace')}, is damaged")
     if not key:
         return row
@@ -56,13 +56,18 @@ def read(values: Iterable[Any], seal: Seal) -> Row:
     return dataclasses.replace(row, record=record)
 
 
-def checksum(row: Row) -> int:
-    """Return the CRC-32 of a row whose record is as it is kept, without what may change."""
-    head = f"{row.captured_ns} {row.traceparent} {row.account} ".encode() + row.identity
+def is_whole(row: Row, key: str, crc: int | None) -> bool:
+    """Tell whether a row, with its record as it is kept, is what was written. Spools of before left the key out."""
+    return crc is None or crc in (checksum(row, key), checksum(row))
+
+
+def checksum(row: Row, key: str = "") -> int:
+    """Return the CRC-32 of a row whose record is as it is kept, under a key, without what may change."""
+    head = f"{row.captured_ns} {row.traceparent} {row.account} ".encode() + row.identity + key.encode()
     return zlib.crc32(row.record, zlib.crc32(head))
 
 
 def _values(row: Row, seal: Seal, late_ns: int) -> tuple[Any, ...]:
     kept = dataclasses.replace(row, record=seal.close(row.record, row.identity))
     fields = (kept.kind, kept.name, kept.epoch, kept.seq, kept.captured_ns, late_ns, kept.lane, kept.size)
-    return (*fields, kept.traceparent, kept.account, kept.record, seal.key_id, checksum(kept))
+    return (*fields, kept.traceparent, kept.account, kept.record, seal.key_id, checksum(kept, seal.key_id))

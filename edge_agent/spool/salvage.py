@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge_agent.spool.opening import LATE_AFTER_NS, connect, exchange, is_damaged_page, salvaged
-from edge_agent.spool.rows import COLUMNS, checksum
-from edge_agent.spool.schema import Row
+from edge_agent.spool.opening import connect, exchange, is_damaged_page, salvaged
+from edge_agent.spool.rows import COLUMNS, is_whole
+from edge_agent.spool.schema import WAITS, Row
+from edge_agent.spool.upgrade import LATE_AFTER_NS
 
 __all__ = ["Lost", "Recovery", "salvage"]
 
@@ -138,16 +139,15 @@ def _readable(db: sqlite3.Connection, first: int, last: int) -> Iterator[tuple[A
 def _present(db: sqlite3.Connection) -> str:
     """Return the columns, with what stands for those that this file does not have."""
     found = {name for _, name, *_ in _all(db, "PRAGMA table_info(outbox)") or ()}
-    return ", ".join(
-        _INSTEAD[name] if name in _INSTEAD and name not in found else name for name in _COLUMNS.split(", ")
-    )
+    columns = (_INSTEAD[name] if name in _INSTEAD and name not in found else name for name in _COLUMNS.split(", "))
+    return ", ".join(f"coalesce(lane, '{WAITS}')" if name == "lane" else name for name in columns)
 
 
 def _is_whole(values: tuple[Any, ...]) -> bool:
     try:
-        *fields, _key, crc = values[:12]
+        *fields, key, crc = values[:12]
         row = Row(*fields)
-        return isinstance(row.record, bytes) and (crc is None or crc == checksum(row))
+        return isinstance(row.record, bytes) and is_whole(row, key, crc)
     except (TypeError, AttributeError):
         return False
 

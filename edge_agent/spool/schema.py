@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["CREATE", "PARKED", "PRAGMAS", "Depth", "Kind", "Row"]
+__all__ = ["CREATE", "INDEXES", "PAGE_BYTES", "PARKED", "PRAGMAS", "WAITS", "WAL_BYTES", "Depth", "Kind", "Row"]
 
 Kind = str
 """``frame``, ``readings`` or ``status``."""
 
+WAITS = "wait"
+"""The lane of a row that was never offered. As wide as those that follow on it: SQLite writes a row anew, with its
+picture, when it grows, and only the page that holds the lane when it does not."""
+
 PARKED = "parked"
 """The lane of a row that the link refuses for good. It stays until it expires."""
 
+PAGE_BYTES = 1024
+"""Each commit touches some ten pages beside the picture, of indexes mostly, and writes each of them whole: with pages
+of 4096 bytes, all of a frame's commits took twice what a picture of 40 kB does. Like the write-ahead log itself, it
+relies on a disk that does not harm what is beside the bytes that it was writing when the power went."""
+WAL_BYTES = 4 * 1024 * 1024
+"""The write-ahead log is written back when it has come so far; a full disk has to take that much."""
+
 PRAGMAS = (
+    f"PRAGMA page_size = {PAGE_BYTES}",
     "PRAGMA auto_vacuum = INCREMENTAL",  # the first of all: a file that has a page keeps what it has
     "PRAGMA journal_mode = WAL",
     # A frame is promised when its row is committed. In WAL mode, NORMAL may lose the last commits in a power cut:
@@ -21,32 +33,34 @@ PRAGMAS = (
     # Some builds overwrite what is deleted: sending a frame would write as much as keeping it, and need as much room
     # on a full disk. Whoever must not read deleted pictures must not read the others either: keys are for that.
     "PRAGMA secure_delete = OFF",
-    "PRAGMA wal_autocheckpoint = 1000",
     "PRAGMA journal_size_limit = 16777216",
     "PRAGMA cache_size = -2000",  # 2 MB: rows are written once and read once
 )
+
+INDEXES = f"""
+CREATE INDEX IF NOT EXISTS outbox_lane ON outbox (kind, lane, id, name);
+CREATE INDEX IF NOT EXISTS outbox_late ON outbox (late_ns) WHERE kind = 'frame' AND lane = '{WAITS}';
+CREATE INDEX IF NOT EXISTS outbox_depth ON outbox (kind, name, epoch, id, seq, size, key);
+"""
+"""Each is another page in each commit: what is asked rarely goes with what there is."""
 
 CREATE = """
 CREATE TABLE IF NOT EXISTS outbox (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     kind TEXT NOT NULL,
-    name TEXT NOT NULL,
+    lane TEXT NOT NULL,
     epoch INTEGER NOT NULL,
     seq INTEGER NOT NULL,
     captured_ns INTEGER NOT NULL,
-    lane TEXT,
+    late_ns INTEGER NOT NULL,
     size INTEGER NOT NULL,
+    crc INTEGER,
+    name TEXT NOT NULL,
+    key TEXT NOT NULL,
     traceparent TEXT NOT NULL,
     account TEXT NOT NULL,
-    record BLOB NOT NULL,
-    late_ns INTEGER NOT NULL DEFAULT 0,
-    key TEXT NOT NULL DEFAULT '',
-    crc INTEGER
+    record BLOB NOT NULL  -- the last: what follows on a picture is found at the end of all its pages
 );
-CREATE INDEX IF NOT EXISTS outbox_lane ON outbox (kind, lane, id);
-CREATE INDEX IF NOT EXISTS outbox_late ON outbox (kind, lane, late_ns);
-CREATE INDEX IF NOT EXISTS outbox_depth ON outbox (kind, name, epoch, id, seq, size);
-CREATE INDEX IF NOT EXISTS outbox_key ON outbox (key);
 CREATE TABLE IF NOT EXISTS gone_live (
     name TEXT PRIMARY KEY,
     id INTEGER NOT NULL
@@ -65,7 +79,7 @@ CREATE TABLE IF NOT EXISTS epochs (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One record that waits for the link. ``lane`` is None until it is first offered; ``id`` 0 until it is kept.
+    """One record that waits for the link. ``lane`` is ``WAITS`` until it is first offered; ``id`` 0 until it is kept.
 
     ``account`` is the account of the frames withheld before it, as its header has it. Of readings, ``seq`` is the
     last one's number, and the record itself has the account.
@@ -79,7 +93,7 @@ class Row:
     record: bytes
     traceparent: str = ""
     account: str = ""
-    lane: str | None = None
+    lane: str = WAITS
     id: int = 0
 
     @property

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from collections.abc import Sequence
 
-from edge_agent.spool.schema import Row
+from edge_agent.spool.schema import WAITS, Row
 
-__all__ = ["OVERTAKEN", "mark_live", "passed_over"]
+__all__ = ["OVERTAKEN", "late_by", "mark_live"]
 
 OVERTAKEN = "id <= coalesce((SELECT g.id FROM gone_live g WHERE g.name = outbox.name), 0)"
 """A frame that was kept after this one has gone live."""
+_WAITING = f"SELECT id, name FROM outbox INDEXED BY outbox_lane WHERE kind = 'frame' AND lane = '{WAITS}'"  # noqa: S608
+_LATE = f"{_WAITING} AND (late_ns < ? OR {OVERTAKEN}) ORDER BY id LIMIT ?"
+_BEFORE = f"{_WAITING} AND id < ? ORDER BY id"
 
 
 def mark_live(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
@@ -21,12 +25,14 @@ def mark_live(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
     )
 
 
-def passed_over(db: sqlite3.Connection, late: Sequence[Row]) -> list[int]:
-    """Return the frames, by id, that were kept before some that go late now, are not offered, and have time."""
-    highest = {row.name: row.id for row in late}
-    if not highest:
+def late_by(db: sqlite3.Connection, now_ns: int, limit: int) -> list[int]:
+    """Return the oldest frames, by id and in order, that go late now: up to so many, however many there are.
+
+    With those that are late by now go frames of their cameras that were kept before them, and have time.
+    """
+    found: list[tuple[int, str]] = db.execute(_LATE, (now_ns, limit)).fetchall()
+    highest = {name: row_id for row_id, name in found}
+    if not found:
         return []
-    before = "kind = 'frame' AND lane IS NULL AND id < ? ORDER BY id"
-    query = f"SELECT id, name FROM outbox INDEXED BY outbox_lane WHERE {before}"  # noqa: S608
-    found = db.execute(query, (max(highest.values()),))
-    return [row_id for row_id, name in found if row_id < highest.get(name, 0)]
+    before = (row_id for row_id, name in db.execute(_BEFORE, (found[-1][0],)) if row_id < highest.get(name, 0))
+    return sorted({*(row_id for row_id, _ in found), *itertools.islice(before, limit)})[:limit]

@@ -11,24 +11,39 @@ from pathlib import Path
 
 from edge_agent.exceptions import SpoolError, SpoolUnavailable, WrongKey
 from edge_agent.spool import opening
+from edge_agent.spool.counts import count
 from edge_agent.spool.expire import expire_all, expire_one
 from edge_agent.spool.expiry import expired_account
-from edge_agent.spool.rows import COLUMNS, WITHOUT_PICTURES, Damaged, insert, read
+from edge_agent.spool.rows import COLUMNS, WITHOUT_PICTURES, Damaged, insert, is_whole, read
 from edge_agent.spool.salvage import Recovery, salvage
-from edge_agent.spool.schema import PARKED, Depth, Kind, Row
+from edge_agent.spool.schema import PAGE_BYTES, PARKED, WAITS, Depth, Kind, Row
 from edge_agent.spool.seal import Seal
-from edge_agent.spool.settle import OVERTAKEN, mark_live, passed_over
+from edge_agent.spool.settle import OVERTAKEN, late_by, mark_live
 from ingest import logs
 from ingest.clock import Clock, SystemClock
 from ingest.identity import LATE, LIVE, next_epoch
 from ingest.records import Account, EpochEnd
 
-__all__ = ["Spool"]
+__all__ = ["READ_BYTES", "Spool"]
 
 _log = logs.get("edge_agent.spool")
 
-_VACUUM_PAGES = 128
-"""Pages given back to the disk at once, 512 KiB: others are moved for them, and need as much room meanwhile."""
+READ_BYTES = 4 * 1024 * 1024
+"""So much is read at once, however many rows are asked for: pictures of an 8K camera have MBs each, and the devices
+that send them little memory."""
+_VACUUM_PAGES = 512 * 1024 // PAGE_BYTES
+"""Pages given back to the disk at once: others are moved for them, and need as much room meanwhile."""
+_OTHERS = " UNION ALL ".join(
+    f"SELECT id FROM outbox WHERE kind = '{kind}' AND lane = '{lane}' AND id > ?1"  # noqa: S608  (constants)
+    for kind, lane in (("status", WAITS), ("readings", WAITS), ("readings", LIVE))
+)
+"""Each is in the order of an index, and they are merged: a backlog of frames is not gone through for them."""
+_WAITING = (
+    "SELECT name, epoch, rows, bytes,"
+    " (SELECT min(id) FROM outbox o WHERE o.kind = c.kind AND o.name = c.name AND o.epoch = c.epoch),"
+    " (SELECT seq FROM outbox o WHERE o.kind = c.kind AND o.name = c.name AND o.epoch = c.epoch"
+    " ORDER BY id DESC LIMIT 1) FROM counts c WHERE kind = ? ORDER BY name, epoch"
+)
 
 
 class Spool:
@@ -119,7 +134,7 @@ class Spool:
         young = f"INDEXED BY outbox_late WHERE late_ns >= ? AND NOT {OVERTAKEN}"  # a backlog is not searched
         with self._transaction() as db:
             rows = self._settle(
-                db, f"{young} AND kind = 'frame' AND lane IS NULL ORDER BY id LIMIT ?", LIVE, now_ns, limit
+                db, f"{young} AND kind = 'frame' AND lane = '{WAITS}' ORDER BY id LIMIT ?", LIVE, now_ns, limit
             )
             mark_live(db, rows)
         return rows
@@ -130,19 +145,16 @@ class Spool:
         With them go the frames of their cameras that were kept before them, though a clock that was wrong then says
         that these have time: once later ones are on the lane, they would be taken for repeats.
         """
-        old = f"WHERE (late_ns < ? OR {OVERTAKEN}) AND kind = 'frame' AND lane IS NULL ORDER BY id LIMIT ?"
         with self._transaction() as db:
-            rows = self._settle(db, old, LATE, now_ns, limit)
-            for row_id in passed_over(db, rows):
-                rows += self._settle(db, "WHERE id = ?", LATE, row_id)
-        return sorted(rows, key=lambda row: row.id)
+            ids = late_by(db, now_ns, limit)
+            return self._settle(db, f"WHERE id IN ({', '.join('?' * len(ids))}) ORDER BY id", LATE, *ids)
 
     def others(self, after_id: int, limit: int) -> list[Row]:
         """Return readings and status records, in order. They may be offered from now on, and will not expire."""
         with self._transaction() as db:
-            which = f"WHERE kind != 'frame' AND lane IS NOT '{PARKED}' AND id > ? ORDER BY id LIMIT ?"
+            which = f"WHERE id IN ({_OTHERS} ORDER BY id LIMIT ?2) ORDER BY id"
             rows = self._read(db, which, after_id, limit)
-            new = [(LIVE, row.id) for row in rows if row.kind == "readings" and row.lane is None]
+            new = [(LIVE, row.id) for row in rows if row.kind == "readings" and row.lane == WAITS]
             db.executemany("UPDATE outbox SET lane = ? WHERE id = ?", new)
         return rows
 
@@ -195,20 +207,16 @@ class Spool:
     def depth(self, kind: Kind = "frame") -> list[Depth]:
         """Return what waits of each epoch of each camera, or of each sensor, that has rows here."""
         with self._transaction() as db:
-            found = db.execute(
-                "SELECT name, epoch, min(id), max(seq), count(*), sum(size) FROM outbox"
-                " WHERE kind = ? GROUP BY name, epoch",
-                (kind,),
-            ).fetchall()
+            found = db.execute(_WAITING, (kind,)).fetchall()
             return [
                 Depth(name, epoch, self._begin(db, oldest), last, frames, size)
-                for name, epoch, oldest, last, frames, size in found
+                for name, epoch, frames, size, oldest, last in found
             ]
 
     def used_bytes(self) -> int:
         """Return how many bytes of frames and readings there are."""
         with self._transaction() as db:
-            (used,) = db.execute("SELECT coalesce(sum(size), 0) FROM outbox WHERE kind != 'status'").fetchone()
+            (used,) = db.execute("SELECT coalesce(sum(bytes), 0) FROM counts WHERE kind != 'status'").fetchone()
         return int(used)
 
     def unused_bytes(self) -> int:
@@ -241,7 +249,8 @@ class Spool:
     def empty(self) -> bool:
         """Tell whether nothing waits for the link; what it refuses does not."""
         with self._transaction() as db:
-            found = db.execute(f"SELECT 1 FROM outbox WHERE lane IS NOT '{PARKED}' LIMIT 1").fetchone()  # noqa: S608
+            lanes = "kind IN ('frame', 'readings', 'status') AND lane IN (?, ?, ?)"  # not through what is parked
+            found = db.execute(f"SELECT 1 FROM outbox WHERE {lanes} LIMIT 1", (WAITS, LIVE, LATE)).fetchone()  # noqa: S608
         return found is None
 
     def close(self) -> None:
@@ -257,8 +266,15 @@ class Spool:
         return rows
 
     def _read(self, db: sqlite3.Connection, which: str, *values: object) -> list[Row]:
-        found = db.execute(f"SELECT {COLUMNS} FROM outbox {which}", values)  # noqa: S608
-        return [read(each, self._seal) for each in found]
+        """Return rows as a query finds them, the first of them at least, until they are ``READ_BYTES``."""
+        rows: list[Row] = []
+        size = 0
+        for found in db.execute(f"SELECT {COLUMNS} FROM outbox {which}", values):  # noqa: S608
+            rows.append(read(found, self._seal))
+            size += rows[-1].size
+            if size >= READ_BYTES:
+                break
+        return rows
 
     def _insert(self, db: sqlite3.Connection, rows: Sequence[Row]) -> None:
         """Insert rows. One that is dated in the future is as old as its arrival: it may neither stay young for ever,
@@ -299,6 +315,7 @@ class Spool:
                 if not fresh and not self._looked_over:
                     opening.look_over(self._db)
                 self._looked_over = True
+                count(self._db)
                 self._require_keys(self._db)
             except (sqlite3.Error, OSError) as error:
                 if isinstance(error, sqlite3.Error) and opening.is_damage(error):
@@ -319,10 +336,17 @@ class Spool:
         raise SpoolUnavailable(self.path, "mended", error)
 
     def _require_keys(self, db: sqlite3.Connection) -> None:
+        """Raise WrongKey for rows under keys that were not given, DatabaseError where damage makes it seem so."""
         found = [key for (key,) in db.execute("SELECT DISTINCT key FROM outbox") if not self._seal.knows(key)]
-        if found:
-            self._let_go()
-            raise WrongKey(self.path, found)
+        if not found:
+            return
+        query = f"SELECT {COLUMNS} FROM outbox NOT INDEXED WHERE key = ? LIMIT 1"  # noqa: S608
+        for key in found:
+            for *fields, _, crc in db.execute(query, (key,)):
+                if is_whole(Row(*fields), key, crc):
+                    self._let_go()
+                    raise WrongKey(self.path, found)
+        raise sqlite3.DatabaseError(f"no whole row is under the keys {found}")
 
     def _let_go(self) -> None:
         if self._db is not None:

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,10 @@ from edge_agent.encode.bucket import DAY_S, START_S, buckets
 from edge_agent.encode.budget import Budget
 from edge_agent.encode.encoder import Encoded, Encoder, OverBudget
 from edge_agent.encode.ladder import Ladder, Rung
+from edge_agent.encode.purse import Purse
 from edge_agent.exceptions import FrameUnusable
 from edge_agent.redact.redactor import Redaction, Redactor
+from ingest.clock import ManualClock
 from ingest.records import Box
 from ingest.site import EncodeConfig, RedactConfig
 from stream.prepare import picture
@@ -101,6 +104,56 @@ def test_a_long_run_costs_no_more_than_its_share_however_it_is_cut(
     for first, last in itertools.combinations(range(0, len(run.sent), 7), 2):
         window_s = run.sent[last][0] - run.sent[first][0]
         assert sums[last + 1] - sums[first] <= 10_000 * (window_s + 2) + 1
+
+
+def test_a_camera_that_comes_and_goes_all_day_costs_no_more_than_a_day_s_budget(tmp_path: Path) -> None:
+    config, clock = EncodeConfig(bytes_per_day=50_000_000), ManualClock()
+    spent = 0
+    while clock.seconds < DAY_S:
+        purse, run = Purse(tmp_path / "capture" / "a.budget", clock), Run(Budget(config), clock.seconds)
+        purse.fill(run.budget.buckets)
+        for _ in range(4):  # it is killed then, and takes a while to come back
+            run.frame(exponential(4_000, 2.0), 1.0)
+            purse.keep(run.budget.buckets)
+        clock.advance(15.0)
+        spent += sum(size for _, size in run.sent)
+    assert 0.5 * 50_000_000 < spent <= 50_000_000
+
+
+@pytest.mark.parametrize("clock_s", [-86_400.0, 10.0, 3650 * 86_400.0])
+def test_what_is_left_outlives_a_restart_and_a_clock_that_jumps(tmp_path: Path, clock_s: float) -> None:
+    config, clock, path = EncodeConfig(bytes_per_s=1000, burst_s=100.0), ManualClock(), tmp_path / "a.budget"
+    (before,) = buckets(config)
+    before.left = 20_000.0
+    Purse(path, clock).keep([before])
+    clock.advance(clock_s)
+    (after,) = buckets(config)
+    Purse(path, clock).fill([after])
+    assert after.left == min(after.capacity, 20_000.0 + max(0.0, clock_s) * 1000)
+    (other,) = buckets(EncodeConfig(bytes_per_s=2000, burst_s=100.0))
+    Purse(path, clock).fill([other])
+    assert other.left == 2000 * START_S  # of another budget nothing is known
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 512, b"[" * 5000, b'{"at_s": 1e999, "buckets": []}', b"{}"])
+def test_a_purse_that_cannot_be_read_is_as_if_it_were_not_there(tmp_path: Path, content: bytes) -> None:
+    path, (bucket,) = tmp_path / "a.budget", buckets(EncodeConfig(bytes_per_s=1000))
+    path.write_bytes(content)
+    left = bucket.left
+    Purse(path, ManualClock()).fill([bucket])
+    assert bucket.left == left
+    Purse(tmp_path, ManualClock()).keep([bucket])  # nor one that cannot be written
+
+
+def test_an_encoder_goes_on_with_what_the_last_one_left(tmp_path: Path) -> None:
+    config, clock = EncodeConfig(bytes_per_day=200_000_000), ManualClock()
+    sent = []
+    for _ in range(2):
+        encoder = Encoder(config, Purse(tmp_path / "a.budget", clock))
+        results = [encoder.encode(redaction(noise()), 0.0) for _ in range(20)]
+        sent.append([len(result.data) for result in results if isinstance(result, Encoded)])
+    assert sent[0]
+    assert sent[1] == []  # what a start may spend was spent by the first
 
 
 def test_a_day_of_busy_frames_costs_no_more_than_a_day_s_budget() -> None:

@@ -8,12 +8,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from aiokafka.errors import InvalidTimestampError, MessageSizeTooLargeError
 from prometheus_client import CollectorRegistry
 
 from edge_agent.clockoffset import ClockOffset
 from edge_agent.exceptions import LinkLost, Refused
 from edge_agent.metrics import AgentMetrics
 from edge_agent.send import sender as sender_module
+from edge_agent.send.kafkalink import KafkaLink
 from edge_agent.send.link import Parcel
 from edge_agent.send.refusals import TELL_EVERY_S, Refusals
 from edge_agent.send.sender import Sender
@@ -22,9 +24,11 @@ from edge_agent.spool.disk import Disk
 from edge_agent.spool.schema import Row
 from edge_agent.spool.spool import Spool
 from edge_agent.status import notice_row
+from ingest.backoff import STEADY_S
 from ingest.clock import Deadline, ManualClock
 from ingest.codec import decode
 from ingest.identity import LATE
+from ingest.kafka import KafkaSettings
 from ingest.records import Heartbeat
 from ingest.site import DiskConfig, LinkConfig
 
@@ -172,6 +176,107 @@ async def test_what_is_refused_is_parked_and_told_and_the_rest_goes_on(tmp_path:
         (depth,) = rig.spool.depth()
         assert (depth.first, depth.last, depth.frames) == (1, 1, 1)  # for the ledger it waits
         assert link.opened == 1
+
+
+async def test_what_a_lost_link_has_taken_or_refused_is_in_doubt_no_more(tmp_path: Path) -> None:
+    class AnswersAndGoes(FakeLink):
+        async def send(self, parcel: Parcel) -> asyncio.Future[None]:
+            if self.holds and len(self.sent) == 3:
+                taken, refused, self._held = self._held[0], self._held[1], self._held[2:]
+                taken.set_result(None)
+                refused.set_exception(Refused("not this one"))
+                await asyncio.sleep(0)
+                self.lose()
+            return await super().send(parcel)
+
+    rig = Rig(tmp_path)
+    rig.link = rig.sender._link = AnswersAndGoes()
+    rig.link.holds = True
+    rig.keep("a0", "a1", "a2", "a3")
+    async with rig.sending() as link:
+        await until(lambda: link.gone and not rig.sender.connected)
+        link.sent.clear()
+        link.gone = link.holds = False
+        await until(lambda: rig.spool.empty)
+        assert rig.names() == ["a2", "a3"]
+        (depth,) = rig.spool.depth()
+        assert (depth.first, depth.last) == (1, 1)  # it is parked, and may have no other fate than to expire
+
+
+async def test_what_a_link_gives_up_without_a_word_is_offered_again(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.link.holds = True
+    rig.keep("a0")
+    async with rig.sending() as link:
+        await until(lambda: len(link.sent) == 1)
+        link.holds = False
+        link._held[0].cancel()
+        await until(lambda: rig.spool.empty)
+        assert rig.names() == ["a0", "a0"]
+
+
+async def test_a_link_that_opens_and_then_fails_is_tried_after_growing_pauses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(tmp_path)
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    class OpensOnly(FakeLink):
+        async def send(self, parcel: Parcel) -> asyncio.Future[None]:
+            done = await super().send(parcel)
+            if len(pauses) < 6:
+                done = asyncio.get_running_loop().create_future()
+                done.set_exception(LinkLost("403"))
+            return done
+
+    async def slept(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(0)
+
+    rig.link = rig.sender._link = OpensOnly()
+    rig.keep("a0", size=100_000)
+    monkeypatch.setattr(sender_module.asyncio, "sleep", slept)
+    task = asyncio.create_task(rig.sender.run(lambda: 0.0))
+    while not rig.spool.empty:
+        await sleep(0.005)
+    assert rig.sender._backoff.out is False
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await rig.disk.close()
+    assert pauses == sorted(pauses)
+    assert pauses[-1] > 20 * pauses[0]  # each try would carry 100 kB over a link that somebody pays for
+
+
+async def test_a_link_that_stands_with_nothing_to_take_is_back(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.link.gone = True
+    async with rig.sending() as link:
+        await until(lambda: rig.sender._backoff.out)
+        link.gone = False
+        await until(lambda: rig.sender.connected)
+        assert rig.sender._backoff.out
+        rig.clock.advance(STEADY_S)
+        rig.sender.wake()
+        await until(lambda: not rig.sender._backoff.out)
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"), [(MessageSizeTooLargeError(), Refused), (InvalidTimestampError(), LinkLost)]
+)
+async def test_a_clock_that_is_ahead_of_the_broker_s_is_no_fault_of_the_frame(
+    error: Exception, verdict: type[Exception]
+) -> None:
+    class Producer:
+        async def send(self, **_: object) -> asyncio.Future[None]:
+            sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            sent.set_exception(error)
+            return sent
+
+    link = KafkaLink(KafkaSettings(), "agent", {})
+    link._producer, link._partitions = Producer(), {"frames": 4}  # type: ignore[assignment]
+    with pytest.raises(verdict):
+        await (await link.send(Parcel("frames", "a", b"x")))
 
 
 async def test_a_link_that_asks_to_be_left_alone_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

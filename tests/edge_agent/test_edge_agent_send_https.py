@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import email.utils
 import json
@@ -15,6 +16,8 @@ import msgpack
 import pytest
 
 from edge_agent.exceptions import LinkLost, Refused
+from edge_agent.send import https
+from edge_agent.send.answers import MAX_RETRY_AFTER_S
 from edge_agent.send.batches import MAX_BATCH_RECORDS
 from edge_agent.send.https import MAX_PUBLISHED, HttpsLink
 from edge_agent.send.link import Parcel
@@ -164,6 +167,117 @@ async def test_retry_after_may_be_a_date_or_nonsense(
     with pytest.raises(LinkLost) as error:
         await (await link.send(parcel("a")))
     assert least <= error.value.retry_after_s <= most
+
+
+@pytest.mark.parametrize(
+    ("value", "waits_s"),
+    [
+        ("99999999999", MAX_RETRY_AFTER_S),
+        ("9" * 400, 0.0),
+        ("-30", 0.0),
+        ("nan", 0.0),
+        ("\u00b2", 0.0),
+        ("Fri, 31 Dec 9999 23:59:59 -0000", MAX_RETRY_AFTER_S),
+        ("Mon, 01 Jan 0001 00:00:00 -0000", 0.0),
+    ],
+)
+async def test_an_absurd_retry_after_neither_ends_the_agent_nor_silences_it(
+    token: Path, value: str, waits_s: float
+) -> None:
+    busy = httpx.Response(503, headers=[(b"Retry-After", value.encode("latin-1"))])
+    config = LinkConfig(kind="https", url="https://gateway.example", token_file=token)
+    link = HttpsLink(config, "agent-1", httpx.MockTransport(lambda request: busy))
+    with pytest.raises(LinkLost) as error:
+        await link.open()
+    assert error.value.retry_after_s == waits_s
+    await link.close()
+
+
+class Endless(httpx.AsyncByteStream):
+    """A body that never ends: byte by byte and slowly, or as fast as it is read."""
+
+    def __init__(self, *, drips: bool) -> None:
+        self.drips, self.given = drips, 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while self.given < 1 << 30:
+            self.given += 1 if self.drips else 65_536
+            yield b"x" if self.drips else bytes(65_536)
+            await asyncio.sleep(0.001 if self.drips else 0)
+
+
+@pytest.mark.parametrize("status", [200, 503])
+async def test_no_more_of_an_answer_is_read_than_an_answer_has(token: Path, status: int) -> None:
+    body = Endless(drips=False)
+    config = LinkConfig(kind="https", url="https://gateway.example", token_file=token)
+    link = HttpsLink(config, "agent-1", httpx.MockTransport(lambda request: httpx.Response(status, stream=body)))
+    with contextlib.nullcontext() if status == httpx.codes.OK else pytest.raises(LinkLost, match="503"):
+        await link.open()
+    assert body.given < 1 << 20
+    await link.close()
+
+
+async def test_an_answer_that_drips_is_given_up(token: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(https, "REQUEST_S", 0.05)
+    slow = httpx.MockTransport(lambda request: httpx.Response(200, stream=Endless(drips=True)))
+    link = HttpsLink(LinkConfig(kind="https", url="https://gateway.example", token_file=token), "agent-1", slow)
+    with pytest.raises(LinkLost, match="GET /v1/ready took more than"):
+        async with asyncio.timeout(5.0):
+            await link.open()
+    await link.close()
+
+
+@pytest.mark.parametrize("body", [b'{"refused": [{"index": Infinity}]}', b"[" * 50_000, b'{"refused": 3}', b"\xff"])
+async def test_an_answer_that_makes_no_sense_refuses_one_record_and_no_other(
+    link: HttpsLink, gateway: Gateway, body: bytes
+) -> None:
+    gateway.answer = lambda request, records: httpx.Response(
+        422 if any(r["value"] == b"bad" for r in records) else 200, content=body
+    )
+    gateway.free.clear()
+    sent = [await link.send(parcel(value, n)) for n, value in enumerate(["x", "a", "bad", "b"])]
+    gateway.free.set()
+    async with asyncio.timeout(5.0):
+        answers = await asyncio.gather(*sent, return_exceptions=True)
+    assert [isinstance(a, Refused) for a in answers] == [False, False, True, False]
+
+
+async def test_a_batch_that_is_not_answered_is_halved_until_a_slow_uplink_takes_one(
+    link: HttpsLink, gateway: Gateway
+) -> None:
+    async def slow(request: httpx.Request) -> httpx.Response:
+        if len(request.content) > 100_000:
+            raise httpx.WriteTimeout("slow")
+        return await gateway(request)
+
+    lost = 0
+    for _ in range(10):
+        await link.close()
+        link._transport = httpx.MockTransport(slow)
+        await link.open()
+        sent = [await link.send(parcel("x" * 20_000, n)) for n in range(30)]
+        lost += any(isinstance(a, LinkLost) for a in await asyncio.gather(*sent, return_exceptions=True))
+    assert 2 <= lost <= 6
+    assert sum(map(len, gateway.batches)) >= 30
+
+
+@pytest.mark.parametrize("text", ["secret one\n# the old one", "s\u00e9cret", "secret\nsecret", ""])
+async def test_a_token_that_no_header_can_carry_is_named_by_its_file_and_not_told(token: Path, text: str) -> None:
+    token.write_text(text)  # noqa: ASYNC240
+    link = HttpsLink(LinkConfig(kind="https", url="https://localhost:1", token_file=token), "agent-1")
+    with pytest.raises(ConfigError, match=r"link\.token_file = .*token") as error:
+        await link.open()
+    assert "cret" not in str(error.value).replace(str(token), "")
+    await link.close()
+
+
+async def test_a_password_in_the_gateway_s_address_is_not_told(token: Path) -> None:
+    config = LinkConfig(kind="https", url="https://agent:hunter2@gateway.example", token_file=token)
+    link = HttpsLink(config, "agent-1", httpx.MockTransport(lambda request: httpx.Response(500)))
+    with pytest.raises(LinkLost) as error:
+        await link.open()
+    assert "hunter2" not in f"{error.value} {link.address}"
+    await link.close()
 
 
 async def test_a_repeat_has_the_same_key_and_another_batch_has_another(gateway: Gateway, link: HttpsLink) -> None:

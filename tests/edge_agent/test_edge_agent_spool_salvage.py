@@ -15,13 +15,14 @@ import pytest
 from edge_agent.exceptions import SpoolUnavailable
 from edge_agent.spool import opening
 from edge_agent.spool.salvage import SKIPPED_IDS, Lost
-from edge_agent.spool.schema import Row
+from edge_agent.spool.schema import PAGE_BYTES, Row
 from edge_agent.spool.spool import Spool
 from ingest.identity import LATE, LIVE
 
 ROWS = 400
 SIZE = 6000
-PAGE = 4096
+BLOCK = 4096
+"""What a card loses at once."""
 
 
 def record(seq: int) -> bytes:
@@ -42,11 +43,16 @@ def path(tmp_path: Path) -> Path:
     return spool.path
 
 
-def overwrite(path: Path, pages: range, seed: int = 1) -> None:
+def overwrite(path: Path, blocks: range, seed: int = 1, size: int = BLOCK) -> None:
     with path.open("r+b") as file:
-        for page in pages:
-            file.seek(page * PAGE)
-            file.write(random.Random(seed * 1000 + page).randbytes(PAGE))
+        for block in blocks:
+            file.seek(block * size)
+            file.write(random.Random(seed * 1000 + block).randbytes(size))
+
+
+def overwrite_page(path: Path, page: int) -> None:
+    """Overwrite what SQLite calls page ``page``."""
+    overwrite(path, range(page - 1, page), size=PAGE_BYTES)
 
 
 def read_back(spool: Spool) -> list[Row]:
@@ -64,15 +70,15 @@ def named(lost: tuple[Lost, ...]) -> set[int]:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_what_is_whole_is_saved_and_what_is_not_is_named(path: Path, seed: int) -> None:
-    pages = path.stat().st_size // PAGE
-    start = random.Random(seed).randrange(20, pages - 8)
+    blocks = path.stat().st_size // BLOCK
+    start = random.Random(seed).randrange(20, blocks - 8)
     overwrite(path, range(start, start + 1 + seed % 6), seed)
     spool = Spool(path)
     found = read_back(spool)
     assert all(row.record == record(row.seq) for row in found)  # nothing else is ever sent
     assert [row.id for row in found] == [row.seq + 1 for row in found]
     missing = set(range(ROWS)) - {row.seq for row in found}
-    assert len(missing) < 120  # a page holds a row at the most, or points to so many
+    assert len(missing) < 120  # a block holds a row at the most, or points to so many
     lost = set().union(*(named(each.lost) for each in spool.recoveries))
     assert missing == lost or not all(each.complete for each in spool.recoveries)
     assert missing <= lost or not all(each.complete for each in spool.recoveries)
@@ -86,8 +92,8 @@ def test_what_is_whole_is_saved_and_what_is_not_is_named(path: Path, seed: int) 
 
 
 def test_lanes_epochs_and_accounts_are_saved_too(path: Path) -> None:
-    pages = path.stat().st_size // PAGE
-    overwrite(path, range(pages - 40, pages - 38))
+    blocks = path.stat().st_size // BLOCK
+    overwrite(path, range(blocks - 40, blocks - 38))
     spool = Spool(path)
     found = read_back(spool)
     assert len(found) < ROWS
@@ -136,7 +142,7 @@ def test_epochs_go_on_upwards_when_only_the_rows_are_left(path: Path) -> None:
     (marks,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'gone_live'").fetchone()
     db.close()
     for page in (root, index, marks):
-        overwrite(path, range(page - 1, page))
+        overwrite_page(path, page)
     spool = Spool(path)
     assert len(read_back(spool)) == ROWS
     assert spool.unfinished() == []
@@ -149,7 +155,7 @@ def test_ids_that_nobody_remembers_are_left_far_behind(path: Path) -> None:
     db = sqlite3.connect(path)
     (sequence,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_sequence'").fetchone()
     db.close()
-    overwrite(path, range(sequence - 1, sequence))
+    overwrite_page(path, sequence)
     spool = Spool(path)
     assert len(read_back(spool)) == ROWS
     spool.keep([Row("frame", "a", 1000, ROWS, ROWS, b"new")])
@@ -161,7 +167,7 @@ def test_without_its_mark_nothing_overtakes_what_has_gone_live(path: Path) -> No
     db = sqlite3.connect(path)
     (marks,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'gone_live'").fetchone()
     db.close()
-    overwrite(path, range(marks - 1, marks))
+    overwrite_page(path, marks)
     spool = Spool(path)
     assert spool.settle_live(0, ROWS) == []  # which of them are older than what went live, nobody knows
     assert len(spool.settle_late(0, ROWS)) == ROWS - 10

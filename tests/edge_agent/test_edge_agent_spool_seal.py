@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import sqlite3
 from pathlib import Path
 
@@ -60,6 +62,33 @@ def test_without_its_key_a_spool_is_refused_and_left_as_it_is(tmp_path: Path, ke
     assert not list(tmp_path.glob("*.corrupt-*"))
     spool = Spool(tmp_path / "spool.db", seal=Seal([OLD]))
     assert records(spool) == [SECRET]
+    spool.close()
+
+
+@pytest.mark.parametrize("bit", [0x01, 0x80])
+@pytest.mark.parametrize("where", ["row", "index"])
+def test_a_key_s_name_that_is_damaged_costs_one_row_at_the_most_and_no_start(
+    tmp_path: Path, where: str, bit: int
+) -> None:
+    """An agent that lacks a key ends, and nobody is there to see that it only lacks it by a bit."""
+    spool = Spool(tmp_path / "spool.db", seal=Seal([NEW]))
+    spool.keep([row(seq) for seq in range(5)])
+    spool.close()
+    key = Seal([NEW]).key_id.encode()
+    data = bytearray((tmp_path / "spool.db").read_bytes())
+    places = [match.start() for match in re.finditer(key, data)]
+    rows = [at for at in places if b"framewait" in data[at - 60 : at]]
+    index = [at for at in places if at not in rows]
+    assert len(rows) == len(index) == 5
+    data[(rows if where == "row" else index)[2]] ^= bit
+    (tmp_path / "spool.db").write_bytes(data)
+    spool = Spool(tmp_path / "spool.db", seal=Seal([NEW]))
+    for _ in range(3):
+        with contextlib.suppress(SpoolUnavailable):  # it has been mended
+            found = spool.settle_live(0, 10)
+            break
+    assert len(spool.recoveries) == 1
+    assert len(found) == (4 if where == "row" else 5)
     spool.close()
 
 

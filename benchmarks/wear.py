@@ -1,0 +1,91 @@
+"""How many bytes reach the disk for a byte of a frame that is kept: what wears a flash card, and how fast.
+
+``python -m benchmarks.wear`` runs it against the spool as it is, on the disk that ``--folder`` is on: frames that are
+kept, settled and removed as they come, one or four in a commit, with and without some on their way; and an outage,
+in which they are only kept. Bytes are those that the kernel charges to this process for the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from edge_agent.spool.schema import Row
+from edge_agent.spool.spool import Spool
+from ingest import headers as h
+
+RESULTS = Path(__file__).resolve().parent / "results"
+BYTES = 60_000_000
+"""Kept in each case: the write-ahead log is written back a dozen times."""
+AT_ONCE = 64
+
+
+class Case(NamedTuple):
+    """How frames come and go. ``on_their_way`` of them wait for the log's answer; None for an outage."""
+
+    size: int
+    in_a_commit: int
+    on_their_way: int | None
+
+
+CASES = [Case(size, n, way) for size in (10_000, 40_000, 120_000) for n, way in ((1, 0), (1, 8), (4, 8), (1, None))]
+
+
+def measure(case: Case, folder: Path) -> float:
+    """Return the bytes written for a byte kept."""
+    spool = Spool(folder / "spool.db")
+    epoch = spool.begin_epoch("camera", "frame", 1)
+    frames, offered, before = BYTES // case.size, list[int](), _written()
+    record = os.urandom(case.size)
+    for first in range(0, frames, case.in_a_commit):
+        spool.keep([_row(epoch, seq, record) for seq in range(first, first + case.in_a_commit)])
+        if case.on_their_way is None:
+            continue
+        offered += [row.id for row in spool.settle_live(0, AT_ONCE)]
+        done = len(offered) - case.on_their_way
+        if done > 0:
+            spool.remove(offered[:done])
+            del offered[:done]
+    spool.close()
+    return (_written() - before) / (frames * case.size)
+
+
+def _row(epoch: int, seq: int, record: bytes) -> Row:
+    return Row("frame", "camera", epoch, seq, time.time_ns(), record, h.new_traceparent())
+
+
+def _written() -> int:
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("write_bytes")))
+
+
+def main(
+    folder: Annotated[Path, typer.Option(help="On the disk to measure; not in memory.")] = Path("/var/tmp"),  # noqa: S108
+    out: Annotated[Path, typer.Option(help="Where results are kept.")] = RESULTS,
+) -> None:
+    """Measure, print, and keep the results with their date and machine."""
+    measured: list[dict[str, Any]] = []
+    for case in CASES:
+        with tempfile.TemporaryDirectory(dir=folder) as fresh:
+            measured.append({**case._asdict(), "written_per_byte": round(measure(case, Path(fresh)), 2)})
+        typer.echo(json.dumps(measured[-1]))
+    report = {
+        "date": datetime.now(UTC).isoformat(timespec="minutes"),
+        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
+        "measured": measured,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{datetime.now(UTC).date().isoformat()}-wear.json"
+    path.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,35 @@
+"""How many rows and bytes wait of each epoch, in memory: a backlog of a million is not added up every second."""
+
+from __future__ import annotations
+
+import sqlite3
+
+__all__ = ["count"]
+
+_COUNTED = """
+CREATE TEMP TABLE counts (
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    rows INTEGER NOT NULL DEFAULT 0,
+    bytes INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (kind, name, epoch)
+);
+INSERT INTO counts SELECT kind, name, epoch, count(*), sum(size) FROM outbox GROUP BY kind, name, epoch;
+CREATE TEMP TRIGGER kept AFTER INSERT ON main.outbox BEGIN
+    INSERT OR IGNORE INTO counts (kind, name, epoch) VALUES (NEW.kind, NEW.name, NEW.epoch);
+    UPDATE counts SET rows = rows + 1, bytes = bytes + NEW.size
+        WHERE kind = NEW.kind AND name = NEW.name AND epoch = NEW.epoch;
+END;
+CREATE TEMP TRIGGER gone AFTER DELETE ON main.outbox BEGIN
+    UPDATE counts SET rows = rows - 1, bytes = bytes - OLD.size
+        WHERE kind = OLD.kind AND name = OLD.name AND epoch = OLD.epoch;
+    DELETE FROM counts WHERE kind = OLD.kind AND name = OLD.name AND epoch = OLD.epoch AND rows = 0;
+END;
+"""
+
+
+def count(db: sqlite3.Connection) -> None:
+    """Add up what waits, once, and keep count of it in ``counts`` from then on, in each transaction with its rows."""
+    db.execute("PRAGMA temp_store = MEMORY")
+    db.executescript(_COUNTED)
