@@ -127,30 +127,31 @@ class StreamSource:
         except (av.FFmpegError, OSError) as error:
             raise SourceStalled(f"{self._address.url}: {self._why(error)}") from None
         # when the wait is over, FFmpeg first gives what it holds of the last frame, and would then wait once more
-        self._hung = self._clock.monotonic() - asked_s >= self._stall_s
-        self._decode(packet)
+        waited_s = self._clock.monotonic() - asked_s
+        self._hung = waited_s >= self._stall_s
+        self._decode(packet, self._clock.now_ns() - round(waited_s * 1e9 if self._hung else 0))
         if self._clock.monotonic() - self._good_s > self._stall_s:
             raise SourceStalled(f"{self._address.url}: no whole frame could be decoded for {self._stall_s:g} s")
 
-    def _decode(self, packet: Packet[VideoStream]) -> None:
+    def _decode(self, packet: Packet[VideoStream], arrived_ns: int) -> None:
         self._reports.note(packet)
         self._damage.note(packet)
         try:
             decoded = packet.decode()
         except (av.FFmpegError, MemoryError) as error:
             self._damage.undecodable(packet)
-            self._ready.append(unusable(f"it cannot be decoded: {why(error)}", self._clock.now_ns()))
+            self._ready.append(unusable(f"it cannot be decoded: {why(error)}", arrived_ns))
             return
         for frame in decoded:
             if isinstance(frame, VideoFrame):
                 damaged = self._damage.shows(frame)
-                self._ready.append(self._captured(frame, damaged))
+                self._ready.append(self._captured(frame, arrived_ns, damaged))
                 self._good_s = self._good_s if damaged else self._clock.monotonic()
 
-    def _captured(self, frame: VideoFrame, damaged: bool) -> Captured:
+    def _captured(self, frame: VideoFrame, arrived_ns: int, damaged: bool) -> Captured:
         stream_ns = self._reports.time_ns(frame) if self._config.own_clock else None
         was_refused = self._times.refused
-        stamp = self._times.stamp(self._clock.now_ns(), stream_ns)
+        stamp = self._times.stamp(arrived_ns, stream_ns)
         if self._times.refused and not was_refused and self._times.skew_ns is not None:
             off_s = -self._times.skew_ns / 1e9
             self._said(f"the camera's clock is {off_s:+.1f} s off the host's: frames get the host's time")

@@ -81,8 +81,8 @@ class FarCamera:
             found.withheld += epoch.withheld
             found.unbalanced_epochs += not _balanced(epoch)
             found.backwards += sum(a.captured_ns >= b.captured_ns for a, b in pairwise(epoch.frames))
-            for frame in epoch.frames:
-                _enter(found, frame, self._clip.sent(frame, self.server.begun_ns))
+            for frame, sent in zip(epoch.frames, self._clip.sent(epoch.frames, self.server.begun_ns), strict=True):
+                _enter(found, frame, sent)
         return found
 
 

@@ -22,8 +22,7 @@ BITS, SIDE_PX = 10, 16
 LIKE_DB = 35.0
 """What is left of a sound picture after a JPEG of the usual quality is more; with damage that one can see, less."""
 EARLY_NS = 1_000_000_000
-"""A time that is said to be earlier than it was is so by less than this; by how much later it may be is a matter of
-the wire."""
+"""A frame's time may be earlier than the one at which it was sent by less than this."""
 
 
 def marked(picture: Image, number: int) -> Image:
@@ -65,13 +64,24 @@ class Clip:
         assert rate is not None
         self._interval_ns = round(1e9 / rate)
 
-    def sent(self, frame: Frame, begun_ns: Sequence[int]) -> Sent:
-        """Find out about a frame, from when the server has begun to send to its clients."""
+    def sent(self, frames: Sequence[Frame], begun_ns: Sequence[int]) -> list[Sent]:
+        """Find out about one epoch's frames, from when the server has begun to send to its clients.
+
+        From one sound frame to the next must be less than the length of the film.
+        """
+        if not frames:
+            return []
+        begun = max(at for at in begun_ns if at <= frames[0].captured_ns + EARLY_NS)
+        place, found = 0, []
+        for frame in frames:
+            number, alike = self._look(frame)
+            there = place + (number - place) % len(self._pictures)
+            found.append(Sent(begun + there * self._interval_ns, alike))
+            place = there if found[-1].sound else place
+        return found
+
+    def _look(self, frame: Frame) -> tuple[int, float]:
         picture = cv2.imdecode(np.frombuffer(frame.image, np.uint8), cv2.IMREAD_COLOR)
         assert picture is not None
-        number, count = _number(np.asarray(picture, np.uint8)), len(self._pictures)
-        latest_ns = frame.captured_ns + EARLY_NS
-        begun = max(at for at in begun_ns if at <= latest_ns)
-        loops = (latest_ns - begun - number * self._interval_ns) // (count * self._interval_ns)
-        alike = cv2.PSNR(self._pictures[number], picture) if number < count else 0.0
-        return Sent(begun + (loops * count + number) * self._interval_ns, alike)
+        number = _number(np.asarray(picture, np.uint8))
+        return number, cv2.PSNR(self._pictures[number], picture) if number < len(self._pictures) else 0.0
