@@ -16,7 +16,9 @@ from edge_agent.capture.limits import MAX_PIXELS
 from edge_agent.capture.source import Grey, Image
 from edge_agent.exceptions import FrameUnusable, SourceUnusable
 
-__all__ = ["Decoder", "open_video", "why"]
+__all__ = ["LOST", "Decoder", "open_video", "why"]
+
+LOST = "parts of it were lost on the way"
 
 _PLANAR = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "nv21", "gray"}
 """Formats whose first plane is the brightness, a byte each."""
@@ -55,7 +57,7 @@ class Decoder:
 
         def make() -> Image:
             if frame.is_corrupt:
-                raise FrameUnusable("parts of it were lost on the way")
+                raise FrameUnusable(LOST)
             try:
                 bgr = self._reformatter.reformat(frame, format="bgr24", threads=1).to_ndarray()
             except (av.FFmpegError, ValueError, MemoryError) as error:

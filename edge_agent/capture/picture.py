@@ -10,7 +10,7 @@ import numpy as np
 from edge_agent.capture.source import Captured, Grey, Image
 from edge_agent.exceptions import FrameUnusable
 
-__all__ = ["MAX_PICTURE_BYTES", "captured", "unusable"]
+__all__ = ["MAX_PICTURE_BYTES", "captured", "failing", "unusable"]
 
 MAX_PICTURE_BYTES = 64 * 1024 * 1024
 """An 8K PNG of a noisy scene is about so large."""
@@ -30,10 +30,12 @@ def captured(data: bytes, captured_ns: int) -> Captured:
 
 def unusable(why: str, captured_ns: int) -> Captured:
     """Return a frame that was captured, and that nobody will see."""
-    return Captured(_failing(why), captured_ns)
+    return Captured(failing(why), captured_ns)
 
 
-def _failing(why: str) -> Callable[[], Image]:
+def failing(why: str) -> Callable[[], Image]:
+    """Return what stands for a picture that cannot be made: it raises FrameUnusable."""
+
     def fail() -> Image:
         raise FrameUnusable(why)
 

@@ -12,8 +12,9 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from edge_agent.capture.address import Address
-from edge_agent.capture.decode import Decoder, open_video, why
-from edge_agent.capture.picture import unusable
+from edge_agent.capture.damage import Damage
+from edge_agent.capture.decode import LOST, Decoder, open_video, why
+from edge_agent.capture.picture import failing, unusable
 from edge_agent.capture.reports import SenderReports
 from edge_agent.capture.source import Captured
 from edge_agent.capture.streamclock import StreamClock
@@ -29,7 +30,8 @@ _OPTIONS = {
     "allowed_media_types": "video",  # sound is not asked for: it would cost bandwidth, and nobody listens
     "fpsprobesize": "0",  # the rate is not ours to guess: a guess holds the first frames back for two seconds
     "analyzeduration": "2000000",  # in µs
-    "reorder_queue_size": "64",  # packets of UDP; a key frame of 4K is several hundred, but they come nearly in order
+    "reorder_queue_size": "512",  # packets of UDP that wait for one before them: 20 Mbit/s for as long as is waited
+    "max_delay": "300000",  # in µs, for a packet that others overtook: more than the jitter of a bad mobile link
     "buffer_size": "1048576",  # bytes; a burst as large as a key frame must not overflow the socket
 }
 
@@ -53,6 +55,7 @@ class StreamSource:
         self._ready: deque[Captured] = deque()
         self._times = StreamClock(stream.max_skew_s)
         self._reports = SenderReports()
+        self._damage = Damage()
         self._good_s = 0.0
         self._hung = False
 
@@ -84,17 +87,19 @@ class StreamSource:
 
     def _begin(self, transport: str, *, open_s: float) -> None:
         self.close()
-        asked_s = self._clock.monotonic()
+        asked_s, self._damage = self._clock.monotonic(), Damage()
         try:
-            self._container, video = open_video(
-                self._address.with_user, self._options(transport), open_s=open_s, read_s=self._stall_s
-            )
+            with self._damage.listening():
+                self._container, video = open_video(
+                    self._address.with_user, self._options(transport), open_s=open_s, read_s=self._stall_s
+                )
         except (av.FFmpegError, OSError, SourceUnusable) as error:
             late = self._clock.monotonic() - asked_s >= open_s  # FFmpeg calls this invalid data, of what did not come
             why = f"nothing came for {open_s:g} s" if late else self._why(error)
             raise SourceUnusable(f"{self._address.url}: {why}") from None
         self._packets, self._reports = self._container.demux(video), SenderReports()
         self._good_s, self._hung = self._clock.monotonic(), False
+        self._damage.opened(self._good_s - asked_s)
         self._until_a_frame()
 
     def _until_a_frame(self) -> None:
@@ -115,42 +120,47 @@ class StreamSource:
         if self._hung:
             raise SourceStalled(f"{self._address.url}: {self._nothing_came}")
         try:
-            packet = next(self._packets)
+            with self._damage.listening():
+                packet = next(self._packets)
         except StopIteration:
             raise SourceStalled(f"{self._address.url}: the camera has ended the stream") from None
         except (av.FFmpegError, OSError) as error:
             raise SourceStalled(f"{self._address.url}: {self._why(error)}") from None
         # when the wait is over, FFmpeg first gives what it holds of the last frame, and would then wait once more
-        self._hung = self._clock.monotonic() - asked_s >= self._stall_s
-        self._decode(packet)
+        waited_s = self._clock.monotonic() - asked_s
+        self._hung = waited_s >= self._stall_s
+        self._decode(packet, self._clock.now_ns() - round(waited_s * 1e9 if self._hung else 0))
         if self._clock.monotonic() - self._good_s > self._stall_s:
-            raise SourceStalled(f"{self._address.url}: no frame could be decoded for {self._stall_s:g} s")
+            raise SourceStalled(f"{self._address.url}: no whole frame could be decoded for {self._stall_s:g} s")
 
-    def _decode(self, packet: Packet[VideoStream]) -> None:
+    def _decode(self, packet: Packet[VideoStream], arrived_ns: int) -> None:
         self._reports.note(packet)
+        self._damage.note(packet)
         try:
             decoded = packet.decode()
         except (av.FFmpegError, MemoryError) as error:
-            self._ready.append(unusable(f"it cannot be decoded: {why(error)}", self._clock.now_ns()))
+            self._damage.undecodable(packet)
+            self._ready.append(unusable(f"it cannot be decoded: {why(error)}", arrived_ns))
             return
         for frame in decoded:
             if isinstance(frame, VideoFrame):
-                self._ready.append(self._captured(frame))
-                self._good_s = self._clock.monotonic()
+                damaged = self._damage.shows(frame)
+                self._ready.append(self._captured(frame, arrived_ns, damaged))
+                self._good_s = self._good_s if damaged else self._clock.monotonic()
 
-    def _captured(self, frame: VideoFrame) -> Captured:
+    def _captured(self, frame: VideoFrame, arrived_ns: int, damaged: bool) -> Captured:
         stream_ns = self._reports.time_ns(frame) if self._config.own_clock else None
         was_refused = self._times.refused
-        stamp = self._times.stamp(self._clock.now_ns(), stream_ns)
+        stamp = self._times.stamp(arrived_ns, stream_ns)
         if self._times.refused and not was_refused and self._times.skew_ns is not None:
             off_s = -self._times.skew_ns / 1e9
             self._said(f"the camera's clock is {off_s:+.1f} s off the host's: frames get the host's time")
         return Captured(
-            self._decoder.image(frame),
+            failing(LOST) if damaged else self._decoder.image(frame),
             stamp.captured_ns,
             stamp.source,
             error_ms=stamp.error_ms,
-            luma=self._decoder.luma(frame),
+            luma=None if damaged else self._decoder.luma(frame),
         )
 
     @property

@@ -54,7 +54,9 @@ class StreamClock:
             self._good_skew_ns = self.skew_ns
         out_ns = max(self._last_ns + 1, raw_ns + self._carry_ns)
         self._source, self._last_ns, self._last_arrived_ns = source, out_ns, arrived_ns
-        return Stamp(out_ns, source, abs(arrived_ns - out_ns) / 1e6 if source == "stream" else None)
+        # while one clock gives way to the other, the time is neither's: it may be off by as much as from the farther
+        off_ns = max(abs(arrived_ns - out_ns), abs(raw_ns - out_ns))
+        return Stamp(out_ns, source, off_ns / 1e6 if source == "stream" else None)
 
     def _near(self) -> bool:
         bound_ns = self._max_skew_ns if self._source != "host" else _NEAR * self._max_skew_ns

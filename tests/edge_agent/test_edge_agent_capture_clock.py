@@ -57,6 +57,18 @@ def test_a_clock_that_is_set_by_an_hour_makes_no_jump() -> None:
     assert [s.source for s in stamps] == ["stream"] * 5 + ["host"] * 5
 
 
+def test_a_time_between_two_clocks_may_be_off_by_as_much_as_the_farther_one_is() -> None:
+    """The first frames have the host's time; the true one is the stream's, 400 ms before."""
+    times, delay = StreamClock(2.0), 400_000_000
+    stamps = [(at, times.stamp(at, None if n < 5 else at - delay)) for n, at in enumerate(arrivals(60))]
+    spread = [(at, stamp) for at, stamp in stamps if stamp.source == "stream"]
+    assert spread[0][1].captured_ns > START + 5 * STEP - STEP // 2
+    for at, stamp in spread:
+        assert stamp.error_ms is not None
+        assert stamp.error_ms >= abs(stamp.captured_ns - (at - delay)) / 1e6
+        assert stamp.error_ms >= abs(stamp.captured_ns - at) / 1e6
+
+
 @given(
     waits=st.lists(st.integers(0, 3 * SECOND), min_size=1, max_size=40),
     skews=st.lists(st.none() | st.integers(-5 * SECOND, 5 * SECOND), min_size=40, max_size=40),

@@ -226,7 +226,7 @@ def test_packets_that_cannot_be_decoded_are_unusable_frames_and_too_many_are_a_s
         captured = source.read()
         with pytest.raises(FrameUnusable, match="cannot be decoded"):
             _ = captured.image
-    with pytest.raises(SourceStalled, match=r"no frame could be decoded for 5 s"):
+    with pytest.raises(SourceStalled, match=r"no whole frame could be decoded for 5 s"):
         exhaust(source)
 
 

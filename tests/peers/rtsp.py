@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 PYTHON = "/usr/bin/python3"
@@ -27,16 +28,25 @@ def why_not() -> str:
 class RtspServer:
     """Serves ``.units`` files, each under its name."""
 
-    def __init__(self, files: dict[str, Path], *options: str) -> None:
-        self._files, self._options = files, options
+    def __init__(
+        self, files: dict[str, Path], *options: str, within: Sequence[str] = (), host: str = "127.0.0.1"
+    ) -> None:
+        """``within`` is a command that runs the server somewhere else, where it has the address ``host``."""
+        self._files, self._options, self._within, self._host = files, options, within, host
         self._process: subprocess.Popen[str] | None = None
         self.port = 0
+        self.begun_ns: list[int] = []
+        """When each client's first frame was fed, in Unix ns; known when the server has been killed."""
 
     def start(self) -> None:
         """Start, on the same port as before if there was one; returns when it answers."""
         streams = [f"--stream={name}={file}" for name, file in self._files.items()]
         self._process = subprocess.Popen(
-            [PYTHON, str(SCRIPT), f"--port={self.port}", *streams, *self._options],
+            [
+                *self._within,
+                *(PYTHON, str(SCRIPT), f"--host={self._host}", f"--port={self.port}"),
+                *(*streams, *self._options),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -48,7 +58,8 @@ class RtspServer:
         """Kill it, hung or not."""
         if self._process is not None:
             self._process.kill()
-            self._process.communicate()
+            said, _ = self._process.communicate()
+            self.begun_ns += map(int, said.split())
             self._process = None
 
     def hang(self) -> None:
@@ -56,6 +67,11 @@ class RtspServer:
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGSTOP)
 
+    def go_on(self) -> None:
+        """Let one that hangs go on."""
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGCONT)
+
     def url(self, name: str, scheme: str = "rtsp") -> str:
         """Return a stream's address."""
-        return f"{scheme}://127.0.0.1:{self.port}/{name}"
+        return f"{scheme}://{self._host}:{self.port}/{name}"

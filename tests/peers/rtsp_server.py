@@ -2,7 +2,8 @@
 
 It runs with the system's Python, which has GStreamer's bindings, and imports nothing of this project. A ``.units``
 file holds whole access units, as ``units.py`` writes them; each client gets them in a loop and in real time. The port
-is printed on the first line of standard output. It ends with its standard input.
+is printed on the first line of standard output, and on each later one the Unix time in ns at which a client's first
+unit was due. It ends with its standard input.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import struct
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,11 @@ HEAD = struct.Struct(">4sIQ")
 UNIT = struct.Struct(">IQ")
 """Bytes and presentation time in ns of one access unit; its bytes follow."""
 PIPELINES = {
-    b"h264": "video/x-h264,stream-format=byte-stream,alignment=au ! h264parse ! rtph264pay",
-    b"hevc": "video/x-h265,stream-format=byte-stream,alignment=au ! h265parse ! rtph265pay",
+    b"h264": "video/x-h264,stream-format=byte-stream,alignment=au ! h264parse config-interval=-1 ! rtph264pay",
+    b"hevc": "video/x-h265,stream-format=byte-stream,alignment=au ! h265parse config-interval=-1 ! rtph265pay",
 }
+"""The parser repeats the parameter sets before each key frame. The payloader would before each slice of one, which
+begins a new frame for every decoder (H.264, 7.4.1.2.3)."""
 ROLE = "viewer"
 
 
@@ -53,6 +57,7 @@ class Feed:
 
     def __init__(self, units: Units, source: Any) -> None:
         self._units, self._source, self._at, self._started = units, source, 0, GLib.get_monotonic_time()
+        print(time.time_ns(), flush=True)
         GLib.timeout_add(max(1, units.interval_ms // 2), self._due)
 
     def _due(self) -> bool:
@@ -75,7 +80,7 @@ def mount(server: Any, path: str, units: Units, options: argparse.Namespace) -> 
     factory = GstRtspServer.RTSPMediaFactory()
     factory.set_launch(
         "( appsrc name=source is-live=true format=time block=false max-bytes=0 ! "
-        f"{PIPELINES[units.codec]} name=pay0 pt=96 config-interval=-1 )"
+        f"{PIPELINES[units.codec]} name=pay0 pt=96 )"
     )
     factory.connect("media-configure", lambda _, media: _feed(units, media))
     if options.user:
@@ -116,6 +121,7 @@ def secure(server: Any, options: argparse.Namespace) -> None:
 def main() -> None:
     """Serve until standard input ends."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", default="0")
     parser.add_argument("--stream", action="append", default=[], metavar="PATH=FILE")
     for name in ("--user", "--password", "--cert", "--key"):
@@ -125,7 +131,7 @@ def main() -> None:
     options = parser.parse_args()
     Gst.init(None)
     server = GstRtspServer.RTSPServer()
-    server.set_address("127.0.0.1")
+    server.set_address(options.host)
     server.set_service(options.port)
     secure(server, options)
     for stream in options.stream:

@@ -1,0 +1,232 @@
+"""A camera behind a bad wire: what of it is captured, and how soon it is back when the wire is well again.
+
+``python -m benchmarks.wire`` runs it, as root or where user namespaces may be made: a real RTSP server sends real
+footage, numbered, through a relay that loses, delays and slows IP packets. Each impairment has a server, a wire and a
+spool of its own, and the back-off that the agent has. What was kept is held against what was sent, one by one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import random
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+import typer
+
+from edge_agent.camera import START_S
+from ingest.backoff import CAP_S
+from ingest.site.capture import WatchConfig
+from tests.peers import badwire, rtsp, units
+from tests.peers.badwire import BadWire
+from tests.peers.farcamera import FarCamera
+from tests.peers.numbered import marked
+from tests.peers.rig import flows, until
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+FOOTAGE = ROOT.parent / "shared" / "data" / "highway.avi"
+FPS = 25
+STALL_S: float = WatchConfig().stall_s
+BOUND_S = CAP_S + STALL_S + START_S
+"""A try may just have begun when the wire is well again and be given up after a stall, then there is a pause, then a
+start."""
+USUAL_S, AFTER_S, LOOK_S = 5.0, 5.0, 0.02
+LOSS, JITTER_S = 0.05, 0.2
+KILLS = 20
+
+
+@dataclass
+class Course:
+    """What happens to one camera, and what was seen of it while it ran."""
+
+    there: FarCamera
+    wire: BadWire
+    seconds: float
+    back_s: list[float] = field(default_factory=list)
+    longest_gap_s: float = 0.0
+    packets: dict[str, int] = field(default_factory=dict)
+
+    async def mended(self) -> None:
+        """Take how long it is from now to the next frame."""
+        self.back_s.append(await flows(self.there.camera, 1))
+
+    async def watch(self) -> None:
+        """Look for the longest time without a frame, until cancelled."""
+        kept, at_s = self.there.camera.kept, time.monotonic()
+        while True:
+            await asyncio.sleep(LOOK_S)
+            now_s = time.monotonic()
+            self.longest_gap_s = max(self.longest_gap_s, now_s - at_s)
+            if self.there.camera.kept != kept:
+                kept, at_s = self.there.camera.kept, now_s
+
+
+Impair = Callable[[Course], Awaitable[None]]
+
+
+async def _killed(course: Course) -> None:
+    """Kill the server, leave it dead for up to 3 s, start it, and let it run for up to 6 s."""
+    chance = random.Random(0)
+    for _ in range(KILLS):
+        epoch = course.there.camera.epoch
+        course.there.server.kill()
+        await asyncio.sleep(chance.uniform(0.0, 3.0))
+        await asyncio.to_thread(course.there.server.start)
+        began_s = time.monotonic()
+        await until(lambda: course.there.camera.epoch > epoch, "a new start")  # noqa: B023  (it is awaited here)
+        await flows(course.there.camera, 1)
+        course.back_s.append(time.monotonic() - began_s)
+        await asyncio.sleep(chance.uniform(1.0, 6.0))
+
+
+async def _hung(course: Course) -> None:
+    course.there.server.hang()
+    await asyncio.sleep(course.seconds)
+    course.there.server.go_on()
+    await course.mended()
+
+
+async def _dead(course: Course) -> None:
+    await _bad(course, loss=1.0)
+
+
+async def _third(course: Course) -> None:
+    """Let a third of the bytes through that the footage has."""
+    before = course.wire.set()["carried_bytes"]
+    await asyncio.sleep(USUAL_S)
+    usual = (course.wire.set()["carried_bytes"] - before) / USUAL_S
+    await _bad(course, bytes_per_s=usual / 3)
+
+
+def _lossy(*, in_order: bool) -> Impair:
+    async def impair(course: Course) -> None:
+        await _bad(course, loss=LOSS, jitter_s=JITTER_S, in_order=in_order)
+
+    return impair
+
+
+async def _bad(course: Course, **how: Any) -> None:
+    before = course.wire.set(**how)
+    await asyncio.sleep(course.seconds)
+    course.packets = {name: count - before[name] for name, count in course.wire.set().items()}
+    await course.mended()
+
+
+CASES: dict[str, tuple[str, Impair]] = {
+    f"server killed {KILLS} times": ("tcp", _killed),
+    "server hung": ("tcp", _hung),
+    "wire dead": ("tcp", _dead),
+    "a third of the bandwidth": ("tcp", _third),
+    "5 % loss, 0 to 200 ms, TCP": ("tcp", _lossy(in_order=False)),
+    "5 % loss, 0 to 200 ms in order, TCP": ("tcp", _lossy(in_order=True)),
+    "5 % loss, 0 to 200 ms, UDP": ("udp", _lossy(in_order=False)),
+    "5 % loss, 0 to 200 ms in order, UDP": ("udp", _lossy(in_order=True)),
+}
+
+
+def footage(folder: Path) -> Path:
+    """Encode the footage, numbered, as a camera would, and its units beside it."""
+    clip = units.encode(folder / "highway.mp4", _numbered(), FPS)
+    units.units(clip, clip.with_suffix(".units"))
+    return clip
+
+
+def _numbered() -> Iterator[npt.NDArray[np.uint8]]:
+    with av.open(str(FOOTAGE)) as film:
+        for number, frame in enumerate(film.decode(video=0)):
+            yield marked(np.asarray(frame.to_ndarray(format="bgr24"), np.uint8), number)
+
+
+@asynccontextmanager
+async def _watched(course: Course) -> Any:
+    watching = asyncio.create_task(course.watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+
+
+async def run(clip: Path, transport: str, impair: Impair, seconds: float) -> dict[str, Any]:
+    """Run one impairment, and return what came of it."""
+    with tempfile.TemporaryDirectory() as folder, BadWire.laid() as wire:
+        there = FarCamera(Path(folder), wire, clip, transport=transport, cap_s=CAP_S)
+        course = Course(there, wire, seconds)
+        try:
+            with there.near():
+                async with there.rig.running():
+                    await flows(there.camera, int(USUAL_S) * FPS)
+                    async with _watched(course):
+                        await impair(course)
+                    await asyncio.sleep(AFTER_S)
+            return report(course)
+        finally:
+            there.close()
+
+
+def report(course: Course) -> dict[str, Any]:
+    """Return what is known of a camera whose course is over."""
+    found = course.there.found()
+    return {
+        "captured": found.captured,
+        "kept": found.kept,
+        "withheld": dict(found.withheld),
+        "kept_though_damaged": found.damaged,
+        "reconnects": found.epochs - 1,
+        "longest_gap_s": round(course.longest_gap_s, 2),
+        "longest_behind_s": round(found.behind_s, 2),
+        "back_after_s": round(max(course.back_s), 2),
+        "bound_s": BOUND_S,
+        "times_not_as_near_as_said": found.untrue,
+        "times_not_later_than_before": found.backwards,
+        "balanced": not found.unbalanced_epochs,
+        "packets": course.packets,
+    }
+
+
+def main(
+    seconds: Annotated[float, typer.Option(min=1, help="How long each impairment lasts.")] = 60.0,
+    only: Annotated[str, typer.Option(help="Run those whose name has this in it.")] = "",
+    out: Annotated[Path, typer.Option(help="Where results are kept.")] = RESULTS,
+) -> None:
+    """Run every impairment, print, and keep the results with their date and machine."""
+    if reason := badwire.why_not() or rtsp.why_not() or ("" if FOOTAGE.exists() else f"no {FOOTAGE.name}"):
+        raise typer.BadParameter(f"it cannot be run here: {reason}")
+    cases: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        clip = footage(Path(folder))
+        for name, (transport, impair) in CASES.items():
+            if only in name:
+                cases[name] = asyncio.run(run(clip, transport, impair, seconds))
+                typer.echo(f"{name}: {json.dumps(cases[name])}")
+    result = {
+        "date": datetime.now(UTC).isoformat(timespec="minutes"),
+        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
+        "footage": f"{FOOTAGE.name}, numbered, H.264, {FPS} frames/s",
+        "seconds": seconds,
+        "stall_s": STALL_S,
+        "backoff_cap_s": CAP_S,
+        "cases": cases,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(result, indent=2) + "\n"
+    (out / f"{datetime.now(UTC).date().isoformat()}-wire.json").write_text(text)
+    failed = [n for n, c in cases.items() if not c["balanced"] or c["back_after_s"] > BOUND_S]
+    typer.echo(f"not as it should be: {', '.join(failed)}" if failed else "all back in time, all balanced")
+    raise typer.Exit(bool(failed))
+
+
+if __name__ == "__main__":
+    typer.run(main)
