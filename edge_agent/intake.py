@@ -24,7 +24,7 @@ from edge_agent.gate.shot import Fate, Shot
 from edge_agent.redact.redactor import Redaction, Redactor
 from ingest.clock import Clock
 from ingest.codec import MAX_RECORD_BYTES, encode
-from ingest.records import Account, Frame, Redacted
+from ingest.records import Account, Box, Frame, Redacted
 from ingest.site import CameraConfig
 
 __all__ = ["Intake", "sized"]
@@ -154,7 +154,8 @@ class Intake:
             quality=encoded.quality,
             scaled_from=encoded.scaled_from,
             redacted=redacted,
-            motion=fate.motion if fate.motion is None else tuple(map(encoded.scaled, fate.motion)),
+            motion=_scaled(encoded, fate.motion),
+            resting=_scaled(encoded, fate.resting),
             account=account,
             sampled=fate.sampled,
         )
@@ -165,6 +166,10 @@ class Intake:
             self._told_s = now_s
             self._out.put(Told(self._tally.captured, "running", self._reason))
             self._reason = ""
+
+
+def _scaled(encoded: Encoded, boxes: tuple[Box, ...] | None) -> tuple[Box, ...] | None:
+    return boxes if boxes is None else tuple(map(encoded.scaled, boxes))
 
 
 def sized(image: Image, camera: CameraConfig) -> Image:

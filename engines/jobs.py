@@ -147,6 +147,9 @@ def _result(job: Job, item: BatchItem, found: Sequence[Detection] | None, finish
         detections=tuple(found or ()),
         withheld=item.withheld,
         sampled=item.sampled,
+        motion=item.motion,
+        resting=item.resting,
+        looked_at=tuple(region.box for region in item.regions),
         traceparent=item.traceparent,
     )
     headers = _headers(item, job.pipeline)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.gate.light import Light, change
+from edge_agent.gate.rest import Rest
 
 __all__ = ["ABSORB_S", "ESTABLISHED_S", "Background", "Moving"]
 
@@ -79,6 +80,8 @@ class Background:
         self._clock_s = self._unjudged_s = 0.0
         self._seen = 0
         self._flood_s = -math.inf
+        self.rest = Rest(first.shape)
+        """What has stopped and has not gone since."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -126,6 +129,7 @@ class Background:
             bare = (differs != new).view(np.bool_)
             self._back[bare], self._since_s[bare] = self._hidden[bare], self._clock_s - ESTABLISHED_S
             self._hidden[bare] = _UNKNOWN
+            self.rest.uncovered(bare)
         return new
 
     def _is_flood(self, moving: Mask) -> bool:
@@ -136,6 +140,7 @@ class Background:
 
     def _begin_again(self, small: Floats) -> None:
         np.copyto(self._hidden, self._back)
+        self.rest.relit()
         np.copyto(self._back, small)
         np.copyto(self._recent, small)
         self._since_s.fill(self._clock_s)
@@ -163,6 +168,7 @@ class Background:
             established = self._clock_s - self._since_s >= ESTABLISHED_S
             hides = stopped & ((self._hidden <= _UNKNOWN / 2) | established)
             self._hidden[hides] = self._back[hides]
+            self.rest.stopped(stopped, hides, self._clock_s)
             self._back[stopped] = self._recent[stopped]
             self._since_s[stopped], self._steady_s[stopped] = self._clock_s, 0.0
 

@@ -17,11 +17,19 @@ from edge_agent.gate.rate import Rate
 from edge_agent.gate.sample import sampled
 from edge_agent.gate.schedule import Schedule
 from edge_agent.gate.shot import Fate, Shot
+from ingest.records import Box
 from ingest.site import GateConfig
 
 __all__ = ["MASKED", "RATE", "SCHEDULE", "STILL", "Gate"]
 
 STILL, MASKED, RATE, SCHEDULE = "still", "masked", "rate", "schedule"
+
+ROLL_CALL_NS = 10_000_000_000
+"""So often a frame that is sent tells what rests in the picture, be it that something else moves: whoever counts how
+long it stands has lost sight of it meanwhile. So does the next one that is sent, since a tracker begins with nothing
+less than two frames in a row. Each costs a region to look at for each thing that rests."""
+_SETTLE_NS = 500_000_000
+"""When motion ends, what rests is named without waiting for that; but what trembles ends several times a second."""
 
 
 class Gate:
@@ -41,6 +49,8 @@ class Gate:
         self._is_open = False
         self._kept_ns = 0
         self._moved_ns: int | None = None
+        self._called_ns: int | None = None
+        self._calls_again = self._rested = False
 
     def glance(self, captured_ns: int) -> str:
         """Return why a frame is withheld whatever it shows, empty if it has to be looked at."""
@@ -88,22 +98,53 @@ class Gate:
         self._sends.take(shot.captured_ns)
         self._progress.sent(parts)
         self._kept_ns = shot.captured_ns
-        return Fate(shot, motion=seen.boxes if seen else None)
+        resting = self._roll_call(shot, self._resting()) if self._tells(shot.captured_ns, seen) else None
+        return Fate(shot, motion=seen.boxes if seen else None, resting=resting)
+
+    def _tells(self, at_ns: int, seen: Seen | None) -> bool:
+        """Tell whether it is time to name what rests: also when nothing moves any more, and may rest or be gone."""
+        if seen is None or self._calls_again or self._called_ns is None:
+            return True
+        ended = not seen.boxes and (self._moved_ns or 0) > self._called_ns
+        return not self._has_called(at_ns, _SETTLE_NS if ended else ROLL_CALL_NS)
+
+    def _has_called(self, at_ns: int, within_ns: float) -> bool:
+        return self._called_ns is not None and 0 <= at_ns - self._called_ns < within_ns
+
+    def _roll_call(self, shot: Shot, resting: tuple[Box, ...] | None) -> tuple[Box, ...] | None:
+        """Take note that a frame that is sent tells what rests in it."""
+        self._rested = bool(resting)
+        self._calls_again = self._rested and not self._calls_again
+        self._called_ns = shot.captured_ns
+        return resting
+
+    def _resting(self) -> tuple[Box, ...] | None:
+        return self._detector.resting() if self._detector else None
 
     def _held(self, shot: Shot, seen: Seen | None) -> list[Fate]:
         chosen = sampled(self._camera, self._epoch, shot.seq, self._config.sample)
         masked = bool(seen and seen.masked)
-        self._line.add(Waiting(shot, MASKED if masked else STILL, seen.boxes if seen else None, chosen))
+        motion = seen.boxes if seen else None
+        self._line.add(Waiting(shot, MASKED if masked else STILL, motion, self._resting(), chosen))
         return list(self._settled(shot.captured_ns))
 
     def _left(self, waiting: Waiting) -> Fate:
         """Return the fate of a frame after which nothing has moved."""
-        every_ns = self._config.keep_alive_s * 1e9
-        overdue = bool(every_ns) and not 0 <= waiting.shot.captured_ns - self._kept_ns < every_ns
-        return self._fate(waiting, send=overdue or waiting.sampled, chosen=waiting.sampled)
+        overdue = self._is_overdue(waiting.shot.captured_ns)
+        # with what rests named in it, a frame of the sample would be looked at by more pipelines than are to judge it
+        tells = overdue and not waiting.sampled
+        return self._fate(waiting, send=overdue or waiting.sampled, chosen=waiting.sampled, tells=tells)
 
-    def _fate(self, waiting: Waiting, *, send: bool, chosen: bool) -> Fate:
+    def _is_overdue(self, at_ns: int) -> bool:
+        """Tell whether a picture of a still scene is due; the sample's count, but do not tell what rests in it."""
+        every_ns = self._config.keep_alive_s * 1e9
+        if not every_ns or 0 <= at_ns - self._kept_ns < every_ns:
+            return bool(every_ns and self._rested and not self._has_called(at_ns, every_ns))
+        return True
+
+    def _fate(self, waiting: Waiting, *, send: bool, chosen: bool, tells: bool = False) -> Fate:
         if not send or waiting.shot.image is None:
             return Fate(replace(waiting.shot, image=None), waiting.reason)
         self._kept_ns = waiting.shot.captured_ns
-        return Fate(waiting.shot, motion=waiting.motion, sampled=chosen)
+        resting = self._roll_call(waiting.shot, waiting.resting) if tells else None
+        return Fate(waiting.shot, motion=waiting.motion, resting=resting, sampled=chosen)

@@ -30,6 +30,7 @@ class Waiting:
     shot: Shot
     reason: str
     motion: tuple[Box, ...] | None = None
+    resting: tuple[Box, ...] | None = None
     sampled: bool = False
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from edge_agent.gate.background import Background, Moving
 from edge_agent.gate.masks import drawn
 from edge_agent.gate.parts import SURE_SHARE, Parts, join
-from ingest.records import Box, Point
+from ingest.records import MAX_RESTING, Box, Point
 
 __all__ = ["MotionDetector", "Seen"]
 
@@ -48,6 +49,7 @@ class MotionDetector:
         self._shown: Image | None = None
         self._before: Parts | None = None
         self._at_ns: int | None = None
+        self._frame: _Frame | None = None
 
     def boxes(self, image: Image) -> tuple[Box, ...]:
         """Return what moves in a frame ``(height, width, 3)`` uint8, ten of which make a second."""
@@ -59,8 +61,17 @@ class MotionDetector:
         self._at_ns = at_ns
         return self._see(image, step_s)
 
+    def resting(self) -> tuple[Box, ...]:
+        """Return where something has stopped and not gone since, in pixels of the last frame, the latest first."""
+        if self._background is None or self._frame is None:
+            return ()
+        least_px = self._min_area * math.prod(self._background.shape)
+        found = self._background.rest.rectangles(least_px, self._shown)
+        return tuple(self._frame.box(*rectangle) for rectangle in found[:MAX_RESTING])
+
     def _see(self, image: Image, step_s: float) -> Seen:
         small = _small(image)
+        self._frame = frame = _Frame(image.shape[1], image.shape[0], image.shape[1] // small.shape[1])
         if self._background is None or self._background.shape != small.shape or step_s > _STALE_S:
             self._background = Background(small)
             self._shown = drawn(self._masks, small.shape) if self._masks else None
@@ -72,7 +83,6 @@ class MotionDetector:
         masked = not parts.rectangles and self._shown is not None and bool(self._joined(moving, None).rectangles)
         self._before = parts
         if parts.rectangles:
-            frame = _Frame(image.shape[1], image.shape[0], image.shape[1] // small.shape[1])
             return Seen(tuple(frame.box(*rectangle) for rectangle in parts.rectangles), parts=parts)
         return Seen(masked=masked)
 

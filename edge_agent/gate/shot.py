@@ -27,13 +27,15 @@ class Shot:
 class Fate:
     """``reason`` says why a frame is withheld; empty when it is kept, and then it has its image.
 
-    ``motion`` is None when the gate did not look, and empty when it looked and nothing moved. ``sampled`` marks a
+    ``motion`` is None when the gate did not look, and empty when it looked and nothing moved. ``resting`` is where
+    something has stopped and not gone since, None in frames that do not tell. ``sampled`` marks a
     frame that is sent only to see whether the gate is right about it.
     """
 
     shot: Shot
     reason: str = ""
     motion: tuple[Box, ...] | None = None
+    resting: tuple[Box, ...] | None = None
     sampled: bool = False
 
     @property

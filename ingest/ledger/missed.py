@@ -92,12 +92,8 @@ def has_news(now: Sequence[Detection], before: Sequence[Detection]) -> bool:
 
 def overlap(one: Box, other: Box) -> float:
     """Return the area that two boxes share, as a share of the area that they cover together."""
-    width = min(one.right, other.right) - max(one.left, other.left)
-    height = min(one.bottom, other.bottom) - max(one.top, other.top)
-    if width <= 0.0 or height <= 0.0:
-        return 0.0
-    both = width * height
-    return both / (one.width * one.height + other.width * other.height - both)
+    both = one.shared(other)
+    return both / (one.area + other.area - both) if both else 0.0
 
 
 def wilson(hits: int, trials: int, z: float = _Z_95) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 from ingest.records.base import Box, FrameRef, Point, Record
 from ingest.records.batch import Batch, BatchItem, Canvas, Fit, Inner, Pixels, Region, lay
 from ingest.records.event import Alert, AlertData, CloudEvent, Delivery, Event, EventData, Evidence, Overlay
-from ingest.records.frame import WITHHELD_REASONS, Account, Frame, Redacted
+from ingest.records.frame import MAX_RESTING, WITHHELD_REASONS, Account, Frame, Redacted
 from ingest.records.reading import (
     BY_HOST,
     BY_HOST_INSTEAD,
@@ -31,6 +31,7 @@ __all__ = [
     "BY_HOST_INSTEAD",
     "BY_SOURCE",
     "GOOD",
+    "MAX_RESTING",
     "OUT_OF_RANGE",
     "STALE",
     "SUSPECT",

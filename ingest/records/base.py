@@ -47,6 +47,17 @@ class Box(NamedTuple):
         return self.bottom - self.top
 
     @property
+    def area(self) -> float:
+        """Area in square pixels."""
+        return self.width * self.height
+
+    def shared(self, other: Box) -> float:
+        """Return the area that it shares with another one, in square pixels."""
+        width = min(self.right, other.right) - max(self.left, other.left)
+        height = min(self.bottom, other.bottom) - max(self.top, other.top)
+        return width * height if width > 0.0 and height > 0.0 else 0.0
+
+    @property
     def centre(self) -> Point:
         """The middle, x and y in pixels."""
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2

@@ -88,7 +88,7 @@ class BatchItem(Record):
 
     ``pipelines`` are all pipelines that the frame was routed to, so that the auditor knows what to expect.
     ``withheld`` counts, by reason, the frames that the agent withheld just before this one. ``sampled`` is the
-    frame's own.
+    frame's own, and so are ``motion`` and ``resting``, but for a pipeline that looks at whole frames: None there.
     """
 
     KIND: ClassVar[str] = "item"
@@ -107,6 +107,8 @@ class BatchItem(Record):
     regions: tuple[Region, ...] = ()
     withheld: dict[str, Count] = {}
     sampled: bool = False
+    motion: tuple[Box, ...] | None = None
+    resting: tuple[Box, ...] | None = None
     traceparent: str = ""
 
     @property
@@ -129,7 +131,7 @@ class Batch(Record):
     """
 
     KIND: ClassVar[str] = "batch"
-    VERSION: ClassVar[tuple[int, int]] = (1, 1)
+    VERSION: ClassVar[tuple[int, int]] = (1, 2)
 
     pipeline: Name
     height: Count

@@ -9,12 +9,14 @@ from pydantic import Field, model_validator
 from ingest.identity import FrameId
 from ingest.records.base import Box, Count, Name, Record
 
-__all__ = ["WITHHELD_REASONS", "Account", "Frame", "Redacted"]
+__all__ = ["MAX_RESTING", "WITHHELD_REASONS", "Account", "Frame", "Redacted"]
 
 WITHHELD_REASONS = ("still", "rate", "schedule", "masked", "overload", "budget", "unusable", "expired", "unclean")
 """Why a captured frame did not reach the log. ``budget`` would have cost more bytes than the camera may send, even at
 its lowest quality; ``unusable`` could not be encoded, or was too large for a record; ``expired`` left a full spool;
 ``unclean`` was lost to a kill before it was promised. The rest were withheld on purpose."""
+MAX_RESTING = 16
+"""A frame that names so many places where something rests may have left others out."""
 MAX_REASONS = 16
 """Twice as many as there are: a newer agent may have more. All of them travel with every item and result."""
 Reason = Annotated[str, Field(pattern=r"^[a-z0-9._-]{1,32}$")]
@@ -66,8 +68,10 @@ class Frame(Record):
     """One kept frame. ``image`` is ``(height, width, 3)``, encoded; ``captured_ns`` is Unix time in ns.
 
     ``motion`` are the regions that the gate saw moving: ``None`` when it did not look, empty when it looked and
-    saw nothing. ``sampled`` marks a frame that would have been withheld, and was drawn to see whether the gate misses
-    anything. ``account`` covers the frames withheld since the previous kept frame of this epoch.
+    saw nothing. ``resting`` are the places where something has stopped and not gone since, the latest first: ``None``
+    when this frame does not tell, as most do not. ``sampled`` marks a frame that would have been withheld, and was
+    drawn to see whether the gate misses anything. ``account`` covers the frames withheld since the previous kept
+    frame of this epoch.
     ``captured_by`` says where the time came from: ``host`` (clock on arrival) or ``stream``. ``captured_error_ms`` is
     how far off it may be: for a stream's time, what lies between it and the arrival by the host's clock; None where
     nothing is known. ``quality`` is what the picture was encoded with, 0 when that is not known; ``scaled_from`` the
@@ -76,7 +80,7 @@ class Frame(Record):
     """
 
     KIND: ClassVar[str] = "frame"
-    VERSION: ClassVar[tuple[int, int]] = (1, 1)
+    VERSION: ClassVar[tuple[int, int]] = (1, 2)
 
     camera: Name
     epoch: Count
@@ -93,6 +97,7 @@ class Frame(Record):
     scaled_from: tuple[Count, Count] | None = None
     redacted: Redacted | None = None
     motion: tuple[Box, ...] | None = None
+    resting: tuple[Box, ...] | None = None
     account: Account | None = None
     sampled: bool = False
 

@@ -28,11 +28,12 @@ class Result(Record):
 
     ``classified`` with what was found (perhaps nothing), ``empty`` when there was nothing to look at, ``shed``
     with a reason. ``sampled`` is the frame's: its gate would have withheld it. ``model`` is ``name@version`` for a
-    classified frame.
+    classified frame. ``motion`` and ``resting`` are the frame's, None also where a pipeline looks at whole frames;
+    ``looked_at`` are the parts of it that the model was shown, as tight as they were named.
     """
 
     KIND: ClassVar[str] = "result"
-    VERSION: ClassVar[tuple[int, int]] = (1, 1)
+    VERSION: ClassVar[tuple[int, int]] = (1, 2)
 
     camera: Name
     epoch: Count
@@ -51,6 +52,9 @@ class Result(Record):
     detections: tuple[Detection, ...] = ()
     withheld: dict[str, Count] = {}
     sampled: bool = False
+    motion: tuple[Box, ...] | None = None
+    resting: tuple[Box, ...] | None = None
+    looked_at: tuple[Box, ...] = ()
     traceparent: str = ""
 
     @property

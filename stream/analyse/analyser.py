@@ -10,6 +10,7 @@ from ingest.site import LineRule, ZoneRule
 from stream.analyse.events import event_of, shape_of
 from stream.analyse.rules import RuleWatch
 from stream.analyse.scale import Scale
+from stream.analyse.standing import Standing, View
 from stream.analyse.told import Sighting, Told
 from stream.analyse.tracker import Track, Tracker
 from stream.analyse.tracktime import TrackTime
@@ -52,9 +53,9 @@ class Analyser:
             self._begin()
         self._mark = (result.epoch, result.seq)
         at_s = self._time.advance(result)
-        if result.outcome != "classified":
-            return []  # not looked at, or nothing moved: tracks hold
-        return list(self._look(result, at_s))
+        if result.outcome == "classified":
+            return list(self._look(result, at_s))
+        return list(self._wait(result, at_s)) if result.motion == () else []  # else it was not looked at
 
     def _begin(self) -> None:
         self._tracker = self._make_tracker()
@@ -63,15 +64,37 @@ class Analyser:
         self._watches: tuple[RuleWatch, ...] = ()
         self._trails: dict[str, deque[Point]] = defaultdict(lambda: deque(maxlen=TRAIL_POINTS))
         self._seen_s: dict[str, float] = {}
+        self._standing = Standing()
 
     def _look(self, result: Result, at_s: float) -> Iterator[Event]:
         scale = self._scale((result.width, result.height))
-        detections = scale.detections(result.detections)
-        for track in self._tracker.step(detections, at_s, f"{result.epoch}-{result.seq}"):
+        view = View.of(result, scale)
+        detections = self._standing.whole(scale.detections(result.detections), view)
+        holds = self._standing.holds(view, at_s, result.captured_ns, detections)
+        tracks = self._tracker.step(detections, at_s, f"{result.epoch}-{result.seq}", holds)
+        for track in [track for track in tracks if not track.held]:
             self._trails[track.name].append(track.box.centre)
             self._seen_s[track.name] = at_s
-            yield from self._judge(result, track, scale)
+            self._standing.seen(track, view, at_s, result.captured_ns)
+            yield from self._judge(result, track, scale, self._watches)
+        self._standing.missed(view, {track.name for track in tracks if not track.held})
+        yield from self._stay(result, [track.name for track in tracks if track.held], at_s, scale)
         self._forget(at_s)
+
+    def _wait(self, result: Result, at_s: float) -> Iterator[Event]:
+        """Take a frame in which nothing moved: the tracks' time stands still."""
+        if self._size is not None:
+            scale = self._scale((result.width, result.height))
+            holds = self._standing.holds(View.of(result, scale), at_s, result.captured_ns)
+            yield from self._stay(result, [hold.track for hold in holds], at_s, scale)
+
+    def _stay(self, result: Result, held: Iterable[str], at_s: float, scale: Scale) -> Iterator[Event]:
+        """Take tracks that stand where they were. What nobody sees crosses no line."""
+        zones = [watch for watch in self._watches if isinstance(watch.rule, ZoneRule)]
+        for name in held:
+            self._seen_s[name] = at_s
+        for track in self._standing.held(held, at_s):
+            yield from self._judge(result, track, scale, zones)
 
     def _scale(self, size: tuple[int, int]) -> Scale:
         """Return the scale of a picture to the epoch's first one, in whose pixels the rules' shapes are made once."""
@@ -81,10 +104,10 @@ class Analyser:
             self._watches = tuple(RuleWatch(rule, *size) for rule in self._rules)
         return scale
 
-    def _judge(self, result: Result, track: Track, scale: Scale) -> Iterator[Event]:
+    def _judge(self, result: Result, track: Track, scale: Scale, watches: Iterable[RuleWatch]) -> Iterator[Event]:
         box = scale.back(track.box)
         out = self._told.get((result.epoch, result.seq), ())
-        for watch in self._watches:
+        for watch in watches:
             rule = watch.rule
             told = bool(out) and Sighting.of(rule.name, track.label, box) in out
             happening = watch.step(track, result.captured_ns, told)
@@ -96,5 +119,6 @@ class Analyser:
     def _forget(self, now_s: float) -> None:
         for name in [n for n, seen_s in self._seen_s.items() if now_s - seen_s > TRACK_IDLE_S]:
             del self._seen_s[name], self._trails[name]
+            self._standing.forget(name)
             for watch in self._watches:
                 watch.forget(name)

@@ -30,6 +30,10 @@ class Scale:
             return found
         return tuple(one.model_copy(update={"box": _stretched(one.box, self.x, self.y)}) for one in found)
 
+    def boxes(self, found: Iterable[Box]) -> tuple[Box, ...]:
+        """Return boxes in pixels of the first picture."""
+        return tuple(_stretched(box, self.x, self.y) for box in found)
+
     def back(self, box: Box) -> Box:
         """Return a box of the first picture in pixels of the one at hand."""
         return _stretched(box, 1 / self.x, 1 / self.y)

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from ingest.records import Box, Detection
 
-__all__ = ["ByteTracker", "Track", "Tracker"]
+__all__ = ["LOST_S", "ByteTracker", "Hold", "Track", "Tracker"]
 
 NOMINAL_FPS = 10.0
 """The pace that the motion model is tuned for; the true times of the frames are given with them."""
@@ -29,6 +29,7 @@ _BOX_MARGIN = 0.3
 _MIN_OVERLAP = 0.1
 _CERTAIN = 0.5
 """Detections at least this certain are matched first, and may begin a track."""
+_FIRM, _FAINT = 1.0, 0.1
 
 
 @dataclass
@@ -40,6 +41,8 @@ class Track:
     score: float
     labels: Counter[str] = field(default_factory=Counter)
     frames: int = 0
+    held: bool = False
+    """Whether it has no detection in this frame, and is taken to stand where it was."""
 
     @property
     def label(self) -> str:
@@ -47,15 +50,26 @@ class Track:
         return max(self.labels, key=lambda label: (self.labels[label], label)) if self.labels else ""
 
 
+class Hold(NamedTuple):
+    """A track that is taken to be in a place; a ``faint`` one only if no detection continues it."""
+
+    track: str
+    box: Box
+    faint: bool
+
+
 class Tracker(Protocol):
     """Follows objects through the frames of one camera and lane, in order. Pure; single-threaded."""
 
-    def step(self, detections: Sequence[Detection], at_s: float, frame: str) -> list[Track]:
-        """Return the confirmed tracks that have a detection in this frame, in the order of their names.
+    def step(
+        self, detections: Sequence[Detection], at_s: float, frame: str, holds: Sequence[Hold] = ()
+    ) -> list[Track]:
+        """Return the confirmed tracks that have a detection in this frame or are held, in the order of their names.
 
         ``at_s`` is the frame's time in seconds, larger than that of the frame before; ``frame`` names it, and a
         track is named after the frame that confirmed it and the place of its detection there. So two objects never
-        share a name, also when one of them has another name after a restart that did not see its beginning.
+        share a name, also when one of them has another name after a restart that did not see its beginning. What is
+        held begins no track, and says nothing about what its track is.
         """
         ...
 
@@ -78,22 +92,39 @@ class ByteTracker:
         self._tracks: dict[int, Track] = {}
         self._seen_s: dict[int, float] = {}
 
-    def step(self, detections: Sequence[Detection], at_s: float, frame: str) -> list[Track]:
-        """Return the confirmed tracks that have a detection in this frame."""
+    def step(
+        self, detections: Sequence[Detection], at_s: float, frame: str, holds: Sequence[Hold] = ()
+    ) -> list[Track]:
+        """Return the confirmed tracks that have a detection in this frame or are held."""
         import supervision
 
+        boxes = [d.box for d in detections] + [hold.box for hold in holds]
+        scores = [d.score for d in detections] + [_FAINT if hold.faint else _FIRM for hold in holds]
         given = supervision.Detections(
-            xyxy=np.array([d.box for d in detections], np.float32).reshape(-1, 4),
-            confidence=np.array([d.score for d in detections], np.float32),
-            data={"index": np.arange(len(detections))},
+            xyxy=np.array(boxes, np.float32).reshape(-1, 4),
+            confidence=np.array(scores, np.float32),
+            data={"index": np.arange(len(boxes))},
         )
         found = self._library.update(given, timestamp=at_s)
         numbers = found.tracker_id if found.tracker_id is not None else ()
         pairs = zip(numbers, found.data.get("index", ()), strict=True)
         matched = sorted((int(index), int(number)) for number, index in pairs if number >= 0)
-        current = [self._note(number, detections[index], at_s, f"{frame}-{index}") for index, number in matched]
+        count = len(detections)
+        seen = [
+            self._note(number, detections[index], at_s, f"{frame}-{index}")
+            for index, number in matched
+            if index < count
+        ]
+        held = [self._hold(number, holds[index - count], at_s) for index, number in matched if index >= count]
         self._forget(at_s)
-        return sorted(current, key=lambda track: track.name)
+        return sorted([*seen, *filter(None, held)], key=lambda track: track.name)
+
+    def _hold(self, number: int, hold: Hold, at_s: float) -> Track | None:
+        track = self._tracks.get(number)
+        if track is None or track.name != hold.track:
+            return None
+        track.box, track.held, self._seen_s[number] = hold.box, True, at_s
+        return track
 
     def _note(self, number: int, detection: Detection, at_s: float, name: str) -> Track:
         track = self._tracks.get(number)
@@ -102,6 +133,7 @@ class ByteTracker:
         track.box, track.score = detection.box, detection.score
         track.labels[detection.label] += max(1, round(detection.score * 100))
         track.frames += 1
+        track.held = False
         self._seen_s[number] = at_s
         return track
 

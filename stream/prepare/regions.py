@@ -6,17 +6,20 @@ import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import cv2
 
 from ingest.records import Box, Fit, Inner, Pixels, Region
 from ingest.site import PipelineConfig
 
-__all__ = ["MAX_BOXES", "MERGE_SHARE", "Window", "draw", "merged", "windows"]
+__all__ = ["MAX_BOXES", "MERGE_SHARE", "Window", "draw", "merged", "usable", "windows"]
 
 MERGE_SHARE = 0.6
 """Two moving regions are one when they share so much of the smaller one: a gate's boxes of one object overlap, two
 objects that pass each other share less."""
+BESIDE_SHARE = 0.1
+"""Of something that rests: if more of it moves, it is setting off, and would be found twice, or it is hidden."""
 
 MAX_BOXES = 128
 """Of one frame, twice as many as it may have regions. Joining takes the square of their number: 5 ms for so many,
@@ -40,19 +43,25 @@ class Window:
 
 
 def windows(
-    pipeline: PipelineConfig, size: tuple[int, int], motion: Sequence[Box] | None, most: int
+    pipeline: PipelineConfig,
+    size: tuple[int, int],
+    motion: Sequence[Box] | None,
+    most: int,
+    resting: Sequence[Box] = (),
 ) -> tuple[Window, ...]:
     """Return the windows of a frame of ``size`` (width, height), at least one and at most ``most``.
 
     The full frame unless the pipeline looks at motion and the agent named regions that lie in the frame. Of too many,
-    the largest are kept.
+    the largest are kept. What rests is looked at while there is room, in the order in which it is named, unless
+    something moves there; these boxes are ``usable``.
     """
     whole = Box(0.0, 0.0, float(size[0]), float(size[1]))
-    boxes = merged(_usable(motion or (), whole)) if pipeline.regions == "motion" else []
-    if not boxes:
+    moving = merged(usable(motion or (), size)) if pipeline.regions == "motion" else []
+    if not moving and (pipeline.regions != "motion" or motion != () or not resting):
         return (_window(pipeline, whole, whole),)
-    largest = sorted(boxes, key=_area, reverse=True)[:most]
-    return tuple(_window(pipeline, box, _widened(box, pipeline.region_margin, whole)) for box in largest)
+    boxes = sorted(moving, key=attrgetter("area"), reverse=True)
+    boxes += [box for box in resting if not any(_covered(box, other) >= BESIDE_SHARE for other in moving)]
+    return tuple(_window(pipeline, box, _widened(box, pipeline.region_margin, whole)) for box in boxes[:most])
 
 
 def merged(boxes: Sequence[Box]) -> list[Box]:
@@ -81,11 +90,12 @@ def draw(pipeline: PipelineConfig, image: Pixels, window: Window) -> Pixels:
     return drawn  # type: ignore[return-value]  # OpenCV's type is wider: it keeps uint8 where it was given it
 
 
-def _usable(motion: Sequence[Box], whole: Box) -> list[Box]:
-    """Return the parts that lie in the frame of the boxes that have any, the largest ones."""
+def usable(motion: Sequence[Box], size: tuple[int, int]) -> list[Box]:
+    """Return the parts that lie in a frame of ``size`` of the boxes that have any, the largest ones if too many."""
+    whole = Box(0.0, 0.0, float(size[0]), float(size[1]))
     inside = (_clipped(box, whole) for box in motion if all(map(math.isfinite, box)))
-    usable = [box for box in inside if box.width >= 1.0 and box.height >= 1.0]
-    return usable if len(usable) <= MAX_BOXES else heapq.nlargest(MAX_BOXES, usable, key=_area)
+    found = [box for box in inside if box.width >= 1.0 and box.height >= 1.0]
+    return found if len(found) <= MAX_BOXES else heapq.nlargest(MAX_BOXES, found, key=attrgetter("area"))
 
 
 def _window(pipeline: PipelineConfig, box: Box, around: Box) -> Window:
@@ -128,11 +138,9 @@ def _union(a: Box, b: Box) -> Box:
 
 def _shared(a: Box, b: Box) -> float:
     """Return the area that two boxes share, as a share of the smaller one."""
-    both = _clipped(a, b)
-    if both.width <= 0.0 or both.height <= 0.0:
-        return 0.0
-    return _area(both) / min(_area(a), _area(b))
+    return max(_covered(a, b), _covered(b, a))
 
 
-def _area(box: Box) -> float:
-    return box.width * box.height
+def _covered(box: Box, by: Box) -> float:
+    """Return the share of a box's area that another one covers."""
+    return box.shared(by) / box.area

@@ -19,7 +19,7 @@ from stream.prepare.decode import Delivered, delivered, named
 from stream.prepare.denoise import Image, Kind
 from stream.prepare.memory import Denoisers
 from stream.prepare.plan import UNROUTED, Plan, plans
-from stream.prepare.regions import draw, windows
+from stream.prepare.regions import MAX_BOXES, draw, usable, windows
 from stream.runner.holdback import Reader
 from stream.runner.processor import Work
 
@@ -114,14 +114,15 @@ class Preparer:
         names: tuple[str, ...],
         clean: dict[Kind, Image],
     ) -> Entry:
-        if config.regions == "motion" and frame.frame.motion == ():
-            return Entry.of(plan, _item(frame, names, "empty", STILL))
+        seen = _seen(frame) if config.regions == "motion" else {}
+        if seen and frame.frame.motion == () and not seen["resting"]:
+            return Entry.of(plan, _item(frame, names, "empty", STILL, **seen))
         if self._is_stale(frame, config.freshness_s):
-            return Entry.of(plan, _item(frame, names, "shed", STALE))
-        found = windows(config, frame.size, frame.frame.motion, plan.regions)
+            return Entry.of(plan, _item(frame, names, "shed", STALE, **seen))
+        found = windows(config, frame.size, frame.frame.motion, plan.regions, seen.get("resting") or ())
         if config.denoise not in clean:
             clean[config.denoise] = self._denoisers.denoise(frame, config.denoise)
-        item = _item(frame, names, "classify", regions=tuple(w.region for w in found))
+        item = _item(frame, names, "classify", regions=tuple(w.region for w in found), **seen)
         return Entry.of(plan, item, tuple(draw(config, clean[config.denoise], w) for w in found))
 
     def _is_stale(self, frame: Delivered, freshness_s: float) -> bool:
@@ -129,7 +130,16 @@ class Preparer:
         return freshness_s > 0.0 and frame.lane == LIVE and age_ns > freshness_s * 1e9
 
 
-def _item(frame: Delivered, names: tuple[str, ...], outcome: Any, reason: str = "", **regions: Any) -> BatchItem:
+def _seen(frame: Delivered) -> dict[str, Any]:
+    """Return what the agent saw moving and resting, None where it does not tell or tells too much to be carried."""
+    told = {"motion": frame.frame.motion, "resting": frame.frame.resting}
+    return {
+        key: None if boxes is None or len(boxes) > MAX_BOXES else tuple(usable(boxes, frame.size))
+        for key, boxes in told.items()
+    }
+
+
+def _item(frame: Delivered, names: tuple[str, ...], outcome: Any, reason: str = "", **shown: Any) -> BatchItem:
     source = frame.record
     body = frame.frame
     return BatchItem(
@@ -147,5 +157,5 @@ def _item(frame: Delivered, names: tuple[str, ...], outcome: Any, reason: str = 
         withheld=body.account.counts if body.account else {},
         sampled=body.sampled,
         traceparent=frame.traceparent,
-        **regions,
+        **shown,
     )

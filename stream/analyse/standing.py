@@ -1,0 +1,205 @@
+"""What stands still where no model looks. Pure.
+
+A pipeline that looks at moving regions does not see what has stopped: the agent's background takes it in, and no
+region is named there any more. Where a track has stood still and nothing moves, it still is. Now and then the agent
+names what rests in the picture, and the model looks there: that proves it, or ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ingest.records import MAX_RESTING, Box, Detection, Result
+from stream.analyse.scale import Scale
+from stream.analyse.tracker import LOST_S, Hold, Track
+
+__all__ = ["COVERED_S", "REST_S", "UNPROVED_S", "Standing", "View"]
+
+REST_S = 2.0
+"""A track whose detections have been in one place for so long stands still. The agent's background takes twice as
+long to take it in; what goes out of sight while it moves has never stood."""
+UNPROVED_S = 120.0
+"""A track that nobody has named or seen for so long is held no more: four times the longest usual keep-alive."""
+COVERED_S = 10.0
+"""What passes in front of something that stands has passed after so long; or else that has gone with it."""
+_SAME = 0.6
+"""Of the smaller of two boxes, the share that both have if they are of one thing that has not moved: parts of it are
+taken in by the background one after the other."""
+_WHOLE = 0.7
+"""A box that has less of the area is a part only."""
+_FULL = 0.95
+"""Boxes of all of it tremble by that."""
+_GROWN = 1.5
+"""A box that has more of the area is of something else too, or comes nearer."""
+_COVERED = 0.5
+"""Of a track's box: less than this moves when somebody waves an arm or walks past a car. What leaves moves whole."""
+_MISSES = 2
+"""Looks in a row at where it stood that did not find it: a model overlooks one thing in one frame."""
+
+
+class View(NamedTuple):
+    """Where something moved or rests in a frame, and where the model looked, in pixels of the epoch's first frame."""
+
+    motion: tuple[Box, ...] | None
+    resting: tuple[Box, ...] | None
+    looked_at: tuple[Box, ...]
+
+    @classmethod
+    def of(cls, result: Result, scale: Scale) -> View:
+        """Return the view of a result."""
+        motion, resting = result.motion, result.resting
+        return cls(
+            None if motion is None else scale.boxes(motion),
+            None if resting is None else scale.boxes(resting),
+            scale.boxes(result.looked_at),
+        )
+
+    def is_named(self, place: Box) -> bool:
+        """Tell whether something rests in a place, as far as the agent has told."""
+        return _share(place, self.resting or ()) >= _COVERED
+
+    def is_looked_at(self, place: Box) -> bool:
+        """Tell whether the model was shown what rests in a place."""
+        return _share(place, [box for box in self.resting or () if box in self.looked_at]) >= _COVERED
+
+    def moved(self, place: Box) -> float:
+        """Return the share of a place in which something moves."""
+        return _share(place, self.motion or ())
+
+    def denies(self, place: Box) -> bool:
+        """Tell whether the agent has told all that rests, and nothing rests or moves in a place."""
+        told = self.resting is not None and len(self.resting) < MAX_RESTING
+        return told and not self.is_named(place) and self.moved(place) < _COVERED
+
+
+@dataclass
+class _Stand:
+    """A track's stand: ``first`` is where it came to one, ``place`` where it was last seen in full."""
+
+    track: Track
+    first: Box
+    place: Box
+    full_px: float
+    since_ns: int
+    stood: bool
+    """Whether it was seen to stand for long enough."""
+    proved_ns: int
+    at_s: float
+    """In the time of tracks, when it was last seen or held."""
+    taken_in: bool = False
+    """Whether there has been a frame in which nothing of it moved any more."""
+    covered_ns: int | None = None
+    sure: bool = True
+    misses: int = 0
+
+
+class Standing:
+    """The tracks of one camera, and for how long each has stood where it is."""
+
+    def __init__(self) -> None:
+        self._stands: dict[str, _Stand] = {}
+
+    def seen(self, track: Track, view: View, at_s: float, at_ns: int) -> None:
+        """Take note of a track's detection. What the agent names as resting stands already."""
+        stand = self._stands.get(track.name)
+        rests = view.is_looked_at(track.box)
+        if stand is None or not _are_same(stand.first, track.box, _GROWN):
+            self._stands[track.name] = _Stand(track, track.box, track.box, track.box.area, at_ns, rests, at_ns, at_s)
+            return
+        if track.box.area >= _FULL * stand.full_px:
+            stand.place, stand.full_px = track.box, max(stand.full_px, track.box.area)
+        stand.stood |= rests or at_ns - stand.since_ns >= REST_S * 1e9
+        stand.proved_ns, stand.at_s, stand.covered_ns, stand.sure, stand.misses = at_ns, at_s, None, True, 0
+
+    def whole(self, detections: Sequence[Detection], view: View) -> list[Detection]:
+        """Return detections in which the parts of one thing that stands are one, as large as that was.
+
+        The background takes things in piece by piece, and what is left of one would lead a tracker astray.
+        """
+        found = list(detections)
+        for stand in [stand for stand in self._stands.values() if stand.stood]:
+            parts = sorted(self._parts(stand, found, view), key=lambda one: one.box.area)
+            if parts:
+                found = [one for one in found if one not in parts]
+            if parts and not any(_is_whole(one.box, stand.place) for one in found):
+                found.append(parts[-1].model_copy(update={"box": stand.place}))
+        return found
+
+    def _parts(self, stand: _Stand, found: Iterable[Detection], view: View) -> list[Detection]:
+        """Return what is a part of something that stands: what moves there once that is taken in is not."""
+        others = [other.place for other in self._stands.values() if other is not stand]
+        return [
+            one
+            for one in found
+            if _is_within(one.box, stand.place)
+            and not _is_whole(one.box, stand.place)
+            and (not stand.taken_in or one.box in (view.resting or ()))
+            and not any(_is_whole(one.box, place) for place in others)
+        ]
+
+    def holds(self, view: View, at_s: float, at_ns: int, found: Sequence[Detection] = ()) -> list[Hold]:
+        """Return the tracks that stand still, but for those that are ``found``. What has gone is forgotten."""
+        if view.motion is None:
+            return []
+        for name in [name for name, stand in self._stands.items() if _has_gone(stand, view, at_s, at_ns)]:
+            del self._stands[name]
+        holds = [_hold(stand, view, at_ns) for stand in self._stands.values() if stand.stood]
+        return [hold for hold in holds if not any(_is_whole(one.box, hold.box) for one in found)]
+
+    def held(self, names: Iterable[str], at_s: float) -> list[Track]:
+        """Take note that tracks were held, and return those that surely stand where they were seen last."""
+        stands = [self._stands[name] for name in names if name in self._stands]
+        for stand in stands:
+            stand.at_s, stand.track.box = at_s, stand.place
+        return [stand.track for stand in stands if stand.sure]
+
+    def missed(self, view: View, seen: Collection[str]) -> None:
+        """Take note of what was looked at and is not among the tracks that were ``seen``: it may have gone."""
+        for name in [name for name, stand in self._stands.items() if name not in seen]:
+            stand = self._stands[name]
+            if view.is_looked_at(stand.place):
+                stand.misses, stand.sure = stand.misses + 1, False
+            if stand.misses >= _MISSES:
+                del self._stands[name]
+
+    def forget(self, track: str) -> None:
+        """Forget a track that is over."""
+        self._stands.pop(track, None)
+
+
+def _hold(stand: _Stand, view: View, at_ns: int) -> Hold:
+    moved, looked_at = view.moved(stand.place), view.is_looked_at(stand.place)
+    if moved >= _COVERED:
+        stand.covered_ns, stand.sure = stand.covered_ns or at_ns, False
+    else:
+        stand.covered_ns = None
+        if view.is_named(stand.place) and not looked_at:
+            stand.proved_ns, stand.sure = at_ns, True
+    stand.taken_in |= moved == 0.0
+    return Hold(stand.track.name, stand.place, faint=moved > 0.0 or looked_at)
+
+
+def _has_gone(stand: _Stand, view: View, at_s: float, at_ns: int) -> bool:
+    lost = at_s - stand.at_s > LOST_S or at_ns - stand.proved_ns > UNPROVED_S * 1e9
+    covered = stand.covered_ns is not None and at_ns - stand.covered_ns > COVERED_S * 1e9
+    return lost or covered or view.denies(stand.place)
+
+
+def _are_same(one: Box, other: Box, grown: float = float("inf")) -> bool:
+    smaller = min(one.area, other.area)
+    return smaller > 0 and other.area <= grown * one.area and one.shared(other) >= _SAME * smaller
+
+
+def _is_whole(box: Box, place: Box) -> bool:
+    return _are_same(place, box, _GROWN) and box.area >= _WHOLE * place.area
+
+
+def _is_within(box: Box, place: Box) -> bool:
+    return box.area > 0.0 and place.shared(box) >= _SAME * box.area
+
+
+def _share(place: Box, boxes: Iterable[Box]) -> float:
+    """Return what share of a place boxes cover that do not cover each other."""
+    return sum(place.shared(box) for box in boxes) / max(place.area, 1.0)
