@@ -167,6 +167,7 @@ def test_any_payload_is_read_without_an_error(payload: bytes, field: str, retain
         (b"21.5", "", Reading(21.5)),
         (b" -1e2 \n", "", Reading(-100.0)),
         (b"true", "", Reading(1.0)),
+        (b"21.5\x1c", "", Reading(21.5)),
         (b'{"value": 2, "quality": "uncertain"}', "", Reading(2.0, quality=SUSPECT)),
         (b"[1, 2]", "1", Reading(2.0)),
     ],
