@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
+from collections import namedtuple
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +15,7 @@ import psutil
 import pytest
 
 import edge_agent.sensors.command
+import edge_agent.sensors.host
 from edge_agent.exceptions import SensorSilent, SourceUnusable
 from edge_agent.sensors.factory import make_sources
 from edge_agent.sensors.host import HostSource
@@ -224,3 +227,35 @@ async def test_a_host_without_what_is_asked_for_is_silent(monkeypatch: pytest.Mo
     for config in (none, disk):
         with pytest.raises(SensorSilent, match=r"battery|none"):
             await HostSource(config, SystemClock())._ask(config, 0)
+
+
+async def test_sensors_of_the_processors_do_not_take_each_other_s_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = {"user": 10.0, "idle": 90.0, "iowait": 0.0, "guest": 0.0}
+    monkeypatch.setattr(psutil, "cpu_times", lambda: namedtuple("Times", now)(**now))
+    configs = [sensor(name, "host:cpu") for name in ("a", "b")]
+    sources = [HostSource(config, SystemClock()) for config in configs]
+    for user, idle, share in ((30.0, 90.0, 100.0), (40.0, 120.0, 25.0), (40.0, 120.0, 25.0)):
+        now |= {"user": user, "idle": idle}
+        read = [await each._ask(config, 0) for each, config in zip(sources, configs, strict=True)]
+        assert read == [Reading(share), Reading(share)]
+
+
+async def test_a_disk_that_hangs_is_told_and_nothing_piles_up_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    back, asked = threading.Event(), []
+
+    def usage(path: str) -> SimpleNamespace:
+        asked.append(path)
+        back.wait(20)
+        return SimpleNamespace(free=7)
+
+    monkeypatch.setattr(psutil, "disk_usage", usage)
+    monkeypatch.setattr(edge_agent.sensors.host, "ANSWER_S", 0.02)
+    config = sensor("disk", "host:disk")
+    source = HostSource(config, SystemClock())
+    for _ in range(3):
+        with pytest.raises(SensorSilent, match="no answer"):
+            await source._ask(config, 0)
+    assert (asked, [each.daemon for each in threading.enumerate() if each.name == "host"]) == (["/"], [True])
+    back.set()
+    monkeypatch.setattr(edge_agent.sensors.host, "ANSWER_S", 5.0)
+    assert await source._ask(config, 0) == Reading(7.0)
