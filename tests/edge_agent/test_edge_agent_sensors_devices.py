@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import struct
 import sys
 import threading
+import tty
 from collections import namedtuple
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
+from pymodbus.framer import FramerRTU
 
 import edge_agent.sensors.command
 import edge_agent.sensors.host
@@ -259,3 +263,29 @@ async def test_a_disk_that_hangs_is_told_and_nothing_piles_up_behind_it(monkeypa
     back.set()
     monkeypatch.setattr(edge_agent.sensors.host, "ANSWER_S", 5.0)
     assert await source._ask(config, 0) == Reading(7.0)
+
+
+async def test_an_answer_that_comes_late_on_a_serial_line_is_not_that_of_another_register() -> None:
+    line, loop, asked = Line(), asyncio.get_running_loop(), []
+    tty.setraw(line.master)
+
+    def answer() -> None:
+        unit, function, register = struct.unpack(">BBH", os.read(line.master, 256)[:4])
+        asked.append(register)
+        body = struct.pack(">BBBH", unit, function, 2, 100 + register)
+        frame = body + struct.pack(">H", FramerRTU.compute_CRC(body))
+        loop.call_later(0.6 if len(asked) == 1 else 0.25, line.say, frame)  # the first is too late
+
+    loop.add_reader(line.master, answer)
+    sensors = [
+        sensor(f"r{register}", f"modbus:{line.path}", options={"address": register, "timeout_s": 0.5, "baud": 115200})
+        for register in (0, 1)
+    ]
+    ((source, _),) = make_sources(sensors, SystemClock())
+    async with running(source, sink := Listener()):
+        for name in ("r0", "r1"):
+            await sink.has(name)
+    loop.remove_reader(line.master)
+    line.hang_up()
+    assert list(sink.silent) == ["r0"]
+    assert (set(sink.values("r0")), set(sink.values("r1"))) == ({100.0}, {101.0})
