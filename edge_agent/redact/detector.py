@@ -81,7 +81,7 @@ class OnnxDetector:
         boxes = np.concatenate([boxes for boxes, _ in levels])
         best = np.concatenate([best for _, best in levels])
         sure = best >= least_score
-        self._check(boxes[sure] / np.array([*image.shape[1::-1]] * 2, np.float32))
+        self._check(np.asarray(boxes[sure] / np.array([*image.shape[1::-1]] * 2), np.float32))
         return _together(boxes[sure], best[sure])
 
     def _check(self, shares: Floats) -> None:
