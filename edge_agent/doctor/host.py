@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from edge_agent.doctor.finding import Finding, bad, good, poor
-from ingest.site import CameraConfig
+from ingest.site import CameraConfig, SensorConfig
 
 __all__ = ["judged_clock", "look_at_clock", "look_at_disk", "look_at_secret"]
 
@@ -29,18 +29,19 @@ LOOSE_ERROR_MS = 200.0
 """Of the clock: a person walks 30 cm meanwhile, and two cameras no longer agree on who was first."""
 
 
-def look_at_disk(folder: Path, cameras: Sequence[CameraConfig]) -> Finding:
-    """Write as the spool does, and see whether the spools of all cameras fit. Blocks for a second at the most."""
+def look_at_disk(folder: Path, spooled: Sequence[CameraConfig | SensorConfig]) -> Finding:
+    """Write as the spool does, and see whether the spools of all fit. Blocks for a second at the most."""
     what = f"disk {folder}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         took_ms = _sync_ms(folder)
         free = psutil.disk_usage(str(folder)).free
+        taken = sum(path.stat().st_size for path in folder.glob("spool.*"))  # of an agent that runs here already
     except OSError as error:
         return bad(what, f"{error.strerror}", "expected a folder on a disk that can be written to")
-    wanted = sum(camera.spool.max_bytes for camera in cameras)
+    wanted = sum(each.spool.max_bytes for each in spooled)
     text = f"{free / 1e9:.1f} GB free, {took_ms:.0f} ms to make {SYNC_BYTES // 1024} KiB last"
-    if free < wanted:
+    if free + taken < wanted:
         text += f"; the spools may take {wanted / 1e9:.1f} GB"
         return poor(what, text, "lower spool.max_bytes, or a larger disk")
     if took_ms > SLOW_SYNC_MS:
