@@ -12,7 +12,7 @@ import tty
 from collections import namedtuple
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -21,8 +21,10 @@ from pymodbus.framer import FramerRTU
 import edge_agent.sensors.command
 import edge_agent.sensors.host
 from edge_agent.exceptions import SensorSilent, SourceUnusable
+from edge_agent.sensors.command import _read
 from edge_agent.sensors.factory import make_sources
 from edge_agent.sensors.host import HostSource
+from edge_agent.sensors.named import LineReader
 from edge_agent.sensors.source import Reading
 from ingest.clock import SystemClock
 from tests.edge_agent.feedbench import fed
@@ -85,6 +87,21 @@ async def test_a_command_that_does_not_listen_is_killed_and_says_why_it_ended() 
         assert isinstance(error, SourceUnusable)
         assert str(error).endswith(("the bus is off", "done"))
         assert sink.values("temp") == values, "a line without an end is whole where the command says so by its status"
+
+
+async def test_a_command_that_floods_leaves_the_agent_its_time() -> None:
+    """The loop goes round once for every few KB, whatever waits in the pipe."""
+    config = command("a", "")
+    said, turns = asyncio.StreamReader(), 0
+    said.feed_data(b"1\n" * 50_000)
+    said.feed_eof()
+    process = cast("asyncio.subprocess.Process", SimpleNamespace(stdout=said))
+    sink = Listener()
+    reading = asyncio.create_task(_read(process, LineReader([config]), sink))
+    while not reading.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert (len(sink.readings["a"]), turns >= 24) == (50_000, True)
 
 
 async def test_a_command_that_says_no_more_and_lives_on_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
