@@ -76,6 +76,10 @@ class ModbusSource:
                 raise SensorSilent(
                     f"{self._address} refuses {options.table} {options.address}: {_CODES.get(code, code)}"
                 )
+            if len(answer.registers) != kind.value[1]:
+                raise SensorSilent(
+                    f"unit {options.unit_id} of {self._address} answers with {len(answer.registers)} registers"
+                )
             raw = client.convert_from_registers(answer.registers, kind, word_order=options.word_order)
         except (ModbusException, OSError) as error:
             if not client.connected:

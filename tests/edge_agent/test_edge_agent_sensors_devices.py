@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import struct
@@ -306,3 +307,22 @@ async def test_an_answer_that_comes_late_on_a_serial_line_is_not_that_of_another
     line.hang_up()
     assert list(sink.silent) == ["r0"]
     assert (set(sink.values("r0")), set(sink.values("r1"))) == ({100.0}, {101.0})
+
+
+@pytest.mark.parametrize("registers", [0, 1, 4])
+async def test_a_modbus_device_that_answers_with_other_registers_ends_nothing_of_the_others(registers: int) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while asked := await reader.readexactly(12):
+                body = bytes([asked[7], 2 * registers]) + bytes(2 * registers)
+                writer.write(asked[:4] + struct.pack(">HB", len(body) + 1, asked[6]) + body)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    config = sensor("a", f"modbus:127.0.0.1:{port}", options={"address": 0, "type": "float32"})
+    ((source, _),) = make_sources([config], SystemClock())
+    async with server, running(source, sink := Listener()) as task:
+        await sink.until(lambda: sink.silent)
+        assert not task.done()
+    assert f"{registers} registers" in sink.silent["a"]
