@@ -23,7 +23,7 @@ __all__ = ["examine"]
 
 async def examine(site: Site, settings: KafkaSettings, folder: Path, seconds: float) -> AsyncIterator[Finding]:
     """Yield what each look has shown: disk, clock, secrets, link, then cameras and sensors for ``seconds`` each."""
-    yield await asyncio.to_thread(look_at_disk, folder, (*site.cameras, *site.sensors))
+    yield await asyncio.to_thread(look_at_disk, folder, (*site.cameras, *site.sensors), site.spool)
     yield look_at_clock()
     for path, of in _secrets(site, settings):
         yield look_at_secret(path, of)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from pathlib import Path
 from typing import cast
 
@@ -25,7 +26,8 @@ from ingest import topicadmin
 from ingest.clock import SystemClock
 from ingest.kafka import KafkaSettings
 from ingest.records import STALE
-from ingest.site import CameraConfig, LinkConfig, SensorConfig, Site
+from ingest.site import CameraConfig, DiskConfig, LinkConfig, SensorConfig, Site
+from tests.edge_agent.smalldisk import SmallDisk
 
 ROAD = CameraConfig(name="road", source="simulated:road", fps=10.0)
 
@@ -48,7 +50,7 @@ class TestDisk:
 
     def test_one_that_is_too_small(self, tmp_path: Path) -> None:
         huge = ROAD.model_copy(update={"spool": ROAD.spool.model_copy(update={"max_bytes": 10**18})})
-        finding = look_at_disk(tmp_path, [huge])
+        finding = look_at_disk(tmp_path, [huge], DiskConfig(max_bytes=10**18))
         assert (finding.state, "lower spool.max_bytes" in finding.mend) == ("poor", True)
 
     def test_sensors_have_spools_too_and_what_one_has_taken_already_is_its_own(self, tmp_path: Path) -> None:
@@ -56,10 +58,26 @@ class TestDisk:
         huge = SensorConfig.model_validate(
             {"name": "s", "source": "host:cpu", "quantity": "q", "unit": "u", "spool": {"max_bytes": 2 * free}}
         )
-        assert "the spools may take" in look_at_disk(tmp_path, [huge]).seen
+        assert "the spools may take" in look_at_disk(tmp_path, [huge], DiskConfig(max_bytes=10**18)).seen
         with (tmp_path / "spool.db").open("wb") as file:
             file.truncate(2 * free)
-        assert "the spools may take" not in look_at_disk(tmp_path, [huge]).seen
+        assert "the spools may take" not in look_at_disk(tmp_path, [huge], DiskConfig(max_bytes=10**18)).seen
+
+    def test_one_that_is_full_read_only_or_has_no_room_to_keep_anything_does_not_work(self, tmp_path: Path) -> None:
+        with SmallDisk(tmp_path / "disk") as disk:
+            little = look_at_disk(disk.folder, [ROAD])
+            assert (little.state, "nothing is kept below 0.3 GB" in little.seen) == ("bad", True)
+            config = DiskConfig(min_free_bytes=0, reserve_bytes=8 * 2**20, max_bytes=2**20)
+            assert look_at_disk(disk.folder, [ROAD], config).state == "bad"
+            disk.fill()
+            assert (full := look_at_disk(disk.folder, [ROAD])).state == "bad"
+            assert full.seen == "No space left on device"
+            subprocess.run(["mount", "-o", "remount,ro", str(disk.folder)], check=True)
+            assert look_at_disk(disk.folder, [ROAD]).seen == "Read-only file system"
+
+    def test_the_spools_take_no_more_than_all_of_them_may(self, tmp_path: Path) -> None:
+        huge = ROAD.model_copy(update={"spool": ROAD.spool.model_copy(update={"max_bytes": 10**18})})
+        assert "the spools may take" not in look_at_disk(tmp_path, [huge], DiskConfig(max_bytes=2**20)).seen
 
     def test_one_that_is_slow(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(host, "_sync_ms", lambda _: 80.0)
