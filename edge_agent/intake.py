@@ -27,7 +27,7 @@ from ingest.codec import MAX_RECORD_BYTES, encode
 from ingest.records import Account, Box, Frame, Redacted
 from ingest.site import CameraConfig
 
-__all__ = ["Intake", "sized"]
+__all__ = ["UNUSABLE", "Intake", "sized"]
 
 MAX_IMAGE_BYTES = MAX_RECORD_BYTES - 64 * 1024
 """What else a record holds, with as many motion boxes as the gate finds, is far less than the rest."""

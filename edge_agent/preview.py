@@ -1,12 +1,13 @@
 """What a camera's settings make of its pictures: what is sent, what moves, what is masked, drawn into one of them.
 
-Only a frame that would be sent is drawn on, as it would be sent: with what must not be seen made unrecognisable.
+Only a frame that would be sent is drawn on, as it would be sent: with what must not be seen made unrecognisable. All
+frames that would be sent are redacted, in order, since a face that is missed in one is covered where it was before.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -15,11 +16,11 @@ import numpy as np
 from edge_agent.capture.factory import Surroundings, make_source
 from edge_agent.capture.source import Captured, FrameSource, Image
 from edge_agent.encode.encoder import Encoded, Encoder
-from edge_agent.exceptions import SourceEnded, SourceUnusable
+from edge_agent.exceptions import FrameUnusable, SourceEnded, SourceUnusable
 from edge_agent.gate.gate import Gate
 from edge_agent.gate.shot import Fate, Shot
-from edge_agent.intake import sized
-from edge_agent.redact.redactor import Redactor
+from edge_agent.intake import UNUSABLE, sized
+from edge_agent.redact.redactor import Redaction, Redactor
 from ingest.clock import Clock, Deadline
 from ingest.records import Box
 from ingest.site import CameraConfig, to_pixels
@@ -47,39 +48,50 @@ def watch(camera: CameraConfig, seconds: float, clock: Clock, on_frame: Callable
     Of the frames that would be sent, the one in which most moves is shown, the last one if nothing does.
     """
     source = make_source(camera, Surroundings(clock, 0))
-    redactor, best, preview = Redactor(camera.redact), _Best(), Preview()
-    gate = Gate(camera.gate, camera.name, 0)
+    redactor, gate = Redactor(camera.redact), Gate(camera.gate, camera.name, 0)
+    best = _Best(redactor)
     try:
         for seq, captured in enumerate(_frames(source, Deadline.after(seconds, clock))):
             on_frame()
-            for fate in _judged(gate, redactor, camera, seq, captured):
-                best.take(fate)
-                preview.fates["sent" if fate.keep else fate.reason] += 1
+            best.take(_judged(gate, redactor, camera, seq, captured))
     finally:
         source.close()
-    for fate in gate.close():
-        preview.fates["sent" if fate.keep else fate.reason] += 1
-    if best.fate is None or best.fate.shot.image is None:
+    best.take(gate.close())
+    preview = Preview(best.fates)
+    if best.redaction is None:
         raise SourceUnusable(f"camera {camera.name}: no frame that would be sent came within {seconds:g} s")
-    redaction = redactor.apply(best.fate.shot.image, best.fate.shot.captured_ns)
-    encoded = Encoder(camera.encode).encode(redaction, clock.monotonic())
-    preview.image, preview.motion = redaction.image, best.fate.motion or ()
-    preview.redacted = len(redaction.boxes)
+    encoded = Encoder(camera.encode).encode(best.redaction, clock.monotonic())
+    preview.image, preview.motion = best.redaction.image, best.motion
+    preview.redacted = len(best.redaction.boxes)
     preview.size_bytes = len(encoded.data) if isinstance(encoded, Encoded) else 0
     return preview
 
 
 class _Best:
-    """The frame in which most moves."""
+    """The frame in which most moves, and what became of all."""
 
-    def __init__(self) -> None:
-        self.fate: Fate | None = None
-        self._area = 0.0
+    def __init__(self, redactor: Redactor) -> None:
+        self.fates: Counter[str] = Counter()
+        self.redaction: Redaction | None = None
+        self.motion: tuple[Box, ...] = ()
+        self._redactor, self._area = redactor, 0.0
 
-    def take(self, fate: Fate) -> None:
-        area = sum(box.width * box.height for box in fate.motion or ())
-        if fate.keep and (self.fate is None or area >= self._area):
-            self.fate, self._area = fate, area
+    def take(self, fates: Iterable[Fate]) -> None:
+        """Take fates in the order of their frames. Raise RedactionFailed."""
+        for fate in fates:
+            self.fates[self._keep(fate) if fate.keep else fate.reason] += 1
+
+    def _keep(self, fate: Fate) -> str:
+        image, motion = fate.shot.image, fate.motion or ()
+        assert image is not None  # noqa: S101  (narrowing: the gate keeps nothing without its image)
+        try:
+            redaction = self._redactor.apply(image, fate.shot.captured_ns)
+        except (cv2.error, FrameUnusable):
+            return UNUSABLE
+        area = sum(box.width * box.height for box in motion)
+        if self.redaction is None or area >= self._area:
+            self.redaction, self.motion, self._area = redaction, motion, area
+        return "sent"
 
 
 def _frames(source: FrameSource, deadline: Deadline) -> Iterator[Captured]:
@@ -98,7 +110,10 @@ def _judged(gate: Gate, redactor: Redactor, camera: CameraConfig, seq: int, capt
     reason = gate.glance(shot.captured_ns)
     if reason:
         return gate.pass_by(shot, reason)
-    return gate.look(replace(shot, image=redactor.masked(sized(captured.image, camera))))
+    try:
+        return gate.look(replace(shot, image=redactor.masked(sized(captured.image, camera))))
+    except (cv2.error, FrameUnusable):
+        return gate.pass_by(shot, UNUSABLE)
 
 
 def annotated(camera: CameraConfig, preview: Preview) -> Image:

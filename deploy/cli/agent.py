@@ -102,7 +102,11 @@ def _previewed(camera: CameraConfig, seconds: float, path: Path) -> dict[str, in
 
     with progress.status(f"watching {camera.name} for {seconds:g} s", spinner="dots"):
         seen = watch(camera, seconds, SystemClock())
-    if not cv2.imwrite(str(path), annotated(camera, seen)):
+    try:
+        written = cv2.imwrite(str(path), annotated(camera, seen))
+    except cv2.error:  # an ending that stands for no kind of picture
+        written = False
+    if not written:
         raise ConfigError("agent", "--out", str(path), "a .png or .jpg in a folder that can be written to")
     return dict(seen.fates.most_common())
 

@@ -67,10 +67,18 @@ def _capture(
     folders = (orders.get(name) for name in ("truth_folder", "state_folder"))
     truth, state = (Path(folder) if folder else None for folder in folders)
     source = make_source(camera, Surroundings(clock, orders["epoch"], truth, state, teller.say))
-    memory = ViewMemory(state / f"{camera.name}.png") if state else None
-    watched = Watched(source, camera.watch, clock, teller, memory, Masks(camera.redact))
+    watched = Watched(source, camera.watch, clock, teller, _memory(camera, state), Masks(camera.redact))
     purse = Purse(state / f"{camera.name}.budget", clock) if state else None
     Intake(camera, orders["epoch"], clock, out, purse=purse).run(watched, stop)
+
+
+def _memory(camera: CameraConfig, state: Path | None) -> ViewMemory | None:
+    """Return where the view is remembered: nowhere if faces or plates are redacted, since a mean may show them."""
+    memory = ViewMemory(state / f"{camera.name}.png") if state else None
+    if memory and (camera.redact.faces or camera.redact.plates):
+        memory.forget()
+        return None
+    return memory
 
 
 def _end(status: int, why: str) -> int:

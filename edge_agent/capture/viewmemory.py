@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -30,6 +31,11 @@ class ViewMemory:
         except (OSError, cv2.error):
             return None
         return None if picture is None else np.asarray(picture, np.uint8)
+
+    def forget(self) -> None:
+        """Take the picture off the disk, if there is one."""
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
     def save(self, picture: Grey) -> None:
         """Keep a picture. A disk that is full or gone costs the memory and nothing else."""

@@ -52,7 +52,7 @@ class Watched:
     ) -> None:
         self._source, self._clock, self._teller, self._memory = source, clock, teller, memory
         self._masks = masks
-        self._health = ViewHealth(config, memory.load(config.relearn_s) if memory else None)
+        self._health = ViewHealth(config, self._before(config.relearn_s))
         self._view = View()
         self._looked_s = -LOOK_EVERY_S
         self._saved_s = clock.monotonic()
@@ -92,6 +92,16 @@ class Watched:
         """Return the view without what is masked: its mean over minutes is kept on disk."""
         picture = small(captured.luma())
         return self._masks.darkened(picture) if self._masks else picture
+
+    def _before(self, max_age_s: float) -> Grey | None:
+        """Return the memory of an earlier life, without what is masked since then, also on disk."""
+        before = self._memory.load(max_age_s) if self._memory else None
+        if self._memory is None or before is None or self._masks is None:
+            return before
+        masked = self._masks.darkened(before)
+        if (masked != before).any():
+            self._memory.save(masked)
+        return masked
 
     def _remember(self) -> None:
         usual = self._health.memory

@@ -13,7 +13,7 @@ from edge_agent.children import gone, last_words
 from edge_agent.doctor.finding import Finding, bad, good, poor
 from ingest.codec import decode
 from ingest.records import Frame
-from ingest.site import CameraConfig, GateConfig
+from ingest.site import CameraConfig, GateConfig, masked
 
 __all__ = ["look_at_camera"]
 
@@ -51,7 +51,7 @@ async def look_at_camera(camera: CameraConfig, seconds: float) -> Finding:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await gone(process)
-    last = await words
+    last = masked(await words)
     if not seen.frames:
         why = last or next(iter(seen.said), "") or f"no picture within {OPEN_S + seconds:.0f} s"
         return bad(what, why, f"check source = {camera.source!r}, its user and password, and the network")

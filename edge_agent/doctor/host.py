@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from edge_agent.doctor.finding import Finding, bad, good, poor
-from ingest.site import CameraConfig
+from ingest.site import CameraConfig, DiskConfig, SensorConfig
 
 __all__ = ["judged_clock", "look_at_clock", "look_at_disk", "look_at_secret"]
 
@@ -29,18 +29,26 @@ LOOSE_ERROR_MS = 200.0
 """Of the clock: a person walks 30 cm meanwhile, and two cameras no longer agree on who was first."""
 
 
-def look_at_disk(folder: Path, cameras: Sequence[CameraConfig]) -> Finding:
-    """Write as the spool does, and see whether the spools of all cameras fit. Blocks for a second at the most."""
+def look_at_disk(
+    folder: Path, spooled: Sequence[CameraConfig | SensorConfig], config: DiskConfig | None = None
+) -> Finding:
+    """Write as the spool does, and see whether the spools of all fit. Blocks for a second at the most."""
     what = f"disk {folder}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         took_ms = _sync_ms(folder)
         free = psutil.disk_usage(str(folder)).free
+        taken = sum(path.stat().st_size for path in folder.glob("spool.*"))  # of an agent that runs here already
     except OSError as error:
         return bad(what, f"{error.strerror}", "expected a folder on a disk that can be written to")
-    wanted = sum(camera.spool.max_bytes for camera in cameras)
+    config = config or DiskConfig()
+    wanted = min(config.max_bytes, sum(each.spool.max_bytes for each in spooled))
+    least = config.min_free_bytes + 2 * config.reserve_bytes  # the agent asks for twice of what it holds back
     text = f"{free / 1e9:.1f} GB free, {took_ms:.0f} ms to make {SYNC_BYTES // 1024} KiB last"
-    if free < wanted:
+    if free + taken < least:
+        text += f"; nothing is kept below {least / 1e9:.1f} GB"
+        return bad(what, text, "make room, a larger disk, or lower spool.min_free_bytes")
+    if free + taken < wanted:
         text += f"; the spools may take {wanted / 1e9:.1f} GB"
         return poor(what, text, "lower spool.max_bytes, or a larger disk")
     if took_ms > SLOW_SYNC_MS:

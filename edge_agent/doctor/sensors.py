@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from edge_agent.doctor.finding import Finding, bad, good, poor
 from edge_agent.exceptions import SourceError
 from edge_agent.sensors.source import Reading, SensorSource
+from ingest.records import STALE
 from ingest.site import SensorConfig
 
 __all__ = ["look_at_sensors"]
@@ -23,6 +24,7 @@ class _Sink:
     def __init__(self) -> None:
         self.last: dict[str, Reading] = {}
         self.count: Counter[str] = Counter()
+        self.unusable: Counter[str] = Counter()
         self.reason: dict[str, str] = {}
         self.others: Counter[str] = Counter()
 
@@ -33,6 +35,7 @@ class _Sink:
         """Count a reading."""
         self.last[sensor] = reading
         self.count[sensor] += 1
+        self.unusable[sensor] += reading.value is None
 
     def lost(self, sensor: str, reason: str) -> None:
         """Remember why a sensor does not answer."""
@@ -45,12 +48,13 @@ class _Sink:
 
 async def look_at_sensors(source: SensorSource, sensors: Sequence[SensorConfig], seconds: float) -> list[Finding]:
     """Read for some seconds, longer if the first reading takes long to come. Nothing is kept."""
-    sink, why = _Sink(), ""
+    sink, why = _Sink(), ""  # ``why`` the source has ended by itself, if it has
     try:
         async with asyncio.timeout(max(seconds, OPEN_S)):
             running = asyncio.create_task(source.run(sink))
             try:
                 await _enough(running, sink, [sensor.name for sensor in sensors], seconds)
+                why = "it has ended" if running.done() else ""
             finally:
                 running.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -79,6 +83,12 @@ def _judged(sensor: SensorConfig, sink: _Sink, why: str) -> Finding:
     if last.value is None:
         return bad(what, f"it cannot be read: {last.problem}", "check path, column or type in its options")
     text = f"{sink.count[name]} readings, the last {last.value:g} {sensor.unit}"
+    if why:
+        return poor(what, f"{text}; then it was lost: {why}", f"see why {sensor.source!r} does not go on")
+    if last.quality & STALE:
+        return poor(what, f"{text}, which the broker had retained", "see that its device still publishes")
+    if sink.unusable[name]:
+        return poor(what, f"{text}; {sink.unusable[name]} cannot be read", "check what its device says meanwhile")
     if not sensor.low <= last.value <= sensor.high:
         return poor(what, text, f"check low = {sensor.low:g} and high = {sensor.high:g}")
     return good(what, text)

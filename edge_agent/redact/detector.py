@@ -31,6 +31,10 @@ _SAME_IOU = 0.3
 _YOLOX_PAD = 114
 """Grey level around a letterboxed picture, as YOLOX is trained."""
 _HASH_DIGITS = 12
+_SCORE_SLACK = 0.01
+"""By so much rounding may take a score out of 0..1. What is further out is no score, and tells nothing."""
+_NEAR = 1.0
+"""The middle of what is found lies in the picture, or no further from it than its own size: else it is in pixels."""
 _GRID_PX = 32
 """Both sides of an input are multiples of this, the coarsest stride that all models have."""
 
@@ -77,7 +81,18 @@ class OnnxDetector:
         boxes = np.concatenate([boxes for boxes, _ in levels])
         best = np.concatenate([best for _, best in levels])
         sure = best >= least_score
+        self._check(np.asarray(boxes[sure] / np.array([*image.shape[1::-1]] * 2), np.float32))
         return _together(boxes[sure], best[sure])
+
+    def _check(self, shares: Floats) -> None:
+        """Raise RedactionFailed for boxes of what is found that cannot be: they would cover nothing, unnoticed."""
+        low, high = shares[:, :2], shares[:, 2:]
+        middle = (low + high) / 2
+        if not ((low <= high) & (middle >= -_NEAR) & (middle <= 1 + _NEAR)).all():
+            raise RedactionFailed(
+                f"model {self.name} as {self._config.decoder}: it finds something where no picture is:"
+                " expected left, top, right and bottom as shares of it"
+            )
 
     def _look(self, image: Image, width: int, height: int) -> tuple[Floats, Floats]:
         """Return boxes ``(N, 4)`` in pixels of the picture, and the best score of each."""
@@ -91,6 +106,11 @@ class OnnxDetector:
             raise RedactionFailed(f"model {self.name} as {self._config.decoder}: {told}") from None
         if not (np.isfinite(shares).all() and np.isfinite(scores).all()):
             raise RedactionFailed(f"model {self.name} gives numbers that are none")
+        if scores.size and not -_SCORE_SLACK <= scores.min() <= scores.max() <= 1 + _SCORE_SLACK:
+            raise RedactionFailed(
+                f"model {self.name} as {self._config.decoder}: scores from {scores.min():.3g} to {scores.max():.3g}:"
+                " expected 0 to 1"
+            )
         return shares * scale, self._wanted(scores).max(axis=1)
 
     def _wanted(self, scores: Floats) -> Floats:

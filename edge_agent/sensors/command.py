@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Sequence
 from typing import cast
@@ -22,7 +23,8 @@ __all__ = ["CommandSource"]
 
 STOP_S = 2.0
 """A command that was told to stop may close its device; then it is killed."""
-_CHUNK_BYTES = 16 * 1024
+_CHUNK_BYTES = 4096
+"""Two thousand of the shortest lines, which take some ms: everything else in the agent waits for that."""
 
 
 class CommandSource:
@@ -66,7 +68,10 @@ async def _read(process: Process, reader: LineReader, sink: Sink) -> None:
     assert process.stdout is not None  # noqa: S101  (narrowing: it was asked for)
     while data := await process.stdout.read(_CHUNK_BYTES):
         sink.opened()
+        started_s = time.perf_counter()
         reader.feed(data, sink)
+        # one that floods us has half of the loop's time at the most, and waits for its pipe
+        await asyncio.sleep(time.perf_counter() - started_s)
 
 
 async def _end(process: Process) -> None:

@@ -57,7 +57,7 @@ class Lines:
         yield from self.feed(b"\n" if self._rest or self._too_long else b"")
 
     def _line(self, line: bytes) -> Iterable[Named]:
-        text = line.decode("utf-8-sig", errors="replace").strip().strip("\0")
+        text = line.decode("utf-8-sig", errors="replace").strip().strip("\0").strip()
         if not text:
             return ()
         if self._csv:
@@ -84,8 +84,8 @@ class Lines:
 
 def _words(text: str) -> Iterable[Named]:
     words = text.split(maxsplit=2)
-    if len(words) == 1:
-        return (Named("", reading(words[0])),)
+    if len(words) < 2:
+        return (Named("", reading(text)),)
     return (Named(words[0], reading(words[1], words[2] if len(words) > 2 else None)),)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from typing import Any, cast
@@ -37,6 +38,7 @@ class ModbusSource:
         self._sensors, self._clock, self._address = sensors, clock, sensors[0].address
         self._options = {sensor.name: cast(ModbusOptions, sensor.parsed) for sensor in sensors}
         self._client: Any = None
+        self._line = asyncio.Lock()
 
     async def run(self, sink: Sink) -> None:
         """Ask until cancelled. Raise SourceUnusable when there is no connection, or it is lost."""
@@ -67,13 +69,16 @@ class ModbusSource:
     async def _ask(self, sensor: SensorConfig, _: int) -> Reading:
         options, client = self._options[sensor.name], self._client
         kind = client.DATATYPE[options.type.upper()]
-        read = client.read_holding_registers if options.table == "holding" else client.read_input_registers
         try:
-            answer = await read(options.address, count=kind.value[1], device_id=options.unit_id)
+            answer = await self._answer(options, kind.value[1])
             if answer.isError():
                 code = answer.exception_code
                 raise SensorSilent(
                     f"{self._address} refuses {options.table} {options.address}: {_CODES.get(code, code)}"
+                )
+            if len(answer.registers) != kind.value[1]:
+                raise SensorSilent(
+                    f"unit {options.unit_id} of {self._address} answers with {len(answer.registers)} registers"
                 )
             raw = client.convert_from_registers(answer.registers, kind, word_order=options.word_order)
         except (ModbusException, OSError) as error:
@@ -81,3 +86,19 @@ class ModbusSource:
                 raise SourceUnusable(f"{self._address}: {error}") from None
             raise SensorSilent(f"unit {options.unit_id} of {self._address} does not answer") from None
         return reading(raw * options.scale + options.offset)
+
+    async def _answer(self, options: ModbusOptions, count: int) -> Any:
+        """Ask for registers. Raise ModbusException when no answer comes; a serial line then stays quiet for a while.
+
+        On a serial line an answer has no number: one that is late would be taken for that of the next request to its
+        unit, and so each for that of the one before, from then on.
+        """
+        client = self._client
+        read = client.read_holding_registers if options.table == "holding" else client.read_input_registers
+        async with self._line:
+            try:
+                return await read(options.address, count=count, device_id=options.unit_id)
+            except ModbusException:
+                if self._address.startswith("/"):
+                    await asyncio.sleep(options.timeout_s)
+                raise

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import secrets
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import cast
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
 
 import aiomqtt
+from paho.mqtt.client import Client as PahoClient
+from paho.mqtt.client import MQTTMessage
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -36,6 +40,8 @@ SESSION_S = 300
 """The broker keeps what is published meanwhile for so long; then it forgets a client that does not come back."""
 MAX_PAYLOAD_BYTES = 256 * 1024
 """A thousand values as JSON. One reading is wanted of it."""
+IN_FLIGHT = 100
+"""So many messages a broker sends before it has heard that they came, and so many it may repeat."""
 _REFUSED = 0x80
 _PORT, _TLS_PORT = 1883, 8883
 
@@ -47,7 +53,8 @@ class MqttSource:
     """One connection to a broker (MQTT 5), with subscriptions at QoS 1 for the topics of its sensors.
 
     The session outlives a lost connection: what was published meanwhile comes afterwards, where the broker has kept
-    it. What a broker retains of the past, and hands out to each new subscriber, is flagged as stale.
+    it, and what it repeats is dropped. What has been acknowledged to it is given, however the connection ends. What a
+    broker retains of the past, and hands out to each new subscriber, is flagged as stale.
     """
 
     def __init__(self, sensors: Sequence[SensorConfig], clock: Clock) -> None:
@@ -55,22 +62,23 @@ class MqttSource:
         self._options = cast(MqttOptions, sensors[0].parsed)
         self._topics = {sensor.name: sensor.address for sensor in sensors}
         self._fields = {sensor.name: cast(MqttOptions, sensor.parsed) for sensor in sensors}
+        self._seen: deque[tuple[int, str, int]] = deque(maxlen=IN_FLIGHT)
         self._client_id = f"sightline-{socket.gethostname()[:30]}-{secrets.token_hex(6)}"
 
     async def run(self, sink: Sink) -> None:
         """Subscribe and give what is published until cancelled. Raise SourceUnusable when the broker is gone."""
         try:
-            async with self._connected() as client:
+            async with self._connected(sink) as client:
                 await self._subscribe(client, sink)
                 heed_cancellation()
-                async for message in client.messages:
-                    self._give(message, sink)
+                async for _ in client.messages:  # there are none: they are given as they come
+                    pass
         except aiomqtt.MqttError as error:
             raise SourceUnusable(f"{self._options.host}: {error}") from None
 
     @contextlib.asynccontextmanager
-    async def _connected(self) -> AsyncIterator[aiomqtt.Client]:
-        client = self._client()
+    async def _connected(self, sink: Sink) -> AsyncIterator[aiomqtt.Client]:
+        client = self._client(sink)
         connecting = asyncio.ensure_future(client.__aenter__())
         try:
             await asyncio.shield(connecting)
@@ -78,22 +86,26 @@ class MqttSource:
             with contextlib.suppress(aiomqtt.MqttError):  # it connects in a thread, which cannot be cancelled
                 await connecting
                 await client.__aexit__(None, None, None)
+            client.over = True
             raise
         try:
             yield client
         finally:
             with contextlib.suppress(aiomqtt.MqttError):
                 await client.__aexit__(None, None, None)
+            client.over = True
 
-    def _client(self) -> aiomqtt.Client:
+    def _client(self, sink: Sink) -> _Client:
         options, properties = self._options, Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = SESSION_S
+        properties.SessionExpiryInterval, properties.ReceiveMaximum = SESSION_S, IN_FLIGHT
         try:
             context = self._tls() if options.tls else None
             password = options.password_file.read_text().strip() if options.password_file else None
         except (OSError, ValueError) as error:  # read now, so that a rotated secret is taken up
             raise SourceUnusable(f"{options.host}: {error}") from None
-        return aiomqtt.Client(
+        return _Client(
+            functools.partial(self._give, sink),
+            self._seen,
             options.host,
             options.port or (_TLS_PORT if options.tls else _PORT),
             identifier=self._client_id,
@@ -128,12 +140,38 @@ class MqttSource:
         if accepted:
             sink.opened()
 
-    def _give(self, message: aiomqtt.Message, sink: Sink) -> None:
-        wanted = [name for name, topic in self._topics.items() if message.topic.matches(topic)]
+    def _give(self, sink: Sink, message: MQTTMessage) -> None:
+        topic = aiomqtt.Topic(message.topic)
+        wanted = [name for name, filters in self._topics.items() if topic.matches(filters)]
         for sensor in wanted:
             sink.take(sensor, read_payload(message.payload, self._fields[sensor], retained=message.retain))
         if not wanted:
-            sink.unclaimed(str(message.topic))
+            sink.unclaimed(message.topic)
+
+
+class _Client(aiomqtt.Client):
+    """A client that gives each message as it comes, before it is acknowledged to the broker.
+
+    aiomqtt's own queue would keep what was acknowledged and not yet looked at, and lose it with the connection.
+
+    What a broker repeats, since it has not heard that it came, is dropped (MQTT 5, 4.4). ``seen`` are number, topic
+    and hash of the last messages, also of connections before: a number alone comes again with another message.
+    """
+
+    def __init__(
+        self, give: Callable[[MQTTMessage], None], seen: deque[tuple[int, str, int]], *args: Any, **options: Any
+    ) -> None:
+        super().__init__(*args, **options)
+        self._give, self._seen = give, seen
+        self.over = False
+
+    def _on_message(self, client: PahoClient, userdata: Any, message: MQTTMessage) -> None:
+        what = (message.mid, message.topic, hash(message.payload))
+        if self.over or (message.dup and what in self._seen):
+            return
+        if message.qos:
+            self._seen.append(what)
+        self._give(message)
 
 
 def widest(topics: Iterable[str]) -> list[str]:

@@ -25,6 +25,9 @@ __all__ = ["Sensor"]
 
 _log = logs.get("edge_agent.sensor")
 
+SAY_EVERY_S = 60.0
+"""A device whose every other reading is garbage would fill the log."""
+
 
 class Sensor:
     """Keeps what a source gives it. One epoch is from the agent's start to its end; an outage does not end it."""
@@ -48,6 +51,7 @@ class Sensor:
         self._stopping = False
         self._heard_s = clock.monotonic()
         self._lost_s: float | None = None
+        self._said_s: float | None = None
         self.epoch = 0
         self.kept = 0
         self.state: CameraState = "starting"
@@ -146,9 +150,14 @@ class Sensor:
         self.state, self.reason = "running", ""
 
     def _told(self, reason: str, problem: str) -> None:
-        """Say what is wrong with readings, once until one is well again: a wrong path makes all of them unusable."""
+        """Say what is wrong with readings, once until one is well again, and not all the time.
+
+        A wrong path makes all of them unusable.
+        """
         before, self.reason = self.reason, f"{reason}: {problem}".rstrip(": ") if reason else ""
-        if reason and not before:
+        now_s = self._now_s()
+        if reason and not before and (self._said_s is None or now_s - self._said_s >= SAY_EVERY_S):
+            self._said_s = now_s
             _log.warning("reading withheld", sensor=self.config.name, reason=self.reason)
 
     def _left_s(self) -> float | None:

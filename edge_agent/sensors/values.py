@@ -35,7 +35,8 @@ def reading(value: object, at: object = None, quality: object = 0) -> Reading:
 def number(said: object) -> float | None:
     """Return a value as a finite number; true and false are 1 and 0. None when it is none."""
     if isinstance(said, str):
-        if not _NUMBER.fullmatch(said.strip()):  # float() would take "1_0" and "nan" as well
+        said = said.strip()  # which takes away separators of ASCII too, as float() does not
+        if not _NUMBER.fullmatch(said):  # float() would take "1_0" and "nan" as well
             return None
     elif not isinstance(said, int | float):
         return None

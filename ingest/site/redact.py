@@ -12,6 +12,7 @@ __all__ = ["DetectorConfig", "RedactConfig"]
 
 Polygon = Annotated[tuple[RelativePoint, ...], Field(min_length=3)]
 Level = Annotated[int, Field(ge=0, le=255)]
+Class = Annotated[int, Field(ge=0)]
 
 
 class DetectorConfig(Part):
@@ -31,7 +32,7 @@ class DetectorConfig(Part):
     """The model looks at so many sizes, each half of the one before, so that it finds both. 1 for ``haar``."""
     min_score: Share = 0.5
     """What is found with less is left alone; where something was found just before, half of it is enough."""
-    classes: tuple[int, ...] = ()
+    classes: tuple[Class, ...] = ()
     """Numbers of the classes to redact, for a model that knows several; empty for all."""
     grow: float = Field(default=0.25, ge=0.0, le=2.0)
     """How far a box is widened on each side, as a share of its size: a detector's box ends at chin and brow."""

@@ -73,6 +73,7 @@ def test_the_lock_file_has_nothing_of_the_rest() -> None:
         (["plan", "site.toml"], 0),
         (["agent", "check", "--site", "site.toml"], 0),
         (["agent", "preview", "road", "--site", "site.toml", "--seconds", "1"], 0),
+        (["agent", "preview", "road", "--site", "site.toml", "--seconds", "1", "--out", "road.tmp"], 2),
         (["agent", "doctor", "--site", "site.toml", "--data", "data", "--seconds", "1", "--kafka", "127.0.0.1:9"], 1),
     ],
     ids=lambda value: value[1] if isinstance(value, list) else None,

@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from edge_agent.camera import Camera
 from edge_agent.capture.messages import Message, Said, Seen, Told
 from edge_agent.capture.source import Captured
+from edge_agent.capture.spawn import spawn
 from edge_agent.capture.viewmemory import ViewMemory
 from edge_agent.capture.watch import LOOK_EVERY_S, Teller, Watched
 from edge_agent.exceptions import FrameUnusable
@@ -177,6 +178,27 @@ def test_what_is_masked_is_not_in_the_view_that_is_kept_on_disk(clock: ManualClo
     assert kept is not None
     assert kept[:, :80].max() == 0
     assert kept[:, 90:].max() > 100
+
+
+def test_a_mask_that_is_new_is_taken_out_of_the_view_that_was_kept_before(clock: ManualClock, tmp_path: Path) -> None:
+    memory = ViewMemory(tmp_path / "a.png")
+    memory.save(np.full((90, 160), 200, np.uint8))
+    left = RedactConfig(masks=(((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)),))
+    Watched(Still(clock), WatchConfig(), clock, Teller(queue.Queue()), memory, Masks(left))
+    kept = memory.load(60)
+    assert kept is not None
+    assert (kept[:, :80].max(), kept[:, 90:].min()) == (0, 200)
+
+
+async def test_the_view_of_a_camera_whose_faces_are_redacted_is_not_kept_on_disk(tmp_path: Path) -> None:
+    view = tmp_path / "a.png"
+    ViewMemory(view).save(np.full((90, 160), 200, np.uint8))
+    fields = {"fps": 20.0, "watch": {"relearn_s": 3600}, "options": {"frames": 10}}
+    redact = {"faces": {"decoder": "haar"}}
+    camera = {"name": "a", "source": "simulated:road", **fields, "redact": redact}
+    process = await spawn(CameraConfig.model_validate(camera), 1, state_folder=tmp_path)
+    await process.communicate()
+    assert (process.returncode, view.exists()) == (0, False)
 
 
 @pytest.fixture

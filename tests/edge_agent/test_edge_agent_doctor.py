@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
 from pathlib import Path
+from typing import cast
 
+import psutil
 import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import TopicAuthorizationFailedError
 
 from edge_agent.doctor import host
 from edge_agent.doctor.cameras import look_at_camera
 from edge_agent.doctor.finding import Finding
 from edge_agent.doctor.host import judged_clock, look_at_clock, look_at_disk, look_at_secret
-from edge_agent.doctor.link import look_at_link
+from edge_agent.doctor.link import _compared, look_at_link
+from edge_agent.doctor.rights import refused_topics
 from edge_agent.doctor.run import examine
 from edge_agent.doctor.sensors import look_at_sensors
 from edge_agent.sensors.factory import make_sources
+from edge_agent.sensors.source import Reading, Sink
 from ingest import topicadmin
 from ingest.clock import SystemClock
 from ingest.kafka import KafkaSettings
-from ingest.site import CameraConfig, LinkConfig, SensorConfig, Site
+from ingest.records import STALE
+from ingest.site import CameraConfig, DiskConfig, LinkConfig, SensorConfig, Site
+from tests.edge_agent.smalldisk import SmallDisk
 
 ROAD = CameraConfig(name="road", source="simulated:road", fps=10.0)
 
@@ -40,8 +50,34 @@ class TestDisk:
 
     def test_one_that_is_too_small(self, tmp_path: Path) -> None:
         huge = ROAD.model_copy(update={"spool": ROAD.spool.model_copy(update={"max_bytes": 10**18})})
-        finding = look_at_disk(tmp_path, [huge])
+        finding = look_at_disk(tmp_path, [huge], DiskConfig(max_bytes=10**18))
         assert (finding.state, "lower spool.max_bytes" in finding.mend) == ("poor", True)
+
+    def test_sensors_have_spools_too_and_what_one_has_taken_already_is_its_own(self, tmp_path: Path) -> None:
+        free = psutil.disk_usage(str(tmp_path)).free
+        huge = SensorConfig.model_validate(
+            {"name": "s", "source": "host:cpu", "quantity": "q", "unit": "u", "spool": {"max_bytes": 2 * free}}
+        )
+        assert "the spools may take" in look_at_disk(tmp_path, [huge], DiskConfig(max_bytes=10**18)).seen
+        with (tmp_path / "spool.db").open("wb") as file:
+            file.truncate(2 * free)
+        assert "the spools may take" not in look_at_disk(tmp_path, [huge], DiskConfig(max_bytes=10**18)).seen
+
+    def test_one_that_is_full_read_only_or_has_no_room_to_keep_anything_does_not_work(self, tmp_path: Path) -> None:
+        with SmallDisk(tmp_path / "disk") as disk:
+            little = look_at_disk(disk.folder, [ROAD])
+            assert (little.state, "nothing is kept below 0.3 GB" in little.seen) == ("bad", True)
+            config = DiskConfig(min_free_bytes=0, reserve_bytes=8 * 2**20, max_bytes=2**20)
+            assert look_at_disk(disk.folder, [ROAD], config).state == "bad"
+            disk.fill()
+            assert (full := look_at_disk(disk.folder, [ROAD])).state == "bad"
+            assert full.seen == "No space left on device"
+            subprocess.run(["mount", "-o", "remount,ro", str(disk.folder)], check=True)
+            assert look_at_disk(disk.folder, [ROAD]).seen == "Read-only file system"
+
+    def test_the_spools_take_no_more_than_all_of_them_may(self, tmp_path: Path) -> None:
+        huge = ROAD.model_copy(update={"spool": ROAD.spool.model_copy(update={"max_bytes": 10**18})})
+        assert "the spools may take" not in look_at_disk(tmp_path, [huge], DiskConfig(max_bytes=2**20)).seen
 
     def test_one_that_is_slow(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(host, "_sync_ms", lambda _: 80.0)
@@ -107,9 +143,84 @@ async def test_sensors() -> None:
     assert (other.state, "others came: t" in other.seen) == ("bad", True)
 
 
+async def test_a_sensor_that_says_something_and_does_not_go_on_is_not_well() -> None:
+    once = await sensor("command:once", options={"argv": ["/bin/sh", "-c", "echo 5; echo the bus is off >&2"]})
+    assert (once.state, once.seen) == (
+        "poor",
+        "1 readings, the last 5 u; then it was lost: /bin/sh ended: the bus is off",
+    )
+    half = await sensor("command:half", options={"argv": ["/bin/sh", "-c", "echo x; echo 5; sleep 20"]})
+    assert (half.state, "1 cannot be read" in half.seen) == ("poor", True)
+
+
+class Given:
+    """A source that gives one reading, and then fails or goes on."""
+
+    def __init__(self, reading: Reading, failure: Exception | None = None) -> None:
+        self._reading, self._failure = reading, failure
+
+    async def run(self, sink: Sink) -> None:
+        sink.take("s", self._reading)
+        if self._failure:
+            raise self._failure
+        await asyncio.Event().wait()
+
+
+async def test_what_a_broker_has_retained_does_not_show_that_the_device_lives() -> None:
+    config = SensorConfig(name="s", source="mqtt:a", quantity="q", unit="u")
+    (finding,) = await look_at_sensors(Given(Reading(7.0, quality=STALE)), [config], 0.05)
+    assert (finding.state, "retained" in finding.seen) == ("poor", True)
+
+
+async def test_a_look_that_fails_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "secret").chmod(0o644)
+    options = {"username": "u", "password_file": str(tmp_path / "secret")}
+    first = SensorConfig(name="s", source="mqtt:a", quantity="q", unit="u", options=options)
+    last = SensorConfig(name="t", source="host:memory", quantity="q", unit="u")
+    bus = Given(Reading(1.0), RuntimeError("a library's fault"))
+
+    def sources(*_: object) -> object:
+        return [(bus, [first]), *make_sources([last], SystemClock())]
+
+    monkeypatch.setattr("edge_agent.doctor.run.make_sources", sources)
+    site, nowhere = Site(sensors=(first, last)), KafkaSettings(bootstrap="nowhere:at all")
+    found = {f.what: f async for f in examine(site, nowhere, tmp_path, 0.1)}
+    assert (found["link"].state, found["sensors s"].state, found["sensor t"].state) == ("bad", "bad", "good")
+    assert "a library's fault" in found["sensors s"].seen
+    assert found["secret of sensor s"].state == "poor"
+
+
+async def test_what_a_camera_says_last_has_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def says(_: object) -> str:
+        return "rtsp://admin:hunter2@127.0.0.1/x: no"
+
+    monkeypatch.setattr("edge_agent.doctor.cameras.last_words", says)
+    finding = await look_at_camera(ROAD.model_copy(update={"source": "/no/such/file.mp4"}), 1.0)
+    assert (finding.state, "hunter2" in str(finding)) == ("bad", False)
+
+
+class Client:
+    """A producer that is refused, whatever it asks for."""
+
+    async def send_and_wait(self, *_: object, **__: object) -> None:
+        raise TopicAuthorizationFailedError("x.status")
+
+
+async def test_a_heartbeat_that_may_not_be_written_is_a_finding() -> None:
+    finding = await _compared(cast("AIOKafkaProducer", Client()), KafkaSettings())
+    assert (finding.state, "TopicAuthorizationFailed" in finding.seen) == ("bad", True)
+
+
+def test_topics_that_may_not_be_written_to_are_named() -> None:
+    answers = [("x.frames", [(7, 29, -1)]), ("x.readings", [(7, 3, -1)]), ("x.status", [(7, 29, -1)])]
+    assert refused_topics(answers) == ["x.frames", "x.status"]
+
+
 async def test_a_link_that_cannot_be_opened() -> None:
     (finding,) = await look_at_link(LinkConfig(), KafkaSettings(bootstrap="127.0.0.1:9"))
     assert (finding.what, finding.state) == ("Kafka 127.0.0.1:9", "bad")
+    assert "Connect call failed" in finding.seen
     (finding,) = await look_at_link(LinkConfig(kind="https", url="https://127.0.0.1:9"), KafkaSettings())
     assert (finding.what, finding.state) == ("link https://127.0.0.1:9", "bad")
 
@@ -124,7 +235,7 @@ async def test_a_whole_site_on_kafka(kafka: str, prefix: str, tmp_path: Path) ->
         found = {f.what: f async for f in examine(Site(cameras=(ROAD,)), settings, tmp_path, 1.0)}
     finally:
         await topicadmin.remove(settings, prefix)
-    for what in (f"Kafka {kafka}", f"link {kafka}", "broker's clock", "camera road"):
+    for what in (f"Kafka {kafka}", f"link {kafka}", "right to write", "broker's clock", "camera road"):
         assert found[what].state == "good", found[what]
     offset_ms = float(found["broker's clock"].seen.split(" ")[0])
     assert abs(offset_ms) < 100  # it is the same machine

@@ -307,6 +307,24 @@ def test_a_model_that_is_read_with_the_wrong_decoder_or_size_fails_at_the_start(
             Redactor(RedactConfig(faces=bright.model_copy(update=wrong)))
 
 
+@pytest.mark.parametrize(
+    ("box", "score", "why"),
+    [
+        ((32.0, 64.0, 64.0, 96.0), 0.9, "where no picture is"),  # pixels
+        ((0.6, 0.1, 0.4, 0.3), 0.9, "where no picture is"),  # offsets, or a middle and a size
+        ((0.1, 0.1, 0.3, 0.3), 4.2, "scores from"),  # before a sigmoid
+        ((0.1, 0.1, 0.3, 0.3), -4.2, "scores from"),
+    ],
+)
+def test_a_model_whose_boxes_or_scores_are_others_stops_the_camera(
+    tmp_path: Path, box: tuple[float, ...], score: float, why: str
+) -> None:
+    model = write_constant(tmp_path / "model.onnx", [box], [score])
+    faces = DetectorConfig(model=str(model), decoder="corners")
+    with pytest.raises(RedactionFailed, match=why):
+        Redactor(RedactConfig(faces=faces)).apply(noise())
+
+
 def test_a_redaction_is_made_by_the_redactor_only() -> None:
     with pytest.raises(RedactionFailed):
         Redaction(noise(), None, (), object())

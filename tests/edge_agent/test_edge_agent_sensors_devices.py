@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import signal
+import struct
 import sys
+import threading
+import tty
+from collections import namedtuple
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import pytest
+from pymodbus.framer import FramerRTU
 
 import edge_agent.sensors.command
+import edge_agent.sensors.host
 from edge_agent.exceptions import SensorSilent, SourceUnusable
+from edge_agent.sensors.command import _read
 from edge_agent.sensors.factory import make_sources
 from edge_agent.sensors.host import HostSource
+from edge_agent.sensors.named import LineReader
 from edge_agent.sensors.source import Reading
 from ingest.clock import SystemClock
 from tests.edge_agent.feedbench import fed
@@ -78,6 +88,21 @@ async def test_a_command_that_does_not_listen_is_killed_and_says_why_it_ended() 
         assert isinstance(error, SourceUnusable)
         assert str(error).endswith(("the bus is off", "done"))
         assert sink.values("temp") == values, "a line without an end is whole where the command says so by its status"
+
+
+async def test_a_command_that_floods_leaves_the_agent_its_time() -> None:
+    """The loop goes round once for every few KB, whatever waits in the pipe."""
+    config = command("a", "")
+    said, turns = asyncio.StreamReader(), 0
+    said.feed_data(b"1\n" * 50_000)
+    said.feed_eof()
+    process = cast("asyncio.subprocess.Process", SimpleNamespace(stdout=said))
+    sink = Listener()
+    reading = asyncio.create_task(_read(process, LineReader([config]), sink))
+    while not reading.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert (len(sink.readings["a"]), turns >= 24) == (50_000, True)
 
 
 async def test_a_command_that_says_no_more_and_lives_on_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,3 +249,80 @@ async def test_a_host_without_what_is_asked_for_is_silent(monkeypatch: pytest.Mo
     for config in (none, disk):
         with pytest.raises(SensorSilent, match=r"battery|none"):
             await HostSource(config, SystemClock())._ask(config, 0)
+
+
+async def test_sensors_of_the_processors_do_not_take_each_other_s_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = {"user": 10.0, "idle": 90.0, "iowait": 0.0, "guest": 0.0}
+    monkeypatch.setattr(psutil, "cpu_times", lambda: namedtuple("Times", now)(**now))
+    configs = [sensor(name, "host:cpu") for name in ("a", "b")]
+    sources = [HostSource(config, SystemClock()) for config in configs]
+    for user, idle, share in ((30.0, 90.0, 100.0), (40.0, 120.0, 25.0), (40.0, 120.0, 25.0)):
+        now |= {"user": user, "idle": idle}
+        read = [await each._ask(config, 0) for each, config in zip(sources, configs, strict=True)]
+        assert read == [Reading(share), Reading(share)]
+
+
+async def test_a_disk_that_hangs_is_told_and_nothing_piles_up_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    back, asked = threading.Event(), []
+
+    def usage(path: str) -> SimpleNamespace:
+        asked.append(path)
+        back.wait(20)
+        return SimpleNamespace(free=7)
+
+    monkeypatch.setattr(psutil, "disk_usage", usage)
+    monkeypatch.setattr(edge_agent.sensors.host, "ANSWER_S", 0.02)
+    config = sensor("disk", "host:disk")
+    source = HostSource(config, SystemClock())
+    for _ in range(3):
+        with pytest.raises(SensorSilent, match="no answer"):
+            await source._ask(config, 0)
+    assert (asked, [each.daemon for each in threading.enumerate() if each.name == "host"]) == (["/"], [True])
+    back.set()
+    monkeypatch.setattr(edge_agent.sensors.host, "ANSWER_S", 5.0)
+    assert await source._ask(config, 0) == Reading(7.0)
+
+
+async def test_an_answer_that_comes_late_on_a_serial_line_is_not_that_of_another_register() -> None:
+    line, loop, asked = Line(), asyncio.get_running_loop(), []
+    tty.setraw(line.master)
+
+    def answer() -> None:
+        unit, function, register = struct.unpack(">BBH", os.read(line.master, 256)[:4])
+        asked.append(register)
+        body = struct.pack(">BBBH", unit, function, 2, 100 + register)
+        frame = body + struct.pack(">H", FramerRTU.compute_CRC(body))
+        loop.call_later(0.6 if len(asked) == 1 else 0.25, line.say, frame)  # the first is too late
+
+    loop.add_reader(line.master, answer)
+    sensors = [
+        sensor(f"r{register}", f"modbus:{line.path}", options={"address": register, "timeout_s": 0.5, "baud": 115200})
+        for register in (0, 1)
+    ]
+    ((source, _),) = make_sources(sensors, SystemClock())
+    async with running(source, sink := Listener()):
+        for name in ("r0", "r1"):
+            await sink.has(name)
+    loop.remove_reader(line.master)
+    line.hang_up()
+    assert list(sink.silent) == ["r0"]
+    assert (set(sink.values("r0")), set(sink.values("r1"))) == ({100.0}, {101.0})
+
+
+@pytest.mark.parametrize("registers", [0, 1, 4])
+async def test_a_modbus_device_that_answers_with_other_registers_ends_nothing_of_the_others(registers: int) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while asked := await reader.readexactly(12):
+                body = bytes([asked[7], 2 * registers]) + bytes(2 * registers)
+                writer.write(asked[:4] + struct.pack(">HB", len(body) + 1, asked[6]) + body)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    config = sensor("a", f"modbus:127.0.0.1:{port}", options={"address": 0, "type": "float32"})
+    ((source, _),) = make_sources([config], SystemClock())
+    async with server, running(source, sink := Listener()) as task:
+        await sink.until(lambda: sink.silent)
+        assert not task.done()
+    assert f"{registers} registers" in sink.silent["a"]

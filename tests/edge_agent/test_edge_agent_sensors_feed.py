@@ -68,6 +68,19 @@ async def test_a_reading_is_kept_in_time_though_no_other_comes(make: Make, sourc
     assert not bench.kept("b")
 
 
+async def test_a_device_whose_every_other_reading_is_garbage_does_not_fill_the_log(
+    make: Make, source: Scripted
+) -> None:
+    bench = await make()
+    with capture_logs() as logs:
+        for _ in range(5):
+            source.give("a", None)
+            source.give("a", 1.0)
+        await bench.until(lambda: bench.sensors["a"].captured == 10)
+    assert [line["event"] for line in logs].count("reading withheld") == 1
+    assert bench.sensors["a"].reason == ""
+
+
 async def test_epochs_end_cleanly_and_with_their_tail(make: Make, source: Scripted) -> None:
     bench = await make(max_delay_s=60.0)
     source.give("a", 1.0)

@@ -54,6 +54,11 @@ def values(found: Sequence[Named]) -> list[tuple[str, float | None]]:
         ("{}", [("", None)]),
         ("what is this", [("what", None)]),
         ("   ", []),
+        ("\0 \0", []),
+        ("\0 \0 \0", [("", None)]),
+        ("temp 1\x1c", [("temp", 1.0)]),
+        ("\x1d1\x1e", [("", 1.0)]),
+        ('{"a": "1\\u001f"}', [("a", 1.0)]),
     ],
 )
 def test_a_line_is_words_or_json(line: str, expected: list[tuple[str, float | None]]) -> None:

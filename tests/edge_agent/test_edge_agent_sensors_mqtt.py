@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 from pathlib import Path
@@ -26,6 +27,7 @@ from ingest.site.sensoroptions import MqttOptions
 from tests.edge_agent.feedbench import fed
 from tests.edge_agent.listener import Listener, ended, running, sensor
 from tests.peers.mosquitto import PASSWORD, USER, Mosquitto, serving
+from tests.peers.proxy import Proxy
 
 
 def at(broker: Mosquitto, name: str, topic: str, **options: Any) -> SensorConfig:
@@ -94,6 +96,47 @@ async def test_what_is_published_while_a_connection_is_lost_comes_afterwards(tmp
         async with running(source, sink):
             await sink.has("a", 3)
     assert sink.values("a") == [1.0, 2.0, 3.0]
+
+
+async def test_what_was_acknowledged_to_the_broker_is_given_however_early_the_source_is_stopped(
+    tmp_path: Path,
+) -> None:
+    """A backlog comes with the connection, before the answer to the subscription, and is acknowledged at once."""
+    backlog = [float(number) for number in range(200)]
+    async with serving(tmp_path) as broker:
+        ((source, _),) = make_sources([at(broker, "a", "hall/temp")], SystemClock())
+        sink = Listener()
+        async with running(source, sink):
+            await sink.until(lambda: sink.opens)
+        await broker.publish("hall/temp", *map(str, backlog))
+        async with running(source, sink):
+            await sink.has("a")
+        for _ in range(10):
+            async with running(source, sink):
+                await asyncio.sleep(0)
+        async with running(source, sink):
+            await sink.until(lambda: sink.values("a")[-1] == backlog[-1])
+    assert sink.values("a") == backlog
+
+
+async def test_what_a_broker_repeats_since_it_heard_no_acknowledgement_comes_once(tmp_path: Path) -> None:
+    async with serving(tmp_path) as broker, Proxy(broker.port).running() as proxy:
+        ((source, _),) = make_sources([at(broker, "a", "hall/temp", port=proxy.port)], SystemClock())
+        sink = Listener()
+        async with running(source, sink) as task:
+            await sink.until(lambda: sink.opens)
+            await broker.publish("hall/temp", "0")
+            await sink.has("a", 1)
+            proxy.deaf = True
+            await broker.publish("hall/temp", "1", "1", "2")
+            await sink.has("a", 4)
+            proxy.cut()
+            assert isinstance(await ended(task), SourceUnusable)
+        proxy.deaf = False
+        await broker.publish("hall/temp", "2", "3")
+        async with running(source, sink):
+            await sink.until(lambda: sink.values("a")[-1] == 3.0)
+    assert sink.values("a") == [0.0, 1.0, 1.0, 2.0, 2.0, 3.0]
 
 
 async def test_what_a_broker_retains_is_stale_and_comes_once(tmp_path: Path) -> None:
@@ -167,6 +210,7 @@ def test_any_payload_is_read_without_an_error(payload: bytes, field: str, retain
         (b"21.5", "", Reading(21.5)),
         (b" -1e2 \n", "", Reading(-100.0)),
         (b"true", "", Reading(1.0)),
+        (b"21.5\x1c", "", Reading(21.5)),
         (b'{"value": 2, "quality": "uncertain"}', "", Reading(2.0, quality=SUSPECT)),
         (b"[1, 2]", "1", Reading(2.0)),
     ],

@@ -21,6 +21,8 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self.bytes_per_s = 0.0
         """Towards the client; 0 for as fast as it goes."""
+        self.deaf = False
+        """What the client says is lost, and the connection stays."""
         self.passed_bytes = 0
         self.port = 0
 
@@ -73,6 +75,8 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := await reader.read(_CHUNK_BYTES):
                 await self._flows.wait()
+                if self.deaf and not slowly:
+                    continue
                 if slowly and self.bytes_per_s:
                     await asyncio.sleep(len(data) / self.bytes_per_s)
                 writer.write(data)
