@@ -42,6 +42,8 @@ MAX_PAYLOAD_BYTES = 256 * 1024
 """A thousand values as JSON. One reading is wanted of it."""
 IN_FLIGHT = 100
 """So many messages a broker sends before it has heard that they came, and so many it may repeat."""
+ASK_AGAIN_S = 60.0
+"""A topic that is refused may be allowed later, and the broker does not say when."""
 _REFUSED = 0x80
 _PORT, _TLS_PORT = 1883, 8883
 
@@ -69,10 +71,14 @@ class MqttSource:
         """Subscribe and give what is published until cancelled. Raise SourceUnusable when the broker is gone."""
         try:
             async with self._connected(sink) as client:
-                await self._subscribe(client, sink)
-                heed_cancellation()
-                async for _ in client.messages:  # there are none: they are given as they come
-                    pass
+                refused = await self._subscribe(client, sink, widest(self._topics.values()))
+                while True:
+                    heed_cancellation()
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(ASK_AGAIN_S if refused else None):
+                            async for _ in client.messages:  # there are none: they are given as they come
+                                pass
+                    refused = await self._subscribe(client, sink, refused)
         except aiomqtt.MqttError as error:
             raise SourceUnusable(f"{self._options.host}: {error}") from None
 
@@ -126,19 +132,20 @@ class MqttSource:
             context.load_cert_chain(self._options.cert_file, self._options.key_file)
         return context
 
-    async def _subscribe(self, client: aiomqtt.Client, sink: Sink) -> None:
-        """Subscribe to what covers all topics; one that is refused makes its sensors silent, and no others."""
+    async def _subscribe(self, client: aiomqtt.Client, sink: Sink, topics: Sequence[str]) -> list[str]:
+        """Subscribe to topics, and return those that are refused: that makes their sensors silent, and no others."""
         # what is retained comes with a new subscription, and not again when the connection is made anew
-        how, accepted = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB), False
-        for topic in widest(self._topics.values()):
+        how, refused = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB), []
+        for topic in topics:
             (answer,) = await client.subscribe(topic, options=how)
             if (answer.value if isinstance(answer, ReasonCode) else answer) < _REFUSED:
-                accepted = True
                 continue
+            refused.append(topic)
             for sensor in (name for name, wanted in self._topics.items() if _covers(topic, wanted)):
                 sink.lost(sensor, f"{self._options.host} refuses {topic}: {answer}")
-        if accepted:
+        if len(refused) < len(topics):
             sink.opened()
+        return refused
 
     def _give(self, sink: Sink, message: MQTTMessage) -> None:
         topic = aiomqtt.Topic(message.topic)

@@ -16,6 +16,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 from structlog.testing import capture_logs
 
+import edge_agent.sensors.mqtt
 from edge_agent.exceptions import SourceUnusable
 from edge_agent.sensors.factory import make_sources
 from edge_agent.sensors.mqtt import MAX_PAYLOAD_BYTES, MqttSource, read_payload, widest
@@ -260,7 +261,30 @@ class Refusing:
 async def test_a_topic_that_is_refused_silences_its_own_sensor_only() -> None:
     sensors = [sensor("a", "mqtt:secret/#"), sensor("b", "mqtt:hall/temp"), sensor("c", "mqtt:secret/#")]
     sink = Listener()
-    await MqttSource(sensors, SystemClock())._subscribe(Refusing(), sink)  # type: ignore[arg-type]
+    topics = ["secret/#", "hall/temp"]
+    source = MqttSource(sensors, SystemClock())
+    assert await source._subscribe(Refusing(), sink, topics) == ["secret/#"]  # type: ignore[arg-type]
     assert set(sink.silent) == {"a", "c"}
     assert "refuses secret/#: Not authorized" in sink.silent["a"]
     assert sink.opens == 1
+
+
+async def test_a_topic_that_is_refused_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    async def subscribe(client: Any, topic: str, **how: Any) -> Any:
+        asked.append(topic)
+        if len(asked) == 1:
+            return await Refusing().subscribe(topic)
+        return await aiomqtt.Client.subscribe(client, topic, **how)
+
+    monkeypatch.setattr(edge_agent.sensors.mqtt, "ASK_AGAIN_S", 0.02)
+    monkeypatch.setattr(edge_agent.sensors.mqtt._Client, "subscribe", subscribe)
+    async with serving(tmp_path) as broker:
+        ((source, _),) = make_sources([at(broker, "a", "secret/temp")], SystemClock())
+        async with running(source, sink := Listener()):
+            await sink.until(lambda: sink.opens)
+            assert "refuses secret/temp" in sink.silent["a"]
+            await broker.publish("secret/temp", "7")
+            await sink.has("a")
+    assert (asked, sink.values("a")) == (["secret/temp"] * 2, [7.0])
