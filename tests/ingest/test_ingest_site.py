@@ -350,3 +350,10 @@ def test_a_file_that_begins_with_a_byte_order_mark_is_read(tmp_path: Path) -> No
     file = tmp_path / "site.toml"
     file.write_bytes(b"\xef\xbb\xbf" + b'name = "north"\n')
     assert load(file).name == "north"
+
+
+def test_a_huge_value_is_told_in_part() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_entry("camera/a", b'{"name": "a", "source": "x", "fps": "' + b"y" * 10**6 + b'"}')
+    assert len(str(caught.value)) < 1000
+    assert "1000002 characters" in str(caught.value)
