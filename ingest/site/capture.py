@@ -12,7 +12,8 @@ from ingest.site.entry import Part, Seconds
 
 __all__ = ["StreamConfig", "WatchConfig", "has_secret", "masked"]
 
-_USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^\s/?#@]*)@", re.IGNORECASE)
+_USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{0,30}://)(?P<user>[^\s/?#@]*)@", re.IGNORECASE)
+"""A scheme has an end: without one, looking through a long word takes time by the square of its length."""
 _VARIABLE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 
 

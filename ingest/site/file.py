@@ -20,8 +20,10 @@ from ingest.site.send import LinkConfig
 from ingest.site.sensor import SensorConfig
 from ingest.site.spool import DiskConfig
 
-__all__ = ["UNNAMED", "Site", "load", "parse_entry"]
+__all__ = ["MAX_ENTRY_BYTES", "UNNAMED", "Site", "load", "parse_entry"]
 
+MAX_ENTRY_BYTES = 1024 * 1024
+"""Hundreds of masks with hundreds of corners. What is larger was not written for a site, and is not read."""
 UNNAMED = "site"
 """The name of a site that says none. Its cameras and sensors name no site either."""
 _Own = TypeVar("_Own", CameraConfig, SensorConfig)
@@ -95,6 +97,8 @@ def parse_entry(key: str, data: bytes) -> Entry:
     kind = key.partition("/")[0]
     if kind not in _KINDS:
         raise ConfigError("config topic", key, kind, f"one of {', '.join(sorted(_KINDS))}")
+    if len(data) > MAX_ENTRY_BYTES:
+        raise ConfigError("config topic", key, f"{len(data)} bytes", f"at most {MAX_ENTRY_BYTES} bytes")
     try:
         entry: Entry = _KINDS[kind].validate_json(data)
     except ValidationError as error:

@@ -13,6 +13,8 @@ from ingest.site.entry import Part, RelativePoint, Seconds, Share
 __all__ = ["ArmedHours", "GateConfig", "TimeZone"]
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+_LONGEST_ZONE = 64
+"""Twice the longest that there is. A zone is looked for as a module in packages, which goes as deep as its name."""
 _EVERY_DAY: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
@@ -30,7 +32,7 @@ def _local(at: time) -> time:
     return at
 
 
-TimeZone = Annotated[str, AfterValidator(_known)]
+TimeZone = Annotated[str, Field(max_length=_LONGEST_ZONE), AfterValidator(_known)]
 TimeOfDay = Annotated[time, AfterValidator(_local)]
 Mask = Annotated[tuple[RelativePoint, ...], Field(min_length=3)]
 

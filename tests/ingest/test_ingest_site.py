@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import textwrap
@@ -350,3 +351,26 @@ def test_a_file_that_begins_with_a_byte_order_mark_is_read(tmp_path: Path) -> No
     file = tmp_path / "site.toml"
     file.write_bytes(b"\xef\xbb\xbf" + b'name = "north"\n')
     assert load(file).name == "north"
+
+
+def test_a_huge_value_is_told_in_part() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_entry("camera/a", b'{"name": "a", "source": "x", "fps": "' + b"y" * 10**6 + b'"}')
+    assert len(str(caught.value)) < 1000
+    assert "1000002 characters" in str(caught.value)
+
+
+@pytest.mark.timeout(20)  # looking for addresses in it took three minutes
+@pytest.mark.parametrize("text", ["y", "a/", "a://", "://", "@", "a."])
+@pytest.mark.parametrize("key", ["fps", "time_zone", "source"])
+def test_a_huge_value_takes_no_time_and_stops_nothing(text: str, key: str) -> None:
+    value = text * (10**6 // len(text))
+    gate = {"gate": {"time_zone": value}} if key == "time_zone" else {key: value}
+    entry = json.dumps({"name": "a", "source": "x"} | gate).encode()
+    with contextlib.suppress(ConfigError):
+        parse_entry("camera/a", entry)
+
+
+def test_what_is_far_too_large_for_an_entry_is_refused_unread() -> None:
+    with pytest.raises(ConfigError, match="at most 1048576 bytes"):
+        parse_entry("camera/a", b"[" * 10**7)
