@@ -11,7 +11,7 @@ from ingest.site import LinkConfig
 
 __all__ = ["Token", "tls"]
 
-_TOKEN = re.compile(r"[!-~]+")
+_TOKEN = re.compile(r"[ -~]+")
 
 
 def tls(config: LinkConfig) -> ssl.SSLContext:
@@ -59,5 +59,5 @@ def _token_in(file: Path) -> str:
     except UnicodeDecodeError:
         raise ValueError("it holds more than ASCII") from None
     if not token or not _TOKEN.fullmatch(token):  # a header cannot carry it, and whoever says so says it
-        raise ValueError("one line of ASCII without spaces is wanted")
+        raise ValueError("one line of ASCII is wanted")
     return token

@@ -34,8 +34,8 @@ REQUEST_S = 60.0
 MAX_PUBLISHED = 8
 """Heartbeats that wait for the link; more of them are old news."""
 MIN_BATCH_BYTES = 16 * 1024
-"""A batch that is not answered is halved down to this, until one is: the sender waits 20 s, and at 100 kbit/s a whole
-one takes twice as long. All lanes share the uplink, and the size."""
+"""A batch that is not answered twice is halved down to this, until one is: the sender waits 20 s, and at 100 kbit/s a
+whole one takes twice as long. All lanes share the uplink, and the size."""
 MORE_BATCH_BYTES = 4 * 1024
 """What an answer adds to the next batch: whatever a link cannot take is not tried at every turn."""
 _READY, _RECORDS = "/v1/ready", "/v1/records"
@@ -55,6 +55,7 @@ class HttpsLink:
         self._workers: list[asyncio.Task[None]] = []
         self._lost: LinkLost | None = None
         self._batch_bytes = MAX_BATCH_BYTES
+        self._silent, self._silences = False, 0
         self.clock = ClockOffset()  # a gateway tells the time in whole seconds: not worth comparing
 
     @property
@@ -65,6 +66,7 @@ class HttpsLink:
     async def open(self) -> None:
         """Connect, and see that the gateway is ready. Raise LinkLost or ConfigError."""
         self._lost = None
+        self._shrink()
         self._client = httpx.AsyncClient(
             base_url=self._config.url,
             verify=tls(self._config),
@@ -140,8 +142,9 @@ class HttpsLink:
         try:
             answer = await self._ask("POST", _RECORDS, msgpack.packb(records), headers)
         except BaseException:  # also when the sender gives up on it
-            self._batch_bytes = max(MIN_BATCH_BYTES, self._batch_bytes // 2)
+            self._silent = True
             raise
+        self._silences = 0
         self._batch_bytes = min(MAX_BATCH_BYTES, self._batch_bytes + MORE_BATCH_BYTES)
         if answer.status == httpx.codes.OK:
             for waiting in batch:
@@ -178,6 +181,13 @@ class HttpsLink:
             raise LinkLost(f"{self.address}: {method} {path} took more than {REQUEST_S:.0f} s") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise LinkLost(f"{self.address}: {error!r}") from error
+
+    def _shrink(self) -> None:
+        """Halve the batches after two tries without an answer. The first repeat is whole, and known by its key."""
+        if self._silent:
+            self._silent, self._silences = False, self._silences + 1
+            if self._silences > 1:
+                self._batch_bytes = max(MIN_BATCH_BYTES, self._batch_bytes // 2)
 
     def _fail(self, error: LinkLost) -> None:
         self._lost = self._lost or error
