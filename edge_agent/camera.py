@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from edge_agent.capture.messages import Ended, Kept, Message, Said, Seen, Told, read_message
 from edge_agent.capture.spawn import spawn
-from edge_agent.children import gone, last_words
+from edge_agent.children import gone, kill, last_words
 from edge_agent.exceptions import SpoolUnavailable
 from edge_agent.metrics import AgentMetrics
 from edge_agent.spool.refused import Refused
@@ -220,7 +220,7 @@ class Camera:
         if process.stdin:
             process.stdin.close()
         await asyncio.sleep(STOP_CHILD_S)
-        process.kill()
+        kill(process)
 
     async def _reap(self, process: Process) -> None:
         """Wait until the child has gone; kill it when it does not go by itself."""
@@ -230,7 +230,7 @@ class Camera:
             async with asyncio.timeout(STOP_CHILD_S if self._stop.is_set() else 1.0):
                 await gone(process)
         except TimeoutError:
-            process.kill()
+            kill(process)
             await gone(process)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from edge_agent.capture.messages import Kept, Message, Said, Seen, read_message
 from edge_agent.capture.spawn import spawn
-from edge_agent.children import gone, last_words
+from edge_agent.children import gone, kill, last_words
 from edge_agent.doctor.finding import Finding, bad, good, poor
 from ingest.codec import decode
 from ingest.records import Frame
@@ -48,8 +48,7 @@ async def look_at_camera(camera: CameraConfig, seconds: float) -> Finding:
     try:
         await _listen(process, seen, seconds)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+        kill(process)
         await gone(process)
     last = masked(await words)
     if not seen.frames:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import queue
+from asyncio.subprocess import Process
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -248,3 +250,19 @@ async def test_a_capture_that_is_told_to_stop_ends_in_order_whatever_it_waits_fo
             await until(lambda name=name: rig.cameras[name].state == "running", f"a start of {name}")  # type: ignore[misc]
     ends = [epoch.end for name in rig.cameras for epoch in rig.epochs(name).values()]
     assert [end.clean for end in ends if end] == [True, True]
+
+
+class Gone:
+    """A child that ends by itself after all: when the wait for it is over, and before it is killed."""
+
+    stdin = None
+    returncode: int | None = None
+
+    def kill(self) -> None:
+        self.returncode = 0
+        raise ProcessLookupError
+
+
+async def test_a_child_that_goes_just_before_it_is_killed_does_not_end_its_camera(camera: Camera) -> None:
+    await camera._reap(cast("Process", child := Gone()))
+    assert child.returncode == 0
