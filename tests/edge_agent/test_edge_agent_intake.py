@@ -156,7 +156,7 @@ class Passing(Scenes):
 
 
 def require_whole(out: queue.Queue[Message | None], captured: int) -> Counter[str]:
-    """Fail unless every number has exactly one fate. Return what was withheld after the last kept frame, by reason."""
+    """Fail unless every number has exactly one fate. Return why those after the last kept frame were not."""
     cover = Cover()
     for message in out.queue:
         accounts = [getattr(message, name, None) for name in ("account", "tail")]
