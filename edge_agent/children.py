@@ -1,11 +1,12 @@
-"""What a child process says before it goes, and that it has gone."""
+"""What a child process says before it goes, that it has gone, and that it leaves nothing."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from asyncio.subprocess import Process
 
-__all__ = ["gone", "last_words"]
+__all__ = ["end", "gone", "kill", "last_words", "let_go"]
 
 _LOOK_S = 0.05
 _TAIL_BYTES = 400
@@ -27,3 +28,28 @@ async def last_words(process: Process) -> str:
         tail = (tail + said)[-_TAIL_BYTES:]
     lines = tail.decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else ""
+
+
+def kill(process: Process) -> None:
+    """Send SIGKILL to a child that may have gone."""
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+
+
+async def end(process: Process, within_s: float) -> None:
+    """Close a child's input, which tells it to end. Kill it when it does not in time, or at a cancellation."""
+    if process.stdin:
+        process.stdin.close()
+    try:
+        async with asyncio.timeout(within_s):
+            await gone(process)
+    except TimeoutError:
+        pass
+    finally:
+        kill(process)
+    await gone(process)
+
+
+def let_go(process: Process) -> None:
+    """Close the pipes of a child that has gone: what nobody has read keeps its pipe open."""
+    process._transport.close()  # type: ignore[attr-defined]  # asyncio has no other way

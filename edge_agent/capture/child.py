@@ -1,13 +1,14 @@
 """The capture child: one camera, in a process of its own, so that a decoder that crashes takes nothing with it.
 
 ``python -m edge_agent.capture.child`` reads its orders, one JSON object, from the first line of its standard input,
-and writes messages to its standard output. End of input means stop. A thread of its own writes to the pipe, so that a
-slow agent does not block the camera.
+and writes messages to its standard output, and nothing else: what a library prints goes to standard error. End of
+input means stop. A thread of its own writes to the pipe, so that a slow agent does not block the camera.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import queue
 import sys
 import threading
@@ -17,7 +18,7 @@ from typing import Any, BinaryIO
 import cv2
 
 from edge_agent.capture.factory import Surroundings, make_source
-from edge_agent.capture.limits import limit_memory
+from edge_agent.capture.limits import leave_no_core, limit_memory
 from edge_agent.capture.messages import Message, write_message
 from edge_agent.capture.viewmemory import ViewMemory
 from edge_agent.capture.watch import Teller, Watched
@@ -42,10 +43,11 @@ def main() -> int:
     cv2.setNumThreads(1)  # a camera is one core's work at the most, and there are many of them
     orders: dict[str, Any] = json.loads(sys.stdin.readline())
     camera = CameraConfig.model_validate(orders["camera"])
+    leave_no_core()
     limit_memory(camera.stream.memory_mb)
     stop, out = threading.Event(), queue.Queue[Message | None](maxsize=QUEUE_FRAMES)
     threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
-    writer = threading.Thread(target=_write_all, args=(sys.stdout.buffer, out, stop))
+    writer = threading.Thread(target=_write_all, args=(_own_output(), out, stop))
     writer.start()
     try:
         _capture(camera, orders, out, stop)
@@ -69,6 +71,13 @@ def _capture(
     memory = ViewMemory(state / f"{camera.name}.png") if state else None
     watched = Watched(source, camera.watch, clock, teller, memory, Masks(camera.redact))
     Intake(camera, orders["epoch"], clock, out).run(watched, stop)
+
+
+def _own_output() -> BinaryIO:
+    """Take standard output for messages alone."""
+    pipe = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return pipe
 
 
 def _end(status: int, why: str) -> int:
