@@ -68,7 +68,8 @@ def _images(camera: CameraConfig, folder: str, around: Surroundings) -> FrameSou
     from edge_agent.capture.images import ImagesSource
 
     place = around.state_folder / f"{camera.name}.json" if around.state_folder else None
-    return ImagesSource(Path(folder), camera.fps, around.clock, place=place, existing=camera.stream.existing)
+    existing, said = camera.stream.existing, around.said
+    return ImagesSource(Path(folder), camera.fps, around.clock, place=place, existing=existing, said=said)
 
 
 def _device(camera: CameraConfig, number: str, around: Surroundings) -> FrameSource:
