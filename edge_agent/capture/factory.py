@@ -39,6 +39,10 @@ def make_source(camera: CameraConfig, around: Surroundings) -> FrameSource:
     """Make a camera's source. Raise SourceUnusable when ``source`` or an option makes no sense."""
     scheme, _, rest = camera.source.partition(":")
     make = _KINDS.get(scheme.lower())
+    if make is None and rest.startswith("//"):
+        raise SourceUnusable(
+            f"camera {camera.name}: {scheme} is not read: expected one of {sorted(_KINDS)} or a file"
+        )
     return make(camera, rest, around) if make else _file(camera, around)
 
 

@@ -56,19 +56,19 @@ class WebSource:
             self._begin(self._stack)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             self.close()
-            raise SourceUnusable(f"{self._address.url}: {_said(error)}") from None
+            raise SourceUnusable(f"{self._address.shown}: {self._said(error)}") from None
         self._good_s = self._clock.monotonic()
 
     def read(self) -> Captured | None:
         """Return the next picture. Raise SourceStalled when the camera gives none for too long."""
         if self._stack is None:
-            raise SourceUnusable(f"{self._address.url} is not open")
+            raise SourceUnusable(f"{self._address.shown} is not open")
         found = self._part() if self._chunks is not None else self._snapshot()
         if found is not None:
             self._good_s, self._why = self._clock.monotonic(), ""
             return captured(found, self._clock.now_ns())
         if self._why and self._clock.monotonic() - self._good_s > self._stall_s:
-            raise SourceStalled(f"{self._address.url}: {self._why}")
+            raise SourceStalled(f"{self._address.shown}: {self._why}")
         return None
 
     def close(self) -> None:
@@ -114,7 +114,7 @@ class WebSource:
                 answer.raise_for_status()
                 return _whole(answer)
         except (httpx.HTTPError, OSError, ValueError) as error:
-            self._why = _said(error)
+            self._why = self._said(error)
             return None
 
     def _part(self) -> bytes | None:
@@ -123,12 +123,15 @@ class WebSource:
             try:
                 self._ready.extend(self._parts.feed(next(self._chunks)))
             except StopIteration:
-                raise SourceStalled(f"{self._address.url}: the camera has ended the stream") from None
+                raise SourceStalled(f"{self._address.shown}: the camera has ended the stream") from None
             except (httpx.HTTPError, OSError, ValueError) as error:
-                raise SourceStalled(f"{self._address.url}: {_said(error)}") from None
+                raise SourceStalled(f"{self._address.shown}: {self._said(error)}") from None
             if self._clock.monotonic() - self._good_s > self._stall_s:
-                raise SourceStalled(f"{self._address.url}: no whole picture for {self._stall_s:g} s")
+                raise SourceStalled(f"{self._address.shown}: no whole picture for {self._stall_s:g} s")
         return self._ready.popleft()
+
+    def _said(self, error: Exception) -> str:
+        return self._address.hide(_said(error))
 
 
 class _Login(httpx.Auth):
