@@ -165,6 +165,15 @@ def test_a_watched_source_tells_a_change_once_and_never_waits_for_the_agent(cloc
     assert out.empty()
 
 
+def test_a_picture_that_opencv_cannot_look_at_does_not_end_the_capture(clock: ManualClock) -> None:
+    class Grey(Still):
+        def read(self) -> Captured:
+            return Captured(self.picture[:, :, 0], self.clock.now_ns())
+
+    watched = Watched(Grey(clock), WatchConfig(), clock, Teller(queue.Queue()))
+    assert watched.read() is not None
+
+
 def test_what_is_masked_is_not_in_the_view_that_is_kept_on_disk(clock: ManualClock, tmp_path: Path) -> None:
     still, memory = Still(clock), ViewMemory(tmp_path / "a.png")
     left = RedactConfig(masks=(((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)),))
