@@ -55,6 +55,8 @@ class Intake:
         self._redactor, self._encoder = redactor or Redactor(camera.redact), Encoder(camera.encode)
         self._told_s = -TELL_EVERY_S
         self._reason = ""
+        self._taking, self._over = threading.Lock(), False
+        """Held while a number is given or has its fate: whoever waits for a source does not hold it."""
 
     def run(self, source: FrameSource, stop: threading.Event) -> None:
         """Read a source until it ends or ``stop`` is set. Raise SourceError when it fails, or what else went wrong.
@@ -68,26 +70,46 @@ class Intake:
             finished = True
         except Exception as error:
             failure = error
-        try:
-            self._settle(self._gate.close())
-        except Exception as error:
-            failure = failure or error
-        self._tally.give_up(UNUSABLE)
-        self._out.put(Ended(self._tally.captured - 1, self._tally.tail(), finished))
+        with self._taking:
+            if self._over:
+                return
+            failure = self._end(finished) or failure
         if failure:
             raise failure
+
+    def abandon(self) -> bool:
+        """Account for every number while ``run`` still waits for its source. Called by another thread.
+
+        Return False when that is done already; otherwise ``run`` takes nothing more, should it come back.
+        """
+        with self._taking:
+            if self._over:
+                return False
+            self._end(finished=False)
+            return True
 
     def _read(self, source: FrameSource, stop: threading.Event) -> None:
         try:
             source.open()
             while not stop.is_set():
                 captured = source.read()
-                if captured:
-                    self.frame(captured)
-                else:
-                    self._tell()
+                with self._taking:
+                    if self._over:
+                        return
+                    self.frame(captured) if captured else self._tell()
         finally:
             source.close()
+
+    def _end(self, finished: bool) -> Exception | None:
+        """Give what has none its fate, and say that this is all. Return what went wrong with it."""
+        self._over, failure = True, None
+        try:
+            self._settle(self._gate.close())
+        except Exception as error:
+            failure = error
+        self._tally.give_up(UNUSABLE)
+        self._out.put(Ended(self._tally.captured - 1, self._tally.tail(), finished))
+        return failure
 
     def frame(self, captured: Captured) -> None:
         """Take one frame: number it, and settle what its coming settles, itself or frames before it."""

@@ -32,6 +32,8 @@ __all__ = ["main"]
 
 QUEUE_FRAMES = 16
 """What is in memory only, and not yet promised, is at most this and what is in the pipe: a second or two."""
+ABANDON_S = 3.0
+"""A source may wait for its camera for as long as a stall; a capture that is told to stop waits for less."""
 EXIT_SOURCE = 3
 """The source failed; the last line on standard error says how."""
 EXIT_MEMORY = 4
@@ -50,7 +52,7 @@ def main() -> int:
     writer = threading.Thread(target=_write_all, args=(_own_output(), out, stop))
     writer.start()
     try:
-        _capture(camera, orders, out, stop)
+        _capture(camera, orders, out, stop, writer)
     except SourceError as error:
         return _end(EXIT_SOURCE, f"{error}")
     except MemoryError:
@@ -62,7 +64,11 @@ def main() -> int:
 
 
 def _capture(
-    camera: CameraConfig, orders: dict[str, Any], out: queue.Queue[Message | None], stop: threading.Event
+    camera: CameraConfig,
+    orders: dict[str, Any],
+    out: queue.Queue[Message | None],
+    stop: threading.Event,
+    writer: threading.Thread,
 ) -> None:
     clock, teller = SystemClock(), Teller(out)
     folders = (orders.get(name) for name in ("truth_folder", "state_folder"))
@@ -70,7 +76,27 @@ def _capture(
     source = make_source(camera, Surroundings(clock, orders["epoch"], truth, state, teller.say))
     memory = ViewMemory(state / f"{camera.name}.png") if state else None
     watched = Watched(source, camera.watch, clock, teller, memory, Masks(camera.redact))
-    Intake(camera, orders["epoch"], clock, out).run(watched, stop)
+    intake, over = Intake(camera, orders["epoch"], clock, out), threading.Event()
+    threading.Thread(target=_abandon_when_stopped, args=(stop, over, intake, out, writer), daemon=True).start()
+    try:
+        intake.run(watched, stop)
+    finally:
+        over.set()
+
+
+def _abandon_when_stopped(
+    stop: threading.Event,
+    over: threading.Event,
+    intake: Intake,
+    out: queue.Queue[Message | None],
+    writer: threading.Thread,
+) -> None:
+    """End the process in order though its main thread waits for a camera and cannot be called back."""
+    stop.wait()
+    if not over.wait(ABANDON_S) and intake.abandon():
+        out.put(None)
+        writer.join()
+        os._exit(0)
 
 
 def _own_output() -> BinaryIO:

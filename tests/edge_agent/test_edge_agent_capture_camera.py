@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import threading
+import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import cv2
@@ -13,7 +16,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from edge_agent.camera import Camera
+from edge_agent.camera import STOP_CHILD_S, Camera
 from edge_agent.capture.messages import Message, Said, Seen, Told
 from edge_agent.capture.source import Captured
 from edge_agent.capture.viewmemory import ViewMemory
@@ -235,3 +238,28 @@ async def test_a_capture_that_is_told_to_stop_ends_in_order_whatever_it_waits_fo
             await until(lambda name=name: rig.cameras[name].state == "running", f"a start of {name}")  # type: ignore[misc]
     ends = [epoch.end for name in rig.cameras for epoch in rig.epochs(name).values()]
     assert [end.clean for end in ends if end] == [True, True]
+
+
+async def test_a_capture_that_is_told_to_stop_does_not_wait_for_a_camera_that_has_stopped_sending(rig: Rig) -> None:
+    """All its numbers are known: to kill it when it does not come back would lose those since the last kept frame."""
+    noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    parts, left = mjpeg([cv2.imencode(".jpg", noise)[1].tobytes()] * 10), threading.Event()
+
+    def then_nothing(handler: BaseHTTPRequestHandler) -> None:
+        parts(handler)
+        handler.wfile.flush()
+        left.wait(60)
+
+    web = WebCamera({"/": then_nothing})
+    all_of_it = GateConfig(motion=False, max_fps=0.0, open_fps=0.0)
+    slow = rig.add(CameraConfig(name="a", source=web.url("/"), watch=WatchConfig(stall_s=3600), gate=all_of_it))
+    async with rig.running():
+        await until(lambda: slow.kept == 10, "all that it sends")
+        started_s = time.monotonic()
+    assert time.monotonic() - started_s < STOP_CHILD_S
+    left.set()
+    web.stop()
+    (epoch,) = rig.epochs("a").values()
+    epoch.require_whole()
+    assert epoch.end is not None
+    assert (epoch.end.clean, epoch.end.last) == (True, 9)

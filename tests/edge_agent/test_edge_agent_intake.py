@@ -208,6 +208,29 @@ def test_whatever_ends_a_capture_its_numbers_are_accounted_for(failure: Exceptio
     require_whole(out, 20 if where == "read" else 21)
 
 
+def test_a_capture_that_waits_for_its_camera_may_be_abandoned_and_takes_nothing_more() -> None:
+    clock, out = ManualClock(), queue.Queue[Message | None](maxsize=1000)
+    scenes, waits, goes_on = Scenes(60, clock), threading.Event(), threading.Event()
+
+    def read() -> Captured:
+        if scenes.left == 40:
+            waits.set()
+            goes_on.wait()
+        return Scenes.read(scenes)
+
+    scenes.read = read  # type: ignore[method-assign]
+    intake = Intake(CameraConfig(name="a", source="device:0"), 9, clock, out)
+    running = threading.Thread(target=intake.run, args=(scenes, threading.Event()))
+    running.start()
+    waits.wait()
+    assert intake.abandon()
+    require_whole(out, 20)
+    goes_on.set()
+    running.join()
+    assert not intake.abandon()
+    require_whole(out, 20)
+
+
 def test_the_child_of_a_camera_that_cannot_be_redacted_sends_nothing_and_says_why() -> None:
     camera = {
         "name": "a",
