@@ -12,8 +12,8 @@ from typing import Any, cast
 
 from edge_agent.capture.messages import Ended, Kept, Message, Said, Seen, Told, read_message
 from edge_agent.capture.spawn import spawn
-from edge_agent.children import gone, kill, last_words
-from edge_agent.exceptions import SpoolUnavailable
+from edge_agent.children import end, kill, last_words, let_go
+from edge_agent.exceptions import SourceError, SpoolUnavailable
 from edge_agent.metrics import AgentMetrics
 from edge_agent.spool.refused import Refused
 from edge_agent.spool.schema import Depth, Row
@@ -32,6 +32,8 @@ _log = logs.get("edge_agent.camera")
 
 STOP_CHILD_S = 10.0
 """A child that was told to stop finishes its frame; one that hangs in a decoder is killed."""
+END_CHILD_S = 1.0
+"""A child that has told its end, or that is given up, has nothing left to finish."""
 START_S = 8.0
 """For a child to start on a busy machine, and to try UDP before TCP."""
 _STALLS = 2
@@ -73,7 +75,8 @@ class Camera:
         self.reason = ""
         self._frames_from_s: float | None = None
         """When this epoch's first frames were told."""
-        self._hung = ""
+        self._fault = ""
+        """Why this epoch's child was given up."""
         self._view = Seen("")
         self._view_from_s = 0.0
 
@@ -90,7 +93,8 @@ class Camera:
             self._metrics.restarts.labels(self.config.name).inc()
             pause_s = self._backoff.failed(self._clock.monotonic(), self._chance())
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), pause_s)
+                async with asyncio.timeout(pause_s):
+                    await self._stop.wait()
         self.state, self.reason = "ended", ""
 
     def status(self, depth: Sequence[Depth]) -> CameraStatus:
@@ -111,10 +115,15 @@ class Camera:
         now_s = self._clock.now_ns() // 1_000_000_000
         self.epoch = await self._on_disk(self._spool.begin_epoch, self.config.name, "frame", now_s)
         self.captured, last, self._refused = 0, -1, Refused(self.config.name, self.epoch)
-        self._frames_from_s, self._hung = None, ""
-        process = self._process = await spawn(self.config, self.epoch, self._truth_folder, self._state_folder)
+        self._frames_from_s, self._fault = None, ""
+        try:
+            process = self._process = await spawn(self.config, self.epoch, self._truth_folder, self._state_folder)
+        except OSError as error:  # too many processes or files, or no memory: others may end
+            nothing, why = Ended(-1, None, finished=False), f"no capture can be started: {error.strerror}"
+            await self._close_epoch(nothing, -1, why)
+            return False
         stopper = asyncio.create_task(self._stop_child(process))
-        saying = asyncio.create_task(_last_words(process))
+        saying = asyncio.create_task(last_words(process))
         ended: Ended | None = None
         try:
             while message := await self._next(process):
@@ -124,19 +133,20 @@ class Camera:
                 last = max(last, await self._take(message))
         finally:
             stopper.cancel()
-            await self._reap(process)
-        last_words = await saying
-        reason = (self._hung or last_words) if process.returncode else ""
-        await self._close_epoch(ended, last, reason)
+            await self._end(process, saying)
+        await self._close_epoch(ended, last, self._fault or _reason(process.returncode or 0, await saying, ended))
         return ended is not None and ended.finished
 
     async def _next(self, process: Process) -> Message | None:
         assert process.stdout is not None  # noqa: S101  (narrowing: it was asked for)
         try:
-            return await asyncio.wait_for(read_message(process.stdout), self._hang_s)
+            async with asyncio.timeout(self._hang_s):
+                return await read_message(process.stdout)
         except TimeoutError:
-            self._hung = f"no sign of life for {self._hang_s:.0f} s"
-            return None
+            self._fault = f"no sign of life for {self._hang_s:.0f} s"
+        except SourceError as error:
+            self._fault = str(error)
+        return None
 
     async def _take(self, message: Message) -> int:
         """Take a message and return the number that was promised by it, -1 for none."""
@@ -222,27 +232,21 @@ class Camera:
         await asyncio.sleep(STOP_CHILD_S)
         kill(process)
 
-    async def _reap(self, process: Process) -> None:
-        """Wait until the child has gone; kill it when it does not go by itself."""
-        if process.stdin:
-            process.stdin.close()
+    async def _end(self, process: Process, saying: asyncio.Task[str]) -> None:
+        """See that nothing is left of a child, neither itself nor its pipes."""
         try:
-            async with asyncio.timeout(STOP_CHILD_S if self._stop.is_set() else 1.0):
-                await gone(process)
-        except TimeoutError:
-            kill(process)
-            await gone(process)
+            await end(process, STOP_CHILD_S if self._stop.is_set() else END_CHILD_S)
+            await asyncio.wait({saying}, timeout=END_CHILD_S)
+        finally:
+            let_go(process)
 
 
-async def _last_words(process: Process) -> str:
-    """Return the last that a child says, without passwords, or how it ended if it says nothing."""
-    said = await last_words(process)
-    await gone(process)
-    return str(masked(said)) if said else _how_it_ended(process.returncode or 0)
-
-
-def _how_it_ended(status: int) -> str:
-    if status >= 0:
-        return f"the capture ended with status {status}"
+def _reason(status: int, words: str, ended: Ended | None) -> str:
+    """Return why a child ended, without passwords: how it went, and what it said last. Empty if it just ended."""
+    words = str(masked(words))
+    if not status or (ended and (words or ended.finished)):
+        return words if status else ""
+    if status > 0:
+        return words or f"the capture ended with status {status}"
     name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
-    return f"the capture was ended by {name}"
+    return f"the capture was ended by {name}" + (f": {words}" if words else "")

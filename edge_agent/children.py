@@ -1,4 +1,4 @@
-"""What a child process says before it goes, that it has gone, and that it must."""
+"""What a child process says before it goes, that it has gone, and that it leaves nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from asyncio.subprocess import Process
 
-__all__ = ["gone", "kill", "last_words"]
+__all__ = ["end", "gone", "kill", "last_words", "let_go"]
 
 _LOOK_S = 0.05
 _TAIL_BYTES = 400
@@ -16,12 +16,6 @@ async def gone(process: Process) -> None:
     """Wait until a child has gone. ``process.wait`` waits as well for whoever holds its pipes open still."""
     while process.returncode is None:  # noqa: ASYNC110  (asyncio tells nobody else)
         await asyncio.sleep(_LOOK_S)
-
-
-def kill(process: Process) -> None:
-    """Kill a child, which may just have gone by itself: between the end of a wait for that and this."""
-    with contextlib.suppress(ProcessLookupError):
-        process.kill()
 
 
 async def last_words(process: Process) -> str:
@@ -34,3 +28,28 @@ async def last_words(process: Process) -> str:
         tail = (tail + said)[-_TAIL_BYTES:]
     lines = tail.decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else ""
+
+
+def kill(process: Process) -> None:
+    """Send SIGKILL to a child that may have gone."""
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+
+
+async def end(process: Process, within_s: float) -> None:
+    """Close a child's input, which tells it to end. Kill it when it does not in time, or at a cancellation."""
+    if process.stdin:
+        process.stdin.close()
+    try:
+        async with asyncio.timeout(within_s):
+            await gone(process)
+    except TimeoutError:
+        pass
+    finally:
+        kill(process)
+    await gone(process)
+
+
+def let_go(process: Process) -> None:
+    """Close the pipes of a child that has gone: what nobody has read keeps its pipe open."""
+    process._transport.close()  # type: ignore[attr-defined]  # asyncio has no other way

@@ -18,7 +18,7 @@ from edge_agent.capture.source import Captured, FrameSource, Image
 from edge_agent.capture.tally import Tally
 from edge_agent.encode.encoder import Encoded, Encoder, OverBudget
 from edge_agent.encode.purse import Purse
-from edge_agent.exceptions import FrameUnusable, SourceEnded, SourceError
+from edge_agent.exceptions import FrameUnusable, SourceEnded
 from edge_agent.gate.gate import Gate
 from edge_agent.gate.shot import Fate, Shot
 from edge_agent.redact.redactor import Redaction, Redactor
@@ -57,31 +57,61 @@ class Intake:
         self._redactor, self._encoder = redactor or Redactor(camera.redact), Encoder(camera.encode, purse)
         self._told_s = -TELL_EVERY_S
         self._reason = ""
+        self._taking, self._over = threading.Lock(), False
+        """Held while a number is given or has its fate: whoever waits for a source does not hold it."""
 
     def run(self, source: FrameSource, stop: threading.Event) -> None:
-        """Read a source until it ends or ``stop`` is set. Raise SourceError when it fails.
+        """Read a source until it ends or ``stop`` is set. Raise SourceError when it fails, or what else went wrong.
 
         However it ends, every number that was given is accounted for.
         """
         finished, failure = False, None
         try:
+            self._read(source, stop)
+        except SourceEnded:
+            finished = True
+        except Exception as error:
+            failure = error
+        with self._taking:
+            if self._over:
+                return
+            failure = self._end(finished) or failure
+        if failure:
+            raise failure
+
+    def abandon(self) -> bool:
+        """Account for every number while ``run`` still waits for its source. Called by another thread.
+
+        Return False when that is done already; otherwise ``run`` takes nothing more, should it come back.
+        """
+        with self._taking:
+            if self._over:
+                return False
+            self._end(finished=False)
+            return True
+
+    def _read(self, source: FrameSource, stop: threading.Event) -> None:
+        try:
             source.open()
             while not stop.is_set():
                 captured = source.read()
-                if captured:
-                    self.frame(captured)
-                else:
-                    self._tell()
-        except SourceEnded:
-            finished = True
-        except SourceError as error:
-            failure = error
+                with self._taking:
+                    if self._over:
+                        return
+                    self.frame(captured) if captured else self._tell()
         finally:
             source.close()
-        self._settle(self._gate.close())
+
+    def _end(self, finished: bool) -> Exception | None:
+        """Give what has none its fate, and say that this is all. Return what went wrong with it."""
+        self._over, failure = True, None
+        try:
+            self._settle(self._gate.close())
+        except Exception as error:
+            failure = error
+        self._tally.give_up(UNUSABLE)
         self._out.put(Ended(self._tally.captured - 1, self._tally.tail(), finished))
-        if failure:
-            raise failure
+        return failure
 
     def frame(self, captured: Captured) -> None:
         """Take one frame: number it, and settle what its coming settles, itself or frames before it."""
@@ -98,18 +128,33 @@ class Intake:
         except (cv2.error, FrameUnusable) as error:  # this frame's trouble; the next one may be well
             self._reason = f"a frame cannot be looked at: {error}"
             return self._gate.pass_by(shot, UNUSABLE)
-        except SourceError:  # it cannot be masked, and ends the capture: its number has a fate all the same
+        except Exception:  # it cannot be masked, say, and ends the capture: its number has a fate all the same
             self._settle(self._gate.pass_by(shot, UNUSABLE))
             raise
 
     def _settle(self, fates: Sequence[Fate]) -> None:
+        """Give each frame its fate, also those behind one that fails, and raise what that failed with."""
+        failure: Exception | None = None
         for fate in fates:
             if not fate.keep:
                 self._tally.withhold(fate.reason)
+            elif failure:
+                self._tally.withhold(UNUSABLE)
             elif self._out.full():
                 self._tally.withhold("overload")
             else:
-                self._keep(fate)
+                failure = self._tried(fate)
+        if failure:
+            raise failure
+
+    def _tried(self, fate: Fate) -> Exception | None:
+        """Keep a frame. Return what ends the capture: then the frame is withheld."""
+        try:
+            self._keep(fate)
+        except Exception as error:
+            self._tally.withhold(UNUSABLE)
+            return error
+        return None
 
     def _keep(self, fate: Fate) -> None:
         image = fate.shot.image
@@ -121,16 +166,12 @@ class Intake:
             self._reason = f"a frame of shape {image.shape} is unusable: {error}"
             self._tally.withhold(UNUSABLE)
             return
-        except SourceError:  # it cannot be redacted, and ends the capture
-            self._tally.withhold(UNUSABLE)
-            raise
         if isinstance(encoded, OverBudget):
             self._reason = f"over its budget even at the floor: {encoded.left_bytes} bytes may be spent now"
             self._tally.withhold("budget")
             return
-        account = self._tally.account()
-        record = encode(self._record(fate, encoded, redaction.told, account))
-        self._out.put(Kept(fate.shot.seq, fate.shot.captured_ns, record, account))
+        record = encode(self._record(fate, encoded, redaction.told, self._tally.withheld))
+        self._out.put(Kept(fate.shot.seq, fate.shot.captured_ns, record, self._tally.account()))
 
     def _encoded(self, redaction: Redaction) -> Encoded | OverBudget:
         encoded = self._encoder.encode(redaction, self._clock.monotonic())

@@ -14,18 +14,25 @@ from ingest.site import StreamConfig
 __all__ = ["Address", "resolve"]
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-
+_SECRET = re.compile(r"([^&;=]*(?:pass|pwd|psw|secret|token|key|auth|user|usr|login)[^&;=]*=)[^&;]*", re.IGNORECASE)
+"""What a camera takes as a login in its path or query, by its name."""
 _TELLING = 4
 """A shorter password is in many a word, and a text full of holes tells what it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """``url`` has no user in it and may be shown; ``user`` and ``password`` are as they are, not quoted."""
+    """Where a camera is: ``shown`` may be seen, ``url`` may hold secrets in its path or query.
 
-    url: str
+    Neither has a user in it; ``user`` and ``password`` are as they are, not quoted.
+    """
+
+    shown: str
+    url: str = field(repr=False)
     user: str = ""
     password: str = field(default="", repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """What was filled into the path and the query."""
 
     @property
     def with_user(self) -> str:
@@ -37,28 +44,40 @@ class Address:
         return urlunsplit(parts._replace(netloc=f"{login}@{parts.netloc}"))
 
     def hide(self, text: str) -> str:
-        """Return a text without the user and the password, quoted or not, that it may have got from a library."""
-        text = text.replace(self.with_user, self.url)
-        for secret in {self.password, quote(self.password, safe="")}:
-            text = text.replace(secret, "…") if len(secret) >= _TELLING else text
+        """Return a text of a library without the user and the secrets, quoted or not, that it may have got."""
+        text = text.replace(self.with_user, self.shown).replace(self.url, self.shown)
+        for secret in sorted({self.password, *self.secrets}, key=len, reverse=True):
+            for form in {secret, quote(secret, safe="")}:
+                text = text.replace(form, "…") if len(form) >= _TELLING else text
         return text
 
 
 def resolve(source: str, stream: StreamConfig, environment: Mapping[str, str] = os.environ) -> Address:
     """Fill in ``${NAME}`` and the password. Raise SourceUnusable when one is not there, or the address is none."""
     try:
-        parts = urlsplit(source)
-        login, _, place = parts.netloc.rpartition("@")
-        url = urlunsplit(parts._replace(netloc=_filled(place, environment), path=_filled(parts.path, environment)))
-        user, _, password = (_filled(part, environment) for part in login.partition(":"))
-        if not urlsplit(url).hostname:
-            raise ValueError("it names no host")
-        _ = urlsplit(url).port
-    except ValueError as error:
-        raise SourceUnusable(f"the address cannot be read: {error}") from None
+        return _resolved(source, stream, environment)
+    except ValueError:  # what it says may be a part of a password
+        raise SourceUnusable(
+            "the address cannot be read: expected scheme://user:${NAME}@host:port/path, with a number for a port"
+        ) from None
+
+
+def _resolved(source: str, stream: StreamConfig, environment: Mapping[str, str]) -> Address:
+    parts = urlsplit(source)
+    login, _, place = parts.netloc.rpartition("@")
+    parts = parts._replace(netloc=_filled(place, environment), fragment="")
+    if not parts.hostname or parts.port == 0:
+        raise ValueError
+    rest = parts.path, parts.query
+    path, query = (_filled(part, environment) for part in rest)
+    url = urlunsplit(parts._replace(path=path, query=query))
+    path, query = (_SECRET.sub(r"\1…", part) for part in rest)
+    shown = urlunsplit(parts._replace(path=path, query=query))
+    secrets = tuple(environment[name] for part in rest for name in _VARIABLE.findall(part))
     if stream.user:
-        return Address(url, stream.user, _password(stream))
-    return Address(url, user, password)
+        return Address(shown, url, stream.user, _password(stream), secrets)
+    user, _, password = (_filled(part, environment) for part in login.partition(":"))
+    return Address(shown, url, user, password, secrets)
 
 
 def _filled(text: str, environment: Mapping[str, str]) -> str:

@@ -39,6 +39,10 @@ def make_source(camera: CameraConfig, around: Surroundings) -> FrameSource:
     """Make a camera's source. Raise SourceUnusable when ``source`` or an option makes no sense."""
     scheme, _, rest = camera.source.partition(":")
     make = _KINDS.get(scheme.lower())
+    if make is None and rest.startswith("//"):
+        raise SourceUnusable(
+            f"camera {camera.name}: {scheme} is not read: expected one of {sorted(_KINDS)} or a file"
+        )
     return make(camera, rest, around) if make else _file(camera, around)
 
 
@@ -68,7 +72,8 @@ def _images(camera: CameraConfig, folder: str, around: Surroundings) -> FrameSou
     from edge_agent.capture.images import ImagesSource
 
     place = around.state_folder / f"{camera.name}.json" if around.state_folder else None
-    return ImagesSource(Path(folder), camera.fps, around.clock, place=place, existing=camera.stream.existing)
+    existing, said = camera.stream.existing, around.said
+    return ImagesSource(Path(folder), camera.fps, around.clock, place=place, existing=existing, said=said)
 
 
 def _device(camera: CameraConfig, number: str, around: Surroundings) -> FrameSource:

@@ -29,13 +29,16 @@ class Listed:
 
 
 class NewFiles:
-    """What one folder has that was not read yet. ``after`` is the place of the last file that was read before."""
+    """What one folder has that was not read yet. ``before`` is what of it had been read, or is to be left.
 
-    def __init__(self, settle_s: float, after: tuple[int, str] = (0, "")) -> None:
-        self._settle_s, self._after = settle_s, after
+    What comes later is new whenever it is dated: a clock may be set back.
+    """
+
+    def __init__(self, settle_s: float, before: Iterable[Listed] = ()) -> None:
+        self._settle_s = settle_s
         self._seen: dict[str, tuple[Listed, float]] = {}
         """Each file with how it looks and since when it has looked so."""
-        self._read: dict[str, tuple[int, int]] = {}
+        self._read = {file.name: file.content for file in before}
 
     def look(self, listing: Iterable[Listed], now_s: float) -> list[Listed]:
         """Return the files that have settled since the last look, in order. Each is given once."""
@@ -51,6 +54,4 @@ class NewFiles:
         return before if before and before[0] == file and before[0].size == file.size else (file, now_s)
 
     def _is_new(self, file: Listed, quiet_s: float) -> bool:
-        if quiet_s < self._settle_s or self._read.get(file.name) == file.content:
-            return False
-        return (file.changed_ns, file.name) > self._after
+        return quiet_s >= self._settle_s and self._read.get(file.name) != file.content

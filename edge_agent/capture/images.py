@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from stat import S_ISREG
 
 from edge_agent.capture.folder import Listed, NewFiles
 from edge_agent.capture.pace import Pace
@@ -37,24 +39,28 @@ class ImagesSource:
         *,
         place: Path | None = None,
         existing: bool = False,
+        said: Callable[[str], None] = lambda _: None,
         pace: Pace | None = None,
     ) -> None:
-        self._folder, self._clock, self._place, self._existing = folder, clock, place, existing
+        self._folder, self._clock, self._place, self._existing, self._said = folder, clock, place, existing, said
         self._pace = pace or Pace(fps, clock)
         self._new: NewFiles | None = None
         self._waiting: deque[Listed] = deque()
         self._given: Listed | None = None
+        self._is_kept = True
+        """The place, as far as the disk took it."""
 
     def open(self) -> None:
         """Look what is there. Raise SourceUnusable when there is no such folder."""
         self._waiting.clear()
         self._given = None
         try:
-            after = self._after()
-            self._new = NewFiles(SETTLE_S, after)
-            self._keep(*after)
+            there = _listing(self._folder)
         except OSError as error:
             raise SourceUnusable(f"{self._folder}: expected a folder: {error.strerror}") from None
+        after = self._after(there)
+        self._new = NewFiles(SETTLE_S, (file for file in there if (file.changed_ns, file.name) <= after))
+        self._keep(*after)
 
     def read(self) -> Captured | None:
         """Return the next new picture, None when there is none yet. Raise SourceStalled when the folder has gone."""
@@ -91,11 +97,16 @@ class ImagesSource:
         except OSError as error:
             raise SourceStalled(f"{self._folder}: {error.strerror}") from None
 
-    def _after(self) -> tuple[int, str]:
-        there = _listing(self._folder)
-        if self._place and self._place.is_file():
-            changed_ns, name = json.loads(self._place.read_text())
-            return int(changed_ns), str(name)
+    def _after(self, there: Sequence[Listed]) -> tuple[int, str]:
+        """Return the place of the last file that was read before, or is to be left."""
+        try:
+            if self._place:
+                changed_ns, name = json.loads(self._place.read_text())
+                return int(changed_ns), str(name)
+        except FileNotFoundError:
+            pass  # the very first start
+        except (OSError, ValueError, TypeError) as error:  # a power cut leaves an empty file
+            self._said(f"its place in the folder is lost, as at the first start: {error}")
         newest = max(there, default=None)
         return (0, "") if self._existing or newest is None else (newest.changed_ns, newest.name)
 
@@ -106,11 +117,19 @@ class ImagesSource:
         self._given = None
 
     def _keep(self, changed_ns: int, name: str) -> None:
-        if self._place:
+        """Keep a place. A disk that does not take it costs the next start only, which reads some again."""
+        if self._place is None:
+            return
+        half, was_kept = self._place.with_suffix(".new"), self._is_kept
+        try:
             self._place.parent.mkdir(parents=True, exist_ok=True)
-            half = self._place.with_suffix(".new")
             half.write_text(json.dumps([changed_ns, name]))
             half.replace(self._place)
+            self._is_kept = True
+        except OSError as error:
+            self._is_kept = False
+            if was_kept:
+                self._said(f"its place in the folder is not kept: {error.strerror}")
 
 
 def _listing(folder: Path) -> list[Listed]:
@@ -120,7 +139,8 @@ def _listing(folder: Path) -> list[Listed]:
             if Path(entry.name).suffix.lower() in _SUFFIXES and not entry.name.startswith("."):
                 try:
                     stat = entry.stat()
-                except FileNotFoundError:
+                except OSError:  # gone, a link to nowhere, or not to be seen
                     continue
-                found.append(Listed(stat.st_ctime_ns, entry.name, stat.st_size, stat.st_mtime_ns))
+                if S_ISREG(stat.st_mode):  # whoever opens a pipe waits for someone who writes
+                    found.append(Listed(stat.st_ctime_ns, entry.name, stat.st_size, stat.st_mtime_ns))
     return found

@@ -1,4 +1,4 @@
-"""How large a picture may be, and how much a capture child may allocate.
+"""How large a picture may be, how much a capture child may allocate, and what it leaves when it crashes.
 
 RLIMIT_AS counts what is only reserved: FFmpeg, OpenBLAS and the allocator's arenas reserve half a gigabyte before the
 first frame. RLIMIT_DATA (getrlimit(2), since Linux 4.7) counts private memory that can be written to, and the kernel
@@ -11,7 +11,7 @@ from __future__ import annotations
 import resource
 from pathlib import Path
 
-__all__ = ["MAX_PIXELS", "limit_memory"]
+__all__ = ["MAX_PIXELS", "leave_no_core", "limit_memory"]
 
 MAX_PIXELS = 7680 * 4320
 """8K. A header that claims more is refused before anything is allocated for it."""
@@ -25,6 +25,11 @@ def limit_memory(more_mb: int) -> None:
     if hard != resource.RLIM_INFINITY:
         limit = min(limit, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+def leave_no_core() -> None:
+    """Let this process leave no core: it would hold passwords, and pictures before anything was redacted."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _data_bytes() -> int:

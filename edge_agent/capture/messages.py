@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 import msgpack
 
+from edge_agent.exceptions import SourceUnusable
 from ingest.codec import MAX_RECORD_BYTES
 from ingest.records import Account
 
@@ -74,20 +75,30 @@ def write_message(pipe: BinaryIO, message: Message) -> None:
     for name, value in fields.items():
         if isinstance(value, Account):
             fields[name] = value.model_dump()
-    data = msgpack.packb([type(message).__name__, fields])
+    # a file's name need not be text
+    data = msgpack.packb([type(message).__name__, fields], unicode_errors="backslashreplace")
     pipe.write(_LENGTH.pack(len(data)) + data)
     pipe.flush()
 
 
 async def read_message(pipe: asyncio.StreamReader) -> Message | None:
-    """Return the next message, None when the child has gone, also in the middle of one."""
+    """Return the next message, None when the child has gone, also in the middle of one.
+
+    Raise SourceUnusable when it says what is no message: a decoder that broke its memory may do so.
+    """
     try:
         (length,) = _LENGTH.unpack(await pipe.readexactly(_LENGTH.size))
         if length > MAX_RECORD_BYTES:
-            return None  # what a dying child wrote is no length
-        kind, fields = msgpack.unpackb(await pipe.readexactly(length))
+            raise SourceUnusable(f"the capture says what is no message: {length} bytes")
+        return _message(await pipe.readexactly(length))
     except asyncio.IncompleteReadError:
         return None
+    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+        raise SourceUnusable(f"the capture says what is no message: {type(error).__name__}") from None
+
+
+def _message(data: bytes) -> Message:
+    kind, fields = msgpack.unpackb(data)
     for name in ("account", "tail"):
         if fields.get(name):
             fields[name] = Account.model_validate(fields[name])

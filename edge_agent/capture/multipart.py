@@ -9,6 +9,7 @@ import re
 
 __all__ = ["Multipart", "boundary_of"]
 
+_DASHES = b"--"
 _MAX_HEADER_BYTES = 16 * 1024
 _BOUNDARY = re.compile(r"""boundary\s*=\s*("[^"]*"|[^;\s]+)""", re.IGNORECASE)
 _LENGTH = re.compile(rb"^content-length:\s*(\d+)\s*$", re.IGNORECASE | re.MULTILINE)
@@ -22,10 +23,13 @@ def boundary_of(content_type: str) -> bytes:
 
 
 class Multipart:
-    """Takes bytes as they come and gives whole parts. Raise ValueError when a part is larger than ``max_bytes``."""
+    """Takes bytes as they come and gives whole parts. Raise ValueError when a part is larger than ``max_bytes``.
+
+    An empty ``boundary`` is the one that the first part begins with.
+    """
 
     def __init__(self, boundary: bytes, max_bytes: int) -> None:
-        self._mark = b"--" + boundary
+        self._mark = _DASHES + boundary
         self._max_bytes = max_bytes
         self._buffer = bytearray()
         self._length: int | None = None
@@ -53,6 +57,8 @@ class Multipart:
         end = _HEADERS_END.search(self._buffer, start)
         if not end:
             return None
+        if self._mark == _DASHES:  # the camera does not say, and two dashes are in many a picture
+            self._mark = bytes(self._buffer[start : end.end()].split(maxsplit=1)[0])
         length = _LENGTH.search(self._buffer, start, end.end())
         self._length = int(length[1]) if length else None
         if self._length is not None and self._length > self._max_bytes:

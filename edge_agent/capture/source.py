@@ -23,8 +23,9 @@ class Captured:
     Most of what a decoder gives is dropped by the rate gate, which needs the time only: a frame that nobody looks at
     costs no conversion. Ask for the picture before the source's next ``read``: a device keeps no more than one.
 
-    ``time_source`` is ``host`` for the clock on arrival, ``stream`` for the stream's own; ``error_ms`` bounds how far
-    off the time may be, None where nothing is known.
+    ``time_source`` is ``host`` for the clock on arrival, ``stream`` for the stream's own. ``error_ms`` is by how much
+    that differs from the arrival, and so how far off it may be while the stream's clock is not ahead of the host's;
+    None where nothing is known.
     """
 
     __slots__ = ("_image", "_luma", "captured_ns", "error_ms", "time_source")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import sys
@@ -26,7 +25,10 @@ CHILD_ENVIRONMENT = {
 async def spawn(
     camera: CameraConfig, epoch: int, truth_folder: Path | None = None, state_folder: Path | None = None
 ) -> Process:
-    """Start a child and give it its orders. It dies with this process, and ends when its input is closed."""
+    """Start a child and give it its orders. It dies with this process, and ends when its input is closed.
+
+    Raise OSError when no process can be had.
+    """
     process = await asyncio.create_subprocess_exec(
         *tethered([sys.executable, "-m", "edge_agent.capture.child"]),
         stdin=PIPE,
@@ -43,7 +45,6 @@ async def spawn(
         "state_folder": str(state_folder) if state_folder else None,
     }
     assert process.stdin is not None  # noqa: S101  (narrowing: it was asked for)
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        process.stdin.write(json.dumps(orders).encode() + b"\n")
-        await process.stdin.drain()
+    # no wait for it to be read: whoever is cancelled there would leave a child that nobody knows
+    process.stdin.write(json.dumps(orders).encode() + b"\n")
     return process

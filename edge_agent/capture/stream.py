@@ -72,7 +72,7 @@ class StreamSource:
     def read(self) -> Captured:
         """Return the next frame. Raise SourceStalled when the stream ends, breaks, or gives none for too long."""
         if self._container is None:
-            raise SourceUnusable(f"{self._address.url} is not open")
+            raise SourceUnusable(f"{self._address.shown} is not open")
         while not self._ready:
             self._pull()
         return self._ready.popleft()
@@ -96,7 +96,7 @@ class StreamSource:
         except (av.FFmpegError, OSError, SourceUnusable) as error:
             late = self._clock.monotonic() - asked_s >= open_s  # FFmpeg calls this invalid data, of what did not come
             why = f"nothing came for {open_s:g} s" if late else self._why(error)
-            raise SourceUnusable(f"{self._address.url}: {why}") from None
+            raise SourceUnusable(f"{self._address.shown}: {why}") from None
         self._packets, self._reports = self._container.demux(video), SenderReports()
         self._good_s, self._hung = self._clock.monotonic(), False
         self._damage.opened(self._good_s - asked_s)
@@ -118,20 +118,20 @@ class StreamSource:
         """Take the next packet, and what frames it makes."""
         asked_s = self._clock.monotonic()
         if self._hung:
-            raise SourceStalled(f"{self._address.url}: {self._nothing_came}")
+            raise SourceStalled(f"{self._address.shown}: {self._nothing_came}")
         try:
             with self._damage.listening():
                 packet = next(self._packets)
         except StopIteration:
-            raise SourceStalled(f"{self._address.url}: the camera has ended the stream") from None
+            raise SourceStalled(f"{self._address.shown}: the camera has ended the stream") from None
         except (av.FFmpegError, OSError) as error:
-            raise SourceStalled(f"{self._address.url}: {self._why(error)}") from None
+            raise SourceStalled(f"{self._address.shown}: {self._why(error)}") from None
         # when the wait is over, FFmpeg first gives what it holds of the last frame, and would then wait once more
         waited_s = self._clock.monotonic() - asked_s
         self._hung = waited_s >= self._stall_s
         self._decode(packet, self._clock.now_ns() - round(waited_s * 1e9 if self._hung else 0))
         if self._clock.monotonic() - self._good_s > self._stall_s:
-            raise SourceStalled(f"{self._address.url}: no whole frame could be decoded for {self._stall_s:g} s")
+            raise SourceStalled(f"{self._address.shown}: no whole frame could be decoded for {self._stall_s:g} s")
 
     def _decode(self, packet: Packet[VideoStream], arrived_ns: int) -> None:
         self._reports.note(packet)

@@ -13,13 +13,21 @@ __all__ = ["Stamp", "StreamClock"]
 _FADE = 0.1
 """A change from one clock to the other is spread, and hurries or slows the time by a tenth at the most: a jump would
 make every speed in the picture wrong, and a jump back the order of frames."""
+_SET_BACK_NS = 1_000_000_000
+_STANDS_STILL_NS = 10_000_000_000
+"""Time goes back where the host's clock does by more than the first, or where it would have to stand still for longer
+than the second: a gate that lets so many frames a second through would let none through until then."""
 _NEAR = 0.8
 """A stream's clock that was too far off is used again when it is this much nearer than the bound: no to and fro."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """A frame's time in Unix ns, whose clock it is by, and how far off it may be in ms (None: nothing is known)."""
+    """A frame's time in Unix ns, whose clock it is by, and by how many ms that differs from the arrival.
+
+    The difference is the way through the network less what the stream's clock is ahead of the host's: how far off the
+    time may be, as long as that clock is not ahead. None where the time is the arrival's, and nothing is known.
+    """
 
     captured_ns: int
     source: str
@@ -27,7 +35,7 @@ class Stamp:
 
 
 class StreamClock:
-    """The times of one stream's frames, strictly growing."""
+    """The times of one stream's frames, strictly growing unless a clock is set back by seconds."""
 
     def __init__(self, max_skew_s: float) -> None:
         self._max_skew_ns = round(max_skew_s * 1e9)
@@ -52,7 +60,9 @@ class StreamClock:
             self._carry(source, arrived_ns - self._last_arrived_ns)
         if self.skew_ns is not None and source == "stream":
             self._good_skew_ns = self.skew_ns
-        out_ns = max(self._last_ns + 1, raw_ns + self._carry_ns)
+        out_ns = raw_ns + self._carry_ns
+        if not self._was_set_back(arrived_ns, out_ns):
+            out_ns = max(self._last_ns + 1, out_ns)
         self._source, self._last_ns, self._last_arrived_ns = source, out_ns, arrived_ns
         # while one clock gives way to the other, the time is neither's: it may be off by as much as from the farther
         off_ns = max(abs(arrived_ns - out_ns), abs(raw_ns - out_ns))
@@ -61,6 +71,9 @@ class StreamClock:
     def _near(self) -> bool:
         bound_ns = self._max_skew_ns if self._source != "host" else _NEAR * self._max_skew_ns
         return self.skew_ns is not None and abs(self.skew_ns) <= bound_ns
+
+    def _was_set_back(self, arrived_ns: int, out_ns: int) -> bool:
+        return self._last_arrived_ns - arrived_ns > _SET_BACK_NS or self._last_ns - out_ns > _STANDS_STILL_NS
 
     def _carry(self, source: str, elapsed_ns: int) -> None:
         """Go on from the clock before without a jump, and give up what differs bit by bit."""

@@ -19,7 +19,7 @@ class Tally:
 
     def __init__(self, camera: str, epoch: int) -> None:
         self._camera, self._epoch = camera, epoch
-        self._withheld: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
         self._next = self._settled = 0
 
     @property
@@ -34,23 +34,31 @@ class Tally:
 
     def withhold(self, reason: str) -> None:
         """Enter the oldest frame without a fate as withheld."""
-        self._withheld[reason] += 1
+        self._counts[reason] += 1
         self._settled += 1
+
+    def give_up(self, reason: str) -> None:
+        """Enter every frame that has no fate yet as withheld."""
+        while self._settled < self._next:
+            self.withhold(reason)
+
+    @property
+    def withheld(self) -> Account | None:
+        """What was withheld since the last kept frame; None if nothing was."""
+        count, last = sum(self._counts.values()), self._settled - 1
+        if not count:
+            return None
+        counts = dict(self._counts)
+        return Account(camera=self._camera, epoch=self._epoch, first=last - count + 1, last=last, counts=counts)
 
     def account(self) -> Account | None:
         """Enter the oldest frame without a fate as kept. Return what was withheld before it; None if nothing was."""
+        account = self.tail()
         self._settled += 1
-        return self._close(self._settled - 2)
+        return account
 
     def tail(self) -> Account | None:
         """Return what was withheld after the last kept frame, at the end of the epoch; None if nothing was."""
-        return self._close(self._settled - 1)
-
-    def _close(self, last: int) -> Account | None:
-        count = sum(self._withheld.values())
-        if not count:
-            return None
-        first = last - count + 1
-        account = Account(camera=self._camera, epoch=self._epoch, first=first, last=last, counts=dict(self._withheld))
-        self._withheld.clear()
+        account = self.withheld
+        self._counts.clear()
         return account

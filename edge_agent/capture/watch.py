@@ -5,6 +5,8 @@ from __future__ import annotations
 import queue
 from collections import deque
 
+import cv2
+
 from edge_agent.capture.health import View, ViewHealth, small
 from edge_agent.capture.messages import Message, Said, Seen
 from edge_agent.capture.source import Captured, FrameSource, Grey
@@ -79,7 +81,7 @@ class Watched:
     def _look(self, captured: Captured, now_s: float) -> None:
         try:
             view = self._health.look(self._small(captured), now_s)
-        except FrameUnusable:
+        except (cv2.error, FrameUnusable):  # the frame's trouble, which the intake tells
             return
         if view.state != self._view.state:
             self._teller.tell(Seen(view.state, view.reason))

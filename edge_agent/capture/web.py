@@ -15,13 +15,16 @@ from edge_agent.capture.pace import Pace
 from edge_agent.capture.picture import MAX_PICTURE_BYTES, captured
 from edge_agent.capture.source import Captured
 from edge_agent.exceptions import SourceStalled, SourceUnusable
-from ingest.clock import Clock
+from ingest.clock import Clock, Deadline
 from ingest.site import StreamConfig
 
 __all__ = ["WebSource"]
 
 _MAX_REDIRECTS = 3
 _MULTIPART = "multipart/"
+_UNKNOWN_LOGIN = (KeyError, NotImplementedError)
+"""What httpx raises for a Digest algorithm that it does not have."""
+_TROUBLE = (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, *_UNKNOWN_LOGIN)
 
 
 class WebSource:
@@ -54,21 +57,21 @@ class WebSource:
         try:
             self._client = self._stack.enter_context(self._new_client())
             self._begin(self._stack)
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+        except _TROUBLE as error:
             self.close()
-            raise SourceUnusable(f"{self._address.url}: {_said(error)}") from None
+            raise SourceUnusable(f"{self._address.shown}: {self._said(error)}") from None
         self._good_s = self._clock.monotonic()
 
     def read(self) -> Captured | None:
         """Return the next picture. Raise SourceStalled when the camera gives none for too long."""
         if self._stack is None:
-            raise SourceUnusable(f"{self._address.url} is not open")
+            raise SourceUnusable(f"{self._address.shown} is not open")
         found = self._part() if self._chunks is not None else self._snapshot()
         if found is not None:
             self._good_s, self._why = self._clock.monotonic(), ""
             return captured(found, self._clock.now_ns())
         if self._why and self._clock.monotonic() - self._good_s > self._stall_s:
-            raise SourceStalled(f"{self._address.url}: {self._why}")
+            raise SourceStalled(f"{self._address.shown}: {self._why}")
         return None
 
     def close(self) -> None:
@@ -101,7 +104,7 @@ class WebSource:
             self._parts = Multipart(boundary_of(kind), MAX_PICTURE_BYTES)
             self._chunks = answer.iter_raw()
         else:
-            self._ready.append(_whole(answer))
+            self._ready.append(self._whole(answer))
             answer.close()
 
     def _snapshot(self) -> bytes | None:
@@ -112,9 +115,9 @@ class WebSource:
         try:
             with self._client.stream("GET", self._address.url) as answer:
                 answer.raise_for_status()
-                return _whole(answer)
-        except (httpx.HTTPError, OSError, ValueError) as error:
-            self._why = _said(error)
+                return self._whole(answer)
+        except _TROUBLE as error:
+            self._why = self._said(error)
             return None
 
     def _part(self) -> bytes | None:
@@ -123,12 +126,26 @@ class WebSource:
             try:
                 self._ready.extend(self._parts.feed(next(self._chunks)))
             except StopIteration:
-                raise SourceStalled(f"{self._address.url}: the camera has ended the stream") from None
-            except (httpx.HTTPError, OSError, ValueError) as error:
-                raise SourceStalled(f"{self._address.url}: {_said(error)}") from None
+                raise SourceStalled(f"{self._address.shown}: the camera has ended the stream") from None
+            except _TROUBLE as error:
+                raise SourceStalled(f"{self._address.shown}: {self._said(error)}") from None
             if self._clock.monotonic() - self._good_s > self._stall_s:
-                raise SourceStalled(f"{self._address.url}: no whole picture for {self._stall_s:g} s")
+                raise SourceStalled(f"{self._address.shown}: no whole picture for {self._stall_s:g} s")
         return self._ready.popleft()
+
+    def _whole(self, answer: httpx.Response) -> bytes:
+        """Read a picture to its end. Raise ValueError when it is too large, or drips in for too long."""
+        data, deadline = bytearray(), Deadline.after(self._stall_s, self._clock)
+        for chunk in answer.iter_bytes():
+            data += chunk
+            if len(data) > MAX_PICTURE_BYTES:
+                raise ValueError(f"a picture of more than {MAX_PICTURE_BYTES} bytes")
+            if deadline.passed:
+                raise ValueError(f"no whole picture for {self._stall_s:g} s")
+        return bytes(data)
+
+    def _said(self, error: Exception) -> str:
+        return self._address.hide(_said(error))
 
 
 class _Login(httpx.Auth):
@@ -148,19 +165,11 @@ class _Login(httpx.Auth):
         yield from self._chosen.auth_flow(request)
 
 
-def _whole(answer: httpx.Response) -> bytes:
-    """Read a picture to its end. Raise ValueError when it is too large."""
-    data = bytearray()
-    for chunk in answer.iter_bytes():
-        data += chunk
-        if len(data) > MAX_PICTURE_BYTES:
-            raise ValueError(f"a picture of more than {MAX_PICTURE_BYTES} bytes")
-    return bytes(data)
-
-
 def _said(error: Exception) -> str:
     if isinstance(error, httpx.HTTPStatusError):
         return f"the camera answers {error.response.status_code} {error.response.reason_phrase}"
     if isinstance(error, httpx.TimeoutException):
         return "the camera does not answer"
+    if isinstance(error, _UNKNOWN_LOGIN):
+        return f"the camera asks for a login of a kind that is not known: {error}"
     return str(error) or type(error).__name__

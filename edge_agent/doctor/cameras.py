@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 from edge_agent.capture.messages import Kept, Message, Said, Seen, read_message
 from edge_agent.capture.spawn import spawn
-from edge_agent.children import gone, kill, last_words
+from edge_agent.children import end, last_words, let_go
 from edge_agent.doctor.finding import Finding, bad, good, poor
+from edge_agent.exceptions import SourceError
 from ingest.codec import decode
 from ingest.records import Frame
 from ingest.site import CameraConfig, GateConfig, masked
@@ -43,14 +44,18 @@ async def look_at_camera(camera: CameraConfig, seconds: float) -> Finding:
     """Capture for some seconds. Nothing is kept, and nothing is sent."""
     what, seen = f"camera {camera.name}", _Seen()
     every = camera.model_copy(update={"gate": GateConfig(motion=False, max_fps=camera.gate.max_fps)})
-    process = await spawn(every, 0)
+    try:
+        process = await spawn(every, 0)
+    except OSError as error:
+        return bad(what, f"no capture can be started: {error.strerror}", "see what else runs on this machine")
     words = asyncio.create_task(last_words(process))
     try:
         await _listen(process, seen, seconds)
     finally:
-        kill(process)
-        await gone(process)
-    last = masked(await words)
+        await end(process, 0)
+        await asyncio.wait({words}, timeout=1.0)
+        let_go(process)
+    last = str(masked(await words))
     if not seen.frames:
         why = last or next(iter(seen.said), "") or f"no picture within {OPEN_S + seconds:.0f} s"
         return bad(what, why, f"check source = {camera.source!r}, its user and password, and the network")
@@ -59,7 +64,7 @@ async def look_at_camera(camera: CameraConfig, seconds: float) -> Finding:
 
 async def _listen(process: Process, seen: _Seen, seconds: float) -> None:
     assert process.stdout is not None  # noqa: S101  (narrowing: it was asked for)
-    with contextlib.suppress(TimeoutError):
+    with contextlib.suppress(TimeoutError, SourceError):
         async with asyncio.timeout(OPEN_S):
             while not seen.frames and (message := await read_message(process.stdout)):
                 seen.take(message)

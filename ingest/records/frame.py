@@ -72,11 +72,11 @@ class Frame(Record):
     when this frame does not tell, as most do not. ``sampled`` marks a frame that would have been withheld, and was
     drawn to see whether the gate misses anything. ``account`` covers the frames withheld since the previous kept
     frame of this epoch.
-    ``captured_by`` says where the time came from: ``host`` (clock on arrival) or ``stream``. ``captured_error_ms`` is
-    how far off it may be: for a stream's time, what lies between it and the arrival by the host's clock; None where
-    nothing is known. ``quality`` is what the picture was encoded with, 0 when that is not known; ``scaled_from`` the
-    width and height that it had before it was scaled down to fit a budget. ``redacted`` is None when the camera
-    redacts nothing.
+    ``captured_by`` says where the time came from: ``host`` (clock on arrival) or ``stream``. ``captured_error_ms``
+    is, for a stream's time, what lies between it and the arrival by the host's clock: how far off it may be, as long
+    as the camera's clock is not ahead of the host's; None where nothing is known. ``quality`` is what the picture was
+    encoded with, 0 when that is not known; ``scaled_from`` the width and height that it had before it was scaled down
+    to fit a budget. ``redacted`` is None when the camera redacts nothing.
     """
 
     KIND: ClassVar[str] = "frame"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import queue
-from asyncio.subprocess import Process
+import threading
+import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import cast
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from edge_agent.camera import Camera
+from edge_agent.camera import STOP_CHILD_S, Camera
 from edge_agent.capture.messages import Message, Said, Seen, Told
 from edge_agent.capture.source import Captured
 from edge_agent.capture.spawn import spawn
@@ -168,6 +169,15 @@ def test_a_watched_source_tells_a_change_once_and_never_waits_for_the_agent(cloc
     assert out.empty()
 
 
+def test_a_picture_that_opencv_cannot_look_at_does_not_end_the_capture(clock: ManualClock) -> None:
+    class Grey(Still):
+        def read(self) -> Captured:
+            return Captured(self.picture[:, :, 0], self.clock.now_ns())
+
+    watched = Watched(Grey(clock), WatchConfig(), clock, Teller(queue.Queue()))
+    assert watched.read() is not None
+
+
 def test_what_is_masked_is_not_in_the_view_that_is_kept_on_disk(clock: ManualClock, tmp_path: Path) -> None:
     still, memory = Still(clock), ViewMemory(tmp_path / "a.png")
     left = RedactConfig(masks=(((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)),))
@@ -252,17 +262,26 @@ async def test_a_capture_that_is_told_to_stop_ends_in_order_whatever_it_waits_fo
     assert [end.clean for end in ends if end] == [True, True]
 
 
-class Gone:
-    """A child that ends by itself after all: when the wait for it is over, and before it is killed."""
+async def test_a_capture_that_is_told_to_stop_does_not_wait_for_a_camera_that_has_stopped_sending(rig: Rig) -> None:
+    """All its numbers are known: to kill it when it does not come back would lose those since the last kept frame."""
+    noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    parts, left = mjpeg([cv2.imencode(".jpg", noise)[1].tobytes()] * 10), threading.Event()
 
-    stdin = None
-    returncode: int | None = None
+    def then_nothing(handler: BaseHTTPRequestHandler) -> None:
+        parts(handler)
+        handler.wfile.flush()
+        left.wait(60)
 
-    def kill(self) -> None:
-        self.returncode = 0
-        raise ProcessLookupError
-
-
-async def test_a_child_that_goes_just_before_it_is_killed_does_not_end_its_camera(camera: Camera) -> None:
-    await camera._reap(cast("Process", child := Gone()))
-    assert child.returncode == 0
+    web = WebCamera({"/": then_nothing})
+    all_of_it = GateConfig(motion=False, max_fps=0.0, open_fps=0.0)
+    slow = rig.add(CameraConfig(name="a", source=web.url("/"), watch=WatchConfig(stall_s=3600), gate=all_of_it))
+    async with rig.running():
+        await until(lambda: slow.kept == 10, "all that it sends")
+        started_s = time.monotonic()
+    assert time.monotonic() - started_s < STOP_CHILD_S
+    left.set()
+    web.stop()
+    (epoch,) = rig.epochs("a").values()
+    epoch.require_whole()
+    assert epoch.end is not None
+    assert (epoch.end.clean, epoch.end.last) == (True, 9)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.capture.streamclock import Stamp, StreamClock
+from edge_agent.gate.rate import Rate
 
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
@@ -69,15 +71,35 @@ def test_a_time_between_two_clocks_may_be_off_by_as_much_as_the_farther_one_is()
         assert stamp.error_ms >= abs(stamp.captured_ns - at) / 1e6
 
 
+@pytest.mark.parametrize("skew", [None, 100_000_000, -3600 * SECOND])
+def test_a_host_s_clock_that_is_set_back_does_not_stop_the_gate(skew: int | None) -> None:
+    """A time that stood still until the old one came again would pass no frame for an hour."""
+    times, rate, passed = StreamClock(2.0), Rate(5.0), 0
+    for n, at in enumerate(arrivals(100)):
+        back = 3600 * SECOND if n >= 50 else 0
+        stamp = times.stamp(at - back, None if skew is None else at - skew)
+        assert abs(stamp.captured_ns - (at - back)) <= 0.1 * SECOND
+        if rate.due(stamp.captured_ns):
+            rate.take(stamp.captured_ns)
+            passed += n >= 50
+    assert passed >= 25
+
+
+def test_a_camera_s_clock_that_is_set_back_within_what_is_allowed_does_not_stop_time_for_long() -> None:
+    times = StreamClock(7200.0)
+    stamps = [times.stamp(at, at - (0 if n < 5 else 3600 * SECOND)) for n, at in enumerate(arrivals(10))]
+    assert [s.captured_ns for s in stamps[5:]] == [at - 3600 * SECOND for at in arrivals(10)[5:]]
+
+
 @given(
     waits=st.lists(st.integers(0, 3 * SECOND), min_size=1, max_size=40),
     skews=st.lists(st.none() | st.integers(-5 * SECOND, 5 * SECOND), min_size=40, max_size=40),
 )
-def test_times_always_grow_and_stay_near_what_is_known(waits: list[int], skews: list[int | None]) -> None:
+def test_times_grow_unless_set_back_and_stay_near_what_is_known(waits: list[int], skews: list[int | None]) -> None:
     times, at, last = StreamClock(2.0), START, 0
     for wait, skew in zip(waits, skews, strict=False):
         at += wait
         stamp = times.stamp(at, None if skew is None else at - skew)
-        assert stamp.captured_ns > last
+        assert stamp.captured_ns > last or stamp.captured_ns < last - 10 * SECOND
         assert abs(stamp.captured_ns - at) <= 8 * SECOND
         last = stamp.captured_ns

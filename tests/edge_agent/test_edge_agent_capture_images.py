@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -23,8 +24,16 @@ def jpeg(level: int) -> bytes:
     return cv2.imencode(".jpg", np.full((48, 64, 3), level, np.uint8))[1].tobytes()
 
 
-def make(folder: Path, clock: ManualClock, place: Path | None = None, *, existing: bool = False) -> ImagesSource:
-    return ImagesSource(folder, 10, clock, place=place, existing=existing, pace=Pace(10, clock, wait=clock.advance))
+def make(
+    folder: Path,
+    clock: ManualClock,
+    place: Path | None = None,
+    *,
+    existing: bool = False,
+    said: Callable[[str], None] = lambda _: None,
+) -> ImagesSource:
+    pace = Pace(10, clock, wait=clock.advance)
+    return ImagesSource(folder, 10, clock, place=place, existing=existing, said=said, pace=pace)
 
 
 def read_all(source: ImagesSource, tries: int = 30) -> list[Captured]:
@@ -152,6 +161,59 @@ def test_a_folder_that_goes_is_a_stall_and_one_that_never_was_is_said(folder: Pa
         source.read()
     with pytest.raises(SourceUnusable, match="expected a folder"):
         source.open()
+
+
+@pytest.mark.parametrize("left", [b"", b"[17", b"\xff\xfe", b"{}", b"[null, 1]", b"7"])
+def test_a_place_that_a_power_cut_broke_is_said_and_the_folder_read_on(
+    left: bytes, folder: Path, clock: ManualClock, tmp_path: Path
+) -> None:
+    place = tmp_path / "place"
+    said: list[str] = []
+    place.write_bytes(left)
+    (folder / "old.jpg").write_bytes(jpeg(10))
+    source = make(folder, clock, place, said=said.append)
+    source.open()
+    assert read_all(source) == []
+    (folder / "new.jpg").write_bytes(jpeg(50))
+    assert levels(read_all(source)) == [50]
+    assert len(said) == 1
+    assert "its place in the folder is lost" in said[0]
+
+
+def test_a_disk_that_does_not_take_the_place_costs_no_picture_and_is_said_once(
+    folder: Path, clock: ManualClock, tmp_path: Path
+) -> None:
+    (tmp_path / "state" / "a.new").mkdir(parents=True)  # where a file is written
+    said: list[str] = []
+    source = make(folder, clock, tmp_path / "state" / "a.json", said=said.append)
+    source.open()
+    for name, level in (("1.jpg", 50), ("2.jpg", 90)):
+        (folder / name).write_bytes(jpeg(level))
+    assert sorted(levels(read_all(source))) == [50, 90]
+    source.close()
+    assert said == ["its place in the folder is not kept: Is a directory"]
+    (tmp_path / "state" / "a.new").rmdir()
+    source.open()
+    assert (tmp_path / "state" / "a.json").is_file()
+
+
+def test_what_is_no_file_is_left(folder: Path, clock: ManualClock) -> None:
+    source = make(folder, clock)
+    source.open()
+    (folder / "loop.jpg").symlink_to(folder / "loop.jpg")
+    (folder / "nowhere.jpg").symlink_to(folder / "none")
+    (folder / "folder.jpg").mkdir()
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "link.jpg").symlink_to(folder.parent / "elsewhere.jpg")
+    (folder.parent / "elsewhere.jpg").write_bytes(jpeg(50))
+    assert levels(read_all(source)) == [50]
+
+
+def test_what_comes_after_a_clock_was_set_back_is_new() -> None:
+    before = Listed(9_000, "old", 10, 9_000)
+    new = NewFiles(1.0, [before])
+    later = Listed(2_000, "new", 10, 2_000)
+    assert [new.look([before, later], now_s) for now_s in (0.0, 1.0, 2.0)] == [[], [later], []]
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 5)), max_size=30))

@@ -21,9 +21,12 @@ def stream(*, lengths: bool, newline: bytes = b"\r\n") -> bytes:
     return parts + b"--frame--"
 
 
-@given(cuts=st.lists(st.integers(0, 300), max_size=12), lengths=st.booleans(), bare=st.booleans())
-def test_parts_come_out_whole_wherever_the_stream_is_cut(cuts: list[int], lengths: bool, bare: bool) -> None:
-    data, parts, found = stream(lengths=lengths, newline=b"\n" if bare else b"\r\n"), Multipart(b"frame", 1000), []
+@given(cuts=st.lists(st.integers(0, 300), max_size=12), lengths=st.booleans(), bare=st.booleans(), told=st.booleans())
+def test_parts_come_out_whole_wherever_the_stream_is_cut(
+    cuts: list[int], lengths: bool, bare: bool, told: bool
+) -> None:
+    data = stream(lengths=lengths, newline=b"\n" if bare else b"\r\n")
+    parts, found = Multipart(b"frame" if told else b"", 1000), []
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     for start, end in pairwise(edges):
         found += parts.feed(data[start:end])

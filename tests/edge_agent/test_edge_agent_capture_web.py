@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -152,6 +152,29 @@ def test_an_answer_that_stops_coming_is_a_stall(serve: Serve) -> None:
     with pytest.raises(SourceStalled, match="does not answer"):
         source.read()
     source.close()
+
+
+def test_a_picture_that_drips_in_is_not_waited_for_for_ever(serve: Serve, read: Read, clock: ManualClock) -> None:
+    def drips(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "image/jpeg")
+        handler.send_header("Content-Length", str(2**31))
+        handler.end_headers()
+        with suppress(OSError):  # until the other side hangs up
+            while True:
+                clock.advance(1)
+                handler.wfile.write(b"x")
+
+    with pytest.raises(SourceUnusable, match="no whole picture for 5 s"):
+        read(serve(drips)).open()
+
+
+def test_a_login_of_an_unknown_kind_is_said(serve: Serve, read: Read, tmp_path: Path) -> None:
+    asks = ("WWW-Authenticate", 'Digest realm="cam", nonce="abc", algorithm="MD9", qop="auth"')
+    (tmp_path / "password").write_text("hunter2")
+    camera = serve(lambda handler: reply(handler, b"", "text/plain", 401, asks))
+    with pytest.raises(SourceUnusable, match="login of a kind that is not known: 'MD9'"):
+        read(camera, StreamConfig(user="admin", password_file=tmp_path / "password")).open()
 
 
 def test_an_environment_s_proxy_is_not_asked_for_a_camera(

@@ -8,6 +8,7 @@ import queue
 import subprocess
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -23,6 +24,7 @@ from edge_agent.redact.hold import Found
 from edge_agent.redact.redactor import Redactor
 from ingest.clock import ManualClock
 from ingest.codec import decode
+from ingest.ledger.intervals import Cover
 from ingest.records import Account, Frame
 from ingest.site import CameraConfig, DetectorConfig, EncodeConfig, GateConfig, RedactConfig
 from tests.edge_agent.bright import write_bright
@@ -141,6 +143,92 @@ def test_a_detector_that_fails_ends_the_capture_with_every_number_accounted_for(
     assert [m.seq for m in out.queue if isinstance(m, Kept)] == [0, 1]
     (ended,) = (m for m in out.queue if isinstance(m, Ended))
     assert ended == Ended(2, Account(camera="a", epoch=9, first=2, last=2, counts={"unusable": 1}), finished=False)
+
+
+class Passing(Scenes):
+    """Nothing moves for three seconds; then something does."""
+
+    def read(self) -> Captured:
+        captured = super().read()
+        if self.left < 30:
+            captured.image[20:60, 3 * self.left : 3 * self.left + 40] = 200
+        return Captured(captured.image, captured.captured_ns)
+
+
+def require_whole(out: queue.Queue[Message | None], captured: int) -> Counter[str]:
+    """Fail unless every number has exactly one fate. Return why those after the last kept frame were not."""
+    cover = Cover()
+    for message in out.queue:
+        accounts = [getattr(message, name, None) for name in ("account", "tail")]
+        for account in filter(None, accounts):
+            cover.add(account.first, account.last)
+        if isinstance(message, Kept):
+            cover.add(message.seq, message.seq)
+    ended = out.queue[-1]
+    assert isinstance(ended, Ended)
+    assert (ended.last, cover.last, cover.holes(0, ended.last)) == (captured - 1, captured - 1, [])
+    assert not cover.overlaps()
+    return Counter(ended.tail.counts if ended.tail else {})
+
+
+@pytest.mark.parametrize("fails_at", range(1, 6))
+def test_a_detector_that_fails_in_a_burst_leaves_no_number_without_a_fate(
+    bright: DetectorConfig, fails_at: int
+) -> None:
+    """What the gate held back comes all at once; what stands behind the picture that fails is accounted for too."""
+    seen = Seen(*[[]] * fails_at, RedactionFailed("the model gives numbers that are none"), *[[]] * 60)
+    clock, out = ManualClock(), queue.Queue[Message | None](maxsize=1000)
+    gate, redact = GateConfig(pre_roll_s=2.0, sample=0.0), RedactConfig(masks=(LOWER_HALF,), faces=bright)
+    camera = CameraConfig(name="a", source="device:0", gate=gate, redact=redact)
+    passing = Passing(60, clock)
+    intake = Intake(camera, 9, clock, out, redactor=Redactor(redact, make=lambda config, folder: seen))
+    with pytest.raises(RedactionFailed):
+        intake.run(passing, threading.Event())
+    assert require_whole(out, 60 - passing.left)["unusable"] >= 1
+
+
+@pytest.mark.parametrize("failure", [MemoryError(), ValueError("a library's own"), OSError(28, "no space")])
+@pytest.mark.parametrize("where", ["read", "close"])
+def test_whatever_ends_a_capture_its_numbers_are_accounted_for(failure: Exception, where: str) -> None:
+    clock, out = ManualClock(), queue.Queue[Message | None](maxsize=1000)
+    scenes, stop = Scenes(60, clock), threading.Event()
+
+    def fail() -> None:
+        raise failure
+
+    def read() -> Captured:
+        if scenes.left == 40:
+            fail() if where == "read" else stop.set()
+        return Scenes.read(scenes)
+
+    scenes.read, scenes.close = read, fail if where == "close" else scenes.close  # type: ignore[method-assign]
+    intake = Intake(CameraConfig(name="a", source="device:0"), 9, clock, out)
+    with pytest.raises(type(failure)):
+        intake.run(scenes, stop)
+    require_whole(out, 20 if where == "read" else 21)
+
+
+def test_a_capture_that_waits_for_its_camera_may_be_abandoned_and_takes_nothing_more() -> None:
+    clock, out = ManualClock(), queue.Queue[Message | None](maxsize=1000)
+    scenes, waits, goes_on = Scenes(60, clock), threading.Event(), threading.Event()
+
+    def read() -> Captured:
+        if scenes.left == 40:
+            waits.set()
+            goes_on.wait()
+        return Scenes.read(scenes)
+
+    scenes.read = read  # type: ignore[method-assign]
+    intake = Intake(CameraConfig(name="a", source="device:0"), 9, clock, out)
+    running = threading.Thread(target=intake.run, args=(scenes, threading.Event()))
+    running.start()
+    waits.wait()
+    assert intake.abandon()
+    require_whole(out, 20)
+    goes_on.set()
+    running.join()
+    assert not intake.abandon()
+    require_whole(out, 20)
 
 
 def test_the_child_of_a_camera_that_cannot_be_redacted_sends_nothing_and_says_why() -> None:

@@ -69,3 +69,22 @@ def test_an_account_ends_just_before_its_frame() -> None:
     assert account is not None
     assert (account.first, account.last, account.counts) == (0, 2, {"still": 3})
     assert tally.tail() is None
+
+
+@given(fates=st.lists(st.sampled_from(REASONS), max_size=20), left=st.integers(1, 9))
+def test_what_has_no_fate_yet_may_be_given_up(fates: list[str], left: int) -> None:
+    tally, accounts, kept = Tally("a", 7), [], []
+    for seq in range(len(fates) + left):
+        tally.number()
+        if seq < len(fates) and fates[seq] == "keep":
+            account = tally.withheld
+            assert tally.account() == account
+            accounts += [account] if account else []
+            kept.append(seq)
+        elif seq < len(fates):
+            tally.withhold(fates[seq])
+    tally.give_up("unusable")
+    tail = tally.tail()
+    assert tail is not None
+    assert tail.counts["unusable"] == left
+    assert tiles([*accounts, tail], kept, len(fates) + left - 1)
