@@ -365,7 +365,7 @@ def test_a_huge_value_is_told_in_part() -> None:
 @pytest.mark.parametrize("key", ["fps", "time_zone", "source"])
 def test_a_huge_value_takes_no_time_and_stops_nothing(text: str, key: str) -> None:
     value = text * (10**6 // len(text))
-    gate = {"gate": {"time_zone": value}} if key == "time_zone" else {key: value}
+    gate = {"gate": {"time_zone": value + "a"}} if key == "time_zone" else {key: value}
     entry = json.dumps({"name": "a", "source": "x"} | gate).encode()
     with contextlib.suppress(ConfigError):
         parse_entry("camera/a", entry)
