@@ -50,7 +50,7 @@ class Gate:
         self._kept_ns = 0
         self._moved_ns: int | None = None
         self._called_ns: int | None = None
-        self._calls_again = self._rested = False
+        self._calls_again = False
 
     def glance(self, captured_ns: int) -> str:
         """Return why a frame is withheld whatever it shows, empty if it has to be looked at."""
@@ -72,7 +72,7 @@ class Gate:
         if not self._is_open:
             return fates + self._held(shot, seen)
         if not was_open:
-            fates += [self._fate(waiting, send=True, chosen=False) for waiting in self._line.all()]
+            fates += [self._fate(waiting, send=True) for waiting in self._line.all()]
         return [*fates, self._sent(shot, seen, at_once=not was_open or self._fresh or self._detector is None)]
 
     def pass_by(self, shot: Shot, reason: str) -> list[Fate]:
@@ -113,8 +113,7 @@ class Gate:
 
     def _roll_call(self, shot: Shot, resting: tuple[Box, ...] | None) -> tuple[Box, ...] | None:
         """Take note that a frame that is sent tells what rests in it."""
-        self._rested = bool(resting)
-        self._calls_again = self._rested and not self._calls_again
+        self._calls_again = bool(resting) and not self._calls_again
         self._called_ns = shot.captured_ns
         return resting
 
@@ -130,21 +129,16 @@ class Gate:
 
     def _left(self, waiting: Waiting) -> Fate:
         """Return the fate of a frame after which nothing has moved."""
-        overdue = self._is_overdue(waiting.shot.captured_ns)
-        # with what rests named in it, a frame of the sample would be looked at by more pipelines than are to judge it
-        tells = overdue and not waiting.sampled
-        return self._fate(waiting, send=overdue or waiting.sampled, chosen=waiting.sampled, tells=tells)
-
-    def _is_overdue(self, at_ns: int) -> bool:
-        """Tell whether a picture of a still scene is due; the sample's count, but do not tell what rests in it."""
         every_ns = self._config.keep_alive_s * 1e9
-        if not every_ns or 0 <= at_ns - self._kept_ns < every_ns:
-            return bool(every_ns and self._rested and not self._has_called(at_ns, every_ns))
-        return True
+        overdue = bool(every_ns) and not 0 <= waiting.shot.captured_ns - self._kept_ns < every_ns
+        if waiting.sampled and not overdue:
+            # it changes nothing for the frames after it, or it would be the sample of another gate
+            return Fate(waiting.shot, motion=waiting.motion, sampled=True)
+        return self._fate(waiting, send=overdue, tells=overdue)
 
-    def _fate(self, waiting: Waiting, *, send: bool, chosen: bool, tells: bool = False) -> Fate:
+    def _fate(self, waiting: Waiting, *, send: bool, tells: bool = False) -> Fate:
         if not send or waiting.shot.image is None:
             return Fate(replace(waiting.shot, image=None), waiting.reason)
         self._kept_ns = waiting.shot.captured_ns
         resting = self._roll_call(waiting.shot, waiting.resting) if tells else None
-        return Fate(waiting.shot, motion=waiting.motion, resting=resting, sampled=chosen)
+        return Fate(waiting.shot, motion=waiting.motion, resting=resting)

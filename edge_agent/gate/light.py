@@ -52,7 +52,7 @@ def change(before: Floats, now: Floats) -> Light:
 def _both(old: Floats, new: Floats) -> Light:
     """Return the straight line through the dark and the bright quarter of the picture."""
     order = np.argsort(old)
-    quarter = len(order) // 4
+    quarter = -(-len(order) // 4)  # at least one pixel: a camera that fails may send a picture of no more
     dark, bright = order[:quarter], order[-quarter:]
     dark_old, bright_old = _median(old[dark]), _median(old[bright])
     if bright_old - dark_old < _LEAST_CONTRAST:

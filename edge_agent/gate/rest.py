@@ -20,6 +20,8 @@ Rectangle = tuple[int, int, int, int]
 _APART_S = 2.0
 """The pixels of one object become background within a second or two of each other. What comes to rest later is
 another object, also where it touches the first: cars in a row."""
+_LIGHT_SHARE = 0.25
+"""More of the picture than this has another light: what rests there still does."""
 _MIN_SIDE_PX = 2
 _CLOSE = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
 
@@ -32,15 +34,25 @@ class Rest:
         self._beneath = np.zeros(shape, np.int32)
         self._arrival = 0
         self._arrived_s = -math.inf
+        self._is_light, self._before = False, self._top
         self._found: dict[float, tuple[Rectangle, ...]] = {}
 
     def stopped(self, where: Mask, hides: Mask, at_s: float) -> None:
         """Take note of pixels that have stopped; where one ``hides``, what it hides is remembered."""
-        self._arrival += at_s - self._arrived_s > _APART_S
+        if at_s - self._arrived_s > _APART_S:
+            self._arrival, self._is_light, self._before = self._arrival + 1, False, self._top.copy()
         self._arrived_s = at_s
         np.copyto(self._beneath, self._top, where=hides)
-        self._top[where] = self._arrival
+        if not self._is_light:
+            self._top[where] = self._arrival
+            self._unless_light()
         self._found.clear()
+
+    def _unless_light(self) -> None:
+        arrived = self._top == self._arrival
+        if np.count_nonzero(arrived) > _LIGHT_SHARE * arrived.size:
+            self._is_light = True
+            self._top[arrived] = self._before[arrived]
 
     def relit(self) -> None:
         """Take note that the background begins again, and hides itself as it was in another light."""

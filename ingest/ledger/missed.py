@@ -1,9 +1,12 @@
 """What the gates of cameras miss, by the random sample of withheld frames that they send all the same. Pure.
 
-A sampled frame is a miss if it shows an object that the frame before it in the log did not: one that is new, or has
-moved by more than half of itself. An object that stands still was seen before, and needs no other frame. What the
-model itself does not see is no part of this, and neither is what pipelines do not look at: those that look at moving
-regions only have nothing to look at in a frame in which nothing moved.
+A sampled frame is a miss if it shows an object that the last frame that was sent for its own sake did not: one that
+is new, or has moved by more than half of itself. An object that stands still was seen before, and needs no other
+frame. Other frames of the sample do not count as seen: without the sample nobody would have them. So each quiet
+frame is a miss or is none, whichever are drawn. As each is drawn by itself, the interval of a share is right
+although misses come in rows: an object that came unseen and stays is missed in every frame, until one is sent. What
+the model itself does not see is no part of this, and neither is what pipelines do not look at: those that look at
+moving regions only have nothing to look at in a frame in which nothing moved.
 """
 
 from __future__ import annotations
@@ -62,7 +65,8 @@ class Misses:
 
     hidden: Callable[[Result, Detection], bool]
     rates: dict[tuple[str, str], MissRate] = field(default_factory=dict)
-    _before: dict[tuple[str, str, str], Result] = field(default_factory=dict)
+    _sent: dict[tuple[str, str, str], Result] = field(default_factory=dict)
+    _last: dict[tuple[str, str, str], Result] = field(default_factory=dict)
 
     def add(self, result: Result) -> None:
         """Take the next result."""
@@ -70,14 +74,21 @@ class Misses:
             return
         rate = self.rates.setdefault((result.camera, result.pipeline), MissRate())
         rate.quiet += sum(result.withheld.get(reason, 0) for reason in _LOOKED_AT) + result.sampled
-        if result.outcome != "classified":
-            return
         key = (result.camera, result.pipeline, result.lane)
-        before, self._before[key] = self._before.get(key), result
-        if result.sampled and before is not None and before.epoch == result.epoch:
+        last, self._last[key] = self._last.get(key), result
+        if last is None or not _follows(result, last):
+            self._sent.pop(key, None)
+        if not result.sampled:
+            self._sent[key] = result
+        elif result.outcome == "classified" and key in self._sent and self._sent[key].outcome == "classified":
             rate.sampled += 1
             shown = [found for found in result.detections if not self.hidden(result, found)]
-            rate.missed += has_news(shown, before.detections)
+            rate.missed += has_news(shown, self._sent[key].detections)
+
+
+def _follows(result: Result, last: Result) -> bool:
+    """Tell whether no frame between two of one lane was sent: on the other lane, or to the dead letters."""
+    return result.epoch == last.epoch and result.seq - last.seq - 1 <= sum(result.withheld.values())
 
 
 def has_news(now: Sequence[Detection], before: Sequence[Detection]) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ingest.site.capture import StreamConfig, WatchConfig, has_secret
 from ingest.site.encode import EncodeConfig
@@ -42,6 +42,12 @@ class CameraConfig(Entry):
     redact: RedactConfig = RedactConfig()
     encode: EncodeConfig = EncodeConfig()
     spool: SpoolConfig = SpoolConfig()
+
+    @model_validator(mode="after")
+    def _pre_roll_is_live(self) -> Self:
+        if self.gate.motion and 0.0 < self.spool.late_after_s <= self.gate.pre_roll_s:
+            raise ValueError("expected gate.pre_roll_s below spool.late_after_s: what waits for longer is not live")
+        return self
 
     @field_validator("source")
     @classmethod

@@ -18,8 +18,9 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Part(BaseModel):
-    """Something inside of an entry: frozen, with no room for misspelt keys, and none for what JSON cannot say."""
+    """Something inside of an entry: frozen, its numbers finite, and with no room for misspelt keys."""
 
+    # JSON, and so the topic, has no infinity: it would be read back as nothing, and refused
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 

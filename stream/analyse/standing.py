@@ -35,6 +35,8 @@ _GROWN = 1.5
 """A box that has more of the area is of something else too, or comes nearer."""
 _COVERED = 0.5
 """Of a track's box: less than this moves when somebody waves an arm or walks past a car. What leaves moves whole."""
+_INSIDE = 0.9
+"""Of a moving box: with more of it where something stands, that moves an arm, or somebody passes in front of it."""
 _MISSES = 2
 """Looks in a row at where it stood that did not find it: a model overlooks one thing in one frame."""
 
@@ -67,6 +69,10 @@ class View(NamedTuple):
     def moved(self, place: Box) -> float:
         """Return the share of a place in which something moves."""
         return _share(place, self.motion or ())
+
+    def leaves(self, place: Box) -> bool:
+        """Tell whether something moves that is partly in a place and partly beside it."""
+        return any(0.0 < place.shared(box) < _INSIDE * box.area for box in self.motion or ())
 
     def denies(self, place: Box) -> bool:
         """Tell whether the agent has told all that rests, and nothing rests or moves in a place."""
@@ -178,7 +184,7 @@ def _hold(stand: _Stand, view: View, at_ns: int) -> Hold:
         if view.is_named(stand.place) and not looked_at:
             stand.proved_ns, stand.sure = at_ns, True
     stand.taken_in |= moved == 0.0
-    return Hold(stand.track.name, stand.place, faint=moved > 0.0 or looked_at)
+    return Hold(stand.track.name, stand.place, faint=moved >= _COVERED or looked_at or view.leaves(stand.place))
 
 
 def _has_gone(stand: _Stand, view: View, at_s: float, at_ns: int) -> bool:

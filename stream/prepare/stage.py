@@ -11,7 +11,7 @@ from ingest.configstore import Config
 from ingest.deadletter import parked
 from ingest.identity import LATE, LIVE
 from ingest.log import Log, LogRecord, Slot
-from ingest.records import BatchItem, FrameRef
+from ingest.records import BatchItem, Box, FrameRef
 from ingest.site import PipelineConfig
 from ingest.topics import BATCHES, BATCHES_LATE, FRAMES, FRAMES_LATE
 from stream.prepare.batcher import Batcher, Entry
@@ -131,12 +131,16 @@ class Preparer:
 
 
 def _seen(frame: Delivered) -> dict[str, Any]:
-    """Return what the agent saw moving and resting, None where it does not tell or tells too much to be carried."""
+    """Return what the agent saw moving and resting, None where it does not tell or what it tells is of no use."""
     told = {"motion": frame.frame.motion, "resting": frame.frame.resting}
-    return {
-        key: None if boxes is None or len(boxes) > MAX_BOXES else tuple(usable(boxes, frame.size))
-        for key, boxes in told.items()
-    }
+    return {key: _told(boxes, frame.size) for key, boxes in told.items()}
+
+
+def _told(boxes: tuple[Box, ...] | None, size: tuple[int, int]) -> tuple[Box, ...] | None:
+    if boxes is None or len(boxes) > MAX_BOXES:
+        return None
+    found = tuple(usable(boxes, size))
+    return found if found or not boxes else None
 
 
 def _item(frame: Delivered, names: tuple[str, ...], outcome: Any, reason: str = "", **shown: Any) -> BatchItem:

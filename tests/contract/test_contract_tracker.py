@@ -7,7 +7,7 @@ import random
 import pytest
 
 from ingest.records import Box, Detection
-from stream.analyse.tracker import CONFIRM_FRAMES, LOST_S, ByteTracker, Track, Tracker
+from stream.analyse.tracker import CONFIRM_FRAMES, LOST_S, ByteTracker, Hold, Track, Tracker
 
 STEP_S = 0.2
 """Five frames a second: what cameras send at the most."""
@@ -73,6 +73,28 @@ class TrackerContract:
         for tracks in drive(tracker, *frames):
             assert len({track.name for track in tracks}) == len(tracks)
             assert [track.name for track in tracks] == sorted(track.name for track in tracks)
+
+    @pytest.mark.parametrize("faint", [False, True])
+    def test_one_that_is_held_goes_on_and_is_what_it_was(self, tracker: Tracker, faint: bool) -> None:
+        seen = drive(tracker, *([detection(100)] for _ in range(5)))
+        (track,) = seen[-1]
+        count = round(4 * LOST_S / STEP_S)
+        for n in range(5, 5 + count):
+            (held,) = tracker.step([], n * STEP_S, f"f{n}", [Hold(track.name, track.box, faint)])
+            assert (held.name, held.box, held.held) == (track.name, track.box, True)
+        (again,) = tracker.step([detection(104)], (5 + count) * STEP_S, "again")
+        assert (again.name, again.held, again.frames, again.labels["car"]) == (track.name, False, 5, 5 * 90)
+
+    def test_a_detection_goes_before_a_faint_hold(self, tracker: Tracker) -> None:
+        (track,) = drive(tracker, *([detection(100)] for _ in range(5)))[-1]
+        for n in range(5, 15):
+            hold = Hold(track.name, track.box, faint=True)
+            (moved,) = tracker.step([detection(100 + 15 * (n - 4))], n * STEP_S, f"f{n}", [hold])
+            assert (moved.name, moved.held) == (track.name, False)
+
+    def test_a_hold_of_what_is_over_or_was_never_there_is_no_track(self, tracker: Tracker) -> None:
+        for n in range(10):
+            assert tracker.step([], n * STEP_S, f"f{n}", [Hold("nobody", detection(100).box, faint=False)]) == []
 
 
 class TestByteTracker(TrackerContract):

@@ -31,7 +31,7 @@ def result(seq: int, *lefts: float, sampled: bool = False) -> bytes:
             source=FrameRef("frames", 0, seq),
             outcome="classified",
             detections=tuple(Detection(box=b, label="person", class_id=0, score=0.9) for b in boxes),
-            withheld={"still": 9} if sampled else {},
+            withheld={"still" if sampled else "rate": 9},
             sampled=sampled,
         )
     )
@@ -47,7 +47,8 @@ async def test_misses_are_counted_from_the_log_and_not_behind_masks() -> None:
         b"garbage",
         result(20, behind, sampled=True),
         result(30, beside, sampled=True),
-        result(40, beside, sampled=True),
+        result(40, beside),
+        result(50, beside, sampled=True),
     ):
         await log.produce(Outgoing(RESULTS, 1, value))
     ((key, rate),) = (await measured(log)).items()

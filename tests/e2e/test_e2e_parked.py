@@ -54,7 +54,7 @@ Place = Callable[[float], tuple[float, float]]
 
 
 class Driver(Actor):
-    """An actor that goes where its ``looks``' place says."""
+    """An actor that goes where ``PLACES`` has it."""
 
     def centre(self, at_s: float) -> tuple[float, float]:
         return PLACES[self.id](at_s)
@@ -139,3 +139,66 @@ def told(found: Sequence[Result], rule: ZoneRule = BAY) -> list[Event]:
 
 def told_s(found: Sequence[Result], rule: ZoneRule = BAY) -> list[float]:
     return [(event.data.captured_ns - 10**18) / 1e9 for event in told(found, rule)]
+
+
+@pytest.fixture
+def pipeline(served: Served, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Result]]:
+    def run(seconds: float, *cast: Actor, gate: GateConfig | None = None) -> list[Result]:
+        return Pipeline(served, gate or GateConfig()).results(seconds, cast, monkeypatch)
+
+    return run
+
+
+@pytest.mark.parametrize("label", ["car", "truck", "bus"])
+def test_a_vehicle_that_parks_is_told_once_when_it_has_stood_for_long_enough(
+    pipeline: Callable[..., list[Result]], label: str
+) -> None:
+    found = pipeline(60.0, driver(1, label, parks(50.0)))
+    rule = BAY.model_copy(update={"labels": (label,)})
+    (event,) = told(found, rule)
+    due_s = PARKED_S + BAY.dwell_s
+    assert due_s - 1.0 <= told_s(found, rule)[0] <= due_s + GateConfig().keep_alive_s
+    assert [one.id for one in told(found, rule)] == [event.id]
+    assert len(found) < 120  # standing holds the gate open for four seconds and the hold, of a minute
+
+
+@pytest.mark.parametrize("y", [150.0, 310.0])
+def test_a_vehicle_that_parks_beside_traffic_is_told_once_and_on_time(
+    pipeline: Callable[..., list[Result]], y: float
+) -> None:
+    """Pictures are sent all the time, of which no region shows what has parked."""
+    traffic = driver(2, "truck", passes(*range(14, 60, 4), y=y))
+    (at_s,) = told_s(pipeline(60.0, driver(1, "car", parks(50.0)), traffic))
+    assert abs(at_s - PARKED_S - BAY.dwell_s) < 1.0
+
+
+def test_what_drives_past_in_front_of_it_does_not_take_it_away(pipeline: Callable[..., list[Result]]) -> None:
+    bus = driver(2, "bus", passes(15.0, 24.0, y=272.0))
+    (at_s,) = told_s(pipeline(52.0, driver(1, "car", parks(50.0)), bus))
+    assert PARKED_S + BAY.dwell_s - 1.0 <= at_s <= PARKED_S + BAY.dwell_s + GateConfig().keep_alive_s
+
+
+@pytest.mark.parametrize(("leaves_s", "traffic"), [(12.0, False), (28.0, True), (33.0, False)])
+def test_one_that_leaves_has_ended_its_stay(
+    pipeline: Callable[..., list[Result]], leaves_s: float, traffic: bool
+) -> None:
+    others = [driver(2, "car", passes(*range(6, 60, 4), y=150.0))] if traffic else []
+    assert told_s(pipeline(60.0, driver(1, "car", parks(leaves_s)), *others)) == []
+
+
+def lost(found: Sequence[Result], from_s: float, until_s: float) -> list[Result]:
+    """Take results out, as if they had gone to the late lane."""
+    return [one for one in found if not from_s <= (one.captured_ns - 10**18) / 1e9 < until_s]
+
+
+def test_what_an_outage_or_an_overload_has_hidden_did_not_stand(pipeline: Callable[..., list[Result]]) -> None:
+    found = pipeline(62.0, driver(1, "car", parks(90.0)))
+    assert len(told(found)) == 1
+    cut = lost(found, 15.0, 25.0)
+    assert told_s(cut) == []
+    gap = next(n for n, one in enumerate(found) if one.captured_ns > 10**18 + 20 * 10**9)
+    busy = found[gap].model_copy(update={"withheld": {**found[gap].withheld, "overload": 1}})
+    assert told_s([*found[:gap], busy, *found[gap + 1 :]]) == []
+    long = BAY.model_copy(update={"dwell_s": 20.0})
+    (at_s,) = told_s(cut, long)
+    assert at_s > 25.0 + long.dwell_s  # it is found again, and begins anew

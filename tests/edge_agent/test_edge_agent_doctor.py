@@ -26,7 +26,7 @@ from ingest import topicadmin
 from ingest.clock import SystemClock
 from ingest.kafka import KafkaSettings
 from ingest.records import STALE
-from ingest.site import CameraConfig, DiskConfig, LinkConfig, SensorConfig, Site
+from ingest.site import CameraConfig, DiskConfig, GateConfig, LinkConfig, SensorConfig, Site
 from tests.edge_agent.smalldisk import SmallDisk
 
 ROAD = CameraConfig(name="road", source="simulated:road", fps=10.0)
@@ -130,7 +130,7 @@ async def test_a_camera_that_does_not_work_says_why(settings: dict[str, object],
 
 
 async def test_a_camera_that_cannot_keep_its_pace() -> None:
-    finding = await look_at_camera(ROAD.model_copy(update={"fps": 2000.0}), 1.0)
+    finding = await look_at_camera(ROAD.model_copy(update={"fps": 2000.0, "gate": GateConfig(max_fps=0.0)}), 1.0)
     assert (finding.state, "set to 2000" in finding.seen) == ("poor", True)
 
 

@@ -119,6 +119,24 @@ def test_the_sample_is_what_the_hash_says_and_marked() -> None:
     assert [fate.shot.seq for fate in fates] == list(range(200))
 
 
+def test_the_sample_changes_nothing_for_the_other_frames() -> None:
+    config = QUIET.model_copy(update={"keep_alive_s": 1.0, "pre_roll_s": 0.3})
+    moving = [index % 70 > 66 for index in range(400)]
+    plain = play(Gate(config, "a", 1), moving)
+    fates = play(Gate(config.model_copy(update={"sample": 0.3}), "a", 1), moving)
+    assert sum(fate.sampled for fate in fates) > 50
+    assert [fate.shot.seq for fate in fates if fate.keep and not fate.sampled] == kept(plain)
+
+
+def test_a_picture_of_no_size_at_all_is_looked_at_like_others() -> None:
+    """A camera that fails may answer with one pixel, now black, now white."""
+    gate, fates = Gate(QUIET, "a", 1), list[Fate]()
+    for index in range(20):
+        image = np.full((1, 1 + index // 10, 3), 255 * (index % 2), np.uint8)
+        fates += gate.look(Shot(index, index * FRAME_NS, image=image))
+    assert [fate.shot.seq for fate in fates] == list(range(20))
+
+
 def test_a_frame_of_the_sample_that_goes_out_with_motion_is_not_marked() -> None:
     gate = Gate(QUIET.model_copy(update={"sample": 1.0, "pre_roll_s": 1.0, "hold_s": 0.0}), "a", 1)
     fates = play(gate, [False] * 6 + [True])

@@ -14,13 +14,14 @@ from edge_agent import intake
 from edge_agent.capture.messages import Ended, Kept, Message
 from edge_agent.capture.source import Captured
 from edge_agent.exceptions import SourceEnded
+from edge_agent.gate.motion import MotionDetector
 from edge_agent.gate.sample import sampled
 from edge_agent.intake import Intake
 from ingest.clock import ManualClock
 from ingest.codec import decode
 from ingest.ledger.intervals import Cover
-from ingest.records import Frame
-from ingest.site import CameraConfig, GateConfig
+from ingest.records import Box, Frame
+from ingest.site import CameraConfig, EncodeConfig, GateConfig
 
 EPOCH = 9
 FRAME_NS = 100_000_000
@@ -120,3 +121,16 @@ def test_pixels_are_not_asked_for_outside_of_the_hours_and_over_the_rate() -> No
         if "max_fps" in gate:
             taker.frame(Captured(np.zeros((90, 160, 3), np.uint8), 0))
         taker.frame(Never())  # type: ignore[arg-type]
+
+
+def test_what_rests_is_told_in_pixels_of_the_picture_that_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MotionDetector, "resting", lambda _: (Box(40.0, 20.0, 80.0, 60.0),))
+    out = queue.Queue[Message | None]()
+    encode = EncodeConfig(bytes_per_s=1500, min_scale=0.5, min_quality=5)
+    taker = Intake(CameraConfig(name="a", source="device:0", encode=encode), EPOCH, ManualClock(), out)
+    noise = np.random.default_rng(0).integers(0, 255, (90, 160, 3), np.uint8)
+    taker.frame(Captured(noise, 0))
+    (frame,) = [decode(Frame, message.record) for message in out.queue if isinstance(message, Kept)]
+    assert frame.scaled_from == (160, 90)
+    scale = frame.width / 160
+    assert frame.resting == (Box(40.0 * scale, 20.0 * scale, 80.0 * scale, 60.0 * scale),)

@@ -107,6 +107,20 @@ class TestJobs:
         found = [decode(Result, out.value) for out in results(accept(record([told]), Marks(), PIPELINES), 99)]
         assert [(r.sampled, r.withheld) for r in found] == [(True, {"still": 40, "rate": 3})]
 
+    def test_a_result_says_where_something_moved_or_rests_and_where_the_model_looked(self) -> None:
+        moving, rests = Box(1.0, 2.0, 3.0, 4.0), Box(5.0, 6.0, 7.0, 8.0)
+        items = [item(1), item(2).model_copy(update={"motion": (moving,), "resting": (rests,)}), item(3, rows=0)]
+        job = accept(record(items), Marks(), PIPELINES)
+        for part in job.parts.values():
+            part.found = []
+        found = [decode(Result, out.value) for out in results(job, 99)]
+        whole = (Box(0.0, 0.0, 64.0, 64.0),)
+        assert [(r.motion, r.resting, r.looked_at) for r in found] == [
+            (None, None, whole),
+            ((moving,), (rests,), whole),
+            (None, None, ()),
+        ]
+
     def test_items_without_pixels_pass_as_results_in_their_place(self) -> None:
         job = accept(record([item(0, rows=0), item(1), item(2, rows=0, reason="stale")]), Marks(), PIPELINES)
         job.parts[1].found = []

@@ -70,17 +70,53 @@ def test_frames_that_no_model_looked_at_say_nothing() -> None:
     assert judged(result(0), empty) == (5, 0, 0)
 
 
+def test_a_frame_of_the_sample_is_not_what_the_next_one_is_held_against() -> None:
+    """Without the sample nobody had seen it: what came unseen and stays is missed until a frame is sent for that."""
+    unseen = [result(seq, seen(HERE), sampled=True) for seq in (1, 2, 3)]
+    assert judged(result(0), *unseen) == (3, 3, 3)
+    assert judged(result(0), *unseen, result(4, seen(HERE)), result(5, seen(HERE), sampled=True)) == (4, 4, 3)
+
+
+def test_one_is_not_held_against_a_frame_between_which_and_it_others_were_sent() -> None:
+    """They are dead letters, were shed, or went to the other lane: in an outage of hours ago, and then in another."""
+    late = result(900, seen(HERE), sampled=True, lane=LATE, withheld={"still": 9})
+    assert judged(result(0, lane=LATE), late)[1:] == (0, 0)
+    assert judged(result(0), result(3, outcome="shed", withheld={"still": 2}), result(4, sampled=True))[1:] == (0, 0)
+    assert judged(result(0), result(4, sampled=True, withheld={"still": 3}))[1:] == (1, 0)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.2])
+def test_the_rate_does_not_depend_on_the_sample_and_its_interval_holds_it(share: float) -> None:
+    """Every tenth object comes unseen and stays for long; a frame is sent for its own sake now and then."""
+    rng, length, runs = np.random.default_rng(3), 3000, 200
+    there = np.repeat(rng.random(length // 50) < 0.1, 50)
+    there[::150] = False
+    true = float(np.mean(np.delete(there, np.arange(0, length, 150))))
+    rates, held = [], 0
+    for _ in range(runs):
+        misses, last = Misses(lambda *_: False), -1
+        for seq in np.flatnonzero((rng.random(length) < share) | (np.arange(length) % 150 == 0)).tolist():
+            found, sampled = seen(HERE) if there[seq] else (), seq % 150 > 0
+            misses.add(result(seq, found, sampled=sampled, withheld={"still": seq - last - 1}))
+            last = seq
+        rate = misses.rates["gate", "cars"]
+        rates.append(rate.rate or 0.0)
+        held += rate.bounds[0] <= true <= rate.bounds[1]
+    assert abs(np.mean(rates) - true) < 0.01
+    assert held >= 0.93 * runs
+
+
 def test_each_epoch_and_lane_begins_afresh_and_replays_do_not_count() -> None:
-    first, missed = result(0), result(7, seen(HERE), sampled=True)
+    first, missed = result(0), result(7, seen(HERE), sampled=True, withheld={"rate": 6})
     assert judged(first, missed) == (1, 1, 1)
-    assert judged(first, result(7, seen(HERE), sampled=True, epoch=2)) == (1, 0, 0)
+    assert judged(first, result(7, seen(HERE), sampled=True, epoch=2, withheld={"rate": 7})) == (1, 0, 0)
     assert judged(first, result(7, seen(HERE), sampled=True, lane=LATE)) == (1, 0, 0)
     assert judged(first, result(7, seen(HERE), sampled=True, lane=replay_lane("r1"))) == (0, 0, 0)
 
 
 def test_what_is_behind_a_mask_is_no_miss() -> None:
     misses = Misses(lambda _, found: found.box == THERE)
-    for each in (result(0), result(5, seen(THERE), sampled=True), result(6, seen(HERE, THERE), sampled=True)):
+    for each in (result(0), result(1, seen(THERE), sampled=True), result(2, seen(HERE, THERE), sampled=True)):
         misses.add(each)
     rate = misses.rates["gate", "cars"]
     assert (rate.sampled, rate.missed, rate.rate) == (2, 1, 0.5)

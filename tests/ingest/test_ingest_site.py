@@ -300,6 +300,27 @@ def test_hours_are_by_the_sites_clock_unless_a_camera_has_its_own(file: Path) ->
     assert parse_entry(yard.key, yard.model_dump_json().encode()) == yard
 
 
+def test_a_pre_roll_that_would_wait_until_it_is_late_is_refused(file: Path) -> None:
+    camera = '[[cameras]]\nname = "a"\nsource = "device:0"\ngate.pre_roll_s = 2.0\n'
+    assert "gate.pre_roll_s below spool.late_after_s" in problem(file, f"{camera}spool.late_after_s = 2.0\n").expected
+    for fine in (
+        "spool.late_after_s = 2.1",
+        "spool.late_after_s = 0.0",
+        "spool.late_after_s = 2.0\ngate.motion = false",
+    ):
+        file.write_text(f"{camera}{fine}\n")
+        assert load(file).cameras
+
+
+@pytest.mark.parametrize("setting", ["gate.keep_alive_s = inf", "fps = inf", "spool.late_after_s = inf"])
+def test_a_number_without_end_is_refused_because_no_reader_of_the_topic_could_take_it(
+    file: Path, setting: str
+) -> None:
+    found = problem(file, f'[[cameras]]\nname = "a"\nsource = "device:0"\n{setting}\n')
+    assert found.key == f"cameras.0.{setting.split(' ')[0]}"
+    assert "finite" in found.expected
+
+
 @pytest.mark.parametrize("name", ["Mars/Base", "Europe", "../zone", ""])
 def test_a_time_zone_that_nobody_knows_is_refused(file: Path, name: str) -> None:
     file.write_text(ARMED.replace("Europe/Berlin", name))

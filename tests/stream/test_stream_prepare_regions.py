@@ -69,6 +69,21 @@ def test_of_too_many_the_largest_are_kept() -> None:
 
 
 @pytest.mark.timeout(20)
+def test_what_rests_is_looked_at_after_what_moves_while_there_is_room_and_unless_it_moves() -> None:
+    moving, rests, other = Box(0, 0, 40, 40), Box(100, 100, 200, 200), Box(300, 100, 310, 110)
+    at_it, next_to_it = Box(180, 100, 240, 200), Box(199, 100, 240, 200)
+
+    def shown(motion: tuple[Box, ...], resting: tuple[Box, ...], most: int = 9) -> list[Box]:
+        return [window.region.box for window in windows(MOVING, SIZE, motion, most, resting)]
+
+    assert shown((moving,), (rests, other)) == [moving, rests, other]
+    assert shown((moving,), (rests, other), most=2) == [moving, rests]
+    assert shown((), (other, rests)) == [other, rests]
+    assert shown((at_it,), (rests,)) == [at_it]
+    assert shown((next_to_it,), (rests,)) == [next_to_it, rests]
+    assert [window.region.box for window in windows(pipeline(), SIZE, (), 9, (rests,))] == [WHOLE]
+
+
 def test_more_boxes_than_there_is_time_for() -> None:
     dust = tuple(Box(n % 400, n // 400, n % 400 + 1, n // 400 + 1) for n in range(100_000))
     large = Box(500, 100, 600, 200)

@@ -146,6 +146,30 @@ async def test_a_still_frame_is_empty_where_motion_counts() -> None:
     assert ends == {("full", "classify", ""), ("moving", "empty", "still")}
 
 
+async def test_what_rests_is_looked_at_where_motion_counts_and_told_of_each_item() -> None:
+    bench = Bench.of(FULL, MOTION)
+    moving, rests = Box(30.0, 30.0, 40.0, 40.0), Box(2.0, 2.0, 22.0, 22.0)
+    outside, odd = Box(900.0, 0.0, 950.0, 9.0), Box(0.0, 0.0, float(WIDTH), 9.0)
+    for seq, (motion, resting) in enumerate(
+        [
+            ((), (rests,)),
+            ((moving,), (rests,)),
+            ((), ()),
+            ((), (outside,)),
+            ((outside,), (rests,)),
+            ((odd,) * 200, ()),
+        ]
+    ):
+        await bench.give(frame(seq, motion=motion, resting=resting))
+    items = {(b.pipeline, i.seq): i for _, b in await bench.batches() for i in b.items}
+    looked_at = [[region.box for region in items["moving", seq].regions] for seq in range(5)]
+    assert looked_at == [[rests], [moving, rests], [], [], [Box(0.0, 0.0, WIDTH, HEIGHT)]]
+    told = [(items["moving", seq].motion, items["moving", seq].resting) for seq in range(6)]
+    assert told[:4] == [((), (rests,)), ((moving,), (rests,)), ((), ()), ((), None)]
+    assert told[4:] == [(None, (rests,)), (None, ())]  # of no use, or too much: nobody can say what did not move
+    assert {(i.motion, i.resting) for (name, _), i in items.items() if name == "full"} == {(None, None)}
+
+
 async def test_without_the_agents_motion_the_full_frame_is_looked_at() -> None:
     bench = Bench.of(MOTION)
     await bench.give(frame(0, motion=None))
