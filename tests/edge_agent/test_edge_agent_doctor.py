@@ -183,9 +183,12 @@ async def test_a_look_that_fails_hides_no_other(tmp_path: Path, monkeypatch: pyt
     def sources(*_: object) -> object:
         return [(bus, [first]), *make_sources([last], SystemClock())]
 
+    async def fails(*_: object) -> list[Finding]:
+        raise RuntimeError("a library's fault")
+
     monkeypatch.setattr("edge_agent.doctor.run.make_sources", sources)
-    site, nowhere = Site(sensors=(first, last)), KafkaSettings(bootstrap="nowhere:at all")
-    found = {f.what: f async for f in examine(site, nowhere, tmp_path, 0.1)}
+    monkeypatch.setattr("edge_agent.doctor.run.look_at_link", fails)
+    found = {f.what: f async for f in examine(Site(sensors=(first, last)), KafkaSettings(), tmp_path, 0.1)}
     assert (found["link"].state, found["sensors s"].state, found["sensor t"].state) == ("bad", "bad", "good")
     assert "a library's fault" in found["sensors s"].seen
     assert found["secret of sensor s"].state == "poor"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pytest
@@ -180,6 +180,28 @@ def test_a_rate_starts_anew_when_the_clock_is_set_back() -> None:
     rate.take(0)
     assert not rate.due(1)
     assert rate.due(200_000_000)
+
+
+def passed(rate: Rate, at_ms: Iterable[float]) -> int:
+    count = 0
+    for at in at_ms:
+        if rate.due(round(at * 1e6)):
+            rate.take(round(at * 1e6))
+            count += 1
+    return count
+
+
+@given(late_ms=st.lists(st.floats(0.0, 30.0), min_size=50, max_size=200))
+def test_a_rate_takes_nothing_from_a_camera_that_is_slower_however_unevenly_its_frames_come(
+    late_ms: list[float],
+) -> None:
+    assert passed(Rate(12.5), (100.0 * n + late for n, late in enumerate(late_ms))) == len(late_ms)
+
+
+@given(fps=st.floats(1.0, 60.0), limit=st.floats(0.5, 30.0))
+def test_a_rate_is_held_on_average(fps: float, limit: float) -> None:
+    most = 60.0 * min(fps, limit)
+    assert 0.49 * most - 2 <= passed(Rate(limit), (1000.0 * n / fps for n in range(round(60 * fps)))) <= most + 2
 
 
 @given(
