@@ -28,7 +28,7 @@ import psutil
 import tomli_w
 import typer
 
-from benchmarks.killsevidence import Copy, Epoch, copy_dead, copy_living, read_topics, witnessed
+from benchmarks.killsevidence import Epoch, copy_dead, copy_living, read_topics, witnessed
 from benchmarks.killsjudge import Evidence, Kill, judge
 from deploy.local.broker import Broker
 from edge_agent.capture.simulated.config import SceneConfig
@@ -51,8 +51,11 @@ CHILD = "edge_agent.capture.child"
 SENSOR = "cabinet"
 EARLY = 0.15
 """So many of the kills meet an agent that is still starting, or closing what the kill before broke off."""
-CAPTURE = 0.25
+CAPTURE = 0.2
 """So many meet a capture child."""
+STOPPING = 0.1
+"""So many meet an agent that was asked to end a moment before, and closes its epochs or hands over its spool."""
+STOPPING_S = 0.3
 FLOWING = 5
 """Frames that an agent has promised when it is said to be under way."""
 STOP_S = 60.0
@@ -71,10 +74,15 @@ class Options:
 
 @dataclass(frozen=True)
 class Step:
-    """One kill, planned: whose, so many seconds after frames flow, or after the start; and what the broker does."""
+    """One kill, planned, so many seconds after frames flow, or after the start if it is ``early``.
+
+    ``target`` is ``agent``, ``capture`` for one of its children, or ``stopping`` for an agent that was asked to end
+    ``asked_s`` before. ``broker`` is what becomes of the broker before.
+    """
 
     target: str
     after_s: float
+    asked_s: float
     early: bool
     broker: str
 
@@ -84,10 +92,11 @@ def plan(options: Options) -> list[Step]:
     chance, gone_at, back_at = random.Random(options.seed), options.cycle // 3, options.cycle * 7 // 12
     steps = []
     for number in range(options.kills):
-        early, capture = chance.random() < EARLY, chance.random() < CAPTURE
+        target = chance.choices(("capture", "stopping", "agent"), (CAPTURE, STOPPING, 1.0 - CAPTURE - STOPPING))[0]
+        early = chance.random() < EARLY and number > 0 and target == "agent"
         broker = {gone_at: "kill", back_at: "start"}.get(number % options.cycle, "")
-        target = "capture" if capture and not early else "agent"
-        steps.append(Step(target, chance.uniform(0.0, options.within_s), early, broker))
+        after_s, asked_s = chance.uniform(0.0, options.within_s), chance.uniform(0.0, STOPPING_S)
+        steps.append(Step(target, after_s, asked_s, early, broker))
     return steps
 
 
@@ -116,17 +125,22 @@ class Agent:
                 *tethered(self._argv), stdout=output, stderr=output, env=self._env, start_new_session=True
             )
 
-    async def kill(self) -> None:
-        """Kill it. Returns when it has gone."""
-        os.kill(self.pid, signal.SIGKILL)
-        assert self._process is not None
-        await self._process.wait()
+    def ask(self) -> None:
+        """Ask it to end."""
+        os.kill(self.pid, signal.SIGTERM)
+
+    async def kill(self) -> bool:
+        """Kill it. Returns when it has gone: whether it was there to be killed, and had not ended well before."""
+        assert self._process is not None, "not started"
+        if self._process.returncode != 0:
+            os.kill(self.pid, signal.SIGKILL)
+        return await self._process.wait() != 0
 
     async def stop(self) -> bool:
         """Ask it to end, and kill it after a while. Return whether it ended well."""
         if self._process is None or self._process.returncode is not None:
             return False
-        self._process.terminate()
+        self.ask()
         try:
             return await asyncio.wait_for(self._process.wait(), STOP_S) == 0
         except TimeoutError:
@@ -136,20 +150,24 @@ class Agent:
     @property
     def promised(self) -> int:
         """How many frames it has promised since its start."""
-        file = self.witness / str(self.pid)
-        lines = file.read_text().splitlines() if file.exists() else []
+        lines = self._said(self.pid).splitlines()
         return sum(line.startswith("promise ") and f" {SENSOR} " not in line for line in lines)
 
     @property
     def captures(self) -> list[int]:
         """The process ids of its children that have captured something."""
         children = [c for c in psutil.Process(self.pid).children(recursive=True) if CHILD in " ".join(c.cmdline())]
-        return [child.pid for child in children if (self.witness / str(child.pid)).exists()]
+        return [child.pid for child in children if self._said(child.pid)]
 
     def epoch_of(self, capture: int) -> Epoch:
         """Return what a child has captured."""
-        (found,) = witnessed([self.witness / str(capture)])
-        return found
+        _, name, epoch, *_ = self._said(capture).split(maxsplit=4)
+        return name, int(epoch)
+
+    def _said(self, pid: int) -> str:
+        """Return the witness's lines of the newest process with this id."""
+        files = sorted(self.witness.glob(f"{pid}-*"), key=lambda file: int(file.name.partition("-")[2]))
+        return files[-1].read_text() if files else ""
 
 
 class Killing:
@@ -189,22 +207,26 @@ class Killing:
         if not step.early:
             await self._flows()
         await asyncio.sleep(step.after_s)
-        self._kills.append(await (self._kill_agent if step.target == "agent" else self._kill_capture)(number))
-        kill = self._kills[-1]
+        killing = self._kill_capture(number) if step.target == "capture" else self._kill_agent(number, step)
+        self._kills.append(kill := await killing)
         rows, lost = len(kill.copy.rows), ", ".join(name for name, _ in kill.open) or "nothing"
         self._say(f"kill {number}: {kill.target}, {rows} rows in the spool, broke off {lost}")
 
     async def _up(self, number: int) -> None:
         """Start the agent, if the last kill has ended it."""
-        if not self._kills or self._kills[-1].target == "agent":
+        if not self._kills or self._kills[-1].target != "capture":
             self._configure(number)
             await self._agent.start()
 
-    async def _kill_agent(self, number: int) -> Kill:
+    async def _kill_agent(self, number: int, step: Step) -> Kill:
+        if step.target == "stopping":
+            self._agent.ask()
+            await asyncio.sleep(step.asked_s)
         at_ns = time.monotonic_ns()
-        await self._agent.kill()
-        copy = await asyncio.to_thread(copy_dead, *self._copying(number)) if self._spool.exists() else Copy("ok")
-        return Kill(number, "agent", at_ns, not self._broker.answers, copy, copy.open)
+        killed = await self._agent.kill()
+        copy = await asyncio.to_thread(copy_dead, *self._copying(number))
+        target = step.target if killed else "ended"
+        return Kill(number, target, at_ns, not self._broker.answers, copy, copy.open)
 
     async def _kill_capture(self, number: int) -> Kill:
         deadline = Deadline.after(STOP_S)

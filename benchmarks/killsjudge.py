@@ -30,8 +30,9 @@ _DROPPED = ("repeat", "old-epoch")
 
 @dataclass
 class Kill:
-    """One kill: of the ``agent``, or of one ``capture`` child. ``open`` are the epochs that it broke off.
+    """One kill: of the ``agent``, of one ``capture`` child, or of an agent that was ``stopping``.
 
+    ``ended`` is an agent that had stopped before it could be killed. ``open`` are the epochs that were broken off.
     ``gone`` tells that the broker was gone then. ``copy`` is the spool as it was left.
     """
 
@@ -214,7 +215,7 @@ def _memory(evidence: Evidence, broken: Mapping[Epoch, Kill], faults: list[str])
     every = [*readings, *(one for ones in frames.values() for one in ones)]
     by_target = {
         target: _stated([frames[kill.number] for kill in evidence.kills if kill.open and kill.target == target])
-        for target in ("agent", "capture")
+        for target in ("agent", "stopping", "capture")
     }
     return {
         **by_target,
@@ -283,6 +284,10 @@ def _ledger(evidence: Evidence, broken: Mapping[Epoch, Kill], faults: list[str])
     lines |= {"readings": _totals(sensors, pipelines=False)} if sensors else {}
     faults += [f"{line['missing']} {name} are unaccounted" for name, line in lines.items() if line["missing"]]
     faults += [f"{line['duplicates']} {name} are there twice" for name, line in lines.items() if line["duplicates"]]
+    named = {line.partition(":")[0] for line in (*evidence.balance.unclean, *(sensors.unclean if sensors else ()))}
+    faults += [
+        f"{n}/{e} was broken off, and the audit does not name it" for n, e in broken if f"{n}/{e}" not in named
+    ]
     faults += _uncounted(evidence, unclean, sum(line["captured"] for line in lines.values()))
     return {**lines, "epochs": len(evidence.numbers), "unclean_epochs": _named(unclean, evidence.numbers)}
 

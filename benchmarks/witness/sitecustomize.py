@@ -69,7 +69,7 @@ def _watch_promises(file: int) -> None:
 
 def _watch(folder: str) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    file = os.open(Path(folder) / str(os.getpid()), flags, 0o644)
+    file = os.open(Path(folder) / f"{os.getpid()}-{time.monotonic_ns()}", flags, 0o644)  # ids come again
     _watch_numbers(file)
     (_watch_encoding if CAPTURE in sys.orig_argv else _watch_promises)(file)
 
