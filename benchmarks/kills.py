@@ -55,7 +55,9 @@ CAPTURE = 0.2
 """So many meet a capture child."""
 STOPPING = 0.1
 """So many meet an agent that was asked to end a moment before, and closes its epochs or hands over its spool."""
-STOPPING_S = 0.3
+SLOW = 0.25
+"""So many kills of an agent meet a broker that has taken what was sent, and not said so yet: it is paused."""
+BEFORE_S = 0.3
 FLOWING = 5
 """Frames that an agent has promised when it is said to be under way."""
 STOP_S = 60.0
@@ -76,15 +78,17 @@ class Options:
 class Step:
     """One kill, planned, so many seconds after frames flow, or after the start if it is ``early``.
 
-    ``target`` is ``agent``, ``capture`` for one of its children, or ``stopping`` for an agent that was asked to end
-    ``asked_s`` before. ``broker`` is what becomes of the broker before.
+    ``target`` is ``agent``, ``capture`` for one of its children, or ``stopping`` for an agent that is asked to end
+    ``before_s`` before. ``broker`` is what becomes of the broker at first; with ``slow``, it hears what is sent in
+    the last ``before_s`` only when the agent has gone.
     """
 
     target: str
     after_s: float
-    asked_s: float
+    before_s: float
     early: bool
     broker: str
+    slow: bool
 
 
 def plan(options: Options) -> list[Step]:
@@ -95,8 +99,9 @@ def plan(options: Options) -> list[Step]:
         target = chance.choices(("capture", "stopping", "agent"), (CAPTURE, STOPPING, 1.0 - CAPTURE - STOPPING))[0]
         early = chance.random() < EARLY and number > 0 and target == "agent"
         broker = {gone_at: "kill", back_at: "start"}.get(number % options.cycle, "")
-        after_s, asked_s = chance.uniform(0.0, options.within_s), chance.uniform(0.0, STOPPING_S)
-        steps.append(Step(target, after_s, asked_s, early, broker))
+        after_s, before_s = chance.uniform(0.0, options.within_s), chance.uniform(0.0, BEFORE_S)
+        slow = chance.random() < SLOW and target == "agent"
+        steps.append(Step(target, after_s, before_s, early, broker, slow))
     return steps
 
 
@@ -219,14 +224,19 @@ class Killing:
             await self._agent.start()
 
     async def _kill_agent(self, number: int, step: Step) -> Kill:
+        broker = self._broker.process
         if step.target == "stopping":
             self._agent.ask()
-            await asyncio.sleep(step.asked_s)
+        if step.slow and broker:
+            broker.signal(signal.SIGSTOP)
+        if step.target == "stopping" or step.slow:
+            await asyncio.sleep(step.before_s)
         at_ns = time.monotonic_ns()
         killed = await self._agent.kill()
         copy = await asyncio.to_thread(copy_dead, *self._copying(number))
-        target = step.target if killed else "ended"
-        return Kill(number, target, at_ns, not self._broker.answers, copy, copy.open)
+        if broker:
+            broker.signal(signal.SIGCONT)
+        return Kill(number, step.target if killed else "ended", at_ns, broker is None, copy, copy.open)
 
     async def _kill_capture(self, number: int) -> Kill:
         deadline = Deadline.after(STOP_S)
@@ -237,7 +247,7 @@ class Killing:
         at_ns = time.monotonic_ns()
         os.kill(capture, signal.SIGKILL)
         copy = await asyncio.to_thread(copy_living, *self._copying(number))
-        return Kill(number, "capture", at_ns, not self._broker.answers, copy, [self._agent.epoch_of(capture)])
+        return Kill(number, "capture", at_ns, self._broker.pid is None, copy, [self._agent.epoch_of(capture)])
 
     def _copying(self, number: int) -> tuple[Path, Path, Any]:
         return self._spool, self._folder / f"copy-{number}.db", load_seal(self._keys[0], self._keys[1:])

@@ -30,7 +30,8 @@ from ingest.site import CameraConfig
 __all__ = ["main"]
 
 QUEUE_FRAMES = 16
-"""What is in memory only, and not yet promised, is at most this and what is in the pipe: a second or two."""
+"""What is in memory only, and not yet promised, is at most this, what the gate holds back, and what is in the pipe
+and read ahead from it, some 200 KB: a few seconds when the disk is slow, and next to nothing while it keeps up."""
 EXIT_SOURCE = 3
 """The source failed; the last line on standard error says how."""
 EXIT_MEMORY = 4

@@ -29,14 +29,13 @@ async def test_a_killed_agent_keeps_its_promises_once(
     own_broker: Broker, rtsp_server: Callable[..., RtspServer], tmp_path: Path
 ) -> None:
     server = rtsp_server({"road": footage(tmp_path)})
-    options = Options(kills=5, cycle=5, seed=9, within_s=1.0, settle_s=0.5)
+    options = Options(kills=4, cycle=6, seed=238, within_s=1.0, settle_s=0.5)
     report = await run(options, tmp_path, own_broker, server.url("road"), lambda _: None)
     assert report["faults"] == []
-    assert report["spool"]["whole"] == 5
+    assert report["spool"]["whole"] == 4
     assert report["spool"]["rows_sealed"] > 0
-    assert report["kills"]["without_broker"] > 0
-    assert report["kills"]["capture"] > 0
-    assert report["promised"]["frames"] > 100
+    assert (report["kills"]["agent"], report["kills"]["capture"], report["kills"]["without_broker"]) == (2, 1, 1)
+    assert report["promised"]["frames"] > 50
     assert report["promised"]["lost"] == 0
     assert report["ledger"]["readings"]["delivered"] > 100
 
@@ -45,7 +44,7 @@ def test_the_same_seed_plans_the_same_kills() -> None:
     steps = plan(Options())
     assert steps == plan(Options())
     assert [step.broker for step in steps[:12]] == [""] * 4 + ["kill"] + [""] * 2 + ["start"] + [""] * 4
-    assert 10 < sum(step.target == "capture" for step in steps) < 40
+    assert {step.target for step in steps} == {"agent", "capture", "stopping"}
     assert 5 < sum(step.early for step in steps) < 30
 
 
