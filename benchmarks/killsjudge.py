@@ -301,19 +301,19 @@ def _end(ends: Sequence[EpochEnd]) -> EpochEnd | None:
 
 
 def _end_faults(epoch: Epoch, numbers: Numbers, end: EpochEnd | None, kill: Kill | None) -> Iterator[str]:
-    name, last = f"{epoch[0]}/{epoch[1]}", len(numbers.given_ns) - 1
+    name, last, promised = f"{epoch[0]}/{epoch[1]}", len(numbers.given_ns) - 1, max(numbers.promised, default=-1)
     if end is None:
         yield f"{name} was never ended"
     elif end.clean and end.last != last:
         yield f"{name} ended at {end.last}, and {last} was the last number given"
-    elif not end.clean and end.last != max(numbers.promised, default=-1) and not _in_copy(epoch, end, kill):
-        yield f"{name} was closed at {end.last}, and {max(numbers.promised, default=-1)} was the last promised"
+    elif not end.clean and end.last != promised and not _unsaid(epoch, end, promised, kill):
+        yield f"{name} was closed at {end.last}, and {promised} was the last promised"
 
 
-def _in_copy(epoch: Epoch, end: EpochEnd, kill: Kill | None) -> bool:
-    """Tell whether the spool has committed what the witness had no time to say."""
+def _unsaid(epoch: Epoch, end: EpochEnd, promised: int, kill: Kill | None) -> bool:
+    """Tell whether the spool has committed beyond what the witness had time to say."""
     known = kill.copy.epochs.get(epoch) if kill else None
-    return known is not None and known.last_kept == end.last
+    return known is not None and promised < end.last == known.last_kept
 
 
 def _totals(balance: Balance, *, pipelines: bool) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def test_an_end_that_the_witness_knows_better_is_found() -> None:
     clean = judged(topics(frames(0, 1), ending(clean=True)))
     assert "road/5 ended at 1, and 5 was the last number given" in str(clean["faults"])
     assert "6 numbers were given" in str(judged(topics(frames(0, 1), ending(told=9)))["faults"])
-    early = judged(topics(frames(0, 1), ending(last=0)), Copy("ok"))
+    early = judged(topics(frames(0, 1), ending(last=0)), Copy("ok", epochs={ROAD: Opened("frame", 0, 2, False)}))
     assert "road/5 was closed at 0, and 1 was the last promised" in str(early["faults"])
 
 
