@@ -112,10 +112,16 @@ class Topics:
     frames: list[tuple[FrameId, str, int]] = field(default_factory=list)
     """Which frame, on which lane, and the CRC-32 of its record."""
     readings: list[tuple[Readings, int]] = field(default_factory=list)
+    readings_bytes: int = 0
     status: set[int] = field(default_factory=set)
     ends: dict[Epoch, list[EpochEnd]] = field(default_factory=lambda: defaultdict(list))
     accounts: dict[Epoch, list[Account]] = field(default_factory=lambda: defaultdict(list))
     notices: list[str] = field(default_factory=list)
+
+    @property
+    def bytes_a_reading(self) -> float:
+        """What a reading takes in its record, on average."""
+        return self.readings_bytes / max(1, sum(len(readings.values) for readings, _ in self.readings))
 
     def beat(self, record: LogRecord) -> None:
         """Take a record of ``status``."""
@@ -162,6 +168,7 @@ async def read_topics(log: Log) -> Topics:
             found.frames.append((frame, h.lane_of(record.headers, topic), zlib.crc32(record.value)))
     async for record in _records(log, READINGS):
         found.readings.append((decode(Readings, record.value), zlib.crc32(record.value)))
+        found.readings_bytes += len(record.value)
     async for record in _records(log, STATUS):
         found.beat(record)
     return found

@@ -220,6 +220,7 @@ def _memory(evidence: Evidence, broken: Mapping[Epoch, Kill], faults: list[str])
     return {
         **by_target,
         "readings": _spread(one.frames for one in readings),
+        "readings_bytes": _spread(one.frames * evidence.topics.bytes_a_reading for one in readings),
         "oldest_s": _spread(one.oldest_s for one in every if one.frames),
         "numbers": sum(one.frames + one.withheld for one in every),
         "numbers_told": sum(one.told for one in every),
@@ -258,7 +259,7 @@ def _stated(kills: Sequence[Sequence[InMemory]]) -> dict[str, Any]:
     return {
         "kills": len(kills),
         "frames": _spread(sum(one.frames for one in ones) for ones in kills),
-        "bytes": _spread(sum(one.bytes for one in ones) for ones in kills),
+        "bytes_encoded": _spread(sum(one.bytes for one in ones) for ones in kills),
         "not_encoded_yet": _spread(sum(one.undecided for one in ones) for ones in kills),
         "withheld_and_not_accounted": _spread(sum(one.withheld for one in ones) for ones in kills),
     }

@@ -92,7 +92,7 @@ def test_what_was_in_memory_only_is_stated() -> None:
     memory = report["in_memory_only"]
     assert isinstance(memory, dict)
     assert memory["agent"]["frames"]["max"] == 3
-    assert memory["agent"]["bytes"]["max"] == 80
+    assert memory["agent"]["bytes_encoded"]["max"] == 80
     assert memory["agent"]["not_encoded_yet"]["max"] == 2
     assert memory["agent"]["withheld_and_not_accounted"]["max"] == 1
     assert (memory["numbers"], memory["numbers_told"]) == (4, 1)
