@@ -32,7 +32,8 @@ from ingest.site import CameraConfig
 __all__ = ["main"]
 
 QUEUE_FRAMES = 16
-"""What is in memory only, and not yet promised, is at most this and what is in the pipe: a second or two."""
+"""What is in memory only, and not yet promised, is at most this, what the gate holds back, and what is in the pipe
+and read ahead from it, some 200 KB: a few seconds when the disk is slow, and next to nothing while it keeps up."""
 ABANDON_S = 3.0
 """A source may wait for its camera for as long as a stall; a capture that is told to stop waits for less."""
 EXIT_SOURCE = 3

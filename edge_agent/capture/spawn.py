@@ -21,6 +21,10 @@ CHILD_ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "2",  # an arena per thread keeps what frames of one size have left behind
 }
 
+READ_AHEAD_BYTES = 64 * 1024
+"""What an agent reads of a child before it has promised what came first: up to twice this, and one record. It is in
+memory only. While the disk is slow, frames wait in the child, which withholds those that follow."""
+
 
 async def spawn(
     camera: CameraConfig, epoch: int, truth_folder: Path | None = None, state_folder: Path | None = None
@@ -34,7 +38,7 @@ async def spawn(
         stdin=PIPE,
         stdout=PIPE,
         stderr=PIPE,
-        limit=4 * 1024 * 1024,
+        limit=READ_AHEAD_BYTES,
         env=os.environ | CHILD_ENVIRONMENT,
         start_new_session=True,  # Ctrl-C is for the agent, which then stops its children in order
     )

@@ -78,6 +78,9 @@ class Balance:
     """Epochs of which retention has taken the beginning, and the number from which on they are balanced."""
     left_out: list[str] = field(default_factory=list)
     """Cameras of which retention may have taken everything: nothing is said of them, neither good nor bad."""
+    unclean: list[str] = field(default_factory=list)
+    """Epochs that a kill broke off: the last number that was kept, and the last that a heartbeat had told, -1 for
+    none. At least what lies between them was in memory only."""
     sensors: Balance | None = None
     """The same of readings, with sensors for cameras."""
 
@@ -100,6 +103,7 @@ class Balance:
             "unidentified": self.unidentified,
             "truncated": self.truncated,
             "left_out": self.left_out,
+            "unclean": self.unclean,
             "sensors": self.sensors.to_dict() if self.sensors else None,
         }
 
@@ -125,7 +129,15 @@ def draw(books: Books) -> Balance:
         totals.add(line)
     left_out = sorted(camera for camera, begins in books.beginnings.items() if begins == BEYOND)
     sensors = draw(books.readings) if books.readings else None
-    return Balance(cameras, totals, books.unidentified, truncated, left_out, sensors)
+    return Balance(cameras, totals, books.unidentified, truncated, left_out, _broken_off(books), sensors)
+
+
+def _broken_off(books: Books) -> list[str]:
+    return [
+        f"{camera}/{epoch}: kept to {book.end.last}, told to {book.end.told}"
+        for (camera, epoch), book in sorted(books.epochs.items())
+        if book.end and not book.end.clean and epoch >= books.beginnings.get(camera, (0, 0))[0]
+    ]
 
 
 def _epoch(name: str, book: EpochBook, first: int, waiting: list[Interval]) -> Line:

@@ -250,6 +250,7 @@ def test_an_unclean_end_reports_what_was_in_memory_apart() -> None:
     found = balance(deliver(4, account(0, 3)), result(4), ended(4, clean=False, told=9))
     assert found.balanced
     assert (found.totals.captured, found.totals.unclean) == (5, 5)
+    assert found.to_dict()["unclean"] == [f"{CAMERA}/{EPOCH}: kept to 4, told to 9"]
 
 
 def test_an_unclean_end_before_anything_was_kept() -> None:
@@ -267,6 +268,7 @@ def test_unclean_frames_that_are_accounted_for_are_not_captured() -> None:
 def test_of_several_ends_the_best_one_holds(ends: list[Entry]) -> None:
     found = balance(deliver(4, account(0, 3)), result(4), *ends)
     assert (found.balanced, found.totals.captured, found.totals.unclean) == (True, 5, 0)
+    assert found.unclean == [], "the better end holds"
 
 
 def test_an_open_epoch_goes_as_far_as_its_last_frame() -> None:

@@ -1,0 +1,355 @@
+"""An agent that is killed a hundred times: is a promise broken, is a frame there twice, and what was in memory only?
+
+``python -m benchmarks.kills`` runs it: one agent with an RTSP camera, simulated ones and a sensor, on a broker that
+is killed now and then as well. The agent, or one of its capture children, is killed with SIGKILL at random moments; a
+copy of its spool is taken each time. A third of the kills meet a spool without encryption, a third one with a key,
+the last third one with another key. ``benchmarks.killsjudge`` judges. The chaos tests run a few kills.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import random
+import secrets
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import psutil
+import tomli_w
+import typer
+
+from benchmarks.killsevidence import Epoch, copy_dead, copy_living, read_topics, witnessed
+from benchmarks.killsjudge import Evidence, Kill, judge
+from deploy.local.broker import Broker
+from edge_agent.capture.simulated.config import SceneConfig
+from edge_agent.capture.simulated.scene import Scene
+from edge_agent.spool.seal import KEY_BYTES, load_seal
+from ingest import eventloop, topicadmin
+from ingest.clock import Deadline
+from ingest.kafka import KafkaSettings
+from ingest.kafkalog import KafkaLog
+from ingest.ledger.auditor import audit
+from ingest.tether import tethered
+from tests.peers import units
+from tests.peers.rtsp import RtspServer, why_not
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+WITNESS = ROOT / "benchmarks" / "witness"
+PARTITIONS = 4
+CHILD = "edge_agent.capture.child"
+SENSOR = "cabinet"
+EARLY = 0.15
+"""So many of the kills meet an agent that is still starting, or closing what the kill before broke off."""
+CAPTURE = 0.2
+"""So many meet a capture child."""
+STOPPING = 0.1
+"""So many meet an agent that was asked to end a moment before, and closes its epochs or hands over its spool."""
+SLOW = 0.25
+"""So many kills of an agent meet a broker that has taken what was sent, and not said so yet: it is paused."""
+BEFORE_S = 0.3
+FLOWING = 5
+"""Frames that an agent has promised when it is said to be under way."""
+STOP_S = 60.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is run. ``cycle`` kills see the broker gone once: after a third of them, for a quarter of them."""
+
+    kills: int = 100
+    seed: int = 1
+    cycle: int = 12
+    within_s: float = 3.0
+    settle_s: float = 5.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kill, planned, so many seconds after frames flow, or after the start if it is ``early``.
+
+    ``target`` is ``agent``, ``capture`` for one of its children, or ``stopping`` for an agent that is asked to end
+    ``before_s`` before. ``broker`` is what becomes of the broker at first; with ``slow``, it hears what is sent in
+    the last ``before_s`` only when the agent has gone.
+    """
+
+    target: str
+    after_s: float
+    before_s: float
+    early: bool
+    broker: str
+    slow: bool
+
+
+def plan(options: Options) -> list[Step]:
+    """Plan the kills. The same seed plans the same."""
+    chance, gone_at, back_at = random.Random(options.seed), options.cycle // 3, options.cycle * 7 // 12
+    steps = []
+    for number in range(options.kills):
+        target = chance.choices(("capture", "stopping", "agent"), (CAPTURE, STOPPING, 1.0 - CAPTURE - STOPPING))[0]
+        early = chance.random() < EARLY and number > 0 and target == "agent"
+        broker = {gone_at: "kill", back_at: "start"}.get(number % options.cycle, "")
+        after_s, before_s = chance.uniform(0.0, options.within_s), chance.uniform(0.0, BEFORE_S)
+        slow = chance.random() < SLOW and target == "agent"
+        steps.append(Step(target, after_s, before_s, early, broker, slow))
+    return steps
+
+
+class Agent:
+    """An agent as a process, with the witness in it and in its children."""
+
+    def __init__(self, argv: list[str], env: dict[str, str], folder: Path) -> None:
+        self._argv, self._log = argv, folder / "agent.log"
+        self.witness = folder / "witness"
+        self.witness.mkdir()
+        path = os.pathsep.join([str(WITNESS), str(ROOT)])
+        self._env = {**os.environ, **env, "PYTHONPATH": path, "SIGHTLINE_WITNESS": str(self.witness)}
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int:
+        """Its process id. Raise AssertionError when it has ended by itself."""
+        assert self._process is not None, "not started"
+        assert self._process.returncode is None, f"the agent ended by itself with {self._process.returncode}"
+        return self._process.pid
+
+    async def start(self) -> None:
+        """Start it, and let it be."""
+        with self._log.open("ab") as output:
+            self._process = await asyncio.create_subprocess_exec(
+                *tethered(self._argv), stdout=output, stderr=output, env=self._env, start_new_session=True
+            )
+
+    def ask(self) -> None:
+        """Ask it to end."""
+        os.kill(self.pid, signal.SIGTERM)
+
+    async def kill(self) -> bool:
+        """Kill it. Returns when it has gone: whether it was there to be killed, and had not ended well before."""
+        assert self._process is not None, "not started"
+        if self._process.returncode != 0:
+            os.kill(self.pid, signal.SIGKILL)
+        return await self._process.wait() != 0
+
+    async def stop(self) -> bool:
+        """Ask it to end, and kill it after a while. Return whether it ended well."""
+        if self._process is None or self._process.returncode is not None:
+            return False
+        self.ask()
+        try:
+            return await asyncio.wait_for(self._process.wait(), STOP_S) == 0
+        except TimeoutError:
+            await self.kill()
+            return False
+
+    @property
+    def promised(self) -> int:
+        """How many frames it has promised since its start."""
+        lines = self._said(self.pid).splitlines()
+        return sum(line.startswith("promise ") and f" {SENSOR} " not in line for line in lines)
+
+    @property
+    def captures(self) -> list[int]:
+        """The process ids of its children that have captured something."""
+        children = [c for c in psutil.Process(self.pid).children(recursive=True) if CHILD in " ".join(c.cmdline())]
+        return [child.pid for child in children if self._said(child.pid)]
+
+    def epoch_of(self, capture: int) -> Epoch:
+        """Return what a child has captured."""
+        _, name, epoch, *_ = self._said(capture).split(maxsplit=4)
+        return name, int(epoch)
+
+    def _said(self, pid: int) -> str:
+        """Return the witness's lines of the newest process with this id."""
+        files = sorted(self.witness.glob(f"{pid}-*"), key=lambda file: int(file.name.partition("-")[2]))
+        return files[-1].read_text() if files else ""
+
+
+class Killing:
+    """One run: kills what the plan says, and gathers the evidence."""
+
+    def __init__(self, options: Options, folder: Path, broker: Broker, rtsp: str, say: Callable[[str], None]) -> None:
+        self._options, self._folder, self._broker, self._rtsp, self._say = options, folder, broker, rtsp, say
+        self._settings = KafkaSettings(bootstrap=broker.bootstrap, prefix="kills.")
+        self._spool = folder / "data" / "spool.db"
+        self._keys = [folder / f"{number}.key" for number in range(2)]
+        self._chance = random.Random(options.seed)
+        argv = ["agent", "run", f"--site={folder / 'site.toml'}", f"--data={folder / 'data'}"]
+        self._agent = Agent([sys.executable, "-m", "deploy.cli.app", *argv], self._settings.to_env(), folder)
+        self._kills: list[Kill] = []
+
+    async def run(self) -> dict[str, Any]:
+        """Kill, stop, judge."""
+        await topicadmin.create(self._settings, partitions=PARTITIONS)
+        for key in self._keys:
+            key.write_bytes(secrets.token_bytes(KEY_BYTES))
+        steps = plan(self._options)
+        try:
+            for number, step in enumerate(steps):
+                await self._step(number, step)
+            await asyncio.to_thread(self._broker.start)
+            await self._up(len(steps) - 1)
+            await self._flows()
+            await asyncio.sleep(self._options.settle_s)
+        finally:
+            stopped = await self._agent.stop()
+        return await self._judge([] if stopped else ["the agent did not stop cleanly"])
+
+    async def _step(self, number: int, step: Step) -> None:
+        await self._up(number)
+        if step.broker:
+            await asyncio.to_thread(self._broker.kill if step.broker == "kill" else self._broker.start)
+        if not step.early:
+            await self._flows()
+        await asyncio.sleep(step.after_s)
+        killing = self._kill_capture(number) if step.target == "capture" else self._kill_agent(number, step)
+        self._kills.append(kill := await killing)
+        rows, lost = len(kill.copy.rows), ", ".join(name for name, _ in kill.open) or "nothing"
+        self._say(f"kill {number}: {kill.target}, {rows} rows in the spool, broke off {lost}")
+
+    async def _up(self, number: int) -> None:
+        """Start the agent, if the last kill has ended it."""
+        if not self._kills or self._kills[-1].target != "capture":
+            self._configure(number)
+            await self._agent.start()
+
+    async def _kill_agent(self, number: int, step: Step) -> Kill:
+        broker = self._broker.process
+        if step.target == "stopping":
+            self._agent.ask()
+        if step.slow and broker:
+            broker.signal(signal.SIGSTOP)
+        if step.target == "stopping" or step.slow:
+            await asyncio.sleep(step.before_s)
+        at_ns = time.monotonic_ns()
+        killed = await self._agent.kill()
+        copy = await asyncio.to_thread(copy_dead, *self._copying(number))
+        if broker:
+            broker.signal(signal.SIGCONT)
+        return Kill(number, step.target if killed else "ended", at_ns, broker is None, copy, copy.open)
+
+    async def _kill_capture(self, number: int) -> Kill:
+        deadline = Deadline.after(STOP_S)
+        while not (captures := self._agent.captures):
+            assert not deadline.passed, "no capture began"
+            await asyncio.sleep(0.05)
+        capture = self._chance.choice(captures)
+        at_ns = time.monotonic_ns()
+        os.kill(capture, signal.SIGKILL)
+        copy = await asyncio.to_thread(copy_living, *self._copying(number))
+        return Kill(number, "capture", at_ns, self._broker.pid is None, copy, [self._agent.epoch_of(capture)])
+
+    def _copying(self, number: int) -> tuple[Path, Path, Any]:
+        return self._spool, self._folder / f"copy-{number}.db", load_seal(self._keys[0], self._keys[1:])
+
+    async def _flows(self) -> None:
+        deadline = Deadline.after(STOP_S)
+        while self._agent.promised < FLOWING:
+            assert not deadline.passed, "no frames are promised"
+            await asyncio.sleep(0.05)
+
+    def _configure(self, number: int) -> None:
+        """Write the site as it is for this kill: without a key, with one, with another."""
+        third = number * 3 // self._options.kills
+        disk = {"key_file": str(self._keys[third - 1])} if third else {}
+        previous = {"previous_key_files": [str(self._keys[0])]} if third == 2 else {}
+        site = _site(self._rtsp) | {"spool": {**disk, **previous}}
+        (self._folder / "site.toml").write_text(tomli_w.dumps(site))
+
+    async def _judge(self, faults: list[str]) -> dict[str, Any]:
+        corrupt = [path.name for path in self._spool.parent.glob("*.corrupt-*")]
+        faults += [f"{name} was set aside" for name in corrupt]
+        left = await asyncio.to_thread(copy_dead, *self._copying(self._options.kills))
+        log = KafkaLog(self._settings, "kills")
+        try:
+            topics, balance = await read_topics(log), await audit(log, wait_s=0)
+        finally:
+            await log.close()
+        numbers = witnessed(self._agent.witness.iterdir())
+        return judge(Evidence(self._kills, numbers, topics, left, balance, frozenset([SENSOR]), faults))
+
+
+async def run(
+    options: Options, folder: Path, broker: Broker, rtsp: str, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Run it, and return the report. ``rtsp`` is the address of a stream."""
+    return await Killing(options, folder, broker, rtsp, say).run()
+
+
+def footage(folder: Path) -> Path:
+    """Make what an RTSP server serves: six seconds of a road."""
+    scene = Scene(SceneConfig(kind="road", width=320, height=180, fps=10.0))
+    clip = units.encode(folder / "road.mp4", (scene.render(i).image for i in range(60)), 10)
+    return units.units(clip, folder / "road.units")
+
+
+def _site(rtsp: str) -> dict[str, Any]:
+    """One camera by RTSP, two simulated ones that send all, one that is gated, and a sensor.
+
+    What ``belt`` may keep does not outlast an outage: some of it expires.
+    """
+    every = {"gate": {"motion": False}, "width": 320, "height": 180}
+    young = {"spool": {"late_after_s": 2.0}}
+    return {
+        "name": "kills",
+        "cameras": [
+            {"name": "street", "source": rtsp, **every, **young},
+            {"name": "road", "source": "simulated:road", "fps": 15.0, **every, **young},
+            {"name": "belt", "source": "simulated:conveyor", "fps": 15.0, **every}
+            | {"spool": {"late_after_s": 2.0, "max_bytes": 2**20}},
+            {"name": "yard", "source": "simulated:yard", "fps": 10.0, "width": 320, "height": 180, **young},
+        ],
+        "sensors": [
+            {
+                "name": SENSOR,
+                "source": "simulated:temperature",
+                "quantity": "temperature",
+                "unit": "Cel",
+                "rate_hz": 50.0,
+                "max_delay_s": 0.5,
+            }
+        ],
+    }
+
+
+def main(
+    kills: Annotated[int, typer.Option(min=1)] = 100,
+    seed: Annotated[int, typer.Option(help="Of the plan: who is killed, and when.")] = 1,
+    cycle: Annotated[int, typer.Option(help="Kills from one outage of the broker to the next.", min=3)] = 12,
+    keep: Annotated[bool, typer.Option(help="Write the report into benchmarks/results.")] = False,
+) -> None:
+    """Kill an agent, and see what became of what it had promised."""
+    reason = why_not()
+    if reason:
+        raise typer.BadParameter(f"no RTSP server: {reason}")
+    options, began_s = Options(kills, seed, cycle), time.monotonic()
+    with tempfile.TemporaryDirectory() as name, Broker(folder=Path(name) / "kafka") as broker:
+        server = RtspServer({"road": footage(Path(name))})
+        server.start()
+        try:
+            work = run(options, Path(name), broker, server.url("road"), lambda text: typer.echo(text, err=True))
+            report = eventloop.run(work)
+        finally:
+            server.kill()
+    machine = {"cores": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]}
+    ran = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine, **asdict(options)}
+    report = {**ran, "ran_s": round(time.monotonic() - began_s), "killed": report.pop("kills"), **report}
+    typer.echo(json.dumps(report, indent=2))
+    if keep:
+        (RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-kills.json").write_text(json.dumps(report, indent=2) + "\n")
+    if report["faults"]:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,207 @@
+"""What is known of an agent that was killed: its witness's lines, copies of its spool, and what the topics have.
+
+A copy is taken when the killed process has gone and before it is started again, as the file was left: with its
+write-ahead log, which SQLite has to recover.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import zlib
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edge_agent.spool import rows
+from edge_agent.spool.seal import Seal
+from ingest import headers as h
+from ingest.codec import decode
+from ingest.identity import FrameId
+from ingest.log import Log, LogRecord
+from ingest.records import Account, EpochEnd, Heartbeat, Readings
+from ingest.topics import FRAMES, FRAMES_LATE, READINGS, STATUS
+
+__all__ = [
+    "Copy",
+    "Epoch",
+    "Kept",
+    "Numbers",
+    "Opened",
+    "Topics",
+    "copy_dead",
+    "copy_living",
+    "read_topics",
+    "witnessed",
+]
+
+_EPOCHS = "SELECT name, epoch, kind, last_kept, told, ended FROM epochs"
+
+Epoch = tuple[str, int]
+"""A camera's or sensor's name and epoch."""
+
+
+@dataclass
+class Numbers:
+    """What the witness saw of one epoch: when each number was given, in monotonic ns, and what became of it.
+
+    ``promised`` holds the last number of each record of readings.
+    """
+
+    given_ns: list[int] = field(default_factory=list)
+    withheld: set[int] = field(default_factory=set)
+    encoded: dict[int, int] = field(default_factory=dict)
+    promised: set[int] = field(default_factory=set)
+
+    def take(self, what: str, seq: int, size: int, at_ns: int) -> None:
+        """Take one line."""
+        match what:
+            case "number":
+                self.given_ns.append(at_ns)
+            case "withhold":
+                self.withheld.add(seq)
+            case "encode":
+                self.encoded[seq] = size
+            case "promise":
+                self.promised.add(seq)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One row of a spool: what it is, the CRC-32 of its record as it is sent, and the lane that it was offered on."""
+
+    kind: str
+    name: str
+    epoch: int
+    seq: int
+    crc: int
+    lane: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An epoch as the spool knows it."""
+
+    kind: str
+    last_kept: int
+    told: int
+    ended: bool
+
+
+@dataclass
+class Copy:
+    """A spool as a kill left it. ``verdict`` is what SQLite says of the file, or that a row is not what was kept."""
+
+    verdict: str
+    rows: list[Kept] = field(default_factory=list)
+    epochs: dict[Epoch, Opened] = field(default_factory=dict)
+    sealed: int = 0
+
+    @property
+    def open(self) -> list[Epoch]:
+        """The epochs that had not ended."""
+        return [epoch for epoch, found in self.epochs.items() if not found.ended]
+
+
+@dataclass
+class Topics:
+    """What has arrived, each partition in its order: frames by topic, readings, and what ``status`` says for good."""
+
+    frames: list[tuple[FrameId, str, int]] = field(default_factory=list)
+    """Which frame, on which lane, and the CRC-32 of its record."""
+    readings: list[tuple[Readings, int]] = field(default_factory=list)
+    readings_bytes: int = 0
+    status: set[int] = field(default_factory=set)
+    ends: dict[Epoch, list[EpochEnd]] = field(default_factory=lambda: defaultdict(list))
+    accounts: dict[Epoch, list[Account]] = field(default_factory=lambda: defaultdict(list))
+    notices: list[str] = field(default_factory=list)
+
+    @property
+    def bytes_a_reading(self) -> float:
+        """What a reading takes in its record, on average."""
+        return self.readings_bytes / max(1, sum(len(readings.values) for readings, _ in self.readings))
+
+    def beat(self, record: LogRecord) -> None:
+        """Take a record of ``status``."""
+        self.status.add(zlib.crc32(record.value))
+        beat = decode(Heartbeat, record.value)
+        self.notices += [beat.reason] if beat.reason else []
+        for end in (*beat.ended, *beat.readings.ended):
+            self.ends[end.camera, end.epoch].append(end)
+        for account in (*beat.accounts, *beat.readings.accounts):
+            self.accounts[account.camera, account.epoch].append(account)
+
+
+def witnessed(files: Iterable[Path]) -> dict[Epoch, Numbers]:
+    """Read the witness's lines. The last one of a killed process may be cut short, and is left out then."""
+    found: dict[Epoch, Numbers] = defaultdict(Numbers)
+    for file in files:
+        for line in file.read_text().rpartition("\n")[0].splitlines():
+            what, name, epoch, seq, size, at_ns = line.split()
+            found[name, int(epoch)].take(what, int(seq), int(size), int(at_ns))
+    return found
+
+
+def copy_dead(spool: Path, target: Path, seal: Seal) -> Copy:
+    """Copy the files of a spool that nobody has open, and read the copy."""
+    for suffix in ("", "-wal"):
+        if Path(f"{spool}{suffix}").exists():
+            shutil.copy(f"{spool}{suffix}", f"{target}{suffix}")
+    return _read(target, seal)
+
+
+def copy_living(spool: Path, target: Path, seal: Seal) -> Copy:
+    """Copy a spool that its agent goes on using, as one transaction sees it, and read the copy."""
+    with closing(sqlite3.connect(f"file:{spool}?mode=ro", uri=True)) as db, closing(sqlite3.connect(target)) as new:
+        db.backup(new)
+    return _read(target, seal)
+
+
+async def read_topics(log: Log) -> Topics:
+    """Read all that an agent has sent."""
+    found = Topics()
+    for topic in (FRAMES, FRAMES_LATE):
+        async for record in _records(log, topic):
+            (frame,) = h.frames_of(record.headers)
+            found.frames.append((frame, h.lane_of(record.headers, topic), zlib.crc32(record.value)))
+    async for record in _records(log, READINGS):
+        found.readings.append((decode(Readings, record.value), zlib.crc32(record.value)))
+        found.readings_bytes += len(record.value)
+    async for record in _records(log, STATUS):
+        found.beat(record)
+    return found
+
+
+async def _records(log: Log, topic: str) -> AsyncIterator[LogRecord]:
+    for partition, end in (await log.ends(topic)).items():
+        async with aclosing(log.read(topic, partition, 0, end)) as records:
+            async for record in records:
+                yield record
+
+
+def _read(path: Path, seal: Seal) -> Copy:
+    """Read a copy, and remove it if nothing is wrong with it."""
+    with closing(sqlite3.connect(path)) as db:
+        try:
+            copy = Copy(str(db.execute("PRAGMA integrity_check").fetchone()[0]))
+            _read_rows(db, seal, copy)
+            copy.epochs = {(row[0], row[1]): Opened(*row[2:]) for row in db.execute(_EPOCHS)}
+        except sqlite3.DatabaseError as error:
+            return Copy(str(error))
+    if copy.verdict == "ok":
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
+    return copy
+
+
+def _read_rows(db: sqlite3.Connection, seal: Seal, copy: Copy) -> None:
+    for values in db.execute(f"SELECT {rows.COLUMNS} FROM outbox ORDER BY id"):  # noqa: S608  (a constant)
+        copy.sealed += bool(values[10])
+        try:
+            row = rows.read(values, seal)
+        except rows.Damaged as error:
+            copy.verdict = str(error)
+            continue
+        copy.rows.append(Kept(row.kind, row.name, row.epoch, row.seq, zlib.crc32(row.record), row.lane))

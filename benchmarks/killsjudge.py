@@ -1,0 +1,353 @@
+"""What a hundred kills did to an agent's promises, judged from the evidence. Pure.
+
+A frame or reading is promised when its row is committed to the spool (DESIGN, section 2). Of what is promised, all
+has to arrive as it was kept, or to be told as expired; what consumers do with repeats has to leave each once; and
+what was in memory only has to be what the ledger calls unclean, as far as a heartbeat had told of it.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.killsevidence import Copy, Epoch, Kept, Numbers, Topics
+from engines.marks import Marks
+from ingest.identity import FrameId
+from ingest.ledger.balance import Balance
+from ingest.records import EpochEnd
+from stream.sense.clean import Cleaner
+
+__all__ = ["TOLD_WITHIN_S", "Evidence", "Kill", "judge"]
+
+TOLD_WITHIN_S = 5.0
+"""A child tells its count each second and a heartbeat passes it on each second; the rest is for a busy machine."""
+_FAULTS = 20
+_DROPPED = ("repeat", "old-epoch")
+
+
+@dataclass
+class Kill:
+    """One kill: of the ``agent``, of one ``capture`` child, or of an agent that was ``stopping``.
+
+    ``ended`` is an agent that had stopped before it could be killed. ``open`` are the epochs that were broken off.
+    ``gone`` tells that the broker was gone then. ``copy`` is the spool as it was left.
+    """
+
+    number: int
+    target: str
+    at_ns: int
+    gone: bool
+    copy: Copy
+    open: list[Epoch]
+
+
+@dataclass
+class Evidence:
+    """All that is known at the end. ``left`` is the spool after the clean stop."""
+
+    kills: list[Kill]
+    numbers: Mapping[Epoch, Numbers]
+    topics: Topics
+    left: Copy
+    balance: Balance
+    sensors: frozenset[str]
+    faults: list[str] = field(default_factory=list)
+    """What was seen to be wrong while it ran."""
+
+
+@dataclass
+class InMemory:
+    """What of one epoch was in memory only when it was broken off. ``bytes`` are those of the ``encoded`` frames.
+
+    ``undecided`` had been numbered and nothing else: they wait for the gate, or for their turn. ``withheld`` had been
+    decided against, and only the account was in memory. ``told`` is what the ledger says there were, at least.
+    """
+
+    undecided: int = 0
+    encoded: int = 0
+    bytes: int = 0
+    withheld: int = 0
+    told: int = 0
+    untold_s: float = 0.0
+    oldest_s: float = 0.0
+
+    @property
+    def frames(self) -> int:
+        """Those that nobody had decided against."""
+        return self.undecided + self.encoded
+
+
+def judge(evidence: Evidence) -> dict[str, Any]:
+    """Return the report. Its ``faults`` are empty when every claim holds."""
+    faults, broken = list(evidence.faults), _broken_off(evidence)
+    report = {
+        "kills": _counts(evidence.kills),
+        "spool": _spools(evidence, faults),
+        "promised": _promises(evidence, faults),
+        "repeats": {
+            "frames": _frame_repeats(evidence.topics, faults),
+            "readings": _reading_repeats(evidence.topics, faults),
+        },
+        "in_memory_only": _memory(evidence, broken, faults),
+        "ledger": _ledger(evidence, broken, faults),
+    }
+    return {**report, "faults": faults[:_FAULTS], "fault_count": len(faults)}
+
+
+def _counts(kills: Sequence[Kill]) -> dict[str, int]:
+    offered = [sum(row.lane is not None for row in kill.copy.rows) for kill in kills]
+    backlog = [sum(row.kind == "frame" and row.lane is None for row in kill.copy.rows) for kill in kills]
+    return {
+        **Counter(kill.target for kill in kills),
+        "without_broker": sum(kill.gone for kill in kills),
+        "while_sending": sum(count > 0 for count in offered),
+        "with_a_backlog_of_100": sum(count >= 100 for count in backlog),
+        "epochs_broken_off": sum(len(kill.open) for kill in kills),
+    }
+
+
+def _spools(evidence: Evidence, faults: list[str]) -> dict[str, int]:
+    copies = [kill.copy for kill in evidence.kills]
+    faults += [f"kill {kill.number}: {kill.copy.verdict}" for kill in evidence.kills if kill.copy.verdict != "ok"]
+    if evidence.left.rows:
+        faults.append(f"{len(evidence.left.rows)} rows were left after the clean stop")
+    faults += [f"status: {notice}" for notice in evidence.topics.notices]
+    return {
+        "copies": len(copies),
+        "whole": sum(copy.verdict == "ok" for copy in copies),
+        "rows": sum(len(copy.rows) for copy in copies),
+        "rows_sealed": sum(copy.sealed for copy in copies),
+    }
+
+
+def _promises(evidence: Evidence, faults: list[str]) -> dict[str, Any]:
+    """Hold what the spools had, and what the witness saw committed, against what has arrived."""
+    arrived = {(f.camera, f.epoch, f.seq): crc for f, _, crc in evidence.topics.frames}
+    arrived |= {(r.sensor, r.epoch, r.last_seq): crc for r, crc in evidence.topics.readings}
+    rows = {row for kill in evidence.kills for row in kill.copy.rows}
+    seen = {(*epoch, seq) for epoch, found in evidence.numbers.items() for seq in found.promised}
+    promised = seen | {(row.name, row.epoch, row.seq) for row in rows if row.kind != "status"}
+    expired = {key for key in promised - arrived.keys() if _is_expired(evidence.topics, *key)}
+    lost = sorted(promised - arrived.keys() - expired)
+    faults += [f"{name}/{epoch}/{seq} was promised, and is lost" for name, epoch, seq in lost]
+    faults += [f"{row} did not arrive as it was kept" for row in rows if _is_other(row, arrived, evidence.topics)]
+    sensors = {key for key in promised if key[0] in evidence.sensors}
+    return {
+        "frames": len(promised) - len(sensors),
+        "records_of_readings": len(sensors),
+        "status": len({row.crc for row in rows if row.kind == "status"}),
+        "in_copies": len({(row.kind, row.name, row.epoch, row.seq, row.crc) for row in rows}),
+        "arrived": len(promised & arrived.keys()),
+        "expired": len(expired),
+        "lost": len(lost),
+    }
+
+
+def _is_expired(topics: Topics, name: str, epoch: int, seq: int) -> bool:
+    accounts = topics.accounts.get((name, epoch), ())
+    return any(account.first <= seq <= account.last and account.counts.get("expired") for account in accounts)
+
+
+def _is_other(row: Kept, arrived: Mapping[tuple[str, int, int], int], topics: Topics) -> bool:
+    """Tell whether a row arrived with other bytes; of ``status``, which has no number, whether it did at all."""
+    if row.kind == "status":
+        return row.crc not in topics.status
+    return arrived.get((row.name, row.epoch, row.seq), row.crc) != row.crc
+
+
+def _frame_repeats(topics: Topics, faults: list[str]) -> dict[str, int]:
+    """Drop repeats as the engine node does, by its high-water marks, and see that each frame is left once."""
+    marks, taken = Marks(), Counter[FrameId]()
+    for frame, lane, _ in topics.frames:
+        if not marks.is_repeat(frame, lane, ""):
+            taken[frame] += 1
+        marks.see(frame, lane, "")
+    lanes = {(frame, lane) for frame, lane, _ in topics.frames}
+    twice = [frame for frame, count in taken.items() if count > 1]
+    dropped = {frame for frame, _, _ in topics.frames} - taken.keys()
+    faults += [f"{frame} would be classified twice" for frame in twice]
+    faults += [f"{frame} is dropped as a repeat of nothing" for frame in dropped]
+    return {
+        "records": len(topics.frames),
+        "repeats": len(topics.frames) - len(lanes),
+        "on_two_lanes": len(lanes) - len({frame for frame, _ in lanes}),
+        "twice_downstream": len(twice),
+        "wrongly_dropped": len(dropped),
+    }
+
+
+def _reading_repeats(topics: Topics, faults: list[str]) -> dict[str, int]:
+    """Drop repeats as sense does, and see that each reading is left once."""
+    cleaners: dict[str, Cleaner] = {}
+    positions: Counter[tuple[str, int, int]] = Counter()
+    for readings, _ in topics.readings:
+        cleaners.setdefault(readings.sensor, Cleaner(None)).clean(readings)
+        positions.update((readings.sensor, readings.epoch, seq) for seq in range(readings.seq, readings.last_seq + 1))
+    dropped = sum(cleaner.dropped[reason] for cleaner in cleaners.values() for reason in _DROPPED)
+    repeats = positions.total() - len(positions)
+    if dropped != repeats:
+        faults.append(f"{dropped} readings are dropped as repeats, of which there are {repeats}")
+    return {"records": positions.total(), "repeats": repeats, "dropped": dropped}
+
+
+def _broken_off(evidence: Evidence) -> dict[Epoch, Kill]:
+    """Return each epoch that a kill broke off: a child's is still open when its agent is killed at once."""
+    found: dict[Epoch, Kill] = {}
+    for kill in evidence.kills:
+        for epoch in kill.open:
+            found.setdefault(epoch, kill)
+    return found
+
+
+def _memory(evidence: Evidence, broken: Mapping[Epoch, Kill], faults: list[str]) -> dict[str, Any]:
+    """State what was in memory only at each kill, by the witness, and what the ledger knows of it."""
+    frames: dict[int, list[InMemory]] = {kill.number: [] for kill in evidence.kills if kill.open}
+    readings: list[InMemory] = []
+    for epoch, kill in broken.items():
+        end, numbers = _end(evidence.topics.ends.get(epoch, [])), evidence.numbers.get(epoch, Numbers())
+        if end is not None and not end.clean:
+            found = _in_memory(numbers, end, kill)
+            faults += _overtold(epoch, end, numbers, found)
+            (readings if epoch[0] in evidence.sensors else frames[kill.number]).append(found)
+    every = [*readings, *(one for ones in frames.values() for one in ones)]
+    by_target = {
+        target: _stated([frames[kill.number] for kill in evidence.kills if kill.open and kill.target == target])
+        for target in ("agent", "stopping", "capture")
+    }
+    return {
+        **by_target,
+        "readings": _spread(one.frames for one in readings),
+        "readings_bytes": _spread(one.frames * evidence.topics.bytes_a_reading for one in readings),
+        "oldest_s": _spread(one.oldest_s for one in every if one.frames),
+        "numbers": sum(one.frames + one.withheld for one in every),
+        "numbers_told": sum(one.told for one in every),
+        "untold_s": _spread(one.untold_s for one in every),
+    }
+
+
+def _in_memory(numbers: Numbers, end: EpochEnd, kill: Kill) -> InMemory:
+    beyond = range(end.last + 1, len(numbers.given_ns))
+    left = [seq for seq in beyond if seq not in numbers.withheld]
+    untold = numbers.given_ns[max(end.last, end.told) + 1 :]
+    return InMemory(
+        undecided=sum(seq not in numbers.encoded for seq in left),
+        encoded=sum(seq in numbers.encoded for seq in left),
+        bytes=sum(numbers.encoded.get(seq, 0) for seq in left),
+        withheld=len(beyond) - len(left),
+        told=max(0, end.told - end.last),
+        untold_s=_age_s(untold, kill),
+        oldest_s=_age_s([numbers.given_ns[seq] for seq in left], kill),
+    )
+
+
+def _age_s(given_ns: Sequence[int], kill: Kill) -> float:
+    return max(0.0, (kill.at_ns - given_ns[0]) / 1e9) if given_ns else 0.0
+
+
+def _overtold(epoch: Epoch, end: EpochEnd, numbers: Numbers, found: InMemory) -> Iterator[str]:
+    name = f"{epoch[0]}/{epoch[1]}"
+    if end.told >= len(numbers.given_ns) > 0 or end.last >= len(numbers.given_ns) > 0:
+        yield f"{name} told of {end}, and {len(numbers.given_ns)} numbers were given"
+    if found.untold_s > TOLD_WITHIN_S:
+        yield f"{name}: the heartbeat was {found.untold_s:.1f} s behind"
+
+
+def _stated(kills: Sequence[Sequence[InMemory]]) -> dict[str, Any]:
+    return {
+        "kills": len(kills),
+        "frames": _spread(sum(one.frames for one in ones) for ones in kills),
+        "bytes_encoded": _spread(sum(one.bytes for one in ones) for ones in kills),
+        "not_encoded_yet": _spread(sum(one.undecided for one in ones) for ones in kills),
+        "withheld_and_not_accounted": _spread(sum(one.withheld for one in ones) for ones in kills),
+    }
+
+
+def _spread(values: Iterable[float]) -> dict[str, float]:
+    given = [round(value, 2) for value in values]
+    return {"min": min(given), "median": statistics.median(given), "max": max(given)} if given else {}
+
+
+def _ledger(evidence: Evidence, broken: Mapping[Epoch, Kill], faults: list[str]) -> dict[str, Any]:
+    """Hold what the agents said of each epoch against the witness, and the auditor's balance against both."""
+    unclean = {e: _end(ends) for e, ends in evidence.topics.ends.items()}
+    unclean = {e: end for e, end in unclean.items() if end and not end.clean}
+    faults += [
+        f"{e[0]}/{e[1]} is told as killed, and was not"
+        for e in unclean.keys() & evidence.numbers.keys() - broken.keys()
+    ]
+    for epoch, numbers in evidence.numbers.items():
+        faults += _end_faults(epoch, numbers, _end(evidence.topics.ends.get(epoch, [])), broken.get(epoch))
+    sensors = evidence.balance.sensors
+    lines = {"frames": _totals(evidence.balance, pipelines=True)}
+    lines |= {"readings": _totals(sensors, pipelines=False)} if sensors else {}
+    faults += [f"{line['missing']} {name} are unaccounted" for name, line in lines.items() if line["missing"]]
+    faults += [f"{line['duplicates']} {name} are there twice" for name, line in lines.items() if line["duplicates"]]
+    named = {line.partition(":")[0] for line in (*evidence.balance.unclean, *(sensors.unclean if sensors else ()))}
+    faults += [
+        f"{n}/{e} was broken off, and the audit does not name it" for n, e in broken if f"{n}/{e}" not in named
+    ]
+    faults += _uncounted(evidence, unclean, sum(line["captured"] for line in lines.values()))
+    return {**lines, "epochs": len(evidence.numbers), "unclean_epochs": _named(unclean, evidence.numbers)}
+
+
+def _end(ends: Sequence[EpochEnd]) -> EpochEnd | None:
+    """Return what holds of an epoch's ends, as the ledger has it: a clean one, and the highest numbers."""
+    if not ends:
+        return None
+    highest = {"last": max(end.last for end in ends), "told": max(end.told for end in ends)}
+    return ends[0].model_copy(update={**highest, "clean": any(end.clean for end in ends)})
+
+
+def _end_faults(epoch: Epoch, numbers: Numbers, end: EpochEnd | None, kill: Kill | None) -> Iterator[str]:
+    name, last, promised = f"{epoch[0]}/{epoch[1]}", len(numbers.given_ns) - 1, max(numbers.promised, default=-1)
+    if end is None:
+        yield f"{name} was never ended"
+    elif end.clean and end.last != last:
+        yield f"{name} ended at {end.last}, and {last} was the last number given"
+    elif not end.clean and end.last != promised and not _unsaid(epoch, end, promised, kill):
+        yield f"{name} was closed at {end.last}, and {promised} was the last promised"
+
+
+def _unsaid(epoch: Epoch, end: EpochEnd, promised: int, kill: Kill | None) -> bool:
+    """Tell whether the spool has committed beyond what the witness had time to say."""
+    known = kill.copy.epochs.get(epoch) if kill else None
+    return known is not None and promised < end.last == known.last_kept
+
+
+def _totals(balance: Balance, *, pipelines: bool) -> dict[str, Any]:
+    """Return the totals as they are without engines: nobody ends a delivered frame here, and that is no hole."""
+    totals = balance.totals
+    return {
+        "captured": totals.captured,
+        "delivered": totals.delivered,
+        "spooled": totals.spooled,
+        "withheld": dict(totals.withheld),
+        "repeats": totals.repeats,
+        "unclean": totals.unclean,
+        "duplicates": totals.duplicates,
+        "missing": totals.unaccounted - (totals.delivered if pipelines else 0),
+    }
+
+
+def _uncounted(evidence: Evidence, unclean: Mapping[Epoch, EpochEnd | None], captured: int) -> Iterator[str]:
+    """What the ledger has as captured, and what kills took beyond it, are all the numbers that were given."""
+    given = sum(len(numbers.given_ns) for numbers in evidence.numbers.values())
+    taken = sum(
+        max(0, len(evidence.numbers[epoch].given_ns) - end.last - 1)
+        for epoch, end in unclean.items()
+        if end and epoch in evidence.numbers
+    )
+    if given != captured + taken:
+        yield f"{given} numbers were given, {captured} are captured by the ledger and {taken} went with kills"
+
+
+def _named(unclean: Mapping[Epoch, EpochEnd | None], numbers: Mapping[Epoch, Numbers]) -> list[str]:
+    """Name the epochs that were broken off: the last number kept, the last told, and the last given."""
+    return [
+        f"{name}/{epoch} kept {end.last} told {end.told} given {len(numbers[name, epoch].given_ns) - 1}"
+        for (name, epoch), end in sorted(unclean.items())
+        if end and (name, epoch) in numbers
+    ]
