@@ -192,7 +192,7 @@ def lost(found: Sequence[Result], from_s: float, until_s: float) -> list[Result]
 
 
 def test_what_an_outage_or_an_overload_has_hidden_did_not_stand(pipeline: Callable[..., list[Result]]) -> None:
-    found = pipeline(62.0, driver(1, "car", parks(90.0)))
+    found = pipeline(58.0, driver(1, "car", parks(90.0)))
     assert len(told(found)) == 1
     cut = lost(found, 15.0, 25.0)
     assert told_s(cut) == []

@@ -187,6 +187,23 @@ def test_parts_of_what_the_background_takes_in_are_one_thing_that_stands() -> No
     assert (event.data.track, event.data.overlay.box) == ("1-1-0", place(STOP))
 
 
+def test_what_is_half_taken_in_still_stands() -> None:
+    left, right = place(STOP)._replace(right=STOP - 8.0), place(STOP)._replace(left=STOP + 8.0)
+    halves = result(6.0, seen(left), seen(right), motion=(left,), resting=(right,))
+    (event,) = told([*parked(), halves, *busy(6.1, 60.0)])
+    assert event.data.track == "1-1-0"
+
+
+def test_somebody_in_front_of_a_bus_is_nobodys_part_for_a_model_that_looks_at_whole_frames() -> None:
+    bus, person = Box(340.0, 60.0, 620.0, 300.0), Box(460.0, 200.0, 500.0, 300.0)
+    both = [
+        result(at_s, seen(bus, "bus"), seen(person, "person"), motion=None, outcome="classified", withheld={})
+        for at_s in times(0.0, 10.0)
+    ]
+    people = DWELL.model_copy(update={"labels": ("person",), "dwell_s": 8.0})
+    assert len(told(both, people)) == 1
+
+
 def test_what_moves_within_it_leaves_it_where_it_is() -> None:
     """Somebody who stands there waves, or passes in front of it, and is found as well."""
     arm = Box(STOP - 10.0, 165.0, STOP + 5.0, 175.0)
