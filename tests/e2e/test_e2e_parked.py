@@ -192,13 +192,13 @@ def lost(found: Sequence[Result], from_s: float, until_s: float) -> list[Result]
 
 
 def test_what_an_outage_or_an_overload_has_hidden_did_not_stand(pipeline: Callable[..., list[Result]]) -> None:
-    found = pipeline(58.0, driver(1, "car", parks(90.0)))
+    found = pipeline(59.5, driver(1, "car", parks(90.0)))
     assert len(told(found)) == 1
     cut = lost(found, 15.0, 25.0)
     assert told_s(cut) == []
     gap = next(n for n, one in enumerate(found) if one.captured_ns > 10**18 + 20 * 10**9)
     busy = found[gap].model_copy(update={"withheld": {**found[gap].withheld, "overload": 1}})
     assert told_s([*found[:gap], busy, *found[gap + 1 :]]) == []
-    long = BAY.model_copy(update={"dwell_s": 20.0})
-    (at_s,) = told_s(cut, long)
-    assert at_s > 25.0 + long.dwell_s  # it is found again, and begins anew
+    shorter = BAY.model_copy(update={"dwell_s": 10.0})
+    (at_s,) = told_s(cut, shorter)  # by 25 s it would have stood for longer, had it been seen
+    assert at_s > 25.0 + shorter.dwell_s
