@@ -15,6 +15,7 @@ from edge_agent.capture.simulated import Scene, SceneConfig
 from edge_agent.capture.simulated import scene as scene_module
 from edge_agent.capture.simulated.actors import Actor
 from edge_agent.capture.source import Captured
+from edge_agent.gate.background import ABSORB_S
 from edge_agent.intake import Intake
 from engines import backends
 from engines.jobs import accept, results
@@ -33,6 +34,7 @@ from ingest.records import Event, Frame, Result
 from ingest.site import CameraConfig, GateConfig, PipelineConfig, ZoneRule
 from ingest.topics import BATCHES, FRAMES
 from stream.analyse.analyser import Analyser
+from stream.analyse.standing import REST_S
 from stream.analyse.tracker import ByteTracker
 from stream.prepare.stage import PrepareStage
 
@@ -202,3 +204,8 @@ def test_what_an_outage_or_an_overload_has_hidden_did_not_stand(pipeline: Callab
     shorter = BAY.model_copy(update={"dwell_s": 10.0})
     (at_s,) = told_s(cut, shorter)  # by 25 s it would have stood for longer, had it been seen
     assert at_s > 25.0 + shorter.dwell_s
+
+
+def test_what_stops_is_seen_to_stand_for_longer_than_it_takes_to_count_as_standing() -> None:
+    """The agent's background and the analyser's tracks know nothing of each other's constants."""
+    assert 1.5 * REST_S <= ABSORB_S

@@ -7,10 +7,18 @@ from typing import Any
 
 import pytest
 
+from ingest import headers as h
+from ingest.clock import ManualClock
+from ingest.codec import decode_json, encode
+from ingest.configstore import Config
 from ingest.identity import LIVE
+from ingest.log import Outgoing, Slot
+from ingest.memorylog import MemoryLog
 from ingest.records import MAX_RESTING, Box, Detection, Event, FrameRef, Result
-from ingest.site import LineRule, ZoneRule
+from ingest.site import CameraConfig, LineRule, PipelineConfig, ZoneRule
+from ingest.topics import RESULTS
 from stream.analyse.analyser import Analyser
+from stream.analyse.stage import AnalyseStage
 from stream.analyse.standing import COVERED_S, UNPROVED_S
 from stream.analyse.tracker import ByteTracker
 
@@ -18,6 +26,7 @@ FPS = 10.0
 RIGHT = ((0.5, 0.0), (1.0, 0.0), (1.0, 1.0), (0.5, 1.0))
 DWELL = ZoneRule(name="bay", camera="c", pipeline="p", polygon=RIGHT, labels=("car",), dwell_s=30.0)
 LINE = LineRule(name="line", camera="c", pipeline="p", start=(0.8, 1.0), end=(0.8, 0.0))
+PIPELINE = PipelineConfig(name="p", model="m", width=64, height=64, regions="motion")
 FAR = Box(0.0, 0.0, 60.0, 30.0)
 """Where something else moves."""
 STOP = 480.0
@@ -243,3 +252,26 @@ def _doubled(one: Result) -> Result:
 def test_the_same_results_tell_the_same() -> None:
     found = [*parked(), *busy(6.0, 27.0), *passing(27.0, 34.0), *busy(34.0, 60.0, resting=(place(STOP),))]
     assert told(found) == told(found)
+
+
+async def told_from(log: MemoryLog, start: int, stop: int) -> dict[str, Event]:
+    entries = (CameraConfig(name="c", source="device:0"), PIPELINE, DWELL)
+    stage = AnalyseStage(Config({entry.key: entry for entry in entries}), 1)
+    interpreter, found = await stage.open(Slot(RESULTS, 0), start, log), {}
+    async for record in log.read(RESULTS, 0, start, stop):
+        events = [decode_json(Event, out.value) for work in interpreter.process(record) for out in work.records]
+        found |= {event.id: event for event in events}
+    return found
+
+
+@pytest.mark.parametrize("cut", [80, 250, 305, 309, 320])
+async def test_a_restart_while_it_stands_tells_the_same(cut: int) -> None:
+    clock, results = ManualClock(), [*parked(), *busy(6.0, 60.0, resting=(place(STOP),))]
+    log = MemoryLog(1, clock)
+    for one in results:
+        clock.seconds = (one.captured_ns - 10**18) / 1e9
+        await log.produce(Outgoing(RESULTS, 0, encode(one), headers=h.frame_headers([one.id], LIVE)))
+    whole = await told_from(log, 0, len(results))
+    assert len(whole) == 1
+    assert await told_from(log, 0, cut) | await told_from(log, cut, len(results)) == whole
+    assert not (await told_from(log, 0, cut)).keys() & (await told_from(log, cut, len(results))).keys()
