@@ -28,7 +28,7 @@ ROLL_CALL_NS = 10_000_000_000
 """So often a frame that is sent tells what rests in the picture, be it that something else moves: whoever counts how
 long it stands has lost sight of it meanwhile. So does the next one that is sent, since a tracker begins with nothing
 less than two frames in a row. Each costs a region to look at for each thing that rests."""
-_SETTLE_NS = 500_000_000
+_SETTLE_NS = 1_000_000_000
 """When motion ends, what rests is named without waiting for that; but what trembles ends several times a second."""
 
 
@@ -50,6 +50,7 @@ class Gate:
         self._kept_ns = 0
         self._moved_ns: int | None = None
         self._called_ns: int | None = None
+        self._twice_ns: int | None = None
         self._calls_again = False
 
     def glance(self, captured_ns: int) -> str:
@@ -106,15 +107,13 @@ class Gate:
         if seen is None or self._calls_again or self._called_ns is None:
             return True
         ended = not seen.boxes and (self._moved_ns or 0) > self._called_ns
-        return not self._has_called(at_ns, _SETTLE_NS if ended else ROLL_CALL_NS)
-
-    def _has_called(self, at_ns: int, within_ns: float) -> bool:
-        return self._called_ns is not None and 0 <= at_ns - self._called_ns < within_ns
+        return not _within(self._called_ns, at_ns, _SETTLE_NS if ended else ROLL_CALL_NS)
 
     def _roll_call(self, shot: Shot, resting: tuple[Box, ...] | None) -> tuple[Box, ...] | None:
         """Take note that a frame that is sent tells what rests in it."""
-        self._calls_again = bool(resting) and not self._calls_again
-        self._called_ns = shot.captured_ns
+        at_ns = self._called_ns = shot.captured_ns
+        self._calls_again = bool(resting) and not _within(self._twice_ns, at_ns, ROLL_CALL_NS)
+        self._twice_ns = at_ns if self._calls_again else self._twice_ns
         return resting
 
     def _resting(self) -> tuple[Box, ...] | None:
@@ -142,3 +141,7 @@ class Gate:
         self._kept_ns = waiting.shot.captured_ns
         resting = self._roll_call(waiting.shot, waiting.resting) if tells else None
         return Fate(waiting.shot, motion=waiting.motion, resting=resting)
+
+
+def _within(then_ns: int | None, now_ns: int, span_ns: int) -> bool:
+    return then_ns is not None and 0 <= now_ns - then_ns < span_ns

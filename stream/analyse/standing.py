@@ -77,7 +77,7 @@ class View(NamedTuple):
     def denies(self, place: Box) -> bool:
         """Tell whether the agent has told all that rests, and nothing rests or moves in a place."""
         told = self.resting is not None and len(self.resting) < MAX_RESTING
-        return told and not self.is_named(place) and self.moved(place) < _COVERED
+        return told and _share(place, self.resting or ()) + self.moved(place) < _COVERED
 
 
 @dataclass
@@ -122,9 +122,12 @@ class Standing:
     def whole(self, detections: Sequence[Detection], view: View) -> list[Detection]:
         """Return detections in which the parts of one thing that stands are one, as large as that was.
 
-        The background takes things in piece by piece, and what is left of one would lead a tracker astray.
+        The background takes things in piece by piece, and what is left of one would lead a tracker astray. A model
+        that looks at whole frames finds whole things.
         """
         found = list(detections)
+        if view.motion is None:
+            return found
         for stand in [stand for stand in self._stands.values() if stand.stood]:
             parts = sorted(self._parts(stand, found, view), key=lambda one: one.box.area)
             if parts:

@@ -15,6 +15,7 @@ from edge_agent.capture.simulated import Scene, SceneConfig
 from edge_agent.capture.simulated import scene as scene_module
 from edge_agent.capture.simulated.actors import Actor
 from edge_agent.capture.source import Captured
+from edge_agent.gate.background import ABSORB_S
 from edge_agent.intake import Intake
 from engines import backends
 from engines.jobs import accept, results
@@ -33,6 +34,7 @@ from ingest.records import Event, Frame, Result
 from ingest.site import CameraConfig, GateConfig, PipelineConfig, ZoneRule
 from ingest.topics import BATCHES, FRAMES
 from stream.analyse.analyser import Analyser
+from stream.analyse.standing import REST_S
 from stream.analyse.tracker import ByteTracker
 from stream.prepare.stage import PrepareStage
 
@@ -192,13 +194,18 @@ def lost(found: Sequence[Result], from_s: float, until_s: float) -> list[Result]
 
 
 def test_what_an_outage_or_an_overload_has_hidden_did_not_stand(pipeline: Callable[..., list[Result]]) -> None:
-    found = pipeline(62.0, driver(1, "car", parks(90.0)))
+    found = pipeline(59.5, driver(1, "car", parks(90.0)))
     assert len(told(found)) == 1
     cut = lost(found, 15.0, 25.0)
     assert told_s(cut) == []
     gap = next(n for n, one in enumerate(found) if one.captured_ns > 10**18 + 20 * 10**9)
     busy = found[gap].model_copy(update={"withheld": {**found[gap].withheld, "overload": 1}})
     assert told_s([*found[:gap], busy, *found[gap + 1 :]]) == []
-    long = BAY.model_copy(update={"dwell_s": 20.0})
-    (at_s,) = told_s(cut, long)
-    assert at_s > 25.0 + long.dwell_s  # it is found again, and begins anew
+    shorter = BAY.model_copy(update={"dwell_s": 10.0})
+    (at_s,) = told_s(cut, shorter)  # by 25 s it would have stood for longer, had it been seen
+    assert at_s > 25.0 + shorter.dwell_s
+
+
+def test_what_stops_is_seen_to_stand_for_longer_than_it_takes_to_count_as_standing() -> None:
+    """The agent's background and the analyser's tracks know nothing of each other's constants."""
+    assert 1.5 * REST_S <= ABSORB_S

@@ -7,10 +7,18 @@ from typing import Any
 
 import pytest
 
+from ingest import headers as h
+from ingest.clock import ManualClock
+from ingest.codec import decode_json, encode
+from ingest.configstore import Config
 from ingest.identity import LIVE
+from ingest.log import Outgoing, Slot
+from ingest.memorylog import MemoryLog
 from ingest.records import MAX_RESTING, Box, Detection, Event, FrameRef, Result
-from ingest.site import LineRule, ZoneRule
+from ingest.site import CameraConfig, LineRule, PipelineConfig, ZoneRule
+from ingest.topics import RESULTS
 from stream.analyse.analyser import Analyser
+from stream.analyse.stage import AnalyseStage
 from stream.analyse.standing import COVERED_S, UNPROVED_S
 from stream.analyse.tracker import ByteTracker
 
@@ -18,6 +26,7 @@ FPS = 10.0
 RIGHT = ((0.5, 0.0), (1.0, 0.0), (1.0, 1.0), (0.5, 1.0))
 DWELL = ZoneRule(name="bay", camera="c", pipeline="p", polygon=RIGHT, labels=("car",), dwell_s=30.0)
 LINE = LineRule(name="line", camera="c", pipeline="p", start=(0.8, 1.0), end=(0.8, 0.0))
+PIPELINE = PipelineConfig(name="p", model="m", width=64, height=64, regions="motion")
 FAR = Box(0.0, 0.0, 60.0, 30.0)
 """Where something else moves."""
 STOP = 480.0
@@ -187,6 +196,23 @@ def test_parts_of_what_the_background_takes_in_are_one_thing_that_stands() -> No
     assert (event.data.track, event.data.overlay.box) == ("1-1-0", place(STOP))
 
 
+def test_what_is_half_taken_in_still_stands() -> None:
+    left, right = place(STOP)._replace(right=STOP - 8.0), place(STOP)._replace(left=STOP + 8.0)
+    halves = result(6.0, seen(left), seen(right), motion=(left,), resting=(right,))
+    (event,) = told([*parked(), halves, *busy(6.1, 60.0)])
+    assert event.data.track == "1-1-0"
+
+
+def test_somebody_in_front_of_a_bus_is_nobodys_part_for_a_model_that_looks_at_whole_frames() -> None:
+    bus, person = Box(340.0, 60.0, 620.0, 300.0), Box(460.0, 200.0, 500.0, 300.0)
+    both = [
+        result(at_s, seen(bus, "bus"), seen(person, "person"), motion=None, outcome="classified", withheld={})
+        for at_s in times(0.0, 10.0)
+    ]
+    people = DWELL.model_copy(update={"labels": ("person",), "dwell_s": 8.0})
+    assert len(told(both, people)) == 1
+
+
 def test_what_moves_within_it_leaves_it_where_it_is() -> None:
     """Somebody who stands there waves, or passes in front of it, and is found as well."""
     arm = Box(STOP - 10.0, 165.0, STOP + 5.0, 175.0)
@@ -226,3 +252,26 @@ def _doubled(one: Result) -> Result:
 def test_the_same_results_tell_the_same() -> None:
     found = [*parked(), *busy(6.0, 27.0), *passing(27.0, 34.0), *busy(34.0, 60.0, resting=(place(STOP),))]
     assert told(found) == told(found)
+
+
+async def told_from(log: MemoryLog, start: int, stop: int) -> dict[str, Event]:
+    entries = (CameraConfig(name="c", source="device:0"), PIPELINE, DWELL)
+    stage = AnalyseStage(Config({entry.key: entry for entry in entries}), 1)
+    interpreter, found = await stage.open(Slot(RESULTS, 0), start, log), {}
+    async for record in log.read(RESULTS, 0, start, stop):
+        events = [decode_json(Event, out.value) for work in interpreter.process(record) for out in work.records]
+        found |= {event.id: event for event in events}
+    return found
+
+
+@pytest.mark.parametrize("cut", [80, 250, 305, 309, 320])
+async def test_a_restart_while_it_stands_tells_the_same(cut: int) -> None:
+    clock, results = ManualClock(), [*parked(), *busy(6.0, 60.0, resting=(place(STOP),))]
+    log = MemoryLog(1, clock)
+    for one in results:
+        clock.seconds = (one.captured_ns - 10**18) / 1e9
+        await log.produce(Outgoing(RESULTS, 0, encode(one), headers=h.frame_headers([one.id], LIVE)))
+    whole = await told_from(log, 0, len(results))
+    assert len(whole) == 1
+    assert await told_from(log, 0, cut) | await told_from(log, cut, len(results)) == whole
+    assert not (await told_from(log, 0, cut)).keys() & (await told_from(log, cut, len(results))).keys()
