@@ -13,6 +13,7 @@ from unittest import mock
 from edge_agent.capture import spawn
 from ingest.records import Frame
 from ingest.site import CameraConfig
+from ingest.tether import tethered
 from tests.peers.badwire import FAR, BadWire
 from tests.peers.numbered import Clip, Sent
 from tests.peers.rig import Epoch, Rig
@@ -61,8 +62,7 @@ class FarCamera:
     @contextmanager
     def near(self) -> Iterator[None]:
         """Start capture children at the near end of the wire meanwhile."""
-        real = spawn.tethered
-        with mock.patch.object(spawn, "tethered", lambda command: [*self._wire.near, *real(command)]):
+        with mock.patch.object(spawn, "tethered", lambda command: [*self._wire.near, *tethered(command)]):
             yield
 
     def close(self) -> None:
