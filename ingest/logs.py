@@ -4,12 +4,45 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from collections.abc import Callable
 
 import structlog
 
-__all__ = ["configure", "get", "quiet_clients"]
+__all__ = ["Seldom", "configure", "get", "quiet_clients"]
 
 _CLIENTS = "aiokafka"
+_OURS = "sightline"
+SELDOM_S = 60.0
+"""A library may say the same thing so often. Kafka's client says some twenty lines a second that it cannot connect,
+which would wear a card and bury what matters."""
+_KINDS = 256
+"""Of things said: more than any library has, unless it writes numbers into them."""
+
+
+class Seldom(logging.Filter):
+    """Lets each thing that a library says through once in ``SELDOM_S``, with how often it was said in between."""
+
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._now_s = now_s
+        self._said: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a record is to be written. What this project says itself always is."""
+        if record.name.split(".")[0] == _OURS:
+            return True
+        now_s, kind = self._now_s(), (record.name, str(record.msg))
+        from_s, left_out = self._said.get(kind, (now_s - SELDOM_S, 0))
+        if now_s - from_s < SELDOM_S:
+            self._said[kind] = from_s, left_out + 1
+            return False
+        if len(self._said) >= _KINDS:
+            self._said.clear()
+        self._said[kind] = now_s, 0
+        if left_out:
+            record.msg, record.args = f"{record.getMessage()} (said {left_out} times more since)", None
+        return True
 
 
 def configure(service: str, level: str = "INFO") -> None:
@@ -29,11 +62,12 @@ def configure(service: str, level: str = "INFO") -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(Seldom())
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    logging.getLogger("sightline").setLevel(level)
+    logging.getLogger(_OURS).setLevel(level)
     logging.getLogger(_CLIENTS).setLevel(logging.NOTSET)
     structlog.contextvars.bind_contextvars(service=service)
 
@@ -47,5 +81,5 @@ def quiet_clients() -> None:
 
 def get(name: str) -> structlog.stdlib.BoundLogger:
     """Return the logger of one module, under ``sightline``."""
-    logger: structlog.stdlib.BoundLogger = structlog.get_logger(f"sightline.{name}")
+    logger: structlog.stdlib.BoundLogger = structlog.get_logger(f"{_OURS}.{name}")
     return logger
