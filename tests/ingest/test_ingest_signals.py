@@ -16,6 +16,7 @@ from ingest.signals import stop_event
 def as_before() -> Iterator[None]:
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup(1)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

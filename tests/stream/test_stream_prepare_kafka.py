@@ -23,7 +23,7 @@ from ingest.kafkalog import KafkaLog
 from ingest.log import Outgoing, Slot
 from ingest.records import Batch, Frame
 from ingest.site import PipelineConfig
-from ingest.topics import BATCHES, DEADLETTER, FRAMES
+from ingest.topics import BATCHES, CONFIG, DEADLETTER, FRAMES
 
 pytestmark = pytest.mark.kafka
 
@@ -121,8 +121,14 @@ async def test_every_frame_ends_in_a_batch_or_a_dead_letter(log: KafkaLog, worke
     assert {failure.error for letter in letters if (failure := h.read_failure(letter.headers))} == {"CutShort"}
 
 
-async def test_a_pipeline_that_cannot_be_served_is_refused(log: KafkaLog, worker: Worker) -> None:
-    await publish(log, [PipelineConfig(name="none", model="m", width=32, height=32)])
+async def test_a_pipeline_that_cannot_be_served_stops_none_of_the_others(log: KafkaLog, worker: Worker) -> None:
+    good = PipelineConfig(name="full", model="m", width=32, height=32, max_items=4)
+    bad = good.model_dump_json().replace('"full"', '"none"').encode()
+    await log.produce(Outgoing(CONFIG, 0, bad, key=b"pipeline/none"))
+    await publish(log, [good])
     await worker.start()
-    assert worker.process
-    assert await asyncio.to_thread(worker.process.wait, PATIENCE_S) == 2
+    await feed(log, 0, 10)
+    await committed(log, 10)
+    assert await worker.stop() == 0
+    for camera, partition in CAMERAS.items():
+        assert await prepared(log, partition) == [FrameId(camera, 1, seq) for seq in range(10) if seq % EVERY_BAD]
