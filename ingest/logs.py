@@ -68,15 +68,18 @@ def configure(service: str, level: str = "INFO") -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger(_OURS).setLevel(level)
-    logging.getLogger(_CLIENTS).setLevel(logging.NOTSET)
+    logging.getLogger(_CLIENTS).propagate = True
     structlog.contextvars.bind_contextvars(service=service)
 
 
 def quiet_clients() -> None:
-    """For commands: silence what Kafka's clients say beside the errors that they raise, and leave standard output to
-    what was asked for."""
+    """For commands: write nothing of what Kafka's clients say beside the errors that they raise, and leave standard
+    output to what was asked for. Whoever listens to the clients still hears them."""
     structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
-    logging.getLogger(_CLIENTS).setLevel(logging.CRITICAL)
+    clients = logging.getLogger(_CLIENTS)
+    clients.propagate = False
+    if not clients.handlers:
+        clients.addHandler(logging.NullHandler())  # with none at all, Python writes what it deems urgent itself
 
 
 def get(name: str) -> structlog.stdlib.BoundLogger:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
 import psutil
 import pytest
+import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import TopicAuthorizationFailedError
 
@@ -22,7 +25,7 @@ from edge_agent.doctor.run import examine
 from edge_agent.doctor.sensors import look_at_sensors
 from edge_agent.sensors.factory import make_sources
 from edge_agent.sensors.source import Reading, Sink
-from ingest import topicadmin
+from ingest import logs, topicadmin
 from ingest.clock import SystemClock
 from ingest.kafka import KafkaSettings
 from ingest.records import STALE
@@ -220,7 +223,17 @@ def test_topics_that_may_not_be_written_to_are_named() -> None:
     assert refused_topics(answers) == ["x.frames", "x.status"]
 
 
-async def test_a_link_that_cannot_be_opened() -> None:
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """Log as a command does, and not afterwards."""
+    clients, before = logging.getLogger("aiokafka"), structlog.get_config()
+    logs.quiet_clients()
+    yield
+    structlog.configure(**before)
+    clients.propagate = True
+
+
+async def test_a_link_that_cannot_be_opened(quiet: None) -> None:
     (finding,) = await look_at_link(LinkConfig(), KafkaSettings(bootstrap="127.0.0.1:9"))
     assert (finding.what, finding.state) == ("Kafka 127.0.0.1:9", "bad")
     assert "Connect call failed" in finding.seen
