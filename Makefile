@@ -49,8 +49,9 @@ peers: ## what the tests talk to: an RTSP server (GStreamer) and an MQTT broker 
 	  || { command -v apt-get >/dev/null && test "$$(id -u)" = 0 && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PEERS) >/dev/null; } \
 	  || echo "make: some tests will be skipped; Debian and Ubuntu: sudo apt-get install $(PEERS)"
 
-test: lint kafka peers ## lint, then every test, on a real Kafka
-	$(BIN)/pytest
+test: lint kafka peers ## lint, then every test, on a real Kafka; those that break things have the machine to themselves
+	$(BIN)/pytest -n 2 --dist loadfile -m "not chaos"
+	$(BIN)/pytest -m chaos
 
 test-train: .venv-train/.installed ## the tests that need Keras and TensorFlow
 	.venv-train/bin/pytest -m train
