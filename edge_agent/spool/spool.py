@@ -19,6 +19,7 @@ from edge_agent.spool.salvage import Recovery, salvage
 from edge_agent.spool.schema import PAGE_BYTES, PARKED, WAITS, Depth, Kind, Row
 from edge_agent.spool.seal import Seal
 from edge_agent.spool.settle import OVERTAKEN, late_by, mark_live
+from edge_agent.spool.upgrade import upgrade
 from ingest import logs
 from ingest.clock import Clock, SystemClock
 from ingest.identity import LATE, LIVE, next_epoch
@@ -315,6 +316,7 @@ class Spool:
                 if not fresh and not self._looked_over:
                     opening.look_over(self._db)
                 self._looked_over = True
+                upgrade(self._db)  # it may spoil what could be saved of a damaged file
                 count(self._db)
                 self._require_keys(self._db)
             except (sqlite3.Error, OSError) as error:
