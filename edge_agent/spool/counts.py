@@ -31,5 +31,4 @@ END;
 
 def count(db: sqlite3.Connection) -> None:
     """Add up what waits, once, and keep count of it in ``counts`` from then on, in each transaction with its rows."""
-    db.execute("PRAGMA temp_store = MEMORY")
     db.executescript(_COUNTED)

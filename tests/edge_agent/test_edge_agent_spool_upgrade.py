@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from edge_agent.exceptions import SpoolError, SpoolUnavailable
+from edge_agent.spool import spool as spool_module
 from edge_agent.spool import upgrade
 from edge_agent.spool.rows import checksum
 from edge_agent.spool.schema import PAGE_BYTES, PARKED, Row
@@ -164,6 +166,17 @@ def test_large_pictures_are_brought_up_to_date_in_steps_that_a_full_disk_takes(p
     upgrade.upgrade(db)
     assert path.with_suffix(".db-wal").stat().st_size < 8 * 2**20  # the least that may be held back
     db.close()
+
+
+def test_an_index_is_made_without_a_file_beside_the_spool_s(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container whose file system is read-only, there is no other place to write to."""
+    places = []
+    monkeypatch.setattr(
+        spool_module, "upgrade", lambda db: places.append(db.execute("PRAGMA temp_store").fetchone()[0])
+    )
+    with contextlib.suppress(SpoolUnavailable, SpoolError):
+        Spool(path).close()
+    assert places == [2]  # memory
 
 
 def test_who_waits_for_a_long_backlog_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
