@@ -266,6 +266,32 @@ async def test_a_batch_that_is_not_answered_is_halved_until_a_slow_uplink_takes_
     assert sum(map(len, gateway.batches)) >= 30
 
 
+async def test_heartbeats_that_get_through_do_not_keep_a_batch_as_large_as_it_was(
+    link: HttpsLink, gateway: Gateway
+) -> None:
+    beats = 0
+
+    async def slow(request: httpx.Request) -> httpx.Response:
+        nonlocal beats
+        if len(request.content) > 100_000:
+            while not beats:
+                await asyncio.sleep(0)
+            raise httpx.WriteTimeout("slow")
+        beats += request.method == "POST"
+        return await gateway(request)
+
+    lost = 0
+    for _ in range(8):
+        await link.close()
+        link._transport = httpx.MockTransport(slow)
+        await link.open()
+        beats = 0
+        await link.publish(parcel("beat", topic="status"))
+        sent = [await link.send(parcel("x" * 20_000, n)) for n in range(4, 30)]
+        lost += any(isinstance(a, LinkLost) for a in await asyncio.gather(*sent, return_exceptions=True))
+    assert 3 <= lost <= 6
+
+
 @pytest.mark.parametrize("text", ["secret one\n# the old one", "s\u00e9cret", "secret\nsecret", ""])
 async def test_a_token_that_no_header_can_carry_is_named_by_its_file_and_not_told(token: Path, text: str) -> None:
     token.write_text(text)  # noqa: ASYNC240
