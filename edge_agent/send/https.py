@@ -68,7 +68,7 @@ class HttpsLink:
             verify=tls(self._config),
             timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
             transport=self._transport,
-            headers={"Accept-Encoding": "identity"},  # an answer is small, and cannot be made to swell
+            headers={"Accept-Encoding": "identity"},  # an answer is small, and may not be made to swell
         )
         answer = await self._ask("GET", _READY)
         if answer.status != httpx.codes.OK:

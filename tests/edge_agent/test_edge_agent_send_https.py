@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import email.utils
+import gzip
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -215,6 +216,22 @@ async def test_no_more_of_an_answer_is_read_than_an_answer_has(token: Path, stat
         await link.open()
     assert body.given < 1 << 20
     await link.close()
+
+
+async def test_an_answer_that_is_packed_though_nobody_asked_for_it_is_not_unpacked(
+    link: HttpsLink, gateway: Gateway
+) -> None:
+    bomb = gzip.compress(b'{"refused": [{"index": 0, "reason": "no"}]}' + b" " * 1_000_000)
+
+    class Packed(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield bomb
+
+    gateway.answer = lambda request, records: httpx.Response(
+        422, stream=Packed(), headers={"Content-Encoding": "gzip"}
+    )
+    with pytest.raises(Refused, match="422"):  # and not what it says in there
+        await (await link.send(parcel("bad")))
 
 
 async def test_an_answer_that_drips_is_given_up(token: Path, monkeypatch: pytest.MonkeyPatch) -> None:
