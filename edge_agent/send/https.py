@@ -26,11 +26,12 @@ from ingest.site import LinkConfig, masked
 
 __all__ = ["HttpsLink"]
 
-ANSWER_S = 15.0
-"""The gateway waits for Kafka's acknowledgement; it gives up before the sender does."""
+READY_S = 15.0
+"""For an answer to whether the gateway is ready."""
 CONNECT_S = 5.0
 REQUEST_S = 60.0
-"""For all of a request: a batch takes 42 s at 100 kbit/s. Without it, an answer that drips would never be over."""
+"""For a request with its answer, as long as the sender waits at the most: on a slow uplink a large one takes as long.
+Without it, an answer that drips would never be over."""
 MAX_PUBLISHED = 8
 """Heartbeats that wait for the link; more of them are old news."""
 _READY, _RECORDS = "/v1/ready", "/v1/records"
@@ -66,7 +67,7 @@ class HttpsLink:
         self._client = httpx.AsyncClient(
             base_url=self._config.url,
             verify=tls(self._config),
-            timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
+            timeout=httpx.Timeout(REQUEST_S, connect=CONNECT_S),
             transport=self._transport,
             headers={"Accept-Encoding": "identity"},  # an answer is small, and may not be made to swell
         )
@@ -169,12 +170,13 @@ class HttpsLink:
         if self._client is None:
             raise LinkLost(f"{self.address}: not open")
         headers = {**(headers or {}), **self._token.header()}
+        limit_s = READY_S if body is None else REQUEST_S
         try:
-            async with asyncio.timeout(REQUEST_S):
+            async with asyncio.timeout(limit_s):
                 async with self._client.stream(method, path, content=body, headers=headers) as response:
                     return await read_answer(response)
         except TimeoutError:
-            raise LinkLost(f"{self.address}: {method} {path} took more than {REQUEST_S:.0f} s") from None
+            raise LinkLost(f"{self.address}: {method} {path} took more than {limit_s:.0f} s") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise LinkLost(f"{self.address}: {error!r}") from error
 

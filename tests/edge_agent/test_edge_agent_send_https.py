@@ -22,6 +22,7 @@ from edge_agent.send.answers import MAX_RETRY_AFTER_S
 from edge_agent.send.batches import MAX_BATCH_RECORDS
 from edge_agent.send.https import MAX_PUBLISHED, HttpsLink
 from edge_agent.send.link import Parcel
+from edge_agent.send.sender import ACK_TIMEOUT_S, PATIENT_TRIES
 from ingest.exceptions import ConfigError
 from ingest.site import LinkConfig
 
@@ -235,7 +236,7 @@ async def test_an_answer_that_is_packed_though_nobody_asked_for_it_is_not_unpack
 
 
 async def test_an_answer_that_drips_is_given_up(token: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(https, "REQUEST_S", 0.05)
+    monkeypatch.setattr(https, "READY_S", 0.05)
     slow = httpx.MockTransport(lambda request: httpx.Response(200, stream=Endless(drips=True)))
     link = HttpsLink(LinkConfig(kind="https", url="https://gateway.example", token_file=token), "agent-1", slow)
     with pytest.raises(LinkLost, match="GET /v1/ready took more than"):
@@ -281,6 +282,14 @@ async def test_a_batch_that_is_not_answered_is_halved_until_a_slow_uplink_takes_
     first, again = (r.headers["idempotency-key"] for r in tried[:2])
     assert first == again
     assert sum(map(len, gateway.batches)) >= 30
+
+
+async def test_a_request_has_as_long_as_the_sender_waits_to_be_written_and_to_be_answered(
+    link: HttpsLink, gateway: Gateway
+) -> None:
+    await (await link.send(parcel("a")))
+    given = gateway.requests[-1].extensions["timeout"]
+    assert min(given["write"], given["read"]) >= PATIENT_TRIES * ACK_TIMEOUT_S
 
 
 async def test_heartbeats_that_get_through_do_not_keep_a_batch_as_large_as_it_was(
