@@ -314,12 +314,12 @@ class Spool:
         if self._db is None:
             try:
                 opening.finish_exchange(self.path)
-                fresh = not self.path.exists()
+                fresh, again = not self.path.exists(), self._looked_over
                 self._db = opening.connect(self.path)
-                if not fresh and not self._looked_over:
+                if not fresh and not again:
                     opening.look_over(self._db)
                 self._looked_over = True
-                upgrade(self._db)  # it may spoil what could be saved of a damaged file
+                upgrade(self._db, again=again)  # it may spoil what could be saved of a damaged file
                 self._counts = Counts(self._db)
                 self._require_keys(self._db)
             except (sqlite3.Error, OSError) as error:

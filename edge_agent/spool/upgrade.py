@@ -39,12 +39,15 @@ _NAME = (
 )
 
 
-def upgrade(db: sqlite3.Connection) -> None:
-    """Make the tables, or bring them up to date. A crash in between loses nothing: the next start goes on."""
+def upgrade(db: sqlite3.Connection, *, again: bool = False) -> None:
+    """Make the tables, or bring them up to date. A crash in between loses nothing: the next start goes on.
+
+    ``again`` tells that it was tried before, and said: a disk that takes nothing is tried every second.
+    """
     (version,) = db.execute("PRAGMA user_version").fetchone()
     began_s = time.monotonic()
     of_before = version < VERSION and _holds_rows(db)
-    if of_before:
+    if of_before and not again:
         _log.warning("spool of before: nothing is captured or sent until it is brought up to date")
     _make_tables(db, version)
     _name_lanes(db)

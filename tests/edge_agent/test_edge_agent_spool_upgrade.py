@@ -7,11 +7,12 @@ import random
 import sqlite3
 import struct
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from structlog.testing import capture_logs
 
-from edge_agent.exceptions import SpoolError, SpoolUnavailable
+from edge_agent.exceptions import SpoolUnavailable
 from edge_agent.spool import spool as spool_module
 from edge_agent.spool import upgrade
 from edge_agent.spool.rows import checksum
@@ -41,6 +42,7 @@ CREATE TABLE epochs (name TEXT NOT NULL, epoch INTEGER NOT NULL, kind TEXT NOT N
 INSERT INTO epochs VALUES ('a', 5, 'frame', 199, 210, 0);
 INSERT INTO gone_live VALUES ('a', 2);
 """
+BEGINS = "spool of before: nothing is captured or sent until it is brought up to date"
 LANES = {0: LIVE, 1: LIVE, 2: LATE, 3: PARKED}
 
 
@@ -171,11 +173,13 @@ def test_large_pictures_are_brought_up_to_date_in_steps_that_a_full_disk_takes(p
 def test_an_index_is_made_without_a_file_beside_the_spool_s(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a container whose file system is read-only, there is no other place to write to."""
     places = []
-    monkeypatch.setattr(
-        spool_module, "upgrade", lambda db: places.append(db.execute("PRAGMA temp_store").fetchone()[0])
-    )
-    with contextlib.suppress(SpoolUnavailable, SpoolError):
-        Spool(path).close()
+
+    def where(db: sqlite3.Connection, **_: bool) -> None:
+        places.append(db.execute("PRAGMA temp_store").fetchone()[0])
+        upgrade.upgrade(db)
+
+    monkeypatch.setattr(spool_module, "upgrade", where)
+    Spool(path).close()
     assert places == [2]  # memory
 
 
@@ -184,12 +188,29 @@ def test_who_waits_for_a_long_backlog_is_told(path: Path, monkeypatch: pytest.Mo
     with capture_logs() as said:
         Spool(path).close()
     events = [line["event"] for line in said]
-    assert events[0] == "spool of before: nothing is captured or sent until it is brought up to date"
+    assert events[0] == BEGINS
     assert [line["rows_done"] for line in said if "rows_done" in line][-1] == ROWS - len(LANES)
     assert events[-1] == "spool is up to date"
     with capture_logs() as said:
         Spool(path).close()
     assert said == []
+
+
+def test_a_disk_that_takes_nothing_for_long_does_not_fill_the_log(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = sqlite3.OperationalError("database or disk is full")
+    full.sqlite_errorcode = sqlite3.SQLITE_FULL
+    with capture_logs() as said:
+        with monkeypatch.context() as patch:
+            patch.setattr(upgrade, "_make_tables", Mock(side_effect=full))
+            spool = Spool(path)
+            for _ in range(3):
+                with pytest.raises(SpoolUnavailable):
+                    spool.used_bytes()
+        require_all(spool)
+        spool.close()
+    assert [line["event"] for line in said] == [BEGINS, "spool is up to date"]
 
 
 def test_a_damaged_spool_of_before_is_looked_over_before_it_is_changed(path: Path) -> None:
