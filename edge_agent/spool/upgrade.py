@@ -19,7 +19,8 @@ LATE_AFTER_NS = 5_000_000_000
 """Of rows that an agent kept which had one limit for all cameras: the default."""
 TELL_EVERY_S = 10.0
 """All of a long backlog is written anew, at what the disk takes: somebody waits for the agent to start."""
-_AT_ONCE = 64
+_AT_ONCE = 512
+"""Rows in one transaction, each on a page of its own at the worst."""
 _AT_ONCE_BYTES = 2 * 1024 * 1024
 """In one transaction, and in the write-ahead log: on a full disk there is no more room than was held back."""
 _INCREMENTAL = 2

@@ -170,6 +170,15 @@ def test_large_pictures_are_brought_up_to_date_in_steps_that_a_full_disk_takes(p
     db.close()
 
 
+def test_small_rows_are_brought_up_to_date_many_in_one_commit(path: Path) -> None:
+    """Each commit waits for the disk: half a million readings would take a flash card minutes."""
+    db, asked = sqlite3.connect(path), list[str]()
+    db.set_trace_callback(asked.append)
+    upgrade.upgrade(db)
+    assert asked.count("COMMIT") == 1  # for 1 MB
+    db.close()
+
+
 def test_an_index_is_made_without_a_file_beside_the_spool_s(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a container whose file system is read-only, there is no other place to write to."""
     places = []
