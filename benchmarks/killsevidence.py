@@ -70,14 +70,14 @@ class Numbers:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """One row of a spool: what it is, the CRC-32 of its record as it is sent, and the lane that it was offered on."""
+    """One row of a spool: what it is, the CRC-32 of its record as it is sent, and its lane."""
 
     kind: str
     name: str
     epoch: int
     seq: int
     crc: int
-    lane: str | None
+    lane: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.killsevidence import Copy, Epoch, Kept, Numbers, Topics
+from edge_agent.spool.schema import WAITS
 from engines.marks import Marks
 from ingest.identity import FrameId
 from ingest.ledger.balance import Balance
@@ -98,8 +99,8 @@ def judge(evidence: Evidence) -> dict[str, Any]:
 
 
 def _counts(kills: Sequence[Kill]) -> dict[str, int]:
-    offered = [sum(row.lane is not None for row in kill.copy.rows) for kill in kills]
-    backlog = [sum(row.kind == "frame" and row.lane is None for row in kill.copy.rows) for kill in kills]
+    offered = [sum(row.lane != WAITS for row in kill.copy.rows) for kill in kills]
+    backlog = [sum(row.kind == "frame" and row.lane == WAITS for row in kill.copy.rows) for kill in kills]
     return {
         **Counter(kill.target for kill in kills),
         "without_broker": sum(kill.gone for kill in kills),

@@ -28,9 +28,14 @@ class Purse:
         self._path, self._clock = path, clock
 
     def fill(self, buckets: Sequence[Bucket]) -> None:
-        """Give buckets of the same budgets what they had, and what has flowed in since by the wall clock."""
+        """Give buckets of the same budgets what they had, and what has flowed in since by the wall clock.
+
+        From then on it is counted anew: after a clock that was set back, what flows in between captures that are too
+        short for a frame would else be lost until it has come as far again.
+        """
         try:
-            found = json.loads(self._path.read_bytes())
+            with self._path.open("rb") as file:
+                found = json.loads(file.read(_WIDTH))  # behind that is nothing of ours
             away_s = max(0.0, self._clock.now_ns() / 1e9 - float(found["at_s"]))
             kept = {(float(rate), float(capacity)): float(left) for rate, capacity, left in found["buckets"]}
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
@@ -39,6 +44,7 @@ class Purse:
             left = kept.get((bucket.rate, bucket.capacity))
             if left is not None:  # other budgets have other buckets, and begin anew
                 bucket.left = min(bucket.capacity, max(0.0, left) + away_s * bucket.rate)
+        self.keep(buckets)
 
     def keep(self, buckets: Sequence[Bucket]) -> None:
         """Remember what is left now."""

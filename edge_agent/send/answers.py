@@ -18,6 +18,7 @@ MAX_RETRY_AFTER_S = 300.0
 """Whoever asks for a year has a wrong clock, and nobody is there to start the agent again."""
 _TEXT_CHARS = 200
 _LATER = (429, 503)
+_AS_IT_IS = "identity"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +63,15 @@ class Answer:
 
 
 async def read_answer(response: httpx.Response) -> Answer:
-    """Read an answer, and no more of it than ``MAX_ANSWER_BYTES``."""
+    """Read an answer, and no more of it than ``MAX_ANSWER_BYTES``.
+
+    One that is packed is not read: nobody has asked for that, and the little that comes may unpack to a lot.
+    """
     body = b""
-    async for chunk in response.aiter_bytes():
-        body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
-            break
+    if response.headers.get("Content-Encoding", _AS_IT_IS).lower() == _AS_IT_IS:
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > MAX_ANSWER_BYTES:
+                break
     retry_after = response.headers.get("Retry-After", "")
     return Answer(str(response.url), response.status_code, retry_after, body[:MAX_ANSWER_BYTES])

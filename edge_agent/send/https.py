@@ -19,26 +19,23 @@ import msgpack
 from edge_agent.clockoffset import ClockOffset
 from edge_agent.exceptions import LinkLost, Refused
 from edge_agent.send.answers import Answer, read_answer
-from edge_agent.send.batches import MAX_BATCH_BYTES, Waiting, batch_of, idempotency_key
+from edge_agent.send.batches import Portion, Waiting, batch_of, idempotency_key
 from edge_agent.send.gatewaytrust import Token, tls
 from edge_agent.send.link import Parcel
 from ingest.site import LinkConfig, masked
 
 __all__ = ["HttpsLink"]
 
-ANSWER_S = 15.0
-"""The gateway waits for Kafka's acknowledgement; it gives up before the sender does."""
+READY_S = 15.0
+"""For an answer to whether the gateway is ready."""
 CONNECT_S = 5.0
 REQUEST_S = 60.0
-"""For all of a request: a batch takes 42 s at 100 kbit/s. Without it, an answer that drips would never be over."""
+"""For a request with its answer, as long as the sender waits at the most: on a slow uplink a large one takes as long.
+Without it, an answer that drips would never be over."""
 MAX_PUBLISHED = 8
 """Heartbeats that wait for the link; more of them are old news."""
-MIN_BATCH_BYTES = 16 * 1024
-"""A batch that is not answered twice is halved down to this, until one is: the sender waits 20 s, and at 100 kbit/s a
-whole one takes twice as long. All lanes share the uplink, and the size."""
-MORE_BATCH_BYTES = 4 * 1024
-"""What an answer adds to the next batch: whatever a link cannot take is not tried at every turn."""
 _READY, _RECORDS = "/v1/ready", "/v1/records"
+_LANES = ("live", "late", "others")
 _TOO_LARGE, _UNPROCESSABLE = 413, 422
 _ABOUT_RECORDS = (400, _TOO_LARGE, _UNPROCESSABLE)
 
@@ -54,8 +51,7 @@ class HttpsLink:
         self._more: dict[str, asyncio.Event] = {}
         self._workers: list[asyncio.Task[None]] = []
         self._lost: LinkLost | None = None
-        self._batch_bytes = MAX_BATCH_BYTES
-        self._silent, self._silences = False, 0
+        self._portions = {name: Portion() for name in _LANES}
         self.clock = ClockOffset()  # a gateway tells the time in whole seconds: not worth comparing
 
     @property
@@ -66,18 +62,19 @@ class HttpsLink:
     async def open(self) -> None:
         """Connect, and see that the gateway is ready. Raise LinkLost or ConfigError."""
         self._lost = None
-        self._shrink()
+        for portion in self._portions.values():
+            portion.begin()
         self._client = httpx.AsyncClient(
             base_url=self._config.url,
             verify=tls(self._config),
-            timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
+            timeout=httpx.Timeout(REQUEST_S, connect=CONNECT_S),
             transport=self._transport,
-            headers={"Accept-Encoding": "identity"},  # an answer is small, and cannot be made to swell
+            headers={"Accept-Encoding": "identity"},  # an answer is small, and may not be made to swell
         )
         answer = await self._ask("GET", _READY)
         if answer.status != httpx.codes.OK:
             raise _lost(answer)
-        self._queues = {name: deque() for name in ("live", "late", "others")}
+        self._queues = {name: deque() for name in _LANES}
         self._more = {name: asyncio.Event() for name in self._queues}
         self._workers = [asyncio.create_task(self._work(name)) for name in self._queues]
 
@@ -109,30 +106,31 @@ class HttpsLink:
             await client.aclose()
 
     async def _work(self, name: str) -> None:
-        queue, more = self._queues[name], self._more[name]
+        queue, more, portion = self._queues[name], self._more[name], self._portions[name]
         try:
             while True:
                 if not queue:
                     more.clear()
                     await more.wait()
-                await self._post(batch_of(queue, self._batch_bytes))
+                await self._post(batch_of(queue, portion.bytes), portion)
         except Exception as error:  # whatever it is: nobody would post what is queued here any more
             self._fail(error if isinstance(error, LinkLost) else LinkLost(f"{self.address}: {error}"))
 
-    async def _post(self, batch: Sequence[Waiting]) -> None:
+    async def _post(self, batch: Sequence[Waiting], portion: Portion) -> None:
         """Post until everything of a batch is taken or refused. Raise LinkLost; what it was about is failed, too."""
         left = list(batch)
         try:
             while left:
-                left = await self._post_once(left)
+                left = await self._post_once(left, portion)
         except Exception as error:
             for waiting in left:
                 waiting.fail(LinkLost(str(error), getattr(error, "retry_after_s", 0.0)))
             raise
 
-    async def _post_once(self, batch: list[Waiting]) -> list[Waiting]:
+    async def _post_once(self, batch: list[Waiting], portion: Portion) -> list[Waiting]:
         """Post a batch once. Return what of it has to be posted again."""
         parcels = [waiting.parcel for waiting in batch]
+        size = sum(parcel.size for parcel in parcels)
         records = [{"topic": p.topic, "key": p.key, "headers": dict(p.headers), "value": p.value} for p in parcels]
         headers = {
             "Content-Type": "application/msgpack",
@@ -142,19 +140,18 @@ class HttpsLink:
         try:
             answer = await self._ask("POST", _RECORDS, msgpack.packb(records), headers)
         except BaseException:  # also when the sender gives up on it
-            self._silent = True
+            portion.unanswered(size)
             raise
-        self._silences = 0
-        self._batch_bytes = min(MAX_BATCH_BYTES, self._batch_bytes + MORE_BATCH_BYTES)
+        portion.answered(size)
         if answer.status == httpx.codes.OK:
             for waiting in batch:
                 waiting.succeed()
             return []
         if answer.status not in _ABOUT_RECORDS:
             raise _lost(answer)
-        return await self._without_refused(batch, answer)
+        return await self._without_refused(batch, answer, portion)
 
-    async def _without_refused(self, batch: list[Waiting], answer: Answer) -> list[Waiting]:
+    async def _without_refused(self, batch: list[Waiting], answer: Answer, portion: Portion) -> list[Waiting]:
         refused = answer.refused(len(batch))
         if len(batch) == 1 and not refused:
             refused = {0: f"{answer.status} {answer.text}"}
@@ -163,7 +160,7 @@ class HttpsLink:
         left = [waiting for index, waiting in enumerate(batch) if index not in refused]
         if not refused:  # one of them is at fault, and the gateway does not say which
             for waiting in left:
-                await self._post([waiting])
+                await self._post([waiting], portion)
             return []
         return left
 
@@ -173,21 +170,15 @@ class HttpsLink:
         if self._client is None:
             raise LinkLost(f"{self.address}: not open")
         headers = {**(headers or {}), **self._token.header()}
+        limit_s = READY_S if body is None else REQUEST_S
         try:
-            async with asyncio.timeout(REQUEST_S):
+            async with asyncio.timeout(limit_s):
                 async with self._client.stream(method, path, content=body, headers=headers) as response:
                     return await read_answer(response)
         except TimeoutError:
-            raise LinkLost(f"{self.address}: {method} {path} took more than {REQUEST_S:.0f} s") from None
+            raise LinkLost(f"{self.address}: {method} {path} took more than {limit_s:.0f} s") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise LinkLost(f"{self.address}: {error!r}") from error
-
-    def _shrink(self) -> None:
-        """Halve the batches after two tries without an answer. The first repeat is whole, and known by its key."""
-        if self._silent:
-            self._silent, self._silences = False, self._silences + 1
-            if self._silences > 1:
-                self._batch_bytes = max(MIN_BATCH_BYTES, self._batch_bytes // 2)
 
     def _fail(self, error: LinkLost) -> None:
         self._lost = self._lost or error

@@ -41,6 +41,9 @@ IDLE_S = 0.25
 """How long the sender waits for something new when nothing waits; a kept frame wakes it at once."""
 ACK_TIMEOUT_S = 20.0
 """No acknowledgement for so long while rows are in flight: the link is gone. The producer's own limit is 30 s."""
+PATIENT_TRIES = 3
+"""Tries in a row that took nothing have so long once, twice and so on, up to this often: 400 kB take 50 s on a mobile
+uplink that is throttled to 64 kbit/s, and what waits behind them would wait for ever."""
 
 
 class Sender:
@@ -191,8 +194,9 @@ class Sender:
     def _check(self) -> None:
         if self._broken:
             raise self._broken
-        if self._window and self._clock.monotonic() - self._progress_s > ACK_TIMEOUT_S:
-            raise TimeoutError(f"no acknowledgement for {ACK_TIMEOUT_S:.0f} s")
+        patience_s = ACK_TIMEOUT_S * min(1 + self._backoff.failures, PATIENT_TRIES)
+        if self._window and self._clock.monotonic() - self._progress_s > patience_s:
+            raise TimeoutError(f"no acknowledgement for {patience_s:.0f} s")
 
     async def _pause(self) -> None:
         wait_s = min(IDLE_S, self._pace.wait_s(self._clock.monotonic()) or IDLE_S)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 
-__all__ = ["count"]
+__all__ = ["Counts"]
 
+_ADDED_UP = "INSERT INTO counts SELECT kind, name, epoch, count(*), sum(size) FROM outbox GROUP BY kind, name, epoch"
 _COUNTED = """
 CREATE TEMP TABLE counts (
     kind TEXT NOT NULL,
@@ -15,7 +16,6 @@ CREATE TEMP TABLE counts (
     bytes INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (kind, name, epoch)
 );
-INSERT INTO counts SELECT kind, name, epoch, count(*), sum(size) FROM outbox GROUP BY kind, name, epoch;
 CREATE TEMP TRIGGER kept AFTER INSERT ON main.outbox BEGIN
     INSERT OR IGNORE INTO counts (kind, name, epoch) VALUES (NEW.kind, NEW.name, NEW.epoch);
     UPDATE counts SET rows = rows + 1, bytes = bytes + NEW.size
@@ -29,7 +29,24 @@ END;
 """
 
 
-def count(db: sqlite3.Connection) -> None:
-    """Add up what waits, once, and keep count of it in ``counts`` from then on, in each transaction with its rows."""
-    db.execute("PRAGMA temp_store = MEMORY")
-    db.executescript(_COUNTED)
+class Counts:
+    """Adds up what waits, and keeps count of it in ``counts`` from then on, in each transaction with its rows."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._version = -1
+        db.executescript(_COUNTED)
+        self.hold()
+
+    def hold(self) -> None:
+        """Add up anew if another process has written: what it keeps and removes, nothing here counts.
+
+        Nobody should. But a spool that seems full for ever, since somebody has taken rows out by hand, keeps nothing.
+        """
+        (version,) = self._db.execute("PRAGMA data_version").fetchone()
+        if version == self._version:
+            return
+        with self._db:
+            self._db.execute("DELETE FROM counts")
+            self._db.execute(_ADDED_UP)
+        self._version = version

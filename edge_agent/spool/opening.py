@@ -1,4 +1,4 @@
-"""A spool's file: opened, brought up to date, looked over, and exchanged for what could be saved of it."""
+"""A spool's file: opened, looked over, and exchanged for what could be saved of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 from edge_agent.spool.schema import PRAGMAS
-from edge_agent.spool.upgrade import upgrade
 from ingest import logs
 
 __all__ = [
@@ -31,12 +30,11 @@ reach is checked row by row, when it is read."""
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open or make a spool's file. Raise sqlite3.Error."""
+    """Open or make a spool's file, with the tables that it has. Raise sqlite3.Error."""
     db = sqlite3.connect(path, check_same_thread=False)
     try:
         for pragma in PRAGMAS:
             db.execute(pragma).fetchall()
-        upgrade(db)
     except BaseException:
         db.close()
         raise

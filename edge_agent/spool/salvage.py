@@ -16,7 +16,7 @@ from typing import Any
 from edge_agent.spool.opening import connect, exchange, is_damaged_page, salvaged
 from edge_agent.spool.rows import COLUMNS, is_whole
 from edge_agent.spool.schema import WAITS, Row
-from edge_agent.spool.upgrade import LATE_AFTER_NS
+from edge_agent.spool.upgrade import LATE_AFTER_NS, upgrade
 
 __all__ = ["Lost", "Recovery", "salvage"]
 
@@ -79,6 +79,7 @@ def salvage(path: Path) -> Recovery:
     new = connect(target)
     old = sqlite3.connect(path, isolation_level=None)
     try:
+        upgrade(new)
         index, complete = _index(old)
         found = _copy_rows(old, new, _bounds(old))
         _copy_rest(old, new, index)

@@ -35,6 +35,7 @@ PRAGMAS = (
     "PRAGMA secure_delete = OFF",
     "PRAGMA journal_size_limit = 16777216",
     "PRAGMA cache_size = -2000",  # 2 MB: rows are written once and read once
+    "PRAGMA temp_store = MEMORY",  # where an agent may write nothing but its folder, an index is made without a file
 )
 
 INDEXES = f"""

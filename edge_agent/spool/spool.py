@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edge_agent.exceptions import SpoolError, SpoolUnavailable, WrongKey
 from edge_agent.spool import opening
-from edge_agent.spool.counts import count
+from edge_agent.spool.counts import Counts
 from edge_agent.spool.expire import expire_all, expire_one
 from edge_agent.spool.expiry import expired_account
 from edge_agent.spool.rows import COLUMNS, WITHOUT_PICTURES, Damaged, insert, is_whole, read
@@ -19,6 +19,7 @@ from edge_agent.spool.salvage import Recovery, salvage
 from edge_agent.spool.schema import PAGE_BYTES, PARKED, WAITS, Depth, Kind, Row
 from edge_agent.spool.seal import Seal
 from edge_agent.spool.settle import OVERTAKEN, late_by, mark_live
+from edge_agent.spool.upgrade import upgrade
 from ingest import logs
 from ingest.clock import Clock, SystemClock
 from ingest.identity import LATE, LIVE, next_epoch
@@ -66,6 +67,7 @@ class Spool:
         self._seal, self._clock = seal or Seal(), clock or SystemClock()
         self._late_after_ns = {name: round(after_s * 1e9) for name, after_s in (late_after_s or {}).items()}
         self._db: sqlite3.Connection | None = None
+        self._counts: Counts | None = None
         self._closed = False
         self._looked_over = False
         self.recoveries: list[Recovery] = []
@@ -292,6 +294,8 @@ class Spool:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         try:
             db = self._opened()
+            if self._counts:
+                self._counts.hold()
             with db:
                 yield db
         except Damaged as error:
@@ -310,12 +314,13 @@ class Spool:
         if self._db is None:
             try:
                 opening.finish_exchange(self.path)
-                fresh = not self.path.exists()
+                fresh, again = not self.path.exists(), self._looked_over
                 self._db = opening.connect(self.path)
-                if not fresh and not self._looked_over:
+                if not fresh and not again:
                     opening.look_over(self._db)
                 self._looked_over = True
-                count(self._db)
+                upgrade(self._db, again=again)  # it may spoil what could be saved of a damaged file
+                self._counts = Counts(self._db)
                 self._require_keys(self._db)
             except (sqlite3.Error, OSError) as error:
                 if isinstance(error, sqlite3.Error) and opening.is_damage(error):
@@ -351,7 +356,7 @@ class Spool:
     def _let_go(self) -> None:
         if self._db is not None:
             self._db.close()
-        self._db = None
+        self._db = self._counts = None
 
     def _verdict(self, error: Exception) -> SpoolError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF

@@ -12,6 +12,7 @@ from benchmarks.kills import Options, footage, plan, run
 from benchmarks.killsevidence import Copy, Epoch, Kept, Numbers, Opened, Topics
 from benchmarks.killsjudge import Evidence, Kill, judge
 from deploy.local.broker import Broker
+from edge_agent.spool.schema import WAITS
 from ingest.identity import LATE, LIVE, FrameId
 from ingest.ledger.balance import Balance, draw
 from ingest.ledger.states import Books
@@ -117,8 +118,18 @@ def test_a_frame_that_arrives_with_other_bytes_is_found() -> None:
 
 
 def test_a_status_record_that_did_not_come_is_found() -> None:
-    copy = Copy("ok", [Kept("status", "agent", 0, 0, zlib.crc32(b"end"), None)])
+    copy = Copy("ok", [Kept("status", "agent", 0, 0, zlib.crc32(b"end"), WAITS)])
     assert "did not arrive as it was kept" in str(judged(topics(frames(0, 1)), copy)["faults"])
+
+
+@pytest.mark.parametrize(("lane", "sending", "backlog"), [(WAITS, 0, 1), (LIVE, 1, 0), (LATE, 1, 0)])
+def test_a_kill_that_met_a_backlog_is_told_from_one_that_met_rows_on_their_way(
+    lane: str, sending: int, backlog: int
+) -> None:
+    copy = Copy("ok", [Kept("frame", *ROAD, 1, 1, lane)] * 100, {ROAD: Opened("frame", 1, 2, False)})
+    kills = judged(topics(frames(0, 1)), copy)["kills"]
+    assert isinstance(kills, dict)
+    assert (kills["while_sending"], kills["with_a_backlog_of_100"]) == (sending, backlog)
 
 
 def test_a_repeat_is_dropped_and_a_frame_on_both_lanes_is_twice_there() -> None:

@@ -135,6 +135,30 @@ def test_what_is_left_outlives_a_restart_and_a_clock_that_jumps(tmp_path: Path, 
     assert other.left == 2000 * START_S  # of another budget nothing is known
 
 
+def test_after_a_clock_that_was_set_back_captures_without_a_frame_save_up_for_one(tmp_path: Path) -> None:
+    clock, path = ManualClock(started_ns=10**18), tmp_path / "a.budget"
+    (bucket,) = buckets(EncodeConfig(bytes_per_s=1000, burst_s=100.0))
+    bucket.left = 0.0
+    Purse(path, clock).keep([bucket])
+    clock.advance(-86_400.0)
+    for _ in range(6):
+        Purse(path, clock).fill([bucket])
+        clock.advance(5.0)
+    assert bucket.left == pytest.approx(25_000.0)
+
+
+def test_a_purse_that_has_grown_is_used_again_and_no_more_of_it_is_read_than_is_written(tmp_path: Path) -> None:
+    clock, path = ManualClock(), tmp_path / "a.budget"
+    with path.open("wb") as file:
+        file.truncate(1 << 42)  # no memory holds it
+    (before,), (after,) = (buckets(EncodeConfig(bytes_per_s=1000)) for _ in range(2))
+    Purse(path, clock).fill([before])
+    before.left = 7.0
+    Purse(path, clock).keep([before])
+    Purse(path, clock).fill([after])
+    assert after.left == 7.0
+
+
 @pytest.mark.parametrize("content", [b"", b"\x00" * 512, b"[" * 5000, b'{"at_s": 1e999, "buckets": []}', b"{}"])
 def test_a_purse_that_cannot_be_read_is_as_if_it_were_not_there(tmp_path: Path, content: bytes) -> None:
     path, (bucket,) = tmp_path / "a.budget", buckets(EncodeConfig(bytes_per_s=1000))

@@ -17,9 +17,8 @@ from edge_agent.metrics import AgentMetrics
 from edge_agent.send import sender as sender_module
 from edge_agent.send.kafkalink import KafkaLink
 from edge_agent.send.link import Parcel
-from edge_agent.send.refusals import TELL_EVERY_S, Refusals
-from edge_agent.send.sender import Sender
-from edge_agent.send.window import LIVE_RECENT_S, Pace, Window
+from edge_agent.send.sender import ACK_TIMEOUT_S, PATIENT_TRIES, Sender
+from edge_agent.send.window import LIVE_RECENT_S
 from edge_agent.spool.disk import Disk
 from edge_agent.spool.schema import Row
 from edge_agent.spool.spool import Spool
@@ -27,7 +26,6 @@ from edge_agent.status import notice_row
 from ingest.backoff import STEADY_S
 from ingest.clock import Deadline, ManualClock
 from ingest.codec import decode
-from ingest.identity import LATE
 from ingest.kafka import KafkaSettings
 from ingest.records import Heartbeat
 from ingest.site import DiskConfig, LinkConfig
@@ -238,14 +236,35 @@ async def test_a_link_that_opens_and_then_fails_is_tried_after_growing_pauses(
     rig.keep("a0", size=100_000)
     monkeypatch.setattr(sender_module.asyncio, "sleep", slept)
     task = asyncio.create_task(rig.sender.run(lambda: 0.0))
-    while not rig.spool.empty:
+    while not rig.spool.empty or rig.sender._backoff.out:
         await sleep(0.005)
-    assert rig.sender._backoff.out is False
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await rig.disk.close()
     assert pauses == sorted(pauses)
     assert pauses[-1] > 20 * pauses[0]  # each try would carry 100 kB over a link that somebody pays for
+
+
+async def test_a_record_that_takes_its_time_is_given_more_of_it_when_it_comes_again(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.link.holds = True
+    rig.keep("a0")
+    async with rig.sending() as link:
+        for tries, waited_s in enumerate([ACK_TIMEOUT_S, 2 * ACK_TIMEOUT_S], 1):
+            await until(lambda tries=tries: rig.sender.connected and len(link.sent) == tries)
+            rig.clock.advance(waited_s + 1)
+            rig.sender.wake()
+            await until(lambda: not rig.sender.connected)
+        await until(lambda: len(link.sent) == 3)
+        rig.clock.advance(PATIENT_TRIES * ACK_TIMEOUT_S - 1)
+        rig.sender.wake()
+        await until(lambda: not rig.sender._wake.is_set())  # it has looked at the clock since
+        rig.keep("b0")
+        await until(lambda: "b0" in rig.names())
+        for done in link._held[2:]:
+            done.set_result(None)
+        await until(lambda: rig.spool.empty)
+        assert link.opened == 3
 
 
 async def test_a_link_that_stands_with_nothing_to_take_is_back(tmp_path: Path) -> None:
@@ -351,52 +370,3 @@ async def test_a_sender_that_is_cancelled_ends_though_something_new_comes_at_tha
     await asyncio.gather(task, return_exceptions=True)
     await rig.disk.close()
     assert done
-
-
-def test_a_pace_holds_on_average_and_only_while_live_frames_come() -> None:
-    pace = Pace(1000)
-    pace.spend(5000)
-    assert pace.wait_s(10.0) == 0.0  # no live frame has come
-    pace.live(10.0)
-    pace.spend(5000)
-    sent = 0
-    for tenth in range(100, 119):
-        if not pace.wait_s(tenth / 10):
-            pace.spend(300)
-            sent += 300
-    assert sent == 0  # 4 s of it were spent at once
-    pace.live(14.0)
-    assert pace.wait_s(14.5) == 0.0
-    assert Pace(0).wait_s(0.0) == 0.0
-
-
-def test_a_window_counts_what_is_late_apart() -> None:
-    window = Window(100, 25)
-    window.add(1, 30, late=True)
-    assert (window.room, window.late_room) == (True, False)
-    window.add(2, 70, late=False)
-    assert not window.room
-    window.done(1)
-    window.done(3)
-    assert (window.room, window.late_room, len(window)) == (True, True, 1)
-    window.add(4, 30, late=False)
-    assert (window.room, window.late_room) == (False, False)  # live frames have all of it
-
-
-def test_a_flood_of_refusals_is_told_in_few_words() -> None:
-    clock, told = ManualClock(), list[str]()
-
-    def notice(text: str) -> Row:
-        told.append(text)
-        return notice_row("agent", text, clock)
-
-    refusals = Refusals(notice, clock)
-    for seq in range(50):
-        refusals.add(Row("frame", "a", 5, seq, 0, b"", id=seq, lane=LATE), "too large")
-    assert [row_id for row_id, _ in refusals.take()] == list(range(50))
-    assert told == ["1 refused and parked, frame a/5/0: too large"]
-    clock.advance(TELL_EVERY_S)
-    refusals.add(Row("frame", "a", 5, 50, 0, b"", id=50), "too large")
-    assert len(refusals.take()[0][1]) == 1
-    assert told[1].startswith("50 refused and parked, frame a/5/1, frame a/5/2")
-    assert refusals.take() == []

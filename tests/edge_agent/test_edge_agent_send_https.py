@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import email.utils
+import gzip
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from edge_agent.send.answers import MAX_RETRY_AFTER_S
 from edge_agent.send.batches import MAX_BATCH_RECORDS
 from edge_agent.send.https import MAX_PUBLISHED, HttpsLink
 from edge_agent.send.link import Parcel
+from edge_agent.send.sender import ACK_TIMEOUT_S, PATIENT_TRIES
 from ingest.exceptions import ConfigError
 from ingest.site import LinkConfig
 
@@ -217,8 +219,24 @@ async def test_no_more_of_an_answer_is_read_than_an_answer_has(token: Path, stat
     await link.close()
 
 
+async def test_an_answer_that_is_packed_though_nobody_asked_for_it_is_not_unpacked(
+    link: HttpsLink, gateway: Gateway
+) -> None:
+    bomb = gzip.compress(b'{"refused": [{"index": 0, "reason": "no"}]}' + b" " * 1_000_000)
+
+    class Packed(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield bomb
+
+    gateway.answer = lambda request, records: httpx.Response(
+        422, stream=Packed(), headers={"Content-Encoding": "gzip"}
+    )
+    with pytest.raises(Refused, match="422"):  # and not what it says in there
+        await (await link.send(parcel("bad")))
+
+
 async def test_an_answer_that_drips_is_given_up(token: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(https, "REQUEST_S", 0.05)
+    monkeypatch.setattr(https, "READY_S", 0.05)
     slow = httpx.MockTransport(lambda request: httpx.Response(200, stream=Endless(drips=True)))
     link = HttpsLink(LinkConfig(kind="https", url="https://gateway.example", token_file=token), "agent-1", slow)
     with pytest.raises(LinkLost, match="GET /v1/ready took more than"):
@@ -264,6 +282,40 @@ async def test_a_batch_that_is_not_answered_is_halved_until_a_slow_uplink_takes_
     first, again = (r.headers["idempotency-key"] for r in tried[:2])
     assert first == again
     assert sum(map(len, gateway.batches)) >= 30
+
+
+async def test_a_request_has_as_long_as_the_sender_waits_to_be_written_and_to_be_answered(
+    link: HttpsLink, gateway: Gateway
+) -> None:
+    await (await link.send(parcel("a")))
+    given = gateway.requests[-1].extensions["timeout"]
+    assert min(given["write"], given["read"]) >= PATIENT_TRIES * ACK_TIMEOUT_S
+
+
+async def test_heartbeats_that_get_through_do_not_keep_a_batch_as_large_as_it_was(
+    link: HttpsLink, gateway: Gateway
+) -> None:
+    beats = 0
+
+    async def slow(request: httpx.Request) -> httpx.Response:
+        nonlocal beats
+        if len(request.content) > 100_000:
+            while not beats:
+                await asyncio.sleep(0)
+            raise httpx.WriteTimeout("slow")
+        beats += request.method == "POST"
+        return await gateway(request)
+
+    lost = 0
+    for _ in range(8):
+        await link.close()
+        link._transport = httpx.MockTransport(slow)
+        await link.open()
+        beats = 0
+        await link.publish(parcel("beat", topic="status"))
+        sent = [await link.send(parcel("x" * 20_000, n)) for n in range(4, 30)]
+        lost += any(isinstance(a, LinkLost) for a in await asyncio.gather(*sent, return_exceptions=True))
+    assert 3 <= lost <= 6
 
 
 @pytest.mark.parametrize("text", ["secret one\n# the old one", "s\u00e9cret", "secret\nsecret", ""])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -145,6 +146,18 @@ def test_what_waits_is_counted_as_it_is_also_over_failures_and_restarts(tmp_path
             db.execute("SELECT * FROM counts ORDER BY kind, name, epoch").fetchall() == db.execute(query).fetchall()
         )
     spool.close()
+
+
+def test_what_another_process_has_written_is_counted_too(spool: Spool) -> None:
+    spool.keep([frame("a", seq, 1000) for seq in range(3)])
+    other = sqlite3.connect(spool.path)
+    with other:
+        other.execute("DELETE FROM outbox WHERE seq > 0")
+    assert spool.used_bytes() == 1000
+    with other:
+        other.execute("UPDATE outbox SET size = 7")
+    other.close()
+    assert [(depth.frames, depth.bytes) for depth in spool.depth()] == [(1, 7)]
 
 
 def _fail(spool: Spool, seq: int) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sqlite3
+import struct
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from structlog.testing import capture_logs
 
+from edge_agent.exceptions import SpoolUnavailable
+from edge_agent.spool import spool as spool_module
 from edge_agent.spool import upgrade
 from edge_agent.spool.rows import checksum
 from edge_agent.spool.schema import PAGE_BYTES, PARKED, Row
@@ -36,6 +42,7 @@ CREATE TABLE epochs (name TEXT NOT NULL, epoch INTEGER NOT NULL, kind TEXT NOT N
 INSERT INTO epochs VALUES ('a', 5, 'frame', 199, 210, 0);
 INSERT INTO gone_live VALUES ('a', 2);
 """
+BEGINS = "spool of before: nothing is captured or sent until it is brought up to date"
 LANES = {0: LIVE, 1: LIVE, 2: LATE, 3: PARKED}
 
 
@@ -111,6 +118,125 @@ def test_an_upgrade_that_is_broken_off_goes_on_at_the_next_start(
         upgrade.upgrade(db)
     db.close()
     spool = Spool(path)
+    require_all(spool)
+    spool.close()
+
+
+def test_rows_that_an_agent_of_before_which_was_put_back_has_left_are_sent(path: Path) -> None:
+    Spool(path).close()
+    db = sqlite3.connect(path)
+    with db:
+        db.execute("UPDATE outbox SET lane = NULL WHERE seq BETWEEN 150 AND 160")
+    db.close()
+    spool = Spool(path)
+    require_all(spool)
+    spool.close()
+
+
+@pytest.mark.parametrize("columns", [("crc",), ("key", "crc"), ("late_ns", "key", "crc")])
+@pytest.mark.parametrize("steps", [0, 1, 2, 3])
+def test_a_column_that_is_added_changes_no_other_also_when_a_kill_comes_in_between(
+    path: Path, columns: tuple[str, ...], steps: int
+) -> None:
+    db = sqlite3.connect(path)
+    db.execute("DROP INDEX outbox_key")
+    db.execute("DROP INDEX outbox_late")
+    for column in columns:
+        db.execute(f"ALTER TABLE outbox DROP COLUMN {column}")
+    done = iter(range(1000))
+
+    def allow(action: int, table: str | None, *_: object) -> int:
+        step = action == sqlite3.SQLITE_ALTER_TABLE or (action == sqlite3.SQLITE_UPDATE and table == "outbox")
+        return sqlite3.SQLITE_DENY if step and next(done) >= steps else sqlite3.SQLITE_OK
+
+    db.set_authorizer(allow)
+    with contextlib.suppress(sqlite3.DatabaseError):
+        upgrade.upgrade(db)
+    db.close()
+    spool = Spool(path)
+    late_ns = 4 + (upgrade.LATE_AFTER_NS if "late_ns" in columns else 100)  # of the first that was not offered
+    assert spool.settle_late(late_ns, 5) == []
+    assert [row.seq for row in spool.settle_late(late_ns + 1, 5)] == [4]
+    spool.close()
+
+
+def test_large_pictures_are_brought_up_to_date_in_steps_that_a_full_disk_takes(path: Path) -> None:
+    db = sqlite3.connect(path)
+    with db:
+        db.execute("UPDATE outbox SET record = zeroblob(1000000), size = 1000000, crc = NULL WHERE seq >= 180")
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    upgrade.upgrade(db)
+    assert path.with_suffix(".db-wal").stat().st_size < 8 * 2**20  # the least that may be held back
+    db.close()
+
+
+def test_small_rows_are_brought_up_to_date_many_in_one_commit(path: Path) -> None:
+    """Each commit waits for the disk: half a million readings would take a flash card minutes."""
+    db, asked = sqlite3.connect(path), list[str]()
+    db.set_trace_callback(asked.append)
+    upgrade.upgrade(db)
+    assert asked.count("COMMIT") == 1  # for 1 MB
+    db.close()
+
+
+def test_an_index_is_made_without_a_file_beside_the_spool_s(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container whose file system is read-only, there is no other place to write to."""
+    places = []
+
+    def where(db: sqlite3.Connection, **_: bool) -> None:
+        places.append(db.execute("PRAGMA temp_store").fetchone()[0])
+        upgrade.upgrade(db)
+
+    monkeypatch.setattr(spool_module, "upgrade", where)
+    Spool(path).close()
+    assert places == [2]  # memory
+
+
+def test_who_waits_for_a_long_backlog_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upgrade, "TELL_EVERY_S", 0.0)
+    with capture_logs() as said:
+        Spool(path).close()
+    events = [line["event"] for line in said]
+    assert events[0] == BEGINS
+    assert [line["rows_done"] for line in said if "rows_done" in line][-1] == ROWS - len(LANES)
+    assert events[-1] == "spool is up to date"
+    with capture_logs() as said:
+        Spool(path).close()
+    assert said == []
+
+
+def test_a_disk_that_takes_nothing_for_long_does_not_fill_the_log(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = sqlite3.OperationalError("database or disk is full")
+    full.sqlite_errorcode = sqlite3.SQLITE_FULL
+    with capture_logs() as said:
+        with monkeypatch.context() as patch:
+            patch.setattr(upgrade, "_make_tables", Mock(side_effect=full))
+            spool = Spool(path)
+            for _ in range(3):
+                with pytest.raises(SpoolUnavailable):
+                    spool.used_bytes()
+        require_all(spool)
+        spool.close()
+    assert [line["event"] for line in said] == [BEGINS, "spool is up to date"]
+
+
+def test_a_damaged_spool_of_before_is_looked_over_before_it_is_changed(path: Path) -> None:
+    """Else what frees an index would free pages that rows are on."""
+    db = sqlite3.connect(path)
+    (rowids,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'outbox'").fetchone()
+    with path.open("rb") as file:
+        file.seek((rowids - 1) * 4096 + 12)  # the first cell of an inner page begins with the page below
+        (cell,) = struct.unpack(">H", file.read(2))
+        file.seek((rowids - 1) * 4096 + cell)
+        (below,) = struct.unpack(">I", file.read(4))
+    db.execute("PRAGMA writable_schema = ON")
+    with db:
+        db.execute("UPDATE sqlite_master SET rootpage = ? WHERE name = 'outbox_late'", (below,))
+    db.close()
+    spool = Spool(path)
+    assert [recovery.rows for recovery in spool.recoveries] == [ROWS]
     require_all(spool)
     spool.close()
 
