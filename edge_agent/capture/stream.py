@@ -129,8 +129,10 @@ class StreamSource:
         # when the wait is over, FFmpeg first gives what it holds of the last frame, and would then wait once more
         waited_s = self._clock.monotonic() - asked_s
         self._hung = waited_s >= self._stall_s
+        if self._hung:
+            self._damage.cut_off(packet)
         self._decode(packet, self._clock.now_ns() - round(waited_s * 1e9 if self._hung else 0))
-        if self._clock.monotonic() - self._good_s > self._stall_s:
+        if not self._hung and self._clock.monotonic() - self._good_s > self._stall_s:
             raise SourceStalled(f"{self._address.shown}: no whole frame could be decoded for {self._stall_s:g} s")
 
     def _decode(self, packet: Packet[VideoStream], arrived_ns: int) -> None:

@@ -230,6 +230,47 @@ def test_packets_that_cannot_be_decoded_are_unusable_frames_and_too_many_are_a_s
         exhaust(source)
 
 
+def damaged(captured: Captured) -> bool:
+    try:
+        return not captured.image.size
+    except FrameUnusable:
+        return True
+
+
+class TornOff:
+    """A film whose last frame stops in its middle, and is given when the wait for the rest is over."""
+
+    def __init__(self, film: Path, clock: ManualClock, wait_s: float) -> None:
+        self._film, self._clock, self._wait_s = film, clock, wait_s
+
+    def demux(self, _: object) -> Iterator[av.Packet]:
+        with av.open(str(self._film)) as container:
+            *whole, last = (packet for packet in container.demux(video=0) if packet.size)
+            yield from whole
+            self._clock.advance(self._wait_s)
+            torn = av.Packet(bytes(last)[: last.size // 2])
+            torn.stream, torn.pts, torn.dts, torn.time_base = last.stream, last.pts, last.dts, last.time_base
+            yield torn
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_a_frame_of_which_the_rest_never_came_is_not_shown(
+    codec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise, clock = np.random.default_rng(0), ManualClock()
+    pictures = (noise.integers(0, 255, (96, 160, 3), np.uint8) for _ in range(FPS))
+    film = units.encode(tmp_path / "film.ts", pictures, FPS, codec)
+    monkeypatch.setattr(stream_module, "open_video", lambda *_, **__: (TornOff(film, clock, 5.1), None))
+    source = StreamSource(resolve("rtsp://a/b", StreamConfig()), StreamConfig(), clock, stall_s=5.0)
+    found = frames(source, FPS)
+    assert [damaged(captured) for captured in found] == [False] * (FPS - 1) + [True]
+    with pytest.raises(SourceStalled, match="nothing came"):
+        source.read()
+
+
 def exhaust(source: StreamSource) -> None:
     for _ in range(1000):
         source.read()
