@@ -140,6 +140,17 @@ def test_real_footage_comes_in_order_though_its_frames_are_sent_out_of_order(
     assert all(a.captured_ns < b.captured_ns for a, b in pairwise(found))
 
 
+def test_a_frame_that_a_camera_drops_by_tcp_holds_none_of_the_others_back(
+    rtsp_server: Serve, connect: Connect, clip: Path
+) -> None:
+    """Whoever waits for it as for a packet of UDP waits for seconds, and gets them all at once."""
+    source = connect(rtsp_server({"clip": clip}, f"--drop={2 * FPS}").url("clip"), own_clock=False)
+    found = frames(source, 4 * FPS)
+    assert max(b.captured_ns - a.captured_ns for a, b in pairwise(found)) < 1e9
+    assert any(damaged(captured) for captured in found)
+    assert not damaged(found[-1])
+
+
 def test_the_camera_s_clock_may_be_left_alone(rtsp_server: Serve, connect: Connect, clip: Path) -> None:
     found = frames(connect(rtsp_server({"clip": clip}).url("clip"), own_clock=False), 3 * FPS)
     assert {captured.time_source for captured in found} == {"host"}
