@@ -36,6 +36,9 @@ END_CHILD_S = 1.0
 """A child that has told its end, or that is given up, has nothing left to finish."""
 START_S = 8.0
 """For a child to start on a busy machine, and to try UDP before TCP."""
+LONG_CAP_S = 60.0
+"""A start costs half a second of a core: for fifty cameras that are away, behind one switch perhaps, a start every
+ten seconds would be two or three cores for as long as that lasts."""
 _STALLS = 2
 """A source may wait for the time of a stall to open, and again for its first frame, before it says that it fails."""
 
@@ -63,7 +66,7 @@ class Camera:
         self._spool, self._on_disk, self._promise = spool, on_disk, promise
         self._instance, self._truth_folder, self._state_folder = instance, truth_folder, state_folder
         self._on_kept, self._chance, self._clock, self._metrics = on_kept, chance, clock, metrics
-        self._backoff = backoff or Backoff()
+        self._backoff = backoff or Backoff(long_cap_s=LONG_CAP_S)
         self._hang_s = START_S + _STALLS * config.watch.stall_s
         self._stop = asyncio.Event()
         self._process: Process | None = None

@@ -1,15 +1,49 @@
-"""What a child process says before it goes, that it has gone, and that it leaves nothing."""
+"""How a child process is started, what it says before it goes, that it has gone, and that it leaves nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from asyncio.subprocess import Process
+import errno
+import subprocess
+from asyncio.subprocess import Process, SubprocessStreamProtocol
+from collections.abc import Sequence
+from typing import Any
 
-__all__ = ["end", "gone", "kill", "last_words", "let_go"]
+__all__ = ["end", "gone", "kill", "last_words", "let_go", "start"]
 
+LIMIT_BYTES = 64 * 1024
+"""asyncio reads ahead from a child's pipe up to twice this."""
 _LOOK_S = 0.05
 _TAIL_BYTES = 400
+
+
+async def start(command: Sequence[str], *, limit: int = LIMIT_BYTES, **options: Any) -> Process:
+    """Start a child as ``asyncio.create_subprocess_exec`` does. Raise OSError when none can be had.
+
+    Each child has a thread that waits for it. Where no thread can be had, asyncio raises RuntimeError, and leaves a
+    child that nobody knows: that one is killed.
+    """
+    loop = asyncio.get_running_loop()
+    pipes = _Pipes(limit=limit, loop=loop)
+    try:
+        transport, _ = await loop.subprocess_exec(lambda: pipes, *command, **options)
+    except RuntimeError as error:
+        pipes.is_wanted = False
+        raise OSError(errno.EAGAIN, str(error)) from error
+    return Process(transport, pipes, loop)
+
+
+class _Pipes(SubprocessStreamProtocol):
+    is_wanted = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if not self.is_wanted:
+            child: subprocess.Popen[bytes] = transport.get_extra_info("subprocess")
+            child.kill()
+            child.wait()
+            transport.close()
 
 
 async def gone(process: Process) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["BASE_S", "CAP_S", "STEADY_S", "Backoff", "delay_s"]
+__all__ = ["BASE_S", "CAP_S", "LONG_SHARE", "STEADY_S", "Backoff", "delay_s"]
 
 BASE_S = 0.2
 """A crash that was an accident is over at once: its frames wait in Kafka meanwhile."""
 CAP_S = 10.0
 """A service that cannot start costs a start every ten seconds, and comes back soon after its cause has gone."""
+LONG_SHARE = 0.1
+"""Pauses that grow with an outage make it a tenth longer at the most, which is not noticed."""
 STEADY_S = 5.0
 """A service that has run for so long has recovered; the next failure starts again from ``BASE_S``."""
 
@@ -26,10 +28,14 @@ def delay_s(failures: int, chance: float, base_s: float = BASE_S, cap_s: float =
 
 @dataclass
 class Backoff:
-    """One service's failures in a row, and the outage that they make. Pauses double from ``base_s`` to ``cap_s``."""
+    """One service's failures in a row, and the outage that they make. Pauses double from ``base_s`` to ``cap_s``.
+
+    In a long outage they grow on, up to ``long_cap_s``, to ``LONG_SHARE`` of what it has lasted.
+    """
 
     base_s: float = BASE_S
     cap_s: float = CAP_S
+    long_cap_s: float = 0.0
     failures: int = 0
     since_s: float | None = None
 
@@ -42,7 +48,8 @@ class Backoff:
         """Take note of a failure. Return how long to wait, in seconds."""
         self.failures += 1
         self.since_s = at_s if self.since_s is None else self.since_s
-        return delay_s(self.failures, chance, self.base_s, self.cap_s)
+        grown_s = min(self.long_cap_s, LONG_SHARE * (at_s - self.since_s))
+        return delay_s(self.failures, chance, self.base_s, max(self.cap_s, grown_s))
 
     def steady(self, started_s: float) -> float | None:
         """Take note that a start has lasted. Return how long the outage was that it ended, None if there was none."""

@@ -23,6 +23,8 @@ from av.video.stream import VideoStream
 __all__ = ["Damage"]
 
 _LOST = "RTP: missed"
+_FLAGGED = "h264"
+"""The codec of which the decoder says that a picture's end is missing."""
 
 
 class Damage:
@@ -58,6 +60,11 @@ class Damage:
             self._opening_s = 0.0
         if self._heard:
             self._heard = False
+            self._spoil(packet.pts)
+
+    def cut_off(self, packet: Packet[VideoStream]) -> None:
+        """Take note of a packet that came because nothing more did: nobody knows whether that is all of it."""
+        if packet.stream.codec_context.name != _FLAGGED:
             self._spoil(packet.pts)
 
     def undecodable(self, packet: Packet[VideoStream]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
@@ -10,6 +9,7 @@ from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 
 from edge_agent.capture.limits import MAX_PIXELS
+from edge_agent.children import start
 from ingest.site import CameraConfig
 from ingest.tether import tethered
 
@@ -33,8 +33,8 @@ async def spawn(
 
     Raise OSError when no process can be had.
     """
-    process = await asyncio.create_subprocess_exec(
-        *tethered([sys.executable, "-m", "edge_agent.capture.child"]),
+    process = await start(
+        tethered([sys.executable, "-m", "edge_agent.capture.child"]),
         stdin=PIPE,
         stdout=PIPE,
         stderr=PIPE,

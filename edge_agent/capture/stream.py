@@ -30,10 +30,13 @@ _OPTIONS = {
     "allowed_media_types": "video",  # sound is not asked for: it would cost bandwidth, and nobody listens
     "fpsprobesize": "0",  # the rate is not ours to guess: a guess holds the first frames back for two seconds
     "analyzeduration": "2000000",  # in µs
-    "reorder_queue_size": "512",  # packets of UDP that wait for one before them: 20 Mbit/s for as long as is waited
     "max_delay": "300000",  # in µs, for a packet that others overtook: more than the jitter of a bad mobile link
     "buffer_size": "1048576",  # bytes; a burst as large as a key frame must not overflow the socket
 }
+_WAITING = {"udp": "512", "tcp": "8"}
+"""How many packets wait for one before them. By UDP, 20 Mbit/s for as long as is waited. By TCP, one that is missing
+was dropped by the camera, or by a relay that may have put some out of order; FFmpeg does not look at the time there,
+and a slow stream would stand still for half a minute until as many wait. With none, no loss would be heard."""
 
 
 class StreamSource:
@@ -111,7 +114,8 @@ class StreamSource:
             raise SourceUnusable(str(error)) from None
 
     def _options(self, transport: str) -> dict[str, str]:
-        options = _OPTIONS | {"rtsp_transport": transport, "tls_verify": str(int(self._config.verify))}
+        options = _OPTIONS | {"rtsp_transport": transport, "reorder_queue_size": _WAITING[transport]}
+        options["tls_verify"] = str(int(self._config.verify))
         return options | {"ca_file": str(self._config.ca_file)} if self._config.ca_file else options
 
     def _pull(self) -> None:
@@ -129,8 +133,10 @@ class StreamSource:
         # when the wait is over, FFmpeg first gives what it holds of the last frame, and would then wait once more
         waited_s = self._clock.monotonic() - asked_s
         self._hung = waited_s >= self._stall_s
+        if self._hung:
+            self._damage.cut_off(packet)
         self._decode(packet, self._clock.now_ns() - round(waited_s * 1e9 if self._hung else 0))
-        if self._clock.monotonic() - self._good_s > self._stall_s:
+        if not self._hung and self._clock.monotonic() - self._good_s > self._stall_s:
             raise SourceStalled(f"{self._address.shown}: no whole frame could be decoded for {self._stall_s:g} s")
 
     def _decode(self, packet: Packet[VideoStream], arrived_ns: int) -> None:

@@ -11,7 +11,7 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Sequence
 from typing import cast
 
-from edge_agent.children import gone, last_words
+from edge_agent.children import gone, last_words, let_go, start
 from edge_agent.exceptions import SourceUnusable
 from edge_agent.sensors.named import LineReader
 from edge_agent.sensors.source import Sink
@@ -50,16 +50,14 @@ class CommandSource:
             for task in (reading, saying, leaving):
                 task.cancel()
             await asyncio.wait({reading, saying, leaving})
-            process._transport.close()  # type: ignore[attr-defined]  # else it is open as long as theirs
+            let_go(process)  # else it is open as long as theirs
         if process.returncode == 0:  # the last line of one that was killed may be the half of a number
             reader.end(sink)
         raise SourceUnusable(f"{self._argv[0]} ended: {_reason(process, saying)}")
 
     async def _start(self) -> Process:
         try:
-            return await asyncio.create_subprocess_exec(
-                *tethered(self._argv), stdin=DEVNULL, stdout=PIPE, stderr=PIPE, start_new_session=True
-            )
+            return await start(tethered(self._argv), stdin=DEVNULL, stdout=PIPE, stderr=PIPE, start_new_session=True)
         except OSError as error:
             raise SourceUnusable(f"{self._argv[0]} cannot be started: {error}") from None
 

@@ -16,7 +16,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from edge_agent.camera import STOP_CHILD_S, Camera
+from edge_agent.camera import LONG_CAP_S, STOP_CHILD_S, Camera
 from edge_agent.capture.messages import Message, Said, Seen, Told
 from edge_agent.capture.source import Captured
 from edge_agent.capture.spawn import spawn
@@ -25,7 +25,7 @@ from edge_agent.capture.watch import LOOK_EVERY_S, Teller, Watched
 from edge_agent.exceptions import FrameUnusable
 from edge_agent.metrics import AgentMetrics
 from edge_agent.redact.masks import Masks
-from ingest.backoff import STEADY_S, Backoff, delay_s
+from ingest.backoff import STEADY_S, delay_s
 from ingest.clock import ManualClock
 from ingest.site import CameraConfig, GateConfig, RedactConfig, WatchConfig
 from tests.peers import units
@@ -56,7 +56,6 @@ def camera(clock: ManualClock) -> Camera:
         chance=lambda: 0.0,
         clock=clock,
         metrics=AgentMetrics(CollectorRegistry()),
-        backoff=Backoff(),
     )
 
 
@@ -130,6 +129,13 @@ def test_one_that_comes_and_goes_waits_longer_each_time(camera: Camera, tell: Te
         pauses.append(camera._backoff.failed(clock.monotonic(), 0.0))
     assert pauses == [delay_s(failures, 0.0) for failures in range(1, 7)]
     assert pauses == sorted(set(pauses))
+
+
+def test_one_that_is_away_for_a_day_is_tried_hundreds_of_times_and_not_thousands(camera: Camera) -> None:
+    at_s, starts = 0.0, 0
+    while at_s < 86_400:
+        at_s, starts = at_s + camera._backoff.failed(at_s, 0.0), starts + 1
+    assert starts < 86_400 / LONG_CAP_S + 100
 
 
 class Still:

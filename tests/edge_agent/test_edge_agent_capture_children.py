@@ -10,12 +10,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+import psutil
 import pytest
 from structlog.testing import capture_logs
 
@@ -102,6 +104,28 @@ async def test_a_machine_that_starts_no_process_now_is_asked_again(rig: Rig, mon
     ]
     epochs = rig.epochs("a")
     assert [epoch.end.last for epoch in epochs.values() if epoch.end and not epoch.frames] == [-1, -1, -1]
+
+
+async def test_a_machine_that_has_no_thread_to_wait_for_a_child_is_asked_again_and_that_child_goes(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, refused = threading.Thread.start, ["one", "and another"]
+
+    def begun(thread: threading.Thread) -> None:
+        if refused and thread.name.startswith("asyncio-waitpid"):
+            refused.pop()
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", begun)
+    one, before = rig.add(SCENE), len(psutil.Process().children())
+    with capture_logs() as lines:
+        async with rig.running():
+            await flows(one)
+            assert len(psutil.Process().children()) == before + 1
+    assert [line["reason"] for line in lines if line["event"] == "camera lost"] == [
+        "no capture can be started: can't start new thread"
+    ]
 
 
 async def test_children_that_are_given_up_leave_no_open_file(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

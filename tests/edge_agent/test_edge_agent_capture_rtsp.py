@@ -140,6 +140,17 @@ def test_real_footage_comes_in_order_though_its_frames_are_sent_out_of_order(
     assert all(a.captured_ns < b.captured_ns for a, b in pairwise(found))
 
 
+def test_a_frame_that_a_camera_drops_by_tcp_holds_none_of_the_others_back(
+    rtsp_server: Serve, connect: Connect, clip: Path
+) -> None:
+    """Whoever waits for it as for a packet of UDP waits for seconds, and gets them all at once."""
+    source = connect(rtsp_server({"clip": clip}, f"--drop={2 * FPS}").url("clip"), own_clock=False)
+    found = frames(source, 4 * FPS)
+    assert max(b.captured_ns - a.captured_ns for a, b in pairwise(found)) < 1e9
+    assert any(damaged(captured) for captured in found)
+    assert not damaged(found[-1])
+
+
 def test_the_camera_s_clock_may_be_left_alone(rtsp_server: Serve, connect: Connect, clip: Path) -> None:
     found = frames(connect(rtsp_server({"clip": clip}).url("clip"), own_clock=False), 3 * FPS)
     assert {captured.time_source for captured in found} == {"host"}
@@ -228,6 +239,47 @@ def test_packets_that_cannot_be_decoded_are_unusable_frames_and_too_many_are_a_s
             _ = captured.image
     with pytest.raises(SourceStalled, match=r"no whole frame could be decoded for 5 s"):
         exhaust(source)
+
+
+def damaged(captured: Captured) -> bool:
+    try:
+        return not captured.image.size
+    except FrameUnusable:
+        return True
+
+
+class TornOff:
+    """A film whose last frame stops in its middle, and is given when the wait for the rest is over."""
+
+    def __init__(self, film: Path, clock: ManualClock, wait_s: float) -> None:
+        self._film, self._clock, self._wait_s = film, clock, wait_s
+
+    def demux(self, _: object) -> Iterator[av.Packet]:
+        with av.open(str(self._film)) as container:
+            *whole, last = (packet for packet in container.demux(video=0) if packet.size)
+            yield from whole
+            self._clock.advance(self._wait_s)
+            torn = av.Packet(bytes(last)[: last.size // 2])
+            torn.stream, torn.pts, torn.dts, torn.time_base = last.stream, last.pts, last.dts, last.time_base
+            yield torn
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_a_frame_of_which_the_rest_never_came_is_not_shown(
+    codec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise, clock = np.random.default_rng(0), ManualClock()
+    pictures = (noise.integers(0, 255, (96, 160, 3), np.uint8) for _ in range(FPS))
+    film = units.encode(tmp_path / "film.ts", pictures, FPS, codec)
+    monkeypatch.setattr(stream_module, "open_video", lambda *_, **__: (TornOff(film, clock, 5.1), None))
+    source = StreamSource(resolve("rtsp://a/b", StreamConfig()), StreamConfig(), clock, stall_s=5.0)
+    found = frames(source, FPS)
+    assert [damaged(captured) for captured in found] == [False] * (FPS - 1) + [True]
+    with pytest.raises(SourceStalled, match="nothing came"):
+        source.read()
 
 
 def exhaust(source: StreamSource) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.backoff import CAP_S, Backoff, delay_s
+from ingest.backoff import BASE_S, CAP_S, Backoff, delay_s
 from ingest.clock import Deadline, ManualClock, SystemClock
 
 
@@ -47,3 +47,11 @@ def test_an_outage_has_a_beginning_and_an_end() -> None:
     assert (backoff.out, backoff.failures) == (True, 2)
     assert backoff.steady(31.0) == 21.0
     assert (backoff.out, backoff.failures) == (False, 0)
+
+
+def test_pauses_grow_with_a_long_outage_up_to_a_bound_and_begin_anew_after_it() -> None:
+    backoff = Backoff(long_cap_s=60.0)
+    pauses = {at_s: backoff.failed(at_s, 0.0) for at_s in (*range(0, 101, 10), 300.0, 600.0, 86_400.0)}
+    assert [pauses[at_s] for at_s in (90, 100, 300.0, 600.0, 86_400.0)] == [CAP_S, CAP_S, 30.0, 60.0, 60.0]
+    backoff.steady(86_500.0)
+    assert backoff.failed(90_000.0, 0.0) == BASE_S

@@ -75,6 +75,17 @@ class Feed:
         return int((GLib.get_monotonic_time() - self._started) * 1000)
 
 
+class Dropper:
+    """Drops what comes out of a payloader once, though it has a number: as a camera that has too much to send."""
+
+    def __init__(self, number: int) -> None:
+        self._left = number
+
+    def __call__(self, *_: object) -> Any:
+        self._left -= 1
+        return Gst.PadProbeReturn.OK if self._left else Gst.PadProbeReturn.DROP
+
+
 def mount(server: Any, path: str, units: Units, options: argparse.Namespace) -> None:
     """Serve a file of units under a path."""
     factory = GstRtspServer.RTSPMediaFactory()
@@ -82,7 +93,7 @@ def mount(server: Any, path: str, units: Units, options: argparse.Namespace) -> 
         "( appsrc name=source is-live=true format=time block=false max-bytes=0 ! "
         f"{PIPELINES[units.codec]} name=pay0 pt=96 )"
     )
-    factory.connect("media-configure", lambda _, media: _feed(units, media))
+    factory.connect("media-configure", lambda _, media: _feed(units, media, options.drop))
     if options.user:
         factory.add_role_from_structure(_permissions(ROLE))
     if options.tcp_only:
@@ -90,8 +101,12 @@ def mount(server: Any, path: str, units: Units, options: argparse.Namespace) -> 
     server.get_mount_points().add_factory(f"/{path}", factory)
 
 
-def _feed(units: Units, media: Any) -> None:
-    Feed(units, media.get_element().get_child_by_name("source"))
+def _feed(units: Units, media: Any, drop: int) -> None:
+    element = media.get_element()
+    if drop:
+        kinds = Gst.PadProbeType.BUFFER | Gst.PadProbeType.BUFFER_LIST
+        element.get_child_by_name("pay0").get_static_pad("src").add_probe(kinds, Dropper(drop))
+    Feed(units, element.get_child_by_name("source"))
 
 
 def _permissions(role: str) -> Any:
@@ -128,6 +143,7 @@ def main() -> None:
         parser.add_argument(name, default="")
     parser.add_argument("--digest", action="store_true")
     parser.add_argument("--tcp-only", action="store_true")
+    parser.add_argument("--drop", type=int, default=0, help="the how many-th of a client's frames is not sent")
     options = parser.parse_args()
     Gst.init(None)
     server = GstRtspServer.RTSPServer()
