@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 from asyncio.subprocess import Process
 
-__all__ = ["end", "gone", "kill", "last_words", "let_go"]
+__all__ = ["clear_up", "end", "gone", "kill", "last_words", "let_go"]
 
 _LOOK_S = 0.05
 _TAIL_BYTES = 400
+_WORDS_S = 1.0
+"""For the end of what a child said: a helper that has its pipe may live on."""
 
 
 async def gone(process: Process) -> None:
@@ -48,6 +50,15 @@ async def end(process: Process, within_s: float) -> None:
     finally:
         kill(process)
     await gone(process)
+
+
+async def clear_up(process: Process, saying: asyncio.Task[str], within_s: float) -> None:
+    """See that nothing is left of a child, neither itself nor its pipes; ``saying`` reads its last words."""
+    try:
+        await end(process, within_s)
+        await asyncio.wait({saying}, timeout=_WORDS_S)
+    finally:
+        let_go(process)
 
 
 def let_go(process: Process) -> None:

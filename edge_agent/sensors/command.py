@@ -11,7 +11,7 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Sequence
 from typing import cast
 
-from edge_agent.children import gone, last_words
+from edge_agent.children import gone, last_words, let_go
 from edge_agent.exceptions import SourceUnusable
 from edge_agent.sensors.named import LineReader
 from edge_agent.sensors.source import Sink
@@ -50,7 +50,7 @@ class CommandSource:
             for task in (reading, saying, leaving):
                 task.cancel()
             await asyncio.wait({reading, saying, leaving})
-            process._transport.close()  # type: ignore[attr-defined]  # else it is open as long as theirs
+            let_go(process)  # else they are open for as long as theirs
         if process.returncode == 0:  # the last line of one that was killed may be the half of a number
             reader.end(sink)
         raise SourceUnusable(f"{self._argv[0]} ended: {_reason(process, saying)}")
