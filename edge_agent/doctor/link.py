@@ -74,16 +74,22 @@ async def _look_at_topics(settings: KafkaSettings) -> Finding:
 
 @contextlib.contextmanager
 def _heard() -> Iterator[list[str]]:
-    """Yield what aiokafka says of failures: a wrong password and no broker are one error, and differ only there."""
+    """Yield what aiokafka says of failures: a wrong password and no broker are one error, and differ only there.
+
+    Commands silence it, since they tell an error once: that is heard here all the same, and by nobody else.
+    """
     said: list[str] = []
     handler = logging.Handler(logging.ERROR)
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger("aiokafka")
+    level = logger.level
     logger.addHandler(handler)
+    logger.setLevel(logging.ERROR)
     try:
         yield said
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 async def _written(settings: KafkaSettings) -> list[Finding]:
