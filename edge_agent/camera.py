@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from edge_agent.capture.messages import Ended, Kept, Message, Said, Seen, Told, read_message
 from edge_agent.capture.spawn import spawn
-from edge_agent.children import end, kill, last_words, let_go
+from edge_agent.children import clear_up, kill, last_words
 from edge_agent.exceptions import SourceError, SpoolUnavailable
 from edge_agent.metrics import AgentMetrics
 from edge_agent.spool.refused import Refused
@@ -136,7 +136,7 @@ class Camera:
                 last = max(last, await self._take(message))
         finally:
             stopper.cancel()
-            await self._end(process, saying)
+            await clear_up(process, saying, STOP_CHILD_S if self._stop.is_set() else END_CHILD_S)
         await self._close_epoch(ended, last, self._fault or _reason(process.returncode or 0, await saying, ended))
         return ended is not None and ended.finished
 
@@ -234,14 +234,6 @@ class Camera:
             process.stdin.close()
         await asyncio.sleep(STOP_CHILD_S)
         kill(process)
-
-    async def _end(self, process: Process, saying: asyncio.Task[str]) -> None:
-        """See that nothing is left of a child, neither itself nor its pipes."""
-        try:
-            await end(process, STOP_CHILD_S if self._stop.is_set() else END_CHILD_S)
-            await asyncio.wait({saying}, timeout=END_CHILD_S)
-        finally:
-            let_go(process)
 
 
 def _reason(status: int, words: str, ended: Ended | None) -> str:

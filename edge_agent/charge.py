@@ -45,7 +45,9 @@ class Charge:
         self._site, self._last_good, self._only = site, last_good, frozenset(only)
         kept = last_good.load() if last_good else Kept()
         self.entries: dict[str, Entry] = kept.entries
-        self.topic_holds = kept.topic_holds
+        run = [entry for entry in kept.entries.values() if not isinstance(entry, PinConfig)]
+        # what was kept under another name of the site says nothing of this one
+        self.topic_holds = kept.topic_holds and (not run or any(map(self._is_ours, run)))
         self.now = self._now()
         self._refusals: dict[str, str] = {}
         if self.topic_holds:
@@ -75,17 +77,18 @@ class Charge:
     def take(self, view: View) -> None:
         """Take what the topic says now.
 
-        A topic that has nothing of the site, and does not say that it was taken out or moved, has lost it: what holds
-        goes on holding.
+        A topic that has nothing of the site, and does not say of all of it that it was taken out or moved, has lost
+        the rest: that goes on holding, with the pins.
         """
         said = view.config.entries
         ours = {key: entry for key, entry in said.items() if self._is_ours(entry)}
         before = {key: entry for key, entry in self.entries.items() if self._is_ours(entry)}
-        lost = not ours and any(key not in view.removed and key not in said for key in before)
-        if lost:
-            ours = before
+        missing = {key: entry for key, entry in before.items() if key not in view.removed and key not in said}
+        lost = bool(missing) and not ours
         self.topic_holds |= bool(ours)
-        self.entries = ours | {key: entry for key, entry in said.items() if isinstance(entry, PinConfig)}
+        pinned = {key: entry for key, entry in self.entries.items() if lost and isinstance(entry, PinConfig)}
+        pinned |= {key: entry for key, entry in said.items() if isinstance(entry, PinConfig)}
+        self.entries = (missing if lost else ours) | pinned
         self.now = self._now()
         self._refusals = {key: why for key, why in view.refused.items() if key.startswith(_KINDS)}
         if lost:
@@ -93,7 +96,7 @@ class Charge:
                 f"config topic: nothing of site {self._site.name}: runs the last good one, apply the site file again"
             )
             self._refusals["config"] = why
-            _log.warning("config topic has lost the site", runs=len(before), mend="apply the site file again")
+            _log.warning("config topic has lost the site", runs=len(missing), mend="apply the site file again")
 
     def back(self, to: Now, why: str) -> None:
         """Go back to sensors that could be run: they share connections, and are refused together. Cameras stay."""

@@ -10,12 +10,14 @@ from asyncio.subprocess import Process, SubprocessStreamProtocol
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["end", "gone", "kill", "last_words", "let_go", "start"]
+__all__ = ["clear_up", "end", "gone", "kill", "last_words", "let_go", "start"]
 
 LIMIT_BYTES = 64 * 1024
 """asyncio reads ahead from a child's pipe up to twice this."""
 _LOOK_S = 0.05
 _TAIL_BYTES = 400
+_WORDS_S = 1.0
+"""For the end of what a child said: a helper that has its pipe may live on."""
 
 
 async def start(command: Sequence[str], *, limit: int = LIMIT_BYTES, **options: Any) -> Process:
@@ -82,6 +84,15 @@ async def end(process: Process, within_s: float) -> None:
     finally:
         kill(process)
     await gone(process)
+
+
+async def clear_up(process: Process, saying: asyncio.Task[str], within_s: float) -> None:
+    """See that nothing is left of a child, neither itself nor its pipes; ``saying`` reads its last words."""
+    try:
+        await end(process, within_s)
+        await asyncio.wait({saying}, timeout=_WORDS_S)
+    finally:
+        let_go(process)
 
 
 def let_go(process: Process) -> None:

@@ -6,14 +6,17 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ingest import logs
 from ingest.exceptions import ConfigError
-from ingest.site import Entry, parse_entry
+from ingest.site import CameraConfig, Entry, SensorConfig, parse_entry
 
 __all__ = ["Kept", "LastGood"]
 
 _log = logs.get("edge_agent.config")
+
+_HELD = (f"{CameraConfig.KIND}/", f"{SensorConfig.KIND}/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +36,8 @@ class LastGood:
     def load(self) -> Kept:
         """Return what was kept, nothing if there is no file. What cannot be read is left out, and logged."""
         try:
-            said = json.loads(self._path.read_bytes())
-            pairs = [(str(key), json.dumps(value).encode()) for key, value in said["entries"].items()]
-            topic_holds = said["topic_holds"] is True
+            said, topic_holds = _told(json.loads(self._path.read_bytes()))
+            pairs = [(str(key), json.dumps(value).encode()) for key, value in said.items()]
         except FileNotFoundError:
             return Kept()
         except (OSError, ValueError, AttributeError, LookupError, TypeError, RecursionError) as error:
@@ -57,6 +59,13 @@ class LastGood:
             new.replace(self._path)
         except OSError as error:
             _log.warning("last good configuration not kept", path=str(self._path), error=repr(error))
+
+
+def _told(said: Any) -> tuple[Any, bool]:
+    """Return the entries, and whether the topic holds. A file of a version before has the entries only."""
+    if "topic_holds" in said:
+        return said["entries"], said["topic_holds"] is True
+    return said, any(key.startswith(_HELD) for key in said)
 
 
 def _parsed(pairs: list[tuple[str, bytes]]) -> dict[str, Entry]:

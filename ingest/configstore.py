@@ -6,20 +6,46 @@ from collections.abc import Iterable
 from contextlib import aclosing
 
 from ingest.configview import Config, View
-from ingest.log import Log, Outgoing
+from ingest.exceptions import Fenced
+from ingest.log import Log, Outgoing, Writer
 from ingest.metrics import ConfigMetrics
 from ingest.site import Entry
 from ingest.topics import CONFIG
 
-__all__ = ["Config", "publish", "read"]
+__all__ = ["Config", "commit", "open_writer", "publish", "read"]
+
+_WRITER = "config"
+"""The transactional id of whoever reads the topic and writes what follows from it. Of two at once the later fences
+the other, whose reading no longer holds."""
 
 
 async def publish(log: Log, entries: Iterable[Entry], removed: Iterable[str] = ()) -> None:
-    """Write entries, and take out those whose keys are in ``removed``."""
-    for entry in entries:
-        await log.produce(Outgoing(CONFIG, 0, entry.model_dump_json().encode(), key=entry.key.encode()))
-    for key in removed:
-        await log.produce(Outgoing(CONFIG, 0, b"", key=key.encode()))
+    """Write entries, and take out those whose keys are in ``removed``, whatever the topic says."""
+    for record in _records(entries, removed):
+        await log.produce(record)
+
+
+async def open_writer(log: Log) -> Writer:
+    """Return what ``commit`` writes with. Read the topic only then, and close it after. Raise LogUnavailable."""
+    return await log.writer(_WRITER)
+
+
+async def commit(writer: Writer, entries: Iterable[Entry], removed: Iterable[str] = ()) -> None:
+    """Write entries and take others out, all or nothing of it. Raise LogUnavailable.
+
+    Raise Fenced when somebody else has opened a writer since this one was.
+    """
+    records = _records(entries, removed)
+    try:
+        if records:
+            await writer.write(records, CONFIG, {})
+    except Fenced:
+        raise Fenced("somebody else changes the config topic just now: nothing was changed, try again") from None
+
+
+def _records(entries: Iterable[Entry], removed: Iterable[str]) -> list[Outgoing]:
+    written = [Outgoing(CONFIG, 0, entry.model_dump_json().encode(), key=entry.key.encode()) for entry in entries]
+    return written + [Outgoing(CONFIG, 0, b"", key=key.encode()) for key in removed]
 
 
 async def read(log: Log, metrics: ConfigMetrics | None = None) -> Config:

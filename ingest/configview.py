@@ -114,23 +114,20 @@ class View:
         """Begin a reading of the topic from its first record on."""
         self._seen = set()
 
-    def take(self, key: str, value: bytes) -> bool:
-        """Take one record, a tombstone if it is empty. Return whether anything holds that did not hold before."""
+    def take(self, key: str, value: bytes) -> None:
+        """Take one record, a tombstone if it is empty."""
         if self._seen is not None:
             self._seen.add(key)
         self._refused.pop(key, None)
         self._removed.discard(key)
         if not value:
             self._removed.add(key)
-            return self._entries.pop(key, None) is not None
+            self._entries.pop(key, None)
+            return
         try:
-            entry = _parsed(key, value)
+            self._entries[key] = _parsed(key, value)
         except ConfigError as error:
             self._refused[key] = _short(str(error))
-            return False
-        changed = self._entries.get(key) != entry
-        self._entries[key] = entry
-        return changed
 
     def caught_up(self) -> None:
         """Say that everything has been read, and log once what is refused.

@@ -121,7 +121,9 @@ def doctor(
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
-    """Try the disk, the clock, secrets, the link, and every camera and sensor. Exits with 1 if anything fails.
+    """Try the disk, the clock, secrets, the link and what may be written to it, and every camera and sensor.
+
+    Exits with 1 if anything fails.
 
     Nothing is kept, and nothing is sent but a few heartbeats that compare the clocks.
     """
@@ -140,11 +142,11 @@ async def _examined(
     with progress.status("looking", spinner="dots") as spinner:
         async for finding in examine(wanted, settings, data, seconds):
             findings.append(finding)
-            spinner.update(f"after {finding.what}")
+            spinner.update(f"after {escape(finding.what)}")
             if not quiet:
                 colour = {"good": "green", "poor": "yellow", "bad": "red"}[finding.state]
                 stdout.print(
-                    f"[{colour}]{finding.state:<4}[/]  {finding.what}: {escape(finding.seen)}", soft_wrap=True
+                    f"[{colour}]{finding.state:<4}[/]  {escape(finding.what)}: {escape(finding.seen)}", soft_wrap=True
                 )
                 if finding.mend:
                     stdout.print(f"      → {escape(finding.mend)}", soft_wrap=True)

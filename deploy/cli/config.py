@@ -13,7 +13,7 @@ import typer
 
 from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, run, stdout
 from ingest import site
-from ingest.configstore import Config, publish, read
+from ingest.configstore import Config, commit, open_writer, read
 from ingest.exceptions import ConfigError
 from ingest.kafka import KafkaSettings
 from ingest.kafkalog import KafkaLog
@@ -72,7 +72,7 @@ def remove(
 ) -> None:
     """Take entries out of the config topic, whichever site has them, also those that cannot be used."""
     run(_remove(kafka_settings(kafka, prefix), keys))
-    stdout.print(f"removed: {', '.join(keys)}", soft_wrap=True)
+    stdout.print(f"removed: {', '.join(keys)}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -89,12 +89,13 @@ async def _apply(
 ) -> tuple[Changes, dict[str, str]]:
     """Return what changes, and what of the topic cannot be used then, with the reasons."""
     async with _log(settings) as log:
+        changing = None if dry_run else await open_writer(log)
         present = await read(log)
         found = changes(wanted, present.entries, refused=present.refused, take_over=take_over)
         if found.conflicts:
             raise _conflict(file, found.conflicts)
-        if not dry_run:
-            await publish(log, found.written, found.removed)
+        if changing:
+            await commit(changing, found.written, found.removed)
     mended = {*(entry.key for entry in found.written), *found.removed}
     return found, {key: why for key, why in present.refused.items() if key not in mended}
 
@@ -112,13 +113,14 @@ def _conflict(file: Path, conflicts: Mapping[str, list[str]]) -> ConfigError:
 
 async def _remove(settings: KafkaSettings, keys: list[str]) -> None:
     async with _log(settings) as log:
+        changing = await open_writer(log)
         present = await read(log)
         for key in keys:
             if key not in present.entries and key not in present.refused:
                 raise ConfigError("config topic", "KEY", key, "a key that `sightline config show` has")
-            if key.startswith(f"{PinConfig.KIND}/"):
+            if isinstance(present.entries.get(key), PinConfig):
                 raise ConfigError("config topic", "KEY", key, "no pin: a camera must stay in its partition")
-        await publish(log, [], keys)
+        await commit(changing, [], keys)
 
 
 async def _read(settings: KafkaSettings) -> Config:
@@ -152,7 +154,9 @@ def _print(found: Changes, wanted: Site, dry_run: bool) -> None:
     lines += [f"~ {key} ({', '.join(fields)})" for key, fields in found.fields.items()]
     lines += [f"> {key} taken over" for key in found.taken_over]
     lines += [f"- {key}" for key in found.removed]
-    lines += [f"? {key} is in no site's file: `sightline config remove {key}`" for key in found.unclaimed]
+    # those of a version before name no sites until the files that have them are applied again
+    orphan = "? {key} is of no site: apply the file that has it; if none has: `sightline config remove {key}`"
+    lines += [orphan.format(key=key) for key in found.unclaimed]
     for line in lines:
         stdout.print(line, markup=False, soft_wrap=True)
     written = len(found.written)

@@ -10,12 +10,12 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from edge_agent.exceptions import SourceUnusable
 from ingest.site import StreamConfig
+from ingest.site.capture import LOGIN
 
 __all__ = ["Address", "resolve"]
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_SECRET = re.compile(r"([^&;=]*(?:pass|pwd|psw|secret|token|key|auth|user|usr|login)[^&;=]*=)[^&;]*", re.IGNORECASE)
-"""What a camera takes as a login in its path or query, by its name."""
+_SECRET = re.compile(rf"([^&;=]*(?:{LOGIN})[^&;=]*=)[^&;]*", re.IGNORECASE)
 _TELLING = 4
 """A shorter password is in many a word, and a text full of holes tells what it is."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from edge_agent.capture.messages import Kept, Message, Said, Seen, read_message
 from edge_agent.capture.spawn import spawn
-from edge_agent.children import end, last_words, let_go
+from edge_agent.children import clear_up, last_words
 from edge_agent.doctor.finding import Finding, bad, good, poor
 from edge_agent.exceptions import SourceError
 from ingest.codec import decode
@@ -52,13 +52,11 @@ async def look_at_camera(camera: CameraConfig, seconds: float) -> Finding:
     try:
         await _listen(process, seen, seconds)
     finally:
-        await end(process, 0)
-        await asyncio.wait({words}, timeout=1.0)
-        let_go(process)
+        await clear_up(process, words, 0)
     last = str(masked(await words))
     if not seen.frames:
         why = last or next(iter(seen.said), "") or f"no picture within {OPEN_S + seconds:.0f} s"
-        return bad(what, why, f"check source = {camera.source!r}, its user and password, and the network")
+        return bad(what, why, f"check source = {masked(camera.source)!r}, its user and password, and the network")
     return _judged(what, camera, seen)
 
 

@@ -25,6 +25,8 @@ _UNSYNCHRONISED = 0x40
 """STA_UNSYNC of adjtimex(2)."""
 _TIMEX_BYTES = 208
 """``struct timex`` on 64-bit Linux."""
+_OTHERS = 0o027
+"""Whatever all may do, and what the group may do beside reading (docs/install-agent.md has secrets of a group)."""
 LOOSE_ERROR_MS = 200.0
 """Of the clock: a person walks 30 cm meanwhile, and two cameras no longer agree on who was first."""
 
@@ -93,7 +95,7 @@ def judged_clock(status: int, error_ms: float) -> Finding:
 
 
 def look_at_secret(path: Path, of: str) -> Finding:
-    """See whether a secret can be read, by its owner only."""
+    """See whether a secret can be read, and by nobody but its owner and its group: an agent may be of the latter."""
     what = f"secret of {of}"
     try:
         mode = path.stat().st_mode
@@ -103,6 +105,6 @@ def look_at_secret(path: Path, of: str) -> Finding:
         return bad(what, f"{path}: {error.strerror}", "expected a file that the agent's user can read")
     if empty:
         return bad(what, f"{path} is empty", "write the secret into it")
-    if mode & 0o077:
-        return poor(what, f"{path} can be read by others", f"chmod 600 {path}")
+    if mode & _OTHERS:
+        return poor(what, f"{path} can be read or changed by others", f"chmod 640 {path}")
     return good(what, f"{path}")

@@ -73,6 +73,8 @@ def _secrets(site: Site, settings: KafkaSettings) -> Iterator[tuple[Path, str]]:
     ):
         if path:
             yield path, of
+    for path in site.spool.previous_key_files:
+        yield path, "the spool, from before"
     for camera in site.cameras:
         if camera.stream.password_file:
             yield camera.stream.password_file, f"camera {camera.name}"

@@ -50,7 +50,7 @@ class CommandSource:
             for task in (reading, saying, leaving):
                 task.cancel()
             await asyncio.wait({reading, saying, leaving})
-            let_go(process)  # else it is open as long as theirs
+            let_go(process)  # else they are open for as long as theirs
         if process.returncode == 0:  # the last line of one that was killed may be the half of a number
             reader.end(sink)
         raise SourceUnusable(f"{self._argv[0]} ended: {_reason(process, saying)}")

@@ -10,10 +10,15 @@ from pydantic import Field, model_validator
 
 from ingest.site.entry import Part, Seconds
 
-__all__ = ["StreamConfig", "WatchConfig", "has_secret", "masked"]
+__all__ = ["LOGIN", "StreamConfig", "WatchConfig", "has_secret", "masked"]
 
 _USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{0,30}://)(?P<user>[^\s/?#@]*)@", re.IGNORECASE)
 """A scheme has an end: without one, looking through a long word takes time by the square of its length."""
+LOGIN = "pass|pwd|psw|secret|token|key|auth|user|usr|login"
+"""What a camera calls a login in its path or query has one of these in it."""
+_PARAMETER = re.compile(rf"([?&;][^?&;=\s]{{0,40}}?(?:{LOGIN})[^?&;=\s]{{0,40}}=)[^&;\s'\"]*", re.IGNORECASE)
+_SECRET_KEY = re.compile(r"(?:.*_)?(?:password|passwd|pwd|secret|token)", re.IGNORECASE)
+"""Of a setting, as somebody may write it who does not know that secrets are in files."""
 _VARIABLE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 
 
@@ -62,11 +67,11 @@ class WatchConfig(Part):
 
 
 def masked(value: Any) -> Any:
-    """Return a text, or whatever holds texts, without the users and passwords of its addresses."""
+    """Return a text, or whatever holds texts, without the logins of its addresses and what is called a password."""
     if isinstance(value, str):
-        return _USERINFO.sub(r"\g<scheme>…@", value)
+        return _PARAMETER.sub(r"\1…", _USERINFO.sub(r"\g<scheme>…@", value))
     if isinstance(value, dict):
-        return {key: masked(inner) for key, inner in value.items()}
+        return {key: "…" if _SECRET_KEY.fullmatch(str(key)) else masked(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(masked(inner) for inner in value)
     return value

@@ -52,6 +52,9 @@ class Site(Part):
     def _they_are_of_this_site(cls, entries: tuple[_Own, ...], info: ValidationInfo) -> tuple[_Own, ...]:
         """Name the site in its cameras and sensors: on the ``config`` topic, an entry stands alone."""
         name = info.data.get("name", UNNAMED)
+        for entry in entries:
+            if entry.site not in ("", name):
+                raise ValueError(f"{entry.key}: site = {entry.site!r}: expected {name!r}, the file's, or nothing")
         if name == UNNAMED:
             return entries
         return tuple(entry if entry.site else entry.model_copy(update={"site": name}) for entry in entries)
@@ -127,4 +130,5 @@ def _config_error(where: str, error: ValidationError) -> ConfigError:
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"])) or "site"
     expected = _KNOWN_KEY if first["type"] == "extra_forbidden" else first["msg"]
-    return ConfigError(where, key, masked(first["input"]) if first["loc"] else "…", masked(expected))
+    said = masked(dict.fromkeys(first["loc"][-1:], first["input"]))
+    return ConfigError(where, key, next(iter(said.values()), "…"), masked(expected))

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 from deploy.cli import agent
 from deploy.cli.app import app
+from edge_agent.doctor.finding import Finding, bad, good
 
 ROOT = Path(__file__).resolve().parents[2]
 AGENT = ROOT / "deploy" / "agent"
@@ -133,6 +135,19 @@ def test_the_image_copies_what_there_is() -> None:
     copied = re.findall(r"^COPY (?!--from)(.*) \S+$", (AGENT / "Dockerfile").read_text(), re.MULTILINE)
     for name in " ".join(copied).split():
         assert (ROOT / name).exists(), name
+
+
+def test_the_doctor_shows_names_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def examine(*_: object) -> AsyncIterator[Finding]:
+        yield good("disk /srv/[/a]", "[b]")
+        yield bad("link [fe80::1]:9092", "[c]", "[d]")
+
+    monkeypatch.setattr("edge_agent.doctor.run.examine", examine)
+    (tmp_path / "site.toml").write_text(SITE)
+    words = ["agent", "doctor", "--site", str(tmp_path / "site.toml"), "--data", "data"]
+    said = CliRunner().invoke(app, words)
+    assert said.output.splitlines() == ["good  disk /srv/[/a]: [b]", "bad   link [fe80::1]:9092: [c]", "      → [d]"]
+    assert said.exit_code == 1
 
 
 def test_a_metrics_port_that_is_taken_costs_the_figures_and_not_the_cameras() -> None:

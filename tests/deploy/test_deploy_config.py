@@ -13,9 +13,14 @@ from typer.testing import CliRunner
 from deploy.cli import config
 from deploy.cli.app import app
 from deploy.cli.common import USAGE_EXIT
-from ingest.configstore import read
+from ingest import site, topicadmin
+from ingest.configstore import Config, commit, open_writer, read
+from ingest.exceptions import Fenced
+from ingest.kafka import KafkaSettings
+from ingest.kafkalog import KafkaLog
 from ingest.log import Outgoing
 from ingest.memorylog import MemoryLog
+from ingest.site import CameraConfig
 from ingest.topics import CONFIG
 
 
@@ -31,9 +36,9 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "site.toml"
 
 
-def write(file: Path, site: str, *cameras: str, fps: float = 5.0) -> str:
+def write(file: Path, name: str, *cameras: str, fps: float = 5.0) -> str:
     tables = "".join(f'[[cameras]]\nname = "{c}"\nsource = "simulated:road"\nfps = {fps}\n' for c in cameras)
-    file.write_text(f'name = "{site}"\n{tables}')
+    file.write_text(f'name = "{name}"\n{tables}')
     return str(file)
 
 
@@ -106,8 +111,81 @@ def test_entries_that_cannot_be_used_are_mended_by_their_file_and_told_otherwise
     assert invoke("apply", str(file)).exit_code == 0
 
 
+def test_what_no_site_has_claimed_may_be_in_the_file_of_one_that_was_not_applied_since(
+    log: MemoryLog, file: Path
+) -> None:
+    """As the rules of a version before are, which named no sites."""
+    put(log, "rule/old", b'{"name": "old", "type": "threshold", "sensor": "s", "above": 1}')
+    (line,) = [line for line in invoke("apply", write(file, "north")).output.splitlines() if line.startswith("?")]
+    assert line == (
+        "? rule/old is of no site: apply the file that has it; if none has: `sightline config remove rule/old`"
+    )
+
+
+PIPELINE = '[[pipelines]]\nname = "cars"\nmodel = "m"\nwidth = 4\nheight = 4\n'
+
+
+def test_two_sites_that_are_applied_at_once_do_not_take_each_other_s_words_away(
+    log: MemoryLog, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text(f'name = "north"\n{PIPELINE}')
+    south = tmp_path / "south.toml"
+    south.write_text(f'name = "south"\n{PIPELINE}')
+
+    async def read_and_let_south_be_applied(log: MemoryLog) -> Config:
+        found = await read(log)
+        monkeypatch.setattr(config, "read", read)
+        await config._apply(KafkaSettings(), south, site.load(south), dry_run=False, take_over=False)
+        return found
+
+    monkeypatch.setattr(config, "read", read_and_let_south_be_applied)
+    said = invoke("apply", str(file))
+    assert (said.exit_code, "nothing was changed" in said.stderr) == (USAGE_EXIT, True)
+    assert invoke("apply", str(file)).exit_code == 0
+    assert asyncio.run(read(log)).entries["pipeline/cars"].model_dump()["sites"] == ("north", "south")
+
+
+def test_a_dry_run_does_not_stop_one_who_means_it(log: MemoryLog, file: Path) -> None:
+    async def both() -> None:
+        changing = await open_writer(log)
+        await config._apply(KafkaSettings(), file, site.load(file), dry_run=True, take_over=False)
+        await commit(changing, site.load(file).entries())
+
+    write(file, "north", "gate")
+    asyncio.run(both())
+    assert keys(log) == ["camera/gate"]
+
+
 def test_only_keys_that_are_there_can_be_removed_and_no_pins(log: MemoryLog) -> None:
     put(log, "pin/gate", b'{"name": "gate", "partition": 1}')
     assert "config show" in invoke("remove", "camera/gone").stderr
     assert "partition" in invoke("remove", "pin/gate").stderr
     assert keys(log) == ["pin/gate"]
+
+
+@pytest.mark.parametrize("key", ["pin/gate", "camera/[/gate]"])
+def test_what_nobody_can_use_can_be_removed_whatever_it_is_called(log: MemoryLog, key: str) -> None:
+    put(log, key, b"{}")
+    said = invoke("remove", key)
+    assert (said.exit_code, said.output.splitlines()[-1]) == (0, f"removed: {key}")
+    assert asyncio.run(read(log)).refused == {}
+
+
+@pytest.mark.kafka
+async def test_what_was_committed_on_kafka_is_read_and_one_who_read_before_is_fenced(kafka: str, prefix: str) -> None:
+    settings = KafkaSettings(bootstrap=kafka, prefix=prefix)
+    gate, yard = (CameraConfig(name=name, source="device:0") for name in ("gate", "yard"))
+    await topicadmin.create(settings, partitions=1)
+    one, other = KafkaLog(settings, "one"), KafkaLog(settings, "other")
+    try:
+        early = await open_writer(one)
+        await commit(await open_writer(other), [gate, yard])
+        with pytest.raises(Fenced, match="nothing was changed"):
+            await commit(early, [], [gate.key])
+        assert (await read(one)).cameras == (gate, yard)
+        await commit(await open_writer(one), [], [yard.key])
+        assert (await read(other)).cameras == (gate,)
+    finally:
+        await one.close()
+        await other.close()
+        await topicadmin.remove(settings, prefix)

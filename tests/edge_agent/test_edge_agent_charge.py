@@ -84,6 +84,16 @@ def test_what_is_taken_out_stays_out_also_after_a_restart(last_good: LastGood) -
     assert again.cameras == ()
 
 
+def test_a_site_with_a_new_name_begins_with_its_file_again(last_good: LastGood) -> None:
+    charge = Charge(SITE, last_good)
+    charge.take(view(YARD))
+    charge.keep()
+    renamed = Charge(Site(name="west", cameras=(AWAY.model_copy(update={"site": "west"}),)), last_good)
+    assert [camera.name for camera in renamed.cameras] == ["away"]
+    renamed.take(view(YARD))  # as long as the topic has the old name only
+    assert [camera.name for camera in renamed.cameras] == ["away"]
+
+
 def test_a_camera_that_another_site_has_now_is_gone(last_good: LastGood) -> None:
     charge = Charge(SITE, last_good)
     charge.take(view(GATE))
@@ -104,6 +114,21 @@ def test_a_topic_that_has_lost_the_site_takes_nothing_away(last_good: LastGood) 
     assert charge.cameras == (YARD,)
     charge.take(view(AWAY, GATE))  # and then it has the site again: as it says now, and no more
     assert (charge.cameras, charge.refused) == ((GATE,), [])
+
+
+def test_of_a_site_that_was_lost_nothing_runs_that_is_said_to_be_elsewhere_or_gone_and_pins_stay(
+    last_good: LastGood,
+) -> None:
+    """An agent that was off for longer than the topic keeps a tombstone comes back to a part of the story."""
+    pin = PinConfig(name="yard", partition=3)
+    charge = Charge(SITE, last_good)
+    charge.take(view(GATE, YARD, HEAT, pin))
+    seen = view(GATE.model_copy(update={"site": "south"}), HEAT)
+    seen.take(HEAT.key, b"")
+    charge.take(seen)
+    assert (charge.cameras, charge.sensors, charge.pins) == ((YARD,), (), {"yard": 3})
+    charge.keep()
+    assert Charge(SITE, last_good).pins == {"yard": 3}
 
 
 def test_where_no_topic_is_followed_the_file_is_in_charge_whatever_was_kept(last_good: LastGood) -> None:

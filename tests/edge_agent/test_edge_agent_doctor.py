@@ -21,7 +21,7 @@ from edge_agent.doctor.finding import Finding
 from edge_agent.doctor.host import judged_clock, look_at_clock, look_at_disk, look_at_secret
 from edge_agent.doctor.link import _compared, look_at_link
 from edge_agent.doctor.rights import refused_topics
-from edge_agent.doctor.run import examine
+from edge_agent.doctor.run import _secrets, examine
 from edge_agent.doctor.sensors import look_at_sensors
 from edge_agent.sensors.factory import make_sources
 from edge_agent.sensors.source import Reading, Sink
@@ -98,8 +98,17 @@ def test_the_kernel_is_asked_about_the_clock() -> None:
     assert judged_clock(0x2001, 900.0).mend == "a nearer time server"
 
 
-@pytest.mark.parametrize(("text", "mode", "state"), [("x", 0o600, "good"), ("x", 0o644, "poor"), ("", 0o600, "bad")])
-def test_a_secret_is_its_owners(tmp_path: Path, text: str, mode: int, state: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "mode", "state"),
+    [
+        ("x", 0o600, "good"),
+        ("x", 0o640, "good"),  # as the guide has it
+        ("x", 0o644, "poor"),
+        ("x", 0o660, "poor"),
+        ("", 0o600, "bad"),
+    ],
+)
+def test_a_secret_is_its_owner_s_and_its_group_s(tmp_path: Path, text: str, mode: int, state: str) -> None:
     path = tmp_path / "secret"
     path.write_text(text)
     path.chmod(mode)
@@ -202,8 +211,15 @@ async def test_what_a_camera_says_last_has_no_password(monkeypatch: pytest.Monke
         return "rtsp://admin:hunter2@127.0.0.1/x: no"
 
     monkeypatch.setattr("edge_agent.doctor.cameras.last_words", says)
-    finding = await look_at_camera(ROAD.model_copy(update={"source": "/no/such/file.mp4"}), 1.0)
-    assert (finding.state, "hunter2" in str(finding)) == ("bad", False)
+    source = "http://127.0.0.1:9/shot?user=u&pwd=hunter2"
+    finding = await look_at_camera(ROAD.model_copy(update={"source": source}), 1.0)
+    assert (finding.state, "hunter2" in str(finding), "127.0.0.1:9/shot" in finding.mend) == ("bad", False, True)
+
+
+def test_every_secret_is_looked_at_also_that_of_what_was_kept_before() -> None:
+    disk = DiskConfig(key_file=Path("new"), previous_key_files=(Path("old"), Path("older")))
+    settings = KafkaSettings(password_file=Path("kafka"))
+    assert [str(path) for path, _ in _secrets(Site(spool=disk), settings)] == ["kafka", "new", "old", "older"]
 
 
 class Client:

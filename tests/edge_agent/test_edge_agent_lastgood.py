@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from edge_agent.lastgood import Kept, LastGood
-from ingest.site import CameraConfig, SensorConfig
+from ingest.site import CameraConfig, Entry, PinConfig, SensorConfig
 
 GATE = CameraConfig(name="gate", source="device:0")
 HEAT = SensorConfig(name="heat", source="simulated:temperature", quantity="temperature", unit="Cel")
+PIN = PinConfig(name="gate", partition=3)
 
 
 def test_it_comes_back(tmp_path: Path) -> None:
@@ -24,7 +26,7 @@ def test_it_comes_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "[]", "{", '"x"', "\x00", "{}", '{"entries": []}', '{"entries": {}}', "[" * 10**5, '{"camera/gate": {}}'],
-    ids=repr,
+    ids=lambda text: repr(text[:20]),  # one of them is long
 )
 def test_a_ruined_file_is_no_configuration(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.json"
@@ -38,6 +40,13 @@ def test_what_another_version_wrote_is_left_out(tmp_path: Path) -> None:
     LastGood(path).save(kept)
     path.write_text(path.read_text().replace('s": {', 's": {"camera/new": {"name": "new", "shape": 3},', 1))
     assert LastGood(path).load() == kept
+
+
+@pytest.mark.parametrize(("entries", "topic_holds"), [((GATE, PIN), True), ((PIN,), False)])
+def test_what_a_version_before_wrote_holds(tmp_path: Path, entries: tuple[Entry, ...], topic_holds: bool) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({entry.key: entry.model_dump(mode="json") for entry in entries}))
+    assert LastGood(path).load() == Kept({entry.key: entry for entry in entries}, topic_holds)
 
 
 def test_where_nothing_can_be_read_the_file_is_in_charge_again(tmp_path: Path) -> None:

@@ -29,31 +29,32 @@ def json_of(camera: CameraConfig) -> bytes:
 class TestView:
     def test_the_last_word_holds_and_a_tombstone_takes_it_out(self) -> None:
         view = View()
-        assert view.take(GATE.key, json_of(GATE))
-        assert not view.take(GATE.key, json_of(GATE))
-        assert view.config.cameras == (GATE,)
-        assert view.take(GATE.key, b"")
-        assert not view.take(GATE.key, b"")
-        assert view.config.cameras == ()
+        for _ in range(2):
+            view.take(GATE.key, json_of(GATE))
+            assert view.config.cameras == (GATE,)
+        for _ in range(2):
+            view.take(GATE.key, b"")
+            assert view.config.cameras == ()
 
     def test_a_bad_entry_is_refused_and_the_last_good_one_holds(self) -> None:
         view = View({GATE.key: GATE})
-        assert not view.take(GATE.key, b'{"name": "gate", "source": "device:0", "fps": -1}')
+        view.take(GATE.key, b'{"name": "gate", "source": "device:0", "fps": -1}')
         assert view.config.cameras == (GATE,)
         assert "fps" in view.refused[GATE.key]
         assert "greater than 0" in view.refused[GATE.key]
-        assert not view.take(GATE.key, json_of(GATE))
+        view.take(GATE.key, json_of(GATE))
         assert view.refused == {}
 
     def test_an_entry_under_another_ones_key_is_refused(self) -> None:
         view = View()
-        assert not view.take(YARD.key, json_of(GATE))
+        view.take(YARD.key, json_of(GATE))
+        assert view.config.entries == {}
         assert view.refused["camera/yard"].startswith("config topic: camera/yard = 'camera/gate': expected")
 
     @pytest.mark.parametrize("key", ["", "nonsense", "camera/", "camera/Ünïcode"])
     def test_any_key_and_value_can_be_taken(self, key: str) -> None:
         view = View()
-        assert not view.take(key, b"\xff\x00")
+        view.take(key, b"\xff\x00")
         assert view.config.entries == {}
 
     def test_what_a_whole_reading_does_not_find_is_gone_but_a_last_good_one_holds(self) -> None:
