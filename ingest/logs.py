@@ -41,7 +41,7 @@ class Seldom(logging.Filter):
             self._said.clear()
         self._said[kind] = now_s, 0
         if left_out:
-            record.msg, record.args = f"{record.getMessage()} (said {left_out} times more since)", None
+            record.msg = f"{record.msg} (said {left_out} times more since)"
         return True
 
 

@@ -35,6 +35,16 @@ def test_another_thing_is_said_at_once_and_so_is_all_that_is_our_own() -> None:
     assert seldom.filter(record("aiokafka", "one"))
 
 
+def test_what_cannot_be_put_together_is_no_error_of_the_library_that_says_it() -> None:
+    """A handler tells of such a thing on standard error, and whoever logs goes on."""
+    clock = ManualClock()
+    seldom = Seldom(clock.monotonic)
+    for _ in range(3):
+        assert seldom.filter(record("careless", "%d frames", "no"))
+        assert not seldom.filter(record("careless", "%d frames", "no"))
+        clock.advance(SELDOM_S)
+
+
 def test_what_is_remembered_is_bounded_though_a_library_writes_numbers_into_what_it_says() -> None:
     seldom = Seldom()
     assert all(seldom.filter(record("careless", f"took {n} ms")) for n in range(2000))

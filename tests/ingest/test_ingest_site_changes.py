@@ -83,6 +83,12 @@ def test_a_camera_moves_to_another_site_only_when_that_is_said_and_its_old_site_
     assert applied(topic, Site(name="north")) == {"camera/gate": moved.cameras[0]}
 
 
+def test_a_site_gets_another_name_in_the_two_steps_that_the_guide_has() -> None:
+    topic = applied({}, NORTH)
+    west = Site(name="west", cameras=(GATE,), sensors=(HEAT,), pipelines=(CARS,), rules=(LINE,), receivers=(PAGER,))
+    assert applied(applied(topic, west, take_over=True), Site(name="north")) == applied({}, west)
+
+
 def test_a_pipeline_of_two_sites_changes_for_both_only_when_that_is_said() -> None:
     topic = applied(applied({}, NORTH), SOUTH)
     other = SOUTH.model_copy(update={"pipelines": (CARS.model_copy(update={"model": "n"}),)})
