@@ -42,11 +42,15 @@ class Counts:
         """Add up anew if another process has written: what it keeps and removes, nothing here counts.
 
         Nobody should. But a spool that seems full for ever, since somebody has taken rows out by hand, keeps nothing.
+        Raise sqlite3.Error.
         """
         (version,) = self._db.execute("PRAGMA data_version").fetchone()
         if version == self._version:
             return
-        with self._db:
-            self._db.execute("DELETE FROM counts")
-            self._db.execute(_ADDED_UP)
+        try:
+            with self._db:
+                self._db.execute("DELETE FROM counts")
+                self._db.execute(_ADDED_UP)
+        except sqlite3.IntegrityError as error:  # an epoch comes twice, or without its name: its index is damaged
+            raise sqlite3.DatabaseError(f"the index of what waits: {error}") from error
         self._version = version

@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import sqlite3
+import struct
 from pathlib import Path
 
 import pytest
@@ -222,3 +223,22 @@ def test_only_the_newest_damaged_file_is_kept(path: Path) -> None:
         spool.close()
     kept = [file for file in path.parent.glob("spool.corrupt-*") if not file.name.endswith(("-wal", "-shm"))]
     assert len(kept) == 1
+
+
+def test_an_index_whose_order_is_lost_is_damage_and_no_failing_disk(tmp_path: Path) -> None:
+    """Its pages are whole, so that no check of them finds it; then an epoch is found twice in it."""
+    spool = Spool(tmp_path / "spool.db")
+    spool.keep([Row("frame", name, 5, seq, seq, b"x") for name in "ab" for seq in range(5)])
+    db = spool._db
+    assert db is not None
+    (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'outbox_depth'").fetchone()
+    spool.close()
+    with spool.path.open("r+b") as file:
+        file.seek((page - 1) * PAGE_BYTES + 8)  # behind the header of a leaf, where its cells are
+        first, *rest, last = struct.unpack(">10H", file.read(20))
+        file.seek((page - 1) * PAGE_BYTES + 8)
+        file.write(struct.pack(">10H", last, *rest, first))
+    spool = Spool(spool.path)
+    assert [(depth.name, depth.frames) for depth in spool.depth()] == [("a", 5), ("b", 5)]
+    assert [recovery.rows for recovery in spool.recoveries] == [10]
+    spool.close()
