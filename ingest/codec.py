@@ -22,7 +22,8 @@ R = TypeVar("R", bound=Record)
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 """No record of any topic is larger. A batch of eight 416×416 RGB pictures is 4 MiB; a 4K JPEG is under 4 MiB."""
 MAX_CONTAINERS = 64 * 1024
-"""Maps and arrays in one record: a batch of 64 frames with 64 regions each has a third of that."""
+"""Maps and arrays in one record: a batch of 64 frames with 64 regions each, and all that moves and rests in them, has
+half of that."""
 
 
 def encode(record: Record, max_bytes: int = MAX_RECORD_BYTES) -> bytes:

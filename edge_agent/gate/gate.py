@@ -123,17 +123,21 @@ class Gate:
         chosen = sampled(self._camera, self._epoch, shot.seq, self._config.sample)
         masked = bool(seen and seen.masked)
         motion = seen.boxes if seen else None
-        self._line.add(Waiting(shot, MASKED if masked else STILL, motion, self._resting(), chosen))
+        resting = self._resting() if self._is_overdue(shot) else None  # while it waits it gets no more overdue
+        self._line.add(Waiting(shot, MASKED if masked else STILL, motion, resting, chosen))
         return list(self._settled(shot.captured_ns))
 
     def _left(self, waiting: Waiting) -> Fate:
         """Return the fate of a frame after which nothing has moved."""
-        every_ns = self._config.keep_alive_s * 1e9
-        overdue = bool(every_ns) and not 0 <= waiting.shot.captured_ns - self._kept_ns < every_ns
+        overdue = self._is_overdue(waiting.shot)
         if waiting.sampled and not overdue:
             # it changes nothing for the frames after it, or it would be the sample of another gate
             return Fate(waiting.shot, motion=waiting.motion, sampled=True)
         return self._fate(waiting, send=overdue, tells=overdue)
+
+    def _is_overdue(self, shot: Shot) -> bool:
+        every_ns = self._config.keep_alive_s * 1e9
+        return bool(every_ns) and not 0 <= shot.captured_ns - self._kept_ns < every_ns
 
     def _fate(self, waiting: Waiting, *, send: bool, tells: bool = False) -> Fate:
         if not send or waiting.shot.image is None:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from edge_agent.gate.background import Background, Moving
 from edge_agent.gate.masks import drawn
 from edge_agent.gate.parts import SURE_SHARE, Parts, join
-from ingest.records import MAX_RESTING, Box, Point
+from ingest.records import Box, Point
 
 __all__ = ["MotionDetector", "Seen"]
 
@@ -62,12 +62,15 @@ class MotionDetector:
         return self._see(image, step_s)
 
     def resting(self) -> tuple[Box, ...]:
-        """Return where something has stopped and not gone since, in pixels of the last frame, the latest first."""
+        """Return where something has stopped and not gone since, in pixels of the last frame, the latest first.
+
+        Of too many, these are the ``MAX_RESTING`` latest.
+        """
         if self._background is None or self._frame is None:
             return ()
         least_px = self._min_area * math.prod(self._background.shape)
         found = self._background.rest.rectangles(least_px, self._shown)
-        return tuple(self._frame.box(*rectangle) for rectangle in found[:MAX_RESTING])
+        return tuple(self._frame.box(*rectangle) for rectangle in found)
 
     def _see(self, image: Image, step_s: float) -> Seen:
         small = _small(image)

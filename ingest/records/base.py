@@ -54,8 +54,9 @@ class Box(NamedTuple):
     def shared(self, other: Box) -> float:
         """Return the area that it shares with another one, in square pixels."""
         width = min(self.right, other.right) - max(self.left, other.left)
-        height = min(self.bottom, other.bottom) - max(self.top, other.top)
-        return width * height if width > 0.0 and height > 0.0 else 0.0
+        if width <= 0.0:
+            return 0.0
+        return width * max(min(self.bottom, other.bottom) - max(self.top, other.top), 0.0)
 
     @property
     def centre(self) -> Point:

@@ -13,7 +13,8 @@ from ingest.site.entry import Seconds, Share, Shared
 __all__ = ["MAX_PIXEL_BYTES", "UNROUTED_NAME", "PipelineConfig"]
 
 MAX_PIXEL_BYTES = MAX_RECORD_BYTES - 1024 * 1024
-"""The rest of a batch's record is for its items: 64 of them with 64 regions each need less than half a MiB."""
+"""The rest of a batch's record is for its items: 64 of them with 64 regions each need less than half a MiB, and
+with as much that moves and rests as is passed on, just fit."""
 UNROUTED_NAME = "none"
 """Of the batches of frames that no pipeline wants."""
 _CHANNELS = 3

@@ -70,14 +70,14 @@ class Analyser:
         scale = self._scale((result.width, result.height))
         view = View.of(result, scale)
         detections = self._standing.whole(scale.detections(result.detections), view)
-        holds = self._standing.holds(view, at_s, result.captured_ns, detections)
+        holds = self._standing.holds(view, at_s, self._time.lived_ns, detections)
         tracks = self._tracker.step(detections, at_s, f"{result.epoch}-{result.seq}", holds)
         for track in [track for track in tracks if not track.held]:
             self._trails[track.name].append(track.box.centre)
             self._seen_s[track.name] = at_s
-            self._standing.seen(track, view, at_s, result.captured_ns)
+            self._standing.seen(track, view, at_s, self._time.lived_ns)
             yield from self._judge(result, track, scale, self._watches)
-        self._standing.missed(view, {track.name for track in tracks if not track.held})
+        self._standing.missed(view, {track.name for track in tracks if not track.held}, self._time.lived_ns)
         yield from self._stay(result, [track.name for track in tracks if track.held], at_s, scale)
         self._forget(at_s)
 
@@ -85,7 +85,7 @@ class Analyser:
         """Take a frame in which nothing moved: the tracks' time stands still."""
         if self._size is not None:
             scale = self._scale((result.width, result.height))
-            holds = self._standing.holds(View.of(result, scale), at_s, result.captured_ns)
+            holds = self._standing.holds(View.of(result, scale), at_s, self._time.lived_ns)
             yield from self._stay(result, [hold.track for hold in holds], at_s, scale)
 
     def _stay(self, result: Result, held: Iterable[str], at_s: float, scale: Scale) -> Iterator[Event]:
@@ -110,7 +110,7 @@ class Analyser:
         for watch in watches:
             rule = watch.rule
             told = bool(out) and Sighting.of(rule.name, track.label, box) in out
-            happening = watch.step(track, result.captured_ns, told)
+            happening = watch.step(track, self._time.lived_ns, told)
             if happening:
                 trail = scale.trail_back(self._trails[track.name])
                 overlay = Overlay(shape=shape_of(rule, result), box=box, trail=trail)

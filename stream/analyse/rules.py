@@ -32,7 +32,7 @@ class RuleWatch:
         self._quiet_until_ns: dict[str, int] = {}
 
     def step(self, track: Track, at_ns: int, told: bool = False) -> Happening | None:
-        """Take a track in the next frame, captured at ``at_ns``, and return what is to be told of it.
+        """Take a track in the next frame, at ``at_ns`` of a time that never goes back, and return what is to be told.
 
         What it is taken for, and how surely, decides about the telling alone: where it is counts in every frame.
         ``told`` says that an event of this track, rule and frame is out already.

@@ -32,7 +32,7 @@ class Scale:
 
     def boxes(self, found: Iterable[Box]) -> tuple[Box, ...]:
         """Return boxes in pixels of the first picture."""
-        return tuple(_stretched(box, self.x, self.y) for box in found)
+        return tuple(found) if self == Scale() else tuple(_stretched(box, self.x, self.y) for box in found)
 
     def back(self, box: Box) -> Box:
         """Return a box of the first picture in pixels of the one at hand."""

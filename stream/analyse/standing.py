@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ingest.records import MAX_RESTING, Box, Detection, Result
 from stream.analyse.scale import Scale
@@ -37,8 +37,14 @@ _COVERED = 0.5
 """Of a track's box: less than this moves when somebody waves an arm or walks past a car. What leaves moves whole."""
 _INSIDE = 0.9
 """Of a moving box: with more of it where something stands, that moves an arm, or somebody passes in front of it."""
+_ITS_OWN = 0.5
+"""Of what rests: with less of it in a place, it is something larger in front of that, or beside it."""
+_TAKEN_IN_S = 10.0
+"""Whatever moves in a place so long after something has stopped there is no part of it that is yet to be taken in."""
 _MISSES = 2
 """Looks in a row at where it stood that did not find it: a model overlooks one thing in one frame."""
+_APART_S = 2.0
+"""Looks that follow each other sooner are one: the picture is the same, and what is overlooked in it is, too."""
 
 
 class View(NamedTuple):
@@ -46,25 +52,31 @@ class View(NamedTuple):
 
     motion: tuple[Box, ...] | None
     resting: tuple[Box, ...] | None
-    looked_at: tuple[Box, ...]
+    shown: tuple[Box, ...]
+    """Of what rests, what the model was shown."""
 
     @classmethod
     def of(cls, result: Result, scale: Scale) -> View:
         """Return the view of a result."""
-        motion, resting = result.motion, result.resting
+        motion, resting, looked_at = result.motion, result.resting, frozenset(result.looked_at)
         return cls(
             None if motion is None else scale.boxes(motion),
             None if resting is None else scale.boxes(resting),
-            scale.boxes(result.looked_at),
+            scale.boxes(box for box in resting or () if box in looked_at),
         )
 
     def is_named(self, place: Box) -> bool:
-        """Tell whether something rests in a place, as far as the agent has told."""
-        return _share(place, self.resting or ()) >= _COVERED
+        """Tell whether the agent has told that just this rests: not that it lies in a place where a bus does."""
+        its_own = [box for box in self.resting or () if place.shared(box) >= _ITS_OWN * box.area]
+        return _share(place, its_own) >= _COVERED
 
     def is_looked_at(self, place: Box) -> bool:
         """Tell whether the model was shown what rests in a place."""
-        return _share(place, [box for box in self.resting or () if box in self.looked_at]) >= _COVERED
+        return _share(place, self.shown) >= _COVERED
+
+    def rests(self, box: Box) -> bool:
+        """Tell whether a detection was made in a look at what rests, and is not of what moves in front of that."""
+        return self.is_looked_at(box) and self.moved(box) < _COVERED
 
     def moved(self, place: Box) -> float:
         """Return the share of a place in which something moves."""
@@ -91,6 +103,8 @@ class _Stand:
     since_ns: int
     stood: bool
     """Whether it was seen to stand for long enough."""
+    named: bool
+    """Whether it is known to rest since it last moved. Until then, what goes out of sight may have gone for good."""
     proved_ns: int
     at_s: float
     """In the time of tracks, when it was last seen or held."""
@@ -99,6 +113,7 @@ class _Stand:
     covered_ns: int | None = None
     sure: bool = True
     misses: int = 0
+    missed_ns: int | None = None
 
 
 class Standing:
@@ -109,44 +124,40 @@ class Standing:
 
     def seen(self, track: Track, view: View, at_s: float, at_ns: int) -> None:
         """Take note of a track's detection. What the agent names as resting stands already."""
-        stand = self._stands.get(track.name)
-        rests = view.is_looked_at(track.box)
-        if stand is None or not _are_same(stand.first, track.box, _GROWN):
-            self._stands[track.name] = _Stand(track, track.box, track.box, track.box.area, at_ns, rests, at_ns, at_s)
+        stand, box, rests = self._stands.get(track.name), track.box, view.rests(track.box)
+        if stand is None or not _are_same(stand.first, box, _GROWN):
+            self._stands[track.name] = _Stand(track, box, box, box.area, at_ns, rests, rests, at_ns, at_s)
             return
-        if track.box.area >= _FULL * stand.full_px:
-            stand.place, stand.full_px = track.box, max(stand.full_px, track.box.area)
+        if box.area >= _FULL * stand.full_px:
+            stand.place, stand.full_px = box, max(stand.full_px, box.area)
         stand.stood |= rests or at_ns - stand.since_ns >= REST_S * 1e9
-        stand.proved_ns, stand.at_s, stand.covered_ns, stand.sure, stand.misses = at_ns, at_s, None, True, 0
+        stand.named, stand.proved_ns, stand.at_s, stand.covered_ns = rests, at_ns, at_s, None
+        stand.sure, stand.misses, stand.missed_ns = True, 0, None
 
     def whole(self, detections: Sequence[Detection], view: View) -> list[Detection]:
         """Return detections in which the parts of one thing that stands are one, as large as that was.
 
-        The background takes things in piece by piece, and what is left of one would lead a tracker astray. A model
-        that looks at whole frames finds whole things.
+        The background takes things in piece by piece, and what is left of one would lead a tracker astray; nor does
+        it tell what the whole is. A model that looks at whole frames finds whole things.
         """
         found = list(detections)
         if view.motion is None:
             return found
         for stand in [stand for stand in self._stands.values() if stand.stood]:
-            parts = sorted(self._parts(stand, found, view), key=lambda one: one.box.area)
+            parts = [one for one in found if self._is_part(one.box, stand, view)]
             if parts:
                 found = [one for one in found if one not in parts]
             if parts and not any(_is_whole(one.box, stand.place) for one in found):
-                found.append(parts[-1].model_copy(update={"box": stand.place}))
+                found.append(parts[0].model_copy(update=_known(stand)))
         return found
 
-    def _parts(self, stand: _Stand, found: Iterable[Detection], view: View) -> list[Detection]:
-        """Return what is a part of something that stands: what moves there once that is taken in is not."""
-        others = [other.place for other in self._stands.values() if other is not stand]
-        return [
-            one
-            for one in found
-            if _is_within(one.box, stand.place)
-            and not _is_whole(one.box, stand.place)
-            and (not stand.taken_in or one.box in (view.resting or ()))
-            and not any(_is_whole(one.box, place) for place in others)
-        ]
+    def _is_part(self, box: Box, stand: _Stand, view: View) -> bool:
+        """Tell whether that is a part of something that stands: what moves there once that is taken in is not."""
+        if not _is_within(box, stand.place) or _is_whole(box, stand.place):
+            return False
+        if stand.taken_in and box not in (view.resting or ()):
+            return False
+        return not any(_is_whole(box, other.place) for other in self._stands.values() if other is not stand)
 
     def holds(self, view: View, at_s: float, at_ns: int, found: Sequence[Detection] = ()) -> list[Hold]:
         """Return the tracks that stand still, but for those that are ``found``. What has gone is forgotten."""
@@ -162,20 +173,26 @@ class Standing:
         stands = [self._stands[name] for name in names if name in self._stands]
         for stand in stands:
             stand.at_s, stand.track.box = at_s, stand.place
-        return [stand.track for stand in stands if stand.sure]
+        return [stand.track for stand in stands if stand.sure and stand.named]
 
-    def missed(self, view: View, seen: Collection[str]) -> None:
+    def missed(self, view: View, seen: Collection[str], at_ns: int) -> None:
         """Take note of what was looked at and is not among the tracks that were ``seen``: it may have gone."""
-        for name in [name for name, stand in self._stands.items() if name not in seen]:
+        for name in [name for name in self._stands if name not in seen] if view.shown else ():
             stand = self._stands[name]
             if view.is_looked_at(stand.place):
-                stand.misses, stand.sure = stand.misses + 1, False
+                stand.sure = False
+                if stand.missed_ns is None or at_ns - stand.missed_ns > _APART_S * 1e9:
+                    stand.misses, stand.missed_ns = stand.misses + 1, at_ns
             if stand.misses >= _MISSES:
                 del self._stands[name]
 
     def forget(self, track: str) -> None:
         """Forget a track that is over."""
         self._stands.pop(track, None)
+
+
+def _known(stand: _Stand) -> dict[str, Any]:
+    return {"box": stand.place, "label": stand.track.label, "score": stand.track.score}
 
 
 def _hold(stand: _Stand, view: View, at_ns: int) -> Hold:
@@ -185,9 +202,10 @@ def _hold(stand: _Stand, view: View, at_ns: int) -> Hold:
     else:
         stand.covered_ns = None
         if view.is_named(stand.place) and not looked_at:
-            stand.proved_ns, stand.sure = at_ns, True
-    stand.taken_in |= moved == 0.0
-    return Hold(stand.track.name, stand.place, faint=moved >= _COVERED or looked_at or view.leaves(stand.place))
+            stand.proved_ns, stand.sure, stand.named = at_ns, True, True
+    stand.taken_in |= moved == 0.0 or at_ns - stand.since_ns > _TAKEN_IN_S * 1e9
+    leaves = moved > 0.0 and view.leaves(stand.place)
+    return Hold(stand.track.name, stand.place, faint=moved >= _COVERED or looked_at or leaves)
 
 
 def _has_gone(stand: _Stand, view: View, at_s: float, at_ns: int) -> bool:
@@ -197,8 +215,8 @@ def _has_gone(stand: _Stand, view: View, at_s: float, at_ns: int) -> bool:
 
 
 def _are_same(one: Box, other: Box, grown: float = float("inf")) -> bool:
-    smaller = min(one.area, other.area)
-    return smaller > 0 and other.area <= grown * one.area and one.shared(other) >= _SAME * smaller
+    shared = one.shared(other)  # most share nothing: that is found out first
+    return shared > 0.0 and other.area <= grown * one.area and shared >= _SAME * min(one.area, other.area)
 
 
 def _is_whole(box: Box, place: Box) -> bool:
@@ -206,7 +224,8 @@ def _is_whole(box: Box, place: Box) -> bool:
 
 
 def _is_within(box: Box, place: Box) -> bool:
-    return box.area > 0.0 and place.shared(box) >= _SAME * box.area
+    shared = place.shared(box)
+    return shared > 0.0 and shared >= _SAME * box.area
 
 
 def _share(place: Box, boxes: Iterable[Box]) -> float:

@@ -32,7 +32,7 @@ class ZoneWatch:
     def step(
         self, track: str, anchor: Point, at_ns: int, *, watched: bool = True, quiet: bool = False
     ) -> float | None:
-        """Take a track's anchor at a time, in Unix ns. Return the seconds of a visit that is now to be told.
+        """Take a track's anchor at a time, in ns. Return the seconds of a visit that is now to be told.
 
         A visit that is long enough while the rule is ``quiet``, or the track not ``watched``, is told afterwards if
         it still lasts.

@@ -10,13 +10,14 @@ import pytest
 
 from edge_agent.capture.simulated import Scene, SceneConfig
 from edge_agent.gate import gate as gate_module
+from edge_agent.gate import rest as rest_module
 from edge_agent.gate.background import ESTABLISHED_S
 from edge_agent.gate.gate import Gate
 from edge_agent.gate.motion import MotionDetector
 from edge_agent.gate.rest import Rest
 from edge_agent.gate.shot import Fate, Shot
 from ingest.ledger.missed import overlap
-from ingest.records import Box
+from ingest.records import MAX_RESTING, Box
 from ingest.site import GateConfig
 
 FPS = 10.0
@@ -99,6 +100,56 @@ def test_when_the_whole_scene_begins_again_what_rests_still_does() -> None:
     assert rest.rectangles(50, None) == ()
 
 
+def at(left: int, top: int, right: int, bottom: int) -> np.ndarray:
+    where = np.zeros((40, 40), np.bool_)
+    where[top:bottom, left:right] = True
+    return where
+
+
+def test_leaves_that_come_to_rest_all_the_time_make_no_one_thing_of_what_stops_meanwhile() -> None:
+    rest = Rest((40, 40))
+    for second in range(60):
+        stopped = at(second % 40, 2 * (second // 40), second % 40 + 1, 2 * (second // 40) + 1)
+        stopped |= at(10, 10, 20, 20) & (second == 10) | at(20, 10, 30, 20) & (second == 50)
+        rest.stopped(stopped, stopped, float(second))
+    first, second = (10, 10, 10, 10), (20, 10, 10, 10)
+    assert [found for found in rest.rectangles(50, None) if found[1] == 10] == [second, first]
+
+
+def test_leaves_that_have_come_to_rest_in_a_third_of_the_picture_are_no_other_light() -> None:
+    rest, car = Rest((40, 40)), at(25, 15, 35, 25)
+    rest.stopped(car, car, 0.0)
+    for row in range(1, 30):
+        leaves = at(0, row, 15, row + 1)
+        rest.stopped(leaves, leaves, 1.9 * row)
+    assert (25, 15, 10, 10) in rest.rectangles(50, None)
+
+
+def test_specks_that_a_day_of_leaves_has_left_behind_are_not_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    rest, looks = Rest((90, 160)), []
+    parts = rest_module._parts
+    monkeypatch.setattr(rest_module, "_parts", lambda *given: looks.append(1) or parts(*given))
+    for n in range(0, 14_400, 7):
+        speck = np.zeros((90, 160), np.bool_)
+        speck.flat[n] = True
+        rest.stopped(speck, speck, 3.0 * n)
+    car = np.zeros((90, 160), np.bool_)
+    car[50:60, 50:70] = True
+    rest.stopped(car, car, 1e6)
+    assert rest.rectangles(7.2, None) == ((50, 50, 20, 10),)
+    assert len(looks) == 1
+
+
+def test_of_too_many_that_rest_the_latest_are_named() -> None:
+    rest = Rest((90, 160))
+    for n in range(MAX_RESTING + 4):
+        where = np.zeros((90, 160), np.bool_)
+        where[10:20, 7 * n : 7 * n + 5] = True
+        rest.stopped(where, where, 10.0 * n)
+    found = rest.rectangles(7.2, None)
+    assert [left for left, _, _, _ in found] == [7 * n for n in range(MAX_RESTING + 3, 3, -1)]
+
+
 def test_what_rests_behind_a_mask_is_not_named_and_neither_is_anything_before_the_first_frame() -> None:
     left_half = ((0.0, 0.0), (0.6, 0.0), (0.6, 1.0), (0.0, 1.0))
     detector = MotionDetector(0.0005, [left_half])
@@ -139,6 +190,14 @@ def test_what_rests_is_named_when_motion_ends_and_with_every_keep_alive_and_hold
     assert [b - a >= 4.9 for a, b in pairwise(told[1:])] == [True] * (len(told) - 2)
     assert len(told) >= 6
     assert sum(fate.shot.captured_ns > 9e9 for fate in fates) == len(told) - 2
+
+
+def test_frames_that_will_not_tell_what_rests_are_not_searched_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched, resting = [], MotionDetector.resting
+    monkeypatch.setattr(MotionDetector, "resting", lambda self: searched.append(1) or resting(self))
+    fates = play(GateConfig(sample=0.0, keep_alive_s=5.0), 30.0, PARKED)
+    assert len(told_s(fates)) >= 6
+    assert len(searched) < 60  # of 300 frames
 
 
 def test_a_frame_of_the_sample_names_nothing_and_does_not_put_off_the_one_that_does() -> None:

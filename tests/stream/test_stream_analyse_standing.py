@@ -77,6 +77,11 @@ def parked(until_s: float = 6.0) -> list[Result]:
     return [moves(at_s, place(min(160.0 + 200.0 * at_s, STOP))) for at_s in times(0.0, until_s)]
 
 
+def named(at_s: float) -> Result:
+    """Nothing moves; what rests is told, and found."""
+    return result(at_s, seen(place(STOP)), resting=(place(STOP),))
+
+
 def busy(start_s: float, stop_s: float, *, resting: tuple[Box, ...] | None = None) -> list[Result]:
     """Something moves elsewhere; every ten seconds what rests is told, and found by the model."""
     found = []
@@ -109,7 +114,7 @@ def test_what_stands_is_told_once_while_others_move_and_no_model_looks_at_it() -
 @pytest.mark.parametrize("sampled", [False, True])
 def test_what_stands_in_a_still_scene_is_told_in_the_next_picture_of_it(sampled: bool) -> None:
     pictures = [result(at_s, withheld={"still": 100}, sampled=sampled) for at_s in (16.0, 26.0, 36.0, 46.0)]
-    assert told_s([*parked(), *pictures]) == [36.0]
+    assert told_s([*parked(), named(6.0), *pictures]) == [36.0]
 
 
 def test_when_nothing_rests_there_any_more_its_stay_is_over() -> None:
@@ -118,7 +123,8 @@ def test_when_nothing_rests_there_any_more_its_stay_is_over() -> None:
 
 def test_a_list_that_may_not_be_whole_ends_nothing() -> None:
     others = tuple(Box(8.0 * n, 300.0, 8.0 * n + 7.0, 310.0) for n in range(MAX_RESTING))
-    assert told_s([*parked(), *busy(6.0, 60.0, resting=others)]) == [ENTERED_S + DWELL.dwell_s]
+    found = [*parked(), named(6.0), *busy(6.1, 60.0, resting=others)]
+    assert told_s(found) == [ENTERED_S + DWELL.dwell_s]
 
 
 @pytest.mark.parametrize(("looks", "count"), [((20.0,), 1), ((20.0, 24.0), 0)])
@@ -173,10 +179,10 @@ def test_what_is_hidden_for_a_while_has_stood_there_all_along_if_it_is_there_aft
 
 def test_what_nobody_has_seen_for_minutes_is_held_no_more() -> None:
     long = DWELL.model_copy(update={"dwell_s": UNPROVED_S + 60.0})
-    assert told([*parked(), *busy(6.0, 250.0)], long) == []
+    assert told([*parked(), named(6.0), *busy(6.1, 250.0)], long) == []
     assert len(told([*parked(), *busy(6.0, 250.0, resting=(place(STOP),))], long)) == 1
     within = DWELL.model_copy(update={"dwell_s": UNPROVED_S - 10.0})
-    assert len(told([*parked(), *busy(6.0, 250.0)], within)) == 1
+    assert len(told([*parked(), named(6.0), *busy(6.1, 250.0)], within)) == 1
 
 
 @pytest.mark.parametrize("looked_at", [(), (Box(0.0, 0.0, 640.0, 360.0),)])
@@ -199,7 +205,7 @@ def test_parts_of_what_the_background_takes_in_are_one_thing_that_stands() -> No
 def test_what_is_half_taken_in_still_stands() -> None:
     left, right = place(STOP)._replace(right=STOP - 8.0), place(STOP)._replace(left=STOP + 8.0)
     halves = result(6.0, seen(left), seen(right), motion=(left,), resting=(right,))
-    (event,) = told([*parked(), halves, *busy(6.1, 60.0)])
+    (event,) = told([*parked(), halves, *busy(6.1, 60.0, resting=(place(STOP),))])
     assert event.data.track == "1-1-0"
 
 
@@ -217,8 +223,93 @@ def test_what_moves_within_it_leaves_it_where_it_is() -> None:
     """Somebody who stands there waves, or passes in front of it, and is found as well."""
     arm = Box(STOP - 10.0, 165.0, STOP + 5.0, 175.0)
     waves = [result(at_s, seen(arm, "person"), motion=(arm,)) for at_s in times(10.0, 20.0)]
-    (event,) = told([*parked(), *busy(6.0, 10.0), *waves, *busy(20.0, 60.0)])
+    (event,) = told([*parked(), named(6.0), *busy(6.1, 10.0), *waves, *busy(20.0, 60.0)])
     assert (event.data.track, event.data.overlay.box) == ("1-1-0", place(STOP))
+
+
+SHORT = DWELL.model_copy(update={"dwell_s": 8.0})
+
+
+def test_what_goes_out_of_sight_before_it_is_known_to_rest_has_not_stood_on() -> None:
+    """Somebody stands in a doorway for three seconds, and nothing tells of it until the next look."""
+    stood = parked(until_s=4.8)
+    assert told([*stood, *busy(4.8, 60.0)], SHORT) == []
+    assert told([*stood, *busy(4.8, 14.8), *busy(14.8, 60.0, resting=())], SHORT) == []
+    assert len(told([*stood, *busy(4.8, 60.0, resting=(place(STOP),))], SHORT)) == 1
+
+
+def test_an_agent_that_never_tells_what_rests_proves_nothing() -> None:
+    still = [result(at_s, withheld={"still": 100}) for at_s in (16.0, 26.0, 36.0, 46.0)]
+    assert told([*parked(), *still]) == []
+    assert told([*parked(), *busy(6.0, 60.0)]) == []
+
+
+BUS = Box(360.0, 60.0, 600.0, 240.0)
+
+
+def test_a_bus_that_stops_in_front_of_somebody_does_not_prove_that_they_are_there() -> None:
+    """Others move beside the bus all the time, so that no model looks at it."""
+    stops = [result(at_s, seen(BUS, "bus"), motion=(BUS,)) for at_s in times(5.0, 9.0)]
+    beside = [
+        result(at_s, motion=(FAR,), resting=(BUS,) if round(at_s * FPS) % 100 < 2 else None, looked_at=(FAR,))
+        for at_s in times(9.0, 60.0)
+    ]
+    assert told([*parked(until_s=5.0), *stops, *beside]) == []
+
+
+def test_what_walks_in_front_of_something_that_rests_does_not_stand() -> None:
+    """It gets on the bus just as that is looked at."""
+    way = [moves(at_s, place(160.0 + 200.0 * at_s)) for at_s in times(0.0, 1.6)]
+    last = [result(at_s, seen(place(STOP)), motion=(place(STOP),), resting=(BUS,)) for at_s in (1.6, 1.7)]
+    assert told([*way, *last, *busy(1.8, 60.0)], SHORT) == []
+
+
+def trembling(start_s: float, stop_s: float, *found: Detection) -> list[Result]:
+    """A bus whose engine runs: nothing of it is ever taken in."""
+    return [result(at_s, seen(BUS, "bus"), *found, motion=(BUS,)) for at_s in times(start_s, stop_s)]
+
+
+def test_somebody_in_front_of_what_is_never_taken_in_is_no_part_of_it() -> None:
+    person = seen(Box(460.0, 160.0, 490.0, 240.0), "person")
+    people = DWELL.model_copy(update={"labels": ("person",), "dwell_s": 1.0})
+    (event,) = told([*trembling(0.0, 15.0), *trembling(15.0, 20.0, person)], people)
+    assert event.data.overlay.box == person.box
+
+
+def test_a_part_does_not_tell_what_the_whole_is() -> None:
+    part = seen(Box(460.0, 100.0, 500.0, 240.0), "person")
+    parts = [result(at_s, part, motion=(part.box,)) for at_s in times(3.0, 9.0)]
+    people = DWELL.model_copy(update={"labels": ("person",), "dwell_s": 0.0})
+    assert told([*trembling(0.0, 3.0), *parts], people) == []
+
+
+def test_two_looks_at_the_same_picture_are_one() -> None:
+    """The agent names what rests twice in a row: what a model overlooks in one, it overlooks in the other."""
+    found = [*parked(), *busy(6.0, 60.0, resting=(place(STOP),))]
+    for index in (200, 201, 400, 401):
+        found[index] = result(index / FPS, motion=(FAR,), resting=(place(STOP),))
+    at_once = DWELL.model_copy(update={"dwell_s": 0.0})
+    assert len(told(found, at_once)) == 1
+    assert told_s(found) == [ENTERED_S + DWELL.dwell_s]
+
+
+def set_back(found: Iterable[Result], from_s: float) -> list[Result]:
+    """A host's clock is set back by an hour."""
+    since_ns, hour_ns = 10**18 + round(from_s * 1e9), 3600 * 10**9
+    return [
+        one.model_copy(update={"captured_ns": one.captured_ns - hour_ns}) if one.captured_ns >= since_ns else one
+        for one in found
+    ]
+
+
+def test_a_clock_that_is_set_back_neither_takes_a_stay_away_nor_makes_it_last() -> None:
+    found = [*parked(), *busy(6.0, 60.0, resting=(place(STOP),))]
+    (event,) = told(set_back(found, 10.0))
+    assert event.data.seq == told(found)[0].data.seq + 1  # the time of one frame is not known
+    long = DWELL.model_copy(update={"dwell_s": UNPROVED_S + 60.0})
+    assert told(set_back([*parked(), named(6.0), *busy(6.1, 250.0)], 10.0), long) == []
+    hidden = [*parked(), named(6.0), *busy(6.1, 10.0), *passing(10.0, 24.0), *busy(24.0, 25.0)]
+    assert told(set_back([*hidden, *busy(25.0, 60.0, resting=(place(STOP),))], 12.0)) == []
 
 
 def test_what_sets_off_again_is_the_same_and_what_was_held_has_crossed_nothing() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ingest.records import WITHHELD_REASONS, FrameRef, Result
-from stream.analyse.tracktime import HELD_STEP_S, TrackTime
+from stream.analyse.tracktime import HELD_STEP_S, SET_BACK_S, TrackTime
 
 
 def result(seq: int, at_s: float, outcome: str = "classified", reason: str = "", **withheld: int) -> Result:
@@ -45,6 +45,23 @@ def test_frames_that_follow_each_other_take_their_own_time() -> None:
 def test_frames_in_which_nothing_moves_take_none() -> None:
     empties = [result(1 + n, 0.1 * (1 + n), "empty", "still") for n in range(100)]
     assert steps(result(0, 0.0), *empties, result(101, 10.1)) == [*[0.0] * 100, 0.1]
+
+
+def lived_s(*at_s: float) -> list[float]:
+    time, found = TrackTime(), []
+    for seq, at in enumerate(at_s):
+        time.advance(result(seq, at))
+        found.append(round(time.lived_ns / 1e9, 6))
+    return found
+
+
+def test_the_time_that_has_passed_goes_on_when_a_clock_was_set_back() -> None:
+    assert lived_s(5000.0, 5001.0, 1000.0, 1001.0, 1003.0) == [0.0, 1.0, 1.0, 2.0, 4.0]
+
+
+def test_two_clocks_that_differ_do_not_make_the_time_go_faster() -> None:
+    assert lived_s(50.0, 48.0, 51.0, 49.0, 52.0) == [0.0, 0.0, 1.0, 1.0, 2.0]
+    assert lived_s(50.0, 50.0 - SET_BACK_S, 50.5) == [0.0, 0.0, 0.5]
 
 
 def test_a_gap_in_which_nothing_moved_is_one_look_long() -> None:
