@@ -50,7 +50,7 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def camera(name: str, source: str, **fields: object) -> CameraConfig:
-    known = {"gate": {"motion": False}, "watch": {"stall_s": STALL_S}}
+    known = {"gate": {"motion": False, "max_fps": 0.0}, "watch": {"stall_s": STALL_S}}
     return CameraConfig.model_validate({"name": name, "source": source, **known, **fields})
 
 

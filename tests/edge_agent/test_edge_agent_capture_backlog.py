@@ -19,7 +19,7 @@ PIPES_BYTES = 256 * 1024
 async def test_frames_that_the_disk_does_not_take_are_withheld_and_not_piled_up(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     source = {"name": "a", "source": "simulated:road", "fps": FPS, "options": {"frames": 4 * FPS}}
-    camera = rig.add(CameraConfig.model_validate({**source, "gate": {"motion": False, "max_fps": 0}}))
+    camera = rig.add(CameraConfig.model_validate({**source, "gate": {"motion": False, "max_fps": 0.0}}))
     camera._truth_folder = tmp_path
     promise, disk_is_back = camera._promise, asyncio.Event()
 

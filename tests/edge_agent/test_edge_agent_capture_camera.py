@@ -229,7 +229,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 async def test_a_frozen_stream_goes_on_being_captured(rig: Rig, tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 255, (96, 160, 3), np.uint8)
     clip = units.encode(tmp_path / "a.mp4", (picture for _ in range(2)), 10)
-    fields = {"loop": True, "fps": 10, "gate": {"motion": False}, "watch": {"frozen_s": 1.0}}
+    fields = {"loop": True, "fps": 10, "gate": {"motion": False, "max_fps": 0.0}, "watch": {"frozen_s": 1.0}}
     frozen = rig.add(CameraConfig.model_validate({"name": "a", "source": str(clip), **fields}))
     async with rig.running():
         await until(lambda: frozen.status([]).state == "frozen", "notice of it")

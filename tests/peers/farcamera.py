@@ -55,7 +55,8 @@ class FarCamera:
         self.server = RtspServer({"film": clip.with_suffix(".units")}, within=wire.far, host=FAR)
         self.server.start()
         self.rig = Rig(folder)
-        fields = {"gate": {"motion": False, "max_fps": 0}, "watch": watch, "stream": {"transport": transport}}
+        all_of_it = {"motion": False, "max_fps": 0.0, "open_fps": 0.0}  # frames come in bunches
+        fields = {"gate": all_of_it, "watch": watch, "stream": {"transport": transport}}
         config = CameraConfig.model_validate({"name": "far", "source": self.server.url("film"), **fields})
         self.camera = self.rig.add(config, cap_s=cap_s)
 
