@@ -124,17 +124,18 @@ class Standing:
     def __init__(self) -> None:
         self._stands: dict[str, _Stand] = {}
 
-    def seen(self, track: Track, view: View, at_s: float, at_ns: int) -> None:
-        """Take note of a track's detection. What the agent names as resting stands already."""
+    def seen(self, track: Track, view: View, at_s: float, at_ns: int) -> bool:
+        """Take note of a track's detection, and tell whether it rests. What the agent names so stands already."""
         stand, box, rests = self._stands.get(track.name), track.box, view.rests(track.box)
         if stand is None or not _are_same(stand.first, box, _GROWN):
             self._stands[track.name] = _Stand(track, box, box, box.area, at_ns, rests, rests, at_ns, at_s)
-            return
+            return rests
         if box.area >= _FULL * stand.full_px:
             stand.place, stand.full_px = box, max(stand.full_px, box.area)
         stand.stood |= rests or at_ns - stand.since_ns >= REST_S * 1e9
         stand.named, stand.proved_ns, stand.at_s, stand.covered_ns = rests, at_ns, at_s, None
         stand.sure, stand.misses, stand.missed_ns = True, 0, None
+        return rests
 
     def whole(self, detections: Sequence[Detection], view: View) -> list[Detection]:
         """Return detections in which the parts of one thing that stands are one, as large as that was.
