@@ -75,8 +75,8 @@ class Analyser:
         for track in [track for track in tracks if not track.held]:
             self._trails[track.name].append(track.box.centre)
             self._seen_s[track.name] = at_s
-            self._standing.seen(track, view, at_s, self._time.lived_ns)
-            yield from self._judge(result, track, scale, self._watches)
+            rests = self._standing.seen(track, view, at_s, self._time.lived_ns)
+            yield from self._judge(result, track, scale, self._zones() if rests else self._watches)
         self._standing.missed(view, {track.name for track in tracks if not track.held}, self._time.lived_ns)
         yield from self._stay(result, [track.name for track in tracks if track.held], at_s, scale)
         self._forget(at_s)
@@ -89,12 +89,15 @@ class Analyser:
             yield from self._stay(result, [hold.track for hold in holds], at_s, scale)
 
     def _stay(self, result: Result, held: Iterable[str], at_s: float, scale: Scale) -> Iterator[Event]:
-        """Take tracks that stand where they were. What nobody sees crosses no line."""
-        zones = [watch for watch in self._watches if isinstance(watch.rule, ZoneRule)]
+        """Take tracks that stand where they were."""
         for name in held:
             self._seen_s[name] = at_s
         for track in self._standing.held(held, at_s):
-            yield from self._judge(result, track, scale, zones)
+            yield from self._judge(result, track, scale, self._zones())
+
+    def _zones(self) -> list[RuleWatch]:
+        """Return the rules for what rests, or is not seen. It crosses no line, though another part of it be found."""
+        return [watch for watch in self._watches if isinstance(watch.rule, ZoneRule)]
 
     def _scale(self, size: tuple[int, int]) -> Scale:
         """Return the scale of a picture to the epoch's first one, in whose pixels the rules' shapes are made once."""

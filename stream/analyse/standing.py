@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ingest.records import MAX_RESTING, Box, Detection, Result
 from stream.analyse.scale import Scale
@@ -40,7 +40,7 @@ _INSIDE = 0.9
 _ITS_OWN = 0.5
 """Of what rests: with less of it in a place, it is something larger in front of that, or beside it."""
 _TAKEN_IN_S = 10.0
-"""Whatever moves in a place so long after something has stopped there is no part of it that is yet to be taken in."""
+"""What is found in a place so long after something has stopped there, and is of another kind, is no part of that."""
 _MISSES = 2
 """Looks in a row at where it stood that did not find it: a model overlooks one thing in one frame."""
 _APART_S = 2.0
@@ -110,6 +110,8 @@ class _Stand:
     """In the time of tracks, when it was last seen or held."""
     taken_in: bool = False
     """Whether there has been a frame in which nothing of it moved any more."""
+    is_restless: bool = False
+    """Whether it should have been taken in by now."""
     covered_ns: int | None = None
     sure: bool = True
     misses: int = 0
@@ -122,42 +124,44 @@ class Standing:
     def __init__(self) -> None:
         self._stands: dict[str, _Stand] = {}
 
-    def seen(self, track: Track, view: View, at_s: float, at_ns: int) -> None:
-        """Take note of a track's detection. What the agent names as resting stands already."""
+    def seen(self, track: Track, view: View, at_s: float, at_ns: int) -> bool:
+        """Take note of a track's detection, and tell whether it rests. What the agent names so stands already."""
         stand, box, rests = self._stands.get(track.name), track.box, view.rests(track.box)
         if stand is None or not _are_same(stand.first, box, _GROWN):
             self._stands[track.name] = _Stand(track, box, box, box.area, at_ns, rests, rests, at_ns, at_s)
-            return
+            return rests
         if box.area >= _FULL * stand.full_px:
             stand.place, stand.full_px = box, max(stand.full_px, box.area)
         stand.stood |= rests or at_ns - stand.since_ns >= REST_S * 1e9
         stand.named, stand.proved_ns, stand.at_s, stand.covered_ns = rests, at_ns, at_s, None
         stand.sure, stand.misses, stand.missed_ns = True, 0, None
+        return rests
 
     def whole(self, detections: Sequence[Detection], view: View) -> list[Detection]:
         """Return detections in which the parts of one thing that stands are one, as large as that was.
 
-        The background takes things in piece by piece, and what is left of one would lead a tracker astray; nor does
-        it tell what the whole is. A model that looks at whole frames finds whole things.
+        The background takes things in piece by piece, and what is left of one would lead a tracker astray. A model
+        that looks at whole frames finds whole things.
         """
         found = list(detections)
         if view.motion is None:
             return found
         for stand in [stand for stand in self._stands.values() if stand.stood]:
-            parts = [one for one in found if self._is_part(one.box, stand, view)]
+            parts = [one for one in found if self._is_part(one, stand, view)]
             if parts:
                 found = [one for one in found if one not in parts]
             if parts and not any(_is_whole(one.box, stand.place) for one in found):
-                found.append(parts[0].model_copy(update=_known(stand)))
+                found.append(_completed(max(parts, key=lambda one: one.box.area), stand, view))
         return found
 
-    def _is_part(self, box: Box, stand: _Stand, view: View) -> bool:
+    def _is_part(self, one: Detection, stand: _Stand, view: View) -> bool:
         """Tell whether that is a part of something that stands: what moves there once that is taken in is not."""
-        if not _is_within(box, stand.place) or _is_whole(box, stand.place):
+        if not _is_within(one.box, stand.place) or _is_whole(one.box, stand.place):
             return False
-        if stand.taken_in and box not in (view.resting or ()):
+        moves = one.box not in (view.resting or ())
+        if moves and (stand.taken_in or (stand.is_restless and one.label != stand.track.label)):
             return False
-        return not any(_is_whole(box, other.place) for other in self._stands.values() if other is not stand)
+        return not any(_is_whole(one.box, other.place) for other in self._stands.values() if other is not stand)
 
     def holds(self, view: View, at_s: float, at_ns: int, found: Sequence[Detection] = ()) -> list[Hold]:
         """Return the tracks that stand still, but for those that are ``found``. What has gone is forgotten."""
@@ -191,8 +195,10 @@ class Standing:
         self._stands.pop(track, None)
 
 
-def _known(stand: _Stand) -> dict[str, Any]:
-    return {"box": stand.place, "label": stand.track.label, "score": stand.track.score}
+def _completed(part: Detection, stand: _Stand, view: View) -> Detection:
+    """Return a part as the whole. One that moves may be of something in front of it, and does not tell what it is."""
+    known = {} if part.box in (view.resting or ()) else {"label": stand.track.label, "score": stand.track.score}
+    return part.model_copy(update={"box": stand.place, **known})
 
 
 def _hold(stand: _Stand, view: View, at_ns: int) -> Hold:
@@ -203,7 +209,8 @@ def _hold(stand: _Stand, view: View, at_ns: int) -> Hold:
         stand.covered_ns = None
         if view.is_named(stand.place) and not looked_at:
             stand.proved_ns, stand.sure, stand.named = at_ns, True, True
-    stand.taken_in |= moved == 0.0 or at_ns - stand.since_ns > _TAKEN_IN_S * 1e9
+    stand.taken_in |= moved == 0.0
+    stand.is_restless = at_ns - stand.since_ns > _TAKEN_IN_S * 1e9
     leaves = moved > 0.0 and view.leaves(stand.place)
     return Hold(stand.track.name, stand.place, faint=moved >= _COVERED or looked_at or leaves)
 

@@ -352,6 +352,8 @@ def test_a_small_record_of_millions_of_things_is_refused_before_they_are_made(th
 
 def test_the_busiest_batch_is_read() -> None:
     region = Region(Box(0.0, 0.0, 9.0, 9.0), Fit(1.0, 1.0, 0.0, 0.0), Inner(0, 0, 1, 1))
-    item = ITEM.model_copy(update={"regions": (region,) * 64, "outcome": "classify"})
+    boxes = (region.box,) * 128  # what prepare passes on at the most
+    fields = {"regions": (region,) * 64, "outcome": "classify", "motion": boxes, "resting": boxes}
+    item = ITEM.model_copy(update=fields)
     batch = Batch(pipeline="p", height=1, width=1, channels=3, items=(item,) * 64, pixels=bytes(3 * 64 * 64))
     assert decode(Batch, encode(batch)) == batch

@@ -322,6 +322,16 @@ def test_what_sets_off_again_is_the_same_and_what_was_held_has_crossed_nothing()
     assert told([*stops, beyond, *busy(5.1, 20.0)], LINE) == []
 
 
+def test_what_rests_across_a_line_does_not_cross_it_when_it_is_looked_at() -> None:
+    """What rests there is not named with quite the box that moved: the shadow, or a bonnet, is another one's."""
+    stops = [moves(at_s, place(min(160.0 + 200.0 * at_s, 505.0))) for at_s in times(0.0, 6.0)]
+    rests = busy(6.0, 30.0, resting=(place(519.0),))
+    assert told([*stops, *rests], LINE) == []
+    off = [moves(at_s, place(519.0 + 150.0 * (at_s - 30.0))) for at_s in (30.0, 30.1)]
+    (event,) = told([*stops, *rests, *off], LINE)
+    assert event.data.track == "1-1-0"
+
+
 def test_a_place_is_the_same_when_the_picture_changes_its_size() -> None:
     found = [*parked(), *busy(6.0, 60.0, resting=(place(STOP),))]
     large = [one if n < 200 else _doubled(one) for n, one in enumerate(found)]
