@@ -35,6 +35,9 @@ def connect(path: Path) -> sqlite3.Connection:
     try:
         for pragma in PRAGMAS:
             db.execute(pragma).fetchall()
+    except UnicodeDecodeError as error:  # what SQLite says of a damaged table holds some of it
+        db.close()
+        raise sqlite3.DatabaseError(f"the tables cannot be read: {error.reason}") from error
     except BaseException:
         db.close()
         raise

@@ -79,6 +79,7 @@ def salvage(path: Path) -> Recovery:
     new = connect(target)
     old = sqlite3.connect(path, isolation_level=None)
     try:
+        old.execute("PRAGMA writable_schema = ON")  # what says how an index is made may be damaged, and rows whole
         upgrade(new)
         index, complete = _index(old)
         found = _copy_rows(old, new, _bounds(old))

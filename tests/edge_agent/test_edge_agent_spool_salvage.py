@@ -242,3 +242,11 @@ def test_an_index_whose_order_is_lost_is_damage_and_no_failing_disk(tmp_path: Pa
     assert [(depth.name, depth.frames) for depth in spool.depth()] == [("a", 5), ("b", 5)]
     assert [recovery.rows for recovery in spool.recoveries] == [10]
     spool.close()
+
+
+@pytest.mark.parametrize("damaged", [b"CREATE INDEX outbox_lane OM ", b"CREATE INDEX outbox_lane \xc4N "])
+def test_rows_are_saved_though_what_says_how_an_index_is_made_is_damaged(path: Path, damaged: bytes) -> None:
+    path.write_bytes(path.read_bytes().replace(b"CREATE INDEX outbox_lane ON ", damaged, 1))
+    spool = Spool(path)
+    assert [recovery.rows for recovery in spool.recoveries] == [ROWS + 1]
+    spool.close()
