@@ -52,6 +52,8 @@ SLACK = 0.05
 """The allocator's own ups and downs over an hour are 2 to 3 %."""
 SLACK_FILES = 2
 """A connection that is being made when the sample is taken."""
+WORDS = 40
+"""Lines of a traceback."""
 TRAVELLER = "simulated-0"
 """The camera that is taken out and put back."""
 
@@ -118,14 +120,21 @@ async def run(options: Options, folder: Path, broker: Broker, say: Callable[[str
         say("stopping")
         await soak.stack.stop_one("agent", 60)
         balance = await audit(soak.log, wait_s=0)
+        died = _last_words(folder / "logs" / "agent.log")
     warm = [s for s in samples if s.at_s >= min(options.warm_s, options.seconds / 4)]
     return {
         "faults": len(soak.faults),
         "restarts": soak.stack.restarts()["agent"],
+        "died_of": died,
         "flat": judged(warm),
         "ledger": ledger_of(balance.totals.to_dict()),
         "samples": [asdict(s) for s in samples],
     }
+
+
+def _last_words(log: Path) -> list[str]:
+    """Return the end of what is no JSON in a log: what Python says of a process that dies."""
+    return [line for line in log.read_text(errors="replace").splitlines() if not line.startswith("{")][-WORDS:]
 
 
 def judged(samples: Sequence[Sample]) -> dict[str, Any]:
