@@ -53,5 +53,5 @@ class CameraConfig(Entry):
     @classmethod
     def _keeps_its_secret(cls, source: str) -> str:
         if has_secret(source):
-            raise ValueError("a password in the address: put it into stream.password_file, or write ${NAME} for it")
+            raise ValueError("no password in the address: put it into stream.password_file, or write ${NAME} for it")
         return source

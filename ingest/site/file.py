@@ -126,9 +126,19 @@ def load(path: Path) -> Site:
 _KNOWN_KEY = "a key that this version has (extra keys are not permitted): is it misspelt, or of a newer sightline?"
 
 
+_BEFORE = ("Value error, ", "expected ", "Input should be ")
+"""What pydantic and the validators put before what was expected, which is said already."""
+
+
+def _bare(message: str) -> str:
+    for prefix in _BEFORE:
+        message = message.removeprefix(prefix)
+    return message
+
+
 def _config_error(where: str, error: ValidationError) -> ConfigError:
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"])) or "site"
-    expected = _KNOWN_KEY if first["type"] == "extra_forbidden" else first["msg"]
+    expected = _KNOWN_KEY if first["type"] == "extra_forbidden" else _bare(first["msg"])
     said = masked(dict.fromkeys(first["loc"][-1:], first["input"]))
     return ConfigError(where, key, next(iter(said.values()), "…"), masked(expected))

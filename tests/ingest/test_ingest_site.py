@@ -144,6 +144,7 @@ def test_a_wrong_value_is_told_with_its_key_and_what_was_expected(
     error = problem(file, WHOLE.replace(before, after, 1))
     assert error.key == key
     assert expected in str(error)
+    assert not any(said in str(error) for said in ("expected expected", "expected Input should", "Value error"))
     if value is not None:
         assert error.value == value
         assert repr(value) in str(error)
