@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +21,7 @@ import cv2
 import psutil
 import typer
 
+from benchmarks.report import RESULTS, dated, keep
 from edge_agent.capture.file import FileSource
 from edge_agent.capture.pace import Pace
 from edge_agent.capture.simulated.config import SceneConfig
@@ -33,8 +32,6 @@ from ingest.clock import ManualClock
 from tests.peers import units
 from tests.peers.rtsp import RtspServer, why_not
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 START_S = 3.0
 """For the child to import, connect and fill its buffers: not counted."""
 BAR_MB = 150.0
@@ -137,17 +134,10 @@ def main(
             for every in (1, 5):
                 for who, read in (("PyAV", through_pyav), ("OpenCV", through_opencv)):
                     files.setdefault(f"{who}, 1 picture of {every}", []).append(_timed(read, clip, every))
-    report = {
-        "date": datetime.now(UTC).isoformat(timespec="minutes"),
-        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
-        "children": cases,
-        "bar_mb": BAR_MB,
-        "files_ms_per_frame": {name: [round(ms, 3) for ms in taken] for name, taken in files.items()},
-    }
-    out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(report, indent=2) + "\n"
-    (out / f"{datetime.now(UTC).date().isoformat()}-capture.json").write_text(text)
-    typer.echo(text)
+    taken = {name: [round(ms, 3) for ms in each] for name, each in files.items()}
+    report = dated({"children": cases, "bar_mb": BAR_MB, "files_ms_per_frame": taken})
+    keep("capture", report, out)
+    typer.echo(json.dumps(report, indent=2))
 
 
 if __name__ == "__main__":

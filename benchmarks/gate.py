@@ -32,12 +32,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,7 +43,8 @@ import cv2
 import numpy as np
 import typer
 
-from benchmarks.pipeline import RESULTS, ROOT, _cpu, _video
+from benchmarks.pipeline import _video
+from benchmarks.report import DATA, RESULTS, ROOT, dated, keep
 from deploy.local.demosite import pipeline_for
 from edge_agent.capture.simulated import KINDS, Scene, SceneConfig
 from edge_agent.gate.gate import Gate
@@ -61,7 +60,6 @@ from ingest.records import Box, Canvas, Detection, lay
 from ingest.site import GateConfig
 from stream.prepare.regions import draw, windows
 
-DATA = ROOT.parent / "shared" / "data"
 CLIPS = (("car-detection.mp4", 12.5), ("one-by-one-person-detection.mp4", 10.0), ("highway.avi", 25.0))
 WANTED = {
     "one-by-one-person-detection.mp4": {"person"},
@@ -351,11 +349,7 @@ def main(out: Annotated[Path, typer.Option(help="Where results are kept.")] = RE
     """Measure, print, and keep the results with their date and machine."""
     cv2.setNumThreads(1)
     yolox = Yolox() if (DATA / "yolox-nano.onnx").is_file() else None
-    report: dict[str, Any] = {
-        "date": datetime.now(UTC).isoformat(timespec="minutes"),
-        "machine": {"cpu": _cpu(), "python": platform.python_version(), "opencv": cv2.__version__},
-        "stationary": stationary(),
-    }
+    report = dated({"opencv": cv2.__version__, "stationary": stationary()})
     footage = clips(yolox) if yolox else []
     for name, config in PROFILES.items():
         real = [measured(each, config, yolox) for each in footage]
@@ -363,9 +357,7 @@ def main(out: Annotated[Path, typer.Option(help="Where results are kept.")] = RE
         report[name] = {"clips": real, "clips_pooled": pooled(real) if real else None}
         report[name]["differencing_one_threshold"] = one_threshold(footage, pooled(real)) if real else None
         report[name] |= {"scenes": drawn, "scenes_pooled": pooled(drawn)}
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{datetime.now(UTC).date().isoformat()}-gate.json"
-    path.write_text(json.dumps(report, indent=2) + "\n")
+    keep("gate", report, out)
     typer.echo(json.dumps(report, indent=2))
 
 

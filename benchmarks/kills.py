@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import platform
 import random
 import secrets
 import signal
@@ -20,7 +19,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +28,7 @@ import typer
 
 from benchmarks.killsevidence import Epoch, copy_dead, copy_living, read_topics, witnessed
 from benchmarks.killsjudge import Evidence, Kill, judge
+from benchmarks.report import ROOT, dated, keep
 from deploy.local.broker import Broker
 from edge_agent.capture.simulated.config import SceneConfig
 from edge_agent.capture.simulated.scene import Scene
@@ -43,8 +42,6 @@ from ingest.tether import tethered
 from tests.peers import units
 from tests.peers.rtsp import RtspServer, why_not
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 WITNESS = ROOT / "benchmarks" / "witness"
 PARTITIONS = 4
 CHILD = "edge_agent.capture.child"
@@ -326,7 +323,7 @@ def main(
     kills: Annotated[int, typer.Option(min=1)] = 100,
     seed: Annotated[int, typer.Option(help="Of the plan: who is killed, and when.")] = 1,
     cycle: Annotated[int, typer.Option(help="Kills from one outage of the broker to the next.", min=3)] = 12,
-    keep: Annotated[bool, typer.Option(help="Write the report into benchmarks/results.")] = False,
+    keep_it: Annotated[bool, typer.Option("--keep", help="Write the report into benchmarks/results.")] = False,
 ) -> None:
     """Kill an agent, and see what became of what it had promised."""
     reason = why_not()
@@ -341,12 +338,11 @@ def main(
             report = eventloop.run(work)
         finally:
             server.kill()
-    machine = {"cores": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]}
-    ran = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine, **asdict(options)}
-    report = {**ran, "ran_s": round(time.monotonic() - began_s), "killed": report.pop("kills"), **report}
+    ran = {**asdict(options), "ran_s": round(time.monotonic() - began_s), "killed": report.pop("kills")}
+    report = dated({**ran, **report})
     typer.echo(json.dumps(report, indent=2))
-    if keep:
-        (RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-kills.json").write_text(json.dumps(report, indent=2) + "\n")
+    if keep_it:
+        keep("kills", report)
     if report["faults"]:
         raise typer.Exit(1)
 

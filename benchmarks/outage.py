@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import platform
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +23,7 @@ import tomli_w
 import typer
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from benchmarks.report import dated, keep
 from deploy.local.broker import Broker
 from deploy.local.latencies import percentiles_ms
 from deploy.local.supervisor import ServiceSpec, Supervisor
@@ -38,8 +36,6 @@ from ingest.ledger.auditor import audit
 from ingest.records import Frame
 from ingest.topics import FRAMES, FRAMES_LATE
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 PARTITIONS = 4
 SCENES = ("road", "yard", "conveyor", "road")
 SETTLE_S = 5.0
@@ -223,17 +219,16 @@ def main(
     outage_s: Annotated[float, typer.Option(help="How long the broker is gone.")] = 120.0,
     spool_mib: Annotated[int, typer.Option(help="Of each camera.", min=1)] = 512,
     late_mib_per_s: Annotated[float | None, typer.Option(help="The backlog's pace; 0 for none.")] = None,
-    keep: Annotated[bool, typer.Option(help="Write the report into benchmarks/results.")] = False,
+    keep_it: Annotated[bool, typer.Option("--keep", help="Write the report into benchmarks/results.")] = False,
 ) -> None:
     """Measure an outage."""
     options = Options(cameras, fps, normal_s, outage_s, spool_mib, late_mib_per_s)
     with tempfile.TemporaryDirectory() as name, Broker(folder=Path(name) / "kafka") as broker:
         report = eventloop.run(run(options, Path(name), broker, lambda text: typer.echo(text, err=True)))
-    machine = {"cores": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]}
-    report = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine, **asdict(options), **report}
+    report = dated({**asdict(options), **report})
     typer.echo(json.dumps(report, indent=2))
-    if keep:
-        (RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-outage.json").write_text(json.dumps(report, indent=2) + "\n")
+    if keep_it:
+        keep("outage", report)
     if report["ledger"]["missing"] or report["ledger"]["holes"]:
         raise typer.Exit(1)
 

@@ -10,14 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +24,7 @@ import numpy as np
 import typer
 from aiokafka import AIOKafkaProducer
 
+from benchmarks.report import RESULTS, ROOT, dated, keep
 from deploy.local.broker import Broker
 from deploy.local.demosite import pipeline_for
 from deploy.local.process import peak_memory_mb
@@ -53,8 +52,6 @@ from ingest.site import CameraConfig, PipelineConfig
 from ingest.topics import FRAMES
 from stream.prepare.regions import draw, windows
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 CAMERAS = 4
 """One per partition, so that nothing waits for its turn."""
 WAIT_S = 300.0
@@ -287,20 +284,9 @@ def main(
     threads = os.cpu_count() or 1
     with _broker() as broker:
         measured = [eventloop.run(_case(case, broker, rounds, threads)) for case in _cases(frames)]
-    report = {
-        "date": datetime.now(UTC).isoformat(timespec="minutes"),
-        "machine": {"cores": threads, "cpu": _cpu(), "python": platform.python_version()},
-        "cases": measured,
-    }
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{datetime.now(UTC).date().isoformat()}-pipeline.json"
-    path.write_text(json.dumps(report, indent=2) + "\n")
+    report = dated({"cases": measured})
+    keep("pipeline", report, out)
     typer.echo(json.dumps(report, indent=2))
-
-
-def _cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 if __name__ == "__main__":

@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,16 +23,14 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
+from benchmarks.report import DATA, RESULTS, ROOT, dated, keep
 from edge_agent.redact.redactor import Redactor
 from ingest.records import Box
 from ingest.site import DetectorConfig, RedactConfig
 
 Image = npt.NDArray[np.uint8]
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = ROOT.parent / "shared" / "data"
 LABELS = ROOT / "benchmarks" / "data" / "faces.json"
-RESULTS = ROOT / "benchmarks" / "results"
 PICTURES = ROOT / ".sightline" / "redaction"
 FPS = 10
 COVERED = 0.9
@@ -188,11 +183,6 @@ def _sides() -> list[Side]:
     ]
 
 
-def _cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
 def main(out: Annotated[Path, typer.Option(help="Where results are kept.")] = RESULTS) -> None:
     """Measure, print, and keep the results with their date and machine."""
     if not Path(ULTRAFACE).is_file():
@@ -209,17 +199,13 @@ def main(out: Annotated[Path, typer.Option(help="Where results are kept.")] = RE
     for figures in measured:
         typer.echo(json.dumps(figures, ensure_ascii=False))
     report = {
-        "date": datetime.now(UTC).isoformat(timespec="minutes"),
-        "machine": {"cores": os.cpu_count(), "cpu": _cpu(), "python": platform.python_version()},
         "opencv": cv2.__version__,
         "label_height_px": {
             round(s, 2): round(statistics.median(b.height for b in labels.faces.values()) * s) for s in SCALES
         },
         "measured": measured,
     }
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{datetime.now(UTC).date().isoformat()}-redact.json"
-    path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    keep("redact", dated(report), out)
 
 
 if __name__ == "__main__":

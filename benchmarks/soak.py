@@ -15,8 +15,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import platform
 import signal
 import statistics
 import sys
@@ -25,7 +23,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,7 +30,8 @@ import psutil
 import tomli_w
 import typer
 
-from benchmarks.outage import ROOT, ledger_of
+from benchmarks.outage import ledger_of
+from benchmarks.report import dated, keep
 from deploy.local.broker import Broker
 from deploy.local.supervisor import ServiceSpec, Supervisor
 from edge_agent.capture.simulated.config import SceneConfig
@@ -46,7 +44,6 @@ from ingest.log import Log
 from tests.peers import units
 from tests.peers.rtsp import RtspServer, why_not
 
-RESULTS = ROOT / "benchmarks" / "results"
 PARTITIONS = 4
 SLACK = 0.05
 """The allocator's own ups and downs over an hour are 2 to 3 %."""
@@ -149,6 +146,14 @@ def judged(samples: Sequence[Sample]) -> dict[str, Any]:
             ("children_files", SLACK_FILES),
         )
     }
+
+
+def faults(report: dict[str, Any]) -> list[str]:
+    """Return what of a report is not as it should be."""
+    wrong = [f"{name} not flat" for name, figure in report["flat"].items() if not figure["flat"]]
+    wrong += [f"{report['restarts']} restarts of the agent"] if report["restarts"] else []
+    wrong += [name for name in ("missing", "holes", "duplicates") if report["ledger"][name]]
+    return wrong
 
 
 def _flat(at_s: Sequence[float], values: Sequence[float], slack: float) -> dict[str, Any]:
@@ -292,22 +297,18 @@ def main(
     hours: Annotated[float, typer.Option(help="How long.", min=0.01)] = 2.0,
     fps: Annotated[float, typer.Option(help="Of each simulated camera.", min=1.0)] = 10.0,
     fault_every_s: Annotated[float, typer.Option(help="Time between faults.", min=1.0)] = 240.0,
-    keep: Annotated[bool, typer.Option(help="Write the report into benchmarks/results.")] = False,
+    keep_it: Annotated[bool, typer.Option("--keep", help="Write the report into benchmarks/results.")] = False,
 ) -> None:
     """Run for hours, and say whether memory and file descriptors stay flat."""
     options = Options(seconds=3600 * hours, fps=fps, fault_every_s=fault_every_s)
     with tempfile.TemporaryDirectory() as name, Broker(folder=Path(name) / "kafka") as broker:
         report = eventloop.run(run(options, Path(name), broker, lambda text: typer.echo(text, err=True)))
-    machine = {"cores": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]}
-    report = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine, **asdict(options), **report}
-    if keep:
-        (RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-soak.json").write_text(json.dumps(report, indent=2) + "\n")
+    report = dated({**asdict(options), **report})
+    if keep_it:
+        keep("soak", report)
     typer.echo(json.dumps({k: v for k, v in report.items() if k != "samples"}, indent=2))
-    if (
-        report["ledger"]["missing"]
-        or report["ledger"]["holes"]
-        or not all(f["flat"] for f in report["flat"].values())
-    ):
+    if wrong := faults(report):
+        typer.echo(f"not as it should be: {', '.join(wrong)}", err=True)
         raise typer.Exit(1)
 
 

@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from benchmarks.report import RESULTS, dated, keep
 from edge_agent.spool.schema import Row
 from edge_agent.spool.spool import Spool
 from ingest import headers as h
 
-RESULTS = Path(__file__).resolve().parent / "results"
 BYTES = 60_000_000
 """Kept in each case: the write-ahead log is written back a dozen times."""
 AT_ONCE = 64
@@ -77,14 +75,7 @@ def main(
         with tempfile.TemporaryDirectory(dir=folder) as fresh:
             measured.append({**case._asdict(), "written_per_byte": round(measure(case, Path(fresh)), 2)})
         typer.echo(json.dumps(measured[-1]))
-    report = {
-        "date": datetime.now(UTC).isoformat(timespec="minutes"),
-        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
-        "measured": measured,
-    }
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{datetime.now(UTC).date().isoformat()}-wear.json"
-    path.write_text(json.dumps(report, indent=1) + "\n")
+    keep("wear", dated({"measured": measured}), out)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import platform
 import random
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
+from benchmarks.report import DATA, RESULTS, dated, keep
 from edge_agent.camera import START_S
 from ingest.backoff import CAP_S
 from ingest.site.capture import WatchConfig
@@ -35,9 +33,7 @@ from tests.peers.farcamera import FarCamera
 from tests.peers.numbered import marked
 from tests.peers.rig import flows, until
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
-FOOTAGE = ROOT.parent / "shared" / "data" / "highway.avi"
+FOOTAGE = DATA / "highway.avi"
 FPS = 25
 STALL_S: float = WatchConfig().stall_s
 BOUND_S = CAP_S + STALL_S + START_S
@@ -212,17 +208,13 @@ def main(
                 cases[name] = asyncio.run(run(clip, transport, impair, seconds))
                 typer.echo(f"{name}: {json.dumps(cases[name])}")
     result = {
-        "date": datetime.now(UTC).isoformat(timespec="minutes"),
-        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
         "footage": f"{FOOTAGE.name}, numbered, H.264, {FPS} frames/s",
         "seconds": seconds,
         "stall_s": STALL_S,
         "backoff_cap_s": CAP_S,
         "cases": cases,
     }
-    out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(result, indent=2) + "\n"
-    (out / f"{datetime.now(UTC).date().isoformat()}-wire.json").write_text(text)
+    keep("wire", dated(result), out)
     failed = [n for n, c in cases.items() if not c["balanced"] or c["back_after_s"] > BOUND_S]
     typer.echo(f"not as it should be: {', '.join(failed)}" if failed else "all back in time, all balanced")
     raise typer.Exit(bool(failed))

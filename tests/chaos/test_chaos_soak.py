@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.soak import Options, Sample, judged, run
+from benchmarks.soak import Options, Sample, faults, judged, run
 from deploy.local.broker import Broker
 
 
@@ -27,6 +27,20 @@ def test_ups_and_downs_are_flat() -> None:
     assert all(figure["flat"] for figure in flat.values())
 
 
+@pytest.mark.parametrize(
+    ("changed", "wrong"),
+    [
+        ({}, []),
+        ({"restarts": 1}, ["1 restarts of the agent"]),
+        ({"flat": {"agent_mb": {"flat": False}}}, ["agent_mb not flat"]),
+        ({"ledger": {"missing": 2, "holes": ["a"], "duplicates": 0}}, ["missing", "holes"]),
+    ],
+)
+def test_what_is_a_fault(changed: dict[str, object], wrong: list[str]) -> None:
+    good = {"restarts": 0, "flat": {"agent_mb": {"flat": True}}}
+    assert faults({**good, "ledger": {"missing": 0, "holes": [], "duplicates": 0}, **changed}) == wrong
+
+
 @pytest.mark.chaos
 @pytest.mark.kafka
 @pytest.mark.timeout(120)
@@ -36,5 +50,5 @@ async def test_faults_one_after_the_other_leave_nothing_unaccounted_for(own_brok
     ledger = report["ledger"]
     assert report["faults"] >= 3
     assert (ledger["missing"], ledger["holes"], ledger["duplicates"]) == (0, [], 0)
-    assert report["restarts"] == 0
+    assert (report["restarts"], report["died_of"]) == (0, [])
     assert len(report["samples"]) >= 10
