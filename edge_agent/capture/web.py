@@ -22,9 +22,7 @@ __all__ = ["WebSource"]
 
 _MAX_REDIRECTS = 3
 _MULTIPART = "multipart/"
-_UNKNOWN_LOGIN = (KeyError, NotImplementedError)
-"""What httpx raises for a Digest algorithm that it does not have."""
-_TROUBLE = (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, *_UNKNOWN_LOGIN)
+_TROUBLE = (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError)
 
 
 class WebSource:
@@ -149,7 +147,10 @@ class WebSource:
 
 
 class _Login(httpx.Auth):
-    """Basic or Digest, as the camera asks: nothing is sent before it does."""
+    """Basic or Digest, as the camera asks: nothing is sent before it does.
+
+    Raise httpx.ProtocolError where it asks for what httpx does not have: another algorithm, or ``auth-int``.
+    """
 
     def __init__(self, user: str, password: str) -> None:
         self._digest, self._basic = httpx.DigestAuth(user, password), httpx.BasicAuth(user, password)
@@ -162,7 +163,11 @@ class _Login(httpx.Auth):
                 return
             schemes = " ".join(answer.headers.get_list("www-authenticate")).lower()
             self._chosen = self._digest if "digest" in schemes else self._basic
-        yield from self._chosen.auth_flow(request)
+        try:
+            yield from self._chosen.auth_flow(request)
+        except (KeyError, NotImplementedError) as error:
+            why = f"the camera asks for a login of a kind that is not known: {error}"
+            raise httpx.ProtocolError(why) from None
 
 
 def _said(error: Exception) -> str:
@@ -170,6 +175,4 @@ def _said(error: Exception) -> str:
         return f"the camera answers {error.response.status_code} {error.response.reason_phrase}"
     if isinstance(error, httpx.TimeoutException):
         return "the camera does not answer"
-    if isinstance(error, _UNKNOWN_LOGIN):
-        return f"the camera asks for a login of a kind that is not known: {error}"
     return str(error) or type(error).__name__

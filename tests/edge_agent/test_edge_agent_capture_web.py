@@ -169,11 +169,14 @@ def test_a_picture_that_drips_in_is_not_waited_for_for_ever(serve: Serve, read: 
         read(serve(drips)).open()
 
 
-def test_a_login_of_an_unknown_kind_is_said(serve: Serve, read: Read, tmp_path: Path) -> None:
-    asks = ("WWW-Authenticate", 'Digest realm="cam", nonce="abc", algorithm="MD9", qop="auth"')
+@pytest.mark.parametrize(
+    ("kind", "said"), [('algorithm="MD9", qop="auth"', "'MD9'"), ('qop="auth-int"', "Digest auth-int")]
+)
+def test_a_login_of_an_unknown_kind_is_said(kind: str, said: str, serve: Serve, read: Read, tmp_path: Path) -> None:
+    asks = ("WWW-Authenticate", f'Digest realm="cam", nonce="abc", {kind}')
     (tmp_path / "password").write_text("hunter2")
     camera = serve(lambda handler: reply(handler, b"", "text/plain", 401, asks))
-    with pytest.raises(SourceUnusable, match="login of a kind that is not known: 'MD9'"):
+    with pytest.raises(SourceUnusable, match=f"login of a kind that is not known: {said}"):
         read(camera, StreamConfig(user="admin", password_file=tmp_path / "password")).open()
 
 
