@@ -66,7 +66,7 @@ bench: install kafka ## benchmarks; results land in benchmarks/results
 	@touch $@
 
 train: .venv-train/.installed ## train the committed model again, with its confusion matrix
-	.venv-train/bin/python -m deploy.cli.train
+	.venv-train/bin/python -m deploy.cli.tools.train
 
 format: install ## format the code
 	$(BIN)/ruff check --fix .

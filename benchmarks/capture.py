@@ -22,13 +22,13 @@ import psutil
 import typer
 
 from benchmarks.report import RESULTS, dated, keep
-from edge_agent.capture.file import FileSource
-from edge_agent.capture.pace import Pace
-from edge_agent.capture.simulated.config import SceneConfig
-from edge_agent.capture.simulated.scene import Scene
-from edge_agent.capture.spawn import CHILD_ENVIRONMENT
+from edge_agent.camera.spawn import CHILD_ENVIRONMENT
 from edge_agent.exceptions import SourceEnded
-from ingest.clock import ManualClock
+from edge_agent.sources.file import FileSource
+from edge_agent.sources.pace import Pace
+from edge_agent.sources.simulated.config import SceneConfig
+from edge_agent.sources.simulated.scene import Scene
+from ingest.runtime.clock import ManualClock
 from tests.peers import units
 from tests.peers.rtsp import RtspServer, why_not
 
@@ -42,7 +42,7 @@ def child(source: str, seconds: float, gate: dict[str, Any] | None = None) -> di
     camera = {"name": "bench", "source": source, "gate": gate or {}}
     orders = {"camera": camera, "epoch": 1, "truth_folder": None, "state_folder": None}
     process = subprocess.Popen(
-        [sys.executable, "-m", "edge_agent.capture.child"],
+        [sys.executable, "-m", "edge_agent.camera.child"],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         env=os.environ | CHILD_ENVIRONMENT,

@@ -45,18 +45,18 @@ import typer
 
 from benchmarks.pipeline import _video
 from benchmarks.report import DATA, RESULTS, ROOT, dated, keep
-from deploy.local.demosite import pipeline_for
-from edge_agent.capture.simulated import KINDS, Scene, SceneConfig
+from deploy.local.demo.site import pipeline_for
 from edge_agent.gate.gate import Gate
 from edge_agent.gate.motion import MotionDetector
 from edge_agent.gate.shot import Fate, Shot
+from edge_agent.sources.simulated import KINDS, Scene, SceneConfig
 from engines import backends, decoders
 from engines.decoders import DecoderOptions, Row
 from engines.engine import CHANNELS
 from engines.repository.adopt import AdoptOptions, adopt, coco_labels
 from engines.repository.store import Repository
+from ingest.contract.records import Box, Canvas, Detection, lay
 from ingest.ledger.missed import CERTAIN, SAME, has_news, overlap
-from ingest.records import Box, Canvas, Detection, lay
 from ingest.site import GateConfig
 from stream.prepare.regions import draw, windows
 

@@ -29,22 +29,23 @@ import typer
 from benchmarks.killsevidence import Epoch, copy_dead, copy_living, read_topics, witnessed
 from benchmarks.killsjudge import Evidence, Kill, judge
 from benchmarks.report import ROOT, dated, keep
-from deploy.local.broker import Broker
-from edge_agent.capture.simulated.config import SceneConfig
-from edge_agent.capture.simulated.scene import Scene
+from deploy.local.kafka.broker import Broker
+from edge_agent.sources.simulated.config import SceneConfig
+from edge_agent.sources.simulated.scene import Scene
 from edge_agent.spool.seal import KEY_BYTES, load_seal
-from ingest import eventloop, topicadmin
-from ingest.clock import Deadline
-from ingest.kafka import KafkaSettings
-from ingest.kafkalog import KafkaLog
+from ingest.kafka import topicadmin
+from ingest.kafka.kafkalog import KafkaLog
+from ingest.kafka.settings import KafkaSettings
 from ingest.ledger.auditor import audit
-from ingest.tether import tethered
+from ingest.runtime import eventloop
+from ingest.runtime.clock import Deadline
+from ingest.runtime.tether import tethered
 from tests.peers import units
 from tests.peers.rtsp import RtspServer, why_not
 
 WITNESS = ROOT / "benchmarks" / "witness"
 PARTITIONS = 4
-CHILD = "edge_agent.capture.child"
+CHILD = "edge_agent.camera.child"
 SENSOR = "cabinet"
 EARLY = 0.15
 """So many of the kills meet an agent that is still starting, or closing what the kill before broke off."""

@@ -17,25 +17,12 @@ from pathlib import Path
 
 from edge_agent.spool import rows
 from edge_agent.spool.seal import Seal
-from ingest import headers as h
-from ingest.codec import decode
-from ingest.identity import FrameId
-from ingest.log import Log, LogRecord
-from ingest.records import Account, EpochEnd, Heartbeat, Readings
-from ingest.topics import FRAMES, FRAMES_LATE, READINGS, STATUS
-
-__all__ = [
-    "Copy",
-    "Epoch",
-    "Kept",
-    "Numbers",
-    "Opened",
-    "Topics",
-    "copy_dead",
-    "copy_living",
-    "read_topics",
-    "witnessed",
-]
+from ingest.contract import headers as h
+from ingest.contract.codec import decode
+from ingest.contract.identity import FrameId
+from ingest.contract.records import Account, EpochEnd, Heartbeat, Readings
+from ingest.contract.topics import FRAMES, FRAMES_LATE, READINGS, STATUS
+from ingest.kafka.log import Log, LogRecord
 
 _EPOCHS = "SELECT name, epoch, kind, last_kept, told, ended FROM epochs"
 

@@ -15,13 +15,11 @@ from typing import Any
 
 from benchmarks.killsevidence import Copy, Epoch, Kept, Numbers, Topics
 from edge_agent.spool.schema import WAITS
-from engines.marks import Marks
-from ingest.identity import FrameId
+from engines.node.marks import Marks
+from ingest.contract.identity import FrameId
+from ingest.contract.records import EpochEnd
 from ingest.ledger.balance import Balance
-from ingest.records import EpochEnd
 from stream.sense.clean import Cleaner
-
-__all__ = ["TOLD_WITHIN_S", "Evidence", "Kill", "judge"]
 
 TOLD_WITHIN_S = 5.0
 """A child tells its count each second and a heartbeat passes it on each second; the rest is for a busy machine."""

@@ -21,20 +21,23 @@ from typing import Annotated, Any
 import psutil
 import tomli_w
 import typer
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as KafkaPartition
 
 from benchmarks.report import dated, keep
-from deploy.local.broker import Broker
-from deploy.local.latencies import percentiles_ms
+from deploy.local.demo.latencies import percentiles_ms
+from deploy.local.kafka.broker import Broker
 from deploy.local.supervisor import ServiceSpec, Supervisor
-from ingest import eventloop, kafka, topicadmin
-from ingest.clock import Deadline
-from ingest.codec import decode
-from ingest.kafka import KafkaSettings
-from ingest.kafkalog import KafkaLog
+from ingest.contract.codec import decode
+from ingest.contract.records import Frame
+from ingest.contract.topics import FRAMES, FRAMES_LATE
+from ingest.kafka import settings as kafka
+from ingest.kafka import topicadmin
+from ingest.kafka.kafkalog import KafkaLog
+from ingest.kafka.settings import KafkaSettings
 from ingest.ledger.auditor import audit
-from ingest.records import Frame
-from ingest.topics import FRAMES, FRAMES_LATE
+from ingest.runtime import eventloop
+from ingest.runtime.clock import Deadline
 
 PARTITIONS = 4
 SCENES = ("road", "yard", "conveyor", "road")
@@ -160,7 +163,7 @@ async def _follow(settings: KafkaSettings, seen: Seen) -> None:
     consumer: AIOKafkaConsumer = kafka.consumer(settings, "outage")
     await consumer.start()
     try:
-        parts = [TopicPartition(settings.topic(t), p) for t in (FRAMES, FRAMES_LATE) for p in range(PARTITIONS)]
+        parts = [KafkaPartition(settings.topic(t), p) for t in (FRAMES, FRAMES_LATE) for p in range(PARTITIONS)]
         consumer.assign(parts)
         await consumer.seek_to_beginning()
         async for record in consumer:

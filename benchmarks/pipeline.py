@@ -25,31 +25,33 @@ import typer
 from aiokafka import AIOKafkaProducer
 
 from benchmarks.report import RESULTS, ROOT, dated, keep
-from deploy.local.broker import Broker
-from deploy.local.demosite import pipeline_for
+from deploy.local.demo.site import pipeline_for
+from deploy.local.demo.watch import watching
+from deploy.local.kafka.broker import Broker
 from deploy.local.process import peak_memory_mb
 from deploy.local.stack import Layout, services
 from deploy.local.supervisor import Supervisor
-from deploy.local.watch import watching
-from edge_agent.capture.simulated import Scene, SceneConfig
 from edge_agent.gate.motion import MotionDetector
+from edge_agent.sources.simulated import Scene, SceneConfig
 from engines import backends, decoders
 from engines.decoders import DecoderOptions, Row
 from engines.engine import CHANNELS
 from engines.repository.adopt import AdoptOptions, adopt, coco_labels
 from engines.repository.manifest import Model
 from engines.repository.store import Repository
-from ingest import eventloop, kafka, topicadmin
-from ingest import headers as h
-from ingest.clock import Deadline
-from ingest.codec import encode
-from ingest.configstore import publish
-from ingest.identity import LIVE
-from ingest.kafka import KafkaSettings
-from ingest.kafkalog import KafkaLog
-from ingest.records import Box, Canvas, Frame, lay
+from ingest.contract import headers as h
+from ingest.contract.codec import encode
+from ingest.contract.identity import LIVE
+from ingest.contract.records import Box, Canvas, Frame, lay
+from ingest.contract.topics import FRAMES
+from ingest.kafka import settings as kafka
+from ingest.kafka import topicadmin
+from ingest.kafka.kafkalog import KafkaLog
+from ingest.kafka.settings import KafkaSettings
+from ingest.runtime import eventloop
+from ingest.runtime.clock import Deadline
 from ingest.site import CameraConfig, PipelineConfig
-from ingest.topics import FRAMES
+from ingest.site.topic.store import publish
 from stream.prepare.regions import draw, windows
 
 CAMERAS = 4

@@ -25,7 +25,7 @@ import typer
 
 from benchmarks.report import DATA, RESULTS, ROOT, dated, keep
 from edge_agent.redact.redactor import Redactor
-from ingest.records import Box
+from ingest.contract.records import Box
 from ingest.site import DetectorConfig, RedactConfig
 
 Image = npt.NDArray[np.uint8]

@@ -32,15 +32,18 @@ import typer
 
 from benchmarks.outage import ledger_of
 from benchmarks.report import dated, keep
-from deploy.local.broker import Broker
+from deploy.local.kafka.broker import Broker
 from deploy.local.supervisor import ServiceSpec, Supervisor
-from edge_agent.capture.simulated.config import SceneConfig
-from edge_agent.capture.simulated.scene import Scene
-from ingest import configstore, eventloop, site, topicadmin
-from ingest.kafka import KafkaSettings
-from ingest.kafkalog import KafkaLog
+from edge_agent.sources.simulated.config import SceneConfig
+from edge_agent.sources.simulated.scene import Scene
+from ingest import site
+from ingest.kafka import topicadmin
+from ingest.kafka.kafkalog import KafkaLog
+from ingest.kafka.log import Log
+from ingest.kafka.settings import KafkaSettings
 from ingest.ledger.auditor import audit
-from ingest.log import Log
+from ingest.runtime import eventloop
+from ingest.site.topic import store as configstore
 from tests.peers import units
 from tests.peers.rtsp import RtspServer, why_not
 

@@ -19,7 +19,7 @@ import typer
 from benchmarks.report import RESULTS, dated, keep
 from edge_agent.spool.schema import Row
 from edge_agent.spool.spool import Spool
-from ingest import headers as h
+from ingest.contract import headers as h
 
 BYTES = 60_000_000
 """Kept in each case: the write-ahead log is written back a dozen times."""

@@ -24,12 +24,13 @@ import numpy.typing as npt
 import typer
 
 from benchmarks.report import DATA, RESULTS, dated, keep
-from edge_agent.camera import START_S
-from ingest.backoff import CAP_S
+from edge_agent.camera.camera import START_S
+from ingest.runtime.backoff import CAP_S
 from ingest.site.capture import WatchConfig
-from tests.peers import badwire, rtsp, units
-from tests.peers.badwire import BadWire
-from tests.peers.farcamera import FarCamera
+from tests.peers import rtsp, units
+from tests.peers.network import badwire
+from tests.peers.network.badwire import BadWire
+from tests.peers.network.farcamera import FarCamera
 from tests.peers.numbered import marked
 from tests.peers.rig import flows, until
 

@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_agent.camera import Camera
-from edge_agent.charge import Charge, Now
+from edge_agent.camera.camera import Camera
+from edge_agent.desired import Charge, Now
 from edge_agent.exceptions import SourceUnusable, SpoolUnavailable
 from edge_agent.fleet import Fleet
 from edge_agent.lastgood import LastGood
@@ -29,18 +29,16 @@ from edge_agent.spool.schema import Depth, Kind, Row
 from edge_agent.spool.seal import load_seal
 from edge_agent.spool.spool import Spool
 from edge_agent.status import SERVICE, accounts_row, ended_row, notice_row, readings_row
-from ingest import logs
-from ingest.clock import Clock, Deadline, SystemClock
-from ingest.codec import encode
-from ingest.configfollow import follow
-from ingest.configview import View
-from ingest.kafka import KafkaSettings
-from ingest.kafkalog import KafkaLog
-from ingest.records import Account, Heartbeat, SensorLedger, Waiting
+from ingest.contract.codec import encode
+from ingest.contract.records import Account, Heartbeat, SensorLedger, Waiting
+from ingest.contract.topics import STATUS
+from ingest.kafka.kafkalog import KafkaLog
+from ingest.kafka.settings import KafkaSettings
+from ingest.runtime import logs
+from ingest.runtime.clock import Clock, Deadline, SystemClock
 from ingest.site import CameraConfig, SensorConfig, Site, SpoolConfig
-from ingest.topics import STATUS
-
-__all__ = ["FLUSH_S", "Agent"]
+from ingest.site.topic.follower import follow
+from ingest.site.topic.view import View
 
 _log = logs.get("edge_agent")
 

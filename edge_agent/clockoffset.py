@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-__all__ = ["ClockOffset", "Estimate"]
-
 EXCHANGES = 60
 """A minute of heartbeats: a clock that runs 50 ppm fast is 3 ms off by then, as much as an exchange is unsure."""
 _STAMP_MS = 1.0

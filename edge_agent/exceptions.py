@@ -18,23 +18,6 @@ AgentError
 
 from __future__ import annotations
 
-__all__ = [
-    "AgentError",
-    "FrameUnusable",
-    "LinkError",
-    "LinkLost",
-    "RedactionFailed",
-    "Refused",
-    "SensorSilent",
-    "SourceEnded",
-    "SourceError",
-    "SourceStalled",
-    "SourceUnusable",
-    "SpoolError",
-    "SpoolUnavailable",
-    "WrongKey",
-]
-
 
 class AgentError(Exception):
     """Base of every error of the edge agent."""

@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
-from edge_agent.camera import Camera
+from edge_agent.camera.camera import Camera
 from edge_agent.sensors.feed import Feed
 from edge_agent.sensors.sensor import Sensor
-from ingest import logs
+from ingest.runtime import logs
 from ingest.site import CameraConfig, SensorConfig
-
-__all__ = ["Fleet", "Life"]
 
 _log = logs.get("edge_agent.fleet")
 

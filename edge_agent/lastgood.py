@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ingest import logs
 from ingest.exceptions import ConfigError
+from ingest.runtime import logs
 from ingest.site import CameraConfig, Entry, SensorConfig, parse_entry
-
-__all__ = ["Kept", "LastGood"]
 
 _log = logs.get("edge_agent.config")
 

@@ -6,8 +6,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from ingest.metrics import ConfigMetrics
 
-__all__ = ["AgentMetrics"]
-
 
 class AgentMetrics:
     """Counters and gauges of one agent."""

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edge_agent.spool.schema import Kind, Row
-from ingest.clock import Clock
-from ingest.codec import encode
-from ingest.records import Account, EpochEnd, Heartbeat, SensorLedger
-
-__all__ = ["SERVICE", "accounts_row", "ended_row", "notice_row", "readings_row"]
+from ingest.contract.codec import encode
+from ingest.contract.records import Account, EpochEnd, Heartbeat, SensorLedger
+from ingest.runtime.clock import Clock
 
 SERVICE = "agent"
 

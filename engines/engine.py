@@ -12,8 +12,6 @@ import numpy.typing as npt
 from engines.exceptions import BadBatch, EngineStateError, ModelLoadFailed
 from engines.repository.manifest import Model
 
-__all__ = ["CHANNELS", "Engine", "Images", "Outputs", "sizes", "swiftest"]
-
 CHANNELS = 3
 
 Images = npt.NDArray[np.uint8]

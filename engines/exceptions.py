@@ -14,19 +14,6 @@ EngineError
 
 from __future__ import annotations
 
-__all__ = [
-    "AdoptFailed",
-    "BadBatch",
-    "DecoderUnknown",
-    "EngineError",
-    "EngineStateError",
-    "InferenceFailed",
-    "ManifestError",
-    "ModelLoadFailed",
-    "ModelUnknown",
-    "PipelineUnknown",
-]
-
 
 class EngineError(Exception):
     """Base of every error of this package."""

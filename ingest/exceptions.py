@@ -16,21 +16,6 @@ IngestError
 
 from __future__ import annotations
 
-__all__ = [
-    "CodecError",
-    "ConfigError",
-    "Fenced",
-    "IngestError",
-    "LedgerError",
-    "LogUnavailable",
-    "Oversize",
-    "TopicMismatch",
-    "Truncated",
-    "UnknownVersion",
-    "WrongKind",
-    "WrongType",
-]
-
 _SHOWN_CHARS = 200
 """Of a value that cannot be used: enough to find it."""
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Gauge
 
-__all__ = ["ConfigMetrics"]
-
 
 class ConfigMetrics:
     """How the ``config`` topic looks to one process."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 from datetime import UTC, datetime
 
-__all__ = ["event_id", "rfc3339"]
-
 
 def event_id(*cause: object) -> str:
     """Return the id of whatever has this cause: 32 hexadecimal digits of its SHA-256."""

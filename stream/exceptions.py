@@ -18,23 +18,6 @@ StreamError
 
 from __future__ import annotations
 
-__all__ = [
-    "CutShort",
-    "FrameError",
-    "HeaderMismatch",
-    "Lost",
-    "NotWritten",
-    "RunnerError",
-    "StreamError",
-    "Stuck",
-    "TooLarge",
-    "TooManyScans",
-    "Undecodable",
-    "UnknownLane",
-    "UnknownOffset",
-    "WrongSize",
-]
-
 
 class StreamError(Exception):
     """Base of every error that a stream processor raises."""

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-__all__ = ["SenseMetrics", "StreamMetrics"]
-
 SECONDS_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0)
 """From a sensor's column (under a millisecond) to a 4K frame for several pipelines."""
 

@@ -11,9 +11,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import NamedTuple
 
-from ingest.log import Log, LogRecord, Slot
-
-__all__ = ["Place", "offsets_for", "tail", "written_since"]
+from ingest.kafka.log import Log, LogRecord, TopicPartition
 
 _FIRST_CHUNK = 1_000
 _LAST_CHUNK = 16_000
@@ -48,7 +46,7 @@ def offsets_for(seconds: float) -> int:
 
 
 async def tail(
-    log: Log, slot: Slot, position: int, place: Callable[[LogRecord], Place | None], seconds: float
+    log: Log, tp: TopicPartition, position: int, place: Callable[[LogRecord], Place | None], seconds: float
 ) -> list[LogRecord]:
     """Return, in order, the records before ``position`` that its next owner must know. Each is read once.
 
@@ -59,7 +57,7 @@ async def tail(
     """
     reach = _Reach(place, seconds)
     found: list[LogRecord] = []
-    async with aclosing(_backwards(log, slot, position, offsets_for(seconds))) as chunks:
+    async with aclosing(_backwards(log, tp, position, offsets_for(seconds))) as chunks:
         async for chunk in chunks:
             found += [record for record in reversed(chunk) if reach.takes(record)]
             if reach.enough:
@@ -68,14 +66,14 @@ async def tail(
     return found
 
 
-async def written_since(log: Log, slot: Slot, since_ms: int) -> list[LogRecord]:
+async def written_since(log: Log, tp: TopicPartition, since_ms: int) -> list[LogRecord]:
     """Return, in order, what was written at that Unix time or later, within the last 100,000 offsets.
 
     Raise LogUnavailable.
     """
-    end = (await log.ends(slot.topic))[slot.partition]
+    end = (await log.ends(tp.topic))[tp.partition]
     found: list[LogRecord] = []
-    async with aclosing(_backwards(log, slot, end, _LEAST_OFFSETS)) as chunks:
+    async with aclosing(_backwards(log, tp, end, _LEAST_OFFSETS)) as chunks:
         async for chunk in chunks:
             found += [record for record in reversed(chunk) if record.timestamp_ms >= since_ms]
             if chunk and chunk[0].timestamp_ms < since_ms:
@@ -84,13 +82,13 @@ async def written_since(log: Log, slot: Slot, since_ms: int) -> list[LogRecord]:
     return found
 
 
-async def _backwards(log: Log, slot: Slot, stop: int, most: int) -> AsyncGenerator[list[LogRecord], None]:
+async def _backwards(log: Log, tp: TopicPartition, stop: int, most: int) -> AsyncGenerator[list[LogRecord], None]:
     """Yield what lies before an offset in chunks, the last one first. One may be empty: there may be only markers."""
-    begin = max((await log.beginnings(slot.topic))[slot.partition], stop - most)
+    begin = max((await log.beginnings(tp.topic))[tp.partition], stop - most)
     size = _FIRST_CHUNK
     while stop > begin:
         start = max(begin, stop - size)
-        yield [record async for record in log.read(slot.topic, slot.partition, start, stop)]
+        yield [record async for record in log.read(tp.topic, tp.partition, start, stop)]
         stop, size = start, min(2 * size, _LAST_CHUNK)
 
 

@@ -14,16 +14,16 @@ import hypothesis
 import psutil
 import pytest
 
-from deploy.local.broker import Broker, default_home
 from deploy.local.exceptions import DeployError
-from ingest.clock import Deadline
+from deploy.local.kafka.broker import Broker, default_home
+from ingest.runtime.clock import Deadline
+from tests.paths import ROOT
 from tests.peers import rtsp
 from tests.peers.rtsp import RtspServer
 
 hypothesis.settings.register_profile("sightline", deadline=None)  # a busy machine is no counterexample
 hypothesis.settings.load_profile("sightline")
 
-ROOT = Path(__file__).resolve().parents[1]
 GONE_S = 5.0
 """How long a child that was told to stop may take until the leak check calls it leaked."""
 

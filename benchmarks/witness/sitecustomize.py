@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-CAPTURE = "edge_agent.capture.child"
+CAPTURE = "edge_agent.camera.child"
 
 
 def _say(file: int, what: str, name: str, epoch: int, seq: int, size: int = 0) -> None:
@@ -23,7 +23,7 @@ def _say(file: int, what: str, name: str, epoch: int, seq: int, size: int = 0) -
 
 def _watch_numbers(file: int) -> None:
     """Say each number that is given, to a frame or a reading, and each that is withheld."""
-    from edge_agent.capture.tally import Tally
+    from edge_agent.camera.tally import Tally
 
     number, withhold = Tally.number, Tally.withhold
 
@@ -41,8 +41,8 @@ def _watch_numbers(file: int) -> None:
 
 def _watch_encoding(file: int) -> None:
     """Say each frame that has become a record, with its bytes."""
-    from edge_agent import intake
-    from ingest.codec import encode
+    from edge_agent.camera import intake
+    from ingest.contract.codec import encode
 
     def encoded(frame: Any) -> bytes:
         record = encode(frame)

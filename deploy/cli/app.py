@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import typer
 
-from deploy.cli import agent, config, deadletter, gate, kafka, models, results, topics
-from deploy.cli.alerts import alerts, dispatch, webhook_receiver
-from deploy.cli.analyse import analyse, sense
-from deploy.cli.audit import audit
-from deploy.cli.demo import demo
-from deploy.cli.engine import engine
-from deploy.cli.plan import plan
-from deploy.cli.prepare import prepare
-from ingest import logs
-
-__all__ = ["app", "main"]
+from deploy.cli.services import agent
+from deploy.cli.services.alerts import alerts, dispatch, webhook_receiver
+from deploy.cli.services.analyse import analyse, sense
+from deploy.cli.services.engine import engine
+from deploy.cli.services.prepare import prepare
+from deploy.cli.tools import config, deadletter, gate, kafka, models, results, topics
+from deploy.cli.tools.audit import audit
+from deploy.cli.tools.demo import demo
+from deploy.cli.tools.plan import plan
+from ingest.runtime import logs
 
 app = typer.Typer(
     no_args_is_help=True,

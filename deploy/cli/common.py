@@ -14,12 +14,10 @@ from rich.console import Console
 from deploy.local.exceptions import DeployError
 from edge_agent.exceptions import AgentError
 from engines.exceptions import EngineError
-from ingest import eventloop
 from ingest.exceptions import IngestError
-from ingest.kafka import KafkaSettings
+from ingest.kafka.settings import KafkaSettings
+from ingest.runtime import eventloop
 from stream.exceptions import StreamError
-
-__all__ = ["AsJson", "Kafka", "Prefix", "friendly", "kafka_settings", "progress", "run", "stdout"]
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -7,8 +7,6 @@ import contextlib
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
-__all__ = ["beside"]
-
 
 @contextlib.asynccontextmanager
 async def beside(work: Coroutine[Any, Any, None], *, to_its_end: bool = False) -> AsyncIterator[None]:

@@ -9,8 +9,6 @@ DeployError
 
 from __future__ import annotations
 
-__all__ = ["BrokerFailed", "DeployError", "FetchFailed", "StackError", "ToolMissing"]
-
 
 class DeployError(Exception):
     """Base of every error of the local stack."""

@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from ingest.clock import Deadline
-from ingest.tether import tethered
-
-__all__ = ["Process", "find", "peak_memory_mb", "spawn"]
+from ingest.runtime.clock import Deadline
+from ingest.runtime.tether import tethered
 
 _START_TIME_FIELD = 19
 """Where /proc/PID/stat holds the start time, counted after the name in brackets; proc(5)."""

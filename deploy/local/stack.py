@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.local.supervisor import ServiceSpec
-from ingest.kafka import KafkaSettings
-
-__all__ = ["AGENT", "DOWNSTREAM", "Layout", "services"]
+from ingest.kafka.settings import KafkaSettings
 
 AGENT = "agent"
 DOWNSTREAM = ("prepare-live", "prepare-late", "engine", "analyse", "sense", "alerts", "dispatch", "webhook-receiver")

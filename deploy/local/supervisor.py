@@ -13,12 +13,10 @@ from pathlib import Path
 from types import TracebackType
 
 from deploy.local.exceptions import StackError
-from ingest import logs
-from ingest.backoff import STEADY_S, Backoff
-from ingest.clock import Clock, SystemClock
-from ingest.tether import tethered
-
-__all__ = ["STOP_TIMEOUT_S", "ServiceSpec", "Supervisor"]
+from ingest.runtime import logs
+from ingest.runtime.backoff import STEADY_S, Backoff
+from ingest.runtime.clock import Clock, SystemClock
+from ingest.runtime.tether import tethered
 
 STOP_TIMEOUT_S = 10.0
 """A service finishes its batch, its transaction and its commit: a second, or a few when the machine is busy."""

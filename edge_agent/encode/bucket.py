@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from ingest.site import EncodeConfig
 
-__all__ = ["Bucket", "buckets"]
-
 DAY_S = 86_400.0
 DAY_BURST_SHARE = 0.25
 """Of a day's budget may be saved up, in a quiet night say. The rest is what flows in over a day, so that no 24 hours

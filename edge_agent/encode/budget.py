@@ -17,8 +17,6 @@ from edge_agent.encode.bucket import Bucket, buckets
 from edge_agent.encode.ladder import Ladder, Rung
 from ingest.site import EncodeConfig
 
-__all__ = ["Budget"]
-
 GAIN = 0.3
 _INTERVAL_RATE = 0.2
 """Of the running mean of the time between frames: it follows a gate that opens within a few frames."""

@@ -14,10 +14,8 @@ from edge_agent.encode.ladder import Rung
 from edge_agent.encode.purse import Purse
 from edge_agent.exceptions import FrameUnusable
 from edge_agent.redact.redactor import Redaction
-from ingest.records import Box
+from ingest.contract.records import Box
 from ingest.site import EncodeConfig
-
-__all__ = ["Encoded", "Encoder", "OverBudget"]
 
 Image = npt.NDArray[np.uint8]
 Size = tuple[int, int]

@@ -10,8 +10,6 @@ from typing import NamedTuple
 
 from ingest.site import EncodeConfig
 
-__all__ = ["Ladder", "Rung"]
-
 SCALE_BELOW = 0.5
 STEP = 1 / 8
 """Of the width and height."""

@@ -12,9 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge_agent.encode.bucket import Bucket
-from ingest.clock import Clock
-
-__all__ = ["Purse"]
+from ingest.runtime.clock import Clock
 
 _WIDTH = 512
 """Bytes of the file, always the same ones: with each frame one page in memory changes, which the system writes now

@@ -17,8 +17,6 @@ import numpy.typing as npt
 from edge_agent.gate.light import Light, change
 from edge_agent.gate.rest import Rest
 
-__all__ = ["ABSORB_S", "ESTABLISHED_S", "Background", "Moving"]
-
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.uint8]
 

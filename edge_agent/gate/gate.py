@@ -17,10 +17,8 @@ from edge_agent.gate.rate import Rate
 from edge_agent.gate.sample import sampled
 from edge_agent.gate.schedule import Schedule
 from edge_agent.gate.shot import Fate, Shot
-from ingest.records import Box
+from ingest.contract.records import Box
 from ingest.site import GateConfig
-
-__all__ = ["MASKED", "RATE", "SCHEDULE", "STILL", "Gate"]
 
 STILL, MASKED, RATE, SCHEDULE = "still", "masked", "rate", "schedule"
 

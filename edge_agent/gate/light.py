@@ -7,8 +7,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Light", "change"]
-
 Floats = npt.NDArray[np.float32]
 
 _EVERY_PX = 4

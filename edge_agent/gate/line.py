@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edge_agent.gate.shot import Shot
-from ingest.records import Box
-
-__all__ = ["MAX_BYTES", "MAX_PICTURES", "Line", "Waiting"]
+from ingest.contract.records import Box
 
 MAX_PICTURES = 12
 """They go out in one burst, and the queue to the agent has room for 16."""

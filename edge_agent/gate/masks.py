@@ -8,9 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ingest.records import Point
-
-__all__ = ["drawn"]
+from ingest.contract.records import Point
 
 _FRACTION_BITS = 4
 """Corners lie between pixels: OpenCV takes them in sixteenths."""

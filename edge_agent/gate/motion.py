@@ -13,9 +13,7 @@ import numpy.typing as npt
 from edge_agent.gate.background import Background, Moving
 from edge_agent.gate.masks import drawn
 from edge_agent.gate.parts import SURE_SHARE, Parts, join
-from ingest.records import Box, Point
-
-__all__ = ["MotionDetector", "Seen"]
+from ingest.contract.records import Box, Point
 
 Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

@@ -10,8 +10,6 @@ import numpy.typing as npt
 
 from edge_agent.gate.background import Moving
 
-__all__ = ["SURE_SHARE", "Parts", "join"]
-
 Labels = npt.NDArray[np.int32]
 
 _MIN_SIDE_PX = 2

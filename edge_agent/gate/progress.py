@@ -6,8 +6,6 @@ import numpy as np
 
 from edge_agent.gate.parts import Parts
 
-__all__ = ["Progress"]
-
 _GONE = 2.0
 """What leaves the picture is told less quickly than what comes: at this many times the share."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["Rate"]
-
 _EARLY = 0.15
 """A frame may come so much of an interval before it is due: one that the network or a busy machine has held up is
 followed by one that comes soon after, and a camera that is slower than the rate should lose neither."""

@@ -13,9 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ingest.records import MAX_RESTING
-
-__all__ = ["Rest"]
+from ingest.contract.records import MAX_RESTING
 
 Mask = npt.NDArray[np.bool_]
 Rectangle = tuple[int, int, int, int]

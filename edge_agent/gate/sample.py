@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-__all__ = ["sampled"]
-
 _BYTES = 8
 _ALL = 1 << (8 * _BYTES)
 

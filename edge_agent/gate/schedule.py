@@ -14,8 +14,6 @@ from zoneinfo import ZoneInfo
 
 from ingest.site import ArmedHours
 
-__all__ = ["Schedule"]
-
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _FIRST, _SECOND = 0, 1
 """Which of two passes of a repeated hour is meant: PEP 495's ``fold``."""

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ingest.records import Box
-
-__all__ = ["Fate", "Shot"]
+from ingest.contract.records import Box
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,6 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DECODERS", "Decode", "corners", "ultraface", "yolox"]
-
 Floats = npt.NDArray[np.float32]
 Decode = Callable[[Mapping[str, Floats], int, int], tuple[Floats, Floats]]
 """Outputs, and the input's width and height in px → boxes ``(N, 4)``, left, top, right and bottom as shares of the

@@ -18,10 +18,8 @@ from edge_agent.exceptions import RedactionFailed
 from edge_agent.redact.decoders import DECODERS
 from edge_agent.redact.haar import HaarDetector
 from edge_agent.redact.hold import Found
-from ingest.records import Box
+from ingest.contract.records import Box
 from ingest.site import DetectorConfig
-
-__all__ = ["Detector", "OnnxDetector", "make_detector"]
 
 Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

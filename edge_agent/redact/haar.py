@@ -15,10 +15,8 @@ import numpy.typing as npt
 
 from edge_agent.exceptions import RedactionFailed
 from edge_agent.redact.hold import Found
-from ingest.records import Box
+from ingest.contract.records import Box
 from ingest.site import DetectorConfig
-
-__all__ = ["HaarDetector"]
 
 Image = npt.NDArray[np.uint8]
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ingest.records import Box
-
-__all__ = ["Found", "Held", "Hold", "grown", "overlap"]
+from ingest.contract.records import Box
 
 SURE_SHARE = 0.5
 """Of the score that a new box needs: so much is enough for one that continues a box (as in ByteTrack, ECCV 2022)."""

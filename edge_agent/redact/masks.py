@@ -8,8 +8,6 @@ import numpy.typing as npt
 
 from ingest.site import RedactConfig, to_pixels
 
-__all__ = ["Masks"]
-
 Image = npt.NDArray[np.uint8]
 
 _EDGE_PX = 3

@@ -14,9 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ingest.records import Box
-
-__all__ = ["MAX_BLOCKS", "MIN_BLOCK_PX", "Method", "obscure"]
+from ingest.contract.records import Box
 
 Image = npt.NDArray[np.uint8]
 Method = Literal["pixelate", "blur", "fill"]

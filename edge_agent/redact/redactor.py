@@ -19,10 +19,8 @@ from edge_agent.redact.detector import Detector, make_detector
 from edge_agent.redact.hold import Held, Hold, grown
 from edge_agent.redact.masks import Masks
 from edge_agent.redact.obscure import obscure
-from ingest.records import Box, Redacted
+from ingest.contract.records import Box, Redacted
 from ingest.site import DetectorConfig, RedactConfig
-
-__all__ = ["Redaction", "Redactor"]
 
 Image = npt.NDArray[np.uint8]
 

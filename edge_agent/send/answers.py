@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 import httpx
 
-__all__ = ["MAX_ANSWER_BYTES", "MAX_RETRY_AFTER_S", "Answer", "read_answer"]
-
 MAX_ANSWER_BYTES = 64 * 1024
 """A reason for each record of a batch is a few KB; what answers with more is no gateway."""
 MAX_RETRY_AFTER_S = 300.0

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 from edge_agent.send.link import Parcel
 
-__all__ = ["Portion", "Waiting", "batch_of", "idempotency_key"]
-
 MAX_BATCH_RECORDS = 64
 MAX_BATCH_BYTES = 512 * 1024
 """Two seconds of a 2 Mbit/s uplink: a request that is broken off costs no more. One record may be larger."""

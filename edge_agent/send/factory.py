@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from edge_agent.send.https import HttpsLink
 from edge_agent.send.kafkalink import KafkaLink
 from edge_agent.send.link import Link
-from ingest.kafka import KafkaSettings
+from ingest.kafka.settings import KafkaSettings
 from ingest.site import LinkConfig
-
-__all__ = ["make_link"]
 
 
 def make_link(config: LinkConfig, settings: KafkaSettings, agent: str, pins: Mapping[str, int]) -> Link:

@@ -9,8 +9,6 @@ from pathlib import Path
 from ingest.exceptions import ConfigError
 from ingest.site import LinkConfig
 
-__all__ = ["Token", "tls"]
-
 _TOKEN = re.compile(r"[ -~]+")
 
 

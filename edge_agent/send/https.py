@@ -24,8 +24,6 @@ from edge_agent.send.gatewaytrust import Token, tls
 from edge_agent.send.link import Parcel
 from ingest.site import LinkConfig, masked
 
-__all__ = ["HttpsLink"]
-
 READY_S = 15.0
 """For an answer to whether the gateway is ready."""
 CONNECT_S = 5.0

@@ -20,12 +20,10 @@ from aiokafka.errors import (
 from edge_agent.clockoffset import ClockOffset
 from edge_agent.exceptions import LinkLost, Refused
 from edge_agent.send.link import Parcel
-from ingest import kafka
-from ingest.kafka import KafkaSettings
-from ingest.kafkawriter import stop
-from ingest.topics import FRAMES, FRAMES_LATE, READINGS, partition_for
-
-__all__ = ["KafkaLink"]
+from ingest.contract.topics import FRAMES, FRAMES_LATE, READINGS, partition_for
+from ingest.kafka import settings as kafka
+from ingest.kafka.settings import KafkaSettings
+from ingest.kafka.writer import stop
 
 STOP_S = 2.0
 """A link that works takes what is left at once; one that does not is not waited for."""

@@ -10,8 +10,6 @@ from typing import Protocol
 
 from edge_agent.clockoffset import ClockOffset
 
-__all__ = ["Link", "Parcel"]
-
 
 @dataclass(frozen=True, slots=True)
 class Parcel:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from edge_agent.send.link import Parcel
 from edge_agent.spool.schema import Row
-from ingest import headers as h
-from ingest.identity import LATE, FrameId
-from ingest.topics import FRAMES, FRAMES_LATE, READINGS, STATUS
-
-__all__ = ["OTHERS", "parcel"]
+from ingest.contract import headers as h
+from ingest.contract.identity import LATE, FrameId
+from ingest.contract.topics import FRAMES, FRAMES_LATE, READINGS, STATUS
 
 OTHERS = "others"
 """What stands for the lane of readings and status records."""

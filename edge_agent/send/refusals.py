@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edge_agent.spool.schema import Row
-from ingest import logs
-from ingest.clock import Clock
-
-__all__ = ["TELL_EVERY_S", "Refusals"]
+from ingest.runtime import logs
+from ingest.runtime.clock import Clock
 
 _log = logs.get("edge_agent.send")
 

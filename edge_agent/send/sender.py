@@ -22,14 +22,12 @@ from edge_agent.send.window import Pace, Window
 from edge_agent.spool.disk import Disk
 from edge_agent.spool.schema import Row
 from edge_agent.spool.spool import Spool
-from ingest import logs
-from ingest.backoff import STEADY_S, Backoff
-from ingest.clock import Clock
+from ingest.contract.identity import LATE, LIVE
 from ingest.exceptions import ConfigError
-from ingest.identity import LATE, LIVE
+from ingest.runtime import logs
+from ingest.runtime.backoff import STEADY_S, Backoff
+from ingest.runtime.clock import Clock
 from ingest.site import LinkConfig
-
-__all__ = ["Sender"]
 
 _log = logs.get("edge_agent.send")
 

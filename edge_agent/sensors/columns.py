@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ingest.records import BY_HOST, Account, Readings
+from ingest.contract.records import BY_HOST, Account, Readings
 from ingest.site import SensorConfig
-
-__all__ = ["Columns", "Entry"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from edge_agent.exceptions import SourceUnusable
-from edge_agent.sensors.command import CommandSource
-from edge_agent.sensors.host import HostSource
-from edge_agent.sensors.simulated import SimulatedSource
 from edge_agent.sensors.source import SensorSource
-from ingest.clock import Clock
+from edge_agent.sensors.sources.command import CommandSource
+from edge_agent.sensors.sources.host import HostSource
+from edge_agent.sensors.sources.simulated import SimulatedSource
+from ingest.runtime.clock import Clock
 from ingest.site import SensorConfig
-
-__all__ = ["make_sources"]
 
 _OWN = {"field", "time_field", "address", "table", "type", "word_order", "scale", "offset", "unit_id"}
 """Options that are of one sensor; the others are of its connection."""
@@ -63,7 +61,7 @@ def _with_extra(module: str, name: str) -> Callable[[Sequence[SensorConfig], Clo
 
     def make(group: Sequence[SensorConfig], clock: Clock) -> SensorSource:
         try:
-            cls: Any = getattr(importlib.import_module(f"edge_agent.sensors.{module}"), name)
+            cls: Any = getattr(importlib.import_module(f"edge_agent.sensors.sources.{module}"), name)
         except ModuleNotFoundError as error:
             raise SourceUnusable(
                 f"sensor {group[0].name}: source = {group[0].source!r} needs {error.name}:"

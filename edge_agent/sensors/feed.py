@@ -9,11 +9,9 @@ from edge_agent.exceptions import SourceError
 from edge_agent.metrics import AgentMetrics
 from edge_agent.sensors.sensor import Sensor
 from edge_agent.sensors.source import Reading, SensorSource
-from ingest import logs
-from ingest.backoff import STEADY_S, Backoff
-from ingest.clock import Clock
-
-__all__ = ["Feed"]
+from ingest.runtime import logs
+from ingest.runtime.backoff import STEADY_S, Backoff
+from ingest.runtime.clock import Clock
 
 _log = logs.get("edge_agent.feed")
 

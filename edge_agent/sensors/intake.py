@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 
-from edge_agent.capture.tally import Tally
+from edge_agent.camera.tally import Tally
 from edge_agent.sensors.columns import Columns, Entry
 from edge_agent.sensors.source import Reading
 from edge_agent.sensors.times import timed
-from ingest.clock import Clock
-from ingest.records import OUT_OF_RANGE, Account, Readings
+from ingest.contract.records import OUT_OF_RANGE, Account, Readings
+from ingest.runtime.clock import Clock
 from ingest.site import SensorConfig
-
-__all__ = ["MAX_WAITING", "ReadingIntake"]
 
 MAX_WAITING = 32
 """Records that wait for the disk: seconds of the fastest sensor. A disk that takes longer is overloaded."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import cast
 
-from edge_agent.sensors.lines import Lines, Named
 from edge_agent.sensors.source import Sink
+from edge_agent.sensors.sources.lines import Lines, Named
 from ingest.site import SensorConfig
 from ingest.site.sensoroptions import LineOptions
-
-__all__ = ["LineReader"]
 
 
 class LineReader:

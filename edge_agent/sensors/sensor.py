@@ -14,14 +14,12 @@ from edge_agent.sensors.source import Reading
 from edge_agent.spool.schema import Depth, Row
 from edge_agent.spool.spool import Spool
 from edge_agent.status import readings_row
-from ingest import headers as h
-from ingest import logs
-from ingest.clock import Clock
-from ingest.codec import encode
-from ingest.records import CameraState, EpochEnd, Readings, SensorStatus
+from ingest.contract import headers as h
+from ingest.contract.codec import encode
+from ingest.contract.records import CameraState, EpochEnd, Readings, SensorStatus
+from ingest.runtime import logs
+from ingest.runtime.clock import Clock
 from ingest.site import SensorConfig
-
-__all__ = ["Sensor"]
 
 _log = logs.get("edge_agent.sensor")
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from ingest.records import GOOD
-
-__all__ = ["Reading", "SensorSource", "Sink"]
+from ingest.contract.records import GOOD
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from ingest.records import BY_HOST, BY_HOST_INSTEAD, BY_SOURCE
-
-__all__ = ["MAX_AHEAD_S", "MAX_BEHIND_S", "UNREADABLE_NS", "read_time", "timed"]
+from ingest.contract.records import BY_HOST, BY_HOST_INSTEAD, BY_SOURCE
 
 MAX_AHEAD_S = 5.0
 """A clock that is kept by NTP is off by less; a reading from later on would close windows before their time."""

@@ -9,9 +9,7 @@ from collections.abc import Mapping
 
 from edge_agent.sensors.source import Reading
 from edge_agent.sensors.times import read_time
-from ingest.records import GOOD, SUSPECT
-
-__all__ = ["at_path", "number", "read_json", "reading"]
+from ingest.contract.records import GOOD, SUSPECT
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?", re.ASCII)
 _SHOWN = 60

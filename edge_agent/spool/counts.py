@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 
-__all__ = ["Counts"]
-
 _ADDED_UP = "INSERT INTO counts SELECT kind, name, epoch, count(*), sum(size) FROM outbox GROUP BY kind, name, epoch"
 _COUNTED = """
 CREATE TEMP TABLE counts (

@@ -16,11 +16,9 @@ from edge_agent.exceptions import SpoolUnavailable
 from edge_agent.spool.reserve import Reserve, Room, measure
 from edge_agent.spool.schema import Row
 from edge_agent.spool.spool import Spool
-from ingest import logs
-from ingest.clock import Clock
+from ingest.runtime import logs
+from ingest.runtime.clock import Clock
 from ingest.site import DiskConfig
-
-__all__ = ["PATIENCE_S", "Disk", "Trouble"]
 
 T = TypeVar("T")
 

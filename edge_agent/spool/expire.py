@@ -12,9 +12,7 @@ from edge_agent.spool.expiry import expired_account, merged
 from edge_agent.spool.rows import WITHOUT_PICTURES, read
 from edge_agent.spool.schema import PARKED, WAITS, Kind, Row
 from edge_agent.spool.seal import Seal
-from ingest.records import Account
-
-__all__ = ["EXPIRED_AT_ONCE", "Gone", "expire_all", "expire_one"]
+from ingest.contract.records import Account
 
 EXPIRED_AT_ONCE = 1000
 """Frames that one transaction lets go: it is one of many on the disk's only thread, and cameras wait for theirs."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 from edge_agent.spool.schema import Row
-from ingest import headers as h
-from ingest.codec import decode
-from ingest.identity import FrameId
-from ingest.records import Account, Readings
-
-__all__ = ["expired_account", "merged"]
+from ingest.contract import headers as h
+from ingest.contract.codec import decode
+from ingest.contract.identity import FrameId
+from ingest.contract.records import Account, Readings
 
 
 def expired_account(row: Row) -> Account:

@@ -10,17 +10,7 @@ import time
 from pathlib import Path
 
 from edge_agent.spool.schema import PRAGMAS
-from ingest import logs
-
-__all__ = [
-    "connect",
-    "exchange",
-    "finish_exchange",
-    "is_damage",
-    "is_damaged_page",
-    "look_over",
-    "salvaged",
-]
+from ingest.runtime import logs
 
 _log = logs.get("edge_agent.spool")
 

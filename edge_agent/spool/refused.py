@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from edge_agent.spool.expiry import merged
-from ingest.records import Account
-
-__all__ = ["Refused"]
+from ingest.contract.records import Account
 
 
 class Refused:

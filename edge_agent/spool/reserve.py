@@ -7,8 +7,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Reserve", "Room", "measure"]
-
 
 @dataclass(frozen=True, slots=True)
 class Room:

@@ -11,8 +11,6 @@ from typing import Any
 from edge_agent.spool.schema import Row
 from edge_agent.spool.seal import Seal
 
-__all__ = ["COLUMNS", "WITHOUT_PICTURES", "Damaged", "checksum", "insert", "is_whole", "read"]
-
 COLUMNS = "kind, name, epoch, seq, captured_ns, record, traceparent, account, lane, id, key, crc"
 WITHOUT_PICTURES = COLUMNS.replace(" record", " CASE kind WHEN 'frame' THEN NULL ELSE record END")
 """A frame's number is beside it; only a record of readings itself knows how many they are, and it is small."""

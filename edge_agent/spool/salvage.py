@@ -18,8 +18,6 @@ from edge_agent.spool.rows import COLUMNS, is_whole
 from edge_agent.spool.schema import WAITS, Row
 from edge_agent.spool.upgrade import LATE_AFTER_NS, upgrade
 
-__all__ = ["Lost", "Recovery", "salvage"]
-
 MAX_ID = 1 << 40
 """More rows than any spool has given out: ten thousand a second for three years."""
 SKIPPED_IDS = 1_000_000

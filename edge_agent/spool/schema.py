@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["CREATE", "INDEXES", "PAGE_BYTES", "PARKED", "PRAGMAS", "WAITS", "WAL_BYTES", "Depth", "Kind", "Row"]
-
 Kind = str
 """``frame``, ``readings`` or ``status``."""
 

@@ -16,8 +16,6 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ingest.exceptions import ConfigError
 
-__all__ = ["KEY_BYTES", "PLAIN", "Seal", "load_seal"]
-
 KEY_BYTES = 32
 NONCE_BYTES = 12
 PLAIN = ""

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 
 from edge_agent.spool.schema import WAITS, Row
 
-__all__ = ["OVERTAKEN", "late_by", "mark_live"]
-
 OVERTAKEN = "id <= coalesce((SELECT g.id FROM gone_live g WHERE g.name = outbox.name), 0)"
 """A frame that was kept after this one has gone live."""
 _WAITING = f"SELECT id, name FROM outbox INDEXED BY outbox_lane WHERE kind = 'frame' AND lane = '{WAITS}'"  # noqa: S608

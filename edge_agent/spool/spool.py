@@ -20,12 +20,10 @@ from edge_agent.spool.schema import PAGE_BYTES, PARKED, WAITS, Depth, Kind, Row
 from edge_agent.spool.seal import Seal
 from edge_agent.spool.settle import OVERTAKEN, late_by, mark_live
 from edge_agent.spool.upgrade import upgrade
-from ingest import logs
-from ingest.clock import Clock, SystemClock
-from ingest.identity import LATE, LIVE, next_epoch
-from ingest.records import Account, EpochEnd
-
-__all__ = ["READ_BYTES", "Spool"]
+from ingest.contract.identity import LATE, LIVE, next_epoch
+from ingest.contract.records import Account, EpochEnd
+from ingest.runtime import logs
+from ingest.runtime.clock import Clock, SystemClock
 
 _log = logs.get("edge_agent.spool")
 

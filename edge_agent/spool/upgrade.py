@@ -7,9 +7,7 @@ import time
 from collections.abc import Sequence
 
 from edge_agent.spool.schema import CREATE, INDEXES, PAGE_BYTES, WAITS, WAL_BYTES
-from ingest import logs
-
-__all__ = ["LATE_AFTER_NS", "VERSION", "upgrade"]
+from ingest.runtime import logs
 
 _log = logs.get("edge_agent.spool")
 

@@ -10,8 +10,6 @@ from engines.engine import Engine, Images, Outputs
 from engines.exceptions import InferenceFailed
 from engines.repository.manifest import Model
 
-__all__ = ["FakeEngine"]
-
 
 class FakeEngine(Engine):
     """Gives each picture the class of its first pixel's first channel, modulo the classes, with probability 0.9.

@@ -9,8 +9,6 @@ from engines.engine import Engine, Images, Outputs
 from engines.exceptions import InferenceFailed, ModelLoadFailed
 from engines.repository.manifest import Model
 
-__all__ = ["OnnxRuntimeEngine"]
-
 
 class OnnxRuntimeEngine(Engine):
     """One session with one thread: a node runs one engine per core, which is faster than one engine on all cores."""

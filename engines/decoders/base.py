@@ -11,9 +11,7 @@ import numpy.typing as npt
 
 from engines.engine import Outputs
 from engines.exceptions import InferenceFailed
-from ingest.records import Box, Detection, Region
-
-__all__ = ["DecoderOptions", "OutputDecoder", "Row", "clipped", "only_output"]
+from ingest.contract.records import Box, Detection, Region
 
 
 class Row(NamedTuple):

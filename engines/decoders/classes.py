@@ -9,9 +9,7 @@ import numpy.typing as npt
 
 from engines.decoders.base import DecoderOptions, Row, clipped, only_output
 from engines.engine import Outputs
-from ingest.records import Detection
-
-__all__ = ["BACKGROUND", "SoftmaxDecoder"]
+from ingest.contract.records import Detection
 
 BACKGROUND = "background"
 """The label of a region that shows nothing of interest: it is no detection."""

@@ -10,9 +10,7 @@ import numpy.typing as npt
 
 from engines.decoders.base import DecoderOptions, Row, clipped, only_output
 from engines.engine import Outputs
-from ingest.records import Box, Detection
-
-__all__ = ["YoloxDecoder"]
+from ingest.contract.records import Box, Detection
 
 STRIDES = (8, 16, 32)
 _MAX_DETECTIONS = 300

@@ -26,8 +26,6 @@ from engines.exceptions import AdoptFailed, DecoderUnknown
 from engines.repository.manifest import MANIFEST, Model, sha256_of
 from engines.repository.store import Repository
 
-__all__ = ["AdoptOptions", "adopt", "coco_labels"]
-
 INPUT = "pixels"
 _FILE = "model.onnx"
 _TOLERANCE = 1e-3

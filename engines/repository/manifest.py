@@ -11,9 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engines.exceptions import ManifestError
-from ingest.records.base import Name
-
-__all__ = ["MANIFEST", "InputSpec", "Manifest", "Model", "read_manifest", "sha256_of"]
+from ingest.contract.records.base import Name
 
 MANIFEST = "model.toml"
 

@@ -12,8 +12,6 @@ from pathlib import Path
 from engines.exceptions import ManifestError, ModelUnknown
 from engines.repository.manifest import MANIFEST, Model, read_manifest, sha256_of
 
-__all__ = ["Repository"]
-
 _PROMOTED = "promoted"
 
 

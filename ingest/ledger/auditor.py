@@ -14,16 +14,14 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any
 
-from ingest import configstore
-from ingest.clock import Clock, Deadline, SystemClock
+from ingest.contract.topics import DEADLETTER, FRAMES, FRAMES_LATE, READINGS, RESULTS, STATUS, TOPICS, partition_for
+from ingest.kafka.log import Log, LogRecord, TopicPartition
 from ingest.ledger.balance import Balance, draw
 from ingest.ledger.entries import ENTER, Beginnings
 from ingest.ledger.readings import SensorBeginnings
 from ingest.ledger.states import Books
-from ingest.log import Log, LogRecord, Slot
-from ingest.topics import DEADLETTER, FRAMES, FRAMES_LATE, READINGS, RESULTS, STATUS, TOPICS, partition_for
-
-__all__ = ["Progress", "audit"]
+from ingest.runtime.clock import Clock, Deadline, SystemClock
+from ingest.site.topic import store as configstore
 
 Progress = Callable[[int, int], None]
 """Called with the records read so far and those to read."""
@@ -58,8 +56,8 @@ async def audit(
     return balance
 
 
-async def _ends(log: Log, topics: Iterable[str]) -> dict[Slot, int]:
-    return {Slot(topic, p): end for topic in topics for p, end in (await log.ends(topic)).items()}
+async def _ends(log: Log, topics: Iterable[str]) -> dict[TopicPartition, int]:
+    return {TopicPartition(topic, p): end for topic in topics for p, end in (await log.ends(topic)).items()}
 
 
 class _Reader:
@@ -70,14 +68,16 @@ class _Reader:
         self.books = Books(self.readings)
         self._log = log
         self._progress = progress
-        self._positions: dict[Slot, int] = {}
+        self._positions: dict[TopicPartition, int] = {}
         self._read = self._total = 0
 
-    async def read_to_cut(self, ends: Mapping[Slot, int], clock: Clock) -> None:
+    async def read_to_cut(self, ends: Mapping[TopicPartition, int], clock: Clock) -> None:
         """Read everything before the cut, in phases."""
         for topic in _TOPICS:
-            self._positions |= {Slot(topic, p): first for p, first in (await self._log.beginnings(topic)).items()}
-        self._total = sum(end - self._positions[slot] for slot, end in ends.items())
+            self._positions |= {
+                TopicPartition(topic, p): first for p, first in (await self._log.beginnings(topic)).items()
+            }
+        self._total = sum(end - self._positions[tp] for tp, end in ends.items())
         config, partitions = await configstore.read(self._log), len(await self._log.beginnings(FRAMES))
         taken = await self._taken(ends, clock)
         sensors = self._sensors(len(await self._log.beginnings(READINGS)))
@@ -96,43 +96,45 @@ class _Reader:
         await self.read_on({s: end for s, end in ends.items() if s.topic in _PHASES[-1]})
 
     def _sensors(self, partitions: int) -> SensorBeginnings:
-        taken = {slot.partition for slot, first in self._positions.items() if slot.topic == READINGS and first > 0}
+        taken = {tp.partition for tp, first in self._positions.items() if tp.topic == READINGS and first > 0}
         return SensorBeginnings(self.readings, taken, lambda sensor: partition_for(sensor, partitions))
 
-    async def read_on(self, ends: Mapping[Slot, int]) -> None:
+    async def read_on(self, ends: Mapping[TopicPartition, int]) -> None:
         """Read what has come since, and enter what fills a hole or ends a frame."""
         await self._read_all(ends, {topic: functools.partial(enter, self.books) for topic, enter in ENTER.items()})
 
-    async def _read_all(self, ends: Mapping[Slot, int], enter: Mapping[str, Callable[[LogRecord], None]]) -> None:
+    async def _read_all(
+        self, ends: Mapping[TopicPartition, int], enter: Mapping[str, Callable[[LogRecord], None]]
+    ) -> None:
         free = asyncio.Semaphore(_READERS)
 
-        async def one(slot: Slot, end: int) -> None:
+        async def one(tp: TopicPartition, end: int) -> None:
             async with free:
-                await self._partition(slot, end, enter[slot.topic])
+                await self._partition(tp, end, enter[tp.topic])
 
-        await _together(one(slot, end) for slot, end in ends.items() if self._positions.get(slot, 0) < end)
+        await _together(one(tp, end) for tp, end in ends.items() if self._positions.get(tp, 0) < end)
         self._progress(self._read, max(self._read, self._total))
 
-    async def _partition(self, slot: Slot, end: int, enter: Callable[[LogRecord], None]) -> None:
-        async with aclosing(self._log.read(*slot, self._positions.get(slot, 0), end)) as records:
+    async def _partition(self, tp: TopicPartition, end: int, enter: Callable[[LogRecord], None]) -> None:
+        async with aclosing(self._log.read(*tp, self._positions.get(tp, 0), end)) as records:
             async for record in records:
                 enter(record)
                 self._read += 1
                 if self._read % _REPORT_EVERY == 0:
                     self._progress(self._read, max(self._read, self._total))
-        self._positions[slot] = end
+        self._positions[tp] = end
 
-    async def _taken(self, ends: Mapping[Slot, int], clock: Clock) -> dict[int, int]:
+    async def _taken(self, ends: Mapping[TopicPartition, int], clock: Clock) -> dict[int, int]:
         """Return, by partition of the frames, the Unix time in ms up to which retention has taken some of them."""
         taken: dict[int, int] = {}
-        for slot, first in self._positions.items():
-            if slot.topic in (FRAMES, FRAMES_LATE) and first > 0:
-                oldest_ms = clock.now_ns() // 1_000_000 - TOPICS[slot.topic].retention_ms
-                async with aclosing(self._log.read(*slot, first, ends[slot])) as records:
+        for tp, first in self._positions.items():
+            if tp.topic in (FRAMES, FRAMES_LATE) and first > 0:
+                oldest_ms = clock.now_ns() // 1_000_000 - TOPICS[tp.topic].retention_ms
+                async with aclosing(self._log.read(*tp, first, ends[tp])) as records:
                     async for record in records:
                         oldest_ms = record.timestamp_ms
                         break
-                taken[slot.partition] = max(oldest_ms, taken.get(slot.partition, 0))
+                taken[tp.partition] = max(oldest_ms, taken.get(tp.partition, 0))
         return taken
 
 

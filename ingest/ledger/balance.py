@@ -14,8 +14,6 @@ from typing import Any
 from ingest.ledger.intervals import Cover, Interval, common, length
 from ingest.ledger.states import ALL_PIPELINES, BEYOND, DEAD, Books, End, EpochBook, FrameState
 
-__all__ = ["Balance", "Line", "draw", "judge"]
-
 _EXAMPLES = 10
 """So many unaccounted or duplicate frames are named; the counts are complete."""
 _UNCLEAN = "unclean"

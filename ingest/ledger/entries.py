@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from ingest import headers as h
-from ingest.codec import decode
+from ingest.contract import headers as h
+from ingest.contract.codec import decode
+from ingest.contract.identity import FrameId, is_replay
+from ingest.contract.records import Account, Batch, EpochEnd, Frame, Heartbeat, Result, Waiting
+from ingest.contract.topics import BATCHES, BATCHES_LATE, DEADLETTER, FRAMES, FRAMES_LATE, READINGS, RESULTS, STATUS
 from ingest.exceptions import CodecError
-from ingest.identity import FrameId, is_replay
+from ingest.kafka.log import LogRecord
 from ingest.ledger.readings import SensorBeginnings, enter_readings
 from ingest.ledger.states import DEAD, Books, End
-from ingest.log import LogRecord
-from ingest.records import Account, Batch, EpochEnd, Frame, Heartbeat, Result, Waiting
-from ingest.topics import BATCHES, BATCHES_LATE, DEADLETTER, FRAMES, FRAMES_LATE, READINGS, RESULTS, STATUS
-
-__all__ = [
-    "ENTER",
-    "Beginnings",
-    "enter_dead_letter",
-    "enter_frame",
-    "enter_result",
-    "enter_status",
-]
 
 
 def enter_frame(books: Books, record: LogRecord) -> None:

@@ -12,8 +12,6 @@ from itertools import pairwise
 
 from ingest.exceptions import LedgerError
 
-__all__ = ["Cover", "Interval", "common", "length"]
-
 Interval = tuple[int, int]
 """A closed interval, first and last."""
 

@@ -16,10 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ingest.identity import is_replay
-from ingest.records import Box, Detection, Result
-
-__all__ = ["MissRate", "Misses", "has_news", "overlap", "wilson"]
+from ingest.contract.identity import is_replay
+from ingest.contract.records import Box, Detection, Result
 
 CERTAIN = 0.5
 """An object that a detector is less certain of comes and goes from frame to frame."""

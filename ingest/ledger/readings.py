@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container
 
-from ingest.codec import decode
+from ingest.contract.codec import decode
+from ingest.contract.records import Heartbeat, Readings
 from ingest.exceptions import CodecError
+from ingest.kafka.log import LogRecord
 from ingest.ledger.states import Books
-from ingest.log import LogRecord
-from ingest.records import Heartbeat, Readings
-
-__all__ = ["SensorBeginnings", "enter_readings"]
 
 
 def enter_readings(books: Books, record: LogRecord) -> None:

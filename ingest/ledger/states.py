@@ -11,11 +11,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ingest.identity import FrameId, is_replay
+from ingest.contract.identity import FrameId, is_replay
+from ingest.contract.records import Account, EpochEnd, Waiting
 from ingest.ledger.intervals import Cover, Interval
-from ingest.records import Account, EpochEnd, Waiting
-
-__all__ = ["ALL_PIPELINES", "BEYOND", "DEAD", "Books", "End", "EpochBook", "FrameState"]
 
 ALL_PIPELINES = ""
 """The pipeline of a dead letter that concerns a frame as a whole."""

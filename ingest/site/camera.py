@@ -13,8 +13,6 @@ from ingest.site.gate import GateConfig
 from ingest.site.redact import RedactConfig
 from ingest.site.spool import SpoolConfig
 
-__all__ = ["CameraConfig"]
-
 
 class CameraConfig(Entry):
     """A camera.

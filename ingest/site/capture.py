@@ -10,8 +10,6 @@ from pydantic import Field, model_validator
 
 from ingest.site.entry import Part, Seconds
 
-__all__ = ["LOGIN", "StreamConfig", "WatchConfig", "has_secret", "masked"]
-
 _USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{0,30}://)(?P<user>[^\s/?#@]*)@", re.IGNORECASE)
 """A scheme has an end: without one, looking through a long word takes time by the square of its length."""
 LOGIN = "pass|pwd|psw|secret|token|key|auth|user|usr|login"

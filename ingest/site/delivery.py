@@ -9,8 +9,6 @@ from pydantic import Field
 
 from ingest.site.entry import Entry, Seconds, Shared
 
-__all__ = ["PinConfig", "ReceiverConfig"]
-
 
 class PinConfig(Entry):
     """A camera's partition, written by `sightline topics grow` so that the camera stays where it is."""

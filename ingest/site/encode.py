@@ -8,8 +8,6 @@ from pydantic import Field, model_validator
 
 from ingest.site.entry import Part
 
-__all__ = ["EncodeConfig"]
-
 
 class EncodeConfig(Part):
     """Encoding, quality and size. With a budget these are the best, and ``min_quality`` and ``min_scale`` the floor.

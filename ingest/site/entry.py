@@ -6,9 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ingest.records.base import Name, Point
-
-__all__ = ["Entry", "Part", "Relative", "RelativePoint", "Seconds", "Share", "Shared", "to_pixels"]
+from ingest.contract.records.base import Name, Point
 
 Relative = Annotated[float, Field(ge=0.0, le=1.0)]
 RelativePoint = tuple[Relative, Relative]

@@ -20,8 +20,6 @@ from ingest.site.send import LinkConfig
 from ingest.site.sensor import SensorConfig
 from ingest.site.spool import DiskConfig
 
-__all__ = ["MAX_ENTRY_BYTES", "UNNAMED", "Site", "load", "parse_entry"]
-
 MAX_ENTRY_BYTES = 1024 * 1024
 """Hundreds of masks with hundreds of corners. What is larger was not written for a site, and is not read."""
 UNNAMED = "site"

@@ -10,8 +10,6 @@ from pydantic import AfterValidator, Field
 
 from ingest.site.entry import Part, RelativePoint, Seconds, Share
 
-__all__ = ["ArmedHours", "GateConfig", "TimeZone"]
-
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 _LONGEST_ZONE = 64
 """Twice the longest that there is. A zone is looked for as a module in packages, which goes as deep as its name."""

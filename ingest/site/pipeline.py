@@ -6,11 +6,9 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ingest.codec import MAX_RECORD_BYTES
-from ingest.records.base import Name
+from ingest.contract.codec import MAX_RECORD_BYTES
+from ingest.contract.records.base import Name
 from ingest.site.entry import Seconds, Share, Shared
-
-__all__ = ["MAX_PIXEL_BYTES", "UNROUTED_NAME", "PipelineConfig"]
 
 MAX_PIXEL_BYTES = MAX_RECORD_BYTES - 1024 * 1024
 """The rest of a batch's record is for its items: 64 of them with 64 regions each need less than half a MiB, and

@@ -8,8 +8,6 @@ from pydantic import Field, model_validator
 
 from ingest.site.entry import Part, RelativePoint, Seconds, Share
 
-__all__ = ["DetectorConfig", "RedactConfig"]
-
 Polygon = Annotated[tuple[RelativePoint, ...], Field(min_length=3)]
 Level = Annotated[int, Field(ge=0, le=255)]
 Class = Annotated[int, Field(ge=0)]

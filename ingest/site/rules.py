@@ -6,10 +6,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ingest.records.base import Name
+from ingest.contract.records.base import Name
 from ingest.site.entry import RelativePoint, Seconds, Share, Shared
-
-__all__ = ["LineRule", "Rule", "ThresholdRule", "ZoneRule"]
 
 
 class _Rule(Shared):

@@ -9,8 +9,6 @@ from pydantic import Field, model_validator
 
 from ingest.site.entry import Part
 
-__all__ = ["LinkConfig"]
-
 _MIB = 1024 * 1024
 
 

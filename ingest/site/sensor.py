@@ -18,8 +18,6 @@ from ingest.site.sensoroptions import (
 )
 from ingest.site.spool import SpoolConfig
 
-__all__ = ["HOST_QUANTITIES", "SensorConfig"]
-
 HOST_QUANTITIES = ("cpu", "memory", "load", "temperature", "disk")
 
 _OPTIONS: dict[str, type[Part]] = {

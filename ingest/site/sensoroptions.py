@@ -9,16 +9,6 @@ from pydantic import Field, model_validator
 
 from ingest.site.entry import Part
 
-__all__ = [
-    "CommandOptions",
-    "HostOptions",
-    "LineOptions",
-    "ModbusOptions",
-    "MqttOptions",
-    "SerialOptions",
-    "SimulatedOptions",
-]
-
 Baud = Annotated[int, Field(ge=50, le=4_000_000)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 

@@ -8,8 +8,6 @@ from pydantic import Field
 
 from ingest.site.entry import Part, Seconds
 
-__all__ = ["DiskConfig", "SpoolConfig"]
-
 _MIB = 1024 * 1024
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from ingest import headers as h
-from ingest.codec import decode
+from ingest.contract import headers as h
+from ingest.contract.codec import decode
+from ingest.contract.identity import FrameId
+from ingest.contract.records import Alert, AlertData, Event, Evidence, Frame
 from ingest.exceptions import CodecError
-from ingest.identity import FrameId
-from ingest.log import LogRecord
-from ingest.records import Alert, AlertData, Event, Evidence, Frame
+from ingest.kafka.log import LogRecord
 from stream.alerts.evidence import EvidenceStore
 from stream.alerts.exceptions import EvidenceMissing
 from stream.alerts.pictures import annotated
 from stream.events import event_id
-
-__all__ = ["alert_id", "evidence_of", "make_alert"]
 
 _MEDIA_TYPE = {"jpeg": "image/jpeg", "webp": "image/webp"}
 

@@ -13,23 +13,23 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Literal
 
-from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka import ConsumerRebalanceListener
+from aiokafka import TopicPartition as KafkaPartition
 
-from ingest import kafka, logs
-from ingest.clock import Clock, SystemClock
-from ingest.codec import decode_json, encode, encode_json
+from ingest.contract.codec import decode_json, encode, encode_json
+from ingest.contract.records import Alert, Delivery, Heartbeat
+from ingest.contract.topics import ALERTS, DELIVERIES, STATUS
 from ingest.exceptions import CodecError, IngestError
-from ingest.kafka import KafkaSettings
-from ingest.kafkalog import KafkaLog, from_consumer
-from ingest.log import Outgoing
-from ingest.records import Alert, Delivery, Heartbeat
+from ingest.kafka import settings as kafka
+from ingest.kafka.kafkalog import KafkaLog, from_consumer
+from ingest.kafka.log import Outgoing
+from ingest.kafka.settings import KafkaSettings
+from ingest.runtime import logs
+from ingest.runtime.clock import Clock, SystemClock
 from ingest.site import ReceiverConfig
-from ingest.topics import ALERTS, DELIVERIES, STATUS
 from stream.alerts.pending import Pending, Task
 from stream.alerts.schedule import after
 from stream.alerts.webhook import Deliverer
-
-__all__ = ["Dispatcher"]
 
 _log = logs.get("stream.dispatch")
 
@@ -93,7 +93,7 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
                 await deliverer.close()
             await self._log.close()
 
-    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+    async def on_partitions_assigned(self, assigned: Iterable[KafkaPartition]) -> None:
         """Read the receipts of a partition back, then all its alerts again."""
         try:
             await self._take_over(assigned)
@@ -101,7 +101,7 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
             self._error = error
             self._broken.set()
 
-    async def _take_over(self, assigned: Iterable[TopicPartition]) -> None:
+    async def _take_over(self, assigned: Iterable[KafkaPartition]) -> None:
         for tp in assigned:
             begin = (await self._log.beginnings(DELIVERIES))[tp.partition]
             end = (await self._log.ends(DELIVERIES))[tp.partition]
@@ -113,7 +113,7 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
             self._consumer.seek(tp, (await self._log.beginnings(ALERTS))[tp.partition])
         self._assigned = True
 
-    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+    async def on_partitions_revoked(self, revoked: Iterable[KafkaPartition]) -> None:
         """Forget what belongs to another dispatcher now."""
         for tp in revoked:
             for pending in self._pending.values():

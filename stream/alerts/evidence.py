@@ -7,10 +7,8 @@ import os
 from pathlib import Path
 from typing import Protocol
 
-from ingest.records import Evidence
+from ingest.contract.records import Evidence
 from stream.alerts.exceptions import StoreFailed
-
-__all__ = ["EvidenceStore", "FolderStore", "MemoryStore"]
 
 
 class EvidenceStore(Protocol):

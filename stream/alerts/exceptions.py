@@ -7,8 +7,6 @@ AlertError
 
 from __future__ import annotations
 
-__all__ = ["AlertError", "EvidenceMissing", "StoreFailed"]
-
 
 class AlertError(Exception):
     """Base of every error of this package."""

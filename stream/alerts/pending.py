@@ -5,9 +5,7 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass, field
 
-from ingest.records import Alert, Delivery
-
-__all__ = ["Pending", "Task"]
+from ingest.contract.records import Alert, Delivery
 
 
 @dataclass(order=True)

@@ -6,10 +6,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ingest.records import Box, Event, Point
+from ingest.contract.records import Box, Event, Point
 from stream.alerts.exceptions import EvidenceMissing
-
-__all__ = ["annotated"]
 
 Image = npt.NDArray[np.uint8]
 

@@ -11,8 +11,6 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-__all__ = ["Inbox", "make_app"]
-
 
 class Inbox:
     """What has been received: a JSON line each in ``out``, and which ids have come before."""

@@ -12,8 +12,6 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
-__all__ = ["Answer", "Verdict", "after"]
-
 GONE = 410
 JITTER_SHARE = 0.1
 """Pauses are longer by up to this share, so that what failed together does not come back together."""

@@ -6,19 +6,17 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from ingest import headers as h
-from ingest.codec import decode_json, encode_json
+from ingest.contract import headers as h
+from ingest.contract.codec import decode_json, encode_json
+from ingest.contract.records import Event, FrameRef
+from ingest.contract.topics import ALERTS, EVENTS, partition_for
 from ingest.deadletter import parked
 from ingest.exceptions import CodecError
-from ingest.log import Log, LogRecord, Outgoing, Slot
-from ingest.records import Event, FrameRef
-from ingest.topics import ALERTS, EVENTS, partition_for
+from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from stream.alerts.alert import alert_id, evidence_of, make_alert
 from stream.alerts.evidence import EvidenceStore
 from stream.alerts.exceptions import EvidenceMissing
 from stream.runner.processor import Work
-
-__all__ = ["AlertStage", "Alerting"]
 
 NAME = "alerts"
 KNOWN_ALERTS = 10_000
@@ -37,7 +35,7 @@ class AlertStage:
         self._store = store
         self._partitions = alert_partitions
 
-    async def open(self, slot: Slot, position: int, log: Log) -> Alerting:
+    async def open(self, tp: TopicPartition, position: int, log: Log) -> Alerting:
         """Make a partition's state: the alerts that are out already."""
         alerting = Alerting(self._store, self._partitions, log, asyncio.get_running_loop())
         begins, ends = await log.beginnings(ALERTS), await log.ends(ALERTS)

@@ -10,14 +10,11 @@ from typing import Protocol
 import httpx
 from standardwebhooks.webhooks import Webhook
 
-from ingest.codec import encode_json
+from ingest.contract.codec import encode_json
+from ingest.contract.records import Alert
 from ingest.exceptions import ConfigError
-from ingest.records import Alert
 from ingest.site import ReceiverConfig
 from stream.alerts.schedule import Answer
-
-__all__ = ["Deliverer", "LogDeliverer", "WebhookDeliverer", "signed_headers"]
-
 
 MAX_ANSWER_BYTES = 64 * 1024
 """Nobody reads what a receiver says beside its status."""

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 
-from ingest.records import Event, Overlay, Point, Result
+from ingest.contract.records import Event, Overlay, Point, Result
 from ingest.site import LineRule, ZoneRule
 from stream.analyse.events import event_of, shape_of
 from stream.analyse.rules import RuleWatch
-from stream.analyse.scale import Scale
-from stream.analyse.standing import Standing, View
 from stream.analyse.told import Sighting, Told
-from stream.analyse.tracker import Track, Tracker
-from stream.analyse.tracktime import TrackTime
-
-__all__ = ["Analyser"]
+from stream.analyse.tracking.scale import Scale
+from stream.analyse.tracking.stationary import Standing, View
+from stream.analyse.tracking.tracker import Track, Tracker
+from stream.analyse.tracking.tracktime import TrackTime
 
 TRAIL_POINTS = 20
 TRACK_IDLE_S = 10.0

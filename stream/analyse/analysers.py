@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
-from ingest.codec import decode
-from ingest.identity import is_replay
-from ingest.log import LogRecord
-from ingest.records import Event, Result
+from ingest.contract.codec import decode
+from ingest.contract.identity import is_replay
+from ingest.contract.records import Event, Result
+from ingest.kafka.log import LogRecord
 from stream.analyse.analyser import Analyser
 from stream.analyse.ruleset import RuleSet
 from stream.analyse.told import Told
-from stream.analyse.tracker import Tracker
-
-__all__ = ["MAX_REPLAYED", "Analysers"]
+from stream.analyse.tracking.tracker import Tracker
 
 MAX_REPLAYED = 64
 """Analysers of replays that are remembered, of some 10 kB each. A replay has an end and does not tell of it, so those

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from ingest.identity import is_late
-from ingest.records import Event, EventData, Overlay, Point, Result
+from ingest.contract.identity import is_late
+from ingest.contract.records import Event, EventData, Overlay, Point, Result
 from ingest.site import LineRule, ZoneRule, to_pixels
 from stream.analyse.rules import Happening
-from stream.analyse.tracker import Track
+from stream.analyse.tracking.tracker import Track
 from stream.events import event_id, rfc3339
-
-__all__ = ["event_of", "shape_of"]
 
 
 def shape_of(rule: LineRule | ZoneRule, result: Result) -> tuple[Point, ...]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ingest.records import Point
-
-__all__ = ["crosses", "distance_px", "inside"]
+from ingest.contract.records import Point
 
 
 def distance_px(start: Point, end: Point, point: Point) -> float:

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ingest.records import Point
+from ingest.contract.records import Point
 from stream.analyse.geometry import crosses, distance_px
-
-__all__ = ["BACKWARD", "FORWARD", "WAIT_S", "LineCounter", "LineWatch"]
 
 FORWARD, BACKWARD = "forward", "backward"
 BAND_SHARE = 0.006

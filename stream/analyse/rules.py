@@ -8,10 +8,8 @@ from typing import NamedTuple
 
 from ingest.site import LineRule, ZoneRule, to_pixels
 from stream.analyse.lines import LineCounter, LineWatch
-from stream.analyse.tracker import Track
+from stream.analyse.tracking.tracker import Track
 from stream.analyse.zones import ZoneWatch
-
-__all__ = ["Happening", "RuleWatch"]
 
 
 class Happening(NamedTuple):

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
-from ingest.codec import decode
+from ingest.contract.codec import decode
+from ingest.contract.records import Result
 from ingest.exceptions import CodecError
-from ingest.log import LogRecord
-from ingest.records import Result
+from ingest.kafka.log import LogRecord
 from ingest.site import LineRule, ZoneRule
 from stream.readback import Place
-
-__all__ = ["MARGIN_S", "TAIL_S", "RuleSet"]
 
 TAIL_S = 120.0
 """How much of its past a rule without times of its own needs. A track lives as long as its object is in the picture:

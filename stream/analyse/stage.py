@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ingest import headers as h
-from ingest import logs
-from ingest.codec import decode, encode_json
-from ingest.configstore import Config
+from ingest.contract import headers as h
+from ingest.contract.codec import decode, encode_json
+from ingest.contract.records import Event, Result
+from ingest.contract.topics import EVENTS, RESULTS, partition_for
 from ingest.deadletter import parked
-from ingest.log import Log, LogRecord, Outgoing, Slot
-from ingest.records import Event, Result
-from ingest.topics import EVENTS, RESULTS, partition_for
+from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
+from ingest.runtime import logs
+from ingest.site.topic.view import Config
 from stream.analyse.analysers import Analysers
 from stream.analyse.ruleset import RuleSet
 from stream.analyse.told import Told, told_by
-from stream.analyse.tracker import ByteTracker, Tracker
+from stream.analyse.tracking.tracker import ByteTracker, Tracker
 from stream.readback import tail, written_since
 from stream.runner.processor import Work
-
-__all__ = ["AnalyseStage", "Interpreter"]
 
 _log = logs.get("stream.analyse")
 
@@ -53,9 +51,9 @@ class AnalyseStage:
         self._partitions = event_partitions
         self._make_tracker = make_tracker
 
-    async def open(self, slot: Slot, position: int, log: Log) -> Interpreter:
+    async def open(self, tp: TopicPartition, position: int, log: Log) -> Interpreter:
         """Make a partition's state by reading back its last minutes, of which nothing is told again."""
-        past = await tail(log, slot, position, self._rules.place, self._rules.longest_s)
+        past = await tail(log, tp, position, self._rules.place, self._rules.longest_s)
         analysers = Analysers(self._rules, self._sites, self._make_tracker)
         analysers.remember(past, await self._told_of(past, log))
         return Interpreter(analysers, self._partitions)
@@ -63,8 +61,8 @@ class AnalyseStage:
     async def _told_of(self, past: Sequence[LogRecord], log: Log) -> Mapping[tuple[str, str], Told]:
         cameras = {decode(Result, record.value).camera for record in past}
         since_ms = min((record.timestamp_ms for record in past), default=0) - CLOCKS_MS
-        slots = sorted({Slot(EVENTS, partition_for(camera, self._partitions)) for camera in cameras})
-        return told_by([event for slot in slots for event in await written_since(log, slot, since_ms)])
+        tps = sorted({TopicPartition(EVENTS, partition_for(camera, self._partitions)) for camera in cameras})
+        return told_by([event for tp in tps for event in await written_since(log, tp, since_ms)])
 
 
 class Interpreter:

@@ -10,12 +10,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ingest.codec import decode_json
+from ingest.contract.codec import decode_json
+from ingest.contract.records import Box, Event
 from ingest.exceptions import CodecError
-from ingest.log import LogRecord
-from ingest.records import Box, Event
-
-__all__ = ["Sighting", "Told", "told_by"]
+from ingest.kafka.log import LogRecord
 
 _DIGITS = 2
 """Of a pixel: boxes are the same but for the rounding when a picture is scaled and scaled back."""

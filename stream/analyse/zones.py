@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ingest.records import Point
+from ingest.contract.records import Point
 from stream.analyse.geometry import inside
-
-__all__ = ["ZoneWatch"]
 
 LEAVE_FRAMES = 3
 """So many frames in a row outside make it out: a box that trembles on the edge stays in."""

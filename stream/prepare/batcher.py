@@ -10,17 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ingest.batchcodec import encode_batch
-from ingest.clock import Clock
-from ingest.codec import encode_part
-from ingest.headers import frame_headers
-from ingest.identity import LATE, LIVE, FrameId
-from ingest.log import Outgoing
-from ingest.records import BatchItem, Canvas, Pixels
+from ingest.contract.batchcodec import encode_batch
+from ingest.contract.codec import encode_part
+from ingest.contract.headers import frame_headers
+from ingest.contract.identity import LATE, LIVE, FrameId
+from ingest.contract.records import BatchItem, Canvas, Pixels
+from ingest.kafka.log import Outgoing
+from ingest.runtime.clock import Clock
 from stream.prepare.plan import MAX_ITEMS_BYTES, Plan
 from stream.runner.processor import Work
-
-__all__ = ["Batcher", "Entry"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,15 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from ingest import headers as h
-from ingest.codec import decode
-from ingest.identity import LATE, LIVE, is_replay
-from ingest.log import LogRecord
-from ingest.records import Frame
+from ingest.contract import headers as h
+from ingest.contract.codec import decode
+from ingest.contract.identity import LATE, LIVE, is_replay
+from ingest.contract.records import Frame
+from ingest.kafka.log import LogRecord
 from stream.exceptions import HeaderMismatch, UnknownLane
 from stream.prepare import picture
-
-__all__ = ["Delivered", "delivered", "named"]
 
 
 @dataclass

@@ -14,8 +14,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["NOISY", "Auto", "Denoiser", "Image", "Kind", "Median", "Unchanged", "denoiser", "noise_sigma"]
-
 Image = npt.NDArray[np.uint8]
 Kind = Literal["none", "median", "auto"]
 

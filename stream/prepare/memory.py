@@ -7,8 +7,6 @@ from collections import OrderedDict
 from stream.prepare.decode import Delivered
 from stream.prepare.denoise import Denoiser, Image, Kind, denoiser
 
-__all__ = ["MAX_DENOISER_BYTES", "Denoisers"]
-
 MAX_DENOISER_BYTES = 128 * 1024 * 1024
 """Per partition: 4 noisy 4K cameras at 27 MB each or 170 at 640×360, as many as one core can prepare, and thousands
 that are not noisy, of which only a quarter of the luma is kept."""

@@ -14,8 +14,6 @@ import numpy.typing as npt
 
 from stream.exceptions import CutShort, TooLarge, TooManyScans, Undecodable, WrongSize
 
-__all__ = ["MAX_PIXELS", "MAX_SCANS", "check", "pixels"]
-
 MAX_PIXELS = 7680 * 4320
 """8K UHD; decoded it is 100 MB."""
 MAX_SCANS = 64

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ingest.batchcodec import HEAD_BYTES
-from ingest.codec import MAX_RECORD_BYTES
+from ingest.contract.batchcodec import HEAD_BYTES
+from ingest.contract.codec import MAX_RECORD_BYTES
 from ingest.site import PipelineConfig
 from ingest.site.pipeline import MAX_PIXEL_BYTES, UNROUTED_NAME
-
-__all__ = ["MAX_ITEMS_BYTES", "MAX_PIXEL_BYTES", "UNROUTED", "Plan", "plans"]
 
 MAX_ITEMS_BYTES = MAX_RECORD_BYTES - MAX_PIXEL_BYTES - HEAD_BYTES
 """Counted all the same: an item also names the pipelines that its frame goes to, and a site may have any number."""

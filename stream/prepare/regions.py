@@ -10,10 +10,8 @@ from operator import attrgetter
 
 import cv2
 
-from ingest.records import Box, Fit, Inner, Pixels, Region
+from ingest.contract.records import Box, Fit, Inner, Pixels, Region
 from ingest.site import PipelineConfig
-
-__all__ = ["MAX_BOXES", "MERGE_SHARE", "Window", "draw", "merged", "usable", "windows"]
 
 MERGE_SHARE = 0.6
 """Two moving regions are one when they share so much of the smaller one: a gate's boxes of one object overlap, two

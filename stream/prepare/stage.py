@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from ingest import logs
-from ingest.clock import Clock, SystemClock
-from ingest.configstore import Config
+from ingest.contract.identity import LATE, LIVE
+from ingest.contract.records import BatchItem, Box, FrameRef
+from ingest.contract.topics import BATCHES, BATCHES_LATE, FRAMES, FRAMES_LATE
 from ingest.deadletter import parked
-from ingest.identity import LATE, LIVE
-from ingest.log import Log, LogRecord, Slot
-from ingest.records import BatchItem, Box, FrameRef
+from ingest.kafka.log import Log, LogRecord, TopicPartition
+from ingest.runtime import logs
+from ingest.runtime.clock import Clock, SystemClock
 from ingest.site import PipelineConfig
-from ingest.topics import BATCHES, BATCHES_LATE, FRAMES, FRAMES_LATE
+from ingest.site.topic.view import Config
 from stream.prepare.batcher import Batcher, Entry
 from stream.prepare.decode import Delivered, delivered, named
 from stream.prepare.denoise import Image, Kind
@@ -22,8 +22,6 @@ from stream.prepare.plan import UNROUTED, Plan, plans
 from stream.prepare.regions import MAX_BOXES, draw, usable, windows
 from stream.runner.holdback import Reader
 from stream.runner.processor import Work
-
-__all__ = ["PrepareStage", "Preparer"]
 
 _log = logs.get("stream.prepare")
 
@@ -54,11 +52,11 @@ class PrepareStage:
         self.plans = plans(config.pipelines)
         self.clock = clock or SystemClock()
 
-    async def open(self, slot: Slot, position: int, log: Log) -> Preparer:
+    async def open(self, tp: TopicPartition, position: int, log: Log) -> Preparer:
         """Make a partition's state. Nothing is read back: open batches hold frames that are not acknowledged, and a
         denoiser finds its level within a few frames.
         """
-        return Preparer(self.name, self.plans, Batcher(self.target, slot.partition, self.clock), self.clock)
+        return Preparer(self.name, self.plans, Batcher(self.target, tp.partition, self.clock), self.clock)
 
 
 class Preparer:

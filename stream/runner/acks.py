@@ -6,8 +6,6 @@ from collections.abc import Iterable
 
 from stream.exceptions import UnknownOffset
 
-__all__ = ["AckTracker"]
-
 
 class AckTracker:
     """The records of one partition that were fed to its processor and are not yet done with.

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import ctypes
 
-from ingest import logs
-
-__all__ = ["keep_freed_memory"]
+from ingest.runtime import logs
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ingest.clock import Clock, SystemClock
-from ingest.log import Log, LogRecord, Outgoing, Slot
-from ingest.topics import BATCHES, FRAMES
+from ingest.contract.topics import BATCHES, FRAMES
+from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
+from ingest.runtime.clock import Clock, SystemClock
 from stream.runner.processor import Work
-
-__all__ = ["Echo", "EchoStage"]
 
 
 class EchoStage:
@@ -31,7 +29,7 @@ class EchoStage:
         self.delay_s = delay_s
         self.clock = clock or SystemClock()
 
-    async def open(self, slot: Slot, position: int, log: Log) -> Echo:
+    async def open(self, tp: TopicPartition, position: int, log: Log) -> Echo:
         """Make a partition's state, which needs nothing from the log."""
         return Echo(self)
 

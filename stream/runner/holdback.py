@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from ingest.log import Log, Slot
-
-__all__ = ["HOLD_S", "HeldBack", "HoldBack", "Reader", "behind"]
+from ingest.kafka.log import Log, TopicPartition
 
 HOLD_S = 5.0
 """Between two looks at how far the readers are."""
@@ -55,6 +53,6 @@ async def behind(log: Log, reader: Reader, partitions: Iterable[int]) -> dict[in
     ends, beginnings = await log.ends(reader.topic), await log.beginnings(reader.topic)
     waiting = {}
     for partition in partitions:
-        committed = await log.committed(reader.group, Slot(reader.topic, partition))
+        committed = await log.committed(reader.group, TopicPartition(reader.topic, partition))
         waiting[partition] = ends[partition] - max(committed or 0, beginnings[partition])
     return waiting

@@ -17,27 +17,25 @@ from typing import Any
 from faust.types import TP
 from prometheus_client import CollectorRegistry
 
-from ingest import eventloop, logs
-from ingest.clock import Clock, SystemClock
-from ingest.codec import encode
+from ingest.contract.codec import encode
+from ingest.contract.records import Heartbeat
+from ingest.contract.topics import STATUS, require
 from ingest.exceptions import LogUnavailable
-from ingest.kafka import KafkaSettings
-from ingest.kafkalog import KafkaLog
-from ingest.log import Log, Outgoing, Slot
-from ingest.records import Heartbeat
-from ingest.signals import stop_event
-from ingest.topics import STATUS, require
+from ingest.kafka.kafkalog import KafkaLog
+from ingest.kafka.log import Log, Outgoing, TopicPartition
+from ingest.kafka.settings import KafkaSettings
+from ingest.runtime import eventloop, logs
+from ingest.runtime.clock import Clock, SystemClock
+from ingest.runtime.signals import stop_event
 from stream.exceptions import RunnerError, Stuck
 from stream.metrics import StreamMetrics
-from stream.runner import faustapp
 from stream.runner.allocator import keep_freed_memory
+from stream.runner.faust import app as faustapp
 from stream.runner.holdback import HOLD_S, HeldBack, HoldBack, behind
 from stream.runner.opening import OPEN_AT_ONCE, CountingLog
 from stream.runner.partition import Context, PartitionLoop
 from stream.runner.processor import Stage
 from stream.runner.watchdog import Signs, Watchdog
-
-__all__ = ["EXIT_FAILED", "Runner", "serve"]
 
 _log = logs.get("stream.runner")
 
@@ -105,7 +103,7 @@ class Runner:
         self._exit = exit
         self._metrics = metrics or StreamMetrics(CollectorRegistry(), stage.name)
         self._instance = f"{socket.gethostname()}-{os.getpid()}"
-        self._loops: dict[Slot, PartitionLoop] = {}
+        self._loops: dict[TopicPartition, PartitionLoop] = {}
         self._fed_before = 0
         self._run = 0
         self._joined = False
@@ -119,10 +117,10 @@ class Runner:
             metrics=self._metrics,
             opening=asyncio.Semaphore(OPEN_AT_ONCE),
             send=self._send,
-            begin=lambda slot, position, run: self._app.consumer.begin(self._tp(slot), position, run),
+            begin=lambda tp, position, run: self._app.consumer.begin(self._tp(tp), position, run),
             failed=self._partition_failed,
-            pause=lambda slot: self._app.consumer.pause_fetching(self._tp(slot)),
-            resume=lambda slot: self._app.consumer.resume_fetching(self._tp(slot)),
+            pause=lambda tp: self._app.consumer.pause_fetching(self._tp(tp)),
+            resume=lambda tp: self._app.consumer.resume_fetching(self._tp(tp)),
         )
         self._app = faustapp.build(
             settings,
@@ -193,7 +191,7 @@ class Runner:
 
     def _deliver(self, event: faustapp.Event) -> None:
         record = faustapp.to_record(self._settings, event)
-        loop = self._loops.get(Slot(record.topic, record.partition))
+        loop = self._loops.get(TopicPartition(record.topic, record.partition))
         if loop is not None:
             loop.offer(record, event.message.stamp)
         elif not self._stopping and not self._rebalancing:
@@ -209,11 +207,11 @@ class Runner:
         if self._stopping:
             return  # the loops that are being drained still say what may be committed
         left_over = list(self._loops.values())
-        slots = sorted(map(self._slot, assigned))
+        tps = sorted(map(self._tp, assigned))
         self._run += 1
-        self._loops = {slot: PartitionLoop(self._context, slot, self._run, self._start_of) for slot in slots}
+        self._loops = {tp: PartitionLoop(self._context, tp, self._run, self._start_of) for tp in tps}
         self._joined = True
-        _log.info("assigned", partitions=[f"{slot.topic}[{slot.partition}]" for slot in slots])
+        _log.info("assigned", partitions=[f"{tp.topic}[{tp.partition}]" for tp in tps])
         await asyncio.gather(*(loop.drop() for loop in left_over))
 
     async def _revoked(self, _app: Any, _revoked: set[TP], **_: Any) -> None:
@@ -231,9 +229,9 @@ class Runner:
         self._fed_before += sum(loop.fed for loop in self._loops.values())
         self._loops.clear()
 
-    async def _start_of(self, slot: Slot) -> int:
-        committed = await self._log.committed(self._stage.name, slot)
-        first = (await self._log.beginnings(slot.topic))[slot.partition]
+    async def _start_of(self, tp: TopicPartition) -> int:
+        committed = await self._log.committed(self._stage.name, tp)
+        first = (await self._log.beginnings(tp.topic))[tp.partition]
         return max(committed or 0, first)
 
     async def _send(self, record: Outgoing) -> Awaitable[Any]:
@@ -250,7 +248,7 @@ class Runner:
         return sent
 
     def _safe(self, tp: TP) -> int | None:
-        loop = self._loops.get(self._slot(tp))
+        loop = self._loops.get(self._tp(tp))
         return loop.position if loop else None
 
     def _signs(self) -> Signs:
@@ -263,8 +261,8 @@ class Runner:
 
     def _unfed(self, loops: list[PartitionLoop]) -> int:
         consumer = self._app.consumer
-        unfetched = sum(consumer.unfetched(self._tp(loop.slot)) for loop in loops)
-        on_the_way = sum(consumer.on_the_way(self._tp(loop.slot), loop.due) for loop in loops)
+        unfetched = sum(consumer.unfetched(self._tp(loop.tp)) for loop in loops)
+        on_the_way = sum(consumer.on_the_way(self._tp(loop.tp), loop.due) for loop in loops)
         return int(unfetched + on_the_way + sum(loop.queued for loop in loops))
 
     async def _hold_back(self) -> None:
@@ -276,13 +274,13 @@ class Runner:
         while True:
             await asyncio.sleep(HOLD_S)
             try:
-                waiting = await behind(self._log, reader, [slot.partition for slot in self._loops])
+                waiting = await behind(self._log, reader, [tp.partition for tp in self._loops])
             except LogUnavailable as error:
                 _log.debug("readers not looked at", error=str(error))
                 continue
             before, held = held, decide.held(waiting)
-            for slot, loop in self._loops.items():
-                loop.hold(slot.partition in held)
+            for tp, loop in self._loops.items():
+                loop.hold(tp.partition in held)
             if held != before:
                 _log.warning("held back" if held else "goes on", partitions=sorted(held), group=reader.group)
 
@@ -320,8 +318,8 @@ class Runner:
             figures=figures,
         )
 
-    def _partition_failed(self, error: BaseException, slot: Slot, offset: int) -> None:
-        self._end(error, topic=slot.topic, partition=slot.partition, last_fed=offset)
+    def _partition_failed(self, error: BaseException, tp: TopicPartition, offset: int) -> None:
+        self._end(error, topic=tp.topic, partition=tp.partition, last_fed=offset)
 
     def _failed(self, error: BaseException) -> None:
         self._end(error, stage=self._stage.name)
@@ -332,8 +330,8 @@ class Runner:
         finally:
             self._exit(EXIT_FAILED)  # also when nobody reads the log any more, and to write it fails
 
-    def _tp(self, slot: Slot) -> TP:
-        return TP(self._settings.topic(slot.topic), slot.partition)
+    def _tp(self, tp: TopicPartition) -> TP:
+        return TP(self._settings.topic(tp.topic), tp.partition)
 
-    def _slot(self, tp: TP) -> Slot:
-        return Slot(tp.topic.removeprefix(self._settings.prefix), tp.partition)
+    def _tp(self, tp: TP) -> TopicPartition:
+        return TopicPartition(tp.topic.removeprefix(self._settings.prefix), tp.partition)

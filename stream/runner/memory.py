@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ingest.clock import ManualClock
-from ingest.log import Log, LogRecord, Slot
+from ingest.kafka.log import Log, LogRecord, TopicPartition
+from ingest.runtime.clock import ManualClock
 from stream.runner.acks import AckTracker
 from stream.runner.processor import Processor, Stage, Work
-
-__all__ = ["MemoryRunner"]
 
 
 class MemoryRunner:
@@ -26,14 +24,14 @@ class MemoryRunner:
         self._stage = stage
         self._log = log
         self._clock = clock
-        self._parts: dict[Slot, _Part] = {}
+        self._parts: dict[TopicPartition, _Part] = {}
 
     async def run(self) -> int:
         """Feed what the log has by now, and tick what is due. Return how many records were fed."""
         fed = 0
         for topic in self._stage.topics:
             for partition, end in (await self._log.ends(topic)).items():
-                part = await self._part(Slot(topic, partition))
+                part = await self._part(TopicPartition(topic, partition))
                 async for record in self._log.read(topic, partition, part.read, end):
                     fed += 1
                     await self._apply(part, part.feed(record))
@@ -64,13 +62,13 @@ class MemoryRunner:
             await self._apply(part, part.processor.flush())
         self._parts.clear()
 
-    async def _part(self, slot: Slot) -> _Part:
-        if slot not in self._parts:
-            first = (await self._log.beginnings(slot.topic))[slot.partition]
-            position = max(await self._log.committed(self._stage.name, slot) or 0, first)
-            processor = await self._stage.open(slot, position, self._log)
-            self._parts[slot] = _Part(slot, processor, position)
-        return self._parts[slot]
+    async def _part(self, tp: TopicPartition) -> _Part:
+        if tp not in self._parts:
+            first = (await self._log.beginnings(tp.topic))[tp.partition]
+            position = max(await self._log.committed(self._stage.name, tp) or 0, first)
+            processor = await self._stage.open(tp, position, self._log)
+            self._parts[tp] = _Part(tp, processor, position)
+        return self._parts[tp]
 
     async def _apply(self, part: _Part, works: Sequence[Work]) -> None:
         for work in works:
@@ -78,8 +76,8 @@ class MemoryRunner:
                 await self._log.produce(record)
             before, after = part.tracker.position, part.tracker.finish(work.done)
             if after != before:
-                writer = await self._log.writer(f"{self._stage.name}-{part.slot.topic}-{part.slot.partition}")
-                await writer.write((), self._stage.name, {part.slot: after})
+                writer = await self._log.writer(f"{self._stage.name}-{part.tp.topic}-{part.tp.partition}")
+                await writer.write((), self._stage.name, {part.tp: after})
                 await writer.close()
 
     def _next_deadline(self) -> float | None:
@@ -88,8 +86,8 @@ class MemoryRunner:
 
 
 class _Part:
-    def __init__(self, slot: Slot, processor: Processor, position: int) -> None:
-        self.slot = slot
+    def __init__(self, tp: TopicPartition, processor: Processor, position: int) -> None:
+        self.tp = tp
         self.processor = processor
         self.read = position
         self.tracker = AckTracker(position)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 
-from ingest.log import Log, LogRecord, Outgoing, Position, Slot, Writer
-
-__all__ = ["OPEN_AT_ONCE", "CountingLog"]
+from ingest.kafka.log import Log, LogRecord, Outgoing, Position, TopicPartition, Writer
 
 OPEN_AT_ONCE = 2
 """Reading back is work for one event loop: all at once would all end late, with their queues full meanwhile. Two, so
@@ -48,9 +46,9 @@ class CountingLog:
         """Return, per partition, the first offset that retention has left. Raise LogUnavailable."""
         return await self._log.beginnings(topic)
 
-    async def committed(self, group: str, slot: Slot) -> int | None:
+    async def committed(self, group: str, tp: TopicPartition) -> int | None:
         """Return the next offset that a group will read, None when it has committed none. Raise LogUnavailable."""
-        return await self._log.committed(group, slot)
+        return await self._log.committed(group, tp)
 
     async def writer(self, transactional_id: str) -> Writer:
         """Open the writer of this id. Raise LogUnavailable."""

@@ -12,16 +12,14 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ingest import logs
-from ingest.clock import Clock
-from ingest.log import Log, LogRecord, Outgoing, Slot
+from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
+from ingest.runtime import logs
+from ingest.runtime.clock import Clock
 from stream.exceptions import Lost, NotWritten
 from stream.metrics import StreamMetrics
 from stream.runner.acks import AckTracker
-from stream.runner.arrivals import Arrivals, Stamp
+from stream.runner.faust.arrivals import Arrivals, Stamp
 from stream.runner.processor import Processor, Stage, Work
-
-__all__ = ["IN_FLIGHT_BYTES", "IN_FLIGHT_WORKS", "QUEUE_BYTES", "QUEUE_RECORDS", "Context", "PartitionLoop"]
 
 _log = logs.get("stream.partition")
 T = TypeVar("T")
@@ -61,10 +59,10 @@ class Context:
     metrics: StreamMetrics
     opening: asyncio.Semaphore
     send: Send
-    begin: Callable[[Slot, int, int], Awaitable[bool]]
-    failed: Callable[[BaseException, Slot, int], None]
-    pause: Callable[[Slot], None]
-    resume: Callable[[Slot], None]
+    begin: Callable[[TopicPartition, int, int], Awaitable[bool]]
+    failed: Callable[[BaseException, TopicPartition, int], None]
+    pause: Callable[[TopicPartition], None]
+    resume: Callable[[TopicPartition], None]
 
 
 class PartitionLoop:
@@ -74,9 +72,13 @@ class PartitionLoop:
     """
 
     def __init__(
-        self, context: Context, slot: Slot, run: int, find_position: Callable[[Slot], Awaitable[int]]
+        self,
+        context: Context,
+        tp: TopicPartition,
+        run: int,
+        find_position: Callable[[TopicPartition], Awaitable[int]],
     ) -> None:
-        self.slot = slot
+        self.tp = tp
         self.fed = 0
         """Records given to the processor since the start."""
         self._context = context
@@ -135,13 +137,13 @@ class PartitionLoop:
         self._arrived.set()
         if len(self._queue) >= QUEUE_RECORDS or self._queued_bytes >= QUEUE_BYTES:
             self._paused = True
-            self._context.pause(self.slot)
+            self._context.pause(self.tp)
 
     def _arrived_whole(self, stamp: Stamp) -> bool:
         try:
             return self._arrivals.take(stamp)
         except Lost as error:
-            self._context.failed(error, self.slot, self._at)
+            self._context.failed(error, self.tp, self._at)
             return False
 
     @property
@@ -186,17 +188,17 @@ class PartitionLoop:
         try:
             await work
         except Exception as error:
-            self._context.failed(error, self.slot, self._at)
+            self._context.failed(error, self.tp, self._at)
 
     async def _feed(self) -> None:
-        position = await self._find_position(self.slot)
-        if not await self._context.begin(self.slot, position, self.due.run):
+        position = await self._find_position(self.tp)
+        if not await self._context.begin(self.tp, position, self.due.run):
             return  # the loops of the next assignment are about to replace this one
         async with self._context.opening:
-            processor = await self._context.stage.open(self.slot, position, self._context.log)
+            processor = await self._context.stage.open(self.tp, position, self._context.log)
         self._tracker = AckTracker(position)
         self._processor = processor
-        _log.info("partition opened", topic=self.slot.topic, partition=self.slot.partition, position=position)
+        _log.info("partition opened", topic=self.tp.topic, partition=self.tp.partition, position=position)
         while not self._draining:
             for work in await self._step(processor, self._tracker):
                 await self._write(work)
@@ -225,7 +227,7 @@ class PartitionLoop:
         roomy = len(self._queue) <= QUEUE_RECORDS // 2 and self._queued_bytes <= QUEUE_BYTES // 2
         if self._paused and roomy:
             self._paused = False
-            self._context.resume(self.slot)
+            self._context.resume(self.tp)
         return record
 
     async def _wait(self, deadline: float | None) -> None:

@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ingest.log import Log, LogRecord, Outgoing, Slot
-
-__all__ = ["Processor", "Stage", "Work"]
+from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,7 @@ class Stage(Protocol):
         """The input topics, as the contract names them."""
         ...
 
-    async def open(self, slot: Slot, position: int, log: Log) -> Processor:
+    async def open(self, tp: TopicPartition, position: int, log: Log) -> Processor:
         """Make the state of a partition whose next record is at ``position``.
 
         Reads back from the log what the state needs (the last seconds of its input, its own output) and emits

@@ -6,9 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ingest.clock import Clock
-
-__all__ = ["BLIND_LOOKS", "JOIN_S", "STALL_S", "Signs", "Watch", "Watchdog"]
+from ingest.runtime.clock import Clock
 
 STALL_S = 60.0
 """Records wait, or a rebalance goes on, and nothing has moved for so long. A send is given up after 30 s and ends the

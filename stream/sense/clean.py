@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from ingest.records import GOOD, Readings
+from ingest.contract.records import GOOD, Readings
 from ingest.site import SensorConfig
-
-__all__ = ["Cleaner"]
 
 
 class Cleaner:

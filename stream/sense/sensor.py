@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from ingest.records import Event, Readings
+from ingest.contract.records import Event, Readings
 from ingest.site import SensorConfig, ThresholdRule
 from stream.sense.clean import Cleaner
 from stream.sense.threshold import ThresholdWatch
 from stream.sense.windows import Windows
-
-__all__ = ["SensorWatch"]
 
 
 class SensorWatch:

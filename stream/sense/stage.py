@@ -7,22 +7,20 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry
 
-from ingest import headers as h
-from ingest import logs
-from ingest.codec import decode, encode_json
-from ingest.configstore import Config
+from ingest.contract import headers as h
+from ingest.contract.codec import decode, encode_json
+from ingest.contract.records import Event, Readings
+from ingest.contract.topics import EVENTS, READINGS, partition_for
 from ingest.deadletter import parked
 from ingest.exceptions import CodecError
-from ingest.log import Log, LogRecord, Outgoing, Slot
-from ingest.records import Event, Readings
+from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
+from ingest.runtime import logs
 from ingest.site import ThresholdRule
-from ingest.topics import EVENTS, READINGS, partition_for
+from ingest.site.topic.view import Config
 from stream.metrics import SenseMetrics
 from stream.readback import Place, tail
 from stream.runner.processor import Work
 from stream.sense.sensor import SensorWatch
-
-__all__ = ["SenseStage", "Sensing"]
 
 _log = logs.get("stream.sense")
 
@@ -49,10 +47,10 @@ class SenseStage:
         self._partitions = event_partitions
         self._metrics = metrics or SenseMetrics(CollectorRegistry())
 
-    async def open(self, slot: Slot, position: int, log: Log) -> Sensing:
+    async def open(self, tp: TopicPartition, position: int, log: Log) -> Sensing:
         """Make a partition's state by reading back its last windows, of which nothing is told again."""
         sensing = Sensing(self._config, self._partitions, self._metrics)
-        for record in await tail(log, slot, position, sensing.place, sensing.longest_s):
+        for record in await tail(log, tp, position, sensing.place, sensing.longest_s):
             sensing.remember(record)
         return sensing
 

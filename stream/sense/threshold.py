@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from ingest.records import Event, EventData
+from ingest.contract.records import Event, EventData
 from ingest.site import SensorConfig, ThresholdRule
 from stream.events import event_id, rfc3339
 from stream.sense.windows import Window
-
-__all__ = ["ThresholdWatch"]
 
 
 class ThresholdWatch:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["ALLOWED_LATENESS_S", "LATE_IN_A_ROW", "Window", "Windows"]
-
 ALLOWED_LATENESS_S = 1.0
 """A sensor's readings come in order; this covers a clock that is set back a little."""
 LATE_IN_A_ROW = 30

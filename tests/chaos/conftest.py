@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.broker import Broker
-from deploy.local.demo import Outcome
-from deploy.local.democommand import DemoOptions, During, run_demo
+from deploy.local.demo.command import DemoOptions, During, run_demo
+from deploy.local.demo.run import Outcome
+from deploy.local.kafka.broker import Broker
 from engines.repository.adopt import coco_labels
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.paths import ROOT
 
 RunStack = Callable[[float, During | None], Awaitable[Outcome]]
 

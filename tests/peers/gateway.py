@@ -23,11 +23,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ingest import kafka
-from ingest.codec import MAX_RECORD_BYTES
-from ingest.kafka import KafkaSettings
-from ingest.kafkawriter import stop
-from ingest.topics import FRAMES, FRAMES_LATE, READINGS, STATUS, partition_for
+from ingest.contract.codec import MAX_RECORD_BYTES
+from ingest.contract.topics import FRAMES, FRAMES_LATE, READINGS, STATUS, partition_for
+from ingest.kafka import settings as kafka
+from ingest.kafka.settings import KafkaSettings
+from ingest.kafka.writer import stop
 
 __all__ = ["TestGateway"]
 

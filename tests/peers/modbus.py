@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from ingest.tether import tethered
+from ingest.runtime.tether import tethered
 
 SERVER = Path(__file__).with_name("modbus_server.py")
 

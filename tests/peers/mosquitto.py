@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from ingest.clock import Deadline
-from ingest.tether import tethered
+from ingest.runtime.clock import Deadline
+from ingest.runtime.tether import tethered
 
 USER, PASSWORD = "agent", "a secret of this test"
 

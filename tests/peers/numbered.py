@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ingest.records import Frame
+from ingest.contract.records import Frame
 
 __all__ = ["LIKE_DB", "Clip", "Sent", "marked"]
 

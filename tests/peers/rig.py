@@ -15,15 +15,15 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from edge_agent.camera import Camera
+from edge_agent.camera.camera import Camera
 from edge_agent.metrics import AgentMetrics
 from edge_agent.spool.schema import Row
 from edge_agent.spool.spool import Spool
-from ingest.backoff import Backoff
-from ingest.clock import Deadline, SystemClock
-from ingest.codec import decode
+from ingest.contract.codec import decode
+from ingest.contract.records import Account, EpochEnd, Frame, Heartbeat
 from ingest.ledger.intervals import Cover
-from ingest.records import Account, EpochEnd, Frame, Heartbeat
+from ingest.runtime.backoff import Backoff
+from ingest.runtime.clock import Deadline, SystemClock
 from ingest.site import CameraConfig
 
 WAIT_S = 40.0

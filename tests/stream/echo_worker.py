@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from ingest.kafka import KafkaSettings
-from ingest.log import Log, LogRecord, Slot
+from ingest.kafka.log import Log, LogRecord, TopicPartition
+from ingest.kafka.settings import KafkaSettings
 from stream.runner.echo import Echo, EchoStage
 from stream.runner.processor import Work
 
@@ -27,7 +27,7 @@ class PoisonEcho(Echo):
 class PoisonStage(EchoStage):
     """Groups of three, so that the deadline and the last flush have something to do."""
 
-    async def open(self, slot: Slot, position: int, log: Log) -> PoisonEcho:
+    async def open(self, tp: TopicPartition, position: int, log: Log) -> PoisonEcho:
         """Make a partition's state."""
         return PoisonEcho(self)
 

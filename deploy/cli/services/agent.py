@@ -1,0 +1,180 @@
+"""`sightline agent`: what runs next to the cameras."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, progress, run, stdout
+from ingest import site
+from ingest.exceptions import ConfigError
+from ingest.kafka.settings import KafkaSettings
+from ingest.runtime import logs
+from ingest.site import CameraConfig, Site
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from edge_agent.tools.doctor.finding import Finding
+
+app = typer.Typer(help="Run an edge agent, or see whether it can run.", no_args_is_help=True)
+
+SiteFile = Annotated[Path, typer.Option("--site", help="The site's TOML file.")]
+
+
+@app.command("run")
+@friendly
+def run_agent(
+    site_file: SiteFile,
+    data: Annotated[Path, typer.Option(help="Where the spool is kept. A disk that survives a power cut.")],
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only this camera or sensor of the site; may be repeated.")
+    ] = None,
+    exit_at_end: Annotated[
+        bool, typer.Option("--exit-at-end", help="End when every camera's source is over.")
+    ] = False,
+    metrics_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Serve Prometheus metrics here; 0 for nowhere.")
+    ] = 0,
+    kafka: Kafka = "",
+    prefix: Prefix = "",
+) -> None:
+    """Capture, gate, spool and send until told to stop; then hand over what is spooled.
+
+    The site's file is where an agent begins. Once the config topic has cameras or sensors of the site, see
+    `sightline config apply`, the agent runs those instead, and follows the topic while it runs.
+    """
+    logs.configure("agent")
+    wanted = site.load(site_file)
+    known = [entry.name for entry in (*wanted.cameras, *wanted.sensors)]
+    unknown = set(only or ()) - set(known)
+    if unknown:
+        expected = f"cameras or sensors of {site_file}: {', '.join(known) or 'it has none'}"
+        raise ConfigError("agent", "--only", sorted(unknown), expected)
+    run(_serve(wanted, kafka_settings(kafka, prefix), data, only or [], exit_at_end, metrics_port))
+
+
+@app.command()
+@friendly
+def check(site_file: SiteFile) -> None:
+    """Check a site file as an agent would read it."""
+    found = site.load(site_file)
+    stdout.print(f"{len(found.cameras)} cameras, {len(found.sensors)} sensors: good")
+
+
+@app.command()
+@friendly
+def preview(
+    camera: Annotated[str, typer.Argument(help="The camera's name in the site.")],
+    site_file: SiteFile,
+    seconds: Annotated[float, typer.Option(min=1.0, help="How long it is watched.")] = 10.0,
+    out: Annotated[Path | None, typer.Option(help="Where the picture goes; CAMERA.png by default.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Watch a camera with its gate, masks and redaction, and write a picture that shows what they do.
+
+    Green frames are what moves, yellow outlines the gate's masks. Nothing is kept, and nothing is sent.
+    """
+    wanted = next((c for c in site.load(site_file).cameras if c.name == camera), None)
+    if wanted is None:
+        raise ConfigError("agent", "CAMERA", camera, f"a camera of {site_file}")
+    path = out or Path(f"{camera}.png")
+    fates = _previewed(wanted, seconds, path)
+    if as_json:
+        sys.stdout.write(json.dumps({"picture": str(path), "fates": fates}, indent=2) + "\n")
+    else:
+        stdout.print(f"{path}: {', '.join(f'{reason} {count}' for reason, count in fates.items())}", soft_wrap=True)
+
+
+def _previewed(camera: CameraConfig, seconds: float, path: Path) -> dict[str, int]:
+    import cv2
+
+    from edge_agent.tools.preview import annotated, watch
+    from ingest.runtime.clock import SystemClock
+
+    with progress.status(f"watching {camera.name} for {seconds:g} s", spinner="dots"):
+        seen = watch(camera, seconds, SystemClock())
+    try:
+        written = cv2.imwrite(str(path), annotated(camera, seen))
+    except cv2.error:  # an ending that stands for no kind of picture
+        written = False
+    if not written:
+        raise ConfigError("agent", "--out", str(path), "a .png or .jpg in a folder that can be written to")
+    return dict(seen.fates.most_common())
+
+
+@app.command()
+@friendly
+def doctor(
+    site_file: SiteFile,
+    data: Annotated[Path, typer.Option(help="Where the spool will be kept.")],
+    seconds: Annotated[float, typer.Option(min=1.0, help="How long each camera and sensor is looked at.")] = 5.0,
+    as_json: AsJson = False,
+    kafka: Kafka = "",
+    prefix: Prefix = "",
+) -> None:
+    """Try the disk, the clock, secrets, the link and what may be written to it, and every camera and sensor.
+
+    Exits with 1 if anything fails.
+
+    Nothing is kept, and nothing is sent but a few heartbeats that compare the clocks.
+    """
+    findings = run(_examined(site.load(site_file), kafka_settings(kafka, prefix), data, seconds, quiet=as_json))
+    if as_json:
+        sys.stdout.write(json.dumps([asdict(finding) for finding in findings], indent=2) + "\n")
+    raise typer.Exit(1 if any(finding.state == "bad" for finding in findings) else 0)
+
+
+async def _examined(
+    wanted: Site, settings: KafkaSettings, data: Path, seconds: float, *, quiet: bool
+) -> list[Finding]:
+    from edge_agent.tools.doctor.run import examine
+
+    findings = []
+    with progress.status("looking", spinner="dots") as spinner:
+        async for finding in examine(wanted, settings, data, seconds):
+            findings.append(finding)
+            spinner.update(f"after {escape(finding.what)}")
+            if not quiet:
+                colour = {"good": "green", "poor": "yellow", "bad": "red"}[finding.state]
+                stdout.print(
+                    f"[{colour}]{finding.state:<4}[/]  {escape(finding.what)}: {escape(finding.seen)}", soft_wrap=True
+                )
+                if finding.mend:
+                    stdout.print(f"      → {escape(finding.mend)}", soft_wrap=True)
+    return findings
+
+
+async def _serve(
+    wanted: Site, settings: KafkaSettings, data: Path, only: list[str], exit_at_end: bool, metrics_port: int
+) -> None:
+    from prometheus_client import CollectorRegistry
+
+    from edge_agent.agent import Agent
+    from edge_agent.metrics import AgentMetrics
+    from ingest.runtime.signals import stop_event
+
+    registry = CollectorRegistry()
+    stop = stop_event()
+    _serve_metrics(metrics_port, registry)
+    agent = await asyncio.to_thread(Agent, wanted, settings, data, metrics=AgentMetrics(registry), only=only)
+    await agent.run(stop, exit_at_end=exit_at_end)
+
+
+def _serve_metrics(port: int, registry: CollectorRegistry) -> None:
+    """Serve figures for Prometheus. A port that is taken costs the figures, and never the cameras."""
+    from prometheus_client import start_http_server
+
+    try:
+        if port:
+            start_http_server(port, registry=registry)
+    except OSError as error:
+        mend = "stop what listens there, or give another --metrics-port, and restart"
+        logs.get("edge_agent").error("metrics not served", port=port, error=str(error), mend=mend)

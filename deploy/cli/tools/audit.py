@@ -1,0 +1,53 @@
+"""`sightline audit`: does the ledger balance?"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.progress import Progress
+
+from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, progress, run, stdout
+from deploy.local.demo.sensortable import sensor_table
+from deploy.local.demo.table import balance_table
+from ingest.kafka.kafkalog import KafkaLog
+from ingest.kafka.settings import KafkaSettings
+from ingest.ledger.auditor import audit as read_and_draw
+from ingest.ledger.balance import Balance
+
+
+@friendly
+def audit(
+    wait: Annotated[float, typer.Option(min=0.0, help="Seconds to wait for what is in flight.")] = 30.0,
+    as_json: AsJson = False,
+    kafka: Kafka = "",
+    prefix: Prefix = "",
+) -> None:
+    """Print what became of every captured frame and reading. Exit with 1 if it does not balance."""
+    balance = run(_audit(kafka_settings(kafka, prefix), wait))
+    values = balance.to_dict()
+    if as_json:
+        stdout.print_json(json.dumps(values))
+    else:
+        stdout.print(balance_table(values))
+        for line in values["totals"]["examples"]:
+            stdout.print(f"  {line}")
+        sensors = values["sensors"]
+        if sensors and (sensors["cameras"] or sensors["left_out"]):
+            stdout.print(sensor_table(sensors))
+            for line in sensors["totals"]["examples"]:
+                stdout.print(f"  {line}")
+    raise typer.Exit(0 if balance.balanced else 1)
+
+
+async def _audit(settings: KafkaSettings, wait_s: float) -> Balance:
+    log = KafkaLog(settings, "sightline-audit")
+    try:
+        with Progress(console=progress, transient=True, disable=not progress.is_terminal) as bar:
+            task = bar.add_task("reading the topics", total=None)
+            return await read_and_draw(
+                log, wait_s=wait_s, on_progress=lambda done, total: bar.update(task, completed=done, total=total)
+            )
+    finally:
+        await log.close()

@@ -1,0 +1,175 @@
+"""`sightline config`: the site, as all services see it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, run, stdout
+from ingest import site
+from ingest.exceptions import ConfigError
+from ingest.kafka.kafkalog import KafkaLog
+from ingest.kafka.settings import KafkaSettings
+from ingest.site import PinConfig, Site
+from ingest.site.topic.changes import Changes, changes
+from ingest.site.topic.store import commit, open_writer, read
+from ingest.site.topic.view import Config
+
+app = typer.Typer(help="Check, apply and show a site's configuration.", no_args_is_help=True)
+
+UNUSABLE_EXIT = 1
+"""What was asked is done, and the topic has entries that nobody can use."""
+
+File = Annotated[Path, typer.Argument(help="The site's TOML file.")]
+
+
+@app.command()
+@friendly
+def check(file: File) -> None:
+    """Check a site file; say where it is wrong and what was expected."""
+    found = site.load(file)
+    stdout.print(f"{file} is a good site file with {len(found.entries())} entries", soft_wrap=True)
+
+
+@app.command()
+@friendly
+def apply(
+    file: File,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")] = False,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Move here, or change for all, what other sites have in another way.")
+    ] = False,
+    as_json: AsJson = False,
+    kafka: Kafka = "",
+    prefix: Prefix = "",
+) -> None:
+    """Make the config topic say of one site what its file says, and leave other sites alone.
+
+    What the file no longer has is taken out. Exits with 1 if the topic then has entries that cannot be used.
+    """
+    wanted = site.load(file)
+    found, unusable = run(_apply(kafka_settings(kafka, prefix), file, wanted, dry_run, take_over))
+    if as_json:
+        sys.stdout.write(json.dumps(_told(found, unusable, dry_run), indent=2) + "\n")
+    else:
+        _print(found, wanted, dry_run)
+    _exit_if_unusable(unusable)
+
+
+@app.command()
+@friendly
+def remove(
+    keys: Annotated[list[str], typer.Argument(help="Keys as `config show` has them, such as camera/gate.")],
+    kafka: Kafka = "",
+    prefix: Prefix = "",
+) -> None:
+    """Take entries out of the config topic, whichever site has them, also those that cannot be used."""
+    run(_remove(kafka_settings(kafka, prefix), keys))
+    stdout.print(f"removed: {', '.join(keys)}", markup=False, soft_wrap=True)
+
+
+@app.command()
+@friendly
+def show(kafka: Kafka = "", prefix: Prefix = "") -> None:
+    """Print the configuration that the services see, as JSON. Entries that cannot be used are told on stderr."""
+    config = run(_read(kafka_settings(kafka, prefix)))
+    entries = {key: entry.model_dump(mode="json") for key, entry in sorted(config.entries.items())}
+    sys.stdout.write(json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
+
+
+async def _apply(
+    settings: KafkaSettings, file: Path, wanted: Site, dry_run: bool, take_over: bool
+) -> tuple[Changes, dict[str, str]]:
+    """Return what changes, and what of the topic cannot be used then, with the reasons."""
+    async with _log(settings) as log:
+        changing = None if dry_run else await open_writer(log)
+        present = await read(log)
+        found = changes(wanted, present.entries, refused=present.refused, take_over=take_over)
+        if found.conflicts:
+            raise _conflict(file, found.conflicts)
+        if changing:
+            await commit(changing, found.written, found.removed)
+    mended = {*(entry.key for entry in found.written), *found.removed}
+    return found, {key: why for key, why in present.refused.items() if key not in mended}
+
+
+def _conflict(file: Path, conflicts: Mapping[str, list[str]]) -> ConfigError:
+    owners = sorted({owner for found in conflicts.values() for owner in found})
+    return ConfigError(
+        str(file),
+        ", ".join(conflicts),
+        f"of {', '.join(owners)}, where it is another",
+        "names that no other site has on the config topic: rename it here, take it out of the other site's file and "
+        "apply that, or say --take-over. Nothing was changed",
+    )
+
+
+async def _remove(settings: KafkaSettings, keys: list[str]) -> None:
+    async with _log(settings) as log:
+        changing = await open_writer(log)
+        present = await read(log)
+        for key in keys:
+            if key not in present.entries and key not in present.refused:
+                raise ConfigError("config topic", "KEY", key, "a key that `sightline config show` has")
+            if isinstance(present.entries.get(key), PinConfig):
+                raise ConfigError("config topic", "KEY", key, "no pin: a camera must stay in its partition")
+        await commit(changing, [], keys)
+
+
+async def _read(settings: KafkaSettings) -> Config:
+    async with _log(settings) as log:
+        return await read(log)
+
+
+@asynccontextmanager
+async def _log(settings: KafkaSettings) -> AsyncIterator[KafkaLog]:
+    log = KafkaLog(settings, "sightline-config")
+    try:
+        yield log
+    finally:
+        await log.close()
+
+
+def _told(found: Changes, unusable: Mapping[str, str], dry_run: bool) -> dict[str, object]:
+    return {
+        "dry_run": dry_run,
+        "added": sorted(found.added),
+        "changed": dict(sorted(found.fields.items())),
+        "taken_over": sorted(found.taken_over),
+        "removed": found.removed,
+        "unclaimed": found.unclaimed,
+        "unusable": dict(unusable),
+    }
+
+
+def _print(found: Changes, wanted: Site, dry_run: bool) -> None:
+    lines = [f"+ {key}" for key in found.added]
+    lines += [f"~ {key} ({', '.join(fields)})" for key, fields in found.fields.items()]
+    lines += [f"> {key} taken over" for key in found.taken_over]
+    lines += [f"- {key}" for key in found.removed]
+    # those of a version before name no sites until the files that have them are applied again
+    orphan = "? {key} is of no site: apply the file that has it; if none has: `sightline config remove {key}`"
+    lines += [orphan.format(key=key) for key in found.unclaimed]
+    for line in lines:
+        stdout.print(line, markup=False, soft_wrap=True)
+    written = len(found.written)
+    stdout.print(
+        f"{wanted.name}: {written} entries {'to write' if dry_run else 'written'}, {len(found.removed)} "
+        f"{'to remove' if dry_run else 'removed'}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _exit_if_unusable(unusable: Mapping[str, str]) -> None:
+    """Say that entries of the topic are no use; which and why was logged as they were read."""
+    if unusable:
+        keys = ", ".join(sorted(unusable))
+        sys.stderr.write(f"error: config topic: {keys} cannot be used: apply the file that has it, or remove it\n")
+        raise typer.Exit(UNUSABLE_EXIT)

@@ -1,0 +1,72 @@
+"""`sightline demo`: the whole stack on this machine, and what became of every frame."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from deploy.cli.common import friendly
+from ingest.exceptions import ConfigError
+
+_MODELS = Path(__file__).resolve().parents[3] / "engines" / "models"
+
+
+@friendly
+def demo(
+    seconds: Annotated[float, typer.Option(min=0.0, help="How long to run; 0 until Ctrl-C.")] = 60.0,
+    video: Annotated[
+        list[Path] | None, typer.Option(help="A video file to loop as a camera; may be repeated.")
+    ] = None,
+    model: Annotated[Path | None, typer.Option(help="An ONNX model to use instead of the one that ships.")] = None,
+    decoder: Annotated[str, typer.Option(help="How to read the model's outputs: softmax, yolox …")] = "",
+    labels: Annotated[Path | None, typer.Option(help="The model's class names, one a line.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the report here as JSON.")] = None,
+    home: Annotated[Path, typer.Option(help="Where the demo keeps its files.")] = Path(".sightline/demo"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON instead of tables.")] = False,
+) -> None:
+    """Run cameras, agents, stream processors, an engine node, alerts and a receiver, then prove the balance.
+
+    Exits 0 when every captured frame ended in exactly one state, 1 when not.
+    """
+    from deploy.cli.tools.models import read_labels
+    from deploy.local.demo.command import DemoOptions, run_demo
+    from deploy.local.demo.table import balance_table, live_table, summary
+
+    if report and not report.absolute().parent.is_dir():
+        raise ConfigError("demo", "--report", str(report), "a file in a folder that exists")
+    console = Console(stderr=as_json, log_path=False)
+    options = DemoOptions(
+        seconds=seconds,
+        videos=tuple(video or ()),
+        model=model,
+        decoder=decoder,
+        labels=read_labels(labels),
+        home=home.absolute(),
+        shipped_models=_MODELS,
+    )
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+        outcome = asyncio.run(
+            run_demo(
+                options,
+                on_step=lambda step: console.log(step),
+                on_tick=lambda figures, left, restarts: live.update(live_table(figures, time.time(), left, restarts)),
+            )
+        )
+    if report:
+        report.write_text(json.dumps(outcome.report, indent=2) + "\n")
+    if as_json:
+        sys.stdout.write(json.dumps(outcome.report, indent=2) + "\n")
+    else:
+        console.print(balance_table(outcome.balance))
+        console.print(summary(outcome.report))
+        for what, place in (("pictures", "evidence"), ("received", "received.jsonl"), ("logs", "logs")):
+            console.print(f"{what:<10}{options.home / place}", soft_wrap=True)
+    raise typer.Exit(0 if outcome.balance["balanced"] else 1)

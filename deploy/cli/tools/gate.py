@@ -1,0 +1,85 @@
+"""`sightline gate`: how good the cameras' gates are."""
+
+from __future__ import annotations
+
+import json
+from contextlib import aclosing
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, run, stdout
+from ingest.contract.codec import decode
+from ingest.contract.records import Detection, Result
+from ingest.contract.topics import RESULTS
+from ingest.exceptions import CodecError
+from ingest.kafka.kafkalog import KafkaLog
+from ingest.kafka.log import Log
+from ingest.kafka.settings import KafkaSettings
+from ingest.ledger.missed import Misses, MissRate
+from ingest.site import CameraConfig, to_pixels
+from ingest.site.topic import store as configstore
+from stream.analyse.geometry import inside
+
+app = typer.Typer(help="Look at what the cameras' gates withhold.", no_args_is_help=True)
+
+
+@app.command()
+@friendly
+def report(
+    newest: Annotated[int, typer.Option(min=0, help="Results read per partition; 0 for all there are.")] = 200_000,
+    as_json: AsJson = False,
+    kafka: Kafka = "",
+    prefix: Prefix = "",
+) -> None:
+    """Print what share of the frames that a gate withheld shows something new, by the sample that it sends."""
+    rates = run(_report(kafka_settings(kafka, prefix), newest))
+    if as_json:
+        found = [{"camera": camera, "pipeline": pipe, **rate.to_dict()} for (camera, pipe), rate in rates.items()]
+        stdout.print_json(json.dumps(found))
+        return
+    stdout.print(_table(rates))
+    if not any(rate.sampled for rate in rates.values()):
+        stdout.print("No sampled frame was looked at yet: it takes a pipeline with regions = 'full', and time.")
+
+
+async def measured(log: Log, newest: int = 0) -> dict[tuple[str, str], MissRate]:
+    """Return the miss rate by camera and pipeline, from the ``newest`` results of each partition; 0 for all."""
+    masks = {camera.name: camera for camera in (await configstore.read(log)).cameras if camera.gate.masks}
+    misses = Misses(lambda result, found: _hidden(masks.get(result.camera), result, found))
+    beginnings = await log.beginnings(RESULTS)
+    for partition, end in (await log.ends(RESULTS)).items():
+        start = max(beginnings[partition], end - newest) if newest else beginnings[partition]
+        async with aclosing(log.read(RESULTS, partition, start, end)) as records:
+            async for record in records:
+                try:
+                    misses.add(decode(Result, record.value))
+                except CodecError:
+                    continue  # `sightline audit` counts what cannot be read
+    return dict(sorted(misses.rates.items()))
+
+
+async def _report(settings: KafkaSettings, newest: int) -> dict[tuple[str, str], MissRate]:
+    log = KafkaLog(settings, "sightline-gate")
+    try:
+        return await measured(log, newest)
+    finally:
+        await log.close()
+
+
+def _hidden(camera: CameraConfig | None, result: Result, found: Detection) -> bool:
+    masks = camera.gate.masks if camera else ()
+    return any(inside(to_pixels(mask, result.width, result.height), found.box.centre) for mask in masks)
+
+
+def _table(rates: dict[tuple[str, str], MissRate]) -> Table:
+    table = Table(title="What the gates miss", title_justify="left")
+    for heading in ("camera", "pipeline", "quiet", "sampled", "missed", "miss rate", "95 %"):
+        table.add_column(heading, justify="left" if heading in ("camera", "pipeline") else "right")
+    for (camera, pipeline), rate in rates.items():
+        low, high = rate.bounds
+        shown = "–" if rate.rate is None else f"{rate.rate:.2%}"
+        between = "–" if rate.rate is None else f"{low:.2%} … {high:.2%}"
+        table.add_row(camera, pipeline, str(rate.quiet), str(rate.sampled), str(rate.missed), shown, between)
+    return table

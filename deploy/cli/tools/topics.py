@@ -1,0 +1,87 @@
+"""`sightline topics`: the topics of a deployment."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, run, stdout
+from ingest.contract.topics import TOPICS
+from ingest.kafka import topicadmin
+from ingest.kafka.kafkalog import KafkaLog
+from ingest.kafka.settings import KafkaSettings
+
+app = typer.Typer(help="Create, verify and grow the topics.", no_args_is_help=True)
+
+Partitions = Annotated[int, typer.Option(min=1, help="Partitions of the data path: at least one per engine node.")]
+
+
+@app.command()
+@friendly
+def create(
+    partitions: Partitions = 4,
+    replication: Annotated[int, typer.Option(min=1, help="Replicas of each partition.")] = 1,
+    kafka: Kafka = "",
+    prefix: Prefix = "",
+) -> None:
+    """Create what is missing, then verify the rest."""
+    created = run(topicadmin.create(kafka_settings(kafka, prefix), partitions, replication))
+    stdout.print(f"created {', '.join(created)}" if created else "every topic was there already, as it should be")
+
+
+@app.command()
+@friendly
+def verify(kafka: Kafka = "", prefix: Prefix = "") -> None:
+    """Hold the topics against the contract. Exit with 2 and name each difference if they differ."""
+    run(topicadmin.verify(kafka_settings(kafka, prefix)))
+    stdout.print("the topics are as they should be")
+
+
+@app.command()
+@friendly
+def grow(
+    partitions: Annotated[int, typer.Argument(min=2, help="How many the data path is to have.")],
+    kafka: Kafka = "",
+    prefix: Prefix = "",
+) -> None:
+    """Add partitions to the data path; every known camera is first pinned where it is."""
+    try:
+        pins = run(topicadmin.grow(kafka_settings(kafka, prefix), partitions))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    stdout.print(f"{partitions} partitions; pinned: {pins or 'no cameras'}")
+
+
+@app.command("list")
+@friendly
+def list_topics(as_json: AsJson = False, kafka: Kafka = "", prefix: Prefix = "") -> None:
+    """List the topics with partitions, records and retention."""
+    rows = run(_rows(kafka_settings(kafka, prefix)))
+    if as_json:
+        stdout.print_json(json.dumps(rows))
+        return
+    table = Table("topic", "partitions", "records", "retention h")
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    stdout.print(table)
+
+
+async def _rows(settings: KafkaSettings) -> list[dict[str, object]]:
+    log = KafkaLog(settings, "sightline-topics")
+    try:
+        found = await log.partitions()
+        return [
+            {
+                "topic": name,
+                "partitions": found[name],
+                "records": sum((await log.ends(name)).values()) - sum((await log.beginnings(name)).values()),
+                "retention_h": None if topic.compacted else topic.retention_ms // 3_600_000,
+            }
+            for name, topic in TOPICS.items()
+            if name in found
+        ]
+    finally:
+        await log.close()

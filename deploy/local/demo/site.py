@@ -1,0 +1,146 @@
+"""The sites that `sightline demo` runs: simulated cameras, or somebody's own video files and model. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from engines.repository.manifest import Manifest
+from ingest.exceptions import ConfigError
+from ingest.site import (
+    CameraConfig,
+    GateConfig,
+    LineRule,
+    PipelineConfig,
+    ReceiverConfig,
+    SensorConfig,
+    Site,
+    ThresholdRule,
+    ZoneRule,
+)
+
+SITE = "demo"
+_RESTRICTED = "restricted"
+
+
+def pipeline_for(manifest: Manifest, *, regions: bool) -> PipelineConfig:
+    """Return the pipeline that prepares frames for a model, as its manifest asks.
+
+    A classifier looks at each region that moved, a detector at the whole frame, fitted into its input.
+    """
+    return PipelineConfig(
+        name=manifest.name,
+        model=manifest.name,
+        width=manifest.input.width,
+        height=manifest.input.height,
+        colour=manifest.input.colour,
+        fit=manifest.input.fit,
+        regions="motion" if regions else "full",
+    )
+
+
+def simulated_site(
+    manifest: Manifest,
+    *,
+    lines: dict[str, tuple[tuple[float, float], tuple[float, float]]],
+    zone: tuple[tuple[float, float], ...],
+    receiver: ReceiverConfig,
+    seed: int = 1,
+    fps: float = 10.0,
+) -> Site:
+    """Return a road, a yard and a conveyor, a temperature sensor, and a rule for each.
+
+    ``lines`` are the scenes' own counting lines by kind, ``zone`` the yard's restricted area, all relative, so that
+    what the rules find can be held against what the scenes know.
+    """
+    scenes = (("road", {"light": "day"}), ("yard", {"light": "night"}), ("conveyor", {"light": "day"}))
+    cameras = tuple(
+        CameraConfig(
+            name=kind,
+            source=f"simulated:{kind}",
+            site=SITE,
+            fps=fps,
+            options={"seed": seed + number, **options},
+            gate=GateConfig(keep_alive_s=5.0),
+        )
+        for number, (kind, options) in enumerate(scenes)
+    )
+    counting = tuple(
+        LineRule(name=f"{kind}-line", camera=kind, pipeline=manifest.name, start=start, end=end)
+        for kind, (start, end) in sorted(lines.items())
+    )
+    intrusion = ZoneRule(
+        name=_RESTRICTED,
+        camera="yard",
+        pipeline=manifest.name,
+        polygon=zone,
+        labels=("person",),
+        dwell_s=0.5,
+        severity="critical",
+    )
+    hot = ThresholdRule(name="too-hot", sensor="cabinet", above=60.0, window_s=2.0)
+    cabinet = SensorConfig(
+        name="cabinet",
+        source="simulated:temperature",
+        site=SITE,
+        quantity="temperature",
+        unit="Cel",
+        low=-40.0,
+        high=125.0,
+        options={"seed": seed},
+    )
+    return Site(
+        name=SITE,
+        cameras=cameras,
+        sensors=(cabinet,),
+        pipelines=(pipeline_for(manifest, regions=True),),
+        rules=(*counting, intrusion, hot),
+        receivers=(receiver,),
+    )
+
+
+def video_site(videos: Sequence[Path], manifest: Manifest, *, receiver: ReceiverConfig, regions: bool) -> Site:
+    """Return one looping camera per video file, each with a line across the middle of the picture."""
+    names = [_camera_name(path, number) for number, path in enumerate(videos)]
+    cameras = tuple(
+        CameraConfig(name=name, source=str(path.resolve()), site=SITE, fps=_frame_rate(path), loop=True)
+        for name, path in zip(names, videos, strict=True)
+    )
+    rules = tuple(
+        LineRule(name=f"{name}-middle", camera=name, pipeline=manifest.name, start=(0.0, 0.5), end=(1.0, 0.5))
+        for name in names
+    )
+    return Site(
+        name=SITE,
+        cameras=cameras,
+        pipelines=(pipeline_for(manifest, regions=regions),),
+        rules=rules,
+        receivers=(receiver,),
+    )
+
+
+def require_videos(videos: Sequence[Path]) -> None:
+    """Raise ConfigError unless each can be played."""
+    for path in videos:
+        if not path.is_file():
+            raise ConfigError("demo", "--video", str(path), "a video file that exists")
+        _frame_rate(path)
+
+
+def _camera_name(path: Path, number: int) -> str:
+    stem = re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-")[:50] or "video"
+    return f"{stem}-{number}" if number else stem
+
+
+def _frame_rate(path: Path) -> float:
+    import cv2
+
+    video = cv2.VideoCapture(str(path))
+    try:
+        fps = video.get(cv2.CAP_PROP_FPS) if video.isOpened() else 0.0
+    finally:
+        video.release()
+    if not 0.0 < fps <= 240.0:
+        raise ConfigError("demo", "--video", str(path), "a video that OpenCV can open, with a frame rate")
+    return float(fps)

@@ -1,0 +1,130 @@
+"""What a terminal shows of a stack: the live table while it runs, the ledger and a summary afterwards.
+
+Pure: figures in, something that rich can draw out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from deploy.local.demo.figures import CameraFigures, Figures
+from deploy.local.demo.latencies import percentiles_ms
+
+STATES = (
+    "captured",
+    "withheld",
+    "spooled",
+    "delivered",
+    "classified",
+    "empty",
+    "shed",
+    "dead",
+    "unaccounted",
+    "duplicates",
+)
+"""The rows of the ledger, in the order of a frame's life."""
+
+_SILENT_AFTER_S = 6.0
+"""Services beat every two seconds: three missed ones are worth a colour."""
+_CAMERAS_SHOWN = 4
+_CAMERA_WIDTH = 12
+"""Four such columns, the states and the total are 80 columns wide."""
+
+
+def live_table(figures: Figures, now_s: float, left_s: float | None, restarts: dict[str, int]) -> RenderableType:
+    """Return what a person wants to see while the stack runs."""
+    table = Table(title="Sightline", title_justify="left", expand=False)
+    for heading in ("camera", "state", "captured", "kept", "spooled", "classified", "empty", "shed", "events"):
+        table.add_column(heading, justify="left" if heading in ("camera", "state") else "right")
+    table.add_column("seen most", overflow="ellipsis", max_width=32)
+    for name, camera in sorted(figures.cameras.items()):
+        table.add_row(name, *_camera_cells(camera))
+    return Group(table, _services_line(figures, now_s, restarts), _totals_line(figures, now_s, left_s))
+
+
+def _camera_cells(camera: CameraFigures) -> list[str]:
+    status = camera.status
+    told = [status.state, str(status.captured), str(status.kept), str(status.spooled)] if status else ["–"] * 4
+    outcomes = [str(camera.outcomes[name]) for name in ("classified", "empty", "shed")]
+    most = ", ".join(f"{label} {count}" for label, count in camera.labels.most_common(3))
+    return [*told, *outcomes, str(camera.events), most]
+
+
+def _services_line(figures: Figures, now_s: float, restarts: dict[str, int]) -> Text:
+    line = Text("services  ")
+    for name, (at_s, state) in sorted(figures.services.items()):
+        healthy = state in ("running", "draining") and now_s - at_s < _SILENT_AFTER_S
+        again = f"×{restarts[name]}" if restarts.get(name) else ""
+        line.append(f"{name}{again}  ", style="green" if healthy else "yellow")
+    return line
+
+
+def _totals_line(figures: Figures, now_s: float, left_s: float | None) -> Text:
+    latency = percentiles_ms(figures.result_ms.recent)
+    parts = [
+        f"{figures.rate(now_s):.1f} results/s",
+        f"latency p50 {latency['p50']:.0f} ms, p99 {latency['p99']:.0f} ms" if latency else "latency –",
+        f"{len(figures.events)} events",
+        f"{len(figures.alerts)} alerts",
+        f"{sum(1 for state in figures.final.values() if state == 'delivered')} delivered",
+        f"{figures.dead_letters} dead letters",
+    ]
+    if left_s is not None:
+        parts.append(f"{left_s:.0f} s left")
+    return Text("totals    " + " · ".join(parts))
+
+
+def balance_table(balance: dict[str, Any]) -> RenderableType:
+    """Return the ledger of a run: a row per state, in the order of a frame's life, and a column per camera.
+
+    More cameras than fit in a terminal are only in the total; the report has them all.
+    """
+    cameras = sorted(balance["cameras"].items())
+    shown = cameras if len(cameras) <= _CAMERAS_SHOWN else []
+    table = Table(title="Ledger", title_justify="left")
+    table.add_column("frames")
+    for name, _ in shown:
+        table.add_column(name, justify="right", overflow="ellipsis", max_width=_CAMERA_WIDTH)
+    table.add_column("total", justify="right", style="bold")
+    for state in STATES:
+        table.add_row(state, *(_cell(row.get(state, 0)) for _, row in shown), _cell(balance["totals"].get(state, 0)))
+    verdict = (
+        Text("balanced: every captured frame ended in exactly one state", style="green")
+        if balance["balanced"]
+        else Text("NOT balanced: see unaccounted and duplicates", style="red")
+    )
+    said: list[RenderableType] = [table, verdict]
+    if balance["left_out"]:
+        names = ", ".join(balance["left_out"])
+        said.append(Text(f"nothing can be said of {names}: retention has taken their frames", style="yellow"))
+    return Group(*said)
+
+
+def _cell(value: Any) -> str:
+    return str(sum(value.values()) if isinstance(value, dict) else value)
+
+
+def summary(report: dict[str, Any]) -> str:
+    """Return what else a run's report says, a line for each thing."""
+    latency, deliveries, truth = report["latency_ms"], report["deliveries"], report["truth"]
+    lines = [
+        f"{report['events']} events, {report['alerts']} alerts: "
+        f"{deliveries['delivered']} delivered, {deliveries['dead']} dead",
+        f"{report['frames_per_second']:.1f} results/s",
+        f"capture to result   {_latency(latency['capture_to_result'])}",
+        f"capture to receipt  {_latency(latency['capture_to_receipt'])}",
+    ]
+    if truth:
+        lines.append(
+            f"{truth['line_crossings']} line crossings in truth: {truth['found']} found "
+            f"({truth['labels_right']} with the right label), {truth['false']} false"
+        )
+    return "\n".join(lines)
+
+
+def _latency(percentiles: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.0f} ms" for name, value in percentiles.items()) or "–"

@@ -1,0 +1,84 @@
+"""Compare what the rules found with what a simulated camera knows. Pure."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+TOLERANCE_NS = 1_500_000_000
+"""A crossing is recognised a few frames after it happened, when the object is well past the line; at five frames
+a second a hysteresis of three frames is 0.6 s, and the truth's own moment is exact."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Crossing:
+    """Something crossed a camera's line at a time, in Unix ns."""
+
+    camera: str
+    direction: str
+    at_ns: int
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How the two lists agree: ``found`` of ``line_crossings`` were seen; ``false`` events have no crossing.
+
+    ``labels_right`` of the found ones also have the right label.
+    """
+
+    line_crossings: int
+    found: int
+    false: int
+    labels_right: int
+
+    def to_dict(self) -> dict[str, int]:
+        """Return the counts for a report."""
+        return {
+            "line_crossings": self.line_crossings,
+            "found": self.found,
+            "false": self.false,
+            "labels_right": self.labels_right,
+        }
+
+
+def score(truth: Iterable[Crossing], events: Iterable[Crossing], tolerance_ns: int = TOLERANCE_NS) -> Score:
+    """Match events to true crossings one to one: same camera, same direction, nearest in time first."""
+    wanted, seen = _grouped(truth), _grouped(events)
+    found = right = 0
+    for key, crossings in wanted.items():
+        for crossing, event in _matches(crossings, seen.get(key, []), tolerance_ns):
+            found += 1
+            right += crossing.label == event.label
+    total, said = sum(map(len, wanted.values())), sum(map(len, seen.values()))
+    return Score(total, found, said - found, right)
+
+
+def _grouped(crossings: Iterable[Crossing]) -> dict[tuple[str, str], list[Crossing]]:
+    groups: dict[tuple[str, str], list[Crossing]] = defaultdict(list)
+    for crossing in sorted(crossings):
+        groups[crossing.camera, crossing.direction].append(crossing)
+    return groups
+
+
+def _matches(truth: list[Crossing], events: list[Crossing], tolerance_ns: int) -> list[tuple[Crossing, Crossing]]:
+    """Pair two lists in the order of time. Only what is near enough is compared: a night has thousands of each."""
+    times_ns = [event.at_ns for event in events]
+    pairs = sorted(
+        (abs(true.at_ns - times_ns[j]), i, j)
+        for i, true in enumerate(truth)
+        for j in range(
+            bisect_left(times_ns, true.at_ns - tolerance_ns), bisect_right(times_ns, true.at_ns + tolerance_ns)
+        )
+    )
+    used_truth: set[int] = set()
+    used_events: set[int] = set()
+    matched = []
+    for _, i, j in pairs:
+        if i not in used_truth and j not in used_events:
+            used_truth.add(i)
+            used_events.add(j)
+            matched.append((truth[i], events[j]))
+    return matched

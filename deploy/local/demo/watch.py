@@ -1,0 +1,106 @@
+"""Follow the topics of a running stack and keep its figures."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as KafkaPartition
+from aiokafka.errors import KafkaError
+
+from deploy.local.beside import beside
+from deploy.local.demo.figures import Figures
+from ingest.contract.codec import decode, decode_json
+from ingest.contract.records import Alert, Delivery, Event, Heartbeat, Result
+from ingest.contract.topics import ALERTS, DEADLETTER, DELIVERIES, EVENTS, RESULTS, STATUS
+from ingest.exceptions import CodecError, LogUnavailable
+from ingest.kafka import settings as kafka
+from ingest.kafka.kafkalog import KafkaLog, from_consumer
+from ingest.kafka.log import LogRecord
+from ingest.kafka.settings import KafkaSettings
+from ingest.runtime import logs
+
+_WATCHED = (RESULTS, EVENTS, ALERTS, DELIVERIES, DEADLETTER, STATUS)
+_POLL_MS = 200
+
+_log = logs.get("deploy.watch")
+
+
+@contextlib.asynccontextmanager
+async def watching(settings: KafkaSettings) -> AsyncIterator[Figures]:
+    """Follow a deployment's topics from their beginnings while the block runs.
+
+    Yield figures that go on changing. What cannot be read is counted by the auditor, not here. When following fails,
+    the block is cancelled and the reason raised: LogUnavailable, or what else it was.
+    """
+    figures = Figures()
+    log = KafkaLog(settings, "sightline-watch")
+    try:
+        counts = await log.partitions()
+    finally:
+        await log.close()
+    parts = [KafkaPartition(settings.topic(t), p) for t in _WATCHED for p in range(counts[t])]
+    consumer = kafka.consumer(settings, "sightline-watch", max_poll_records=2000)
+    try:
+        await consumer.start()
+        consumer.assign(parts)
+        await consumer.seek_to_beginning(*parts)
+        async with beside(_follow(consumer, settings, figures)):
+            yield figures
+    finally:
+        await consumer.stop()
+
+
+async def _follow(consumer: AIOKafkaConsumer, settings: KafkaSettings, figures: Figures) -> None:
+    while True:
+        try:
+            fetched = await consumer.getmany(timeout_ms=_POLL_MS)
+        except KafkaError as error:
+            raise LogUnavailable(f"the topics cannot be followed any longer: {error!r}") from error
+        now_ns = time.time_ns()
+        for record in itertools.chain.from_iterable(fetched.values()):
+            _count(figures, from_consumer(settings, record), now_ns)
+
+
+def _count(figures: Figures, record: LogRecord, now_ns: int) -> None:
+    try:
+        _COUNTERS[record.topic](figures, record.value, now_ns)
+    except CodecError as error:
+        _log.warning("unreadable", topic=record.topic, offset=record.offset, error=str(error))
+
+
+def _result(figures: Figures, value: bytes, now_ns: int) -> None:
+    figures.result(decode(Result, value), now_ns)
+
+
+def _event(figures: Figures, value: bytes, now_ns: int) -> None:
+    figures.event(decode_json(Event, value))
+
+
+def _alert(figures: Figures, value: bytes, now_ns: int) -> None:
+    figures.alert(decode_json(Alert, value))
+
+
+def _delivery(figures: Figures, value: bytes, now_ns: int) -> None:
+    figures.delivery(decode_json(Delivery, value))
+
+
+def _dead_letter(figures: Figures, value: bytes, now_ns: int) -> None:
+    figures.dead_letters += 1
+
+
+def _status(figures: Figures, value: bytes, now_ns: int) -> None:
+    figures.heartbeat(decode(Heartbeat, value), now_ns / 1e9)
+
+
+_COUNTERS: dict[str, Callable[[Figures, bytes, int], None]] = {
+    RESULTS: _result,
+    EVENTS: _event,
+    ALERTS: _alert,
+    DELIVERIES: _delivery,
+    DEADLETTER: _dead_letter,
+    STATUS: _status,
+}

@@ -1,0 +1,76 @@
+"""What a local broker is told: its properties and its command line. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+from ingest.contract.codec import MAX_RECORD_BYTES
+
+PORT_RANGE = range(15_000, 30_000)
+"""Below Linux's ephemeral ports (32768 on): a client that keeps trying a dead broker's port from there can be
+connected to itself, and then holds the port against the broker's return."""
+HEAP_MB = 256
+"""Carries a few hundred partitions and records of 16 MiB; the page cache does the rest."""
+_HEADER_ROOM_BYTES = 64 * 1024
+_REQUEST_ROOM_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The two loopback ports of a node."""
+
+    broker: int
+    controller: int
+
+
+def choose_ports(start: int, is_free: Callable[[int], bool]) -> Ports:
+    """Return the first two free ports from ``start`` on, going round the range once. Raise LookupError if none."""
+    first, size = PORT_RANGE.start, len(PORT_RANGE)
+    candidates = (first + (start + i) % size for i in range(size))
+    free = (port for port in candidates if is_free(port))
+    try:
+        return Ports(next(free), next(free))
+    except StopIteration:
+        raise LookupError(f"no two free ports from {first} to {PORT_RANGE.stop - 1}") from None
+
+
+def properties(template: str, ports: Ports, data: Path) -> str:
+    """Fill in the template of ``server.properties``."""
+    largest = MAX_RECORD_BYTES + _HEADER_ROOM_BYTES
+    return Template(template).substitute(
+        broker_port=ports.broker,
+        controller_port=ports.controller,
+        data=data,
+        max_message_bytes=largest,
+        max_request_bytes=max(100 * 1024 * 1024, largest + _REQUEST_ROOM_BYTES),
+    )
+
+
+def format_command(java: str, libs: Path, log_config: Path, log: Path, config: Path, cluster_id: str) -> list[str]:
+    """Return the command that formats a node's data folder."""
+    cluster = f"--cluster-id={cluster_id}"  # one word: an id may begin with a dash
+    return [*_jvm(java, libs, log_config, log), "kafka.tools.StorageTool", "format", cluster, f"--config={config}"]
+
+
+def server_command(
+    java: str, libs: Path, log_config: Path, log: Path, config: Path, heap_mb: int = HEAP_MB
+) -> list[str]:
+    """Return the command that runs a node. ``heap_mb`` in MiB."""
+    return [*_jvm(java, libs, log_config, log, f"-Xmx{heap_mb}m"), "kafka.Kafka", str(config)]
+
+
+def _jvm(java: str, libs: Path, log_config: Path, log: Path, *options: str) -> list[str]:
+    return [
+        java,
+        *options,
+        "-XX:+UseSerialGC",  # the smallest footprint; pauses are milliseconds at this heap
+        "-XX:TieredStopAtLevel=1",  # up in a second instead of three, at the cost of some peak throughput
+        "-Djava.awt.headless=true",
+        f"-Dlog4j2.configurationFile={log_config}",
+        f"-Dsightline.log={log}",
+        "-cp",
+        f"{libs}/*",
+    ]

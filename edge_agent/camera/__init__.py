@@ -1,0 +1,1 @@
+"""One camera: its supervisor, its capture process, and the state of its view."""

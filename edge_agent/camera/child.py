@@ -1,0 +1,139 @@
+"""The capture child: one camera, in a process of its own, so that a decoder that crashes takes nothing with it.
+
+``python -m edge_agent.camera.child`` reads its orders, one JSON object, from the first line of its standard input,
+and writes messages to its standard output, and nothing else: what a library prints goes to standard error. End of
+input means stop. A thread of its own writes to the pipe, so that a slow agent does not block the camera.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import cv2
+
+from edge_agent.camera.intake import Intake
+from edge_agent.camera.messages import Message, write_message
+from edge_agent.camera.viewmemory import ViewMemory
+from edge_agent.camera.watch import Teller, Watched
+from edge_agent.encode.purse import Purse
+from edge_agent.exceptions import SourceError
+from edge_agent.redact.masks import Masks
+from edge_agent.sources.factory import Surroundings, make_source
+from edge_agent.sources.limits import leave_no_core, limit_memory
+from ingest.runtime.clock import SystemClock
+from ingest.site import CameraConfig
+
+QUEUE_FRAMES = 16
+"""What is in memory only, and not yet promised, is at most this, what the gate holds back, and what is in the pipe
+and read ahead from it, some 200 KB: a few seconds when the disk is slow, and next to nothing while it keeps up."""
+ABANDON_S = 3.0
+"""A source may wait for its camera for as long as a stall; a capture that is told to stop waits for less."""
+EXIT_SOURCE = 3
+"""The source failed; the last line on standard error says how."""
+EXIT_MEMORY = 4
+"""The capture took more memory than it may."""
+
+
+def main() -> int:
+    """Capture as the first line of standard input says, until it ends. Return the exit status."""
+    cv2.setNumThreads(1)  # a camera is one core's work at the most, and there are many of them
+    orders: dict[str, Any] = json.loads(sys.stdin.readline())
+    camera = CameraConfig.model_validate(orders["camera"])
+    leave_no_core()
+    limit_memory(camera.stream.memory_mb)
+    stop, out = threading.Event(), queue.Queue[Message | None](maxsize=QUEUE_FRAMES)
+    threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
+    writer = threading.Thread(target=_write_all, args=(_own_output(), out, stop))
+    writer.start()
+    try:
+        _capture(camera, orders, out, stop, writer)
+    except SourceError as error:
+        return _end(EXIT_SOURCE, f"{error}")
+    except MemoryError:
+        return _end(EXIT_MEMORY, f"more than memory_mb = {camera.stream.memory_mb} was asked for")
+    finally:
+        out.put(None)
+        writer.join()
+    return 0
+
+
+def _capture(
+    camera: CameraConfig,
+    orders: dict[str, Any],
+    out: queue.Queue[Message | None],
+    stop: threading.Event,
+    writer: threading.Thread,
+) -> None:
+    clock, teller = SystemClock(), Teller(out)
+    folders = (orders.get(name) for name in ("truth_folder", "state_folder"))
+    truth, state = (Path(folder) if folder else None for folder in folders)
+    source = make_source(camera, Surroundings(clock, orders["epoch"], truth, state, teller.say))
+    watched = Watched(source, camera.watch, clock, teller, _memory(camera, state), Masks(camera.redact))
+    purse = Purse(state / f"{camera.name}.budget", clock) if state else None
+    intake, over = Intake(camera, orders["epoch"], clock, out, purse=purse), threading.Event()
+    threading.Thread(target=_abandon_when_stopped, args=(stop, over, intake, out, writer), daemon=True).start()
+    try:
+        intake.run(watched, stop)
+    finally:
+        over.set()
+
+
+def _memory(camera: CameraConfig, state: Path | None) -> ViewMemory | None:
+    """Return where the view is remembered: nowhere if faces or plates are redacted, since a mean may show them."""
+    memory = ViewMemory(state / f"{camera.name}.png") if state else None
+    if memory and (camera.redact.faces or camera.redact.plates):
+        memory.forget()
+        return None
+    return memory
+
+
+def _abandon_when_stopped(
+    stop: threading.Event,
+    over: threading.Event,
+    intake: Intake,
+    out: queue.Queue[Message | None],
+    writer: threading.Thread,
+) -> None:
+    """End the process in order though its main thread waits for a camera and cannot be called back."""
+    stop.wait()
+    if not over.wait(ABANDON_S) and intake.abandon():
+        out.put(None)
+        writer.join()
+        os._exit(0)
+
+
+def _own_output() -> BinaryIO:
+    """Take standard output for messages alone."""
+    pipe = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return pipe
+
+
+def _end(status: int, why: str) -> int:
+    sys.stderr.write(f"{why}\n")
+    return status
+
+
+def _stop_at_end_of_input(stop: threading.Event) -> None:
+    sys.stdin.read()
+    stop.set()
+
+
+def _write_all(pipe: BinaryIO, out: queue.Queue[Message | None], stop: threading.Event) -> None:
+    try:
+        while (message := out.get()) is not None:
+            write_message(pipe, message)
+    except BrokenPipeError:
+        stop.set()  # the agent has gone, and the kernel is about to take this process with it
+        while out.get() is not None:
+            pass
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,0 @@
-"""A simulated camera: scenes that a test can know, with their ground truth."""
-
-from edge_agent.capture.simulated.config import COUNTING_LINES, KINDS, RESTRICTED_ZONE, SceneConfig
-from edge_agent.capture.simulated.scene import Rendered, Scene
-
-__all__ = ["COUNTING_LINES", "KINDS", "RESTRICTED_ZONE", "Rendered", "Scene", "SceneConfig"]

@@ -1,0 +1,120 @@
+"""The machine that the agent runs on, as a sensor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import psutil
+
+from edge_agent.exceptions import SensorSilent
+from edge_agent.sensors.source import Reading, Sink
+from edge_agent.sensors.sources.polling import poll
+from ingest.runtime.clock import Clock
+from ingest.site import SensorConfig
+from ingest.site.sensoroptions import HostOptions
+
+ANSWER_S = 5.0
+"""A file system behind a network may hang for ever."""
+_CPU_SETTLES_S = 0.2
+"""The kernel counts a processor's time in ticks of 10 ms: a share of less than some of them says nothing."""
+
+
+class HostSource:
+    """One figure of this machine: ``cpu`` and ``memory`` in %, ``load`` of 1 min, ``temperature`` in °C, ``disk``.
+
+    ``disk`` is what is free for us at a path, in bytes. A machine that does not tell something is silent about it.
+    """
+
+    def __init__(self, sensor: SensorConfig, clock: Clock) -> None:
+        self._sensor, self._clock = sensor, clock
+        self._options = cast(HostOptions, sensor.parsed)
+        self._figure = {
+            "cpu": _Cpu().percent,
+            "memory": lambda: psutil.virtual_memory().percent,
+            "load": lambda: psutil.getloadavg()[0],
+            "temperature": lambda: _temperature(self._options.label),
+            "disk": lambda: _free_bytes(self._options.path),
+        }[sensor.address]
+        self._asked: asyncio.Future[float] | None = None
+
+    async def run(self, sink: Sink) -> None:
+        """Give readings until cancelled."""
+        if self._sensor.address == "cpu":
+            await asyncio.sleep(_CPU_SETTLES_S)
+        await poll([self._sensor], self._ask, sink, self._clock)
+
+    async def _ask(self, _: SensorConfig, __: int) -> Reading:
+        if self._asked is None or self._asked.done():
+            self._asked = _beside(self._figure)
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return Reading(float(await asyncio.shield(self._asked)))
+        except TimeoutError:  # the one that hangs is waited for again: threads would pile up
+            raise SensorSilent(f"{self._sensor.source}: no answer within {ANSWER_S:g} s") from None
+        except (OSError, ValueError) as error:
+            raise SensorSilent(str(error)) from None
+
+
+class _Cpu:
+    """What share of all processors' time was used since it was asked last, whatever thread asks."""
+
+    def __init__(self) -> None:
+        self._before, self._percent = self._busy_and_all_s(), 0.0
+
+    def percent(self) -> float:
+        (busy_s, all_s), now = self._before, self._busy_and_all_s()
+        if now[1] > all_s:  # else no tick has passed
+            self._before, self._percent = now, 100.0 * min(1.0, max(0.0, (now[0] - busy_s) / (now[1] - all_s)))
+        return self._percent
+
+    @staticmethod
+    def _busy_and_all_s() -> tuple[float, float]:
+        times = psutil.cpu_times()
+        # a guest's time is in its host's, and while it waits for a disk a processor is idle (proc(5))
+        all_s = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+        return all_s - times.idle - getattr(times, "iowait", 0.0), all_s
+
+
+def _beside(figure: Callable[[], float]) -> asyncio.Future[float]:
+    """Ask in a thread that nobody waits for at the end, as they do for those of an executor: it may hang."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[float] = loop.create_future()
+
+    def ask() -> None:
+        value, failure = 0.0, None
+        try:
+            value = figure()
+        except Exception as error:
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(_answer, answer, value, failure)
+
+    threading.Thread(target=ask, name="host", daemon=True).start()
+    return answer
+
+
+def _answer(answer: asyncio.Future[float], value: float, failure: Exception | None) -> None:
+    if not answer.done():
+        answer.set_exception(failure) if failure else answer.set_result(value)
+        answer.exception()  # nobody may be there to hear it
+
+
+def _temperature(label: str) -> float:
+    found = [
+        reading.current
+        for chip, readings in psutil.sensors_temperatures().items()
+        for reading in readings
+        if not label or label in (chip, reading.label)
+    ]
+    if not found:
+        raise ValueError(f"this machine tells no temperature of {label or 'anything'}")
+    return max(found)
+
+
+def _free_bytes(path: Path) -> float:
+    return float(psutil.disk_usage(str(path)).free)

@@ -1,0 +1,102 @@
+"""Registers of a Modbus device, over TCP or a serial line (RTU)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
+from pymodbus.exceptions import ModbusException
+
+from edge_agent.exceptions import SensorSilent, SourceUnusable
+from edge_agent.sensors.source import Reading, Sink
+from edge_agent.sensors.sources.polling import heed_cancellation, poll
+from edge_agent.sensors.values import reading
+from ingest.runtime.clock import Clock
+from ingest.site import SensorConfig
+from ingest.site.sensoroptions import ModbusOptions
+
+_PORT = 502
+_CODES = {1: "illegal function", 2: "illegal address", 3: "illegal value", 4: "device failure", 6: "device busy"}
+"""Modbus application protocol 1.1b3, section 7."""
+
+logging.getLogger("pymodbus.logging").disabled = True  # an outage is told once, by the feed
+
+
+class ModbusSource:
+    """One connection to a device or bus, whose registers are asked for at each sensor's own rate, one after another.
+
+    A unit that does not answer, or refuses a register, makes its sensors silent; others on the bus go on.
+    """
+
+    def __init__(self, sensors: Sequence[SensorConfig], clock: Clock) -> None:
+        self._sensors, self._clock, self._address = sensors, clock, sensors[0].address
+        self._options = {sensor.name: cast(ModbusOptions, sensor.parsed) for sensor in sensors}
+        self._client: Any = None
+        self._line = asyncio.Lock()
+
+    async def run(self, sink: Sink) -> None:
+        """Ask until cancelled. Raise SourceUnusable when there is no connection, or it is lost."""
+        client = self._client = self._make()
+        try:
+            if not await client.connect():
+                raise SourceUnusable(f"{self._address}: no connection")
+            heed_cancellation()
+            sink.opened()
+            await poll(self._sensors, self._ask, sink, self._clock)
+        finally:
+            client.close()
+
+    def _make(self) -> Any:
+        options = self._options[self._sensors[0].name]
+        # it is the feed that connects again, with its back-off, and says so
+        common = {"timeout": options.timeout_s, "retries": 0, "reconnect_delay": 0}
+        if not self._address.startswith("/"):
+            where = urlsplit(f"//{self._address}")
+            return AsyncModbusTcpClient(where.hostname or "", port=where.port or _PORT, **common)
+        try:
+            return AsyncModbusSerialClient(
+                self._address, baudrate=options.baud, parity=options.parity, stopbits=options.stopbits, **common
+            )
+        except RuntimeError as error:
+            raise SourceUnusable(f"{self._address}: {error}") from None
+
+    async def _ask(self, sensor: SensorConfig, _: int) -> Reading:
+        options, client = self._options[sensor.name], self._client
+        kind = client.DATATYPE[options.type.upper()]
+        try:
+            answer = await self._answer(options, kind.value[1])
+            if answer.isError():
+                code = answer.exception_code
+                raise SensorSilent(
+                    f"{self._address} refuses {options.table} {options.address}: {_CODES.get(code, code)}"
+                )
+            if len(answer.registers) != kind.value[1]:
+                raise SensorSilent(
+                    f"unit {options.unit_id} of {self._address} answers with {len(answer.registers)} registers"
+                )
+            raw = client.convert_from_registers(answer.registers, kind, word_order=options.word_order)
+        except (ModbusException, OSError) as error:
+            if not client.connected:
+                raise SourceUnusable(f"{self._address}: {error}") from None
+            raise SensorSilent(f"unit {options.unit_id} of {self._address} does not answer") from None
+        return reading(raw * options.scale + options.offset)
+
+    async def _answer(self, options: ModbusOptions, count: int) -> Any:
+        """Ask for registers. Raise ModbusException when no answer comes; a serial line then stays quiet for a while.
+
+        On a serial line an answer has no number: one that is late would be taken for that of the next request to its
+        unit, and so each for that of the one before, from then on.
+        """
+        client = self._client
+        read = client.read_holding_registers if options.table == "holding" else client.read_input_registers
+        async with self._line:
+            try:
+                return await read(options.address, count=count, device_id=options.unit_id)
+            except ModbusException:
+                if self._address.startswith("/"):
+                    await asyncio.sleep(options.timeout_s)
+                raise

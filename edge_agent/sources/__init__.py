@@ -1,0 +1,1 @@
+"""Sources of frames: RTSP, HTTP, files, devices, image folders, and simulated scenes."""

@@ -1,0 +1,95 @@
+"""A camera's address with what lets one in: put together in the capture child, and shown to nobody."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from edge_agent.exceptions import SourceUnusable
+from ingest.site import StreamConfig
+from ingest.site.capture import LOGIN
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_SECRET = re.compile(rf"([^&;=]*(?:{LOGIN})[^&;=]*=)[^&;]*", re.IGNORECASE)
+_TELLING = 4
+"""A shorter password is in many a word, and a text full of holes tells what it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a camera is: ``shown`` may be seen, ``url`` may hold secrets in its path or query.
+
+    Neither has a user in it; ``user`` and ``password`` are as they are, not quoted.
+    """
+
+    shown: str
+    url: str = field(repr=False)
+    user: str = ""
+    password: str = field(default="", repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """What was filled into the path and the query."""
+
+    @property
+    def with_user(self) -> str:
+        """The URL as FFmpeg wants it, with user and password quoted."""
+        if not self.user:
+            return self.url
+        parts = urlsplit(self.url)
+        login = f"{quote(self.user, safe='')}:{quote(self.password, safe='')}"
+        return urlunsplit(parts._replace(netloc=f"{login}@{parts.netloc}"))
+
+    def hide(self, text: str) -> str:
+        """Return a text of a library without the user and the secrets, quoted or not, that it may have got."""
+        text = text.replace(self.with_user, self.shown).replace(self.url, self.shown)
+        for secret in sorted({self.password, *self.secrets}, key=len, reverse=True):
+            for form in {secret, quote(secret, safe="")}:
+                text = text.replace(form, "…") if len(form) >= _TELLING else text
+        return text
+
+
+def resolve(source: str, stream: StreamConfig, environment: Mapping[str, str] = os.environ) -> Address:
+    """Fill in ``${NAME}`` and the password. Raise SourceUnusable when one is not there, or the address is none."""
+    try:
+        return _resolved(source, stream, environment)
+    except ValueError:  # what it says may be a part of a password
+        raise SourceUnusable(
+            "the address cannot be read: expected scheme://user:${NAME}@host:port/path, with a number for a port"
+        ) from None
+
+
+def _resolved(source: str, stream: StreamConfig, environment: Mapping[str, str]) -> Address:
+    parts = urlsplit(source)
+    login, _, place = parts.netloc.rpartition("@")
+    parts = parts._replace(netloc=_filled(place, environment), fragment="")
+    if not parts.hostname or parts.port == 0:
+        raise ValueError
+    rest = parts.path, parts.query
+    path, query = (_filled(part, environment) for part in rest)
+    url = urlunsplit(parts._replace(path=path, query=query))
+    path, query = (_SECRET.sub(r"\1…", part) for part in rest)
+    shown = urlunsplit(parts._replace(path=path, query=query))
+    secrets = tuple(environment[name] for part in rest for name in _VARIABLE.findall(part))
+    if stream.user:
+        return Address(shown, url, stream.user, _password(stream), secrets)
+    user, _, password = (_filled(part, environment) for part in login.partition(":"))
+    return Address(shown, url, user, password, secrets)
+
+
+def _filled(text: str, environment: Mapping[str, str]) -> str:
+    missing = sorted({name for name in _VARIABLE.findall(text) if name not in environment})
+    if missing:
+        raise SourceUnusable(f"the address needs {', '.join(missing)} in the environment of the agent")
+    return _VARIABLE.sub(lambda found: environment[found[1]], text)
+
+
+def _password(stream: StreamConfig) -> str:
+    if stream.password_file is None:
+        return ""
+    try:
+        lines = stream.password_file.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceUnusable(f"password_file {stream.password_file}: {error}") from None
+    return lines[0] if lines else ""

@@ -1,0 +1,98 @@
+"""Video files, through PyAV."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from edge_agent.exceptions import SourceEnded, SourceUnusable
+from edge_agent.sources.decode import Decoder, open_video, why
+from edge_agent.sources.pace import Pace
+from edge_agent.sources.picture import unusable
+from edge_agent.sources.source import Captured
+from ingest.runtime.clock import Clock
+
+Decoded = VideoFrame | str
+"""A frame, or why there is none in a packet."""
+
+
+class FileSource:
+    """A video file, played at a pace, once or for ever."""
+
+    def __init__(self, path: Path, fps: float, clock: Clock, *, loop: bool = False, pace: Pace | None = None) -> None:
+        self._path, self._clock, self._loop = path, clock, loop
+        self._pace = pace or Pace(fps, clock)
+        self._decoder = Decoder()
+        self._container: InputContainer | None = None
+        self._film: Iterator[Decoded] = iter(())
+        self._waiting: deque[Decoded] = deque()
+        self._has_frames = False
+        """Since it was opened or begun again."""
+
+    def open(self) -> None:
+        """Open the file. Raise SourceUnusable."""
+        self.close()
+        try:
+            self._container, video = open_video(str(self._path), {})
+        except (av.FFmpegError, OSError, ValueError, SourceUnusable) as error:
+            said = f"{self._path}: expected a video file that FFmpeg can read: {why(error)}"
+            raise SourceUnusable(said) from None
+        self._film, self._has_frames = _film(self._container, video), False
+
+    def read(self) -> Captured | None:
+        """Return the next frame when it is due. Raise SourceEnded at the end of a file that is not looped."""
+        if self._container is None:
+            raise SourceUnusable(f"{self._path} is not open")
+        if not self._waiting:
+            self._waiting.append(self._next())
+        if not self._pace.ready():
+            return None
+        decoded = self._waiting.popleft()
+        if isinstance(decoded, str):
+            return unusable(decoded, self._clock.now_ns())
+        self._has_frames = True
+        return Captured(self._decoder.image(decoded), self._clock.now_ns(), luma=self._decoder.luma(decoded))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._film = iter(())
+        self._waiting.clear()
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+
+    def _next(self) -> Decoded:
+        found = next(self._film, None)
+        if found is None and not self._has_frames:
+            raise SourceUnusable(f"{self._path}: it has no frame that can be decoded")
+        if found is None and self._loop:
+            self.open()
+            return self._next()
+        if found is None:
+            raise SourceEnded(f"{self._path} is over")
+        return found
+
+
+def _film(container: InputContainer, video: VideoStream) -> Iterator[Decoded]:
+    """Yield what is in each packet, to the end of the file or to where it is broken beyond reading."""
+    packets = container.demux(video)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.FFmpegError, OSError):
+            return
+        yield from _decoded(packet)
+
+
+def _decoded(packet: Packet[VideoStream]) -> list[Decoded]:
+    try:
+        return [frame for frame in packet.decode() if isinstance(frame, VideoFrame)]
+    except (av.FFmpegError, MemoryError) as error:
+        return [f"it cannot be decoded: {why(error)}"] if packet.size else []

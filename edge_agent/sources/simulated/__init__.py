@@ -1,0 +1,6 @@
+"""A simulated camera: scenes that a test can know, with their ground truth."""
+
+from edge_agent.sources.simulated.config import COUNTING_LINES, KINDS, RESTRICTED_ZONE, SceneConfig
+from edge_agent.sources.simulated.scene import Rendered, Scene
+
+__all__ = ["COUNTING_LINES", "KINDS", "RESTRICTED_ZONE", "Rendered", "Scene", "SceneConfig"]

@@ -1,0 +1,56 @@
+"""What a simulated scene is asked to show, and the lines and zones that are part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+SceneKind = Literal["road", "yard", "conveyor"]
+KINDS: tuple[SceneKind, ...] = ("road", "yard", "conveyor")
+Light = Literal["day", "night"]
+LIGHTS: tuple[Light, ...] = ("day", "night")
+
+BASE_WIDTH_PX, BASE_HEIGHT_PX = 640, 360
+"""Scenes are laid out in this size; another one scales everything, boxes included."""
+
+COUNTING_LINES: Mapping[str, tuple[tuple[float, float], tuple[float, float]]] = {
+    "road": ((0.5, 1.0), (0.5, 0.0)),
+    "yard": ((0.45, 1.0), (0.45, 0.0)),
+    "conveyor": ((0.6, 1.0), (0.6, 0.0)),
+}
+"""The line that each scene counts at, from start to end, as shares of width and height.
+
+They run upwards, so what moves to the right in the picture crosses from their left to their right: ``forward``.
+"""
+
+RESTRICTED_ZONE: tuple[tuple[float, float], ...] = ((0.56, 0.60), (0.93, 0.60), (0.93, 0.97), (0.56, 0.97))
+"""The part of the yard in which nobody should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class SceneConfig:
+    """A scene. The same config renders the same frames, in any order and on any machine.
+
+    ``noise_sigma`` is the standard deviation of the sensor's noise at mid grey, in grey levels, by day; a night
+    doubles it. Bright parts are noisier than dark ones.
+    ``density`` scales how much traffic there is: 1.0 is busy but not crowded.
+    """
+
+    kind: SceneKind
+    seed: int = 0
+    width: int = BASE_WIDTH_PX
+    height: int = BASE_HEIGHT_PX
+    fps: float = 10.0
+    light: Light = "day"
+    rain: bool = False
+    noise_sigma: float = 4.0
+    density: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"scene {self.kind!r}: expected one of {', '.join(KINDS)}")
+        if self.light not in LIGHTS:
+            raise ValueError(f"light {self.light!r}: expected {' or '.join(LIGHTS)}")
+        if self.fps <= 0 or min(self.width, self.height) < 64 or self.density <= 0:
+            raise ValueError("expected fps and density above 0, and a picture of at least 64×64")

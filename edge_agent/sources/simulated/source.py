@@ -1,0 +1,57 @@
+"""A simulated scene as a frame source, with its truth written beside it."""
+
+from __future__ import annotations
+
+from edge_agent.exceptions import SourceEnded, SourceUnusable
+from edge_agent.sources.pace import Pace
+from edge_agent.sources.simulated.config import SceneConfig
+from edge_agent.sources.simulated.scene import Scene
+from edge_agent.sources.simulated.truth import TruthWriter
+from edge_agent.sources.source import Captured
+from ingest.runtime.clock import Clock
+
+
+class SimulatedSource:
+    """Renders one frame after the other. ``frames`` ends it after so many; 0 goes on for ever."""
+
+    def __init__(
+        self,
+        config: SceneConfig,
+        clock: Clock,
+        *,
+        epoch: int = 0,
+        truth: TruthWriter | None = None,
+        frames: int = 0,
+        pace: Pace | None = None,
+    ) -> None:
+        self._config, self._clock, self._epoch = config, clock, epoch
+        self._truth, self._frames = truth, frames
+        self._pace = pace or Pace(config.fps, clock)
+        self._scene: Scene | None = None
+        self._index = 0
+
+    def open(self) -> None:
+        """Draw the scene."""
+        self._scene = Scene(self._config)
+
+    def read(self) -> Captured | None:
+        """Return the next frame when it is due."""
+        if self._scene is None:
+            raise SourceUnusable("the simulated scene is not open")
+        if self._frames and self._index >= self._frames:
+            raise SourceEnded(f"{self._frames} frames were asked for")
+        if not self._pace.ready():
+            return None
+        rendered = self._scene.render(self._index)
+        captured = Captured(rendered.image, self._clock.now_ns())
+        if self._truth:
+            self._truth.add(rendered, self._epoch, captured.captured_ns)
+        self._index += 1
+        return captured
+
+    def close(self) -> None:
+        """Close the truth."""
+        self._scene = None
+        if self._truth:
+            self._truth.close()
+            self._truth = None

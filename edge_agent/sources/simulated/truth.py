@@ -1,0 +1,65 @@
+"""The side file of a simulated camera: what a test can hold the results against. JSON lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from edge_agent.sources.simulated.config import COUNTING_LINES, RESTRICTED_ZONE, SceneConfig
+from edge_agent.sources.simulated.scene import Rendered
+
+
+@dataclass(frozen=True, slots=True)
+class TruthFrame:
+    """One captured frame's truth. Objects and crossings are as ``Rendered`` has them, as plain dictionaries."""
+
+    index: int
+    epoch: int
+    captured_ns: int
+    objects: list[dict[str, Any]]
+    crossings: list[dict[str, Any]]
+
+    def crossed_ns(self, crossing: dict[str, Any], fps: float) -> int:
+        """Return when a crossing happened, in Unix ns, from the frame's own time."""
+        return self.captured_ns - round((self.index / fps - float(crossing["at_s"])) * 1e9)
+
+
+class TruthWriter:
+    """Writes one camera's truth, a line per captured frame, flushed at once so that a kill loses nothing told."""
+
+    def __init__(self, path: Path, camera: str, config: SceneConfig) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: TextIO = path.open("a", encoding="utf-8")
+        zone = RESTRICTED_ZONE if config.kind == "yard" else ()
+        self._line({"camera": camera, "scene": asdict(config), "line": COUNTING_LINES[config.kind], "zone": zone})
+
+    def add(self, rendered: Rendered, epoch: int, captured_ns: int) -> None:
+        """Write one frame's truth."""
+        objects = [asdict(o) for o in rendered.objects]
+        crossings = [asdict(c) for c in rendered.crossings]
+        self._line(asdict(TruthFrame(rendered.index, epoch, captured_ns, objects, crossings)))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _line(self, values: dict[str, Any]) -> None:
+        self._file.write(json.dumps(values) + "\n")
+        self._file.flush()
+
+
+def read_truth(path: Path) -> Iterator[tuple[dict[str, Any], TruthFrame]]:
+    """Yield each frame with the header it belongs to: a capture that starts again writes a new header."""
+    header: dict[str, Any] = {}
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            if not line.endswith("\n"):
+                return  # the last line of a killed writer
+            values = json.loads(line)
+            if "scene" in values:
+                header = values
+            else:
+                yield header, TruthFrame(**values)

@@ -1,0 +1,176 @@
+"""Cameras that speak HTTP: one picture for each question, or one answer that never ends (MJPEG)."""
+
+from __future__ import annotations
+
+import ssl
+from collections import deque
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
+
+import httpx
+
+from edge_agent.exceptions import SourceStalled, SourceUnusable
+from edge_agent.sources.address import Address
+from edge_agent.sources.multipart import Multipart, boundary_of
+from edge_agent.sources.pace import Pace
+from edge_agent.sources.picture import MAX_PICTURE_BYTES, captured
+from edge_agent.sources.source import Captured
+from ingest.runtime.clock import Clock, Deadline
+from ingest.site import StreamConfig
+
+_MAX_REDIRECTS = 3
+_MULTIPART = "multipart/"
+_TROUBLE = (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError)
+
+
+class WebSource:
+    """One address. What it answers with decides how it is read, unless the site file does."""
+
+    def __init__(
+        self,
+        address: Address,
+        stream: StreamConfig,
+        fps: float,
+        clock: Clock,
+        *,
+        stall_s: float,
+        pace: Pace | None = None,
+    ) -> None:
+        self._address, self._config, self._clock, self._stall_s = address, stream, clock, stall_s
+        self._pace = pace or Pace(fps, clock)
+        self._stack: ExitStack | None = None
+        self._client = httpx.Client()
+        self._chunks: Iterator[bytes] | None = None
+        self._parts = Multipart(b"", MAX_PICTURE_BYTES)
+        self._ready: deque[bytes] = deque()
+        self._good_s = 0.0
+        self._why = ""
+
+    def open(self) -> None:
+        """Ask once, and see what the answer is. Raise SourceUnusable."""
+        self.close()
+        self._stack = ExitStack()
+        try:
+            self._client = self._stack.enter_context(self._new_client())
+            self._begin(self._stack)
+        except _TROUBLE as error:
+            self.close()
+            raise SourceUnusable(f"{self._address.shown}: {self._said(error)}") from None
+        self._good_s = self._clock.monotonic()
+
+    def read(self) -> Captured | None:
+        """Return the next picture. Raise SourceStalled when the camera gives none for too long."""
+        if self._stack is None:
+            raise SourceUnusable(f"{self._address.shown} is not open")
+        found = self._part() if self._chunks is not None else self._snapshot()
+        if found is not None:
+            self._good_s, self._why = self._clock.monotonic(), ""
+            return captured(found, self._clock.now_ns())
+        if self._why and self._clock.monotonic() - self._good_s > self._stall_s:
+            raise SourceStalled(f"{self._address.shown}: {self._why}")
+        return None
+
+    def close(self) -> None:
+        """Hang up."""
+        self._ready.clear()
+        self._chunks = None
+        if self._stack is not None:
+            self._stack.close()
+            self._stack = None
+
+    def _new_client(self) -> httpx.Client:
+        verify: bool | ssl.SSLContext = self._config.verify
+        if self._config.ca_file and self._config.verify:
+            verify = ssl.create_default_context(cafile=str(self._config.ca_file))
+        return httpx.Client(
+            auth=_Login(self._address.user, self._address.password) if self._address.user else None,
+            timeout=self._stall_s,
+            verify=verify,
+            follow_redirects=True,
+            max_redirects=_MAX_REDIRECTS,
+            trust_env=False,  # a proxy that the environment names is for the internet, not for a camera next door
+        )
+
+    def _begin(self, stack: ExitStack) -> None:
+        """Send the first question: keep the answer open if it is MJPEG, keep the picture otherwise."""
+        answer = stack.enter_context(self._client.stream("GET", self._address.url))
+        answer.raise_for_status()
+        kind = answer.headers.get("content-type", "")
+        if self._config.kind == "mjpeg" or (self._config.kind == "auto" and kind.startswith(_MULTIPART)):
+            self._parts = Multipart(boundary_of(kind), MAX_PICTURE_BYTES)
+            self._chunks = answer.iter_raw()
+        else:
+            self._ready.append(self._whole(answer))
+            answer.close()
+
+    def _snapshot(self) -> bytes | None:
+        if not self._pace.ready():
+            return None
+        if self._ready:  # the first one, which opening it brought
+            return self._ready.popleft()
+        try:
+            with self._client.stream("GET", self._address.url) as answer:
+                answer.raise_for_status()
+                return self._whole(answer)
+        except _TROUBLE as error:
+            self._why = self._said(error)
+            return None
+
+    def _part(self) -> bytes | None:
+        assert self._chunks is not None  # noqa: S101  (narrowing: the caller has looked)
+        while not self._ready:
+            try:
+                self._ready.extend(self._parts.feed(next(self._chunks)))
+            except StopIteration:
+                raise SourceStalled(f"{self._address.shown}: the camera has ended the stream") from None
+            except _TROUBLE as error:
+                raise SourceStalled(f"{self._address.shown}: {self._said(error)}") from None
+            if self._clock.monotonic() - self._good_s > self._stall_s:
+                raise SourceStalled(f"{self._address.shown}: no whole picture for {self._stall_s:g} s")
+        return self._ready.popleft()
+
+    def _whole(self, answer: httpx.Response) -> bytes:
+        """Read a picture to its end. Raise ValueError when it is too large, or drips in for too long."""
+        data, deadline = bytearray(), Deadline.after(self._stall_s, self._clock)
+        for chunk in answer.iter_bytes():
+            data += chunk
+            if len(data) > MAX_PICTURE_BYTES:
+                raise ValueError(f"a picture of more than {MAX_PICTURE_BYTES} bytes")
+            if deadline.passed:
+                raise ValueError(f"no whole picture for {self._stall_s:g} s")
+        return bytes(data)
+
+    def _said(self, error: Exception) -> str:
+        return self._address.hide(_said(error))
+
+
+class _Login(httpx.Auth):
+    """Basic or Digest, as the camera asks: nothing is sent before it does.
+
+    Raise httpx.ProtocolError where it asks for what httpx does not have: another algorithm, or ``auth-int``.
+    """
+
+    def __init__(self, user: str, password: str) -> None:
+        self._digest, self._basic = httpx.DigestAuth(user, password), httpx.BasicAuth(user, password)
+        self._chosen: httpx.Auth | None = None
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        if self._chosen is None:
+            answer = yield request
+            if answer.status_code != httpx.codes.UNAUTHORIZED:
+                return
+            schemes = " ".join(answer.headers.get_list("www-authenticate")).lower()
+            self._chosen = self._digest if "digest" in schemes else self._basic
+        try:
+            yield from self._chosen.auth_flow(request)
+        except (KeyError, NotImplementedError) as error:
+            why = f"the camera asks for a login of a kind that is not known: {error}"
+            raise httpx.ProtocolError(why) from None
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"the camera answers {error.response.status_code} {error.response.reason_phrase}"
+    if isinstance(error, httpx.TimeoutException):
+        return "the camera does not answer"
+    return str(error) or type(error).__name__

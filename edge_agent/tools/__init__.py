@@ -1,0 +1,1 @@
+"""Tools for whoever installs an agent: doctor, preview and cost plan."""

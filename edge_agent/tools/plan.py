@@ -1,0 +1,161 @@
+"""What a site will cost before it is installed: bytes on the link, disk for an outage, wear, partitions. Pure.
+
+A picture's size is an estimate from real footage, and depends on what the camera sees by a factor of two either way;
+how often something moves is the reader's to say. What was measured replaces both once the site runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ingest.site import CameraConfig, Site
+from ingest.site.gate import ArmedHours
+
+_DAY_S = 86_400
+_WEEK_MIN = 7 * 24 * 60
+BITS_PER_PIXEL = {
+    "jpeg": ((40, 0.45), (60, 0.61), (75, 0.82), (85, 1.16), (95, 2.26)),
+    "webp": ((40, 0.22), (60, 0.34), (75, 0.46), (85, 0.79), (95, 1.63)),
+}
+"""By quality: the geometric mean over three surveillance clips and two rendered scenes (2026-11-24). The clips lie
+between half and twice of it."""
+SPREAD = 2.0
+RECORD_BYTES = 700
+"""What a record has beside its picture: fields, headers, names and the protocol's share of a batch."""
+WRITTEN_PER_BYTE = 2.0
+"""Bytes that reach the disk for a byte of a 40 kB frame that is kept, offered and removed, alone in its commits: the
+write-ahead log and the database, both in whole pages. Of a 10 kB frame it is 4.5, in an outage 2.5 (measured by
+``python -m benchmarks.wear``, 2026-11-24)."""
+CARD_BYTES = 32e9
+CARD_CYCLES = 1000
+"""A small card of TLC cells. An industrial one has three times as many."""
+FPS_PER_PARTITION = 50.0
+"""Half of what one partition has carried all the way on two cores: its order allows one frame at a time."""
+LEAST_PARTITIONS = 6
+"""So that a second and a third node find work, without `topics grow`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assumptions:
+    """What a site file does not say. ``width`` and ``height``, in px, are of cameras that set none."""
+
+    moving_share: float = 0.15
+    """Of the time in which a camera is armed."""
+    moved_on_share: float = 0.5
+    """Of the frames that are looked at while something moves: those that are sent at once, whatever ``open_fps``."""
+    outage_s: float = 8 * 3600.0
+    width: int = 1280
+    height: int = 720
+
+
+@dataclass(frozen=True, slots=True)
+class CameraCost:
+    """What one camera costs. Means are over a week, with its armed hours; the peak is while something moves."""
+
+    camera: str
+    bytes_per_frame: float
+    mean_fps: float
+    busy_fps: float
+    spool_bytes: int
+
+    @property
+    def bytes_per_day(self) -> float:
+        """On the link, in the mean."""
+        return self.mean_fps * self.bytes_per_frame * _DAY_S
+
+    @property
+    def peak_bytes_per_s(self) -> float:
+        """On the link, while something moves."""
+        return self.busy_fps * self.bytes_per_frame
+
+    def outage_bytes(self, outage_s: float, *, busy: bool) -> float:
+        """Return what an outage leaves in the spool: in the mean, or with something moving all the time."""
+        return (self.busy_fps if busy else self.mean_fps) * self.bytes_per_frame * outage_s
+
+    @property
+    def spool_lasts_s(self) -> float:
+        """How long the spool takes what comes in the mean; infinite if nothing does."""
+        rate = self.mean_fps * self.bytes_per_frame
+        return self.spool_bytes / rate if rate else math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class SiteCost:
+    """What all cameras of a site cost together."""
+
+    cameras: tuple[CameraCost, ...]
+
+    @property
+    def bytes_per_day(self) -> float:
+        """On the link, in the mean. It is also what a day of ``frames`` takes on the broker, per replica."""
+        return sum(camera.bytes_per_day for camera in self.cameras)
+
+    @property
+    def peak_bytes_per_s(self) -> float:
+        """On the link, when something moves before every camera."""
+        return sum(camera.peak_bytes_per_s for camera in self.cameras)
+
+    @property
+    def written_per_day(self) -> float:
+        """Bytes that the agent's disk takes."""
+        return self.bytes_per_day * WRITTEN_PER_BYTE
+
+    @property
+    def card_years(self) -> float:
+        """How long a card of ``CARD_BYTES`` and ``CARD_CYCLES`` takes that; infinite if nothing is written."""
+        return CARD_BYTES * CARD_CYCLES / (self.written_per_day * 365) if self.written_per_day else math.inf
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions carry the peak."""
+        return max(LEAST_PARTITIONS, math.ceil(sum(c.busy_fps for c in self.cameras) / FPS_PER_PARTITION))
+
+
+def cost_of(site: Site, assumed: Assumptions) -> SiteCost:
+    """Return what a site's cameras will cost."""
+    return SiteCost(tuple(_camera(camera, assumed) for camera in site.cameras))
+
+
+def _camera(camera: CameraConfig, assumed: Assumptions) -> CameraCost:
+    gate, encode = camera.gate, camera.encode
+    looked = min(camera.fps, gate.max_fps or math.inf)
+    busy = max(min(looked, gate.open_fps or math.inf), looked * assumed.moved_on_share) if gate.motion else looked
+    moving = assumed.moving_share if gate.motion else 1.0
+    still = min(busy, (1.0 / gate.keep_alive_s if gate.keep_alive_s else 0.0) + gate.sample * looked)
+    width, height = camera.width or assumed.width, camera.height or assumed.height
+    size = width * height * bits_per_pixel(encode.encoding, encode.quality) / 8 + RECORD_BYTES
+    if encode.bytes_per_s:
+        busy = min(busy, encode.bytes_per_s / size)
+    mean = armed_share(gate.armed) * (moving * busy + (1.0 - moving) * min(still, busy))
+    if encode.bytes_per_day:
+        mean = min(mean, encode.bytes_per_day / size / _DAY_S)
+    return CameraCost(camera.name, size, mean, busy, camera.spool.max_bytes)
+
+
+def bits_per_pixel(encoding: str, quality: int) -> float:
+    """Return the expected size of a picture, between the measured qualities on a line of logarithms."""
+    known = BITS_PER_PIXEL[encoding]
+    (low, _), (high, _) = known[0], known[-1]
+    at = min(max(quality, low), high)
+    above = next(i for i, (step, _) in enumerate(known) if step >= at)
+    (left, small), (right, large) = known[max(0, above - 1)], known[above]
+    share = (at - left) / (right - left) if right > left else 0.0
+    return float(small * (large / small) ** share)
+
+
+def armed_share(armed: Iterable[ArmedHours]) -> float:
+    """Return the share of a week in which a camera is armed; hours that overlap count once."""
+    minutes = [False] * _WEEK_MIN
+    days = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+    spans = list(armed)
+    for hours in spans:
+        start = hours.start.hour * 60 + hours.start.minute
+        end = hours.end.hour * 60 + hours.end.minute
+        length = end - start if end > start else end - start + 24 * 60
+        for day in hours.days:
+            first = days.index(day) * 24 * 60 + start
+            for minute in range(first, first + length):
+                minutes[minute % _WEEK_MIN] = True
+    return sum(minutes) / _WEEK_MIN if spans else 1.0

@@ -1,0 +1,140 @@
+"""What a camera's settings make of its pictures: what is sent, what moves, what is masked, drawn into one of them.
+
+Only a frame that would be sent is drawn on, as it would be sent: with what must not be seen made unrecognisable. All
+frames that would be sent are redacted, in order, since a face that is missed in one is covered where it was before.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+import cv2
+import numpy as np
+
+from edge_agent.camera.intake import UNUSABLE, sized
+from edge_agent.encode.encoder import Encoded, Encoder
+from edge_agent.exceptions import FrameUnusable, SourceEnded, SourceUnusable
+from edge_agent.gate.gate import Gate
+from edge_agent.gate.shot import Fate, Shot
+from edge_agent.redact.redactor import Redaction, Redactor
+from edge_agent.sources.factory import Surroundings, make_source
+from edge_agent.sources.source import Captured, FrameSource, Image
+from ingest.contract.records import Box
+from ingest.runtime.clock import Clock, Deadline
+from ingest.site import CameraConfig, to_pixels
+
+_GREEN, _YELLOW, _WHITE, _BLACK = (60, 200, 60), (40, 200, 240), (255, 255, 255), (0, 0, 0)
+_BAR_PX = 22
+
+
+@dataclass
+class Preview:
+    """What was seen: fates by reason (``sent`` for what is kept), the best frame, its motion and what it weighs."""
+
+    fates: Counter[str] = field(default_factory=Counter)
+    image: Image | None = None
+    motion: tuple[Box, ...] = ()
+    redacted: int = 0
+    size_bytes: int = 0
+
+
+def watch(camera: CameraConfig, seconds: float, clock: Clock, on_frame: Callable[[], None] = lambda: None) -> Preview:
+    """Capture for some seconds as the agent would, but keep nothing. Blocks. Raise SourceError.
+
+    Of the frames that would be sent, the one in which most moves is shown, the last one if nothing does.
+    """
+    source = make_source(camera, Surroundings(clock, 0))
+    redactor, gate = Redactor(camera.redact), Gate(camera.gate, camera.name, 0)
+    best = _Best(redactor)
+    try:
+        for seq, captured in enumerate(_frames(source, Deadline.after(seconds, clock))):
+            on_frame()
+            best.take(_judged(gate, redactor, camera, seq, captured))
+    finally:
+        source.close()
+    best.take(gate.close())
+    preview = Preview(best.fates)
+    if best.redaction is None:
+        raise SourceUnusable(f"camera {camera.name}: no frame that would be sent came within {seconds:g} s")
+    encoded = Encoder(camera.encode).encode(best.redaction, clock.monotonic())
+    preview.image, preview.motion = best.redaction.image, best.motion
+    preview.redacted = len(best.redaction.boxes)
+    preview.size_bytes = len(encoded.data) if isinstance(encoded, Encoded) else 0
+    return preview
+
+
+class _Best:
+    """The frame in which most moves, and what became of all."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        self.fates: Counter[str] = Counter()
+        self.redaction: Redaction | None = None
+        self.motion: tuple[Box, ...] = ()
+        self._redactor, self._area = redactor, 0.0
+
+    def take(self, fates: Iterable[Fate]) -> None:
+        """Take fates in the order of their frames. Raise RedactionFailed."""
+        for fate in fates:
+            self.fates[self._keep(fate) if fate.keep else fate.reason] += 1
+
+    def _keep(self, fate: Fate) -> str:
+        image, motion = fate.shot.image, fate.motion or ()
+        assert image is not None  # noqa: S101  (narrowing: the gate keeps nothing without its image)
+        try:
+            redaction = self._redactor.apply(image, fate.shot.captured_ns)
+        except (cv2.error, FrameUnusable):
+            return UNUSABLE
+        area = sum(box.width * box.height for box in motion)
+        if self.redaction is None or area >= self._area:
+            self.redaction, self.motion, self._area = redaction, motion, area
+        return "sent"
+
+
+def _frames(source: FrameSource, deadline: Deadline) -> Iterator[Captured]:
+    source.open()
+    while not deadline.passed:
+        try:
+            captured = source.read()
+        except SourceEnded:
+            return
+        if captured:
+            yield captured
+
+
+def _judged(gate: Gate, redactor: Redactor, camera: CameraConfig, seq: int, captured: Captured) -> list[Fate]:
+    shot = Shot(seq, captured.captured_ns, captured.time_source, captured.error_ms)
+    reason = gate.glance(shot.captured_ns)
+    if reason:
+        return gate.pass_by(shot, reason)
+    try:
+        return gate.look(replace(shot, image=redactor.masked(sized(captured.image, camera))))
+    except (cv2.error, FrameUnusable):
+        return gate.pass_by(shot, UNUSABLE)
+
+
+def annotated(camera: CameraConfig, preview: Preview) -> Image:
+    """Return the picture with the gate's masks outlined, what moves framed, and a line that says what became of all.
+
+    Raise SourceUnusable when there is none.
+    """
+    if preview.image is None:
+        raise SourceUnusable(f"camera {camera.name}: there is no picture to draw on")
+    picture = preview.image.copy()
+    height, width = picture.shape[:2]
+    for mask in camera.gate.masks:
+        points = np.rint(np.array(to_pixels(mask, width, height))).astype(np.int32)
+        cv2.polylines(picture, [points], True, _YELLOW, 1, cv2.LINE_AA)
+    for box in preview.motion:
+        left, top, right, bottom = (round(edge) for edge in box)
+        cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), _GREEN, 1)
+    bar = np.full((_BAR_PX, width, 3), _BLACK, np.uint8)
+    cv2.putText(bar, _line(camera, preview), (4, _BAR_PX - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.42, _WHITE, 1, cv2.LINE_AA)
+    return np.vstack([picture, bar])
+
+
+def _line(camera: CameraConfig, preview: Preview) -> str:
+    fates = ", ".join(f"{reason} {count}" for reason, count in preview.fates.most_common())
+    redacted = f"; {preview.redacted} redacted" if camera.redact.faces or camera.redact.plates else ""
+    return f"{camera.name}: {fates}; {len(preview.motion)} moving{redacted}; {preview.size_bytes / 1000:.0f} kB"

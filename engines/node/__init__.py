@@ -1,0 +1,1 @@
+"""The engine node: intake, take-over, scheduling, serving, and transactional results."""

@@ -1,0 +1,176 @@
+"""From a batch on the log to what is written about it. Pure: no engine, no Kafka, no clock."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from engines.decoders import Row
+from engines.exceptions import EngineError, PipelineUnknown
+from engines.node.marks import Marks
+from ingest.contract import headers as h
+from ingest.contract.codec import decode, encode
+from ingest.contract.identity import is_replay
+from ingest.contract.records import Batch, BatchItem, Canvas, Detection, Pixels, Result
+from ingest.contract.topics import RESULTS
+from ingest.deadletter import parked
+from ingest.exceptions import CodecError
+from ingest.kafka.log import LogRecord, Outgoing
+
+STAGE = "engine"
+
+
+@dataclass(slots=True)
+class Part:
+    """One item of a batch that is to be classified: its regions and their pictures, and what was found in them."""
+
+    item: BatchItem
+    canvas: Canvas
+    pictures: list[Pixels]
+    found: list[Detection] | None = None
+    failed: EngineError | None = None
+
+    @property
+    def rows(self) -> list[Row]:
+        """What its rows in the model's input show."""
+        return [Row(region, self.item.width, self.item.height) for region in self.item.regions]
+
+    @property
+    def settled(self) -> bool:
+        """Tell whether it has been classified, or failed for good."""
+        return self.found is not None or self.failed is not None
+
+
+@dataclass(slots=True)
+class Job:
+    """One record of ``batches`` on its way through the node.
+
+    ``items`` are those to write results for, in order; ``parts`` the ones among them with pixels. ``refused`` are
+    dead letters. A job of repeats only has neither, and its offset is committed all the same.
+    """
+
+    record: LogRecord
+    pipeline: str = ""
+    items: list[BatchItem] = field(default_factory=list)
+    parts: dict[int, Part] = field(default_factory=dict)
+    refused: list[Outgoing] = field(default_factory=list)
+    model: str = ""
+
+    @property
+    def settled(self) -> bool:
+        """Tell whether nothing is left to classify."""
+        return all(part.settled for part in self.parts.values())
+
+    @property
+    def rows(self) -> int:
+        """How many rows are left to classify."""
+        return sum(len(part.pictures) for part in self.parts.values() if not part.settled)
+
+
+def accept(record: LogRecord, marks: Marks, pipelines: frozenset[str]) -> Job:
+    """Read a batch, leave out what has been classified before, and raise the marks.
+
+    A batch that cannot be read, or whose pipeline is unknown, becomes a dead letter with its original bytes. The
+    pipeline ``none`` holds frames that no pipeline wants: they need no engine.
+    """
+    try:
+        batch = decode(Batch, record.value)
+    except CodecError as error:
+        return Job(record, refused=[parked(record, STAGE, error, _said_pipeline(record))])
+    job, pictures = Job(record, batch.pipeline), iter(batch.pictures())
+    for item in batch.items:
+        own = list(itertools.islice(pictures, len(item.regions)))
+        item = _on_lane(item, record)
+        if marks.is_repeat(item.id, item.lane, batch.pipeline):
+            continue
+        marks.see(item.id, item.lane, batch.pipeline)
+        if own:
+            job.parts[len(job.items)] = Part(item, batch.canvas, own)
+        job.items.append(item)
+    if batch.pipeline not in pipelines:
+        for part in job.parts.values():
+            part.failed = PipelineUnknown(f"{batch.pipeline!r}: apply the site again, then replay this")
+    return job
+
+
+def results(job: Job, finished_ns: int) -> list[Outgoing]:
+    """Return what to write about a settled job: a result or a dead letter per item, in the batch's order."""
+    written = list(job.refused)
+    for index, item in enumerate(job.items):
+        part = job.parts.get(index)
+        if part is not None and part.failed is not None:
+            written.append(refuse(job, part))
+        else:
+            found = part.found if part is not None else None
+            written.append(_result(job, item, found, finished_ns))
+    return written
+
+
+def refuse(job: Job, part: Part) -> Outgoing:
+    """Return the dead letter of one item: a batch of it alone, so that it can be replayed without the others."""
+    alone = Batch(
+        pipeline=job.pipeline,
+        **part.canvas._asdict(),
+        items=(part.item,),
+        pixels=b"".join(picture.tobytes() for picture in part.pictures),
+    )
+    record = LogRecord(
+        topic=job.record.topic,
+        partition=job.record.partition,
+        offset=job.record.offset,
+        key=job.record.key,
+        value=encode(alone),
+        headers=_headers(part.item, job.pipeline),
+    )
+    return parked(record, STAGE, part.failed or EngineError("failed"), job.pipeline)
+
+
+def _result(job: Job, item: BatchItem, found: Sequence[Detection] | None, finished_ns: int) -> Outgoing:
+    result = Result(
+        camera=item.camera,
+        epoch=item.epoch,
+        seq=item.seq,
+        lane=item.lane,
+        pipeline=job.pipeline,
+        pipelines=item.pipelines,
+        captured_ns=item.captured_ns,
+        finished_ns=finished_ns,
+        width=item.width,
+        height=item.height,
+        source=item.source,
+        outcome="classified" if item.outcome == "classify" else item.outcome,
+        reason=item.reason,
+        model=job.model if item.outcome == "classify" else "",
+        detections=tuple(found or ()),
+        withheld=item.withheld,
+        sampled=item.sampled,
+        motion=item.motion,
+        resting=item.resting,
+        looked_at=tuple(region.box for region in item.regions),
+        traceparent=item.traceparent,
+    )
+    headers = _headers(item, job.pipeline)
+    return Outgoing(RESULTS, job.record.partition, encode(result), key=item.camera.encode(), headers=headers)
+
+
+def _headers(item: BatchItem, pipeline: str) -> dict[str, bytes]:
+    return h.frame_headers([item.id], item.lane, item.traceparent, pipeline)
+
+
+def _on_lane(item: BatchItem, record: LogRecord) -> BatchItem:
+    """A replay says its lane in the header: the bytes are the original ones."""
+    lane = h.lane_of(record.headers, record.topic)
+    return item.model_copy(update={"lane": lane}) if is_replay(lane) and item.lane != lane else item
+
+
+def _said_pipeline(record: LogRecord) -> str:
+    return record.headers.get(h.PIPELINE, b"").decode(errors="replace")
+
+
+def see(record: LogRecord, marks: Marks) -> None:
+    """Raise marks to what a result, or the dead letter of a batch, says has been dealt with."""
+    pipeline = _said_pipeline(record)
+    lane = h.lane_of(record.headers, record.topic)
+    for frame in h.frames_of(record.headers):
+        marks.see(frame, lane, pipeline)

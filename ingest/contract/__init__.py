@@ -1,0 +1,1 @@
+"""What is on the wire: identity, codec, headers, topics, records."""

@@ -1,0 +1,142 @@
+"""Names and values of Kafka headers: what must be known of a record even when its bytes cannot be read.
+
+Dead letters carry the ``__connect.errors.*`` headers that Kafka Connect defined and that tools already show
+(https://docs.confluent.io/platform/current/connect/), so that they need no viewer of their own.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ingest.contract.identity import LATE, LIVE, FrameId
+from ingest.contract.records import Account
+
+Headers = Mapping[str, bytes]
+
+FRAMES = "sightline-frames"
+"""Ids of the frames that a record is about, one a line."""
+ACCOUNT = "sightline-account"
+"""The account of the frames withheld before this one, so that a ruined value does not tear a hole in the ledger."""
+LANE = "sightline-lane"
+PIPELINE = "sightline-pipeline"
+"""The one pipeline that a batch or its dead letter concerns; without it, a dead letter is dead for all of them."""
+TRACEPARENT = "traceparent"
+CONTENT_TYPE = "content-type"
+
+_ERRORS = "__connect.errors."
+_TRACE = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def new_traceparent() -> str:
+    """Return a fresh W3C trace context header value, sampled (https://www.w3.org/TR/trace-context/)."""
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+
+
+def traceparent_of(headers: Headers) -> str:
+    """Return a record's W3C trace context, a fresh one when it has none or one of another form.
+
+    It is handed on with all that comes of the record, so it must be no longer than the standard's 55 characters.
+    """
+    told = headers.get(TRACEPARENT)
+    return told.decode() if told and _TRACE.fullmatch(told) else new_traceparent()
+
+
+def frame_headers(
+    frames: Iterable[FrameId], lane: str, traceparent: str = "", pipeline: str = "", account: Account | None = None
+) -> dict[str, bytes]:
+    """Return the headers of a frame or a batch."""
+    headers = {FRAMES: "\n".join(map(str, frames)).encode(), LANE: lane.encode()}
+    if traceparent:
+        headers[TRACEPARENT] = traceparent.encode()
+    if pipeline:
+        headers[PIPELINE] = pipeline.encode()
+    if account:
+        headers[ACCOUNT] = account_text(account).encode()
+    return headers
+
+
+def frames_of(headers: Headers) -> tuple[FrameId, ...]:
+    """Return the frames that a record says it is about; none when it does not say or cannot be read."""
+    try:
+        return tuple(FrameId.parse(line) for line in headers.get(FRAMES, b"").decode().splitlines())
+    except ValueError:
+        return ()
+
+
+def lane_of(headers: Headers, topic: str) -> str:
+    """Return the lane of a record: its header, else what its topic stands for."""
+    fallback = LATE if topic.endswith(".late") else LIVE
+    return headers.get(LANE, b"").decode(errors="replace") or fallback
+
+
+def cloud_event_headers() -> dict[str, bytes]:
+    """Return the headers of a CloudEvent in structured JSON mode (CloudEvents Kafka binding 1.0, §3.3)."""
+    return {CONTENT_TYPE: b"application/cloudevents+json; charset=UTF-8"}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why and where a record was parked. ``topic`` is the contract's name, without prefix."""
+
+    topic: str
+    partition: int
+    offset: int
+    stage: str
+    error: str
+    message: str
+
+
+def failure_headers(failure: Failure) -> dict[str, bytes]:
+    """Return the headers that a dead letter has besides those of the original record."""
+    return {
+        _ERRORS + "topic": failure.topic.encode(),
+        _ERRORS + "partition": str(failure.partition).encode(),
+        _ERRORS + "offset": str(failure.offset).encode(),
+        _ERRORS + "stage": failure.stage.encode(),
+        _ERRORS + "exception.class.name": failure.error.encode(),
+        _ERRORS + "exception.message": failure.message[:1000].encode(errors="replace"),
+    }
+
+
+def read_failure(headers: Headers) -> Failure | None:
+    """Return what a dead letter says of its failure, None if the record is no dead letter."""
+    try:
+        return Failure(
+            topic=headers[_ERRORS + "topic"].decode(),
+            partition=int(headers[_ERRORS + "partition"]),
+            offset=int(headers[_ERRORS + "offset"]),
+            stage=headers[_ERRORS + "stage"].decode(),
+            error=headers[_ERRORS + "exception.class.name"].decode(),
+            message=headers[_ERRORS + "exception.message"].decode(errors="replace"),
+        )
+    except (KeyError, ValueError):
+        return None
+
+
+def account_text(account: Account) -> str:
+    """Return an account in the compact form of its header: ``first-last reason=count reason=count``."""
+    counts = " ".join(f"{reason}={count}" for reason, count in sorted(account.counts.items()))
+    return f"{account.first}-{account.last} {counts}"
+
+
+def account_of(headers: Headers, frame: FrameId) -> Account | None:
+    """Return the account of the frames withheld before one, None when there is none or it cannot be read.
+
+    One that does not end just before the frame is none of its.
+    """
+    try:
+        interval, *counts = headers[ACCOUNT].decode().split()
+        first, last = interval.split("-")
+        account = Account(
+            camera=frame.camera,
+            epoch=frame.epoch,
+            first=int(first),
+            last=int(last),
+            counts={reason: int(count) for reason, count in (c.split("=") for c in counts)},
+        )
+    except (KeyError, ValueError):
+        return None
+    return account if account.last + 1 == frame.seq else None

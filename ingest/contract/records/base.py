@@ -1,0 +1,73 @@
+"""What all records have in common: frozen, strictly typed, versioned."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+
+from ingest.contract.identity import NAME_PATTERN
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Count = Annotated[int, Field(ge=0)]
+Point = tuple[float, float]
+"""x, y in pixels of the frame, y downwards, unless a docstring says relative (0..1)."""
+
+
+class Record(BaseModel):
+    """Base of every record on the wire. Unknown fields are ignored: a minor version may add some."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    KIND: ClassVar[str]
+    VERSION: ClassVar[tuple[int, int]] = (1, 0)
+
+
+class Box(NamedTuple):
+    """A rectangle in pixels of the frame: left, top, right, bottom; right and bottom are exclusive.
+
+    A record with a box that has no finite numbers is refused: nothing can be drawn, cut out or followed by it.
+    """
+
+    left: FiniteFloat
+    top: FiniteFloat
+    right: FiniteFloat
+    bottom: FiniteFloat
+
+    @property
+    def width(self) -> float:
+        """Width in pixels."""
+        return self.right - self.left
+
+    @property
+    def height(self) -> float:
+        """Height in pixels."""
+        return self.bottom - self.top
+
+    @property
+    def area(self) -> float:
+        """Area in square pixels."""
+        return self.width * self.height
+
+    def shared(self, other: Box) -> float:
+        """Return the area that it shares with another one, in square pixels."""
+        width = min(self.right, other.right) - max(self.left, other.left)
+        if width <= 0.0:
+            return 0.0
+        return width * max(min(self.bottom, other.bottom) - max(self.top, other.top), 0.0)
+
+    @property
+    def centre(self) -> Point:
+        """The middle, x and y in pixels."""
+        return (self.left + self.right) / 2, (self.top + self.bottom) / 2
+
+
+class FrameRef(NamedTuple):
+    """Where the frame's own record lies in the log: evidence and replay read the very bytes there.
+
+    ``topic`` is the topic's name in the contract, without prefix.
+    """
+
+    topic: str
+    partition: int
+    offset: int

@@ -1,0 +1,178 @@
+"""Frames of one partition, prepared for one pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import model_validator
+
+from ingest.contract.identity import FrameId
+from ingest.contract.records.base import Box, Count, FrameRef, Name, Record
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class Fit(NamedTuple):
+    """How a region of the frame was laid into the model's input: ``model = frame * scale + offset`` per axis."""
+
+    scale_x: float
+    scale_y: float
+    offset_x: float
+    offset_y: float
+
+    def to_frame(self, box: Box) -> Box:
+        """Map a box from pixels of the model's input back to pixels of the frame."""
+        return Box(
+            (box.left - self.offset_x) / self.scale_x,
+            (box.top - self.offset_y) / self.scale_y,
+            (box.right - self.offset_x) / self.scale_x,
+            (box.bottom - self.offset_y) / self.scale_y,
+        )
+
+
+class Inner(NamedTuple):
+    """Where a region's picture lies in the model's input, in whole pixels. Around it is padding."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def area(self) -> int:
+        """How many pixels it has."""
+        return (self.right - self.left) * (self.bottom - self.top)
+
+
+class Region(NamedTuple):
+    """One row of the batch: the part of the frame it shows, how it was fitted, and where it lies in the row."""
+
+    box: Box
+    fit: Fit
+    inner: Inner
+
+
+class Canvas(NamedTuple):
+    """The size of a model's input: ``(height, width, channels)`` uint8."""
+
+    height: int
+    width: int
+    channels: int
+
+    def holds(self, inner: Inner) -> bool:
+        """Tell whether a picture has pixels and lies inside."""
+        left, top, right, bottom = inner
+        return 0 <= left < right <= self.width and 0 <= top < bottom <= self.height
+
+
+def lay(canvas: Canvas, pad: int, inners: Sequence[Inner], pictures: Sequence[Pixels]) -> Pixels:
+    """Lay each picture, ``(bottom - top, right - left, channels)``, into a row of its own, ``pad`` around it.
+
+    Return ``(N, height, width, channels)`` uint8, which belongs to the caller.
+    """
+    rows = np.empty((len(inners), canvas.height, canvas.width, canvas.channels), np.uint8)
+    for row, inner, picture in zip(rows, inners, pictures, strict=True):
+        if inner.area != canvas.width * canvas.height:
+            row.fill(pad)
+        row[inner.top : inner.bottom, inner.left : inner.right] = picture
+    return rows
+
+
+class BatchItem(Record):
+    """One frame in a batch. An item that is ``empty`` or ``shed`` has no regions and so no pixels.
+
+    ``pipelines`` are all pipelines that the frame was routed to, so that the auditor knows what to expect.
+    ``withheld`` counts, by reason, the frames that the agent withheld just before this one. ``sampled`` is the
+    frame's own, and so are ``motion`` and ``resting``, but for a pipeline that looks at whole frames: None there.
+    """
+
+    KIND: ClassVar[str] = "item"
+
+    camera: Name
+    epoch: Count
+    seq: Count
+    lane: str
+    captured_ns: Count
+    width: Count
+    height: Count
+    source: FrameRef
+    pipelines: tuple[Name, ...]
+    outcome: Literal["classify", "empty", "shed"]
+    reason: str = ""
+    regions: tuple[Region, ...] = ()
+    withheld: dict[str, Count] = {}
+    sampled: bool = False
+    motion: tuple[Box, ...] | None = None
+    resting: tuple[Box, ...] | None = None
+    traceparent: str = ""
+
+    @property
+    def id(self) -> FrameId:
+        """The frame's identity."""
+        return FrameId(self.camera, self.epoch, self.seq)
+
+    @model_validator(mode="after")
+    def _pixels_only_to_classify(self) -> Self:
+        if bool(self.regions) != (self.outcome == "classify"):
+            raise ValueError(f"an item to {self.outcome} has {len(self.regions)} regions")
+        return self
+
+
+class Batch(Record):
+    """Frames of one partition for one pipeline, in the order of their offsets.
+
+    ``pixels`` are the pictures of all items' regions one after the other, each as large as its region's ``inner``,
+    uint8 in C order. The padding around them is not carried: it is 44 % of a square model's input for a 16:9 picture.
+    """
+
+    KIND: ClassVar[str] = "batch"
+    VERSION: ClassVar[tuple[int, int]] = (1, 2)
+
+    pipeline: Name
+    height: Count
+    width: Count
+    channels: Count
+    items: tuple[BatchItem, ...]
+    pixels: bytes
+
+    @property
+    def rows(self) -> int:
+        """How many regions there are to classify."""
+        return sum(len(item.regions) for item in self.items)
+
+    @property
+    def canvas(self) -> Canvas:
+        """The model's input that the pictures are laid into."""
+        return Canvas(self.height, self.width, self.channels)
+
+    @property
+    def inners(self) -> list[Inner]:
+        """Where the pictures lie, in the order of the regions."""
+        return [region.inner for item in self.items for region in item.regions]
+
+    def pictures(self) -> list[Pixels]:
+        """Return the regions' pictures as read-only views, ``(bottom - top, right - left, channels)`` uint8 each."""
+        views, at, flat = [], 0, np.frombuffer(self.pixels, np.uint8)
+        for left, top, right, bottom in self.inners:
+            shape = (bottom - top, right - left, self.channels)
+            size = shape[0] * shape[1] * shape[2]
+            views.append(flat[at : at + size].reshape(shape))
+            at += size
+        return views
+
+    def tensor(self, pad: int = 0) -> Pixels:
+        """Return the model's input, ``(N, height, width, channels)`` uint8, padded."""
+        return lay(self.canvas, pad, self.inners, self.pictures())
+
+    @model_validator(mode="after")
+    def _pixels_fit(self) -> Self:
+        outside = [inner for inner in self.inners if not self.canvas.holds(inner)]
+        if outside:
+            raise ValueError(f"{outside[0]} lies outside of {self.canvas}")
+        expected = sum(inner.area for inner in self.inners) * self.channels
+        if len(self.pixels) != expected:
+            raise ValueError(f"{len(self.pixels)} bytes of pixels, expected {expected} for {self.rows} regions")
+        return self

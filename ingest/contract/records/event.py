@@ -1,0 +1,113 @@
+"""Events, alerts and receipts: JSON CloudEvents 1.0 (https://github.com/cloudevents/spec), structured mode."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from ingest.contract.records.base import Box, Count, FrameRef, Name, Point, Record
+
+Severity = Literal["info", "warning", "critical"]
+
+
+class CloudEvent(Record):
+    """The envelope that events and alerts share. ``time`` is RFC 3339 in UTC."""
+
+    specversion: Literal["1.0"] = "1.0"
+    id: str
+    source: str
+    type: str
+    subject: str
+    time: str
+    datacontenttype: Literal["application/json"] = "application/json"
+
+
+class Overlay(Record):
+    """What to draw on the evidence picture: the rule's line or polygon and the boxes, in pixels of the frame."""
+
+    KIND: ClassVar[str] = "overlay"
+
+    shape: tuple[Point, ...] = ()
+    box: Box | None = None
+    trail: tuple[Point, ...] = ()
+
+
+class EventData(Record):
+    """What happened. ``late`` marks what the late lane brought: it never overtakes or delays live events."""
+
+    KIND: ClassVar[str] = "event-data"
+
+    incident: str
+    rule: Name
+    severity: Severity = "warning"
+    site: str = ""
+    camera: Name | None = None
+    sensor: Name | None = None
+    lane: str = "live"
+    late: bool = False
+    summary: str
+    label: str = ""
+    score: float = 0.0
+    track: str = ""
+    direction: str = ""
+    value: float | None = None
+    unit: str = ""
+    epoch: Count = 0
+    seq: Count = 0
+    captured_ns: Count = 0
+    frame: FrameRef | None = None
+    overlay: Overlay = Overlay()
+
+
+class Event(CloudEvent):
+    """Something a rule recognised, e.g. type ``sightline.line.crossed``. Its id is a function of its cause."""
+
+    KIND: ClassVar[str] = "event"
+
+    data: EventData
+
+
+class Evidence(Record):
+    """A picture that was committed before its alert: where it is, and the hash of its bytes."""
+
+    KIND: ClassVar[str] = "evidence"
+
+    name: str
+    url: str
+    sha256: str
+    media_type: str
+
+
+class AlertData(EventData):
+    """An event with its evidence. Sensors have none."""
+
+    KIND: ClassVar[str] = "alert-data"
+
+    event: str
+    evidence: tuple[Evidence, ...] = ()
+
+
+class Alert(CloudEvent):
+    """What a receiver gets. ``id`` is stable, and is the ``webhook-id`` of every attempt."""
+
+    KIND: ClassVar[str] = "alert"
+
+    data: AlertData
+
+
+class Delivery(Record):
+    """What became of one alert at one receiver: one receipt per attempt, the last one ``delivered`` or ``dead``."""
+
+    KIND: ClassVar[str] = "delivery"
+
+    alert: str
+    incident: str
+    receiver: Name
+    state: Literal["delivered", "retrying", "dead"]
+    attempt: int = Field(ge=1)
+    status: int | None = None
+    reason: str = ""
+    captured_ns: Count = 0
+    attempted_ns: Count
+    next_attempt_ns: Count | None = None

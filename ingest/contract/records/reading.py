@@ -1,0 +1,81 @@
+"""Sensor readings in columns, and the account of those withheld before them."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+from pydantic import model_validator
+
+from ingest.contract.identity import FrameId
+from ingest.contract.records.base import Count, Name, Record
+from ingest.contract.records.frame import Account
+
+GOOD = 0
+SUSPECT = 1
+OUT_OF_RANGE = 2
+STALE = 4
+"""Quality flags of a reading, which add up: the device doubts it itself, it is outside of the sensor's physical
+range, or it is older than its arrival says (a broker's retained message). A reading is good when it has none."""
+
+BY_HOST = 0
+BY_SOURCE = 1
+BY_HOST_INSTEAD = 2
+"""Whose clock a reading's time is of: the host's on arrival, the source's own, or the host's because the source's own
+made no sense."""
+
+WITHHELD_READING_REASONS = ("unusable", "overload", "outage", "expired", "unclean")
+"""Why a reading did not reach the log. ``unusable`` could not be read as a finite number; ``overload`` came faster
+than the disk takes them; ``outage`` stands for one gap, however long: its device was gone or silent. ``expired`` and
+``unclean`` are as for frames."""
+
+
+class Readings(Record):
+    """A run of readings of one sensor: parallel columns of equal length, at least one row.
+
+    ``seq`` is the first reading's number; the others follow without holes. ``unit`` is a UCUM symbol, e.g. ``Cel``.
+    ``timed_by`` says whose clock each time is of, empty when all are the host's. ``account`` covers the readings
+    withheld since the previous run of this epoch; its ``camera`` is the sensor's name.
+    """
+
+    KIND: ClassVar[str] = "readings"
+    VERSION: ClassVar[tuple[int, int]] = (1, 1)
+
+    sensor: Name
+    epoch: Count
+    seq: Count
+    site: str = ""
+    quantity: str
+    unit: str
+    times_ns: tuple[Count, ...]
+    values: tuple[float, ...]
+    quality: tuple[Count, ...]
+    timed_by: tuple[Count, ...] = ()
+    account: Account | None = None
+
+    @property
+    def first(self) -> FrameId:
+        """The identity of the first reading."""
+        return FrameId(self.sensor, self.epoch, self.seq)
+
+    @property
+    def last_seq(self) -> int:
+        """The number of the last reading."""
+        return self.seq + len(self.values) - 1
+
+    @model_validator(mode="after")
+    def _columns_are_parallel(self) -> Self:
+        lengths = {len(self.times_ns), len(self.values), len(self.quality)}
+        if self.timed_by:
+            lengths.add(len(self.timed_by))
+        if len(lengths) != 1 or not self.times_ns:
+            raise ValueError(f"columns have lengths {sorted(lengths)}: expected one length, at least 1")
+        return self
+
+    @model_validator(mode="after")
+    def _account_is_adjacent(self) -> Self:
+        a = self.account
+        if a and (a.camera, a.epoch, a.last + 1) != (self.sensor, self.epoch, self.seq):
+            raise ValueError(
+                f"account {a.camera}/{a.epoch}/{a.first}..{a.last} does not end just before {self.first}"
+            )
+        return self

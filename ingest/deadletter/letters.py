@@ -1,0 +1,233 @@
+"""Dead letters: what could not be processed, parked with its original bytes, listed, and brought back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from ingest.contract import headers as h
+from ingest.contract.codec import MAX_RECORD_BYTES, decode
+from ingest.contract.headers import Failure, failure_headers, frames_of, read_failure
+from ingest.contract.identity import FrameId, is_replay
+from ingest.contract.records import Result
+from ingest.contract.topics import DEADLETTER, RESULTS
+from ingest.deadletter.plan import Candidate, Plan, Receipt, Skip
+from ingest.exceptions import CodecError
+from ingest.kafka.log import Log, LogRecord, Outgoing, Writer
+
+WRITER = "deadletter-replay"
+"""The transactional id: two replays at once would send the same letters twice."""
+CUT = Skip("was too large to be parked whole")
+_RECEIPT_LANE = "sightline-replayed-lane"
+_RECEIPT_TOPIC = "sightline-replayed-topic"
+_RECEIPT_FRAMES = "sightline-replayed-frames"
+_RECEIPT_PLACE = "sightline-replayed-place"
+"""Headers of a replay's receipt: a record of ``deadletter`` without a value and without the error headers, so that
+nobody takes it for a dead letter."""
+
+
+_CUT = "sightline-cut-from-bytes"
+"""Header of a dead letter that could not hold all of its record. It is not replayed."""
+_OURS = (h.FRAMES, h.LANE, h.PIPELINE, h.TRACEPARENT, h.ACCOUNT)
+MAX_HEADER_BYTES = 40 * 1024
+"""Of what a record came with. 64 frames' names take 20 KiB at the most; the error's headers take 4 KiB."""
+MAX_KEY_BYTES = 1024
+MAX_TEXT_CHARS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One parked record: its own place on ``deadletter``, why it is there, and which frames it was."""
+
+    offset: int
+    parked_ms: int
+    failure: Failure
+    frames: tuple[FrameId, ...]
+    pipeline: str
+    record: LogRecord
+
+    @property
+    def whole(self) -> bool:
+        """Tell whether it holds all bytes of its record."""
+        return _CUT not in self.record.headers
+
+    @property
+    def lane(self) -> str:
+        """The lane that the record was on when it failed."""
+        return h.lane_of(self.record.headers, self.failure.topic)
+
+    @property
+    def place(self) -> str:
+        """Where the record was read when it failed."""
+        return f"{self.failure.topic}[{self.failure.partition}]@{self.failure.offset}"
+
+
+def parked(record: LogRecord, stage: str, error: Exception, pipeline: str = "") -> Outgoing:
+    """Return the dead letter of a record: the original bytes, key and headers, and why and where it failed.
+
+    It can always be written: of a record that is over the limit, as foreign producers can make them, it holds what
+    fits, with a header that says how large the record was.
+    """
+    failure = Failure(record.topic, record.partition, record.offset, stage, _reason(error), _shortened(str(error)))
+    headers = {**_bounded(record.headers), **failure_headers(failure)}
+    if pipeline:
+        headers[h.PIPELINE] = _shortened(pipeline).encode()
+    if len(record.value) > MAX_RECORD_BYTES:
+        headers[_CUT] = str(len(record.value)).encode()
+    key = record.key[:MAX_KEY_BYTES] if record.key else record.key
+    return Outgoing(DEADLETTER, 0, record.value[:MAX_RECORD_BYTES], key=key, headers=headers)
+
+
+def _bounded(headers: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the headers that fit, ours first: a topic leaves 64 KiB for all of them."""
+    kept: dict[str, bytes] = {}
+    room = MAX_HEADER_BYTES
+    for name, value in sorted(headers.items(), key=lambda pair: pair[0] not in _OURS):
+        size = len(name.encode()) + len(value or b"")
+        if size <= room:
+            kept[name], room = value or b"", room - size
+    return kept
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_TEXT_CHARS else text[:MAX_TEXT_CHARS] + " …"
+
+
+async def letters(log: Log) -> AsyncIterator[DeadLetter]:
+    """Yield every dead letter that retention has left, oldest first. Raise LogUnavailable."""
+    async for record in _records(log, (await log.ends(DEADLETTER))[0]):
+        letter = _letter(record)
+        if letter:
+            yield letter
+
+
+@dataclass
+class ReplayReport:
+    """What a replay did: how many dead letters it sent again, and why it did not send others."""
+
+    run: str
+    sent: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    def skip(self, why: str) -> None:
+        """Count one that was not sent."""
+        self.skipped[why] = self.skipped.get(why, 0) + 1
+
+
+async def replay(log: Log, run: str, wanted: Callable[[DeadLetter], bool] = lambda _: True) -> ReplayReport:
+    """Send the wanted dead letters to the topic and partition that they came from, on lanes named by the run.
+
+    The very bytes go back. What has an end already or was replayed before, also by another run and also when it is
+    still on its way, is skipped, so that a replay may be repeated; what failed once more after a replay is sent
+    again. A replay that begins fences one that is still at it. Raise ValueError if the run's name is not usable,
+    Fenced or LogUnavailable.
+    """
+    end = (await log.ends(DEADLETTER))[0]
+    receipts: list[Receipt] = []
+    frames: set[FrameId] = set()
+    async for record in _records(log, end):
+        letter, receipt = _letter(record), _receipt(record)
+        if receipt:
+            receipts.append(receipt)
+        elif letter and wanted(letter):
+            frames |= set(letter.frames)
+    plan, report = Plan(run, receipts, await _ended(log, frames)), ReplayReport(run)
+    writer = await log.writer(WRITER)
+    try:
+        async for record in _records(log, end):
+            letter = _letter(record)
+            if letter and wanted(letter):
+                await _replay_one(letter, plan, writer, report)
+    finally:
+        await writer.close()
+    return report
+
+
+async def _replay_one(letter: DeadLetter, plan: Plan, writer: Writer, report: ReplayReport) -> None:
+    decision = plan.decide(_candidate(letter)) if letter.whole else CUT
+    if isinstance(decision, Skip):
+        report.skip(decision.why)
+        return
+    # Together or not at all: a letter that was sent without its receipt would be sent again by the next run.
+    await writer.write([_back(letter, decision.lane), _receipt_for(letter, decision.lane)], "", {})
+    report.sent += 1
+
+
+async def _records(log: Log, end: int) -> AsyncIterator[LogRecord]:
+    first = (await log.beginnings(DEADLETTER))[0]
+    async with aclosing(log.read(DEADLETTER, 0, first, end)) as records:
+        async for record in records:
+            yield record
+
+
+def _letter(record: LogRecord) -> DeadLetter | None:
+    failure = read_failure(record.headers)
+    if failure is None:
+        return None
+    pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
+    return DeadLetter(record.offset, record.timestamp_ms, failure, frames_of(record.headers), pipeline, record)
+
+
+def _candidate(letter: DeadLetter) -> Candidate:
+    return Candidate(letter.offset, letter.failure.topic, letter.pipeline, letter.frames, letter.place)
+
+
+def _back(letter: DeadLetter, lane: str) -> Outgoing:
+    failure = letter.failure
+    errors = failure_headers(failure).keys()
+    headers = {name: value for name, value in letter.record.headers.items() if name not in errors}
+    return Outgoing(
+        failure.topic,
+        failure.partition,
+        letter.record.value,
+        key=letter.record.key,
+        headers={**headers, h.LANE: lane.encode()},
+    )
+
+
+def _receipt_for(letter: DeadLetter, lane: str) -> Outgoing:
+    headers = {
+        _RECEIPT_LANE: lane.encode(),
+        _RECEIPT_TOPIC: letter.failure.topic.encode(),
+        _RECEIPT_FRAMES: "\n".join(map(str, letter.frames)).encode(),
+        _RECEIPT_PLACE: letter.place.encode(),
+        h.PIPELINE: letter.pipeline.encode(),
+    }
+    return Outgoing(DEADLETTER, 0, b"", key=letter.record.key, headers=headers)
+
+
+def _receipt(record: LogRecord) -> Receipt | None:
+    said = {name: value.decode(errors="replace") for name, value in record.headers.items()}
+    if _RECEIPT_LANE not in said:
+        return None
+    frames = frames_of({h.FRAMES: record.headers.get(_RECEIPT_FRAMES, b"")})
+    place, topic = said.get(_RECEIPT_PLACE, ""), said.get(_RECEIPT_TOPIC, "")
+    sent = Candidate(record.offset, topic, said.get(h.PIPELINE, ""), frames, place)
+    return Receipt(record.offset, said[_RECEIPT_LANE], sent)
+
+
+async def _ended(log: Log, frames: set[FrameId]) -> Mapping[object, bool]:
+    """Return which of the frames have results, for each pipeline and for any, and whether by a replay."""
+    ended: dict[object, bool] = {}
+    ends, beginnings = await log.ends(RESULTS), await log.beginnings(RESULTS)
+    for partition, end in ends.items() if frames else ():
+        async with aclosing(log.read(RESULTS, partition, beginnings[partition], end)) as records:
+            async for record in records:
+                result = _result(record)
+                if result and result.id in frames:
+                    ended[result.id, result.pipeline] = ended[result.id, ""] = is_replay(result.lane)
+    return ended
+
+
+def _result(record: LogRecord) -> Result | None:
+    try:
+        return decode(Result, record.value)
+    except CodecError:
+        return None
+
+
+def _reason(error: Exception) -> str:
+    """Return the name under which an error is filed: what our own errors say, else the error's type."""
+    reason = None if isinstance(error, (UnicodeError, OSError)) else getattr(error, "reason", None)
+    return reason if isinstance(reason, str) else type(error).__name__

@@ -1,0 +1,253 @@
+"""The log on Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import TopicPartition as KafkaPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+from aiokafka.structs import ConsumerRecord
+
+from ingest.exceptions import LogUnavailable
+from ingest.kafka import settings as kafka
+from ingest.kafka.log import LogRecord, Outgoing, Position, TopicPartition
+from ingest.kafka.settings import KafkaSettings
+from ingest.kafka.writer import FLUSH_S, KafkaWriter, arguments, require_places, start, stop
+from ingest.runtime.clock import Deadline
+
+T = TypeVar("T")
+
+TIMEOUT_S = 30.0
+"""How long the broker may be silent before the log gives up: a broker's restart, and some."""
+_POLL_MS = 500
+"""Long enough to cost nothing, short enough to notice the deadline."""
+_IDLE_READERS = 2
+"""Consumers kept between reads: alerts read one frame after another, and nobody reads many partitions at once."""
+_ASK_AGAIN_S = 0.1
+"""Between questions to a broker that is still loading, which takes it about a second."""
+
+
+def from_consumer(settings: KafkaSettings, record: ConsumerRecord[bytes, bytes]) -> LogRecord:
+    """Turn aiokafka's record into ours, with the topic's name in the contract. Missing values become empty ones."""
+    return LogRecord(
+        topic=record.topic.removeprefix(settings.prefix),
+        partition=record.partition,
+        offset=record.offset,
+        key=record.key,
+        value=record.value or b"",
+        headers={name: value or b"" for name, value in record.headers},
+        timestamp_ms=record.timestamp,
+    )
+
+
+class KafkaLog:
+    """A Log on an Apache Kafka cluster. Clients are started when first needed and stopped by ``close``."""
+
+    def __init__(self, settings: KafkaSettings, client_id: str, timeout_s: float = TIMEOUT_S) -> None:
+        self.settings = settings
+        self._client_id = client_id
+        self._timeout_s = timeout_s
+        self._producer: AIOKafkaProducer | None = None
+        self._reader: AIOKafkaConsumer | None = None
+        self._admin: AIOKafkaAdminClient | None = None
+        self._starting = asyncio.Lock()
+        self._writers: set[KafkaWriter] = set()
+        self._idle: list[AIOKafkaConsumer] = []
+        self._closed = False
+
+    async def produce(self, record: Outgoing) -> Position:
+        """Write one record and return where, once every replica has it. Raise LogUnavailable or Oversize."""
+        producer = await self._started_producer()
+        await require_places(producer, self.settings, [record])
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                meta = await producer.send_and_wait(**arguments(self.settings, record))
+        except (KafkaError, TimeoutError) as error:
+            raise LogUnavailable(
+                f"{record.topic}[{record.partition}] was not written in time: {error!r}; it may have been, or be yet"
+            ) from error
+        return Position(meta.partition, meta.offset)
+
+    async def partitions(self) -> Mapping[str, int]:
+        """Return the topics under this prefix and how many partitions each has. Raise LogUnavailable."""
+        # All topics, since a question about one by name makes it on brokers that allow that.
+        described = await self._ask("topics", lambda admin: admin.describe_topics())
+        return {
+            t["topic"].removeprefix(self.settings.prefix): len(t["partitions"])
+            for t in described
+            if t["topic"].startswith(self.settings.prefix)
+        }
+
+    async def ends(self, topic: str) -> Mapping[int, int]:
+        """Return, per partition, the last stable offset: a read to there ends although a transaction is open."""
+        reader, parts = await self._partitions_of(topic)
+        return await _offsets(reader.end_offsets, parts)
+
+    async def settled_ends(self, topic: str, partitions: Sequence[int]) -> Mapping[int, int]:
+        """Return the ends of partitions once the transactions that are open now are over. Raise LogUnavailable."""
+        _, parts = await self._partitions_of(topic)
+        wanted = [kafka_tp for kafka_tp in parts if kafka_tp.partition in set(partitions)]
+        raw = kafka.consumer(self.settings, self._client_id, isolation_level="read_uncommitted")
+        await start(raw, self.settings)
+        try:
+            highs = await _offsets(raw.end_offsets, wanted)
+        finally:
+            await raw.stop()
+        deadline = Deadline.after(self._timeout_s)
+        while True:
+            ends = await _offsets((await self._started_reader()).end_offsets, wanted)
+            if all(ends[partition] >= high for partition, high in highs.items()):
+                return ends
+            if deadline.passed:
+                raise LogUnavailable(f"{topic}: a transaction has been open for {self._timeout_s:.0f} s")
+            await asyncio.sleep(_ASK_AGAIN_S)
+
+    async def beginnings(self, topic: str) -> Mapping[int, int]:
+        """Return, per partition, the first offset that retention has left. Raise LogUnavailable."""
+        reader, parts = await self._partitions_of(topic)
+        return await _offsets(reader.beginning_offsets, parts)
+
+    async def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncGenerator[LogRecord, None]:
+        """Yield the committed records from ``start`` up to but not including ``stop``. Raise LogUnavailable."""
+        await self._require(topic, partition)
+        if start >= stop:
+            return
+        kafka_tp = KafkaPartition(self.settings.topic(topic), partition)
+        consumer = self._idle.pop() if self._idle else await self._new_consumer()
+        whole = False
+        try:
+            consumer.assign([kafka_tp])
+            consumer.seek(kafka_tp, start)
+            deadline = Deadline.after(self._timeout_s)
+            while await consumer.position(kafka_tp) < stop:
+                records = (await consumer.getmany(kafka_tp, timeout_ms=_POLL_MS)).get(kafka_tp, [])
+                for record in records:
+                    if record.offset >= stop:
+                        whole = True
+                        return
+                    yield from_consumer(self.settings, record)
+                if records:
+                    deadline = Deadline.after(self._timeout_s)
+                elif deadline.passed:
+                    raise LogUnavailable(
+                        f"{kafka_tp.topic}[{partition}] was silent for {self._timeout_s:.0f} s at {stop}"
+                    )
+            whole = True
+        except KafkaError as error:
+            raise LogUnavailable(f"{kafka_tp.topic}[{partition}] could not be read: {error!r}") from error
+        finally:
+            await self._give_back(consumer, whole)
+
+    async def committed(self, group: str, tp: TopicPartition) -> int | None:
+        """Return the next offset that a group will read, None when it has committed none. Raise LogUnavailable."""
+        kafka_tp = KafkaPartition(self.settings.topic(tp.topic), tp.partition)
+
+        async def question(admin: AIOKafkaAdminClient) -> int | None:
+            found = await admin.list_consumer_group_offsets(self.settings.group(group), partitions=[kafka_tp])
+            # A coordinator that is still loading answers without the partition; "none committed" is -1. To take the
+            # one for the other would send a node back to the beginning of its topic.
+            return found[kafka_tp].offset if kafka_tp in found else None
+
+        offset = await self._ask(f"offsets of {self.settings.group(group)}", question)
+        return offset if offset >= 0 else None
+
+    async def writer(self, transactional_id: str) -> KafkaWriter:
+        """Open the writer of this id: abort what an older one left open, and fence it. Raise LogUnavailable."""
+        writer = KafkaWriter(self.settings, self._client_id, transactional_id, self._timeout_s)
+        await writer.open()
+        self._writers = {w for w in self._writers if not w.closed} | {writer}
+        return writer
+
+    async def close(self) -> None:
+        """Stop every client. May be called twice."""
+        self._closed = True
+        while self._idle:
+            await self._idle.pop().stop()
+        for writer in self._writers:
+            await writer.close()
+        if self._producer is not None:
+            await stop(self._producer, min(FLUSH_S, self._timeout_s))
+        if self._reader is not None:
+            await self._reader.stop()
+        if self._admin is not None:
+            await self._admin.close()
+        self._producer = self._reader = self._admin = None
+
+    async def _ask(self, what: str, question: Callable[[AIOKafkaAdminClient], Awaitable[T | None]]) -> T:
+        """Ask until the broker answers with something other than None."""
+        deadline = Deadline.after(self._timeout_s)
+        while True:
+            problem: object = "the broker is still loading"
+            admin = await self._started_admin()
+            try:
+                answer = await question(admin)
+                if answer is not None:
+                    return answer
+            except KafkaError as error:
+                problem = repr(error)
+            if deadline.passed:
+                raise LogUnavailable(f"{self.settings.bootstrap} did not tell {what}: {problem}")
+            await asyncio.sleep(_ASK_AGAIN_S)
+
+    async def _new_consumer(self) -> AIOKafkaConsumer:
+        consumer = kafka.consumer(self.settings, self._client_id)
+        await start(consumer, self.settings)
+        return consumer
+
+    async def _give_back(self, consumer: AIOKafkaConsumer, whole: bool) -> None:
+        """Keep a consumer whose read ended well: the next read then costs no new connections."""
+        if whole and not self._closed and len(self._idle) < _IDLE_READERS:
+            consumer.pause(*consumer.assignment())
+            self._idle.append(consumer)
+        else:
+            await consumer.stop()
+
+    async def _started_producer(self) -> AIOKafkaProducer:
+        async with self._starting:
+            if self._producer is None:
+                producer = kafka.producer(self.settings, self._client_id)
+                await start(producer, self.settings)
+                self._producer = producer
+            return self._producer
+
+    async def _started_reader(self) -> AIOKafkaConsumer:
+        async with self._starting:
+            if self._reader is None:
+                self._reader = await self._new_consumer()
+            return self._reader
+
+    async def _started_admin(self) -> AIOKafkaAdminClient:
+        async with self._starting:
+            if self._admin is None:
+                admin = kafka.admin(self.settings, self._client_id)
+                await start(admin, self.settings)
+                self._admin = admin
+            return self._admin
+
+    async def _partitions_of(self, topic: str) -> tuple[AIOKafkaConsumer, list[KafkaPartition]]:
+        count = await self._require(topic)
+        name = self.settings.topic(topic)
+        return await self._started_reader(), [KafkaPartition(name, p) for p in range(count)]
+
+    async def _require(self, topic: str, partition: int = 0) -> int:
+        """Return how many partitions a topic has. Raise LogUnavailable unless it has the one that is asked for."""
+        count = (await self.partitions()).get(topic, 0)
+        name = self.settings.topic(topic)
+        if not count:
+            raise LogUnavailable(f"no topic {name}: run `sightline topics create`, or let this user describe it")
+        if partition >= count:
+            raise LogUnavailable(f"{name} has no partition {partition}, only {count}")
+        return count
+
+
+async def _offsets(
+    ask: Callable[[list[KafkaPartition]], Awaitable[Mapping[KafkaPartition, int]]], parts: list[KafkaPartition]
+) -> dict[int, int]:
+    try:
+        return {kafka_tp.partition: offset for kafka_tp, offset in (await ask(parts)).items()}
+    except KafkaError as error:
+        raise LogUnavailable(f"offsets of {parts[0].topic} could not be read: {error!r}") from error

@@ -1,0 +1,124 @@
+"""A log in memory, with the same contract as Kafka's, for tests of logic and for trying rules out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Mapping, Sequence
+
+from ingest.contract.topics import TOPICS
+from ingest.exceptions import Fenced, LogUnavailable
+from ingest.kafka.log import LogRecord, Outgoing, Position, TopicPartition, require_size
+from ingest.runtime.clock import Clock, SystemClock
+
+
+class MemoryLog:
+    """Keeps everything in lists. Transactions are atomic because nothing is awaited inside one."""
+
+    def __init__(self, partitions: int = 4, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._counts = {name: t.partitions or partitions for name, t in TOPICS.items()}
+        self._records: dict[TopicPartition, list[LogRecord]] = defaultdict(list)
+        self._offsets: dict[tuple[str, TopicPartition], int] = {}
+        self._owners: dict[str, _MemoryWriter] = {}
+        self._beginnings: dict[TopicPartition, int] = defaultdict(int)
+
+    def forget(self, tp: TopicPartition, before: int) -> None:
+        """Take the records before an offset, as retention does."""
+        self._beginnings[tp] = max(before, self._beginnings[tp])
+
+    async def produce(self, record: Outgoing) -> Position:
+        """Write one record and return where."""
+        self._require(record)
+        return self._append(record)
+
+    async def partitions(self) -> Mapping[str, int]:
+        """Return the topics that exist and how many partitions each has."""
+        return dict(self._counts)
+
+    async def ends(self, topic: str) -> Mapping[int, int]:
+        """Return, per partition, the offset after the last record."""
+        return {p: len(self._records[TopicPartition(topic, p)]) for p in range(self._count(topic))}
+
+    async def settled_ends(self, topic: str, partitions: Sequence[int]) -> Mapping[int, int]:
+        """Return the ends of some partitions: no transaction is ever open."""
+        ends = await self.ends(topic)
+        return {partition: ends[partition] for partition in partitions}
+
+    async def beginnings(self, topic: str) -> Mapping[int, int]:
+        """Return, per partition, the first offset that was not forgotten."""
+        return {p: self._beginnings[TopicPartition(topic, p)] for p in range(self._count(topic))}
+
+    async def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncGenerator[LogRecord, None]:
+        """Yield the records from ``start`` up to but not including ``stop``."""
+        self._require_partition(topic, partition)
+        records = self._records[TopicPartition(topic, partition)]
+        if stop > len(records):
+            raise LogUnavailable(f"{topic}[{partition}] ends at {len(records)}, before {stop}")
+        for record in records[max(start, self._beginnings[TopicPartition(topic, partition)]) : stop]:
+            yield record
+
+    async def committed(self, group: str, tp: TopicPartition) -> int | None:
+        """Return the next offset that a group will read, None when it has committed none."""
+        return self._offsets.get((group, tp))
+
+    async def writer(self, transactional_id: str) -> _MemoryWriter:
+        """Open the writer of this id and fence the older one."""
+        writer = _MemoryWriter(self, transactional_id)
+        self._owners[transactional_id] = writer
+        return writer
+
+    async def close(self) -> None:
+        """Keep the records: a closed log can be opened by the next test step."""
+
+    def _count(self, topic: str) -> int:
+        if topic not in self._counts:
+            raise LogUnavailable(f"no topic {topic}")
+        return self._counts[topic]
+
+    def _require_partition(self, topic: str, partition: int) -> None:
+        if partition >= self._count(topic):
+            raise LogUnavailable(f"{topic} has no partition {partition}")
+
+    def _require(self, record: Outgoing) -> None:
+        require_size(record)
+        self._require_partition(record.topic, record.partition)
+
+    def _append(self, record: Outgoing) -> Position:
+        records = self._records[TopicPartition(record.topic, record.partition)]
+        position = Position(record.partition, len(records))
+        stamp_ms = self._clock.now_ns() // 1_000_000
+        records.append(
+            LogRecord(
+                record.topic,
+                *position,
+                record.key,
+                record.value,
+                headers=dict(record.headers),
+                timestamp_ms=stamp_ms,
+            )
+        )
+        return position
+
+    def _write(
+        self, writer: _MemoryWriter, records: Sequence[Outgoing], offsets: dict[tuple[str, TopicPartition], int]
+    ) -> None:
+        if self._owners.get(writer.transactional_id) is not writer:
+            raise Fenced(f"{writer.transactional_id} has a newer owner")
+        for record in records:
+            self._require(record)
+        for record in records:
+            self._append(record)
+        self._offsets.update(offsets)
+
+
+class _MemoryWriter:
+    def __init__(self, log: MemoryLog, transactional_id: str) -> None:
+        self._log = log
+        self.transactional_id = transactional_id
+
+    async def write(self, records: Sequence[Outgoing], group: str, offsets: Mapping[TopicPartition, int]) -> None:
+        """Write all records and offsets, or raise Fenced and write nothing."""
+        self._log._write(self, records, {(group, tp): offset for tp, offset in offsets.items()})
+
+    async def close(self) -> None:
+        """Let go."""

@@ -1,0 +1,202 @@
+"""The only place where a Kafka client is made: security, and every default with its reason."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import ssl
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.producer import sender
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from ingest.contract.codec import MAX_RECORD_BYTES
+from ingest.exceptions import ConfigError
+
+MAX_REQUEST_BYTES = MAX_RECORD_BYTES + 64 * 1024
+"""One record of the largest size, and its headers."""
+REQUEST_TIMEOUT_MS = 30_000
+"""Longer than a broker's restart; a shorter one gives up on sends that the broker has already taken."""
+SESSION_TIMEOUT_MS = 12_000
+"""Between a long pause of the garbage collector or scheduler (seconds) and what an operator calls a dead node."""
+HEARTBEAT_INTERVAL_MS = 3_000
+"""A quarter of the session, so that three lost heartbeats are survived."""
+MAX_POLL_INTERVAL_MS = 120_000
+"""The slowest thing between two polls is reading back a partition's tail: seconds. Two minutes is a hang."""
+RETRY_BACKOFF_MS = 50
+"""Between retries of a retriable error, e.g. while a partition changes its leader."""
+BETWEEN_TRANSACTIONS_S = 0.003
+"""Three of four transactions that follow on each other find the markers of the one before still being written, and
+aiokafka then sleeps for 20 ms. Waiting less takes the median from 29 to 11 ms, see decision 0001."""
+TRANSACTION_BATCH_BYTES = 1024 * 1024
+"""All results of a transaction to one partition in one request."""
+LINGER_MS = 2
+"""Frames are large: waiting longer for company gains nothing and costs latency."""
+FETCH_MAX_WAIT_MS = 100
+"""How long the broker may hold a fetch with nothing to give; new records answer it at once."""
+
+sender.BACKOFF_OVERRIDE = BETWEEN_TRANSACTIONS_S  # aiokafka 0.14 has no setting for it
+
+CA_FILE, CERT_FILE = "SIGHTLINE_KAFKA_CA_FILE", "SIGHTLINE_KAFKA_CERT_FILE"
+USERNAME, PASSWORD_FILE = "SIGHTLINE_KAFKA_USERNAME", "SIGHTLINE_KAFKA_PASSWORD_FILE"
+
+
+_BROKER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:,\[\]/]+)(?::(?P<port>[0-9]{1,5}))?")
+_LAST_PORT = 65_535
+
+
+def _addresses(bootstrap: str) -> str:
+    """Return the brokers' addresses as they are. Raise ValueError where a client would, in the middle of its work."""
+    for address in bootstrap.split(","):
+        found = _BROKER.fullmatch(address.strip())
+        if not found or not 0 < int(found["port"] or 1) <= _LAST_PORT:
+            raise ValueError("expected HOST[:PORT], several of them with commas between, IPv6 in brackets")
+    return bootstrap
+
+
+class KafkaSettings(BaseModel):
+    """Where the cluster is and how to reach it. ``prefix`` stands before every topic, group and transactional id."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bootstrap: Annotated[str, AfterValidator(_addresses)] = "127.0.0.1:9092"
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$")] = "sightline."
+    security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    username: str = ""
+    password_file: Path | None = None
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> KafkaSettings:
+        """Read ``SIGHTLINE_KAFKA`` (the bootstrap address) and ``SIGHTLINE_KAFKA_*``. Raise ConfigError."""
+        env = os.environ if env is None else env
+        names = {name: f"SIGHTLINE_KAFKA_{name.upper()}" for name in cls.model_fields}
+        names["bootstrap"] = "SIGHTLINE_KAFKA"
+        try:
+            return cls(**{name: env[variable] for name, variable in names.items() if variable in env})
+        except ValidationError as error:
+            first = error.errors()[0]
+            variable = names[str(first["loc"][0])]
+            raise ConfigError("environment", variable, env[variable], first["msg"]) from None
+
+    def to_env(self) -> dict[str, str]:
+        """Return the variables that ``from_env`` reads, to hand the settings to a child process."""
+        values = self.model_dump(exclude_none=True, exclude_defaults=True, mode="json")
+        env = {f"SIGHTLINE_KAFKA_{name.upper()}": str(value) for name, value in values.items() if name != "bootstrap"}
+        return env | {"SIGHTLINE_KAFKA": self.bootstrap}
+
+    def topic(self, name: str) -> str:
+        """Return a topic's full name on the broker."""
+        return self.prefix + name
+
+    def group(self, name: str) -> str:
+        """Return a consumer group's or transactional id's full name."""
+        return self.prefix + name
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """Return the TLS context, None without TLS. Certificates come from files only. Raise ConfigError."""
+        if "SSL" not in self.security.split("_"):
+            return None
+        with _readable(CA_FILE, self.ca_file, "a PEM file of certificates"):
+            context = ssl.create_default_context(cafile=self.ca_file)
+        with _readable(CERT_FILE, self.cert_file, "a PEM certificate, with its key or SIGHTLINE_KAFKA_KEY_FILE"):
+            if self.cert_file:
+                context.load_cert_chain(self.cert_file, self.key_file)
+        return context
+
+    def password(self) -> str:
+        """Return the SASL password, read from its file now so that a rotated one is taken up. Raise ConfigError.
+
+        An empty file is being written, or was never: it is not tried, since a broker may count wrong passwords.
+        """
+        with _readable(PASSWORD_FILE, self.password_file, "a text file with the password"):
+            password = self.password_file.read_text().strip() if self.password_file else ""
+            if not password:
+                raise ValueError("it is empty" if self.password_file else f"{self.security} needs one")
+            return password
+
+    def client(self, client_id: str) -> dict[str, Any]:
+        """Return the arguments that every aiokafka client takes. Raise ConfigError for a file that cannot be used."""
+        args: dict[str, Any] = {
+            "bootstrap_servers": self.bootstrap,
+            "client_id": client_id,
+            "request_timeout_ms": REQUEST_TIMEOUT_MS,
+            "retry_backoff_ms": RETRY_BACKOFF_MS,
+            "security_protocol": self.security,
+            "ssl_context": self.ssl_context(),
+        }
+        if self.security.startswith("SASL"):
+            password = self.password()
+            if not self.username:
+                raise ConfigError("environment", USERNAME, "", f"the user's name, which {self.security} needs")
+            args |= {
+                "sasl_mechanism": self.sasl_mechanism,
+                "sasl_plain_username": self.username,
+                "sasl_plain_password": password,
+            }
+        return args
+
+
+@contextlib.contextmanager
+def _readable(variable: str, file: Path | None, expected: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError, UnicodeDecodeError a ValueError
+        raise ConfigError("environment", variable, str(file), f"{expected} ({error})") from None
+
+
+def producer(
+    settings: KafkaSettings, client_id: str, *, transactional_id: str | None = None, **overrides: Any
+) -> AIOKafkaProducer:
+    """Make an idempotent producer that waits for all replicas. Start it before use, stop it after.
+
+    JPEG is not compressed again: compression is off unless the caller asks for it (``compression_type="lz4"``).
+    """
+    args: dict[str, Any] = {
+        **settings.client(client_id),
+        "acks": "all",
+        "enable_idempotence": True,
+        "transactional_id": transactional_id,
+        "max_request_size": MAX_REQUEST_BYTES,
+        "linger_ms": LINGER_MS,
+    }
+    if transactional_id:
+        args["max_batch_size"] = TRANSACTION_BATCH_BYTES
+    return AIOKafkaProducer(**{**args, **overrides})
+
+
+def consumer(
+    settings: KafkaSettings, client_id: str, *, group: str | None = None, **overrides: Any
+) -> AIOKafkaConsumer:
+    """Make a consumer that sees committed records only and commits nothing by itself.
+
+    ``group`` is the name without prefix. Start it before use, stop it after.
+    """
+    args: dict[str, Any] = {
+        **settings.client(client_id),
+        "group_id": settings.group(group) if group else None,
+        "enable_auto_commit": False,
+        "auto_offset_reset": "earliest",
+        "isolation_level": "read_committed",
+        "session_timeout_ms": SESSION_TIMEOUT_MS,
+        "heartbeat_interval_ms": HEARTBEAT_INTERVAL_MS,
+        "max_poll_interval_ms": MAX_POLL_INTERVAL_MS,
+        "fetch_max_wait_ms": FETCH_MAX_WAIT_MS,
+        "max_partition_fetch_bytes": MAX_REQUEST_BYTES,
+        "partition_assignment_strategy": (RoundRobinPartitionAssignor,),
+    }
+    return AIOKafkaConsumer(**{**args, **overrides})
+
+
+def admin(settings: KafkaSettings, client_id: str = "sightline-admin") -> AIOKafkaAdminClient:
+    """Make an admin client. Start it before use, close it after."""
+    return AIOKafkaAdminClient(**settings.client(client_id))

@@ -1,0 +1,149 @@
+"""Make the topics of a deployment, hold them against the contract, and let them grow."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from ingest.contract.topics import CO_PARTITIONED, FRAMES, FRAMES_LATE, TOPICS, differences, partition_for, require
+from ingest.exceptions import LogUnavailable, TopicMismatch
+from ingest.kafka import settings as kafka
+from ingest.kafka.kafkalog import KafkaLog
+from ingest.kafka.log import Log
+from ingest.kafka.settings import KafkaSettings
+from ingest.kafka.writer import start
+from ingest.runtime.clock import Deadline
+from ingest.site import PinConfig
+from ingest.site.topic.store import publish, read
+from ingest.site.topic.view import Config
+
+PROPAGATION_S = 15.0
+"""What was created is known to every broker within a second or two, on a busy machine some more."""
+_LOOK_AGAIN_S = 0.1
+
+
+async def create(settings: KafkaSettings, partitions: int, replication: int = 1) -> list[str]:
+    """Create the topics that are missing and return their names. Raise TopicMismatch if others differ."""
+    topics = [
+        NewTopic(settings.topic(name), topic.partitions or partitions, replication, topic_configs=topic.settings())
+        for name, topic in TOPICS.items()
+    ]
+    created = []
+    async with _admin(settings) as admin:
+        response = await admin.create_topics(topics)
+    for name, code, text in response.topic_errors:
+        if code == 0:
+            created.append(name.removeprefix(settings.prefix))
+        elif code != TopicAlreadyExistsError.errno:
+            raise LogUnavailable(f"topic {name} was not created: {for_code(code).__name__}: {text}")
+    async with _log(settings) as log:
+        require(await _settled(log, lambda found: all(name in found for name in TOPICS)))
+    return created
+
+
+async def verify(settings: KafkaSettings) -> None:
+    """Raise TopicMismatch unless the topics are as the contract says."""
+    async with _log(settings) as log:
+        require(await log.partitions())
+
+
+async def grow(settings: KafkaSettings, partitions: int) -> dict[str, int]:
+    """Add partitions to the co-partitioned topics. Every camera that is known is first pinned where it is.
+
+    Known is what ``config`` names and what has frames in the log. Return the pins that were written. A growth that
+    was cut short is finished by calling this again. Raise ValueError if there would be fewer partitions or no more,
+    TopicMismatch if a topic is missing.
+    """
+    async with _log(settings) as log:
+        found = await log.partitions()
+        _require_that_it_can_grow(found, partitions)
+        pins = await _new_pins(log, await read(log), min(found[t] for t in CO_PARTITIONED))
+        await publish(log, [PinConfig(name=name, partition=p) for name, p in sorted(pins.items())])
+        async with _admin(settings) as admin:
+            short = [t for t in CO_PARTITIONED if found[t] < partitions]
+            await admin.create_partitions({settings.topic(t): NewPartitions(partitions) for t in short})
+        require(await _settled(log, lambda found: all(found.get(t) == partitions for t in CO_PARTITIONED)))
+    return pins
+
+
+async def remove(settings: KafkaSettings, prefix: str) -> list[str]:
+    """Delete the contract's topics whose full name begins with ``prefix``, and return their names.
+
+    For demos and tests. What has another last name than a topic of the contract is somebody else's, and stays.
+    """
+    async with _admin(settings) as admin:
+        names = sorted(t for t in await admin.list_topics() if t.startswith(prefix) and t.endswith(tuple(TOPICS)))
+        if names:
+            await admin.delete_topics(names)
+    return names
+
+
+def _require_that_it_can_grow(found: Mapping[str, int], partitions: int) -> None:
+    missing = [problem for problem in differences(found) if "missing" in problem]
+    if missing:
+        raise TopicMismatch(missing)
+    counts = [found[t] for t in CO_PARTITIONED]
+    if partitions < max(counts) or partitions == min(counts):
+        raise ValueError(f"{FRAMES} has {max(counts)} partitions: expected more, they are only ever added")
+
+
+async def _new_pins(log: Log, config: Config, partitions: int) -> dict[str, int]:
+    """Return the partitions of all cameras that have no pin: where their last frame is, else where it would go."""
+    known = {camera.name: partition_for(camera.name, partitions) for camera in config.cameras}
+    known |= await _seen(log)
+    return {name: partition for name, partition in known.items() if name not in config.pins}
+
+
+async def _seen(log: Log) -> dict[str, int]:
+    """Return, by camera, the partition of its newest frame."""
+    newest: dict[str, tuple[int, int]] = {}
+    for topic in (FRAMES, FRAMES_LATE):
+        beginnings, ends = await log.beginnings(topic), await log.ends(topic)
+        for partition, end in ends.items():
+            async for record in log.read(topic, partition, beginnings[partition], end):
+                camera = (record.key or b"").decode(errors="replace")
+                newest[camera] = max(newest.get(camera, (0, 0)), (record.timestamp_ms, partition))
+    return {camera: partition for camera, (_, partition) in newest.items() if _is_name(camera)}
+
+
+def _is_name(camera: str) -> bool:
+    try:
+        PinConfig(name=camera, partition=0)
+    except ValueError:
+        return False  # a foreign record: it may have any key, and there is no such camera
+    return True
+
+
+async def _settled(log: Log, done: Callable[[Mapping[str, int]], bool]) -> Mapping[str, int]:
+    """Return the topics once they are as they were asked to be, or as they are when that takes too long."""
+    deadline = Deadline.after(PROPAGATION_S)
+    while True:
+        found = await log.partitions()
+        if done(found) or deadline.passed:
+            return found
+        await asyncio.sleep(_LOOK_AGAIN_S)
+
+
+@asynccontextmanager
+async def _log(settings: KafkaSettings) -> AsyncIterator[KafkaLog]:
+    log = KafkaLog(settings, "sightline-topics")
+    try:
+        yield log
+    finally:
+        await log.close()
+
+
+@asynccontextmanager
+async def _admin(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = kafka.admin(settings)
+    await start(admin, settings)
+    try:
+        yield admin
+    except KafkaError as error:
+        raise LogUnavailable(f"{settings.bootstrap} refused: {error!r}") from error
+    finally:
+        await admin.close()

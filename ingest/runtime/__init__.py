@@ -1,0 +1,1 @@
+"""What every process runs on: clock, logs, event loop, signals, back-off."""

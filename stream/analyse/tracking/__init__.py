@@ -1,0 +1,1 @@
+"""Tracks: the tracker, the time that tracks live in, stationary tracks, and picture scale."""

@@ -1,0 +1,45 @@
+"""Pictures whose size changes on the way: tracks and rules keep to the size of the first one. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ingest.contract.records import Box, Detection, Point
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """From pixels of the picture at hand to those of the first one."""
+
+    x: float = 1.0
+    y: float = 1.0
+
+    @classmethod
+    def between(cls, picture: tuple[int, int], first: tuple[int, int]) -> Scale:
+        """Return the scale from one ``(width, height)`` to another. Raise ValueError for a picture without pixels."""
+        if not all(picture):
+            raise ValueError(f"a picture of {picture[0]}×{picture[1]} pixels has no place for detections")
+        return cls(first[0] / picture[0], first[1] / picture[1])
+
+    def detections(self, found: tuple[Detection, ...]) -> tuple[Detection, ...]:
+        """Return detections in pixels of the first picture."""
+        if self == Scale():
+            return found
+        return tuple(one.model_copy(update={"box": _stretched(one.box, self.x, self.y)}) for one in found)
+
+    def boxes(self, found: Iterable[Box]) -> tuple[Box, ...]:
+        """Return boxes in pixels of the first picture."""
+        return tuple(found) if self == Scale() else tuple(_stretched(box, self.x, self.y) for box in found)
+
+    def back(self, box: Box) -> Box:
+        """Return a box of the first picture in pixels of the one at hand."""
+        return _stretched(box, 1 / self.x, 1 / self.y)
+
+    def trail_back(self, trail: Iterable[Point]) -> tuple[Point, ...]:
+        """Return points of the first picture in pixels of the one at hand."""
+        return tuple((x / self.x, y / self.y) for x, y in trail)
+
+
+def _stretched(box: Box, x: float, y: float) -> Box:
+    return Box(box.left * x, box.top * y, box.right * x, box.bottom * y)

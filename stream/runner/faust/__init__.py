@@ -1,0 +1,1 @@
+"""Faust behind one door: the app, the Kafka driver, and the fetch thread."""

@@ -1,0 +1,170 @@
+"""An agent that is killed again and again. ``python -m benchmarks.kills`` kills one a hundred times."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmarks.kills import Options, footage, plan, run
+from benchmarks.killsevidence import Copy, Epoch, Kept, Numbers, Opened, Topics
+from benchmarks.killsjudge import Evidence, Kill, judge
+from deploy.local.kafka.broker import Broker
+from edge_agent.spool.schema import WAITS
+from ingest.contract.identity import LATE, LIVE, FrameId
+from ingest.contract.records import Account, EpochEnd, Readings
+from ingest.ledger.balance import Balance, draw
+from ingest.ledger.states import Books
+from tests.peers.rtsp import RtspServer
+
+SECOND = 1_000_000_000
+ROAD: Epoch = ("road", 5)
+
+
+@pytest.mark.chaos
+@pytest.mark.kafka
+@pytest.mark.timeout(240)
+async def test_a_killed_agent_keeps_its_promises_once(
+    own_broker: Broker, rtsp_server: Callable[..., RtspServer], tmp_path: Path
+) -> None:
+    server = rtsp_server({"road": footage(tmp_path)})
+    options = Options(kills=4, cycle=6, seed=238, within_s=1.0, settle_s=0.5)
+    report = await run(options, tmp_path, own_broker, server.url("road"), lambda _: None)
+    assert report["faults"] == []
+    assert report["spool"]["whole"] == 4
+    assert report["spool"]["rows_sealed"] > 0
+    assert (report["kills"]["agent"], report["kills"]["capture"], report["kills"]["without_broker"]) == (2, 1, 1)
+    assert report["promised"]["frames"] > 50
+    assert report["promised"]["lost"] == 0
+    assert report["ledger"]["readings"]["delivered"] > 100
+
+
+def test_the_same_seed_plans_the_same_kills() -> None:
+    steps = plan(Options())
+    assert steps == plan(Options())
+    assert [step.broker for step in steps[:12]] == [""] * 4 + ["kill"] + [""] * 2 + ["start"] + [""] * 4
+    assert {step.target for step in steps} == {"agent", "capture", "stopping"}
+    assert 5 < sum(step.early for step in steps) < 30
+
+
+def frames(*seqs: int, lane: str = LIVE) -> list[tuple[FrameId, str, int]]:
+    return [(FrameId(*ROAD, seq), lane, seq) for seq in seqs]
+
+
+def numbers() -> Numbers:
+    """Six were numbered: two promised, one of them withheld, one encoded, and two still waited."""
+    return Numbers([seq * SECOND for seq in range(6)], {2}, {0: 90, 1: 90, 3: 80}, {0, 1})
+
+
+def ending(**fields: object) -> EpochEnd:
+    known = {"camera": "road", "epoch": 5, "last": 1, "clean": False, "told": 2}
+    return EpochEnd.model_validate(known | fields)
+
+
+def topics(found: list[tuple[FrameId, str, int]], end: EpochEnd | None = None) -> Topics:
+    said = Topics(found)
+    said.ends[ROAD].append(end or ending())
+    return said
+
+
+def balanced(said: Topics) -> Balance:
+    books = Books()
+    for frame, lane, _ in said.frames:
+        books.delivered(frame, lane, None)
+    for ends in said.ends.values():
+        books.ended(ends[0])
+    for accounts in said.accounts.values():
+        for account in accounts:
+            books.account(account)
+    return draw(books)
+
+
+def judged(said: Topics, copy: Copy | None = None) -> dict[str, object]:
+    copy = copy or Copy("ok", [Kept("frame", *ROAD, 1, 1, LIVE)], {ROAD: Opened("frame", 1, 2, False)})
+    kill = Kill(0, "agent", 6 * SECOND, False, copy, [ROAD])
+    return judge(Evidence([kill], {ROAD: numbers()}, said, Copy("ok"), balanced(said), frozenset(["cabinet"])))
+
+
+def test_what_was_in_memory_only_is_stated() -> None:
+    report = judged(topics(frames(0, 1)))
+    assert report["faults"] == []
+    memory = report["in_memory_only"]
+    assert isinstance(memory, dict)
+    assert memory["agent"]["frames"]["max"] == 3
+    assert memory["agent"]["bytes_encoded"]["max"] == 80
+    assert memory["agent"]["not_encoded_yet"]["max"] == 2
+    assert memory["agent"]["withheld_and_not_accounted"]["max"] == 1
+    assert (memory["numbers"], memory["numbers_told"]) == (4, 1)
+    assert (memory["oldest_s"]["max"], memory["untold_s"]["max"]) == (3.0, 3.0)
+
+
+def test_a_promised_frame_that_did_not_come_is_lost() -> None:
+    report = judged(topics(frames(1)))
+    assert "road/5/0 was promised, and is lost" in str(report["faults"])
+    assert "1 frames are unaccounted" in str(report["faults"])
+
+
+def test_a_promised_frame_that_expired_has_a_fate() -> None:
+    said = topics(frames(1))
+    said.accounts[ROAD].append(Account(camera="road", epoch=5, first=0, last=0, counts={"expired": 1}))
+    assert judged(said)["faults"] == []
+
+
+def test_a_frame_that_arrives_with_other_bytes_is_found() -> None:
+    said = topics([*frames(0), (FrameId(*ROAD, 1), LIVE, 77)])
+    assert "did not arrive as it was kept" in str(judged(said)["faults"])
+
+
+def test_a_status_record_that_did_not_come_is_found() -> None:
+    copy = Copy("ok", [Kept("status", "agent", 0, 0, zlib.crc32(b"end"), WAITS)])
+    assert "did not arrive as it was kept" in str(judged(topics(frames(0, 1)), copy)["faults"])
+
+
+@pytest.mark.parametrize(("lane", "sending", "backlog"), [(WAITS, 0, 1), (LIVE, 1, 0), (LATE, 1, 0)])
+def test_a_kill_that_met_a_backlog_is_told_from_one_that_met_rows_on_their_way(
+    lane: str, sending: int, backlog: int
+) -> None:
+    copy = Copy("ok", [Kept("frame", *ROAD, 1, 1, lane)] * 100, {ROAD: Opened("frame", 1, 2, False)})
+    kills = judged(topics(frames(0, 1)), copy)["kills"]
+    assert isinstance(kills, dict)
+    assert (kills["while_sending"], kills["with_a_backlog_of_100"]) == (sending, backlog)
+
+
+def test_a_repeat_is_dropped_and_a_frame_on_both_lanes_is_twice_there() -> None:
+    assert judged(topics(frames(0, 1, 0, 1)))["faults"] == []
+    report = judged(topics([*frames(0, 1), *frames(1, lane=LATE)]))
+    assert "road/5/1 would be classified twice" in str(report["faults"])
+
+
+def test_a_frame_that_comes_after_a_later_one_is_dropped_as_a_repeat_of_nothing() -> None:
+    assert "road/5/0 is dropped as a repeat of nothing" in str(judged(topics(frames(1, 0)))["faults"])
+
+
+def test_readings_are_left_once_unless_they_come_out_of_order() -> None:
+    said = topics(frames(0, 1))
+    run = {"sensor": "cabinet", "epoch": 5, "quantity": "t", "unit": "Cel", "times_ns": (1, 2), "quality": (0, 0)}
+    first, second = (Readings.model_validate({**run, "seq": seq, "values": (1.0, 2.0)}) for seq in (0, 2))
+    said.readings = [(first, 0), (second, 0), (first, 0), (second, 0)]
+    report = judged(said)
+    assert report["faults"] == []
+    assert report["repeats"]["readings"] == {"records": 8, "repeats": 4, "dropped": 4}  # type: ignore[index]
+    said.readings = [(second, 0), (first, 0)]
+    assert "2 readings are dropped as repeats, of which there are 0" in str(judged(said)["faults"])
+
+
+def test_a_damaged_copy_is_found() -> None:
+    assert "kill 0: row 7 is damaged" in str(judged(topics(frames(0, 1)), Copy("row 7 is damaged"))["faults"])
+
+
+def test_an_end_that_the_witness_knows_better_is_found() -> None:
+    clean = judged(topics(frames(0, 1), ending(clean=True)))
+    assert "road/5 ended at 1, and 5 was the last number given" in str(clean["faults"])
+    assert "6 numbers were given" in str(judged(topics(frames(0, 1), ending(told=9)))["faults"])
+    early = judged(topics(frames(0, 1), ending(last=0)), Copy("ok", epochs={ROAD: Opened("frame", 0, 2, False)}))
+    assert "road/5 was closed at 0, and 1 was the last promised" in str(early["faults"])
+
+
+def test_an_epoch_that_nobody_ended_is_found() -> None:
+    assert "road/5 was never ended" in str(judged(Topics(frames(0, 1)))["faults"])

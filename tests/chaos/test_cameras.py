@@ -1,0 +1,282 @@
+"""Be unkind to cameras: kill, hang, starve them, feed them garbage. Numbers add up, and nobody else suffers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_agent.camera.camera import Camera
+from edge_agent.sources.simulated.config import SceneConfig
+from edge_agent.sources.simulated.scene import Scene
+from ingest.runtime.clock import SystemClock
+from ingest.site import CameraConfig
+from tests.peers import units
+from tests.peers.network.proxy import Proxy
+from tests.peers.rig import Rig, flows, until
+from tests.peers.rtsp import RtspServer
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
+
+FPS = 10
+KILLS = 20
+CAP_S = 0.2
+START_S = 4.0
+"""For a child to start on a busy machine, connect, and get its first frames."""
+STALL_S = 2.0
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    rig = Rig(tmp_path)
+    yield rig
+    rig.close()
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six seconds of a road, as access units."""
+    folder = tmp_path_factory.mktemp("road")
+    scene = Scene(SceneConfig(kind="road", width=320, height=180, fps=FPS))
+    clip = units.encode(folder / "road.mp4", (scene.render(i).image for i in range(6 * FPS)), FPS)
+    return units.units(clip, folder / "road.units")
+
+
+def camera(name: str, source: str, **fields: object) -> CameraConfig:
+    known = {"gate": {"motion": False, "max_fps": 0.0}, "watch": {"stall_s": STALL_S}}
+    return CameraConfig.model_validate({"name": name, "source": source, **known, **fields})
+
+
+def bystander() -> CameraConfig:
+    return camera("bystander", "simulated:yard", fps=FPS, width=160, height=90)
+
+
+def require_undisturbed(rig: Rig, ran_s: float) -> None:
+    """One epoch, every frame kept, and none missing for the time."""
+    (epoch,) = rig.epochs("bystander").values()
+    epoch.require_whole()
+    assert epoch.withheld == {}
+    assert len(epoch.frames) >= 0.9 * FPS * (ran_s - START_S)
+
+
+async def back(broken: Camera, epoch: int) -> float:
+    """Wait until a camera keeps frames in a later epoch. Return how long that took in s."""
+    await until(lambda: broken.epoch > epoch, "a new start")
+    return await flows(broken, 1)
+
+
+async def test_a_server_is_killed_twenty_times(rig: Rig, rtsp_server: Callable[..., RtspServer], road: Path) -> None:
+    server, clock = rtsp_server({"road": road}), SystemClock()
+    flapping = rig.add(camera("flapping", server.url("road")), cap_s=CAP_S)
+    rig.add(bystander())
+    took_s, started_s = [], clock.monotonic()
+    async with rig.running():
+        for _ in range(KILLS):
+            await flows(flapping)
+            epoch = flapping.epoch
+            server.kill()
+            await until(lambda: flapping.state == "down", "an end")
+            await asyncio.to_thread(server.start)
+            took_s.append(await back(flapping, epoch))
+        ran_s = clock.monotonic() - started_s
+    assert max(took_s) <= CAP_S + START_S
+    epochs = rig.epochs("flapping")
+    assert len(epochs) >= KILLS + 1
+    for epoch in epochs.values():
+        epoch.require_whole()
+        assert epoch.end is not None
+        assert epoch.end.clean
+    assert sum(len(epoch.frames) for epoch in epochs.values()) == flapping.kept
+    require_undisturbed(rig, ran_s)
+
+
+@pytest.mark.parametrize("how", ["hung", "cut"])
+async def test_a_link_that_hangs_or_breaks_is_noticed_in_time(
+    how: str, rig: Rig, rtsp_server: Callable[..., RtspServer], road: Path
+) -> None:
+    server = rtsp_server({"road": road})
+    async with Proxy(server.port).running() as proxy:
+        far = rig.add(camera("far", f"rtsp://127.0.0.1:{proxy.port}/road"), cap_s=CAP_S)
+        async with rig.running():
+            for _ in range(2):
+                await flows(far)
+                epoch = far.epoch
+                proxy.hang() if how == "hung" else proxy.cut()
+                noticed_s = await until(lambda: far.state == "down", "notice of it")
+                assert noticed_s <= (STALL_S + 1.5 if how == "hung" else 1.0)
+                assert "nothing came for 2 s" in far.reason or how == "cut"
+                proxy.cut()
+                proxy.go_on()
+                assert await back(far, epoch) <= CAP_S + START_S
+    for epoch_ in rig.epochs("far").values():
+        epoch_.require_whole()
+
+
+async def test_a_server_that_hangs_is_left_and_found_again(
+    rig: Rig, rtsp_server: Callable[..., RtspServer], road: Path
+) -> None:
+    server = rtsp_server({"road": road})
+    hanging = rig.add(camera("hanging", server.url("road")), cap_s=CAP_S)
+    async with rig.running():
+        await flows(hanging)
+        epoch = hanging.epoch
+        server.hang()
+        await until(lambda: hanging.state == "down", "notice of it", STALL_S + 1.5)
+        server.kill()
+        await asyncio.to_thread(server.start)
+        assert await back(hanging, epoch) <= CAP_S + STALL_S + START_S
+    for epoch_ in rig.epochs("hanging").values():
+        epoch_.require_whole()
+
+
+async def test_a_third_of_the_bandwidth_loses_no_number_and_passes(
+    rig: Rig, rtsp_server: Callable[..., RtspServer], road: Path
+) -> None:
+    server, clock = rtsp_server({"road": road}), SystemClock()
+    async with Proxy(server.port).running() as proxy:
+        thin = rig.add(camera("thin", f"rtsp://127.0.0.1:{proxy.port}/road"), cap_s=CAP_S)
+        async with rig.running():
+            await flows(thin)
+            passed, at_s = proxy.passed_bytes, clock.monotonic()
+            await flows(thin, 3 * FPS)
+            usual = (proxy.passed_bytes - passed) / (clock.monotonic() - at_s)
+            proxy.bytes_per_s = usual / 3
+            await flows(thin, FPS)
+            proxy.bytes_per_s = 0.0
+            took_s = await flows(thin, 2 * FPS)
+        assert took_s <= 2 + CAP_S + STALL_S + START_S
+    for epoch in rig.epochs("thin").values():
+        epoch.require_whole()
+
+
+_STEP = {"little": 1, "big": -1}
+"""AVI has the width first, JPEG the height."""
+
+
+def fuzzed(data: bytes, seed: int, *, share: float) -> bytes:
+    """Return data with bytes changed behind the header."""
+    chance, broken = random.Random(seed), bytearray(data)
+    for _ in range(round(len(data) * share)):
+        broken[chance.randrange(256, len(data))] = chance.randrange(256)
+    return bytes(broken)
+
+
+def mp4(folder: Path) -> bytes:
+    scene = Scene(SceneConfig(kind="yard", width=320, height=180, fps=FPS))
+    return units.encode(folder / "good.mp4", (scene.render(i).image for i in range(3 * FPS)), FPS).read_bytes()
+
+
+def avi(folder: Path) -> bytes:
+    """Return MJPEG in AVI, of an odd size."""
+    scene = Scene(SceneConfig(kind="yard", width=161, height=91, fps=FPS))
+    pictures = (scene.render(i).image for i in range(3 * FPS))
+    return units.encode(folder / "good.avi", pictures, FPS, "mjpeg").read_bytes()
+
+
+def claiming(data: bytes, size: tuple[int, int], to: tuple[int, int]) -> bytes:
+    """Return MJPEG in AVI whose headers claim another size, that of the film and that of each picture."""
+    for length, order in ((4, "little"), (2, "big")):
+        was, now = (b"".join(side.to_bytes(length, order) for side in pair[:: _STEP[order]]) for pair in (size, to))
+        assert was in data
+        data = data.replace(was, now)
+    return data
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_garbage_is_its_own_camera_s_trouble(seed: int, rig: Rig, tmp_path: Path) -> None:
+    whole_mp4, whole_avi = mp4(tmp_path), avi(tmp_path)
+    broken = {
+        "cut.mp4": whole_mp4[: len(whole_mp4) // 2],
+        "empty.avi": b"",
+        "text.mp4": b"this is no film\n" * 1000,
+        "huge.avi": claiming(whole_avi, (161, 91), (60_000, 60_000)),
+    }
+    damaged = {
+        "some.mp4": fuzzed(whole_mp4, seed, share=0.002),
+        "much.mp4": fuzzed(whole_mp4, seed, share=0.05),
+        "some.avi": fuzzed(whole_avi, seed, share=0.002),
+        "much.avi": fuzzed(whole_avi, seed, share=0.05),
+        "cut.avi": whole_avi[: len(whole_avi) // 2],
+    }
+    for name, data in (broken | damaged).items():
+        (tmp_path / name).write_bytes(data)
+        rig.add(camera(name, str(tmp_path / name), fps=50, loop=True), cap_s=2.0)
+    rig.add(bystander())
+    clock = SystemClock()
+    async with rig.running():
+        await flows(rig.cameras["bystander"])
+        started_s = clock.monotonic()
+        for name in broken:
+            await until(lambda name=name: rig.cameras[name].state == "down", f"an end of {name}")  # type: ignore[misc]
+        await flows(rig.cameras["bystander"], 5 * FPS)
+        ran_s = clock.monotonic() - started_s
+    for name in broken:
+        assert rig.cameras[name].reason.startswith(str(tmp_path / name)) or rig.cameras[name].state == "ended"
+        assert len(rig.epochs(name)) <= 4 + ran_s  # pauses of 1 to 2 s after the first few
+    for name in rig.cameras:
+        for epoch in rig.epochs(name).values():
+            epoch.require_whole()
+    require_undisturbed(rig, ran_s)
+
+
+async def test_a_decoder_that_crashes_or_hangs_takes_nothing_with_it(rig: Rig) -> None:
+    fields = {"fps": FPS, "width": 160, "height": 90}
+    crashing = rig.add(camera("crashing", "simulated:road", **fields))
+    hanging = rig.add(camera("hanging", "simulated:road", watch={"stall_s": 0.5}, **fields))
+    rig.add(bystander())
+    clock = SystemClock()
+    started_s = clock.monotonic()
+    async with rig.running():
+        for name in rig.cameras:
+            await flows(rig.cameras[name])
+        epochs = crashing.epoch, hanging.epoch
+        for broken, signal_ in ((crashing, signal.SIGSEGV), (hanging, signal.SIGSTOP)):
+            assert broken._process is not None
+            os.kill(broken._process.pid, signal_)
+        await until(lambda: crashing.state == "down", "an end of the one that crashed", 5)
+        assert "SIGSEGV" in crashing.reason
+        await until(lambda: hanging.state == "down", "an end of the one that hangs", 0.5 * 2 + START_S + 8)
+        assert "no sign of life" in hanging.reason
+        await back(crashing, epochs[0])
+        await back(hanging, epochs[1])
+        ran_s = clock.monotonic() - started_s
+    for name in rig.cameras:
+        for epoch in rig.epochs(name).values():
+            epoch.require_whole()
+    require_undisturbed(rig, ran_s)
+
+
+def bomb(width: int, height: int) -> bytes:
+    """Return a small JPEG whose header claims another size."""
+    data = cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    size = data.index(b"\xff\xc0") + 5
+    return data[:size] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + data[size + 4 :]
+
+
+async def test_a_picture_that_claims_to_be_huge_is_withheld_and_allocates_nothing(rig: Rig, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    images = rig.add(camera("images", f"images:{folder}", fps=FPS))
+    async with rig.running():
+        await until(lambda: images.state == "running", "a start")
+        for number, data in enumerate((bomb(65_500, 65_500), bomb(8_000, 5_000), bomb(64, 64))):
+            (folder / f"{number}.jpg").write_bytes(data)
+        await flows(images, 1)
+        assert images._process is not None
+        peak_kb = int(_status(images._process.pid)["VmHWM"].split()[0])
+    (epoch,) = rig.epochs("images").values()
+    epoch.require_whole()
+    assert (epoch.withheld, [f.width for f in epoch.frames]) == ({"unusable": 2}, [64])
+    assert peak_kb < 150 * 1024
+
+
+def _status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}

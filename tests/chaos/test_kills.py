@@ -1,0 +1,112 @@
+"""Kill every process of a running stack once, and the broker, and hold the ledger against it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+
+import psutil
+import pytest
+
+from deploy.local.demo.command import During
+from deploy.local.demo.figures import Figures
+from deploy.local.demo.run import Outcome, Running
+from deploy.local.kafka.broker import Broker
+from deploy.local.stack import AGENT
+from deploy.local.supervisor import ServiceSpec, Supervisor
+from ingest.kafka.settings import SESSION_TIMEOUT_MS
+from ingest.runtime.clock import Deadline
+
+pytestmark = [pytest.mark.chaos, pytest.mark.kafka, pytest.mark.timeout(420)]
+
+RECOVER_S = 60.0
+
+
+async def until(done: Callable[[], bool], what: str, seconds: float = RECOVER_S) -> None:
+    deadline = Deadline.after(seconds)
+    while not done():
+        assert not deadline.passed, f"{what} did not happen within {seconds:.0f} s"
+        await asyncio.sleep(0.1)
+
+
+async def flows(figures: Figures, results: int = 15) -> None:
+    """Wait until results come again."""
+    wanted = figures.results + results
+    await until(lambda: figures.results >= wanted, f"{results} more results")
+
+
+async def kill(stack: Supervisor, name: str) -> None:
+    pid, restarts = stack.pid(name), stack.restarts()[name]
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: stack.restarts()[name] > restarts and stack.pid(name) is not None, f"restart of {name}")
+
+
+def capture_child(stack: Supervisor) -> psutil.Process:
+    agent = psutil.Process(stack.pid(AGENT))
+    return next(c for c in agent.children(recursive=True) if "edge_agent.camera.child" in " ".join(c.cmdline()))
+
+
+def require_whole(outcome: Outcome) -> None:
+    totals = outcome.balance["totals"]
+    assert outcome.balance["balanced"], totals["examples"]
+    assert totals["unaccounted"] == 0
+    assert totals["duplicates"] == 0
+    assert totals["captured"] == sum(totals["withheld"].values()) + totals["delivered"]
+    report = outcome.report
+    assert report["alerts"] == report["events"] > 0
+    assert report["deliveries"] == {"delivered": report["alerts"], "dead": 0}
+
+
+async def test_a_clean_run_balances_and_finds_the_crossings(
+    run_stack: Callable[[float, During | None], Awaitable[Outcome]],
+) -> None:
+    outcome = await run_stack(25.0, None)
+    require_whole(outcome)
+    truth = outcome.report["truth"]
+    assert truth["line_crossings"] > 5
+    assert truth["found"] >= 0.7 * truth["line_crossings"]
+    assert outcome.balance["totals"]["unclean"] == 0
+
+
+async def test_every_process_and_the_broker_may_be_killed(
+    run_stack: Callable[[float, During | None], Awaitable[Outcome]], own_broker: Broker
+) -> None:
+    async def during(running: Running) -> None:
+        stack, figures = running.stack, running.figures
+        await flows(figures)
+        capture_child(stack).kill()
+        await flows(figures)
+        for name in (AGENT, "prepare-live", "engine", "analyse", "alerts", "dispatch"):
+            await kill(stack, name)
+            await flows(figures)
+        await asyncio.to_thread(own_broker.kill)
+        await asyncio.to_thread(own_broker.start)
+        await flows(figures)
+
+    outcome = await run_stack(20.0, during)
+    require_whole(outcome)
+
+
+async def test_a_paused_node_is_fenced(run_stack: Callable[[float, During | None], Awaitable[Outcome]]) -> None:
+    """A node that sleeps through its session wakes up to find that another one has its partitions."""
+
+    async def during(running: Running) -> None:
+        stack, figures = running.stack, running.figures
+        await flows(figures)
+        first = stack.pid("engine")
+        assert first is not None
+        argv = [sys.executable, "-m", "deploy.cli.app", "engine", f"--models={running.models}"]
+        os.kill(first, signal.SIGSTOP)
+        await stack.add(ServiceSpec("engine-2", argv, running.settings.to_env()))
+        paused = Deadline.after(SESSION_TIMEOUT_MS / 1000 + 3)
+        await flows(figures)  # the second node has taken over
+        await until(lambda: paused.passed, "the end of the pause")
+        os.kill(first, signal.SIGCONT)
+        await flows(figures)
+
+    outcome = await run_stack(20.0, during)
+    require_whole(outcome)

@@ -1,0 +1,44 @@
+"""A broker that is gone for a while under four cameras. ``python -m benchmarks.outage`` runs a long one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.outage import Options, run
+from deploy.local.kafka.broker import Broker
+from ingest.kafka.kafkalog import KafkaLog
+from ingest.kafka.settings import KafkaSettings
+from ingest.ledger.auditor import audit
+
+pytestmark = [pytest.mark.chaos, pytest.mark.kafka, pytest.mark.timeout(240)]
+
+
+async def test_all_is_delivered_in_order_and_live_frames_stay_swift(own_broker: Broker, tmp_path: Path) -> None:
+    report = await run(Options(normal_s=8.0, outage_s=12.0), tmp_path, own_broker, lambda _: None)
+    ledger = report["ledger"]
+    assert (ledger["missing"], ledger["holes"], ledger["duplicates"], ledger["withheld"]) == (0, [], 0, {})
+    assert report["late"]["frames"] > 4 * 10 * 8
+    assert report["late"]["mib_per_s"] < 2.6  # the backlog's pace, and what was sent at once
+    # 1.5 on a machine with nothing else to do, over minutes; a few hundred frames have a p99 of three of them
+    assert report["live_ms"]["catching_up"]["p95"] < 3 * max(report["live_ms"][w]["p95"] for w in ("before", "after"))
+
+
+async def test_what_a_small_spool_cannot_hold_is_named_and_the_ledger_balances(
+    own_broker: Broker, tmp_path: Path
+) -> None:
+    options = Options(cameras=2, normal_s=3.0, outage_s=15.0, spool_mib=2)
+    report = await run(options, tmp_path, own_broker, lambda _: None)
+    ledger = report["ledger"]
+    assert (ledger["missing"], ledger["holes"], ledger["duplicates"]) == (0, [], 0)
+    assert set(ledger["withheld"]) == {"expired"}
+    assert 50 < ledger["withheld"]["expired"] < 2 * 10 * 20
+    assert report["late"]["frames"] > 5  # the newest of the backlog were kept
+    log = KafkaLog(KafkaSettings(bootstrap=own_broker.bootstrap, prefix="outage."), "test")
+    balance = await audit(log, wait_s=0)
+    await log.close()
+    assert {name: line.withheld["expired"] > 10 for name, line in balance.cameras.items()} == {
+        "camera-0": True,
+        "camera-1": True,
+    }

@@ -1,0 +1,124 @@
+"""Cameras behind a wire that loses and delays IP packets: what comes is whole, in time, and accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from edge_agent.sources.simulated.config import SceneConfig
+from edge_agent.sources.simulated.scene import Scene
+from tests.peers import units
+from tests.peers.network import badwire
+from tests.peers.network.badwire import BadWire
+from tests.peers.network.farcamera import FarCamera, Found
+from tests.peers.numbered import marked
+from tests.peers.rig import flows, until
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(120)]
+
+FPS = 10
+LOSS, JITTER_S = 0.05, 0.2
+LOST = 8
+"""So many packets are lost before the wire is well again: of one key frame in three, and of a dozen other frames."""
+CAP_S, STALL_S, START_S = 0.2, 3.0, 4.0
+"""START_S is for a child to start on a busy machine, connect, and get its first frames."""
+
+Lay = Callable[..., AbstractContextManager[FarCamera]]
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Twenty seconds of a road in H.264 or H.265: longer than any frame is under way."""
+    folder, scene = tmp_path_factory.mktemp("road"), Scene(SceneConfig(kind="road", width=320, height=180, fps=FPS))
+
+    def make(codec: str) -> Path:
+        clip = folder / f"{codec}.mp4"
+        if not clip.exists():
+            pictures = (marked(scene.render(number).image, number) for number in range(20 * FPS))
+            units.units(units.encode(clip, pictures, FPS, codec), clip.with_suffix(".units"))
+        return clip
+
+    return make
+
+
+@pytest.fixture
+def wire(rtsp_is_there: None) -> Iterator[BadWire]:
+    if reason := badwire.why_not():
+        pytest.skip(f"no bad wire: {reason}")
+    with BadWire.laid() as wire:
+        yield wire
+
+
+@pytest.fixture
+def far(tmp_path: Path, wire: BadWire, road: Callable[[str], Path]) -> Lay:
+    """Put a camera at the far end of the wire, and what captures it at the near end."""
+
+    @contextmanager
+    def lay(transport: str, codec: str = "h264") -> Iterator[FarCamera]:
+        there = FarCamera(tmp_path, wire, road(codec), transport=transport, cap_s=CAP_S, stall_s=STALL_S)
+        try:
+            with there.near():
+                yield there
+        finally:
+            there.close()
+
+    return lay
+
+
+def require_whole_and_true(found: Found) -> None:
+    """Every number has one fate, every kept picture is as it was sent, times grow and are as near as they say."""
+    assert found.kept
+    assert (found.unbalanced_epochs, found.damaged, found.untrue, found.backwards) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(("transport", "codec"), [("tcp", "h264"), ("udp", "h264"), ("udp", "hevc")])
+async def test_losses_and_jitter_leave_whole_frames_only_and_are_over_when_the_wire_is_well(
+    transport: str, codec: str, wire: BadWire, far: Lay
+) -> None:
+    with far(transport, codec) as there:
+        async with there.rig.running():
+            await flows(there.camera, FPS)
+            kept = there.camera.kept
+
+            def enough() -> bool:
+                return wire.set(loss=LOSS, jitter_s=JITTER_S)["lost"] >= LOST and there.camera.kept > kept
+
+            await until(enough, "enough losses, and frames all the same")
+            told = wire.set()
+            assert await flows(there.camera, 1) <= CAP_S + STALL_S + START_S
+            await flows(there.camera, FPS)
+        found = there.found()
+    assert told["overtaken"] > 0
+    require_whole_and_true(found)
+    assert set(found.withheld) == {"unusable"} or transport == "tcp"
+
+
+async def test_packets_that_are_overtaken_are_waited_for(wire: BadWire, far: Lay) -> None:
+    with far("udp") as there:
+        async with there.rig.running():
+            await flows(there.camera, FPS)
+            wire.set(jitter_s=JITTER_S)
+            await flows(there.camera, 3 * FPS)
+            told = wire.set()
+        found = there.found()
+    assert told["overtaken"] > FPS
+    require_whole_and_true(found)
+    assert found.withheld == {}
+
+
+async def test_a_wire_that_goes_dead_is_noticed_and_found_well_again(wire: BadWire, far: Lay) -> None:
+    with far("tcp") as there:
+        async with there.rig.running():
+            await flows(there.camera)
+            epoch = there.camera.epoch
+            wire.set(loss=1.0)
+            await until(lambda: there.camera.state == "down", "notice of it", STALL_S + 1.5)
+            wire.set()
+            took_s = await until(lambda: there.camera.epoch > epoch, "a new start")
+            assert took_s + await flows(there.camera, 1) <= CAP_S + STALL_S + START_S
+        found = there.found()
+    require_whole_and_true(found)
+    assert found.behind_s < STALL_S / 2  # the last frame before it was held back until the wait was over

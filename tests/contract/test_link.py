@@ -1,0 +1,255 @@
+"""What every link must do: the same tests for one straight to a real Kafka, and one through a gateway to it."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from edge_agent.exceptions import LinkLost, Refused
+from edge_agent.send.https import HttpsLink
+from edge_agent.send.kafkalink import KafkaLink
+from edge_agent.send.link import Link, Parcel
+from ingest.contract.topics import FRAMES, FRAMES_LATE, READINGS, STATUS, partition_for
+from ingest.kafka import settings as clients
+from ingest.kafka import topicadmin
+from ingest.kafka.kafkalog import KafkaLog
+from ingest.kafka.log import LogRecord
+from ingest.kafka.settings import KafkaSettings
+from ingest.site import LinkConfig
+from tests.peers.certificates import Authority
+from tests.peers.gateway import TestGateway
+
+PARTITIONS = 3
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
+
+
+def parcels(count: int, topic: str = FRAMES, key: str = "gate", size: int = 2000) -> list[Parcel]:
+    late = topic == FRAMES_LATE
+    return [Parcel(topic, key, b"%d" % n + bytes(size), {}, n + 1, late) for n in range(count)]
+
+
+def number(record: LogRecord) -> int:
+    return int(record.value.rstrip(b"\x00"))
+
+
+@pytest.fixture
+async def settings(kafka: str, prefix: str) -> KafkaSettings:
+    settings = KafkaSettings(bootstrap=kafka, prefix=prefix)
+    await topicadmin.create(settings, partitions=PARTITIONS)
+    return settings
+
+
+@pytest.fixture
+async def log(settings: KafkaSettings) -> AsyncIterator[KafkaLog]:
+    log = KafkaLog(settings, "test")
+    yield log
+    await log.close()
+
+
+async def read(log: KafkaLog, topic: str) -> list[LogRecord]:
+    return [r for p, end in (await log.ends(topic)).items() async for r in log.read(topic, p, 0, end)]
+
+
+class LinkContract(ABC):
+    """Inherit this, and say how a link is made."""
+
+    @pytest.fixture
+    @abstractmethod
+    async def link(self) -> AsyncIterator[Link]:
+        """A link that is open. Closed by the fixture."""
+
+    @abstractmethod
+    def to_nowhere(self) -> Link:
+        """A link to an address at which nobody listens."""
+
+    @abstractmethod
+    async def lower(self, settings: KafkaSettings, max_bytes: int) -> None:
+        """Let the other side take no larger frames than that from now on."""
+
+    async def test_what_is_acknowledged_is_in_the_log_whole(self, link: Link, log: KafkaLog) -> None:
+        headers = {"sightline-lane": b"live", "bytes": b"\x00\xff"}
+        done = [
+            await link.send(Parcel(topic, key, b"\x00value", headers, 1, topic == FRAMES_LATE))
+            for topic in (FRAMES, FRAMES_LATE, READINGS, STATUS)
+            for key in ("gate", "yard")
+        ]
+        await asyncio.gather(*done)
+        for topic in (FRAMES, FRAMES_LATE, READINGS, STATUS):
+            found = sorted(await read(log, topic), key=lambda r: r.key or b"")
+            assert [(r.key, r.value, dict(r.headers)) for r in found] == [
+                (b"gate", b"\x00value", headers),
+                (b"yard", b"\x00value", headers),
+            ]
+            partitions = [0 if topic == STATUS else partition_for(key, PARTITIONS) for key in ("gate", "yard")]
+            assert [r.partition for r in found] == partitions
+
+    async def test_each_lane_keeps_its_order(self, link: Link, log: KafkaLog) -> None:
+        lanes = {topic: parcels(150, topic) for topic in (FRAMES, FRAMES_LATE, READINGS)}
+        done = []
+        for three in zip(*lanes.values(), strict=True):
+            done += [await link.send(parcel) for parcel in three]
+        await asyncio.gather(*done)
+        for topic in lanes:
+            assert [number(r) for r in await read(log, topic)] == list(range(150)), topic
+
+    async def test_what_is_too_large_is_refused_and_the_rest_arrives_in_order(
+        self, link: Link, log: KafkaLog, settings: KafkaSettings
+    ) -> None:
+        await self.lower(settings, 100_000)
+        wanted = parcels(20)
+        wanted[7] = Parcel(FRAMES, "gate", bytes(200_000), {}, 8)
+        left = list(wanted)
+        refused = []
+        for _ in range(3):  # after a refusal a link may be lost, and then is opened anew
+            answers = await self.answers(link, left)
+            refused += [p for p, answer in zip(left, answers, strict=True) if isinstance(answer, Refused)]
+            left = [p for p, answer in zip(left, answers, strict=True) if isinstance(answer, LinkLost)]
+            if not left:
+                break
+            await link.close()
+            await link.open()
+        assert refused == [wanted[7]]
+        assert left == []
+        found = [number(r) for r in await read(log, FRAMES)]
+        assert list(dict.fromkeys(found)) == [n for n in range(20) if n != 7]
+
+    async def answers(self, link: Link, left: list[Parcel]) -> list[object]:
+        done: list[asyncio.Future[None] | LinkLost] = []
+        for parcel in left:
+            try:
+                done.append(await link.send(parcel))
+            except LinkLost as error:
+                done.append(error)
+        waiting = [each for each in done if isinstance(each, asyncio.Future)]
+        await asyncio.wait(waiting, timeout=60)
+        return [each.exception() if isinstance(each, asyncio.Future) else each for each in done]
+
+    async def test_a_heartbeat_is_written_without_waiting_for_it(self, link: Link, log: KafkaLog) -> None:
+        await link.publish(Parcel(STATUS, "agent", b"beat"))
+        await (await link.send(Parcel(STATUS, "agent", b"ended", {}, 1)))
+        assert [r.value for r in await read(log, STATUS)] == [b"beat", b"ended"]
+
+    async def test_nobody_at_the_address(self) -> None:
+        link = self.to_nowhere()
+        with pytest.raises(LinkLost):
+            await link.send(parcels(1)[0])
+        with pytest.raises(LinkLost):
+            await link.open()
+        await link.publish(parcels(1)[0])
+        await link.close()
+        await link.close()
+
+    async def test_a_link_may_be_opened_again(self, link: Link, log: KafkaLog) -> None:
+        for parcel in parcels(3):
+            await (await link.send(parcel))
+            await link.close()
+            with pytest.raises(LinkLost):
+                await link.send(parcel)
+            await link.open()
+        assert [number(r) for r in await read(log, FRAMES)] == [0, 1, 2]
+
+
+class TestKafkaLink(LinkContract):
+    @pytest.fixture
+    async def link(self, settings: KafkaSettings) -> AsyncIterator[Link]:
+        link = KafkaLink(settings, "agent-test", {})
+        await link.open()
+        yield link
+        await link.close()
+
+    def to_nowhere(self) -> Link:
+        return KafkaLink(KafkaSettings(bootstrap="127.0.0.1:9"), "agent-test", {})
+
+    async def lower(self, settings: KafkaSettings, max_bytes: int) -> None:
+        admin = clients.admin(settings)
+        await admin.start()
+        limit = {"max.message.bytes": str(max_bytes)}
+        topic = ConfigResource(ConfigResourceType.TOPIC, settings.topic(FRAMES), configs=limit)
+        await admin.alter_configs([topic])
+        while str(max_bytes) not in str(await admin.describe_configs([topic])):
+            await asyncio.sleep(0.05)
+        await admin.close()
+
+    async def test_a_record_over_the_client_s_own_limit_is_refused(self, link: Link, log: KafkaLog) -> None:
+        first, second = parcels(2)
+        answers = await self.answers(link, [first, Parcel(FRAMES, "gate", bytes(20_000_000), {}, 5), second])
+        assert [type(answer) for answer in answers] == [type(None), Refused, type(None)]
+
+    async def test_a_pinned_camera_goes_to_its_partition(self, settings: KafkaSettings, log: KafkaLog) -> None:
+        pinned = (partition_for("gate", PARTITIONS) + 1) % PARTITIONS
+        link = KafkaLink(settings, "agent-test", {"gate": pinned})
+        await link.open()
+        await asyncio.gather(*[await link.send(p) for p in (*parcels(1), *parcels(1, READINGS))])
+        await link.close()
+        assert [r.partition for r in await read(log, FRAMES)] == [pinned]
+        assert [r.partition for r in await read(log, READINGS)] == [partition_for("gate", PARTITIONS)]
+
+    async def test_heartbeats_compare_the_clocks(self, link: Link) -> None:
+        assert link.clock.estimate is None
+        await link.publish(Parcel(STATUS, "agent", b"beat"))
+        await (await link.send(Parcel(STATUS, "agent", b"ended", {}, 1)))
+        found = link.clock.estimate
+        assert found is not None
+        assert abs(found.offset_ms) <= found.error_ms + 5  # it is the same machine
+
+
+class TestHttpsLink(LinkContract):
+    @pytest.fixture
+    async def gateway(self, settings: KafkaSettings, tmp_path: Path) -> AsyncIterator[TestGateway]:
+        authority = Authority(tmp_path)
+        signed = authority.sign("gateway")
+        (tmp_path / "token").write_text("a token")
+        self._config = {"kind": "https", "ca_file": authority.file, "token_file": tmp_path / "token"}
+        async with TestGateway(settings, signed.certificate, signed.key, "a token") as gateway:
+            self._gateway = gateway
+            yield gateway
+
+    @pytest.fixture
+    async def link(self, gateway: TestGateway) -> AsyncIterator[Link]:
+        link = HttpsLink(LinkConfig(url=gateway.url, **self._config), "agent-test")
+        await link.open()
+        yield link
+        await link.close()
+
+    def to_nowhere(self) -> Link:
+        return HttpsLink(LinkConfig(kind="https", url="https://127.0.0.1:9"), "agent-test")
+
+    async def lower(self, settings: KafkaSettings, max_bytes: int) -> None:
+        self._gateway._max_bytes = max_bytes
+
+    async def test_a_batch_whose_answer_is_lost_is_recognised_when_it_comes_again(
+        self, link: Link, gateway: TestGateway, log: KafkaLog
+    ) -> None:
+        gateway.answers_lost = 1
+        left = parcels(1)
+        assert [type(each) for each in await self.answers(link, left)] == [LinkLost]
+        await link.close()
+        await link.open()
+        await (await link.send(left[0]))
+        assert gateway.repeats == 1
+        assert [number(r) for r in await read(log, FRAMES)] == [0]
+
+    async def test_a_gateway_that_is_busy_says_so(self, link: Link, gateway: TestGateway) -> None:
+        gateway.busy = True
+        (answer,) = await self.answers(link, parcels(1))
+        assert isinstance(answer, LinkLost)
+        assert answer.retry_after_s == 1.0
+
+    @pytest.mark.parametrize("what", ["token", "authority"])
+    async def test_whoever_is_not_known_gets_nowhere(self, gateway: TestGateway, tmp_path: Path, what: str) -> None:
+        config = dict(self._config)
+        if what == "token":
+            (tmp_path / "wrong").write_text("another token")
+            config["token_file"] = tmp_path / "wrong"
+        else:
+            config["ca_file"] = Authority(tmp_path, "another authority").file
+        link = HttpsLink(LinkConfig(url=gateway.url, **config), "agent-test")
+        with pytest.raises(LinkLost, match="401" if what == "token" else "certificate verify failed"):
+            await link.open()
+        await link.close()

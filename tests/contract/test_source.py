@@ -1,0 +1,280 @@
+"""What every source of frames does. Where a source keeps the pace, the clock is a manual one: no test waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from edge_agent.exceptions import AgentError, SourceEnded, SourceStalled, SourceUnusable
+from edge_agent.sources.address import resolve
+from edge_agent.sources.device import DeviceSource
+from edge_agent.sources.file import FileSource
+from edge_agent.sources.images import ImagesSource
+from edge_agent.sources.pace import Pace
+from edge_agent.sources.rtsp.stream import StreamSource
+from edge_agent.sources.simulated.config import SceneConfig
+from edge_agent.sources.simulated.source import SimulatedSource
+from edge_agent.sources.source import Captured, FrameSource
+from edge_agent.sources.web import WebSource
+from ingest.runtime.clock import ManualClock, SystemClock
+from ingest.site import StreamConfig
+from tests.peers import units
+from tests.peers.rtsp import RtspServer
+from tests.peers.web import WebCamera, mjpeg, picture
+
+FPS = 10.0
+FRAMES = 6
+"""Each source in these tests is over after so many, or can be made to be."""
+STALL_S = 5.0
+
+
+def pictures(count: int = FRAMES) -> list[npt.NDArray[np.uint8]]:
+    return [np.full((48, 64, 3), 40 * level % 240, np.uint8) for level in range(count)]
+
+
+def jpegs() -> list[bytes]:
+    return [cv2.imencode(".jpg", image)[1].tobytes() for image in pictures()]
+
+
+def write_clip(path: Path) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), FPS, (64, 48))
+    for image in pictures():
+        writer.write(image)
+    writer.release()
+    return path
+
+
+def following(source: FrameSource) -> Captured:
+    """Return the next frame, however often the source says that it is not due."""
+    for _ in range(1000):
+        captured = source.read()
+        if captured is not None:
+            return captured
+    pytest.fail("1000 times nothing")
+
+
+def exhaust(source: FrameSource) -> None:
+    for _ in range(1000):
+        source.read()
+
+
+class FrameSourceContract:
+    """Inherited by one class per source."""
+
+    over: type[AgentError] = SourceStalled
+    """What it raises when nothing comes any more."""
+    keeps_pace = True
+    """It has a pace of its own, by the clock it is given."""
+
+    @pytest.fixture
+    def clock(self) -> ManualClock:
+        return ManualClock()
+
+    @pytest.fixture
+    def pace(self, clock: ManualClock) -> Pace:
+        return Pace(FPS, clock, wait=clock.advance)
+
+    @pytest.fixture
+    def source(self, clock: ManualClock, tmp_path: Path) -> FrameSource:
+        pytest.fail("each source has a fixture of its own")
+
+    @pytest.fixture
+    def finish(self) -> Callable[[], None]:
+        """Make the source be over, where it is not by itself."""
+        return lambda: None
+
+    def test_frames_are_pictures_until_it_ends(self, source: FrameSource, finish: Callable[[], None]) -> None:
+        source.open()
+        found = [following(source) for _ in range(FRAMES)]
+        assert {(f.image.dtype, f.image.ndim, f.image.shape[2]) for f in found[-1:]} == {(np.dtype(np.uint8), 3, 3)}
+        assert {f.time_source for f in found} <= {"host", "stream"}
+        finish()
+        with pytest.raises(self.over):
+            exhaust(source)
+        source.close()
+
+    def test_they_come_at_the_pace_and_say_when(self, source: FrameSource) -> None:
+        source.open()
+        times = [following(source).captured_ns for _ in range(FRAMES)]
+        source.close()
+        steps = [later - earlier for earlier, later in pairwise(times)]
+        if self.keeps_pace:
+            assert steps == [round(1e9 / FPS)] * (FRAMES - 1)
+        else:
+            assert min(steps) >= 0
+
+    def test_a_picture_belongs_to_the_receiver(self, source: FrameSource) -> None:
+        source.open()
+        first = following(source).image
+        kept = first.copy()
+        second = following(source).image
+        second[:] = 0
+        assert np.array_equal(first, kept)
+        _ = following(source).image
+        assert not second.any()
+        source.close()
+
+    def test_a_picture_is_made_once_and_only_when_it_is_asked_for(self, source: FrameSource) -> None:
+        source.open()
+        _ = following(source)
+        second = following(source)
+        grey = second.luma().copy()
+        assert grey.ndim == 2
+        assert second.image is second.image
+        assert second.shape == second.image.shape
+        assert abs(float(grey.mean()) - float(second.luma().mean())) < 24  # video's black is 16
+        source.close()
+
+    def test_it_does_not_read_before_it_is_open_and_closes_at_any_time(self, source: FrameSource) -> None:
+        source.close()
+        with pytest.raises(SourceUnusable, match="not open"):
+            source.read()
+        source.open()
+        source.close()
+        source.close()
+        with pytest.raises(SourceUnusable, match="not open"):
+            source.read()
+
+    def test_it_may_be_opened_again(self, source: FrameSource) -> None:
+        source.open()
+        _ = following(source)
+        source.close()
+        source.open()
+        assert following(source).image.ndim == 3
+        source.close()
+
+
+class TestFile(FrameSourceContract):
+    over = SourceEnded
+
+    @pytest.fixture
+    def source(self, clock: ManualClock, pace: Pace, tmp_path: Path) -> FrameSource:
+        return FileSource(write_clip(tmp_path / "clip.avi"), FPS, clock, pace=pace)
+
+
+class TestSimulated(FrameSourceContract):
+    over = SourceEnded
+
+    @pytest.fixture
+    def source(self, clock: ManualClock, pace: Pace) -> FrameSource:
+        config = SceneConfig(kind="road", fps=FPS, width=160, height=90)
+        return SimulatedSource(config, clock, frames=FRAMES, pace=pace)
+
+
+class TestDevice(FrameSourceContract):
+    """There is no V4L2 device on most machines that run this: OpenCV plays a file in its place."""
+
+    keeps_pace = False
+
+    @pytest.fixture
+    def source(self, clock: ManualClock, tmp_path: Path) -> FrameSource:
+        path = write_clip(tmp_path / "clip.avi")
+        return DeviceSource(0, FPS, clock, opens=lambda _: cv2.VideoCapture(str(path)))
+
+
+class TestImages(FrameSourceContract):
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        folder = tmp_path / "in"
+        folder.mkdir()
+        for number, data in enumerate(jpegs()):
+            (folder / f"{number}.jpg").write_bytes(data)
+        return folder
+
+    @pytest.fixture
+    def source(self, clock: ManualClock, pace: Pace, folder: Path) -> FrameSource:
+        return ImagesSource(folder, FPS, clock, existing=True, pace=pace)
+
+    @pytest.fixture
+    def finish(self, folder: Path) -> Callable[[], None]:
+        return lambda: folder.rename(folder.with_name("gone")) and None
+
+
+class _Web(FrameSourceContract):
+    @pytest.fixture
+    def camera(self) -> Iterator[WebCamera]:
+        camera = WebCamera({"/snapshot": picture(jpegs()[3]), "/mjpeg": mjpeg(jpegs())})
+        yield camera
+        camera.stop()
+
+    @pytest.fixture
+    def finish(self, camera: WebCamera) -> Callable[[], None]:
+        return camera.stop
+
+
+class TestSnapshot(_Web):
+    @pytest.fixture
+    def source(self, clock: ManualClock, pace: Pace, camera: WebCamera) -> Iterator[FrameSource]:
+        address = resolve(camera.url("/snapshot"), StreamConfig())
+        source = WebSource(address, StreamConfig(), FPS, clock, stall_s=STALL_S, pace=pace)
+        yield source
+        source.close()
+
+
+class TestMjpeg(_Web):
+    keeps_pace = False
+
+    @pytest.fixture
+    def source(self, clock: ManualClock, camera: WebCamera) -> Iterator[FrameSource]:
+        address = resolve(camera.url("/mjpeg"), StreamConfig())
+        source = WebSource(address, StreamConfig(), FPS, clock, stall_s=STALL_S)
+        yield source
+        source.close()
+
+
+class _Rtsp(FrameSourceContract):
+    keeps_pace = False
+    codec = "h264"
+    transport = "tcp"
+
+    @pytest.fixture
+    def server(self, rtsp_server: Callable[..., RtspServer], tmp_path: Path) -> RtspServer:
+        clip = units.encode(tmp_path / "clip.mp4", pictures(20), round(FPS), self.codec)
+        return rtsp_server({"clip": units.units(clip, tmp_path / "clip.units")})
+
+    @pytest.fixture
+    def source(self, server: RtspServer) -> Iterator[FrameSource]:
+        config = StreamConfig.model_validate({"transport": self.transport})
+        source = StreamSource(resolve(server.url("clip"), config), config, SystemClock(), stall_s=STALL_S)
+        yield source
+        source.close()
+
+    @pytest.fixture
+    def finish(self, server: RtspServer) -> Callable[[], None]:
+        return server.kill
+
+
+class TestRtspByTcp(_Rtsp):
+    pass
+
+
+class TestRtspH265(_Rtsp):
+    codec = "hevc"
+
+
+class TestRtspByUdp(_Rtsp):
+    transport = "udp"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        DeviceSource(4095, FPS, ManualClock()),
+        FileSource(Path("/no/such/clip.mp4"), FPS, ManualClock()),
+        ImagesSource(Path("/no/such/folder"), FPS, ManualClock()),
+        WebSource(resolve("http://127.0.0.1:9/x", StreamConfig()), StreamConfig(), FPS, ManualClock(), stall_s=1),
+        StreamSource(resolve("rtsp://127.0.0.1:9/x", StreamConfig()), StreamConfig(), SystemClock(), stall_s=1),
+    ],
+    ids=["device", "file", "images", "web", "rtsp"],
+)
+def test_one_that_is_not_there_says_so_and_may_be_tried_again(source: FrameSource) -> None:
+    for _ in range(2):
+        with pytest.raises(SourceUnusable, match=r"4095|clip\.mp4|folder|127\.0\.0\.1:9"):
+            source.open()
+    source.close()

@@ -1,0 +1,103 @@
+"""What every tracker does."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from ingest.contract.records import Box, Detection
+from stream.analyse.tracking.tracker import CONFIRM_FRAMES, LOST_S, ByteTracker, Hold, Track, Tracker
+
+STEP_S = 0.2
+"""Five frames a second: what cameras send at the most."""
+
+
+def detection(x: float, y: float = 100.0, *, label: str = "car", score: float = 0.9) -> Detection:
+    return Detection(box=Box(x, y, x + 60, y + 30), label=label, class_id=1, score=score)
+
+
+def drive(tracker: Tracker, *frames: list[Detection], start: int = 0) -> list[list[Track]]:
+    return [
+        [Track(t.name, t.box, t.score, t.labels.copy(), t.frames) for t in tracker.step(found, n * STEP_S, f"f{n}")]
+        for n, found in enumerate(frames, start)
+    ]
+
+
+class TrackerContract:
+    """Inherited by one class per tracker."""
+
+    @pytest.fixture
+    def tracker(self) -> Tracker:
+        pytest.fail("each tracker has a fixture of its own")
+
+    def test_one_object_is_one_track_named_after_the_frame_that_confirmed_it(self, tracker: Tracker) -> None:
+        seen = drive(tracker, *([detection(20 * n)] for n in range(10)))
+        assert [len(tracks) for tracks in seen] == [0] * (CONFIRM_FRAMES - 1) + [1] * (11 - CONFIRM_FRAMES)
+        assert {track.name for tracks in seen for track in tracks} == {f"f{CONFIRM_FRAMES - 1}-0"}
+        assert seen[-1][0].box == detection(180).box
+
+    def test_the_same_frames_give_the_same_tracks(self, tracker: Tracker) -> None:
+        rng = random.Random(5)
+        frames = [
+            [detection(15 * n + rng.uniform(-3, 3)), detection(400 - 12 * n, 200 + rng.uniform(-3, 3))]
+            for n in range(15)
+        ]
+        assert drive(tracker, *frames) == drive(type(tracker)(), *frames)
+
+    def test_two_that_pass_each_other_stay_two(self, tracker: Tracker) -> None:
+        seen = drive(tracker, *([detection(20 * n, 100), detection(400 - 20 * n, 180)] for n in range(20)))
+        names = {track.name for tracks in seen for track in tracks}
+        assert len(names) == 2
+        for name in names:
+            way = [track.box.left for tracks in seen for track in tracks if track.name == name]
+            assert way in (sorted(way), sorted(way, reverse=True))
+
+    def test_a_short_gap_is_bridged_a_long_one_is_not(self, tracker: Tracker) -> None:
+        before = drive(tracker, *([detection(5 * n)] for n in range(8)))
+        (short,) = drive(tracker, [], [], [detection(50)], start=8)[-1]
+        assert short.name == before[-1][0].name
+        after = drive(tracker, [detection(51)], [detection(52)], start=10 + round(4 * LOST_S / STEP_S))
+        assert {track.name for tracks in after for track in tracks} != {short.name}
+
+    def test_a_flicker_is_no_object_and_nothing_is_nothing(self, tracker: Tracker) -> None:
+        assert drive(tracker, [], [detection(10)], [], [], [detection(300)], []) == [[]] * 6
+
+    def test_the_label_is_what_it_was_taken_for_most(self, tracker: Tracker) -> None:
+        labels = ["car", "truck", "car", "car", "bus", "car"]
+        seen = drive(tracker, *([detection(10 * n, label=label)] for n, label in enumerate(labels)))
+        assert seen[-1][0].label == "car"
+
+    def test_many_come_and_go_and_each_has_a_name_of_its_own(self, tracker: Tracker) -> None:
+        frames = [[detection(20 * n, 60 * lane) for lane in range(1 + n % 8)] for n in range(40)]
+        for tracks in drive(tracker, *frames):
+            assert len({track.name for track in tracks}) == len(tracks)
+            assert [track.name for track in tracks] == sorted(track.name for track in tracks)
+
+    @pytest.mark.parametrize("faint", [False, True])
+    def test_one_that_is_held_goes_on_and_is_what_it_was(self, tracker: Tracker, faint: bool) -> None:
+        seen = drive(tracker, *([detection(100)] for _ in range(5)))
+        (track,) = seen[-1]
+        count = round(4 * LOST_S / STEP_S)
+        for n in range(5, 5 + count):
+            (held,) = tracker.step([], n * STEP_S, f"f{n}", [Hold(track.name, track.box, faint)])
+            assert (held.name, held.box, held.held) == (track.name, track.box, True)
+        (again,) = tracker.step([detection(104)], (5 + count) * STEP_S, "again")
+        assert (again.name, again.held, again.frames, again.labels["car"]) == (track.name, False, 5, 5 * 90)
+
+    def test_a_detection_goes_before_a_faint_hold(self, tracker: Tracker) -> None:
+        (track,) = drive(tracker, *([detection(100)] for _ in range(5)))[-1]
+        for n in range(5, 15):
+            hold = Hold(track.name, track.box, faint=True)
+            (moved,) = tracker.step([detection(100 + 15 * (n - 4))], n * STEP_S, f"f{n}", [hold])
+            assert (moved.name, moved.held) == (track.name, False)
+
+    def test_a_hold_of_what_is_over_or_was_never_there_is_no_track(self, tracker: Tracker) -> None:
+        for n in range(10):
+            assert tracker.step([], n * STEP_S, f"f{n}", [Hold("nobody", detection(100).box, faint=False)]) == []
+
+
+class TestByteTracker(TrackerContract):
+    @pytest.fixture
+    def tracker(self) -> Tracker:
+        return ByteTracker()

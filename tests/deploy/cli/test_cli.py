@@ -1,0 +1,167 @@
+"""The command line: what it says when something is wrong, and what it prints for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from deploy.cli.app import app
+from deploy.cli.common import USAGE_EXIT
+from ingest.contract.codec import encode
+from ingest.contract.records import FrameRef, Result
+from ingest.contract.topics import FRAMES, RESULTS
+from ingest.kafka.kafkalog import KafkaLog
+from ingest.kafka.log import Outgoing
+from ingest.kafka.settings import KafkaSettings
+
+NOWHERE = "127.0.0.1:9"
+SITE = """
+name = "test"
+
+[[cameras]]
+name = "road"
+source = "simulated:road"
+"""
+
+
+def every_command() -> Iterator[tuple[str, ...]]:
+    def below(command: object, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        children = getattr(command, "commands", {})
+        for name, child in children.items():
+            yield from below(child, (*words, name))
+        if not children:
+            yield words
+
+    return below(get_command(app), ())
+
+
+@pytest.mark.parametrize("words", sorted(every_command()), ids=" ".join)
+def test_every_command_says_what_it_does(words: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, [*words, "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+    said = result.output.split("Usage", 1)[1].splitlines()[2]
+    assert said.strip(), result.output
+
+
+def invoke(*words: str, **env: str) -> tuple[int, str, str]:
+    """Return a command's exit code and what it said, as a person at a terminal sees it."""
+    run = subprocess.run(
+        [sys.executable, "-m", "deploy.cli.app", *words],
+        env={k: v for k, v in os.environ.items() if not k.startswith("SIGHTLINE")} | env,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    return run.returncode, run.stdout, run.stderr
+
+
+def refused(*words: str, **env: str) -> str:
+    """Return the one line that a command says when it cannot do what it is told."""
+    code, said, error = invoke(*words, **env)
+    assert (code, said) == (USAGE_EXIT, ""), error
+    (line,) = error.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("audit",),
+        ("topics", "list"),
+        ("topics", "create"),
+        ("topics", "verify"),
+        ("config", "show"),
+        ("deadletter", "list"),
+        ("deadletter", "replay"),
+        ("results", "tail"),
+        ("gate", "report"),
+    ],
+    ids=" ".join,
+)
+def test_without_kafka_it_says_how_to_get_one(words: tuple[str, ...]) -> None:
+    line = refused(*words, "--kafka", NOWHERE)
+    assert f"no Kafka at {NOWHERE}" in line
+    assert "sightline kafka start" in line
+
+
+def test_files_that_cannot_be_used_are_named_with_what_was_expected(tmp_path: Path) -> None:
+    site, data = tmp_path / "site.toml", str(tmp_path / "data")
+    assert "expected a readable TOML file" in refused("agent", "run", "--site", str(site), "--data", data)
+    site.write_text(SITE)
+    line = refused("agent", "run", "--site", str(site), "--data", data, "--only", "gate")
+    assert "gate" in line
+    assert "road" in line
+    site.write_text(SITE + "colour = 3\n")
+    assert "colour" in refused("config", "check", str(site))
+    assert "model repository" in refused("models", "list", "--models", str(tmp_path / "none"))
+    assert "none.mp4" in refused("demo", "--video", str(tmp_path / "none.mp4"))
+    assert "a folder that exists" in refused("demo", "--report", str(tmp_path / "none" / "report.json"))
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({"SIGHTLINE_KAFKA_SECURITY": "TLS"}, "SIGHTLINE_KAFKA_SECURITY"),
+        ({"SIGHTLINE_KAFKA_SECURITY": "SSL", "SIGHTLINE_KAFKA_CA_FILE": "/no/ca.pem"}, "a PEM file of certificates"),
+        ({"SIGHTLINE_KAFKA_SECURITY": "SSL", "SIGHTLINE_KAFKA_CERT_FILE": "/no/c.pem"}, "a PEM certificate"),
+        (
+            {"SIGHTLINE_KAFKA_SECURITY": "SASL_PLAINTEXT", "SIGHTLINE_KAFKA_PASSWORD_FILE": "/no/password"},
+            "a text file with the password",
+        ),
+    ],
+)
+def test_settings_that_cannot_be_used_are_named(env: dict[str, str], said: str) -> None:
+    assert said in refused("topics", "list", **env)
+
+
+def test_an_address_on_the_command_line_is_checked_too() -> None:
+    assert "HOST[:PORT]" in refused("config", "show", "--kafka", "kafka:port")
+
+
+@pytest.mark.kafka
+async def test_what_programs_read(kafka: str, prefix: str, tmp_path: Path) -> None:
+    env = {"SIGHTLINE_KAFKA": kafka, "SIGHTLINE_KAFKA_PREFIX": prefix}
+    assert invoke("topics", "verify", **env)[0] == USAGE_EXIT
+    assert invoke("topics", "create", "--partitions", "2", **env)[0] == 0
+    assert invoke("topics", "verify", **env)[0] == 0
+    (tmp_path / "site.toml").write_text(SITE)
+    assert invoke("config", "apply", str(tmp_path / "site.toml"), **env)[0] == 0
+    assert "camera/road" in json.loads(invoke("config", "show", **env)[1])
+    result = Result(
+        camera="road",
+        epoch=1,
+        seq=2,
+        lane="live",
+        pipeline="cars",
+        pipelines=("cars",),
+        captured_ns=1,
+        finished_ns=2,
+        width=2,
+        height=2,
+        source=FrameRef(FRAMES, 0, 0),
+        outcome="classified",
+    )
+    log = KafkaLog(KafkaSettings(bootstrap=kafka, prefix=prefix), "test")
+    for value in (b"garbage", encode(result)):
+        await log.produce(Outgoing(RESULTS, 0, value))
+    await log.close()
+    code, said, error = invoke("results", "tail", "--from-start", "--count", "1", "--json", **env)
+    assert (code, Result.model_validate_json(said)) == (0, result)
+    assert "results[0]@0 cannot be read" in error
+    (rate,) = json.loads(invoke("gate", "report", "--json", **env)[1])
+    assert (rate["camera"], rate["pipeline"], rate["sampled"], rate["rate"]) == ("road", "cars", 0, None)
+    code, said, _ = invoke("audit", "--wait", "0", "--json", **env)
+    assert (code, json.loads(said)["balanced"]) == (0, True)
+    assert json.loads(invoke("deadletter", "list", "--json", **env)[1]) == []
+    assert invoke("deadletter", "show", "3", **env)[0] == USAGE_EXIT

@@ -1,0 +1,193 @@
+"""`sightline config`: what it says it does, and that it does no more."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from deploy.cli.app import app
+from deploy.cli.common import USAGE_EXIT
+from deploy.cli.tools import config
+from ingest import site
+from ingest.contract.topics import CONFIG
+from ingest.exceptions import Fenced
+from ingest.kafka import topicadmin
+from ingest.kafka.kafkalog import KafkaLog
+from ingest.kafka.log import Outgoing
+from ingest.kafka.memorylog import MemoryLog
+from ingest.kafka.settings import KafkaSettings
+from ingest.site import CameraConfig
+from ingest.site.topic.store import commit, open_writer, read
+from ingest.site.topic.view import Config
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> MemoryLog:
+    log = MemoryLog()
+    monkeypatch.setattr(config, "KafkaLog", lambda *_: log)
+    return log
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "site.toml"
+
+
+def write(file: Path, name: str, *cameras: str, fps: float = 5.0) -> str:
+    tables = "".join(f'[[cameras]]\nname = "{c}"\nsource = "simulated:road"\nfps = {fps}\n' for c in cameras)
+    file.write_text(f'name = "{name}"\n{tables}')
+    return str(file)
+
+
+def invoke(*words: str) -> Result:
+    return CliRunner().invoke(app, ["config", *words])
+
+
+def keys(log: MemoryLog) -> list[str]:
+    return sorted(asyncio.run(read(log)).entries)
+
+
+def put(log: MemoryLog, key: str, value: bytes) -> None:
+    asyncio.run(_put(log, key, value))
+
+
+async def _put(log: MemoryLog, key: str, value: bytes) -> None:
+    await log.produce(Outgoing(CONFIG, 0, value, key=key.encode()))
+
+
+def test_it_says_what_it_adds_changes_and_removes(log: MemoryLog, file: Path) -> None:
+    assert invoke("apply", write(file, "south", "dock")).exit_code == 0
+    assert invoke("apply", write(file, "north", "gate", "yard")).exit_code == 0
+    said = invoke("apply", write(file, "north", "gate", "road", fps=3.0))
+    assert said.output.splitlines() == [
+        "+ camera/road",
+        "~ camera/gate (fps)",
+        "- camera/yard",
+        "north: 2 entries written, 1 removed",
+    ]
+    assert keys(log) == ["camera/dock", "camera/gate", "camera/road"]
+
+
+def test_a_dry_run_says_the_same_and_does_nothing(log: MemoryLog, file: Path) -> None:
+    invoke("apply", write(file, "north", "gate"))
+    said = invoke("apply", write(file, "north", "yard"), "--dry-run", "--json")
+    assert json.loads(said.output) == {
+        "dry_run": True,
+        "added": ["camera/yard"],
+        "changed": {},
+        "taken_over": [],
+        "removed": ["camera/gate"],
+        "unclaimed": [],
+        "unusable": {},
+    }
+    assert keys(log) == ["camera/gate"]
+
+
+def test_what_another_site_has_is_refused_with_a_way_out_and_nothing_is_written(log: MemoryLog, file: Path) -> None:
+    invoke("apply", write(file, "south", "gate"))
+    said = invoke("apply", write(file, "north", "gate", "yard"))
+    assert said.exit_code == USAGE_EXIT
+    assert all(word in said.stderr for word in (str(file), "camera/gate", "south", "--take-over"))
+    assert keys(log) == ["camera/gate"]
+    assert invoke("apply", str(file), "--take-over").exit_code == 0
+    assert keys(log) == ["camera/gate", "camera/yard"]
+
+
+def test_entries_that_cannot_be_used_are_mended_by_their_file_and_told_otherwise(log: MemoryLog, file: Path) -> None:
+    put(log, "camera/gate", b"{}")
+    put(log, "camera/lost", b'{"name": "lost"}')
+    said = invoke("apply", write(file, "north", "gate"), "--json")
+    assert said.exit_code == config.UNUSABLE_EXIT
+    assert set(json.loads(said.stdout)["unusable"]) == {"camera/lost"}
+    assert "camera/lost cannot be used" in said.stderr
+    assert keys(log) == ["camera/gate"]
+    shown = invoke("show")
+    assert (shown.exit_code, set(json.loads(shown.stdout))) == (0, {"camera/gate"})
+    assert "entry refused" in shown.stderr
+    assert invoke("remove", "camera/lost").exit_code == 0
+    assert invoke("apply", str(file)).exit_code == 0
+
+
+def test_what_no_site_has_claimed_may_be_in_the_file_of_one_that_was_not_applied_since(
+    log: MemoryLog, file: Path
+) -> None:
+    """As the rules of a version before are, which named no sites."""
+    put(log, "rule/old", b'{"name": "old", "type": "threshold", "sensor": "s", "above": 1}')
+    (line,) = [line for line in invoke("apply", write(file, "north")).output.splitlines() if line.startswith("?")]
+    assert line == (
+        "? rule/old is of no site: apply the file that has it; if none has: `sightline config remove rule/old`"
+    )
+
+
+PIPELINE = '[[pipelines]]\nname = "cars"\nmodel = "m"\nwidth = 4\nheight = 4\n'
+
+
+def test_two_sites_that_are_applied_at_once_do_not_take_each_other_s_words_away(
+    log: MemoryLog, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text(f'name = "north"\n{PIPELINE}')
+    south = tmp_path / "south.toml"
+    south.write_text(f'name = "south"\n{PIPELINE}')
+
+    async def read_and_let_south_be_applied(log: MemoryLog) -> Config:
+        found = await read(log)
+        monkeypatch.setattr(config, "read", read)
+        await config._apply(KafkaSettings(), south, site.load(south), dry_run=False, take_over=False)
+        return found
+
+    monkeypatch.setattr(config, "read", read_and_let_south_be_applied)
+    said = invoke("apply", str(file))
+    assert (said.exit_code, "nothing was changed" in said.stderr) == (USAGE_EXIT, True)
+    assert invoke("apply", str(file)).exit_code == 0
+    assert asyncio.run(read(log)).entries["pipeline/cars"].model_dump()["sites"] == ("north", "south")
+
+
+def test_a_dry_run_does_not_stop_one_who_means_it(log: MemoryLog, file: Path) -> None:
+    async def both() -> None:
+        changing = await open_writer(log)
+        await config._apply(KafkaSettings(), file, site.load(file), dry_run=True, take_over=False)
+        await commit(changing, site.load(file).entries())
+
+    write(file, "north", "gate")
+    asyncio.run(both())
+    assert keys(log) == ["camera/gate"]
+
+
+def test_only_keys_that_are_there_can_be_removed_and_no_pins(log: MemoryLog) -> None:
+    put(log, "pin/gate", b'{"name": "gate", "partition": 1}')
+    assert "config show" in invoke("remove", "camera/gone").stderr
+    assert "partition" in invoke("remove", "pin/gate").stderr
+    assert keys(log) == ["pin/gate"]
+
+
+@pytest.mark.parametrize("key", ["pin/gate", "camera/[/gate]"])
+def test_what_nobody_can_use_can_be_removed_whatever_it_is_called(log: MemoryLog, key: str) -> None:
+    put(log, key, b"{}")
+    said = invoke("remove", key)
+    assert (said.exit_code, said.output.splitlines()[-1]) == (0, f"removed: {key}")
+    assert asyncio.run(read(log)).refused == {}
+
+
+@pytest.mark.kafka
+async def test_what_was_committed_on_kafka_is_read_and_one_who_read_before_is_fenced(kafka: str, prefix: str) -> None:
+    settings = KafkaSettings(bootstrap=kafka, prefix=prefix)
+    gate, yard = (CameraConfig(name=name, source="device:0") for name in ("gate", "yard"))
+    await topicadmin.create(settings, partitions=1)
+    one, other = KafkaLog(settings, "one"), KafkaLog(settings, "other")
+    try:
+        early = await open_writer(one)
+        await commit(await open_writer(other), [gate, yard])
+        with pytest.raises(Fenced, match="nothing was changed"):
+            await commit(early, [], [gate.key])
+        assert (await read(one)).cameras == (gate, yard)
+        await commit(await open_writer(one), [], [yard.key])
+        assert (await read(other)).cameras == (gate,)
+    finally:
+        await one.close()
+        await other.close()
+        await topicadmin.remove(settings, prefix)

@@ -1,0 +1,186 @@
+"""A demo that goes wrong: it ends at once, with the reason, and leaves nothing running. No broker here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from aiokafka.errors import KafkaError
+
+from deploy.local.demo import run as demo
+from deploy.local.demo import watch
+from deploy.local.demo.figures import Figures
+from deploy.local.demo.run import Demo, Running
+from deploy.local.demo.watch import watching
+from deploy.local.exceptions import StackError
+from deploy.local.stack import AGENT, DOWNSTREAM, Layout
+from deploy.local.supervisor import ServiceSpec
+from ingest.contract.topics import TOPICS
+from ingest.exceptions import LogUnavailable
+from ingest.kafka.settings import KafkaSettings
+from ingest.site import Site
+
+SETTINGS = KafkaSettings(bootstrap="127.0.0.1:9")
+PATIENCE_S = 20.0
+LASTS = "import signal; signal.pause()"
+
+
+class NoKafka:
+    """What a demo wants of a cluster, without one. ``follow`` is how reading the topics ends."""
+
+    def __init__(self, follow: Exception | None = None) -> None:
+        self.follow = follow
+        self.stopped = 0
+
+    async def partitions(self) -> dict[str, int]:
+        return dict.fromkeys(TOPICS, 1)
+
+    async def close(self) -> None: ...
+
+    async def start(self) -> None: ...
+
+    def assign(self, parts: object) -> None: ...
+
+    async def seek_to_beginning(self, *parts: object) -> None: ...
+
+    async def getmany(self, **_: object) -> dict[object, list[object]]:
+        if self.follow:
+            raise self.follow
+        return await asyncio.Event().wait()  # type: ignore[return-value]
+
+    async def stop(self) -> None:
+        self.stopped += 1
+
+
+def replace_kafka(monkeypatch: pytest.MonkeyPatch, cluster: NoKafka) -> None:
+    async def nothing(*_: Any, **__: Any) -> None: ...
+
+    monkeypatch.setattr(demo, "KafkaLog", lambda *_: cluster)
+    monkeypatch.setattr(demo.topicadmin, "create", nothing)
+    monkeypatch.setattr(demo, "publish", nothing)
+    monkeypatch.setattr(watch, "KafkaLog", lambda *_: cluster)
+    monkeypatch.setattr(watch.kafka, "consumer", lambda *_, **__: cluster)
+
+
+def run_services(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    argv = [sys.executable, "-S", "-c", LASTS]
+    monkeypatch.setattr(demo, "services", lambda *_: [ServiceSpec(name, argv) for name in names])
+
+
+@contextlib.asynccontextmanager
+async def all_running(_: KafkaSettings) -> AsyncIterator[Figures]:
+    figures = Figures()
+    figures.services.update(dict.fromkeys(DOWNSTREAM, (0.0, "running")))
+    yield figures
+
+
+def endless(folder: Path, **values: Any) -> Demo:
+    return Demo(
+        settings=SETTINGS,
+        layout=Layout(folder / "demo"),
+        models=folder,
+        make_site=lambda _: Site(name="test"),
+        read_truth=lambda _: [],
+        seconds=0.0,
+        **values,
+    )
+
+
+def children() -> list[psutil.Process]:
+    return psutil.Process().children()
+
+
+async def test_a_service_that_cannot_be_started_leaves_none_running(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    replace_kafka(monkeypatch, NoKafka())
+    run_services(monkeypatch, "one", "two", "one", AGENT)
+    before = children()
+    with pytest.raises(StackError, match="two services are called one"):
+        await demo.run(endless(tmp_path))
+    assert children() == before
+
+
+async def test_what_goes_wrong_beside_the_stack_ends_the_demo(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def during(_: Running) -> None:
+        raise LookupError("nothing to kill")
+
+    replace_kafka(monkeypatch, NoKafka())
+    monkeypatch.setattr(demo, "watching", all_running)
+    run_services(monkeypatch, "one", AGENT)
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(LookupError, match="nothing to kill"):
+            await demo.run(endless(tmp_path, during=during))
+
+
+async def test_what_runs_beside_the_stack_does_not_outlive_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def during(_: Running) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    def on_tick(*_: object) -> None:
+        if begun.is_set():
+            raise LookupError("no terminal")
+
+    replace_kafka(monkeypatch, NoKafka())
+    monkeypatch.setattr(demo, "watching", all_running)
+    run_services(monkeypatch, "one", AGENT)
+    with pytest.raises(LookupError, match="no terminal"):
+        await demo.run(endless(tmp_path, during=during, on_tick=on_tick))
+    assert ended.is_set()
+
+
+async def test_a_demo_that_cannot_see_any_longer_ends_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cluster = NoKafka(follow=ZeroDivisionError("a bug"))
+    replace_kafka(monkeypatch, cluster)
+    run_services(monkeypatch, "one", AGENT)
+    before = children()
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(ZeroDivisionError, match="a bug"):
+            await demo.run(endless(tmp_path))
+    assert children() == before
+    assert cluster.stopped == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "told"), [(KafkaError("gone"), LogUnavailable), (ZeroDivisionError("a bug"), ZeroDivisionError)]
+)
+async def test_a_watcher_that_fails_ends_what_it_watches_for(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, told: type[Exception]
+) -> None:
+    cluster = NoKafka(follow=error)
+    replace_kafka(monkeypatch, cluster)
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(told, match=str(error.args[0])):
+            async with watching(SETTINGS):
+                await asyncio.Event().wait()
+    assert cluster.stopped == 1
+
+
+async def test_the_watcher_stops_with_what_it_watches_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = NoKafka()
+    replace_kafka(monkeypatch, cluster)
+    async with watching(SETTINGS):
+        assert cluster.stopped == 0
+    assert cluster.stopped == 1
+    with pytest.raises(LookupError, match="the block's own"):
+        async with watching(SETTINGS):
+            raise LookupError("the block's own")
+    assert cluster.stopped == 2

@@ -1,0 +1,88 @@
+"""What a terminal shows: it fits in 80 columns and says what the report says."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console, RenderableType
+
+from deploy.local.demo.figures import Figures
+from deploy.local.demo.table import STATES, balance_table, live_table, summary
+from deploy.local.demo.truth import Score
+from ingest.contract.records import Heartbeat
+from ingest.ledger.balance import draw
+from ingest.ledger.states import Books
+
+
+def drawn(what: RenderableType, width: int = 80) -> str:
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(what)
+    return console.export_text()
+
+
+def balance(cameras: int, *, unaccounted: int = 0) -> dict[str, Any]:
+    row = dict.fromkeys(STATES, 12_345) | {"withheld": {"still": 300, "rate": 45}, "unaccounted": unaccounted}
+    rows = {f"a-long-camera-name-{number}": row for number in range(cameras)}
+    return {"cameras": rows, "totals": row, "balanced": not unaccounted, "left_out": []}
+
+
+@pytest.mark.parametrize("cameras", [0, 1, 4, 5, 200])
+def test_every_state_is_whole_in_80_columns(cameras: int) -> None:
+    text = drawn(balance_table(balance(cameras)))
+    for state in STATES:
+        assert state in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert " 345 " in text, "withheld is the sum of its reasons"
+    assert "balanced: every captured frame" in text
+
+
+def test_a_loss_is_said() -> None:
+    assert "NOT balanced" in drawn(balance_table(balance(1, unaccounted=3)))
+
+
+def test_a_camera_that_cannot_be_balanced_is_named() -> None:
+    assert "nothing can be said of gate" in drawn(balance_table(balance(1) | {"left_out": ["gate"]}))
+
+
+def test_the_rows_are_what_the_ledger_writes() -> None:
+    assert set(STATES) <= set(draw(Books()).to_dict()["totals"])
+
+
+def report(**changes: Any) -> dict[str, Any]:
+    return {
+        "events": 3,
+        "alerts": 3,
+        "deliveries": {"delivered": 2, "dead": 1},
+        "frames_per_second": 24.18,
+        "latency_ms": {"capture_to_result": {"p50": 79.0, "p95": 96.2, "p99": 166.5}, "capture_to_receipt": {}},
+        "truth": None,
+        **changes,
+    }
+
+
+def test_the_summary_says_latencies_and_deaths_in_words() -> None:
+    text = summary(report())
+    assert "3 alerts: 2 delivered, 1 dead" in text
+    assert "p50 79 ms, p95 96 ms, p99 166 ms" in text or "p50 79 ms, p95 96 ms, p99 167 ms" in text
+    assert "capture to receipt  –" in text
+    assert "truth" not in text
+    assert "{" not in text
+
+
+def test_the_summary_compares_with_the_truth() -> None:
+    score = Score(line_crossings=55, found=54, false=2, labels_right=52).to_dict()
+    text = summary(report(truth=score))
+    assert "55 line crossings in truth: 54 found (52 with the right label), 2 false" in text
+
+
+def test_the_live_table_shows_cameras_and_services() -> None:
+    figures = Figures()
+    figures.cameras["gate"].outcomes["classified"] = 77
+    figures.heartbeat(Heartbeat(service="prepare", instance="prepare-0", state="running", at_ns=1), now_s=100.0)
+    text = drawn(live_table(figures, now_s=101.0, left_s=9.0, restarts={"prepare": 2}), width=120)
+    assert "gate" in text
+    assert "77" in text
+    assert "prepare×2" in text
+    assert "9 s left" in text

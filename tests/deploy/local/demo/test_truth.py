@@ -1,0 +1,98 @@
+"""Matching what the rules found with what the cameras know."""
+
+from __future__ import annotations
+
+import tracemalloc
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.local.demo.truth import TOLERANCE_NS, Crossing, score
+
+SECOND = 1_000_000_000
+CROSSINGS = st.lists(
+    st.builds(
+        Crossing,
+        camera=st.sampled_from(["road", "yard"]),
+        direction=st.sampled_from(["in", "out"]),
+        at_ns=st.integers(0, 30 * SECOND),
+        label=st.sampled_from(["car", "bus"]),
+    ),
+    max_size=12,
+)
+
+
+def at(seconds: float, camera: str = "road", direction: str = "in", label: str = "car") -> Crossing:
+    return Crossing(camera, direction, int(seconds * SECOND), label)
+
+
+@given(CROSSINGS)
+def test_the_truth_matches_itself(truth: list[Crossing]) -> None:
+    found = score(truth, list(reversed(truth)))
+    assert (found.line_crossings, found.found, found.false) == (len(truth), len(truth), 0)
+
+
+@given(CROSSINGS, CROSSINGS)
+def test_every_crossing_and_every_event_counts_once(truth: list[Crossing], events: list[Crossing]) -> None:
+    found = score(truth, events)
+    assert found.found + found.false == len(events)
+    assert found.labels_right <= found.found <= found.line_crossings == len(truth)
+
+
+def test_two_events_for_one_crossing_are_one_found_and_one_false() -> None:
+    found = score([at(5)], [at(5.2), at(5.9)])
+    assert (found.found, found.false) == (1, 1)
+
+
+def test_the_nearest_pair_goes_first() -> None:
+    found = score([at(5, label="car"), at(6, label="bus")], [at(5.1, label="car"), at(6.1, label="bus")])
+    assert (found.found, found.labels_right) == (2, 2)
+
+
+def test_another_camera_or_direction_or_moment_is_no_match() -> None:
+    wrong = [at(5, camera="yard"), at(5, direction="out"), at(5 + 2 * TOLERANCE_NS / SECOND)]
+    found = score([at(5)], wrong)
+    assert (found.found, found.false) == (0, 3)
+
+
+def test_a_wrong_label_is_found_but_not_right() -> None:
+    found = score([at(5, label="car")], [at(5, label="bus")])
+    assert (found.found, found.labels_right) == (1, 0)
+
+
+def nearest_first(truth: list[Crossing], events: list[Crossing]) -> set[tuple[int, int]]:
+    """Match one camera's crossings as the words say it, looking at all pairs."""
+    pairs = sorted((abs(t.at_ns - e.at_ns), i, j) for i, t in enumerate(truth) for j, e in enumerate(events))
+    matched: set[tuple[int, int]] = set()
+    for distance_ns, i, j in pairs:
+        if distance_ns <= TOLERANCE_NS and i not in {a for a, _ in matched} and j not in {b for _, b in matched}:
+            matched.add((i, j))
+    return matched
+
+
+@given(CROSSINGS, CROSSINGS)
+def test_the_matching_is_that_of_all_pairs(truth: list[Crossing], events: list[Crossing]) -> None:
+    truth, events = (sorted(replace(c, camera="road", direction="in") for c in each) for each in (truth, events))
+    matched = nearest_first(truth, events)
+    found = score(truth, events)
+    assert found.found == len(matched)
+    assert found.labels_right == sum(truth[i].label == events[j].label for i, j in matched)
+
+
+def test_at_the_very_end_of_the_tolerance_is_a_match() -> None:
+    edge = TOLERANCE_NS / SECOND
+    assert score([at(10)], [at(10 + edge)]).found == score([at(10)], [at(10 - edge)]).found == 1
+
+
+def test_a_long_night_is_compared_in_little_memory() -> None:
+    truth = [at(4 * number) for number in range(1_000)]
+    events = [at(4 * number + 0.4) for number in range(1_000)]
+    tracemalloc.start()
+    try:
+        found = score(truth, events)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (found.found, found.false) == (1_000, 0)
+    assert peak < 5_000_000

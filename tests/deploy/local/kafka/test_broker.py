@@ -1,0 +1,152 @@
+"""A real broker: it answers, it keeps what it acknowledged through SIGKILL, and one folder has one broker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from aiokafka.admin import NewTopic
+from typer.testing import CliRunner
+
+from deploy.cli.tools.kafka import app
+from deploy.local.exceptions import BrokerFailed
+from deploy.local.kafka.broker import Broker
+from ingest.contract.topics import EVENTS
+from ingest.kafka.kafkalog import KafkaLog
+from ingest.kafka.log import Outgoing
+from ingest.kafka.settings import KafkaSettings, admin
+
+pytestmark = pytest.mark.kafka
+
+
+async def _create(settings: KafkaSettings) -> None:
+    client = admin(settings)
+    await client.start()
+    try:
+        await client.create_topics([NewTopic(settings.topic(EVENTS), 1, 1)])
+    finally:
+        await client.close()
+
+
+async def _written(log: KafkaLog, values: list[bytes]) -> list[int]:
+    return [(await log.produce(Outgoing(EVENTS, 0, value))).offset for value in values]
+
+
+async def _read(log: KafkaLog) -> list[bytes]:
+    stop = (await log.ends(EVENTS))[0]
+    return [record.value async for record in log.read(EVENTS, 0, 0, stop)]
+
+
+async def test_the_session_broker_answers(kafka: str, prefix: str) -> None:
+    log = KafkaLog(KafkaSettings(bootstrap=kafka, prefix=prefix), "test")
+    try:
+        assert await log.partitions() == {}
+    finally:
+        await log.close()
+
+
+async def test_what_was_acknowledged_survives_a_kill(own_broker: Broker, prefix: str) -> None:
+    settings = KafkaSettings(bootstrap=own_broker.bootstrap, prefix=prefix)
+    await _create(settings)
+    log = KafkaLog(settings, "test")
+    try:
+        assert await _written(log, [b"a", b"b"]) == [0, 1]
+        first = own_broker.pid
+        await asyncio.to_thread(own_broker.kill)
+        assert own_broker.pid is None
+        assert await asyncio.to_thread(own_broker.start) == settings.bootstrap
+        assert own_broker.pid != first
+        assert await _written(log, [b"c"]) == [2]
+        assert await _read(log) == [b"a", b"b", b"c"]
+    finally:
+        await log.close()
+
+
+def test_a_running_broker_is_attached_to_and_left_running(own_broker: Broker) -> None:
+    with Broker(own_broker.home, own_broker.folder) as other:
+        assert other.attached
+        assert (other.pid, other.bootstrap) == (own_broker.pid, own_broker.bootstrap)
+    assert own_broker.answers
+    assert own_broker.stop()
+    assert not own_broker.answers
+    assert own_broker.stop(), "stopping what does not run is no error"
+
+
+def test_a_broker_dies_with_the_process_that_started_it(broker_factory: Callable[[], Broker]) -> None:
+    broker = broker_factory()
+    code = f"""
+from pathlib import Path
+from deploy.local.kafka.broker import Broker
+broker = Broker(Path({str(broker.home)!r}), Path({str(broker.folder)!r}))
+broker.start()
+print(broker.pid, flush=True)
+input()
+"""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], text=True, **pipes) as parent:  # type: ignore[call-overload]
+        child = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    assert psutil.wait_procs([child], timeout=20)[1] == []
+    assert broker.pid is None
+
+
+def test_a_taken_port_is_named(broker_factory: Callable[[], Broker]) -> None:
+    broker = broker_factory()
+    port = int(broker.bootstrap.rpartition(":")[2])
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(BrokerFailed, match=str(port)):
+        broker.start()
+
+
+def test_a_broker_that_cannot_start_shows_its_log(broker_factory: Callable[[], Broker]) -> None:
+    broker = broker_factory()
+    broker.start()
+    broker.stop()
+    (broker.folder / "data" / "meta.properties").write_text("nonsense=1\n")
+    with pytest.raises(BrokerFailed, match="node ID not found"):
+        broker.start()
+
+
+def test_the_command_starts_finds_stops_and_cleans(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_HOME", str(home))
+    folder = str(tmp_path / "node")
+
+    def run(*args: str) -> tuple[int, str]:
+        result = CliRunner().invoke(app, [*args, "--folder", folder])
+        return result.exit_code, result.output
+
+    try:
+        assert run("start")[0] == 0
+        assert "already" in run("start")[1]
+        code, said = run("status", "--json")
+        found = json.loads(said)
+        assert (code, found["answers"]) == (0, True)
+        assert psutil.pid_exists(found["pid"])
+        assert run("stop") == (0, "Kafka has stopped\n")
+        assert run("status")[0] == 1
+        assert run("stop") == (0, "Kafka was not running\n")
+    finally:
+        assert run("clean")[0] == 0
+    assert not Path(folder).exists()
+
+
+def test_a_missing_tool_is_named_with_the_line_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_HOME", str(tmp_path))
+    monkeypatch.delenv("SIGHTLINE_KAFKA", raising=False)
+    monkeypatch.setenv("PATH", str(Path(shutil.which("true") or "").parent / "nowhere"))
+    result = CliRunner().invoke(app, ["fetch"])
+    assert result.exit_code == 1
+    assert "mvn is missing" in result.output
+    assert "apt-get install maven" in result.output
+    assert not list(tmp_path.glob("kafka/libs*"))

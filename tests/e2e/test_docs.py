@@ -1,0 +1,124 @@
+"""What the documents tell a person to type."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from deploy.cli.app import app
+from deploy.local.demo.table import STATES
+from deploy.local.kafka.fetch import libs_folder
+from ingest.contract import headers as h
+from ingest.contract.records import WITHHELD_REASONS
+from ingest.contract.topics import TOPICS
+from tests.paths import ROOT
+
+DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+
+
+def blocks(path: Path) -> list[str]:
+    return re.findall(r"^```sh\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.e2e
+@pytest.mark.kafka
+@pytest.mark.timeout(240)
+def test_the_tutorial_works_from_its_first_line_to_its_last(tmp_path: Path, home: Path, kafka: str) -> None:
+    libs = libs_folder(home)
+    (tmp_path / "home" / "kafka").mkdir(parents=True)
+    (tmp_path / "home" / "kafka" / libs.name).symlink_to(libs)
+    script = "set -eo pipefail\n" + "\n".join(blocks(ROOT / "docs" / "tutorial.md"))
+    env = {k: v for k, v in os.environ.items() if not k.startswith("SIGHTLINE")}
+    env |= {
+        "SIGHTLINE_HOME": str(tmp_path / "home"),
+        "PATH": f"{Path(sys.executable).parent}:{env['PATH']}",
+    }
+    run = subprocess.Popen(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        said, _ = run.communicate(timeout=220)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+    assert run.returncode == 0, said
+    assert "balanced: every captured frame" in said
+    assert "-annotated.jpg" in said
+    assert (tmp_path / "received.jsonl").stat().st_size > 0
+
+
+def test_the_readme_s_make_targets_exist_and_ci_runs_the_test_command() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    said = [line for block in blocks(ROOT / "README.md") for line in block.splitlines()]
+    targets = {line.split()[1] for line in said if line.startswith("make ")}
+    assert {"demo", "test"} <= targets
+    for target in targets:
+        assert re.search(rf"^{target}:.*## ", makefile, re.MULTILINE), target
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def commands() -> list[tuple[str, ...]]:
+    """Every `sightline …` that a document names, as far as it is words."""
+    found = set()
+    for path in DOCUMENTS:
+        for match in re.finditer(r"(?:^|[`( ])sightline ((?:[a-z][a-z-]+ ?){1,2})", path.read_text(), re.MULTILINE):
+            found.add(tuple(match.group(1).split()))
+    return sorted(found)
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_every_command_that_a_document_names_has_help(words: tuple[str, ...]) -> None:
+    runner = CliRunner()
+    for length in (len(words), 1):  # the second word may be an argument
+        result = runner.invoke(app, [*words[:length], "--help"])
+        if result.exit_code == 0:
+            assert "Usage" in result.output
+            return
+    pytest.fail(f"sightline {' '.join(words)}: {result.output}")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_between_documents_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", path.read_text()):
+        assert (path.parent / target).exists(), target
+
+
+def table_of(document: str, heading: str) -> list[list[str]]:
+    """Return the rows of the table in a document of the reference that has this first heading."""
+    lines = (ROOT / "docs" / "reference" / document).read_text().splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(f"| {heading} |"))
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines[start + 2 :])
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_the_reference_has_every_topic_as_it_is() -> None:
+    said = {row[0].strip("`"): row[3:] for row in table_of("topics.md", "Topic")}
+    assert list(said) == list(TOPICS)
+    for name, (partitions, kept) in said.items():
+        topic = TOPICS[name]
+        assert partitions == ("chosen" if topic.partitions is None else str(topic.partitions)), name
+        unit = {"day": 24, "days": 24, "hour": 1}
+        hours = 0 if kept == "compacted" else int(kept.split()[0]) * unit[kept.split()[1]]
+        assert (topic.compacted, topic.retention_ms) == (kept == "compacted", hours * 3_600_000), name
+
+
+def test_the_reference_has_every_header_state_and_reason() -> None:
+    headers = {row[0].strip("`") for row in table_of("topics.md", "Header")}
+    assert {h.FRAMES, h.ACCOUNT, h.LANE, h.PIPELINE, h.TRACEPARENT, h.CONTENT_TYPE} < headers
+    assert [row[0].strip("`") for row in table_of("ledger.md", "State")] == list(STATES)
+    assert [row[0].strip("`") for row in table_of("ledger.md", "Reason")] == list(WITHHELD_REASONS)

@@ -1,0 +1,293 @@
+"""What the agent says of a camera: views that go bad, outages with their true length, pauses that grow."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
+
+from edge_agent.camera.camera import LONG_CAP_S, STOP_CHILD_S, Camera
+from edge_agent.camera.messages import Message, Said, Seen, Told
+from edge_agent.camera.spawn import spawn
+from edge_agent.camera.viewmemory import ViewMemory
+from edge_agent.camera.watch import LOOK_EVERY_S, Teller, Watched
+from edge_agent.exceptions import FrameUnusable
+from edge_agent.metrics import AgentMetrics
+from edge_agent.redact.masks import Masks
+from edge_agent.sources.source import Captured
+from ingest.runtime.backoff import STEADY_S, delay_s
+from ingest.runtime.clock import ManualClock
+from ingest.site import CameraConfig, GateConfig, RedactConfig, WatchConfig
+from tests.peers import units
+from tests.peers.rig import Rig, flows, until
+from tests.peers.web import WebCamera, mjpeg
+
+Tell = Callable[[Message], None]
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def camera(clock: ManualClock) -> Camera:
+    async def on_disk(method: Callable[..., object], *args: object) -> object:
+        return method(*args)
+
+    return Camera(
+        CameraConfig(name="a", source="device:0"),
+        None,  # type: ignore[arg-type]
+        on_disk,
+        promise=on_disk,
+        instance="i",
+        truth_folder=None,
+        on_kept=lambda: None,
+        chance=lambda: 0.0,
+        clock=clock,
+        metrics=AgentMetrics(CollectorRegistry()),
+    )
+
+
+@pytest.fixture
+def tell(camera: Camera) -> Tell:
+    return lambda message: asyncio.run(camera._take(message)) and None  # type: ignore[return-value]
+
+
+def test_a_bad_view_is_a_state_with_a_line_at_its_begin_and_one_at_its_end(
+    camera: Camera, tell: Tell, clock: ManualClock
+) -> None:
+    with capture_logs() as lines:
+        tell(Told(5, "running"))
+        assert (camera.status([]).state, camera.status([]).reason) == ("running", "")
+        tell(Seen("tampered", "out of focus"))
+        for captured in (10, 15, 20):
+            clock.advance(10)
+            tell(Told(captured, "running"))
+            assert (camera.status([]).state, camera.status([]).reason) == ("tampered", "out of focus")
+        tell(Seen("", ""))
+        tell(Told(25, "running"))
+        assert (camera.status([]).state, camera.status([]).reason) == ("running", "")
+    assert [line["event"] for line in lines] == ["camera view bad", "camera view well"]
+    assert lines[1]["for_s"] == 30.0
+
+
+def test_what_a_capture_says_is_said_once(camera: Camera, tell: Tell) -> None:
+    with capture_logs() as lines:
+        tell(Said("no video by UDP: by TCP instead"))
+    assert [(line["camera"], line["text"]) for line in lines] == [("a", "no video by UDP: by TCP instead")]
+
+
+def test_a_camera_is_back_when_it_has_lasted_and_its_outage_ends_with_its_first_frames(
+    camera: Camera, tell: Tell, clock: ManualClock
+) -> None:
+    clock.advance(36_000)  # it had run for ten hours
+    camera._backoff.failed(clock.monotonic(), 0.0)
+    clock.advance(30)
+    camera._frames_from_s = None
+    with capture_logs() as lines:
+        tell(Told(5, "running"))
+        clock.advance(STEADY_S - 0.1)
+        tell(Told(50, "running"))
+        assert not lines
+        clock.advance(0.1)
+        tell(Told(55, "running"))
+        tell(Told(60, "running"))
+    assert [(line["event"], line["out_for_s"]) for line in lines] == [("camera back", 30.0)]
+
+
+async def test_an_outage_begins_when_the_capture_ends_and_not_when_it_began(
+    camera: Camera, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ten_hours() -> bool:
+        clock.advance(36_000)
+        camera.stop() if clock.monotonic() > 36_000 else None
+        return False
+
+    monkeypatch.setattr(camera, "_epoch", ten_hours)
+    await camera.run()
+    assert camera._backoff.since_s == 36_000
+
+
+def test_one_that_comes_and_goes_waits_longer_each_time(camera: Camera, tell: Tell, clock: ManualClock) -> None:
+    pauses = []
+    for _ in range(6):
+        camera._frames_from_s = None
+        tell(Told(3, "running"))
+        clock.advance(1)
+        tell(Told(9, "running"))
+        pauses.append(camera._backoff.failed(clock.monotonic(), 0.0))
+    assert pauses == [delay_s(failures, 0.0) for failures in range(1, 7)]
+    assert pauses == sorted(set(pauses))
+
+
+def test_one_that_is_away_for_a_day_is_tried_hundreds_of_times_and_not_thousands(camera: Camera) -> None:
+    at_s, starts = 0.0, 0
+    while at_s < 86_400:
+        at_s, starts = at_s + camera._backoff.failed(at_s, 0.0), starts + 1
+    assert starts < 86_400 / LONG_CAP_S + 100
+
+
+class Still:
+    """The same picture for ever; every third one is broken."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self.clock, self.count = clock, 0
+        self.picture = np.random.default_rng(0).integers(0, 255, (90, 160, 3), np.uint8)
+
+    def open(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def read(self) -> Captured | None:
+        self.clock.advance(LOOK_EVERY_S)
+        self.count += 1
+        if self.count % 3 == 0:
+            return None
+        return Captured(self.fail if self.count % 3 == 1 else self.picture, self.clock.now_ns())
+
+    def fail(self) -> np.ndarray:
+        raise FrameUnusable("broken")
+
+
+def test_a_watched_source_tells_a_change_once_and_never_waits_for_the_agent(clock: ManualClock) -> None:
+    out: queue.Queue[Message | None] = queue.Queue(maxsize=1)
+    out.put(None)  # the agent is slow
+    watched = Watched(Still(clock), WatchConfig(frozen_s=10), clock, Teller(out))
+    watched.open()
+    for _ in range(90):
+        watched.read()
+    out.get()
+    for _ in range(90):
+        watched.read()
+    assert out.get_nowait() == Seen("frozen", "the very same picture again and again")
+    watched.read()
+    assert out.empty()
+
+
+def test_a_picture_that_opencv_cannot_look_at_does_not_end_the_capture(clock: ManualClock) -> None:
+    class Grey(Still):
+        def read(self) -> Captured:
+            return Captured(self.picture[:, :, 0], self.clock.now_ns())
+
+    watched = Watched(Grey(clock), WatchConfig(), clock, Teller(queue.Queue()))
+    assert watched.read() is not None
+
+
+def test_what_is_masked_is_not_in_the_view_that_is_kept_on_disk(clock: ManualClock, tmp_path: Path) -> None:
+    still, memory = Still(clock), ViewMemory(tmp_path / "a.png")
+    left = RedactConfig(masks=(((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)),))
+    watched = Watched(still, WatchConfig(frozen_s=0), clock, Teller(queue.Queue()), memory, Masks(left))
+    watched.open()
+    for _ in range(300):
+        watched.read()
+    watched.close()
+    kept = memory.load(60)
+    assert kept is not None
+    assert kept[:, :80].max() == 0
+    assert kept[:, 90:].max() > 100
+
+
+def test_a_mask_that_is_new_is_taken_out_of_the_view_that_was_kept_before(clock: ManualClock, tmp_path: Path) -> None:
+    memory = ViewMemory(tmp_path / "a.png")
+    memory.save(np.full((90, 160), 200, np.uint8))
+    left = RedactConfig(masks=(((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)),))
+    Watched(Still(clock), WatchConfig(), clock, Teller(queue.Queue()), memory, Masks(left))
+    kept = memory.load(60)
+    assert kept is not None
+    assert (kept[:, :80].max(), kept[:, 90:].min()) == (0, 200)
+
+
+async def test_the_view_of_a_camera_whose_faces_are_redacted_is_not_kept_on_disk(tmp_path: Path) -> None:
+    view = tmp_path / "a.png"
+    ViewMemory(view).save(np.full((90, 160), 200, np.uint8))
+    fields = {"fps": 20.0, "watch": {"relearn_s": 3600}, "options": {"frames": 10}}
+    redact = {"faces": {"decoder": "haar"}}
+    camera = {"name": "a", "source": "simulated:road", **fields, "redact": redact}
+    process = await spawn(CameraConfig.model_validate(camera), 1, state_folder=tmp_path)
+    await process.communicate()
+    assert (process.returncode, view.exists()) == (0, False)
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    rig = Rig(tmp_path)
+    yield rig
+    rig.close()
+
+
+async def test_a_frozen_stream_goes_on_being_captured(rig: Rig, tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (96, 160, 3), np.uint8)
+    clip = units.encode(tmp_path / "a.mp4", (picture for _ in range(2)), 10)
+    fields = {"loop": True, "fps": 10, "gate": {"motion": False, "max_fps": 0.0}, "watch": {"frozen_s": 1.0}}
+    frozen = rig.add(CameraConfig.model_validate({"name": "a", "source": str(clip), **fields}))
+    async with rig.running():
+        await until(lambda: frozen.status([]).state == "frozen", "notice of it")
+        await flows(frozen, 10)
+    (epoch,) = rig.epochs("a").values()
+    epoch.require_whole()
+    assert epoch.withheld == {}
+
+
+async def test_an_mjpeg_camera_that_hangs_up_again_and_again_is_asked_again(rig: Rig) -> None:
+    jpeg = cv2.imencode(".jpg", np.full((48, 64, 3), 90, np.uint8))[1].tobytes()
+    web = WebCamera({"/": mjpeg([jpeg] * 5)})
+    flapping = rig.add(CameraConfig(name="a", source=web.url("/"), gate=GateConfig(motion=False, max_fps=0.0)))
+    with capture_logs() as lines:
+        async with rig.running():
+            await until(lambda: flapping.kept >= 15, "three rounds")
+    web.stop()
+    epochs = list(rig.epochs("a").values())
+    for epoch in epochs:
+        epoch.require_whole()
+    assert [len(epoch.frames) for epoch in epochs][:3] == [5, 5, 5]
+    assert [line["event"] for line in lines if "lost" in line["event"]] == ["camera lost"]
+    assert "the camera has ended the stream" in lines[0]["reason"]
+
+
+async def test_a_capture_that_is_told_to_stop_ends_in_order_whatever_it_waits_for(rig: Rig, tmp_path: Path) -> None:
+    """An empty folder gives nothing for ever, and a slow snapshot is due in an hour: neither is a hang."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    rig.add(CameraConfig(name="empty", source=f"images:{folder}"))
+    rig.add(CameraConfig(name="slow", source="simulated:road", fps=1 / 3600, width=160, height=90))
+    async with rig.running():
+        for name in rig.cameras:
+            await until(lambda name=name: rig.cameras[name].state == "running", f"a start of {name}")  # type: ignore[misc]
+    ends = [epoch.end for name in rig.cameras for epoch in rig.epochs(name).values()]
+    assert [end.clean for end in ends if end] == [True, True]
+
+
+async def test_a_capture_that_is_told_to_stop_does_not_wait_for_a_camera_that_has_stopped_sending(rig: Rig) -> None:
+    """All its numbers are known: to kill it when it does not come back would lose those since the last kept frame."""
+    noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    parts, left = mjpeg([cv2.imencode(".jpg", noise)[1].tobytes()] * 10), threading.Event()
+
+    def then_nothing(handler: BaseHTTPRequestHandler) -> None:
+        parts(handler)
+        handler.wfile.flush()
+        left.wait(60)
+
+    web = WebCamera({"/": then_nothing})
+    all_of_it = GateConfig(motion=False, max_fps=0.0, open_fps=0.0)
+    slow = rig.add(CameraConfig(name="a", source=web.url("/"), watch=WatchConfig(stall_s=3600), gate=all_of_it))
+    async with rig.running():
+        await until(lambda: slow.kept == 10, "all that it sends")
+        started_s = time.monotonic()
+    assert time.monotonic() - started_s < STOP_CHILD_S
+    left.set()
+    web.stop()
+    (epoch,) = rig.epochs("a").values()
+    epoch.require_whole()
+    assert epoch.end is not None
+    assert (epoch.end.clean, epoch.end.last) == (True, 9)

@@ -1,0 +1,234 @@
+"""Capture children that go wrong in every way: the agent goes on, and nothing is left of them."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import psutil
+import pytest
+from structlog.testing import capture_logs
+
+from edge_agent.camera import camera
+from edge_agent.camera.children import end, gone, kill, last_words, let_go
+from edge_agent.camera.messages import Said, Told, read_message, write_message
+from edge_agent.camera.spawn import spawn
+from ingest.site import CameraConfig, GateConfig
+from tests.peers.rig import Rig, flows, until
+
+Spawn = Callable[..., Awaitable[Process]]
+SAYS = "import os, struct, sys, msgpack; write = sys.stdout.buffer.write; "
+PACKED = "data = msgpack.packb({}); write(struct.pack('>I', len(data)) + data)"
+GARBLED = {
+    "no length": SAYS + "write(b'Corrupt JPEG data: 2 extraneous bytes')",
+    "no message": SAYS + "write(b'\\0\\0\\0\\5hello')",
+    "an unknown kind": SAYS + PACKED.format("['Other', {}]"),
+    "no fields": SAYS + PACKED.format("['Told', {'captured': 1, 'state': 'running', 'more': 1}]"),
+    "no account": SAYS + PACKED.format("['Ended', {'last': 3, 'tail': {'first': 9}, 'finished': True}]"),
+    "no end": SAYS + "write(b'\\xff' * 4)\nwhile True: write(b'x' * 65536)",
+}
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    rig = Rig(tmp_path)
+    yield rig
+    rig.close()
+
+
+async def start(script: str) -> Process:
+    return await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdin=PIPE, stdout=PIPE, stderr=PIPE)
+
+
+def children(script: str, before: int = 10**9) -> Spawn:
+    """Return what starts a script in place of a capture, so many times, and then the real one."""
+    started = 0
+
+    async def spawned(*args: object) -> Process:
+        nonlocal started
+        started += 1
+        return await (start(script) if started <= before else spawn(*args))  # type: ignore[arg-type]
+
+    return spawned
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+SCENE = CameraConfig(name="a", source="simulated:road", width=160, height=90, gate=GateConfig(motion=False))
+
+
+@pytest.mark.parametrize("script", GARBLED.values(), ids=GARBLED)
+async def test_a_child_that_says_what_is_no_message_is_one_camera_s_outage(
+    script: str, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(camera, "spawn", children(script, before=2))
+    one = rig.add(SCENE)
+    with capture_logs() as lines:
+        async with rig.running():
+            await flows(one)
+    lost = [line for line in lines if line["event"] == "camera lost"]
+    assert len(lost) == 1
+    assert "no message" in lost[0]["reason"]
+    assert rig.epochs("a")[one.epoch].end is not None
+
+
+async def test_a_machine_that_starts_no_process_now_is_asked_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = [OSError(errno.EAGAIN, "Resource temporarily unavailable")] * 3
+
+    async def spawned(*args: object) -> Process:
+        if refused:
+            raise refused.pop()
+        return await spawn(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(camera, "spawn", spawned)
+    one = rig.add(SCENE)
+    with capture_logs() as lines:
+        async with rig.running():
+            await flows(one)
+    assert [line["reason"] for line in lines if line["event"] == "camera lost"] == [
+        "no capture can be started: Resource temporarily unavailable"
+    ]
+    epochs = rig.epochs("a")
+    assert [epoch.end.last for epoch in epochs.values() if epoch.end and not epoch.frames] == [-1, -1, -1]
+
+
+async def test_a_machine_that_has_no_thread_to_wait_for_a_child_is_asked_again_and_that_child_goes(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, refused = threading.Thread.start, ["one", "and another"]
+
+    def begun(thread: threading.Thread) -> None:
+        if refused and thread.name.startswith("asyncio-waitpid"):
+            refused.pop()
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", begun)
+    one, before = rig.add(SCENE), len(psutil.Process().children())
+    with capture_logs() as lines:
+        async with rig.running():
+            await flows(one)
+            assert len(psutil.Process().children()) == before + 1
+    assert [line["reason"] for line in lines if line["event"] == "camera lost"] == [
+        "no capture can be started: can't start new thread"
+    ]
+
+
+async def test_children_that_are_given_up_leave_no_open_file(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(camera, "spawn", children(GARBLED["no end"]))
+    one = rig.add(SCENE)
+    async with rig.running():
+        await until(lambda: one.state == "down", "a first end")
+        before = open_files()
+        first = one.epoch
+        await until(lambda: one.epoch >= first + 2, "two more")
+        await until(lambda: open_files() <= before, "an end of theirs")
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_cancellation_is_heard_though_a_message_comes_at_the_same_moment(turns: int, rig: Rig) -> None:
+    """``asyncio.wait_for`` of Python 3.11 gives the message then, and forgets that it was cancelled."""
+    one, pipe, message = rig.add(SCENE), asyncio.StreamReader(), io.BytesIO()
+    write_message(message, Told(1, "running"))
+    waiting = asyncio.create_task(one._next(cast(Process, SimpleNamespace(stdout=pipe))))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    pipe.feed_data(message.getvalue())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    was_done = not waiting.cancel()
+    await asyncio.wait({waiting})
+    assert waiting.cancelled() or was_done
+
+
+async def test_a_camera_that_is_cancelled_leaves_no_child(rig: Rig) -> None:
+    one = rig.add(SCENE)
+    life = asyncio.create_task(one.run())
+    await flows(one)
+    process = one._process
+    assert process is not None
+    life.cancel()
+    await asyncio.wait({life})
+    assert life.cancelled()
+    assert process.returncode is not None
+
+
+async def test_a_child_is_killed_also_when_the_wait_for_its_end_is_cancelled() -> None:
+    process = await start("import time; time.sleep(3600)")
+    ending = asyncio.create_task(end(process, 3600))
+    await asyncio.sleep(0)
+    ending.cancel()
+    await asyncio.wait({ending})
+    await gone(process)
+    assert process.returncode == -signal.SIGKILL
+    let_go(process)
+
+
+async def test_a_child_may_go_just_before_it_is_killed() -> None:
+    """The loop learns of it before whoever waits looks again."""
+    process = await start("pass")
+    assert await last_words(process) == ""
+    await gone(process)
+    kill(process)
+    await end(process, 0)
+    let_go(process)
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", "the capture was ended by SIGKILL"),
+        ("import os, sys; print('malloc(): broken', file=sys.stderr, flush=True); os.abort()", "SIGABRT: malloc"),
+        ("import sys; sys.exit('rtsp://u:hunter2@cam/x: no')", "rtsp://…@cam/x: no"),
+        ("import os; os._exit(7)", "status 7"),
+    ],
+)
+async def test_a_reason_says_how_a_child_went_and_what_it_said_last(
+    script: str, reason: str, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(camera, "spawn", children(script))
+    one = rig.add(SCENE)
+    async with rig.running():
+        await until(lambda: one.state == "down", "an end")
+        assert reason in one.reason
+        assert "hunter2" not in one.reason
+
+
+def test_what_a_library_prints_is_no_message_and_a_crash_leaves_no_core() -> None:
+    script = (
+        "import os, resource, sys; from edge_agent.capture import child\n"
+        "def run(self, source, stop):\n"
+        "    os.write(1, b'Corrupt JPEG data'); print(resource.getrlimit(resource.RLIMIT_CORE), flush=True)\n"
+        "child.Intake.run = run; sys.exit(child.main())"
+    )
+    orders = {"camera": SCENE.model_dump(mode="json"), "epoch": 1}
+    said = subprocess.run(
+        [sys.executable, "-c", script],
+        input=json.dumps(orders).encode() + b"\n",
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert said.stdout == b""
+    assert b"Corrupt JPEG data(0, 0)" in said.stderr
+
+
+async def test_a_name_that_is_no_text_is_told_all_the_same() -> None:
+    pipe, told = asyncio.StreamReader(), io.BytesIO()
+    write_message(told, Said(os.fsdecode(b"caf\xe9.jpg: no picture")))
+    pipe.feed_data(told.getvalue())
+    assert await read_message(pipe) == Said(r"caf\udce9.jpg: no picture")

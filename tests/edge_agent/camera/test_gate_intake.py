@@ -1,0 +1,136 @@
+"""The gate inside of the capture: what is sent late has its number, its account, its mark; the epoch is tiled."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_agent.camera import intake
+from edge_agent.camera.intake import Intake
+from edge_agent.camera.messages import Ended, Kept, Message
+from edge_agent.exceptions import SourceEnded
+from edge_agent.gate.motion import MotionDetector
+from edge_agent.gate.sample import sampled
+from edge_agent.sources.source import Captured
+from ingest.contract.codec import decode
+from ingest.contract.records import Box, Frame
+from ingest.ledger.intervals import Cover
+from ingest.runtime.clock import ManualClock
+from ingest.site import CameraConfig, EncodeConfig, GateConfig
+
+EPOCH = 9
+FRAME_NS = 100_000_000
+QUIET = {"keep_alive_s": 0.0, "sample": 0.0, "pre_roll_s": 0.35, "hold_s": 0.0}
+
+
+class Script:
+    """A source of grey pictures, in some of which a square jumps about."""
+
+    def __init__(self, moving: Sequence[bool]) -> None:
+        self.moving, self.at = moving, 0
+
+    def open(self) -> None:
+        pass
+
+    def read(self) -> Captured:
+        if self.at == len(self.moving):
+            raise SourceEnded("over")
+        image = np.full((90, 160, 3), 80, np.uint8)
+        if self.moving[self.at]:
+            left = self.at * 14 % 120
+            image[20:50, left : left + 30] = 220
+        self.at += 1
+        return Captured(image, self.at * FRAME_NS)
+
+    def close(self) -> None:
+        pass
+
+
+class Never:
+    """Pixels that nobody may ask for."""
+
+    captured_ns, time_source, error_ms = 0, "host", None
+
+    @property
+    def image(self) -> np.ndarray:
+        raise AssertionError("a frame was looked at that the gate had turned away")
+
+
+def run(gate: dict[str, object], moving: Sequence[bool], room: int = 1000) -> tuple[list[Frame], Ended]:
+    out = queue.Queue[Message | None](maxsize=room)
+    camera = CameraConfig(name="a", source="device:0", gate=GateConfig.model_validate({**QUIET, **gate}))
+    Intake(camera, EPOCH, ManualClock(), out).run(Script(moving), threading.Event())
+    messages = list(out.queue)
+    end = messages[-1]
+    assert isinstance(end, Ended)
+    frames = [decode(Frame, m.record) for m in messages if isinstance(m, Kept)]
+    cover = Cover()
+    for account in [*(f.account for f in frames), end.tail]:
+        if account:
+            cover.add(account.first, account.last)
+    for frame in frames:
+        cover.add(frame.seq, frame.seq)
+    assert not cover.holes(0, len(moving) - 1)
+    assert not cover.overlaps()
+    return frames, end
+
+
+def test_the_pre_roll_comes_before_the_motion_with_an_account_of_what_had_gone_before() -> None:
+    frames, end = run({}, [False] * 10 + [True] + [False] * 9)
+    assert [frame.seq for frame in frames] == [0, 7, 8, 9, 10]
+    assert frames[1].account is not None
+    assert (frames[1].account.first, frames[1].account.last, frames[1].account.counts) == (1, 6, {"still": 6})
+    assert [frame.captured_ns for frame in frames[1:]] == [(seq + 1) * FRAME_NS for seq in (7, 8, 9, 10)]
+    assert end.tail is not None
+    assert (end.last, end.tail.first, end.tail.counts) == (19, 11, {"still": 9})
+
+
+def test_a_sampled_frame_is_marked_and_its_neighbours_are_still() -> None:
+    frames, _ = run({"sample": 0.1}, [False] * 100)
+    chosen = [seq for seq in range(1, 100) if sampled("a", EPOCH, seq, 0.1)]
+    assert [frame.seq for frame in frames if frame.sampled] == chosen
+    assert [frame.seq for frame in frames if not frame.sampled] == [0]
+
+
+def test_a_frame_in_line_that_cannot_be_encoded_is_unusable_and_the_others_are_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoded, calls = cv2.imencode, []
+
+    def imencode(*args: object) -> object:
+        calls.append(1)
+        return (False, None) if len(calls) == 3 else encoded(*args)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(intake.cv2, "imencode", imencode)
+    frames, _ = run({}, [False] * 10 + [True])
+    assert [frame.seq for frame in frames] == [0, 7, 9, 10]
+    assert frames[2].account is not None
+    assert frames[2].account.counts == {"unusable": 1}
+
+
+def test_pixels_are_not_asked_for_outside_of_the_hours_and_over_the_rate() -> None:
+    armed = [{"start": "12:00", "end": "13:00"}]
+    for gate in ({"armed": armed, "time_zone": "UTC"}, {"max_fps": 1.0}):
+        camera = CameraConfig(name="a", source="device:0", gate=GateConfig.model_validate({**QUIET, **gate}))
+        taker = Intake(camera, EPOCH, ManualClock(), queue.Queue())
+        if "max_fps" in gate:
+            taker.frame(Captured(np.zeros((90, 160, 3), np.uint8), 0))
+        taker.frame(Never())  # type: ignore[arg-type]
+
+
+def test_what_rests_is_told_in_pixels_of_the_picture_that_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MotionDetector, "resting", lambda _: (Box(40.0, 20.0, 80.0, 60.0),))
+    out = queue.Queue[Message | None]()
+    encode = EncodeConfig(bytes_per_s=1500, min_scale=0.5, min_quality=5)
+    taker = Intake(CameraConfig(name="a", source="device:0", encode=encode), EPOCH, ManualClock(), out)
+    noise = np.random.default_rng(0).integers(0, 255, (90, 160, 3), np.uint8)
+    taker.frame(Captured(noise, 0))
+    (frame,) = [decode(Frame, message.record) for message in out.queue if isinstance(message, Kept)]
+    assert frame.scaled_from == (160, 90)
+    scale = frame.width / 160
+    assert frame.resting == (Box(40.0 * scale, 20.0 * scale, 80.0 * scale, 60.0 * scale),)

@@ -1,0 +1,262 @@
+"""Intake: what is to be redacted never becomes bytes, whatever the gate and the budget do."""
+
+from __future__ import annotations
+
+import ast
+import json
+import queue
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from edge_agent.camera.intake import Intake
+from edge_agent.camera.messages import Ended, Kept, Message, Told
+from edge_agent.exceptions import RedactionFailed, SourceEnded
+from edge_agent.redact.hold import Found
+from edge_agent.redact.redactor import Redactor
+from edge_agent.sources.source import Captured
+from ingest.contract.codec import decode
+from ingest.contract.records import Account, Frame
+from ingest.ledger.intervals import Cover
+from ingest.runtime.clock import ManualClock
+from ingest.site import CameraConfig, DetectorConfig, EncodeConfig, GateConfig, RedactConfig
+from tests.edge_agent.bright import write_bright
+from tests.paths import ROOT
+
+Image = npt.NDArray[np.uint8]
+
+
+@pytest.fixture
+def bright(tmp_path: Path) -> DetectorConfig:
+    """A detector that finds white squares of 32 px in a picture of 320×256."""
+    return DetectorConfig(model=str(write_bright(tmp_path / "bright.onnx")), decoder="corners", height=256)
+
+
+class Seen:
+    """A detector that finds what it is told to."""
+
+    name = "seen@sha256:0"
+
+    def __init__(self, *frames: list[Found] | Exception) -> None:
+        self.frames = list(frames)
+        self.pictures: list[Image] = []
+
+    def find(self, image: Image, least_score: float) -> list[Found]:
+        self.pictures.append(image.copy())
+        found = self.frames.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+def noise(width: int = 320, height: int = 256, seed: int = 0) -> Image:
+    return np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8)
+
+
+def scene(left: int = 32, top: int = 64) -> Image:
+    """A grey picture with one white square with some writing in it."""
+    image = np.full((256, 320, 3), 80, np.uint8)
+    image[top : top + 32, left : left + 32] = 255
+    image[top + 12 : top + 20 : 2, left + 4 : left + 28] = 200
+    return image
+
+
+class Scenes:
+    """A source of so many pictures, each with a white square that must not be seen and a part that is masked."""
+
+    def __init__(self, count: int, clock: ManualClock) -> None:
+        self.left, self.clock = count, clock
+
+    def open(self) -> None:
+        pass
+
+    def read(self) -> Captured:
+        if not self.left:
+            raise SourceEnded("over")
+        self.left -= 1
+        self.clock.advance(0.1)
+        image = scene(32 * (self.left % 4), 64)
+        image[128:, :] = noise(seed=self.left)[128:]
+        return Captured(image, self.clock.now_ns())
+
+    def close(self) -> None:
+        pass
+
+
+LOWER_HALF = ((0.0, 0.5), (1.0, 0.5), (1.0, 1.0), (0.0, 1.0))
+
+
+@pytest.mark.parametrize("gate", [GateConfig(motion=False), GateConfig(max_fps=3.0), GateConfig(keep_alive_s=0.3)])
+@pytest.mark.parametrize("encode", [EncodeConfig(), EncodeConfig(encoding="webp"), EncodeConfig(bytes_per_s=4_000)])
+def test_no_record_holds_a_picture_that_was_not_redacted(
+    bright: DetectorConfig, gate: GateConfig, encode: EncodeConfig
+) -> None:
+    clock, out = ManualClock(), queue.Queue[Message | None](maxsize=1000)
+    redact = RedactConfig(masks=(LOWER_HALF,), faces=bright, method="fill")
+    camera = CameraConfig(name="a", source="device:0", gate=gate, redact=redact, encode=encode)
+    Intake(camera, 9, clock, out).run(Scenes(60, clock), threading.Event())
+    frames = [decode(Frame, m.record) for m in out.queue if isinstance(m, Kept)]
+    assert frames
+    for frame in frames:
+        image = cv2.imdecode(np.frombuffer(frame.image, np.uint8), cv2.IMREAD_COLOR)
+        assert frame.redacted is not None
+        assert (frame.redacted.masks, frame.redacted.faces >= 1) == (1, True)
+        # at the floor of quality, JPEG overshoots by 60 levels beside an edge; what is behind is 255
+        assert image[frame.height // 2 + 8 :].max() < 200, "the mask shows what is behind it"
+        assert image.max() < 200, "a white square is to be seen"
+        assert all(box.bottom <= frame.height / 2 + 8 for box in frame.motion or ()), "the gate looks behind the mask"
+
+
+def test_what_would_cost_too_much_is_withheld_as_budget_and_the_agent_is_told() -> None:
+    clock, out = ManualClock(), queue.Queue[Message | None](maxsize=1000)
+    encode = EncodeConfig(bytes_per_s=2_000)
+    camera = CameraConfig(name="a", source="device:0", gate=GateConfig(motion=False), encode=encode)
+    Intake(camera, 9, clock, out).run(Scenes(60, clock), threading.Event())
+    kept = [m for m in out.queue if isinstance(m, Kept)]
+    (ended,) = (m for m in out.queue if isinstance(m, Ended))
+    accounts = [account for account in (*(m.account for m in kept), ended.tail) if account]
+    assert {reason for account in accounts for reason in account.counts} == {"budget"}
+    assert len(kept) + sum(a.counts["budget"] for a in accounts) == 60
+    assert any("over its budget" in m.reason for m in out.queue if isinstance(m, Told))
+
+
+def test_a_detector_that_fails_ends_the_capture_with_every_number_accounted_for(
+    bright: DetectorConfig,
+) -> None:
+    seen = Seen([], [], RedactionFailed("the model gives numbers that are none"))
+
+    clock, out = ManualClock(), queue.Queue[Message | None](maxsize=1000)
+    camera = CameraConfig(
+        name="a", source="device:0", gate=GateConfig(motion=False), redact=RedactConfig(faces=bright)
+    )
+    intake = Intake(camera, 9, clock, out, redactor=Redactor(camera.redact, make=lambda config, folder: seen))
+    with pytest.raises(RedactionFailed):
+        intake.run(Scenes(9, clock), threading.Event())
+    assert [m.seq for m in out.queue if isinstance(m, Kept)] == [0, 1]
+    (ended,) = (m for m in out.queue if isinstance(m, Ended))
+    assert ended == Ended(2, Account(camera="a", epoch=9, first=2, last=2, counts={"unusable": 1}), finished=False)
+
+
+class Passing(Scenes):
+    """Nothing moves for three seconds; then something does."""
+
+    def read(self) -> Captured:
+        captured = super().read()
+        if self.left < 30:
+            captured.image[20:60, 3 * self.left : 3 * self.left + 40] = 200
+        return Captured(captured.image, captured.captured_ns)
+
+
+def require_whole(out: queue.Queue[Message | None], captured: int) -> Counter[str]:
+    """Fail unless every number has exactly one fate. Return why those after the last kept frame were not."""
+    cover = Cover()
+    for message in out.queue:
+        accounts = [getattr(message, name, None) for name in ("account", "tail")]
+        for account in filter(None, accounts):
+            cover.add(account.first, account.last)
+        if isinstance(message, Kept):
+            cover.add(message.seq, message.seq)
+    ended = out.queue[-1]
+    assert isinstance(ended, Ended)
+    assert (ended.last, cover.last, cover.holes(0, ended.last)) == (captured - 1, captured - 1, [])
+    assert not cover.overlaps()
+    return Counter(ended.tail.counts if ended.tail else {})
+
+
+@pytest.mark.parametrize("fails_at", range(1, 6))
+def test_a_detector_that_fails_in_a_burst_leaves_no_number_without_a_fate(
+    bright: DetectorConfig, fails_at: int
+) -> None:
+    """What the gate held back comes all at once; what stands behind the picture that fails is accounted for too."""
+    seen = Seen(*[[]] * fails_at, RedactionFailed("the model gives numbers that are none"), *[[]] * 60)
+    clock, out = ManualClock(), queue.Queue[Message | None](maxsize=1000)
+    gate, redact = GateConfig(pre_roll_s=2.0, sample=0.0), RedactConfig(masks=(LOWER_HALF,), faces=bright)
+    camera = CameraConfig(name="a", source="device:0", gate=gate, redact=redact)
+    passing = Passing(60, clock)
+    intake = Intake(camera, 9, clock, out, redactor=Redactor(redact, make=lambda config, folder: seen))
+    with pytest.raises(RedactionFailed):
+        intake.run(passing, threading.Event())
+    assert require_whole(out, 60 - passing.left)["unusable"] >= 1
+
+
+@pytest.mark.parametrize("failure", [MemoryError(), ValueError("a library's own"), OSError(28, "no space")])
+@pytest.mark.parametrize("where", ["read", "close"])
+def test_whatever_ends_a_capture_its_numbers_are_accounted_for(failure: Exception, where: str) -> None:
+    clock, out = ManualClock(), queue.Queue[Message | None](maxsize=1000)
+    scenes, stop = Scenes(60, clock), threading.Event()
+
+    def fail() -> None:
+        raise failure
+
+    def read() -> Captured:
+        if scenes.left == 40:
+            fail() if where == "read" else stop.set()
+        return Scenes.read(scenes)
+
+    scenes.read, scenes.close = read, fail if where == "close" else scenes.close  # type: ignore[method-assign]
+    intake = Intake(CameraConfig(name="a", source="device:0"), 9, clock, out)
+    with pytest.raises(type(failure)):
+        intake.run(scenes, stop)
+    require_whole(out, 20 if where == "read" else 21)
+
+
+def test_a_capture_that_waits_for_its_camera_may_be_abandoned_and_takes_nothing_more() -> None:
+    clock, out = ManualClock(), queue.Queue[Message | None](maxsize=1000)
+    scenes, waits, goes_on = Scenes(60, clock), threading.Event(), threading.Event()
+
+    def read() -> Captured:
+        if scenes.left == 40:
+            waits.set()
+            goes_on.wait()
+        return Scenes.read(scenes)
+
+    scenes.read = read  # type: ignore[method-assign]
+    intake = Intake(CameraConfig(name="a", source="device:0"), 9, clock, out)
+    running = threading.Thread(target=intake.run, args=(scenes, threading.Event()))
+    running.start()
+    waits.wait()
+    assert intake.abandon()
+    require_whole(out, 20)
+    goes_on.set()
+    running.join()
+    assert not intake.abandon()
+    require_whole(out, 20)
+
+
+def test_the_child_of_a_camera_that_cannot_be_redacted_sends_nothing_and_says_why() -> None:
+    camera = {
+        "name": "a",
+        "source": "simulated:road",
+        "redact": {"faces": {"model": "/no/such/model.onnx"}},
+    }
+    child = subprocess.run(
+        [sys.executable, "-m", "edge_agent.camera.child"],
+        input=(json.dumps({"camera": camera, "epoch": 1}) + "\n").encode(),
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (child.returncode, child.stdout) == (3, b"")
+    assert b"/no/such/model.onnx" in child.stderr
+
+
+def test_pictures_become_bytes_in_the_encoder_only() -> None:
+    makes = {"imencode", "imencodemulti", "imwrite", "imwritemulti", "VideoWriter", "tobytes"}
+    found = {
+        (path.relative_to(ROOT).as_posix(), node.attr)
+        for path in (ROOT / "edge_agent").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in makes
+    }
+    encoder, memory = (
+        "edge_agent/encode/encoder.py",
+        "edge_agent/camera/viewmemory.py",
+    )  # a mean over minutes, masked
+    assert found == {(path, make) for path in (encoder, memory) for make in ("imencode", "tobytes")}

@@ -1,0 +1,372 @@
+"""The sender over a link that answers as it is told: live before late, in order; what is refused holds nothing up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiokafka.errors import InvalidTimestampError, MessageSizeTooLargeError
+from prometheus_client import CollectorRegistry
+
+from edge_agent.clockoffset import ClockOffset
+from edge_agent.exceptions import LinkLost, Refused
+from edge_agent.metrics import AgentMetrics
+from edge_agent.send import sender as sender_module
+from edge_agent.send.kafkalink import KafkaLink
+from edge_agent.send.link import Parcel
+from edge_agent.send.sender import ACK_TIMEOUT_S, PATIENT_TRIES, Sender
+from edge_agent.send.window import LIVE_RECENT_S
+from edge_agent.spool.disk import Disk
+from edge_agent.spool.schema import Row
+from edge_agent.spool.spool import Spool
+from edge_agent.status import notice_row
+from ingest.contract.codec import decode
+from ingest.contract.records import Heartbeat
+from ingest.kafka.settings import KafkaSettings
+from ingest.runtime.backoff import STEADY_S
+from ingest.runtime.clock import Deadline, ManualClock
+from ingest.site import DiskConfig, LinkConfig
+
+S = 1_000_000_000
+
+
+class FakeLink:
+    """Answers at once, holds answers back, refuses what it is told to, or is gone."""
+
+    address = "fake"
+
+    def __init__(self) -> None:
+        self.sent: list[Parcel] = []
+        self.refuses: set[bytes] = set()
+        self.holds = False
+        self.gone = False
+        self.retry_after_s = 0.0
+        self.opened = 0
+        self._held: list[asyncio.Future[None]] = []
+
+    async def open(self) -> None:
+        self.opened += 1
+        if self.gone:
+            raise LinkLost("gone", self.retry_after_s)
+
+    async def send(self, parcel: Parcel) -> asyncio.Future[None]:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self.gone:
+            raise LinkLost("gone")
+        self.sent.append(parcel)
+        if parcel.value in self.refuses:
+            done.set_exception(Refused("not this one"))
+        elif self.holds:
+            self._held.append(done)
+        else:
+            done.set_result(None)
+        return done
+
+    def lose(self) -> None:
+        """Go, with everything in flight in doubt."""
+        self.gone = True
+        for done in self._held:
+            done.set_exception(LinkLost("gone"))
+        self._held.clear()
+
+    @property
+    def clock(self) -> ClockOffset:
+        return ClockOffset()
+
+    async def publish(self, parcel: Parcel) -> None:
+        self.sent.append(parcel)
+
+    async def close(self) -> None:
+        pass
+
+
+class Rig:
+    """A sender with its spool."""
+
+    def __init__(self, folder: Path, **config: float) -> None:
+        self.clock = ManualClock(started_ns=1000 * S)
+        self.link = FakeLink()
+        self.spool = Spool(folder / "spool.db", late_after_s={"a": 5.0, "b": 5.0}, clock=self.clock)
+        self.disk = Disk(self.spool, DiskConfig(min_free_bytes=0), self.notice, self.clock)
+        self.sender = Sender(
+            self.link,
+            self.spool,
+            self.disk,
+            LinkConfig(**config),
+            notice=self.notice,
+            clock=self.clock,
+            metrics=AgentMetrics(CollectorRegistry()),
+        )
+
+    def notice(self, text: str) -> Row:
+        return notice_row("agent", text, self.clock)
+
+    def keep(self, *names: str, age_s: float = 0.0, size: int = 10) -> None:
+        captured_ns = self.clock.now_ns() - round(age_s * S)
+        self.spool.keep([Row("frame", n[0], 5, int(n[1:]), captured_ns, n.encode().ljust(size)) for n in names])
+        self.sender.wake()
+
+    @asynccontextmanager
+    async def sending(self) -> AsyncIterator[FakeLink]:
+        task = asyncio.create_task(self.sender.run(lambda: 0.0))
+        try:
+            yield self.link
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await self.disk.close()
+
+    def names(self) -> list[str]:
+        return [p.value.decode().strip() for p in self.link.sent if p.topic.startswith("frames")]
+
+
+async def until(done: object, seconds: float = 10.0) -> None:
+    deadline = Deadline.after(seconds)
+    while not done():  # type: ignore[operator]
+        assert not deadline.passed, "it did not happen"
+        await asyncio.sleep(0.005)
+
+
+async def test_live_frames_go_before_the_backlog_each_on_its_topic(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.keep("a0", "a1", age_s=60.0)
+    rig.keep("a2", "b0")
+    async with rig.sending() as link:
+        await until(lambda: rig.spool.empty)
+        assert [(p.topic, p.key, p.value.decode().strip(), p.late) for p in link.sent] == [
+            ("frames", "a", "a2", False),
+            ("frames", "b", "b0", False),
+            ("frames.late", "a", "a0", True),
+            ("frames.late", "a", "a1", True),
+        ]
+
+
+async def test_what_is_in_doubt_is_offered_again_on_its_lane_before_anything_newer(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.link.holds = True
+    rig.keep("a0", age_s=60.0)
+    rig.keep("a1", "a2")
+    async with rig.sending() as link:
+        await until(lambda: len(link.sent) == 3)
+        link.lose()
+        rig.clock.advance(60.0)  # what is in doubt would be late by now
+        rig.keep("a3")
+        await until(lambda: not rig.sender.connected)
+        link.sent.clear()
+        link.gone = link.holds = False
+        await until(lambda: rig.spool.empty)
+        lanes = {late: [p.value.decode().strip() for p in link.sent if p.late == late] for late in (False, True)}
+        assert lanes == {False: ["a1", "a2", "a3"], True: ["a0"]}
+
+
+async def test_what_is_refused_is_parked_and_told_and_the_rest_goes_on(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.link.refuses = {b"a1".ljust(10)}
+    rig.keep("a0", "a1", "a2")
+    async with rig.sending() as link:
+        await until(lambda: rig.spool.empty)
+        assert rig.names() == ["a0", "a1", "a2"]
+        (beat,) = [decode(Heartbeat, p.value) for p in link.sent if p.topic == "status"]
+        assert beat.reason == "1 refused and parked, frame a/5/1: not this one"
+        (depth,) = rig.spool.depth()
+        assert (depth.first, depth.last, depth.frames) == (1, 1, 1)  # for the ledger it waits
+        assert link.opened == 1
+
+
+async def test_what_a_lost_link_has_taken_or_refused_is_in_doubt_no_more(tmp_path: Path) -> None:
+    class AnswersAndGoes(FakeLink):
+        async def send(self, parcel: Parcel) -> asyncio.Future[None]:
+            if self.holds and len(self.sent) == 3:
+                taken, refused, self._held = self._held[0], self._held[1], self._held[2:]
+                taken.set_result(None)
+                refused.set_exception(Refused("not this one"))
+                await asyncio.sleep(0)
+                self.lose()
+            return await super().send(parcel)
+
+    rig = Rig(tmp_path)
+    rig.link = rig.sender._link = AnswersAndGoes()
+    rig.link.holds = True
+    rig.keep("a0", "a1", "a2", "a3")
+    async with rig.sending() as link:
+        await until(lambda: link.gone and not rig.sender.connected)
+        link.sent.clear()
+        link.gone = link.holds = False
+        await until(lambda: rig.spool.empty)
+        assert rig.names() == ["a2", "a3"]
+        (depth,) = rig.spool.depth()
+        assert (depth.first, depth.last) == (1, 1)  # it is parked, and may have no other fate than to expire
+
+
+async def test_what_a_link_gives_up_without_a_word_is_offered_again(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.link.holds = True
+    rig.keep("a0")
+    async with rig.sending() as link:
+        await until(lambda: len(link.sent) == 1)
+        link.holds = False
+        link._held[0].cancel()
+        await until(lambda: rig.spool.empty)
+        assert rig.names() == ["a0", "a0"]
+
+
+async def test_a_link_that_opens_and_then_fails_is_tried_after_growing_pauses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(tmp_path)
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    class OpensOnly(FakeLink):
+        async def send(self, parcel: Parcel) -> asyncio.Future[None]:
+            done = await super().send(parcel)
+            if len(pauses) < 6:
+                done = asyncio.get_running_loop().create_future()
+                done.set_exception(LinkLost("403"))
+            return done
+
+    async def slept(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(0)
+
+    rig.link = rig.sender._link = OpensOnly()
+    rig.keep("a0", size=100_000)
+    monkeypatch.setattr(sender_module.asyncio, "sleep", slept)
+    task = asyncio.create_task(rig.sender.run(lambda: 0.0))
+    while not rig.spool.empty or rig.sender._backoff.out:
+        await sleep(0.005)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await rig.disk.close()
+    assert pauses == sorted(pauses)
+    assert pauses[-1] > 20 * pauses[0]  # each try would carry 100 kB over a link that somebody pays for
+
+
+async def test_a_record_that_takes_its_time_is_given_more_of_it_when_it_comes_again(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.link.holds = True
+    rig.keep("a0")
+    async with rig.sending() as link:
+        for tries, waited_s in enumerate([ACK_TIMEOUT_S, 2 * ACK_TIMEOUT_S], 1):
+            await until(lambda tries=tries: rig.sender.connected and len(link.sent) == tries)
+            rig.clock.advance(waited_s + 1)
+            rig.sender.wake()
+            await until(lambda: not rig.sender.connected)
+        await until(lambda: len(link.sent) == 3)
+        rig.clock.advance(PATIENT_TRIES * ACK_TIMEOUT_S - 1)
+        rig.sender.wake()
+        await until(lambda: not rig.sender._wake.is_set())  # it has looked at the clock since
+        rig.keep("b0")
+        await until(lambda: "b0" in rig.names())
+        for done in link._held[2:]:
+            done.set_result(None)
+        await until(lambda: rig.spool.empty)
+        assert link.opened == 3
+
+
+async def test_a_link_that_stands_with_nothing_to_take_is_back(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.link.gone = True
+    async with rig.sending() as link:
+        await until(lambda: rig.sender._backoff.out)
+        link.gone = False
+        await until(lambda: rig.sender.connected)
+        assert rig.sender._backoff.out
+        rig.clock.advance(STEADY_S)
+        rig.sender.wake()
+        await until(lambda: not rig.sender._backoff.out)
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"), [(MessageSizeTooLargeError(), Refused), (InvalidTimestampError(), LinkLost)]
+)
+async def test_a_clock_that_is_ahead_of_the_broker_s_is_no_fault_of_the_frame(
+    error: Exception, verdict: type[Exception]
+) -> None:
+    class Producer:
+        async def send(self, **_: object) -> asyncio.Future[None]:
+            sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            sent.set_exception(error)
+            return sent
+
+    link = KafkaLink(KafkaSettings(), "agent", {})
+    link._producer, link._partitions = Producer(), {"frames": 4}  # type: ignore[assignment]
+    with pytest.raises(verdict):
+        await (await link.send(Parcel("frames", "a", b"x")))
+
+
+async def test_a_link_that_asks_to_be_left_alone_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(tmp_path)
+    rig.link.gone, rig.link.retry_after_s = True, 7.0
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def slept(seconds: float) -> None:
+        pauses.append(seconds)
+        rig.link.gone = False
+        await sleep(0)
+
+    monkeypatch.setattr(sender_module.asyncio, "sleep", slept)
+    rig.keep("a0")
+    task = asyncio.create_task(rig.sender.run(lambda: 0.0))
+    while not rig.spool.empty:
+        await sleep(0.005)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await rig.disk.close()
+    assert pauses == [7.0]
+
+
+async def test_the_backlog_has_its_share_of_what_is_in_flight(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, max_in_flight_bytes=400_000, late_share=0.25)
+    rig.link.holds = True
+    rig.keep(*(f"a{seq}" for seq in range(40)), age_s=60.0, size=30_000)
+    async with rig.sending() as link:
+        await until(lambda: len(link.sent) >= 8)
+        rig.keep("b0", "b1", size=30_000)
+        await until(lambda: "b1" in rig.names())
+        late = [name for name in rig.names() if name.startswith("a")]
+        assert 4 <= len(late) <= 8  # 100 kB, and what was read at once
+        for done in link._held:
+            done.set_result(None)
+
+
+async def test_the_backlog_keeps_its_pace_while_live_frames_come(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, late_bytes_per_s=100_000)
+    rig.keep(*(f"a{seq}" for seq in range(60)), age_s=60.0, size=20_000)
+    rig.keep("b0")
+    async with rig.sending():
+        await until(lambda: len(rig.names()) > 8)
+        await until(lambda: rig.sender.idle)
+        burst = len(rig.names())
+        assert burst <= 1 + 2 * 8  # the first second's, and what was read at once
+        rig.clock.advance(0.5)
+        rig.keep("b1")
+        await until(lambda: "b1" in rig.names())
+        assert len(rig.names()) - burst <= 1 + 8
+        rig.clock.advance(LIVE_RECENT_S + 0.1)  # nobody is there to be disturbed
+        rig.sender.wake()
+        await until(lambda: rig.spool.empty)
+
+
+@pytest.mark.parametrize("steps", range(5))
+async def test_a_sender_that_is_cancelled_ends_though_something_new_comes_at_that_moment(
+    tmp_path: Path, steps: int
+) -> None:
+    rig = Rig(tmp_path)
+    task = asyncio.create_task(rig.sender.run(lambda: 0.0))
+    await until(lambda: rig.sender.connected and rig.sender.idle)
+    for _ in range(5):
+        await asyncio.sleep(0.01)  # it waits for something new
+    rig.sender.wake()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=2.0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await rig.disk.close()
+    assert done

@@ -1,0 +1,59 @@
+"""What is on its way, the backlog's pace, and how refusals are told."""
+
+from __future__ import annotations
+
+from edge_agent.send.refusals import TELL_EVERY_S, Refusals
+from edge_agent.send.window import Pace, Window
+from edge_agent.spool.schema import Row
+from edge_agent.status import notice_row
+from ingest.contract.identity import LATE
+from ingest.runtime.clock import ManualClock
+
+
+def test_a_pace_holds_on_average_and_only_while_live_frames_come() -> None:
+    pace = Pace(1000)
+    pace.spend(5000)
+    assert pace.wait_s(10.0) == 0.0  # no live frame has come
+    pace.live(10.0)
+    pace.spend(5000)
+    sent = 0
+    for tenth in range(100, 119):
+        if not pace.wait_s(tenth / 10):
+            pace.spend(300)
+            sent += 300
+    assert sent == 0  # 4 s of it were spent at once
+    pace.live(14.0)
+    assert pace.wait_s(14.5) == 0.0
+    assert Pace(0).wait_s(0.0) == 0.0
+
+
+def test_a_window_counts_what_is_late_apart() -> None:
+    window = Window(100, 25)
+    window.add(1, 30, late=True)
+    assert (window.room, window.late_room) == (True, False)
+    window.add(2, 70, late=False)
+    assert not window.room
+    window.done(1)
+    window.done(3)
+    assert (window.room, window.late_room, len(window)) == (True, True, 1)
+    window.add(4, 30, late=False)
+    assert (window.room, window.late_room) == (False, False)  # live frames have all of it
+
+
+def test_a_flood_of_refusals_is_told_in_few_words() -> None:
+    clock, told = ManualClock(), list[str]()
+
+    def notice(text: str) -> Row:
+        told.append(text)
+        return notice_row("agent", text, clock)
+
+    refusals = Refusals(notice, clock)
+    for seq in range(50):
+        refusals.add(Row("frame", "a", 5, seq, 0, b"", id=seq, lane=LATE), "too large")
+    assert [row_id for row_id, _ in refusals.take()] == list(range(50))
+    assert told == ["1 refused and parked, frame a/5/0: too large"]
+    clock.advance(TELL_EVERY_S)
+    refusals.add(Row("frame", "a", 5, 50, 0, b"", id=50), "too large")
+    assert len(refusals.take()[0][1]) == 1
+    assert told[1].startswith("50 refused and parked, frame a/5/1, frame a/5/2")
+    assert refusals.take() == []

@@ -1,0 +1,117 @@
+"""A feed on a spool of its own, and what has come of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from edge_agent.metrics import AgentMetrics
+from edge_agent.sensors.factory import make_sources
+from edge_agent.sensors.feed import Feed
+from edge_agent.sensors.sensor import Sensor
+from edge_agent.sensors.source import SensorSource
+from edge_agent.spool.spool import Spool
+from ingest.contract.codec import decode
+from ingest.contract.records import EpochEnd, Heartbeat, Readings
+from ingest.ledger.intervals import Cover
+from ingest.runtime.clock import SystemClock
+from ingest.site import SensorConfig
+
+
+class Bench:
+    """Runs one feed. ``wait`` polls, as what it waits for is of other processes and threads."""
+
+    def __init__(self, folder: Path, source: SensorSource, configs: Sequence[SensorConfig]) -> None:
+        self.spool = Spool(folder / "spool.db")
+        self.registry, clock = CollectorRegistry(), SystemClock()
+        self.source, self.thread = source, ThreadPoolExecutor(1)
+        how: Any = {"instance": "agent", "on_kept": lambda: None, "clock": clock}
+        how["metrics"] = metrics = AgentMetrics(self.registry)
+        self.sensors = {config.name: Sensor(config, self.spool, self.on_disk, **how) for config in configs}
+        sensors = list(self.sensors.values())
+        self.feed = Feed(configs[0].source, source, sensors, chance=lambda: 0.99, clock=clock, metrics=metrics)
+        self.task = asyncio.create_task(self.feed.run())
+
+    async def on_disk(self, method: Callable[..., Any], *args: object) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self.thread, method, *args)
+
+    async def until(self, done: Callable[[], object], seconds: float = 30.0) -> None:
+        async with asyncio.timeout(seconds):
+            while not done():
+                assert not self.task.done(), self.task
+                await asyncio.sleep(0.005)
+
+    async def more(self, name: str, count: int = 3) -> None:
+        """Wait for more readings of a sensor."""
+        wanted = self.sensors[name].captured + count
+        await self.until(lambda: self.sensors[name].captured >= wanted and self.sensors[name].state == "running")
+
+    async def state(self, name: str, state: str) -> str:
+        """Wait for a state, and return its reason."""
+        await self.until(lambda: self.sensors[name].state == state)
+        return self.sensors[name].reason
+
+    async def until_kept(self, name: str, done: Callable[[list[float]], object]) -> list[float]:
+        """Wait for values in the spool, and return them. The spool belongs to its thread while the feed runs."""
+        async with asyncio.timeout(30.0):
+            while not done(found := await self.on_disk(self.values, name)):
+                await asyncio.sleep(0.02)
+        return found
+
+    async def stop(self) -> None:
+        self.feed.stop()
+        await asyncio.wait_for(self.task, 20)
+
+    def kept(self, name: str) -> list[Readings]:
+        rows = [row for row in self.spool.others(0, 10_000) if row.kind == "readings" and row.name == name]
+        return [decode(Readings, row.record) for row in rows]
+
+    def values(self, name: str) -> list[float]:
+        return [value for each in self.kept(name) for value in each.values]
+
+    def ends(self) -> dict[str, tuple[EpochEnd, dict[str, int]]]:
+        """Return the end of each sensor's epoch, and the counts of its tail."""
+        found = {}
+        for row in self.spool.others(0, 10_000):
+            if row.kind == "status":
+                ledger = decode(Heartbeat, row.record).readings
+                (end,) = ledger.ended
+                found[end.camera] = end, dict(ledger.accounts[0].counts) if ledger.accounts else {}
+        return found
+
+    def withheld(self, name: str) -> dict[str, int]:
+        """Return what the accounts hold, by reason, and see to it that every number is accounted for once."""
+        end, tail = self.ends()[name]
+        counts, cover = dict(tail), Cover()
+        for each in self.kept(name):
+            cover.add(each.account.first if each.account else each.seq, each.last_seq)
+            for reason, count in (each.account.counts if each.account else {}).items():
+                counts[reason] = counts.get(reason, 0) + count
+        if tail:
+            cover.add(end.last - sum(tail.values()) + 1, end.last)
+        assert cover == Cover([(0, end.last)])
+        return counts
+
+    def figure(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(name, labels)
+
+
+@contextlib.asynccontextmanager
+async def fed(folder: Path, *configs: SensorConfig, source: SensorSource | None = None) -> AsyncIterator[Bench]:
+    """Run a feed of these sensors, which share a connection; it is stopped at the end if it still runs."""
+    if source is None:
+        ((source, _),) = make_sources(configs, SystemClock())
+    bench = Bench(folder, source, configs)
+    try:
+        yield bench
+    finally:
+        bench.task.cancel()
+        await asyncio.wait({bench.task})
+        bench.thread.shutdown()
+        bench.spool.close()

@@ -1,0 +1,232 @@
+"""A folder of pictures: what is read, in which order, once, and on after a restart."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_agent.exceptions import FrameUnusable, SourceStalled, SourceUnusable
+from edge_agent.sources.folder import Listed, NewFiles
+from edge_agent.sources.images import SETTLE_S, ImagesSource
+from edge_agent.sources.pace import Pace
+from edge_agent.sources.source import Captured
+from ingest.runtime.clock import ManualClock
+
+
+def jpeg(level: int) -> bytes:
+    return cv2.imencode(".jpg", np.full((48, 64, 3), level, np.uint8))[1].tobytes()
+
+
+def make(
+    folder: Path,
+    clock: ManualClock,
+    place: Path | None = None,
+    *,
+    existing: bool = False,
+    said: Callable[[str], None] = lambda _: None,
+) -> ImagesSource:
+    pace = Pace(10, clock, wait=clock.advance)
+    return ImagesSource(folder, 10, clock, place=place, existing=existing, said=said, pace=pace)
+
+
+def read_all(source: ImagesSource, tries: int = 30) -> list[Captured]:
+    return [captured for _ in range(tries) if (captured := source.read())]
+
+
+def levels(found: list[Captured]) -> list[int]:
+    return [round(float(c.image.mean())) for c in found]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+def test_what_is_there_at_the_first_start_is_left_and_what_comes_is_read(folder: Path, clock: ManualClock) -> None:
+    (folder / "old.jpg").write_bytes(jpeg(10))
+    source = make(folder, clock)
+    source.open()
+    assert read_all(source) == []
+    for name, level in (("b.jpg", 50), ("a.JPEG", 90), ("notes.txt", 0), (".c.jpg.part", 0), (".d.jpg", 0)):
+        (folder / name).write_bytes(jpeg(level))
+    assert sorted(levels(read_all(source))) == [50, 90]
+    assert read_all(source) == []
+
+
+def test_a_file_that_is_being_written_is_not_read(folder: Path, clock: ManualClock) -> None:
+    source, data = make(folder, clock), jpeg(120)
+    source.open()
+    with (folder / "slow.jpg").open("wb") as file:
+        for start in range(0, len(data), len(data) // 4):
+            file.write(data[start : start + len(data) // 4])
+            file.flush()
+            assert source.read() is None
+            clock.advance(SETTLE_S * 0.4)
+            assert source.read() is None
+    assert levels(read_all(source)) == [120]
+
+
+def test_a_place_is_kept_over_restarts(folder: Path, clock: ManualClock, tmp_path: Path) -> None:
+    place = tmp_path / "state" / "a.json"
+    source = make(folder, clock, place)
+    source.open()
+    (folder / "1.jpg").write_bytes(jpeg(50))
+    assert levels(read_all(source)) == [50]
+    source.close()
+    (folder / "2.jpg").write_bytes(jpeg(100))  # while nobody watches
+    again = make(folder, clock, place)
+    again.open()
+    assert levels(read_all(again)) == [100]
+
+
+def test_a_first_start_that_is_killed_early_remembers_where_it_began(
+    folder: Path, clock: ManualClock, tmp_path: Path
+) -> None:
+    make(folder, clock, tmp_path / "place").open()
+    (folder / "1.jpg").write_bytes(jpeg(50))
+    again = make(folder, clock, tmp_path / "place")
+    again.open()
+    assert levels(read_all(again)) == [50]
+
+
+def test_a_picture_that_was_handed_over_and_not_taken_is_read_again(
+    folder: Path, clock: ManualClock, tmp_path: Path
+) -> None:
+    source = make(folder, clock, tmp_path / "place")
+    source.open()
+    (folder / "1.jpg").write_bytes(jpeg(50))
+    while source.read() is None:
+        pass
+    killed_and_started = make(folder, clock, tmp_path / "place")
+    killed_and_started.open()
+    assert levels(read_all(killed_and_started)) == [50]
+
+
+def test_what_is_deleted_or_overwritten_meanwhile_is_put_up_with(folder: Path, clock: ManualClock) -> None:
+    source = make(folder, clock)
+    source.open()
+    for name in ("1.jpg", "2.jpg", "3.jpg"):
+        (folder / name).write_bytes(jpeg(50))
+    while (first := source.read()) is None:
+        pass
+    (folder / "2.jpg").unlink()
+    (folder / "1.jpg").write_bytes(jpeg(200))
+    assert [*levels([first]), *levels(read_all(source))] == [50, 50, 200]
+
+
+def test_a_file_moved_here_with_an_old_date_is_new(folder: Path, clock: ManualClock, tmp_path: Path) -> None:
+    source = make(folder, clock)
+    source.open()
+    (folder / "1.jpg").write_bytes(jpeg(50))
+    assert levels(read_all(source)) == [50]
+    elsewhere = tmp_path / "0.jpg"
+    elsewhere.write_bytes(jpeg(150))
+    os.utime(elsewhere, (1, 1))
+    elsewhere.rename(folder / "0.jpg")
+    assert levels(read_all(source)) == [150]
+
+
+@pytest.mark.parametrize("data", [b"", b"no picture", jpeg(50)[:-200]], ids=["empty", "text", "cut"])
+def test_a_file_that_is_no_picture_is_one_unusable_frame(data: bytes, folder: Path, clock: ManualClock) -> None:
+    source = make(folder, clock)
+    source.open()
+    (folder / "1.jpg").write_bytes(data)
+    (captured,) = read_all(source)
+    for look in (lambda: captured.image, captured.luma):
+        with pytest.raises(FrameUnusable):
+            look()
+    (folder / "2.jpg").write_bytes(jpeg(60))
+    assert levels(read_all(source)) == [60]
+
+
+def test_a_folder_that_goes_is_a_stall_and_one_that_never_was_is_said(folder: Path, clock: ManualClock) -> None:
+    source = make(folder, clock)
+    source.open()
+    folder.rmdir()
+    with pytest.raises(SourceStalled, match="No such file"):
+        source.read()
+    with pytest.raises(SourceUnusable, match="expected a folder"):
+        source.open()
+
+
+@pytest.mark.parametrize("left", [b"", b"[17", b"\xff\xfe", b"{}", b"[null, 1]", b"7"])
+def test_a_place_that_a_power_cut_broke_is_said_and_the_folder_read_on(
+    left: bytes, folder: Path, clock: ManualClock, tmp_path: Path
+) -> None:
+    place = tmp_path / "place"
+    said: list[str] = []
+    place.write_bytes(left)
+    (folder / "old.jpg").write_bytes(jpeg(10))
+    source = make(folder, clock, place, said=said.append)
+    source.open()
+    assert read_all(source) == []
+    (folder / "new.jpg").write_bytes(jpeg(50))
+    assert levels(read_all(source)) == [50]
+    assert len(said) == 1
+    assert "its place in the folder is lost" in said[0]
+
+
+def test_a_disk_that_does_not_take_the_place_costs_no_picture_and_is_said_once(
+    folder: Path, clock: ManualClock, tmp_path: Path
+) -> None:
+    (tmp_path / "state" / "a.new").mkdir(parents=True)  # where a file is written
+    said: list[str] = []
+    source = make(folder, clock, tmp_path / "state" / "a.json", said=said.append)
+    source.open()
+    for name, level in (("1.jpg", 50), ("2.jpg", 90)):
+        (folder / name).write_bytes(jpeg(level))
+    assert sorted(levels(read_all(source))) == [50, 90]
+    source.close()
+    assert said == ["its place in the folder is not kept: Is a directory"]
+    (tmp_path / "state" / "a.new").rmdir()
+    source.open()
+    assert (tmp_path / "state" / "a.json").is_file()
+
+
+def test_what_is_no_file_is_left(folder: Path, clock: ManualClock) -> None:
+    source = make(folder, clock)
+    source.open()
+    (folder / "loop.jpg").symlink_to(folder / "loop.jpg")
+    (folder / "nowhere.jpg").symlink_to(folder / "none")
+    (folder / "folder.jpg").mkdir()
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "link.jpg").symlink_to(folder.parent / "elsewhere.jpg")
+    (folder.parent / "elsewhere.jpg").write_bytes(jpeg(50))
+    assert levels(read_all(source)) == [50]
+
+
+def test_what_comes_after_a_clock_was_set_back_is_new() -> None:
+    before = Listed(9_000, "old", 10, 9_000)
+    new = NewFiles(1.0, [before])
+    later = Listed(2_000, "new", 10, 2_000)
+    assert [new.look([before, later], now_s) for now_s in (0.0, 1.0, 2.0)] == [[], [later], []]
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 5)), max_size=30))
+def test_each_content_of_each_file_is_given_once_and_in_order(writes: list[tuple[int, int]]) -> None:
+    """Files are written at ever later times, and the folder is looked at after each write and at last."""
+    new, there, given = NewFiles(1.0), dict[str, Listed](), list[Listed]()
+    for moment, (name, wait) in enumerate(writes, start=1):
+        there[str(name)] = Listed(moment, str(name), 10, moment)
+        for step in range(wait):
+            given += new.look(there.values(), moment * 10 + step / 2)
+    for step in (0, 2):
+        given += new.look(there.values(), 10_000 + step)
+    assert len({(file.name, file.modified_ns) for file in given}) == len(given)
+    assert {there[file.name] for file in given} <= set(there.values())
+    assert {(f.name, f.modified_ns) for f in there.values()} <= {(f.name, f.modified_ns) for f in given}
+    assert [f.changed_ns for f in given] == sorted(f.changed_ns for f in given)

@@ -1,0 +1,190 @@
+"""Cameras that speak HTTP: how they are asked, and what is said when they fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_agent.exceptions import SourceStalled, SourceUnusable
+from edge_agent.sources import web
+from edge_agent.sources.address import resolve
+from edge_agent.sources.pace import Pace
+from edge_agent.sources.web import WebSource
+from ingest.runtime.clock import ManualClock, SystemClock
+from ingest.site import StreamConfig
+from tests.peers.web import Answer, WebCamera, mjpeg, picture, reply
+
+JPEG = cv2.imencode(".jpg", np.full((48, 64, 3), 90, np.uint8))[1].tobytes()
+Serve = Callable[..., WebCamera]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    with ExitStack() as stack:
+
+        def start(answer: Answer, **options: object) -> WebCamera:
+            camera = WebCamera({"/": answer}, **options)  # type: ignore[arg-type]
+            stack.callback(camera.stop)
+            return camera
+
+        yield start
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def read(clock: ManualClock) -> Iterator[Callable[..., WebSource]]:
+    with ExitStack() as stack:
+
+        def make(camera: WebCamera, config: StreamConfig | None = None, stall_s: float = 5.0) -> WebSource:
+            config = config or StreamConfig()
+            pace = Pace(10, clock, wait=clock.advance)
+            source = WebSource(resolve(camera.url("/"), config), config, 10, clock, stall_s=stall_s, pace=pace)
+            stack.callback(source.close)
+            return source
+
+        yield make
+
+
+Read = Callable[..., WebSource]
+
+
+def exhaust(source: WebSource) -> None:
+    for _ in range(1000):
+        source.read()
+
+
+@pytest.mark.parametrize("digest", [False, True])
+def test_a_login_is_given_as_the_camera_asks_for_it(digest: bool, serve: Serve, read: Read, tmp_path: Path) -> None:
+    camera = serve(picture(JPEG), login="ad min:p@ss/:word", digest=digest)
+    file = tmp_path / "password"
+    file.write_text("p@ss/:word\n")
+    source = read(camera, StreamConfig(user="ad min", password_file=file))
+    source.open()
+    pictures = [source.read() for _ in range(3)]
+    assert all(pictures)
+    before = len(camera.asked)
+    assert source.read() is not None
+    assert len(camera.asked) == before + 1  # it is refused at the beginning, and knows how to ask from then on
+
+
+def test_a_wrong_password_is_said_and_not_shown(serve: Serve, read: Read, tmp_path: Path) -> None:
+    camera = serve(picture(JPEG), login="admin:right")
+    (tmp_path / "password").write_text("hunter2")
+    with pytest.raises(SourceUnusable, match="answers 401") as caught:
+        read(camera, StreamConfig(user="admin", password_file=tmp_path / "password")).open()
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("lengths", [True, False])
+def test_mjpeg_is_known_by_its_type(lengths: bool, serve: Serve, read: Read) -> None:
+    source = read(serve(mjpeg([JPEG] * 4, lengths=lengths, boundary="--my boundary")))
+    source.open()
+    assert [source.read().image.shape for _ in range(3)] == [(48, 64, 3)] * 3  # type: ignore[union-attr]
+
+
+def test_the_site_file_may_say_what_a_camera_does_not(serve: Serve, read: Read) -> None:
+    source = read(serve(picture(JPEG, "application/octet-stream")), StreamConfig(kind="snapshot"))
+    source.open()
+    assert source.read() is not None
+
+
+def test_a_camera_that_fails_now_and_then_is_asked_again(serve: Serve, read: Read, clock: ManualClock) -> None:
+    asked = []
+
+    def moody(handler: BaseHTTPRequestHandler) -> None:
+        asked.append(handler.path)
+        reply(handler, JPEG, "image/jpeg", 503 if len(asked) % 3 == 2 else 200)
+
+    source = read(serve(moody))
+    source.open()
+    found = [source.read() for _ in range(30)]
+    assert sum(captured is None for captured in found) == 10
+
+
+def test_one_that_only_fails_is_a_stall_with_a_reason(serve: Serve, read: Read, clock: ManualClock) -> None:
+    asked = []
+
+    def dead(handler: BaseHTTPRequestHandler) -> None:
+        asked.append(handler.path)
+        reply(handler, JPEG, "image/jpeg", 200 if len(asked) == 1 else 503)
+
+    source = read(serve(dead))
+    source.open()
+    started_s = clock.monotonic()
+    with pytest.raises(SourceStalled, match="answers 503"):
+        exhaust(source)
+    assert 5 <= clock.monotonic() - started_s <= 6
+
+
+def test_a_picture_without_an_end_is_not_read_without_an_end(
+    serve: Serve, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "MAX_PICTURE_BYTES", 1000)
+    with pytest.raises(SourceUnusable, match="more than 1000 bytes"):
+        read(serve(picture(b"x" * 100_000))).open()
+    source = read(serve(mjpeg([b"x" * 2000])))
+    source.open()
+    with pytest.raises(SourceStalled, match="2000 bytes, at most 1000"):
+        source.read()
+
+
+def test_an_answer_that_stops_coming_is_a_stall(serve: Serve) -> None:
+    def hangs(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        handler.end_headers()
+        handler.wfile.write(b"--frame\r\n\r\n")
+        handler.rfile.read(1)  # until the other side hangs up
+
+    camera = serve(hangs)
+    source = WebSource(resolve(camera.url("/"), StreamConfig()), StreamConfig(), 10, SystemClock(), stall_s=0.3)
+    source.open()
+    with pytest.raises(SourceStalled, match="does not answer"):
+        source.read()
+    source.close()
+
+
+def test_a_picture_that_drips_in_is_not_waited_for_for_ever(serve: Serve, read: Read, clock: ManualClock) -> None:
+    def drips(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "image/jpeg")
+        handler.send_header("Content-Length", str(2**31))
+        handler.end_headers()
+        with suppress(OSError):  # until the other side hangs up
+            while True:
+                clock.advance(1)
+                handler.wfile.write(b"x")
+
+    with pytest.raises(SourceUnusable, match="no whole picture for 5 s"):
+        read(serve(drips)).open()
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [('algorithm="MD9", qop="auth"', "'MD9'"), ('qop="auth-int"', "Digest auth-int")]
+)
+def test_a_login_of_an_unknown_kind_is_said(kind: str, said: str, serve: Serve, read: Read, tmp_path: Path) -> None:
+    asks = ("WWW-Authenticate", f'Digest realm="cam", nonce="abc", {kind}')
+    (tmp_path / "password").write_text("hunter2")
+    camera = serve(lambda handler: reply(handler, b"", "text/plain", 401, asks))
+    with pytest.raises(SourceUnusable, match=f"login of a kind that is not known: {said}"):
+        read(camera, StreamConfig(user="admin", password_file=tmp_path / "password")).open()
+
+
+def test_an_environment_s_proxy_is_not_asked_for_a_camera(
+    serve: Serve, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    source = read(serve(picture(JPEG)))
+    source.open()
+    assert source.read() is not None

@@ -1,0 +1,149 @@
+"""The agent as a whole, without a broker: what ends one of its parts ends all of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
+
+from edge_agent import agent as module
+from edge_agent.agent import Agent
+from edge_agent.exceptions import SourceUnusable, SpoolError
+from edge_agent.lastgood import Kept, LastGood
+from edge_agent.metrics import AgentMetrics
+from edge_agent.send.sender import Sender
+from edge_agent.spool.disk import Disk
+from edge_agent.spool.schema import Row
+from edge_agent.spool.spool import Spool
+from ingest.contract.codec import decode
+from ingest.contract.records import Heartbeat
+from ingest.kafka.settings import KafkaSettings
+from ingest.site import CameraConfig, Entry, LinkConfig, PinConfig, SensorConfig, Site
+
+
+def fails(*args: object) -> None:
+    raise SpoolError("the disk is gone")
+
+
+async def fails_later(*args: object) -> None:
+    fails()
+
+
+@pytest.mark.parametrize(("owner", "method", "failing"), [(Sender, "run", fails_later), (Spool, "depth", fails)])
+async def test_no_agent_goes_on_without_its_sender_or_its_heartbeat(
+    owner: type, method: str, failing: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, method, failing)
+    metrics = AgentMetrics(CollectorRegistry())
+    agent = Agent(Site(name="test"), KafkaSettings(bootstrap="127.0.0.1:9"), tmp_path, metrics=metrics)
+    with pytest.raises(SpoolError, match="the disk is gone"):
+        await asyncio.wait_for(agent.run(asyncio.Event()), 10)
+
+
+async def test_a_camera_that_fails_is_down_and_its_epochs_are_clean(tmp_path: Path) -> None:
+    """Nothing was lost to it: the capture child said how far it had come before it went."""
+    metrics = AgentMetrics(CollectorRegistry())
+    site = Site(name="test", cameras=(CameraConfig(name="gone", source=str(tmp_path / "no.mp4")),))
+    agent = Agent(site, KafkaSettings(bootstrap="127.0.0.1:9"), tmp_path, metrics=metrics)
+    stop = asyncio.Event()
+    running = asyncio.create_task(agent.run(stop))
+    async with asyncio.timeout(30):
+        while not (agent._fleet.cameras and agent._fleet.cameras[0].state == "down"):
+            await asyncio.sleep(0.05)
+    (camera,) = agent._fleet.cameras
+    assert "expected a video file" in camera.reason
+    stop.set()
+    await asyncio.sleep(0)
+    running.cancel()  # there is no broker to flush to
+    await asyncio.gather(running, return_exceptions=True)
+    spool = Spool(tmp_path / "spool.db")
+    ends = [end for row in spool.others(0, 100) for end in decode(Heartbeat, row.record).ended]
+    spool.close()
+    assert ends
+    assert {(end.last, end.clean) for end in ends} == {(-1, True)}
+
+
+NOWHERE = KafkaSettings(bootstrap="127.0.0.1:9")
+METER = SensorConfig(
+    name="a", source="modbus:/dev/ttyS9", quantity="q", unit="u", site="test", options={"address": 1, "baud": 9600}
+)
+OTHER_BAUD = METER.model_copy(update={"name": "b", "options": {"address": 1, "baud": 19200}})
+YARD = CameraConfig(name="yard", source="device:99", site="test")
+
+
+def keep(folder: Path, *entries: Entry) -> None:
+    LastGood(folder / "config.json").save(Kept({entry.key: entry for entry in entries}, topic_holds=True))
+
+
+def make(site: Site, folder: Path) -> Agent:
+    return Agent(site, NOWHERE, folder, metrics=AgentMetrics(CollectorRegistry()))
+
+
+async def ended(running: asyncio.Task[None]) -> None:
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_what_a_camera_that_was_taken_out_left_in_the_spool_is_bounded_still(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool.db")
+    epoch = spool.begin_epoch("gone", "frame", 1)
+    two_days_ago_ns = time.time_ns() - 2 * 86_400 * 10**9
+    spool.keep([Row("frame", "gone", epoch, 0, two_days_ago_ns, b"x")])
+    spool.close()
+    agent = make(Site(name="test"), tmp_path)
+    running = asyncio.create_task(agent.run(asyncio.Event()))
+    async with asyncio.timeout(30):
+        while not agent._metrics.expired.labels("gone")._value.get():
+            await asyncio.sleep(0.05)
+    await ended(running)
+
+
+async def test_sensors_of_the_last_good_configuration_that_cannot_be_run_do_not_stop_its_cameras(
+    tmp_path: Path,
+) -> None:
+    keep(tmp_path, YARD, METER, OTHER_BAUD, PinConfig(name="yard", partition=2))
+    agent = make(Site(name="test"), tmp_path)
+    assert (agent._charge.cameras, agent._charge.sensors) == ((YARD,), ())
+    assert "share modbus:/dev/ttyS9" in agent._charge.refused[0]
+    assert agent._pins == {"yard": 2}  # before anything of the last run is sent
+    with pytest.raises(SourceUnusable, match="share modbus"):
+        make(Site(name="test", sensors=(METER, OTHER_BAUD)), tmp_path / "other")
+
+
+async def test_an_agent_behind_a_gateway_runs_its_file_and_says_once_that_it_follows_nothing(tmp_path: Path) -> None:
+    keep(tmp_path, YARD)
+    agent = make(Site(name="test", link=LinkConfig(kind="https", url="https://127.0.0.1:9")), tmp_path)
+    assert agent._charge.cameras == ()
+    with capture_logs() as said:
+        running = asyncio.create_task(agent.run(asyncio.Event()))
+        async with asyncio.timeout(30):
+            while not any(line["event"] == "config topic not followed" for line in said):
+                await asyncio.sleep(0.01)
+        await ended(running)
+
+
+async def test_a_link_that_takes_no_heartbeat_does_not_hold_up_the_spool_s_bounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: asyncio.Queue[None] = asyncio.Queue()
+    plain = Disk.look
+
+    async def look(self: Disk, expire: object) -> None:
+        looks.put_nowait(None)
+        await plain(self, expire)  # type: ignore[arg-type]
+
+    async def publish(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(module, "BEAT_S", 0.01)
+    monkeypatch.setattr(Disk, "look", look)
+    monkeypatch.setattr(Sender, "publish", publish)
+    running = asyncio.create_task(make(Site(name="test"), tmp_path).run(asyncio.Event()))
+    async with asyncio.timeout(10):
+        for _ in range(3):
+            await looks.get()
+    await ended(running)

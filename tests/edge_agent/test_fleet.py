@@ -1,0 +1,162 @@
+"""Cameras that come, change and go while others run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from edge_agent.camera.camera import Camera
+from edge_agent.exceptions import SourceUnusable, SpoolError
+from edge_agent.fleet import Fleet
+from edge_agent.sensors.feed import Feed
+from ingest.site import CameraConfig, SensorConfig
+
+GATE = CameraConfig(name="gate", source="device:0")
+YARD = CameraConfig(name="yard", source="device:1")
+HEAT = SensorConfig(name="heat", source="simulated:temperature", quantity="t", unit="Cel")
+
+
+class Life:
+    """Runs until it is told to stop; ``over`` and ``fail`` end it in other ways."""
+
+    def __init__(self, log: list[str], config: Any) -> None:
+        self.config, self._log = config, log
+        self.told = asyncio.get_running_loop().create_future()
+        self._log.append(f"+{config.name}")
+
+    def stop(self) -> None:
+        if not self.told.done():
+            self.told.set_result(None)
+
+    def fail(self, error: Exception) -> None:
+        self.told.set_exception(error)
+
+    async def run(self) -> None:
+        await self.told
+        self._log.append(f"-{self.config.name}")
+
+
+class FakeCamera(Life, Camera):  # type: ignore[misc]
+    """A camera to the fleet."""
+
+
+class FakeFeed(Life, Feed):  # type: ignore[misc]
+    """A feed of one sensor to the fleet."""
+
+    def __init__(self, log: list[str], sensor: SensorConfig) -> None:
+        super().__init__(log, sensor)
+        self.sensors = [type("Fed", (), {"config": sensor})()]
+
+
+class Rig:
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.made: dict[str, Life] = {}
+        self.refuse = False
+        self.fleet = Fleet(self._camera, self._feeds)
+
+    def _camera(self, config: CameraConfig) -> Camera:
+        self.made[config.name] = camera = FakeCamera(self.log, config)
+        return camera
+
+    def _feeds(self, sensors: Sequence[SensorConfig]) -> list[Feed]:
+        if self.refuse:
+            raise SourceUnusable("they do not agree")
+        return [FakeFeed([], sensor) for sensor in sensors]
+
+
+async def test_only_what_changes_is_disturbed_and_it_ends_before_it_begins_anew() -> None:
+    rig = Rig()
+    await rig.fleet.apply([GATE, YARD], [HEAT])
+    assert [c.config.name for c in rig.fleet.cameras] == ["gate", "yard"]
+    faster = YARD.model_copy(update={"fps": 3.0})
+    await rig.fleet.apply([GATE, faster], [HEAT])
+    assert rig.log == ["+gate", "+yard", "-yard", "+yard"]
+    assert rig.fleet.cameras[1].config == faster
+    await rig.fleet.apply([GATE], [HEAT])
+    assert rig.log[4:] == ["-yard"]
+    assert len(rig.fleet.sensors) == 1
+    await rig.fleet.stop()
+    assert rig.log[5:] == ["-gate"]
+    assert rig.fleet.cameras == rig.fleet.sensors == []
+
+
+async def test_the_same_again_changes_nothing() -> None:
+    rig = Rig()
+    await rig.fleet.apply([GATE], [HEAT])
+    await rig.fleet.apply([CameraConfig(name="gate", source="device:0")], [HEAT])
+    assert rig.log == ["+gate"]
+    await rig.fleet.stop()
+
+
+async def test_what_cannot_be_run_changes_nothing() -> None:
+    rig = Rig()
+    await rig.fleet.apply([GATE], [])
+    rig.refuse = True
+    with pytest.raises(SourceUnusable):
+        await rig.fleet.apply([YARD], [HEAT])
+    assert [c.config.name for c in rig.fleet.cameras] == ["gate"]
+    await rig.fleet.stop()
+
+
+async def test_the_failure_of_one_is_told_also_of_one_that_came_later() -> None:
+    rig = Rig()
+    await rig.fleet.apply([GATE], [])
+    failed = asyncio.create_task(rig.fleet.failed())
+    await rig.fleet.apply([GATE, YARD], [])
+    rig.made["yard"].fail(SpoolError("the disk is gone"))
+    with pytest.raises(SpoolError, match="the disk is gone"):
+        await asyncio.wait_for(failed, 5)
+    await rig.fleet.cancel()
+
+
+async def test_it_is_over_when_every_camera_is() -> None:
+    rig = Rig()
+    over = asyncio.create_task(rig.fleet.over())
+    await rig.fleet.apply([GATE, YARD], [HEAT])
+    rig.made["gate"].stop()
+    await asyncio.sleep(0)
+    assert not over.done()
+    rig.made["yard"].stop()
+    await asyncio.wait_for(over, 5)
+    await rig.fleet.stop()
+
+
+async def test_a_change_that_is_given_up_lets_what_it_ends_end_cleanly() -> None:
+    """As when the agent is told to stop while a camera that was taken out finishes its frame."""
+    rig, asked = Rig(), asyncio.Event()
+    await rig.fleet.apply([GATE, YARD], [])
+    gate = rig.made["gate"]
+    finish, gate.stop = gate.stop, asked.set  # type: ignore[method-assign]
+    changing = asyncio.create_task(rig.fleet.apply([YARD], []))
+    await asked.wait()
+    changing.cancel()
+    await asyncio.gather(changing, return_exceptions=True)
+    gate.stop = finish  # type: ignore[method-assign]
+    await asyncio.wait_for(rig.fleet.stop(), 5)
+    assert sorted(rig.log[2:]) == ["-gate", "-yard"]
+
+
+async def test_a_camera_that_changes_is_not_over() -> None:
+    rig = Rig()
+    over = asyncio.create_task(rig.fleet.over())
+    await rig.fleet.apply([GATE], [])
+    await rig.fleet.apply([GATE.model_copy(update={"fps": 3.0})], [])
+    await asyncio.sleep(0)
+    assert not over.done()
+    rig.made["gate"].stop()
+    await asyncio.wait_for(over, 5)
+    await rig.fleet.stop()
+
+
+async def test_the_failure_of_one_that_ends_is_raised_when_all_have_ended() -> None:
+    rig = Rig()
+    await rig.fleet.apply([GATE, YARD], [])
+    rig.made["gate"].fail(SpoolError("the disk is gone"))
+    with pytest.raises(SpoolError, match="the disk is gone"):
+        await rig.fleet.stop()
+    assert rig.log[2:] == ["-yard"]
+    assert rig.fleet.cameras == []

@@ -1,0 +1,164 @@
+"""The agent on a real Kafka: killed, cut off, and always with a ledger that has no holes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from deploy.local.kafka.broker import Broker
+from deploy.local.supervisor import ServiceSpec, Supervisor
+from ingest.contract import headers as h
+from ingest.contract.identity import LATE, LIVE
+from ingest.contract.topics import FRAMES, FRAMES_LATE, READINGS
+from ingest.kafka import topicadmin
+from ingest.kafka.kafkalog import KafkaLog
+from ingest.kafka.settings import KafkaSettings
+from ingest.ledger.auditor import audit
+from ingest.runtime.clock import Deadline
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+
+SITE = """
+name = "test"
+
+[[cameras]]
+name = "road"
+source = "simulated:road"
+fps = 20.0
+gate = { motion = false }
+spool = { late_after_s = 2.0 }
+
+[[cameras]]
+name = "yard"
+source = "simulated:yard"
+fps = 10.0
+
+[[sensors]]
+name = "cabinet"
+source = "simulated:temperature"
+quantity = "temperature"
+unit = "Cel"
+rate_hz = 50.0
+max_delay_s = 0.5
+"""
+
+
+class Agent:
+    """An agent as a process, under a supervisor, and what it has written."""
+
+    def __init__(self, settings: KafkaSettings, folder: Path) -> None:
+        (folder / "site.toml").write_text(SITE)
+        self.log = KafkaLog(settings, "test")
+        self.stack = Supervisor([], folder / "logs")
+        argv = ["agent", "run", f"--site={folder / 'site.toml'}", f"--data={folder / 'data'}"]
+        self.spec = ServiceSpec("agent", [sys.executable, "-m", "deploy.cli.app", *argv], settings.to_env())
+
+    async def frames(self, topic: str = FRAMES) -> int:
+        return sum((await self.log.ends(topic)).values())
+
+    async def more(self, count: int = 30) -> None:
+        wanted = await self.frames() + count
+        await until(lambda: self._has(FRAMES, wanted), f"{count} more frames")
+
+    async def _has(self, topic: str, wanted: int) -> bool:
+        return await self.frames(topic) >= wanted
+
+    async def order(self, topic: str) -> dict[str, list[tuple[int, int]]]:
+        """Return (epoch, seq) by camera in the order of the log, without repeats."""
+        found: dict[str, list[tuple[int, int]]] = {}
+        for partition, end in (await self.log.ends(topic)).items():
+            async for record in self.log.read(topic, partition, 0, end):
+                (frame,) = h.frames_of(record.headers)
+                seen = found.setdefault(frame.camera, [])
+                if (frame.epoch, frame.seq) not in seen:
+                    seen.append((frame.epoch, frame.seq))
+        return found
+
+    async def require_no_holes(self) -> None:
+        balance = await audit(self.log, wait_s=0)
+        lines = [e for e in balance.totals.examples if "has no end" not in e]  # nobody classifies here
+        assert not lines, balance.totals.to_dict()
+        assert balance.sensors is not None
+        assert balance.sensors.balanced, balance.sensors.totals.to_dict()
+        assert balance.sensors.totals.delivered > 0
+        assert balance.totals.captured > 0
+        assert balance.totals.captured == sum(balance.totals.withheld.values()) + balance.totals.delivered
+        for topic in (FRAMES, FRAMES_LATE):
+            for camera, order in (await self.order(topic)).items():
+                assert order == sorted(order), f"{camera} on {topic}"
+
+
+async def until(done: Callable[[], object], what: str, seconds: float = 60.0) -> None:
+    deadline = Deadline.after(seconds)
+    while not await done():  # type: ignore[misc]
+        assert not deadline.passed, f"{what} did not happen within {seconds:.0f} s"
+        await asyncio.sleep(0.1)
+
+
+async def started(bootstrap: str, prefix: str, folder: Path) -> Agent:
+    settings = KafkaSettings(bootstrap=bootstrap, prefix=prefix)
+    await topicadmin.create(settings, partitions=2)
+    agent = Agent(settings, folder)
+    await agent.stack.add(agent.spec)
+    await agent.more()
+    return agent
+
+
+async def test_kills_of_agent_and_capture_leave_no_hole(kafka: str, prefix: str, tmp_path: Path) -> None:
+    agent = await started(kafka, prefix, tmp_path)
+    try:
+        for _ in range(2):
+            pid = agent.stack.pid("agent")
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            await agent.more()
+            children = psutil.Process(agent.stack.pid("agent")).children(recursive=True)
+            for child in children:
+                if "edge_agent.camera.child" in " ".join(child.cmdline()):
+                    child.kill()
+            await agent.more()
+        assert await agent.stack.stop_one("agent", 40)
+        epochs = {epoch for epoch, _ in (await agent.order(FRAMES))["road"]}
+        assert len(epochs) == 5
+        await agent.require_no_holes()
+        balance = await audit(agent.log, wait_s=0)
+        assert balance.totals.unclean < 200  # what was in memory only is bounded
+        assert sum((await agent.log.ends(READINGS)).values()) > 3
+    finally:
+        await agent.stack.stop()
+        await agent.log.close()
+
+
+async def test_an_outage_is_caught_up_on_the_late_lane(own_broker: Broker, prefix: str, tmp_path: Path) -> None:
+    agent = await started(own_broker.bootstrap, prefix, tmp_path)
+    try:
+        await asyncio.to_thread(own_broker.kill)
+        captured = Deadline.after(8.0)
+
+        async def passed() -> bool:
+            return captured.passed
+
+        await until(passed, "the outage")
+        await asyncio.to_thread(own_broker.start)
+        await agent.more(60)
+        assert await agent.stack.stop_one("agent", 60)
+        await agent.require_no_holes()
+        late = (await agent.order(FRAMES_LATE)).get("road", [])
+        assert len(late) > 20
+        lanes = {
+            h.lane_of(r.headers, t)
+            for t in (FRAMES, FRAMES_LATE)
+            for p, end in (await agent.log.ends(t)).items()
+            async for r in agent.log.read(t, p, 0, end)
+        }
+        assert lanes == {LIVE, LATE}
+    finally:
+        await agent.stack.stop()
+        await agent.log.close()

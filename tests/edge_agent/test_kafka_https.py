@@ -1,0 +1,72 @@
+"""An agent that reaches Kafka only through a gateway, which goes away for a while: the ledger has no holes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from ingest.contract.topics import FRAMES_LATE, READINGS, STATUS
+from ingest.kafka import topicadmin
+from ingest.kafka.settings import KafkaSettings
+from ingest.ledger.auditor import audit
+from ingest.runtime.clock import Deadline
+from tests.edge_agent.test_kafka import Agent, until
+from tests.peers.certificates import Authority
+from tests.peers.gateway import TestGateway
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+
+OUTAGE_S = 5.0
+
+LINK = """
+[link]
+kind = "https"
+url = "{url}"
+ca_file = "{ca}"
+token_file = "{token}"
+"""
+
+
+async def test_an_agent_without_kafka_s_address_delivers_through_a_gateway(
+    kafka: str, prefix: str, tmp_path: Path
+) -> None:
+    settings = KafkaSettings(bootstrap=kafka, prefix=prefix)
+    await topicadmin.create(settings, partitions=2)
+    authority = Authority(tmp_path)
+    signed, token = authority.sign("gateway"), tmp_path / "token"
+    token.write_text("a token")
+    agent = Agent(settings, tmp_path)
+    agent.spec.env["SIGHTLINE_KAFKA"] = "127.0.0.1:9"  # nobody is there
+    try:
+        async with TestGateway(settings, signed.certificate, signed.key, "a token") as gateway:
+            link = LINK.format(url=gateway.url, ca=authority.file, token=token)
+            site = tmp_path / "site.toml"
+            site.write_text(site.read_text() + link)
+            await agent.stack.add(agent.spec)
+            await agent.more()
+            pid = agent.stack.pid("agent")
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            await agent.more()
+            gateway.answers_lost = 2  # the work is done, and nobody hears of it
+            await agent.more()
+            gateway.busy, over = True, Deadline.after(OUTAGE_S)
+
+            async def passed() -> bool:
+                return over.passed
+
+            await until(passed, "the outage")
+            gateway.busy = False
+            await until(lambda: agent._has(FRAMES_LATE, 10), "the backlog")
+            assert await agent.stack.stop_one("agent", 60)
+        await agent.require_no_holes()
+        balance = await audit(agent.log, wait_s=0)
+        assert balance.totals.spooled == 0
+        assert sum((await agent.log.ends(READINGS)).values()) > 3
+        assert sum((await agent.log.ends(STATUS)).values()) > 4
+    finally:
+        await agent.stack.stop()
+        await agent.log.close()

@@ -1,0 +1,120 @@
+"""A picture of what a camera's settings do."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+
+from edge_agent.exceptions import SourceEnded, SourceUnusable
+from edge_agent.redact.detector import Detector
+from edge_agent.redact.hold import Found
+from edge_agent.redact.obscure import FILL_GREY
+from edge_agent.redact.redactor import Redactor
+from edge_agent.sources.picture import unusable
+from edge_agent.sources.source import Captured, Image
+from edge_agent.tools.preview import Preview, annotated, watch
+from ingest.contract.records import Box
+from ingest.runtime.clock import SystemClock
+from ingest.site import CameraConfig
+
+LEFT = ((0.0, 0.0), (0.3, 0.0), (0.3, 1.0), (0.0, 1.0))
+TOP = ((0.0, 0.0), (1.0, 0.0), (1.0, 0.2), (0.0, 0.2))
+
+
+def road(**settings: object) -> CameraConfig:
+    options = {"seed": 1, "frames": 45, "density": 2.0}
+    return CameraConfig.model_validate(
+        {"name": "road", "source": "simulated:road", "fps": 10, "options": options, **settings}
+    )
+
+
+def test_every_frame_has_a_fate_and_the_one_in_which_most_moves_is_shown() -> None:
+    seen = []
+    preview = watch(road(), 20.0, SystemClock(), lambda: seen.append(1))
+    assert preview.fates.total() == len(seen) == 45
+    assert preview.fates["sent"] > 0
+    assert preview.motion
+    assert preview.size_bytes > 1000
+    assert preview.image is not None
+    assert preview.image.shape == (360, 640, 3)
+
+
+def test_what_is_masked_for_privacy_is_not_in_it() -> None:
+    preview = watch(road(redact={"masks": [TOP]}), 20.0, SystemClock())
+    assert preview.image is not None
+    assert preview.image[:60].max() == 0
+
+
+def test_masks_and_motion_are_drawn_and_a_line_says_what_became_of_the_frames() -> None:
+    camera = road(gate={"masks": [LEFT]})
+    preview = watch(camera, 20.0, SystemClock())
+    picture = annotated(camera, preview)
+    assert picture.shape == (382, 640, 3)
+    assert np.abs(picture[100, 192].astype(int) - (40, 200, 240)).max() < 60  # the mask's edge, smoothed
+    left, top, *_ = (round(edge) for edge in preview.motion[0])
+    assert (picture[top, left] == (60, 200, 60)).all()
+    assert picture[360:].max() > 200
+    assert preview.image is not None
+    np.testing.assert_array_equal(preview.image.shape[:2], (360, 640))
+
+
+def test_without_a_picture_it_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SourceUnusable, match="there is no picture"):
+        annotated(road(), Preview())
+    with pytest.raises(SourceUnusable, match=r"no\.mp4"):
+        watch(road(source=str(tmp_path / "no.mp4"), options={}), 1.0, SystemClock())
+
+
+class SeesOnce:
+    """A detector that finds a face in the second picture that it is given, and misses it from then on."""
+
+    name = "sees-once"
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def find(self, image: Image, least_score: float) -> list[Found]:
+        self.looks += 1
+        return [Found(Box(0, 0, image.shape[1], image.shape[0]), 1.0)] if self.looks == 2 else []
+
+
+def test_a_face_that_is_missed_in_the_frame_that_is_shown_is_covered_as_it_would_be_when_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    detector = SeesOnce()
+    monkeypatch.setattr(
+        "edge_agent.tools.preview.Redactor",
+        lambda config: Redactor(config, make=lambda *_: cast("Detector", detector)),
+    )
+    redact = {"faces": {"decoder": "haar"}, "method": "fill", "hold_s": 3600}
+    preview = watch(road(redact=redact), 20.0, SystemClock())
+    assert preview.image is not None
+    assert (detector.looks, preview.redacted) == (preview.fates["sent"], 1)
+    assert (preview.image == FILL_GREY).all()
+
+
+class Given:
+    """A source of pictures, some of which cannot be made."""
+
+    def __init__(self, *pictures: Image | None) -> None:
+        self._pictures = iter(pictures)
+
+    def open(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def read(self) -> Captured:
+        for number, picture in enumerate(self._pictures):
+            return unusable("it is cut off", number) if picture is None else Captured(picture, time.time_ns())
+        raise SourceEnded("over")
+
+
+def test_a_picture_that_is_broken_or_grey_is_counted_and_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    well, grey = np.full((40, 60, 3), 90, np.uint8), np.zeros((40, 60), np.uint8)
+    monkeypatch.setattr("edge_agent.tools.preview.make_source", lambda *_: Given(None, grey, well, None))
+    preview = watch(road(), 5.0, SystemClock())
+    assert preview.fates == {"unusable": 3, "sent": 1}

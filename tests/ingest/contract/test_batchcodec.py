@@ -1,0 +1,60 @@
+"""A batch put together from parts is the batch encoded as a whole, byte for byte."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.contract.batchcodec import HEAD_BYTES, encode_batch
+from ingest.contract.codec import encode, encode_part
+from ingest.contract.records import Batch, BatchItem, Box, Canvas, Fit, FrameRef, Inner, Region
+from ingest.exceptions import Oversize, WrongType
+
+SIDE = 200
+SIDES = st.sampled_from([1, 9, 16, 148, SIDE])  # around the lengths at which msgpack's header grows
+
+
+def item(sides: list[int], **values: object) -> BatchItem:
+    regions = tuple(Region(Box(0.0, 0.0, 9.0, 9.0), Fit(1.0, 0.3, 0.0, 4.5), Inner(0, 0, s, s)) for s in sides)
+    fields = {
+        "camera": "gate",
+        "epoch": 5,
+        "seq": 2**63,
+        "lane": "live",
+        "captured_ns": 1,
+        "width": 640,
+        "height": 360,
+        "source": FrameRef("frames", 0, 17),
+        "pipelines": ("cars", "people"),
+        "outcome": "classify" if sides else "empty",
+        "regions": regions,
+        "withheld": {"still": 2},
+    }
+    return BatchItem(**{**fields, **values})
+
+
+@given(st.lists(st.lists(SIDES, max_size=2), max_size=20), st.from_regex(r"[a-z]{1,63}", fullmatch=True))
+def test_the_parts_make_the_whole(frames: list[list[int]], name: str) -> None:
+    items = tuple(map(item, frames))
+    pictures = [np.full((s, s, 3), s, np.uint8) for sides in frames for s in sides]
+    whole = Batch(
+        pipeline=name,
+        height=SIDE,
+        width=SIDE,
+        channels=3,
+        items=items,
+        pixels=b"".join(p.tobytes() for p in pictures),
+    )
+    parts = [encode_part(each) for each in items]
+    found = encode_batch(name, Canvas(SIDE, SIDE, 3), parts, pictures)
+    assert found == encode(whole)
+    assert len(found) <= HEAD_BYTES + sum(map(len, parts)) + len(whole.pixels)
+
+
+def test_an_item_that_cannot_be_carried_is_refused_alone() -> None:
+    with pytest.raises(Oversize):
+        encode_part(item([], pipelines=("cars",) * 1000), max_bytes=1000)
+    with pytest.raises(WrongType):
+        encode_part(item([]).model_copy(update={"seq": 2**64}))

@@ -1,0 +1,359 @@
+"""Bytes to records and back, and every way in which bytes can be wrong."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from ingest.contract.codec import MAX_RECORD_BYTES, decode, decode_json, encode, encode_json
+from ingest.contract.records import (
+    Account,
+    Alert,
+    AlertData,
+    Batch,
+    BatchItem,
+    Box,
+    CameraStatus,
+    Delivery,
+    Detection,
+    EpochEnd,
+    Event,
+    EventData,
+    Evidence,
+    Fit,
+    Frame,
+    FrameRef,
+    Heartbeat,
+    Inner,
+    Overlay,
+    Readings,
+    Record,
+    Redacted,
+    Region,
+    Result,
+)
+from ingest.exceptions import CodecError, Oversize, Truncated, UnknownVersion, WrongKind, WrongType
+
+ACCOUNT = Account(camera="gate", epoch=5, first=0, last=6, counts={"still": 4, "rate": 3})
+FRAME = Frame(
+    camera="gate",
+    epoch=5,
+    seq=7,
+    captured_ns=1_700_000_000_000_000_001,
+    width=640,
+    height=360,
+    image=b"\xff\xd8\xff\x00",
+    quality=40,
+    scaled_from=(1280, 720),
+    redacted=Redacted(masks=1, faces=2, held=1, method="pixelate", models=("faces.onnx@sha256:0123456789ab",)),
+    motion=(Box(1.0, 2.5, 30.0, 40.0),),
+    account=ACCOUNT,
+)
+REGION = Region(Box(0.0, 0.0, 640.0, 360.0), Fit(0.003125, 0.00278, 0.0, 0.0), Inner(0, 0, 2, 1))
+ITEM = BatchItem(
+    camera="gate",
+    epoch=5,
+    seq=7,
+    lane="live",
+    captured_ns=1,
+    width=640,
+    height=360,
+    source=FrameRef("frames", 0, 17),
+    pipelines=("cars",),
+    outcome="classify",
+    regions=(REGION,),
+    withheld={"still": 2},
+)
+BATCH = Batch(pipeline="cars", height=2, width=2, channels=3, items=(ITEM,), pixels=bytes(range(6)))
+RESULT = Result(
+    **{name: getattr(ITEM, name) for name in ("camera", "epoch", "seq", "lane", "captured_ns", "width", "height")},
+    source=ITEM.source,
+    pipeline="cars",
+    pipelines=("cars",),
+    finished_ns=2,
+    outcome="classified",
+    detections=(Detection(box=Box(1.0, 2.0, 3.0, 4.0), label="car", class_id=2, score=0.5),),
+)
+READINGS = Readings(
+    sensor="t-1",
+    epoch=1,
+    seq=0,
+    quantity="temperature",
+    unit="Cel",
+    times_ns=(1, 2),
+    values=(1.5, 2.0),
+    quality=(0, 1),
+)
+BEAT = Heartbeat(
+    service="agent",
+    instance="a",
+    at_ns=9,
+    cameras=(CameraStatus(camera="gate", epoch=5, state="running"),),
+    accounts=(ACCOUNT,),
+    ended=(EpochEnd(camera="gate", epoch=4, last=-1, clean=False, told=3),),
+    figures={"lag": 0.5},
+)
+MSGPACK: list[Record] = [FRAME, BATCH, RESULT, READINGS, BEAT]
+
+DATA = EventData(incident="i", rule="fence", camera="gate", summary="someone", overlay=Overlay(shape=((0.0, 1.0),)))
+ENVELOPE = {
+    "id": "e1",
+    "source": "sightline",
+    "type": "sightline.zone",
+    "subject": "gate",
+    "time": "2026-01-02T03:04:05Z",
+}
+EVENT = Event(**ENVELOPE, data=DATA)
+EVIDENCE = Evidence(name="e1.jpg", url="file:///e1.jpg", sha256="00", media_type="image/jpeg")
+ALERT = Alert(**ENVELOPE, data=AlertData(**DATA.model_dump(), event="e1", evidence=(EVIDENCE,)))
+DELIVERY = Delivery(
+    alert="a", incident="i", receiver="pager", state="delivered", attempt=1, status=200, attempted_ns=1
+)
+JSON: list[Record] = [EVENT, ALERT, DELIVERY]
+
+CLASSES = [type(record) for record in MSGPACK]
+
+
+def fields(record: Record, **changed: Any) -> bytes:
+    """A record's bytes with some fields changed, or taken out where the value is None."""
+    values = {**msgpack.unpackb(encode(record)), **changed}
+    data: bytes = msgpack.packb({name: value for name, value in values.items() if value is not None})
+    return data
+
+
+@pytest.mark.parametrize("record", MSGPACK, ids=lambda r: r.KIND)
+def test_a_record_comes_back_as_it_was(record: Record) -> None:
+    assert decode(type(record), encode(record)) == record
+
+
+@pytest.mark.parametrize("record", JSON, ids=lambda r: r.KIND)
+def test_a_json_record_comes_back_as_it_was(record: Record) -> None:
+    assert decode_json(type(record), encode_json(record)) == record
+
+
+def test_pixels_come_back_in_their_shape() -> None:
+    tensor = decode(Batch, encode(BATCH)).tensor(pad=9)
+    assert tensor.shape == (1, 2, 2, 3)
+    assert tensor.dtype == np.uint8
+    assert tensor.ravel().tolist() == [*range(6), *[9] * 6]
+
+
+@pytest.mark.parametrize("record", MSGPACK, ids=lambda r: r.KIND)
+def test_any_cut_is_truncated(record: Record) -> None:
+    data = encode(record)
+    for length in range(len(data)):
+        with pytest.raises(Truncated):
+            decode(type(record), data[:length])
+
+
+def test_what_follows_a_record_is_refused() -> None:
+    with pytest.raises(Truncated):
+        decode(Frame, encode(FRAME) + b"\x00")
+
+
+def test_oversize() -> None:
+    data = encode(FRAME)
+    with pytest.raises(Oversize, match=rf"{len(data)} bytes is over the limit of {len(data) - 1}") as raised:
+        decode(Frame, data, max_bytes=len(data) - 1)
+    assert (raised.value.size_bytes, raised.value.limit_bytes) == (len(data), len(data) - 1)
+    with pytest.raises(Oversize):
+        encode(FRAME, max_bytes=len(data) - 1)
+    with pytest.raises(Oversize):
+        decode(Frame, bytes(MAX_RECORD_BYTES + 1))
+    with pytest.raises(Oversize):
+        decode_json(Event, encode_json(EVENT), max_bytes=10)
+
+
+@pytest.mark.parametrize("version", [(2, 0), (0, 9), (1,), (1, 0, 0), "1.0", 1, None, ("1", 0)])
+def test_an_unknown_major_version_is_refused(version: object) -> None:
+    with pytest.raises(UnknownVersion, match="upgrade this consumer"):
+        decode(Frame, fields(FRAME, v=version))
+
+
+def test_a_newer_minor_version_with_new_fields_is_read() -> None:
+    assert decode(Frame, fields(FRAME, v=(1, 7), exposure_us=250)) == FRAME
+
+
+def test_a_newer_minor_versions_reason_is_taken_as_it_is() -> None:
+    account = {**ACCOUNT.model_dump(), "counts": {"still": 3, "too-dark": 4}}
+    found = decode(Frame, fields(FRAME, v=(1, 7), account=account)).account
+    assert found
+    assert found.counts == {"still": 3, "too-dark": 4}
+
+
+@pytest.mark.parametrize("kind", ["result", "Frame", 7, None, ["frame"]])
+def test_another_kind_is_refused(kind: object) -> None:
+    with pytest.raises(WrongKind, match="expected a frame record"):
+        decode(Frame, fields(FRAME, kind=kind))
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"seq": -1}, "seq"),
+        ({"seq": "7"}, "seq"),
+        ({"seq": 7.0}, "seq"),
+        ({"seq": True}, "seq"),
+        ({"seq": None}, "seq: Field required"),
+        ({"camera": "Gate 1"}, "camera"),
+        ({"camera": "gate\n"}, "camera"),
+        ({"camera": ""}, "camera"),
+        ({"image": "text"}, "image"),
+        ({"encoding": "gif"}, "encoding"),
+        ({"motion": [[1.0, 2.0, 3.0]]}, "motion"),
+        (
+            {"account": {"camera": "gate", "epoch": 5, "first": 0, "last": 6, "counts": {"still": 6}}},
+            "do not sum to 7",
+        ),
+        ({"account": {"camera": "gate", "epoch": 5, "first": 3, "last": 2, "counts": {}}}, "is empty"),
+        ({"account": {"camera": "gate", "epoch": 5, "first": 0, "last": 0, "counts": {"a": 2, "b": -1}}}, "counts"),
+        (
+            {"account": {**ACCOUNT.model_dump(), "counts": {"still": 7, **{f"r{n}": 0 for n in range(16)}}}},
+            "at most 16",
+        ),
+        ({"account": {**ACCOUNT.model_dump(), "counts": {"still": 3, "a" * 33: 4}}}, "counts"),
+        ({"account": {**ACCOUNT.model_dump(), "counts": {"still": 3, "a b=1": 4}}}, "counts"),
+        (
+            {"account": {"camera": "gate", "epoch": 5, "first": 0, "last": 5, "counts": {"still": 6}}},
+            "end just before",
+        ),
+        (
+            {"account": {"camera": "yard", "epoch": 5, "first": 0, "last": 6, "counts": {"still": 7}}},
+            "end just before",
+        ),
+        (
+            {"account": {"camera": "gate", "epoch": 4, "first": 0, "last": 6, "counts": {"still": 7}}},
+            "end just before",
+        ),
+    ],
+)
+def test_a_frame_with_a_field_that_is_wrong(changed: dict[str, Any], problem: str) -> None:
+    with pytest.raises(WrongType, match=problem):
+        decode(Frame, fields(FRAME, **changed))
+
+
+@pytest.mark.parametrize(
+    ("record", "changed", "problem"),
+    [
+        (BATCH, {"pixels": bytes(5)}, "5 bytes of pixels, expected 6"),
+        (BATCH, {"height": 0}, "lies outside"),
+        (BATCH, {"items": []}, "expected 0 for 0 regions"),
+        (READINGS, {"values": [1.0]}, "columns have lengths"),
+        (READINGS, {"values": [], "times_ns": [], "quality": []}, "at least 1"),
+        (RESULT, {"outcome": "dead"}, "outcome"),
+        (BEAT, {"state": "tired"}, "state"),
+    ],
+)
+def test_records_that_contradict_themselves(record: Record, changed: dict[str, Any], problem: str) -> None:
+    with pytest.raises(WrongType, match=problem):
+        decode(type(record), fields(record, **changed))
+
+
+def test_an_item_to_classify_has_regions_and_others_have_none() -> None:
+    with pytest.raises(ValueError, match="an item to empty has 1 regions"):
+        BatchItem(**{**ITEM.model_dump(), "outcome": "empty"})
+    with pytest.raises(ValueError, match="an item to classify has 0 regions"):
+        BatchItem(**{**ITEM.model_dump(), "regions": ()})
+
+
+def test_what_is_no_map() -> None:
+    with pytest.raises(WrongType, match="expected a map of fields, found tuple"):
+        decode(Frame, msgpack.packb([1, 2]))
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b'{"id": "x"'])
+def test_json_that_is_cut(data: bytes) -> None:
+    with pytest.raises(Truncated, match="no JSON"):
+        decode_json(Event, data)
+
+
+def test_json_with_a_field_that_is_wrong() -> None:
+    with pytest.raises(WrongType, match="data: Field required"):
+        decode_json(Event, b'{"id": "x", "source": "s", "type": "t", "subject": "s", "time": "t"}')
+
+
+@pytest.mark.parametrize("changed", [{"seq": 2**64}, {"site": "\ud800"}])
+def test_what_msgpack_cannot_hold(changed: dict[str, Any]) -> None:
+    with pytest.raises(WrongType, match="msgpack cannot hold it"):
+        encode(FRAME.model_copy(update=changed))
+
+
+def test_the_name_of_a_failure() -> None:
+    with pytest.raises(CodecError) as raised:
+        decode(Frame, b"")
+    assert raised.value.reason == "truncated"
+
+
+# Whatever comes, only a CodecError leaves.
+
+
+def refuses_or_reads(data: bytes) -> None:
+    for cls in CLASSES:
+        with suppress(CodecError):
+            decode(cls, data)
+    for cls in (Event, Alert, Delivery):
+        with suppress(CodecError):
+            decode_json(cls, data)
+
+
+@given(st.binary(max_size=200))
+@example(b"\xdd\xff\xff\xff\xff")  # an array said to be of 2**32 items
+@example(b"\xdf\xff\xff\xff\xff")
+@example(b"\xc6\xff\xff\xff\xff")
+@example(b"\x91" * 2000)  # nested deeper than any stack
+@example(b"\xd6\xff\x00\x00\x00\x00")  # msgpack's own timestamp
+@example(b"\x81\xa4kind\xd4\x01\x00")
+@example(b"[" * 5000)
+def test_random_bytes(data: bytes) -> None:
+    refuses_or_reads(data)
+
+
+@given(
+    st.sampled_from(MSGPACK), st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=4)
+)
+def test_ruined_records(record: Record, flips: list[tuple[int, int]]) -> None:
+    data = bytearray(encode(record))
+    for at, value in flips:
+        data[at % len(data)] = value
+    refuses_or_reads(bytes(data))
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=8)
+    | st.binary(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.sampled_from(MSGPACK), st.data())
+def test_records_with_a_field_of_any_type(record: Record, data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from([*type(record).model_fields, "kind", "v", "new"]))
+    values = {**msgpack.unpackb(encode(record)), name: data.draw(VALUES)}
+    refuses_or_reads(msgpack.packb(values))
+
+
+@pytest.mark.parametrize("thing", [b"\x80", b"\x90"], ids=["maps", "arrays"])
+def test_a_small_record_of_millions_of_things_is_refused_before_they_are_made(thing: bytes) -> None:
+    count = 2_000_000
+    with pytest.raises(Truncated, match="more than 65536 maps and arrays"):
+        decode(Frame, b"\x81\xa1x\xdd" + count.to_bytes(4, "big") + thing * count)
+
+
+def test_the_busiest_batch_is_read() -> None:
+    region = Region(Box(0.0, 0.0, 9.0, 9.0), Fit(1.0, 1.0, 0.0, 0.0), Inner(0, 0, 1, 1))
+    boxes = (region.box,) * 128  # what prepare passes on at the most
+    fields = {"regions": (region,) * 64, "outcome": "classify", "motion": boxes, "resting": boxes}
+    item = ITEM.model_copy(update=fields)
+    batch = Batch(pipeline="p", height=1, width=1, channels=3, items=(item,) * 64, pixels=bytes(3 * 64 * 64))
+    assert decode(Batch, encode(batch)) == batch

@@ -1,0 +1,175 @@
+"""What headers say when a record's bytes say nothing."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.contract import headers as h
+from ingest.contract.identity import FrameId
+from ingest.contract.records import WITHHELD_REASONS, Account
+
+NAMES = st.from_regex(r"[a-z0-9](?:[a-z0-9._-]{0,20}[a-z0-9])?", fullmatch=True)
+FRAMES = st.builds(FrameId, NAMES, st.integers(0, 2**40), st.integers(0, 2**40))
+
+
+@st.composite
+def accounts(draw: st.DrawFn) -> Account:
+    counts = draw(st.dictionaries(st.sampled_from(WITHHELD_REASONS), st.integers(1, 1000), min_size=1))
+    first = draw(st.integers(0, 2**40))
+    last = first + sum(counts.values()) - 1
+    return Account(camera=draw(NAMES), epoch=draw(st.integers(0, 2**40)), first=first, last=last, counts=counts)
+
+
+@given(st.lists(FRAMES, min_size=1), st.sampled_from(["live", "late", "replay-a.2"]))
+def test_frames_and_lane_come_back(frames: list[FrameId], lane: str) -> None:
+    headers = h.frame_headers(frames, lane, "00-trace-01", "cars")
+    assert h.frames_of(headers) == tuple(frames)
+    assert h.lane_of(headers, "frames") == lane
+    assert (headers[h.TRACEPARENT], headers[h.PIPELINE]) == (b"00-trace-01", b"cars")
+
+
+@given(accounts())
+def test_an_account_comes_back(account: Account) -> None:
+    frame = FrameId(account.camera, account.epoch, account.last + 1)
+    headers = h.frame_headers([frame], "live", account=account)
+    assert h.account_of(headers, frame) == account
+
+
+@given(accounts(), st.integers(0, 2**41))
+def test_an_account_that_does_not_end_just_before_the_frame_is_none_of_its(account: Account, seq: int) -> None:
+    frame = FrameId(account.camera, account.epoch, seq)
+    found = h.account_of({h.ACCOUNT: h.account_text(account).encode()}, frame)
+    assert found == (account if seq == account.last + 1 else None)
+
+
+@given(st.binary(max_size=60))
+def test_ruined_headers_say_nothing_and_do_no_harm(value: bytes) -> None:
+    headers = {h.FRAMES: value, h.ACCOUNT: value, h.LANE: value}
+    assert isinstance(h.frames_of(headers), tuple)
+    h.account_of(headers, FrameId("gate", 1, 1))
+    h.lane_of(headers, "frames")
+    assert h.read_failure(headers) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"gate",
+        b"gate/1",
+        b"gate/1/x",
+        b"gate/-1/2",
+        b"gate/1/-2",
+        b"Gate/1/2",
+        b"a/b/1/2",
+        b"gate/1/1_0",
+        b"gate/1/2 ",
+        b"\xff",
+    ],
+)
+def test_what_is_no_frame(text: bytes) -> None:
+    assert h.frames_of({h.FRAMES: text}) == ()
+    assert h.frames_of({h.FRAMES: b"gate/1/2\n" + text}) == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"4",
+        b"0-4",
+        b"0-4 still=4",
+        b"4-0 still=5",
+        b"-1-3 still=5",
+        b"0-4 still",
+        b"0-4 still=x",
+        b"0-4 a=6 b=-1",
+    ],
+)
+def test_what_is_no_account(text: bytes) -> None:
+    assert h.account_of({h.ACCOUNT: text}, FrameId("gate", 1, 5)) is None
+
+
+def test_no_headers_say_nothing() -> None:
+    assert h.frames_of({}) == ()
+    assert h.account_of({}, FrameId("gate", 1, 5)) is None
+    assert set(h.frame_headers([FrameId("gate", 1, 2)], "live")) == {h.FRAMES, h.LANE}
+
+
+@pytest.mark.parametrize(
+    ("topic", "lane"), [("frames", "live"), ("frames.late", "late"), ("batches", "live"), ("batches.late", "late")]
+)
+def test_the_topic_stands_for_a_lane_that_is_not_told(topic: str, lane: str) -> None:
+    assert h.lane_of({}, topic) == lane
+
+
+FAILURES = st.builds(
+    h.Failure,
+    topic=st.sampled_from(["frames", "batches.late"]),
+    partition=st.integers(0, 1000),
+    offset=st.integers(0, 2**60),
+    stage=st.text(st.characters(codec="utf-8"), max_size=20),
+    error=st.sampled_from(["truncated", "WrongSize"]),
+    message=st.text(st.characters(codec="utf-8"), max_size=200),
+)
+
+
+@given(FAILURES)
+def test_a_failure_comes_back(failure: h.Failure) -> None:
+    headers = h.failure_headers(failure)
+    assert h.read_failure(headers) == failure
+    assert all(name.startswith("__connect.errors.") for name in headers)
+
+
+@given(FAILURES, st.data())
+def test_a_failure_with_a_header_missing_is_none(failure: h.Failure, data: st.DataObject) -> None:
+    headers = h.failure_headers(failure)
+    del headers[data.draw(st.sampled_from(sorted(headers)))]
+    assert h.read_failure(headers) is None
+
+
+def test_a_message_is_cut_and_never_fails() -> None:
+    headers = h.failure_headers(h.Failure("frames", 0, 0, "s", "e", "\ud800" + "x" * 5000))
+    failure = h.read_failure(headers)
+    assert failure
+    assert len(failure.message) == 1000
+
+
+def test_a_fresh_trace() -> None:
+    found = {h.new_traceparent() for _ in range(10)}
+    assert len(found) == 10
+    assert all(re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", each) for each in found)
+
+
+TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
+
+
+def test_a_trace_is_handed_on() -> None:
+    assert h.traceparent_of({h.TRACEPARENT: TRACE.encode()}) == TRACE
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        b"",
+        TRACE.encode() + b"\n",
+        TRACE.upper().encode(),
+        b"x" * 1_000_000,
+        b"\xff" * 55,
+        TRACE.replace("00-", "ff-").encode(),
+        TRACE.replace("a", "0").encode(),
+        TRACE.replace("b", "0").encode(),
+    ],
+)
+def test_what_is_no_trace_is_replaced_by_a_fresh_one(told: bytes) -> None:
+    found = h.traceparent_of({h.TRACEPARENT: told})
+    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", found)
+    assert found.encode() != told
+    assert len(h.traceparent_of({})) == len(found)
+
+
+def test_events_say_that_they_are_structured_json() -> None:
+    assert h.cloud_event_headers() == {"content-type": b"application/cloudevents+json; charset=UTF-8"}

@@ -1,0 +1,68 @@
+"""Frames' names, epochs and lanes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.contract.identity import LATE, LIVE, FrameId, is_late, is_replay, next_epoch, replay_lane
+
+
+@given(st.from_regex(r"[a-z0-9](?:[a-z0-9._-]{0,20}[a-z0-9])?", fullmatch=True), st.integers(0), st.integers(0))
+def test_a_frame_reads_what_it_writes(camera: str, epoch: int, seq: int) -> None:
+    frame = FrameId(camera, epoch % 10**20, seq % 10**20)
+    assert FrameId.parse(str(frame)) == frame
+
+
+@pytest.mark.parametrize(
+    "text", ["", "gate/1", "gate/1/2/3/x", "Gate/1/2", "gate/1/2\n", "gate/１/2", "gate/1/", "/1/2"]
+)
+def test_what_is_no_frame(text: str) -> None:
+    with pytest.raises(ValueError, match="expected camera/epoch/seq"):
+        FrameId.parse(text)
+
+
+def test_frames_are_in_the_order_of_their_capture() -> None:
+    frames = [FrameId("gate", 2, 0), FrameId("gate", 1, 10), FrameId("gate", 1, 9)]
+    assert sorted(frames) == [FrameId("gate", 1, 9), FrameId("gate", 1, 10), FrameId("gate", 2, 0)]
+
+
+@given(st.none() | st.integers(0, 2**40), st.integers(0, 2**40))
+def test_epochs_only_go_upwards(last: int | None, now_s: int) -> None:
+    epoch = next_epoch(last, now_s)
+    assert epoch >= now_s
+    assert last is None or epoch > last
+
+
+def test_a_clock_that_was_set_back_does_not_set_epochs_back() -> None:
+    assert next_epoch(1_700_000_100, 1_600_000_000) == 1_700_000_101
+
+
+def test_lanes() -> None:
+    lane = replay_lane("tuesday-2")
+    assert (lane, is_replay(lane), is_late(lane)) == ("replay-tuesday-2", True, True)
+    assert (is_replay(LIVE), is_late(LIVE)) == (False, False)
+    assert (is_replay(LATE), is_late(LATE)) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("lane", "is_one"),
+    [
+        ("replay-a", True),
+        ("replay-a.2", True),
+        ("replay-", False),
+        ("replay-A", False),
+        ("replay-a.", False),
+        ("replay-a\n", False),
+        ("replay-" + "a" * 1_000_000, False),
+    ],
+)
+def test_only_what_a_replay_can_have_named_is_its_lane(lane: str, is_one: bool) -> None:
+    assert is_replay(lane) == is_one
+
+
+@pytest.mark.parametrize("run", ["", "-a", "A", "a b", "a/b", "a.b", "a\n", "x" * 42])
+def test_what_is_no_name_of_a_run(run: str) -> None:
+    with pytest.raises(ValueError, match="expected lower-case letters"):
+        replay_lane(run)

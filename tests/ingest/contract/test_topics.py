@@ -1,0 +1,91 @@
+"""The contract of the topics."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.contract.topics import (
+    BATCHES,
+    CO_PARTITIONED,
+    CONFIG,
+    FRAMES,
+    RESULTS,
+    STATUS,
+    TOPICS,
+    differences,
+    partition_for,
+    require,
+)
+from ingest.exceptions import TopicMismatch
+
+GOOD = {name: topic.partitions or 4 for name, topic in TOPICS.items()}
+
+
+@pytest.mark.parametrize(
+    ("key", "murmur2"),
+    [  # Apache Kafka, clients/src/test/java/org/apache/kafka/common/utils/UtilsTest.java
+        ("21", -973932308),
+        ("foobar", -790332482),
+        ("a-little-bit-long-string", -985981536),
+        ("a-little-bit-longer-string", -1486304829),
+        ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58897971),
+        ("abc", 479470107),
+    ],
+)
+@pytest.mark.parametrize("partitions", [1, 3, 16, 1000])
+def test_a_camera_goes_where_every_kafka_client_would_put_it(key: str, murmur2: int, partitions: int) -> None:
+    assert partition_for(key, partitions) == (murmur2 & 0x7FFFFFFF) % partitions
+
+
+@given(st.text(st.characters(codec="utf-8"), min_size=1), st.integers(1, 64))
+def test_a_partition_is_one_of_those_there_are(key: str, partitions: int) -> None:
+    assert 0 <= partition_for(key, partitions) < partitions
+    assert partition_for(key, partitions, {key: 99}) == 99
+    assert partition_for(key, partitions, {key + "x": 99}) == partition_for(key, partitions)
+
+
+def test_no_differences() -> None:
+    assert differences(GOOD) == []
+    assert differences({**GOOD, "somebody-elses": 3}) == []
+    require(GOOD)
+
+
+def test_a_missing_topic() -> None:
+    found = {name: count for name, count in GOOD.items() if name != STATUS}
+    assert differences(found) == ["status is missing: run `sightline topics create`"]
+    assert differences(found, [FRAMES, RESULTS]) == []
+
+
+def test_a_topic_that_has_one_partition_by_contract() -> None:
+    assert differences({**GOOD, CONFIG: 2}) == ["config has 2 partitions, expected 1"]
+
+
+@pytest.mark.parametrize("odd", CO_PARTITIONED)
+def test_co_partitioned_topics_have_as_many_partitions_as_each_other(odd: str) -> None:
+    [problem] = differences({**GOOD, odd: 5})
+    assert problem.startswith("co-partitioned topics have different numbers of partitions")
+    assert f"'{odd}': 5" in problem
+
+
+def test_all_differences_are_told_at_once() -> None:
+    with pytest.raises(TopicMismatch) as raised:
+        require({FRAMES: 2, BATCHES: 3}, [FRAMES, BATCHES, STATUS])
+    assert len(raised.value.differences) == 2
+    assert "status is missing" in str(raised.value)
+    assert "different numbers" in str(raised.value)
+
+
+def test_outputs_are_kept_at_least_as_long_as_inputs() -> None:
+    kept = {name: topic.retention_ms for name, topic in TOPICS.items()}
+    assert kept[RESULTS] >= kept[FRAMES] >= kept[BATCHES]
+    assert kept["events"] >= kept[RESULTS]
+    assert kept["deadletter"] >= kept[FRAMES]
+    assert kept[STATUS] >= kept[FRAMES]
+
+
+def test_settings_as_kafka_names_them() -> None:
+    assert TOPICS[CONFIG].settings()["cleanup.policy"] == "compact"
+    assert TOPICS[FRAMES].settings()["retention.ms"] == "86400000"
+    assert int(TOPICS[FRAMES].settings()["max.message.bytes"]) > 16 * 1024 * 1024

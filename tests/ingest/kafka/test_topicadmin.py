@@ -1,0 +1,140 @@
+"""Topics on a real broker: made, verified, grown."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from aiokafka.admin import NewPartitions, NewTopic
+
+from ingest.contract.topics import CO_PARTITIONED, DEADLETTER, FRAMES, FRAMES_LATE, STATUS, TOPICS, partition_for
+from ingest.exceptions import LogUnavailable, TopicMismatch
+from ingest.kafka import settings as clients
+from ingest.kafka import topicadmin
+from ingest.kafka.kafkalog import KafkaLog
+from ingest.kafka.log import Outgoing
+from ingest.kafka.settings import KafkaSettings
+from ingest.runtime.clock import Deadline
+from ingest.site import CameraConfig, PinConfig
+from ingest.site.topic.store import publish, read
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture
+async def settings(kafka: str, prefix: str) -> AsyncIterator[KafkaSettings]:
+    settings = KafkaSettings(bootstrap=kafka, prefix=prefix)
+    yield settings
+    await topicadmin.remove(settings, prefix)
+
+
+@pytest.fixture
+async def log(settings: KafkaSettings) -> AsyncIterator[KafkaLog]:
+    log = KafkaLog(settings, "test")
+    yield log
+    await log.close()
+
+
+async def test_what_is_missing_is_made_once(settings: KafkaSettings, log: KafkaLog) -> None:
+    with pytest.raises(TopicMismatch, match="frames is missing"):
+        await topicadmin.verify(settings)
+    assert sorted(await topicadmin.create(settings, 3)) == sorted(TOPICS)
+    assert await topicadmin.create(settings, 3) == []
+    await topicadmin.verify(settings)
+    found = await log.partitions()
+    assert {found[name] for name in CO_PARTITIONED} == {3}
+    assert found[STATUS] == 1
+    assert await topicadmin.remove(settings, settings.prefix) == sorted(map(settings.topic, TOPICS))
+
+
+async def test_nobody_else_s_topics_are_removed(settings: KafkaSettings) -> None:
+    theirs = settings.prefix + "orders"
+    admin = clients.admin(settings)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(theirs, 1, 1)])
+        await topicadmin.create(settings, 1)
+        assert theirs not in await topicadmin.remove(settings, settings.prefix)
+        left, deadline = set(TOPICS), Deadline.after(10)
+        while left - {theirs}:  # a broker forgets a deleted topic a moment later
+            assert not deadline.passed, left
+            await asyncio.sleep(0.1)
+            left = {t for t in await admin.list_topics() if t.startswith(settings.prefix)}
+        assert left == {theirs}
+        await admin.delete_topics([theirs])
+    finally:
+        await admin.close()
+
+
+async def test_topics_that_differ_are_left_alone_and_told(settings: KafkaSettings) -> None:
+    admin = clients.admin(settings)
+    await admin.start()
+    await admin.create_topics([NewTopic(settings.topic(FRAMES), 5, 1), NewTopic(settings.topic(STATUS), 2, 1)])
+    await admin.close()
+    with pytest.raises(TopicMismatch, match="status has 2 partitions, expected 1; co-partitioned topics"):
+        await topicadmin.create(settings, 3)
+
+
+async def test_more_replicas_than_brokers(settings: KafkaSettings) -> None:
+    with pytest.raises(LogUnavailable, match=r"was not created: InvalidReplicationFactor\w*"):
+        await topicadmin.create(settings, 1, replication=3)
+
+
+async def test_growing_pins_every_known_camera_where_it_is(settings: KafkaSettings, log: KafkaLog) -> None:
+    await topicadmin.create(settings, 2)
+    named = [CameraConfig(name=f"camera-{i}", source="device:0") for i in range(4)]
+    elsewhere = 1 - partition_for("camera-0", 2)  # its frames are not where its name says: pinned by an older pin
+    await publish(log, [*named, PinConfig(name="pinned", partition=0)])
+    for topic, partition, key in (
+        (FRAMES, elsewhere, b"camera-0"),
+        (FRAMES, 1, b"only-in-frames"),
+        (FRAMES_LATE, 0, b"only-late"),
+        (FRAMES, 1, b"pinned"),
+        (FRAMES, 0, b"No Camera!"),
+        (DEADLETTER, 0, b"dead"),
+    ):
+        await log.produce(Outgoing(topic, partition, b"x", key=key))
+    await log.produce(Outgoing(FRAMES, 0, b"no key"))
+    pins = await topicadmin.grow(settings, 5)
+    where_it_was = {camera.name: partition_for(camera.name, 2) for camera in named}
+    assert pins == {**where_it_was, "camera-0": elsewhere, "only-in-frames": 1, "only-late": 0}
+    found = await log.partitions()
+    assert {found[name] for name in CO_PARTITIONED} == {5}
+    config = await read(log)
+    assert config.pins == {**pins, "pinned": 0}
+    assert partition_for("camera-0", 5, config.pins) == elsewhere
+    assert await topicadmin.grow(settings, 6) == {}
+    assert (await read(log)).pins == config.pins
+
+
+async def test_a_growth_that_was_cut_short_is_finished(settings: KafkaSettings, log: KafkaLog) -> None:
+    await topicadmin.create(settings, 2)
+    admin = clients.admin(settings)
+    await admin.start()
+    await admin.create_partitions({settings.topic(FRAMES): NewPartitions(4)})
+    await admin.close()
+    deadline = Deadline.after(30)
+    while (await log.partitions())[FRAMES] != 4 and not deadline.passed:
+        await asyncio.sleep(0.05)
+    with pytest.raises(ValueError, match="expected more"):
+        await topicadmin.grow(settings, 3)
+    await topicadmin.grow(settings, 4)
+    found = await log.partitions()
+    assert {found[name] for name in CO_PARTITIONED} == {4}
+
+
+async def test_partitions_are_only_ever_added(settings: KafkaSettings) -> None:
+    with pytest.raises(TopicMismatch, match="is missing"):
+        await topicadmin.grow(settings, 3)
+    await topicadmin.create(settings, 2)
+    for fewer in (1, 2):
+        with pytest.raises(ValueError, match="has 2 partitions: expected more"):
+            await topicadmin.grow(settings, fewer)
+
+
+async def test_without_a_broker(prefix: str) -> None:
+    nowhere = KafkaSettings(bootstrap="127.0.0.1:1", prefix=prefix)
+    for work in (topicadmin.create(nowhere, 1), topicadmin.verify(nowhere), topicadmin.grow(nowhere, 2)):
+        with pytest.raises(LogUnavailable, match=r"no Kafka at 127\.0\.0\.1:1"):
+            await work

@@ -1,0 +1,409 @@
+"""The books and the balance drawn from them."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.contract.identity import LIVE, FrameId
+from ingest.contract.records import Account, EpochEnd, Waiting
+from ingest.ledger.balance import Balance, draw
+from ingest.ledger.states import ALL_PIPELINES, DEAD, Books, End
+
+CAMERA, EPOCH = "gate", 1_700_000_000
+REASONS = ("still", "rate", "overload")
+OUTCOMES = ("classified", "empty", "shed", DEAD)
+Entry = Callable[[Books], None]
+
+
+def account(first: int, last: int, reason: str = "still", epoch: int = EPOCH) -> Account:
+    return Account(camera=CAMERA, epoch=epoch, first=first, last=last, counts={reason: last - first + 1})
+
+
+def frame(seq: int, epoch: int = EPOCH) -> FrameId:
+    return FrameId(CAMERA, epoch, seq)
+
+
+def deliver(seq: int, before: Account | None = None, lane: str = "live") -> Entry:
+    return lambda books: books.delivered(frame(seq), lane, before)
+
+
+def result(
+    seq: int,
+    outcome: str = "classified",
+    pipeline: str = "cars",
+    lane: str = "live",
+    routed: tuple[str, ...] = ("cars",),
+) -> Entry:
+    reason = "stale" if outcome == "shed" else "wrongtype" if outcome == DEAD else ""
+    routes = frozenset() if outcome == DEAD else frozenset(routed)
+    return lambda books: books.finished(frame(seq), End(outcome, pipeline, lane, reason), routes)
+
+
+def dead(seq: int, pipeline: str = ALL_PIPELINES, lane: str = "live") -> Entry:
+    return result(seq, DEAD, pipeline, lane)
+
+
+def ended(last: int, *, clean: bool = True, told: int = -1) -> Entry:
+    end = EpochEnd(camera=CAMERA, epoch=EPOCH, last=last, clean=clean, told=told)
+    return lambda books: books.ended(end)
+
+
+def balance(*entries: Entry) -> Balance:
+    books = Books()
+    for enter in entries:
+        enter(books)
+    return draw(books)
+
+
+@dataclass
+class History:
+    """What happened to one epoch, and what the balance must say of it."""
+
+    entries: list[Entry] = field(default_factory=list)
+    withheld: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    delivered: int = 0
+    captured: int = 0
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> History:
+    """An epoch in which everything went as it should: withheld runs, delivered frames with their ends, expiry."""
+    history = History()
+    pipelines = draw(st.sampled_from([("cars",), ("cars", "people")]))
+    for _ in range(draw(st.integers(0, 12))):
+        run = draw(st.integers(0, 4))
+        before = None
+        if run:
+            reason = draw(st.sampled_from(REASONS))
+            before = account(history.captured, history.captured + run - 1, reason)
+            history.withheld[reason] += run
+        seq = history.captured + run
+        history.captured = seq + 1
+        if draw(st.booleans()):
+            lane = draw(st.sampled_from(["live", "late"]))
+            history.entries += _delivered(draw, history, seq, before, lane, pipelines)
+            continue
+        gone = [account(seq, seq, "expired")] + ([before] if before else [])
+        history.entries += [lambda books, a=a: books.account(a) for a in gone]
+        history.withheld["expired"] += 1
+    return history
+
+
+def _delivered(
+    draw: st.DrawFn, history: History, seq: int, before: Account | None, lane: str, pipelines: tuple[str, ...]
+) -> list[Entry]:
+    history.delivered += 1
+    entries = [deliver(seq, before, lane)] * draw(st.integers(1, 2))
+    if draw(st.booleans()):
+        for pipeline in pipelines:
+            outcome = draw(st.sampled_from(OUTCOMES))
+            history.outcomes[outcome] += 1
+            entries.append(result(seq, outcome, pipeline, lane, pipelines))
+    else:  # it cannot be read at all: parked, perhaps twice, and perhaps brought back by a replay
+        entries += [dead(seq, lane=lane)] * draw(st.integers(1, 2))
+        if draw(st.booleans()):
+            history.outcomes["classified"] += len(pipelines)
+            entries += [deliver(seq, before, "replay-a")]
+            entries += [result(seq, "classified", p, "replay-a", pipelines) for p in pipelines]
+        else:
+            history.outcomes[DEAD] += 1
+    return entries
+
+
+@given(histories(), st.randoms())
+def test_what_went_as_it_should_balances_in_any_order(history: History, shuffled: random.Random) -> None:
+    entries = [*history.entries, ended(history.captured - 1)]
+    shuffled.shuffle(entries)
+    found = balance(*entries)
+    line = found.totals
+    assert found.balanced, line.examples
+    assert (line.captured, line.delivered) == (history.captured, history.delivered)
+    assert line.withheld == history.withheld
+    assert line.captured == line.withheld.total() + line.delivered
+    ends = {"classified": line.classified, "empty": line.empty, "shed": line.shed.total(), DEAD: line.dead}
+    assert ends == {outcome: history.outcomes[outcome] for outcome in OUTCOMES}
+    assert line.examples == []
+
+
+@given(histories().filter(lambda h: h.delivered > 0), st.data())
+def test_a_frame_without_its_ends_is_unaccounted(history: History, data: st.DataObject) -> None:
+    books = Books()
+    for enter in history.entries:
+        enter(books)
+    book = books.epochs[CAMERA, EPOCH]
+    victim = data.draw(st.sampled_from(sorted(s for s, state in book.frames.items() if state.lanes)))
+    without = Books()
+    for enter in history.entries:
+        probe = Books()
+        enter(probe)
+        if not any(state.ends and seq == victim for b in probe.epochs.values() for seq, state in b.frames.items()):
+            enter(without)
+    found = draw(without)
+    assert (found.totals.unaccounted, found.totals.duplicates, found.balanced) == (1, 0, False)
+    assert f"/{victim} has no end" in found.totals.examples[0]
+
+
+def test_nothing_balances() -> None:
+    found = balance()
+    assert found.balanced
+    assert (found.cameras, found.totals.captured) == ({}, 0)
+
+
+def test_a_hole_in_the_accounts() -> None:
+    found = balance(deliver(0), result(0), deliver(5, account(2, 4)), result(5))
+    assert found.totals.unaccounted == 1
+    assert found.totals.examples == [f"gate/{EPOCH}/1..1 is missing"]
+    assert found.totals.captured == 6 == found.totals.withheld.total() + found.totals.delivered + 1
+
+
+def test_an_end_beyond_what_arrived_is_a_hole_at_the_end() -> None:
+    found = balance(deliver(0), result(0), ended(3))
+    assert (found.totals.captured, found.totals.unaccounted) == (4, 3)
+
+
+def test_two_accounts_of_the_same_frames() -> None:
+    found = balance(deliver(3, account(0, 2)), result(3), lambda books: books.account(account(1, 1, "rate")))
+    assert (found.totals.duplicates, found.balanced) == (1, False)
+    assert found.totals.examples == [f"gate/{EPOCH}/1..1 is accounted twice"]
+
+
+def test_a_status_account_that_is_told_again_is_a_repeat() -> None:
+    told: Entry = lambda books: books.account(account(0, 4, "expired"))  # noqa: E731
+    assert balance(told, told).totals.withheld == {"expired": 5}
+    assert balance(told, told).balanced
+
+
+def test_the_same_frame_again_on_its_lane_is_a_repeat() -> None:
+    found = balance(deliver(2, account(0, 1)), deliver(2, account(0, 1)), result(2))
+    assert (found.balanced, found.totals.repeats, found.totals.delivered) == (True, 1, 1)
+
+
+def test_the_same_frame_on_two_lanes_is_twice() -> None:
+    found = balance(deliver(0), deliver(0, lane="late"), result(0))
+    assert (found.totals.duplicates, found.totals.repeats, found.totals.delivered) == (1, 0, 1)
+
+
+def test_two_results_are_one_too_many() -> None:
+    found = balance(deliver(0), result(0), result(0))
+    assert (found.totals.duplicates, found.totals.classified) == (1, 1)
+    assert found.totals.examples == [f"gate/{EPOCH}/0 has 2 ends in cars"]
+    assert balance(deliver(0), result(0), result(0, "empty"), result(0, lane="late")).totals.duplicates == 2
+
+
+def test_a_pipeline_without_a_result_is_unaccounted() -> None:
+    found = balance(deliver(0), result(0, pipeline="cars", routed=("cars", "people")))
+    assert (found.totals.unaccounted, found.totals.classified) == (1, 1)
+    assert found.totals.examples == [f"gate/{EPOCH}/0 has no end in people"]
+
+
+def test_dead_in_one_pipeline_and_classified_in_the_other() -> None:
+    found = balance(deliver(0), result(0, routed=("cars", "people")), dead(0, "people"))
+    assert (found.balanced, found.totals.classified, found.totals.dead) == (True, 1, 1)
+
+
+@pytest.mark.parametrize("pipeline", ["cars", ALL_PIPELINES])
+def test_dead_and_classified_on_the_same_lane_is_twice(pipeline: str) -> None:
+    assert balance(deliver(0), dead(0, pipeline), result(0)).totals.duplicates == 1
+    again = (deliver(0), dead(0), dead(0, pipeline, "replay-a"), result(0, lane="replay-a"))
+    assert balance(*again).totals.duplicates == 1
+
+
+def test_parking_the_same_frame_twice_counts_once() -> None:
+    found = balance(deliver(0), dead(0), dead(0))
+    assert (found.balanced, found.totals.dead) == (True, 1)
+
+
+def test_a_replay_moves_the_dead_to_their_new_end() -> None:
+    died = (deliver(0), dead(0))
+    assert balance(*died).totals.dead == 1
+    again = (*died, deliver(0, lane="replay-a"), dead(0, lane="replay-a"))
+    assert (balance(*again).totals.dead, balance(*again).balanced) == (1, True)
+    back = (*again, deliver(0, lane="replay-b"), result(0, "shed", lane="replay-b"))
+    assert balance(*back).balanced
+    assert (balance(*back).totals.dead, balance(*back).totals.shed) == (0, {"stale": 1})
+
+
+def test_two_replays_that_both_bring_a_frame_back_are_one_too_many() -> None:
+    found = balance(deliver(0), dead(0), result(0, lane="replay-a"), result(0, lane="replay-b"))
+    assert found.totals.duplicates == 1
+
+
+def test_a_replay_of_what_was_not_dead_is_one_too_many() -> None:
+    assert balance(deliver(0), result(0), result(0, lane="replay-a")).totals.duplicates == 1
+
+
+def test_ends_of_frames_that_retention_took_are_left_out() -> None:
+    found = balance(result(7), dead(8))
+    assert (found.balanced, found.totals.captured, found.totals.classified) == (True, 0, 0)
+
+
+def test_an_unclean_end_reports_what_was_in_memory_apart() -> None:
+    found = balance(deliver(4, account(0, 3)), result(4), ended(4, clean=False, told=9))
+    assert found.balanced
+    assert (found.totals.captured, found.totals.unclean) == (5, 5)
+    assert found.to_dict()["unclean"] == [f"{CAMERA}/{EPOCH}: kept to 4, told to 9"]
+
+
+def test_an_unclean_end_before_anything_was_kept() -> None:
+    found = balance(ended(-1, clean=False, told=2))
+    assert (found.balanced, found.totals.captured, found.totals.unclean) == (True, 0, 3)
+
+
+def test_unclean_frames_that_are_accounted_for_are_not_captured() -> None:
+    found = balance(deliver(0), result(0), lambda books: books.account(account(1, 3, "unclean")))
+    assert (found.balanced, found.totals.captured, found.totals.unclean) == (True, 1, 3)
+    assert found.totals.withheld == {}
+
+
+@given(st.permutations([ended(4, clean=False, told=9), ended(4, told=4), ended(2, clean=False, told=3)]))
+def test_of_several_ends_the_best_one_holds(ends: list[Entry]) -> None:
+    found = balance(deliver(4, account(0, 3)), result(4), *ends)
+    assert (found.balanced, found.totals.captured, found.totals.unclean) == (True, 5, 0)
+    assert found.unclean == [], "the better end holds"
+
+
+def test_an_open_epoch_goes_as_far_as_its_last_frame() -> None:
+    found = balance(deliver(4, account(0, 3)), result(4))
+    assert (found.balanced, found.totals.captured) == (True, 5)
+
+
+def test_dead_letters_without_a_frame_are_counted_apart_and_once() -> None:
+    found = balance(
+        *[lambda books: books.unnamed(("frames", 0, 3))] * 2, lambda books: books.unnamed(("frames", 0, 4))
+    )
+    assert (found.balanced, found.unidentified, found.totals.captured) == (True, 2, 0)
+
+
+def test_after_the_cut_only_holes_are_filled() -> None:
+    books = Books()
+    for enter in (deliver(0), result(0), deliver(4, account(3, 3)), result(4)):
+        enter(books)
+    books.cut()
+    assert draw(books).totals.unaccounted == 2
+    for enter in (
+        deliver(2, account(1, 1), "late"),  # what was missing
+        deliver(5),  # captured after the cut, and so left to the next audit
+        lambda b: b.delivered(FrameId(CAMERA, EPOCH + 1, 0), "live", None),
+        lambda b: b.account(account(6, 9)),
+        result(5),
+        ended(9),
+    ):
+        enter(books)
+    found = draw(books)
+    assert (found.totals.captured, found.totals.unaccounted) == (5, 1)
+    assert found.totals.examples == [f"gate/{EPOCH}/2 has no end in any pipeline"]
+    result(2, lane="late")(books)
+    assert draw(books).balanced
+
+
+def test_a_camera_that_retention_cut_into_begins_there() -> None:
+    books = Books()
+    books.begin(CAMERA, EPOCH, 10)
+    books.delivered(frame(99, EPOCH - 1), "late", None)
+    books.account(account(0, 4, "expired"))
+    for enter in (deliver(8, lane="late"), deliver(12, account(10, 11)), result(12), ended(12)):
+        enter(books)
+    found = draw(books)
+    assert found.balanced, found.totals.examples
+    assert (found.totals.captured, found.totals.withheld) == (3, {"still": 2})
+    assert found.truncated == [f"gate/{EPOCH} from 10"]
+
+
+def test_what_an_agent_says_it_still_has_is_spooled_and_not_lost() -> None:
+    books = Books()
+    for seq in (0, 9):  # back after an outage: the newest comes first
+        books.delivered(FrameId(CAMERA, EPOCH, seq), LIVE, None)
+        books.finished(FrameId(CAMERA, EPOCH, seq), End("classified", "", LIVE))
+    books.waits("agent", 5, [Waiting(camera=CAMERA, epoch=EPOCH, first=2, last=12)])
+    books.cut()
+    found = draw(books)
+    assert (found.totals.captured, found.totals.spooled, found.totals.unaccounted) == (10, 7, 1)
+    books.delivered(FrameId(CAMERA, EPOCH, 1), "late", None)
+    books.finished(FrameId(CAMERA, EPOCH, 1), End("classified", "", "late"))
+    found = draw(books)
+    assert (found.balanced, found.settled) == (True, False)
+    books.waits("agent", 4, [])  # an older word, read later
+    assert draw(books).totals.spooled == 7
+    books.waits("agent", 6, [])  # it has nothing any more, and nothing came
+    assert (draw(books).totals.spooled, draw(books).totals.unaccounted) == (0, 7)
+
+
+def test_an_epoch_that_nobody_ended_although_a_newer_one_began_is_a_loss() -> None:
+    books = Books()
+    for seq in range(5):
+        books.delivered(FrameId(CAMERA, EPOCH, seq), LIVE, None)
+        books.finished(FrameId(CAMERA, EPOCH, seq), End("classified", "", LIVE))
+    books.told(CAMERA, EPOCH, 999)
+    assert draw(books).balanced, "it may be under way: nothing newer began"
+    books.told(CAMERA, EPOCH + 1, -1)
+    found = draw(books)
+    assert not found.balanced
+    assert found.totals.unaccounted == 995
+    assert any("never ended" in example for example in found.totals.examples)
+    books.ended(EpochEnd(camera=CAMERA, epoch=EPOCH, last=4, clean=False, told=999))
+    found = draw(books)
+    assert found.balanced, "the agent has said it itself: these were in memory only"
+    assert found.totals.unclean == 995
+
+
+def test_an_end_that_comes_after_the_cut_still_closes_its_epoch() -> None:
+    books = Books()
+    for epoch in (EPOCH, EPOCH + 1):
+        books.delivered(FrameId(CAMERA, epoch, 0), LIVE, None)
+        books.finished(FrameId(CAMERA, epoch, 0), End("classified", "", LIVE))
+    books.cut()
+    assert not draw(books).balanced
+    books.ended(EpochEnd(camera=CAMERA, epoch=EPOCH, last=70, clean=True))
+    assert draw(books).balanced, "what came after the cut is left to the next audit"
+
+
+def test_a_camera_that_is_left_out() -> None:
+    books = Books()
+    books.leave_out(CAMERA)
+    for enter in (deliver(3), ended(9)):
+        enter(books)
+    assert draw(books).cameras == {}
+    assert draw(books).to_dict()["left_out"] == [CAMERA], "silence about a camera has to be said"
+
+
+def test_cameras_and_epochs_are_balanced_by_themselves_and_summed() -> None:
+    books = Books()
+    for camera, epoch, seq in (("gate", 1, 0), ("gate", 2, 0), ("yard", 1, 0), ("yard", 1, 1)):
+        books.delivered(FrameId(camera, epoch, seq), "live", None)
+        books.finished(FrameId(camera, epoch, seq), End("classified", "cars", "live"), frozenset({"cars"}))
+    found = draw(books)
+    assert {name: line.captured for name, line in found.cameras.items()} == {"gate": 2, "yard": 2}
+    assert (found.totals.captured, found.totals.classified) == (4, 4)
+
+
+def test_examples_are_few_and_counts_are_complete() -> None:
+    found = balance(*[deliver(seq) for seq in range(100)])
+    assert found.totals.unaccounted == 100
+    assert len(found.totals.examples) == len(found.cameras[CAMERA].examples) == 10
+
+
+def test_it_is_plain_json() -> None:
+    found = balance(deliver(2, account(0, 1)), result(2, "shed"), deliver(3))
+    values = json.loads(json.dumps(found.to_dict()))
+    assert values["balanced"] is False
+    assert values["totals"]["withheld"] == {"still": 2}
+    assert values["totals"]["shed"] == {"stale": 1}
+    assert values["cameras"][CAMERA] == values["totals"]
+    assert (values["unidentified"], values["truncated"]) == (0, [])
+
+
+def test_frames_that_end_alike_share_their_state() -> None:
+    books = Books()
+    for seq in range(1000):
+        deliver(seq)(books)
+        result(seq)(books)
+    assert len({id(state) for state in books.epochs[CAMERA, EPOCH].frames.values()}) == 1

@@ -1,0 +1,163 @@
+"""What a gate misses, estimated from the sample of what it withheld."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.contract.identity import LATE, LIVE, replay_lane
+from ingest.contract.records import Box, Detection, FrameRef, Result
+from ingest.ledger.missed import Misses, has_news, overlap, wilson
+
+HERE, THERE = Box(10, 10, 50, 90), Box(200, 10, 240, 90)
+
+
+def seen(*boxes: Box, score: float = 0.8) -> tuple[Detection, ...]:
+    return tuple(Detection(box=box, label="car", class_id=2, score=score) for box in boxes)
+
+
+def result(seq: int, detections: Sequence[Detection] = (), **values: object) -> Result:
+    fields = {
+        "camera": "gate",
+        "epoch": 1,
+        "seq": seq,
+        "lane": LIVE,
+        "pipeline": "cars",
+        "pipelines": ("cars",),
+        "captured_ns": seq,
+        "finished_ns": seq,
+        "width": 640,
+        "height": 360,
+        "source": FrameRef("frames", 0, seq),
+        "outcome": "classified",
+        "detections": tuple(detections),
+    }
+    return Result(**{**fields, **values})
+
+
+def judged(*results: Result) -> tuple[int, int, int]:
+    misses = Misses(lambda *_: False)
+    for each in results:
+        misses.add(each)
+    rate = misses.rates["gate", "cars"]
+    return rate.quiet, rate.sampled, rate.missed
+
+
+def test_a_sampled_frame_with_something_new_is_a_miss_and_one_with_what_stood_there_is_none() -> None:
+    first = result(0, seen(HERE))
+    assert judged(first, result(5, seen(HERE), sampled=True, withheld={"still": 4})) == (5, 1, 0)
+    assert judged(first, result(5, seen(HERE, THERE), sampled=True, withheld={"still": 4})) == (5, 1, 1)
+    assert judged(first, result(5, seen(THERE), sampled=True, withheld={"still": 2, "masked": 2})) == (5, 1, 1)
+
+
+def test_what_was_kept_for_its_own_sake_is_no_sample() -> None:
+    assert judged(result(0), result(9, seen(HERE), withheld={"still": 5, "rate": 3})) == (5, 0, 0)
+
+
+def test_an_uncertain_object_is_no_news_and_an_uncertain_counterpart_is_one() -> None:
+    assert not has_news(seen(HERE, score=0.4), ())
+    assert not has_news(seen(HERE), seen(HERE, score=0.31))
+    assert has_news(seen(HERE), seen(Box(40, 10, 80, 90)))
+
+
+def test_frames_that_no_model_looked_at_say_nothing() -> None:
+    empty = result(5, outcome="empty", sampled=True, withheld={"still": 4})
+    assert judged(result(0), empty) == (5, 0, 0)
+
+
+def test_a_frame_of_the_sample_is_not_what_the_next_one_is_held_against() -> None:
+    """Without the sample nobody had seen it: what came unseen and stays is missed until a frame is sent for that."""
+    unseen = [result(seq, seen(HERE), sampled=True) for seq in (1, 2, 3)]
+    assert judged(result(0), *unseen) == (3, 3, 3)
+    assert judged(result(0), *unseen, result(4, seen(HERE)), result(5, seen(HERE), sampled=True)) == (4, 4, 3)
+
+
+def test_one_is_not_held_against_a_frame_between_which_and_it_others_were_sent() -> None:
+    """They are dead letters, were shed, or went to the other lane: in an outage of hours ago, and then in another."""
+    late = result(900, seen(HERE), sampled=True, lane=LATE, withheld={"still": 9})
+    assert judged(result(0, lane=LATE), late)[1:] == (0, 0)
+    assert judged(result(0), result(3, outcome="shed", withheld={"still": 2}), result(4, sampled=True))[1:] == (0, 0)
+    assert judged(result(0), result(4, sampled=True, withheld={"still": 3}))[1:] == (1, 0)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.2])
+def test_the_rate_does_not_depend_on_the_sample_and_its_interval_holds_it(share: float) -> None:
+    """Every tenth object comes unseen and stays for long; a frame is sent for its own sake now and then."""
+    rng, length, runs = np.random.default_rng(3), 3000, 200
+    there = np.repeat(rng.random(length // 50) < 0.1, 50)
+    there[::150] = False
+    true = float(np.mean(np.delete(there, np.arange(0, length, 150))))
+    rates, held = [], 0
+    for _ in range(runs):
+        misses, last = Misses(lambda *_: False), -1
+        for seq in np.flatnonzero((rng.random(length) < share) | (np.arange(length) % 150 == 0)).tolist():
+            found, sampled = seen(HERE) if there[seq] else (), seq % 150 > 0
+            misses.add(result(seq, found, sampled=sampled, withheld={"still": seq - last - 1}))
+            last = seq
+        rate = misses.rates["gate", "cars"]
+        rates.append(rate.rate or 0.0)
+        held += rate.bounds[0] <= true <= rate.bounds[1]
+    assert abs(np.mean(rates) - true) < 0.01
+    assert held >= 0.93 * runs
+
+
+def test_each_epoch_and_lane_begins_afresh_and_replays_do_not_count() -> None:
+    first, missed = result(0), result(7, seen(HERE), sampled=True, withheld={"rate": 6})
+    assert judged(first, missed) == (1, 1, 1)
+    assert judged(first, result(7, seen(HERE), sampled=True, epoch=2, withheld={"rate": 7})) == (1, 0, 0)
+    assert judged(first, result(7, seen(HERE), sampled=True, lane=LATE)) == (1, 0, 0)
+    assert judged(first, result(7, seen(HERE), sampled=True, lane=replay_lane("r1"))) == (0, 0, 0)
+
+
+def test_what_is_behind_a_mask_is_no_miss() -> None:
+    misses = Misses(lambda _, found: found.box == THERE)
+    for each in (result(0), result(1, seen(THERE), sampled=True), result(2, seen(HERE, THERE), sampled=True)):
+        misses.add(each)
+    rate = misses.rates["gate", "cars"]
+    assert (rate.sampled, rate.missed, rate.rate) == (2, 1, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("hits", "trials", "low", "high"),
+    [
+        (0, 10, 0.0, 0.2775),
+        (1, 10, 0.0179, 0.4042),
+        (50, 100, 0.4038, 0.5962),
+        (10, 10, 0.7225, 1.0),
+        (0, 0, 0.0, 1.0),
+    ],
+)
+def test_the_interval_is_wilsons(hits: int, trials: int, low: float, high: float) -> None:
+    assert wilson(hits, trials) == pytest.approx((low, high), abs=5e-5)
+
+
+@given(trials=st.integers(1, 10_000), share=st.floats(0, 1))
+def test_the_interval_holds_the_rate_and_is_symmetrical(trials: int, share: float) -> None:
+    hits = round(share * trials)
+    low, high = wilson(hits, trials)
+    assert 0.0 <= low <= hits / trials + 1e-12
+    assert hits / trials - 1e-12 <= high <= 1.0
+    assert wilson(trials - hits, trials) == pytest.approx((1 - high, 1 - low))
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.3])
+def test_nineteen_of_twenty_intervals_hold_the_true_rate(rate: float) -> None:
+    hits = np.random.default_rng(0).binomial(400, rate, 4000)
+    held = np.mean([low <= rate <= high for low, high in (wilson(int(n), 400) for n in hits)])
+    assert abs(float(held) - 0.95) < 0.02
+
+
+@given(
+    a=st.tuples(*[st.floats(0, 500)] * 2, *[st.floats(1, 100)] * 2),
+    b=st.tuples(*[st.floats(0, 500)] * 2, *[st.floats(1, 100)] * 2),
+)
+def test_overlap_is_a_share_and_does_not_depend_on_the_order(a: tuple[float, ...], b: tuple[float, ...]) -> None:
+    one, other = (Box(x, y, x + w, y + h) for x, y, w, h in (a, b))
+    assert 0.0 <= overlap(one, other) <= 1.0 + 1e-9
+    assert math.isclose(overlap(one, other), overlap(other, one), abs_tol=1e-12)
+    assert overlap(one, one) == pytest.approx(1.0)

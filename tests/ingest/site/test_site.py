@@ -1,0 +1,398 @@
+"""The site file: what is read, and how it is told what is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+import tomli_w
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.exceptions import ConfigError
+from ingest.site import (
+    CameraConfig,
+    LineRule,
+    PinConfig,
+    PipelineConfig,
+    ReceiverConfig,
+    SensorConfig,
+    Site,
+    ThresholdRule,
+    ZoneRule,
+    load,
+    parse_entry,
+    to_pixels,
+)
+from tests.paths import ROOT
+
+WHOLE = """
+name = "north"
+
+[[cameras]]
+name = "gate"
+source = "simulated:road"
+gate = { max_fps = 5.0, motion = false }
+redact = { masks = [[[0.0, 0.0], [1.0, 0.0], [1.0, 0.2]]], faces = { model = "faces.onnx" }, method = "fill" }
+encode = { encoding = "webp", bytes_per_day = 50_000_000 }
+
+[[sensors]]
+name = "t-1"
+source = "simulated:temperature"
+quantity = "temperature"
+unit = "Cel"
+
+[[pipelines]]
+name = "cars"
+model = "yolox"
+width = 416
+height = 416
+cameras = ["gate"]
+
+[[rules]]
+type = "line"
+name = "in"
+camera = "gate"
+pipeline = "cars"
+start = [0.5, 0.0]
+end = [0.5, 1.0]
+
+[[rules]]
+type = "zone"
+name = "yard"
+camera = "gate"
+pipeline = "cars"
+labels = ["person"]
+polygon = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]
+
+[[rules]]
+type = "threshold"
+name = "hot"
+sensor = "t-1"
+above = 30.0
+
+[[receivers]]
+name = "pager"
+url = "https://example.org/hook"
+secret_file = "/run/secrets/pager"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "site.toml"
+
+
+def problem(file: Path, text: str) -> ConfigError:
+    file.write_text(text)
+    with pytest.raises(ConfigError) as raised:
+        load(file)
+    assert str(file) in str(raised.value)
+    return raised.value
+
+
+def test_a_whole_site(file: Path) -> None:
+    file.write_text(WHOLE)
+    site = load(file)
+    assert [entry.key for entry in site.entries()] == [
+        "camera/gate",
+        "sensor/t-1",
+        "pipeline/cars",
+        "rule/in",
+        "rule/yard",
+        "rule/hot",
+        "receiver/pager",
+    ]
+    assert [type(rule) for rule in site.rules] == [LineRule, ZoneRule, ThresholdRule]
+    assert site.cameras[0].gate.max_fps == 5.0
+
+
+def test_every_entry_comes_back_from_its_json(file: Path) -> None:
+    file.write_text(WHOLE)
+    for entry in (*load(file).entries(), PinConfig(name="gate", partition=3)):
+        assert parse_entry(entry.key, entry.model_dump_json().encode()) == entry
+
+
+def test_a_site_comes_back_from_its_toml(file: Path) -> None:
+    file.write_text(WHOLE)
+    site = load(file)
+    file.write_text(tomli_w.dumps(site.model_dump(mode="json", exclude_none=True)))
+    assert load(file) == site
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "key", "value", "expected"),
+    [
+        ("width = 416", "width = 0", "pipelines.0.width", 0, "greater than 0"),
+        ('name = "gate"', 'name = "The Gate"', "cameras.0.name", "The Gate", "match pattern"),
+        ("max_fps = 5.0", "max_fsp = 5.0", "cameras.0.gate.max_fsp", 5.0, "not permitted"),
+        ("start = [0.5, 0.0]", "start = [0.5, 1.5]", "rules.0.line.start.1", 1.5, "less than or equal to 1"),
+        ('type = "zone"', 'type = "zoen"', "rules.1", None, "'line'"),
+        ('model = "yolox"', "", "pipelines.0.model", None, "required"),
+        ("above = 30.0", "", "rules.2.threshold", None, "expected above, below or both"),
+        ("end = [0.5, 1.0]", "end = [0.5, 0.0]", "rules.0.line", None, "a line with a length"),
+        ("polygon = [[0.0, 0.0], ", "polygon = [", "rules.1.zone.polygon", None, "at least 3 items"),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_key_and_what_was_expected(
+    file: Path, before: str, after: str, key: str, value: object, expected: str
+) -> None:
+    assert before in WHOLE
+    error = problem(file, WHOLE.replace(before, after, 1))
+    assert error.key == key
+    assert expected in str(error)
+    assert not any(said in str(error) for said in ("expected expected", "expected Input should", "Value error"))
+    if value is not None:
+        assert error.value == value
+        assert repr(value) in str(error)
+
+
+def test_a_name_that_is_taken(file: Path) -> None:
+    error = problem(file, WHOLE + '\n[[receivers]]\nname = "pager"\nurl = "u"\nsecret_file = "f"\n')
+    assert "named twice: receiver/pager" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "needed"),
+    [
+        ('camera = "gate"\npipeline = "cars"\nstart', 'camera = "gtae"\npipeline = "cars"\nstart', "camera/gtae"),
+        ('pipeline = "cars"\nstart', 'pipeline = "people"\nstart', "pipeline/people"),
+        ('sensor = "t-1"', 'sensor = "t-2"', "sensor/t-2"),
+    ],
+)
+def test_a_rule_that_needs_what_is_not_there(file: Path, before: str, after: str, needed: str) -> None:
+    assert before in WHOLE
+    assert f"needs {needed}, which the site does not have" in str(problem(file, WHOLE.replace(before, after, 1)))
+
+
+@pytest.mark.parametrize(("text", "expected"), [("cameras = [", "valid TOML"), ("a = 1\na = 2", "valid TOML")])
+def test_what_is_no_toml(file: Path, text: str, expected: str) -> None:
+    assert expected in str(problem(file, text))
+
+
+def test_a_file_that_is_no_text(file: Path) -> None:
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="expected valid TOML"):
+        load(file)
+
+
+def test_a_file_that_is_not_there(file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"No such file or directory.*expected a readable TOML file"):
+        load(file)
+
+
+@pytest.mark.parametrize(
+    ("key", "data", "text"),
+    [
+        ("camra/gate", b"{}", "expected one of camera, pin, pipeline, receiver, rule, sensor"),
+        ("camera/gate", b"{", "Invalid JSON"),
+        ("camera/gate", b'{"name": "gate"}', "source"),
+        ("pin/gate", b'{"name": "gate", "partition": -1}', "greater than or equal to 0"),
+        ("", b"{}", "expected one of"),
+    ],
+)
+def test_a_wrong_entry_is_told(key: str, data: bytes, text: str) -> None:
+    with pytest.raises(ConfigError, match="config topic") as raised:
+        parse_entry(key, data)
+    assert text in str(raised.value)
+
+
+def test_an_empty_site_is_a_site(file: Path) -> None:
+    file.write_text("")
+    assert load(file) == Site()
+
+
+@given(
+    st.lists(st.text(st.sampled_from("abc"), min_size=1, max_size=2), max_size=3), st.sampled_from(["a", "b", "zz"])
+)
+def test_a_pipeline_wants_the_cameras_it_names_or_all(named: list[str], camera: str) -> None:
+    pipeline = PipelineConfig(name="p", model="m", width=1, height=1, cameras=tuple(named))
+    assert pipeline.wants(camera) == (not named or camera in named)
+
+
+@pytest.mark.parametrize(
+    ("labels", "label", "score", "watched"),
+    [((), "car", 0.5, True), ((), "car", 0.2, False), (("car",), "car", 0.3, True), (("car",), "dog", 0.9, False)],
+)
+def test_what_a_rule_watches(labels: tuple[str, ...], label: str, score: float, watched: bool) -> None:
+    rule = LineRule(name="r", camera="c", pipeline="p", labels=labels, start=(0, 0), end=(1, 1))
+    assert rule.watches(label, score) is watched
+
+
+@pytest.mark.parametrize(
+    ("wrong", "key"),
+    [
+        ("redact = { masks = [[[0.1, 0.1], [0.9, 0.9]]] }", "cameras.0.redact.masks.0"),
+        ("redact = { masks = [[[0.1, 0.1], [0.9, 0.9], [1.5, 0.2]]] }", "cameras.0.redact.masks.0.2.0"),
+        ('redact = { faces = { model = "" } }', "cameras.0.redact.faces"),
+        ('redact = { faces = { model = "f.onnx", width = 100 } }', "cameras.0.redact.faces.width"),
+        ('redact = { method = "smudge" }', "cameras.0.redact.method"),
+        ('encode = { encoding = "gif" }', "cameras.0.encode.encoding"),
+        ("encode = { quality = 30, bytes_per_day = 1000 }", "cameras.0.encode"),
+    ],
+)
+def test_what_is_wrong_with_redaction_or_encoding_is_told(file: Path, wrong: str, key: str) -> None:
+    assert problem(file, f'[[cameras]]\nname = "a"\nsource = "device:0"\n{wrong}\n').key == key
+
+
+HOW_TO = ROOT / "docs" / "how-to.md"
+
+
+@pytest.mark.parametrize("block", re.findall(r"(?:^    .*\n|^\n(?=    ))+", HOW_TO.read_text(), re.MULTILINE))
+def test_cameras_that_the_how_to_shows_are_valid(file: Path, block: str) -> None:
+    if "[[cameras]]" not in block:
+        return
+    file.write_text(textwrap.dedent(block))
+    assert load(file).cameras
+
+
+def test_points_become_pixels() -> None:
+    assert to_pixels(((0.0, 0.5), (1.0, 1.0)), 640, 360) == ((0.0, 180.0), (640.0, 360.0))
+
+
+def test_defaults_are_what_a_site_gets_that_says_nothing() -> None:
+    camera = CameraConfig(name="c", source="device:0")
+    assert (camera.gate.motion, camera.spool.late_after_s, camera.encode.quality) == (True, 5.0, 85)
+    receiver = ReceiverConfig(name="r", url="http://x", secret_file=Path("s"))
+    assert (len(receiver.retry_s), sum(receiver.retry_s) // 3600) == (10, 75)
+    assert SensorConfig(name="s", source="simulated:x", quantity="q", unit="u").column_rows == 100
+    assert json.loads(camera.model_dump_json())["name"] == "c"
+
+
+def test_cameras_and_sensors_are_of_the_site_of_their_file(tmp_path: Path) -> None:
+    file = tmp_path / "site.toml"
+    file.write_text(
+        'name = "north"\n[[cameras]]\nname = "a"\nsource = "x"\n'
+        '[[cameras]]\nname = "b"\nsource = "x"\nsite = "north"\n'
+        '[[sensors]]\nname = "t"\nsource = "simulated:temperature"\nquantity = "q"\nunit = "u"\n'
+    )
+    site = load(file)
+    assert [c.site for c in site.cameras] == ["north", "north"]
+    assert [s.site for s in site.sensors] == ["north"]
+
+
+ARMED = """
+time_zone = "Europe/Berlin"
+
+[[cameras]]
+name = "yard"
+source = "device:0"
+
+[[cameras.gate.armed]]
+days = ["mon", "fri"]
+start = "22:00"
+end = "06:00"
+
+[[cameras]]
+name = "abroad"
+source = "device:1"
+gate = { time_zone = "America/Havana", armed = [{ start = 08:00:00, end = 17:30:00 }] }
+"""
+
+
+def test_hours_are_by_the_sites_clock_unless_a_camera_has_its_own(file: Path) -> None:
+    file.write_text(ARMED)
+    yard, abroad = load(file).cameras
+    assert (yard.gate.time_zone, abroad.gate.time_zone) == ("Europe/Berlin", "America/Havana")
+    assert (yard.gate.armed[0].days, yard.gate.armed[0].start.hour) == (("mon", "fri"), 22)
+    assert parse_entry(yard.key, yard.model_dump_json().encode()) == yard
+
+
+def test_a_pre_roll_that_would_wait_until_it_is_late_is_refused(file: Path) -> None:
+    camera = '[[cameras]]\nname = "a"\nsource = "device:0"\ngate.pre_roll_s = 2.0\n'
+    assert "gate.pre_roll_s below spool.late_after_s" in problem(file, f"{camera}spool.late_after_s = 2.0\n").expected
+    for fine in (
+        "spool.late_after_s = 2.1",
+        "spool.late_after_s = 0.0",
+        "spool.late_after_s = 2.0\ngate.motion = false",
+    ):
+        file.write_text(f"{camera}{fine}\n")
+        assert load(file).cameras
+
+
+@pytest.mark.parametrize("setting", ["gate.keep_alive_s = inf", "fps = inf", "spool.late_after_s = inf"])
+def test_a_number_without_end_is_refused_because_no_reader_of_the_topic_could_take_it(
+    file: Path, setting: str
+) -> None:
+    found = problem(file, f'[[cameras]]\nname = "a"\nsource = "device:0"\n{setting}\n')
+    assert found.key == f"cameras.0.{setting.split(' ')[0]}"
+    assert "finite" in found.expected
+
+
+@pytest.mark.parametrize("name", ["Mars/Base", "Europe", "../zone", ""])
+def test_a_time_zone_that_nobody_knows_is_refused(file: Path, name: str) -> None:
+    file.write_text(ARMED.replace("Europe/Berlin", name))
+    with pytest.raises(ConfigError, match="expected a time zone by its IANA name"):
+        load(file)
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        {"masks": [[[0.0, 0.0], [1.0, 1.0]]]},
+        {"masks": [[[0.0, 0.0], [1.0, 1.0], [1.5, 0.0]]]},
+        {"armed": [{"start": "22:00", "end": "25:00"}]},
+        {"armed": [{"start": "22:00Z", "end": "23:00"}]},
+        {"armed": [{"days": [], "start": "22:00", "end": "23:00"}]},
+        {"armed": [{"days": ["monday"], "start": "22:00", "end": "23:00"}]},
+        {"pre_roll_s": 60.0},
+        {"sample": 1.1},
+    ],
+)
+def test_a_gate_that_makes_no_sense_is_refused(gate: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="gate"):
+        CameraConfig.model_validate({"name": "a", "source": "device:0", "gate": gate})
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
+def test_a_number_that_the_topic_cannot_carry_is_refused_in_the_file(value: str, tmp_path: Path) -> None:
+    """JSON has none of these: what was applied would be refused by everyone who reads it."""
+    file = tmp_path / "site.toml"
+    file.write_text(f'[[cameras]]\nname = "a"\nsource = "x"\n[cameras.spool]\nmax_age_s = {value}\n')
+    with pytest.raises(ConfigError, match=r"cameras\.0\.spool\.max_age_s.*finite"):
+        load(file)
+
+
+def test_a_file_is_of_one_site(file: Path) -> None:
+    """What it said of another one, that one's file would take out, and this one's never."""
+    camera = '[[cameras]]\nname = "a"\nsource = "device:0"\nsite = "south"\n'
+    assert "'north', the file's" in problem(file, f'name = "north"\n{camera}').expected
+    assert "'site', the file's" in problem(file, camera).expected
+
+
+def test_a_key_of_a_newer_version_is_told_as_what_it_may_be() -> None:
+    with pytest.raises(ConfigError, match="is it misspelt, or of a newer sightline"):
+        parse_entry("camera/a", b'{"name": "a", "source": "x", "lens": 3}')
+
+
+def test_a_file_that_begins_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "site.toml"
+    file.write_bytes(b"\xef\xbb\xbf" + b'name = "north"\n')
+    assert load(file).name == "north"
+
+
+def test_a_huge_value_is_told_in_part() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_entry("camera/a", b'{"name": "a", "source": "x", "fps": "' + b"y" * 10**6 + b'"}')
+    assert len(str(caught.value)) < 1000
+    assert "1000002 characters" in str(caught.value)
+
+
+@pytest.mark.timeout(20)  # looking for addresses in it took three minutes
+@pytest.mark.parametrize("text", ["y", "a/", "a://", "://", "@", "a.", "?a", "&pass", "?", "pass", "?pass="])
+@pytest.mark.parametrize("key", ["fps", "time_zone", "source"])
+def test_a_huge_value_takes_no_time_and_stops_nothing(text: str, key: str) -> None:
+    value = text * (10**6 // len(text))
+    gate = {"gate": {"time_zone": value + "a"}} if key == "time_zone" else {key: value}
+    entry = json.dumps({"name": "a", "source": "x"} | gate).encode()
+    with contextlib.suppress(ConfigError):
+        parse_entry("camera/a", entry)
+
+
+def test_what_is_far_too_large_for_an_entry_is_refused_unread() -> None:
+    with pytest.raises(ConfigError, match="at most 1048576 bytes"):
+        parse_entry("camera/a", b"[" * 10**7)

@@ -1,0 +1,141 @@
+"""What applying one site changes, and that other sites are left alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.site import (
+    CameraConfig,
+    Entry,
+    LineRule,
+    PinConfig,
+    PipelineConfig,
+    ReceiverConfig,
+    SensorConfig,
+    Site,
+)
+from ingest.site.topic.changes import Changes, changes
+
+CARS = PipelineConfig(name="cars", model="m", width=4, height=4)
+GATE = CameraConfig(name="gate", source="device:0")
+HEAT = SensorConfig(name="heat", source="simulated:x", quantity="q", unit="u")
+LINE = LineRule(name="in", camera="gate", pipeline="cars", start=(0, 0), end=(1, 1))
+PAGER = ReceiverConfig(name="pager", url="http://x", secret_file=Path("s"))
+NORTH = Site(name="north", cameras=(GATE,), sensors=(HEAT,), pipelines=(CARS,), rules=(LINE,), receivers=(PAGER,))
+YARD = CameraConfig(name="yard", source="device:1")
+SOUTH = Site(name="south", cameras=(YARD,), pipelines=(CARS,), receivers=(PAGER,))
+
+Topic = dict[str, Entry]
+
+
+def applied(topic: Topic, site: Site, *, take_over: bool = False) -> Topic:
+    return after(topic, changes(site, topic, take_over=take_over))
+
+
+def after(topic: Topic, found: Changes) -> Topic:
+    assert not found.conflicts
+    written = {entry.key: entry for entry in found.written}
+    return {key: entry for key, entry in (topic | written).items() if key not in found.removed}
+
+
+def test_a_site_is_added_and_the_same_again_changes_nothing() -> None:
+    topic = applied({}, NORTH)
+    assert set(topic) == {"camera/gate", "sensor/heat", "pipeline/cars", "rule/in", "receiver/pager"}
+    assert changes(NORTH, topic) == Changes()
+
+
+def test_one_site_leaves_the_entries_of_another_alone() -> None:
+    north = applied({}, NORTH)
+    both = applied(north, SOUTH)
+    assert set(both) == {*north, "camera/yard"}
+    assert (both["camera/gate"], both["rule/in"]) == (north["camera/gate"], north["rule/in"])
+    without = applied(both, Site(name="south"))
+    assert without == north
+
+
+def test_what_two_sites_have_goes_with_the_last_of_them() -> None:
+    topic = applied(applied({}, NORTH), SOUTH)
+    assert topic["pipeline/cars"].model_dump()["sites"] == ("north", "south")
+    topic = applied(topic, Site(name="north"))
+    assert set(topic) == {"camera/yard", "pipeline/cars", "receiver/pager"}
+    assert applied(topic, Site(name="south")) == {}
+
+
+def test_what_changed_is_told_field_by_field() -> None:
+    topic = applied({}, NORTH)
+    faster = NORTH.model_copy(update={"cameras": (NORTH.cameras[0].model_copy(update={"fps": 3.0}),)})
+    found = changes(faster, topic)
+    assert found.fields == {"camera/gate": ["fps"]}
+    assert not found.added
+    assert not found.removed
+
+
+def test_a_camera_moves_to_another_site_only_when_that_is_said_and_its_old_site_then_leaves_it_there() -> None:
+    topic = applied({}, NORTH)
+    moved = Site(name="south", cameras=(GATE,))
+    assert changes(moved, topic).conflicts == {"camera/gate": ["north"]}
+    topic = applied(topic, moved, take_over=True)
+    assert topic["camera/gate"] == moved.cameras[0]
+    assert changes(NORTH, topic).conflicts == {"camera/gate": ["south"]}
+    assert applied(topic, Site(name="north")) == {"camera/gate": moved.cameras[0]}
+
+
+def test_a_site_gets_another_name_in_the_two_steps_that_the_guide_has() -> None:
+    topic = applied({}, NORTH)
+    west = Site(name="west", cameras=(GATE,), sensors=(HEAT,), pipelines=(CARS,), rules=(LINE,), receivers=(PAGER,))
+    assert applied(applied(topic, west, take_over=True), Site(name="north")) == applied({}, west)
+
+
+def test_a_pipeline_of_two_sites_changes_for_both_only_when_that_is_said() -> None:
+    topic = applied(applied({}, NORTH), SOUTH)
+    other = SOUTH.model_copy(update={"pipelines": (CARS.model_copy(update={"model": "n"}),)})
+    assert changes(other, topic).conflicts == {"pipeline/cars": ["north"]}
+    found = changes(other, topic, take_over=True)
+    assert set(found.taken_over) == {"pipeline/cars"}
+    assert after(topic, found)["pipeline/cars"].model_dump()["sites"] == ("north", "south")
+
+
+def test_pins_and_what_no_site_has_are_left_and_the_latter_told() -> None:
+    pin = PinConfig(name="gate", partition=3)
+    old = LINE.model_copy(update={"name": "old"})
+    topic: Topic = {pin.key: pin, old.key: old, CARS.key: CARS}
+    found = changes(NORTH, topic)
+    assert found.unclaimed == ["rule/old"]
+    assert found.fields == {"pipeline/cars": ["sites"]}  # what is in this file is this site's from now on
+    assert set(after(topic, found)) >= {pin.key, old.key}
+
+
+def test_an_entry_that_cannot_be_used_is_written_anew_although_the_last_good_one_says_the_same() -> None:
+    topic = applied({}, NORTH)
+    assert set(changes(NORTH, topic, refused=["camera/gate"]).changed) == {"camera/gate"}
+    assert set(changes(NORTH, {}, refused=["camera/gate"]).changed) == {"camera/gate"}
+
+
+def test_a_site_without_a_name_owns_what_names_none() -> None:
+    topic = applied(applied({}, NORTH), Site(cameras=(YARD,), pipelines=(CARS,)))
+    assert topic["pipeline/cars"].model_dump()["sites"] == ("north", "site")
+    assert set(applied(topic, Site())) == set(applied({}, NORTH))
+
+
+_sites = st.builds(
+    lambda name, cameras, pipelines: Site(
+        name=name,
+        cameras=tuple(CameraConfig(name=f"{name}-{c}", source="x") for c in sorted(cameras)),
+        pipelines=tuple(CARS.model_copy(update={"name": p}) for p in sorted(pipelines)),
+    ),
+    st.sampled_from(["north", "south", "site"]),
+    st.sets(st.sampled_from("abc")),
+    st.sets(st.sampled_from("pqr")),
+)
+
+
+@given(st.lists(_sites, max_size=8))
+def test_the_topic_is_the_union_of_what_each_site_said_last(said: list[Site]) -> None:
+    topic: Topic = {}
+    for site in said:
+        topic = applied(topic, site)
+    last = {site.name: site for site in said}
+    assert set(topic) == {entry.key for site in last.values() for entry in site.entries()}

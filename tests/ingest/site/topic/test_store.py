@@ -1,0 +1,101 @@
+"""The config topic as services see it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
+
+from ingest.contract.topics import CONFIG
+from ingest.kafka.log import Outgoing, TopicPartition
+from ingest.kafka.memorylog import MemoryLog
+from ingest.metrics import ConfigMetrics
+from ingest.site import (
+    CameraConfig,
+    LineRule,
+    PinConfig,
+    PipelineConfig,
+    ReceiverConfig,
+    SensorConfig,
+    ThresholdRule,
+    ZoneRule,
+)
+from ingest.site.topic.store import publish, read
+from ingest.site.topic.view import Config
+
+GATE = CameraConfig(name="gate", source="device:0")
+YARD = CameraConfig(name="yard", source="device:1")
+CARS = PipelineConfig(name="cars", model="m", width=4, height=4)
+LINE = LineRule(name="in", camera="gate", pipeline="cars", start=(0, 0), end=(1, 1))
+ZONE = ZoneRule(name="zone", camera="gate", pipeline="cars", polygon=((0, 0), (1, 0), (1, 1)))
+SENSOR = SensorConfig(name="t", source="simulated:x", quantity="q", unit="u")
+HOT = ThresholdRule(name="hot", sensor="t", above=3.0)
+PAGER = ReceiverConfig(name="pager", url="http://x", secret_file=Path("s"))
+
+
+@pytest.fixture
+def log() -> MemoryLog:
+    return MemoryLog()
+
+
+async def test_nothing_yet(log: MemoryLog) -> None:
+    assert await read(log) == Config({})
+
+
+async def test_entries_by_class_and_name(log: MemoryLog) -> None:
+    await publish(log, [YARD, GATE, CARS, ZONE, LINE, SENSOR, HOT, PAGER, PinConfig(name="gate", partition=3)])
+    config = await read(log)
+    assert config.cameras == (GATE, YARD)
+    assert config.pipelines == (CARS,)
+    assert config.sensors == (SENSOR,)
+    assert config.receivers == (PAGER,)
+    assert config.camera_rules == (LINE, ZONE)
+    assert config.sensor_rules == (HOT,)
+    assert config.pins == {"gate": 3}
+
+
+async def test_the_last_word_on_a_key_holds(log: MemoryLog) -> None:
+    await publish(log, [GATE, YARD])
+    changed = GATE.model_copy(update={"fps": 3.0})
+    await publish(log, [changed], removed=[YARD.key])
+    assert (await read(log)).entries == {GATE.key: changed}
+    await publish(log, [YARD])
+    assert (await read(log)).cameras == (changed, YARD)
+
+
+async def test_what_compaction_took_is_not_missed(log: MemoryLog) -> None:
+    await publish(log, [GATE, GATE, YARD])
+    log.forget(TopicPartition(CONFIG, 0), 1)
+    assert (await read(log)).cameras == (GATE, YARD)
+
+
+async def test_an_entry_that_cannot_be_used_is_told_and_counted_and_stops_nothing(log: MemoryLog) -> None:
+    await publish(log, [GATE, CARS])
+    await log.produce(Outgoing(CONFIG, 0, b'{"name": "gate"}', key=b"camera/gate"))
+    await log.produce(Outgoing(CONFIG, 0, b'{"name": "yard"}', key=b"camera/yard"))
+    registry = CollectorRegistry()
+    with capture_logs() as said:
+        config = await read(log, ConfigMetrics(registry))
+    assert config.cameras == (GATE,)  # the last good one
+    assert config.pipelines == (CARS,)
+    assert "config topic, camera/gate: source" in config.refused["camera/gate"]
+    assert [(line["key"], line["kept"]) for line in said] == [("camera/gate", True), ("camera/yard", False)]
+    assert "sightline config apply" in said[0]["mend"]
+    assert registry.get_sample_value("sightline_config_refused_entries") == 2
+
+
+async def test_an_entry_that_was_mended_since_is_not_told(log: MemoryLog) -> None:
+    await log.produce(Outgoing(CONFIG, 0, b"{}", key=b"camera/gate"))
+    await publish(log, [GATE])
+    with capture_logs() as said:
+        assert (await read(log)).refused == {}
+    assert said == []
+
+
+async def test_an_entry_that_has_been_mended_is_good(log: MemoryLog) -> None:
+    await log.produce(Outgoing(CONFIG, 0, b"{}", key=b"camera/gate"))
+    await log.produce(Outgoing(CONFIG, 0, b"{}", key=b"camera/yard"))
+    await publish(log, [GATE], removed=[YARD.key])
+    assert (await read(log)).cameras == (GATE,)

@@ -1,0 +1,176 @@
+"""What stands for longer than any tail: a restart tells of it neither twice nor never."""
+
+from __future__ import annotations
+
+import pytest
+
+from ingest.contract import headers as h
+from ingest.contract.codec import decode_json, encode
+from ingest.contract.identity import LATE, LIVE
+from ingest.contract.records import Box, Detection, Event, FrameRef, Result
+from ingest.contract.topics import EVENTS, RESULTS
+from ingest.kafka.log import Outgoing, TopicPartition
+from ingest.kafka.memorylog import MemoryLog
+from ingest.runtime.clock import ManualClock
+from ingest.site import CameraConfig, LineRule, PipelineConfig, ZoneRule
+from ingest.site.topic.view import Config
+from stream import readback
+from stream.analyse.stage import AnalyseStage
+
+CAMERA = CameraConfig(name="c", source="simulated:road")
+PIPELINE = PipelineConfig(name="p", model="m", width=64, height=64)
+RIGHT = ZoneRule(name="right", camera="c", pipeline="p", polygon=((0.5, 0.0), (1.0, 0.0), (1.0, 1.0), (0.5, 1.0)))
+LINE = LineRule(name="line", camera="c", pipeline="p", start=(0.5, 1.0), end=(0.5, 0.0))
+PARTITION = TopicPartition(RESULTS, 0)
+FPS = 2
+
+
+def car(x: float, y: float = 180.0) -> Detection:
+    return Detection(box=Box(x - 60.0, y - 20.0, x + 60.0, y + 20.0), label="car", class_id=1, score=0.9)
+
+
+def result(seq: int, *found: Detection, lane: str = LIVE, epoch: int = 1) -> Result:
+    return Result(
+        camera="c",
+        epoch=epoch,
+        seq=seq,
+        lane=lane,
+        pipeline="p",
+        pipelines=("p",),
+        captured_ns=10**18 + seq * 10**9 // FPS,
+        finished_ns=10**18,
+        width=640,
+        height=360,
+        source=FrameRef("frames", 0, seq),
+        outcome="classified",
+        detections=found,
+    )
+
+
+class Site:
+    """A partition of results, written when they were captured, and who reads it."""
+
+    def __init__(self, *rules: LineRule | ZoneRule) -> None:
+        self.clock = ManualClock()
+        self.log = MemoryLog(partitions=1, clock=self.clock)
+        self.stage = AnalyseStage(Config({entry.key: entry for entry in (CAMERA, PIPELINE, *rules)}), 1)
+
+    async def see(self, *results: Result) -> None:
+        for one in results:
+            if one.lane == LIVE:
+                self.clock.seconds = (one.captured_ns - 10**18) / 1e9
+            await self.log.produce(Outgoing(RESULTS, 0, encode(one), headers=h.frame_headers([one.id], one.lane)))
+
+    async def tell(self, start: int, stop: int, *, write: bool = False) -> list[Event]:
+        """Own the partition from one second's first frame to another's."""
+        interpreter = await self.stage.open(PARTITION, start * FPS, self.log)
+        events = []
+        async for record in self.log.read(RESULTS, 0, start * FPS, stop * FPS):
+            for out in [out for work in interpreter.process(record) for out in work.records]:
+                assert out.topic == EVENTS
+                events.append(decode_json(Event, out.value))
+                if write:
+                    await self.log.produce(out)
+        return events
+
+
+def stand(seconds: int, x: float = 480.0, first: int = 0) -> list[Result]:
+    return [result(first * FPS + n, car(x)) for n in range(seconds * FPS)]
+
+
+@pytest.fixture(autouse=True)
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that what is read back is what is needed, and not the whole of a short log."""
+    monkeypatch.setattr(readback, "_FIRST_CHUNK", 10)
+    monkeypatch.setattr(readback, "_LAST_CHUNK", 10)
+
+
+@pytest.mark.parametrize("cut", [100, 290, 320])
+async def test_a_dwell_of_minutes_is_one_incident_wherever_a_restart_falls(cut: int) -> None:
+    site = Site(RIGHT.model_copy(update={"dwell_s": 300.0}))
+    await site.see(*stand(350))
+    (whole,) = await site.tell(0, 350)
+    events = await site.tell(0, cut) + await site.tell(cut, 350)
+    assert [event.id for event in events] == [whole.id]
+
+
+@pytest.mark.parametrize("cut", [30, 200, 290])
+async def test_a_cooldown_of_minutes_outlasts_a_restart(cut: int) -> None:
+    """In the zone at 0.5 s, away at 10 s, back at 20 s: told again when the rule is no longer quiet, at 300.5 s."""
+    site = Site(RIGHT.model_copy(update={"cooldown_s": 300.0}))
+    away = [result(20 + n, car(480.0 - 40 * min(n, 9))) for n in range(20)]
+    back = [result(40 + n, car(120.0 + 40 * min(n, 9))) for n in range(700)]
+    await site.see(*stand(10), *away, *back)
+    whole = await site.tell(0, 350)
+    assert [event.data.seq for event in whole] == [1, 601]
+    events = await site.tell(0, cut) + await site.tell(cut, 350)
+    assert [event.id for event in events] == [event.id for event in whole]
+
+
+@pytest.mark.parametrize("rule", [RIGHT, RIGHT.model_copy(update={"dwell_s": 100.0})])
+@pytest.mark.parametrize("cut", [300, 500, 900])
+async def test_what_was_told_of_before_the_tail_began_is_not_told_again(rule: ZoneRule, cut: int) -> None:
+    site = Site(rule)
+    await site.see(*stand(1000))
+    assert len(await site.tell(0, cut)) == 1
+    assert await site.tell(cut, 1000) == []
+
+
+async def test_what_a_dead_owner_told_of_an_old_track_past_its_commit_is_not_told_under_another_name() -> None:
+    """A car that stands for 800 s crosses the line; the owner dies, and nothing of the last 20 s was committed."""
+    site = Site(LINE)
+    crossing = [result(1600 + n, car(160.0 + 40 * min(n, 9))) for n in range(40)]
+    await site.see(*stand(800, x=160.0), *crossing)
+    (told,) = await site.tell(0, 820, write=True)
+    assert told.data.track == "1-1-0"
+    assert await site.tell(800, 820) == []
+
+
+async def test_an_old_track_is_followed_and_tells_of_what_it_does_after_a_restart() -> None:
+    site = Site(LINE)
+    crossing = [result(1600 + n, car(160.0 + 40 * min(n, 9))) for n in range(40)]
+    await site.see(*stand(800, x=160.0), *crossing)
+    (event,) = await site.tell(790, 820)
+    assert event.data.track != "1-1-0"
+
+
+async def test_the_cooldown_of_an_old_track_is_known_from_its_events() -> None:
+    """It has been going in and out for ever, so the tail alone cannot tell when the rule was last told of."""
+    site = Site(RIGHT.model_copy(update={"cooldown_s": 25.0}))
+    to_and_fro = [300.0, 260.0, 220.0, 180.0, 220.0, 260.0, 300.0, 340.0, 380.0, 340.0]
+    await site.see(*[result(n, car(to_and_fro[n % 10])) for n in range(1200 * FPS)])
+    whole = await site.tell(0, 1200, write=True)
+    assert len(whole) > 30
+    for cut in range(600, 660, 7):
+        for back in (0, 20):
+            again = [event.data.seq for event in await site.tell(cut - back, cut + 60)]
+            assert again == []  # all of them are out
+
+
+@pytest.mark.parametrize("cut", range(379, 384))
+async def test_two_tracks_never_share_a_name_when_the_tail_begins_with_both(cut: int) -> None:
+    """The old one seems to begin with the tail, maybe in the very frame in which the other one was confirmed."""
+    site = Site(LINE)
+    comes, way = 521, [120.0 + 40 * min(n, 9) for n in range(2000)]
+    old, new = car(160.0, 80.0), [car(x, 280.0) for x in way]
+    await site.see(*[result(n, old, *([new[n - comes]] if n >= comes else [])) for n in range(cut * FPS)])
+    await site.see(*[result(cut * FPS + n, car(way[n], 80.0)) for n in range(20)])
+    (first,) = await site.tell(0, cut)
+    (second,) = await site.tell(cut, cut + 10)
+    assert first.data.incident != second.data.incident
+
+
+async def test_late_frames_that_come_by_the_thousand_do_not_push_the_live_ones_out() -> None:
+    site = Site(RIGHT.model_copy(update={"dwell_s": 60.0}))
+    live = stand(70)
+    burst = [result(n, car(100.0), lane=LATE, epoch=0) for n in range(21_000)]
+    await site.see(*live[: 50 * FPS], *burst, *live[50 * FPS :])
+    start = 50 * FPS + 21_000
+    interpreter = await site.stage.open(PARTITION, start, site.log)
+    works = [
+        work
+        async for record in site.log.read(RESULTS, 0, start, start + 20 * FPS)
+        for work in interpreter.process(record)
+    ]
+    (event,) = [decode_json(Event, out.value) for work in works for out in work.records]
+    assert event.data.seq == 121

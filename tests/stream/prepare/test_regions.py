@@ -1,0 +1,188 @@
+"""Windows of a frame, and how they are laid into a model's input."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.contract.records import Box, Canvas, lay
+from ingest.site import PipelineConfig
+from stream.prepare.regions import MERGE_SHARE, Window, draw, merged, windows
+
+SIZE = (640, 360)
+WHOLE = Box(0, 0, 640, 360)
+
+
+def pipeline(**values: object) -> PipelineConfig:
+    return PipelineConfig(**{"name": "p", "model": "m", "width": 64, "height": 64, **values})
+
+
+def laid(config: PipelineConfig, image: np.ndarray, window: Window, pad: int = 0) -> np.ndarray:
+    """What the model sees of a window: drawn by prepare, laid into its row by the node."""
+    picture = draw(config, image, window)
+    assert picture.flags.c_contiguous
+    return lay(Canvas(config.height, config.width, 3), pad, [window.region.inner], [picture])[0]
+
+
+MOVING = pipeline(regions="motion", region_margin=0.25)
+coordinates = st.floats(-50, 700, allow_nan=False)
+anything = st.floats(allow_nan=True, allow_infinity=True)
+boxes = st.builds(Box, coordinates, coordinates, coordinates, coordinates)
+wild = st.builds(Box, anything, anything, anything, anything)
+
+
+@pytest.mark.parametrize(
+    ("config", "motion"),
+    [
+        (pipeline(), None),
+        (pipeline(), (Box(1, 1, 9, 9),)),  # the pipeline does not look at motion
+        (MOVING, None),  # the agent did not look
+        (MOVING, (Box(math.nan, 0, 9, 9), Box(5, 5, 5, 9), Box(900, 0, 950, 50))),  # nothing usable
+    ],
+)
+def test_the_full_frame(config: PipelineConfig, motion: tuple[Box, ...] | None) -> None:
+    (window,) = windows(config, SIZE, motion, 8)
+    assert window.region.box == WHOLE
+    assert (window.left, window.top, window.right, window.bottom) == (0, 0, 640, 360)
+
+
+def test_the_box_stays_tight_and_the_window_is_wider() -> None:
+    (window,) = windows(MOVING, SIZE, (Box(100, 100, 140, 180),), 8)
+    assert window.region.box == Box(100, 100, 140, 180)
+    assert (window.left, window.top, window.right, window.bottom) == (90, 80, 150, 200)
+
+
+def test_the_window_ends_at_the_frame() -> None:
+    (window,) = windows(MOVING, SIZE, (Box(-20, 300, 100, 400),), 8)
+    assert window.region.box == Box(0, 300, 100, 360)
+    assert (window.left, window.bottom) == (0, 360)
+
+
+def test_of_too_many_the_largest_are_kept() -> None:
+    motion = tuple(Box(50 * n, 0, 50 * n + 5 + n, 10) for n in range(10))
+    found = windows(MOVING, SIZE, motion, 3)
+    assert [w.region.box for w in found] == [motion[9], motion[8], motion[7]]
+
+
+@pytest.mark.timeout(20)
+def test_what_rests_is_looked_at_after_what_moves_while_there_is_room_and_unless_it_moves() -> None:
+    moving, rests, other = Box(0, 0, 40, 40), Box(100, 100, 200, 200), Box(300, 100, 310, 110)
+    at_it, next_to_it = Box(180, 100, 240, 200), Box(199, 100, 240, 200)
+
+    def shown(motion: tuple[Box, ...], resting: tuple[Box, ...], most: int = 9) -> list[Box]:
+        return [window.region.box for window in windows(MOVING, SIZE, motion, most, resting)]
+
+    assert shown((moving,), (rests, other)) == [moving, rests, other]
+    assert shown((moving,), (rests, other), most=2) == [moving, rests]
+    assert shown((), (other, rests)) == [other, rests]
+    assert shown((at_it,), (rests,)) == [at_it]
+    assert shown((next_to_it,), (rests,)) == [next_to_it, rests]
+    assert [window.region.box for window in windows(pipeline(), SIZE, (), 9, (rests,))] == [WHOLE]
+
+
+def test_more_boxes_than_there_is_time_for() -> None:
+    dust = tuple(Box(n % 400, n // 400, n % 400 + 1, n // 400 + 1) for n in range(100_000))
+    large = Box(500, 100, 600, 200)
+    first, *rest = windows(MOVING, SIZE, (*dust, large), 8)
+    assert first.region.box == large
+    assert len(rest) == 7
+
+
+def test_boxes_that_share_most_of_one_are_one() -> None:
+    assert merged([Box(0, 0, 100, 100), Box(50, 50, 110, 110)]) == [Box(0, 0, 110, 110)]
+    assert len(merged([Box(0, 0, 100, 100), Box(90, 0, 190, 100)])) == 2
+
+
+@given(st.lists(boxes, max_size=12))
+def test_merging_covers_everything_and_comes_to_an_end(given_boxes: list[Box]) -> None:
+    real = [b for b in given_boxes if b.width >= 1 and b.height >= 1]
+    result = merged(real)
+    for box in real:
+        assert any(
+            r.left <= box.left and r.top <= box.top and r.right >= box.right and r.bottom >= box.bottom
+            for r in result
+        )
+    for i, a in enumerate(result):
+        for b in result[:i]:
+            shared = max(0, min(a.right, b.right) - max(a.left, b.left)) * max(
+                0, min(a.bottom, b.bottom) - max(a.top, b.top)
+            )
+            assert shared < MERGE_SHARE * min(a.width * a.height, b.width * b.height) + 1e-6
+
+
+@given(
+    st.lists(st.one_of(boxes, wild), max_size=8),
+    st.sampled_from(["stretch", "letterbox"]),
+    st.integers(1, 200),
+    st.integers(1, 200),
+    st.integers(1, 5),
+)
+def test_whatever_the_agent_says_can_be_drawn(
+    motion: list[Box], fit: str, width: int, height: int, most: int
+) -> None:
+    config = pipeline(regions="motion", fit=fit, width=width, height=height)
+    image = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
+    found = windows(config, SIZE, motion, most)
+    assert 1 <= len(found) <= most
+    for window in found:
+        laid(config, image, window)
+        assert Canvas(height, width, 3).holds(window.region.inner)
+        box = window.region.box
+        assert box.left >= window.left
+        assert box.bottom <= window.bottom
+        assert 0 <= window.left < window.right <= SIZE[0]
+        assert 0 <= window.top < window.bottom <= SIZE[1]
+
+
+@given(boxes, st.sampled_from(["stretch", "letterbox"]))
+def test_the_fit_leads_back_to_the_window(box: Box, fit: str) -> None:
+    config = pipeline(regions="motion", fit=fit, width=96, height=64)
+    for window in windows(config, SIZE, (box,), 1):
+        back = window.region.fit.to_frame(Box(*map(float, window.region.inner)))
+        assert back == pytest.approx((window.left, window.top, window.right, window.bottom), abs=1e-6)
+
+
+def drawn(
+    config: PipelineConfig, image: np.ndarray, motion: tuple[Box, ...] | None = None, pad: int = 114
+) -> np.ndarray:
+    window: Window = windows(config, (image.shape[1], image.shape[0]), motion, 1)[0]
+    return laid(config, image, window, pad)
+
+
+def test_letterbox_keeps_the_shape_and_pads() -> None:
+    row = drawn(pipeline(fit="letterbox", width=416, height=416), np.full((360, 640, 3), 200, np.uint8))
+    assert (row[:91] == 114).all()
+    assert (row[91:325] == 200).all()
+    assert (row[325:] == 114).all()
+
+
+def test_a_tall_picture_is_padded_at_its_sides() -> None:
+    row = drawn(pipeline(fit="letterbox", width=100, height=100), np.full((200, 100, 3), 9, np.uint8), pad=1)
+    assert (row[:, 25:75] == 9).all()
+    assert (row[:, :25] == 1).all()
+    assert (row[:, 75:] == 1).all()
+
+
+def test_stretch_fills_all_of_it() -> None:
+    assert (drawn(pipeline(), np.full((360, 640, 3), 200, np.uint8)) == 200).all()
+
+
+@pytest.mark.parametrize("fit", ["stretch", "letterbox"])
+@pytest.mark.parametrize("shape", [(360, 640), (200, 100)])
+def test_colours_are_the_pipelines(fit: str, shape: tuple[int, int]) -> None:
+    image = np.zeros((*shape, 3), np.uint8)
+    image[..., 0] = 250  # blue
+    middle = (32, 32)
+    assert drawn(pipeline(fit=fit), image)[middle].tolist() == [250, 0, 0]
+    assert drawn(pipeline(fit=fit, colour="rgb"), image)[middle].tolist() == [0, 0, 250]
+
+
+def test_only_the_window_is_seen() -> None:
+    image = np.zeros((360, 640, 3), np.uint8)
+    image[100:200, 300:400] = 250
+    config = pipeline(regions="motion", region_margin=0.0)
+    assert (drawn(config, image, (Box(300, 100, 400, 200),)) == 250).all()

@@ -1,0 +1,363 @@
+"""Frames through the whole stage, in the in-memory runner: batches, dead letters, shedding, replays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import msgpack
+import numpy as np
+import pytest
+from structlog.testing import capture_logs
+
+from ingest.contract import headers as h
+from ingest.contract.codec import decode, encode
+from ingest.contract.identity import FrameId
+from ingest.contract.records import Account, Batch, BatchItem, Box, Frame, Heartbeat
+from ingest.contract.topics import BATCHES, BATCHES_LATE, DEADLETTER, FRAMES, FRAMES_LATE
+from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
+from ingest.kafka.memorylog import MemoryLog
+from ingest.runtime.clock import ManualClock
+from ingest.site import PipelineConfig
+from ingest.site.topic.view import Config
+from stream.prepare import stage as stage_module
+from stream.prepare.stage import PrepareStage
+from stream.runner.memory import MemoryRunner
+
+WIDTH, HEIGHT = 64, 48
+PARTITION = 1
+TRACE = h.new_traceparent()
+
+
+def picture(level: int = 100) -> bytes:
+    return cv2.imencode(".jpg", np.full((HEIGHT, WIDTH, 3), level, np.uint8))[1].tobytes()
+
+
+def frame(seq: int, **values: object) -> Frame:
+    fields = {"camera": "gate", "epoch": 1, "seq": seq, "captured_ns": 0, "width": WIDTH, "height": HEIGHT}
+    return Frame(**{**fields, "image": picture(), **values})
+
+
+def pipeline(name: str, **values: object) -> PipelineConfig:
+    return PipelineConfig(**{"name": name, "model": "m", "width": 16, "height": 16, "denoise": "none", **values})
+
+
+FULL = pipeline("full", max_items=4)
+MOTION = pipeline("moving", regions="motion", max_items=4)
+
+
+@dataclass
+class Bench:
+    """A site's prepare stage on a log in memory."""
+
+    clock: ManualClock
+    log: MemoryLog
+    runner: MemoryRunner
+    source: str
+
+    @classmethod
+    def of(cls, *pipelines: PipelineConfig, lane: Literal["live", "late"] = "live") -> Bench:
+        clock = ManualClock()
+        log = MemoryLog(3, clock)
+        stage = PrepareStage(lane, Config({p.key: p for p in pipelines}), clock)
+        return cls(clock, log, MemoryRunner(stage, log, clock), stage.topics[0])
+
+    async def give(self, frame: Frame, **headers: bytes) -> None:
+        named = h.frame_headers([frame.id], "late" if self.source == FRAMES_LATE else "live", TRACE)
+        await self.give_bytes(encode(frame), {**named, **{k.replace("_", "-"): v for k, v in headers.items()}})
+
+    async def give_bytes(self, value: bytes, headers: dict[str, bytes] | None = None) -> None:
+        await self.log.produce(Outgoing(self.source, PARTITION, value, key=b"gate", headers=headers or {}))
+
+    async def batches(self, topic: str = BATCHES) -> list[tuple[LogRecord, Batch]]:
+        """Prepare what was given, wait out the deadline, and return what was written to the same partition."""
+        await self.runner.run()
+        await self.runner.advance(1.0)
+        ends = await self.log.ends(topic)
+        assert sum(ends.values()) == ends[PARTITION]
+        records = [r async for r in self.log.read(topic, PARTITION, 0, ends[PARTITION])]
+        return [(r, decode(Batch, r.value)) for r in records]
+
+    async def items(self) -> list[BatchItem]:
+        return [item for _, batch in await self.batches() for item in batch.items]
+
+    async def letters(self) -> list[LogRecord]:
+        end = (await self.log.ends(DEADLETTER))[0]
+        return [r async for r in self.log.read(DEADLETTER, 0, 0, end)]
+
+    async def committed(self) -> int | None:
+        return await self.log.committed(f"prepare-{'late' if self.source == FRAMES_LATE else 'live'}", self.tp)
+
+    @property
+    def tp(self) -> TopicPartition:
+        return TopicPartition(self.source, PARTITION)
+
+
+async def test_a_frame_becomes_an_item_of_each_pipeline() -> None:
+    bench = Bench.of(FULL, MOTION)
+    account = Account(camera="gate", epoch=1, first=2, last=4, counts={"still": 3})
+    moving = (Box(8.0, 8.0, 24.0, 24.0), Box(40.0, 20.0, 60.0, 40.0))
+    await bench.give(frame(5, motion=moving, account=account, captured_ns=77, sampled=True))
+    found = {batch.pipeline: (record, batch) for record, batch in await bench.batches()}
+    assert set(found) == {"full", "moving"}
+    record, batch = found["moving"]
+    (item,) = batch.items
+    assert item.id == FrameId("gate", 1, 5)
+    assert (item.outcome, item.pipelines, item.lane) == ("classify", ("full", "moving"), "live")
+    assert (item.captured_ns, item.withheld, item.traceparent) == (77, {"still": 3}, TRACE)
+    assert item.sampled
+    assert item.source == (FRAMES, PARTITION, 0)
+    assert {region.box for region in item.regions} == set(moving)
+    assert batch.tensor().shape == (2, 16, 16, 3)
+    assert record.headers[h.PIPELINE] == b"moving"
+    assert h.frames_of(record.headers) == (item.id,)
+    assert await bench.committed() == 1
+
+
+async def test_pixels_are_the_frames() -> None:
+    bench = Bench.of(FULL)
+    for seq, level in enumerate([10, 120, 230]):
+        await bench.give(frame(seq, image=picture(level)))
+    ((_, batch),) = await bench.batches()
+    assert [int(row.mean()) for row in batch.tensor()] == pytest.approx([10, 120, 230], abs=1)
+
+
+async def test_only_the_cameras_that_a_pipeline_wants() -> None:
+    bench = Bench.of(pipeline("full", cameras=("gate",)), pipeline("other", cameras=("yard",)))
+    await bench.give(frame(0))
+    assert [(i.pipelines, i.outcome) for i in await bench.items()] == [(("full",), "classify")]
+
+
+async def test_a_frame_that_nobody_wants_has_an_end() -> None:
+    bench = Bench.of(pipeline("other", cameras=("yard",)))
+    await bench.give(frame(0))
+    ((record, batch),) = await bench.batches()
+    (item,) = batch.items
+    assert (batch.pipeline, item.pipelines, item.outcome, item.reason) == ("none", ("none",), "empty", "unrouted")
+    assert record.headers[h.PIPELINE] == b"none"
+    assert await bench.committed() == 1
+
+
+async def test_a_still_frame_is_empty_where_motion_counts() -> None:
+    bench = Bench.of(FULL, MOTION)
+    await bench.give(frame(0, motion=()))
+    ends = {(b.pipeline, i.outcome, i.reason) for _, b in await bench.batches() for i in b.items}
+    assert ends == {("full", "classify", ""), ("moving", "empty", "still")}
+
+
+async def test_what_rests_is_looked_at_where_motion_counts_and_told_of_each_item() -> None:
+    bench = Bench.of(FULL, MOTION)
+    moving, rests = Box(30.0, 30.0, 40.0, 40.0), Box(2.0, 2.0, 22.0, 22.0)
+    outside, odd = Box(900.0, 0.0, 950.0, 9.0), Box(0.0, 0.0, float(WIDTH), 9.0)
+    for seq, (motion, resting) in enumerate(
+        [
+            ((), (rests,)),
+            ((moving,), (rests,)),
+            ((), ()),
+            ((), (outside,)),
+            ((outside,), (rests,)),
+            ((odd,) * 200, ()),
+        ]
+    ):
+        await bench.give(frame(seq, motion=motion, resting=resting))
+    items = {(b.pipeline, i.seq): i for _, b in await bench.batches() for i in b.items}
+    looked_at = [[region.box for region in items["moving", seq].regions] for seq in range(5)]
+    assert looked_at == [[rests], [moving, rests], [], [], [Box(0.0, 0.0, WIDTH, HEIGHT)]]
+    told = [(items["moving", seq].motion, items["moving", seq].resting) for seq in range(6)]
+    assert told[:4] == [((), (rests,)), ((moving,), (rests,)), ((), ()), ((), None)]
+    assert told[4:] == [(None, (rests,)), (None, ())]  # of no use, or too much: nobody can say what did not move
+    assert {(i.motion, i.resting) for (name, _), i in items.items() if name == "full"} == {(None, None)}
+
+
+async def test_without_the_agents_motion_the_full_frame_is_looked_at() -> None:
+    bench = Bench.of(MOTION)
+    await bench.give(frame(0, motion=None))
+    (item,) = await bench.items()
+    assert [r.box for r in item.regions] == [Box(0, 0, WIDTH, HEIGHT)]
+
+
+async def test_stale_frames_are_shed_on_the_live_lane_only() -> None:
+    fresh = pipeline("full", freshness_s=2.0, max_items=4)
+    bench, late = Bench.of(fresh), Bench.of(fresh, lane="late")
+    old, new = bench.clock.now_ns() - 3 * 10**9, bench.clock.now_ns() - 10**9
+    for seq, captured_ns in enumerate([old, new, old]):
+        await bench.give(frame(seq, captured_ns=captured_ns))
+        await late.give(frame(seq, captured_ns=captured_ns))
+    await bench.give(frame(3, captured_ns=old), sightline_lane=b"replay-again")
+    found = [(i.seq, i.outcome, i.reason) for i in await bench.items()]
+    assert found == [(0, "shed", "stale"), (1, "classify", ""), (2, "shed", "stale"), (3, "classify", "")]
+    found = [(i.outcome, i.lane) for _, b in await late.batches(BATCHES_LATE) for i in b.items]
+    assert found == [("classify", "late")] * 3
+
+
+async def test_a_replay_travels_on_its_own_lane() -> None:
+    bench = Bench.of(FULL)
+    await bench.give(frame(0))
+    await bench.give(frame(1), sightline_lane=b"replay-again")
+    found = {r.headers[h.LANE]: [i.lane for i in b.items] for r, b in await bench.batches()}
+    assert found == {b"live": ["live"], b"replay-again": ["replay-again"]}
+
+
+def _other_version() -> bytes:
+    fields = msgpack.unpackb(encode(frame(1)))
+    return bytes(msgpack.packb({**fields, "v": (9, 0)}))
+
+
+BEAT = Heartbeat(service="x", instance="y", at_ns=1)
+BAD = {
+    "garbage": (b"garbage", "truncated"),
+    "cut record": (encode(frame(1))[:-40], "truncated"),
+    "another version": (_other_version(), "unknownversion"),
+    "another kind": (encode(BEAT), "wrongkind"),
+    "no picture": (encode(frame(1, image=b"garbage")), "Undecodable"),
+    "cut picture": (encode(frame(1, image=picture()[:-200])), "CutShort"),
+    "another size": (encode(frame(1, width=WIDTH + 1)), "WrongSize"),
+    "another frame": (encode(frame(99)), "HeaderMismatch"),
+}
+
+
+@pytest.mark.parametrize(("value", "error"), BAD.values(), ids=BAD.keys())
+async def test_a_bad_record_is_parked_and_the_stream_goes_on(value: bytes, error: str) -> None:
+    bench = Bench.of(FULL)
+    await bench.give(frame(0))
+    headers = h.frame_headers([FrameId("gate", 1, 1)], "live")
+    await bench.give_bytes(value, headers)
+    await bench.give(frame(2))
+    assert [i.seq for i in await bench.items()] == [0, 2]
+    (letter,) = await bench.letters()
+    assert (letter.value, letter.key) == (value, b"gate")
+    failure = h.read_failure(letter.headers)
+    assert failure
+    assert (failure.topic, failure.partition, failure.offset) == (FRAMES, PARTITION, 1)
+    assert (failure.stage, failure.error) == ("prepare-live", error)
+    assert failure.message
+    assert h.frames_of(letter.headers) == (FrameId("gate", 1, 1),)
+    assert h.PIPELINE not in letter.headers
+    assert await bench.committed() == 3
+
+
+async def test_a_bad_picture_that_would_not_be_looked_at_is_parked_too() -> None:
+    bench = Bench.of(MOTION)
+    await bench.give(frame(0, motion=(), image=b"garbage"))
+    assert await bench.items() == []
+    assert len(await bench.letters()) == 1
+
+
+@pytest.mark.parametrize("lane", [b"fast", b"replay-" + b"a" * 1_000_000])
+async def test_an_unknown_lane_is_parked(lane: bytes) -> None:
+    bench = Bench.of(FULL)
+    await bench.give(frame(0), sightline_lane=lane)
+    assert await bench.items() == []
+    (letter,) = await bench.letters()
+    failure = h.read_failure(letter.headers)
+    assert failure
+    assert failure.error == "UnknownLane"
+
+
+async def test_a_record_without_headers_goes_by_its_body() -> None:
+    bench = Bench.of(FULL)
+    await bench.give_bytes(encode(frame(4)))
+    await bench.give_bytes(encode(frame(5, image=b"garbage")))
+    (item,) = await bench.items()
+    assert (item.seq, item.lane) == (4, "live")
+    assert len(item.traceparent) == len(h.new_traceparent())
+    (letter,) = await bench.letters()
+    assert h.frames_of(letter.headers) == (FrameId("gate", 1, 5),)
+
+
+async def test_what_is_not_written_is_read_again_after_a_kill() -> None:
+    bench = Bench.of(FULL)
+    for seq in range(3):
+        await bench.give(frame(seq))
+    await bench.runner.run()  # three of four: the batch is still open
+    assert await bench.committed() is None
+    config = Config({FULL.key: FULL})
+    bench.runner = MemoryRunner(PrepareStage("live", config, bench.clock), bench.log, bench.clock)
+    assert [i.seq for i in await bench.items()] == [0, 1, 2]
+    assert await bench.committed() == 3
+
+
+def _zeros(seq: int) -> bytes:
+    """A frame whose account names 60,000 reasons, for none of which a frame was withheld."""
+    counts = {"still": 1, **{f"reason-{n:020}": 0 for n in range(60_000)}}
+    account = {"camera": "gate", "epoch": 1, "first": seq - 1, "last": seq - 1, "counts": counts}
+    return bytes(msgpack.packb({**msgpack.unpackb(encode(frame(seq))), "account": account}))
+
+
+async def test_a_frame_that_would_burst_its_batch_is_parked_alone() -> None:
+    bench = Bench.of(pipeline("full", max_items=64), pipeline("also", max_items=64))
+    for seq in range(1, 25):
+        await bench.give_bytes(
+            encode(frame(seq)) if seq % 2 else _zeros(seq), h.frame_headers([frame(seq).id], "live")
+        )
+    found = {batch.pipeline: [i.seq for i in batch.items] for _, batch in await bench.batches()}
+    assert found == {"full": list(range(1, 25, 2)), "also": list(range(1, 25, 2))}
+    dead = [each for letter in await bench.letters() for each in h.frames_of(letter.headers)]
+    assert dead == [FrameId("gate", 1, seq) for seq in range(2, 25, 2)]
+    assert await bench.committed() == 24
+
+
+async def test_a_trace_of_a_megabyte_is_replaced() -> None:
+    bench = Bench.of(pipeline("full", max_items=64))
+    for seq in range(20):
+        await bench.give(frame(seq), traceparent=b"x" * 1_000_000)
+    traces = [item.traceparent for item in await bench.items()]
+    assert len(set(traces)) == 20
+    assert {len(trace) for trace in traces} == {len(TRACE)}
+
+
+async def test_a_frame_that_cannot_be_drawn_is_in_no_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def draw(config: PipelineConfig, image: np.ndarray, window: object) -> np.ndarray:
+        if config.name == "also" and image.mean() > 200:
+            raise cv2.error("whatever it is about this frame")
+        return real(config, image, window)  # type: ignore[arg-type]
+
+    real = stage_module.draw
+    monkeypatch.setattr(stage_module, "draw", draw)
+    bench = Bench.of(FULL, pipeline("also", max_items=4))
+    for seq, level in enumerate([10, 230, 120]):
+        await bench.give(frame(seq, image=picture(level)))
+    found = {batch.pipeline: [i.seq for i in batch.items] for _, batch in await bench.batches()}
+    assert found == {"full": [0, 2], "also": [0, 2]}
+    (letter,) = await bench.letters()
+    assert h.frames_of(letter.headers) == (FrameId("gate", 1, 1),)
+    assert await bench.committed() == 3
+
+
+@pytest.mark.parametrize("name", [h.FRAMES, h.LANE, h.ACCOUNT, h.TRACEPARENT, h.PIPELINE])
+async def test_a_header_without_a_value_ends_one_record_at_most(name: str) -> None:
+    bench = Bench.of(FULL)
+    for value in (encode(frame(0)), b"garbage"):
+        await bench.give_bytes(value, {**h.frame_headers([frame(0).id], "live", TRACE), name: None})  # type: ignore[dict-item]
+    await bench.give(frame(1))
+    assert [item.seq for item in await bench.items()][-1] == 1
+    assert {letter.value for letter in await bench.letters()} >= {b"garbage"}
+    assert await bench.committed() == 3
+
+
+async def test_what_is_said_of_a_parked_record_is_short() -> None:
+    bench = Bench.of(FULL)
+    await bench.give_bytes(bytes(msgpack.packb({"kind": "x" * 1_000_000})))
+    with capture_logs() as said:
+        await bench.runner.run()
+    assert [entry["event"] for entry in said] == ["parked"]
+    assert len(str(said)) < 1_000
+
+
+async def test_noisy_cameras_are_filtered_each_by_itself() -> None:
+    rng = np.random.default_rng(2)
+    bench = Bench.of(pipeline("auto", denoise="auto", max_items=1), pipeline("also", denoise="auto", max_items=1))
+    plain = Bench.of(pipeline("plain", max_items=1))
+    for camera in ("gate", "gate", "yard", "gate", "dock", "gate", "yard"):
+        noise = np.clip(128 + rng.normal(0, 30, (HEIGHT, WIDTH, 3)), 0, 255).astype(np.uint8)
+        data = cv2.imencode(".jpg", noise, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+        await bench.give(frame(0, camera=camera, image=data))
+        await plain.give(frame(0, camera=camera, image=data))
+    found = await bench.batches()
+    filtered = [b.tensor().std() for _, b in found if b.pipeline == "auto"]
+    unfiltered = [b.tensor().std() for _, b in await plain.batches()]
+    assert all(f < u * 0.8 for f, u in zip(filtered, unfiltered, strict=True))
+    assert [b.pixels for _, b in found if b.pipeline == "also"] == [
+        b.pixels for _, b in found if b.pipeline == "auto"
+    ]

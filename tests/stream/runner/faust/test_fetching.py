@@ -1,0 +1,173 @@
+"""What is fetched when the group rebalances in the middle of it, with aiokafka's own state and no broker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.consumer.subscription_state import SubscriptionState
+from aiokafka.structs import TopicPartition as KafkaPartition
+from aiokafka.util import commit_structure_validate
+from faust.types import TP
+
+from stream.runner.faust.arrivals import Stamp
+from stream.runner.faust.driver import Unread
+from stream.runner.faust.fetching import ConsumerThread
+
+P0, P1 = TP("frames", 0), TP("frames", 1)
+
+
+class Client:
+    """The parts of an aiokafka consumer that a fetch meets. A fetch returns what ``ready`` says and moves on."""
+
+    def __init__(self) -> None:
+        self._subscription = SubscriptionState(asyncio.get_running_loop())
+        self._subscription.subscribe({"frames"})
+        self._fetcher = SimpleNamespace(
+            _closed=False, _subscriptions=self._subscription, fetched_records=self._fetched_records
+        )
+        self._closed = False
+        self.ready: dict[TP, list[int]] = {}
+        self.meanwhile: Callable[[], None] = lambda: None
+        self.asked: list[set[TP]] = []
+        self.commits: list[dict[TP, int]] = []
+
+    def assign(self, *tps: TP) -> None:
+        self._subscription.assign_from_subscribed({KafkaPartition(*tp) for tp in tps})
+
+    def seek(self, tp: TP, offset: int) -> None:
+        self._subscription.seek(KafkaPartition(*tp), offset)
+
+    def position(self, tp: TP) -> int | None:
+        position: int | None = self.state(tp)._position
+        return position
+
+    def assignment(self) -> set[KafkaPartition]:
+        return self._subscription.assigned_partitions()
+
+    async def commit(self, offsets: dict[KafkaPartition, Any]) -> None:
+        commit_structure_validate(offsets)
+        self.commits.append({TP(*tp): offset.offset for tp, offset in offsets.items()})
+
+    def state(self, tp: TP) -> Any:
+        return self._subscription.subscription.assignment.state_value(KafkaPartition(*tp))
+
+    async def _fetched_records(self, partitions: set[TP], timeout: float, max_records: int) -> dict[TP, list[Any]]:
+        self.asked.append(set(partitions))
+        self.meanwhile()
+        found = {tp: offsets for tp, offsets in self.ready.items() if tp in partitions}
+        for tp, offsets in found.items():
+            self.seek(tp, offsets[-1] + 1)
+        return {tp: [SimpleNamespace(offset=offset) for offset in offsets] for tp, offsets in found.items()}
+
+
+class Rig:
+    """A thread that is never started: its methods are called in the test's own loop."""
+
+    def __init__(self) -> None:
+        conf = SimpleNamespace(
+            producer_partitioner=None, stream_processing_timeout=0.0, broker_commit_livelock_soft_timeout=0.0
+        )
+        app = SimpleNamespace(conf=conf)
+        consumer = SimpleNamespace(
+            app=app, transport=SimpleNamespace(app=app), flow_active=True, RebalanceListener=lambda thread: None
+        )
+        self.thread = ConsumerThread(consumer)
+        self.client = self.thread._consumer = Client()
+
+    async def fetch(self, *active: TP) -> dict[TP, list[tuple[Stamp, int]]]:
+        found = await self.thread._fetch_records(self.client, set(active), timeout=0.0, max_records=64)
+        return {tp: [(stamp, record.offset) for stamp, record in records] for tp, records in found.items()}
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    rig = Rig()
+    yield rig
+    rig.thread.thread_loop.close()
+
+
+async def test_nothing_is_fetched_of_a_partition_before_its_loop_has_begun_it(rig: Rig) -> None:
+    rig.client.assign(P0, P1)
+    rig.client.ready = {P0: [5, 6], P1: [0]}
+    assert await rig.fetch(P0, P1) == {}
+    assert await rig.thread._begin(P0, 5, 1)
+    assert await rig.fetch(P0, P1) == {P0: [(Stamp(1, 0), 5), (Stamp(1, 1), 6)]}
+    assert rig.client.asked == [{P0}]
+
+
+async def test_a_partition_is_fetched_from_where_its_loop_says(rig: Rig) -> None:
+    rig.client.assign(P0)
+    rig.client.seek(P0, 64)
+    assert await rig.thread._begin(P0, 0, 1)
+    assert rig.client.position(P0) == 0
+
+
+async def test_records_are_numbered_over_all_fetches_of_a_run_whatever_their_offsets(rig: Rig) -> None:
+    rig.client.assign(P0)
+    await rig.thread._begin(P0, 0, 4)
+    rig.client.ready = {P0: [0, 7]}
+    await rig.fetch(P0)
+    rig.client.ready = {P0: [100]}
+    assert await rig.fetch(P0) == {P0: [(Stamp(4, 2), 100)]}
+    assert (rig.thread.fetched(P0, 4), rig.thread.fetched(P0, 3), rig.thread.fetched(P1, 4)) == (3, 0, 0)
+
+
+async def test_a_fetch_that_ends_in_a_new_assignment_gives_back_what_it_took(rig: Rig) -> None:
+    rig.client.assign(P0)
+    await rig.thread._begin(P0, 0, 1)
+    rig.client.ready = {P0: [3, 4]}
+    rig.client.meanwhile = lambda: rig.client.assign(P0, P1)
+    assert await rig.fetch(P0) == {}
+    assert rig.client.position(P0) == 3
+    rig.client.meanwhile = lambda: None
+    assert await rig.fetch(P0) == {}  # not begun in this assignment
+    await rig.thread._begin(P0, 0, 2)
+    assert await rig.fetch(P0) == {P0: [(Stamp(2, 0), 3), (Stamp(2, 1), 4)]}
+
+
+async def test_a_partition_that_is_another_members_is_not_begun(rig: Rig) -> None:
+    assert not await rig.thread._begin(P0, 0, 1)  # nothing was assigned yet
+    rig.client.assign(P1)
+    assert not await rig.thread._begin(P0, 0, 1)
+
+
+async def test_what_is_left_to_fetch_can_be_asked_for_at_any_moment(rig: Rig) -> None:
+    client, rig.thread._consumer = rig.client, None
+    assert rig.thread.unfetched(P0) == 0  # not started
+    rig.thread._consumer = client
+    assert rig.thread.unfetched(P0) == 0  # not assigned
+    client.assign(P0)
+    assert rig.thread.unfetched(P0) == rig.thread.unfetched(P1) == 0  # no position yet; another's
+    client.seek(P0, 3)
+    assert rig.thread.unfetched(P0) == 0  # nothing has been heard of the broker's end
+    client.state(P0).lso = 10
+    assert rig.thread.unfetched(P0) == 7
+    client.state(P0).await_reset(-2)
+    assert rig.thread.unfetched(P0) == 0
+    client._subscription.unsubscribe()
+    assert rig.thread.unfetched(P0) == 0
+
+
+async def test_what_went_to_another_member_is_not_committed_and_breaks_nothing(rig: Rig) -> None:
+    rig.client.assign(P1)
+    assert await rig.thread._commit({P0: 5, P1: 6})
+    assert not await rig.thread._commit({P0: 5})
+    assert rig.client.commits == [{P1: 6}]
+    assert not rig.thread.crashed
+
+
+async def test_a_member_with_nothing_to_fetch_counts_as_fetching(rig: Rig) -> None:
+    rig.client.assign()
+    rig.client._subscription._last_fetch_ended -= 1000.0
+    assert await rig.fetch() == {}
+    assert rig.client._subscription.fetcher_idle_time < 1000.0
+
+
+def test_what_was_read_before_an_assignment_is_not_remembered() -> None:
+    unread = Unread()
+    unread[P0] = 64  # Faust says so of a record that it drops because the partition goes away
+    assert unread[P0] is None

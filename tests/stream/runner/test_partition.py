@@ -1,0 +1,365 @@
+"""One partition's loop, with a broker that answers when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from ingest.contract.topics import BATCHES, FRAMES
+from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
+from ingest.kafka.memorylog import MemoryLog
+from ingest.runtime.clock import Deadline, SystemClock
+from stream.exceptions import Lost, NotWritten, UnknownOffset
+from stream.metrics import StreamMetrics
+from stream.runner import partition
+from stream.runner.echo import Echo, EchoStage
+from stream.runner.faust.arrivals import Stamp
+from stream.runner.partition import Context, PartitionLoop
+from stream.runner.processor import Work
+
+PARTITION = TopicPartition(FRAMES, 0)
+RUN = 7
+
+
+class Rig:
+    """A loop with everything around it under the test's hand."""
+
+    def __init__(self, stage: EchoStage) -> None:
+        self.sent: list[tuple[Outgoing, asyncio.Future[None]]] = []
+        self.failures: list[tuple[BaseException, TopicPartition, int]] = []
+        self.fetching: list[str] = []
+        self.begun: list[tuple[TopicPartition, int, int]] = []
+        self.position = 0
+        self.ours = True
+        self.begin_error: Exception | None = None
+        self.pool = ThreadPoolExecutor(1)
+        self.loop = PartitionLoop(
+            Context(
+                stage=stage,
+                log=MemoryLog(),
+                clock=SystemClock(),
+                pool=self.pool,
+                metrics=StreamMetrics(CollectorRegistry(), stage.name),
+                opening=asyncio.Semaphore(1),
+                send=self._send,
+                begin=self._begin,
+                failed=lambda *failure: self.failures.append(failure),
+                pause=lambda tp: self.fetching.append("pause"),
+                resume=lambda tp: self.fetching.append("resume"),
+            ),
+            PARTITION,
+            RUN,
+            self._position,
+        )
+
+    async def _send(self, record: Outgoing) -> Awaitable[None]:
+        acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.sent.append((record, acknowledged))
+        return acknowledged
+
+    async def _position(self, tp: TopicPartition) -> int:
+        return self.position
+
+    async def _begin(self, tp: TopicPartition, position: int, run: int) -> bool:
+        self.begun.append((tp, position, run))
+        if self.begin_error:
+            raise self.begin_error
+        return self.ours
+
+    def offer(self, first: int, last: int) -> None:
+        """Offer records as they are fetched from offset 0."""
+        for offset in range(first, last):
+            self.offer_one(offset, Stamp(RUN, offset))
+
+    def offer_one(self, offset: int, stamp: Stamp) -> None:
+        self.loop.offer(LogRecord(FRAMES, 0, offset, None, b"%d" % offset), stamp)
+
+    def answer(self, number: int, error: Exception | None = None) -> None:
+        acknowledged = self.sent[number][1]
+        if error:
+            acknowledged.set_exception(error)
+        else:
+            acknowledged.set_result(None)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        deadline = Deadline.after(10.0)
+        while not condition():
+            assert not deadline.passed
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+async def rigs() -> AsyncIterator[Callable[[EchoStage], Rig]]:
+    made: list[Rig] = []
+
+    def make(stage: EchoStage) -> Rig:
+        made.append(Rig(stage))
+        return made[-1]
+
+    yield make
+    for rig in made:
+        for _, acknowledged in rig.sent:
+            acknowledged.cancel()
+        await rig.loop.drop()
+        rig.pool.shutdown()
+
+
+Make = Callable[[EchoStage], Rig]
+
+
+async def test_the_position_waits_for_the_brokers_answer_in_order(rigs: Make) -> None:
+    rig = rigs(EchoStage())
+    rig.offer(0, 3)
+    await rig.until(lambda: len(rig.sent) == 3)
+    assert rig.loop.position == 0
+    rig.answer(1)
+    rig.answer(2)
+    await rig.until(lambda: all(f.done() for _, f in rig.sent[1:]))
+    assert (rig.loop.position, rig.loop.in_flight) == (0, 3)
+    rig.answer(0)
+    await rig.until(lambda: rig.loop.position == 3)
+    assert [int(r.value) for r, _ in rig.sent] == [0, 1, 2]
+
+
+async def test_the_deadline_is_kept_without_records(rigs: Make) -> None:
+    rig = rigs(EchoStage(hold=10, delay_s=0.01))
+    rig.offer(0, 2)
+    await rig.until(lambda: len(rig.sent) == 2)
+
+
+async def test_records_held_back_for_a_window_are_no_unfinished_business(rigs: Make) -> None:
+    rig = rigs(EchoStage(hold=3, delay_s=60.0))
+    rig.offer(0, 2)
+    await rig.until(lambda: rig.loop.in_flight == 2 and not rig.loop.busy)
+    rig.offer(2, 3)
+    await rig.until(lambda: len(rig.sent) == 3)
+    assert rig.loop.busy == 1
+    for number in range(3):
+        rig.answer(number)
+    await rig.until(lambda: rig.loop.position == 3)
+    assert rig.loop.busy == 0
+
+
+async def test_a_send_that_fails_is_told_with_its_place(rigs: Make) -> None:
+    rig = rigs(EchoStage())
+    rig.offer(0, 1)
+    await rig.until(lambda: len(rig.sent) == 1)
+    rig.answer(0, OSError("broker gone"))
+    await rig.until(lambda: bool(rig.failures))
+    error, tp, offset = rig.failures[0]
+    assert isinstance(error, NotWritten)
+    assert (error.topic, tp, offset) == (BATCHES, PARTITION, 0)
+    assert rig.loop.position == 0
+
+
+async def test_an_error_in_the_processor_is_told_with_its_offset(rigs: Make) -> None:
+    class Failing(Echo):
+        def process(self, record: LogRecord) -> Sequence[Work]:
+            return () if record.offset < 2 else self._fail()
+
+        def _fail(self) -> Sequence[Work]:
+            raise ValueError("bad")
+
+    class Stage(EchoStage):
+        async def open(self, tp: TopicPartition, position: int, log: Log) -> Echo:
+            return Failing(self)
+
+    rig = rigs(Stage())
+    rig.offer(0, 5)
+    await rig.until(lambda: bool(rig.failures))
+    assert isinstance(rig.failures[0][0], ValueError)
+    assert rig.failures[0][2] == 2
+    assert rig.loop.position == 0
+
+
+async def test_a_stage_that_finishes_a_record_twice_is_stopped(rigs: Make) -> None:
+    class Twice(Echo):
+        def process(self, record: LogRecord) -> Sequence[Work]:
+            return (Work((), (record.offset,)), Work((), (record.offset,)))
+
+    class Stage(EchoStage):
+        async def open(self, tp: TopicPartition, position: int, log: Log) -> Echo:
+            return Twice(self)
+
+    rig = rigs(Stage())
+    rig.offer(0, 1)
+    await rig.until(lambda: bool(rig.failures))
+    assert isinstance(rig.failures[0][0], UnknownOffset)
+
+
+async def test_draining_flushes_and_waits_for_the_broker(rigs: Make) -> None:
+    rig = rigs(EchoStage(hold=10, delay_s=60.0))
+    rig.offer(0, 3)
+    await rig.until(lambda: rig.loop.in_flight == 3)
+    draining = asyncio.create_task(rig.loop.drain())
+    await rig.until(lambda: len(rig.sent) == 3)
+    assert not draining.done()
+    for number in range(3):
+        rig.answer(number)
+    await draining
+    assert rig.loop.position == 3
+
+
+async def test_a_partition_that_goes_away_while_it_is_drained_ends_the_draining(rigs: Make) -> None:
+    rig = rigs(EchoStage(hold=2, delay_s=60.0))
+    rig.offer(0, 2)
+    await rig.until(lambda: len(rig.sent) == 2)
+    draining = asyncio.create_task(rig.loop.drain())
+    dropping = asyncio.create_task(rig.loop.drop())
+    rig.answer(0)
+    rig.answer(1)
+    await asyncio.gather(draining, dropping)
+    assert rig.loop.position == 2
+
+
+async def test_a_partition_that_is_drained_while_it_goes_away_is_not_waited_for(rigs: Make) -> None:
+    rig = rigs(EchoStage(hold=10, delay_s=60.0))
+    rig.offer(0, 3)
+    await rig.until(lambda: rig.loop.in_flight == 3)
+    dropping = asyncio.create_task(rig.loop.drop())
+    await asyncio.gather(asyncio.create_task(rig.loop.drain()), dropping)
+    assert rig.sent == []
+
+
+async def test_a_stop_does_not_wait_for_a_partition_that_is_still_being_opened(rigs: Make) -> None:
+    opening = asyncio.Event()
+
+    class Stage(EchoStage):
+        async def open(self, tp: TopicPartition, position: int, log: Log) -> Echo:
+            opening.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    rig = rigs(Stage())
+    await opening.wait()
+    await asyncio.wait_for(rig.loop.drain(), 10.0)
+    assert rig.loop.position is None
+    assert not rig.failures
+
+
+async def test_dropping_flushes_nothing(rigs: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition, "SETTLE_S", 0.01)
+    rig = rigs(EchoStage(hold=2, delay_s=60.0))
+    rig.offer(0, 3)
+    await rig.until(lambda: len(rig.sent) == 2 and rig.loop.in_flight == 3)
+    await rig.loop.drop()
+    assert rig.loop.position == 0
+    assert len(rig.sent) == 2
+
+
+async def test_dropping_takes_what_the_broker_has_already(rigs: Make) -> None:
+    rig = rigs(EchoStage(hold=2, delay_s=60.0))
+    rig.offer(0, 3)
+    await rig.until(lambda: len(rig.sent) == 2 and rig.loop.in_flight == 3)
+    rig.answer(0)
+    rig.answer(1)
+    await rig.loop.drop()
+    assert rig.loop.position == 2
+
+
+async def test_works_in_flight_are_bounded(rigs: Make) -> None:
+    rig = rigs(EchoStage())
+    rig.offer(0, partition.IN_FLIGHT_WORKS + 5)
+    await rig.until(lambda: len(rig.sent) == partition.IN_FLIGHT_WORKS and rig.loop.queued == 4)
+    rig.answer(0)
+    await rig.until(lambda: len(rig.sent) == partition.IN_FLIGHT_WORKS + 1)
+
+
+async def test_bytes_in_flight_are_bounded_but_one_work_always_flies(
+    rigs: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partition, "IN_FLIGHT_BYTES", 0)
+    rig = rigs(EchoStage())
+    rig.offer(0, 3)
+    await rig.until(lambda: len(rig.sent) == 1 and rig.loop.queued == 1)
+    rig.answer(0)
+    await rig.until(lambda: len(rig.sent) == 2)
+
+
+async def test_fetching_pauses_while_too_many_wait(rigs: Make) -> None:
+    rig = rigs(EchoStage())
+    rig.offer(0, partition.QUEUE_RECORDS)
+    assert rig.fetching == ["pause"]
+    for number in range(partition.QUEUE_RECORDS):
+        await rig.until(lambda number=number: len(rig.sent) > number)
+        rig.answer(number)
+    assert rig.fetching == ["pause", "resume"]
+
+
+async def test_fetching_pauses_for_bytes_too(rigs: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition, "QUEUE_BYTES", 3)
+    rig = rigs(EchoStage())
+    rig.offer(0, 3)
+    assert rig.fetching == ["pause"]
+
+
+async def test_a_partition_is_fetched_from_the_position_that_was_found(rigs: Make) -> None:
+    rig = rigs(EchoStage())
+    rig.position = 5
+    await rig.until(lambda: bool(rig.begun))
+    assert rig.begun == [(PARTITION, 5, RUN)]
+
+
+async def test_a_record_that_was_fetched_and_did_not_arrive_is_not_committed_past(rigs: Make) -> None:
+    rig = rigs(EchoStage())
+    rig.offer(0, 2)
+    rig.offer_one(64, Stamp(RUN, 64))
+    assert [(type(error), tp) for error, tp, _ in rig.failures] == [(Lost, PARTITION)]
+    await rig.until(lambda: len(rig.sent) == 2)
+    rig.answer(0)
+    rig.answer(1)
+    await rig.until(lambda: rig.loop.position == 2)
+    assert rig.loop.queued == 0
+
+
+async def test_gaps_that_the_log_itself_has_are_committed_over(rigs: Make) -> None:
+    rig = rigs(EchoStage())
+    rig.offer_one(3, Stamp(RUN, 0))
+    rig.offer_one(9, Stamp(RUN, 1))
+    await rig.until(lambda: len(rig.sent) == 2)
+    rig.answer(0)
+    rig.answer(1)
+    await rig.until(lambda: rig.loop.position == 10)
+    assert not rig.failures
+
+
+async def test_a_record_of_the_assignment_before_is_not_fed(rigs: Make) -> None:
+    rig = rigs(EchoStage())
+    rig.offer_one(64, Stamp(RUN - 1, 64))
+    rig.offer(0, 1)
+    await rig.until(lambda: len(rig.sent) == 1)
+    assert [int(r.value) for r, _ in rig.sent] == [0]
+    assert not rig.failures
+
+
+async def test_a_partition_that_went_elsewhere_meanwhile_is_let_be(rigs: Make) -> None:
+    rig = rigs(EchoStage())
+    rig.ours = False
+    await rig.until(lambda: bool(rig.begun))
+    await rig.loop.drain()
+    assert rig.loop.position is None
+    assert not rig.failures
+
+
+async def test_a_partition_that_cannot_be_fetched_from_its_position_is_told(rigs: Make) -> None:
+    rig = rigs(EchoStage())
+    rig.begin_error = OSError("no broker")
+    await rig.until(lambda: bool(rig.failures))
+    assert rig.failures[0][:2] == (rig.begin_error, PARTITION)
+    assert rig.loop.position is None
+
+
+async def test_a_loop_that_is_held_feeds_nothing_and_still_writes_what_is_due(rigs: Make) -> None:
+    rig = rigs(EchoStage(hold=10, delay_s=0.05))
+    rig.offer(0, 1)
+    await rig.until(lambda: rig.loop.fed == 1)
+    rig.loop.hold(True)
+    rig.offer(1, 2)
+    await rig.until(lambda: len(rig.sent) == 1)
+    assert (rig.loop.held, rig.loop.fed, rig.loop.queued) == (True, 1, 1)
+    rig.loop.hold(False)
+    await rig.until(lambda: rig.loop.fed == 2)

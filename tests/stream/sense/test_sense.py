@@ -1,0 +1,285 @@
+"""Readings: every one that counts is in one window, however they were cut into columns."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from ingest.contract.codec import decode_json, encode
+from ingest.contract.records import GOOD, SUSPECT, Event, Readings
+from ingest.contract.topics import DEADLETTER, EVENTS, READINGS
+from ingest.kafka.log import Outgoing, TopicPartition
+from ingest.kafka.memorylog import MemoryLog
+from ingest.runtime.clock import ManualClock
+from ingest.site import SensorConfig, ThresholdRule
+from ingest.site.topic.view import Config
+from stream import readback
+from stream.metrics import SenseMetrics
+from stream.sense.clean import Cleaner
+from stream.sense.stage import SenseStage
+from stream.sense.threshold import ThresholdWatch
+from stream.sense.windows import LATE_IN_A_ROW, Window, Windows
+
+SENSOR = SensorConfig(name="t", source="simulated:t", quantity="temperature", unit="Cel", low=-40, high=100)
+RULE = ThresholdRule(name="hot", sensor="t", window_s=1.0, above=50.0)
+CONFIG = Config({entry.key: entry for entry in (SENSOR, RULE)})
+STEP_NS = 100_000_000
+
+
+def readings(
+    seq: int,
+    values: list[float],
+    quality: list[int] | None = None,
+    epoch: int = 1,
+    sensor: str = "t",
+    first_ns: int | None = None,
+    step_ns: int = STEP_NS,
+) -> Readings:
+    begin_ns = seq * step_ns if first_ns is None else first_ns
+    return Readings(
+        sensor=sensor,
+        epoch=epoch,
+        seq=seq,
+        quantity="temperature",
+        unit="Cel",
+        times_ns=tuple(begin_ns + i * step_ns for i in range(len(values))),
+        values=tuple(values),
+        quality=tuple(quality or [GOOD] * len(values)),
+    )
+
+
+@given(
+    values=st.lists(st.floats(-30, 90), min_size=1, max_size=120),
+    cuts=st.lists(st.integers(0, 120), max_size=6),
+)
+def test_windows_do_not_depend_on_how_readings_are_cut(values: list[float], cuts: list[int]) -> None:
+    rows = [(i * STEP_NS, v) for i, v in enumerate(values)]
+    whole = Windows(1.0).add(rows)
+    edges = sorted({0, len(rows), *(c for c in cuts if c < len(rows))})
+    windows, parts = Windows(1.0), []
+    for a, b in itertools.pairwise(edges):
+        parts += windows.add(rows[a:b])
+    assert parts == whole
+    assert [w.count for w in whole] == [10] * len(whole)
+    assert windows.late == 0
+
+
+def test_what_cannot_be_is_dropped_and_counted() -> None:
+    cleaner = Cleaner(SENSOR)
+    kept = cleaner.clean(readings(0, [20.0, 999.0, float("nan"), 21.0, 22.0], [GOOD, GOOD, GOOD, SUSPECT, GOOD]))
+    assert [value for _, value in kept] == [20.0, 22.0]
+    assert cleaner.dropped == {"range": 2, "suspect": 1}
+    assert cleaner.clean(readings(3, [21.0, 22.0, 23.0])) == [(5 * STEP_NS, 23.0)]
+    assert cleaner.dropped["repeat"] == 2
+
+
+def test_what_is_of_an_older_epoch_is_told_from_a_repeat() -> None:
+    cleaner = Cleaner(SENSOR)
+    cleaner.clean(readings(0, [20.0, 21.0], epoch=7))
+    assert cleaner.clean(readings(2, [22.0] * 3, epoch=6)) == []
+    assert cleaner.dropped == {"old-epoch": 3}
+
+
+HOUR_NS = 3600 * 10**9
+
+
+def rows(first_ns: int, count: int, value: float = 20.0) -> list[tuple[int, float]]:
+    return [(first_ns + i * STEP_NS, value) for i in range(count)]
+
+
+def test_a_clock_that_is_set_back_silences_a_sensor_for_a_stated_number_of_readings() -> None:
+    windows = Windows(1.0)
+    assert len(windows.add(rows(HOUR_NS, 100))) == 8
+    closed = windows.add(rows(0, LATE_IN_A_ROW + 50))
+    assert windows.late == LATE_IN_A_ROW - 1
+    assert windows.set_back == 1
+    assert [(w.start_ns // 10**9, w.count) for w in closed] == [(2, 1), (3, 10), (4, 10), (5, 10)]
+
+
+def test_stragglers_are_no_clock_that_was_set_back() -> None:
+    windows = Windows(1.0)
+    windows.add(rows(HOUR_NS, 100))
+    for number in range(2 * LATE_IN_A_ROW):
+        windows.add([(0, 20.0), (HOUR_NS + (100 + number) * STEP_NS, 20.0)])
+    assert (windows.late, windows.set_back) == (2 * LATE_IN_A_ROW, 0)
+
+
+def test_a_new_epoch_may_begin_at_an_earlier_time_and_otherwise_goes_on_with_the_open_window() -> None:
+    windows = Windows(1.0)
+    windows.add(rows(HOUR_NS, 25))
+    windows.begin_epoch()
+    (window,) = windows.add(rows(HOUR_NS + 25 * STEP_NS, 6))
+    assert (window.count, windows.set_back) == (10, 0)
+    windows.begin_epoch()
+    assert len(windows.add(rows(0, 30))) == 1
+    assert (windows.late, windows.set_back) == (0, 1)
+
+
+async def events_of(log: MemoryLog, start: int, stop: int) -> dict[str, Event]:
+    sensing = await SenseStage(CONFIG, 1).open(TopicPartition(READINGS, 0), start, log)
+    found = {}
+    async for record in log.read(READINGS, 0, start, stop):
+        for work in sensing.process(record):
+            for out in work.records:
+                assert out.topic == EVENTS
+                event = decode_json(Event, out.value)
+                found[event.id] = event
+    return found
+
+
+async def test_a_bound_that_is_broken_is_told_once_and_again_after_it_was_kept() -> None:
+    log = MemoryLog(partitions=1)
+    values = [20.0] * 30 + [70.0] * 30 + [20.0] * 30 + [70.0] * 30 + [20.0] * 30
+    for seq in range(0, len(values), 7):
+        await log.produce(Outgoing(READINGS, 0, encode(readings(seq, values[seq : seq + 7]))))
+    count = -(-len(values) // 7)
+    whole = await events_of(log, 0, count)
+    assert [e.data.captured_ns for e in whole.values()] == [3_000_000_000, 9_000_000_000]
+    event = next(iter(whole.values()))
+    assert event.data.value == 70.0
+    assert "above 50" in event.data.summary
+    for cut in range(count):  # a restart anywhere, with its tail, tells the same
+        first, second = await events_of(log, 0, cut), await events_of(log, max(0, cut - 2), count)
+        assert {**first, **second} == whole
+
+
+async def told(log: MemoryLog, start: int, metrics: SenseMetrics | None = None) -> list[Event]:
+    """Open the stage at an offset, and return what it tells of the rest."""
+    sensing = await SenseStage(TWO, 1, metrics).open(PARTITION, start, log)
+    stop = (await log.ends(READINGS))[0]
+    works = [work async for record in log.read(READINGS, 0, start, stop) for work in sensing.process(record)]
+    return [decode_json(Event, out.value) for work in works for out in work.records if out.topic == EVENTS]
+
+
+PARTITION = TopicPartition(READINGS, 0)
+SLOW = SENSOR.model_copy(update={"name": "slow", "rate_hz": 1.0, "max_delay_s": 60.0})
+SLOW_RULE = RULE.model_copy(update={"name": "slow-hot", "sensor": "slow", "window_s": 5.0})
+TWO = Config({entry.key: entry for entry in (SENSOR, RULE, SLOW, SLOW_RULE)})
+SECOND_NS = 10**9
+
+
+async def test_a_sensor_that_writes_once_a_minute_keeps_its_windows_beside_one_that_writes_each_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The broker's clock goes with the capture; the slow sensor is hot from 150 s on, and says so once."""
+    monkeypatch.setattr(readback, "_FIRST_CHUNK", 8)
+    clock = ManualClock()
+    log = MemoryLog(partitions=1, clock=clock)
+    for second in range(1, 301):
+        clock.advance(1.0)
+        await log.produce(Outgoing(READINGS, 0, encode(readings(second * 10, [20.0] * 10))))
+        if second % 60 == 0:
+            values = [20.0 if at < 150 else 70.0 for at in range(second - 60, second)]
+            column = readings(second - 60, values, sensor="slow", step_ns=SECOND_NS)
+            await log.produce(Outgoing(READINGS, 0, encode(column)))
+    whole = await told(log, 0)
+    assert [event.data.captured_ns for event in whole] == [150 * SECOND_NS]
+    assert await told(log, 183) == []  # just after the column that says so; and long after it, before the next
+    assert await told(log, 240) == []
+
+
+async def test_a_sensor_with_fewer_readings_than_windows_is_remembered_as_outside() -> None:
+    """One reading a minute, and windows of a second: whether the bound is broken is known from minutes ago."""
+    lone = SENSOR.model_copy(update={"rate_hz": 1 / 60})
+    config = Config({entry.key: entry for entry in (lone, RULE.model_copy(update={"min_readings": 1}))})
+    clock = ManualClock()
+    log = MemoryLog(partitions=1, clock=clock)
+    for minute in range(10):
+        clock.advance(60.0)
+        await log.produce(Outgoing(READINGS, 0, encode(readings(minute, [70.0], first_ns=minute * 60 * SECOND_NS))))
+    for start in (0, 5, 9):
+        sensing = await SenseStage(config, 1).open(PARTITION, start, log)
+        works = [work async for record in log.read(READINGS, 0, start, 10) for work in sensing.process(record)]
+        assert sum(len(work.records) for work in works) == (start == 0)
+
+
+async def test_a_restart_tells_the_same_when_its_tail_is_seconds_of_a_long_log() -> None:
+    clock = ManualClock()
+    log = MemoryLog(partitions=1, clock=clock)
+    for second in range(1000):
+        clock.advance(1.0)
+        value = 70.0 if second % 97 > 80 else 20.0
+        await log.produce(Outgoing(READINGS, 0, encode(readings(second * 10, [value] * 10))))
+    whole = [event.id for event in await told(log, 0)]
+    assert len(whole) == 10
+    rest = {cut: [event.id for event in await told(log, cut)] for cut in range(500, 1000, 7)}
+    assert all(whole[len(whole) - len(ids) :] == ids for ids in rest.values())
+    assert len(rest[997]) == 0 < len(rest[500]) < 10
+
+
+async def test_readings_that_change_nothing_are_counted_and_those_of_the_past_are_not() -> None:
+    registry = CollectorRegistry()
+    metrics = SenseMetrics(registry)
+    log = MemoryLog(partitions=1)
+    await log.produce(Outgoing(READINGS, 0, encode(readings(0, [20.0, 999.0], first_ns=HOUR_NS))))
+    await log.produce(Outgoing(READINGS, 0, encode(readings(2, [20.0] * 30, first_ns=HOUR_NS + 2 * STEP_NS))))
+    await log.produce(Outgoing(READINGS, 0, encode(readings(31, [20.0, 999.0], first_ns=HOUR_NS + 31 * STEP_NS))))
+    await log.produce(Outgoing(READINGS, 0, encode(readings(33, [20.0] * 30, first_ns=0))))
+    await log.produce(Outgoing(READINGS, 0, encode(readings(90, [20.0] * 5, epoch=0))))
+    assert await told(log, 2, metrics) == []
+
+    def counted(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(f"sightline_sense_{name}_total", {"sensor": "t", **labels})
+
+    assert counted("dropped_readings", reason="repeat") == 1.0
+    assert counted("dropped_readings", reason="range") == 1.0
+    assert counted("dropped_readings", reason="old-epoch") == 5.0
+    assert counted("late_readings", rule="hot") == LATE_IN_A_ROW - 1
+    assert counted("clock_set_back", rule="hot") == 1.0
+
+
+async def test_a_device_that_was_started_again_with_its_clock_set_back_is_heard() -> None:
+    log = MemoryLog(partitions=1)
+    await log.produce(Outgoing(READINGS, 0, encode(readings(0, [20.0] * 30, first_ns=HOUR_NS))))
+    await log.produce(Outgoing(READINGS, 0, encode(readings(0, [70.0] * 30, epoch=2, first_ns=0))))
+    assert [event.data.captured_ns for event in await told(log, 0)] == [0]
+
+
+async def test_readings_that_break_something_are_parked_and_the_next_ones_are_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = MemoryLog(partitions=1)
+    for seq in range(0, 60, 10):
+        await log.produce(Outgoing(READINGS, 0, encode(readings(seq, [70.0] * 10))))
+    step = ThresholdWatch.step
+
+    def breaks(self: ThresholdWatch, window: Window, *rest: Any) -> Event | None:
+        if window.start_ns == SECOND_NS:
+            raise ArithmeticError("once")
+        return step(self, window, *rest)
+
+    monkeypatch.setattr(ThresholdWatch, "step", breaks)
+    sensing = await SenseStage(CONFIG, 1).open(PARTITION, 0, log)
+    works = [work async for record in log.read(READINGS, 0, 0, 6) for work in sensing.process(record)]
+    assert Counter(out.topic for work in works for out in work.records) == {EVENTS: 1, DEADLETTER: 1}
+    assert [work.done for work in works] == [(offset,) for offset in range(6)]
+    assert await told(log, 5) == []  # and what broke it breaks no restart
+
+
+async def test_a_lack_of_memory_is_nobodys_fault_and_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = MemoryLog(partitions=1)
+    await log.produce(Outgoing(READINGS, 0, encode(readings(0, [20.0]))))
+
+    def exhausted(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Windows, "add", exhausted)
+    with pytest.raises(MemoryError):
+        await told(log, 0)
+    with pytest.raises(MemoryError):
+        await told(log, 1)
+
+
+async def test_a_breach_outlasts_a_start_of_the_device_also_over_a_restart() -> None:
+    log = MemoryLog(partitions=1, clock=ManualClock())
+    for second in range(20):
+        hot = readings(0, [70.0] * 10, epoch=1 + second, first_ns=second * SECOND_NS)
+        await log.produce(Outgoing(READINGS, 0, encode(hot)))
+    assert len(await told(log, 0)) == 1
+    assert await told(log, 19) == []

@@ -1,0 +1,96 @@
+"""A small convolutional classifier, trained with Keras 3 and exported to ONNX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from training.data import Regions
+
+INPUT = "images"
+_FILTERS = (16, 32, 64, 96)
+_BATCH = 64
+_LEARNING_RATE = 3e-3
+
+
+def build(size: int, classes: int) -> Any:
+    """Return the untrained network: uint8 BGR in, probabilities out; scaling is its first layer.
+
+    Four convolutions that each halve the picture, with batch normalisation: 80,000 weights. On a CPU they train twice
+    as fast as depthwise separable ones with a third of the weights, and infer as fast.
+    """
+    import keras
+    from keras import layers
+
+    inputs = keras.Input((size, size, 3), dtype="uint8", name=INPUT)
+    x = layers.Rescaling(1 / 127.5, offset=-1.0)(inputs)
+    for filters in _FILTERS:
+        x = _block(layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False), x)
+    x = layers.GlobalAveragePooling2D()(x)
+    x = layers.Dropout(0.2)(x)
+    return keras.Model(inputs, layers.Dense(classes, activation="softmax", name="probabilities")(x))
+
+
+def fit(model: Any, train: Regions, validation: Regions, *, epochs: int, seed: int, verbose: int = 2) -> None:
+    """Train a network in place, with mirrored pictures, and a rate that falls along a cosine."""
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    steps = max(1, len(train) // _BATCH) * epochs
+    rate = keras.optimizers.schedules.CosineDecay(_LEARNING_RATE, steps)
+    model.compile(
+        keras.optimizers.Adam(rate),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=False,  # on a CPU, XLA's convolutions take two to six times as long
+    )
+    model.fit(
+        _mirrored(train.images, seed),
+        train.classes,
+        validation_data=(validation.images, validation.classes),
+        batch_size=_BATCH,
+        epochs=epochs,
+        verbose=verbose,
+    )
+
+
+def predict(model: Any, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Return the probabilities ``(N, classes)`` of pictures."""
+    return np.asarray(model.predict(images, batch_size=256, verbose=0), np.float32)
+
+
+def export(model: Any, path: Path) -> None:
+    """Write a network as ONNX, with a free batch size and the input's name kept."""
+    import tensorflow as tf
+    import tf2onnx
+
+    signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8, name=INPUT)]
+    function = tf.function(lambda images: {"probabilities": model(images, training=False)}, input_signature=signature)
+    proto, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=17)
+    path.write_bytes(proto.SerializeToString())
+
+
+def largest_difference(model: Any, path: Path, images: npt.NDArray[np.uint8]) -> float:
+    """Return the largest difference of any probability between a network and its exported file."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    found = session.run(["probabilities"], {INPUT: images})[0]
+    return float(np.abs(np.asarray(found) - predict(model, images)).max())
+
+
+def _block(convolution: Any, x: Any) -> Any:
+    from keras import layers
+
+    return layers.ReLU()(layers.BatchNormalization()(convolution(x)))
+
+
+def _mirrored(images: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.uint8]:
+    """Mirror every other picture: what drives to the left looks like what drives to the right."""
+    flipped = images.copy()
+    chosen = np.random.default_rng(seed).random(len(images)) < 0.5
+    flipped[chosen] = flipped[chosen, :, ::-1]
+    return flipped
