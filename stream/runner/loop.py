@@ -207,7 +207,7 @@ class Runner:
         if self._stopping:
             return  # the loops that are being drained still say what may be committed
         left_over = list(self._loops.values())
-        tps = sorted(map(self._tp, assigned))
+        tps = sorted(map(self._unprefixed, assigned))
         self._run += 1
         self._loops = {tp: PartitionLoop(self._context, tp, self._run, self._start_of) for tp in tps}
         self._joined = True
@@ -248,7 +248,7 @@ class Runner:
         return sent
 
     def _safe(self, tp: TP) -> int | None:
-        loop = self._loops.get(self._tp(tp))
+        loop = self._loops.get(self._unprefixed(tp))
         return loop.position if loop else None
 
     def _signs(self) -> Signs:
@@ -333,5 +333,5 @@ class Runner:
     def _tp(self, tp: TopicPartition) -> TP:
         return TP(self._settings.topic(tp.topic), tp.partition)
 
-    def _tp(self, tp: TP) -> TopicPartition:
+    def _unprefixed(self, tp: TP) -> TopicPartition:
         return TopicPartition(tp.topic.removeprefix(self._settings.prefix), tp.partition)

@@ -73,7 +73,7 @@ async def test_partitions_are_held_until_they_are_taken_over(node: Node) -> None
     await node._opening
     assert node._intake.begun == {TopicPartition(BATCHES, 0): 0, TopicPartition(BATCHES_LATE, 1): 0}  # type: ignore[attr-defined]
     await node.on_partitions_revoked([ONE, TWO])
-    assert node._slots == {}
+    assert node._owned == {}
 
 
 @pytest.mark.parametrize("error", [LogUnavailable("gone"), KeyError("results[7]"), OSError("socket")])
@@ -120,9 +120,9 @@ async def test_one_slot_that_cannot_be_closed_does_not_keep_the_others_open(node
             closed.append("stubborn")
             raise OSError("no")
 
-    node._slots[TopicPartition(BATCHES, 0)]._writer = Stubborn()  # type: ignore[assignment]
+    node._owned[TopicPartition(BATCHES, 0)]._writer = Stubborn()  # type: ignore[assignment]
     await node.on_partitions_revoked([ONE, TWO])
-    assert (closed, node._slots) == (["stubborn"], {})
+    assert (closed, node._owned) == (["stubborn"], {})
     with pytest.raises(OSError, match="no"):
         await ended(node)
 
@@ -156,7 +156,7 @@ async def test_slots_that_wait_have_one_alarm_for_the_first_of_them(
     loop, alarms = asyncio.get_running_loop(), []
     plain = loop.call_later
     monkeypatch.setattr(loop, "call_later", lambda *args: alarms.append(plain(*args)) or alarms[-1])
-    node._slots = {TopicPartition(BATCHES, n): Waits(60.0 + n) for n in range(5)}  # type: ignore[misc]
+    node._owned = {TopicPartition(BATCHES, n): Waits(60.0 + n) for n in range(5)}  # type: ignore[misc]
     for _ in range(10):
         node._start_what_can()
     (alarm,) = [each for each in alarms if not each.cancelled()]

@@ -113,7 +113,7 @@ async def test_lanes_have_marks_of_their_own() -> None:
     assert await written(log) == [5, 5]
 
 
-async def test_the_tail_of_dead_letters_is_read_once_for_all_slots() -> None:
+async def test_the_tail_of_dead_letters_is_read_once_for_all_partitions() -> None:
     log = MemoryLog(2)
     for seq in range(LETTERS_TAIL + 5):
         await log.produce(parked(await put(log, seq), "engine", ValueError("bad"), "p"))
