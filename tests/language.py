@@ -1,0 +1,160 @@
+"""Measure the project's prose, and draw random samples of it for a reader who has not seen the code.
+
+``python -m tests.language rate [PATH…]`` prints the share of the word *what* for each folder.
+``python -m tests.language sample --seed N [PATH…]`` prints random docstring sentences, messages and test names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import io
+import random
+import re
+import tokenize
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tests.paths import ROOT
+
+CODE = ("ingest", "edge_agent", "stream", "engines", "training", "deploy", "benchmarks", "tests")
+DOCS = ("README.md", "CHANGELOG.md", "docs")
+LOGGERS = {"debug", "info", "warning", "error", "exception", "critical"}
+SENTENCES, MESSAGES, TEST_NAMES = 60, 20, 40
+_WORD = re.compile(r"[A-Za-z][A-Za-z'-]*")
+_LITERAL = re.compile(r"``[^`]*``|`[^`]*`|https?://\S+")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`])")
+
+
+def python_files(paths: Iterable[Path]) -> list[Path]:
+    """Return the Python files under paths, sorted."""
+    return sorted(f for path in paths for f in ([path] if path.suffix == ".py" else path.rglob("*.py")))
+
+
+def markdown_files(paths: Iterable[Path]) -> list[Path]:
+    """Return the Markdown files under paths, sorted."""
+    return sorted(f for path in paths for f in ([path] if path.suffix == ".md" else path.rglob("*.md")))
+
+
+def docstrings(tree: ast.Module) -> Iterator[str]:
+    """Yield every string that stands alone as a statement: docstrings, and the notes below constants and fields."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield " ".join(node.value.value.split())
+
+
+def comments(source: str) -> Iterator[str]:
+    """Yield every comment that is not an instruction to a tool."""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        text = token.string.lstrip("# ")
+        if token.type == tokenize.COMMENT and not text.startswith(("noqa", "type:", "!")):
+            yield text
+
+
+def messages(tree: ast.Module) -> Iterator[str]:
+    """Yield the texts of raised errors, and log events with the names of their fields."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and (text := " | ".join(_texts(node.exc))):
+            yield text
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LOGGERS:
+            fields = " ".join(f"{keyword.arg}=…" for keyword in node.keywords if keyword.arg)
+            if text := " ".join(_texts(node)[:1]):
+                yield f"{text} {fields}"
+
+
+def test_names(tree: ast.Module) -> Iterator[str]:
+    """Yield the names of test functions."""
+    functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    yield from (node.name for node in functions if node.name.startswith("test_"))
+
+
+def rate(texts: Iterable[str], word: str = "what") -> tuple[int, int]:
+    """Return how often a word occurs in texts, and how many words they have. Code in backticks does not count."""
+    words = [found.lower() for text in texts for found in _WORD.findall(_LITERAL.sub(" ", text))]
+    return sum(found == word for found in words), len(words)
+
+
+def prose(paths: Iterable[Path]) -> list[str]:
+    """Return all prose under paths: docstrings, comments and messages of Python files, and Markdown pages."""
+    paths = list(paths)
+    texts = [_unfenced(file.read_text()) for file in markdown_files(p for p in paths if p.exists())]
+    for file in python_files(paths):
+        source = file.read_text()
+        tree = ast.parse(source)
+        texts += [*docstrings(tree), *comments(source), *messages(tree)]
+    return texts
+
+
+def sentences(paths: Iterable[Path]) -> list[tuple[str, str]]:
+    """Return every docstring sentence of at least four words, with the file that it is from."""
+    found = []
+    for file in python_files(paths):
+        for text in docstrings(ast.parse(file.read_text())):
+            split = _SENTENCE_END.split(text)
+            found += [(str(file.relative_to(ROOT)), s) for s in split if len(_WORD.findall(s)) >= 4]
+    return found
+
+
+def _unfenced(text: str) -> str:
+    return re.sub(r"(?s)```.*?```", " ", text)
+
+
+def _texts(call: ast.Call) -> list[str]:
+    """Return the literal texts among a call's arguments; expressions inside f-strings become …"""
+    return [
+        text for text in map(_text, [*call.args, *(k.value for k in call.keywords)]) if " " in text or "_" in text
+    ]
+
+
+def _text(node: ast.expr) -> str:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_text(part) if isinstance(part, ast.Constant) else "…" for part in node.values)
+    return ""
+
+
+def _print_rates(paths: list[Path]) -> None:
+    for path in paths:
+        count, words = rate(prose([path]))
+        print(
+            f"{path.relative_to(ROOT)!s:<40} what {count:5}  words {words:7}  per 1,000 {1000 * count / max(words, 1):6.2f}"
+        )
+
+
+def _print_sample(paths: list[Path], seed: int) -> None:
+    draw = random.Random(seed)
+    product = [path for path in paths if "tests" not in path.parts]
+    all_sentences = sentences(product)
+    trees = [ast.parse(file.read_text()) for file in python_files(product)]
+    all_messages = [text for tree in trees for text in messages(tree)]
+    tests = python_files(path for path in paths if "tests" in path.parts)
+    names = [name for file in tests for name in test_names(ast.parse(file.read_text()))]
+    print("Docstring sentences")
+    for number, (file, text) in enumerate(draw.sample(all_sentences, min(SENTENCES, len(all_sentences))), 1):
+        print(f"{number:3}. [{file}] {text}")
+    print("Messages")
+    for number, text in enumerate(draw.sample(all_messages, min(MESSAGES, len(all_messages))), 1):
+        print(f"{number:3}. {text}")
+    print("Test names")
+    for number, text in enumerate(draw.sample(names, min(TEST_NAMES, len(names))), 1):
+        print(f"{number:3}. {text}")
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["rate", "sample"])
+    parser.add_argument("paths", nargs="*", help="files or folders; all of the project by default")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    named = [Path(path).resolve() for path in options.paths]
+    paths = named or [ROOT / name for name in (*CODE, *(DOCS if options.command == "rate" else ()))]
+    if options.command == "rate":
+        _print_rates(paths)
+    else:
+        _print_sample(paths, options.seed)
+
+
+if __name__ == "__main__":
+    main()
