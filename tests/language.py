@@ -117,9 +117,8 @@ def _text(node: ast.expr) -> str:
 def _print_rates(paths: list[Path]) -> None:
     for path in paths:
         count, words = rate(prose([path]))
-        print(
-            f"{path.relative_to(ROOT)!s:<40} what {count:5}  words {words:7}  per 1,000 {1000 * count / max(words, 1):6.2f}"
-        )
+        share = 1000 * count / max(words, 1)
+        print(f"{path.relative_to(ROOT)!s:<40} what {count:5}  words {words:7}  per 1,000 {share:6.2f}")
 
 
 def _print_sample(paths: list[Path], seed: int) -> None:
