@@ -1,4 +1,4 @@
-# Everything a developer does, by name. `make help` lists it.
+# Every developer task has a target. `make help` lists them.
 SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SECONDS ?= 60
 PEERS := mosquitto iproute2 python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
   gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly
-PEERS_ARE_THERE := { test -x /usr/sbin/mosquitto && \
+PEERS_INSTALLED := { test -x /usr/sbin/mosquitto && \
   /usr/bin/python3 -c "import gi; gi.require_version('GstRtspServer', '1.0')" 2>/dev/null; }
 STAMP := $(VENV)/.installed
 
@@ -28,7 +28,7 @@ $(STAMP): pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-install: $(STAMP) ## make the virtual environment from the lock file
+install: $(STAMP) ## create the virtual environment from the lock file
 
 kafka: install ## fetch Apache Kafka from Maven Central, once
 	@$(BIN)/sightline kafka fetch
@@ -38,25 +38,25 @@ demo: install ## run the whole stack: SECONDS=60 VIDEO=… MODEL=… DECODER=…
 	  $(foreach v,$(VIDEO),--video $(v)) $(if $(MODEL),--model $(MODEL)) \
 	  $(if $(DECODER),--decoder $(DECODER)) $(if $(REPORT),--report $(REPORT))
 
-lint: install ## ruff, mypy --strict and the import rules
+lint: install ## run ruff, mypy --strict and the import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-peers: ## what the tests talk to: an RTSP server (GStreamer) and an MQTT broker (mosquitto), from Debian
-	@$(PEERS_ARE_THERE) \
+peers: ## install the tests' RTSP server (GStreamer) and MQTT broker (mosquitto) from Debian
+	@$(PEERS_INSTALLED) \
 	  || { command -v apt-get >/dev/null && test "$$(id -u)" = 0 && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PEERS) >/dev/null; } \
 	  || echo "make: some tests will be skipped; Debian and Ubuntu: sudo apt-get install $(PEERS)"
 
-test: lint kafka peers ## lint, then every test, on a real Kafka; those that break things have the machine to themselves
+test: lint kafka peers ## lint, then run every test on a real Kafka; chaos tests run last, alone
 	$(BIN)/pytest -n 2 --dist loadfile -m "not chaos"
 	$(BIN)/pytest -m chaos
 
-test-train: .venv-train/.installed ## the tests that need Keras and TensorFlow
+test-train: .venv-train/.installed ## run the tests that need Keras and TensorFlow
 	.venv-train/bin/pytest -m train
 
-bench: install kafka ## benchmarks; results land in benchmarks/results
+bench: install kafka ## measure the pipeline; results go to benchmarks/results
 	$(BIN)/python -m benchmarks.pipeline
 
 .venv-train/.installed: requirements-train.lock pyproject.toml
@@ -65,7 +65,7 @@ bench: install kafka ## benchmarks; results land in benchmarks/results
 	.venv-train/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-train: .venv-train/.installed ## train the committed model again, with its confusion matrix
+train: .venv-train/.installed ## retrain the model that ships, with its confusion matrix
 	.venv-train/bin/python -m deploy.cli.tools.train
 
 format: install ## format the code
@@ -78,5 +78,5 @@ lock: install ## resolve the lock files again
 	$(BIN)/uv pip compile -q --no-header --no-annotate --generate-hashes --extra dev --extra train -o requirements-train.lock pyproject.toml
 	$(BIN)/uv pip compile -q --no-header --no-annotate --generate-hashes -o requirements-agent.lock deploy/agent/requirements.in
 
-clean: ## remove the environments, Kafka's data and everything built
+clean: ## remove the environments, Kafka's data and build outputs
 	rm -rf $(VENV) .venv-train .sightline .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
