@@ -56,7 +56,7 @@ from engines.engine import CHANNELS
 from engines.repository.adopt import AdoptOptions, adopt, coco_labels
 from engines.repository.store import Repository
 from ingest.contract.records import Box, Canvas, Detection, lay
-from ingest.ledger.missed import CERTAIN, SAME, has_news, overlap
+from ingest.ledger.missed import CERTAIN, SAME, has_news
 from ingest.site import GateConfig
 from stream.prepare.regions import draw, windows
 
@@ -208,7 +208,7 @@ def lasting(seen: Sequence[Found]) -> list[Found]:
     """Return of each frame the objects that are found again in the next one."""
     pairs = itertools.zip_longest(seen, seen[1:], fillvalue=seen[-1])
     return [
-        tuple(d for d in now if any(o.score >= CERTAIN and overlap(d.box, o.box) >= SAME for o in then))
+        tuple(d for d in now if any(o.score >= CERTAIN and d.box.iou(o.box) >= SAME for o in then))
         for now, then in pairs
     ]
 
@@ -219,8 +219,8 @@ def _f1(own: Found, inherited: Found) -> float:
         return 1.0
     left, hits = list(theirs), 0
     for box in mine:
-        best = max(left, key=lambda other: overlap(box, other), default=None)
-        if best is not None and overlap(box, best) >= SAME:
+        best = max(left, key=lambda other: box.iou(other), default=None)
+        if best is not None and box.iou(best) >= SAME:
             left.remove(best)
             hits += 1
     return 2 * hits / (len(mine) + len(theirs))

@@ -98,14 +98,14 @@ def _shaken(frame: Rendered, rng: np.random.Generator) -> list[Box]:
 
 def _label(box: Box, frame: Rendered, actors: Sequence[Box]) -> int | None:
     """Return the class of a region, or None if it has no right answer. ``actors`` are all there are, seen or not."""
-    overlaps = [_common(box, Box(*thing.box)) / _union(box, Box(*thing.box)) for thing in frame.objects]
+    overlaps = [box.iou(Box(*thing.box)) for thing in frame.objects]
     best = int(np.argmax(overlaps)) if overlaps else -1
     if best >= 0 and overlaps[best] >= _SAME:
         others = [Box(*thing.box) for number, thing in enumerate(frame.objects) if number != best]
-        crowded = any(_common(box, other) >= _CROWDED * other.width * other.height for other in others)
+        crowded = any(box.shared(other) >= _CROWDED * other.area for other in others)
         return None if crowded else LABELS.index(frame.objects[best].label)
-    most = max((_common(box, actor) for actor in actors), default=0.0)
-    return 0 if most <= _NOTHING * box.width * box.height else None
+    most = max((box.shared(actor) for actor in actors), default=0.0)
+    return 0 if most <= _NOTHING * box.area else None
 
 
 def _outlines(config: SceneConfig, at_s: float) -> list[Box]:
@@ -115,14 +115,3 @@ def _outlines(config: SceneConfig, at_s: float) -> list[Box]:
         (x, y), (width, height) = actor.centre(at_s), SIZES_PX[actor.label]
         boxes.append(Box(x - width / 2, y - height / 2, x + width / 2, y + height / 2))
     return boxes
-
-
-def _common(a: Box, b: Box) -> float:
-    """Return the area in px² that two boxes share."""
-    width = min(a.right, b.right) - max(a.left, b.left)
-    height = min(a.bottom, b.bottom) - max(a.top, b.top)
-    return max(0.0, width) * max(0.0, height)
-
-
-def _union(a: Box, b: Box) -> float:
-    return a.width * a.height + b.width * b.height - _common(a, b)

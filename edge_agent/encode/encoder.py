@@ -38,8 +38,7 @@ class Encoded:
         """Return a box of the picture as it was in pixels of the picture as it is."""
         if self.scaled_from is None:
             return box
-        x, y = self.width / self.scaled_from[0], self.height / self.scaled_from[1]
-        return Box(box.left * x, box.top * y, box.right * x, box.bottom * y)
+        return box.scaled(self.width / self.scaled_from[0], self.height / self.scaled_from[1])
 
 
 @dataclass(frozen=True, slots=True)

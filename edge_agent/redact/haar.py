@@ -52,7 +52,7 @@ class HaarDetector:
             boxes = [box for cascade, one_sided in self._cascades for box in _look(cascade, grey, one_sided)]
         except cv2.error as error:
             raise RedactionFailed(f"model {self.name}: {error.err}") from None
-        return [Found(Box(*(side * scale for side in box)), 1.0) for box in boxes]
+        return [Found(box.scaled(scale, scale), 1.0) for box in boxes]
 
     @staticmethod
     def _file(folder: Path, shipped: Path, name: str) -> Path:

@@ -55,30 +55,16 @@ class Hold:
         fresh = [
             Held(f.box, at_ns, False)
             for f in found
-            if f.score >= self._min_score or any(overlap(f.box, old.box) >= _SAME_OVERLAP for old in self._boxes)
+            if f.score >= self._min_score or any(f.box.overlap(old.box) >= _SAME_OVERLAP for old in self._boxes)
         ]
         missed = [
             Held(old.box, old.seen_ns, True)
             for old in self._boxes
             if abs(at_ns - old.seen_ns) <= self._hold_ns
-            and not any(overlap(old.box, new.box) >= _SAME_OVERLAP for new in fresh)
+            and not any(old.box.overlap(new.box) >= _SAME_OVERLAP for new in fresh)
         ]
         self._boxes = fresh + missed
         return [Held(self._drifted(b, at_ns), b.seen_ns, b.held) for b in self._boxes]
 
     def _drifted(self, held: Held, at_ns: int) -> Box:
-        return grown(held.box, min(_MAX_DRIFT, DRIFT_PER_S * abs(at_ns - held.seen_ns) / 1e9))
-
-
-def grown(box: Box, share: float) -> Box:
-    """Widen a box by a share of its width and height on each side."""
-    across, down = box.width * share, box.height * share
-    return Box(box.left - across, box.top - down, box.right + across, box.bottom + down)
-
-
-def overlap(a: Box, b: Box) -> float:
-    """Return the intersection of two boxes as a share of the smaller one."""
-    across = min(a.right, b.right) - max(a.left, b.left)
-    down = min(a.bottom, b.bottom) - max(a.top, b.top)
-    smaller = min(a.width * a.height, b.width * b.height)
-    return max(0.0, across) * max(0.0, down) / smaller if smaller > 0 else 0.0
+        return held.box.widened(min(_MAX_DRIFT, DRIFT_PER_S * abs(at_ns - held.seen_ns) / 1e9))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from edge_agent.exceptions import FrameUnusable, RedactionFailed
 from edge_agent.redact.detector import Detector, make_detector
-from edge_agent.redact.hold import Held, Hold, grown
+from edge_agent.redact.hold import Held, Hold
 from edge_agent.redact.masks import Masks
 from edge_agent.redact.obscure import obscure
 from ingest.contract.records import Box, Redacted
@@ -54,7 +54,7 @@ class _Kind:
 
     def boxes(self, image: Image, at_ns: int) -> list[Held]:
         found = self.detector.find(image, self._hold.least_score)
-        return [Held(grown(h.box, self._grow), h.seen_ns, h.held) for h in self._hold.step(found, at_ns)]
+        return [Held(h.box.widened(self._grow), h.seen_ns, h.held) for h in self._hold.step(found, at_ns)]
 
 
 class Redactor:

@@ -47,12 +47,7 @@ class OutputDecoder(Protocol):
 
 def clipped(box: Box, row: Row) -> Box | None:
     """Return a box cut to the frame, None when nothing is left of it."""
-    cut = Box(
-        min(max(box.left, 0.0), float(row.frame_width)),
-        min(max(box.top, 0.0), float(row.frame_height)),
-        min(max(box.right, 0.0), float(row.frame_width)),
-        min(max(box.bottom, 0.0), float(row.frame_height)),
-    )
+    cut = box.clipped(row.frame_width, row.frame_height)
     return cut if cut.width > 0 and cut.height > 0 else None
 
 

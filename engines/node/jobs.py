@@ -12,7 +12,7 @@ from engines.node.marks import Marks
 from ingest.contract import headers as h
 from ingest.contract.codec import decode, encode
 from ingest.contract.identity import is_replay
-from ingest.contract.records import Batch, BatchItem, Canvas, Detection, Pixels, Result
+from ingest.contract.records import Batch, BatchItem, Canvas, Detection, Pixels, Result, RoutedFrame
 from ingest.contract.topics import RESULTS
 from ingest.deadletter import parked
 from ingest.exceptions import CodecError
@@ -128,27 +128,13 @@ def refuse(job: Job, part: Part) -> Outgoing:
 
 def _result(job: Job, item: BatchItem, found: Sequence[Detection] | None, finished_ns: int) -> Outgoing:
     result = Result(
-        camera=item.camera,
-        epoch=item.epoch,
-        seq=item.seq,
-        lane=item.lane,
+        **item.fields_of(RoutedFrame),
         pipeline=job.pipeline,
-        pipelines=item.pipelines,
-        captured_ns=item.captured_ns,
         finished_ns=finished_ns,
-        width=item.width,
-        height=item.height,
-        source=item.source,
         outcome="classified" if item.outcome == "classify" else item.outcome,
-        reason=item.reason,
         model=job.model if item.outcome == "classify" else "",
         detections=tuple(found or ()),
-        withheld=item.withheld,
-        sampled=item.sampled,
-        motion=item.motion,
-        resting=item.resting,
         looked_at=tuple(region.box for region in item.regions),
-        traceparent=item.traceparent,
     )
     headers = _headers(item, job.pipeline)
     return Outgoing(RESULTS, job.record.partition, encode(result), key=item.camera.encode(), headers=headers)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ingest.contract.identity import is_replay
-from ingest.contract.records import Box, Detection, Result
+from ingest.contract.records import Detection, Result
 
 CERTAIN = 0.5
 """An object that a detector is less certain of comes and goes from frame to frame."""
@@ -94,15 +94,7 @@ def has_news(now: Sequence[Detection], before: Sequence[Detection]) -> bool:
 
     Labels are not compared: models change their mind about what a small vehicle is.
     """
-    return any(
-        found.score >= CERTAIN and all(overlap(found.box, other.box) < SAME for other in before) for found in now
-    )
-
-
-def overlap(one: Box, other: Box) -> float:
-    """Return the area that two boxes share, as a share of the area that they cover together."""
-    both = one.shared(other)
-    return both / (one.area + other.area - both) if both else 0.0
+    return any(found.score >= CERTAIN and all(found.box.iou(other.box) < SAME for other in before) for found in now)
 
 
 def wilson(hits: int, trials: int, z: float = _Z_95) -> tuple[float, float]:

@@ -53,13 +53,13 @@ def windows(
     the largest are kept. What rests is looked at while there is room, in the order in which it is named, unless
     something moves there; these boxes are ``usable``.
     """
-    whole = Box(0.0, 0.0, float(size[0]), float(size[1]))
+    whole = Box(0.0, 0.0, *map(float, size))
     moving = merged(usable(motion or (), size)) if pipeline.regions == "motion" else []
     if not moving and (pipeline.regions != "motion" or motion != () or not resting):
         return (_window(pipeline, whole, whole),)
     boxes = sorted(moving, key=attrgetter("area"), reverse=True)
-    boxes += [box for box in resting if not any(_covered(box, other) >= BESIDE_SHARE for other in moving)]
-    return tuple(_window(pipeline, box, _widened(box, pipeline.region_margin, whole)) for box in boxes[:most])
+    boxes += [box for box in resting if not any(box.shared(other) / box.area >= BESIDE_SHARE for other in moving)]
+    return tuple(_window(pipeline, box, box.widened(pipeline.region_margin).clipped(*size)) for box in boxes[:most])
 
 
 def merged(boxes: Sequence[Box]) -> list[Box]:
@@ -68,12 +68,12 @@ def merged(boxes: Sequence[Box]) -> list[Box]:
     done: list[Box] = []
     while left:
         box = left.pop()
-        partner = next((other for other in done if _shared(box, other) >= MERGE_SHARE), None)
+        partner = next((other for other in done if box.overlap(other) >= MERGE_SHARE), None)
         if partner is None:
             done.append(box)
         else:
             done.remove(partner)
-            left.append(_union(box, partner))
+            left.append(box.union(partner))
     return done
 
 
@@ -90,8 +90,7 @@ def draw(pipeline: PipelineConfig, image: Pixels, window: Window) -> Pixels:
 
 def usable(motion: Sequence[Box], size: tuple[int, int]) -> list[Box]:
     """Return the parts that lie in a frame of ``size`` of the boxes that have any, the largest ones if too many."""
-    whole = Box(0.0, 0.0, float(size[0]), float(size[1]))
-    inside = (_clipped(box, whole) for box in motion if all(map(math.isfinite, box)))
+    inside = (box.clipped(*size) for box in motion if all(map(math.isfinite, box)))
     found = [box for box in inside if box.width >= 1.0 and box.height >= 1.0]
     return found if len(found) <= MAX_BOXES else heapq.nlargest(MAX_BOXES, found, key=attrgetter("area"))
 
@@ -114,31 +113,3 @@ def _letterboxed(width: int, height: int, wide: int, high: int) -> Inner:
     w, h = max(1, round(width * scale)), max(1, round(height * scale))
     left, top = (wide - w) // 2, (high - h) // 2
     return Inner(left, top, left + w, top + h)
-
-
-def _widened(box: Box, margin: float, whole: Box) -> Box:
-    by_x, by_y = box.width * margin, box.height * margin
-    return _clipped(Box(box.left - by_x, box.top - by_y, box.right + by_x, box.bottom + by_y), whole)
-
-
-def _clipped(box: Box, whole: Box) -> Box:
-    return Box(
-        max(box.left, whole.left),
-        max(box.top, whole.top),
-        min(box.right, whole.right),
-        min(box.bottom, whole.bottom),
-    )
-
-
-def _union(a: Box, b: Box) -> Box:
-    return Box(min(a.left, b.left), min(a.top, b.top), max(a.right, b.right), max(a.bottom, b.bottom))
-
-
-def _shared(a: Box, b: Box) -> float:
-    """Return the area that two boxes share, as a share of the smaller one."""
-    return max(_covered(a, b), _covered(b, a))
-
-
-def _covered(box: Box, by: Box) -> float:
-    """Return the share of a box's area that another one covers."""
-    return box.shared(by) / box.area

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from ingest.contract.identity import LATE, LIVE
-from ingest.contract.records import BatchItem, Box, FrameRef
+from ingest.contract.records import BatchItem, Box, FrameMeta, FrameRef
 from ingest.contract.topics import BATCHES, BATCHES_LATE, FRAMES, FRAMES_LATE
 from ingest.deadletter import parked
 from ingest.kafka.log import Log, LogRecord, TopicPartition
@@ -142,22 +142,14 @@ def _told(boxes: tuple[Box, ...] | None, size: tuple[int, int]) -> tuple[Box, ..
 
 
 def _item(frame: Delivered, names: tuple[str, ...], outcome: Any, reason: str = "", **shown: Any) -> BatchItem:
-    source = frame.record
-    body = frame.frame
+    body, source = frame.frame, frame.record
     return BatchItem(
-        camera=body.camera,
-        epoch=body.epoch,
-        seq=body.seq,
+        **{**body.fields_of(FrameMeta), "motion": None, "resting": None, **shown},
         lane=frame.lane,
-        captured_ns=body.captured_ns,
-        width=body.width,
-        height=body.height,
         source=FrameRef(source.topic, source.partition, source.offset),
         pipelines=names,
         outcome=outcome,
         reason=reason,
         withheld=body.account.counts if body.account else {},
-        sampled=body.sampled,
         traceparent=frame.traceparent,
-        **shown,
     )

@@ -3,7 +3,15 @@
 from ingest.contract.records.base import Box, FrameRef, Point, Record
 from ingest.contract.records.batch import Batch, BatchItem, Canvas, Fit, Inner, Pixels, Region, lay
 from ingest.contract.records.event import Alert, AlertData, CloudEvent, Delivery, Event, EventData, Evidence, Overlay
-from ingest.contract.records.frame import MAX_RESTING, WITHHELD_REASONS, Account, Frame, Redacted
+from ingest.contract.records.frame import (
+    MAX_RESTING,
+    WITHHELD_REASONS,
+    Account,
+    Frame,
+    FrameMeta,
+    Redacted,
+    RoutedFrame,
+)
 from ingest.contract.records.reading import (
     BY_HOST,
     BY_HOST_INSTEAD,
@@ -55,6 +63,7 @@ __all__ = [
     "Evidence",
     "Fit",
     "Frame",
+    "FrameMeta",
     "FrameRef",
     "Heartbeat",
     "Inner",
@@ -66,6 +75,7 @@ __all__ = [
     "Redacted",
     "Region",
     "Result",
+    "RoutedFrame",
     "SensorLedger",
     "SensorStatus",
     "Waiting",

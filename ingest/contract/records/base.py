@@ -49,17 +49,51 @@ class Box(NamedTuple):
         """Area in square pixels."""
         return self.width * self.height
 
+    @property
+    def centre(self) -> Point:
+        """The middle, x and y in pixels."""
+        return (self.left + self.right) / 2, (self.top + self.bottom) / 2
+
     def shared(self, other: Box) -> float:
-        """Return the area that it shares with another one, in square pixels."""
+        """Return the area of the intersection of both boxes, in square pixels."""
         width = min(self.right, other.right) - max(self.left, other.left)
         if width <= 0.0:
             return 0.0
         return width * max(min(self.bottom, other.bottom) - max(self.top, other.top), 0.0)
 
-    @property
-    def centre(self) -> Point:
-        """The middle, x and y in pixels."""
-        return (self.left + self.right) / 2, (self.top + self.bottom) / 2
+    def iou(self, other: Box) -> float:
+        """Return the intersection over the union, 0..1; 0 for boxes that share no area."""
+        shared = self.shared(other)
+        return shared / (self.area + other.area - shared) if shared else 0.0
+
+    def overlap(self, other: Box) -> float:
+        """Return the intersection over the smaller area, 0..1; 0 for boxes that share no area."""
+        shared = self.shared(other)
+        return shared / min(self.area, other.area) if shared else 0.0
+
+    def union(self, other: Box) -> Box:
+        """Return the smallest box that contains both."""
+        left, top = min(self.left, other.left), min(self.top, other.top)
+        return Box(left, top, max(self.right, other.right), max(self.bottom, other.bottom))
+
+    def scaled(self, x: float, y: float) -> Box:
+        """Return the box with its coordinates multiplied, after its picture was resized by these factors."""
+        return Box(self.left * x, self.top * y, self.right * x, self.bottom * y)
+
+    def widened(self, share: float) -> Box:
+        """Return the box with ``share`` of its width added left and right, and of its height above and below."""
+        x, y = self.width * share, self.height * share
+        return Box(self.left - x, self.top - y, self.right + x, self.bottom + y)
+
+    def clipped(self, width: float, height: float) -> Box:
+        """Return the part inside a frame of this size. A box outside of the frame is left without an area."""
+        right, bottom = float(width), float(height)
+        return Box(
+            min(max(self.left, 0.0), right),
+            min(max(self.top, 0.0), bottom),
+            min(max(self.right, 0.0), right),
+            min(max(self.bottom, 0.0), bottom),
+        )
 
 
 class FrameRef(NamedTuple):

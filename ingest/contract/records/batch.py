@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import model_validator
 
-from ingest.contract.identity import FrameId
-from ingest.contract.records.base import Box, Count, FrameRef, Name, Record
+from ingest.contract.records.base import Box, Count, Name, Record
+from ingest.contract.records.frame import RoutedFrame
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -81,38 +81,13 @@ def lay(canvas: Canvas, pad: int, inners: Sequence[Inner], pictures: Sequence[Pi
     return rows
 
 
-class BatchItem(Record):
-    """One frame in a batch. An item that is ``empty`` or ``shed`` has no regions and so no pixels.
-
-    ``pipelines`` are all pipelines that the frame was routed to, so that the auditor knows what to expect.
-    ``withheld`` counts, by reason, the frames that the agent withheld just before this one. ``sampled`` is the
-    frame's own, and so are ``motion`` and ``resting``, but for a pipeline that looks at whole frames: None there.
-    """
+class BatchItem(RoutedFrame):
+    """One frame in a batch. An item that is ``empty`` or ``shed`` has no regions and so no pixels."""
 
     KIND: ClassVar[str] = "item"
 
-    camera: Name
-    epoch: Count
-    seq: Count
-    lane: str
-    captured_ns: Count
-    width: Count
-    height: Count
-    source: FrameRef
-    pipelines: tuple[Name, ...]
     outcome: Literal["classify", "empty", "shed"]
-    reason: str = ""
     regions: tuple[Region, ...] = ()
-    withheld: dict[str, Count] = {}
-    sampled: bool = False
-    motion: tuple[Box, ...] | None = None
-    resting: tuple[Box, ...] | None = None
-    traceparent: str = ""
-
-    @property
-    def id(self) -> FrameId:
-        """The frame's identity."""
-        return FrameId(self.camera, self.epoch, self.seq)
 
     @model_validator(mode="after")
     def _pixels_only_to_classify(self) -> Self:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from ingest.contract.identity import FrameId
-from ingest.contract.records.base import Box, Count, Name, Record
+from ingest.contract.records.base import Box, Count, FrameRef, Name, Record
 
 WITHHELD_REASONS = ("still", "rate", "schedule", "masked", "overload", "budget", "unusable", "expired", "unclean")
 """Why a captured frame did not reach the log. ``budget`` would have cost more bytes than the camera may send, even at
@@ -44,6 +44,13 @@ class Account(Record):
             raise ValueError(f"counts {self.counts} do not sum to {length}, the length of {self.first}..{self.last}")
         return self
 
+    def require_before(self, item: FrameId) -> None:
+        """Raise ValueError unless the interval ends just before this frame, or this sensor reading."""
+        if (self.camera, self.epoch, self.last + 1) != (item.camera, item.epoch, item.seq):
+            raise ValueError(
+                f"account {self.camera}/{self.epoch}/{self.first}..{self.last} does not end just before {item}"
+            )
+
 
 class Redacted(Record):
     """What was made unrecognisable in a picture before it was encoded.
@@ -62,14 +69,56 @@ class Redacted(Record):
     models: tuple[str, ...] = ()
 
 
-class Frame(Record):
-    """One kept frame. ``image`` is ``(height, width, 3)``, encoded; ``captured_ns`` is Unix time in ns.
+class FrameMeta(Record):
+    """Fields that a frame keeps from the agent to its results.
 
-    ``motion`` are the regions that the gate saw moving: ``None`` when it did not look, empty when it looked and
-    saw nothing. ``resting`` are the places where something has stopped and not gone since, the latest first: ``None``
-    when this frame does not tell, as most do not. ``sampled`` marks a frame that would have been withheld, and was
-    drawn to see whether the gate misses anything. ``account`` covers the frames withheld since the previous kept
-    frame of this epoch.
+    ``captured_ns`` is Unix time in nanoseconds; ``width`` and ``height`` are in pixels. ``motion`` are the regions in
+    which the gate saw motion: None when the gate did not look, empty when it saw none. ``resting`` are the boxes of
+    stationary objects, the latest first: None in a frame that does not report them, as most do not. ``sampled`` marks
+    a frame that the gate would have withheld, and that was drawn at random to measure how much the gate misses.
+    """
+
+    camera: Name
+    epoch: Count
+    seq: Count
+    captured_ns: Count
+    width: Count
+    height: Count
+    motion: tuple[Box, ...] | None = None
+    resting: tuple[Box, ...] | None = None
+    sampled: bool = False
+
+    @property
+    def id(self) -> FrameId:
+        """The frame's identity."""
+        return FrameId(self.camera, self.epoch, self.seq)
+
+    def fields_of(self, kind: type[FrameMeta]) -> dict[str, Any]:
+        """Return the values of the fields that ``kind`` declares, to construct another record of the same frame."""
+        return {name: getattr(self, name) for name in kind.model_fields}
+
+
+class RoutedFrame(FrameMeta):
+    """Fields that a batch item and a result share: a delivered frame and the pipelines it was routed to.
+
+    ``source`` is the frame's own record. ``pipelines`` are all pipelines of the frame, so that the auditor knows how
+    many results to expect. ``reason`` explains an outcome other than a classification. ``withheld`` counts, by
+    reason, the frames that the agent withheld just before this one. ``motion`` and ``resting`` are None for a
+    pipeline that looks at whole frames.
+    """
+
+    lane: str
+    source: FrameRef
+    pipelines: tuple[Name, ...]
+    reason: str = ""
+    withheld: dict[str, Count] = {}
+    traceparent: str = ""
+
+
+class Frame(FrameMeta):
+    """One kept frame. ``image`` is ``(height, width, 3)``, encoded.
+
+    ``account`` covers the frames withheld since the previous kept frame of this epoch.
     ``captured_by`` says where the time came from: ``host`` (clock on arrival) or ``stream``. ``captured_error_ms``
     is, for a stream's time, what lies between it and the arrival by the host's clock: how far off it may be, as long
     as the camera's clock is not ahead of the host's; None where nothing is known. ``quality`` is what the picture was
@@ -80,33 +129,18 @@ class Frame(Record):
     KIND: ClassVar[str] = "frame"
     VERSION: ClassVar[tuple[int, int]] = (1, 2)
 
-    camera: Name
-    epoch: Count
-    seq: Count
     site: str = ""
-    captured_ns: Count
     captured_by: str = "host"
     captured_error_ms: float | None = None
-    width: Count
-    height: Count
     encoding: Literal["jpeg", "webp"] = "jpeg"
     image: bytes
     quality: Count = 0
     scaled_from: tuple[Count, Count] | None = None
     redacted: Redacted | None = None
-    motion: tuple[Box, ...] | None = None
-    resting: tuple[Box, ...] | None = None
     account: Account | None = None
-    sampled: bool = False
-
-    @property
-    def id(self) -> FrameId:
-        """The frame's identity."""
-        return FrameId(self.camera, self.epoch, self.seq)
 
     @model_validator(mode="after")
     def _account_is_adjacent(self) -> Self:
-        a = self.account
-        if a and (a.camera, a.epoch, a.last + 1) != (self.camera, self.epoch, self.seq):
-            raise ValueError(f"account {a.camera}/{a.epoch}/{a.first}..{a.last} does not end just before {self.id}")
+        if self.account:
+            self.account.require_before(self.id)
         return self

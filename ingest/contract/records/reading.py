@@ -73,9 +73,6 @@ class Readings(Record):
 
     @model_validator(mode="after")
     def _account_is_adjacent(self) -> Self:
-        a = self.account
-        if a and (a.camera, a.epoch, a.last + 1) != (self.sensor, self.epoch, self.seq):
-            raise ValueError(
-                f"account {a.camera}/{a.epoch}/{a.first}..{a.last} does not end just before {self.first}"
-            )
+        if self.account:
+            self.account.require_before(self.first)
         return self

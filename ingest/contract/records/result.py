@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import FiniteFloat
 
-from ingest.contract.identity import FrameId
-from ingest.contract.records.base import Box, Count, FrameRef, Name, Record
+from ingest.contract.records.base import Box, Count, Name, Record
+from ingest.contract.records.frame import RoutedFrame
 
 
 class Detection(Record):
@@ -21,41 +21,20 @@ class Detection(Record):
     score: FiniteFloat
 
 
-class Result(Record):
-    """The one end of a delivered frame in one pipeline.
+class Result(RoutedFrame):
+    """The final state of a delivered frame in one pipeline.
 
-    ``classified`` with what was found (perhaps nothing), ``empty`` when there was nothing to look at, ``shed``
-    with a reason. ``sampled`` is the frame's: its gate would have withheld it. ``model`` is ``name@version`` for a
-    classified frame. ``motion`` and ``resting`` are the frame's, None also where a pipeline looks at whole frames;
-    ``looked_at`` are the parts of it that the model was shown, as tight as they were named.
+    The outcome is ``classified`` with detections (perhaps none), ``empty`` when no region of the frame was worth a
+    look, or ``shed`` with a reason. ``model`` is ``name@version`` for a classified frame. ``looked_at`` are the boxes
+    that the model was shown, as tight as the agent reported them.
     """
 
     KIND: ClassVar[str] = "result"
     VERSION: ClassVar[tuple[int, int]] = (1, 2)
 
-    camera: Name
-    epoch: Count
-    seq: Count
-    lane: str
     pipeline: Name
-    pipelines: tuple[Name, ...]
-    captured_ns: Count
     finished_ns: Count
-    width: Count
-    height: Count
-    source: FrameRef
     outcome: Literal["classified", "empty", "shed"]
-    reason: str = ""
     model: str = ""
     detections: tuple[Detection, ...] = ()
-    withheld: dict[str, Count] = {}
-    sampled: bool = False
-    motion: tuple[Box, ...] | None = None
-    resting: tuple[Box, ...] | None = None
     looked_at: tuple[Box, ...] = ()
-    traceparent: str = ""
-
-    @property
-    def id(self) -> FrameId:
-        """The frame's identity."""
-        return FrameId(self.camera, self.epoch, self.seq)

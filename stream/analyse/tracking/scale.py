@@ -26,20 +26,16 @@ class Scale:
         """Return detections in pixels of the first picture."""
         if self == Scale():
             return found
-        return tuple(one.model_copy(update={"box": _stretched(one.box, self.x, self.y)}) for one in found)
+        return tuple(one.model_copy(update={"box": one.box.scaled(self.x, self.y)}) for one in found)
 
     def boxes(self, found: Iterable[Box]) -> tuple[Box, ...]:
         """Return boxes in pixels of the first picture."""
-        return tuple(found) if self == Scale() else tuple(_stretched(box, self.x, self.y) for box in found)
+        return tuple(found) if self == Scale() else tuple(box.scaled(self.x, self.y) for box in found)
 
     def back(self, box: Box) -> Box:
         """Return a box of the first picture in pixels of the one at hand."""
-        return _stretched(box, 1 / self.x, 1 / self.y)
+        return box.scaled(1 / self.x, 1 / self.y)
 
     def trail_back(self, trail: Iterable[Point]) -> tuple[Point, ...]:
         """Return points of the first picture in pixels of the one at hand."""
         return tuple((x / self.x, y / self.y) for x, y in trail)
-
-
-def _stretched(box: Box, x: float, y: float) -> Box:
-    return Box(box.left * x, box.top * y, box.right * x, box.bottom * y)

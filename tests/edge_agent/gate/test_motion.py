@@ -14,15 +14,6 @@ from edge_agent.sources.simulated import Scene, SceneConfig
 from ingest.contract.records import Box
 
 
-def overlap(a: Box, b: Box) -> float:
-    width = min(a.right, b.right) - max(a.left, b.left)
-    height = min(a.bottom, b.bottom) - max(a.top, b.top)
-    if width <= 0 or height <= 0:
-        return 0.0
-    both = width * height
-    return both / (a.width * a.height + b.width * b.height - both)
-
-
 def noisy(seed: int, level: int = 90) -> np.ndarray:
     noise = np.random.default_rng(seed).normal(0, 5, (360, 640, 3))
     return np.clip(level + noise, 0, 255).astype(np.uint8)
@@ -47,7 +38,7 @@ def test_a_moving_square_is_found_where_it_is() -> None:
     image = noisy(11)
     image[100:160, 200:300] = 220
     (found,) = detector.boxes(image)
-    assert overlap(found, Box(200, 100, 300, 160)) > 0.75
+    assert found.iou(Box(200, 100, 300, 160)) > 0.75
 
 
 @pytest.mark.parametrize(("kind", "share"), [("road", 0.7), ("conveyor", 0.9)])
@@ -59,7 +50,7 @@ def test_most_objects_of_a_scene_have_a_box_of_their_own(kind: str, share: float
         boxes = detector.boxes(frame.image)
         if index > 5:
             seen += len(frame.objects)
-            found += sum(any(overlap(Box(*o.box), box) > 0.5 for box in boxes) for o in frame.objects)
+            found += sum(any(Box(*o.box).iou(box) > 0.5 for box in boxes) for o in frame.objects)
     assert seen > 50
     assert found >= share * seen
 
@@ -76,7 +67,7 @@ def test_motion_behind_a_mask_is_masked_and_beside_it_is_not() -> None:
     image[100:160, 400:500] = 220
     seen = detector.see(image, 11 * 10**8)
     assert not seen.masked
-    assert [overlap(box, Box(400, 100, 500, 160)) > 0.75 for box in seen.boxes] == [True]
+    assert [box.iou(Box(400, 100, 500, 160)) > 0.75 for box in seen.boxes] == [True]
 
 
 FPS = 10.0
@@ -205,5 +196,5 @@ def test_boxes_lie_in_the_frame_whatever_its_size() -> None:
         image[height // 2 :, width // 2 :] = 220
         (box,) = detector.see(image, 5 * 10**8).boxes
         truth = Box(width // 2, height // 2, width, height)
-        assert overlap(box, truth) > 0.9
+        assert box.iou(truth) > 0.9
         assert (box.right, box.bottom) <= (width, height)

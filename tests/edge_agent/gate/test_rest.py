@@ -17,7 +17,6 @@ from edge_agent.gate.rest import Rest
 from edge_agent.gate.shot import Fate, Shot
 from edge_agent.sources.simulated import Scene, SceneConfig
 from ingest.contract.records import MAX_RESTING, Box
-from ingest.ledger.missed import overlap
 from ingest.site import GateConfig
 
 FPS = 10.0
@@ -53,7 +52,7 @@ def watch(
 
 
 def same(found: tuple[Box, ...], *boxes: Box) -> bool:
-    return len(found) == len(boxes) and all(overlap(a, b) > 0.8 for a, b in zip(found, boxes, strict=True))
+    return len(found) == len(boxes) and all(a.iou(b) > 0.8 for a, b in zip(found, boxes, strict=True))
 
 
 def test_what_stops_rests_when_it_is_no_motion_any_more_and_until_it_goes() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from edge_agent.exceptions import FrameUnusable, RedactionFailed
 from edge_agent.redact.decoders import corners, ultraface, yolox
 from edge_agent.redact.detector import make_detector
-from edge_agent.redact.hold import Found, Hold, overlap
+from edge_agent.redact.hold import Found, Hold
 from edge_agent.redact.obscure import MAX_BLOCKS, MIN_BLOCK_PX, Method, obscure
 from edge_agent.redact.redactor import Redaction, Redactor
 from ingest.contract.records import Box, Redacted
@@ -211,8 +211,8 @@ def test_whatever_is_found_is_covered_in_that_frame_and_the_next(frames: list[li
     for number, lefts in enumerate(frames):
         now = [found(left) for left in lefts]
         boxes = hold.step(now, number * SECOND_NS // 10)
-        assert all(any(overlap(f.box, h.box) > 0.99 for h in boxes) for f in now)
-        assert all(any(overlap(f.box, h.box) > 0 for h in boxes) for f in before)
+        assert all(any(f.box.overlap(h.box) > 0.99 for h in boxes) for f in now)
+        assert all(any(f.box.overlap(h.box) > 0 for h in boxes) for f in before)
         before = now
 
 
@@ -267,7 +267,7 @@ def test_the_face_of_a_man_who_leaves_the_room_is_found_where_it_is(size: tuple[
     image = np.asarray(clip.read()[1], np.uint8)
     config = DetectorConfig(model=str(ULTRAFACE), width=size[0], height=size[1], levels=size[2])
     best = max(make_detector(config, Path()).find(image, 0.5), key=lambda f: f.score)
-    assert overlap(best.box, PROFILE) > 0.5
+    assert best.box.overlap(PROFILE) > 0.5
 
 
 @pytest.mark.parametrize("model", ["", "haarcascade_frontalface_alt2.xml", "haarcascade_russian_plate_number.xml"])

@@ -37,6 +37,7 @@ from ingest.contract.records import (
     Redacted,
     Region,
     Result,
+    RoutedFrame,
 )
 from ingest.exceptions import CodecError, Oversize, Truncated, UnknownVersion, WrongKind, WrongType
 
@@ -72,10 +73,8 @@ ITEM = BatchItem(
 )
 BATCH = Batch(pipeline="cars", height=2, width=2, channels=3, items=(ITEM,), pixels=bytes(range(6)))
 RESULT = Result(
-    **{name: getattr(ITEM, name) for name in ("camera", "epoch", "seq", "lane", "captured_ns", "width", "height")},
-    source=ITEM.source,
+    **ITEM.fields_of(RoutedFrame),
     pipeline="cars",
-    pipelines=("cars",),
     finished_ns=2,
     outcome="classified",
     detections=(Detection(box=Box(1.0, 2.0, 3.0, 4.0), label="car", class_id=2, score=0.5),),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 from ingest.contract.identity import LATE, LIVE, replay_lane
 from ingest.contract.records import Box, Detection, FrameRef, Result
-from ingest.ledger.missed import Misses, has_news, overlap, wilson
+from ingest.ledger.missed import Misses, has_news, wilson
 
 HERE, THERE = Box(10, 10, 50, 90), Box(200, 10, 240, 90)
 
@@ -150,14 +149,3 @@ def test_nineteen_of_twenty_intervals_hold_the_true_rate(rate: float) -> None:
     hits = np.random.default_rng(0).binomial(400, rate, 4000)
     held = np.mean([low <= rate <= high for low, high in (wilson(int(n), 400) for n in hits)])
     assert abs(float(held) - 0.95) < 0.02
-
-
-@given(
-    a=st.tuples(*[st.floats(0, 500)] * 2, *[st.floats(1, 100)] * 2),
-    b=st.tuples(*[st.floats(0, 500)] * 2, *[st.floats(1, 100)] * 2),
-)
-def test_overlap_is_a_share_and_does_not_depend_on_the_order(a: tuple[float, ...], b: tuple[float, ...]) -> None:
-    one, other = (Box(x, y, x + w, y + h) for x, y, w, h in (a, b))
-    assert 0.0 <= overlap(one, other) <= 1.0 + 1e-9
-    assert math.isclose(overlap(one, other), overlap(other, one), abs_tol=1e-12)
-    assert overlap(one, one) == pytest.approx(1.0)
