@@ -21,7 +21,7 @@ from edge_agent.camera.intake import Intake
 from edge_agent.camera.messages import Message, write_message
 from edge_agent.camera.viewmemory import ViewMemory
 from edge_agent.camera.watch import Teller, Watched
-from edge_agent.encode.purse import Purse
+from edge_agent.encode.buckets import CarriedBudget
 from edge_agent.exceptions import SourceError
 from edge_agent.redact.masks import Masks
 from edge_agent.sources.factory import Surroundings, make_source
@@ -75,8 +75,8 @@ def _capture(
     truth, state = (Path(folder) if folder else None for folder in folders)
     source = make_source(camera, Surroundings(clock, orders["epoch"], truth, state, teller.say))
     watched = Watched(source, camera.watch, clock, teller, _memory(camera, state), Masks(camera.redact))
-    purse = Purse(state / f"{camera.name}.budget", clock) if state else None
-    intake, over = Intake(camera, orders["epoch"], clock, out, purse=purse), threading.Event()
+    carried = CarriedBudget(state / f"{camera.name}.budget", clock) if state else None
+    intake, over = Intake(camera, orders["epoch"], clock, out, carried=carried), threading.Event()
     threading.Thread(target=_abandon_when_stopped, args=(stop, over, intake, out, writer), daemon=True).start()
     try:
         intake.run(watched, stop)

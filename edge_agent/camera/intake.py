@@ -15,8 +15,8 @@ import numpy as np
 
 from edge_agent.camera.messages import Ended, Kept, Message, Told
 from edge_agent.camera.tally import Tally
+from edge_agent.encode.buckets import CarriedBudget
 from edge_agent.encode.encoder import Encoded, Encoder, OverBudget
-from edge_agent.encode.purse import Purse
 from edge_agent.exceptions import FrameUnusable, SourceEnded
 from edge_agent.gate.gate import Gate
 from edge_agent.gate.shot import Fate, Shot
@@ -47,12 +47,12 @@ class Intake:
         out: queue.Queue[Message | None],
         *,
         redactor: Redactor | None = None,
-        purse: Purse | None = None,
+        carried: CarriedBudget | None = None,
     ) -> None:
         self._camera, self._epoch, self._clock, self._out = camera, epoch, clock, out
         self._tally = Tally(camera.name, epoch)
         self._gate = Gate(camera.gate, camera.name, epoch)
-        self._redactor, self._encoder = redactor or Redactor(camera.redact), Encoder(camera.encode, purse)
+        self._redactor, self._encoder = redactor or Redactor(camera.redact), Encoder(camera.encode, carried)
         self._told_s = -TELL_EVERY_S
         self._reason = ""
         self._taking, self._over = threading.Lock(), False

@@ -1,1 +1,1 @@
-"""From pixels to bytes: encoding, quality and size, and the budget that bounds them."""
+"""Encoding of redacted pictures within a byte budget."""

@@ -1,38 +1,83 @@
-"""Which quality and size keep a camera within its budgets. Pure; time is passed in.
+"""Controller that chooses quality and size so that a camera stays within its budgets. Pure; time is passed in.
 
-The controller is an integrator on the logarithm of the size, since sizes go about as exp(level): after each frame the
-level moves by ``GAIN`` × ln(target ÷ size). Where the size goes as exp(k × level), the distance to the target shrinks
-to |1 - GAIN × k| of itself with each frame. With JPEG and WebP k was 0.4 to 4.5 on all footage tried, and 2 mostly:
-the distance is below 5 % of what it was after 4 frames mostly, after 24 at the worst. It is stable up to a k of 6.
+A level in 0..1 stands for quality and size: 1 is the best that the camera's configuration asks for, 0 its floor.
 
-The target is a share of what a bucket holds: a bucket that is fuller than what flows in makes pictures larger, one
-that runs dry makes them smaller, and it comes to rest where as much flows out as in.
+The controller is an integrator on the logarithm of the size, because sizes grow about as exp(level). After each
+frame the level moves by ``GAIN`` × ln(target ÷ size). If sizes grow as exp(k × level), each frame multiplies the
+distance to the target by |1 - GAIN × k|. On all tried footage k was 0.4 to 4.5 with JPEG and WebP, and mostly 2. The
+distance then usually falls below 5 % after 4 frames, in the worst case after 24. The controller is stable up to
+k = 6.
+
+The target is a share of a bucket's content. A full bucket makes pictures larger, an almost empty one makes them
+smaller. In equilibrium the outflow equals the inflow.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
-from edge_agent.encode.bucket import Bucket, buckets
-from edge_agent.encode.ladder import Ladder, Rung
+from edge_agent.encode.buckets import Bucket, make_buckets
 from ingest.site import EncodeConfig
 
 GAIN = 0.3
+SCALE_BELOW = 0.5
+"""Level below which the picture is also scaled down. Above it only the quality changes."""
+STEP = 1 / 8
+"""Step of the scale, as a share of width and height. A tracker follows boxes in pixels, and a size that changed with
+every frame would disturb everything downstream."""
+HYSTERESIS = 0.06
+"""Levels beyond a step's edge at which the size changes. Half a step is about as much."""
 _INTERVAL_RATE = 0.2
-"""Of the running mean of the time between frames: it follows a gate that opens within a few frames."""
+"""Weight of the newest interval in the running mean of the time between frames. The mean follows a gate that opens
+within a few frames."""
 _MAX_INTERVAL_S = 60.0
-"""A gap longer than this is a pause, and says nothing about what comes now."""
+"""A longer gap is a pause and does not predict the next interval."""
 _HOPELESS_SHARE = 0.5
-"""Of the last size at the floor: with less than this left it is not even tried, which saves the encoding; but with a
-full bucket it is, since the scene may have become simpler."""
+"""Share of the last frame size at the floor. With fewer bytes left, the frame is refused without an encoding attempt.
+A full bucket is always tried, because the scene may have become simpler."""
+
+
+class Rung(NamedTuple):
+    """Encoder settings of one level."""
+
+    quality: int
+    scale: float
+
+
+class Ladder:
+    """Mapping from a level to the encoder settings of one camera. Keeps the last scale for the hysteresis."""
+
+    def __init__(self, config: EncodeConfig) -> None:
+        self._config = config
+        self._scale = 1.0
+
+    @property
+    def floor(self) -> Rung:
+        """Settings of the lowest quality and scale."""
+        return Rung(self._config.min_quality, self._config.min_scale)
+
+    def rung(self, level: float) -> Rung:
+        """Return the settings for a level in 0..1."""
+        best, worst = self._config.quality, self._config.min_quality
+        share = min(1.0, max(0.0, (level - SCALE_BELOW) / (1 - SCALE_BELOW)))
+        lower, upper = self._scale_at(level - HYSTERESIS), self._scale_at(level + HYSTERESIS)
+        self._scale = min(upper, max(lower, self._scale))
+        return Rung(round(worst + (best - worst) * share), self._scale)
+
+    def _scale_at(self, level: float) -> float:
+        smallest = self._config.min_scale
+        share = min(1.0, max(0.0, level / SCALE_BELOW))
+        return max(smallest, round((smallest + (1 - smallest) * share) / STEP) * STEP)
 
 
 class Budget:
-    """The budgets of one camera. For each frame: ``rung``, encode, ``spend``, and ``floor`` when that is refused."""
+    """Budgets of one camera. For each frame: ``rung``, encode, ``spend``, and once more at ``floor`` if refused."""
 
     def __init__(self, config: EncodeConfig) -> None:
         self._ladder = Ladder(config)
-        self._buckets: list[Bucket] = buckets(config)
+        self.buckets: list[Bucket] = make_buckets(config)
+        """Token buckets, which a ``CarriedBudget`` saves and restores."""
         self._level = 1.0
         self._interval_s = 0.0
         self._last_s: float | None = None
@@ -40,56 +85,46 @@ class Budget:
         self._at_floor = False
 
     @property
-    def buckets(self) -> list[Bucket]:
-        """The buckets, for what outlives this capture."""
-        return self._buckets
-
-    @property
     def level(self) -> float:
-        """Where on the ladder the next frame is, 0..1."""
+        """Level of the next frame, 0..1."""
         return self._level
 
     @property
     def left(self) -> int:
-        """How many bytes may be spent now; only of use where there is a budget."""
-        return int(min((b.left for b in self._buckets), default=0))
+        """Bytes that may be spent now; 0 without a budget."""
+        return int(min((b.left for b in self.buckets), default=0))
 
     def rung(self, now_s: float) -> Rung | None:
-        """Return what to encode the next frame with, None when there is no hope for it."""
-        for bucket in self._buckets:
-            bucket.flow(now_s)
+        """Return the settings for the next frame, None if even the floor would surely exceed the budget."""
+        for bucket in self.buckets:
+            bucket.refill(now_s)
         if self._last_s is not None and 0 < now_s - self._last_s <= _MAX_INTERVAL_S:
             step_s = now_s - self._last_s
             self._interval_s += (step_s - self._interval_s) * (_INTERVAL_RATE if self._interval_s else 1.0)
         self._last_s = now_s
-        if any(b.left < min(b.capacity, self._floor_bytes * _HOPELESS_SHARE) for b in self._buckets):
+        if any(b.left < min(b.capacity, self._floor_bytes * _HOPELESS_SHARE) for b in self.buckets):
             return None
         self._at_floor = self._level <= 0
         return self._ladder.floor if self._at_floor else self._ladder.rung(self._level)
 
     def floor(self) -> Rung | None:
-        """Return the floor, for a frame that was refused; None when it was at the floor already."""
+        """Return the floor for a refused frame, None if the frame was already encoded at the floor."""
         if self._at_floor:
             return None
         self._at_floor = True
         return self._ladder.floor
 
     def spend(self, size_bytes: int) -> bool:
-        """Spend a frame's bytes and learn from its size. Return False, and spend none, when they are not there."""
-        if not self._buckets:
+        """Spend a frame's bytes and adjust the level. Return False and spend nothing if too few bytes are left."""
+        if not self.buckets:
             return True
         if self._at_floor:
             self._floor_bytes = size_bytes
-        there = size_bytes <= min(b.left for b in self._buckets)
-        if there:
-            for bucket in self._buckets:
+        enough = size_bytes <= min(b.left for b in self.buckets)
+        if enough:
+            for bucket in self.buckets:
                 bucket.left -= size_bytes
-        if not self._at_floor or self._level <= 0:
-            self._learn(size_bytes)
-        return there
-
-    def _learn(self, size_bytes: int) -> None:
-        if not self._interval_s:
-            return  # the first frame: nobody knows yet how often they come
-        target = min(bucket.share(self._interval_s) for bucket in self._buckets)
-        self._level = min(1.0, max(0.0, self._level + GAIN * math.log(max(target, 1.0) / max(size_bytes, 1))))
+        if self._interval_s and (not self._at_floor or self._level <= 0):  # the first frame has no interval yet
+            target = min(bucket.share(self._interval_s) for bucket in self.buckets)
+            self._level = min(1.0, max(0.0, self._level + GAIN * math.log(max(target, 1.0) / max(size_bytes, 1))))
+        return enough

@@ -1,4 +1,4 @@
-"""Encoding: what the budget promises, how soon it settles and recovers, and that what is told is what was done."""
+"""Tests of the encoder and its byte budget: limits, settling time, recovery, restarts and reported sizes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from edge_agent.encode.bucket import DAY_S, START_S, buckets
-from edge_agent.encode.budget import Budget
+from edge_agent.encode.buckets import DAY_S, START_S, CarriedBudget, make_buckets
+from edge_agent.encode.budget import Budget, Ladder, Rung
 from edge_agent.encode.encoder import Encoded, Encoder, OverBudget
-from edge_agent.encode.ladder import Ladder, Rung
-from edge_agent.encode.purse import Purse
 from edge_agent.exceptions import FrameUnusable
 from edge_agent.redact.redactor import Redaction, Redactor
 from ingest.contract.records import Box
@@ -30,7 +28,7 @@ from stream.prepare import picture
 Image = npt.NDArray[np.uint8]
 
 SETTLED = 40
-"""So many frames it is given, in tests, to come to rest."""
+"""Frames after which a test expects the budget to have settled."""
 
 
 def redaction(image: Image) -> Redaction:
@@ -43,7 +41,7 @@ def noise(width: int = 320, height: int = 256, seed: int = 0) -> Image:
 
 @dataclass
 class Run:
-    """A budget, and what came of the frames that it was asked about."""
+    """Simulated camera on a budget, with its sent and refused frames."""
 
     budget: Budget
     now_s: float = 0.0
@@ -52,7 +50,7 @@ class Run:
     floor: Rung = Ladder(EncodeConfig()).floor
 
     def frame(self, size_at: Callable[[float], float], step_s: float) -> None:
-        """One frame after ``step_s``; ``size_at`` gives its size at a level."""
+        """Offer one frame after ``step_s``; ``size_at`` returns its size at a level."""
         self.now_s += step_s
         rung = self.budget.rung(self.now_s)
         while rung is not None:
@@ -75,7 +73,7 @@ def exponential(floor_bytes: float, k: float) -> Callable[[float], float]:
     st.integers(0, 10_000_000),
     st.floats(0.1, 30.0),
 )
-def test_no_window_ever_costs_more_than_its_share_and_a_burst(
+def test_bytes_in_any_window_stay_within_the_rate_plus_a_burst(
     frames: list[tuple[float, int, float]], per_s: int, per_day: int, burst_s: float
 ) -> None:
     run = Run(Budget(EncodeConfig(bytes_per_s=per_s, bytes_per_day=per_day, burst_s=burst_s)))
@@ -93,9 +91,7 @@ def test_no_window_ever_costs_more_than_its_share_and_a_burst(
 @pytest.mark.parametrize("k", [0.5, 2.0, 4.0])
 @pytest.mark.parametrize("floor_share", [0.1, 0.8, 2.5])
 @pytest.mark.parametrize("step_s", [0.04, 0.7])
-def test_a_long_run_costs_no_more_than_its_share_however_it_is_cut(
-    k: float, floor_share: float, step_s: float
-) -> None:
+def test_bytes_in_any_part_of_a_long_run_stay_within_the_rate(k: float, floor_share: float, step_s: float) -> None:
     run = Run(Budget(EncodeConfig(bytes_per_s=10_000)))
     for _ in range(600):
         run.frame(exponential(10_000 * step_s * floor_share, k), step_s)
@@ -106,81 +102,81 @@ def test_a_long_run_costs_no_more_than_its_share_however_it_is_cut(
         assert sums[last + 1] - sums[first] <= 10_000 * (window_s + 2) + 1
 
 
-def test_a_camera_that_comes_and_goes_all_day_costs_no_more_than_a_day_s_budget(tmp_path: Path) -> None:
+def test_a_camera_that_restarts_all_day_stays_within_the_daily_budget(tmp_path: Path) -> None:
     config, clock = EncodeConfig(bytes_per_day=50_000_000), ManualClock()
     spent = 0
     while clock.seconds < DAY_S:
-        purse, run = Purse(tmp_path / "capture" / "a.budget", clock), Run(Budget(config), clock.seconds)
-        purse.fill(run.budget.buckets)
-        for _ in range(4):  # it is killed then, and takes a while to come back
+        carried, run = CarriedBudget(tmp_path / "capture" / "a.budget", clock), Run(Budget(config), clock.seconds)
+        carried.restore(run.budget.buckets)
+        for _ in range(4):  # then the capture is killed and takes a while to restart
             run.frame(exponential(4_000, 2.0), 1.0)
-            purse.keep(run.budget.buckets)
+            carried.save(run.budget.buckets)
         clock.advance(15.0)
         spent += sum(size for _, size in run.sent)
     assert 0.5 * 50_000_000 < spent <= 50_000_000
 
 
 @pytest.mark.parametrize("clock_s", [-86_400.0, 10.0, 3650 * 86_400.0])
-def test_what_is_left_outlives_a_restart_and_a_clock_that_jumps(tmp_path: Path, clock_s: float) -> None:
+def test_the_remaining_budget_survives_a_restart_and_a_clock_jump(tmp_path: Path, clock_s: float) -> None:
     config, clock, path = EncodeConfig(bytes_per_s=1000, burst_s=100.0), ManualClock(), tmp_path / "a.budget"
-    (before,) = buckets(config)
+    (before,) = make_buckets(config)
     before.left = 20_000.0
-    Purse(path, clock).keep([before])
+    CarriedBudget(path, clock).save([before])
     clock.advance(clock_s)
-    (after,) = buckets(config)
-    Purse(path, clock).fill([after])
+    (after,) = make_buckets(config)
+    CarriedBudget(path, clock).restore([after])
     assert after.left == min(after.capacity, 20_000.0 + max(0.0, clock_s) * 1000)
-    (other,) = buckets(EncodeConfig(bytes_per_s=2000, burst_s=100.0))
-    Purse(path, clock).fill([other])
-    assert other.left == 2000 * START_S  # of another budget nothing is known
+    (other,) = make_buckets(EncodeConfig(bytes_per_s=2000, burst_s=100.0))
+    CarriedBudget(path, clock).restore([other])
+    assert other.left == 2000 * START_S  # nothing is known of a changed budget
 
 
-def test_after_a_clock_that_was_set_back_captures_without_a_frame_save_up_for_one(tmp_path: Path) -> None:
+def test_the_budget_refills_over_restarts_after_the_clock_was_set_back(tmp_path: Path) -> None:
     clock, path = ManualClock(started_ns=10**18), tmp_path / "a.budget"
-    (bucket,) = buckets(EncodeConfig(bytes_per_s=1000, burst_s=100.0))
+    (bucket,) = make_buckets(EncodeConfig(bytes_per_s=1000, burst_s=100.0))
     bucket.left = 0.0
-    Purse(path, clock).keep([bucket])
+    CarriedBudget(path, clock).save([bucket])
     clock.advance(-86_400.0)
     for _ in range(6):
-        Purse(path, clock).fill([bucket])
+        CarriedBudget(path, clock).restore([bucket])
         clock.advance(5.0)
     assert bucket.left == pytest.approx(25_000.0)
 
 
-def test_a_purse_that_has_grown_is_used_again_and_no_more_of_it_is_read_than_is_written(tmp_path: Path) -> None:
+def test_a_huge_budget_file_is_reused_and_read_only_up_to_its_fixed_size(tmp_path: Path) -> None:
     clock, path = ManualClock(), tmp_path / "a.budget"
     with path.open("wb") as file:
         file.truncate(1 << 42)  # no memory holds it
-    (before,), (after,) = (buckets(EncodeConfig(bytes_per_s=1000)) for _ in range(2))
-    Purse(path, clock).fill([before])
+    (before,), (after,) = (make_buckets(EncodeConfig(bytes_per_s=1000)) for _ in range(2))
+    CarriedBudget(path, clock).restore([before])
     before.left = 7.0
-    Purse(path, clock).keep([before])
-    Purse(path, clock).fill([after])
+    CarriedBudget(path, clock).save([before])
+    CarriedBudget(path, clock).restore([after])
     assert after.left == 7.0
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 512, b"[" * 5000, b'{"at_s": 1e999, "buckets": []}', b"{}"])
-def test_a_purse_that_cannot_be_read_is_as_if_it_were_not_there(tmp_path: Path, content: bytes) -> None:
-    path, (bucket,) = tmp_path / "a.budget", buckets(EncodeConfig(bytes_per_s=1000))
+def test_an_unreadable_budget_file_is_ignored(tmp_path: Path, content: bytes) -> None:
+    path, (bucket,) = tmp_path / "a.budget", make_buckets(EncodeConfig(bytes_per_s=1000))
     path.write_bytes(content)
     left = bucket.left
-    Purse(path, ManualClock()).fill([bucket])
+    CarriedBudget(path, ManualClock()).restore([bucket])
     assert bucket.left == left
-    Purse(tmp_path, ManualClock()).keep([bucket])  # nor one that cannot be written
+    CarriedBudget(tmp_path, ManualClock()).save([bucket])  # an unwritable file is ignored too
 
 
-def test_an_encoder_goes_on_with_what_the_last_one_left(tmp_path: Path) -> None:
+def test_a_new_encoder_continues_with_the_remaining_budget_of_the_last_one(tmp_path: Path) -> None:
     config, clock = EncodeConfig(bytes_per_day=200_000_000), ManualClock()
     sent = []
     for _ in range(2):
-        encoder = Encoder(config, Purse(tmp_path / "a.budget", clock))
+        encoder = Encoder(config, CarriedBudget(tmp_path / "a.budget", clock))
         results = [encoder.encode(redaction(noise()), 0.0) for _ in range(20)]
         sent.append([len(result.data) for result in results if isinstance(result, Encoded)])
     assert sent[0]
-    assert sent[1] == []  # what a start may spend was spent by the first
+    assert sent[1] == []  # the first encoder has spent the starting allowance
 
 
-def test_a_day_of_busy_frames_costs_no_more_than_a_day_s_budget() -> None:
+def test_a_day_of_busy_frames_stays_within_the_daily_budget() -> None:
     run = Run(Budget(EncodeConfig(bytes_per_day=50_000_000)))
     for _ in range(int(3 * DAY_S)):
         run.frame(exponential(4_000, 2.0), 1.0)
@@ -191,9 +187,9 @@ def test_a_day_of_busy_frames_costs_no_more_than_a_day_s_budget() -> None:
 
 @settings(deadline=None)
 @given(st.floats(0.5, 4.5), st.floats(0.05, 0.9), st.floats(0.04, 0.5), st.floats(2.0, 30.0))
-def test_it_settles_where_as_much_flows_out_as_in(k: float, level: float, step_s: float, burst_s: float) -> None:
+def test_the_level_settles_where_outflow_equals_inflow(k: float, level: float, step_s: float, burst_s: float) -> None:
     rate = 50_000.0
-    scene = exponential(rate * step_s / math.exp(k * level), k)  # the level at which it costs just the rate
+    scene = exponential(rate * step_s / math.exp(k * level), k)  # at this level a frame costs exactly the rate
     run = Run(Budget(EncodeConfig(bytes_per_s=int(rate), burst_s=burst_s)))
     settle_s = max(SETTLED * step_s, 8 * burst_s)
     while run.now_s < settle_s:
@@ -201,57 +197,59 @@ def test_it_settles_where_as_much_flows_out_as_in(k: float, level: float, step_s
     began_s, refused, at = run.now_s, run.refused, len(run.sent)
     for _ in range(300):
         run.frame(scene, step_s)
-    assert run.refused == refused, "once it has settled, nothing is withheld"
+    assert run.refused == refused, "no frame is withheld after settling"
     spent = sum(size for _, size in run.sent[at:]) / (run.now_s - began_s)
     assert spent == pytest.approx(rate, rel=0.1)
-    assert k * abs(run.budget.level - level) < 0.3, "in the logarithm of the size"
+    assert k * abs(run.budget.level - level) < 0.3, "distance as a logarithm of the size"
 
 
 @settings(deadline=None)
 @given(st.floats(1.0, 4.0), st.floats(0.05, 1.0))
-def test_what_is_withheld_when_a_scene_is_too_much_comes_back_when_it_is_not(k: float, step_s: float) -> None:
+def test_frames_are_sent_again_once_an_expensive_scene_becomes_cheap(k: float, step_s: float) -> None:
     run = Run(Budget(EncodeConfig(bytes_per_s=20_000)))
     for _ in range(SETTLED):
         run.frame(exponential(500_000, k), step_s)
-    assert run.refused > SETTLED / 2, "even the floor is more than the bucket ever holds"
+    assert run.refused > SETTLED / 2, "even the floor exceeds the capacity of the bucket"
     assert run.budget.level == 0
     run.refused = 0
     for _ in range(2 * SETTLED):
         run.frame(exponential(20_000 * step_s / math.exp(k) / 3, k), step_s)
     assert run.budget.level > 0.9
-    assert run.refused <= 2.1 / step_s, "at most while the bucket fills"
+    assert run.refused <= 2.1 / step_s, "frames are refused at most while the bucket fills"
 
 
-def test_what_a_quiet_night_saved_goes_to_the_first_half_hour_of_the_day() -> None:
+def test_savings_of_a_quiet_night_are_spent_in_the_first_busy_half_hour() -> None:
     run = Run(Budget(EncodeConfig(bytes_per_day=40_000_000)))
     for _ in range(600):
-        run.frame(exponential(500, 1.0), 60.0)  # a still scene, once a minute, for ten hours
+        run.frame(exponential(500, 1.0), 60.0)  # a still scene: one frame a minute for ten hours
     assert run.budget.level == 1.0
     for _ in range(600):
         run.frame(exponential(3_000, 2.0), 1.0)
     assert run.budget.level > 0.1
     assert not run.refused
-    assert sum(size for _, size in run.sent[600:]) > 2_000_000, "several times what flows in meanwhile"
+    assert sum(size for _, size in run.sent[600:]) > 2_000_000, "several times the inflow of that time"
 
 
-def test_a_capture_that_starts_again_is_not_given_a_whole_day_s_burst() -> None:
-    (day,) = buckets(EncodeConfig(bytes_per_day=86_400_000))
+def test_a_new_bucket_starts_with_a_minute_of_inflow_instead_of_a_full_burst() -> None:
+    (day,) = make_buckets(EncodeConfig(bytes_per_day=86_400_000))
     assert day.left <= 86_400_000 / DAY_S * START_S
     assert day.capacity == 86_400_000 / 4
 
 
-def test_a_clock_that_goes_back_fills_nothing() -> None:
-    (bucket,) = buckets(EncodeConfig(bytes_per_s=1_000))
-    bucket.flow(100.0)
+def test_a_clock_that_goes_back_adds_no_bytes() -> None:
+    (bucket,) = make_buckets(EncodeConfig(bytes_per_s=1_000))
+    bucket.refill(100.0)
     bucket.left = 0.0
     for now_s in (50.0, 100.0, 40.0):
-        bucket.flow(now_s)
+        bucket.refill(now_s)
     assert bucket.left == 0.0
 
 
 @settings(deadline=None)
 @given(st.lists(st.floats(-0.5, 1.5), min_size=1), st.integers(1, 100), st.integers(1, 100), st.floats(0.1, 1.0))
-def test_no_rung_is_below_the_floor(levels: list[float], worst: int, best: int, min_scale: float) -> None:
+def test_quality_and_scale_never_fall_below_the_floor(
+    levels: list[float], worst: int, best: int, min_scale: float
+) -> None:
     assume(worst <= best)
     ladder = Ladder(EncodeConfig(quality=best, min_quality=worst, min_scale=min_scale, bytes_per_s=1))
     for level in levels:
@@ -262,7 +260,7 @@ def test_no_rung_is_below_the_floor(levels: list[float], worst: int, best: int, 
     assert ladder.rung(1.0) == (best, 1.0)
 
 
-def test_a_size_does_not_flap_with_the_level() -> None:
+def test_small_level_changes_do_not_change_the_picture_size() -> None:
     ladder = Ladder(EncodeConfig(bytes_per_s=1))
     for level in (0.2, 0.31, 0.43):
         ladder.rung(level)
@@ -272,7 +270,7 @@ def test_a_size_does_not_flap_with_the_level() -> None:
 
 @pytest.mark.parametrize("encoding", ["jpeg", "webp"])
 @pytest.mark.parametrize("bytes_per_s", [0, 40_000])
-def test_what_is_told_is_what_was_done(encoding: str, bytes_per_s: int) -> None:
+def test_reported_encoding_size_and_quality_match_the_encoded_bytes(encoding: str, bytes_per_s: int) -> None:
     encoder = Encoder(EncodeConfig(encoding=encoding, bytes_per_s=bytes_per_s))  # type: ignore[arg-type]
     found = [encoder.encode(redaction(noise(seed=number)), number * 0.2) for number in range(SETTLED)]
     sent = [one for one in found if isinstance(one, Encoded)]
@@ -289,13 +287,13 @@ def test_what_is_told_is_what_was_done(encoding: str, bytes_per_s: int) -> None:
         assert {(one.quality, one.scaled_from) for one in sent} == {(85, None)}
 
 
-def test_boxes_go_with_the_size() -> None:
+def test_boxes_are_scaled_with_the_picture() -> None:
     box = Box(10, 20, 30, 40)
     assert Encoded(b"", "jpeg", 40, 160, 64, (320, 256)).scaled(box) == Box(5, 5, 15, 10)
     assert Encoded(b"", "jpeg", 85, 320, 256, None).scaled(box) == box
 
 
-def test_a_frame_that_is_too_much_is_tried_at_the_floor_and_then_withheld() -> None:
+def test_a_frame_over_budget_is_retried_at_the_floor_and_then_withheld() -> None:
     encoder = Encoder(EncodeConfig(bytes_per_s=10_000, burst_s=1.0))
     floor = Encoder(EncodeConfig(quality=40, bytes_per_s=1_000_000, min_scale=0.5))
     assert isinstance(floor.encode(redaction(noise()), 0.0), Encoded)
@@ -313,7 +311,7 @@ def test_a_picture_without_pixels_is_unusable() -> None:
         Encoder(EncodeConfig()).encode(redaction(np.zeros((0, 160, 3), np.uint8)), 0.0)
 
 
-def test_a_floor_above_the_best_is_refused() -> None:
+def test_a_minimum_quality_above_the_quality_is_refused() -> None:
     with pytest.raises(ValidationError, match="at most quality"):
         EncodeConfig(quality=30, bytes_per_s=1000)
     assert EncodeConfig(quality=30).quality == 30
