@@ -55,7 +55,7 @@ from engines.decoders import DecoderOptions, Row
 from engines.engine import CHANNELS
 from engines.repository.adopt import AdoptOptions, adopt, coco_labels
 from engines.repository.store import Repository
-from ingest.contract.records import Box, Canvas, Detection, lay
+from ingest.contract.records import Box, Canvas, Detection, padded_rows
 from ingest.ledger.missed import CERTAIN, SAME, has_news
 from ingest.site import GateConfig
 from stream.prepare.regions import draw, windows
@@ -113,7 +113,7 @@ class Yolox:
         """Return what it finds, and note what the inference took, without preparing and decoding."""
         (window,) = windows(self._pipeline, (image.shape[1], image.shape[0]), None, 1)
         canvas = Canvas(self._spec.height, self._spec.width, CHANNELS)
-        tensor = lay(canvas, self._spec.pad, [window.region.inner], [draw(self._pipeline, image, window)])
+        tensor = padded_rows(canvas, self._spec.pad, [window.region.inner], [draw(self._pipeline, image, window)])
         started_s = time.thread_time()
         outputs = self._engine.infer(tensor)
         self.took_s.append(time.thread_time() - started_s)

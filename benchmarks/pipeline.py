@@ -42,7 +42,7 @@ from engines.repository.store import Repository
 from ingest.contract import headers as h
 from ingest.contract.codec import encode
 from ingest.contract.identity import LIVE
-from ingest.contract.records import Box, Canvas, Frame, lay
+from ingest.contract.records import Box, Canvas, Frame, padded_rows
 from ingest.contract.topics import FRAMES
 from ingest.kafka import settings as kafka
 from ingest.kafka import topicadmin
@@ -143,7 +143,7 @@ def _bare(case: Case, threads: int) -> float:
             inners = [window.region.inner for window in cut]
             parts = [draw(case.pipeline, image, window) for window in cut]
             rows = [Row(window.region, picture.width, picture.height) for window in cut]
-            decoder.decode(engines[number].infer(lay(canvas, spec.pad, inners, parts)), rows)
+            decoder.decode(engines[number].infer(padded_rows(canvas, spec.pad, inners, parts)), rows)
 
     started_s = time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:

@@ -38,7 +38,7 @@ from ingest.runtime import logs
 from ingest.runtime.clock import Clock, Deadline, SystemClock
 from ingest.site import CameraConfig, SensorConfig, Site, SpoolConfig
 from ingest.site.topic.follower import follow
-from ingest.site.topic.view import View
+from ingest.site.topic.view import ConfigView
 
 _log = logs.get("edge_agent")
 
@@ -90,7 +90,7 @@ class Agent:
         self._depth: list[Depth] = []
         self._readings: list[Depth] = []
         self._fleet = Fleet(self._camera, self._feeds)
-        self._view = View()
+        self._view = ConfigView()
         self._try_sensors()
 
     def _try_sensors(self) -> None:
@@ -144,7 +144,7 @@ class Agent:
                 "config topic not followed", link="https", runs="the site file", change="edit it and restart"
             )
         else:
-            self._view = View(self._charge.entries)
+            self._view = ConfigView(self._charge.entries)
             await follow(self._config_log, self._view, self._changed)
         await asyncio.Event().wait()
 
@@ -160,7 +160,7 @@ class Agent:
         self._pins.update(charge.pins)
         await self._fleet.apply(charge.cameras, charge.sensors)
 
-    async def _changed(self, view: View) -> None:
+    async def _changed(self, view: ConfigView) -> None:
         """Run what the topic says now. Sensors that cannot be run together are refused; the old ones stay."""
         before = self._charge.now
         self._charge.take(view)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 from edge_agent.lastgood import Kept, LastGood
 from ingest.runtime import logs
-from ingest.site import UNNAMED, CameraConfig, Entry, PinConfig, SensorConfig, Site
-from ingest.site.topic.view import Config, View
+from ingest.site import UNNAMED, CameraConfig, ConfigEntry, PinConfig, SensorConfig, Site
+from ingest.site.topic.view import Config, ConfigView
 
 _log = logs.get("edge_agent.config")
 
@@ -42,7 +42,7 @@ class Charge:
     def __init__(self, site: Site, last_good: LastGood | None, only: Collection[str] = ()) -> None:
         self._site, self._last_good, self._only = site, last_good, frozenset(only)
         kept = last_good.load() if last_good else Kept()
-        self.entries: dict[str, Entry] = kept.entries
+        self.entries: dict[str, ConfigEntry] = kept.entries
         run = [entry for entry in kept.entries.values() if not isinstance(entry, PinConfig)]
         # what was kept under another name of the site says nothing of this one
         self.topic_holds = kept.topic_holds and (not run or any(map(self._is_ours, run)))
@@ -72,7 +72,7 @@ class Charge:
         told = [why for _, why in sorted(self._refusals.items())]
         return told[:_TOLD] + ([f"and {len(told) - _TOLD} more"] if len(told) > _TOLD else [])
 
-    def take(self, view: View) -> None:
+    def take(self, view: ConfigView) -> None:
         """Take what the topic says now.
 
         A topic that has nothing of the site, and does not say of all of it that it was taken out or moved, has lost
@@ -120,7 +120,7 @@ class Charge:
             sensors = tuple(s for s in sensors if s.name in self._only)
         return Now(cameras, sensors, config.of(PinConfig))
 
-    def _is_ours(self, entry: Entry) -> bool:
+    def _is_ours(self, entry: ConfigEntry) -> bool:
         if not isinstance(entry, CameraConfig | SensorConfig):
             return False
         return entry.site == self._site.name or (not entry.site and self._site.name == UNNAMED)

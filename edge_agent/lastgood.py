@@ -10,7 +10,7 @@ from typing import Any
 
 from ingest.exceptions import ConfigError
 from ingest.runtime import logs
-from ingest.site import CameraConfig, Entry, SensorConfig, parse_entry
+from ingest.site import CameraConfig, ConfigEntry, SensorConfig, parse_entry
 
 _log = logs.get("edge_agent.config")
 
@@ -21,7 +21,7 @@ _HELD = (f"{CameraConfig.KIND}/", f"{SensorConfig.KIND}/")
 class Kept:
     """What was kept: entries by key, and whether the topic has been in charge of the site, be it to run nothing."""
 
-    entries: dict[str, Entry] = field(default_factory=dict)
+    entries: dict[str, ConfigEntry] = field(default_factory=dict)
     topic_holds: bool = False
 
 
@@ -66,7 +66,7 @@ def _told(said: Any) -> tuple[Any, bool]:
     return said, any(key.startswith(_HELD) for key in said)
 
 
-def _parsed(pairs: list[tuple[str, bytes]]) -> dict[str, Entry]:
+def _parsed(pairs: list[tuple[str, bytes]]) -> dict[str, ConfigEntry]:
     entries = {}
     for key, value in pairs:
         try:

@@ -24,7 +24,7 @@ from ingest.contract.records import Account, CameraState, CameraStatus, EpochEnd
 from ingest.runtime import logs
 from ingest.runtime.backoff import STEADY_S, Backoff
 from ingest.runtime.clock import Clock
-from ingest.site import CameraConfig, masked
+from ingest.site import CameraConfig, mask_secrets
 
 _log = logs.get("edge_agent.camera.camera")
 
@@ -236,7 +236,7 @@ class Camera:
 
 def _reason(status: int, words: str, ended: Ended | None) -> str:
     """Return why a child ended, without passwords: how it went, and what it said last. Empty if it just ended."""
-    words = str(masked(words))
+    words = str(mask_secrets(words))
     if not status or (ended and (words or ended.finished)):
         return words if status else ""
     if status > 0:

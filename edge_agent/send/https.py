@@ -22,7 +22,7 @@ from edge_agent.send.answers import Answer, read_answer
 from edge_agent.send.batches import Portion, Waiting, batch_of, idempotency_key
 from edge_agent.send.gatewaytrust import Token, tls
 from edge_agent.send.link import Parcel
-from ingest.site import LinkConfig, masked
+from ingest.site import LinkConfig, mask_secrets
 
 READY_S = 15.0
 """For an answer to whether the gateway is ready."""
@@ -55,7 +55,7 @@ class HttpsLink:
     @property
     def address(self) -> str:
         """The gateway's address."""
-        return str(masked(self._config.url))
+        return str(mask_secrets(self._config.url))
 
     async def open(self) -> None:
         """Connect, and see that the gateway is ready. Raise LinkLost or ConfigError."""
@@ -186,7 +186,7 @@ class HttpsLink:
 
 
 def _lost(answer: Answer) -> LinkLost:
-    return LinkLost(f"{masked(answer.url)}: {answer.status} {answer.text}", answer.retry_after_s)
+    return LinkLost(f"{mask_secrets(answer.url)}: {answer.status} {answer.text}", answer.retry_after_s)
 
 
 def _heard(done: asyncio.Future[None]) -> None:

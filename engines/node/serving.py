@@ -12,7 +12,7 @@ from engines.exceptions import BadBatch, EngineError, InferenceFailed, ManifestE
 from engines.node.jobs import Part
 from engines.node.scheduler import Merged
 from engines.repository.manifest import Manifest, Model
-from ingest.contract.records import Canvas, Detection, lay
+from ingest.contract.records import Canvas, Detection, padded_rows
 from ingest.site import PipelineConfig
 
 
@@ -82,7 +82,7 @@ class Served:
                 raise BadBatch(f"{self.model.manifest.id}: prepared for {part.canvas}, expected {self._canvas}")
         rows: list[Row] = [row for part in parts for row in part.rows]
         pictures = [picture for part in parts for picture in part.pictures]
-        images = lay(self._canvas, self._pad, [row.region.inner for row in rows], pictures)
+        images = padded_rows(self._canvas, self._pad, [row.region.inner for row in rows], pictures)
         per_row = iter(self._decoder.decode(engine.infer(images), rows))
         return [[detection for _ in part.pictures for detection in next(per_row)] for part in parts]
 

@@ -12,7 +12,7 @@ from ingest.contract.headers import Failure, failure_headers, frames_of, read_fa
 from ingest.contract.identity import FrameId, is_replay
 from ingest.contract.records import Result
 from ingest.contract.topics import DEADLETTER, RESULTS
-from ingest.deadletter.plan import Candidate, Plan, Receipt, Skip
+from ingest.deadletter.plan import Candidate, ReplayPlan, ReplayReceipt, Skip
 from ingest.exceptions import CodecError
 from ingest.kafka.log import Log, LogRecord, Outgoing, Writer
 
@@ -124,7 +124,7 @@ async def replay(log: Log, run: str, wanted: Callable[[DeadLetter], bool] = lamb
     Fenced or LogUnavailable.
     """
     end = (await log.ends(DEADLETTER))[0]
-    receipts: list[Receipt] = []
+    receipts: list[ReplayReceipt] = []
     frames: set[FrameId] = set()
     async for record in _records(log, end):
         letter, receipt = _letter(record), _receipt(record)
@@ -132,7 +132,7 @@ async def replay(log: Log, run: str, wanted: Callable[[DeadLetter], bool] = lamb
             receipts.append(receipt)
         elif letter and wanted(letter):
             frames |= set(letter.frames)
-    plan, report = Plan(run, receipts, await _ended(log, frames)), ReplayReport(run)
+    plan, report = ReplayPlan(run, receipts, await _ended(log, frames)), ReplayReport(run)
     writer = await log.writer(WRITER)
     try:
         async for record in _records(log, end):
@@ -144,7 +144,7 @@ async def replay(log: Log, run: str, wanted: Callable[[DeadLetter], bool] = lamb
     return report
 
 
-async def _replay_one(letter: DeadLetter, plan: Plan, writer: Writer, report: ReplayReport) -> None:
+async def _replay_one(letter: DeadLetter, plan: ReplayPlan, writer: Writer, report: ReplayReport) -> None:
     decision = plan.decide(_candidate(letter)) if letter.whole else CUT
     if isinstance(decision, Skip):
         report.skip(decision.why)
@@ -197,14 +197,14 @@ def _receipt_for(letter: DeadLetter, lane: str) -> Outgoing:
     return Outgoing(DEADLETTER, 0, b"", key=letter.record.key, headers=headers)
 
 
-def _receipt(record: LogRecord) -> Receipt | None:
+def _receipt(record: LogRecord) -> ReplayReceipt | None:
     said = {name: value.decode(errors="replace") for name, value in record.headers.items()}
     if _RECEIPT_LANE not in said:
         return None
     frames = frames_of({h.FRAMES: record.headers.get(_RECEIPT_FRAMES, b"")})
     place, topic = said.get(_RECEIPT_PLACE, ""), said.get(_RECEIPT_TOPIC, "")
     sent = Candidate(record.offset, topic, said.get(h.PIPELINE, ""), frames, place)
-    return Receipt(record.offset, said[_RECEIPT_LANE], sent)
+    return ReplayReceipt(record.offset, said[_RECEIPT_LANE], sent)
 
 
 async def _ended(log: Log, frames: set[FrameId]) -> Mapping[object, bool]:

@@ -34,7 +34,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
+class ReplayReceipt:
     """That a replay sent a dead letter: ``offset`` is the receipt's own, behind all letters it can be about."""
 
     offset: int
@@ -83,13 +83,13 @@ class _Lane:
             self.marks[_mark(frame, letter)] = max(frame.seq, self.marks.get(_mark(frame, letter), -1))
 
 
-class Plan:
+class ReplayPlan:
     """Decides letter by letter, in the order of their offsets.
 
     ``ended`` maps what has a result to whether a replay brought it; receipts are those of all replays so far.
     """
 
-    def __init__(self, run: str, receipts: Iterable[Receipt], ended: Mapping[Key, bool]) -> None:
+    def __init__(self, run: str, receipts: Iterable[ReplayReceipt], ended: Mapping[Key, bool]) -> None:
         self._name = replay_lane(run)
         self._ended = ended
         self._replayed: dict[Key, int] = {}

@@ -16,10 +16,10 @@ from typing import Any
 
 from ingest.contract.topics import DEADLETTER, FRAMES, FRAMES_LATE, READINGS, RESULTS, STATUS, TOPICS, partition_for
 from ingest.kafka.log import Log, LogRecord, TopicPartition
-from ingest.ledger.balance import Balance, draw
-from ingest.ledger.entries import ENTER, Beginnings
-from ingest.ledger.readings import SensorBeginnings
-from ingest.ledger.states import Books
+from ingest.ledger.balance import Balance, draw_balance
+from ingest.ledger.entries import ENTER, RetainedFrames
+from ingest.ledger.readings import RetainedReadings
+from ingest.ledger.states import Ledger
 from ingest.runtime.clock import Clock, Deadline, SystemClock
 from ingest.site.topic import store as configstore
 
@@ -45,12 +45,12 @@ async def audit(
     Waits for what is in flight for at most ``wait_s``. Raise LogUnavailable when the log does not answer.
     """
     clock = clock or SystemClock()
-    reader = _Reader(log, on_progress or (lambda *_: None))
+    reader = _TopicReader(log, on_progress or (lambda *_: None))
     # The agents' word first: an epoch's end comes after its frames, which then are before the frames' cut.
     ends = await _ends(log, (STATUS,)) | await _ends(log, (FRAMES, FRAMES_LATE, READINGS, RESULTS, DEADLETTER))
     await reader.read_to_cut(ends, clock)
     deadline = Deadline.after(wait_s, clock)
-    while not (balance := draw(reader.books)).settled and not deadline.passed:
+    while not (balance := draw_balance(reader.ledger)).settled and not deadline.passed:
         await asyncio.sleep(min(_POLL_S, deadline.left))
         await reader.read_on(await _ends(log, _TOPICS))
     return balance
@@ -60,12 +60,12 @@ async def _ends(log: Log, topics: Iterable[str]) -> dict[TopicPartition, int]:
     return {TopicPartition(topic, p): end for topic in topics for p, end in (await log.ends(topic)).items()}
 
 
-class _Reader:
-    """Reads each partition once, on from where the last call stopped, and enters the records into the books."""
+class _TopicReader:
+    """Reads each partition once, on from where the last call stopped, and enters the records into the ledger."""
 
     def __init__(self, log: Log, progress: Progress) -> None:
-        self.readings = Books()
-        self.books = Books(self.readings)
+        self.readings = Ledger()
+        self.ledger = Ledger(self.readings)
         self._log = log
         self._progress = progress
         self._positions: dict[TopicPartition, int] = {}
@@ -81,8 +81,8 @@ class _Reader:
         config, partitions = await configstore.read(self._log), len(await self._log.beginnings(FRAMES))
         taken = await self._taken(ends, clock)
         sensors = self._sensors(len(await self._log.beginnings(READINGS)))
-        beginnings = Beginnings(
-            self.books, taken, lambda camera: partition_for(camera, partitions, config.pins), sensors
+        beginnings = RetainedFrames(
+            self.ledger, taken, lambda camera: partition_for(camera, partitions, config.pins), sensors
         )
         enter: Mapping[str, Callable[[LogRecord], None]] = {
             FRAMES: beginnings.live_frame,
@@ -92,16 +92,16 @@ class _Reader:
         }
         for phase in _PHASES[:-1]:
             await self._read_all({s: end for s, end in ends.items() if s.topic in phase}, enter)
-        self.books.cut()
+        self.ledger.cut()
         await self.read_on({s: end for s, end in ends.items() if s.topic in _PHASES[-1]})
 
-    def _sensors(self, partitions: int) -> SensorBeginnings:
+    def _sensors(self, partitions: int) -> RetainedReadings:
         taken = {tp.partition for tp, first in self._positions.items() if tp.topic == READINGS and first > 0}
-        return SensorBeginnings(self.readings, taken, lambda sensor: partition_for(sensor, partitions))
+        return RetainedReadings(self.readings, taken, lambda sensor: partition_for(sensor, partitions))
 
     async def read_on(self, ends: Mapping[TopicPartition, int]) -> None:
         """Read what has come since, and enter what fills a hole or ends a frame."""
-        await self._read_all(ends, {topic: functools.partial(enter, self.books) for topic, enter in ENTER.items()})
+        await self._read_all(ends, {topic: functools.partial(enter, self.ledger) for topic, enter in ENTER.items()})
 
     async def _read_all(
         self, ends: Mapping[TopicPartition, int], enter: Mapping[str, Callable[[LogRecord], None]]

@@ -1,4 +1,4 @@
-"""The balance: do the books close? Pure.
+"""The balance: do the ledger close? Pure.
 
 Balanced means: accounts and delivered frames tile ``[0, last]`` of every epoch exactly once, and every delivered
 frame has exactly one end per pipeline that it was routed to.
@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any
 
 from ingest.ledger.intervals import Cover, Interval, common, length
-from ingest.ledger.states import ALL_PIPELINES, BEYOND, DEAD, Books, End, EpochBook, FrameState
+from ingest.ledger.states import ALL_PIPELINES, DEAD, NOTHING_RETAINED, EpochLedger, FrameEnd, FrameState, Ledger
 
 _EXAMPLES = 10
 """So many unaccounted or duplicate frames are named; the counts are complete."""
@@ -20,7 +20,7 @@ _UNCLEAN = "unclean"
 
 
 @dataclass
-class Line:
+class StateCounts:
     """The balance of one camera or sensor, or of all.
 
     ``captured`` is every sequence number given; it is what was withheld, spooled, delivered and unaccounted for
@@ -49,7 +49,7 @@ class Line:
         """Tell whether every captured frame ended in exactly one state, or is still with its agent."""
         return self.unaccounted == 0 and self.duplicates == 0
 
-    def add(self, other: Line, times: int = 1) -> None:
+    def add(self, other: StateCounts, times: int = 1) -> None:
         """Add another line, that many times over."""
         for name, value in vars(other).items():
             mine = getattr(self, name)
@@ -69,8 +69,8 @@ class Line:
 class Balance:
     """The balance per camera and in total. ``unidentified`` dead letters name no frame, so they are no part of it."""
 
-    cameras: dict[str, Line]
-    totals: Line
+    cameras: dict[str, StateCounts]
+    totals: StateCounts
     unidentified: int = 0
     truncated: list[str] = field(default_factory=list)
     """Epochs of which retention has taken the beginning, and the number from which on they are balanced."""
@@ -106,44 +106,44 @@ class Balance:
         }
 
 
-def draw(books: Books) -> Balance:
+def draw_balance(ledger: Ledger) -> Balance:
     """Draw the balance of what has been entered so far."""
-    cameras: dict[str, Line] = {}
-    totals, truncated = Line(), []
+    cameras: dict[str, StateCounts] = {}
+    totals, truncated = StateCounts(), []
     newest: dict[str, int] = {}
-    for camera, epoch in books.epochs:
+    for camera, epoch in ledger.epochs:
         newest[camera] = max(epoch, newest.get(camera, 0))
-    for (camera, epoch), book in sorted(books.epochs.items()):
-        begins_in, begins_at = books.beginnings.get(camera, (0, 0))
+    for (camera, epoch), book in sorted(ledger.epochs.items()):
+        begins_in, begins_at = ledger.beginnings.get(camera, (0, 0))
         if epoch < begins_in:
             continue
         first = begins_at if epoch == begins_in else 0
         if first:
             truncated.append(f"{camera}/{epoch} from {first}")
-        line = _epoch(f"{camera}/{epoch}", book, first, books.waiting(camera, epoch))
+        line = _epoch(f"{camera}/{epoch}", book, first, ledger.waiting(camera, epoch))
         if epoch < newest[camera] and book.end is None:
             _unclosed(f"{camera}/{epoch}", book, line)
-        cameras.setdefault(camera, Line()).add(line)
+        cameras.setdefault(camera, StateCounts()).add(line)
         totals.add(line)
-    left_out = sorted(camera for camera, begins in books.beginnings.items() if begins == BEYOND)
-    sensors = draw(books.readings) if books.readings else None
-    return Balance(cameras, totals, books.unidentified, truncated, left_out, _broken_off(books), sensors)
+    left_out = sorted(camera for camera, begins in ledger.beginnings.items() if begins == NOTHING_RETAINED)
+    sensors = draw_balance(ledger.readings) if ledger.readings else None
+    return Balance(cameras, totals, ledger.unidentified, truncated, left_out, _broken_off(ledger), sensors)
 
 
-def _broken_off(books: Books) -> list[str]:
+def _broken_off(ledger: Ledger) -> list[str]:
     return [
         f"{camera}/{epoch}: kept to {book.end.last}, told to {book.end.told}"
-        for (camera, epoch), book in sorted(books.epochs.items())
-        if book.end and not book.end.clean and epoch >= books.beginnings.get(camera, (0, 0))[0]
+        for (camera, epoch), book in sorted(ledger.epochs.items())
+        if book.end and not book.end.clean and epoch >= ledger.beginnings.get(camera, (0, 0))[0]
     ]
 
 
-def _epoch(name: str, book: EpochBook, first: int, waiting: list[Interval]) -> Line:
+def _epoch(name: str, book: EpochLedger, first: int, waiting: list[Interval]) -> StateCounts:
     missing, overlaps = book.cover.holes(first, book.last), book.cover.overlaps()
     spooled = common(missing, waiting)
     kept = Cover(spooled)
     holes = [hole for a, b in missing for hole in kept.holes(a, b)]
-    line = Line(
+    line = StateCounts(
         captured=max(0, book.last - first + 1 - book.withheld[_UNCLEAN]),
         withheld=Counter({reason: n for reason, n in book.withheld.items() if n and reason != _UNCLEAN}),
         spooled=length(spooled),
@@ -171,7 +171,7 @@ def _epoch(name: str, book: EpochBook, first: int, waiting: list[Interval]) -> L
     return line
 
 
-def _unclosed(name: str, book: EpochBook, line: Line) -> None:
+def _unclosed(name: str, book: EpochLedger, line: StateCounts) -> None:
     """Charge an epoch that a newer one follows and nobody has ended.
 
     An agent ends each epoch before it begins the next, also after a kill: what its spool had is gone. How much that
@@ -181,9 +181,9 @@ def _unclosed(name: str, book: EpochBook, line: Line) -> None:
     line.examples.append(f"{name} was never ended: the agent's spool is gone; it had told of frame {book.told}")
 
 
-def judge(state: FrameState) -> Line:
+def judge(state: FrameState) -> StateCounts:
     """Return what one frame in this state adds to the balance; its examples say what is wrong with it."""
-    line = Line()
+    line = StateCounts()
     if not state.lanes:
         return line  # its record has left the log by retention, its ends have not
     line.delivered = 1
@@ -194,7 +194,7 @@ def judge(state: FrameState) -> Line:
     return line
 
 
-def _judge_pipeline(pipeline: str, ends: dict[End, int], line: Line) -> None:
+def _judge_pipeline(pipeline: str, ends: dict[FrameEnd, int], line: StateCounts) -> None:
     results = sorted(
         (end for end in ends if end.outcome != DEAD), key=lambda end: (end.lane, end.outcome, end.reason)
     )
@@ -214,7 +214,7 @@ def _judge_pipeline(pipeline: str, ends: dict[End, int], line: Line) -> None:
         line.dead += 1
 
 
-def _count(end: End, line: Line) -> None:
+def _count(end: FrameEnd, line: StateCounts) -> None:
     if end.outcome == "shed":
         line.shed[end.reason or "unnamed"] += 1
     elif end.outcome == "empty":

@@ -1,4 +1,4 @@
-"""From records to entries in the books. Pure."""
+"""From records to entries in the ledger. Pure."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from ingest.contract.records import Account, Batch, EpochEnd, Frame, Heartbeat, 
 from ingest.contract.topics import BATCHES, BATCHES_LATE, DEADLETTER, FRAMES, FRAMES_LATE, READINGS, RESULTS, STATUS
 from ingest.exceptions import CodecError
 from ingest.kafka.log import LogRecord
-from ingest.ledger.readings import SensorBeginnings, enter_readings
-from ingest.ledger.states import DEAD, Books, End
+from ingest.ledger.readings import RetainedReadings, enter_readings
+from ingest.ledger.states import DEAD, FrameEnd, Ledger
 
 
-def enter_frame(books: Books, record: LogRecord) -> None:
+def enter_frame(ledger: Ledger, record: LogRecord) -> None:
     """Enter a record of ``frames`` or ``frames.late``."""
     found = _delivery(record)
     if found:  # else it says nothing of itself: prepare parks it, and it is counted there as unidentified
         frame, account = found
-        books.delivered(frame, h.lane_of(record.headers, record.topic), account)
+        ledger.delivered(frame, h.lane_of(record.headers, record.topic), account)
 
 
-def enter_status(books: Books, record: LogRecord) -> None:
+def enter_status(ledger: Ledger, record: LogRecord) -> None:
     """Enter what an agent accounts for and which epochs it has ended."""
     try:
         beat = decode(Heartbeat, record.value)
     except CodecError:
         return  # what it accounted for, if anything, shows up as missing
-    _enter_beat(books, beat)
+    _enter_beat(ledger, beat)
 
 
-def _enter_beat(books: Books, beat: Heartbeat) -> None:
+def _enter_beat(ledger: Ledger, beat: Heartbeat) -> None:
     cameras = [(c.camera, c.epoch, c.captured - 1) for c in beat.cameras]
-    _enter_word(books, beat, beat.accounts, beat.ended, cameras, beat.waiting)
-    if books.readings:
+    _enter_word(ledger, beat, beat.accounts, beat.ended, cameras, beat.waiting)
+    if ledger.readings:
         sensors, said = [(s.sensor, s.epoch, s.captured - 1) for s in beat.sensors], beat.readings
-        _enter_word(books.readings, beat, said.accounts, said.ended, sensors, said.waiting)
+        _enter_word(ledger.readings, beat, said.accounts, said.ended, sensors, said.waiting)
 
 
 def _enter_word(
-    books: Books,
+    ledger: Ledger,
     beat: Heartbeat,
     accounts: Iterable[Account],
     ended: Iterable[EpochEnd],
@@ -49,26 +49,26 @@ def _enter_word(
     waiting: Iterable[Waiting] | None,
 ) -> None:
     for account in accounts:
-        books.account(account)
+        ledger.account(account)
     for end in ended:
-        books.ended(end)
+        ledger.ended(end)
     for name, epoch, last in told:
-        books.told(name, epoch, last)
+        ledger.told(name, epoch, last)
     if waiting is not None:
-        books.waits(beat.instance, beat.at_ns, waiting)
+        ledger.waits(beat.instance, beat.at_ns, waiting)
 
 
-def enter_result(books: Books, record: LogRecord) -> None:
+def enter_result(ledger: Ledger, record: LogRecord) -> None:
     """Enter the end of a frame in one pipeline."""
     try:
         result = decode(Result, record.value)
     except CodecError:
         return  # a result that nobody can read is no end: its frame shows up as unaccounted
-    end = End(result.outcome, result.pipeline, result.lane, result.reason)
-    books.finished(result.id, end, frozenset(result.pipelines))
+    end = FrameEnd(result.outcome, result.pipeline, result.lane, result.reason)
+    ledger.finished(result.id, end, frozenset(result.pipelines))
 
 
-def enter_dead_letter(books: Books, record: LogRecord) -> None:
+def enter_dead_letter(ledger: Ledger, record: LogRecord) -> None:
     """Enter the end of the frames that a record held which could not be processed."""
     failure = h.read_failure(record.headers)
     if failure is None or failure.topic not in (FRAMES, FRAMES_LATE, BATCHES, BATCHES_LATE):
@@ -76,14 +76,14 @@ def enter_dead_letter(books: Books, record: LogRecord) -> None:
     frames = h.frames_of(record.headers)
     pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
     lane = h.lane_of(record.headers, failure.topic)
-    end, routes = End(DEAD, pipeline, lane, failure.error), _routes(record) if pipeline else {}
+    end, routes = FrameEnd(DEAD, pipeline, lane, failure.error), _routes(record) if pipeline else {}
     for frame in frames:
-        books.finished(frame, end, routes.get(frame, frozenset()))
+        ledger.finished(frame, end, routes.get(frame, frozenset()))
     if not frames and not is_replay(lane):
-        books.unnamed((failure.topic, failure.partition, failure.offset))
+        ledger.unnamed((failure.topic, failure.partition, failure.offset))
 
 
-ENTER: Mapping[str, Callable[[Books, LogRecord], None]] = {
+ENTER: Mapping[str, Callable[[Ledger, LogRecord], None]] = {
     FRAMES: enter_frame,
     FRAMES_LATE: enter_frame,
     READINGS: enter_readings,
@@ -93,7 +93,7 @@ ENTER: Mapping[str, Callable[[Books, LogRecord], None]] = {
 }
 
 
-class Beginnings:
+class RetainedFrames:
     """Enters what retention has left, and finds for each camera the frame from which on nothing is missing.
 
     ``taken`` gives, by partition, the Unix time in ms up to which retention has taken frames, on either lane. A
@@ -105,12 +105,12 @@ class Beginnings:
 
     def __init__(
         self,
-        books: Books,
+        ledger: Ledger,
         taken: Mapping[int, int],
         partition_of: Callable[[str], int],
-        sensors: SensorBeginnings | None = None,
+        sensors: RetainedReadings | None = None,
     ) -> None:
-        self._books = books
+        self._books = ledger
         self._taken = taken
         self._partition_of = partition_of
         self._sensors = sensors

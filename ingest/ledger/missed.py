@@ -58,7 +58,7 @@ class MissRate:
 
 
 @dataclass
-class Misses:
+class MissCounter:
     """Takes results of each camera in their order. ``hidden`` tells of detections that are behind a mask."""
 
     hidden: Callable[[Result, Detection], bool]

@@ -1,4 +1,4 @@
-"""From records of readings to entries in the sensors' books. Pure."""
+"""From records of readings to entries in the sensors' ledger. Pure."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from ingest.contract.codec import decode
 from ingest.contract.records import Heartbeat, Readings
 from ingest.exceptions import CodecError
 from ingest.kafka.log import LogRecord
-from ingest.ledger.states import Books
+from ingest.ledger.states import Ledger
 
 
-def enter_readings(books: Books, record: LogRecord) -> None:
+def enter_readings(ledger: Ledger, record: LogRecord) -> None:
     """Enter a record of ``readings``."""
     readings = _read(record)
-    if readings and books.readings:
-        books.readings.delivered_run(readings.first, readings.last_seq, readings.account)
+    if readings and ledger.readings:
+        ledger.readings.delivered_run(readings.first, readings.last_seq, readings.account)
 
 
-class SensorBeginnings:
-    """Enters what retention has left of the readings, and finds where the books of each sensor begin.
+class RetainedReadings:
+    """Enters what retention has left of the readings, and finds where the ledger of each sensor begin.
 
     ``taken`` are the partitions of which retention has taken some. A sensor's readings are in order, so that nothing
     is missing from its first record on; a sensor of such a partition that has none left cannot be balanced.
     """
 
-    def __init__(self, books: Books, taken: Container[int], partition_of: Callable[[str], int]) -> None:
-        self._books, self._taken, self._partition_of = books, taken, partition_of
+    def __init__(self, ledger: Ledger, taken: Container[int], partition_of: Callable[[str], int]) -> None:
+        self._books, self._taken, self._partition_of = ledger, taken, partition_of
         self._seen: set[str] = set()
 
     def readings(self, record: LogRecord) -> None:

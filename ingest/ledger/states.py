@@ -1,4 +1,4 @@
-"""The ledger's books: what was captured, withheld and delivered, and the states that delivered frames are in. Pure.
+"""The ledger's ledger: what was captured, withheld and delivered, and the states that delivered frames are in. Pure.
 
 Millions of frames end alike, so a frame's entry is one reference to a state that all frames in it share; what happens
 to a frame moves it to another state. ``ingest.ledger.balance`` draws the balance.
@@ -19,12 +19,12 @@ ALL_PIPELINES = ""
 """The pipeline of a dead letter that concerns a frame as a whole."""
 DEAD = "dead"
 
-BEYOND = (sys.maxsize, 0)
+NOTHING_RETAINED = (sys.maxsize, 0)
 """A beginning that no frame reaches."""
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class FrameEnd:
     """One end of one frame: ``classified``, ``empty``, ``shed`` or ``dead``, in one pipeline, on one lane."""
 
     outcome: str
@@ -38,16 +38,16 @@ class FrameState:
     """What is known of a frame: the lanes it was delivered on, the pipelines it was routed to, and its ends.
 
     ``ends`` says how often each was written; dead letters count once, since parking may be repeated. States are made
-    by ``Books`` only, one of each kind, and so compared by identity.
+    by ``Ledger`` only, one of each kind, and so compared by identity.
     """
 
     lanes: frozenset[str] = frozenset()
     pipelines: frozenset[str] = frozenset()
-    ends: Mapping[End, int] = field(default_factory=dict)
+    ends: Mapping[FrameEnd, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
-class EpochBook:
+class EpochLedger:
     """One epoch of one camera: a cover by accounts and delivered frames, why frames were withheld, frames' states.
 
     ``repeats`` are deliveries of a frame that its lane had already: normal after an agent's crash.
@@ -71,16 +71,16 @@ class EpochBook:
         return max(self.cover.last, self.end.last if self.end else -1)
 
 
-class Books:
+class Ledger:
     """Everything that the topics say of the frames. Before the cut, records may be entered in any order.
 
-    Sensors have books of their own, ``readings``, where they are called cameras: readings are delivered in runs, and
+    Sensors have ledger of their own, ``readings``, where they are called cameras: readings are delivered in runs, and
     nothing is asked of them from there on.
     """
 
-    def __init__(self, readings: Books | None = None) -> None:
+    def __init__(self, readings: Ledger | None = None) -> None:
         self.readings = readings
-        self.epochs: dict[tuple[str, int], EpochBook] = defaultdict(EpochBook)
+        self.epochs: dict[tuple[str, int], EpochLedger] = defaultdict(EpochLedger)
         self.beginnings: dict[str, tuple[int, int]] = {}
         """Per camera that retention has cut into, the (epoch, seq) from which on it is balanced."""
         self._waiting: dict[str, tuple[int, list[Waiting]]] = {}
@@ -88,7 +88,7 @@ class Books:
         self._unidentified: set[object] = set()
         self._states: dict[tuple[object, ...], FrameState] = {}
         self._deliveries: dict[tuple[FrameState, str], FrameState] = {}
-        self._endings: dict[tuple[FrameState, End, frozenset[str]], FrameState] = {}
+        self._endings: dict[tuple[FrameState, FrameEnd, frozenset[str]], FrameState] = {}
         self._new = self._state(frozenset(), frozenset(), {})
 
     @property
@@ -102,7 +102,7 @@ class Books:
 
     def leave_out(self, camera: str) -> None:
         """Say that retention has taken so much of a camera that nothing of it can be balanced."""
-        self.beginnings[camera] = BEYOND
+        self.beginnings[camera] = NOTHING_RETAINED
 
     def cut(self) -> None:
         """Fix what is to be balanced. From now on only what fills a hole, and ends of frames, are entered."""
@@ -188,7 +188,7 @@ class Books:
         told = (each for _, waiting in self._waiting.values() for each in waiting)
         return [(each.first, each.last) for each in told if (each.camera, each.epoch) == (camera, epoch)]
 
-    def finished(self, frame: FrameId, end: End, pipelines: frozenset[str] = frozenset()) -> None:
+    def finished(self, frame: FrameId, end: FrameEnd, pipelines: frozenset[str] = frozenset()) -> None:
         """Enter one end of a frame; ``pipelines`` are all that it was routed to, where the record says so."""
         if self._is_wanted(frame.camera, frame.epoch, frame.seq):
             frames = self.epochs[frame.camera, frame.epoch].frames
@@ -205,7 +205,7 @@ class Books:
             return True
         return (seq if first is None else first) <= self._cut.get((camera, epoch), -1)
 
-    def _withhold(self, book: EpochBook, account: Account) -> None:
+    def _withhold(self, book: EpochLedger, account: Account) -> None:
         book.cover.add(account.first, account.last)
         book.withheld.update({reason: count for reason, count in account.counts.items() if count})
 
@@ -216,7 +216,7 @@ class Books:
             self._deliveries[state, lane] = after
         return after
 
-    def _after_end(self, state: FrameState, end: End, pipelines: frozenset[str]) -> FrameState:
+    def _after_end(self, state: FrameState, end: FrameEnd, pipelines: frozenset[str]) -> FrameState:
         after = self._endings.get((state, end, pipelines))
         if after is None:
             times = 1 if end.outcome == DEAD else state.ends.get(end, 0) + 1
@@ -224,6 +224,6 @@ class Books:
             self._endings[state, end, pipelines] = after
         return after
 
-    def _state(self, lanes: frozenset[str], pipelines: frozenset[str], ends: Mapping[End, int]) -> FrameState:
+    def _state(self, lanes: frozenset[str], pipelines: frozenset[str], ends: Mapping[FrameEnd, int]) -> FrameState:
         key = (lanes, pipelines, frozenset(ends.items()))
         return self._states.setdefault(key, FrameState(lanes, pipelines, ends))

@@ -5,10 +5,10 @@ The file is where a site begins. `sightline config apply` puts each entry on the
 """
 
 from ingest.site.camera import CameraConfig
-from ingest.site.capture import StreamConfig, WatchConfig, masked
+from ingest.site.capture import StreamConfig, WatchConfig, mask_secrets
 from ingest.site.delivery import PinConfig, ReceiverConfig
 from ingest.site.encode import EncodeConfig
-from ingest.site.entry import Entry, to_pixels
+from ingest.site.entry import ConfigEntry, to_pixels
 from ingest.site.file import UNNAMED, Site, load, parse_entry
 from ingest.site.gate import ArmedHours, GateConfig
 from ingest.site.pipeline import PipelineConfig
@@ -22,10 +22,10 @@ __all__ = [
     "UNNAMED",
     "ArmedHours",
     "CameraConfig",
+    "ConfigEntry",
     "DetectorConfig",
     "DiskConfig",
     "EncodeConfig",
-    "Entry",
     "GateConfig",
     "LineRule",
     "LinkConfig",
@@ -41,7 +41,7 @@ __all__ = [
     "WatchConfig",
     "ZoneRule",
     "load",
-    "masked",
+    "mask_secrets",
     "parse_entry",
     "to_pixels",
 ]

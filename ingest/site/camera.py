@@ -8,13 +8,13 @@ from pydantic import Field, field_validator, model_validator
 
 from ingest.site.capture import StreamConfig, WatchConfig, has_secret
 from ingest.site.encode import EncodeConfig
-from ingest.site.entry import Entry
+from ingest.site.entry import ConfigEntry
 from ingest.site.gate import GateConfig
 from ingest.site.redact import RedactConfig
 from ingest.site.spool import SpoolConfig
 
 
-class CameraConfig(Entry):
+class CameraConfig(ConfigEntry):
     """A camera.
 
     ``source`` is an address (``rtsp``, ``rtsps``, ``http``, ``https``), ``device:N``, ``images:FOLDER``,

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ingest.site.entry import Part, Seconds
+from ingest.site.entry import ConfigSection, Seconds
 
 _USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{0,30}://)(?P<user>[^\s/?#@]*)@", re.IGNORECASE)
 """A scheme has an end: without one, looking through a long word takes time by the square of its length."""
@@ -20,7 +20,7 @@ _SECRET_KEY = re.compile(r"(?:.*_)?(?:password|passwd|pwd|secret|token)", re.IGN
 _VARIABLE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 
 
-class StreamConfig(Part):
+class StreamConfig(ConfigSection):
     """How a camera on the network is reached. The password is in a file beside the site file, never in it."""
 
     transport: Literal["tcp", "udp"] = "tcp"
@@ -50,7 +50,7 @@ class StreamConfig(Part):
         return self
 
 
-class WatchConfig(Part):
+class WatchConfig(ConfigSection):
     """When a view is a bad one. A time of 0 switches that watch off."""
 
     stall_s: float = Field(default=10.0, gt=0.0)
@@ -64,14 +64,14 @@ class WatchConfig(Part):
     """A view that has stayed the same for so long is the camera's view from then on."""
 
 
-def masked(value: Any) -> Any:
+def mask_secrets(value: Any) -> Any:
     """Return a text, or whatever holds texts, without the logins of its addresses and what is called a password."""
     if isinstance(value, str):
         return _PARAMETER.sub(r"\1…", _USERINFO.sub(r"\g<scheme>…@", value))
     if isinstance(value, dict):
-        return {key: "…" if _SECRET_KEY.fullmatch(str(key)) else masked(inner) for key, inner in value.items()}
+        return {key: "…" if _SECRET_KEY.fullmatch(str(key)) else mask_secrets(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(masked(inner) for inner in value)
+        return type(value)(mask_secrets(inner) for inner in value)
     return value
 
 

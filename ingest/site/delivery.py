@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from ingest.site.entry import Entry, Seconds, Shared
+from ingest.site.entry import ConfigEntry, Seconds, SharedEntry
 
 
-class PinConfig(Entry):
+class PinConfig(ConfigEntry):
     """A camera's partition, written by `sightline topics grow` so that the camera stays where it is."""
 
     KIND: ClassVar[str] = "pin"
@@ -18,7 +18,7 @@ class PinConfig(Entry):
     partition: int = Field(ge=0)
 
 
-class ReceiverConfig(Shared):
+class ReceiverConfig(SharedEntry):
     """A webhook that gets alerts. The secret is read from a file (``whsec_…``, Standard Webhooks)."""
 
     KIND: ClassVar[str] = "receiver"

@@ -6,10 +6,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from ingest.site.entry import Part
+from ingest.site.entry import ConfigSection
 
 
-class EncodeConfig(Part):
+class EncodeConfig(ConfigSection):
     """Encoding, quality and size. With a budget these are the best, and ``min_quality`` and ``min_scale`` the floor.
 
     A budget of 0 is none. Within one run of a capture a budget is kept over every window: in any ``T`` seconds at

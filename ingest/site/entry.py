@@ -15,14 +15,14 @@ Seconds = Annotated[float, Field(ge=0.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-class Part(BaseModel):
+class ConfigSection(BaseModel):
     """Something inside of an entry: frozen, its numbers finite, and with no room for misspelt keys."""
 
     # JSON, and so the topic, has no infinity: it would be read back as nothing, and refused
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Entry(Part):
+class ConfigEntry(ConfigSection):
     """One entry of a site, under its key on the ``config`` topic."""
 
     KIND: ClassVar[str]
@@ -35,7 +35,7 @@ class Entry(Part):
         return f"{self.KIND}/{self.name}"
 
 
-class Shared(Entry):
+class SharedEntry(ConfigEntry):
     """An entry that several sites may have in common."""
 
     sites: tuple[str, ...] = ()

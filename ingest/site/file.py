@@ -10,9 +10,9 @@ from pydantic import TypeAdapter, ValidationError, ValidationInfo, field_validat
 
 from ingest.exceptions import ConfigError
 from ingest.site.camera import CameraConfig
-from ingest.site.capture import masked
+from ingest.site.capture import mask_secrets
 from ingest.site.delivery import PinConfig, ReceiverConfig
-from ingest.site.entry import Entry, Part
+from ingest.site.entry import ConfigEntry, ConfigSection
 from ingest.site.gate import TimeZone
 from ingest.site.pipeline import PipelineConfig
 from ingest.site.rules import LineRule, Rule, ThresholdRule, ZoneRule
@@ -27,7 +27,7 @@ UNNAMED = "site"
 _Own = TypeVar("_Own", CameraConfig, SensorConfig)
 
 
-class Site(Part):
+class Site(ConfigSection):
     """A whole site, as its file has it."""
 
     name: str = UNNAMED
@@ -41,7 +41,7 @@ class Site(Part):
     spool: DiskConfig = DiskConfig()
     link: LinkConfig = LinkConfig()
 
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[ConfigEntry, ...]:
         """Return every entry, in the order of the file."""
         return (*self.cameras, *self.sensors, *self.pipelines, *self.rules, *self.receivers)
 
@@ -93,7 +93,7 @@ _KINDS: dict[str, TypeAdapter[Any]] = {
 } | {"rule": TypeAdapter(Rule)}
 
 
-def parse_entry(key: str, data: bytes) -> Entry:
+def parse_entry(key: str, data: bytes) -> ConfigEntry:
     """Read one entry of the ``config`` topic. Raise ConfigError with what was expected."""
     kind = key.partition("/")[0]
     if kind not in _KINDS:
@@ -101,7 +101,7 @@ def parse_entry(key: str, data: bytes) -> Entry:
     if len(data) > MAX_ENTRY_BYTES:
         raise ConfigError("config topic", key, f"{len(data)} bytes", f"at most {MAX_ENTRY_BYTES} bytes")
     try:
-        entry: Entry = _KINDS[kind].validate_json(data)
+        entry: ConfigEntry = _KINDS[kind].validate_json(data)
     except ValidationError as error:
         raise _config_error(f"config topic, {key}", error) from None
     return entry
@@ -138,5 +138,5 @@ def _config_error(where: str, error: ValidationError) -> ConfigError:
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"])) or "site"
     expected = _KNOWN_KEY if first["type"] == "extra_forbidden" else _bare(first["msg"])
-    said = masked(dict.fromkeys(first["loc"][-1:], first["input"]))
-    return ConfigError(where, key, next(iter(said.values()), "…"), masked(expected))
+    said = mask_secrets(dict.fromkeys(first["loc"][-1:], first["input"]))
+    return ConfigError(where, key, next(iter(said.values()), "…"), mask_secrets(expected))

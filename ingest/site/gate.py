@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field
 
-from ingest.site.entry import Part, RelativePoint, Seconds, Share
+from ingest.site.entry import ConfigSection, RelativePoint, Seconds, Share
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 _LONGEST_ZONE = 64
@@ -35,7 +35,7 @@ TimeOfDay = Annotated[time, AfterValidator(_local)]
 Mask = Annotated[tuple[RelativePoint, ...], Field(min_length=3)]
 
 
-class ArmedHours(Part):
+class ArmedHours(ConfigSection):
     """From ``start`` to ``end`` by the clock on the wall; an ``end`` not after ``start`` is on the next day.
 
     ``days`` are those on which it starts.
@@ -46,7 +46,7 @@ class ArmedHours(Part):
     end: TimeOfDay
 
 
-class GateConfig(Part):
+class GateConfig(ConfigSection):
     """What is worth sending. A rate of 0 is no limit; ``motion`` withholds frames in which nothing moves."""
 
     max_fps: float = Field(default=12.5, ge=0.0)

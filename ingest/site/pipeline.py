@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from ingest.contract.codec import MAX_RECORD_BYTES
 from ingest.contract.records.base import Name
-from ingest.site.entry import Seconds, Share, Shared
+from ingest.site.entry import Seconds, Share, SharedEntry
 
 MAX_PIXEL_BYTES = MAX_RECORD_BYTES - 1024 * 1024
 """The rest of a batch's record is for its items: 64 of them with 64 regions each need less than half a MiB, and
@@ -18,7 +18,7 @@ UNROUTED_NAME = "none"
 _CHANNELS = 3
 
 
-class PipelineConfig(Shared):
+class PipelineConfig(SharedEntry):
     """How frames are prepared for one model, and which cameras it looks at."""
 
     KIND: ClassVar[str] = "pipeline"

@@ -6,14 +6,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ingest.site.entry import Part, RelativePoint, Seconds, Share
+from ingest.site.entry import ConfigSection, RelativePoint, Seconds, Share
 
 Polygon = Annotated[tuple[RelativePoint, ...], Field(min_length=3)]
 Level = Annotated[int, Field(ge=0, le=255)]
 Class = Annotated[int, Field(ge=0)]
 
 
-class DetectorConfig(Part):
+class DetectorConfig(ConfigSection):
     """What finds faces or number plates: an ONNX file and how its outputs are read, or a cascade of OpenCV."""
 
     decoder: Literal["ultraface", "corners", "yolox", "haar"] = "ultraface"
@@ -42,7 +42,7 @@ class DetectorConfig(Part):
         return self
 
 
-class RedactConfig(Part):
+class RedactConfig(ConfigSection):
     """Privacy masks, and faces and plates that are made unrecognisable. Nothing is redacted by default."""
 
     masks: tuple[Polygon, ...] = ()

@@ -7,10 +7,10 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from ingest.contract.records.base import Name
-from ingest.site.entry import RelativePoint, Seconds, Share, Shared
+from ingest.site.entry import RelativePoint, Seconds, Share, SharedEntry
 
 
-class _Rule(Shared):
+class _Rule(SharedEntry):
     KIND: ClassVar[str] = "rule"
 
     severity: Literal["info", "warning", "critical"] = "warning"

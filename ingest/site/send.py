@@ -7,12 +7,12 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from ingest.site.entry import Part
+from ingest.site.entry import ConfigSection
 
 _MIB = 1024 * 1024
 
 
-class LinkConfig(Part):
+class LinkConfig(ConfigSection):
     """The link of an agent. Kafka's address and secrets come from the environment, a gateway's from here."""
 
     kind: Literal["kafka", "https"] = "kafka"

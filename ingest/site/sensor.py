@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from ingest.site.entry import Entry, Part, Seconds
+from ingest.site.entry import ConfigEntry, ConfigSection, Seconds
 from ingest.site.sensoroptions import (
     CommandOptions,
     HostOptions,
@@ -20,7 +20,7 @@ from ingest.site.spool import SpoolConfig
 
 HOST_QUANTITIES = ("cpu", "memory", "load", "temperature", "disk")
 
-_OPTIONS: dict[str, type[Part]] = {
+_OPTIONS: dict[str, type[ConfigSection]] = {
     "simulated": SimulatedOptions,
     "host": HostOptions,
     "mqtt": MqttOptions,
@@ -43,7 +43,7 @@ _ADDRESS: dict[str, tuple[re.Pattern[str], str]] = {
 }
 
 
-class SensorConfig(Entry):
+class SensorConfig(ConfigEntry):
     """A sensor. ``source`` is a kind and an address: ``simulated:``, ``host:``, ``mqtt:``, ``command:``, …."""
 
     KIND: ClassVar[str] = "sensor"
@@ -76,7 +76,7 @@ class SensorConfig(Entry):
         return self.source.partition(":")[2]
 
     @property
-    def parsed(self) -> Part:
+    def parsed(self) -> ConfigSection:
         """The options as those of the source's kind, with defaults."""
         return _OPTIONS[self.kind].model_validate(self.options)
 

@@ -7,19 +7,19 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ingest.site.entry import Part
+from ingest.site.entry import ConfigSection
 
 Baud = Annotated[int, Field(ge=50, le=4_000_000)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
-class SimulatedOptions(Part):
+class SimulatedOptions(ConfigSection):
     """Of ``simulated:KIND``."""
 
     seed: int = Field(default=0, ge=0)
 
 
-class HostOptions(Part):
+class HostOptions(ConfigSection):
     """Of ``host:…``."""
 
     path: Path = Path("/")
@@ -28,7 +28,7 @@ class HostOptions(Part):
     """``temperature``: the one chip or label that is meant; without it, the hottest of all."""
 
 
-class MqttOptions(Part):
+class MqttOptions(ConfigSection):
     """Of ``mqtt:TOPIC``. Sensors with the same broker and user share one connection."""
 
     host: str = "127.0.0.1"
@@ -54,7 +54,7 @@ class MqttOptions(Part):
         return self
 
 
-class LineOptions(Part):
+class LineOptions(ConfigSection):
     """Of whatever says lines: how they are read, and which of their names is this sensor's."""
 
     format: Literal["lines", "csv"] = "lines"
@@ -80,7 +80,7 @@ class SerialOptions(LineOptions):
     stopbits: Literal[1, 2] = 1
 
 
-class ModbusOptions(Part):
+class ModbusOptions(ConfigSection):
     """Of ``modbus:HOST[:PORT]`` and ``modbus:/dev/…``. Sensors of one device share one connection."""
 
     address: int = Field(ge=0, le=65535)

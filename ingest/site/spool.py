@@ -6,12 +6,12 @@ from pathlib import Path
 
 from pydantic import Field
 
-from ingest.site.entry import Part, Seconds
+from ingest.site.entry import ConfigSection, Seconds
 
 _MIB = 1024 * 1024
 
 
-class SpoolConfig(Part):
+class SpoolConfig(ConfigSection):
     """How much an agent keeps while the link is gone, per camera; the oldest late frames expire first."""
 
     max_bytes: int = Field(default=512 * _MIB, ge=_MIB)
@@ -22,7 +22,7 @@ class SpoolConfig(Part):
     """When the disk as a whole has no room, these frames expire after all others."""
 
 
-class DiskConfig(Part):
+class DiskConfig(ConfigSection):
     """The agent's disk as a whole: over all cameras and sensors, and what of the disk is left to others."""
 
     max_bytes: int = Field(default=16 * 1024 * _MIB, ge=_MIB)

@@ -15,8 +15,8 @@ from deploy.local.kafka.broker import Broker
 from edge_agent.spool.schema import WAITS
 from ingest.contract.identity import LATE, LIVE, FrameId
 from ingest.contract.records import Account, EpochEnd, Readings
-from ingest.ledger.balance import Balance, draw
-from ingest.ledger.states import Books
+from ingest.ledger.balance import Balance, draw_balance
+from ingest.ledger.states import Ledger
 from tests.peers.rtsp import RtspServer
 
 SECOND = 1_000_000_000
@@ -70,15 +70,15 @@ def topics(found: list[tuple[FrameId, str, int]], end: EpochEnd | None = None) -
 
 
 def balanced(said: Topics) -> Balance:
-    books = Books()
+    ledger = Ledger()
     for frame, lane, _ in said.frames:
-        books.delivered(frame, lane, None)
+        ledger.delivered(frame, lane, None)
     for ends in said.ends.values():
-        books.ended(ends[0])
+        ledger.ended(ends[0])
     for accounts in said.accounts.values():
         for account in accounts:
-            books.account(account)
-    return draw(books)
+            ledger.account(account)
+    return draw_balance(ledger)
 
 
 def judged(said: Topics, copy: Copy | None = None) -> dict[str, object]:

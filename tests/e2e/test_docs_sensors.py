@@ -18,7 +18,7 @@ from ingest.contract.records import (
     WITHHELD_READING_REASONS,
 )
 from ingest.site import SensorConfig
-from ingest.site.entry import Part
+from ingest.site.entry import ConfigSection
 from ingest.site.sensor import HOST_QUANTITIES
 from ingest.site.sensoroptions import (
     CommandOptions,
@@ -74,7 +74,7 @@ def test_the_reference_has_every_key_of_a_sensor() -> None:
     assert set(SensorConfig.model_fields) - {"name", "site"} <= keys
 
 
-OPTIONS: dict[str, tuple[type[Part], set[str]]] = {
+OPTIONS: dict[str, tuple[type[ConfigSection], set[str]]] = {
     "simulated:": (SimulatedOptions, set()),
     "host:": (HostOptions, set()),
     "mqtt:": (MqttOptions, set()),

@@ -22,7 +22,7 @@ from edge_agent.spool.spool import Spool
 from ingest.contract.codec import decode
 from ingest.contract.records import Heartbeat
 from ingest.kafka.settings import KafkaSettings
-from ingest.site import CameraConfig, Entry, LinkConfig, PinConfig, SensorConfig, Site
+from ingest.site import CameraConfig, ConfigEntry, LinkConfig, PinConfig, SensorConfig, Site
 
 
 def fails(*args: object) -> None:
@@ -75,7 +75,7 @@ OTHER_BAUD = METER.model_copy(update={"name": "b", "options": {"address": 1, "ba
 YARD = CameraConfig(name="yard", source="device:99", site="test")
 
 
-def keep(folder: Path, *entries: Entry) -> None:
+def keep(folder: Path, *entries: ConfigEntry) -> None:
     LastGood(folder / "config.json").save(Kept({entry.key: entry for entry in entries}, topic_holds=True))
 
 

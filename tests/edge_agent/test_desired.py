@@ -8,8 +8,8 @@ import pytest
 
 from edge_agent.desired import Charge
 from edge_agent.lastgood import LastGood
-from ingest.site import CameraConfig, Entry, PinConfig, SensorConfig, Site
-from ingest.site.topic.view import View
+from ingest.site import CameraConfig, ConfigEntry, PinConfig, SensorConfig, Site
+from ingest.site.topic.view import ConfigView
 
 GATE = CameraConfig(name="gate", source="device:0", site="north")
 YARD = CameraConfig(name="yard", source="device:1", site="north")
@@ -18,8 +18,8 @@ HEAT = SensorConfig(name="heat", source="simulated:temperature", quantity="t", u
 SITE = Site(name="north", cameras=(GATE,))
 
 
-def view(*entries: Entry) -> View:
-    return View({entry.key: entry for entry in entries})
+def view(*entries: ConfigEntry) -> ConfigView:
+    return ConfigView({entry.key: entry for entry in entries})
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_a_topic_that_has_lost_the_site_takes_nothing_away(last_good: LastGood) 
     assert "nothing of site north" in charge.refused[0]
     charge.keep()
     assert Charge(SITE, last_good).cameras == (YARD,)
-    charge.take(View())
+    charge.take(ConfigView())
     assert charge.cameras == (YARD,)
     charge.take(view(AWAY, GATE))  # and then it has the site again: as it says now, and no more
     assert (charge.cameras, charge.refused) == ((GATE,), [])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.lastgood import Kept, LastGood
-from ingest.site import CameraConfig, Entry, PinConfig, SensorConfig
+from ingest.site import CameraConfig, ConfigEntry, PinConfig, SensorConfig
 
 GATE = CameraConfig(name="gate", source="device:0")
 HEAT = SensorConfig(name="heat", source="simulated:temperature", quantity="temperature", unit="Cel")
@@ -43,7 +43,9 @@ def test_what_another_version_wrote_is_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("entries", "topic_holds"), [((GATE, PIN), True), ((PIN,), False)])
-def test_what_a_version_before_wrote_holds(tmp_path: Path, entries: tuple[Entry, ...], topic_holds: bool) -> None:
+def test_what_a_version_before_wrote_holds(
+    tmp_path: Path, entries: tuple[ConfigEntry, ...], topic_holds: bool
+) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps({entry.key: entry.model_dump(mode="json") for entry in entries}))
     assert LastGood(path).load() == Kept({entry.key: entry for entry in entries}, topic_holds)

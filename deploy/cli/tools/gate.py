@@ -17,7 +17,7 @@ from ingest.exceptions import CodecError
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import Log
 from ingest.kafka.settings import KafkaSettings
-from ingest.ledger.missed import Misses, MissRate
+from ingest.ledger.missed import MissCounter, MissRate
 from ingest.site import CameraConfig, to_pixels
 from ingest.site.topic import store as configstore
 from stream.analyse.geometry import inside
@@ -47,7 +47,7 @@ def report(
 async def measured(log: Log, newest: int = 0) -> dict[tuple[str, str], MissRate]:
     """Return the miss rate by camera and pipeline, from the ``newest`` results of each partition; 0 for all."""
     masks = {camera.name: camera for camera in (await configstore.read(log)).cameras if camera.gate.masks}
-    misses = Misses(lambda result, found: _hidden(masks.get(result.camera), result, found))
+    misses = MissCounter(lambda result, found: _hidden(masks.get(result.camera), result, found))
     beginnings = await log.beginnings(RESULTS)
     for partition, end in (await log.ends(RESULTS)).items():
         start = max(beginnings[partition], end - newest) if newest else beginnings[partition]

@@ -14,7 +14,7 @@ from edge_agent.exceptions import SourceError
 from edge_agent.tools.doctor.finding import Finding, bad, good, poor
 from ingest.contract.codec import decode
 from ingest.contract.records import Frame
-from ingest.site import CameraConfig, GateConfig, masked
+from ingest.site import CameraConfig, GateConfig, mask_secrets
 
 OPEN_S = 15.0
 """For a camera to connect and to send its first picture, beside the seconds in which it is looked at."""
@@ -51,10 +51,12 @@ async def look_at_camera(camera: CameraConfig, seconds: float) -> Finding:
         await _listen(process, seen, seconds)
     finally:
         await clear_up(process, words, 0)
-    last = str(masked(await words))
+    last = str(mask_secrets(await words))
     if not seen.frames:
         why = last or next(iter(seen.said), "") or f"no picture within {OPEN_S + seconds:.0f} s"
-        return bad(what, why, f"check source = {masked(camera.source)!r}, its user and password, and the network")
+        return bad(
+            what, why, f"check source = {mask_secrets(camera.source)!r}, its user and password, and the network"
+        )
     return _judged(what, camera, seen)
 
 

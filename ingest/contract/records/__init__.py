@@ -1,7 +1,7 @@
 """One module per record; this is the list of them all."""
 
 from ingest.contract.records.base import Box, FrameRef, Point, Record
-from ingest.contract.records.batch import Batch, BatchItem, Canvas, Fit, Inner, Pixels, Region, lay
+from ingest.contract.records.batch import Batch, BatchItem, Canvas, Fit, Inner, Pixels, Region, padded_rows
 from ingest.contract.records.event import Alert, AlertData, CloudEvent, Delivery, Event, EventData, Evidence, Overlay
 from ingest.contract.records.frame import (
     MAX_RESTING,
@@ -79,5 +79,5 @@ __all__ = [
     "SensorLedger",
     "SensorStatus",
     "Waiting",
-    "lay",
+    "padded_rows",
 ]

@@ -68,7 +68,7 @@ class Canvas(NamedTuple):
         return 0 <= left < right <= self.width and 0 <= top < bottom <= self.height
 
 
-def lay(canvas: Canvas, pad: int, inners: Sequence[Inner], pictures: Sequence[Pixels]) -> Pixels:
+def padded_rows(canvas: Canvas, pad: int, inners: Sequence[Inner], pictures: Sequence[Pixels]) -> Pixels:
     """Lay each picture, ``(bottom - top, right - left, channels)``, into a row of its own, ``pad`` around it.
 
     Return ``(N, height, width, channels)`` uint8, which belongs to the caller.
@@ -140,7 +140,7 @@ class Batch(Record):
 
     def tensor(self, pad: int = 0) -> Pixels:
         """Return the model's input, ``(N, height, width, channels)`` uint8, padded."""
-        return lay(self.canvas, pad, self.inners, self.pictures())
+        return padded_rows(self.canvas, pad, self.inners, self.pictures())
 
     @model_validator(mode="after")
     def _pixels_fit(self) -> Self:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ingest.site.camera import CameraConfig
 from ingest.site.delivery import PinConfig
-from ingest.site.entry import Entry, Shared
+from ingest.site.entry import ConfigEntry, SharedEntry
 from ingest.site.file import UNNAMED, Site
 from ingest.site.sensor import SensorConfig
 
@@ -21,11 +21,11 @@ from ingest.site.sensor import SensorConfig
 class Changes:
     """What is to be written and taken out, by key, and what is left alone."""
 
-    added: dict[str, Entry] = field(default_factory=dict)
-    changed: dict[str, Entry] = field(default_factory=dict)
+    added: dict[str, ConfigEntry] = field(default_factory=dict)
+    changed: dict[str, ConfigEntry] = field(default_factory=dict)
     fields: dict[str, list[str]] = field(default_factory=dict)
     """Of what is changed: which of its fields."""
-    taken_over: dict[str, Entry] = field(default_factory=dict)
+    taken_over: dict[str, ConfigEntry] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
     conflicts: dict[str, list[str]] = field(default_factory=dict)
     """What other sites have in another way, and which sites these are. With any of it, nothing should be written."""
@@ -33,11 +33,11 @@ class Changes:
     """What no site has said to be its own, and this one does not have."""
 
     @property
-    def written(self) -> tuple[Entry, ...]:
+    def written(self) -> tuple[ConfigEntry, ...]:
         """Every entry to write."""
         return (*self.added.values(), *self.changed.values(), *self.taken_over.values())
 
-    def change(self, before: Entry | None, after: Entry) -> None:
+    def change(self, before: ConfigEntry | None, after: ConfigEntry) -> None:
         """Note an entry that takes the place of another, or of one that could not be used."""
         old: dict[str, Any] = before.model_dump() if before else {}
         self.changed[after.key] = after
@@ -45,7 +45,7 @@ class Changes:
 
 
 def changes(
-    site: Site, present: Mapping[str, Entry], *, refused: Collection[str] = (), take_over: bool = False
+    site: Site, present: Mapping[str, ConfigEntry], *, refused: Collection[str] = (), take_over: bool = False
 ) -> Changes:
     """Compare a site with what the topic says. ``refused`` are keys whose newest entry cannot be used.
 
@@ -61,7 +61,7 @@ def changes(
 
 
 def _compare(
-    found: Changes, site: str, wanted: Entry, present: Entry | None, *, unusable: bool, take_over: bool
+    found: Changes, site: str, wanted: ConfigEntry, present: ConfigEntry | None, *, unusable: bool, take_over: bool
 ) -> None:
     owners = _owners(present)
     after = _owned(wanted, site, owners)
@@ -78,33 +78,35 @@ def _compare(
         found.conflicts[after.key] = foreign
 
 
-def _leave(found: Changes, site: str, key: str, entry: Entry) -> None:
+def _leave(found: Changes, site: str, key: str, entry: ConfigEntry) -> None:
     """Take out what the site has no more, unless another site still has it."""
     owners = _owners(entry)
     if owners == {site}:
         found.removed.append(key)
-    elif site in owners and isinstance(entry, Shared):
+    elif site in owners and isinstance(entry, SharedEntry):
         found.change(entry, entry.model_copy(update={"sites": tuple(sorted(owners - {site}))}))
     elif not owners:
         found.unclaimed.append(key)
 
 
-def _others(present: Mapping[str, Entry], wanted: Mapping[str, Entry]) -> Iterator[tuple[str, Entry]]:
+def _others(
+    present: Mapping[str, ConfigEntry], wanted: Mapping[str, ConfigEntry]
+) -> Iterator[tuple[str, ConfigEntry]]:
     return ((k, e) for k, e in sorted(present.items()) if k not in wanted and not isinstance(e, PinConfig))
 
 
-def _owners(entry: Entry | None) -> set[str]:
+def _owners(entry: ConfigEntry | None) -> set[str]:
     if isinstance(entry, CameraConfig | SensorConfig):
         return {entry.site or UNNAMED}
-    return set(entry.sites) if isinstance(entry, Shared) else set()
+    return set(entry.sites) if isinstance(entry, SharedEntry) else set()
 
 
-def _owned(entry: Entry, site: str, others: set[str]) -> Entry:
+def _owned(entry: ConfigEntry, site: str, others: set[str]) -> ConfigEntry:
     """Return the entry as it is when this site has it too."""
-    if not isinstance(entry, Shared):
+    if not isinstance(entry, SharedEntry):
         return entry
     return entry.model_copy(update={"sites": tuple(sorted(others | {site}))})
 
 
-def _says_the_same(after: Entry, present: Entry) -> bool:
-    return isinstance(present, Shared) and after.model_copy(update={"sites": present.sites}) == present
+def _says_the_same(after: ConfigEntry, present: ConfigEntry) -> bool:
+    return isinstance(present, SharedEntry) and after.model_copy(update={"sites": present.sites}) == present

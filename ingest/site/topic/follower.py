@@ -11,7 +11,7 @@ from ingest.contract.topics import CONFIG
 from ingest.exceptions import ConfigError, LogUnavailable
 from ingest.kafka.log import Log
 from ingest.runtime import logs
-from ingest.site.topic.view import View
+from ingest.site.topic.view import ConfigView
 
 _log = logs.get("ingest.config")
 
@@ -19,7 +19,9 @@ FOLLOW_S = 5.0
 """Between two looks at the topic's end: a change is made by a person, who waits so long without noticing."""
 
 
-async def follow(make_log: Callable[[], Log], view: View, on_change: Callable[[View], Awaitable[None]]) -> None:
+async def follow(
+    make_log: Callable[[], Log], view: ConfigView, on_change: Callable[[ConfigView], Awaitable[None]]
+) -> None:
     """Read the topic from its beginning, then go on for ever. ``on_change`` is called whenever it has been caught up
     with and something has changed or been refused, and once when it has been read for the first time.
 
@@ -31,7 +33,7 @@ async def follow(make_log: Callable[[], Log], view: View, on_change: Callable[[V
     told, reader, outage = None, None, _Outage(view)
     try:
         while True:
-            reader = reader or _Reader(make_log(), view)
+            reader = reader or _ConfigReader(make_log(), view)
             try:
                 await reader.catch_up()
             except (LogUnavailable, ConfigError, OSError) as error:
@@ -52,7 +54,7 @@ async def follow(make_log: Callable[[], Log], view: View, on_change: Callable[[V
 class _Outage:
     """Logs once that the topic cannot be read, and once that it can."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: ConfigView) -> None:
         self._view = view
         self._since_s = 0.0
 
@@ -68,10 +70,10 @@ class _Outage:
         self._view.trouble = ""
 
 
-class _Reader:
+class _ConfigReader:
     """Reads a log's topic from its beginning to its end, then what has come since."""
 
-    def __init__(self, log: Log, view: View) -> None:
+    def __init__(self, log: Log, view: ConfigView) -> None:
         self._log, self._view = log, view
         self._position: int | None = None
 

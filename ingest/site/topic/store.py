@@ -9,15 +9,15 @@ from ingest.contract.topics import CONFIG
 from ingest.exceptions import Fenced
 from ingest.kafka.log import Log, Outgoing, Writer
 from ingest.metrics import ConfigMetrics
-from ingest.site import Entry
-from ingest.site.topic.view import Config, View
+from ingest.site import ConfigEntry
+from ingest.site.topic.view import Config, ConfigView
 
 _WRITER = "config"
 """The transactional id of whoever reads the topic and writes what follows from it. Of two at once the later fences
 the other, whose reading no longer holds."""
 
 
-async def publish(log: Log, entries: Iterable[Entry], removed: Iterable[str] = ()) -> None:
+async def publish(log: Log, entries: Iterable[ConfigEntry], removed: Iterable[str] = ()) -> None:
     """Write entries, and take out those whose keys are in ``removed``, whatever the topic says."""
     for record in _records(entries, removed):
         await log.produce(record)
@@ -28,7 +28,7 @@ async def open_writer(log: Log) -> Writer:
     return await log.writer(_WRITER)
 
 
-async def commit(writer: Writer, entries: Iterable[Entry], removed: Iterable[str] = ()) -> None:
+async def commit(writer: Writer, entries: Iterable[ConfigEntry], removed: Iterable[str] = ()) -> None:
     """Write entries and take others out, all or nothing of it. Raise LogUnavailable.
 
     Raise Fenced when somebody else has opened a writer since this one was.
@@ -41,7 +41,7 @@ async def commit(writer: Writer, entries: Iterable[Entry], removed: Iterable[str
         raise Fenced("somebody else changes the config topic just now: nothing was changed, try again") from None
 
 
-def _records(entries: Iterable[Entry], removed: Iterable[str]) -> list[Outgoing]:
+def _records(entries: Iterable[ConfigEntry], removed: Iterable[str]) -> list[Outgoing]:
     written = [Outgoing(CONFIG, 0, entry.model_dump_json().encode(), key=entry.key.encode()) for entry in entries]
     return written + [Outgoing(CONFIG, 0, b"", key=key.encode()) for key in removed]
 
@@ -54,7 +54,7 @@ async def read(log: Log, metrics: ConfigMetrics | None = None) -> Config:
     """
     first = (await log.beginnings(CONFIG))[0]
     last = (await log.ends(CONFIG))[0]
-    view = View()
+    view = ConfigView()
     async with aclosing(log.read(CONFIG, 0, first, last)) as records:
         async for record in records:
             view.take((record.key or b"").decode(errors="replace"), record.value)

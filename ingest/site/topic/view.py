@@ -10,7 +10,7 @@ from ingest.exceptions import ConfigError
 from ingest.runtime import logs
 from ingest.site import (
     CameraConfig,
-    Entry,
+    ConfigEntry,
     LineRule,
     PinConfig,
     PipelineConfig,
@@ -23,7 +23,7 @@ from ingest.site import (
 
 _log = logs.get("ingest.config")
 
-E = TypeVar("E", bound=Entry)
+E = TypeVar("E", bound=ConfigEntry)
 
 _SHOWN_CHARS = 500
 """Of a refusal: it goes into a log line and into every heartbeat, and whoever wrote the entry chose its length."""
@@ -34,7 +34,7 @@ _MEND = "write it anew with `sightline config apply`, or take it out with `sight
 class Config:
     """All entries by key, as they stood when the topic was read, and why others were refused."""
 
-    entries: dict[str, Entry]
+    entries: dict[str, ConfigEntry]
     refused: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, cls: type[E]) -> tuple[E, ...]:
@@ -77,14 +77,14 @@ class Config:
         return {pin.name: pin.partition for pin in self.of(PinConfig)}
 
 
-class View:
+class ConfigView:
     """The entries as they hold, one by one. It is fed with keys and values in the order of the topic.
 
     An entry that cannot be used is refused, and the last good one under its key goes on holding. ``begin`` and
     ``caught_up`` stand around a reading of the whole topic.
     """
 
-    def __init__(self, entries: Mapping[str, Entry] | None = None) -> None:
+    def __init__(self, entries: Mapping[str, ConfigEntry] | None = None) -> None:
         self._entries = dict(entries or {})
         self._refused: dict[str, str] = {}
         self._told: dict[str, str] = {}
@@ -145,7 +145,7 @@ class View:
         self._told = dict(self._refused)
 
 
-def _parsed(key: str, value: bytes) -> Entry:
+def _parsed(key: str, value: bytes) -> ConfigEntry:
     entry = parse_entry(key, value)
     if entry.key != key:
         raise ConfigError("config topic", key, entry.key, "an entry that goes by the name of its key")

@@ -11,7 +11,7 @@ from edge_agent.sources.address import Address, resolve
 from edge_agent.sources.factory import Surroundings, make_source
 from ingest.exceptions import ConfigError
 from ingest.runtime.clock import SystemClock
-from ingest.site import CameraConfig, StreamConfig, load, masked
+from ingest.site import CameraConfig, StreamConfig, load, mask_secrets
 
 SECRET = "p@ss/w:o rd%"
 
@@ -108,5 +108,5 @@ def test_a_fault_beside_an_address_does_not_show_it_either(tmp_path: Path) -> No
 
 def test_a_variable_for_a_password_is_none_and_masks_reach_everywhere() -> None:
     assert CameraConfig(name="a", source="rtsp://admin:${PASSWORD}@cam/x").source
-    shown = masked({"a": ["rtsp://u:p@h/x", ("http://u@h", 7)], "b": "p@q"})
+    shown = mask_secrets({"a": ["rtsp://u:p@h/x", ("http://u@h", 7)], "b": "p@q"})
     assert shown == {"a": ["rtsp://…@h/x", ("http://…@h", 7)], "b": "p@q"}

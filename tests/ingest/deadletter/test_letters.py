@@ -15,7 +15,7 @@ from ingest.contract.identity import FrameId
 from ingest.contract.records import FrameRef, Result
 from ingest.contract.topics import BATCHES, DEADLETTER, FRAMES, FRAMES_LATE, RESULTS
 from ingest.deadletter import DeadLetter, ReplayReport, letters, parked, replay
-from ingest.deadletter.plan import Candidate, Plan, Receipt, Send, Skip
+from ingest.deadletter.plan import Candidate, ReplayPlan, ReplayReceipt, Send, Skip
 from ingest.exceptions import LogUnavailable, Truncated, WrongType
 from ingest.kafka.log import LogRecord, Outgoing
 from ingest.kafka.memorylog import MemoryLog
@@ -285,14 +285,14 @@ def test_every_letter_is_brought_back_once_whichever_topic_is_faster(
 ) -> None:
     """Two calls of one run, the first of which wanted some only; topics are worked off one after the other."""
     arrived: list[tuple[str, Candidate]] = []
-    receipts: list[Receipt] = []
+    receipts: list[ReplayReceipt] = []
     for call, wanted in enumerate((found[:first_call], found)):
-        plan, sent = Plan("a", receipts, {}), []
+        plan, sent = ReplayPlan("a", receipts, {}), []
         for letter in wanted:
             decision = plan.decide(letter)
             if isinstance(decision, Send):
                 sent.append((decision.lane, letter))
-        receipts += [Receipt(100 * (call + 1) + i, lane, letter) for i, (lane, letter) in enumerate(sent)]
+        receipts += [ReplayReceipt(100 * (call + 1) + i, lane, letter) for i, (lane, letter) in enumerate(sent)]
         arrived += [each for topic in order for each in sent if each[1].topic == topic]
     assert engine(arrived) == Counter(letter.frames[0] for letter in found)
 
@@ -302,20 +302,20 @@ def batch(offset: int, *seqs: int) -> Candidate:
 
 
 def test_batches_that_share_frames_go_on_one_lane_in_order() -> None:
-    plan = Plan("a", [], {})
+    plan = ReplayPlan("a", [], {})
     first, second = batch(0, 1, 2, 3), batch(1, 3, 4)
     assert [plan.decide(first), plan.decide(second)] == [Send("replay-a"), Send("replay-a")]
     assert engine([("replay-a", first), ("replay-a", second)]) == Counter(map(frame, (1, 2, 3, 4)))
 
 
 def test_batches_that_share_frames_in_the_wrong_order_are_not_doubled() -> None:
-    plan = Plan("a", [], {})
+    plan = ReplayPlan("a", [], {})
     assert plan.decide(batch(0, 3, 4)) == Send("replay-a")
     assert plan.decide(batch(1, 1, 2, 3)) == Skip("some of its frames have been replayed or have ended")
     assert plan.decide(batch(2, 3)) == Skip("parked twice")
 
 
 def test_a_batch_of_which_a_part_has_ended_is_not_doubled() -> None:
-    plan = Plan("a", [], {(frame(1), "cars"): False})
+    plan = ReplayPlan("a", [], {(frame(1), "cars"): False})
     assert plan.decide(batch(0, 1, 2)) == Skip("some of its frames have been replayed or have ended")
     assert plan.decide(batch(1, 1)) == Skip("has an end already")

@@ -1,4 +1,4 @@
-"""The books and the balance drawn from them."""
+"""The ledger and the balance drawn from them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from ingest.contract.identity import LIVE, FrameId
 from ingest.contract.records import Account, EpochEnd, Waiting
-from ingest.ledger.balance import Balance, draw
-from ingest.ledger.states import ALL_PIPELINES, DEAD, Books, End
+from ingest.ledger.balance import Balance, draw_balance
+from ingest.ledger.states import ALL_PIPELINES, DEAD, FrameEnd, Ledger
 
 CAMERA, EPOCH = "gate", 1_700_000_000
 REASONS = ("still", "rate", "overload")
 OUTCOMES = ("classified", "empty", "shed", DEAD)
-Entry = Callable[[Books], None]
+Entry = Callable[[Ledger], None]
 
 
 def account(first: int, last: int, reason: str = "still", epoch: int = EPOCH) -> Account:
@@ -32,7 +32,7 @@ def frame(seq: int, epoch: int = EPOCH) -> FrameId:
 
 
 def deliver(seq: int, before: Account | None = None, lane: str = "live") -> Entry:
-    return lambda books: books.delivered(frame(seq), lane, before)
+    return lambda ledger: ledger.delivered(frame(seq), lane, before)
 
 
 def result(
@@ -44,7 +44,7 @@ def result(
 ) -> Entry:
     reason = "stale" if outcome == "shed" else "wrongtype" if outcome == DEAD else ""
     routes = frozenset() if outcome == DEAD else frozenset(routed)
-    return lambda books: books.finished(frame(seq), End(outcome, pipeline, lane, reason), routes)
+    return lambda ledger: ledger.finished(frame(seq), FrameEnd(outcome, pipeline, lane, reason), routes)
 
 
 def dead(seq: int, pipeline: str = ALL_PIPELINES, lane: str = "live") -> Entry:
@@ -53,14 +53,14 @@ def dead(seq: int, pipeline: str = ALL_PIPELINES, lane: str = "live") -> Entry:
 
 def ended(last: int, *, clean: bool = True, told: int = -1) -> Entry:
     end = EpochEnd(camera=CAMERA, epoch=EPOCH, last=last, clean=clean, told=told)
-    return lambda books: books.ended(end)
+    return lambda ledger: ledger.ended(end)
 
 
 def balance(*entries: Entry) -> Balance:
-    books = Books()
+    ledger = Ledger()
     for enter in entries:
-        enter(books)
-    return draw(books)
+        enter(ledger)
+    return draw_balance(ledger)
 
 
 @dataclass
@@ -93,7 +93,7 @@ def histories(draw: st.DrawFn) -> History:
             history.entries += _delivered(draw, history, seq, before, lane, pipelines)
             continue
         gone = [account(seq, seq, "expired")] + ([before] if before else [])
-        history.entries += [lambda books, a=a: books.account(a) for a in gone]
+        history.entries += [lambda ledger, a=a: ledger.account(a) for a in gone]
         history.withheld["expired"] += 1
     return history
 
@@ -136,18 +136,18 @@ def test_what_went_as_it_should_balances_in_any_order(history: History, shuffled
 
 @given(histories().filter(lambda h: h.delivered > 0), st.data())
 def test_a_frame_without_its_ends_is_unaccounted(history: History, data: st.DataObject) -> None:
-    books = Books()
+    ledger = Ledger()
     for enter in history.entries:
-        enter(books)
-    book = books.epochs[CAMERA, EPOCH]
+        enter(ledger)
+    book = ledger.epochs[CAMERA, EPOCH]
     victim = data.draw(st.sampled_from(sorted(s for s, state in book.frames.items() if state.lanes)))
-    without = Books()
+    without = Ledger()
     for enter in history.entries:
-        probe = Books()
+        probe = Ledger()
         enter(probe)
         if not any(state.ends and seq == victim for b in probe.epochs.values() for seq, state in b.frames.items()):
             enter(without)
-    found = draw(without)
+    found = draw_balance(without)
     assert (found.totals.unaccounted, found.totals.duplicates, found.balanced) == (1, 0, False)
     assert f"/{victim} has no end" in found.totals.examples[0]
 
@@ -171,13 +171,13 @@ def test_an_end_beyond_what_arrived_is_a_hole_at_the_end() -> None:
 
 
 def test_two_accounts_of_the_same_frames() -> None:
-    found = balance(deliver(3, account(0, 2)), result(3), lambda books: books.account(account(1, 1, "rate")))
+    found = balance(deliver(3, account(0, 2)), result(3), lambda ledger: ledger.account(account(1, 1, "rate")))
     assert (found.totals.duplicates, found.balanced) == (1, False)
     assert found.totals.examples == [f"gate/{EPOCH}/1..1 is accounted twice"]
 
 
 def test_a_status_account_that_is_told_again_is_a_repeat() -> None:
-    told: Entry = lambda books: books.account(account(0, 4, "expired"))  # noqa: E731
+    told: Entry = lambda ledger: ledger.account(account(0, 4, "expired"))  # noqa: E731
     assert balance(told, told).totals.withheld == {"expired": 5}
     assert balance(told, told).balanced
 
@@ -259,7 +259,7 @@ def test_an_unclean_end_before_anything_was_kept() -> None:
 
 
 def test_unclean_frames_that_are_accounted_for_are_not_captured() -> None:
-    found = balance(deliver(0), result(0), lambda books: books.account(account(1, 3, "unclean")))
+    found = balance(deliver(0), result(0), lambda ledger: ledger.account(account(1, 3, "unclean")))
     assert (found.balanced, found.totals.captured, found.totals.unclean) == (True, 1, 3)
     assert found.totals.withheld == {}
 
@@ -278,17 +278,17 @@ def test_an_open_epoch_goes_as_far_as_its_last_frame() -> None:
 
 def test_dead_letters_without_a_frame_are_counted_apart_and_once() -> None:
     found = balance(
-        *[lambda books: books.unnamed(("frames", 0, 3))] * 2, lambda books: books.unnamed(("frames", 0, 4))
+        *[lambda ledger: ledger.unnamed(("frames", 0, 3))] * 2, lambda ledger: ledger.unnamed(("frames", 0, 4))
     )
     assert (found.balanced, found.unidentified, found.totals.captured) == (True, 2, 0)
 
 
 def test_after_the_cut_only_holes_are_filled() -> None:
-    books = Books()
+    ledger = Ledger()
     for enter in (deliver(0), result(0), deliver(4, account(3, 3)), result(4)):
-        enter(books)
-    books.cut()
-    assert draw(books).totals.unaccounted == 2
+        enter(ledger)
+    ledger.cut()
+    assert draw_balance(ledger).totals.unaccounted == 2
     for enter in (
         deliver(2, account(1, 1), "late"),  # what was missing
         deliver(5),  # captured after the cut, and so left to the next audit
@@ -297,90 +297,90 @@ def test_after_the_cut_only_holes_are_filled() -> None:
         result(5),
         ended(9),
     ):
-        enter(books)
-    found = draw(books)
+        enter(ledger)
+    found = draw_balance(ledger)
     assert (found.totals.captured, found.totals.unaccounted) == (5, 1)
     assert found.totals.examples == [f"gate/{EPOCH}/2 has no end in any pipeline"]
-    result(2, lane="late")(books)
-    assert draw(books).balanced
+    result(2, lane="late")(ledger)
+    assert draw_balance(ledger).balanced
 
 
 def test_a_camera_that_retention_cut_into_begins_there() -> None:
-    books = Books()
-    books.begin(CAMERA, EPOCH, 10)
-    books.delivered(frame(99, EPOCH - 1), "late", None)
-    books.account(account(0, 4, "expired"))
+    ledger = Ledger()
+    ledger.begin(CAMERA, EPOCH, 10)
+    ledger.delivered(frame(99, EPOCH - 1), "late", None)
+    ledger.account(account(0, 4, "expired"))
     for enter in (deliver(8, lane="late"), deliver(12, account(10, 11)), result(12), ended(12)):
-        enter(books)
-    found = draw(books)
+        enter(ledger)
+    found = draw_balance(ledger)
     assert found.balanced, found.totals.examples
     assert (found.totals.captured, found.totals.withheld) == (3, {"still": 2})
     assert found.truncated == [f"gate/{EPOCH} from 10"]
 
 
 def test_what_an_agent_says_it_still_has_is_spooled_and_not_lost() -> None:
-    books = Books()
+    ledger = Ledger()
     for seq in (0, 9):  # back after an outage: the newest comes first
-        books.delivered(FrameId(CAMERA, EPOCH, seq), LIVE, None)
-        books.finished(FrameId(CAMERA, EPOCH, seq), End("classified", "", LIVE))
-    books.waits("agent", 5, [Waiting(camera=CAMERA, epoch=EPOCH, first=2, last=12)])
-    books.cut()
-    found = draw(books)
+        ledger.delivered(FrameId(CAMERA, EPOCH, seq), LIVE, None)
+        ledger.finished(FrameId(CAMERA, EPOCH, seq), FrameEnd("classified", "", LIVE))
+    ledger.waits("agent", 5, [Waiting(camera=CAMERA, epoch=EPOCH, first=2, last=12)])
+    ledger.cut()
+    found = draw_balance(ledger)
     assert (found.totals.captured, found.totals.spooled, found.totals.unaccounted) == (10, 7, 1)
-    books.delivered(FrameId(CAMERA, EPOCH, 1), "late", None)
-    books.finished(FrameId(CAMERA, EPOCH, 1), End("classified", "", "late"))
-    found = draw(books)
+    ledger.delivered(FrameId(CAMERA, EPOCH, 1), "late", None)
+    ledger.finished(FrameId(CAMERA, EPOCH, 1), FrameEnd("classified", "", "late"))
+    found = draw_balance(ledger)
     assert (found.balanced, found.settled) == (True, False)
-    books.waits("agent", 4, [])  # an older word, read later
-    assert draw(books).totals.spooled == 7
-    books.waits("agent", 6, [])  # it has nothing any more, and nothing came
-    assert (draw(books).totals.spooled, draw(books).totals.unaccounted) == (0, 7)
+    ledger.waits("agent", 4, [])  # an older word, read later
+    assert draw_balance(ledger).totals.spooled == 7
+    ledger.waits("agent", 6, [])  # it has nothing any more, and nothing came
+    assert (draw_balance(ledger).totals.spooled, draw_balance(ledger).totals.unaccounted) == (0, 7)
 
 
 def test_an_epoch_that_nobody_ended_although_a_newer_one_began_is_a_loss() -> None:
-    books = Books()
+    ledger = Ledger()
     for seq in range(5):
-        books.delivered(FrameId(CAMERA, EPOCH, seq), LIVE, None)
-        books.finished(FrameId(CAMERA, EPOCH, seq), End("classified", "", LIVE))
-    books.told(CAMERA, EPOCH, 999)
-    assert draw(books).balanced, "it may be under way: nothing newer began"
-    books.told(CAMERA, EPOCH + 1, -1)
-    found = draw(books)
+        ledger.delivered(FrameId(CAMERA, EPOCH, seq), LIVE, None)
+        ledger.finished(FrameId(CAMERA, EPOCH, seq), FrameEnd("classified", "", LIVE))
+    ledger.told(CAMERA, EPOCH, 999)
+    assert draw_balance(ledger).balanced, "it may be under way: nothing newer began"
+    ledger.told(CAMERA, EPOCH + 1, -1)
+    found = draw_balance(ledger)
     assert not found.balanced
     assert found.totals.unaccounted == 995
     assert any("never ended" in example for example in found.totals.examples)
-    books.ended(EpochEnd(camera=CAMERA, epoch=EPOCH, last=4, clean=False, told=999))
-    found = draw(books)
+    ledger.ended(EpochEnd(camera=CAMERA, epoch=EPOCH, last=4, clean=False, told=999))
+    found = draw_balance(ledger)
     assert found.balanced, "the agent has said it itself: these were in memory only"
     assert found.totals.unclean == 995
 
 
 def test_an_end_that_comes_after_the_cut_still_closes_its_epoch() -> None:
-    books = Books()
+    ledger = Ledger()
     for epoch in (EPOCH, EPOCH + 1):
-        books.delivered(FrameId(CAMERA, epoch, 0), LIVE, None)
-        books.finished(FrameId(CAMERA, epoch, 0), End("classified", "", LIVE))
-    books.cut()
-    assert not draw(books).balanced
-    books.ended(EpochEnd(camera=CAMERA, epoch=EPOCH, last=70, clean=True))
-    assert draw(books).balanced, "what came after the cut is left to the next audit"
+        ledger.delivered(FrameId(CAMERA, epoch, 0), LIVE, None)
+        ledger.finished(FrameId(CAMERA, epoch, 0), FrameEnd("classified", "", LIVE))
+    ledger.cut()
+    assert not draw_balance(ledger).balanced
+    ledger.ended(EpochEnd(camera=CAMERA, epoch=EPOCH, last=70, clean=True))
+    assert draw_balance(ledger).balanced, "what came after the cut is left to the next audit"
 
 
 def test_a_camera_that_is_left_out() -> None:
-    books = Books()
-    books.leave_out(CAMERA)
+    ledger = Ledger()
+    ledger.leave_out(CAMERA)
     for enter in (deliver(3), ended(9)):
-        enter(books)
-    assert draw(books).cameras == {}
-    assert draw(books).to_dict()["left_out"] == [CAMERA], "silence about a camera has to be said"
+        enter(ledger)
+    assert draw_balance(ledger).cameras == {}
+    assert draw_balance(ledger).to_dict()["left_out"] == [CAMERA], "silence about a camera has to be said"
 
 
 def test_cameras_and_epochs_are_balanced_by_themselves_and_summed() -> None:
-    books = Books()
+    ledger = Ledger()
     for camera, epoch, seq in (("gate", 1, 0), ("gate", 2, 0), ("yard", 1, 0), ("yard", 1, 1)):
-        books.delivered(FrameId(camera, epoch, seq), "live", None)
-        books.finished(FrameId(camera, epoch, seq), End("classified", "cars", "live"), frozenset({"cars"}))
-    found = draw(books)
+        ledger.delivered(FrameId(camera, epoch, seq), "live", None)
+        ledger.finished(FrameId(camera, epoch, seq), FrameEnd("classified", "cars", "live"), frozenset({"cars"}))
+    found = draw_balance(ledger)
     assert {name: line.captured for name, line in found.cameras.items()} == {"gate": 2, "yard": 2}
     assert (found.totals.captured, found.totals.classified) == (4, 4)
 
@@ -402,8 +402,8 @@ def test_it_is_plain_json() -> None:
 
 
 def test_frames_that_end_alike_share_their_state() -> None:
-    books = Books()
+    ledger = Ledger()
     for seq in range(1000):
-        deliver(seq)(books)
-        result(seq)(books)
-    assert len({id(state) for state in books.epochs[CAMERA, EPOCH].frames.values()}) == 1
+        deliver(seq)(ledger)
+        result(seq)(ledger)
+    assert len({id(state) for state in ledger.epochs[CAMERA, EPOCH].frames.values()}) == 1

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ingest.contract.identity import LATE, LIVE, replay_lane
 from ingest.contract.records import Box, Detection, FrameRef, Result
-from ingest.ledger.missed import Misses, has_news, wilson
+from ingest.ledger.missed import MissCounter, has_news, wilson
 
 HERE, THERE = Box(10, 10, 50, 90), Box(200, 10, 240, 90)
 
@@ -40,7 +40,7 @@ def result(seq: int, detections: Sequence[Detection] = (), **values: object) -> 
 
 
 def judged(*results: Result) -> tuple[int, int, int]:
-    misses = Misses(lambda *_: False)
+    misses = MissCounter(lambda *_: False)
     for each in results:
         misses.add(each)
     rate = misses.rates["gate", "cars"]
@@ -93,7 +93,7 @@ def test_the_rate_does_not_depend_on_the_sample_and_its_interval_holds_it(share:
     true = float(np.mean(np.delete(there, np.arange(0, length, 150))))
     rates, held = [], 0
     for _ in range(runs):
-        misses, last = Misses(lambda *_: False), -1
+        misses, last = MissCounter(lambda *_: False), -1
         for seq in np.flatnonzero((rng.random(length) < share) | (np.arange(length) % 150 == 0)).tolist():
             found, sampled = seen(HERE) if there[seq] else (), seq % 150 > 0
             misses.add(result(seq, found, sampled=sampled, withheld={"still": seq - last - 1}))
@@ -114,7 +114,7 @@ def test_each_epoch_and_lane_begins_afresh_and_replays_do_not_count() -> None:
 
 
 def test_what_is_behind_a_mask_is_no_miss() -> None:
-    misses = Misses(lambda _, found: found.box == THERE)
+    misses = MissCounter(lambda _, found: found.box == THERE)
     for each in (result(0), result(1, seen(THERE), sampled=True), result(2, seen(HERE, THERE), sampled=True)):
         misses.add(each)
     rate = misses.rates["gate", "cars"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.contract.records import Box, Canvas, lay
+from ingest.contract.records import Box, Canvas, padded_rows
 from ingest.site import PipelineConfig
 from stream.prepare.regions import MERGE_SHARE, Window, draw, merged, windows
 
@@ -25,7 +25,7 @@ def laid(config: PipelineConfig, image: np.ndarray, window: Window, pad: int = 0
     """What the model sees of a window: drawn by prepare, laid into its row by the node."""
     picture = draw(config, image, window)
     assert picture.flags.c_contiguous
-    return lay(Canvas(config.height, config.width, 3), pad, [window.region.inner], [picture])[0]
+    return padded_rows(Canvas(config.height, config.width, 3), pad, [window.region.inner], [picture])[0]
 
 
 MOVING = pipeline(regions="motion", region_margin=0.25)

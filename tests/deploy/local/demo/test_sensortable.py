@@ -10,19 +10,19 @@ from rich.console import Console
 from deploy.local.demo.sensortable import SENSOR_STATES, sensor_table
 from ingest.contract.identity import FrameId
 from ingest.contract.records import Account, EpochEnd
-from ingest.ledger.balance import Balance, draw
-from ingest.ledger.states import Books
+from ingest.ledger.balance import Balance, draw_balance
+from ingest.ledger.states import Ledger
 
 
 def books(sensors: int, last: int) -> Balance:
     """Sensors of which the first 3,000 readings are in the log, and 345 before them were unusable."""
-    entered = Books()
+    entered = Ledger()
     for number in range(sensors):
         name = f"a-long-sensor-name-{number}"
         account = Account(camera=name, epoch=1, first=0, last=344, counts={"unusable": 300, "outage": 45})
         entered.delivered_run(FrameId(name, 1, 345), 3344, account)
         entered.ended(EpochEnd(camera=name, epoch=1, last=last, clean=True))
-    return draw(entered)
+    return draw_balance(entered)
 
 
 def drawn(balance: Balance) -> str:
@@ -48,6 +48,6 @@ def test_a_loss_is_said() -> None:
 
 
 def test_a_sensor_that_cannot_be_balanced_is_named() -> None:
-    entered = Books()
+    entered = Ledger()
     entered.leave_out("hall")
-    assert "nothing can be said of hall" in drawn(draw(entered))
+    assert "nothing can be said of hall" in drawn(draw_balance(entered))

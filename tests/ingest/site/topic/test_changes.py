@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ingest.site import (
     CameraConfig,
-    Entry,
+    ConfigEntry,
     LineRule,
     PinConfig,
     PipelineConfig,
@@ -28,7 +28,7 @@ NORTH = Site(name="north", cameras=(GATE,), sensors=(HEAT,), pipelines=(CARS,), 
 YARD = CameraConfig(name="yard", source="device:1")
 SOUTH = Site(name="south", cameras=(YARD,), pipelines=(CARS,), receivers=(PAGER,))
 
-Topic = dict[str, Entry]
+Topic = dict[str, ConfigEntry]
 
 
 def applied(topic: Topic, site: Site, *, take_over: bool = False) -> Topic:

@@ -16,7 +16,7 @@ from ingest.site import CameraConfig
 from ingest.site.topic import follower as configfollow
 from ingest.site.topic.follower import follow
 from ingest.site.topic.store import publish
-from ingest.site.topic.view import View
+from ingest.site.topic.view import ConfigView
 
 GATE = CameraConfig(name="gate", source="device:0")
 YARD = CameraConfig(name="yard", source="device:1")
@@ -28,7 +28,7 @@ def json_of(camera: CameraConfig) -> bytes:
 
 class TestView:
     def test_the_last_word_holds_and_a_tombstone_takes_it_out(self) -> None:
-        view = View()
+        view = ConfigView()
         for _ in range(2):
             view.take(GATE.key, json_of(GATE))
             assert view.config.cameras == (GATE,)
@@ -37,7 +37,7 @@ class TestView:
             assert view.config.cameras == ()
 
     def test_a_bad_entry_is_refused_and_the_last_good_one_holds(self) -> None:
-        view = View({GATE.key: GATE})
+        view = ConfigView({GATE.key: GATE})
         view.take(GATE.key, b'{"name": "gate", "source": "device:0", "fps": -1}')
         assert view.config.cameras == (GATE,)
         assert "fps" in view.refused[GATE.key]
@@ -46,27 +46,27 @@ class TestView:
         assert view.refused == {}
 
     def test_an_entry_under_another_ones_key_is_refused(self) -> None:
-        view = View()
+        view = ConfigView()
         view.take(YARD.key, json_of(GATE))
         assert view.config.entries == {}
         assert view.refused["camera/yard"].startswith("config topic: camera/yard = 'camera/gate': expected")
 
     @pytest.mark.parametrize("key", ["", "nonsense", "camera/", "camera/Ünïcode"])
     def test_any_key_and_value_can_be_taken(self, key: str) -> None:
-        view = View()
+        view = ConfigView()
         view.take(key, b"\xff\x00")
         assert view.config.entries == {}
 
     def test_what_a_whole_reading_does_not_find_is_gone_but_a_last_good_one_holds(self) -> None:
         """Compaction takes an entry that was removed, and after a day its tombstone too."""
-        view = View({GATE.key: GATE, YARD.key: YARD})
+        view = ConfigView({GATE.key: GATE, YARD.key: YARD})
         view.begin()
         view.take(GATE.key, b"{}")
         view.caught_up()
         assert view.config.cameras == (GATE,)
 
     def test_what_is_said_to_be_removed_can_be_told_from_what_is_only_not_there(self) -> None:
-        view = View({GATE.key: GATE, YARD.key: YARD})
+        view = ConfigView({GATE.key: GATE, YARD.key: YARD})
         view.begin()
         view.take(YARD.key, b"")
         view.caught_up()
@@ -75,7 +75,7 @@ class TestView:
         assert view.removed == frozenset()
 
     def test_a_refusal_is_told_once_however_often_it_is_said_and_is_short(self) -> None:
-        view, bad = View(), b'{"name": "gate", "source": "x", "fps": "' + b"1" * 10**6 + b'x"}'
+        view, bad = ConfigView(), b'{"name": "gate", "source": "x", "fps": "' + b"1" * 10**6 + b'x"}'
         with capture_logs() as said:
             for _ in range(3):
                 view.take("camera/" + "g" * 10**6, bad)
@@ -86,15 +86,15 @@ class TestView:
         assert all(len(why) < 1000 for why in view.refused.values())
 
 
-async def seen(log: MemoryLog, view: View, monkeypatch: pytest.MonkeyPatch) -> asyncio.Queue[View]:
+async def seen(log: MemoryLog, view: ConfigView, monkeypatch: pytest.MonkeyPatch) -> asyncio.Queue[ConfigView]:
     monkeypatch.setattr(configfollow, "FOLLOW_S", 0.0)
-    changes: asyncio.Queue[View] = asyncio.Queue()
+    changes: asyncio.Queue[ConfigView] = asyncio.Queue()
     log.following = asyncio.create_task(follow(lambda: log, view, changes.put))  # type: ignore[attr-defined]
     return changes
 
 
 async def test_changes_come_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    log, view = MemoryLog(), View()
+    log, view = MemoryLog(), ConfigView()
     await publish(log, [GATE, YARD])
     changes = await seen(log, view, monkeypatch)
     async with asyncio.timeout(5):
@@ -110,7 +110,7 @@ async def test_changes_come_one_after_the_other(monkeypatch: pytest.MonkeyPatch)
 
 async def test_an_empty_topic_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     log = MemoryLog()
-    changes = await seen(log, View({GATE.key: GATE}), monkeypatch)
+    changes = await seen(log, ConfigView({GATE.key: GATE}), monkeypatch)
     async with asyncio.timeout(5):
         assert (await changes.get()).config.cameras == ()
     for _ in range(10):
@@ -132,7 +132,7 @@ async def test_a_log_that_does_not_answer_is_asked_again(error: Exception, monke
 
     log.ends = ends  # type: ignore[method-assign, assignment]
     await publish(log, [GATE])
-    changes = await seen(log, View(), monkeypatch)
+    changes = await seen(log, ConfigView(), monkeypatch)
     async with asyncio.timeout(5):
         assert (await changes.get()).config.cameras == (GATE,)
     log.following.cancel()  # type: ignore[attr-defined]
@@ -150,7 +150,7 @@ async def test_a_change_that_was_read_before_an_outage_is_told_after_it(monkeypa
 
     log.read = read  # type: ignore[method-assign, assignment]
     await publish(log, [GATE])
-    changes = await seen(log, View(), monkeypatch)
+    changes = await seen(log, ConfigView(), monkeypatch)
     async with asyncio.timeout(5):
         await changes.get()
         await publish(log, [YARD])
@@ -162,7 +162,7 @@ async def test_a_change_that_was_read_before_an_outage_is_told_after_it(monkeypa
 async def test_a_topic_that_was_made_anew_is_read_from_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
     log = MemoryLog()
     await publish(log, [GATE, GATE, YARD])
-    changes = await seen(log, View(), monkeypatch)
+    changes = await seen(log, ConfigView(), monkeypatch)
     async with asyncio.timeout(5):
         assert (await changes.get()).config.cameras == (GATE, YARD)
         del log._records[TopicPartition(CONFIG, 0)][:]
@@ -177,7 +177,7 @@ async def test_an_outage_is_told_once_at_its_beginning_and_once_at_its_end_and_e
     """A client keeps the password that it was made with: only a new one takes up what was rotated."""
     monkeypatch.setattr(configfollow, "FOLLOW_S", 0.0)
     made: list[MemoryLog] = []
-    view, changes = View(), asyncio.Queue[View]()
+    view, changes = ConfigView(), asyncio.Queue[ConfigView]()
 
     async def unauthorised(topic: str) -> dict[int, int]:
         raise LogUnavailable("TopicAuthorizationFailedError")
