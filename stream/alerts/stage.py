@@ -8,15 +8,14 @@ from collections.abc import Sequence
 
 from ingest.contract import headers as h
 from ingest.contract.codec import decode_json, encode_json
-from ingest.contract.records import Event, FrameRef
+from ingest.contract.records import Alert, Event, FrameRef
 from ingest.contract.topics import ALERTS, EVENTS, partition_for
-from ingest.deadletter import parked
 from ingest.exceptions import CodecError
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from stream.alerts.alert import alert_id, evidence_of, make_alert
 from stream.alerts.evidence import EvidenceStore
 from stream.alerts.exceptions import EvidenceMissing
-from stream.runner.processor import Work
+from stream.runner.processor import ParkingProcessor, Work
 
 NAME = "alerts"
 KNOWN_ALERTS = 10_000
@@ -35,27 +34,30 @@ class AlertStage:
         self._store = store
         self._partitions = alert_partitions
 
-    async def open(self, tp: TopicPartition, position: int, log: Log) -> Alerting:
+    async def open(self, tp: TopicPartition, position: int, log: Log) -> AlertProcessor:
         """Make a partition's state: the alerts that are out already."""
-        alerting = Alerting(self._store, self._partitions, log, asyncio.get_running_loop())
+        processor = AlertProcessor(self._store, self._partitions, log, asyncio.get_running_loop())
         begins, ends = await log.beginnings(ALERTS), await log.ends(ALERTS)
         for partition, end in ends.items():
             start = max(begins[partition], end - KNOWN_ALERTS)
             async for record in log.read(ALERTS, partition, start, end):
-                alerting.remember((record.headers.get(ID, b"")).decode())
-        return alerting
+                processor.remember((record.headers.get(ID, b"")).decode())
+        return processor
 
 
 ID = "sightline-alert"
 """Header with an alert's id, so that it is known without reading the record."""
 
 
-class Alerting:
+class AlertProcessor(ParkingProcessor[Alert | None]):
     """One partition. ``process`` runs in a worker thread and asks the event loop for frames."""
+
+    parks = (CodecError, EvidenceMissing)
 
     def __init__(
         self, store: EvidenceStore, alert_partitions: int, log: Log, loop: asyncio.AbstractEventLoop
     ) -> None:
+        super().__init__(NAME)
         self._store, self._partitions, self._log, self._loop = store, alert_partitions, log, loop
         self._known: OrderedDict[str, None] = OrderedDict()
 
@@ -65,37 +67,22 @@ class Alerting:
         if len(self._known) > KNOWN_ALERTS:
             self._known.popitem(last=False)
 
-    def process(self, record: LogRecord) -> Sequence[Work]:
-        """Take one event: keep its evidence, and return its alert."""
-        try:
-            event = decode_json(Event, record.value)
-        except CodecError as error:
-            return [Work((parked(record, NAME, error),), (record.offset,))]
+    def _decide(self, record: LogRecord) -> Alert | None:
+        """Store the evidence of one event and return its alert; None when the alert is already written."""
+        event = decode_json(Event, record.value)
         if alert_id(event) in self._known:
+            return None
+        return make_alert(event, evidence_of(event, self._fetch(event.data.frame), self._store))
+
+    def _emit(self, record: LogRecord, outcome: Alert | None) -> Sequence[Work]:
+        if outcome is None:
             return [Work((), (record.offset,))]
-        try:
-            evidence = evidence_of(event, self._fetch(event.data.frame), self._store)
-        except EvidenceMissing as error:
-            return [Work((parked(record, NAME, error),), (record.offset,))]
-        alert = make_alert(event, evidence)
+        alert = outcome
         self.remember(alert.id)
         headers = {**h.cloud_event_headers(), ID: alert.id.encode()}
         partition = partition_for(alert.data.incident, self._partitions)
         out = Outgoing(ALERTS, partition, encode_json(alert), key=alert.data.incident.encode(), headers=headers)
         return [Work((out,), (record.offset,))]
-
-    def tick(self) -> Sequence[Work]:
-        """Nothing is held back."""
-        return ()
-
-    def flush(self) -> Sequence[Work]:
-        """Nothing is held back."""
-        return ()
-
-    @property
-    def deadline(self) -> float | None:
-        """Nothing is held back."""
-        return None
 
     def _fetch(self, place: FrameRef | None) -> LogRecord | None:
         if place is None:

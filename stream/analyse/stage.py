@@ -8,18 +8,14 @@ from ingest.contract import headers as h
 from ingest.contract.codec import decode, encode_json
 from ingest.contract.records import Event, Result
 from ingest.contract.topics import EVENTS, RESULTS, partition_for
-from ingest.deadletter import parked
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
-from ingest.runtime import logs
 from ingest.site.topic.view import Config
 from stream.analyse.analysers import Analysers
 from stream.analyse.ruleset import RuleSet
 from stream.analyse.told import Told, told_by
 from stream.analyse.tracking.tracker import ByteTracker, Tracker
 from stream.readback import tail, written_since
-from stream.runner.processor import Work
-
-_log = logs.get("stream.analyse")
+from stream.runner.processor import ParkingProcessor, Work
 
 NAME = "analyse"
 CLOCKS_MS = 60_000
@@ -51,12 +47,12 @@ class AnalyseStage:
         self._partitions = event_partitions
         self._make_tracker = make_tracker
 
-    async def open(self, tp: TopicPartition, position: int, log: Log) -> Interpreter:
+    async def open(self, tp: TopicPartition, position: int, log: Log) -> AnalyseProcessor:
         """Make a partition's state by reading back its last minutes, of which nothing is told again."""
         past = await tail(log, tp, position, self._rules.place, self._rules.longest_s)
         analysers = Analysers(self._rules, self._sites, self._make_tracker)
         analysers.remember(past, await self._told_of(past, log))
-        return Interpreter(analysers, self._partitions)
+        return AnalyseProcessor(analysers, self._partitions)
 
     async def _told_of(self, past: Sequence[LogRecord], log: Log) -> Mapping[tuple[str, str], Told]:
         cameras = {decode(Result, record.value).camera for record in past}
@@ -65,39 +61,21 @@ class AnalyseStage:
         return told_by([event for tp in tps for event in await written_since(log, tp, since_ms)])
 
 
-class Interpreter:
+class AnalyseProcessor(ParkingProcessor[tuple[Result, list[Event]]]):
     """One partition: what its results tell, and what becomes of those that cannot be followed."""
 
     def __init__(self, analysers: Analysers, event_partitions: int) -> None:
+        super().__init__(NAME)
         self._analysers = analysers
         self._partitions = event_partitions
 
-    def process(self, record: LogRecord) -> Sequence[Work]:
-        """Take one result and return its events, or park it."""
-        try:
-            result = decode(Result, record.value)
-            events = self._analysers.step(result)
-        except MemoryError:
-            raise
-        except Exception as error:
-            # Whatever it is about this result, the next one need not have it. Ending the process would meet the
-            # same one again after every restart.
-            _log.warning("parked", result=record.offset, partition=record.partition, error=repr(error))
-            return [Work((parked(record, NAME, error),), (record.offset,))]
+    def _decide(self, record: LogRecord) -> tuple[Result, list[Event]]:
+        result = decode(Result, record.value)
+        return result, self._analysers.step(result)
+
+    def _emit(self, record: LogRecord, outcome: tuple[Result, list[Event]]) -> Sequence[Work]:
+        result, events = outcome
         return [Work(tuple(self._outgoing(event, result) for event in events), (record.offset,))]
-
-    def tick(self) -> Sequence[Work]:
-        """Nothing is held back."""
-        return ()
-
-    def flush(self) -> Sequence[Work]:
-        """Nothing is held back."""
-        return ()
-
-    @property
-    def deadline(self) -> float | None:
-        """Nothing is held back."""
-        return None
 
     def _outgoing(self, event: Event, result: Result) -> Outgoing:
         headers = h.cloud_event_headers() | h.frame_headers([result.id], result.lane, result.traceparent)

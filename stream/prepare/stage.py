@@ -8,9 +8,7 @@ from typing import Any, Literal
 from ingest.contract.identity import LATE, LIVE
 from ingest.contract.records import BatchItem, Box, FrameMeta, FrameRef
 from ingest.contract.topics import BATCHES, BATCHES_LATE, FRAMES, FRAMES_LATE
-from ingest.deadletter import parked
 from ingest.kafka.log import Log, LogRecord, TopicPartition
-from ingest.runtime import logs
 from ingest.runtime.clock import Clock, SystemClock
 from ingest.site import PipelineConfig
 from ingest.site.topic.view import Config
@@ -21,16 +19,12 @@ from stream.prepare.memory import Denoisers
 from stream.prepare.plan import UNROUTED, Plan, plans
 from stream.prepare.regions import MAX_BOXES, draw, usable, windows
 from stream.runner.holdback import Reader
-from stream.runner.processor import Work
-
-_log = logs.get("stream.prepare")
+from stream.runner.processor import ParkingProcessor, Work
 
 ENGINES = "engines"
 """The consumer group of the engine nodes."""
 MOST_WAITING_BATCHES = 512
 """Per partition: at the most 3 GiB of the 4 that a partition of batches is kept, and minutes of work for a node."""
-_MAX_SAID = 500
-"""Characters of an error in the log: some errors repeat what the record said, which may be megabytes."""
 STALE = "stale"
 STILL = "still"
 NOBODY = "unrouted"
@@ -52,18 +46,18 @@ class PrepareStage:
         self.plans = plans(config.pipelines)
         self.clock = clock or SystemClock()
 
-    async def open(self, tp: TopicPartition, position: int, log: Log) -> Preparer:
+    async def open(self, tp: TopicPartition, position: int, log: Log) -> PrepareProcessor:
         """Make a partition's state. Nothing is read back: open batches hold frames that are not acknowledged, and a
         denoiser finds its level within a few frames.
         """
-        return Preparer(self.name, self.plans, Batcher(self.target, tp.partition, self.clock), self.clock)
+        return PrepareProcessor(self.name, self.plans, Batcher(self.target, tp.partition, self.clock), self.clock)
 
 
-class Preparer:
+class PrepareProcessor(ParkingProcessor[list[Entry]]):
     """One partition's frames on their way into batches."""
 
     def __init__(self, stage: str, pipelines: tuple[Plan, ...], batcher: Batcher, clock: Clock) -> None:
-        self._stage = stage
+        super().__init__(stage)
         self._plans = pipelines
         self._batcher = batcher
         self._clock = clock
@@ -74,20 +68,6 @@ class Preparer:
         """When the first open batch must go."""
         return self._batcher.deadline
 
-    def process(self, record: LogRecord) -> Sequence[Work]:
-        """Put one frame into its batches, or park it."""
-        try:
-            entries = self._entries(delivered(record))
-        except MemoryError:
-            raise
-        except Exception as error:
-            # Whatever it is about this record, the next one need not have it: it is parked with its bytes, counted
-            # and can be replayed. Ending the process would meet the same record again after every restart.
-            said = repr(error)[:_MAX_SAID]
-            _log.warning("parked", frame=record.offset, partition=record.partition, error=said)
-            return (Work((parked(named(record), self._stage, error),), (record.offset,)),)
-        return self._batcher.add(record.offset, entries)
-
     def tick(self) -> Sequence[Work]:
         """Close the batches that are due."""
         return self._batcher.due()
@@ -95,6 +75,15 @@ class Preparer:
     def flush(self) -> Sequence[Work]:
         """Close all batches."""
         return self._batcher.flush()
+
+    def _decide(self, record: LogRecord) -> list[Entry]:
+        return self._entries(delivered(record))
+
+    def _emit(self, record: LogRecord, outcome: list[Entry]) -> Sequence[Work]:
+        return self._batcher.add(record.offset, outcome)
+
+    def _identified(self, record: LogRecord) -> LogRecord:
+        return named(record)
 
     def _entries(self, frame: Delivered) -> list[Entry]:
         wanted = [(p, p.config) for p in self._plans if p.config and p.config.wants(frame.frame.camera)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ingest.contract.topics import BATCHES, FRAMES
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from ingest.runtime.clock import Clock, SystemClock
-from stream.runner.processor import Work
+from stream.runner.processor import Processor, Work
 
 
 class EchoStage:
@@ -34,7 +34,7 @@ class EchoStage:
         return Echo(self)
 
 
-class Echo:
+class Echo(Processor):
     """Holds records back until there are enough of them, or the first has waited long enough."""
 
     def __init__(self, stage: EchoStage) -> None:

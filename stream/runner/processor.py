@@ -1,72 +1,119 @@
-"""The seam between what a stage decides and the loop that runs it.
+"""The seam between the logic of a stage and the loop that runs it.
 
-A stage is pure logic over one partition: it is fed records in offset order and says what to write and which of the
-records it was fed are done with once that is written. It knows no Faust, no Kafka and no clock of its own.
+A stage is pure logic over one partition. It receives records in offset order, and returns the records to write and
+the offsets that are finished once those records are written. It imports neither Faust nor a Kafka client.
 """
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Generic, Protocol, TypeVar
 
+from ingest.deadletter import parked
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
+from ingest.runtime import logs
+
+_log = logs.get("stream.processor")
+Outcome = TypeVar("Outcome")
+
+MAX_ERROR_CHARS = 500
+"""Length limit of an error in the log: some errors repeat a field of the record, which may have megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Records to write, and the input offsets that may be acknowledged once the broker has all of them.
+    """Records to write, and the input offsets that may be committed once the broker has all of them.
 
-    Every offset that a processor is fed appears in exactly one Work, sooner or later; a Work may have no records
-    (nothing to say about these offsets) or no offsets. Works are written in the order in which they are returned.
+    Every offset that a processor receives appears in exactly one Work, at once or later. A Work may have no records
+    (its offsets lead to no output) or no offsets. Works are written in the order in which they are returned.
     """
 
     records: tuple[Outgoing, ...] = ()
     done: tuple[int, ...] = ()
 
 
-class Processor(Protocol):
-    """One partition's state. Its methods are never called concurrently; they may run in a worker thread.
+class Processor(abc.ABC):
+    """The state of one partition. Its methods are never called concurrently; they may run in a worker thread.
 
-    A record that cannot be read is no exception: it becomes a dead letter in the returned Work. An exception that
-    leaves any method ends the process.
+    A processor that holds records back overrides ``tick``, ``flush`` and ``deadline``. An exception that leaves any
+    method ends the process.
     """
 
+    @abc.abstractmethod
     def process(self, record: LogRecord) -> Sequence[Work]:
-        """Take one record and return the work that is ready, if any."""
-        ...
+        """Process one record and return the work that is ready."""
 
     def tick(self) -> Sequence[Work]:
-        """Return the work that has become due. Called when ``deadline`` has passed, and at the end."""
-        ...
+        """Return the work that is due. Called when ``deadline`` has passed."""
+        return ()
 
     def flush(self) -> Sequence[Work]:
-        """Return all the work that is still held back: the partition goes away or the process stops."""
-        ...
+        """Return all work that is held back: the partition is revoked or the process stops."""
+        return ()
 
     @property
     def deadline(self) -> float | None:
-        """When ``tick`` must be called, on the monotonic clock in seconds; None when nothing is held back."""
-        ...
+        """Time of the next ``tick``, on the monotonic clock in seconds; None when no record is held back."""
+        return None
+
+
+class ParkingProcessor(Processor, Generic[Outcome]):
+    """A processor that parks a record whose processing fails as a dead letter, and goes on with the next record.
+
+    The dead letter keeps the original bytes, is counted, and can be replayed. Without it, the process would end, and
+    meet the same record again after every restart. A MemoryError is not parked: its cause is the process.
+    """
+
+    parks: ClassVar[tuple[type[Exception], ...]] = (Exception,)
+    """Errors of ``_decide`` that park the record. Any other error ends the process."""
+
+    def __init__(self, stage: str) -> None:
+        self._stage = stage
+
+    def process(self, record: LogRecord) -> Sequence[Work]:
+        """Process one record, or park it."""
+        try:
+            outcome = self._decide(record)
+        except MemoryError:
+            raise
+        except self.parks as error:
+            _log.warning("record_parked", stage=self._stage, topic=record.topic, partition=record.partition,
+                         offset=record.offset, error=repr(error)[:MAX_ERROR_CHARS])  # fmt: skip
+            return (Work((parked(self._identified(record), self._stage, error),), (record.offset,)),)
+        return self._emit(record, outcome)
+
+    @abc.abstractmethod
+    def _decide(self, record: LogRecord) -> Outcome:
+        """Decode one record and compute its outcome. An error in ``parks`` parks the record."""
+
+    @abc.abstractmethod
+    def _emit(self, record: LogRecord, outcome: Outcome) -> Sequence[Work]:
+        """Turn the outcome of a record into work. An error ends the process."""
+
+    def _identified(self, record: LogRecord) -> LogRecord:
+        """Return the record with the headers that its dead letter needs. Must not raise."""
+        return record
 
 
 class Stage(Protocol):
-    """A stream processor: its name, its inputs, and how one partition's state comes to be."""
+    """A stream processor: its name, its inputs, and a factory for the state of one partition."""
 
     @property
     def name(self) -> str:
-        """The consumer group's name, without prefix."""
+        """Name of the consumer group, without prefix."""
         ...
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """The input topics, as the contract names them."""
+        """Input topics, named as in the contract."""
         ...
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> Processor:
-        """Make the state of a partition whose next record is at ``position``.
+        """Create the state of a partition whose next record is at ``position``.
 
-        Reads back from the log what the state needs (the last seconds of its input, its own output) and emits
-        nothing while it does so. Raise LogUnavailable.
+        Read back from the log the records that the state needs (the last seconds of its input, its own output), and
+        write nothing meanwhile. Raise LogUnavailable.
         """
         ...

@@ -11,7 +11,6 @@ from ingest.contract import headers as h
 from ingest.contract.codec import decode, encode_json
 from ingest.contract.records import Event, Readings
 from ingest.contract.topics import EVENTS, READINGS, partition_for
-from ingest.deadletter import parked
 from ingest.exceptions import CodecError
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from ingest.runtime import logs
@@ -19,7 +18,7 @@ from ingest.site import ThresholdRule
 from ingest.site.topic.view import Config
 from stream.metrics import SenseMetrics
 from stream.readback import Place, tail
-from stream.runner.processor import Work
+from stream.runner.processor import ParkingProcessor, Work
 from stream.sense.sensor import SensorWatch
 
 _log = logs.get("stream.sense")
@@ -47,18 +46,22 @@ class SenseStage:
         self._partitions = event_partitions
         self._metrics = metrics or SenseMetrics(CollectorRegistry())
 
-    async def open(self, tp: TopicPartition, position: int, log: Log) -> Sensing:
+    async def open(self, tp: TopicPartition, position: int, log: Log) -> SenseProcessor:
         """Make a partition's state by reading back its last windows, of which nothing is told again."""
-        sensing = Sensing(self._config, self._partitions, self._metrics)
-        for record in await tail(log, tp, position, sensing.place, sensing.longest_s):
-            sensing.remember(record)
-        return sensing
+        processor = SenseProcessor(self._config, self._partitions, self._metrics)
+        for record in await tail(log, tp, position, processor.place, processor.longest_s):
+            processor.remember(record)
+        return processor
 
 
-class Sensing:
-    """One partition: cleaning, windows and thresholds of its sensors."""
+class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
+    """One partition: cleaning, windows and thresholds of its sensors.
+
+    Nothing is held back: an open window is read back by the next owner.
+    """
 
     def __init__(self, config: Config, event_partitions: int, metrics: SenseMetrics) -> None:
+        super().__init__(NAME)
         self._configs = {sensor.name: sensor for sensor in config.sensors}
         self._rules: defaultdict[str, list[ThresholdRule]] = defaultdict(list)
         for rule in config.sensor_rules:
@@ -92,32 +95,13 @@ class Sensing:
         except Exception:
             return
 
-    def process(self, record: LogRecord) -> Sequence[Work]:
-        """Take one run of readings and return the events that it makes, or park it."""
-        try:
-            readings = decode(Readings, record.value)
-            events = self._step(readings)
-        except MemoryError:
-            raise
-        except Exception as error:
-            # Whatever it is about these readings, the next ones need not have it. Ending the process would meet
-            # the same ones again after every restart.
-            _log.warning("parked", readings=record.offset, partition=record.partition, error=repr(error))
-            return [Work((parked(record, NAME, error),), (record.offset,))]
+    def _decide(self, record: LogRecord) -> tuple[Readings, list[Event]]:
+        readings = decode(Readings, record.value)
+        return readings, self._step(readings)
+
+    def _emit(self, record: LogRecord, outcome: tuple[Readings, list[Event]]) -> Sequence[Work]:
+        readings, events = outcome
         return [Work(tuple(self._outgoing(event, readings.sensor) for event in events), (record.offset,))]
-
-    def tick(self) -> Sequence[Work]:
-        """Nothing is held back: an open window is read back by the next owner."""
-        return ()
-
-    def flush(self) -> Sequence[Work]:
-        """Nothing is held back."""
-        return ()
-
-    @property
-    def deadline(self) -> float | None:
-        """Nothing is held back."""
-        return None
 
     def _step(self, readings: Readings) -> list[Event]:
         """Take readings and count those that made no difference, so that a sensor that falls silent is seen."""

@@ -341,7 +341,7 @@ async def test_what_is_said_of_a_parked_record_is_short() -> None:
     await bench.give_bytes(bytes(msgpack.packb({"kind": "x" * 1_000_000})))
     with capture_logs() as said:
         await bench.runner.run()
-    assert [entry["event"] for entry in said] == ["parked"]
+    assert [entry["event"] for entry in said] == ["record_parked"]
     assert len(str(said)) < 1_000
 
 
