@@ -1,13 +1,13 @@
-"""What can go wrong with the contract.
+"""Errors of the contract.
 
 IngestError
 ├── CodecError              a record cannot be read or written
-│   ├── Truncated           the bytes end too early, or are no msgpack or JSON at all
+│   ├── Truncated           the bytes end too early, or are not msgpack or JSON at all
 │   ├── Oversize            more bytes than the topic allows
-│   ├── UnknownVersion      a major version that this code does not know
-│   ├── WrongKind           another record than the one expected
+│   ├── UnknownVersion      a major version that this code does not support
+│   ├── WrongKind           a record of another kind than expected
 │   └── WrongType           a field is missing or has the wrong type
-├── ConfigError             a configuration value cannot be used
+├── ConfigError             a configuration value is invalid
 ├── TopicMismatch           topics on the broker differ from the contract
 ├── LogUnavailable          the log did not answer within the deadline
 ├── Fenced                  a newer owner of the same partition has taken over
@@ -17,7 +17,7 @@ IngestError
 from __future__ import annotations
 
 _SHOWN_CHARS = 200
-"""Of a value that cannot be used: enough to find it."""
+"""Characters of an invalid value in an error message: enough to find it."""
 
 
 class IngestError(Exception):
@@ -29,12 +29,12 @@ class CodecError(IngestError):
 
     @property
     def reason(self) -> str:
-        """The name under which this error is counted and filed, e.g. ``truncated``."""
+        """Name of this error in metrics and dead letters, e.g. ``truncated``."""
         return type(self).__name__.lower()
 
 
 class Truncated(CodecError):
-    """The bytes end too early, or are no msgpack or JSON at all."""
+    """The bytes end too early, or are not msgpack or JSON at all."""
 
 
 class Oversize(CodecError):
@@ -50,7 +50,7 @@ class Oversize(CodecError):
 
 
 class UnknownVersion(CodecError):
-    """A record was written under a major version that this code does not know."""
+    """A record has a major version that this code does not support."""
 
     def __init__(self, kind: str, version: object) -> None:
         super().__init__(f"{kind} has version {version!r}: upgrade this consumer, then replay the dead letter")
@@ -59,7 +59,7 @@ class UnknownVersion(CodecError):
 
 
 class WrongKind(CodecError):
-    """A record is of another kind than the topic holds."""
+    """A record is of another kind than its topic holds."""
 
     def __init__(self, expected: str, found: object) -> None:
         super().__init__(f"expected a {expected} record, found {found!r}: check the producer's topic")
@@ -77,7 +77,7 @@ class WrongType(CodecError):
 
 
 class ConfigError(IngestError):
-    """A configuration value cannot be used; the text names where, key, value and what was expected."""
+    """A configuration value is invalid. The text names the file, the key, the value and the expected value."""
 
     def __init__(self, where: str, key: str, value: object, expected: str) -> None:
         super().__init__(f"{where}: {key} = {_shown(value)}: expected {expected}")
@@ -88,13 +88,13 @@ class ConfigError(IngestError):
 
 
 def _shown(value: object) -> str:
-    """Return a value as a line can have it: whoever wrote it chose its length."""
+    """Return a value shortened for one line: its author chose its length."""
     text = repr(value)
     return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}… ({len(text)} characters)"
 
 
 class TopicMismatch(IngestError):
-    """Topics on the broker differ from the contract; the text lists each difference and its mend."""
+    """Topics on the broker differ from the contract. The text lists each difference and its remedy."""
 
     def __init__(self, differences: list[str]) -> None:
         super().__init__("topics differ from the contract: " + "; ".join(differences))
@@ -106,7 +106,7 @@ class LogUnavailable(IngestError):
 
 
 class Fenced(IngestError):
-    """A newer owner of the same partition has taken over; this process must let go of it."""
+    """A newer owner of the same partition has taken over, so this process must release it."""
 
 
 class LedgerError(IngestError):

@@ -1,4 +1,4 @@
-"""What every service counts of the contract. The registry is passed in."""
+"""Metrics of the contract that every service exports. The registry is passed in."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 
 class ConfigMetrics:
-    """How the ``config`` topic looks to one process."""
+    """Metrics of the ``config`` topic as one process reads it."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.refused = Gauge(

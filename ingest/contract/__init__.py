@@ -1,1 +1,1 @@
-"""What is on the wire: identity, codec, headers, topics, records."""
+"""The wire contract: identity, codec, headers, topics, records."""

@@ -1,41 +1,47 @@
-"""Records to bytes and back: msgpack for what machines read, JSON for what people and webhooks read.
+"""Encoding and decoding of records: msgpack on the data path, JSON for people and webhooks.
 
-A msgpack record is a map of its fields with two more: ``kind`` and ``v``, the version as (major, minor). A minor
-version may add fields, and readers ignore those that they do not know; a major version may change anything, so an
-unknown one is refused and the record is parked, never guessed at.
+A msgpack record is a map of its fields and of ``kind`` and ``v``, the version as (major, minor). A minor version may
+add fields, and readers ignore unknown ones. A major version may change anything, so an unknown one is refused and the
+record becomes a dead letter.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import msgpack
 from pydantic import ValidationError
 
-from ingest.contract.records.base import Record
+from ingest.contract.records import Batch, Canvas, Pixels, Record
 from ingest.exceptions import Oversize, Truncated, UnknownVersion, WrongKind, WrongType
 
 R = TypeVar("R", bound=Record)
 
 MAX_RECORD_BYTES = 16 * 1024 * 1024
-"""No record of any topic is larger. A batch of eight 416×416 RGB pictures is 4 MiB; a 4K JPEG is under 4 MiB."""
+"""Largest record of any topic. A batch of eight 416×416 RGB pictures is 4 MiB; a 4K JPEG is under 4 MiB."""
 MAX_CONTAINERS = 64 * 1024
-"""Maps and arrays in one record: a batch of 64 frames with 64 regions each, and all that moves and rests in them, has
-half of that."""
+"""Maps and arrays in one record. A batch of 64 frames with 64 regions each, and with all their moving and stationary
+boxes, has half as many."""
+HEAD_BYTES = 1024
+"""Upper bound of a batch's size without items and pixels: field names, numbers, and a name of 63 characters."""
 
 
 def encode(record: Record, max_bytes: int = MAX_RECORD_BYTES) -> bytes:
-    """Return a record as msgpack. Raise Oversize over ``max_bytes``, WrongType for what msgpack cannot hold."""
+    """Return a record as msgpack.
+
+    Raise Oversize over ``max_bytes``, and WrongType for a value that msgpack cannot represent.
+    """
     return _pack(record, {"kind": record.KIND, "v": record.VERSION, **record.model_dump()}, max_bytes)
 
 
 def encode_part(record: Record, max_bytes: int = MAX_RECORD_BYTES) -> bytes:
-    """Return a record as it stands inside another one. Raise Oversize over ``max_bytes``, or WrongType."""
+    """Return a record encoded as a field of another record. Raise Oversize or WrongType as ``encode`` does."""
     return _pack(record, record.model_dump(), max_bytes)
 
 
 def decode(cls: type[R], data: bytes, max_bytes: int = MAX_RECORD_BYTES) -> R:
-    """Read a msgpack record of the given class.
+    """Decode a msgpack record of the given class.
 
     Raise Oversize, Truncated, WrongKind, UnknownVersion or WrongType, each of which is a CodecError.
     """
@@ -67,22 +73,53 @@ def decode_json(cls: type[R], data: bytes, max_bytes: int = MAX_RECORD_BYTES) ->
         return cls.model_validate_json(data)
     except ValidationError as error:
         if error.errors()[0]["type"] == "json_invalid":
-            raise Truncated(f"{cls.KIND}: no JSON: {error.errors()[0]['msg']}") from None
+            raise Truncated(f"{cls.KIND}: malformed JSON: {error.errors()[0]['msg']}") from None
         raise WrongType(cls.KIND, _problems(error)) from None
+
+
+def encode_batch(pipeline: str, canvas: Canvas, items: Sequence[bytes], pictures: Sequence[Pixels]) -> bytes:
+    """Return a batch made of encoded items and their regions' pictures, each ``(h, w, channels)`` uint8, contiguous.
+
+    The bytes equal those of ``encode`` for the whole record. Items are encoded one by one with ``encode_part``, so
+    that each can be refused alone and a batch's size is known before it is made. Pixels are copied only once.
+    The caller keeps to the size limit: it knows the size of each part, and ``HEAD_BYTES`` bounds the rest.
+    """
+    pack = msgpack.Packer(use_bin_type=True)
+    fields = {
+        "kind": Batch.KIND,
+        "v": Batch.VERSION,
+        "pipeline": pipeline,
+        "height": canvas.height,
+        "width": canvas.width,
+        "channels": canvas.channels,
+    }
+    head = [pack.pack(part) for field in fields.items() for part in field]
+    return b"".join(
+        (
+            pack.pack_map_header(len(fields) + 2),
+            *head,
+            pack.pack("items"),
+            pack.pack_array_header(len(items)),
+            *items,
+            pack.pack("pixels"),
+            _bin_header(sum(picture.nbytes for picture in pictures)),
+            *(picture.data for picture in pictures),
+        )
+    )
 
 
 def _pack(record: Record, fields: dict[str, Any], max_bytes: int) -> bytes:
     try:
         data: bytes = msgpack.packb(fields, use_bin_type=True)
     except (ValueError, OverflowError) as error:  # an integer over 64 bits, a lone surrogate
-        raise WrongType(record.KIND, f"msgpack cannot hold it: {error}") from None
+        raise WrongType(record.KIND, f"msgpack cannot represent it: {error}") from None
     if len(data) > max_bytes:
         raise Oversize(len(data), max_bytes)
     return data
 
 
-class _Count:
-    """Counts the maps and arrays of a record while they are made: a byte each, they take 70 in memory."""
+class _ContainerCounter:
+    """A counter of the maps and arrays that a record unpacks to: one takes 1 byte encoded, but 70 in memory."""
 
     def __init__(self) -> None:
         self._left = MAX_CONTAINERS
@@ -95,7 +132,7 @@ class _Count:
 
 
 def _unpack(data: bytes) -> dict[str, Any]:
-    limit, count = len(data), _Count()
+    limit, count = len(data), _ContainerCounter()
     try:
         fields = msgpack.unpackb(
             data,
@@ -109,7 +146,7 @@ def _unpack(data: bytes) -> dict[str, Any]:
             max_map_len=limit,
         )
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
-        raise Truncated(f"no whole msgpack record in {limit} bytes: {error or type(error).__name__}") from None
+        raise Truncated(f"malformed msgpack in {limit} bytes: {error or type(error).__name__}") from None
     if not isinstance(fields, dict):
         raise WrongType("record", f"expected a map of fields, found {type(fields).__name__}")
     return fields
@@ -119,3 +156,12 @@ def _problems(error: ValidationError) -> str:
     return "; ".join(
         f"{'.'.join(map(str, e['loc'])) or 'record'}: {e['msg']}" for e in error.errors(include_input=False)[:5]
     )
+
+
+def _bin_header(size: int) -> bytes:
+    """Return the shortest header of a binary value (msgpack specification, bin format family)."""
+    if size < 1 << 8:
+        return b"\xc4" + size.to_bytes(1, "big")
+    if size < 1 << 16:
+        return b"\xc5" + size.to_bytes(2, "big")
+    return b"\xc6" + size.to_bytes(4, "big")

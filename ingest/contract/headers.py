@@ -1,7 +1,7 @@
-"""Names and values of Kafka headers: what must be known of a record even when its bytes cannot be read.
+"""Names and values of Kafka headers: facts about a record that must be readable even when its value is corrupt.
 
-Dead letters carry the ``__connect.errors.*`` headers that Kafka Connect defined and that tools already show
-(https://docs.confluent.io/platform/current/connect/), so that they need no viewer of their own.
+Dead letters carry the ``__connect.errors.*`` headers of Kafka Connect, which existing tools already show
+(https://docs.confluent.io/platform/current/connect/), so that dead letters need no viewer of their own.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from ingest.contract.records import Account
 Headers = Mapping[str, bytes]
 
 FRAMES = "sightline-frames"
-"""Ids of the frames that a record is about, one a line."""
+"""Ids of the frames in a record, one per line."""
 ACCOUNT = "sightline-account"
-"""The account of the frames withheld before this one, so that a ruined value does not tear a hole in the ledger."""
+"""The account of the frames withheld before this one. With it in a header, a corrupt value leaves no hole in the
+ledger."""
 LANE = "sightline-lane"
 PIPELINE = "sightline-pipeline"
-"""The one pipeline that a batch or its dead letter concerns; without it, a dead letter is dead for all of them."""
+"""The one pipeline that a batch or its dead letter concerns. A dead letter without it concerns all pipelines."""
 TRACEPARENT = "traceparent"
 CONTENT_TYPE = "content-type"
 
@@ -31,17 +32,17 @@ _TRACE = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]
 
 
 def new_traceparent() -> str:
-    """Return a fresh W3C trace context header value, sampled (https://www.w3.org/TR/trace-context/)."""
+    """Return a new W3C trace context header value, sampled (https://www.w3.org/TR/trace-context/)."""
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
 
 
 def traceparent_of(headers: Headers) -> str:
-    """Return a record's W3C trace context, a fresh one when it has none or one of another form.
+    """Return a record's W3C trace context, or a new one when it is missing or malformed.
 
-    It is handed on with all that comes of the record, so it must be no longer than the standard's 55 characters.
+    All records derived from this one carry it, so it must be no longer than the standard's 55 characters.
     """
-    told = headers.get(TRACEPARENT)
-    return told.decode() if told and _TRACE.fullmatch(told) else new_traceparent()
+    found = headers.get(TRACEPARENT)
+    return found.decode() if found and _TRACE.fullmatch(found) else new_traceparent()
 
 
 def frame_headers(
@@ -59,7 +60,7 @@ def frame_headers(
 
 
 def frames_of(headers: Headers) -> tuple[FrameId, ...]:
-    """Return the frames that a record says it is about; none when it does not say or cannot be read."""
+    """Return the frames that a record's header names, none when the header is missing or malformed."""
     try:
         return tuple(FrameId.parse(line) for line in headers.get(FRAMES, b"").decode().splitlines())
     except ValueError:
@@ -67,7 +68,7 @@ def frames_of(headers: Headers) -> tuple[FrameId, ...]:
 
 
 def lane_of(headers: Headers, topic: str) -> str:
-    """Return the lane of a record: its header, else what its topic stands for."""
+    """Return the lane of a record: its header, else the lane of its topic."""
     fallback = LATE if topic.endswith(".late") else LIVE
     return headers.get(LANE, b"").decode(errors="replace") or fallback
 
@@ -79,7 +80,7 @@ def cloud_event_headers() -> dict[str, bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why and where a record was parked. ``topic`` is the contract's name, without prefix."""
+    """Place and cause of a record's failure. ``topic`` is the contract's name, without prefix."""
 
     topic: str
     partition: int
@@ -90,7 +91,7 @@ class Failure:
 
 
 def failure_headers(failure: Failure) -> dict[str, bytes]:
-    """Return the headers that a dead letter has besides those of the original record."""
+    """Return the headers that a dead letter has in addition to those of the original record."""
     return {
         _ERRORS + "topic": failure.topic.encode(),
         _ERRORS + "partition": str(failure.partition).encode(),
@@ -102,7 +103,7 @@ def failure_headers(failure: Failure) -> dict[str, bytes]:
 
 
 def read_failure(headers: Headers) -> Failure | None:
-    """Return what a dead letter says of its failure, None if the record is no dead letter."""
+    """Return the failure that a dead letter's headers describe, None if the record is not a dead letter."""
     try:
         return Failure(
             topic=headers[_ERRORS + "topic"].decode(),
@@ -117,15 +118,15 @@ def read_failure(headers: Headers) -> Failure | None:
 
 
 def account_text(account: Account) -> str:
-    """Return an account in the compact form of its header: ``first-last reason=count reason=count``."""
+    """Return an account in the form of its header: ``first-last reason=count reason=count``."""
     counts = " ".join(f"{reason}={count}" for reason, count in sorted(account.counts.items()))
     return f"{account.first}-{account.last} {counts}"
 
 
 def account_of(headers: Headers, frame: FrameId) -> Account | None:
-    """Return the account of the frames withheld before one, None when there is none or it cannot be read.
+    """Return the account of the frames withheld before this frame.
 
-    One that does not end just before the frame is none of its.
+    Return None when the header is missing, malformed, or does not end just before the frame.
     """
     try:
         interval, *counts = headers[ACCOUNT].decode().split()

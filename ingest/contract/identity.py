@@ -1,7 +1,7 @@
-"""Who a frame is: camera, epoch, sequence number; and the lane it travels on.
+"""Identity of a frame (camera, epoch, sequence number) and names of lanes.
 
-``epoch`` is raised at every start of a capture and never goes back, also when a camera moves to another
-agent; ``seq`` counts captured frames from 0 without holes.
+``epoch`` grows with every start of a capture and never decreases, even when a camera moves to another agent. ``seq``
+counts captured frames from 0 without holes.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ import re
 from dataclasses import dataclass
 
 NAME_PATTERN = r"^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$"
-"""Names of cameras, sensors, rules and pipelines: DNS-like, so that they serve as keys, paths and labels."""
+"""Pattern of the names of cameras, sensors, rules and pipelines: DNS-like, so that a name can be a key, a path and a
+label."""
 
 LIVE = "live"
 LATE = "late"
 _REPLAY = "replay-"
 _RUN = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 _REPLAY_LANE = re.compile(_REPLAY + _RUN.pattern + r"(?:\.[0-9]{1,6})?")
-"""One replay may need several lanes: they are numbered."""
+"""A replay that needs several lanes numbers them."""
 _FRAME = re.compile(NAME_PATTERN[:-1] + r"/[0-9]{1,20}/[0-9]{1,20}$", re.ASCII)
 
 
@@ -34,7 +35,7 @@ class FrameId:
 
     @classmethod
     def parse(cls, text: str) -> FrameId:
-        """Read the form that ``str`` writes. Raise ValueError if it is not one."""
+        """Parse the form that ``str`` writes. Raise ValueError for any other text."""
         if not _FRAME.fullmatch(text):
             raise ValueError(f"frame id {text!r}: expected camera/epoch/seq")
         camera, epoch, seq = text.rsplit("/", 2)
@@ -42,25 +43,25 @@ class FrameId:
 
 
 def next_epoch(last: int | None, unix_time_s: int) -> int:
-    """Return the epoch of a capture that starts now: the larger of the last one plus one and the Unix time.
+    """Return the epoch of a capture that starts now: the last one plus one, or the Unix time if that is larger.
 
-    The Unix time lets a camera that moves to an agent without its history go on upwards.
+    With the Unix time, epochs keep growing when a camera moves to an agent that does not know its history.
     """
     return unix_time_s if last is None else max(last + 1, unix_time_s)
 
 
 def replay_lane(run: str) -> str:
-    """Return the lane of one replay of dead letters. Raise ValueError if the run's name is not usable."""
+    """Return the lane of one replay of dead letters. Raise ValueError for an invalid name of the run."""
     if not _RUN.fullmatch(run):
-        raise ValueError(f"replay run {run!r}: expected lower-case letters, digits and dashes, 41 at most")
+        raise ValueError(f"replay run {run!r}: expected lower-case letters, digits and dashes, at most 41 characters")
     return _REPLAY + run
 
 
 def is_replay(lane: str) -> bool:
-    """Tell whether a lane belongs to a replay of dead letters."""
+    """Return whether a lane belongs to a replay of dead letters."""
     return _REPLAY_LANE.fullmatch(lane) is not None
 
 
 def is_late(lane: str) -> bool:
-    """Tell whether what travels on a lane is older than live, so that its events must say so."""
+    """Return whether the frames of a lane are older than live, so that their events must be marked as late."""
     return lane != LIVE

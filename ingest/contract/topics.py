@@ -1,6 +1,6 @@
-"""The topics: names, keys, partitions, retention. Created and verified against the broker at start.
+"""Names, partitions and retention of the topics, and their comparison with the broker.
 
-Five topics are co-partitioned: what belongs to partition p of ``frames`` stays in partition p all the way, so one
+Five topics are co-partitioned: a frame of partition p of ``frames`` stays in partition p of the other four. So each
 camera is in order from end to end without a reorder buffer.
 """
 
@@ -33,12 +33,12 @@ _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
 _SEGMENT_BYTES = 1024 * 1024 * 1024
 _BATCHES_BYTES = 4 * 1024 * 1024 * 1024
-"""Per partition: at half a megabyte a frame, eight thousand frames."""
+"""Retention of a partition of batches: eight thousand frames of half a megabyte."""
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One topic of the contract. ``partitions`` is None where the deployment chooses (the data path)."""
+    """One topic of the contract. ``partitions`` is None where the deployment chooses the number (the data path)."""
 
     name: str
     retention_ms: int
@@ -46,9 +46,9 @@ class Topic:
     compacted: bool = False
     compression: str | None = None
     retention_bytes: int = -1
-    """Of one partition; what is older goes first. -1 for no bound but time."""
+    """Bytes that a partition keeps; the oldest records are deleted first. -1 for a limit by time only."""
     stamped_by_broker: bool = False
-    """Whether records have the broker's time rather than their producer's."""
+    """Whether a record's timestamp is the broker's time rather than the producer's."""
 
     def settings(self) -> dict[str, str]:
         """Return the topic's settings as Kafka names them."""
@@ -58,7 +58,7 @@ class Topic:
             "message.timestamp.type": "LogAppendTime" if self.stamped_by_broker else "CreateTime",
             "retention.bytes": str(self.retention_bytes),
             "segment.bytes": str(_SEGMENT_BYTES if self.retention_bytes < 0 else self.retention_bytes // 8),
-            "max.message.bytes": str(MAX_RECORD_BYTES + 64 * 1024),  # room for the headers and the batch's frame
+            "max.message.bytes": str(MAX_RECORD_BYTES + 64 * 1024),  # room for headers and Kafka's batch header
         }
 
 
@@ -68,8 +68,8 @@ TOPICS: Mapping[str, Topic] = {
         Topic(FRAMES, _DAY_MS),
         Topic(FRAMES_LATE, _DAY_MS),
         Topic(READINGS, 7 * _DAY_MS, compression="lz4"),
-        # Pixels: the largest topic by far, and of no use once it is classified. It is kept as long as frames are, so
-        # that engines may be away for a while, but only so many bytes of it.
+        # Pixels are by far the largest data, and useless once classified. They are kept as long as frames, so that
+        # engines may be down for a while, but with a limit in bytes.
         Topic(BATCHES, _DAY_MS, retention_bytes=_BATCHES_BYTES),
         Topic(BATCHES_LATE, _DAY_MS, retention_bytes=_BATCHES_BYTES),
         Topic(RESULTS, 7 * _DAY_MS, compression="lz4"),
@@ -78,24 +78,24 @@ TOPICS: Mapping[str, Topic] = {
         Topic(DELIVERIES, 30 * _DAY_MS, compression="lz4"),
         Topic(DEADLETTER, 30 * _DAY_MS, partitions=1),
         Topic(CONFIG, 0, partitions=1, compacted=True, compression="lz4"),
-        # Agents compare the broker's time with their own clock.
+        # Agents compare the broker's timestamp with their own clock.
         Topic(STATUS, 30 * _DAY_MS, partitions=1, compression="lz4", stamped_by_broker=True),
     )
 }
 
 
 def partition_for(key: str, partitions: int, pins: Mapping[str, int] | None = None) -> int:
-    """Return the partition of a camera or sensor: its pin, else murmur2 of its name as Kafka's own clients do.
+    """Return the partition of a camera or sensor: its pin, else murmur2 of its name as in Kafka's Java client.
 
-    Partitions are always chosen here and given explicitly, because librdkafka's default partitioner differs.
+    Producers always pass the partition explicitly, because librdkafka's default partitioner differs.
     """
     if pins and key in pins:
         return pins[key]
     return int(murmur2(key.encode()) & 0x7FFFFFFF) % partitions
 
 
-def differences(found: Mapping[str, int], names: Iterable[str] = TOPICS) -> list[str]:
-    """Return how the broker's topics (name without prefix → partitions) differ from the contract."""
+def topic_differences(found: Mapping[str, int], names: Iterable[str] = TOPICS) -> list[str]:
+    """Return the differences between the broker's topics (name without prefix → partitions) and the contract."""
     wanted = list(names)
     problems = [f"{name} is missing: run `sightline topics create`" for name in wanted if name not in found]
     for name in wanted:
@@ -108,8 +108,8 @@ def differences(found: Mapping[str, int], names: Iterable[str] = TOPICS) -> list
     return problems
 
 
-def require(found: Mapping[str, int], names: Iterable[str] = TOPICS) -> None:
-    """Raise TopicMismatch unless the broker's topics are as the contract says."""
-    problems = differences(found, names)
+def require_topics(found: Mapping[str, int], names: Iterable[str] = TOPICS) -> None:
+    """Raise TopicMismatch if the broker's topics differ from the contract."""
+    problems = topic_differences(found, names)
     if problems:
         raise TopicMismatch(problems)

@@ -9,7 +9,15 @@ from contextlib import asynccontextmanager
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from ingest.contract.topics import CO_PARTITIONED, FRAMES, FRAMES_LATE, TOPICS, differences, partition_for, require
+from ingest.contract.topics import (
+    CO_PARTITIONED,
+    FRAMES,
+    FRAMES_LATE,
+    TOPICS,
+    partition_for,
+    require_topics,
+    topic_differences,
+)
 from ingest.exceptions import LogUnavailable, TopicMismatch
 from ingest.kafka import settings as kafka
 from ingest.kafka.kafkalog import KafkaLog
@@ -41,14 +49,14 @@ async def create(settings: KafkaSettings, partitions: int, replication: int = 1)
         elif code != TopicAlreadyExistsError.errno:
             raise LogUnavailable(f"topic {name} was not created: {for_code(code).__name__}: {text}")
     async with _log(settings) as log:
-        require(await _settled(log, lambda found: all(name in found for name in TOPICS)))
+        require_topics(await _settled(log, lambda found: all(name in found for name in TOPICS)))
     return created
 
 
 async def verify(settings: KafkaSettings) -> None:
     """Raise TopicMismatch unless the topics are as the contract says."""
     async with _log(settings) as log:
-        require(await log.partitions())
+        require_topics(await log.partitions())
 
 
 async def grow(settings: KafkaSettings, partitions: int) -> dict[str, int]:
@@ -66,7 +74,7 @@ async def grow(settings: KafkaSettings, partitions: int) -> dict[str, int]:
         async with _admin(settings) as admin:
             short = [t for t in CO_PARTITIONED if found[t] < partitions]
             await admin.create_partitions({settings.topic(t): NewPartitions(partitions) for t in short})
-        require(await _settled(log, lambda found: all(found.get(t) == partitions for t in CO_PARTITIONED)))
+        require_topics(await _settled(log, lambda found: all(found.get(t) == partitions for t in CO_PARTITIONED)))
     return pins
 
 
@@ -83,7 +91,7 @@ async def remove(settings: KafkaSettings, prefix: str) -> list[str]:
 
 
 def _require_that_it_can_grow(found: Mapping[str, int], partitions: int) -> None:
-    missing = [problem for problem in differences(found) if "missing" in problem]
+    missing = [problem for problem in topic_differences(found) if "missing" in problem]
     if missing:
         raise TopicMismatch(missing)
     counts = [found[t] for t in CO_PARTITIONED]

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ingest.contract.batchcodec import encode_batch
-from ingest.contract.codec import encode_part
+from ingest.contract.codec import encode_batch, encode_part
 from ingest.contract.headers import frame_headers
 from ingest.contract.identity import LATE, LIVE, FrameId
 from ingest.contract.records import BatchItem, Canvas, Pixels

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ingest.contract.batchcodec import HEAD_BYTES
-from ingest.contract.codec import MAX_RECORD_BYTES
+from ingest.contract.codec import HEAD_BYTES, MAX_RECORD_BYTES
 from ingest.site import PipelineConfig
 from ingest.site.pipeline import MAX_PIXEL_BYTES, UNROUTED_NAME
 

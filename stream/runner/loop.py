@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from ingest.contract.codec import encode
 from ingest.contract.records import Heartbeat
-from ingest.contract.topics import STATUS, require
+from ingest.contract.topics import STATUS, require_topics
 from ingest.exceptions import LogUnavailable
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import Log, Outgoing, TopicPartition
@@ -73,7 +73,7 @@ async def _serve(make: StageFactory, settings: KafkaSettings, registry: Collecto
     stop = stop_event()
     log = KafkaLog(settings, f"sightline-log-{os.getpid()}")
     try:
-        require(await log.partitions())
+        require_topics(await log.partitions())
         stage = await make(log)
         metrics = StreamMetrics(registry, stage.name)
         await Runner(stage, settings, log, metrics=metrics, instance=instance).run(stop)

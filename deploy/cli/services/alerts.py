@@ -12,7 +12,7 @@ import typer
 
 from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, run
 from deploy.cli.services.stages import EXIT_AGAIN, Instance, MetricsPort, serve_stage
-from ingest.contract.topics import ALERTS, require
+from ingest.contract.topics import ALERTS, require_topics
 from ingest.exceptions import ConfigError, LogUnavailable
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import Log
@@ -78,7 +78,7 @@ async def _dispatch(settings: KafkaSettings) -> None:
 
     stop, log = stop_event(), KafkaLog(settings, "dispatch-config")
     try:
-        require(await log.partitions())
+        require_topics(await log.partitions())
         receivers = (await configstore.read(log)).receivers
     finally:
         await log.close()

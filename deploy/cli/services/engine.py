@@ -50,7 +50,7 @@ async def _serve(
     from engines.node.node import Node
     from engines.node.serving import Served
     from engines.repository.store import Repository
-    from ingest.contract.topics import require
+    from ingest.contract.topics import require_topics
     from ingest.kafka.kafkalog import KafkaLog
     from ingest.metrics import ConfigMetrics
     from ingest.runtime.signals import stop_event
@@ -61,7 +61,7 @@ async def _serve(
     stop, log, repository = stop_event(), KafkaLog(settings, "engine-config"), Repository(models)
     registry = CollectorRegistry()
     try:
-        require(await log.partitions())
+        require_topics(await log.partitions())
         pipelines = (await configstore.read(log, ConfigMetrics(registry))).pipelines
     finally:
         await log.close()

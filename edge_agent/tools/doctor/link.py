@@ -18,7 +18,7 @@ from edge_agent.tools.doctor.finding import Finding, bad, good, poor
 from edge_agent.tools.doctor.rights import look_at_rights
 from ingest.contract.codec import encode
 from ingest.contract.records import Heartbeat
-from ingest.contract.topics import STATUS, differences
+from ingest.contract.topics import STATUS, topic_differences
 from ingest.exceptions import ConfigError, LogUnavailable
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.settings import KafkaSettings, producer
@@ -60,7 +60,7 @@ async def _look_at_topics(settings: KafkaSettings) -> Finding:
     what, log = f"Kafka {settings.bootstrap}", KafkaLog(settings, "doctor")
     with _heard() as said:
         try:
-            problems = differences(await log.partitions())
+            problems = topic_differences(await log.partitions())
         except (LogUnavailable, ConfigError) as error:
             return bad(what, said[-1] if said else str(error), _MEND)
         finally:

@@ -1,4 +1,4 @@
-"""One module per record; this is the list of them all."""
+"""The records that travel over Kafka, one module per group."""
 
 from ingest.contract.records.base import Box, FrameRef, Point, Record
 from ingest.contract.records.batch import Batch, BatchItem, Canvas, Fit, Inner, Pixels, Region, padded_rows

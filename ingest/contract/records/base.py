@@ -1,4 +1,4 @@
-"""What all records have in common: frozen, strictly typed, versioned."""
+"""Base class and value types of all records."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ Point = tuple[float, float]
 
 
 class Record(BaseModel):
-    """Base of every record on the wire. Unknown fields are ignored: a minor version may add some."""
+    """Base of every record on the wire: frozen, strictly typed, versioned.
+
+    Unknown fields are ignored, because a minor version may add some.
+    """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
@@ -26,7 +29,7 @@ class Record(BaseModel):
 class Box(NamedTuple):
     """A rectangle in pixels of the frame: left, top, right, bottom; right and bottom are exclusive.
 
-    A record with a box that has no finite numbers is refused: nothing can be drawn, cut out or followed by it.
+    A record whose box holds infinity or NaN is refused, because nothing can be drawn, cropped or tracked with it.
     """
 
     left: FiniteFloat
@@ -51,7 +54,7 @@ class Box(NamedTuple):
 
     @property
     def centre(self) -> Point:
-        """The middle, x and y in pixels."""
+        """The centre, x and y in pixels."""
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2
 
     def shared(self, other: Box) -> float:
@@ -97,7 +100,7 @@ class Box(NamedTuple):
 
 
 class FrameRef(NamedTuple):
-    """Where the frame's own record lies in the log: evidence and replay read the very bytes there.
+    """The place of a frame's own record in the log, from which evidence and replay read the original bytes.
 
     ``topic`` is the topic's name in the contract, without prefix.
     """

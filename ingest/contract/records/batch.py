@@ -16,7 +16,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class Fit(NamedTuple):
-    """How a region of the frame was laid into the model's input: ``model = frame * scale + offset`` per axis."""
+    """The mapping of a frame's region into the model's input: ``model = frame * scale + offset`` per axis."""
 
     scale_x: float
     scale_y: float
@@ -34,7 +34,7 @@ class Fit(NamedTuple):
 
 
 class Inner(NamedTuple):
-    """Where a region's picture lies in the model's input, in whole pixels. Around it is padding."""
+    """The rectangle that a region's picture fills in the model's input, in whole pixels. The rest is padding."""
 
     left: int
     top: int
@@ -43,12 +43,12 @@ class Inner(NamedTuple):
 
     @property
     def area(self) -> int:
-        """How many pixels it has."""
+        """Area in pixels."""
         return (self.right - self.left) * (self.bottom - self.top)
 
 
 class Region(NamedTuple):
-    """One row of the batch: the part of the frame it shows, how it was fitted, and where it lies in the row."""
+    """One row of the batch: the box in the frame, its mapping into the model's input, and the rectangle it fills."""
 
     box: Box
     fit: Fit
@@ -63,15 +63,15 @@ class Canvas(NamedTuple):
     channels: int
 
     def holds(self, inner: Inner) -> bool:
-        """Tell whether a picture has pixels and lies inside."""
+        """Return whether a rectangle is not empty and lies inside this size."""
         left, top, right, bottom = inner
         return 0 <= left < right <= self.width and 0 <= top < bottom <= self.height
 
 
 def padded_rows(canvas: Canvas, pad: int, inners: Sequence[Inner], pictures: Sequence[Pixels]) -> Pixels:
-    """Lay each picture, ``(bottom - top, right - left, channels)``, into a row of its own, ``pad`` around it.
+    """Return one row per picture, filled with ``pad`` around it: ``(N, height, width, channels)`` uint8.
 
-    Return ``(N, height, width, channels)`` uint8, which belongs to the caller.
+    Each picture is ``(bottom - top, right - left, channels)``. The returned array belongs to the caller.
     """
     rows = np.empty((len(inners), canvas.height, canvas.width, canvas.channels), np.uint8)
     for row, inner, picture in zip(rows, inners, pictures, strict=True):
@@ -92,15 +92,15 @@ class BatchItem(RoutedFrame):
     @model_validator(mode="after")
     def _pixels_only_to_classify(self) -> Self:
         if bool(self.regions) != (self.outcome == "classify"):
-            raise ValueError(f"an item to {self.outcome} has {len(self.regions)} regions")
+            raise ValueError(f"{len(self.regions)} regions to {self.outcome}: expected regions only to classify")
         return self
 
 
 class Batch(Record):
     """Frames of one partition for one pipeline, in the order of their offsets.
 
-    ``pixels`` are the pictures of all items' regions one after the other, each as large as its region's ``inner``,
-    uint8 in C order. The padding around them is not carried: it is 44 % of a square model's input for a 16:9 picture.
+    ``pixels`` holds the pictures of all items' regions one after the other, each the size of its region's ``inner``,
+    uint8 in C order. Padding is not sent: it is 44 % of a square model's input for a 16:9 picture.
     """
 
     KIND: ClassVar[str] = "batch"
@@ -115,17 +115,17 @@ class Batch(Record):
 
     @property
     def rows(self) -> int:
-        """How many regions there are to classify."""
+        """Number of regions to classify."""
         return sum(len(item.regions) for item in self.items)
 
     @property
     def canvas(self) -> Canvas:
-        """The model's input that the pictures are laid into."""
+        """Size of the model's input."""
         return Canvas(self.height, self.width, self.channels)
 
     @property
     def inners(self) -> list[Inner]:
-        """Where the pictures lie, in the order of the regions."""
+        """Rectangles of the pictures in the model's input, in the order of the regions."""
         return [region.inner for item in self.items for region in item.regions]
 
     def pictures(self) -> list[Pixels]:
@@ -146,7 +146,9 @@ class Batch(Record):
     def _pixels_fit(self) -> Self:
         outside = [inner for inner in self.inners if not self.canvas.holds(inner)]
         if outside:
-            raise ValueError(f"{outside[0]} lies outside of {self.canvas}")
+            raise ValueError(
+                f"{outside[0]} lies outside {self.canvas}: expected a rectangle inside the model's input"
+            )
         expected = sum(inner.area for inner in self.inners) * self.channels
         if len(self.pixels) != expected:
             raise ValueError(f"{len(self.pixels)} bytes of pixels, expected {expected} for {self.rows} regions")

@@ -12,7 +12,7 @@ Severity = Literal["info", "warning", "critical"]
 
 
 class CloudEvent(Record):
-    """The envelope that events and alerts share. ``time`` is RFC 3339 in UTC."""
+    """The CloudEvents envelope of events and alerts. ``time`` is RFC 3339 in UTC."""
 
     specversion: Literal["1.0"] = "1.0"
     id: str
@@ -24,7 +24,7 @@ class CloudEvent(Record):
 
 
 class Overlay(Record):
-    """What to draw on the evidence picture: the rule's line or polygon and the boxes, in pixels of the frame."""
+    """Shapes to draw on the evidence picture: a rule's line or polygon, a box and a trail, in pixels of the frame."""
 
     KIND: ClassVar[str] = "overlay"
 
@@ -34,7 +34,7 @@ class Overlay(Record):
 
 
 class EventData(Record):
-    """What happened. ``late`` marks what the late lane brought: it never overtakes or delays live events."""
+    """The body of an event. ``late`` marks an event of the late lane, which never overtakes or delays live events."""
 
     KIND: ClassVar[str] = "event-data"
 
@@ -61,7 +61,7 @@ class EventData(Record):
 
 
 class Event(CloudEvent):
-    """Something a rule recognised, e.g. type ``sightline.line.crossed``. Its id is a function of its cause."""
+    """An event that a rule detected, e.g. of type ``sightline.line.crossed``. Its id is derived from its cause."""
 
     KIND: ClassVar[str] = "event"
 
@@ -69,7 +69,7 @@ class Event(CloudEvent):
 
 
 class Evidence(Record):
-    """A picture that was committed before its alert: where it is, and the hash of its bytes."""
+    """A picture that was stored before its alert: its address, and the hash of its bytes."""
 
     KIND: ClassVar[str] = "evidence"
 
@@ -80,7 +80,7 @@ class Evidence(Record):
 
 
 class AlertData(EventData):
-    """An event with its evidence. Sensors have none."""
+    """The body of an alert: an event with its evidence. Alerts of sensors have no evidence."""
 
     KIND: ClassVar[str] = "alert-data"
 
@@ -89,7 +89,7 @@ class AlertData(EventData):
 
 
 class Alert(CloudEvent):
-    """What a receiver gets. ``id`` is stable, and is the ``webhook-id`` of every attempt."""
+    """The alert that a receiver gets. ``id`` is stable, and is the ``webhook-id`` of every attempt."""
 
     KIND: ClassVar[str] = "alert"
 
@@ -97,7 +97,7 @@ class Alert(CloudEvent):
 
 
 class Delivery(Record):
-    """What became of one alert at one receiver: one receipt per attempt, the last one ``delivered`` or ``dead``."""
+    """The receipt of one attempt to deliver an alert to a receiver. The last receipt is ``delivered`` or ``dead``."""
 
     KIND: ClassVar[str] = "delivery"
 

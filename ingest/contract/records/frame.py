@@ -1,4 +1,4 @@
-"""One frame as a camera sent it, and the account of the frames withheld before it."""
+"""The frame record, the fields that later records keep of it, and the account of the frames withheld before it."""
 
 from __future__ import annotations
 
@@ -10,21 +10,28 @@ from ingest.contract.identity import FrameId
 from ingest.contract.records.base import Box, Count, FrameRef, Name, Record
 
 WITHHELD_REASONS = ("still", "rate", "schedule", "masked", "overload", "budget", "unusable", "expired", "unclean")
-"""Why a captured frame did not reach the log. ``budget`` would have cost more bytes than the camera may send, even at
-its lowest quality; ``unusable`` could not be encoded, or was too large for a record; ``expired`` left a full spool;
-``unclean`` was lost to a kill before it was promised. The rest were withheld on purpose."""
+"""Reasons why a captured frame did not reach the log.
+
+- ``budget``: even at its lowest quality the frame would have exceeded the camera's byte budget.
+- ``unusable``: the frame could not be encoded, or was too large for a record.
+- ``expired``: a full spool dropped the frame.
+- ``unclean``: the capture was killed before the frame was promised.
+
+All other frames were withheld on purpose.
+"""
 MAX_RESTING = 16
-"""A frame that names so many places where something rests may have left others out."""
+"""Stationary objects that one frame reports at most. A frame that reports this many may have left some out."""
 MAX_REASONS = 16
-"""Twice as many as there are: a newer agent may have more. All of them travel with every item and result."""
+"""Reasons in one account: about twice the number that exist, because a newer agent may have more. The limit is low
+because all reasons travel with every batch item and result."""
 Reason = Annotated[str, Field(pattern=r"^[a-z0-9._-]{1,32}$")]
-"""A word that the account's header, its separators being spaces and ``=``, can carry."""
+"""A word without a space or ``=``, which separate the parts of the account's header."""
 
 
 class Account(Record):
-    """The fate of an unbroken interval of captured frames: ``counts`` sums to its length.
+    """The frames withheld in an unbroken interval, counted by reason. ``counts`` sums to the interval's length.
 
-    A reason that this code does not know is taken as it is, from a newer minor version.
+    An unknown reason is kept: it comes from a newer minor version.
     """
 
     KIND: ClassVar[str] = "account"
@@ -39,7 +46,7 @@ class Account(Record):
     def _tally(self) -> Self:
         length = self.last - self.first + 1
         if length < 1:
-            raise ValueError(f"interval {self.first}..{self.last} is empty")
+            raise ValueError(f"interval {self.first}..{self.last} is empty: expected first <= last")
         if sum(self.counts.values()) != length:
             raise ValueError(f"counts {self.counts} do not sum to {length}, the length of {self.first}..{self.last}")
         return self
@@ -53,10 +60,10 @@ class Account(Record):
 
 
 class Redacted(Record):
-    """What was made unrecognisable in a picture before it was encoded.
+    """Counts of the areas made unrecognisable in a picture before it was encoded.
 
-    ``held`` of the faces and plates were not found in this frame, and stayed redacted where they had been.
-    ``models`` are the detectors that looked, as ``file@sha256:hash``, the hash's first twelve digits.
+    ``held`` counts the faces and plates that were not detected in this frame and stayed redacted where they were
+    last seen. ``models`` names the detectors that ran, as ``file@sha256:`` and the first twelve digits of the hash.
     """
 
     KIND: ClassVar[str] = "redacted"
@@ -75,7 +82,7 @@ class FrameMeta(Record):
     ``captured_ns`` is Unix time in nanoseconds; ``width`` and ``height`` are in pixels. ``motion`` are the regions in
     which the gate saw motion: None when the gate did not look, empty when it saw none. ``resting`` are the boxes of
     stationary objects, the latest first: None in a frame that does not report them, as most do not. ``sampled`` marks
-    a frame that the gate would have withheld, and that was drawn at random to measure how much the gate misses.
+    a frame that the gate would have withheld. It was drawn at random to measure how often the gate misses an object.
     """
 
     camera: Name
@@ -118,12 +125,13 @@ class RoutedFrame(FrameMeta):
 class Frame(FrameMeta):
     """One kept frame. ``image`` is ``(height, width, 3)``, encoded.
 
-    ``account`` covers the frames withheld since the previous kept frame of this epoch.
-    ``captured_by`` says where the time came from: ``host`` (clock on arrival) or ``stream``. ``captured_error_ms``
-    is, for a stream's time, what lies between it and the arrival by the host's clock: how far off it may be, as long
-    as the camera's clock is not ahead of the host's; None where nothing is known. ``quality`` is what the picture was
-    encoded with, 0 when that is not known; ``scaled_from`` the width and height that it had before it was scaled down
-    to fit a budget. ``redacted`` is None when the camera redacts nothing.
+    - ``account`` covers the frames withheld since the previous kept frame of this epoch.
+    - ``captured_by`` is the source of the capture time: ``host`` (the clock on arrival) or ``stream``.
+    - ``captured_error_ms`` is the time from a stream's capture time to the arrival by the host's clock. It bounds the
+      error as long as the camera's clock is not ahead of the host's. None when it is unknown.
+    - ``quality`` is the encoding quality, 0 when it is unknown.
+    - ``scaled_from`` is the width and height before the picture was scaled down to fit a budget.
+    - ``redacted`` is None when the camera redacts nothing.
     """
 
     KIND: ClassVar[str] = "frame"

@@ -1,4 +1,4 @@
-"""Sensor readings in columns, and the account of those withheld before them."""
+"""Sensor readings in columns, and the account of the readings withheld before them."""
 
 from __future__ import annotations
 
@@ -14,27 +14,37 @@ GOOD = 0
 SUSPECT = 1
 OUT_OF_RANGE = 2
 STALE = 4
-"""Quality flags of a reading, which add up: the device doubts it itself, it is outside of the sensor's physical
-range, or it is older than its arrival says (a broker's retained message). A reading is good when it has none."""
+"""Quality flags of a reading, which add up.
+
+- ``SUSPECT``: the device itself doubts the value.
+- ``OUT_OF_RANGE``: the value is outside the sensor's physical range.
+- ``STALE``: the value is older than its arrival suggests, such as a broker's retained message.
+
+A reading without a flag is good.
+"""
 
 BY_HOST = 0
 BY_SOURCE = 1
 BY_HOST_INSTEAD = 2
-"""Whose clock a reading's time is of: the host's on arrival, the source's own, or the host's because the source's own
-made no sense."""
+"""The clock of a reading's time: the host's on arrival, the source's own, or the host's because the source's time was
+implausible."""
 
 WITHHELD_READING_REASONS = ("unusable", "overload", "outage", "expired", "unclean")
-"""Why a reading did not reach the log. ``unusable`` could not be read as a finite number; ``overload`` came faster
-than the disk takes them; ``outage`` stands for one gap, however long: its device was gone or silent. ``expired`` and
-``unclean`` are as for frames."""
+"""Reasons why a reading did not reach the log.
+
+- ``unusable``: the value was not a finite number.
+- ``overload``: readings came faster than the disk can store them.
+- ``outage``: one gap of any length, in which the device was gone or silent.
+- ``expired`` and ``unclean``: as for frames.
+"""
 
 
 class Readings(Record):
     """A run of readings of one sensor: parallel columns of equal length, at least one row.
 
     ``seq`` is the first reading's number; the others follow without holes. ``unit`` is a UCUM symbol, e.g. ``Cel``.
-    ``timed_by`` says whose clock each time is of, empty when all are the host's. ``account`` covers the readings
-    withheld since the previous run of this epoch; its ``camera`` is the sensor's name.
+    ``timed_by`` is the clock of each time, empty when all are the host's. ``account`` covers the readings withheld
+    since the previous run of this epoch; its ``camera`` is the sensor's name.
     """
 
     KIND: ClassVar[str] = "readings"

@@ -1,4 +1,4 @@
-"""What one pipeline found in one frame."""
+"""The result of one pipeline for one frame."""
 
 from __future__ import annotations
 

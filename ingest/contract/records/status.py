@@ -1,4 +1,4 @@
-"""What agents and services say about themselves."""
+"""Heartbeats of agents and services, with the ledger intervals that no frame or reading carries."""
 
 from __future__ import annotations
 
@@ -8,49 +8,47 @@ from ingest.contract.records.base import Count, Name, Record
 from ingest.contract.records.frame import Account
 
 CameraState = Literal["starting", "running", "frozen", "black", "tampered", "stalled", "down", "ended"]
-"""``frozen``, ``black`` and ``tampered`` are running: frames come, and do not show what they should."""
+"""A ``frozen``, ``black`` or ``tampered`` camera still delivers frames, but they do not show its usual view."""
 
 
-class CameraStatus(Record):
-    """How one camera is doing. ``captured`` counts frames of this epoch so far; ``spooled`` those still to send."""
+class StreamStatus(Record):
+    """Fields that the status of a camera and of a sensor share.
+
+    ``captured`` counts the frames or readings of this epoch so far, and ``kept`` those promised to the log.
+    ``spooled`` counts the records that still wait in the spool; one record holds many readings.
+    """
+
+    epoch: Count
+    state: CameraState
+    reason: str = ""
+    captured: Count = 0
+    kept: Count = 0
+    spooled: Count = 0
+    spooled_bytes: Count = 0
+
+
+class CameraStatus(StreamStatus):
+    """The state and the counters of one camera."""
 
     KIND: ClassVar[str] = "camera-status"
     VERSION: ClassVar[tuple[int, int]] = (1, 1)
 
     camera: Name
-    epoch: Count
-    state: CameraState
-    reason: str = ""
-    captured: Count = 0
-    kept: Count = 0
-    spooled: Count = 0
-    spooled_bytes: Count = 0
 
 
-class SensorStatus(Record):
-    """How one sensor is doing. ``captured`` counts readings of this epoch so far, ``kept`` those promised.
-
-    ``spooled`` counts records that still wait, each of many readings. ``stalled`` is one whose connection is well,
-    and which is silent.
-    """
+class SensorStatus(StreamStatus):
+    """The state and the counters of one sensor. A ``stalled`` sensor is connected but silent."""
 
     KIND: ClassVar[str] = "sensor-status"
 
     sensor: Name
-    epoch: Count
-    state: CameraState
-    reason: str = ""
-    captured: Count = 0
-    kept: Count = 0
-    spooled: Count = 0
-    spooled_bytes: Count = 0
 
 
 class EpochEnd(Record):
-    """A capture is over. ``last`` is its last accounted frame, -1 when it had none.
+    """The end of a capture. ``last`` is its last accounted frame, -1 when it had none.
 
-    After a kill, ``clean`` is false and ``told`` is the highest sequence number that a heartbeat had told: frames
-    between ``last`` and ``told`` were in memory only, never promised, and are reported apart as unclean.
+    After a kill, ``clean`` is false and ``told`` is the highest sequence number that a heartbeat reported. The frames
+    between ``last`` and ``told`` were in memory only and never promised. They are reported apart, as unclean.
     """
 
     KIND: ClassVar[str] = "epoch-end"
@@ -63,7 +61,7 @@ class EpochEnd(Record):
 
 
 class Waiting(Record):
-    """Frames that an agent has promised and not delivered yet: all of ``[first, last]`` that has not come."""
+    """Frames in an agent's spool: those of ``[first, last]`` that are not in the log are promised and not lost."""
 
     KIND: ClassVar[str] = "waiting"
 
@@ -74,10 +72,10 @@ class Waiting(Record):
 
 
 class SensorLedger(Record):
-    """What the ledger has of sensors that no record of theirs carries.
+    """Ledger intervals of sensors that no record of readings carries.
 
-    The intervals are as for cameras, apart so that a camera and a sensor may have one name: ``camera`` in them is the
-    sensor's. ``waiting`` is None in a record that does not tell.
+    They are apart from those of cameras, so that a camera and a sensor may have the same name. ``camera`` in them is
+    the sensor's name. ``waiting`` is None in a heartbeat that does not report the spool.
     """
 
     KIND: ClassVar[str] = "sensor-ledger"
@@ -88,9 +86,9 @@ class SensorLedger(Record):
 
 
 class Heartbeat(Record):
-    """A sign of life on ``status``, with the ledger intervals that no frame can carry.
+    """A heartbeat on ``status``, with the ledger intervals that no frame carries.
 
-    ``waiting`` is what an agent's spool holds, None in a record that does not tell.
+    ``waiting`` lists the contents of an agent's spool, None in a heartbeat that does not report it.
     """
 
     KIND: ClassVar[str] = "heartbeat"

@@ -1,4 +1,4 @@
-"""A batch put together from parts is the batch encoded as a whole, byte for byte."""
+"""Tests of batches that are encoded from parts."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.contract.batchcodec import HEAD_BYTES, encode_batch
-from ingest.contract.codec import encode, encode_part
+from ingest.contract.codec import HEAD_BYTES, encode, encode_batch, encode_part
 from ingest.contract.records import Batch, BatchItem, Box, Canvas, Fit, FrameRef, Inner, Region
 from ingest.exceptions import Oversize, WrongType
 
@@ -36,7 +35,7 @@ def item(sides: list[int], **values: object) -> BatchItem:
 
 
 @given(st.lists(st.lists(SIDES, max_size=2), max_size=20), st.from_regex(r"[a-z]{1,63}", fullmatch=True))
-def test_the_parts_make_the_whole(frames: list[list[int]], name: str) -> None:
+def test_a_batch_encoded_from_parts_equals_the_batch_encoded_as_a_whole(frames: list[list[int]], name: str) -> None:
     items = tuple(map(item, frames))
     pictures = [np.full((s, s, 3), s, np.uint8) for sides in frames for s in sides]
     whole = Batch(
@@ -53,7 +52,7 @@ def test_the_parts_make_the_whole(frames: list[list[int]], name: str) -> None:
     assert len(found) <= HEAD_BYTES + sum(map(len, parts)) + len(whole.pixels)
 
 
-def test_an_item_that_cannot_be_carried_is_refused_alone() -> None:
+def test_an_oversize_or_unencodable_item_is_refused_on_its_own() -> None:
     with pytest.raises(Oversize):
         encode_part(item([], pipelines=("cars",) * 1000), max_bytes=1000)
     with pytest.raises(WrongType):

@@ -1,4 +1,4 @@
-"""Bytes to records and back, and every way in which bytes can be wrong."""
+"""Tests of encoding and decoding, and of every kind of malformed bytes."""
 
 from __future__ import annotations
 
@@ -120,23 +120,23 @@ CLASSES = [type(record) for record in MSGPACK]
 
 
 def fields(record: Record, **changed: Any) -> bytes:
-    """A record's bytes with some fields changed, or taken out where the value is None."""
+    """Return a record's bytes with some fields changed, or removed where the value is None."""
     values = {**msgpack.unpackb(encode(record)), **changed}
     data: bytes = msgpack.packb({name: value for name, value in values.items() if value is not None})
     return data
 
 
 @pytest.mark.parametrize("record", MSGPACK, ids=lambda r: r.KIND)
-def test_a_record_comes_back_as_it_was(record: Record) -> None:
+def test_a_record_survives_encoding_and_decoding(record: Record) -> None:
     assert decode(type(record), encode(record)) == record
 
 
 @pytest.mark.parametrize("record", JSON, ids=lambda r: r.KIND)
-def test_a_json_record_comes_back_as_it_was(record: Record) -> None:
+def test_a_json_record_survives_encoding_and_decoding(record: Record) -> None:
     assert decode_json(type(record), encode_json(record)) == record
 
 
-def test_pixels_come_back_in_their_shape() -> None:
+def test_a_decoded_batch_returns_its_pixels_padded_and_in_their_shape() -> None:
     tensor = decode(Batch, encode(BATCH)).tensor(pad=9)
     assert tensor.shape == (1, 2, 2, 3)
     assert tensor.dtype == np.uint8
@@ -144,19 +144,19 @@ def test_pixels_come_back_in_their_shape() -> None:
 
 
 @pytest.mark.parametrize("record", MSGPACK, ids=lambda r: r.KIND)
-def test_any_cut_is_truncated(record: Record) -> None:
+def test_a_record_cut_at_any_length_is_truncated(record: Record) -> None:
     data = encode(record)
     for length in range(len(data)):
         with pytest.raises(Truncated):
             decode(type(record), data[:length])
 
 
-def test_what_follows_a_record_is_refused() -> None:
+def test_trailing_bytes_are_refused() -> None:
     with pytest.raises(Truncated):
         decode(Frame, encode(FRAME) + b"\x00")
 
 
-def test_oversize() -> None:
+def test_a_record_over_the_size_limit_is_refused_when_encoding_and_decoding() -> None:
     data = encode(FRAME)
     with pytest.raises(Oversize, match=rf"{len(data)} bytes is over the limit of {len(data) - 1}") as raised:
         decode(Frame, data, max_bytes=len(data) - 1)
@@ -179,7 +179,7 @@ def test_a_newer_minor_version_with_new_fields_is_read() -> None:
     assert decode(Frame, fields(FRAME, v=(1, 7), exposure_us=250)) == FRAME
 
 
-def test_a_newer_minor_versions_reason_is_taken_as_it_is() -> None:
+def test_an_unknown_withheld_reason_of_a_newer_minor_version_is_kept() -> None:
     account = {**ACCOUNT.model_dump(), "counts": {"still": 3, "too-dark": 4}}
     found = decode(Frame, fields(FRAME, v=(1, 7), account=account)).account
     assert found
@@ -187,7 +187,7 @@ def test_a_newer_minor_versions_reason_is_taken_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("kind", ["result", "Frame", 7, None, ["frame"]])
-def test_another_kind_is_refused(kind: object) -> None:
+def test_a_record_of_another_kind_is_refused(kind: object) -> None:
     with pytest.raises(WrongKind, match="expected a frame record"):
         decode(Frame, fields(FRAME, kind=kind))
 
@@ -232,7 +232,7 @@ def test_another_kind_is_refused(kind: object) -> None:
         ),
     ],
 )
-def test_a_frame_with_a_field_that_is_wrong(changed: dict[str, Any], problem: str) -> None:
+def test_a_frame_with_an_invalid_field_is_refused(changed: dict[str, Any], problem: str) -> None:
     with pytest.raises(WrongType, match=problem):
         decode(Frame, fields(FRAME, **changed))
 
@@ -249,50 +249,50 @@ def test_a_frame_with_a_field_that_is_wrong(changed: dict[str, Any], problem: st
         (BEAT, {"state": "tired"}, "state"),
     ],
 )
-def test_records_that_contradict_themselves(record: Record, changed: dict[str, Any], problem: str) -> None:
+def test_records_with_contradicting_fields_are_refused(record: Record, changed: dict[str, Any], problem: str) -> None:
     with pytest.raises(WrongType, match=problem):
         decode(type(record), fields(record, **changed))
 
 
-def test_an_item_to_classify_has_regions_and_others_have_none() -> None:
-    with pytest.raises(ValueError, match="an item to empty has 1 regions"):
+def test_only_an_item_to_classify_has_regions() -> None:
+    with pytest.raises(ValueError, match="1 regions to empty: expected regions only to classify"):
         BatchItem(**{**ITEM.model_dump(), "outcome": "empty"})
-    with pytest.raises(ValueError, match="an item to classify has 0 regions"):
+    with pytest.raises(ValueError, match="0 regions to classify: expected regions only to classify"):
         BatchItem(**{**ITEM.model_dump(), "regions": ()})
 
 
-def test_what_is_no_map() -> None:
+def test_msgpack_other_than_a_map_is_refused() -> None:
     with pytest.raises(WrongType, match="expected a map of fields, found tuple"):
         decode(Frame, msgpack.packb([1, 2]))
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b'{"id": "x"'])
-def test_json_that_is_cut(data: bytes) -> None:
-    with pytest.raises(Truncated, match="no JSON"):
+def test_malformed_json_is_truncated(data: bytes) -> None:
+    with pytest.raises(Truncated, match="malformed JSON"):
         decode_json(Event, data)
 
 
-def test_json_with_a_field_that_is_wrong() -> None:
+def test_json_with_a_missing_field_is_refused() -> None:
     with pytest.raises(WrongType, match="data: Field required"):
         decode_json(Event, b'{"id": "x", "source": "s", "type": "t", "subject": "s", "time": "t"}')
 
 
 @pytest.mark.parametrize("changed", [{"seq": 2**64}, {"site": "\ud800"}])
-def test_what_msgpack_cannot_hold(changed: dict[str, Any]) -> None:
-    with pytest.raises(WrongType, match="msgpack cannot hold it"):
+def test_a_value_that_msgpack_cannot_represent_is_refused(changed: dict[str, Any]) -> None:
+    with pytest.raises(WrongType, match="msgpack cannot represent it"):
         encode(FRAME.model_copy(update=changed))
 
 
-def test_the_name_of_a_failure() -> None:
+def test_a_codec_error_has_a_reason_for_metrics() -> None:
     with pytest.raises(CodecError) as raised:
         decode(Frame, b"")
     assert raised.value.reason == "truncated"
 
 
-# Whatever comes, only a CodecError leaves.
+# Decoding raises nothing but CodecError, for any bytes.
 
 
-def refuses_or_reads(data: bytes) -> None:
+def decode_or_refuse(data: bytes) -> None:
     for cls in CLASSES:
         with suppress(CodecError):
             decode(cls, data)
@@ -302,25 +302,25 @@ def refuses_or_reads(data: bytes) -> None:
 
 
 @given(st.binary(max_size=200))
-@example(b"\xdd\xff\xff\xff\xff")  # an array said to be of 2**32 items
+@example(b"\xdd\xff\xff\xff\xff")  # an array that claims 2**32 items
 @example(b"\xdf\xff\xff\xff\xff")
 @example(b"\xc6\xff\xff\xff\xff")
 @example(b"\x91" * 2000)  # nested deeper than any stack
 @example(b"\xd6\xff\x00\x00\x00\x00")  # msgpack's own timestamp
 @example(b"\x81\xa4kind\xd4\x01\x00")
 @example(b"[" * 5000)
-def test_random_bytes(data: bytes) -> None:
-    refuses_or_reads(data)
+def test_random_bytes_raise_only_codec_errors(data: bytes) -> None:
+    decode_or_refuse(data)
 
 
 @given(
     st.sampled_from(MSGPACK), st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=4)
 )
-def test_ruined_records(record: Record, flips: list[tuple[int, int]]) -> None:
+def test_records_with_flipped_bytes_raise_only_codec_errors(record: Record, flips: list[tuple[int, int]]) -> None:
     data = bytearray(encode(record))
     for at, value in flips:
         data[at % len(data)] = value
-    refuses_or_reads(bytes(data))
+    decode_or_refuse(bytes(data))
 
 
 VALUES = st.recursive(
@@ -336,22 +336,22 @@ VALUES = st.recursive(
 
 
 @given(st.sampled_from(MSGPACK), st.data())
-def test_records_with_a_field_of_any_type(record: Record, data: st.DataObject) -> None:
+def test_records_with_a_field_of_any_type_raise_only_codec_errors(record: Record, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from([*type(record).model_fields, "kind", "v", "new"]))
     values = {**msgpack.unpackb(encode(record)), name: data.draw(VALUES)}
-    refuses_or_reads(msgpack.packb(values))
+    decode_or_refuse(msgpack.packb(values))
 
 
-@pytest.mark.parametrize("thing", [b"\x80", b"\x90"], ids=["maps", "arrays"])
-def test_a_small_record_of_millions_of_things_is_refused_before_they_are_made(thing: bytes) -> None:
+@pytest.mark.parametrize("container", [b"\x80", b"\x90"], ids=["maps", "arrays"])
+def test_a_small_record_of_millions_of_containers_is_refused_before_they_are_allocated(container: bytes) -> None:
     count = 2_000_000
     with pytest.raises(Truncated, match="more than 65536 maps and arrays"):
-        decode(Frame, b"\x81\xa1x\xdd" + count.to_bytes(4, "big") + thing * count)
+        decode(Frame, b"\x81\xa1x\xdd" + count.to_bytes(4, "big") + container * count)
 
 
-def test_the_busiest_batch_is_read() -> None:
+def test_the_largest_allowed_batch_is_decoded() -> None:
     region = Region(Box(0.0, 0.0, 9.0, 9.0), Fit(1.0, 1.0, 0.0, 0.0), Inner(0, 0, 1, 1))
-    boxes = (region.box,) * 128  # what prepare passes on at the most
+    boxes = (region.box,) * 128  # the most that the prepare stage passes on
     fields = {"regions": (region,) * 64, "outcome": "classify", "motion": boxes, "resting": boxes}
     item = ITEM.model_copy(update=fields)
     batch = Batch(pipeline="p", height=1, width=1, channels=3, items=(item,) * 64, pixels=bytes(3 * 64 * 64))

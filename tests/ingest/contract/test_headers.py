@@ -1,4 +1,4 @@
-"""What headers say when a record's bytes say nothing."""
+"""Tests of the Kafka headers of records and dead letters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def accounts(draw: st.DrawFn) -> Account:
 
 
 @given(st.lists(FRAMES, min_size=1), st.sampled_from(["live", "late", "replay-a.2"]))
-def test_frames_and_lane_come_back(frames: list[FrameId], lane: str) -> None:
+def test_frame_ids_and_lane_are_read_back_from_headers(frames: list[FrameId], lane: str) -> None:
     headers = h.frame_headers(frames, lane, "00-trace-01", "cars")
     assert h.frames_of(headers) == tuple(frames)
     assert h.lane_of(headers, "frames") == lane
@@ -33,21 +33,21 @@ def test_frames_and_lane_come_back(frames: list[FrameId], lane: str) -> None:
 
 
 @given(accounts())
-def test_an_account_comes_back(account: Account) -> None:
+def test_an_account_is_read_back_from_its_header(account: Account) -> None:
     frame = FrameId(account.camera, account.epoch, account.last + 1)
     headers = h.frame_headers([frame], "live", account=account)
     assert h.account_of(headers, frame) == account
 
 
 @given(accounts(), st.integers(0, 2**41))
-def test_an_account_that_does_not_end_just_before_the_frame_is_none_of_its(account: Account, seq: int) -> None:
+def test_an_account_that_does_not_end_just_before_the_frame_is_ignored(account: Account, seq: int) -> None:
     frame = FrameId(account.camera, account.epoch, seq)
     found = h.account_of({h.ACCOUNT: h.account_text(account).encode()}, frame)
     assert found == (account if seq == account.last + 1 else None)
 
 
 @given(st.binary(max_size=60))
-def test_ruined_headers_say_nothing_and_do_no_harm(value: bytes) -> None:
+def test_corrupt_headers_never_raise(value: bytes) -> None:
     headers = {h.FRAMES: value, h.ACCOUNT: value, h.LANE: value}
     assert isinstance(h.frames_of(headers), tuple)
     h.account_of(headers, FrameId("gate", 1, 1))
@@ -70,7 +70,7 @@ def test_ruined_headers_say_nothing_and_do_no_harm(value: bytes) -> None:
         b"\xff",
     ],
 )
-def test_what_is_no_frame(text: bytes) -> None:
+def test_a_malformed_frame_id_voids_the_frames_header(text: bytes) -> None:
     assert h.frames_of({h.FRAMES: text}) == ()
     assert h.frames_of({h.FRAMES: b"gate/1/2\n" + text}) == ()
 
@@ -89,11 +89,11 @@ def test_what_is_no_frame(text: bytes) -> None:
         b"0-4 a=6 b=-1",
     ],
 )
-def test_what_is_no_account(text: bytes) -> None:
+def test_a_malformed_account_header_is_ignored(text: bytes) -> None:
     assert h.account_of({h.ACCOUNT: text}, FrameId("gate", 1, 5)) is None
 
 
-def test_no_headers_say_nothing() -> None:
+def test_missing_headers_are_read_as_no_frames_and_no_account() -> None:
     assert h.frames_of({}) == ()
     assert h.account_of({}, FrameId("gate", 1, 5)) is None
     assert set(h.frame_headers([FrameId("gate", 1, 2)], "live")) == {h.FRAMES, h.LANE}
@@ -102,7 +102,7 @@ def test_no_headers_say_nothing() -> None:
 @pytest.mark.parametrize(
     ("topic", "lane"), [("frames", "live"), ("frames.late", "late"), ("batches", "live"), ("batches.late", "late")]
 )
-def test_the_topic_stands_for_a_lane_that_is_not_told(topic: str, lane: str) -> None:
+def test_without_a_lane_header_the_topic_determines_the_lane(topic: str, lane: str) -> None:
     assert h.lane_of({}, topic) == lane
 
 
@@ -118,27 +118,27 @@ FAILURES = st.builds(
 
 
 @given(FAILURES)
-def test_a_failure_comes_back(failure: h.Failure) -> None:
+def test_a_failure_is_read_back_from_its_headers(failure: h.Failure) -> None:
     headers = h.failure_headers(failure)
     assert h.read_failure(headers) == failure
     assert all(name.startswith("__connect.errors.") for name in headers)
 
 
 @given(FAILURES, st.data())
-def test_a_failure_with_a_header_missing_is_none(failure: h.Failure, data: st.DataObject) -> None:
+def test_a_record_that_lacks_any_failure_header_is_not_a_dead_letter(failure: h.Failure, data: st.DataObject) -> None:
     headers = h.failure_headers(failure)
     del headers[data.draw(st.sampled_from(sorted(headers)))]
     assert h.read_failure(headers) is None
 
 
-def test_a_message_is_cut_and_never_fails() -> None:
+def test_a_long_or_unencodable_failure_message_is_shortened() -> None:
     headers = h.failure_headers(h.Failure("frames", 0, 0, "s", "e", "\ud800" + "x" * 5000))
     failure = h.read_failure(headers)
     assert failure
     assert len(failure.message) == 1000
 
 
-def test_a_fresh_trace() -> None:
+def test_new_traceparents_are_valid_and_distinct() -> None:
     found = {h.new_traceparent() for _ in range(10)}
     assert len(found) == 10
     assert all(re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", each) for each in found)
@@ -147,12 +147,12 @@ def test_a_fresh_trace() -> None:
 TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
 
 
-def test_a_trace_is_handed_on() -> None:
+def test_a_valid_traceparent_is_passed_on() -> None:
     assert h.traceparent_of({h.TRACEPARENT: TRACE.encode()}) == TRACE
 
 
 @pytest.mark.parametrize(
-    "told",
+    "malformed",
     [
         b"",
         TRACE.encode() + b"\n",
@@ -164,12 +164,12 @@ def test_a_trace_is_handed_on() -> None:
         TRACE.replace("b", "0").encode(),
     ],
 )
-def test_what_is_no_trace_is_replaced_by_a_fresh_one(told: bytes) -> None:
-    found = h.traceparent_of({h.TRACEPARENT: told})
+def test_a_malformed_traceparent_is_replaced_by_a_new_one(malformed: bytes) -> None:
+    found = h.traceparent_of({h.TRACEPARENT: malformed})
     assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", found)
-    assert found.encode() != told
+    assert found.encode() != malformed
     assert len(h.traceparent_of({})) == len(found)
 
 
-def test_events_say_that_they_are_structured_json() -> None:
+def test_events_have_the_content_type_of_structured_cloudevents() -> None:
     assert h.cloud_event_headers() == {"content-type": b"application/cloudevents+json; charset=UTF-8"}

@@ -1,4 +1,4 @@
-"""Frames' names, epochs and lanes."""
+"""Tests of frame ids, epochs and lanes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ingest.contract.identity import LATE, LIVE, FrameId, is_late, is_replay, ne
 
 
 @given(st.from_regex(r"[a-z0-9](?:[a-z0-9._-]{0,20}[a-z0-9])?", fullmatch=True), st.integers(0), st.integers(0))
-def test_a_frame_reads_what_it_writes(camera: str, epoch: int, seq: int) -> None:
+def test_a_frame_id_is_parsed_from_its_text(camera: str, epoch: int, seq: int) -> None:
     frame = FrameId(camera, epoch % 10**20, seq % 10**20)
     assert FrameId.parse(str(frame)) == frame
 
@@ -18,28 +18,28 @@ def test_a_frame_reads_what_it_writes(camera: str, epoch: int, seq: int) -> None
 @pytest.mark.parametrize(
     "text", ["", "gate/1", "gate/1/2/3/x", "Gate/1/2", "gate/1/2\n", "gate/１/2", "gate/1/", "/1/2"]
 )
-def test_what_is_no_frame(text: str) -> None:
+def test_a_malformed_frame_id_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected camera/epoch/seq"):
         FrameId.parse(text)
 
 
-def test_frames_are_in_the_order_of_their_capture() -> None:
+def test_frame_ids_sort_in_the_order_of_capture() -> None:
     frames = [FrameId("gate", 2, 0), FrameId("gate", 1, 10), FrameId("gate", 1, 9)]
     assert sorted(frames) == [FrameId("gate", 1, 9), FrameId("gate", 1, 10), FrameId("gate", 2, 0)]
 
 
 @given(st.none() | st.integers(0, 2**40), st.integers(0, 2**40))
-def test_epochs_only_go_upwards(last: int | None, now_s: int) -> None:
+def test_a_new_epoch_is_above_the_last_one_and_not_below_the_unix_time(last: int | None, now_s: int) -> None:
     epoch = next_epoch(last, now_s)
     assert epoch >= now_s
     assert last is None or epoch > last
 
 
-def test_a_clock_that_was_set_back_does_not_set_epochs_back() -> None:
+def test_epochs_grow_even_when_the_clock_is_set_back() -> None:
     assert next_epoch(1_700_000_100, 1_600_000_000) == 1_700_000_101
 
 
-def test_lanes() -> None:
+def test_late_and_replay_lanes_are_recognised() -> None:
     lane = replay_lane("tuesday-2")
     assert (lane, is_replay(lane), is_late(lane)) == ("replay-tuesday-2", True, True)
     assert (is_replay(LIVE), is_late(LIVE)) == (False, False)
@@ -47,7 +47,7 @@ def test_lanes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lane", "is_one"),
+    ("lane", "expected"),
     [
         ("replay-a", True),
         ("replay-a.2", True),
@@ -58,11 +58,11 @@ def test_lanes() -> None:
         ("replay-" + "a" * 1_000_000, False),
     ],
 )
-def test_only_what_a_replay_can_have_named_is_its_lane(lane: str, is_one: bool) -> None:
-    assert is_replay(lane) == is_one
+def test_only_a_valid_replay_name_is_a_replay_lane(lane: str, expected: bool) -> None:
+    assert is_replay(lane) == expected
 
 
 @pytest.mark.parametrize("run", ["", "-a", "A", "a b", "a/b", "a.b", "a\n", "x" * 42])
-def test_what_is_no_name_of_a_run(run: str) -> None:
+def test_an_invalid_name_of_a_replay_run_is_refused(run: str) -> None:
     with pytest.raises(ValueError, match="expected lower-case letters"):
         replay_lane(run)

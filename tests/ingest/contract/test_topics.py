@@ -1,4 +1,4 @@
-"""The contract of the topics."""
+"""Tests of partitioning and of the comparison with the broker's topics."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ingest.contract.topics import (
     RESULTS,
     STATUS,
     TOPICS,
-    differences,
     partition_for,
-    require,
+    require_topics,
+    topic_differences,
 )
 from ingest.exceptions import TopicMismatch
 
@@ -35,49 +35,49 @@ GOOD = {name: topic.partitions or 4 for name, topic in TOPICS.items()}
     ],
 )
 @pytest.mark.parametrize("partitions", [1, 3, 16, 1000])
-def test_a_camera_goes_where_every_kafka_client_would_put_it(key: str, murmur2: int, partitions: int) -> None:
+def test_a_camera_gets_the_partition_of_kafkas_own_partitioner(key: str, murmur2: int, partitions: int) -> None:
     assert partition_for(key, partitions) == (murmur2 & 0x7FFFFFFF) % partitions
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1), st.integers(1, 64))
-def test_a_partition_is_one_of_those_there_are(key: str, partitions: int) -> None:
+def test_a_partition_is_the_pin_or_below_the_number_of_partitions(key: str, partitions: int) -> None:
     assert 0 <= partition_for(key, partitions) < partitions
     assert partition_for(key, partitions, {key: 99}) == 99
     assert partition_for(key, partitions, {key + "x": 99}) == partition_for(key, partitions)
 
 
-def test_no_differences() -> None:
-    assert differences(GOOD) == []
-    assert differences({**GOOD, "somebody-elses": 3}) == []
-    require(GOOD)
+def test_matching_topics_and_foreign_topics_are_no_difference() -> None:
+    assert topic_differences(GOOD) == []
+    assert topic_differences({**GOOD, "somebody-elses": 3}) == []
+    require_topics(GOOD)
 
 
-def test_a_missing_topic() -> None:
+def test_a_missing_topic_is_reported_only_if_it_is_needed() -> None:
     found = {name: count for name, count in GOOD.items() if name != STATUS}
-    assert differences(found) == ["status is missing: run `sightline topics create`"]
-    assert differences(found, [FRAMES, RESULTS]) == []
+    assert topic_differences(found) == ["status is missing: run `sightline topics create`"]
+    assert topic_differences(found, [FRAMES, RESULTS]) == []
 
 
-def test_a_topic_that_has_one_partition_by_contract() -> None:
-    assert differences({**GOOD, CONFIG: 2}) == ["config has 2 partitions, expected 1"]
+def test_a_single_partition_topic_with_two_partitions_is_reported() -> None:
+    assert topic_differences({**GOOD, CONFIG: 2}) == ["config has 2 partitions, expected 1"]
 
 
 @pytest.mark.parametrize("odd", CO_PARTITIONED)
-def test_co_partitioned_topics_have_as_many_partitions_as_each_other(odd: str) -> None:
-    [problem] = differences({**GOOD, odd: 5})
+def test_co_partitioned_topics_with_different_numbers_of_partitions_are_reported(odd: str) -> None:
+    [problem] = topic_differences({**GOOD, odd: 5})
     assert problem.startswith("co-partitioned topics have different numbers of partitions")
     assert f"'{odd}': 5" in problem
 
 
-def test_all_differences_are_told_at_once() -> None:
+def test_one_error_lists_all_differences() -> None:
     with pytest.raises(TopicMismatch) as raised:
-        require({FRAMES: 2, BATCHES: 3}, [FRAMES, BATCHES, STATUS])
+        require_topics({FRAMES: 2, BATCHES: 3}, [FRAMES, BATCHES, STATUS])
     assert len(raised.value.differences) == 2
     assert "status is missing" in str(raised.value)
     assert "different numbers" in str(raised.value)
 
 
-def test_outputs_are_kept_at_least_as_long_as_inputs() -> None:
+def test_retention_of_outputs_is_at_least_that_of_inputs() -> None:
     kept = {name: topic.retention_ms for name, topic in TOPICS.items()}
     assert kept[RESULTS] >= kept[FRAMES] >= kept[BATCHES]
     assert kept["events"] >= kept[RESULTS]
@@ -85,7 +85,7 @@ def test_outputs_are_kept_at_least_as_long_as_inputs() -> None:
     assert kept[STATUS] >= kept[FRAMES]
 
 
-def test_settings_as_kafka_names_them() -> None:
+def test_topic_settings_use_the_names_of_kafka() -> None:
     assert TOPICS[CONFIG].settings()["cleanup.policy"] == "compact"
     assert TOPICS[FRAMES].settings()["retention.ms"] == "86400000"
     assert int(TOPICS[FRAMES].settings()["max.message.bytes"]) > 16 * 1024 * 1024
