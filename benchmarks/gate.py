@@ -46,9 +46,9 @@ import typer
 from benchmarks.pipeline import _video
 from benchmarks.report import DATA, RESULTS, ROOT, dated, keep
 from deploy.local.demo.site import pipeline_for
+from edge_agent.gate.decision import GateDecision, NumberedFrame
 from edge_agent.gate.gate import Gate
 from edge_agent.gate.motion import MotionDetector
-from edge_agent.gate.shot import Fate, Shot
 from edge_agent.sources.simulated import KINDS, Scene, SceneConfig
 from engines import backends, decoders
 from engines.decoders import DecoderOptions, Row
@@ -166,20 +166,23 @@ class Run:
 
 def gated(footage: Footage, config: GateConfig, yolox: Yolox | None = None) -> Run:
     """Play a footage through a gate, in turns with inferences on the same frames."""
-    gate, fates = Gate(config, "bench", 1), list[Fate]()
+    gate, decisions = Gate(config, "bench", 1), list[GateDecision]()
     run = Run([], Counter(), 0, [])
     for index, image in enumerate(footage.frames()):
         at_ns = round(index * 1e9 / footage.fps)
         started_s = time.thread_time()
-        reason = gate.glance(at_ns)
-        fates += gate.pass_by(Shot(index, at_ns), reason) if reason else gate.look(Shot(index, at_ns, image=image))
+        reason = gate.precheck(at_ns)
+        if reason:
+            decisions += gate.withhold(NumberedFrame(index, at_ns), reason)
+        else:
+            decisions += gate.decide(NumberedFrame(index, at_ns, image=image))
         run.took_s.append(time.thread_time() - started_s)
         run.looked_at += not reason
         for _ in range(INFERENCES if yolox and index % TURN_FRAMES == 0 else 0):
             yolox.look(image)  # type: ignore[union-attr]
-    fates += gate.close()
-    run.kept = [fate.shot.seq for fate in fates if fate.keep]
-    run.reasons = Counter(fate.reason for fate in fates if not fate.keep)
+    decisions += gate.close()
+    run.kept = [decision.frame.seq for decision in decisions if decision.keep]
+    run.reasons = Counter(decision.reason for decision in decisions if not decision.keep)
     return run
 
 
@@ -336,7 +339,7 @@ def stationary(fps: float = 10.0) -> dict[str, float]:
         if parks_s <= index / fps < leaves_s:
             image[200:250, 250:350], image[210:240, 290:320] = (40, 30, 30), 150
         noisy = (image + rng.normal(0, 4, image.shape)).clip(0, 255).astype(np.uint8)
-        if detector.see(noisy, round(index * 1e9 / fps)).boxes:
+        if detector.detect(noisy, round(index * 1e9 / fps)).boxes:
             moving.append(index / fps)
     parked, gone = [s for s in moving if s < leaves_s], [s for s in moving if s >= leaves_s]
     return {

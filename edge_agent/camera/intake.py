@@ -1,4 +1,4 @@
-"""What becomes of each frame of a camera, in the capture child: numbered, gated, encoded, put into a record.
+"""What becomes of each frame of a camera, in the capture child: frame, gated, encoded, put into a record.
 
 When the agent is slow and the queue is full, the frame is withheld as ``overload``, and the camera is never blocked.
 """
@@ -18,8 +18,8 @@ from edge_agent.camera.tally import Tally
 from edge_agent.encode.buckets import CarriedBudget
 from edge_agent.encode.encoder import Encoded, Encoder, OverBudget
 from edge_agent.exceptions import FrameUnusable, SourceEnded
+from edge_agent.gate.decision import GateDecision, NumberedFrame
 from edge_agent.gate.gate import Gate
-from edge_agent.gate.shot import Fate, Shot
 from edge_agent.redact.redactor import Redaction, Redactor
 from edge_agent.sources.source import Captured, FrameSource, Image
 from ingest.contract.codec import MAX_RECORD_BYTES, encode
@@ -56,7 +56,7 @@ class Intake:
         self._told_s = -TELL_EVERY_S
         self._reason = ""
         self._taking, self._over = threading.Lock(), False
-        """Held while a number is given or has its fate: whoever waits for a source does not hold it."""
+        """Held while a number is given or has its decision: whoever waits for a source does not hold it."""
 
     def run(self, source: FrameSource, stop: threading.Event) -> None:
         """Read a source until it ends or ``stop`` is set. Raise SourceError when it fails, or what else went wrong.
@@ -101,7 +101,7 @@ class Intake:
             source.close()
 
     def _end(self, finished: bool) -> Exception | None:
-        """Give what has none its fate, and say that this is all. Return what went wrong with it."""
+        """Give what has none its decision, and say that this is all. Return what went wrong with it."""
         self._over, failure = True, None
         try:
             self._settle(self._gate.close())
@@ -113,52 +113,52 @@ class Intake:
 
     def frame(self, captured: Captured) -> None:
         """Take one frame: number it, and settle what its coming settles, itself or frames before it."""
-        shot = Shot(self._tally.number(), captured.captured_ns, captured.time_source, captured.error_ms)
-        self._settle(self._judged(shot, captured))
+        frame = NumberedFrame(self._tally.number(), captured.captured_ns, captured.time_source, captured.error_ms)
+        self._settle(self._judged(frame, captured))
         self._tell()
 
-    def _judged(self, shot: Shot, captured: Captured) -> list[Fate]:
-        reason = self._gate.glance(shot.captured_ns)
+    def _judged(self, frame: NumberedFrame, captured: Captured) -> list[GateDecision]:
+        reason = self._gate.precheck(frame.captured_ns)
         if reason:
-            return self._gate.pass_by(shot, reason)
+            return self._gate.withhold(frame, reason)
         try:
-            return self._gate.look(replace(shot, image=self._redactor.masked(sized(captured.image, self._camera))))
+            return self._gate.decide(replace(frame, image=self._redactor.masked(sized(captured.image, self._camera))))
         except (cv2.error, FrameUnusable) as error:  # this frame's trouble; the next one may be well
             self._reason = f"a frame cannot be looked at: {error}"
-            return self._gate.pass_by(shot, UNUSABLE)
-        except Exception:  # it cannot be masked, say, and ends the capture: its number has a fate all the same
-            self._settle(self._gate.pass_by(shot, UNUSABLE))
+            return self._gate.withhold(frame, UNUSABLE)
+        except Exception:  # it cannot be masked, say, and ends the capture: its number has a decision all the same
+            self._settle(self._gate.withhold(frame, UNUSABLE))
             raise
 
-    def _settle(self, fates: Sequence[Fate]) -> None:
-        """Give each frame its fate, also those behind one that fails, and raise what that failed with."""
+    def _settle(self, decisions: Sequence[GateDecision]) -> None:
+        """Give each frame its decision, also those behind one that fails, and raise what that failed with."""
         failure: Exception | None = None
-        for fate in fates:
-            if not fate.keep:
-                self._tally.withhold(fate.reason)
+        for decision in decisions:
+            if not decision.keep:
+                self._tally.withhold(decision.reason)
             elif failure:
                 self._tally.withhold(UNUSABLE)
             elif self._out.full():
                 self._tally.withhold("overload")
             else:
-                failure = self._tried(fate)
+                failure = self._tried(decision)
         if failure:
             raise failure
 
-    def _tried(self, fate: Fate) -> Exception | None:
+    def _tried(self, decision: GateDecision) -> Exception | None:
         """Keep a frame. Return what ends the capture: then the frame is withheld."""
         try:
-            self._keep(fate)
+            self._keep(decision)
         except Exception as error:
             self._tally.withhold(UNUSABLE)
             return error
         return None
 
-    def _keep(self, fate: Fate) -> None:
-        image = fate.shot.image
+    def _keep(self, decision: GateDecision) -> None:
+        image = decision.frame.image
         assert image is not None  # noqa: S101  (narrowing: the gate keeps nothing without its image)
         try:
-            redaction = self._redactor.apply(image, fate.shot.captured_ns)
+            redaction = self._redactor.apply(image, decision.frame.captured_ns)
             encoded = self._encoded(redaction)
         except (cv2.error, FrameUnusable) as error:
             self._reason = f"a frame of shape {image.shape} is unusable: {error}"
@@ -168,8 +168,8 @@ class Intake:
             self._reason = f"over its budget even at the floor: {encoded.left_bytes} bytes may be spent now"
             self._tally.withhold("budget")
             return
-        record = encode(self._record(fate, encoded, redaction.told, self._tally.withheld))
-        self._out.put(Kept(fate.shot.seq, fate.shot.captured_ns, record, self._tally.account()))
+        record = encode(self._record(decision, encoded, redaction.told, self._tally.withheld))
+        self._out.put(Kept(decision.frame.seq, decision.frame.captured_ns, record, self._tally.account()))
 
     def _encoded(self, redaction: Redaction) -> Encoded | OverBudget:
         encoded = self._encoder.encode(redaction, self._clock.monotonic())
@@ -177,15 +177,17 @@ class Intake:
             raise FrameUnusable(f"{len(encoded.data)} bytes encoded, at most {MAX_IMAGE_BYTES} go into a record")
         return encoded
 
-    def _record(self, fate: Fate, encoded: Encoded, redacted: Redacted | None, account: Account | None) -> Frame:
+    def _record(
+        self, decision: GateDecision, encoded: Encoded, redacted: Redacted | None, account: Account | None
+    ) -> Frame:
         return Frame(
             camera=self._camera.name,
             epoch=self._epoch,
-            seq=fate.shot.seq,
+            seq=decision.frame.seq,
             site=self._camera.site,
-            captured_ns=fate.shot.captured_ns,
-            captured_by=fate.shot.time_source,
-            captured_error_ms=fate.shot.error_ms,
+            captured_ns=decision.frame.captured_ns,
+            captured_by=decision.frame.time_source,
+            captured_error_ms=decision.frame.error_ms,
             width=encoded.width,
             height=encoded.height,
             encoding=encoded.encoding,
@@ -193,10 +195,10 @@ class Intake:
             quality=encoded.quality,
             scaled_from=encoded.scaled_from,
             redacted=redacted,
-            motion=_scaled(encoded, fate.motion),
-            resting=_scaled(encoded, fate.resting),
+            motion=_scaled(encoded, decision.motion),
+            resting=_scaled(encoded, decision.resting),
             account=account,
-            sampled=fate.sampled,
+            sampled=decision.sampled,
         )
 
     def _tell(self) -> None:

@@ -1,1 +1,1 @@
-"""What is worth sending."""
+"""Gate that decides which frames are worth sending."""

@@ -1,8 +1,9 @@
-"""What the empty scene looks like, pixel by pixel, and which pixels differ from it.
+"""Model of the empty scene, pixel by pixel, and the pixels that differ from it.
 
-Each pixel has a background, a running average, and its own noise, a running mean deviation, as in adaptive background
-mixture models (Stauffer and Grimson, CVPR 1999). What has stopped is steady for some seconds, and then becomes the
-background at once; what it hides is remembered, so that nothing is left behind when it goes.
+Each pixel has a background, which is a running average, and its own noise, which is a running mean deviation, as in
+adaptive background mixture models (Stauffer and Grimson, CVPR 1999). An object that has stopped is steady for some
+seconds and then becomes the background at once. The model remembers the background that it hides, so that no ghost
+remains when the object leaves.
 """
 
 from __future__ import annotations
@@ -14,52 +15,55 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge_agent.gate.light import Light, change
-from edge_agent.gate.rest import Rest
+from edge_agent.gate.light import light_change
+from edge_agent.gate.stationary import StationaryMap
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.uint8]
 
 ABSORB_S = 4.0
-"""What has been steady for so long has stopped. A bus with a plain roof takes one second to pass a pixel."""
+"""Time after which a steady pixel has stopped. A bus with a plain roof takes one second to pass a pixel."""
 ESTABLISHED_S = 60.0
-"""What has been background for less than this, such as the coat of somebody who stands there, is not remembered in
-place of what it hides."""
+"""Minimum age of a background that is remembered when it is hidden. The coat of a person who stands there for less
+does not replace the remembered background."""
 _LEARN_S = 2.0
-"""Time constant of the background where nothing moves: the sun and the clouds are slower than that."""
+"""Time constant of the background where nothing moves. Sun and clouds change more slowly."""
 _FORGET_S = 60.0
-"""Of the background where something moves that is never steady: branches, water."""
+"""Time constant of the background where pixels move and are never steady, such as branches and water."""
 _NOISE_S = 3.3
+"""Time constant of a pixel's noise."""
 _RECENT_S = 0.3
-"""Of the picture that the newest one is held against to see whether what moved is steady now."""
+"""Time constant of the recent picture, which shows whether a pixel that moved is steady now."""
 _SIGMAS = 4.0
-"""In mean deviations of a pixel's own noise: 3.2 standard deviations; the single pixels left fall to the median."""
+"""Detection limit in mean deviations of a pixel's own noise, which are 3.2 standard deviations. The median filter
+removes the single pixels that exceed it."""
 _MIN_DIFFERENCE = 10.0
-"""In grey levels: below this, clothes that hardly differ from the ground are not told from compression anyway."""
+"""Minimum difference in grey levels. Below it, an object that resembles the ground looks like compression noise."""
 _JUDGE_S = 0.15
-"""So often it is looked at what is steady: an eighth of the work, for something that takes seconds."""
+"""Time between two searches for steady pixels. It saves seven eighths of the work, for a process that takes
+seconds."""
 _STEADY_SHARE = 0.5
-"""Of the difference that makes a pixel move, what it may tremble by and still be called steady."""
+"""Share of the detection limit by which a steady pixel may vary."""
 _FIRST_NOISE = 2.0
-_RESTLESS = 20.0
-"""In grey levels: more than this a pixel's noise does not grow by where things pass all the time."""
+_MAX_NOISE = 20.0
+"""In grey levels. Maximum noise of a pixel where objects pass all the time."""
 _SETTLE_FRAMES = 3
-"""So many frames are background, whatever they show, until differences mean something."""
-_LONGEST_STEP_S = 1.0
-"""A frame after a longer gap teaches no more than one after this."""
+"""Number of first frames that only teach the background."""
+_MAX_STEP_S = 1.0
+"""Maximum time step. A frame after a longer gap teaches no more than this."""
 _FLOOD_SHARE = 0.5
-"""More of the picture than this does not change at once by things that move: a light was switched."""
+"""Share of the picture above which a sudden change is a light switch and no moving object."""
 _FLOOD_S = 2.0
-"""But if it changes again within this time, something large is in front of the camera."""
+"""Minimum time between two light switches. An earlier repetition is a large object in front of the camera."""
 _UNKNOWN = -1e6
-"""The grey level of what nobody has seen: it differs from everything, in any light."""
+"""Grey level of an unknown hidden background. It differs from every pixel, in any light."""
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
 
 
-class Moving(NamedTuple):
+class Foreground(NamedTuple):
     """Two masks ``(height, width)`` uint8: 1 where a picture differs from the background, and where it surely does.
 
-    The second leaves out what an edge does that trembles.
+    ``surely`` leaves out the pixels that a trembling edge explains.
     """
 
     differs: Mask
@@ -67,7 +71,7 @@ class Moving(NamedTuple):
 
 
 class Background:
-    """The empty scene of one camera, at the size of the small pictures: ``(height, width)`` float32 grey levels."""
+    """Empty scene of one camera, at the size of the small pictures: ``(height, width)`` float32 grey levels."""
 
     def __init__(self, first: Floats) -> None:
         self._back, self._recent = first.copy(), first.copy()
@@ -78,56 +82,51 @@ class Background:
         self._clock_s = self._unjudged_s = 0.0
         self._seen = 0
         self._flood_s = -math.inf
-        self.rest = Rest(first.shape)
-        """What has stopped and has not gone since."""
+        self.stationary = StationaryMap(first.shape)
+        """Places of objects that have stopped and not left."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Height and width."""
+        """Height and width of the small pictures."""
         return self._back.shape
 
-    def moving(self, small: Floats, step_s: float) -> Moving:
-        """Take the next picture, ``step_s`` after the one before, and return where something moves."""
-        step_s = min(max(step_s, 0.0), _LONGEST_STEP_S)
+    def update(self, small: Floats, step_s: float) -> Foreground:
+        """Learn from the next picture, ``step_s`` after the last one, and return the pixels that move."""
+        step_s = min(max(step_s, 0.0), _MAX_STEP_S)
         self._clock_s += step_s
         if self._seen < _SETTLE_FRAMES:
-            self._settle(small)
-            return _nowhere(small)
-        self._light(change(self._back, small))
+            self._seen += 1
+            cv2.accumulateWeighted(small, self._back, 0.5)
+            np.copyto(self._recent, small)
+            return _no_foreground(small)
+        light = light_change(self._back, small)
+        light.apply_to(self._back)
+        light.apply_to(self._hidden)
         limit = np.maximum(self._noise * np.float32(_SIGMAS), np.float32(_MIN_DIFFERENCE))
-        size = _apart(small, self._back)
-        differs = surely = _over(size, limit)
+        difference = _difference(small, self._back)
+        differs = surely = _exceeds(difference, limit)
         if cv2.countNonZero(differs):
             differs = self._unless_uncovered(small, limit, differs)
-            surely = differs & _over(_beyond(small, self._back), limit)
+            surely = differs & _exceeds(_beyond_neighbours(small, self._back), limit)
         if self._is_flood(surely):
             self._begin_again(small)
-            return _nowhere(small)
-        self._learn(small, size, Moving(differs, surely), step_s)
+            return _no_foreground(small)
+        self._learn(small, difference, Foreground(differs, surely), step_s)
         self._unjudged_s += step_s
         if self._unjudged_s >= _JUDGE_S:
             self._absorb(small, limit, differs, self._unjudged_s)
             self._unjudged_s = 0.0
-        return Moving(differs, surely)
-
-    def _settle(self, small: Floats) -> None:
-        self._seen += 1
-        cv2.accumulateWeighted(small, self._back, 0.5)
-        np.copyto(self._recent, small)
-
-    def _light(self, light: Light) -> None:
-        """Show what is known in the light of now: it falls on what is hidden or covered as well."""
-        light.put_on(self._back)
-        light.put_on(self._hidden)
+        return Foreground(differs, surely)
 
     def _unless_uncovered(self, small: Floats, limit: Floats, differs: Mask) -> Mask:
-        """Return what differs from what is hidden as well; where it does not, that is the background again."""
-        new = differs & _over(_apart(small, self._hidden), limit)
+        """Return the pixels that also differ from the hidden background. Elsewhere it becomes the background
+        again."""
+        new = differs & _exceeds(_difference(small, self._hidden), limit)
         if cv2.countNonZero(new) != cv2.countNonZero(differs):
             bare = (differs != new).view(np.bool_)
             self._back[bare], self._since_s[bare] = self._hidden[bare], self._clock_s - ESTABLISHED_S
             self._hidden[bare] = _UNKNOWN
-            self.rest.uncovered(bare)
+            self.stationary.uncovered(bare)
         return new
 
     def _is_flood(self, moving: Mask) -> bool:
@@ -138,25 +137,25 @@ class Background:
 
     def _begin_again(self, small: Floats) -> None:
         np.copyto(self._hidden, self._back)
-        self.rest.relit()
+        self.stationary.relit()
         np.copyto(self._back, small)
         np.copyto(self._recent, small)
         self._since_s.fill(self._clock_s)
         self._steady_s.fill(0.0)
 
-    def _learn(self, small: Floats, size: Floats, moving: Moving, step_s: float) -> None:
-        still = 1 - moving.differs
+    def _learn(self, small: Floats, difference: Floats, foreground: Foreground, step_s: float) -> None:
+        still = 1 - foreground.differs
         cv2.accumulateWeighted(small, self._back, _weight(step_s, _LEARN_S), still)
-        # what trembles by itself is noise; what is next to something that surely moves belongs to it
-        near = np.asarray(cv2.dilate(moving.surely, _NEIGHBOURS), np.uint8)
-        cv2.accumulateWeighted(size, self._noise, _weight(step_s, _NOISE_S), 1 - near)
+        # a pixel that varies by itself is noise; a pixel next to sure motion belongs to the moving object
+        near = np.asarray(cv2.dilate(foreground.surely, _NEIGHBOURS), np.uint8)
+        cv2.accumulateWeighted(difference, self._noise, _weight(step_s, _NOISE_S), 1 - near)
         if cv2.countNonZero(near):
-            restless = np.minimum(size, np.float32(_RESTLESS))
+            restless = np.minimum(difference, np.float32(_MAX_NOISE))
             cv2.accumulateWeighted(restless, self._noise, _weight(step_s, _FORGET_S), near)
 
     def _absorb(self, small: Floats, limit: Floats, differs: Mask, step_s: float) -> None:
-        """Make background of what has been steady for long enough, and bit by bit of what never is."""
-        unsteady = _over(_apart(small, self._recent), limit * np.float32(_STEADY_SHARE))
+        """Make long-steady pixels the background at once, and pixels that are never steady bit by bit."""
+        unsteady = _exceeds(_difference(small, self._recent), limit * np.float32(_STEADY_SHARE))
         cv2.accumulateWeighted(small, self._recent, _weight(step_s, _RECENT_S))
         cv2.accumulateWeighted(small, self._back, _weight(step_s, _FORGET_S), differs & unsteady)
         longer_s = self._steady_s + np.float32(step_s)
@@ -166,32 +165,32 @@ class Background:
             established = self._clock_s - self._since_s >= ESTABLISHED_S
             hides = stopped & ((self._hidden <= _UNKNOWN / 2) | established)
             self._hidden[hides] = self._back[hides]
-            self.rest.stopped(stopped, hides, self._clock_s)
+            self.stationary.stopped(stopped, hides, self._clock_s)
             self._back[stopped] = self._recent[stopped]
             self._since_s[stopped], self._steady_s[stopped] = self._clock_s, 0.0
 
 
-def _nowhere(small: Floats) -> Moving:
+def _no_foreground(small: Floats) -> Foreground:
     nothing = np.zeros(small.shape, np.uint8)
-    return Moving(nothing, nothing)
+    return Foreground(nothing, nothing)
 
 
-def _apart(one: Floats, other: Floats) -> Floats:
+def _difference(one: Floats, other: Floats) -> Floats:
     return np.asarray(cv2.absdiff(one, other), np.float32)
 
 
-def _beyond(small: Floats, back: Floats) -> Floats:
-    """Return by how much a picture is brighter or darker than anything next to the same place in a background.
+def _beyond_neighbours(small: Floats, back: Floats) -> Floats:
+    """Return by how much a picture is brighter or darker than all background pixels next to the same place.
 
-    Masts tremble in the wind, and an edge that has moved by a pixel is still the same edge.
+    A mast trembles in the wind, and its edge is the same edge after it has moved by a pixel.
     """
     above = cv2.subtract(small, cv2.dilate(back, _NEIGHBOURS))
     below = cv2.subtract(cv2.erode(back, _NEIGHBOURS), small)
     return np.asarray(cv2.max(above, below), np.float32)
 
 
-def _over(size: Floats, limit: Floats) -> Mask:
-    return (size > limit).view(np.uint8)
+def _exceeds(difference: Floats, limit: Floats) -> Mask:
+    return (difference > limit).view(np.uint8)
 
 
 def _weight(step_s: float, constant_s: float) -> float:

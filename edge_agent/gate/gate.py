@@ -1,39 +1,77 @@
-"""Keep or withhold: hours, rate, motion, sample. Pure but for the detector's state; time comes with the frame.
+"""Gate of one camera: armed hours, frame rate, motion and a random sample decide which frames are sent.
 
-A closed gate holds the last frames back. Those that are in line when something begins to move are sent too, and those
-that leave the line before that are withheld, but for a picture now and then and for the random sample. So fates come
-some frames late, and always in the order of the frames.
+Pure apart from the state of the motion detector; time comes with the frames.
+
+While the gate is closed, frames wait in the pre-roll buffer. When motion begins, the buffered frames are sent too.
+Frames that leave the buffer before that are withheld, except for keep-alive frames and the random sample. So
+decisions come some frames late, and always in the order of the frames.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from hashlib import blake2b
 
-from edge_agent.gate.line import Line, Waiting
-from edge_agent.gate.motion import MotionDetector, Seen
-from edge_agent.gate.progress import Progress
-from edge_agent.gate.rate import Rate
-from edge_agent.gate.sample import sampled
+from edge_agent.gate.decision import GateDecision, NumberedFrame, withheld
+from edge_agent.gate.motion import Motion, MotionDetector
+from edge_agent.gate.parts import NewMotion
+from edge_agent.gate.preroll import PreRollBuffer
 from edge_agent.gate.schedule import Schedule
-from edge_agent.gate.shot import Fate, Shot
 from ingest.contract.records import Box
 from ingest.site import GateConfig
 
 STILL, MASKED, RATE, SCHEDULE = "still", "masked", "rate", "schedule"
 
-ROLL_CALL_NS = 10_000_000_000
-"""So often a frame that is sent tells what rests in the picture, be it that something else moves: whoever counts how
-long it stands has lost sight of it meanwhile. So does the next one that is sent, since a tracker begins with nothing
-less than two frames in a row. Each costs a region to look at for each thing that rests."""
+REPORT_STATIONARY_NS = 10_000_000_000
+"""Report stationary objects every 10 s even while other objects move; otherwise dwell timers downstream lose them.
+The next sent frame reports them again, because a tracker needs two frames in a row to begin a track. Each report
+costs the engines one region for each stationary object."""
 _SETTLE_NS = 1_000_000_000
-"""When motion ends, what rests is named without waiting for that; but what trembles ends several times a second."""
+"""Minimum time between two reports at the end of motion. The end of motion is reported without waiting for
+``REPORT_STATIONARY_NS``, but the motion of a trembling object ends several times a second."""
+_EARLY_SHARE = 0.15
+"""Share of the interval by which a frame may come early and still pass the rate limit. A frame that the network or a
+busy machine delayed is followed by one that seems early. A camera slower than the limit must lose neither."""
+_SAMPLE_BYTES = 8
+
+
+class Rate:
+    """Limit of frames a second, held on average; 0 is no limit. Pure; time comes with the frame."""
+
+    def __init__(self, fps: float) -> None:
+        self._interval_ns = 1e9 / fps if fps else 0.0
+        self._early_ns = _EARLY_SHARE * self._interval_ns
+        self._taken_ns: int | None = None
+        self._next_ns = 0.0
+
+    def due(self, now_ns: int) -> bool:
+        """Return whether a frame may pass. The limit starts anew after the clock was set back."""
+        return self._taken_ns is None or now_ns >= self._next_ns - self._early_ns or now_ns < self._taken_ns
+
+    def take(self, now_ns: int) -> None:
+        """Count a frame that has passed.
+
+        The next due time follows from the last due time, so that the rate is held on average. Time in which the
+        camera sent no frames gives no credit.
+        """
+        first = self._taken_ns is None or now_ns < self._taken_ns
+        behind = first or not -self._early_ns <= now_ns - self._next_ns < self._interval_ns
+        self._next_ns = (now_ns if behind else self._next_ns) + self._interval_ns
+        self._taken_ns = now_ns
+
+
+def sampled(camera: str, epoch: int, seq: int, share: float) -> bool:
+    """Return whether a frame belongs to the random sample of this ``share``.
+
+    The sample depends only on a hash of the frame's identity, so that a replay draws the same frames.
+    """
+    digest = blake2b(f"{camera}/{epoch}/{seq}".encode(), digest_size=_SAMPLE_BYTES).digest()
+    return int.from_bytes(digest, "big") < share * (1 << (8 * _SAMPLE_BYTES))
 
 
 class Gate:
-    """Decides on the frames of one epoch of one camera, each of which is given once, in order.
+    """Gate of one epoch of one camera. Each frame is given once, in order.
 
-    The first frame that is looked at, also after hours in which the camera was not armed, is always kept.
+    The first frame that the detector sees is always sent, also after hours in which the camera was not armed.
     """
 
     def __init__(self, config: GateConfig, camera: str, epoch: int) -> None:
@@ -41,108 +79,113 @@ class Gate:
         self._schedule = Schedule(config.armed, config.time_zone or "UTC")
         self._looks, self._sends = Rate(config.max_fps), Rate(config.open_fps)
         self._detector = MotionDetector(config.min_area, config.masks) if config.motion else None
-        self._line = Line(config.pre_roll_s)
-        self._progress = Progress(config.min_change, config.min_area)
-        self._fresh = True
+        self._buffer = PreRollBuffer(config.pre_roll_s)
+        self._new_motion = NewMotion(config.min_change, config.min_area)
+        self._is_first = True
         self._is_open = False
-        self._kept_ns = 0
+        self._sent_ns = 0
         self._moved_ns: int | None = None
-        self._called_ns: int | None = None
-        self._twice_ns: int | None = None
-        self._calls_again = False
+        self._reported_ns: int | None = None
+        self._repeated_ns: int | None = None
+        self._repeats_report = False
 
-    def glance(self, captured_ns: int) -> str:
-        """Return why a frame is withheld whatever it shows, empty if it has to be looked at."""
+    def precheck(self, captured_ns: int) -> str:
+        """Return the reason to withhold a frame without looking at it, empty if the frame has to be decoded."""
         if not self._schedule.armed(captured_ns):
-            self._fresh, self._is_open = True, False
+            self._is_first, self._is_open = True, False
             return SCHEDULE
         return "" if self._looks.due(captured_ns) else RATE
 
-    def look(self, shot: Shot) -> list[Fate]:
-        """Look at a frame that has an image, and return the fates that are now settled."""
-        assert shot.image is not None  # noqa: S101  (narrowing: what glance lets through is given its pixels)
-        seen = self._detector.see(shot.image, shot.captured_ns) if self._detector else None
-        now_ns = shot.captured_ns
+    def decide(self, frame: NumberedFrame) -> list[GateDecision]:
+        """Look at a frame that has an image. Return the decisions that are now final, for this or earlier frames."""
+        assert frame.image is not None  # noqa: S101  (narrowing: a frame that passes the precheck has its image)
+        motion = self._detector.detect(frame.image, frame.captured_ns) if self._detector else None
+        now_ns = frame.captured_ns
         self._looks.take(now_ns)
-        if seen and seen.boxes:
+        if motion and motion.boxes:
             self._moved_ns = now_ns
-        fates = list(self._settled(now_ns))
-        was_open, self._is_open = self._is_open, self._detector is None or self._fresh or self._in_hold(now_ns)
+        decisions = self._expired(now_ns)
+        was_open, self._is_open = self._is_open, self._detector is None or self._is_first or self._in_hold(now_ns)
         if not self._is_open:
-            return fates + self._held(shot, seen)
+            self._buffer.add(self._preliminary(frame, motion))
+            return decisions + self._expired(now_ns)
         if not was_open:
-            fates += [self._fate(waiting, send=True) for waiting in self._line.all()]
-        return [*fates, self._sent(shot, seen, at_once=not was_open or self._fresh or self._detector is None)]
+            decisions += [self._send_buffered(each) for each in self._buffer.drain()]
+        at_once = not was_open or self._is_first or self._detector is None
+        return [*decisions, self._while_open(frame, motion, at_once=at_once)]
 
-    def pass_by(self, shot: Shot, reason: str) -> list[Fate]:
-        """Withhold a frame for a reason that was found elsewhere, and return the fates that are now settled."""
-        self._line.add(Waiting(replace(shot, image=None), reason))
-        return list(self._settled(shot.captured_ns))
+    def withhold(self, frame: NumberedFrame, reason: str) -> list[GateDecision]:
+        """Withhold a frame for a reason found elsewhere. Return the decisions that are now final."""
+        self._buffer.add(withheld(frame, reason))
+        return self._expired(frame.captured_ns)
 
-    def close(self) -> list[Fate]:
-        """Return the fates of what is still in line: nothing more will move."""
-        return [self._left(waiting) for waiting in self._line.all()]
+    def close(self) -> list[GateDecision]:
+        """Return the decisions on all buffered frames, because no motion can follow."""
+        return [self._final(each) for each in self._buffer.drain()]
 
-    def _settled(self, now_ns: int) -> Iterator[Fate]:
-        return (self._left(waiting) for waiting in self._line.leaving(now_ns))
+    def _expired(self, now_ns: int) -> list[GateDecision]:
+        return [self._final(each) for each in self._buffer.expired(now_ns)]
 
     def _in_hold(self, now_ns: int) -> bool:
         return self._moved_ns is not None and 0 <= now_ns - self._moved_ns <= self._config.hold_s * 1e9
 
-    def _sent(self, shot: Shot, seen: Seen | None, *, at_once: bool) -> Fate:
-        parts = seen.parts if seen else None
-        if not (at_once or self._sends.due(shot.captured_ns) or self._progress.is_news(parts)):
-            return Fate(replace(shot, image=None), RATE)
-        self._fresh = False
-        self._sends.take(shot.captured_ns)
-        self._progress.sent(parts)
-        self._kept_ns = shot.captured_ns
-        resting = self._roll_call(shot, self._resting()) if self._tells(shot.captured_ns, seen) else None
-        return Fate(shot, motion=seen.boxes if seen else None, resting=resting)
+    def _while_open(self, frame: NumberedFrame, motion: Motion | None, *, at_once: bool) -> GateDecision:
+        """Return the decision on a frame while the gate is open."""
+        parts = motion.parts if motion else None
+        if not (at_once or self._sends.due(frame.captured_ns) or self._new_motion.is_new(parts)):
+            return withheld(frame, RATE)
+        self._is_first = False
+        self._sends.take(frame.captured_ns)
+        self._new_motion.sent(parts)
+        self._sent_ns = frame.captured_ns
+        resting = None
+        if self._is_report_due(frame.captured_ns, motion):
+            resting = self._report(frame, self._stationary())
+        return GateDecision(frame, motion=motion.boxes if motion else None, resting=resting)
 
-    def _tells(self, at_ns: int, seen: Seen | None) -> bool:
-        """Tell whether it is time to name what rests: also when nothing moves any more, and may rest or be gone."""
-        if seen is None or self._calls_again or self._called_ns is None:
+    def _is_report_due(self, at_ns: int, motion: Motion | None) -> bool:
+        """Return whether a sent frame reports stationary objects. The end of motion makes a report due too."""
+        if motion is None or self._repeats_report or self._reported_ns is None:
             return True
-        ended = not seen.boxes and (self._moved_ns or 0) > self._called_ns
-        return not _within(self._called_ns, at_ns, _SETTLE_NS if ended else ROLL_CALL_NS)
+        ended = not motion.boxes and (self._moved_ns or 0) > self._reported_ns
+        return not _within(self._reported_ns, at_ns, _SETTLE_NS if ended else REPORT_STATIONARY_NS)
 
-    def _roll_call(self, shot: Shot, resting: tuple[Box, ...] | None) -> tuple[Box, ...] | None:
-        """Take note that a frame that is sent tells what rests in it."""
-        at_ns = self._called_ns = shot.captured_ns
-        self._calls_again = bool(resting) and not _within(self._twice_ns, at_ns, ROLL_CALL_NS)
-        self._twice_ns = at_ns if self._calls_again else self._twice_ns
+    def _report(self, frame: NumberedFrame, resting: tuple[Box, ...] | None) -> tuple[Box, ...] | None:
+        """Note that a sent frame reports these stationary objects, and return them."""
+        at_ns = self._reported_ns = frame.captured_ns
+        self._repeats_report = bool(resting) and not _within(self._repeated_ns, at_ns, REPORT_STATIONARY_NS)
+        self._repeated_ns = at_ns if self._repeats_report else self._repeated_ns
         return resting
 
-    def _resting(self) -> tuple[Box, ...] | None:
-        return self._detector.resting() if self._detector else None
+    def _stationary(self) -> tuple[Box, ...] | None:
+        return self._detector.stationary_boxes() if self._detector else None
 
-    def _held(self, shot: Shot, seen: Seen | None) -> list[Fate]:
-        chosen = sampled(self._camera, self._epoch, shot.seq, self._config.sample)
-        masked = bool(seen and seen.masked)
-        motion = seen.boxes if seen else None
-        resting = self._resting() if self._is_overdue(shot) else None  # while it waits it gets no more overdue
-        self._line.add(Waiting(shot, MASKED if masked else STILL, motion, resting, chosen))
-        return list(self._settled(shot.captured_ns))
+    def _preliminary(self, frame: NumberedFrame, motion: Motion | None) -> GateDecision:
+        """Return the decision on a frame while the gate is closed, which later motion may reverse."""
+        chosen = sampled(self._camera, self._epoch, frame.seq, self._config.sample)
+        reason = MASKED if motion and motion.masked else STILL
+        resting = self._stationary() if self._is_overdue(frame) else None  # waiting makes a frame no more overdue
+        return GateDecision(frame, reason, motion.boxes if motion else None, resting, chosen)
 
-    def _left(self, waiting: Waiting) -> Fate:
-        """Return the fate of a frame after which nothing has moved."""
-        overdue = self._is_overdue(waiting.shot)
-        if waiting.sampled and not overdue:
-            # it changes nothing for the frames after it, or it would be the sample of another gate
-            return Fate(waiting.shot, motion=waiting.motion, sampled=True)
-        return self._fate(waiting, send=overdue, tells=overdue)
+    def _final(self, buffered: GateDecision) -> GateDecision:
+        """Return the final decision on a buffered frame that was followed by no motion."""
+        if buffered.frame.image is not None and self._is_overdue(buffered.frame):
+            return self._send_buffered(buffered, self._report(buffered.frame, buffered.resting))
+        if buffered.sampled:
+            # a sampled frame leaves the gate's state alone: it must not change the decisions that it is to check
+            return GateDecision(buffered.frame, motion=buffered.motion, sampled=True)
+        return withheld(buffered.frame, buffered.reason)
 
-    def _is_overdue(self, shot: Shot) -> bool:
+    def _is_overdue(self, frame: NumberedFrame) -> bool:
         every_ns = self._config.keep_alive_s * 1e9
-        return bool(every_ns) and not 0 <= shot.captured_ns - self._kept_ns < every_ns
+        return bool(every_ns) and not 0 <= frame.captured_ns - self._sent_ns < every_ns
 
-    def _fate(self, waiting: Waiting, *, send: bool, tells: bool = False) -> Fate:
-        if not send or waiting.shot.image is None:
-            return Fate(replace(waiting.shot, image=None), waiting.reason)
-        self._kept_ns = waiting.shot.captured_ns
-        resting = self._roll_call(waiting.shot, waiting.resting) if tells else None
-        return Fate(waiting.shot, motion=waiting.motion, resting=resting)
+    def _send_buffered(self, buffered: GateDecision, resting: tuple[Box, ...] | None = None) -> GateDecision:
+        """Return the decision to send a buffered frame, or to withhold it if it has no image."""
+        if buffered.frame.image is None:
+            return buffered
+        self._sent_ns = buffered.frame.captured_ns
+        return GateDecision(buffered.frame, motion=buffered.motion, resting=resting)
 
 
 def _within(then_ns: int | None, now_ns: int, span_ns: int) -> bool:

@@ -1,4 +1,4 @@
-"""Where something moves: what differs from the background on a small grey picture, joined to regions."""
+"""Motion detector: differences from the background on a small grey picture, joined to boxes."""
 
 from __future__ import annotations
 
@@ -10,111 +10,129 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge_agent.gate.background import Background, Moving
-from edge_agent.gate.masks import drawn
-from edge_agent.gate.parts import SURE_SHARE, Parts, join
+from edge_agent.gate.background import Background, Foreground
+from edge_agent.gate.parts import SURE_SHARE, MovingParts, join
 from ingest.contract.records import Box, Point
 
 Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
-LEAST_WIDTH_PX = 160
-"""A person of 16 px in a 640 px picture is four pixels wide then, and 14,400 pixels are cheap."""
+MIN_WIDTH_PX = 160
+"""Minimum width of the small picture. A person of 16 px in a 640 px picture is then four pixels wide, and 14,400
+pixels are cheap to process."""
 _NOMINAL_STEP_S = 0.1
-"""Between frames whose times are not given."""
+"""Time between frames that come without a capture time."""
 _STALE_S = 60.0
-"""A camera that has not been looked at for longer, while it was not armed, may show another light and other cars."""
+"""Gap after which the background is learnt anew. While a camera is not armed, light and parked cars may change."""
+_MASK_FRACTION_BITS = 4
+"""Mask corners lie between pixels; OpenCV takes them in sixteenths of a pixel."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What moves, in pixels of the frame, largest first. ``masked`` tells of motion that is behind a mask only."""
+class Motion:
+    """Moving boxes of one frame in its pixels, largest first. ``masked``: motion was found only behind a mask."""
 
     boxes: tuple[Box, ...] = ()
     masked: bool = False
-    parts: Parts | None = field(default=None, compare=False)
+    parts: MovingParts | None = field(default=None, compare=False)
 
 
 class MotionDetector:
-    """Finds moving regions in the frames of one camera, in order. ``min_area`` is a share of the picture.
+    """Detector of moving regions in the frames of one camera, given in order.
 
-    Motion inside of ``masks``, polygons in shares of width and height, is none.
+    ``min_area`` is a share of the picture. Motion behind ``masks`` is ignored; they are polygons in shares of width
+    and height.
     """
 
     def __init__(self, min_area: float, masks: Sequence[Sequence[Point]] = ()) -> None:
         self._min_area, self._masks = min_area, masks
         self._background: Background | None = None
-        self._shown: Image | None = None
-        self._before: Parts | None = None
+        self._unmasked: Image | None = None
+        self._before: MovingParts | None = None
         self._at_ns: int | None = None
-        self._frame: _Frame | None = None
+        self._size: _FrameSize | None = None
 
     def boxes(self, image: Image) -> tuple[Box, ...]:
-        """Return what moves in a frame ``(height, width, 3)`` uint8, ten of which make a second."""
-        return self._see(image, _NOMINAL_STEP_S).boxes
+        """Return the moving boxes of a frame ``(height, width, 3)`` uint8, taking frames as 0.1 s apart."""
+        return self._detect(image, _NOMINAL_STEP_S).boxes
 
-    def see(self, image: Image, at_ns: int) -> Seen:
-        """Return what moves in a frame ``(height, width, 3)`` uint8 that was captured at a time in ns."""
+    def detect(self, image: Image, at_ns: int) -> Motion:
+        """Return the motion in a frame ``(height, width, 3)`` uint8 that was captured at ``at_ns``."""
         step_s = _NOMINAL_STEP_S if self._at_ns is None else (at_ns - self._at_ns) / 1e9
         self._at_ns = at_ns
-        return self._see(image, step_s)
+        return self._detect(image, step_s)
 
-    def resting(self) -> tuple[Box, ...]:
-        """Return where something has stopped and not gone since, in pixels of the last frame, the latest first.
+    def stationary_boxes(self) -> tuple[Box, ...]:
+        """Return the boxes of objects that have stopped and not left, in pixels of the last frame, latest first.
 
-        Of too many, these are the ``MAX_RESTING`` latest.
+        At most the ``MAX_RESTING`` latest are returned.
         """
-        if self._background is None or self._frame is None:
+        if self._background is None or self._size is None:
             return ()
-        least_px = self._min_area * math.prod(self._background.shape)
-        found = self._background.rest.rectangles(least_px, self._shown)
-        return tuple(self._frame.box(*rectangle) for rectangle in found)
+        min_px = self._min_area * math.prod(self._background.shape)
+        found = self._background.stationary.rectangles(min_px, self._unmasked)
+        return tuple(self._size.box(*rectangle) for rectangle in found)
 
-    def _see(self, image: Image, step_s: float) -> Seen:
+    def _detect(self, image: Image, step_s: float) -> Motion:
         small = _small(image)
-        self._frame = frame = _Frame(image.shape[1], image.shape[0], image.shape[1] // small.shape[1])
+        self._size = size = _FrameSize(image.shape[1], image.shape[0], image.shape[1] // small.shape[1])
         if self._background is None or self._background.shape != small.shape or step_s > _STALE_S:
             self._background = Background(small)
-            self._shown = drawn(self._masks, small.shape) if self._masks else None
-        moving = self._background.moving(small, step_s)
-        if cv2.countNonZero(moving.surely) < SURE_SHARE * self._min_area * small.size:
+            self._unmasked = draw_masks(self._masks, small.shape) if self._masks else None
+        foreground = self._background.update(small, step_s)
+        if cv2.countNonZero(foreground.surely) < SURE_SHARE * self._min_area * small.size:
             self._before = None
-            return Seen()
-        parts = self._joined(moving, self._shown)
-        masked = not parts.rectangles and self._shown is not None and bool(self._joined(moving, None).rectangles)
+            return Motion()
+        parts = self._joined(foreground, self._unmasked)
+        masked = (
+            not parts.rectangles and self._unmasked is not None and bool(self._joined(foreground, None).rectangles)
+        )
         self._before = parts
         if parts.rectangles:
-            return Seen(tuple(frame.box(*rectangle) for rectangle in parts.rectangles), parts=parts)
-        return Seen(masked=masked)
+            return Motion(tuple(size.box(*rectangle) for rectangle in parts.rectangles), parts=parts)
+        return Motion(masked=masked)
 
-    def _joined(self, moving: Moving, shown: Image | None) -> Parts:
-        if shown is not None:
-            moving = Moving(moving.differs & shown, moving.surely & shown)
-        return join(moving, self._min_area * moving.differs.size, self._before)
+    def _joined(self, foreground: Foreground, unmasked: Image | None) -> MovingParts:
+        if unmasked is not None:
+            foreground = Foreground(foreground.differs & unmasked, foreground.surely & unmasked)
+        return join(foreground, self._min_area * foreground.differs.size, self._before)
 
 
 @dataclass(frozen=True, slots=True)
-class _Frame:
-    """A frame of that size in pixels, ``scale`` times as large as the small picture."""
+class _FrameSize:
+    """Size of a frame in pixels, and its ``scale`` relative to the small picture."""
 
     width: int
     height: int
     scale: int
 
     def box(self, left: int, top: int, width: int, height: int) -> Box:
-        """Return a rectangle of the small picture in pixels of the frame."""
+        """Convert a rectangle of the small picture to a box in pixels of the frame."""
         right, bottom = (left + width) * self.scale, (top + height) * self.scale
         edges = left * self.scale, top * self.scale, min(right, self.width), min(bottom, self.height)
         return Box(*map(float, edges))
 
 
-def _small(image: Image) -> Floats:
-    """Halve a frame, as often as it stays wide enough, and return it in grey levels.
+def draw_masks(masks: Sequence[Sequence[Point]], shape: tuple[int, ...]) -> Image:
+    """Return ``shape`` (height, width) uint8, 0 behind a mask and 1 elsewhere. Corners are shares of the picture.
 
-    Halves are the one size that OpenCV averages by vector instructions: a tenth of the time of other sizes.
+    A polygon covers the pixels whose centre it covers.
+    """
+    unmasked = np.ones(shape[:2], np.uint8)
+    for mask in masks:
+        corners = np.array(mask) * (shape[1], shape[0]) - 0.5
+        corners = np.round(corners * 2**_MASK_FRACTION_BITS).astype(np.int32)
+        cv2.fillPoly(unmasked, [corners], 0, shift=_MASK_FRACTION_BITS)
+    return unmasked
+
+
+def _small(image: Image) -> Floats:
+    """Return a frame in grey levels, halved as often as it stays at least ``MIN_WIDTH_PX`` wide.
+
+    OpenCV averages by one half with vector instructions, in a tenth of the time of other factors.
     """
     small = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    while small.shape[1] >= 2 * LEAST_WIDTH_PX and small.shape[0] > 1:
+    while small.shape[1] >= 2 * MIN_WIDTH_PX and small.shape[0] > 1:
         height, width = small.shape[0] // 2, small.shape[1] // 2
         small = cv2.resize(small[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
     return small.astype(np.float32)

@@ -1,4 +1,4 @@
-"""The moving parts of a picture: pixels joined to regions. Pure."""
+"""Moving parts of a picture: foreground pixels joined to regions, and their comparison with an earlier frame."""
 
 from __future__ import annotations
 
@@ -8,27 +8,29 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge_agent.gate.background import Moving
+from edge_agent.gate.background import Foreground
 
 Labels = npt.NDArray[np.int32]
 
 _MIN_SIDE_PX = 2
-"""Of the small picture: a line of single pixels is rain, or the edge of a shadow."""
+"""Minimum side in the small picture. A line of single pixels is rain or the edge of a shadow."""
 SURE_SHARE = 0.5
-"""Of the smallest part that counts, so much has to differ surely: the edge of a sign that trembles hardly does."""
+"""Minimum share of the smallest counted part that must differ surely. The edge of a trembling sign hardly does."""
 _SMALL = 3.0
-"""Times the smallest part that counts: drops and streaks of rain join to that much."""
+"""Multiple of the smallest counted part up to which a part is small. Drops and streaks of rain join to that size."""
 _NEAR = np.ones((5, 5), np.uint8)
 _CLOSE = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
 """Joins the parts of one object: a roof in the colour of the road splits a car."""
+_GONE = 2.0
+"""Factor on the share of new ground when an object leaves. A departure is reported later than an arrival."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Parts:
-    """What moves in a small picture.
+class MovingParts:
+    """Moving regions of a small picture.
 
-    ``labels`` is ``(height, width)`` int32, 0 where nothing differs. ``areas`` is in pixels, by label, 0 for a part
-    that does not count. ``rectangles`` are left, top, width and height of those that do, largest first.
+    ``labels`` is ``(height, width)`` int32, 0 where nothing differs. ``areas`` is in pixels, by label, and 0 for
+    parts that do not count. ``rectangles`` are left, top, width and height of the parts that count, largest first.
     """
 
     labels: Labels
@@ -36,30 +38,61 @@ class Parts:
     rectangles: tuple[tuple[int, int, int, int], ...]
 
 
-def join(moving: Moving, least_px: float, before: Parts | None) -> Parts:
-    """Join pixels that differ to parts. A part counts if it has at least so many pixels and they surely differ.
+def join(foreground: Foreground, min_px: float, before: MovingParts | None) -> MovingParts:
+    """Join foreground pixels to parts. A part counts if it has at least ``min_px`` pixels and they surely differ.
 
-    A small one has to touch what differed in the picture ``before``, too: rain falls elsewhere each time.
+    A small part must also touch the foreground of the picture ``before``, because rain falls elsewhere each time.
     """
-    whole = cv2.morphologyEx(cv2.medianBlur(moving.differs, 3), cv2.MORPH_CLOSE, _CLOSE)
-    # Grana's is the fastest of OpenCV's algorithms at this size, by more than half
+    whole = cv2.morphologyEx(cv2.medianBlur(foreground.differs, 3), cv2.MORPH_CLOSE, _CLOSE)
+    # Grana's algorithm is the fastest of OpenCV's at this size, by more than half
     found = cv2.connectedComponentsWithStatsWithAlgorithm(whole, 8, cv2.CV_32S, cv2.CCL_GRANA)
     labels, stats = np.asarray(found[1], np.int32), found[2]
     areas = stats[:, cv2.CC_STAT_AREA].astype(np.int32)
-    areas[0] = 0  # what does not move
+    areas[0] = 0  # the background
     sides = stats[:, (cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT)].min(axis=1)
-    sure = np.bincount(labels[moving.surely.view(np.bool_)], minlength=len(areas))
-    areas[(areas < least_px) | (sides < _MIN_SIDE_PX) | (sure < SURE_SHARE * least_px)] = 0
-    small = (areas > 0) & (areas < _SMALL * least_px)
+    sure = np.bincount(labels[foreground.surely.view(np.bool_)], minlength=len(areas))
+    areas[(areas < min_px) | (sides < _MIN_SIDE_PX) | (sure < SURE_SHARE * min_px)] = 0
+    small = (areas > 0) & (areas < _SMALL * min_px)
     if small.any():
-        areas[small & ~_touching(labels, before, len(areas))] = 0
+        areas[small & ~_touches(labels, before, len(areas))] = 0
     order = np.argsort(-areas, kind="stable")[: np.count_nonzero(areas)]
-    return Parts(labels, areas, tuple((x, y, width, height) for x, y, width, height, _ in stats[order].tolist()))
+    rectangles = tuple((x, y, width, height) for x, y, width, height, _ in stats[order].tolist())
+    return MovingParts(labels, areas, rectangles)
 
 
-def _touching(labels: Labels, before: Parts | None, count: int) -> npt.NDArray[np.bool_]:
-    """Tell, by label, what is next to something that differed before."""
+def _touches(labels: Labels, before: MovingParts | None, count: int) -> npt.NDArray[np.bool_]:
+    """Return by label whether a part is next to the foreground of the picture before."""
     if before is None or before.labels.shape != labels.shape:
         return np.zeros(count, np.bool_)
     near = cv2.dilate((before.labels > 0).view(np.uint8), _NEAR)
     return np.bincount(labels[near.view(np.bool_)], minlength=count) > 0
+
+
+class NewMotion:
+    """Comparison of a frame's moving parts with those of the last sent frame.
+
+    An arrival or a movement is new when a part covers new ground with at least ``share`` of its pixels, and with at
+    least ``min_area`` of the picture. A departure uncovers ground instead.
+    """
+
+    def __init__(self, share: float, min_area: float) -> None:
+        self._share, self._min_area = share, min_area
+        self._sent: MovingParts | None = None
+
+    def sent(self, parts: MovingParts | None) -> None:
+        """Remember the moving parts of a sent frame, None without motion."""
+        self._sent = parts
+
+    def is_new(self, parts: MovingParts | None) -> bool:
+        """Return whether an object has arrived, moved on or left since the last sent frame."""
+        if parts is None or self._sent is None or parts.labels.shape != self._sent.labels.shape:
+            return parts is not self._sent
+        min_px = self._min_area * parts.labels.size
+        arrived = _is_beside(parts, self._sent, self._share, min_px)
+        return arrived or _is_beside(self._sent, parts, self._share * _GONE, min_px)
+
+
+def _is_beside(parts: MovingParts, other: MovingParts, share: float, min_px: float) -> bool:
+    """Return whether any part has at least this share and number of its pixels outside the other parts."""
+    beside = np.bincount(parts.labels[other.labels == 0], minlength=len(parts.areas))
+    return bool(np.any((parts.areas > 0) & (beside >= min_px) & (beside >= share * parts.areas)))

@@ -1,9 +1,10 @@
-"""When a camera is armed. Pure.
+"""Armed hours of a camera. Pure.
 
-Hours are by the clock on the wall of a time zone. Where clocks are set back, an hour comes twice: what starts in it
-starts the first time, and what ends in it ends the second time. Where they are set forward, what would start or end
-in the hour that is left out does so at the moment of the change. So each stretch of armed hours is one, and a change
-of clocks never disarms a camera that the clock on the wall says is armed.
+Hours are local wall-clock times of a time zone. An interval of armed hours stays one interval on days when clocks
+change, and a change of clocks never disarms a camera that its wall clock says is armed:
+
+- Where clocks are set back, an hour occurs twice. A start in it means the first pass, an end in it the second.
+- Where clocks are set forward, an hour is skipped. A start or end in it takes effect at the moment of the change.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ from ingest.site import ArmedHours
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _FIRST, _SECOND = 0, 1
-"""Which of two passes of a repeated hour is meant: PEP 495's ``fold``."""
+"""Pass of a repeated hour, as the ``fold`` of PEP 495."""
 
 
 class Schedule:
-    """The armed hours of one camera. Without any it is always armed."""
+    """Armed hours of one camera. A camera without hours is always armed."""
 
     def __init__(self, hours: Sequence[ArmedHours], time_zone: str) -> None:
         self._hours = tuple(hours)
         self._zone = ZoneInfo(time_zone)
 
     def armed(self, at_ns: int) -> bool:
-        """Tell whether it is armed at a moment, in Unix ns."""
+        """Return whether the camera is armed at a moment, in Unix ns."""
         if not self._hours:
             return True
         now = datetime.fromtimestamp(at_ns // 1_000_000_000, UTC)
@@ -43,7 +44,7 @@ class Schedule:
         return self._reached(start, _FIRST, now) and not self._reached(end, _SECOND, now)
 
     def _reached(self, wall: datetime, fold: int, now: datetime) -> bool:
-        """Tell whether a clock on the wall has come to a time, or past one that it leaves out."""
+        """Return whether the wall clock has reached a time, or has skipped it."""
         moment = wall.replace(tzinfo=self._zone, fold=fold).astimezone(UTC)
         if moment.astimezone(self._zone).replace(tzinfo=None) != wall:
             return now.astimezone(self._zone).replace(tzinfo=None) >= wall

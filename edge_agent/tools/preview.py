@@ -16,8 +16,8 @@ import numpy as np
 from edge_agent.camera.intake import UNUSABLE, sized
 from edge_agent.encode.encoder import Encoded, Encoder
 from edge_agent.exceptions import FrameUnusable, SourceEnded, SourceUnusable
+from edge_agent.gate.decision import GateDecision, NumberedFrame
 from edge_agent.gate.gate import Gate
-from edge_agent.gate.shot import Fate, Shot
 from edge_agent.redact.redactor import Redaction, Redactor
 from edge_agent.sources.factory import Surroundings, make_source
 from edge_agent.sources.source import Captured, FrameSource, Image
@@ -31,9 +31,10 @@ _BAR_PX = 22
 
 @dataclass
 class Preview:
-    """What was seen: fates by reason (``sent`` for what is kept), the best frame, its motion and what it weighs."""
+    """What was seen: decisions by reason (``sent`` for what is kept), the best frame, its motion and what it
+    weighs."""
 
-    fates: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
     image: Image | None = None
     motion: tuple[Box, ...] = ()
     redacted: int = 0
@@ -55,7 +56,7 @@ def watch(camera: CameraConfig, seconds: float, clock: Clock, on_frame: Callable
     finally:
         source.close()
     best.take(gate.close())
-    preview = Preview(best.fates)
+    preview = Preview(best.counts)
     if best.redaction is None:
         raise SourceUnusable(f"camera {camera.name}: no frame that would be sent came within {seconds:g} s")
     encoded = Encoder(camera.encode).encode(best.redaction, clock.monotonic())
@@ -69,21 +70,21 @@ class _Best:
     """The frame in which most moves, and what became of all."""
 
     def __init__(self, redactor: Redactor) -> None:
-        self.fates: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
         self.redaction: Redaction | None = None
         self.motion: tuple[Box, ...] = ()
         self._redactor, self._area = redactor, 0.0
 
-    def take(self, fates: Iterable[Fate]) -> None:
-        """Take fates in the order of their frames. Raise RedactionFailed."""
-        for fate in fates:
-            self.fates[self._keep(fate) if fate.keep else fate.reason] += 1
+    def take(self, decisions: Iterable[GateDecision]) -> None:
+        """Take decisions in the order of their frames. Raise RedactionFailed."""
+        for decision in decisions:
+            self.counts[self._keep(decision) if decision.keep else decision.reason] += 1
 
-    def _keep(self, fate: Fate) -> str:
-        image, motion = fate.shot.image, fate.motion or ()
+    def _keep(self, decision: GateDecision) -> str:
+        image, motion = decision.frame.image, decision.motion or ()
         assert image is not None  # noqa: S101  (narrowing: the gate keeps nothing without its image)
         try:
-            redaction = self._redactor.apply(image, fate.shot.captured_ns)
+            redaction = self._redactor.apply(image, decision.frame.captured_ns)
         except (cv2.error, FrameUnusable):
             return UNUSABLE
         area = sum(box.width * box.height for box in motion)
@@ -103,15 +104,15 @@ def _frames(source: FrameSource, deadline: Deadline) -> Iterator[Captured]:
             yield captured
 
 
-def _judged(gate: Gate, redactor: Redactor, camera: CameraConfig, seq: int, captured: Captured) -> list[Fate]:
-    shot = Shot(seq, captured.captured_ns, captured.time_source, captured.error_ms)
-    reason = gate.glance(shot.captured_ns)
+def _judged(gate: Gate, redactor: Redactor, camera: CameraConfig, seq: int, captured: Captured) -> list[GateDecision]:
+    frame = NumberedFrame(seq, captured.captured_ns, captured.time_source, captured.error_ms)
+    reason = gate.precheck(frame.captured_ns)
     if reason:
-        return gate.pass_by(shot, reason)
+        return gate.withhold(frame, reason)
     try:
-        return gate.look(replace(shot, image=redactor.masked(sized(captured.image, camera))))
+        return gate.decide(replace(frame, image=redactor.masked(sized(captured.image, camera))))
     except (cv2.error, FrameUnusable):
-        return gate.pass_by(shot, UNUSABLE)
+        return gate.withhold(frame, UNUSABLE)
 
 
 def annotated(camera: CameraConfig, preview: Preview) -> Image:
@@ -135,6 +136,6 @@ def annotated(camera: CameraConfig, preview: Preview) -> Image:
 
 
 def _line(camera: CameraConfig, preview: Preview) -> str:
-    fates = ", ".join(f"{reason} {count}" for reason, count in preview.fates.most_common())
+    counts = ", ".join(f"{reason} {count}" for reason, count in preview.counts.most_common())
     redacted = f"; {preview.redacted} redacted" if camera.redact.faces or camera.redact.plates else ""
-    return f"{camera.name}: {fates}; {len(preview.motion)} moving{redacted}; {preview.size_bytes / 1000:.0f} kB"
+    return f"{camera.name}: {counts}; {len(preview.motion)} moving{redacted}; {preview.size_bytes / 1000:.0f} kB"

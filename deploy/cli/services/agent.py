@@ -107,7 +107,7 @@ def _previewed(camera: CameraConfig, seconds: float, path: Path) -> dict[str, in
         written = False
     if not written:
         raise ConfigError("agent", "--out", str(path), "a .png or .jpg in a folder that can be written to")
-    return dict(seen.fates.most_common())
+    return dict(seen.counts.most_common())
 
 
 @app.command()

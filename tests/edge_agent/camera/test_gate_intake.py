@@ -14,8 +14,8 @@ from edge_agent.camera import intake
 from edge_agent.camera.intake import Intake
 from edge_agent.camera.messages import Ended, Kept, Message
 from edge_agent.exceptions import SourceEnded
+from edge_agent.gate.gate import sampled
 from edge_agent.gate.motion import MotionDetector
-from edge_agent.gate.sample import sampled
 from edge_agent.sources.source import Captured
 from ingest.contract.codec import decode
 from ingest.contract.records import Box, Frame
@@ -124,7 +124,7 @@ def test_pixels_are_not_asked_for_outside_of_the_hours_and_over_the_rate() -> No
 
 
 def test_what_rests_is_told_in_pixels_of_the_picture_that_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MotionDetector, "resting", lambda _: (Box(40.0, 20.0, 80.0, 60.0),))
+    monkeypatch.setattr(MotionDetector, "stationary_boxes", lambda _: (Box(40.0, 20.0, 80.0, 60.0),))
     out = queue.Queue[Message | None]()
     encode = EncodeConfig(bytes_per_s=1500, min_scale=0.5, min_quality=5)
     taker = Intake(CameraConfig(name="a", source="device:0", encode=encode), EPOCH, ManualClock(), out)

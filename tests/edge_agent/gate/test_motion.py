@@ -1,4 +1,4 @@
-"""Where the gate says that something moves, and what it does not take for motion."""
+"""Tests of the motion detector: moving boxes, and changes that are no motion."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_change_of_light_is_no_motion() -> None:
     assert not detector.boxes(noisy(21, level=130))
 
 
-def test_a_moving_square_is_found_where_it_is() -> None:
+def test_a_moving_square_is_found_at_its_place() -> None:
     detector = MotionDetector(0.0005)
     for i in range(10):
         detector.boxes(noisy(i))
@@ -55,24 +55,24 @@ def test_most_objects_of_a_scene_have_a_box_of_their_own(kind: str, share: float
     assert found >= share * seen
 
 
-def test_motion_behind_a_mask_is_masked_and_beside_it_is_not() -> None:
+def test_motion_behind_a_mask_is_masked_and_motion_beside_it_is_reported() -> None:
     left_half = ((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0))
     detector = MotionDetector(0.0005, [left_half])
     for i in range(10):
-        assert not detector.see(noisy(i), i * 10**8).masked
+        assert not detector.detect(noisy(i), i * 10**8).masked
     image = noisy(11)
     image[100:160, 100:200] = 220
-    seen = detector.see(image, 11 * 10**8)
+    seen = detector.detect(image, 11 * 10**8)
     assert (seen.boxes, seen.masked) == ((), True)
     image[100:160, 400:500] = 220
-    seen = detector.see(image, 11 * 10**8)
+    seen = detector.detect(image, 11 * 10**8)
     assert not seen.masked
     assert [box.iou(Box(400, 100, 500, 160)) > 0.75 for box in seen.boxes] == [True]
 
 
 FPS = 10.0
 QUIET_S = 18.0
-"""Of each cycle of a scene, from when on nobody is in it."""
+"""Second of each cycle of a scene from which nobody is in it."""
 ROAD = Scene(SceneConfig("road", seed=4, noise_sigma=0.0)).render(round(QUIET_S * FPS)).image
 NOISE = np.random.default_rng(0).normal(0, 4, (420, 700, 3)).astype(np.float32)
 CAR = (slice(200, 250), slice(250, 350))
@@ -80,16 +80,16 @@ Change = Callable[[int, np.ndarray], np.ndarray]
 
 
 def watch(frames: int, change: Change, fps: float = FPS, detector: MotionDetector | None = None) -> Iterator[int]:
-    """Show an empty road, noisy and changed frame by frame; yield in how many places something moves."""
+    """Show an empty road with noise and a change for each frame. Yield the number of moving boxes."""
     detector = detector or MotionDetector(0.0005)
     for index in range(frames):
         noise = NOISE[index * 7 % 53 :][:360, index * 11 % 47 :][:, :640]
         image = (change(index, ROAD.astype(np.float32)) + noise).clip(0, 255).astype(np.uint8)
-        yield len(detector.see(image, round(index * 1e9 / fps)).boxes)
+        yield len(detector.detect(image, round(index * 1e9 / fps)).boxes)
 
 
 def parked(arrives_s: float, leaves_s: float, fps: float = FPS) -> Change:
-    """A car that is put down on the road and taken away again."""
+    """Put a car on the road between two times."""
 
     def change(index: int, image: np.ndarray) -> np.ndarray:
         if arrives_s <= index / fps < leaves_s:
@@ -101,25 +101,25 @@ def parked(arrives_s: float, leaves_s: float, fps: float = FPS) -> Change:
 
 
 @pytest.mark.parametrize("fps", [5.0, 10.0, 25.0])
-def test_what_stops_is_part_of_the_scene_within_seconds_at_any_rate(fps: float) -> None:
+def test_a_stopped_object_joins_the_background_within_seconds_at_any_frame_rate(fps: float) -> None:
     seen = list(watch(round(12 * fps), parked(2.0, 99.0, fps), fps))
     moving = [index / fps for index, count in enumerate(seen) if count]
     assert moving[0] <= 2.0 + 1 / fps
     assert 2.0 + ABSORB_S - 1.0 < moving[-1] < 2.0 + ABSORB_S + 1.0
 
 
-def test_what_leaves_after_having_stopped_leaves_no_ghost() -> None:
+def test_a_stopped_object_leaves_no_ghost_when_it_goes() -> None:
     seen = list(watch(200, parked(2.0, 12.0)))
     assert not any(seen[80:])
 
 
-def test_what_stood_there_from_the_start_leaves_a_ghost_for_seconds_only() -> None:
+def test_an_object_present_from_the_start_leaves_a_ghost_for_seconds_only() -> None:
     seen = list(watch(150, parked(0.0, 5.0)))
     gone = [index / FPS for index, count in enumerate(seen) if count]
     assert 5.0 <= gone[0] <= gone[-1] < 5.0 + ABSORB_S + 1.5
 
 
-def test_a_slow_car_with_a_plain_roof_that_passes_in_parts_leaves_no_ghost() -> None:
+def test_a_slow_car_with_a_plain_roof_leaves_no_ghost() -> None:
     def change(index: int, image: np.ndarray) -> np.ndarray:
         left = 4 * index
         image[200:250, max(0, left - 300) : left] = (160, 160, 165)
@@ -132,14 +132,14 @@ def test_a_slow_car_with_a_plain_roof_that_passes_in_parts_leaves_no_ghost() -> 
 
 
 @pytest.mark.parametrize(("gain", "offset"), [(0.5, 0.0), (1.6, 0.0), (0.8, 60.0), (1.0, -40.0)])
-def test_a_light_that_is_switched_is_no_motion(gain: float, offset: float) -> None:
+def test_a_light_switch_is_no_motion(gain: float, offset: float) -> None:
     def change(index: int, image: np.ndarray) -> np.ndarray:
         return image * gain + offset if 30 <= index < 60 else image
 
     assert not any(watch(100, change))
 
 
-def test_a_lamp_that_lights_most_of_the_picture_is_no_motion_and_something_large_that_goes_on_is() -> None:
+def test_a_lamp_over_most_of_the_picture_is_no_motion_and_a_moving_bus_is() -> None:
     def lamp(index: int, image: np.ndarray) -> np.ndarray:
         ramp = np.linspace(90, -30, image.shape[1])[None, :, None].clip(0)
         return image + ramp if index >= 30 else image
@@ -158,7 +158,7 @@ def test_dawn_is_no_motion() -> None:
     assert not any(watch(300, lambda index, image: image * (0.35 + 0.65 * index / 300)))
 
 
-def test_a_mast_that_trembles_in_the_wind_is_no_motion_after_a_while() -> None:
+def test_a_trembling_mast_is_no_motion_after_a_while() -> None:
     def sway(index: int, image: np.ndarray) -> np.ndarray:
         by = np.random.default_rng([index, 1]).normal(0, 1.2, 2)
         shift = np.array([[1, 0, by[0]], [0, 1, by[1]]], np.float32)
@@ -175,26 +175,26 @@ def test_rain_is_no_motion(kind: str, light: str) -> None:
     empty = [index for index in range(400) if index % 200 >= QUIET_S * FPS]
     frames = [scene.render(index) for index in empty]
     assert not any(frame.objects for frame in frames)
-    seen = [bool(detector.see(frame.image, round(index * 1e8)).boxes) for index, frame in enumerate(frames)]
+    seen = [bool(detector.detect(frame.image, round(index * 1e8)).boxes) for index, frame in enumerate(frames)]
     assert sum(seen) <= 3
 
 
-def test_a_camera_that_was_not_looked_at_for_long_begins_afresh() -> None:
+def test_the_background_is_learnt_anew_after_a_long_gap() -> None:
     detector = MotionDetector(0.0005)
     assert not any(watch(20, lambda _, image: image, detector=detector))
     image = ROAD.copy()
     image[CAR] = 220
-    assert not detector.see(image, 3600 * 10**9).boxes
+    assert not detector.detect(image, 3600 * 10**9).boxes
 
 
 def test_boxes_lie_in_the_frame_whatever_its_size() -> None:
     for width, height in ((160, 90), (321, 239), (641, 359), (1283, 721)):
         detector, size = MotionDetector(0.0005), (height, width, 3)
         for index in range(5):
-            detector.see(np.full(size, 90, np.uint8), index * 10**8)
+            detector.detect(np.full(size, 90, np.uint8), index * 10**8)
         image = np.full(size, 90, np.uint8)
         image[height // 2 :, width // 2 :] = 220
-        (box,) = detector.see(image, 5 * 10**8).boxes
+        (box,) = detector.detect(image, 5 * 10**8).boxes
         truth = Box(width // 2, height // 2, width, height)
         assert box.iou(truth) > 0.9
         assert (box.right, box.bottom) <= (width, height)

@@ -1,4 +1,4 @@
-"""Armed hours by the clock on the wall, on ordinary days and on those when clocks change."""
+"""Tests of armed hours by the wall clock, on ordinary days and on days when clocks change."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ CHANGES = (
     ("Europe/Berlin", datetime(2026, 10, 25)),
     ("America/New_York", datetime(2026, 3, 8)),
     ("America/New_York", datetime(2026, 11, 1)),
-    ("Australia/Lord_Howe", datetime(2026, 4, 5)),  # by half an hour
+    ("Australia/Lord_Howe", datetime(2026, 4, 5)),  # clocks change by half an hour
     ("Australia/Lord_Howe", datetime(2026, 10, 4)),
-    ("America/Havana", datetime(2026, 3, 8)),  # at midnight: the day begins at one
+    ("America/Havana", datetime(2026, 3, 8)),  # clocks change at midnight: the day begins at one
     ("America/Havana", datetime(2026, 11, 1)),
-    ("Asia/Kolkata", datetime(2026, 6, 1)),  # never
+    ("Asia/Kolkata", datetime(2026, 6, 1)),  # clocks never change
 )
 times = st.builds(time, st.integers(0, 23), st.sampled_from([0, 10, 30, 59]))
 days = st.lists(st.sampled_from(["mon", "tue", "wed", "thu", "fri", "sat", "sun"]), min_size=1, unique=True)
@@ -34,7 +34,7 @@ def ns(at: datetime) -> int:
 
 
 def minutes(zone: str, day: datetime) -> list[datetime]:
-    """Every minute from two days before a day until two days after it."""
+    """Return every minute from two days before a day until two days after it."""
     start = (day - timedelta(days=2)).replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
     return [start + MINUTE * index for index in range(5 * 24 * 60)]
 
@@ -44,7 +44,7 @@ def armed(schedule: Schedule, at: datetime) -> bool:
 
 
 def stretches(schedule: Schedule, moments: list[datetime]) -> list[tuple[datetime, datetime]]:
-    """When it was armed, from the first minute on to the first after it."""
+    """Return the armed intervals: the first armed minute, and the first minute after it."""
     flags = [armed(schedule, at) for at in moments]
     edges = [i for i, (a, b) in enumerate(pairwise([False, *flags, False])) if a != b]
     return [(moments[a], moments[min(b, len(moments) - 1)]) for a, b in zip(edges[::2], edges[1::2], strict=True)]
@@ -54,7 +54,9 @@ def stretches(schedule: Schedule, moments: list[datetime]) -> list[tuple[datetim
     ("zone", "day", "hours"),
     [("Europe/Berlin", (2026, 3, 28), 7), ("Europe/Berlin", (2026, 10, 24), 9), ("Europe/Berlin", (2026, 7, 3), 8)],
 )
-def test_a_night_is_as_long_as_the_clocks_make_it(zone: str, day: tuple[int, int, int], hours: int) -> None:
+def test_an_armed_night_is_longer_or_shorter_at_a_clock_change(
+    zone: str, day: tuple[int, int, int], hours: int
+) -> None:
     evening = datetime(*day)
     weekday = evening.strftime("%a").lower()
     nights = Schedule([ArmedHours.model_validate({"days": [weekday], "start": "22:00", "end": "06:00"})], zone)
@@ -63,13 +65,13 @@ def test_a_night_is_as_long_as_the_clocks_make_it(zone: str, day: tuple[int, int
     assert start.astimezone(ZoneInfo(zone)).strftime("%a %H:%M").lower() == f"{weekday} 22:00"
 
 
-def test_an_hour_that_comes_twice_is_armed_from_its_first_time_to_its_second() -> None:
+def test_a_repeated_hour_is_armed_from_its_first_start_to_its_second_end() -> None:
     half = Schedule([ArmedHours(start=time(2, 15), end=time(2, 45))], "Europe/Berlin")
     day = [s for s in stretches(half, minutes("Europe/Berlin", datetime(2026, 10, 25))) if s[0].day == 25]
     assert day == [(datetime(2026, 10, 25, 0, 15, tzinfo=UTC), datetime(2026, 10, 25, 1, 45, tzinfo=UTC))]
 
 
-def test_an_hour_that_is_left_out_is_over_when_it_begins_and_what_reaches_beyond_begins_with_the_change() -> None:
+def test_hours_inside_a_skipped_hour_never_arm_and_longer_ones_start_at_the_change() -> None:
     day, zone = datetime(2026, 3, 29), "Europe/Berlin"
     change = datetime(2026, 3, 29, 1, 0, tzinfo=UTC)
     inside = Schedule([ArmedHours(days=("sun",), start=time(2, 15), end=time(2, 45))], zone)
@@ -81,7 +83,7 @@ def test_an_hour_that_is_left_out_is_over_when_it_begins_and_what_reaches_beyond
 @pytest.mark.parametrize(("zone", "day"), CHANGES)
 @settings(max_examples=30)
 @given(start=times, end=times, weekdays=days)
-def test_it_is_armed_whenever_the_clock_on_the_wall_says_so_and_each_stretch_is_one(
+def test_a_camera_is_armed_whenever_its_wall_clock_says_so_in_unbroken_intervals(
     zone: str, day: datetime, start: time, end: time, weekdays: list[str]
 ) -> None:
     hours = ArmedHours.model_validate({"days": weekdays, "start": start, "end": end})
@@ -94,7 +96,7 @@ def test_it_is_armed_whenever_the_clock_on_the_wall_says_so_and_each_stretch_is_
             within = datetime.combine(begins, start) <= wall < datetime.combine(ends, end)
             says |= within and begins.strftime("%a").lower() in weekdays
         assert armed(schedule, at) or not says
-        if not says:  # armed all the same: only while an hour comes twice
+        if not says:  # it may still be armed, but only while an hour repeats
             near = {(at + timedelta(hours=h)).astimezone(ZoneInfo(zone)).utcoffset() for h in (-1, 1)}
             assert not armed(schedule, at) or len(near) == 2
     most = sum(d.strftime("%a").lower() in weekdays for d in (day + timedelta(days=n) for n in range(-3, 4)))
@@ -102,12 +104,12 @@ def test_it_is_armed_whenever_the_clock_on_the_wall_says_so_and_each_stretch_is_
 
 
 @given(at_ns=st.integers(0, 4_000_000_000_000_000_000))
-def test_without_hours_it_is_always_armed_and_with_all_of_them_too(at_ns: int) -> None:
+def test_a_camera_without_hours_or_with_all_hours_is_always_armed(at_ns: int) -> None:
     assert Schedule([], "UTC").armed(at_ns)
     assert Schedule([ArmedHours(start=time(0), end=time(0))], "Europe/Berlin").armed(at_ns)
 
 
-def test_two_stretches_may_overlap() -> None:
+def test_overlapping_armed_hours_form_one_interval() -> None:
     both = Schedule([ArmedHours(start=time(8), end=time(12)), ArmedHours(start=time(11), end=time(14))], "UTC")
     found = stretches(both, minutes("UTC", datetime(2026, 6, 1)))
     assert [(a.hour, b.hour) for a, b in found] == [(8, 14)] * 5

@@ -35,8 +35,8 @@ def road(**settings: object) -> CameraConfig:
 def test_every_frame_has_a_fate_and_the_one_in_which_most_moves_is_shown() -> None:
     seen = []
     preview = watch(road(), 20.0, SystemClock(), lambda: seen.append(1))
-    assert preview.fates.total() == len(seen) == 45
-    assert preview.fates["sent"] > 0
+    assert preview.counts.total() == len(seen) == 45
+    assert preview.counts["sent"] > 0
     assert preview.motion
     assert preview.size_bytes > 1000
     assert preview.image is not None
@@ -93,7 +93,7 @@ def test_a_face_that_is_missed_in_the_frame_that_is_shown_is_covered_as_it_would
     redact = {"faces": {"decoder": "haar"}, "method": "fill", "hold_s": 3600}
     preview = watch(road(redact=redact), 20.0, SystemClock())
     assert preview.image is not None
-    assert (detector.looks, preview.redacted) == (preview.fates["sent"], 1)
+    assert (detector.looks, preview.redacted) == (preview.counts["sent"], 1)
     assert (preview.image == FILL_GREY).all()
 
 
@@ -117,4 +117,4 @@ def test_a_picture_that_is_broken_or_grey_is_counted_and_ends_nothing(monkeypatc
     well, grey = np.full((40, 60, 3), 90, np.uint8), np.zeros((40, 60), np.uint8)
     monkeypatch.setattr("edge_agent.tools.preview.make_source", lambda *_: Given(None, grey, well, None))
     preview = watch(road(), 5.0, SystemClock())
-    assert preview.fates == {"unusable": 3, "sent": 1}
+    assert preview.counts == {"unusable": 3, "sent": 1}

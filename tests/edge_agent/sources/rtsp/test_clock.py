@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.gate.rate import Rate
+from edge_agent.gate.gate import Rate
 from edge_agent.sources.rtsp.clock import Stamp, StreamClock
 
 SECOND = 1_000_000_000

@@ -1,4 +1,4 @@
-"""What has come to rest, and until when it is named."""
+"""Tests of stationary objects: detection, end, and reports."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from edge_agent.gate import gate as gate_module
-from edge_agent.gate import rest as rest_module
+from edge_agent.gate import stationary as stationary_module
 from edge_agent.gate.background import ESTABLISHED_S
+from edge_agent.gate.decision import GateDecision, NumberedFrame
 from edge_agent.gate.gate import Gate
 from edge_agent.gate.motion import MotionDetector
-from edge_agent.gate.rest import Rest
-from edge_agent.gate.shot import Fate, Shot
+from edge_agent.gate.stationary import StationaryMap
 from edge_agent.sources.simulated import Scene, SceneConfig
 from ingest.contract.records import MAX_RESTING, Box
 from ingest.site import GateConfig
@@ -24,7 +24,7 @@ ROAD = Scene(SceneConfig("road", seed=4, noise_sigma=0.0)).render(180).image
 NOISE = np.random.default_rng(0).normal(0, 4, (420, 700, 3)).astype(np.float32)
 CAR, NEXT = Box(248.0, 200.0, 352.0, 252.0), Box(352.0, 200.0, 456.0, 252.0)
 Things = Iterable[tuple[Box, int, float, float]]
-"""Where each is, its grey level, and from when until when."""
+"""Objects: box, grey level, and first and last second in the picture."""
 
 
 def picture(index: int, things: Things, gain: float | np.ndarray = 1.0) -> np.ndarray:
@@ -43,11 +43,11 @@ def watch(
     detector: MotionDetector | None = None,
     gain: Callable[[int], float | np.ndarray] | None = None,
 ) -> dict[float, tuple[Box, ...]]:
-    """Return what rests, by second."""
+    """Return the stationary boxes, by second."""
     detector, found = detector or MotionDetector(0.0005), {}
     for index in range(round(seconds * FPS)):
-        detector.see(picture(index, things, gain(index) if gain else 1.0), round(index * 1e9 / FPS))
-        found[index / FPS] = detector.resting()
+        detector.detect(picture(index, things, gain(index) if gain else 1.0), round(index * 1e9 / FPS))
+        found[index / FPS] = detector.stationary_boxes()
     return found
 
 
@@ -55,45 +55,45 @@ def same(found: tuple[Box, ...], *boxes: Box) -> bool:
     return len(found) == len(boxes) and all(a.iou(b) > 0.8 for a, b in zip(found, boxes, strict=True))
 
 
-def test_what_stops_rests_when_it_is_no_motion_any_more_and_until_it_goes() -> None:
+def test_a_stopped_object_is_stationary_until_it_leaves() -> None:
     found = watch(20.0, [(CAR, 30, 2.0, 15.0)])
     assert not any(boxes for at_s, boxes in found.items() if at_s < 5.0 or at_s > 15.5)
     assert all(same(boxes, CAR) for at_s, boxes in found.items() if 7.5 < at_s < 15.0)
 
 
-def test_what_comes_to_rest_beside_another_is_another() -> None:
+def test_an_object_that_stops_beside_another_is_a_second_object() -> None:
     found = watch(30.0, [(CAR, 30, 2.0, 22.0), (NEXT, 160, 10.0, 99.0)])
     assert same(found[20.0], NEXT, CAR)
     assert same(found[29.0], NEXT)
 
 
 @pytest.mark.parametrize("stood_s", [20.0, ESTABLISHED_S + 20.0])
-def test_what_stands_in_front_of_it_for_a_while_does_not_take_it_away(stood_s: float) -> None:
+def test_a_person_in_front_of_a_parked_car_does_not_remove_it(stood_s: float) -> None:
     person = CAR._replace(left=280.0, right=312.0)
     found = watch(stood_s + 40.0, [(CAR, 30, 2.0, stood_s + 30.0), (person, 220, stood_s, stood_s + 12.0)])
     assert same(found[stood_s + 8.0][:1], person)
-    # its place may be told in parts, but all of it
+    # the car may be reported in parts, but as a whole
     assert all(sum(map(CAR.shared, found[stood_s + n])) > 0.9 * CAR.area for n in range(30))
     assert not sum(map(CAR.shared, found[stood_s + 35.0])) > 0.5 * CAR.area
 
 
-def test_what_rests_does_so_in_another_light() -> None:
+def test_a_stationary_object_survives_a_change_of_light() -> None:
     found = watch(25.0, [(CAR, 30, 2.0, 99.0)], gain=lambda index: 0.5 if 120 <= index < 180 else 1.0)
     assert all(same(found[at_s], CAR) for at_s in (10.0, 15.0, 20.0, 24.0))
 
 
-def test_a_lamp_that_lights_half_of_the_picture_takes_nothing_away_and_brings_nothing() -> None:
+def test_a_lamp_over_half_of_the_picture_neither_adds_nor_removes_stationary_objects() -> None:
     lamp = Box(0.0, 0.0, 640.0, 190.0)
     found = watch(25.0, [(lamp, 250, 12.0, 18.0), (CAR, 30, 2.0, 99.0)])
     assert all(same(found[at_s], CAR) for at_s in (10.0, 13.0, 17.0, 20.0, 24.0))
 
 
-def test_when_the_whole_scene_begins_again_what_rests_still_does() -> None:
-    rest, place, nothing = Rest((40, 40)), np.zeros((40, 40), np.bool_), np.zeros((40, 40), np.bool_)
+def test_stationary_objects_survive_a_restart_of_the_background() -> None:
+    rest, place, nothing = StationaryMap((40, 40)), np.zeros((40, 40), np.bool_), np.zeros((40, 40), np.bool_)
     place[10:20, 10:20] = True
     rest.stopped(place, place, 5.0)
     rest.relit()
-    rest.uncovered(~nothing)  # the light is as it was before
+    rest.uncovered(~nothing)  # the earlier light is back
     assert rest.rectangles(50, None) == ((10, 10, 10, 10),)
     rest.uncovered(place)
     assert rest.rectangles(50, None) == ()
@@ -105,8 +105,8 @@ def at(left: int, top: int, right: int, bottom: int) -> np.ndarray:
     return where
 
 
-def test_leaves_that_come_to_rest_all_the_time_make_no_one_thing_of_what_stops_meanwhile() -> None:
-    rest = Rest((40, 40))
+def test_constantly_settling_leaves_do_not_merge_two_stopped_objects() -> None:
+    rest = StationaryMap((40, 40))
     for second in range(60):
         stopped = at(second % 40, 2 * (second // 40), second % 40 + 1, 2 * (second // 40) + 1)
         stopped |= at(10, 10, 20, 20) & (second == 10) | at(20, 10, 30, 20) & (second == 50)
@@ -115,8 +115,8 @@ def test_leaves_that_come_to_rest_all_the_time_make_no_one_thing_of_what_stops_m
     assert [found for found in rest.rectangles(50, None) if found[1] == 10] == [second, first]
 
 
-def test_leaves_that_have_come_to_rest_in_a_third_of_the_picture_are_no_other_light() -> None:
-    rest, car = Rest((40, 40)), at(25, 15, 35, 25)
+def test_leaves_over_a_third_of_the_picture_are_no_change_of_light() -> None:
+    rest, car = StationaryMap((40, 40)), at(25, 15, 35, 25)
     rest.stopped(car, car, 0.0)
     for row in range(1, 30):
         leaves = at(0, row, 15, row + 1)
@@ -124,10 +124,10 @@ def test_leaves_that_have_come_to_rest_in_a_third_of_the_picture_are_no_other_li
     assert (25, 15, 10, 10) in rest.rectangles(50, None)
 
 
-def test_specks_that_a_day_of_leaves_has_left_behind_are_not_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    rest, looks = Rest((90, 160)), []
-    parts = rest_module._parts
-    monkeypatch.setattr(rest_module, "_parts", lambda *given: looks.append(1) or parts(*given))
+def test_specks_left_by_a_day_of_leaves_are_not_examined(monkeypatch: pytest.MonkeyPatch) -> None:
+    rest, looks = StationaryMap((90, 160)), []
+    parts = stationary_module._rectangles
+    monkeypatch.setattr(stationary_module, "_rectangles", lambda *given: looks.append(1) or parts(*given))
     for n in range(0, 14_400, 7):
         speck = np.zeros((90, 160), np.bool_)
         speck.flat[n] = True
@@ -139,8 +139,8 @@ def test_specks_that_a_day_of_leaves_has_left_behind_are_not_looked_through(monk
     assert len(looks) == 1
 
 
-def test_of_too_many_that_rest_the_latest_are_named() -> None:
-    rest = Rest((90, 160))
+def test_only_the_latest_stationary_objects_are_reported() -> None:
+    rest = StationaryMap((90, 160))
     for n in range(MAX_RESTING + 4):
         where = np.zeros((90, 160), np.bool_)
         where[10:20, 7 * n : 7 * n + 5] = True
@@ -149,83 +149,87 @@ def test_of_too_many_that_rest_the_latest_are_named() -> None:
     assert [left for left, _, _, _ in found] == [7 * n for n in range(MAX_RESTING + 3, 3, -1)]
 
 
-def test_what_rests_behind_a_mask_is_not_named_and_neither_is_anything_before_the_first_frame() -> None:
+def test_no_stationary_object_is_reported_behind_a_mask_or_before_the_first_frame() -> None:
     left_half = ((0.0, 0.0), (0.6, 0.0), (0.6, 1.0), (0.0, 1.0))
     detector = MotionDetector(0.0005, [left_half])
-    assert detector.resting() == ()
+    assert detector.stationary_boxes() == ()
     assert not any(watch(12.0, [(CAR, 30, 2.0, 99.0)], detector).values())
 
 
-def test_a_picture_of_another_size_is_another_scene() -> None:
+def test_a_picture_of_another_size_starts_a_new_scene() -> None:
     detector = MotionDetector(0.0005)
     assert watch(10.0, [(CAR, 30, 2.0, 99.0)], detector)[9.9]
-    detector.see(np.zeros((480, 1000, 3), np.uint8), 10 * 10**9)
-    assert detector.resting() == ()
+    detector.detect(np.zeros((480, 1000, 3), np.uint8), 10 * 10**9)
+    assert detector.stationary_boxes() == ()
 
 
-def play(config: GateConfig, seconds: float, things: Things) -> list[Fate]:
-    gate, fates = Gate(config, "a", 1), list[Fate]()
+def play(config: GateConfig, seconds: float, things: Things) -> list[GateDecision]:
+    gate, decisions = Gate(config, "a", 1), list[GateDecision]()
     for index in range(round(seconds * FPS)):
         at_ns = round(index * 1e9 / FPS)
-        reason = gate.glance(at_ns)
-        shot = Shot(index, at_ns)
-        fates += gate.pass_by(shot, reason) if reason else gate.look(Shot(index, at_ns, image=picture(index, things)))
-    return [fate for fate in fates if fate.keep]
+        reason = gate.precheck(at_ns)
+        frame = NumberedFrame(index, at_ns, image=picture(index, things))
+        decisions += gate.withhold(frame, reason) if reason else gate.decide(frame)
+    return [decision for decision in decisions if decision.keep]
 
 
 PARKED = [(CAR, 30, 2.0, 99.0)]
 
 
-def told_s(fates: list[Fate]) -> list[float]:
-    """When what rests was told, and was something."""
-    return [fate.shot.captured_ns / 1e9 for fate in fates if fate.resting]
+def reports_s(decisions: list[GateDecision]) -> list[float]:
+    """Return the times of reports with stationary objects."""
+    return [decision.frame.captured_ns / 1e9 for decision in decisions if decision.resting]
 
 
-def test_what_rests_is_named_when_motion_ends_and_with_every_keep_alive_and_holds_nothing_open() -> None:
-    fates = play(GateConfig(sample=0.0, keep_alive_s=5.0), 30.0, PARKED)
-    told = told_s(fates)
+def test_stationary_objects_are_reported_when_motion_ends_and_with_each_keep_alive() -> None:
+    decisions = play(GateConfig(sample=0.0, keep_alive_s=5.0), 30.0, PARKED)
+    told = reports_s(decisions)
     assert told[0] < 7.0
-    assert told[1] - told[0] < 0.3  # twice, so that a tracker may begin
+    assert told[1] - told[0] < 0.3  # reported twice, so that a tracker can begin a track
     assert [b - a >= 4.9 for a, b in pairwise(told[1:])] == [True] * (len(told) - 2)
     assert len(told) >= 6
-    assert sum(fate.shot.captured_ns > 9e9 for fate in fates) == len(told) - 2
+    assert sum(decision.frame.captured_ns > 9e9 for decision in decisions) == len(told) - 2
 
 
-def test_frames_that_will_not_tell_what_rests_are_not_searched_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    searched, resting = [], MotionDetector.resting
-    monkeypatch.setattr(MotionDetector, "resting", lambda self: searched.append(1) or resting(self))
-    fates = play(GateConfig(sample=0.0, keep_alive_s=5.0), 30.0, PARKED)
-    assert len(told_s(fates)) >= 6
+def test_frames_without_a_report_are_not_searched_for_stationary_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched, resting = [], MotionDetector.stationary_boxes
+    monkeypatch.setattr(MotionDetector, "stationary_boxes", lambda self: searched.append(1) or resting(self))
+    decisions = play(GateConfig(sample=0.0, keep_alive_s=5.0), 30.0, PARKED)
+    assert len(reports_s(decisions)) >= 6
     assert len(searched) < 60  # of 300 frames
 
 
-def test_a_frame_of_the_sample_names_nothing_and_does_not_put_off_the_one_that_does() -> None:
-    fates = play(GateConfig(sample=0.2, keep_alive_s=5.0), 40.0, PARKED)
-    assert all(fate.resting is None for fate in fates if fate.sampled)
-    told = told_s(fates)
+def test_a_sampled_frame_reports_nothing_and_does_not_delay_the_next_report() -> None:
+    decisions = play(GateConfig(sample=0.2, keep_alive_s=5.0), 40.0, PARKED)
+    assert all(decision.resting is None for decision in decisions if decision.sampled)
+    told = reports_s(decisions)
     assert max(b - a for a, b in pairwise(told)) < 6.0
 
 
-def test_an_open_gate_names_what_rests_every_ten_seconds() -> None:
+def test_an_open_gate_reports_stationary_objects_every_ten_seconds() -> None:
     passing = [(Box(20.0 * n, 60.0, 20.0 * n + 60.0, 100.0), 230, 5.0 + n / 5, 5.2 + n / 5) for n in range(25)]
     loop = [
         (box, level, from_s + 5 * k, until_s + 5 * k) for box, level, from_s, until_s in passing for k in range(6)
     ]
-    fates = play(GateConfig(sample=0.0, keep_alive_s=0.0), 33.0, [*PARKED, *loop])
-    told = [at_s for at_s in told_s(fates) if at_s > 8.0]
+    decisions = play(GateConfig(sample=0.0, keep_alive_s=0.0), 33.0, [*PARKED, *loop])
+    told = [at_s for at_s in reports_s(decisions) if at_s > 8.0]
     gaps = [b - a for a, b in pairwise(told)]
     assert sum(gap > 1.0 for gap in gaps) >= 1
-    assert all(gap < 0.5 or gap >= gate_module.ROLL_CALL_NS / 1e9 - 0.01 for gap in gaps)
+    assert all(gap < 0.5 or gap >= gate_module.REPORT_STATIONARY_NS / 1e9 - 0.01 for gap in gaps)
 
 
-def test_without_motion_detection_nothing_is_told() -> None:
-    assert {fate.resting for fate in play(GateConfig(motion=False), 3.0, PARKED)} == {None}
+def test_a_gate_without_motion_detection_reports_no_stationary_objects() -> None:
+    assert {decision.resting for decision in play(GateConfig(motion=False), 3.0, PARKED)} == {None}
 
 
-def test_what_a_frame_that_waits_tells_is_what_rested_when_it_was_looked_at() -> None:
-    """It leaves the line when the car has gone: the car was there when it came."""
+def test_a_buffered_frame_reports_the_objects_that_were_stationary_at_its_capture() -> None:
+    """The frame leaves the buffer after the car has left. The car was there at its capture."""
     config = GateConfig(sample=0.0, keep_alive_s=4.0, pre_roll_s=1.0)
-    fates = play(config, 30.0, [(CAR, 30, 2.0, 21.35)])
-    before = [fate for fate in fates if fate.resting is not None and 16.0 < fate.shot.captured_ns / 1e9 < 21.3]
+    decisions = play(config, 30.0, [(CAR, 30, 2.0, 21.35)])
+    before = [
+        decision
+        for decision in decisions
+        if decision.resting is not None and 16.0 < decision.frame.captured_ns / 1e9 < 21.3
+    ]
     assert before
-    assert all(same(fate.resting or (), CAR) for fate in before)
+    assert all(same(decision.resting or (), CAR) for decision in before)

@@ -1,0 +1,50 @@
+"""Numbered frames and the gate's decisions on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ingest.contract.records import Box
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedFrame:
+    """Captured frame with its number. ``image`` is ``(height, width, 3)`` uint8 BGR, None if it was not decoded."""
+
+    seq: int
+    captured_ns: int
+    time_source: str = "host"
+    error_ms: float | None = None
+    image: npt.NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GateDecision:
+    """Decision to send a frame or to withhold it for a ``reason``, which is empty when the frame is sent.
+
+    A sent frame has its image, a withheld one has none. The pre-roll buffer holds preliminary decisions, whose frame
+    still has its image because later motion may reverse them.
+
+    ``motion`` are the boxes that move, None if the gate did not look at the frame. ``resting`` are the boxes of
+    stationary objects, None in frames that do not report them. ``sampled`` marks a frame that is sent only to check
+    the gate's decisions.
+    """
+
+    frame: NumberedFrame
+    reason: str = ""
+    motion: tuple[Box, ...] | None = None
+    resting: tuple[Box, ...] | None = None
+    sampled: bool = False
+
+    @property
+    def keep(self) -> bool:
+        """Whether the frame is sent."""
+        return not self.reason
+
+
+def withheld(frame: NumberedFrame, reason: str) -> GateDecision:
+    """Return the final decision to withhold a frame. Its image is dropped."""
+    return GateDecision(replace(frame, image=None), reason)
