@@ -51,7 +51,7 @@ from edge_agent.gate.gate import Gate
 from edge_agent.gate.motion import MotionDetector
 from edge_agent.sources.simulated import KINDS, Scene, SceneConfig
 from engines import backends, decoders
-from engines.decoders import DecoderOptions, Row
+from engines.decoders import DecoderOptions, FrameRegion
 from engines.engine import CHANNELS
 from engines.repository.adopt import AdoptOptions, adopt, coco_labels
 from engines.repository.store import Repository
@@ -117,7 +117,7 @@ class Yolox:
         started_s = time.thread_time()
         outputs = self._engine.infer(tensor)
         self.took_s.append(time.thread_time() - started_s)
-        (found,) = self._decoder.decode(outputs, [Row(window.region, image.shape[1], image.shape[0])])
+        (found,) = self._decoder.decode(outputs, [FrameRegion(window.region, image.shape[1], image.shape[0])])
         return tuple(found)
 
     def look_at_all(self, path: Path) -> list[Found]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.killsevidence import Copy, Epoch, Kept, Numbers, Topics
 from edge_agent.spool.schema import WAITS
-from engines.node.marks import Marks
+from engines.node.marks import HighWaterMarks
 from ingest.contract.identity import FrameId
 from ingest.contract.records import EpochEnd
 from ingest.ledger.balance import Balance
@@ -159,11 +159,11 @@ def _is_other(row: Kept, arrived: Mapping[tuple[str, int, int], int], topics: To
 
 def _frame_repeats(topics: Topics, faults: list[str]) -> dict[str, int]:
     """Drop repeats as the engine node does, by its high-water marks, and see that each frame is left once."""
-    marks, taken = Marks(), Counter[FrameId]()
+    marks, taken = HighWaterMarks(), Counter[FrameId]()
     for frame, lane, _ in topics.frames:
         if not marks.is_repeat(frame, lane, ""):
             taken[frame] += 1
-        marks.see(frame, lane, "")
+        marks.advance(frame, lane, "")
     lanes = {(frame, lane) for frame, lane, _ in topics.frames}
     twice = [frame for frame, count in taken.items() if count > 1]
     dropped = {frame for frame, _, _ in topics.frames} - taken.keys()

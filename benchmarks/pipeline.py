@@ -34,7 +34,7 @@ from deploy.local.supervisor import Supervisor
 from edge_agent.gate.motion import MotionDetector
 from edge_agent.sources.simulated import Scene, SceneConfig
 from engines import backends, decoders
-from engines.decoders import DecoderOptions, Row
+from engines.decoders import DecoderOptions, FrameRegion
 from engines.engine import CHANNELS
 from engines.repository.adopt import AdoptOptions, adopt, coco_labels
 from engines.repository.manifest import Model
@@ -74,7 +74,7 @@ class Picture:
 
 
 @dataclass
-class Case:
+class PipelineCase:
     """What is measured: frames, a model, and how frames are prepared for it."""
 
     name: str
@@ -105,13 +105,13 @@ def _video(path: Path) -> Iterator[np.ndarray]:
         yield image
 
 
-def _cases(count: int) -> list[Case]:
+def _cases(count: int) -> list[PipelineCase]:
     shipped = Repository(ROOT / "engines" / "models")
     model = shipped.open("regions")
     scene = Scene(SceneConfig("road", seed=1))
     rendered = (scene.render(i).image for i in range(100_000))
     pipeline = pipeline_for(model.manifest, regions=True)
-    cases = [Case("regions on a simulated road", _pictures(rendered, count), model, shipped, pipeline)]
+    cases = [PipelineCase("regions on a simulated road", _pictures(rendered, count), model, shipped, pipeline)]
     data = ROOT.parent / "shared" / "data"
     if (data / "yolox-nano.onnx").is_file():
         repository = Repository(ROOT / ".sightline" / "models")
@@ -120,11 +120,11 @@ def _cases(count: int) -> list[Case]:
         repository.promote("yolox-nano", model.manifest.version)
         pictures = _pictures(_video(data / "car-detection.mp4"), max(60, count // 3))
         pipeline = pipeline_for(model.manifest, regions=False)
-        cases.append(Case("YOLOX-nano on car-detection.mp4", pictures, model, repository, pipeline))
+        cases.append(PipelineCase("YOLOX-nano on car-detection.mp4", pictures, model, repository, pipeline))
     return cases
 
 
-def _bare(case: Case, threads: int) -> float:
+def _bare(case: PipelineCase, threads: int) -> float:
     """Return frames per second of the bare loop."""
     engines = [backends.make("onnxruntime") for _ in range(threads)]
     for engine in engines:
@@ -142,7 +142,7 @@ def _bare(case: Case, threads: int) -> float:
             cut = windows(case.pipeline, (picture.width, picture.height), picture.motion, case.pipeline.max_regions)
             inners = [window.region.inner for window in cut]
             parts = [draw(case.pipeline, image, window) for window in cut]
-            rows = [Row(window.region, picture.width, picture.height) for window in cut]
+            rows = [FrameRegion(window.region, picture.width, picture.height) for window in cut]
             decoder.decode(engines[number].infer(padded_rows(canvas, spec.pad, inners, parts)), rows)
 
     started_s = time.perf_counter()
@@ -154,7 +154,7 @@ def _bare(case: Case, threads: int) -> float:
     return len(case.pictures) / took_s
 
 
-def _record(case: Case, number: int, epoch: int) -> tuple[int, str, bytes, dict[str, bytes]]:
+def _record(case: PipelineCase, number: int, epoch: int) -> tuple[int, str, bytes, dict[str, bytes]]:
     """Return partition, camera, value and headers of one frame, captured now."""
     picture = case.pictures[number]
     frame = Frame(
@@ -173,7 +173,7 @@ def _record(case: Case, number: int, epoch: int) -> tuple[int, str, bytes, dict[
 class Stack:
     """The pipeline on a broker of its own, ready to be given frames."""
 
-    def __init__(self, case: Case, settings: KafkaSettings, folder: Path, threads: int) -> None:
+    def __init__(self, case: PipelineCase, settings: KafkaSettings, folder: Path, threads: int) -> None:
         self._case, self._settings, self._threads = case, settings, threads
         specs = services(Layout(folder), settings, case.repository.root, 0)
         wanted = [s for s in specs if s.name in SERVICES]
@@ -252,7 +252,7 @@ async def _until(done: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
-async def _case(case: Case, broker: Broker, rounds: int, threads: int) -> dict[str, Any]:
+async def _case(case: PipelineCase, broker: Broker, rounds: int, threads: int) -> dict[str, Any]:
     base = KafkaSettings(bootstrap=broker.bootstrap)
     await topicadmin.remove(base, prefix="sightline-bench-")
     settings = base.model_copy(update={"prefix": f"sightline-bench-{time.time_ns() // 1_000_000}."})

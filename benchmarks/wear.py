@@ -26,7 +26,7 @@ BYTES = 60_000_000
 AT_ONCE = 64
 
 
-class Case(NamedTuple):
+class WearCase(NamedTuple):
     """How frames come and go. ``on_their_way`` of them wait for the log's answer; None for an outage."""
 
     size: int
@@ -34,10 +34,12 @@ class Case(NamedTuple):
     on_their_way: int | None
 
 
-CASES = [Case(size, n, way) for size in (10_000, 40_000, 120_000) for n, way in ((1, 0), (1, 8), (4, 8), (1, None))]
+CASES = [
+    WearCase(size, n, way) for size in (10_000, 40_000, 120_000) for n, way in ((1, 0), (1, 8), (4, 8), (1, None))
+]
 
 
-def measure(case: Case, folder: Path) -> float:
+def measure(case: WearCase, folder: Path) -> float:
     """Return the bytes written for a byte kept."""
     spool = Spool(folder / "spool.db")
     epoch = spool.begin_epoch("camera", "frame", 1)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.metadata import entry_points
 
-from engines.decoders.base import DecoderOptions, OutputDecoder, Row
+from engines.decoders.base import DecoderOptions, FrameRegion, OutputDecoder
 from engines.decoders.classes import BACKGROUND, SoftmaxDecoder
 from engines.decoders.yolox import YoloxDecoder
 from engines.exceptions import DecoderUnknown
 
-__all__ = ["BACKGROUND", "CLASSIFIERS", "DecoderOptions", "OutputDecoder", "Row", "known", "make"]
+__all__ = ["BACKGROUND", "CLASSIFIERS", "DecoderOptions", "FrameRegion", "OutputDecoder", "known", "make"]
 
 _ENTRY_POINTS = "sightline.decoders"
 _BUILT_IN: dict[str, Callable[[DecoderOptions], OutputDecoder]] = {"softmax": SoftmaxDecoder, "yolox": YoloxDecoder}

@@ -14,7 +14,7 @@ from engines.exceptions import InferenceFailed
 from ingest.contract.records import Box, Detection, Region
 
 
-class Row(NamedTuple):
+class FrameRegion(NamedTuple):
     """One row of a batch: the region that it shows, and the size of its frame in px."""
 
     region: Region
@@ -37,7 +37,7 @@ class DecoderOptions:
 class OutputDecoder(Protocol):
     """Turns a model's arrays into detections. Pure; may be called from any thread."""
 
-    def decode(self, outputs: Outputs, rows: Sequence[Row]) -> list[list[Detection]]:
+    def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
         """Return the detections of each row, best first, in pixels of the frame and clipped to it.
 
         Raise InferenceFailed when the arrays do not have the shape that this decoder reads, or are not finite.
@@ -45,7 +45,7 @@ class OutputDecoder(Protocol):
         ...
 
 
-def clipped(box: Box, row: Row) -> Box | None:
+def clipped(box: Box, row: FrameRegion) -> Box | None:
     """Return a box cut to the frame, None when nothing is left of it."""
     cut = box.clipped(row.frame_width, row.frame_height)
     return cut if cut.width > 0 and cut.height > 0 else None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from engines.decoders.base import DecoderOptions, Row, clipped, only_output
+from engines.decoders.base import DecoderOptions, FrameRegion, clipped, only_output
 from engines.engine import Outputs
 from ingest.contract.records import Detection
 
@@ -24,12 +24,12 @@ class SoftmaxDecoder:
     def __init__(self, options: DecoderOptions) -> None:
         self._options = options
 
-    def decode(self, outputs: Outputs, rows: Sequence[Row]) -> list[list[Detection]]:
+    def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
         """Return the most likely class of each region, unless it is the background or not likely enough."""
         best = _probabilities(only_output(outputs, (len(rows), len(self._options.labels))))
         return [self._one(probabilities, row) for probabilities, row in zip(best, rows, strict=True)]
 
-    def _one(self, probabilities: npt.NDArray[np.float32], row: Row) -> list[Detection]:
+    def _one(self, probabilities: npt.NDArray[np.float32], row: FrameRegion) -> list[Detection]:
         index = int(probabilities.argmax())
         score, label = float(probabilities[index]), self._options.labels[index]
         box = clipped(row.region.box, row)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from engines.decoders.base import DecoderOptions, Row, clipped, only_output
+from engines.decoders.base import DecoderOptions, FrameRegion, clipped, only_output
 from engines.engine import Outputs
 from ingest.contract.records import Box, Detection
 
@@ -29,12 +29,12 @@ class YoloxDecoder:
         self._options = options
         self._grid, self._stride = _grid(options.input_width, options.input_height)
 
-    def decode(self, outputs: Outputs, rows: Sequence[Row]) -> list[list[Detection]]:
+    def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
         """Return what is left of each row's boxes after non-maximum suppression per class."""
         raw = only_output(outputs, (len(rows), len(self._grid), 5 + len(self._options.labels)))
         return [self._one(cells, row) for cells, row in zip(raw, rows, strict=True)]
 
-    def _one(self, cells: Floats, row: Row) -> list[Detection]:
+    def _one(self, cells: Floats, row: FrameRegion) -> list[Detection]:
         scores = cells[:, 4:5] * cells[:, 5:]
         classes = scores.argmax(axis=1)
         best = scores[np.arange(len(cells)), classes]
@@ -52,7 +52,7 @@ class YoloxDecoder:
         half = np.exp(cells[:, 2:4].clip(max=_LARGEST_LOG)) * stride / 2
         return np.concatenate([centre - half, centre + half], axis=1).astype(np.float32)
 
-    def _detection(self, corners: Floats, index: int, score: float, row: Row) -> Detection | None:
+    def _detection(self, corners: Floats, index: int, score: float, row: FrameRegion) -> Detection | None:
         left, top, right, bottom = (float(v) for v in corners)
         box = clipped(row.region.fit.to_frame(Box(left, top, right, bottom)), row)
         if box is None:

@@ -9,7 +9,7 @@ from aiokafka import TopicPartition as KafkaPartition
 
 from engines.node.partition import GROUP, OwnedPartition
 from engines.node.scheduler import Scheduler
-from engines.node.throttle import Load, Throttle
+from engines.node.throttle import LaneLoad, LaneThrottle
 from ingest.contract.topics import BATCHES, BATCHES_LATE
 from ingest.kafka import settings as kafka
 from ingest.kafka.kafkalog import from_consumer
@@ -26,15 +26,15 @@ FETCH_PARTITION_BYTES = 4 * 1024 * 1024
 of a partition that is paused, so that more would be read twice under load."""
 
 
-class Intake:
+class BatchIntake:
     """The node's consumer. A partition gives nothing between ``hold`` and ``begin``, nor while its lane is full."""
 
     def __init__(self, settings: KafkaSettings, client_id: str, instances: int, session_timeout_ms: int) -> None:
         self._settings = settings
         self._held: set[TopicPartition] = set()
         self._lanes = {
-            BATCHES: Throttle(instances, late=False),
-            BATCHES_LATE: Throttle(instances, late=True),
+            BATCHES: LaneThrottle(instances, late=False),
+            BATCHES_LATE: LaneThrottle(instances, late=True),
         }
         self._consumer = kafka.consumer(
             settings,
@@ -86,9 +86,9 @@ class Intake:
         return KafkaPartition(self._settings.topic(tp.topic), tp.partition)
 
 
-def _load(topic: str, owned: Iterable[OwnedPartition], scheduler: Scheduler) -> Load:
+def _load(topic: str, owned: Iterable[OwnedPartition], scheduler: Scheduler) -> LaneLoad:
     ours = [tp for tp in owned if tp.tp.topic == topic]
-    return Load(
+    return LaneLoad(
         rows=scheduler.waiting_in(topic),
         jobs=sum(tp.in_flight for tp in ours),
         bytes=sum(tp.in_flight_bytes for tp in ours),

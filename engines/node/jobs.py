@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from engines.decoders import Row
+from engines.decoders import FrameRegion
 from engines.exceptions import EngineError, PipelineUnknown
-from engines.node.marks import Marks
+from engines.node.marks import HighWaterMarks
 from ingest.contract import headers as h
 from ingest.contract.codec import decode, encode
 from ingest.contract.identity import is_replay
@@ -22,7 +22,7 @@ STAGE = "engine"
 
 
 @dataclass(slots=True)
-class Part:
+class ItemTask:
     """One item of a batch that is to be classified: its regions and their pictures, and what was found in them."""
 
     item: BatchItem
@@ -32,9 +32,9 @@ class Part:
     failed: EngineError | None = None
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[FrameRegion]:
         """What its rows in the model's input show."""
-        return [Row(region, self.item.width, self.item.height) for region in self.item.regions]
+        return [FrameRegion(region, self.item.width, self.item.height) for region in self.item.regions]
 
     @property
     def settled(self) -> bool:
@@ -46,29 +46,29 @@ class Part:
 class Job:
     """One record of ``batches`` on its way through the node.
 
-    ``items`` are those to write results for, in order; ``parts`` the ones among them with pixels. ``refused`` are
+    ``items`` are those to write results for, in order; ``tasks`` the ones among them with pixels. ``refused`` are
     dead letters. A job of repeats only has neither, and its offset is committed all the same.
     """
 
     record: LogRecord
     pipeline: str = ""
     items: list[BatchItem] = field(default_factory=list)
-    parts: dict[int, Part] = field(default_factory=dict)
+    tasks: dict[int, ItemTask] = field(default_factory=dict)
     refused: list[Outgoing] = field(default_factory=list)
     model: str = ""
 
     @property
     def settled(self) -> bool:
         """Tell whether nothing is left to classify."""
-        return all(part.settled for part in self.parts.values())
+        return all(task.settled for task in self.tasks.values())
 
     @property
     def rows(self) -> int:
         """How many rows are left to classify."""
-        return sum(len(part.pictures) for part in self.parts.values() if not part.settled)
+        return sum(len(task.pictures) for task in self.tasks.values() if not task.settled)
 
 
-def accept(record: LogRecord, marks: Marks, pipelines: frozenset[str]) -> Job:
+def accept(record: LogRecord, marks: HighWaterMarks, pipelines: frozenset[str]) -> Job:
     """Read a batch, leave out what has been classified before, and raise the marks.
 
     A batch that cannot be read, or whose pipeline is unknown, becomes a dead letter with its original bytes. The
@@ -84,13 +84,13 @@ def accept(record: LogRecord, marks: Marks, pipelines: frozenset[str]) -> Job:
         item = _on_lane(item, record)
         if marks.is_repeat(item.id, item.lane, batch.pipeline):
             continue
-        marks.see(item.id, item.lane, batch.pipeline)
+        marks.advance(item.id, item.lane, batch.pipeline)
         if own:
-            job.parts[len(job.items)] = Part(item, batch.canvas, own)
+            job.tasks[len(job.items)] = ItemTask(item, batch.canvas, own)
         job.items.append(item)
     if batch.pipeline not in pipelines:
-        for part in job.parts.values():
-            part.failed = PipelineUnknown(f"{batch.pipeline!r}: apply the site again, then replay this")
+        for task in job.tasks.values():
+            task.failed = PipelineUnknown(f"{batch.pipeline!r}: apply the site again, then replay this")
     return job
 
 
@@ -98,22 +98,22 @@ def results(job: Job, finished_ns: int) -> list[Outgoing]:
     """Return what to write about a settled job: a result or a dead letter per item, in the batch's order."""
     written = list(job.refused)
     for index, item in enumerate(job.items):
-        part = job.parts.get(index)
-        if part is not None and part.failed is not None:
-            written.append(refuse(job, part))
+        task = job.tasks.get(index)
+        if task is not None and task.failed is not None:
+            written.append(refuse(job, task))
         else:
-            found = part.found if part is not None else None
+            found = task.found if task is not None else None
             written.append(_result(job, item, found, finished_ns))
     return written
 
 
-def refuse(job: Job, part: Part) -> Outgoing:
+def refuse(job: Job, task: ItemTask) -> Outgoing:
     """Return the dead letter of one item: a batch of it alone, so that it can be replayed without the others."""
     alone = Batch(
         pipeline=job.pipeline,
-        **part.canvas._asdict(),
-        items=(part.item,),
-        pixels=b"".join(picture.tobytes() for picture in part.pictures),
+        **task.canvas._asdict(),
+        items=(task.item,),
+        pixels=b"".join(picture.tobytes() for picture in task.pictures),
     )
     record = LogRecord(
         topic=job.record.topic,
@@ -121,9 +121,9 @@ def refuse(job: Job, part: Part) -> Outgoing:
         offset=job.record.offset,
         key=job.record.key,
         value=encode(alone),
-        headers=_headers(part.item, job.pipeline),
+        headers=_headers(task.item, job.pipeline),
     )
-    return parked(record, STAGE, part.failed or EngineError("failed"), job.pipeline)
+    return parked(record, STAGE, task.failed or EngineError("failed"), job.pipeline)
 
 
 def _result(job: Job, item: BatchItem, found: Sequence[Detection] | None, finished_ns: int) -> Outgoing:
@@ -154,9 +154,9 @@ def _said_pipeline(record: LogRecord) -> str:
     return record.headers.get(h.PIPELINE, b"").decode(errors="replace")
 
 
-def see(record: LogRecord, marks: Marks) -> None:
+def see(record: LogRecord, marks: HighWaterMarks) -> None:
     """Raise marks to what a result, or the dead letter of a batch, says has been dealt with."""
     pipeline = _said_pipeline(record)
     lane = h.lane_of(record.headers, record.topic)
     for frame in h.frames_of(record.headers):
-        marks.see(frame, lane, pipeline)
+        marks.advance(frame, lane, pipeline)

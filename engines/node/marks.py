@@ -11,7 +11,7 @@ EPOCHS_KEPT = 64
 frame of an epoch that no mark knows is processed, never dropped as a repeat."""
 
 
-class Marks:
+class HighWaterMarks:
     """The highest sequence number seen per camera, lane, pipeline and epoch.
 
     Within a lane and an epoch frames come in the order of their numbers, and what a crash repeats comes again from
@@ -25,7 +25,7 @@ class Marks:
         """Tell whether a frame has been seen."""
         return frame.seq <= self._marks[frame.camera, lane, pipeline].get(frame.epoch, -1)
 
-    def see(self, frame: FrameId, lane: str, pipeline: str) -> None:
+    def advance(self, frame: FrameId, lane: str, pipeline: str) -> None:
         """Raise the mark to a frame. A lower number than the mark leaves it where it is."""
         epochs = self._marks[frame.camera, lane, pipeline]
         epochs[frame.epoch] = max(frame.seq, epochs.get(frame.epoch, -1))

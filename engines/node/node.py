@@ -14,11 +14,11 @@ from aiokafka import ConsumerRebalanceListener
 from aiokafka import TopicPartition as KafkaPartition
 
 from engines.metrics import NodeMetrics
-from engines.node.intake import Intake
+from engines.node.intake import BatchIntake
 from engines.node.partition import OwnedPartition
 from engines.node.pulse import Pulse
-from engines.node.scheduler import Merged, Scheduler
-from engines.node.serving import Served
+from engines.node.scheduler import MergedBatch, Scheduler
+from engines.node.serving import ServedModel
 from engines.node.takeover import take_over
 from ingest.exceptions import Fenced, LogUnavailable
 from ingest.kafka.kafkalog import KafkaLog
@@ -50,7 +50,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
     def __init__(
         self,
         settings: KafkaSettings,
-        served: Mapping[str, Served],
+        served: Mapping[str, ServedModel],
         *,
         instances: int,
         metrics: NodeMetrics,
@@ -73,7 +73,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         self._failure: BaseException | None = None
         self._row_s = 0.0
         self._log = KafkaLog(settings, f"engine-{name}")
-        self._intake = Intake(settings, f"engine-{name}", instances, session_timeout_ms)
+        self._intake = BatchIntake(settings, f"engine-{name}", instances, session_timeout_ms)
         self._pulse = Pulse(self._log, name, self._clock, self._figures)
         self._pool = ThreadPoolExecutor(instances, thread_name_prefix="engine")
 
@@ -193,7 +193,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         queue_s = self._scheduler.waiting * self._row_s / self._instances
         return min(MAX_PATIENCE_S, queue_s / 2)
 
-    async def _classify(self, merged: Merged) -> None:
+    async def _classify(self, merged: MergedBatch) -> None:
         started_s = self._clock.monotonic()
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._pool, self._served[merged.pipeline].classify, merged)

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 
 from engines.node.jobs import Job, accept, results
-from engines.node.marks import Marks
+from engines.node.marks import HighWaterMarks
 from ingest.kafka.log import LogRecord, Outgoing, TopicPartition, Writer
 
 GROUP = "engines"
@@ -17,7 +17,7 @@ MAX_COMMIT_JOBS = 64
 class OwnedPartition:
     """Jobs are taken in the order of their offsets and written in that order, whatever order they are settled in."""
 
-    def __init__(self, tp: TopicPartition, writer: Writer, marks: Marks, position: int) -> None:
+    def __init__(self, tp: TopicPartition, writer: Writer, marks: HighWaterMarks, position: int) -> None:
         self.tp = tp
         self.position = position
         """The next offset to be read when the tp was taken over."""

@@ -10,23 +10,23 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from engines.node.jobs import Job, Part
+from engines.node.jobs import ItemTask, Job
 from ingest.contract.topics import BATCHES_LATE
 from ingest.kafka.log import TopicPartition
 
 
 @dataclass(slots=True)
-class Merged:
+class MergedBatch:
     """Parts that go through the engine in one call, and the jobs that they belong to."""
 
     pipeline: str
-    parts: list[Part] = field(default_factory=list)
+    tasks: list[ItemTask] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
         """How many rows it has."""
-        return sum(len(part.pictures) for part in self.parts)
+        return sum(len(task.pictures) for task in self.tasks)
 
 
 class Scheduler:
@@ -55,7 +55,7 @@ class Scheduler:
         """Forget a tp's jobs: its partition belongs to another node now."""
         self._rows[tp.topic] -= sum(job.rows for job in self._queues.pop(tp, ()))
 
-    def next(self) -> Merged | None:
+    def next(self) -> MergedBatch | None:
         """Return what to classify next, None when nothing waits.
 
         The tp that has waited longest since its last turn decides on the pipeline; others add what fits.
@@ -65,23 +65,23 @@ class Scheduler:
         if first is None:
             return None
         pipeline = self._queues[first][0].pipeline
-        merged = Merged(pipeline)
+        merged = MergedBatch(pipeline)
         for tp in order:
             if tp.topic == BATCHES_LATE and first.topic != BATCHES_LATE:
                 break
             self._take(tp, merged)
         return merged
 
-    def _take(self, tp: TopicPartition, merged: Merged) -> None:
+    def _take(self, tp: TopicPartition, merged: MergedBatch) -> None:
         queue, limit = self._queues[tp], self._max_rows(merged.pipeline)
         taken = False
         while queue and queue[0].pipeline == merged.pipeline:
-            if merged.parts and merged.rows + queue[0].rows > limit:
+            if merged.tasks and merged.rows + queue[0].rows > limit:
                 break
             job = queue.popleft()
             self._rows[tp.topic] -= job.rows
             merged.jobs.append(job)
-            merged.parts += [part for part in job.parts.values() if not part.settled]
+            merged.tasks += [task for task in job.tasks.values() if not task.settled]
             taken = True
         if taken:
             self._queues.move_to_end(tp)

@@ -6,17 +6,17 @@ import queue
 from collections.abc import Callable, Sequence
 
 from engines import decoders
-from engines.decoders import DecoderOptions, OutputDecoder, Row
+from engines.decoders import DecoderOptions, FrameRegion, OutputDecoder
 from engines.engine import CHANNELS, Engine
 from engines.exceptions import BadBatch, EngineError, InferenceFailed, ManifestError
-from engines.node.jobs import Part
-from engines.node.scheduler import Merged
+from engines.node.jobs import ItemTask
+from engines.node.scheduler import MergedBatch
 from engines.repository.manifest import Manifest, Model
 from ingest.contract.records import Canvas, Detection, padded_rows
 from ingest.site import PipelineConfig
 
 
-class Served:
+class ServedModel:
     """Classifies merged batches of one pipeline. ``classify`` may run in as many threads as there are instances."""
 
     def __init__(
@@ -46,13 +46,13 @@ class Served:
             engine.warm_up()
             self._engines.put(engine)
 
-    def classify(self, merged: Merged) -> None:
-        """Settle every part: with what was found, or with the error of the parts that fail also on their own."""
-        for job in merged.jobs:  # first: a job may be written as soon as its last part is settled
+    def classify(self, merged: MergedBatch) -> None:
+        """Settle every task: with what was found, or with the error of the tasks that fail also on their own."""
+        for job in merged.jobs:  # first: a job may be written as soon as its last task is settled
             job.model = self.model.manifest.id
         engine = self._engines.get()
         try:
-            self._settle(engine, merged.parts)
+            self._settle(engine, merged.tasks)
         finally:
             self._engines.put(engine)
 
@@ -61,30 +61,30 @@ class Served:
         for engine in self._all:
             engine.close()
 
-    def _settle(self, engine: Engine, parts: Sequence[Part]) -> None:
+    def _settle(self, engine: Engine, tasks: Sequence[ItemTask]) -> None:
         try:
-            found = self._found(engine, parts)
+            found = self._found(engine, tasks)
         except MemoryError:
             raise
         except Exception as error:  # whatever a back end or a decoder says about a picture, the next may be well
-            if len(parts) == 1:
-                parts[0].failed = error if isinstance(error, EngineError) else InferenceFailed(repr(error))
+            if len(tasks) == 1:
+                tasks[0].failed = error if isinstance(error, EngineError) else InferenceFailed(repr(error))
                 return
-            for part in parts:  # one bad picture must not take the others with it
-                self._settle(engine, [part])
+            for task in tasks:  # one bad picture must not take the others with it
+                self._settle(engine, [task])
             return
-        for part, detections in zip(parts, found, strict=True):
-            part.found = detections
+        for task, detections in zip(tasks, found, strict=True):
+            task.found = detections
 
-    def _found(self, engine: Engine, parts: Sequence[Part]) -> list[list[Detection]]:
-        for part in parts:
-            if part.canvas != self._canvas:
-                raise BadBatch(f"{self.model.manifest.id}: prepared for {part.canvas}, expected {self._canvas}")
-        rows: list[Row] = [row for part in parts for row in part.rows]
-        pictures = [picture for part in parts for picture in part.pictures]
+    def _found(self, engine: Engine, tasks: Sequence[ItemTask]) -> list[list[Detection]]:
+        for task in tasks:
+            if task.canvas != self._canvas:
+                raise BadBatch(f"{self.model.manifest.id}: prepared for {task.canvas}, expected {self._canvas}")
+        rows: list[FrameRegion] = [row for task in tasks for row in task.rows]
+        pictures = [picture for task in tasks for picture in task.pictures]
         images = padded_rows(self._canvas, self._pad, [row.region.inner for row in rows], pictures)
         per_row = iter(self._decoder.decode(engine.infer(images), rows))
-        return [[detection for _ in part.pictures for detection in next(per_row)] for part in parts]
+        return [[detection for _ in task.pictures for detection in next(per_row)] for task in tasks]
 
 
 def _require_match(pipeline: PipelineConfig, manifest: Manifest) -> None:

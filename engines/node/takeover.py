@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 
 from engines.node.jobs import see
-from engines.node.marks import Marks
+from engines.node.marks import HighWaterMarks
 from engines.node.partition import GROUP, OwnedPartition
 from ingest.contract import headers as h
 from ingest.contract.topics import DEADLETTER, RESULTS
@@ -41,7 +41,7 @@ async def take_over(log: Log, tps: Sequence[TopicPartition]) -> list[OwnedPartit
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(_opened(log, tp, writers)) for tp in tps]
         positions = await _positions(log, tps)
-        marks: dict[TopicPartition, Marks] = {tp: Marks() for tp in tps}
+        marks: dict[TopicPartition, HighWaterMarks] = {tp: HighWaterMarks() for tp in tps}
         await _from_results(log, marks)
         await _from_letters(log, marks)
     except BaseException as error:
@@ -71,8 +71,8 @@ async def _positions(log: Log, tps: Iterable[TopicPartition]) -> dict[TopicParti
     return positions
 
 
-async def _from_results(log: Log, marks: Mapping[TopicPartition, Marks]) -> None:
-    wanted: dict[int, list[Marks]] = defaultdict(list)
+async def _from_results(log: Log, marks: Mapping[TopicPartition, HighWaterMarks]) -> None:
+    wanted: dict[int, list[HighWaterMarks]] = defaultdict(list)
     for tp, own in marks.items():
         wanted[tp.partition].append(own)
     ends, beginnings = await log.settled_ends(RESULTS, sorted(wanted)), await log.beginnings(RESULTS)
@@ -84,7 +84,7 @@ async def _from_results(log: Log, marks: Mapping[TopicPartition, Marks]) -> None
                     see(record, own)
 
 
-async def _from_letters(log: Log, marks: Mapping[TopicPartition, Marks]) -> None:
+async def _from_letters(log: Log, marks: Mapping[TopicPartition, HighWaterMarks]) -> None:
     end, begin = (await log.settled_ends(DEADLETTER, [0]))[0], (await log.beginnings(DEADLETTER))[0]
     async with aclosing(log.read(DEADLETTER, 0, max(begin, end - LETTERS_TAIL), end)) as records:
         async for record in records:

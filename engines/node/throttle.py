@@ -18,7 +18,7 @@ LATE_SHARE = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class LaneLoad:
     """What one lane has in flight: rows that wait for an engine, batches that are not written, and their bytes."""
 
     rows: int = 0
@@ -26,15 +26,15 @@ class Load:
     bytes: int = 0
 
 
-class Throttle:
+class LaneThrottle:
     """Judges one lane."""
 
     def __init__(self, instances: int, *, late: bool) -> None:
         share = LATE_SHARE if late else 1
-        self._limits = Load(LIVE_ROWS_PER_INSTANCE * instances // share, LIVE_JOBS // share, LIVE_BYTES // share)
+        self._limits = LaneLoad(LIVE_ROWS_PER_INSTANCE * instances // share, LIVE_JOBS // share, LIVE_BYTES // share)
         self._full = False
 
-    def full(self, load: Load) -> bool:
+    def full(self, load: LaneLoad) -> bool:
         """Tell whether a lane with this load must wait."""
         divide, limits = 2 if self._full else 1, self._limits
         self._full = (

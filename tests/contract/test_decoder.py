@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
 from engines import decoders
-from engines.decoders import DecoderOptions, OutputDecoder, Row
+from engines.decoders import DecoderOptions, FrameRegion, OutputDecoder
 from engines.exceptions import InferenceFailed
 from ingest.contract.records import Box, Fit, Inner, Region
 
@@ -17,8 +17,8 @@ LABELS = ("background", "cat", "dog")
 SIZE = 32
 OPTIONS = DecoderOptions(LABELS, SIZE, SIZE, min_score=0.3)
 ROWS = [
-    Row(Region(Box(0, 0, 100, 80), Fit(0.32, 0.4, 0.0, 0.0), Inner(0, 0, 32, 32)), 100, 80),
-    Row(Region(Box(-10, 60, 40, 95), Fit(1.0, 1.0, 10.0, -60.0), Inner(0, 0, 32, 32)), 100, 80),
+    FrameRegion(Region(Box(0, 0, 100, 80), Fit(0.32, 0.4, 0.0, 0.0), Inner(0, 0, 32, 32)), 100, 80),
+    FrameRegion(Region(Box(-10, 60, 40, 95), Fit(1.0, 1.0, 10.0, -60.0), Inner(0, 0, 32, 32)), 100, 80),
 ]
 SHAPES = {"softmax": (len(LABELS),), "yolox": (4 * 4 + 2 * 2 + 1, 5 + len(LABELS))}
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-1e6, max_value=1e6)

@@ -18,9 +18,9 @@ from edge_agent.sources.simulated.actors import Actor
 from edge_agent.sources.source import Captured
 from engines import backends
 from engines.node.jobs import accept, results
-from engines.node.marks import Marks
-from engines.node.scheduler import Merged
-from engines.node.serving import Served
+from engines.node.marks import HighWaterMarks
+from engines.node.scheduler import MergedBatch
+from engines.node.serving import ServedModel
 from engines.repository.store import Repository
 from ingest.contract import headers as h
 from ingest.contract.codec import decode
@@ -92,7 +92,7 @@ def passes(*starts_s: float, y: float) -> Place:
 class Pipeline:
     """All stages from the capture to the rules, without a broker."""
 
-    served: Served
+    served: ServedModel
     gate: GateConfig
 
     def results(self, seconds: float, cast: Sequence[Actor], monkeypatch: pytest.MonkeyPatch) -> list[Result]:
@@ -105,7 +105,7 @@ class Pipeline:
         return asyncio.run(self._classified(frames))
 
     async def _classified(self, frames: Sequence[Kept]) -> list[Result]:
-        log, marks = MemoryLog(1), Marks()
+        log, marks = MemoryLog(1), HighWaterMarks()
         config = Config({PIPELINE.key: PIPELINE})
         preparer = await PrepareStage("live", config, ManualClock()).open(TopicPartition(FRAMES, 0), 0, log)
         found = []
@@ -116,19 +116,19 @@ class Pipeline:
             found += [self._result(out, marks) for work in works for out in work.records]
         return found
 
-    def _result(self, batch: Outgoing, marks: Marks) -> Result:
+    def _result(self, batch: Outgoing, marks: HighWaterMarks) -> Result:
         job = accept(LogRecord(BATCHES, 0, 0, None, batch.value, batch.headers), marks, frozenset({"regions"}))
         if not job.settled:
-            merged = Merged("regions")
-            merged.jobs, merged.parts = [job], list(job.parts.values())
+            merged = MergedBatch("regions")
+            merged.jobs, merged.tasks = [job], list(job.tasks.values())
             self.served.classify(merged)
         (out,) = results(job, 0)
         return decode(Result, out.value)
 
 
 @pytest.fixture(scope="module")
-def served() -> Served:
-    served = Served(PIPELINE, Repository(MODELS).open("regions"), lambda: backends.make("onnxruntime"), 1)
+def served() -> ServedModel:
+    served = ServedModel(PIPELINE, Repository(MODELS).open("regions"), lambda: backends.make("onnxruntime"), 1)
     served.open()
     return served
 
@@ -143,7 +143,7 @@ def told_s(found: Sequence[Result], rule: ZoneRule = BAY) -> list[float]:
 
 
 @pytest.fixture
-def pipeline(served: Served, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Result]]:
+def pipeline(served: ServedModel, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Result]]:
     def run(seconds: float, *cast: Actor, gate: GateConfig | None = None) -> list[Result]:
         return Pipeline(served, gate or GateConfig()).results(seconds, cast, monkeypatch)
 

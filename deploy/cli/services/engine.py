@@ -48,7 +48,7 @@ async def _serve(
     from engines import backends
     from engines.metrics import NodeMetrics
     from engines.node.node import Node
-    from engines.node.serving import Served
+    from engines.node.serving import ServedModel
     from engines.repository.store import Repository
     from ingest.contract.topics import require_topics
     from ingest.kafka.kafkalog import KafkaLog
@@ -66,7 +66,7 @@ async def _serve(
     finally:
         await log.close()
     served = {
-        p.name: Served(p, repository.open(p.model), lambda: backends.make(backend), instances) for p in pipelines
+        p.name: ServedModel(p, repository.open(p.model), lambda: backends.make(backend), instances) for p in pipelines
     }
     for pipeline in served.values():
         await asyncio.to_thread(pipeline.open)

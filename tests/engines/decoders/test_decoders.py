@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines import decoders
-from engines.decoders import DecoderOptions, Row
+from engines.decoders import DecoderOptions, FrameRegion
 from engines.exceptions import DecoderUnknown, InferenceFailed
 from ingest.contract.records import Box, Fit, Inner, Region
 
@@ -22,8 +22,8 @@ INNER = Inner(0, 0, 1, 1)
 AS_IT_IS = Fit(1.0, 1.0, 0.0, 0.0)
 
 
-def row(box: Box = SQUARE, fit: Fit = AS_IT_IS) -> Row:
-    return Row(Region(box, fit, INNER), 100, 80)
+def row(box: Box = SQUARE, fit: Fit = AS_IT_IS) -> FrameRegion:
+    return FrameRegion(Region(box, fit, INNER), 100, 80)
 
 
 class TestSoftmax:
@@ -124,7 +124,7 @@ class TestYoloxGrid:
         column = data.draw(st.integers(0, self.WIDTH // stride - 1))
         line = data.draw(st.integers(0, self.HEIGHT // stride - 1))
         fit = Fit(0.5, 0.5, 2.0, 1.0)
-        wide = Row(Region(Box(0, 0, 184, 124), fit, INNER), 184, 124)
+        wide = FrameRegion(Region(Box(0, 0, 184, 124), fit, INNER), 184, 124)
         ((found,),) = self.decoder.decode(self.outputs((stride, column, line, 6.0, 4.0, 0.9)), [wide])
         x, y = (column + 0.5) * stride, (line + 0.25) * stride
         whole = Box(*((v - o) / 0.5 for v, o in zip((x - 3, y - 2, x + 3, y + 2), (2, 1, 2, 1), strict=True)))
@@ -141,7 +141,7 @@ class TestYoloxGrid:
                     index = (centre_y + dy) * 80 + centre_x + dx
                     raw[0, index, :4] = 0.5 - dx, 0.5 - dy, np.log(4.0), np.log(4.0)
                     raw[0, index, 4:6] = 0.9 - number * 0.01 - 0.001 * (dx * dx + dy * dy), 1.0
-        large = Row(Region(Box(0, 0, 640, 640), AS_IT_IS, INNER), 640, 640)
+        large = FrameRegion(Region(Box(0, 0, 640, 640), AS_IT_IS, INNER), 640, 640)
         assert len(big.decode({"output": raw}, [large])[0]) == 40
 
 
@@ -181,7 +181,7 @@ def test_yolox_finds_people_who_walk_through_the_room(shared_data: object, tmp_p
             continue
         canvas = np.full((416, 416, 3), 114, np.uint8)
         canvas[91:325] = cv2.resize(image, (416, 234))
-        row = Row(Region(Box(0, 0, 768, 432), Fit(scale, scale, 0.0, 91.0), INNER), 768, 432)
+        row = FrameRegion(Region(Box(0, 0, 768, 432), Fit(scale, scale, 0.0, 91.0), INNER), 768, 432)
         detections = decoder.decode(engine.infer(canvas[None]), [row])[0]
         looked += 1
         seen += any(d.label == "person" for d in detections)

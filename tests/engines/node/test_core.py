@@ -1,4 +1,4 @@
-"""Marks, jobs, scheduler and serving: what the node decides, without Kafka."""
+"""HighWaterMarks, jobs, scheduler and serving: what the node decides, without Kafka."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.backends.fake import FakeEngine
-from engines.decoders import Row
+from engines.decoders import FrameRegion
 from engines.node.jobs import Job, accept, results
-from engines.node.marks import EPOCHS_KEPT, Marks
-from engines.node.scheduler import Merged, Scheduler
-from engines.node.serving import Served
+from engines.node.marks import EPOCHS_KEPT, HighWaterMarks
+from engines.node.scheduler import MergedBatch, Scheduler
+from engines.node.serving import ServedModel
 from engines.repository.store import Repository
 from ingest.contract import headers as h
 from ingest.contract.codec import decode, encode
@@ -54,10 +54,10 @@ def record(
     return LogRecord(BATCHES, 0, offset, None, encode(batch), headers)
 
 
-def served(engine: FakeEngine) -> Served:
+def served(engine: FakeEngine) -> ServedModel:
     model = Repository(MODELS).open("regions")
     pipeline = PipelineConfig(name="regions", model="regions", width=64, height=64, regions="motion")
-    serving = Served(pipeline, model, lambda: engine, 1)
+    serving = ServedModel(pipeline, model, lambda: engine, 1)
     serving.open()
     return serving
 
@@ -71,15 +71,15 @@ def failure_of(letter: Outgoing) -> h.Failure:
 class TestMarks:
     @given(seqs=st.lists(st.integers(0, 50), max_size=40))
     def test_whatever_is_not_above_the_mark_is_a_repeat(self, seqs: list[int]) -> None:
-        marks, highest = Marks(), -1
+        marks, highest = HighWaterMarks(), -1
         for seq in seqs:
             assert marks.is_repeat(FrameId("a", 1, seq), LIVE, "p") == (seq <= highest)
-            marks.see(FrameId("a", 1, seq), LIVE, "p")
+            marks.advance(FrameId("a", 1, seq), LIVE, "p")
             highest = max(highest, seq)
 
     def test_cameras_epochs_lanes_and_pipelines_are_apart(self) -> None:
-        marks = Marks()
-        marks.see(FrameId("a", 2, 9), LIVE, "p")
+        marks = HighWaterMarks()
+        marks.advance(FrameId("a", 2, 9), LIVE, "p")
         assert marks.is_repeat(FrameId("a", 2, 9), LIVE, "p")
         others = [
             ("b", 2, LIVE, "p"),
@@ -92,9 +92,9 @@ class TestMarks:
             assert not marks.is_repeat(FrameId(camera, epoch, 0), lane, pipeline)
 
     def test_only_the_oldest_epochs_are_forgotten(self) -> None:
-        marks = Marks()
+        marks = HighWaterMarks()
         for epoch in range(EPOCHS_KEPT + 3):
-            marks.see(FrameId("a", epoch, 5), LIVE, "p")
+            marks.advance(FrameId("a", epoch, 5), LIVE, "p")
         assert not marks.is_repeat(FrameId("a", 2, 5), LIVE, "p")
         assert marks.is_repeat(FrameId("a", 3, 5), LIVE, "p")
 
@@ -102,14 +102,16 @@ class TestMarks:
 class TestJobs:
     def test_a_result_says_of_its_frame_what_the_item_says(self) -> None:
         told = item(1, rows=0).model_copy(update={"sampled": True, "withheld": {"still": 40, "rate": 3}})
-        found = [decode(Result, out.value) for out in results(accept(record([told]), Marks(), PIPELINES), 99)]
+        found = [
+            decode(Result, out.value) for out in results(accept(record([told]), HighWaterMarks(), PIPELINES), 99)
+        ]
         assert [(r.sampled, r.withheld) for r in found] == [(True, {"still": 40, "rate": 3})]
 
     def test_a_result_says_where_something_moved_or_rests_and_where_the_model_looked(self) -> None:
         moving, rests = Box(1.0, 2.0, 3.0, 4.0), Box(5.0, 6.0, 7.0, 8.0)
         items = [item(1), item(2).model_copy(update={"motion": (moving,), "resting": (rests,)}), item(3, rows=0)]
-        job = accept(record(items), Marks(), PIPELINES)
-        for part in job.parts.values():
+        job = accept(record(items), HighWaterMarks(), PIPELINES)
+        for part in job.tasks.values():
             part.found = []
         found = [decode(Result, out.value) for out in results(job, 99)]
         whole = (Box(0.0, 0.0, 64.0, 64.0),)
@@ -120,8 +122,8 @@ class TestJobs:
         ]
 
     def test_items_without_pixels_pass_as_results_in_their_place(self) -> None:
-        job = accept(record([item(0, rows=0), item(1), item(2, rows=0, reason="stale")]), Marks(), PIPELINES)
-        job.parts[1].found = []
+        job = accept(record([item(0, rows=0), item(1), item(2, rows=0, reason="stale")]), HighWaterMarks(), PIPELINES)
+        job.tasks[1].found = []
         written = [decode(Result, r.value) for r in results(job, 5)]
         assert [(r.seq, r.outcome, r.reason) for r in written] == [
             (0, "empty", ""),
@@ -131,7 +133,7 @@ class TestJobs:
         assert all(r.topic == RESULTS for r in results(job, 5))
 
     def test_repeats_are_left_out_and_the_rest_keeps_its_own_pixels(self) -> None:
-        marks = Marks()
+        marks = HighWaterMarks()
         accept(record([item(0, rows=2), item(1)]), marks, PIPELINES)
         job = accept(record([item(0, rows=2), item(1), item(2)]), marks, PIPELINES)
         assert [i.seq for i in job.items] == [2]
@@ -140,7 +142,7 @@ class TestJobs:
     def test_a_batch_that_cannot_be_read_is_parked_with_its_bytes(self) -> None:
         bad = record([item(0)])
         bad = LogRecord(bad.topic, 0, 3, None, bad.value[:100], bad.headers)
-        job = accept(bad, Marks(), PIPELINES)
+        job = accept(bad, HighWaterMarks(), PIPELINES)
         (letter,) = results(job, 0)
         assert (letter.topic, letter.value) == (DEADLETTER, bad.value)
         failure = h.read_failure(letter.headers)
@@ -149,7 +151,7 @@ class TestJobs:
         assert h.frames_of(letter.headers) == (FrameId("a", 7, 0),)
 
     def test_an_unknown_pipeline_is_parked_frame_by_frame(self) -> None:
-        job = accept(record([item(0), item(1, rows=0), item(2)], pipeline="other"), Marks(), PIPELINES)
+        job = accept(record([item(0), item(1, rows=0), item(2)], pipeline="other"), HighWaterMarks(), PIPELINES)
         assert job.settled
         written = results(job, 0)
         assert [r.topic for r in written] == [DEADLETTER, RESULTS, DEADLETTER]
@@ -158,15 +160,15 @@ class TestJobs:
         assert written[2].headers[h.PIPELINE] == b"other"
 
     def test_unrouted_frames_need_no_pipeline(self) -> None:
-        job = accept(record([item(0, rows=0)], pipeline="none"), Marks(), PIPELINES)
+        job = accept(record([item(0, rows=0)], pipeline="none"), HighWaterMarks(), PIPELINES)
         assert job.settled
         assert decode(Result, results(job, 0)[0].value).outcome == "empty"
 
     def test_a_replay_is_on_its_own_lane(self) -> None:
-        lane, marks = replay_lane("again"), Marks()
+        lane, marks = replay_lane("again"), HighWaterMarks()
         accept(record([item(0)]), marks, PIPELINES)
         job = accept(record([item(0)], lane=lane), marks, PIPELINES)
-        job.parts[0].found = []
+        job.tasks[0].found = []
         (written,) = results(job, 0)
         assert decode(Result, written.value).lane == lane
         assert written.headers[h.LANE] == lane.encode()
@@ -178,7 +180,8 @@ class TestServing:
         serving = served(engine)
         scheduler = Scheduler(lambda _: 32)
         jobs = [
-            accept(record([item(n)], offset=n, first_pixel=66 if n == 2 else 1), Marks(), PIPELINES) for n in range(4)
+            accept(record([item(n)], offset=n, first_pixel=66 if n == 2 else 1), HighWaterMarks(), PIPELINES)
+            for n in range(4)
         ]
         for job in jobs:
             scheduler.add(TopicPartition(BATCHES, 0), job)
@@ -190,9 +193,9 @@ class TestServing:
         assert [d.label for d in decode(Result, outcomes[0].value).detections] == ["car"]
         assert decode(Result, outcomes[0].value).model == "regions@1"
 
-    def merged(self, *records: LogRecord) -> tuple[Merged, list[Job]]:
+    def merged(self, *records: LogRecord) -> tuple[MergedBatch, list[Job]]:
         scheduler = Scheduler(lambda _: 32)
-        jobs = [accept(r, Marks(), PIPELINES) for r in records]
+        jobs = [accept(r, HighWaterMarks(), PIPELINES) for r in records]
         for job in jobs:
             scheduler.add(TopicPartition(BATCHES, job.record.offset), job)
         merged = scheduler.next()
@@ -215,7 +218,7 @@ class TestServing:
         serving = served(FakeEngine())
 
         class Broken:
-            def decode(self, outputs: object, rows: list[Row]) -> list[list[object]]:
+            def decode(self, outputs: object, rows: list[FrameRegion]) -> list[list[object]]:
                 if any(row.frame_width == 13 for row in rows):
                     raise error
                 return [[] for _ in rows]
@@ -254,14 +257,14 @@ class TestServing:
         model = Repository(MODELS).open("regions")
         pipeline = PipelineConfig(name="regions", model="regions", width=32, height=64)
         with pytest.raises(Exception, match=r"width = 32: regions@1 expects 64"):
-            Served(pipeline, model, FakeEngine, 1)
+            ServedModel(pipeline, model, FakeEngine, 1)
 
 
 class TestScheduler:
     def job(self, tp: TopicPartition, offset: int, rows: int = 1, pipeline: str = "regions") -> Job:
         return accept(
             record([item(offset, camera=f"c{tp.partition}", rows=rows)], offset=offset, pipeline=pipeline),
-            Marks(),
+            HighWaterMarks(),
             frozenset({"regions", "other"}),
         )
 

@@ -164,7 +164,7 @@ async def test_jobs_are_written_in_the_order_of_their_offsets_whatever_order_the
     log = MemoryLog(2)
     owned = await one(log)
     jobs = [owned.take(await put(log, n), PIPELINES) for n in range(3)]
-    jobs[0].parts[0] = part = Unsettled()
+    jobs[0].tasks[0] = part = Unsettled()
     assert owned.due(0.0, 0.0) is None
     part.settled = True
     assert owned.due(0.0, 0.0) == 0.0
@@ -179,10 +179,10 @@ async def test_settled_jobs_wait_for_company_only_while_more_is_on_its_way() -> 
     owned.take(await put(log, 0), PIPELINES)
     assert owned.due(10.0, 0.2) == 10.0
     behind = owned.take(await put(log, 1), PIPELINES)
-    behind.parts[0] = Unsettled()
+    behind.tasks[0] = Unsettled()
     assert owned.due(10.0, 0.2) == 10.2
     assert owned.due(10.1, 0.2) == 10.2  # since it was settled, not since it was asked
-    behind.parts[0].settled = True
+    behind.tasks[0].settled = True
     assert owned.due(10.1, 0.2) == 10.1
 
 
@@ -192,7 +192,7 @@ async def test_a_full_transaction_waits_for_nobody() -> None:
     for n in range(MAX_COMMIT_JOBS):
         owned.take(await put(log, n), PIPELINES)
     last = owned.take(await put(log, MAX_COMMIT_JOBS), PIPELINES)
-    last.parts[0] = Unsettled()
+    last.tasks[0] = Unsettled()
     assert owned.due(1.0, 9.0) == 1.0
     assert await owned.write(lambda: 5) == MAX_COMMIT_JOBS
 

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import pytest
 
-from engines.node.throttle import LATE_SHARE, LIVE_BYTES, LIVE_JOBS, LIVE_ROWS_PER_INSTANCE, Load, Throttle
+from engines.node.throttle import LATE_SHARE, LIVE_BYTES, LIVE_JOBS, LIVE_ROWS_PER_INSTANCE, LaneLoad, LaneThrottle
 
 
 @pytest.mark.parametrize(
     "over",
     [
-        Load(rows=2 * LIVE_ROWS_PER_INSTANCE + 1),
-        Load(jobs=LIVE_JOBS + 1),
-        Load(bytes=LIVE_BYTES + 1),
+        LaneLoad(rows=2 * LIVE_ROWS_PER_INSTANCE + 1),
+        LaneLoad(jobs=LIVE_JOBS + 1),
+        LaneLoad(bytes=LIVE_BYTES + 1),
     ],
 )
-def test_a_lane_waits_above_any_limit_and_goes_on_below_half(over: Load) -> None:
-    lane = Throttle(2, late=False)
-    assert not lane.full(Load(over.rows - 1, over.jobs - 1, over.bytes - 1))
+def test_a_lane_waits_above_any_limit_and_goes_on_below_half(over: LaneLoad) -> None:
+    lane = LaneThrottle(2, late=False)
+    assert not lane.full(LaneLoad(over.rows - 1, over.jobs - 1, over.bytes - 1))
     assert lane.full(over)
-    assert lane.full(Load(over.rows // 2 + 1, over.jobs // 2 + 1, over.bytes // 2 + 1))
-    assert not lane.full(Load(over.rows // 2, over.jobs // 2, over.bytes // 2))
-    assert not lane.full(Load(over.rows - 1, over.jobs - 1, over.bytes - 1))
+    assert lane.full(LaneLoad(over.rows // 2 + 1, over.jobs // 2 + 1, over.bytes // 2 + 1))
+    assert not lane.full(LaneLoad(over.rows // 2, over.jobs // 2, over.bytes // 2))
+    assert not lane.full(LaneLoad(over.rows - 1, over.jobs - 1, over.bytes - 1))
 
 
 def test_the_late_lane_holds_a_share() -> None:
-    late = Throttle(2, late=True)
+    late = LaneThrottle(2, late=True)
     limit = 2 * LIVE_ROWS_PER_INSTANCE // LATE_SHARE
-    assert not late.full(Load(rows=limit))
-    assert late.full(Load(rows=limit + 1))
+    assert not late.full(LaneLoad(rows=limit))
+    assert late.full(LaneLoad(rows=limit + 1))
