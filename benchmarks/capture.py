@@ -25,7 +25,7 @@ from benchmarks.report import RESULTS, dated, keep
 from edge_agent.camera.spawn import CHILD_ENVIRONMENT
 from edge_agent.exceptions import SourceEnded
 from edge_agent.sources.file import FileSource
-from edge_agent.sources.pace import Pace
+from edge_agent.sources.pace import FramePacer
 from edge_agent.sources.simulated.config import SceneConfig
 from edge_agent.sources.simulated.scene import Scene
 from ingest.runtime.clock import ManualClock
@@ -85,7 +85,7 @@ def served(folder: Path) -> Any:
 def through_pyav(path: Path, every: int) -> int:
     """Read a file to its end, and make the picture of every so many-th frame. Return how many there were."""
     clock, count = ManualClock(), 0
-    source = FileSource(path, 100, clock, pace=Pace(100, clock, wait=clock.advance))
+    source = FileSource(path, 100, clock, pace=FramePacer(100, clock, wait=clock.advance))
     source.open()
     try:
         while captured := source.read():

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any, cast
 
 from edge_agent.camera.children import clear_up, kill, last_words
-from edge_agent.camera.messages import Ended, Kept, Message, Said, Seen, Told, read_message
+from edge_agent.camera.messages import (
+    CaptureEnd,
+    CaptureProgress,
+    KeptFrame,
+    Message,
+    Notice,
+    ViewChange,
+    read_message,
+)
 from edge_agent.camera.spawn import spawn
 from edge_agent.exceptions import SourceError, SpoolUnavailable
 from edge_agent.metrics import AgentMetrics
@@ -78,7 +86,7 @@ class Camera:
         """When this epoch's first frames were told."""
         self._fault = ""
         """Why this epoch's child was given up."""
-        self._view = Seen("")
+        self._view = ViewChange("")
         self._view_from_s = 0.0
 
     def stop(self) -> None:
@@ -120,15 +128,15 @@ class Camera:
         try:
             process = self._process = await spawn(self.config, self.epoch, self._truth_folder, self._state_folder)
         except OSError as error:  # too many processes or files, or no memory: others may end
-            nothing, why = Ended(-1, None, finished=False), f"no capture can be started: {error.strerror}"
+            nothing, why = CaptureEnd(-1, None, finished=False), f"no capture can be started: {error.strerror}"
             await self._close_epoch(nothing, -1, why)
             return False
         stopper = asyncio.create_task(self._stop_child(process))
         saying = asyncio.create_task(last_words(process))
-        ended: Ended | None = None
+        ended: CaptureEnd | None = None
         try:
             while message := await self._next(process):
-                if isinstance(message, Ended):
+                if isinstance(message, CaptureEnd):
                     ended = message
                     break
                 last = max(last, await self._take(message))
@@ -152,13 +160,13 @@ class Camera:
     async def _take(self, message: Message) -> int:
         """Take a message and return the number that was promised by it, -1 for none."""
         match message:
-            case Told():
+            case CaptureProgress():
                 self._running(message)
-            case Seen():
+            case ViewChange():
                 self._saw(message)
-            case Said():
+            case Notice():
                 _log.warning("camera says", camera=self.config.name, text=message.text)
-        if not isinstance(message, Kept):
+        if not isinstance(message, KeptFrame):
             return -1
         self.captured = max(self.captured, message.seq + 1)
         try:
@@ -173,7 +181,7 @@ class Camera:
         self._on_kept()
         return message.seq
 
-    def _running(self, told: Told) -> None:
+    def _running(self, told: CaptureProgress) -> None:
         self.captured = told.captured
         self._metrics.captured.labels(self.config.name).set(told.captured)
         now_s = self._clock.monotonic()
@@ -185,7 +193,7 @@ class Camera:
         self.state = cast("CameraState", self._view.state or "running")
         self.reason = told.reason or self._view.reason
 
-    def _saw(self, seen: Seen, end: str = "camera view well") -> None:
+    def _saw(self, seen: ViewChange, end: str = "camera view well") -> None:
         """Take note of how the view is: once when it turns bad, once when that ends."""
         before, now_s = self._view, self._clock.monotonic()
         if before.state:
@@ -195,7 +203,7 @@ class Camera:
             _log.warning("camera view bad", camera=self.config.name, state=seen.state, reason=seen.reason)
         self._view, self._view_from_s = seen, now_s
 
-    def _row(self, kept: Kept) -> Row:
+    def _row(self, kept: KeptFrame) -> Row:
         account = self._refused.joined(kept.account)
         return Row(
             kind="frame",
@@ -208,8 +216,8 @@ class Camera:
             account=h.account_text(account) if account else "",
         )
 
-    async def _close_epoch(self, ended: Ended | None, last: int, reason: str) -> None:
-        self._saw(Seen(""), "camera view not watched any more")
+    async def _close_epoch(self, ended: CaptureEnd | None, last: int, reason: str) -> None:
+        self._saw(ViewChange(""), "camera view not watched any more")
         last = max(last, self._refused.last)
         account = self._refused.joined(ended.tail if ended else None)
         accounts: list[Account] = [account] if account else []
@@ -234,7 +242,7 @@ class Camera:
         kill(process)
 
 
-def _reason(status: int, words: str, ended: Ended | None) -> str:
+def _reason(status: int, words: str, ended: CaptureEnd | None) -> str:
     """Return why a child ended, without passwords: how it went, and what it said last. Empty if it just ended."""
     words = str(mask_secrets(words))
     if not status or (ended and (words or ended.finished)):

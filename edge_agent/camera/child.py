@@ -17,14 +17,14 @@ from typing import Any, BinaryIO
 
 import cv2
 
-from edge_agent.camera.intake import Intake
+from edge_agent.camera.intake import FrameIntake
 from edge_agent.camera.messages import Message, write_message
 from edge_agent.camera.viewmemory import ViewMemory
-from edge_agent.camera.watch import Teller, Watched
+from edge_agent.camera.watch import Outbox, WatchedSource
 from edge_agent.encode.buckets import CarriedBudget
 from edge_agent.exceptions import SourceError
 from edge_agent.redact.masks import Masks
-from edge_agent.sources.factory import Surroundings, make_source
+from edge_agent.sources.factory import SourceContext, make_source
 from edge_agent.sources.limits import leave_no_core, limit_memory
 from ingest.runtime.clock import SystemClock
 from ingest.site import CameraConfig
@@ -70,13 +70,13 @@ def _capture(
     stop: threading.Event,
     writer: threading.Thread,
 ) -> None:
-    clock, teller = SystemClock(), Teller(out)
+    clock, teller = SystemClock(), Outbox(out)
     folders = (orders.get(name) for name in ("truth_folder", "state_folder"))
     truth, state = (Path(folder) if folder else None for folder in folders)
-    source = make_source(camera, Surroundings(clock, orders["epoch"], truth, state, teller.say))
-    watched = Watched(source, camera.watch, clock, teller, _memory(camera, state), Masks(camera.redact))
+    source = make_source(camera, SourceContext(clock, orders["epoch"], truth, state, teller.say))
+    watched = WatchedSource(source, camera.watch, clock, teller, _memory(camera, state), Masks(camera.redact))
     carried = CarriedBudget(state / f"{camera.name}.budget", clock) if state else None
-    intake, over = Intake(camera, orders["epoch"], clock, out, carried=carried), threading.Event()
+    intake, over = FrameIntake(camera, orders["epoch"], clock, out, carried=carried), threading.Event()
     threading.Thread(target=_abandon_when_stopped, args=(stop, over, intake, out, writer), daemon=True).start()
     try:
         intake.run(watched, stop)
@@ -96,7 +96,7 @@ def _memory(camera: CameraConfig, state: Path | None) -> ViewMemory | None:
 def _abandon_when_stopped(
     stop: threading.Event,
     over: threading.Event,
-    intake: Intake,
+    intake: FrameIntake,
     out: queue.Queue[Message | None],
     writer: threading.Thread,
 ) -> None:

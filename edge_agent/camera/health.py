@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from edge_agent.camera.layout import Layout
+from edge_agent.camera.layout import SceneLayout
 from edge_agent.sources.source import Grey
 from ingest.site import WatchConfig
 
@@ -28,7 +28,7 @@ _RECOVER_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class ViewCondition:
     """How a view is: an empty ``state`` is a good one."""
 
     state: ViewState = ""
@@ -47,7 +47,7 @@ class ViewHealth:
     def __init__(self, config: WatchConfig, before: Grey | None = None) -> None:
         self._frozen, self._black = _Lasting(config.frozen_s), _Lasting(config.black_s, _RECOVER_S)
         self._tampered = _Lasting(config.tampered_s, _RECOVER_S)
-        self._layout = Layout(config.relearn_s, before)
+        self._layout = SceneLayout(config.relearn_s, before)
         self._same: Grey = np.zeros((0, 0), np.uint8)
         self._what = ""
 
@@ -56,17 +56,17 @@ class ViewHealth:
         """What the view usually is, None while that is not known."""
         return self._layout.memory
 
-    def look(self, grey: Grey, now_s: float) -> View:
+    def look(self, grey: Grey, now_s: float) -> ViewCondition:
         """Return how the view is, given a picture of it ``(height, width)`` that ``small`` made, and its time."""
         frozen = self._frozen.since(self._is_same(grey), now_s)
         black = self._black.since(bool(np.mean(grey > _BLACK_LEVEL) < _LIT_SHARE), now_s)
         if self._black.begun:
-            return View("black", "the picture is black") if black else View()
+            return ViewCondition("black", "the picture is black") if black else ViewCondition()
         if frozen:
-            return View("frozen", "the very same picture again and again")
+            return ViewCondition("frozen", "the very same picture again and again")
         what = self._layout.look(grey, now_s)
         self._what = what or self._what
-        return View("tampered", self._what) if self._tampered.since(bool(what), now_s) else View()
+        return ViewCondition("tampered", self._what) if self._tampered.since(bool(what), now_s) else ViewCondition()
 
     def _is_same(self, grey: Grey) -> bool:
         if self._same.shape == grey.shape and np.mean(self._same == grey) >= _SAME_SHARE:

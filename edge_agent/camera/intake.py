@@ -13,7 +13,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from edge_agent.camera.messages import Ended, Kept, Message, Told
+from edge_agent.camera.messages import CaptureEnd, CaptureProgress, KeptFrame, Message
 from edge_agent.camera.tally import Tally
 from edge_agent.encode.buckets import CarriedBudget
 from edge_agent.encode.encoder import Encoded, Encoder, OverBudget
@@ -21,7 +21,7 @@ from edge_agent.exceptions import FrameUnusable, SourceEnded
 from edge_agent.gate.decision import GateDecision, NumberedFrame
 from edge_agent.gate.gate import Gate
 from edge_agent.redact.redactor import Redaction, Redactor
-from edge_agent.sources.source import Captured, FrameSource, Image
+from edge_agent.sources.source import CapturedFrame, FrameSource, Image
 from ingest.contract.codec import MAX_RECORD_BYTES, encode
 from ingest.contract.records import Account, Box, Frame, Redacted
 from ingest.runtime.clock import Clock
@@ -33,7 +33,7 @@ TELL_EVERY_S = 1.0
 UNUSABLE = "unusable"
 
 
-class Intake:
+class FrameIntake:
     """Numbers, masks, gates, redacts and encodes the frames of one camera, and puts messages into a queue.
 
     Raise RedactionFailed when the camera is to be redacted and cannot be.
@@ -108,16 +108,16 @@ class Intake:
         except Exception as error:
             failure = error
         self._tally.give_up(UNUSABLE)
-        self._out.put(Ended(self._tally.captured - 1, self._tally.tail(), finished))
+        self._out.put(CaptureEnd(self._tally.captured - 1, self._tally.tail(), finished))
         return failure
 
-    def frame(self, captured: Captured) -> None:
+    def frame(self, captured: CapturedFrame) -> None:
         """Take one frame: number it, and settle what its coming settles, itself or frames before it."""
         frame = NumberedFrame(self._tally.number(), captured.captured_ns, captured.time_source, captured.error_ms)
         self._settle(self._judged(frame, captured))
         self._tell()
 
-    def _judged(self, frame: NumberedFrame, captured: Captured) -> list[GateDecision]:
+    def _judged(self, frame: NumberedFrame, captured: CapturedFrame) -> list[GateDecision]:
         reason = self._gate.precheck(frame.captured_ns)
         if reason:
             return self._gate.withhold(frame, reason)
@@ -169,7 +169,7 @@ class Intake:
             self._tally.withhold("budget")
             return
         record = encode(self._record(decision, encoded, redaction.told, self._tally.withheld))
-        self._out.put(Kept(decision.frame.seq, decision.frame.captured_ns, record, self._tally.account()))
+        self._out.put(KeptFrame(decision.frame.seq, decision.frame.captured_ns, record, self._tally.account()))
 
     def _encoded(self, redaction: Redaction) -> Encoded | OverBudget:
         encoded = self._encoder.encode(redaction, self._clock.monotonic())
@@ -205,7 +205,7 @@ class Intake:
         now_s = self._clock.monotonic()
         if now_s - self._told_s >= TELL_EVERY_S and not self._out.full():
             self._told_s = now_s
-            self._out.put(Told(self._tally.captured, "running", self._reason))
+            self._out.put(CaptureProgress(self._tally.captured, "running", self._reason))
             self._reason = ""
 
 

@@ -33,7 +33,7 @@ _NEAR = (7, 7)
 """Pixels of the small picture within which an edge may be found again: masts sway."""
 
 
-class Layout:
+class SceneLayout:
     """One view. It must be looked at every second or so. ``before`` is its memory of an earlier life."""
 
     def __init__(self, relearn_s: float, before: Grey | None = None) -> None:

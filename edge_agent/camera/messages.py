@@ -17,7 +17,7 @@ _LENGTH = struct.Struct(">I")
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptFrame:
     """A frame to keep: ``record`` is the encoded frame, ``account`` what was withheld before it."""
 
     seq: int
@@ -27,7 +27,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class CaptureProgress:
     """How many frames have been captured so far; ``state`` is ``running`` or ``stalled``."""
 
     captured: int
@@ -36,7 +36,7 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ViewChange:
     """How the view is from now on: ``frozen``, ``black``, ``tampered``, or well again (an empty ``state``)."""
 
     state: str
@@ -44,14 +44,14 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Notice:
     """What an operator should know, and what is no failure."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class CaptureEnd:
     """The capture is over, and its numbers are complete: ``last`` is the last one, -1 for none.
 
     ``tail`` is what was withheld after the last kept frame. ``finished`` tells that the source has no more; otherwise
@@ -63,8 +63,10 @@ class Ended:
     finished: bool
 
 
-Message = Kept | Told | Seen | Said | Ended
-_KINDS: dict[str, type[Message]] = {cls.__name__: cls for cls in (Kept, Told, Seen, Said, Ended)}
+Message = KeptFrame | CaptureProgress | ViewChange | Notice | CaptureEnd
+_KINDS: dict[str, type[Message]] = {
+    cls.__name__: cls for cls in (KeptFrame, CaptureProgress, ViewChange, Notice, CaptureEnd)
+}
 
 
 def write_message(pipe: BinaryIO, message: Message) -> None:

@@ -7,12 +7,12 @@ from collections import deque
 
 import cv2
 
-from edge_agent.camera.health import View, ViewHealth, small
-from edge_agent.camera.messages import Message, Said, Seen
+from edge_agent.camera.health import ViewCondition, ViewHealth, small
+from edge_agent.camera.messages import Message, Notice, ViewChange
 from edge_agent.camera.viewmemory import SAVE_EVERY_S, ViewMemory
 from edge_agent.exceptions import FrameUnusable
 from edge_agent.redact.masks import Masks
-from edge_agent.sources.source import Captured, FrameSource, Grey
+from edge_agent.sources.source import CapturedFrame, FrameSource, Grey
 from ingest.runtime.clock import Clock
 from ingest.site import WatchConfig
 
@@ -20,7 +20,7 @@ LOOK_EVERY_S = 0.5
 """Views change slowly, and a look costs half a millisecond."""
 
 
-class Teller:
+class Outbox:
     """Puts what is said into the queue to the agent as soon as it has room. It never waits."""
 
     def __init__(self, out: queue.Queue[Message | None]) -> None:
@@ -29,7 +29,7 @@ class Teller:
 
     def say(self, text: str) -> None:
         """Tell what an operator should know."""
-        self.tell(Said(text))
+        self.tell(Notice(text))
 
     def tell(self, *messages: Message) -> None:
         """Tell messages, after those that wait."""
@@ -38,7 +38,7 @@ class Teller:
             self._out.put(self._pending.popleft())
 
 
-class Watched:
+class WatchedSource:
     """Hands on what a source gives, and looks at some of it."""
 
     def __init__(
@@ -46,14 +46,14 @@ class Watched:
         source: FrameSource,
         config: WatchConfig,
         clock: Clock,
-        teller: Teller,
+        teller: Outbox,
         memory: ViewMemory | None = None,
         masks: Masks | None = None,
     ) -> None:
         self._source, self._clock, self._teller, self._memory = source, clock, teller, memory
         self._masks = masks
         self._health = ViewHealth(config, self._before(config.relearn_s))
-        self._view = View()
+        self._view = ViewCondition()
         self._looked_s = -LOOK_EVERY_S
         self._saved_s = clock.monotonic()
 
@@ -61,7 +61,7 @@ class Watched:
         """Open the source."""
         self._source.open()
 
-    def read(self) -> Captured | None:
+    def read(self) -> CapturedFrame | None:
         """Return what the source gives."""
         captured = self._source.read()
         now_s = self._clock.monotonic()
@@ -76,19 +76,19 @@ class Watched:
         self._source.close()
         self._remember()
 
-    def _look(self, captured: Captured, now_s: float) -> None:
+    def _look(self, captured: CapturedFrame, now_s: float) -> None:
         try:
             view = self._health.look(self._small(captured), now_s)
         except (cv2.error, FrameUnusable):  # the frame's trouble, which the intake tells
             return
         if view.state != self._view.state:
-            self._teller.tell(Seen(view.state, view.reason))
+            self._teller.tell(ViewChange(view.state, view.reason))
         self._view = view
         if now_s - self._saved_s >= SAVE_EVERY_S:
             self._saved_s = now_s
             self._remember()
 
-    def _small(self, captured: Captured) -> Grey:
+    def _small(self, captured: CapturedFrame) -> Grey:
         """Return the view without what is masked: its mean over minutes is kept on disk."""
         picture = small(captured.luma())
         return self._masks.darkened(picture) if self._masks else picture

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from edge_agent.exceptions import FrameUnusable, SourceStalled, SourceUnusable
-from edge_agent.sources.source import Captured, Image
+from edge_agent.sources.source import CapturedFrame, Image
 from ingest.runtime.clock import Clock
 
 
@@ -41,14 +41,14 @@ class DeviceSource:
             if value:
                 self._video.set(key, value)
 
-    def read(self) -> Captured:
+    def read(self) -> CapturedFrame:
         """Return the next frame. Raise SourceStalled when the device gives none."""
         if self._video is None:
             raise SourceUnusable(f"device {self._number} is not open")
         if not self._video.grab():
             raise SourceStalled(f"device {self._number} gave no frame")
         self._grabbed += 1
-        return Captured(self._retrieve(self._video, self._grabbed), self._clock.now_ns())
+        return CapturedFrame(self._retrieve(self._video, self._grabbed), self._clock.now_ns())
 
     def close(self) -> None:
         """Let the device go."""

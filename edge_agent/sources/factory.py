@@ -19,7 +19,7 @@ _FRAMES = "frames"
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class SourceContext:
     """What a source is given beside its configuration.
 
     A simulated camera writes its truth to ``truth_folder``, one file per camera; a folder of images remembers its
@@ -33,7 +33,7 @@ class Surroundings:
     said: Callable[[str], None] = lambda _: None
 
 
-def make_source(camera: CameraConfig, around: Surroundings) -> FrameSource:
+def make_source(camera: CameraConfig, around: SourceContext) -> FrameSource:
     """Make a camera's source. Raise SourceUnusable when ``source`` or an option makes no sense."""
     scheme, _, rest = camera.source.partition(":")
     make = _KINDS.get(scheme.lower())
@@ -44,13 +44,13 @@ def make_source(camera: CameraConfig, around: Surroundings) -> FrameSource:
     return make(camera, rest, around) if make else _file(camera, around)
 
 
-def _file(camera: CameraConfig, around: Surroundings) -> FrameSource:
+def _file(camera: CameraConfig, around: SourceContext) -> FrameSource:
     from edge_agent.sources.file import FileSource
 
     return FileSource(Path(camera.source), camera.fps, around.clock, loop=camera.loop)
 
 
-def _rtsp(camera: CameraConfig, _: str, around: Surroundings) -> FrameSource:
+def _rtsp(camera: CameraConfig, _: str, around: SourceContext) -> FrameSource:
     from edge_agent.sources.address import resolve
     from edge_agent.sources.rtsp.stream import StreamSource
 
@@ -58,7 +58,7 @@ def _rtsp(camera: CameraConfig, _: str, around: Surroundings) -> FrameSource:
     return StreamSource(address, camera.stream, around.clock, stall_s=camera.watch.stall_s, said=around.said)
 
 
-def _web(camera: CameraConfig, _: str, around: Surroundings) -> FrameSource:
+def _web(camera: CameraConfig, _: str, around: SourceContext) -> FrameSource:
     from edge_agent.sources.address import resolve
     from edge_agent.sources.web import WebSource
 
@@ -66,7 +66,7 @@ def _web(camera: CameraConfig, _: str, around: Surroundings) -> FrameSource:
     return WebSource(address, camera.stream, camera.fps, around.clock, stall_s=camera.watch.stall_s)
 
 
-def _images(camera: CameraConfig, folder: str, around: Surroundings) -> FrameSource:
+def _images(camera: CameraConfig, folder: str, around: SourceContext) -> FrameSource:
     from edge_agent.sources.images import ImagesSource
 
     place = around.state_folder / f"{camera.name}.json" if around.state_folder else None
@@ -74,7 +74,7 @@ def _images(camera: CameraConfig, folder: str, around: Surroundings) -> FrameSou
     return ImagesSource(Path(folder), camera.fps, around.clock, place=place, existing=existing, said=said)
 
 
-def _device(camera: CameraConfig, number: str, around: Surroundings) -> FrameSource:
+def _device(camera: CameraConfig, number: str, around: SourceContext) -> FrameSource:
     from edge_agent.sources.device import DeviceSource
 
     if not number.isdigit():
@@ -82,7 +82,7 @@ def _device(camera: CameraConfig, number: str, around: Surroundings) -> FrameSou
     return DeviceSource(int(number), camera.fps, around.clock, width=camera.width, height=camera.height)
 
 
-def _simulated(camera: CameraConfig, kind: str, around: Surroundings) -> FrameSource:
+def _simulated(camera: CameraConfig, kind: str, around: SourceContext) -> FrameSource:
     from edge_agent.sources.simulated.config import SceneConfig
     from edge_agent.sources.simulated.source import SimulatedSource
     from edge_agent.sources.simulated.truth import TruthWriter
@@ -105,7 +105,7 @@ def _simulated(camera: CameraConfig, kind: str, around: Surroundings) -> FrameSo
     return SimulatedSource(config, around.clock, epoch=around.epoch, truth=truth, frames=frames)
 
 
-_KINDS: dict[str, Callable[[CameraConfig, str, Surroundings], FrameSource]] = {
+_KINDS: dict[str, Callable[[CameraConfig, str, SourceContext], FrameSource]] = {
     "simulated": _simulated,
     "device": _device,
     "images": _images,

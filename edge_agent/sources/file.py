@@ -14,9 +14,9 @@ from av.video.stream import VideoStream
 
 from edge_agent.exceptions import SourceEnded, SourceUnusable
 from edge_agent.sources.decode import Decoder, open_video, why
-from edge_agent.sources.pace import Pace
+from edge_agent.sources.pace import FramePacer
 from edge_agent.sources.picture import unusable
-from edge_agent.sources.source import Captured
+from edge_agent.sources.source import CapturedFrame
 from ingest.runtime.clock import Clock
 
 Decoded = VideoFrame | str
@@ -26,9 +26,11 @@ Decoded = VideoFrame | str
 class FileSource:
     """A video file, played at a pace, once or for ever."""
 
-    def __init__(self, path: Path, fps: float, clock: Clock, *, loop: bool = False, pace: Pace | None = None) -> None:
+    def __init__(
+        self, path: Path, fps: float, clock: Clock, *, loop: bool = False, pace: FramePacer | None = None
+    ) -> None:
         self._path, self._clock, self._loop = path, clock, loop
-        self._pace = pace or Pace(fps, clock)
+        self._pace = pace or FramePacer(fps, clock)
         self._decoder = Decoder()
         self._container: InputContainer | None = None
         self._film: Iterator[Decoded] = iter(())
@@ -46,7 +48,7 @@ class FileSource:
             raise SourceUnusable(said) from None
         self._film, self._has_frames = _film(self._container, video), False
 
-    def read(self) -> Captured | None:
+    def read(self) -> CapturedFrame | None:
         """Return the next frame when it is due. Raise SourceEnded at the end of a file that is not looped."""
         if self._container is None:
             raise SourceUnusable(f"{self._path} is not open")
@@ -58,7 +60,7 @@ class FileSource:
         if isinstance(decoded, str):
             return unusable(decoded, self._clock.now_ns())
         self._has_frames = True
-        return Captured(self._decoder.image(decoded), self._clock.now_ns(), luma=self._decoder.luma(decoded))
+        return CapturedFrame(self._decoder.image(decoded), self._clock.now_ns(), luma=self._decoder.luma(decoded))
 
     def close(self) -> None:
         """Close the file."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Listed:
+class ListedFile:
     """A file as a listing has it. Ordered by when it last changed, then by name."""
 
     changed_ns: int
@@ -32,13 +32,13 @@ class NewFiles:
     What comes later is new whenever it is dated: a clock may be set back.
     """
 
-    def __init__(self, settle_s: float, before: Iterable[Listed] = ()) -> None:
+    def __init__(self, settle_s: float, before: Iterable[ListedFile] = ()) -> None:
         self._settle_s = settle_s
-        self._seen: dict[str, tuple[Listed, float]] = {}
+        self._seen: dict[str, tuple[ListedFile, float]] = {}
         """Each file with how it looks and since when it has looked so."""
         self._read = {file.name: file.content for file in before}
 
-    def look(self, listing: Iterable[Listed], now_s: float) -> list[Listed]:
+    def look(self, listing: Iterable[ListedFile], now_s: float) -> list[ListedFile]:
         """Return the files that have settled since the last look, in order. Each is given once."""
         listed = {file.name: file for file in listing}
         self._seen = {name: self._since(file, now_s) for name, file in listed.items()}
@@ -47,9 +47,9 @@ class NewFiles:
         self._read |= {file.name: file.content for file in whole}
         return whole
 
-    def _since(self, file: Listed, now_s: float) -> tuple[Listed, float]:
+    def _since(self, file: ListedFile, now_s: float) -> tuple[ListedFile, float]:
         before = self._seen.get(file.name)
         return before if before and before[0] == file and before[0].size == file.size else (file, now_s)
 
-    def _is_new(self, file: Listed, quiet_s: float) -> bool:
+    def _is_new(self, file: ListedFile, quiet_s: float) -> bool:
         return quiet_s >= self._settle_s and self._read.get(file.name) != file.content

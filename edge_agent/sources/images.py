@@ -10,10 +10,10 @@ from pathlib import Path
 from stat import S_ISREG
 
 from edge_agent.exceptions import SourceStalled, SourceUnusable
-from edge_agent.sources.folder import Listed, NewFiles
-from edge_agent.sources.pace import Pace
+from edge_agent.sources.folder import ListedFile, NewFiles
+from edge_agent.sources.pace import FramePacer
 from edge_agent.sources.picture import MAX_PICTURE_BYTES, captured, unusable
-from edge_agent.sources.source import Captured
+from edge_agent.sources.source import CapturedFrame
 from ingest.runtime.clock import Clock
 
 SETTLE_S = 0.5
@@ -38,13 +38,13 @@ class ImagesSource:
         place: Path | None = None,
         existing: bool = False,
         said: Callable[[str], None] = lambda _: None,
-        pace: Pace | None = None,
+        pace: FramePacer | None = None,
     ) -> None:
         self._folder, self._clock, self._place, self._existing, self._said = folder, clock, place, existing, said
-        self._pace = pace or Pace(fps, clock)
+        self._pace = pace or FramePacer(fps, clock)
         self._new: NewFiles | None = None
-        self._waiting: deque[Listed] = deque()
-        self._given: Listed | None = None
+        self._waiting: deque[ListedFile] = deque()
+        self._given: ListedFile | None = None
         self._is_kept = True
         """The place, as far as the disk took it."""
 
@@ -60,7 +60,7 @@ class ImagesSource:
         self._new = NewFiles(SETTLE_S, (file for file in there if (file.changed_ns, file.name) <= after))
         self._keep(*after)
 
-    def read(self) -> Captured | None:
+    def read(self) -> CapturedFrame | None:
         """Return the next new picture, None when there is none yet. Raise SourceStalled when the folder has gone."""
         if self._new is None:
             raise SourceUnusable(f"{self._folder} is not open")
@@ -77,7 +77,7 @@ class ImagesSource:
         self._remember()
         self._new = None
 
-    def _picture(self) -> Captured | None:
+    def _picture(self) -> CapturedFrame | None:
         file = self._given = self._waiting.popleft()
         now_ns = self._clock.now_ns()
         if file.size > MAX_PICTURE_BYTES:
@@ -89,13 +89,13 @@ class ImagesSource:
         except OSError as error:
             return unusable(f"{file.name}: {error.strerror}", now_ns)
 
-    def _listed(self) -> list[Listed]:
+    def _listed(self) -> list[ListedFile]:
         try:
             return _listing(self._folder)
         except OSError as error:
             raise SourceStalled(f"{self._folder}: {error.strerror}") from None
 
-    def _after(self, there: Sequence[Listed]) -> tuple[int, str]:
+    def _after(self, there: Sequence[ListedFile]) -> tuple[int, str]:
         """Return the place of the last file that was read before, or is to be left."""
         try:
             if self._place:
@@ -130,7 +130,7 @@ class ImagesSource:
                 self._said(f"its place in the folder is not kept: {error.strerror}")
 
 
-def _listing(folder: Path) -> list[Listed]:
+def _listing(folder: Path) -> list[ListedFile]:
     found = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -140,5 +140,5 @@ def _listing(folder: Path) -> list[Listed]:
                 except OSError:  # gone, a link to nowhere, or not to be seen
                     continue
                 if S_ISREG(stat.st_mode):  # whoever opens a pipe waits for someone who writes
-                    found.append(Listed(stat.st_ctime_ns, entry.name, stat.st_size, stat.st_mtime_ns))
+                    found.append(ListedFile(stat.st_ctime_ns, entry.name, stat.st_size, stat.st_mtime_ns))
     return found

@@ -13,7 +13,7 @@ _MAX_LAG_S = 1.0
 """Behind by more than this, the pace starts afresh instead of hurrying to catch up."""
 
 
-class Pace:
+class FramePacer:
     """Waits until the next frame is due. ``wait`` may be replaced in tests."""
 
     def __init__(self, fps: float, clock: Clock, wait: Callable[[float], None] = time.sleep) -> None:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from edge_agent.exceptions import FrameUnusable
-from edge_agent.sources.source import Captured, Grey, Image
+from edge_agent.sources.source import CapturedFrame, Grey, Image
 
 MAX_PICTURE_BYTES = 64 * 1024 * 1024
 """An 8K PNG of a noisy scene is about so large."""
@@ -17,18 +17,18 @@ _END_WITHIN_BYTES = 4096
 """Some cameras put a comment or zeros behind the end of a JPEG."""
 
 
-def captured(data: bytes, captured_ns: int) -> Captured:
+def captured(data: bytes, captured_ns: int) -> CapturedFrame:
     """Return a frame of an encoded picture. Its ``image`` raises FrameUnusable when the picture is cut or broken."""
-    return Captured(
+    return CapturedFrame(
         lambda: _decoded(data, cv2.IMREAD_COLOR),
         captured_ns,
         luma=lambda: _decoded(data, cv2.IMREAD_REDUCED_GRAYSCALE_2),
     )
 
 
-def unusable(why: str, captured_ns: int) -> Captured:
+def unusable(why: str, captured_ns: int) -> CapturedFrame:
     """Return a frame that was captured, and that nobody will see."""
-    return Captured(failing(why), captured_ns)
+    return CapturedFrame(failing(why), captured_ns)
 
 
 def failing(why: str) -> Callable[[], Image]:

@@ -15,7 +15,7 @@ Grey = npt.NDArray[np.uint8]
 """``(height, width)`` uint8."""
 
 
-class Captured:
+class CapturedFrame:
     """One frame and when it was captured, in Unix ns. Its pixels are made when they are first asked for.
 
     Most of what a decoder gives is dropped by the rate gate, which needs the time only: a frame that nobody looks at
@@ -69,7 +69,7 @@ class FrameSource(Protocol):
         """Get ready to read. Blocks. Raise SourceUnusable."""
         ...
 
-    def read(self) -> Captured | None:
+    def read(self) -> CapturedFrame | None:
         """Return the next frame, in the source's own pace: blocks until it is due, and then is not late on purpose.
 
         Return None when the next one is not due yet, at least once a second: the caller may stop, or asks again. Only

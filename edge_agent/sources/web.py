@@ -12,9 +12,9 @@ import httpx
 from edge_agent.exceptions import SourceStalled, SourceUnusable
 from edge_agent.sources.address import Address
 from edge_agent.sources.multipart import Multipart, boundary_of
-from edge_agent.sources.pace import Pace
+from edge_agent.sources.pace import FramePacer
 from edge_agent.sources.picture import MAX_PICTURE_BYTES, captured
-from edge_agent.sources.source import Captured
+from edge_agent.sources.source import CapturedFrame
 from ingest.runtime.clock import Clock, Deadline
 from ingest.site import StreamConfig
 
@@ -34,10 +34,10 @@ class WebSource:
         clock: Clock,
         *,
         stall_s: float,
-        pace: Pace | None = None,
+        pace: FramePacer | None = None,
     ) -> None:
         self._address, self._config, self._clock, self._stall_s = address, stream, clock, stall_s
-        self._pace = pace or Pace(fps, clock)
+        self._pace = pace or FramePacer(fps, clock)
         self._stack: ExitStack | None = None
         self._client = httpx.Client()
         self._chunks: Iterator[bytes] | None = None
@@ -58,7 +58,7 @@ class WebSource:
             raise SourceUnusable(f"{self._address.shown}: {self._said(error)}") from None
         self._good_s = self._clock.monotonic()
 
-    def read(self) -> Captured | None:
+    def read(self) -> CapturedFrame | None:
         """Return the next picture. Raise SourceStalled when the camera gives none for too long."""
         if self._stack is None:
             raise SourceUnusable(f"{self._address.shown} is not open")

@@ -19,8 +19,8 @@ from edge_agent.exceptions import FrameUnusable, SourceEnded, SourceUnusable
 from edge_agent.gate.decision import GateDecision, NumberedFrame
 from edge_agent.gate.gate import Gate
 from edge_agent.redact.redactor import Redaction, Redactor
-from edge_agent.sources.factory import Surroundings, make_source
-from edge_agent.sources.source import Captured, FrameSource, Image
+from edge_agent.sources.factory import SourceContext, make_source
+from edge_agent.sources.source import CapturedFrame, FrameSource, Image
 from ingest.contract.records import Box
 from ingest.runtime.clock import Clock, Deadline
 from ingest.site import CameraConfig, to_pixels
@@ -46,7 +46,7 @@ def watch(camera: CameraConfig, seconds: float, clock: Clock, on_frame: Callable
 
     Of the frames that would be sent, the one in which most moves is shown, the last one if nothing does.
     """
-    source = make_source(camera, Surroundings(clock, 0))
+    source = make_source(camera, SourceContext(clock, 0))
     redactor, gate = Redactor(camera.redact), Gate(camera.gate, camera.name, 0)
     best = _Best(redactor)
     try:
@@ -93,7 +93,7 @@ class _Best:
         return "sent"
 
 
-def _frames(source: FrameSource, deadline: Deadline) -> Iterator[Captured]:
+def _frames(source: FrameSource, deadline: Deadline) -> Iterator[CapturedFrame]:
     source.open()
     while not deadline.passed:
         try:
@@ -104,7 +104,9 @@ def _frames(source: FrameSource, deadline: Deadline) -> Iterator[Captured]:
             yield captured
 
 
-def _judged(gate: Gate, redactor: Redactor, camera: CameraConfig, seq: int, captured: Captured) -> list[GateDecision]:
+def _judged(
+    gate: Gate, redactor: Redactor, camera: CameraConfig, seq: int, captured: CapturedFrame
+) -> list[GateDecision]:
     frame = NumberedFrame(seq, captured.captured_ns, captured.time_source, captured.error_ms)
     reason = gate.precheck(frame.captured_ns)
     if reason:

@@ -16,11 +16,11 @@ from edge_agent.sources.address import resolve
 from edge_agent.sources.device import DeviceSource
 from edge_agent.sources.file import FileSource
 from edge_agent.sources.images import ImagesSource
-from edge_agent.sources.pace import Pace
+from edge_agent.sources.pace import FramePacer
 from edge_agent.sources.rtsp.stream import StreamSource
 from edge_agent.sources.simulated.config import SceneConfig
 from edge_agent.sources.simulated.source import SimulatedSource
-from edge_agent.sources.source import Captured, FrameSource
+from edge_agent.sources.source import CapturedFrame, FrameSource
 from edge_agent.sources.web import WebSource
 from ingest.runtime.clock import ManualClock, SystemClock
 from ingest.site import StreamConfig
@@ -50,7 +50,7 @@ def write_clip(path: Path) -> Path:
     return path
 
 
-def following(source: FrameSource) -> Captured:
+def following(source: FrameSource) -> CapturedFrame:
     """Return the next frame, however often the source says that it is not due."""
     for _ in range(1000):
         captured = source.read()
@@ -77,8 +77,8 @@ class FrameSourceContract:
         return ManualClock()
 
     @pytest.fixture
-    def pace(self, clock: ManualClock) -> Pace:
-        return Pace(FPS, clock, wait=clock.advance)
+    def pace(self, clock: ManualClock) -> FramePacer:
+        return FramePacer(FPS, clock, wait=clock.advance)
 
     @pytest.fixture
     def source(self, clock: ManualClock, tmp_path: Path) -> FrameSource:
@@ -154,7 +154,7 @@ class TestFile(FrameSourceContract):
     over = SourceEnded
 
     @pytest.fixture
-    def source(self, clock: ManualClock, pace: Pace, tmp_path: Path) -> FrameSource:
+    def source(self, clock: ManualClock, pace: FramePacer, tmp_path: Path) -> FrameSource:
         return FileSource(write_clip(tmp_path / "clip.avi"), FPS, clock, pace=pace)
 
 
@@ -162,7 +162,7 @@ class TestSimulated(FrameSourceContract):
     over = SourceEnded
 
     @pytest.fixture
-    def source(self, clock: ManualClock, pace: Pace) -> FrameSource:
+    def source(self, clock: ManualClock, pace: FramePacer) -> FrameSource:
         config = SceneConfig(kind="road", fps=FPS, width=160, height=90)
         return SimulatedSource(config, clock, frames=FRAMES, pace=pace)
 
@@ -188,7 +188,7 @@ class TestImages(FrameSourceContract):
         return folder
 
     @pytest.fixture
-    def source(self, clock: ManualClock, pace: Pace, folder: Path) -> FrameSource:
+    def source(self, clock: ManualClock, pace: FramePacer, folder: Path) -> FrameSource:
         return ImagesSource(folder, FPS, clock, existing=True, pace=pace)
 
     @pytest.fixture
@@ -210,7 +210,7 @@ class _Web(FrameSourceContract):
 
 class TestSnapshot(_Web):
     @pytest.fixture
-    def source(self, clock: ManualClock, pace: Pace, camera: WebCamera) -> Iterator[FrameSource]:
+    def source(self, clock: ManualClock, pace: FramePacer, camera: WebCamera) -> Iterator[FrameSource]:
         address = resolve(camera.url("/snapshot"), StreamConfig())
         source = WebSource(address, StreamConfig(), FPS, clock, stall_s=STALL_S, pace=pace)
         yield source

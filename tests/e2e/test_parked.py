@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from edge_agent.camera.intake import Intake
-from edge_agent.camera.messages import Kept, Message
+from edge_agent.camera.intake import FrameIntake
+from edge_agent.camera.messages import KeptFrame, Message
 from edge_agent.gate.background import ABSORB_S
 from edge_agent.sources.simulated import Scene, SceneConfig
 from edge_agent.sources.simulated import scene as scene_module
 from edge_agent.sources.simulated.actors import Actor
-from edge_agent.sources.source import Captured
+from edge_agent.sources.source import CapturedFrame
 from engines import backends
 from engines.node.jobs import accept, results
 from engines.node.marks import HighWaterMarks
@@ -98,13 +98,13 @@ class Pipeline:
     def results(self, seconds: float, cast: Sequence[Actor], monkeypatch: pytest.MonkeyPatch) -> list[Result]:
         monkeypatch.setattr(scene_module, "present", lambda *_: list(cast))
         scene, out = Scene(SceneConfig("road", seed=3)), queue.Queue[Message | None]()
-        intake = Intake(CameraConfig(name="road", source="device:0", gate=self.gate), 1, ManualClock(), out)
+        intake = FrameIntake(CameraConfig(name="road", source="device:0", gate=self.gate), 1, ManualClock(), out)
         for index in range(round(seconds * FPS)):
-            intake.frame(Captured(scene.render(index).image, 10**18 + round(index * 1e9 / FPS)))
-        frames = [message for message in out.queue if isinstance(message, Kept)]
+            intake.frame(CapturedFrame(scene.render(index).image, 10**18 + round(index * 1e9 / FPS)))
+        frames = [message for message in out.queue if isinstance(message, KeptFrame)]
         return asyncio.run(self._classified(frames))
 
-    async def _classified(self, frames: Sequence[Kept]) -> list[Result]:
+    async def _classified(self, frames: Sequence[KeptFrame]) -> list[Result]:
         log, marks = MemoryLog(1), HighWaterMarks()
         config = Config({PIPELINE.key: PIPELINE})
         preparer = await PrepareStage("live", config, ManualClock()).open(TopicPartition(FRAMES, 0), 0, log)

@@ -20,7 +20,7 @@ _NEAR = 0.8
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
+class FrameTime:
     """A frame's time in Unix ns, whose clock it is by, and by how many ms that differs from the arrival.
 
     The difference is the way through the network less what the stream's clock is ahead of the host's: how far off the
@@ -49,7 +49,7 @@ class StreamClock:
         """Tell whether the stream has a clock that is too far from the host's to be used."""
         return self.skew_ns is not None and self._source == "host"
 
-    def stamp(self, arrived_ns: int, stream_ns: int | None) -> Stamp:
+    def stamp(self, arrived_ns: int, stream_ns: int | None) -> FrameTime:
         """Return the time of a frame that arrived at ``arrived_ns`` and has ``stream_ns`` by its own clock."""
         self.skew_ns = None if stream_ns is None else arrived_ns - stream_ns
         source = "stream" if self._near() else "host"
@@ -64,7 +64,7 @@ class StreamClock:
         self._source, self._last_ns, self._last_arrived_ns = source, out_ns, arrived_ns
         # while one clock gives way to the other, the time is neither's: it may be off by as much as from the farther
         off_ns = max(abs(arrived_ns - out_ns), abs(raw_ns - out_ns))
-        return Stamp(out_ns, source, off_ns / 1e6 if source == "stream" else None)
+        return FrameTime(out_ns, source, off_ns / 1e6 if source == "stream" else None)
 
     def _near(self) -> bool:
         bound_ns = self._max_skew_ns if self._source != "host" else _NEAR * self._max_skew_ns

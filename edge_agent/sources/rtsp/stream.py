@@ -18,7 +18,7 @@ from edge_agent.sources.picture import failing, unusable
 from edge_agent.sources.rtsp.clock import StreamClock
 from edge_agent.sources.rtsp.damage import Damage
 from edge_agent.sources.rtsp.reports import SenderReports
-from edge_agent.sources.source import Captured
+from edge_agent.sources.source import CapturedFrame
 from ingest.runtime.clock import Clock
 from ingest.site import StreamConfig
 
@@ -53,7 +53,7 @@ class StreamSource:
         self._decoder = Decoder()
         self._container: InputContainer | None = None
         self._packets: Iterator[Packet[VideoStream]] = iter(())
-        self._ready: deque[Captured] = deque()
+        self._ready: deque[CapturedFrame] = deque()
         self._times = StreamClock(stream.max_skew_s)
         self._reports = SenderReports()
         self._damage = Damage()
@@ -70,7 +70,7 @@ class StreamSource:
                 self._said(f"no video by UDP ({error}): by TCP instead")
         self._begin("tcp", open_s=self._stall_s)
 
-    def read(self) -> Captured:
+    def read(self) -> CapturedFrame:
         """Return the next frame. Raise SourceStalled when the stream ends, breaks, or gives none for too long."""
         if self._container is None:
             raise SourceUnusable(f"{self._address.shown} is not open")
@@ -152,14 +152,14 @@ class StreamSource:
                 self._ready.append(self._captured(frame, arrived_ns, damaged))
                 self._good_s = self._good_s if damaged else self._clock.monotonic()
 
-    def _captured(self, frame: VideoFrame, arrived_ns: int, damaged: bool) -> Captured:
+    def _captured(self, frame: VideoFrame, arrived_ns: int, damaged: bool) -> CapturedFrame:
         stream_ns = self._reports.time_ns(frame) if self._config.own_clock else None
         was_refused = self._times.refused
         stamp = self._times.stamp(arrived_ns, stream_ns)
         if self._times.refused and not was_refused and self._times.skew_ns is not None:
             off_s = -self._times.skew_ns / 1e9
             self._said(f"the camera's clock is {off_s:+.1f} s off the host's: frames get the host's time")
-        return Captured(
+        return CapturedFrame(
             failing(LOST) if damaged else self._decoder.image(frame),
             stamp.captured_ns,
             stamp.source,

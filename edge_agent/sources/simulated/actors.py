@@ -71,7 +71,7 @@ class Actor:
 
 
 @dataclass(frozen=True, slots=True)
-class Crossing:
+class SimulatedCrossing:
     """An actor's middle passed the scene's counting line at ``at_s`` seconds of the scene's time."""
 
     actor: int
@@ -87,12 +87,12 @@ def present(config: SceneConfig, at_s: float) -> list[Actor]:
     return [a for a in actors if a.begins_s <= at_s <= a.ends_s]
 
 
-def crossings_between(config: SceneConfig, after_s: float, until_s: float) -> list[Crossing]:
+def crossings_between(config: SceneConfig, after_s: float, until_s: float) -> list[SimulatedCrossing]:
     """Return the crossings of the counting line in ``(after_s, until_s]``, in their order."""
     line_x = COUNTING_LINES[config.kind][0][0] * BASE_WIDTH_PX
     first, last = max(0, int(after_s // CYCLE_S) - 1), int(max(until_s, 0.0) // CYCLE_S)
     found = [
-        Crossing(a.id, a.label, "forward" if a.rightwards else "backward", a.crosses_s(line_x))
+        SimulatedCrossing(a.id, a.label, "forward" if a.rightwards else "backward", a.crosses_s(line_x))
         for cycle in range(first, last + 1)
         for a in _cycle(config, cycle)
     ]

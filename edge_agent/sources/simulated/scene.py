@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.sources.simulated import sprites
-from edge_agent.sources.simulated.actors import Actor, Crossing, crossings_between, present
+from edge_agent.sources.simulated.actors import Actor, SimulatedCrossing, crossings_between, present
 from edge_agent.sources.simulated.background import background
 from edge_agent.sources.simulated.config import BASE_HEIGHT_PX, BASE_WIDTH_PX, SceneConfig
 from edge_agent.sources.simulated.weather import Weather
@@ -34,7 +34,7 @@ class Rendered:
     index: int
     image: npt.NDArray[np.uint8]
     objects: tuple[SceneObject, ...]
-    crossings: tuple[Crossing, ...]
+    crossings: tuple[SimulatedCrossing, ...]
 
 
 class Scene:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from edge_agent.exceptions import SourceEnded, SourceUnusable
-from edge_agent.sources.pace import Pace
+from edge_agent.sources.pace import FramePacer
 from edge_agent.sources.simulated.config import SceneConfig
 from edge_agent.sources.simulated.scene import Scene
 from edge_agent.sources.simulated.truth import TruthWriter
-from edge_agent.sources.source import Captured
+from edge_agent.sources.source import CapturedFrame
 from ingest.runtime.clock import Clock
 
 
@@ -22,11 +22,11 @@ class SimulatedSource:
         epoch: int = 0,
         truth: TruthWriter | None = None,
         frames: int = 0,
-        pace: Pace | None = None,
+        pace: FramePacer | None = None,
     ) -> None:
         self._config, self._clock, self._epoch = config, clock, epoch
         self._truth, self._frames = truth, frames
-        self._pace = pace or Pace(config.fps, clock)
+        self._pace = pace or FramePacer(config.fps, clock)
         self._scene: Scene | None = None
         self._index = 0
 
@@ -34,7 +34,7 @@ class SimulatedSource:
         """Draw the scene."""
         self._scene = Scene(self._config)
 
-    def read(self) -> Captured | None:
+    def read(self) -> CapturedFrame | None:
         """Return the next frame when it is due."""
         if self._scene is None:
             raise SourceUnusable("the simulated scene is not open")
@@ -43,7 +43,7 @@ class SimulatedSource:
         if not self._pace.ready():
             return None
         rendered = self._scene.render(self._index)
-        captured = Captured(rendered.image, self._clock.now_ns())
+        captured = CapturedFrame(rendered.image, self._clock.now_ns())
         if self._truth:
             self._truth.add(rendered, self._epoch, captured.captured_ns)
         self._index += 1

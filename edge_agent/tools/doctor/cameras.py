@@ -8,7 +8,7 @@ from asyncio.subprocess import Process
 from dataclasses import dataclass, field
 
 from edge_agent.camera.children import clear_up, last_words
-from edge_agent.camera.messages import Kept, Message, Said, Seen, read_message
+from edge_agent.camera.messages import KeptFrame, Message, Notice, ViewChange, read_message
 from edge_agent.camera.spawn import spawn
 from edge_agent.exceptions import SourceError
 from edge_agent.tools.doctor.finding import Finding, bad, good, poor
@@ -30,11 +30,11 @@ class _Seen:
 
     def take(self, message: Message) -> None:
         match message:
-            case Kept():
+            case KeptFrame():
                 self.frames.append(decode(Frame, message.record))
-            case Said():
+            case Notice():
                 self.said.append(message.text)
-            case Seen() if message.state:
+            case ViewChange() if message.state:
                 self.view = f"{message.state}: {message.reason}"
 
 

@@ -17,14 +17,14 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from edge_agent.camera.camera import LONG_CAP_S, STOP_CHILD_S, Camera
-from edge_agent.camera.messages import Message, Said, Seen, Told
+from edge_agent.camera.messages import CaptureProgress, Message, Notice, ViewChange
 from edge_agent.camera.spawn import spawn
 from edge_agent.camera.viewmemory import ViewMemory
-from edge_agent.camera.watch import LOOK_EVERY_S, Teller, Watched
+from edge_agent.camera.watch import LOOK_EVERY_S, Outbox, WatchedSource
 from edge_agent.exceptions import FrameUnusable
 from edge_agent.metrics import AgentMetrics
 from edge_agent.redact.masks import Masks
-from edge_agent.sources.source import Captured
+from edge_agent.sources.source import CapturedFrame
 from ingest.runtime.backoff import STEADY_S, delay_s
 from ingest.runtime.clock import ManualClock
 from ingest.site import CameraConfig, GateConfig, RedactConfig, WatchConfig
@@ -68,15 +68,15 @@ def test_a_bad_view_is_a_state_with_a_line_at_its_begin_and_one_at_its_end(
     camera: Camera, tell: Tell, clock: ManualClock
 ) -> None:
     with capture_logs() as lines:
-        tell(Told(5, "running"))
+        tell(CaptureProgress(5, "running"))
         assert (camera.status([]).state, camera.status([]).reason) == ("running", "")
-        tell(Seen("tampered", "out of focus"))
+        tell(ViewChange("tampered", "out of focus"))
         for captured in (10, 15, 20):
             clock.advance(10)
-            tell(Told(captured, "running"))
+            tell(CaptureProgress(captured, "running"))
             assert (camera.status([]).state, camera.status([]).reason) == ("tampered", "out of focus")
-        tell(Seen("", ""))
-        tell(Told(25, "running"))
+        tell(ViewChange("", ""))
+        tell(CaptureProgress(25, "running"))
         assert (camera.status([]).state, camera.status([]).reason) == ("running", "")
     assert [line["event"] for line in lines] == ["camera view bad", "camera view well"]
     assert lines[1]["for_s"] == 30.0
@@ -84,7 +84,7 @@ def test_a_bad_view_is_a_state_with_a_line_at_its_begin_and_one_at_its_end(
 
 def test_what_a_capture_says_is_said_once(camera: Camera, tell: Tell) -> None:
     with capture_logs() as lines:
-        tell(Said("no video by UDP: by TCP instead"))
+        tell(Notice("no video by UDP: by TCP instead"))
     assert [(line["camera"], line["text"]) for line in lines] == [("a", "no video by UDP: by TCP instead")]
 
 
@@ -96,13 +96,13 @@ def test_a_camera_is_back_when_it_has_lasted_and_its_outage_ends_with_its_first_
     clock.advance(30)
     camera._frames_from_s = None
     with capture_logs() as lines:
-        tell(Told(5, "running"))
+        tell(CaptureProgress(5, "running"))
         clock.advance(STEADY_S - 0.1)
-        tell(Told(50, "running"))
+        tell(CaptureProgress(50, "running"))
         assert not lines
         clock.advance(0.1)
-        tell(Told(55, "running"))
-        tell(Told(60, "running"))
+        tell(CaptureProgress(55, "running"))
+        tell(CaptureProgress(60, "running"))
     assert [(line["event"], line["out_for_s"]) for line in lines] == [("camera back", 30.0)]
 
 
@@ -123,9 +123,9 @@ def test_one_that_comes_and_goes_waits_longer_each_time(camera: Camera, tell: Te
     pauses = []
     for _ in range(6):
         camera._frames_from_s = None
-        tell(Told(3, "running"))
+        tell(CaptureProgress(3, "running"))
         clock.advance(1)
-        tell(Told(9, "running"))
+        tell(CaptureProgress(9, "running"))
         pauses.append(camera._backoff.failed(clock.monotonic(), 0.0))
     assert pauses == [delay_s(failures, 0.0) for failures in range(1, 7)]
     assert pauses == sorted(set(pauses))
@@ -149,12 +149,12 @@ class Still:
 
     def close(self) -> None: ...
 
-    def read(self) -> Captured | None:
+    def read(self) -> CapturedFrame | None:
         self.clock.advance(LOOK_EVERY_S)
         self.count += 1
         if self.count % 3 == 0:
             return None
-        return Captured(self.fail if self.count % 3 == 1 else self.picture, self.clock.now_ns())
+        return CapturedFrame(self.fail if self.count % 3 == 1 else self.picture, self.clock.now_ns())
 
     def fail(self) -> np.ndarray:
         raise FrameUnusable("broken")
@@ -163,31 +163,31 @@ class Still:
 def test_a_watched_source_tells_a_change_once_and_never_waits_for_the_agent(clock: ManualClock) -> None:
     out: queue.Queue[Message | None] = queue.Queue(maxsize=1)
     out.put(None)  # the agent is slow
-    watched = Watched(Still(clock), WatchConfig(frozen_s=10), clock, Teller(out))
+    watched = WatchedSource(Still(clock), WatchConfig(frozen_s=10), clock, Outbox(out))
     watched.open()
     for _ in range(90):
         watched.read()
     out.get()
     for _ in range(90):
         watched.read()
-    assert out.get_nowait() == Seen("frozen", "the very same picture again and again")
+    assert out.get_nowait() == ViewChange("frozen", "the very same picture again and again")
     watched.read()
     assert out.empty()
 
 
 def test_a_picture_that_opencv_cannot_look_at_does_not_end_the_capture(clock: ManualClock) -> None:
     class Grey(Still):
-        def read(self) -> Captured:
-            return Captured(self.picture[:, :, 0], self.clock.now_ns())
+        def read(self) -> CapturedFrame:
+            return CapturedFrame(self.picture[:, :, 0], self.clock.now_ns())
 
-    watched = Watched(Grey(clock), WatchConfig(), clock, Teller(queue.Queue()))
+    watched = WatchedSource(Grey(clock), WatchConfig(), clock, Outbox(queue.Queue()))
     assert watched.read() is not None
 
 
 def test_what_is_masked_is_not_in_the_view_that_is_kept_on_disk(clock: ManualClock, tmp_path: Path) -> None:
     still, memory = Still(clock), ViewMemory(tmp_path / "a.png")
     left = RedactConfig(masks=(((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)),))
-    watched = Watched(still, WatchConfig(frozen_s=0), clock, Teller(queue.Queue()), memory, Masks(left))
+    watched = WatchedSource(still, WatchConfig(frozen_s=0), clock, Outbox(queue.Queue()), memory, Masks(left))
     watched.open()
     for _ in range(300):
         watched.read()
@@ -202,7 +202,7 @@ def test_a_mask_that_is_new_is_taken_out_of_the_view_that_was_kept_before(clock:
     memory = ViewMemory(tmp_path / "a.png")
     memory.save(np.full((90, 160), 200, np.uint8))
     left = RedactConfig(masks=(((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)),))
-    Watched(Still(clock), WatchConfig(), clock, Teller(queue.Queue()), memory, Masks(left))
+    WatchedSource(Still(clock), WatchConfig(), clock, Outbox(queue.Queue()), memory, Masks(left))
     kept = memory.load(60)
     assert kept is not None
     assert (kept[:, :80].max(), kept[:, 90:].min()) == (0, 200)

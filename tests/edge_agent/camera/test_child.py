@@ -17,10 +17,10 @@ import pytest
 
 from edge_agent.camera import intake
 from edge_agent.camera.child import QUEUE_FRAMES
-from edge_agent.camera.intake import Intake
-from edge_agent.camera.messages import Ended, Kept, Message, Told, read_message, write_message
+from edge_agent.camera.intake import FrameIntake
+from edge_agent.camera.messages import CaptureEnd, CaptureProgress, KeptFrame, Message, read_message, write_message
 from edge_agent.exceptions import SourceEnded, SourceStalled
-from edge_agent.sources.source import Captured
+from edge_agent.sources.source import CapturedFrame
 from ingest.contract.codec import decode
 from ingest.contract.records import Account, Frame
 from ingest.runtime.clock import ManualClock
@@ -36,12 +36,12 @@ class Pictures:
     def open(self) -> None:
         pass
 
-    def read(self) -> Captured:
+    def read(self) -> CapturedFrame:
         if not self.left:
             raise SourceStalled("no frame") if self.fails else SourceEnded("over")
         self.left -= 1
         self.clock.advance(0.1)
-        return Captured(np.full((90, 160, 3), 80, np.uint8), self.clock.now_ns())
+        return CapturedFrame(np.full((90, 160, 3), 80, np.uint8), self.clock.now_ns())
 
     def close(self) -> None:
         self.closed = True
@@ -51,11 +51,11 @@ def capture(count: int, size: int, *, fails: bool = False, gate: GateConfig | No
     clock, out = ManualClock(), queue.Queue[Message | None](maxsize=size)
     camera = CameraConfig(name="a", source="device:0", gate=gate or GateConfig(motion=False))
     source = Pictures(count, clock, fails=fails)
-    runner = threading.Thread(target=lambda: Intake(camera, 9, clock, out).run(source, threading.Event()))
+    runner = threading.Thread(target=lambda: FrameIntake(camera, 9, clock, out).run(source, threading.Event()))
     runner.start()
     runner.join(timeout=0 if size < QUEUE_FRAMES else 20)
     messages = []
-    while not (messages and isinstance(messages[-1], Ended)):
+    while not (messages and isinstance(messages[-1], CaptureEnd)):
         messages.append(out.get(timeout=10))
     runner.join()
     assert source.closed
@@ -64,17 +64,17 @@ def capture(count: int, size: int, *, fails: bool = False, gate: GateConfig | No
 
 def test_every_frame_has_a_fate_and_the_record_says_so() -> None:
     messages = capture(60, 1000, gate=GateConfig(max_fps=2.0, motion=False))
-    kept = [m for m in messages if isinstance(m, Kept)]
+    kept = [m for m in messages if isinstance(m, KeptFrame)]
     assert [m.seq for m in kept] == list(range(0, 60, 5))
     frames = [decode(Frame, m.record) for m in kept]
     assert frames[1].account == Account(camera="a", epoch=9, first=1, last=4, counts={"rate": 4})
     assert cv2.imdecode(np.frombuffer(frames[0].image, np.uint8), cv2.IMREAD_COLOR).shape == (90, 160, 3)
     end = messages[-1]
-    assert isinstance(end, Ended)
+    assert isinstance(end, CaptureEnd)
     assert (end.last, end.finished) == (59, True)
     assert end.tail is not None
     assert (end.tail.first, end.tail.last) == (56, 59)
-    assert any(isinstance(m, Told) for m in messages)
+    assert any(isinstance(m, CaptureProgress) for m in messages)
 
 
 def test_a_source_that_fails_leaves_its_numbers_complete() -> None:
@@ -82,10 +82,12 @@ def test_a_source_that_fails_leaves_its_numbers_complete() -> None:
     camera = CameraConfig(name="a", source="device:0", gate=GateConfig(max_fps=2.0, motion=False))
     source = Pictures(13, clock, fails=True)
     with pytest.raises(SourceStalled):
-        Intake(camera, 9, clock, out).run(source, threading.Event())
+        FrameIntake(camera, 9, clock, out).run(source, threading.Event())
     said = list(out.queue)
-    assert [m.seq for m in said if isinstance(m, Kept)] == [0, 5, 10]
-    assert said[-1] == Ended(12, Account(camera="a", epoch=9, first=11, last=12, counts={"rate": 2}), finished=False)
+    assert [m.seq for m in said if isinstance(m, KeptFrame)] == [0, 5, 10]
+    assert said[-1] == CaptureEnd(
+        12, Account(camera="a", epoch=9, first=11, last=12, counts={"rate": 2}), finished=False
+    )
     assert source.closed
 
 
@@ -95,14 +97,14 @@ def test_a_frame_that_cannot_be_a_record_is_withheld_and_the_next_one_is_kept(
     monkeypatch.setattr(intake, "MAX_IMAGE_BYTES", 5_000)
     clock, out = ManualClock(), queue.Queue[Message | None](maxsize=100)
     camera = CameraConfig(name="a", source="device:0", gate=GateConfig(motion=False, max_fps=0.0))
-    capturing = Intake(camera, 9, clock, out)
+    capturing = FrameIntake(camera, 9, clock, out)
     noise = np.random.default_rng(0).integers(0, 255, (90, 160, 3), np.uint8)
     for image in (np.zeros((0, 160, 3), np.uint8), noise, np.full((90, 160, 3), 80, np.uint8)):
-        capturing.frame(Captured(image, 1))
+        capturing.frame(CapturedFrame(image, 1))
         clock.advance(intake.TELL_EVERY_S)
-    (kept,) = (m for m in out.queue if isinstance(m, Kept))
+    (kept,) = (m for m in out.queue if isinstance(m, KeptFrame))
     assert (kept.seq, kept.account) == (2, Account(camera="a", epoch=9, first=0, last=1, counts={"unusable": 2}))
-    told = [m.reason for m in out.queue if isinstance(m, Told)]
+    told = [m.reason for m in out.queue if isinstance(m, CaptureProgress)]
     assert "(0, 160, 3) is unusable" in told[0]
     assert "at most 5000 go into a record" in told[1]
     assert told[2] == ""
@@ -110,9 +112,9 @@ def test_a_frame_that_cannot_be_a_record_is_withheld_and_the_next_one_is_kept(
 
 def test_a_slow_agent_makes_overload_and_blocks_nobody() -> None:
     messages = capture(200, 4)
-    kept = [m for m in messages if isinstance(m, Kept)]
+    kept = [m for m in messages if isinstance(m, KeptFrame)]
     end = messages[-1]
-    assert isinstance(end, Ended)
+    assert isinstance(end, CaptureEnd)
     accounts = [m.account for m in kept if m.account] + ([end.tail] if end.tail else [])
     withheld = sum(sum(a.counts.values()) for a in accounts)
     assert len(kept) + withheld == end.last + 1 == 200
@@ -120,7 +122,11 @@ def test_a_slow_agent_makes_overload_and_blocks_nobody() -> None:
 
 def test_messages_survive_the_pipe_and_a_cut_one_is_the_end() -> None:
     account = Account(camera="a", epoch=9, first=0, last=1, counts={"still": 2})
-    sent: list[Message] = [Told(3, "running"), Kept(2, 17, b"bytes", account), Ended(2, None, False)]
+    sent: list[Message] = [
+        CaptureProgress(3, "running"),
+        KeptFrame(2, 17, b"bytes", account),
+        CaptureEnd(2, None, False),
+    ]
     pipe = io.BytesIO()
     for message in sent:
         write_message(pipe, message)
@@ -159,7 +165,7 @@ def test_the_child_says_what_is_wrong_with_its_camera() -> None:
 @pytest.mark.parametrize("loop", [False, True])
 def test_a_file_ends_or_goes_on(tmp_path: Path, loop: bool) -> None:
     from edge_agent.sources.file import FileSource
-    from edge_agent.sources.pace import Pace
+    from edge_agent.sources.pace import FramePacer
 
     path = tmp_path / "clip.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
@@ -167,7 +173,7 @@ def test_a_file_ends_or_goes_on(tmp_path: Path, loop: bool) -> None:
         writer.write(np.full((48, 64, 3), level * 40, np.uint8))
     writer.release()
     clock = ManualClock()
-    source = FileSource(path, 10, clock, loop=loop, pace=Pace(10, clock, wait=clock.advance))
+    source = FileSource(path, 10, clock, loop=loop, pace=FramePacer(10, clock, wait=clock.advance))
     source.open()
     seen = [source.read() for _ in range(5)]
     assert [round(float(s.image.mean()) / 40) for s in seen] == [0, 1, 2, 3, 4]

@@ -23,7 +23,7 @@ from structlog.testing import capture_logs
 
 from edge_agent.camera import camera
 from edge_agent.camera.children import end, gone, kill, last_words, let_go
-from edge_agent.camera.messages import Said, Told, read_message, write_message
+from edge_agent.camera.messages import CaptureProgress, Notice, read_message, write_message
 from edge_agent.camera.spawn import spawn
 from ingest.site import CameraConfig, GateConfig
 from tests.peers.rig import Rig, flows, until
@@ -35,8 +35,8 @@ GARBLED = {
     "no length": SAYS + "write(b'Corrupt JPEG data: 2 extraneous bytes')",
     "no message": SAYS + "write(b'\\0\\0\\0\\5hello')",
     "an unknown kind": SAYS + PACKED.format("['Other', {}]"),
-    "no fields": SAYS + PACKED.format("['Told', {'captured': 1, 'state': 'running', 'more': 1}]"),
-    "no account": SAYS + PACKED.format("['Ended', {'last': 3, 'tail': {'first': 9}, 'finished': True}]"),
+    "no fields": SAYS + PACKED.format("['CaptureProgress', {'captured': 1, 'state': 'running', 'more': 1}]"),
+    "no account": SAYS + PACKED.format("['CaptureEnd', {'last': 3, 'tail': {'first': 9}, 'finished': True}]"),
     "no end": SAYS + "write(b'\\xff' * 4)\nwhile True: write(b'x' * 65536)",
 }
 
@@ -143,7 +143,7 @@ async def test_children_that_are_given_up_leave_no_open_file(rig: Rig, monkeypat
 async def test_a_cancellation_is_heard_though_a_message_comes_at_the_same_moment(turns: int, rig: Rig) -> None:
     """``asyncio.wait_for`` of Python 3.11 gives the message then, and forgets that it was cancelled."""
     one, pipe, message = rig.add(SCENE), asyncio.StreamReader(), io.BytesIO()
-    write_message(message, Told(1, "running"))
+    write_message(message, CaptureProgress(1, "running"))
     waiting = asyncio.create_task(one._next(cast(Process, SimpleNamespace(stdout=pipe))))
     for _ in range(3):
         await asyncio.sleep(0)
@@ -210,10 +210,10 @@ async def test_a_reason_says_how_a_child_went_and_what_it_said_last(
 
 def test_what_a_library_prints_is_no_message_and_a_crash_leaves_no_core() -> None:
     script = (
-        "import os, resource, sys; from edge_agent.capture import child\n"
+        "import os, resource, sys; from edge_agent.camera import child\n"
         "def run(self, source, stop):\n"
         "    os.write(1, b'Corrupt JPEG data'); print(resource.getrlimit(resource.RLIMIT_CORE), flush=True)\n"
-        "child.Intake.run = run; sys.exit(child.main())"
+        "child.FrameIntake.run = run; sys.exit(child.main())"
     )
     orders = {"camera": SCENE.model_dump(mode="json"), "epoch": 1}
     said = subprocess.run(
@@ -229,6 +229,6 @@ def test_what_a_library_prints_is_no_message_and_a_crash_leaves_no_core() -> Non
 
 async def test_a_name_that_is_no_text_is_told_all_the_same() -> None:
     pipe, told = asyncio.StreamReader(), io.BytesIO()
-    write_message(told, Said(os.fsdecode(b"caf\xe9.jpg: no picture")))
+    write_message(told, Notice(os.fsdecode(b"caf\xe9.jpg: no picture")))
     pipe.feed_data(told.getvalue())
-    assert await read_message(pipe) == Said(r"caf\udce9.jpg: no picture")
+    assert await read_message(pipe) == Notice(r"caf\udce9.jpg: no picture")

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from edge_agent.camera import intake
-from edge_agent.camera.intake import Intake
-from edge_agent.camera.messages import Ended, Kept, Message
+from edge_agent.camera.intake import FrameIntake
+from edge_agent.camera.messages import CaptureEnd, KeptFrame, Message
 from edge_agent.exceptions import SourceEnded
 from edge_agent.gate.gate import sampled
 from edge_agent.gate.motion import MotionDetector
-from edge_agent.sources.source import Captured
+from edge_agent.sources.source import CapturedFrame
 from ingest.contract.codec import decode
 from ingest.contract.records import Box, Frame
 from ingest.ledger.intervals import Cover
@@ -37,7 +37,7 @@ class Script:
     def open(self) -> None:
         pass
 
-    def read(self) -> Captured:
+    def read(self) -> CapturedFrame:
         if self.at == len(self.moving):
             raise SourceEnded("over")
         image = np.full((90, 160, 3), 80, np.uint8)
@@ -45,7 +45,7 @@ class Script:
             left = self.at * 14 % 120
             image[20:50, left : left + 30] = 220
         self.at += 1
-        return Captured(image, self.at * FRAME_NS)
+        return CapturedFrame(image, self.at * FRAME_NS)
 
     def close(self) -> None:
         pass
@@ -61,14 +61,14 @@ class Never:
         raise AssertionError("a frame was looked at that the gate had turned away")
 
 
-def run(gate: dict[str, object], moving: Sequence[bool], room: int = 1000) -> tuple[list[Frame], Ended]:
+def run(gate: dict[str, object], moving: Sequence[bool], room: int = 1000) -> tuple[list[Frame], CaptureEnd]:
     out = queue.Queue[Message | None](maxsize=room)
     camera = CameraConfig(name="a", source="device:0", gate=GateConfig.model_validate({**QUIET, **gate}))
-    Intake(camera, EPOCH, ManualClock(), out).run(Script(moving), threading.Event())
+    FrameIntake(camera, EPOCH, ManualClock(), out).run(Script(moving), threading.Event())
     messages = list(out.queue)
     end = messages[-1]
-    assert isinstance(end, Ended)
-    frames = [decode(Frame, m.record) for m in messages if isinstance(m, Kept)]
+    assert isinstance(end, CaptureEnd)
+    frames = [decode(Frame, m.record) for m in messages if isinstance(m, KeptFrame)]
     cover = Cover()
     for account in [*(f.account for f in frames), end.tail]:
         if account:
@@ -117,9 +117,9 @@ def test_pixels_are_not_asked_for_outside_of_the_hours_and_over_the_rate() -> No
     armed = [{"start": "12:00", "end": "13:00"}]
     for gate in ({"armed": armed, "time_zone": "UTC"}, {"max_fps": 1.0}):
         camera = CameraConfig(name="a", source="device:0", gate=GateConfig.model_validate({**QUIET, **gate}))
-        taker = Intake(camera, EPOCH, ManualClock(), queue.Queue())
+        taker = FrameIntake(camera, EPOCH, ManualClock(), queue.Queue())
         if "max_fps" in gate:
-            taker.frame(Captured(np.zeros((90, 160, 3), np.uint8), 0))
+            taker.frame(CapturedFrame(np.zeros((90, 160, 3), np.uint8), 0))
         taker.frame(Never())  # type: ignore[arg-type]
 
 
@@ -127,10 +127,10 @@ def test_what_rests_is_told_in_pixels_of_the_picture_that_is_sent(monkeypatch: p
     monkeypatch.setattr(MotionDetector, "stationary_boxes", lambda _: (Box(40.0, 20.0, 80.0, 60.0),))
     out = queue.Queue[Message | None]()
     encode = EncodeConfig(bytes_per_s=1500, min_scale=0.5, min_quality=5)
-    taker = Intake(CameraConfig(name="a", source="device:0", encode=encode), EPOCH, ManualClock(), out)
+    taker = FrameIntake(CameraConfig(name="a", source="device:0", encode=encode), EPOCH, ManualClock(), out)
     noise = np.random.default_rng(0).integers(0, 255, (90, 160, 3), np.uint8)
-    taker.frame(Captured(noise, 0))
-    (frame,) = [decode(Frame, message.record) for message in out.queue if isinstance(message, Kept)]
+    taker.frame(CapturedFrame(noise, 0))
+    (frame,) = [decode(Frame, message.record) for message in out.queue if isinstance(message, KeptFrame)]
     assert frame.scaled_from == (160, 90)
     scale = frame.width / 160
     assert frame.resting == (Box(40.0 * scale, 20.0 * scale, 80.0 * scale, 60.0 * scale),)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edge_agent.camera.health import View, ViewHealth, small
+from edge_agent.camera.health import ViewCondition, ViewHealth, small
 from edge_agent.camera.viewmemory import ViewMemory
 from edge_agent.sources.simulated.config import KINDS, LIGHTS, SceneConfig
 from edge_agent.sources.simulated.scene import Scene
@@ -31,9 +31,9 @@ def scene(seconds: float, **options: object) -> Iterator[Picture]:
         yield cv2.cvtColor(drawn.render(index).image, cv2.COLOR_BGR2GRAY)  # type: ignore[misc]
 
 
-def views(pictures: Iterator[Picture], watch: WatchConfig = WATCH) -> list[tuple[float, View]]:
+def views(pictures: Iterator[Picture], watch: WatchConfig = WATCH) -> list[tuple[float, ViewCondition]]:
     """Return the view whenever its state changes, with the time in s."""
-    health, found = ViewHealth(watch), [(0.0, View())]
+    health, found = ViewHealth(watch), [(0.0, ViewCondition())]
     for index, picture in enumerate(pictures):
         view = health.look(small(picture), index / LOOKS_PER_S)
         if view.state != found[-1][1].state:
@@ -45,7 +45,7 @@ def views(pictures: Iterator[Picture], watch: WatchConfig = WATCH) -> list[tuple
 @pytest.mark.parametrize("light", LIGHTS)
 @pytest.mark.parametrize("rain", [False, True])
 def test_a_good_view_raises_no_alarm(kind: str, light: str, rain: bool) -> None:
-    assert views(scene(120, kind=kind, light=light, rain=rain)) == [(0.0, View())]
+    assert views(scene(120, kind=kind, light=light, rain=rain)) == [(0.0, ViewCondition())]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -54,7 +54,7 @@ def test_nightfall_raises_no_alarm(kind: str) -> None:
     day, night = scene(200, kind=kind, light="day"), scene(200, kind=kind, light="night")
     shares = np.clip((np.arange(round(200 * LOOKS_PER_S)) / LOOKS_PER_S - 40) / 120, 0, 1)
     mixed = (cv2.addWeighted(d, 1 - s, n, s, 0) for d, n, s in zip(day, night, shares.tolist(), strict=True))
-    assert views(mixed) == [(0.0, View())]  # type: ignore[arg-type]
+    assert views(mixed) == [(0.0, ViewCondition())]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["highway.avi", "car-detection.mp4", "one-by-one-person-detection.mp4"])
@@ -63,7 +63,7 @@ def test_real_footage_raises_no_alarm(name: str, shared_data: Path) -> None:
         rate = float(container.streams.video[0].average_rate or 10)
         frames = [f.to_ndarray(format="gray") for i, f in enumerate(container.decode(video=0)) if i % (rate // 2) < 1]
     assert len(frames) > 50
-    assert views(iter(frames)) == [(0.0, View())]
+    assert views(iter(frames)) == [(0.0, ViewCondition())]
 
 
 def noisy(picture: Picture) -> Picture:
@@ -88,7 +88,7 @@ def test_a_bad_view_is_told_once_when_it_begins_and_once_when_it_ends(kind: str,
         for i, p in enumerate(scene(80, kind=kind, light=light))
     )
     _, (from_s, view), (to_s, after) = views(pictures)
-    assert (view.state, after) == (state, View())
+    assert (view.state, after) == (state, ViewCondition())
     assert reason in view.reason
     assert BAD_FROM_S + 5 <= from_s <= BAD_FROM_S + 14
     assert BAD_TO_S <= to_s <= BAD_TO_S + 8
@@ -97,7 +97,7 @@ def test_a_bad_view_is_told_once_when_it_begins_and_once_when_it_ends(kind: str,
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_mast_that_sways_is_no_tampering(kind: str) -> None:
     swayed = (np.roll(p, (i % 3 - 1, i % 5 - 2), (0, 1)) for i, p in enumerate(scene(90, kind=kind)))
-    assert views(swayed) == [(0.0, View())]
+    assert views(swayed) == [(0.0, ViewCondition())]
 
 
 def frozen(pictures: Iterator[Picture], *, clock: bool) -> Iterator[Picture]:
@@ -118,14 +118,14 @@ def frozen(pictures: Iterator[Picture], *, clock: bool) -> Iterator[Picture]:
 def test_a_frozen_picture_is_told_also_under_a_burnt_in_clock(kind: str, clock: bool) -> None:
     _, (from_s, view), (to_s, after) = views(frozen(scene(80, kind=kind), clock=clock))
     assert (view.state, from_s) == ("frozen", BAD_FROM_S + 10 + 1 / LOOKS_PER_S)
-    assert (after, to_s) == (View(), BAD_TO_S)
+    assert (after, to_s) == (ViewCondition(), BAD_TO_S)
 
 
 def test_a_still_scene_with_a_sensor_s_noise_is_not_frozen() -> None:
     still = np.random.default_rng(0).integers(40, 200, (180, 320), np.uint8)
     random = np.random.default_rng(1)
     pictures = (np.clip(still + random.normal(0, 0.6, still.shape), 0, 255).astype(np.uint8) for _ in range(200))
-    assert views(pictures) == [(0.0, View())]
+    assert views(pictures) == [(0.0, ViewCondition())]
 
 
 def test_another_view_that_stays_becomes_the_camera_s_own() -> None:
@@ -152,7 +152,7 @@ def test_each_watch_may_be_switched_off(off: str) -> None:
 def test_a_change_of_resolution_starts_afresh() -> None:
     first, second = list(scene(40, kind="road")), list(scene(60, kind="yard"))
     taller = (cv2.resize(p, (640, 480)) for p in second)
-    assert views(iter([*first, *taller])) == [(0.0, View())]  # type: ignore[list-item]
+    assert views(iter([*first, *taller])) == [(0.0, ViewCondition())]  # type: ignore[list-item]
 
 
 def test_a_camera_that_is_turned_while_it_is_off_is_told_by_the_memory_of_its_view(tmp_path: Path) -> None:

@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edge_agent.camera.intake import Intake
-from edge_agent.camera.messages import Ended, Kept, Message, Told
+from edge_agent.camera.intake import FrameIntake
+from edge_agent.camera.messages import CaptureEnd, CaptureProgress, KeptFrame, Message
 from edge_agent.exceptions import RedactionFailed, SourceEnded
 from edge_agent.redact.hold import Found
 from edge_agent.redact.redactor import Redactor
-from edge_agent.sources.source import Captured
+from edge_agent.sources.source import CapturedFrame
 from ingest.contract.codec import decode
 from ingest.contract.records import Account, Frame
 from ingest.ledger.intervals import Cover
@@ -39,7 +39,7 @@ def bright(tmp_path: Path) -> DetectorConfig:
     return DetectorConfig(model=str(write_bright(tmp_path / "bright.onnx")), decoder="corners", height=256)
 
 
-class Seen:
+class ScriptedDetector:
     """A detector that finds what it is told to."""
 
     name = "seen@sha256:0"
@@ -77,14 +77,14 @@ class Scenes:
     def open(self) -> None:
         pass
 
-    def read(self) -> Captured:
+    def read(self) -> CapturedFrame:
         if not self.left:
             raise SourceEnded("over")
         self.left -= 1
         self.clock.advance(0.1)
         image = scene(32 * (self.left % 4), 64)
         image[128:, :] = noise(seed=self.left)[128:]
-        return Captured(image, self.clock.now_ns())
+        return CapturedFrame(image, self.clock.now_ns())
 
     def close(self) -> None:
         pass
@@ -101,8 +101,8 @@ def test_no_record_holds_a_picture_that_was_not_redacted(
     clock, out = ManualClock(), queue.Queue[Message | None](maxsize=1000)
     redact = RedactConfig(masks=(LOWER_HALF,), faces=bright, method="fill")
     camera = CameraConfig(name="a", source="device:0", gate=gate, redact=redact, encode=encode)
-    Intake(camera, 9, clock, out).run(Scenes(60, clock), threading.Event())
-    frames = [decode(Frame, m.record) for m in out.queue if isinstance(m, Kept)]
+    FrameIntake(camera, 9, clock, out).run(Scenes(60, clock), threading.Event())
+    frames = [decode(Frame, m.record) for m in out.queue if isinstance(m, KeptFrame)]
     assert frames
     for frame in frames:
         image = cv2.imdecode(np.frombuffer(frame.image, np.uint8), cv2.IMREAD_COLOR)
@@ -118,40 +118,42 @@ def test_what_would_cost_too_much_is_withheld_as_budget_and_the_agent_is_told() 
     clock, out = ManualClock(), queue.Queue[Message | None](maxsize=1000)
     encode = EncodeConfig(bytes_per_s=2_000)
     camera = CameraConfig(name="a", source="device:0", gate=GateConfig(motion=False), encode=encode)
-    Intake(camera, 9, clock, out).run(Scenes(60, clock), threading.Event())
-    kept = [m for m in out.queue if isinstance(m, Kept)]
-    (ended,) = (m for m in out.queue if isinstance(m, Ended))
+    FrameIntake(camera, 9, clock, out).run(Scenes(60, clock), threading.Event())
+    kept = [m for m in out.queue if isinstance(m, KeptFrame)]
+    (ended,) = (m for m in out.queue if isinstance(m, CaptureEnd))
     accounts = [account for account in (*(m.account for m in kept), ended.tail) if account]
     assert {reason for account in accounts for reason in account.counts} == {"budget"}
     assert len(kept) + sum(a.counts["budget"] for a in accounts) == 60
-    assert any("over its budget" in m.reason for m in out.queue if isinstance(m, Told))
+    assert any("over its budget" in m.reason for m in out.queue if isinstance(m, CaptureProgress))
 
 
 def test_a_detector_that_fails_ends_the_capture_with_every_number_accounted_for(
     bright: DetectorConfig,
 ) -> None:
-    seen = Seen([], [], RedactionFailed("the model gives numbers that are none"))
+    seen = ScriptedDetector([], [], RedactionFailed("the model gives numbers that are none"))
 
     clock, out = ManualClock(), queue.Queue[Message | None](maxsize=1000)
     camera = CameraConfig(
         name="a", source="device:0", gate=GateConfig(motion=False), redact=RedactConfig(faces=bright)
     )
-    intake = Intake(camera, 9, clock, out, redactor=Redactor(camera.redact, make=lambda config, folder: seen))
+    intake = FrameIntake(camera, 9, clock, out, redactor=Redactor(camera.redact, make=lambda config, folder: seen))
     with pytest.raises(RedactionFailed):
         intake.run(Scenes(9, clock), threading.Event())
-    assert [m.seq for m in out.queue if isinstance(m, Kept)] == [0, 1]
-    (ended,) = (m for m in out.queue if isinstance(m, Ended))
-    assert ended == Ended(2, Account(camera="a", epoch=9, first=2, last=2, counts={"unusable": 1}), finished=False)
+    assert [m.seq for m in out.queue if isinstance(m, KeptFrame)] == [0, 1]
+    (ended,) = (m for m in out.queue if isinstance(m, CaptureEnd))
+    assert ended == CaptureEnd(
+        2, Account(camera="a", epoch=9, first=2, last=2, counts={"unusable": 1}), finished=False
+    )
 
 
 class Passing(Scenes):
     """Nothing moves for three seconds; then something does."""
 
-    def read(self) -> Captured:
+    def read(self) -> CapturedFrame:
         captured = super().read()
         if self.left < 30:
             captured.image[20:60, 3 * self.left : 3 * self.left + 40] = 200
-        return Captured(captured.image, captured.captured_ns)
+        return CapturedFrame(captured.image, captured.captured_ns)
 
 
 def require_whole(out: queue.Queue[Message | None], captured: int) -> Counter[str]:
@@ -161,10 +163,10 @@ def require_whole(out: queue.Queue[Message | None], captured: int) -> Counter[st
         accounts = [getattr(message, name, None) for name in ("account", "tail")]
         for account in filter(None, accounts):
             cover.add(account.first, account.last)
-        if isinstance(message, Kept):
+        if isinstance(message, KeptFrame):
             cover.add(message.seq, message.seq)
     ended = out.queue[-1]
-    assert isinstance(ended, Ended)
+    assert isinstance(ended, CaptureEnd)
     assert (ended.last, cover.last, cover.holes(0, ended.last)) == (captured - 1, captured - 1, [])
     assert not cover.overlaps()
     return Counter(ended.tail.counts if ended.tail else {})
@@ -175,12 +177,12 @@ def test_a_detector_that_fails_in_a_burst_leaves_no_number_without_a_fate(
     bright: DetectorConfig, fails_at: int
 ) -> None:
     """What the gate held back comes all at once; what stands behind the picture that fails is accounted for too."""
-    seen = Seen(*[[]] * fails_at, RedactionFailed("the model gives numbers that are none"), *[[]] * 60)
+    seen = ScriptedDetector(*[[]] * fails_at, RedactionFailed("the model gives numbers that are none"), *[[]] * 60)
     clock, out = ManualClock(), queue.Queue[Message | None](maxsize=1000)
     gate, redact = GateConfig(pre_roll_s=2.0, sample=0.0), RedactConfig(masks=(LOWER_HALF,), faces=bright)
     camera = CameraConfig(name="a", source="device:0", gate=gate, redact=redact)
     passing = Passing(60, clock)
-    intake = Intake(camera, 9, clock, out, redactor=Redactor(redact, make=lambda config, folder: seen))
+    intake = FrameIntake(camera, 9, clock, out, redactor=Redactor(redact, make=lambda config, folder: seen))
     with pytest.raises(RedactionFailed):
         intake.run(passing, threading.Event())
     assert require_whole(out, 60 - passing.left)["unusable"] >= 1
@@ -195,13 +197,13 @@ def test_whatever_ends_a_capture_its_numbers_are_accounted_for(failure: Exceptio
     def fail() -> None:
         raise failure
 
-    def read() -> Captured:
+    def read() -> CapturedFrame:
         if scenes.left == 40:
             fail() if where == "read" else stop.set()
         return Scenes.read(scenes)
 
     scenes.read, scenes.close = read, fail if where == "close" else scenes.close  # type: ignore[method-assign]
-    intake = Intake(CameraConfig(name="a", source="device:0"), 9, clock, out)
+    intake = FrameIntake(CameraConfig(name="a", source="device:0"), 9, clock, out)
     with pytest.raises(type(failure)):
         intake.run(scenes, stop)
     require_whole(out, 20 if where == "read" else 21)
@@ -211,14 +213,14 @@ def test_a_capture_that_waits_for_its_camera_may_be_abandoned_and_takes_nothing_
     clock, out = ManualClock(), queue.Queue[Message | None](maxsize=1000)
     scenes, waits, goes_on = Scenes(60, clock), threading.Event(), threading.Event()
 
-    def read() -> Captured:
+    def read() -> CapturedFrame:
         if scenes.left == 40:
             waits.set()
             goes_on.wait()
         return Scenes.read(scenes)
 
     scenes.read = read  # type: ignore[method-assign]
-    intake = Intake(CameraConfig(name="a", source="device:0"), 9, clock, out)
+    intake = FrameIntake(CameraConfig(name="a", source="device:0"), 9, clock, out)
     running = threading.Thread(target=intake.run, args=(scenes, threading.Event()))
     running.start()
     waits.wait()

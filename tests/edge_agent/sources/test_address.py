@@ -8,7 +8,7 @@ import pytest
 
 from edge_agent.exceptions import SourceUnusable
 from edge_agent.sources.address import Address, resolve
-from edge_agent.sources.factory import Surroundings, make_source
+from edge_agent.sources.factory import SourceContext, make_source
 from ingest.exceptions import ConfigError
 from ingest.runtime.clock import SystemClock
 from ingest.site import CameraConfig, StreamConfig, load, mask_secrets
@@ -67,13 +67,13 @@ def test_what_a_camera_that_is_not_there_says_shows_no_secret(monkeypatch: pytes
     monkeypatch.setenv("P", "hunter2")
     for source in ("http://127.0.0.1:9/snap?pwd=${P}&u=${P}", "rtsp://127.0.0.1:9/user=a&password=${P}"):
         with pytest.raises(SourceUnusable, match=r"127\.0\.0\.1:9/.*refused") as caught:
-            make_source(CameraConfig(name="a", source=source), Surroundings(SystemClock(), 0)).open()
+            make_source(CameraConfig(name="a", source=source), SourceContext(SystemClock(), 0)).open()
         assert "hunter2" not in str(caught.value)
 
 
 def test_a_scheme_that_nobody_reads_is_no_file() -> None:
     with pytest.raises(SourceUnusable, match=r"rtmp is not read: expected one of .*rtsp") as caught:
-        make_source(CameraConfig(name="a", source="rtmp://u:${P}@cam/x"), Surroundings(SystemClock(), 0))
+        make_source(CameraConfig(name="a", source="rtmp://u:${P}@cam/x"), SourceContext(SystemClock(), 0))
     assert "${P}" not in str(caught.value)
 
 

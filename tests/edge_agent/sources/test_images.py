@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.exceptions import FrameUnusable, SourceStalled, SourceUnusable
-from edge_agent.sources.folder import Listed, NewFiles
+from edge_agent.sources.folder import ListedFile, NewFiles
 from edge_agent.sources.images import SETTLE_S, ImagesSource
-from edge_agent.sources.pace import Pace
-from edge_agent.sources.source import Captured
+from edge_agent.sources.pace import FramePacer
+from edge_agent.sources.source import CapturedFrame
 from ingest.runtime.clock import ManualClock
 
 
@@ -32,15 +32,15 @@ def make(
     existing: bool = False,
     said: Callable[[str], None] = lambda _: None,
 ) -> ImagesSource:
-    pace = Pace(10, clock, wait=clock.advance)
+    pace = FramePacer(10, clock, wait=clock.advance)
     return ImagesSource(folder, 10, clock, place=place, existing=existing, said=said, pace=pace)
 
 
-def read_all(source: ImagesSource, tries: int = 30) -> list[Captured]:
+def read_all(source: ImagesSource, tries: int = 30) -> list[CapturedFrame]:
     return [captured for _ in range(tries) if (captured := source.read())]
 
 
-def levels(found: list[Captured]) -> list[int]:
+def levels(found: list[CapturedFrame]) -> list[int]:
     return [round(float(c.image.mean())) for c in found]
 
 
@@ -210,18 +210,18 @@ def test_what_is_no_file_is_left(folder: Path, clock: ManualClock) -> None:
 
 
 def test_what_comes_after_a_clock_was_set_back_is_new() -> None:
-    before = Listed(9_000, "old", 10, 9_000)
+    before = ListedFile(9_000, "old", 10, 9_000)
     new = NewFiles(1.0, [before])
-    later = Listed(2_000, "new", 10, 2_000)
+    later = ListedFile(2_000, "new", 10, 2_000)
     assert [new.look([before, later], now_s) for now_s in (0.0, 1.0, 2.0)] == [[], [later], []]
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 5)), max_size=30))
 def test_each_content_of_each_file_is_given_once_and_in_order(writes: list[tuple[int, int]]) -> None:
     """Files are written at ever later times, and the folder is looked at after each write and at last."""
-    new, there, given = NewFiles(1.0), dict[str, Listed](), list[Listed]()
+    new, there, given = NewFiles(1.0), dict[str, ListedFile](), list[ListedFile]()
     for moment, (name, wait) in enumerate(writes, start=1):
-        there[str(name)] = Listed(moment, str(name), 10, moment)
+        there[str(name)] = ListedFile(moment, str(name), 10, moment)
         for step in range(wait):
             given += new.look(there.values(), moment * 10 + step / 2)
     for step in (0, 2):

@@ -13,7 +13,7 @@ import pytest
 from edge_agent.exceptions import FrameUnusable, SourceUnusable
 from edge_agent.sources.decode import open_video
 from edge_agent.sources.file import FileSource
-from edge_agent.sources.pace import Pace
+from edge_agent.sources.pace import FramePacer
 from ingest.runtime.clock import ManualClock
 from tests.peers import units
 
@@ -49,7 +49,7 @@ def small_bound(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_film_that_is_larger_than_the_bound_is_refused(small_bound: None, wide: Path) -> None:
     clock = ManualClock()
-    source = FileSource(wide, 10, clock, loop=True, pace=Pace(10, clock, wait=clock.advance))
+    source = FileSource(wide, 10, clock, loop=True, pace=FramePacer(10, clock, wait=clock.advance))
     source.open()
     with pytest.raises(SourceUnusable, match="no frame that can be decoded"):
         exhaust(source)
@@ -70,7 +70,7 @@ def test_packets_of_a_file_that_cannot_be_decoded_are_frames_too(tmp_path: Path)
     data[fourth : fourth + 600] = bytes(600)
     clip.write_bytes(data)
     clock = ManualClock()
-    source = FileSource(clip, 10, clock, pace=Pace(10, clock, wait=clock.advance))
+    source = FileSource(clip, 10, clock, pace=FramePacer(10, clock, wait=clock.advance))
     source.open()
     found = [source.read() for _ in range(9)]
     broken = found.pop(3)

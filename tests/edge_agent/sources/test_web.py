@@ -14,7 +14,7 @@ import pytest
 from edge_agent.exceptions import SourceStalled, SourceUnusable
 from edge_agent.sources import web
 from edge_agent.sources.address import resolve
-from edge_agent.sources.pace import Pace
+from edge_agent.sources.pace import FramePacer
 from edge_agent.sources.web import WebSource
 from ingest.runtime.clock import ManualClock, SystemClock
 from ingest.site import StreamConfig
@@ -47,7 +47,7 @@ def read(clock: ManualClock) -> Iterator[Callable[..., WebSource]]:
 
         def make(camera: WebCamera, config: StreamConfig | None = None, stall_s: float = 5.0) -> WebSource:
             config = config or StreamConfig()
-            pace = Pace(10, clock, wait=clock.advance)
+            pace = FramePacer(10, clock, wait=clock.advance)
             source = WebSource(resolve(camera.url("/"), config), config, 10, clock, stall_s=stall_s, pace=pace)
             stack.callback(source.close)
             return source

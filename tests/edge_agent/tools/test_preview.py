@@ -15,7 +15,7 @@ from edge_agent.redact.hold import Found
 from edge_agent.redact.obscure import FILL_GREY
 from edge_agent.redact.redactor import Redactor
 from edge_agent.sources.picture import unusable
-from edge_agent.sources.source import Captured, Image
+from edge_agent.sources.source import CapturedFrame, Image
 from edge_agent.tools.preview import Preview, annotated, watch
 from ingest.contract.records import Box
 from ingest.runtime.clock import SystemClock
@@ -107,9 +107,9 @@ class Given:
 
     def close(self) -> None: ...
 
-    def read(self) -> Captured:
+    def read(self) -> CapturedFrame:
         for number, picture in enumerate(self._pictures):
-            return unusable("it is cut off", number) if picture is None else Captured(picture, time.time_ns())
+            return unusable("it is cut off", number) if picture is None else CapturedFrame(picture, time.time_ns())
         raise SourceEnded("over")
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.gate.gate import Rate
-from edge_agent.sources.rtsp.clock import Stamp, StreamClock
+from edge_agent.sources.rtsp.clock import FrameTime, StreamClock
 
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
@@ -22,7 +22,7 @@ def arrivals(count: int) -> list[int]:
 
 def test_without_reports_the_host_s_clock_is_taken_and_nothing_is_claimed() -> None:
     times = StreamClock(2.0)
-    assert [times.stamp(at, None) for at in arrivals(3)] == [Stamp(at, "host", None) for at in arrivals(3)]
+    assert [times.stamp(at, None) for at in arrivals(3)] == [FrameTime(at, "host", None) for at in arrivals(3)]
     assert not times.refused
 
 
@@ -40,12 +40,12 @@ def test_the_change_to_the_stream_s_clock_is_spread() -> None:
     assert min(steps) >= 0.9 * STEP - 1
     assert max(steps) == STEP
     assert [s.source for s in stamps[4:6]] == ["host", "stream"]
-    assert stamps[-1] == Stamp(START + 59 * STEP - delay, "stream", 400.0)
+    assert stamps[-1] == FrameTime(START + 59 * STEP - delay, "stream", 400.0)
 
 
 def test_a_clock_that_is_far_off_is_refused_until_it_is_clearly_nearer() -> None:
     times = StreamClock(2.0)
-    assert times.stamp(START, START - 3600 * SECOND) == Stamp(START, "host", None)
+    assert times.stamp(START, START - 3600 * SECOND) == FrameTime(START, "host", None)
     assert times.refused
     assert times.stamp(START + STEP, START + STEP - round(1.9 * SECOND)).source == "host"
     assert times.stamp(START + 2 * STEP, START + 2 * STEP - SECOND).source == "stream"

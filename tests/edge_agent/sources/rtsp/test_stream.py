@@ -18,7 +18,7 @@ from edge_agent.exceptions import FrameUnusable, SourceStalled, SourceUnusable
 from edge_agent.sources.address import resolve
 from edge_agent.sources.rtsp import stream as stream_module
 from edge_agent.sources.rtsp.stream import StreamSource
-from edge_agent.sources.source import Captured
+from edge_agent.sources.source import CapturedFrame
 from ingest.runtime.clock import ManualClock, SystemClock
 from ingest.site import StreamConfig
 from tests.peers import units
@@ -60,7 +60,7 @@ def connect(tmp_path: Path) -> Iterator[Callable[..., StreamSource]]:
 Connect = Callable[..., StreamSource]
 
 
-def frames(source: StreamSource, count: int) -> list[Captured]:
+def frames(source: StreamSource, count: int) -> list[CapturedFrame]:
     source.open()
     return [source.read() for _ in range(count)]
 
@@ -241,7 +241,7 @@ def test_packets_that_cannot_be_decoded_are_unusable_frames_and_too_many_are_a_s
         exhaust(source)
 
 
-def damaged(captured: Captured) -> bool:
+def damaged(captured: CapturedFrame) -> bool:
     try:
         return not captured.image.size
     except FrameUnusable:
