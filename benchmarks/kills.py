@@ -268,11 +268,8 @@ class Killing:
         corrupt = [path.name for path in self._spool.parent.glob("*.corrupt-*")]
         faults += [f"{name} was set aside" for name in corrupt]
         left = await asyncio.to_thread(copy_dead, *self._copying(self._options.kills))
-        log = KafkaLog(self._settings, "kills")
-        try:
+        async with KafkaLog(self._settings, "kills") as log:
             topics, balance = await read_topics(log), await audit(log, wait_s=0)
-        finally:
-            await log.close()
         numbers = witnessed(self._agent.witness.iterdir())
         return judge(Evidence(self._kills, numbers, topics, left, balance, frozenset([SENSOR]), faults))
 

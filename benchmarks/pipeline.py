@@ -257,12 +257,9 @@ async def _case(case: PipelineCase, broker: Broker, rounds: int, threads: int) -
     await topicadmin.remove(base, prefix="sightline-bench-")
     settings = base.model_copy(update={"prefix": f"sightline-bench-{time.time_ns() // 1_000_000}."})
     await topicadmin.create(settings, partitions=CAMERAS)
-    log = KafkaLog(settings, "bench")
-    try:
+    async with KafkaLog(settings, "bench") as log:
         cameras = [CameraConfig(name=f"camera-{n}", source="device:0") for n in range(CAMERAS)]
         await publish(log, [case.pipeline, *cameras])
-    finally:
-        await log.close()
     return await Stack(case, settings, ROOT / ".sightline" / "bench", threads).measure(broker, rounds)
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import typer
 
 from deploy.cli.services import agent
-from deploy.cli.services.alerts import alerts, dispatch, webhook_receiver
-from deploy.cli.services.analyse import analyse, sense
+from deploy.cli.services.dispatch import dispatch, webhook_receiver
 from deploy.cli.services.engine import engine
-from deploy.cli.services.prepare import prepare
+from deploy.cli.services.stages import alerts, analyse, prepare, sense
 from deploy.cli.tools import config, deadletter, gate, kafka, models, results, topics
 from deploy.cli.tools.audit import audit
 from deploy.cli.tools.demo import demo

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import os
-import socket
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,7 +14,6 @@ from aiokafka import TopicPartition as KafkaPartition
 from engines.metrics import NodeMetrics
 from engines.node.intake import BatchIntake
 from engines.node.partition import OwnedPartition
-from engines.node.pulse import Pulse
 from engines.node.scheduler import MergedBatch, Scheduler
 from engines.node.serving import ServedModel
 from engines.node.takeover import take_over
@@ -26,6 +23,7 @@ from ingest.kafka.log import LogRecord, TopicPartition
 from ingest.kafka.settings import SESSION_TIMEOUT_MS, KafkaSettings
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock, Deadline, SystemClock
+from ingest.runtime.heartbeat import HeartbeatWriter, instance_name
 
 _log = logs.get("engines.node.node")
 
@@ -57,7 +55,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         clock: Clock | None = None,
         session_timeout_ms: int = SESSION_TIMEOUT_MS,
     ) -> None:
-        name = f"{socket.gethostname()}-{os.getpid()}"
+        name = instance_name()
         self._served = served
         self._pipelines = frozenset(served)
         self._instances = instances
@@ -74,24 +72,24 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         self._row_s = 0.0
         self._log = KafkaLog(settings, f"engine-{name}")
         self._intake = BatchIntake(settings, f"engine-{name}", instances, session_timeout_ms)
-        self._pulse = Pulse(self._log, name, self._clock, self._figures)
+        self._heartbeats = HeartbeatWriter("engine", self._log.produce, self._figures, self._clock)
         self._pool = ThreadPoolExecutor(instances, thread_name_prefix="engine")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set, then finish what is in flight. Raise Fenced or LogUnavailable."""
         reading = asyncio.create_task(self._read())
         stopping = asyncio.create_task(stop.wait())
-        pulse = asyncio.create_task(self._pulse.run())
+        beating = asyncio.create_task(self._heartbeats.run(lambda: "running" if self._owned else "starting"))
         reading.add_done_callback(self._noted)
         try:
             await self._work(stopping)
             reading.cancel()
             await self._drain()
-            await self._pulse.tell("stopped")
+            await self._heartbeats.write("stopped")
         finally:
-            for task in (reading, stopping, pulse):
+            for task in (reading, stopping, beating):
                 task.cancel()
-            await asyncio.gather(reading, stopping, pulse, return_exceptions=True)
+            await asyncio.gather(reading, stopping, beating, return_exceptions=True)
             await self._close()
 
     async def on_partitions_assigned(self, assigned: Iterable[KafkaPartition]) -> None:

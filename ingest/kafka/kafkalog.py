@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka import TopicPartition as KafkaPartition
@@ -45,7 +45,10 @@ def from_consumer(settings: KafkaSettings, record: ConsumerRecord[bytes, bytes])
 
 
 class KafkaLog:
-    """A Log on an Apache Kafka cluster. Clients are started when first needed and stopped by ``close``."""
+    """A Log on an Apache Kafka cluster, and an asynchronous context manager that closes it.
+
+    Clients are started when first needed and stopped by ``close``.
+    """
 
     def __init__(self, settings: KafkaSettings, client_id: str, timeout_s: float = TIMEOUT_S) -> None:
         self.settings = settings
@@ -58,6 +61,14 @@ class KafkaLog:
         self._writers: set[KafkaWriter] = set()
         self._idle: list[AIOKafkaConsumer] = []
         self._closed = False
+
+    async def __aenter__(self) -> Self:
+        """Return the log. Nothing is connected before it is first used."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop every client."""
+        await self.close()
 
     async def produce(self, record: Outgoing) -> Position:
         """Write one record and return where, once every replica has it. Raise LogUnavailable or Oversize."""

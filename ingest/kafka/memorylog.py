@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Self
 
 from ingest.contract.topics import TOPICS
 from ingest.exceptions import Fenced, LogUnavailable
@@ -21,6 +22,13 @@ class MemoryLog:
         self._offsets: dict[tuple[str, TopicPartition], int] = {}
         self._owners: dict[str, _MemoryWriter] = {}
         self._beginnings: dict[TopicPartition, int] = defaultdict(int)
+
+    async def __aenter__(self) -> Self:
+        """Return the log, for tests that put it in the place of a KafkaLog."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Keep the records, as ``close`` does."""
 
     def forget(self, tp: TopicPartition, before: int) -> None:
         """Take the records before an offset, as retention does."""

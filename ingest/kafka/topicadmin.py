@@ -48,14 +48,14 @@ async def create(settings: KafkaSettings, partitions: int, replication: int = 1)
             created.append(name.removeprefix(settings.prefix))
         elif code != TopicAlreadyExistsError.errno:
             raise LogUnavailable(f"topic {name} was not created: {for_code(code).__name__}: {text}")
-    async with _log(settings) as log:
+    async with KafkaLog(settings, "sightline-topics") as log:
         require_topics(await _settled(log, lambda found: all(name in found for name in TOPICS)))
     return created
 
 
 async def verify(settings: KafkaSettings) -> None:
     """Raise TopicMismatch unless the topics are as the contract says."""
-    async with _log(settings) as log:
+    async with KafkaLog(settings, "sightline-topics") as log:
         require_topics(await log.partitions())
 
 
@@ -66,7 +66,7 @@ async def grow(settings: KafkaSettings, partitions: int) -> dict[str, int]:
     was cut short is finished by calling this again. Raise ValueError if there would be fewer partitions or no more,
     TopicMismatch if a topic is missing.
     """
-    async with _log(settings) as log:
+    async with KafkaLog(settings, "sightline-topics") as log:
         found = await log.partitions()
         _require_that_it_can_grow(found, partitions)
         pins = await _new_pins(log, await read(log), min(found[t] for t in CO_PARTITIONED))
@@ -134,15 +134,6 @@ async def _settled(log: Log, done: Callable[[Mapping[str, int]], bool]) -> Mappi
         if done(found) or deadline.passed:
             return found
         await asyncio.sleep(_LOOK_AGAIN_S)
-
-
-@asynccontextmanager
-async def _log(settings: KafkaSettings) -> AsyncIterator[KafkaLog]:
-    log = KafkaLog(settings, "sightline-topics")
-    try:
-        yield log
-    finally:
-        await log.close()
 
 
 @asynccontextmanager

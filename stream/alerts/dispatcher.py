@@ -9,16 +9,14 @@ import asyncio
 import contextlib
 import os
 import random
-import socket
 from collections.abc import Callable, Iterable
-from typing import Literal
 
 from aiokafka import ConsumerRebalanceListener
 from aiokafka import TopicPartition as KafkaPartition
 
-from ingest.contract.codec import decode_json, encode, encode_json
-from ingest.contract.records import Alert, Delivery, Heartbeat
-from ingest.contract.topics import ALERTS, DELIVERIES, STATUS
+from ingest.contract.codec import decode_json, encode_json
+from ingest.contract.records import Alert, Delivery
+from ingest.contract.topics import ALERTS, DELIVERIES
 from ingest.exceptions import CodecError, IngestError
 from ingest.kafka import settings as kafka
 from ingest.kafka.kafkalog import KafkaLog, from_consumer
@@ -26,6 +24,7 @@ from ingest.kafka.log import Outgoing
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock, SystemClock
+from ingest.runtime.heartbeat import HeartbeatWriter
 from ingest.site import ReceiverConfig
 from stream.alerts.pending import Pending, Task
 from stream.alerts.schedule import after
@@ -37,7 +36,6 @@ NAME = "dispatch"
 POLL_MS = 100
 CONCURRENT = 8
 """Attempts under way at one receiver: enough to drain a backlog, few enough for a small receiver."""
-BEAT_S = 2.0
 MAX_IDLE_S = 1.0
 
 
@@ -63,6 +61,7 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         self._wake = {name: asyncio.Event() for name in self._receivers}
         self._log = KafkaLog(settings, f"dispatch-{os.getpid()}")
         self._consumer = kafka.consumer(settings, f"dispatch-{os.getpid()}", group=NAME)
+        self._heartbeats = HeartbeatWriter(NAME, self._log.produce, self._waiting, self._clock, required=True)
         self._assigned = False
         self._error: IngestError | None = None
         self._broken = asyncio.Event()
@@ -70,7 +69,8 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
     async def run(self, stop: asyncio.Event) -> None:
         """Deliver until ``stop`` is set; attempts that are under way then are finished."""
         self._consumer.subscribe([self._settings.topic(ALERTS)], listener=self)
-        tasks = [asyncio.create_task(self._intake()), asyncio.create_task(self._beat())]
+        beating = self._heartbeats.run(lambda: "running" if self._assigned else "starting")
+        tasks = [asyncio.create_task(self._intake()), asyncio.create_task(beating)]
         workers = [asyncio.create_task(self._work(name, stop)) for name in self._receivers for _ in range(CONCURRENT)]
         stopped = asyncio.create_task(stop.wait())
         broken = asyncio.create_task(self._broken.wait())
@@ -178,17 +178,5 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         elif verdict.state == "dead":
             _log.error("alert dead", alert=task.alert.id, receiver=task.receiver, reason=verdict.reason)
 
-    async def _beat(self) -> None:
-        while True:
-            await self._tell("running" if self._assigned else "starting")
-            await asyncio.sleep(BEAT_S)
-
-    async def _tell(self, state: Literal["starting", "running"]) -> None:
-        beat = Heartbeat(
-            service=NAME,
-            instance=f"{socket.gethostname()}-{os.getpid()}",
-            at_ns=self._clock.now_ns(),
-            state=state,
-            figures={f"waiting_{name}": float(len(pending)) for name, pending in self._pending.items()},
-        )
-        await self._log.produce(Outgoing(STATUS, 0, encode(beat), key=NAME.encode()))
+    def _waiting(self) -> dict[str, float]:
+        return {f"waiting_{name}": float(len(pending)) for name, pending in self._pending.items()}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,16 +16,13 @@ from typing import Any
 from faust.types import TP
 from prometheus_client import CollectorRegistry
 
-from ingest.contract.codec import encode
-from ingest.contract.records import Heartbeat
-from ingest.contract.topics import STATUS, require_topics
 from ingest.exceptions import LogUnavailable
-from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import Log, Outgoing, TopicPartition
 from ingest.kafka.settings import KafkaSettings
-from ingest.runtime import eventloop, logs
+from ingest.runtime import logs
 from ingest.runtime.clock import Clock, SystemClock
-from ingest.runtime.signals import stop_event
+from ingest.runtime.heartbeat import HeartbeatWriter, instance_name
+from ingest.runtime.service import EXIT_FAILED, Service
 from stream.exceptions import RunnerError, Stuck
 from stream.metrics import StreamMetrics
 from stream.runner.allocator import keep_freed_memory
@@ -39,10 +35,6 @@ from stream.runner.watchdog import Signs, Watchdog
 
 _log = logs.get("stream.runner")
 
-EXIT_FAILED = 70
-"""EX_SOFTWARE of sysexits.h: the supervisor starts the process again."""
-STATUS_INTERVAL_S = 2.0
-"""Between two heartbeats on ``status``: a console sees a dead service within a few seconds."""
 STOP_S = 20.0
 """For a clean stop: finish what is being processed, have it acknowledged, commit, leave the group. Less than the
 30 s after which orchestrators kill."""
@@ -53,33 +45,21 @@ StageFactory = Callable[[Log], Awaitable[Stage]]
 """Makes a stage, which may read the ``config`` topic first."""
 
 
-def serve(
-    make: StageFactory, settings: KafkaSettings, *, registry: CollectorRegistry | None = None, instance: str = ""
-) -> int:
-    """Run a stage until SIGTERM or SIGINT; return the exit status. The whole life of a service's process.
+async def serve(service: Service, make: StageFactory, stop: asyncio.Event, instance: str = "") -> None:
+    """Run a stage until ``stop`` is set.
 
     ``instance`` is this member's lasting name in its group (static membership, KIP-345): a process that is started
     again under it takes its partitions back at once, without waiting for the dead one's session to end. Two processes
     must not share it.
 
     Raise TopicMismatch when the broker's topics are not as the contract says, LogUnavailable without a broker. Any
-    error inside ends the process at once with ``EXIT_FAILED``.
+    error inside the stage ends the process at once with ``EXIT_FAILED``.
     """
     keep_freed_memory()
-    return eventloop.run(_serve(make, settings, registry or CollectorRegistry(), instance))
-
-
-async def _serve(make: StageFactory, settings: KafkaSettings, registry: CollectorRegistry, instance: str) -> int:
-    stop = stop_event()
-    log = KafkaLog(settings, f"sightline-log-{os.getpid()}")
-    try:
-        require_topics(await log.partitions())
+    async with service.open_log() as log:
         stage = await make(log)
-        metrics = StreamMetrics(registry, stage.name)
-        await Runner(stage, settings, log, metrics=metrics, instance=instance).run(stop)
-    finally:
-        await log.close()
-    return 0
+        metrics = StreamMetrics(service.registry, stage.name)
+        await Runner(stage, service.settings, log, metrics=metrics, instance=instance).run(stop)
 
 
 class Runner:
@@ -102,7 +82,7 @@ class Runner:
         self._clock = clock or SystemClock()
         self._exit = exit
         self._metrics = metrics or StreamMetrics(CollectorRegistry(), stage.name)
-        self._instance = f"{socket.gethostname()}-{os.getpid()}"
+        self._heartbeats = HeartbeatWriter(stage.name, self._send_acknowledged, self._figures, self._clock)
         self._loops: dict[TopicPartition, PartitionLoop] = {}
         self._fed_before = 0
         self._run = 0
@@ -125,7 +105,7 @@ class Runner:
         self._app = faustapp.build(
             settings,
             group=stage.name,
-            client_id=f"{stage.name}-{self._instance}",
+            client_id=f"{stage.name}-{instance_name()}",
             instance=instance,
             topics=stage.topics,
             deliver=self._deliver,
@@ -139,7 +119,7 @@ class Runner:
         self._app.consumer.safe = self._safe
         watchdog = Watchdog(self._signs, self._clock, lambda reason: self._failed(Stuck(reason)))
         watchdog.start()
-        beating = asyncio.create_task(self._beat())
+        beating = asyncio.create_task(self._heartbeats.run(lambda: "running" if self._joined else None))
         holding = asyncio.create_task(self._hold_back())
         starting = asyncio.create_task(self._guarded_start())
         try:
@@ -180,7 +160,7 @@ class Runner:
             await asyncio.gather(*(loop.drain() for loop in self._loops.values()))
             await self._commit()
             beating.cancel()
-            await self._tell("stopped")
+            await self._heartbeats.write("stopped")
         beating.cancel()
         await self._app.stop()
 
@@ -284,39 +264,21 @@ class Runner:
             if held != before:
                 _log.warning("held back" if held else "goes on", partitions=sorted(held), group=reader.group)
 
-    async def _beat(self) -> None:
-        while True:
-            await asyncio.sleep(STATUS_INTERVAL_S)
-            if self._joined:
-                await self._tell("running")
+    async def _send_acknowledged(self, record: Outgoing) -> None:
+        await (await self._send(record))
 
-    async def _tell(self, state: Any) -> None:
-        """Write a heartbeat. One that is missing says as much: neither the stream nor a stop ends for it."""
-        try:
-            sent = await self._send(Outgoing(STATUS, 0, encode(self._heartbeat(state)), key=self._instance.encode()))
-            await sent
-        except Exception as error:
-            _log.warning("heartbeat not written", error=repr(error))
-
-    def _heartbeat(self, state: Any) -> Heartbeat:
+    def _figures(self) -> dict[str, float]:
         loops = list(self._loops.values())
         in_flight = sum(loop.in_flight for loop in loops)
         lag = self._unfed(loops) + in_flight
         self._metrics.waiting.set(lag)
-        figures = {
+        return {
             "records": float(self._fed_before + sum(loop.fed for loop in loops)),
             "lag": float(lag),
             "in_flight": float(in_flight),
             "held_back": float(sum(loop.held for loop in loops)),
             "partitions": float(len(loops)),
         }
-        return Heartbeat(
-            service=self._stage.name,
-            instance=self._instance,
-            at_ns=self._clock.now_ns(),
-            state=state,
-            figures=figures,
-        )
 
     def _partition_failed(self, error: BaseException, tp: TopicPartition, offset: int) -> None:
         self._end(error, topic=tp.topic, partition=tp.partition, last_fed=offset)

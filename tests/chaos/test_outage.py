@@ -35,9 +35,8 @@ async def test_what_a_small_spool_cannot_hold_is_named_and_the_ledger_balances(
     assert set(ledger["withheld"]) == {"expired"}
     assert 50 < ledger["withheld"]["expired"] < 2 * 10 * 20
     assert report["late"]["frames"] > 5  # the newest of the backlog were kept
-    log = KafkaLog(KafkaSettings(bootstrap=own_broker.bootstrap, prefix="outage."), "test")
-    balance = await audit(log, wait_s=0)
-    await log.close()
+    async with KafkaLog(KafkaSettings(bootstrap=own_broker.bootstrap, prefix="outage."), "test") as log:
+        balance = await audit(log, wait_s=0)
     assert {name: line.withheld["expired"] > 10 for name, line in balance.cameras.items()} == {
         "camera-0": True,
         "camera-1": True,

@@ -47,9 +47,8 @@ async def settings(kafka: str, prefix: str) -> KafkaSettings:
 
 @pytest.fixture
 async def log(settings: KafkaSettings) -> AsyncIterator[KafkaLog]:
-    log = KafkaLog(settings, "test")
-    yield log
-    await log.close()
+    async with KafkaLog(settings, "test") as log:
+        yield log
 
 
 async def read(log: KafkaLog, topic: str) -> list[LogRecord]:

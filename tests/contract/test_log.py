@@ -289,9 +289,8 @@ class TestKafkaLog(LogContract):
         complaints: list[str] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(str(context)))
         await topicadmin.create(settings, PARTITIONS)
-        log = KafkaLog(settings, "contract")
-        yield log
-        await log.close()
+        async with KafkaLog(settings, "contract") as log:
+            yield log
         await topicadmin.remove(settings, settings.prefix)
         del log
         gc.collect()  # a future whose exception nobody took complains when it is collected

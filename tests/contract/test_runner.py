@@ -19,7 +19,7 @@ from ingest.kafka.log import Log, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime.clock import Deadline, ManualClock
-from stream.runner.loop import EXIT_FAILED
+from ingest.runtime.service import EXIT_FAILED
 from stream.runner.memory import MemoryRunner
 from tests.stream.echo_worker import HOLD, POISON, PoisonStage
 

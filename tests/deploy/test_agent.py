@@ -5,19 +5,15 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
-from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from deploy.cli.app import app
-from deploy.cli.services import agent
 from edge_agent.tools.doctor.finding import Finding, bad, good
 from tests.paths import ROOT
 
@@ -148,10 +144,3 @@ def test_the_doctor_shows_names_as_they_are(tmp_path: Path, monkeypatch: pytest.
     said = CliRunner().invoke(app, words)
     assert said.output.splitlines() == ["good  disk /srv/[/a]: [b]", "bad   link [fe80::1]:9092: [c]", "      → [d]"]
     assert said.exit_code == 1
-
-
-def test_a_metrics_port_that_is_taken_costs_the_figures_and_not_the_cameras() -> None:
-    with socket.create_server(("", 0)) as taken, capture_logs() as said:
-        agent._serve_metrics(taken.getsockname()[1], CollectorRegistry())
-    assert [line["event"] for line in said] == ["metrics not served"]
-    assert "--metrics-port" in said[0]["mend"]

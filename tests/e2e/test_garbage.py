@@ -65,9 +65,8 @@ def garbage(seq: int, whole: bytes) -> bytes:
 async def log(kafka: str, prefix: str) -> AsyncIterator[KafkaLog]:
     settings = KafkaSettings(bootstrap=kafka, prefix=prefix)
     await topicadmin.create(settings, partitions=2)
-    opened = KafkaLog(settings, "test")
-    yield opened
-    await opened.close()
+    async with KafkaLog(settings, "test") as opened:
+        yield opened
 
 
 @pytest.fixture

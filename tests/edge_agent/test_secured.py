@@ -76,8 +76,7 @@ async def test_every_client_is_let_in(broker: SecuredBroker, folder: Path, prefi
     await link.open()
     await (await link.send(Parcel(FRAMES, "gate", b"a frame", {}, 1)))  # the producer
     await link.close()
-    log = KafkaLog(settings, "test")
-    try:
+    async with KafkaLog(settings, "test") as log:
         found = [
             record.value
             for partition, end in (await log.ends(FRAMES)).items()
@@ -90,8 +89,6 @@ async def test_every_client_is_let_in(broker: SecuredBroker, folder: Path, prefi
         while await log.committed("engines", TopicPartition(FRAMES, 0)) != 1:  # the markers come after the answer
             assert not deadline.passed
             await asyncio.sleep(0.02)
-    finally:
-        await log.close()
 
 
 async def refused(settings: KafkaSettings) -> str:

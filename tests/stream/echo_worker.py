@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ingest.kafka.log import Log, LogRecord, TopicPartition
 from ingest.kafka.settings import KafkaSettings
+from ingest.runtime.service import Service
 from stream.runner.echo import Echo, EchoStage
 from stream.runner.processor import Work
 
@@ -40,4 +41,5 @@ async def make(log: Log) -> PoisonStage:
 if __name__ == "__main__":
     from stream.runner.loop import serve
 
-    sys.exit(serve(make, KafkaSettings.from_env(), instance="worker"))
+    service = Service("echo", KafkaSettings.from_env())
+    sys.exit(service.run(lambda stop: serve(service, make, stop, instance="worker")))

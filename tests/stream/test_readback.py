@@ -152,9 +152,8 @@ async def test_what_was_written_since_is_all_that_was_written_since(log: Countin
 async def kafka_log(kafka: str, prefix: str) -> AsyncIterator[KafkaLog]:
     settings = KafkaSettings(bootstrap=kafka, prefix=prefix)
     await topicadmin.create(settings, 1)
-    log = KafkaLog(settings, "test")
-    yield log
-    await log.close()
+    async with KafkaLog(settings, "test") as log:
+        yield log
     await topicadmin.remove(settings, prefix)
 
 

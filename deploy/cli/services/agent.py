@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, progress, run, stdout
+from deploy.cli.common import AsJson, Kafka, MetricsPort, Prefix, friendly, kafka_settings, progress, stdout
 from ingest import site
 from ingest.exceptions import ConfigError
 from ingest.kafka.settings import KafkaSettings
-from ingest.runtime import logs
+from ingest.runtime import eventloop
+from ingest.runtime.service import Service
 from ingest.site import CameraConfig, Site
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
-
     from edge_agent.tools.doctor.finding import Finding
 
 app = typer.Typer(help="Run an edge agent, or see whether it can run.", no_args_is_help=True)
@@ -40,9 +39,7 @@ def run_agent(
     exit_at_end: Annotated[
         bool, typer.Option("--exit-at-end", help="End when every camera's source is over.")
     ] = False,
-    metrics_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Serve Prometheus metrics here; 0 for nowhere.")
-    ] = 0,
+    metrics_port: MetricsPort = 0,
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
@@ -51,14 +48,14 @@ def run_agent(
     The site's file is where an agent begins. Once the config topic has cameras or sensors of the site, see
     `sightline config apply`, the agent runs those instead, and follows the topic while it runs.
     """
-    logs.configure("agent")
     wanted = site.load(site_file)
     known = [entry.name for entry in (*wanted.cameras, *wanted.sensors)]
     unknown = set(only or ()) - set(known)
     if unknown:
         expected = f"cameras or sensors of {site_file}: {', '.join(known) or 'it has none'}"
         raise ConfigError("agent", "--only", sorted(unknown), expected)
-    run(_serve(wanted, kafka_settings(kafka, prefix), data, only or [], exit_at_end, metrics_port))
+    service = Service("agent", kafka_settings(kafka, prefix), metrics_port)
+    raise typer.Exit(service.run(lambda stop: _serve(service, stop, wanted, data, only or [], exit_at_end)))
 
 
 @app.command()
@@ -126,7 +123,9 @@ def doctor(
 
     Nothing is kept, and nothing is sent but a few heartbeats that compare the clocks.
     """
-    findings = run(_examined(site.load(site_file), kafka_settings(kafka, prefix), data, seconds, quiet=as_json))
+    findings = eventloop.run(
+        _examined(site.load(site_file), kafka_settings(kafka, prefix), data, seconds, quiet=as_json)
+    )
     if as_json:
         sys.stdout.write(json.dumps([asdict(finding) for finding in findings], indent=2) + "\n")
     raise typer.Exit(1 if any(finding.state == "bad" for finding in findings) else 0)
@@ -153,28 +152,11 @@ async def _examined(
 
 
 async def _serve(
-    wanted: Site, settings: KafkaSettings, data: Path, only: list[str], exit_at_end: bool, metrics_port: int
+    service: Service, stop: asyncio.Event, wanted: Site, data: Path, only: list[str], exit_at_end: bool
 ) -> None:
-    from prometheus_client import CollectorRegistry
-
     from edge_agent.agent import Agent
     from edge_agent.metrics import AgentMetrics
-    from ingest.runtime.signals import stop_event
 
-    registry = CollectorRegistry()
-    stop = stop_event()
-    _serve_metrics(metrics_port, registry)
-    agent = await asyncio.to_thread(Agent, wanted, settings, data, metrics=AgentMetrics(registry), only=only)
+    metrics = AgentMetrics(service.registry)
+    agent = await asyncio.to_thread(Agent, wanted, service.settings, data, metrics=metrics, only=only)
     await agent.run(stop, exit_at_end=exit_at_end)
-
-
-def _serve_metrics(port: int, registry: CollectorRegistry) -> None:
-    """Serve figures for Prometheus. A port that is taken costs the figures, and never the cameras."""
-    from prometheus_client import start_http_server
-
-    try:
-        if port:
-            start_http_server(port, registry=registry)
-    except OSError as error:
-        mend = "stop what listens there, or give another --metrics-port, and restart"
-        logs.get("edge_agent").error("metrics not served", port=port, error=str(error), mend=mend)

@@ -1,49 +1,129 @@
-"""What the commands of the stream processors share."""
+"""`sightline prepare`, `analyse`, `sense` and `alerts`: the stages of the stream processors."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import os
+from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ingest.exceptions import LogUnavailable
+from deploy.cli.common import Kafka, MetricsPort, Prefix, friendly, kafka_settings
+from ingest.contract.topics import ALERTS, EVENTS
 from ingest.kafka.log import Log
-from ingest.kafka.settings import KafkaSettings
-from ingest.runtime import logs
-from stream.runner.processor import Stage
+from ingest.runtime.service import Service
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
+    from stream.alerts.stage import AlertStage
+    from stream.analyse.stage import AnalyseStage
+    from stream.prepare.stage import PrepareStage
+    from stream.runner.loop import StageFactory
+    from stream.sense.stage import SenseStage
 
-EXIT_AGAIN = 75
-"""EX_TEMPFAIL: Kafka is gone; started again, the worker goes on where it was."""
+LATE_NICENESS = 10
+"""Niceness of a worker of the late lane. On a busy machine live frames go first, and late ones still advance."""
 
-MetricsPort = Annotated[int, typer.Option(min=0, help="Serve Prometheus metrics here; 0 for nowhere.")]
 Instance = Annotated[
     str,
-    typer.Option("--instance", help="This worker's lasting name in its group: a restart waits for no session's end."),
+    typer.Option(
+        "--instance",
+        help="Lasting name of this worker in its consumer group. Restarted under it, the worker takes its partitions "
+        "back at once. Two workers must not share a name.",
+    ),
 ]
 
 
-def serve_stage(
-    make: Callable[[Log], Awaitable[Stage]],
-    settings: KafkaSettings,
-    metrics_port: int,
-    instance: str,
-    registry: CollectorRegistry | None = None,
-) -> None:
-    """Run a stage until it is told to stop, and exit with its status. It may count in ``registry`` itself."""
-    from prometheus_client import CollectorRegistry, start_http_server
+class Lane(StrEnum):
+    """The frames that a worker prepares."""
 
+    LIVE = "live"
+    LATE = "late"
+
+
+@friendly
+def prepare(
+    lane: Annotated[Lane, typer.Option(help="live: frames as they are captured. late: the backlog of outages.")],
+    metrics_port: MetricsPort = 0,
+    instance: Instance = "",
+    kafka: Kafka = "",
+    prefix: Prefix = "",
+) -> None:
+    """Decode, denoise and batch frames until stopped.
+
+    Exits with 70 after an error, with 75 when Kafka is gone.
+    """
+    import cv2
+
+    from stream.prepare.stage import PrepareStage
+
+    service = Service(f"prepare-{lane.value}", kafka_settings(kafka, prefix), metrics_port)
+
+    async def make(log: Log) -> PrepareStage:
+        return PrepareStage(lane.value, await service.read_config(log))
+
+    if lane is Lane.LATE:
+        os.nice(LATE_NICENESS)
+    cv2.setNumThreads(1)  # partitions are prepared in parallel already
+    _serve(service, make, instance)
+
+
+@friendly
+def analyse(metrics_port: MetricsPort = 0, instance: Instance = "", kafka: Kafka = "", prefix: Prefix = "") -> None:
+    """Track objects and apply the rules until stopped.
+
+    Exits with 70 after an error, with 75 when Kafka is gone.
+    """
+    from stream.analyse.stage import AnalyseStage
+
+    service = Service("analyse", kafka_settings(kafka, prefix), metrics_port)
+
+    async def make(log: Log) -> AnalyseStage:
+        return AnalyseStage(await service.read_config(log), (await log.partitions())[EVENTS])
+
+    _serve(service, make, instance)
+
+
+@friendly
+def sense(metrics_port: MetricsPort = 0, instance: Instance = "", kafka: Kafka = "", prefix: Prefix = "") -> None:
+    """Clean sensor readings and apply their threshold rules until stopped.
+
+    Exits with 70 after an error, with 75 when Kafka is gone.
+    """
+    from stream.metrics import SenseMetrics
+    from stream.sense.stage import SenseStage
+
+    service = Service("sense", kafka_settings(kafka, prefix), metrics_port)
+
+    async def make(log: Log) -> SenseStage:
+        config, partitions = await service.read_config(log), await log.partitions()
+        return SenseStage(config, partitions[EVENTS], SenseMetrics(service.registry))
+
+    _serve(service, make, instance)
+
+
+@friendly
+def alerts(
+    evidence: Annotated[Path, typer.Option(help="Folder for the evidence pictures.")],
+    metrics_port: MetricsPort = 0,
+    instance: Instance = "",
+    kafka: Kafka = "",
+    prefix: Prefix = "",
+) -> None:
+    """Store the evidence of each event, then raise its alert, until stopped.
+
+    Exits with 70 after an error, with 75 when Kafka is gone.
+    """
+    from stream.alerts.evidence import FolderStore
+    from stream.alerts.stage import AlertStage
+
+    async def make(log: Log) -> AlertStage:
+        return AlertStage(FolderStore(evidence), (await log.partitions())[ALERTS])
+
+    _serve(Service("alerts", kafka_settings(kafka, prefix), metrics_port), make, instance)
+
+
+def _serve(service: Service, make: StageFactory, instance: str) -> None:
     from stream.runner.loop import serve
 
-    registry = registry or CollectorRegistry()
-    if metrics_port:
-        start_http_server(metrics_port, registry=registry)
-    try:
-        status = serve(make, settings, registry=registry, instance=instance)
-    except LogUnavailable as error:
-        logs.get("stream").error("ends", error=str(error))
-        raise typer.Exit(EXIT_AGAIN) from None
-    raise typer.Exit(status)
+    raise typer.Exit(service.run(lambda stop: serve(service, make, stop, instance)))

@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
-from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, progress, run, stdout
+from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, progress, stdout
 from deploy.local.demo.sensortable import sensor_table
 from deploy.local.demo.table import balance_table
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.settings import KafkaSettings
 from ingest.ledger.auditor import audit as read_and_draw
 from ingest.ledger.balance import Balance
+from ingest.runtime.eventloop import run
 
 
 @friendly
@@ -42,12 +43,9 @@ def audit(
 
 
 async def _audit(settings: KafkaSettings, wait_s: float) -> Balance:
-    log = KafkaLog(settings, "sightline-audit")
-    try:
+    async with KafkaLog(settings, "sightline-audit") as log:
         with Progress(console=progress, transient=True, disable=not progress.is_terminal) as bar:
             task = bar.add_task("reading the topics", total=None)
             return await read_and_draw(
                 log, wait_s=wait_s, on_progress=lambda done, total: bar.update(task, completed=done, total=total)
             )
-    finally:
-        await log.close()

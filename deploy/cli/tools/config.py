@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, run, stdout
+from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, stdout
 from ingest import site
 from ingest.exceptions import ConfigError
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.settings import KafkaSettings
+from ingest.runtime.eventloop import run
 from ingest.site import PinConfig, Site
 from ingest.site.topic.changes import Changes, changes
 from ingest.site.topic.store import commit, open_writer, read
@@ -87,7 +87,7 @@ async def _apply(
     settings: KafkaSettings, file: Path, wanted: Site, dry_run: bool, take_over: bool
 ) -> tuple[Changes, dict[str, str]]:
     """Return what changes, and what of the topic cannot be used then, with the reasons."""
-    async with _log(settings) as log:
+    async with KafkaLog(settings, "sightline-config") as log:
         changing = None if dry_run else await open_writer(log)
         present = await read(log)
         found = changes(wanted, present.entries, refused=present.refused, take_over=take_over)
@@ -111,7 +111,7 @@ def _conflict(file: Path, conflicts: Mapping[str, list[str]]) -> ConfigError:
 
 
 async def _remove(settings: KafkaSettings, keys: list[str]) -> None:
-    async with _log(settings) as log:
+    async with KafkaLog(settings, "sightline-config") as log:
         changing = await open_writer(log)
         present = await read(log)
         for key in keys:
@@ -123,17 +123,8 @@ async def _remove(settings: KafkaSettings, keys: list[str]) -> None:
 
 
 async def _read(settings: KafkaSettings) -> Config:
-    async with _log(settings) as log:
+    async with KafkaLog(settings, "sightline-config") as log:
         return await read(log)
-
-
-@asynccontextmanager
-async def _log(settings: KafkaSettings) -> AsyncIterator[KafkaLog]:
-    log = KafkaLog(settings, "sightline-config")
-    try:
-        yield log
-    finally:
-        await log.close()
 
 
 def _told(found: Changes, unusable: Mapping[str, str], dry_run: bool) -> dict[str, object]:

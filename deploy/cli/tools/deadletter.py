@@ -12,11 +12,12 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, run, stdout
+from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, stdout
 from ingest.deadletter import DeadLetter, ReplayReport, letters, replay
 from ingest.exceptions import ConfigError
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.settings import KafkaSettings
+from ingest.runtime.eventloop import run
 
 app = typer.Typer(help="List, show and replay dead letters.", no_args_is_help=True)
 
@@ -104,16 +105,10 @@ def _row(letter: DeadLetter) -> dict[str, Any]:
 
 
 async def _letters(settings: KafkaSettings) -> list[DeadLetter]:
-    log = KafkaLog(settings, "sightline-deadletter")
-    try:
+    async with KafkaLog(settings, "sightline-deadletter") as log:
         return [letter async for letter in letters(log)]
-    finally:
-        await log.close()
 
 
 async def _replay(settings: KafkaSettings, name: str, wanted: Callable[[DeadLetter], bool]) -> ReplayReport:
-    log = KafkaLog(settings, "sightline-deadletter")
-    try:
+    async with KafkaLog(settings, "sightline-deadletter") as log:
         return await replay(log, name, wanted)
-    finally:
-        await log.close()

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, run, stdout
+from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, stdout
 from ingest.contract.codec import decode
 from ingest.contract.records import Detection, Result
 from ingest.contract.topics import RESULTS
@@ -18,6 +18,7 @@ from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import Log
 from ingest.kafka.settings import KafkaSettings
 from ingest.ledger.missed import MissCounter, MissRate
+from ingest.runtime.eventloop import run
 from ingest.site import CameraConfig, to_pixels
 from ingest.site.topic import store as configstore
 from stream.analyse.geometry import inside
@@ -61,11 +62,8 @@ async def measured(log: Log, newest: int = 0) -> dict[tuple[str, str], MissRate]
 
 
 async def _report(settings: KafkaSettings, newest: int) -> dict[tuple[str, str], MissRate]:
-    log = KafkaLog(settings, "sightline-gate")
-    try:
+    async with KafkaLog(settings, "sightline-gate") as log:
         return await measured(log, newest)
-    finally:
-        await log.close()
 
 
 def _hidden(camera: CameraConfig | None, result: Result, found: Detection) -> bool:

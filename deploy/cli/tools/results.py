@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, run
+from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings
 from ingest.contract.codec import decode, encode_json
 from ingest.contract.records import Result
 from ingest.contract.topics import RESULTS
@@ -15,6 +15,7 @@ from ingest.exceptions import CodecError
 from ingest.kafka import settings as clients
 from ingest.kafka.settings import KafkaSettings
 from ingest.kafka.writer import start
+from ingest.runtime.eventloop import run
 
 app = typer.Typer(help="Look at results.", no_args_is_help=True)
 

@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, run, stdout
+from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, stdout
 from ingest.contract.topics import TOPICS
 from ingest.kafka import topicadmin
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.settings import KafkaSettings
+from ingest.runtime.eventloop import run
 
 app = typer.Typer(help="Create, verify and grow the topics.", no_args_is_help=True)
 
@@ -70,8 +71,7 @@ def list_topics(as_json: AsJson = False, kafka: Kafka = "", prefix: Prefix = "")
 
 
 async def _rows(settings: KafkaSettings) -> list[dict[str, object]]:
-    log = KafkaLog(settings, "sightline-topics")
-    try:
+    async with KafkaLog(settings, "sightline-topics") as log:
         found = await log.partitions()
         return [
             {
@@ -83,5 +83,3 @@ async def _rows(settings: KafkaSettings) -> list[dict[str, object]]:
             for name, topic in TOPICS.items()
             if name in found
         ]
-    finally:
-        await log.close()

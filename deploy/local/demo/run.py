@@ -86,8 +86,7 @@ async def run(demo: Demo) -> Outcome:
     receiver = _prepare_files(demo.layout)
     site = demo.make_site(receiver)
     demo.layout.site_file.write_text(tomli_w.dumps(site.model_dump(mode="json", exclude_none=True)))
-    log = KafkaLog(demo.settings, "sightline-demo")
-    try:
+    async with KafkaLog(demo.settings, "sightline-demo") as log:
         demo.on_step("creating topics")
         await topicadmin.create(demo.settings, partitions=PARTITIONS, replication=1)
         await publish(log, site.entries())
@@ -99,8 +98,6 @@ async def run(demo: Demo) -> Outcome:
         truth = demo.read_truth(demo.layout.spool)
         scored = score(truth, figures.crossings()) if truth else None
         return Outcome(balance, report(figures, balance, scored))
-    finally:
-        await log.close()
 
 
 def _prepare_files(layout: Layout) -> ReceiverConfig:

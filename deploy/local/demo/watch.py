@@ -37,11 +37,8 @@ async def watching(settings: KafkaSettings) -> AsyncIterator[Figures]:
     the block is cancelled and the reason raised: LogUnavailable, or what else it was.
     """
     figures = Figures()
-    log = KafkaLog(settings, "sightline-watch")
-    try:
+    async with KafkaLog(settings, "sightline-watch") as log:
         counts = await log.partitions()
-    finally:
-        await log.close()
     parts = [KafkaPartition(settings.topic(t), p) for t in _WATCHED for p in range(counts[t])]
     consumer = kafka.consumer(settings, "sightline-watch", max_poll_records=2000)
     try:

@@ -57,14 +57,13 @@ async def _opened(config: LinkConfig, settings: KafkaSettings) -> Finding:
 
 
 async def _look_at_topics(settings: KafkaSettings) -> Finding:
-    what, log = f"Kafka {settings.bootstrap}", KafkaLog(settings, "doctor")
+    what = f"Kafka {settings.bootstrap}"
     with _heard() as said:
         try:
-            problems = topic_differences(await log.partitions())
+            async with KafkaLog(settings, "doctor") as log:
+                problems = topic_differences(await log.partitions())
         except (LogUnavailable, ConfigError) as error:
             return bad(what, said[-1] if said else str(error), _MEND)
-        finally:
-            await log.close()
     if problems:
         return bad(what, "; ".join(problems), "sightline topics create")
     return good(what, "its topics are as the contract says")

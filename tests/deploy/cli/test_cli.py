@@ -152,10 +152,9 @@ async def test_what_programs_read(kafka: str, prefix: str, tmp_path: Path) -> No
         source=FrameRef(FRAMES, 0, 0),
         outcome="classified",
     )
-    log = KafkaLog(KafkaSettings(bootstrap=kafka, prefix=prefix), "test")
-    for value in (b"garbage", encode(result)):
-        await log.produce(Outgoing(RESULTS, 0, value))
-    await log.close()
+    async with KafkaLog(KafkaSettings(bootstrap=kafka, prefix=prefix), "test") as log:
+        for value in (b"garbage", encode(result)):
+            await log.produce(Outgoing(RESULTS, 0, value))
     code, said, error = invoke("results", "tail", "--from-start", "--count", "1", "--json", **env)
     assert (code, Result.model_validate_json(said)) == (0, result)
     assert "results[0]@0 cannot be read" in error

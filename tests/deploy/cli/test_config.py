@@ -178,8 +178,7 @@ async def test_what_was_committed_on_kafka_is_read_and_one_who_read_before_is_fe
     settings = KafkaSettings(bootstrap=kafka, prefix=prefix)
     gate, yard = (CameraConfig(name=name, source="device:0") for name in ("gate", "yard"))
     await topicadmin.create(settings, partitions=1)
-    one, other = KafkaLog(settings, "one"), KafkaLog(settings, "other")
-    try:
+    async with KafkaLog(settings, "one") as one, KafkaLog(settings, "other") as other:
         early = await open_writer(one)
         await commit(await open_writer(other), [gate, yard])
         with pytest.raises(Fenced, match="nothing was changed"):
@@ -187,7 +186,4 @@ async def test_what_was_committed_on_kafka_is_read_and_one_who_read_before_is_fe
         assert (await read(one)).cameras == (gate, yard)
         await commit(await open_writer(one), [], [yard.key])
         assert (await read(other)).cameras == (gate,)
-    finally:
-        await one.close()
-        await other.close()
-        await topicadmin.remove(settings, prefix)
+    await topicadmin.remove(settings, prefix)

@@ -57,7 +57,7 @@ async def node() -> Node:
     await made._intake.stop()
     made._intake = Consumer()  # type: ignore[assignment]
     made._log = MemoryLog(2)  # type: ignore[assignment]
-    made._pulse._log = made._log
+    made._heartbeats.produce = made._log.produce
     return made
 
 
@@ -135,7 +135,7 @@ async def test_a_heartbeat_that_is_not_written_stops_nothing(node: Node) -> None
         tries += 1
         raise LogUnavailable("gone")
 
-    node._log.produce = produce  # type: ignore[method-assign, assignment]
+    node._heartbeats.produce = produce
     stop = asyncio.Event()
     asyncio.get_running_loop().call_later(0.05, stop.set)
     async with asyncio.timeout(5):

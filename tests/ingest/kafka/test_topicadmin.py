@@ -31,9 +31,8 @@ async def settings(kafka: str, prefix: str) -> AsyncIterator[KafkaSettings]:
 
 @pytest.fixture
 async def log(settings: KafkaSettings) -> AsyncIterator[KafkaLog]:
-    log = KafkaLog(settings, "test")
-    yield log
-    await log.close()
+    async with KafkaLog(settings, "test") as log:
+        yield log
 
 
 async def test_what_is_missing_is_made_once(settings: KafkaSettings, log: KafkaLog) -> None:

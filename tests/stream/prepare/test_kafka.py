@@ -28,7 +28,7 @@ from ingest.site.topic.store import publish
 pytestmark = pytest.mark.kafka
 
 PATIENCE_S = 40.0
-COMMAND = "import typer; from deploy.cli.services.prepare import prepare; typer.run(prepare)"
+COMMAND = "import typer; from deploy.cli.services.stages import prepare; typer.run(prepare)"
 CAMERAS = {"gate": 0, "yard": 1}
 EVERY_BAD = 7
 """Every seventh picture is cut short."""
@@ -60,9 +60,8 @@ class Worker:
 async def log(kafka: str, prefix: str) -> AsyncIterator[KafkaLog]:
     settings = KafkaSettings(bootstrap=kafka, prefix=prefix)
     await topicadmin.create(settings, len(CAMERAS))
-    log = KafkaLog(settings, "test")
-    yield log
-    await log.close()
+    async with KafkaLog(settings, "test") as log:
+        yield log
     await topicadmin.remove(settings, prefix)
 
 

@@ -14,10 +14,11 @@ from ingest.kafka.log import Log, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime.clock import Deadline
+from ingest.runtime.service import EXIT_FAILED
 from stream.exceptions import RunnerError
 from stream.runner import loop
 from stream.runner.echo import Echo, EchoStage
-from stream.runner.loop import EXIT_FAILED, Runner
+from stream.runner.loop import Runner
 from stream.runner.opening import OPEN_AT_ONCE
 
 PARTITIONS = 5

@@ -46,18 +46,14 @@ async def _read(log: KafkaLog) -> list[bytes]:
 
 
 async def test_the_session_broker_answers(kafka: str, prefix: str) -> None:
-    log = KafkaLog(KafkaSettings(bootstrap=kafka, prefix=prefix), "test")
-    try:
+    async with KafkaLog(KafkaSettings(bootstrap=kafka, prefix=prefix), "test") as log:
         assert await log.partitions() == {}
-    finally:
-        await log.close()
 
 
 async def test_what_was_acknowledged_survives_a_kill(own_broker: Broker, prefix: str) -> None:
     settings = KafkaSettings(bootstrap=own_broker.bootstrap, prefix=prefix)
     await _create(settings)
-    log = KafkaLog(settings, "test")
-    try:
+    async with KafkaLog(settings, "test") as log:
         assert await _written(log, [b"a", b"b"]) == [0, 1]
         first = own_broker.pid
         await asyncio.to_thread(own_broker.kill)
@@ -66,8 +62,6 @@ async def test_what_was_acknowledged_survives_a_kill(own_broker: Broker, prefix:
         assert own_broker.pid != first
         assert await _written(log, [b"c"]) == [2]
         assert await _read(log) == [b"a", b"b", b"c"]
-    finally:
-        await log.close()
 
 
 def test_a_running_broker_is_attached_to_and_left_running(own_broker: Broker) -> None:

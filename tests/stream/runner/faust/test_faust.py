@@ -20,8 +20,9 @@ from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from ingest.kafka.settings import MAX_POLL_INTERVAL_MS, MAX_REQUEST_BYTES, KafkaSettings
 from ingest.runtime.clock import Deadline
+from ingest.runtime.service import EXIT_FAILED
 from stream.runner.echo import Echo, EchoStage
-from stream.runner.loop import EXIT_FAILED, Runner
+from stream.runner.loop import Runner
 from stream.runner.processor import Work
 
 pytestmark = pytest.mark.kafka
@@ -40,9 +41,8 @@ async def settings(kafka: str, prefix: str) -> AsyncIterator[KafkaSettings]:
 
 @pytest.fixture
 async def log(settings: KafkaSettings) -> AsyncIterator[KafkaLog]:
-    log = KafkaLog(settings, "test")
-    yield log
-    await log.close()
+    async with KafkaLog(settings, "test") as log:
+        yield log
 
 
 @contextlib.asynccontextmanager

@@ -1,0 +1,70 @@
+"""Heartbeats of a service on the topic ``status``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ingest.contract.codec import encode
+from ingest.contract.records import Heartbeat
+from ingest.contract.topics import STATUS
+from ingest.kafka.log import Outgoing
+from ingest.runtime import logs
+from ingest.runtime.clock import Clock, SystemClock
+
+_log = logs.get("ingest.heartbeat")
+
+INTERVAL_S = 2.0
+"""Pause between two heartbeats. A console sees a dead service within a few seconds."""
+
+State = Literal["starting", "running", "stopped"]
+
+
+def instance_name() -> str:
+    """Return the name of this process among all instances of its service: host and process id."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+@dataclass
+class HeartbeatWriter:
+    """Writer of one service's heartbeats.
+
+    ``produce`` writes a record, as ``Log.produce`` does. ``figures`` returns the numbers that a heartbeat carries.
+    By default a heartbeat that cannot be written is only logged, because its absence is a sign in itself.
+    With ``required``, the error of ``produce`` propagates and ends the service.
+    """
+
+    service: str
+    produce: Callable[[Outgoing], Awaitable[Any]]
+    figures: Callable[[], dict[str, float]]
+    clock: Clock = field(default_factory=SystemClock)
+    instance: str = field(default_factory=instance_name)
+    required: bool = False
+
+    async def run(self, state: Callable[[], State | None]) -> None:
+        """Write a heartbeat every ``INTERVAL_S`` until cancelled, except while ``state()`` returns None."""
+        while True:
+            current = state()
+            if current is not None:
+                await self.write(current)
+            await asyncio.sleep(INTERVAL_S)
+
+    async def write(self, state: State) -> None:
+        """Write one heartbeat."""
+        try:
+            heartbeat = Heartbeat(
+                service=self.service,
+                instance=self.instance,
+                at_ns=self.clock.now_ns(),
+                state=state,
+                figures=self.figures(),
+            )
+            await self.produce(Outgoing(STATUS, 0, encode(heartbeat), key=self.instance.encode()))
+        except Exception as error:
+            if self.required:
+                raise
+            _log.warning("heartbeat_not_written", service=self.service, error=repr(error))

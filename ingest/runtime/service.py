@@ -1,0 +1,91 @@
+"""The shell of every service: logs, metrics port, stop signals, Kafka log, configuration and exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, start_http_server
+
+from ingest.contract.topics import require_topics
+from ingest.exceptions import Fenced, LogUnavailable
+from ingest.kafka.kafkalog import KafkaLog
+from ingest.kafka.log import Log
+from ingest.kafka.settings import KafkaSettings
+from ingest.metrics import ConfigMetrics
+from ingest.runtime import eventloop, logs
+from ingest.runtime.signals import stop_event
+from ingest.site.topic import store
+from ingest.site.topic.view import Config
+
+_log = logs.get("ingest.service")
+
+EXIT_FAILED = 70
+"""Exit status after an error inside the service (EX_SOFTWARE of sysexits.h). The supervisor starts it again."""
+EXIT_AGAIN = 75
+"""Exit status when Kafka is gone or another process has taken over (EX_TEMPFAIL of sysexits.h).
+
+Started again, the service continues at its last commit.
+"""
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service's process, from its start to its exit status.
+
+    ``name`` stands in every log line and in the Kafka client id. All metrics of the process go into ``registry``,
+    which is served for Prometheus on ``metrics_port``; 0 serves none.
+    """
+
+    name: str
+    settings: KafkaSettings
+    metrics_port: int = 0
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+
+    def run(self, work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
+        """Run ``work(stop)`` in an event loop of its own and return the exit status. Call it in the main thread.
+
+        SIGTERM, SIGINT and SIGHUP set ``stop``; ``work`` then finishes and returns. LogUnavailable and Fenced are
+        logged and become ``EXIT_AGAIN``. Any other error propagates.
+        """
+        logs.configure(self.name)
+        self.serve_metrics()
+        try:
+            eventloop.run(self._until_stopped(work))
+        except (Fenced, LogUnavailable) as error:
+            _log.error("service_ended", error=str(error), kind=type(error).__name__)
+            return EXIT_AGAIN
+        return 0
+
+    def serve_metrics(self) -> WSGIServer | None:
+        """Serve the registry for Prometheus. Return the server, None without a port.
+
+        A port that is taken costs the metrics, never the service: return None and log it.
+        """
+        if not self.metrics_port:
+            return None
+        try:
+            return start_http_server(self.metrics_port, registry=self.registry)[0]
+        except OSError as error:
+            mend = "stop the process that listens there, or pass another --metrics-port, and restart"
+            _log.error("metrics_not_served", port=self.metrics_port, error=str(error), mend=mend)
+            return None
+
+    @asynccontextmanager
+    async def open_log(self) -> AsyncIterator[KafkaLog]:
+        """Yield an open log whose topics are as the contract says. Raise LogUnavailable or TopicMismatch."""
+        async with KafkaLog(self.settings, f"{self.name}-{os.getpid()}") as log:
+            require_topics(await log.partitions())
+            yield log
+
+    async def read_config(self, log: Log) -> Config:
+        """Read the ``config`` topic to its end, and count its refused entries. Raise LogUnavailable."""
+        return await store.read(log, ConfigMetrics(self.registry))
+
+    async def _until_stopped(self, work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+        await work(stop_event())

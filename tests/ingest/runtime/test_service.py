@@ -1,0 +1,146 @@
+"""Tests of the service shell: exit status, stop signals, metrics port, configuration and heartbeats."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import urllib.request
+
+import pytest
+from prometheus_client import Counter
+from structlog.testing import capture_logs
+
+from ingest.contract.codec import decode
+from ingest.contract.records import Heartbeat
+from ingest.contract.topics import CONFIG, STATUS
+from ingest.exceptions import ConfigError, Fenced, LogUnavailable
+from ingest.kafka.log import Log, Outgoing
+from ingest.kafka.memorylog import MemoryLog
+from ingest.kafka.settings import KafkaSettings
+from ingest.runtime import heartbeat, logs
+from ingest.runtime.clock import ManualClock
+from ingest.runtime.heartbeat import HeartbeatWriter, State, instance_name
+from ingest.runtime.service import EXIT_AGAIN, Service
+
+
+@pytest.fixture(autouse=True)
+def keep_logging_and_signal_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service configures logging for its whole process, which is this one."""
+    monkeypatch.setattr(logs, "configure", lambda service: None)
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service("test", KafkaSettings(bootstrap="127.0.0.1:1"))
+
+
+async def heartbeats(log: Log) -> list[Heartbeat]:
+    end = (await log.ends(STATUS))[0]
+    records = [record async for record in log.read(STATUS, 0, 0, end)]
+    assert all(record.key == instance_name().encode() for record in records)
+    return [decode(Heartbeat, record.value) for record in records]
+
+
+def test_a_stop_signal_ends_a_service_with_exit_status_0(service: Service) -> None:
+    async def work(stop: asyncio.Event) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(stop.wait(), 5)
+
+    assert service.run(work) == 0
+
+
+@pytest.mark.parametrize("error", [LogUnavailable("no broker"), Fenced("a newer owner")])
+def test_without_kafka_or_with_a_newer_owner_the_exit_status_asks_for_a_restart(
+    service: Service, error: Exception
+) -> None:
+    async def work(stop: asyncio.Event) -> None:
+        raise error
+
+    with capture_logs() as lines:
+        assert service.run(work) == EXIT_AGAIN == 75
+    [line] = lines
+    assert (line["event"], line["error"], line["kind"]) == ("service_ended", str(error), type(error).__name__)
+
+
+def test_other_errors_leave_the_service_unchanged(service: Service) -> None:
+    async def work(stop: asyncio.Event) -> None:
+        raise ConfigError("engine", "--backend", "x", "one of fake, onnxruntime")
+
+    with pytest.raises(ConfigError, match="one of fake"):
+        service.run(work)
+
+
+def test_a_log_without_a_broker_cannot_be_opened(service: Service) -> None:
+    async def work(stop: asyncio.Event) -> None:
+        async with service.open_log():
+            pytest.fail("there is no broker")
+
+    assert service.run(work) == EXIT_AGAIN
+
+
+def test_metrics_are_served_on_the_port() -> None:
+    with socket.create_server(("", 0)) as probe:
+        port = probe.getsockname()[1]
+    service = Service("test", KafkaSettings(), metrics_port=port)
+    Counter("frames", "Frames", registry=service.registry).inc(3)
+    server = service.serve_metrics()
+    assert server is not None
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as page:
+        assert b"frames_total 3.0" in page.read()
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_metrics_port_that_is_taken_costs_the_metrics_and_not_the_service() -> None:
+    async def work(stop: asyncio.Event) -> None:
+        pass
+
+    with socket.create_server(("", 0)) as taken, capture_logs() as lines:
+        assert Service("test", KafkaSettings(), metrics_port=taken.getsockname()[1]).run(work) == 0
+    assert [line["event"] for line in lines] == ["metrics_not_served"]
+    assert "--metrics-port" in lines[0]["mend"]
+
+
+async def test_refused_entries_of_the_configuration_are_counted(service: Service) -> None:
+    log = MemoryLog()
+    await log.produce(Outgoing(CONFIG, 0, b"not JSON", key=b"camera/gate"))
+    assert (await service.read_config(log)).cameras == ()
+    assert service.registry.get_sample_value("sightline_config_refused_entries") == 1.0
+
+
+async def test_heartbeats_carry_state_and_figures_and_pause_while_there_is_no_state(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(heartbeat, "INTERVAL_S", 0.001)
+    log, clock = MemoryLog(), ManualClock()
+    writer = HeartbeatWriter("engine", log.produce, lambda: {"waiting": 2.0}, clock)
+    states: list[State | None] = ["starting", None, "running"]
+    done = asyncio.Event()
+
+    def state() -> State | None:
+        if not states:
+            done.set()
+            return None
+        return states.pop(0)
+
+    running = asyncio.create_task(writer.run(state))
+    await asyncio.wait_for(done.wait(), 5)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await writer.write("stopped")
+    written = await heartbeats(log)
+    assert [beat.state for beat in written] == ["starting", "running", "stopped"]
+    assert all(beat.figures == {"waiting": 2.0} and beat.at_ns == clock.now_ns() for beat in written)
+
+
+async def test_a_heartbeat_that_cannot_be_written_is_logged_and_raised_only_if_required() -> None:
+    async def fail(record: Outgoing) -> None:
+        raise LogUnavailable("no broker")
+
+    with capture_logs() as lines:
+        await HeartbeatWriter("engine", fail, dict).write("running")
+    assert [(line["event"], line["service"]) for line in lines] == [("heartbeat_not_written", "engine")]
+    with pytest.raises(LogUnavailable):
+        await HeartbeatWriter("dispatch", fail, dict, required=True).write("running")
