@@ -41,7 +41,10 @@ class NoKafka:
     async def partitions(self) -> dict[str, int]:
         return dict.fromkeys(TOPICS, 1)
 
-    async def close(self) -> None: ...
+    async def __aenter__(self) -> NoKafka:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
 
     async def start(self) -> None: ...
 
