@@ -1,4 +1,4 @@
-"""The seam for what runs a model."""
+"""The engine seam: load one model, run batches of images through it."""
 
 from __future__ import annotations
 
@@ -15,101 +15,107 @@ from engines.repository.manifest import Model
 CHANNELS = 3
 
 Images = npt.NDArray[np.uint8]
-"""``(N, height, width, channels)`` uint8: cast, layout and normalisation are part of the model."""
+"""``(N, height, width, channels)`` uint8. Cast, layout and normalisation are nodes of the model."""
 Outputs = Mapping[str, npt.NDArray[np.float32]]
-"""Named arrays whose first axis is the batch's. They belong to the caller."""
+"""Output arrays by name. The first axis is the batch. The caller owns the arrays."""
 
-TRIES = 3
-"""Calls per batch size that are timed at warm-up, after one that is not; the quickest of them counts."""
-AS_SWIFT = 1.03
-"""Of batch sizes whose time per picture is within so much of the best, the largest is taken: fewer calls, and the
-rest is noise."""
+TIMED_RUNS = 3
+"""Timed runs per batch size at warm-up, after one untimed run. The fastest run counts."""
+SPEED_TOLERANCE = 1.03
+"""Ratio of a batch size's time per image to the best one, up to which the two count as equally fast.
+
+A difference of 3 % is noise. Of equally fast sizes the largest is taken, because it needs fewer calls.
+"""
 
 
 class Engine(ABC):
-    """Runs one model. Public methods check; back ends implement the ``_impl`` methods and repeat no check.
+    """Base class of all engines. The public methods check; backends implement the ``_impl`` methods without checks.
 
-    All methods block, for as long as the model takes. An engine belongs to one thread at a time; several engines
-    of the same model may run in several threads. Order: load, warm_up, infer …, close.
+    All methods block until the model has run. An engine belongs to one thread at a time. Several engines of the same
+    model may run in several threads. Call order: load, warm_up, infer …, close.
     """
 
     def __init__(self) -> None:
         self._model: Model | None = None
-        self._rows_at_once = 1
+        self._batch_size = 1
 
     @property
     def model(self) -> Model:
-        """The model that is loaded. Raise EngineStateError when none is."""
+        """The loaded model. Raise EngineStateError if none is loaded."""
         if self._model is None:
             raise EngineStateError(f"{type(self).__name__} has no model: call load first, and not after close")
         return self._model
 
     def load(self, model: Model) -> None:
-        """Load a model. Raise EngineStateError when one is loaded, ModelLoadFailed when it cannot be."""
+        """Load a model. Raise EngineStateError if one is loaded already, ModelLoadFailed if this one cannot be."""
         if self._model is not None:
-            raise EngineStateError(f"{type(self).__name__} has {self._model.manifest.id}: close it first")
+            raise EngineStateError(f"{type(self).__name__} already has {self._model.manifest.id}: close it first")
         self._load_impl(model)
         self._model = model
-        self._rows_at_once = model.manifest.max_batch
+        self._batch_size = model.manifest.max_batch
 
     @property
-    def rows_at_once(self) -> int:
-        """How many pictures are run in one go: the model's largest batch, after ``warm_up`` the swiftest one.
+    def batch_size(self) -> int:
+        """Maximum number of images per call of the backend. ``warm_up`` sets it to the fastest size.
 
-        A GPU gains by larger batches. A core loses when what a layer hands to the next outgrows its cache: YOLOX-nano
-        takes 28 % longer per picture in eights than alone.
+        Before warm-up it is the model's largest batch. A GPU gains from larger batches. A CPU core loses when the
+        data between two layers outgrows its cache: YOLOX-nano takes 28 % longer per image in batches of eight than
+        alone.
         """
-        return self._rows_at_once
+        return self._batch_size
 
     def warm_up(self) -> None:
-        """Run every batch size that doubles up to the largest, check the outputs, and settle on ``rows_at_once``.
+        """Run batches of doubling sizes up to the largest, check the outputs, and set ``batch_size``.
 
-        Raise ModelLoadFailed when an output is not finite or has another number of rows.
+        Raise ModelLoadFailed if an output is not finite or has the wrong number of rows.
         """
-        self._rows_at_once = self.model.manifest.max_batch
-        took_s = {size: self._timed(size) / size for size in sizes(self.model.manifest.max_batch)}
-        self._rows_at_once = swiftest(took_s)
-        if self._rows_at_once < self.model.manifest.max_batch:
-            self._load_again()
-
-    def _load_again(self) -> None:
-        """Let go of what the larger batches took: half a gigabyte for YOLOX-nano in eights."""
-        self._close_impl()
-        self._load_impl(self.model)
-        for size in sizes(self._rows_at_once):
-            self._timed(size)
-
-    def _timed(self, size: int) -> float:
-        spec, took_s = self.model.manifest.input, []
-        images = np.zeros((size, spec.height, spec.width, CHANNELS), np.uint8)
-        for name, array in self.infer(images).items():
-            if len(array) != size or not np.isfinite(array).all():
-                raise ModelLoadFailed(f"{self.model.manifest.id}: output {name} of a black batch of {size} is bad")
-        for _ in range(TRIES):
-            started_s = time.perf_counter()
-            self.infer(images)
-            took_s.append(time.perf_counter() - started_s)
-        return min(took_s)
+        largest = self.model.manifest.max_batch
+        self._batch_size = largest
+        seconds_per_image = {size: self._timed_run(size) / size for size in warm_up_sizes(largest)}
+        self._batch_size = best_batch_size(seconds_per_image)
+        if self._batch_size < largest:
+            # Reload to free the buffers of the larger batches: half a gigabyte for YOLOX-nano in batches of eight.
+            self._close_impl()
+            self._load_impl(self.model)
+            for size in warm_up_sizes(self._batch_size):
+                self._timed_run(size)
 
     def infer(self, images: Images) -> Outputs:
-        """Return the model's outputs for a batch of any size from 1.
+        """Return the model's outputs for a batch of one image or more.
 
-        Batches over ``rows_at_once`` are run in parts. Raise BadBatch, InferenceFailed or EngineStateError.
+        Batches larger than ``batch_size`` run in several calls of the backend. Raise BadBatch, InferenceFailed or
+        EngineStateError.
         """
-        manifest, most = self.model.manifest, self._rows_at_once
+        manifest, most = self.model.manifest, self._batch_size
         expected = (manifest.input.height, manifest.input.width, CHANNELS)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected or not len(images):
-            raise BadBatch(f"{manifest.id}: {images.dtype} {images.shape}: expected uint8 (N, {expected})")
+            raise BadBatch(f"{manifest.id}: batch is {images.dtype} {images.shape}: expected uint8 (N, {expected})")
         if len(images) <= most:
             return self._infer_impl(images)
-        parts = [self._infer_impl(images[i : i + most]) for i in range(0, len(images), most)]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        chunks = [self._infer_impl(images[i : i + most]) for i in range(0, len(images), most)]
+        return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
     def close(self) -> None:
-        """Let the model go. May be called twice."""
+        """Release the model. May be called twice."""
         if self._model is not None:
             self._model = None
             self._close_impl()
+
+    def _timed_run(self, size: int) -> float:
+        """Check the outputs for a black batch, and return the shortest of ``TIMED_RUNS`` times in seconds."""
+        spec, durations_s = self.model.manifest.input, []
+        images = np.zeros((size, spec.height, spec.width, CHANNELS), np.uint8)
+        for name, array in self.infer(images).items():
+            if len(array) != size or not np.isfinite(array).all():
+                raise ModelLoadFailed(
+                    f"{self.model.manifest.id}: output {name} {array.shape} of a black batch: "
+                    f"expected {size} rows of finite numbers"
+                )
+        for _ in range(TIMED_RUNS):
+            started_s = time.perf_counter()
+            self.infer(images)
+            durations_s.append(time.perf_counter() - started_s)
+        return min(durations_s)
 
     @abstractmethod
     def _load_impl(self, model: Model) -> None: ...
@@ -121,12 +127,12 @@ class Engine(ABC):
     def _close_impl(self) -> None: ...
 
 
-def sizes(largest: int) -> list[int]:
-    """Return the batch sizes that are warmed up: 1, 2, 4 …, and the largest."""
+def warm_up_sizes(largest: int) -> list[int]:
+    """Return the batch sizes to warm up: the powers of two below ``largest``, then ``largest``."""
     return [*(2**n for n in range((largest - 1).bit_length())), largest]
 
 
-def swiftest(seconds_per_picture: Mapping[int, float]) -> int:
-    """Return the batch size to run, from what a picture takes in each: the largest that is about as swift as any."""
-    best = min(seconds_per_picture.values())
-    return max(size for size, took_s in seconds_per_picture.items() if took_s <= best * AS_SWIFT)
+def best_batch_size(seconds_per_image: Mapping[int, float]) -> int:
+    """Return the largest batch size whose time per image is within ``SPEED_TOLERANCE`` of the best."""
+    best_s = min(seconds_per_image.values())
+    return max(size for size, took_s in seconds_per_image.items() if took_s <= best_s * SPEED_TOLERANCE)

@@ -1,15 +1,15 @@
-"""What can go wrong in an engine node.
+"""Errors of the engine package.
 
 EngineError
-├── EngineStateError    a method was called before load, or after close
-├── BadBatch            a batch does not have the shape or type that the model wants
-├── ModelLoadFailed     a model cannot be loaded, or its outputs are not what its manifest promises
-├── InferenceFailed     the back end failed on a batch
-├── ManifestError       a manifest cannot be used, or the file is not the one it was written for
-├── ModelUnknown        the repository has no such model or version
-├── DecoderUnknown      no decoder has that name
-├── PipelineUnknown     a batch belongs to a pipeline that the configuration does not have
-└── AdoptFailed         a foreign model cannot be taken into the repository
+├── EngineStateError    a method was called before load or after close
+├── BadBatch            a batch does not have the shape or type of the model's input
+├── ModelLoadFailed     a model cannot be loaded, or its outputs contradict its manifest
+├── InferenceFailed     the backend failed on a batch
+├── ManifestError       a manifest is invalid, or does not match its model file
+├── ModelUnknown        the repository does not have the model or the version
+├── DecoderUnknown      no decoder has the name
+├── PipelineUnknown     a batch belongs to a pipeline that is not configured
+└── AdoptFailed         a foreign model cannot be added to the repository
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ class EngineError(Exception):
 
 
 class EngineStateError(EngineError):
-    """A method was called before load, or after close."""
+    """A method was called before load or after close."""
 
 
 class BadBatch(EngineError):
-    """A batch does not have the shape or type that the model wants."""
+    """A batch does not have the shape or type of the model's input."""
 
 
 class ModelLoadFailed(EngineError):
-    """A model cannot be loaded, or its outputs are not what its manifest promises."""
+    """A model cannot be loaded, or its outputs contradict its manifest."""
 
 
 class InferenceFailed(EngineError):
-    """The back end failed on a batch. The text is the back end's own."""
+    """The backend failed on a batch. The message is the backend's own."""
 
 
 class ManifestError(EngineError):
-    """A manifest cannot be used, or the file is not the one it was written for."""
+    """A manifest is invalid, or does not match its model file."""
 
 
 class ModelUnknown(EngineError):
-    """The repository has no such model or version."""
+    """The repository does not have the model or the version."""
 
 
 class DecoderUnknown(EngineError):
-    """No decoder has that name."""
+    """No decoder has the name."""
 
     def __init__(self, name: str, known: list[str]) -> None:
-        super().__init__(f"no decoder {name!r}: expected one of {', '.join(known)}")
+        super().__init__(f"decoder {name!r} does not exist: expected one of {', '.join(known)}")
 
 
 class PipelineUnknown(EngineError):
-    """A batch belongs to a pipeline that the configuration does not have: apply the site again, then replay."""
+    """A batch belongs to a pipeline that is not configured. Apply the site again, then replay the dead letter."""
 
 
 class AdoptFailed(EngineError):
-    """A foreign model cannot be taken into the repository."""
+    """A foreign model cannot be added to the repository."""

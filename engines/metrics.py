@@ -1,4 +1,4 @@
-"""What an engine node measures. The registry is passed in."""
+"""Prometheus metrics of an engine node."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 class NodeMetrics:
-    """Counters and histograms of one node."""
+    """Counters and histograms of one node, registered in ``registry``."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.batches = Counter("sightline_engine_batches_total", "Batches taken from the log", registry=registry)
+        self.batches = Counter("sightline_engine_batches_total", "Batches read from the log", registry=registry)
         self.rows = Counter("sightline_engine_rows_total", "Regions classified", ["pipeline"], registry=registry)
         self.written = Counter(
             "sightline_engine_records_total", "Results and dead letters written", registry=registry
         )
-        self.waiting = Gauge("sightline_engine_waiting_rows", "Regions that wait for an engine", registry=registry)
+        self.waiting = Gauge("sightline_engine_waiting_rows", "Regions waiting for an engine", registry=registry)
         self.infer = Histogram(
             "sightline_engine_infer_seconds",
-            "One call of the engine, with decoding",
+            "Duration of one engine call, with decoding",
             buckets=_SECONDS,
             registry=registry,
         )
         self.transaction = Histogram(
-            "sightline_engine_transaction_seconds", "One transaction", buckets=_SECONDS, registry=registry
+            "sightline_engine_transaction_seconds", "Duration of one transaction", buckets=_SECONDS, registry=registry
         )

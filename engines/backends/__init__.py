@@ -1,4 +1,4 @@
-"""What runs models. Each back end's own library is imported only inside its module."""
+"""Inference backends by name. Each backend's library is imported only inside its own module."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ BACKENDS: dict[str, Callable[[], Engine]] = {"onnxruntime": _onnxruntime, "fake"
 
 
 def make(name: str) -> Engine:
-    """Make an engine of a back end. Raise KeyError for a name that is not in ``BACKENDS``."""
+    """Return a new engine of a backend. Raise KeyError if the name is not in ``BACKENDS``."""
     return BACKENDS[name]()

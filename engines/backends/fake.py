@@ -1,4 +1,4 @@
-"""An engine without a model: what it answers is a function of the pixels. For tests and for measuring the rest."""
+"""A fake engine whose outputs depend only on the pixels. For tests, and to measure the pipeline without a model."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from engines.repository.manifest import Model
 
 
 class FakeEngine(Engine):
-    """Gives each picture the class of its first pixel's first channel, modulo the classes, with probability 0.9.
+    """Classifier that needs no model file.
 
-    ``fails`` is asked about every picture, and a batch with one that it says yes to fails as a whole.
+    An image's class is the first channel of its first pixel, modulo the number of classes, with probability 0.9.
+    ``fails(image)`` is called for every image. If it returns True for one, the whole batch raises InferenceFailed.
     """
 
     def __init__(self, fails: Callable[[Images], bool] = lambda _: False) -> None:
         super().__init__()
         self._fails = fails
         self.calls: list[int] = []
-        """The sizes of the batches it was given."""
+        """Sizes of the batches so far, in order."""
 
     def _load_impl(self, model: Model) -> None:
         self.calls.clear()
@@ -29,7 +30,7 @@ class FakeEngine(Engine):
     def _infer_impl(self, images: Images) -> Outputs:
         self.calls.append(len(images))
         if any(self._fails(image) for image in images):
-            raise InferenceFailed("the fake engine was told to fail on this picture")
+            raise InferenceFailed("the fake engine is configured to fail on this image")
         classes = len(self.model.manifest.labels)
         chosen = images[:, 0, 0, 0].astype(int) % classes
         probabilities = np.full((len(images), classes), 0.1 / max(1, classes - 1), np.float32)

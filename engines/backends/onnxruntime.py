@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the default where there is no GPU."""
+"""The ONNX Runtime backend on the CPU: the default without a GPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from engines.repository.manifest import Model
 
 
 class OnnxRuntimeEngine(Engine):
-    """One session with one thread: a node runs one engine per core, which is faster than one engine on all cores."""
+    """Engine with one ONNX Runtime session and one thread.
+
+    A node runs one engine per core, which is faster than one engine on all cores.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,25 +25,25 @@ class OnnxRuntimeEngine(Engine):
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # errors: its warnings are about optimisations that do not concern a user
+        options.log_severity_level = 3  # errors only: warnings report optimisations, which do not concern a user
         try:
             session = ort.InferenceSession(str(model.path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's exceptions have no base of their own
-            raise ModelLoadFailed(f"{model.path}: {error}") from None
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise ModelLoadFailed(f"{model.path}: {error}: expected an ONNX model") from None
         inputs = [(i.name, i.type) for i in session.get_inputs()]
         if inputs != [(model.manifest.input.name, "tensor(uint8)")]:
             raise ModelLoadFailed(
-                f"{model.path}: has inputs {inputs}: expected one, {model.manifest.input.name} of uint8; "
-                "`sightline models add` wraps a model that wants floats"
+                f"{model.path}: inputs are {inputs}: expected one uint8 input named {model.manifest.input.name}. "
+                "Add a model with float inputs by `sightline models add`."
             )
         self._session, self._names = session, [o.name for o in session.get_outputs()]
 
     def _infer_impl(self, images: Images) -> Outputs:
-        assert self._session is not None  # noqa: S101  (narrowing: the public method has checked)
+        assert self._session is not None  # noqa: S101  (narrows the type: `infer` has checked)
         feed = {self.model.manifest.input.name: np.ascontiguousarray(images)}
         try:
             arrays = self._session.run(self._names, feed)
-        except Exception as error:  # as above
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise InferenceFailed(str(error)) from None
         return dict(zip(self._names, arrays, strict=True))
 

@@ -1,4 +1,4 @@
-"""Decoders by name: those that ship, and those of other packages, by entry points ``sightline.decoders``."""
+"""Decoders by name: the built-in ones, and those of other packages by the entry point ``sightline.decoders``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ENTRY_POINTS = "sightline.decoders"
 _BUILT_IN: dict[str, Callable[[DecoderOptions], OutputDecoder]] = {"softmax": SoftmaxDecoder, "yolox": YoloxDecoder}
 
 CLASSIFIERS = frozenset({"softmax"})
-"""Decoders that say what a region shows, and not where in it: these pipelines look at regions."""
+"""Decoders that label a whole region and do not locate objects in it. Their pipelines look at moving regions."""
 
 
 def known() -> list[str]:
@@ -25,7 +25,7 @@ def known() -> list[str]:
 
 
 def make(name: str, options: DecoderOptions) -> OutputDecoder:
-    """Make a decoder. Raise DecoderUnknown."""
+    """Return a new decoder. Raise DecoderUnknown."""
     if name in _BUILT_IN:
         return _BUILT_IN[name](options)
     for point in entry_points(group=_ENTRY_POINTS, name=name):

@@ -1,4 +1,4 @@
-"""The seam for what reads a model's outputs."""
+"""The decoder seam: model outputs to detections."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ingest.contract.records import Box, Detection, Region
 
 
 class FrameRegion(NamedTuple):
-    """One row of a batch: the region that it shows, and the size of its frame in px."""
+    """The region of a frame that one row of a batch shows, and the size of that frame in px."""
 
     region: Region
     frame_width: int
@@ -24,40 +24,44 @@ class FrameRegion(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DecoderOptions:
-    """What a decoder needs to know of its model and pipeline."""
+    """Settings of a decoder, taken from its model and pipeline. Input sizes are in px."""
 
     labels: tuple[str, ...]
     input_width: int
     input_height: int
     min_score: float = 0.3
     max_overlap: float = 0.45
-    """Boxes of one class that overlap more than this (intersection over union) are one object."""
+    """Maximum intersection over union of two objects of one class. Boxes that overlap more are one object."""
 
 
 class OutputDecoder(Protocol):
-    """Turns a model's arrays into detections. Pure; may be called from any thread."""
+    """Decoder of a model's output arrays. Pure; may be called from any thread."""
 
     def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
-        """Return the detections of each row, best first, in pixels of the frame and clipped to it.
+        """Return the detections of each row, highest score first. Boxes are in frame px, clipped to the frame.
 
-        Raise InferenceFailed when the arrays do not have the shape that this decoder reads, or are not finite.
+        Raise InferenceFailed if the arrays do not have the shape that this decoder reads, or are not finite.
         """
         ...
 
 
 def clipped(box: Box, row: FrameRegion) -> Box | None:
-    """Return a box cut to the frame, None when nothing is left of it."""
+    """Return a box clipped to the row's frame, None if it lies outside."""
     cut = box.clipped(row.frame_width, row.frame_height)
     return cut if cut.width > 0 and cut.height > 0 else None
 
 
 def only_output(outputs: Outputs, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """Return the first output of a model. Raise InferenceFailed unless it has that shape and only finite numbers."""
+    """Return the first output of a model. Raise InferenceFailed if its shape differs or a number is not finite."""
     if not outputs:
-        raise InferenceFailed("the model has no output")
+        raise InferenceFailed("the model has no output: expected one array")
     name, values = next(iter(outputs.items()))
     if values.shape != shape:
-        raise InferenceFailed(f"output {name} {values.shape}: expected {shape} for this input size and these labels")
+        raise InferenceFailed(
+            f"output {name} has shape {values.shape}: expected {shape} for this input size and these labels"
+        )
     if not np.isfinite(values).all():
-        raise InferenceFailed(f"output {name}: expected finite numbers; was the model made for this precision?")
+        raise InferenceFailed(
+            f"output {name} has NaN or infinity: expected finite numbers. Check the model's precision."
+        )
     return values

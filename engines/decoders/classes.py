@@ -1,4 +1,4 @@
-"""Decoders of classifiers: one label per region."""
+"""The decoder of classifiers: at most one label per region."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from engines.engine import Outputs
 from ingest.contract.records import Detection
 
 BACKGROUND = "background"
-"""The label of a region that shows nothing of interest: it is no detection."""
+"""Label of a region without an object. It never becomes a detection."""
 
 _ROUNDING = 0.05
-"""Probabilities of a model with few bits sum to 1 within this; logits do so by chance only."""
+"""Maximum distance from 1 of a sum of probabilities. Low-precision models round; logits sum to 1 only by chance."""
 
 
 class SoftmaxDecoder:
-    """Reads class probabilities ``(N, classes)``; logits are normalised first. The region's box is the object's."""
+    """Decoder of class probabilities or logits ``(N, classes)``. A detection's box is the box of its region."""
 
     def __init__(self, options: DecoderOptions) -> None:
         self._options = options
 
     def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
-        """Return the most likely class of each region, unless it is the background or not likely enough."""
+        """Return the most likely class of each region, unless it is the background or scores below ``min_score``."""
         best = _probabilities(only_output(outputs, (len(rows), len(self._options.labels))))
-        return [self._one(probabilities, row) for probabilities, row in zip(best, rows, strict=True)]
+        return [self._decode_row(probabilities, row) for probabilities, row in zip(best, rows, strict=True)]
 
-    def _one(self, probabilities: npt.NDArray[np.float32], row: FrameRegion) -> list[Detection]:
+    def _decode_row(self, probabilities: npt.NDArray[np.float32], row: FrameRegion) -> list[Detection]:
         index = int(probabilities.argmax())
         score, label = float(probabilities[index]), self._options.labels[index]
         box = clipped(row.region.box, row)
@@ -39,7 +39,7 @@ class SoftmaxDecoder:
 
 
 def _probabilities(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return each row as probabilities, by itself: what a picture shows must not depend on its company."""
+    """Return probabilities. Decide row by row whether scores are logits, so that rows of a batch are independent."""
     sums = scores.sum(axis=1, keepdims=True)
     given = (scores >= 0.0).all(axis=1, keepdims=True) & (np.abs(sums - 1.0) <= _ROUNDING)
     exponents = np.exp(scores - scores.max(axis=1, keepdims=True))

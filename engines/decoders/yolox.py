@@ -1,4 +1,4 @@
-"""Decoder of YOLOX (Ge et al., 2021, https://arxiv.org/abs/2107.08430): raw grid outputs."""
+"""The decoder of YOLOX grid outputs (Ge et al., 2021, https://arxiv.org/abs/2107.08430)."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from ingest.contract.records import Box, Detection
 
 STRIDES = (8, 16, 32)
 _MAX_DETECTIONS = 300
-"""The most that a COCO evaluation looks at is 100; a crowded picture has fewer than three times that."""
+"""Maximum per image. A COCO evaluation uses at most 100; a crowded image has fewer than three times as many."""
 
 _FAR_CELLS, _LARGEST_LOG = 1e6, 14.0
-"""Beyond any picture: a bad model's numbers become boxes that are clipped, and no overflow."""
+"""Maximum centre offset in cells, and maximum log size. Both lie beyond any image and prevent overflow."""
 
 Floats = npt.NDArray[np.float32]
 
 
 class YoloxDecoder:
-    """Reads ``(N, cells, 5 + classes)``: centre, log size, objectness and class scores of each grid cell."""
+    """Decoder of ``(N, cells, 5 + classes)``: centre, log size, objectness and class scores of each grid cell."""
 
     def __init__(self, options: DecoderOptions) -> None:
         self._options = options
         self._grid, self._stride = _grid(options.input_width, options.input_height)
 
     def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
-        """Return what is left of each row's boxes after non-maximum suppression per class."""
+        """Return the boxes of each row after non-maximum suppression per class."""
         raw = only_output(outputs, (len(rows), len(self._grid), 5 + len(self._options.labels)))
-        return [self._one(cells, row) for cells, row in zip(raw, rows, strict=True)]
+        return [self._decode_row(cells, row) for cells, row in zip(raw, rows, strict=True)]
 
-    def _one(self, cells: Floats, row: FrameRegion) -> list[Detection]:
+    def _decode_row(self, cells: Floats, row: FrameRegion) -> list[Detection]:
         scores = cells[:, 4:5] * cells[:, 5:]
         classes = scores.argmax(axis=1)
         best = scores[np.arange(len(cells)), classes]
@@ -46,9 +46,9 @@ class YoloxDecoder:
         found = (self._detection(corners[i], int(classes[likely[i]]), float(best[likely[i]]), row) for i in kept)
         return [detection for detection in found if detection is not None]
 
-    def _corners(self, cells: Floats, which: npt.NDArray[np.intp]) -> Floats:
-        stride = self._stride[which, None]
-        centre = (cells[:, :2].clip(-_FAR_CELLS, _FAR_CELLS) + self._grid[which]) * stride
+    def _corners(self, cells: Floats, indices: npt.NDArray[np.intp]) -> Floats:
+        stride = self._stride[indices, None]
+        centre = (cells[:, :2].clip(-_FAR_CELLS, _FAR_CELLS) + self._grid[indices]) * stride
         half = np.exp(cells[:, 2:4].clip(max=_LARGEST_LOG)) * stride / 2
         return np.concatenate([centre - half, centre + half], axis=1).astype(np.float32)
 
@@ -68,7 +68,7 @@ def _suppressed(corners: Floats, scores: Floats, classes: npt.NDArray[np.intp], 
         classes.tolist(),
         options.min_score,
         options.max_overlap,
-    )  # its own limit would cut candidates, before the overlapping ones are gone
+    )  # no top_k: it would cut candidates before suppression removes the overlapping ones
     return [int(i) for i in np.asarray(kept).flatten()[:_MAX_DETECTIONS]]
 
 

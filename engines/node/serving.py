@@ -37,7 +37,7 @@ class ServedModel:
     @property
     def max_rows(self) -> int:
         """The most rows that are worth merging: more would only make the first wait for the last."""
-        return min(engine.rows_at_once for engine in self._all)
+        return min(engine.batch_size for engine in self._all)
 
     def open(self) -> None:
         """Load and warm up every engine. Ready means that this returned. Raise ModelLoadFailed."""

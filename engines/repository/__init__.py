@@ -1,1 +1,1 @@
-"""Models on disk: manifest, versions, hashes, promote, roll back, adopt."""
+"""Model repository on disk: manifests, versions, hashes, promotion, roll-back and adoption of foreign models."""

@@ -1,7 +1,7 @@
-"""Take somebody else's ONNX model into the repository.
+"""Adoption of foreign ONNX models into the repository.
 
-Pixels travel as ``(N, height, width, 3)`` uint8. A model that wants floats in another layout gets the nodes that make
-them: cast, scale, transpose. What it computes is compared with the original before anything is written.
+Sightline's models take ``(N, height, width, 3)`` uint8. A foreign model takes floats in another layout, so nodes for
+cast, scale and transpose are put in front of it. The outputs of both are compared before anything is written.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from engines.repository.store import Repository
 INPUT = "pixels"
 _FILE = "model.onnx"
 _TOLERANCE = 1e-3
-"""Largest difference to the original, relative to its largest output: what is put in front only rounds."""
+"""Maximum output difference to the original model, relative to its largest output. The added nodes only round."""
 _BATCH = "batch"
 _MAX_BATCH = 8
 
 
 @dataclass(frozen=True, slots=True)
 class AdoptOptions:
-    """What a file cannot say of itself. ``mean`` and ``scale`` are applied as ``(pixel - mean) * scale``."""
+    """Facts that an ONNX file does not hold. ``mean`` and ``scale`` apply as ``(pixel - mean) * scale``."""
 
     name: str
     decoder: str
@@ -48,7 +48,10 @@ class AdoptOptions:
 
 
 def adopt(file: Path, repository: Repository, options: AdoptOptions) -> Model:
-    """Wrap a model, compare it with the original, and write it as the next version. Raise AdoptFailed."""
+    """Wrap a model, compare it with the original, and write it as the next version.
+
+    Raise DecoderUnknown or AdoptFailed.
+    """
     if options.decoder not in decoders.known():
         raise DecoderUnknown(options.decoder, decoders.known())
     original = _load(file)
@@ -56,12 +59,13 @@ def adopt(file: Path, repository: Repository, options: AdoptOptions) -> Model:
     batch = _MAX_BATCH
     free = _with_free_batch(wrapped)
     difference = _difference(original, free, height, width, options, rows=3)
-    if difference is None or difference > _TOLERANCE:  # it was exported for one picture at a time
+    if difference is None or difference > _TOLERANCE:  # exported for a batch of one only
         free, batch = wrapped, 1
         difference = _difference(original, wrapped, height, width, options, rows=1)
     if difference is None or difference > _TOLERANCE:
         raise AdoptFailed(
-            f"{file}: with uint8 pixels its outputs differ by {difference}: expected {_TOLERANCE} at most"
+            f"{file}: outputs with uint8 pixels differ from the original by {difference}: "
+            f"expected at most {_TOLERANCE}"
         )
     manifest = {
         "name": options.name,
@@ -81,7 +85,7 @@ def adopt(file: Path, repository: Repository, options: AdoptOptions) -> Model:
 
 
 def coco_labels() -> tuple[str, ...]:
-    """Return the names of the 80 classes of COCO (Lin et al., 2014), in their order."""
+    """Return the names of the 80 COCO classes (Lin et al., 2014) in index order."""
     return tuple(_COCO.split(","))
 
 
@@ -89,18 +93,18 @@ def _load(file: Path) -> Any:
     try:
         model = onnx.load(str(file))
         onnx.checker.check_model(model)
-    except Exception as error:  # onnx raises what protobuf raises, and more
+    except Exception as error:  # onnx and protobuf errors share no base class
         raise AdoptFailed(f"{file}: {error}: expected an ONNX model") from None
     return model
 
 
 def _wrapped(original: Any, options: AdoptOptions) -> tuple[Any, int, int]:
-    """Return the model with uint8 pixels for its input, and the height and width that it wants."""
+    """Return the model with a uint8 input, and the height and width of that input."""
     inputs = [i for i in original.graph.input if i.name not in {x.name for x in original.graph.initializer}]
     shape = [d.dim_value for d in inputs[0].type.tensor_type.shape.dim] if len(inputs) == 1 else []
     if len(shape) != 4 or shape[1] != 3 or not all(shape[2:]):
         raise AdoptFailed(
-            f"inputs {[i.name for i in inputs]} of shape {shape}: expected one of (N, 3, height, width)"
+            f"inputs are {[i.name for i in inputs]} of shape {shape}: expected one of shape (N, 3, height, width)"
         )
     height, width = shape[2:]
     model = copy.deepcopy(original)
@@ -122,7 +126,7 @@ def _wrapped(original: Any, options: AdoptOptions) -> tuple[Any, int, int]:
 
 
 def _with_free_batch(model: Any) -> Any:
-    """Return the model with a batch of any size, as far as that is a matter of declared shapes and reshapes."""
+    """Return the model with a free batch size in its declared shapes and in its reshapes."""
     freed = copy.deepcopy(model)
     for value in (*freed.graph.input, *freed.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = _BATCH
@@ -131,7 +135,7 @@ def _with_free_batch(model: Any) -> Any:
         values = numpy_helper.to_array(constant)
         if constant.name in shapes and values.ndim == 1 and values.size > 1 and values[0] == 1:
             kept = values.copy()
-            kept[0] = 0  # "as the input has it"
+            kept[0] = 0  # ONNX Reshape: 0 copies the dimension of the input
             constant.CopyFrom(numpy_helper.from_array(kept, constant.name))
     return freed
 
@@ -139,14 +143,17 @@ def _with_free_batch(model: Any) -> Any:
 def _difference(
     original: Any, wrapped: Any, height: int, width: int, options: AdoptOptions, rows: int
 ) -> float | None:
-    """Return the largest difference between the two, one picture at a time against all at once; None if one fails."""
+    """Return the largest relative output difference; None if a model cannot run.
+
+    The original gets one image at a time, the wrapped model all of them in one batch.
+    """
     pixels = np.random.default_rng(0).integers(0, 256, (rows, height, width, 3), np.uint8)
     try:
         found = _run(wrapped, pixels)
         floats = (pixels.astype(np.float32) - options.mean) * options.scale
         planes = np.ascontiguousarray(floats.transpose(0, 3, 1, 2), np.float32)
         expected = [_run(original, planes[i : i + 1]) for i in range(rows)]
-    except Exception:  # ONNX Runtime's exceptions have no base of their own; a model that cannot run is not taken
+    except Exception:  # ONNX Runtime's exceptions share no base class
         return None
     wanted = np.concatenate(expected)
     if wanted.shape != found.shape:
@@ -168,12 +175,12 @@ def _write(repository: Repository, name: str, model: Any, manifest: dict[str, An
     part.mkdir(parents=True)
     try:
         onnx.save(model, str(part / _FILE))
-        said = {**manifest, "version": version, "sha256": sha256_of(part / _FILE)}
-        (part / MANIFEST).write_text(tomli_w.dumps(said))
+        complete = {**manifest, "version": version, "sha256": sha256_of(part / _FILE)}
+        (part / MANIFEST).write_text(tomli_w.dumps(complete))
         part.rename(folder)
     except OSError as error:
         shutil.rmtree(part, ignore_errors=True)
-        raise AdoptFailed(f"{folder}: {error.strerror}: expected a folder that can be written to") from None
+        raise AdoptFailed(f"{folder}: {error.strerror}: expected a writable folder") from None
     return repository.open(name, version)
 
 

@@ -1,4 +1,4 @@
-"""A model's manifest: what it is, what it wants and what it gives."""
+"""The manifest of a model version: identity, file hash, input and output decoder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MANIFEST = "model.toml"
 
 
 class InputSpec(BaseModel):
-    """The model's one input: ``(N, height, width, 3)`` uint8. ``pad`` is the grey around a letterboxed picture."""
+    """Input of a model: ``(N, height, width, 3)`` uint8. ``pad`` is the grey level around a letterboxed image."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -30,7 +30,7 @@ class InputSpec(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What ``model.toml`` says. ``training`` and ``origin`` are for people."""
+    """Contents of ``model.toml``. ``training`` and ``origin`` are for people; no code reads them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,30 +47,30 @@ class Manifest(BaseModel):
 
     @property
     def id(self) -> str:
-        """What every result of this model names: ``name@version``."""
+        """Identity of the model version in results: ``name@version``."""
         return f"{self.name}@{self.version}"
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model on disk, verified against its manifest."""
+    """Model version on disk, verified against its manifest."""
 
     manifest: Manifest
     folder: Path
 
     @property
     def path(self) -> Path:
-        """The model's file."""
+        """Path of the model file."""
         return self.folder / self.manifest.file
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read the manifest in a model version's folder. Raise ManifestError with file, key and what was expected."""
+    """Read the manifest in a model version's folder. Raise ManifestError with the file and the key."""
     path = folder / MANIFEST
     try:
         return Manifest.model_validate(tomllib.loads(path.read_text()))
     except OSError as error:
-        raise ManifestError(f"{path}: {error.strerror}: expected a manifest") from None
+        raise ManifestError(f"{path}: {error.strerror}: expected a readable manifest") from None
     except tomllib.TOMLDecodeError as error:
         raise ManifestError(f"{path}: {error}: expected valid TOML") from None
     except ValidationError as error:
@@ -79,6 +79,6 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def sha256_of(path: Path) -> str:
-    """Return a file's SHA-256 in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,8 @@
-"""Models on disk: ``<root>/<name>/<version>/`` with a manifest and the file; ``<root>/<name>/promoted`` names one.
+"""The model repository on disk.
 
-A version appears by a rename of its whole folder, so that no reader sees half of one, and is never changed after.
+``<root>/<name>/<version>/`` holds a manifest and the model file. ``<root>/<name>/promoted`` holds the number of the
+promoted version. A new version appears by a rename of its whole folder, so no reader sees half of one. It never
+changes afterwards.
 """
 
 from __future__ import annotations
@@ -16,49 +18,55 @@ _PROMOTED = "promoted"
 
 
 class Repository:
-    """The models below one folder. Methods block on the disk; they may be called from any thread."""
+    """Repository of the models below one folder. Methods block on the disk and may be called from any thread."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def names(self) -> list[str]:
-        """Return the models' names, sorted."""
+        """Return the names of all models, sorted."""
         return sorted({folder.parent.name for folder in self._folders()})
 
     def versions(self, name: str) -> list[int]:
-        """Return a model's versions, oldest first."""
+        """Return the versions of a model, oldest first."""
         return sorted(int(folder.name) for folder in self._folders() if folder.parent.name == name)
 
     def promoted(self, name: str) -> int:
-        """Return the version that nodes serve: the promoted one, else the newest. Raise ModelUnknown."""
+        """Return the version that nodes serve: the promoted one, else the newest.
+
+        Raise ModelUnknown, or ManifestError if the promoted version does not exist.
+        """
         versions = self.versions(name)
         if not versions:
             raise ModelUnknown(f"{self.root} has no model {name!r}: it has {', '.join(self.names()) or 'none'}")
         pointer = self.root / name / _PROMOTED
         if not pointer.exists():
             return versions[-1]
-        said = pointer.read_text().strip()
-        if not said.isdigit() or int(said) not in versions:
-            raise ManifestError(f"{pointer}: {said!r}: expected one of {versions}")
-        return int(said)
+        text = pointer.read_text().strip()
+        if not text.isdigit() or int(text) not in versions:
+            raise ManifestError(f"{pointer} holds {text!r}: expected one of {versions}")
+        return int(text)
 
     def open(self, name: str, version: int | None = None) -> Model:
-        """Return a model after checking its file against the manifest. Raise ModelUnknown or ManifestError."""
+        """Return a model after a check of its file against the manifest. Raise ModelUnknown or ManifestError."""
         wanted = self.promoted(name) if version is None else version
         folder = self.root / name / str(wanted)
         if wanted not in self.versions(name):
             raise ModelUnknown(f"{name} has no version {wanted}: it has {self.versions(name)}")
         manifest = read_manifest(folder)
         if (manifest.name, manifest.version) != (name, wanted):
-            raise ManifestError(f"{folder / MANIFEST}: says {manifest.id}: expected {name}@{wanted}")
+            raise ManifestError(f"{folder / MANIFEST} is of {manifest.id}: expected {name}@{wanted}")
         model = Model(manifest, folder)
         found = sha256_of(model.path) if model.path.is_file() else "no file"
         if found != manifest.sha256:
             raise ManifestError(f"{model.path}: sha256 {found}: expected {manifest.sha256}")
         return model
 
-    def promote(self, name: str, version: int) -> int | None:
-        """Make nodes serve a version from their next start on, and return the one that was promoted before."""
+    def promote(self, name: str, version: int) -> int:
+        """Promote a version, which nodes serve from their next start, and return the version served before.
+
+        Raise ModelUnknown or ManifestError.
+        """
         self.open(name, version)
         before = self.promoted(name)
         pointer = self.root / name / _PROMOTED
@@ -68,7 +76,7 @@ class Repository:
         return before
 
     def roll_back(self, name: str) -> int:
-        """Promote the version before the promoted one and return it. Raise ModelUnknown if there is none."""
+        """Promote the version before the served one and return it. Raise ModelUnknown if there is none."""
         older = [v for v in self.versions(name) if v < self.promoted(name)]
         if not older:
             raise ModelUnknown(f"{name} has no version before {self.promoted(name)}")

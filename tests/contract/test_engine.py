@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engines import backends
-from engines.engine import Engine, sizes, swiftest
+from engines.engine import Engine, best_batch_size, warm_up_sizes
 from engines.exceptions import BadBatch, EngineStateError, ModelLoadFailed
 from engines.repository.manifest import Model
 from engines.repository.store import Repository
@@ -98,9 +98,15 @@ class TestFake(EngineContract):
 
 class TestSizes:
     def test_sizes_double_up_to_the_largest(self) -> None:
-        assert [sizes(n) for n in (1, 2, 3, 8, 20)] == [[1], [1, 2], [1, 2, 3], [1, 2, 4, 8], [1, 2, 4, 8, 16, 20]]
+        assert [warm_up_sizes(n) for n in (1, 2, 3, 8, 20)] == [
+            [1],
+            [1, 2],
+            [1, 2, 3],
+            [1, 2, 4, 8],
+            [1, 2, 4, 8, 16, 20],
+        ]
 
     def test_of_sizes_that_are_about_as_swift_the_largest_is_taken(self) -> None:
-        assert swiftest({1: 0.0102, 2: 0.0100, 4: 0.0101, 8: 0.0128}) == 4
-        assert swiftest({1: 0.004, 2: 0.003, 4: 0.002}) == 4
-        assert swiftest({1: 0.0100, 2: 0.0104}) == 1
+        assert best_batch_size({1: 0.0102, 2: 0.0100, 4: 0.0101, 8: 0.0128}) == 4
+        assert best_batch_size({1: 0.004, 2: 0.003, 4: 0.002}) == 4
+        assert best_batch_size({1: 0.0100, 2: 0.0104}) == 1
