@@ -23,7 +23,7 @@ from edge_agent.camera.viewmemory import ViewMemory
 from edge_agent.camera.watch import Outbox, WatchedSource
 from edge_agent.encode.buckets import CarriedBudget
 from edge_agent.exceptions import SourceError
-from edge_agent.redact.masks import Masks
+from edge_agent.redact.cover import PrivacyMasks
 from edge_agent.sources.factory import SourceContext, make_source
 from edge_agent.sources.limits import leave_no_core, limit_memory
 from ingest.runtime.clock import SystemClock
@@ -74,7 +74,7 @@ def _capture(
     folders = (orders.get(name) for name in ("truth_folder", "state_folder"))
     truth, state = (Path(folder) if folder else None for folder in folders)
     source = make_source(camera, SourceContext(clock, orders["epoch"], truth, state, teller.say))
-    watched = WatchedSource(source, camera.watch, clock, teller, _memory(camera, state), Masks(camera.redact))
+    watched = WatchedSource(source, camera.watch, clock, teller, _memory(camera, state), PrivacyMasks(camera.redact))
     carried = CarriedBudget(state / f"{camera.name}.budget", clock) if state else None
     intake, over = FrameIntake(camera, orders["epoch"], clock, out, carried=carried), threading.Event()
     threading.Thread(target=_abandon_when_stopped, args=(stop, over, intake, out, writer), daemon=True).start()

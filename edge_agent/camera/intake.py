@@ -168,7 +168,7 @@ class FrameIntake:
             self._reason = f"over its budget even at the floor: {encoded.left_bytes} bytes may be spent now"
             self._tally.withhold("budget")
             return
-        record = encode(self._record(decision, encoded, redaction.told, self._tally.withheld))
+        record = encode(self._record(decision, encoded, redaction.redacted, self._tally.withheld))
         self._out.put(KeptFrame(decision.frame.seq, decision.frame.captured_ns, record, self._tally.account()))
 
     def _encoded(self, redaction: Redaction) -> Encoded | OverBudget:

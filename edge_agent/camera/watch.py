@@ -11,7 +11,7 @@ from edge_agent.camera.health import ViewCondition, ViewHealth, small
 from edge_agent.camera.messages import Message, Notice, ViewChange
 from edge_agent.camera.viewmemory import SAVE_EVERY_S, ViewMemory
 from edge_agent.exceptions import FrameUnusable
-from edge_agent.redact.masks import Masks
+from edge_agent.redact.cover import PrivacyMasks
 from edge_agent.sources.source import CapturedFrame, FrameSource, Grey
 from ingest.runtime.clock import Clock
 from ingest.site import WatchConfig
@@ -48,7 +48,7 @@ class WatchedSource:
         clock: Clock,
         teller: Outbox,
         memory: ViewMemory | None = None,
-        masks: Masks | None = None,
+        masks: PrivacyMasks | None = None,
     ) -> None:
         self._source, self._clock, self._teller, self._memory = source, clock, teller, memory
         self._masks = masks

@@ -1,1 +1,1 @@
-"""What must not be seen: masked, or made unrecognisable, before anything is encoded, stored or sent."""
+"""Redaction of pictures on the camera side, before they are encoded."""

@@ -1,4 +1,4 @@
-"""From a detector's raw outputs to boxes. Pure.
+"""Decoders from a detector's raw outputs to boxes. Pure.
 
 UltraFace is an SSD (Liu et al., ECCV 2016): each box is an offset from a prior box, with variances 0.1 for the centre
 and 0.2 for the size. YOLOX (Ge et al., 2021) gives offsets from the cells of three grids.
@@ -14,19 +14,21 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 Decode = Callable[[Mapping[str, Floats], int, int], tuple[Floats, Floats]]
-"""Outputs, and the input's width and height in px → boxes ``(N, 4)``, left, top, right and bottom as shares of the
-input, and scores ``(N, classes)``. Raise ValueError when the outputs have other shapes."""
+"""Function from a model's outputs, and the width and height of its input in px, to boxes and scores.
+
+Boxes are ``(N, 4)``: left, top, right and bottom as shares of the input. Scores are ``(N, classes)``. It raises
+ValueError for outputs of another shape."""
 
 _PRIORS = {8: (10.0, 16.0, 24.0), 16: (32.0, 48.0), 32: (64.0, 96.0), 64: (128.0, 192.0, 256.0)}
-"""Widths in px of UltraFace's prior boxes, by the stride of the map that they are on; they are square."""
+"""Widths in px of UltraFace's square prior boxes, by the stride of their feature map."""
 _CENTRE_VARIANCE, _SIZE_VARIANCE = 0.1, 0.2
 _YOLOX_STRIDES = (8, 16, 32)
 _MAX_LOG_SIZE = 10.0
-"""Of an untrained or ruined output, so that it overflows nothing; a box of e¹⁰ cells is larger than any picture."""
+"""Limit for outputs of an untrained or damaged model, against overflow. A box of e¹⁰ cells exceeds any picture."""
 
 
 def ultraface(outputs: Mapping[str, Floats], width: int, height: int) -> tuple[Floats, Floats]:
-    """Read ``scores (1, N, 2)``, the second of which is a face's, and ``boxes (1, N, 4)``, offsets from priors."""
+    """Decode ``scores (1, N, 2)``, background and face, and ``boxes (1, N, 4)``, offsets from prior boxes."""
     scores, offsets = _pair(outputs)
     priors = _priors(width, height)
     _expect(offsets.shape == priors.shape, f"{len(offsets)} boxes, expected {len(priors)} for {width}×{height}")
@@ -36,17 +38,20 @@ def ultraface(outputs: Mapping[str, Floats], width: int, height: int) -> tuple[F
 
 
 def corners(outputs: Mapping[str, Floats], width: int, height: int) -> tuple[Floats, Floats]:
-    """Read ``scores (1, N, classes)``, the first of which is the background's, and ``boxes (1, N, 4)`` as shares."""
+    """Decode ``scores (1, N, classes)``, background first, and ``boxes (1, N, 4)`` as shares of the input."""
     scores, boxes = _pair(outputs)
     return boxes, scores[:, 1:]
 
 
 def yolox(outputs: Mapping[str, Floats], width: int, height: int) -> tuple[Floats, Floats]:
-    """Read ``(1, N, 5 + classes)``: offset, size, objectness and scores of each cell of the grids."""
+    """Decode ``(1, N, 5 + classes)``: offset, size, objectness and class scores of each grid cell."""
     _expect(len(outputs) == 1, f"{len(outputs)} outputs, expected one")
     raw = next(iter(outputs.values()))
     cells, strides = _cells(width, height)
-    _expect(raw.ndim == 3 and raw.shape[1] == len(cells) and raw.shape[2] > 5, f"an output {raw.shape}")
+    _expect(
+        raw.ndim == 3 and raw.shape[1] == len(cells) and raw.shape[2] > 5,
+        f"output of shape {raw.shape}, expected (1, {len(cells)}, 5 + classes)",
+    )
     centre = (raw[0, :, :2] + cells) * strides
     half = np.exp(np.minimum(raw[0, :, 2:4], _MAX_LOG_SIZE)) * strides / 2
     scale = np.array([width, height, width, height], np.float32)
@@ -61,13 +66,16 @@ def _pair(outputs: Mapping[str, Floats]) -> tuple[Floats, Floats]:
     _expect({"scores", "boxes"} <= set(outputs), f"outputs {sorted(outputs)}, expected scores and boxes")
     scores, boxes = outputs["scores"], outputs["boxes"]
     fits = scores.ndim == boxes.ndim == 3 and scores.shape[1] == boxes.shape[1] and boxes.shape[2] == 4
-    _expect(fits and scores.shape[2] > 1, f"scores {scores.shape} and boxes {boxes.shape}")
+    _expect(
+        fits and scores.shape[2] > 1,
+        f"scores {scores.shape} and boxes {boxes.shape}, expected (1, N, classes) and (1, N, 4)",
+    )
     return scores[0], boxes[0]
 
 
 @cache
 def _priors(width: int, height: int) -> Floats:
-    """Return centre and size of each prior as shares of the input, ``(N, 4)``, in the order of the outputs."""
+    """Return centre and size of each prior box as shares of the input, ``(N, 4)``, in the order of the outputs."""
     found = []
     for stride, sides in _PRIORS.items():
         columns, rows = -(-width // stride), -(-height // stride)
@@ -87,6 +95,6 @@ def _cells(width: int, height: int) -> tuple[Floats, Floats]:
     return np.concatenate(grids).astype(np.float32), np.concatenate(strides)
 
 
-def _expect(well: bool, found: str) -> None:
-    if not well:
-        raise ValueError(found)
+def _expect(valid: bool, problem: str) -> None:
+    if not valid:
+        raise ValueError(problem)

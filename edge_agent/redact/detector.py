@@ -1,7 +1,7 @@
-"""What finds faces and plates: the seam, and its two implementations, both by OpenCV alone.
+"""Detectors of faces and plates: the seam, and an implementation for ONNX models in OpenCV.
 
-OpenCV's dnn module reads an ONNX file with any input size, so that small faces are a matter of a setting; it is
-slower than ONNX Runtime by about a third, and is there already.
+OpenCV's dnn module accepts any input size for an ONNX file, so that a setting decides how small a face may be. It is
+slower than ONNX Runtime by about a third, but the agent needs OpenCV anyway.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from edge_agent.exceptions import RedactionFailed
 from edge_agent.redact.decoders import DECODERS
 from edge_agent.redact.haar import HaarDetector
-from edge_agent.redact.hold import Found
+from edge_agent.redact.history import ScoredBox
 from ingest.contract.records import Box
 from ingest.site import DetectorConfig
 
@@ -25,38 +25,38 @@ Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
 _SAME_IOU = 0.3
-"""Two boxes that overlap more than this are one face."""
+"""Intersection over union above which two boxes belong to one face."""
 _YOLOX_PAD = 114
-"""Grey level around a letterboxed picture, as YOLOX is trained."""
+"""Grey level around a letterboxed picture, as in the training of YOLOX."""
 _HASH_DIGITS = 12
 _SCORE_SLACK = 0.01
-"""By so much rounding may take a score out of 0..1. What is further out is no score, and tells nothing."""
+"""Rounding may take a score out of 0..1 by this much. A number further out is no score."""
 _NEAR = 1.0
-"""The middle of what is found lies in the picture, or no further from it than its own size: else it is in pixels."""
+"""Maximum distance of a box's centre from the picture, in picture sizes. Boxes further out are in other units."""
 _GRID_PX = 32
-"""Both sides of an input are multiples of this, the coarsest stride that all models have."""
+"""Both sides of an input are multiples of this, the coarsest stride of all supported models."""
 
 
 class Detector(Protocol):
-    """Finds boxes in one picture after the other. Its methods belong to one thread."""
+    """Detector of boxes in a sequence of pictures. Its methods belong to one thread."""
 
     name: str
-    """``file@sha256:hash``, the hash's first twelve digits."""
+    """Identity as ``file@sha256:hash``, with the first twelve digits of the hash."""
 
-    def find(self, image: Image, least_score: float) -> list[Found]:
-        """Return what is in a picture ``(height, width, 3)`` uint8 BGR, in its pixels. Raise RedactionFailed."""
+    def find(self, image: Image, min_score: float) -> list[ScoredBox]:
+        """Return the boxes in a picture ``(height, width, 3)`` uint8 BGR, in its pixels. Raise RedactionFailed."""
         ...
 
 
 def make_detector(config: DetectorConfig, folder: Path) -> Detector:
-    """Load a detector and try it; a relative path is below ``folder``. Raise RedactionFailed, which says why."""
+    """Load a detector and try it once. A relative model path is below ``folder``. Raise RedactionFailed."""
     detector: Detector = HaarDetector(config, folder) if config.decoder == "haar" else OnnxDetector(config, folder)
     detector.find(np.zeros((config.height, config.width, 3), np.uint8), 1.0)
     return detector
 
 
 class OnnxDetector:
-    """An ONNX file in OpenCV's dnn module."""
+    """Detector from an ONNX file, run by OpenCV's dnn module."""
 
     def __init__(self, config: DetectorConfig, folder: Path) -> None:
         self._config, self._path = config, folder / config.model
@@ -73,23 +73,23 @@ class OnnxDetector:
         self._outputs = self._net.getUnconnectedOutLayersNames()
         self.name = f"{self._path.name}@sha256:{hashlib.sha256(data).hexdigest()[:_HASH_DIGITS]}"
 
-    def find(self, image: Image, least_score: float) -> list[Found]:
-        """Run the model on the whole picture, in each of its sizes."""
+    def find(self, image: Image, min_score: float) -> list[ScoredBox]:
+        """Run the model on the whole picture at each input size."""
         levels = [self._look(image, *size) for size in self._sizes]
         boxes = np.concatenate([boxes for boxes, _ in levels])
         best = np.concatenate([best for _, best in levels])
-        sure = best >= least_score
+        sure = best >= min_score
         self._check(np.asarray(boxes[sure] / np.array([*image.shape[1::-1]] * 2), np.float32))
-        return _together(boxes[sure], best[sure])
+        return _merged(boxes[sure], best[sure])
 
     def _check(self, shares: Floats) -> None:
-        """Raise RedactionFailed for boxes of what is found that cannot be: they would cover nothing, unnoticed."""
+        """Raise RedactionFailed for impossible boxes, which would silently cover nothing."""
         low, high = shares[:, :2], shares[:, 2:]
         middle = (low + high) / 2
         if not ((low <= high) & (middle >= -_NEAR) & (middle <= 1 + _NEAR)).all():
             raise RedactionFailed(
-                f"model {self.name} as {self._config.decoder}: it finds something where no picture is:"
-                " expected left, top, right and bottom as shares of it"
+                f"model {self.name} as {self._config.decoder}: a box lies outside of the picture:"
+                " expected left, top, right and bottom as shares of it. Check the model's decoder"
             )
 
     def _look(self, image: Image, width: int, height: int) -> tuple[Floats, Floats]:
@@ -100,14 +100,14 @@ class OnnxDetector:
             arrays = [np.asarray(array, np.float32) for array in self._net.forward(self._outputs)]
             shares, scores = self._decode(dict(zip(self._outputs, arrays, strict=True)), width, height)
         except (cv2.error, ValueError) as error:
-            told = error.err if isinstance(error, cv2.error) else error
-            raise RedactionFailed(f"model {self.name} as {self._config.decoder}: {told}") from None
+            problem = error.err if isinstance(error, cv2.error) else error
+            raise RedactionFailed(f"model {self.name} as {self._config.decoder}: {problem}") from None
         if not (np.isfinite(shares).all() and np.isfinite(scores).all()):
-            raise RedactionFailed(f"model {self.name} gives numbers that are none")
+            raise RedactionFailed(f"model {self.name}: outputs are NaN or infinite, expected finite numbers")
         if scores.size and not -_SCORE_SLACK <= scores.min() <= scores.max() <= 1 + _SCORE_SLACK:
             raise RedactionFailed(
                 f"model {self.name} as {self._config.decoder}: scores from {scores.min():.3g} to {scores.max():.3g}:"
-                " expected 0 to 1"
+                " expected 0 to 1. Check the model's decoder"
             )
         return shares * scale, self._wanted(scores).max(axis=1)
 
@@ -115,11 +115,13 @@ class OnnxDetector:
         if not self._config.classes:
             return scores
         if max(self._config.classes) >= scores.shape[1]:
-            raise RedactionFailed(f"model {self.name}: classes = {self._config.classes}, it knows {scores.shape[1]}")
+            raise RedactionFailed(
+                f"model {self.name}: classes = {self._config.classes}: expected less than {scores.shape[1]}"
+            )
         return scores[:, list(self._config.classes)]
 
     def _input(self, image: Image, width: int, height: int) -> tuple[Floats, Floats]:
-        """Return the model's input, and what the input's sides are in pixels of the picture, twice."""
+        """Return the model's input, and its width and height in pixels of the picture, twice."""
         if self._config.decoder != "yolox":
             blob = cv2.dnn.blobFromImage(image, 1 / 128, (width, height), (127, 127, 127), swapRB=True)
             return np.asarray(blob, np.float32), np.array([*image.shape[1::-1]] * 2, np.float32)
@@ -135,19 +137,19 @@ def _on_grid(side_px: int) -> int:
     return max(1, -(-side_px // _GRID_PX)) * _GRID_PX
 
 
-def _together(boxes: Floats, scores: Floats) -> list[Found]:
-    """Return one box for each thing, around all that was found of it.
+def _merged(boxes: Floats, scores: Floats) -> list[ScoredBox]:
+    """Return one box for each object, around all its boxes.
 
-    Not the best box alone, as is usual: what is to be covered had better be covered by all of them.
+    Usual suppression keeps only the best box, but covering all of them is safer.
     """
     found = []
     left = np.argsort(-scores)
     while left.size:
         same = _iou(boxes[left[0]], boxes[left]) >= _SAME_IOU
-        same[0] = True  # also where a box has no area
+        same[0] = True  # even a box without area
         part = boxes[left[same]]
         around = Box(*map(float, (*part[:, :2].min(axis=0), *part[:, 2:].max(axis=0))))
-        found.append(Found(around, float(scores[left[0]])))
+        found.append(ScoredBox(around, float(scores[left[0]])))
         left = left[~same]
     return found
 

@@ -23,7 +23,7 @@ from edge_agent.camera.viewmemory import ViewMemory
 from edge_agent.camera.watch import LOOK_EVERY_S, Outbox, WatchedSource
 from edge_agent.exceptions import FrameUnusable
 from edge_agent.metrics import AgentMetrics
-from edge_agent.redact.masks import Masks
+from edge_agent.redact.cover import PrivacyMasks
 from edge_agent.sources.source import CapturedFrame
 from ingest.runtime.backoff import STEADY_S, delay_s
 from ingest.runtime.clock import ManualClock
@@ -187,7 +187,7 @@ def test_a_picture_that_opencv_cannot_look_at_does_not_end_the_capture(clock: Ma
 def test_what_is_masked_is_not_in_the_view_that_is_kept_on_disk(clock: ManualClock, tmp_path: Path) -> None:
     still, memory = Still(clock), ViewMemory(tmp_path / "a.png")
     left = RedactConfig(masks=(((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)),))
-    watched = WatchedSource(still, WatchConfig(frozen_s=0), clock, Outbox(queue.Queue()), memory, Masks(left))
+    watched = WatchedSource(still, WatchConfig(frozen_s=0), clock, Outbox(queue.Queue()), memory, PrivacyMasks(left))
     watched.open()
     for _ in range(300):
         watched.read()
@@ -202,7 +202,7 @@ def test_a_mask_that_is_new_is_taken_out_of_the_view_that_was_kept_before(clock:
     memory = ViewMemory(tmp_path / "a.png")
     memory.save(np.full((90, 160), 200, np.uint8))
     left = RedactConfig(masks=(((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)),))
-    WatchedSource(Still(clock), WatchConfig(), clock, Outbox(queue.Queue()), memory, Masks(left))
+    WatchedSource(Still(clock), WatchConfig(), clock, Outbox(queue.Queue()), memory, PrivacyMasks(left))
     kept = memory.load(60)
     assert kept is not None
     assert (kept[:, :80].max(), kept[:, 90:].min()) == (0, 200)

@@ -19,7 +19,7 @@ import pytest
 from edge_agent.camera.intake import FrameIntake
 from edge_agent.camera.messages import CaptureEnd, CaptureProgress, KeptFrame, Message
 from edge_agent.exceptions import RedactionFailed, SourceEnded
-from edge_agent.redact.hold import Found
+from edge_agent.redact.history import ScoredBox
 from edge_agent.redact.redactor import Redactor
 from edge_agent.sources.source import CapturedFrame
 from ingest.contract.codec import decode
@@ -44,11 +44,11 @@ class ScriptedDetector:
 
     name = "seen@sha256:0"
 
-    def __init__(self, *frames: list[Found] | Exception) -> None:
+    def __init__(self, *frames: list[ScoredBox] | Exception) -> None:
         self.frames = list(frames)
         self.pictures: list[Image] = []
 
-    def find(self, image: Image, least_score: float) -> list[Found]:
+    def find(self, image: Image, min_score: float) -> list[ScoredBox]:
         self.pictures.append(image.copy())
         found = self.frames.pop(0)
         if isinstance(found, Exception):

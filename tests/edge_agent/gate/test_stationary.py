@@ -89,14 +89,14 @@ def test_a_lamp_over_half_of_the_picture_neither_adds_nor_removes_stationary_obj
 
 
 def test_stationary_objects_survive_a_restart_of_the_background() -> None:
-    rest, place, nothing = StationaryMap((40, 40)), np.zeros((40, 40), np.bool_), np.zeros((40, 40), np.bool_)
+    stationary, place, nothing = StationaryMap((40, 40)), np.zeros((40, 40), np.bool_), np.zeros((40, 40), np.bool_)
     place[10:20, 10:20] = True
-    rest.stopped(place, place, 5.0)
-    rest.relit()
-    rest.uncovered(~nothing)  # the earlier light is back
-    assert rest.rectangles(50, None) == ((10, 10, 10, 10),)
-    rest.uncovered(place)
-    assert rest.rectangles(50, None) == ()
+    stationary.stopped(place, place, 5.0)
+    stationary.relit()
+    stationary.uncovered(~nothing)  # the earlier light is back
+    assert stationary.rectangles(50, None) == ((10, 10, 10, 10),)
+    stationary.uncovered(place)
+    assert stationary.rectangles(50, None) == ()
 
 
 def at(left: int, top: int, right: int, bottom: int) -> np.ndarray:
@@ -106,46 +106,46 @@ def at(left: int, top: int, right: int, bottom: int) -> np.ndarray:
 
 
 def test_constantly_settling_leaves_do_not_merge_two_stopped_objects() -> None:
-    rest = StationaryMap((40, 40))
+    stationary = StationaryMap((40, 40))
     for second in range(60):
         stopped = at(second % 40, 2 * (second // 40), second % 40 + 1, 2 * (second // 40) + 1)
         stopped |= at(10, 10, 20, 20) & (second == 10) | at(20, 10, 30, 20) & (second == 50)
-        rest.stopped(stopped, stopped, float(second))
+        stationary.stopped(stopped, stopped, float(second))
     first, second = (10, 10, 10, 10), (20, 10, 10, 10)
-    assert [found for found in rest.rectangles(50, None) if found[1] == 10] == [second, first]
+    assert [found for found in stationary.rectangles(50, None) if found[1] == 10] == [second, first]
 
 
 def test_leaves_over_a_third_of_the_picture_are_no_change_of_light() -> None:
-    rest, car = StationaryMap((40, 40)), at(25, 15, 35, 25)
-    rest.stopped(car, car, 0.0)
+    stationary, car = StationaryMap((40, 40)), at(25, 15, 35, 25)
+    stationary.stopped(car, car, 0.0)
     for row in range(1, 30):
         leaves = at(0, row, 15, row + 1)
-        rest.stopped(leaves, leaves, 1.9 * row)
-    assert (25, 15, 10, 10) in rest.rectangles(50, None)
+        stationary.stopped(leaves, leaves, 1.9 * row)
+    assert (25, 15, 10, 10) in stationary.rectangles(50, None)
 
 
 def test_specks_left_by_a_day_of_leaves_are_not_examined(monkeypatch: pytest.MonkeyPatch) -> None:
-    rest, looks = StationaryMap((90, 160)), []
+    stationary, looks = StationaryMap((90, 160)), []
     parts = stationary_module._rectangles
     monkeypatch.setattr(stationary_module, "_rectangles", lambda *given: looks.append(1) or parts(*given))
     for n in range(0, 14_400, 7):
         speck = np.zeros((90, 160), np.bool_)
         speck.flat[n] = True
-        rest.stopped(speck, speck, 3.0 * n)
+        stationary.stopped(speck, speck, 3.0 * n)
     car = np.zeros((90, 160), np.bool_)
     car[50:60, 50:70] = True
-    rest.stopped(car, car, 1e6)
-    assert rest.rectangles(7.2, None) == ((50, 50, 20, 10),)
+    stationary.stopped(car, car, 1e6)
+    assert stationary.rectangles(7.2, None) == ((50, 50, 20, 10),)
     assert len(looks) == 1
 
 
 def test_only_the_latest_stationary_objects_are_reported() -> None:
-    rest = StationaryMap((90, 160))
+    stationary = StationaryMap((90, 160))
     for n in range(MAX_RESTING + 4):
         where = np.zeros((90, 160), np.bool_)
         where[10:20, 7 * n : 7 * n + 5] = True
-        rest.stopped(where, where, 10.0 * n)
-    found = rest.rectangles(7.2, None)
+        stationary.stopped(where, where, 10.0 * n)
+    found = stationary.rectangles(7.2, None)
     assert [left for left, _, _, _ in found] == [7 * n for n in range(MAX_RESTING + 3, 3, -1)]
 
 
@@ -183,12 +183,12 @@ def reports_s(decisions: list[GateDecision]) -> list[float]:
 
 def test_stationary_objects_are_reported_when_motion_ends_and_with_each_keep_alive() -> None:
     decisions = play(GateConfig(sample=0.0, keep_alive_s=5.0), 30.0, PARKED)
-    told = reports_s(decisions)
-    assert told[0] < 7.0
-    assert told[1] - told[0] < 0.3  # reported twice, so that a tracker can begin a track
-    assert [b - a >= 4.9 for a, b in pairwise(told[1:])] == [True] * (len(told) - 2)
-    assert len(told) >= 6
-    assert sum(decision.frame.captured_ns > 9e9 for decision in decisions) == len(told) - 2
+    reports = reports_s(decisions)
+    assert reports[0] < 7.0
+    assert reports[1] - reports[0] < 0.3  # reported twice, so that a tracker can begin a track
+    assert [b - a >= 4.9 for a, b in pairwise(reports[1:])] == [True] * (len(reports) - 2)
+    assert len(reports) >= 6
+    assert sum(decision.frame.captured_ns > 9e9 for decision in decisions) == len(reports) - 2
 
 
 def test_frames_without_a_report_are_not_searched_for_stationary_objects(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,8 +202,8 @@ def test_frames_without_a_report_are_not_searched_for_stationary_objects(monkeyp
 def test_a_sampled_frame_reports_nothing_and_does_not_delay_the_next_report() -> None:
     decisions = play(GateConfig(sample=0.2, keep_alive_s=5.0), 40.0, PARKED)
     assert all(decision.resting is None for decision in decisions if decision.sampled)
-    told = reports_s(decisions)
-    assert max(b - a for a, b in pairwise(told)) < 6.0
+    reports = reports_s(decisions)
+    assert max(b - a for a, b in pairwise(reports)) < 6.0
 
 
 def test_an_open_gate_reports_stationary_objects_every_ten_seconds() -> None:
@@ -212,8 +212,8 @@ def test_an_open_gate_reports_stationary_objects_every_ten_seconds() -> None:
         (box, level, from_s + 5 * k, until_s + 5 * k) for box, level, from_s, until_s in passing for k in range(6)
     ]
     decisions = play(GateConfig(sample=0.0, keep_alive_s=0.0), 33.0, [*PARKED, *loop])
-    told = [at_s for at_s in reports_s(decisions) if at_s > 8.0]
-    gaps = [b - a for a, b in pairwise(told)]
+    reports = [at_s for at_s in reports_s(decisions) if at_s > 8.0]
+    gaps = [b - a for a, b in pairwise(reports)]
     assert sum(gap > 1.0 for gap in gaps) >= 1
     assert all(gap < 0.5 or gap >= gate_module.REPORT_STATIONARY_NS / 1e9 - 0.01 for gap in gaps)
 

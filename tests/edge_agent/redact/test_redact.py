@@ -1,4 +1,4 @@
-"""Redaction: what is covered, how little is left, and what is remembered."""
+"""Tests of redaction: masks, obscured faces, memory, decoders and failures."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.exceptions import FrameUnusable, RedactionFailed
+from edge_agent.redact.cover import MAX_BLOCKS, MIN_BLOCK_PX, Method, obscure
 from edge_agent.redact.decoders import corners, ultraface, yolox
 from edge_agent.redact.detector import make_detector
-from edge_agent.redact.hold import Found, Hold
-from edge_agent.redact.obscure import MAX_BLOCKS, MIN_BLOCK_PX, Method, obscure
+from edge_agent.redact.history import BoxHistory, ScoredBox
 from edge_agent.redact.redactor import Redaction, Redactor
 from ingest.contract.records import Box, Redacted
 from ingest.site import DetectorConfig, RedactConfig
@@ -27,7 +27,7 @@ Image = npt.NDArray[np.uint8]
 
 ULTRAFACE = ROOT.parent / "shared" / "data" / "ultraface-rfb-320.onnx"
 PROFILE = Box(690, 30, 723, 80)
-"""Of the face in frame 690 of one-by-one-person-detection.mp4, read off the picture."""
+"""Face in frame 690 of one-by-one-person-detection.mp4, read off the picture."""
 SECOND_NS = 1_000_000_000
 SQUARE = ((0.25, 0.25), (0.75, 0.25), (0.75, 0.75), (0.25, 0.75))
 coordinate = st.floats(0.0, 1.0)
@@ -35,7 +35,7 @@ coordinate = st.floats(0.0, 1.0)
 
 @pytest.fixture
 def bright(tmp_path: Path) -> DetectorConfig:
-    """A detector that finds white squares of 32 px in a picture of 320×256."""
+    """Configure a detector that finds white squares of 32 px in a picture of 320×256."""
     return DetectorConfig(model=str(write_bright(tmp_path / "bright.onnx")), decoder="corners", height=256)
 
 
@@ -44,7 +44,7 @@ def noise(width: int = 320, height: int = 256, seed: int = 0) -> Image:
 
 
 def scene(left: int = 32, top: int = 64) -> Image:
-    """A grey picture with one white square with some writing in it."""
+    """Return a grey picture with a white square that has a pattern in it."""
     image = np.full((256, 320, 3), 80, np.uint8)
     image[top : top + 32, left : left + 32] = 255
     image[top + 12 : top + 20 : 2, left + 4 : left + 28] = 200
@@ -56,15 +56,13 @@ def scene(left: int = 32, top: int = 64) -> Image:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(coordinate, coordinate), min_size=3, max_size=7), st.integers(8, 90), st.integers(8, 90))
-def test_every_pixel_that_a_mask_touches_is_filled(
-    points: list[tuple[float, float]], width: int, height: int
-) -> None:
+def test_every_pixel_touched_by_a_mask_is_filled(points: list[tuple[float, float]], width: int, height: int) -> None:
     redactor = Redactor(RedactConfig(masks=(tuple(points),), mask_colour=(1, 2, 3)))
     filled = (redactor.masked(np.full((height, width, 3), 200, np.uint8)) == (1, 2, 3)).all(axis=2)
     outline = (np.array(points) * (width, height)).astype(np.float32)
     for y, x in zip(*np.nonzero(~filled), strict=True):
         distance = cv2.pointPolygonTest(outline, (float(x) + 0.5, float(y) + 0.5), True)
-        assert distance < 0, f"pixel {x}, {y} is inside of {points} and shows"
+        assert distance < 0, f"pixel {x}, {y} inside {points} is not covered"
 
 
 @pytest.mark.parametrize(
@@ -78,12 +76,12 @@ def test_every_pixel_that_a_mask_touches_is_filled(
     ],
     ids=["twice", "one in another", "wound twice", "a star's middle", "all of it"],
 )
-def test_no_hole_is_left_where_masks_or_edges_cross(masks: tuple, inside: tuple[float, float]) -> None:  # type: ignore[type-arg]
+def test_crossing_masks_and_edges_leave_no_hole(masks: tuple, inside: tuple[float, float]) -> None:  # type: ignore[type-arg]
     image = Redactor(RedactConfig(masks=masks)).masked(noise())
     assert image[int(inside[1] * 256), int(inside[0] * 320)].tolist() == [0, 0, 0]
 
 
-def test_a_mask_follows_the_size_of_the_picture() -> None:
+def test_masks_follow_the_picture_size() -> None:
     redactor = Redactor(RedactConfig(masks=(SQUARE,)))
     for width, height in ((320, 256), (64, 48), (640, 360)):
         image = redactor.masked(np.full((height, width, 3), 200, np.uint8))
@@ -91,7 +89,7 @@ def test_a_mask_follows_the_size_of_the_picture() -> None:
         assert (image[: height // 4 - 3] == 200).all()
 
 
-def test_a_picture_that_cannot_be_written_to_is_copied_and_a_strange_one_is_unusable() -> None:
+def test_a_read_only_picture_is_copied_and_one_of_another_shape_is_unusable() -> None:
     redactor = Redactor(RedactConfig(masks=(SQUARE,)))
     image = noise()
     image.flags.writeable = False
@@ -102,20 +100,20 @@ def test_a_picture_that_cannot_be_written_to_is_copied_and_a_strange_one_is_unus
             redactor.masked(strange)  # type: ignore[arg-type]
 
 
-def test_detectors_do_not_see_behind_a_mask(bright: DetectorConfig) -> None:
+def test_faces_behind_a_mask_are_not_detected(bright: DetectorConfig) -> None:
     redactor = Redactor(RedactConfig(masks=(((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)),), faces=bright))
-    told = redactor.apply(scene()).told
-    assert told is not None
-    assert (told.masks, told.faces) == (1, 0)
+    summary = redactor.apply(scene()).redacted
+    assert summary is not None
+    assert (summary.masks, summary.faces) == (1, 0)
 
 
-# what is left of a face
+# remaining information
 
 
 @pytest.mark.parametrize("method", ["pixelate", "fill"])
 @settings(deadline=None)
 @given(st.integers(3, 200), st.integers(3, 200), st.integers(0, 1000))
-def test_at_most_so_many_colours_are_left(method: Method, width: int, height: int, seed: int) -> None:
+def test_the_number_of_remaining_colours_is_limited(method: Method, width: int, height: int, seed: int) -> None:
     image = noise(width, height, seed)
     assert obscure(image, Box(0, 0, width, height), method)
     most = min(MAX_BLOCKS, max(1, width // MIN_BLOCK_PX)) * min(MAX_BLOCKS, max(1, height // MIN_BLOCK_PX))
@@ -125,8 +123,8 @@ def test_at_most_so_many_colours_are_left(method: Method, width: int, height: in
 @pytest.mark.parametrize("method", ["pixelate", "blur", "fill"])
 @settings(deadline=None)
 @given(st.integers(MIN_BLOCK_PX, 20), st.integers(MIN_BLOCK_PX, 20), st.integers(0, 1000))
-def test_what_a_block_shows_is_gone_but_for_its_mean(method: Method, across: int, down: int, seed: int) -> None:
-    """Shuffle the pixels within each block: what comes out is the same."""
+def test_only_the_mean_colour_of_a_block_remains(method: Method, across: int, down: int, seed: int) -> None:
+    """Shuffling the pixels within each block does not change the result."""
     width, height = MAX_BLOCKS * across, MAX_BLOCKS * down
     one, rng = noise(width, height, seed), np.random.default_rng(seed)
     other = one.copy()
@@ -140,24 +138,24 @@ def test_what_a_block_shows_is_gone_but_for_its_mean(method: Method, across: int
 
 
 @pytest.mark.parametrize("box", [Box(-30, -30, 10, 10), Box(300, 240, 400, 400), Box(-1e9, -1e9, 1e9, 1e9)])
-def test_a_box_across_the_border_is_clipped(box: Box) -> None:
+def test_a_box_across_the_border_is_clipped_to_the_picture(box: Box) -> None:
     image = noise()
     assert obscure(image, box, "fill")
     assert (image == 127).any()
 
 
-def test_a_box_outside_is_none() -> None:
+def test_a_box_outside_the_picture_changes_nothing() -> None:
     image = noise()
     assert not obscure(image, Box(400, 0, 500, 50), "fill")
     assert (image == noise()).all()
 
 
 @pytest.mark.parametrize("method", ["pixelate", "blur", "fill"])
-def test_a_face_is_obscured_where_it_is_and_the_record_says_so(bright: DetectorConfig, method: Method) -> None:
+def test_a_detected_face_is_obscured_and_counted_in_the_record(bright: DetectorConfig, method: Method) -> None:
     done = Redactor(RedactConfig(faces=bright, plates=bright, method=method)).apply(scene())
-    assert done.told is not None
-    assert done.told.models[0].startswith("bright.onnx@sha256:")
-    assert done.told == Redacted(faces=1, method=method, models=done.told.models, plates=done.told.plates)
+    assert done.redacted is not None
+    assert done.redacted.models[0].startswith("bright.onnx@sha256:")
+    assert done.redacted == Redacted(faces=1, method=method, models=done.redacted.models, plates=done.redacted.plates)
     box = done.boxes[0]
     assert (box.left, box.top, box.right, box.bottom) == (24, 56, 72, 104)
     inside = done.image[64:96, 32:64].astype(int)
@@ -168,49 +166,49 @@ def test_a_face_is_obscured_where_it_is_and_the_record_says_so(bright: DetectorC
 # memory
 
 
-def found(left: float, score: float = 0.9) -> Found:
-    return Found(Box(left, 0, left + 20, 20), score)
+def found(left: float, score: float = 0.9) -> ScoredBox:
+    return ScoredBox(Box(left, 0, left + 20, 20), score)
 
 
-def test_a_face_that_is_missed_stays_redacted_for_a_while_and_its_box_widens() -> None:
-    hold = Hold(0.5, hold_s=1.0)
-    assert [h.held for h in hold.step([found(50)], 0)] == [False]
-    (early,) = hold.step([], SECOND_NS // 4)
-    (later,) = hold.step([], SECOND_NS // 2)
+def test_a_missed_face_stays_covered_for_a_while_by_a_widening_box() -> None:
+    history = BoxHistory(0.5, hold_s=1.0)
+    assert [h.held for h in history.step([found(50)], 0)] == [False]
+    (early,) = history.step([], SECOND_NS // 4)
+    (later,) = history.step([], SECOND_NS // 2)
     assert early.held
     assert 20 < early.box.width < later.box.width
-    assert hold.step([], 2 * SECOND_NS) == []
+    assert history.step([], 2 * SECOND_NS) == []
 
 
-def test_a_face_that_is_found_again_replaces_what_was_held() -> None:
-    hold = Hold(0.5, hold_s=1.0)
-    hold.step([found(50)], 0)
-    hold.step([], SECOND_NS // 4)
-    (again,) = hold.step([found(55)], SECOND_NS // 2)
+def test_a_face_that_is_found_again_replaces_its_held_box() -> None:
+    history = BoxHistory(0.5, hold_s=1.0)
+    history.step([found(50)], 0)
+    history.step([], SECOND_NS // 4)
+    (again,) = history.step([found(55)], SECOND_NS // 2)
     assert (again.box, again.held) == (Box(55, 0, 75, 20), False)
 
 
-def test_a_weak_box_continues_a_face_and_starts_none() -> None:
-    hold = Hold(0.5, hold_s=1.0)
-    assert hold.step([found(50, 0.3)], 0) == []
-    hold.step([found(50)], 1)
-    assert [h.held for h in hold.step([found(54, 0.3)], 2)] == [False]
-    assert hold.least_score == 0.25
+def test_a_low_score_continues_a_face_but_starts_none() -> None:
+    history = BoxHistory(0.5, hold_s=1.0)
+    assert history.step([found(50, 0.3)], 0) == []
+    history.step([found(50)], 1)
+    assert [h.held for h in history.step([found(54, 0.3)], 2)] == [False]
+    assert history.min_score == 0.25
 
 
-def test_a_clock_that_jumps_neither_holds_for_ever_nor_fails() -> None:
-    hold = Hold(0.5, hold_s=1.0)
-    hold.step([found(50)], 100 * SECOND_NS)
-    assert hold.step([], SECOND_NS) == []
+def test_a_held_box_ends_after_a_clock_jump() -> None:
+    history = BoxHistory(0.5, hold_s=1.0)
+    history.step([found(50)], 100 * SECOND_NS)
+    assert history.step([], SECOND_NS) == []
 
 
 @settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 200), max_size=4), max_size=12))
-def test_whatever_is_found_is_covered_in_that_frame_and_the_next(frames: list[list[int]]) -> None:
-    hold, before = Hold(0.5, hold_s=1.0), list[Found]()
+def test_every_detection_is_covered_in_its_frame_and_the_next(frames: list[list[int]]) -> None:
+    history, before = BoxHistory(0.5, hold_s=1.0), list[ScoredBox]()
     for number, lefts in enumerate(frames):
         now = [found(left) for left in lefts]
-        boxes = hold.step(now, number * SECOND_NS // 10)
+        boxes = history.step(now, number * SECOND_NS // 10)
         assert all(any(f.box.overlap(h.box) > 0.99 for h in boxes) for f in now)
         assert all(any(f.box.overlap(h.box) > 0 for h in boxes) for f in before)
         before = now
@@ -219,7 +217,7 @@ def test_whatever_is_found_is_covered_in_that_frame_and_the_next(frames: list[li
 # decoders
 
 
-def test_the_priors_of_ultraface_are_as_many_as_its_outputs() -> None:
+def test_ultraface_has_as_many_prior_boxes_as_outputs() -> None:
     for (width, height), count in {(320, 240): 4420, (640, 480): 17640, (320, 192): 3525}.items():
         outputs = {"scores": np.zeros((1, count, 2), np.float32), "boxes": np.zeros((1, count, 4), np.float32)}
         boxes, scores = ultraface(outputs, width, height)
@@ -229,7 +227,7 @@ def test_the_priors_of_ultraface_are_as_many_as_its_outputs() -> None:
         ultraface(outputs, 320, 240)
 
 
-def test_yolox_reads_a_cell_of_its_grid() -> None:
+def test_yolox_decodes_a_grid_cell() -> None:
     raw = np.zeros((1, 8 * 8 + 4 * 4 + 2 * 2, 7), np.float32)
     raw[0, 8 * 8 + 4 * 1 + 2] = (0.5, 0.5, np.log(2), np.log(1), 0.9, 0.1, 0.8)
     boxes, scores = yolox({"output": raw}, 64, 64)
@@ -239,14 +237,14 @@ def test_yolox_reads_a_cell_of_its_grid() -> None:
 
 
 @pytest.mark.parametrize("outputs", [{}, {"scores": np.zeros((1, 4, 1)), "boxes": np.zeros((1, 4, 4))}])
-def test_outputs_of_another_shape_are_refused(outputs: dict[str, npt.NDArray[np.float32]]) -> None:
+def test_model_outputs_of_another_shape_are_refused(outputs: dict[str, npt.NDArray[np.float32]]) -> None:
     for read in (corners, ultraface, yolox):
         with pytest.raises(ValueError, match=r"expected|scores|output"):
             read(outputs, 64, 64)
 
 
-def test_what_is_found_twice_is_one_box_around_both(tmp_path: Path) -> None:
-    """Two sizes of one cell, of which the second is larger and less certain; and a box elsewhere."""
+def test_overlapping_detections_become_one_box_around_both(tmp_path: Path) -> None:
+    """Two of the boxes overlap; the larger one has the lower score. Two others lie elsewhere."""
     cells = ((0.1, 0.1, 0.3, 0.3), (0.1, 0.1, 0.35, 0.35), (0.7, 0.7, 0.9, 0.9), (0.5, 0.5, 0.5, 0.5))
     model = write_constant(tmp_path / "model.onnx", cells, (0.9, 0.6, 0.8, 0.7))
     config = DetectorConfig(model=str(model), decoder="corners")
@@ -261,7 +259,7 @@ def test_what_is_found_twice_is_one_box_around_both(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not ULTRAFACE.is_file(), reason="needs ../shared/data/ultraface-rfb-320.onnx")
 @pytest.mark.parametrize("size", [(320, 192, 1), (320, 256, 1), (640, 384, 2)])
-def test_the_face_of_a_man_who_leaves_the_room_is_found_where_it_is(size: tuple[int, int, int]) -> None:
+def test_a_profile_in_real_footage_is_found_at_its_place(size: tuple[int, int, int]) -> None:
     clip = cv2.VideoCapture(str(ULTRAFACE.parent / "one-by-one-person-detection.mp4"))
     clip.set(cv2.CAP_PROP_POS_FRAMES, 690)
     image = np.asarray(clip.read()[1], np.uint8)
@@ -271,7 +269,7 @@ def test_the_face_of_a_man_who_leaves_the_room_is_found_where_it_is(size: tuple[
 
 
 @pytest.mark.parametrize("model", ["", "haarcascade_frontalface_alt2.xml", "haarcascade_russian_plate_number.xml"])
-def test_cascades_that_ship_with_opencv_load_and_see_nothing_in_grey(model: str) -> None:
+def test_cascades_shipped_with_opencv_load_and_find_nothing_in_a_grey_picture(model: str) -> None:
     detector = make_detector(DetectorConfig(decoder="haar", model=model), Path())
     assert detector.find(np.full((256, 320, 3), 80, np.uint8), 0.5) == []
     assert "@sha256:" in detector.name
@@ -289,7 +287,7 @@ def test_cascades_that_ship_with_opencv_load_and_see_nothing_in_grey(model: str)
         ("haar", b"<no cascade>", "expected a cascade"),
     ],
 )
-def test_a_model_that_cannot_be_loaded_says_why(
+def test_a_model_that_fails_to_load_reports_the_reason(
     tmp_path: Path, decoder: str, content: bytes | None, why: str
 ) -> None:
     path = tmp_path / "model.file"
@@ -301,7 +299,7 @@ def test_a_model_that_cannot_be_loaded_says_why(
     assert str(path) in str(raised.value)
 
 
-def test_a_model_that_is_read_with_the_wrong_decoder_or_size_fails_at_the_start(bright: DetectorConfig) -> None:
+def test_a_wrong_decoder_or_input_size_fails_when_the_model_is_loaded(bright: DetectorConfig) -> None:
     for wrong in ({"decoder": "yolox"}, {"decoder": "ultraface"}, {"width": 96}, {"classes": (1,)}):
         with pytest.raises(RedactionFailed, match=r"bright\.onnx"):
             Redactor(RedactConfig(faces=bright.model_copy(update=wrong)))
@@ -310,13 +308,13 @@ def test_a_model_that_is_read_with_the_wrong_decoder_or_size_fails_at_the_start(
 @pytest.mark.parametrize(
     ("box", "score", "why"),
     [
-        ((32.0, 64.0, 64.0, 96.0), 0.9, "where no picture is"),  # pixels
-        ((0.6, 0.1, 0.4, 0.3), 0.9, "where no picture is"),  # offsets, or a middle and a size
+        ((32.0, 64.0, 64.0, 96.0), 0.9, "outside of the picture"),  # pixels
+        ((0.6, 0.1, 0.4, 0.3), 0.9, "outside of the picture"),  # offsets, or a centre and a size
         ((0.1, 0.1, 0.3, 0.3), 4.2, "scores from"),  # before a sigmoid
         ((0.1, 0.1, 0.3, 0.3), -4.2, "scores from"),
     ],
 )
-def test_a_model_whose_boxes_or_scores_are_others_stops_the_camera(
+def test_impossible_boxes_or_scores_stop_the_camera(
     tmp_path: Path, box: tuple[float, ...], score: float, why: str
 ) -> None:
     model = write_constant(tmp_path / "model.onnx", [box], [score])
@@ -325,6 +323,6 @@ def test_a_model_whose_boxes_or_scores_are_others_stops_the_camera(
         Redactor(RedactConfig(faces=faces)).apply(noise())
 
 
-def test_a_redaction_is_made_by_the_redactor_only() -> None:
+def test_only_the_redactor_can_make_a_redaction() -> None:
     with pytest.raises(RedactionFailed):
         Redaction(noise(), None, (), object())

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from edge_agent.exceptions import SourceEnded, SourceUnusable
+from edge_agent.redact.cover import FILL_GREY
 from edge_agent.redact.detector import Detector
-from edge_agent.redact.hold import Found
-from edge_agent.redact.obscure import FILL_GREY
+from edge_agent.redact.history import ScoredBox
 from edge_agent.redact.redactor import Redactor
 from edge_agent.sources.picture import unusable
 from edge_agent.sources.source import CapturedFrame, Image
@@ -77,9 +77,9 @@ class SeesOnce:
     def __init__(self) -> None:
         self.looks = 0
 
-    def find(self, image: Image, least_score: float) -> list[Found]:
+    def find(self, image: Image, min_score: float) -> list[ScoredBox]:
         self.looks += 1
-        return [Found(Box(0, 0, image.shape[1], image.shape[0]), 1.0)] if self.looks == 2 else []
+        return [ScoredBox(Box(0, 0, image.shape[1], image.shape[0]), 1.0)] if self.looks == 2 else []
 
 
 def test_a_face_that_is_missed_in_the_frame_that_is_shown_is_covered_as_it_would_be_when_sent(

@@ -1,0 +1,98 @@
+"""Covering parts of a picture for good: privacy masks are filled, and rectangles are made unrecognisable.
+
+All methods for rectangles limit the remaining information and not only the looks. ``fill`` leaves nothing.
+``pixelate`` leaves at most ``MAX_BLOCKS`` × ``MAX_BLOCKS`` mean colours over the widened box for a face of any size,
+and fewer for a small one. ``blur`` draws the same mean colours smoothly. A plain Gaussian blur can be undone, because
+it only weakens fine detail, but averaging into blocks destroys it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ingest.contract.records import Box
+from ingest.site import RedactConfig, to_pixels
+
+Image = npt.NDArray[np.uint8]
+Method = Literal["pixelate", "blur", "fill"]
+
+MAX_BLOCKS = 8
+"""Maximum number of blocks across a box. The box is half as wide again as the face, which gets five or six blocks."""
+MIN_BLOCK_PX = 6
+"""Minimum width of a block, so that less remains of a small face than of a large one."""
+FILL_GREY = 127
+"""Grey level of ``fill``. Black looks like a mask or the night, and a model may have learnt a colour."""
+_EDGE_PX = 3
+"""Width of a mask's outline. It covers every pixel that an edge touches and one more on each side, because a picture
+that was scaled down before has mixed its neighbours."""
+_MARGIN_PX = 4
+"""Margin around the picture, so that an outline along its border is closed."""
+
+
+class PrivacyMasks:
+    """Privacy masks of one camera, drawn once for each picture size."""
+
+    def __init__(self, config: RedactConfig) -> None:
+        self._polygons, self._colour = config.masks, config.mask_colour
+        self._covered = np.zeros((0, 0), np.uint8)
+        self._flat = np.zeros((0, 0, 3), np.uint8)
+
+    @property
+    def count(self) -> int:
+        """Number of masks."""
+        return len(self._polygons)
+
+    def fill(self, image: Image) -> None:
+        """Fill the masks in a picture ``(height, width, 3)`` uint8, in place. Raise cv2.error for another shape."""
+        if not self._polygons:
+            return
+        if self._covered.shape != image.shape[:2]:
+            self._covered = self._drawn(image.shape[1], image.shape[0])
+            self._flat = np.full_like(image, self._colour)
+        cv2.copyTo(self._flat, self._covered, image)
+
+    def darkened(self, grey: Image) -> Image:
+        """Return a copy of a grey picture ``(height, width)`` uint8 with its masks black."""
+        if not self._polygons:
+            return grey
+        if self._covered.shape != grey.shape:
+            self._covered = self._drawn(grey.shape[1], grey.shape[0])
+        return np.where(self._covered, np.uint8(0), grey)
+
+    def _drawn(self, width: int, height: int) -> Image:
+        """Return ``(height, width)`` uint8, 255 where a mask covers the picture.
+
+        A mask covers everything inside its outline. The usual fill rule would leave holes where an outline winds
+        twice.
+        """
+        covered = np.zeros((height + 2 * _MARGIN_PX, width + 2 * _MARGIN_PX), np.uint8)
+        for polygon in self._polygons:
+            outline = np.zeros_like(covered)
+            points = np.array(to_pixels(polygon, width, height)) + _MARGIN_PX - 0.5  # from edges to pixel centres
+            cv2.polylines(outline, [np.rint(points).astype(np.int32)], True, 255, _EDGE_PX)
+            contours, _ = cv2.findContours(outline, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+            cv2.drawContours(covered, contours, -1, 255, cv2.FILLED)
+        return np.ascontiguousarray(covered[_MARGIN_PX:-_MARGIN_PX, _MARGIN_PX:-_MARGIN_PX])
+
+
+def obscure(image: Image, box: Box, method: Method) -> bool:
+    """Make a box of ``(height, width, 3)`` uint8 unrecognisable, in place. Return False if it is outside."""
+    left, top = max(0, int(np.floor(box.left))), max(0, int(np.floor(box.top)))
+    right, bottom = min(image.shape[1], int(np.ceil(box.right))), min(image.shape[0], int(np.ceil(box.bottom)))
+    if left >= right or top >= bottom:
+        return False
+    part = image[top:bottom, left:right]
+    part[:] = FILL_GREY if method == "fill" else _averaged(part, method)
+    return True
+
+
+def _averaged(part: Image, method: Method) -> Image:
+    height, width = part.shape[:2]
+    blocks = max(1, min(MAX_BLOCKS, width // MIN_BLOCK_PX)), max(1, min(MAX_BLOCKS, height // MIN_BLOCK_PX))
+    few = cv2.resize(part, blocks, interpolation=cv2.INTER_AREA)
+    interpolation = cv2.INTER_NEAREST if method == "pixelate" else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(few, (width, height), interpolation=interpolation), np.uint8)

@@ -1,0 +1,71 @@
+"""Memory of detected boxes, which stay covered for a while after the last detection. Pure; time comes with the frame.
+
+A detector misses a face in single frames, when it turns or blurs, and one frame is enough to recognise a person. So a
+box stays at its last place, and widens because the face keeps moving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ingest.contract.records import Box
+
+SURE_SHARE = 0.5
+"""Share of the minimum score that is enough for a box that continues an earlier one (as in ByteTrack, ECCV 2022)."""
+DRIFT_PER_S = 1.0
+"""Widening of a remembered box on each side, in its own sizes a second. A face 0.2 m wide walks at 1.4 m/s, which
+is 7 sizes a second across. But it is missed for a few tenths of a second, and mostly walks to or from the
+camera."""
+_MAX_DRIFT = 1.0
+_SAME_OVERLAP = 0.1
+"""Minimum intersection over the smaller area. A face moves by less than its own width between two frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredBox:
+    """Box found by a detector, in pixels of the frame, with its score in 0..1."""
+
+    box: Box
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class CoveredBox:
+    """Box to obscure. ``seen_ns`` is the time of its last detection; ``held`` means this was in an earlier frame."""
+
+    box: Box
+    seen_ns: int
+    held: bool
+
+
+class BoxHistory:
+    """Recent boxes of one kind, faces or plates, in the frames of one camera, given in order."""
+
+    def __init__(self, min_score: float, hold_s: float) -> None:
+        self._min_score, self._hold_ns = min_score, hold_s * 1e9
+        self._boxes: list[CoveredBox] = []
+
+    @property
+    def min_score(self) -> float:
+        """Lowest score of any use. A box with less cannot even continue an earlier one."""
+        return self._min_score * SURE_SHARE
+
+    def step(self, found: Sequence[ScoredBox], at_ns: int) -> list[CoveredBox]:
+        """Return the boxes to cover in a frame with these detections, whose scores are at least ``min_score``."""
+        fresh = [
+            CoveredBox(f.box, at_ns, False)
+            for f in found
+            if f.score >= self._min_score or any(f.box.overlap(old.box) >= _SAME_OVERLAP for old in self._boxes)
+        ]
+        missed = [
+            CoveredBox(old.box, old.seen_ns, True)
+            for old in self._boxes
+            if abs(at_ns - old.seen_ns) <= self._hold_ns
+            and not any(old.box.overlap(new.box) >= _SAME_OVERLAP for new in fresh)
+        ]
+        self._boxes = fresh + missed
+        return [CoveredBox(self._drifted(b, at_ns), b.seen_ns, b.held) for b in self._boxes]
+
+    def _drifted(self, covered: CoveredBox, at_ns: int) -> Box:
+        return covered.box.widened(min(_MAX_DRIFT, DRIFT_PER_S * abs(at_ns - covered.seen_ns) / 1e9))
