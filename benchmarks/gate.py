@@ -56,7 +56,7 @@ from engines.engine import CHANNELS
 from engines.repository.adopt import AdoptOptions, adopt, coco_labels
 from engines.repository.store import Repository
 from ingest.contract.records import Box, Canvas, Detection, padded_rows
-from ingest.ledger.missed import CERTAIN, SAME, has_news
+from ingest.ledger.missrate import CERTAIN, SAME, shows_new_object
 from ingest.site import GateConfig
 from stream.prepare.regions import draw, windows
 
@@ -193,7 +193,7 @@ def agreement(kept: Sequence[int], seen: Sequence[Found], lasting: Sequence[Foun
     for index, now in enumerate(seen):
         if index > kept[0]:
             for counts, shown in ((news, lasting[index]), (strict, now)):
-                if has_news(shown, seen[before]):
+                if shows_new_object(shown, seen[before]):
                     counts[0] += 1
                     counts[1] += index in keep
         before = index if index in keep else before

@@ -1,1 +1,1 @@
-"""What became of every captured frame: interval algebra, states, balance, auditor."""
+"""The ledger of captured frames and readings: interval algebra, final states, balance, auditor."""

@@ -1,9 +1,10 @@
-"""Read the topics and draw the balance.
+"""The audit: read the topics and compute the balance.
 
-The auditor takes a cut, the ends of the topics when it starts, and reads everything before it: first frames, then
-what the agents say of themselves, then ends of frames. What was delivered before the cut may still be on its way, so
-the topics are followed beyond it until every frame has its ends or the wait is over; what is older than that is
-unaccounted, unless its agent says that it is in its spool. Frames captured after the cut are left to the next audit.
+The audit takes a cut, the ends of the topics at its start, and reads all records before it: first frames, then
+heartbeats, then ends of frames. A frame delivered before the cut may still be in processing. So the audit follows
+the topics beyond the cut until every frame has its ends or the wait is over. Frames that are then missing or lack an
+end are unaccounted, except those that an agent reports in its spool. Frames captured after the cut are left to the
+next audit.
 """
 
 from __future__ import annotations
@@ -16,22 +17,21 @@ from typing import Any
 
 from ingest.contract.topics import DEADLETTER, FRAMES, FRAMES_LATE, READINGS, RESULTS, STATUS, TOPICS, partition_for
 from ingest.kafka.log import Log, LogRecord, TopicPartition
-from ingest.ledger.balance import Balance, draw_balance
-from ingest.ledger.entries import ENTER, RetainedFrames
-from ingest.ledger.readings import RetainedReadings
+from ingest.ledger.balance import Balance, compute_balance
+from ingest.ledger.entries import ENTRY_BY_TOPIC, RetainedFrames, RetainedReadings
 from ingest.ledger.states import Ledger
 from ingest.runtime.clock import Clock, Deadline, SystemClock
 from ingest.site.topic import store as configstore
 
 Progress = Callable[[int, int], None]
-"""Called with the records read so far and those to read."""
+"""A callback with the number of records read and the number to read."""
 
 _PHASES = ((FRAMES, READINGS), (FRAMES_LATE,), (STATUS,), (RESULTS, DEADLETTER))
-"""Where retention has cut into a camera is seen in its live frames, and into a sensor in its readings, so these come
-first; ends of frames that were taken are not kept, so they come last."""
+"""Order of reading. Live frames and readings come first, because they show where retention has truncated a camera or
+sensor. Ends of frames come last, because ends of deleted frames are not stored."""
 _TOPICS = tuple(topic for phase in _PHASES for topic in phase)
 _POLL_S = 0.25
-"""Between looks for what has ended since: a batch's delay and a transaction take less."""
+"""Pause between looks for new ends of frames. A batch's delay and a transaction take less."""
 _READERS = 8
 """Partitions read at once. Each fetches up to 16 MiB ahead, so this bounds memory; more would not be faster."""
 _REPORT_EVERY = 500
@@ -40,17 +40,17 @@ _REPORT_EVERY = 500
 async def audit(
     log: Log, *, wait_s: float = 30.0, on_progress: Progress | None = None, clock: Clock | None = None
 ) -> Balance:
-    """Return the balance of everything captured so far.
+    """Return the balance of all frames and readings captured so far.
 
-    Waits for what is in flight for at most ``wait_s``. Raise LogUnavailable when the log does not answer.
+    Wait at most ``wait_s`` for frames in processing. Raise LogUnavailable when the log does not answer.
     """
     clock = clock or SystemClock()
     reader = _TopicReader(log, on_progress or (lambda *_: None))
-    # The agents' word first: an epoch's end comes after its frames, which then are before the frames' cut.
+    # The cut of status comes first: an epoch's end is written after its frames, so they are before the frames' cut.
     ends = await _ends(log, (STATUS,)) | await _ends(log, (FRAMES, FRAMES_LATE, READINGS, RESULTS, DEADLETTER))
     await reader.read_to_cut(ends, clock)
     deadline = Deadline.after(wait_s, clock)
-    while not (balance := draw_balance(reader.ledger)).settled and not deadline.passed:
+    while not (balance := compute_balance(reader.ledger)).settled and not deadline.passed:
         await asyncio.sleep(min(_POLL_S, deadline.left))
         await reader.read_on(await _ends(log, _TOPICS))
     return balance
@@ -61,7 +61,7 @@ async def _ends(log: Log, topics: Iterable[str]) -> dict[TopicPartition, int]:
 
 
 class _TopicReader:
-    """Reads each partition once, on from where the last call stopped, and enters the records into the ledger."""
+    """A reader of all partitions that resumes where its last call stopped, and enters records into the ledger."""
 
     def __init__(self, log: Log, progress: Progress) -> None:
         self.readings = Ledger()
@@ -72,36 +72,40 @@ class _TopicReader:
         self._read = self._total = 0
 
     async def read_to_cut(self, ends: Mapping[TopicPartition, int], clock: Clock) -> None:
-        """Read everything before the cut, in phases."""
+        """Read all records before the cut, in phases."""
         for topic in _TOPICS:
             self._positions |= {
                 TopicPartition(topic, p): first for p, first in (await self._log.beginnings(topic)).items()
             }
         self._total = sum(end - self._positions[tp] for tp, end in ends.items())
-        config, partitions = await configstore.read(self._log), len(await self._log.beginnings(FRAMES))
-        taken = await self._taken(ends, clock)
-        sensors = self._sensors(len(await self._log.beginnings(READINGS)))
-        beginnings = RetainedFrames(
-            self.ledger, taken, lambda camera: partition_for(camera, partitions, config.pins), sensors
+        config, of_frames = await configstore.read(self._log), len(await self._log.beginnings(FRAMES))
+        of_readings = len(await self._log.beginnings(READINGS))
+        sensors = RetainedReadings(
+            self.readings,
+            {tp.partition for tp, first in self._positions.items() if tp.topic == READINGS and first > 0},
+            lambda sensor: partition_for(sensor, of_readings),
+        )
+        cameras = RetainedFrames(
+            self.ledger,
+            await self._truncated(ends, clock),
+            lambda camera: partition_for(camera, of_frames, config.pins),
+            sensors,
         )
         enter: Mapping[str, Callable[[LogRecord], None]] = {
-            FRAMES: beginnings.live_frame,
-            FRAMES_LATE: beginnings.late_frame,
+            FRAMES: cameras.live_frame,
+            FRAMES_LATE: cameras.late_frame,
             READINGS: sensors.readings,
-            STATUS: beginnings.status,
+            STATUS: cameras.status,
         }
         for phase in _PHASES[:-1]:
-            await self._read_all({s: end for s, end in ends.items() if s.topic in phase}, enter)
+            await self._read_all({tp: end for tp, end in ends.items() if tp.topic in phase}, enter)
         self.ledger.cut()
-        await self.read_on({s: end for s, end in ends.items() if s.topic in _PHASES[-1]})
-
-    def _sensors(self, partitions: int) -> RetainedReadings:
-        taken = {tp.partition for tp, first in self._positions.items() if tp.topic == READINGS and first > 0}
-        return RetainedReadings(self.readings, taken, lambda sensor: partition_for(sensor, partitions))
+        await self.read_on({tp: end for tp, end in ends.items() if tp.topic in _PHASES[-1]})
 
     async def read_on(self, ends: Mapping[TopicPartition, int]) -> None:
-        """Read what has come since, and enter what fills a hole or ends a frame."""
-        await self._read_all(ends, {topic: functools.partial(enter, self.ledger) for topic, enter in ENTER.items()})
+        """Read the records since the last call, and enter those that fill a hole or end a frame."""
+        enter = {topic: functools.partial(entry, self.ledger) for topic, entry in ENTRY_BY_TOPIC.items()}
+        await self._read_all(ends, enter)
 
     async def _read_all(
         self, ends: Mapping[TopicPartition, int], enter: Mapping[str, Callable[[LogRecord], None]]
@@ -110,12 +114,12 @@ class _TopicReader:
 
         async def one(tp: TopicPartition, end: int) -> None:
             async with free:
-                await self._partition(tp, end, enter[tp.topic])
+                await self._read_partition(tp, end, enter[tp.topic])
 
-        await _together(one(tp, end) for tp, end in ends.items() if self._positions.get(tp, 0) < end)
+        await _gather(one(tp, end) for tp, end in ends.items() if self._positions.get(tp, 0) < end)
         self._progress(self._read, max(self._read, self._total))
 
-    async def _partition(self, tp: TopicPartition, end: int, enter: Callable[[LogRecord], None]) -> None:
+    async def _read_partition(self, tp: TopicPartition, end: int, enter: Callable[[LogRecord], None]) -> None:
         async with aclosing(self._log.read(*tp, self._positions.get(tp, 0), end)) as records:
             async for record in records:
                 enter(record)
@@ -124,9 +128,9 @@ class _TopicReader:
                     self._progress(self._read, max(self._read, self._total))
         self._positions[tp] = end
 
-    async def _taken(self, ends: Mapping[TopicPartition, int], clock: Clock) -> dict[int, int]:
-        """Return, by partition of the frames, the Unix time in ms up to which retention has taken some of them."""
-        taken: dict[int, int] = {}
+    async def _truncated(self, ends: Mapping[TopicPartition, int], clock: Clock) -> dict[int, int]:
+        """Return, by partition of the frames, the Unix time in ms up to which retention has deleted frames."""
+        truncated: dict[int, int] = {}
         for tp, first in self._positions.items():
             if tp.topic in (FRAMES, FRAMES_LATE) and first > 0:
                 oldest_ms = clock.now_ns() // 1_000_000 - TOPICS[tp.topic].retention_ms
@@ -134,12 +138,12 @@ class _TopicReader:
                     async for record in records:
                         oldest_ms = record.timestamp_ms
                         break
-                taken[tp.partition] = max(oldest_ms, taken.get(tp.partition, 0))
-        return taken
+                truncated[tp.partition] = max(oldest_ms, truncated.get(tp.partition, 0))
+        return truncated
 
 
-async def _together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run all of it, and raise the first error when the rest has stopped."""
+async def _gather(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run all coroutines, and raise the first error after the others have stopped."""
     try:
         async with asyncio.TaskGroup() as group:
             for each in work:

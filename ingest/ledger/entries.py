@@ -1,61 +1,65 @@
-"""From records to entries in the ledger. Pure."""
+"""Translation of records into entries of the ledger. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 
 from ingest.contract import headers as h
 from ingest.contract.codec import decode
 from ingest.contract.identity import FrameId, is_replay
-from ingest.contract.records import Account, Batch, EpochEnd, Frame, Heartbeat, Result, Waiting
+from ingest.contract.records import Account, Batch, EpochEnd, Frame, Heartbeat, Readings, Result, Waiting
 from ingest.contract.topics import BATCHES, BATCHES_LATE, DEADLETTER, FRAMES, FRAMES_LATE, READINGS, RESULTS, STATUS
 from ingest.exceptions import CodecError
 from ingest.kafka.log import LogRecord
-from ingest.ledger.readings import RetainedReadings, enter_readings
 from ingest.ledger.states import DEAD, FrameEnd, Ledger
 
 
 def enter_frame(ledger: Ledger, record: LogRecord) -> None:
     """Enter a record of ``frames`` or ``frames.late``."""
     found = _delivery(record)
-    if found:  # else it says nothing of itself: prepare parks it, and it is counted there as unidentified
+    if found:  # else it names no frame: the prepare stage parks it, and its dead letter counts as unidentified
         frame, account = found
-        ledger.delivered(frame, h.lane_of(record.headers, record.topic), account)
+        ledger.add_frame(frame, h.lane_of(record.headers, record.topic), account)
+
+
+def enter_readings(ledger: Ledger, record: LogRecord) -> None:
+    """Enter a record of ``readings``."""
+    readings = _readings(record)
+    if readings and ledger.readings:
+        ledger.readings.add_readings(readings.first, readings.last_seq, readings.account)
 
 
 def enter_status(ledger: Ledger, record: LogRecord) -> None:
-    """Enter what an agent accounts for and which epochs it has ended."""
-    try:
-        beat = decode(Heartbeat, record.value)
-    except CodecError:
-        return  # what it accounted for, if anything, shows up as missing
-    _enter_beat(ledger, beat)
+    """Enter a heartbeat's accounts and ends of epochs."""
+    beat = _heartbeat(record)
+    if beat:
+        _enter_heartbeat(ledger, beat)
 
 
-def _enter_beat(ledger: Ledger, beat: Heartbeat) -> None:
+def _enter_heartbeat(ledger: Ledger, beat: Heartbeat) -> None:
     cameras = [(c.camera, c.epoch, c.captured - 1) for c in beat.cameras]
-    _enter_word(ledger, beat, beat.accounts, beat.ended, cameras, beat.waiting)
+    _enter_intervals(ledger, beat, beat.accounts, beat.ended, cameras, beat.waiting)
     if ledger.readings:
-        sensors, said = [(s.sensor, s.epoch, s.captured - 1) for s in beat.sensors], beat.readings
-        _enter_word(ledger.readings, beat, said.accounts, said.ended, sensors, said.waiting)
+        own, sensors = beat.readings, [(s.sensor, s.epoch, s.captured - 1) for s in beat.sensors]
+        _enter_intervals(ledger.readings, beat, own.accounts, own.ended, sensors, own.waiting)
 
 
-def _enter_word(
+def _enter_intervals(
     ledger: Ledger,
     beat: Heartbeat,
     accounts: Iterable[Account],
     ended: Iterable[EpochEnd],
-    told: Iterable[tuple[str, int, int]],
+    progress: Iterable[tuple[str, int, int]],
     waiting: Iterable[Waiting] | None,
 ) -> None:
     for account in accounts:
-        ledger.account(account)
+        ledger.add_account(account)
     for end in ended:
-        ledger.ended(end)
-    for name, epoch, last in told:
-        ledger.told(name, epoch, last)
+        ledger.add_epoch_end(end)
+    for name, epoch, last in progress:
+        ledger.add_progress(name, epoch, last)
     if waiting is not None:
-        ledger.waits(beat.instance, beat.at_ns, waiting)
+        ledger.set_spooled(beat.instance, beat.at_ns, waiting)
 
 
 def enter_result(ledger: Ledger, record: LogRecord) -> None:
@@ -63,27 +67,27 @@ def enter_result(ledger: Ledger, record: LogRecord) -> None:
     try:
         result = decode(Result, record.value)
     except CodecError:
-        return  # a result that nobody can read is no end: its frame shows up as unaccounted
+        return  # an unreadable result is not an end: its frame shows up as unaccounted
     end = FrameEnd(result.outcome, result.pipeline, result.lane, result.reason)
-    ledger.finished(result.id, end, frozenset(result.pipelines))
+    ledger.add_frame_end(result.id, end, frozenset(result.pipelines))
 
 
 def enter_dead_letter(ledger: Ledger, record: LogRecord) -> None:
-    """Enter the end of the frames that a record held which could not be processed."""
+    """Enter the ends of the frames in a dead letter."""
     failure = h.read_failure(record.headers)
     if failure is None or failure.topic not in (FRAMES, FRAMES_LATE, BATCHES, BATCHES_LATE):
-        return  # a result, event or reading that failed later on: its frame has its end already
+        return  # a result, event or reading that failed at a later stage: its frame already has its end
     frames = h.frames_of(record.headers)
     pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
     lane = h.lane_of(record.headers, failure.topic)
     end, routes = FrameEnd(DEAD, pipeline, lane, failure.error), _routes(record) if pipeline else {}
     for frame in frames:
-        ledger.finished(frame, end, routes.get(frame, frozenset()))
+        ledger.add_frame_end(frame, end, routes.get(frame, frozenset()))
     if not frames and not is_replay(lane):
-        ledger.unnamed((failure.topic, failure.partition, failure.offset))
+        ledger.add_unidentified((failure.topic, failure.partition, failure.offset))
 
 
-ENTER: Mapping[str, Callable[[Ledger, LogRecord], None]] = {
+ENTRY_BY_TOPIC: Mapping[str, Callable[[Ledger, LogRecord], None]] = {
     FRAMES: enter_frame,
     FRAMES_LATE: enter_frame,
     READINGS: enter_readings,
@@ -93,73 +97,99 @@ ENTER: Mapping[str, Callable[[Ledger, LogRecord], None]] = {
 }
 
 
-class RetainedFrames:
-    """Enters what retention has left, and finds for each camera the frame from which on nothing is missing.
+class RetainedReadings:
+    """Entry of the retained readings, and of the number from which each sensor is balanced.
 
-    ``taken`` gives, by partition, the Unix time in ms up to which retention has taken frames, on either lane. A
-    camera's first live frame that was sent after that is its beginning: live frames before it are gone or left out,
-    and whatever was captured after it, also what came late, was sent later still. A camera of such a partition
-    without such a frame cannot be balanced. ``partition_of`` says which is a camera's, where no frame of it is left.
+    ``truncated`` holds the partitions of which retention has deleted records. A sensor's readings are in order, so
+    nothing is missing after its first record. A sensor of such a partition without a record cannot be balanced.
+    """
+
+    def __init__(self, ledger: Ledger, truncated: Container[int], partition_of: Callable[[str], int]) -> None:
+        self._ledger, self._truncated, self._partition_of = ledger, truncated, partition_of
+        self._seen: set[str] = set()
+
+    def readings(self, record: LogRecord) -> None:
+        """Enter a record of ``readings``. All of them are entered before any heartbeat."""
+        readings = _readings(record)
+        if readings is None:
+            return
+        if readings.sensor not in self._seen and record.partition in self._truncated:
+            first = readings.account.first if readings.account else readings.seq
+            self._ledger.start_at(readings.sensor, readings.epoch, first)
+        self._seen.add(readings.sensor)
+        self._ledger.add_readings(readings.first, readings.last_seq, readings.account)
+
+    def leave_out_unseen(self, beat: Heartbeat) -> None:
+        """Leave out the sensors of a heartbeat whose readings retention has deleted completely."""
+        own = beat.readings
+        about = {a.camera for a in own.accounts} | {e.camera for e in own.ended} | {s.sensor for s in beat.sensors}
+        for sensor in about:
+            if sensor not in self._seen and self._partition_of(sensor) in self._truncated:
+                self._ledger.leave_out(sensor)
+
+
+class RetainedFrames:
+    """Entry of the retained frames, and of the frame from which each camera is balanced.
+
+    ``truncated`` gives, by partition, the Unix time in ms up to which retention has deleted frames, on either lane. A
+    camera starts at its first live frame sent after that time. Earlier live frames are deleted or left out, and all
+    frames captured later, also late ones, were sent later still. A camera of such a partition without such a frame
+    cannot be balanced. ``partition_of`` returns a camera's partition, for cameras without a retained frame.
     ``sensors`` does the same for readings.
     """
 
     def __init__(
         self,
         ledger: Ledger,
-        taken: Mapping[int, int],
+        truncated: Mapping[int, int],
         partition_of: Callable[[str], int],
-        sensors: RetainedReadings | None = None,
+        sensors: RetainedReadings,
     ) -> None:
-        self._books = ledger
-        self._taken = taken
-        self._partition_of = partition_of
-        self._sensors = sensors
+        self._ledger, self._truncated, self._partition_of, self._sensors = ledger, truncated, partition_of, sensors
         self._seen: set[str] = set()
 
     def live_frame(self, record: LogRecord) -> None:
-        """Enter a record of ``frames``. All of these come first."""
+        """Enter a record of ``frames``. All of them are entered first."""
         found, lane = _delivery(record), h.lane_of(record.headers, record.topic)
         if not found or is_replay(lane):
             return
         frame, account = found
-        if record.partition in self._taken and frame.camera not in self._books.beginnings:
-            if record.timestamp_ms < self._taken[record.partition]:
+        if record.partition in self._truncated and frame.camera not in self._ledger.starts:
+            if record.timestamp_ms < self._truncated[record.partition]:
                 return
-            self._books.begin(frame.camera, frame.epoch, account.first if account else frame.seq)
+            self._ledger.start_at(frame.camera, frame.epoch, account.first if account else frame.seq)
         self._seen.add(frame.camera)
-        self._books.delivered(frame, lane, account)
+        self._ledger.add_frame(frame, lane, account)
 
     def late_frame(self, record: LogRecord) -> None:
-        """Enter a record of ``frames.late``. All of these come second."""
+        """Enter a record of ``frames.late``. All of them are entered after the live frames."""
         found, lane = _delivery(record), h.lane_of(record.headers, record.topic)
         if not found or is_replay(lane):
             return
         frame, account = found
-        if frame.camera not in self._seen and record.partition in self._taken:
-            self._books.leave_out(frame.camera)
+        if frame.camera not in self._seen and record.partition in self._truncated:
+            self._ledger.leave_out(frame.camera)
         self._seen.add(frame.camera)
-        self._books.delivered(frame, lane, account)
+        self._ledger.add_frame(frame, lane, account)
 
     def status(self, record: LogRecord) -> None:
-        """Enter a record of ``status``, which outlives the frames that it is about."""
-        try:
-            beat = decode(Heartbeat, record.value)
-        except CodecError:
+        """Enter a record of ``status``, which is retained longer than the frames it is about."""
+        beat = _heartbeat(record)
+        if beat is None:
             return
         about = {a.camera for a in beat.accounts} | {e.camera for e in beat.ended} | {c.camera for c in beat.cameras}
         for camera in about:
-            if camera not in self._seen and self._partition_of(camera) in self._taken:
-                self._books.leave_out(camera)
-        if self._sensors:
-            self._sensors.leave_out_unseen(beat)
-        _enter_beat(self._books, beat)
+            if camera not in self._seen and self._partition_of(camera) in self._truncated:
+                self._ledger.leave_out(camera)
+        self._sensors.leave_out_unseen(beat)
+        _enter_heartbeat(self._ledger, beat)
 
 
 def _delivery(record: LogRecord) -> tuple[FrameId, Account | None] | None:
-    """Return the frame that a record delivers and the account it carries: by its headers, else by its body.
+    """Return the frame that a record delivers and its account: from its headers, else from its body.
 
-    Headers are what a ruined body leaves of a frame. A frame without the account header may be of a writer that does
-    not know it, and is asked itself.
+    The headers are still readable when the body is corrupt. A frame without the account header may come from a writer
+    that does not know this header, so its body is read.
     """
     frames = h.frames_of(record.headers)
     account = h.account_of(record.headers, frames[0]) if len(frames) == 1 else None
@@ -170,12 +200,26 @@ def _delivery(record: LogRecord) -> tuple[FrameId, Account | None] | None:
     except CodecError:
         return (frames[0], None) if len(frames) == 1 else None
     if len(frames) == 1 and frames[0] != frame.id:
-        return frames[0], None  # prepare parks it under the name that its header gives
+        return frames[0], None  # the prepare stage parks it under the id in its header
     return frame.id, frame.account
 
 
+def _readings(record: LogRecord) -> Readings | None:
+    try:
+        return decode(Readings, record.value)
+    except CodecError:
+        return None  # its numbers show up as missing
+
+
+def _heartbeat(record: LogRecord) -> Heartbeat | None:
+    try:
+        return decode(Heartbeat, record.value)
+    except CodecError:
+        return None  # the frames it accounted for, if any, show up as missing
+
+
 def _routes(record: LogRecord) -> dict[FrameId, frozenset[str]]:
-    """Return the pipelines that the frames of a parked batch were routed to, where it can still be read."""
+    """Return the pipelines that the frames of a parked batch were routed to, if the batch is still readable."""
     try:
         batch = decode(Batch, record.value)
     except CodecError:

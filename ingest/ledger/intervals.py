@@ -1,8 +1,8 @@
-"""Covers of integer intervals: what is covered, where there are holes, what is covered twice. Pure.
+"""Covers of integer intervals, with their holes and overlaps. Pure.
 
-A cover is a multiset of numbers that was added as closed intervals ``[first, last]``. It tiles ``[0, last]`` when
-every number is in it exactly once. Only the places where the depth changes are kept, so adding is commutative and
-associative, neighbours merge whatever the order they come in, and a long unbroken run takes two entries.
+A cover is a multiset of numbers, added as closed intervals ``[first, last]``. It tiles ``[0, last]`` when it holds
+every number exactly once. Only the points where the depth changes are stored. So adding is commutative and
+associative, neighbours merge in any order, and a long unbroken run takes two entries.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from itertools import pairwise
 from ingest.exceptions import LedgerError
 
 Interval = tuple[int, int]
-"""A closed interval, first and last."""
+"""A closed interval: first and last number."""
 
 
 class Cover:
-    """A multiset of numbers from 0 on."""
+    """A multiset of numbers of at least 0."""
 
     def __init__(self, intervals: Iterable[Interval] = ()) -> None:
         self._steps: dict[int, int] = {}
@@ -27,42 +27,42 @@ class Cover:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Cover) and self._steps == other._steps
 
-    __hash__ = None  # type: ignore[assignment]  # it changes
+    __hash__ = None  # type: ignore[assignment]  # it is mutable
 
     def __repr__(self) -> str:
         return f"Cover({list(self.runs())})"
 
     def add(self, first: int, last: int) -> None:
-        """Add one interval. Raise LedgerError if it is empty or begins below 0."""
+        """Add one interval. Raise LedgerError if it is empty or starts below 0."""
         if first < 0 or last < first:
             raise LedgerError(f"interval {first}..{last}: expected 0 <= first <= last")
         self._step(first, 1)
         self._step(last + 1, -1)
 
     def merge(self, other: Cover) -> None:
-        """Add everything that another cover holds."""
+        """Add all intervals of another cover."""
         for at, change in other._steps.items():
             self._step(at, change)
 
     @property
     def first(self) -> int:
-        """The lowest number covered, 0 when nothing is."""
+        """Lowest number in the cover, 0 for an empty cover."""
         return min(self._steps, default=0)
 
     @property
     def last(self) -> int:
-        """The highest number covered, -1 when nothing is."""
+        """Highest number in the cover, -1 for an empty cover."""
         return max(self._steps, default=0) - 1
 
     def runs(self) -> Iterator[tuple[int, int, int]]:
-        """Yield (first, last, depth) of every run of one depth, in order, with the holes between them as depth 0."""
+        """Yield (first, last, depth) of every run of equal depth, in order. Holes between runs have depth 0."""
         depth, points = 0, sorted(self._steps)
         for point, following in pairwise(points):
             depth += self._steps[point]
             yield point, following - 1, depth
 
     def holes(self, first: int, last: int) -> list[Interval]:
-        """Return the intervals of ``[first, last]`` that nothing covers, in order."""
+        """Return the uncovered intervals within ``[first, last]``, in order."""
         found, at = [], first
         for a, b, depth in self.runs():
             if depth == 0 or b < at:
@@ -75,7 +75,7 @@ class Cover:
         return [*found, (at, last)] if at <= last else found
 
     def overlaps(self) -> list[Interval]:
-        """Return the intervals that are covered more than once, in order, once for each time too many."""
+        """Return the intervals covered more than once, in order, repeated for each additional time."""
         return [(a, b) for a, b, depth in self.runs() for _ in range(depth - 1)]
 
     def _step(self, at: int, change: int) -> None:
@@ -87,11 +87,11 @@ class Cover:
 
 
 def common(some: Iterable[Interval], others: Iterable[Interval]) -> list[Interval]:
-    """Return what is in one of ``some`` and in one of ``others``, in order, each number once."""
+    """Return the numbers in both sets of intervals, as intervals in order, each number once."""
     both = Cover((max(a, c), min(b, d)) for a, b in some for c, d in list(others) if max(a, c) <= min(b, d))
     return [(a, b) for a, b, depth in both.runs() if depth]
 
 
 def length(intervals: Iterable[Interval]) -> int:
-    """Return how many numbers the intervals hold, counting each interval in full."""
+    """Return the sum of the intervals' lengths."""
     return sum(last - first + 1 for first, last in intervals)

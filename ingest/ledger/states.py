@@ -1,7 +1,7 @@
-"""The ledger's ledger: what was captured, withheld and delivered, and the states that delivered frames are in. Pure.
+"""The ledger: the captured, withheld and delivered frames of each epoch, and the states of delivered frames. Pure.
 
-Millions of frames end alike, so a frame's entry is one reference to a state that all frames in it share; what happens
-to a frame moves it to another state. ``ingest.ledger.balance`` draws the balance.
+Millions of frames end alike. So a frame's entry is a reference to a state object that all frames in this state share,
+and an event moves the frame to another state object. ``ingest.ledger.balance`` computes the balance.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from ingest.contract.records import Account, EpochEnd, Waiting
 from ingest.ledger.intervals import Cover, Interval
 
 ALL_PIPELINES = ""
-"""The pipeline of a dead letter that concerns a frame as a whole."""
+"""Pipeline name in a dead letter that concerns all pipelines of a frame."""
 DEAD = "dead"
 
 NOTHING_RETAINED = (sys.maxsize, 0)
-"""A beginning that no frame reaches."""
+"""Start of a camera of which retention has deleted everything: no frame reaches it."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrameEnd:
-    """One end of one frame: ``classified``, ``empty``, ``shed`` or ``dead``, in one pipeline, on one lane."""
+    """One final state of a frame: ``classified``, ``empty``, ``shed`` or ``dead``, in one pipeline, on one lane."""
 
     outcome: str
     pipeline: str
@@ -35,10 +35,10 @@ class FrameEnd:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameState:
-    """What is known of a frame: the lanes it was delivered on, the pipelines it was routed to, and its ends.
+    """The lanes that a frame was delivered on, the pipelines it was routed to, and its ends.
 
-    ``ends`` says how often each was written; dead letters count once, since parking may be repeated. States are made
-    by ``Ledger`` only, one of each kind, and so compared by identity.
+    ``ends`` counts how often each end was written. A dead letter counts once, because parking may be repeated. Only
+    ``Ledger`` creates states, one object per value, so they are compared by identity.
     """
 
     lanes: frozenset[str] = frozenset()
@@ -48,9 +48,10 @@ class FrameState:
 
 @dataclass(slots=True)
 class EpochLedger:
-    """One epoch of one camera: a cover by accounts and delivered frames, why frames were withheld, frames' states.
+    """The ledger of one epoch of a camera: the cover by accounts and delivered frames, and the frames' states.
 
-    ``repeats`` are deliveries of a frame that its lane had already: normal after an agent's crash.
+    ``withheld`` counts withheld frames by reason. ``repeats`` counts deliveries of a frame that its lane already had,
+    which is normal after a crash of the agent.
     """
 
     cover: Cover = field(default_factory=Cover)
@@ -58,31 +59,31 @@ class EpochLedger:
     frames: dict[int, FrameState] = field(default_factory=dict)
     repeats: int = 0
     end: EpochEnd | None = None
-    told: int = -1
-    """The highest number that a heartbeat said was captured. Only a hint: heartbeats are not promised to arrive."""
+    reported: int = -1
+    """Highest number that a heartbeat reported as captured. It is only a hint, because a heartbeat may be lost."""
     status_accounts: set[tuple[int, int, tuple[tuple[str, int], ...]]] = field(default_factory=set)
-    """Those that ``status`` told, to recognise one that is told again."""
+    """Accounts from ``status``, kept to recognise one that is sent again."""
     runs: set[Interval] = field(default_factory=set)
-    """Of a sensor: the runs of readings that were delivered."""
+    """Delivered runs of readings, for a sensor."""
 
     @property
     def last(self) -> int:
-        """The last number that is known to have been given, -1 when none was."""
+        """Highest number known to have been captured, -1 for none."""
         return max(self.cover.last, self.end.last if self.end else -1)
 
 
 class Ledger:
-    """Everything that the topics say of the frames. Before the cut, records may be entered in any order.
+    """All facts that the topics contain about captured frames. Before the cut, records may be added in any order.
 
-    Sensors have ledger of their own, ``readings``, where they are called cameras: readings are delivered in runs, and
-    nothing is asked of them from there on.
+    ``readings`` is a separate ledger of the sensors, in which a sensor takes the place of a camera. Readings are
+    delivered in runs and have no ends in pipelines.
     """
 
     def __init__(self, readings: Ledger | None = None) -> None:
         self.readings = readings
         self.epochs: dict[tuple[str, int], EpochLedger] = defaultdict(EpochLedger)
-        self.beginnings: dict[str, tuple[int, int]] = {}
-        """Per camera that retention has cut into, the (epoch, seq) from which on it is balanced."""
+        self.starts: dict[str, tuple[int, int]] = {}
+        """Per camera that has lost frames to retention: the (epoch, seq) from which it is balanced."""
         self._waiting: dict[str, tuple[int, list[Waiting]]] = {}
         self._cut: dict[tuple[str, int], int] | None = None
         self._unidentified: set[object] = set()
@@ -93,71 +94,71 @@ class Ledger:
 
     @property
     def unidentified(self) -> int:
-        """Dead letters that do not say which frame they were."""
+        """Number of dead letters that name no frame."""
         return len(self._unidentified)
 
-    def begin(self, camera: str, epoch: int, seq: int) -> None:
-        """Say that what is left of a camera begins there: retention has taken frames before it."""
-        self.beginnings[camera] = (epoch, seq)
+    def start_at(self, camera: str, epoch: int, seq: int) -> None:
+        """Balance a camera from this frame on, because retention has deleted earlier ones."""
+        self.starts[camera] = (epoch, seq)
 
     def leave_out(self, camera: str) -> None:
-        """Say that retention has taken so much of a camera that nothing of it can be balanced."""
-        self.beginnings[camera] = NOTHING_RETAINED
+        """Exclude a camera of which retention has deleted so much that it cannot be balanced."""
+        self.starts[camera] = NOTHING_RETAINED
 
     def cut(self) -> None:
-        """Fix what is to be balanced. From now on only what fills a hole, and ends of frames, are entered."""
-        self._cut = {key: book.last for key, book in self.epochs.items()}
+        """Fix the frames to balance. From now on, only records that fill a hole and ends of frames are added."""
+        self._cut = {key: entries.last for key, entries in self.epochs.items()}
         if self.readings:
             self.readings.cut()
 
-    def delivered(self, frame: FrameId, lane: str, account: Account | None) -> None:
-        """Enter a frame that is in the log.
+    def add_frame(self, frame: FrameId, lane: str, account: Account | None) -> None:
+        """Add a frame that is in the log, with the account it carries.
 
-        The same one again on the same lane is a repeat, no error; on another lane it is covered twice. A replay
-        offers again what was delivered before: it is no delivery of its own.
+        The same frame on the same lane is a repeat, not an error. On another lane it is covered twice. A replay sends
+        a delivered frame again, so it is not a delivery.
         """
         if is_replay(lane) or not self._is_wanted(frame.camera, frame.epoch, frame.seq):
             return
-        book = self.epochs[frame.camera, frame.epoch]
-        state = book.frames.get(frame.seq, self._new)
+        entries = self.epochs[frame.camera, frame.epoch]
+        state = entries.frames.get(frame.seq, self._new)
         if lane in state.lanes:
-            book.repeats += 1
+            entries.repeats += 1
             return
-        book.frames[frame.seq] = self._after_delivery(state, lane)
+        entries.frames[frame.seq] = self._after_delivery(state, lane)
         if account:
-            self._withhold(book, account)
-        book.cover.add(frame.seq, frame.seq)
+            self._withhold(entries, account)
+        entries.cover.add(frame.seq, frame.seq)
 
-    def delivered_run(self, first: FrameId, last: int, account: Account | None) -> None:
-        """Enter a run of readings that is in the log; ``first.camera`` is the sensor's name.
+    def add_readings(self, first: FrameId, last: int, account: Account | None) -> None:
+        """Add a run of readings that is in the log; ``first.camera`` is the sensor's name.
 
-        The very same run again is a repeat.
+        An identical run is a repeat.
         """
         if not self._is_wanted(first.camera, first.epoch, last, first.seq):
             return
-        book = self.epochs[first.camera, first.epoch]
-        if (first.seq, last) in book.runs:
-            book.repeats += last - first.seq + 1
+        entries = self.epochs[first.camera, first.epoch]
+        if (first.seq, last) in entries.runs:
+            entries.repeats += last - first.seq + 1
             return
-        book.runs.add((first.seq, last))
+        entries.runs.add((first.seq, last))
         if account:
-            self._withhold(book, account)
-        book.cover.add(first.seq, last)
+            self._withhold(entries, account)
+        entries.cover.add(first.seq, last)
 
-    def account(self, account: Account) -> None:
-        """Enter an interval account from ``status``. The very same account again is a repeat."""
+    def add_account(self, account: Account) -> None:
+        """Add an account from ``status``. An identical account is a repeat."""
         if not self._is_wanted(account.camera, account.epoch, account.last, account.first):
             return
-        book = self.epochs[account.camera, account.epoch]
+        entries = self.epochs[account.camera, account.epoch]
         key = (account.first, account.last, tuple(sorted(account.counts.items())))
-        if key not in book.status_accounts:
-            book.status_accounts.add(key)
-            self._withhold(book, account)
+        if key not in entries.status_accounts:
+            entries.status_accounts.add(key)
+            self._withhold(entries, account)
 
-    def ended(self, end: EpochEnd) -> None:
-        """Enter the end of an epoch. Of two the better one holds: an agent may be killed just after it closed one.
+    def add_epoch_end(self, end: EpochEnd) -> None:
+        """Add the end of an epoch. A clean end wins over an unclean one: an agent may be killed after a clean end.
 
-        After the cut it may still close an epoch, whose frames after the cut are left to the next audit.
+        An end after the cut still closes its epoch. Frames after the cut are left to the next audit.
         """
         if self._cut is not None:
             cut = self._cut.get((end.camera, end.epoch))
@@ -166,48 +167,48 @@ class Ledger:
             end = end.model_copy(update={"last": min(end.last, cut), "told": min(end.told, cut)})
         if not self._is_wanted(end.camera, end.epoch, max(0, end.last)):
             return
-        book = self.epochs[end.camera, end.epoch]
-        if (before := book.end) is not None:
+        entries = self.epochs[end.camera, end.epoch]
+        if (before := entries.end) is not None:
             latest = {"last": max(before.last, end.last), "told": max(before.told, end.told)}
             end = end.model_copy(update={**latest, "clean": before.clean or end.clean})
-        book.end = end
+        entries.end = end
 
-    def told(self, camera: str, epoch: int, last: int) -> None:
-        """Enter how far an epoch had come when a heartbeat told of it. That much may not have been kept."""
+    def add_progress(self, camera: str, epoch: int, last: int) -> None:
+        """Add the highest captured number that a heartbeat reported. Those frames need not have been kept."""
         if self._cut is None and self._is_wanted(camera, epoch, max(0, last)):
-            book = self.epochs[camera, epoch]
-            book.told = max(book.told, last)
+            entries = self.epochs[camera, epoch]
+            entries.reported = max(entries.reported, last)
 
-    def waits(self, agent: str, at_ns: int, waiting: Iterable[Waiting]) -> None:
-        """Enter what an agent said at that time to have in its spool: all of it, so its newest word holds."""
+    def set_spooled(self, agent: str, at_ns: int, waiting: Iterable[Waiting]) -> None:
+        """Set the whole contents of an agent's spool at this time, unless a newer report is known."""
         if at_ns >= self._waiting.get(agent, (0, []))[0]:
             self._waiting[agent] = at_ns, list(waiting)
 
-    def waiting(self, camera: str, epoch: int) -> list[Interval]:
+    def spooled(self, camera: str, epoch: int) -> list[Interval]:
         """Return the intervals of an epoch in which frames still wait in a spool."""
-        told = (each for _, waiting in self._waiting.values() for each in waiting)
-        return [(each.first, each.last) for each in told if (each.camera, each.epoch) == (camera, epoch)]
+        everywhere = (each for _, waiting in self._waiting.values() for each in waiting)
+        return [(each.first, each.last) for each in everywhere if (each.camera, each.epoch) == (camera, epoch)]
 
-    def finished(self, frame: FrameId, end: FrameEnd, pipelines: frozenset[str] = frozenset()) -> None:
-        """Enter one end of a frame; ``pipelines`` are all that it was routed to, where the record says so."""
+    def add_frame_end(self, frame: FrameId, end: FrameEnd, pipelines: frozenset[str] = frozenset()) -> None:
+        """Add one end of a frame. ``pipelines`` are all pipelines it was routed to, if the record names them."""
         if self._is_wanted(frame.camera, frame.epoch, frame.seq):
             frames = self.epochs[frame.camera, frame.epoch].frames
             frames[frame.seq] = self._after_end(frames.get(frame.seq, self._new), end, pipelines)
 
-    def unnamed(self, place: object) -> None:
-        """Enter a dead letter that does not say which frame it was. ``place`` is where its record was read."""
+    def add_unidentified(self, place: object) -> None:
+        """Add a dead letter that names no frame. ``place`` is the position of its record in the log."""
         self._unidentified.add(place)
 
     def _is_wanted(self, camera: str, epoch: int, seq: int, first: int | None = None) -> bool:
-        if (epoch, seq) < self.beginnings.get(camera, (0, 0)):
+        if (epoch, seq) < self.starts.get(camera, (0, 0)):
             return False
         if self._cut is None:
             return True
         return (seq if first is None else first) <= self._cut.get((camera, epoch), -1)
 
-    def _withhold(self, book: EpochLedger, account: Account) -> None:
-        book.cover.add(account.first, account.last)
-        book.withheld.update({reason: count for reason, count in account.counts.items() if count})
+    def _withhold(self, entries: EpochLedger, account: Account) -> None:
+        entries.cover.add(account.first, account.last)
+        entries.withheld.update({reason: count for reason, count in account.counts.items() if count})
 
     def _after_delivery(self, state: FrameState, lane: str) -> FrameState:
         after = self._deliveries.get((state, lane))

@@ -15,7 +15,7 @@ from deploy.local.kafka.broker import Broker
 from edge_agent.spool.schema import WAITS
 from ingest.contract.identity import LATE, LIVE, FrameId
 from ingest.contract.records import Account, EpochEnd, Readings
-from ingest.ledger.balance import Balance, draw_balance
+from ingest.ledger.balance import Balance, compute_balance
 from ingest.ledger.states import Ledger
 from tests.peers.rtsp import RtspServer
 
@@ -72,13 +72,13 @@ def topics(found: list[tuple[FrameId, str, int]], end: EpochEnd | None = None) -
 def balanced(said: Topics) -> Balance:
     ledger = Ledger()
     for frame, lane, _ in said.frames:
-        ledger.delivered(frame, lane, None)
+        ledger.add_frame(frame, lane, None)
     for ends in said.ends.values():
-        ledger.ended(ends[0])
+        ledger.add_epoch_end(ends[0])
     for accounts in said.accounts.values():
         for account in accounts:
-            ledger.account(account)
-    return draw_balance(ledger)
+            ledger.add_account(account)
+    return compute_balance(ledger)
 
 
 def judged(said: Topics, copy: Copy | None = None) -> dict[str, object]:

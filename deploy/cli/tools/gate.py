@@ -17,7 +17,7 @@ from ingest.exceptions import CodecError
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import Log
 from ingest.kafka.settings import KafkaSettings
-from ingest.ledger.missed import MissCounter, MissRate
+from ingest.ledger.missrate import MissCounter, MissRate
 from ingest.runtime.eventloop import run
 from ingest.site import CameraConfig, to_pixels
 from ingest.site.topic import store as configstore

@@ -1,4 +1,4 @@
-"""The auditor, from real records on a log in memory."""
+"""Tests of the audit, with real records on an in-memory log."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ GARBAGE = b"\xc1 no msgpack"
 
 
 @dataclass
-class Site:
-    """Writes what agents, prepare and engines write, one camera per partition."""
+class SiteWriter:
+    """A writer of the records of agents, prepare stage and engines, with one camera per partition."""
 
     clock: ManualClock = field(default_factory=ManualClock)
     partitions: Mapping[str, int] = field(default_factory=lambda: {"gate": 0, "yard": 1})
@@ -51,7 +51,7 @@ class Site:
         named: bool = True,
         with_account: bool = True,
     ) -> LogRecord:
-        """Deliver a frame, with an account from ``first`` on when that is given, and return its record."""
+        """Deliver a frame, with an account from ``first`` on if given, and return its record."""
         account = None
         if first is not None:
             counts = {"still": seq - first}
@@ -91,7 +91,7 @@ class Site:
         )
         await self.log.produce(Outgoing(RESULTS, self.partitions[camera], encode(result)))
 
-    async def say(self, *accounts: Account, ended: tuple[EpochEnd, ...] = ()) -> None:
+    async def send_heartbeat(self, *accounts: Account, ended: tuple[EpochEnd, ...] = ()) -> None:
         beat = Heartbeat(service="agent", instance="a", at_ns=1, accounts=accounts, ended=ended)
         await self.log.produce(Outgoing(STATUS, 0, encode(beat)))
 
@@ -100,23 +100,23 @@ class Site:
 
 
 @pytest.fixture
-def site() -> Site:
-    return Site()
+def site() -> SiteWriter:
+    return SiteWriter()
 
 
-async def test_an_empty_log_balances(site: Site) -> None:
+async def test_an_empty_log_balances(site: SiteWriter) -> None:
     found = await site.audit()
     assert found.balanced
     assert found.cameras == {}
 
 
-async def test_a_whole_run(site: Site) -> None:
+async def test_a_faultless_run_balances(site: SiteWriter) -> None:
     for seq, first in ((0, None), (5, 1), (6, None)):
         await site.deliver(seq, first)
         await site.finish(seq)
     await site.deliver(0, camera="yard", topic=FRAMES_LATE)
     await site.finish(0, camera="yard", lane="late")
-    await site.say(
+    await site.send_heartbeat(
         Account(camera="gate", epoch=EPOCH, first=7, last=9, counts={"expired": 1, "rate": 2}),
         ended=(EpochEnd(camera="gate", epoch=EPOCH, last=9, clean=True, told=9),),
     )
@@ -128,7 +128,7 @@ async def test_a_whole_run(site: Site) -> None:
     assert found.cameras["yard"].captured == 1
 
 
-async def test_a_frame_that_is_missing(site: Site) -> None:
+async def test_a_missing_frame_is_named_in_the_examples(site: SiteWriter) -> None:
     await site.deliver(0)
     await site.finish(0)
     await site.deliver(2)
@@ -138,14 +138,14 @@ async def test_a_frame_that_is_missing(site: Site) -> None:
     assert found.totals.examples == [f"gate/{EPOCH}/1..1 is missing"]
 
 
-async def test_a_result_that_is_written_twice(site: Site) -> None:
+async def test_a_result_written_twice_is_a_duplicate(site: SiteWriter) -> None:
     await site.deliver(0)
     await site.finish(0)
     await site.finish(0)
     assert (await site.audit()).totals.duplicates == 1
 
 
-async def test_a_ruined_frame_keeps_its_place_and_its_account(site: Site) -> None:
+async def test_a_frame_with_a_corrupt_body_is_identified_and_accounted_by_its_headers(site: SiteWriter) -> None:
     await site.park(await site.deliver(5, 0, value=GARBAGE))
     found = await site.audit()
     assert found.balanced, found.totals.examples
@@ -153,7 +153,7 @@ async def test_a_ruined_frame_keeps_its_place_and_its_account(site: Site) -> Non
 
 
 @pytest.mark.parametrize("named", [True, False])
-async def test_a_frame_whose_headers_are_missing_is_asked_itself(site: Site, named: bool) -> None:
+async def test_a_missing_account_header_is_replaced_by_the_body(site: SiteWriter, named: bool) -> None:
     await site.deliver(5, 0, named=named, with_account=False)
     await site.finish(5)
     found = await site.audit()
@@ -161,7 +161,7 @@ async def test_a_frame_whose_headers_are_missing_is_asked_itself(site: Site, nam
     assert found.totals.withheld == {"still": 5}
 
 
-async def test_a_header_that_names_another_frame_is_what_counts(site: Site) -> None:
+async def test_the_frame_id_in_the_header_wins_over_the_body(site: SiteWriter) -> None:
     other = encode(Frame(camera="gate", epoch=EPOCH, seq=9, captured_ns=1, width=2, height=2, image=b""))
     await site.park(await site.deliver(0, value=other))
     found = await site.audit()
@@ -169,7 +169,7 @@ async def test_a_header_that_names_another_frame_is_what_counts(site: Site) -> N
     assert (found.totals.captured, found.totals.dead) == (1, 1)
 
 
-async def test_garbage_without_a_name_is_counted_apart(site: Site) -> None:
+async def test_a_dead_letter_without_a_frame_id_is_unidentified(site: SiteWriter) -> None:
     record = await site.deliver(0, value=GARBAGE, named=False)
     for _ in range(2):  # parked again after a crash
         await site.park(record)
@@ -177,7 +177,7 @@ async def test_garbage_without_a_name_is_counted_apart(site: Site) -> None:
     assert (found.balanced, found.unidentified, found.totals.captured) == (True, 1, 0)
 
 
-async def test_garbage_on_status_results_and_deadletter_does_no_harm(site: Site) -> None:
+async def test_garbage_on_status_results_and_deadletter_is_ignored(site: SiteWriter) -> None:
     await site.deliver(0)
     await site.finish(0)
     for topic in (STATUS, RESULTS, DEADLETTER):
@@ -185,7 +185,7 @@ async def test_garbage_on_status_results_and_deadletter_does_no_harm(site: Site)
     assert (await site.audit()).balanced
 
 
-async def test_a_parked_result_is_not_an_end_of_its_frame(site: Site) -> None:
+async def test_the_dead_letter_of_a_result_is_not_an_end_of_its_frame(site: SiteWriter) -> None:
     await site.deliver(0)
     await site.finish(0)
     headers = h.frame_headers([FrameId("gate", EPOCH, 0)], "live", pipeline="cars")
@@ -194,7 +194,7 @@ async def test_a_parked_result_is_not_an_end_of_its_frame(site: Site) -> None:
     assert (found.balanced, found.totals.dead) == (True, 0)
 
 
-async def test_a_parked_batch_tells_the_other_pipelines_of_its_frames(site: Site) -> None:
+async def test_a_parked_batch_names_the_other_pipelines_of_its_frames(site: SiteWriter) -> None:
     await site.deliver(0)
     item = BatchItem(
         camera="gate",
@@ -216,7 +216,7 @@ async def test_a_parked_batch_tells_the_other_pipelines_of_its_frames(site: Site
     assert found.totals.examples == [f"gate/{EPOCH}/0 has no end in people"]
 
 
-async def test_a_replay_brings_a_dead_frame_back(site: Site) -> None:
+async def test_a_replayed_frame_counts_as_classified_and_not_as_dead(site: SiteWriter) -> None:
     record = await site.deliver(0, value=GARBAGE)
     await site.park(record)
     headers = {**record.headers, h.LANE: b"replay-a"}
@@ -227,17 +227,17 @@ async def test_a_replay_brings_a_dead_frame_back(site: Site) -> None:
     assert (found.totals.captured, found.totals.dead, found.totals.classified, found.totals.repeats) == (1, 0, 1, 0)
 
 
-async def test_it_waits_for_what_is_in_flight(site: Site) -> None:
+async def test_the_audit_waits_for_frames_in_processing(site: SiteWriter) -> None:
     async def later() -> None:
         await site.finish(0)
         await site.finish(3)
         await site.deliver(2, topic=FRAMES_LATE)
         await site.finish(2, lane="late")
-        await site.deliver(9)  # after the cut: neither it nor what is missing before it is of this audit
-        await site.say(Account(camera="gate", epoch=EPOCH, first=1, last=1, counts={"expired": 1}))
-        await site.say(ended=(EpochEnd(camera="gate", epoch=EPOCH, last=12, clean=True),))
+        await site.deliver(9)  # after the cut: this audit ignores it and the hole before it
+        await site.send_heartbeat(Account(camera="gate", epoch=EPOCH, first=1, last=1, counts={"expired": 1}))
+        await site.send_heartbeat(ended=(EpochEnd(camera="gate", epoch=EPOCH, last=12, clean=True),))
 
-    class Busy(MemoryLog):
+    class BusyLog(MemoryLog):
         looks = 0
 
         async def ends(self, topic: str) -> Mapping[int, int]:
@@ -246,7 +246,7 @@ async def test_it_waits_for_what_is_in_flight(site: Site) -> None:
                 await later()
             return await super().ends(topic)
 
-    site.log = Busy(2, site.clock)
+    site.log = BusyLog(2, site.clock)
     await site.deliver(0)
     await site.deliver(3)
     found = await site.audit(wait_s=30.0)
@@ -254,32 +254,32 @@ async def test_it_waits_for_what_is_in_flight(site: Site) -> None:
     assert (found.totals.captured, found.totals.classified, found.totals.withheld) == (4, 3, {"expired": 1})
 
 
-async def test_it_gives_up_waiting(site: Site) -> None:
+async def test_the_audit_stops_waiting_at_its_deadline(site: SiteWriter) -> None:
     await site.deliver(0)
     found = await site.audit(wait_s=0.01)
     assert (found.balanced, found.totals.unaccounted) == (False, 1)
 
 
-async def test_progress_comes_to_its_end(site: Site) -> None:
+async def test_progress_grows_up_to_the_number_of_records(site: SiteWriter) -> None:
     for seq in range(600):
         await site.deliver(seq)
         await site.finish(seq)
-    told: list[tuple[int, int]] = []
-    await audit(site.log, wait_s=0.0, on_progress=lambda done, total: told.append((done, total)))
-    assert told[-1] == (1200, 1200)
-    assert told == sorted(told)
-    assert len(told) > 2
+    reported: list[tuple[int, int]] = []
+    await audit(site.log, wait_s=0.0, on_progress=lambda done, total: reported.append((done, total)))
+    assert reported[-1] == (1200, 1200)
+    assert reported == sorted(reported)
+    assert len(reported) > 2
 
 
-async def test_an_error_of_the_log_is_raised_as_it_is(site: Site) -> None:
-    class Broken(MemoryLog):
+async def test_an_error_of_the_log_is_raised_unchanged(site: SiteWriter) -> None:
+    class SilentLog(MemoryLog):
         async def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncGenerator[LogRecord, None]:
             if topic == RESULTS:
                 raise LogUnavailable("results[0] was silent")
             async for record in super().read(topic, partition, start, stop):
                 yield record
 
-    site.log = Broken(2, site.clock)
+    site.log = SilentLog(2, site.clock)
     await site.deliver(0)
     await site.finish(0)
     await site.finish(0, camera="yard")
@@ -287,22 +287,22 @@ async def test_an_error_of_the_log_is_raised_as_it_is(site: Site) -> None:
         await site.audit()
 
 
-# What retention has taken. Frames are kept for a day, what agents say and results for longer.
+# Retention: frames are kept for a day, heartbeats and results for longer.
 
 
-async def run_of(site: Site, seqs: range, camera: str = "gate", topic: str = FRAMES, every_s: float = 1.0) -> None:
+async def deliver_run(site: SiteWriter, seqs: range, camera: str = "gate", topic: str = FRAMES) -> None:
     for seq in seqs:
         await site.deliver(seq, camera=camera, topic=topic)
         await site.finish(seq, camera=camera, lane="late" if topic == FRAMES_LATE else "live")
-        site.clock.advance(every_s)
+        site.clock.advance(1.0)
 
 
-async def test_an_epoch_whose_beginning_was_taken(site: Site) -> None:
-    await run_of(site, range(10))
-    await run_of(site, range(5), camera="yard")
-    await site.say(Account(camera="gate", epoch=EPOCH - 9, first=0, last=3, counts={"expired": 4}))
-    await site.say(ended=(EpochEnd(camera="gate", epoch=EPOCH - 9, last=80, clean=True),))
-    await site.say(ended=(EpochEnd(camera="gate", epoch=EPOCH, last=9, clean=True),))
+async def test_an_epoch_truncated_by_retention_is_balanced_from_its_first_retained_frame(site: SiteWriter) -> None:
+    await deliver_run(site, range(10))
+    await deliver_run(site, range(5), camera="yard")
+    await site.send_heartbeat(Account(camera="gate", epoch=EPOCH - 9, first=0, last=3, counts={"expired": 4}))
+    await site.send_heartbeat(ended=(EpochEnd(camera="gate", epoch=EPOCH - 9, last=80, clean=True),))
+    await site.send_heartbeat(ended=(EpochEnd(camera="gate", epoch=EPOCH, last=9, clean=True),))
     site.log.forget(TopicPartition(FRAMES, 0), 4)
     found = await site.audit()
     assert found.balanced, found.totals.examples
@@ -310,16 +310,16 @@ async def test_an_epoch_whose_beginning_was_taken(site: Site) -> None:
     assert (found.cameras["gate"].captured, found.cameras["yard"].captured) == (6, 5)
 
 
-async def test_what_is_missing_after_the_beginning_is_still_seen(site: Site) -> None:
-    await run_of(site, range(6))
-    await run_of(site, range(7, 10))
+async def test_a_frame_missing_after_the_truncation_is_reported(site: SiteWriter) -> None:
+    await deliver_run(site, range(6))
+    await deliver_run(site, range(7, 10))
     site.log.forget(TopicPartition(FRAMES, 0), 4)
     found = await site.audit()
     assert found.totals.examples == [f"gate/{EPOCH}/6..6 is missing"]
 
 
-async def test_the_account_of_the_first_frame_that_is_left_counts(site: Site) -> None:
-    await run_of(site, range(3))
+async def test_the_account_of_the_first_retained_frame_counts(site: SiteWriter) -> None:
+    await deliver_run(site, range(3))
     await site.deliver(8, 3)
     await site.finish(8)
     site.log.forget(TopicPartition(FRAMES, 0), 3)
@@ -328,35 +328,35 @@ async def test_the_account_of_the_first_frame_that_is_left_counts(site: Site) ->
     assert (found.truncated, found.totals.captured) == ([f"gate/{EPOCH} from 3"], 6)
 
 
-async def test_late_frames_that_were_taken_make_no_hole(site: Site) -> None:
-    await run_of(site, range(5))
-    await run_of(site, range(10, 15))  # back after an outage, and then what came meanwhile, in between
-    await run_of(site, range(5, 8), topic=FRAMES_LATE)
-    await run_of(site, range(15, 17))
-    await run_of(site, range(8, 10), topic=FRAMES_LATE)
-    await run_of(site, range(17, 20))
+async def test_late_frames_deleted_by_retention_leave_no_hole(site: SiteWriter) -> None:
+    await deliver_run(site, range(5))
+    await deliver_run(site, range(10, 15))  # after an outage, with the frames of the outage in between
+    await deliver_run(site, range(5, 8), topic=FRAMES_LATE)
+    await deliver_run(site, range(15, 17))
+    await deliver_run(site, range(8, 10), topic=FRAMES_LATE)
+    await deliver_run(site, range(17, 20))
     site.log.forget(TopicPartition(FRAMES_LATE, 0), 3)
     found = await site.audit()
     assert found.balanced, found.totals.examples
     assert found.truncated == [f"gate/{EPOCH} from 17"]
 
 
-async def test_a_camera_of_which_all_was_taken_is_left_out(site: Site) -> None:
-    await run_of(site, range(5))
-    await site.say(ended=(EpochEnd(camera="gate", epoch=EPOCH, last=4, clean=True),))
-    await run_of(site, range(3), camera="yard")
+async def test_a_camera_without_a_retained_frame_is_left_out(site: SiteWriter) -> None:
+    await deliver_run(site, range(5))
+    await site.send_heartbeat(ended=(EpochEnd(camera="gate", epoch=EPOCH, last=4, clean=True),))
+    await deliver_run(site, range(3), camera="yard")
     site.log.forget(TopicPartition(FRAMES, 0), 5)
     found = await site.audit()
     assert found.balanced, found.totals.examples
     assert set(found.cameras) == {"yard"}
 
 
-async def test_a_camera_on_a_partition_that_is_whole_is_not_left_out(site: Site) -> None:
-    await run_of(site, range(5))
+async def test_a_camera_on_an_untruncated_partition_is_not_left_out(site: SiteWriter) -> None:
+    await deliver_run(site, range(5))
     site.log.forget(TopicPartition(FRAMES, 0), 5)
     names = [f"silent-{i}" for i in range(8)]
     for name in names:
-        await site.say(Account(camera=name, epoch=EPOCH, first=0, last=3, counts={"expired": 4}))
+        await site.send_heartbeat(Account(camera=name, epoch=EPOCH, first=0, last=3, counts={"expired": 4}))
     await publish(site.log, [PinConfig(name="silent-0", partition=1), PinConfig(name="silent-1", partition=0)])
     found = await site.audit()
     whole = {"silent-0"} | {name for name in names[2:] if partition_for(name, 2) == 1}
@@ -366,7 +366,7 @@ async def test_a_camera_on_a_partition_that_is_whole_is_not_left_out(site: Site)
     assert found.totals.withheld["expired"] == 4 * len(whole)
 
 
-async def test_frames_in_a_spool_are_waited_for_and_then_told(site: Site) -> None:
+async def test_frames_in_a_spool_are_waited_for_and_then_reported_as_spooled(site: SiteWriter) -> None:
     await site.deliver(0)
     await site.finish(0)
     await site.deliver(9, 8)
@@ -379,13 +379,13 @@ async def test_frames_in_a_spool_are_waited_for_and_then_told(site: Site) -> Non
     assert (found.balanced, found.settled, found.totals.spooled) == (True, False, 7)
 
 
-async def test_a_camera_that_said_it_ended_and_of_which_nothing_ever_came_is_missing(site: Site) -> None:
-    await site.say(ended=(EpochEnd(camera="gate", epoch=EPOCH, last=4, clean=True),))
+async def test_an_ended_camera_that_delivered_nothing_is_unaccounted(site: SiteWriter) -> None:
+    await site.send_heartbeat(ended=(EpochEnd(camera="gate", epoch=EPOCH, last=4, clean=True),))
     assert (await site.audit()).totals.unaccounted == 5
 
 
-async def test_a_camera_with_late_frames_only_where_frames_were_taken_is_left_out(site: Site) -> None:
-    await run_of(site, range(5))
-    await run_of(site, range(5, 9), topic=FRAMES_LATE)
+async def test_a_camera_with_late_frames_only_on_a_truncated_partition_is_left_out(site: SiteWriter) -> None:
+    await deliver_run(site, range(5))
+    await deliver_run(site, range(5, 9), topic=FRAMES_LATE)
     site.log.forget(TopicPartition(FRAMES, 0), 5)
     assert (await site.audit()).cameras == {}

@@ -1,4 +1,4 @@
-"""The ledger and the balance drawn from them."""
+"""Tests of the ledger and its balance."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ingest.contract.identity import LIVE, FrameId
 from ingest.contract.records import Account, EpochEnd, Waiting
-from ingest.ledger.balance import Balance, draw_balance
+from ingest.ledger.balance import Balance, compute_balance
 from ingest.ledger.states import ALL_PIPELINES, DEAD, FrameEnd, Ledger
 
 CAMERA, EPOCH = "gate", 1_700_000_000
@@ -32,7 +32,7 @@ def frame(seq: int, epoch: int = EPOCH) -> FrameId:
 
 
 def deliver(seq: int, before: Account | None = None, lane: str = "live") -> Entry:
-    return lambda ledger: ledger.delivered(frame(seq), lane, before)
+    return lambda ledger: ledger.add_frame(frame(seq), lane, before)
 
 
 def result(
@@ -44,7 +44,7 @@ def result(
 ) -> Entry:
     reason = "stale" if outcome == "shed" else "wrongtype" if outcome == DEAD else ""
     routes = frozenset() if outcome == DEAD else frozenset(routed)
-    return lambda ledger: ledger.finished(frame(seq), FrameEnd(outcome, pipeline, lane, reason), routes)
+    return lambda ledger: ledger.add_frame_end(frame(seq), FrameEnd(outcome, pipeline, lane, reason), routes)
 
 
 def dead(seq: int, pipeline: str = ALL_PIPELINES, lane: str = "live") -> Entry:
@@ -53,19 +53,19 @@ def dead(seq: int, pipeline: str = ALL_PIPELINES, lane: str = "live") -> Entry:
 
 def ended(last: int, *, clean: bool = True, told: int = -1) -> Entry:
     end = EpochEnd(camera=CAMERA, epoch=EPOCH, last=last, clean=clean, told=told)
-    return lambda ledger: ledger.ended(end)
+    return lambda ledger: ledger.add_epoch_end(end)
 
 
 def balance(*entries: Entry) -> Balance:
     ledger = Ledger()
     for enter in entries:
         enter(ledger)
-    return draw_balance(ledger)
+    return compute_balance(ledger)
 
 
 @dataclass
 class History:
-    """What happened to one epoch, and what the balance must say of it."""
+    """The records of one epoch, and the counts that its balance must have."""
 
     entries: list[Entry] = field(default_factory=list)
     withheld: Counter[str] = field(default_factory=Counter)
@@ -76,7 +76,7 @@ class History:
 
 @st.composite
 def histories(draw: st.DrawFn) -> History:
-    """An epoch in which everything went as it should: withheld runs, delivered frames with their ends, expiry."""
+    """An epoch without faults: withheld runs, delivered frames with their ends, expired frames."""
     history = History()
     pipelines = draw(st.sampled_from([("cars",), ("cars", "people")]))
     for _ in range(draw(st.integers(0, 12))):
@@ -92,8 +92,8 @@ def histories(draw: st.DrawFn) -> History:
             lane = draw(st.sampled_from(["live", "late"]))
             history.entries += _delivered(draw, history, seq, before, lane, pipelines)
             continue
-        gone = [account(seq, seq, "expired")] + ([before] if before else [])
-        history.entries += [lambda ledger, a=a: ledger.account(a) for a in gone]
+        accounts = [account(seq, seq, "expired")] + ([before] if before else [])
+        history.entries += [lambda ledger, a=a: ledger.add_account(a) for a in accounts]
         history.withheld["expired"] += 1
     return history
 
@@ -108,7 +108,7 @@ def _delivered(
             outcome = draw(st.sampled_from(OUTCOMES))
             history.outcomes[outcome] += 1
             entries.append(result(seq, outcome, pipeline, lane, pipelines))
-    else:  # it cannot be read at all: parked, perhaps twice, and perhaps brought back by a replay
+    else:  # unreadable: parked once or twice, and in some cases replayed
         entries += [dead(seq, lane=lane)] * draw(st.integers(1, 2))
         if draw(st.booleans()):
             history.outcomes["classified"] += len(pipelines)
@@ -120,7 +120,7 @@ def _delivered(
 
 
 @given(histories(), st.randoms())
-def test_what_went_as_it_should_balances_in_any_order(history: History, shuffled: random.Random) -> None:
+def test_a_faultless_epoch_balances_in_any_order_of_records(history: History, shuffled: random.Random) -> None:
     entries = [*history.entries, ended(history.captured - 1)]
     shuffled.shuffle(entries)
     found = balance(*entries)
@@ -135,7 +135,7 @@ def test_what_went_as_it_should_balances_in_any_order(history: History, shuffled
 
 
 @given(histories().filter(lambda h: h.delivered > 0), st.data())
-def test_a_frame_without_its_ends_is_unaccounted(history: History, data: st.DataObject) -> None:
+def test_a_frame_without_ends_is_unaccounted(history: History, data: st.DataObject) -> None:
     ledger = Ledger()
     for enter in history.entries:
         enter(ledger)
@@ -147,52 +147,52 @@ def test_a_frame_without_its_ends_is_unaccounted(history: History, data: st.Data
         enter(probe)
         if not any(state.ends and seq == victim for b in probe.epochs.values() for seq, state in b.frames.items()):
             enter(without)
-    found = draw_balance(without)
+    found = compute_balance(without)
     assert (found.totals.unaccounted, found.totals.duplicates, found.balanced) == (1, 0, False)
     assert f"/{victim} has no end" in found.totals.examples[0]
 
 
-def test_nothing_balances() -> None:
+def test_an_empty_ledger_balances() -> None:
     found = balance()
     assert found.balanced
     assert (found.cameras, found.totals.captured) == ({}, 0)
 
 
-def test_a_hole_in_the_accounts() -> None:
+def test_a_number_without_frame_or_account_is_unaccounted() -> None:
     found = balance(deliver(0), result(0), deliver(5, account(2, 4)), result(5))
     assert found.totals.unaccounted == 1
     assert found.totals.examples == [f"gate/{EPOCH}/1..1 is missing"]
     assert found.totals.captured == 6 == found.totals.withheld.total() + found.totals.delivered + 1
 
 
-def test_an_end_beyond_what_arrived_is_a_hole_at_the_end() -> None:
+def test_frames_missing_before_the_end_of_the_epoch_are_unaccounted() -> None:
     found = balance(deliver(0), result(0), ended(3))
     assert (found.totals.captured, found.totals.unaccounted) == (4, 3)
 
 
-def test_two_accounts_of_the_same_frames() -> None:
-    found = balance(deliver(3, account(0, 2)), result(3), lambda ledger: ledger.account(account(1, 1, "rate")))
+def test_a_frame_in_two_accounts_is_a_duplicate() -> None:
+    found = balance(deliver(3, account(0, 2)), result(3), lambda ledger: ledger.add_account(account(1, 1, "rate")))
     assert (found.totals.duplicates, found.balanced) == (1, False)
     assert found.totals.examples == [f"gate/{EPOCH}/1..1 is accounted twice"]
 
 
-def test_a_status_account_that_is_told_again_is_a_repeat() -> None:
-    told: Entry = lambda ledger: ledger.account(account(0, 4, "expired"))  # noqa: E731
-    assert balance(told, told).totals.withheld == {"expired": 5}
-    assert balance(told, told).balanced
+def test_an_account_that_status_repeats_counts_once() -> None:
+    entry: Entry = lambda ledger: ledger.add_account(account(0, 4, "expired"))  # noqa: E731
+    assert balance(entry, entry).totals.withheld == {"expired": 5}
+    assert balance(entry, entry).balanced
 
 
-def test_the_same_frame_again_on_its_lane_is_a_repeat() -> None:
+def test_a_frame_sent_again_on_its_lane_is_a_repeat() -> None:
     found = balance(deliver(2, account(0, 1)), deliver(2, account(0, 1)), result(2))
     assert (found.balanced, found.totals.repeats, found.totals.delivered) == (True, 1, 1)
 
 
-def test_the_same_frame_on_two_lanes_is_twice() -> None:
+def test_a_frame_on_two_lanes_is_a_duplicate() -> None:
     found = balance(deliver(0), deliver(0, lane="late"), result(0))
     assert (found.totals.duplicates, found.totals.repeats, found.totals.delivered) == (1, 0, 1)
 
 
-def test_two_results_are_one_too_many() -> None:
+def test_a_second_result_in_a_pipeline_is_a_duplicate() -> None:
     found = balance(deliver(0), result(0), result(0))
     assert (found.totals.duplicates, found.totals.classified) == (1, 1)
     assert found.totals.examples == [f"gate/{EPOCH}/0 has 2 ends in cars"]
@@ -205,24 +205,24 @@ def test_a_pipeline_without_a_result_is_unaccounted() -> None:
     assert found.totals.examples == [f"gate/{EPOCH}/0 has no end in people"]
 
 
-def test_dead_in_one_pipeline_and_classified_in_the_other() -> None:
+def test_a_frame_may_be_dead_in_one_pipeline_and_classified_in_another() -> None:
     found = balance(deliver(0), result(0, routed=("cars", "people")), dead(0, "people"))
     assert (found.balanced, found.totals.classified, found.totals.dead) == (True, 1, 1)
 
 
 @pytest.mark.parametrize("pipeline", ["cars", ALL_PIPELINES])
-def test_dead_and_classified_on_the_same_lane_is_twice(pipeline: str) -> None:
+def test_a_dead_letter_and_a_result_on_the_same_lane_are_a_duplicate(pipeline: str) -> None:
     assert balance(deliver(0), dead(0, pipeline), result(0)).totals.duplicates == 1
     again = (deliver(0), dead(0), dead(0, pipeline, "replay-a"), result(0, lane="replay-a"))
     assert balance(*again).totals.duplicates == 1
 
 
-def test_parking_the_same_frame_twice_counts_once() -> None:
+def test_two_dead_letters_of_a_frame_count_once() -> None:
     found = balance(deliver(0), dead(0), dead(0))
     assert (found.balanced, found.totals.dead) == (True, 1)
 
 
-def test_a_replay_moves_the_dead_to_their_new_end() -> None:
+def test_a_replayed_frame_counts_by_its_new_end_only() -> None:
     died = (deliver(0), dead(0))
     assert balance(*died).totals.dead == 1
     again = (*died, deliver(0, lane="replay-a"), dead(0, lane="replay-a"))
@@ -232,166 +232,165 @@ def test_a_replay_moves_the_dead_to_their_new_end() -> None:
     assert (balance(*back).totals.dead, balance(*back).totals.shed) == (0, {"stale": 1})
 
 
-def test_two_replays_that_both_bring_a_frame_back_are_one_too_many() -> None:
+def test_results_of_two_replays_of_a_frame_are_a_duplicate() -> None:
     found = balance(deliver(0), dead(0), result(0, lane="replay-a"), result(0, lane="replay-b"))
     assert found.totals.duplicates == 1
 
 
-def test_a_replay_of_what_was_not_dead_is_one_too_many() -> None:
+def test_a_replayed_result_of_a_classified_frame_is_a_duplicate() -> None:
     assert balance(deliver(0), result(0), result(0, lane="replay-a")).totals.duplicates == 1
 
 
-def test_ends_of_frames_that_retention_took_are_left_out() -> None:
+def test_ends_of_frames_deleted_by_retention_are_ignored() -> None:
     found = balance(result(7), dead(8))
     assert (found.balanced, found.totals.captured, found.totals.classified) == (True, 0, 0)
 
 
-def test_an_unclean_end_reports_what_was_in_memory_apart() -> None:
+def test_frames_in_memory_at_a_kill_are_counted_as_unclean() -> None:
     found = balance(deliver(4, account(0, 3)), result(4), ended(4, clean=False, told=9))
     assert found.balanced
     assert (found.totals.captured, found.totals.unclean) == (5, 5)
-    assert found.to_dict()["unclean"] == [f"{CAMERA}/{EPOCH}: kept to 4, told to 9"]
+    assert found.to_dict()["unclean"] == [f"{CAMERA}/{EPOCH}: kept to 4, reported to 9"]
 
 
-def test_an_unclean_end_before_anything_was_kept() -> None:
+def test_an_epoch_killed_before_its_first_kept_frame_balances() -> None:
     found = balance(ended(-1, clean=False, told=2))
     assert (found.balanced, found.totals.captured, found.totals.unclean) == (True, 0, 3)
 
 
-def test_unclean_frames_that_are_accounted_for_are_not_captured() -> None:
-    found = balance(deliver(0), result(0), lambda ledger: ledger.account(account(1, 3, "unclean")))
+def test_unclean_frames_in_an_account_do_not_count_as_captured() -> None:
+    found = balance(deliver(0), result(0), lambda ledger: ledger.add_account(account(1, 3, "unclean")))
     assert (found.balanced, found.totals.captured, found.totals.unclean) == (True, 1, 3)
     assert found.totals.withheld == {}
 
 
 @given(st.permutations([ended(4, clean=False, told=9), ended(4, told=4), ended(2, clean=False, told=3)]))
-def test_of_several_ends_the_best_one_holds(ends: list[Entry]) -> None:
+def test_a_clean_end_wins_over_unclean_ends_in_any_order(ends: list[Entry]) -> None:
     found = balance(deliver(4, account(0, 3)), result(4), *ends)
     assert (found.balanced, found.totals.captured, found.totals.unclean) == (True, 5, 0)
-    assert found.unclean == [], "the better end holds"
+    assert found.unclean == [], "the clean end wins"
 
 
-def test_an_open_epoch_goes_as_far_as_its_last_frame() -> None:
+def test_an_open_epoch_is_balanced_up_to_its_last_frame() -> None:
     found = balance(deliver(4, account(0, 3)), result(4))
     assert (found.balanced, found.totals.captured) == (True, 5)
 
 
-def test_dead_letters_without_a_frame_are_counted_apart_and_once() -> None:
-    found = balance(
-        *[lambda ledger: ledger.unnamed(("frames", 0, 3))] * 2, lambda ledger: ledger.unnamed(("frames", 0, 4))
-    )
+def test_dead_letters_without_a_frame_are_counted_once_as_unidentified() -> None:
+    places: list[Entry] = [lambda ledger, n=n: ledger.add_unidentified(("frames", 0, n)) for n in (3, 3, 4)]  # type: ignore[misc]
+    found = balance(*places)
     assert (found.balanced, found.unidentified, found.totals.captured) == (True, 2, 0)
 
 
-def test_after_the_cut_only_holes_are_filled() -> None:
+def test_after_the_cut_only_holes_and_ends_of_earlier_frames_are_added() -> None:
     ledger = Ledger()
     for enter in (deliver(0), result(0), deliver(4, account(3, 3)), result(4)):
         enter(ledger)
     ledger.cut()
-    assert draw_balance(ledger).totals.unaccounted == 2
+    assert compute_balance(ledger).totals.unaccounted == 2
     for enter in (
-        deliver(2, account(1, 1), "late"),  # what was missing
-        deliver(5),  # captured after the cut, and so left to the next audit
-        lambda b: b.delivered(FrameId(CAMERA, EPOCH + 1, 0), "live", None),
-        lambda b: b.account(account(6, 9)),
+        deliver(2, account(1, 1), "late"),  # fills the hole
+        deliver(5),  # captured after the cut: left to the next audit
+        lambda b: b.add_frame(FrameId(CAMERA, EPOCH + 1, 0), "live", None),
+        lambda b: b.add_account(account(6, 9)),
         result(5),
         ended(9),
     ):
         enter(ledger)
-    found = draw_balance(ledger)
+    found = compute_balance(ledger)
     assert (found.totals.captured, found.totals.unaccounted) == (5, 1)
     assert found.totals.examples == [f"gate/{EPOCH}/2 has no end in any pipeline"]
     result(2, lane="late")(ledger)
-    assert draw_balance(ledger).balanced
+    assert compute_balance(ledger).balanced
 
 
-def test_a_camera_that_retention_cut_into_begins_there() -> None:
+def test_a_camera_truncated_by_retention_is_balanced_from_its_first_retained_frame() -> None:
     ledger = Ledger()
-    ledger.begin(CAMERA, EPOCH, 10)
-    ledger.delivered(frame(99, EPOCH - 1), "late", None)
-    ledger.account(account(0, 4, "expired"))
+    ledger.start_at(CAMERA, EPOCH, 10)
+    ledger.add_frame(frame(99, EPOCH - 1), "late", None)
+    ledger.add_account(account(0, 4, "expired"))
     for enter in (deliver(8, lane="late"), deliver(12, account(10, 11)), result(12), ended(12)):
         enter(ledger)
-    found = draw_balance(ledger)
+    found = compute_balance(ledger)
     assert found.balanced, found.totals.examples
     assert (found.totals.captured, found.totals.withheld) == (3, {"still": 2})
     assert found.truncated == [f"gate/{EPOCH} from 10"]
 
 
-def test_what_an_agent_says_it_still_has_is_spooled_and_not_lost() -> None:
+def test_missing_frames_that_an_agent_reports_in_its_spool_are_not_lost() -> None:
     ledger = Ledger()
-    for seq in (0, 9):  # back after an outage: the newest comes first
-        ledger.delivered(FrameId(CAMERA, EPOCH, seq), LIVE, None)
-        ledger.finished(FrameId(CAMERA, EPOCH, seq), FrameEnd("classified", "", LIVE))
-    ledger.waits("agent", 5, [Waiting(camera=CAMERA, epoch=EPOCH, first=2, last=12)])
+    for seq in (0, 9):  # after an outage the newest frame comes first
+        ledger.add_frame(FrameId(CAMERA, EPOCH, seq), LIVE, None)
+        ledger.add_frame_end(FrameId(CAMERA, EPOCH, seq), FrameEnd("classified", "", LIVE))
+    ledger.set_spooled("agent", 5, [Waiting(camera=CAMERA, epoch=EPOCH, first=2, last=12)])
     ledger.cut()
-    found = draw_balance(ledger)
+    found = compute_balance(ledger)
     assert (found.totals.captured, found.totals.spooled, found.totals.unaccounted) == (10, 7, 1)
-    ledger.delivered(FrameId(CAMERA, EPOCH, 1), "late", None)
-    ledger.finished(FrameId(CAMERA, EPOCH, 1), FrameEnd("classified", "", "late"))
-    found = draw_balance(ledger)
+    ledger.add_frame(FrameId(CAMERA, EPOCH, 1), "late", None)
+    ledger.add_frame_end(FrameId(CAMERA, EPOCH, 1), FrameEnd("classified", "", "late"))
+    found = compute_balance(ledger)
     assert (found.balanced, found.settled) == (True, False)
-    ledger.waits("agent", 4, [])  # an older word, read later
-    assert draw_balance(ledger).totals.spooled == 7
-    ledger.waits("agent", 6, [])  # it has nothing any more, and nothing came
-    assert (draw_balance(ledger).totals.spooled, draw_balance(ledger).totals.unaccounted) == (0, 7)
+    ledger.set_spooled("agent", 4, [])  # an older report, read later
+    assert compute_balance(ledger).totals.spooled == 7
+    ledger.set_spooled("agent", 6, [])  # the spool is empty, and the frames never arrived
+    assert (compute_balance(ledger).totals.spooled, compute_balance(ledger).totals.unaccounted) == (0, 7)
 
 
-def test_an_epoch_that_nobody_ended_although_a_newer_one_began_is_a_loss() -> None:
+def test_an_epoch_without_an_end_before_a_newer_epoch_is_a_lost_spool() -> None:
     ledger = Ledger()
     for seq in range(5):
-        ledger.delivered(FrameId(CAMERA, EPOCH, seq), LIVE, None)
-        ledger.finished(FrameId(CAMERA, EPOCH, seq), FrameEnd("classified", "", LIVE))
-    ledger.told(CAMERA, EPOCH, 999)
-    assert draw_balance(ledger).balanced, "it may be under way: nothing newer began"
-    ledger.told(CAMERA, EPOCH + 1, -1)
-    found = draw_balance(ledger)
+        ledger.add_frame(FrameId(CAMERA, EPOCH, seq), LIVE, None)
+        ledger.add_frame_end(FrameId(CAMERA, EPOCH, seq), FrameEnd("classified", "", LIVE))
+    ledger.add_progress(CAMERA, EPOCH, 999)
+    assert compute_balance(ledger).balanced, "the epoch may still be running, as no newer one has started"
+    ledger.add_progress(CAMERA, EPOCH + 1, -1)
+    found = compute_balance(ledger)
     assert not found.balanced
     assert found.totals.unaccounted == 995
     assert any("never ended" in example for example in found.totals.examples)
-    ledger.ended(EpochEnd(camera=CAMERA, epoch=EPOCH, last=4, clean=False, told=999))
-    found = draw_balance(ledger)
-    assert found.balanced, "the agent has said it itself: these were in memory only"
+    ledger.add_epoch_end(EpochEnd(camera=CAMERA, epoch=EPOCH, last=4, clean=False, told=999))
+    found = compute_balance(ledger)
+    assert found.balanced, "the agent itself reports that these were in memory only"
     assert found.totals.unclean == 995
 
 
-def test_an_end_that_comes_after_the_cut_still_closes_its_epoch() -> None:
+def test_an_epoch_end_after_the_cut_still_closes_its_epoch() -> None:
     ledger = Ledger()
     for epoch in (EPOCH, EPOCH + 1):
-        ledger.delivered(FrameId(CAMERA, epoch, 0), LIVE, None)
-        ledger.finished(FrameId(CAMERA, epoch, 0), FrameEnd("classified", "", LIVE))
+        ledger.add_frame(FrameId(CAMERA, epoch, 0), LIVE, None)
+        ledger.add_frame_end(FrameId(CAMERA, epoch, 0), FrameEnd("classified", "", LIVE))
     ledger.cut()
-    assert not draw_balance(ledger).balanced
-    ledger.ended(EpochEnd(camera=CAMERA, epoch=EPOCH, last=70, clean=True))
-    assert draw_balance(ledger).balanced, "what came after the cut is left to the next audit"
+    assert not compute_balance(ledger).balanced
+    ledger.add_epoch_end(EpochEnd(camera=CAMERA, epoch=EPOCH, last=70, clean=True))
+    assert compute_balance(ledger).balanced, "frames after the cut are left to the next audit"
 
 
-def test_a_camera_that_is_left_out() -> None:
+def test_a_camera_that_is_left_out_is_listed_and_not_balanced() -> None:
     ledger = Ledger()
     ledger.leave_out(CAMERA)
     for enter in (deliver(3), ended(9)):
         enter(ledger)
-    assert draw_balance(ledger).cameras == {}
-    assert draw_balance(ledger).to_dict()["left_out"] == [CAMERA], "silence about a camera has to be said"
+    assert compute_balance(ledger).cameras == {}
+    assert compute_balance(ledger).to_dict()["left_out"] == [CAMERA], "a camera that is not balanced must be listed"
 
 
-def test_cameras_and_epochs_are_balanced_by_themselves_and_summed() -> None:
+def test_totals_sum_over_cameras_and_epochs() -> None:
     ledger = Ledger()
     for camera, epoch, seq in (("gate", 1, 0), ("gate", 2, 0), ("yard", 1, 0), ("yard", 1, 1)):
-        ledger.delivered(FrameId(camera, epoch, seq), "live", None)
-        ledger.finished(FrameId(camera, epoch, seq), FrameEnd("classified", "cars", "live"), frozenset({"cars"}))
-    found = draw_balance(ledger)
+        ledger.add_frame(FrameId(camera, epoch, seq), "live", None)
+        ledger.add_frame_end(FrameId(camera, epoch, seq), FrameEnd("classified", "cars", "live"), frozenset({"cars"}))
+    found = compute_balance(ledger)
     assert {name: line.captured for name, line in found.cameras.items()} == {"gate": 2, "yard": 2}
     assert (found.totals.captured, found.totals.classified) == (4, 4)
 
 
-def test_examples_are_few_and_counts_are_complete() -> None:
+def test_examples_are_limited_while_counts_are_complete() -> None:
     found = balance(*[deliver(seq) for seq in range(100)])
     assert found.totals.unaccounted == 100
     assert len(found.totals.examples) == len(found.cameras[CAMERA].examples) == 10
 
 
-def test_it_is_plain_json() -> None:
+def test_a_balance_can_be_written_as_json() -> None:
     found = balance(deliver(2, account(0, 1)), result(2, "shed"), deliver(3))
     values = json.loads(json.dumps(found.to_dict()))
     assert values["balanced"] is False
@@ -401,7 +400,7 @@ def test_it_is_plain_json() -> None:
     assert (values["unidentified"], values["truncated"]) == (0, [])
 
 
-def test_frames_that_end_alike_share_their_state() -> None:
+def test_frames_with_equal_ends_share_one_state_object() -> None:
     ledger = Ledger()
     for seq in range(1000):
         deliver(seq)(ledger)

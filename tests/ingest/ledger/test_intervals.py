@@ -1,4 +1,4 @@
-"""The algebra of intervals."""
+"""Tests of the interval algebra."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def numbers(found: list[Interval]) -> list[int]:
 
 
 @given(partitions())
-def test_any_partition_tiles(pieces: list[Interval]) -> None:
+def test_pieces_of_an_interval_tile_it_in_any_order(pieces: list[Interval]) -> None:
     cover = Cover(pieces)
     last = max(last for _, last in pieces)
     assert (cover.first, cover.last) == (0, last)
@@ -48,7 +48,7 @@ def test_any_partition_tiles(pieces: list[Interval]) -> None:
 
 
 @given(partitions(), st.data())
-def test_dropping_any_piece_is_a_hole(pieces: list[Interval], data: st.DataObject) -> None:
+def test_a_dropped_piece_is_a_hole(pieces: list[Interval], data: st.DataObject) -> None:
     dropped = data.draw(st.sampled_from(pieces))
     rest = Cover(piece for piece in pieces if piece != dropped)
     assert rest.holes(0, max(last for _, last in pieces)) == [dropped]
@@ -56,7 +56,7 @@ def test_dropping_any_piece_is_a_hole(pieces: list[Interval], data: st.DataObjec
 
 
 @given(partitions(), st.data())
-def test_doubling_any_piece_is_an_overlap(pieces: list[Interval], data: st.DataObject) -> None:
+def test_a_doubled_piece_is_an_overlap(pieces: list[Interval], data: st.DataObject) -> None:
     doubled = data.draw(st.sampled_from(pieces))
     cover = Cover([*pieces, doubled])
     assert cover.overlaps() == [doubled]
@@ -71,14 +71,14 @@ def test_the_order_of_adding_does_not_matter(pieces: list[Interval], shuffled: r
 
 
 @given(st.lists(intervals()), st.lists(intervals()))
-def test_merging_is_adding_everything(left: list[Interval], right: list[Interval]) -> None:
+def test_merging_a_cover_adds_all_its_intervals(left: list[Interval], right: list[Interval]) -> None:
     cover = Cover(left)
     cover.merge(Cover(right))
     assert cover == Cover([*left, *right])
 
 
 @given(st.lists(intervals()), intervals())
-def test_holes_and_overlaps_are_exact(pieces: list[Interval], within: Interval) -> None:
+def test_holes_and_overlaps_match_a_count_of_each_number(pieces: list[Interval], within: Interval) -> None:
     cover, depth = Cover(pieces), depths(pieces)
     assert numbers(cover.holes(*within)) == [n for n in range(within[0], within[1] + 1) if not depth[n]]
     assert numbers(cover.overlaps()) == sorted(n for n, times in depth.items() for _ in range(times - 1))
@@ -88,7 +88,7 @@ def test_holes_and_overlaps_are_exact(pieces: list[Interval], within: Interval) 
 
 
 @given(st.lists(intervals()), st.lists(intervals()))
-def test_what_two_have_in_common(some: list[Interval], others: list[Interval]) -> None:
+def test_common_returns_the_numbers_in_both_sets(some: list[Interval], others: list[Interval]) -> None:
     assert numbers(common(some, others)) == sorted(set(depths(some)) & set(depths(others)))
 
 
@@ -98,21 +98,21 @@ def test_holes_are_maximal_and_in_order(pieces: list[Interval]) -> None:
     assert all(a_last + 1 < b_first for (_, a_last), (b_first, _) in pairwise(holes))
 
 
-def test_a_long_run_stays_small() -> None:
+def test_a_long_unbroken_run_takes_two_entries() -> None:
     cover = Cover()
-    for frame in range(10, 10_000, 10):  # a kept frame, then the account of those withheld before it
+    for frame in range(10, 10_000, 10):  # a kept frame, then the account of the frames withheld before it
         cover.add(frame, frame)
         cover.add(frame - 9, frame - 1)
     assert len(cover._steps) == 2
 
 
-def test_an_empty_cover() -> None:
+def test_an_empty_cover_is_one_hole() -> None:
     cover = Cover()
     assert (cover.first, cover.last, cover.overlaps(), cover.holes(0, -1)) == (0, -1, [], [])
     assert cover.holes(3, 5) == [(3, 5)]
 
 
 @pytest.mark.parametrize("interval", [(-1, 3), (4, 3)])
-def test_what_is_no_interval(interval: Interval) -> None:
+def test_an_empty_or_negative_interval_is_refused(interval: Interval) -> None:
     with pytest.raises(LedgerError, match="expected 0 <= first <= last"):
         Cover([interval])

@@ -1,4 +1,4 @@
-"""The sensors' ledger: runs of readings and accounts cover every number once, or it is said where they do not."""
+"""Tests of the sensors' ledger."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ SENSOR = "cabinet"
 
 
 @dataclass
-class Site:
-    """Writes what an agent writes of one sensor."""
+class SensorWriter:
+    """A writer of the records that an agent writes about one sensor."""
 
     clock: ManualClock = field(default_factory=ManualClock)
 
@@ -32,7 +32,7 @@ class Site:
         self.log = MemoryLog(2, self.clock)
 
     async def deliver(self, first: int, last: int, before: int | None = None, *, epoch: int = EPOCH) -> int:
-        """Deliver a run, with an account of what was withheld from ``before`` on; return its offset."""
+        """Deliver a run, with an account of the readings withheld from ``before`` on. Return its offset."""
         account = None if before is None else self.withheld(before, first - 1, epoch=epoch)
         rows = last - first + 1
         record = Readings(
@@ -54,7 +54,7 @@ class Site:
     def end(self, last: int, *, clean: bool = True, told: int = -1, epoch: int = EPOCH) -> EpochEnd:
         return EpochEnd(camera=SENSOR, epoch=epoch, last=last, clean=clean, told=told)
 
-    async def say(
+    async def send_heartbeat(
         self,
         *,
         accounts: Iterable[Account] = (),
@@ -66,12 +66,12 @@ class Site:
         ledger = SensorLedger(
             accounts=tuple(accounts), ended=tuple(ended), waiting=None if waiting is None else tuple(waiting)
         )
-        told = (
+        sensors = (
             ()
             if captured is None
             else (SensorStatus(sensor=SENSOR, epoch=EPOCH, state="running", captured=captured),)
         )
-        beat = Heartbeat(service="agent", instance="a", at_ns=self.clock.now_ns(), sensors=told, readings=ledger)
+        beat = Heartbeat(service="agent", instance="a", at_ns=self.clock.now_ns(), sensors=sensors, readings=ledger)
         await self.write(STATUS, encode(beat))
 
     async def write(self, topic: str, value: bytes) -> int:
@@ -85,25 +85,25 @@ class Site:
 
 
 @pytest.fixture
-def site() -> Site:
-    return Site()
+def site() -> SensorWriter:
+    return SensorWriter()
 
 
-async def test_what_was_delivered_withheld_and_has_ended_balances(site: Site) -> None:
+async def test_delivered_and_withheld_readings_of_an_ended_epoch_balance(site: SensorWriter) -> None:
     await site.deliver(0, 99)
     await site.deliver(105, 149, before=100)
-    await site.say(accounts=[site.withheld(150, 150, "outage")], ended=[site.end(150)])
+    await site.send_heartbeat(accounts=[site.withheld(150, 150, "outage")], ended=[site.end(150)])
     balance = await site.audit()
     line = balance.cameras[SENSOR]
     assert balance.balanced
     assert (line.captured, line.delivered, line.unaccounted) == (151, 145, 0)
     assert dict(line.withheld) == {"unusable": 5, "outage": 1}
     whole = await audit(site.log, wait_s=0.0, clock=site.clock)
-    assert not whole.cameras, "a sensor is no camera"
+    assert not whole.cameras, "a sensor must not appear among the cameras"
     assert whole.to_dict()["sensors"]["totals"]["delivered"] == 145
 
 
-async def test_a_hole_is_unaccounted_and_the_whole_does_not_balance(site: Site) -> None:
+async def test_missing_readings_are_unaccounted_and_unbalance_the_whole_audit(site: SensorWriter) -> None:
     await site.deliver(0, 9)
     await site.deliver(15, 19)
     balance = await site.audit()
@@ -112,14 +112,14 @@ async def test_a_hole_is_unaccounted_and_the_whole_does_not_balance(site: Site) 
     assert not (await audit(site.log, wait_s=0.0, clock=site.clock)).balanced
 
 
-async def test_what_waits_in_a_spool_is_no_loss(site: Site) -> None:
+async def test_readings_in_a_spool_are_not_lost(site: SensorWriter) -> None:
     await site.deliver(15, 19)
-    await site.say(waiting=[Waiting(camera=SENSOR, epoch=EPOCH, first=0, last=14)])
+    await site.send_heartbeat(waiting=[Waiting(camera=SENSOR, epoch=EPOCH, first=0, last=14)])
     balance = await site.audit()
     assert (balance.balanced, balance.settled, balance.totals.spooled) == (True, False, 15)
 
 
-async def test_the_very_same_run_again_is_a_repeat_and_an_overlap_is_a_duplicate(site: Site) -> None:
+async def test_an_identical_run_is_a_repeat_and_an_overlapping_one_a_duplicate(site: SensorWriter) -> None:
     await site.deliver(0, 9)
     await site.deliver(0, 9)
     balance = await site.audit()
@@ -128,25 +128,27 @@ async def test_the_very_same_run_again_is_a_repeat_and_an_overlap_is_a_duplicate
     assert (await site.audit()).totals.duplicates == 5
 
 
-async def test_after_a_kill_what_was_in_memory_only_is_told_apart(site: Site) -> None:
+async def test_readings_in_memory_at_a_kill_are_counted_as_unclean(site: SensorWriter) -> None:
     await site.deliver(0, 9)
-    await site.say(captured=14)
-    await site.say(ended=[site.end(9, clean=False, told=13)])
+    await site.send_heartbeat(captured=14)
+    await site.send_heartbeat(ended=[site.end(9, clean=False, told=13)])
     await site.deliver(0, 9, epoch=EPOCH + 1)
     balance = await site.audit()
     assert (balance.balanced, balance.totals.unclean, balance.totals.captured) == (True, 4, 20)
 
 
-async def test_an_epoch_that_nobody_has_ended_is_a_lost_spool(site: Site) -> None:
+async def test_an_epoch_without_an_end_before_a_newer_epoch_is_a_lost_spool(site: SensorWriter) -> None:
     await site.deliver(0, 9)
     await site.deliver(0, 9, epoch=EPOCH + 1)
     assert not (await site.audit()).balanced
 
 
-async def test_retention_takes_the_beginning_and_leaves_the_rest_balanced(site: Site) -> None:
+async def test_a_truncated_sensor_is_balanced_from_its_first_retained_reading(
+    site: SensorWriter,
+) -> None:
     await site.deliver(0, 9)
     first = await site.deliver(12, 19, before=10)
-    await site.say(ended=[site.end(19)])
+    await site.send_heartbeat(ended=[site.end(19)])
     tp = TopicPartition(READINGS, partition_for(SENSOR, 2))
     site.log.forget(tp, first)
     balance = await site.audit()
@@ -156,7 +158,7 @@ async def test_retention_takes_the_beginning_and_leaves_the_rest_balanced(site: 
     assert (await site.audit()).left_out == [SENSOR]
 
 
-async def test_a_record_that_cannot_be_read_is_missing(site: Site) -> None:
+async def test_readings_of_an_unreadable_record_are_unaccounted(site: SensorWriter) -> None:
     await site.write(READINGS, b"\xc1 no msgpack")
     await site.deliver(10, 19)
     assert (await site.audit()).totals.unaccounted == 10
@@ -166,8 +168,10 @@ PIECES = st.lists(st.tuples(st.sampled_from(["run", "account", "told"]), st.inte
 
 
 @given(PIECES)
-async def test_what_went_as_it_should_balances_however_it_is_cut(pieces: list[tuple[str, int]]) -> None:
-    site, at, before, delivered = Site(), 0, None, 0
+async def test_a_faultless_epoch_balances_for_any_split_into_runs_and_accounts(
+    pieces: list[tuple[str, int]],
+) -> None:
+    site, at, before, delivered = SensorWriter(), 0, None, 0
     for kind, count in pieces:
         if kind == "run":
             await site.deliver(at, at + count - 1, before)
@@ -175,12 +179,12 @@ async def test_what_went_as_it_should_balances_however_it_is_cut(pieces: list[tu
         elif kind == "account":
             before = at if before is None else before
         elif before is None:
-            await site.say(accounts=[site.withheld(at, at + count - 1, "expired")])
+            await site.send_heartbeat(accounts=[site.withheld(at, at + count - 1, "expired")])
         else:
             continue
         at += count
     tail = [] if before is None else [site.withheld(before, at - 1, "outage")]
-    await site.say(accounts=tail, ended=[site.end(at - 1)])
+    await site.send_heartbeat(accounts=tail, ended=[site.end(at - 1)])
     balance = await site.audit()
     assert balance.balanced, balance.totals.examples
     assert (balance.totals.captured, balance.totals.delivered) == (at, delivered)

@@ -11,7 +11,7 @@ import pytest
 from deploy.local.demo.figures import RATE_WINDOW_S, Figures, report
 from deploy.local.demo.latencies import RECENT
 from ingest.contract.records import Alert, Delivery, Event, EventData, FrameRef, Result
-from ingest.ledger.balance import draw_balance
+from ingest.ledger.balance import compute_balance
 from ingest.ledger.states import Ledger
 from stream.alerts.alert import make_alert
 
@@ -60,7 +60,7 @@ def test_the_order_of_the_topics_does_not_matter(seed: int) -> None:
         take(record)  # type: ignore[operator]
     assert sorted(figures.receipt_ms()) == [100.0, 300.0]
     assert figures.undelivered(1) == 0
-    found = report(figures, draw_balance(Ledger()).to_dict(), None)
+    found = report(figures, compute_balance(Ledger()).to_dict(), None)
     assert (found["events"], found["alerts"], found["deliveries"]) == (4, 4, {"delivered": 4, "dead": 0})
     assert found["latency_ms"]["capture_to_receipt"]["p50"] == 200.0
     assert found["cameras"] == {}

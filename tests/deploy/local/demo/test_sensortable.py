@@ -10,7 +10,7 @@ from rich.console import Console
 from deploy.local.demo.sensortable import SENSOR_STATES, sensor_table
 from ingest.contract.identity import FrameId
 from ingest.contract.records import Account, EpochEnd
-from ingest.ledger.balance import Balance, draw_balance
+from ingest.ledger.balance import Balance, compute_balance
 from ingest.ledger.states import Ledger
 
 
@@ -20,9 +20,9 @@ def books(sensors: int, last: int) -> Balance:
     for number in range(sensors):
         name = f"a-long-sensor-name-{number}"
         account = Account(camera=name, epoch=1, first=0, last=344, counts={"unusable": 300, "outage": 45})
-        entered.delivered_run(FrameId(name, 1, 345), 3344, account)
-        entered.ended(EpochEnd(camera=name, epoch=1, last=last, clean=True))
-    return draw_balance(entered)
+        entered.add_readings(FrameId(name, 1, 345), 3344, account)
+        entered.add_epoch_end(EpochEnd(camera=name, epoch=1, last=last, clean=True))
+    return compute_balance(entered)
 
 
 def drawn(balance: Balance) -> str:
@@ -50,4 +50,4 @@ def test_a_loss_is_said() -> None:
 def test_a_sensor_that_cannot_be_balanced_is_named() -> None:
     entered = Ledger()
     entered.leave_out("hall")
-    assert "nothing can be said of hall" in drawn(draw_balance(entered))
+    assert "nothing can be said of hall" in drawn(compute_balance(entered))

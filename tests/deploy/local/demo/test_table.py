@@ -12,7 +12,7 @@ from deploy.local.demo.figures import Figures
 from deploy.local.demo.table import STATES, balance_table, live_table, summary
 from deploy.local.demo.truth import Score
 from ingest.contract.records import Heartbeat
-from ingest.ledger.balance import draw_balance
+from ingest.ledger.balance import compute_balance
 from ingest.ledger.states import Ledger
 
 
@@ -47,7 +47,7 @@ def test_a_camera_that_cannot_be_balanced_is_named() -> None:
 
 
 def test_the_rows_are_what_the_ledger_writes() -> None:
-    assert set(STATES) <= set(draw_balance(Ledger()).to_dict()["totals"])
+    assert set(STATES) <= set(compute_balance(Ledger()).to_dict()["totals"])
 
 
 def report(**changes: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a gate misses, estimated from the sample of what it withheld."""
+"""Tests of the estimate of a gate's miss rate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ingest.contract.identity import LATE, LIVE, replay_lane
 from ingest.contract.records import Box, Detection, FrameRef, Result
-from ingest.ledger.missed import MissCounter, has_news, wilson
+from ingest.ledger.missrate import MissCounter, shows_new_object, wilson
 
 HERE, THERE = Box(10, 10, 50, 90), Box(200, 10, 240, 90)
 
@@ -47,37 +47,37 @@ def judged(*results: Result) -> tuple[int, int, int]:
     return rate.quiet, rate.sampled, rate.missed
 
 
-def test_a_sampled_frame_with_something_new_is_a_miss_and_one_with_what_stood_there_is_none() -> None:
+def test_a_sampled_frame_is_a_miss_only_if_it_shows_a_new_or_moved_object() -> None:
     first = result(0, seen(HERE))
     assert judged(first, result(5, seen(HERE), sampled=True, withheld={"still": 4})) == (5, 1, 0)
     assert judged(first, result(5, seen(HERE, THERE), sampled=True, withheld={"still": 4})) == (5, 1, 1)
     assert judged(first, result(5, seen(THERE), sampled=True, withheld={"still": 2, "masked": 2})) == (5, 1, 1)
 
 
-def test_what_was_kept_for_its_own_sake_is_no_sample() -> None:
+def test_a_regular_frame_does_not_count_as_sampled() -> None:
     assert judged(result(0), result(9, seen(HERE), withheld={"still": 5, "rate": 3})) == (5, 0, 0)
 
 
-def test_an_uncertain_object_is_no_news_and_an_uncertain_counterpart_is_one() -> None:
-    assert not has_news(seen(HERE, score=0.4), ())
-    assert not has_news(seen(HERE), seen(HERE, score=0.31))
-    assert has_news(seen(HERE), seen(Box(40, 10, 80, 90)))
+def test_only_a_certain_object_is_new_and_an_uncertain_one_is_a_counterpart() -> None:
+    assert not shows_new_object(seen(HERE, score=0.4), ())
+    assert not shows_new_object(seen(HERE), seen(HERE, score=0.31))
+    assert shows_new_object(seen(HERE), seen(Box(40, 10, 80, 90)))
 
 
-def test_frames_that_no_model_looked_at_say_nothing() -> None:
+def test_a_sampled_frame_without_a_classification_does_not_count() -> None:
     empty = result(5, outcome="empty", sampled=True, withheld={"still": 4})
     assert judged(result(0), empty) == (5, 0, 0)
 
 
-def test_a_frame_of_the_sample_is_not_what_the_next_one_is_held_against() -> None:
-    """Without the sample nobody had seen it: what came unseen and stays is missed until a frame is sent for that."""
+def test_sampled_frames_are_compared_with_the_last_regular_frame_only() -> None:
+    """An object that appears unnoticed and stays is missed until a regular frame is sent."""
     unseen = [result(seq, seen(HERE), sampled=True) for seq in (1, 2, 3)]
     assert judged(result(0), *unseen) == (3, 3, 3)
     assert judged(result(0), *unseen, result(4, seen(HERE)), result(5, seen(HERE), sampled=True)) == (4, 4, 3)
 
 
-def test_one_is_not_held_against_a_frame_between_which_and_it_others_were_sent() -> None:
-    """They are dead letters, were shed, or went to the other lane: in an outage of hours ago, and then in another."""
+def test_a_sampled_frame_is_not_compared_across_frames_that_are_missing_in_between() -> None:
+    """The frames in between became dead letters, were shed, or went to the other lane."""
     late = result(900, seen(HERE), sampled=True, lane=LATE, withheld={"still": 9})
     assert judged(result(0, lane=LATE), late)[1:] == (0, 0)
     assert judged(result(0), result(3, outcome="shed", withheld={"still": 2}), result(4, sampled=True))[1:] == (0, 0)
@@ -85,8 +85,8 @@ def test_one_is_not_held_against_a_frame_between_which_and_it_others_were_sent()
 
 
 @pytest.mark.parametrize("share", [0.01, 0.2])
-def test_the_rate_does_not_depend_on_the_sample_and_its_interval_holds_it(share: float) -> None:
-    """Every tenth object comes unseen and stays for long; a frame is sent for its own sake now and then."""
+def test_the_estimate_is_unbiased_for_any_sample_share_and_its_interval_is_valid(share: float) -> None:
+    """One object in ten appears unnoticed and stays long. A regular frame is sent now and then."""
     rng, length, runs = np.random.default_rng(3), 3000, 200
     there = np.repeat(rng.random(length // 50) < 0.1, 50)
     there[::150] = False
@@ -105,7 +105,7 @@ def test_the_rate_does_not_depend_on_the_sample_and_its_interval_holds_it(share:
     assert held >= 0.93 * runs
 
 
-def test_each_epoch_and_lane_begins_afresh_and_replays_do_not_count() -> None:
+def test_frames_are_compared_within_one_epoch_and_lane_and_replays_are_ignored() -> None:
     first, missed = result(0), result(7, seen(HERE), sampled=True, withheld={"rate": 6})
     assert judged(first, missed) == (1, 1, 1)
     assert judged(first, result(7, seen(HERE), sampled=True, epoch=2, withheld={"rate": 7})) == (1, 0, 0)
@@ -113,7 +113,7 @@ def test_each_epoch_and_lane_begins_afresh_and_replays_do_not_count() -> None:
     assert judged(first, result(7, seen(HERE), sampled=True, lane=replay_lane("r1"))) == (0, 0, 0)
 
 
-def test_what_is_behind_a_mask_is_no_miss() -> None:
+def test_an_object_behind_a_mask_is_not_a_miss() -> None:
     misses = MissCounter(lambda _, found: found.box == THERE)
     for each in (result(0), result(1, seen(THERE), sampled=True), result(2, seen(HERE, THERE), sampled=True)):
         misses.add(each)
@@ -131,12 +131,12 @@ def test_what_is_behind_a_mask_is_no_miss() -> None:
         (0, 0, 0.0, 1.0),
     ],
 )
-def test_the_interval_is_wilsons(hits: int, trials: int, low: float, high: float) -> None:
+def test_the_interval_has_the_published_values_of_wilson(hits: int, trials: int, low: float, high: float) -> None:
     assert wilson(hits, trials) == pytest.approx((low, high), abs=5e-5)
 
 
 @given(trials=st.integers(1, 10_000), share=st.floats(0, 1))
-def test_the_interval_holds_the_rate_and_is_symmetrical(trials: int, share: float) -> None:
+def test_the_interval_contains_the_rate_and_is_symmetrical(trials: int, share: float) -> None:
     hits = round(share * trials)
     low, high = wilson(hits, trials)
     assert 0.0 <= low <= hits / trials + 1e-12
@@ -145,7 +145,7 @@ def test_the_interval_holds_the_rate_and_is_symmetrical(trials: int, share: floa
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.05, 0.3])
-def test_nineteen_of_twenty_intervals_hold_the_true_rate(rate: float) -> None:
+def test_nineteen_of_twenty_intervals_contain_the_true_rate(rate: float) -> None:
     hits = np.random.default_rng(0).binomial(400, rate, 4000)
     held = np.mean([low <= rate <= high for low, high in (wilson(int(n), 400) for n in hits)])
     assert abs(float(held) - 0.95) < 0.02
