@@ -29,7 +29,7 @@ from deploy.local.demo.site import pipeline_for
 from deploy.local.demo.watch import watching
 from deploy.local.kafka.broker import Broker
 from deploy.local.process import peak_memory_mb
-from deploy.local.stack import Layout, services
+from deploy.local.stack import StackFiles, services
 from deploy.local.supervisor import Supervisor
 from edge_agent.gate.motion import MotionDetector
 from edge_agent.sources.simulated import Scene, SceneConfig
@@ -175,7 +175,7 @@ class Stack:
 
     def __init__(self, case: PipelineCase, settings: KafkaSettings, folder: Path, threads: int) -> None:
         self._case, self._settings, self._threads = case, settings, threads
-        specs = services(Layout(folder), settings, case.repository.root, 0)
+        specs = services(StackFiles(folder), settings, case.repository.root, 0)
         wanted = [s for s in specs if s.name in SERVICES]
         wanted = [replace(s, argv=[*s.argv, f"--instances={threads}"]) if s.name == "engine" else s for s in wanted]
         self.supervisor = Supervisor(wanted, folder)

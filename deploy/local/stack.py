@@ -23,7 +23,7 @@ ONE_THREAD = {
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class StackFiles:
     """Where one stack keeps its files, all below one folder."""
 
     root: Path
@@ -59,24 +59,24 @@ class Layout:
         return self.root / "logs"
 
 
-def services(layout: Layout, settings: KafkaSettings, models: Path, receiver_port: int) -> list[ServiceSpec]:
+def services(files: StackFiles, settings: KafkaSettings, models: Path, receiver_port: int) -> list[ServiceSpec]:
     """Return all services, consumers before producers."""
     env = {**settings.to_env(), **ONE_THREAD}
     commands: dict[str, list[str]] = {
         "webhook-receiver": [
             "webhook-receiver",
             f"--port={receiver_port}",
-            f"--secret-file={layout.secret_file}",
-            f"--out={layout.received}",
+            f"--secret-file={files.secret_file}",
+            f"--out={files.received}",
         ],
         "dispatch": ["dispatch"],
-        "alerts": ["alerts", f"--evidence={layout.evidence}", "--instance=local"],
+        "alerts": ["alerts", f"--evidence={files.evidence}", "--instance=local"],
         "analyse": ["analyse", "--instance=local"],
         "sense": ["sense", "--instance=local"],
         "engine": ["engine", f"--models={models}"],
         "prepare-live": ["prepare", "--lane=live", "--instance=local"],
         "prepare-late": ["prepare", "--lane=late", "--instance=local"],
-        AGENT: ["agent", "run", f"--site={layout.site_file}", f"--data={layout.spool}"],
+        AGENT: ["agent", "run", f"--site={files.site_file}", f"--data={files.spool}"],
     }
     return [
         ServiceSpec(name=name, argv=[sys.executable, "-m", "deploy.cli.app", *argv], env=env)

@@ -11,15 +11,15 @@ import structlog
 
 _CLIENTS = "aiokafka"
 _OURS = "sightline"
-SELDOM_S = 60.0
+REPEAT_INTERVAL_S = 60.0
 """A library may say the same thing so often. Kafka's client says some twenty lines a second that it cannot connect,
 which would wear a card and bury what matters."""
 _KINDS = 256
 """Of things said: more than any library has, unless it writes numbers into them."""
 
 
-class Seldom(logging.Filter):
-    """Lets each thing that a library says through once in ``SELDOM_S``, with how often it was said in between."""
+class RepeatFilter(logging.Filter):
+    """Lets each thing that a library says through once in ``REPEAT_INTERVAL_S``, with how often it was said in between."""
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -31,8 +31,8 @@ class Seldom(logging.Filter):
         if record.name.split(".")[0] == _OURS:
             return True
         now_s, kind = self._now_s(), (record.name, str(record.msg))
-        from_s, left_out = self._said.get(kind, (now_s - SELDOM_S, 0))
-        if now_s - from_s < SELDOM_S:
+        from_s, left_out = self._said.get(kind, (now_s - REPEAT_INTERVAL_S, 0))
+        if now_s - from_s < REPEAT_INTERVAL_S:
             self._said[kind] = from_s, left_out + 1
             return False
         if len(self._said) >= _KINDS:
@@ -60,7 +60,7 @@ def configure(service: str, level: str = "INFO") -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(Seldom())
+    handler.addFilter(RepeatFilter())
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
     root = logging.getLogger()
     root.handlers[:] = [handler]

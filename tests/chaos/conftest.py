@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from deploy.local.demo.command import DemoOptions, During, run_demo
-from deploy.local.demo.run import Outcome
+from deploy.local.demo.run import DemoOutcome
 from deploy.local.kafka.broker import Broker
 from engines.repository.adopt import coco_labels
 from tests.paths import ROOT
 
-RunStack = Callable[[float, During | None], Awaitable[Outcome]]
+RunStack = Callable[[float, During | None], Awaitable[DemoOutcome]]
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def run_stack(own_broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("SIGHTLINE_KAFKA", raising=False)
     options = DemoOptions(0.0, (), None, "", coco_labels(), tmp_path / "demo", ROOT / "engines" / "models")
 
-    async def run(seconds: float, during: During | None) -> Outcome:
+    async def run(seconds: float, during: During | None) -> DemoOutcome:
         chosen = DemoOptions(seconds, *[getattr(options, name) for name in options.__slots__[1:]])
         return await run_demo(
             chosen, on_step=lambda _: None, on_tick=lambda *_: None, during=during, broker=own_broker

@@ -13,7 +13,7 @@ import pytest
 
 from deploy.local.demo.command import During
 from deploy.local.demo.figures import Figures
-from deploy.local.demo.run import Outcome, Running
+from deploy.local.demo.run import DemoOutcome, RunningStack
 from deploy.local.kafka.broker import Broker
 from deploy.local.stack import AGENT
 from deploy.local.supervisor import ServiceSpec, Supervisor
@@ -50,7 +50,7 @@ def capture_child(stack: Supervisor) -> psutil.Process:
     return next(c for c in agent.children(recursive=True) if "edge_agent.camera.child" in " ".join(c.cmdline()))
 
 
-def require_whole(outcome: Outcome) -> None:
+def require_whole(outcome: DemoOutcome) -> None:
     totals = outcome.balance["totals"]
     assert outcome.balance["balanced"], totals["examples"]
     assert totals["unaccounted"] == 0
@@ -62,7 +62,7 @@ def require_whole(outcome: Outcome) -> None:
 
 
 async def test_a_clean_run_balances_and_finds_the_crossings(
-    run_stack: Callable[[float, During | None], Awaitable[Outcome]],
+    run_stack: Callable[[float, During | None], Awaitable[DemoOutcome]],
 ) -> None:
     outcome = await run_stack(25.0, None)
     require_whole(outcome)
@@ -73,9 +73,9 @@ async def test_a_clean_run_balances_and_finds_the_crossings(
 
 
 async def test_every_process_and_the_broker_may_be_killed(
-    run_stack: Callable[[float, During | None], Awaitable[Outcome]], own_broker: Broker
+    run_stack: Callable[[float, During | None], Awaitable[DemoOutcome]], own_broker: Broker
 ) -> None:
-    async def during(running: Running) -> None:
+    async def during(running: RunningStack) -> None:
         stack, figures = running.stack, running.figures
         await flows(figures)
         capture_child(stack).kill()
@@ -91,10 +91,10 @@ async def test_every_process_and_the_broker_may_be_killed(
     require_whole(outcome)
 
 
-async def test_a_paused_node_is_fenced(run_stack: Callable[[float, During | None], Awaitable[Outcome]]) -> None:
+async def test_a_paused_node_is_fenced(run_stack: Callable[[float, During | None], Awaitable[DemoOutcome]]) -> None:
     """A node that sleeps through its session wakes up to find that another one has its partitions."""
 
-    async def during(running: Running) -> None:
+    async def during(running: RunningStack) -> None:
         stack, figures = running.stack, running.figures
         await flows(figures)
         first = stack.pid("engine")

@@ -12,10 +12,10 @@ from typing import Any
 from deploy.local.demo import run
 from deploy.local.demo import site as demosite
 from deploy.local.demo.figures import Figures
-from deploy.local.demo.run import Demo, Outcome, Running
-from deploy.local.demo.truth import Crossing
+from deploy.local.demo.run import Demo, DemoOutcome, RunningStack
+from deploy.local.demo.truth import LineCrossing
 from deploy.local.kafka.broker import Broker
-from deploy.local.stack import Layout
+from deploy.local.stack import StackFiles
 from edge_agent.sources.simulated import COUNTING_LINES, RESTRICTED_ZONE
 from edge_agent.sources.simulated.truth import read_truth
 from engines.decoders import CLASSIFIERS
@@ -30,7 +30,7 @@ from ingest.site import ReceiverConfig, Site
 _PREFIX = "sightline-demo-"
 _SHIPPED_MODEL = "regions"
 
-During = Callable[[Running], Coroutine[Any, Any, None]]
+During = Callable[[RunningStack], Coroutine[Any, Any, None]]
 """What a test does to a running stack."""
 
 
@@ -54,7 +54,7 @@ async def run_demo(
     on_tick: Callable[[Figures, float | None, dict[str, int]], None],
     during: During | None = None,
     broker: Broker | None = None,
-) -> Outcome:
+) -> DemoOutcome:
     """Run one demo with topics of its own. Raise ConfigError, DeployError, EngineError or IngestError.
 
     Uses the cluster that ``SIGHTLINE_KAFKA`` names, and leaves no topic there; else ``broker``, else one of its own,
@@ -70,7 +70,7 @@ async def run_demo(
     settings = base.model_copy(update={"prefix": f"{_PREFIX}{time.time_ns() // 1_000_000}."})
     running = Demo(
         settings=settings,
-        layout=Layout(options.home),
+        files=StackFiles(options.home),
         models=models,
         make_site=lambda receiver: _site(options, manifest, receiver),
         read_truth=_truth,
@@ -116,10 +116,10 @@ def _site(options: DemoOptions, manifest: Manifest, receiver: ReceiverConfig) ->
     return demosite.simulated_site(manifest, lines=dict(COUNTING_LINES), zone=RESTRICTED_ZONE, receiver=receiver)
 
 
-def _truth(folder: Path) -> list[Crossing]:
+def _truth(folder: Path) -> list[LineCrossing]:
     """Return the crossings that the simulated cameras of an agent's folder know."""
     return [
-        Crossing(
+        LineCrossing(
             camera=header["camera"],
             direction=crossing["direction"],
             at_ns=frame.crossed_ns(crossing, header["scene"]["fps"]),

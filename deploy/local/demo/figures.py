@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deploy.local.demo.latencies import Latencies, percentiles_ms
-from deploy.local.demo.truth import Crossing, Score
+from deploy.local.demo.truth import CrossingScore, LineCrossing
 from ingest.contract.identity import LIVE
 from ingest.contract.records import Alert, CameraStatus, Delivery, Event, Heartbeat, Result
 
@@ -40,7 +40,7 @@ class Figures:
 
     cameras: dict[str, CameraFigures] = field(default_factory=lambda: defaultdict(CameraFigures))
     services: dict[str, tuple[float, str]] = field(default_factory=dict)
-    events: dict[str, Crossing | None] = field(default_factory=dict)
+    events: dict[str, LineCrossing | None] = field(default_factory=dict)
     """By id: the line crossing that it tells of, if it does."""
     alerts: dict[str, bool] = field(default_factory=dict)
     """By id: whether it is about a live frame."""
@@ -112,19 +112,19 @@ class Figures:
         """Return the latencies from capture to receipt of live frames' alerts."""
         return [ms for (alert, _), ms in self.receipts_ms.items() if self.alerts.get(alert)]
 
-    def crossings(self) -> list[Crossing]:
+    def crossings(self) -> list[LineCrossing]:
         """Return the line crossings that the rules recognised."""
         return [crossing for crossing in self.events.values() if crossing]
 
 
-def _crossing(event: Event) -> Crossing | None:
+def _crossing(event: Event) -> LineCrossing | None:
     data = event.data
     if event.type != "sightline.line.crossed":
         return None
-    return Crossing(data.camera or "", data.direction, data.captured_ns, data.label)
+    return LineCrossing(data.camera or "", data.direction, data.captured_ns, data.label)
 
 
-def report(figures: Figures, balance: dict[str, Any], truth: Score | None) -> dict[str, Any]:
+def report(figures: Figures, balance: dict[str, Any], truth: CrossingScore | None) -> dict[str, Any]:
     """Return the report of a run: the balance's totals, and what happened to events, alerts and receipts."""
     states = Counter(figures.final.values())
     totals = dict(balance["totals"])

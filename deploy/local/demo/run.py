@@ -18,10 +18,10 @@ import tomli_w
 
 from deploy.local.beside import beside
 from deploy.local.demo.figures import Figures, report
-from deploy.local.demo.truth import Crossing, score
+from deploy.local.demo.truth import LineCrossing, score
 from deploy.local.demo.watch import watching
 from deploy.local.exceptions import StackError
-from deploy.local.stack import AGENT, DOWNSTREAM, Layout, services
+from deploy.local.stack import AGENT, DOWNSTREAM, StackFiles, services
 from deploy.local.supervisor import Supervisor
 from ingest.kafka import topicadmin
 from ingest.kafka.kafkalog import KafkaLog
@@ -42,7 +42,7 @@ PARTITIONS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningStack:
     """A stack that runs: what a test needs to be unkind to it."""
 
     stack: Supervisor
@@ -56,36 +56,36 @@ class Demo:
     """What to run, and how to follow it."""
 
     settings: KafkaSettings
-    layout: Layout
+    files: StackFiles
     models: Path
     make_site: Callable[[ReceiverConfig], Site]
-    read_truth: Callable[[Path], list[Crossing]]
+    read_truth: Callable[[Path], list[LineCrossing]]
     seconds: float
     """0 runs until it is told to stop."""
     on_tick: Callable[[Figures, float | None, dict[str, int]], None] = lambda *_: None
     on_step: Callable[[str], None] = lambda _: None
-    during: Callable[[Running], Coroutine[Any, Any, None]] | None = None
+    during: Callable[[RunningStack], Coroutine[Any, Any, None]] | None = None
     """Run beside the stack: the tests' kills."""
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class DemoOutcome:
     """The ledger and the report of a finished run."""
 
     balance: dict[str, Any]
     report: dict[str, Any]
 
 
-async def run(demo: Demo) -> Outcome:
+async def run(demo: Demo) -> DemoOutcome:
     """Run the stack, drain it and return its balance.
 
     Raise StackError when a service does not become ready, or alerts are not delivered, in time; LogUnavailable
     when Kafka does not answer.
     """
-    receiver = _prepare_files(demo.layout)
+    receiver = _prepare_files(demo.files)
     site = demo.make_site(receiver)
-    demo.layout.site_file.write_text(tomli_w.dumps(site.model_dump(mode="json", exclude_none=True)))
+    demo.files.site_file.write_text(tomli_w.dumps(site.model_dump(mode="json", exclude_none=True)))
     async with KafkaLog(demo.settings, "sightline-demo") as log:
         demo.on_step("creating topics")
         await topicadmin.create(demo.settings, partitions=PARTITIONS, replication=1)
@@ -95,23 +95,23 @@ async def run(demo: Demo) -> Outcome:
             await _drain(demo, stack, figures, receivers=len(site.receivers))
             demo.on_step("auditing")
             balance = (await audit(log, wait_s=DRAIN_TIMEOUT_S)).to_dict()
-        truth = demo.read_truth(demo.layout.spool)
+        truth = demo.read_truth(demo.files.spool)
         scored = score(truth, figures.crossings()) if truth else None
-        return Outcome(balance, report(figures, balance, scored))
+        return DemoOutcome(balance, report(figures, balance, scored))
 
 
-def _prepare_files(layout: Layout) -> ReceiverConfig:
-    shutil.rmtree(layout.root, ignore_errors=True)
-    layout.root.mkdir(parents=True)
-    layout.secret_file.write_text("whsec_" + base64.b64encode(secrets.token_bytes(32)).decode() + "\n")
-    layout.secret_file.chmod(0o600)
+def _prepare_files(files: StackFiles) -> ReceiverConfig:
+    shutil.rmtree(files.root, ignore_errors=True)
+    files.root.mkdir(parents=True)
+    files.secret_file.write_text("whsec_" + base64.b64encode(secrets.token_bytes(32)).decode() + "\n")
+    files.secret_file.chmod(0o600)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     return ReceiverConfig(
         name="receiver",
         url=f"http://127.0.0.1:{port}/",
-        secret_file=layout.secret_file,
+        secret_file=files.secret_file,
         # A demonstration is over in minutes: the same schedule, but an hour's pause would outlive it.
         retry_s=(0, 1, 2, 4, 8, 15, 30),
     )
@@ -120,9 +120,9 @@ def _prepare_files(layout: Layout) -> ReceiverConfig:
 @contextlib.asynccontextmanager
 async def _stack(demo: Demo, receiver: ReceiverConfig) -> AsyncIterator[Supervisor]:
     port = int(receiver.url.rsplit(":", 1)[1].rstrip("/"))
-    specs = services(demo.layout, demo.settings, demo.models, port)
+    specs = services(demo.files, demo.settings, demo.models, port)
     demo.on_step("starting services")
-    async with Supervisor([s for s in specs if s.name != AGENT], demo.layout.logs) as stack:
+    async with Supervisor([s for s in specs if s.name != AGENT], demo.files.logs) as stack:
         try:
             yield stack
         finally:
@@ -134,12 +134,12 @@ async def _live(demo: Demo, stack: Supervisor, figures: Figures) -> None:
         lambda: _ready(figures) or demo.stop.is_set(),
         READY_TIMEOUT_S,
         lambda: StackError(
-            f"not ready in {READY_TIMEOUT_S:.0f} s: {sorted(_missing(figures))}; see {demo.layout.logs}"
+            f"not ready in {READY_TIMEOUT_S:.0f} s: {sorted(_missing(figures))}; see {demo.files.logs}"
         ),
     )
-    specs = services(demo.layout, demo.settings, demo.models, 0)
+    specs = services(demo.files, demo.settings, demo.models, 0)
     await stack.add(next(s for s in specs if s.name == AGENT))
-    during = demo.during(Running(stack, figures, demo.settings, demo.models)) if demo.during else _nothing()
+    during = demo.during(RunningStack(stack, figures, demo.settings, demo.models)) if demo.during else _nothing()
     async with beside(during, to_its_end=True):
         await _ticks(demo, stack, figures)
 
@@ -169,7 +169,7 @@ async def _drain(demo: Demo, stack: Supervisor, figures: Figures, receivers: int
         DRAIN_TIMEOUT_S,
         lambda: StackError(
             f"{len(figures.events)} events, {len(figures.alerts)} alerts, "
-            f"{figures.undelivered(receivers)} undelivered after {DRAIN_TIMEOUT_S:.0f} s; see {demo.layout.logs}"
+            f"{figures.undelivered(receivers)} undelivered after {DRAIN_TIMEOUT_S:.0f} s; see {demo.files.logs}"
         ),
     )
 

@@ -13,7 +13,7 @@ a second a hysteresis of three frames is 0.6 s, and the truth's own moment is ex
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Crossing:
+class LineCrossing:
     """Something crossed a camera's line at a time, in Unix ns."""
 
     camera: str
@@ -23,7 +23,7 @@ class Crossing:
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class CrossingScore:
     """How the two lists agree: ``found`` of ``line_crossings`` were seen; ``false`` events have no crossing.
 
     ``labels_right`` of the found ones also have the right label.
@@ -44,7 +44,9 @@ class Score:
         }
 
 
-def score(truth: Iterable[Crossing], events: Iterable[Crossing], tolerance_ns: int = TOLERANCE_NS) -> Score:
+def score(
+    truth: Iterable[LineCrossing], events: Iterable[LineCrossing], tolerance_ns: int = TOLERANCE_NS
+) -> CrossingScore:
     """Match events to true crossings one to one: same camera, same direction, nearest in time first."""
     wanted, seen = _grouped(truth), _grouped(events)
     found = right = 0
@@ -53,17 +55,19 @@ def score(truth: Iterable[Crossing], events: Iterable[Crossing], tolerance_ns: i
             found += 1
             right += crossing.label == event.label
     total, said = sum(map(len, wanted.values())), sum(map(len, seen.values()))
-    return Score(total, found, said - found, right)
+    return CrossingScore(total, found, said - found, right)
 
 
-def _grouped(crossings: Iterable[Crossing]) -> dict[tuple[str, str], list[Crossing]]:
-    groups: dict[tuple[str, str], list[Crossing]] = defaultdict(list)
+def _grouped(crossings: Iterable[LineCrossing]) -> dict[tuple[str, str], list[LineCrossing]]:
+    groups: dict[tuple[str, str], list[LineCrossing]] = defaultdict(list)
     for crossing in sorted(crossings):
         groups[crossing.camera, crossing.direction].append(crossing)
     return groups
 
 
-def _matches(truth: list[Crossing], events: list[Crossing], tolerance_ns: int) -> list[tuple[Crossing, Crossing]]:
+def _matches(
+    truth: list[LineCrossing], events: list[LineCrossing], tolerance_ns: int
+) -> list[tuple[LineCrossing, LineCrossing]]:
     """Pair two lists in the order of time. Only what is near enough is compared: a night has thousands of each."""
     times_ns = [event.at_ns for event in events]
     pairs = sorted(

@@ -16,10 +16,10 @@ from aiokafka.errors import KafkaError
 from deploy.local.demo import run as demo
 from deploy.local.demo import watch
 from deploy.local.demo.figures import Figures
-from deploy.local.demo.run import Demo, Running
+from deploy.local.demo.run import Demo, RunningStack
 from deploy.local.demo.watch import watching
 from deploy.local.exceptions import StackError
-from deploy.local.stack import AGENT, DOWNSTREAM, Layout
+from deploy.local.stack import AGENT, DOWNSTREAM, StackFiles
 from deploy.local.supervisor import ServiceSpec
 from ingest.contract.topics import TOPICS
 from ingest.exceptions import LogUnavailable
@@ -86,7 +86,7 @@ async def all_running(_: KafkaSettings) -> AsyncIterator[Figures]:
 def endless(folder: Path, **values: Any) -> Demo:
     return Demo(
         settings=SETTINGS,
-        layout=Layout(folder / "demo"),
+        files=StackFiles(folder / "demo"),
         models=folder,
         make_site=lambda _: Site(name="test"),
         read_truth=lambda _: [],
@@ -113,7 +113,7 @@ async def test_a_service_that_cannot_be_started_leaves_none_running(
 async def test_what_goes_wrong_beside_the_stack_ends_the_demo(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    async def during(_: Running) -> None:
+    async def during(_: RunningStack) -> None:
         raise LookupError("nothing to kill")
 
     replace_kafka(monkeypatch, NoKafka())
@@ -129,7 +129,7 @@ async def test_what_runs_beside_the_stack_does_not_outlive_it(
 ) -> None:
     begun, ended = asyncio.Event(), asyncio.Event()
 
-    async def during(_: Running) -> None:
+    async def during(_: RunningStack) -> None:
         begun.set()
         try:
             await asyncio.Event().wait()

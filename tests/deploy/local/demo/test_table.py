@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 
 from deploy.local.demo.figures import Figures
 from deploy.local.demo.table import STATES, balance_table, live_table, summary
-from deploy.local.demo.truth import Score
+from deploy.local.demo.truth import CrossingScore
 from ingest.contract.records import Heartbeat
 from ingest.ledger.balance import compute_balance
 from ingest.ledger.states import Ledger
@@ -72,7 +72,7 @@ def test_the_summary_says_latencies_and_deaths_in_words() -> None:
 
 
 def test_the_summary_compares_with_the_truth() -> None:
-    score = Score(line_crossings=55, found=54, false=2, labels_right=52).to_dict()
+    score = CrossingScore(line_crossings=55, found=54, false=2, labels_right=52).to_dict()
     text = summary(report(truth=score))
     assert "55 line crossings in truth: 54 found (52 with the right label), 2 false" in text
 

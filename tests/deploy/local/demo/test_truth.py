@@ -8,12 +8,12 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.local.demo.truth import TOLERANCE_NS, Crossing, score
+from deploy.local.demo.truth import TOLERANCE_NS, LineCrossing, score
 
 SECOND = 1_000_000_000
 CROSSINGS = st.lists(
     st.builds(
-        Crossing,
+        LineCrossing,
         camera=st.sampled_from(["road", "yard"]),
         direction=st.sampled_from(["in", "out"]),
         at_ns=st.integers(0, 30 * SECOND),
@@ -23,18 +23,18 @@ CROSSINGS = st.lists(
 )
 
 
-def at(seconds: float, camera: str = "road", direction: str = "in", label: str = "car") -> Crossing:
-    return Crossing(camera, direction, int(seconds * SECOND), label)
+def at(seconds: float, camera: str = "road", direction: str = "in", label: str = "car") -> LineCrossing:
+    return LineCrossing(camera, direction, int(seconds * SECOND), label)
 
 
 @given(CROSSINGS)
-def test_the_truth_matches_itself(truth: list[Crossing]) -> None:
+def test_the_truth_matches_itself(truth: list[LineCrossing]) -> None:
     found = score(truth, list(reversed(truth)))
     assert (found.line_crossings, found.found, found.false) == (len(truth), len(truth), 0)
 
 
 @given(CROSSINGS, CROSSINGS)
-def test_every_crossing_and_every_event_counts_once(truth: list[Crossing], events: list[Crossing]) -> None:
+def test_every_crossing_and_every_event_counts_once(truth: list[LineCrossing], events: list[LineCrossing]) -> None:
     found = score(truth, events)
     assert found.found + found.false == len(events)
     assert found.labels_right <= found.found <= found.line_crossings == len(truth)
@@ -61,7 +61,7 @@ def test_a_wrong_label_is_found_but_not_right() -> None:
     assert (found.found, found.labels_right) == (1, 0)
 
 
-def nearest_first(truth: list[Crossing], events: list[Crossing]) -> set[tuple[int, int]]:
+def nearest_first(truth: list[LineCrossing], events: list[LineCrossing]) -> set[tuple[int, int]]:
     """Match one camera's crossings as the words say it, looking at all pairs."""
     pairs = sorted((abs(t.at_ns - e.at_ns), i, j) for i, t in enumerate(truth) for j, e in enumerate(events))
     matched: set[tuple[int, int]] = set()
@@ -72,7 +72,7 @@ def nearest_first(truth: list[Crossing], events: list[Crossing]) -> set[tuple[in
 
 
 @given(CROSSINGS, CROSSINGS)
-def test_the_matching_is_that_of_all_pairs(truth: list[Crossing], events: list[Crossing]) -> None:
+def test_the_matching_is_that_of_all_pairs(truth: list[LineCrossing], events: list[LineCrossing]) -> None:
     truth, events = (sorted(replace(c, camera="road", direction="in") for c in each) for each in (truth, events))
     matched = nearest_first(truth, events)
     found = score(truth, events)
