@@ -1,1 +1,1 @@
-"""What every process runs on: clock, logs, event loop, signals, back-off."""
+"""Foundations of every process: clock, logs, event loop, back-off, heartbeat and the shell of a service."""

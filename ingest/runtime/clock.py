@@ -1,4 +1,4 @@
-"""The clock as a seam: deadlines run on the monotonic clock, wall time is for timestamps only."""
+"""Clocks and deadlines. Deadlines use the monotonic clock; wall time is for timestamps only."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Tells the time. Neither method blocks; both may be called from any thread."""
+    """A source of time. Neither method blocks; both may be called from any thread."""
 
     def monotonic(self) -> float:
-        """Return seconds that never go back."""
+        """Return seconds on a clock that never goes back."""
         ...
 
     def now_ns(self) -> int:
@@ -20,10 +20,10 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's own clock."""
+    """The clock of the machine."""
 
     def monotonic(self) -> float:
-        """Return seconds that never go back."""
+        """Return seconds on a clock that never goes back."""
         return time.monotonic()
 
     def now_ns(self) -> int:
@@ -33,43 +33,43 @@ class SystemClock:
 
 @dataclass
 class ManualClock:
-    """A clock that moves when it is told to. For tests and for replays."""
+    """A clock that moves only when ``advance`` is called. For tests and replays."""
 
     seconds: float = 0.0
     started_ns: int = 1_700_000_000_000_000_000
 
     def monotonic(self) -> float:
-        """Return the seconds it was moved on by."""
+        """Return the seconds by which the clock was advanced."""
         return self.seconds
 
     def now_ns(self) -> int:
-        """Return its Unix time in ns."""
+        """Return the clock's Unix time in ns."""
         return self.started_ns + round(self.seconds * 1e9)
 
     def advance(self, seconds: float) -> None:
-        """Move on."""
+        """Advance the clock."""
         self.seconds += seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """A moment on the monotonic clock, passed down a chain of calls so that all of them share it."""
+    """A moment on the monotonic clock. A chain of calls passes it down and shares it."""
 
     at: float
     clock: Clock = field(default_factory=SystemClock)
 
     @classmethod
     def after(cls, seconds: float, clock: Clock | None = None) -> Deadline:
-        """Return the deadline that many seconds from now."""
+        """Return the deadline ``seconds`` from now."""
         clock = clock or SystemClock()
         return cls(clock.monotonic() + seconds, clock)
 
     @property
     def left(self) -> float:
-        """Seconds left, never negative."""
+        """Return the seconds left, never negative."""
         return max(0.0, self.at - self.clock.monotonic())
 
     @property
     def passed(self) -> bool:
-        """Tell whether it has passed."""
+        """Return whether the deadline has passed."""
         return self.left == 0.0

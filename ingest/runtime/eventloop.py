@@ -1,12 +1,9 @@
-"""The one place where a process gets its event loop.
-
-uvloop, because every service moves large records through sockets: with it a core of a busy engine node or stream
-processor has about 5 % more left for its work (`benchmarks/results`).
-"""
+"""The event loop of a process, and the signals that stop it."""
 
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -16,10 +13,27 @@ T = TypeVar("T")
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end in an event loop of its own.
+    """Run a coroutine to its end in a new uvloop event loop.
 
-    Loops that are made later, in threads of libraries, are of the same kind: Faust fetches in one of its own.
+    Event loops that libraries create later in other threads are uvloops too; Faust fetches in such a thread. Every
+    service moves large records through sockets: uvloop leaves a core of a busy engine node or stream processor about
+    5 % more time for its work (``benchmarks/results``).
     """
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     with asyncio.Runner() as runner:
         return runner.run(work)
+
+
+def stop_event() -> asyncio.Event:
+    """Return an event of the running loop that SIGTERM, SIGINT and SIGHUP set. Call it in the main thread.
+
+    A terminal that closes sends SIGHUP, which by default kills a process in the middle of its work. A SIGHUP that is
+    ignored, as under nohup(1), stays ignored.
+    """
+    event = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+            continue
+        loop.add_signal_handler(number, event.set)
+    return event

@@ -1,4 +1,4 @@
-"""Structured logging for every process: key=value for people on a terminal, JSON lines otherwise."""
+"""Structured logging of every process: key=value lines on a terminal, JSON lines otherwise."""
 
 from __future__ import annotations
 
@@ -12,39 +12,45 @@ import structlog
 _CLIENTS = "aiokafka"
 _OURS = "sightline"
 REPEAT_INTERVAL_S = 60.0
-"""A library may say the same thing so often. Kafka's client says some twenty lines a second that it cannot connect,
-which would wear a card and bury what matters."""
-_KINDS = 256
-"""Of things said: more than any library has, unless it writes numbers into them."""
+"""Pause between two writings of the same library record, in seconds.
+
+While Kafka is unreachable its client logs some twenty records a second. They would wear out an SD card and hide
+important lines.
+"""
+_MAX_KINDS = 256
+"""Limit of distinct library records remembered. Only a library that formats numbers into its messages exceeds it."""
 
 
 class RepeatFilter(logging.Filter):
-    """Lets each thing that a library says through once in ``REPEAT_INTERVAL_S``, with how often it was said in between."""
+    """Log filter that passes each library record once per ``REPEAT_INTERVAL_S``, with the number of repeats since.
+
+    Records of Sightline itself always pass.
+    """
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._now_s = now_s
-        self._said: dict[tuple[str, str], tuple[float, int]] = {}
+        self._seen: dict[tuple[str, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether a record is to be written. What this project says itself always is."""
+        """Return whether to write a record."""
         if record.name.split(".")[0] == _OURS:
             return True
         now_s, kind = self._now_s(), (record.name, str(record.msg))
-        from_s, left_out = self._said.get(kind, (now_s - REPEAT_INTERVAL_S, 0))
-        if now_s - from_s < REPEAT_INTERVAL_S:
-            self._said[kind] = from_s, left_out + 1
+        written_s, repeats = self._seen.get(kind, (now_s - REPEAT_INTERVAL_S, 0))
+        if now_s - written_s < REPEAT_INTERVAL_S:
+            self._seen[kind] = written_s, repeats + 1
             return False
-        if len(self._said) >= _KINDS:
-            self._said.clear()
-        self._said[kind] = now_s, 0
-        if left_out:
-            record.msg = f"{record.msg} (said {left_out} times more since)"
+        if len(self._seen) >= _MAX_KINDS:
+            self._seen.clear()
+        self._seen[kind] = now_s, 0
+        if repeats:
+            record.msg = f"{record.msg} (repeated {repeats} times since)"
         return True
 
 
 def configure(service: str, level: str = "INFO") -> None:
-    """Set logging up once, at the start of a process. Libraries' own records go the same way, from WARNING on."""
+    """Set up logging once, at the start of a process. Records of libraries are included from WARNING on."""
     renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -71,16 +77,18 @@ def configure(service: str, level: str = "INFO") -> None:
 
 
 def quiet_clients() -> None:
-    """For commands: write nothing of what Kafka's clients say beside the errors that they raise, and leave standard
-    output to what was asked for. Whoever listens to the clients still hears them."""
+    """Silence the Kafka clients and log to stderr, for commands: their errors are raised, and stdout is for results.
+
+    Handlers attached to the clients' logger still receive their records.
+    """
     structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
     clients = logging.getLogger(_CLIENTS)
     clients.propagate = False
     if not clients.handlers:
-        clients.addHandler(logging.NullHandler())  # with none at all, Python writes what it deems urgent itself
+        clients.addHandler(logging.NullHandler())  # without a handler, Python itself writes warnings to stderr
 
 
 def get(name: str) -> structlog.stdlib.BoundLogger:
-    """Return the logger of one module, under ``sightline``."""
+    """Return the logger of one module, below ``sightline``."""
     logger: structlog.stdlib.BoundLogger = structlog.get_logger(f"{_OURS}.{name}")
     return logger

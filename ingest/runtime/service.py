@@ -19,7 +19,7 @@ from ingest.kafka.log import Log
 from ingest.kafka.settings import KafkaSettings
 from ingest.metrics import ConfigMetrics
 from ingest.runtime import eventloop, logs
-from ingest.runtime.signals import stop_event
+from ingest.runtime.eventloop import stop_event
 from ingest.site.topic import store
 from ingest.site.topic.view import Config
 

@@ -24,7 +24,7 @@ from engines.repository.store import Repository
 from ingest.exceptions import ConfigError
 from ingest.kafka import topicadmin
 from ingest.kafka.settings import KafkaSettings
-from ingest.runtime.signals import stop_event
+from ingest.runtime.eventloop import stop_event
 from ingest.site import ReceiverConfig, Site
 
 _PREFIX = "sightline-demo-"

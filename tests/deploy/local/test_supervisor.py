@@ -1,4 +1,4 @@
-"""The supervisor on real processes: it restarts, it stops in order, and nothing outlives it."""
+"""Tests of the supervisor on real processes: restarts, order of stopping, and no process left over."""
 
 from __future__ import annotations
 
@@ -13,12 +13,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from deploy.local.exceptions import StackError
 from deploy.local.supervisor import ServiceSpec, Supervisor
-from ingest.runtime.backoff import BASE_S, CAP_S, Backoff, delay_s
 from ingest.runtime.clock import Deadline
 
 PATIENCE_S = 20.0
@@ -52,29 +49,8 @@ def ups(folder: Path, name: str) -> int:
     return (folder / f"{name}.log").read_text().count("up")
 
 
-@given(st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))
-def test_the_delay_is_capped_and_never_less_than_half_of_what_it_could_be(failures: int, chance: float) -> None:
-    whole = min(CAP_S, BASE_S * 2 ** min(failures - 1, 60))
-    assert whole / 2 <= delay_s(failures, chance) <= whole <= CAP_S
-
-
-@given(st.integers(1, 100), st.floats(0, 1, exclude_max=True))
-def test_the_delay_never_shrinks_with_more_failures(failures: int, chance: float) -> None:
-    assert delay_s(failures + 1, chance) >= delay_s(failures, chance)
-
-
-def test_an_outage_lasts_from_its_first_failure_to_the_start_that_held() -> None:
-    backoff = Backoff()
-    assert backoff.steady(1.0) is None
-    delays = [backoff.failed(at, 0.0) for at in (10.0, 11.0, 13.0)]
-    assert delays == [BASE_S, 2 * BASE_S, 4 * BASE_S]
-    assert backoff.steady(17.5) == 7.5
-    assert backoff.steady(18.0) is None
-    assert backoff.failed(20.0, 0.0) == BASE_S
-
-
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-async def test_a_service_that_dies_from_a_signal_is_started_again(tmp_path: Path, number: signal.Signals) -> None:
+async def test_a_service_killed_by_a_signal_is_restarted(tmp_path: Path, number: signal.Signals) -> None:
     async with Supervisor([python("a", LASTS), python("b", LASTS)], tmp_path, seed=1) as stack:
         await until(lambda: ups(tmp_path, "a") == 1)
         first, other = stack.pid("a"), stack.pid("b")
@@ -86,20 +62,20 @@ async def test_a_service_that_dies_from_a_signal_is_started_again(tmp_path: Path
         assert stack.restarts() == {"a": 1, "b": 0}
 
 
-async def test_a_service_that_ends_well_is_left_alone_and_one_that_does_not_is_not(tmp_path: Path) -> None:
+async def test_only_a_service_that_exits_with_an_error_is_restarted(tmp_path: Path) -> None:
     async with Supervisor([python("good", "print('up')"), python("bad", "print('up'); exit(3)")], tmp_path) as stack:
         await until(lambda: stack.restarts()["bad"] >= 2)
         assert "good" not in stack.alive
         assert stack.restarts()["good"] == 0
 
 
-async def test_the_environment_is_handed_over(tmp_path: Path) -> None:
+async def test_a_service_inherits_the_environment_and_its_own_variables(tmp_path: Path) -> None:
     spec = python("a", "import os; print(os.environ['PATH'] and os.environ['FLAVOUR'], flush=True)", FLAVOUR="mint")
     async with Supervisor([spec], tmp_path):
         await until(lambda: "mint" in (tmp_path / "a.log").read_text())
 
 
-async def test_services_stop_in_the_reverse_of_their_start(tmp_path: Path) -> None:
+async def test_services_stop_in_reverse_order_of_their_start(tmp_path: Path) -> None:
     ends = tmp_path / "ends"
     specs = [python(name, NOTES_ITS_END.format(path=str(ends), name=name)) for name in ("first", "second", "third")]
     async with Supervisor(specs, tmp_path) as stack:
@@ -118,7 +94,7 @@ async def test_services_stop_in_a_given_order(tmp_path: Path) -> None:
     assert ends.read_text().split() == ["b", "c", "a"]
 
 
-async def test_a_service_that_does_not_listen_is_killed(tmp_path: Path) -> None:
+async def test_a_service_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     async with Supervisor([python("deaf", DEAF, stop_timeout_s=0.2)], tmp_path) as stack:
         await until(lambda: ups(tmp_path, "deaf") == 1)
         assert not await stack.stop()
@@ -135,19 +111,19 @@ async def test_a_paused_service_is_killed(tmp_path: Path) -> None:
         assert not await stack.stop_one("paused")
 
 
-async def test_a_service_is_not_started_again_while_it_waits_to_be(tmp_path: Path) -> None:
+async def test_a_stop_during_the_restart_pause_cancels_the_restart(tmp_path: Path) -> None:
     async with Supervisor([python("bad", "print('up'); exit(1)")], tmp_path) as stack:
-        await until(lambda: stack.restarts()["bad"] >= 3)  # by now it waits for most of a second
+        await until(lambda: stack.restarts()["bad"] >= 3)  # the pause is most of a second by now
         assert await stack.stop()
         starts = ups(tmp_path, "bad")
     assert ups(tmp_path, "bad") == starts
 
 
-async def test_a_start_that_fails_is_tried_again(tmp_path: Path) -> None:
+async def test_a_start_that_fails_is_retried(tmp_path: Path) -> None:
     logs = tmp_path / "logs"
     async with Supervisor([python("a", LASTS)], logs, seed=1) as stack:
         await until(lambda: ups(logs, "a") == 1)
-        shutil.rmtree(logs)  # its log file cannot be opened now
+        shutil.rmtree(logs)  # the log file cannot be opened now
         os.kill(stack.pid("a") or 0, signal.SIGKILL)
         await until(lambda: stack.restarts()["a"] >= 2)
         assert stack.alive == frozenset()
@@ -155,7 +131,7 @@ async def test_a_start_that_fails_is_tried_again(tmp_path: Path) -> None:
         await until(lambda: stack.pid("a") is not None and ups(logs, "a") == 1)
 
 
-async def test_what_a_service_leaves_behind_goes_with_it(tmp_path: Path) -> None:
+async def test_child_processes_of_a_service_are_killed_when_it_ends(tmp_path: Path) -> None:
     code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {LASTS!r}]).wait()"
     async with Supervisor([python("parent", code)], tmp_path, seed=1) as stack:
         await until(lambda: ups(tmp_path, "parent") == 1)
@@ -166,7 +142,7 @@ async def test_what_a_service_leaves_behind_goes_with_it(tmp_path: Path) -> None
         await until(lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE)
 
 
-def test_the_children_die_with_the_supervisor(tmp_path: Path) -> None:
+def test_services_die_with_the_supervisor(tmp_path: Path) -> None:
     code = f"""
 import asyncio, pathlib, sys
 from deploy.local.supervisor import ServiceSpec, Supervisor
@@ -184,7 +160,7 @@ asyncio.run(main())
     assert psutil.wait_procs([child], timeout=PATIENCE_S)[1] == []
 
 
-async def test_names_are_checked(tmp_path: Path) -> None:
+async def test_duplicate_and_unknown_service_names_are_errors(tmp_path: Path) -> None:
     async with Supervisor([python("a", LASTS)], tmp_path) as stack:
         with pytest.raises(StackError, match="called a"):
             await stack.add(python("a", LASTS))

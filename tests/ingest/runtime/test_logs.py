@@ -1,4 +1,4 @@
-"""What a library says again and again."""
+"""Tests of the filter for repeated log records of libraries."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ def record(name: str, message: str, *args: object) -> logging.LogRecord:
     return logging.LogRecord(name, logging.ERROR, __file__, 1, message, args, None)
 
 
-def test_a_library_says_the_same_thing_once_a_minute_and_how_often() -> None:
+def test_a_repeated_library_record_is_written_once_a_minute_with_its_count() -> None:
     clock, written = ManualClock(), list[str]()
-    seldom = RepeatFilter(clock.monotonic)
+    repeats = RepeatFilter(clock.monotonic)
     for _ in range(1000):
         clock.advance(0.125)
-        said = record("aiokafka.client", "Unable connect to node with id %s: %s", 1, "refused")
-        if seldom.filter(said):
-            written.append(said.getMessage())
+        repeated = record("aiokafka.client", "Unable connect to node with id %s: %s", 1, "refused")
+        if repeats.filter(repeated):
+            written.append(repeated.getMessage())
     assert written[0] == "Unable connect to node with id 1: refused"
-    assert written[1:] == ["Unable connect to node with id 1: refused (said 479 times more since)"] * 2
+    assert written[1:] == ["Unable connect to node with id 1: refused (repeated 479 times since)"] * 2
 
 
-def test_another_thing_is_said_at_once_and_so_is_all_that_is_our_own() -> None:
+def test_a_new_library_record_and_every_record_of_sightline_are_written_at_once() -> None:
     clock = ManualClock()
-    seldom = RepeatFilter(clock.monotonic)
-    assert seldom.filter(record("aiokafka", "one"))
-    assert seldom.filter(record("aiokafka", "two"))
-    assert not seldom.filter(record("aiokafka", "one"))
-    assert all(seldom.filter(record("sightline.edge_agent.camera", "back")) for _ in range(3))
+    repeats = RepeatFilter(clock.monotonic)
+    assert repeats.filter(record("aiokafka", "one"))
+    assert repeats.filter(record("aiokafka", "two"))
+    assert not repeats.filter(record("aiokafka", "one"))
+    assert all(repeats.filter(record("sightline.edge_agent.camera", "camera_reconnected")) for _ in range(3))
     clock.advance(REPEAT_INTERVAL_S)
-    assert seldom.filter(record("aiokafka", "one"))
+    assert repeats.filter(record("aiokafka", "one"))
 
 
-def test_what_cannot_be_put_together_is_no_error_of_the_library_that_says_it() -> None:
-    """A handler tells of such a thing on standard error, and whoever logs goes on."""
+def test_a_record_whose_arguments_do_not_fit_its_format_is_filtered_without_an_error() -> None:
+    """The handler reports a bad format on stderr; the library that logs it continues."""
     clock = ManualClock()
-    seldom = RepeatFilter(clock.monotonic)
+    repeats = RepeatFilter(clock.monotonic)
     for _ in range(3):
-        assert seldom.filter(record("careless", "%d frames", "no"))
-        assert not seldom.filter(record("careless", "%d frames", "no"))
+        assert repeats.filter(record("careless", "%d frames", "no"))
+        assert not repeats.filter(record("careless", "%d frames", "no"))
         clock.advance(REPEAT_INTERVAL_S)
 
 
-def test_what_is_remembered_is_bounded_though_a_library_writes_numbers_into_what_it_says() -> None:
-    seldom = RepeatFilter()
-    assert all(seldom.filter(record("careless", f"took {n} ms")) for n in range(2000))
-    assert len(seldom._said) <= 256
+def test_memory_is_bounded_when_a_library_formats_numbers_into_its_messages() -> None:
+    repeats = RepeatFilter()
+    assert all(repeats.filter(record("careless", f"took {n} ms")) for n in range(2000))
+    assert len(repeats._seen) <= 256

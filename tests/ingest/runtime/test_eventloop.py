@@ -1,4 +1,4 @@
-"""What asks a process for a clean stop."""
+"""Tests of the signals that ask a process for a clean stop."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from ingest.runtime.signals import stop_event
+from ingest.runtime.eventloop import stop_event
 
 
 @pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
+def restore_signal_handlers() -> Iterator[None]:
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup(1)
@@ -23,14 +23,14 @@ def as_before() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-async def test_each_asks_for_a_clean_stop_and_again_changes_nothing(number: signal.Signals) -> None:
+async def test_each_signal_sets_the_stop_event_and_a_second_one_changes_nothing(number: signal.Signals) -> None:
     stop = stop_event()
     for _ in range(2):
         os.kill(os.getpid(), number)
         await asyncio.wait_for(stop.wait(), 5)
 
 
-async def test_what_is_started_to_outlive_its_terminal_does() -> None:
+async def test_an_ignored_hangup_signal_stays_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     stop_event()
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
