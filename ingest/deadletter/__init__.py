@@ -1,4 +1,4 @@
-"""Dead letters: parked records, their list, and their replay."""
+"""Dead letters: parking, listing and replaying records that could not be processed."""
 
 from ingest.deadletter.letters import DeadLetter, ReplayReport, letters, parked, replay
 

@@ -1,4 +1,4 @@
-"""Dead letters: what could not be processed, parked with its original bytes, listed, and brought back."""
+"""Dead letters: records that could not be processed, with their original bytes. Park, list and replay them."""
 
 from __future__ import annotations
 
@@ -17,28 +17,27 @@ from ingest.exceptions import CodecError
 from ingest.kafka.log import Log, LogRecord, Outgoing, Writer
 
 WRITER = "deadletter-replay"
-"""The transactional id: two replays at once would send the same letters twice."""
-CUT = Skip("was too large to be parked whole")
+"""Transactional id of every replay. It fences an older replay, which would send the same letters twice."""
+TOO_LARGE = Skip("was too large to be parked whole")
 _RECEIPT_LANE = "sightline-replayed-lane"
 _RECEIPT_TOPIC = "sightline-replayed-topic"
 _RECEIPT_FRAMES = "sightline-replayed-frames"
 _RECEIPT_PLACE = "sightline-replayed-place"
-"""Headers of a replay's receipt: a record of ``deadletter`` without a value and without the error headers, so that
-nobody takes it for a dead letter."""
-
-
+"""Headers of a replay's receipt: a record of ``deadletter`` without a value and without the error headers, so that no
+reader takes it for a dead letter."""
 _CUT = "sightline-cut-from-bytes"
-"""Header of a dead letter that could not hold all of its record. It is not replayed."""
+"""Header of a dead letter that holds only the first part of its record. It is not replayed."""
 _OURS = (h.FRAMES, h.LANE, h.PIPELINE, h.TRACEPARENT, h.ACCOUNT)
 MAX_HEADER_BYTES = 40 * 1024
-"""Of what a record came with. 64 frames' names take 20 KiB at the most; the error's headers take 4 KiB."""
+"""Bytes of the record's own headers that are kept. The ids of 64 frames take at most 20 KiB; the error headers take
+4 KiB."""
 MAX_KEY_BYTES = 1024
 MAX_TEXT_CHARS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One parked record: its own place on ``deadletter``, why it is there, and which frames it was."""
+    """One parked record: its offset on ``deadletter``, its failure, and its frames."""
 
     offset: int
     parked_ms: int
@@ -49,25 +48,25 @@ class DeadLetter:
 
     @property
     def whole(self) -> bool:
-        """Tell whether it holds all bytes of its record."""
+        """Whether it holds all bytes of its record."""
         return _CUT not in self.record.headers
 
     @property
     def lane(self) -> str:
-        """The lane that the record was on when it failed."""
+        """Lane of the record when it failed."""
         return h.lane_of(self.record.headers, self.failure.topic)
 
     @property
     def place(self) -> str:
-        """Where the record was read when it failed."""
+        """Topic, partition and offset of the record that failed."""
         return f"{self.failure.topic}[{self.failure.partition}]@{self.failure.offset}"
 
 
 def parked(record: LogRecord, stage: str, error: Exception, pipeline: str = "") -> Outgoing:
-    """Return the dead letter of a record: the original bytes, key and headers, and why and where it failed.
+    """Return the dead letter of a record: its original bytes, key and headers, and the headers of its failure.
 
-    It can always be written: of a record that is over the limit, as foreign producers can make them, it holds what
-    fits, with a header that says how large the record was.
+    A dead letter always fits into its topic. A foreign producer may write a record over the limit: its dead letter
+    holds the bytes that fit, and a header with the record's size.
     """
     failure = Failure(record.topic, record.partition, record.offset, stage, _reason(error), _shortened(str(error)))
     headers = {**_bounded(record.headers), **failure_headers(failure)}
@@ -80,7 +79,7 @@ def parked(record: LogRecord, stage: str, error: Exception, pipeline: str = "") 
 
 
 def _bounded(headers: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return the headers that fit, ours first: a topic leaves 64 KiB for all of them."""
+    """Return the headers that fit, our own first. A topic has room for 64 KiB of headers."""
     kept: dict[str, bytes] = {}
     room = MAX_HEADER_BYTES
     for name, value in sorted(headers.items(), key=lambda pair: pair[0] not in _OURS):
@@ -95,7 +94,7 @@ def _shortened(text: str) -> str:
 
 
 async def letters(log: Log) -> AsyncIterator[DeadLetter]:
-    """Yield every dead letter that retention has left, oldest first. Raise LogUnavailable."""
+    """Yield all retained dead letters, oldest first. Raise LogUnavailable."""
     async for record in _records(log, (await log.ends(DEADLETTER))[0]):
         letter = _letter(record)
         if letter:
@@ -104,24 +103,24 @@ async def letters(log: Log) -> AsyncIterator[DeadLetter]:
 
 @dataclass
 class ReplayReport:
-    """What a replay did: how many dead letters it sent again, and why it did not send others."""
+    """Report of a replay: the number of dead letters sent, and of those skipped by reason."""
 
     run: str
     sent: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
 
     def skip(self, why: str) -> None:
-        """Count one that was not sent."""
+        """Count a dead letter that was not sent."""
         self.skipped[why] = self.skipped.get(why, 0) + 1
 
 
 async def replay(log: Log, run: str, wanted: Callable[[DeadLetter], bool] = lambda _: True) -> ReplayReport:
-    """Send the wanted dead letters to the topic and partition that they came from, on lanes named by the run.
+    """Send the wanted dead letters, unchanged, back to their topic and partition, on lanes named by the run.
 
-    The very bytes go back. What has an end already or was replayed before, also by another run and also when it is
-    still on its way, is skipped, so that a replay may be repeated; what failed once more after a replay is sent
-    again. A replay that begins fences one that is still at it. Raise ValueError if the run's name is not usable,
-    Fenced or LogUnavailable.
+    Frames that already have an end, or were replayed by any run and may still be in processing, are skipped. So a
+    replay may be repeated. A record that failed again after a replay is sent again. A new replay fences an older one.
+
+    Raise ValueError for an invalid name of the run, Fenced, or LogUnavailable.
     """
     end = (await log.ends(DEADLETTER))[0]
     receipts: list[ReplayReceipt] = []
@@ -145,12 +144,12 @@ async def replay(log: Log, run: str, wanted: Callable[[DeadLetter], bool] = lamb
 
 
 async def _replay_one(letter: DeadLetter, plan: ReplayPlan, writer: Writer, report: ReplayReport) -> None:
-    decision = plan.decide(_candidate(letter)) if letter.whole else CUT
+    decision = plan.decide(_candidate(letter)) if letter.whole else TOO_LARGE
     if isinstance(decision, Skip):
         report.skip(decision.why)
         return
-    # Together or not at all: a letter that was sent without its receipt would be sent again by the next run.
-    await writer.write([_back(letter, decision.lane), _receipt_for(letter, decision.lane)], "", {})
+    # One transaction: a letter sent without its receipt would be sent again by the next run.
+    await writer.write([_resent(letter, decision.lane), _receipt_for(letter, decision.lane)], "", {})
     report.sent += 1
 
 
@@ -173,7 +172,7 @@ def _candidate(letter: DeadLetter) -> Candidate:
     return Candidate(letter.offset, letter.failure.topic, letter.pipeline, letter.frames, letter.place)
 
 
-def _back(letter: DeadLetter, lane: str) -> Outgoing:
+def _resent(letter: DeadLetter, lane: str) -> Outgoing:
     failure = letter.failure
     errors = failure_headers(failure).keys()
     headers = {name: value for name, value in letter.record.headers.items() if name not in errors}
@@ -198,17 +197,17 @@ def _receipt_for(letter: DeadLetter, lane: str) -> Outgoing:
 
 
 def _receipt(record: LogRecord) -> ReplayReceipt | None:
-    said = {name: value.decode(errors="replace") for name, value in record.headers.items()}
-    if _RECEIPT_LANE not in said:
+    text = {name: value.decode(errors="replace") for name, value in record.headers.items()}
+    if _RECEIPT_LANE not in text:
         return None
     frames = frames_of({h.FRAMES: record.headers.get(_RECEIPT_FRAMES, b"")})
-    place, topic = said.get(_RECEIPT_PLACE, ""), said.get(_RECEIPT_TOPIC, "")
-    sent = Candidate(record.offset, topic, said.get(h.PIPELINE, ""), frames, place)
-    return ReplayReceipt(record.offset, said[_RECEIPT_LANE], sent)
+    place, topic = text.get(_RECEIPT_PLACE, ""), text.get(_RECEIPT_TOPIC, "")
+    sent = Candidate(record.offset, topic, text.get(h.PIPELINE, ""), frames, place)
+    return ReplayReceipt(record.offset, text[_RECEIPT_LANE], sent)
 
 
 async def _ended(log: Log, frames: set[FrameId]) -> Mapping[object, bool]:
-    """Return which of the frames have results, for each pipeline and for any, and whether by a replay."""
+    """Return the frames that have results, per pipeline and for any pipeline, and whether a replay wrote them."""
     ended: dict[object, bool] = {}
     ends, beginnings = await log.ends(RESULTS), await log.beginnings(RESULTS)
     for partition, end in ends.items() if frames else ():
@@ -228,6 +227,6 @@ def _result(record: LogRecord) -> Result | None:
 
 
 def _reason(error: Exception) -> str:
-    """Return the name under which an error is filed: what our own errors say, else the error's type."""
+    """Return the name of an error in dead letters: the reason of our own errors, else the name of the type."""
     reason = None if isinstance(error, (UnicodeError, OSError)) else getattr(error, "reason", None)
     return reason if isinstance(reason, str) else type(error).__name__

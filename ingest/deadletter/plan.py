@@ -1,8 +1,8 @@
-"""Which dead letters a replay sends, and on which lane. Pure.
+"""Plan of a replay: which dead letters to send, and on which lane. Pure.
 
-Downstream a mark per camera, epoch, lane and pipeline drops whatever does not come in the order of its number. Dead
-letters lie in the order in which things failed, on either lane and at any stage; so a replay opens another lane of
-its run wherever a letter would come too late on those that it has.
+Downstream, a high-water mark per camera, epoch, lane and pipeline drops frames that arrive out of order. Dead letters
+are stored in the order of their failures, from both lanes and all stages. So a replay opens another lane of its run
+whenever a letter would be out of order on the lanes it has.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 
 from ingest.contract.identity import FrameId, replay_lane
 
-Key = Hashable
-"""What a replay brings back once: a frame in a pipeline (``""`` for all), or a record that names no frame."""
+Unit = Hashable
+"""A unit that is replayed once: a frame in a pipeline (``""`` for all), or a record that names no frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A dead letter as far as a replay's plan needs to know it. ``place`` is where the record failed."""
+    """The facts about a dead letter that the plan needs. ``place`` is the position of the record that failed."""
 
     offset: int
     topic: str
@@ -28,14 +28,14 @@ class Candidate:
     place: str
 
     @property
-    def keys(self) -> frozenset[Key]:
-        """Return what would be brought back."""
+    def units(self) -> frozenset[Unit]:
+        """The units that this letter would replay."""
         return frozenset((frame, self.pipeline) for frame in self.frames) or frozenset({self.place})
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayReceipt:
-    """That a replay sent a dead letter: ``offset`` is the receipt's own, behind all letters it can be about."""
+    """The proof that a replay sent a dead letter. Its ``offset`` is above that of the letter."""
 
     offset: int
     lane: str
@@ -44,33 +44,33 @@ class ReplayReceipt:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send it on this lane."""
+    """The decision to send a letter on this lane."""
 
     lane: str
 
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Do not send it."""
+    """The decision not to send a letter."""
 
     why: str
 
 
 REPLAYED = Skip("replayed already")
 ENDED = Skip("has an end already")
-TWICE = Skip("parked twice")
-PARTLY = Skip("some of its frames have been replayed or have ended")
+PARKED_TWICE = Skip("parked twice")
+PARTLY_REPLAYED = Skip("some of its frames have been replayed or have ended")
 
 
 @dataclass
-class _Lane:
-    """What one lane has carried: each camera's topic, the last number of each mark, what this plan sent."""
+class _LaneState:
+    """The state of one lane: each camera's topic, the high-water marks, and the units that this plan has sent."""
 
     topics: dict[str, str] = field(default_factory=dict)
     marks: dict[tuple[str, int, str], int] = field(default_factory=dict)
-    sent: set[Key] = field(default_factory=set)
+    sent: set[Unit] = field(default_factory=set)
 
-    def takes(self, letter: Candidate) -> bool:
+    def accepts(self, letter: Candidate) -> bool:
         return all(
             self.topics.get(frame.camera, letter.topic) == letter.topic
             and ((frame, letter.pipeline) in self.sent or frame.seq > self.marks.get(_mark(frame, letter), -1))
@@ -84,46 +84,46 @@ class _Lane:
 
 
 class ReplayPlan:
-    """Decides letter by letter, in the order of their offsets.
+    """Decisions about dead letters, one by one in the order of their offsets.
 
-    ``ended`` maps what has a result to whether a replay brought it; receipts are those of all replays so far.
+    ``ended`` maps units with a result to whether a replay wrote it. ``receipts`` are those of all replays so far.
     """
 
-    def __init__(self, run: str, receipts: Iterable[ReplayReceipt], ended: Mapping[Key, bool]) -> None:
+    def __init__(self, run: str, receipts: Iterable[ReplayReceipt], ended: Mapping[Unit, bool]) -> None:
         self._name = replay_lane(run)
         self._ended = ended
-        self._replayed: dict[Key, int] = {}
-        self._lanes: dict[str, _Lane] = defaultdict(_Lane)
-        self._sent: set[Key] = set()
+        self._replayed: dict[Unit, int] = {}
+        self._lanes: dict[str, _LaneState] = defaultdict(_LaneState)
+        self._sent: set[Unit] = set()
         for receipt in receipts:
-            self._replayed |= dict.fromkeys(receipt.sent.keys, receipt.offset)
+            self._replayed |= dict.fromkeys(receipt.sent.units, receipt.offset)
             self._lanes[receipt.lane].carry(receipt.sent)
 
     def decide(self, letter: Candidate) -> Send | Skip:
-        """Return what to do with a letter, and take it as done."""
-        keys = letter.keys
-        old = {key for key in keys if self._replayed.get(key, -1) > letter.offset or key in self._ended}
-        if old == keys:
-            by_replay = any(key in self._replayed or self._ended.get(key) for key in keys)
+        """Return the decision about a letter, and record it as carried out."""
+        units = letter.units
+        done = {unit for unit in units if self._replayed.get(unit, -1) > letter.offset or unit in self._ended}
+        if done == units:
+            by_replay = any(unit in self._replayed or self._ended.get(unit) for unit in units)
             return REPLAYED if by_replay else ENDED
-        if keys <= self._sent:
-            return TWICE
-        lane = None if old else self._lane(letter)
+        if units <= self._sent:
+            return PARKED_TWICE
+        lane = None if done else self._lane(letter)
         if lane is None:
-            return PARTLY
+            return PARTLY_REPLAYED
         self._lanes[lane].carry(letter)
-        self._lanes[lane].sent |= keys
-        self._sent |= keys
+        self._lanes[lane].sent |= units
+        self._sent |= units
         return Send(lane)
 
     def _lane(self, letter: Candidate) -> str | None:
-        """Return the first lane that takes a letter; what was sent in part can go on only where it was sent."""
+        """Return the first lane that accepts a letter. A letter sent in part can only continue on the same lane."""
         number = 1
         while True:
             name = self._name if number == 1 else f"{self._name}.{number}"
             lane = self._lanes[name]
-            elsewhere = (letter.keys & self._sent) - lane.sent
-            if lane.takes(letter) and not elsewhere:
+            elsewhere = (letter.units & self._sent) - lane.sent
+            if lane.accepts(letter) and not elsewhere:
                 return name
             if not lane.topics and not lane.sent:
                 return None

@@ -1,4 +1,4 @@
-"""Dead letters: parking them, and bringing them back once."""
+"""Tests of parking, listing and replaying dead letters."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ async def finish(log: MemoryLog, seq: int, lane: str, pipeline: str = "cars") ->
 
 
 async def sent(log: MemoryLog, topic: str) -> list[LogRecord]:
-    """The records of a topic that a replay put there."""
+    """Return the records of a topic that a replay wrote."""
     end = (await log.ends(topic))[1]
     return [r async for r in log.read(topic, 1, 0, end) if r.headers[h.LANE].startswith(b"replay-")]
 
 
-async def test_a_dead_letter_has_the_original_and_the_reason(log: MemoryLog) -> None:
+async def test_a_dead_letter_holds_the_original_record_and_the_failure(log: MemoryLog) -> None:
     record = await deliver(log, 3, topic=FRAMES_LATE, lane="late")
     await park(log, record, WrongType("frame", "seq: missing"))
     [letter] = [x async for x in letters(log)]
@@ -92,14 +92,14 @@ async def test_a_dead_letter_has_the_original_and_the_reason(log: MemoryLog) -> 
         (KeyError("x" * 5000), "KeyError"),
     ],
 )
-async def test_any_error_can_be_told(log: MemoryLog, error: Exception, reason: str) -> None:
+async def test_any_error_is_stored_with_a_bounded_message(log: MemoryLog, error: Exception, reason: str) -> None:
     await park(log, await deliver(log, 1), error)
     [letter] = [x async for x in letters(log)]
     assert letter.failure.error == reason
     assert len(letter.failure.message) <= 1000
 
 
-async def test_a_record_that_is_over_every_limit_can_be_parked_and_is_not_replayed(log: MemoryLog) -> None:
+async def test_an_oversize_record_is_parked_in_part_and_not_replayed(log: MemoryLog) -> None:
     headers = {
         "junk": bytes(60_000),
         **{f"more-{n}": bytes(5_000) for n in range(20)},
@@ -116,7 +116,7 @@ async def test_a_record_that_is_over_every_limit_can_be_parked_and_is_not_replay
     assert (report.sent, report.skipped) == (0, {"was too large to be parked whole": 1})
 
 
-async def test_a_letter_and_its_receipt_are_written_together_or_not_at_all(log: MemoryLog) -> None:
+async def test_a_letter_and_its_receipt_are_written_in_one_transaction(log: MemoryLog) -> None:
     await park(log, await deliver(log, 1))
     plain = log.writer
 
@@ -138,12 +138,12 @@ async def test_a_letter_and_its_receipt_are_written_together_or_not_at_all(log: 
     assert (await log.ends(FRAMES))[1] == 2
 
 
-async def test_what_is_no_dead_letter_is_not_listed(log: MemoryLog) -> None:
+async def test_a_record_without_error_headers_is_not_listed(log: MemoryLog) -> None:
     await log.produce(Outgoing(DEADLETTER, 0, b"a stray", headers={h.FRAMES: b"gate/1/2"}))
     assert [x async for x in letters(log)] == []
 
 
-async def test_the_very_bytes_go_back_on_a_lane_of_the_run(log: MemoryLog) -> None:
+async def test_a_replay_sends_the_original_bytes_on_the_lane_of_its_run(log: MemoryLog) -> None:
     record = await deliver(log, 1, 2, topic=BATCHES, pipeline="cars")
     await park(log, record, pipeline="cars")
     report = await replay(log, "tuesday")
@@ -155,7 +155,7 @@ async def test_the_very_bytes_go_back_on_a_lane_of_the_run(log: MemoryLog) -> No
 
 
 @pytest.mark.parametrize("second", ["tuesday", "wednesday"])
-async def test_a_replay_may_be_repeated_while_the_first_is_on_its_way(log: MemoryLog, second: str) -> None:
+async def test_a_repeated_replay_skips_letters_that_are_still_in_processing(log: MemoryLog, second: str) -> None:
     await park(log, await deliver(log, 1))
     await replay(log, "tuesday")
     assert await replay(log, second) == ReplayReport(second, 0, {"replayed already": 1})
@@ -164,7 +164,7 @@ async def test_a_replay_may_be_repeated_while_the_first_is_on_its_way(log: Memor
     assert len(await sent(log, FRAMES)) == 1
 
 
-async def test_receipts_are_no_dead_letters(log: MemoryLog) -> None:
+async def test_receipts_are_not_listed_and_not_audited_as_dead_letters(log: MemoryLog) -> None:
     await park(log, await deliver(log, 1))
     await replay(log, "tuesday")
     assert len([x async for x in letters(log)]) == 1
@@ -172,7 +172,7 @@ async def test_receipts_are_no_dead_letters(log: MemoryLog) -> None:
     assert (found.totals.dead, found.unidentified) == (1, 0)
 
 
-async def test_what_fails_once_more_can_be_replayed_once_more(log: MemoryLog) -> None:
+async def test_a_record_that_fails_again_after_a_replay_is_replayed_again(log: MemoryLog) -> None:
     await park(log, await deliver(log, 1))
     await replay(log, "tuesday")
     [back] = await sent(log, FRAMES)
@@ -183,7 +183,7 @@ async def test_what_fails_once_more_can_be_replayed_once_more(log: MemoryLog) ->
     assert lanes == [b"replay-tuesday", b"replay-wednesday"]
 
 
-async def test_once_more_under_the_same_name_goes_on_a_lane_that_has_not_seen_it(log: MemoryLog) -> None:
+async def test_a_second_replay_under_the_same_name_uses_a_new_lane_for_the_same_frame(log: MemoryLog) -> None:
     await park(log, await deliver(log, 1))
     await replay(log, "tuesday")
     [back] = await sent(log, FRAMES)
@@ -193,7 +193,7 @@ async def test_once_more_under_the_same_name_goes_on_a_lane_that_has_not_seen_it
     assert lanes == [b"replay-tuesday", b"replay-tuesday.2"]
 
 
-async def test_what_has_an_end_is_not_replayed(log: MemoryLog) -> None:
+async def test_a_frame_with_a_result_in_its_pipeline_is_not_replayed(log: MemoryLog) -> None:
     await park(log, await deliver(log, 1))
     await park(log, await deliver(log, 2, topic=BATCHES, pipeline="cars"), pipeline="cars")
     await finish(log, 1, "live")
@@ -202,21 +202,21 @@ async def test_what_has_an_end_is_not_replayed(log: MemoryLog) -> None:
     assert len(await sent(log, BATCHES)) == 1
 
 
-async def test_a_record_that_was_parked_twice_goes_back_once(log: MemoryLog) -> None:
+async def test_a_record_parked_twice_is_replayed_once(log: MemoryLog) -> None:
     record = await deliver(log, 1)
     await park(log, record)
     await park(log, record)
     assert await replay(log, "a") == ReplayReport("a", 1, {"parked twice": 1})
 
 
-async def test_a_record_that_names_no_frame_goes_back_once(log: MemoryLog) -> None:
+async def test_a_record_without_a_frame_id_is_replayed_once(log: MemoryLog) -> None:
     position = await log.produce(Outgoing(FRAMES, 1, b"who am I"))
     await park(log, LogRecord(FRAMES, *position, None, b"who am I"))
     assert (await replay(log, "a")).sent == 1
     assert await replay(log, "b") == ReplayReport("b", 0, {"replayed already": 1})
 
 
-async def test_only_the_wanted_go_back(log: MemoryLog) -> None:
+async def test_only_wanted_letters_are_replayed(log: MemoryLog) -> None:
     await park(log, await deliver(log, 1), Truncated("x"))
     await park(log, await deliver(log, 2), WrongType("frame", "x"))
 
@@ -227,7 +227,7 @@ async def test_only_the_wanted_go_back(log: MemoryLog) -> None:
     assert [h.frames_of(r.headers) for r in await sent(log, FRAMES)] == [(frame(2),)]
 
 
-async def test_a_lane_carries_a_camera_upwards_only(log: MemoryLog) -> None:
+async def test_a_lane_carries_the_frames_of_a_camera_in_rising_order(log: MemoryLog) -> None:
     for seq in (5, 3, 7, 4):
         await park(log, await deliver(log, seq))
     await replay(log, "a")
@@ -236,12 +236,12 @@ async def test_a_lane_carries_a_camera_upwards_only(log: MemoryLog) -> None:
 
 
 @pytest.mark.parametrize("run", ["", "With Capitals", "a.2", "x" * 60, "a\n"])
-async def test_a_run_needs_a_name(log: MemoryLog, run: str) -> None:
+async def test_an_invalid_name_of_a_run_is_refused(log: MemoryLog, run: str) -> None:
     with pytest.raises(ValueError, match="replay run"):
         await replay(log, run)
 
 
-async def test_the_ledger_balances_through_a_replay(log: MemoryLog) -> None:
+async def test_the_ledger_balances_after_a_replay(log: MemoryLog) -> None:
     for seq in range(4):
         await park(log, await deliver(log, seq))
     await replay(log, "a")
@@ -252,12 +252,12 @@ async def test_the_ledger_balances_through_a_replay(log: MemoryLog) -> None:
     assert (found.totals.dead, found.totals.classified) == (0, 4)
 
 
-# The plan, against what an engine node does: per lane it drops whatever is not above its mark.
+# The plan against a model of the engine node, which drops frames that are not above the mark of their lane.
 
 
 @st.composite
 def parked_letters(draw: st.DrawFn) -> list[Candidate]:
-    """Single frames and small batches that failed at any stage, in any order; no frame twice."""
+    """Dead letters of single frames that failed at any stage, in any order, no frame twice."""
     order = draw(st.permutations([(camera, seq) for camera in ("gate", "yard") for seq in range(8)]))
     found: list[Candidate] = []
     for offset, (camera, seq) in enumerate(order):
@@ -268,7 +268,7 @@ def parked_letters(draw: st.DrawFn) -> list[Candidate]:
 
 
 def engine(sent: Sequence[tuple[str, Candidate]]) -> Counter[FrameId]:
-    """Return how often each frame comes out at the end."""
+    """Return the number of results of each frame."""
     marks: dict[tuple[str, str], int] = {}
     done: Counter[FrameId] = Counter()
     for lane, letter in sent:
@@ -280,10 +280,10 @@ def engine(sent: Sequence[tuple[str, Candidate]]) -> Counter[FrameId]:
 
 
 @given(parked_letters(), st.permutations(TOPICS), st.integers(0, 16))
-def test_every_letter_is_brought_back_once_whichever_topic_is_faster(
+def test_every_letter_is_classified_once_in_any_order_of_topics(
     found: list[Candidate], order: list[str], first_call: int
 ) -> None:
-    """Two calls of one run, the first of which wanted some only; topics are worked off one after the other."""
+    """The run is called twice, first for some letters only. Topics are processed one after the other."""
     arrived: list[tuple[str, Candidate]] = []
     receipts: list[ReplayReceipt] = []
     for call, wanted in enumerate((found[:first_call], found)):
@@ -301,21 +301,21 @@ def batch(offset: int, *seqs: int) -> Candidate:
     return Candidate(offset, BATCHES, "cars", tuple(map(frame, seqs)), f"batches[0]@{offset}")
 
 
-def test_batches_that_share_frames_go_on_one_lane_in_order() -> None:
+def test_batches_that_share_frames_are_sent_on_one_lane_in_order() -> None:
     plan = ReplayPlan("a", [], {})
     first, second = batch(0, 1, 2, 3), batch(1, 3, 4)
     assert [plan.decide(first), plan.decide(second)] == [Send("replay-a"), Send("replay-a")]
     assert engine([("replay-a", first), ("replay-a", second)]) == Counter(map(frame, (1, 2, 3, 4)))
 
 
-def test_batches_that_share_frames_in_the_wrong_order_are_not_doubled() -> None:
+def test_out_of_order_batches_that_share_frames_are_not_sent_twice() -> None:
     plan = ReplayPlan("a", [], {})
     assert plan.decide(batch(0, 3, 4)) == Send("replay-a")
     assert plan.decide(batch(1, 1, 2, 3)) == Skip("some of its frames have been replayed or have ended")
     assert plan.decide(batch(2, 3)) == Skip("parked twice")
 
 
-def test_a_batch_of_which_a_part_has_ended_is_not_doubled() -> None:
+def test_a_batch_with_some_finished_frames_is_skipped() -> None:
     plan = ReplayPlan("a", [], {(frame(1), "cars"): False})
     assert plan.decide(batch(0, 1, 2)) == Skip("some of its frames have been replayed or have ended")
     assert plan.decide(batch(1, 1)) == Skip("has an end already")
