@@ -22,7 +22,7 @@ import psutil
 import typer
 
 from benchmarks.report import RESULTS, dated, keep
-from edge_agent.camera.spawn import CHILD_ENVIRONMENT
+from edge_agent.camera.children import CHILD_ENVIRONMENT
 from edge_agent.exceptions import SourceEnded
 from edge_agent.sources.file import FileSource
 from edge_agent.sources.pace import FramePacer

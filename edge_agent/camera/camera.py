@@ -1,4 +1,4 @@
-"""One camera's life in the agent: a capture child, what it keeps, the end of its epochs, and its next start."""
+"""Supervisor of one camera: starts its capture child, spools its frames, closes its epochs, and restarts it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from edge_agent.camera.children import clear_up, kill, last_words
+from edge_agent.camera.children import clean_up, kill, last_stderr_line, start_capture
 from edge_agent.camera.messages import (
     CaptureEnd,
     CaptureProgress,
@@ -20,7 +20,6 @@ from edge_agent.camera.messages import (
     ViewChange,
     read_message,
 )
-from edge_agent.camera.spawn import spawn
 from edge_agent.exceptions import SourceError, SpoolUnavailable
 from edge_agent.metrics import AgentMetrics
 from edge_agent.spool.refused import Refused
@@ -37,20 +36,23 @@ from ingest.site import CameraConfig, mask_secrets
 _log = logs.get("edge_agent.camera.camera")
 
 STOP_CHILD_S = 10.0
-"""A child that was told to stop finishes its frame; one that hangs in a decoder is killed."""
+"""Time for a stopped child to finish its frame, in seconds. A child that hangs in a decoder is then killed."""
 END_CHILD_S = 1.0
-"""A child that has told its end, or that is given up, has nothing left to finish."""
+"""Time for a child to exit after its last message or after a fault, in seconds: it has no work left."""
 START_S = 8.0
-"""For a child to start on a busy machine, and to try UDP before TCP."""
+"""Time for a child to start on a busy machine and to try UDP before TCP, in seconds."""
 LONG_CAP_S = 60.0
-"""A start costs half a second of a core: for fifty cameras that are away, behind one switch perhaps, a start every
-ten seconds would be two or three cores for as long as that lasts."""
+"""Maximum pause between two starts, in seconds.
+
+A start costs half a second of one core. Fifty unreachable cameras with a start every ten seconds would use two or
+three cores for the whole outage.
+"""
 _STALLS = 2
-"""A source may wait for the time of a stall to open, and again for its first frame, before it says that it fails."""
+"""Number of stall times that a source may wait before it fails: one to open, and one for its first frame."""
 
 
 class Camera:
-    """Keeps one camera captured until it is told to stop, or the source is over."""
+    """One camera, captured until ``stop`` is called or its source ends."""
 
     def __init__(
         self,
@@ -83,18 +85,18 @@ class Camera:
         self.state: CameraState = "starting"
         self.reason = ""
         self._frames_from_s: float | None = None
-        """When this epoch's first frames were told."""
+        """Time of this epoch's first progress report."""
         self._fault = ""
-        """Why this epoch's child was given up."""
+        """Reason why the supervisor stopped this epoch's child."""
         self._view = ViewChange("")
         self._view_from_s = 0.0
 
     def stop(self) -> None:
-        """Ask for a clean end of the capture."""
+        """Request a clean end of the capture."""
         self._stop.set()
 
     async def run(self) -> None:
-        """Capture until told to stop or the source is over. Raise SpoolError when nothing can be promised."""
+        """Capture until ``stop`` is called or the source ends. Raise SpoolError when the spool is unusable."""
         while not self._stop.is_set():
             finished = await self._epoch()
             if finished or self._stop.is_set():
@@ -107,7 +109,7 @@ class Camera:
         self.state, self.reason = "ended", ""
 
     def status(self, depth: Sequence[Depth]) -> CameraStatus:
-        """Return what a heartbeat says of this camera; ``depth`` is what waits of its epochs."""
+        """Return the status for the heartbeat. ``depth`` counts this camera's waiting frames by epoch."""
         return CameraStatus(
             camera=self.config.name,
             epoch=self.epoch,
@@ -120,19 +122,21 @@ class Camera:
         )
 
     async def _epoch(self) -> bool:
-        """Run one child from its start to its end. Return whether the source is over."""
+        """Run one child from its start to its exit. Return whether the source has ended."""
         now_s = self._clock.now_ns() // 1_000_000_000
         self.epoch = await self._on_disk(self._spool.begin_epoch, self.config.name, "frame", now_s)
         self.captured, last, self._refused = 0, -1, Refused(self.config.name, self.epoch)
         self._frames_from_s, self._fault = None, ""
         try:
-            process = self._process = await spawn(self.config, self.epoch, self._truth_folder, self._state_folder)
-        except OSError as error:  # too many processes or files, or no memory: others may end
-            nothing, why = CaptureEnd(-1, None, finished=False), f"no capture can be started: {error.strerror}"
-            await self._close_epoch(nothing, -1, why)
+            process = self._process = await start_capture(
+                self.config, self.epoch, self._truth_folder, self._state_folder
+            )
+        except OSError as error:  # process, file or memory limit: it may succeed later
+            reason = f"the capture process cannot be started: {error.strerror}"
+            await self._close_epoch(CaptureEnd(-1, None, finished=False), -1, reason)
             return False
         stopper = asyncio.create_task(self._stop_child(process))
-        saying = asyncio.create_task(last_words(process))
+        stderr_reader = asyncio.create_task(last_stderr_line(process))
         ended: CaptureEnd | None = None
         try:
             while message := await self._next(process):
@@ -142,30 +146,32 @@ class Camera:
                 last = max(last, await self._take(message))
         finally:
             stopper.cancel()
-            await clear_up(process, saying, STOP_CHILD_S if self._stop.is_set() else END_CHILD_S)
-        await self._close_epoch(ended, last, self._fault or _reason(process.returncode or 0, await saying, ended))
+            await clean_up(process, stderr_reader, STOP_CHILD_S if self._stop.is_set() else END_CHILD_S)
+        await self._close_epoch(
+            ended, last, self._fault or _exit_reason(process.returncode or 0, await stderr_reader, ended)
+        )
         return ended is not None and ended.finished
 
     async def _next(self, process: Process) -> Message | None:
-        assert process.stdout is not None  # noqa: S101  (narrowing: it was asked for)
+        assert process.stdout is not None  # noqa: S101  (narrowing: stdout is a pipe)
         try:
             async with asyncio.timeout(self._hang_s):
                 return await read_message(process.stdout)
         except TimeoutError:
-            self._fault = f"no sign of life for {self._hang_s:.0f} s"
+            self._fault = f"no message from the capture process for {self._hang_s:.0f} s"
         except SourceError as error:
             self._fault = str(error)
         return None
 
     async def _take(self, message: Message) -> int:
-        """Take a message and return the number that was promised by it, -1 for none."""
+        """Handle a message. Return the sequence number of the frame that was spooled, -1 for none."""
         match message:
             case CaptureProgress():
-                self._running(message)
+                self._progressed(message)
             case ViewChange():
-                self._saw(message)
+                self._view_changed(message)
             case Notice():
-                _log.warning("camera says", camera=self.config.name, text=message.text)
+                _log.warning("camera_notice", camera=self.config.name, text=message.text)
         if not isinstance(message, KeptFrame):
             return -1
         self.captured = max(self.captured, message.seq + 1)
@@ -181,27 +187,27 @@ class Camera:
         self._on_kept()
         return message.seq
 
-    def _running(self, told: CaptureProgress) -> None:
-        self.captured = told.captured
-        self._metrics.captured.labels(self.config.name).set(told.captured)
+    def _progressed(self, progress: CaptureProgress) -> None:
+        self.captured = progress.captured
+        self._metrics.captured.labels(self.config.name).set(progress.captured)
         now_s = self._clock.monotonic()
         self._frames_from_s = now_s if self._frames_from_s is None else self._frames_from_s
-        # one that comes and goes is not back: its pauses would never grow
+        # a flapping camera is not back: a reset here would keep its pauses short
         outage_s = self._backoff.steady(self._frames_from_s) if now_s - self._frames_from_s >= STEADY_S else None
         if outage_s is not None:
-            _log.info("camera back", camera=self.config.name, out_for_s=round(outage_s, 1))
+            _log.info("camera_reconnected", camera=self.config.name, down_s=round(outage_s, 1))
         self.state = cast("CameraState", self._view.state or "running")
-        self.reason = told.reason or self._view.reason
+        self.reason = progress.reason or self._view.reason
 
-    def _saw(self, seen: ViewChange, end: str = "camera view well") -> None:
-        """Take note of how the view is: once when it turns bad, once when that ends."""
+    def _view_changed(self, view: ViewChange, event: str = "camera_view_recovered") -> None:
+        """Record a change of the view. Log when it turns bad and when it recovers."""
         before, now_s = self._view, self._clock.monotonic()
         if before.state:
             length_s = round(now_s - self._view_from_s, 1)
-            _log.info(end, camera=self.config.name, was=before.state, for_s=length_s)
-        if seen.state:
-            _log.warning("camera view bad", camera=self.config.name, state=seen.state, reason=seen.reason)
-        self._view, self._view_from_s = seen, now_s
+            _log.info(event, camera=self.config.name, state=before.state, bad_s=length_s)
+        if view.state:
+            _log.warning("camera_view_bad", camera=self.config.name, state=view.state, reason=view.reason)
+        self._view, self._view_from_s = view, now_s
 
     def _row(self, kept: KeptFrame) -> Row:
         account = self._refused.joined(kept.account)
@@ -217,14 +223,14 @@ class Camera:
         )
 
     async def _close_epoch(self, ended: CaptureEnd | None, last: int, reason: str) -> None:
-        self._saw(ViewChange(""), "camera view not watched any more")
+        self._view_changed(ViewChange(""), "camera_view_unwatched")
         last = max(last, self._refused.last)
         account = self._refused.joined(ended.tail if ended else None)
         accounts: list[Account] = [account] if account else []
         if ended is None or reason:
-            self.state, self.reason = "down", reason or "the capture died"
+            self.state, self.reason = "down", reason or "the capture process died"
             if not self._backoff.out:
-                _log.warning("camera lost", camera=self.config.name, reason=self.reason)
+                _log.warning("camera_lost", camera=self.config.name, reason=self.reason)
         if ended is None:
             end = EpochEnd(camera=self.config.name, epoch=self.epoch, last=last, clean=False, told=self.captured - 1)
         else:
@@ -234,7 +240,7 @@ class Camera:
         self._on_kept()
 
     async def _stop_child(self, process: Process) -> None:
-        """End the child's input when the camera is told to stop, and kill it when it does not end then."""
+        """Close the child's input after ``stop``, and kill the child if it does not exit in time."""
         await self._stop.wait()
         if process.stdin:
             process.stdin.close()
@@ -242,12 +248,12 @@ class Camera:
         kill(process)
 
 
-def _reason(status: int, words: str, ended: CaptureEnd | None) -> str:
-    """Return why a child ended, without passwords: how it went, and what it said last. Empty if it just ended."""
-    words = str(mask_secrets(words))
-    if not status or (ended and (words or ended.finished)):
-        return words if status else ""
+def _exit_reason(status: int, last_line: str, ended: CaptureEnd | None) -> str:
+    """Return why a child exited, with passwords masked: signal or status, and last line. Empty for a normal end."""
+    last_line = str(mask_secrets(last_line))
+    if not status or (ended and (last_line or ended.finished)):
+        return last_line if status else ""
     if status > 0:
-        return words or f"the capture ended with status {status}"
+        return last_line or f"the capture process exited with status {status}"
     name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
-    return f"the capture was ended by {name}" + (f": {words}" if words else "")
+    return f"the capture process was killed by {name}" + (f": {last_line}" if last_line else "")

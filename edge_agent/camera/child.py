@@ -1,8 +1,8 @@
-"""The capture child: one camera, in a process of its own, so that a decoder that crashes takes nothing with it.
+"""Capture child: one camera in its own process, so that a crash in a decoder affects no other camera.
 
-``python -m edge_agent.camera.child`` reads its orders, one JSON object, from the first line of its standard input,
-and writes messages to its standard output, and nothing else: what a library prints goes to standard error. End of
-input means stop. A thread of its own writes to the pipe, so that a slow agent does not block the camera.
+``python -m edge_agent.camera.child`` reads its orders, one JSON object, from the first line of standard input. It
+writes only messages to standard output; output of libraries goes to standard error. End of input means stop. A
+separate thread writes to the pipe, so that a slow agent does not block the camera.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ import cv2
 
 from edge_agent.camera.intake import FrameIntake
 from edge_agent.camera.messages import Message, write_message
-from edge_agent.camera.viewmemory import ViewMemory
-from edge_agent.camera.watch import Outbox, WatchedSource
+from edge_agent.camera.watch import Outbox, ViewMemory, WatchedSource
 from edge_agent.encode.buckets import CarriedBudget
 from edge_agent.exceptions import SourceError
 from edge_agent.redact.cover import PrivacyMasks
@@ -30,19 +29,22 @@ from ingest.runtime.clock import SystemClock
 from ingest.site import CameraConfig
 
 QUEUE_FRAMES = 16
-"""What is in memory only, and not yet promised, is at most this, what the gate holds back, and what is in the pipe
-and read ahead from it, some 200 KB: a few seconds when the disk is slow, and next to nothing while it keeps up."""
+"""Maximum number of messages that wait for the pipe.
+
+A kill loses the frames that are only in memory: these, the frames that the gate holds back, and about 200 KB in the
+pipe and its reader. That is a few seconds while the disk is slow, and almost nothing otherwise.
+"""
 ABANDON_S = 3.0
-"""A source may wait for its camera for as long as a stall; a capture that is told to stop waits for less."""
+"""Maximum wait for a source after a stop request. A source may otherwise wait for its camera as long as a stall."""
 EXIT_SOURCE = 3
-"""The source failed; the last line on standard error says how."""
+"""Exit status of a failed source; the last line on standard error has the reason."""
 EXIT_MEMORY = 4
-"""The capture took more memory than it may."""
+"""Exit status of a capture that exceeded its memory limit."""
 
 
 def main() -> int:
-    """Capture as the first line of standard input says, until it ends. Return the exit status."""
-    cv2.setNumThreads(1)  # a camera is one core's work at the most, and there are many of them
+    """Capture as the orders on standard input say, until the end. Return the exit status."""
+    cv2.setNumThreads(1)  # one camera needs at most one core, and a host has many cameras
     orders: dict[str, Any] = json.loads(sys.stdin.readline())
     camera = CameraConfig.model_validate(orders["camera"])
     leave_no_core()
@@ -56,7 +58,8 @@ def main() -> int:
     except SourceError as error:
         return _end(EXIT_SOURCE, f"{error}")
     except MemoryError:
-        return _end(EXIT_MEMORY, f"more than memory_mb = {camera.stream.memory_mb} was asked for")
+        limit = f"stream.memory_mb = {camera.stream.memory_mb}"
+        return _end(EXIT_MEMORY, f"the capture exceeded its memory limit, {limit}: raise it in the site file")
     finally:
         out.put(None)
         writer.join()
@@ -70,11 +73,11 @@ def _capture(
     stop: threading.Event,
     writer: threading.Thread,
 ) -> None:
-    clock, teller = SystemClock(), Outbox(out)
+    clock, outbox = SystemClock(), Outbox(out)
     folders = (orders.get(name) for name in ("truth_folder", "state_folder"))
     truth, state = (Path(folder) if folder else None for folder in folders)
-    source = make_source(camera, SourceContext(clock, orders["epoch"], truth, state, teller.say))
-    watched = WatchedSource(source, camera.watch, clock, teller, _memory(camera, state), PrivacyMasks(camera.redact))
+    source = make_source(camera, SourceContext(clock, orders["epoch"], truth, state, outbox.say))
+    watched = WatchedSource(source, camera.watch, clock, outbox, _memory(camera, state), PrivacyMasks(camera.redact))
     carried = CarriedBudget(state / f"{camera.name}.budget", clock) if state else None
     intake, over = FrameIntake(camera, orders["epoch"], clock, out, carried=carried), threading.Event()
     threading.Thread(target=_abandon_when_stopped, args=(stop, over, intake, out, writer), daemon=True).start()
@@ -85,7 +88,7 @@ def _capture(
 
 
 def _memory(camera: CameraConfig, state: Path | None) -> ViewMemory | None:
-    """Return where the view is remembered: nowhere if faces or plates are redacted, since a mean may show them."""
+    """Return the file of the view; None if faces or plates are redacted, because a mean picture may show them."""
     memory = ViewMemory(state / f"{camera.name}.png") if state else None
     if memory and (camera.redact.faces or camera.redact.plates):
         memory.forget()
@@ -100,7 +103,7 @@ def _abandon_when_stopped(
     out: queue.Queue[Message | None],
     writer: threading.Thread,
 ) -> None:
-    """End the process in order though its main thread waits for a camera and cannot be called back."""
+    """End the process in order while its main thread waits for a camera and cannot be interrupted."""
     stop.wait()
     if not over.wait(ABANDON_S) and intake.abandon():
         out.put(None)
@@ -109,7 +112,7 @@ def _abandon_when_stopped(
 
 
 def _own_output() -> BinaryIO:
-    """Take standard output for messages alone."""
+    """Reserve standard output for messages, and redirect other output to standard error."""
     pipe = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return pipe
@@ -130,7 +133,7 @@ def _write_all(pipe: BinaryIO, out: queue.Queue[Message | None], stop: threading
         while (message := out.get()) is not None:
             write_message(pipe, message)
     except BrokenPipeError:
-        stop.set()  # the agent has gone, and the kernel is about to take this process with it
+        stop.set()  # the agent has exited, and the kernel is about to kill this process
         while out.get() is not None:
             pass
 

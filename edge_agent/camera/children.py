@@ -1,31 +1,74 @@
-"""How a child process is started, what it says before it goes, that it has gone, and that it leaves nothing."""
+"""Child processes: start them, monitor them, stop them, and release their pipes."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import errno
+import json
+import os
 import subprocess
-from asyncio.subprocess import Process, SubprocessStreamProtocol
+import sys
+from asyncio.subprocess import PIPE, Process, SubprocessStreamProtocol
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-LIMIT_BYTES = 64 * 1024
-"""asyncio reads ahead from a child's pipe up to twice this."""
-_LOOK_S = 0.05
-_TAIL_BYTES = 400
-_WORDS_S = 1.0
-"""For the end of what a child said: a helper that has its pipe may live on."""
+from edge_agent.sources.limits import MAX_PIXELS
+from ingest.runtime.tether import tethered
+from ingest.site import CameraConfig
+
+READ_AHEAD_BYTES = 64 * 1024
+"""Limit of asyncio's stream reader, which buffers up to twice this amount and one record.
+
+The buffered bytes are in memory only. While the disk is slow, frames wait in the child, which withholds later frames.
+"""
+CHILD_ENVIRONMENT = {
+    "OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_PIXELS),
+    "OPENBLAS_NUM_THREADS": "1",  # nothing here multiplies matrices, and each thread would cost its buffers
+    "MALLOC_ARENA_MAX": "2",  # one arena per thread would retain freed memory for each frame size
+}
+_POLL_S = 0.05
+_STDERR_TAIL_BYTES = 400
+_STDERR_S = 1.0
+"""Maximum wait for the end of standard error, in seconds: a helper that inherited the pipe may outlive the child."""
 
 
-async def start(command: Sequence[str], *, limit: int = LIMIT_BYTES, **options: Any) -> Process:
-    """Start a child as ``asyncio.create_subprocess_exec`` does. Raise OSError when none can be had.
+async def start_capture(
+    camera: CameraConfig, epoch: int, truth_folder: Path | None = None, state_folder: Path | None = None
+) -> Process:
+    """Start the capture child of a camera and send its orders. Raise OSError when no process can be started.
 
-    Each child has a thread that waits for it. Where no thread can be had, asyncio raises RuntimeError, and leaves a
-    child that nobody knows: that one is killed.
+    The child dies with this process, and ends when its standard input is closed.
+    """
+    process = await start_process(
+        tethered([sys.executable, "-m", "edge_agent.camera.child"]),
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+        env=os.environ | CHILD_ENVIRONMENT,
+        start_new_session=True,  # Ctrl-C reaches the agent only, which then stops its children in order
+    )
+    orders = {
+        "camera": camera.model_dump(mode="json"),
+        "epoch": epoch,
+        "truth_folder": str(truth_folder) if truth_folder else None,
+        "state_folder": str(state_folder) if state_folder else None,
+    }
+    assert process.stdin is not None  # noqa: S101  (narrowing: stdin is a pipe)
+    # no drain(): a cancellation while it waits would leak the child
+    process.stdin.write(json.dumps(orders).encode() + b"\n")
+    return process
+
+
+async def start_process(command: Sequence[str], **options: Any) -> Process:
+    """Start a child as ``asyncio.create_subprocess_exec`` does. Raise OSError when no process can be started.
+
+    asyncio waits for each child in a thread. When no thread can be started, it raises RuntimeError and leaks the
+    child; this function kills that child.
     """
     loop = asyncio.get_running_loop()
-    pipes = _Pipes(limit=limit, loop=loop)
+    pipes = _Pipes(limit=READ_AHEAD_BYTES, loop=loop)
     try:
         transport, _ = await loop.subprocess_exec(lambda: pipes, *command, **options)
     except RuntimeError as error:
@@ -46,53 +89,53 @@ class _Pipes(SubprocessStreamProtocol):
             transport.close()
 
 
-async def gone(process: Process) -> None:
-    """Wait until a child has gone. ``process.wait`` waits as well for whoever holds its pipes open still."""
-    while process.returncode is None:  # noqa: ASYNC110  (asyncio tells nobody else)
-        await asyncio.sleep(_LOOK_S)
+async def wait_exited(process: Process) -> None:
+    """Wait until the child has exited. ``process.wait`` would also wait for every holder of its pipes."""
+    while process.returncode is None:  # noqa: ASYNC110  (asyncio offers no event for this)
+        await asyncio.sleep(_POLL_S)
 
 
-async def last_words(process: Process) -> str:
-    """Read what a child says on standard error, to its end, so that it never waits; return the last line.
+async def last_stderr_line(process: Process) -> str:
+    """Read standard error to its end and return the last line; empty if there is none.
 
-    A pipe that nobody reads is full after 64 KiB, and the child would hang on it.
+    An unread pipe is full after 64 KiB, and the child would then block on it.
     """
     tail = b""
-    while process.stderr and (said := await process.stderr.read(4096)):
-        tail = (tail + said)[-_TAIL_BYTES:]
+    while process.stderr and (data := await process.stderr.read(4096)):
+        tail = (tail + data)[-_STDERR_TAIL_BYTES:]
     lines = tail.decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else ""
 
 
 def kill(process: Process) -> None:
-    """Send SIGKILL to a child that may have gone."""
+    """Send SIGKILL to a child that may have exited already."""
     with contextlib.suppress(ProcessLookupError):
         process.kill()
 
 
-async def end(process: Process, within_s: float) -> None:
-    """Close a child's input, which tells it to end. Kill it when it does not in time, or at a cancellation."""
+async def stop_process(process: Process, within_s: float) -> None:
+    """Close the child's standard input and wait for its exit. Kill it after ``within_s`` or on cancellation."""
     if process.stdin:
         process.stdin.close()
     try:
         async with asyncio.timeout(within_s):
-            await gone(process)
+            await wait_exited(process)
     except TimeoutError:
         pass
     finally:
         kill(process)
-    await gone(process)
+    await wait_exited(process)
 
 
-async def clear_up(process: Process, saying: asyncio.Task[str], within_s: float) -> None:
-    """See that nothing is left of a child, neither itself nor its pipes; ``saying`` reads its last words."""
+async def clean_up(process: Process, stderr_reader: asyncio.Task[str], within_s: float) -> None:
+    """Stop a child, wait for the task that reads its standard error, and close its pipes."""
     try:
-        await end(process, within_s)
-        await asyncio.wait({saying}, timeout=_WORDS_S)
+        await stop_process(process, within_s)
+        await asyncio.wait({stderr_reader}, timeout=_STDERR_S)
     finally:
-        let_go(process)
+        close_pipes(process)
 
 
-def let_go(process: Process) -> None:
-    """Close the pipes of a child that has gone: what nobody has read keeps its pipe open."""
-    process._transport.close()  # type: ignore[attr-defined]  # asyncio has no other way
+def close_pipes(process: Process) -> None:
+    """Close the pipes of a child that has exited. Unread data would otherwise keep its pipe open."""
+    process._transport.close()  # type: ignore[attr-defined]  # asyncio has no public method for this

@@ -1,6 +1,7 @@
-"""Whether a camera shows what it should: frozen, black or tampered with. Pure; fed with small pictures and times.
+"""Health of a camera's view: good, frozen, black or tampered. Pure; the caller passes small pictures and times.
 
-None of these ends a capture. A stream may come in time, decode well, and show nothing: that is told, not hidden.
+A bad view never ends a capture. A stream may arrive in time, decode without error, and still show nothing useful; the
+agent reports this state.
 """
 
 from __future__ import annotations
@@ -17,56 +18,57 @@ from ingest.site import WatchConfig
 ViewState = Literal["", "frozen", "black", "tampered"]
 
 SMALL_WIDTH_PX = 160
-"""Pictures are looked at in this width: enough for the layout of a scene, and a quarter of a millisecond."""
+"""Width of the pictures that are examined: enough for the layout of a scene, at a cost of 0.25 ms."""
 _SAME_SHARE = 0.99
-"""A frozen picture may have a clock burnt in that goes on."""
+"""Minimum share of equal pixels in a frozen view. An overlaid clock may still change the others."""
 _BLACK_LEVEL = 32
-"""Video black is 16 of 255 and a little noise; a street at night has lamps."""
+"""Grey level of the darkest lit pixel, of 255. Video black is 16 plus a little noise; a street at night has lamps."""
 _LIT_SHARE = 0.01
+"""Minimum share of lit pixels in a view that is not black."""
 _RECOVER_S = 2.0
-"""A view is well again when it has been well for so long: no to and fro while someone wipes the lens."""
+"""Time that a view must be good before its bad state ends. It prevents flapping while someone wipes the lens."""
 
 
 @dataclass(frozen=True, slots=True)
 class ViewCondition:
-    """How a view is: an empty ``state`` is a good one."""
+    """State of a view, with its reason. An empty ``state`` is a good view."""
 
     state: ViewState = ""
     reason: str = ""
 
 
 def small(grey: Grey) -> Grey:
-    """Return every so many-th pixel: averaging would take away the noise that tells a live picture from a frozen."""
+    """Return the picture subsampled to about 160 px. Averaging would remove the noise that a frozen picture lacks."""
     step = max(1, grey.shape[1] // SMALL_WIDTH_PX)
     return np.ascontiguousarray(grey[::step, ::step])
 
 
 class ViewHealth:
-    """One camera's view over time. ``before`` is the ``memory`` of an earlier life."""
+    """Health of one camera's view over time. ``before`` is the ``memory`` of an earlier capture."""
 
     def __init__(self, config: WatchConfig, before: Grey | None = None) -> None:
-        self._frozen, self._black = _Lasting(config.frozen_s), _Lasting(config.black_s, _RECOVER_S)
-        self._tampered = _Lasting(config.tampered_s, _RECOVER_S)
+        self._frozen, self._black = _Hysteresis(config.frozen_s), _Hysteresis(config.black_s, _RECOVER_S)
+        self._tampered = _Hysteresis(config.tampered_s, _RECOVER_S)
         self._layout = SceneLayout(config.relearn_s, before)
         self._same: Grey = np.zeros((0, 0), np.uint8)
-        self._what = ""
+        self._fault = ""
 
     @property
     def memory(self) -> Grey | None:
-        """What the view usually is, None while that is not known."""
+        """Usual picture of the view; None while it is unknown."""
         return self._layout.memory
 
     def look(self, grey: Grey, now_s: float) -> ViewCondition:
-        """Return how the view is, given a picture of it ``(height, width)`` that ``small`` made, and its time."""
+        """Return the condition of the view, given a ``(height, width)`` picture from ``small`` and its time."""
         frozen = self._frozen.since(self._is_same(grey), now_s)
         black = self._black.since(bool(np.mean(grey > _BLACK_LEVEL) < _LIT_SHARE), now_s)
         if self._black.begun:
             return ViewCondition("black", "the picture is black") if black else ViewCondition()
         if frozen:
-            return ViewCondition("frozen", "the very same picture again and again")
-        what = self._layout.look(grey, now_s)
-        self._what = what or self._what
-        return ViewCondition("tampered", self._what) if self._tampered.since(bool(what), now_s) else ViewCondition()
+            return ViewCondition("frozen", "the picture does not change")
+        fault = self._layout.look(grey, now_s)
+        self._fault = fault or self._fault
+        return ViewCondition("tampered", self._fault) if self._tampered.since(bool(fault), now_s) else ViewCondition()
 
     def _is_same(self, grey: Grey) -> bool:
         if self._same.shape == grey.shape and np.mean(self._same == grey) >= _SAME_SHARE:
@@ -75,8 +77,8 @@ class ViewHealth:
         return False
 
 
-class _Lasting:
-    """Something that counts when it has lasted for ``begin_s``, and until it has been away for ``end_s``."""
+class _Hysteresis:
+    """Hysteresis: on after the condition held for ``begin_s``, off after it was absent for ``end_s``."""
 
     def __init__(self, begin_s: float, end_s: float = 0.0) -> None:
         self._begin_s, self._end_s = begin_s, end_s
@@ -86,11 +88,11 @@ class _Lasting:
 
     @property
     def begun(self) -> bool:
-        """Tell whether it may be on, or is about to be."""
+        """Whether the condition has been seen: it is on, or may soon be."""
         return self._from_s is not None
 
     def since(self, seen: bool, now_s: float) -> bool:
-        """Take note whether it is seen now. Return whether it counts."""
+        """Update with whether the condition is seen now. Return whether it is on."""
         if not self._begin_s:
             return False
         if seen:

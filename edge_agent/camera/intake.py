@@ -1,6 +1,6 @@
-"""What becomes of each frame of a camera, in the capture child: frame, gated, encoded, put into a record.
+"""Frame intake of the capture child: number, gate, redact and encode each frame, and make a record of it.
 
-When the agent is slow and the queue is full, the frame is withheld as ``overload``, and the camera is never blocked.
+While the agent is slow and the queue is full, frames are withheld as ``overload``; the camera is never blocked.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ from ingest.runtime.clock import Clock
 from ingest.site import CameraConfig
 
 MAX_IMAGE_BYTES = MAX_RECORD_BYTES - 64 * 1024
-"""What else a record holds, with as many motion boxes as the gate finds, is far less than the rest."""
-TELL_EVERY_S = 1.0
+"""Maximum size of an encoded picture. All other fields of a record need far less than 64 KiB."""
+REPORT_EVERY_S = 1.0
+"""Interval between two progress reports."""
 UNUSABLE = "unusable"
 
 
 class FrameIntake:
-    """Numbers, masks, gates, redacts and encodes the frames of one camera, and puts messages into a queue.
+    """Path of one camera's frames: number, mask, gate, redact, encode, and queue as messages.
 
-    Raise RedactionFailed when the camera is to be redacted and cannot be.
+    Raise RedactionFailed when the configured redaction cannot be done.
     """
 
     def __init__(
@@ -53,15 +54,15 @@ class FrameIntake:
         self._tally = Tally(camera.name, epoch)
         self._gate = Gate(camera.gate, camera.name, epoch)
         self._redactor, self._encoder = redactor or Redactor(camera.redact), Encoder(camera.encode, carried)
-        self._told_s = -TELL_EVERY_S
+        self._reported_s = -REPORT_EVERY_S
         self._reason = ""
         self._taking, self._over = threading.Lock(), False
-        """Held while a number is given or has its decision: whoever waits for a source does not hold it."""
+        """The lock is held from the number of a frame to its decision, but not while waiting for the source."""
 
     def run(self, source: FrameSource, stop: threading.Event) -> None:
-        """Read a source until it ends or ``stop`` is set. Raise SourceError when it fails, or what else went wrong.
+        """Read a source until it ends or ``stop`` is set. Raise SourceError or the error that ended the capture.
 
-        However it ends, every number that was given is accounted for.
+        Every number is accounted for, whatever ends the capture.
         """
         finished, failure = False, None
         try:
@@ -80,7 +81,7 @@ class FrameIntake:
     def abandon(self) -> bool:
         """Account for every number while ``run`` still waits for its source. Called by another thread.
 
-        Return False when that is done already; otherwise ``run`` takes nothing more, should it come back.
+        Return False when all numbers are already accounted for. Otherwise ``run`` will take no more frames.
         """
         with self._taking:
             if self._over:
@@ -96,15 +97,15 @@ class FrameIntake:
                 with self._taking:
                     if self._over:
                         return
-                    self.frame(captured) if captured else self._tell()
+                    self.frame(captured) if captured else self._report()
         finally:
             source.close()
 
     def _end(self, finished: bool) -> Exception | None:
-        """Give what has none its decision, and say that this is all. Return what went wrong with it."""
+        """Decide all pending frames and send the end of the capture. Return the first error, if any."""
         self._over, failure = True, None
         try:
-            self._settle(self._gate.close())
+            self._record_decisions(self._gate.close())
         except Exception as error:
             failure = error
         self._tally.give_up(UNUSABLE)
@@ -112,26 +113,26 @@ class FrameIntake:
         return failure
 
     def frame(self, captured: CapturedFrame) -> None:
-        """Take one frame: number it, and settle what its coming settles, itself or frames before it."""
+        """Number one frame, and record the decisions that it triggers, for itself or for earlier frames."""
         frame = NumberedFrame(self._tally.number(), captured.captured_ns, captured.time_source, captured.error_ms)
-        self._settle(self._judged(frame, captured))
-        self._tell()
+        self._record_decisions(self._decide(frame, captured))
+        self._report()
 
-    def _judged(self, frame: NumberedFrame, captured: CapturedFrame) -> list[GateDecision]:
+    def _decide(self, frame: NumberedFrame, captured: CapturedFrame) -> list[GateDecision]:
         reason = self._gate.precheck(frame.captured_ns)
         if reason:
             return self._gate.withhold(frame, reason)
         try:
             return self._gate.decide(replace(frame, image=self._redactor.masked(sized(captured.image, self._camera))))
-        except (cv2.error, FrameUnusable) as error:  # this frame's trouble; the next one may be well
-            self._reason = f"a frame cannot be looked at: {error}"
+        except (cv2.error, FrameUnusable) as error:  # affects this frame only
+            self._reason = f"a frame cannot be examined: {error}"
             return self._gate.withhold(frame, UNUSABLE)
-        except Exception:  # it cannot be masked, say, and ends the capture: its number has a decision all the same
-            self._settle(self._gate.withhold(frame, UNUSABLE))
+        except Exception:  # for example, a mask fails: the capture ends, and the frame still needs its decision
+            self._record_decisions(self._gate.withhold(frame, UNUSABLE))
             raise
 
-    def _settle(self, decisions: Sequence[GateDecision]) -> None:
-        """Give each frame its decision, also those behind one that fails, and raise what that failed with."""
+    def _record_decisions(self, decisions: Sequence[GateDecision]) -> None:
+        """Keep or withhold each frame. After a failure, withhold the remaining frames and raise the error."""
         failure: Exception | None = None
         for decision in decisions:
             if not decision.keep:
@@ -141,22 +142,17 @@ class FrameIntake:
             elif self._out.full():
                 self._tally.withhold("overload")
             else:
-                failure = self._tried(decision)
+                try:
+                    self._keep(decision)
+                except Exception as error:
+                    self._tally.withhold(UNUSABLE)
+                    failure = error
         if failure:
             raise failure
 
-    def _tried(self, decision: GateDecision) -> Exception | None:
-        """Keep a frame. Return what ends the capture: then the frame is withheld."""
-        try:
-            self._keep(decision)
-        except Exception as error:
-            self._tally.withhold(UNUSABLE)
-            return error
-        return None
-
     def _keep(self, decision: GateDecision) -> None:
         image = decision.frame.image
-        assert image is not None  # noqa: S101  (narrowing: the gate keeps nothing without its image)
+        assert image is not None  # noqa: S101  (narrowing: the gate keeps no frame without its image)
         try:
             redaction = self._redactor.apply(image, decision.frame.captured_ns)
             encoded = self._encoded(redaction)
@@ -165,19 +161,19 @@ class FrameIntake:
             self._tally.withhold(UNUSABLE)
             return
         if isinstance(encoded, OverBudget):
-            self._reason = f"over its budget even at the floor: {encoded.left_bytes} bytes may be spent now"
+            self._reason = f"over its budget at the lowest quality: {encoded.left_bytes} bytes are left"
             self._tally.withhold("budget")
             return
-        record = encode(self._record(decision, encoded, redaction.redacted, self._tally.withheld))
+        record = encode(self._frame(decision, encoded, redaction.redacted, self._tally.withheld))
         self._out.put(KeptFrame(decision.frame.seq, decision.frame.captured_ns, record, self._tally.account()))
 
     def _encoded(self, redaction: Redaction) -> Encoded | OverBudget:
         encoded = self._encoder.encode(redaction, self._clock.monotonic())
         if isinstance(encoded, Encoded) and len(encoded.data) > MAX_IMAGE_BYTES:
-            raise FrameUnusable(f"{len(encoded.data)} bytes encoded, at most {MAX_IMAGE_BYTES} go into a record")
+            raise FrameUnusable(f"{len(encoded.data)} bytes encoded: a record holds at most {MAX_IMAGE_BYTES}")
         return encoded
 
-    def _record(
+    def _frame(
         self, decision: GateDecision, encoded: Encoded, redacted: Redacted | None, account: Account | None
     ) -> Frame:
         return Frame(
@@ -201,10 +197,10 @@ class FrameIntake:
             sampled=decision.sampled,
         )
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         now_s = self._clock.monotonic()
-        if now_s - self._told_s >= TELL_EVERY_S and not self._out.full():
-            self._told_s = now_s
+        if now_s - self._reported_s >= REPORT_EVERY_S and not self._out.full():
+            self._reported_s = now_s
             self._out.put(CaptureProgress(self._tally.captured, "running", self._reason))
             self._reason = ""
 
@@ -214,7 +210,7 @@ def _scaled(encoded: Encoded, boxes: tuple[Box, ...] | None) -> tuple[Box, ...] 
 
 
 def sized(image: Image, camera: CameraConfig) -> Image:
-    """Return a picture in the size that its camera is set to, if that is."""
+    """Return the picture in the size of the camera's configuration, if one is set."""
     size = camera.width, camera.height
     if not all(size) or image.shape[1::-1] == size:
         return image

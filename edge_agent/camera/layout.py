@@ -1,8 +1,8 @@
-"""The layout of a scene's edges against a slow memory of it: what covers, blurs or turns a camera changes it. Pure.
+"""Tamper detection: the layout of a scene's edges is compared with a slow memory of it. Pure.
 
-Light comes and goes and things move, and the edges of walls, kerbs and roofs stay where they are. So the strengths of
-edges are compared by their correlation, which does not mind that all of them grow weaker at dusk; a lens out of focus
-loses its fine edges before its coarse ones.
+Light changes and objects move, but the edges of walls, kerbs and roofs stay in place. Covering, blurring or turning a
+camera changes their layout. Edge strengths are compared by correlation, because all of them grow weaker at dusk. A
+lens out of focus loses its fine edges before its coarse ones.
 """
 
 from __future__ import annotations
@@ -16,25 +16,28 @@ from edge_agent.sources.source import Grey
 Field = npt.NDArray[np.float32]
 
 _SMOOTH_S = 3.0
-"""Pictures are averaged over so long: noise goes, and so does what passes."""
+"""Time constant of the current picture: averaging removes noise and passing objects."""
 _MEMORY_S = 300.0
-"""The memory follows shadows, which move by their own width in several minutes."""
+"""Time constant of the memory: it follows shadows, which move by their own width in several minutes."""
 _LEARN_S = 30.0
-"""Nothing is judged before the memory is so old."""
+"""Minimum age of the memory before a view is judged."""
 _UNLIKE = 0.35
-"""Below this correlation it is another view: the same one keeps above 0.5 through rain, night and heavy traffic."""
+"""Correlation below which the view is another one. The same view stays above 0.5 in rain, night and heavy traffic."""
 _BLURRED = 0.55
-"""Of the share of fine edges that the memory has: rain and noise add to it, nothing but a lens takes so much away."""
+"""Share of the memory's sharpness below which the view is blurred.
+
+Rain and noise add sharpness; only a lens out of focus removes this much.
+"""
 _FLAT = 2.0
-"""In grey levels: a view whose standard deviation is smaller shows nothing."""
+"""Standard deviation in grey levels below which a view shows nothing."""
 _COVERED = 0.35
-"""Of the memory's standard deviation."""
+"""Share of the memory's standard deviation below which an unlike view is covered."""
 _NEAR = (7, 7)
-"""Pixels of the small picture within which an edge may be found again: masts sway."""
+"""Neighbourhood in px of the small picture in which an edge may be found again, because masts sway."""
 
 
 class SceneLayout:
-    """One view. It must be looked at every second or so. ``before`` is its memory of an earlier life."""
+    """Layout of one view. Call ``look`` about once a second. ``before`` is the memory of an earlier capture."""
 
     def __init__(self, relearn_s: float, before: Grey | None = None) -> None:
         self._relearn_s = relearn_s
@@ -46,20 +49,20 @@ class SceneLayout:
         self._unlike_s: float | None = None
 
     def look(self, grey: Grey, now_s: float) -> str:
-        """Return what is wrong with a small picture of the view, empty if nothing is."""
+        """Return the fault of a view, given a small picture of it; empty for a good view."""
         if self._now.shape != grey.shape:
             self._begin(grey, now_s)
         passed_s, self._looked_s = max(0.0, now_s - self._looked_s), now_s
         cv2.accumulateWeighted(grey, self._now, _rate(passed_s, _SMOOTH_S))
-        what = self._judge() if self._learnt_s >= _LEARN_S else ""
-        if not what or self._has_settled(now_s):
+        fault = self._judge() if self._learnt_s >= _LEARN_S else ""
+        if not fault or self._has_settled(now_s):
             self._learn(passed_s)
             return ""
-        return what
+        return fault
 
     @property
     def memory(self) -> Grey | None:
-        """What the view usually is, None while that is not known."""
+        """Usual picture of the view; None while it is unknown."""
         return self._memory.astype(np.uint8) if self._learnt_s >= _LEARN_S else None
 
     def _begin(self, grey: Grey, now_s: float) -> None:
@@ -75,7 +78,7 @@ class SceneLayout:
         cv2.accumulateWeighted(self._now, self._memory, _rate(passed_s, min(_MEMORY_S, self._learnt_s)))
 
     def _has_settled(self, now_s: float) -> bool:
-        """Take a view that has been another one for long enough as the camera's own."""
+        """Return whether another view has lasted for ``relearn_s``, and if so adopt it as the new memory."""
         self._unlike_s = now_s if self._unlike_s is None else self._unlike_s
         if now_s - self._unlike_s < self._relearn_s:
             return False
@@ -85,7 +88,7 @@ class SceneLayout:
     def _judge(self) -> str:
         spread, usual = float(self._now.std()), float(self._memory.std())
         if spread < _FLAT:
-            return "covered: nothing is to be seen"
+            return "covered: nothing is visible"
         fine, fine_before = _edges(self._now), _edges(self._memory)
         alike = _correlation(_near(fine), _near(fine_before))
         blurred = _sharpness(fine, self._now) < _BLURRED * _sharpness(fine_before, self._memory)
@@ -110,12 +113,12 @@ def _near(fine: Field) -> Field:
 
 
 def _sharpness(fine: Field, picture: Field) -> float:
-    """Return how strong the strongest fine edges are, as a share of the picture's whole contrast."""
+    """Return the strength of the strongest fine edges relative to the contrast of the picture."""
     return float(np.percentile(fine, 98) / (picture.std() + 1.0))
 
 
 def _centred(field: Field) -> Field:
-    """Take off the means of rows and columns: a kerb from edge to edge looks the same wherever the camera turns."""
+    """Subtract the means of rows and columns: a kerb from edge to edge looks the same in every direction."""
     rows, columns = field.mean(axis=1, keepdims=True), field.mean(axis=0, keepdims=True)
     return np.asarray(field - rows - columns + field.mean(), np.float32)
 

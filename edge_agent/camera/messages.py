@@ -1,4 +1,4 @@
-"""What a capture child tells its agent, over a pipe: msgpack maps with a length before each."""
+"""Messages from a capture child to its agent: length-prefixed msgpack maps over a pipe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LENGTH = struct.Struct(">I")
 
 @dataclass(frozen=True, slots=True)
 class KeptFrame:
-    """A frame to keep: ``record`` is the encoded frame, ``account`` what was withheld before it."""
+    """A frame to keep. ``record`` is the encoded frame; ``account`` counts the frames withheld before it."""
 
     seq: int
     captured_ns: int
@@ -28,7 +28,7 @@ class KeptFrame:
 
 @dataclass(frozen=True, slots=True)
 class CaptureProgress:
-    """How many frames have been captured so far; ``state`` is ``running`` or ``stalled``."""
+    """Number of frames captured so far. ``state`` is ``running`` or ``stalled``."""
 
     captured: int
     state: str
@@ -37,7 +37,7 @@ class CaptureProgress:
 
 @dataclass(frozen=True, slots=True)
 class ViewChange:
-    """How the view is from now on: ``frozen``, ``black``, ``tampered``, or well again (an empty ``state``)."""
+    """A change of the view: ``state`` is ``frozen``, ``black``, ``tampered``, or empty for a good view."""
 
     state: str
     reason: str = ""
@@ -45,17 +45,17 @@ class ViewChange:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What an operator should know, and what is no failure."""
+    """A text for the operator that does not report a failure."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class CaptureEnd:
-    """The capture is over, and its numbers are complete: ``last`` is the last one, -1 for none.
+    """End of a capture with complete frame numbers. ``last`` is the last number, -1 if there was no frame.
 
-    ``tail`` is what was withheld after the last kept frame. ``finished`` tells that the source has no more; otherwise
-    the capture was told to stop, or the source failed, which the exit status tells.
+    ``tail`` counts the frames withheld after the last kept frame. ``finished`` means that the source has no more
+    frames. Otherwise the capture was stopped or the source failed; the exit status shows which.
     """
 
     last: int
@@ -70,31 +70,33 @@ _KINDS: dict[str, type[Message]] = {
 
 
 def write_message(pipe: BinaryIO, message: Message) -> None:
-    """Write one message. Blocks while the pipe is full; raise BrokenPipeError when the agent has gone."""
+    """Write one message. Block while the pipe is full. Raise BrokenPipeError when the agent has exited."""
     fields: dict[str, Any] = {name: getattr(message, name) for name in message.__slots__}
     for name, value in fields.items():
         if isinstance(value, Account):
             fields[name] = value.model_dump()
-    # a file's name need not be text
+    # file names may contain bytes that are not UTF-8
     data = msgpack.packb([type(message).__name__, fields], unicode_errors="backslashreplace")
     pipe.write(_LENGTH.pack(len(data)) + data)
     pipe.flush()
 
 
 async def read_message(pipe: asyncio.StreamReader) -> Message | None:
-    """Return the next message, None when the child has gone, also in the middle of one.
+    """Return the next message, or None when the child has exited, even in the middle of a message.
 
-    Raise SourceUnusable when it says what is no message: a decoder that broke its memory may do so.
+    Raise SourceUnusable for a malformed message. A decoder that corrupts the child's memory may cause one.
     """
     try:
         (length,) = _LENGTH.unpack(await pipe.readexactly(_LENGTH.size))
         if length > MAX_RECORD_BYTES:
-            raise SourceUnusable(f"the capture says what is no message: {length} bytes")
+            raise SourceUnusable(
+                f"malformed message from the capture process: {length} bytes exceeds the limit of {MAX_RECORD_BYTES}"
+            )
         return _message(await pipe.readexactly(length))
     except asyncio.IncompleteReadError:
         return None
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
-        raise SourceUnusable(f"the capture says what is no message: {type(error).__name__}") from None
+        raise SourceUnusable(f"malformed message from the capture process: {type(error).__name__}") from None
 
 
 def _message(data: bytes) -> Message:

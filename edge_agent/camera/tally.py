@@ -1,8 +1,7 @@
-"""Sequence numbers and the account of what is withheld. Pure.
+"""Sequence numbers, and the account of withheld frames. Pure.
 
-Every captured frame gets its number here, before anything may drop it, and later is either kept or withheld with a
-reason, in the order of the numbers. What is kept carries the account of what was withheld since the previous kept
-frame.
+Every captured frame gets its number here before any stage may drop it. Later it is kept, or withheld with a reason,
+in the order of the numbers. A kept frame carries the account of the frames withheld since the previous kept frame.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from ingest.contract.records import Account
 
 
 class Tally:
-    """The numbers of one epoch."""
+    """Frame numbers and withheld counts of one epoch."""
 
     def __init__(self, camera: str, epoch: int) -> None:
         self._camera, self._epoch = camera, epoch
@@ -22,27 +21,27 @@ class Tally:
 
     @property
     def captured(self) -> int:
-        """How many frames have been captured."""
+        """Number of captured frames."""
         return self._next
 
     def number(self) -> int:
-        """Return the number of a frame that has just been captured."""
+        """Return the number of a newly captured frame."""
         self._next += 1
         return self._next - 1
 
     def withhold(self, reason: str) -> None:
-        """Enter the oldest frame without a fate as withheld."""
+        """Record the oldest undecided frame as withheld."""
         self._counts[reason] += 1
         self._settled += 1
 
     def give_up(self, reason: str) -> None:
-        """Enter every frame that has no fate yet as withheld."""
+        """Record every undecided frame as withheld."""
         while self._settled < self._next:
             self.withhold(reason)
 
     @property
     def withheld(self) -> Account | None:
-        """What was withheld since the last kept frame; None if nothing was."""
+        """Account of the frames withheld since the last kept frame; None if there are none."""
         count, last = sum(self._counts.values()), self._settled - 1
         if not count:
             return None
@@ -50,13 +49,13 @@ class Tally:
         return Account(camera=self._camera, epoch=self._epoch, first=last - count + 1, last=last, counts=counts)
 
     def account(self) -> Account | None:
-        """Enter the oldest frame without a fate as kept. Return what was withheld before it; None if nothing was."""
+        """Record the oldest undecided frame as kept. Return the account of the frames withheld before it, or None."""
         account = self.tail()
         self._settled += 1
         return account
 
     def tail(self) -> Account | None:
-        """Return what was withheld after the last kept frame, at the end of the epoch; None if nothing was."""
+        """Return the account of the frames withheld after the last kept frame, or None, at the end of the epoch."""
         account = self.withheld
         self._counts.clear()
         return account

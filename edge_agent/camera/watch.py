@@ -1,15 +1,18 @@
-"""A source that is watched while it is read: how its view is, and what it says, goes to the agent."""
+"""Watched source: reads frames, examines the view twice a second, and reports changes to the agent."""
 
 from __future__ import annotations
 
+import contextlib
 import queue
+import time
 from collections import deque
+from pathlib import Path
 
 import cv2
+import numpy as np
 
 from edge_agent.camera.health import ViewCondition, ViewHealth, small
 from edge_agent.camera.messages import Message, Notice, ViewChange
-from edge_agent.camera.viewmemory import SAVE_EVERY_S, ViewMemory
 from edge_agent.exceptions import FrameUnusable
 from edge_agent.redact.cover import PrivacyMasks
 from edge_agent.sources.source import CapturedFrame, FrameSource, Grey
@@ -17,40 +20,78 @@ from ingest.runtime.clock import Clock
 from ingest.site import WatchConfig
 
 LOOK_EVERY_S = 0.5
-"""Views change slowly, and a look costs half a millisecond."""
+"""Interval between two examinations: views change slowly, and one examination costs 0.5 ms."""
+SAVE_EVERY_S = 60.0
+"""Interval between two writes of the view to disk."""
 
 
 class Outbox:
-    """Puts what is said into the queue to the agent as soon as it has room. It never waits."""
+    """Messages that wait for room in the queue to the agent. No method blocks."""
 
     def __init__(self, out: queue.Queue[Message | None]) -> None:
         self._out = out
         self._pending: deque[Message] = deque()
 
     def say(self, text: str) -> None:
-        """Tell what an operator should know."""
-        self.tell(Notice(text))
+        """Send a notice for the operator."""
+        self.send(Notice(text))
 
-    def tell(self, *messages: Message) -> None:
-        """Tell messages, after those that wait."""
+    def send(self, *messages: Message) -> None:
+        """Queue messages behind the pending ones, and move as many as there is room for."""
         self._pending += messages
         while self._pending and not self._out.full():
             self._out.put(self._pending.popleft())
 
 
+class ViewMemory:
+    """Small picture of a camera's usual view, in a file.
+
+    It outlives restarts, because somebody who turns a camera often unplugs it first.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def load(self, max_age_s: float) -> Grey | None:
+        """Return the saved picture, or None when there is none or it is older than ``max_age_s``."""
+        try:
+            if time.time() - self._path.stat().st_mtime > max_age_s:
+                return None
+            picture = cv2.imdecode(np.frombuffer(self._path.read_bytes(), np.uint8), cv2.IMREAD_GRAYSCALE)
+        except (OSError, cv2.error):
+            return None
+        return None if picture is None else np.asarray(picture, np.uint8)
+
+    def forget(self) -> None:
+        """Delete the picture from the disk, if there is one."""
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+    def save(self, picture: Grey) -> None:
+        """Write a picture atomically. A full or missing disk loses the memory and has no other effect."""
+        encoded, data = cv2.imencode(".png", picture)
+        temporary = self._path.with_suffix(".new")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(data.tobytes() if encoded else b"")
+            temporary.replace(self._path)
+        except OSError:
+            return
+
+
 class WatchedSource:
-    """Hands on what a source gives, and looks at some of it."""
+    """Frame source that passes on another source's frames and examines some of them."""
 
     def __init__(
         self,
         source: FrameSource,
         config: WatchConfig,
         clock: Clock,
-        teller: Outbox,
+        outbox: Outbox,
         memory: ViewMemory | None = None,
         masks: PrivacyMasks | None = None,
     ) -> None:
-        self._source, self._clock, self._teller, self._memory = source, clock, teller, memory
+        self._source, self._clock, self._outbox, self._memory = source, clock, outbox, memory
         self._masks = masks
         self._health = ViewHealth(config, self._before(config.relearn_s))
         self._view = ViewCondition()
@@ -62,39 +103,39 @@ class WatchedSource:
         self._source.open()
 
     def read(self) -> CapturedFrame | None:
-        """Return what the source gives."""
+        """Return the source's next frame, or None when it is not due yet."""
         captured = self._source.read()
         now_s = self._clock.monotonic()
         if captured is not None and now_s - self._looked_s >= LOOK_EVERY_S:
             self._looked_s = now_s
             self._look(captured, now_s)
-        self._teller.tell()
+        self._outbox.send()
         return captured
 
     def close(self) -> None:
-        """Close the source."""
+        """Close the source and save the view."""
         self._source.close()
-        self._remember()
+        self._save()
 
     def _look(self, captured: CapturedFrame, now_s: float) -> None:
         try:
             view = self._health.look(self._small(captured), now_s)
-        except (cv2.error, FrameUnusable):  # the frame's trouble, which the intake tells
+        except (cv2.error, FrameUnusable):  # the intake reports unusable frames
             return
         if view.state != self._view.state:
-            self._teller.tell(ViewChange(view.state, view.reason))
+            self._outbox.send(ViewChange(view.state, view.reason))
         self._view = view
         if now_s - self._saved_s >= SAVE_EVERY_S:
             self._saved_s = now_s
-            self._remember()
+            self._save()
 
     def _small(self, captured: CapturedFrame) -> Grey:
-        """Return the view without what is masked: its mean over minutes is kept on disk."""
+        """Return a small masked picture: its mean over minutes is saved on disk."""
         picture = small(captured.luma())
         return self._masks.darkened(picture) if self._masks else picture
 
     def _before(self, max_age_s: float) -> Grey | None:
-        """Return the memory of an earlier life, without what is masked since then, also on disk."""
+        """Return the view of an earlier capture. Apply masks that are new since then, also to the saved file."""
         before = self._memory.load(max_age_s) if self._memory else None
         if self._memory is None or before is None or self._masks is None:
             return before
@@ -103,7 +144,7 @@ class WatchedSource:
             self._memory.save(masked)
         return masked
 
-    def _remember(self) -> None:
+    def _save(self) -> None:
         usual = self._health.memory
         if self._memory and usual is not None:
             self._memory.save(usual)

@@ -11,7 +11,7 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Sequence
 from typing import cast
 
-from edge_agent.camera.children import gone, last_words, let_go, start
+from edge_agent.camera.children import close_pipes, last_stderr_line, start_process, wait_exited
 from edge_agent.exceptions import SourceUnusable
 from edge_agent.sensors.named import LineReader
 from edge_agent.sensors.source import Sink
@@ -37,7 +37,7 @@ class CommandSource:
         process = await self._start()
         reader = LineReader(self._sensors)
         reading = asyncio.create_task(_read(process, reader, sink))
-        saying, leaving = asyncio.create_task(last_words(process)), asyncio.create_task(gone(process))
+        saying, leaving = asyncio.create_task(last_stderr_line(process)), asyncio.create_task(wait_exited(process))
         try:
             # its helpers may hold its output open when it has gone; or it may close its output and live on
             await asyncio.wait({reading, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -48,14 +48,16 @@ class CommandSource:
             for task in (reading, saying, leaving):
                 task.cancel()
             await asyncio.wait({reading, saying, leaving})
-            let_go(process)  # else they are open for as long as theirs
+            close_pipes(process)  # else they are open for as long as theirs
         if process.returncode == 0:  # the last line of one that was killed may be the half of a number
             reader.end(sink)
         raise SourceUnusable(f"{self._argv[0]} ended: {_reason(process, saying)}")
 
     async def _start(self) -> Process:
         try:
-            return await start(tethered(self._argv), stdin=DEVNULL, stdout=PIPE, stderr=PIPE, start_new_session=True)
+            return await start_process(
+                tethered(self._argv), stdin=DEVNULL, stdout=PIPE, stderr=PIPE, start_new_session=True
+            )
         except OSError as error:
             raise SourceUnusable(f"{self._argv[0]} cannot be started: {error}") from None
 
@@ -75,9 +77,9 @@ async def _end(process: Process) -> None:
     _signal(process, signal.SIGTERM)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(STOP_S):
-            await gone(process)
+            await wait_exited(process)
     _signal(process, signal.SIGKILL)
-    await gone(process)
+    await wait_exited(process)
 
 
 def _signal(process: Process, number: signal.Signals) -> None:

@@ -7,9 +7,8 @@ import contextlib
 from asyncio.subprocess import Process
 from dataclasses import dataclass, field
 
-from edge_agent.camera.children import clear_up, last_words
+from edge_agent.camera.children import clean_up, last_stderr_line, start_capture
 from edge_agent.camera.messages import KeptFrame, Message, Notice, ViewChange, read_message
-from edge_agent.camera.spawn import spawn
 from edge_agent.exceptions import SourceError
 from edge_agent.tools.doctor.finding import Finding, bad, good, poor
 from ingest.contract.codec import decode
@@ -43,14 +42,14 @@ async def look_at_camera(camera: CameraConfig, seconds: float) -> Finding:
     what, seen = f"camera {camera.name}", _Seen()
     every = camera.model_copy(update={"gate": GateConfig(motion=False, max_fps=camera.gate.max_fps)})
     try:
-        process = await spawn(every, 0)
+        process = await start_capture(every, 0)
     except OSError as error:
         return bad(what, f"no capture can be started: {error.strerror}", "see what else runs on this machine")
-    words = asyncio.create_task(last_words(process))
+    words = asyncio.create_task(last_stderr_line(process))
     try:
         await _listen(process, seen, seconds)
     finally:
-        await clear_up(process, words, 0)
+        await clean_up(process, words, 0)
     last = str(mask_secrets(await words))
     if not seen.frames:
         why = last or next(iter(seen.said), "") or f"no picture within {OPEN_S + seconds:.0f} s"

@@ -17,10 +17,9 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from edge_agent.camera.camera import LONG_CAP_S, STOP_CHILD_S, Camera
+from edge_agent.camera.children import start_capture
 from edge_agent.camera.messages import CaptureProgress, Message, Notice, ViewChange
-from edge_agent.camera.spawn import spawn
-from edge_agent.camera.viewmemory import ViewMemory
-from edge_agent.camera.watch import LOOK_EVERY_S, Outbox, WatchedSource
+from edge_agent.camera.watch import LOOK_EVERY_S, Outbox, ViewMemory, WatchedSource
 from edge_agent.exceptions import FrameUnusable
 from edge_agent.metrics import AgentMetrics
 from edge_agent.redact.cover import PrivacyMasks
@@ -78,8 +77,8 @@ def test_a_bad_view_is_a_state_with_a_line_at_its_begin_and_one_at_its_end(
         tell(ViewChange("", ""))
         tell(CaptureProgress(25, "running"))
         assert (camera.status([]).state, camera.status([]).reason) == ("running", "")
-    assert [line["event"] for line in lines] == ["camera view bad", "camera view well"]
-    assert lines[1]["for_s"] == 30.0
+    assert [line["event"] for line in lines] == ["camera_view_bad", "camera_view_recovered"]
+    assert lines[1]["bad_s"] == 30.0
 
 
 def test_what_a_capture_says_is_said_once(camera: Camera, tell: Tell) -> None:
@@ -103,7 +102,7 @@ def test_a_camera_is_back_when_it_has_lasted_and_its_outage_ends_with_its_first_
         clock.advance(0.1)
         tell(CaptureProgress(55, "running"))
         tell(CaptureProgress(60, "running"))
-    assert [(line["event"], line["out_for_s"]) for line in lines] == [("camera back", 30.0)]
+    assert [(line["event"], line["down_s"]) for line in lines] == [("camera_reconnected", 30.0)]
 
 
 async def test_an_outage_begins_when_the_capture_ends_and_not_when_it_began(
@@ -170,7 +169,7 @@ def test_a_watched_source_tells_a_change_once_and_never_waits_for_the_agent(cloc
     out.get()
     for _ in range(90):
         watched.read()
-    assert out.get_nowait() == ViewChange("frozen", "the very same picture again and again")
+    assert out.get_nowait() == ViewChange("frozen", "the picture does not change")
     watched.read()
     assert out.empty()
 
@@ -214,7 +213,7 @@ async def test_the_view_of_a_camera_whose_faces_are_redacted_is_not_kept_on_disk
     fields = {"fps": 20.0, "watch": {"relearn_s": 3600}, "options": {"frames": 10}}
     redact = {"faces": {"decoder": "haar"}}
     camera = {"name": "a", "source": "simulated:road", **fields, "redact": redact}
-    process = await spawn(CameraConfig.model_validate(camera), 1, state_folder=tmp_path)
+    process = await start_capture(CameraConfig.model_validate(camera), 1, state_folder=tmp_path)
     await process.communicate()
     assert (process.returncode, view.exists()) == (0, False)
 
@@ -251,7 +250,7 @@ async def test_an_mjpeg_camera_that_hangs_up_again_and_again_is_asked_again(rig:
     for epoch in epochs:
         epoch.require_whole()
     assert [len(epoch.frames) for epoch in epochs][:3] == [5, 5, 5]
-    assert [line["event"] for line in lines if "lost" in line["event"]] == ["camera lost"]
+    assert [line["event"] for line in lines if "lost" in line["event"]] == ["camera_lost"]
     assert "the camera has ended the stream" in lines[0]["reason"]
 
 

@@ -101,12 +101,12 @@ def test_a_frame_that_cannot_be_a_record_is_withheld_and_the_next_one_is_kept(
     noise = np.random.default_rng(0).integers(0, 255, (90, 160, 3), np.uint8)
     for image in (np.zeros((0, 160, 3), np.uint8), noise, np.full((90, 160, 3), 80, np.uint8)):
         capturing.frame(CapturedFrame(image, 1))
-        clock.advance(intake.TELL_EVERY_S)
+        clock.advance(intake.REPORT_EVERY_S)
     (kept,) = (m for m in out.queue if isinstance(m, KeptFrame))
     assert (kept.seq, kept.account) == (2, Account(camera="a", epoch=9, first=0, last=1, counts={"unusable": 2}))
     told = [m.reason for m in out.queue if isinstance(m, CaptureProgress)]
     assert "(0, 160, 3) is unusable" in told[0]
-    assert "at most 5000 go into a record" in told[1]
+    assert "a record holds at most 5000" in told[1]
     assert told[2] == ""
 
 

@@ -22,9 +22,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from edge_agent.camera import camera
-from edge_agent.camera.children import end, gone, kill, last_words, let_go
+from edge_agent.camera.children import close_pipes, kill, last_stderr_line, start_capture, stop_process, wait_exited
 from edge_agent.camera.messages import CaptureProgress, Notice, read_message, write_message
-from edge_agent.camera.spawn import spawn
 from ingest.site import CameraConfig, GateConfig
 from tests.peers.rig import Rig, flows, until
 
@@ -59,7 +58,7 @@ def children(script: str, before: int = 10**9) -> Spawn:
     async def spawned(*args: object) -> Process:
         nonlocal started
         started += 1
-        return await (start(script) if started <= before else spawn(*args))  # type: ignore[arg-type]
+        return await (start(script) if started <= before else start_capture(*args))  # type: ignore[arg-type]
 
     return spawned
 
@@ -75,14 +74,14 @@ SCENE = CameraConfig(name="a", source="simulated:road", width=160, height=90, ga
 async def test_a_child_that_says_what_is_no_message_is_one_camera_s_outage(
     script: str, rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(camera, "spawn", children(script, before=2))
+    monkeypatch.setattr(camera, "start_capture", children(script, before=2))
     one = rig.add(SCENE)
     with capture_logs() as lines:
         async with rig.running():
             await flows(one)
-    lost = [line for line in lines if line["event"] == "camera lost"]
+    lost = [line for line in lines if line["event"] == "camera_lost"]
     assert len(lost) == 1
-    assert "no message" in lost[0]["reason"]
+    assert "malformed message from the capture process" in lost[0]["reason"]
     assert rig.epochs("a")[one.epoch].end is not None
 
 
@@ -92,15 +91,15 @@ async def test_a_machine_that_starts_no_process_now_is_asked_again(rig: Rig, mon
     async def spawned(*args: object) -> Process:
         if refused:
             raise refused.pop()
-        return await spawn(*args)  # type: ignore[arg-type]
+        return await start_capture(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(camera, "spawn", spawned)
+    monkeypatch.setattr(camera, "start_capture", spawned)
     one = rig.add(SCENE)
     with capture_logs() as lines:
         async with rig.running():
             await flows(one)
-    assert [line["reason"] for line in lines if line["event"] == "camera lost"] == [
-        "no capture can be started: Resource temporarily unavailable"
+    assert [line["reason"] for line in lines if line["event"] == "camera_lost"] == [
+        "the capture process cannot be started: Resource temporarily unavailable"
     ]
     epochs = rig.epochs("a")
     assert [epoch.end.last for epoch in epochs.values() if epoch.end and not epoch.frames] == [-1, -1, -1]
@@ -123,13 +122,13 @@ async def test_a_machine_that_has_no_thread_to_wait_for_a_child_is_asked_again_a
         async with rig.running():
             await flows(one)
             assert len(psutil.Process().children()) == before + 1
-    assert [line["reason"] for line in lines if line["event"] == "camera lost"] == [
-        "no capture can be started: can't start new thread"
+    assert [line["reason"] for line in lines if line["event"] == "camera_lost"] == [
+        "the capture process cannot be started: can't start new thread"
     ]
 
 
 async def test_children_that_are_given_up_leave_no_open_file(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(camera, "spawn", children(GARBLED["no end"]))
+    monkeypatch.setattr(camera, "start_capture", children(GARBLED["no end"]))
     one = rig.add(SCENE)
     async with rig.running():
         await until(lambda: one.state == "down", "a first end")
@@ -169,29 +168,29 @@ async def test_a_camera_that_is_cancelled_leaves_no_child(rig: Rig) -> None:
 
 async def test_a_child_is_killed_also_when_the_wait_for_its_end_is_cancelled() -> None:
     process = await start("import time; time.sleep(3600)")
-    ending = asyncio.create_task(end(process, 3600))
+    ending = asyncio.create_task(stop_process(process, 3600))
     await asyncio.sleep(0)
     ending.cancel()
     await asyncio.wait({ending})
-    await gone(process)
+    await wait_exited(process)
     assert process.returncode == -signal.SIGKILL
-    let_go(process)
+    close_pipes(process)
 
 
 async def test_a_child_may_go_just_before_it_is_killed() -> None:
     """The loop learns of it before whoever waits looks again."""
     process = await start("pass")
-    assert await last_words(process) == ""
-    await gone(process)
+    assert await last_stderr_line(process) == ""
+    await wait_exited(process)
     kill(process)
-    await end(process, 0)
-    let_go(process)
+    await stop_process(process, 0)
+    close_pipes(process)
 
 
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
-        ("import os; os.kill(os.getpid(), 9)", "the capture was ended by SIGKILL"),
+        ("import os; os.kill(os.getpid(), 9)", "the capture process was killed by SIGKILL"),
         ("import os, sys; print('malloc(): broken', file=sys.stderr, flush=True); os.abort()", "SIGABRT: malloc"),
         ("import sys; sys.exit('rtsp://u:hunter2@cam/x: no')", "rtsp://…@cam/x: no"),
         ("import os; os._exit(7)", "status 7"),
@@ -200,7 +199,7 @@ async def test_a_child_may_go_just_before_it_is_killed() -> None:
 async def test_a_reason_says_how_a_child_went_and_what_it_said_last(
     script: str, reason: str, rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(camera, "spawn", children(script))
+    monkeypatch.setattr(camera, "start_capture", children(script))
     one = rig.add(SCENE)
     async with rig.running():
         await until(lambda: one.state == "down", "an end")

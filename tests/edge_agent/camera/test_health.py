@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from edge_agent.camera.health import ViewCondition, ViewHealth, small
-from edge_agent.camera.viewmemory import ViewMemory
+from edge_agent.camera.watch import ViewMemory
 from edge_agent.sources.simulated.config import KINDS, LIGHTS, SceneConfig
 from edge_agent.sources.simulated.scene import Scene
 from ingest.site import WatchConfig

@@ -259,6 +259,6 @@ def test_pictures_become_bytes_in_the_encoder_only() -> None:
     }
     encoder, memory = (
         "edge_agent/encode/encoder.py",
-        "edge_agent/camera/viewmemory.py",
+        "edge_agent/camera/watch.py",
     )  # a mean over minutes, masked
     assert found == {(path, make) for path in (encoder, memory) for make in ("imencode", "tobytes")}

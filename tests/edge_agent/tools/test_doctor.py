@@ -211,7 +211,7 @@ async def test_what_a_camera_says_last_has_no_password(monkeypatch: pytest.Monke
     async def says(_: object) -> str:
         return "rtsp://admin:hunter2@127.0.0.1/x: no"
 
-    monkeypatch.setattr("edge_agent.tools.doctor.cameras.last_words", says)
+    monkeypatch.setattr("edge_agent.tools.doctor.cameras.last_stderr_line", says)
     source = "http://127.0.0.1:9/shot?user=u&pwd=hunter2"
     finding = await look_at_camera(ROAD.model_copy(update={"source": source}), 1.0)
     assert (finding.state, "hunter2" in str(finding), "127.0.0.1:9/shot" in finding.mend) == ("bad", False, True)
