@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from unittest import mock
 
-from edge_agent.camera.camera import spawn
+from edge_agent.camera import children
 from ingest.contract.records import Frame
 from ingest.runtime.tether import tethered
 from ingest.site import CameraConfig
@@ -63,7 +63,7 @@ class FarCamera:
     @contextmanager
     def near(self) -> Iterator[None]:
         """Start capture children at the near end of the wire meanwhile."""
-        with mock.patch.object(spawn, "tethered", lambda command: [*self._wire.near, *tethered(command)]):
+        with mock.patch.object(children, "tethered", lambda command: [*self._wire.near, *tethered(command)]):
             yield
 
     def close(self) -> None:
