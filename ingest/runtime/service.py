@@ -21,7 +21,7 @@ from ingest.metrics import ConfigMetrics
 from ingest.runtime import eventloop, logs
 from ingest.runtime.eventloop import stop_event
 from ingest.site.topic import store
-from ingest.site.topic.view import Config
+from ingest.site.topic.view import Config, Validate, accept
 
 _log = logs.get("ingest.service")
 
@@ -83,9 +83,12 @@ class Service:
             require_topics(await log.partitions())
             yield log
 
-    async def read_config(self, log: Log) -> Config:
-        """Read the ``config`` topic to its end, and count its refused entries. Raise LogUnavailable."""
-        return await store.read(log, ConfigMetrics(self.registry))
+    async def read_config(self, log: Log, validate: Validate = accept) -> Config:
+        """Read the ``config`` topic to its end, and count its refused entries. Raise LogUnavailable.
+
+        ``validate`` is for services that run rules: see ``stream.rules.validated``.
+        """
+        return await store.read(log, ConfigMetrics(self.registry), validate)
 
     async def _until_stopped(self, work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
         await work(stop_event())

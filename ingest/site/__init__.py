@@ -8,12 +8,11 @@ from ingest.site.camera import CameraConfig
 from ingest.site.capture import StreamConfig, WatchConfig, mask_secrets
 from ingest.site.delivery import PinConfig, ReceiverConfig
 from ingest.site.encode import EncodeConfig
-from ingest.site.entry import ConfigEntry, to_pixels
+from ingest.site.entry import ConfigEntry, RuleEntry, to_pixels
 from ingest.site.file import UNNAMED, Site, load, parse_entry
 from ingest.site.gate import ArmedHours, GateConfig
 from ingest.site.pipeline import PipelineConfig
 from ingest.site.redact import DetectorConfig, RedactConfig
-from ingest.site.rules import LineRule, ThresholdRule, ZoneRule
 from ingest.site.send import LinkConfig
 from ingest.site.sensor import SensorConfig
 from ingest.site.spool import DiskConfig, SpoolConfig
@@ -27,19 +26,17 @@ __all__ = [
     "DiskConfig",
     "EncodeConfig",
     "GateConfig",
-    "LineRule",
     "LinkConfig",
     "PinConfig",
     "PipelineConfig",
     "ReceiverConfig",
     "RedactConfig",
+    "RuleEntry",
     "SensorConfig",
     "Site",
     "SpoolConfig",
     "StreamConfig",
-    "ThresholdRule",
     "WatchConfig",
-    "ZoneRule",
     "load",
     "mask_secrets",
     "parse_entry",

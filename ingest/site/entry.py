@@ -42,6 +42,18 @@ class SharedEntry(ConfigEntry):
     """The sites whose files have it: written by `sightline config apply`, and not read from a file."""
 
 
+class RuleEntry(SharedEntry):
+    """A rule with its settings as they were written.
+
+    Only services that run rules know which settings a type has, and validate them: see ``stream/rules.py``.
+    """
+
+    KIND: ClassVar[str] = "rule"
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+
+
 def to_pixels(points: tuple[RelativePoint, ...], width: int, height: int) -> tuple[Point, ...]:
     """Turn relative points into pixels of a picture of that size."""
     return tuple((x * width, y * height) for x, y in points)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
-from pydantic import TypeAdapter, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import SerializeAsAny, ValidationError, ValidationInfo, field_validator, model_validator
 
 from ingest.exceptions import ConfigError
 from ingest.site.camera import CameraConfig
 from ingest.site.capture import mask_secrets
 from ingest.site.delivery import PinConfig, ReceiverConfig
-from ingest.site.entry import ConfigEntry, ConfigSection
+from ingest.site.entry import ConfigEntry, ConfigSection, RuleEntry
 from ingest.site.gate import TimeZone
 from ingest.site.pipeline import PipelineConfig
-from ingest.site.rules import LineRule, Rule, ThresholdRule, ZoneRule
 from ingest.site.send import LinkConfig
 from ingest.site.sensor import SensorConfig
 from ingest.site.spool import DiskConfig
@@ -36,7 +35,7 @@ class Site(ConfigSection):
     cameras: tuple[CameraConfig, ...] = ()
     sensors: tuple[SensorConfig, ...] = ()
     pipelines: tuple[PipelineConfig, ...] = ()
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[SerializeAsAny[RuleEntry], ...] = ()
     receivers: tuple[ReceiverConfig, ...] = ()
     spool: DiskConfig = DiskConfig()
     link: LinkConfig = LinkConfig()
@@ -64,15 +63,11 @@ class Site(ConfigSection):
         return tuple(_by_clock_of(camera, info.data.get("time_zone")) for camera in cameras)
 
     @model_validator(mode="after")
-    def _names_are_known(self) -> Self:
+    def _names_are_unique(self) -> Self:
         keys = [entry.key for entry in self.entries()]
         twice = sorted({key for key in keys if keys.count(key) > 1})
         if twice:
             raise ValueError(f"named twice: {', '.join(twice)}")
-        for rule in self.rules:
-            for needed in _needs(rule):
-                if needed not in keys:
-                    raise ValueError(f"{rule.key} needs {needed}, which the site does not have")
         return self
 
 
@@ -82,15 +77,9 @@ def _by_clock_of(camera: CameraConfig, time_zone: str | None) -> CameraConfig:
     return camera.model_copy(update={"gate": camera.gate.model_copy(update={"time_zone": time_zone})})
 
 
-def _needs(rule: ZoneRule | LineRule | ThresholdRule) -> tuple[str, ...]:
-    if isinstance(rule, ThresholdRule):
-        return (f"sensor/{rule.sensor}",)
-    return (f"camera/{rule.camera}", f"pipeline/{rule.pipeline}")
-
-
-_KINDS: dict[str, TypeAdapter[Any]] = {
-    cls.KIND: TypeAdapter(cls) for cls in (CameraConfig, SensorConfig, PipelineConfig, PinConfig, ReceiverConfig)
-} | {"rule": TypeAdapter(Rule)}
+_KINDS: dict[str, type[ConfigEntry]] = {
+    cls.KIND: cls for cls in (CameraConfig, SensorConfig, PipelineConfig, PinConfig, ReceiverConfig, RuleEntry)
+}
 
 
 def parse_entry(key: str, data: bytes) -> ConfigEntry:
@@ -101,10 +90,9 @@ def parse_entry(key: str, data: bytes) -> ConfigEntry:
     if len(data) > MAX_ENTRY_BYTES:
         raise ConfigError("config topic", key, f"{len(data)} bytes", f"at most {MAX_ENTRY_BYTES} bytes")
     try:
-        entry: ConfigEntry = _KINDS[kind].validate_json(data)
+        return _KINDS[kind].model_validate_json(data)
     except ValidationError as error:
-        raise _config_error(f"config topic, {key}", error) from None
-    return entry
+        raise config_error(f"config topic, {key}", error) from None
 
 
 def load(path: Path) -> Site:
@@ -118,7 +106,7 @@ def load(path: Path) -> Site:
     try:
         return Site.model_validate(values)
     except ValidationError as error:
-        raise _config_error(str(path), error) from None
+        raise config_error(str(path), error) from None
 
 
 _KNOWN_KEY = "a key that this version has (extra keys are not permitted): is it misspelt, or of a newer sightline?"
@@ -134,9 +122,10 @@ def _bare(message: str) -> str:
     return message
 
 
-def _config_error(where: str, error: ValidationError) -> ConfigError:
+def config_error(where: str, error: ValidationError, at: str = "") -> ConfigError:
+    """Return the first problem that pydantic found. ``at`` is the key of the part that was validated."""
     first = error.errors()[0]
-    key = ".".join(map(str, first["loc"])) or "site"
+    key = ".".join(map(str, ([at] if at else []) + [*first["loc"]])) or "site"
     expected = _KNOWN_KEY if first["type"] == "extra_forbidden" else _bare(first["msg"])
     said = mask_secrets(dict.fromkeys(first["loc"][-1:], first["input"]))
     return ConfigError(where, key, next(iter(said.values()), "…"), mask_secrets(expected))

@@ -32,14 +32,14 @@ def annotated(jpeg: bytes, event: Event) -> bytes:
         raise EvidenceMissing(f"the frame of event {event.id} is no picture")
     overlay = event.data.overlay
     canvas = np.asarray(image, np.uint8)
-    _shape(canvas, overlay.shape, event.data.direction)
+    _shape(canvas, overlay.shape, event.data.details.get("direction"))
     _way(canvas, overlay.trail)
     if overlay.box:
         _box(canvas, overlay.box, f"{event.data.label} {event.data.score:.2f}")
     return bytes(cv2.imencode(".jpg", _captioned(canvas, event), _QUALITY)[1].tobytes())
 
 
-def _shape(image: Image, points: tuple[Point, ...], direction: str) -> None:
+def _shape(image: Image, points: tuple[Point, ...], direction: object) -> None:
     corners = np.array(points, np.float32).round().astype(np.int32)
     if len(corners) == 2:
         cv2.line(image, corners[0].tolist(), corners[1].tolist(), _RULE, 2, cv2.LINE_AA)

@@ -1,125 +1,184 @@
-"""What one camera's results on one lane mean. Pure: a function of the results, in their order."""
+"""Tracks, rules and events of one camera, lane and pipeline. Pure: a function of the results, in their order."""
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from ingest.contract.records import Event, Overlay, Point, Result
-from ingest.site import LineRule, ZoneRule
-from stream.analyse.events import event_of, shape_of
-from stream.analyse.rules import RuleWatch
-from stream.analyse.told import Sighting, Told
+from ingest.contract.identity import is_late
+from ingest.contract.records import Event, EventData, Overlay, Point, Result
+from ingest.site import to_pixels
+from stream.analyse.reported import ReportedEvents, Sighting
+from stream.analyse.rule import WHOLE_SCENE, CameraRule, NumberedHappening, RuleWatch
+from stream.analyse.scene import Scene, SceneTrack
 from stream.analyse.tracking.scale import Scale
-from stream.analyse.tracking.stationary import Standing, View
+from stream.analyse.tracking.stationary import FrameView, StationaryTracks
 from stream.analyse.tracking.tracker import Track, Tracker
 from stream.analyse.tracking.tracktime import TrackTime
+from stream.events import event_id, rfc3339
 
 TRAIL_POINTS = 20
 TRACK_IDLE_S = 10.0
-"""What rules remember of a track goes after so long without it."""
+"""Time after which rules forget a track that is no longer seen."""
 
 
 class Analyser:
-    """Tracks and rules of one camera, lane and pipeline. A new epoch begins with nothing tracked.
+    """Tracks and rules of one camera, lane and pipeline. A new epoch begins without tracks.
 
-    ``told`` is what an earlier owner may have told of these results: it is taken for done, and never told again.
+    ``reported`` are the events of these results that an earlier owner has written. They are never written again.
     """
 
     def __init__(
         self,
-        rules: Iterable[LineRule | ZoneRule],
+        rules: Iterable[CameraRule],
         site: str,
         make_tracker: Callable[[], Tracker],
-        told: Told | None = None,
+        reported: ReportedEvents | None = None,
     ) -> None:
         self._rules = tuple(rules)
         self._site = site
         self._make_tracker = make_tracker
-        self._told = told or {}
+        self._reported = reported or {}
         self._mark: tuple[int, int] = (-1, -1)
-        self._begin()
+        self._begin_epoch()
 
     def step(self, result: Result) -> list[Event]:
-        """Take the next result and return the events that it makes. A repeat makes none.
+        """Process the next result and return its events. A repeated result has none.
 
-        Raise ValueError, or what else the tracker raises, for detections that cannot be followed.
+        Raise ValueError, or another error of the tracker, for detections that cannot be tracked.
         """
         if (result.epoch, result.seq) <= self._mark:
             return []
         if result.epoch != self._mark[0]:
-            self._begin()
+            self._begin_epoch()
+        else:
+            unknown = result.seq - self._mark[1] - 1 - sum(result.withheld.values())
+            self._missing.update(result.withheld, unknown=max(unknown, 0))
         self._mark = (result.epoch, result.seq)
         at_s = self._time.advance(result)
         if result.outcome == "classified":
-            return list(self._look(result, at_s))
-        return list(self._wait(result, at_s)) if result.motion == () else []  # else it was not looked at
+            return list(self._classified(result, at_s))
+        if result.motion == ():  # the agent looked at the frame, and saw no motion
+            return list(self._still(result, at_s))
+        self._missing[result.reason or result.outcome] += 1
+        return []
 
-    def _begin(self) -> None:
+    def _begin_epoch(self) -> None:
         self._tracker = self._make_tracker()
         self._time = TrackTime()
         self._size: tuple[int, int] | None = None
-        self._watches: tuple[RuleWatch, ...] = ()
+        self._watches: tuple[RuleWatch[CameraRule], ...] = ()
         self._trails: dict[str, deque[Point]] = defaultdict(lambda: deque(maxlen=TRAIL_POINTS))
         self._seen_s: dict[str, float] = {}
-        self._standing = Standing()
+        self._stationary = StationaryTracks()
+        self._missing: Counter[str] = Counter()
+        self._scene_s = 0.0
 
-    def _look(self, result: Result, at_s: float) -> Iterator[Event]:
+    def _classified(self, result: Result, at_s: float) -> Iterator[Event]:
         scale = self._scale((result.width, result.height))
-        view = View.of(result, scale)
-        detections = self._standing.whole(scale.detections(result.detections), view)
-        holds = self._standing.holds(view, at_s, self._time.lived_ns, detections)
-        tracks = self._tracker.step(detections, at_s, f"{result.epoch}-{result.seq}", holds)
-        for track in [track for track in tracks if not track.held]:
+        view = FrameView.of(result, scale)
+        lived_ns = self._time.lived_ns
+        detections = self._stationary.whole(scale.detections(result.detections), view)
+        held = self._stationary.holds(view, at_s, lived_ns, detections)
+        tracks = self._tracker.step(detections, at_s, f"{result.epoch}-{result.seq}", held)
+        seen = [track for track in tracks if not track.held]
+        for track in seen:
             self._trails[track.name].append(track.box.centre)
             self._seen_s[track.name] = at_s
-            rests = self._standing.seen(track, view, at_s, self._time.lived_ns)
-            yield from self._judge(result, track, scale, self._zones() if rests else self._watches)
-        self._standing.missed(view, {track.name for track in tracks if not track.held}, self._time.lived_ns)
-        yield from self._stay(result, [track.name for track in tracks if track.held], at_s, scale)
+        moving = [self._in_scene(track, self._stationary.seen(track, view, at_s, lived_ns)) for track in seen]
+        self._stationary.missed(view, {track.name for track in seen}, lived_ns)
+        resting = self._hold([track.name for track in tracks if track.held], at_s)
+        yield from self._apply_rules(result, at_s, scale, [*moving, *resting])
         self._forget(at_s)
 
-    def _wait(self, result: Result, at_s: float) -> Iterator[Event]:
-        """Take a frame in which nothing moved: the tracks' time stands still."""
-        if self._size is not None:
-            scale = self._scale((result.width, result.height))
-            holds = self._standing.holds(View.of(result, scale), at_s, self._time.lived_ns)
-            yield from self._stay(result, [hold.track for hold in holds], at_s, scale)
+    def _still(self, result: Result, at_s: float) -> Iterator[Event]:
+        """Process a frame in which nothing moved: stationary tracks stay where they were."""
+        if self._size is None and not (result.width and result.height):
+            return
+        scale = self._scale((result.width, result.height))
+        held = self._stationary.holds(FrameView.of(result, scale), at_s, self._time.lived_ns)
+        yield from self._apply_rules(result, at_s, scale, self._hold([one.track for one in held], at_s))
 
-    def _stay(self, result: Result, held: Iterable[str], at_s: float, scale: Scale) -> Iterator[Event]:
-        """Take tracks that stand where they were."""
-        for name in held:
-            self._seen_s[name] = at_s
-        for track in self._standing.held(held, at_s):
-            yield from self._judge(result, track, scale, self._zones())
+    def _hold(self, names: Sequence[str], at_s: float) -> list[SceneTrack]:
+        """Keep tracks without a detection alive, and return those that certainly stand where they were."""
+        self._seen_s.update(dict.fromkeys(names, at_s))
+        return [self._in_scene(track, at_rest=True) for track in self._stationary.held(names, at_s)]
 
-    def _zones(self) -> list[RuleWatch]:
-        """Return the rules for what rests, or is not seen. It crosses no line, though another part of it be found."""
-        return [watch for watch in self._watches if isinstance(watch.rule, ZoneRule)]
+    def _in_scene(self, track: Track, at_rest: bool) -> SceneTrack:
+        return SceneTrack(track.name, track.label, track.score, track.box, at_rest, self._trails[track.name])
 
     def _scale(self, size: tuple[int, int]) -> Scale:
         """Return the scale of a picture to the epoch's first one, in whose pixels the rules' shapes are made once."""
         scale = Scale.between(size, self._size or size)
         if self._size is None:
             self._size = size
-            self._watches = tuple(RuleWatch(rule, *size) for rule in self._rules)
+            self._watches = tuple(rule.watch(*size) for rule in self._rules)
         return scale
 
-    def _judge(self, result: Result, track: Track, scale: Scale, watches: Iterable[RuleWatch]) -> Iterator[Event]:
-        box = scale.back(track.box)
-        out = self._told.get((result.epoch, result.seq), ())
-        for watch in watches:
-            rule = watch.rule
-            told = bool(out) and Sighting.of(rule.name, track.label, box) in out
-            happening = watch.step(track, self._time.lived_ns, told)
-            if happening:
-                trail = scale.trail_back(self._trails[track.name])
-                overlay = Overlay(shape=shape_of(rule, result), box=box, trail=trail)
-                yield event_of(rule, result, track, happening, overlay, self._site)
+    def _apply_rules(self, result: Result, at_s: float, scale: Scale, tracks: list[SceneTrack]) -> Iterator[Event]:
+        width, height = self._size or (result.width, result.height)
+        scene = Scene(
+            frame=f"{result.epoch}-{result.seq}",
+            at_ns=self._time.lived_ns,
+            width=width,
+            height=height,
+            outcome=result.outcome,
+            tracks=tuple(tracks),
+            gap_s=at_s - self._scene_s,
+            missing=+self._missing,
+        )
+        self._scene_s, self._missing = at_s, Counter()
+        sightings = self._reported.get((result.epoch, result.seq), set())
+        for watch in self._watches:
+            reported = _subjects(watch.rule.name, scene, scale, sightings) if sightings else ()
+            for happening in watch.observe(scene, reported):
+                yield self._event(result, watch.rule, happening, scale)
+
+    def _event(self, result: Result, rule: CameraRule, numbered: NumberedHappening, scale: Scale) -> Event:
+        happening, number = numbered
+        track = happening.track
+        incident = event_id(result.camera, rule.name, result.lane, track.name if track else happening.occurrence)
+        return Event(
+            id=event_id(incident, number),
+            source=f"/{self._site}/{result.camera}" if self._site else f"/{result.camera}",
+            type=rule.EVENT_TYPE,
+            subject=result.camera,
+            time=rfc3339(result.captured_ns),
+            data=EventData(
+                incident=incident,
+                rule=rule.name,
+                severity=rule.severity,
+                site=self._site,
+                camera=result.camera,
+                lane=result.lane,
+                late=is_late(result.lane),
+                summary=happening.summary,
+                label=track.label if track else happening.label,
+                score=track.score if track else 0.0,
+                track=track.name if track else "",
+                details=dict(happening.details),
+                epoch=result.epoch,
+                seq=result.seq,
+                captured_ns=result.captured_ns,
+                frame=result.source,
+                overlay=Overlay(
+                    shape=to_pixels(rule.shape, result.width, result.height),
+                    box=scale.back(track.box) if track else None,
+                    trail=scale.trail_back(track.trail) if track else (),
+                ),
+            ),
+        )
 
     def _forget(self, now_s: float) -> None:
         for name in [n for n, seen_s in self._seen_s.items() if now_s - seen_s > TRACK_IDLE_S]:
             del self._seen_s[name], self._trails[name]
-            self._standing.forget(name)
+            self._stationary.forget(name)
             for watch in self._watches:
                 watch.forget(name)
+
+
+def _subjects(rule: str, scene: Scene, scale: Scale, sightings: set[Sighting]) -> set[str]:
+    """Return the subjects of a scene for which the rule has a reported event."""
+    boxes = ((track.name, Sighting.of(rule, track.label, scale.back(track.box))) for track in scene.tracks)
+    subjects = {name for name, sighting in boxes if sighting in sightings}
+    return subjects | {WHOLE_SCENE} if Sighting(rule) in sightings else subjects

@@ -10,8 +10,8 @@ from ingest.contract.identity import is_replay
 from ingest.contract.records import Event, Result
 from ingest.kafka.log import LogRecord
 from stream.analyse.analyser import Analyser
+from stream.analyse.reported import ReportedEvents
 from stream.analyse.ruleset import RuleSet
-from stream.analyse.told import Told
 from stream.analyse.tracking.tracker import Tracker
 
 MAX_REPLAYED = 64
@@ -31,20 +31,20 @@ class Analysers:
         self._lasting: dict[Key, Analyser] = {}
         self._replayed: OrderedDict[Key, Analyser] = OrderedDict()
         self._past: defaultdict[Key, list[bytes]] = defaultdict(list)
-        self._told: Mapping[tuple[str, str], Told] = {}
+        self._reported: Mapping[tuple[str, str], ReportedEvents] = {}
 
     def __len__(self) -> int:
         """How many there are."""
         return len(self._lasting) + len(self._replayed)
 
-    def remember(self, past: Iterable[LogRecord], told: Mapping[tuple[str, str], Told]) -> None:
+    def remember(self, past: Iterable[LogRecord], reported: Mapping[tuple[str, str], ReportedEvents]) -> None:
         """Take the results before the first one that is fed, in order, and what has been told of them and since.
 
         Each analyser takes its own when it is first needed, so that opening a partition does not wait for them.
         """
         for record in past:
             self._past[_key(decode(Result, record.value))].append(record.value)
-        self._told = told
+        self._reported = reported
 
     def step(self, result: Result) -> list[Event]:
         """Take the next result and return the events that it makes. Raise what the tracker raises."""
@@ -63,9 +63,9 @@ class Analysers:
         return analyser.step(result)
 
     def _begin(self, key: Key, result: Result) -> Analyser:
-        told = self._told.get((result.camera, result.lane))
+        reported = self._reported.get((result.camera, result.lane))
         site = self._sites.get(result.camera, "")
-        analyser = Analyser(self._rules.of(result), site, self._make_tracker, told)
+        analyser = Analyser(self._rules.of(result), site, self._make_tracker, reported)
         for past in self._past.pop(key, ()):
             _step_again(analyser, decode(Result, past))
         return analyser

@@ -11,8 +11,9 @@ from ingest.contract.topics import EVENTS, RESULTS, partition_for
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from ingest.site.topic.view import Config
 from stream.analyse.analysers import Analysers
+from stream.analyse.reported import ReportedEvents, reported_in
+from stream.analyse.rule import CameraRule
 from stream.analyse.ruleset import RuleSet
-from stream.analyse.told import Told, told_by
 from stream.analyse.tracking.tracker import ByteTracker, Tracker
 from stream.readback import tail, written_since
 from stream.runner.processor import ParkingProcessor, Work
@@ -42,7 +43,7 @@ class AnalyseStage:
     def __init__(
         self, config: Config, event_partitions: int, make_tracker: Callable[[], Tracker] = ByteTracker
     ) -> None:
-        self._rules = RuleSet(config.camera_rules)
+        self._rules = RuleSet(config.of(CameraRule))  # type: ignore[type-abstract]
         self._sites = {camera.name: camera.site for camera in config.cameras}
         self._partitions = event_partitions
         self._make_tracker = make_tracker
@@ -51,14 +52,14 @@ class AnalyseStage:
         """Make a partition's state by reading back its last minutes, of which nothing is told again."""
         past = await tail(log, tp, position, self._rules.place, self._rules.longest_s)
         analysers = Analysers(self._rules, self._sites, self._make_tracker)
-        analysers.remember(past, await self._told_of(past, log))
+        analysers.remember(past, await self._reported(past, log))
         return AnalyseProcessor(analysers, self._partitions)
 
-    async def _told_of(self, past: Sequence[LogRecord], log: Log) -> Mapping[tuple[str, str], Told]:
+    async def _reported(self, past: Sequence[LogRecord], log: Log) -> Mapping[tuple[str, str], ReportedEvents]:
         cameras = {decode(Result, record.value).camera for record in past}
         since_ms = min((record.timestamp_ms for record in past), default=0) - CLOCKS_MS
         tps = sorted({TopicPartition(EVENTS, partition_for(camera, self._partitions)) for camera in cameras})
-        return told_by([event for tp in tps for event in await written_since(log, tp, since_ms)])
+        return reported_in([event for tp in tps for event in await written_since(log, tp, since_ms)])
 
 
 class AnalyseProcessor(ParkingProcessor[tuple[Result, list[Event]]]):

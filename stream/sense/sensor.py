@@ -1,25 +1,27 @@
-"""One sensor: its readings cleaned, put into windows and held against its rules. Pure."""
+"""One sensor: its readings are cleaned, put into windows and given to its rules. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
 
-from ingest.contract.records import Event, Readings
-from ingest.site import SensorConfig, ThresholdRule
+from ingest.contract.records import Event, EventData, Readings
+from ingest.site import SensorConfig
+from stream.events import event_id, rfc3339
+from stream.rules import Happening
 from stream.sense.clean import Cleaner
-from stream.sense.threshold import ThresholdWatch
-from stream.sense.windows import Windows
+from stream.sense.rule import SensorRule
+from stream.sense.windows import ReadingWindow, TumblingWindows
 
 
 class SensorWatch:
-    """What is known of one sensor. ``config`` is None for one that the site does not have."""
+    """State of one sensor. ``config`` is None for a sensor that the site does not have."""
 
-    def __init__(self, sensor: str, config: SensorConfig | None, rules: Iterable[ThresholdRule]) -> None:
+    def __init__(self, sensor: str, config: SensorConfig | None, rules: Iterable[SensorRule]) -> None:
         self._sensor = sensor
-        self._config = config
+        self._site = config.site if config else ""
         self._cleaner = Cleaner(config)
-        self._watches = [(rule.name, Windows(rule.window_s), ThresholdWatch(rule)) for rule in rules]
+        self._watches = [(rule, TumblingWindows(rule.window_s), rule.watch(sensor, config)) for rule in rules]
 
     @property
     def dropped(self) -> Counter[str]:
@@ -29,21 +31,43 @@ class SensorWatch:
     @property
     def late(self) -> Counter[str]:
         """Readings that came after their window was closed, by rule."""
-        return Counter({rule: windows.late for rule, windows, _ in self._watches})
+        return Counter({rule.name: windows.late for rule, windows, _ in self._watches})
 
     @property
     def set_back(self) -> Counter[str]:
-        """How often windows began anew because the sensor's clock was set back, by rule."""
-        return Counter({rule: windows.set_back for rule, windows, _ in self._watches})
+        """Restarts of the windows because the sensor's clock was set back, by rule."""
+        return Counter({rule.name: windows.set_back for rule, windows, _ in self._watches})
 
     def step(self, readings: Readings) -> list[Event]:
-        """Take the next run of readings and return the events that it makes."""
+        """Process the next column of readings and return its events."""
         restarted = -1 < self._cleaner.epoch < readings.epoch
         kept = self._cleaner.clean(readings)
         events: list[Event] = []
-        for _, windows, watch in self._watches:
+        for rule, windows, watch in self._watches:
             if restarted:
                 windows.begin_epoch()
-            found = (watch.step(window, self._sensor, self._config) for window in windows.add(kept))
-            events += [event for event in found if event]
+            for window in windows.add(kept):
+                happening = watch.step(window) if window.count >= rule.min_readings else None
+                if happening:
+                    events.append(self._event(rule, window, happening))
         return events
+
+    def _event(self, rule: SensorRule, window: ReadingWindow, happening: Happening) -> Event:
+        incident = event_id(self._sensor, rule.name, window.start_ns)
+        return Event(
+            id=event_id(incident, 1),
+            source=f"/{self._site}/{self._sensor}" if self._site else f"/{self._sensor}",
+            type=rule.EVENT_TYPE,
+            subject=self._sensor,
+            time=rfc3339(window.start_ns),
+            data=EventData(
+                incident=incident,
+                rule=rule.name,
+                severity=rule.severity,
+                site=self._site,
+                sensor=self._sensor,
+                summary=happening.summary,
+                details=dict(happening.details),
+                captured_ns=window.start_ns,
+            ),
+        )

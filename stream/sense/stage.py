@@ -14,18 +14,16 @@ from ingest.contract.topics import EVENTS, READINGS, partition_for
 from ingest.exceptions import CodecError
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from ingest.runtime import logs
-from ingest.site import ThresholdRule
 from ingest.site.topic.view import Config
 from stream.metrics import SenseMetrics
 from stream.readback import Place, tail
 from stream.runner.processor import ParkingProcessor, Work
+from stream.sense.rule import SensorRule
 from stream.sense.sensor import SensorWatch
 
 _log = logs.get("stream.sense")
 
 NAME = "sense"
-TAIL_WINDOWS = 3
-"""Windows of input that a new owner reads back: the open one, and those that say whether a bound was broken."""
 MARGIN_S = 10.0
 """Beside those: the lateness that is allowed, and what lies between a sensor's clock and the broker's."""
 
@@ -63,8 +61,8 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
     def __init__(self, config: Config, event_partitions: int, metrics: SenseMetrics) -> None:
         super().__init__(NAME)
         self._configs = {sensor.name: sensor for sensor in config.sensors}
-        self._rules: defaultdict[str, list[ThresholdRule]] = defaultdict(list)
-        for rule in config.sensor_rules:
+        self._rules: defaultdict[str, list[SensorRule]] = defaultdict(list)
+        for rule in config.of(SensorRule):  # type: ignore[type-abstract]
             self._rules[rule.sensor].append(rule)
         self._partitions = event_partitions
         self._metrics = metrics
@@ -120,11 +118,10 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         return self._sensors[name]
 
     def _tail_s(self, sensor: str) -> float:
-        """Return the past that a sensor's rules need: so many windows, or as long as it takes to fill them."""
+        """Return the past that a sensor's rules need, in seconds."""
         config = self._configs.get(sensor)
-        pace_s = 1 / config.rate_hz if config else 0.0
-        windows_s = (max(rule.window_s, (rule.min_readings + 1) * pace_s) for rule in self._rules.get(sensor, ()))
-        return TAIL_WINDOWS * max(windows_s, default=0.0) + MARGIN_S
+        interval_s = 1 / config.rate_hz if config else 0.0
+        return max((rule.tail_s(interval_s) for rule in self._rules.get(sensor, ())), default=0.0) + MARGIN_S
 
     def _outgoing(self, event: Event, sensor: str) -> Outgoing:
         partition = partition_for(sensor, self._partitions)

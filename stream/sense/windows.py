@@ -17,7 +17,7 @@ has come back from a time that never was. At ten readings a second that takes th
 
 
 @dataclass
-class Window:
+class ReadingWindow:
     """The readings of one window so far."""
 
     start_ns: int
@@ -30,12 +30,12 @@ class Window:
         return self.total / self.count
 
 
-class Windows:
+class TumblingWindows:
     """One sensor's windows of one length."""
 
     def __init__(self, length_s: float) -> None:
         self._length_ns = round(length_s * 1e9)
-        self._open: dict[int, Window] = {}
+        self._open: dict[int, ReadingWindow] = {}
         self._closed_before_ns = 0
         self._late_in_a_row = 0
         self._epoch_begins = False
@@ -48,15 +48,15 @@ class Windows:
         """Take it that the device was started again: its clock may have been set back meanwhile."""
         self._epoch_begins = True
 
-    def add(self, readings: Iterable[tuple[int, float]]) -> list[Window]:
+    def add(self, readings: Iterable[tuple[int, float]]) -> list[ReadingWindow]:
         """Take readings as (Unix ns, value) and return the windows that are closed by them, in order."""
-        closed: list[Window] = []
+        closed: list[ReadingWindow] = []
         for at_ns, value in readings:
             start_ns = at_ns - at_ns % self._length_ns
             if self._comes_late(start_ns):
                 self.late += 1
                 continue
-            window = self._open.setdefault(start_ns, Window(start_ns))
+            window = self._open.setdefault(start_ns, ReadingWindow(start_ns))
             window.count += 1
             window.total += value
             closed += self._close(at_ns)
@@ -77,7 +77,7 @@ class Windows:
         self._epoch_begins = False
         return late
 
-    def _close(self, now_ns: int) -> list[Window]:
+    def _close(self, now_ns: int) -> list[ReadingWindow]:
         bound_ns = now_ns - round(ALLOWED_LATENESS_S * 1e9) - self._length_ns
         done = sorted(start_ns for start_ns in self._open if start_ns <= bound_ns)
         if done:

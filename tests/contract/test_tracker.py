@@ -7,7 +7,7 @@ import random
 import pytest
 
 from ingest.contract.records import Box, Detection
-from stream.analyse.tracking.tracker import CONFIRM_FRAMES, LOST_S, ByteTracker, Hold, Track, Tracker
+from stream.analyse.tracking.tracker import CONFIRM_FRAMES, LOST_S, ByteTracker, HeldTrack, Track, Tracker
 
 STEP_S = 0.2
 """Five frames a second: what cameras send at the most."""
@@ -80,7 +80,7 @@ class TrackerContract:
         (track,) = seen[-1]
         count = round(4 * LOST_S / STEP_S)
         for n in range(5, 5 + count):
-            (held,) = tracker.step([], n * STEP_S, f"f{n}", [Hold(track.name, track.box, faint)])
+            (held,) = tracker.step([], n * STEP_S, f"f{n}", [HeldTrack(track.name, track.box, faint)])
             assert (held.name, held.box, held.held) == (track.name, track.box, True)
         (again,) = tracker.step([detection(104)], (5 + count) * STEP_S, "again")
         assert (again.name, again.held, again.frames, again.labels["car"]) == (track.name, False, 5, 5 * 90)
@@ -88,13 +88,13 @@ class TrackerContract:
     def test_a_detection_goes_before_a_faint_hold(self, tracker: Tracker) -> None:
         (track,) = drive(tracker, *([detection(100)] for _ in range(5)))[-1]
         for n in range(5, 15):
-            hold = Hold(track.name, track.box, faint=True)
+            hold = HeldTrack(track.name, track.box, faint=True)
             (moved,) = tracker.step([detection(100 + 15 * (n - 4))], n * STEP_S, f"f{n}", [hold])
             assert (moved.name, moved.held) == (track.name, False)
 
     def test_a_hold_of_what_is_over_or_was_never_there_is_no_track(self, tracker: Tracker) -> None:
         for n in range(10):
-            assert tracker.step([], n * STEP_S, f"f{n}", [Hold("nobody", detection(100).box, faint=False)]) == []
+            assert tracker.step([], n * STEP_S, f"f{n}", [HeldTrack("nobody", detection(100).box, faint=False)]) == []
 
 
 class TestByteTracker(TrackerContract):

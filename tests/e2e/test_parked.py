@@ -30,9 +30,10 @@ from ingest.contract.topics import BATCHES, FRAMES
 from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
-from ingest.site import CameraConfig, GateConfig, PipelineConfig, ZoneRule
+from ingest.site import CameraConfig, GateConfig, PipelineConfig
 from ingest.site.topic.view import Config
 from stream.analyse.analyser import Analyser
+from stream.analyse.rules.zone import ZoneRule
 from stream.analyse.tracking.stationary import REST_S
 from stream.analyse.tracking.tracker import ByteTracker
 from stream.prepare.stage import PrepareStage

@@ -75,11 +75,12 @@ def analyse(metrics_port: MetricsPort = 0, instance: Instance = "", kafka: Kafka
     Exits with 70 after an error, with 75 when Kafka is gone.
     """
     from stream.analyse.stage import AnalyseStage
+    from stream.rules import validated
 
     service = Service("analyse", kafka_settings(kafka, prefix), metrics_port)
 
     async def make(log: Log) -> AnalyseStage:
-        return AnalyseStage(await service.read_config(log), (await log.partitions())[EVENTS])
+        return AnalyseStage(await service.read_config(log, validated), (await log.partitions())[EVENTS])
 
     _serve(service, make, instance)
 
@@ -91,12 +92,13 @@ def sense(metrics_port: MetricsPort = 0, instance: Instance = "", kafka: Kafka =
     Exits with 70 after an error, with 75 when Kafka is gone.
     """
     from stream.metrics import SenseMetrics
+    from stream.rules import validated
     from stream.sense.stage import SenseStage
 
     service = Service("sense", kafka_settings(kafka, prefix), metrics_port)
 
     async def make(log: Log) -> SenseStage:
-        config, partitions = await service.read_config(log), await log.partitions()
+        config, partitions = await service.read_config(log, validated), await log.partitions()
         return SenseStage(config, partitions[EVENTS], SenseMetrics(service.registry))
 
     _serve(service, make, instance)

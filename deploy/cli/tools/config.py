@@ -20,6 +20,7 @@ from ingest.site import PinConfig, Site
 from ingest.site.topic.changes import Changes, changes
 from ingest.site.topic.store import commit, open_writer, read
 from ingest.site.topic.view import Config
+from stream.rules import validated, validated_site
 
 app = typer.Typer(help="Check, apply and show a site's configuration.", no_args_is_help=True)
 
@@ -33,7 +34,7 @@ File = Annotated[Path, typer.Argument(help="The site's TOML file.")]
 @friendly
 def check(file: File) -> None:
     """Check a site file; say where it is wrong and what was expected."""
-    found = site.load(file)
+    found = validated_site(site.load(file), file)
     stdout.print(f"{file} is a good site file with {len(found.entries())} entries", soft_wrap=True)
 
 
@@ -53,7 +54,7 @@ def apply(
 
     What the file no longer has is taken out. Exits with 1 if the topic then has entries that cannot be used.
     """
-    wanted = site.load(file)
+    wanted = validated_site(site.load(file), file)
     found, unusable = run(_apply(kafka_settings(kafka, prefix), file, wanted, dry_run, take_over))
     if as_json:
         sys.stdout.write(json.dumps(_told(found, unusable, dry_run), indent=2) + "\n")
@@ -89,7 +90,7 @@ async def _apply(
     """Return what changes, and what of the topic cannot be used then, with the reasons."""
     async with KafkaLog(settings, "sightline-config") as log:
         changing = None if dry_run else await open_writer(log)
-        present = await read(log)
+        present = await read(log, validate=validated)
         found = changes(wanted, present.entries, refused=present.refused, take_over=take_over)
         if found.conflicts:
             raise _conflict(file, found.conflicts)
@@ -113,7 +114,7 @@ def _conflict(file: Path, conflicts: Mapping[str, list[str]]) -> ConfigError:
 async def _remove(settings: KafkaSettings, keys: list[str]) -> None:
     async with KafkaLog(settings, "sightline-config") as log:
         changing = await open_writer(log)
-        present = await read(log)
+        present = await read(log, validate=validated)
         for key in keys:
             if key not in present.entries and key not in present.refused:
                 raise ConfigError("config topic", "KEY", key, "a key that `sightline config show` has")
@@ -124,7 +125,7 @@ async def _remove(settings: KafkaSettings, keys: list[str]) -> None:
 
 async def _read(settings: KafkaSettings) -> Config:
     async with KafkaLog(settings, "sightline-config") as log:
-        return await read(log)
+        return await read(log, validate=validated)
 
 
 def _told(found: Changes, unusable: Mapping[str, str], dry_run: bool) -> dict[str, object]:

@@ -121,7 +121,7 @@ def _crossing(event: Event) -> LineCrossing | None:
     data = event.data
     if event.type != "sightline.line.crossed":
         return None
-    return LineCrossing(data.camera or "", data.direction, data.captured_ns, data.label)
+    return LineCrossing(data.camera or "", str(data.details.get("direction", "")), data.captured_ns, data.label)
 
 
 def report(figures: Figures, balance: dict[str, Any], truth: CrossingScore | None) -> dict[str, Any]:

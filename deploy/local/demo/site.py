@@ -11,14 +11,14 @@ from ingest.exceptions import ConfigError
 from ingest.site import (
     CameraConfig,
     GateConfig,
-    LineRule,
     PipelineConfig,
     ReceiverConfig,
     SensorConfig,
     Site,
-    ThresholdRule,
-    ZoneRule,
 )
+from stream.analyse.rules.line import LineRule
+from stream.analyse.rules.zone import ZoneRule
+from stream.sense.rules.threshold import ThresholdRule
 
 SITE = "demo"
 _RESTRICTED = "restricted"

@@ -8,6 +8,8 @@ from pydantic import Field
 
 from ingest.contract.records.base import Box, Count, FrameRef, Name, Point, Record
 
+DetailValue = str | bool | int | float
+"""A JSON scalar. ``null`` is left out: a detail that has no value is not in the map."""
 Severity = Literal["info", "warning", "critical"]
 
 
@@ -50,9 +52,7 @@ class EventData(Record):
     label: str = ""
     score: float = 0.0
     track: str = ""
-    direction: str = ""
-    value: float | None = None
-    unit: str = ""
+    details: dict[str, DetailValue] = {}
     epoch: Count = 0
     seq: Count = 0
     captured_ns: Count = 0

@@ -10,7 +10,7 @@ from ingest.exceptions import Fenced
 from ingest.kafka.log import Log, Outgoing, Writer
 from ingest.metrics import ConfigMetrics
 from ingest.site import ConfigEntry
-from ingest.site.topic.view import Config, ConfigView
+from ingest.site.topic.view import Config, ConfigView, Validate, accept
 
 _WRITER = "config"
 """The transactional id of whoever reads the topic and writes what follows from it. Of two at once the later fences
@@ -46,15 +46,17 @@ def _records(entries: Iterable[ConfigEntry], removed: Iterable[str]) -> list[Out
     return written + [Outgoing(CONFIG, 0, b"", key=key.encode()) for key in removed]
 
 
-async def read(log: Log, metrics: ConfigMetrics | None = None) -> Config:
+async def read(log: Log, metrics: ConfigMetrics | None = None, validate: Validate = accept) -> Config:
     """Read the topic to its end. Raise LogUnavailable.
+
+    ``validate`` is for services that run rules: see ``stream.rules.validated``.
 
     An entry that cannot be used stops nobody: it is logged, counted and left out, and the last good one under its
     key, if the topic still has that, holds. ``Config.refused`` says which and why.
     """
     first = (await log.beginnings(CONFIG))[0]
     last = (await log.ends(CONFIG))[0]
-    view = ConfigView()
+    view = ConfigView(validate=validate)
     async with aclosing(log.read(CONFIG, 0, first, last)) as records:
         async for record in records:
             view.take((record.key or b"").decode(errors="replace"), record.value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -11,19 +11,17 @@ from ingest.runtime import logs
 from ingest.site import (
     CameraConfig,
     ConfigEntry,
-    LineRule,
     PinConfig,
     PipelineConfig,
     ReceiverConfig,
     SensorConfig,
-    ThresholdRule,
-    ZoneRule,
     parse_entry,
 )
 
 _log = logs.get("ingest.config")
 
 E = TypeVar("E", bound=ConfigEntry)
+Validate = Callable[[ConfigEntry], ConfigEntry]
 
 _SHOWN_CHARS = 500
 """Of a refusal: it goes into a log line and into every heartbeat, and whoever wrote the entry chose its length."""
@@ -62,30 +60,27 @@ class Config:
         return self.of(ReceiverConfig)
 
     @property
-    def camera_rules(self) -> tuple[ZoneRule | LineRule, ...]:
-        """The rules that look at cameras, by name."""
-        return (*self.of(LineRule), *self.of(ZoneRule))
-
-    @property
-    def sensor_rules(self) -> tuple[ThresholdRule, ...]:
-        """The rules that look at sensors, by name."""
-        return self.of(ThresholdRule)
-
-    @property
     def pins(self) -> dict[str, int]:
         """The cameras whose partition is pinned."""
         return {pin.name: pin.partition for pin in self.of(PinConfig)}
+
+
+def accept(entry: ConfigEntry) -> ConfigEntry:
+    """Return the entry as it was parsed."""
+    return entry
 
 
 class ConfigView:
     """The entries as they hold, one by one. It is fed with keys and values in the order of the topic.
 
     An entry that cannot be used is refused, and the last good one under its key goes on holding. ``begin`` and
-    ``caught_up`` stand around a reading of the whole topic.
+    ``caught_up`` stand around a reading of the whole topic. ``validate`` may replace an entry by a stricter model of
+    it, or refuse it with a ConfigError.
     """
 
-    def __init__(self, entries: Mapping[str, ConfigEntry] | None = None) -> None:
+    def __init__(self, entries: Mapping[str, ConfigEntry] | None = None, validate: Validate = accept) -> None:
         self._entries = dict(entries or {})
+        self._validate = validate
         self._refused: dict[str, str] = {}
         self._told: dict[str, str] = {}
         self._removed: set[str] = set()
@@ -123,7 +118,7 @@ class ConfigView:
             self._entries.pop(key, None)
             return
         try:
-            self._entries[key] = _parsed(key, value)
+            self._entries[key] = self._validate(_parsed(key, value))
         except ConfigError as error:
             self._refused[key] = _short(str(error))
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ingest.contract.records import MAX_RESTING, Box, Detection, Result
 from stream.analyse.tracking.scale import Scale
-from stream.analyse.tracking.tracker import LOST_S, Hold, Track
+from stream.analyse.tracking.tracker import LOST_S, HeldTrack, Track
 
 REST_S = 2.0
 """A track whose detections have been in one place for so long stands still. The agent's background takes twice as
@@ -45,7 +45,7 @@ _APART_S = 2.0
 """Looks that follow each other sooner are one: the picture is the same, and what is overlooked in it is, too."""
 
 
-class View(NamedTuple):
+class FrameView(NamedTuple):
     """Where something moved or rests in a frame, and where the model looked, in pixels of the epoch's first frame."""
 
     motion: tuple[Box, ...] | None
@@ -54,7 +54,7 @@ class View(NamedTuple):
     """Of what rests, what the model was shown."""
 
     @classmethod
-    def of(cls, result: Result, scale: Scale) -> View:
+    def of(cls, result: Result, scale: Scale) -> FrameView:
         """Return the view of a result."""
         motion, resting, looked_at = result.motion, result.resting, frozenset(result.looked_at)
         return cls(
@@ -116,13 +116,13 @@ class _Stand:
     missed_ns: int | None = None
 
 
-class Standing:
+class StationaryTracks:
     """The tracks of one camera, and for how long each has stood where it is."""
 
     def __init__(self) -> None:
         self._stands: dict[str, _Stand] = {}
 
-    def seen(self, track: Track, view: View, at_s: float, at_ns: int) -> bool:
+    def seen(self, track: Track, view: FrameView, at_s: float, at_ns: int) -> bool:
         """Take note of a track's detection, and tell whether it rests. What the agent names so stands already."""
         stand, box, rests = self._stands.get(track.name), track.box, view.rests(track.box)
         if stand is None or not _are_same(stand.first, box, _GROWN):
@@ -135,7 +135,7 @@ class Standing:
         stand.sure, stand.misses, stand.missed_ns = True, 0, None
         return rests
 
-    def whole(self, detections: Sequence[Detection], view: View) -> list[Detection]:
+    def whole(self, detections: Sequence[Detection], view: FrameView) -> list[Detection]:
         """Return detections in which the parts of one thing that stands are one, as large as that was.
 
         The background takes things in piece by piece, and what is left of one would lead a tracker astray. A model
@@ -152,7 +152,7 @@ class Standing:
                 found.append(_completed(max(parts, key=lambda one: one.box.area), stand, view))
         return found
 
-    def _is_part(self, one: Detection, stand: _Stand, view: View) -> bool:
+    def _is_part(self, one: Detection, stand: _Stand, view: FrameView) -> bool:
         """Tell whether that is a part of something that stands: what moves there once that is taken in is not."""
         if not _is_within(one.box, stand.place) or _is_whole(one.box, stand.place):
             return False
@@ -161,7 +161,7 @@ class Standing:
             return False
         return not any(_is_whole(one.box, other.place) for other in self._stands.values() if other is not stand)
 
-    def holds(self, view: View, at_s: float, at_ns: int, found: Sequence[Detection] = ()) -> list[Hold]:
+    def holds(self, view: FrameView, at_s: float, at_ns: int, found: Sequence[Detection] = ()) -> list[HeldTrack]:
         """Return the tracks that stand still, but for those that are ``found``. What has gone is forgotten."""
         if view.motion is None:
             return []
@@ -177,7 +177,7 @@ class Standing:
             stand.at_s, stand.track.box = at_s, stand.place
         return [stand.track for stand in stands if stand.sure and stand.named]
 
-    def missed(self, view: View, seen: Collection[str], at_ns: int) -> None:
+    def missed(self, view: FrameView, seen: Collection[str], at_ns: int) -> None:
         """Take note of what was looked at and is not among the tracks that were ``seen``: it may have gone."""
         for name in [name for name in self._stands if name not in seen] if view.shown else ():
             stand = self._stands[name]
@@ -193,13 +193,13 @@ class Standing:
         self._stands.pop(track, None)
 
 
-def _completed(part: Detection, stand: _Stand, view: View) -> Detection:
+def _completed(part: Detection, stand: _Stand, view: FrameView) -> Detection:
     """Return a part as the whole. One that moves may be of something in front of it, and does not tell what it is."""
     known = {} if part.box in (view.resting or ()) else {"label": stand.track.label, "score": stand.track.score}
     return part.model_copy(update={"box": stand.place, **known})
 
 
-def _hold(stand: _Stand, view: View, at_ns: int) -> Hold:
+def _hold(stand: _Stand, view: FrameView, at_ns: int) -> HeldTrack:
     moved, looked_at = view.moved(stand.place), view.is_looked_at(stand.place)
     if moved >= _COVERED:
         stand.covered_ns, stand.sure = stand.covered_ns or at_ns, False
@@ -210,10 +210,10 @@ def _hold(stand: _Stand, view: View, at_ns: int) -> Hold:
     stand.taken_in |= moved == 0.0
     stand.is_restless = at_ns - stand.since_ns > _TAKEN_IN_S * 1e9
     leaves = moved > 0.0 and view.leaves(stand.place)
-    return Hold(stand.track.name, stand.place, faint=moved >= _COVERED or looked_at or leaves)
+    return HeldTrack(stand.track.name, stand.place, faint=moved >= _COVERED or looked_at or leaves)
 
 
-def _has_gone(stand: _Stand, view: View, at_s: float, at_ns: int) -> bool:
+def _has_gone(stand: _Stand, view: FrameView, at_s: float, at_ns: int) -> bool:
     lost = at_s - stand.at_s > LOST_S or at_ns - stand.proved_ns > UNPROVED_S * 1e9
     covered = stand.covered_ns is not None and at_ns - stand.covered_ns > COVERED_S * 1e9
     return lost or covered or view.denies(stand.place)

@@ -48,7 +48,7 @@ class Track:
         return max(self.labels, key=lambda label: (self.labels[label], label)) if self.labels else ""
 
 
-class Hold(NamedTuple):
+class HeldTrack(NamedTuple):
     """A track that is taken to be in a place; a ``faint`` one only if no detection continues it."""
 
     track: str
@@ -60,7 +60,7 @@ class Tracker(Protocol):
     """Follows objects through the frames of one camera and lane, in order. Pure; single-threaded."""
 
     def step(
-        self, detections: Sequence[Detection], at_s: float, frame: str, holds: Sequence[Hold] = ()
+        self, detections: Sequence[Detection], at_s: float, frame: str, holds: Sequence[HeldTrack] = ()
     ) -> list[Track]:
         """Return the confirmed tracks that have a detection in this frame or are held, in the order of their names.
 
@@ -91,7 +91,7 @@ class ByteTracker:
         self._seen_s: dict[int, float] = {}
 
     def step(
-        self, detections: Sequence[Detection], at_s: float, frame: str, holds: Sequence[Hold] = ()
+        self, detections: Sequence[Detection], at_s: float, frame: str, holds: Sequence[HeldTrack] = ()
     ) -> list[Track]:
         """Return the confirmed tracks that have a detection in this frame or are held."""
         import supervision
@@ -117,7 +117,7 @@ class ByteTracker:
         self._forget(at_s)
         return sorted([*seen, *filter(None, held)], key=lambda track: track.name)
 
-    def _hold(self, number: int, hold: Hold, at_s: float) -> Track | None:
+    def _hold(self, number: int, hold: HeldTrack, at_s: float) -> Track | None:
         track = self._tracks.get(number)
         if track is None or track.name != hold.track:
             return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -134,8 +135,8 @@ def test_two_sites_that_are_applied_at_once_do_not_take_each_other_s_words_away(
     south = tmp_path / "south.toml"
     south.write_text(f'name = "south"\n{PIPELINE}')
 
-    async def read_and_let_south_be_applied(log: MemoryLog) -> Config:
-        found = await read(log)
+    async def read_and_let_south_be_applied(log: MemoryLog, **options: Any) -> Config:
+        found = await read(log, **options)
         monkeypatch.setattr(config, "read", read)
         await config._apply(KafkaSettings(), south, site.load(south), dry_run=False, take_over=False)
         return found
@@ -171,6 +172,47 @@ def test_what_nobody_can_use_can_be_removed_whatever_it_is_called(log: MemoryLog
     said = invoke("remove", key)
     assert (said.exit_code, said.output.splitlines()[-1]) == (0, f"removed: {key}")
     assert asyncio.run(read(log)).refused == {}
+
+
+RULE = """
+[[rules]]
+type = "line"
+name = "in"
+camera = "gate"
+pipeline = "cars"
+start = [0.5, 0.0]
+end = [0.5, %s]
+"""
+
+
+def test_a_wrong_rule_in_the_file_is_refused_with_its_key_value_and_expected_value(
+    log: MemoryLog, file: Path
+) -> None:
+    write(file, "north", "gate")
+    file.write_text(f"{file.read_text()}{PIPELINE}{RULE % 1.5}")
+    for command in ("check", "apply"):
+        said = invoke(command, str(file))
+        assert said.exit_code == USAGE_EXIT
+        assert f"{file}: rules.0.end.1 = 1.5: expected" in said.stderr
+    assert keys(log) == []
+
+
+def test_a_rule_is_written_with_its_defaults_and_read_by_services_as_it_was(log: MemoryLog, file: Path) -> None:
+    write(file, "north", "gate")
+    file.write_text(f"{file.read_text()}{PIPELINE}{RULE % 1.0}")
+    assert invoke("check", str(file)).exit_code == 0
+    assert "+ rule/in" in invoke("apply", str(file)).output.splitlines()
+    assert invoke("apply", str(file)).output == "north: 0 entries written, 0 removed\n"
+    shown = json.loads(invoke("show").stdout)["rule/in"]
+    assert (shown["type"], shown["end"], shown["direction"], shown["min_score"]) == ("line", [0.5, 1.0], "both", 0.3)
+
+
+def test_a_rule_on_the_topic_whose_plug_in_is_missing_is_reported_as_unusable(log: MemoryLog, file: Path) -> None:
+    put(log, "rule/odd", b'{"name": "odd", "type": "unheard-of", "sites": ["south"]}')
+    said = invoke("apply", write(file, "north", "gate"), "--json")
+    assert said.exit_code == config.UNUSABLE_EXIT
+    assert set(json.loads(said.stdout)["unusable"]) == {"rule/odd"}
+    assert "rule/odd.type = 'unheard-of': expected one of" in said.stderr
 
 
 @pytest.mark.kafka

@@ -52,7 +52,7 @@ def event(number: int = 0, *, frame: FrameRef | None = None, seq: int = 3) -> Ev
             summary="car crossed line going forward",
             label="car",
             score=0.9,
-            direction="forward",
+            details={"direction": "forward"},
             epoch=7,
             seq=seq,
             captured_ns=5,

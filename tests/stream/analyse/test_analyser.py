@@ -9,9 +9,11 @@ import pytest
 
 from ingest.contract.identity import LIVE
 from ingest.contract.records import Box, Detection, Event, FrameRef, Result
-from ingest.site import LineRule, ZoneRule
 from stream.analyse.analyser import Analyser
-from stream.analyse.told import Sighting
+from stream.analyse.reported import Sighting
+from stream.analyse.rule import CameraRule
+from stream.analyse.rules.line import LineRule
+from stream.analyse.rules.zone import ZoneRule
 from stream.analyse.tracking.tracker import ByteTracker
 
 LINE = LineRule(name="line", camera="c", pipeline="p", start=(0.5, 1.0), end=(0.5, 0.0))
@@ -40,7 +42,7 @@ def result(seq: int, at_s: float, *found: Detection, epoch: int = 1, **fields: A
     )
 
 
-def told(results: Iterable[Result], *rules: LineRule | ZoneRule) -> list[Event]:
+def told(results: Iterable[Result], *rules: CameraRule) -> list[Event]:
     analyser = Analyser(rules, "", ByteTracker)
     return [event for one in results for event in analyser.step(one)]
 
@@ -72,7 +74,7 @@ def test_a_car_that_stops_on_the_line_is_counted_when_it_goes_on(seconds: float,
     else:
         between = [result(n, n / FPS, outcome="empty", reason="still") for n in range(len(before), onward)]
     (event,) = told([*before, *between, *after], LINE)
-    assert event.data.direction == "forward"
+    assert event.data.details["direction"] == "forward"
     assert event.data.track == "1-1-0"
 
 
@@ -121,10 +123,13 @@ def test_a_visit_that_is_out_already_is_not_told_when_it_has_lasted() -> None:
 
 def test_a_crossing_while_the_rule_is_quiet_is_not_told() -> None:
     there_and_back = [*path(160.0, 480.0), *path(480.0, 160.0), *path(160.0, 480.0)]
-    crossings = [event.data.direction for event in told(drive(*there_and_back), LINE)]
+    crossings = [event.data.details["direction"] for event in told(drive(*there_and_back), LINE)]
     assert crossings == ["forward", "backward", "forward"]
     quiet = LINE.model_copy(update={"cooldown_s": 3.0})
-    assert [event.data.direction for event in told(drive(*there_and_back), quiet)] == ["forward", "forward"]
+    assert [event.data.details["direction"] for event in told(drive(*there_and_back), quiet)] == [
+        "forward",
+        "forward",
+    ]
     assert len(told(drive(*there_and_back), LINE.model_copy(update={"direction": "backward"}))) == 1
 
 
@@ -146,7 +151,7 @@ def test_one_that_is_known_for_a_car_after_the_line_has_crossed_it() -> None:
     line_at = 8
     seen = [one.model_copy(update={"label": "truck"}) if n < 8 else one for n, one in enumerate(way)]
     (event,) = told(drive(*seen), cars)
-    assert (event.data.label, event.data.direction) == ("car", "forward")
+    assert (event.data.label, event.data.details["direction"]) == ("car", "forward")
     assert event.data.seq > line_at + 3
     assert told(drive(*[one.model_copy(update={"label": "truck"}) for one in way]), cars) == []
 
@@ -219,6 +224,7 @@ def test_a_picture_without_pixels_is_refused_and_the_next_one_is_not() -> None:
 
 def test_shapes_are_made_once_and_not_for_each_track_and_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
-    monkeypatch.setattr("stream.analyse.rules.to_pixels", lambda points, *_: made.append(1) or points)
+    for rule in ("line", "zone"):
+        monkeypatch.setattr(f"stream.analyse.rules.{rule}.to_pixels", lambda points, *_: made.append(1) or points)
     told(drive(*[car(100.0)] * 50), LINE, RIGHT)
     assert len(made) == 2

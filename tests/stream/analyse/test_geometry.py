@@ -1,27 +1,17 @@
-"""Lines and zones: what is counted once is counted once."""
+"""Tests of points, lines and polygons in the picture."""
 
 from __future__ import annotations
-
-import itertools
-from fractions import Fraction
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from edge_agent.sources.simulated import COUNTING_LINES
-from stream.analyse.geometry import crosses, distance_px, inside
-from stream.analyse.lines import BACKWARD, FORWARD, WAIT_S, LineCounter, LineWatch
-from stream.analyse.zones import LEAVE_FRAMES, ZoneWatch
+from stream.analyse.geometry import distance_px, inside
 
-DIAGONAL_PX = 734.0
 UP = (320.0, 360.0), (320.0, 0.0)
+SQUARE = ((100.0, 100.0), (200.0, 100.0), (200.0, 200.0), (100.0, 200.0))
 coordinate = st.floats(0, 640)
 point = st.tuples(coordinate, coordinate)
-
-
-def walk(counter: LineCounter, xs: list[float], track: str = "t", y: float = 180.0) -> list[str]:
-    return [d for x in xs if (d := counter.step(track, (x, y)))]
 
 
 def test_right_of_a_line_that_runs_upwards_is_right_in_the_picture() -> None:
@@ -35,183 +25,8 @@ def test_a_line_turned_around_has_its_sides_exchanged(end: tuple[float, float], 
     assert distance_px(start, end, p) == pytest.approx(-distance_px(end, start, p), abs=1e-6)
 
 
-def test_one_pass_is_one_crossing_with_its_direction() -> None:
-    assert walk(LineCounter(*UP, DIAGONAL_PX), [100.0 + 20 * i for i in range(25)]) == [FORWARD]
-    assert walk(LineCounter(*UP, DIAGONAL_PX), [600.0 - 20 * i for i in range(25)]) == [BACKWARD]
-
-
-def test_the_scenes_count_rightwards_as_forward() -> None:
-    for (x0, y0), (x1, y1) in COUNTING_LINES.values():
-        counter = LineCounter((x0 * 640, y0 * 360), (x1 * 640, y1 * 360), DIAGONAL_PX)
-        assert walk(counter, [50.0 + 25 * i for i in range(24)]) == [FORWARD]
-
-
-@given(
-    jitter=st.lists(st.floats(-4.0, 4.0), min_size=5, max_size=60), before=st.integers(1, 5), after=st.integers(2, 6)
-)
-def test_trembling_on_the_line_counts_a_pass_once(jitter: list[float], before: int, after: int) -> None:
-    xs = [250.0] * before + [320.0 + j for j in jitter] + [400.0] * after
-    assert walk(LineCounter(*UP, DIAGONAL_PX), xs) == [FORWARD]
-
-
-@given(jitter=st.lists(st.floats(-4.0, 4.0), min_size=1, max_size=60))
-def test_trembling_on_the_line_and_going_back_counts_nothing(jitter: list[float]) -> None:
-    xs = [250.0, 260.0, *(320.0 + j for j in jitter), 260.0, 250.0, 240.0]
-    assert walk(LineCounter(*UP, DIAGONAL_PX), xs) == []
-
-
-@given(at=st.integers(1, 20))
-def test_one_false_box_beyond_the_line_counts_nothing(at: int) -> None:
-    xs = [200.0] * 22
-    xs[at] = 420.0
-    assert walk(LineCounter(*UP, DIAGONAL_PX), xs) == []
-
-
-@given(passes=st.integers(1, 8))
-def test_every_pass_is_counted_with_alternating_directions(passes: int) -> None:
-    xs = [200.0] * 3
-    for number in range(passes):
-        xs += [440.0 if number % 2 == 0 else 200.0] * 3
-    assert walk(LineCounter(*UP, DIAGONAL_PX), xs) == [(FORWARD, BACKWARD)[n % 2] for n in range(passes)]
-
-
-def test_the_line_is_finite_and_its_ends_belong_to_it() -> None:
-    short = (320.0, 200.0), (320.0, 100.0)
-    assert walk(LineCounter(*short, DIAGONAL_PX), [200.0, 440.0, 460.0], y=250.0) == []
-    assert walk(LineCounter(*short, DIAGONAL_PX), [200.0, 440.0, 460.0], y=150.0) == [FORWARD]
-    assert crosses(*short, (200.0, 200.0), (440.0, 200.0))
-    assert crosses(*short, (200.0, 100.0), (440.0, 100.0))
-
-
-def test_what_begins_beyond_the_line_has_not_crossed_and_a_name_may_be_used_again() -> None:
-    counter = LineCounter(*UP, DIAGONAL_PX)
-    assert walk(counter, [440.0, 460.0, 480.0]) == []
-    counter.forget("t")
-    assert walk(counter, [200.0, 210.0, 220.0]) == []
-
-
-SHORT = (320.0, 200.0), (320.0, 100.0)
-"""Runs upwards from y = 200 to y = 100."""
-
-
-@pytest.mark.parametrize(
-    ("way", "crossed"),
-    [
-        ([(300, 180), (340, 200), (380, 300)], [FORWARD]),  # through it at y = 190, and then away downwards
-        ([(300, 210), (340, 210), (345, 120)], []),  # past its end, and then back up behind it
-        ([(300, 150), (318, 150), (318, 260), (322, 260), (340, 260), (345, 260)], []),  # along it and round its end
-        ([(300, 260), (318, 260), (318, 150), (322, 150), (340, 260), (345, 260)], [FORWARD]),
-        ([(300, 150), (320, 150), (340, 150), (345, 150)], [FORWARD]),  # a frame on the line itself
-    ],
-)
-def test_where_the_line_was_gone_through_decides_and_not_where_that_was_settled(
-    way: list[tuple[float, float]], crossed: list[str]
-) -> None:
-    counter = LineCounter(*SHORT, DIAGONAL_PX)
-    assert [d for anchor in way if (d := counter.step("t", anchor))] == crossed
-
-
-height = st.integers(0, 360)
-left = st.tuples(st.integers(0, 310), height)
-right = st.tuples(st.integers(330, 640), height)
-
-
-@st.composite
-def visits(draw: st.DrawFn) -> list[list[tuple[int, int]]]:
-    """Stays on alternating sides of the line, each for a few frames anywhere there."""
-    count = draw(st.integers(2, 6))
-    return [draw(st.lists((left, right)[n % 2], min_size=2, max_size=4)) for n in range(count)]
-
-
-@given(stays=visits())
-def test_a_walk_crosses_where_its_step_over_the_line_meets_it(stays: list[list[tuple[int, int]]]) -> None:
-    expected = []
-    for number, (stay, following) in enumerate(itertools.pairwise(stays)):
-        (ax, ay), (bx, by) = stay[-1], following[0]
-        y = ay + Fraction((by - ay) * (320 - ax), bx - ax)
-        assume(y not in (100, 200))
-        if 100 < y < 200:
-            expected.append((FORWARD, BACKWARD)[number % 2])
-    counter = LineCounter(*SHORT, DIAGONAL_PX)
-    assert [d for stay in stays for anchor in stay if (d := counter.step("t", anchor))] == expected
-
-
-@given(
-    trembling=st.lists(
-        st.tuples(st.sampled_from((318, 322)), st.sampled_from((90, 97, 105, 150, 195, 203, 210))), max_size=12
-    ),
-    start=st.tuples(st.integers(200, 310), height),
-    stop=st.tuples(st.integers(330, 440), height),
-)
-def test_trembling_near_an_end_counts_a_way_through_and_no_way_round(
-    trembling: list[tuple[int, int]], start: tuple[int, int], stop: tuple[int, int]
-) -> None:
-    way = [start, *trembling, stop]
-    net = 0
-    for (ax, ay), (bx, by) in itertools.pairwise(way):
-        if (ax < 320) != (bx < 320):
-            y = ay + Fraction((by - ay) * (320 - ax), bx - ax)
-            assume(y not in (100, 200))
-            net += (1 if bx > ax else -1) * (100 < y < 200)
-    counter = LineCounter(*SHORT, DIAGONAL_PX)
-    counted = [d for anchor in (*way, stop) if (d := counter.step("t", anchor))]
-    assert counted == ([FORWARD] if net > 0 else [])
-
-
-SQUARE = ((100.0, 100.0), (200.0, 100.0), (200.0, 200.0), (100.0, 200.0))
-
-
 @given(p=point)
-def test_inside_a_square_is_what_it_says(p: tuple[float, float]) -> None:
+def test_a_point_is_inside_a_square_if_both_coordinates_are_between_its_edges(p: tuple[float, float]) -> None:
     on_edge = p[0] in (100.0, 200.0) or p[1] in (100.0, 200.0)
     assume(not on_edge)
     assert inside(SQUARE, p) == (100 < p[0] < 200 and 100 < p[1] < 200)
-
-
-def test_a_visit_is_told_once_when_it_has_lasted() -> None:
-    watch = ZoneWatch(SQUARE, dwell_s=1.0)
-    told = [watch.step("t", (150.0, 150.0), i * 250_000_000) for i in range(10)]
-    assert [t for t in told if t is not None] == [1.0]
-    assert told[4] == 1.0
-
-
-def test_flicker_on_the_edge_is_one_visit_and_coming_back_is_another() -> None:
-    watch = ZoneWatch(SQUARE, dwell_s=0.0)
-    inside_, outside = (150.0, 150.0), (250.0, 150.0)
-    told = [watch.step("t", p, i) for i, p in enumerate([inside_, outside, inside_, outside, outside, inside_])]
-    assert sum(t is not None for t in told) == 1
-    told = [watch.step("t", p, 100 + i) for i, p in enumerate([outside] * LEAVE_FRAMES + [inside_])]
-    assert sum(t is not None for t in told) == 1
-
-
-def test_a_visit_that_comes_due_while_nothing_may_be_told_is_told_afterwards() -> None:
-    watch = ZoneWatch(SQUARE, dwell_s=1.0)
-    quiet = [watch.step("t", (150.0, 150.0), i * 250_000_000, quiet=i < 6) for i in range(10)]
-    assert quiet == [None] * 6 + [1.5] + [None] * 3
-    unwatched = [watch.step("u", (150.0, 150.0), i * 250_000_000, watched=i > 7) for i in range(10)]
-    assert unwatched == [None] * 8 + [2.0, None]
-
-
-def test_what_is_settled_is_not_told_and_what_was_forgotten_is() -> None:
-    watch = ZoneWatch(SQUARE, dwell_s=0.0)
-    watch.settle("t")
-    assert watch.step("t", (150.0, 150.0), 0, quiet=True) is None
-    watch.settle("t")
-    assert watch.step("t", (150.0, 150.0), 1) is None
-    watch.forget("t")
-    assert watch.step("t", (150.0, 150.0), 2) == 0.0
-
-
-def test_a_crossing_waits_for_a_while_until_its_track_is_watched() -> None:
-    def crossing(unwatched_s: float) -> list[str]:
-        watch = LineWatch(LineCounter(*UP, DIAGONAL_PX), "both")
-        way = [300.0, 340.0, *[360.0] * 10]
-        times = [round(n * 0.5e9) for n in range(len(way))]
-        return [
-            d
-            for x, at_ns in zip(way, times, strict=True)
-            if (d := watch.step("t", (x, 180.0), at_ns, watched=at_ns >= unwatched_s * 1e9))
-        ]
-
-    assert crossing(0.0) == crossing(1.0 + WAIT_S) == [FORWARD]
-    assert crossing(1.5 + WAIT_S) == []

@@ -12,9 +12,12 @@ from ingest.contract.topics import EVENTS, RESULTS
 from ingest.kafka.log import Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
-from ingest.site import CameraConfig, LineRule, PipelineConfig, ZoneRule
+from ingest.site import CameraConfig, PipelineConfig
 from ingest.site.topic.view import Config
 from stream import readback
+from stream.analyse.rule import CameraRule
+from stream.analyse.rules.line import LineRule
+from stream.analyse.rules.zone import ZoneRule
 from stream.analyse.stage import AnalyseStage
 
 CAMERA = CameraConfig(name="c", source="simulated:road")
@@ -50,7 +53,7 @@ def result(seq: int, *found: Detection, lane: str = LIVE, epoch: int = 1) -> Res
 class Site:
     """A partition of results, written when they were captured, and who reads it."""
 
-    def __init__(self, *rules: LineRule | ZoneRule) -> None:
+    def __init__(self, *rules: CameraRule) -> None:
         self.clock = ManualClock()
         self.log = MemoryLog(partitions=1, clock=self.clock)
         self.stage = AnalyseStage(Config({entry.key: entry for entry in (CAMERA, PIPELINE, *rules)}), 1)

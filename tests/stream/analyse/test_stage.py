@@ -20,10 +20,12 @@ from ingest.contract.topics import DEADLETTER, EVENTS, RESULTS
 from ingest.kafka.log import Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
-from ingest.site import CameraConfig, LineRule, PipelineConfig
+from ingest.site import CameraConfig, PipelineConfig
 from ingest.site.topic.view import Config
 from stream.analyse.analyser import Analyser
 from stream.analyse.analysers import MAX_REPLAYED, Analysers
+from stream.analyse.rule import CameraRule
+from stream.analyse.rules.line import LineRule
 from stream.analyse.ruleset import RuleSet
 from stream.analyse.stage import AnalyseStage
 from stream.analyse.tracking.tracker import ByteTracker
@@ -105,7 +107,9 @@ async def test_crossings_of_the_simulated_road_are_found(fps: float, miss: float
     truth = crossings_between(SceneConfig("road", seed=1), 0.0, 60.0)
     forward = sum(c.direction == "forward" for c in truth)
     assert len(truth) > 20
-    assert abs(sum(e.data.direction == "forward" for e in events.values()) - forward) <= max(1, 0.1 * forward)
+    assert abs(sum(e.data.details["direction"] == "forward" for e in events.values()) - forward) <= max(
+        1, 0.1 * forward
+    )
     assert abs(len(events) - len(truth)) <= 0.1 * len(truth)
 
 
@@ -119,7 +123,7 @@ async def test_an_event_says_what_where_and_when() -> None:
     assert event.data.frame.offset == event.data.seq
     assert len(event.data.overlay.shape) == 2
     assert event.data.overlay.box is not None
-    assert event.data.summary == f"{event.data.label} crossed line going {event.data.direction}"
+    assert event.data.summary == f"{event.data.label} crossed line going {event.data.details['direction']}"
     assert not event.data.late
 
 
@@ -227,7 +231,7 @@ async def test_a_lack_of_memory_is_nobodys_fault_and_ends_the_process(monkeypatc
 
 def made_by(*found: Result, config: Config = CONFIG) -> int:
     """Return for how many cameras and lanes tracks are kept after these results."""
-    analysers = Analysers(RuleSet(config.camera_rules), {}, ByteTracker)
+    analysers = Analysers(RuleSet(config.of(CameraRule)), {}, ByteTracker)
     for one in found:
         analysers.step(one)
     return len(analysers)

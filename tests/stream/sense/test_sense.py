@@ -17,14 +17,15 @@ from ingest.contract.topics import DEADLETTER, EVENTS, READINGS
 from ingest.kafka.log import Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
-from ingest.site import SensorConfig, ThresholdRule
+from ingest.site import SensorConfig
 from ingest.site.topic.view import Config
 from stream import readback
 from stream.metrics import SenseMetrics
+from stream.rules import Happening
 from stream.sense.clean import Cleaner
+from stream.sense.rules.threshold import ThresholdRule, ThresholdWatch
 from stream.sense.stage import SenseStage
-from stream.sense.threshold import ThresholdWatch
-from stream.sense.windows import LATE_IN_A_ROW, Window, Windows
+from stream.sense.windows import LATE_IN_A_ROW, ReadingWindow, TumblingWindows
 
 SENSOR = SensorConfig(name="t", source="simulated:t", quantity="temperature", unit="Cel", low=-40, high=100)
 RULE = ThresholdRule(name="hot", sensor="t", window_s=1.0, above=50.0)
@@ -60,9 +61,9 @@ def readings(
 )
 def test_windows_do_not_depend_on_how_readings_are_cut(values: list[float], cuts: list[int]) -> None:
     rows = [(i * STEP_NS, v) for i, v in enumerate(values)]
-    whole = Windows(1.0).add(rows)
+    whole = TumblingWindows(1.0).add(rows)
     edges = sorted({0, len(rows), *(c for c in cuts if c < len(rows))})
-    windows, parts = Windows(1.0), []
+    windows, parts = TumblingWindows(1.0), []
     for a, b in itertools.pairwise(edges):
         parts += windows.add(rows[a:b])
     assert parts == whole
@@ -94,7 +95,7 @@ def rows(first_ns: int, count: int, value: float = 20.0) -> list[tuple[int, floa
 
 
 def test_a_clock_that_is_set_back_silences_a_sensor_for_a_stated_number_of_readings() -> None:
-    windows = Windows(1.0)
+    windows = TumblingWindows(1.0)
     assert len(windows.add(rows(HOUR_NS, 100))) == 8
     closed = windows.add(rows(0, LATE_IN_A_ROW + 50))
     assert windows.late == LATE_IN_A_ROW - 1
@@ -103,7 +104,7 @@ def test_a_clock_that_is_set_back_silences_a_sensor_for_a_stated_number_of_readi
 
 
 def test_stragglers_are_no_clock_that_was_set_back() -> None:
-    windows = Windows(1.0)
+    windows = TumblingWindows(1.0)
     windows.add(rows(HOUR_NS, 100))
     for number in range(2 * LATE_IN_A_ROW):
         windows.add([(0, 20.0), (HOUR_NS + (100 + number) * STEP_NS, 20.0)])
@@ -111,7 +112,7 @@ def test_stragglers_are_no_clock_that_was_set_back() -> None:
 
 
 def test_a_new_epoch_may_begin_at_an_earlier_time_and_otherwise_goes_on_with_the_open_window() -> None:
-    windows = Windows(1.0)
+    windows = TumblingWindows(1.0)
     windows.add(rows(HOUR_NS, 25))
     windows.begin_epoch()
     (window,) = windows.add(rows(HOUR_NS + 25 * STEP_NS, 6))
@@ -142,7 +143,7 @@ async def test_a_bound_that_is_broken_is_told_once_and_again_after_it_was_kept()
     whole = await events_of(log, 0, count)
     assert [e.data.captured_ns for e in whole.values()] == [3_000_000_000, 9_000_000_000]
     event = next(iter(whole.values()))
-    assert event.data.value == 70.0
+    assert event.data.details == {"value": 70.0, "unit": "Cel"}
     assert "above 50" in event.data.summary
     for cut in range(count):  # a restart anywhere, with its tail, tells the same
         first, second = await events_of(log, 0, cut), await events_of(log, max(0, cut - 2), count)
@@ -249,10 +250,10 @@ async def test_readings_that_break_something_are_parked_and_the_next_ones_are_he
         await log.produce(Outgoing(READINGS, 0, encode(readings(seq, [70.0] * 10))))
     step = ThresholdWatch.step
 
-    def breaks(self: ThresholdWatch, window: Window, *rest: Any) -> Event | None:
+    def breaks(self: ThresholdWatch, window: ReadingWindow) -> Happening | None:
         if window.start_ns == SECOND_NS:
             raise ArithmeticError("once")
-        return step(self, window, *rest)
+        return step(self, window)
 
     monkeypatch.setattr(ThresholdWatch, "step", breaks)
     sensing = await SenseStage(CONFIG, 1).open(PARTITION, 0, log)
@@ -269,7 +270,7 @@ async def test_a_lack_of_memory_is_nobodys_fault_and_ends_the_process(monkeypatc
     def exhausted(*_: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(Windows, "add", exhausted)
+    monkeypatch.setattr(TumblingWindows, "add", exhausted)
     with pytest.raises(MemoryError):
         await told(log, 0)
     with pytest.raises(MemoryError):

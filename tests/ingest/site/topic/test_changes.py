@@ -7,17 +7,9 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.site import (
-    CameraConfig,
-    ConfigEntry,
-    LineRule,
-    PinConfig,
-    PipelineConfig,
-    ReceiverConfig,
-    SensorConfig,
-    Site,
-)
+from ingest.site import CameraConfig, ConfigEntry, PinConfig, PipelineConfig, ReceiverConfig, SensorConfig, Site
 from ingest.site.topic.changes import Changes, changes
+from stream.analyse.rules.line import LineRule
 
 CARS = PipelineConfig(name="cars", model="m", width=4, height=4)
 GATE = CameraConfig(name="gate", source="device:0")

@@ -12,18 +12,15 @@ from ingest.contract.topics import CONFIG
 from ingest.kafka.log import Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.metrics import ConfigMetrics
-from ingest.site import (
-    CameraConfig,
-    LineRule,
-    PinConfig,
-    PipelineConfig,
-    ReceiverConfig,
-    SensorConfig,
-    ThresholdRule,
-    ZoneRule,
-)
+from ingest.site import CameraConfig, PinConfig, PipelineConfig, ReceiverConfig, SensorConfig
 from ingest.site.topic.store import publish, read
 from ingest.site.topic.view import Config
+from stream.analyse.rule import CameraRule
+from stream.analyse.rules.line import LineRule
+from stream.analyse.rules.zone import ZoneRule
+from stream.rules import validated
+from stream.sense.rule import SensorRule
+from stream.sense.rules.threshold import ThresholdRule
 
 GATE = CameraConfig(name="gate", source="device:0")
 YARD = CameraConfig(name="yard", source="device:1")
@@ -46,13 +43,13 @@ async def test_nothing_yet(log: MemoryLog) -> None:
 
 async def test_entries_by_class_and_name(log: MemoryLog) -> None:
     await publish(log, [YARD, GATE, CARS, ZONE, LINE, SENSOR, HOT, PAGER, PinConfig(name="gate", partition=3)])
-    config = await read(log)
+    config = await read(log, validate=validated)
     assert config.cameras == (GATE, YARD)
     assert config.pipelines == (CARS,)
     assert config.sensors == (SENSOR,)
     assert config.receivers == (PAGER,)
-    assert config.camera_rules == (LINE, ZONE)
-    assert config.sensor_rules == (HOT,)
+    assert config.of(CameraRule) == (LINE, ZONE)
+    assert config.of(SensorRule) == (HOT,)
     assert config.pins == {"gate": 3}
 
 

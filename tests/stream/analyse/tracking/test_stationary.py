@@ -15,9 +15,12 @@ from ingest.contract.topics import RESULTS
 from ingest.kafka.log import Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
-from ingest.site import CameraConfig, LineRule, PipelineConfig, ZoneRule
+from ingest.site import CameraConfig, PipelineConfig
 from ingest.site.topic.view import Config
 from stream.analyse.analyser import Analyser
+from stream.analyse.rule import CameraRule
+from stream.analyse.rules.line import LineRule
+from stream.analyse.rules.zone import ZoneRule
 from stream.analyse.stage import AnalyseStage
 from stream.analyse.tracking.stationary import COVERED_S, UNPROVED_S
 from stream.analyse.tracking.tracker import ByteTracker
@@ -92,12 +95,12 @@ def busy(start_s: float, stop_s: float, *, resting: tuple[Box, ...] | None = Non
     return found
 
 
-def told(results: Iterable[Result], *rules: LineRule | ZoneRule) -> list[Event]:
+def told(results: Iterable[Result], *rules: CameraRule) -> list[Event]:
     analyser = Analyser(rules or (DWELL,), "", ByteTracker)
     return [event for one in results for event in analyser.step(one)]
 
 
-def told_s(results: Iterable[Result], *rules: LineRule | ZoneRule) -> list[float]:
+def told_s(results: Iterable[Result], *rules: CameraRule) -> list[float]:
     return [(event.data.captured_ns - 10**18) / 1e9 for event in told(results, *rules)]
 
 
@@ -316,7 +319,7 @@ def test_what_sets_off_again_is_the_same_and_what_was_held_has_crossed_nothing()
     off = [moves(at_s, place(STOP + 150.0 * (at_s - 30.0))) for at_s in times(30.1, 31.5)]
     cars = [*parked(), *busy(6.0, 30.0), *off]
     (event,) = told(cars, LINE)
-    assert (event.data.track, event.data.direction) == ("1-1-0", "forward")
+    assert (event.data.track, event.data.details["direction"]) == ("1-1-0", "forward")
     stops = [moves(at_s, place(min(160.0 + 200.0 * at_s, 505.0))) for at_s in times(0.0, 5.0)]
     beyond = moves(5.0, place(525.0))
     assert told([*stops, beyond, *busy(5.1, 20.0)], LINE) == []

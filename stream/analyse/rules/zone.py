@@ -1,0 +1,104 @@
+"""Rule ``zone``: an object is inside a polygon for some time. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from ingest.site import to_pixels
+from ingest.site.entry import RelativePoint, Seconds
+from stream.analyse.geometry import inside
+from stream.analyse.rule import CameraRule, RuleWatch, SceneHappening, tail_for
+from stream.analyse.scene import Scene, SceneTrack
+
+LEAVE_FRAMES = 3
+"""Frames in a row outside of the polygon that end a visit: a box that trembles on the edge stays in."""
+
+
+class ZoneRule(CameraRule):
+    """Report each visit to a polygon once, when it has lasted ``dwell_s``."""
+
+    EVENT_TYPE: ClassVar[str] = "sightline.zone.entered"
+
+    type: Literal["zone"] = "zone"
+    polygon: tuple[RelativePoint, ...] = Field(min_length=3)
+    dwell_s: Seconds = 0.0
+
+    @property
+    def tail_s(self) -> float:
+        """Past results that the rule needs, in seconds."""
+        return tail_for(self.dwell_s, self.cooldown_s)
+
+    @property
+    def shape(self) -> tuple[RelativePoint, ...]:
+        """The polygon."""
+        return self.polygon
+
+    def watch(self, width: int, height: int) -> ZoneWatch:
+        """Return a new state for pictures of this size."""
+        return ZoneWatch(self, width, height)
+
+
+@dataclass
+class _Visit:
+    since_ns: int
+    outside: int = 0
+    reported: bool = False
+
+
+class ZoneWatch(RuleWatch[ZoneRule]):
+    """The visits of tracks to one polygon.
+
+    A visit may reach the dwell time during the cooldown, or while the rule does not apply to its track. It is then
+    reported afterwards, if it still lasts.
+    """
+
+    def __init__(self, rule: ZoneRule, width: int, height: int) -> None:
+        super().__init__(rule)
+        self._polygon = to_pixels(rule.polygon, width, height)
+        self._dwell_ns = round(rule.dwell_s * 1e9)
+        self._visits: dict[str, _Visit] = {}
+
+    def step(self, scene: Scene) -> Iterator[SceneHappening]:
+        """Take the next scene and return the visits that are to be reported."""
+        for track in scene.tracks:
+            visit = self._visit(track, scene.at_ns)
+            if visit is None or visit.reported or scene.at_ns - visit.since_ns < self._dwell_ns:
+                continue
+            if self.rule.applies_to(track) and not self.is_quiet(scene, track.name):
+                visit.reported = True
+                yield self._happening(track, (scene.at_ns - visit.since_ns) / 1e9)
+
+    def settle(self, subject: str) -> None:
+        """Note that the visit of a track has been reported."""
+        if subject in self._visits:
+            self._visits[subject].reported = True
+
+    def forget(self, track: str) -> None:
+        """Drop the visit of a track that has ended."""
+        super().forget(track)
+        self._visits.pop(track, None)
+
+    def _visit(self, track: SceneTrack, at_ns: int) -> _Visit | None:
+        """Return the visit of a track that is inside now."""
+        visit = self._visits.get(track.name)
+        if inside(self._polygon, track.box.centre):
+            visit = self._visits.setdefault(track.name, _Visit(at_ns))
+            visit.outside = 0
+            return visit
+        if visit:
+            visit.outside += 1
+            if visit.outside >= LEAVE_FRAMES:
+                del self._visits[track.name]
+        return None
+
+    def _happening(self, track: SceneTrack, stayed_s: float) -> SceneHappening:
+        stayed = f" for {stayed_s:.1f} s" if self.rule.dwell_s else ""
+        return SceneHappening(
+            track=track,
+            summary=f"{track.label} in {self.rule.name}{stayed}",
+            details={"stayed_s": round(stayed_s, 3)},
+        )

@@ -1,0 +1,125 @@
+"""Rules as plug-ins: their base class, how they are found, and how their settings are validated.
+
+A shipped rule is a module of ``stream.analyse.rules`` (over a camera's tracks) or of ``stream.sense.rules`` (over a
+sensor's windows). Another package adds a rule through the entry point group ``sightline.rules``.
+``docs/reference/rules.md`` shows how to write one.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+from pydantic import ValidationError
+
+from ingest.contract.records.event import DetailValue, Severity
+from ingest.exceptions import ConfigError
+from ingest.runtime import logs
+from ingest.site import ConfigEntry, RuleEntry, Site
+from ingest.site.entry import Seconds
+from ingest.site.file import config_error
+
+_log = logs.get("stream.rules")
+
+GROUP = "sightline.rules"
+"""Entry point group of rules that other packages ship."""
+PACKAGES = ("stream.analyse.rules", "stream.sense.rules")
+"""Packages whose modules are the shipped rules."""
+
+
+class Rule(RuleEntry, extra="forbid"):
+    """Base of all rules: the settings that every rule has. ``type`` has the rule's type as its default."""
+
+    EVENT_TYPE: ClassVar[str]
+    """Type of the rule's events, e.g. ``sightline.line.crossed``."""
+    REFERS_TO: ClassVar[tuple[str, ...]]
+    """Settings that name another entry of the site. Each is called like the kind of that entry, e.g. ``camera``."""
+
+    severity: Severity = "warning"
+    cooldown_s: Seconds = 0.0
+    """Time after an event in which the same track makes no other event of this rule."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Happening:
+    """Something a rule recognised: the text of its event, and the details that programs read."""
+
+    summary: str
+    details: Mapping[str, DetailValue] = field(default_factory=dict)
+
+
+@functools.cache
+def plug_ins() -> dict[str, type[Rule]]:
+    """Return all rules by the type that a site file names.
+
+    An entry point that cannot be loaded, or whose type exists already, is logged and left out.
+    """
+    found = {
+        rule_type(cls): cls
+        for package in PACKAGES
+        for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}.")
+        for cls in _rules_of(importlib.import_module(module.name))
+    }
+    for point in entry_points(group=GROUP):
+        try:
+            cls = point.load()
+            if not issubclass(cls, Rule) or inspect.isabstract(cls):
+                raise TypeError(f"{point.value} is no complete subclass of CameraRule or SensorRule")
+            if found.setdefault(rule_type(cls), cls) is not cls:
+                raise TypeError(f"{point.value} has the type of {found[rule_type(cls)].__name__}: rename its type")
+        except Exception as error:
+            _log.error("rule_plug_in_not_loaded", entry_point=point.name, error=repr(error))
+    return found
+
+
+def rule_type(cls: type[Rule]) -> str:
+    """Return the type under which site files name a rule. Raise TypeError for a class without one."""
+    name = cls.model_fields["type"].default
+    if not isinstance(name, str):
+        raise TypeError(f"{cls.__name__}.type has no default: declare it as type: Literal['NAME'] = 'NAME'")
+    return name
+
+
+def parse_rule(settings: Mapping[str, Any], where: str, at: str) -> Rule:
+    """Return a rule from its settings. Raise ConfigError, which names ``where`` and the key below ``at``."""
+    cls = plug_ins().get(settings["type"])
+    if cls is None:
+        raise ConfigError(where, f"{at}.type", settings["type"], f"one of {', '.join(sorted(plug_ins()))}")
+    try:
+        return cls.model_validate(settings)
+    except ValidationError as error:
+        raise config_error(where, error, at) from None
+
+
+def validated(entry: ConfigEntry) -> ConfigEntry:
+    """Return a rule of the ``config`` topic as its plug-in's model, another entry unchanged. Raise ConfigError."""
+    return parse_rule(entry.model_dump(), "config topic", entry.key) if entry.KIND == RuleEntry.KIND else entry
+
+
+def validated_site(site: Site, file: Path) -> Site:
+    """Return a site with its rules as models of their plug-ins.
+
+    Raise ConfigError for a rule that has wrong settings, or that refers to an entry that the site does not have.
+    """
+    rules = [parse_rule(rule.model_dump(), str(file), f"rules.{n}") for n, rule in enumerate(site.rules)]
+    keys = {entry.key for entry in site.entries()}
+    for n, rule in enumerate(rules):
+        for kind in rule.REFERS_TO:
+            name = getattr(rule, kind)
+            if f"{kind}/{name}" not in keys:
+                raise ConfigError(str(file), f"rules.{n}.{kind}", name, f"the name of a {kind} in this file")
+    return site.model_copy(update={"rules": tuple(rules)})
+
+
+def _rules_of(module: ModuleType) -> Iterator[type[Rule]]:
+    for value in vars(module).values():
+        if isinstance(value, type) and issubclass(value, Rule) and value.__module__ == module.__name__:
+            yield value

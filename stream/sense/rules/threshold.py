@@ -1,0 +1,61 @@
+"""Rule ``threshold``: the mean of a sensor's window is above or below a value. Pure."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import model_validator
+
+from ingest.site import SensorConfig
+from stream.rules import Happening
+from stream.sense.rule import SensorRule
+from stream.sense.windows import ReadingWindow
+
+
+class ThresholdRule(SensorRule):
+    """Report once when a window's mean leaves the bounds, and again only after a window has been inside."""
+
+    EVENT_TYPE: ClassVar[str] = "sightline.reading.threshold"
+
+    type: Literal["threshold"] = "threshold"
+    above: float | None = None
+    below: float | None = None
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> Self:
+        if self.above is None and self.below is None:
+            raise ValueError("expected above, below or both")
+        return self
+
+    def watch(self, sensor: str, config: SensorConfig | None) -> ThresholdWatch:
+        """Return a new state."""
+        return ThresholdWatch(self, sensor, config)
+
+    def exceeded(self, mean: float) -> str | None:
+        """Return the bound that a mean exceeds, such as ``above 30``."""
+        if self.above is not None and mean > self.above:
+            return f"above {self.above:g}"
+        if self.below is not None and mean < self.below:
+            return f"below {self.below:g}"
+        return None
+
+
+class ThresholdWatch:
+    """Whether the last window was outside the bounds."""
+
+    def __init__(self, rule: ThresholdRule, sensor: str, config: SensorConfig | None) -> None:
+        self._rule = rule
+        self._sensor = sensor
+        self._quantity, self._unit = (config.quantity, config.unit) if config else ("value", "")
+        self._outside = False
+
+    def step(self, window: ReadingWindow) -> Happening | None:
+        """Take the next window, and return a happening when its mean has just left the bounds."""
+        bound = self._rule.exceeded(window.mean)
+        was_outside, self._outside = self._outside, bound is not None
+        if bound is None or was_outside:
+            return None
+        return Happening(
+            summary=f"{self._quantity} of {self._sensor} is {window.mean:.1f} {self._unit}, {bound}",
+            details={"value": window.mean, "unit": self._unit},
+        )

@@ -1,0 +1,22 @@
+"""Scenes of 640×360 pixels for tests of camera rules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ingest.contract.records import Box
+from stream.analyse.scene import Scene, SceneTrack
+
+
+def track(
+    x: float, y: float, name: str = "t", label: str = "car", *, score: float = 0.9, at_rest: bool = False
+) -> SceneTrack:
+    """Return a track whose box has its centre at (x, y)."""
+    return SceneTrack(name, label, score, Box(x - 20, y - 10, x + 20, y + 10), at_rest, [(x, y)])
+
+
+def scene(at_s: float, *tracks: SceneTrack, **fields: Any) -> Scene:
+    """Return the scene of a classified frame, ``at_s`` seconds after the epoch began."""
+    at_ns = round(at_s * 1e9)
+    values: dict[str, Any] = {"frame": f"1-{at_ns}", "outcome": "classified", **fields}
+    return Scene(at_ns=at_ns, width=640, height=360, tracks=tracks, **values)

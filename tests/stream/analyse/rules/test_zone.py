@@ -1,0 +1,74 @@
+"""Tests of the rule ``zone``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from stream.analyse.rules.zone import LEAVE_FRAMES, ZoneRule, ZoneWatch
+from stream.analyse.scene import SceneTrack
+from tests.stream.analyse.rules.scenes import scene, track
+
+INSIDE, OUTSIDE = (150.0, 150.0), (250.0, 150.0)
+STEP_S = 0.25
+
+
+def watch(**settings: Any) -> ZoneWatch:
+    """Return the state of a rule over the square from (100, 100) to (200, 200)."""
+    corners = ((100, 100), (200, 100), (200, 200), (100, 200))
+    polygon = tuple((x / 640, y / 360) for x, y in corners)
+    return ZoneRule(name="yard", camera="c", pipeline="p", polygon=polygon, **settings).watch(640, 360)
+
+
+def reported(state: ZoneWatch, tracks: Iterable[SceneTrack], first: int = 0) -> list[tuple[int, float]]:
+    """Feed one track per scene. Return the index of each scene with a happening, and the seconds of the visit."""
+    found = []
+    for n, one in enumerate(tracks, first):
+        found += [(n, one.happening.details["stayed_s"]) for one in state.observe(scene(n * STEP_S, one), ())]
+    return found  # type: ignore[return-value]
+
+
+def test_a_visit_is_reported_once_when_it_has_lasted_for_the_dwell_time() -> None:
+    assert reported(watch(dwell_s=1.0), [track(*INSIDE)] * 10) == [(4, 1.0)]
+
+
+def test_flicker_on_the_edge_is_one_visit_and_coming_back_is_another() -> None:
+    state = watch()
+    flicker = [INSIDE, OUTSIDE, INSIDE, OUTSIDE, OUTSIDE, INSIDE]
+    assert reported(state, [track(*place) for place in flicker]) == [(0, 0.0)]
+    back = [*[OUTSIDE] * LEAVE_FRAMES, INSIDE]
+    assert reported(state, [track(*place) for place in back], 100) == [(100 + LEAVE_FRAMES, 0.0)]
+
+
+def test_a_visit_that_reaches_its_dwell_time_during_the_cooldown_is_reported_afterwards() -> None:
+    """The first visit is reported at 1 s. The second one begins at 2 s; the cooldown ends at 4 s."""
+    places = [*[INSIDE] * 5, *[OUTSIDE] * LEAVE_FRAMES, *[INSIDE] * 20]
+    state = watch(dwell_s=1.0, cooldown_s=3.0)
+    assert reported(state, [track(*place) for place in places]) == [(4, 1.0), (16, 2.0)]
+
+
+def test_a_visit_is_reported_when_its_track_gets_a_label_of_the_rule() -> None:
+    tracks = [track(*INSIDE, label="car" if n > 7 else "truck") for n in range(10)]
+    assert reported(watch(dwell_s=1.0, labels=("car",)), tracks) == [(8, 2.0)]
+    doubtful = [track(*INSIDE, score=0.7 if n > 7 else 0.5) for n in range(10)]
+    assert reported(watch(dwell_s=1.0, min_score=0.6), doubtful) == [(8, 2.0)]
+
+
+def test_a_visit_that_an_earlier_owner_reported_is_not_reported_again() -> None:
+    state = watch(dwell_s=1.0)
+    assert state.observe(scene(0.0, track(*OUTSIDE)), ["t"]) == []  # reported, although this owner saw no visit
+    assert [state.observe(scene(n * STEP_S, track(*INSIDE)), ["t"] if n == 2 else ()) for n in range(1, 8)] == [
+        []
+    ] * 7
+    leave = [state.observe(scene(n * STEP_S, track(*OUTSIDE)), ()) for n in range(8, 8 + LEAVE_FRAMES)]
+    assert leave == [[]] * LEAVE_FRAMES
+    back = [state.observe(scene(n * STEP_S, track(*INSIDE)), ()) for n in range(20, 25)]
+    assert [one.number for found in back for one in found] == [3]
+
+
+def test_the_number_of_a_happening_starts_again_when_its_track_is_forgotten() -> None:
+    state = watch()
+    assert state.observe(scene(0.0, track(*INSIDE)), ["t"]) == []
+    state.forget("t")
+    ((happening, number),) = state.observe(scene(1.0, track(*INSIDE)), ())
+    assert (happening.summary, number) == ("car in yard", 1)

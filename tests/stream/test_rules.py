@@ -1,0 +1,251 @@
+"""Tests of the rule plug-ins: how they are found, and how their settings are validated."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+from pydantic import ValidationError
+from structlog.testing import capture_logs
+
+from ingest.contract.topics import CONFIG
+from ingest.exceptions import ConfigError
+from ingest.kafka.log import Outgoing
+from ingest.kafka.memorylog import MemoryLog
+from ingest.metrics import ConfigMetrics
+from ingest.site import load
+from ingest.site.topic.store import publish, read
+from stream.analyse.rule import CameraRule
+from stream.analyse.rules.line import LineRule
+from stream.rules import PACKAGES, plug_ins, validated, validated_site
+from tests.stream.analyse.rules.scenes import track
+
+SITE = """
+[[cameras]]
+name = "gate"
+source = "simulated:road"
+
+[[sensors]]
+name = "t-1"
+source = "simulated:temperature"
+quantity = "temperature"
+unit = "Cel"
+
+[[pipelines]]
+name = "cars"
+model = "yolox"
+width = 416
+height = 416
+
+[[rules]]
+type = "line"
+name = "in"
+camera = "gate"
+pipeline = "cars"
+start = [0.5, 0.0]
+end = [0.5, 1.0]
+
+[[rules]]
+type = "zone"
+name = "yard"
+camera = "gate"
+pipeline = "cars"
+labels = ["person"]
+polygon = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]
+
+[[rules]]
+type = "threshold"
+name = "hot"
+sensor = "t-1"
+above = 30.0
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "site.toml"
+
+
+def problem(file: Path, before: str, after: str) -> ConfigError:
+    assert before in SITE
+    file.write_text(SITE.replace(before, after, 1))
+    with pytest.raises(ConfigError) as raised:
+        validated_site(load(file), file)
+    assert str(file) in str(raised.value)
+    return raised.value
+
+
+def test_each_module_of_the_rule_packages_is_one_rule_named_like_its_type() -> None:
+    modules = [
+        name for package in PACKAGES for _, name, _ in pkgutil.iter_modules(importlib.import_module(package).__path__)
+    ]
+    assert {"line", "zone", "threshold"} <= set(modules)
+    assert sorted(plug_ins()) == sorted(modules)
+
+
+def test_the_rules_of_a_site_become_models_of_their_plug_ins(file: Path) -> None:
+    file.write_text(SITE)
+    rules = validated_site(load(file), file).rules
+    assert [type(rule) for rule in rules] == [plug_ins()[name] for name in ("line", "zone", "threshold")]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "key", "value", "expected"),
+    [
+        ("start = [0.5, 0.0]", "start = [0.5, 1.5]", "rules.0.start.1", 1.5, "less than or equal to 1"),
+        ("start = [0.5, 0.0]", "strat = [0.5, 0.0]", "rules.0.start", None, "required"),
+        ("above = 30.0", "above = 30.0\nabvoe = 3", "rules.2.abvoe", 3, "not permitted"),
+        ("above = 30.0", "above = inf", "rules.2.above", float("inf"), "finite"),
+        ('type = "zone"', 'type = "zoen"', "rules.1.type", "zoen", "expected one of"),
+        ("above = 30.0", "", "rules.2", None, "expected above, below or both"),
+        ("end = [0.5, 1.0]", "end = [0.5, 0.0]", "rules.0", None, "a line with a length"),
+        ("polygon = [[0.0, 0.0], ", "polygon = [", "rules.1.polygon", None, "at least 3 items"),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_its_key_value_and_expected_value(
+    file: Path, before: str, after: str, key: str, value: object, expected: str
+) -> None:
+    error = problem(file, before, after)
+    assert error.key == key
+    assert expected in str(error)
+    assert not any(said in str(error) for said in ("expected expected", "expected Input should", "Value error"))
+    if value is not None:
+        assert error.value == value
+        assert repr(value) in str(error)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "key", "value"),
+    [
+        (
+            'camera = "gate"\npipeline = "cars"\nstart',
+            'camera = "gtae"\npipeline = "cars"\nstart',
+            "rules.0.camera",
+            "gtae",
+        ),
+        ('pipeline = "cars"\nstart', 'pipeline = "people"\nstart', "rules.0.pipeline", "people"),
+        ('sensor = "t-1"', 'sensor = "t-2"', "rules.2.sensor", "t-2"),
+    ],
+)
+def test_a_rule_that_refers_to_an_entry_that_the_site_lacks_is_refused(
+    file: Path, before: str, after: str, key: str, value: str
+) -> None:
+    error = problem(file, before, after)
+    assert (error.key, error.value) == (key, value)
+    assert f"the name of a {key.rpartition('.')[2]} in this file" in error.expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "label", "score", "applies"),
+    [((), "car", 0.5, True), ((), "car", 0.2, False), (("car",), "car", 0.3, True), (("car",), "dog", 0.9, False)],
+)
+def test_a_rule_applies_to_tracks_with_its_labels_and_a_high_enough_score(
+    labels: tuple[str, ...], label: str, score: float, applies: bool
+) -> None:
+    rule = LineRule(name="r", camera="c", pipeline="p", labels=labels, start=(0, 0), end=(1, 1))
+    assert rule.applies_to(track(0.0, 0.0, label=label, score=score)) is applies
+
+
+LINE = LineRule(name="in", camera="gate", pipeline="cars", start=(0, 0), end=(1, 1))
+
+
+async def test_services_that_run_rules_refuse_a_wrong_rule_and_keep_the_last_good_one() -> None:
+    log, registry = MemoryLog(), CollectorRegistry()
+    await publish(log, [LINE])
+    await log.produce(Outgoing(CONFIG, 0, LINE.model_dump_json().replace('"end"', '"edn"').encode(), key=b"rule/in"))
+    await log.produce(Outgoing(CONFIG, 0, b'{"name": "odd", "type": "unheard-of"}', key=b"rule/odd"))
+    with capture_logs() as said:
+        config = await read(log, ConfigMetrics(registry), validated)
+    assert config.of(CameraRule) == (LINE,)
+    assert "config topic: rule/in.end" in config.refused["rule/in"]
+    assert "rule/odd.type = 'unheard-of': expected one of" in config.refused["rule/odd"]
+    assert [(line["key"], line["kept"]) for line in said] == [("rule/in", True), ("rule/odd", False)]
+    assert registry.get_sample_value("sightline_config_refused_entries") == 2
+
+
+async def test_services_without_rules_keep_an_entry_as_it_was_written() -> None:
+    log = MemoryLog()
+    await log.produce(Outgoing(CONFIG, 0, b'{"name": "odd", "type": "unheard-of", "x": [1, 2]}', key=b"rule/odd"))
+    config = await read(log)
+    assert config.refused == {}
+    assert config.entries["rule/odd"].model_dump() == {"name": "odd", "type": "unheard-of", "sites": (), "x": [1, 2]}
+
+
+def test_rules_cannot_be_changed_and_know_no_other_settings() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        LINE.start = (0.5, 0.5)
+    with pytest.raises(ValidationError, match="not permitted"):
+        LineRule(**LINE.model_dump(), colour="red")
+
+
+SPEEDING = """
+from typing import ClassVar, Literal
+
+from stream.analyse.rule import CameraRule, RuleWatch, SceneHappening
+
+
+class CrowdRule(CameraRule):
+    EVENT_TYPE: ClassVar[str] = "acme.crowd"
+    type: Literal["acme-crowd"] = "acme-crowd"
+    at_least: int
+
+    @property
+    def shape(self):
+        return ()
+
+    def watch(self, width, height):
+        return CrowdWatch(self)
+
+
+class CrowdWatch(RuleWatch):
+    def step(self, scene):
+        if len(scene.tracks) >= self.rule.at_least:
+            yield SceneHappening(summary="a crowd", occurrence=scene.frame)
+"""
+
+
+@pytest.fixture
+def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Install a package with one rule, one entry point that cannot be loaded, and one whose type is taken."""
+    (tmp_path / "acme_rules.py").write_text(SPEEDING)
+    (tmp_path / "acme_line.py").write_text(
+        "from stream.analyse.rules.line import LineRule as L\nclass Line(L): pass\n"
+    )
+    info = tmp_path / "acme-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
+    points = """
+        [sightline.rules]
+        crowd = acme_rules:CrowdRule
+        broken = acme_rules:Missing
+        wrong = acme_rules:CrowdWatch
+        taken = acme_line:Line
+    """
+    (info / "entry_points.txt").write_text(textwrap.dedent(points))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    plug_ins.cache_clear()
+    yield
+    plug_ins.cache_clear()
+    sys.modules.pop("acme_rules", None)
+    sys.modules.pop("acme_line", None)
+
+
+@pytest.mark.usefixtures("third_party")
+def test_another_package_adds_a_rule_by_an_entry_point(file: Path) -> None:
+    with capture_logs() as said:
+        names = set(plug_ins())
+    assert {"acme-crowd", "line"} <= names
+    assert {line["entry_point"] for line in said} == {"broken", "wrong", "taken"}
+    assert {line["event"] for line in said} == {"rule_plug_in_not_loaded"}
+    assert plug_ins()["line"] is LineRule
+    extra = '[[rules]]\ntype = "acme-crowd"\nname = "crowd"\ncamera = "gate"\npipeline = "cars"\nat_least = "many"\n'
+    assert problem(file, "[[rules]]", f"{extra}[[rules]]").key == "rules.0.at_least"
+    file.write_text(SITE + extra.replace('"many"', "2"))
+    crowd = validated_site(load(file), file).rules[-1]
+    assert crowd.model_dump()["at_least"] == 2
