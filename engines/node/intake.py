@@ -1,15 +1,15 @@
-"""What the node reads: one consumer in the group, partitions that wait until they are taken over, and a bound."""
+"""The node's consumer: holds partitions until they are taken over, and pauses lanes that are full."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from aiokafka import ConsumerRebalanceListener
 from aiokafka import TopicPartition as KafkaPartition
 
-from engines.node.partition import GROUP, OwnedPartition
 from engines.node.scheduler import Scheduler
-from engines.node.throttle import LaneLoad, LaneThrottle
+from engines.node.takeover import GROUP, OwnedPartition
 from ingest.contract.topics import BATCHES, BATCHES_LATE
 from ingest.kafka import settings as kafka
 from ingest.kafka.kafkalog import from_consumer
@@ -18,16 +18,62 @@ from ingest.kafka.settings import KafkaSettings
 from ingest.kafka.writer import start
 
 POLL_MS = 50
-"""How long a poll waits for the first record. Work that becomes ready in the meantime does not wait for it."""
+"""Maximum time that a poll waits for the first record, in ms. It does not delay work that is ready."""
 POLL_RECORDS = 16
-"""Taken at once: what comes over a limit is at most this."""
+"""Maximum records per poll, and so the maximum by which a lane exceeds its limit of jobs."""
 FETCH_PARTITION_BYTES = 4 * 1024 * 1024
-"""Read ahead of a partition; a larger record still comes, alone (KIP-74). aiokafka throws away what it has read ahead
-of a partition that is paused, so that more would be read twice under load."""
+"""Maximum bytes that aiokafka reads ahead of a partition. A single larger record still arrives (KIP-74).
+
+aiokafka discards the data that it has read ahead of a paused partition. With a larger value more would be read twice
+under load.
+"""
+LIVE_ROWS_PER_INSTANCE = 64
+"""Maximum live rows waiting per engine: two large batches keep an engine busy."""
+LIVE_JOBS = 512
+"""Maximum live batches that are not written yet."""
+LIVE_BYTES = 96 * 1024 * 1024
+"""Maximum bytes of live batches that are not written yet. Classified jobs keep their pixels until then."""
+LATE_SHARE = 4
+"""Divisor of the limits above for the late lane: enough to keep engines busy, and too little to delay live frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneLoad:
+    """Load of one lane: rows that wait for an engine, batches that are not written yet, and bytes of those."""
+
+    rows: int = 0
+    jobs: int = 0
+    bytes: int = 0
+
+
+class LaneThrottle:
+    """Limits of one lane, with hysteresis: a full lane continues once each figure is at half its limit. Pure.
+
+    Each lane has limits of its own, so a late backlog never stops the reading of live batches. The scheduler
+    makes live batches go first.
+    """
+
+    def __init__(self, instances: int, *, late: bool) -> None:
+        share = LATE_SHARE if late else 1
+        self._limits = LaneLoad(LIVE_ROWS_PER_INSTANCE * instances // share, LIVE_JOBS // share, LIVE_BYTES // share)
+        self._full = False
+
+    def full(self, load: LaneLoad) -> bool:
+        """Return whether a lane with this load must pause."""
+        divide, limits = 2 if self._full else 1, self._limits
+        self._full = (
+            load.rows > limits.rows // divide
+            or load.jobs > limits.jobs // divide
+            or load.bytes > limits.bytes // divide
+        )
+        return self._full
 
 
 class BatchIntake:
-    """The node's consumer. A partition gives nothing between ``hold`` and ``begin``, nor while its lane is full."""
+    """Consumer of ``batches`` and ``batches.late`` in the group ``engines``.
+
+    A partition yields no records between ``hold`` and ``begin``, nor while its lane is full.
+    """
 
     def __init__(self, settings: KafkaSettings, client_id: str, instances: int, session_timeout_ms: int) -> None:
         self._settings = settings
@@ -55,41 +101,41 @@ class BatchIntake:
         await self._consumer.stop()
 
     def hold(self, tps: Iterable[TopicPartition]) -> None:
-        """Read nothing of partitions that have just been assigned."""
+        """Pause partitions that have just been assigned."""
         self._held = set(tps)
-        self._consumer.pause(*map(self._partition, self._held))
+        self._consumer.pause(*map(self._kafka_partition, self._held))
 
     def begin(self, tp: TopicPartition, position: int) -> None:
-        """Read a partition from a position on."""
-        self._consumer.seek(self._partition(tp), position)
+        """Read a partition from an offset, from the next ``throttle`` on."""
+        self._consumer.seek(self._kafka_partition(tp), position)
         self._held.discard(tp)
 
     async def next(self) -> list[LogRecord]:
-        """Return the next records, none when there are none for a while."""
+        """Return the next records, none if none arrive within ``POLL_MS``."""
         batches = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
         return [from_consumer(self._settings, record) for records in batches.values() for record in records]
 
     def throttle(self, owned: Iterable[OwnedPartition], scheduler: Scheduler) -> None:
-        """Pause the lanes that are full, and let the others go on."""
+        """Pause the partitions of full lanes and those on hold, and resume all others."""
         full = {topic for topic, lane in self._lanes.items() if lane.full(_load(topic, owned, scheduler))}
-        ours = {self.tp(kafka_tp) for kafka_tp in self._consumer.assignment()}
-        wanted = {tp for tp in ours if tp.topic in full or tp in self._held}
+        assigned = {self.tp(kafka_tp) for kafka_tp in self._consumer.assignment()}
+        wanted = {tp for tp in assigned if tp.topic in full or tp in self._held}
         paused = {self.tp(kafka_tp) for kafka_tp in self._consumer.paused()}
-        self._consumer.pause(*map(self._partition, wanted - paused))
-        self._consumer.resume(*map(self._partition, (paused - wanted) & ours))
+        self._consumer.pause(*map(self._kafka_partition, wanted - paused))
+        self._consumer.resume(*map(self._kafka_partition, (paused - wanted) & assigned))
 
     def tp(self, kafka_tp: KafkaPartition) -> TopicPartition:
-        """Return a partition by its name in the contract."""
+        """Return a topic partition without the deployment's topic prefix."""
         return TopicPartition(kafka_tp.topic.removeprefix(self._settings.prefix), kafka_tp.partition)
 
-    def _partition(self, tp: TopicPartition) -> KafkaPartition:
+    def _kafka_partition(self, tp: TopicPartition) -> KafkaPartition:
         return KafkaPartition(self._settings.topic(tp.topic), tp.partition)
 
 
 def _load(topic: str, owned: Iterable[OwnedPartition], scheduler: Scheduler) -> LaneLoad:
-    ours = [tp for tp in owned if tp.tp.topic == topic]
+    lane = [partition for partition in owned if partition.tp.topic == topic]
     return LaneLoad(
         rows=scheduler.waiting_in(topic),
-        jobs=sum(tp.in_flight for tp in ours),
-        bytes=sum(tp.in_flight_bytes for tp in ours),
+        jobs=sum(partition.in_flight for partition in lane),
+        bytes=sum(partition.in_flight_bytes for partition in lane),
     )

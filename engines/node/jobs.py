@@ -1,4 +1,4 @@
-"""From a batch on the log to what is written about it. Pure: no engine, no Kafka, no clock."""
+"""Jobs: a batch record on its way to results and dead letters. Pure: no engine, no Kafka, no clock."""
 
 from __future__ import annotations
 
@@ -23,31 +23,32 @@ STAGE = "engine"
 
 @dataclass(slots=True)
 class ItemTask:
-    """One item of a batch that is to be classified: its regions and their pictures, and what was found in them."""
+    """One batch item to classify: the images of its regions, later its detections or its error."""
 
     item: BatchItem
     canvas: Canvas
-    pictures: list[Pixels]
-    found: list[Detection] | None = None
-    failed: EngineError | None = None
+    images: list[Pixels]
+    detections: list[Detection] | None = None
+    error: EngineError | None = None
 
     @property
-    def rows(self) -> list[FrameRegion]:
-        """What its rows in the model's input show."""
+    def regions(self) -> list[FrameRegion]:
+        """Regions of the item, in the order of ``images``."""
         return [FrameRegion(region, self.item.width, self.item.height) for region in self.item.regions]
 
     @property
     def settled(self) -> bool:
-        """Tell whether it has been classified, or failed for good."""
-        return self.found is not None or self.failed is not None
+        """Return whether the item is classified or has failed for good."""
+        return self.detections is not None or self.error is not None
 
 
 @dataclass(slots=True)
 class Job:
     """One record of ``batches`` on its way through the node.
 
-    ``items`` are those to write results for, in order; ``tasks`` the ones among them with pixels. ``refused`` are
-    dead letters. A job of repeats only has neither, and its offset is committed all the same.
+    Each of ``items`` gets a result or a dead letter, in this order. ``tasks`` maps an index of ``items`` to its task;
+    only items with pixels have one. ``refused`` holds the dead letter of a record that cannot be read. A job whose
+    items were all repeats has none of these; its offset is committed all the same.
     """
 
     record: LogRecord
@@ -59,61 +60,67 @@ class Job:
 
     @property
     def settled(self) -> bool:
-        """Tell whether nothing is left to classify."""
+        """Return whether all tasks are settled."""
         return all(task.settled for task in self.tasks.values())
 
     @property
     def rows(self) -> int:
-        """How many rows are left to classify."""
-        return sum(len(task.pictures) for task in self.tasks.values() if not task.settled)
+        """Number of rows, one per region, that are not classified yet."""
+        return sum(len(task.images) for task in self.tasks.values() if not task.settled)
 
 
 def accept(record: LogRecord, marks: HighWaterMarks, pipelines: frozenset[str]) -> Job:
-    """Read a batch, leave out what has been classified before, and raise the marks.
+    """Return the job of a batch record without the repeated items, and raise the marks to the others.
 
-    A batch that cannot be read, or whose pipeline is unknown, becomes a dead letter with its original bytes. The
-    pipeline ``none`` holds frames that no pipeline wants: they need no engine.
+    A batch that cannot be read becomes a dead letter with its original bytes. Items with pixels become dead letters
+    if their pipeline is not in ``pipelines``. Frames that no pipeline takes come under the pipeline name ``none``,
+    without pixels.
     """
     try:
         batch = decode(Batch, record.value)
     except CodecError as error:
-        return Job(record, refused=[parked(record, STAGE, error, _said_pipeline(record))])
-    job, pictures = Job(record, batch.pipeline), iter(batch.pictures())
+        pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
+        return Job(record, refused=[parked(record, STAGE, error, pipeline)])
+    job, images = Job(record, batch.pipeline), iter(batch.pictures())
+    lane = h.lane_of(record.headers, record.topic)
     for item in batch.items:
-        own = list(itertools.islice(pictures, len(item.regions)))
-        item = _on_lane(item, record)
+        item_images = list(itertools.islice(images, len(item.regions)))
+        if is_replay(lane) and item.lane != lane:  # only the header names a replay's lane: the bytes are the original
+            item = item.model_copy(update={"lane": lane})
         if marks.is_repeat(item.id, item.lane, batch.pipeline):
             continue
         marks.advance(item.id, item.lane, batch.pipeline)
-        if own:
-            job.tasks[len(job.items)] = ItemTask(item, batch.canvas, own)
+        if item_images:
+            job.tasks[len(job.items)] = ItemTask(item, batch.canvas, item_images)
         job.items.append(item)
     if batch.pipeline not in pipelines:
         for task in job.tasks.values():
-            task.failed = PipelineUnknown(f"{batch.pipeline!r}: apply the site again, then replay this")
+            task.error = PipelineUnknown(
+                f"pipeline {batch.pipeline!r} is not configured: apply the site again, then replay this dead letter"
+            )
     return job
 
 
 def results(job: Job, finished_ns: int) -> list[Outgoing]:
-    """Return what to write about a settled job: a result or a dead letter per item, in the batch's order."""
-    written = list(job.refused)
+    """Return the records to write for a settled job: a result or a dead letter per item, in the batch's order."""
+    records = list(job.refused)
     for index, item in enumerate(job.items):
         task = job.tasks.get(index)
-        if task is not None and task.failed is not None:
-            written.append(refuse(job, task))
+        if task is not None and task.error is not None:
+            records.append(_dead_letter(job, task, task.error))
         else:
-            found = task.found if task is not None else None
-            written.append(_result(job, item, found, finished_ns))
-    return written
+            detections = task.detections if task is not None else None
+            records.append(_result(job, item, detections or (), finished_ns))
+    return records
 
 
-def refuse(job: Job, task: ItemTask) -> Outgoing:
-    """Return the dead letter of one item: a batch of it alone, so that it can be replayed without the others."""
+def _dead_letter(job: Job, task: ItemTask, error: EngineError) -> Outgoing:
+    """Return the dead letter of one item: a batch of this item alone, so that it can be replayed by itself."""
     alone = Batch(
         pipeline=job.pipeline,
         **task.canvas._asdict(),
         items=(task.item,),
-        pixels=b"".join(picture.tobytes() for picture in task.pictures),
+        pixels=b"".join(image.tobytes() for image in task.images),
     )
     record = LogRecord(
         topic=job.record.topic,
@@ -123,17 +130,17 @@ def refuse(job: Job, task: ItemTask) -> Outgoing:
         value=encode(alone),
         headers=_headers(task.item, job.pipeline),
     )
-    return parked(record, STAGE, task.failed or EngineError("failed"), job.pipeline)
+    return parked(record, STAGE, error, job.pipeline)
 
 
-def _result(job: Job, item: BatchItem, found: Sequence[Detection] | None, finished_ns: int) -> Outgoing:
+def _result(job: Job, item: BatchItem, detections: Sequence[Detection], finished_ns: int) -> Outgoing:
     result = Result(
         **item.fields_of(RoutedFrame),
         pipeline=job.pipeline,
         finished_ns=finished_ns,
         outcome="classified" if item.outcome == "classify" else item.outcome,
         model=job.model if item.outcome == "classify" else "",
-        detections=tuple(found or ()),
+        detections=tuple(detections),
         looked_at=tuple(region.box for region in item.regions),
     )
     headers = _headers(item, job.pipeline)
@@ -142,21 +149,3 @@ def _result(job: Job, item: BatchItem, found: Sequence[Detection] | None, finish
 
 def _headers(item: BatchItem, pipeline: str) -> dict[str, bytes]:
     return h.frame_headers([item.id], item.lane, item.traceparent, pipeline)
-
-
-def _on_lane(item: BatchItem, record: LogRecord) -> BatchItem:
-    """A replay says its lane in the header: the bytes are the original ones."""
-    lane = h.lane_of(record.headers, record.topic)
-    return item.model_copy(update={"lane": lane}) if is_replay(lane) and item.lane != lane else item
-
-
-def _said_pipeline(record: LogRecord) -> str:
-    return record.headers.get(h.PIPELINE, b"").decode(errors="replace")
-
-
-def see(record: LogRecord, marks: HighWaterMarks) -> None:
-    """Raise marks to what a result, or the dead letter of a batch, says has been dealt with."""
-    pipeline = _said_pipeline(record)
-    lane = h.lane_of(record.headers, record.topic)
-    for frame in h.frames_of(record.headers):
-        marks.advance(frame, lane, pipeline)

@@ -1,33 +1,45 @@
-"""High-water marks: what has been classified already, so that a repeat is not classified again. Pure."""
+"""High-water marks that recognise frames which have been classified already. Pure."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 
+from ingest.contract import headers as h
 from ingest.contract.identity import FrameId
+from ingest.kafka.log import LogRecord
 
 EPOCHS_KEPT = 64
-"""Per camera, lane and pipeline. An epoch is a start of a capture; a spool drains long before the 64th restart. A
-frame of an epoch that no mark knows is processed, never dropped as a repeat."""
+"""Maximum epochs per camera, lane and pipeline; the oldest is forgotten first.
+
+An epoch is one run of a capture process, and a spool drains long before the 64th restart. A frame of a forgotten
+epoch is classified, never dropped as a repeat.
+"""
 
 
 class HighWaterMarks:
-    """The highest sequence number seen per camera, lane, pipeline and epoch.
+    """Highest sequence number seen, per camera, lane, pipeline and epoch.
 
-    Within a lane and an epoch frames come in the order of their numbers, and what a crash repeats comes again from
-    an earlier number on: whatever is not above the mark is a repeat.
+    Within a lane and an epoch, frames arrive in the order of their sequence numbers. After a crash they arrive again
+    from an earlier number. Therefore every frame at or below the mark is a repeat.
     """
 
     def __init__(self) -> None:
         self._marks: dict[tuple[str, str, str], dict[int, int]] = defaultdict(dict)
 
     def is_repeat(self, frame: FrameId, lane: str, pipeline: str) -> bool:
-        """Tell whether a frame has been seen."""
+        """Return whether a frame is at or below its mark."""
         return frame.seq <= self._marks[frame.camera, lane, pipeline].get(frame.epoch, -1)
 
     def advance(self, frame: FrameId, lane: str, pipeline: str) -> None:
-        """Raise the mark to a frame. A lower number than the mark leaves it where it is."""
+        """Raise the mark to a frame. A frame below the mark does not change it."""
         epochs = self._marks[frame.camera, lane, pipeline]
         epochs[frame.epoch] = max(frame.seq, epochs.get(frame.epoch, -1))
         if len(epochs) > EPOCHS_KEPT:
             del epochs[min(epochs)]
+
+    def advance_past(self, record: LogRecord) -> None:
+        """Raise the marks to all frames of a result, or of a batch's dead letter, as named in its headers."""
+        pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
+        lane = h.lane_of(record.headers, record.topic)
+        for frame in h.frames_of(record.headers):
+            self.advance(frame, lane, pipeline)

@@ -1,7 +1,7 @@
-"""Which batches are classified together, and which come first. Pure.
+"""The scheduler: which batches the engine classifies next, and which together. Pure.
 
-Batches of one pipeline are merged up to the model's largest batch, from all partitions in turn; nothing waits for
-company, because while one batch is classified the next ones gather. Live goes before late.
+It merges batches of one pipeline up to the model's batch size, taking partitions in turn. It never waits for more
+batches: while the engine classifies, the next ones arrive. Live batches go before late ones.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ingest.kafka.log import TopicPartition
 
 @dataclass(slots=True)
 class MergedBatch:
-    """Parts that go through the engine in one call, and the jobs that they belong to."""
+    """Tasks that go through the engine in one call, and the jobs that they belong to."""
 
     pipeline: str
     tasks: list[ItemTask] = field(default_factory=list)
@@ -25,12 +25,15 @@ class MergedBatch:
 
     @property
     def rows(self) -> int:
-        """How many rows it has."""
-        return sum(len(task.pictures) for task in self.tasks)
+        """Number of rows, one per region."""
+        return sum(len(task.images) for task in self.tasks)
 
 
 class Scheduler:
-    """Holds the jobs that want an engine. ``max_rows`` says how many rows a pipeline's model takes at once."""
+    """Queues of the jobs that need an engine, one per topic partition.
+
+    ``max_rows(pipeline)`` returns the maximum number of rows of a merged batch. A larger job goes alone.
+    """
 
     def __init__(self, max_rows: Callable[[str], int]) -> None:
         self._max_rows = max_rows
@@ -39,42 +42,41 @@ class Scheduler:
 
     @property
     def waiting(self) -> int:
-        """How many rows wait."""
+        """Number of waiting rows."""
         return self._rows.total()
 
     def waiting_in(self, topic: str) -> int:
-        """Return how many rows of a topic's batches wait."""
+        """Return the number of waiting rows from one topic."""
         return self._rows[topic]
 
     def add(self, tp: TopicPartition, job: Job) -> None:
-        """Queue a job of a tp, behind the tp's others."""
+        """Append a job to the queue of its topic partition."""
         self._queues.setdefault(tp, deque()).append(job)
         self._rows[tp.topic] += job.rows
 
     def drop(self, tp: TopicPartition) -> None:
-        """Forget a tp's jobs: its partition belongs to another node now."""
+        """Discard the jobs of a topic partition that belongs to another node now."""
         self._rows[tp.topic] -= sum(job.rows for job in self._queues.pop(tp, ()))
 
     def next(self) -> MergedBatch | None:
-        """Return what to classify next, None when nothing waits.
+        """Return the next batch to classify, None if no job waits.
 
-        The tp that has waited longest since its last turn decides on the pipeline; others add what fits.
+        The topic partition whose last turn is longest ago determines the pipeline; the others add jobs that fit.
         """
-        order = sorted(self._queues, key=lambda tp: tp.topic == BATCHES_LATE)  # stable: keeps the turns
+        order = sorted(self._queues, key=lambda tp: tp.topic == BATCHES_LATE)  # a stable sort keeps the turns
         first = next((tp for tp in order if self._queues[tp]), None)
         if first is None:
             return None
-        pipeline = self._queues[first][0].pipeline
-        merged = MergedBatch(pipeline)
+        merged = MergedBatch(self._queues[first][0].pipeline)
         for tp in order:
             if tp.topic == BATCHES_LATE and first.topic != BATCHES_LATE:
                 break
-            self._take(tp, merged)
+            self._move_jobs(tp, merged)
         return merged
 
-    def _take(self, tp: TopicPartition, merged: MergedBatch) -> None:
+    def _move_jobs(self, tp: TopicPartition, merged: MergedBatch) -> None:
         queue, limit = self._queues[tp], self._max_rows(merged.pipeline)
-        taken = False
+        had_turn = False
         while queue and queue[0].pipeline == merged.pipeline:
             if merged.tasks and merged.rows + queue[0].rows > limit:
                 break
@@ -82,6 +84,6 @@ class Scheduler:
             self._rows[tp.topic] -= job.rows
             merged.jobs.append(job)
             merged.tasks += [task for task in job.tasks.values() if not task.settled]
-            taken = True
-        if taken:
+            had_turn = True
+        if had_turn:
             self._queues.move_to_end(tp)

@@ -1,4 +1,4 @@
-"""A pipeline's model, loaded as often as the node has threads, with its decoder."""
+"""The served model of a pipeline: one engine per thread, and the decoder of its outputs."""
 
 from __future__ import annotations
 
@@ -17,79 +17,87 @@ from ingest.site import PipelineConfig
 
 
 class ServedModel:
-    """Classifies merged batches of one pipeline. ``classify`` may run in as many threads as there are instances."""
+    """Classifier of one pipeline's merged batches. ``classify`` may run in up to ``instances`` threads at once.
+
+    ``decoder`` replaces the decoder that the model's manifest names.
+    """
 
     def __init__(
-        self, pipeline: PipelineConfig, model: Model, make_engine: Callable[[], Engine], instances: int
+        self,
+        pipeline: PipelineConfig,
+        model: Model,
+        make_engine: Callable[[], Engine],
+        instances: int,
+        decoder: OutputDecoder | None = None,
     ) -> None:
         _require_match(pipeline, model.manifest)
         self.model = model
-        self._engines: queue.Queue[Engine] = queue.Queue()
-        self._all = [make_engine() for _ in range(instances)]
+        self._engines = [make_engine() for _ in range(instances)]
+        self._idle: queue.Queue[Engine] = queue.Queue()
         spec = model.manifest.input
         self._pad = spec.pad
         self._canvas = Canvas(spec.height, spec.width, CHANNELS)
-        self._decoder: OutputDecoder = decoders.make(
+        self._decoder = decoder or decoders.make(
             model.manifest.decoder,
             DecoderOptions(model.manifest.labels, spec.width, spec.height, min_score=pipeline.min_score),
         )
 
     @property
     def max_rows(self) -> int:
-        """The most rows that are worth merging: more would only make the first wait for the last."""
-        return min(engine.batch_size for engine in self._all)
+        """Maximum rows worth merging into one batch. With more, the first row only waits for the last."""
+        return min(engine.batch_size for engine in self._engines)
 
     def open(self) -> None:
-        """Load and warm up every engine. Ready means that this returned. Raise ModelLoadFailed."""
-        for engine in self._all:
+        """Load and warm up every engine. The model is ready when this returns. Raise ModelLoadFailed."""
+        for engine in self._engines:
             engine.load(self.model)
             engine.warm_up()
-            self._engines.put(engine)
+            self._idle.put(engine)
 
     def classify(self, merged: MergedBatch) -> None:
-        """Settle every task: with what was found, or with the error of the tasks that fail also on their own."""
-        for job in merged.jobs:  # first: a job may be written as soon as its last task is settled
+        """Settle every task, with its detections, or with its error if it fails on its own too."""
+        for job in merged.jobs:  # before the tasks: a job may be written as soon as its last task is settled
             job.model = self.model.manifest.id
-        engine = self._engines.get()
+        engine = self._idle.get()
         try:
             self._settle(engine, merged.tasks)
         finally:
-            self._engines.put(engine)
+            self._idle.put(engine)
 
     def close(self) -> None:
-        """Let the models go."""
-        for engine in self._all:
+        """Release the models."""
+        for engine in self._engines:
             engine.close()
 
     def _settle(self, engine: Engine, tasks: Sequence[ItemTask]) -> None:
         try:
-            found = self._found(engine, tasks)
+            detections = self._detect(engine, tasks)
         except MemoryError:
             raise
-        except Exception as error:  # whatever a back end or a decoder says about a picture, the next may be well
+        except Exception as error:  # any backend or decoder error concerns these images only; others may be fine
             if len(tasks) == 1:
-                tasks[0].failed = error if isinstance(error, EngineError) else InferenceFailed(repr(error))
+                tasks[0].error = error if isinstance(error, EngineError) else InferenceFailed(repr(error))
                 return
-            for task in tasks:  # one bad picture must not take the others with it
+            for task in tasks:  # one at a time, so that one bad image does not fail the others
                 self._settle(engine, [task])
             return
-        for task, detections in zip(tasks, found, strict=True):
-            task.found = detections
+        for task, found in zip(tasks, detections, strict=True):
+            task.detections = found
 
-    def _found(self, engine: Engine, tasks: Sequence[ItemTask]) -> list[list[Detection]]:
+    def _detect(self, engine: Engine, tasks: Sequence[ItemTask]) -> list[list[Detection]]:
         for task in tasks:
             if task.canvas != self._canvas:
                 raise BadBatch(f"{self.model.manifest.id}: prepared for {task.canvas}, expected {self._canvas}")
-        rows: list[FrameRegion] = [row for task in tasks for row in task.rows]
-        pictures = [picture for task in tasks for picture in task.pictures]
-        images = padded_rows(self._canvas, self._pad, [row.region.inner for row in rows], pictures)
-        per_row = iter(self._decoder.decode(engine.infer(images), rows))
-        return [[detection for _ in task.pictures for detection in next(per_row)] for task in tasks]
+        rows: list[FrameRegion] = [row for task in tasks for row in task.regions]
+        images = [image for task in tasks for image in task.images]
+        batch = padded_rows(self._canvas, self._pad, [row.region.inner for row in rows], images)
+        per_row = iter(self._decoder.decode(engine.infer(batch), rows))
+        return [[detection for _ in task.images for detection in next(per_row)] for task in tasks]
 
 
 def _require_match(pipeline: PipelineConfig, manifest: Manifest) -> None:
     spec = manifest.input
     for key in ("width", "height", "colour", "fit"):
-        said, wanted = getattr(pipeline, key), getattr(spec, key)
-        if said != wanted:
-            raise ManifestError(f"pipeline {pipeline.name}: {key} = {said!r}: {manifest.id} expects {wanted!r}")
+        configured, wanted = getattr(pipeline, key), getattr(spec, key)
+        if configured != wanted:
+            raise ManifestError(f"pipeline {pipeline.name}: {key} = {configured!r}: {manifest.id} expects {wanted!r}")

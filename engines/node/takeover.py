@@ -1,62 +1,138 @@
-"""Taking partitions over, in the order that makes it safe.
+"""Owned partitions: taking them over from another node, and writing their jobs in offset order.
 
-First the transactional ids, which aborts what the old owners left open and fences them; then the committed offsets,
-which nobody else can move any more; then the marks, from what is committed. Partitions that come together share
-their reading: both lanes' results lie in one partition, and the dead letters of all in one topic.
+A take-over is safe in this order only:
+1. Open the transactional writers. This aborts the transactions of the old owners and fences them.
+2. Read the committed offsets, which no other node can move any more.
+3. Read back the high-water marks from the committed results and dead letters.
+
+Partitions taken over together share these reads: the results of both lanes lie in one partition, and the dead
+letters of all partitions in one topic.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 
-from engines.node.jobs import see
+from engines.node.jobs import Job, accept, results
 from engines.node.marks import HighWaterMarks
-from engines.node.partition import GROUP, OwnedPartition
 from ingest.contract import headers as h
 from ingest.contract.topics import DEADLETTER, RESULTS
-from ingest.kafka.log import Log, LogRecord, TopicPartition, Writer
+from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition, Writer
 from ingest.runtime import logs
 
 _log = logs.get("engines.node.takeover")
 
+GROUP = "engines"
+MAX_COMMIT_JOBS = 64
+"""Maximum jobs per transaction, so that it stays small and commits in tens of milliseconds."""
 RESULTS_TAIL = 20_000
-"""How many results of a partition are read back for the marks. What prepare repeats after a crash is what it had not
-committed, under a second's worth; what an agent repeats is what was in flight. At a hundred frames a second this is
-more than three minutes."""
-LETTERS_TAIL = 500
-"""The same for dead letters, which hold pixels: half a megabyte each. A mark only rises, so that only letters after a
-camera's last result matter; and a frame that is parked twice counts once."""
+"""Maximum results per partition that are read back for the marks.
+
+After a crash, prepare repeats the frames that it had not committed, which is less than a second of frames. An agent
+repeats the frames that were in flight. At a hundred frames a second the tail covers more than three minutes.
+"""
+DEAD_LETTERS_TAIL = 500
+"""Maximum dead letters that are read back for the marks. Each holds pixels, about half a megabyte.
+
+Marks only rise, so only dead letters after a camera's last result matter. A frame that is parked twice counts once.
+"""
+
+
+class OwnedPartition:
+    """One input partition that this node owns, with its transactional writer, its marks and its jobs.
+
+    Jobs are taken and written in offset order, although they settle in any order.
+    """
+
+    def __init__(self, tp: TopicPartition, writer: Writer, marks: HighWaterMarks, position: int) -> None:
+        self.tp = tp
+        self.position = position
+        """The next offset to read at the time of the take-over."""
+        self._writer = writer
+        self._marks = marks
+        self._jobs: deque[Job] = deque()
+        self._settled_at_s: float | None = None
+        self.in_flight_bytes = 0
+        """Size of the records of the jobs that are not written yet."""
+
+    @property
+    def in_flight(self) -> int:
+        """Number of jobs that are not written yet."""
+        return len(self._jobs)
+
+    def take(self, record: LogRecord, pipelines: frozenset[str]) -> Job:
+        """Append the job of a record to this partition's jobs, and return it."""
+        job = accept(record, self._marks, pipelines)
+        self._jobs.append(job)
+        self.in_flight_bytes += len(record.value)
+        return job
+
+    def due(self, now_s: float, patience_s: float) -> float | None:
+        """Return the monotonic time in seconds at which to write the settled jobs at the head. None: there are none.
+
+        They are due at once if all jobs are settled or a transaction is full. Otherwise they wait up to
+        ``patience_s`` for the jobs behind them, to share a transaction.
+        """
+        if not self._jobs or not self._jobs[0].settled:
+            self._settled_at_s = None
+            return None
+        if self._settled_at_s is None:
+            self._settled_at_s = now_s
+        full = len(self._settled_head()) == MAX_COMMIT_JOBS
+        return now_s if full or all(job.settled for job in self._jobs) else self._settled_at_s + patience_s
+
+    async def write(self, now_ns: Callable[[], int]) -> int:
+        """Write the settled jobs at the head and their offsets in one transaction. Return the number of records.
+
+        One call at a time. Raise Fenced or LogUnavailable; this partition is then of no further use.
+        """
+        jobs = self._settled_head()
+        records: list[Outgoing] = [record for job in jobs for record in results(job, now_ns())]
+        await self._writer.write(records, GROUP, {self.tp: jobs[-1].record.offset + 1})
+        for _ in jobs:
+            self.in_flight_bytes -= len(self._jobs.popleft().record.value)
+        return len(records)
+
+    async def close(self) -> None:
+        """Abort the open transaction. The next owner reads the jobs that were not written."""
+        await self._writer.close()
+
+    def _settled_head(self) -> list[Job]:
+        jobs: list[Job] = []
+        for job in self._jobs:
+            if not job.settled or len(jobs) == MAX_COMMIT_JOBS:
+                break
+            jobs.append(job)
+        return jobs
 
 
 async def take_over(log: Log, tps: Sequence[TopicPartition]) -> list[OwnedPartition]:
-    """Open the tps' writers, find their positions and read back their marks. Raise LogUnavailable.
+    """Open the writers of topic partitions, find their positions and read back their marks. Raise LogUnavailable.
 
-    When it fails or is cancelled, what was opened is closed again.
+    On failure or cancellation all opened writers are closed.
     """
-    writers: list[Writer] = []
+    writers: dict[TopicPartition, Writer] = {}
+
+    async def open_writer(tp: TopicPartition) -> None:
+        writers[tp] = await log.writer(f"engines-{tp.topic}-{tp.partition}")
+
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_opened(log, tp, writers)) for tp in tps]
+            for tp in tps:
+                group.create_task(open_writer(tp))
         positions = await _positions(log, tps)
-        marks: dict[TopicPartition, HighWaterMarks] = {tp: HighWaterMarks() for tp in tps}
-        await _from_results(log, marks)
-        await _from_letters(log, marks)
+        marks = {tp: HighWaterMarks() for tp in tps}
+        await _read_results(log, marks)
+        await _read_dead_letters(log, marks)
     except BaseException as error:
-        await asyncio.gather(*(writer.close() for writer in writers), return_exceptions=True)
+        await asyncio.gather(*(writer.close() for writer in writers.values()), return_exceptions=True)
         if isinstance(error, BaseExceptionGroup):
             raise error.exceptions[0] from error
         raise
-    opened = [task.result() for task in tasks]
-    return [OwnedPartition(s, w, marks[s], positions[s]) for s, w in zip(tps, opened, strict=True)]
-
-
-async def _opened(log: Log, tp: TopicPartition, writers: list[Writer]) -> Writer:
-    writer = await log.writer(f"engines-{tp.topic}-{tp.partition}")
-    writers.append(writer)
-    return writer
+    return [OwnedPartition(tp, writers[tp], marks[tp], positions[tp]) for tp in tps]
 
 
 async def _positions(log: Log, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
@@ -65,34 +141,30 @@ async def _positions(log: Log, tps: Iterable[TopicPartition]) -> dict[TopicParti
     for tp in tps:
         committed, first = await log.committed(GROUP, tp), beginnings[tp.topic][tp.partition]
         if committed is not None and committed < first:
-            # Their frames have no end; the audit names them. Replaying them is a decision, not a reflex.
-            _log.error("retention took batches before they were read", tp=str(tp), batches=first - committed)
+            # The frames of these batches have no final state; the audit names them. A person decides on a replay.
+            _log.error("batches_expired_unread", tp=f"{tp.topic}[{tp.partition}]", batches=first - committed)
         positions[tp] = max(first, committed or 0)
     return positions
 
 
-async def _from_results(log: Log, marks: Mapping[TopicPartition, HighWaterMarks]) -> None:
-    wanted: dict[int, list[HighWaterMarks]] = defaultdict(list)
+async def _read_results(log: Log, marks: Mapping[TopicPartition, HighWaterMarks]) -> None:
+    by_partition: dict[int, list[HighWaterMarks]] = defaultdict(list)
     for tp, own in marks.items():
-        wanted[tp.partition].append(own)
-    ends, beginnings = await log.settled_ends(RESULTS, sorted(wanted)), await log.beginnings(RESULTS)
-    for partition, shared in wanted.items():
+        by_partition[tp.partition].append(own)
+    ends, beginnings = await log.settled_ends(RESULTS, sorted(by_partition)), await log.beginnings(RESULTS)
+    for partition, shared in by_partition.items():
         begin = max(beginnings[partition], ends[partition] - RESULTS_TAIL)
         async with aclosing(log.read(RESULTS, partition, begin, ends[partition])) as records:
             async for record in records:
                 for own in shared:
-                    see(record, own)
+                    own.advance_past(record)
 
 
-async def _from_letters(log: Log, marks: Mapping[TopicPartition, HighWaterMarks]) -> None:
+async def _read_dead_letters(log: Log, marks: Mapping[TopicPartition, HighWaterMarks]) -> None:
     end, begin = (await log.settled_ends(DEADLETTER, [0]))[0], (await log.beginnings(DEADLETTER))[0]
-    async with aclosing(log.read(DEADLETTER, 0, max(begin, end - LETTERS_TAIL), end)) as records:
-        async for record in records:
-            source = _source(record)
-            if source is not None and source in marks:
-                see(record, marks[source])
-
-
-def _source(letter: LogRecord) -> TopicPartition | None:
-    failure = h.read_failure(letter.headers)
-    return TopicPartition(failure.topic, failure.partition) if failure else None
+    async with aclosing(log.read(DEADLETTER, 0, max(begin, end - DEAD_LETTERS_TAIL), end)) as letters:
+        async for letter in letters:
+            failure = h.read_failure(letter.headers)
+            own = marks.get(TopicPartition(failure.topic, failure.partition)) if failure else None
+            if own is not None:
+                own.advance_past(letter)

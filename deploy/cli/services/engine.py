@@ -41,9 +41,12 @@ async def _serve(
 ) -> None:
     from engines import backends
     from engines.metrics import NodeMetrics
+    from engines.node.intake import BatchIntake
     from engines.node.node import Node
     from engines.node.serving import ServedModel
     from engines.repository.store import Repository
+    from ingest.kafka.kafkalog import KafkaLog
+    from ingest.runtime.heartbeat import instance_name
 
     if backend not in backends.BACKENDS:
         raise ConfigError("engine", "--backend", backend, f"one of {', '.join(sorted(backends.BACKENDS))}")
@@ -53,15 +56,16 @@ async def _serve(
     served = {
         p.name: ServedModel(p, repository.open(p.model), lambda: backends.make(backend), instances) for p in pipelines
     }
-    for pipeline in served.values():
-        await asyncio.to_thread(pipeline.open)
+    for model in served.values():
+        await asyncio.to_thread(model.open)
+    client_id = f"engine-{instance_name()}"
     node = Node(
-        service.settings,
+        KafkaLog(service.settings, client_id),
+        BatchIntake(service.settings, client_id, instances, round(session_timeout_s * 1000)),
         served,
         instances=instances,
         metrics=NodeMetrics(service.registry),
-        session_timeout_ms=round(session_timeout_s * 1000),
     )
     await node.run(stop)
-    for pipeline in served.values():
-        pipeline.close()
+    for model in served.values():
+        model.close()

@@ -1,6 +1,8 @@
-"""HighWaterMarks, jobs, scheduler and serving: what the node decides, without Kafka."""
+"""Tests of the node's decisions without Kafka: high-water marks, jobs, scheduler and served models."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -8,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.backends.fake import FakeEngine
-from engines.decoders import FrameRegion
+from engines.decoders import FrameRegion, OutputDecoder
+from engines.engine import Images, Outputs
+from engines.exceptions import ManifestError
 from engines.node.jobs import Job, accept, results
 from engines.node.marks import EPOCHS_KEPT, HighWaterMarks
 from engines.node.scheduler import MergedBatch, Scheduler
@@ -17,7 +21,7 @@ from engines.repository.store import Repository
 from ingest.contract import headers as h
 from ingest.contract.codec import decode, encode
 from ingest.contract.identity import LATE, LIVE, FrameId, replay_lane
-from ingest.contract.records import Batch, BatchItem, Box, Fit, FrameRef, Inner, Region, Result
+from ingest.contract.records import Batch, BatchItem, Box, Detection, Fit, FrameRef, Inner, Region, Result
 from ingest.contract.topics import BATCHES, BATCHES_LATE, DEADLETTER, RESULTS
 from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
 from ingest.site import PipelineConfig
@@ -54,12 +58,12 @@ def record(
     return LogRecord(BATCHES, 0, offset, None, encode(batch), headers)
 
 
-def served(engine: FakeEngine) -> ServedModel:
+def opened(engine: FakeEngine, decoder: OutputDecoder | None = None) -> ServedModel:
     model = Repository(MODELS).open("regions")
     pipeline = PipelineConfig(name="regions", model="regions", width=64, height=64, regions="motion")
-    serving = ServedModel(pipeline, model, lambda: engine, 1)
-    serving.open()
-    return serving
+    served = ServedModel(pipeline, model, lambda: engine, 1, decoder)
+    served.open()
+    return served
 
 
 def failure_of(letter: Outgoing) -> h.Failure:
@@ -70,14 +74,14 @@ def failure_of(letter: Outgoing) -> h.Failure:
 
 class TestMarks:
     @given(seqs=st.lists(st.integers(0, 50), max_size=40))
-    def test_whatever_is_not_above_the_mark_is_a_repeat(self, seqs: list[int]) -> None:
+    def test_a_frame_at_or_below_the_mark_is_a_repeat(self, seqs: list[int]) -> None:
         marks, highest = HighWaterMarks(), -1
         for seq in seqs:
             assert marks.is_repeat(FrameId("a", 1, seq), LIVE, "p") == (seq <= highest)
             marks.advance(FrameId("a", 1, seq), LIVE, "p")
             highest = max(highest, seq)
 
-    def test_cameras_epochs_lanes_and_pipelines_are_apart(self) -> None:
+    def test_cameras_epochs_lanes_and_pipelines_have_separate_marks(self) -> None:
         marks = HighWaterMarks()
         marks.advance(FrameId("a", 2, 9), LIVE, "p")
         assert marks.is_repeat(FrameId("a", 2, 9), LIVE, "p")
@@ -91,7 +95,7 @@ class TestMarks:
         for camera, epoch, lane, pipeline in others:
             assert not marks.is_repeat(FrameId(camera, epoch, 0), lane, pipeline)
 
-    def test_only_the_oldest_epochs_are_forgotten(self) -> None:
+    def test_the_oldest_epochs_are_forgotten_first(self) -> None:
         marks = HighWaterMarks()
         for epoch in range(EPOCHS_KEPT + 3):
             marks.advance(FrameId("a", epoch, 5), LIVE, "p")
@@ -100,30 +104,30 @@ class TestMarks:
 
 
 class TestJobs:
-    def test_a_result_says_of_its_frame_what_the_item_says(self) -> None:
-        told = item(1, rows=0).model_copy(update={"sampled": True, "withheld": {"still": 40, "rate": 3}})
+    def test_a_result_copies_the_account_of_its_item(self) -> None:
+        accounted = item(1, rows=0).model_copy(update={"sampled": True, "withheld": {"still": 40, "rate": 3}})
         found = [
-            decode(Result, out.value) for out in results(accept(record([told]), HighWaterMarks(), PIPELINES), 99)
+            decode(Result, out.value) for out in results(accept(record([accounted]), HighWaterMarks(), PIPELINES), 99)
         ]
         assert [(r.sampled, r.withheld) for r in found] == [(True, {"still": 40, "rate": 3})]
 
-    def test_a_result_says_where_something_moved_or_rests_and_where_the_model_looked(self) -> None:
-        moving, rests = Box(1.0, 2.0, 3.0, 4.0), Box(5.0, 6.0, 7.0, 8.0)
-        items = [item(1), item(2).model_copy(update={"motion": (moving,), "resting": (rests,)}), item(3, rows=0)]
+    def test_a_result_carries_motion_stationary_and_looked_at_boxes(self) -> None:
+        moving, stationary = Box(1.0, 2.0, 3.0, 4.0), Box(5.0, 6.0, 7.0, 8.0)
+        items = [item(1), item(2).model_copy(update={"motion": (moving,), "resting": (stationary,)}), item(3, rows=0)]
         job = accept(record(items), HighWaterMarks(), PIPELINES)
-        for part in job.tasks.values():
-            part.found = []
+        for task in job.tasks.values():
+            task.detections = []
         found = [decode(Result, out.value) for out in results(job, 99)]
         whole = (Box(0.0, 0.0, 64.0, 64.0),)
         assert [(r.motion, r.resting, r.looked_at) for r in found] == [
             (None, None, whole),
-            ((moving,), (rests,), whole),
+            ((moving,), (stationary,), whole),
             (None, None, ()),
         ]
 
-    def test_items_without_pixels_pass_as_results_in_their_place(self) -> None:
+    def test_items_without_pixels_become_results_in_batch_order(self) -> None:
         job = accept(record([item(0, rows=0), item(1), item(2, rows=0, reason="stale")]), HighWaterMarks(), PIPELINES)
-        job.tasks[1].found = []
+        job.tasks[1].detections = []
         written = [decode(Result, r.value) for r in results(job, 5)]
         assert [(r.seq, r.outcome, r.reason) for r in written] == [
             (0, "empty", ""),
@@ -132,14 +136,14 @@ class TestJobs:
         ]
         assert all(r.topic == RESULTS for r in results(job, 5))
 
-    def test_repeats_are_left_out_and_the_rest_keeps_its_own_pixels(self) -> None:
+    def test_repeats_are_left_out_and_other_items_keep_their_pixels(self) -> None:
         marks = HighWaterMarks()
         accept(record([item(0, rows=2), item(1)]), marks, PIPELINES)
         job = accept(record([item(0, rows=2), item(1), item(2)]), marks, PIPELINES)
         assert [i.seq for i in job.items] == [2]
         assert job.rows == 1
 
-    def test_a_batch_that_cannot_be_read_is_parked_with_its_bytes(self) -> None:
+    def test_an_unreadable_batch_is_parked_with_its_original_bytes(self) -> None:
         bad = record([item(0)])
         bad = LogRecord(bad.topic, 0, 3, None, bad.value[:100], bad.headers)
         job = accept(bad, HighWaterMarks(), PIPELINES)
@@ -150,7 +154,7 @@ class TestJobs:
         assert (failure.topic, failure.offset, failure.error) == (BATCHES, 3, "truncated")
         assert h.frames_of(letter.headers) == (FrameId("a", 7, 0),)
 
-    def test_an_unknown_pipeline_is_parked_frame_by_frame(self) -> None:
+    def test_items_of_an_unknown_pipeline_are_parked_one_by_one(self) -> None:
         job = accept(record([item(0), item(1, rows=0), item(2)], pipeline="other"), HighWaterMarks(), PIPELINES)
         assert job.settled
         written = results(job, 0)
@@ -159,25 +163,24 @@ class TestJobs:
         assert [i.seq for i in alone.items] == [2]
         assert written[2].headers[h.PIPELINE] == b"other"
 
-    def test_unrouted_frames_need_no_pipeline(self) -> None:
+    def test_frames_that_no_pipeline_takes_become_results(self) -> None:
         job = accept(record([item(0, rows=0)], pipeline="none"), HighWaterMarks(), PIPELINES)
         assert job.settled
         assert decode(Result, results(job, 0)[0].value).outcome == "empty"
 
-    def test_a_replay_is_on_its_own_lane(self) -> None:
+    def test_a_replayed_batch_takes_the_lane_of_its_header(self) -> None:
         lane, marks = replay_lane("again"), HighWaterMarks()
         accept(record([item(0)]), marks, PIPELINES)
         job = accept(record([item(0)], lane=lane), marks, PIPELINES)
-        job.tasks[0].found = []
+        job.tasks[0].detections = []
         (written,) = results(job, 0)
         assert decode(Result, written.value).lane == lane
         assert written.headers[h.LANE] == lane.encode()
 
 
 class TestServing:
-    def test_a_picture_that_makes_the_model_fail_fails_alone(self) -> None:
-        engine = FakeEngine(fails=lambda image: bool(image[0, 0, 0] == 66))
-        serving = served(engine)
+    def test_an_image_that_fails_the_model_does_not_fail_the_others(self) -> None:
+        served = opened(FakeEngine(fails=lambda image: bool(image[0, 0, 0] == 66)))
         scheduler = Scheduler(lambda _: 32)
         jobs = [
             accept(record([item(n)], offset=n, first_pixel=66 if n == 2 else 1), HighWaterMarks(), PIPELINES)
@@ -187,7 +190,7 @@ class TestServing:
             scheduler.add(TopicPartition(BATCHES, 0), job)
         merged = scheduler.next()
         assert merged is not None
-        serving.classify(merged)
+        served.classify(merged)
         outcomes = [results(job, 0)[0] for job in jobs]
         assert [r.topic for r in outcomes] == [RESULTS, RESULTS, DEADLETTER, RESULTS]
         assert [d.label for d in decode(Result, outcomes[0].value).detections] == ["car"]
@@ -202,61 +205,61 @@ class TestServing:
         assert merged is not None
         return merged, jobs
 
-    def test_a_batch_for_another_input_fails_alone(self) -> None:
+    def test_a_batch_prepared_for_another_input_size_fails_alone(self) -> None:
         small = item(1).model_copy(update={"regions": (Region(Box(0, 0, 9, 9), Fit(1, 1, 0, 0), Inner(0, 0, 8, 8)),)})
         batch = Batch(pipeline="regions", height=8, width=8, channels=3, items=(small,), pixels=bytes(192))
         other = LogRecord(BATCHES, 0, 1, None, encode(batch), h.frame_headers([small.id], LIVE, pipeline="regions"))
         merged, jobs = self.merged(record([item(0)], offset=0), other, record([item(2)], offset=2))
-        served(FakeEngine()).classify(merged)
+        opened(FakeEngine()).classify(merged)
         assert [results(job, 0)[0].topic for job in jobs] == [RESULTS, DEADLETTER, RESULTS]
         letter = results(jobs[1], 0)[0]
         assert decode(Batch, letter.value).items[0].seq == 1
         assert b"prepared for" in h.failure_headers(failure_of(letter))["__connect.errors.exception.message"]
 
     @pytest.mark.parametrize("error", [KeyError("label"), ZeroDivisionError("scale"), ValueError("shape")])
-    def test_whatever_a_decoder_raises_parks_the_picture_and_not_the_node(self, error: Exception) -> None:
-        serving = served(FakeEngine())
-
-        class Broken:
-            def decode(self, outputs: object, rows: list[FrameRegion]) -> list[list[object]]:
+    def test_any_decoder_error_parks_the_image_and_does_not_end_the_node(self, error: Exception) -> None:
+        class FailingDecoder:
+            def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
                 if any(row.frame_width == 13 for row in rows):
                     raise error
                 return [[] for _ in rows]
 
-        serving._decoder = Broken()  # type: ignore[assignment]
         bad = item(1).model_copy(update={"width": 13})
         merged, jobs = self.merged(record([item(0)], offset=0), record([bad], offset=1))
-        serving.classify(merged)
+        opened(FakeEngine(), FailingDecoder()).classify(merged)
         assert [results(job, 0)[0].topic for job in jobs] == [RESULTS, DEADLETTER]
 
-    def test_a_job_knows_its_model_before_it_can_be_written(self) -> None:
-        serving, seen = served(FakeEngine()), []
+    def test_a_job_has_its_model_before_its_tasks_settle(self) -> None:
         merged, jobs = self.merged(record([item(0)]))
-        settle = serving._settle
-        serving._settle = lambda *args: (seen.append(jobs[0].model), settle(*args))  # type: ignore[assignment, func-returns-value]
-        serving.classify(merged)
-        assert seen == ["regions@1"]
+        seen: list[tuple[str, bool]] = []
 
-    def test_padding_is_the_models_and_pixels_are_where_they_belong(self) -> None:
-        engine, region = FakeEngine(), Region(Box(0, 0, 9, 9), Fit(1, 1, 0, 0), Inner(16, 0, 48, 64))
-        seen: list[np.ndarray] = []
-        plain = engine._infer_impl
-        engine._infer_impl = lambda images: (seen.append(images), plain(images))[1]  # type: ignore[method-assign]
+        class RecordingDecoder:
+            def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
+                seen.append((jobs[0].model, jobs[0].settled))
+                return [[] for _ in rows]
+
+        opened(FakeEngine(), RecordingDecoder()).classify(merged)
+        assert seen == [("regions@1", False)]
+
+    def test_images_are_padded_with_the_models_grey(self) -> None:
+        region, seen = Region(Box(0, 0, 9, 9), Fit(1, 1, 0, 0), Inner(16, 0, 48, 64)), list[Images]()
         wide = item(1).model_copy(update={"regions": (region,)})
         batch = Batch(
             pipeline="regions", height=64, width=64, channels=3, items=(wide,), pixels=bytes([7]) * (64 * 32 * 3)
         )
         merged, _ = self.merged(LogRecord(BATCHES, 0, 0, None, encode(batch), {}))
-        served(engine).classify(merged)
-        (row,) = seen[-1]
+        served = opened(FakeEngine(fails=lambda image: bool(seen.append(image))))
+        seen.clear()  # the images of the warm-up
+        served.classify(merged)
+        (row,) = seen
         assert (row[:, 16:48] == 7).all()
         assert (row[:, :16] == 114).all()
         assert (row[:, 48:] == 114).all()
 
-    def test_a_pipeline_that_prepares_for_another_model_is_refused(self) -> None:
+    def test_a_pipeline_with_another_input_size_than_its_model_is_refused(self) -> None:
         model = Repository(MODELS).open("regions")
         pipeline = PipelineConfig(name="regions", model="regions", width=32, height=64)
-        with pytest.raises(Exception, match=r"width = 32: regions@1 expects 64"):
+        with pytest.raises(ManifestError, match=r"width = 32: regions@1 expects 64"):
             ServedModel(pipeline, model, FakeEngine, 1)
 
 
@@ -272,7 +275,7 @@ class TestScheduler:
         sizes=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 5), st.booleans()), min_size=1, max_size=30),
         limit=st.integers(1, 12),
     )
-    def test_every_job_comes_once_in_its_partitions_order_and_batches_keep_to_the_limit(
+    def test_each_job_is_scheduled_once_in_partition_order_and_within_the_row_limit(
         self, sizes: list[tuple[int, int, bool]], limit: int
     ) -> None:
         scheduler, wanted = Scheduler(lambda _: limit), {}
@@ -291,7 +294,7 @@ class TestScheduler:
             order = [taken[o] for o in offsets]
             assert order == sorted(order)
 
-    def test_partitions_take_turns_although_one_has_more(self) -> None:
+    def test_partitions_take_turns_even_if_one_has_more_jobs(self) -> None:
         scheduler, busy, calm = Scheduler(lambda _: 2), TopicPartition(BATCHES, 0), TopicPartition(BATCHES, 1)
         for offset in range(8):
             scheduler.add(busy, self.job(busy, offset))
@@ -300,13 +303,13 @@ class TestScheduler:
         order = [job.record.offset for _ in range(3) for job in scheduler.next().jobs]  # type: ignore[union-attr]
         assert order == [0, 1, 100, 101, 2, 3]
 
-    def test_late_never_fills_up_a_live_batch(self) -> None:
+    def test_late_jobs_are_never_merged_into_a_live_batch(self) -> None:
         scheduler, late, live = Scheduler(lambda _: 8), TopicPartition(BATCHES_LATE, 0), TopicPartition(BATCHES, 1)
         scheduler.add(late, self.job(late, 0))
         scheduler.add(live, self.job(live, 1))
         assert [j.record.offset for j in scheduler.next().jobs] == [1]  # type: ignore[union-attr]
 
-    def test_live_goes_before_late(self) -> None:
+    def test_live_jobs_are_scheduled_before_late_jobs(self) -> None:
         scheduler = Scheduler(lambda _: 1)
         late, live = TopicPartition(BATCHES_LATE, 0), TopicPartition(BATCHES, 1)
         scheduler.add(late, self.job(late, 0))

@@ -1,33 +1,35 @@
-"""What the node does when partitions come and go. Its consumer is a stand-in; the real one is in chaos/ and e2e/."""
+"""Tests of the node when partitions come and go, with a fake consumer. Tests with Kafka are in chaos/ and e2e/."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import pytest
 from aiokafka import TopicPartition as KafkaPartition
 from prometheus_client import CollectorRegistry
 
 from engines.metrics import NodeMetrics
-from engines.node import node as nodes
 from engines.node.node import Node
-from engines.node.partition import OwnedPartition
+from engines.node.takeover import OwnedPartition, take_over
 from ingest.contract.topics import BATCHES, BATCHES_LATE
 from ingest.exceptions import LogUnavailable
-from ingest.kafka.log import TopicPartition
+from ingest.kafka.log import Log, LogRecord, Outgoing, Position, TopicPartition, Writer
 from ingest.kafka.memorylog import MemoryLog
-from ingest.kafka.settings import KafkaSettings
 
 ONE, TWO = KafkaPartition("sightline.batches", 0), KafkaPartition("sightline.batches.late", 1)
+TP_ONE, TP_TWO = TopicPartition(BATCHES, 0), TopicPartition(BATCHES_LATE, 1)
+TakeOver = Callable[[Log, Sequence[TopicPartition]], Awaitable[list[OwnedPartition]]]
 
 
-class Consumer:
-    """Stands in for the group: never gives a record, and remembers what it was told."""
+class FakeIntake:
+    """Consumer that yields the batches of records put into ``fetched``, and notes the calls."""
 
     def __init__(self) -> None:
         self.held: set[TopicPartition] = set()
         self.begun: dict[TopicPartition, int] = {}
+        self.all_begun = asyncio.Event()
+        self.fetched: asyncio.Queue[list[LogRecord] | Exception] = asyncio.Queue()
         self.stopped = False
 
     def tp(self, kafka_tp: KafkaPartition) -> TopicPartition:
@@ -38,137 +40,182 @@ class Consumer:
 
     def begin(self, tp: TopicPartition, position: int) -> None:
         self.begun[tp] = position
+        if self.begun.keys() >= self.held:
+            self.all_begun.set()
 
     def throttle(self, *_: object) -> None: ...
 
     async def start(self, _: object) -> None: ...
 
-    async def next(self) -> list[object]:
-        await asyncio.Event().wait()
-        return []
+    async def next(self) -> list[LogRecord]:
+        fetched = await self.fetched.get()
+        if isinstance(fetched, Exception):
+            raise fetched
+        return fetched
 
     async def stop(self) -> None:
         self.stopped = True
 
 
 @pytest.fixture
-async def node() -> Node:
-    made = Node(KafkaSettings(), {}, instances=1, metrics=NodeMetrics(CollectorRegistry()))
-    await made._intake.stop()
-    made._intake = Consumer()  # type: ignore[assignment]
-    made._log = MemoryLog(2)  # type: ignore[assignment]
-    made._heartbeats.produce = made._log.produce
-    return made
+async def intake() -> FakeIntake:
+    return FakeIntake()
 
 
-async def ended(node: Node) -> None:
+def make(intake: FakeIntake, log: Log | None = None, take_over: TakeOver = take_over) -> Node:
+    metrics = NodeMetrics(CollectorRegistry())
+    return Node(log or MemoryLog(2), intake, {}, instances=1, metrics=metrics, take_over=take_over)
+
+
+async def ended(node: Node, stop: asyncio.Event | None = None) -> None:
     async with asyncio.timeout(5):
-        await node.run(asyncio.Event())
+        await node.run(stop or asyncio.Event())
 
 
-async def test_partitions_are_held_until_they_are_taken_over(node: Node) -> None:
+async def test_partitions_are_held_until_they_are_taken_over(intake: FakeIntake) -> None:
+    node = make(intake)
     await node.on_partitions_assigned([ONE, TWO])
-    assert node._intake.held == {TopicPartition(BATCHES, 0), TopicPartition(BATCHES_LATE, 1)}  # type: ignore[attr-defined]
-    assert node._opening is not None
-    await node._opening
-    assert node._intake.begun == {TopicPartition(BATCHES, 0): 0, TopicPartition(BATCHES_LATE, 1): 0}  # type: ignore[attr-defined]
+    assert intake.held == {TP_ONE, TP_TWO}
+    assert intake.begun == {}
+    async with asyncio.timeout(5):
+        await intake.all_begun.wait()
+    assert intake.begun == {TP_ONE: 0, TP_TWO: 0}
+    assert node.figures()["partitions"] == 2
     await node.on_partitions_revoked([ONE, TWO])
-    assert node._owned == {}
+    assert node.figures()["partitions"] == 0
 
 
 @pytest.mark.parametrize("error", [LogUnavailable("gone"), KeyError("results[7]"), OSError("socket")])
-async def test_a_takeover_that_fails_ends_the_node(
-    node: Node, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
+async def test_a_failed_takeover_ends_the_node(intake: FakeIntake, error: Exception) -> None:
     async def fails(*_: object) -> list[OwnedPartition]:
         raise error
 
-    monkeypatch.setattr(nodes, "take_over", fails)
+    node = make(intake, take_over=fails)
     await node.on_partitions_assigned([ONE])
     with pytest.raises(type(error)):
         await ended(node)
-    assert node._intake.stopped  # type: ignore[attr-defined]
+    assert intake.stopped
 
 
-async def test_a_takeover_is_given_up_when_the_partitions_go(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun, given_up = asyncio.Event(), asyncio.Event()
+async def test_revoked_partitions_cancel_their_takeover_without_an_error(intake: FakeIntake) -> None:
+    begun, cancelled, stop = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def endless(*_: object) -> list[OwnedPartition]:
         begun.set()
         try:
             await asyncio.Event().wait()
         finally:
-            given_up.set()
+            cancelled.set()
         return []
 
-    monkeypatch.setattr(nodes, "take_over", endless)
+    node = make(intake, take_over=endless)
     await node.on_partitions_assigned([ONE])
     await begun.wait()
     await node.on_partitions_revoked([ONE])
-    assert given_up.is_set()
-    assert node._failure is None
+    assert cancelled.is_set()
+    asyncio.get_running_loop().call_later(0.05, stop.set)
+    await ended(node, stop)  # raises if the cancellation counted as a failure
 
 
-async def test_one_slot_that_cannot_be_closed_does_not_keep_the_others_open(node: Node) -> None:
+class StubbornLog(MemoryLog):
+    """Log whose writer for the first partition of ``batches`` fails to close."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.closed: list[str] = []
+
+    async def writer(self, transactional_id: str) -> Writer:
+        log, stubborn = self, transactional_id == "engines-batches-0"
+
+        class ClosingWriter:
+            async def write(self, *_: object) -> None: ...
+
+            async def close(self) -> None:
+                log.closed.append(transactional_id)
+                if stubborn:
+                    raise OSError("no")
+
+        return ClosingWriter()
+
+
+async def test_a_writer_that_fails_to_close_does_not_keep_the_others_open(intake: FakeIntake) -> None:
+    log = StubbornLog()
+    node = make(intake, log)
     await node.on_partitions_assigned([ONE, TWO])
-    assert node._opening is not None
-    await node._opening
-    closed: list[str] = []
-
-    class Stubborn:
-        async def close(self) -> None:
-            closed.append("stubborn")
-            raise OSError("no")
-
-    node._owned[TopicPartition(BATCHES, 0)]._writer = Stubborn()  # type: ignore[assignment]
+    async with asyncio.timeout(5):
+        await intake.all_begun.wait()
     await node.on_partitions_revoked([ONE, TWO])
-    assert (closed, node._owned) == (["stubborn"], {})
+    assert sorted(log.closed) == ["engines-batches-0", "engines-batches.late-1"]
+    assert node.figures()["partitions"] == 0
     with pytest.raises(OSError, match="no"):
         await ended(node)
 
 
-async def test_a_heartbeat_that_is_not_written_stops_nothing(node: Node) -> None:
-    tries = 0
+class SilentLog(MemoryLog):
+    """Log that takes no records, and counts the attempts."""
 
-    async def produce(_: object) -> None:
-        nonlocal tries
-        tries += 1
+    attempts = 0
+
+    async def produce(self, record: Outgoing) -> Position:
+        self.attempts += 1
         raise LogUnavailable("gone")
 
-    node._heartbeats.produce = produce
-    stop = asyncio.Event()
+
+async def test_a_heartbeat_that_cannot_be_written_does_not_end_the_node(intake: FakeIntake) -> None:
+    log, stop = SilentLog(2), asyncio.Event()
     asyncio.get_running_loop().call_later(0.05, stop.set)
-    async with asyncio.timeout(5):
-        await node.run(stop)
-    assert tries >= 2  # the first one, and that it has stopped
+    await ended(make(intake, log), stop)
+    assert log.attempts >= 2  # the first heartbeat, and the one of the stopped node
 
 
-async def test_slots_that_wait_have_one_alarm_for_the_first_of_them(
-    node: Node, monkeypatch: pytest.MonkeyPatch
+async def test_partitions_that_wait_share_one_alarm_for_the_earliest(
+    intake: FakeIntake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Waits:
-        def __init__(self, pause_s: float) -> None:
-            self.pause_s = pause_s
+    class WaitingPartition:
+        """Partition whose settled jobs are due after a pause."""
+
+        position = in_flight = 0
+
+        def __init__(self, tp: TopicPartition) -> None:
+            self.tp, self.looks = tp, 0
 
         def due(self, now_s: float, _: float) -> float:
-            return now_s + self.pause_s
+            self.looks += 1
+            return now_s + 60.0 + self.tp.partition
 
-    loop, alarms = asyncio.get_running_loop(), []
+        async def close(self) -> None: ...
+
+    owned = [WaitingPartition(TopicPartition(BATCHES, n)) for n in range(5)]
+
+    async def waiting(*_: object) -> list[OwnedPartition]:
+        return owned  # type: ignore[return-value]
+
+    loop, alarms = asyncio.get_running_loop(), list[asyncio.TimerHandle]()
     plain = loop.call_later
-    monkeypatch.setattr(loop, "call_later", lambda *args: alarms.append(plain(*args)) or alarms[-1])
-    node._owned = {TopicPartition(BATCHES, n): Waits(60.0 + n) for n in range(5)}  # type: ignore[misc]
-    for _ in range(10):
-        node._start_what_can()
+
+    def recorded(delay: float, *args: object) -> asyncio.TimerHandle:
+        handle = plain(delay, *args)
+        if delay > 30.0:  # heartbeats and time-outs are shorter
+            alarms.append(handle)
+        return handle
+
+    monkeypatch.setattr(loop, "call_later", recorded)
+    node, stop = make(intake, take_over=waiting), asyncio.Event()
+    await node.on_partitions_assigned([KafkaPartition("sightline.batches", n) for n in range(5)])
+    running = asyncio.create_task(ended(node, stop))
+    async with asyncio.timeout(5):
+        while owned[-1].looks < 10:
+            intake.fetched.put_nowait([LogRecord(BATCHES_LATE, 0, 0, None, b"")])  # of no owned partition: wakes only
+            await asyncio.sleep(0)
     (alarm,) = [each for each in alarms if not each.cancelled()]
+    assert len(alarms) >= 10
     assert alarm.when() - loop.time() == pytest.approx(60.0, abs=1.0)
-    node._wake_after(None)
+    stop.set()
+    await running
     assert alarm.cancelled()
 
 
-async def test_what_ends_the_reading_ends_the_node(node: Node) -> None:
-    async def breaks() -> list[object]:
-        raise RuntimeError("codec")
-
-    node._intake.next = breaks  # type: ignore[method-assign, assignment]
+async def test_an_error_of_the_consumer_ends_the_node(intake: FakeIntake) -> None:
+    intake.fetched.put_nowait(RuntimeError("codec"))
     with pytest.raises(RuntimeError, match="codec"):
-        await ended(node)
+        await ended(make(intake))

@@ -1,13 +1,12 @@
-"""Taking a partition over, its jobs in order, and when they are written: on a log in memory."""
+"""Tests of partition take-over, and of the order and time in which jobs are written, on an in-memory log."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 import pytest
 
-from engines.node.partition import GROUP, MAX_COMMIT_JOBS, OwnedPartition
-from engines.node.takeover import LETTERS_TAIL, take_over
+from engines.node.takeover import DEAD_LETTERS_TAIL, GROUP, MAX_COMMIT_JOBS, OwnedPartition, take_over
 from ingest.contract import headers as h
 from ingest.contract.codec import decode, encode
 from ingest.contract.identity import LATE, LIVE, FrameId
@@ -15,11 +14,11 @@ from ingest.contract.records import Batch, BatchItem, FrameRef, Result
 from ingest.contract.topics import BATCHES, BATCHES_LATE, DEADLETTER, RESULTS
 from ingest.deadletter import parked
 from ingest.exceptions import Fenced, LogUnavailable
-from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
+from ingest.kafka.log import LogRecord, Outgoing, TopicPartition, Writer
 from ingest.kafka.memorylog import MemoryLog
 
 PIPELINES = frozenset({"p"})
-LIVE_SLOT, LATE_SLOT = TopicPartition(BATCHES, 1), TopicPartition(BATCHES_LATE, 1)
+LIVE_TP, LATE_TP = TopicPartition(BATCHES, 1), TopicPartition(BATCHES_LATE, 1)
 
 
 def items(*seqs: int, lane: str = LIVE) -> tuple[BatchItem, ...]:
@@ -40,7 +39,7 @@ def items(*seqs: int, lane: str = LIVE) -> tuple[BatchItem, ...]:
     )
 
 
-async def put(log: MemoryLog, *seqs: int, tp: TopicPartition = LIVE_SLOT, pipeline: str = "p") -> LogRecord:
+async def put(log: MemoryLog, *seqs: int, tp: TopicPartition = LIVE_TP, pipeline: str = "p") -> LogRecord:
     lane = LATE if tp.topic == BATCHES_LATE else LIVE
     batch = Batch(pipeline=pipeline, height=1, width=1, channels=3, items=items(*seqs, lane=lane), pixels=b"")
     headers = h.frame_headers([item.id for item in batch.items], lane, pipeline=pipeline)
@@ -58,7 +57,7 @@ async def written(log: MemoryLog) -> list[int]:
     return [decode(Result, r.value).seq async for r in log.read(RESULTS, 1, 0, end)]
 
 
-async def one(log: MemoryLog, tp: TopicPartition = LIVE_SLOT) -> OwnedPartition:
+async def one(log: MemoryLog, tp: TopicPartition = LIVE_TP) -> OwnedPartition:
     (owned,) = await take_over(log, [tp])
     return owned
 
@@ -70,7 +69,7 @@ async def work(owned: OwnedPartition, records: Sequence[LogRecord]) -> None:
         await owned.write(lambda: 5)
 
 
-async def test_a_new_owner_goes_on_where_the_old_one_was() -> None:
+async def test_a_new_owner_continues_at_the_old_owners_commit_and_fences_it() -> None:
     log = MemoryLog(2)
     records = [await put(log, n) for n in range(4)]
     first = await one(log)
@@ -84,96 +83,106 @@ async def test_a_new_owner_goes_on_where_the_old_one_was() -> None:
     assert await written(log) == [0, 1, 2, 3]
 
 
-async def test_what_was_classified_is_not_classified_again_although_prepare_repeats_it() -> None:
+async def test_classified_frames_that_prepare_repeats_are_not_classified_again() -> None:
     log = MemoryLog(2)
     await work(await one(log), [await put(log, 0, 1), await put(log, 2)])
-    await put(log, 1, 2, 3)  # prepare was killed before it had committed
+    await put(log, 1, 2, 3)  # prepare was killed before its commit
     owned = await one(log)
     await work(owned, await read_from(log, owned))
     assert await written(log) == [0, 1, 2, 3]
-    assert await log.committed(GROUP, LIVE_SLOT) == 3
+    assert await log.committed(GROUP, LIVE_TP) == 3
 
 
-async def test_a_dead_letter_is_an_end_too_of_its_own_slot_only() -> None:
+async def test_a_dead_letter_raises_the_marks_of_its_own_partition_and_lane_only() -> None:
     log = MemoryLog(2)
     letter = await put(log, 7)
     await log.produce(parked(letter, "engine", ValueError("bad"), "p"))
-    opened = await take_over(log, [LIVE_SLOT, LATE_SLOT])
+    opened = await take_over(log, [LIVE_TP, LATE_TP])
     for owned in opened:
         await work(owned, [await put(log, 7, tp=owned.tp)])
     ends = [r async for r in log.read(RESULTS, 1, 0, (await log.ends(RESULTS))[1])]
     assert [decode(Result, r.value).lane for r in ends] == [LATE]
 
 
-async def test_lanes_have_marks_of_their_own() -> None:
+async def test_the_late_lane_is_not_deduplicated_by_live_marks() -> None:
     log = MemoryLog(2)
     await work(await one(log), [await put(log, 5)])
-    late = await one(log, LATE_SLOT)
-    await work(late, [await put(log, 5, tp=LATE_SLOT)])
+    late = await one(log, LATE_TP)
+    await work(late, [await put(log, 5, tp=LATE_TP)])
     assert await written(log) == [5, 5]
 
 
-async def test_the_tail_of_dead_letters_is_read_once_for_all_partitions() -> None:
-    log = MemoryLog(2)
-    for seq in range(LETTERS_TAIL + 5):
+class CountedReads(MemoryLog):
+    """Log that notes the topic and the number of offsets of each read."""
+
+    def __init__(self, partitions: int) -> None:
+        super().__init__(partitions)
+        self.reads: list[tuple[str, int]] = []
+
+    def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncGenerator[LogRecord, None]:
+        self.reads.append((topic, stop - start))
+        return super().read(topic, partition, start, stop)
+
+
+async def test_dead_letters_and_results_are_read_once_for_all_partitions() -> None:
+    log = CountedReads(2)
+    for seq in range(DEAD_LETTERS_TAIL + 5):
         await log.produce(parked(await put(log, seq), "engine", ValueError("bad"), "p"))
-    reads: list[tuple[str, int]] = []
-    plain = log.read
-
-    def counted(topic: str, partition: int, start: int, stop: int) -> object:
-        reads.append((topic, stop - start))
-        return plain(topic, partition, start, stop)
-
-    log.read = counted  # type: ignore[method-assign, assignment]
     await take_over(log, [TopicPartition(t, p) for t in (BATCHES, BATCHES_LATE) for p in range(2)])
-    assert [size for topic, size in reads if topic == DEADLETTER] == [LETTERS_TAIL]
-    assert sum(topic == RESULTS for topic, _ in reads) == 2
+    assert [size for topic, size in log.reads if topic == DEADLETTER] == [DEAD_LETTERS_TAIL]
+    assert sum(topic == RESULTS for topic, _ in log.reads) == 2
 
 
-async def test_batches_that_retention_took_are_passed_over() -> None:
+async def test_the_position_skips_batches_that_retention_removed() -> None:
     log = MemoryLog(2)
     await work(await one(log), [await put(log, 0)])
     for n in range(1, 5):
         await put(log, n)
-    log.forget(LIVE_SLOT, 3)
+    log.forget(LIVE_TP, 3)
     assert (await one(log)).position == 3
 
 
-async def test_a_takeover_that_fails_leaves_no_writer_open() -> None:
-    log, closed = MemoryLog(2), []
+class NoCommits(MemoryLog):
+    """Log whose committed offsets cannot be read. It counts the writers that were closed."""
 
-    class Writer:
-        async def write(self, *_: object) -> None: ...
+    closed = 0
 
-        async def close(self) -> None:
-            closed.append(self)
+    async def writer(self, transactional_id: str) -> Writer:
+        log = self
 
-    async def writer(_: str) -> Writer:
-        return Writer()
+        class CountedWriter:
+            async def write(self, *_: object) -> None: ...
 
-    async def committed(*_: object) -> int:
+            async def close(self) -> None:
+                log.closed += 1
+
+        return CountedWriter()
+
+    async def committed(self, group: str, tp: TopicPartition) -> int | None:
         raise LogUnavailable("gone")
 
-    log.writer, log.committed = writer, committed  # type: ignore[method-assign, assignment]
+
+async def test_a_failed_takeover_closes_all_opened_writers() -> None:
+    log = NoCommits(2)
     with pytest.raises(LogUnavailable):
-        await take_over(log, [LIVE_SLOT, LATE_SLOT])
-    assert len(closed) == 2
+        await take_over(log, [LIVE_TP, LATE_TP])
+    assert log.closed == 2
 
 
-async def test_jobs_are_written_in_the_order_of_their_offsets_whatever_order_they_settle_in() -> None:
+async def test_jobs_are_written_in_offset_order_although_they_settle_in_another() -> None:
     log = MemoryLog(2)
     owned = await one(log)
     jobs = [owned.take(await put(log, n), PIPELINES) for n in range(3)]
-    jobs[0].tasks[0] = part = Unsettled()
+    jobs[0].tasks[0] = task = Unsettled()
     assert owned.due(0.0, 0.0) is None
-    part.settled = True
+    task.settled = True
     assert owned.due(0.0, 0.0) == 0.0
     assert await owned.write(lambda: 5) == 3
     assert await written(log) == [0, 1, 2]
     assert (owned.in_flight, owned.in_flight_bytes) == (0, 0)
 
 
-async def test_settled_jobs_wait_for_company_only_while_more_is_on_its_way() -> None:
+async def test_settled_jobs_wait_only_while_unsettled_jobs_are_behind_them() -> None:
     log = MemoryLog(2)
     owned = await one(log)
     owned.take(await put(log, 0), PIPELINES)
@@ -181,12 +190,12 @@ async def test_settled_jobs_wait_for_company_only_while_more_is_on_its_way() -> 
     behind = owned.take(await put(log, 1), PIPELINES)
     behind.tasks[0] = Unsettled()
     assert owned.due(10.0, 0.2) == 10.2
-    assert owned.due(10.1, 0.2) == 10.2  # since it was settled, not since it was asked
+    assert owned.due(10.1, 0.2) == 10.2  # counted from the time it settled, not from this call
     behind.tasks[0].settled = True
     assert owned.due(10.1, 0.2) == 10.1
 
 
-async def test_a_full_transaction_waits_for_nobody() -> None:
+async def test_a_full_transaction_is_due_at_once() -> None:
     log = MemoryLog(2)
     owned = await one(log)
     for n in range(MAX_COMMIT_JOBS):
@@ -198,15 +207,15 @@ async def test_a_full_transaction_waits_for_nobody() -> None:
 
 
 class Unsettled:
-    """A part that settles when the test says so."""
+    """Task that settles when the test sets ``settled``."""
 
     settled = False
-    failed = None
-    found: list[object] = []
-    pictures = (0,)
+    error = None
+    detections: list[object] = []
+    images = (0,)
 
 
-async def test_a_mark_is_not_raised_by_another_pipeline() -> None:
+async def test_results_of_another_pipeline_do_not_raise_the_mark() -> None:
     log = MemoryLog(2)
     await work(await one(log), [await put(log, 4, pipeline="none")])
     owned = await one(log)

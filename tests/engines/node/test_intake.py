@@ -1,10 +1,10 @@
-"""When a lane's intake waits."""
+"""Tests of the limits at which a lane pauses and continues."""
 
 from __future__ import annotations
 
 import pytest
 
-from engines.node.throttle import LATE_SHARE, LIVE_BYTES, LIVE_JOBS, LIVE_ROWS_PER_INSTANCE, LaneLoad, LaneThrottle
+from engines.node.intake import LATE_SHARE, LIVE_BYTES, LIVE_JOBS, LIVE_ROWS_PER_INSTANCE, LaneLoad, LaneThrottle
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ from engines.node.throttle import LATE_SHARE, LIVE_BYTES, LIVE_JOBS, LIVE_ROWS_P
         LaneLoad(bytes=LIVE_BYTES + 1),
     ],
 )
-def test_a_lane_waits_above_any_limit_and_goes_on_below_half(over: LaneLoad) -> None:
+def test_a_lane_pauses_above_any_limit_and_continues_at_half_of_it(over: LaneLoad) -> None:
     lane = LaneThrottle(2, late=False)
     assert not lane.full(LaneLoad(over.rows - 1, over.jobs - 1, over.bytes - 1))
     assert lane.full(over)
@@ -24,7 +24,7 @@ def test_a_lane_waits_above_any_limit_and_goes_on_below_half(over: LaneLoad) -> 
     assert not lane.full(LaneLoad(over.rows - 1, over.jobs - 1, over.bytes - 1))
 
 
-def test_the_late_lane_holds_a_share() -> None:
+def test_the_late_lane_has_a_share_of_the_limits() -> None:
     late = LaneThrottle(2, late=True)
     limit = 2 * LIVE_ROWS_PER_INSTANCE // LATE_SHARE
     assert not late.full(LaneLoad(rows=limit))
