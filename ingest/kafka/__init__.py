@@ -1,1 +1,1 @@
-"""The log seam, its Kafka and in-memory implementations, and the only place that makes Kafka clients."""
+"""Kafka: client settings, the log seam, the Kafka and in-memory logs, and topic administration."""

@@ -16,23 +16,23 @@ from ingest.exceptions import LogUnavailable
 from ingest.kafka import settings as kafka
 from ingest.kafka.log import LogRecord, Outgoing, Position, TopicPartition
 from ingest.kafka.settings import KafkaSettings
-from ingest.kafka.writer import FLUSH_S, KafkaWriter, arguments, require_places, start, stop
+from ingest.kafka.writer import FLUSH_S, KafkaWriter, arguments, require_partitions, start, stop
 from ingest.runtime.clock import Deadline
 
 T = TypeVar("T")
 
 TIMEOUT_S = 30.0
-"""How long the broker may be silent before the log gives up: a broker's restart, and some."""
+"""Longest silence of the broker before the log gives up, in seconds. Longer than a broker's restart."""
 _POLL_MS = 500
-"""Long enough to cost nothing, short enough to notice the deadline."""
+"""Longest wait of one poll, in ms. Short enough to notice the deadline, long enough to cost nothing."""
 _IDLE_READERS = 2
-"""Consumers kept between reads: alerts read one frame after another, and nobody reads many partitions at once."""
-_ASK_AGAIN_S = 0.1
-"""Between questions to a broker that is still loading, which takes it about a second."""
+"""Limit of idle consumers kept between reads. Alerts read frame after frame, and no caller many partitions at once."""
+_RETRY_PAUSE_S = 0.1
+"""Pause between requests to a broker that is still loading, in seconds. Loading takes about a second."""
 
 
 def from_consumer(settings: KafkaSettings, record: ConsumerRecord[bytes, bytes]) -> LogRecord:
-    """Turn aiokafka's record into ours, with the topic's name in the contract. Missing values become empty ones."""
+    """Convert a record of aiokafka. The topic loses its prefix, and a missing value becomes an empty one."""
     return LogRecord(
         topic=record.topic.removeprefix(settings.prefix),
         partition=record.partition,
@@ -71,21 +71,22 @@ class KafkaLog:
         await self.close()
 
     async def produce(self, record: Outgoing) -> Position:
-        """Write one record and return where, once every replica has it. Raise LogUnavailable or Oversize."""
+        """Write one record. Return its position once every replica has it. Raise LogUnavailable or Oversize."""
         producer = await self._started_producer()
-        await require_places(producer, self.settings, [record])
+        await require_partitions(producer, self.settings, [record])
         try:
             async with asyncio.timeout(self._timeout_s):
                 meta = await producer.send_and_wait(**arguments(self.settings, record))
         except (KafkaError, TimeoutError) as error:
             raise LogUnavailable(
-                f"{record.topic}[{record.partition}] was not written in time: {error!r}; it may have been, or be yet"
+                f"{record.topic}[{record.partition}]: no acknowledgement within {self._timeout_s:.0f} s ({error!r}): "
+                "the record may have been written, or may still be"
             ) from error
         return Position(meta.partition, meta.offset)
 
     async def partitions(self) -> Mapping[str, int]:
-        """Return the topics under this prefix and how many partitions each has. Raise LogUnavailable."""
-        # All topics, since a question about one by name makes it on brokers that allow that.
+        """Return the number of partitions of each topic under this prefix. Raise LogUnavailable."""
+        # Describe all topics: on brokers that allow it, describing a missing topic by name creates it.
         described = await self._ask("topics", lambda admin: admin.describe_topics())
         return {
             t["topic"].removeprefix(self.settings.prefix): len(t["partitions"])
@@ -94,12 +95,12 @@ class KafkaLog:
         }
 
     async def ends(self, topic: str) -> Mapping[int, int]:
-        """Return, per partition, the last stable offset: a read to there ends although a transaction is open."""
+        """Return, by partition, the last stable offset. A read up to it ends even while a transaction is open."""
         reader, parts = await self._partitions_of(topic)
         return await _offsets(reader.end_offsets, parts)
 
     async def settled_ends(self, topic: str, partitions: Sequence[int]) -> Mapping[int, int]:
-        """Return the ends of partitions once the transactions that are open now are over. Raise LogUnavailable."""
+        """Wait until the transactions now open have ended. Return the partitions' ends. Raise LogUnavailable."""
         _, parts = await self._partitions_of(topic)
         wanted = [kafka_tp for kafka_tp in parts if kafka_tp.partition in set(partitions)]
         raw = kafka.consumer(self.settings, self._client_id, isolation_level="read_uncommitted")
@@ -115,10 +116,10 @@ class KafkaLog:
                 return ends
             if deadline.passed:
                 raise LogUnavailable(f"{topic}: a transaction has been open for {self._timeout_s:.0f} s")
-            await asyncio.sleep(_ASK_AGAIN_S)
+            await asyncio.sleep(_RETRY_PAUSE_S)
 
     async def beginnings(self, topic: str) -> Mapping[int, int]:
-        """Return, per partition, the first offset that retention has left. Raise LogUnavailable."""
+        """Return, by partition, the first offset that retention has not deleted. Raise LogUnavailable."""
         reader, parts = await self._partitions_of(topic)
         return await _offsets(reader.beginning_offsets, parts)
 
@@ -129,7 +130,7 @@ class KafkaLog:
             return
         kafka_tp = KafkaPartition(self.settings.topic(topic), partition)
         consumer = self._idle.pop() if self._idle else await self._new_consumer()
-        whole = False
+        complete = False
         try:
             consumer.assign([kafka_tp])
             consumer.seek(kafka_tp, start)
@@ -138,28 +139,28 @@ class KafkaLog:
                 records = (await consumer.getmany(kafka_tp, timeout_ms=_POLL_MS)).get(kafka_tp, [])
                 for record in records:
                     if record.offset >= stop:
-                        whole = True
+                        complete = True
                         return
                     yield from_consumer(self.settings, record)
                 if records:
                     deadline = Deadline.after(self._timeout_s)
                 elif deadline.passed:
                     raise LogUnavailable(
-                        f"{kafka_tp.topic}[{partition}] was silent for {self._timeout_s:.0f} s at {stop}"
+                        f"{kafka_tp.topic}[{partition}] was silent for {self._timeout_s:.0f} s before offset {stop}"
                     )
-            whole = True
+            complete = True
         except KafkaError as error:
             raise LogUnavailable(f"{kafka_tp.topic}[{partition}] could not be read: {error!r}") from error
         finally:
-            await self._give_back(consumer, whole)
+            await self._give_back(consumer, complete)
 
     async def committed(self, group: str, tp: TopicPartition) -> int | None:
-        """Return the next offset that a group will read, None when it has committed none. Raise LogUnavailable."""
+        """Return the next offset that a group will read, None without a commit. Raise LogUnavailable."""
         kafka_tp = KafkaPartition(self.settings.topic(tp.topic), tp.partition)
 
         async def question(admin: AIOKafkaAdminClient) -> int | None:
             found = await admin.list_consumer_group_offsets(self.settings.group(group), partitions=[kafka_tp])
-            # A coordinator that is still loading answers without the partition; "none committed" is -1. To take the
+            # A coordinator that is still loading leaves the partition out of its answer; -1 means no commit. Taking
             # one for the other would send a node back to the beginning of its topic.
             return found[kafka_tp].offset if kafka_tp in found else None
 
@@ -167,7 +168,7 @@ class KafkaLog:
         return offset if offset >= 0 else None
 
     async def writer(self, transactional_id: str) -> KafkaWriter:
-        """Open the writer of this id: abort what an older one left open, and fence it. Raise LogUnavailable."""
+        """Open the writer of this id. Abort and fence an older writer of it. Raise LogUnavailable."""
         writer = KafkaWriter(self.settings, self._client_id, transactional_id, self._timeout_s)
         await writer.open()
         self._writers = {w for w in self._writers if not w.closed} | {writer}
@@ -188,8 +189,8 @@ class KafkaLog:
             await self._admin.close()
         self._producer = self._reader = self._admin = None
 
-    async def _ask(self, what: str, question: Callable[[AIOKafkaAdminClient], Awaitable[T | None]]) -> T:
-        """Ask until the broker answers with something other than None."""
+    async def _ask(self, subject: str, question: Callable[[AIOKafkaAdminClient], Awaitable[T | None]]) -> T:
+        """Repeat a request until its answer is not None. Raise LogUnavailable after the timeout."""
         deadline = Deadline.after(self._timeout_s)
         while True:
             problem: object = "the broker is still loading"
@@ -201,17 +202,17 @@ class KafkaLog:
             except KafkaError as error:
                 problem = repr(error)
             if deadline.passed:
-                raise LogUnavailable(f"{self.settings.bootstrap} did not tell {what}: {problem}")
-            await asyncio.sleep(_ASK_AGAIN_S)
+                raise LogUnavailable(f"{self.settings.bootstrap} did not return {subject}: {problem}")
+            await asyncio.sleep(_RETRY_PAUSE_S)
 
     async def _new_consumer(self) -> AIOKafkaConsumer:
         consumer = kafka.consumer(self.settings, self._client_id)
         await start(consumer, self.settings)
         return consumer
 
-    async def _give_back(self, consumer: AIOKafkaConsumer, whole: bool) -> None:
-        """Keep a consumer whose read ended well: the next read then costs no new connections."""
-        if whole and not self._closed and len(self._idle) < _IDLE_READERS:
+    async def _give_back(self, consumer: AIOKafkaConsumer, complete: bool) -> None:
+        """Keep a consumer whose read completed, so that the next read needs no new connection. Stop it otherwise."""
+        if complete and not self._closed and len(self._idle) < _IDLE_READERS:
             consumer.pause(*consumer.assignment())
             self._idle.append(consumer)
         else:
@@ -245,7 +246,7 @@ class KafkaLog:
         return await self._started_reader(), [KafkaPartition(name, p) for p in range(count)]
 
     async def _require(self, topic: str, partition: int = 0) -> int:
-        """Return how many partitions a topic has. Raise LogUnavailable unless it has the one that is asked for."""
+        """Return the number of a topic's partitions. Raise LogUnavailable if ``partition`` is not among them."""
         count = (await self.partitions()).get(topic, 0)
         name = self.settings.topic(topic)
         if not count:

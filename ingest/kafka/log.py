@@ -1,7 +1,7 @@
-"""The log as a seam: what the cores need of Kafka, and no more.
+"""The log seam: the part of Kafka that decision code needs.
 
-Topics are named without the deployment's prefix. ``kafkalog`` beside this file has the real one, ``memorylog``
-the one for tests of logic. Group membership is no part of the seam: shells that need it hold a consumer of their own.
+Topic names here have no deployment prefix. ``kafkalog`` implements the seam on Kafka, ``memorylog`` in memory for
+tests. Consumer groups are not part of the seam: a service that needs one holds its own consumer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class TopicPartition(NamedTuple):
 
 
 class Position(NamedTuple):
-    """Where a record was written."""
+    """The partition and offset of a written record."""
 
     partition: int
     offset: int
@@ -30,7 +30,7 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LogRecord:
-    """A record as it was read. ``timestamp_ms`` is Unix time in ms."""
+    """A record read from the log. ``timestamp_ms`` is Unix time in ms."""
 
     topic: str
     partition: int
@@ -45,7 +45,7 @@ class LogRecord:
 class Outgoing:
     """A record to write. The partition is always explicit.
 
-    On a compacted topic an empty value takes its key out.
+    On a compacted topic an empty value is a tombstone: it deletes the key.
     """
 
     topic: str
@@ -56,7 +56,7 @@ class Outgoing:
 
 
 def require_size(record: Outgoing) -> None:
-    """Raise Oversize if a record's value is larger than any topic takes."""
+    """Raise Oversize if a record's value is larger than any topic accepts."""
     if len(record.value) > MAX_RECORD_BYTES:
         raise Oversize(len(record.value), MAX_RECORD_BYTES)
 
@@ -65,16 +65,16 @@ class Writer(Protocol):
     """The only writer under one transactional id: opening another one fences this one."""
 
     async def write(self, records: Sequence[Outgoing], group: str, offsets: Mapping[TopicPartition, int]) -> None:
-        """Write all records and the group's offsets (next to read), or nothing of it.
+        """Write all records and the group's next offsets in one transaction, or none of them.
 
-        Return when it is committed. Raise Fenced when a newer writer has this id, LogUnavailable when the broker
-        did not answer; after either, and after a cancellation, the writer is of no further use but to be closed.
-        Raise Oversize, having written nothing, when a record is too large.
+        Return after the commit. Raise Fenced when a newer writer has this id, and LogUnavailable when the broker
+        did not answer. After either error, and after a cancellation, only ``close`` may be called. Raise Oversize
+        when a record is too large; then nothing was written.
         """
         ...
 
     async def close(self) -> None:
-        """Abort what is open and let go. May be called twice."""
+        """Abort the open transaction and release the id. May be called twice."""
         ...
 
 
@@ -84,48 +84,48 @@ class Log(Protocol):
     async def produce(self, record: Outgoing) -> Position:
         """Write one record and return where, once every replica has it.
 
-        Raise LogUnavailable when there is no such partition, or when the broker did not answer: then the record
-        may have been written, or be written yet. Raise Oversize when it is too large.
+        Raise LogUnavailable when the partition does not exist or the broker did not answer. Without an answer, the
+        record may have been written, or may still be written. Raise Oversize when it is too large.
         """
         ...
 
     async def partitions(self) -> Mapping[str, int]:
-        """Return the topics that exist and how many partitions each has."""
+        """Return the number of partitions of each topic that exists."""
         ...
 
     async def ends(self, topic: str) -> Mapping[int, int]:
-        """Return, per partition, the offset after the last committed record. Raise LogUnavailable."""
+        """Return, by partition, the offset after the last committed record. Raise LogUnavailable."""
         ...
 
     async def settled_ends(self, topic: str, partitions: Sequence[int]) -> Mapping[int, int]:
-        """Return the ends of some partitions once every transaction that is open in them now is over.
+        """Wait until every transaction now open in these partitions has ended. Return their ends.
 
-        So that what was committed behind another writer's open transaction is seen too. Raise LogUnavailable when
-        one stays open for too long.
+        The ends then include records that were committed after another writer's open transaction. Raise
+        LogUnavailable when a transaction stays open for too long.
         """
         ...
 
     async def beginnings(self, topic: str) -> Mapping[int, int]:
-        """Return, per partition, the first offset that retention has left. Raise LogUnavailable."""
+        """Return, by partition, the first offset that retention has not deleted. Raise LogUnavailable."""
         ...
 
     def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncGenerator[LogRecord, None]:
         """Yield the committed records from ``start`` up to but not including ``stop``, then end.
 
-        Offsets that retention or an aborted transaction took are skipped. Raise LogUnavailable when there is no
-        such partition, or when the broker stays silent before ``stop`` is reached. Whoever leaves early closes the
-        generator (``contextlib.aclosing``), so that its connection goes with it.
+        Offsets of deleted records and of aborted transactions are skipped. Raise LogUnavailable when the partition
+        does not exist, or when the broker stays silent before ``stop`` is reached. A caller that leaves early
+        closes the generator (``contextlib.aclosing``), which releases its connection.
         """
         ...
 
     async def committed(self, group: str, tp: TopicPartition) -> int | None:
-        """Return the next offset that a group will read, None when it has committed none. Raise LogUnavailable."""
+        """Return the next offset that a group will read, None without a commit. Raise LogUnavailable."""
         ...
 
     async def writer(self, transactional_id: str) -> Writer:
-        """Open the writer of this id: abort what an older one left open, and fence it. Raise LogUnavailable."""
+        """Open the writer of this id. Abort and fence an older writer of it. Raise LogUnavailable."""
         ...
 
     async def close(self) -> None:
-        """Close the writers and let go of all connections. May be called twice."""
+        """Close all writers and connections. May be called twice."""
         ...

@@ -1,4 +1,4 @@
-"""A log in memory, with the same contract as Kafka's, for tests of logic and for trying rules out."""
+"""A log in memory with the contract of the Kafka log, for tests of decision code and for trying out rules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ingest.runtime.clock import Clock, SystemClock
 
 
 class MemoryLog:
-    """Keeps everything in lists. Transactions are atomic because nothing is awaited inside one."""
+    """A Log that keeps its records in lists. Transactions are atomic because nothing is awaited inside one."""
 
     def __init__(self, partitions: int = 4, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
@@ -24,36 +24,36 @@ class MemoryLog:
         self._beginnings: dict[TopicPartition, int] = defaultdict(int)
 
     async def __aenter__(self) -> Self:
-        """Return the log, for tests that put it in the place of a KafkaLog."""
+        """Return the log, so that a test can replace a KafkaLog with it."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Keep the records, as ``close`` does."""
 
     def forget(self, tp: TopicPartition, before: int) -> None:
-        """Take the records before an offset, as retention does."""
+        """Delete the records before an offset, as retention does."""
         self._beginnings[tp] = max(before, self._beginnings[tp])
 
     async def produce(self, record: Outgoing) -> Position:
-        """Write one record and return where."""
+        """Write one record and return its position."""
         self._require(record)
         return self._append(record)
 
     async def partitions(self) -> Mapping[str, int]:
-        """Return the topics that exist and how many partitions each has."""
+        """Return the number of partitions of each topic."""
         return dict(self._counts)
 
     async def ends(self, topic: str) -> Mapping[int, int]:
-        """Return, per partition, the offset after the last record."""
+        """Return, by partition, the offset after the last record."""
         return {p: len(self._records[TopicPartition(topic, p)]) for p in range(self._count(topic))}
 
     async def settled_ends(self, topic: str, partitions: Sequence[int]) -> Mapping[int, int]:
-        """Return the ends of some partitions: no transaction is ever open."""
+        """Return the ends of these partitions at once: no transaction is ever open."""
         ends = await self.ends(topic)
         return {partition: ends[partition] for partition in partitions}
 
     async def beginnings(self, topic: str) -> Mapping[int, int]:
-        """Return, per partition, the first offset that was not forgotten."""
+        """Return, by partition, the first offset that ``forget`` has not deleted."""
         return {p: self._beginnings[TopicPartition(topic, p)] for p in range(self._count(topic))}
 
     async def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncGenerator[LogRecord, None]:
@@ -66,17 +66,17 @@ class MemoryLog:
             yield record
 
     async def committed(self, group: str, tp: TopicPartition) -> int | None:
-        """Return the next offset that a group will read, None when it has committed none."""
+        """Return the next offset that a group will read, None without a commit."""
         return self._offsets.get((group, tp))
 
     async def writer(self, transactional_id: str) -> _MemoryWriter:
-        """Open the writer of this id and fence the older one."""
+        """Open the writer of this id and fence an older one."""
         writer = _MemoryWriter(self, transactional_id)
         self._owners[transactional_id] = writer
         return writer
 
     async def close(self) -> None:
-        """Keep the records: a closed log can be opened by the next test step."""
+        """Keep the records, so that a test can continue with them."""
 
     def _count(self, topic: str) -> int:
         if topic not in self._counts:
@@ -95,16 +95,7 @@ class MemoryLog:
         records = self._records[TopicPartition(record.topic, record.partition)]
         position = Position(record.partition, len(records))
         stamp_ms = self._clock.now_ns() // 1_000_000
-        records.append(
-            LogRecord(
-                record.topic,
-                *position,
-                record.key,
-                record.value,
-                headers=dict(record.headers),
-                timestamp_ms=stamp_ms,
-            )
-        )
+        records.append(LogRecord(record.topic, *position, record.key, record.value, dict(record.headers), stamp_ms))
         return position
 
     def _write(
@@ -129,4 +120,4 @@ class _MemoryWriter:
         self._log._write(self, records, {(group, tp): offset for tp, offset in offsets.items()})
 
     async def close(self) -> None:
-        """Let go."""
+        """Do nothing: a memory writer holds no connection."""

@@ -1,4 +1,4 @@
-"""The only place where a Kafka client is made: security, and every default with its reason."""
+"""Settings of Kafka clients, and the only functions that make one: security, and each default with its reason."""
 
 from __future__ import annotations
 
@@ -20,26 +20,31 @@ from ingest.contract.codec import MAX_RECORD_BYTES
 from ingest.exceptions import ConfigError
 
 MAX_REQUEST_BYTES = MAX_RECORD_BYTES + 64 * 1024
-"""One record of the largest size, and its headers."""
+"""Largest request, in bytes: one record of the largest size with its headers."""
 REQUEST_TIMEOUT_MS = 30_000
-"""Longer than a broker's restart; a shorter one gives up on sends that the broker has already taken."""
+"""Time limit of a request. Longer than a broker's restart; a shorter one abandons sends that the broker accepted."""
 SESSION_TIMEOUT_MS = 12_000
-"""Between a long pause of the garbage collector or scheduler (seconds) and what an operator calls a dead node."""
+"""Silence after which a member leaves its group. Longer than pauses of garbage collector and scheduler (seconds), and
+short enough that a dead node is replaced quickly."""
 HEARTBEAT_INTERVAL_MS = 3_000
-"""A quarter of the session, so that three lost heartbeats are survived."""
+"""Pause between group heartbeats. A quarter of the session, so that a member survives three lost ones."""
 MAX_POLL_INTERVAL_MS = 120_000
-"""The slowest thing between two polls is reading back a partition's tail: seconds. Two minutes is a hang."""
+"""Longest pause between two polls. The slowest work in between, reading back a partition's tail, takes seconds: two
+minutes mean a hang."""
 RETRY_BACKOFF_MS = 50
-"""Between retries of a retriable error, e.g. while a partition changes its leader."""
+"""Pause between retries of a retriable error, e.g. while a partition changes its leader."""
 BETWEEN_TRANSACTIONS_S = 0.003
-"""Three of four transactions that follow on each other find the markers of the one before still being written, and
-aiokafka then sleeps for 20 ms. Waiting less takes the median from 29 to 11 ms, see decision 0001."""
+"""Pause before a transaction is retried while the markers of the previous one are still being written.
+
+That happens to three of four consecutive transactions. aiokafka's own pause is 20 ms; the shorter one reduces the
+median transaction from 29 to 11 ms, see decision 0001.
+"""
 TRANSACTION_BATCH_BYTES = 1024 * 1024
-"""All results of a transaction to one partition in one request."""
+"""Batch size of a transactional producer: all results of a transaction for one partition fit into one request."""
 LINGER_MS = 2
-"""Frames are large: waiting longer for company gains nothing and costs latency."""
+"""Wait of a producer for more records. Frames are large, so a longer wait adds latency and gains nothing."""
 FETCH_MAX_WAIT_MS = 100
-"""How long the broker may hold a fetch with nothing to give; new records answer it at once."""
+"""Longest time that the broker holds an empty fetch. New records answer it at once."""
 
 sender.BACKOFF_OVERRIDE = BETWEEN_TRANSACTIONS_S  # aiokafka 0.14 has no setting for it
 
@@ -52,16 +57,16 @@ _LAST_PORT = 65_535
 
 
 def _addresses(bootstrap: str) -> str:
-    """Return the brokers' addresses as they are. Raise ValueError where a client would, in the middle of its work."""
+    """Return the addresses unchanged. Raise ValueError for one that a Kafka client would fail on later."""
     for address in bootstrap.split(","):
         found = _BROKER.fullmatch(address.strip())
         if not found or not 0 < int(found["port"] or 1) <= _LAST_PORT:
-            raise ValueError("expected HOST[:PORT], several of them with commas between, IPv6 in brackets")
+            raise ValueError("expected HOST[:PORT], separated by commas, IPv6 addresses in brackets")
     return bootstrap
 
 
 class KafkaSettings(BaseModel):
-    """Where the cluster is and how to reach it. ``prefix`` stands before every topic, group and transactional id."""
+    """Address and security of a cluster. ``prefix`` begins the name of every topic, group and transactional id."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -89,7 +94,7 @@ class KafkaSettings(BaseModel):
             raise ConfigError("environment", variable, env[variable], first["msg"]) from None
 
     def to_env(self) -> dict[str, str]:
-        """Return the variables that ``from_env`` reads, to hand the settings to a child process."""
+        """Return the variables that ``from_env`` reads, for a child process."""
         values = self.model_dump(exclude_none=True, exclude_defaults=True, mode="json")
         env = {f"SIGHTLINE_KAFKA_{name.upper()}": str(value) for name, value in values.items() if name != "bootstrap"}
         return env | {"SIGHTLINE_KAFKA": self.bootstrap}
@@ -99,11 +104,11 @@ class KafkaSettings(BaseModel):
         return self.prefix + name
 
     def group(self, name: str) -> str:
-        """Return a consumer group's or transactional id's full name."""
+        """Return the full name of a consumer group or transactional id."""
         return self.prefix + name
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """Return the TLS context, None without TLS. Certificates come from files only. Raise ConfigError."""
+        """Return the TLS context, None without TLS. Certificates are read from files. Raise ConfigError."""
         if "SSL" not in self.security.split("_"):
             return None
         with _readable(CA_FILE, self.ca_file, "a PEM file of certificates"):
@@ -114,18 +119,18 @@ class KafkaSettings(BaseModel):
         return context
 
     def password(self) -> str:
-        """Return the SASL password, read from its file now so that a rotated one is taken up. Raise ConfigError.
+        """Return the SASL password. It is read from its file each time, to pick up a rotated one. Raise ConfigError.
 
-        An empty file is being written, or was never: it is not tried, since a broker may count wrong passwords.
+        An empty file is an error: the broker may count an empty password as a failed attempt.
         """
         with _readable(PASSWORD_FILE, self.password_file, "a text file with the password"):
             password = self.password_file.read_text().strip() if self.password_file else ""
             if not password:
-                raise ValueError("it is empty" if self.password_file else f"{self.security} needs one")
+                raise ValueError("the file is empty" if self.password_file else f"{self.security} needs one")
             return password
 
     def client(self, client_id: str) -> dict[str, Any]:
-        """Return the arguments that every aiokafka client takes. Raise ConfigError for a file that cannot be used."""
+        """Return the arguments of every aiokafka client. Raise ConfigError for an unusable file."""
         args: dict[str, Any] = {
             "bootstrap_servers": self.bootstrap,
             "client_id": client_id,
@@ -137,7 +142,7 @@ class KafkaSettings(BaseModel):
         if self.security.startswith("SASL"):
             password = self.password()
             if not self.username:
-                raise ConfigError("environment", USERNAME, "", f"the user's name, which {self.security} needs")
+                raise ConfigError("environment", USERNAME, "", f"a user name, which {self.security} needs")
             args |= {
                 "sasl_mechanism": self.sasl_mechanism,
                 "sasl_plain_username": self.username,
@@ -159,7 +164,7 @@ def producer(
 ) -> AIOKafkaProducer:
     """Make an idempotent producer that waits for all replicas. Start it before use, stop it after.
 
-    JPEG is not compressed again: compression is off unless the caller asks for it (``compression_type="lz4"``).
+    Compression is off, because JPEG does not compress further. A caller enables it with ``compression_type="lz4"``.
     """
     args: dict[str, Any] = {
         **settings.client(client_id),
@@ -177,9 +182,9 @@ def producer(
 def consumer(
     settings: KafkaSettings, client_id: str, *, group: str | None = None, **overrides: Any
 ) -> AIOKafkaConsumer:
-    """Make a consumer that sees committed records only and commits nothing by itself.
+    """Make a consumer that reads committed records only and never commits by itself.
 
-    ``group`` is the name without prefix. Start it before use, stop it after.
+    ``group`` is the name without prefix. Start the consumer before use, stop it after.
     """
     args: dict[str, Any] = {
         **settings.client(client_id),

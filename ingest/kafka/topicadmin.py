@@ -1,4 +1,4 @@
-"""Make the topics of a deployment, hold them against the contract, and let them grow."""
+"""Create the topics of a deployment, compare them with the contract, and add partitions."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from ingest.site.topic.store import publish, read
 from ingest.site.topic.view import Config
 
 PROPAGATION_S = 15.0
-"""What was created is known to every broker within a second or two, on a busy machine some more."""
-_LOOK_AGAIN_S = 0.1
+"""Time limit for a change to reach every broker, in seconds. It takes one or two, more on a busy machine."""
+_POLL_S = 0.1
 
 
 async def create(settings: KafkaSettings, partitions: int, replication: int = 1) -> list[str]:
-    """Create the topics that are missing and return their names. Raise TopicMismatch if others differ."""
+    """Create the missing topics and return their names. Raise TopicMismatch if an existing topic differs."""
     topics = [
         NewTopic(settings.topic(name), topic.partitions or partitions, replication, topic_configs=topic.settings())
         for name, topic in TOPICS.items()
@@ -54,21 +54,21 @@ async def create(settings: KafkaSettings, partitions: int, replication: int = 1)
 
 
 async def verify(settings: KafkaSettings) -> None:
-    """Raise TopicMismatch unless the topics are as the contract says."""
+    """Raise TopicMismatch if the topics differ from the contract."""
     async with KafkaLog(settings, "sightline-topics") as log:
         require_topics(await log.partitions())
 
 
 async def grow(settings: KafkaSettings, partitions: int) -> dict[str, int]:
-    """Add partitions to the co-partitioned topics. Every camera that is known is first pinned where it is.
+    """Pin every known camera to its present partition, then add partitions to the co-partitioned topics.
 
-    Known is what ``config`` names and what has frames in the log. Return the pins that were written. A growth that
-    was cut short is finished by calling this again. Raise ValueError if there would be fewer partitions or no more,
-    TopicMismatch if a topic is missing.
+    A camera is known if ``config`` names it or the log has frames of it. Return the pins that were written. After an
+    interruption, call this again to finish. Raise ValueError unless the number of partitions grows, and TopicMismatch
+    if a topic is missing.
     """
     async with KafkaLog(settings, "sightline-topics") as log:
         found = await log.partitions()
-        _require_that_it_can_grow(found, partitions)
+        _require_growth(found, partitions)
         pins = await _new_pins(log, await read(log), min(found[t] for t in CO_PARTITIONED))
         await publish(log, [PinConfig(name=name, partition=p) for name, p in sorted(pins.items())])
         async with _admin(settings) as admin:
@@ -81,7 +81,7 @@ async def grow(settings: KafkaSettings, partitions: int) -> dict[str, int]:
 async def remove(settings: KafkaSettings, prefix: str) -> list[str]:
     """Delete the contract's topics whose full name begins with ``prefix``, and return their names.
 
-    For demos and tests. What has another last name than a topic of the contract is somebody else's, and stays.
+    For demos and tests. A topic whose name does not end like one of the contract's belongs to others and stays.
     """
     async with _admin(settings) as admin:
         names = sorted(t for t in await admin.list_topics() if t.startswith(prefix) and t.endswith(tuple(TOPICS)))
@@ -90,24 +90,26 @@ async def remove(settings: KafkaSettings, prefix: str) -> list[str]:
     return names
 
 
-def _require_that_it_can_grow(found: Mapping[str, int], partitions: int) -> None:
+def _require_growth(found: Mapping[str, int], partitions: int) -> None:
     missing = [problem for problem in topic_differences(found) if "missing" in problem]
     if missing:
         raise TopicMismatch(missing)
     counts = [found[t] for t in CO_PARTITIONED]
     if partitions < max(counts) or partitions == min(counts):
-        raise ValueError(f"{FRAMES} has {max(counts)} partitions: expected more, they are only ever added")
+        raise ValueError(
+            f"{partitions} partitions: {FRAMES} has {max(counts)} partitions: expected more, they cannot be removed"
+        )
 
 
 async def _new_pins(log: Log, config: Config, partitions: int) -> dict[str, int]:
-    """Return the partitions of all cameras that have no pin: where their last frame is, else where it would go."""
+    """Return the partition of each camera without a pin: that of its newest frame, else the hash of its name."""
     known = {camera.name: partition_for(camera.name, partitions) for camera in config.cameras}
     known |= await _seen(log)
     return {name: partition for name, partition in known.items() if name not in config.pins}
 
 
 async def _seen(log: Log) -> dict[str, int]:
-    """Return, by camera, the partition of its newest frame."""
+    """Return the partition of each camera's newest frame."""
     newest: dict[str, tuple[int, int]] = {}
     for topic in (FRAMES, FRAMES_LATE):
         beginnings, ends = await log.beginnings(topic), await log.ends(topic)
@@ -122,18 +124,18 @@ def _is_name(camera: str) -> bool:
     try:
         PinConfig(name=camera, partition=0)
     except ValueError:
-        return False  # a foreign record: it may have any key, and there is no such camera
+        return False  # a foreign record may have any key
     return True
 
 
 async def _settled(log: Log, done: Callable[[Mapping[str, int]], bool]) -> Mapping[str, int]:
-    """Return the topics once they are as they were asked to be, or as they are when that takes too long."""
+    """Return the partition counts once ``done`` accepts them, or the present ones after ``PROPAGATION_S``."""
     deadline = Deadline.after(PROPAGATION_S)
     while True:
         found = await log.partitions()
         if done(found) or deadline.passed:
             return found
-        await asyncio.sleep(_LOOK_AGAIN_S)
+        await asyncio.sleep(_POLL_S)
 
 
 @asynccontextmanager
