@@ -16,7 +16,7 @@ from ingest.exceptions import LogUnavailable
 from ingest.kafka import settings as kafka
 from ingest.kafka.log import LogRecord, Outgoing, Position, TopicPartition
 from ingest.kafka.settings import KafkaSettings
-from ingest.kafka.writer import FLUSH_S, KafkaWriter, arguments, require_partitions, start, stop
+from ingest.kafka.writer import FLUSH_S, KafkaWriter, arguments, require_writable, start, stop
 from ingest.runtime.clock import Deadline
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ TIMEOUT_S = 30.0
 _POLL_MS = 500
 """Longest wait of one poll, in ms. Short enough to notice the deadline, long enough to cost nothing."""
 _IDLE_READERS = 2
-"""Limit of idle consumers kept between reads. Alerts read frame after frame, and no caller many partitions at once."""
+"""Limit of idle consumers kept between reads. Alerts read frame after frame, and nobody many partitions at once."""
 _RETRY_PAUSE_S = 0.1
 """Pause between requests to a broker that is still loading, in seconds. Loading takes about a second."""
 
@@ -73,7 +73,7 @@ class KafkaLog:
     async def produce(self, record: Outgoing) -> Position:
         """Write one record. Return its position once every replica has it. Raise LogUnavailable or Oversize."""
         producer = await self._started_producer()
-        await require_partitions(producer, self.settings, [record])
+        await require_writable(producer, self.settings, [record])
         try:
             async with asyncio.timeout(self._timeout_s):
                 meta = await producer.send_and_wait(**arguments(self.settings, record))

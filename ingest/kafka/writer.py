@@ -59,10 +59,8 @@ async def stop(producer: AIOKafkaProducer, flush_s: float = FLUSH_S) -> None:
     await producer.stop()
 
 
-async def require_partitions(
-    producer: AIOKafkaProducer, settings: KafkaSettings, records: Iterable[Outgoing]
-) -> None:
-    """Raise LogUnavailable unless every record's partition exists, Oversize if one is too large."""
+async def require_writable(producer: AIOKafkaProducer, settings: KafkaSettings, records: Iterable[Outgoing]) -> None:
+    """Raise LogUnavailable if a record's partition does not exist, Oversize if a record is too large."""
     partitions = set()
     for record in records:
         require_size(record)
@@ -117,7 +115,7 @@ class KafkaWriter:
         """Write all records and the group's offsets in one transaction. Raise Fenced, LogUnavailable or Oversize."""
         if self._failed is not None:
             raise type(self._failed)(str(self._failed))
-        await require_partitions(self._producer, self._settings, records)
+        await require_writable(self._producer, self._settings, records)
         try:
             async with asyncio.timeout(self._timeout_s):
                 await self._transaction(records, group, offsets)

@@ -1,4 +1,4 @@
-"""What every log must do: the same tests for the one in memory and the one on a real Kafka."""
+"""The contract of every log, run against the log in memory and the log on a real Kafka."""
 
 from __future__ import annotations
 
@@ -42,27 +42,27 @@ async def values(log: Log, topic: str, partition: int = 0) -> list[bytes]:
 
 
 class LogContract(ABC):
-    """Inherit this, and say how a log is made."""
+    """Tests that every log passes. A subclass provides the log."""
 
     @pytest.fixture
     @abstractmethod
     def log(self) -> Log:
-        """A log with every topic, the data path in two partitions. Closed by the fixture."""
+        """Return a log with every topic and two partitions in the data path. The fixture closes it."""
 
     @abstractmethod
     async def abort_one(self, log: Log, topic: str) -> None:
-        """Write a record into partition 0 in a transaction that is aborted, where the log has such a thing."""
+        """Write a record into partition 0 in a transaction, then abort it. Do nothing if the log has no transactions."""
 
     @abstractmethod
     async def take(self, log: Log, topic: str, before: int) -> None:
         """Delete the records of partition 0 before an offset, as retention does."""
 
-    async def test_topics_and_partitions(self, log: Log) -> None:
+    async def test_topics_have_the_partitions_of_the_contract(self, log: Log) -> None:
         found = await log.partitions()
         assert found[FRAMES] == found[RESULTS] == PARTITIONS
         assert found[CONFIG] == found[DEADLETTER] == found[STATUS] == 1
 
-    async def test_a_record_comes_back_whole(self, log: Log) -> None:
+    async def test_a_record_is_read_as_it_was_written(self, log: Log) -> None:
         headers = {"sightline-lane": b"live", "empty": b"", "ünïcode": b"\xff\x00"}
         at = await log.produce(Outgoing(FRAMES, 1, b"\x00value\xff", key=b"gate", headers=headers))
         [record] = await read_all(log, FRAMES, 1)
@@ -71,18 +71,18 @@ class LogContract(ABC):
             FRAMES, 1, at.offset, b"gate", b"\x00value\xff", headers, timestamp_ms=record.timestamp_ms
         )
 
-    async def test_a_record_without_key_and_headers(self, log: Log) -> None:
+    async def test_a_record_may_have_no_key_and_no_headers(self, log: Log) -> None:
         await log.produce(Outgoing(STATUS, 0, b"beat"))
         [record] = await read_all(log, STATUS)
         assert (record.key, record.value, dict(record.headers)) == (None, b"beat", {})
 
     @pytest.mark.parametrize(("topic", "key"), [(STATUS, None), (STATUS, b"agent"), (CONFIG, b"camera/gate")])
-    async def test_an_empty_value(self, log: Log, topic: str, key: bytes | None) -> None:
+    async def test_an_empty_value_is_read_as_an_empty_value(self, log: Log, topic: str, key: bytes | None) -> None:
         await log.produce(Outgoing(topic, 0, b"", key=key))
         [record] = await read_all(log, topic)
         assert (record.key, record.value) == (key, b"")
 
-    async def test_a_record_that_is_too_large(self, log: Log) -> None:
+    async def test_a_record_that_is_too_large_is_refused_with_its_whole_transaction(self, log: Log) -> None:
         huge = Outgoing(FRAMES, 0, bytes(MAX_RECORD_BYTES + 1))
         with pytest.raises(Oversize):
             await log.produce(huge)
@@ -90,26 +90,26 @@ class LogContract(ABC):
             await (await log.writer("node-0")).write([Outgoing(FRAMES, 0, b"x"), huge], "engines", {SOURCE: 1})
         assert await values(log, FRAMES) == []
 
-    async def test_the_largest_record_is_taken(self, log: Log) -> None:
+    async def test_a_record_of_the_largest_size_is_written(self, log: Log) -> None:
         await log.produce(Outgoing(FRAMES, 0, bytes(MAX_RECORD_BYTES), headers={"sightline-frames": bytes(32_000)}))
         assert [len(value) for value in await values(log, FRAMES)] == [MAX_RECORD_BYTES]
 
-    async def test_order_within_a_partition(self, log: Log) -> None:
+    async def test_records_of_a_partition_are_read_in_the_order_of_writing(self, log: Log) -> None:
         positions = [await log.produce(record) for record in numbered(20)]
         assert positions == [Position(0, offset) for offset in range(20)]
         assert await values(log, FRAMES) == [record.value for record in numbered(20)]
         assert await values(log, FRAMES, 1) == []
 
-    async def test_records_sent_together_all_arrive(self, log: Log) -> None:
+    async def test_records_sent_concurrently_all_arrive(self, log: Log) -> None:
         positions = await asyncio.gather(*(log.produce(record) for record in numbered(20)))
         assert sorted(positions) == [Position(0, offset) for offset in range(20)]
 
-    async def test_reading_stops_before_stop(self, log: Log) -> None:
+    async def test_a_read_ends_before_the_stop_offset(self, log: Log) -> None:
         for record in numbered(10):
             await log.produce(record)
         assert [r.offset async for r in log.read(FRAMES, 0, 3, 7)] == [3, 4, 5, 6]
 
-    async def test_reading_nothing(self, log: Log) -> None:
+    async def test_a_read_of_an_empty_range_yields_nothing(self, log: Log) -> None:
         await log.produce(Outgoing(FRAMES, 0, b"one"))
         assert [r async for r in log.read(FRAMES, 0, 1, 1)] == []
         assert [r async for r in log.read(FRAMES, 1, 0, 0)] == []
@@ -122,7 +122,7 @@ class LogContract(ABC):
                 assert record.value == b"0"
                 break
 
-    async def test_reads_follow_each_other_and_overlap_without_mixing(self, log: Log) -> None:
+    async def test_consecutive_and_concurrent_reads_do_not_mix_their_records(self, log: Log) -> None:
         for topic, partition in ((FRAMES, 0), (FRAMES, 1), (RESULTS, 0)):
             for record in numbered(20, topic, partition):
                 await log.produce(record)
@@ -141,7 +141,7 @@ class LogContract(ABC):
             *(one(topic, p, n, n + 3) for n in (0, 5, 10) for topic, p in ((FRAMES, 1), (RESULTS, 0)))
         )
 
-    async def test_ends_and_beginnings(self, log: Log) -> None:
+    async def test_ends_and_beginnings_are_offsets_by_partition(self, log: Log) -> None:
         assert await log.ends(FRAMES) == {0: 0, 1: 0}
         for record in numbered(3, partition=1):
             await log.produce(record)
@@ -149,13 +149,13 @@ class LogContract(ABC):
         assert await log.beginnings(FRAMES) == {0: 0, 1: 0}
         assert await log.ends(STATUS) == {0: 0}
 
-    async def test_settled_ends_are_those_of_the_partitions_that_are_asked_for(self, log: Log) -> None:
+    async def test_settled_ends_are_returned_for_the_requested_partitions(self, log: Log) -> None:
         for record in numbered(3, RESULTS, 1):
             await log.produce(record)
         assert await log.settled_ends(RESULTS, [1]) == {1: 3}
         assert await log.settled_ends(RESULTS, [0, 1]) == {0: 0, 1: 3}
 
-    async def test_what_retention_has_taken_is_skipped(self, log: Log) -> None:
+    async def test_records_deleted_by_retention_are_skipped(self, log: Log) -> None:
         for record in numbered(5):
             await log.produce(record)
         await self.take(log, FRAMES, before=3)
@@ -163,14 +163,14 @@ class LogContract(ABC):
         assert await log.ends(FRAMES) == {0: 5, 1: 0}
         assert [r.offset async for r in log.read(FRAMES, 0, 0, 5)] == [3, 4]
 
-    async def test_aborted_records_are_skipped_and_do_not_hold_a_reader_up(self, log: Log) -> None:
+    async def test_aborted_records_are_skipped_without_a_delay(self, log: Log) -> None:
         await log.produce(Outgoing(RESULTS, 0, b"first"))
         await self.abort_one(log, RESULTS)
         await log.produce(Outgoing(RESULTS, 0, b"second"))
         await self.abort_one(log, RESULTS)
         assert await values(log, RESULTS) == [b"first", b"second"]
 
-    async def test_a_partition_that_holds_aborted_records_only(self, log: Log) -> None:
+    async def test_a_partition_with_only_aborted_records_reads_as_empty(self, log: Log) -> None:
         await self.abort_one(log, RESULTS)
         assert await values(log, RESULTS) == []
 
@@ -186,14 +186,14 @@ class LogContract(ABC):
         assert await log.committed("engines", SOURCE) == 8
         await writer.close()
 
-    async def test_offsets_may_move_without_records(self, log: Log) -> None:
+    async def test_offsets_can_be_committed_without_records(self, log: Log) -> None:
         writer = await log.writer("node-0")
         await writer.write([], "engines", {SOURCE: 3, TopicPartition(BATCHES, 1): 4})
         assert await log.committed("engines", SOURCE) == 3
         assert await log.committed("engines", TopicPartition(BATCHES, 1)) == 4
         assert await log.committed("others", SOURCE) is None
 
-    async def test_records_may_be_written_without_offsets(self, log: Log) -> None:
+    async def test_records_can_be_written_without_offsets(self, log: Log) -> None:
         writer = await log.writer("node-0")
         await writer.write(numbered(2, RESULTS), "engines", {})
         assert await values(log, RESULTS) == [b"0", b"1"]
@@ -227,7 +227,7 @@ class LogContract(ABC):
         await left.write([Outgoing(RESULTS, 0, b"left")], "engines", {SOURCE: 2})
         assert await values(log, RESULTS) == [b"left", b"left"]
 
-    async def test_a_closed_writer_leaves_the_id_to_the_next(self, log: Log) -> None:
+    async def test_a_new_writer_can_use_the_id_of_a_closed_one(self, log: Log) -> None:
         first = await log.writer("node-0")
         await first.write([Outgoing(RESULTS, 0, b"first")], "engines", {SOURCE: 1})
         await first.close()
@@ -235,20 +235,20 @@ class LogContract(ABC):
         await second.write([Outgoing(RESULTS, 0, b"second")], "engines", {SOURCE: 2})
         assert await values(log, RESULTS) == [b"first", b"second"]
 
-    async def test_a_topic_that_is_not_there(self, log: Log) -> None:
+    async def test_a_missing_topic_is_an_error_that_names_it(self, log: Log) -> None:
         for work in (log.ends("nowhere"), log.beginnings("nowhere"), log.produce(Outgoing("nowhere", 0, b"x"))):
             with pytest.raises(LogUnavailable, match="nowhere"):
                 await work
         with pytest.raises(LogUnavailable, match="nowhere"):
             [r async for r in log.read("nowhere", 0, 0, 1)]
 
-    async def test_a_partition_that_is_not_there(self, log: Log) -> None:
+    async def test_a_missing_partition_is_an_error_that_names_the_topic(self, log: Log) -> None:
         with pytest.raises(LogUnavailable, match="frames"):
             await log.produce(Outgoing(FRAMES, PARTITIONS, b"x"))
         with pytest.raises(LogUnavailable, match="frames"):
             [r async for r in log.read(FRAMES, PARTITIONS, 0, 1)]
 
-    async def test_a_writer_refuses_a_partition_that_is_not_there_and_writes_nothing(self, log: Log) -> None:
+    async def test_a_writer_refuses_a_missing_partition_and_writes_nothing(self, log: Log) -> None:
         writer = await log.writer("node-0")
         with pytest.raises(LogUnavailable, match="results"):
             await writer.write(
@@ -271,7 +271,7 @@ class TestMemoryLog(LogContract):
         return MemoryLog(PARTITIONS)
 
     async def abort_one(self, log: Log, topic: str) -> None:
-        """Nothing of a transaction that fails is ever in this log."""
+        """Do nothing: a failed transaction never reaches this log."""
 
     async def take(self, log: Log, topic: str, before: int) -> None:
         assert isinstance(log, MemoryLog)
@@ -293,7 +293,7 @@ class TestKafkaLog(LogContract):
             yield log
         await topicadmin.remove(settings, settings.prefix)
         del log
-        gc.collect()  # a future whose exception nobody took complains when it is collected
+        gc.collect()  # asyncio reports an unretrieved exception when its future is collected
         assert complaints == []
 
     async def abort_one(self, log: Log, topic: str) -> None:
@@ -312,7 +312,7 @@ class TestKafkaLog(LogContract):
         await admin.delete_records({KafkaPartition(log.settings.topic(topic), 0): RecordsToDelete(before)})
         await admin.close()
 
-    async def test_an_open_transaction_hides_what_follows_it_and_holds_nobody_up(self, log: Log) -> None:
+    async def test_an_open_transaction_hides_later_records_and_delays_no_reader(self, log: Log) -> None:
         assert isinstance(log, KafkaLog)
         stuck = clients.producer(log.settings, "stuck", transactional_id=log.settings.group("node-0"))
         await stuck.start()
@@ -324,12 +324,12 @@ class TestKafkaLog(LogContract):
         settled = asyncio.create_task(log.settled_ends(RESULTS, [0]))
         assert await log.ends(RESULTS) == {0: 1, 1: 0}
         assert not settled.done()
-        await log.writer("node-0")  # aborts what is open under its id
+        await log.writer("node-0")  # aborts the open transaction of this id
         assert await values(log, RESULTS) == [b"before", b"after"]
         assert (await settled)[0] >= 3
         await stuck.stop()
 
-    async def test_a_writer_that_is_cancelled_aborts_when_it_is_closed(self, log: Log) -> None:
+    async def test_a_cancelled_write_is_aborted_when_its_writer_is_closed(self, log: Log) -> None:
         writer = await log.writer("node-0")
         write = asyncio.create_task(writer.write(numbered(50, RESULTS), "engines", {SOURCE: 1}))
         await asyncio.sleep(0)
@@ -341,7 +341,7 @@ class TestKafkaLog(LogContract):
         assert (await values(log, RESULTS))[-1:] == [b"after"]
         assert await log.committed("engines", SOURCE) is None
 
-    async def test_the_partitions_that_were_added_are_seen(self, log: Log, settings: KafkaSettings) -> None:
+    async def test_added_partitions_are_visible_to_an_open_log(self, log: Log, settings: KafkaSettings) -> None:
         await log.produce(Outgoing(FRAMES, 0, b"x"))
         assert await log.ends(FRAMES) == {0: 1, 1: 0}
         await topicadmin.grow(settings, PARTITIONS + 1)
@@ -350,10 +350,10 @@ class TestKafkaLog(LogContract):
 
 
 @pytest.mark.kafka
-async def test_a_broker_that_is_killed_and_comes_back(own_broker: Broker, prefix: str) -> None:
-    """While it is gone writers give up in time; when it is back, the same log goes on and has forgotten nothing.
+async def test_a_log_survives_the_kill_and_restart_of_its_broker(own_broker: Broker, prefix: str) -> None:
+    """While the broker is down, writes fail within the timeout. After its restart, the same log reads everything.
 
-    A coordinator that is still loading says so beside an answer without offsets: that is no missing commit.
+    A coordinator that is still loading answers without offsets; the log must not take that for a missing commit.
     """
     settings = KafkaSettings(bootstrap=own_broker.bootstrap, prefix=prefix)
     await topicadmin.create(settings, PARTITIONS)
@@ -361,7 +361,7 @@ async def test_a_broker_that_is_killed_and_comes_back(own_broker: Broker, prefix
     await (await log.writer("node-0")).write(numbered(2, RESULTS), "engines", {SOURCE: 7})
     await hasty.produce(Outgoing(FRAMES, 0, b"x"))
     writer = await hasty.writer("node-1")
-    assert await values(log, RESULTS) == [b"0", b"1"], "its reader is kept, and has to survive the broker"
+    assert await values(log, RESULTS) == [b"0", b"1"], "the idle reader is kept and must survive the restart"
     own_broker.kill()
     with pytest.raises(LogUnavailable):
         await hasty.produce(Outgoing(FRAMES, 0, b"y"))
@@ -376,7 +376,7 @@ async def test_a_broker_that_is_killed_and_comes_back(own_broker: Broker, prefix
     await log.close()
 
 
-async def test_no_broker_is_said_at_once_and_leaves_nothing_open() -> None:
+async def test_without_a_broker_every_call_fails_at_once_and_leaves_no_connection_open() -> None:
     log = KafkaLog(KafkaSettings(bootstrap="127.0.0.1:1"), "contract")
     calls: list[Callable[[], object]] = [
         lambda: log.produce(Outgoing(FRAMES, 0, b"x")),

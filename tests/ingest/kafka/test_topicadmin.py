@@ -1,4 +1,4 @@
-"""Topics on a real broker: made, verified, grown."""
+"""Tests of topic administration on a real broker: create, verify, grow, remove."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def log(settings: KafkaSettings) -> AsyncIterator[KafkaLog]:
         yield log
 
 
-async def test_what_is_missing_is_made_once(settings: KafkaSettings, log: KafkaLog) -> None:
+async def test_missing_topics_are_created_once(settings: KafkaSettings, log: KafkaLog) -> None:
     with pytest.raises(TopicMismatch, match="frames is missing"):
         await topicadmin.verify(settings)
     assert sorted(await topicadmin.create(settings, 3)) == sorted(TOPICS)
@@ -47,7 +47,7 @@ async def test_what_is_missing_is_made_once(settings: KafkaSettings, log: KafkaL
     assert await topicadmin.remove(settings, settings.prefix) == sorted(map(settings.topic, TOPICS))
 
 
-async def test_nobody_else_s_topics_are_removed(settings: KafkaSettings) -> None:
+async def test_only_topics_of_the_contract_are_removed(settings: KafkaSettings) -> None:
     theirs = settings.prefix + "orders"
     admin = clients.admin(settings)
     await admin.start()
@@ -56,7 +56,7 @@ async def test_nobody_else_s_topics_are_removed(settings: KafkaSettings) -> None
         await topicadmin.create(settings, 1)
         assert theirs not in await topicadmin.remove(settings, settings.prefix)
         left, deadline = set(TOPICS), Deadline.after(10)
-        while left - {theirs}:  # a broker forgets a deleted topic a moment later
+        while left - {theirs}:  # a broker lists a deleted topic for another moment
             assert not deadline.passed, left
             await asyncio.sleep(0.1)
             left = {t for t in await admin.list_topics() if t.startswith(settings.prefix)}
@@ -66,7 +66,7 @@ async def test_nobody_else_s_topics_are_removed(settings: KafkaSettings) -> None
         await admin.close()
 
 
-async def test_topics_that_differ_are_left_alone_and_told(settings: KafkaSettings) -> None:
+async def test_a_topic_that_differs_from_the_contract_is_reported_and_left_alone(settings: KafkaSettings) -> None:
     admin = clients.admin(settings)
     await admin.start()
     await admin.create_topics([NewTopic(settings.topic(FRAMES), 5, 1), NewTopic(settings.topic(STATUS), 2, 1)])
@@ -75,15 +75,17 @@ async def test_topics_that_differ_are_left_alone_and_told(settings: KafkaSetting
         await topicadmin.create(settings, 3)
 
 
-async def test_more_replicas_than_brokers(settings: KafkaSettings) -> None:
+async def test_more_replicas_than_brokers_are_refused(settings: KafkaSettings) -> None:
     with pytest.raises(LogUnavailable, match=r"was not created: InvalidReplicationFactor\w*"):
         await topicadmin.create(settings, 1, replication=3)
 
 
-async def test_growing_pins_every_known_camera_where_it_is(settings: KafkaSettings, log: KafkaLog) -> None:
+async def test_growing_pins_every_known_camera_to_its_present_partition(
+    settings: KafkaSettings, log: KafkaLog
+) -> None:
     await topicadmin.create(settings, 2)
     named = [CameraConfig(name=f"camera-{i}", source="device:0") for i in range(4)]
-    elsewhere = 1 - partition_for("camera-0", 2)  # its frames are not where its name says: pinned by an older pin
+    elsewhere = 1 - partition_for("camera-0", 2)  # its frames are in another partition than its hash says
     await publish(log, [*named, PinConfig(name="pinned", partition=0)])
     for topic, partition, key in (
         (FRAMES, elsewhere, b"camera-0"),
@@ -107,7 +109,7 @@ async def test_growing_pins_every_known_camera_where_it_is(settings: KafkaSettin
     assert (await read(log)).pins == config.pins
 
 
-async def test_a_growth_that_was_cut_short_is_finished(settings: KafkaSettings, log: KafkaLog) -> None:
+async def test_an_interrupted_growth_can_be_finished(settings: KafkaSettings, log: KafkaLog) -> None:
     await topicadmin.create(settings, 2)
     admin = clients.admin(settings)
     await admin.start()
@@ -123,7 +125,7 @@ async def test_a_growth_that_was_cut_short_is_finished(settings: KafkaSettings, 
     assert {found[name] for name in CO_PARTITIONED} == {4}
 
 
-async def test_partitions_are_only_ever_added(settings: KafkaSettings) -> None:
+async def test_growing_to_fewer_or_equal_partitions_is_refused(settings: KafkaSettings) -> None:
     with pytest.raises(TopicMismatch, match="is missing"):
         await topicadmin.grow(settings, 3)
     await topicadmin.create(settings, 2)
@@ -132,7 +134,7 @@ async def test_partitions_are_only_ever_added(settings: KafkaSettings) -> None:
             await topicadmin.grow(settings, fewer)
 
 
-async def test_without_a_broker(prefix: str) -> None:
+async def test_every_operation_without_a_broker_names_the_address(prefix: str) -> None:
     nowhere = KafkaSettings(bootstrap="127.0.0.1:1", prefix=prefix)
     for work in (topicadmin.create(nowhere, 1), topicadmin.verify(nowhere), topicadmin.grow(nowhere, 2)):
         with pytest.raises(LogUnavailable, match=r"no Kafka at 127\.0\.0\.1:1"):
