@@ -97,7 +97,7 @@ def _require_growth(found: Mapping[str, int], partitions: int) -> None:
     counts = [found[t] for t in CO_PARTITIONED]
     if partitions < max(counts) or partitions == min(counts):
         raise ValueError(
-            f"{partitions} requested, but {FRAMES} has {max(counts)} partitions: expected more, since none can be removed"
+            f"{partitions} requested, but {FRAMES} has {max(counts)} partitions: expected more, none can be removed"
         )
 
 

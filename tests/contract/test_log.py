@@ -51,7 +51,7 @@ class LogContract(ABC):
 
     @abstractmethod
     async def abort_one(self, log: Log, topic: str) -> None:
-        """Write a record into partition 0 in a transaction, then abort it. Do nothing if the log has no transactions."""
+        """Write a record into partition 0 in a transaction and abort it. Do nothing if the log has none."""
 
     @abstractmethod
     async def take(self, log: Log, topic: str, before: int) -> None:
