@@ -1,1 +1,1 @@
-"""The same path for numbers."""
+"""Sensors of a site: their sources, and the way of a reading into the spool."""

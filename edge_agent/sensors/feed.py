@@ -1,4 +1,4 @@
-"""One connection's life in the agent: a source, the sensors that it feeds, and its next start."""
+"""Feed: runs the source of one connection, restarts it after failures, and passes readings to its sensors."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ingest.runtime.clock import Clock
 
 _log = logs.get("edge_agent.feed")
 
-_NAMES_TOLD = 20
-"""So many names that no sensor wants are told; a device with more of them is not asked to be quiet."""
+_MAX_UNCLAIMED_NAMES = 20
+"""Maximum number of unclaimed names in the log. A device may have any number of them."""
 
 
 class Feed:
-    """Keeps a source going until it is told to stop, and its sensors with it. The sink of its source."""
+    """Runner of one source and its sensors, until stopped. It is the sink of its source."""
 
     def __init__(
         self,
@@ -40,11 +40,11 @@ class Feed:
         self._unclaimed: set[str] = set()
 
     def stop(self) -> None:
-        """Ask for a clean end."""
+        """Request a clean end."""
         self._stop.set()
 
     async def run(self) -> None:
-        """Read until told to stop; what has been gathered then is promised too. Raise SpoolError."""
+        """Run until stopped. Readings gathered by then are kept too. Raise SpoolError."""
         for sensor in self.sensors:
             await sensor.begin()
         serving, stopped = asyncio.create_task(self._serve()), asyncio.create_task(self._stop.wait())
@@ -62,37 +62,37 @@ class Feed:
             await asyncio.gather(serving, stopped, *keeping, return_exceptions=True)
 
     def opened(self) -> None:
-        """Note that the device answers."""
+        """Mark all sensors as connected."""
         for sensor in self.sensors:
             sensor.opened()
 
     def take(self, sensor: str, reading: Reading) -> None:
-        """Give a reading to its sensor."""
+        """Pass a reading to its sensor."""
         self._by_name[sensor].take(reading)
 
     def lost(self, sensor: str, reason: str) -> None:
-        """Note that one sensor does not answer."""
+        """Mark one sensor as stalled."""
         self._by_name[sensor].lost(reason, "stalled")
 
     def unclaimed(self, name: str) -> None:
-        """Count a reading that no sensor wants, and say each name once, so that a misspelt one is found."""
+        """Count a reading that no sensor claims. Log each name once, so that a misspelt name is found."""
         self._metrics.unclaimed.labels(self.name).inc()
-        if name not in self._unclaimed and len(self._unclaimed) < _NAMES_TOLD:
+        if name not in self._unclaimed and len(self._unclaimed) < _MAX_UNCLAIMED_NAMES:
             self._unclaimed.add(name)
-            _log.info("no sensor wants it", source=self.name, field=name or "nothing that can be read")
+            _log.info("reading_unclaimed", source=self.name, field=name or "unreadable data")
 
     async def _serve(self) -> None:
-        """Run the source for ever. Whatever ends it, the other sensors and the cameras go on."""
+        """Run the source for ever. No failure of it stops other sensors or the cameras."""
         while True:
             started_s = self._clock.monotonic()
             try:
                 await self._source.run(self)
-                reason = "it has ended"
+                reason = "the source has ended"
             except SourceError as error:
                 reason = str(error)
-            except Exception as error:  # a library's fault at one device
+            except Exception as error:  # a fault of a library at one device
                 reason = repr(error)
-                _log.exception("source failed", source=self.name)
+                _log.exception("sensor_source_failed", source=self.name)
             for sensor in self.sensors:
                 sensor.lost(reason)
             self._metrics.source_restarts.labels(self.name).inc()

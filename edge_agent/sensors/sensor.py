@@ -1,4 +1,4 @@
-"""One sensor's life in the agent: its epoch, what of it is promised, and what is told of it."""
+"""Sensor of the agent: its epoch, the readings that it keeps in the spool, and its status."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ from ingest.site import SensorConfig
 
 _log = logs.get("edge_agent.sensor")
 
-SAY_EVERY_S = 60.0
-"""A device whose every other reading is garbage would fill the log."""
+WARN_EVERY_S = 60.0
+"""Minimum time between two warnings about unreadable readings. A device with many of them would fill the log."""
 
 
 class Sensor:
-    """Keeps what a source gives it. One epoch is from the agent's start to its end; an outage does not end it."""
+    """Keeper of one sensor's readings. An epoch lasts from the agent's start to its end; an outage does not end
+    it."""
 
     def __init__(
         self,
@@ -49,34 +50,34 @@ class Sensor:
         self._stopping = False
         self._heard_s = clock.monotonic()
         self._lost_s: float | None = None
-        self._said_s: float | None = None
+        self._warned_s: float | None = None
         self.epoch = 0
         self.kept = 0
         self.state: CameraState = "starting"
         self.reason = ""
 
     async def begin(self) -> None:
-        """Begin an epoch. Raise SpoolError when nothing can be promised."""
+        """Begin an epoch. Raise SpoolError if the spool cannot record it."""
         now_s = self._clock.now_ns() // 1_000_000_000
         self.epoch = await self._on_disk(self._spool.begin_epoch, self.config.name, "readings", now_s)
         self._intake, self.kept, self._heard_s = ReadingIntake(self.config, self.epoch, self._clock), 0, self._now_s()
 
     def stop(self) -> None:
-        """Ask for a clean end, when no more will be taken."""
+        """Request a clean end. No more readings may follow."""
         self._stopping = True
         self._wake.set()
 
     async def run(self) -> None:
-        """Promise what has been gathered, when it is due, and all of it at the end. Raise SpoolError.
+        """Keep gathered readings in the spool when they are due, and all of them at the end. Raise SpoolError.
 
-        It is stopped, not cancelled, so that what is on its way to the disk arrives there.
+        Stop it instead of cancelling it, so that readings on their way to the disk arrive there.
         """
         try:
             while not self._stopping:
                 await self._once()
             await self._end()
-        except SpoolUnavailable as error:  # the agent ends with a disk that takes nothing
-            _log.warning("left open", sensor=self.config.name, error=str(error))  # the next start closes the epoch
+        except SpoolUnavailable as error:  # the agent ends while its disk accepts no writes
+            _log.warning("epoch_left_open", sensor=self.config.name, error=str(error))  # closed by the next start
 
     async def _once(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -88,38 +89,38 @@ class Sensor:
         await self._keep(self._intake.ready())
 
     def opened(self) -> None:
-        """Note that the connection is well. That a silent sensor is well again, only its next reading shows."""
+        """Note that the connection is well. Only its next reading shows that a silent sensor is well again."""
         if self.state in ("starting", "down"):
             self._back()
 
     def take(self, reading: Reading) -> None:
-        """Take a reading; does not block."""
+        """Take a reading without blocking."""
         waited, reason = self._intake.left_s() is not None, self._intake.take(reading)
         self._metrics.readings.labels(self.config.name, reason or "taken").inc()
         self._heard_s = self._now_s()
         if self.state != "running":
             self._back()
-        self._told(reason, reading.problem)
+        self._warn(reason, reading.problem)
         if not waited or self._intake.left_s() == 0.0:
             self._wake.set()
 
     def lost(self, reason: str, state: CameraState = "down") -> None:
-        """Note that the device has gone, or is silent. An outage is told, and counted, once."""
+        """Note that the device is gone or silent. Log and count an outage once."""
         began = self._lost_s is None
         self.state, self.reason = state, reason
         if began:
             self._lost_s = self._now_s()
             self._intake.lose()
             self._metrics.readings.labels(self.config.name, "outage").inc()
-            _log.warning("sensor lost", sensor=self.config.name, reason=reason)
+            _log.warning("sensor_lost", sensor=self.config.name, reason=reason)
 
     @property
     def captured(self) -> int:
-        """How many readings of this epoch have a number."""
+        """Number of readings of this epoch that have been numbered."""
         return self._intake.captured
 
     def status(self, depth: Sequence[Depth]) -> SensorStatus:
-        """Return what a heartbeat says of this sensor; ``depth`` is what waits of its epochs."""
+        """Return this sensor's part of a heartbeat. ``depth`` are the spooled rows of its epochs."""
         return SensorStatus(
             sensor=self.config.name,
             epoch=self.epoch,
@@ -142,28 +143,28 @@ class Sensor:
 
     def _back(self) -> None:
         if self._lost_s is not None:
-            out_s = round(self._now_s() - self._lost_s, 1)
-            _log.info("sensor back", sensor=self.config.name, out_for_s=out_s)
+            down_s = round(self._now_s() - self._lost_s, 1)
+            _log.info("sensor_back", sensor=self.config.name, down_s=down_s)
         self._lost_s, self._heard_s = None, self._now_s()
         self.state, self.reason = "running", ""
 
-    def _told(self, reason: str, problem: str) -> None:
-        """Say what is wrong with readings, once until one is well again, and not all the time.
+    def _warn(self, reason: str, problem: str) -> None:
+        """Log why readings are withheld, once until a good reading comes, and at most once in ``WARN_EVERY_S``.
 
-        A wrong path makes all of them unusable.
+        A wrong path makes all readings unusable.
         """
         before, self.reason = self.reason, f"{reason}: {problem}".rstrip(": ") if reason else ""
         now_s = self._now_s()
-        if reason and not before and (self._said_s is None or now_s - self._said_s >= SAY_EVERY_S):
-            self._said_s = now_s
-            _log.warning("reading withheld", sensor=self.config.name, reason=self.reason)
+        if reason and not before and (self._warned_s is None or now_s - self._warned_s >= WARN_EVERY_S):
+            self._warned_s = now_s
+            _log.warning("reading_withheld", sensor=self.config.name, reason=self.reason)
 
     def _left_s(self) -> float | None:
-        left = [each for each in (self._intake.left_s(), self._silent_s()) if each is not None]
+        left = [left_s for left_s in (self._intake.left_s(), self._silent_s()) if left_s is not None]
         return min(left, default=None)
 
     def _silent_s(self) -> float | None:
-        """Return in how many seconds the sensor is silent for too long; None when that is not watched, or known."""
+        """Return the seconds until the sensor has been silent for too long; None if not watched, or already lost."""
         if not self.config.silent_after_s or self._lost_s is not None:
             return None
         return max(0.0, self._heard_s + self.config.silent_after_s - self._now_s())

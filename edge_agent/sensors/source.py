@@ -1,4 +1,4 @@
-"""The seam for what readings come from."""
+"""Seam between the agent and the devices that give readings."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ingest.contract.records import GOOD
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One reading as its device has it. ``value`` is None when none could be read, and ``problem`` says why.
+    """One reading as the device gives it. ``value`` is None if it could not be read; ``problem`` says why.
 
-    ``at_ns`` is the device's own Unix time in ns, or anything else that it takes for one: whoever receives the
-    reading decides whether it makes sense. None when it has none. ``quality`` are the flags of the device.
+    ``at_ns`` is the device's own Unix time in ns, None if the device gives no time. The receiver decides whether it
+    is plausible. ``quality`` holds the quality flags of the device.
     """
 
     value: float | None
@@ -23,38 +23,38 @@ class Reading:
 
 
 class Sink(Protocol):
-    """Where a source gives its readings to. Its methods do not block, and belong to the event loop's thread."""
+    """Receiver of a source's readings. Its methods do not block, and belong to the event loop's thread."""
 
     def opened(self) -> None:
-        """Say that the device answers. May be said again."""
+        """Note that the device answers. May be called repeatedly."""
         ...
 
     def take(self, sensor: str, reading: Reading) -> None:
-        """Give a reading of the sensor that the site calls so."""
+        """Take a reading of a sensor, by the sensor's name in the site file."""
         ...
 
     def lost(self, sensor: str, reason: str) -> None:
-        """Say that one sensor does not answer, though the connection may be well. Its next reading ends that."""
+        """Note that one sensor does not answer while the connection may be well. Its next reading ends that."""
         ...
 
     def unclaimed(self, name: str) -> None:
-        """Say that there was a reading that no sensor is known to want; ``name`` is the device's name for it, if any.
+        """Note a reading that no configured sensor claims, by the device's name for it.
 
-        What cannot be read at all, and may have been any sensor's, has the empty name.
+        The name is empty if the device gives none, and for unreadable data that may belong to any sensor.
         """
         ...
 
 
 class SensorSource(Protocol):
-    """One connection to a device, which may feed several sensors.
+    """Connection to a device, which may feed several sensors.
 
-    It belongs to one event loop, and never blocks it. It gives readings in the order in which they came.
+    It belongs to one event loop and never blocks it. It gives readings in the order of their arrival.
     """
 
     async def run(self, sink: Sink) -> None:
-        """Connect, and give readings until cancelled. May be called again after it has returned.
+        """Connect and give readings until cancelled. May be called again after it has returned.
 
-        Raise SourceError when the device is gone or does not answer; it may also return when the device has nothing
-        more to say. However it ends, it leaves no process, thread, task or connection behind.
+        Raise SourceError if the device is gone or does not answer. Return if the device has no more readings. In
+        every case, leave no process, thread, task or connection behind.
         """
         ...

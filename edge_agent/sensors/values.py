@@ -1,4 +1,4 @@
-"""What a device writes for a value, to a reading. Pure, and never raises whatever the device says."""
+"""Parsers of values and times as devices write them. Pure. They accept any input without raising an error."""
 
 from __future__ import annotations
 
@@ -6,47 +6,58 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from edge_agent.sensors.source import Reading
-from edge_agent.sensors.times import read_time
-from ingest.contract.records import GOOD, SUSPECT
+from ingest.contract.records import BY_HOST, BY_HOST_INSTEAD, BY_SOURCE, GOOD, SUSPECT
 
+MAX_AHEAD_S = 5.0
+"""Maximum time by which a device's clock may be ahead. A clock kept by NTP is off by less. A reading from further
+ahead would close windows too early."""
+MAX_BEHIND_S = 7 * 86400.0
+"""Maximum age of a reading. A logger may deliver the readings of an outage. A reading older than the retention of
+`readings` comes from a clock that was never set."""
+UNREADABLE_NS = 0
+"""Time in place of an unreadable one: 1970, as from a clock that was never set."""
+_TOO_FAR = 1e20
+_UNITS_PER_S = ((1e11, 1), (1e14, 10**3), (1e17, 10**6), (_TOO_FAR, 10**9))
+"""Upper bound of a Unix time for each unit. Each bound is the year 5138 in its unit, and 1973 in the next one."""
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?", re.ASCII)
 _SHOWN = 60
-"""So much of what could not be read is told."""
+"""Maximum number of characters of an unreadable value that a message shows."""
 _GOOD_WORDS = (0, "0", "good", "ok")
 
 
-def reading(value: object, at: object = None, quality: object = 0) -> Reading:
-    """Return a reading of what a device says of its value, time and quality, each as text or as JSON has it.
+def parse_reading(value: object, at: object = None, quality: object = 0) -> Reading:
+    """Return a reading from a device's value, time and quality, each as text or as decoded JSON.
 
-    A value that is no finite number makes a reading without one. Any other quality than 0, ``good`` or ``ok`` is
-    doubt.
+    A value that is not a finite number gives a reading without a value. Any quality except 0, ``good`` and ``ok``
+    marks the reading as suspect.
     """
     found = number(value)
     if found is None:
         return Reading(None, problem=f"no finite number: {str(value)[:_SHOWN]!r}")
     word = quality.strip().lower() if isinstance(quality, str) else quality
-    return Reading(found, read_time(at), GOOD if word in _GOOD_WORDS else SUSPECT)
+    return Reading(found, parse_time(at), GOOD if word in _GOOD_WORDS else SUSPECT)
 
 
-def number(said: object) -> float | None:
-    """Return a value as a finite number; true and false are 1 and 0. None when it is none."""
-    if isinstance(said, str):
-        said = said.strip()  # which takes away separators of ASCII too, as float() does not
-        if not _NUMBER.fullmatch(said):  # float() would take "1_0" and "nan" as well
+def number(text: object) -> float | None:
+    """Return a value as a finite number, None if it is not one. True and false are 1 and 0."""
+    if isinstance(text, str):
+        text = text.strip()  # also strips ASCII separators, as float() does not
+        if not _NUMBER.fullmatch(text):  # float() would accept "1_0" and "nan" as well
             return None
-    elif not isinstance(said, int | float):
+    elif not isinstance(text, int | float):
         return None
     try:
-        value = float(said)
+        value = float(text)
     except OverflowError:
         return None
     return value if math.isfinite(value) else None
 
 
-def read_json(text: str | bytes) -> object:
-    """Return what JSON says, None when it is no JSON."""
+def parse_json(text: str | bytes) -> object:
+    """Return decoded JSON, None if the text is not JSON."""
     try:
         found: object = json.loads(text)
     except (ValueError, RecursionError):
@@ -55,9 +66,9 @@ def read_json(text: str | bytes) -> object:
 
 
 def at_path(found: object, path: str) -> object:
-    """Return what is at a path of keys and indices joined by dots, None when there is nothing.
+    """Return the element at a path of keys and indices joined by dots, None if there is none.
 
-    A key that has dots itself is found as a whole first.
+    A key that itself contains dots is found as a whole first.
     """
     if not path:
         return found
@@ -69,3 +80,56 @@ def at_path(found: object, path: str) -> object:
     if isinstance(found, list) and step.isascii() and step.isdigit() and int(step[:9]) < len(found):
         return at_path(found[int(step[:9])], rest)
     return None
+
+
+def parse_time(text: object) -> int | None:
+    """Return a device's time in Unix ns, from ISO 8601 or a number in s, ms, µs or ns.
+
+    ISO 8601 without an offset is UTC. Return None for an empty time, ``UNREADABLE_NS`` for an unreadable one.
+    """
+    if text is None or text == "":
+        return None
+    if isinstance(text, bool) or not isinstance(text, str | int | float):
+        return UNREADABLE_NS
+    try:
+        return _unix_time(text)
+    except (ValueError, OverflowError):
+        return _iso_time(text) if isinstance(text, str) else UNREADABLE_NS
+
+
+def reading_time(own_ns: int | None, now_ns: int) -> tuple[int, int]:
+    """Return the time of a reading that arrives now, in Unix ns, and whose clock gave it.
+
+    The device's own time is used if it is plausible, otherwise the time of arrival.
+    """
+    if own_ns is None:
+        return now_ns, BY_HOST
+    if -MAX_BEHIND_S * 1e9 <= own_ns - now_ns <= MAX_AHEAD_S * 1e9:
+        return own_ns, BY_SOURCE
+    return now_ns, BY_HOST_INSTEAD
+
+
+def _unix_time(text: str | int | float) -> int:
+    """Convert a number to Unix ns. Raise ValueError or OverflowError if it is not a number or too large."""
+    value = float(text)
+    if not abs(value) < _TOO_FAR:
+        raise ValueError("too large for a time")
+    per_s = next(units for bound, units in _UNITS_PER_S if abs(value) < bound)
+    unit_ns = 10**9 // per_s
+    try:
+        if not isinstance(text, float):
+            return int(text) * unit_ns  # a float cannot hold the digits of ns
+    except ValueError:  # text with a fraction
+        pass
+    whole = int(value)
+    return whole * unit_ns + round((value - whole) * unit_ns)
+
+
+def _iso_time(text: str) -> int:
+    try:
+        moment = datetime.fromisoformat(text.strip())
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        since = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return UNREADABLE_NS
+    return (since.days * 86400 + since.seconds) * 10**9 + since.microseconds * 1000

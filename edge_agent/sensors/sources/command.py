@@ -1,4 +1,4 @@
-"""A command that says readings, line by line."""
+"""Source that reads the lines printed by a command."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ from typing import cast
 
 from edge_agent.camera.children import close_pipes, last_stderr_line, start_process, wait_exited
 from edge_agent.exceptions import SourceUnusable
-from edge_agent.sensors.named import LineReader
 from edge_agent.sensors.source import Sink
+from edge_agent.sensors.sources.lines import LineReader
 from ingest.runtime.tether import tethered
 from ingest.site import SensorConfig
 from ingest.site.sensoroptions import CommandOptions
 
 STOP_S = 2.0
-"""A command that was told to stop may close its device; then it is killed."""
+"""Time that a stopped command has to close its device. After it, the command is killed."""
 _CHUNK_BYTES = 4096
-"""Two thousand of the shortest lines, which take some ms: everything else in the agent waits for that."""
+"""Maximum size of one read: two thousand of the shortest lines. They take some ms, in which the agent waits."""
 
 
 class CommandSource:
-    """A child process, which dies with the agent; what it has started itself is stopped with it."""
+    """Child process that dies with the agent. Processes started by it are stopped with it."""
 
     def __init__(self, sensors: Sequence[SensorConfig]) -> None:
         self._sensors = sensors
         self._argv = cast(CommandOptions, sensors[0].parsed).argv
 
     async def run(self, sink: Sink) -> None:
-        """Start the command and give what it says until it ends. Raise SourceUnusable with its last words."""
+        """Start the command and give its readings until it ends. Raise SourceUnusable with its last error output."""
         process = await self._start()
         reader = LineReader(self._sensors)
         reading = asyncio.create_task(_read(process, reader, sink))
-        saying, leaving = asyncio.create_task(last_stderr_line(process)), asyncio.create_task(wait_exited(process))
+        errors, exiting = asyncio.create_task(last_stderr_line(process)), asyncio.create_task(wait_exited(process))
         try:
-            # its helpers may hold its output open when it has gone; or it may close its output and live on
-            await asyncio.wait({reading, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait({leaving}, timeout=STOP_S)
+            # its helpers may hold its output open after its end; or it may close its output and stay alive
+            await asyncio.wait({reading, exiting}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({exiting}, timeout=STOP_S)
         finally:
             await _end(process)
-            await asyncio.wait({reading, saying}, timeout=STOP_S)  # one that has left the group may hold the pipes
-            for task in (reading, saying, leaving):
+            await asyncio.wait({reading, errors}, timeout=STOP_S)  # a helper outside of the group may hold the pipes
+            for task in (reading, errors, exiting):
                 task.cancel()
-            await asyncio.wait({reading, saying, leaving})
-            close_pipes(process)  # else they are open for as long as theirs
-        if process.returncode == 0:  # the last line of one that was killed may be the half of a number
+            await asyncio.wait({reading, errors, exiting})
+            close_pipes(process)  # otherwise our pipe ends stay open as long as the helper's
+        if process.returncode == 0:  # a killed command may have printed half of a number
             reader.end(sink)
-        raise SourceUnusable(f"{self._argv[0]} ended: {_reason(process, saying)}")
+        raise SourceUnusable(f"{self._argv[0]} ended: {_reason(process, errors)}")
 
     async def _start(self) -> Process:
         try:
@@ -59,21 +59,21 @@ class CommandSource:
                 tethered(self._argv), stdin=DEVNULL, stdout=PIPE, stderr=PIPE, start_new_session=True
             )
         except OSError as error:
-            raise SourceUnusable(f"{self._argv[0]} cannot be started: {error}") from None
+            raise SourceUnusable(f"{self._argv[0]} could not be started: {error}") from None
 
 
 async def _read(process: Process, reader: LineReader, sink: Sink) -> None:
-    assert process.stdout is not None  # noqa: S101  (narrowing: it was asked for)
+    assert process.stdout is not None  # noqa: S101  (narrowing: stdout is a pipe)
     while data := await process.stdout.read(_CHUNK_BYTES):
         sink.opened()
         started_s = time.perf_counter()
         reader.feed(data, sink)
-        # one that floods us has half of the loop's time at the most, and waits for its pipe
+        # a command that floods its output gets at most half of the loop's time and waits for its pipe
         await asyncio.sleep(time.perf_counter() - started_s)
 
 
 async def _end(process: Process) -> None:
-    """Stop a command's whole process group, also what is left of it when the command itself has gone."""
+    """Stop a command's whole process group, including helpers that outlive the command."""
     _signal(process, signal.SIGTERM)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(STOP_S):
@@ -87,6 +87,6 @@ def _signal(process: Process, number: signal.Signals) -> None:
         os.killpg(process.pid, number)
 
 
-def _reason(process: Process, saying: asyncio.Task[str]) -> str:
-    words = "" if saying.cancelled() else saying.result()
-    return words or f"signal or status {process.returncode}"
+def _reason(process: Process, errors: asyncio.Task[str]) -> str:
+    words = "" if errors.cancelled() else errors.result()
+    return words or f"exit status {process.returncode}"

@@ -1,4 +1,4 @@
-"""The machine that the agent runs on, as a sensor."""
+"""Source of readings about the machine that the agent runs on."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from ingest.site import SensorConfig
 from ingest.site.sensoroptions import HostOptions
 
 ANSWER_S = 5.0
-"""A file system behind a network may hang for ever."""
+"""Maximum time of one query. A network file system may hang for ever."""
 _CPU_SETTLES_S = 0.2
-"""The kernel counts a processor's time in ticks of 10 ms: a share of less than some of them says nothing."""
+"""Minimum interval for a CPU share. The kernel counts CPU time in ticks of 10 ms, and a share needs many ticks."""
 
 
 class HostSource:
     """One figure of this machine: ``cpu`` and ``memory`` in %, ``load`` of 1 min, ``temperature`` in °C, ``disk``.
 
-    ``disk`` is what is free for us at a path, in bytes. A machine that does not tell something is silent about it.
+    ``disk`` is the free space at a path, in bytes. A sensor whose figure the machine does not provide is silent.
     """
 
     def __init__(self, sensor: SensorConfig, clock: Clock) -> None:
@@ -54,34 +54,34 @@ class HostSource:
         try:
             async with asyncio.timeout(ANSWER_S):
                 return Reading(float(await asyncio.shield(self._asked)))
-        except TimeoutError:  # the one that hangs is waited for again: threads would pile up
+        except TimeoutError:  # the next query waits for the same thread: otherwise threads would pile up
             raise SensorSilent(f"{self._sensor.source}: no answer within {ANSWER_S:g} s") from None
         except (OSError, ValueError) as error:
             raise SensorSilent(str(error)) from None
 
 
 class _Cpu:
-    """What share of all processors' time was used since it was asked last, whatever thread asks."""
+    """Share of all CPU time that was used since the last query. Any thread may query."""
 
     def __init__(self) -> None:
         self._before, self._percent = self._busy_and_all_s(), 0.0
 
     def percent(self) -> float:
         (busy_s, all_s), now = self._before, self._busy_and_all_s()
-        if now[1] > all_s:  # else no tick has passed
+        if now[1] > all_s:  # otherwise no tick has passed
             self._before, self._percent = now, 100.0 * min(1.0, max(0.0, (now[0] - busy_s) / (now[1] - all_s)))
         return self._percent
 
     @staticmethod
     def _busy_and_all_s() -> tuple[float, float]:
         times = psutil.cpu_times()
-        # a guest's time is in its host's, and while it waits for a disk a processor is idle (proc(5))
+        # guest time is part of user time, and a CPU that waits for a disk is idle (proc(5))
         all_s = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
         return all_s - times.idle - getattr(times, "iowait", 0.0), all_s
 
 
 def _beside(figure: Callable[[], float]) -> asyncio.Future[float]:
-    """Ask in a thread that nobody waits for at the end, as they do for those of an executor: it may hang."""
+    """Query in a daemon thread. The end of the program does not wait for it, unlike an executor's: it may hang."""
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[float] = loop.create_future()
 
@@ -101,7 +101,7 @@ def _beside(figure: Callable[[], float]) -> asyncio.Future[float]:
 def _answer(answer: asyncio.Future[float], value: float, failure: Exception | None) -> None:
     if not answer.done():
         answer.set_exception(failure) if failure else answer.set_result(value)
-        answer.exception()  # nobody may be there to hear it
+        answer.exception()  # marked as retrieved, because the query may have timed out
 
 
 def _temperature(label: str) -> float:
@@ -112,7 +112,7 @@ def _temperature(label: str) -> float:
         if not label or label in (chip, reading.label)
     ]
     if not found:
-        raise ValueError(f"this machine tells no temperature of {label or 'anything'}")
+        raise ValueError(f"this machine reports no temperature of {label or 'any chip'}")
     return max(found)
 
 

@@ -1,32 +1,35 @@
-"""Lines to readings: words, JSON or CSV. Pure, and never raises whatever the bytes are."""
+"""Parser of a device's lines: words, JSON or CSV. Pure. It accepts any bytes without raising an error."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple, cast
 
-from edge_agent.sensors.source import Reading
-from edge_agent.sensors.values import read_json, reading
+from edge_agent.sensors.source import Reading, Sink
+from edge_agent.sensors.values import parse_json, parse_reading
+from ingest.site import SensorConfig
+from ingest.site.sensoroptions import LineOptions
 
 MAX_LINE_BYTES = 64 * 1024
-"""A thousand values as JSON. Noise on a wire has no line ends at all, and must not fill the memory."""
+"""Maximum length of a line, enough for a thousand values as JSON. Noise on a wire has no line ends and must not fill
+the memory."""
 _TIME_COLUMNS = ("time", "timestamp")
 _RESERVED = ("name", "value", "time", "timestamp", "quality")
 
 
-class Named(NamedTuple):
-    """A reading under the device's name for it, which is empty when the line does not say."""
+class NamedReading(NamedTuple):
+    """Reading with the device's name for it, which is empty if the line has none."""
 
     name: str
     reading: Reading
 
 
-class Lines:
-    """Cuts a device's bytes into lines, and reads each; a line that cannot be read is a reading without a value.
+class LineParser:
+    """Parser that cuts a device's bytes into lines. An unreadable line becomes a reading without a value.
 
-    ``lines``: ``name value [time]``, a value alone, or JSON: ``{"name": …, "value": …, "time": …, "quality": …}``, or
-    a flat object of names and numbers with perhaps a time. ``csv``: a header of names, which may come again, then
-    rows; a column ``time`` or ``timestamp`` is the time of its row.
+    Format ``lines``: ``name value [time]``, a value alone, or JSON. JSON is ``{"name": …, "value": …, "time": …,
+    "quality": …}``, or a flat object of names and numbers with an optional time. Format ``csv``: a header of names,
+    which may be repeated, then rows. A column ``time`` or ``timestamp`` is the time of its row.
     """
 
     def __init__(self, form: Literal["lines", "csv"] = "lines", header: str = "") -> None:
@@ -36,25 +39,25 @@ class Lines:
         self._rest = b""
         self._too_long = False
 
-    def feed(self, data: bytes) -> Iterator[Named]:
-        """Take bytes as they come, and yield the readings of the lines that are whole now."""
+    def feed(self, data: bytes) -> Iterator[NamedReading]:
+        """Take bytes as they arrive. Yield the readings of the lines that are now complete."""
         *lines, rest = (self._rest + data).split(b"\n")
         self._rest = b""
         for line in lines:
             if self._too_long or len(line) > MAX_LINE_BYTES:
                 self._too_long = False
-                yield _garbage("a line that is too long")
+                yield _unreadable(f"a line of more than {MAX_LINE_BYTES} bytes")
             else:
                 yield from self._line(line)
         if len(rest) > MAX_LINE_BYTES:
             self._too_long, rest = True, b""
         self._rest = rest
 
-    def end(self) -> Iterator[Named]:
-        """Yield the readings of a last line that has no end."""
+    def end(self) -> Iterator[NamedReading]:
+        """Yield the readings of a last line without a line end."""
         yield from self.feed(b"\n" if self._rest or self._too_long else b"")
 
-    def _line(self, line: bytes) -> Iterable[Named]:
+    def _line(self, line: bytes) -> Iterable[NamedReading]:
         text = line.decode("utf-8-sig", errors="replace").strip().strip("\0").strip()
         if not text:
             return ()
@@ -62,40 +65,73 @@ class Lines:
             return self._row(text)
         return _json(text) if text.startswith(("{", "[")) else _words(text)
 
-    def _row(self, text: str) -> Iterable[Named]:
+    def _row(self, text: str) -> Iterable[NamedReading]:
         if not self._columns:
             self._separator = ";" if ";" in text else ","
             self._columns = self._cells(text)
             return ()
         cells = self._cells(text)
         if cells == self._columns:
-            return ()  # the device has begun anew
+            return ()  # the device was restarted and repeats its header
         if len(cells) != len(self._columns):
-            return (_garbage(text),)
+            return (_unreadable(text),)
         at = next((c for name, c in zip(self._columns, cells, strict=True) if name.lower() in _TIME_COLUMNS), None)
         pairs = zip(self._columns, cells, strict=True)
-        return [Named(name, reading(cell, at)) for name, cell in pairs if name.lower() not in _TIME_COLUMNS]
+        return [
+            NamedReading(name, parse_reading(cell, at)) for name, cell in pairs if name.lower() not in _TIME_COLUMNS
+        ]
 
     def _cells(self, text: str) -> list[str]:
         return [cell.strip().strip('"').strip() for cell in text.split(self._separator)]
 
 
-def _words(text: str) -> Iterable[Named]:
+class LineReader:
+    """Reader that gives the readings in a device's lines to the sensors that claim them by name.
+
+    A reading without a name belongs to the only sensor of the device. With several sensors it is unclaimed.
+    """
+
+    def __init__(self, sensors: Sequence[SensorConfig]) -> None:
+        options = [cast(LineOptions, sensor.parsed) for sensor in sensors]
+        self._parser = LineParser(options[0].format, options[0].header)
+        self._sensors: dict[str, list[str]] = {}
+        for sensor, option in zip(sensors, options, strict=True):
+            self._sensors.setdefault(option.field or sensor.name, []).append(sensor.name)
+        self._only = [sensors[0].name] if len(sensors) == 1 else []
+
+    def feed(self, data: bytes, sink: Sink) -> None:
+        """Take bytes as they arrive."""
+        self._give(self._parser.feed(data), sink)
+
+    def end(self, sink: Sink) -> None:
+        """Take a last line without a line end."""
+        self._give(self._parser.end(), sink)
+
+    def _give(self, found: Iterable[NamedReading], sink: Sink) -> None:
+        for name, reading in found:
+            sensors = self._sensors.get(name, []) if name else self._only
+            for sensor in sensors:
+                sink.take(sensor, reading)
+            if not sensors:
+                sink.unclaimed(name)
+
+
+def _words(text: str) -> Iterable[NamedReading]:
     words = text.split(maxsplit=2)
     if len(words) < 2:
-        return (Named("", reading(text)),)
-    return (Named(words[0], reading(words[1], words[2] if len(words) > 2 else None)),)
+        return (NamedReading("", parse_reading(text)),)
+    return (NamedReading(words[0], parse_reading(words[1], words[2] if len(words) > 2 else None)),)
 
 
-def _json(text: str) -> Iterable[Named]:
-    found = read_json(text)
+def _json(text: str) -> Iterable[NamedReading]:
+    found = parse_json(text)
     if not isinstance(found, Mapping) or not found:
-        return (_garbage(text),)
+        return (_unreadable(text),)
     at = found.get("time", found.get("timestamp"))
     if "value" in found:
-        return (Named(str(found.get("name", "")), reading(found["value"], at, found.get("quality", 0))),)
-    return [Named(name, reading(value, at)) for name, value in found.items() if name not in _RESERVED]
+        return (NamedReading(str(found.get("name", "")), parse_reading(found["value"], at, found.get("quality", 0))),)
+    return [NamedReading(name, parse_reading(value, at)) for name, value in found.items() if name not in _RESERVED]
 
 
-def _garbage(what: str) -> Named:
-    return Named("", reading(what))
+def _unreadable(text: str) -> NamedReading:
+    return NamedReading("", parse_reading(text))

@@ -1,4 +1,4 @@
-"""Registers of a Modbus device, over TCP or a serial line (RTU)."""
+"""Source of Modbus registers, over TCP or a serial line (RTU)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pymodbus.exceptions import ModbusException
 from edge_agent.exceptions import SensorSilent, SourceUnusable
 from edge_agent.sensors.source import Reading, Sink
 from edge_agent.sensors.sources.polling import heed_cancellation, poll
-from edge_agent.sensors.values import reading
+from edge_agent.sensors.values import parse_reading
 from ingest.runtime.clock import Clock
 from ingest.site import SensorConfig
 from ingest.site.sensoroptions import ModbusOptions
@@ -23,13 +23,13 @@ _PORT = 502
 _CODES = {1: "illegal function", 2: "illegal address", 3: "illegal value", 4: "device failure", 6: "device busy"}
 """Modbus application protocol 1.1b3, section 7."""
 
-logging.getLogger("pymodbus.logging").disabled = True  # an outage is told once, by the feed
+logging.getLogger("pymodbus.logging").disabled = True  # the feed logs an outage once
 
 
 class ModbusSource:
-    """One connection to a device or bus, whose registers are asked for at each sensor's own rate, one after another.
+    """Connection to a device or bus. Registers are read one after another, each at its sensor's rate.
 
-    A unit that does not answer, or refuses a register, makes its sensors silent; others on the bus go on.
+    A unit that does not answer or refuses a register silences only its own sensors.
     """
 
     def __init__(self, sensors: Sequence[SensorConfig], clock: Clock) -> None:
@@ -39,7 +39,7 @@ class ModbusSource:
         self._line = asyncio.Lock()
 
     async def run(self, sink: Sink) -> None:
-        """Ask until cancelled. Raise SourceUnusable when there is no connection, or it is lost."""
+        """Read registers until cancelled. Raise SourceUnusable if there is no connection or it is lost."""
         client = self._client = self._make()
         try:
             if not await client.connect():
@@ -52,7 +52,7 @@ class ModbusSource:
 
     def _make(self) -> Any:
         options = self._options[self._sensors[0].name]
-        # it is the feed that connects again, with its back-off, and says so
+        # the feed reconnects with back-off, and logs it
         common = {"timeout": options.timeout_s, "retries": 0, "reconnect_delay": 0}
         if not self._address.startswith("/"):
             where = urlsplit(f"//{self._address}")
@@ -76,20 +76,21 @@ class ModbusSource:
                 )
             if len(answer.registers) != kind.value[1]:
                 raise SensorSilent(
-                    f"unit {options.unit_id} of {self._address} answers with {len(answer.registers)} registers"
+                    f"unit {options.unit_id} of {self._address} answers with {len(answer.registers)} registers,"
+                    f" expected {kind.value[1]}"
                 )
             raw = client.convert_from_registers(answer.registers, kind, word_order=options.word_order)
         except (ModbusException, OSError) as error:
             if not client.connected:
                 raise SourceUnusable(f"{self._address}: {error}") from None
             raise SensorSilent(f"unit {options.unit_id} of {self._address} does not answer") from None
-        return reading(raw * options.scale + options.offset)
+        return parse_reading(raw * options.scale + options.offset)
 
     async def _answer(self, options: ModbusOptions, count: int) -> Any:
-        """Ask for registers. Raise ModbusException when no answer comes; a serial line then stays quiet for a while.
+        """Read registers. Raise ModbusException without an answer; a serial line then stays unused for a while.
 
-        On a serial line an answer has no number: one that is late would be taken for that of the next request to its
-        unit, and so each for that of the one before, from then on.
+        Answers on a serial line carry no number. A late answer would be taken for the answer to the next request to
+        its unit, and every later answer would be shifted too.
         """
         client = self._client
         read = client.read_holding_registers if options.table == "holding" else client.read_input_registers

@@ -1,4 +1,4 @@
-"""Readings that are published on an MQTT broker."""
+"""Source of readings from an MQTT broker."""
 
 from __future__ import annotations
 
@@ -24,37 +24,37 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from edge_agent.exceptions import SourceUnusable
 from edge_agent.sensors.source import Reading, Sink
 from edge_agent.sensors.sources.polling import heed_cancellation
-from edge_agent.sensors.values import at_path, read_json, reading
+from edge_agent.sensors.values import at_path, parse_json, parse_reading
 from ingest.contract.records import STALE
 from ingest.runtime.clock import Clock
 from ingest.site import SensorConfig
 from ingest.site.sensoroptions import MqttOptions
 
 TIMEOUT_S = 5.0
-"""For each answer of the broker."""
+"""Maximum time of each answer of the broker."""
 KEEP_ALIVE_S = 15
-"""A broker that is silent for half as long again is gone."""
+"""Keep-alive interval. A broker that stays silent for one and a half intervals is gone."""
 SESSION_S = 300
-"""The broker keeps what is published meanwhile for so long; then it forgets a client that does not come back."""
+"""Time for which the broker keeps messages for a disconnected client."""
 MAX_PAYLOAD_BYTES = 256 * 1024
-"""A thousand values as JSON. One reading is wanted of it."""
+"""Maximum payload, enough for a thousand values as JSON. A sensor needs one of them."""
 IN_FLIGHT = 100
-"""So many messages a broker sends before it has heard that they came, and so many it may repeat."""
+"""Maximum number of unacknowledged messages, and so of messages that the broker may repeat."""
 ASK_AGAIN_S = 60.0
-"""A topic that is refused may be allowed later, and the broker does not say when."""
+"""Interval of new attempts for refused topics. A topic may be allowed later, and the broker does not announce it."""
 _REFUSED = 0x80
 _PORT, _TLS_PORT = 1883, 8883
 
 _quiet = logging.getLogger("sightline.mqtt")
-_quiet.disabled = True  # an outage is told once, by the feed
+_quiet.disabled = True  # the feed logs an outage once
 
 
 class MqttSource:
-    """One connection to a broker (MQTT 5), with subscriptions at QoS 1 for the topics of its sensors.
+    """Connection to a broker (MQTT 5), with QoS 1 subscriptions for the topics of its sensors.
 
-    The session outlives a lost connection: what was published meanwhile comes afterwards, where the broker has kept
-    it, and what it repeats is dropped. What has been acknowledged to it is given, however the connection ends. What a
-    broker retains of the past, and hands out to each new subscriber, is flagged as stale.
+    The session survives a lost connection: messages that the broker kept meanwhile arrive afterwards, and repeated
+    messages are dropped. Every acknowledged message is given to the sink, however the connection ends. A retained
+    message, which the broker sends to each new subscriber, is flagged as stale.
     """
 
     def __init__(self, sensors: Sequence[SensorConfig], clock: Clock) -> None:
@@ -66,7 +66,7 @@ class MqttSource:
         self._client_id = f"sightline-{socket.gethostname()[:30]}-{secrets.token_hex(6)}"
 
     async def run(self, sink: Sink) -> None:
-        """Subscribe and give what is published until cancelled. Raise SourceUnusable when the broker is gone."""
+        """Subscribe and give readings until cancelled. Raise SourceUnusable if the broker is gone."""
         try:
             async with self._connected(sink) as client:
                 refused = await self._subscribe(client, sink, widest(self._topics.values()))
@@ -74,7 +74,7 @@ class MqttSource:
                     heed_cancellation()
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(ASK_AGAIN_S if refused else None):
-                            async for _ in client.messages:  # there are none: they are given as they come
+                            async for _ in client.messages:  # always empty: _Client gives each message on arrival
                                 pass
                     refused = await self._subscribe(client, sink, refused)
         except aiomqtt.MqttError as error:
@@ -105,7 +105,7 @@ class MqttSource:
         try:
             context = self._tls() if options.tls else None
             password = options.password_file.read_text().strip() if options.password_file else None
-        except (OSError, ValueError) as error:  # read now, so that a rotated secret is taken up
+        except (OSError, ValueError) as error:  # read for each connection, so that a rotated secret is used
             raise SourceUnusable(f"{options.host}: {error}") from None
         return _Client(
             functools.partial(self._give, sink),
@@ -131,11 +131,12 @@ class MqttSource:
         return context
 
     async def _subscribe(self, client: aiomqtt.Client, sink: Sink, topics: Sequence[str]) -> list[str]:
-        """Subscribe to topics, and return those that are refused: that makes their sensors silent, and no others."""
-        # what is retained comes with a new subscription, and not again when the connection is made anew
-        how, refused = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB), []
+        """Subscribe to topics. Return the refused ones, which silence only their own sensors."""
+        # a new subscription receives retained messages, a reconnection does not receive them again
+        options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
+        refused = []
         for topic in topics:
-            (answer,) = await client.subscribe(topic, options=how)
+            (answer,) = await client.subscribe(topic, options=options)
             if (answer.value if isinstance(answer, ReasonCode) else answer) < _REFUSED:
                 continue
             refused.append(topic)
@@ -155,12 +156,13 @@ class MqttSource:
 
 
 class _Client(aiomqtt.Client):
-    """A client that gives each message as it comes, before it is acknowledged to the broker.
+    """MQTT client that gives each message on arrival, before it is acknowledged to the broker.
 
-    aiomqtt's own queue would keep what was acknowledged and not yet looked at, and lose it with the connection.
+    The queue of aiomqtt would hold acknowledged messages that nobody has read yet, and lose them with the connection.
 
-    What a broker repeats, since it has not heard that it came, is dropped (MQTT 5, 4.4). ``seen`` are number, topic
-    and hash of the last messages, also of connections before: a number alone comes again with another message.
+    Messages that the broker repeats for lack of an acknowledgement are dropped (MQTT 5, 4.4). ``seen`` holds number,
+    topic and hash of the last messages, also from earlier connections. A number alone is not enough, because it is
+    reused.
     """
 
     def __init__(
@@ -171,22 +173,22 @@ class _Client(aiomqtt.Client):
         self.over = False
 
     def _on_message(self, client: PahoClient, userdata: Any, message: MQTTMessage) -> None:
-        what = (message.mid, message.topic, hash(message.payload))
-        if self.over or (message.dup and what in self._seen):
+        identity = (message.mid, message.topic, hash(message.payload))
+        if self.over or (message.dup and identity in self._seen):
             return
         if message.qos:
-            self._seen.append(what)
+            self._seen.append(identity)
         self._give(message)
 
 
 def widest(topics: Iterable[str]) -> list[str]:
-    """Return those topics that no other one covers: brokers send a message once for each that matches it."""
+    """Return the topics that no other one covers. A broker sends a message once for each matching subscription."""
     unique = list(dict.fromkeys(topics))
     return [each for each in unique if not any(_covers(other, each) for other in unique if other != each)]
 
 
 def _covers(wide: str, narrow: str) -> bool:
-    """Tell whether all that matches the one matches the other too (MQTT 5, 4.7)."""
+    """Return whether every topic that matches ``narrow`` also matches ``wide`` (MQTT 5, 4.7)."""
     levels, others = wide.split("/"), narrow.split("/")
     if others[0].startswith("$") and levels[0] in ("+", "#"):
         return False
@@ -199,20 +201,20 @@ def _covers(wide: str, narrow: str) -> bool:
 
 
 def read_payload(payload: object, options: MqttOptions, *, retained: bool = False) -> Reading:
-    """Return the reading that a payload has: a number, or JSON with a number in its ``field``.
+    """Return the reading in a payload: a number, or JSON with a number in its ``field``.
 
-    Never raises: what has none is a reading without a value.
+    A payload without a number gives a reading without a value. No payload raises an error.
     """
     data = payload if isinstance(payload, bytes | bytearray) else b""
     if len(data) > MAX_PAYLOAD_BYTES:
-        return Reading(None, problem=f"a payload of {len(data)} bytes")
+        return Reading(None, problem=f"payload of {len(data)} bytes, expected at most {MAX_PAYLOAD_BYTES}")
     text = data.decode(errors="replace")
-    found = read_json(text)
+    found = parse_json(text)
     if isinstance(found, Mapping | list):
         quality = found.get("quality", 0) if isinstance(found, Mapping) else 0
-        read = reading(at_path(found, options.field or "value"), at_path(found, options.time_field), quality)
+        read = parse_reading(at_path(found, options.field or "value"), at_path(found, options.time_field), quality)
     elif options.field:
-        read = reading(f"no JSON: {text}")
+        read = parse_reading(f"no JSON: {text}")
     else:
-        read = reading(found if isinstance(found, bool) else text)
+        read = parse_reading(found if isinstance(found, bool) else text)
     return Reading(read.value, read.at_ns, read.quality | STALE, read.problem) if retained else read

@@ -1,4 +1,4 @@
-"""Asking at a rate: for sources that speak only when they are asked."""
+"""Polling at a fixed rate, for sources that answer only when asked."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ingest.runtime.clock import Clock
 from ingest.site import SensorConfig
 
 Ask = Callable[[SensorConfig, int], Awaitable[Reading]]
-"""Returns the reading of a sensor that is due with this number.
+"""Function that returns the reading of a sensor with this index.
 
-Raises SensorSilent when this one does not answer, SourceError when the device is gone.
+It raises SensorSilent if the sensor does not answer, SourceError if the device is gone.
 """
 
 
 async def poll(sensors: Sequence[SensorConfig], ask: Ask, sink: Sink, clock: Clock) -> None:
-    """Ask for the reading of each sensor at its own rate until cancelled. Raise the first error of ``ask``."""
+    """Poll each sensor at its own rate until cancelled. Raise the first error of ``ask``."""
     asking = [asyncio.create_task(_one(sensor, ask, sink, clock)) for sensor in sensors]
     try:
         await asyncio.gather(*asking)
@@ -31,7 +31,7 @@ async def poll(sensors: Sequence[SensorConfig], ask: Ask, sink: Sink, clock: Clo
 
 
 async def ticks(rate_hz: float, clock: Clock) -> AsyncIterator[int]:
-    """Yield the number of each moment that is due, when it is; moments that were missed are not made up for."""
+    """Yield the index of each tick when it is due. Missed ticks are skipped."""
     start_s, index = clock.monotonic(), 0
     while True:
         yield index
@@ -41,10 +41,10 @@ async def ticks(rate_hz: float, clock: Clock) -> AsyncIterator[int]:
 
 
 def heed_cancellation() -> None:
-    """Raise CancelledError when this task was cancelled and has not noticed.
+    """Raise CancelledError if this task was cancelled but a library has swallowed the cancellation.
 
-    ``asyncio.wait_for`` of Python 3.11, which libraries call, returns a result that comes in the very moment of a
-    cancellation, and the cancellation is lost (https://github.com/python/cpython/issues/86296).
+    In Python 3.11 ``asyncio.wait_for``, which libraries call, loses a cancellation that arrives together with the
+    result (https://github.com/python/cpython/issues/86296).
     """
     task = asyncio.current_task()
     if task and task.cancelling():
@@ -58,7 +58,7 @@ async def _one(sensor: SensorConfig, ask: Ask, sink: Sink, clock: Clock) -> None
             reading = await ask(sensor, index)
         except SensorSilent as error:
             sink.lost(sensor.name, str(error))
-            # others wait on the same wire until this one's time is out: it is asked less often
+            # other sensors on the same wire wait for its timeout, so it is polled less often
             await asyncio.sleep(backoff.failed(clock.monotonic(), random.random()))
             continue
         heed_cancellation()

@@ -1,4 +1,4 @@
-"""A device that says readings on a serial port, line by line."""
+"""Source that reads lines from a serial port."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from typing import cast
 import serial
 
 from edge_agent.exceptions import SourceUnusable
-from edge_agent.sensors.named import LineReader
 from edge_agent.sensors.source import Sink
+from edge_agent.sensors.sources.lines import LineReader
 from ingest.runtime.clock import Clock
 from ingest.site import SensorConfig
 from ingest.site.sensoroptions import SerialOptions
 
 _READ_S = 0.2
-"""How long one read waits in its thread: as long may a stop take."""
+"""Maximum time of one read in its thread, and so of a stop."""
 _CHUNK_BYTES = 4096
 
 
 class SerialSource:
-    """A serial port, read in a thread of its own. No other program may have it meanwhile."""
+    """Serial port, read in a thread of its own and locked against other programs."""
 
     def __init__(self, sensors: Sequence[SensorConfig], clock: Clock) -> None:
         self._sensors, self._path = sensors, sensors[0].address
         self._options = cast(SerialOptions, sensors[0].parsed)
 
     async def run(self, sink: Sink) -> None:
-        """Give what the device says until cancelled. Raise SourceUnusable when it is not there, or has gone."""
+        """Give the device's readings until cancelled. Raise SourceUnusable if the port is missing or unplugged."""
         loop, reader, port = asyncio.get_running_loop(), LineReader(self._sensors), _Port(self._path, self._options)
         thread = ThreadPoolExecutor(1, thread_name_prefix="serial")
         try:
@@ -37,15 +37,17 @@ class SerialSource:
             sink.opened()
             while True:
                 reader.feed(await loop.run_in_executor(thread, port.read), sink)
-        except (OSError, ValueError) as error:  # pyserial's own are of OSError, but for a setting that cannot be
+        except (OSError, ValueError) as error:  # pyserial raises OSError, and ValueError for an impossible setting
             raise SourceUnusable(f"{self._path}: {error}") from None
         finally:
-            await loop.run_in_executor(thread, port.close)  # after what the thread is at, which cannot be cancelled
+            await loop.run_in_executor(
+                thread, port.close
+            )  # after the thread's current read, which cannot be cancelled
             thread.shutdown()
 
 
 class _Port:
-    """The port. All methods belong to one thread."""
+    """Serial port whose methods belong to one thread."""
 
     def __init__(self, path: str, options: SerialOptions) -> None:
         self._path, self._options = path, options
@@ -64,8 +66,8 @@ class _Port:
         )
 
     def read(self) -> bytes:
-        """Return what is there, or nothing after ``_READ_S``."""
-        assert self._port is not None  # noqa: S101  (narrowing: it is open)
+        """Return the available bytes, none after ``_READ_S``."""
+        assert self._port is not None  # noqa: S101  (narrowing: the port is open)
         first: bytes = self._port.read(1)
         rest: bytes = self._port.read(min(self._port.in_waiting, _CHUNK_BYTES)) if first else b""
         return first + rest

@@ -23,10 +23,10 @@ import edge_agent.sensors.sources.command
 import edge_agent.sensors.sources.host
 from edge_agent.exceptions import SensorSilent, SourceUnusable
 from edge_agent.sensors.factory import make_sources
-from edge_agent.sensors.named import LineReader
 from edge_agent.sensors.source import Reading
 from edge_agent.sensors.sources.command import _read
 from edge_agent.sensors.sources.host import HostSource
+from edge_agent.sensors.sources.lines import LineReader
 from ingest.runtime.clock import SystemClock
 from tests.edge_agent.sensors.feedbench import fed
 from tests.edge_agent.sensors.listener import Listener, ended, running, sensor

@@ -77,7 +77,7 @@ async def test_a_device_whose_every_other_reading_is_garbage_does_not_fill_the_l
             source.give("a", None)
             source.give("a", 1.0)
         await bench.until(lambda: bench.sensors["a"].captured == 10)
-    assert [line["event"] for line in logs].count("reading withheld") == 1
+    assert [line["event"] for line in logs].count("reading_withheld") == 1
     assert bench.sensors["a"].reason == ""
 
 
@@ -127,8 +127,8 @@ async def test_an_outage_is_told_once_at_its_beginning_and_once_at_its_end(make:
             "down",
         )
         await bench.stop()
-    told = [(line["event"], line["sensor"]) for line in logs if line["event"].startswith("sensor")]
-    assert sorted(told) == [("sensor back", "a"), ("sensor lost", "a"), ("sensor lost", "b")]
+    told = [(line["event"], line["sensor"]) for line in logs if line["event"].startswith("sensor_")]
+    assert sorted(told) == [("sensor_back", "a"), ("sensor_lost", "a"), ("sensor_lost", "b")]
     assert bench.withheld("a") == bench.withheld("b") == {"outage": 1}
     assert bench.figure("sightline_agent_source_restarts_total", source="simulated:t") == 3
     assert bench.figure("sightline_agent_readings_total", sensor="a", fate="taken") == 2
@@ -180,8 +180,8 @@ async def test_names_that_no_sensor_wants_are_said_once_and_counted(make: Make, 
         source.give("a", 1.0)
         await bench.until(lambda: bench.sensors["a"].captured == 1)
         await bench.stop()
-    said = [line["field"] for line in logs if line["event"] == "no sensor wants it"]
-    assert said[:3] == ["temp", "nothing that can be read", "0"]
+    said = [line["field"] for line in logs if line["event"] == "reading_unclaimed"]
+    assert said[:3] == ["temp", "unreadable data", "0"]
     assert len(said) == 20
     assert bench.figure("sightline_agent_unclaimed_readings_total", source="simulated:t") == 103
 

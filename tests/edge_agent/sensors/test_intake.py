@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edge_agent.sensors.intake import MAX_WAITING, ReadingIntake
 from edge_agent.sensors.source import Reading
-from edge_agent.sensors.times import MAX_AHEAD_S
+from edge_agent.sensors.values import MAX_AHEAD_S
 from ingest.contract.codec import decode, encode
 from ingest.contract.records import (
     BY_HOST,

@@ -12,9 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.sensors.source import Reading
-from edge_agent.sensors.sources.lines import MAX_LINE_BYTES, Lines, Named
-from edge_agent.sensors.times import MAX_AHEAD_S, MAX_BEHIND_S, UNREADABLE_NS, read_time, timed
-from edge_agent.sensors.values import at_path, number, read_json, reading
+from edge_agent.sensors.sources.lines import MAX_LINE_BYTES, LineParser, NamedReading
+from edge_agent.sensors.values import (
+    MAX_AHEAD_S,
+    MAX_BEHIND_S,
+    UNREADABLE_NS,
+    at_path,
+    number,
+    parse_json,
+    parse_reading,
+    parse_time,
+    reading_time,
+)
 from ingest.contract.records import BY_HOST, BY_HOST_INSTEAD, BY_SOURCE, GOOD, SUSPECT
 
 S_NS = 10**9
@@ -26,12 +35,12 @@ NAMES = st.from_regex(r"[a-z][a-z0-9_.]{0,10}", fullmatch=True).filter(
 )
 
 
-def read(data: bytes, form: str = "lines", header: str = "") -> list[Named]:
-    lines = Lines("csv" if form == "csv" else "lines", header)
+def read(data: bytes, form: str = "lines", header: str = "") -> list[NamedReading]:
+    lines = LineParser("csv" if form == "csv" else "lines", header)
     return [*lines.feed(data), *lines.end()]
 
 
-def values(found: Sequence[Named]) -> list[tuple[str, float | None]]:
+def values(found: Sequence[NamedReading]) -> list[tuple[str, float | None]]:
     return [(name, reading.value) for name, reading in found]
 
 
@@ -75,7 +84,7 @@ def test_a_line_may_have_a_time_and_a_quality() -> None:
     assert words.reading == Reading(1.0, NOW_NS + S_NS // 2)
     (said,) = read(b'{"name": "temp", "value": 1, "time": 1700000000, "quality": "Bad"}\n')
     assert said.reading == Reading(1.0, NOW_NS, SUSPECT)
-    assert reading(1, quality="Good").quality == reading(1, quality="0").quality == GOOD
+    assert parse_reading(1, quality="Good").quality == parse_reading(1, quality="0").quality == GOOD
 
 
 def test_csv_has_a_header_that_may_come_again() -> None:
@@ -96,8 +105,8 @@ def test_any_bytes_are_read_without_an_error(data: bytes, form: str) -> None:
 def test_any_text_is_read_without_an_error(text: str) -> None:
     for shape in ("{}\n", '{{"a": {}}}\n', "a {}\n", "a 1 {}\n"):
         read(shape.format(text).encode(errors="replace"))
-    at_path(read_json(text), text)
-    assert read_time(text) is None or text
+    at_path(parse_json(text), text)
+    assert parse_time(text) is None or text
 
 
 @given(
@@ -112,7 +121,7 @@ def test_good_lines_among_garbage_all_come_through_however_they_are_cut(
     data = b"".join(
         (part if isinstance(part, bytes) else f"good.{part[0]} {part[1]!r}".encode()) + b"\n" for part in parts
     )
-    lines = Lines()
+    lines = LineParser()
     found = [named for at in range(0, len(data), chunk) for named in lines.feed(data[at : at + chunk])]
     good = [(f"good.{part[0]}", part[1]) for part in parts if not isinstance(part, bytes)]
     assert [each for each in values(found) if each[0].startswith("good.")] == good
@@ -125,7 +134,7 @@ def test_a_flat_object_has_every_number_under_its_name(numbers: dict[str, float]
 
 
 def test_noise_without_line_ends_is_one_garbled_line_and_fills_no_memory() -> None:
-    lines = Lines()
+    lines = LineParser()
     for _ in range(10):
         assert not list(lines.feed(b"\x07" * MAX_LINE_BYTES))
         assert len(lines._rest) <= MAX_LINE_BYTES
@@ -157,7 +166,7 @@ def test_noise_without_line_ends_is_one_garbled_line_and_fills_no_memory() -> No
     ],
 )
 def test_a_time_is_iso_8601_or_unix_in_a_unit_that_shows(said: object, expected: int | None) -> None:
-    assert read_time(said) == expected
+    assert parse_time(said) == expected
 
 
 @given(
@@ -167,7 +176,7 @@ def test_a_time_is_iso_8601_or_unix_in_a_unit_that_shows(said: object, expected:
 def test_every_iso_time_is_what_it_says(moment: datetime, zone: timezone) -> None:
     zoned = moment.replace(tzinfo=zone)
     since = zoned - datetime(1970, 1, 1, tzinfo=UTC)
-    assert read_time(zoned.isoformat()) == since // timedelta(microseconds=1) * 1000
+    assert parse_time(zoned.isoformat()) == since // timedelta(microseconds=1) * 1000
 
 
 @pytest.mark.parametrize(
@@ -181,9 +190,9 @@ def test_every_iso_time_is_what_it_says(moment: datetime, zone: timezone) -> Non
     ],
 )
 def test_a_time_is_believed_within_bounds(own_s: float | None, expected: tuple[float, int]) -> None:
-    at_ns, by = timed(None if own_s is None else NOW_NS + round(own_s * S_NS), NOW_NS)
+    at_ns, by = reading_time(None if own_s is None else NOW_NS + round(own_s * S_NS), NOW_NS)
     assert ((at_ns - NOW_NS) / S_NS, by) == expected
-    assert timed(UNREADABLE_NS, NOW_NS) == (NOW_NS, BY_HOST_INSTEAD)
+    assert reading_time(UNREADABLE_NS, NOW_NS) == (NOW_NS, BY_HOST_INSTEAD)
 
 
 @pytest.mark.parametrize(

@@ -80,8 +80,8 @@ async def test_a_broker_that_is_killed_is_an_outage_that_is_told_once_and_surviv
             await bench.stop()
             assert bench.values("a") == [1.0, 2.0, 3.0]
             assert bench.withheld("a") == {"outage": 1}
-    told = [line["event"] for line in logs if line["event"].startswith("sensor")]
-    assert told == ["sensor lost", "sensor back"]
+    told = [line["event"] for line in logs if line["event"].startswith("sensor_")]
+    assert told == ["sensor_lost", "sensor_back"]
 
 
 async def test_what_is_published_while_a_connection_is_lost_comes_afterwards(tmp_path: Path) -> None:
