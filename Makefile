@@ -65,7 +65,7 @@ bench: install kafka ## measure the pipeline; results go to benchmarks/results
 	.venv-train/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-train: .venv-train/.installed ## retrain the model that ships, with its confusion matrix
+train: .venv-train/.installed ## retrain the shipped model and write its confusion matrix
 	.venv-train/bin/python -m deploy.cli.tools.train
 
 format: install ## format the code

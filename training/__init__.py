@@ -1,1 +1,1 @@
-"""Train, evaluate and export models. Keras and TensorFlow come with the extra ``train``, and only here."""
+"""Training, evaluation and export of models. The only package that uses Keras and TensorFlow, the extra ``train``."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from training.data import Regions
+from training.data import LabelledRegions
 
 INPUT = "images"
 _FILTERS = (16, 32, 64, 96)
@@ -17,10 +17,10 @@ _LEARNING_RATE = 3e-3
 
 
 def build(size: int, classes: int) -> Any:
-    """Return the untrained network: uint8 BGR in, probabilities out; scaling is its first layer.
+    """Return the untrained network: uint8 BGR in, probabilities out. Its first layer scales the pixels.
 
-    Four convolutions that each halve the picture, with batch normalisation: 80,000 weights. On a CPU they train twice
-    as fast as depthwise separable ones with a third of the weights, and infer as fast.
+    Four convolutions with batch normalisation each halve the image: 80,000 weights. On a CPU they train twice as fast
+    as depthwise separable convolutions with a third of the weights, and infer equally fast.
     """
     import keras
     from keras import layers
@@ -34,8 +34,10 @@ def build(size: int, classes: int) -> Any:
     return keras.Model(inputs, layers.Dense(classes, activation="softmax", name="probabilities")(x))
 
 
-def fit(model: Any, train: Regions, validation: Regions, *, epochs: int, seed: int, verbose: int = 2) -> None:
-    """Train a network in place, with mirrored pictures, and a rate that falls along a cosine."""
+def fit(
+    model: Any, train: LabelledRegions, validation: LabelledRegions, *, epochs: int, seed: int, verbose: int = 2
+) -> None:
+    """Train a network in place. Half of the images are mirrored; the learning rate falls along a cosine."""
     import keras
 
     keras.utils.set_random_seed(seed)
@@ -58,12 +60,12 @@ def fit(model: Any, train: Regions, validation: Regions, *, epochs: int, seed: i
 
 
 def predict(model: Any, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Return the probabilities ``(N, classes)`` of pictures."""
+    """Return the class probabilities ``(N, classes)`` of images."""
     return np.asarray(model.predict(images, batch_size=256, verbose=0), np.float32)
 
 
 def export(model: Any, path: Path) -> None:
-    """Write a network as ONNX, with a free batch size and the input's name kept."""
+    """Write a network as an ONNX file with a free batch size and an input named ``INPUT``."""
     import tensorflow as tf
     import tf2onnx
 
@@ -74,7 +76,7 @@ def export(model: Any, path: Path) -> None:
 
 
 def largest_difference(model: Any, path: Path, images: npt.NDArray[np.uint8]) -> float:
-    """Return the largest difference of any probability between a network and its exported file."""
+    """Return the largest difference in any probability between a network and its ONNX file."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -89,7 +91,7 @@ def _block(convolution: Any, x: Any) -> Any:
 
 
 def _mirrored(images: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.uint8]:
-    """Mirror every other picture: what drives to the left looks like what drives to the right."""
+    """Mirror a random half of the images: a car that drives left looks like one that drives right."""
     flipped = images.copy()
     chosen = np.random.default_rng(seed).random(len(images)) < 0.5
     flipped[chosen] = flipped[chosen, :, ::-1]

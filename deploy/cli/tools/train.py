@@ -1,4 +1,4 @@
-"""`python -m deploy.cli.tools.train`: train the model that ships, and write it with what it was measured to do."""
+"""`python -m deploy.cli.tools.train`: train the shipped model, and write it with its measured accuracy."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ import typer
 
 from deploy.cli.common import progress, stdout
 from engines.repository.manifest import MANIFEST, sha256_of
-from training.data import Regions, confusion, per_class
+from training.data import LabelledRegions, confusion_matrix, recall_per_class
 from training.regions import LABELS, SCENES_PER_SEED, SIZE_PX, rendered_regions
 
 _MODELS = Path(__file__).resolve().parents[3] / "engines" / "models"
 _DOCS = Path(__file__).resolve().parents[3] / "docs" / "reference" / "model-regions.md"
 _HELD_OUT = 10_000
-"""Seeds from here on are never trained on."""
+"""First seed of the held-out scenes. No training uses a seed from here on."""
 
 
 def train(
     seeds: Annotated[
-        int, typer.Option(min=1, help=f"Seeds of scenes to train on: {SCENES_PER_SEED} scenes each.")
+        int, typer.Option(min=1, help=f"Number of seeds to train on, each with {SCENES_PER_SEED} scenes.")
     ] = 10,
     epochs: Annotated[int, typer.Option(min=1)] = 14,
-    most: Annotated[int, typer.Option(min=1, help="Pictures of each class at the most.")] = 2500,
-    version: Annotated[int, typer.Option(min=1, help="The version to write.")] = 1,
-    out: Annotated[Path, typer.Option(help="The model repository.")] = _MODELS,
-    docs: Annotated[Path | None, typer.Option(help="Where to write the confusion matrix.")] = _DOCS,
+    most: Annotated[int, typer.Option(min=1, help="Maximum images per class.")] = 2500,
+    version: Annotated[int, typer.Option(min=1, help="Model version to write.")] = 1,
+    out: Annotated[Path, typer.Option(help="Folder of the model repository.")] = _MODELS,
+    docs: Annotated[Path | None, typer.Option(help="Page to write with the confusion matrix.")] = _DOCS,
 ) -> None:
-    """Render scenes, train on their regions, measure on held-out scenes, and write model, manifest and matrix."""
+    """Train on regions of rendered scenes, measure on held-out scenes, and write model, manifest and matrix."""
     from training import network
 
     started_s = time.monotonic()
-    training = _collect(range(seeds), "rendering scenes to train on").balanced(most, seed=0)
+    train_set = _collect(range(seeds), "rendering training scenes").balanced(most, seed=0)
     held_out = _collect(range(_HELD_OUT, _HELD_OUT + max(1, seeds // 4)), "rendering held-out scenes")
     model = network.build(SIZE_PX, len(LABELS))
-    network.fit(model, training, held_out.balanced(200, seed=1), epochs=epochs, seed=0)
+    network.fit(model, train_set, held_out.balanced(200, seed=1), epochs=epochs, seed=0)
     folder = out / "regions" / str(version)
     folder.mkdir(parents=True, exist_ok=True)
     network.export(model, folder / "model.onnx")
     found = network.predict(model, held_out.images).argmax(axis=1)
-    matrix = confusion(held_out.classes, found, len(LABELS))
+    matrix = confusion_matrix(held_out.classes, found, len(LABELS))
     measured: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
         "seconds": round(time.monotonic() - started_s),
-        "pictures": len(training),
+        "pictures": len(train_set),
         "held_out_pictures": len(held_out),
         "weights": int(model.count_params()),
         "onnx_difference": network.largest_difference(model, folder / "model.onnx", held_out.images[:256]),
         "accuracy": round(float(np.trace(matrix)) / len(held_out), 4),
-        "accuracy_per_class": dict(zip(LABELS, per_class(matrix), strict=True)),
+        "accuracy_per_class": dict(zip(LABELS, recall_per_class(matrix), strict=True)),
         "confusion": matrix.tolist(),
     }
     _write_manifest(folder, version, measured)
@@ -63,11 +63,11 @@ def train(
     stdout.print(f"{folder}: accuracy {measured['accuracy']}, {(folder / 'model.onnx').stat().st_size} bytes")
 
 
-def _collect(seeds: Sequence[int], title: str) -> Regions:
+def _collect(seeds: Sequence[int], title: str) -> LabelledRegions:
     from rich.progress import track
 
-    scenes = list(track(rendered_regions(seeds), title, total=len(seeds) * SCENES_PER_SEED, console=progress))
-    return Regions(np.concatenate([s.images for s in scenes]), np.concatenate([s.classes for s in scenes]))
+    scenes = track(rendered_regions(seeds), title, total=len(seeds) * SCENES_PER_SEED, console=progress)
+    return LabelledRegions.concatenate(scenes)
 
 
 def _write_manifest(folder: Path, version: int, measured: dict[str, Any]) -> None:
@@ -92,15 +92,16 @@ def _page(measured: dict[str, Any]) -> str:
     ]
     return "\n".join(
         [
-            "# The model that ships: `regions`",
+            "# The shipped model: `regions`",
             "",
-            "A small classifier of moving regions, 64×64 BGR, trained by `make train` on rendered scenes and",
-            "measured on scenes of other seeds. It knows the simulated cameras and nothing else: for real footage",
-            "bring a model of your own with `sightline models add`.",
+            "A small classifier of moving regions, 64×64 BGR. `make train` trains it on rendered scenes and measures",
+            "it on scenes of other seeds. It recognises objects of the simulated cameras only. For real footage, add",
+            "a model of your own by `sightline models add`.",
             "",
             f"Measured {measured['date']} on {measured['held_out_pictures']} held-out regions: "
-            f"accuracy {measured['accuracy']}. {measured['weights']} weights; the ONNX file differs from Keras by at",
-            f"most {measured['onnx_difference']:.1e}. Rows are the truth, columns what was found:",
+            f"accuracy {measured['accuracy']}. The network has {measured['weights']} weights. The probabilities of",
+            f"the ONNX file differ from those of Keras by at most {measured['onnx_difference']:.1e}.",
+            "Rows are the true classes, columns the found classes:",
             "",
             "| | " + " | ".join(LABELS) + " |",
             "|" + "---|" * (len(LABELS) + 1),
