@@ -1,17 +1,48 @@
-"""Which offsets may be committed: those below the first record that is not done with."""
+"""Bookkeeping of the records of one partition: which have arrived, and which offsets may be committed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
-from stream.exceptions import UnknownOffset
+from stream.exceptions import Lost, UnknownOffset
+
+
+class FetchNumber(NamedTuple):
+    """The place of a record among all fetched records of its partition, counted from 0 in each assignment.
+
+    ``assignment`` is the number of the assignment in this process.
+    """
+
+    assignment: int
+    number: int
+
+
+class Arrivals:
+    """A check that every fetched record of one partition arrives, so that no commit passes a dropped record.
+
+    Offsets cannot show that a record is missing: transaction markers, compaction and retention leave gaps in them.
+    """
+
+    def __init__(self, assignment: int) -> None:
+        self.due = FetchNumber(assignment, 0)
+
+    def take(self, number: FetchNumber) -> bool:
+        """Note an arrival. Return False for a record of another assignment, which must not be fed. Raise Lost."""
+        if number.assignment != self.due.assignment:
+            return False
+        if number != self.due:
+            raise Lost(self.due.number, number.number)
+        self.due = FetchNumber(number.assignment, number.number + 1)
+        return True
 
 
 class AckTracker:
-    """The records of one partition that were fed to its processor and are not yet done with.
+    """The records of one partition that were fed to its processor and are not finished.
 
-    Records may finish in any order; ``position`` moves only over an unbroken run of finished ones, so a commit never
-    covers a record whose output the broker does not have. Offsets may have gaps (transaction markers, retention).
+    Records may finish in any order. ``position`` moves only over an unbroken run of finished records, so a commit
+    never covers a record whose output the broker does not have. Offsets may have gaps (transaction markers,
+    retention).
     """
 
     def __init__(self, position: int) -> None:
@@ -26,7 +57,7 @@ class AckTracker:
 
     @property
     def open(self) -> int:
-        """How many records keep the position from moving, or wait behind one that does."""
+        """Number of records that were delivered and lie at or behind the position."""
         return len(self._open)
 
     def deliver(self, offset: int) -> bool:
@@ -38,7 +69,7 @@ class AckTracker:
         return True
 
     def finish(self, offsets: Iterable[int]) -> int:
-        """Note that records are done with, and return the position. Raise UnknownOffset."""
+        """Note that records are finished, and return the position. Raise UnknownOffset."""
         for offset in offsets:
             if self._open.get(offset) is not False:
                 raise UnknownOffset(offset)

@@ -1,7 +1,7 @@
-"""Runs a stage on Kafka, under Faust, until it is told to stop or something goes wrong.
+"""The runner: runs a stage on Kafka until a signal or an error ends it.
 
-One process is one member of the stage's consumer group. Faust finds out which partitions are ours and fetches their
-records; each partition has a loop of its own (``partition.py``); what is committed is what these loops are done with.
+One process is one member of the consumer group of the stage. The member (``member.py``) fetches the records of the
+assigned partitions. Each partition has its own loop (``partition.py``), whose position is committed.
 """
 
 from __future__ import annotations
@@ -9,15 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from faust.types import TP
 from prometheus_client import CollectorRegistry
 
 from ingest.exceptions import LogUnavailable
-from ingest.kafka.log import Log, Outgoing, TopicPartition
+from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock, SystemClock
@@ -25,35 +24,37 @@ from ingest.runtime.heartbeat import HeartbeatWriter, instance_name
 from ingest.runtime.service import EXIT_FAILED, Service
 from stream.exceptions import RunnerError, Stuck
 from stream.metrics import StreamMetrics
+from stream.runner.acks import FetchNumber
 from stream.runner.allocator import keep_freed_memory
-from stream.runner.faust import app as faustapp
+from stream.runner.faust import FaustMember
 from stream.runner.holdback import HOLD_S, HeldBack, HoldBack, behind
+from stream.runner.member import GroupMember
 from stream.runner.opening import OPEN_AT_ONCE, CountingLog
-from stream.runner.partition import Context, PartitionLoop
+from stream.runner.partition import PartitionLoop, Shared
 from stream.runner.processor import Stage
 from stream.runner.watchdog import Signs, Watchdog
 
 _log = logs.get("stream.runner")
 
 STOP_S = 20.0
-"""For a clean stop: finish what is being processed, have it acknowledged, commit, leave the group. Less than the
-30 s after which orchestrators kill."""
+"""Maximum time of a clean stop: finish the records in process, await acknowledgements, commit, leave the group. Less
+than the 30 s after which orchestrators kill."""
 STOP_UNJOINED_S = 3.0
-"""The same before the group has let us in: there is only the group to leave."""
+"""Maximum time of a stop before the first assignment. Nothing is in process then."""
 
 StageFactory = Callable[[Log], Awaitable[Stage]]
-"""Makes a stage, which may read the ``config`` topic first."""
+"""Makes a stage. It may read the ``config`` topic first."""
 
 
 async def serve(service: Service, make: StageFactory, stop: asyncio.Event, instance: str = "") -> None:
     """Run a stage until ``stop`` is set.
 
-    ``instance`` is this member's lasting name in its group (static membership, KIP-345): a process that is started
-    again under it takes its partitions back at once, without waiting for the dead one's session to end. Two processes
-    must not share it.
+    ``instance`` is the lasting name of this member in its group (static membership, KIP-345). A process that restarts
+    under it takes its partitions back at once, without waiting for the session of its predecessor to end. Two
+    processes must not share a name.
 
-    Raise TopicMismatch when the broker's topics are not as the contract says, LogUnavailable without a broker. Any
-    error inside the stage ends the process at once with ``EXIT_FAILED``.
+    Raise TopicMismatch when the broker's topics differ from the contract, LogUnavailable without a broker. Any error
+    inside the stage ends the process at once with ``EXIT_FAILED``.
     """
     keep_freed_memory()
     async with service.open_log() as log:
@@ -63,7 +64,7 @@ async def serve(service: Service, make: StageFactory, stop: asyncio.Event, insta
 
 
 class Runner:
-    """One member of a stage's consumer group. ``exit`` ends the process; it is a parameter for tests only."""
+    """One member of the consumer group of a stage. ``make_member`` and ``exit`` are parameters for tests only."""
 
     def __init__(
         self,
@@ -74,10 +75,10 @@ class Runner:
         metrics: StreamMetrics | None = None,
         instance: str = "",
         clock: Clock | None = None,
+        make_member: Callable[..., GroupMember] = FaustMember,
         exit: Callable[[int], Any] = os._exit,  # noqa: A002
     ) -> None:
         self._stage = stage
-        self._settings = settings
         self._log = CountingLog(log)
         self._clock = clock or SystemClock()
         self._exit = exit
@@ -85,168 +86,130 @@ class Runner:
         self._heartbeats = HeartbeatWriter(stage.name, self._send_acknowledged, self._figures, self._clock)
         self._loops: dict[TopicPartition, PartitionLoop] = {}
         self._fed_before = 0
-        self._run = 0
+        self._assignment = 0
         self._joined = False
-        self._revoking = False
         self._stopping = False
-        self._context = Context(
+        self._member = make_member(
+            self,
+            settings,
+            self._metrics,
+            group=stage.name,
+            topics=stage.topics,
+            client_id=f"{stage.name}-{instance_name()}",
+            instance=instance,
+        )
+        self._shared = Shared(
             stage=stage,
+            member=self._member,
             log=self._log,
             clock=self._clock,
             pool=ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix=stage.name),
             metrics=self._metrics,
             opening=asyncio.Semaphore(OPEN_AT_ONCE),
-            send=self._send,
-            begin=lambda tp, position, run: self._app.consumer.begin(self._tp(tp), position, run),
             failed=self._partition_failed,
-            pause=lambda tp: self._app.consumer.pause_fetching(self._tp(tp)),
-            resume=lambda tp: self._app.consumer.resume_fetching(self._tp(tp)),
         )
-        self._app = faustapp.build(
-            settings,
-            group=stage.name,
-            client_id=f"{stage.name}-{instance_name()}",
-            instance=instance,
-            topics=stage.topics,
-            deliver=self._deliver,
-            failed=self._failed,
-        )
-        self._app.on_partitions_revoked.connect(self._revoked)
-        self._app.on_partitions_assigned.connect(self._assigned)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until ``stop`` is set, then finish what is being processed, commit and leave."""
-        self._app.consumer.safe = self._safe
-        watchdog = Watchdog(self._signs, self._clock, lambda reason: self._failed(Stuck(reason)))
+        """Work until ``stop`` is set, then finish the records in process, commit and leave the group."""
+        watchdog = Watchdog(self.signs, self._clock, self.failed)
         watchdog.start()
         beating = asyncio.create_task(self._heartbeats.run(lambda: "running" if self._joined else None))
         holding = asyncio.create_task(self._hold_back())
-        starting = asyncio.create_task(self._guarded_start())
+        member = asyncio.create_task(self._run_member())
         try:
             await stop.wait()
-            await self._stop(starting, beating)
+            await self._stop(member, beating)
         finally:
             beating.cancel()
             holding.cancel()
             watchdog.stop()
-            self._context.pool.shutdown(wait=False)
+            self._shared.pool.shutdown(wait=False)
 
-    async def _guarded_start(self) -> None:
+    async def _run_member(self) -> None:
         try:
-            await self._app.start()
-            await self._app.wait_until_stopped()
+            await self._member.run()
         except Exception as error:
-            self._failed(error)
+            self.failed(error)
         if not self._stopping:
-            self._failed(self._app.crash_reason or RunnerError("Faust stopped by itself"))
+            self.failed(self._member.crash_reason or RunnerError("the group member stopped without a request"))
 
-    async def _stop(self, starting: asyncio.Task[None], beating: asyncio.Task[None]) -> None:
+    async def _stop(self, member: asyncio.Task[None], beating: asyncio.Task[None]) -> None:
         self._stopping = True
         _log.info("stopping", stage=self._stage.name)
         try:
             async with asyncio.timeout(STOP_S if self._joined else STOP_UNJOINED_S) as limit:
                 await self._finish(beating)
-                await asyncio.wait({starting, beating})
-            if limit.expired():  # Faust takes the cancellation for itself, and leaves its thread running
+                await asyncio.wait({member, beating})
+            if limit.expired():  # Faust swallows the cancellation, and leaves its thread running
                 raise TimeoutError
         except TimeoutError:
             if self._joined:
-                self._failed(Stuck(f"not stopped within {STOP_S:.0f} s"))
-            self._exit(0)  # nothing was begun, and a start that hangs on a broker that is gone cannot be stopped
+                self.failed(Stuck(f"the stop takes more than {STOP_S:.0f} s"))
+            self._exit(0)  # no record was fed, and a start that waits for an absent broker cannot be stopped
         _log.info("stopped", stage=self._stage.name)
 
     async def _finish(self, beating: asyncio.Task[None]) -> None:
         if self._joined:
             await asyncio.gather(*(loop.drain() for loop in self._loops.values()))
-            await self._commit()
+            await self._member.commit()
             beating.cancel()
             await self._heartbeats.write("stopped")
         beating.cancel()
-        await self._app.stop()
+        await self._member.stop()
 
-    async def _commit(self) -> None:
-        """Commit what all loops are done with. A commit that is under way is waited for first; it may be older."""
-        if not await self._app.consumer.commit():
-            await self._app.consumer.commit()
-
-    def _deliver(self, event: faustapp.Event) -> None:
-        record = faustapp.to_record(self._settings, event)
+    def deliver(self, record: LogRecord, number: FetchNumber) -> None:
+        """Queue one fetched record at its partition."""
         loop = self._loops.get(TopicPartition(record.topic, record.partition))
         if loop is not None:
-            loop.offer(record, event.message.stamp)
-        elif not self._stopping and not self._rebalancing:
-            self._failed(RunnerError(f"a record of {record.topic}[{record.partition}], which is not assigned"))
+            loop.offer(record, number)
+        elif not self._stopping and not self._member.rebalancing:
+            self.failed(RunnerError(f"a record of {record.topic}[{record.partition}] arrived, which is not assigned"))
 
-    @property
-    def _rebalancing(self) -> bool:
-        """Whether partitions went and none came yet. Faust forgets it when a rebalance begins as another ends."""
-        return self._revoking or bool(self._app.rebalancing)
+    def safe_position(self, tp: TopicPartition) -> int | None:
+        """Return the next offset that a restart must read, None while it is not known."""
+        loop = self._loops.get(tp)
+        return loop.position if loop else None
 
-    async def _assigned(self, _app: Any, assigned: set[TP], **_: Any) -> None:
-        self._revoking = False
+    async def assigned(self, tps: Sequence[TopicPartition]) -> None:
+        """Start a loop for each partition of a new assignment."""
         if self._stopping:
-            return  # the loops that are being drained still say what may be committed
+            return  # the loops that drain still determine the positions to commit
         left_over = list(self._loops.values())
-        tps = sorted(map(self._unprefixed, assigned))
-        self._run += 1
-        self._loops = {tp: PartitionLoop(self._context, tp, self._run, self._start_of) for tp in tps}
+        self._assignment += 1
+        self._loops = {tp: PartitionLoop(self._shared, tp, self._assignment) for tp in tps}
         self._joined = True
         _log.info("assigned", partitions=[f"{tp.topic}[{tp.partition}]" for tp in tps])
         await asyncio.gather(*(loop.drop() for loop in left_over))
 
-    async def _revoked(self, _app: Any, _revoked: set[TP], **_: Any) -> None:
-        self._revoking = True
-        await self._drop_all()
-
-    async def _drop_all(self) -> None:
-        """Let go of every partition: all are revoked in each rebalance. Commit what is done, to repeat less."""
+    async def revoked(self) -> None:
+        """Drop the loops of all partitions, and commit the finished records, so that fewer are repeated."""
         if not self._loops or self._stopping:
             return
         await asyncio.gather(*(loop.drop() for loop in self._loops.values()))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(1.0):
-                await self._commit()
+                await self._member.commit()
         self._fed_before += sum(loop.fed for loop in self._loops.values())
         self._loops.clear()
 
-    async def _start_of(self, tp: TopicPartition) -> int:
-        committed = await self._log.committed(self._stage.name, tp)
-        first = (await self._log.beginnings(tp.topic))[tp.partition]
-        return max(committed or 0, first)
+    def failed(self, error: BaseException) -> None:
+        """Log an error and end the process."""
+        self._end(error, stage=self._stage.name)
 
-    async def _send(self, record: Outgoing) -> Awaitable[Any]:
-        self._metrics.written.inc()
-        self._metrics.written_bytes.inc(len(record.value))
-        sent: Awaitable[Any] = await self._app.producer.send(
-            self._settings.topic(record.topic),
-            record.key,
-            record.value,
-            record.partition,
-            None,
-            dict(record.headers),
-        )
-        return sent
-
-    def _safe(self, tp: TP) -> int | None:
-        loop = self._loops.get(self._unprefixed(tp))
-        return loop.position if loop else None
-
-    def _signs(self) -> Signs:
+    def signs(self) -> Signs:
+        """Return the signs of progress, for the watchdog. Safe in any thread."""
         loops = list(self._loops.values())
         fed = self._fed_before + sum(loop.fed for loop in loops)
-        done = sum(loop.position or 0 for loop in loops)
-        due = [loop for loop in loops if not loop.held]  # the others wait on purpose
-        waiting = self._unfed(due) + sum(loop.busy for loop in loops)
-        return Signs(fed + done + self._log.records, waiting, self._rebalancing, self._joined)
+        finished = sum(loop.position or 0 for loop in loops)
+        waiting = self._waiting([loop for loop in loops if not loop.held]) + sum(loop.busy for loop in loops)
+        return Signs(fed + finished + self._log.records, waiting, self._member.rebalancing, self._joined)
 
-    def _unfed(self, loops: list[PartitionLoop]) -> int:
-        consumer = self._app.consumer
-        unfetched = sum(consumer.unfetched(self._tp(loop.tp)) for loop in loops)
-        on_the_way = sum(consumer.on_the_way(self._tp(loop.tp), loop.due) for loop in loops)
-        return int(unfetched + on_the_way + sum(loop.queued for loop in loops))
+    def _waiting(self, loops: list[PartitionLoop]) -> int:
+        """Return how many records of some partitions are not fed yet."""
+        return sum(self._member.undelivered(loop.tp, loop.due) + loop.queued for loop in loops)
 
     async def _hold_back(self) -> None:
-        """Hold the partitions whose reader is behind."""
+        """Hold back the partitions whose reader is behind."""
         if not isinstance(self._stage, HeldBack):
             return
         reader = self._stage.reader
@@ -256,21 +219,23 @@ class Runner:
             try:
                 waiting = await behind(self._log, reader, [tp.partition for tp in self._loops])
             except LogUnavailable as error:
-                _log.debug("readers not looked at", error=str(error))
+                _log.debug("reader_positions_unavailable", error=str(error))
                 continue
             before, held = held, decide.held(waiting)
             for tp, loop in self._loops.items():
                 loop.hold(tp.partition in held)
             if held != before:
-                _log.warning("held back" if held else "goes on", partitions=sorted(held), group=reader.group)
+                event = "partitions_held_back" if held else "partitions_released"
+                _log.warning(event, partitions=sorted(held), group=reader.group)
 
     async def _send_acknowledged(self, record: Outgoing) -> None:
-        await (await self._send(record))
+        await (await self._member.send(record))
 
     def _figures(self) -> dict[str, float]:
+        """Return the numbers of a heartbeat, and update the gauge of waiting records."""
         loops = list(self._loops.values())
         in_flight = sum(loop.in_flight for loop in loops)
-        lag = self._unfed(loops) + in_flight
+        lag = self._waiting(loops) + in_flight
         self._metrics.waiting.set(lag)
         return {
             "records": float(self._fed_before + sum(loop.fed for loop in loops)),
@@ -283,17 +248,8 @@ class Runner:
     def _partition_failed(self, error: BaseException, tp: TopicPartition, offset: int) -> None:
         self._end(error, topic=tp.topic, partition=tp.partition, last_fed=offset)
 
-    def _failed(self, error: BaseException) -> None:
-        self._end(error, stage=self._stage.name)
-
     def _end(self, error: BaseException, **place: Any) -> None:
         try:
             _log.error("failed", exc_info=error, **place)
         finally:
-            self._exit(EXIT_FAILED)  # also when nobody reads the log any more, and to write it fails
-
-    def _tp(self, tp: TopicPartition) -> TP:
-        return TP(self._settings.topic(tp.topic), tp.partition)
-
-    def _unprefixed(self, tp: TP) -> TopicPartition:
-        return TopicPartition(tp.topic.removeprefix(self._settings.prefix), tp.partition)
+            self._exit(EXIT_FAILED)  # also when the log cannot be written, because its reader is gone

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from ingest.kafka.log import Log, LogRecord, TopicPartition
 from ingest.runtime.clock import ManualClock
 from stream.runner.acks import AckTracker
+from stream.runner.opening import start_position
 from stream.runner.processor import Processor, Stage, Work
 
 
@@ -64,8 +65,7 @@ class MemoryRunner:
 
     async def _part(self, tp: TopicPartition) -> _Part:
         if tp not in self._parts:
-            first = (await self._log.beginnings(tp.topic))[tp.partition]
-            position = max(await self._log.committed(self._stage.name, tp) or 0, first)
+            position = await start_position(self._log, self._stage.name, tp)
             processor = await self._stage.open(tp, position, self._log)
             self._parts[tp] = _Part(tp, processor, position)
         return self._parts[tp]

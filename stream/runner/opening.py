@@ -1,4 +1,4 @@
-"""Opening partitions so that it gets on, and is seen to: few at once, and the records read back are counted."""
+"""Opening of partitions: the start position, the limit on concurrent openings, and the log that counts its reads."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ from contextlib import aclosing
 from ingest.kafka.log import Log, LogRecord, Outgoing, Position, TopicPartition, Writer
 
 OPEN_AT_ONCE = 2
-"""Reading back is work for one event loop: all at once would all end late, with their queues full meanwhile. Two, so
-that one reads while the other waits for the broker; the log keeps as many readers."""
+"""Partitions that read back their state at once. One event loop does all the work, so many at once would all end
+late, with full queues. With two, one reads while the other waits for the broker; the log keeps two readers."""
+
+
+async def start_position(log: Log, group: str, tp: TopicPartition) -> int:
+    """Return the committed offset of a group, or the first offset if it is later. Raise LogUnavailable."""
+    committed = await log.committed(group, tp)
+    first = (await log.beginnings(tp.topic))[tp.partition]
+    return max(committed or 0, first)
 
 
 class CountingLog:
-    """Another log, and how many records were read from it. Reading back state is movement to the watchdog."""
+    """A log that counts the records read from another log. To the watchdog, reading back state is progress."""
 
     def __init__(self, log: Log) -> None:
         self.records = 0
@@ -55,4 +62,4 @@ class CountingLog:
         return await self._log.writer(transactional_id)
 
     async def close(self) -> None:
-        """Leave the other log open: it is its owner's."""
+        """Leave the other log open: its owner closes it."""

@@ -1,7 +1,4 @@
-"""One partition's loop: feed its processor, write what it says, then let the offsets go.
-
-Knows no Faust: it is handed records and a way to send, and tells its owner how far the partition is done.
-"""
+"""The loop of one partition: feed its processor, write the output, and advance the position that may be committed."""
 
 from __future__ import annotations
 
@@ -12,78 +9,64 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
+from ingest.kafka.log import Log, LogRecord, TopicPartition
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock
 from stream.exceptions import Lost, NotWritten
 from stream.metrics import StreamMetrics
-from stream.runner.acks import AckTracker
-from stream.runner.faust.arrivals import Arrivals, Stamp
+from stream.runner.acks import AckTracker, Arrivals, FetchNumber
+from stream.runner.member import GroupMember
+from stream.runner.opening import start_position
 from stream.runner.processor import Processor, Stage, Work
 
 _log = logs.get("stream.partition")
 T = TypeVar("T")
 
 QUEUE_RECORDS = 256
-"""Records that may wait for one partition's processor: a second of the busiest partition that one core keeps up with,
-so that fetching again, once half of them are gone, never leaves the processor without work."""
+"""Records that wait for the processor of one partition before fetching pauses: one second of the busiest partition
+that one core can process. Fetching resumes at half of it, so the processor never runs out of work."""
 QUEUE_BYTES = 32 * 1024 * 1024
-"""The same in bytes, for cameras with large pictures: two fetches of the largest size."""
+"""The same limit in bytes, for cameras with large pictures: two fetches of the largest size."""
 IN_FLIGHT_WORKS = 16
-"""Works handed to the producer and not yet acknowledged, per partition. The broker acknowledges in a few ms, so this
-hides its latency."""
+"""Works of one partition that the broker has not acknowledged. It acknowledges within a few ms, so this number hides
+its latency."""
 IN_FLIGHT_BYTES = 8 * 1024 * 1024
-"""The same in bytes: two batches of eight 416×416 pictures. The producer holds each of them up to three times."""
+"""The same limit in bytes: two batches of eight 416×416 pictures. The producer holds up to three copies of each."""
 SETTLE_S = 1.0
-"""How long a partition that goes away waits for the broker's answers. They are usually there already; a rebalance
-must not wait for a broker that is gone."""
-
-Send = Callable[[Outgoing], Awaitable[Awaitable[Any]]]
-"""Hands a record to the producer; the result is to be awaited for the broker's acknowledgement."""
+"""Maximum time that a revoked partition waits for acknowledgements. They have usually come already; a rebalance must
+not wait for a broker that is gone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
-    """What all partitions of one process share.
+class Shared:
+    """The resources that all partitions of one process share.
 
-    ``opening`` lets a few partitions at once read back their state. ``begin`` has a partition fetched from a
-    position, as a run; False when it is another member's by now. ``failed`` is told what ended a loop, with the last
-    offset that was fed; ``pause`` and ``resume`` are told when a partition has too many records waiting, and when it
-    has room again. All are called in the event loop's thread.
+    ``opening`` limits how many partitions read back their state at once. ``failed`` ends the process; its arguments
+    are the error, the partition and the last offset that was fed.
     """
 
     stage: Stage
+    member: GroupMember
     log: Log
     clock: Clock
     pool: Executor
     metrics: StreamMetrics
     opening: asyncio.Semaphore
-    send: Send
-    begin: Callable[[TopicPartition, int, int], Awaitable[bool]]
     failed: Callable[[BaseException, TopicPartition, int], None]
-    pause: Callable[[TopicPartition], None]
-    resume: Callable[[TopicPartition], None]
 
 
 class PartitionLoop:
-    """Feeds one processor. All methods belong to the event loop's thread.
+    """Feeds one processor. All methods are called in the thread of the event loop.
 
-    ``run`` is the number of the assignment: what was fetched in another is not fed.
+    ``assignment`` is the number of the assignment in this process. Records fetched in another one are not fed.
     """
 
-    def __init__(
-        self,
-        context: Context,
-        tp: TopicPartition,
-        run: int,
-        find_position: Callable[[TopicPartition], Awaitable[int]],
-    ) -> None:
+    def __init__(self, shared: Shared, tp: TopicPartition, assignment: int) -> None:
         self.tp = tp
         self.fed = 0
-        """Records given to the processor since the start."""
-        self._context = context
-        self._find_position = find_position
-        self._arrivals = Arrivals(run)
+        """Number of records that the processor has received."""
+        self._shared = shared
+        self._arrivals = Arrivals(assignment)
         self._queue: deque[LogRecord] = deque()
         self._queued_bytes = 0
         self._arrived = asyncio.Event()
@@ -92,74 +75,74 @@ class PartitionLoop:
         self._held = False
         self._tracker: AckTracker | None = None
         self._processor: Processor | None = None
-        self._at = -1
+        self._last_fed = -1
         self._writes: asyncio.Queue[tuple[Work, list[Awaitable[Any]]] | None] = asyncio.Queue()
-        self._flying: deque[int] = deque()  # bytes of each work that the broker has not acknowledged
-        self._landed = asyncio.Event()
+        self._in_flight_bytes: deque[int] = deque()  # size of each work that the broker has not acknowledged
+        self._acknowledged = asyncio.Event()
         self._calls = 0
         self._feeding = asyncio.create_task(self._guard(self._feed()))
         self._settling = asyncio.create_task(self._guard(self._settle()))
 
     @property
     def position(self) -> int | None:
-        """The next offset that a restart must read; None while the state is still being opened."""
+        """The next offset that a restart must read; None until the state is open."""
         return None if self._tracker is None else self._tracker.position
 
     @property
-    def due(self) -> Stamp:
-        """The next record that should arrive."""
+    def due(self) -> FetchNumber:
+        """Number of the next record that should arrive."""
         return self._arrivals.due
 
     @property
     def in_flight(self) -> int:
-        """Records that were fed and are not done with."""
+        """Number of records that were fed and are not finished."""
         return 0 if self._tracker is None else self._tracker.open
 
     @property
     def queued(self) -> int:
-        """Records that wait for the processor."""
+        """Number of records that wait for the processor."""
         return len(self._queue)
 
     @property
     def busy(self) -> int:
-        """Calls of the processor and works on their way to the broker that have not come back.
+        """Number of processor calls that run and of works that the broker has not acknowledged.
 
-        Records that the processor merely holds back, for a window to fill, are not among them.
+        Records that the processor holds back until a window is full do not count.
         """
-        return len(self._flying) + self._calls
+        return len(self._in_flight_bytes) + self._calls
 
-    def offer(self, record: LogRecord, stamp: Stamp) -> None:
-        """Queue a record. Never blocks: it asks for a pause when too many wait, and still takes what comes."""
-        if self._draining or not self._arrived_whole(stamp):
+    def offer(self, record: LogRecord, number: FetchNumber) -> None:
+        """Queue a record. Never blocks: when the queue is full, it pauses fetching and still takes the record."""
+        if self._draining or not self._is_due(number):
             return
         self._queue.append(record)
         self._queued_bytes += len(record.value)
         self._arrived.set()
         if len(self._queue) >= QUEUE_RECORDS or self._queued_bytes >= QUEUE_BYTES:
             self._paused = True
-            self._context.pause(self.tp)
+            self._shared.member.pause(self.tp)
 
-    def _arrived_whole(self, stamp: Stamp) -> bool:
+    def _is_due(self, number: FetchNumber) -> bool:
         try:
-            return self._arrivals.take(stamp)
+            return self._arrivals.take(number)
         except Lost as error:
-            self._context.failed(error, self.tp, self._at)
+            self._shared.failed(error, self.tp, self._last_fed)
             return False
 
     @property
     def held(self) -> bool:
-        """Tell whether it is held back."""
+        """Whether feeding is suspended."""
         return self._held
 
     def hold(self, held: bool) -> None:
-        """Feed nothing more for now, or go on. What the processor holds is still written when it is due."""
+        """Suspend or resume feeding. Records that the processor holds back are still written when they are due."""
         self._held = held
         self._arrived.set()
 
     async def drain(self) -> None:
-        """Feed nothing more, flush the processor, and return when the broker has all of it.
+        """Stop feeding, flush the processor, and return when the broker has acknowledged all output.
 
-        A partition whose state is still being opened is let go: nothing was fed. One may be dropped meanwhile.
+        A partition whose state is not open yet just ends: no record was fed. ``drop`` may be called meanwhile.
         """
         self._draining = True
         self._queue.clear()
@@ -171,9 +154,9 @@ class PartitionLoop:
         await asyncio.wait({self._settling})
 
     async def drop(self) -> None:
-        """Feed nothing more and flush nothing; return when the broker has what was written already, or soon after.
+        """Stop feeding without a flush, and wait at most ``SETTLE_S`` for acknowledgements that are outstanding.
 
-        What is not done with will be read again by the partition's next owner.
+        The next owner of the partition reads the unfinished records again.
         """
         self._draining = True
         self._queue.clear()
@@ -188,17 +171,18 @@ class PartitionLoop:
         try:
             await work
         except Exception as error:
-            self._context.failed(error, self.tp, self._at)
+            self._shared.failed(error, self.tp, self._last_fed)
 
     async def _feed(self) -> None:
-        position = await self._find_position(self.tp)
-        if not await self._context.begin(self.tp, position, self.due.run):
+        stage, log = self._shared.stage, self._shared.log
+        position = await start_position(log, stage.name, self.tp)
+        if not await self._shared.member.begin(self.tp, position, self.due.assignment):
             return  # the loops of the next assignment are about to replace this one
-        async with self._context.opening:
-            processor = await self._context.stage.open(self.tp, position, self._context.log)
+        async with self._shared.opening:
+            processor = await stage.open(self.tp, position, log)
         self._tracker = AckTracker(position)
         self._processor = processor
-        _log.info("partition opened", topic=self.tp.topic, partition=self.tp.partition, position=position)
+        _log.info("partition_opened", topic=self.tp.topic, partition=self.tp.partition, position=position)
         while not self._draining:
             for work in await self._step(processor, self._tracker):
                 await self._write(work)
@@ -206,19 +190,20 @@ class PartitionLoop:
             await self._write(work)
 
     async def _step(self, processor: Processor, tracker: AckTracker) -> Sequence[Work]:
-        """Wait for a record or the deadline, whichever is first, and return the work that is due then."""
-        if _passed(processor.deadline, self._context.clock):
+        """Wait for a record or for the deadline, and return the work that is due then."""
+        deadline = processor.deadline
+        if deadline is not None and deadline <= self._shared.clock.monotonic():
             return await self._in_pool(processor.tick)
         if self._held or not self._queue:
-            await self._wait(processor.deadline)
+            await self._wait(deadline)
             return ()
         record = self._take()
         if not tracker.deliver(record.offset):
             return ()
-        self._at = record.offset
+        self._last_fed = record.offset
         self.fed += 1
-        self._context.metrics.records.inc()
-        with self._context.metrics.process.time():
+        self._shared.metrics.records.inc()
+        with self._shared.metrics.process.time():
             return await self._in_pool(processor.process, record)
 
     def _take(self) -> LogRecord:
@@ -227,12 +212,12 @@ class PartitionLoop:
         roomy = len(self._queue) <= QUEUE_RECORDS // 2 and self._queued_bytes <= QUEUE_BYTES // 2
         if self._paused and roomy:
             self._paused = False
-            self._context.resume(self.tp)
+            self._shared.member.resume(self.tp)
         return record
 
     async def _wait(self, deadline: float | None) -> None:
         self._arrived.clear()
-        left = None if deadline is None else max(0.0, deadline - self._context.clock.monotonic())
+        left = None if deadline is None else max(0.0, deadline - self._shared.clock.monotonic())
         try:
             async with asyncio.timeout(left):
                 await self._arrived.wait()
@@ -242,7 +227,7 @@ class PartitionLoop:
     async def _in_pool(self, function: Callable[..., T], *args: Any) -> T:
         self._calls += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._context.pool, function, *args)
+            return await asyncio.get_running_loop().run_in_executor(self._shared.pool, function, *args)
         finally:
             self._calls -= 1
 
@@ -251,33 +236,29 @@ class PartitionLoop:
         sent = []
         for record in work.records:
             try:
-                sent.append(await self._context.send(record))
+                sent.append(await self._shared.member.send(record))
             except Exception as error:
                 raise NotWritten(record.topic, record.partition, error) from error
         self._writes.put_nowait((work, sent))
 
     async def _room_for(self, work: Work) -> None:
-        """Wait until a work may be in flight; one always may, however large."""
+        """Wait until there is room for a work in flight. One work always has room, whatever its size."""
         size = sum(len(record.value) for record in work.records)
-        while self._flying and (len(self._flying) >= IN_FLIGHT_WORKS or sum(self._flying) + size > IN_FLIGHT_BYTES):
-            self._landed.clear()
-            await self._landed.wait()
-        self._flying.append(size)
+        flying = self._in_flight_bytes
+        while flying and (len(flying) >= IN_FLIGHT_WORKS or sum(flying) + size > IN_FLIGHT_BYTES):
+            self._acknowledged.clear()
+            await self._acknowledged.wait()
+        flying.append(size)
 
     async def _settle(self) -> None:
-        """Await the broker, work by work in order, and let go of the offsets."""
-        while (entry := await self._writes.get()) is not None:
-            work, sent = entry
-            for record, outcome in zip(
-                work.records, await asyncio.gather(*sent, return_exceptions=True), strict=True
-            ):
+        """Await the acknowledgements of each work, in order, and finish its offsets."""
+        while (written := await self._writes.get()) is not None:
+            work, sent = written
+            outcomes = await asyncio.gather(*sent, return_exceptions=True)
+            for record, outcome in zip(work.records, outcomes, strict=True):
                 if isinstance(outcome, BaseException):
                     raise NotWritten(record.topic, record.partition, outcome) from outcome
-            assert self._tracker is not None  # noqa: S101  (works come from a processor, which opened with it)
+            assert self._tracker is not None  # noqa: S101  (only an open processor returns works)
             self._tracker.finish(work.done)
-            self._flying.popleft()
-            self._landed.set()
-
-
-def _passed(deadline: float | None, clock: Clock) -> bool:
-    return deadline is not None and deadline <= clock.monotonic()
+            self._in_flight_bytes.popleft()
+            self._acknowledged.set()

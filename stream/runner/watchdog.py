@@ -1,4 +1,4 @@
-"""Ends a process that no longer gets on: its supervisor's restart cures a stuck rebalance or a dead task."""
+"""A watchdog that ends a process without progress. The restart cures a stuck rebalance or a dead task."""
 
 from __future__ import annotations
 
@@ -7,83 +7,87 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ingest.runtime.clock import Clock
+from stream.exceptions import Stuck
 
 STALL_S = 60.0
-"""Records wait, or a rebalance goes on, and nothing has moved for so long. A send is given up after 30 s and ends the
-process by itself; reading back a partition's tail counts as moving, record by record."""
+"""Maximum time without progress while records wait or a rebalance goes on. A send fails after 30 s and ends the
+process by itself. Each record that is read back while a partition opens counts as progress."""
 JOIN_S = 120.0
-"""The group has not let us in since the start: a broker's restart and two sessions."""
+"""Maximum time from the start to the first assignment: the restart of a broker and two session timeouts."""
 CHECK_S = 1.0
-"""Between two looks."""
-BLIND_LOOKS = 10
-"""So many looks in a row that failed: one may have met the client in the middle of a change, ten seconds did not."""
+"""Time between two checks."""
+MAX_FAILED_CHECKS = 10
+"""Consecutive checks that may fail. One may fail because the client changes its state; not all within 10 s."""
 
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """What can be seen from outside the loop. ``moved`` is any number that changes when something gets on."""
+    """The observable state of a runner. ``progress`` is any number that changes when a record moves on."""
 
-    moved: int
+    progress: int
     waiting: int
-    """What should get on: records to be read or fed, calls and writes that have not come back."""
+    """Records to be read or fed, processor calls that run, and writes without acknowledgement."""
     rebalancing: bool
     joined: bool
 
 
-class Watch:
-    """Judges signs of life. Pure: it is told the time."""
+class StallDetector:
+    """Decides from a series of signs whether the process is stuck. Pure: the time is passed in."""
 
     def __init__(self, now: float) -> None:
         self._started = now
         self._moved_at = now
         self._last: tuple[int, bool] | None = None
 
-    def look(self, now: float, signs: Signs) -> str:
-        """Return why the process should end, empty while it should not."""
+    def check(self, now: float, signs: Signs) -> str:
+        """Return the reason to end the process, empty if there is none. ``now`` is monotonic time in seconds."""
         if not signs.joined:
             self._moved_at = now
-            return "" if now - self._started < JOIN_S else f"no partition was offered for {JOIN_S:.0f} s"
+            return "" if now - self._started < JOIN_S else f"no partition was assigned within {JOIN_S:.0f} s"
         idle = not signs.waiting and not signs.rebalancing
-        if idle or (signs.moved, signs.rebalancing) != self._last:
-            self._last = (signs.moved, signs.rebalancing)
+        if idle or (signs.progress, signs.rebalancing) != self._last:
+            self._last = (signs.progress, signs.rebalancing)
             self._moved_at = now
             return ""
         if now - self._moved_at < STALL_S:
             return ""
-        what = "a rebalance" if signs.rebalancing else f"{signs.waiting} things to do"
-        return f"nothing moved for {STALL_S:.0f} s in spite of {what}"
+        pending = "a rebalance" if signs.rebalancing else f"{signs.waiting} pending records, calls or writes"
+        return f"no progress for {STALL_S:.0f} s despite {pending}"
 
 
 class Watchdog:
-    """Looks from a thread of its own, so that a blocked event loop is seen too."""
+    """Checks a runner from its own thread, so that it also detects a blocked event loop.
 
-    def __init__(self, signs: Callable[[], Signs], clock: Clock, bark: Callable[[str], None]) -> None:
+    ``failed`` is called at most once, in that thread.
+    """
+
+    def __init__(self, signs: Callable[[], Signs], clock: Clock, failed: Callable[[Stuck], None]) -> None:
         self._signs = signs
         self._clock = clock
-        self._bark = bark
+        self._failed = failed
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start to check."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no more. Returns when the thread has ended."""
+        """Stop to check, and return when the thread has ended."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def _run(self) -> None:
-        watch = Watch(self._clock.monotonic())
-        blind = 0
+        detector = StallDetector(self._clock.monotonic())
+        failures = 0
         while not self._stop.wait(CHECK_S):
             try:
-                reason = watch.look(self._clock.monotonic(), self._signs())
-                blind = 0
-            except Exception as error:  # a watchdog that dies of it would leave the process unguarded
-                blind += 1
-                reason = "" if blind < BLIND_LOOKS else f"the watchdog cannot see: {error!r}"
+                reason = detector.check(self._clock.monotonic(), self._signs())
+                failures = 0
+            except Exception as error:  # an exception here would leave the process unguarded
+                failures += 1
+                reason = "" if failures < MAX_FAILED_CHECKS else f"the watchdog cannot read the state: {error!r}"
             if reason:
-                self._bark(reason)
+                self._failed(Stuck(reason))
                 return

@@ -1,1 +1,9 @@
-"""Faust behind one door: the app, the Kafka driver, and the fetch thread."""
+"""Faust behind one door. No other module imports Faust.
+
+Faust 0.15 loses records in rebalances, commits past records that were not processed, and hides settings. The modules
+of this package replace those parts; ``docs/decisions/0004-faust-behind-a-runner.md`` lists them.
+"""
+
+from stream.runner.faust.member import FaustMember
+
+__all__ = ["FaustMember"]

@@ -1,21 +1,20 @@
-"""Faust's Kafka driver, with the parts replaced that lose data or hide settings.
+"""Faust's Kafka driver, with replacements for the parts that lose data or hide settings.
 
-- Both clients come from ``ingest.kafka.settings``: the consumer reads committed records only (Faust asks for that
-  only under ``exactly_once``), the producer is idempotent (Faust has no setting for it), and both share one set of
-  limits.
-- What is committed is what our own trackers say. Faust's bookkeeping is off by one (a first acknowledgement right
-  after the committed offset commits past it), acknowledges records of an older generation that it skips, adds the
-  record after a gap to the acknowledged ones before it was read, and never commits again when the partition's first
-  record is followed by a gap of two.
-- Where a partition is read from is what its own loop says (see ``fetching.py``), and no record is dropped because
-  Faust has seen a later one: it keeps that of the assignment before.
-- Fetching goes on at once when a partition has room again; Faust sleeps a second.
+- Clients: both come from ``ingest.kafka.settings`` and share one set of limits. The consumer reads committed records
+  only (Faust sets that only under ``exactly_once``). The producer is idempotent (Faust has no setting for it).
+- Commits: the committed offsets come from the trackers of the partitions. Faust's own bookkeeping is off by one: a
+  first acknowledgement right after the committed offset commits past it. It acknowledges records of an older
+  generation that it skips. It adds the record after a gap to the acknowledged ones before that record was read. It
+  never commits again when the first record of a partition is followed by a gap of two.
+- Start positions: the loop of each partition sets its own (see ``fetching.py``). No record is dropped because Faust
+  has seen a later one; Faust remembers offsets of the assignment before.
+- Pauses: fetching continues at once when a partition has room again. Faust sleeps for a second.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, ClassVar
 
 from aiokafka import AIOKafkaProducer
@@ -23,18 +22,19 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from ingest.kafka import settings as kafka
+from ingest.kafka.log import TopicPartition
 from ingest.kafka.settings import KafkaSettings
-from stream.runner.faust.arrivals import Stamp
-from stream.runner.faust.fetching import ConsumerThread, Stamped
+from stream.runner.acks import FetchNumber
+from stream.runner.faust.fetching import ConsumerThread, NumberedRecord
 
 POLL_S = 0.1
-"""Longest wait for records of the partitions that are not paused: a partition that has room again waits so long."""
+"""Maximum time that one fetch waits for records. A partition that is resumed meanwhile waits as long."""
 PAUSED_S = 1.0
-"""Longest wait while all are paused, until aiokafka is told again that we are there."""
+"""Maximum time between two signs of life to aiokafka while all partitions are paused."""
 
 
-class Unread(dict[TP, int | None]):
-    """What Faust has read of each partition: never anything, so that it drops no record as read before."""
+class NoReadOffsets(dict[TP, int | None]):
+    """Replaces Faust's map of read offsets, and stays empty: Faust would drop records below such an offset."""
 
     def __getitem__(self, tp: TP) -> int | None:
         return None
@@ -44,33 +44,30 @@ class Unread(dict[TP, int | None]):
 
 
 class Consumer(driver.Consumer):  # type: ignore[misc]
-    """Commits what ``safe`` says, partition by partition, and nothing else."""
-
-    safe: Callable[[TP], int | None]
-    """Set by the runner: the next offset that a restart must read, None while that is not known."""
+    """Commits the safe position of each partition, as the owner of the member gives it, and nothing else."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._read_offset = Unread()
+        self._read_offset = NoReadOffsets()
         self._room = asyncio.Event()
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
-    async def begin(self, tp: TP, position: int, run: int) -> bool:
-        """Fetch a partition from a position, numbered as a new run. Return False if it has gone to another member."""
-        return bool(await self._thread.begin(tp, position, run))
+    async def begin(self, tp: TP, position: int, assignment: int) -> bool:
+        """Fetch a partition from a position on. Return False when another member owns it by now."""
+        return bool(await self._thread.begin(tp, position, assignment))
 
     def unfetched(self, tp: TP) -> int:
-        """Return how many offsets the broker has for us beyond those that were handed over."""
+        """Return how many offsets of a partition the broker has beyond the last fetch."""
         return int(self._thread.unfetched(tp))
 
-    def on_the_way(self, tp: TP, due: Stamp) -> int:
-        """Return how many records were fetched and have not arrived, when ``due`` is the next that should."""
-        return max(0, int(self._thread.fetched(tp, due.run)) - due.number)
+    def on_the_way(self, tp: TP, due: FetchNumber) -> int:
+        """Return how many records were fetched and have not arrived, when ``due`` comes next."""
+        return max(0, int(self._thread.fetched(tp, due.assignment)) - due.number)
 
     def pause_fetching(self, tp: TP) -> None:
-        """Fetch no more of a partition. What was fetched already still comes.
+        """Fetch no more of a partition. Records that are fetched already still come.
 
         Faust's own ``pause_partitions`` drops records between the fetch and the stream, and then commits past them.
         """
@@ -82,16 +79,16 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self._room.set()
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Forget what was said about partitions that go away."""
+        """Forget the pauses of revoked partitions."""
         for tp in revoked:
             self._buffered_partitions.discard(tp)
         await super().on_partitions_revoked(revoked)
 
     async def perform_seek(self) -> None:
-        """Leave every partition where its loop has put it."""
+        """Leave the position of every partition as its loop has set it."""
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
-        """Fetch what there is, without waiting longer than a paused partition may wait."""
+        """Fetch the available records, and wait at most ``POLL_S``."""
         async for item in super().getmany(min(timeout, POLL_S)):
             yield item
 
@@ -102,15 +99,17 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             await self.wait_first(self._room.wait(), self.suspend_flow.wait(), timeout=PAUSED_S)
         return await super()._wait_next_records(timeout)
 
-    def _to_message(self, tp: TP, record: Stamped) -> Any:
-        stamp, fetched = record
+    def _to_message(self, tp: TP, record: NumberedRecord) -> Any:
+        number, fetched = record
         message = super()._to_message(tp, fetched)
-        message.stamp = stamp
+        message.fetch_number = number
         return message
 
     async def force_commit(self, topics: Iterable[Any] | None = None, start_new_transaction: bool = True) -> bool:
-        """Commit what is safe and was not committed yet. Return True if there was something, and it is."""
-        offsets = {tp: offset for tp in self.assignment() if (offset := self.safe(tp)) is not None}
+        """Commit the safe positions that are not committed yet. Return True if there were any, and they are now."""
+        settings, owner = self.app.settings, self.app.owner
+        positions = {tp: owner.safe_position(contract_tp(settings, tp)) for tp in self.assignment()}
+        offsets = {tp: offset for tp, offset in positions.items() if offset is not None}
         offsets = {tp: offset for tp, offset in offsets.items() if offset > (self._committed_offset[tp] or 0)}
         if not offsets or not await self._commit(offsets):
             return False
@@ -118,21 +117,21 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         return True
 
     def verify_event_path(self, now: float, tp: TP) -> None:
-        """Leave it to the watchdog to see what stands still."""
+        """Do nothing: the watchdog of the runner detects stalls."""
 
 
 class _Producer(driver.Producer):  # type: ignore[misc]
     def _new_producer(self, transactional_id: str | None = None) -> AIOKafkaProducer:
-        return kafka.producer(self.transport.settings, self.client_id, transactional_id=transactional_id)
+        return kafka.producer(self.transport.app.settings, self.client_id, transactional_id=transactional_id)
 
 
 class Transport(driver.Transport):  # type: ignore[misc]
-    """The driver that an App of ours uses."""
+    """The driver of the app in ``member.py``."""
 
     Consumer: ClassVar[type] = Consumer
     Producer: ClassVar[type] = _Producer
 
-    def __init__(self, settings: KafkaSettings, instance: str, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.settings = settings
-        self.instance = instance
+
+def contract_tp(settings: KafkaSettings, tp: TP) -> TopicPartition:
+    """Return a partition with the topic's name in the contract, without the prefix of the site."""
+    return TopicPartition(tp.topic.removeprefix(settings.prefix), tp.partition)

@@ -1,9 +1,10 @@
-"""The thread in which aiokafka lives. It fetches a partition from where its loop has said, and numbers the records.
+"""The thread in which aiokafka runs. It fetches each partition from the position that its loop sets.
 
-Left to Faust and aiokafka, records are lost when the group rebalances. A fetch that is under way waits for the new
-assignment and returns its first records; Faust drops them, since the flow is stopped, and seeks to what is committed;
-aiokafka leaves a partition where it is when nothing is, and so nobody reads those records. Here nothing is fetched in
-an assignment before the partition's own loop has begun it, and a fetch that lived on gives back what it took.
+Faust and aiokafka alone lose records when the group rebalances. A fetch that is under way waits for the new
+assignment and returns its first records. Faust drops them, because its flow is stopped, and seeks to the committed
+offsets. aiokafka does not move a partition that has no committed offset, so the dropped records are never read.
+Here, no partition is fetched in an assignment before its loop has begun it. A fetch that ends in a later assignment
+seeks back to its first record.
 """
 
 from __future__ import annotations
@@ -18,85 +19,88 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from ingest.kafka import settings as kafka
-from stream.runner.faust.arrivals import Stamp
+from stream.runner.acks import FetchNumber
 
 POLL_RECORDS = 64
-"""Records handed over at once: small enough that a pause of one partition takes effect soon."""
+"""Records of one hand-over: few enough that a pause of one partition takes effect soon."""
 FETCH_PARTITION_BYTES = 2 * 1024 * 1024
-"""Asked of a partition at once: a hundred frames. A larger record still comes, alone (KIP-74)."""
+"""Limit of one fetch of one partition: about a hundred frames. A larger record still comes, alone (KIP-74)."""
 FETCH_BYTES = 8 * 1024 * 1024
-"""Asked of a broker at once. It is held twice while it is unpacked, and there is no need to read far ahead."""
+"""Limit of one fetch from one broker. Unpacking needs twice this memory, and reading far ahead gains nothing."""
 
-Stamped = tuple[Stamp, "ConsumerRecord[bytes, bytes]"]
+NumberedRecord = tuple[FetchNumber, "ConsumerRecord[bytes, bytes]"]
 """A record as it was fetched."""
 
 
 @dataclass(slots=True)
-class _Run:
-    """One partition in one assignment, since its loop has begun it. aiokafka makes an assignment per rebalance."""
+class _BegunPartition:
+    """One partition in one assignment, since its loop has begun it.
 
-    assignment: Any
-    run: int
+    ``kafka_assignment`` is aiokafka's object, of which each rebalance makes a new one.
+    """
+
+    kafka_assignment: Any
+    assignment: int
     fetched: int = 0
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
-    """Methods belong to Faust's thread, except those with a leading underscore, which run in this one."""
+    """The thread of the Kafka consumer. Public methods are called in Faust's thread, private ones run in this one."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._runs: dict[TP, _Run] = {}
+        self._begun: dict[TP, _BegunPartition] = {}
 
     def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
-        self._assignor = None  # only tables ask for it
+        self._assignor = None  # only tables need one
         conf = self.app.conf
-        settings = transport.settings
+        settings = self.app.settings
         group = str(conf.id).removeprefix(settings.prefix)
         return kafka.consumer(
             settings,
             conf.broker_client_id,
             group=group,
-            group_instance_id=transport.instance or None,
+            group_instance_id=self.app.instance or None,
             max_poll_records=POLL_RECORDS,
             max_partition_fetch_bytes=FETCH_PARTITION_BYTES,
             fetch_max_bytes=FETCH_BYTES,
         )
 
-    async def begin(self, tp: TP, position: int, run: int) -> bool:
-        """Fetch a partition from a position, numbered as a new run. Return False if it has gone to another member."""
-        return bool(await self.call_thread(self._begin, driver.ensure_aiokafka_TP(tp), position, run))
+    async def begin(self, tp: TP, position: int, assignment: int) -> bool:
+        """Fetch a partition from a position on. Return False when another member owns it by now."""
+        return bool(await self.call_thread(self._begin, driver.ensure_aiokafka_TP(tp), position, assignment))
 
-    def fetched(self, tp: TP, run: int) -> int:
-        """Return how many records of a run were handed over."""
-        found = self._runs.get(tp)
-        return found.fetched if found and found.run == run else 0
+    def fetched(self, tp: TP, assignment: int) -> int:
+        """Return how many records of a partition were fetched in an assignment."""
+        begun = self._begun.get(tp)
+        return begun.fetched if begun and begun.assignment == assignment else 0
 
     def unfetched(self, tp: TP) -> int:
-        """Return how many offsets the broker has for us beyond those that were handed over. Safe in any thread."""
-        assignment = self._assignment()
-        state = assignment.state_value(driver.ensure_aiokafka_TP(tp)) if assignment else None
+        """Return how many offsets of a partition the broker has beyond the last fetch. Safe in any thread."""
+        current = self._assignment()
+        state = current.state_value(driver.ensure_aiokafka_TP(tp)) if current else None
         if state is None:
             return 0
-        lso, position = state.lso, state._position  # the property asserts, and the thread goes on meanwhile
+        lso, position = state.lso, state._position  # the property asserts, and this state may change meanwhile
         return 0 if lso is None or position is None else max(0, int(lso) - int(position))
 
     def _assignment(self) -> Any:
-        """Return aiokafka's assignment, None before the first."""
+        """Return aiokafka's current assignment, None before the first."""
         subscription = self._consumer and self._consumer._subscription.subscription
         return subscription and subscription.assignment
 
-    async def _begin(self, tp: TP, position: int, run: int) -> bool:
-        assignment = self._assignment()
-        if assignment is None or tp not in assignment.tps:
+    async def _begin(self, tp: TP, position: int, assignment: int) -> bool:
+        current = self._assignment()
+        if current is None or tp not in current.tps:
             return False
         self._ensure_consumer().seek(tp, position)
-        self._runs[tp] = _Run(assignment, run)
+        self._begun[tp] = _BegunPartition(current, assignment)
         return True
 
     async def _commit(self, offsets: dict[TP, int]) -> bool:
-        """Commit what is still ours: aiokafka fails, and Faust with it, when it is given nothing to commit."""
-        ours = {tp: offset for tp, offset in offsets.items() if tp in self.assignment()}
-        return bool(ours) and bool(await super()._commit(ours))
+        """Commit the offsets of partitions that are still assigned. aiokafka and Faust fail on an empty commit."""
+        assigned = {tp: offset for tp, offset in offsets.items() if tp in self.assignment()}
+        return bool(assigned) and bool(await super()._commit(assigned))
 
     async def _fetch_records(
         self,
@@ -104,25 +108,25 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         active_partitions: set[TP],
         timeout: float | None = None,
         max_records: int | None = None,
-    ) -> dict[TP, list[Stamped]]:
-        assignment = self._assignment()
-        # Not by going over the active ones, which Faust's thread may change meanwhile.
-        begun = {tp for tp, run in self._runs.items() if run.assignment is assignment and tp in active_partitions}
+    ) -> dict[TP, list[NumberedRecord]]:
+        current = self._assignment()
+        # Iterates over the begun partitions: Faust's thread may change the set of active ones meanwhile.
+        begun = {tp for tp, b in self._begun.items() if b.kafka_assignment is current and tp in active_partitions}
         if not begun:
             return await self._fetch_nothing(consumer, timeout or 0.0)
         records = await super()._fetch_records(consumer, begun, timeout=timeout, max_records=max_records)
-        if self._assignment() is not assignment:
+        if self._assignment() is not current:
             for tp, found in records.items():
                 consumer.seek(tp, found[0].offset)
             return {}
-        return {tp: self._stamped(self._runs[tp], found) for tp, found in records.items()}
+        return {tp: self._numbered(self._begun[tp], found) for tp, found in records.items()}
 
-    async def _fetch_nothing(self, consumer: AIOKafkaConsumer, seconds: float) -> dict[TP, list[Stamped]]:
-        """Wait, in a way that aiokafka takes for a fetch: a member that does not fetch is put out of the group."""
+    async def _fetch_nothing(self, consumer: AIOKafkaConsumer, seconds: float) -> dict[TP, list[NumberedRecord]]:
+        """Wait in a way that aiokafka counts as a fetch: the group expels a member that does not fetch."""
         with consumer._subscription.fetch_context():
             await asyncio.sleep(seconds)
         return {}
 
-    def _stamped(self, run: _Run, records: list[ConsumerRecord[bytes, bytes]]) -> list[Stamped]:
-        first, run.fetched = run.fetched, run.fetched + len(records)
-        return [(Stamp(run.run, number), record) for number, record in enumerate(records, first)]
+    def _numbered(self, begun: _BegunPartition, records: list[ConsumerRecord[bytes, bytes]]) -> list[NumberedRecord]:
+        first, begun.fetched = begun.fetched, begun.fetched + len(records)
+        return [(FetchNumber(begun.assignment, number), record) for number, record in enumerate(records, first)]

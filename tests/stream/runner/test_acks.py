@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.exceptions import UnknownOffset
-from stream.runner.acks import AckTracker
+from stream.exceptions import Lost, UnknownOffset
+from stream.runner.acks import AckTracker, Arrivals, FetchNumber
 
 
 @st.composite
@@ -71,3 +71,34 @@ def test_finishing_what_is_not_open_is_an_error(offsets: list[int]) -> None:
     tracker.finish([12])
     with pytest.raises(UnknownOffset):
         tracker.finish(offsets)
+
+
+def test_records_that_arrive_in_turn_are_taken() -> None:
+    arrivals = Arrivals(3)
+    assert [arrivals.take(FetchNumber(3, number)) for number in range(4)] == [True] * 4
+    assert arrivals.due == FetchNumber(3, 4)
+
+
+@pytest.mark.parametrize("came", [1, 64])
+def test_a_first_record_that_is_not_the_first_fetched_is_refused(came: int) -> None:
+    arrivals = Arrivals(3)
+    with pytest.raises(Lost) as lost:
+        arrivals.take(FetchNumber(3, came))
+    assert (lost.value.due, lost.value.came) == (0, came)
+    assert arrivals.due == FetchNumber(3, 0)
+
+
+def test_a_hole_and_a_repeat_later_on_are_refused() -> None:
+    arrivals = Arrivals(3)
+    arrivals.take(FetchNumber(3, 0))
+    for came in (0, 2):
+        with pytest.raises(Lost):
+            arrivals.take(FetchNumber(3, came))
+
+
+def test_records_of_another_run_are_passed_over() -> None:
+    arrivals = Arrivals(3)
+    assert not arrivals.take(FetchNumber(2, 17))
+    assert arrivals.take(FetchNumber(3, 0))
+    assert not arrivals.take(FetchNumber(2, 18))
+    assert arrivals.due == FetchNumber(3, 1)

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
-from faust.types import TP
 
 from ingest.contract.topics import FRAMES
 from ingest.kafka.log import Log, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.kafka.settings import KafkaSettings
-from ingest.runtime.clock import Deadline
 from ingest.runtime.service import EXIT_FAILED
 from stream.exceptions import RunnerError
 from stream.runner import loop
 from stream.runner.echo import Echo, EchoStage
 from stream.runner.loop import Runner
 from stream.runner.opening import OPEN_AT_ONCE
+from tests.stream.runner.fakemember import FakeMember, until
 
 PARTITIONS = 5
 
@@ -52,85 +51,64 @@ class Reader(EchoStage):
 
 
 class Rig:
-    """A runner that is given partitions; each has one record to be read back."""
+    """A runner on a fake member. Each partition has one record to be read back."""
 
     def __init__(self) -> None:
         self.stage = Reader()
         self.log = MemoryLog(PARTITIONS)
         self.codes: list[int] = []
-        self.runner = Runner(self.stage, KafkaSettings(prefix=""), self.log, exit=self.codes.append)
-        consumer = self.runner._app.consumer
-        consumer.begin, consumer.commit = self._begin, self._commit
+        self.runner = Runner(
+            self.stage, KafkaSettings(), self.log, make_member=self._make_member, exit=self.codes.append
+        )
+
+    def _make_member(self, *_: object, **__: object) -> FakeMember:
+        self.member = FakeMember()
+        self.member.acknowledge_at_once = True
+        return self.member
 
     async def assign(self) -> None:
         for partition in range(PARTITIONS):
             await self.log.produce(Outgoing(FRAMES, partition, b"before"))
-        await self.runner._assigned(None, {TP(FRAMES, partition) for partition in range(PARTITIONS)})
+        await self.runner.assigned([TopicPartition(FRAMES, partition) for partition in range(PARTITIONS)])
 
-    async def stop(self) -> None:
-        """Stop, with an app that has ended."""
-        done = asyncio.create_task(asyncio.sleep(0))
-        await self.runner._stop(done, done)
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        deadline = Deadline.after(10.0)
-        while not condition():
-            assert not deadline.passed
-            await asyncio.sleep(0.001)
-
-    async def _begin(self, tp: TP, position: int, run: int) -> bool:
-        return True
-
-    async def _commit(self) -> bool:
-        return True
+    async def run_and_stop(self) -> None:
+        """Run until a stop that was requested before the start."""
+        stop = asyncio.Event()
+        stop.set()
+        await self.runner.run(stop)
 
 
 @pytest.fixture
 async def rig() -> AsyncIterator[Rig]:
     rig = Rig()
     yield rig
-    await rig.runner._drop_all()
+    await rig.runner.revoked()
 
 
 async def test_partitions_are_opened_a_few_at_a_time_until_all_are(rig: Rig) -> None:
     await rig.assign()
     for opened in range(PARTITIONS):
-        await rig.until(lambda left=PARTITIONS - opened: rig.stage.opening == min(left, OPEN_AT_ONCE))
+        await until(lambda left=PARTITIONS - opened: rig.stage.opening == min(left, OPEN_AT_ONCE))
         rig.stage.steps.release()
-        await rig.until(lambda done=opened + 1: rig.stage.opened == done)
+        await until(lambda done=opened + 1: rig.stage.opened == done)
     assert rig.stage.most == OPEN_AT_ONCE
 
 
 async def test_reading_back_state_counts_as_moving(rig: Rig) -> None:
-    before = rig.runner._signs().moved
+    before = rig.runner.signs().progress
     await rig.assign()
-    await rig.until(lambda: rig.stage.opening == OPEN_AT_ONCE)
-    during = rig.runner._signs().moved
+    await until(lambda: rig.stage.opening == OPEN_AT_ONCE)
+    during = rig.runner.signs().progress
     rig.stage.steps.release()
-    await rig.until(lambda: rig.stage.opened == 1 and rig.stage.opening == OPEN_AT_ONCE)
-    assert before < during < rig.runner._signs().moved
-
-
-async def test_it_is_rebalancing_from_when_partitions_go_until_some_come(rig: Rig) -> None:
-    await rig.assign()
-    assert not rig.runner._signs().rebalancing
-    await rig.runner._revoked(None, set())
-    assert not rig.runner._app.rebalancing  # Faust may have forgotten it
-    assert rig.runner._signs().rebalancing
-    await rig.assign()
-    assert not rig.runner._signs().rebalancing
+    await until(lambda: rig.stage.opened == 1 and rig.stage.opening == OPEN_AT_ONCE)
+    assert before < during < rig.runner.signs().progress
 
 
 async def test_a_last_heartbeat_that_cannot_be_written_does_not_end_a_stop(rig: Rig) -> None:
-    async def fail(*_: object) -> None:
-        raise OSError("no broker")
-
     await rig.assign()
-    rig.runner._app.producer.send = fail
-    left = asyncio.Event()
-    rig.runner._app.stop = lambda: asyncio.sleep(0, left.set())
-    await rig.stop()
-    assert left.is_set()
+    rig.member.send_error = OSError("no broker")
+    await rig.run_and_stop()
+    assert rig.member.stopped.is_set()
     assert rig.codes == []
 
 
@@ -141,14 +119,14 @@ async def test_a_stop_that_takes_too_long_is_seen_although_faust_goes_on(
     async def hang() -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
+        rig.member.stopped.set()
 
     monkeypatch.setattr(loop, "STOP_UNJOINED_S", 0.01)
     monkeypatch.setattr(loop, "STOP_S", 0.01)
-    rig.runner._app.producer.send = lambda *_: asyncio.sleep(0, asyncio.sleep(0))
-    rig.runner._app.stop = hang
+    monkeypatch.setattr(rig.member, "stop", hang)
     if joined:
-        await rig.runner._assigned(None, set())
-    await rig.stop()
+        await rig.runner.assigned([])
+    await rig.run_and_stop()
     assert rig.codes == codes
 
 
@@ -157,7 +135,7 @@ async def test_an_error_that_cannot_be_logged_ends_the_process_all_the_same(monk
     codes: list[int] = []
     runner = Runner(EchoStage(), KafkaSettings(), MemoryLog(), exit=codes.append)
     with pytest.raises(BrokenPipeError):
-        runner._failed(RunnerError("x"))
+        runner.failed(RunnerError("x"))
     with pytest.raises(BrokenPipeError):
         runner._partition_failed(RunnerError("x"), TopicPartition(FRAMES, 0), 7)
     assert codes == [EXIT_FAILED, EXIT_FAILED]

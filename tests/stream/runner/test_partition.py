@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,84 +12,51 @@ from prometheus_client import CollectorRegistry
 from ingest.contract.topics import BATCHES, FRAMES
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
-from ingest.runtime.clock import Deadline, SystemClock
+from ingest.runtime.clock import SystemClock
 from stream.exceptions import Lost, NotWritten, UnknownOffset
 from stream.metrics import StreamMetrics
 from stream.runner import partition
+from stream.runner.acks import FetchNumber
 from stream.runner.echo import Echo, EchoStage
-from stream.runner.faust.arrivals import Stamp
-from stream.runner.partition import Context, PartitionLoop
+from stream.runner.partition import PartitionLoop, Shared
 from stream.runner.processor import Work
+from tests.stream.runner.fakemember import FakeMember, until
 
 PARTITION = TopicPartition(FRAMES, 0)
-RUN = 7
+ASSIGNMENT = 7
 
 
 class Rig:
-    """A loop with everything around it under the test's hand."""
+    """A partition loop whose surroundings the test controls. ``position`` is committed before the start."""
 
     def __init__(self, stage: EchoStage) -> None:
-        self.sent: list[tuple[Outgoing, asyncio.Future[None]]] = []
         self.failures: list[tuple[BaseException, TopicPartition, int]] = []
-        self.fetching: list[str] = []
-        self.begun: list[tuple[TopicPartition, int, int]] = []
-        self.position = 0
-        self.ours = True
-        self.begin_error: Exception | None = None
+        self.log = MemoryLog()
+        self.member = FakeMember()
         self.pool = ThreadPoolExecutor(1)
-        self.loop = PartitionLoop(
-            Context(
-                stage=stage,
-                log=MemoryLog(),
-                clock=SystemClock(),
-                pool=self.pool,
-                metrics=StreamMetrics(CollectorRegistry(), stage.name),
-                opening=asyncio.Semaphore(1),
-                send=self._send,
-                begin=self._begin,
-                failed=lambda *failure: self.failures.append(failure),
-                pause=lambda tp: self.fetching.append("pause"),
-                resume=lambda tp: self.fetching.append("resume"),
-            ),
-            PARTITION,
-            RUN,
-            self._position,
+        shared = Shared(
+            stage=stage,
+            member=self.member,
+            log=self.log,
+            clock=SystemClock(),
+            pool=self.pool,
+            metrics=StreamMetrics(CollectorRegistry(), stage.name),
+            opening=asyncio.Semaphore(1),
+            failed=lambda *failure: self.failures.append(failure),
         )
+        self.loop = PartitionLoop(shared, PARTITION, ASSIGNMENT)
 
-    async def _send(self, record: Outgoing) -> Awaitable[None]:
-        acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.sent.append((record, acknowledged))
-        return acknowledged
-
-    async def _position(self, tp: TopicPartition) -> int:
-        return self.position
-
-    async def _begin(self, tp: TopicPartition, position: int, run: int) -> bool:
-        self.begun.append((tp, position, run))
-        if self.begin_error:
-            raise self.begin_error
-        return self.ours
+    @property
+    def sent(self) -> list[tuple[Outgoing, asyncio.Future[None]]]:
+        return self.member.sent
 
     def offer(self, first: int, last: int) -> None:
         """Offer records as they are fetched from offset 0."""
         for offset in range(first, last):
-            self.offer_one(offset, Stamp(RUN, offset))
+            self.offer_one(offset, FetchNumber(ASSIGNMENT, offset))
 
-    def offer_one(self, offset: int, stamp: Stamp) -> None:
-        self.loop.offer(LogRecord(FRAMES, 0, offset, None, b"%d" % offset), stamp)
-
-    def answer(self, number: int, error: Exception | None = None) -> None:
-        acknowledged = self.sent[number][1]
-        if error:
-            acknowledged.set_exception(error)
-        else:
-            acknowledged.set_result(None)
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        deadline = Deadline.after(10.0)
-        while not condition():
-            assert not deadline.passed
-            await asyncio.sleep(0.001)
+    def offer_one(self, offset: int, number: FetchNumber) -> None:
+        self.loop.offer(LogRecord(FRAMES, 0, offset, None, b"%d" % offset), number)
 
 
 @pytest.fixture
@@ -114,42 +81,42 @@ Make = Callable[[EchoStage], Rig]
 async def test_the_position_waits_for_the_brokers_answer_in_order(rigs: Make) -> None:
     rig = rigs(EchoStage())
     rig.offer(0, 3)
-    await rig.until(lambda: len(rig.sent) == 3)
+    await until(lambda: len(rig.sent) == 3)
     assert rig.loop.position == 0
-    rig.answer(1)
-    rig.answer(2)
-    await rig.until(lambda: all(f.done() for _, f in rig.sent[1:]))
+    rig.member.acknowledge(1)
+    rig.member.acknowledge(2)
+    await until(lambda: all(f.done() for _, f in rig.sent[1:]))
     assert (rig.loop.position, rig.loop.in_flight) == (0, 3)
-    rig.answer(0)
-    await rig.until(lambda: rig.loop.position == 3)
+    rig.member.acknowledge(0)
+    await until(lambda: rig.loop.position == 3)
     assert [int(r.value) for r, _ in rig.sent] == [0, 1, 2]
 
 
 async def test_the_deadline_is_kept_without_records(rigs: Make) -> None:
     rig = rigs(EchoStage(hold=10, delay_s=0.01))
     rig.offer(0, 2)
-    await rig.until(lambda: len(rig.sent) == 2)
+    await until(lambda: len(rig.sent) == 2)
 
 
 async def test_records_held_back_for_a_window_are_no_unfinished_business(rigs: Make) -> None:
     rig = rigs(EchoStage(hold=3, delay_s=60.0))
     rig.offer(0, 2)
-    await rig.until(lambda: rig.loop.in_flight == 2 and not rig.loop.busy)
+    await until(lambda: rig.loop.in_flight == 2 and not rig.loop.busy)
     rig.offer(2, 3)
-    await rig.until(lambda: len(rig.sent) == 3)
+    await until(lambda: len(rig.sent) == 3)
     assert rig.loop.busy == 1
     for number in range(3):
-        rig.answer(number)
-    await rig.until(lambda: rig.loop.position == 3)
+        rig.member.acknowledge(number)
+    await until(lambda: rig.loop.position == 3)
     assert rig.loop.busy == 0
 
 
 async def test_a_send_that_fails_is_told_with_its_place(rigs: Make) -> None:
     rig = rigs(EchoStage())
     rig.offer(0, 1)
-    await rig.until(lambda: len(rig.sent) == 1)
-    rig.answer(0, OSError("broker gone"))
-    await rig.until(lambda: bool(rig.failures))
+    await until(lambda: len(rig.sent) == 1)
+    rig.member.acknowledge(0, OSError("broker gone"))
+    await until(lambda: bool(rig.failures))
     error, tp, offset = rig.failures[0]
     assert isinstance(error, NotWritten)
     assert (error.topic, tp, offset) == (BATCHES, PARTITION, 0)
@@ -170,7 +137,7 @@ async def test_an_error_in_the_processor_is_told_with_its_offset(rigs: Make) -> 
 
     rig = rigs(Stage())
     rig.offer(0, 5)
-    await rig.until(lambda: bool(rig.failures))
+    await until(lambda: bool(rig.failures))
     assert isinstance(rig.failures[0][0], ValueError)
     assert rig.failures[0][2] == 2
     assert rig.loop.position == 0
@@ -187,19 +154,19 @@ async def test_a_stage_that_finishes_a_record_twice_is_stopped(rigs: Make) -> No
 
     rig = rigs(Stage())
     rig.offer(0, 1)
-    await rig.until(lambda: bool(rig.failures))
+    await until(lambda: bool(rig.failures))
     assert isinstance(rig.failures[0][0], UnknownOffset)
 
 
 async def test_draining_flushes_and_waits_for_the_broker(rigs: Make) -> None:
     rig = rigs(EchoStage(hold=10, delay_s=60.0))
     rig.offer(0, 3)
-    await rig.until(lambda: rig.loop.in_flight == 3)
+    await until(lambda: rig.loop.in_flight == 3)
     draining = asyncio.create_task(rig.loop.drain())
-    await rig.until(lambda: len(rig.sent) == 3)
+    await until(lambda: len(rig.sent) == 3)
     assert not draining.done()
     for number in range(3):
-        rig.answer(number)
+        rig.member.acknowledge(number)
     await draining
     assert rig.loop.position == 3
 
@@ -207,11 +174,11 @@ async def test_draining_flushes_and_waits_for_the_broker(rigs: Make) -> None:
 async def test_a_partition_that_goes_away_while_it_is_drained_ends_the_draining(rigs: Make) -> None:
     rig = rigs(EchoStage(hold=2, delay_s=60.0))
     rig.offer(0, 2)
-    await rig.until(lambda: len(rig.sent) == 2)
+    await until(lambda: len(rig.sent) == 2)
     draining = asyncio.create_task(rig.loop.drain())
     dropping = asyncio.create_task(rig.loop.drop())
-    rig.answer(0)
-    rig.answer(1)
+    rig.member.acknowledge(0)
+    rig.member.acknowledge(1)
     await asyncio.gather(draining, dropping)
     assert rig.loop.position == 2
 
@@ -219,7 +186,7 @@ async def test_a_partition_that_goes_away_while_it_is_drained_ends_the_draining(
 async def test_a_partition_that_is_drained_while_it_goes_away_is_not_waited_for(rigs: Make) -> None:
     rig = rigs(EchoStage(hold=10, delay_s=60.0))
     rig.offer(0, 3)
-    await rig.until(lambda: rig.loop.in_flight == 3)
+    await until(lambda: rig.loop.in_flight == 3)
     dropping = asyncio.create_task(rig.loop.drop())
     await asyncio.gather(asyncio.create_task(rig.loop.drain()), dropping)
     assert rig.sent == []
@@ -245,7 +212,7 @@ async def test_dropping_flushes_nothing(rigs: Make, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(partition, "SETTLE_S", 0.01)
     rig = rigs(EchoStage(hold=2, delay_s=60.0))
     rig.offer(0, 3)
-    await rig.until(lambda: len(rig.sent) == 2 and rig.loop.in_flight == 3)
+    await until(lambda: len(rig.sent) == 2 and rig.loop.in_flight == 3)
     await rig.loop.drop()
     assert rig.loop.position == 0
     assert len(rig.sent) == 2
@@ -254,9 +221,9 @@ async def test_dropping_flushes_nothing(rigs: Make, monkeypatch: pytest.MonkeyPa
 async def test_dropping_takes_what_the_broker_has_already(rigs: Make) -> None:
     rig = rigs(EchoStage(hold=2, delay_s=60.0))
     rig.offer(0, 3)
-    await rig.until(lambda: len(rig.sent) == 2 and rig.loop.in_flight == 3)
-    rig.answer(0)
-    rig.answer(1)
+    await until(lambda: len(rig.sent) == 2 and rig.loop.in_flight == 3)
+    rig.member.acknowledge(0)
+    rig.member.acknowledge(1)
     await rig.loop.drop()
     assert rig.loop.position == 2
 
@@ -264,9 +231,9 @@ async def test_dropping_takes_what_the_broker_has_already(rigs: Make) -> None:
 async def test_works_in_flight_are_bounded(rigs: Make) -> None:
     rig = rigs(EchoStage())
     rig.offer(0, partition.IN_FLIGHT_WORKS + 5)
-    await rig.until(lambda: len(rig.sent) == partition.IN_FLIGHT_WORKS and rig.loop.queued == 4)
-    rig.answer(0)
-    await rig.until(lambda: len(rig.sent) == partition.IN_FLIGHT_WORKS + 1)
+    await until(lambda: len(rig.sent) == partition.IN_FLIGHT_WORKS and rig.loop.queued == 4)
+    rig.member.acknowledge(0)
+    await until(lambda: len(rig.sent) == partition.IN_FLIGHT_WORKS + 1)
 
 
 async def test_bytes_in_flight_are_bounded_but_one_work_always_flies(
@@ -275,71 +242,72 @@ async def test_bytes_in_flight_are_bounded_but_one_work_always_flies(
     monkeypatch.setattr(partition, "IN_FLIGHT_BYTES", 0)
     rig = rigs(EchoStage())
     rig.offer(0, 3)
-    await rig.until(lambda: len(rig.sent) == 1 and rig.loop.queued == 1)
-    rig.answer(0)
-    await rig.until(lambda: len(rig.sent) == 2)
+    await until(lambda: len(rig.sent) == 1 and rig.loop.queued == 1)
+    rig.member.acknowledge(0)
+    await until(lambda: len(rig.sent) == 2)
 
 
 async def test_fetching_pauses_while_too_many_wait(rigs: Make) -> None:
     rig = rigs(EchoStage())
     rig.offer(0, partition.QUEUE_RECORDS)
-    assert rig.fetching == ["pause"]
+    assert rig.member.fetching == ["pause"]
     for number in range(partition.QUEUE_RECORDS):
-        await rig.until(lambda number=number: len(rig.sent) > number)
-        rig.answer(number)
-    assert rig.fetching == ["pause", "resume"]
+        await until(lambda number=number: len(rig.sent) > number)
+        rig.member.acknowledge(number)
+    assert rig.member.fetching == ["pause", "resume"]
 
 
 async def test_fetching_pauses_for_bytes_too(rigs: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partition, "QUEUE_BYTES", 3)
     rig = rigs(EchoStage())
     rig.offer(0, 3)
-    assert rig.fetching == ["pause"]
+    assert rig.member.fetching == ["pause"]
 
 
 async def test_a_partition_is_fetched_from_the_position_that_was_found(rigs: Make) -> None:
     rig = rigs(EchoStage())
-    rig.position = 5
-    await rig.until(lambda: bool(rig.begun))
-    assert rig.begun == [(PARTITION, 5, RUN)]
+    writer = await rig.log.writer("echo")
+    await writer.write((), "echo", {PARTITION: 5})
+    await until(lambda: bool(rig.member.begun))
+    assert rig.member.begun == [(PARTITION, 5, ASSIGNMENT)]
 
 
 async def test_a_record_that_was_fetched_and_did_not_arrive_is_not_committed_past(rigs: Make) -> None:
     rig = rigs(EchoStage())
     rig.offer(0, 2)
-    rig.offer_one(64, Stamp(RUN, 64))
+    rig.offer_one(64, FetchNumber(ASSIGNMENT, 64))
     assert [(type(error), tp) for error, tp, _ in rig.failures] == [(Lost, PARTITION)]
-    await rig.until(lambda: len(rig.sent) == 2)
-    rig.answer(0)
-    rig.answer(1)
-    await rig.until(lambda: rig.loop.position == 2)
+    await until(lambda: len(rig.sent) == 2)
+    rig.member.acknowledge(0)
+    rig.member.acknowledge(1)
+    await until(lambda: rig.loop.position == 2)
     assert rig.loop.queued == 0
 
 
 async def test_gaps_that_the_log_itself_has_are_committed_over(rigs: Make) -> None:
     rig = rigs(EchoStage())
-    rig.offer_one(3, Stamp(RUN, 0))
-    rig.offer_one(9, Stamp(RUN, 1))
-    await rig.until(lambda: len(rig.sent) == 2)
-    rig.answer(0)
-    rig.answer(1)
-    await rig.until(lambda: rig.loop.position == 10)
+    rig.offer_one(3, FetchNumber(ASSIGNMENT, 0))
+    rig.offer_one(9, FetchNumber(ASSIGNMENT, 1))
+    await until(lambda: len(rig.sent) == 2)
+    rig.member.acknowledge(0)
+    rig.member.acknowledge(1)
+    await until(lambda: rig.loop.position == 10)
     assert not rig.failures
 
 
 async def test_a_record_of_the_assignment_before_is_not_fed(rigs: Make) -> None:
     rig = rigs(EchoStage())
-    rig.offer_one(64, Stamp(RUN - 1, 64))
+    rig.offer_one(64, FetchNumber(ASSIGNMENT - 1, 64))
     rig.offer(0, 1)
-    await rig.until(lambda: len(rig.sent) == 1)
+    await until(lambda: len(rig.sent) == 1)
     assert [int(r.value) for r, _ in rig.sent] == [0]
     assert not rig.failures
 
 
 async def test_a_partition_that_went_elsewhere_meanwhile_is_let_be(rigs: Make) -> None:
     rig = rigs(EchoStage())
-    rig.ours = False
-    await rig.until(lambda: bool(rig.begun))
+    rig.member.owned = False
+    await until(lambda: bool(rig.member.begun))
     await rig.loop.drain()
     assert rig.loop.position is None
     assert not rig.failures
@@ -347,19 +315,19 @@ async def test_a_partition_that_went_elsewhere_meanwhile_is_let_be(rigs: Make) -
 
 async def test_a_partition_that_cannot_be_fetched_from_its_position_is_told(rigs: Make) -> None:
     rig = rigs(EchoStage())
-    rig.begin_error = OSError("no broker")
-    await rig.until(lambda: bool(rig.failures))
-    assert rig.failures[0][:2] == (rig.begin_error, PARTITION)
+    rig.member.begin_error = OSError("no broker")
+    await until(lambda: bool(rig.failures))
+    assert rig.failures[0][:2] == (rig.member.begin_error, PARTITION)
     assert rig.loop.position is None
 
 
 async def test_a_loop_that_is_held_feeds_nothing_and_still_writes_what_is_due(rigs: Make) -> None:
     rig = rigs(EchoStage(hold=10, delay_s=0.05))
     rig.offer(0, 1)
-    await rig.until(lambda: rig.loop.fed == 1)
+    await until(lambda: rig.loop.fed == 1)
     rig.loop.hold(True)
     rig.offer(1, 2)
-    await rig.until(lambda: len(rig.sent) == 1)
+    await until(lambda: len(rig.sent) == 1)
     assert (rig.loop.held, rig.loop.fed, rig.loop.queued) == (True, 1, 1)
     rig.loop.hold(False)
-    await rig.until(lambda: rig.loop.fed == 2)
+    await until(lambda: rig.loop.fed == 2)

@@ -8,47 +8,48 @@ from collections.abc import Callable
 import pytest
 
 from ingest.runtime.clock import ManualClock
+from stream.exceptions import Stuck
 from stream.runner import watchdog
-from stream.runner.watchdog import BLIND_LOOKS, JOIN_S, STALL_S, Signs, Watch, Watchdog
+from stream.runner.watchdog import JOIN_S, MAX_FAILED_CHECKS, STALL_S, Signs, StallDetector, Watchdog
 
-IDLE = Signs(moved=5, waiting=0, rebalancing=False, joined=True)
-BUSY = Signs(moved=5, waiting=3, rebalancing=False, joined=True)
-REBALANCING = Signs(moved=5, waiting=0, rebalancing=True, joined=True)
-OUTSIDE = Signs(moved=0, waiting=0, rebalancing=True, joined=False)
+IDLE = Signs(progress=5, waiting=0, rebalancing=False, joined=True)
+BUSY = Signs(progress=5, waiting=3, rebalancing=False, joined=True)
+REBALANCING = Signs(progress=5, waiting=0, rebalancing=True, joined=True)
+OUTSIDE = Signs(progress=0, waiting=0, rebalancing=True, joined=False)
 
 
 def test_idleness_is_no_stall() -> None:
-    watch = Watch(0.0)
-    assert not watch.look(0.0, IDLE)
-    assert not watch.look(100 * STALL_S, IDLE)
+    detector = StallDetector(0.0)
+    assert not detector.check(0.0, IDLE)
+    assert not detector.check(100 * STALL_S, IDLE)
 
 
 @pytest.mark.parametrize("signs", [BUSY, REBALANCING])
 def test_a_stall_is_seen_after_its_time(signs: Signs) -> None:
-    watch = Watch(0.0)
-    assert not watch.look(1.0, signs)
-    assert not watch.look(STALL_S, signs)
-    assert "nothing moved" in watch.look(STALL_S + 1.0, signs)
+    detector = StallDetector(0.0)
+    assert not detector.check(1.0, signs)
+    assert not detector.check(STALL_S, signs)
+    assert "no progress" in detector.check(STALL_S + 1.0, signs)
 
 
 def test_movement_starts_the_time_anew() -> None:
-    watch = Watch(0.0)
+    detector = StallDetector(0.0)
     for step in range(20):
-        assert not watch.look(step * STALL_S / 2, Signs(step, 3, rebalancing=False, joined=True))
+        assert not detector.check(step * STALL_S / 2, Signs(step, 3, rebalancing=False, joined=True))
 
 
 def test_work_after_idleness_has_its_full_time() -> None:
-    watch = Watch(0.0)
-    watch.look(10 * STALL_S, IDLE)
-    assert not watch.look(10 * STALL_S + 1.0, BUSY)
-    assert not watch.look(11 * STALL_S - 1.0, BUSY)
-    assert watch.look(11 * STALL_S + 1.0, BUSY)
+    detector = StallDetector(0.0)
+    detector.check(10 * STALL_S, IDLE)
+    assert not detector.check(10 * STALL_S + 1.0, BUSY)
+    assert not detector.check(11 * STALL_S - 1.0, BUSY)
+    assert detector.check(11 * STALL_S + 1.0, BUSY)
 
 
 def test_a_group_that_lets_nobody_in() -> None:
-    watch = Watch(0.0)
-    assert not watch.look(JOIN_S - 1.0, OUTSIDE)
-    assert "no partition" in watch.look(JOIN_S, OUTSIDE)
+    detector = StallDetector(0.0)
+    assert not detector.check(JOIN_S - 1.0, OUTSIDE)
+    assert "no partition was assigned" in detector.check(JOIN_S, OUTSIDE)
 
 
 class Kennel:
@@ -74,8 +75,8 @@ class Kennel:
         self.looks += 1
         return self._see(self.looks)
 
-    def _bark(self, reason: str) -> None:
-        self.reasons.append(reason)
+    def _bark(self, error: Stuck) -> None:
+        self.reasons.append(str(error))
         self.threads.add(threading.current_thread())
         self.barked.set()
 
@@ -93,15 +94,15 @@ def test_the_dog_barks_once_from_its_own_thread(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_look_that_fails_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     def signs(look: int) -> Signs:
-        if look % BLIND_LOOKS:
+        if look % MAX_FAILED_CHECKS:
             raise AssertionError
         kennel.clock.advance(STALL_S)
         return BUSY
 
     kennel = Kennel(monkeypatch, signs)
     kennel.run()
-    assert "nothing moved" in kennel.reasons[0]
-    assert kennel.looks > BLIND_LOOKS
+    assert "no progress" in kennel.reasons[0]
+    assert kennel.looks > MAX_FAILED_CHECKS
 
 
 def test_a_dog_that_sees_nothing_any_more_barks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,5 +111,5 @@ def test_a_dog_that_sees_nothing_any_more_barks(monkeypatch: pytest.MonkeyPatch)
 
     kennel = Kennel(monkeypatch, signs)
     kennel.run()
-    assert kennel.reasons == ["the watchdog cannot see: AssertionError('no position')"]
-    assert kennel.looks == BLIND_LOOKS
+    assert kennel.reasons == ["the watchdog cannot read the state: AssertionError('no position')"]
+    assert kennel.looks == MAX_FAILED_CHECKS

@@ -136,7 +136,7 @@ async def test_no_record_is_dropped_because_faust_has_read_a_later_one(
 ) -> None:
     def read_far(runner: Runner) -> None:
         for partition in range(PARTITIONS):
-            runner._app.consumer._read_offset[TP(settings.topic(FRAMES), partition)] = 1000
+            runner._member._app.consumer._read_offset[TP(settings.topic(FRAMES), partition)] = 1000
 
     await log.produce(Outgoing(FRAMES, 0, b"one"))
     async with running(settings, log, EchoStage(), read_far):
@@ -157,13 +157,13 @@ class Straddle:
     def rig(self, runner: Runner) -> None:
         """Step between Faust's consumer, its thread and the app."""
         self._loop = asyncio.get_running_loop()
-        consumer = runner._app.consumer
+        consumer = runner._member._app.consumer
         self._revoke, self._getmany = consumer.on_partitions_revoked, consumer._getmany
         self._fetch = consumer._thread._fetch_records
         consumer.on_partitions_revoked, consumer._getmany = self._revoked, self._got
         consumer.seek_to_committed = self._seek
         consumer._thread._fetch_records = self._fetched
-        runner._app.on_rebalance_complete.connect(self._resume)
+        runner._member._app.on_rebalance_complete.connect(self._resume)
 
     async def _revoked(self, revoked: set[Any]) -> None:
         if revoked:
@@ -242,7 +242,7 @@ async def test_a_rebalance_in_the_middle_of_a_stop_leaves_the_stop_alone(
     assigned = asyncio.Semaphore(0)
 
     def watch(runner: Runner) -> None:
-        runner._app.on_partitions_assigned.connect(count, weak=False)
+        runner._member._app.on_partitions_assigned.connect(count, weak=False)
 
     async def count(*_: Any, **__: Any) -> None:
         assigned.release()
@@ -315,7 +315,7 @@ async def test_a_member_that_can_take_nothing_more_stays_in_the_group(settings: 
     workers: list[Runner] = []
     async with running(settings, log, EchoStage(), workers.append):
         await until(lambda: fed(log, 0))
-        consumer = workers[0]._app.consumer
+        consumer = workers[0]._member._app.consumer
         for partition in range(PARTITIONS):
             consumer.pause_fetching(TP(settings.topic(FRAMES), partition))
         group = consumer._thread._consumer._subscription

@@ -13,8 +13,8 @@ from aiokafka.structs import TopicPartition as KafkaPartition
 from aiokafka.util import commit_structure_validate
 from faust.types import TP
 
-from stream.runner.faust.arrivals import Stamp
-from stream.runner.faust.driver import Unread
+from stream.runner.acks import FetchNumber
+from stream.runner.faust.driver import NoReadOffsets
 from stream.runner.faust.fetching import ConsumerThread
 
 P0, P1 = TP("frames", 0), TP("frames", 1)
@@ -78,7 +78,7 @@ class Rig:
         self.thread = ConsumerThread(consumer)
         self.client = self.thread._consumer = Client()
 
-    async def fetch(self, *active: TP) -> dict[TP, list[tuple[Stamp, int]]]:
+    async def fetch(self, *active: TP) -> dict[TP, list[tuple[FetchNumber, int]]]:
         found = await self.thread._fetch_records(self.client, set(active), timeout=0.0, max_records=64)
         return {tp: [(stamp, record.offset) for stamp, record in records] for tp, records in found.items()}
 
@@ -95,7 +95,7 @@ async def test_nothing_is_fetched_of_a_partition_before_its_loop_has_begun_it(ri
     rig.client.ready = {P0: [5, 6], P1: [0]}
     assert await rig.fetch(P0, P1) == {}
     assert await rig.thread._begin(P0, 5, 1)
-    assert await rig.fetch(P0, P1) == {P0: [(Stamp(1, 0), 5), (Stamp(1, 1), 6)]}
+    assert await rig.fetch(P0, P1) == {P0: [(FetchNumber(1, 0), 5), (FetchNumber(1, 1), 6)]}
     assert rig.client.asked == [{P0}]
 
 
@@ -112,7 +112,7 @@ async def test_records_are_numbered_over_all_fetches_of_a_run_whatever_their_off
     rig.client.ready = {P0: [0, 7]}
     await rig.fetch(P0)
     rig.client.ready = {P0: [100]}
-    assert await rig.fetch(P0) == {P0: [(Stamp(4, 2), 100)]}
+    assert await rig.fetch(P0) == {P0: [(FetchNumber(4, 2), 100)]}
     assert (rig.thread.fetched(P0, 4), rig.thread.fetched(P0, 3), rig.thread.fetched(P1, 4)) == (3, 0, 0)
 
 
@@ -126,7 +126,7 @@ async def test_a_fetch_that_ends_in_a_new_assignment_gives_back_what_it_took(rig
     rig.client.meanwhile = lambda: None
     assert await rig.fetch(P0) == {}  # not begun in this assignment
     await rig.thread._begin(P0, 0, 2)
-    assert await rig.fetch(P0) == {P0: [(Stamp(2, 0), 3), (Stamp(2, 1), 4)]}
+    assert await rig.fetch(P0) == {P0: [(FetchNumber(2, 0), 3), (FetchNumber(2, 1), 4)]}
 
 
 async def test_a_partition_that_is_another_members_is_not_begun(rig: Rig) -> None:
@@ -168,6 +168,6 @@ async def test_a_member_with_nothing_to_fetch_counts_as_fetching(rig: Rig) -> No
 
 
 def test_what_was_read_before_an_assignment_is_not_remembered() -> None:
-    unread = Unread()
-    unread[P0] = 64  # Faust says so of a record that it drops because the partition goes away
-    assert unread[P0] is None
+    offsets = NoReadOffsets()
+    offsets[P0] = 64  # Faust says so of a record that it drops because the partition goes away
+    assert offsets[P0] is None

@@ -9,7 +9,7 @@ import pytest
 
 from ingest.kafka.log import LogRecord
 from ingest.kafka.settings import KafkaSettings
-from stream.runner.faust.app import to_record
+from stream.runner.faust.member import to_record
 
 
 def _event(**fields: Any) -> Any:
