@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -24,7 +25,8 @@ from ingest.site.topic.store import publish, read
 from stream.analyse.rule import CameraRule
 from stream.analyse.rules.line import LineRule
 from stream.rules import PACKAGES, plug_ins, validated, validated_site
-from tests.stream.analyse.rules.scenes import track
+from tests.paths import ROOT
+from tests.stream.analyse.rules.scenes import scene, track
 
 SITE = """
 [[cameras]]
@@ -184,36 +186,14 @@ def test_rules_cannot_be_changed_and_know_no_other_settings() -> None:
         LineRule(**LINE.model_dump(), colour="red")
 
 
-SPEEDING = """
-from typing import ClassVar, Literal
-
-from stream.analyse.rule import CameraRule, RuleWatch, SceneHappening
-
-
-class CrowdRule(CameraRule):
-    EVENT_TYPE: ClassVar[str] = "acme.crowd"
-    type: Literal["acme-crowd"] = "acme-crowd"
-    at_least: int
-
-    @property
-    def shape(self):
-        return ()
-
-    def watch(self, width, height):
-        return CrowdWatch(self)
-
-
-class CrowdWatch(RuleWatch):
-    def step(self, scene):
-        if len(scene.tracks) >= self.rule.at_least:
-            yield SceneHappening(summary="a crowd", occurrence=scene.frame)
-"""
+EXAMPLE = re.search(r"```python\n(.*?)```", (ROOT / "docs/reference/rules.md").read_text(), re.DOTALL)
 
 
 @pytest.fixture
 def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Install a package with one rule, one entry point that cannot be loaded, and one whose type is taken."""
-    (tmp_path / "acme_rules.py").write_text(SPEEDING)
+    """Install a package with the rule that the documentation shows, and three entry points that are wrong."""
+    assert EXAMPLE
+    (tmp_path / "acme_rules.py").write_text(EXAMPLE[1])
     (tmp_path / "acme_line.py").write_text(
         "from stream.analyse.rules.line import LineRule as L\nclass Line(L): pass\n"
     )
@@ -222,9 +202,9 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
     points = """
         [sightline.rules]
-        crowd = acme_rules:CrowdRule
+        stopped = acme_rules:StoppedRule
         broken = acme_rules:Missing
-        wrong = acme_rules:CrowdWatch
+        wrong = acme_rules:StoppedWatch
         taken = acme_line:Line
     """
     (info / "entry_points.txt").write_text(textwrap.dedent(points))
@@ -240,12 +220,28 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 def test_another_package_adds_a_rule_by_an_entry_point(file: Path) -> None:
     with capture_logs() as said:
         names = set(plug_ins())
-    assert {"acme-crowd", "line"} <= names
+    assert {"stopped", "line"} <= names
     assert {line["entry_point"] for line in said} == {"broken", "wrong", "taken"}
     assert {line["event"] for line in said} == {"rule_plug_in_not_loaded"}
     assert plug_ins()["line"] is LineRule
-    extra = '[[rules]]\ntype = "acme-crowd"\nname = "crowd"\ncamera = "gate"\npipeline = "cars"\nat_least = "many"\n'
-    assert problem(file, "[[rules]]", f"{extra}[[rules]]").key == "rules.0.at_least"
-    file.write_text(SITE + extra.replace('"many"', "2"))
-    crowd = validated_site(load(file), file).rules[-1]
-    assert crowd.model_dump()["at_least"] == 2
+    extra = '[[rules]]\ntype = "stopped"\nname = "stop"\ncamera = "gate"\npipeline = "cars"\nmin_area_px = "large"\n'
+    assert problem(file, "[[rules]]", f"{extra}[[rules]]").key == "rules.0.min_area_px"
+    file.write_text(SITE + extra.replace('"large"', "2"))
+    assert validated_site(load(file), file).rules[-1].model_dump()["min_area_px"] == 2.0
+
+
+@pytest.mark.usefixtures("third_party")
+def test_the_rule_that_the_documentation_shows_reports_each_stop_once() -> None:
+    rule = plug_ins()["stopped"].model_validate({"name": "stop", "camera": "c", "pipeline": "p", "labels": ("car",)})
+    state = rule.watch(640, 360)  # type: ignore[attr-defined]
+    stops = [False, True, True, False, True]
+    found = [state.observe(scene(n, track(100.0, 100.0, at_rest=at_rest)), ()) for n, at_rest in enumerate(stops)]
+    assert [[(one.happening.summary, one.number) for one in happenings] for happenings in found] == [
+        [],
+        [("car has stopped, says stop", 1)],
+        [],
+        [],
+        [("car has stopped, says stop", 2)],
+    ]
+    assert state.observe(scene(9, track(100.0, 100.0, "other", at_rest=True)), ["other"]) == []
+    state.forget("other")
