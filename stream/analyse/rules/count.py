@@ -1,0 +1,133 @@
+"""Rule ``count``: at least, or at most, some number of objects are inside a polygon for some time. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ingest.site import to_pixels
+from ingest.site.entry import RelativePoint, Seconds
+from stream.analyse.geometry import inside
+from stream.analyse.rule import CameraRule, RuleWatch, SceneHappening, tail_for
+from stream.analyse.scene import Scene
+from stream.analyse.tracking.tracker import LOST_S
+
+SETTLE_FRAMES = 3
+"""Frames in a row that begin or end an occurrence. A track appears with its second detection, so that in the first
+frames after a gap the count is too low; and a detector overlooks one object in one frame."""
+
+
+class CountRule(CameraRule):
+    """Report once when at least ``at_least`` or at most ``at_most`` objects have been inside a polygon for ``for_s``.
+
+    Once reported, the occurrence ends when the count is beyond the bound by more than ``hysteresis``.
+    """
+
+    EVENT_TYPE: ClassVar[str] = "sightline.zone.count"
+
+    type: Literal["count"] = "count"
+    polygon: tuple[RelativePoint, ...] = Field(min_length=3)
+    at_least: int | None = Field(default=None, ge=1)
+    at_most: int | None = Field(default=None, ge=0)
+    for_s: Seconds = 0.0
+    hysteresis: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _has_one_bound(self) -> Self:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("expected either at_least or at_most")
+        return self
+
+    @property
+    def bound(self) -> str:
+        """The bound in words, such as ``at least 3``."""
+        return f"at most {self.at_most}" if self.at_least is None else f"at least {self.at_least}"
+
+    @property
+    def tail_s(self) -> float:
+        """Past results that the rule needs, in seconds."""
+        return tail_for(self.for_s, self.cooldown_s)
+
+    @property
+    def shape(self) -> tuple[RelativePoint, ...]:
+        """The polygon."""
+        return self.polygon
+
+    def holds(self, count: int, slack: int = 0) -> bool:
+        """Return whether a count is within the bound, or beyond it by no more than ``slack``."""
+        if self.at_least is not None:
+            return count >= self.at_least - slack
+        return self.at_most is not None and count <= self.at_most + slack
+
+    def watch(self, width: int, height: int) -> CountWatch:
+        """Return a new state for pictures of this size."""
+        return CountWatch(self, width, height)
+
+
+@dataclass
+class _Occurrence:
+    """A time in which the bound holds."""
+
+    frame: str
+    since_ns: int
+    frames: int = 0
+    failed: int = 0
+    """Frames in a row in which the bound did not hold."""
+    reported: bool = False
+
+
+class CountWatch(RuleWatch[CountRule]):
+    """The objects inside one polygon, and the occurrence that they make.
+
+    An occurrence that reaches its time during the cooldown is reported afterwards if it still lasts.
+    """
+
+    def __init__(self, rule: CountRule, width: int, height: int) -> None:
+        super().__init__(rule)
+        self._polygon = to_pixels(rule.polygon, width, height)
+        self._occurrence: _Occurrence | None = None
+
+    def step(self, scene: Scene) -> Iterator[SceneHappening]:
+        """Take the next scene and return the occurrence that is to be reported."""
+        places = [track.box.centre for track in scene.tracks if self.rule.applies_to(track)]
+        count = sum(inside(self._polygon, place) for place in places)
+        occurrence = self._occurrence = self._updated(scene, count)
+        if occurrence is None or occurrence.reported or not self.rule.holds(count) or self.is_quiet(scene):
+            return
+        lasted_ns = scene.at_ns - occurrence.since_ns
+        if occurrence.frames >= SETTLE_FRAMES and lasted_ns >= self.rule.for_s * 1e9:
+            occurrence.reported = True
+            yield self._happening(occurrence, count, lasted_ns / 1e9)
+
+    def settle(self, subject: str) -> None:
+        """Note that the occurrence has been reported."""
+        if self._occurrence:
+            self._occurrence.reported = True
+
+    def _updated(self, scene: Scene, count: int) -> _Occurrence | None:
+        """Return the occurrence after a scene with this count."""
+        occurrence = self._occurrence
+        if occurrence and not occurrence.reported and scene.gap_s > LOST_S:
+            occurrence = None  # nobody knows the count during the gap
+        slack = self.rule.hysteresis if occurrence and occurrence.reported else 0
+        if self.rule.holds(count, slack):
+            occurrence = occurrence or _Occurrence(scene.frame, scene.at_ns)
+            occurrence.frames, occurrence.failed = occurrence.frames + 1, 0
+        elif occurrence:
+            occurrence.failed += 1
+            if occurrence.failed >= SETTLE_FRAMES:
+                return None
+        return occurrence
+
+    def _happening(self, occurrence: _Occurrence, count: int, lasted_s: float) -> SceneHappening:
+        rule = self.rule
+        label = " or ".join(rule.labels)
+        return SceneHappening(
+            occurrence=occurrence.frame,
+            label=label,
+            summary=f"{count} {label or 'objects'} in {rule.name} for {lasted_s:.1f} s, {rule.bound}",
+            details={"count": count, "lasted_s": round(lasted_s, 3)},
+        )
