@@ -1,8 +1,8 @@
-"""The whole pipeline against a bare loop of decode, resize and inference, on the same frames.
+"""Benchmark of the whole pipeline against a bare loop of decode, resize and inference, on the same frames.
 
-``make bench`` runs it. The two take turns, so that a machine that gets slower slows both down, and the ratio counts.
-The bare loop has as many threads as there are cores, each with a model of its own, and nothing else to do; the
-pipeline has the broker, prepare, the engine node and analyse on the same cores, and as many engines.
+``make bench`` runs it. The two take turns, so a machine that gets slower slows both down. The ratio is the result.
+The bare loop has one thread per core, each with its own model. The pipeline runs the broker, prepare, the engine node
+and analyse on the same cores, with the same number of engines.
 """
 
 from __future__ import annotations
@@ -55,17 +55,19 @@ from ingest.site.topic.store import publish
 from stream.prepare.regions import draw, windows
 
 CAMERAS = 4
-"""One per partition, so that nothing waits for its turn."""
+"""Number of cameras, one per partition, so that no camera waits for another."""
 WAIT_S = 300.0
+"""Maximum time for services to start, or for the results of one round."""
 PACED_EPOCH = 1_000_000
+"""Epoch of the paced frames, above that of every round."""
 LOAD_SHARE = 0.5
-"""Latency is measured at this share of the throughput: at a queue's end it would measure the queue."""
+"""Load during the latency measurement, as a share of the throughput. At full load latency is the queue's length."""
 SERVICES = ("prepare-live", "engine", "analyse")
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One frame as a camera would send it."""
+    """One frame as a camera sends it. ``motion`` has the moving boxes in px."""
 
     jpeg: bytes
     width: int
@@ -75,7 +77,7 @@ class Picture:
 
 @dataclass
 class PipelineCase:
-    """What is measured: frames, a model, and how frames are prepared for it."""
+    """Input of one measurement: frames, a model, and the pipeline that prepares frames for it."""
 
     name: str
     pictures: list[Picture]
@@ -125,7 +127,7 @@ def _cases(count: int) -> list[PipelineCase]:
 
 
 def _bare(case: PipelineCase, threads: int) -> float:
-    """Return frames per second of the bare loop."""
+    """Return the frames per second of the bare loop."""
     engines = [backends.make("onnxruntime") for _ in range(threads)]
     for engine in engines:
         engine.load(case.model)
@@ -155,7 +157,7 @@ def _bare(case: PipelineCase, threads: int) -> float:
 
 
 def _record(case: PipelineCase, number: int, epoch: int) -> tuple[int, str, bytes, dict[str, bytes]]:
-    """Return partition, camera, value and headers of one frame, captured now."""
+    """Return the partition, camera, value and headers of one frame that is captured now."""
     picture = case.pictures[number]
     frame = Frame(
         camera=f"camera-{number % CAMERAS}",
@@ -171,7 +173,7 @@ def _record(case: PipelineCase, number: int, epoch: int) -> tuple[int, str, byte
 
 
 class Stack:
-    """The pipeline on a broker of its own, ready to be given frames."""
+    """Running pipeline on a broker of its own."""
 
     def __init__(self, case: PipelineCase, settings: KafkaSettings, folder: Path, threads: int) -> None:
         self._case, self._settings, self._threads = case, settings, threads
@@ -182,7 +184,7 @@ class Stack:
         self.peak_mb: dict[str, float] = {}
 
     async def measure(self, broker: Broker, rounds: int) -> dict[str, Any]:
-        """Return the figures of both sides, taking turns."""
+        """Measure the bare loop and the pipeline in turns, and return the figures of both."""
         bare: list[float] = []
         piped: list[float] = []
         producer = kafka.producer(self._settings, "bench")
@@ -190,7 +192,7 @@ class Stack:
         try:
             async with watching(self._settings) as figures, self.supervisor:
                 await _until(lambda: {n for n, (_, s) in figures.services.items() if s == "running"} >= set(SERVICES))
-                await self._burst(producer, figures, 0)  # the first one fills caches and opens partitions
+                await self._burst(producer, figures, 0)  # warm-up: fills caches and opens partitions
                 for number in range(rounds):
                     bare.append(await asyncio.to_thread(_bare, self._case, self._threads))
                     piped.append(await self._burst(producer, figures, number + 1))
@@ -248,7 +250,7 @@ async def _until(done: Callable[[], bool]) -> None:
     deadline = Deadline.after(WAIT_S)
     while not done():
         if deadline.passed:
-            raise TimeoutError(f"not done in {WAIT_S:.0f} s")
+            raise TimeoutError(f"services or results did not arrive within {WAIT_S:.0f} s")
         await asyncio.sleep(0.01)
 
 
@@ -276,10 +278,10 @@ def _broker() -> Iterator[Broker]:
 
 def main(
     frames: Annotated[int, typer.Option(min=20, help="Frames per round.")] = 600,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of each side.")] = 3,
-    out: Annotated[Path, typer.Option(help="Where results are kept.")] = RESULTS,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each side.")] = 3,
+    out: Annotated[Path, typer.Option(help="Folder for results.")] = RESULTS,
 ) -> None:
-    """Measure, print, and keep the results with their date and machine."""
+    """Measure, print, and write the results with date and machine."""
     threads = os.cpu_count() or 1
     with _broker() as broker:
         measured = [eventloop.run(_case(case, broker, rounds, threads)) for case in _cases(frames)]

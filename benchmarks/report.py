@@ -1,4 +1,4 @@
-"""What every benchmark says beside its figures, and where it keeps them."""
+"""Dated reports of benchmark results."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
-"""Footage and public models, which are not part of the repository."""
+"""Folder with footage and public models, outside of the repository."""
 RESULTS = ROOT / "benchmarks" / "results"
 
 
 def dated(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Return figures with the date and the machine that they were taken at, and its load by now."""
+    """Return figures with the date, the machine and its current load average."""
     machine = {
         "cores": os.cpu_count(),
         "cpu": _cpu(),
@@ -28,7 +28,7 @@ def dated(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def keep(name: str, report: Mapping[str, Any], folder: Path = RESULTS) -> None:
-    """Write a report under its name and today's date; one of the same day gives way."""
+    """Write a report under today's date and its name. It replaces a report of the same name and day."""
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
     (folder / f"{datetime.now(UTC).date().isoformat()}-{name}.json").write_text(text)

@@ -1,4 +1,4 @@
-"""Kill every process of a running stack once, and the broker, and hold the ledger against it."""
+"""Tests that the ledger balances after every process of a running stack, and the broker, was killed."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ from ingest.runtime.clock import Deadline
 pytestmark = [pytest.mark.chaos, pytest.mark.kafka, pytest.mark.timeout(420)]
 
 RECOVER_S = 60.0
+"""Maximum time until a restarted process works again."""
 
 
-async def until(done: Callable[[], bool], what: str, seconds: float = RECOVER_S) -> None:
+async def until(done: Callable[[], bool], event: str, seconds: float = RECOVER_S) -> None:
     deadline = Deadline.after(seconds)
     while not done():
-        assert not deadline.passed, f"{what} did not happen within {seconds:.0f} s"
+        assert not deadline.passed, f"{event} did not happen within {seconds:.0f} s"
         await asyncio.sleep(0.1)
 
 
-async def flows(figures: Figures, results: int = 15) -> None:
-    """Wait until results come again."""
+async def results_flow(figures: Figures, results: int = 15) -> None:
+    """Wait for ``results`` more results."""
     wanted = figures.results + results
     await until(lambda: figures.results >= wanted, f"{results} more results")
 
@@ -50,7 +51,7 @@ def capture_child(stack: Supervisor) -> psutil.Process:
     return next(c for c in agent.children(recursive=True) if "edge_agent.camera.child" in " ".join(c.cmdline()))
 
 
-def require_whole(outcome: DemoOutcome) -> None:
+def require_balance(outcome: DemoOutcome) -> None:
     totals = outcome.balance["totals"]
     assert outcome.balance["balanced"], totals["examples"]
     assert totals["unaccounted"] == 0
@@ -61,52 +62,54 @@ def require_whole(outcome: DemoOutcome) -> None:
     assert report["deliveries"] == {"delivered": report["alerts"], "dead": 0}
 
 
-async def test_a_clean_run_balances_and_finds_the_crossings(
+async def test_an_undisturbed_run_balances_and_reports_most_line_crossings(
     run_stack: Callable[[float, During | None], Awaitable[DemoOutcome]],
 ) -> None:
     outcome = await run_stack(25.0, None)
-    require_whole(outcome)
+    require_balance(outcome)
     truth = outcome.report["truth"]
     assert truth["line_crossings"] > 5
     assert truth["found"] >= 0.7 * truth["line_crossings"]
     assert outcome.balance["totals"]["unclean"] == 0
 
 
-async def test_every_process_and_the_broker_may_be_killed(
+async def test_the_ledger_balances_after_kills_of_every_process_and_the_broker(
     run_stack: Callable[[float, During | None], Awaitable[DemoOutcome]], own_broker: Broker
 ) -> None:
     async def during(running: RunningStack) -> None:
         stack, figures = running.stack, running.figures
-        await flows(figures)
+        await results_flow(figures)
         capture_child(stack).kill()
-        await flows(figures)
+        await results_flow(figures)
         for name in (AGENT, "prepare-live", "engine", "analyse", "alerts", "dispatch"):
             await kill(stack, name)
-            await flows(figures)
+            await results_flow(figures)
         await asyncio.to_thread(own_broker.kill)
         await asyncio.to_thread(own_broker.start)
-        await flows(figures)
+        await results_flow(figures)
 
     outcome = await run_stack(20.0, during)
-    require_whole(outcome)
+    require_balance(outcome)
 
 
-async def test_a_paused_node_is_fenced(run_stack: Callable[[float, During | None], Awaitable[DemoOutcome]]) -> None:
-    """A node that sleeps through its session wakes up to find that another one has its partitions."""
+async def test_a_paused_engine_node_is_fenced_by_its_successor(
+    run_stack: Callable[[float, During | None], Awaitable[DemoOutcome]],
+) -> None:
+    """A node is stopped for longer than its group session; another node takes its partitions over meanwhile."""
 
     async def during(running: RunningStack) -> None:
         stack, figures = running.stack, running.figures
-        await flows(figures)
+        await results_flow(figures)
         first = stack.pid("engine")
         assert first is not None
         argv = [sys.executable, "-m", "deploy.cli.app", "engine", f"--models={running.models}"]
         os.kill(first, signal.SIGSTOP)
         await stack.add(ServiceSpec("engine-2", argv, running.settings.to_env()))
         paused = Deadline.after(SESSION_TIMEOUT_MS / 1000 + 3)
-        await flows(figures)  # the second node has taken over
+        await results_flow(figures)  # the second node has taken over
         await until(lambda: paused.passed, "the end of the pause")
         os.kill(first, signal.SIGCONT)
-        await flows(figures)
+        await results_flow(figures)
 
     outcome = await run_stack(20.0, during)
-    require_whole(outcome)
+    require_balance(outcome)

@@ -1,4 +1,4 @@
-"""What every decoder of model outputs does, whatever a model says."""
+"""Contract tests of all decoders."""
 
 from __future__ import annotations
 
@@ -24,16 +24,18 @@ SHAPES = {"softmax": (len(LABELS),), "yolox": (4 * 4 + 2 * 2 + 1, 5 + len(LABELS
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-1e6, max_value=1e6)
 
 
-def test_every_decoder_that_ships_is_tested_here() -> None:
+def test_the_contract_covers_every_built_in_decoder() -> None:
     assert set(SHAPES) == set(decoders.known())
 
 
-of_each = pytest.mark.parametrize("name", sorted(SHAPES))
+each_decoder = pytest.mark.parametrize("name", sorted(SHAPES))
 
 
-@of_each
+@each_decoder
 @given(data=st.data())
-def test_whatever_a_model_says_is_in_the_frame_known_and_in_order(name: str, data: st.DataObject) -> None:
+def test_detections_of_any_finite_outputs_are_in_the_frame_labelled_and_sorted(
+    name: str, data: st.DataObject
+) -> None:
     decoder = decoders.make(name, OPTIONS)
     outputs = data.draw(nps.arrays(np.float32, (len(ROWS), *SHAPES[name]), elements=FLOATS))
     before = outputs.copy()
@@ -50,8 +52,8 @@ def test_whatever_a_model_says_is_in_the_frame_known_and_in_order(name: str, dat
             assert 0 <= d.box.top < d.box.bottom <= row.frame_height
 
 
-@of_each
-def test_rows_do_not_know_of_each_other(name: str) -> None:
+@each_decoder
+def test_rows_are_decoded_independently(name: str) -> None:
     decoder = decoders.make(name, OPTIONS)
     outputs = np.random.default_rng(3).uniform(0, 1, (len(ROWS), *SHAPES[name])).astype(np.float32)
     together = decoder.decode({"output": outputs}, ROWS)
@@ -59,15 +61,15 @@ def test_rows_do_not_know_of_each_other(name: str) -> None:
     assert together == alone
 
 
-@of_each
-def test_no_rows_are_no_detections(name: str) -> None:
+@each_decoder
+def test_an_empty_batch_gives_no_detections(name: str) -> None:
     decoder = decoders.make(name, OPTIONS)
     assert decoder.decode({"output": np.zeros((0, *SHAPES[name]), np.float32)}, []) == []
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
-@of_each
-def test_what_is_no_number_is_refused(name: str, broken: float) -> None:
+@each_decoder
+def test_nan_and_infinity_are_refused(name: str, broken: float) -> None:
     decoder: OutputDecoder = decoders.make(name, OPTIONS)
     outputs = np.zeros((len(ROWS), *SHAPES[name]), np.float32)
     outputs[(1, *(0 for _ in SHAPES[name]))] = broken
@@ -76,13 +78,13 @@ def test_what_is_no_number_is_refused(name: str, broken: float) -> None:
 
 
 @pytest.mark.parametrize("shape", [(2,), (1, 3), (2, 99), (2, 21, 8, 1), (3, 21, 8)])
-@of_each
-def test_another_shape_is_refused(name: str, shape: tuple[int, ...]) -> None:
+@each_decoder
+def test_outputs_of_another_shape_are_refused(name: str, shape: tuple[int, ...]) -> None:
     with pytest.raises(InferenceFailed, match="expected"):
         decoders.make(name, OPTIONS).decode({"output": np.zeros(shape, np.float32)}, ROWS)
 
 
-@of_each
+@each_decoder
 def test_a_model_without_outputs_is_refused(name: str) -> None:
     with pytest.raises(InferenceFailed, match="no output"):
         decoders.make(name, OPTIONS).decode({}, ROWS)

@@ -1,4 +1,4 @@
-"""What every engine does, whatever runs the model."""
+"""Contract tests of all engines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.paths import MODELS
 
 
 class EngineContract:
-    """Inherited by one class per back end."""
+    """Tests that every backend inherits."""
 
     name: str
 
@@ -33,24 +33,24 @@ class EngineContract:
     def images(self, count: int) -> np.ndarray:
         return np.random.default_rng(count).integers(0, 256, (count, 64, 64, 3), np.uint8)
 
-    def test_every_batch_size_gives_a_row_per_picture(self, engine: Engine) -> None:
+    def test_every_batch_size_gives_one_output_row_per_image(self, engine: Engine) -> None:
         for count in (1, 2, 7, 32):
             for array in engine.infer(self.images(count)).values():
                 assert array.shape[0] == count
                 assert array.dtype == np.float32
 
-    def test_a_batch_over_the_largest_is_run_in_parts(self, engine: Engine) -> None:
+    def test_a_batch_over_the_batch_size_gives_the_outputs_of_its_chunks(self, engine: Engine) -> None:
         whole = engine.infer(self.images(70))
-        parts = [engine.infer(self.images(70)[i : i + 10]) for i in range(0, 70, 10)]
+        chunks = [engine.infer(self.images(70)[i : i + 10]) for i in range(0, 70, 10)]
         for name, array in whole.items():
-            np.testing.assert_allclose(array, np.concatenate([p[name] for p in parts]), atol=1e-5)
+            np.testing.assert_allclose(array, np.concatenate([chunk[name] for chunk in chunks]), atol=1e-5)
 
-    def test_a_picture_gives_the_same_alone_and_in_company(self, engine: Engine) -> None:
+    def test_an_image_gives_the_same_outputs_alone_and_in_a_batch(self, engine: Engine) -> None:
         images = self.images(9)
         for name, array in engine.infer(images).items():
             np.testing.assert_allclose(engine.infer(images[4:5])[name][0], array[4], atol=1e-5)
 
-    def test_outputs_belong_to_the_caller(self, engine: Engine) -> None:
+    def test_later_calls_do_not_change_returned_outputs(self, engine: Engine) -> None:
         kept = engine.infer(self.images(3))
         first = {name: array.copy() for name, array in kept.items()}
         engine.infer(self.images(4))
@@ -67,11 +67,11 @@ class EngineContract:
         ],
         ids=["float", "size", "no batch", "empty"],
     )
-    def test_a_batch_of_another_shape_is_refused(self, engine: Engine, bad: np.ndarray) -> None:
+    def test_a_batch_of_another_shape_or_type_is_refused(self, engine: Engine, bad: np.ndarray) -> None:
         with pytest.raises(BadBatch, match="expected uint8"):
             engine.infer(bad)
 
-    def test_the_order_of_calls_is_held(self, engine: Engine, model: Model) -> None:
+    def test_calls_out_of_order_are_refused(self, engine: Engine, model: Model) -> None:
         with pytest.raises(EngineStateError, match="close it first"):
             engine.load(model)
         engine.warm_up()
@@ -86,7 +86,7 @@ class EngineContract:
 class TestOnnxRuntime(EngineContract):
     name = "onnxruntime"
 
-    def test_a_file_that_is_no_model_is_said(self, model: Model, tmp_path: Path) -> None:
+    def test_the_error_for_an_unreadable_model_names_the_file(self, model: Model, tmp_path: Path) -> None:
         (tmp_path / "model.onnx").write_bytes(b"no model")
         with pytest.raises(ModelLoadFailed, match=r"model\.onnx"):
             backends.make(self.name).load(Model(model.manifest, tmp_path))
@@ -97,7 +97,7 @@ class TestFake(EngineContract):
 
 
 class TestSizes:
-    def test_sizes_double_up_to_the_largest(self) -> None:
+    def test_warm_up_sizes_double_up_to_the_largest(self) -> None:
         assert [warm_up_sizes(n) for n in (1, 2, 3, 8, 20)] == [
             [1],
             [1, 2],
@@ -106,7 +106,7 @@ class TestSizes:
             [1, 2, 4, 8, 16, 20],
         ]
 
-    def test_of_sizes_that_are_about_as_swift_the_largest_is_taken(self) -> None:
+    def test_the_largest_of_equally_fast_batch_sizes_is_best(self) -> None:
         assert best_batch_size({1: 0.0102, 2: 0.0100, 4: 0.0101, 8: 0.0128}) == 4
         assert best_batch_size({1: 0.004, 2: 0.003, 4: 0.002}) == 4
         assert best_batch_size({1: 0.0100, 2: 0.0104}) == 1

@@ -1,4 +1,4 @@
-"""Decoders: from arrays to labelled boxes in the frame."""
+"""Tests of the built-in decoders: arrays to labelled boxes in the frame."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ LABELS = ("background", "cat", "dog")
 
 SQUARE = Box(10, 20, 50, 60)
 INNER = Inner(0, 0, 1, 1)
-"""Decoders look at the fit only."""
-AS_IT_IS = Fit(1.0, 1.0, 0.0, 0.0)
+"""Any rectangle: decoders use the fit only."""
+IDENTITY = Fit(1.0, 1.0, 0.0, 0.0)
 
 
-def row(box: Box = SQUARE, fit: Fit = AS_IT_IS) -> FrameRegion:
+def row(box: Box = SQUARE, fit: Fit = IDENTITY) -> FrameRegion:
     return FrameRegion(Region(box, fit, INNER), 100, 80)
 
 
 class TestSoftmax:
     decoder = decoders.make("softmax", DecoderOptions(LABELS, 64, 64, min_score=0.5))
 
-    def test_the_likeliest_class_of_each_region(self) -> None:
+    def test_each_region_gets_its_most_likely_class(self) -> None:
         found = self.decoder.decode({"p": np.array([[0.1, 0.2, 0.7], [0.1, 0.8, 0.1]], np.float32)}, [row(), row()])
         assert [[d.label for d in one] for one in found] == [["dog"], ["cat"]]
         assert found[0][0].box == Box(10, 20, 50, 60)
         assert found[0][0].score == pytest.approx(0.7)
 
-    def test_background_and_doubt_are_no_detection(self) -> None:
+    def test_background_and_low_scores_are_no_detections(self) -> None:
         outputs = {"p": np.array([[0.9, 0.05, 0.05], [0.3, 0.3, 0.4]], np.float32)}
         assert self.decoder.decode(outputs, [row(), row()]) == [[], []]
 
-    def test_logits_are_normalised(self) -> None:
+    def test_logits_become_probabilities(self) -> None:
         ((found,),) = self.decoder.decode({"p": np.array([[0.0, 1.0, 4.0]], np.float32)}, [row()])
         assert found.score == pytest.approx(np.exp(4) / (1 + np.e + np.exp(4)), rel=1e-5)
 
-    def test_boxes_are_cut_to_the_frame(self) -> None:
+    def test_boxes_are_clipped_to_the_frame(self) -> None:
         outputs = {"p": np.array([[0, 1, 0]], np.float32)}
         ((found,),) = self.decoder.decode(outputs, [row(Box(-5, 70, 30, 95))])
         assert found.box == Box(0, 70, 30, 80)
 
-    def test_another_shape_is_refused(self) -> None:
+    def test_an_output_with_another_number_of_labels_is_refused(self) -> None:
         with pytest.raises(InferenceFailed, match="labels"):
             self.decoder.decode({"p": np.zeros((1, 5), np.float32)}, [row()])
 
@@ -58,7 +58,7 @@ CELLS = (SIZE // 8) ** 2 + (SIZE // 16) ** 2 + (SIZE // 32) ** 2
 
 
 def cell_of(x: float, y: float, width: float, height: float) -> tuple[int, np.ndarray]:
-    """The cell of stride 8 that would say this box, and what it would say."""
+    """Return the index and the four box values of the stride-8 cell that encodes a box."""
     column, line = int(x // 8), int(y // 8)
     values = np.array([x / 8 - column, y / 8 - line, np.log(width / 8), np.log(height / 8)], np.float32)
     return line * (SIZE // 8) + column, values
@@ -82,29 +82,31 @@ class TestYolox:
         height=st.floats(4, 20),
         label=st.integers(0, 2),
     )
-    def test_a_box_comes_back_where_it_was(self, x: float, y: float, width: float, height: float, label: int) -> None:
+    def test_a_decoded_box_is_mapped_back_to_its_place_in_the_frame(
+        self, x: float, y: float, width: float, height: float, label: int
+    ) -> None:
         fit = Fit(0.64, 0.8, 0.0, 0.0)
         ((found,),) = self.decoder.decode(self.outputs((x, y, width, height, label, 0.9)), [row(fit=fit)])
         expected = fit.to_frame(Box(x - width / 2, y - height / 2, x + width / 2, y + height / 2))
         np.testing.assert_allclose(found.box, expected, atol=1e-2)
         assert found.label == LABELS[label]
 
-    def test_boxes_of_one_class_that_overlap_are_one_object_those_of_two_are_not(self) -> None:
+    def test_overlapping_boxes_are_merged_within_a_class_only(self) -> None:
         near = (30.0, 30.0, 20.0, 20.0, 1, 0.9), (33.0, 25.0, 20.0, 20.0, 1, 0.6)
         assert len(self.decoder.decode(self.outputs(*near), [row()])[0]) == 1
-        of_two = near[0], (*near[1][:4], 2, 0.6)
-        assert len(self.decoder.decode(self.outputs(*of_two), [row()])[0]) == 2
+        two_classes = near[0], (*near[1][:4], 2, 0.6)
+        assert len(self.decoder.decode(self.outputs(*two_classes), [row()])[0]) == 2
         apart = (10.0, 10.0, 8.0, 8.0, 1, 0.9), (50.0, 50.0, 8.0, 8.0, 1, 0.8)
         assert len(self.decoder.decode(self.outputs(*apart), [row()])[0]) == 2
 
-    def test_doubt_is_no_detection_and_another_shape_is_refused(self) -> None:
+    def test_low_scores_are_no_detections_and_another_input_size_is_refused(self) -> None:
         assert self.decoder.decode(self.outputs((30, 30, 20, 20, 1, 0.2)), [row()]) == [[]]
         with pytest.raises(InferenceFailed, match="input size"):
             self.decoder.decode({"output": np.zeros((1, 7, 8), np.float32)}, [row()])
 
 
 class TestYoloxGrid:
-    """Cells of every stride, on an input that is not square, in a frame that was padded."""
+    """Tests of grid cells of every stride, on a padded input that is not square."""
 
     WIDTH, HEIGHT = 96, 64
     decoder = decoders.make("yolox", DecoderOptions(LABELS, WIDTH, HEIGHT))
@@ -120,7 +122,7 @@ class TestYoloxGrid:
         return {"output": raw}
 
     @given(data=st.data(), stride=st.sampled_from([8, 16, 32]))
-    def test_a_cell_says_its_own_place(self, data: st.DataObject, stride: int) -> None:
+    def test_a_cells_box_is_relative_to_its_grid_position(self, data: st.DataObject, stride: int) -> None:
         column = data.draw(st.integers(0, self.WIDTH // stride - 1))
         line = data.draw(st.integers(0, self.HEIGHT // stride - 1))
         fit = Fit(0.5, 0.5, 2.0, 1.0)
@@ -131,7 +133,7 @@ class TestYoloxGrid:
         expected = Box(max(0, whole.left), max(0, whole.top), min(184, whole.right), min(124, whole.bottom))
         np.testing.assert_allclose(found.box, expected, atol=1e-2)
 
-    def test_many_objects_that_are_seen_by_many_cells_each_are_all_found(self) -> None:
+    def test_forty_objects_reported_by_nine_cells_each_are_forty_detections(self) -> None:
         big = decoders.make("yolox", DecoderOptions(LABELS, 640, 640))
         raw = np.zeros((1, 8400, 5 + len(LABELS)), np.float32)
         for number in range(40):
@@ -141,26 +143,26 @@ class TestYoloxGrid:
                     index = (centre_y + dy) * 80 + centre_x + dx
                     raw[0, index, :4] = 0.5 - dx, 0.5 - dy, np.log(4.0), np.log(4.0)
                     raw[0, index, 4:6] = 0.9 - number * 0.01 - 0.001 * (dx * dx + dy * dy), 1.0
-        large = FrameRegion(Region(Box(0, 0, 640, 640), AS_IT_IS, INNER), 640, 640)
+        large = FrameRegion(Region(Box(0, 0, 640, 640), IDENTITY, INNER), 640, 640)
         assert len(big.decode({"output": raw}, [large])[0]) == 40
 
 
-def test_a_picture_is_classified_the_same_in_any_company() -> None:
+def test_softmax_results_do_not_depend_on_other_rows_of_the_batch() -> None:
     decoder = decoders.make("softmax", DecoderOptions(("background", "car", "bus"), 64, 64, min_score=0.5))
     rounded, exact = [0.05, 0.93, 0.035], [0.05, 0.9, 0.05]
     alone = decoder.decode({"p": np.array([exact], np.float32)}, [row()])
-    company = decoder.decode({"p": np.array([exact, rounded, [1.0, 4.0, -2.0]], np.float32)}, [row()] * 3)
-    assert company[0] == alone[0]
-    assert [found[0].label for found in company] == ["car", "car", "car"]
-    assert company[2][0].score == pytest.approx(np.exp(4) / (np.exp(1) + np.exp(4) + np.exp(-2)), abs=1e-4)
+    batch = decoder.decode({"p": np.array([exact, rounded, [1.0, 4.0, -2.0]], np.float32)}, [row()] * 3)
+    assert batch[0] == alone[0]
+    assert [found[0].label for found in batch] == ["car", "car", "car"]
+    assert batch[2][0].score == pytest.approx(np.exp(4) / (np.exp(1) + np.exp(4) + np.exp(-2)), abs=1e-4)
 
 
-def test_an_unknown_decoder_names_the_known_ones() -> None:
+def test_the_error_for_an_unknown_decoder_lists_the_known_ones() -> None:
     with pytest.raises(DecoderUnknown, match="softmax, yolox"):
         decoders.make("nonsense", DecoderOptions(LABELS, 64, 64))
 
 
-def test_yolox_finds_people_who_walk_through_the_room(shared_data: object, tmp_path: object) -> None:
+def test_yolox_detects_people_in_a_third_of_the_sampled_video_frames(shared_data: object, tmp_path: object) -> None:
     from pathlib import Path
 
     from engines import backends

@@ -1,4 +1,4 @@
-"""Models on disk: what is refused, and what promoting and rolling back change."""
+"""Tests of the model repository: checks, promotion, roll-back and adoption."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ LABELS = ("nothing", "thing")
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
-    """Two versions of the model that ships."""
+    """Return a repository with two versions of the shipped model."""
     root = tmp_path / "models"
     for version in (1, 2):
         folder = root / "regions" / str(version)
         shutil.copytree(SHIPPED / "regions" / "1", folder)
-        said = (folder / "model.toml").read_text()
-        (folder / "model.toml").write_text(said.replace("version = 1\n", f"version = {version}\n", 1))
+        text = (folder / "model.toml").read_text()
+        (folder / "model.toml").write_text(text.replace("version = 1\n", f"version = {version}\n", 1))
     return Repository(root)
 
 
 def floats_model(path: Path, shape: tuple[object, ...] = (1, 3, 8, 8)) -> Path:
-    """A model as others export them: NCHW floats, mean of every plane, softmax over two of them."""
+    """Write a typical foreign model: NCHW floats in, softmax over the mean of each colour plane out."""
     nodes = [
         helper.make_node("GlobalAveragePool", ["x"], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["flat"]),
@@ -59,14 +59,14 @@ def test_the_newest_version_is_served_until_one_is_promoted(repository: Reposito
         repository.roll_back("regions")
 
 
-def test_a_model_that_is_not_there_is_said_with_what_is(repository: Repository) -> None:
+def test_the_error_for_an_unknown_model_lists_models_and_versions(repository: Repository) -> None:
     with pytest.raises(ModelUnknown, match="it has regions"):
         repository.promoted("cars")
     with pytest.raises(ModelUnknown, match=r"no version 9: it has \[1, 2\]"):
         repository.open("regions", 9)
 
 
-def test_a_file_that_is_not_the_manifests_is_refused_and_not_promoted(repository: Repository) -> None:
+def test_a_model_file_that_contradicts_its_manifest_is_neither_opened_nor_promoted(repository: Repository) -> None:
     file = repository.root / "regions" / "2" / "model.onnx"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(ManifestError, match="sha256"):
@@ -76,7 +76,7 @@ def test_a_file_that_is_not_the_manifests_is_refused_and_not_promoted(repository
         repository.open("regions", 2)
 
 
-def test_a_pointer_to_nowhere_is_said(repository: Repository) -> None:
+def test_a_promoted_version_that_does_not_exist_is_an_error(repository: Repository) -> None:
     (repository.root / "regions" / "promoted").write_text("7\n")
     with pytest.raises(ManifestError, match=r"expected one of \[1, 2\]"):
         repository.promoted("regions")
@@ -87,14 +87,14 @@ def test_a_pointer_to_nowhere_is_said(repository: Repository) -> None:
     [("version = 1", 'version = "x"'), ("decoder = ", "decode = "), ('name = "regions"', "name = 3")],
     ids=["version", "decoder", "name"],
 )
-def test_a_manifest_with_a_wrong_field_names_the_file(repository: Repository, line: str, word: str) -> None:
+def test_the_error_for_an_invalid_manifest_names_the_file(repository: Repository, line: str, word: str) -> None:
     manifest = repository.root / "regions" / "1" / "model.toml"
     manifest.write_text(manifest.read_text().replace(line, word, 1))
     with pytest.raises(ManifestError, match=r"model\.toml"):
         repository.open("regions", 1)
 
 
-def test_an_adopted_model_takes_pixels_and_computes_what_it_did(tmp_path: Path) -> None:
+def test_an_adopted_model_takes_pixels_and_gives_the_original_outputs(tmp_path: Path) -> None:
     options = AdoptOptions("means", "softmax", ("b", "g", "r"), mean=(10.0, 20.0, 30.0), scale=(0.5, 0.25, 0.125))
     model = adopt(floats_model(tmp_path / "m.onnx"), Repository(tmp_path / "models"), options)
     assert (model.manifest.id, model.manifest.max_batch) == ("means@1", 8)
@@ -108,7 +108,7 @@ def test_an_adopted_model_takes_pixels_and_computes_what_it_did(tmp_path: Path) 
     assert adopt(tmp_path / "m.onnx", Repository(tmp_path / "models"), options).manifest.version == 2
 
 
-def test_what_cannot_be_adopted_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_failed_adoption_leaves_no_model_behind(tmp_path: Path) -> None:
     repository = Repository(tmp_path / "models")
     (tmp_path / "bad.onnx").write_bytes(b"no model")
     with pytest.raises(AdoptFailed, match="expected an ONNX model"):
