@@ -1,4 +1,4 @@
-"""How a camera is reached and watched: what a stream needs beside its address, and what a bad view is."""
+"""Settings of a camera's stream and of the watch over its view, and the masking of secrets in addresses."""
 
 from __future__ import annotations
 
@@ -11,37 +11,38 @@ from pydantic import Field, model_validator
 from ingest.site.entry import ConfigSection, Seconds
 
 _USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{0,30}://)(?P<user>[^\s/?#@]*)@", re.IGNORECASE)
-"""A scheme has an end: without one, looking through a long word takes time by the square of its length."""
+"""The scheme is limited to 31 characters: without a limit, the search in a long word takes quadratic time."""
 LOGIN = "pass|pwd|psw|secret|token|key|auth|user|usr|login"
-"""What a camera calls a login in its path or query has one of these in it."""
+"""Parts of the names by which cameras pass a login in their path or query."""
 _PARAMETER = re.compile(rf"([?&;][^?&;=\s]{{0,40}}?(?:{LOGIN})[^?&;=\s]{{0,40}}=)[^&;\s'\"]*", re.IGNORECASE)
 _SECRET_KEY = re.compile(r"(?:.*_)?(?:password|passwd|pwd|secret|token)", re.IGNORECASE)
-"""Of a setting, as somebody may write it who does not know that secrets are in files."""
+"""Keys that may hold a password written by mistake, although secrets belong into files."""
 _VARIABLE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 
 
 class StreamConfig(ConfigSection):
-    """How a camera on the network is reached. The password is in a file beside the site file, never in it."""
+    """Settings of a network camera's stream. The password is in a separate file, never in the site file."""
 
     transport: Literal["tcp", "udp"] = "tcp"
-    """Of RTSP. With ``udp``, TCP is used all the same where no packet comes."""
+    """Transport of RTSP. With ``udp``, the stream falls back to TCP when no packet arrives."""
     kind: Literal["auto", "snapshot", "mjpeg"] = "auto"
-    """Of HTTP: a picture for each question, or one answer that never ends; ``auto`` goes by its type."""
+    """Kind of an HTTP source: one picture per request, or an endless response; ``auto`` uses the content type."""
     user: str = ""
     password_file: Path | None = None
-    """Its first line is the password."""
+    """A file whose first line is the password."""
     ca_file: Path | None = None
-    """Whom to trust with ``rtsps`` and ``https``, as PEM; the system's authorities if not given."""
+    """Trusted authorities for ``rtsps`` and ``https``, as PEM; by default those of the system."""
     verify: bool = True
-    """False takes any certificate: for a camera that made its own, on a network of your own."""
+    """False accepts any certificate: for a camera with a self-signed one, in a private network."""
     own_clock: bool = True
-    """Take the time from the stream where it has one; False keeps to the host's clock."""
+    """Use the capture time of the stream if it has one; False always uses the host's clock."""
     max_skew_s: float = Field(default=2.0, gt=0.0)
-    """A stream's clock that differs from the host's by more than this is told, and not used."""
+    """Largest difference of the stream's clock from the host's. Beyond it, the difference is reported and the host's
+    clock is used."""
     existing: bool = False
-    """Of ``images:FOLDER``: read also what is there at the very first start."""
+    """For ``images:FOLDER``: read the pictures that are already there at the first start, too."""
     memory_mb: int = Field(default=1024, ge=128)
-    """What the decoder may allocate, in MiB, before the capture ends and says so: a bound for broken streams."""
+    """Memory of the decoder in MiB. A capture that needs more ends with an error: a guard against broken streams."""
 
     @model_validator(mode="after")
     def _password_has_a_user(self) -> Self:
@@ -51,21 +52,22 @@ class StreamConfig(ConfigSection):
 
 
 class WatchConfig(ConfigSection):
-    """When a view is a bad one. A time of 0 switches that watch off."""
+    """Times after which a bad view is reported. 0 switches a check off."""
 
     stall_s: float = Field(default=10.0, gt=0.0)
-    """No frame for so long: the camera is tried again."""
+    """Time without a frame after which the agent reconnects to the camera."""
     frozen_s: Seconds = 60.0
-    """The very same picture for so long. A still scene is never the very same: its sensor is noisy."""
+    """Time of identical pictures. Pictures of a still scene are never identical, because its sensor is noisy."""
     black_s: Seconds = 10.0
+    """Time of black pictures."""
     tampered_s: Seconds = 10.0
-    """Covered, out of focus or turned away for so long."""
+    """Time for which the camera is covered, out of focus or turned away."""
     relearn_s: float = Field(default=900.0, gt=0.0)
-    """A view that has stayed the same for so long is the camera's view from then on."""
+    """Time after which a changed but stable view becomes the camera's usual view."""
 
 
 def mask_secrets(value: Any) -> Any:
-    """Return a text, or whatever holds texts, without the logins of its addresses and what is called a password."""
+    """Return a value with the logins in URLs and the values of password-like keys masked, also in nested values."""
     if isinstance(value, str):
         return _PARAMETER.sub(r"\1…", _USERINFO.sub(r"\g<scheme>…@", value))
     if isinstance(value, dict):
@@ -76,6 +78,6 @@ def mask_secrets(value: Any) -> Any:
 
 
 def has_secret(source: str) -> bool:
-    """Tell whether an address has a password in it that is written out, and not ``${NAME}``."""
+    """Return whether an address contains a literal password, other than ``${NAME}``."""
     found = _USERINFO.match(source)
     return found is not None and bool(_VARIABLE.sub("", found["user"].partition(":")[2]))

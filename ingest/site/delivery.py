@@ -1,4 +1,4 @@
-"""Where a site's frames and alerts go: partitions that are pinned, and webhooks."""
+"""Destinations of frames and alerts: pinned partitions and webhooks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ingest.site.entry import ConfigEntry, Seconds, SharedEntry
 
 
 class PinConfig(ConfigEntry):
-    """A camera's partition, written by `sightline topics grow` so that the camera stays where it is."""
+    """A camera's partition. `sightline topics grow` writes it so that the camera keeps its partition."""
 
     KIND: ClassVar[str] = "pin"
 
@@ -19,7 +19,7 @@ class PinConfig(ConfigEntry):
 
 
 class ReceiverConfig(SharedEntry):
-    """A webhook that gets alerts. The secret is read from a file (``whsec_…``, Standard Webhooks)."""
+    """A webhook that receives alerts. The secret is read from a file (``whsec_…``, Standard Webhooks)."""
 
     KIND: ClassVar[str] = "receiver"
 
@@ -27,4 +27,4 @@ class ReceiverConfig(SharedEntry):
     secret_file: Path
     timeout_s: float = Field(default=10.0, gt=0.0, le=60.0)
     retry_s: tuple[Seconds, ...] = (0, 5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
-    """Pauses before each attempt: the schedule of Standard Webhooks, 75 hours in all."""
+    """Pause before each attempt in seconds: the schedule of Standard Webhooks, 75 hours in all."""

@@ -1,29 +1,31 @@
-"""What every entry of a site has, and the kinds of value that they share."""
+"""Base classes of a site's entries, and the types of their values."""
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import ErrorDetails
 
 from ingest.contract.records.base import Name, Point
 
 Relative = Annotated[float, Field(ge=0.0, le=1.0)]
 RelativePoint = tuple[Relative, Relative]
-"""x, y as shares of the picture's width and height, so that a change of resolution does not move a line."""
+"""x, y as shares of the picture's width and height, so that a line stays in place when the resolution changes."""
 Seconds = Annotated[float, Field(ge=0.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class ConfigSection(BaseModel):
-    """Something inside of an entry: frozen, its numbers finite, and with no room for misspelt keys."""
+    """Base of a section of an entry: frozen, with finite numbers only, and without unknown keys."""
 
-    # JSON, and so the topic, has no infinity: it would be read back as nothing, and refused
+    # JSON has no infinity: it would be read back from the topic as null, and refused
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ConfigEntry(ConfigSection):
-    """One entry of a site, under its key on the ``config`` topic."""
+    """Base of an entry of a site, stored under its key on the ``config`` topic."""
 
     KIND: ClassVar[str]
 
@@ -36,10 +38,10 @@ class ConfigEntry(ConfigSection):
 
 
 class SharedEntry(ConfigEntry):
-    """An entry that several sites may have in common."""
+    """Base of an entry that several sites may share."""
 
     sites: tuple[str, ...] = ()
-    """The sites whose files have it: written by `sightline config apply`, and not read from a file."""
+    """The sites whose files contain this entry. `sightline config apply` writes it; it is not read from a file."""
 
 
 class RuleEntry(SharedEntry):
@@ -55,5 +57,29 @@ class RuleEntry(SharedEntry):
 
 
 def to_pixels(points: tuple[RelativePoint, ...], width: int, height: int) -> tuple[Point, ...]:
-    """Turn relative points into pixels of a picture of that size."""
+    """Return relative points as pixels of a picture of this size."""
     return tuple((x * width, y * height) for x, y in points)
+
+
+_KNOWN_KEY = "a known key (extra keys are not permitted): this one is misspelt, or needs a newer version of sightline"
+_PHRASES = (
+    (r"^Value error, (expected )?", ""),
+    (r"^Invalid JSON: (.*)", r"valid JSON (\1)"),
+    (r"^\w+ should be (?=greater|less)", "a number "),
+    (r"^\w+ should be ", ""),
+    (r"^\w+ should have ", "a value with "),
+    (r"^\w+ should match ", "a value that matches "),
+)
+"""Beginnings of pydantic's messages, and the noun phrases that replace them after the word ``expected``."""
+
+
+def expectation(error: ErrorDetails) -> str:
+    """Return the value that a validation error expected, as a noun phrase."""
+    if error["type"] == "extra_forbidden":
+        return _KNOWN_KEY
+    if error["type"] == "missing":
+        return "a value: this key is required"
+    message = error["msg"]
+    for pattern, phrase in _PHRASES:
+        message = re.sub(pattern, phrase, message, flags=re.DOTALL)
+    return message

@@ -1,4 +1,4 @@
-"""What of a camera is worth sending: its hours, its rates, what counts as motion, and how that is checked."""
+"""Configuration of the motion gate: armed hours, frame rates, motion thresholds and the random sample."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from ingest.site.entry import ConfigSection, RelativePoint, Seconds, Share
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 _LONGEST_ZONE = 64
-"""Twice the longest that there is. A zone is looked for as a module in packages, which goes as deep as its name."""
+"""Characters of a time zone: twice the longest name. Python looks a zone up as a nested package, so a long name would
+be slow."""
 _EVERY_DAY: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
@@ -26,7 +27,7 @@ def _known(name: str) -> str:
 
 def _local(at: time) -> time:
     if at.tzinfo is not None:
-        raise ValueError("expected a time of day without an offset: the time zone is a setting of its own")
+        raise ValueError("expected a time of day without an offset: set time_zone instead")
     return at
 
 
@@ -36,9 +37,9 @@ Mask = Annotated[tuple[RelativePoint, ...], Field(min_length=3)]
 
 
 class ArmedHours(ConfigSection):
-    """From ``start`` to ``end`` by the clock on the wall; an ``end`` not after ``start`` is on the next day.
+    """Hours from ``start`` to ``end`` in local time. An ``end`` that is not after ``start`` is on the next day.
 
-    ``days`` are those on which it starts.
+    ``days`` are the days on which the hours start.
     """
 
     days: tuple[Day, ...] = Field(default=_EVERY_DAY, min_length=1)
@@ -47,32 +48,33 @@ class ArmedHours(ConfigSection):
 
 
 class GateConfig(ConfigSection):
-    """What is worth sending. A rate of 0 is no limit; ``motion`` withholds frames in which nothing moves."""
+    """Settings of the gate, which withholds frames that are not worth sending. A rate of 0 is no limit."""
 
     max_fps: float = Field(default=12.5, ge=0.0)
-    """So many frames a second are looked at; the pixels of the others are not even asked for.
+    """Frames per second that the gate inspects. The pixels of the others are not even fetched.
 
-    Every second one of a usual camera: what a detector finds in that is 0.93 of what it finds in every frame where
-    traffic is dense (``benchmarks/gate.py``), and no tracker here needs more.
+    The default is every second frame of a usual camera. In dense traffic, a detector finds 0.93 of the objects that
+    it finds in every frame (``benchmarks/gate.py``), and no tracker of this project needs more.
     """
     open_fps: float = Field(default=5.0, ge=0.0)
-    """So many of these are sent while the gate is open, and at once those in which something has moved on."""
+    """Frames per second that are sent while the gate is open. A frame in which an object moved on is sent at once."""
     motion: bool = True
+    """Withhold frames without motion."""
     min_area: Share = 0.0005
-    """Smallest moving region, as a share of the picture."""
+    """Area of the smallest moving region, as a share of the picture."""
     min_change: Share = 0.15
-    """Something has moved on when this share of it covers new ground since the last frame that was sent."""
+    """An object has moved on when this share of its area is outside its area in the last frame sent."""
     masks: tuple[Mask, ...] = ()
-    """Polygons in which motion does not count: a tree, a road behind the fence, a burnt-in clock."""
+    """Polygons in which motion is ignored: a tree, a road behind the fence, a burnt-in clock."""
     hold_s: Seconds = 1.0
     """How long the gate stays open after the last motion."""
     pre_roll_s: float = Field(default=0.5, ge=0.0, le=3.0)
-    """What came before the motion by no more than this is sent too. It has to be young enough for the live lane."""
+    """Time before the motion from which frames are sent, too. They must be young enough for the live lane."""
     keep_alive_s: Seconds = 10.0
-    """A still scene is sent this often all the same; 0 for never."""
+    """Interval at which a frame of a still scene is sent; 0 for never."""
     sample: Share = 0.01
-    """Of the frames in which nothing moved, the share that is sent all the same, so that misses can be counted."""
+    """Share of the frames without motion that is sent anyway, to estimate how often the gate misses an object."""
     armed: tuple[ArmedHours, ...] = ()
-    """Outside these hours nothing is sent; empty for always armed."""
+    """Hours in which frames are sent; empty for always."""
     time_zone: TimeZone | None = None
-    """Of the hours; None for the site's."""
+    """Time zone of the hours; None for that of the site."""

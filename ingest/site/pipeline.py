@@ -1,4 +1,4 @@
-"""A pipeline of a site: how frames are prepared for one model."""
+"""Configuration of a pipeline: the preparation of frames for one model."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ingest.contract.records.base import Name
 from ingest.site.entry import Seconds, Share, SharedEntry
 
 MAX_PIXEL_BYTES = MAX_RECORD_BYTES - 1024 * 1024
-"""The rest of a batch's record is for its items: 64 of them with 64 regions each need less than half a MiB, and
-with as much that moves and rests as is passed on, just fit."""
+"""Bytes of pixels in a batch. The remaining MiB of its record is for the items. 64 items with 64 regions each need
+less than half a MiB, and with the largest number of moving and stationary boxes they just fit."""
 UNROUTED_NAME = "none"
-"""Of the batches of frames that no pipeline wants."""
+"""Pipeline name of batches with frames that no pipeline wants."""
 _CHANNELS = 3
 
 
 class PipelineConfig(SharedEntry):
-    """How frames are prepared for one model, and which cameras it looks at."""
+    """Preparation of frames for one model, and the cameras it is applied to."""
 
     KIND: ClassVar[str] = "pipeline"
 
@@ -30,28 +30,30 @@ class PipelineConfig(SharedEntry):
     colour: Literal["bgr", "rgb"] = "bgr"
     fit: Literal["stretch", "letterbox"] = "stretch"
     regions: Literal["full", "motion"] = "full"
-    """Classify the whole frame, or each region that moved."""
+    """Classify the whole frame, or each region with motion."""
     region_margin: Share = 0.15
-    """How far a region is widened on each side, as a share of its size."""
+    """Margin added to a region on each side, as a share of its size."""
     max_regions: int = Field(default=8, ge=1, le=64)
     denoise: Literal["none", "median", "auto"] = "auto"
     max_items: int = Field(default=8, ge=1, le=64)
     max_delay_s: Seconds = 0.05
     max_bytes: int = Field(default=6 * 1024 * 1024, ge=64 * 1024)
     freshness_s: Seconds = 0.0
-    """Live frames older than this when they are prepared are shed as stale; 0 for never."""
+    """Age at which a live frame is shed as stale before its preparation; 0 for never."""
     min_score: Share = 0.3
     cameras: tuple[Name, ...] = ()
-    """Empty for all."""
+    """Names of the cameras; empty for all."""
 
     @model_validator(mode="after")
     def _can_be_carried(self) -> Self:
         if self.name == UNROUTED_NAME:
-            raise ValueError(f"name = {self.name!r}: expected another name, this one is for unrouted frames")
+            raise ValueError(f"name = {self.name!r}: expected another name, as this one is reserved")
         if self.width * self.height * _CHANNELS > MAX_PIXEL_BYTES:
-            raise ValueError(f"{self.width}×{self.height}: expected at most {MAX_PIXEL_BYTES} bytes per picture")
+            raise ValueError(
+                f"width × height = {self.width}×{self.height}: expected at most {MAX_PIXEL_BYTES} bytes per picture"
+            )
         return self
 
     def wants(self, camera: str) -> bool:
-        """Tell whether this pipeline looks at a camera's frames."""
+        """Return whether this pipeline processes a camera's frames."""
         return not self.cameras or camera in self.cameras

@@ -1,4 +1,4 @@
-"""A sensor of a site: where its readings come from, what they mean, and how they are gathered."""
+"""Configuration of a sensor: its source, the meaning of its readings, and their batching."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import ClassVar, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from ingest.site.entry import ConfigEntry, ConfigSection, Seconds
+from ingest.site.agent import SpoolConfig
+from ingest.site.entry import ConfigEntry, ConfigSection, Seconds, expectation
 from ingest.site.sensoroptions import (
     CommandOptions,
     HostOptions,
@@ -16,7 +17,6 @@ from ingest.site.sensoroptions import (
     SerialOptions,
     SimulatedOptions,
 )
-from ingest.site.spool import SpoolConfig
 
 HOST_QUANTITIES = ("cpu", "memory", "load", "temperature", "disk")
 
@@ -32,7 +32,7 @@ _DEVICE = re.compile(r"/.+")
 _ADDRESS: dict[str, tuple[re.Pattern[str], str]] = {
     "simulated": (re.compile(r".+"), "simulated:temperature"),
     "host": (re.compile("|".join(HOST_QUANTITIES)), f"host: and one of {', '.join(HOST_QUANTITIES)}"),
-    # a wildcard stands for a whole level, # for all that are left (MQTT 3.1.1, 4.7.1)
+    # + stands for one whole level, # for all remaining levels (MQTT 3.1.1, 4.7.1)
     "mqtt": (re.compile(r"(?=.)(?:(?:\+|[^+#/]*)/)*(?:\+|#|[^+#/]*)"), "mqtt:TOPIC, where + and # are whole levels"),
     "command": (re.compile(r".+"), "command:NAME, and argv in its options"),
     "serial": (_DEVICE, "serial:/dev/…"),
@@ -44,7 +44,7 @@ _ADDRESS: dict[str, tuple[re.Pattern[str], str]] = {
 
 
 class SensorConfig(ConfigEntry):
-    """A sensor. ``source`` is a kind and an address: ``simulated:``, ``host:``, ``mqtt:``, ``command:``, …."""
+    """Configuration of a sensor. ``source`` is a kind and an address, such as ``mqtt:TOPIC``."""
 
     KIND: ClassVar[str] = "sensor"
 
@@ -53,38 +53,38 @@ class SensorConfig(ConfigEntry):
     quantity: str
     unit: str
     rate_hz: float = Field(default=10.0, gt=0.0, le=1000.0)
-    """How often a source is asked that has to be asked; others speak when they like."""
+    """Readings per second of a source that is polled. Other sources send readings at their own rate."""
     low: float = -1e9
     high: float = 1e9
-    """The sensor's physical range: readings outside it are flagged as faulty, and do not count."""
+    """Limits of the sensor's physical range. Readings outside are flagged, and rules ignore them."""
     column_rows: int = Field(default=100, ge=1, le=10_000)
     max_delay_s: Seconds = 2.0
-    """A reading waits so long for company, whether another one comes or not."""
+    """Longest time that a reading waits for others to share its record."""
     silent_after_s: Seconds = 0.0
-    """No reading for so long: the sensor is stalled, which is told; 0 for never."""
+    """Time without a reading after which the sensor is reported as stalled; 0 for never."""
     options: dict[str, str | int | float | bool | tuple[str, ...]] = {}
     spool: SpoolConfig = SpoolConfig()
 
     @property
     def kind(self) -> str:
-        """What the source is: ``simulated``, ``host``, ``mqtt``, ``command``, ``serial`` or ``modbus``."""
+        """Kind of the source: ``simulated``, ``host``, ``mqtt``, ``command``, ``serial`` or ``modbus``."""
         return self.source.partition(":")[0]
 
     @property
     def address(self) -> str:
-        """What the source's kind stands before: a topic, a device, a name."""
+        """The part of ``source`` after the kind: a topic, a device, a name."""
         return self.source.partition(":")[2]
 
     @property
     def parsed(self) -> ConfigSection:
-        """The options as those of the source's kind, with defaults."""
+        """The options as the model of the source's kind, with defaults."""
         return _OPTIONS[self.kind].model_validate(self.options)
 
     @model_validator(mode="after")
     def _source_makes_sense(self) -> Self:
         if self.kind not in _OPTIONS or ":" not in self.source:
             raise ValueError(
-                f"source = {self.source!r}: expected one of {', '.join(f'{k}:' for k in _OPTIONS)} and more"
+                f"source = {self.source!r}: expected one of {', '.join(f'{k}:' for k in _OPTIONS)} and an address"
             )
         pattern, expected = _ADDRESS[self.kind]
         if not pattern.fullmatch(self.address):
@@ -94,7 +94,7 @@ class SensorConfig(ConfigEntry):
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(["options", *map(str, first["loc"])])
-            raise ValueError(f"{key}: {first['msg']}, for source = {self.source!r}") from None
+            raise ValueError(f"{key}: expected {expectation(first)}, for source = {self.source!r}") from None
         if self.low > self.high:
-            raise ValueError(f"low = {self.low:g} is above high = {self.high:g}")
+            raise ValueError(f"low = {self.low:g} is above high = {self.high:g}: expected low <= high")
         return self

@@ -1,4 +1,4 @@
-"""The options of each kind of sensor source. Names of files stand for secrets, which are never here."""
+"""Options of each kind of sensor source. They hold no secrets, only the names of files with secrets."""
 
 from __future__ import annotations
 
@@ -14,65 +14,65 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class SimulatedOptions(ConfigSection):
-    """Of ``simulated:KIND``."""
+    """Options of ``simulated:KIND``."""
 
     seed: int = Field(default=0, ge=0)
 
 
 class HostOptions(ConfigSection):
-    """Of ``host:…``."""
+    """Options of ``host:QUANTITY``."""
 
     path: Path = Path("/")
-    """``disk``: what is free where this is."""
+    """For ``disk``: a path on the file system whose free bytes are measured."""
     label: str = ""
-    """``temperature``: the one chip or label that is meant; without it, the hottest of all."""
+    """For ``temperature``: the chip or label to read; by default the hottest of all."""
 
 
 class MqttOptions(ConfigSection):
-    """Of ``mqtt:TOPIC``. Sensors with the same broker and user share one connection."""
+    """Options of ``mqtt:TOPIC``. Sensors with the same broker and user share one connection."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=0, ge=0, le=65535)
-    """0 for 1883, or 8883 with TLS."""
+    """TCP port; 0 for 1883, or 8883 with TLS."""
     username: str = ""
     password_file: Path | None = None
     tls: bool = False
     ca_file: Path | None = None
-    """PEM certificates to trust; without it, the system's."""
+    """Trusted certificates as PEM; by default those of the system."""
     cert_file: Path | None = None
     key_file: Path | None = None
     field: str = ""
-    """Where in a JSON payload the number is: keys and indices joined by dots; without it, ``value``."""
+    """Path to the number in a JSON payload: keys and indices joined by dots; by default ``value``."""
     time_field: str = "time"
 
     @model_validator(mode="after")
-    def _goes_together(self) -> Self:
+    def _options_match(self) -> Self:
         if not self.tls and (self.ca_file or self.cert_file):
-            raise ValueError("ca_file and cert_file are for tls = true")
+            raise ValueError("ca_file or cert_file without tls: expected tls = true")
         if self.password_file and not self.username:
-            raise ValueError("password_file needs username")
+            raise ValueError("password_file without username: expected both")
         return self
 
 
 class LineOptions(ConfigSection):
-    """Of whatever says lines: how they are read, and which of their names is this sensor's."""
+    """Options of a source of text lines: their format, and the name of this sensor in them."""
 
     format: Literal["lines", "csv"] = "lines"
     header: str = ""
-    """``csv``: the names of the columns, for a device that does not say them itself."""
+    """For ``csv``: the names of the columns, for a device that does not send them itself."""
     field: str = ""
-    """The name by which the device calls this sensor; without it, the sensor's own."""
+    """Name of this sensor in the device's lines; by default the sensor's own name."""
 
 
 class CommandOptions(LineOptions):
-    """Of ``command:NAME``. Sensors with the same source, ``argv`` and format share one process."""
+    """Options of ``command:NAME``. Sensors with the same source, ``argv`` and format share one process."""
 
     argv: tuple[str, ...] = Field(min_length=1)
-    """The program and its arguments; no shell reads them."""
+    """The program and its arguments. No shell interprets them."""
 
 
 class SerialOptions(LineOptions):
-    """Of ``serial:/dev/…``. Sensors of one device share it."""
+    """Options of ``serial:/dev/…``. Sensors of one device share it."""
 
     baud: Baud = 9600
     bytesize: Literal[5, 6, 7, 8] = 8
@@ -81,17 +81,17 @@ class SerialOptions(LineOptions):
 
 
 class ModbusOptions(ConfigSection):
-    """Of ``modbus:HOST[:PORT]`` and ``modbus:/dev/…``. Sensors of one device share one connection."""
+    """Options of ``modbus:HOST[:PORT]`` and ``modbus:/dev/…``. Sensors of one device share one connection."""
 
     address: int = Field(ge=0, le=65535)
-    """Of its register in the protocol, from 0: 40001 in a handbook is mostly 0 here."""
+    """Address of the register in the protocol, from 0. A manual's 40001 usually means 0."""
     table: Literal["holding", "input"] = "holding"
     type: Literal["int16", "uint16", "int32", "uint32", "float32"] = "uint16"
     word_order: Literal["big", "little"] = "big"
-    """Of the two words of a 32-bit value: ``big`` has the more significant one first."""
+    """Order of the two words of a 32-bit value: ``big`` has the more significant word first."""
     scale: float = 1.0
     offset: float = 0.0
-    """The reading is the register's value times ``scale`` plus ``offset``."""
+    """A reading is the register's value times ``scale`` plus ``offset``."""
     unit_id: int = Field(default=1, ge=0, le=255)
     timeout_s: float = Field(default=2.0, gt=0.0, le=60.0)
     baud: Baud = 9600

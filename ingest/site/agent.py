@@ -1,0 +1,65 @@
+"""Settings of an agent: its spool per camera, its disk as a whole, and its link."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from ingest.site.entry import ConfigSection, Seconds
+
+_MIB = 1024 * 1024
+
+
+class SpoolConfig(ConfigSection):
+    """Limits of one camera's or sensor's spool. Without a link, the oldest late records expire first."""
+
+    max_bytes: int = Field(default=512 * _MIB, ge=_MIB)
+    max_age_s: Seconds = 24 * 3600.0
+    late_after_s: Seconds = 5.0
+    """A frame that was not sent to the log within this time after capture goes to the late lane."""
+    evidence: bool = False
+    """If true, this camera's frames expire last when the whole disk is full."""
+
+
+class DiskConfig(ConfigSection):
+    """Limits of the agent's disk, over all cameras and sensors."""
+
+    max_bytes: int = Field(default=16 * 1024 * _MIB, ge=_MIB)
+    """Bytes of frames and readings together. Ledger entries are not counted, and always have room."""
+    min_free_bytes: int = Field(default=256 * _MIB, ge=0)
+    """Free bytes on the disk below which the spool drops records, whoever uses the disk."""
+    reserve_bytes: int = Field(default=16 * _MIB, ge=8 * _MIB)
+    """Size of a file that is deleted when the disk is full. Sending and accounts then need some room, the write-ahead
+    log alone 4 MiB."""
+    key_file: Path | None = None
+    """A file with a key of 32 bytes, raw or as 64 hexadecimal digits. With it, the spool is encrypted."""
+    previous_key_files: tuple[Path, ...] = ()
+    """Files of keys used before. Records encrypted with them stay readable."""
+
+
+class LinkConfig(ConfigSection):
+    """The link of an agent. Kafka's address and secrets come from the environment, a gateway's from this section."""
+
+    kind: Literal["kafka", "https"] = "kafka"
+    max_in_flight_bytes: int = Field(default=4 * _MIB, ge=64 * 1024)
+    """Bytes sent and not acknowledged: one second of a 30 Mbit/s link. All of them are sent again when the link
+    fails."""
+    late_share: float = Field(default=0.25, gt=0.0, le=1.0)
+    """Share of the bytes in flight that may be backlog. A live frame never waits behind more."""
+    late_bytes_per_s: int = Field(default=2 * _MIB, ge=0)
+    """Rate of the backlog while live frames arrive, averaged over a second; 0 to limit it by ``late_share`` only."""
+    url: str = ""
+    """Address of the gateway, ``https://host[:port]``."""
+    token_file: Path | None = None
+    """File with the gateway's bearer token. It is read again when it changes."""
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _gateway_has_an_address(self) -> Self:
+        if self.kind == "https" and not self.url.startswith("https://"):
+            raise ValueError(f"url = {self.url!r}: expected https://host[:port] of the gateway")
+        return self
