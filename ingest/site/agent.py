@@ -61,5 +61,5 @@ class LinkConfig(ConfigSection):
     @model_validator(mode="after")
     def _gateway_has_an_address(self) -> Self:
         if self.kind == "https" and not self.url.startswith("https://"):
-            raise ValueError(f"url = {self.url!r}: expected https://host[:port] of the gateway")
+            raise ValueError(f"expected https://host[:port] of the gateway as url, not {self.url!r}")
         return self

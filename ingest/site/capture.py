@@ -47,7 +47,7 @@ class StreamConfig(ConfigSection):
     @model_validator(mode="after")
     def _password_has_a_user(self) -> Self:
         if self.password_file and not self.user:
-            raise ValueError("password_file without user: expected both")
+            raise ValueError("expected user with password_file")
         return self
 
 

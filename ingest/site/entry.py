@@ -61,7 +61,7 @@ def to_pixels(points: tuple[RelativePoint, ...], width: int, height: int) -> tup
     return tuple((x * width, y * height) for x, y in points)
 
 
-_KNOWN_KEY = "a known key (extra keys are not permitted): this one is misspelt, or needs a newer version of sightline"
+_KNOWN_KEY = "a known key (extra keys are not permitted); this one is misspelt, or needs a newer version of sightline"
 _PHRASES = (
     (r"^Value error, (expected )?", ""),
     (r"^Invalid JSON: (.*)", r"valid JSON (\1)"),
@@ -78,7 +78,7 @@ def expectation(error: ErrorDetails) -> str:
     if error["type"] == "extra_forbidden":
         return _KNOWN_KEY
     if error["type"] == "missing":
-        return "a value: this key is required"
+        return "a value, as this key is required"
     message = error["msg"]
     for pattern, phrase in _PHRASES:
         message = re.sub(pattern, phrase, message, flags=re.DOTALL)

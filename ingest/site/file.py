@@ -50,7 +50,7 @@ class Site(ConfigSection):
         name = info.data.get("name", UNNAMED)
         for entry in entries:
             if entry.site not in ("", name):
-                raise ValueError(f"{entry.key}: site = {entry.site!r}: expected {name!r} as in the file, or no value")
+                raise ValueError(f"expected site = {name!r} or no site in {entry.key}, not {entry.site!r}")
         if name == UNNAMED:
             return entries
         return tuple(entry if entry.site else entry.model_copy(update={"site": name}) for entry in entries)
@@ -66,7 +66,7 @@ class Site(ConfigSection):
         keys = [entry.key for entry in self.entries()]
         twice = sorted({key for key in keys if keys.count(key) > 1})
         if twice:
-            raise ValueError(f"{', '.join(twice)} is defined twice: expected each name once per kind of entry")
+            raise ValueError(f"expected each name once per kind of entry, but {', '.join(twice)} is defined twice")
         return self
 
 

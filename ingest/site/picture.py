@@ -38,7 +38,7 @@ class DetectorConfig(ConfigSection):
     @model_validator(mode="after")
     def _has_a_model(self) -> Self:
         if not self.model and self.decoder != "haar":
-            raise ValueError(f'model = "": expected an ONNX file for decoder = "{self.decoder}"')
+            raise ValueError(f'expected an ONNX file as model for decoder = "{self.decoder}"')
         return self
 
 
@@ -79,7 +79,7 @@ class EncodeConfig(ConfigSection):
     @model_validator(mode="after")
     def _min_quality_is_below_quality(self) -> Self:
         if self.min_quality > self.quality and self.has_budget:
-            raise ValueError(f"min_quality = {self.min_quality}: expected at most quality = {self.quality}")
+            raise ValueError(f"expected min_quality of at most quality = {self.quality}, not {self.min_quality}")
         return self
 
     @property

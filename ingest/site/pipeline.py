@@ -47,10 +47,10 @@ class PipelineConfig(SharedEntry):
     @model_validator(mode="after")
     def _can_be_carried(self) -> Self:
         if self.name == UNROUTED_NAME:
-            raise ValueError(f"name = {self.name!r}: expected another name, as this one is reserved")
+            raise ValueError(f"expected another name than {self.name!r}, which is reserved for unrouted frames")
         if self.width * self.height * _CHANNELS > MAX_PIXEL_BYTES:
             raise ValueError(
-                f"width × height = {self.width}×{self.height}: expected at most {MAX_PIXEL_BYTES} bytes per picture"
+                f"expected at most {MAX_PIXEL_BYTES} bytes per picture, not {self.width}×{self.height}×3"
             )
         return self
 

@@ -83,18 +83,17 @@ class SensorConfig(ConfigEntry):
     @model_validator(mode="after")
     def _source_makes_sense(self) -> Self:
         if self.kind not in _OPTIONS or ":" not in self.source:
-            raise ValueError(
-                f"source = {self.source!r}: expected one of {', '.join(f'{k}:' for k in _OPTIONS)} and an address"
-            )
+            known = ", ".join(f"{kind}:" for kind in _OPTIONS)
+            raise ValueError(f"expected one of {known} and an address, not source = {self.source!r}")
         pattern, expected = _ADDRESS[self.kind]
         if not pattern.fullmatch(self.address):
-            raise ValueError(f"source = {self.source!r}: expected {expected}")
+            raise ValueError(f"expected {expected}, not source = {self.source!r}")
         try:
             _ = self.parsed
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(["options", *map(str, first["loc"])])
-            raise ValueError(f"{key}: expected {expectation(first)}, for source = {self.source!r}") from None
+            raise ValueError(f"expected {key}: {expectation(first)}, for source = {self.source!r}") from None
         if self.low > self.high:
-            raise ValueError(f"low = {self.low:g} is above high = {self.high:g}: expected low <= high")
+            raise ValueError(f"expected low <= high, not {self.low:g} and {self.high:g}")
         return self

@@ -48,9 +48,9 @@ class MqttOptions(ConfigSection):
     @model_validator(mode="after")
     def _options_match(self) -> Self:
         if not self.tls and (self.ca_file or self.cert_file):
-            raise ValueError("ca_file or cert_file without tls: expected tls = true")
+            raise ValueError("expected tls = true with ca_file or cert_file")
         if self.password_file and not self.username:
-            raise ValueError("password_file without username: expected both")
+            raise ValueError("expected username with password_file")
         return self
 
 

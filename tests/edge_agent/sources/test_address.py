@@ -102,7 +102,7 @@ def test_a_password_in_the_site_file_is_refused_and_not_repeated(source: str, tm
 def test_a_fault_beside_an_address_does_not_show_it_either(tmp_path: Path) -> None:
     file = tmp_path / "site.toml"
     file.write_text('[[cameras]]\nname = "a"\nsource = "rtsp://u:${P}@cam/x"\nstream = {password_file = "p"}\n')
-    with pytest.raises(ConfigError, match="password_file without user"):
+    with pytest.raises(ConfigError, match="expected user with password_file"):
         load(file)
 
 

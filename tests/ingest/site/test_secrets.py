@@ -1,4 +1,4 @@
-"""What is told of a bad site or entry, and what of it is told to nobody."""
+"""Tests that error messages about a site contain no secrets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ingest.exceptions import ConfigError
 from ingest.site import load, parse_entry
 
 
-def test_a_password_is_in_no_message_also_where_the_source_as_a_whole_is_wrong() -> None:
+def test_a_password_in_an_invalid_source_is_masked() -> None:
     entry = b'{"name": "a", "source": "rtsp://user:hunter2@host/x", "quantity": "q", "unit": "u"}'
     with pytest.raises(ConfigError) as caught:
         parse_entry("sensor/a", entry)
@@ -20,7 +20,7 @@ def test_a_password_is_in_no_message_also_where_the_source_as_a_whole_is_wrong()
 
 
 @pytest.mark.parametrize(
-    "said",
+    "values",
     [
         {"name": "a", "source": "x", "stream": {"user": "u", "password": "hunter2"}},
         {"source": "http://host/shot?user=u&pwd=hunter2"},
@@ -28,14 +28,14 @@ def test_a_password_is_in_no_message_also_where_the_source_as_a_whole_is_wrong()
         {"name": "a", "source": {"API_TOKEN": "hunter2"}},
     ],
 )
-def test_what_is_called_a_password_is_in_no_message(said: dict[str, object]) -> None:
+def test_the_value_of_a_password_like_key_is_masked(values: dict[str, object]) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse_entry("camera/a", json.dumps(said).encode())
+        parse_entry("camera/a", json.dumps(values).encode())
     assert "hunter2" not in str(caught.value)
     assert "…" in str(caught.value)
 
 
-def test_a_password_among_a_sensor_s_options_is_not_repeated(tmp_path: Path) -> None:
+def test_a_password_among_a_sensors_options_is_masked(tmp_path: Path) -> None:
     sensor = '[[sensors]]\nname = "s"\nsource = "mqtt:a"\nquantity = "q"\nunit = "u"\n'
     file = tmp_path / "site.toml"
     file.write_text(f'{sensor}options = {{password = "hunter2"}}\n')

@@ -1,4 +1,4 @@
-"""A sensor of a site: its source makes sense, and so do the options of it."""
+"""Tests of a sensor's source and options."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ARGV = {"argv": ["read-it"]}
         ("modbus:/dev/ttyUSB0", BUS | {"parity": "E"}),
     ],
 )
-def test_a_sensor_has_a_source_and_its_options(source: str, options: dict[str, Any]) -> None:
+def test_a_valid_source_and_its_options_are_accepted(source: str, options: dict[str, Any]) -> None:
     sensor = SensorConfig(name="s", source=source, quantity="q", unit="1", options=options)
     assert set(options) <= set(type(sensor.parsed).model_fields)
     assert SensorConfig.model_validate_json(sensor.model_dump_json()) == sensor
@@ -46,24 +46,26 @@ def test_a_sensor_has_a_source_and_its_options(source: str, options: dict[str, A
         ("mqtt:", {}, "expected mqtt:TOPIC"),
         ("mqtt:a/b+/c", {}, "expected mqtt:TOPIC"),
         ("mqtt:a/#/c", {}, "expected mqtt:TOPIC"),
-        ("mqtt:a", {"password": "x"}, "options.password: Extra inputs"),
-        ("mqtt:a", {"ca_file": "/ca.pem"}, "ca_file and cert_file are for tls = true"),
-        ("mqtt:a", {"password_file": "/secret"}, "password_file needs username"),
-        ("command:gpio", {}, "options.argv: Field required"),
+        ("mqtt:a", {"password": "x"}, "options.password: a known key (extra keys are not permitted)"),
+        ("mqtt:a", {"ca_file": "/ca.pem"}, "options: tls = true with ca_file or cert_file"),
+        ("mqtt:a", {"password_file": "/secret"}, "options: username with password_file"),
+        ("command:gpio", {}, "options.argv: a value, as this key is required"),
         ("command:gpio", {"argv": []}, "options.argv"),
         ("serial:ttyUSB0", {}, "expected serial:/dev/"),
         ("serial:/dev/ttyUSB0", {"baud": 1}, "options.baud"),
         ("modbus:10.0.0.5:port", BUS, "expected modbus:HOST"),
-        ("modbus:10.0.0.5", {}, "options.address: Field required"),
+        ("modbus:10.0.0.5", {}, "options.address: a value, as this key is required"),
         ("modbus:10.0.0.5", BUS | {"type": "int8"}, "options.type"),
-        ("simulated:x", {"sead": 1}, "options.sead: Extra inputs"),
+        ("simulated:x", {"sead": 1}, "options.sead: a known key (extra keys are not permitted)"),
     ],
 )
-def test_a_sensor_s_wrong_source_or_option_is_told(source: str, options: dict[str, Any], expected: str) -> None:
+def test_an_invalid_source_or_option_is_refused_with_the_expected_value(
+    source: str, options: dict[str, Any], expected: str
+) -> None:
     with pytest.raises(ValidationError, match=re.escape(expected)):
         SensorConfig(name="s", source=source, quantity="q", unit="1", options=options)
 
 
-def test_a_sensor_s_range_is_one() -> None:
-    with pytest.raises(ValidationError, match="low = 5 is above high = 1"):
+def test_a_low_limit_above_the_high_limit_is_refused() -> None:
+    with pytest.raises(ValidationError, match="expected low <= high, not 5 and 1"):
         SensorConfig(name="s", source="simulated:x", quantity="q", unit="1", low=5, high=1)
