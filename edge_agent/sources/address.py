@@ -1,4 +1,4 @@
-"""A camera's address with what lets one in: put together in the capture child, and shown to nobody."""
+"""Camera address with its credentials. It is assembled in the capture child and never shown."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ingest.site.capture import LOGIN
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SECRET = re.compile(rf"([^&;=]*(?:{LOGIN})[^&;=]*=)[^&;]*", re.IGNORECASE)
-_TELLING = 4
-"""A shorter password is in many a word, and a text full of holes tells what it is."""
+_MIN_MASKED_CHARS = 4
+"""Minimum length of a masked secret. Shorter ones occur in ordinary words, and the gaps would reveal them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a camera is: ``shown`` may be seen, ``url`` may hold secrets in its path or query.
+    """Address of a camera. ``shown`` is safe to log; the path and query of ``url`` may contain secrets.
 
-    Neither has a user in it; ``user`` and ``password`` are as they are, not quoted.
+    Neither contains a user. ``user`` and ``password`` are not percent-encoded.
     """
 
     shown: str
@@ -30,11 +30,11 @@ class Address:
     user: str = ""
     password: str = field(default="", repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
-    """What was filled into the path and the query."""
+    """Values that replaced variables in the path and the query."""
 
     @property
     def with_user(self) -> str:
-        """The URL as FFmpeg wants it, with user and password quoted."""
+        """URL for FFmpeg, with percent-encoded user and password."""
         if not self.user:
             return self.url
         parts = urlsplit(self.url)
@@ -42,19 +42,19 @@ class Address:
         return urlunsplit(parts._replace(netloc=f"{login}@{parts.netloc}"))
 
     def hide(self, text: str) -> str:
-        """Return a text of a library without the user and the secrets, quoted or not, that it may have got."""
+        """Return a library's message with user and secrets masked, both plain and percent-encoded."""
         text = text.replace(self.with_user, self.shown).replace(self.url, self.shown)
         for secret in sorted({self.password, *self.secrets}, key=len, reverse=True):
             for form in {secret, quote(secret, safe="")}:
-                text = text.replace(form, "…") if len(form) >= _TELLING else text
+                text = text.replace(form, "…") if len(form) >= _MIN_MASKED_CHARS else text
         return text
 
 
 def resolve(source: str, stream: StreamConfig, environment: Mapping[str, str] = os.environ) -> Address:
-    """Fill in ``${NAME}`` and the password. Raise SourceUnusable when one is not there, or the address is none."""
+    """Fill in ``${NAME}`` and the password. Raise SourceUnusable when one is missing or the address is invalid."""
     try:
         return _resolved(source, stream, environment)
-    except ValueError:  # what it says may be a part of a password
+    except ValueError:  # the error text may contain a part of a password
         raise SourceUnusable(
             "the address cannot be read: expected scheme://user:${NAME}@host:port/path, with a number for a port"
         ) from None

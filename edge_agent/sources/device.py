@@ -1,4 +1,4 @@
-"""V4L2 devices, through OpenCV."""
+"""V4L2 cameras, read through OpenCV."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ingest.runtime.clock import Clock
 
 
 class DeviceSource:
-    """A V4L2 camera by its number. The device sets the pace. ``opens`` may be replaced in tests."""
+    """V4L2 camera by its device number. The device sets the pace. Tests replace ``opens``."""
 
     def __init__(
         self,
@@ -31,27 +31,27 @@ class DeviceSource:
         self._grabbed = 0
 
     def open(self) -> None:
-        """Open the device and ask for its pace and size. Raise SourceUnusable."""
+        """Open the device and request frame rate and size. Raise SourceUnusable."""
         self._video = self._opens(self._number)
         if not self._video.isOpened():
             self.close()
-            raise SourceUnusable(f"device {self._number}: no V4L2 camera answers; `ls /dev/video*` lists them")
+            raise SourceUnusable(f"device {self._number}: no V4L2 camera found. List them with `ls /dev/video*`")
         self._video.set(cv2.CAP_PROP_FPS, self._fps)
         for key, value in zip((cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT), self._size, strict=True):
             if value:
                 self._video.set(key, value)
 
     def read(self) -> CapturedFrame:
-        """Return the next frame. Raise SourceStalled when the device gives none."""
+        """Return the next frame. Raise SourceStalled when the device delivers none."""
         if self._video is None:
             raise SourceUnusable(f"device {self._number} is not open")
         if not self._video.grab():
-            raise SourceStalled(f"device {self._number} gave no frame")
+            raise SourceStalled(f"device {self._number} delivered no frame")
         self._grabbed += 1
         return CapturedFrame(self._retrieve(self._video, self._grabbed), self._clock.now_ns())
 
     def close(self) -> None:
-        """Let the device go."""
+        """Release the device."""
         if self._video is not None:
             self._video.release()
             self._video = None
@@ -59,10 +59,10 @@ class DeviceSource:
     def _retrieve(self, video: cv2.VideoCapture, number: int) -> Callable[[], Image]:
         def make() -> Image:
             if number != self._grabbed:
-                raise FrameUnusable("the device has gone on to the next one")
+                raise FrameUnusable("the device has already grabbed a later frame")
             found, image = video.retrieve()
             if not found:
-                raise FrameUnusable("the device's picture cannot be decoded")
+                raise FrameUnusable("the picture of the device cannot be decoded")
             return np.asarray(image, np.uint8)
 
         return make

@@ -1,7 +1,7 @@
-"""From a camera's configuration to its source.
+"""Factory of frame sources from a camera's configuration.
 
-Each kind of source is imported where it is made: a child has one camera, and libraries for others are memory for
-nothing.
+Each kind of source is imported only when it is made: a capture child has one camera, and unused libraries would waste
+memory.
 """
 
 from __future__ import annotations
@@ -20,69 +20,73 @@ _FRAMES = "frames"
 
 @dataclass(frozen=True, slots=True)
 class SourceContext:
-    """What a source is given beside its configuration.
+    """Resources of a source beside its configuration.
 
-    A simulated camera writes its truth to ``truth_folder``, one file per camera; a folder of images remembers its
-    place in ``state_folder``. ``said`` hears what an operator should know and what is no failure.
+    A simulated camera writes its ground truth to ``truth_folder``, one file for each camera. An image folder keeps
+    its position in ``state_folder``. ``on_notice`` receives texts for the operator that are not failures.
     """
 
     clock: Clock
     epoch: int
     truth_folder: Path | None = None
     state_folder: Path | None = None
-    said: Callable[[str], None] = lambda _: None
+    on_notice: Callable[[str], None] = lambda _: None
 
 
-def make_source(camera: CameraConfig, around: SourceContext) -> FrameSource:
-    """Make a camera's source. Raise SourceUnusable when ``source`` or an option makes no sense."""
+def make_source(camera: CameraConfig, context: SourceContext) -> FrameSource:
+    """Make a camera's source. Raise SourceUnusable when ``source`` or an option is invalid."""
     scheme, _, rest = camera.source.partition(":")
     make = _KINDS.get(scheme.lower())
     if make is None and rest.startswith("//"):
         raise SourceUnusable(
-            f"camera {camera.name}: {scheme} is not read: expected one of {sorted(_KINDS)} or a file"
+            f"camera {camera.name}: unknown scheme {scheme}: expected one of {sorted(_KINDS)} or a file"
         )
-    return make(camera, rest, around) if make else _file(camera, around)
+    return make(camera, rest, context) if make else _file(camera, context)
 
 
-def _file(camera: CameraConfig, around: SourceContext) -> FrameSource:
+def _file(camera: CameraConfig, context: SourceContext) -> FrameSource:
     from edge_agent.sources.file import FileSource
 
-    return FileSource(Path(camera.source), camera.fps, around.clock, loop=camera.loop)
+    return FileSource(Path(camera.source), camera.fps, context.clock, loop=camera.loop)
 
 
-def _rtsp(camera: CameraConfig, _: str, around: SourceContext) -> FrameSource:
+def _rtsp(camera: CameraConfig, _: str, context: SourceContext) -> FrameSource:
     from edge_agent.sources.address import resolve
     from edge_agent.sources.rtsp.stream import StreamSource
 
     address = resolve(camera.source, camera.stream)
-    return StreamSource(address, camera.stream, around.clock, stall_s=camera.watch.stall_s, said=around.said)
+    return StreamSource(
+        address, camera.stream, context.clock, stall_s=camera.watch.stall_s, on_notice=context.on_notice
+    )
 
 
-def _web(camera: CameraConfig, _: str, around: SourceContext) -> FrameSource:
+def _web(camera: CameraConfig, _: str, context: SourceContext) -> FrameSource:
     from edge_agent.sources.address import resolve
     from edge_agent.sources.web import WebSource
 
     address = resolve(camera.source, camera.stream)
-    return WebSource(address, camera.stream, camera.fps, around.clock, stall_s=camera.watch.stall_s)
+    return WebSource(address, camera.stream, camera.fps, context.clock, stall_s=camera.watch.stall_s)
 
 
-def _images(camera: CameraConfig, folder: str, around: SourceContext) -> FrameSource:
+def _images(camera: CameraConfig, folder: str, context: SourceContext) -> FrameSource:
     from edge_agent.sources.images import ImagesSource
 
-    place = around.state_folder / f"{camera.name}.json" if around.state_folder else None
-    existing, said = camera.stream.existing, around.said
-    return ImagesSource(Path(folder), camera.fps, around.clock, place=place, existing=existing, said=said)
+    position = context.state_folder / f"{camera.name}.json" if context.state_folder else None
+    existing, on_notice = camera.stream.existing, context.on_notice
+    return ImagesSource(
+        Path(folder), camera.fps, context.clock, position=position, existing=existing, on_notice=on_notice
+    )
 
 
-def _device(camera: CameraConfig, number: str, around: SourceContext) -> FrameSource:
+def _device(camera: CameraConfig, number: str, context: SourceContext) -> FrameSource:
     from edge_agent.sources.device import DeviceSource
 
     if not number.isdigit():
         raise SourceUnusable(f"camera {camera.name}: source = {camera.source!r}: expected device:N")
-    return DeviceSource(int(number), camera.fps, around.clock, width=camera.width, height=camera.height)
+    return DeviceSource(int(number), camera.fps, context.clock, width=camera.width, height=camera.height)
 
 
-def _simulated(camera: CameraConfig, kind: str, around: SourceContext) -> FrameSource:
+def _simulated(camera: CameraConfig, kind: str, context: SourceContext) -> FrameSource:
     from edge_agent.sources.simulated.config import SceneConfig
     from edge_agent.sources.simulated.source import SimulatedSource
     from edge_agent.sources.simulated.truth import TruthWriter
@@ -100,9 +104,9 @@ def _simulated(camera: CameraConfig, kind: str, around: SourceContext) -> FrameS
         )
     except (TypeError, ValueError) as error:
         raise SourceUnusable(f"camera {camera.name}: {error}") from None
-    folder = around.truth_folder
+    folder = context.truth_folder
     truth = TruthWriter(folder / f"{camera.name}.jsonl", camera.name, config) if folder else None
-    return SimulatedSource(config, around.clock, epoch=around.epoch, truth=truth, frames=frames)
+    return SimulatedSource(config, context.clock, epoch=context.epoch, truth=truth, frames=frames)
 
 
 _KINDS: dict[str, Callable[[CameraConfig, str, SourceContext], FrameSource]] = {

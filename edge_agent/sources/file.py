@@ -1,4 +1,4 @@
-"""Video files, through PyAV."""
+"""Video files, read through PyAV."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from edge_agent.sources.source import CapturedFrame
 from ingest.runtime.clock import Clock
 
 Decoded = VideoFrame | str
-"""A frame, or why there is none in a packet."""
+"""A frame, or the reason why a packet cannot be decoded."""
 
 
 class FileSource:
-    """A video file, played at a pace, once or for ever."""
+    """Video file that is played at a frame rate, once or in a loop."""
 
     def __init__(
         self, path: Path, fps: float, clock: Clock, *, loop: bool = False, pace: FramePacer | None = None
@@ -33,10 +33,10 @@ class FileSource:
         self._pace = pace or FramePacer(fps, clock)
         self._decoder = Decoder()
         self._container: InputContainer | None = None
-        self._film: Iterator[Decoded] = iter(())
+        self._frames: Iterator[Decoded] = iter(())
         self._waiting: deque[Decoded] = deque()
         self._has_frames = False
-        """Since it was opened or begun again."""
+        """Whether a frame was decoded since the last open."""
 
     def open(self) -> None:
         """Open the file. Raise SourceUnusable."""
@@ -44,9 +44,9 @@ class FileSource:
         try:
             self._container, video = open_video(str(self._path), {})
         except (av.FFmpegError, OSError, ValueError, SourceUnusable) as error:
-            said = f"{self._path}: expected a video file that FFmpeg can read: {why(error)}"
-            raise SourceUnusable(said) from None
-        self._film, self._has_frames = _film(self._container, video), False
+            reason = f"{self._path}: expected a video file that FFmpeg can read: {why(error)}"
+            raise SourceUnusable(reason) from None
+        self._frames, self._has_frames = _decode_all(self._container, video), False
 
     def read(self) -> CapturedFrame | None:
         """Return the next frame when it is due. Raise SourceEnded at the end of a file that is not looped."""
@@ -64,26 +64,26 @@ class FileSource:
 
     def close(self) -> None:
         """Close the file."""
-        self._film = iter(())
+        self._frames = iter(())
         self._waiting.clear()
         if self._container is not None:
             self._container.close()
             self._container = None
 
     def _next(self) -> Decoded:
-        found = next(self._film, None)
+        found = next(self._frames, None)
         if found is None and not self._has_frames:
-            raise SourceUnusable(f"{self._path}: it has no frame that can be decoded")
+            raise SourceUnusable(f"{self._path}: no frame can be decoded")
         if found is None and self._loop:
             self.open()
             return self._next()
         if found is None:
-            raise SourceEnded(f"{self._path} is over")
+            raise SourceEnded(f"{self._path} has ended")
         return found
 
 
-def _film(container: InputContainer, video: VideoStream) -> Iterator[Decoded]:
-    """Yield what is in each packet, to the end of the file or to where it is broken beyond reading."""
+def _decode_all(container: InputContainer, video: VideoStream) -> Iterator[Decoded]:
+    """Yield the frames of each packet, up to the end of the file or the first unreadable position."""
     packets = container.demux(video)
     while True:
         try:
@@ -97,4 +97,4 @@ def _decoded(packet: Packet[VideoStream]) -> list[Decoded]:
     try:
         return [frame for frame in packet.decode() if isinstance(frame, VideoFrame)]
     except (av.FFmpegError, MemoryError) as error:
-        return [f"it cannot be decoded: {why(error)}"] if packet.size else []
+        return [f"the packet cannot be decoded: {why(error)}"] if packet.size else []

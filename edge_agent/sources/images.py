@@ -1,32 +1,83 @@
-"""A folder into which something puts pictures: an inspection camera, an FTP upload, a script."""
+"""Image folders that another program fills: an inspection camera, an FTP upload, a script."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISREG
 
 from edge_agent.exceptions import SourceStalled, SourceUnusable
-from edge_agent.sources.folder import ListedFile, NewFiles
 from edge_agent.sources.pace import FramePacer
 from edge_agent.sources.picture import MAX_PICTURE_BYTES, captured, unusable
 from edge_agent.sources.source import CapturedFrame
 from ingest.runtime.clock import Clock
 
 SETTLE_S = 0.5
-"""Unchanged for so long, a file is whole: writers that pause for longer should write elsewhere and move it here."""
+"""Time without a change after which a file counts as complete.
+
+Writers that pause longer should write elsewhere and move the file here.
+"""
 _POLL_S = 0.25
 _SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
 
 
-class ImagesSource:
-    """New files of a folder, one by one, at most at a pace. It never ends, and an empty folder is no failure.
+@dataclass(frozen=True, slots=True, order=True)
+class ListedFile:
+    """Entry of a folder listing. Ordered by its last change, then by name.
 
-    ``place`` is a file that keeps where it was: what came in while nobody watched is read at the next start. Without
-    one, or at the very first start, what is there already is read only if ``existing``.
+    The change time (ctime) is when the file got its present state in this folder. The modification time would not do:
+    a copy keeps the time of its original, and a file that is moved here may be older than files already read.
+    """
+
+    changed_ns: int
+    name: str
+    size: int = field(compare=False)
+    modified_ns: int = field(compare=False)
+
+    @property
+    def content(self) -> tuple[int, int]:
+        """Fingerprint that changes with the file's content."""
+        return self.modified_ns, self.size
+
+
+class NewFiles:
+    """Unread and complete files of one folder. Pure. ``before`` lists files that were read or must be skipped.
+
+    A later file is new whatever its date, because a clock may be set back.
+    """
+
+    def __init__(self, settle_s: float, before: Iterable[ListedFile] = ()) -> None:
+        self._settle_s = settle_s
+        self._seen: dict[str, tuple[ListedFile, float]] = {}
+        """Latest state of each file, with the time since which it has not changed."""
+        self._read = {file.name: file.content for file in before}
+
+    def look(self, listing: Iterable[ListedFile], now_s: float) -> list[ListedFile]:
+        """Return the files that have settled since the last call, in order. Each content is returned once."""
+        listed = {file.name: file for file in listing}
+        self._seen = {name: self._since(file, now_s) for name, file in listed.items()}
+        self._read = {name: content for name, content in self._read.items() if name in listed}
+        settled = sorted(file for file, since_s in self._seen.values() if self._is_new(file, now_s - since_s))
+        self._read |= {file.name: file.content for file in settled}
+        return settled
+
+    def _since(self, file: ListedFile, now_s: float) -> tuple[ListedFile, float]:
+        before = self._seen.get(file.name)
+        return before if before and before[0] == file and before[0].size == file.size else (file, now_s)
+
+    def _is_new(self, file: ListedFile, quiet_s: float) -> bool:
+        return quiet_s >= self._settle_s and self._read.get(file.name) != file.content
+
+
+class ImagesSource:
+    """New files of a folder, one at a time, at a maximum rate. It never ends, and an empty folder is no failure.
+
+    ``position`` is a file that records the last file read, so that files from a downtime are read at the next start.
+    Without it, or at the first start, files that are already there are read only if ``existing``.
     """
 
     def __init__(
@@ -35,21 +86,22 @@ class ImagesSource:
         fps: float,
         clock: Clock,
         *,
-        place: Path | None = None,
+        position: Path | None = None,
         existing: bool = False,
-        said: Callable[[str], None] = lambda _: None,
+        on_notice: Callable[[str], None] = lambda _: None,
         pace: FramePacer | None = None,
     ) -> None:
-        self._folder, self._clock, self._place, self._existing, self._said = folder, clock, place, existing, said
+        self._folder, self._clock, self._existing = folder, clock, existing
+        self._position, self._on_notice = position, on_notice
         self._pace = pace or FramePacer(fps, clock)
         self._new: NewFiles | None = None
         self._waiting: deque[ListedFile] = deque()
         self._given: ListedFile | None = None
-        self._is_kept = True
-        """The place, as far as the disk took it."""
+        self._is_saved = True
+        """Whether the disk accepted the last position."""
 
     def open(self) -> None:
-        """Look what is there. Raise SourceUnusable when there is no such folder."""
+        """List the folder and load the position. Raise SourceUnusable when the folder does not exist."""
         self._waiting.clear()
         self._given = None
         try:
@@ -58,13 +110,13 @@ class ImagesSource:
             raise SourceUnusable(f"{self._folder}: expected a folder: {error.strerror}") from None
         after = self._after(there)
         self._new = NewFiles(SETTLE_S, (file for file in there if (file.changed_ns, file.name) <= after))
-        self._keep(*after)
+        self._save(*after)
 
     def read(self) -> CapturedFrame | None:
-        """Return the next new picture, None when there is none yet. Raise SourceStalled when the folder has gone."""
+        """Return the next new picture, or None while there is none. Raise SourceStalled when the folder is gone."""
         if self._new is None:
             raise SourceUnusable(f"{self._folder} is not open")
-        self._remember()
+        self._save_given()
         if not self._waiting:
             self._waiting.extend(self._new.look(self._listed(), self._clock.monotonic()))
         if not self._waiting:
@@ -73,19 +125,19 @@ class ImagesSource:
         return self._picture() if self._pace.ready() else None
 
     def close(self) -> None:
-        """Remember the place."""
-        self._remember()
+        """Save the position."""
+        self._save_given()
         self._new = None
 
     def _picture(self) -> CapturedFrame | None:
         file = self._given = self._waiting.popleft()
         now_ns = self._clock.now_ns()
         if file.size > MAX_PICTURE_BYTES:
-            return unusable(f"{file.name}: {file.size} bytes, at most {MAX_PICTURE_BYTES} are read", now_ns)
+            return unusable(f"{file.name}: {file.size} bytes exceed the limit of {MAX_PICTURE_BYTES}", now_ns)
         try:
             return captured((self._folder / file.name).read_bytes(), now_ns)
         except FileNotFoundError:
-            return None  # whoever put it there has taken it away again
+            return None  # another program has removed it
         except OSError as error:
             return unusable(f"{file.name}: {error.strerror}", now_ns)
 
@@ -96,38 +148,38 @@ class ImagesSource:
             raise SourceStalled(f"{self._folder}: {error.strerror}") from None
 
     def _after(self, there: Sequence[ListedFile]) -> tuple[int, str]:
-        """Return the place of the last file that was read before, or is to be left."""
+        """Return change time and name of the last file that was read before or must be skipped."""
         try:
-            if self._place:
-                changed_ns, name = json.loads(self._place.read_text())
+            if self._position:
+                changed_ns, name = json.loads(self._position.read_text())
                 return int(changed_ns), str(name)
         except FileNotFoundError:
-            pass  # the very first start
+            pass  # the first start
         except (OSError, ValueError, TypeError) as error:  # a power cut leaves an empty file
-            self._said(f"its place in the folder is lost, as at the first start: {error}")
+            self._on_notice(f"the position in the folder is lost, starting as for the first time: {error}")
         newest = max(there, default=None)
         return (0, "") if self._existing or newest is None else (newest.changed_ns, newest.name)
 
-    def _remember(self) -> None:
-        """Keep the place of the picture given last: the receiver, who asks for another one, has taken it."""
+    def _save_given(self) -> None:
+        """Save the position of the last picture. The receiver has processed it when it asks for another one."""
         if self._given:
-            self._keep(self._given.changed_ns, self._given.name)
+            self._save(self._given.changed_ns, self._given.name)
         self._given = None
 
-    def _keep(self, changed_ns: int, name: str) -> None:
-        """Keep a place. A disk that does not take it costs the next start only, which reads some again."""
-        if self._place is None:
+    def _save(self, changed_ns: int, name: str) -> None:
+        """Save a position. After a disk failure, only the next start reads some files again."""
+        if self._position is None:
             return
-        half, was_kept = self._place.with_suffix(".new"), self._is_kept
+        temporary, was_saved = self._position.with_suffix(".new"), self._is_saved
         try:
-            self._place.parent.mkdir(parents=True, exist_ok=True)
-            half.write_text(json.dumps([changed_ns, name]))
-            half.replace(self._place)
-            self._is_kept = True
+            self._position.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps([changed_ns, name]))
+            temporary.replace(self._position)
+            self._is_saved = True
         except OSError as error:
-            self._is_kept = False
-            if was_kept:
-                self._said(f"its place in the folder is not kept: {error.strerror}")
+            self._is_saved = False
+            if was_saved:
+                self._on_notice(f"the position in the folder cannot be saved: {error.strerror}")
 
 
 def _listing(folder: Path) -> list[ListedFile]:
@@ -137,8 +189,8 @@ def _listing(folder: Path) -> list[ListedFile]:
             if Path(entry.name).suffix.lower() in _SUFFIXES and not entry.name.startswith("."):
                 try:
                     stat = entry.stat()
-                except OSError:  # gone, a link to nowhere, or not to be seen
+                except OSError:  # removed, a broken link, or no permission
                     continue
-                if S_ISREG(stat.st_mode):  # whoever opens a pipe waits for someone who writes
+                if S_ISREG(stat.st_mode):  # opening a pipe would block until somebody writes
                     found.append(ListedFile(stat.st_ctime_ns, entry.name, stat.st_size, stat.st_mtime_ns))
     return found

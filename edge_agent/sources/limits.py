@@ -1,9 +1,8 @@
-"""How large a picture may be, how much a capture child may allocate, and what it leaves when it crashes.
+"""Limits of a capture child: picture size, memory, and core dumps.
 
-RLIMIT_AS counts what is only reserved: FFmpeg, OpenBLAS and the allocator's arenas reserve half a gigabyte before the
-first frame. RLIMIT_DATA (getrlimit(2), since Linux 4.7) counts private memory that can be written to, and the kernel
-holds it at every allocation: a decoder that grows gets no more, and ends or gives up the frame, before it takes the
-machine's.
+RLIMIT_AS also counts reserved memory: FFmpeg, OpenBLAS and the allocator's arenas reserve half a gigabyte before the
+first frame. RLIMIT_DATA (getrlimit(2), since Linux 4.7) counts private writable memory, and the kernel checks it at
+every allocation. A decoder that grows too large fails before it exhausts the host's memory.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ import resource
 from pathlib import Path
 
 MAX_PIXELS = 7680 * 4320
-"""8K. A header that claims more is refused before anything is allocated for it."""
+"""Maximum picture size in px (8K). A header that claims more is refused before any allocation."""
 _MIB = 1024 * 1024
 
 
 def limit_memory(more_mb: int) -> None:
-    """Let this process allocate so many MiB more than it has by now, and no more."""
+    """Limit this process to ``more_mb`` MiB beyond its current allocation."""
     limit = _data_bytes() + more_mb * _MIB
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if hard != resource.RLIM_INFINITY:
@@ -26,7 +25,7 @@ def limit_memory(more_mb: int) -> None:
 
 
 def leave_no_core() -> None:
-    """Let this process leave no core: it would hold passwords, and pictures before anything was redacted."""
+    """Disable core dumps: a dump would contain passwords and unredacted pictures."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 

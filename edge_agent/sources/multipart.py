@@ -1,6 +1,6 @@
-"""An answer that never ends: parts with headers, one picture each (multipart/x-mixed-replace). Pure.
+"""Parser of endless multipart responses (multipart/x-mixed-replace), one picture for each part. Pure.
 
-Cameras do not agree on where the dashes belong, and some give no lengths; both are put up with.
+Cameras disagree about the position of the dashes, and some send no lengths. The parser accepts both.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ _HEADERS_END = re.compile(rb"\r?\n\r?\n")
 
 
 def boundary_of(content_type: str) -> bytes:
-    """Return the boundary that a Content-Type gives, without dashes in front; empty if it gives none."""
+    """Return the boundary in a Content-Type without leading dashes; empty if there is none."""
     found = _BOUNDARY.search(content_type)
     return found[1].strip('"').lstrip("-").encode("latin-1", "replace") if found else b""
 
 
 class Multipart:
-    """Takes bytes as they come and gives whole parts. Raise ValueError when a part is larger than ``max_bytes``.
+    """Incremental parser from bytes to complete parts. Raise ValueError for a part larger than ``max_bytes``.
 
-    An empty ``boundary`` is the one that the first part begins with.
+    If ``boundary`` is empty, the first line of the first part is the boundary.
     """
 
     def __init__(self, boundary: bytes, max_bytes: int) -> None:
@@ -34,18 +34,18 @@ class Multipart:
         self._inside = False
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Return the bodies that are whole by now."""
+        """Add received bytes and return the bodies that are now complete."""
         self._buffer += data
         found = []
         while (body := self._next()) is not None:
             if body:
                 found.append(body)
         if len(self._buffer) > self._max_bytes + _MAX_HEADER_BYTES:
-            raise ValueError(f"a part of more than {self._max_bytes} bytes, or none at all")
+            raise ValueError(f"no complete part within {self._max_bytes} bytes")
         return found
 
     def _next(self) -> bytes | None:
-        """Return a body, empty when there is only progress, None when more bytes are needed."""
+        """Return a body, an empty one after headers, or None when more bytes are needed."""
         return self._body() if self._inside else self._headers()
 
     def _headers(self) -> bytes | None:
@@ -55,12 +55,12 @@ class Multipart:
         end = _HEADERS_END.search(self._buffer, start)
         if not end:
             return None
-        if self._mark == _DASHES:  # the camera does not say, and two dashes are in many a picture
+        if self._mark == _DASHES:  # no boundary was given, and two dashes alone occur in many pictures
             self._mark = bytes(self._buffer[start : end.end()].split(maxsplit=1)[0])
         length = _LENGTH.search(self._buffer, start, end.end())
         self._length = int(length[1]) if length else None
         if self._length is not None and self._length > self._max_bytes:
-            raise ValueError(f"a part of {self._length} bytes, at most {self._max_bytes} are taken")
+            raise ValueError(f"a part of {self._length} bytes exceeds the limit of {self._max_bytes}")
         del self._buffer[: end.end()]
         self._inside = True
         return b""

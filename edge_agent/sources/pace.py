@@ -1,4 +1,4 @@
-"""Frames at an even pace, for sources that have none of their own."""
+"""Even frame pacing for sources without a frame rate of their own."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable
 from ingest.runtime.clock import Clock
 
 SLICE_S = 1.0
-"""Nobody waits for longer than this at a time: a capture that is told to stop stops, and is seen to live."""
+"""Maximum length of one wait: a capture must notice a stop request and report progress."""
 _MAX_LAG_S = 1.0
-"""Behind by more than this, the pace starts afresh instead of hurrying to catch up."""
+"""Maximum lag. Beyond it the pacer restarts its schedule instead of hurrying to catch up."""
 
 
 class FramePacer:
-    """Waits until the next frame is due. ``wait`` may be replaced in tests."""
+    """Pacer that waits until the next frame is due. Tests replace ``wait``."""
 
     def __init__(self, fps: float, clock: Clock, wait: Callable[[float], None] = time.sleep) -> None:
         self._interval_s = 1.0 / fps
@@ -23,7 +23,7 @@ class FramePacer:
         self._due_s: float | None = None
 
     def ready(self) -> bool:
-        """Block until the next frame is due, but no longer than ``SLICE_S``; tell whether it is. The first one is."""
+        """Block until the next frame is due, at most ``SLICE_S``. Return whether it is due. The first always is."""
         now_s = self._clock.monotonic()
         if self._due_s is None or now_s - self._due_s > _MAX_LAG_S:
             self._due_s = now_s
@@ -36,5 +36,5 @@ class FramePacer:
         return True
 
     def rest(self, seconds: float) -> None:
-        """Block for so long, but no longer than ``SLICE_S``: there was nothing to read."""
+        """Block for ``seconds``, at most ``SLICE_S``, after a read that found no frame."""
         self._wait(min(seconds, SLICE_S))

@@ -1,4 +1,4 @@
-"""The seam for what frames come from."""
+"""Seam for sources of frames."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Grey = npt.NDArray[np.uint8]
 
 
 class CapturedFrame:
-    """One frame and when it was captured, in Unix ns. Its pixels are made when they are first asked for.
+    """One frame with its capture time in Unix ns. Its pixels are made on first access.
 
-    Most of what a decoder gives is dropped by the rate gate, which needs the time only: a frame that nobody looks at
-    costs no conversion. Ask for the picture before the source's next ``read``: a device keeps no more than one.
+    The rate gate drops most decoded frames and needs only their times, so a dropped frame costs no conversion. Access
+    the picture before the source's next ``read``, because a device keeps only one.
 
-    ``time_source`` is ``host`` for the clock on arrival, ``stream`` for the stream's own. ``error_ms`` is by how much
-    that differs from the arrival, and so how far off it may be while the stream's clock is not ahead of the host's;
-    None where nothing is known.
+    ``time_source`` is ``host`` for the host's clock at arrival, or ``stream`` for the stream's own clock.
+    ``error_ms`` is the difference between that time and the arrival. It bounds the error unless the stream's clock is
+    ahead of the host's. None means that the error is unknown.
     """
 
     __slots__ = ("_image", "_luma", "captured_ns", "error_ms", "time_source")
@@ -42,18 +42,18 @@ class CapturedFrame:
 
     @property
     def image(self) -> Image:
-        """The picture. It belongs to the receiver. Raise FrameUnusable when it cannot be made."""
+        """The picture, owned by the receiver. Raise FrameUnusable when it cannot be made."""
         if callable(self._image):
             self._image = self._image()
         return self._image
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The picture's shape, empty while it has not been made."""
+        """Shape of the picture; empty until it is made."""
         return () if callable(self._image) else self._image.shape
 
     def luma(self) -> Grey:
-        """Return the picture in grey, to look at and not to write to; may be smaller, and is cheaper than ``image``.
+        """Return a read-only grey picture. It may be smaller than ``image`` and is cheaper.
 
         Raise FrameUnusable when it cannot be made.
         """
@@ -63,21 +63,21 @@ class CapturedFrame:
 
 
 class FrameSource(Protocol):
-    """A camera, file or scene. Its methods belong to one thread, and are called in the order open, read …, close."""
+    """Source of frames. One thread calls its methods in the order open, read …, close."""
 
     def open(self) -> None:
-        """Get ready to read. Blocks. Raise SourceUnusable."""
+        """Prepare for reading. Blocks. Raise SourceUnusable."""
         ...
 
     def read(self) -> CapturedFrame | None:
-        """Return the next frame, in the source's own pace: blocks until it is due, and then is not late on purpose.
+        """Block until the next frame is due and return it.
 
-        Return None when the next one is not due yet, at least once a second: the caller may stop, or asks again. Only
-        a source that waits for a camera does so for longer, and no longer than a stall. Raise SourceEnded when there
-        will be no more, SourceStalled when none came for too long.
+        Return None at least once a second while no frame is due; the caller may then stop or call again. Only a
+        source that waits for a camera blocks longer, at most for the stall time. Raise SourceEnded at the end of the
+        source, and SourceStalled when no frame came for the stall time.
         """
         ...
 
     def close(self) -> None:
-        """Let go. May be called at any time, and twice."""
+        """Release all resources. Callable at any time, also twice."""
         ...

@@ -1,4 +1,4 @@
-"""Cameras that speak HTTP: one picture for each question, or one answer that never ends (MJPEG)."""
+"""HTTP cameras: one snapshot for each request, or one endless response (MJPEG)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from ingest.site import StreamConfig
 
 _MAX_REDIRECTS = 3
 _MULTIPART = "multipart/"
-_TROUBLE = (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError)
+_REQUEST_ERRORS = (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError)
 
 
 class WebSource:
-    """One address. What it answers with decides how it is read, unless the site file does."""
+    """HTTP camera. The Content-Type of its response selects snapshot or MJPEG, unless the site file does."""
 
     def __init__(
         self,
@@ -44,34 +44,34 @@ class WebSource:
         self._parts = Multipart(b"", MAX_PICTURE_BYTES)
         self._ready: deque[bytes] = deque()
         self._good_s = 0.0
-        self._why = ""
+        self._fault = ""
 
     def open(self) -> None:
-        """Ask once, and see what the answer is. Raise SourceUnusable."""
+        """Send the first request and choose the kind by its response. Raise SourceUnusable."""
         self.close()
         self._stack = ExitStack()
         try:
             self._client = self._stack.enter_context(self._new_client())
             self._begin(self._stack)
-        except _TROUBLE as error:
+        except _REQUEST_ERRORS as error:
             self.close()
-            raise SourceUnusable(f"{self._address.shown}: {self._said(error)}") from None
+            raise SourceUnusable(f"{self._address.shown}: {self._describe(error)}") from None
         self._good_s = self._clock.monotonic()
 
     def read(self) -> CapturedFrame | None:
-        """Return the next picture. Raise SourceStalled when the camera gives none for too long."""
+        """Return the next picture. Raise SourceStalled when the camera sends none for the stall time."""
         if self._stack is None:
             raise SourceUnusable(f"{self._address.shown} is not open")
         found = self._part() if self._chunks is not None else self._snapshot()
         if found is not None:
-            self._good_s, self._why = self._clock.monotonic(), ""
+            self._good_s, self._fault = self._clock.monotonic(), ""
             return captured(found, self._clock.now_ns())
-        if self._why and self._clock.monotonic() - self._good_s > self._stall_s:
-            raise SourceStalled(f"{self._address.shown}: {self._why}")
+        if self._fault and self._clock.monotonic() - self._good_s > self._stall_s:
+            raise SourceStalled(f"{self._address.shown}: {self._fault}")
         return None
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._ready.clear()
         self._chunks = None
         if self._stack is not None:
@@ -88,66 +88,72 @@ class WebSource:
             verify=verify,
             follow_redirects=True,
             max_redirects=_MAX_REDIRECTS,
-            trust_env=False,  # a proxy that the environment names is for the internet, not for a camera next door
+            trust_env=False,  # a proxy in the environment is meant for the internet, not for a local camera
         )
 
     def _begin(self, stack: ExitStack) -> None:
-        """Send the first question: keep the answer open if it is MJPEG, keep the picture otherwise."""
-        answer = stack.enter_context(self._client.stream("GET", self._address.url))
-        answer.raise_for_status()
-        kind = answer.headers.get("content-type", "")
+        """Send the first request. Keep the response open for MJPEG; otherwise keep its picture."""
+        response = stack.enter_context(self._client.stream("GET", self._address.url))
+        response.raise_for_status()
+        kind = response.headers.get("content-type", "")
         if self._config.kind == "mjpeg" or (self._config.kind == "auto" and kind.startswith(_MULTIPART)):
             self._parts = Multipart(boundary_of(kind), MAX_PICTURE_BYTES)
-            self._chunks = answer.iter_raw()
+            self._chunks = response.iter_raw()
         else:
-            self._ready.append(self._whole(answer))
-            answer.close()
+            self._ready.append(self._whole(response))
+            response.close()
 
     def _snapshot(self) -> bytes | None:
         if not self._pace.ready():
             return None
-        if self._ready:  # the first one, which opening it brought
+        if self._ready:  # the first picture, received by open()
             return self._ready.popleft()
         try:
-            with self._client.stream("GET", self._address.url) as answer:
-                answer.raise_for_status()
-                return self._whole(answer)
-        except _TROUBLE as error:
-            self._why = self._said(error)
+            with self._client.stream("GET", self._address.url) as response:
+                response.raise_for_status()
+                return self._whole(response)
+        except _REQUEST_ERRORS as error:
+            self._fault = self._describe(error)
             return None
 
     def _part(self) -> bytes | None:
-        assert self._chunks is not None  # noqa: S101  (narrowing: the caller has looked)
+        assert self._chunks is not None  # noqa: S101  (narrowing: the caller checks it)
         while not self._ready:
             try:
                 self._ready.extend(self._parts.feed(next(self._chunks)))
             except StopIteration:
-                raise SourceStalled(f"{self._address.shown}: the camera has ended the stream") from None
-            except _TROUBLE as error:
-                raise SourceStalled(f"{self._address.shown}: {self._said(error)}") from None
+                raise SourceStalled(f"{self._address.shown}: the camera ended the stream") from None
+            except _REQUEST_ERRORS as error:
+                raise SourceStalled(f"{self._address.shown}: {self._describe(error)}") from None
             if self._clock.monotonic() - self._good_s > self._stall_s:
-                raise SourceStalled(f"{self._address.shown}: no whole picture for {self._stall_s:g} s")
+                raise SourceStalled(f"{self._address.shown}: no complete picture for {self._stall_s:g} s")
         return self._ready.popleft()
 
-    def _whole(self, answer: httpx.Response) -> bytes:
-        """Read a picture to its end. Raise ValueError when it is too large, or drips in for too long."""
+    def _whole(self, response: httpx.Response) -> bytes:
+        """Read a complete picture. Raise ValueError when it is too large or takes longer than the stall time."""
         data, deadline = bytearray(), Deadline.after(self._stall_s, self._clock)
-        for chunk in answer.iter_bytes():
+        for chunk in response.iter_bytes():
             data += chunk
             if len(data) > MAX_PICTURE_BYTES:
-                raise ValueError(f"a picture of more than {MAX_PICTURE_BYTES} bytes")
+                raise ValueError(f"a picture of more than {MAX_PICTURE_BYTES} bytes, the limit")
             if deadline.passed:
-                raise ValueError(f"no whole picture for {self._stall_s:g} s")
+                raise ValueError(f"no complete picture for {self._stall_s:g} s")
         return bytes(data)
 
-    def _said(self, error: Exception) -> str:
-        return self._address.hide(_said(error))
+    def _describe(self, error: Exception) -> str:
+        if isinstance(error, httpx.HTTPStatusError):
+            text = f"the camera answered {error.response.status_code} {error.response.reason_phrase}"
+        elif isinstance(error, httpx.TimeoutException):
+            text = "the camera does not respond"
+        else:
+            text = str(error) or type(error).__name__
+        return self._address.hide(text)
 
 
 class _Login(httpx.Auth):
-    """Basic or Digest, as the camera asks: nothing is sent before it does.
+    """Basic or Digest authentication, as the camera requests. No credentials are sent before its request.
 
-    Raise httpx.ProtocolError where it asks for what httpx does not have: another algorithm, or ``auth-int``.
+    Raise httpx.ProtocolError for a request that httpx does not support: another algorithm, or ``auth-int``.
     """
 
     def __init__(self, user: str, password: str) -> None:
@@ -156,21 +162,13 @@ class _Login(httpx.Auth):
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         if self._chosen is None:
-            answer = yield request
-            if answer.status_code != httpx.codes.UNAUTHORIZED:
+            response = yield request
+            if response.status_code != httpx.codes.UNAUTHORIZED:
                 return
-            schemes = " ".join(answer.headers.get_list("www-authenticate")).lower()
+            schemes = " ".join(response.headers.get_list("www-authenticate")).lower()
             self._chosen = self._digest if "digest" in schemes else self._basic
         try:
             yield from self._chosen.auth_flow(request)
         except (KeyError, NotImplementedError) as error:
-            why = f"the camera asks for a login of a kind that is not known: {error}"
-            raise httpx.ProtocolError(why) from None
-
-
-def _said(error: Exception) -> str:
-    if isinstance(error, httpx.HTTPStatusError):
-        return f"the camera answers {error.response.status_code} {error.response.reason_phrase}"
-    if isinstance(error, httpx.TimeoutException):
-        return "the camera does not answer"
-    return str(error) or type(error).__name__
+            reason = f"the camera requests an unknown kind of login: {error}"
+            raise httpx.ProtocolError(reason) from None

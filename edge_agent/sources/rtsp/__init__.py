@@ -1,1 +1,1 @@
-"""RTSP streams: the source, its clock, sender reports, and damage after packet loss."""
+"""RTSP streams: the source, its clock, and damage after packet loss."""

@@ -1,13 +1,12 @@
-"""Which pictures of a stream show what was lost on its way.
+"""Damage tracking: which frames of a stream are damaged by lost packets.
 
-A picture is made from the one before it: what a lost packet spoils stays spoilt until a key frame has come whole.
-FFmpeg 8's decoders tell less than that. Of H.264 they flag the picture that a part is missing from and none of those
-after it, of H.265 not even that one, and a picture of which every packet is lost leaves no flag at all. The packets
-themselves are counted, and what is given up waiting for is said in FFmpeg's log and nowhere else (rtpdec.c), so the
-log is heard.
+A frame is predicted from the one before it, so damage persists until a complete key frame. FFmpeg 8's decoders report
+less than that. For H.264 they flag only the frame with the missing part, for H.265 not even that one. A frame that
+lost all its packets leaves no flag at all. FFmpeg counts RTP packets and reports missing ones only in its log
+(rtpdec.c), so this module reads the log.
 
-A stream that is renewed bit by bit has no key frame but its first: there, the camera is tried again when no whole
-frame has come for the time of a stall. What a decoder flags before it has given one whole frame is its own start.
+A stream with gradual refresh has no key frame except the first. There, the capture restarts when no intact frame came
+for the stall time. Flags before the first intact frame belong to the start of the decoder.
 """
 
 from __future__ import annotations
@@ -22,67 +21,67 @@ from av.video.stream import VideoStream
 
 _LOST = "RTP: missed"
 _FLAGGED = "h264"
-"""The codec of which the decoder says that a picture's end is missing."""
+"""Codec whose decoder flags a frame with a missing end."""
 
 
 class Damage:
-    """What is known of one stream's losses."""
+    """Losses of one stream, and the damage that they cause."""
 
     def __init__(self) -> None:
-        self._heard = self._spoilt = self._begun = False
+        self._loss_logged = self._damaged = self._has_intact_frame = False
         self._until_pts: int | None = None
-        """A key frame that is not later than this is from before the loss, or hit by it."""
+        """Time stamp of the last loss. A key frame that is not later may be damaged itself."""
         self._opening_s = 0.0
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Hear what is lost meanwhile. FFmpeg has one log for a process: one stream is listened to at a time."""
+        """Capture FFmpeg's log and detect lost packets. The log is global: only one stream may listen at a time."""
         av.logging.set_skip_repeated(False)
         av.logging.set_level(av.logging.WARNING)
         try:
-            with av.logging.Capture(local=False) as said:
+            with av.logging.Capture(local=False) as log:
                 yield
         finally:
             av.logging.set_level(None)
-            self._heard = self._heard or any(text.startswith(_LOST) for _, _, text in said)
+            self._loss_logged = self._loss_logged or any(text.startswith(_LOST) for _, _, text in log)
 
     def opened(self, took_s: float) -> None:
-        """Take note that the stream was opened: which of its first frames a loss meanwhile has hit is not known."""
-        if self._heard:
-            self._heard, self._spoilt, self._opening_s = False, True, took_s
+        """Handle a loss while the stream was opened: it may have damaged any of the first frames."""
+        if self._loss_logged:
+            self._loss_logged, self._damaged, self._opening_s = False, True, took_s
 
     def note(self, packet: Packet[VideoStream]) -> None:
-        """Take note of the packet that came while it was listened."""
+        """Handle a packet that was read inside ``listening``."""
         if packet.pts is not None and packet.time_base and self._opening_s:
-            self._spoil(packet.pts + round(self._opening_s / packet.time_base))
+            self._damage_until(packet.pts + round(self._opening_s / packet.time_base))
             self._opening_s = 0.0
-        if self._heard:
-            self._heard = False
-            self._spoil(packet.pts)
+        if self._loss_logged:
+            self._loss_logged = False
+            self._damage_until(packet.pts)
 
     def cut_off(self, packet: Packet[VideoStream]) -> None:
-        """Take note of a packet that came because nothing more did: nobody knows whether that is all of it."""
+        """Handle a packet that FFmpeg returned at a timeout: it may be incomplete."""
         if packet.stream.codec_context.name != _FLAGGED:
-            self._spoil(packet.pts)
+            self._damage_until(packet.pts)
 
     def undecodable(self, packet: Packet[VideoStream]) -> None:
-        """Take note that nothing could be made of a packet."""
-        if self._begun:
-            self._spoil(packet.pts)
+        """Handle a packet that cannot be decoded."""
+        if self._has_intact_frame:
+            self._damage_until(packet.pts)
 
-    def shows(self, frame: VideoFrame) -> bool:
-        """Tell whether a frame, in the order in which they are shown, has or may have damage in it."""
-        if frame.is_corrupt and (self._begun or frame.key_frame):
-            self._spoil(frame.pts)
-        elif frame.key_frame and not self._opening_s and self._later(frame.pts):
-            self._spoilt = False
-        damaged = self._spoilt or frame.is_corrupt
-        self._begun = self._begun or not damaged
+    def is_damaged(self, frame: VideoFrame) -> bool:
+        """Return whether a frame is or may be damaged. Call it in display order."""
+        if frame.is_corrupt and (self._has_intact_frame or frame.key_frame):
+            self._damage_until(frame.pts)
+        elif frame.key_frame and not self._opening_s and self._is_later(frame.pts):
+            self._damaged = False
+        damaged = self._damaged or frame.is_corrupt
+        self._has_intact_frame = self._has_intact_frame or not damaged
         return damaged
 
-    def _spoil(self, pts: int | None) -> None:
+    def _damage_until(self, pts: int | None) -> None:
         known = [known for known in (self._until_pts, pts) if known is not None]
-        self._spoilt, self._until_pts = True, max(known, default=None)
+        self._damaged, self._until_pts = True, max(known, default=None)
 
-    def _later(self, pts: int | None) -> bool:
+    def _is_later(self, pts: int | None) -> bool:
         return self._until_pts is None or (pts is not None and pts > self._until_pts)

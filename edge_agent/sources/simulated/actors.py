@@ -1,7 +1,7 @@
-"""Who is in a scene, and when: a timetable that any moment can be looked up in. Pure.
+"""Timetable of the actors in a scene, for any moment. Pure.
 
-Traffic comes in bursts: each cycle has a busy part and a quiet one, in which nothing moves. A cycle's actors are
-drawn from a generator seeded by (seed, scene, cycle), so that any frame can be rendered without those before it.
+Traffic comes in bursts: each cycle has a busy part and a quiet part without motion. The actors of a cycle come from a
+generator seeded by (seed, scene, cycle), so any frame can be rendered without the earlier ones.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from edge_agent.sources.simulated.config import BASE_HEIGHT_PX, BASE_WIDTH_PX, C
 
 CYCLE_S = 20.0
 BUSY_S = 11.0
-"""New actors set off only in the first part of a cycle; the last ones are gone before the next one begins."""
+"""Length of the busy part. Actors start only in it, and the last ones leave before the next cycle."""
 
 SIZES_PX: dict[str, tuple[int, int]] = {
     "car": (92, 44),
@@ -26,22 +26,22 @@ SIZES_PX: dict[str, tuple[int, int]] = {
     "part_good": (58, 58),
     "part_faulty": (58, 58),
 }
-"""Width and height of each kind in a picture of the base size."""
+"""Width and height of each kind of actor, in px of the base size."""
 
 _ROAD_LANES = ((150.0, -1), (208.0, -1), (262.0, 1), (318.0, 1))
-"""Middle of each lane in px from the top, and its direction: -1 to the left."""
+"""Centre line of each lane in px from the top, and its direction: -1 is to the left."""
 _VEHICLES = (("car", 0.62), ("truck", 0.14), ("bus", 0.10), ("motorcycle", 0.14))
 _ROAD_GAP_S = 1.3
-"""Between vehicles of a lane, however dense the traffic: the slowest go 150 px/s, and a bus is 168 px long."""
+"""Minimum gap between vehicles of a lane, at any density: the slowest drive 150 px/s, and a bus is 168 px long."""
 _MARGIN_PX = 100.0
-"""Actors begin and end this far outside the picture, so that none of them pops up."""
+"""Distance from the picture at which actors start and end, so that none appears suddenly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Something that moves: from ``start`` through ``via`` to ``end`` (centres in px of the base size).
+    """Moving object with a path from ``start`` through ``via`` to ``end`` (centres in px of the base size).
 
-    x moves evenly from ``begins_s`` to ``ends_s``; y follows the broken line.
+    x changes evenly from ``begins_s`` to ``ends_s``; y follows the polyline.
     """
 
     id: int
@@ -54,25 +54,25 @@ class Actor:
     look: int
 
     def centre(self, at_s: float) -> tuple[float, float]:
-        """Return where its middle is, in px of the base size."""
+        """Return the centre at a time, in px of the base size."""
         x = float(np.interp(at_s, (self.begins_s, self.ends_s), (self.start[0], self.end[0])))
         path = sorted((self.start, self.via, self.end))
         return x, float(np.interp(x, [p[0] for p in path], [p[1] for p in path]))
 
     def crosses_s(self, x: float) -> float:
-        """Return when its middle passes an x."""
+        """Return the time at which the centre passes an x coordinate."""
         xs = sorted(((self.start[0], self.begins_s), (self.end[0], self.ends_s)))
         return float(np.interp(x, [p[0] for p in xs], [p[1] for p in xs]))
 
     @property
     def rightwards(self) -> bool:
-        """Tell whether it moves to the right of the picture."""
+        """Whether the actor moves to the right."""
         return self.end[0] > self.start[0]
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedCrossing:
-    """An actor's middle passed the scene's counting line at ``at_s`` seconds of the scene's time."""
+    """Crossing of the counting line by the centre of an actor, at ``at_s`` seconds of scene time."""
 
     actor: int
     label: str
@@ -81,14 +81,14 @@ class SimulatedCrossing:
 
 
 def present(config: SceneConfig, at_s: float) -> list[Actor]:
-    """Return the actors on their way at a moment, in the order of their ids."""
+    """Return the actors in the scene at a time, ordered by id."""
     cycle = int(at_s // CYCLE_S)
     actors = [*_cycle(config, cycle - 1), *_cycle(config, cycle)] if cycle else list(_cycle(config, cycle))
     return [a for a in actors if a.begins_s <= at_s <= a.ends_s]
 
 
 def crossings_between(config: SceneConfig, after_s: float, until_s: float) -> list[SimulatedCrossing]:
-    """Return the crossings of the counting line in ``(after_s, until_s]``, in their order."""
+    """Return the crossings of the counting line in ``(after_s, until_s]``, in order of time."""
     line_x = COUNTING_LINES[config.kind][0][0] * BASE_WIDTH_PX
     first, last = max(0, int(after_s // CYCLE_S) - 1), int(max(until_s, 0.0) // CYCLE_S)
     found = [
@@ -110,7 +110,7 @@ def _road(config: SceneConfig, rng: np.random.Generator, cycle: int) -> list[Act
     actors: list[Actor] = []
     labels, shares = [v[0] for v in _VEHICLES], [v[1] for v in _VEHICLES]
     for lane, (y, direction) in enumerate(_ROAD_LANES):
-        seconds = rng.uniform(4.2, 5.6)  # one pace per lane and cycle: nobody overtakes, nobody touches
+        seconds = rng.uniform(4.2, 5.6)  # one speed for each lane and cycle: no overtaking, no collision
         begins = cycle * CYCLE_S + rng.uniform(0.0, 4.0)
         while begins < cycle * CYCLE_S + BUSY_S:
             label = str(rng.choice(labels, p=shares))

@@ -1,4 +1,4 @@
-"""What does not move: road, yard or belt, by day or night. Pure; drawn once per scene in the base size."""
+"""Static background of a scene: road, yard or conveyor belt. Pure; drawn once for each scene in the base size."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def background(config: SceneConfig) -> Image:
 
 
 def _texture(rng: np.random.Generator, colour: tuple[int, int, int], grain: float) -> Image:
-    """Fine grain on coarse patches, so that a denoiser has real detail to keep."""
+    """Return fine grain on coarse patches, so that a denoiser has real detail to preserve."""
     fine = rng.normal(0.0, grain, (BASE_HEIGHT_PX, BASE_WIDTH_PX, 1))
     coarse = cv2.resize(
         rng.normal(0.0, grain, (12, 20)), (BASE_WIDTH_PX, BASE_HEIGHT_PX), interpolation=cv2.INTER_CUBIC
@@ -74,7 +74,7 @@ def _yard(rng: np.random.Generator) -> Image:
 
 
 def _fence(image: Image, top: int, bottom: int) -> None:
-    """Wire mesh between posts, across the whole picture."""
+    """Draw a wire mesh between posts across the picture."""
     wire, post = (88, 92, 94), (58, 62, 64)
     for x in range(-bottom, BASE_WIDTH_PX + bottom, 8):
         cv2.line(image, (x, top), (x + bottom - top, bottom), wire, 1)

@@ -1,4 +1,4 @@
-"""What a simulated scene is asked to show, and the lines and zones that are part of it."""
+"""Configuration of a simulated scene, with its counting lines and zones."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ Light = Literal["day", "night"]
 LIGHTS: tuple[Light, ...] = ("day", "night")
 
 BASE_WIDTH_PX, BASE_HEIGHT_PX = 640, 360
-"""Scenes are laid out in this size; another one scales everything, boxes included."""
+"""Size in which scenes are laid out. Another size scales everything, including boxes."""
 
 COUNTING_LINES: Mapping[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "road": ((0.5, 1.0), (0.5, 0.0)),
     "yard": ((0.45, 1.0), (0.45, 0.0)),
     "conveyor": ((0.6, 1.0), (0.6, 0.0)),
 }
-"""The line that each scene counts at, from start to end, as shares of width and height.
+"""Counting line of each scene, from start to end, as shares of width and height.
 
-They run upwards, so what moves to the right in the picture crosses from their left to their right: ``forward``.
+The lines point upwards, so an object that moves to the right crosses ``forward``.
 """
 
 RESTRICTED_ZONE: tuple[tuple[float, float], ...] = ((0.56, 0.60), (0.93, 0.60), (0.93, 0.97), (0.56, 0.97))
-"""The part of the yard in which nobody should be."""
+"""Restricted part of the yard."""
 
 
 @dataclass(frozen=True, slots=True)
 class SceneConfig:
-    """A scene. The same config renders the same frames, in any order and on any machine.
+    """Scene configuration. The same configuration renders the same frames, in any order and on any machine.
 
-    ``noise_sigma`` is the standard deviation of the sensor's noise at mid grey, in grey levels, by day; a night
-    doubles it. Bright parts are noisier than dark ones.
-    ``density`` scales how much traffic there is: 1.0 is busy but not crowded.
+    ``noise_sigma`` is the standard deviation of the sensor's noise at mid grey by day, in grey levels. It doubles at
+    night. Bright parts are noisier than dark ones.
+    ``density`` scales the traffic: 1.0 is busy but not crowded.
     """
 
     kind: SceneKind

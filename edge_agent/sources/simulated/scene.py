@@ -1,4 +1,4 @@
-"""A scene that can be rendered at any index: the picture, and what is in it."""
+"""Scene renderer: picture and ground truth of the frame at any index."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from edge_agent.sources.simulated.config import BASE_HEIGHT_PX, BASE_WIDTH_PX, S
 from edge_agent.sources.simulated.weather import Weather
 
 _MIN_VISIBLE = 0.25
-"""Something of which less than a quarter is in the picture is not in the truth."""
+"""Minimum visible share of an object in the ground truth."""
 
 
 @dataclass(frozen=True, slots=True)
 class SceneObject:
-    """One object as it can be seen: ``box`` is left, top, right, bottom in px, clipped to the picture."""
+    """Visible object. ``box`` is left, top, right, bottom in px, clipped to the picture."""
 
     id: int
     label: str
@@ -29,7 +29,7 @@ class SceneObject:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A frame ``(height, width, 3)`` uint8 BGR, its objects, and the crossings since the frame before."""
+    """Rendered frame ``(height, width, 3)`` uint8 BGR, its objects, and the crossings since the previous frame."""
 
     index: int
     image: npt.NDArray[np.uint8]
@@ -38,7 +38,7 @@ class Rendered:
 
 
 class Scene:
-    """Renders a configured scene. Frames may be asked for in any order; each depends on its index only."""
+    """Renderer of one configured scene. Each frame depends on its index only, in any order of calls."""
 
     def __init__(self, config: SceneConfig) -> None:
         self.config = config
@@ -47,11 +47,13 @@ class Scene:
         self._scale = config.width / BASE_WIDTH_PX, config.height / BASE_HEIGHT_PX
 
     def render(self, index: int) -> Rendered:
-        """Return the frame at an index, from 0."""
+        """Return the frame at an index, counted from 0."""
         at_s = index / self.config.fps
         image = self._empty.copy()
         objects = []
-        for actor in sorted(present(self.config, at_s), key=lambda a: a.centre(at_s)[1]):  # nearer ones last
+        for actor in sorted(
+            present(self.config, at_s), key=lambda a: a.centre(at_s)[1]
+        ):  # nearer actors are drawn last
             seen = self._paint(image, actor, at_s)
             if seen is not None:
                 objects.append(seen)

@@ -1,4 +1,4 @@
-"""A simulated scene as a frame source, with its truth written beside it."""
+"""Simulated scene as a frame source that also writes its ground truth."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ingest.runtime.clock import Clock
 
 
 class SimulatedSource:
-    """Renders one frame after the other. ``frames`` ends it after so many; 0 goes on for ever."""
+    """Source of rendered frames. It ends after ``frames`` frames; 0 means never."""
 
     def __init__(
         self,
@@ -35,11 +35,11 @@ class SimulatedSource:
         self._scene = Scene(self._config)
 
     def read(self) -> CapturedFrame | None:
-        """Return the next frame when it is due."""
+        """Return the next frame when it is due, else None."""
         if self._scene is None:
             raise SourceUnusable("the simulated scene is not open")
         if self._frames and self._index >= self._frames:
-            raise SourceEnded(f"{self._frames} frames were asked for")
+            raise SourceEnded(f"the scene has ended after {self._frames} frames")
         if not self._pace.ready():
             return None
         rendered = self._scene.render(self._index)
@@ -50,7 +50,7 @@ class SimulatedSource:
         return captured
 
     def close(self) -> None:
-        """Close the truth."""
+        """Close the ground truth file."""
         self._scene = None
         if self._truth:
             self._truth.close()

@@ -1,4 +1,4 @@
-"""Pictures of actors, drawn once each, with a mask. Pure; sizes in px of the base size."""
+"""Pictures of actors with masks, each drawn once. Pure; sizes in px of the base size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edge_agent.sources.simulated.actors import SIZES_PX, Actor
 Image = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
 Sprite = tuple[Image, Image]
-"""The picture ``(h, w, 3)`` BGR and its mask ``(h, w)``, 255 where the actor is."""
+"""Picture ``(h, w, 3)`` BGR and mask ``(h, w)``, 255 inside the actor."""
 
 _PAINT: tuple[Colour, ...] = (
     (40, 40, 190), (170, 90, 30), (225, 225, 225), (60, 60, 62), (150, 152, 155), (45, 120, 60), (30, 150, 210),
@@ -29,11 +29,11 @@ _CLOTHES: tuple[Colour, ...] = (
     (40, 110, 190),
 )
 _GAIT_STEPS = 8
-"""Phases of a step; more would not be seen at ten frames a second."""
+"""Number of phases of a step: more would be invisible at ten frames/s."""
 
 
 def sprite(actor: Actor, at_s: float) -> Sprite:
-    """Return an actor's picture at a moment, cut to its mask."""
+    """Return an actor's picture at a time, cropped to its mask."""
     phase = int(at_s * 2 * _GAIT_STEPS) % _GAIT_STEPS if actor.label == "person" else 0
     return _sprite(actor.label, actor.look, phase, actor.rightwards)
 
@@ -63,7 +63,7 @@ def _rounded(mask: Image, left: int, top: int, right: int, bottom: int, radius: 
 
 
 def _shade(image: Image) -> Image:
-    """Light from above the picture: each row a little darker than the one before."""
+    """Return the picture lit from above: each row is slightly darker than the previous one."""
     ramp = np.linspace(1.12, 0.78, image.shape[0], dtype=np.float32)[:, None, None]
     shaded: Image = np.clip(image * ramp, 0, 255).astype(np.uint8)
     return shaded

@@ -1,4 +1,4 @@
-"""The side file of a simulated camera: what a test can hold the results against. JSON lines."""
+"""Ground truth file of a simulated camera, in JSON lines, for comparison with results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edge_agent.sources.simulated.scene import Rendered
 
 @dataclass(frozen=True, slots=True)
 class TruthFrame:
-    """One captured frame's truth. Objects and crossings are as ``Rendered`` has them, as plain dictionaries."""
+    """Ground truth of one captured frame: the objects and crossings of ``Rendered`` as dictionaries."""
 
     index: int
     epoch: int
@@ -23,12 +23,12 @@ class TruthFrame:
     crossings: list[dict[str, Any]]
 
     def crossed_ns(self, crossing: dict[str, Any], fps: float) -> int:
-        """Return when a crossing happened, in Unix ns, from the frame's own time."""
+        """Return the time of a crossing in Unix ns, derived from the frame's capture time."""
         return self.captured_ns - round((self.index / fps - float(crossing["at_s"])) * 1e9)
 
 
 class TruthWriter:
-    """Writes one camera's truth, a line per captured frame, flushed at once so that a kill loses nothing told."""
+    """Writer of one camera's ground truth. It flushes each frame's line at once, so that a kill loses none."""
 
     def __init__(self, path: Path, camera: str, config: SceneConfig) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ class TruthWriter:
         self._line({"camera": camera, "scene": asdict(config), "line": COUNTING_LINES[config.kind], "zone": zone})
 
     def add(self, rendered: Rendered, epoch: int, captured_ns: int) -> None:
-        """Write one frame's truth."""
+        """Write the ground truth of one frame."""
         objects = [asdict(o) for o in rendered.objects]
         crossings = [asdict(c) for c in rendered.crossings]
         self._line(asdict(TruthFrame(rendered.index, epoch, captured_ns, objects, crossings)))
@@ -52,12 +52,12 @@ class TruthWriter:
 
 
 def read_truth(path: Path) -> Iterator[tuple[dict[str, Any], TruthFrame]]:
-    """Yield each frame with the header it belongs to: a capture that starts again writes a new header."""
+    """Yield each frame with its header: a capture that restarts writes a new header."""
     header: dict[str, Any] = {}
     with path.open(encoding="utf-8") as lines:
         for line in lines:
             if not line.endswith("\n"):
-                return  # the last line of a killed writer
+                return  # an incomplete last line, from a killed writer
             values = json.loads(line)
             if "scene" in values:
                 header = values

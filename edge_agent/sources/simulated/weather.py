@@ -1,4 +1,4 @@
-"""What the light, the rain and the sensor do to a picture. Pure: everything is drawn from the frame's index."""
+"""Effects of light, rain and sensor noise on a picture. Pure: all random values depend on the frame's index."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from edge_agent.sources.simulated.config import SceneConfig
 Image = npt.NDArray[np.uint8]
 
 _BANK_MARGIN_PX = 64
-"""The noise of a frame is a window into one large field: 64² places and two signs are 8192 different frames."""
+"""Margin of the noise field. A frame's noise is a window of it: 64² positions and two signs give 8192 frames."""
 _NIGHT = np.array([0.46, 0.36, 0.32], np.float32)
-"""Share of daylight left in blue, green and red."""
+"""Remaining share of daylight at night in blue, green and red."""
 _STREAKS_PER_MEGAPIXEL = 900
 _RAIN_DIM = 0.86
 _READ_SHARE = 0.4
-"""Of the noise's variance at mid grey, what the electronics add; the rest is the light's own and grows with it."""
+"""Share of read noise in the variance at mid grey; the rest is shot noise, which grows with the light."""
 _MID_GREY = 128.0
 _NOISE_UNIT, _GAIN_UNIT = 16, 64
-"""Parts of a grey level in the noise field, and of 1 in the gain: enough for rounding not to be seen."""
+"""Units for each grey level in the noise field, and for a gain of 1: fine enough to hide rounding."""
 _GAIN = (_GAIN_UNIT * np.sqrt(_READ_SHARE + (1 - _READ_SHARE) * np.arange(256) / _MID_GREY)).round().astype(np.uint8)
-"""Noise of each grey level as a multiple of that at mid grey: Poissonian-Gaussian (Foi et al., IEEE TIP 2008)."""
+"""Noise of each grey level relative to mid grey: Poissonian-Gaussian model (Foi et al., IEEE TIP 2008)."""
 
 
 class Weather:
-    """Light, rain and noise of one scene. ``background`` is the empty scene in daylight."""
+    """Light, rain and noise of one scene."""
 
     def __init__(self, config: SceneConfig) -> None:
         self._config = config
@@ -37,14 +37,14 @@ class Weather:
         self._bank = (rng.normal(0.0, sigma, shape) * _NOISE_UNIT).round().astype(np.int16) if sigma else None
 
     def lit(self, image: Image, rows: slice = slice(None), columns: slice = slice(None)) -> Image:
-        """Return a picture, or the part of one at those rows and columns, in this scene's light."""
+        """Return a picture, or the part at the given rows and columns, in this scene's light."""
         if self._lamp is None:
             return image
         lamp = np.ascontiguousarray(self._lamp[rows, columns])
         return cv2.multiply(image, lamp, dtype=cv2.CV_8U).astype(np.uint8, copy=False)
 
     def finish(self, image: Image, index: int) -> Image:
-        """Return the picture as the sensor saw it: rain, then noise."""
+        """Return the picture as the sensor would record it, with rain and then noise."""
         rng = np.random.default_rng([self._config.seed, 13, index])
         if self._config.rain:
             image = self._rained(image, rng)
@@ -70,7 +70,7 @@ class Weather:
 
 
 def _lamp_light(config: SceneConfig) -> npt.NDArray[np.float32]:
-    """Night, with two street lamps: the share of daylight that each pixel gets, ``(height, width, 3)``."""
+    """Return the share of daylight at each pixel ``(height, width, 3)``, at night with two street lamps."""
     ys, xs = np.mgrid[0 : config.height, 0 : config.width].astype(np.float32)
     pools = np.zeros((config.height, config.width), np.float32)
     for x, y in ((0.25, 0.5), (0.75, 0.6)):

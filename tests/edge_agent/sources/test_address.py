@@ -72,7 +72,7 @@ def test_what_a_camera_that_is_not_there_says_shows_no_secret(monkeypatch: pytes
 
 
 def test_a_scheme_that_nobody_reads_is_no_file() -> None:
-    with pytest.raises(SourceUnusable, match=r"rtmp is not read: expected one of .*rtsp") as caught:
+    with pytest.raises(SourceUnusable, match=r"unknown scheme rtmp: expected one of .*rtsp") as caught:
         make_source(CameraConfig(name="a", source="rtmp://u:${P}@cam/x"), SourceContext(SystemClock(), 0))
     assert "${P}" not in str(caught.value)
 

@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.exceptions import FrameUnusable, SourceStalled, SourceUnusable
-from edge_agent.sources.folder import ListedFile, NewFiles
-from edge_agent.sources.images import SETTLE_S, ImagesSource
+from edge_agent.sources.images import SETTLE_S, ImagesSource, ListedFile, NewFiles
 from edge_agent.sources.pace import FramePacer
 from edge_agent.sources.source import CapturedFrame
 from ingest.runtime.clock import ManualClock
@@ -27,13 +26,13 @@ def jpeg(level: int) -> bytes:
 def make(
     folder: Path,
     clock: ManualClock,
-    place: Path | None = None,
+    position: Path | None = None,
     *,
     existing: bool = False,
-    said: Callable[[str], None] = lambda _: None,
+    on_notice: Callable[[str], None] = lambda _: None,
 ) -> ImagesSource:
     pace = FramePacer(10, clock, wait=clock.advance)
-    return ImagesSource(folder, 10, clock, place=place, existing=existing, said=said, pace=pace)
+    return ImagesSource(folder, 10, clock, position=position, existing=existing, on_notice=on_notice, pace=pace)
 
 
 def read_all(source: ImagesSource, tries: int = 30) -> list[CapturedFrame]:
@@ -168,30 +167,30 @@ def test_a_place_that_a_power_cut_broke_is_said_and_the_folder_read_on(
     left: bytes, folder: Path, clock: ManualClock, tmp_path: Path
 ) -> None:
     place = tmp_path / "place"
-    said: list[str] = []
+    notices: list[str] = []
     place.write_bytes(left)
     (folder / "old.jpg").write_bytes(jpeg(10))
-    source = make(folder, clock, place, said=said.append)
+    source = make(folder, clock, place, on_notice=notices.append)
     source.open()
     assert read_all(source) == []
     (folder / "new.jpg").write_bytes(jpeg(50))
     assert levels(read_all(source)) == [50]
-    assert len(said) == 1
-    assert "its place in the folder is lost" in said[0]
+    assert len(notices) == 1
+    assert "the position in the folder is lost" in notices[0]
 
 
 def test_a_disk_that_does_not_take_the_place_costs_no_picture_and_is_said_once(
     folder: Path, clock: ManualClock, tmp_path: Path
 ) -> None:
     (tmp_path / "state" / "a.new").mkdir(parents=True)  # where a file is written
-    said: list[str] = []
-    source = make(folder, clock, tmp_path / "state" / "a.json", said=said.append)
+    notices: list[str] = []
+    source = make(folder, clock, tmp_path / "state" / "a.json", on_notice=notices.append)
     source.open()
     for name, level in (("1.jpg", 50), ("2.jpg", 90)):
         (folder / name).write_bytes(jpeg(level))
     assert sorted(levels(read_all(source))) == [50, 90]
     source.close()
-    assert said == ["its place in the folder is not kept: Is a directory"]
+    assert notices == ["the position in the folder cannot be saved: Is a directory"]
     (tmp_path / "state" / "a.new").rmdir()
     source.open()
     assert (tmp_path / "state" / "a.json").is_file()

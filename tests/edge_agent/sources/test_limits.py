@@ -51,7 +51,7 @@ def test_a_film_that_is_larger_than_the_bound_is_refused(small_bound: None, wide
     clock = ManualClock()
     source = FileSource(wide, 10, clock, loop=True, pace=FramePacer(10, clock, wait=clock.advance))
     source.open()
-    with pytest.raises(SourceUnusable, match="no frame that can be decoded"):
+    with pytest.raises(SourceUnusable, match="no frame can be decoded"):
         exhaust(source)
 
 

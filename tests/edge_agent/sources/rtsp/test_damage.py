@@ -32,7 +32,7 @@ def shown(damage: Damage, *pieces: Piece, lost_before: int | None = None) -> lis
             if number == lost_before:
                 av.logging.log(av.logging.WARNING, "rtsp", "RTP: missed 1 packets\n")  # type: ignore[arg-type]
         damage.note(cast("Any", piece))
-        found.append(damage.shows(cast("Any", piece)))
+        found.append(damage.is_damaged(cast("Any", piece)))
     return found
 
 
@@ -62,7 +62,7 @@ def test_a_key_frame_that_is_shown_late_heals_nothing_that_was_lost_after_it(lat
                 av.logging.log(av.logging.WARNING, "rtsp", "RTP: missed 2 packets\n")  # type: ignore[arg-type]
         damage.note(cast("Any", frame))
         if number >= late and frames[number - late].pts >= 2 * 3600:  # type: ignore[operator]
-            assert damage.shows(cast("Any", frames[number - late]))
+            assert damage.is_damaged(cast("Any", frames[number - late]))
 
 
 def test_a_frame_that_the_decoder_flags_spoils_what_follows() -> None:

@@ -47,9 +47,11 @@ def connect(tmp_path: Path) -> Iterator[Callable[..., StreamSource]]:
             (tmp_path / "password").write_text(password)
             fields |= {"user": "ad min", "password_file": tmp_path / "password"}
         config = StreamConfig.model_validate(fields)
-        said: list[str] = []
-        made.append(StreamSource(resolve(url, config), config, SystemClock(), stall_s=stall_s, said=said.append))
-        made[-1].said = said  # type: ignore[attr-defined]
+        notices: list[str] = []
+        made.append(
+            StreamSource(resolve(url, config), config, SystemClock(), stall_s=stall_s, on_notice=notices.append)
+        )
+        made[-1].notices = notices  # type: ignore[attr-defined]
         return made[-1]
 
     yield make
@@ -95,8 +97,8 @@ def test_a_camera_that_has_no_udp_is_read_by_tcp_and_that_is_said(
 ) -> None:
     source = connect(rtsp_server({"clip": clip}, "--tcp-only").url("clip"), transport="udp")
     assert len(frames(source, 2)) == 2
-    (said,) = source.said  # type: ignore[attr-defined]
-    assert "by TCP instead" in said
+    (notice,) = source.notices  # type: ignore[attr-defined]
+    assert "using TCP instead" in notice
 
 
 def test_udp_that_brings_nothing_is_given_up_in_time(
@@ -169,8 +171,8 @@ def test_a_clock_that_is_far_off_is_said_once_and_not_used(
     monkeypatch.setattr(stream_module.SenderReports, "time_ns", an_hour_ahead)
     found = frames(source, 4 * FPS)
     assert {captured.time_source for captured in found} == {"host"}
-    (said,) = source.said  # type: ignore[attr-defined]
-    assert "+3600.0 s off" in said or "+3599.9 s off" in said
+    (notice,) = source.notices  # type: ignore[attr-defined]
+    assert "by +3600.0 s" in notice or "by +3599.9 s" in notice
 
 
 def test_a_stream_that_is_not_there_or_no_server_is_said(rtsp_server: Serve, connect: Connect, clip: Path) -> None:
@@ -186,7 +188,7 @@ def test_a_server_that_accepts_and_says_nothing_is_given_up_in_time(connect: Con
     with socket.create_server(("127.0.0.1", 0)) as silent:
         clock, source = SystemClock(), connect(f"rtsp://127.0.0.1:{silent.getsockname()[1]}/x", stall_s=0.5)
         started_s = clock.monotonic()
-        with pytest.raises(SourceUnusable, match=r"nothing came for 0\.5 s"):
+        with pytest.raises(SourceUnusable, match=r"no data for 0\.5 s"):
             source.open()
         assert clock.monotonic() - started_s < 1.5
 
@@ -237,7 +239,7 @@ def test_packets_that_cannot_be_decoded_are_unusable_frames_and_too_many_are_a_s
         captured = source.read()
         with pytest.raises(FrameUnusable, match="cannot be decoded"):
             _ = captured.image
-    with pytest.raises(SourceStalled, match=r"no whole frame could be decoded for 5 s"):
+    with pytest.raises(SourceStalled, match=r"no intact frame for 5 s"):
         exhaust(source)
 
 
@@ -278,7 +280,7 @@ def test_a_frame_of_which_the_rest_never_came_is_not_shown(
     source = StreamSource(resolve("rtsp://a/b", StreamConfig()), StreamConfig(), clock, stall_s=5.0)
     found = frames(source, FPS)
     assert [damaged(captured) for captured in found] == [False] * (FPS - 1) + [True]
-    with pytest.raises(SourceStalled, match="nothing came"):
+    with pytest.raises(SourceStalled, match="no data for 5 s"):
         source.read()
 
 
