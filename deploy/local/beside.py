@@ -1,4 +1,4 @@
-"""Work beside a block of code, whose failure ends the block at once instead of going unseen."""
+"""Background work of a code block. A failure of the work ends the block at once."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 @contextlib.asynccontextmanager
 async def beside(work: Coroutine[Any, Any, None], *, to_its_end: bool = False) -> AsyncIterator[None]:
-    """Run work while the block runs, and cancel it when the block ends; with ``to_its_end``, wait for it.
+    """Run work while the block runs. When the block ends, cancel the work, or with ``to_its_end`` wait for it.
 
-    When the work fails, the block is cancelled and the work's own error raised. When the block raises, the work is
-    cancelled and the block's own error raised.
+    If the work fails, the block is cancelled and the work's error is raised. If the block raises, the work is
+    cancelled and the block's error is raised.
     """
     failures: tuple[BaseException, ...] = ()
     try:
@@ -24,5 +24,5 @@ async def beside(work: Coroutine[Any, Any, None], *, to_its_end: bool = False) -
                 task.cancel()
     except BaseExceptionGroup as failed:
         failures = failed.exceptions
-    if failures:  # out of the handler: the group holds nothing that the error itself does not say
+    if failures:  # raised outside the handler, so that the traceback does not repeat the exception group
         raise failures[0]

@@ -1,8 +1,8 @@
-"""What can go wrong with the stack on one machine.
+"""Exceptions of the local stack.
 
 DeployError
-├── ToolMissing         a program that is needed is not installed, or too old
-├── FetchFailed         Maven could not fetch Kafka's jars
+├── ToolMissing         a needed program is not installed, or too old
+├── FetchFailed         Maven could not download Kafka's jars
 ├── BrokerFailed        the broker ended, or did not answer within the deadline
 └── StackError          the services of a stack cannot be run as described
 """
@@ -11,38 +11,38 @@ from __future__ import annotations
 
 
 class DeployError(Exception):
-    """Base of every error of the local stack."""
+    """Base of every exception of the local stack."""
 
 
 class ToolMissing(DeployError):
-    """A program is not installed, or too old; the text names the line that installs it."""
+    """A program is not installed or too old. The text has the command that installs it."""
 
     def __init__(self, tool: str, problem: str, install: str) -> None:
         super().__init__(
-            f"{tool} {problem}; Debian and Ubuntu: {install}; or set SIGHTLINE_KAFKA to a cluster's address"
+            f"{tool} {problem}: install it ({install} on Debian), or set SIGHTLINE_KAFKA to a cluster's address"
         )
         self.tool = tool
         self.install = install
 
 
 class FetchFailed(DeployError):
-    """Maven could not fetch Kafka's jars."""
+    """Maven could not download Kafka's jars."""
 
     def __init__(self, command: str, output: str) -> None:
         super().__init__(
-            f"Kafka's jars could not be fetched: check the network and Maven's settings, then run "
-            f"`sightline kafka fetch` again. {command} said:\n{output}"
+            f"Kafka's jars could not be downloaded: check the network and Maven's settings, then run "
+            f"`sightline kafka fetch` again. Output of {command}:\n{output}"
         )
         self.output = output
 
 
 class BrokerFailed(DeployError):
-    """The broker ended, or did not answer within the deadline. ``tail`` holds the last lines of its log."""
+    """The broker ended, or did not answer in time. ``tail`` has the last lines of its log."""
 
     def __init__(self, problem: str, folder: str, tail: str) -> None:
         super().__init__(
-            f"Kafka in {folder} {problem}; if its data is damaged, `sightline kafka clean` starts afresh. "
-            f"Its log ends:\n{tail}"
+            f"Kafka in {folder} {problem}. If its data is damaged, `sightline kafka clean` removes it. "
+            f"End of its log:\n{tail}"
         )
         self.tail = tail
 

@@ -1,4 +1,4 @@
-"""Processes known by their id: ours or another program's, which both can be signalled, awaited and recognised."""
+"""Operating system processes by id: start, find, signal and await them. They need not be our children."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from ingest.runtime.clock import Deadline
 from ingest.runtime.tether import tethered
 
 _START_TIME_FIELD = 19
-"""Where /proc/PID/stat holds the start time, counted after the name in brackets; proc(5)."""
+"""Index of the start time in /proc/PID/stat, counted after the name in brackets, see proc(5)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process. ``started`` (clock ticks since boot) tells it from a later one with the same id."""
+    """One process. ``started``, in clock ticks since boot, distinguishes it from a later process with the same id."""
 
     pid: int
     started: int
 
     @property
     def alive(self) -> bool:
-        """Tell whether it still runs, with any of its threads. Reap it if it was our child."""
+        """Return whether any thread of it still runs. Reap an ended child."""
         return not self.wait(Deadline.after(0.0))
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal, unless it is gone."""
+        """Send a signal, unless the process has ended."""
         if self.alive:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
     def wait(self, deadline: Deadline) -> bool:
-        """Wait until it is gone. Return whether it is, by the deadline. Reap it if it was our child."""
+        """Wait for its end. Return whether it ended before the deadline. Reap an ended child."""
         try:
             descriptor = os.pidfd_open(self.pid)
         except ProcessLookupError:
@@ -57,7 +57,7 @@ class Process:
         return found.started if found else None
 
     def end(self, deadline: Deadline) -> bool:
-        """Send SIGTERM, and SIGKILL when the deadline passes. Return whether SIGTERM was enough."""
+        """Send SIGTERM, and SIGKILL after the deadline. Return whether SIGTERM was enough."""
         self.signal(signal.SIGTERM)
         if self.wait(deadline):
             return True
@@ -67,11 +67,11 @@ class Process:
 
 
 _KILL_S = 10.0
-"""A killed process is gone at once, unless the kernel is still writing for it."""
+"""Time limit for the end of a killed process, in seconds. Only pending disk writes of the kernel delay it."""
 
 
 def find(pid: int) -> Process | None:
-    """Return the process with this id, None if there is none."""
+    """Return the process with this id, None without one."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -80,28 +80,26 @@ def find(pid: int) -> Process | None:
 
 
 def peak_memory_mb(pid: int) -> float:
-    """Return the most memory that a process has had resident so far, in MB; 0.0 once it is gone. VmHWM of proc(5)."""
+    """Return the peak resident memory of a process in MB, 0.0 after its end. Source: VmHWM of proc(5)."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
-    told_kib = next(
-        (int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0
-    )  # a zombie has no such line
-    return told_kib * 1024 / 1e6
+    peaks_kib = (int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    return next(peaks_kib, 0) * 1024 / 1e6  # a zombie has no such line
 
 
 def _ended(descriptor: int, deadline: Deadline) -> bool:
-    """A pidfd is readable once the last thread has ended; /proc calls a process dead when its first one has."""
+    """Return whether the last thread has ended: its pidfd is then readable. /proc looks at the first thread only."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(deadline.left * 1000))
 
 
 def spawn(command: Sequence[str], env: Mapping[str, str], output: Path, *, detach: bool = False) -> Process:
-    """Start a process in a session of its own, its output appended to a file, and return it.
+    """Start a process in a new session and return it. Append its output to a file.
 
-    It dies with this process unless ``detach``. May be called from any thread.
+    Without ``detach``, the process dies with this one. May be called from any thread.
     """
     argv = list(command) if detach else tethered(command)
     pid = _lasting_thread().submit(_spawn, argv, dict(env), output).result()
@@ -111,7 +109,7 @@ def spawn(command: Sequence[str], env: Mapping[str, str], output: Path, *, detac
 
 @cache
 def _lasting_thread() -> ThreadPoolExecutor:
-    """One thread that starts all children: a child tethered to a worker thread would die with that."""
+    """Return the one thread that starts all children. A tethered child dies with the thread that started it."""
     return ThreadPoolExecutor(1, "spawn")
 
 

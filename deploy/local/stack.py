@@ -1,4 +1,4 @@
-"""The services of a whole Sightline on one machine, as commands. Pure: nothing is started here."""
+"""Commands of all services of a stack on one machine. Pure: nothing is started here."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ingest.kafka.settings import KafkaSettings
 
 AGENT = "agent"
 DOWNSTREAM = ("prepare-live", "prepare-late", "engine", "analyse", "sense", "alerts", "dispatch", "webhook-receiver")
-"""In the order in which they are stopped: a frame's way, so that each hands on what it has before the next goes."""
+"""Services in the order of a frame's path. Stopping follows it, so that each hands on its records before the next."""
 
 ONE_THREAD = {
-    # Each process has one core's worth of work; numerical libraries that start a thread per core only get in
-    # each other's way when ten processes share two cores.
+    # Each process has work for one core. Ten processes whose numerical libraries start a thread per core slow each
+    # other down when they share two cores.
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -24,43 +24,43 @@ ONE_THREAD = {
 
 @dataclass(frozen=True, slots=True)
 class StackFiles:
-    """Where one stack keeps its files, all below one folder."""
+    """Paths of a stack's files, all below one folder."""
 
     root: Path
 
     @property
     def site_file(self) -> Path:
-        """The site as the agent reads it."""
+        """Return the path of the site file that the agent reads."""
         return self.root / "site.toml"
 
     @property
     def secret_file(self) -> Path:
-        """The webhook's signing secret."""
+        """Return the path of the webhook's signing secret."""
         return self.root / "webhook.secret"
 
     @property
     def spool(self) -> Path:
-        """The agent's data: spool, epochs, the simulated cameras' truth."""
+        """Return the folder of the agent: spool, epochs, ground truth of the simulated cameras."""
         return self.root / "agent"
 
     @property
     def evidence(self) -> Path:
-        """Evidence pictures."""
+        """Return the folder of evidence pictures."""
         return self.root / "evidence"
 
     @property
     def received(self) -> Path:
-        """What the webhook receiver got, one JSON line each."""
+        """Return the path of the received webhooks, a JSON line each."""
         return self.root / "received.jsonl"
 
     @property
     def logs(self) -> Path:
-        """One log file per service."""
+        """Return the folder of log files, one per service."""
         return self.root / "logs"
 
 
 def services(files: StackFiles, settings: KafkaSettings, models: Path, receiver_port: int) -> list[ServiceSpec]:
-    """Return all services, consumers before producers."""
+    """Return the specs of all services, consumers before producers."""
     env = {**settings.to_env(), **ONE_THREAD}
     commands: dict[str, list[str]] = {
         "webhook-receiver": [

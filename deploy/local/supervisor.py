@@ -1,4 +1,4 @@
-"""Run the services of a stack as child processes, restart those that fail, stop them in order."""
+"""Supervisor of a stack's services: child processes, restarts after failures, ordered stop."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ingest.runtime.clock import Clock, SystemClock
 from ingest.runtime.tether import tethered
 
 STOP_TIMEOUT_S = 10.0
-"""A service finishes its batch, its transaction and its commit: a second, or a few when the machine is busy."""
+"""Time that a service has for a clean stop, in seconds. Its last batch, transaction and commit take one to a few."""
 
 _log = logs.get("deploy.supervisor")
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceSpec:
-    """One service: its name, its command, and what it needs in its environment beside this process's own."""
+    """Name, command and additional environment variables of a service."""
 
     name: str
     argv: Sequence[str]
@@ -35,12 +35,12 @@ class ServiceSpec:
 
 
 class Supervisor:
-    """Keeps services running, each with a log file of its own in ``folder``.
+    """Child processes that are kept running, each with its own log file in ``folder``.
 
-    A service that ends with 0 has finished and is left alone; any other end is a failure and it is started again,
-    after a growing pause. Services run in sessions of their own, so that Ctrl-C reaches this process only, and die
-    with it. What a service leaves behind in its process group is killed when it ends. Use it from one event loop,
-    in a thread that lasts as long as the services.
+    A service that exits with 0 has finished. Any other exit is a failure: the service is restarted after a growing
+    pause. Each service runs in its own session, so that Ctrl-C reaches only this process, and dies with this process.
+    When a service ends, the rest of its process group is killed. Use a supervisor from one event loop, in a thread
+    that lasts as long as the services.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class Supervisor:
         self._children: dict[str, _Child] = {}
 
     async def start(self) -> None:
-        """Start the services in their order. Raise StackError if two have the same name."""
+        """Start the services in order. Raise StackError if two have the same name."""
         for spec in self._specs:
             await self.add(spec)
 
     async def add(self, spec: ServiceSpec) -> None:
-        """Start one more service. Raise StackError if there is one of that name."""
+        """Start one more service. Raise StackError if its name is in use."""
         if spec.name in self._children:
             raise StackError(f"two services are called {spec.name}: give each a name of its own")
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -71,12 +71,12 @@ class Supervisor:
         return self._child(name).pid
 
     def restarts(self) -> dict[str, int]:
-        """Return, by name, how many times each service was started again."""
+        """Return the number of restarts by service name."""
         return {name: child.restarts for name, child in self._children.items()}
 
     @property
     def alive(self) -> frozenset[str]:
-        """The names of the services that have a running process now."""
+        """Return the names of the services whose process runs now."""
         return frozenset(name for name, child in self._children.items() if child.pid is not None)
 
     async def stop_one(self, name: str, timeout_s: float | None = None) -> bool:
@@ -84,9 +84,9 @@ class Supervisor:
         return await self._child(name).stop(timeout_s)
 
     async def stop(self, order: Sequence[str] | None = None) -> bool:
-        """Stop the services one after another, by default in the reverse of their start.
+        """Stop the services one after another, by default in reverse order of their start.
 
-        Those that ``order`` leaves out come last. Return whether all of them stopped by themselves.
+        Services that ``order`` leaves out come last. Return whether SIGTERM was enough for all of them.
         """
         wanted = list(order or [])
         wanted += [name for name in reversed(self._children) if name not in wanted]
@@ -107,7 +107,7 @@ class Supervisor:
 
     def _child(self, name: str) -> _Child:
         if name not in self._children:
-            raise StackError(f"no service is called {name!r}: there are {', '.join(self._children) or 'none'}")
+            raise StackError(f"no service is called {name!r}: expected one of {', '.join(self._children) or 'none'}")
         return self._children[name]
 
 
@@ -144,7 +144,7 @@ class _Child:
         allowed_s = self._spec.stop_timeout_s if timeout_s is None else timeout_s
         done, _ = await asyncio.wait({self._task}, timeout=allowed_s)
         if not done:
-            _log.warning("killed", service=self._spec.name, after_s=allowed_s)
+            _log.warning("service_killed", service=self._spec.name, after_s=allowed_s)
             self._signal(signal.SIGKILL)
         await self._task
         return bool(done)
@@ -155,34 +155,38 @@ class _Child:
             if successor is None:
                 return
             self._process = process = successor
-            if self._stopping.is_set():  # told to stop while it was being started
+            if self._stopping.is_set():  # stopped during its start
                 self._signal(signal.SIGTERM)
 
     async def _successor(self, process: asyncio.subprocess.Process) -> asyncio.subprocess.Process | None:
-        """Start the service again after a pause, and after another when that fails. None when told to stop."""
+        """Restart the service after a pause. Retry a failed start. Return None when the service is to stop."""
         while not await self._pause(process):
             try:
                 return await self._spawn()
-            except OSError as error:  # no memory, no more files, a full disk: it passes, or somebody reads this
-                _log.warning("not started", service=self._spec.name, error=str(error))
+            except OSError as error:  # out of memory, files or disk space
+                _log.warning("service_not_started", service=self._spec.name, error=str(error))
         return None
 
     async def _outcome(self, process: asyncio.subprocess.Process) -> int:
-        """Wait for the end of one run and return its code; note on the way that it has become steady."""
+        """Wait for the end of a process and return its exit code. Meanwhile log the recovery of the service."""
         with suppress(TimeoutError):
-            return self._swept(await asyncio.wait_for(process.wait(), STEADY_S), process)
+            return self._kill_group_of(await asyncio.wait_for(process.wait(), STEADY_S), process)
         length_s = self._backoff.steady(self._started_s)
         if length_s is not None:
-            _log.info("back", service=self._spec.name, pid=process.pid, out_for_s=round(length_s, 2))
-        return self._swept(await process.wait(), process)
+            _log.info("service_recovered", service=self._spec.name, pid=process.pid, down_s=round(length_s, 2))
+        return self._kill_group_of(await process.wait(), process)
 
     async def _pause(self, process: asyncio.subprocess.Process) -> bool:
-        """Wait before the next start. Return whether the wait was cut short by a stop."""
+        """Wait before the next start. Return whether a stop interrupted the pause."""
         first = not self._backoff.out
         wait_s = self._backoff.failed(self._clock.monotonic(), self._random.random())
         if first:
             _log.warning(
-                "gone", service=self._spec.name, pid=process.pid, code=process.returncode, log=str(self._log)
+                "service_failed",
+                service=self._spec.name,
+                pid=process.pid,
+                code=process.returncode,
+                log=str(self._log),
             )
         with suppress(TimeoutError):
             return await asyncio.wait_for(self._stopping.wait(), wait_s)
@@ -206,8 +210,8 @@ class _Child:
             with suppress(ProcessLookupError):
                 self._process.send_signal(number)
 
-    def _swept(self, code: int, process: asyncio.subprocess.Process) -> int:
-        """Kill what the service left in its process group: it would hold a camera or a port against its successor."""
+    def _kill_group_of(self, code: int, process: asyncio.subprocess.Process) -> int:
+        """Kill the rest of the process group. It could hold a camera or a port that the successor needs."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         return code

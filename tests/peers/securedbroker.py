@@ -12,10 +12,9 @@ from pathlib import Path
 from string import Template
 
 from deploy.local import process
-from deploy.local.kafka.broker import START_TIMEOUT_S, STOP_TIMEOUT_S, Broker
+from deploy.local.kafka.broker import START_TIMEOUT_S, STOP_TIMEOUT_S, Broker, is_free
 from deploy.local.kafka.config import PORT_RANGE, format_command, server_command
 from deploy.local.kafka.fetch import KAFKA_FILES, java
-from deploy.local.kafka.probe import is_free
 from ingest.contract.codec import MAX_RECORD_BYTES
 from ingest.runtime.clock import Deadline
 from tests.peers.certificates import Authority

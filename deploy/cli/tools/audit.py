@@ -9,8 +9,7 @@ import typer
 from rich.progress import Progress
 
 from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, progress, stdout
-from deploy.local.demo.sensortable import sensor_table
-from deploy.local.demo.table import balance_table
+from deploy.local.demo.table import balance_table, sensor_table
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.settings import KafkaSettings
 from ingest.ledger.auditor import audit as read_and_draw

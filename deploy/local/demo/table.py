@@ -1,7 +1,4 @@
-"""What a terminal shows of a stack: the live table while it runs, the ledger and a summary afterwards.
-
-Pure: figures in, something that rich can draw out.
-"""
+"""Tables for the terminal: the live table of a running stack, its ledgers and its summary. Pure."""
 
 from __future__ import annotations
 
@@ -28,15 +25,20 @@ STATES = (
 )
 """The rows of the ledger, in the order of a frame's life."""
 
+SENSOR_STATES = ("captured", "withheld", "spooled", "delivered", "unaccounted", "duplicates")
+"""The columns of the sensors' ledger, in the order of a reading's life."""
+
 _SILENT_AFTER_S = 6.0
-"""Services beat every two seconds: three missed ones are worth a colour."""
+"""Age of a heartbeat that turns a service yellow, in seconds: three missed heartbeats."""
 _CAMERAS_SHOWN = 4
 _CAMERA_WIDTH = 12
-"""Four such columns, the states and the total are 80 columns wide."""
+"""Width of a camera's column. Four of them, the states and the total fit into 80 columns."""
+_SENSORS_SHOWN = 12
+_NOT_BALANCED = Text("NOT balanced: see unaccounted and duplicates", style="red")
 
 
 def live_table(figures: Figures, now_s: float, left_s: float | None, restarts: dict[str, int]) -> RenderableType:
-    """Return what a person wants to see while the stack runs."""
+    """Return the table of cameras, services and totals that is shown while the stack runs."""
     table = Table(title="Sightline", title_justify="left", expand=False)
     for heading in ("camera", "state", "captured", "kept", "spooled", "classified", "empty", "shed", "events"):
         table.add_column(heading, justify="left" if heading in ("camera", "state") else "right")
@@ -48,10 +50,10 @@ def live_table(figures: Figures, now_s: float, left_s: float | None, restarts: d
 
 def _camera_cells(camera: CameraFigures) -> list[str]:
     status = camera.status
-    told = [status.state, str(status.captured), str(status.kept), str(status.spooled)] if status else ["–"] * 4
+    counts = [status.state, str(status.captured), str(status.kept), str(status.spooled)] if status else ["–"] * 4
     outcomes = [str(camera.outcomes[name]) for name in ("classified", "empty", "shed")]
     most = ", ".join(f"{label} {count}" for label, count in camera.labels.most_common(3))
-    return [*told, *outcomes, str(camera.events), most]
+    return [*counts, *outcomes, str(camera.events), most]
 
 
 def _services_line(figures: Figures, now_s: float, restarts: dict[str, int]) -> Text:
@@ -81,7 +83,7 @@ def _totals_line(figures: Figures, now_s: float, left_s: float | None) -> Text:
 def balance_table(balance: dict[str, Any]) -> RenderableType:
     """Return the ledger of a run: a row per state, in the order of a frame's life, and a column per camera.
 
-    More cameras than fit in a terminal are only in the total; the report has them all.
+    More than four cameras are only in the total. The report has all of them.
     """
     cameras = sorted(balance["cameras"].items())
     shown = cameras if len(cameras) <= _CAMERAS_SHOWN else []
@@ -92,16 +94,15 @@ def balance_table(balance: dict[str, Any]) -> RenderableType:
     table.add_column("total", justify="right", style="bold")
     for state in STATES:
         table.add_row(state, *(_cell(row.get(state, 0)) for _, row in shown), _cell(balance["totals"].get(state, 0)))
-    verdict = (
-        Text("balanced: every captured frame ended in exactly one state", style="green")
-        if balance["balanced"]
-        else Text("NOT balanced: see unaccounted and duplicates", style="red")
-    )
-    said: list[RenderableType] = [table, verdict]
-    if balance["left_out"]:
-        names = ", ".join(balance["left_out"])
-        said.append(Text(f"nothing can be said of {names}: retention has taken their frames", style="yellow"))
-    return Group(*said)
+    balanced = Text("balanced: every captured frame ended in exactly one state", style="green")
+    return Group(table, balanced if balance["balanced"] else _NOT_BALANCED, *_left_out(balance, "frames"))
+
+
+def _left_out(balance: dict[str, Any], records: str) -> list[Text]:
+    if not balance["left_out"]:
+        return []
+    names = ", ".join(balance["left_out"])
+    return [Text(f"no verdict on {names}: retention has deleted some of their {records}", style="yellow")]
 
 
 def _cell(value: Any) -> str:
@@ -109,7 +110,7 @@ def _cell(value: Any) -> str:
 
 
 def summary(report: dict[str, Any]) -> str:
-    """Return what else a run's report says, a line for each thing."""
+    """Return the rest of a run's report as text: events, alerts, latencies and the comparison with the truth."""
     latency, deliveries, truth = report["latency_ms"], report["deliveries"], report["truth"]
     lines = [
         f"{report['events']} events, {report['alerts']} alerts: "
@@ -128,3 +129,17 @@ def summary(report: dict[str, Any]) -> str:
 
 def _latency(percentiles: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.0f} ms" for name, value in percentiles.items()) or "–"
+
+
+def sensor_table(balance: dict[str, Any]) -> RenderableType:
+    """Return the ledger of readings: a row per sensor and the total. More than 12 sensors are only in the total."""
+    sensors = sorted(balance["cameras"].items())
+    table = Table(
+        title="Ledger of readings", title_justify="left", padding=(0, 0)
+    )  # wider padding exceeds 80 columns
+    table.add_column("sensor", overflow="ellipsis", max_width=16)
+    for state in SENSOR_STATES:
+        table.add_column(state, justify="right", overflow="ellipsis", max_width=11)
+    for name, row in [*(sensors if len(sensors) <= _SENSORS_SHOWN else []), ("total", balance["totals"])]:
+        table.add_row(name, *(_cell(row[state]) for state in SENSOR_STATES))
+    return Group(table, *([] if balance["balanced"] else [_NOT_BALANCED]), *_left_out(balance, "readings"))

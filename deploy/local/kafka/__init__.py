@@ -1,1 +1,1 @@
-"""An Apache Kafka broker on loopback."""
+"""A local Kafka broker: jars, configuration and process."""

@@ -1,4 +1,4 @@
-"""One Apache Kafka node on loopback, in a folder of its own: started, awaited, killed, found again, cleaned."""
+"""One Apache Kafka node on loopback in its own folder: start, probe, stop, kill, attach, clean."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import os
 import random
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import time
 import uuid
@@ -27,17 +29,19 @@ from deploy.local.kafka.config import (
     server_command,
 )
 from deploy.local.kafka.fetch import KAFKA_FILES, fetch, java, locked
-from deploy.local.kafka.probe import is_free, serves
 from deploy.local.process import Process
 from ingest.runtime.clock import Deadline
 
 START_TIMEOUT_S = 60.0
-"""Two seconds on an idle machine; a busy one with logs to recover takes longer."""
+"""Time limit of a start, in seconds. An idle machine needs two; a busy one with logs to recover needs more."""
 STOP_TIMEOUT_S = 20.0
-"""A clean stop takes one or two seconds."""
+"""Time limit of a clean stop, in seconds. It takes one or two."""
 _POLL_S = 0.05
 _TAIL_LINES = 15
 _HOST = "127.0.0.1"
+_METADATA, _VERSION, _CORRELATION, _CLIENT = 3, 1, 7, b"sightline-probe"
+_ANSWER_TIMEOUT_S = 2.0
+"""Time limit of a probe, in seconds. A local broker answers within milliseconds, once it has started."""
 
 
 def default_home() -> Path:
@@ -46,11 +50,10 @@ def default_home() -> Path:
 
 
 class Broker:
-    """A broker whose jars are kept under ``home`` and whose data and ports are kept in ``folder``.
+    """A broker with its jars under ``home``, and its data and ports in ``folder``.
 
-    Methods block and may be called from any thread, one at a time. A broker of the same folder that runs already,
-    started by whatever process, is attached to instead of started. As a context manager it starts or attaches, and
-    stops only what it started.
+    Methods block and may be called from any thread, one at a time. If any process already runs a broker of this
+    folder, ``start`` attaches to it. As a context manager, it stops the broker at the end unless it was attached.
     """
 
     def __init__(self, home: Path | None = None, folder: Path | None = None, *, heap_mb: int = HEAP_MB) -> None:
@@ -61,32 +64,32 @@ class Broker:
 
     @property
     def bootstrap(self) -> str:
-        """The address for clients, ``127.0.0.1:port``. The same for the folder's whole life."""
+        """Return the address for clients, ``127.0.0.1:port``. It stays the same until ``clean``."""
         return f"{_HOST}:{self._ports().broker}"
 
     @property
     def log(self) -> Path:
-        """The broker's own log file."""
+        """Return the path of the broker's log file."""
         return self.folder / "server.log"
 
     @property
     def process(self) -> Process | None:
-        """The running process, None when there is none."""
+        """Return the running process, None without one."""
         try:
-            said = Process(**json.loads((self.folder / "pid.json").read_text()))
+            recorded = Process(**json.loads((self.folder / "pid.json").read_text()))
         except (FileNotFoundError, ValueError):
             return None
-        return said if said.alive else None
+        return recorded if recorded.alive else None
 
     @property
     def pid(self) -> int | None:
-        """The id of the running process, None when there is none."""
+        """Return the id of the running process, None without one."""
         found = self.process
         return found.pid if found else None
 
     @property
     def answers(self) -> bool:
-        """Tell whether the broker of this folder serves its clients now."""
+        """Return whether the broker of this folder serves clients now."""
         return self.pid is not None and serves(_HOST, self._ports().broker)
 
     def fetch(self) -> Path:
@@ -94,9 +97,9 @@ class Broker:
         return fetch(self.home)
 
     def start(self, *, detach: bool = False, timeout_s: float = START_TIMEOUT_S) -> str:
-        """Start the broker, or attach to a running one; return its address once it answers.
+        """Start the broker or attach to a running one. Return its address once it answers.
 
-        It dies with this process unless ``detach``. Raise ToolMissing, FetchFailed or BrokerFailed.
+        Without ``detach``, the broker dies with this process. Raise ToolMissing, FetchFailed or BrokerFailed.
         """
         deadline = Deadline.after(timeout_s)
         libs = self.fetch()
@@ -110,19 +113,19 @@ class Broker:
         return self.bootstrap
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> bool:
-        """Stop it cleanly, or kill it after the timeout. Return whether it stopped by itself."""
+        """Stop the broker, and kill it after the timeout. Return whether it stopped without the kill."""
         found = self.process
         return found.end(Deadline.after(timeout_s)) if found else True
 
     def kill(self) -> None:
-        """Kill it with SIGKILL, as a power cut would, and wait until it is gone."""
+        """Kill the broker with SIGKILL and wait for its end. It gets no chance to write, as in a power cut."""
         found = self.process
         if found:
             found.signal(signal.SIGKILL)
             found.wait(Deadline.after(STOP_TIMEOUT_S))
 
     def clean(self) -> None:
-        """Stop it and remove its data and ports. The jars stay."""
+        """Stop the broker and remove its data and ports. Keep the jars."""
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -148,7 +151,7 @@ class Broker:
         ports, config, data = self._ports(), self.folder / "server.properties", self.folder / "data"
         taken = [port for port in (ports.broker, ports.controller) if not is_free(port)]
         if taken:
-            problem = f"cannot listen on {taken}: stop what does, or remove {self.folder / 'ports.json'}"
+            problem = f"cannot listen on {taken}: stop the process that does, or remove {self.folder / 'ports.json'}"
             raise BrokerFailed(problem, str(self.folder), "")
         config.write_text(properties((KAFKA_FILES / "server.properties.template").read_text(), ports, data))
         program, log_config = java(), KAFKA_FILES / "log4j2.xml"
@@ -162,7 +165,7 @@ class Broker:
     def _format(self, command: list[str]) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=START_TIMEOUT_S, check=False)
         if done.returncode != 0:
-            raise BrokerFailed("could not be formatted", str(self.folder), done.stdout + done.stderr)
+            raise BrokerFailed("cannot format its data folder", str(self.folder), done.stdout + done.stderr)
 
     def _await_answer(self, started: Process, deadline: Deadline) -> None:
         while not serves(_HOST, self._ports().broker):
@@ -171,7 +174,7 @@ class Broker:
             if deadline.passed:
                 if not self.attached:
                     started.end(Deadline.after(STOP_TIMEOUT_S))
-                raise BrokerFailed("did not answer in time", str(self.folder), self._tail())
+                raise BrokerFailed(f"did not answer within {START_TIMEOUT_S:.0f} s", str(self.folder), self._tail())
             time.sleep(_POLL_S)
 
     def _tail(self) -> str:
@@ -189,3 +192,32 @@ def _write(path: Path, values: dict[str, int]) -> None:
     part = path.with_suffix(".part")
     part.write_text(json.dumps(values))
     part.rename(path)
+
+
+def serves(host: str, port: int) -> bool:
+    """Return whether a broker answers a metadata request and lists itself as alive. Block up to 2 s.
+
+    One request on a plain socket. Layout: Kafka protocol guide, Metadata request, version 1.
+    """
+    header = struct.pack(">hhih", _METADATA, _VERSION, _CORRELATION, len(_CLIENT)) + _CLIENT
+    no_topics = struct.pack(">i", 0)
+    request = header + no_topics
+    try:
+        with socket.create_connection((host, port), timeout=_ANSWER_TIMEOUT_S) as connection:
+            connection.sendall(struct.pack(">i", len(request)) + request)
+            with connection.makefile("rb") as answer:
+                _size, correlation, brokers = struct.unpack(">iii", answer.read(12))
+    except (OSError, struct.error):
+        return False
+    return bool(correlation == _CORRELATION and brokers > 0)
+
+
+def is_free(port: int) -> bool:
+    """Return whether a server could listen on this loopback port now."""
+    with socket.socket() as candidate:
+        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            candidate.bind((_HOST, port))
+        except OSError:
+            return False
+    return True

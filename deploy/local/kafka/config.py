@@ -1,4 +1,4 @@
-"""What a local broker is told: its properties and its command line. Pure."""
+"""Configuration of a local broker: properties, ports and command lines. Pure."""
 
 from __future__ import annotations
 
@@ -10,24 +10,27 @@ from string import Template
 from ingest.contract.codec import MAX_RECORD_BYTES
 
 PORT_RANGE = range(15_000, 30_000)
-"""Below Linux's ephemeral ports (32768 on): a client that keeps trying a dead broker's port from there can be
-connected to itself, and then holds the port against the broker's return."""
+"""Ports of local brokers, below Linux's ephemeral ports (32768 on).
+
+A client that keeps connecting to a dead broker's ephemeral port can connect to itself. It then holds the port, and
+the broker cannot come back.
+"""
 HEAP_MB = 256
-"""Carries a few hundred partitions and records of 16 MiB; the page cache does the rest."""
+"""Heap of the broker, in MiB. Enough for a few hundred partitions and records of 16 MiB."""
 _HEADER_ROOM_BYTES = 64 * 1024
 _REQUEST_ROOM_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The two loopback ports of a node."""
+    """Loopback ports of a node."""
 
     broker: int
     controller: int
 
 
 def choose_ports(start: int, is_free: Callable[[int], bool]) -> Ports:
-    """Return the first two free ports from ``start`` on, going round the range once. Raise LookupError if none."""
+    """Return the first two free ports from ``start`` on, wrapping around the range. Raise LookupError without two."""
     first, size = PORT_RANGE.start, len(PORT_RANGE)
     candidates = (first + (start + i) % size for i in range(size))
     free = (port for port in candidates if is_free(port))
@@ -38,7 +41,7 @@ def choose_ports(start: int, is_free: Callable[[int], bool]) -> Ports:
 
 
 def properties(template: str, ports: Ports, data: Path) -> str:
-    """Fill in the template of ``server.properties``."""
+    """Return ``server.properties``, filled in from its template."""
     largest = MAX_RECORD_BYTES + _HEADER_ROOM_BYTES
     return Template(template).substitute(
         broker_port=ports.broker,
@@ -51,7 +54,7 @@ def properties(template: str, ports: Ports, data: Path) -> str:
 
 def format_command(java: str, libs: Path, log_config: Path, log: Path, config: Path, cluster_id: str) -> list[str]:
     """Return the command that formats a node's data folder."""
-    cluster = f"--cluster-id={cluster_id}"  # one word: an id may begin with a dash
+    cluster = f"--cluster-id={cluster_id}"  # in one argument, because an id may begin with a dash
     return [*_jvm(java, libs, log_config, log), "kafka.tools.StorageTool", "format", cluster, f"--config={config}"]
 
 
@@ -66,8 +69,8 @@ def _jvm(java: str, libs: Path, log_config: Path, log: Path, *options: str) -> l
     return [
         java,
         *options,
-        "-XX:+UseSerialGC",  # the smallest footprint; pauses are milliseconds at this heap
-        "-XX:TieredStopAtLevel=1",  # up in a second instead of three, at the cost of some peak throughput
+        "-XX:+UseSerialGC",  # smallest footprint; pauses are milliseconds at this heap size
+        "-XX:TieredStopAtLevel=1",  # starts in one second instead of three, with a lower peak throughput
         "-Djava.awt.headless=true",
         f"-Dlog4j2.configurationFile={log_config}",
         f"-Dsightline.log={log}",

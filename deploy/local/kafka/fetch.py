@@ -1,4 +1,4 @@
-"""Kafka's jars, from Maven Central, once."""
+"""Download of Kafka's jars from Maven Central."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from pathlib import Path
 from deploy.local.exceptions import FetchFailed, ToolMissing
 
 KAFKA_FILES = Path(__file__).resolve().parents[2] / "kafka"
-"""The pom, the template of server.properties and the log4j configuration."""
+"""Folder of the Maven pom, the template of server.properties and the log4j configuration."""
 JAVA_NEEDED = 17
-"""Kafka 4's brokers need Java 17 or newer."""
+"""Oldest major version of Java that runs a Kafka 4 broker."""
 FETCH_TIMEOUT_S = 600.0
-"""44 MB over a slow line; Maven itself gives up on a dead one much sooner."""
+"""Time limit of the download, in seconds: 44 MB over a slow line. Maven gives up on a dead line much sooner."""
 _INSTALL_JAVA = "apt-get install openjdk-17-jdk-headless"
 _INSTALL_MAVEN = "apt-get install maven"
 _TAIL_CHARACTERS = 2_000
 
 
 def kafka_version() -> str:
-    """Return the version that the pom pins."""
+    """Return the version of Kafka that the pom pins."""
     root = ET.parse(KAFKA_FILES / "pom.xml").getroot()  # noqa: S314  (our own file)
     return str(root.findtext("{*}properties/{*}kafka.version"))
 
 
 def libs_folder(home: Path) -> Path:
-    """Return where the jars of the pinned version are kept."""
+    """Return the folder for the jars of the pinned version."""
     return home / "kafka" / f"libs-{kafka_version()}"
 
 
 def fetch(home: Path) -> Path:
-    """Fetch the jars unless they are there, and return their folder. Raise ToolMissing or FetchFailed.
+    """Download the jars unless they exist, and return their folder. Raise ToolMissing or FetchFailed.
 
-    Safe to call from several processes at once: one fetches, the others wait for it.
+    Several processes may call this at once: one downloads, the others wait for it.
     """
     libs = libs_folder(home)
     if libs.is_dir():
@@ -51,25 +51,25 @@ def fetch(home: Path) -> Path:
 
 
 def java() -> str:
-    """Return the Java to run. Raise ToolMissing if there is none, or only an old one."""
+    """Return the path of Java. Raise ToolMissing if it is missing or too old."""
     found = shutil.which("java")
     if not found:
         raise ToolMissing("java", "is missing", _INSTALL_JAVA)
-    said = subprocess.run([found, "-version"], capture_output=True, text=True, check=False).stderr
-    if java_major(said) < JAVA_NEEDED:
-        raise ToolMissing("java", f"is older than {JAVA_NEEDED} ({said.splitlines()[:1]})", _INSTALL_JAVA)
+    version = subprocess.run([found, "-version"], capture_output=True, text=True, check=False).stderr
+    if java_major(version) < JAVA_NEEDED:
+        raise ToolMissing("java", f"is older than {JAVA_NEEDED} ({version.splitlines()[:1]})", _INSTALL_JAVA)
     return found
 
 
-def java_major(said: str) -> int:
-    """Return the major version in the output of ``java -version``, 0 if it says none. 1.8 counts as 8."""
-    found = re.search(r'version "(?:1\.)?(\d+)', said)
+def java_major(version: str) -> int:
+    """Return the major version in the output of ``java -version``, 0 without one. 1.8 counts as 8."""
+    found = re.search(r'version "(?:1\.)?(\d+)', version)
     return int(found.group(1)) if found else 0
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a file's lock while the block runs; other processes wait. The lock goes with the process."""
+    """Hold a lock on a file while the block runs. Other processes wait. A dead process releases its lock."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -79,14 +79,14 @@ def _copy_dependencies(libs: Path) -> None:
     maven = shutil.which("mvn")
     if not maven:
         raise ToolMissing("mvn", "is missing", _INSTALL_MAVEN)
-    part = libs.with_name(libs.name + ".part")  # a fetch that was killed leaves no half folder behind
+    part = libs.with_name(libs.name + ".part")  # a killed download must not leave an incomplete folder
     shutil.rmtree(part, ignore_errors=True)
     pom = KAFKA_FILES / "pom.xml"
     command = [maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={part}"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as error:
-        raise FetchFailed("mvn", f"nothing within {FETCH_TIMEOUT_S:.0f} s") from error
+        raise FetchFailed("mvn", f"no end within {FETCH_TIMEOUT_S:.0f} s") from error
     if done.returncode != 0:
         raise FetchFailed("mvn", (done.stdout + done.stderr)[-_TAIL_CHARACTERS:])
     part.rename(libs)

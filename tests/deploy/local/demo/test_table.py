@@ -1,4 +1,4 @@
-"""What a terminal shows: it fits in 80 columns and says what the report says."""
+"""Tests of the terminal's tables: they fit into 80 columns and agree with the report."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import pytest
 from rich.console import Console, RenderableType
 
 from deploy.local.demo.figures import Figures
-from deploy.local.demo.table import STATES, balance_table, live_table, summary
+from deploy.local.demo.table import SENSOR_STATES, STATES, balance_table, live_table, sensor_table, summary
 from deploy.local.demo.truth import CrossingScore
-from ingest.contract.records import Heartbeat
-from ingest.ledger.balance import compute_balance
+from ingest.contract.identity import FrameId
+from ingest.contract.records import Account, EpochEnd, Heartbeat
+from ingest.ledger.balance import Balance, compute_balance
 from ingest.ledger.states import Ledger
 
 
-def drawn(what: RenderableType, width: int = 80) -> str:
+def drawn(table: RenderableType, width: int = 80) -> str:
     console = Console(width=width, file=io.StringIO(), record=True)
-    console.print(what)
+    console.print(table)
     return console.export_text()
 
 
@@ -29,7 +30,7 @@ def balance(cameras: int, *, unaccounted: int = 0) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("cameras", [0, 1, 4, 5, 200])
-def test_every_state_is_whole_in_80_columns(cameras: int) -> None:
+def test_the_ledger_fits_into_80_columns_without_cutting_a_state(cameras: int) -> None:
     text = drawn(balance_table(balance(cameras)))
     for state in STATES:
         assert state in text
@@ -38,15 +39,15 @@ def test_every_state_is_whole_in_80_columns(cameras: int) -> None:
     assert "balanced: every captured frame" in text
 
 
-def test_a_loss_is_said() -> None:
+def test_a_loss_of_frames_is_reported() -> None:
     assert "NOT balanced" in drawn(balance_table(balance(1, unaccounted=3)))
 
 
-def test_a_camera_that_cannot_be_balanced_is_named() -> None:
-    assert "nothing can be said of gate" in drawn(balance_table(balance(1) | {"left_out": ["gate"]}))
+def test_a_camera_without_a_verdict_is_named() -> None:
+    assert "no verdict on gate" in drawn(balance_table(balance(1) | {"left_out": ["gate"]}))
 
 
-def test_the_rows_are_what_the_ledger_writes() -> None:
+def test_every_row_is_a_state_of_the_ledger() -> None:
     assert set(STATES) <= set(compute_balance(Ledger()).to_dict()["totals"])
 
 
@@ -62,7 +63,7 @@ def report(**changes: Any) -> dict[str, Any]:
     }
 
 
-def test_the_summary_says_latencies_and_deaths_in_words() -> None:
+def test_the_summary_has_latencies_and_dead_deliveries_in_words() -> None:
     text = summary(report())
     assert "3 alerts: 2 delivered, 1 dead" in text
     assert "p50 79 ms, p95 96 ms, p99 166 ms" in text or "p50 79 ms, p95 96 ms, p99 167 ms" in text
@@ -86,3 +87,40 @@ def test_the_live_table_shows_cameras_and_services() -> None:
     assert "77" in text
     assert "prepare×2" in text
     assert "9 s left" in text
+
+
+def books(sensors: int, last: int) -> Balance:
+    """Return a balance of sensors with 3,000 delivered readings each, after 345 withheld ones."""
+    entered = Ledger()
+    for number in range(sensors):
+        name = f"a-long-sensor-name-{number}"
+        account = Account(camera=name, epoch=1, first=0, last=344, counts={"unusable": 300, "outage": 45})
+        entered.add_readings(FrameId(name, 1, 345), 3344, account)
+        entered.add_epoch_end(EpochEnd(camera=name, epoch=1, last=last, clean=True))
+    return compute_balance(entered)
+
+
+def drawn_sensors(balance: Balance) -> str:
+    return drawn(sensor_table(balance.to_dict()))
+
+
+@pytest.mark.parametrize("sensors", [1, 12, 200])
+def test_the_sensors_ledger_fits_into_80_columns_without_cutting_a_number(sensors: int) -> None:
+    text = drawn_sensors(books(sensors, 3344))
+    assert max(map(len, text.splitlines())) <= 80
+    for state in SENSOR_STATES:
+        assert state in text
+    for count in (3345, 345, 3000):
+        assert str(count * sensors) in text, "the total"
+    assert ("a-long-sensor" in text) == (sensors <= 12)
+    assert "NOT balanced" not in text
+
+
+def test_a_loss_of_readings_is_reported() -> None:
+    assert "NOT balanced" in drawn_sensors(books(1, 4000))
+
+
+def test_a_sensor_without_a_verdict_is_named() -> None:
+    entered = Ledger()
+    entered.leave_out("hall")
+    assert "no verdict on hall" in drawn_sensors(compute_balance(entered))
