@@ -4,7 +4,7 @@ StreamError
 ├── RunnerError             the loop cannot go on; the process ends and its supervisor starts it again
 │   ├── UnknownOffset       a stage says it is done with a record that it was not fed
 │   ├── NotWritten          the broker did not take a record
-│   ├── Lost                records were fetched and did not arrive
+│   ├── RecordsLost         records were fetched and did not arrive
 │   └── Stuck               records wait, and nothing moves
 └── FrameError              one frame cannot be prepared; it becomes a dead letter, the stream goes on
     ├── Undecodable         the picture is no picture
@@ -44,7 +44,7 @@ class NotWritten(RunnerError):
         self.partition = partition
 
 
-class Lost(RunnerError):
+class RecordsLost(RunnerError):
     """Records were fetched and did not arrive: to go on would commit past them."""
 
     def __init__(self, due: int, came: int) -> None:

@@ -28,7 +28,7 @@ _BEYOND = 20_000
 """Records that are read in vain at the most, in search of a history that is longer than all that was written."""
 
 
-class Place(NamedTuple):
+class HistoryPoint(NamedTuple):
     """Where a record stands in the history of its ``key``, and how many seconds of that history are needed.
 
     ``at_ns`` is the key's own time. A history ends where another ``epoch`` begins.
@@ -46,7 +46,7 @@ def offsets_for(seconds: float) -> int:
 
 
 async def tail(
-    log: Log, tp: TopicPartition, position: int, place: Callable[[LogRecord], Place | None], seconds: float
+    log: Log, tp: TopicPartition, position: int, place: Callable[[LogRecord], HistoryPoint | None], seconds: float
 ) -> list[LogRecord]:
     """Return, in order, the records before ``position`` that its next owner must know. Each is read once.
 
@@ -95,11 +95,11 @@ async def _backwards(log: Log, tp: TopicPartition, stop: int, most: int) -> Asyn
 class _Reach:
     """How far back is far enough. It is shown the records one by one, the last one first."""
 
-    def __init__(self, place: Callable[[LogRecord], Place | None], seconds: float) -> None:
+    def __init__(self, place: Callable[[LogRecord], HistoryPoint | None], seconds: float) -> None:
         self._place = place
         self._seconds = seconds
         self._since_ms: float | None = None
-        self._newest: dict[str, Place] = {}
+        self._newest: dict[str, HistoryPoint] = {}
         self._sought: set[str] = set()
         self._whole: set[str] = set()
         self._beyond = 0
@@ -118,7 +118,7 @@ class _Reach:
         place = self._place(record)
         return place is not None and place.key not in self._whole and self._belongs(place)
 
-    def _belongs(self, place: Place) -> bool:
+    def _belongs(self, place: HistoryPoint) -> bool:
         newest = self._newest.get(place.key)
         if newest is None and not self._beyond:  # what is met later is not sought, or one would lead on to the next
             self._sought.add(place.key)

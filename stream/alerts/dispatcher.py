@@ -26,7 +26,7 @@ from ingest.runtime import logs
 from ingest.runtime.clock import Clock, SystemClock
 from ingest.runtime.heartbeat import HeartbeatWriter
 from ingest.site import ReceiverConfig
-from stream.alerts.pending import Pending, Task
+from stream.alerts.pending import DeliveryTask, PendingDeliveries
 from stream.alerts.schedule import after
 from stream.alerts.webhook import Deliverer
 
@@ -57,7 +57,7 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         self._settings, self._clock, self._chance = settings, clock or SystemClock(), chance
         self._receivers = {receiver.name: receiver for receiver in receivers}
         self._deliverers = {name: make(receiver) for name, receiver in self._receivers.items()}
-        self._pending = {name: Pending(name) for name in self._receivers}
+        self._pending = {name: PendingDeliveries(name) for name in self._receivers}
         self._wake = {name: asyncio.Event() for name in self._receivers}
         self._log = KafkaLog(settings, f"dispatch-{os.getpid()}")
         self._consumer = kafka.consumer(settings, f"dispatch-{os.getpid()}", group=NAME)
@@ -152,7 +152,7 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(wake.wait(), wait_s)
 
-    async def _attempt(self, task: Task, pending: Pending) -> None:
+    async def _attempt(self, task: DeliveryTask, pending: PendingDeliveries) -> None:
         receiver = self._receivers[task.receiver]
         answer = await self._deliverers[task.receiver].deliver(task.alert, self._clock.now_ns() / 1e9)
         now_ns = self._clock.now_ns()

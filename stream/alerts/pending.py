@@ -9,7 +9,7 @@ from ingest.contract.records import Alert, Delivery
 
 
 @dataclass(order=True)
-class Task:
+class DeliveryTask:
     """One alert for one receiver: when its next attempt is due, in Unix s, and which attempt that is."""
 
     due_s: float
@@ -22,12 +22,12 @@ class Task:
     """Which entry of the alert this is: a partition that goes and comes back enters its alerts anew."""
 
 
-class Pending:
+class PendingDeliveries:
     """The tasks of one receiver, and what is finished. Alerts and receipts may be entered in any order and twice."""
 
     def __init__(self, receiver: str) -> None:
         self._receiver = receiver
-        self._heap: list[Task] = []
+        self._heap: list[DeliveryTask] = []
         self._known: dict[str, tuple[int, int]] = {}
         """Partition and entry of every alert that is waiting, under way or finished."""
         self._receipts: dict[str, Delivery] = {}
@@ -55,12 +55,12 @@ class Pending:
         elif receipt.state == "retrying":
             self._push(alert, partition, (receipt.next_attempt_ns or 0) / 1e9, receipt.attempt + 1, entry)
 
-    def again(self, task: Task, due_s: float) -> None:
+    def again(self, task: DeliveryTask, due_s: float) -> None:
         """Put a task back for its next attempt, unless its partition has gone meanwhile, and perhaps come back."""
         if self._known.get(task.alert.id) == (task.partition, task.entry):
             self._push(task.alert, task.partition, due_s, task.attempt + 1, task.entry)
 
-    def due(self, now_s: float) -> Task | None:
+    def due(self, now_s: float) -> DeliveryTask | None:
         """Return a task that is due, None when there is none."""
         if self._heap and self._heap[0].due_s <= now_s:
             return heapq.heappop(self._heap)
@@ -84,7 +84,7 @@ class Pending:
 
     def _push(self, alert: Alert, partition: int, due_s: float, attempt: int, entry: int) -> None:
         self._order += 1
-        heapq.heappush(self._heap, Task(due_s, self._order, alert, self._receiver, partition, attempt, entry))
+        heapq.heappush(self._heap, DeliveryTask(due_s, self._order, alert, self._receiver, partition, attempt, entry))
 
 
 def _rank(receipt: Delivery) -> tuple[int, int]:

@@ -20,7 +20,7 @@ MAX_RETRY_AFTER_S = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AttemptResult:
     """What one attempt brought: a status, or None and why there was none."""
 
     status: int | None
@@ -37,7 +37,7 @@ class Verdict:
     reason: str = ""
 
 
-def after(answer: Answer, attempt: int, pauses_s: Sequence[float], chance: float, now_s: float) -> Verdict:
+def after(answer: AttemptResult, attempt: int, pauses_s: Sequence[float], chance: float, now_s: float) -> Verdict:
     """Return what follows on the ``attempt``-th answer, counted from 1.
 
     ``pauses_s`` has a pause before each attempt, ``chance`` is in [0, 1), ``now_s`` is Unix time.

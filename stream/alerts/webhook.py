@@ -14,7 +14,7 @@ from ingest.contract.codec import encode_json
 from ingest.contract.records import Alert
 from ingest.exceptions import ConfigError
 from ingest.site import ReceiverConfig
-from stream.alerts.schedule import Answer
+from stream.alerts.schedule import AttemptResult
 
 MAX_ANSWER_BYTES = 64 * 1024
 """Nobody reads what a receiver says beside its status."""
@@ -23,7 +23,7 @@ MAX_ANSWER_BYTES = 64 * 1024
 class Deliverer(Protocol):
     """Takes alerts to one receiver. Asynchronous; several calls may be under way at once."""
 
-    async def deliver(self, alert: Alert, now_s: float) -> Answer:
+    async def deliver(self, alert: Alert, now_s: float) -> AttemptResult:
         """Try once and return what came of it. Whatever goes wrong on the way is an answer, no exception."""
         ...
 
@@ -44,7 +44,7 @@ class WebhookDeliverer:
             transport=transport,
         )
 
-    async def deliver(self, alert: Alert, now_s: float) -> Answer:
+    async def deliver(self, alert: Alert, now_s: float) -> AttemptResult:
         """Post an alert once."""
         body = encode_json(alert)
         try:
@@ -53,12 +53,12 @@ class WebhookDeliverer:
                 asyncio.timeout(self._receiver.timeout_s),
                 self._client.stream("POST", self._receiver.url, content=body, headers=headers) as response,
             ):
-                answer = Answer(response.status_code, retry_after=response.headers.get("retry-after", ""))
+                answer = AttemptResult(response.status_code, retry_after=response.headers.get("retry-after", ""))
                 await _drain(response)
         except TimeoutError:
-            return Answer(None, f"no whole answer within {self._receiver.timeout_s:g} s")
+            return AttemptResult(None, f"no whole answer within {self._receiver.timeout_s:g} s")
         except (httpx.HTTPError, httpx.InvalidURL, ConfigError) as error:
-            return Answer(None, f"{type(error).__name__}: {error}"[:300])
+            return AttemptResult(None, f"{type(error).__name__}: {error}"[:300])
         return answer
 
     async def close(self) -> None:
@@ -72,10 +72,10 @@ class LogDeliverer:
     def __init__(self) -> None:
         self.alerts: list[Alert] = []
 
-    async def deliver(self, alert: Alert, now_s: float) -> Answer:
+    async def deliver(self, alert: Alert, now_s: float) -> AttemptResult:
         """Keep an alert."""
         self.alerts.append(alert)
-        return Answer(200)
+        return AttemptResult(200)
 
     async def close(self) -> None:
         """Nothing to let go of."""

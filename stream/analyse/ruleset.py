@@ -10,7 +10,7 @@ from ingest.contract.records import Result
 from ingest.exceptions import CodecError
 from ingest.kafka.log import LogRecord
 from stream.analyse.rule import CameraRule
-from stream.readback import Place
+from stream.readback import HistoryPoint
 
 
 class RuleSet:
@@ -32,7 +32,7 @@ class RuleSet:
         """Return the rules for a result's camera and pipeline."""
         return self._rules.get((result.camera, result.pipeline), ())
 
-    def place(self, record: LogRecord) -> Place | None:
+    def place(self, record: LogRecord) -> HistoryPoint | None:
         """Return the place of a result in its camera's past; None if it is unreadable or has no rules."""
         try:
             result = decode(Result, record.value)
@@ -42,4 +42,4 @@ class RuleSet:
         if wanted_s is None:
             return None
         key = f"{result.camera}/{result.lane}/{result.pipeline}"
-        return Place(key, result.epoch, result.captured_ns, wanted_s)
+        return HistoryPoint(key, result.epoch, result.captured_ns, wanted_s)

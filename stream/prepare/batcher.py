@@ -16,18 +16,18 @@ from ingest.contract.identity import LATE, LIVE, FrameId
 from ingest.contract.records import BatchItem, Canvas, Pixels
 from ingest.kafka.log import Outgoing
 from ingest.runtime.clock import Clock
-from stream.prepare.plan import MAX_ITEMS_BYTES, Plan
+from stream.prepare.plan import MAX_ITEMS_BYTES, PipelinePlan
 from stream.runner.processor import Work
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class BatchEntry:
     """One frame for one pipeline: its item, encoded, and its regions' pictures, ``(h, w, 3)`` uint8, contiguous.
 
     All that can be wrong with one frame shows while its entries are made. Nothing in a batch can fail after that.
     """
 
-    plan: Plan
+    plan: PipelinePlan
     id: FrameId
     lane: str
     traceparent: str
@@ -35,7 +35,7 @@ class Entry:
     pictures: tuple[Pixels, ...] = ()
 
     @classmethod
-    def of(cls, plan: Plan, item: BatchItem, pictures: tuple[Pixels, ...] = ()) -> Entry:
+    def of(cls, plan: PipelinePlan, item: BatchItem, pictures: tuple[Pixels, ...] = ()) -> BatchEntry:
         """Make the entry of an item. Raise Oversize when no batch could hold it, WrongType."""
         encoded = encode_part(item, MAX_ITEMS_BYTES)
         return cls(plan, item.id, item.lane, item.traceparent, encoded, pictures)
@@ -56,7 +56,7 @@ class Batcher:
         """When the first open batch must be closed, on the monotonic clock in seconds."""
         return min((b.deadline for b in self._open.values() if b.entries), default=None)
 
-    def add(self, offset: int, entries: Sequence[Entry]) -> list[Work]:
+    def add(self, offset: int, entries: Sequence[BatchEntry]) -> list[Work]:
         """Put a frame into the batches of its pipelines, and return those that are closed by it, in order."""
         works = []
         self._missing[offset] = len(entries)
@@ -79,7 +79,7 @@ class Batcher:
         """Close all batches."""
         return [self._close(b) for b in list(self._open.values()) if b.entries]
 
-    def _batch_for(self, entry: Entry) -> _Open:
+    def _batch_for(self, entry: BatchEntry) -> _Open:
         key = (entry.plan.name, entry.lane)
         if key not in self._open:
             self._open[key] = _Open(entry.plan)
@@ -105,9 +105,9 @@ class Batcher:
 class _Open:
     """A batch that is being filled, over and over."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: PipelinePlan) -> None:
         self.plan = plan
-        self.entries: list[Entry] = []
+        self.entries: list[BatchEntry] = []
         self.deadline = 0.0
         self._offsets: list[int] = []
         self._rows = 0
@@ -117,11 +117,11 @@ class _Open:
     def full(self) -> bool:
         return len(self.entries) >= self.plan.max_items or 0 < self.plan.rows <= self._rows
 
-    def has_room_for(self, entry: Entry) -> bool:
+    def has_room_for(self, entry: BatchEntry) -> bool:
         rows, items_bytes = self._rows + len(entry.pictures), self._items_bytes + len(entry.item)
         return rows <= self.plan.rows and items_bytes <= MAX_ITEMS_BYTES
 
-    def add(self, offset: int, entry: Entry, now: float) -> None:
+    def add(self, offset: int, entry: BatchEntry, now: float) -> None:
         if not self.entries:
             self.deadline = now + self.plan.max_delay_s
         self.entries.append(entry)

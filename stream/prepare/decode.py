@@ -17,7 +17,7 @@ from stream.prepare import picture
 
 
 @dataclass
-class Delivered:
+class DeliveredFrame:
     """A frame as it was delivered. Its pixels are decoded when they are first asked for, if ever."""
 
     frame: Frame
@@ -38,7 +38,7 @@ class Delivered:
         return self._image
 
 
-def delivered(record: LogRecord) -> Delivered:
+def read_frame(record: LogRecord) -> DeliveredFrame:
     """Read a record of ``frames`` or ``frames.late``. Raise CodecError or FrameError.
 
     A record without frame headers is taken by its body; one whose header names another frame is refused, because the
@@ -52,10 +52,10 @@ def delivered(record: LogRecord) -> Delivered:
     if lane not in (LIVE, LATE) and not is_replay(lane):
         raise UnknownLane(lane)
     picture.check(frame.image, frame.encoding, (frame.width, frame.height))
-    return Delivered(frame, record, lane, h.traceparent_of(record.headers))
+    return DeliveredFrame(frame, record, lane, h.traceparent_of(record.headers))
 
 
-def named(record: LogRecord) -> LogRecord:
+def with_frame_header(record: LogRecord) -> LogRecord:
     """Return a record with the header that says which frame it is, for its dead letter, if that can be told.
 
     The ledger counts a delivered frame by its header if that names one, else by its body; so must its end. Raises

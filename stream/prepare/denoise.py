@@ -8,14 +8,17 @@ estimates is taken.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Literal, Protocol
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from stream.prepare.decode import DeliveredFrame
+
 Image = npt.NDArray[np.uint8]
-Kind = Literal["none", "median", "auto"]
+DenoiseKind = Literal["none", "median", "auto"]
 
 NOISY = 1.5
 """Standard deviation of the luma, in grey levels, from which on filtering gains more than it costs: footage in good
@@ -29,6 +32,12 @@ MOVED_SIGMAS = 1.5
 four of its standard deviations."""
 LEAST_STEP = 2.0
 """Grey levels: smaller steps are rounding."""
+
+MAX_DENOISER_BYTES = 128 * 1024 * 1024
+"""Per partition: 4 noisy 4K cameras at 27 MB each or 170 at 640×360, as many as one core can prepare, and thousands
+that are not noisy, of which only a quarter of the luma is kept."""
+_ENTRY_BYTES = 1024
+"""Counted for each beside its pixels, so that a million cameras of one pixel are bounded too."""
 
 _LAPLACIANS = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 """Immerkær's mask: the difference of two Laplacians, blind to edges' slopes. The sum of its squares is 36."""
@@ -56,7 +65,7 @@ class Denoiser(Protocol):
         ...
 
 
-class Unchanged:
+class NoDenoiser:
     """Leaves frames as they are."""
 
     held_bytes = 0
@@ -66,7 +75,7 @@ class Unchanged:
         return frame
 
 
-class Median:
+class MedianDenoiser:
     """Replaces each pixel by its neighbourhood's median, always."""
 
     held_bytes = 0
@@ -76,7 +85,7 @@ class Median:
         return _median(frame)
 
 
-class Auto:
+class AutoDenoiser:
     """Filters noisy frames only: over time where nothing moved, by the median where something did."""
 
     def __init__(self) -> None:
@@ -104,11 +113,48 @@ class Auto:
         return self._past
 
 
-def denoiser(kind: Kind) -> Denoiser:
+def denoiser(kind: DenoiseKind) -> Denoiser:
     """Make the denoiser of one camera's lane."""
     if kind == "median":
-        return Median()
-    return Auto() if kind == "auto" else Unchanged()
+        return MedianDenoiser()
+    return AutoDenoiser() if kind == "auto" else NoDenoiser()
+
+
+class DenoiserCache:
+    """The denoisers of one partition, one per camera, lane and kind; the one used longest ago is forgotten first.
+
+    A camera that was forgotten is still denoised: it finds its level again within a few frames.
+    """
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[str, str, DenoiseKind], Denoiser] = OrderedDict()
+        self._held_bytes = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """What all of them take."""
+        return self._held_bytes
+
+    def denoise(self, frame: DeliveredFrame, kind: DenoiseKind) -> Image:
+        """Return a frame's pixels with less noise. Raise FrameError when they cannot be decoded."""
+        image = frame.image()
+        key = (frame.frame.camera, frame.lane, kind)
+        chosen = self._known.pop(key, None)
+        if chosen is None:
+            chosen = denoiser(kind)
+        else:
+            self._held_bytes -= _size(chosen)
+        clean = chosen.denoise(image)
+        if chosen.held_bytes:
+            self._keep(key, chosen)
+        return clean
+
+    def _keep(self, key: tuple[str, str, DenoiseKind], chosen: Denoiser) -> None:
+        self._known[key] = chosen
+        self._held_bytes += _size(chosen)
+        while self._held_bytes > MAX_DENOISER_BYTES and len(self._known) > 1:
+            _, forgotten = self._known.popitem(last=False)
+            self._held_bytes -= _size(forgotten)
 
 
 def noise_sigma(grey: Image, before: Image | None = None) -> float:
@@ -183,3 +229,7 @@ def _middle(picture: Image) -> Image:
 def _image(array: cv2.typing.MatLike) -> Image:
     """Narrow OpenCV's type: its functions keep uint8 where they were given it."""
     return array  # type: ignore[return-value]
+
+
+def _size(one: Denoiser) -> int:
+    return one.held_bytes + _ENTRY_BYTES

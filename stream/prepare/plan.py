@@ -17,7 +17,7 @@ UNROUTED_DELAY_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PipelinePlan:
     """The limits of one pipeline's batches.
 
     ``rows`` is how many pictures of ``(height, width, channels)`` a batch holds at most, ``regions`` how many of them
@@ -35,20 +35,20 @@ class Plan:
     config: PipelineConfig | None
 
 
-UNROUTED = Plan(UNROUTED_NAME, 0, 0, 0, UNROUTED_ITEMS, UNROUTED_DELAY_S, 0, 0, None)
+UNROUTED = PipelinePlan(UNROUTED_NAME, 0, 0, 0, UNROUTED_ITEMS, UNROUTED_DELAY_S, 0, 0, None)
 """Frames that no pipeline wants: they pass as items without pixels, so that they too have an end."""
 
 
-def plans(pipelines: Iterable[PipelineConfig]) -> tuple[Plan, ...]:
+def plans(pipelines: Iterable[PipelineConfig]) -> tuple[PipelinePlan, ...]:
     """Return a plan per pipeline."""
     return tuple(map(_plan, pipelines))
 
 
-def _plan(config: PipelineConfig) -> Plan:
+def _plan(config: PipelineConfig) -> PipelinePlan:
     row_bytes = config.height * config.width * CHANNELS
     fit = max(1, min(config.max_bytes, MAX_PIXEL_BYTES) // row_bytes)
     regions = 1 if config.regions == "full" else min(config.max_regions, fit)
-    return Plan(
+    return PipelinePlan(
         name=config.name,
         height=config.height,
         width=config.width,

@@ -25,7 +25,7 @@ half a day for the 400,000 that fit into a record."""
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class CropWindow:
     """A part of the frame to cut out.
 
     ``region.box`` is what moved, in pixels of the frame, as tight as the agent saw it; the window around it,
@@ -46,7 +46,7 @@ def windows(
     motion: Sequence[Box] | None,
     most: int,
     resting: Sequence[Box] = (),
-) -> tuple[Window, ...]:
+) -> tuple[CropWindow, ...]:
     """Return the windows of a frame of ``size`` (width, height), at least one and at most ``most``.
 
     The full frame unless the pipeline looks at motion and the agent named regions that lie in the frame. Of too many,
@@ -77,7 +77,7 @@ def merged(boxes: Sequence[Box]) -> list[Box]:
     return done
 
 
-def draw(pipeline: PipelineConfig, image: Pixels, window: Window) -> Pixels:
+def draw(pipeline: PipelineConfig, image: Pixels, window: CropWindow) -> Pixels:
     """Return a window of a BGR image at the size of ``region.inner``, in the pipeline's colours, contiguous."""
     part = image[window.top : window.bottom, window.left : window.right]
     left, top, right, bottom = window.region.inner
@@ -95,7 +95,7 @@ def usable(motion: Sequence[Box], size: tuple[int, int]) -> list[Box]:
     return found if len(found) <= MAX_BOXES else heapq.nlargest(MAX_BOXES, found, key=attrgetter("area"))
 
 
-def _window(pipeline: PipelineConfig, box: Box, around: Box) -> Window:
+def _window(pipeline: PipelineConfig, box: Box, around: Box) -> CropWindow:
     left, top = math.floor(around.left), math.floor(around.top)
     right, bottom = math.ceil(around.right), math.ceil(around.bottom)
     width, height = right - left, bottom - top
@@ -104,7 +104,7 @@ def _window(pipeline: PipelineConfig, box: Box, around: Box) -> Window:
         inner = _letterboxed(width, height, pipeline.width, pipeline.height)
     scale_x, scale_y = (inner.right - inner.left) / width, (inner.bottom - inner.top) / height
     fit = Fit(scale_x, scale_y, inner.left - left * scale_x, inner.top - top * scale_y)
-    return Window(Region(box, fit, inner), left, top, right, bottom)
+    return CropWindow(Region(box, fit, inner), left, top, right, bottom)
 
 
 def _letterboxed(width: int, height: int, wide: int, high: int) -> Inner:

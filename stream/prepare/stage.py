@@ -12,13 +12,12 @@ from ingest.kafka.log import Log, LogRecord, TopicPartition
 from ingest.runtime.clock import Clock, SystemClock
 from ingest.site import PipelineConfig
 from ingest.site.topic.view import Config
-from stream.prepare.batcher import Batcher, Entry
-from stream.prepare.decode import Delivered, delivered, named
-from stream.prepare.denoise import Image, Kind
-from stream.prepare.memory import Denoisers
-from stream.prepare.plan import UNROUTED, Plan, plans
+from stream.prepare.batcher import BatchEntry, Batcher
+from stream.prepare.decode import DeliveredFrame, read_frame, with_frame_header
+from stream.prepare.denoise import DenoiseKind, DenoiserCache, Image
+from stream.prepare.plan import UNROUTED, PipelinePlan, plans
 from stream.prepare.regions import MAX_BOXES, draw, usable, windows
-from stream.runner.holdback import Reader
+from stream.runner.backpressure import Downstream
 from stream.runner.processor import ParkingProcessor, Work
 
 ENGINES = "engines"
@@ -42,7 +41,7 @@ class PrepareStage:
         source, self.target = _TOPICS[lane]
         self.name = f"prepare-{lane}"
         self.topics = (source,)
-        self.reader = Reader(ENGINES, self.target, MOST_WAITING_BATCHES)
+        self.downstream = Downstream(ENGINES, self.target, MOST_WAITING_BATCHES)
         self.plans = plans(config.pipelines)
         self.clock = clock or SystemClock()
 
@@ -53,15 +52,15 @@ class PrepareStage:
         return PrepareProcessor(self.name, self.plans, Batcher(self.target, tp.partition, self.clock), self.clock)
 
 
-class PrepareProcessor(ParkingProcessor[list[Entry]]):
+class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
     """One partition's frames on their way into batches."""
 
-    def __init__(self, stage: str, pipelines: tuple[Plan, ...], batcher: Batcher, clock: Clock) -> None:
+    def __init__(self, stage: str, pipelines: tuple[PipelinePlan, ...], batcher: Batcher, clock: Clock) -> None:
         super().__init__(stage)
         self._plans = pipelines
         self._batcher = batcher
         self._clock = clock
-        self._denoisers = Denoisers()
+        self._denoisers = DenoiserCache()
 
     @property
     def deadline(self) -> float | None:
@@ -76,48 +75,48 @@ class PrepareProcessor(ParkingProcessor[list[Entry]]):
         """Close all batches."""
         return self._batcher.flush()
 
-    def _decide(self, record: LogRecord) -> list[Entry]:
-        return self._entries(delivered(record))
+    def _decide(self, record: LogRecord) -> list[BatchEntry]:
+        return self._entries(read_frame(record))
 
-    def _emit(self, record: LogRecord, outcome: list[Entry]) -> Sequence[Work]:
+    def _emit(self, record: LogRecord, outcome: list[BatchEntry]) -> Sequence[Work]:
         return self._batcher.add(record.offset, outcome)
 
     def _identified(self, record: LogRecord) -> LogRecord:
-        return named(record)
+        return with_frame_header(record)
 
-    def _entries(self, frame: Delivered) -> list[Entry]:
+    def _entries(self, frame: DeliveredFrame) -> list[BatchEntry]:
         wanted = [(p, p.config) for p in self._plans if p.config and p.config.wants(frame.frame.camera)]
         names = tuple(plan.name for plan, _ in wanted) or (UNROUTED.name,)
         if not wanted:
-            return [Entry.of(UNROUTED, _item(frame, names, "empty", NOBODY))]
-        clean: dict[Kind, Image] = {}
+            return [BatchEntry.of(UNROUTED, _item(frame, names, "empty", NOBODY))]
+        clean: dict[DenoiseKind, Image] = {}
         return [self._entry(frame, plan, config, names, clean) for plan, config in wanted]
 
     def _entry(
         self,
-        frame: Delivered,
-        plan: Plan,
+        frame: DeliveredFrame,
+        plan: PipelinePlan,
         config: PipelineConfig,
         names: tuple[str, ...],
-        clean: dict[Kind, Image],
-    ) -> Entry:
+        clean: dict[DenoiseKind, Image],
+    ) -> BatchEntry:
         seen = _seen(frame) if config.regions == "motion" else {}
         if seen and frame.frame.motion == () and not seen["resting"]:
-            return Entry.of(plan, _item(frame, names, "empty", STILL, **seen))
+            return BatchEntry.of(plan, _item(frame, names, "empty", STILL, **seen))
         if self._is_stale(frame, config.freshness_s):
-            return Entry.of(plan, _item(frame, names, "shed", STALE, **seen))
+            return BatchEntry.of(plan, _item(frame, names, "shed", STALE, **seen))
         found = windows(config, frame.size, frame.frame.motion, plan.regions, seen.get("resting") or ())
         if config.denoise not in clean:
             clean[config.denoise] = self._denoisers.denoise(frame, config.denoise)
         item = _item(frame, names, "classify", regions=tuple(w.region for w in found), **seen)
-        return Entry.of(plan, item, tuple(draw(config, clean[config.denoise], w) for w in found))
+        return BatchEntry.of(plan, item, tuple(draw(config, clean[config.denoise], w) for w in found))
 
-    def _is_stale(self, frame: Delivered, freshness_s: float) -> bool:
+    def _is_stale(self, frame: DeliveredFrame, freshness_s: float) -> bool:
         age_ns = self._clock.now_ns() - frame.frame.captured_ns
         return freshness_s > 0.0 and frame.lane == LIVE and age_ns > freshness_s * 1e9
 
 
-def _seen(frame: Delivered) -> dict[str, Any]:
+def _seen(frame: DeliveredFrame) -> dict[str, Any]:
     """Return what the agent saw moving and resting, None where it does not tell or what it tells is of no use."""
     told = {"motion": frame.frame.motion, "resting": frame.frame.resting}
     return {key: _told(boxes, frame.size) for key, boxes in told.items()}
@@ -130,7 +129,7 @@ def _told(boxes: tuple[Box, ...] | None, size: tuple[int, int]) -> tuple[Box, ..
     return found if found or not boxes else None
 
 
-def _item(frame: Delivered, names: tuple[str, ...], outcome: Any, reason: str = "", **shown: Any) -> BatchItem:
+def _item(frame: DeliveredFrame, names: tuple[str, ...], outcome: Any, reason: str = "", **shown: Any) -> BatchItem:
     body, source = frame.frame, frame.record
     return BatchItem(
         **{**body.fields_of(FrameMeta), "motion": None, "resting": None, **shown},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from stream.exceptions import Lost, UnknownOffset
+from stream.exceptions import RecordsLost, UnknownOffset
 
 
 class FetchNumber(NamedTuple):
@@ -28,11 +28,14 @@ class Arrivals:
         self.due = FetchNumber(assignment, 0)
 
     def take(self, number: FetchNumber) -> bool:
-        """Note an arrival. Return False for a record of another assignment, which must not be fed. Raise Lost."""
+        """Note an arrival. Return False for a record of another assignment, which must not be fed.
+
+        Raise RecordsLost.
+        """
         if number.assignment != self.due.assignment:
             return False
         if number != self.due:
-            raise Lost(self.due.number, number.number)
+            raise RecordsLost(self.due.number, number.number)
         self.due = FetchNumber(number.assignment, number.number + 1)
         return True
 

@@ -29,12 +29,12 @@ class EchoStage:
         self.delay_s = delay_s
         self.clock = clock or SystemClock()
 
-    async def open(self, tp: TopicPartition, position: int, log: Log) -> Echo:
+    async def open(self, tp: TopicPartition, position: int, log: Log) -> EchoProcessor:
         """Make a partition's state, which needs nothing from the log."""
-        return Echo(self)
+        return EchoProcessor(self)
 
 
-class Echo(Processor):
+class EchoProcessor(Processor):
     """Holds records back until there are enough of them, or the first has waited long enough."""
 
     def __init__(self, stage: EchoStage) -> None:

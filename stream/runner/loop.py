@@ -26,8 +26,8 @@ from stream.exceptions import RunnerError, Stuck
 from stream.metrics import StreamMetrics
 from stream.runner.acks import FetchNumber
 from stream.runner.allocator import keep_freed_memory
+from stream.runner.backpressure import CHECK_LAG_S, BackPressure, BackPressured, downstream_lags
 from stream.runner.faust import FaustMember
-from stream.runner.holdback import HOLD_S, HeldBack, HoldBack, behind
 from stream.runner.member import GroupMember
 from stream.runner.opening import OPEN_AT_ONCE, CountingLog
 from stream.runner.partition import PartitionLoop, Shared
@@ -209,24 +209,24 @@ class Runner:
         return sum(self._member.undelivered(loop.tp, loop.due) + loop.queued for loop in loops)
 
     async def _hold_back(self) -> None:
-        """Hold back the partitions whose reader is behind."""
-        if not isinstance(self._stage, HeldBack):
+        """Suspend feeding of the partitions whose readers lag behind."""
+        if not isinstance(self._stage, BackPressured):
             return
-        reader = self._stage.reader
-        decide, held = HoldBack(reader.most), frozenset[int]()
+        downstream = self._stage.downstream
+        pressure, held = BackPressure(downstream.max_lag), frozenset[int]()
         while True:
-            await asyncio.sleep(HOLD_S)
+            await asyncio.sleep(CHECK_LAG_S)
             try:
-                waiting = await behind(self._log, reader, [tp.partition for tp in self._loops])
+                lags = await downstream_lags(self._log, downstream, [tp.partition for tp in self._loops])
             except LogUnavailable as error:
-                _log.debug("reader_positions_unavailable", error=str(error))
+                _log.debug("downstream_lag_unknown", error=str(error))
                 continue
-            before, held = held, decide.held(waiting)
+            before, held = held, pressure.held(lags)
             for tp, loop in self._loops.items():
                 loop.hold(tp.partition in held)
             if held != before:
                 event = "partitions_held_back" if held else "partitions_released"
-                _log.warning(event, partitions=sorted(held), group=reader.group)
+                _log.warning(event, partitions=sorted(held), group=downstream.group)
 
     async def _send_acknowledged(self, record: Outgoing) -> None:
         await (await self._member.send(record))

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from ingest.kafka.log import Log, LogRecord, TopicPartition
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock
-from stream.exceptions import Lost, NotWritten
+from stream.exceptions import NotWritten, RecordsLost
 from stream.metrics import StreamMetrics
 from stream.runner.acks import AckTracker, Arrivals, FetchNumber
 from stream.runner.member import GroupMember
@@ -125,7 +125,7 @@ class PartitionLoop:
     def _is_due(self, number: FetchNumber) -> bool:
         try:
             return self._arrivals.take(number)
-        except Lost as error:
+        except RecordsLost as error:
             self._shared.failed(error, self.tp, self._last_fed)
             return False
 

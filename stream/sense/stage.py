@@ -16,7 +16,7 @@ from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from ingest.runtime import logs
 from ingest.site.topic.view import Config
 from stream.metrics import SenseMetrics
-from stream.readback import Place, tail
+from stream.readback import HistoryPoint, tail
 from stream.runner.processor import ParkingProcessor, Work
 from stream.sense.rule import SensorRule
 from stream.sense.sensor import SensorWatch
@@ -74,14 +74,14 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         windows_s = max(map(self._tail_s, self._rules), default=MARGIN_S)
         return windows_s + max((config.max_delay_s for config in self._configs.values()), default=0.0)
 
-    def place(self, record: LogRecord) -> Place | None:
+    def place(self, record: LogRecord) -> HistoryPoint | None:
         """Return where readings stand in their sensor's past, None when they cannot be read."""
         try:
             readings = decode(Readings, record.value)
         except CodecError:
             return None
         # All in one epoch: windows, and whether a bound is broken, outlast the start of another one.
-        return Place(readings.sensor, 0, readings.times_ns[-1], self._tail_s(readings.sensor))
+        return HistoryPoint(readings.sensor, 0, readings.times_ns[-1], self._tail_s(readings.sensor))
 
     def remember(self, record: LogRecord) -> None:
         """Take a run of readings of the past: its events are out, and if it could not be used it has been parked."""

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.prepare.denoise import NOISY, Auto, Denoiser, Image, Median, Unchanged, noise_sigma
+from stream.prepare.denoise import NOISY, AutoDenoiser, Denoiser, Image, MedianDenoiser, NoDenoiser, noise_sigma
 
 HEIGHT, WIDTH, FRAMES = 180, 320, 12
 SIGMA = 14.0
@@ -104,19 +104,19 @@ class FilterContract(DenoiserContract):
 class TestUnchanged(DenoiserContract):
     @pytest.fixture
     def denoiser(self) -> Denoiser:
-        return Unchanged()
+        return NoDenoiser()
 
 
 class TestMedian(FilterContract):
     @pytest.fixture
     def denoiser(self) -> Denoiser:
-        return Median()
+        return MedianDenoiser()
 
 
 class TestAuto(FilterContract):
     @pytest.fixture
     def denoiser(self) -> Denoiser:
-        return Auto()
+        return AutoDenoiser()
 
     def test_clean_footage_is_not_touched(self, denoiser: Denoiser) -> None:
         assert all(denoiser.denoise(f) is f for f in footage())
@@ -130,7 +130,7 @@ class TestAuto(FilterContract):
     def test_what_is_noisy_is_what_the_level_says(
         self, history: list[tuple[float, int, int]], data: st.DataObject
     ) -> None:
-        denoiser, before = Auto(), None
+        denoiser, before = AutoDenoiser(), None
         rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
         for sigma, height, width in history:
             shape = (height, width, 3)
@@ -145,7 +145,7 @@ class TestAuto(FilterContract):
     def test_it_gains_more_than_the_median(self, denoiser: Denoiser) -> None:
         clean = footage()
         given = noisy(clean)
-        assert gain_db(denoiser, clean, given) > gain_db(Median(), clean, given)
+        assert gain_db(denoiser, clean, given) > gain_db(MedianDenoiser(), clean, given)
 
     def test_what_moves_leaves_no_trail(self, denoiser: Denoiser) -> None:
         clean = footage()

@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from ingest.kafka.log import Log, LogRecord, TopicPartition
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime.service import Service
-from stream.runner.echo import Echo, EchoStage
+from stream.runner.echo import EchoProcessor, EchoStage
 from stream.runner.processor import Work
 
 POISON = b"poison"
 HOLD = 3
 
 
-class PoisonEcho(Echo):
+class PoisonEcho(EchoProcessor):
     """An echo that cannot bear one value."""
 
     def process(self, record: LogRecord) -> Sequence[Work]:
-        """Echo, or fail."""
+        """Echo the record, or fail."""
         if record.value == POISON:
             raise RuntimeError("poisoned")
         return super().process(record)

@@ -14,22 +14,22 @@ from ingest.kafka.memorylog import MemoryLog
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime.clock import ManualClock
 from stream import readback
-from stream.readback import Place, offsets_for, tail, written_since
+from stream.readback import HistoryPoint, offsets_for, tail, written_since
 
 PARTITION = TopicPartition(RESULTS, 0)
 WANTED_S = 10.0
 
 
-def place(record: LogRecord) -> Place | None:
+def place(record: LogRecord) -> HistoryPoint | None:
     """Read ``key epoch seconds``; anything else is of no use."""
     try:
         key, epoch, at_s = record.value.decode().split()
     except ValueError:
         return None
-    return Place(key, int(epoch), round(float(at_s) * 1e9), WANTED_S)
+    return HistoryPoint(key, int(epoch), round(float(at_s) * 1e9), WANTED_S)
 
 
-class CountingLog(MemoryLog):
+class ReadCountingLog(MemoryLog):
     """Remembers which offsets were read."""
 
     def __init__(self) -> None:
@@ -49,8 +49,8 @@ class CountingLog(MemoryLog):
 
 
 @pytest.fixture
-def log() -> CountingLog:
-    return CountingLog()
+def log() -> ReadCountingLog:
+    return ReadCountingLog()
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def history(key: str, first_s: int, last_s: int, epoch: int = 1) -> list[str]:
     return [f"{key} {epoch} {at_s}" for at_s in range(first_s, last_s + 1)]
 
 
-async def test_the_tail_is_in_order_ends_before_the_position_and_is_as_long_as_wanted(log: CountingLog) -> None:
+async def test_the_tail_is_in_order_ends_before_the_position_and_is_as_long_as_wanted(log: ReadCountingLog) -> None:
     await log.write(*history("a", 1, 100))
     assert await found(log) == history("a", 90, 100)
     assert await found(log, position=50) == history("a", 40, 50)
@@ -78,14 +78,14 @@ async def test_the_tail_is_in_order_ends_before_the_position_and_is_as_long_as_w
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_each_record_is_read_once_and_a_long_log_is_not_read_whole(log: CountingLog) -> None:
+async def test_each_record_is_read_once_and_a_long_log_is_not_read_whole(log: ReadCountingLog) -> None:
     await log.write(*history("a", 1, 1000))
     assert await found(log) == history("a", 990, 1000)
     assert len(log.read_offsets) == len(set(log.read_offsets)) <= 12
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_retention_and_what_is_of_no_use_are_passed_over(log: CountingLog) -> None:
+async def test_retention_and_what_is_of_no_use_are_passed_over(log: ReadCountingLog) -> None:
     mixed = [value for at_s in range(1, 41) for value in ("no place", f"a 1 {at_s}")]
     await log.write(*mixed, every_s=0.5)
     log.forget(PARTITION, 2 * 35)
@@ -93,7 +93,7 @@ async def test_retention_and_what_is_of_no_use_are_passed_over(log: CountingLog)
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_time_is_that_of_the_history_and_not_that_of_the_broker(log: CountingLog) -> None:
+async def test_time_is_that_of_the_history_and_not_that_of_the_broker(log: ReadCountingLog) -> None:
     """Late frames come ten times as fast as they were captured; after an outage nothing was written for minutes."""
     await log.write(*history("late", 1, 100), every_s=0.1)
     assert await found(log) == history("late", 90, 100)
@@ -103,13 +103,13 @@ async def test_time_is_that_of_the_history_and_not_that_of_the_broker(log: Count
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_one_that_is_seldom_heard_has_its_past_beside_one_that_talks(log: CountingLog) -> None:
+async def test_one_that_is_seldom_heard_has_its_past_beside_one_that_talks(log: ReadCountingLog) -> None:
     await log.write("rare 1 1", *history("a", 2, 7), "rare 1 8", *history("a", 9, 16))
     assert await found(log, seconds=9.0) == ["rare 1 1", *history("a", 6, 7), "rare 1 8", *history("a", 9, 16)]
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_one_history_does_not_lead_on_to_the_next(log: CountingLog) -> None:
+async def test_one_history_does_not_lead_on_to_the_next(log: ReadCountingLog) -> None:
     """What is met beyond the seconds that are asked for is taken, and not sought."""
     await log.write(*history("b", 1, 50), *(f"a 1 {2 * n}" for n in range(1, 8)))
     assert await found(log, seconds=5.0) == [*history("b", 46, 50), *(f"a 1 {2 * n}" for n in range(2, 8))]
@@ -117,7 +117,7 @@ async def test_one_history_does_not_lead_on_to_the_next(log: CountingLog) -> Non
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_a_history_ends_where_another_epoch_begins(log: CountingLog) -> None:
+async def test_a_history_ends_where_another_epoch_begins(log: ReadCountingLog) -> None:
     await log.write(*history("a", 1, 50), *history("a", 51, 53, epoch=2))
     assert await found(log) == history("a", 51, 53, epoch=2)
     await log.write("a 1 50")  # a repeat of the older epoch is no new one
@@ -125,14 +125,14 @@ async def test_a_history_ends_where_another_epoch_begins(log: CountingLog) -> No
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_a_past_that_is_shorter_than_wanted_is_not_sought_through_the_whole_log(log: CountingLog) -> None:
+async def test_a_past_that_is_shorter_than_wanted_is_not_sought_through_the_whole_log(log: ReadCountingLog) -> None:
     await log.write(*history("a", 1, 511), *history("new", 512, 513), *history("a", 514, 520))
     assert await found(log) == [*history("a", 510, 511), *history("new", 512, 513), *history("a", 514, 520)]
     assert len(log.read_offsets) < 60
 
 
 async def test_no_more_offsets_are_read_than_the_seconds_are_worth(
-    log: CountingLog, monkeypatch: pytest.MonkeyPatch
+    log: ReadCountingLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert offsets_for(0.0) == offsets_for(120.0) < offsets_for(660.0) < offsets_for(1e9) == offsets_for(float("inf"))
     monkeypatch.setattr(readback, "_LEAST_OFFSETS", 5)
@@ -141,7 +141,7 @@ async def test_no_more_offsets_are_read_than_the_seconds_are_worth(
     assert await found(log) == history("a", 94, 100)
 
 
-async def test_what_was_written_since_is_all_that_was_written_since(log: CountingLog) -> None:
+async def test_what_was_written_since_is_all_that_was_written_since(log: ReadCountingLog) -> None:
     await log.write(*history("a", 1, 100))
     since_ms = log.clock.now_ns() // 1_000_000 - 5_000
     assert [r.value.decode() for r in await written_since(log, PARTITION, since_ms)] == history("a", 95, 100)

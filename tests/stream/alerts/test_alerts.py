@@ -26,10 +26,10 @@ from ingest.kafka.memorylog import MemoryLog
 from ingest.site import ReceiverConfig
 from stream.alerts.alert import alert_id, make_alert
 from stream.alerts.evidence import MemoryStore
-from stream.alerts.pending import Pending
+from stream.alerts.pending import PendingDeliveries
 from stream.alerts.pictures import annotated
 from stream.alerts.receiver import Inbox, make_app
-from stream.alerts.schedule import JITTER_SHARE, MAX_RETRY_AFTER_S, Answer, after
+from stream.alerts.schedule import JITTER_SHARE, MAX_RETRY_AFTER_S, AttemptResult, after
 from stream.alerts.stage import AlertStage
 from stream.alerts.webhook import MAX_ANSWER_BYTES, WebhookDeliverer, signed_headers
 
@@ -69,7 +69,7 @@ def jpeg() -> bytes:
 class TestSchedule:
     @given(status=st.one_of(st.none(), st.integers(100, 599)), attempt=st.integers(1, 5), chance=st.floats(0, 0.999))
     def test_every_answer_has_one_end(self, status: int | None, attempt: int, chance: float) -> None:
-        verdict = after(Answer(status, "reason"), attempt, PAUSES, chance, NOW_S)
+        verdict = after(AttemptResult(status, "reason"), attempt, PAUSES, chance, NOW_S)
         if status is not None and 200 <= status < 300:
             assert verdict.state == "delivered"
         elif status == 410 or attempt >= len(PAUSES):
@@ -93,7 +93,7 @@ class TestSchedule:
         ],
     )
     def test_retry_after_is_held(self, said: str, pause_s: float) -> None:
-        assert after(Answer(429, retry_after=said), 1, PAUSES, 0.0, NOW_S).pause_s == pause_s
+        assert after(AttemptResult(429, retry_after=said), 1, PAUSES, 0.0, NOW_S).pause_s == pause_s
 
 
 class TestPending:
@@ -109,7 +109,7 @@ class TestPending:
         )
 
     def test_a_new_alert_is_due_at_once_and_comes_once(self) -> None:
-        pending, alert = Pending("r"), make_alert(event(), ())
+        pending, alert = PendingDeliveries("r"), make_alert(event(), ())
         pending.alert(alert, 0, 0.0, NOW_S)
         pending.alert(alert, 0, 0.0, NOW_S)
         task = pending.due(NOW_S)
@@ -118,7 +118,7 @@ class TestPending:
         assert pending.due(NOW_S) is None
 
     def test_a_restart_goes_on_where_the_receipts_end(self) -> None:
-        pending = Pending("r")
+        pending = PendingDeliveries("r")
         pending.receipt(self.receipt("retrying", 2, round((NOW_S + 60) * 1e9)))
         pending.receipt(self.receipt("retrying", 1, round(NOW_S * 1e9)))
         pending.alert(make_alert(event(), ()), 0, 0.0, NOW_S)
@@ -129,7 +129,7 @@ class TestPending:
 
     @pytest.mark.parametrize("state", ["delivered", "dead"])
     def test_what_is_finished_stays_finished(self, state: str) -> None:
-        pending = Pending("r")
+        pending = PendingDeliveries("r")
         pending.receipt(self.receipt(state, 4))
         pending.alert(make_alert(event(), ()), 0, 0.0, NOW_S)
         assert len(pending) == 0
@@ -138,20 +138,20 @@ class TestPending:
         ("final", "later"), [("delivered", "retrying"), ("delivered", "dead"), ("dead", "retrying")]
     )
     def test_nothing_undoes_a_final_receipt(self, final: str, later: str) -> None:
-        pending = Pending("r")
+        pending = PendingDeliveries("r")
         pending.receipt(self.receipt(final, 1))
         pending.receipt(self.receipt(later, 2, round(NOW_S * 1e9)))
         pending.alert(make_alert(event(), ()), 0, 0.0, NOW_S)
         assert len(pending) == 0
 
     def test_delivered_counts_more_than_dead(self) -> None:
-        pending = Pending("r")
+        pending = PendingDeliveries("r")
         for state, attempt in (("dead", 3), ("delivered", 2), ("dead", 3)):
             pending.receipt(self.receipt(state, attempt))
         assert pending._receipts[alert_id(event())].state == "delivered"
 
     def test_a_partition_that_goes_and_comes_back_has_one_chain_of_attempts(self) -> None:
-        pending, alert = Pending("r"), make_alert(event(), ())
+        pending, alert = PendingDeliveries("r"), make_alert(event(), ())
         pending.alert(alert, 0, 0.0, NOW_S)
         under_way = pending.due(NOW_S)
         assert under_way is not None
@@ -161,7 +161,7 @@ class TestPending:
         assert [task.attempt for task in (pending.due(NOW_S + 1), pending.due(NOW_S + 1)) if task] == [1]
 
     def test_a_partition_that_has_gone_takes_its_tasks_along(self) -> None:
-        pending = Pending("r")
+        pending = PendingDeliveries("r")
         pending.alert(make_alert(event(0), ()), 0, 0.0, NOW_S)
         pending.alert(make_alert(event(1), ()), 1, 0.0, NOW_S)
         under_way = pending.due(NOW_S)
@@ -246,7 +246,7 @@ def receiver(tmp_path: Path) -> ReceiverConfig:
 
 
 class TestWebhook:
-    async def post(self, receiver: ReceiverConfig, secret: str, seen: list[dict[str, object]]) -> Answer:
+    async def post(self, receiver: ReceiverConfig, secret: str, seen: list[dict[str, object]]) -> AttemptResult:
         app = make_app(secret, Inbox(None, seen.append))
         deliverer = WebhookDeliverer(receiver, httpx.ASGITransport(app))
         try:
@@ -256,7 +256,7 @@ class TestWebhook:
 
     async def test_what_is_signed_is_verified(self, receiver: ReceiverConfig) -> None:
         seen: list[dict[str, object]] = []
-        assert await self.post(receiver, SECRETS[0], seen) == Answer(204)
+        assert await self.post(receiver, SECRETS[0], seen) == AttemptResult(204)
         assert [entry["id"] for entry in seen] == [alert_id(event())]
 
     async def test_another_secret_is_refused(self, receiver: ReceiverConfig) -> None:

@@ -14,8 +14,8 @@ from ingest.contract.topics import BATCHES
 from ingest.exceptions import Oversize
 from ingest.runtime.clock import ManualClock
 from ingest.site import PipelineConfig
-from stream.prepare.batcher import Batcher, Entry
-from stream.prepare.plan import MAX_ITEMS_BYTES, MAX_PIXEL_BYTES, UNROUTED, Plan, plans
+from stream.prepare.batcher import BatchEntry, Batcher
+from stream.prepare.plan import MAX_ITEMS_BYTES, MAX_PIXEL_BYTES, UNROUTED, PipelinePlan, plans
 from stream.prepare.regions import draw, windows
 from stream.runner.processor import Work
 
@@ -23,14 +23,14 @@ SIZE = (32, 32)
 ROW = 16 * 16 * 3
 
 
-def plan(name: str = "a", **values: object) -> Plan:
+def plan(name: str = "a", **values: object) -> PipelinePlan:
     config = {"name": name, "model": "m", "width": 16, "height": 16, "max_items": 4, "max_delay_s": 0.05, **values}
     return plans([PipelineConfig(**config)])[0]
 
 
 def entry(
-    where: Plan, offset: int, motion: int = 1, outcome: str = "classify", lane: str = "live", names: int = 1
-) -> Entry:
+    where: PipelinePlan, offset: int, motion: int = 1, outcome: str = "classify", lane: str = "live", names: int = 1
+) -> BatchEntry:
     """One frame, painted with its offset, for one pipeline; ``motion`` regions if it looks at motion."""
     boxes = [Box(8.0 * n, 0.0, 8.0 * n + 6.0, 6.0) for n in range(motion)]
     found = windows(where.config, SIZE, boxes, where.regions) if where.config and outcome == "classify" else ()
@@ -49,7 +49,7 @@ def entry(
         traceparent=f"t{offset}",
     )
     image = np.full((*SIZE, 3), offset % 256, np.uint8)
-    return Entry.of(where, item, tuple(draw(where.config, image, window) for window in found if where.config))
+    return BatchEntry.of(where, item, tuple(draw(where.config, image, window) for window in found if where.config))
 
 
 def batches(works: list[Work]) -> list[Batch]:

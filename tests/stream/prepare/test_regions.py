@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ingest.contract.records import Box, Canvas, padded_rows
 from ingest.site import PipelineConfig
-from stream.prepare.regions import MERGE_SHARE, Window, draw, merged, windows
+from stream.prepare.regions import MERGE_SHARE, CropWindow, draw, merged, windows
 
 SIZE = (640, 360)
 WHOLE = Box(0, 0, 640, 360)
@@ -21,7 +21,7 @@ def pipeline(**values: object) -> PipelineConfig:
     return PipelineConfig(**{"name": "p", "model": "m", "width": 64, "height": 64, **values})
 
 
-def laid(config: PipelineConfig, image: np.ndarray, window: Window, pad: int = 0) -> np.ndarray:
+def laid(config: PipelineConfig, image: np.ndarray, window: CropWindow, pad: int = 0) -> np.ndarray:
     """What the model sees of a window: drawn by prepare, laid into its row by the node."""
     picture = draw(config, image, window)
     assert picture.flags.c_contiguous
@@ -149,7 +149,7 @@ def test_the_fit_leads_back_to_the_window(box: Box, fit: str) -> None:
 def drawn(
     config: PipelineConfig, image: np.ndarray, motion: tuple[Box, ...] | None = None, pad: int = 114
 ) -> np.ndarray:
-    window: Window = windows(config, (image.shape[1], image.shape[0]), motion, 1)[0]
+    window: CropWindow = windows(config, (image.shape[1], image.shape[0]), motion, 1)[0]
     return laid(config, image, window, pad)
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.exceptions import Lost, UnknownOffset
+from stream.exceptions import RecordsLost, UnknownOffset
 from stream.runner.acks import AckTracker, Arrivals, FetchNumber
 
 
@@ -82,7 +82,7 @@ def test_records_that_arrive_in_turn_are_taken() -> None:
 @pytest.mark.parametrize("came", [1, 64])
 def test_a_first_record_that_is_not_the_first_fetched_is_refused(came: int) -> None:
     arrivals = Arrivals(3)
-    with pytest.raises(Lost) as lost:
+    with pytest.raises(RecordsLost) as lost:
         arrivals.take(FetchNumber(3, came))
     assert (lost.value.due, lost.value.came) == (0, came)
     assert arrivals.due == FetchNumber(3, 0)
@@ -92,7 +92,7 @@ def test_a_hole_and_a_repeat_later_on_are_refused() -> None:
     arrivals = Arrivals(3)
     arrivals.take(FetchNumber(3, 0))
     for came in (0, 2):
-        with pytest.raises(Lost):
+        with pytest.raises(RecordsLost):
             arrivals.take(FetchNumber(3, came))
 
 

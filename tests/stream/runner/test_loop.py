@@ -15,7 +15,7 @@ from ingest.kafka.settings import KafkaSettings
 from ingest.runtime.service import EXIT_FAILED
 from stream.exceptions import RunnerError
 from stream.runner import loop
-from stream.runner.echo import Echo, EchoStage
+from stream.runner.echo import EchoProcessor, EchoStage
 from stream.runner.loop import Runner
 from stream.runner.opening import OPEN_AT_ONCE
 from tests.stream.runner.fakemember import FakeMember, until
@@ -40,14 +40,14 @@ class Reader(EchoStage):
         self.most = 0
         self.opened = 0
 
-    async def open(self, tp: TopicPartition, position: int, log: Log) -> Echo:
+    async def open(self, tp: TopicPartition, position: int, log: Log) -> EchoProcessor:
         self.opening += 1
         self.most = max(self.most, self.opening)
         async for _ in log.read(tp.topic, tp.partition, 0, 1):
             await self.steps.acquire()
         self.opening -= 1
         self.opened += 1
-        return Echo(self)
+        return EchoProcessor(self)
 
 
 class Rig:

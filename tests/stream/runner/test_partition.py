@@ -13,11 +13,11 @@ from ingest.contract.topics import BATCHES, FRAMES
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import SystemClock
-from stream.exceptions import Lost, NotWritten, UnknownOffset
+from stream.exceptions import NotWritten, RecordsLost, UnknownOffset
 from stream.metrics import StreamMetrics
 from stream.runner import partition
 from stream.runner.acks import FetchNumber
-from stream.runner.echo import Echo, EchoStage
+from stream.runner.echo import EchoProcessor, EchoStage
 from stream.runner.partition import PartitionLoop, Shared
 from stream.runner.processor import Work
 from tests.stream.runner.fakemember import FakeMember, until
@@ -124,7 +124,7 @@ async def test_a_send_that_fails_is_told_with_its_place(rigs: Make) -> None:
 
 
 async def test_an_error_in_the_processor_is_told_with_its_offset(rigs: Make) -> None:
-    class Failing(Echo):
+    class Failing(EchoProcessor):
         def process(self, record: LogRecord) -> Sequence[Work]:
             return () if record.offset < 2 else self._fail()
 
@@ -132,7 +132,7 @@ async def test_an_error_in_the_processor_is_told_with_its_offset(rigs: Make) -> 
             raise ValueError("bad")
 
     class Stage(EchoStage):
-        async def open(self, tp: TopicPartition, position: int, log: Log) -> Echo:
+        async def open(self, tp: TopicPartition, position: int, log: Log) -> EchoProcessor:
             return Failing(self)
 
     rig = rigs(Stage())
@@ -144,12 +144,12 @@ async def test_an_error_in_the_processor_is_told_with_its_offset(rigs: Make) -> 
 
 
 async def test_a_stage_that_finishes_a_record_twice_is_stopped(rigs: Make) -> None:
-    class Twice(Echo):
+    class Twice(EchoProcessor):
         def process(self, record: LogRecord) -> Sequence[Work]:
             return (Work((), (record.offset,)), Work((), (record.offset,)))
 
     class Stage(EchoStage):
-        async def open(self, tp: TopicPartition, position: int, log: Log) -> Echo:
+        async def open(self, tp: TopicPartition, position: int, log: Log) -> EchoProcessor:
             return Twice(self)
 
     rig = rigs(Stage())
@@ -196,7 +196,7 @@ async def test_a_stop_does_not_wait_for_a_partition_that_is_still_being_opened(r
     opening = asyncio.Event()
 
     class Stage(EchoStage):
-        async def open(self, tp: TopicPartition, position: int, log: Log) -> Echo:
+        async def open(self, tp: TopicPartition, position: int, log: Log) -> EchoProcessor:
             opening.set()
             await asyncio.Event().wait()
             raise AssertionError
@@ -276,7 +276,7 @@ async def test_a_record_that_was_fetched_and_did_not_arrive_is_not_committed_pas
     rig = rigs(EchoStage())
     rig.offer(0, 2)
     rig.offer_one(64, FetchNumber(ASSIGNMENT, 64))
-    assert [(type(error), tp) for error, tp, _ in rig.failures] == [(Lost, PARTITION)]
+    assert [(type(error), tp) for error, tp, _ in rig.failures] == [(RecordsLost, PARTITION)]
     await until(lambda: len(rig.sent) == 2)
     rig.member.acknowledge(0)
     rig.member.acknowledge(1)

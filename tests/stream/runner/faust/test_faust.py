@@ -21,7 +21,7 @@ from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from ingest.kafka.settings import MAX_POLL_INTERVAL_MS, MAX_REQUEST_BYTES, KafkaSettings
 from ingest.runtime.clock import Deadline
 from ingest.runtime.service import EXIT_FAILED
-from stream.runner.echo import Echo, EchoStage
+from stream.runner.echo import EchoProcessor, EchoStage
 from stream.runner.loop import Runner
 from stream.runner.processor import Work
 
@@ -218,7 +218,7 @@ async def test_a_rebalance_before_the_first_commit_loses_nothing(settings: Kafka
         assert written == set(range(partition, 41 * PARTITIONS, PARTITIONS))
 
 
-class Unhurried(Echo):
+class Unhurried(EchoProcessor):
     """Flushes when it is let go on."""
 
     begun = threading.Event()
@@ -279,7 +279,7 @@ async def fed(log: Log, records: int) -> bool:
 
 
 async def test_a_record_that_cannot_be_written_ends_the_process(settings: KafkaSettings, log: KafkaLog) -> None:
-    class Large(Echo):
+    class Large(EchoProcessor):
         def process(self, record: LogRecord) -> Sequence[Work]:
             return (Work((Outgoing(BATCHES, record.partition, bytes(MAX_REQUEST_BYTES + 1)),), (record.offset,)),)
 

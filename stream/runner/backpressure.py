@@ -1,0 +1,59 @@
+"""Back-pressure: a stage stops feeding a partition while the readers of its output lag behind.
+
+Records then wait where they are small and retained for long: a frame as JPEG, not as pixels for each model. Without
+it, engines that are down for an hour would leave batches that retention deletes before anyone classifies them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from ingest.kafka.log import Log, TopicPartition
+
+CHECK_LAG_S = 5.0
+"""Time between two checks of the lag downstream."""
+
+
+class Downstream(NamedTuple):
+    """The consumer group that reads the output of a stage on ``topic``, and its maximum lag per partition."""
+
+    group: str
+    topic: str
+    max_lag: int
+    """Records."""
+
+
+@runtime_checkable
+class BackPressured(Protocol):
+    """A stage that writes no faster than its output is read."""
+
+    @property
+    def downstream(self) -> Downstream:
+        """The group that reads the output."""
+        ...
+
+
+class BackPressure:
+    """The decision which partitions wait. A held partition goes on at half of the maximum lag. Pure."""
+
+    def __init__(self, max_lag: int) -> None:
+        self._max_lag = max_lag
+        self._held: set[int] = set()
+
+    def held(self, lags: Mapping[int, int]) -> frozenset[int]:
+        """Return the partitions that must wait, given the lag of each partition in records."""
+        self._held = {
+            p for p, lag in lags.items() if lag > (self._max_lag // 2 if p in self._held else self._max_lag)
+        }
+        return frozenset(self._held)
+
+
+async def downstream_lags(log: Log, downstream: Downstream, partitions: Iterable[int]) -> dict[int, int]:
+    """Return, per partition, the number of records that the group has not committed. Raise LogUnavailable."""
+    ends, beginnings = await log.ends(downstream.topic), await log.beginnings(downstream.topic)
+    lags = {}
+    for partition in partitions:
+        committed = await log.committed(downstream.group, TopicPartition(downstream.topic, partition))
+        lags[partition] = ends[partition] - max(committed or 0, beginnings[partition])
+    return lags
