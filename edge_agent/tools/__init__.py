@@ -1,1 +1,1 @@
-"""Tools for whoever installs an agent: doctor, preview and cost plan."""
+"""Tools for planning, checking and previewing an agent."""

@@ -1,7 +1,7 @@
-"""What a site will cost before it is installed: bytes on the link, disk for an outage, wear, partitions. Pure.
+"""Estimate of a site's cost before installation: bytes on the link, disk for an outage, wear, partitions. Pure.
 
-A picture's size is an estimate from real footage, and depends on what the camera sees by a factor of two either way;
-how often something moves is the reader's to say. What was measured replaces both once the site runs.
+The picture size is estimated from real footage, and depends on the scene by a factor of two in both directions. The
+user supplies the share of time with motion. Measurements replace both once the site runs.
 """
 
 from __future__ import annotations
@@ -19,32 +19,34 @@ BITS_PER_PIXEL = {
     "jpeg": ((40, 0.45), (60, 0.61), (75, 0.82), (85, 1.16), (95, 2.26)),
     "webp": ((40, 0.22), (60, 0.34), (75, 0.46), (85, 0.79), (95, 1.63)),
 }
-"""By quality: the geometric mean over three surveillance clips and two rendered scenes (2026-11-24). The clips lie
-between half and twice of it."""
+"""Bits per pixel by quality: the geometric mean over three surveillance clips and two rendered scenes (2026-11-24).
+The clips lie between half and twice the mean."""
 SPREAD = 2.0
+"""Factor by which a picture may be larger or smaller than the estimate."""
 RECORD_BYTES = 700
-"""What a record has beside its picture: fields, headers, names and the protocol's share of a batch."""
+"""Size of a record without its picture: fields, headers, names and the share of a batch's protocol bytes."""
 WRITTEN_PER_BYTE = 2.0
-"""Bytes that reach the disk for a byte of a 40 kB frame that is kept, offered and removed, alone in its commits: the
-write-ahead log and the database, both in whole pages. Of a 10 kB frame it is 4.5, in an outage 2.5 (measured by
-``python -m benchmarks.wear``, 2026-11-24)."""
+"""Bytes written to the disk for each byte of a 40 kB frame that is kept, offered and removed in commits of its own:
+the write-ahead log and the database, both in whole pages. For a 10 kB frame it is 4.5, in an outage 2.5 (measured
+by ``python -m benchmarks.wear``, 2026-11-24)."""
 CARD_BYTES = 32e9
 CARD_CYCLES = 1000
-"""A small card of TLC cells. An industrial one has three times as many."""
+"""Write cycles of a small card with TLC cells. An industrial card has three times as many."""
 FPS_PER_PARTITION = 50.0
-"""Half of what one partition has carried all the way on two cores: its order allows one frame at a time."""
+"""Half of the measured throughput of one partition through the whole pipeline on two cores. Its order allows one
+frame at a time."""
 LEAST_PARTITIONS = 6
-"""So that a second and a third node find work, without `topics grow`."""
+"""Minimum number of partitions, so that a second and a third node find work without `topics grow`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Assumptions:
-    """What a site file does not say. ``width`` and ``height``, in px, are of cameras that set none."""
+    """Assumptions that a site file does not contain. ``width`` and ``height``, in px, serve cameras that set none."""
 
     moving_share: float = 0.15
-    """Of the time in which a camera is armed."""
+    """Share of the armed time with motion."""
     moved_on_share: float = 0.5
-    """Of the frames that are looked at while something moves: those that are sent at once, whatever ``open_fps``."""
+    """Share of the examined frames during motion that are sent at once, beyond ``open_fps``."""
     outage_s: float = 8 * 3600.0
     width: int = 1280
     height: int = 720
@@ -52,7 +54,7 @@ class Assumptions:
 
 @dataclass(frozen=True, slots=True)
 class CameraCost:
-    """What one camera costs. Means are over a week, with its armed hours; the peak is while something moves."""
+    """Cost of one camera. Means are over a week with its armed hours; the peak is during motion."""
 
     camera: str
     bytes_per_frame: float
@@ -62,59 +64,59 @@ class CameraCost:
 
     @property
     def bytes_per_day(self) -> float:
-        """On the link, in the mean."""
+        """Mean bytes a day on the link."""
         return self.mean_fps * self.bytes_per_frame * _DAY_S
 
     @property
     def peak_bytes_per_s(self) -> float:
-        """On the link, while something moves."""
+        """Bytes a second on the link during motion."""
         return self.busy_fps * self.bytes_per_frame
 
     def outage_bytes(self, outage_s: float, *, busy: bool) -> float:
-        """Return what an outage leaves in the spool: in the mean, or with something moving all the time."""
+        """Return the bytes that an outage leaves in the spool: in the mean, or ``busy`` with motion all the time."""
         return (self.busy_fps if busy else self.mean_fps) * self.bytes_per_frame * outage_s
 
     @property
     def spool_lasts_s(self) -> float:
-        """How long the spool takes what comes in the mean; infinite if nothing does."""
+        """Time until the mean rate fills the spool; infinite at rate 0."""
         rate = self.mean_fps * self.bytes_per_frame
         return self.spool_bytes / rate if rate else math.inf
 
 
 @dataclass(frozen=True, slots=True)
 class SiteCost:
-    """What all cameras of a site cost together."""
+    """Cost of all cameras of a site."""
 
     cameras: tuple[CameraCost, ...]
 
     @property
     def bytes_per_day(self) -> float:
-        """On the link, in the mean. It is also what a day of ``frames`` takes on the broker, per replica."""
+        """Mean bytes a day on the link. A day of ``frames`` takes as much on the broker, per replica."""
         return sum(camera.bytes_per_day for camera in self.cameras)
 
     @property
     def peak_bytes_per_s(self) -> float:
-        """On the link, when something moves before every camera."""
+        """Bytes a second on the link with motion at every camera."""
         return sum(camera.peak_bytes_per_s for camera in self.cameras)
 
     @property
     def written_per_day(self) -> float:
-        """Bytes that the agent's disk takes."""
+        """Bytes a day written to the agent's disk."""
         return self.bytes_per_day * WRITTEN_PER_BYTE
 
     @property
     def card_years(self) -> float:
-        """How long a card of ``CARD_BYTES`` and ``CARD_CYCLES`` takes that; infinite if nothing is written."""
+        """Life of a card with ``CARD_BYTES`` and ``CARD_CYCLES`` in years; infinite if nothing is written."""
         return CARD_BYTES * CARD_CYCLES / (self.written_per_day * 365) if self.written_per_day else math.inf
 
     @property
     def partitions(self) -> int:
-        """How many partitions carry the peak."""
+        """Number of partitions that carry the peak."""
         return max(LEAST_PARTITIONS, math.ceil(sum(c.busy_fps for c in self.cameras) / FPS_PER_PARTITION))
 
 
 def cost_of(site: Site, assumed: Assumptions) -> SiteCost:
-    """Return what a site's cameras will cost."""
+    """Return the estimated cost of a site's cameras."""
     return SiteCost(tuple(_camera(camera, assumed) for camera in site.cameras))
 
 
@@ -135,7 +137,7 @@ def _camera(camera: CameraConfig, assumed: Assumptions) -> CameraCost:
 
 
 def bits_per_pixel(encoding: str, quality: int) -> float:
-    """Return the expected size of a picture, between the measured qualities on a line of logarithms."""
+    """Return the expected bits per pixel, interpolated between the measured qualities on a logarithmic scale."""
     known = BITS_PER_PIXEL[encoding]
     (low, _), (high, _) = known[0], known[-1]
     at = min(max(quality, low), high)
@@ -146,7 +148,7 @@ def bits_per_pixel(encoding: str, quality: int) -> float:
 
 
 def armed_share(armed: Iterable[ArmedHours]) -> float:
-    """Return the share of a week in which a camera is armed; hours that overlap count once."""
+    """Return the share of a week in which a camera is armed. Overlapping hours count once."""
     minutes = [False] * _WEEK_MIN
     days = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
     spans = list(armed)

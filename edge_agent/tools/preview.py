@@ -1,7 +1,7 @@
-"""What a camera's settings make of its pictures: what is sent, what moves, what is masked, drawn into one of them.
+"""Preview of a camera's settings: one picture with motion and masks drawn into it, and counts of all frames.
 
-Only a frame that would be sent is drawn on, as it would be sent: with what must not be seen made unrecognisable. All
-frames that would be sent are redacted, in order, since a face that is missed in one is covered where it was before.
+The picture is a frame that would be sent, with its redaction. All frames that would be sent are redacted, in order,
+because a face that the detector misses in one frame is covered at its earlier place.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ _BAR_PX = 22
 
 @dataclass
 class Preview:
-    """What was seen: decisions by reason (``sent`` for what is kept), the best frame, its motion and what it
-    weighs."""
+    """Result of a preview: frame counts by reason (``sent`` without one), and the shown picture with its motion.
+
+    ``redacted`` is the number of obscured boxes, ``size_bytes`` the size of the encoded picture.
+    """
 
     counts: Counter[str] = field(default_factory=Counter)
     image: Image | None = None
@@ -42,9 +44,9 @@ class Preview:
 
 
 def watch(camera: CameraConfig, seconds: float, clock: Clock, on_frame: Callable[[], None] = lambda: None) -> Preview:
-    """Capture for some seconds as the agent would, but keep nothing. Blocks. Raise SourceError.
+    """Capture for some seconds as the agent would, without keeping frames. Blocks. Raise SourceError.
 
-    Of the frames that would be sent, the one in which most moves is shown, the last one if nothing does.
+    The shown picture is the sent frame with the largest moving area, or the last sent frame if nothing moves.
     """
     source = make_source(camera, SourceContext(clock, 0))
     redactor, gate = Redactor(camera.redact), Gate(camera.gate, camera.name, 0)
@@ -58,7 +60,7 @@ def watch(camera: CameraConfig, seconds: float, clock: Clock, on_frame: Callable
     best.take(gate.close())
     preview = Preview(best.counts)
     if best.redaction is None:
-        raise SourceUnusable(f"camera {camera.name}: no frame that would be sent came within {seconds:g} s")
+        raise SourceUnusable(f"camera {camera.name}: no frame would have been sent within {seconds:g} s")
     encoded = Encoder(camera.encode).encode(best.redaction, clock.monotonic())
     preview.image, preview.motion = best.redaction.image, best.motion
     preview.redacted = len(best.redaction.boxes)
@@ -67,7 +69,7 @@ def watch(camera: CameraConfig, seconds: float, clock: Clock, on_frame: Callable
 
 
 class _Best:
-    """The frame in which most moves, and what became of all."""
+    """Sent frame with the largest moving area, and counts of all frames."""
 
     def __init__(self, redactor: Redactor) -> None:
         self.counts: Counter[str] = Counter()
@@ -82,12 +84,12 @@ class _Best:
 
     def _keep(self, decision: GateDecision) -> str:
         image, motion = decision.frame.image, decision.motion or ()
-        assert image is not None  # noqa: S101  (narrowing: the gate keeps nothing without its image)
+        assert image is not None  # noqa: S101  (narrowing: a sent frame has its image)
         try:
             redaction = self._redactor.apply(image, decision.frame.captured_ns)
         except (cv2.error, FrameUnusable):
             return UNUSABLE
-        area = sum(box.width * box.height for box in motion)
+        area = sum(box.area for box in motion)
         if self.redaction is None or area >= self._area:
             self.redaction, self.motion, self._area = redaction, motion, area
         return "sent"
@@ -118,9 +120,9 @@ def _judged(
 
 
 def annotated(camera: CameraConfig, preview: Preview) -> Image:
-    """Return the picture with the gate's masks outlined, what moves framed, and a line that says what became of all.
+    """Return the picture with outlined masks, boxes around motion, and a line with the frame counts.
 
-    Raise SourceUnusable when there is none.
+    Raise SourceUnusable if there is no picture.
     """
     if preview.image is None:
         raise SourceUnusable(f"camera {camera.name}: there is no picture to draw on")

@@ -1,1 +1,1 @@
-"""What a technician needs to know of an agent before it is left alone."""
+"""Checks of an agent's host, link, cameras and sensors before it is left alone."""

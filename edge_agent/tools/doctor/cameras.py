@@ -1,4 +1,4 @@
-"""Try a camera as the agent would: in a capture child, with its redaction and its encoding, for a few seconds."""
+"""Check of a camera: a few seconds in a capture process, with its redaction and encoding."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from ingest.contract.records import Frame
 from ingest.site import CameraConfig, GateConfig, mask_secrets
 
 OPEN_S = 15.0
-"""For a camera to connect and to send its first picture, beside the seconds in which it is looked at."""
+"""Time for a camera to connect and send its first picture, in addition to the seconds of the check."""
 SLOW_SHARE = 0.7
-"""A camera that gives fewer than so many of the frames that it is set to, does not keep its pace."""
+"""Minimum share of the configured frame rate. A camera with less is too slow."""
 
 
 @dataclass
-class _Seen:
+class _Observed:
+    """Messages of the capture process during a check."""
+
     frames: list[Frame] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
     view: str = ""
 
     def take(self, message: Message) -> None:
@@ -32,35 +34,37 @@ class _Seen:
             case KeptFrame():
                 self.frames.append(decode(Frame, message.record))
             case Notice():
-                self.said.append(message.text)
+                self.notices.append(message.text)
             case ViewChange() if message.state:
                 self.view = f"{message.state}: {message.reason}"
 
 
-async def look_at_camera(camera: CameraConfig, seconds: float) -> Finding:
-    """Capture for some seconds. Nothing is kept, and nothing is sent."""
-    what, seen = f"camera {camera.name}", _Seen()
+async def check_camera(camera: CameraConfig, seconds: float) -> Finding:
+    """Capture for some seconds without keeping or sending any frame."""
+    subject, seen = f"camera {camera.name}", _Observed()
     every = camera.model_copy(update={"gate": GateConfig(motion=False, max_fps=camera.gate.max_fps)})
     try:
         process = await start_capture(every, 0)
     except OSError as error:
-        return bad(what, f"no capture can be started: {error.strerror}", "see what else runs on this machine")
-    words = asyncio.create_task(last_stderr_line(process))
+        return bad(
+            subject, f"the capture process could not be started: {error.strerror}", "check the load of this machine"
+        )
+    last_line = asyncio.create_task(last_stderr_line(process))
     try:
         await _listen(process, seen, seconds)
     finally:
-        await clean_up(process, words, 0)
-    last = str(mask_secrets(await words))
+        await clean_up(process, last_line, 0)
+    last = str(mask_secrets(await last_line))
     if not seen.frames:
-        why = last or next(iter(seen.said), "") or f"no picture within {OPEN_S + seconds:.0f} s"
+        why = last or next(iter(seen.notices), "") or f"no picture within {OPEN_S + seconds:.0f} s"
         return bad(
-            what, why, f"check source = {mask_secrets(camera.source)!r}, its user and password, and the network"
+            subject, why, f"check source = {mask_secrets(camera.source)!r}, its user and password, and the network"
         )
-    return _judged(what, camera, seen)
+    return _judged(subject, camera, seen)
 
 
-async def _listen(process: Process, seen: _Seen, seconds: float) -> None:
-    assert process.stdout is not None  # noqa: S101  (narrowing: it was asked for)
+async def _listen(process: Process, seen: _Observed, seconds: float) -> None:
+    assert process.stdout is not None  # noqa: S101  (narrowing: stdout is a pipe)
     with contextlib.suppress(TimeoutError, SourceError):
         async with asyncio.timeout(OPEN_S):
             while not seen.frames and (message := await read_message(process.stdout)):
@@ -70,7 +74,7 @@ async def _listen(process: Process, seen: _Seen, seconds: float) -> None:
                 seen.take(message)
 
 
-def _judged(what: str, camera: CameraConfig, seen: _Seen) -> Finding:
+def _judged(subject: str, camera: CameraConfig, seen: _Observed) -> Finding:
     frames = seen.frames
     first, last = frames[0], frames[-1]
     passed_s = (last.captured_ns - first.captured_ns) / 1e9
@@ -81,9 +85,9 @@ def _judged(what: str, camera: CameraConfig, seen: _Seen) -> Finding:
         text += f" ± {last.captured_error_ms:.0f} ms"
     wanted = min(camera.fps, camera.gate.max_fps or camera.fps)
     if seen.view:
-        return poor(what, f"{text}; {seen.view}", "look at the camera: sightline agent preview")
-    if seen.said:
-        return poor(what, f"{text}; {seen.said[0]}", "see docs/how-to.md, connecting cameras")
+        return poor(subject, f"{text}; {seen.view}", "look at the camera: sightline agent preview")
+    if seen.notices:
+        return poor(subject, f"{text}; {seen.notices[0]}", "see docs/how-to.md, connecting cameras")
     if len(frames) > 1 and fps < SLOW_SHARE * wanted and not camera.source.startswith(("rtsp", "images:")):
-        return poor(what, f"{text}, set to {wanted:g}", "lower fps, or the picture's size")
-    return good(what, text)
+        return poor(subject, f"{text}, set to {wanted:g}", "lower fps, or the picture's size")
+    return good(subject, text)

@@ -1,4 +1,4 @@
-"""What a look at one thing has shown."""
+"""Finding: the result of one check."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """``what`` was looked at, how it is, what was seen, and what would mend it."""
+    """Result of one check: its subject (``what``), its state, the observation (``seen``) and the advice
+    (``mend``)."""
 
     what: str
     state: Literal["good", "poor", "bad"]
@@ -17,15 +18,15 @@ class Finding:
 
 
 def good(what: str, seen: str) -> Finding:
-    """Return that a thing is as it should be."""
+    """Return a finding that needs no action."""
     return Finding(what, "good", seen)
 
 
 def poor(what: str, seen: str, mend: str) -> Finding:
-    """Return that a thing works, and not as well as it should."""
+    """Return a finding about a subject that works, but not well."""
     return Finding(what, "poor", seen, mend)
 
 
 def bad(what: str, seen: str, mend: str) -> Finding:
-    """Return that a thing does not work."""
+    """Return a finding about a subject that does not work."""
     return Finding(what, "bad", seen, mend)

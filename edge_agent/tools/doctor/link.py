@@ -1,4 +1,4 @@
-"""The way to the log: can it be used, are the topics there, and how do the clocks differ."""
+"""Checks of the link to the log: connection, topics, write permission and clock offset."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
+from aiokafka.protocol.produce import ProduceRequest
 
 from edge_agent.clockoffset import ClockOffset
 from edge_agent.exceptions import LinkError
 from edge_agent.send.factory import make_link
 from edge_agent.tools.doctor.finding import Finding, bad, good, poor
-from edge_agent.tools.doctor.rights import look_at_rights
 from ingest.contract.codec import encode
 from ingest.contract.records import Heartbeat
-from ingest.contract.topics import STATUS, topic_differences
+from ingest.contract.topics import FRAMES, FRAMES_LATE, READINGS, STATUS, topic_differences
 from ingest.exceptions import ConfigError, LogUnavailable
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.settings import KafkaSettings, producer
@@ -26,96 +27,129 @@ from ingest.kafka.writer import start, stop
 from ingest.site import LinkConfig
 
 TIMEOUT_S = 10.0
-_MEND = "check the address, the secrets and the firewall"
 EXCHANGES = 5
+"""Number of heartbeats that compare the clocks."""
+_ADVICE = "check the address, the secrets and the firewall"
 FAR_MS = 1000.0
-"""Between the agent's clock and the broker's: rules that compare cameras of two agents go wrong by then."""
+"""Offset between the clocks of agent and broker above which rules over cameras of two agents fail."""
+_NO_PARTITION = 2**31 - 1
+"""Partition that no topic has. A broker checks the permission first and then fails to find the partition, so
+nothing is written."""
+_WRITTEN = (FRAMES, FRAMES_LATE, READINGS, STATUS)
 
 
-async def look_at_link(config: LinkConfig, settings: KafkaSettings) -> list[Finding]:
-    """Open the link; on Kafka, also look at topics and rights, and compare clocks, with heartbeats of a doctor."""
+async def check_link(config: LinkConfig, settings: KafkaSettings) -> list[Finding]:
+    """Open the link. On Kafka, also check topics and permissions, and compare clocks by a few heartbeats."""
     if config.kind != "kafka":
-        return [await _opened(config, settings)]
-    topics = await _look_at_topics(settings)
+        return [await _check_opens(config, settings)]
+    topics = await _check_topics(settings)
     if topics.state == "bad":
         return [topics]
-    return [topics, await _opened(config, settings), *await _written(settings)]
+    return [topics, await _check_opens(config, settings), *await _check_writes(settings)]
 
 
-async def _opened(config: LinkConfig, settings: KafkaSettings) -> Finding:
+async def _check_opens(config: LinkConfig, settings: KafkaSettings) -> Finding:
     link = make_link(config, settings, "doctor", {})
-    what = f"link {link.address}"
+    subject = f"link {link.address}"
     try:
         async with asyncio.timeout(TIMEOUT_S):
             await link.open()
     except (LinkError, ConfigError, LogUnavailable, TimeoutError) as error:
         seen = str(error) or f"no answer within {TIMEOUT_S:.0f} s"
-        return bad(what, seen, _MEND)
+        return bad(subject, seen, _ADVICE)
     finally:
         await link.close()
-    return good(what, "it can be opened")
+    return good(subject, "opens")
 
 
-async def _look_at_topics(settings: KafkaSettings) -> Finding:
-    what = f"Kafka {settings.bootstrap}"
-    with _heard() as said:
+async def _check_topics(settings: KafkaSettings) -> Finding:
+    subject = f"Kafka {settings.bootstrap}"
+    with _client_errors() as errors:
         try:
             async with KafkaLog(settings, "doctor") as log:
                 problems = topic_differences(await log.partitions())
         except (LogUnavailable, ConfigError) as error:
-            return bad(what, said[-1] if said else str(error), _MEND)
+            return bad(subject, errors[-1] if errors else str(error), _ADVICE)
     if problems:
-        return bad(what, "; ".join(problems), "sightline topics create")
-    return good(what, "its topics are as the contract says")
+        return bad(subject, "; ".join(problems), "sightline topics create")
+    return good(subject, "all topics match the contract")
 
 
 @contextlib.contextmanager
-def _heard() -> Iterator[list[str]]:
-    """Yield what aiokafka says of failures: a wrong password and no broker are one error, and differ only there."""
-    said: list[str] = []
+def _client_errors() -> Iterator[list[str]]:
+    """Yield the error log of aiokafka. Only the log distinguishes a wrong password from a missing broker."""
+    errors: list[str] = []
     handler = logging.Handler(logging.ERROR)
-    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = lambda record: errors.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger("aiokafka")
     logger.addHandler(handler)
     try:
-        yield said
+        yield errors
     finally:
         logger.removeHandler(handler)
 
 
-async def _written(settings: KafkaSettings) -> list[Finding]:
+async def _check_writes(settings: KafkaSettings) -> list[Finding]:
     client = producer(settings, "doctor")
     try:
         async with asyncio.timeout(TIMEOUT_S):
             await start(client, settings)
     except (LogUnavailable, KafkaError, TimeoutError) as error:
-        return [bad("right to write", f"no producer could be started: {error}", _MEND)]
+        return [bad("right to write", f"no producer could be started: {error}", _ADVICE)]
     try:
-        rights = await look_at_rights(client, settings)
-        return [rights] if rights.state == "bad" else [rights, await _compared(client, settings)]
+        permission = await check_permission(client, settings)
+        if permission.state == "bad":
+            return [permission]
+        return [permission, await check_clock_offset(client, settings)]
     finally:
         await stop(client)
 
 
-async def _compared(client: AIOKafkaProducer, settings: KafkaSettings) -> Finding:
+async def check_permission(client: Any, settings: KafkaSettings) -> Finding:
+    """Check the permission to write to each topic of an agent, without writing. The producer must be started."""
+    subject = "right to write"
+    topics = [(settings.topic(topic), [(_NO_PARTITION, b"")]) for topic in _WRITTEN]
+    request = ProduceRequest(transactional_id=None, required_acks=-1, timeout=round(TIMEOUT_S * 1000), topics=topics)
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            answer = await client.client.send(client.client.get_random_node(), request)
+    except (KafkaError, OSError, TimeoutError) as error:
+        return bad(subject, f"the broker did not answer: {error!r}", "run the doctor again")
+    refused = refused_topics(answer.topics)
+    if refused:
+        user = settings.username or "this client"
+        return bad(subject, f"{user} may not write to {', '.join(refused)}", "give the user an ACL for writing")
+    return good(subject, ", ".join(topic for topic, _ in topics))
+
+
+def refused_topics(answers: Sequence[Any]) -> list[str]:
+    """Return the topics to which the broker's answer refuses the permission to write."""
+    code = TopicAuthorizationFailedError.errno
+    return sorted(topic for topic, partitions in answers if any(found[1] == code for found in partitions))
+
+
+async def check_clock_offset(client: AIOKafkaProducer, settings: KafkaSettings) -> Finding:
+    """Compare the agent's clock with the broker's by a few heartbeats. The producer must be started."""
     clock = ClockOffset()
     try:
         async with asyncio.timeout(TIMEOUT_S):
             for _ in range(EXCHANGES):
                 sent_ns = time.time_ns()
                 beat = Heartbeat(service="doctor", instance="doctor", at_ns=sent_ns)
-                met = await client.send_and_wait(settings.topic(STATUS), encode(beat), key=b"doctor", partition=0)
-                clock.add(sent_ns, time.time_ns(), met.timestamp)
+                metadata = await client.send_and_wait(
+                    settings.topic(STATUS), encode(beat), key=b"doctor", partition=0
+                )
+                clock.add(sent_ns, time.time_ns(), metadata.timestamp)
     except (KafkaError, TimeoutError) as error:
-        return bad("broker's clock", f"a heartbeat could not be written: {error!r}", _MEND)
+        return bad("broker's clock", f"a heartbeat could not be written: {error!r}", _ADVICE)
     return _judged(clock)
 
 
 def _judged(clock: ClockOffset) -> Finding:
     found = clock.estimate
     if found is None:
-        return poor("broker's clock", "it could not be compared", "run the doctor again")
-    text = f"{found.offset_ms:+.0f} ms ± {found.error_ms:.0f} ms from ours"
+        return poor("broker's clock", "could not be compared", "run the doctor again")
+    text = f"{found.offset_ms:+.0f} ms ± {found.error_ms:.0f} ms from this machine"
     if abs(found.offset_ms) - found.error_ms > FAR_MS:
-        return poor("broker's clock", text, "keep both clocks in time")
+        return poor("broker's clock", text, "synchronise both clocks")
     return good("broker's clock", text)

@@ -1,4 +1,4 @@
-"""Try the sensors of one connection for a few seconds."""
+"""Check of the sensors of one connection: a few seconds of readings."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ingest.site import SensorConfig
 OPEN_S = 10.0
 
 
-class _Sink:
-    """Counts what a source gives."""
+class _CountingSink:
+    """Sink that counts readings."""
 
     def __init__(self) -> None:
         self.last: dict[str, Reading] = {}
         self.count: Counter[str] = Counter()
         self.unusable: Counter[str] = Counter()
         self.reason: dict[str, str] = {}
-        self.others: Counter[str] = Counter()
+        self.unclaimed_names: Counter[str] = Counter()
 
     def opened(self) -> None:
-        """Take note of nothing: readings tell more."""
+        """Do nothing, because readings are better evidence."""
 
     def take(self, sensor: str, reading: Reading) -> None:
         """Count a reading."""
@@ -36,23 +36,23 @@ class _Sink:
         self.unusable[sensor] += reading.value is None
 
     def lost(self, sensor: str, reason: str) -> None:
-        """Remember why a sensor does not answer."""
+        """Remember the reason why a sensor does not answer."""
         self.reason[sensor] = reason
 
     def unclaimed(self, name: str) -> None:
-        """Remember what nobody wants."""
-        self.others[name or "something that cannot be read"] += 1
+        """Count a reading that no sensor claims."""
+        self.unclaimed_names[name or "unreadable data"] += 1
 
 
-async def look_at_sensors(source: SensorSource, sensors: Sequence[SensorConfig], seconds: float) -> list[Finding]:
-    """Read for some seconds, longer if the first reading takes long to come. Nothing is kept."""
-    sink, why = _Sink(), ""  # ``why`` the source has ended by itself, if it has
+async def check_sensors(source: SensorSource, sensors: Sequence[SensorConfig], seconds: float) -> list[Finding]:
+    """Read for some seconds, or longer until the first reading of each sensor. No reading is kept."""
+    sink, why = _CountingSink(), ""  # why: reason if the source has ended by itself
     try:
         async with asyncio.timeout(max(seconds, OPEN_S)):
             running = asyncio.create_task(source.run(sink))
             try:
                 await _enough(running, sink, [sensor.name for sensor in sensors], seconds)
-                why = "it has ended" if running.done() else ""
+                why = "the source has ended" if running.done() else ""
             finally:
                 running.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -64,29 +64,29 @@ async def look_at_sensors(source: SensorSource, sensors: Sequence[SensorConfig],
     return [_judged(sensor, sink, why) for sensor in sensors]
 
 
-async def _enough(running: asyncio.Task[None], sink: _Sink, names: Sequence[str], seconds: float) -> None:
+async def _enough(running: asyncio.Task[None], sink: _CountingSink, names: Sequence[str], seconds: float) -> None:
     await asyncio.wait({running}, timeout=seconds)
     while not running.done() and not all(sink.count[name] for name in names):
         await asyncio.wait({running}, timeout=0.1)
 
 
-def _judged(sensor: SensorConfig, sink: _Sink, why: str) -> Finding:
-    what, name = f"sensor {sensor.name}", sensor.name
+def _judged(sensor: SensorConfig, sink: _CountingSink, why: str) -> Finding:
+    subject, name = f"sensor {sensor.name}", sensor.name
     if not sink.count[name]:
         seen = why or sink.reason.get(name, "") or "no reading came"
-        if sink.others:
-            seen += f"; others came: {', '.join(sorted(sink.others)[:5])}"
-        return bad(what, seen, f"check source = {sensor.source!r} and its options")
+        if sink.unclaimed_names:
+            seen += f"; unclaimed readings: {', '.join(sorted(sink.unclaimed_names)[:5])}"
+        return bad(subject, seen, f"check source = {sensor.source!r} and its options")
     last = sink.last[name]
     if last.value is None:
-        return bad(what, f"it cannot be read: {last.problem}", "check path, column or type in its options")
+        return bad(subject, f"unreadable: {last.problem}", "check path, column or type in its options")
     text = f"{sink.count[name]} readings, the last {last.value:g} {sensor.unit}"
     if why:
-        return poor(what, f"{text}; then it was lost: {why}", f"see why {sensor.source!r} does not go on")
+        return poor(subject, f"{text}; then the connection was lost: {why}", f"check why {sensor.source!r} stops")
     if last.quality & STALE:
-        return poor(what, f"{text}, which the broker had retained", "see that its device still publishes")
+        return poor(subject, f"{text}, which the broker had retained", "check that its device still publishes")
     if sink.unusable[name]:
-        return poor(what, f"{text}; {sink.unusable[name]} cannot be read", "check what its device says meanwhile")
+        return poor(subject, f"{text}; {sink.unusable[name]} unreadable", "check the output of its device")
     if not sensor.low <= last.value <= sensor.high:
-        return poor(what, text, f"check low = {sensor.low:g} and high = {sensor.high:g}")
-    return good(what, text)
+        return poor(subject, text, f"check low = {sensor.low:g} and high = {sensor.high:g}")
+    return good(subject, text)

@@ -1,4 +1,4 @@
-"""What the doctor sees: what works, what works badly, and what does not, with what would mend it."""
+"""Tests of the doctor: good, poor and bad findings, each with an observation and an advice."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ from aiokafka.errors import TopicAuthorizationFailedError
 
 from edge_agent.sensors.factory import make_sources
 from edge_agent.sensors.source import Reading, Sink
-from edge_agent.tools.doctor import host
-from edge_agent.tools.doctor.cameras import look_at_camera
+from edge_agent.tools.doctor.cameras import check_camera
 from edge_agent.tools.doctor.finding import Finding
-from edge_agent.tools.doctor.host import judged_clock, look_at_clock, look_at_disk, look_at_secret
-from edge_agent.tools.doctor.link import _compared, look_at_link
-from edge_agent.tools.doctor.rights import refused_topics
-from edge_agent.tools.doctor.run import _secrets, examine
-from edge_agent.tools.doctor.sensors import look_at_sensors
+from edge_agent.tools.doctor.host import check_clock, check_disk, check_secret, judged_clock
+from edge_agent.tools.doctor.link import check_clock_offset, check_link, refused_topics
+from edge_agent.tools.doctor.run import examine, secret_files
+from edge_agent.tools.doctor.sensors import check_sensors
 from ingest.contract.records import STALE
 from ingest.kafka import topicadmin
 from ingest.kafka.settings import KafkaSettings
@@ -41,87 +39,86 @@ async def sensor(source: str, **settings: object) -> Finding:
         {"name": "s", "source": source, "quantity": "q", "unit": "u", "rate_hz": 20, **settings}
     )
     ((made, sensors),) = make_sources([config], SystemClock())
-    (finding,) = await look_at_sensors(made, sensors, 0.3)
+    (finding,) = await check_sensors(made, sensors, 0.3)
     return finding
 
 
 class TestDisk:
-    def test_a_good_one(self, tmp_path: Path) -> None:
-        finding = look_at_disk(tmp_path / "new", [ROAD])
-        assert finding.state in ("good", "poor")  # the machine's disk may be slow
+    def test_a_good_disk_has_no_leftover_files(self, tmp_path: Path) -> None:
+        finding = check_disk(tmp_path / "new", [ROAD])
+        assert finding.state in ("good", "poor")  # the disk of the test machine may be slow
         assert "GB free" in finding.seen
         assert list((tmp_path / "new").iterdir()) == []
 
-    def test_one_that_is_too_small(self, tmp_path: Path) -> None:
+    def test_a_disk_smaller_than_the_spool_limits_is_poor(self, tmp_path: Path) -> None:
         huge = ROAD.model_copy(update={"spool": ROAD.spool.model_copy(update={"max_bytes": 10**18})})
-        finding = look_at_disk(tmp_path, [huge], DiskConfig(max_bytes=10**18))
+        finding = check_disk(tmp_path, [huge], DiskConfig(max_bytes=10**18))
         assert (finding.state, "lower spool.max_bytes" in finding.mend) == ("poor", True)
 
-    def test_sensors_have_spools_too_and_what_one_has_taken_already_is_its_own(self, tmp_path: Path) -> None:
+    def test_spools_of_sensors_count_and_existing_spool_files_count_as_free(self, tmp_path: Path) -> None:
         free = psutil.disk_usage(str(tmp_path)).free
         huge = SensorConfig.model_validate(
             {"name": "s", "source": "host:cpu", "quantity": "q", "unit": "u", "spool": {"max_bytes": 2 * free}}
         )
-        assert "the spools may take" in look_at_disk(tmp_path, [huge], DiskConfig(max_bytes=10**18)).seen
+        assert "the spools may take" in check_disk(tmp_path, [huge], DiskConfig(max_bytes=10**18)).seen
         with (tmp_path / "spool.db").open("wb") as file:
             file.truncate(2 * free)
-        assert "the spools may take" not in look_at_disk(tmp_path, [huge], DiskConfig(max_bytes=10**18)).seen
+        assert "the spools may take" not in check_disk(tmp_path, [huge], DiskConfig(max_bytes=10**18)).seen
 
-    def test_one_that_is_full_read_only_or_has_no_room_to_keep_anything_does_not_work(self, tmp_path: Path) -> None:
+    def test_a_full_or_read_only_disk_is_bad(self, tmp_path: Path) -> None:
         with SmallDisk(tmp_path / "disk") as disk:
-            little = look_at_disk(disk.folder, [ROAD])
-            assert (little.state, "nothing is kept below 0.3 GB" in little.seen) == ("bad", True)
+            little = check_disk(disk.folder, [ROAD])
+            assert (little.state, "below 0.3 GB no frame is kept" in little.seen) == ("bad", True)
             config = DiskConfig(min_free_bytes=0, reserve_bytes=8 * 2**20, max_bytes=2**20)
-            assert look_at_disk(disk.folder, [ROAD], config).state == "bad"
+            assert check_disk(disk.folder, [ROAD], config).state == "bad"
             disk.fill()
-            assert (full := look_at_disk(disk.folder, [ROAD])).state == "bad"
+            assert (full := check_disk(disk.folder, [ROAD])).state == "bad"
             assert full.seen == "No space left on device"
             subprocess.run(["mount", "-o", "remount,ro", str(disk.folder)], check=True)
-            assert look_at_disk(disk.folder, [ROAD]).seen == "Read-only file system"
+            assert check_disk(disk.folder, [ROAD]).seen == "Read-only file system"
 
-    def test_the_spools_take_no_more_than_all_of_them_may(self, tmp_path: Path) -> None:
+    def test_the_total_limit_of_all_spools_applies(self, tmp_path: Path) -> None:
         huge = ROAD.model_copy(update={"spool": ROAD.spool.model_copy(update={"max_bytes": 10**18})})
-        assert "the spools may take" not in look_at_disk(tmp_path, [huge], DiskConfig(max_bytes=2**20)).seen
+        assert "the spools may take" not in check_disk(tmp_path, [huge], DiskConfig(max_bytes=2**20)).seen
 
-    def test_one_that_is_slow(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(host, "_sync_ms", lambda _: 80.0)
-        assert look_at_disk(tmp_path, []).state == "poor"
+    def test_a_disk_that_syncs_slowly_is_poor(self, tmp_path: Path) -> None:
+        assert check_disk(tmp_path, [], sync_ms=lambda _: 80.0).state == "poor"
 
-    def test_one_that_is_no_folder(self, tmp_path: Path) -> None:
+    def test_a_path_that_is_no_folder_is_bad(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
-        assert look_at_disk(tmp_path / "file", []).state == "bad"
+        assert check_disk(tmp_path / "file", []).state == "bad"
 
 
-def test_the_kernel_is_asked_about_the_clock() -> None:
-    assert look_at_clock().what == "clock"
-    assert judged_clock(0x2001, 1.5) == Finding("clock", "good", "kept in time within 1.5 ms")
+def test_the_clock_is_judged_by_the_status_of_the_kernel() -> None:
+    assert check_clock().what == "clock"
+    assert judged_clock(0x2001, 1.5) == Finding("clock", "good", "synchronised within 1.5 ms")
     assert judged_clock(0x40, 16e6).state == "poor"
-    assert judged_clock(0x2001, 900.0).mend == "a nearer time server"
+    assert judged_clock(0x2001, 900.0).mend == "use a nearer time server"
 
 
 @pytest.mark.parametrize(
     ("text", "mode", "state"),
     [
         ("x", 0o600, "good"),
-        ("x", 0o640, "good"),  # as the guide has it
+        ("x", 0o640, "good"),  # as in the installation guide
         ("x", 0o644, "poor"),
         ("x", 0o660, "poor"),
         ("", 0o600, "bad"),
     ],
 )
-def test_a_secret_is_its_owner_s_and_its_group_s(tmp_path: Path, text: str, mode: int, state: str) -> None:
+def test_a_secret_is_readable_by_its_owner_and_group_only(tmp_path: Path, text: str, mode: int, state: str) -> None:
     path = tmp_path / "secret"
     path.write_text(text)
     path.chmod(mode)
-    assert look_at_secret(path, "the gateway").state == state
+    assert check_secret(path, "the gateway").state == state
 
 
-def test_a_secret_that_is_not_there(tmp_path: Path) -> None:
-    assert look_at_secret(tmp_path / "none", "Kafka's password").state == "bad"
+def test_a_missing_secret_is_bad(tmp_path: Path) -> None:
+    assert check_secret(tmp_path / "none", "Kafka's password").state == "bad"
 
 
-async def test_a_camera_that_works() -> None:
-    finding = await look_at_camera(ROAD, 1.0)
+async def test_a_working_camera_is_good_with_its_size_and_time_source() -> None:
+    finding = await check_camera(ROAD, 1.0)
     assert finding.state == "good"
     assert finding.seen.startswith("640×360, ")
     assert finding.seen.endswith("time by host")
@@ -135,39 +132,39 @@ async def test_a_camera_that_works() -> None:
         ({"redact": {"faces": {"model": "/no/such.onnx"}}}, "/no/such.onnx"),
     ],
 )
-async def test_a_camera_that_does_not_work_says_why(settings: dict[str, object], seen: str) -> None:
-    finding = await look_at_camera(CameraConfig.model_validate({**ROAD.model_dump(), **settings}), 1.0)
+async def test_a_camera_that_fails_is_bad_with_the_reason(settings: dict[str, object], seen: str) -> None:
+    finding = await check_camera(CameraConfig.model_validate({**ROAD.model_dump(), **settings}), 1.0)
     assert finding.state == "bad"
     assert seen in finding.seen
     assert "check source" in finding.mend
 
 
-async def test_a_camera_that_cannot_keep_its_pace() -> None:
-    finding = await look_at_camera(ROAD.model_copy(update={"fps": 2000.0, "gate": GateConfig(max_fps=0.0)}), 1.0)
+async def test_a_camera_below_its_configured_frame_rate_is_poor() -> None:
+    finding = await check_camera(ROAD.model_copy(update={"fps": 2000.0, "gate": GateConfig(max_fps=0.0)}), 1.0)
     assert (finding.state, "set to 2000" in finding.seen) == ("poor", True)
 
 
-async def test_sensors() -> None:
+async def test_sensors_are_good_out_of_range_silent_or_unclaimed() -> None:
     assert (await sensor("host:memory")).state == "good"
     assert (await sensor("host:memory", low=-2.0, high=-1.0)).state == "poor"
     silent = await sensor("command:none", options={"argv": ["/bin/sh", "-c", "exit 3"]})
     assert silent.state == "bad"
     other = await sensor("command:some", options={"argv": ["/bin/sh", "-c", "echo t 5; sleep 5"]})
-    assert (other.state, "others came: t" in other.seen) == ("bad", True)
+    assert (other.state, "unclaimed readings: t" in other.seen) == ("bad", True)
 
 
-async def test_a_sensor_that_says_something_and_does_not_go_on_is_not_well() -> None:
+async def test_a_sensor_that_stops_or_gives_unreadable_data_is_poor() -> None:
     once = await sensor("command:once", options={"argv": ["/bin/sh", "-c", "echo 5; echo the bus is off >&2"]})
     assert (once.state, once.seen) == (
         "poor",
-        "1 readings, the last 5 u; then it was lost: /bin/sh ended: the bus is off",
+        "1 readings, the last 5 u; then the connection was lost: /bin/sh ended: the bus is off",
     )
     half = await sensor("command:half", options={"argv": ["/bin/sh", "-c", "echo x; echo 5; sleep 20"]})
-    assert (half.state, "1 cannot be read" in half.seen) == ("poor", True)
+    assert (half.state, "1 unreadable" in half.seen) == ("poor", True)
 
 
-class Given:
-    """A source that gives one reading, and then fails or goes on."""
+class OneReading:
+    """Source that gives one reading and then fails or stays silent."""
 
     def __init__(self, reading: Reading, failure: Exception | None = None) -> None:
         self._reading, self._failure = reading, failure
@@ -179,19 +176,19 @@ class Given:
         await asyncio.Event().wait()
 
 
-async def test_what_a_broker_has_retained_does_not_show_that_the_device_lives() -> None:
+async def test_a_retained_reading_alone_makes_a_sensor_poor() -> None:
     config = SensorConfig(name="s", source="mqtt:a", quantity="q", unit="u")
-    (finding,) = await look_at_sensors(Given(Reading(7.0, quality=STALE)), [config], 0.05)
+    (finding,) = await check_sensors(OneReading(Reading(7.0, quality=STALE)), [config], 0.05)
     assert (finding.state, "retained" in finding.seen) == ("poor", True)
 
 
-async def test_a_look_that_fails_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failing_check_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "secret").write_text("x")
     (tmp_path / "secret").chmod(0o644)
     options = {"username": "u", "password_file": str(tmp_path / "secret")}
     first = SensorConfig(name="s", source="mqtt:a", quantity="q", unit="u", options=options)
     last = SensorConfig(name="t", source="host:memory", quantity="q", unit="u")
-    bus = Given(Reading(1.0), RuntimeError("a library's fault"))
+    bus = OneReading(Reading(1.0), RuntimeError("a library's fault"))
 
     def sources(*_: object) -> object:
         return [(bus, [first]), *make_sources([last], SystemClock())]
@@ -200,49 +197,49 @@ async def test_a_look_that_fails_hides_no_other(tmp_path: Path, monkeypatch: pyt
         raise RuntimeError("a library's fault")
 
     monkeypatch.setattr("edge_agent.tools.doctor.run.make_sources", sources)
-    monkeypatch.setattr("edge_agent.tools.doctor.run.look_at_link", fails)
+    monkeypatch.setattr("edge_agent.tools.doctor.run.check_link", fails)
     found = {f.what: f async for f in examine(Site(sensors=(first, last)), KafkaSettings(), tmp_path, 0.1)}
     assert (found["link"].state, found["sensors s"].state, found["sensor t"].state) == ("bad", "bad", "good")
     assert "a library's fault" in found["sensors s"].seen
     assert found["secret of sensor s"].state == "poor"
 
 
-async def test_what_a_camera_says_last_has_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def says(_: object) -> str:
+async def test_passwords_are_masked_in_the_finding_of_a_camera(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def error_line(_: object) -> str:
         return "rtsp://admin:hunter2@127.0.0.1/x: no"
 
-    monkeypatch.setattr("edge_agent.tools.doctor.cameras.last_stderr_line", says)
+    monkeypatch.setattr("edge_agent.tools.doctor.cameras.last_stderr_line", error_line)
     source = "http://127.0.0.1:9/shot?user=u&pwd=hunter2"
-    finding = await look_at_camera(ROAD.model_copy(update={"source": source}), 1.0)
+    finding = await check_camera(ROAD.model_copy(update={"source": source}), 1.0)
     assert (finding.state, "hunter2" in str(finding), "127.0.0.1:9/shot" in finding.mend) == ("bad", False, True)
 
 
-def test_every_secret_is_looked_at_also_that_of_what_was_kept_before() -> None:
+def test_secret_files_include_previous_spool_keys() -> None:
     disk = DiskConfig(key_file=Path("new"), previous_key_files=(Path("old"), Path("older")))
     settings = KafkaSettings(password_file=Path("kafka"))
-    assert [str(path) for path, _ in _secrets(Site(spool=disk), settings)] == ["kafka", "new", "old", "older"]
+    assert [str(path) for path, _ in secret_files(Site(spool=disk), settings)] == ["kafka", "new", "old", "older"]
 
 
-class Client:
-    """A producer that is refused, whatever it asks for."""
+class RefusedProducer:
+    """Producer whose every write is refused."""
 
     async def send_and_wait(self, *_: object, **__: object) -> None:
         raise TopicAuthorizationFailedError("x.status")
 
 
-async def test_a_heartbeat_that_may_not_be_written_is_a_finding() -> None:
-    finding = await _compared(cast("AIOKafkaProducer", Client()), KafkaSettings())
+async def test_a_refused_heartbeat_is_a_bad_finding() -> None:
+    finding = await check_clock_offset(cast("AIOKafkaProducer", RefusedProducer()), KafkaSettings())
     assert (finding.state, "TopicAuthorizationFailed" in finding.seen) == ("bad", True)
 
 
-def test_topics_that_may_not_be_written_to_are_named() -> None:
+def test_topics_without_permission_to_write_are_named() -> None:
     answers = [("x.frames", [(7, 29, -1)]), ("x.readings", [(7, 3, -1)]), ("x.status", [(7, 29, -1)])]
     assert refused_topics(answers) == ["x.frames", "x.status"]
 
 
 @pytest.fixture
 def quiet() -> Iterator[None]:
-    """Log as a command does, and not afterwards."""
+    """Configure logging as a command does, and restore it afterwards."""
     clients, before = logging.getLogger("aiokafka"), structlog.get_config()
     logs.quiet_clients()
     yield
@@ -250,16 +247,16 @@ def quiet() -> Iterator[None]:
     clients.propagate = True
 
 
-async def test_a_link_that_cannot_be_opened(quiet: None) -> None:
-    (finding,) = await look_at_link(LinkConfig(), KafkaSettings(bootstrap="127.0.0.1:9"))
+async def test_a_link_that_does_not_open_is_bad(quiet: None) -> None:
+    (finding,) = await check_link(LinkConfig(), KafkaSettings(bootstrap="127.0.0.1:9"))
     assert (finding.what, finding.state) == ("Kafka 127.0.0.1:9", "bad")
     assert "Connect call failed" in finding.seen
-    (finding,) = await look_at_link(LinkConfig(kind="https", url="https://127.0.0.1:9"), KafkaSettings())
+    (finding,) = await check_link(LinkConfig(kind="https", url="https://127.0.0.1:9"), KafkaSettings())
     assert (finding.what, finding.state) == ("link https://127.0.0.1:9", "bad")
 
 
 @pytest.mark.kafka
-async def test_a_whole_site_on_kafka(kafka: str, prefix: str, tmp_path: Path) -> None:
+async def test_a_site_on_kafka_is_good_once_its_topics_exist(kafka: str, prefix: str, tmp_path: Path) -> None:
     settings = KafkaSettings(bootstrap=kafka, prefix=prefix)
     found = {f.what: f async for f in examine(Site(cameras=(ROAD,)), settings, tmp_path, 1.0)}
     assert (found[f"Kafka {kafka}"].state, found[f"Kafka {kafka}"].mend) == ("bad", "sightline topics create")
@@ -271,4 +268,4 @@ async def test_a_whole_site_on_kafka(kafka: str, prefix: str, tmp_path: Path) ->
     for what in (f"Kafka {kafka}", f"link {kafka}", "right to write", "broker's clock", "camera road"):
         assert found[what].state == "good", found[what]
     offset_ms = float(found["broker's clock"].seen.split(" ")[0])
-    assert abs(offset_ms) < 100  # it is the same machine
+    assert abs(offset_ms) < 100  # broker and agent share the clock of this machine

@@ -1,4 +1,4 @@
-"""A picture of what a camera's settings do."""
+"""Tests of the preview of a camera's settings."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def road(**settings: object) -> CameraConfig:
     )
 
 
-def test_every_frame_has_a_fate_and_the_one_in_which_most_moves_is_shown() -> None:
+def test_every_frame_is_counted_and_a_frame_with_motion_is_shown() -> None:
     seen = []
     preview = watch(road(), 20.0, SystemClock(), lambda: seen.append(1))
     assert preview.counts.total() == len(seen) == 45
@@ -43,18 +43,18 @@ def test_every_frame_has_a_fate_and_the_one_in_which_most_moves_is_shown() -> No
     assert preview.image.shape == (360, 640, 3)
 
 
-def test_what_is_masked_for_privacy_is_not_in_it() -> None:
+def test_privacy_masks_are_black_in_the_shown_picture() -> None:
     preview = watch(road(redact={"masks": [TOP]}), 20.0, SystemClock())
     assert preview.image is not None
     assert preview.image[:60].max() == 0
 
 
-def test_masks_and_motion_are_drawn_and_a_line_says_what_became_of_the_frames() -> None:
+def test_masks_motion_and_a_line_with_counts_are_drawn() -> None:
     camera = road(gate={"masks": [LEFT]})
     preview = watch(camera, 20.0, SystemClock())
     picture = annotated(camera, preview)
     assert picture.shape == (382, 640, 3)
-    assert np.abs(picture[100, 192].astype(int) - (40, 200, 240)).max() < 60  # the mask's edge, smoothed
+    assert np.abs(picture[100, 192].astype(int) - (40, 200, 240)).max() < 60  # the mask's smoothed edge
     left, top, *_ = (round(edge) for edge in preview.motion[0])
     assert (picture[top, left] == (60, 200, 60)).all()
     assert picture[360:].max() > 200
@@ -62,17 +62,17 @@ def test_masks_and_motion_are_drawn_and_a_line_says_what_became_of_the_frames() 
     np.testing.assert_array_equal(preview.image.shape[:2], (360, 640))
 
 
-def test_without_a_picture_it_says_so(tmp_path: Path) -> None:
+def test_a_preview_without_a_picture_raises_an_error(tmp_path: Path) -> None:
     with pytest.raises(SourceUnusable, match="there is no picture"):
         annotated(road(), Preview())
     with pytest.raises(SourceUnusable, match=r"no\.mp4"):
         watch(road(source=str(tmp_path / "no.mp4"), options={}), 1.0, SystemClock())
 
 
-class SeesOnce:
-    """A detector that finds a face in the second picture that it is given, and misses it from then on."""
+class FindsOnce:
+    """Detector that finds a face in its second picture only."""
 
-    name = "sees-once"
+    name = "finds-once"
 
     def __init__(self) -> None:
         self.looks = 0
@@ -82,10 +82,10 @@ class SeesOnce:
         return [ScoredBox(Box(0, 0, image.shape[1], image.shape[0]), 1.0)] if self.looks == 2 else []
 
 
-def test_a_face_that_is_missed_in_the_frame_that_is_shown_is_covered_as_it_would_be_when_sent(
+def test_a_face_missed_in_the_shown_frame_is_still_covered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    detector = SeesOnce()
+    detector = FindsOnce()
     monkeypatch.setattr(
         "edge_agent.tools.preview.Redactor",
         lambda config: Redactor(config, make=lambda *_: cast("Detector", detector)),
@@ -97,8 +97,8 @@ def test_a_face_that_is_missed_in_the_frame_that_is_shown_is_covered_as_it_would
     assert (preview.image == FILL_GREY).all()
 
 
-class Given:
-    """A source of pictures, some of which cannot be made."""
+class GivenPictures:
+    """Source of given pictures; None stands for a broken one."""
 
     def __init__(self, *pictures: Image | None) -> None:
         self._pictures = iter(pictures)
@@ -113,8 +113,8 @@ class Given:
         raise SourceEnded("over")
 
 
-def test_a_picture_that_is_broken_or_grey_is_counted_and_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_and_grey_pictures_are_counted_as_unusable(monkeypatch: pytest.MonkeyPatch) -> None:
     well, grey = np.full((40, 60, 3), 90, np.uint8), np.zeros((40, 60), np.uint8)
-    monkeypatch.setattr("edge_agent.tools.preview.make_source", lambda *_: Given(None, grey, well, None))
+    monkeypatch.setattr("edge_agent.tools.preview.make_source", lambda *_: GivenPictures(None, grey, well, None))
     preview = watch(road(), 5.0, SystemClock())
     assert preview.counts == {"unusable": 3, "sent": 1}
