@@ -23,20 +23,18 @@ from edge_agent.sensors.factory import make_sources
 from edge_agent.sensors.feed import Feed
 from edge_agent.sensors.sensor import Sensor
 from edge_agent.sensors.source import SensorSource
-from edge_agent.spool.disk import Disk
-from edge_agent.spool.expire import EXPIRED_AT_ONCE
-from edge_agent.spool.schema import Depth, Kind, Row
+from edge_agent.spool.schema import Depth, Kind
 from edge_agent.spool.seal import load_seal
 from edge_agent.spool.spool import Spool
-from edge_agent.status import SERVICE, accounts_row, ended_row, notice_row, readings_row
+from edge_agent.spool.store import SERVICE, SpoolStore
 from ingest.contract.codec import encode
-from ingest.contract.records import Account, Heartbeat, SensorLedger, Waiting
+from ingest.contract.records import Heartbeat, SensorLedger, Waiting
 from ingest.contract.topics import STATUS
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock, Deadline, SystemClock
-from ingest.site import CameraConfig, SensorConfig, Site, SpoolConfig
+from ingest.site import CameraConfig, SensorConfig, Site
 from ingest.site.topic.follower import follow
 from ingest.site.topic.view import ConfigView
 
@@ -70,25 +68,16 @@ class Agent:
         self._follows = site.link.kind == "kafka"
         self._charge = Charge(site, LastGood(folder / "config.json") if self._follows else None, only)
         self._pins: dict[str, int] = {**(pins or {}), **self._charge.pins}
-        self._spool = Spool(
-            folder / "spool.db",
-            seal=load_seal(site.spool.key_file, site.spool.previous_key_files),
-            clock=self._clock,
-        )
-        self._disk = Disk(self._spool, site.spool, self._notice, self._clock)
+        seal = load_seal(site.spool.key_file, site.spool.previous_key_files)
+        store = SpoolStore(folder / "spool.db", self._instance, seal=seal, clock=self._clock)
+        self._spool = Spool(store, site.spool, clock=self._clock, metrics=metrics)
         self._sender = Sender(
             make_link(site.link, settings, f"agent-{self._instance}", self._pins),
             self._spool,
-            self._disk,
             site.link,
-            notice=self._notice,
             clock=self._clock,
             metrics=metrics,
         )
-        self._bounds: dict[Kind, dict[str, SpoolConfig]] = {"frame": {}, "readings": {}}
-        """Of everything that has run: what was kept of a camera that is taken out waits for the link all the same."""
-        self._depth: list[Depth] = []
-        self._readings: list[Depth] = []
         self._fleet = Fleet(self._camera, self._feeds)
         self._view = ConfigView()
         self._try_sensors()
@@ -112,7 +101,7 @@ class Agent:
         Raise SpoolError when nothing can be promised any more, and whatever else ends the sender or the heartbeat:
         an agent that goes on without them would promise frames that nobody sends, and its spool would grow for ever.
         """
-        await self._disk.open()
+        await self._spool.open()
         working = [asyncio.create_task(work) for work in (self._sender.run(self._random.random), self._beat())]
         working.append(asyncio.create_task(self._fleet.failed()))
         living = asyncio.create_task(self._live())
@@ -125,7 +114,7 @@ class Agent:
                 task.result()
             living.cancel()
             await asyncio.gather(living, return_exceptions=True)
-            self._disk.give_up()
+            self._spool.give_up()
             await self._fleet.stop()
             await self._flush()
         finally:
@@ -133,11 +122,11 @@ class Agent:
                 task.cancel()
             await asyncio.gather(*working, living, *ending, return_exceptions=True)
             await self._fleet.cancel()
-            await self._disk.close()
+            await self._spool.close()
 
     async def _live(self) -> None:
         """Close what a kill left open, begin, and follow the configuration for ever."""
-        await self._close_what_was_killed()
+        await self._close_killed_epochs()
         await self._begin()
         if not self._follows:
             _log.warning(
@@ -153,10 +142,7 @@ class Agent:
 
     async def _begin(self) -> None:
         charge = self._charge
-        frames, readings = self._bounds["frame"], self._bounds["readings"]
-        self._bounds["frame"] = frames | {camera.name: camera.spool for camera in charge.cameras}
-        self._bounds["readings"] = readings | {sensor.name: sensor.spool for sensor in charge.sensors}
-        self._spool.late_after({camera.name: camera.spool.late_after_s for camera in charge.cameras})
+        self._spool.set_bounds({c.name: c.spool for c in charge.cameras}, {s.name: s.spool for s in charge.sensors})
         self._pins.update(charge.pins)
         await self._fleet.apply(charge.cameras, charge.sensors)
 
@@ -173,60 +159,51 @@ class Agent:
             await self._begin()
         await asyncio.to_thread(self._charge.keep)
 
-    async def _close_what_was_killed(self) -> None:
-        for end in await self._disk(self._spool.unfinished):
-            _log.warning("epoch was killed", camera=end.camera, epoch=end.epoch, last=end.last, told=end.told)
-            row = ended_row(self._instance, [end], [], self._clock)
-            await self._disk(self._spool.end_epoch, end.camera, end.epoch, [row])
-        for end in await self._disk(self._spool.unfinished, "readings"):
-            _log.warning("epoch was killed", sensor=end.camera, epoch=end.epoch, last=end.last, told=end.told)
-            row = readings_row(self._instance, [end], [], self._clock)
-            await self._disk(self._spool.end_epoch, end.camera, end.epoch, [row])
+    async def _close_killed_epochs(self) -> None:
+        kinds: tuple[Kind, ...] = ("frame", "readings")
+        for kind in kinds:
+            for end in await self._spool.unfinished(kind):
+                _log.warning(
+                    "killed_epoch_closed",
+                    kind=kind,
+                    name=end.camera,
+                    epoch=end.epoch,
+                    last=end.last,
+                    reported=end.told,
+                )
+                await self._spool.end_epoch(kind, end)
 
     async def _beat(self) -> None:
         while True:
-            with contextlib.suppress(SpoolUnavailable):  # the disk says so itself; the heartbeat goes on
-                await self._look()
+            with contextlib.suppress(SpoolUnavailable):  # the spool logs its outage; heartbeats continue
+                await self._spool.maintain()
+                running = (*self._fleet.cameras, *self._fleet.sensors)
+                await self._spool.note_reported([(x.config.name, x.epoch, x.captured - 1) for x in running])
             beat = self._heartbeat()
-            self._metrics.disk_trouble.set(self._disk.trouble is not None)
-            for name in {*self._bounds["frame"], *(d.name for d in self._depth)}:
-                self._metrics.spooled.labels(name).set(sum(d.bytes for d in self._depth if d.name == name))
-            with contextlib.suppress(TimeoutError):  # a link that takes nothing must not hold up the spool's bounds
+            with contextlib.suppress(TimeoutError):  # a link that accepts nothing must not delay the spool's bounds
                 async with asyncio.timeout(BEAT_S):
                     await self._sender.publish(STATUS, encode(beat), self._instance)
             await asyncio.sleep(BEAT_S)
 
-    async def _look(self) -> None:
-        """Hold the spool within its bounds, see what waits, and remember what is about to be told."""
-        await self._disk.look(self._expire)
-        frames = {c.config.name for c in self._fleet.cameras} | {d.name for d in self._depth}
-        readings = {s.config.name for s in self._fleet.sensors} | {d.name for d in self._readings}
-        await self._bound_all("frame", frames)
-        await self._bound_all("readings", readings)
-        self._depth = await self._disk.attempt(self._spool.depth)
-        self._readings = await self._disk.attempt(self._spool.depth, "readings")
-        told = [(c.config.name, c.epoch, c.captured - 1) for c in self._fleet.cameras]
-        told += [(s.config.name, s.epoch, s.captured - 1) for s in self._fleet.sensors]
-        await self._disk.attempt(self._spool.tell, told)
-
     def _heartbeat(self) -> Heartbeat:
         cameras = [c for c in self._fleet.cameras if c.epoch]  # one that has not begun has nothing to tell
         sensors = [s for s in self._fleet.sensors if s.epoch]
+        frames, readings = self._spool.backlog["frame"], self._spool.backlog["readings"]
         return Heartbeat(
             service=SERVICE,
             instance=self._instance,
             at_ns=self._clock.now_ns(),
             state="running",
             reason="; ".join(self._troubles()),
-            cameras=tuple(c.status([d for d in self._depth if d.name == c.config.name]) for c in cameras),
-            waiting=_waiting(self._depth),
-            sensors=tuple(s.status([d for d in self._readings if d.name == s.config.name]) for s in sensors),
-            readings=SensorLedger(waiting=_waiting(self._readings)),
+            cameras=tuple(c.status([d for d in frames if d.name == c.config.name]) for c in cameras),
+            waiting=_waiting(frames),
+            sensors=tuple(s.status([d for d in readings if d.name == s.config.name]) for s in sensors),
+            readings=SensorLedger(waiting=_waiting(readings)),
             figures={"pid": float(os.getpid()), **self._clock_figures()},
         )
 
     def _troubles(self) -> list[str]:
-        disk, config = self._disk.trouble, self._view.trouble
+        disk, config = self._spool.trouble, self._view.trouble
         troubles = [f"disk {disk.why}"] if disk else []
         troubles += [f"config topic not read: {config}"] if config else []
         return troubles + self._charge.refused
@@ -239,49 +216,12 @@ class Agent:
         self._metrics.clock_error.set(found.error_ms / 1e3)
         return {"clock_offset_ms": round(found.offset_ms, 2), "clock_error_ms": round(found.error_ms, 2)}
 
-    async def _bound_all(self, kind: Kind, names: Collection[str]) -> None:
-        """Bound what runs and what waits; what was taken out before this start has the usual bounds."""
-        for name in sorted(names):
-            await self._bound(name, self._bounds[kind].get(name, SpoolConfig()), kind)
-
-    async def _bound(self, name: str, spool: SpoolConfig, kind: Kind) -> None:
-        def tell(accounts: list[Account]) -> Row:
-            return self._accounts(accounts, kind)
-
-        oldest_ns = self._clock.now_ns() - round(spool.max_age_s * 1e9)
-        gone, more = 0, EXPIRED_AT_ONCE
-        while more == EXPIRED_AT_ONCE:
-            more = await self._disk.attempt(self._spool.expire, name, spool.max_bytes, oldest_ns, tell, kind)
-            gone += more
-        self._expired(name, gone)
-
-    def _expire(self, excess_bytes: int) -> int:
-        """Let frames go over all cameras; return how many have gone. Runs in the spool's thread."""
-        gone = self._spool.expire_over(excess_bytes, self._evidence(), self._accounts)
-        for name, count in gone.items():
-            self._expired(name, count)
-        return sum(gone.values())
-
-    def _evidence(self) -> list[str]:
-        return [name for name, spool in self._bounds["frame"].items() if spool.evidence]
-
-    def _expired(self, name: str, count: int) -> None:
-        if count:
-            self._metrics.expired.labels(name).inc(count)
-            _log.warning("expired", name=name, records=count)
-
-    def _accounts(self, accounts: list[Account], kind: Kind) -> Row:
-        return accounts_row(self._instance, accounts, self._clock, kind)
-
-    def _notice(self, reason: str) -> Row:
-        return notice_row(self._instance, reason, self._clock)
-
     async def _flush(self) -> None:
         deadline = Deadline.after(FLUSH_S, self._clock)
         self._sender.wake()
-        while not await self._disk(lambda: self._spool.empty):
+        while not await self._spool.empty():
             if deadline.passed:
-                _log.warning("left on disk", frames=sum(d.frames for d in await self._disk(self._spool.depth)))
+                _log.warning("frames_left_in_spool", frames=sum(d.frames for d in await self._spool.depth()))
                 return
             await asyncio.sleep(_POLL_S)
 
@@ -290,9 +230,6 @@ class Agent:
         return Camera(
             config,
             self._spool,
-            self._disk,
-            promise=self._disk.promise,
-            instance=self._instance,
             truth_folder=truth_folder if config.source.startswith("simulated:") else None,
             state_folder=self._folder / "capture",
             on_kept=self._sender.wake,
@@ -309,8 +246,6 @@ class Agent:
             Sensor(
                 config,
                 self._spool,
-                self._disk,
-                instance=self._instance,
                 on_kept=self._sender.wake,
                 clock=self._clock,
                 metrics=self._metrics,

@@ -10,6 +10,7 @@ AgentError
 ├── FrameUnusable         one frame cannot be made into a record; the next one may be well
 ├── SpoolError            the spool cannot keep what it is given
 │   ├── SpoolUnavailable  not now: the disk is full, read-only or failing, or the file had to be mended
+│   ├── SpoolVersionMismatch  the file has tables of another version
 │   └── WrongKey          rows are encrypted with a key that was not given
 └── LinkError             something did not go over the link
     ├── LinkLost          the link is gone: what was in flight is in doubt
@@ -72,6 +73,17 @@ class WrongKey(SpoolError):
             f"{path}: rows are encrypted with the keys {key_ids}: give their files as spool.key_file "
             "or spool.previous_key_files; nothing was changed"
         )
+
+
+class SpoolVersionMismatch(SpoolError):
+    """The spool's file has tables of another version of the agent. It stays as it is."""
+
+    def __init__(self, path: object, found: int, expected: int) -> None:
+        super().__init__(
+            f"{path}: spool version {found}, expected {expected}. Run the release that wrote it until its rows are "
+            "sent, or move the file away and start again; nothing was changed"
+        )
+        self.found, self.expected = found, expected
 
 
 class LinkError(AgentError):

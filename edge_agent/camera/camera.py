@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import signal
 from asyncio.subprocess import Process
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from edge_agent.camera.children import clean_up, kill, last_stderr_line, start_capture
 from edge_agent.camera.messages import (
@@ -22,10 +22,9 @@ from edge_agent.camera.messages import (
 )
 from edge_agent.exceptions import SourceError, SpoolUnavailable
 from edge_agent.metrics import AgentMetrics
-from edge_agent.spool.refused import Refused
+from edge_agent.spool.expiry import RefusedFrames
 from edge_agent.spool.schema import Depth, Row
 from edge_agent.spool.spool import Spool
-from edge_agent.status import ended_row
 from ingest.contract import headers as h
 from ingest.contract.records import Account, CameraState, CameraStatus, EpochEnd
 from ingest.runtime import logs
@@ -58,10 +57,7 @@ class Camera:
         self,
         config: CameraConfig,
         spool: Spool,
-        on_disk: Callable[..., Any],
         *,
-        promise: Callable[[Sequence[Row]], Awaitable[None]],
-        instance: str,
         truth_folder: Path | None,
         on_kept: Callable[[], None],
         chance: Callable[[], float],
@@ -71,14 +67,13 @@ class Camera:
         backoff: Backoff | None = None,
     ) -> None:
         self.config = config
-        self._spool, self._on_disk, self._promise = spool, on_disk, promise
-        self._instance, self._truth_folder, self._state_folder = instance, truth_folder, state_folder
+        self._spool, self._truth_folder, self._state_folder = spool, truth_folder, state_folder
         self._on_kept, self._chance, self._clock, self._metrics = on_kept, chance, clock, metrics
         self._backoff = backoff or Backoff(long_cap_s=LONG_CAP_S)
         self._hang_s = START_S + _STALLS * config.watch.stall_s
         self._stop = asyncio.Event()
         self._process: Process | None = None
-        self._refused = Refused(config.name, 0)
+        self._refused = RefusedFrames(config.name, 0)
         self.epoch = 0
         self.captured = 0
         self.kept = 0
@@ -123,9 +118,8 @@ class Camera:
 
     async def _epoch(self) -> bool:
         """Run one child from its start to its exit. Return whether the source has ended."""
-        now_s = self._clock.now_ns() // 1_000_000_000
-        self.epoch = await self._on_disk(self._spool.begin_epoch, self.config.name, "frame", now_s)
-        self.captured, last, self._refused = 0, -1, Refused(self.config.name, self.epoch)
+        self.epoch = await self._spool.begin_epoch(self.config.name, "frame")
+        self.captured, last, self._refused = 0, -1, RefusedFrames(self.config.name, self.epoch)
         self._frames_from_s, self._fault = None, ""
         try:
             process = self._process = await start_capture(
@@ -176,12 +170,12 @@ class Camera:
             return -1
         self.captured = max(self.captured, message.seq + 1)
         try:
-            await self._promise([self._row(message)])
+            await self._spool.keep([self._row(message)])
         except SpoolUnavailable as error:
             self._refused.add(message.seq, message.account)
             self.reason = f"disk {error.why}: withheld as overload"
             return -1
-        self._refused.told()
+        self._refused.clear()
         self.kept += 1
         self._metrics.kept.labels(self.config.name).inc()
         self._on_kept()
@@ -235,8 +229,7 @@ class Camera:
             end = EpochEnd(camera=self.config.name, epoch=self.epoch, last=last, clean=False, told=self.captured - 1)
         else:
             end = EpochEnd(camera=self.config.name, epoch=self.epoch, last=ended.last, clean=True, told=ended.last)
-        row = ended_row(self._instance, [end], accounts, self._clock)
-        await self._on_disk(self._spool.end_epoch, self.config.name, self.epoch, [row])
+        await self._spool.end_epoch("frame", end, accounts)
         self._on_kept()
 
     async def _stop_child(self, process: Process) -> None:

@@ -19,7 +19,6 @@ from edge_agent.send.link import Link, Parcel
 from edge_agent.send.parcels import OTHERS, parcel
 from edge_agent.send.refusals import Refusals
 from edge_agent.send.window import Pace, Window
-from edge_agent.spool.disk import Disk
 from edge_agent.spool.schema import Row
 from edge_agent.spool.spool import Spool
 from ingest.contract.identity import LATE, LIVE
@@ -51,20 +50,18 @@ class Sender:
         self,
         link: Link,
         spool: Spool,
-        disk: Disk,
         config: LinkConfig,
         *,
-        notice: Callable[[str], Row],
         clock: Clock,
         metrics: AgentMetrics,
     ) -> None:
-        self._link, self._spool, self._disk, self._config = link, spool, disk, config
+        self._link, self._spool, self._config = link, spool, config
         self._clock, self._metrics = clock, metrics
         self._wake = asyncio.Event()
         self._backoff = Backoff()
         self._window = self._new_window()
         self._pace = Pace(config.late_bytes_per_s)
-        self._refusals = Refusals(notice, clock)
+        self._refusals = Refusals(clock)
         self._cursors: dict[str, int] = {}
         self._acked: list[int] = []
         self._broken: BaseException | None = None
@@ -136,24 +133,21 @@ class Sender:
             _log.info("link back", to=self._link.address, out_for_s=round(outage_s, 1))
 
     async def _round(self) -> bool:
-        """Offer what may be offered now. Return whether anything was."""
+        """Offer rows for which the window has room: on each lane, rows in doubt before new ones. Return whether any were."""
         moved = False
         if self._window.room:
-            moved = await self._offer(await self._disk(self._spool.others, self._cursor(OTHERS), CHUNK_ROWS), OTHERS)
-            live = await self._rows(LIVE, self._spool.settle_live, CHUNK_ROWS)
+            moved = await self._offer(await self._spool.others(self._cursor(OTHERS), CHUNK_ROWS), OTHERS)
+            live = await self._spool.offered(LIVE, self._cursor(LIVE), CHUNK_ROWS)
+            live = live or await self._spool.settle_live(CHUNK_ROWS)
             if live:
                 self._pace.live(self._clock.monotonic())
             moved |= await self._offer(live, LIVE)
         if self._window.late_room and not self._pace.wait_s(self._clock.monotonic()):
-            late = await self._rows(LATE, self._spool.settle_late, LATE_CHUNK_ROWS)
+            late = await self._spool.offered(LATE, self._cursor(LATE), LATE_CHUNK_ROWS)
+            late = late or await self._spool.settle_late(LATE_CHUNK_ROWS)
             self._pace.spend(sum(row.size for row in late))
             moved |= await self._offer(late, LATE)
         return moved
-
-    async def _rows(self, lane: str, settle: Callable[[int, int], list[Row]], limit: int) -> list[Row]:
-        """Return what is in doubt on a lane; when there is nothing, settle what has none yet."""
-        rows = await self._disk(self._spool.offered, lane, self._cursor(lane), limit)
-        return rows or await self._disk(settle, self._clock.now_ns(), limit)
 
     async def _offer(self, rows: Sequence[Row], lane: str) -> bool:
         for row in rows:
@@ -183,10 +177,10 @@ class Sender:
     async def _settle_answers(self) -> None:
         acked, self._acked = self._acked, []
         if acked:
-            await self._disk(self._spool.remove, acked)
+            await self._spool.remove(acked)
             self._metrics.sent.inc(len(acked))
-        for row_id, status in self._refusals.take():
-            await self._disk(self._spool.park, row_id, status)
+        for row_id, notice in self._refusals.take():
+            await self._spool.park(row_id, notice)
             self._metrics.refused.inc()
 
     def _check(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from edge_agent.exceptions import SpoolUnavailable
 from edge_agent.metrics import AgentMetrics
@@ -13,7 +12,6 @@ from edge_agent.sensors.intake import ReadingIntake
 from edge_agent.sensors.source import Reading
 from edge_agent.spool.schema import Depth, Row
 from edge_agent.spool.spool import Spool
-from edge_agent.status import readings_row
 from ingest.contract import headers as h
 from ingest.contract.codec import encode
 from ingest.contract.records import CameraState, EpochEnd, Readings, SensorStatus
@@ -35,15 +33,13 @@ class Sensor:
         self,
         config: SensorConfig,
         spool: Spool,
-        on_disk: Callable[..., Any],
         *,
-        instance: str,
         on_kept: Callable[[], None],
         clock: Clock,
         metrics: AgentMetrics,
     ) -> None:
         self.config = config
-        self._spool, self._on_disk, self._instance, self._on_kept = spool, on_disk, instance, on_kept
+        self._spool, self._on_kept = spool, on_kept
         self._clock, self._metrics = clock, metrics
         self._intake = ReadingIntake(config, 0, clock)
         self._wake = asyncio.Event()
@@ -58,8 +54,7 @@ class Sensor:
 
     async def begin(self) -> None:
         """Begin an epoch. Raise SpoolError if the spool cannot record it."""
-        now_s = self._clock.now_ns() // 1_000_000_000
-        self.epoch = await self._on_disk(self._spool.begin_epoch, self.config.name, "readings", now_s)
+        self.epoch = await self._spool.begin_epoch(self.config.name, "readings")
         self._intake, self.kept, self._heard_s = ReadingIntake(self.config, self.epoch, self._clock), 0, self._now_s()
 
     def stop(self) -> None:
@@ -137,8 +132,7 @@ class Sensor:
         self.state, self.reason, tail = "ended", "", self._intake.tail()
         last = self.captured - 1
         end = EpochEnd(camera=self.config.name, epoch=self.epoch, last=last, clean=True, told=last)
-        row = readings_row(self._instance, [end], [tail] if tail else [], self._clock)
-        await self._on_disk(self._spool.end_epoch, self.config.name, self.epoch, [row])
+        await self._spool.end_epoch("readings", end, [tail] if tail else [])
         self._on_kept()
 
     def _back(self) -> None:
@@ -172,7 +166,7 @@ class Sensor:
     async def _keep(self, readings: Sequence[Readings]) -> None:
         if not readings:
             return
-        await self._on_disk(self._spool.keep, [self._row(each) for each in readings])
+        await self._spool.keep([self._row(each) for each in readings], wait_for_room=True)
         self.kept += sum(len(each.values) for each in readings)
         self._on_kept()
 

@@ -1,27 +1,88 @@
-"""The account of what expired from a full spool. Pure."""
+"""Expiry order of a full spool, and the accounts of rows that the spool drops or cannot keep.
+
+Rows already offered to the link never expire, because Kafka may have them.
+"""
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
-from edge_agent.spool.schema import Row
+from edge_agent.spool.schema import PARKED, WAITS, WITHOUT_PICTURES, Kind, Row, read
+from edge_agent.spool.seal import Seal
 from ingest.contract import headers as h
 from ingest.contract.codec import decode
 from ingest.contract.identity import FrameId
 from ingest.contract.records import Account, Readings
 
+EXPIRED_AT_ONCE = 1000
+"""Maximum number of rows that one transaction expires. Rows of cameras wait for the same thread meanwhile."""
+
+_MAY_EXPIRE = (WAITS, PARKED)
+_OF_ONE = (
+    f"SELECT {WITHOUT_PICTURES}, size FROM outbox INDEXED BY outbox_depth"  # noqa: S608  (constants)
+    f" WHERE kind = ?1 AND name = ?2 AND lane IN {_MAY_EXPIRE} ORDER BY epoch, id LIMIT {EXPIRED_AT_ONCE}"
+)
+_ORDER = (
+    ("frame", "name NOT IN (SELECT value FROM json_each(?2))"),
+    ("readings", "?2 IS NOT NULL"),
+    ("frame", "name IN (SELECT value FROM json_each(?2))"),
+)
+"""Frames first, because they are large and many; then readings, which are small; frames of evidence cameras last."""
+
+
+@dataclass
+class Expired:
+    """Rows that expired: their number by name, and their accounts by kind."""
+
+    by_name: Counter[str] = field(default_factory=Counter)
+    accounts: dict[Kind, list[Account]] = field(default_factory=dict)
+
+
+def expire_one(db: sqlite3.Connection, seal: Seal, kind: Kind, name: str, max_bytes: int, oldest_ns: int) -> Expired:
+    """Delete the rows of one camera or sensor that exceed its bounds, oldest first."""
+    (total,) = db.execute(
+        "SELECT coalesce(sum(bytes), 0) FROM counts WHERE kind = ? AND name = ?", (kind, name)
+    ).fetchone()
+    rows: list[Row] = []
+    for row, size in _candidates(db, seal, _OF_ONE, kind, name):
+        if total <= max_bytes and row.captured_ns >= oldest_ns:
+            break
+        total -= size
+        rows.append(row)
+    expired = Expired()
+    _delete(db, kind, rows, expired)
+    return expired
+
+
+def expire_all(db: sqlite3.Connection, seal: Seal, excess_bytes: int, evidence: Sequence[str]) -> Expired:
+    """Delete the oldest rows of all cameras and sensors, in the stated order, until ``excess_bytes`` are free."""
+    expired, count = Expired(), 0
+    for kind, condition in _ORDER:
+        rows: list[Row] = []
+        for row, size in _candidates(db, seal, _of_all(condition), kind, json.dumps(list(evidence))):
+            if excess_bytes <= 0 or count == EXPIRED_AT_ONCE:
+                break
+            excess_bytes, count = excess_bytes - size, count + 1
+            rows.append(row)
+        _delete(db, kind, rows, expired)
+    return expired
+
 
 def expired_account(row: Row) -> Account:
-    """Return the account of a kept row that goes, together with what was withheld before it."""
-    first, last, before = _kept(row)
+    """Return the account of an expired row and of the frames or readings withheld before it."""
+    first, last, before = _numbers(row)
     counts = Counter(before.counts if before else {})
     counts["expired"] += last - first + 1
     first = before.first if before else first
     return Account(camera=row.name, epoch=row.epoch, first=first, last=last, counts=dict(counts))
 
 
-def merged(accounts: list[Account]) -> list[Account]:
-    """Join accounts that follow on each other, so that a long outage is told in few words."""
+def merged(accounts: Iterable[Account]) -> list[Account]:
+    """Join accounts of adjacent intervals: a long outage then needs few accounts."""
     joined: list[Account] = []
     for account in accounts:
         last = joined[-1] if joined else None
@@ -33,8 +94,68 @@ def merged(accounts: list[Account]) -> list[Account]:
     return joined
 
 
-def _kept(row: Row) -> tuple[int, int, Account | None]:
-    """Return the numbers that a row holds, first and last, and the account of what was withheld before them."""
+class RefusedFrames:
+    """Account of the frames of one epoch that the disk refused since the last kept frame.
+
+    They were never promised, and count as ``overload``. The account includes the frames withheld before them.
+    """
+
+    def __init__(self, camera: str, epoch: int) -> None:
+        self._camera, self._epoch = camera, epoch
+        self._account: Account | None = None
+
+    @property
+    def last(self) -> int:
+        """The highest number that was refused and is not reported yet, -1 if there is none."""
+        return self._account.last if self._account else -1
+
+    def add(self, seq: int, before: Account | None) -> None:
+        """Add a refused frame; ``before`` is the account of the frames withheld before it."""
+        counts = Counter(before.counts if before else {}) + Counter(overload=1)
+        first = before.first if before else seq
+        account = Account(camera=self._camera, epoch=self._epoch, first=first, last=seq, counts=dict(counts))
+        self._account = self._joined(account)
+
+    def joined(self, following: Account | None) -> Account | None:
+        """Return one account of the refused frames and of ``following``, which comes after them."""
+        return self._joined(following) if following else self._account
+
+    def clear(self) -> None:
+        """Forget the refused frames: a kept row has accounted for them."""
+        self._account = None
+
+    def _joined(self, account: Account) -> Account:
+        # every number is in a message of the capture or in its account, so the two intervals are adjacent
+        return merged([self._account, account])[-1] if self._account else account
+
+
+def _of_all(condition: str) -> str:
+    """Return the query for rows of any name. It merges the lanes, each in the order of an index, without sorting."""
+    lanes = " UNION ALL ".join(
+        f"SELECT {WITHOUT_PICTURES}, size FROM outbox INDEXED BY outbox_lane"  # noqa: S608  (constants)
+        f" WHERE kind = ?1 AND lane = '{lane}' AND {condition}"
+        for lane in _MAY_EXPIRE
+    )
+    return f"{lanes} ORDER BY id LIMIT {EXPIRED_AT_ONCE}"
+
+
+def _candidates(db: sqlite3.Connection, seal: Seal, query: str, *values: object) -> Iterator[tuple[Row, int]]:
+    """Yield rows that may expire, oldest first, each without its picture and with the picture's size in bytes."""
+    for *columns, size in db.execute(query, values):
+        yield read(columns, seal), size
+
+
+def _delete(db: sqlite3.Connection, kind: Kind, rows: list[Row], expired: Expired) -> None:
+    if not rows:
+        return
+    db.executemany("DELETE FROM outbox WHERE id = ?", [(row.id,) for row in rows])
+    in_order = sorted(rows, key=lambda row: (row.name, row.epoch, row.id))
+    expired.by_name.update(row.name for row in rows)
+    expired.accounts[kind] = expired.accounts.get(kind, []) + merged(map(expired_account, in_order))
+
+
+def _numbers(row: Row) -> tuple[int, int, Account | None]:
+    """Return the first and last number of a row, and the account of the numbers withheld before them."""
     if row.kind == "readings":
         readings = decode(Readings, row.record)
         return readings.seq, readings.last_seq, readings.account

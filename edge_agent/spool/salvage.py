@@ -1,7 +1,7 @@
-"""What can still be read of a damaged spool, row by row, into a new one.
+"""Recovery of a damaged spool: each row that is still readable is copied into a new file.
 
-SQLite stops at the first damaged page that a query meets. So ranges of ids are halved until what cannot be read is
-alone, and each row's checksum tells whether what was read is what was written.
+SQLite stops at the first damaged page that a query meets. So ranges of ids are halved until each unreadable row is
+isolated, and the checksum of each row shows whether it is still the row that was written.
 """
 
 from __future__ import annotations
@@ -9,31 +9,27 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_agent.spool.opening import connect, exchange, is_damaged_page, salvaged
-from edge_agent.spool.rows import COLUMNS, is_whole
-from edge_agent.spool.schema import WAITS, Row
-from edge_agent.spool.upgrade import LATE_AFTER_NS, upgrade
+from edge_agent.spool.file import connect, exchange, is_damaged_page, prepare, salvaged
+from edge_agent.spool.schema import COLUMNS, Row, checksum
 
 MAX_ID = 1 << 40
-"""More rows than any spool has given out: ten thousand a second for three years."""
+"""Highest id to search: ten thousand rows a second for three years."""
 SKIPPED_IDS = 1_000_000
-"""Where nothing says which ids were given, new ones begin so far beyond those that were found: none comes twice."""
+"""Gap left above the highest id found when the record of used ids is damaged. No id is used twice then."""
 MAX_FAILURES = 200_000
-"""Ranges that could not be read, at some 20 µs each; a file of which so little is left is given up."""
+"""Maximum number of unreadable ranges, at about 20 µs each; beyond it, the rest of the file is given up."""
 _AT_ONCE = 64
 _COLUMNS = f"{COLUMNS}, late_ns, size"
-_INSTEAD = {"late_ns": f"captured_ns + {LATE_AFTER_NS}", "key": "''", "crc": "NULL"}
-"""What stands for columns that spools of before do not have."""
-_NAMES_TOLD = 10
+_MAX_NAMES = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
-    """Numbers of one camera or sensor that were promised, and are gone."""
+class LostRows:
+    """An interval of numbers of one camera or sensor that were promised and are lost."""
 
     name: str
     epoch: int
@@ -46,58 +42,49 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What became of a damaged spool: rows that were saved, and those that are known to be lost.
+    """Result of a salvage: the number of rows saved, and the rows known to be lost.
 
-    ``complete`` tells that the index of the rows could be read whole, so that nothing else is missing.
+    ``complete`` means that the index of the rows was fully readable, so that no other row is missing.
     """
 
     aside: Path
     rows: int
-    lost: tuple[Lost, ...]
+    lost: tuple[LostRows, ...]
     complete: bool
 
     def __str__(self) -> str:
-        named = ", ".join(map(str, self.lost[:_NAMES_TOLD])) or "none known"
-        more = f" and {len(self.lost) - _NAMES_TOLD} more" if len(self.lost) > _NAMES_TOLD else ""
-        unsure = "" if self.complete else "; there may be others, the index was damaged too"
+        named = ", ".join(map(str, self.lost[:_MAX_NAMES])) or "none known"
+        more = f" and {len(self.lost) - _MAX_NAMES} more" if len(self.lost) > _MAX_NAMES else ""
+        unsure = "" if self.complete else "; others may be lost, the index was damaged too"
         return f"spool was damaged: {self.rows} rows saved, lost {named}{more}{unsure}; the file is {self.aside.name}"
 
 
-@dataclass
-class _Found:
-    saved: int = 0
-    ids: set[int] = field(default_factory=set)
-
-
 def salvage(path: Path) -> Recovery:
-    """Build a new spool from what a damaged one still holds, in its place. Raise sqlite3.Error or OSError."""
+    """Replace a damaged file with a new one that holds its readable rows. Raise sqlite3.Error or OSError."""
     target = salvaged(path)
     for suffix in ("", "-wal", "-shm"):
         Path(f"{target}{suffix}").unlink(missing_ok=True)
     new = connect(target)
     old = sqlite3.connect(path, isolation_level=None)
     try:
-        old.execute("PRAGMA writable_schema = ON")  # what says how an index is made may be damaged, and rows whole
-        upgrade(new)
+        old.execute("PRAGMA writable_schema = ON")  # accept a damaged index definition: the rows may be intact
+        prepare(new, target)
         index, complete = _index(old)
-        found = _copy_rows(old, new, _bounds(old))
+        saved = _copy_rows(old, new)
         _copy_rest(old, new, index)
-        new.execute("PRAGMA journal_mode = DELETE").fetchall()  # one file, which a rename moves whole
+        new.execute("PRAGMA journal_mode = DELETE").fetchall()  # no companion files: one rename moves all of it
     finally:
         old.close()
         new.close()
-    lost = _joined(sorted(entry for row_id, entry in index.items() if row_id not in found.ids))
-    return Recovery(exchange(path), found.saved, lost, complete)
+    lost = _joined(sorted(entry for row_id, entry in index.items() if row_id not in saved))
+    return Recovery(exchange(path), len(saved), lost, complete)
 
 
-def _bounds(old: sqlite3.Connection) -> tuple[int, int]:
-    """Return the lowest and highest id that may be found."""
+def _copy_rows(old: sqlite3.Connection, new: sqlite3.Connection) -> set[int]:
+    """Copy the intact rows. Return their ids."""
     sequence = _all(old, "SELECT seq FROM sqlite_sequence WHERE name = 'outbox'")
-    return 1, int(sequence[0][0]) if sequence else MAX_ID
-
-
-def _copy_rows(old: sqlite3.Connection, new: sqlite3.Connection, bounds: tuple[int, int]) -> _Found:
-    found = _Found()
+    highest = int(sequence[0][0]) if sequence else MAX_ID
+    saved: set[int] = set()
     batch: list[tuple[Any, ...]] = []
 
     def write() -> None:
@@ -106,21 +93,20 @@ def _copy_rows(old: sqlite3.Connection, new: sqlite3.Connection, bounds: tuple[i
             new.executemany(f"INSERT OR IGNORE INTO outbox ({_COLUMNS}) VALUES ({marks})", batch)  # noqa: S608
         batch.clear()
 
-    for values in _readable(old, *bounds):
-        if _is_whole(values):
+    for values in _readable(old, 1, highest):
+        if _is_intact(values):
             batch.append(values)
-            found.ids.add(values[9])
+            saved.add(values[9])
         if len(batch) == _AT_ONCE:
             write()
     write()
-    found.saved = len(found.ids)
-    return found
+    return saved
 
 
 def _readable(db: sqlite3.Connection, first: int, last: int) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of a range of ids that can be read, in order."""
+    """Yield the readable rows of a range of ids, in order."""
     ranges, failures = [(first, last)], 0
-    query = f"SELECT {_present(db)} FROM outbox NOT INDEXED WHERE id BETWEEN ? AND ? ORDER BY id"  # noqa: S608
+    query = f"SELECT {_COLUMNS} FROM outbox NOT INDEXED WHERE id BETWEEN ? AND ? ORDER BY id"  # noqa: S608
     while ranges and failures < MAX_FAILURES:
         low, high = ranges.pop()
         try:
@@ -129,34 +115,27 @@ def _readable(db: sqlite3.Connection, first: int, last: int) -> Iterator[tuple[A
                 low = values[9] + 1
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             if isinstance(error, sqlite3.DatabaseError) and not is_damaged_page(error):
-                return  # there is no table, or no database: nothing is left
+                return  # no table, or no database: no row is left
             failures += 1
             middle = (low + high) // 2
             if low < high:
                 ranges += [(middle + 1, high), (low, middle)]
 
 
-def _present(db: sqlite3.Connection) -> str:
-    """Return the columns, with what stands for those that this file does not have."""
-    found = {name for _, name, *_ in _all(db, "PRAGMA table_info(outbox)") or ()}
-    columns = (_INSTEAD[name] if name in _INSTEAD and name not in found else name for name in _COLUMNS.split(", "))
-    return ", ".join(f"coalesce(lane, '{WAITS}')" if name == "lane" else name for name in columns)
-
-
-def _is_whole(values: tuple[Any, ...]) -> bool:
+def _is_intact(values: tuple[Any, ...]) -> bool:
     try:
         *fields, key, crc = values[:12]
         row = Row(*fields)
-        return isinstance(row.record, bytes) and is_whole(row, key, crc)
+        return isinstance(row.record, bytes) and bool(crc == checksum(row, key))
     except (TypeError, AttributeError):
         return False
 
 
 def _copy_rest(old: sqlite3.Connection, new: sqlite3.Connection, index: dict[int, tuple[str, int, int, str]]) -> None:
-    """Copy the epochs and the marks; where they cannot be read, what the rows say must do.
+    """Copy the epochs and the marks of the live lane; derive them from the rows if they cannot be read.
 
-    An epoch that nothing is left of but rows is not ended here: the ledger sees that it never was. New ones only have
-    to go on upwards. Without its mark, a camera's rows all go late, for none of them may overtake what has gone live.
+    An epoch known only from its rows gets no end record: the ledger shows that it never ended. It only keeps new
+    epochs larger. Without its mark, all rows of a camera go late, since none may overtake a row that has gone live.
     """
     epochs = _all(old, "SELECT name, epoch, kind, last_kept, told, ended FROM epochs")
     marks = _all(old, "SELECT name, id FROM gone_live")
@@ -178,7 +157,7 @@ def _copy_rest(old: sqlite3.Connection, new: sqlite3.Connection, index: dict[int
 
 
 def _index(db: sqlite3.Connection) -> tuple[dict[int, tuple[str, int, int, str]], bool]:
-    """Return the frames and readings that there were, by id, as far as an index tells, and whether it tells all."""
+    """Return the frames and readings that the index lists, by id, and whether all of the index was readable."""
     found: dict[int, tuple[str, int, int, str]] = {}
     complete = True
     for order in ("", " DESC"):
@@ -195,14 +174,14 @@ def _index(db: sqlite3.Connection) -> tuple[dict[int, tuple[str, int, int, str]]
     return found, complete
 
 
-def _joined(entries: list[tuple[str, int, int, str]]) -> tuple[Lost, ...]:
-    lost: list[Lost] = []
+def _joined(entries: list[tuple[str, int, int, str]]) -> tuple[LostRows, ...]:
+    lost: list[LostRows] = []
     for name, epoch, seq, _ in entries:
         last = lost[-1] if lost else None
         if last and (last.name, last.epoch, last.last + 1) == (name, epoch, seq):
-            lost[-1] = Lost(name, epoch, last.first, seq)
+            lost[-1] = LostRows(name, epoch, last.first, seq)
         else:
-            lost.append(Lost(name, epoch, seq, seq))
+            lost.append(LostRows(name, epoch, seq, seq))
     return tuple(lost)
 
 

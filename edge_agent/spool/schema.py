@@ -1,50 +1,55 @@
-"""The spool's tables."""
+"""Rows of the spool, its tables, and the conversion between the two: sealing and checksums."""
 
 from __future__ import annotations
 
+import dataclasses
+import sqlite3
+import zlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from edge_agent.spool.seal import Seal
 
 Kind = str
 """``frame``, ``readings`` or ``status``."""
 
+SCHEMA_VERSION = 2
+"""Version of the tables, in the file's ``user_version``."""
+
 WAITS = "wait"
-"""The lane of a row that was never offered. As wide as those that follow on it: SQLite writes a row anew, with its
-picture, when it grows, and only the page that holds the lane when it does not."""
+"""Lane of a row that was never offered to the link. It has the same length as ``live`` and ``late``: SQLite rewrites
+a whole row, with its picture, when it grows, and only the page that holds the lane when it does not."""
 
 PARKED = "parked"
-"""The lane of a row that the link refuses for good. It stays until it expires."""
+"""Lane of a row that the link refuses permanently. The row stays until it expires."""
 
 PAGE_BYTES = 1024
-"""Each commit touches some ten pages beside the picture, of indexes mostly, and writes each of them whole: with pages
-of 4096 bytes, all of a frame's commits took twice what a picture of 40 kB does. Like the write-ahead log itself, it
-relies on a disk that does not harm what is beside the bytes that it was writing when the power went."""
+"""Page size of the file. Each commit touches about ten pages beside the picture, mostly of indexes, and writes each of
+them whole: with pages of 4096 bytes, the commits of one frame wrote twice the bytes of a 40 kB picture. Like the
+write-ahead log itself, this relies on a disk that does not damage neighbouring bytes when the power fails."""
 WAL_BYTES = 4 * 1024 * 1024
-"""The write-ahead log is written back when it has come so far; a full disk has to take that much."""
+"""Size of the write-ahead log at which SQLite writes it back; a full disk needs this much room."""
 
 PRAGMAS = (
     f"PRAGMA page_size = {PAGE_BYTES}",
-    "PRAGMA auto_vacuum = INCREMENTAL",  # the first of all: a file that has a page keeps what it has
+    "PRAGMA auto_vacuum = INCREMENTAL",  # must precede the first page: an existing file keeps its mode
     "PRAGMA journal_mode = WAL",
     # A frame is promised when its row is committed. In WAL mode, NORMAL may lose the last commits in a power cut:
-    # FULL syncs each commit, and commits are of whole groups of frames.
+    # FULL syncs each commit, and one commit holds a whole group of frames.
     "PRAGMA synchronous = FULL",
-    # Some builds overwrite what is deleted: sending a frame would write as much as keeping it, and need as much room
-    # on a full disk. Whoever must not read deleted pictures must not read the others either: keys are for that.
+    # Some builds overwrite deleted rows: then sending a frame writes as many bytes as keeping it, and needs as much
+    # room on a full disk. Encryption protects deleted pictures, as it protects the others.
     "PRAGMA secure_delete = OFF",
     "PRAGMA journal_size_limit = 16777216",
+    f"PRAGMA wal_autocheckpoint = {WAL_BYTES // PAGE_BYTES}",
     "PRAGMA cache_size = -2000",  # 2 MB: rows are written once and read once
-    "PRAGMA temp_store = MEMORY",  # where an agent may write nothing but its folder, an index is made without a file
+    "PRAGMA temp_store = MEMORY",  # an agent may be able to write only to its own folder
 )
 
-INDEXES = f"""
-CREATE INDEX IF NOT EXISTS outbox_lane ON outbox (kind, lane, id, name);
-CREATE INDEX IF NOT EXISTS outbox_late ON outbox (late_ns) WHERE kind = 'frame' AND lane = '{WAITS}';
-CREATE INDEX IF NOT EXISTS outbox_depth ON outbox (kind, name, epoch, id, seq, size, key);
-"""
-"""Each is another page in each commit: what is asked rarely goes with what there is."""
-
-CREATE = """
-CREATE TABLE IF NOT EXISTS outbox (
+CREATE = f"""
+BEGIN;
+CREATE TABLE outbox (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     kind TEXT NOT NULL,
     lane TEXT NOT NULL,
@@ -53,18 +58,18 @@ CREATE TABLE IF NOT EXISTS outbox (
     captured_ns INTEGER NOT NULL,
     late_ns INTEGER NOT NULL,
     size INTEGER NOT NULL,
-    crc INTEGER,
+    crc INTEGER NOT NULL,
     name TEXT NOT NULL,
     key TEXT NOT NULL,
     traceparent TEXT NOT NULL,
     account TEXT NOT NULL,
-    record BLOB NOT NULL  -- the last: what follows on a picture is found at the end of all its pages
+    record BLOB NOT NULL  -- last: SQLite walks all pages of a picture to reach a column behind it
 );
-CREATE TABLE IF NOT EXISTS gone_live (
+CREATE TABLE gone_live (
     name TEXT PRIMARY KEY,
     id INTEGER NOT NULL
 );
-CREATE TABLE IF NOT EXISTS epochs (
+CREATE TABLE epochs (
     name TEXT NOT NULL,
     epoch INTEGER NOT NULL,
     kind TEXT NOT NULL,
@@ -73,15 +78,32 @@ CREATE TABLE IF NOT EXISTS epochs (
     ended INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (name, epoch)
 );
+CREATE INDEX outbox_lane ON outbox (kind, lane, id, name);
+CREATE INDEX outbox_late ON outbox (late_ns) WHERE kind = 'frame' AND lane = '{WAITS}';
+CREATE INDEX outbox_depth ON outbox (kind, name, epoch, id, seq, size, key);
+PRAGMA user_version = {SCHEMA_VERSION};
+COMMIT;
 """
+"""Creates all tables in one transaction. Each index adds a page to each commit, so rare queries share an index."""
+
+COLUMNS = "kind, name, epoch, seq, captured_ns, record, traceparent, account, lane, id, key, crc"
+WITHOUT_PICTURES = COLUMNS.replace(" record", " CASE kind WHEN 'frame' THEN NULL ELSE record END")
+"""Columns without the records of frames. Records of readings stay: only the record holds its first number."""
+
+_INSERT = (
+    "INSERT INTO outbox"
+    " (kind, name, epoch, seq, captured_ns, late_ns, lane, size, traceparent, account, record, key, crc)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_KEPT = "UPDATE epochs SET last_kept = max(last_kept, ?) WHERE name = ? AND epoch = ?"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One record that waits for the link. ``lane`` is ``WAITS`` until it is first offered; ``id`` 0 until it is kept.
+    """One record that waits for the link. ``lane`` is ``WAITS`` until it is first offered; ``id`` is 0 until it is kept.
 
-    ``account`` is the account of the frames withheld before it, as its header has it. Of readings, ``seq`` is the
-    last one's number, and the record itself has the account.
+    ``account`` is the account of the frames withheld before it, in the format of the record header. In a row of
+    readings, ``seq`` is the number of the last reading, and the record itself contains the account.
     """
 
     kind: Kind
@@ -102,15 +124,15 @@ class Row:
 
     @property
     def identity(self) -> bytes:
-        """What no other row has, to bind the record to it."""
+        """Kind, name, epoch and number: unique to the row, and authenticated with its sealed record."""
         return f"{self.kind}/{self.name}/{self.epoch}/{self.seq}".encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """What of one epoch waits: frames and their bytes, in an interval with what was withheld among them.
+    """Rows of one epoch that wait: their count, their bytes, and the interval of numbers that they account for.
 
-    Of a sensor, ``frames`` are records of readings.
+    For a sensor, ``frames`` is the number of records of readings.
     """
 
     name: str
@@ -119,3 +141,46 @@ class Depth:
     last: int
     frames: int
     bytes: int
+
+
+class DamagedRow(Exception):
+    """A row differs from the row that was written. SQLite checks the structure of its pages, not their content."""
+
+
+def insert(db: sqlite3.Connection, rows: Sequence[Row], seal: Seal, late_ns: Callable[[Row], int]) -> None:
+    """Insert rows, sealed. ``late_ns`` returns the time from which a row belongs on the late lane, in Unix ns."""
+    db.executemany(_INSERT, (_values(row, seal, late_ns(row)) for row in rows))
+    db.executemany(_KEPT, [(row.seq, row.name, row.epoch) for row in rows if row.kind != "status"])
+
+
+def read(values: Iterable[Any], seal: Seal) -> Row:
+    """Return the row that ``COLUMNS`` hold. Raise DamagedRow.
+
+    From ``WITHOUT_PICTURES``, a frame has an empty record, and its checksum is not checked.
+    """
+    *fields, key, crc = values
+    if fields[5] is None:
+        fields[5] = b""
+        return Row(*fields)
+    row = Row(*fields)
+    if crc != checksum(row, key):
+        raise DamagedRow(f"row {row.id}, {row.identity.decode(errors='replace')}, is damaged: its checksum differs")
+    if not key:
+        return row
+    try:
+        record = seal.open(row.record, row.identity, key)
+    except ValueError as error:
+        raise DamagedRow(f"row {row.id}, {row.identity.decode(errors='replace')}: {error}") from None
+    return dataclasses.replace(row, record=record)
+
+
+def checksum(row: Row, key: str) -> int:
+    """Return the CRC-32 of a row with its record as stored, sealed under ``key``, without the lane, which changes."""
+    head = f"{row.captured_ns} {row.traceparent} {row.account} ".encode() + row.identity + key.encode()
+    return zlib.crc32(row.record, zlib.crc32(head))
+
+
+def _values(row: Row, seal: Seal, late_ns: int) -> tuple[Any, ...]:
+    kept = dataclasses.replace(row, record=seal.close(row.record, row.identity))
+    fields = (kept.kind, kept.name, kept.epoch, kept.seq, kept.captured_ns, late_ns, kept.lane, kept.size)
+    return (*fields, kept.traceparent, kept.account, kept.record, seal.key_id, checksum(kept, seal.key_id))

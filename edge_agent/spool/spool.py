@@ -1,368 +1,308 @@
-"""The spool: what an agent has promised to deliver, in SQLite, until the link has it."""
+"""The spool for the event loop: group commits in a thread of its own, bounds, expiry, and the handling of a full disk.
+
+On a full disk, the spool releases its reserve. Status rows and the sender's small writes go on in that room, so that
+sent rows make room again. New frames and readings wait, or are refused, until the disk has room.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import os
-import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
-from edge_agent.exceptions import SpoolError, SpoolUnavailable, WrongKey
-from edge_agent.spool import opening
-from edge_agent.spool.counts import Counts
-from edge_agent.spool.expire import expire_all, expire_one
-from edge_agent.spool.expiry import expired_account
-from edge_agent.spool.rows import COLUMNS, WITHOUT_PICTURES, Damaged, insert, is_whole, read
-from edge_agent.spool.salvage import Recovery, salvage
-from edge_agent.spool.schema import PAGE_BYTES, PARKED, WAITS, Depth, Kind, Row
-from edge_agent.spool.seal import Seal
-from edge_agent.spool.settle import OVERTAKEN, late_by, mark_live
-from edge_agent.spool.upgrade import upgrade
-from ingest.contract.identity import LATE, LIVE, next_epoch
+from edge_agent.exceptions import SpoolUnavailable
+from edge_agent.metrics import AgentMetrics
+from edge_agent.spool.expiry import EXPIRED_AT_ONCE
+from edge_agent.spool.schema import Depth, Kind, Row
+from edge_agent.spool.space import SpoolSpace
+from edge_agent.spool.store import SpoolStore
 from ingest.contract.records import Account, EpochEnd
 from ingest.runtime import logs
-from ingest.runtime.clock import Clock, SystemClock
+from ingest.runtime.clock import Clock
+from ingest.site import DiskConfig, SpoolConfig
+
+T = TypeVar("T")
 
 _log = logs.get("edge_agent.spool")
 
-READ_BYTES = 4 * 1024 * 1024
-"""So much is read at once, however many rows are asked for: pictures of an 8K camera have MBs each, and the devices
-that send them little memory."""
-_VACUUM_PAGES = 512 * 1024 // PAGE_BYTES
-"""Pages given back to the disk at once: others are moved for them, and need as much room meanwhile."""
-_OTHERS = " UNION ALL ".join(
-    f"SELECT id FROM outbox WHERE kind = '{kind}' AND lane = '{lane}' AND id > ?1"  # noqa: S608  (constants)
-    for kind, lane in (("status", WAITS), ("readings", WAITS), ("readings", LIVE))
-)
-"""Each is in the order of an index, and they are merged: a backlog of frames is not gone through for them."""
-_WAITING = (
-    "SELECT name, epoch, rows, bytes,"
-    " (SELECT min(id) FROM outbox o WHERE o.kind = c.kind AND o.name = c.name AND o.epoch = c.epoch),"
-    " (SELECT seq FROM outbox o WHERE o.kind = c.kind AND o.name = c.name AND o.epoch = c.epoch"
-    " ORDER BY id DESC LIMIT 1) FROM counts c WHERE kind = ? ORDER BY name, epoch"
-)
+PATIENCE_S = 2.0
+"""Maximum time that a frame waits for room on the disk, in seconds; then it is refused. Meanwhile its capture withholds
+new frames without encoding them. An occasional frame still comes through and reports the capture's progress."""
+RETRY_S = 1.0
+"""Pause between two tries of a write that the disk refused, in seconds."""
+GROUP_ROWS = 64
+"""Maximum number of rows in one group commit: a few MB of frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskTrouble:
+    """An outage of the disk: its kind, its error, and its begin on the monotonic clock, in seconds."""
+
+    why: str
+    text: str
+    since_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """Rows that wait for a group commit, and the future of their caller."""
+
+    rows: Sequence[Row]
+    kept: asyncio.Future[None]
 
 
 class Spool:
-    """One SQLite file. Every method is one transaction and blocks on the disk; all belong to one thread.
+    """Keeps frames, readings and status rows until the link has them. Belongs to one event loop.
 
-    Raise SpoolUnavailable when the disk does not take it now, or when the file was damaged and has been mended;
-    nothing is half done then, and the same call may be tried again. ``late_after_s`` says by camera how old a frame
-    may get until it belongs on the late lane.
+    It runs all methods of ``store`` in its own thread, and closes it. Methods raise SpoolError. Unless a method says
+    otherwise, it repeats its write until the disk accepts it, and may use the reserve.
     """
 
     def __init__(
         self,
-        path: Path,
+        store: SpoolStore,
+        config: DiskConfig,
         *,
-        seal: Seal | None = None,
-        late_after_s: Mapping[str, float] | None = None,
-        clock: Clock | None = None,
+        clock: Clock,
+        metrics: AgentMetrics,
+        patience_s: float = PATIENCE_S,
+        retry_s: float = RETRY_S,
     ) -> None:
-        self.path = path
-        self._seal, self._clock = seal or Seal(), clock or SystemClock()
-        self._late_after_ns = {name: round(after_s * 1e9) for name, after_s in (late_after_s or {}).items()}
-        self._db: sqlite3.Connection | None = None
-        self._counts: Counts | None = None
-        self._closed = False
-        self._looked_over = False
-        self.recoveries: list[Recovery] = []
-        """What had to be mended since the start, for whoever tells of it to take."""
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SpoolError(f"{path.parent}: {error}: expected a folder that can be written to") from error
-        with contextlib.suppress(SpoolUnavailable):  # each call tries again
-            self._opened()
+        self._store, self._config, self._clock, self._metrics = store, config, clock, metrics
+        self._patience_s, self._retry_s = patience_s, retry_s
+        self._space = SpoolSpace(store, config)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
+        self._room = asyncio.Event()
+        self._room.set()
+        self._notices: list[str] = []
+        self._pending: list[_Pending] = []
+        self._committing: asyncio.Task[None] | None = None
+        self._giving_up = False
+        self._bounds: dict[Kind, dict[str, SpoolConfig]] = {"frame": {}, "readings": {}}
+        self.trouble: DiskTrouble | None = None
+        self.backlog: dict[Kind, list[Depth]] = {"frame": [], "readings": []}
+        """Waiting rows by kind, as the last ``maintain`` found them."""
 
-    def late_after(self, seconds: Mapping[str, float]) -> None:
-        """Say by camera how old a frame may be that goes on the live lane, for what is kept from now on."""
-        self._late_after_ns = {name: round(after_s * 1e9) for name, after_s in seconds.items()}
+    async def open(self) -> None:
+        """Reserve room on the disk."""
+        if not await self._run(self._space.reserve):
+            self._begin_trouble("full", f"less than {2 * self._config.reserve_bytes} bytes are free")
 
-    def keep(self, rows: Sequence[Row]) -> None:
-        """Promise rows: from the return of this call on they survive a crash and a power cut."""
-        with self._transaction() as db:
-            self._insert(db, rows)
+    async def close(self) -> None:
+        """Close the store, and end the thread."""
+        if self._committing:
+            await self._committing
+        await self._run(self._store.close)
+        self._thread.shutdown()
 
-    def begin_epoch(self, name: str, kind: str, unix_time_s: int) -> int:
-        """Return a new epoch for a camera or sensor, larger than all before it, and remember it."""
-        with self._transaction() as db:
-            (last,) = db.execute("SELECT max(epoch) FROM epochs WHERE name = ?", (name,)).fetchone()
-            epoch = next_epoch(last, unix_time_s)
-            db.execute("INSERT INTO epochs (name, epoch, kind) VALUES (?, ?, ?)", (name, epoch, kind))
-            db.execute(
-                "DELETE FROM epochs WHERE name = ? AND ended = 1 AND epoch < ?", (name, epoch)
-            )  # only the last one is needed to go on upwards
-        return epoch
+    def give_up(self) -> None:
+        """Stop waiting for room: rows that fit into the reserve are kept, and all others are refused."""
+        self._giving_up = True
+        self._room.set()
 
-    def tell(self, told: Iterable[tuple[str, int, int]]) -> None:
-        """Remember the last sequence number that a heartbeat tells, as (name, epoch, seq)."""
-        with self._transaction() as db:
-            db.executemany(
-                "UPDATE epochs SET told = max(told, ?) WHERE name = ? AND epoch = ?", [(s, n, e) for n, e, s in told]
-            )
+    def set_bounds(self, cameras: Mapping[str, SpoolConfig], sensors: Mapping[str, SpoolConfig]) -> None:
+        """Set the bounds of cameras and sensors by name. Names without new bounds keep those that they have.
 
-    def end_epoch(self, name: str, epoch: int, status: Sequence[Row]) -> None:
-        """Mark an epoch as ended and keep what ``status`` is to say of it, together."""
-        with self._transaction() as db:
-            db.execute("UPDATE epochs SET ended = 1 WHERE name = ? AND epoch = ?", (name, epoch))
-            self._insert(db, status)
-
-    def unfinished(self, kind: Kind = "frame") -> list[EpochEnd]:
-        """Return how epochs ended that a kill left open: at their last kept frame or reading, and not cleanly."""
-        with self._transaction() as db:
-            found = db.execute(
-                "SELECT name, epoch, last_kept, told FROM epochs WHERE ended = 0 AND kind = ?", (kind,)
-            ).fetchall()
-        return [EpochEnd(camera=n, epoch=e, last=last, clean=False, told=told) for n, e, last, told in found]
-
-    def offered(self, lane: str, after_id: int, limit: int) -> list[Row]:
-        """Return frames that have a lane already, in order: repeats of sends in doubt."""
-        with self._transaction() as db:
-            return self._read(
-                db, "WHERE kind = 'frame' AND lane = ? AND id > ? ORDER BY id LIMIT ?", lane, after_id, limit
-            )
-
-    def settle_live(self, now_ns: int, limit: int) -> list[Row]:
-        """Settle frames on the live lane and return them: never offered, not late yet, oldest first.
-
-        They may be offered from now on, and will not expire. A frame that was kept before one that has gone live
-        already goes late, whatever a clock that was set back makes of its age: each lane of a camera is in order.
+        Rows of a removed camera still wait for the link, so its bounds stay in force. Rows of names that never had
+        bounds, from an earlier run, get the defaults.
         """
-        young = f"INDEXED BY outbox_late WHERE late_ns >= ? AND NOT {OVERTAKEN}"  # a backlog is not searched
-        with self._transaction() as db:
-            rows = self._settle(
-                db, f"{young} AND kind = 'frame' AND lane = '{WAITS}' ORDER BY id LIMIT ?", LIVE, now_ns, limit
-            )
-            mark_live(db, rows)
-        return rows
+        self._bounds["frame"] |= cameras
+        self._bounds["readings"] |= sensors
+        self._store.late_after({name: config.late_after_s for name, config in self._bounds["frame"].items()})
 
-    def settle_late(self, now_ns: int, limit: int) -> list[Row]:
-        """Settle frames on the late lane and return them: never offered, late by now, oldest first.
+    async def keep(self, rows: Sequence[Row], *, wait_for_room: bool = False) -> None:
+        """Keep frames or readings, in one commit with rows of others that come meanwhile.
 
-        With them go the frames of their cameras that were kept before them, though a clock that was wrong then says
-        that these have time: once later ones are on the lane, they would be taken for repeats.
+        On a disk without room, wait ``patience_s`` and raise SpoolUnavailable, or wait until there is room.
         """
-        with self._transaction() as db:
-            ids = late_by(db, now_ns, limit)
-            return self._settle(db, f"WHERE id IN ({', '.join('?' * len(ids))}) ORDER BY id", LATE, *ids)
-
-    def others(self, after_id: int, limit: int) -> list[Row]:
-        """Return readings and status records, in order. They may be offered from now on, and will not expire."""
-        with self._transaction() as db:
-            which = f"WHERE id IN ({_OTHERS} ORDER BY id LIMIT ?2) ORDER BY id"
-            rows = self._read(db, which, after_id, limit)
-            new = [(LIVE, row.id) for row in rows if row.kind == "readings" and row.lane == WAITS]
-            db.executemany("UPDATE outbox SET lane = ? WHERE id = ?", new)
-        return rows
-
-    def remove(self, ids: Sequence[int]) -> None:
-        """Forget rows that the log has."""
-        with self._transaction() as db:
-            db.executemany("DELETE FROM outbox WHERE id = ?", [(i,) for i in ids])
-
-    def park(self, row_id: int, status: Sequence[Row]) -> None:
-        """Set a row aside that the link refuses for good, and keep what ``status`` is to say of it, together.
-
-        It holds nothing up, still waits as far as the ledger goes, and may expire.
-        """
-        with self._transaction() as db:
-            db.execute("UPDATE outbox SET lane = ? WHERE id = ?", (PARKED, row_id))
-            self._insert(db, status)
-
-    def expire(
-        self,
-        name: str,
-        max_bytes: int,
-        oldest_ns: int,
-        tell: Callable[[list[Account]], Row],
-        kind: Kind = "frame",
-    ) -> int:
-        """Let up to ``EXPIRED_AT_ONCE`` frames of a camera go, oldest first, that are over its bounds and unoffered.
-
-        With ``kind`` ``readings``, records of a sensor. ``tell`` makes the row that accounts for them on ``status``;
-        it is kept together with the expiry. Return how many have gone. What has been offered may be in the log
-        already, and is never expired.
-        """
-        with self._transaction() as db:
-            gone = expire_one(db, self._seal, kind, name, max_bytes, oldest_ns)
-            self._insert(db, [tell(accounts) for accounts in gone.accounts.values()])
-        return gone.by_name[name]
-
-    def expire_over(
-        self, excess_bytes: int, last: Sequence[str], tell: Callable[[list[Account], Kind], Row]
-    ) -> dict[str, int]:
-        """Let up to ``EXPIRED_AT_ONCE`` frames and readings go, over all cameras, until so many bytes are free.
-
-        The oldest frames first, then readings, then the frames of the cameras named in ``last``; never what has been
-        offered. Return how many have gone, by name; they are accounted for as with ``expire``.
-        """
-        with self._transaction() as db:
-            gone = expire_all(db, self._seal, excess_bytes, last)
-            self._insert(db, [tell(accounts, kind) for kind, accounts in gone.accounts.items()])
-        return gone.by_name
-
-    def depth(self, kind: Kind = "frame") -> list[Depth]:
-        """Return what waits of each epoch of each camera, or of each sensor, that has rows here."""
-        with self._transaction() as db:
-            found = db.execute(_WAITING, (kind,)).fetchall()
-            return [
-                Depth(name, epoch, self._begin(db, oldest), last, frames, size)
-                for name, epoch, frames, size, oldest, last in found
-            ]
-
-    def used_bytes(self) -> int:
-        """Return how many bytes of frames and readings there are."""
-        with self._transaction() as db:
-            (used,) = db.execute("SELECT coalesce(sum(bytes), 0) FROM counts WHERE kind != 'status'").fetchone()
-        return int(used)
-
-    def unused_bytes(self) -> int:
-        """Return how many bytes of the file hold nothing: they are used again, or given back by ``vacuum``."""
-        with self._transaction() as db:
-            (pages,), (size,) = (
-                db.execute("PRAGMA freelist_count").fetchone(),
-                db.execute("PRAGMA page_size").fetchone(),
-            )
-        return int(pages) * int(size)
-
-    def vacuum(self) -> None:
-        """Give some of what the file does not use back to the disk."""
-        with self._transaction() as db:
-            db.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")  # `execute` would end after one page
-        self.checkpoint()  # a file shrinks when the write-ahead log has been written back
-
-    def checkpoint(self) -> None:
-        """Write the write-ahead log back, and give its room back to the disk."""
-        with self._transaction() as db:
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
-    def probe(self) -> None:
-        """Write something that changes nothing, to see whether the disk takes it."""
-        with self._transaction() as db:
-            db.execute("CREATE TABLE IF NOT EXISTS probe (at INTEGER PRIMARY KEY)")
-            db.execute("INSERT OR REPLACE INTO probe VALUES (1)")
-
-    @property
-    def empty(self) -> bool:
-        """Tell whether nothing waits for the link; what it refuses does not."""
-        with self._transaction() as db:
-            lanes = "kind IN ('frame', 'readings', 'status') AND lane IN (?, ?, ?)"  # not through what is parked
-            found = db.execute(f"SELECT 1 FROM outbox WHERE {lanes} LIMIT 1", (WAITS, LIVE, LATE)).fetchone()  # noqa: S608
-        return found is None
-
-    def close(self) -> None:
-        """Close the file."""
-        self._closed = True
-        if self._db is not None:
-            self._db.close()
-
-    def _settle(self, db: sqlite3.Connection, which: str, lane: str, *values: object) -> list[Row]:
-        """Find and settle in one transaction: between the two, an expiry could let the same frames go."""
-        rows = self._read(db, which, *values)
-        db.executemany("UPDATE outbox SET lane = ? WHERE id = ?", [(lane, row.id) for row in rows])
-        return rows
-
-    def _read(self, db: sqlite3.Connection, which: str, *values: object) -> list[Row]:
-        """Return rows as a query finds them, the first of them at least, until they are ``READ_BYTES``."""
-        rows: list[Row] = []
-        size = 0
-        for found in db.execute(f"SELECT {COLUMNS} FROM outbox {which}", values):  # noqa: S608
-            rows.append(read(found, self._seal))
-            size += rows[-1].size
-            if size >= READ_BYTES:
-                break
-        return rows
-
-    def _insert(self, db: sqlite3.Connection, rows: Sequence[Row]) -> None:
-        """Insert rows. One that is dated in the future is as old as its arrival: it may neither stay young for ever,
-        nor keep what came before it from expiring."""
-        now_ns = self._clock.now_ns()
-        dated = [row if row.captured_ns <= now_ns else dataclasses.replace(row, captured_ns=now_ns) for row in rows]
-        insert(db, dated, self._seal, lambda row: row.captured_ns + self._late_after_ns.get(row.name, 0))
-
-    def _begin(self, db: sqlite3.Connection, row_id: int) -> int:
-        """Return the first number that a row accounts for: its own, or that of what was withheld before it."""
-        found = db.execute(f"SELECT {WITHOUT_PICTURES} FROM outbox WHERE id = ?", (row_id,)).fetchone()  # noqa: S608
-        return expired_account(read(found, self._seal)).first
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        try:
-            db = self._opened()
-            if self._counts:
-                self._counts.hold()
-            with db:
-                yield db
-        except Damaged as error:
-            self._mend(str(error))
-        except sqlite3.Error as error:
-            if opening.is_damage(error):
-                self._mend(str(error))
-            verdict = self._verdict(error)
-            if isinstance(verdict, SpoolUnavailable) and verdict.why == "failing":
-                self._let_go()  # the disk may have gone and come back: the next call opens the file anew
-            raise verdict from error
-
-    def _opened(self) -> sqlite3.Connection:
-        if self._closed:
-            raise SpoolError(f"{self.path} is closed")
-        if self._db is None:
+        while True:
+            await self._wait_for_room(None if wait_for_room else self._patience_s)
+            pending = _Pending(rows, asyncio.get_running_loop().create_future())
+            self._pending.append(pending)
+            if self._committing is None:
+                self._committing = asyncio.create_task(self._commit())
             try:
-                opening.finish_exchange(self.path)
-                fresh, again = not self.path.exists(), self._looked_over
-                self._db = opening.connect(self.path)
-                if not fresh and not again:
-                    opening.look_over(self._db)
-                self._looked_over = True
-                upgrade(self._db, again=again)  # it may spoil what could be saved of a damaged file
-                self._counts = Counts(self._db)
-                self._require_keys(self._db)
-            except (sqlite3.Error, OSError) as error:
-                if isinstance(error, sqlite3.Error) and opening.is_damage(error):
-                    self._mend(str(error))
-                self._let_go()
-                raise self._verdict(error) from error
-        return self._db
+                return await pending.kept
+            except SpoolUnavailable:
+                if not wait_for_room or self._giving_up:
+                    raise
+            await asyncio.sleep(self._retry_s)
 
-    def _mend(self, error: str) -> None:
-        """Save what can be saved of a damaged file. Raise SpoolUnavailable: what was tried may be tried again."""
-        self._let_go()
+    async def begin_epoch(self, name: str, kind: Kind) -> int:
+        """Return a new epoch for a camera or sensor, larger than all before it."""
+        return await self._retry(self._store.begin_epoch, name, kind, self._clock.now_ns() // 1_000_000_000)
+
+    async def end_epoch(self, kind: Kind, end: EpochEnd, accounts: Sequence[Account] = ()) -> None:
+        """Mark an epoch as ended, and keep the status row with its end and its remaining accounts."""
+        await self._retry(self._store.end_epoch, kind, end, accounts)
+
+    async def unfinished(self, kind: Kind) -> list[EpochEnd]:
+        """Return the ends of epochs that a kill left open: unclean, at their last kept frame or reading."""
+        return await self._retry(self._store.unfinished, kind)
+
+    async def note_reported(self, reported: Sequence[tuple[str, int, int]]) -> None:
+        """Remember the last sequence numbers that a heartbeat reports, as (name, epoch, seq).
+
+        Raise SpoolUnavailable if the disk refuses it now.
+        """
+        await self._attempt(self._store.note_reported, reported)
+
+    async def offered(self, lane: str, after_id: int, limit: int) -> list[Row]:
+        """Return frames that already have a lane, in order: repeats of sends in doubt."""
+        return await self._retry(self._store.offered, lane, after_id, limit)
+
+    async def settle_live(self, limit: int) -> list[Row]:
+        """Settle frames that are not late on the live lane, and return them, oldest first."""
+        return await self._retry(self._store.settle_live, self._clock.now_ns(), limit)
+
+    async def settle_late(self, limit: int) -> list[Row]:
+        """Settle frames that are late on the late lane, and return them, oldest first."""
+        return await self._retry(self._store.settle_late, self._clock.now_ns(), limit)
+
+    async def others(self, after_id: int, limit: int) -> list[Row]:
+        """Return readings and status rows, in order."""
+        return await self._retry(self._store.others, after_id, limit)
+
+    async def remove(self, ids: Sequence[int]) -> None:
+        """Delete rows that Kafka has acknowledged."""
+        await self._retry(self._store.remove, ids)
+
+    async def park(self, row_id: int, notice: str = "") -> None:
+        """Set aside a row that the link refuses permanently, and keep a status row with ``notice`` if there is any."""
+        await self._retry(self._store.park, row_id, notice)
+
+    async def depth(self, kind: Kind = "frame") -> list[Depth]:
+        """Return the waiting rows of each epoch. Raise SpoolUnavailable if the disk refuses it now."""
+        return await self._attempt(self._store.depth, kind)
+
+    async def empty(self) -> bool:
+        """Return whether no row waits for the link; parked rows do not."""
+        return await self._retry(lambda: self._store.empty)
+
+    async def maintain(self) -> None:
+        """End an outage of the disk that is over, keep its notices, enforce the bounds, and update ``backlog``.
+
+        Call it once per heartbeat. Raise SpoolUnavailable if the disk refuses to read or write.
+        """
         try:
-            recovery = salvage(self.path)
-        except (sqlite3.Error, OSError) as failure:
-            raise self._verdict(failure) from failure
-        _log.error("corrupt spool set aside", error=error, found=str(recovery))
-        self.recoveries.append(recovery)
-        raise SpoolUnavailable(self.path, "mended", error)
+            await self._check_disk()
+            for kind, bounds in self._bounds.items():
+                for name in sorted({*bounds, *(depth.name for depth in self.backlog[kind])}):
+                    await self._enforce(kind, name, bounds.get(name, SpoolConfig()))
+                self.backlog[kind] = await self.depth(kind)
+        finally:
+            self._publish_metrics()
 
-    def _require_keys(self, db: sqlite3.Connection) -> None:
-        """Raise WrongKey for rows under keys that were not given, DatabaseError where damage makes it seem so."""
-        found = [key for (key,) in db.execute("SELECT DISTINCT key FROM outbox") if not self._seal.knows(key)]
-        if not found:
+    async def _check_disk(self) -> None:
+        """See whether trouble is over, keep its notices, and expire rows until the spool fits the disk."""
+        try:
+            evidence = [name for name, bounds in self._bounds["frame"].items() if bounds.evidence]
+            excess = await self._attempt(self._space.fit, evidence)
+            if excess:
+                self._begin_trouble("full", f"{excess} bytes over the bounds of the disk, and no row may expire")
+            elif self.trouble is not None and await self._run(self._space.reserve):
+                await self._attempt(self._store.probe)
+                self._end_trouble()
+            self._report_recoveries()
+            while self._notices:
+                await self._attempt(self._store.keep_notice, self._notices[0])
+                del self._notices[0]
+        except SpoolUnavailable:
+            return  # already logged and noted as trouble
+
+    async def _enforce(self, kind: Kind, name: str, bounds: SpoolConfig) -> None:
+        """Expire the rows of a name that exceed its bounds, in short transactions between those of others."""
+        oldest_ns = self._clock.now_ns() - round(bounds.max_age_s * 1e9)
+        while await self._attempt(self._store.expire, kind, name, bounds.max_bytes, oldest_ns) == EXPIRED_AT_ONCE:
+            pass
+
+    def _publish_metrics(self) -> None:
+        for name, rows in list(self._store.expired.items()):
+            self._metrics.expired.labels(name).inc(rows)
+            _log.warning("rows_expired", name=name, rows=rows)
+        self._store.expired.clear()
+        self._metrics.disk_trouble.set(self.trouble is not None)
+        frames = self.backlog["frame"]
+        for name in {*self._bounds["frame"], *(depth.name for depth in frames)}:
+            self._metrics.spooled.labels(name).set(sum(depth.bytes for depth in frames if depth.name == name))
+
+    async def _wait_for_room(self, patience_s: float | None) -> None:
+        trouble = self.trouble
+        if trouble is None or self._giving_up:
             return
-        query = f"SELECT {COLUMNS} FROM outbox NOT INDEXED WHERE key = ? LIMIT 1"  # noqa: S608
-        for key in found:
-            for *fields, _, crc in db.execute(query, (key,)):
-                if is_whole(Row(*fields), key, crc):
-                    self._let_go()
-                    raise WrongKey(self.path, found)
-        raise sqlite3.DatabaseError(f"no whole row is under the keys {found}")
+        try:
+            async with asyncio.timeout(patience_s):
+                await self._room.wait()
+        except TimeoutError:
+            raise SpoolUnavailable(self._store.path, trouble.why, trouble.text) from None
 
-    def _let_go(self) -> None:
-        if self._db is not None:
-            self._db.close()
-        self._db = self._counts = None
+    async def _commit(self) -> None:
+        """Commit the pending rows in groups, until none are left."""
+        while self._pending:
+            group: list[_Pending] = []
+            rows: list[Row] = []
+            while self._pending and (not rows or len(rows) + len(self._pending[0].rows) <= GROUP_ROWS):
+                group.append(self._pending.pop(0))
+                rows += group[-1].rows
+            error: Exception | None = None
+            try:
+                await self._attempt(self._store.keep, rows, is_promise=True)
+            except Exception as failure:
+                error = failure
+            for pending in group:
+                if not pending.kept.done():
+                    pending.kept.set_exception(error) if error else pending.kept.set_result(None)
+        self._committing = None
 
-    def _verdict(self, error: Exception) -> SpoolError:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if not isinstance(error, OSError) and code in (0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISUSE):
-            return SpoolError(f"{self.path}: {error}")
-        if code == sqlite3.SQLITE_FULL:
-            return SpoolUnavailable(self.path, "full", error)
-        with contextlib.suppress(OSError):
-            if code == sqlite3.SQLITE_READONLY or os.statvfs(self.path.parent).f_flag & os.ST_RDONLY:
-                return SpoolUnavailable(self.path, "read-only", error)
-        return SpoolUnavailable(self.path, "failing", error)
+    async def _retry(self, method: Callable[..., T], *args: object) -> T:
+        """Run a method of the store until the disk accepts it."""
+        while True:
+            try:
+                return await self._attempt(method, *args)
+            except SpoolUnavailable:
+                if self._giving_up:
+                    raise
+            await asyncio.sleep(self._retry_s)
+
+    async def _attempt(self, method: Callable[..., T], *args: object, is_promise: bool = False) -> T:
+        """Run a method of the store, and once more after making room. Raise SpoolUnavailable if the disk refuses it.
+
+        A promise makes room too, for smaller writes, but does not use it itself.
+        """
+        call = partial(method, *args)
+        try:
+            return await self._run(call)
+        except SpoolUnavailable as error:
+            if error.why == "mended":
+                self._report_recoveries()
+            else:
+                self._begin_trouble(error.why, str(error))
+                if not await self._run(self._space.release) or (is_promise and not self._giving_up):
+                    raise
+        return await self._run(call)
+
+    def _begin_trouble(self, why: str, text: str) -> None:
+        if self.trouble is None:
+            self.trouble = DiskTrouble(why, text, self._clock.monotonic())
+            if not self._giving_up:
+                self._room.clear()
+            _log.warning("disk_refuses_writes", why=why, error=text)
+            self._notices.append(f"disk {why}: frames are withheld as overload: {text}")
+
+    def _end_trouble(self) -> None:
+        if self.trouble is not None:
+            outage_s = round(self._clock.monotonic() - self.trouble.since_s, 1)
+            self.trouble = None
+            self._room.set()
+            _log.info("disk_back", outage_s=outage_s)
+            self._notices.append(f"disk is back after {outage_s} s")
+
+    def _report_recoveries(self) -> None:
+        while self._store.recoveries:
+            self._notices.append(str(self._store.recoveries.pop(0)))
+
+    async def _run(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)

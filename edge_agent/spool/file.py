@@ -1,4 +1,4 @@
-"""A spool's file: opened, looked over, and exchanged for what could be saved of it."""
+"""Files of a spool: opened, checked, and exchanged for a salvaged copy."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ import threading
 import time
 from pathlib import Path
 
-from edge_agent.spool.schema import PRAGMAS
+from edge_agent.exceptions import SpoolVersionMismatch
+from edge_agent.spool.schema import CREATE, PRAGMAS, SCHEMA_VERSION
 from ingest.runtime import logs
 
 _log = logs.get("edge_agent.spool")
 
-LOOK_S = 5.0
-"""A check reads the whole file, at about a second a GB: it begins with what the start can wait for. What it does not
-reach is checked row by row, when it is read."""
+CHECK_S = 5.0
+"""Maximum duration of the check at start, in seconds. The check reads about 1 GB a second; rows beyond that limit are
+checked one by one when they are read."""
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open or make a spool's file, with the tables that it has. Raise sqlite3.Error."""
+    """Open or create a spool's file. Raise sqlite3.Error."""
     db = sqlite3.connect(path, check_same_thread=False)
     try:
         for pragma in PRAGMAS:
             db.execute(pragma).fetchall()
-    except UnicodeDecodeError as error:  # what SQLite says of a damaged table holds some of it
+    except UnicodeDecodeError as error:  # SQLite's error message quotes bytes of a damaged table
         db.close()
         raise sqlite3.DatabaseError(f"the tables cannot be read: {error.reason}") from error
     except BaseException:
@@ -34,53 +35,63 @@ def connect(path: Path) -> sqlite3.Connection:
     return db
 
 
-def look_over(db: sqlite3.Connection, limit_s: float = LOOK_S) -> None:
-    """Check the structure of the file for so long. Raise sqlite3.DatabaseError when it is damaged."""
+def prepare(db: sqlite3.Connection, path: Path) -> None:
+    """Create the tables in an empty file. Raise SpoolVersionMismatch for tables of another version, or sqlite3.Error."""
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version == SCHEMA_VERSION:
+        return
+    if version or db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+        raise SpoolVersionMismatch(path, version, SCHEMA_VERSION)
+    db.executescript(CREATE)
+
+
+def check_structure(db: sqlite3.Connection, limit_s: float = CHECK_S) -> None:
+    """Check the structure of the file for at most ``limit_s`` seconds. Raise sqlite3.DatabaseError if it is damaged."""
     timer = threading.Timer(limit_s, db.interrupt)
     timer.start()
     try:
-        (said,) = db.execute("PRAGMA quick_check(1)").fetchone()
+        (result,) = db.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
             raise
-        _log.info("spool is too large to be checked at once", checked_for_s=limit_s)
+        _log.info("spool_check_stopped_at_limit", limit_s=limit_s)
         return
     finally:
         timer.cancel()
         timer.join()
-    if said != "ok":
-        raise sqlite3.DatabaseError(said)
+    if result != "ok":
+        raise sqlite3.DatabaseError(result)
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Tell whether an error means that the file is damaged, and no trouble with the disk."""
+    """Return whether an error means that the file is damaged, rather than that the disk refuses a write."""
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
         found = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
-        return found or _is_no_text(error)
+        return found or _is_invalid_text(error)
     return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def is_damaged_page(error: sqlite3.Error) -> bool:
-    """Tell whether an error is about some page, beside which others may be whole."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT or _is_no_text(error)
+    """Return whether an error concerns one page, so that other pages may be intact."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT or _is_invalid_text(error)
 
 
-def _is_no_text(error: sqlite3.Error) -> bool:
-    """Tell whether a text was not what a text may be: SQLite knows nothing of it, and Python has no code for it."""
+def _is_invalid_text(error: sqlite3.Error) -> bool:
+    """Return whether a text column was not UTF-8. SQLite does not check that, and Python raises without a code."""
     return isinstance(error, sqlite3.OperationalError) and "decode to UTF-8" in str(error)
 
 
 def salvaged(path: Path) -> Path:
-    """Return where a new file is built from what a damaged one still holds."""
+    """Return the path at which the replacement of a damaged file is built."""
     return path.with_suffix(".salvaged")
 
 
 def exchange(path: Path) -> Path:
-    """Put the salvaged file in a damaged one's place, which is moved aside. Return where it is now.
+    """Move a damaged file aside, and the salvaged file into its place. Return the damaged file's new path.
 
-    A crash at any moment leaves either the damaged file, whole and in its place, or a salvaged one that is complete:
-    ``finish_exchange`` tells them apart. Only the newest damaged file is kept, for it takes the spool's room.
+    A crash at any moment leaves either the damaged file complete and in its place, or a complete salvaged file:
+    ``finish_exchange`` tells them apart. Only the newest damaged file is kept, since it takes room from the spool.
     """
     older = list(path.parent.glob(f"{path.stem}.corrupt-*"))
     aside = path.with_suffix(f".corrupt-{time.time_ns() // 1_000_000}")
@@ -94,7 +105,7 @@ def exchange(path: Path) -> Path:
 
 
 def finish_exchange(path: Path) -> None:
-    """Finish an exchange that a crash broke off, or forget one that had not begun. Raise OSError."""
+    """Finish an exchange that a crash interrupted, or discard one that had not begun. Raise OSError."""
     if not salvaged(path).exists():
         return
     if path.exists():

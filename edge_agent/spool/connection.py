@@ -1,0 +1,167 @@
+"""The connection to a spool's file: opened on demand, counted, salvaged when damaged."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from edge_agent.exceptions import SpoolError, SpoolUnavailable, WrongKey
+from edge_agent.spool import file
+from edge_agent.spool.salvage import Recovery, salvage
+from edge_agent.spool.schema import COLUMNS, DamagedRow, Row, checksum
+from edge_agent.spool.seal import Seal
+from ingest.runtime import logs
+
+_log = logs.get("edge_agent.spool")
+
+_COUNT_ALL = "INSERT INTO counts SELECT kind, name, epoch, count(*), sum(size) FROM outbox GROUP BY kind, name, epoch"
+_COUNTS = """
+CREATE TEMP TABLE counts (
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    rows INTEGER NOT NULL DEFAULT 0,
+    bytes INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (kind, name, epoch)
+);
+CREATE TEMP TRIGGER kept AFTER INSERT ON main.outbox BEGIN
+    INSERT OR IGNORE INTO counts (kind, name, epoch) VALUES (NEW.kind, NEW.name, NEW.epoch);
+    UPDATE counts SET rows = rows + 1, bytes = bytes + NEW.size
+        WHERE kind = NEW.kind AND name = NEW.name AND epoch = NEW.epoch;
+END;
+CREATE TEMP TRIGGER gone AFTER DELETE ON main.outbox BEGIN
+    UPDATE counts SET rows = rows - 1, bytes = bytes - OLD.size
+        WHERE kind = OLD.kind AND name = OLD.name AND epoch = OLD.epoch;
+    DELETE FROM counts WHERE kind = OLD.kind AND name = OLD.name AND epoch = OLD.epoch AND rows = 0;
+END;
+"""
+"""Rows and bytes of each epoch, in memory: adding up a backlog of a million rows every second is too slow."""
+
+
+class SpoolConnection:
+    """Opens, checks and salvages one spool file, and runs transactions on it. Blocks, and belongs to one thread."""
+
+    def __init__(self, path: Path, seal: Seal) -> None:
+        self.path = path
+        self._seal = seal
+        self._db: sqlite3.Connection | None = None
+        self._data_version = -1
+        self._closed = False
+        self._checked = False
+        self.recoveries: list[Recovery] = []
+        """Recoveries since the start that are not reported yet. The reader removes them."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SpoolError(f"{path.parent}: {error}: expected a folder that can be written to") from error
+        with contextlib.suppress(SpoolUnavailable):  # each call tries again
+            self._opened()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._closed = True
+        if self._db is not None:
+            self._db.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Commit at the end of the block, or roll back. Raise SpoolUnavailable or SpoolError for an error of SQLite."""
+        try:
+            db = self._opened()
+            self._recount_foreign_writes(db)
+            with db:
+                yield db
+        except DamagedRow as error:
+            self._salvage(str(error))
+        except sqlite3.Error as error:
+            if file.is_damage(error):
+                self._salvage(str(error))
+            typed = self._typed(error)
+            if isinstance(typed, SpoolUnavailable) and typed.why == "failing":
+                self.disconnect()  # the disk may have gone and come back: the next call opens the file again
+            raise typed from error
+
+    def disconnect(self) -> None:
+        """Close the connection; the next transaction opens a new one."""
+        if self._db is not None:
+            self._db.close()
+        self._db = None
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._closed:
+            raise SpoolError(f"{self.path} is closed")
+        if self._db is None:
+            try:
+                file.finish_exchange(self.path)
+                self._db = file.connect(self.path)
+                file.prepare(self._db, self.path)
+                if not self._checked:
+                    file.check_structure(self._db)
+                self._checked = True
+                self._db.executescript(_COUNTS)
+                self._data_version = -1
+                self._recount_foreign_writes(self._db)
+                self._require_keys(self._db)
+            except (sqlite3.Error, OSError) as error:
+                if isinstance(error, sqlite3.Error) and file.is_damage(error):
+                    self._salvage(str(error))
+                self.disconnect()
+                raise self._typed(error) from error
+            except SpoolError:
+                self.disconnect()
+                raise
+        return self._db
+
+    def _recount_foreign_writes(self, db: sqlite3.Connection) -> None:
+        """Count all rows again if another process has written to the file. Raise sqlite3.Error.
+
+        No process should. But if an operator deletes rows by hand, wrong counts would keep the spool full for ever.
+        """
+        (version,) = db.execute("PRAGMA data_version").fetchone()
+        if version == self._data_version:
+            return
+        try:
+            with db:
+                db.execute("DELETE FROM counts")
+                db.execute(_COUNT_ALL)
+        except sqlite3.IntegrityError as error:  # an epoch is found twice or without a name: the index is damaged
+            raise sqlite3.DatabaseError(f"the index of waiting rows: {error}") from error
+        self._data_version = version
+
+    def _salvage(self, error: str) -> None:
+        """Replace a damaged file with its salvaged rows. Raise SpoolUnavailable: the failed call may be repeated."""
+        self.disconnect()
+        try:
+            recovery = salvage(self.path)
+        except (sqlite3.Error, OSError) as failure:
+            raise self._typed(failure) from failure
+        _log.error("spool_salvaged", error=error, result=str(recovery))
+        self.recoveries.append(recovery)
+        raise SpoolUnavailable(self.path, "mended", error)
+
+    def _require_keys(self, db: sqlite3.Connection) -> None:
+        """Raise WrongKey for intact rows under unknown keys, and DatabaseError if only damaged rows name them."""
+        unknown = [key for (key,) in db.execute("SELECT DISTINCT key FROM outbox") if not self._seal.knows(key)]
+        if not unknown:
+            return
+        query = f"SELECT {COLUMNS} FROM outbox NOT INDEXED WHERE key = ? LIMIT 1"  # noqa: S608
+        for key in unknown:
+            for *fields, _, crc in db.execute(query, (key,)):
+                if crc == checksum(Row(*fields), key):
+                    raise WrongKey(self.path, unknown)
+        raise sqlite3.DatabaseError(f"no intact row is sealed with the keys {unknown}")
+
+    def _typed(self, error: Exception) -> SpoolError:
+        """Return the SpoolError that stands for an error of SQLite or of the disk."""
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if not isinstance(error, OSError) and code in (0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISUSE):
+            return SpoolError(f"{self.path}: {error}")
+        if code == sqlite3.SQLITE_FULL:
+            return SpoolUnavailable(self.path, "full", error)
+        with contextlib.suppress(OSError):
+            if code == sqlite3.SQLITE_READONLY or os.statvfs(self.path.parent).f_flag & os.ST_RDONLY:
+                return SpoolUnavailable(self.path, "read-only", error)
+        return SpoolUnavailable(self.path, "failing", error)

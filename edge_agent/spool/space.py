@@ -1,0 +1,118 @@
+"""Room on the spool's disk: its bounds, and a reserve for the time when the disk is full."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_agent.exceptions import SpoolUnavailable
+from edge_agent.spool.store import SpoolStore
+from ingest.site import DiskConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Bytes of rows, unused bytes of the spool's file, and free bytes of the disk."""
+
+    used: int
+    unused: int
+    free: int
+
+    def excess(self, max_bytes: int, min_free_bytes: int) -> int:
+        """Return the number of bytes by which the spool exceeds its bound, or the room that others left on the disk."""
+        return max(self.used - max_bytes, min_free_bytes - self.free - self.unused, 0)
+
+
+class Reserve:
+    """A file beside the spool that reserves room on the disk. Methods block on the disk."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path, self._size = path, size
+
+    @property
+    def held(self) -> bool:
+        """Return whether the room is reserved."""
+        try:
+            return self._path.stat().st_size >= self._size  # the file gets its size when all of it is allocated
+        except OSError:
+            return False
+
+    def fill(self) -> bool:
+        """Reserve the room if at least as much remains free. Return whether it is reserved."""
+        if self.held:
+            return True
+        try:
+            if measure(self._path.parent) < 2 * self._size:
+                return False
+            with self._path.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, self._size)
+        except OSError:
+            self.release()
+            return False
+        return True
+
+    def release(self) -> bool:
+        """Delete the reserve. Return whether there was any."""
+        held = self.held
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+        return held
+
+
+def measure(folder: Path) -> int:
+    """Return the number of bytes of the disk that this process may use. Raise OSError."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
+
+
+class SpoolSpace:
+    """Keeps a spool within its share of the disk. Blocks, and belongs to the thread of the store."""
+
+    def __init__(self, store: SpoolStore, config: DiskConfig) -> None:
+        self._store, self._config = store, config
+        self._reserve = Reserve(store.path.with_suffix(".reserve"), config.reserve_bytes)
+
+    def reserve(self) -> bool:
+        """Reserve room on the disk. Return whether it is reserved."""
+        return self._reserve.fill()
+
+    def release(self) -> bool:
+        """Release the reserve and the write-ahead log. Return whether there may be room now.
+
+        Each small commit adds a few KB to that log; writing it back needs room only for new pages.
+        """
+        released = self._reserve.release()
+        try:
+            self._store.checkpoint()
+        except SpoolUnavailable:
+            return released
+        return True
+
+    def fit(self, evidence: Sequence[str]) -> int:
+        """Expire rows until the spool is within its bounds; frames of the cameras in ``evidence`` expire last.
+
+        Return the number of bytes by which the spool still exceeds its bounds.
+        """
+        self._give_back()
+        config = self._config
+        while excess := self._measured().excess(config.max_bytes, config.min_free_bytes):
+            if not self._store.expire_over(excess, evidence):
+                break
+        self._give_back()
+        return excess
+
+    def _give_back(self) -> None:
+        """Shrink the file until enough of the disk is free, or the file has no unused pages."""
+        room, before = self._measured(), None
+        while room.free < self._wanted_free() and room != before:
+            self._store.vacuum()
+            room, before = self._measured(), room
+
+    def _measured(self) -> Room:
+        return Room(self._store.used_bytes(), self._store.unused_bytes(), measure(self._store.path.parent))
+
+    def _wanted_free(self) -> int:
+        return max(self._config.min_free_bytes, 0 if self._reserve.held else 2 * self._config.reserve_bytes)
