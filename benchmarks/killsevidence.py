@@ -15,7 +15,7 @@ from contextlib import aclosing, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge_agent.spool import rows
+from edge_agent.spool import schema
 from edge_agent.spool.seal import Seal
 from ingest.contract import headers as h
 from ingest.contract.codec import decode
@@ -184,11 +184,11 @@ def _read(path: Path, seal: Seal) -> Copy:
 
 
 def _read_rows(db: sqlite3.Connection, seal: Seal, copy: Copy) -> None:
-    for values in db.execute(f"SELECT {rows.COLUMNS} FROM outbox ORDER BY id"):  # noqa: S608  (a constant)
+    for values in db.execute(f"SELECT {schema.COLUMNS} FROM outbox ORDER BY id"):  # noqa: S608  (a constant)
         copy.sealed += bool(values[10])
         try:
-            row = rows.read(values, seal)
-        except rows.Damaged as error:
+            row = schema.read(values, seal)
+        except schema.DamagedRow as error:
             copy.verdict = str(error)
             continue
         copy.rows.append(Kept(row.kind, row.name, row.epoch, row.seq, zlib.crc32(row.record), row.lane))

@@ -18,7 +18,7 @@ import typer
 
 from benchmarks.report import RESULTS, dated, keep
 from edge_agent.spool.schema import Row
-from edge_agent.spool.spool import Spool
+from edge_agent.spool.store import SpoolStore
 from ingest.contract import headers as h
 
 BYTES = 60_000_000
@@ -41,7 +41,7 @@ CASES = [
 
 def measure(case: WearCase, folder: Path) -> float:
     """Return the bytes written for a byte kept."""
-    spool = Spool(folder / "spool.db")
+    spool = SpoolStore(folder / "spool.db", "wear")
     epoch = spool.begin_epoch("camera", "frame", 1)
     frames, offered, before = BYTES // case.size, list[int](), _written()
     record = os.urandom(case.size)

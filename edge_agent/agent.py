@@ -175,9 +175,9 @@ class Agent:
 
     async def _beat(self) -> None:
         while True:
+            await self._spool.maintain()
             with contextlib.suppress(SpoolUnavailable):  # the spool logs its outage; heartbeats continue
-                await self._spool.maintain()
-                running = (*self._fleet.cameras, *self._fleet.sensors)
+                running: list[Camera | Sensor] = [*self._fleet.cameras, *self._fleet.sensors]
                 await self._spool.note_reported([(x.config.name, x.epoch, x.captured - 1) for x in running])
             beat = self._heartbeat()
             with contextlib.suppress(TimeoutError):  # a link that accepts nothing must not delay the spool's bounds

@@ -54,17 +54,17 @@ def _watch_encoding(file: int) -> None:
 
 def _watch_promises(file: int) -> None:
     """Say each frame and each record of readings that the spool has committed."""
-    from edge_agent.spool.spool import Spool
+    from edge_agent.spool.store import SpoolStore
 
-    keep = Spool.keep
+    keep = SpoolStore.keep
 
-    def kept(self: Spool, rows: Sequence[Any]) -> None:
+    def kept(self: SpoolStore, rows: Sequence[Any]) -> None:
         keep(self, rows)
         for row in rows:
             if row.kind != "status":
                 _say(file, "promise", row.name, row.epoch, row.seq, row.size)
 
-    Spool.keep = kept  # type: ignore[method-assign]
+    SpoolStore.keep = kept  # type: ignore[method-assign]
 
 
 def _watch(folder: str) -> None:

@@ -133,7 +133,7 @@ class Sender:
             _log.info("link back", to=self._link.address, out_for_s=round(outage_s, 1))
 
     async def _round(self) -> bool:
-        """Offer rows for which the window has room: on each lane, rows in doubt before new ones. Return whether any were."""
+        """Offer rows while the window has room, rows in doubt before new ones. Return whether any were offered."""
         moved = False
         if self._window.room:
             moved = await self._offer(await self._spool.others(self._cursor(OTHERS), CHUNK_ROWS), OTHERS)

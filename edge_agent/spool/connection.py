@@ -68,7 +68,7 @@ class SpoolConnection:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Commit at the end of the block, or roll back. Raise SpoolUnavailable or SpoolError for an error of SQLite."""
+        """Commit at the end of the block, or roll back. Raise SpoolUnavailable or SpoolError for SQLite errors."""
         try:
             db = self._opened()
             self._recount_foreign_writes(db)

@@ -36,7 +36,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def prepare(db: sqlite3.Connection, path: Path) -> None:
-    """Create the tables in an empty file. Raise SpoolVersionMismatch for tables of another version, or sqlite3.Error."""
+    """Create the tables in an empty file. Raise SpoolVersionMismatch or sqlite3.Error."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version == SCHEMA_VERSION:
         return
@@ -46,7 +46,7 @@ def prepare(db: sqlite3.Connection, path: Path) -> None:
 
 
 def check_structure(db: sqlite3.Connection, limit_s: float = CHECK_S) -> None:
-    """Check the structure of the file for at most ``limit_s`` seconds. Raise sqlite3.DatabaseError if it is damaged."""
+    """Check the structure of the file for at most ``limit_s``. Raise sqlite3.DatabaseError if it is damaged."""
     timer = threading.Timer(limit_s, db.interrupt)
     timer.start()
     try:

@@ -25,8 +25,8 @@ PARKED = "parked"
 """Lane of a row that the link refuses permanently. The row stays until it expires."""
 
 PAGE_BYTES = 1024
-"""Page size of the file. Each commit touches about ten pages beside the picture, mostly of indexes, and writes each of
-them whole: with pages of 4096 bytes, the commits of one frame wrote twice the bytes of a 40 kB picture. Like the
+"""Page size of the file. Each commit touches about ten pages beside the picture, mostly of indexes, and writes each
+of them whole. With pages of 4096 bytes, the commits of one frame wrote twice the bytes of a 40 kB picture. Like the
 write-ahead log itself, this relies on a disk that does not damage neighbouring bytes when the power fails."""
 WAL_BYTES = 4 * 1024 * 1024
 """Size of the write-ahead log at which SQLite writes it back; a full disk needs this much room."""
@@ -100,8 +100,9 @@ _KEPT = "UPDATE epochs SET last_kept = max(last_kept, ?) WHERE name = ? AND epoc
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One record that waits for the link. ``lane`` is ``WAITS`` until it is first offered; ``id`` is 0 until it is kept.
+    """One record that waits for the link.
 
+    ``lane`` is ``WAITS`` until the row is first offered; ``id`` is 0 until it is kept.
     ``account`` is the account of the frames withheld before it, in the format of the record header. In a row of
     readings, ``seq`` is the number of the last reading, and the record itself contains the account.
     """

@@ -51,7 +51,7 @@ class Seal:
         try:
             return self._ciphers[key_id].decrypt(kept[:NONCE_BYTES], kept[NONCE_BYTES:], identity)
         except InvalidTag:
-            raise ValueError("the record is not what was sealed") from None
+            raise ValueError("its record is not the sealed one") from None
 
 
 def load_seal(key_file: Path | None, previous: Sequence[Path] = ()) -> Seal:

@@ -22,7 +22,7 @@ class Room:
     free: int
 
     def excess(self, max_bytes: int, min_free_bytes: int) -> int:
-        """Return the number of bytes by which the spool exceeds its bound, or the room that others left on the disk."""
+        """Return the number of bytes by which the spool exceeds its bound, or the room that others left it."""
         return max(self.used - max_bytes, min_free_bytes - self.free - self.unused, 0)
 
 

@@ -1,4 +1,4 @@
-"""The spool for the event loop: group commits in a thread of its own, bounds, expiry, and the handling of a full disk.
+"""The spool for the event loop: group commits in its own thread, bounds, expiry, and the handling of a full disk.
 
 On a full disk, the spool releases its reserve. Status rows and the sender's small writes go on in that room, so that
 sent rows make room again. New frames and readings wait, or are refused, until the disk has room.
@@ -7,6 +7,7 @@ sent rows make room again. New frames and readings wait, or are refused, until t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,8 +30,8 @@ T = TypeVar("T")
 _log = logs.get("edge_agent.spool")
 
 PATIENCE_S = 2.0
-"""Maximum time that a frame waits for room on the disk, in seconds; then it is refused. Meanwhile its capture withholds
-new frames without encoding them. An occasional frame still comes through and reports the capture's progress."""
+"""Maximum time that a frame waits for room on the disk, in seconds; then it is refused. Meanwhile its capture
+withholds new frames without encoding them. An occasional frame still comes through and reports its progress."""
 RETRY_S = 1.0
 """Pause between two tries of a write that the disk refused, in seconds."""
 GROUP_ROWS = 64
@@ -171,7 +172,7 @@ class Spool:
         await self._retry(self._store.remove, ids)
 
     async def park(self, row_id: int, notice: str = "") -> None:
-        """Set aside a row that the link refuses permanently, and keep a status row with ``notice`` if there is any."""
+        """Set aside a row that the link refuses permanently, and keep a status row with ``notice`` unless empty."""
         await self._retry(self._store.park, row_id, notice)
 
     async def depth(self, kind: Kind = "frame") -> list[Depth]:
@@ -185,20 +186,19 @@ class Spool:
     async def maintain(self) -> None:
         """End an outage of the disk that is over, keep its notices, enforce the bounds, and update ``backlog``.
 
-        Call it once per heartbeat. Raise SpoolUnavailable if the disk refuses to read or write.
+        Call it once per heartbeat. If the disk refuses a step, the next call repeats it.
         """
-        try:
-            await self._check_disk()
+        await self._check_disk()
+        with contextlib.suppress(SpoolUnavailable):  # already logged and noted as trouble
             for kind, bounds in self._bounds.items():
                 for name in sorted({*bounds, *(depth.name for depth in self.backlog[kind])}):
                     await self._enforce(kind, name, bounds.get(name, SpoolConfig()))
                 self.backlog[kind] = await self.depth(kind)
-        finally:
-            self._publish_metrics()
+        self._publish_metrics()
 
     async def _check_disk(self) -> None:
         """See whether trouble is over, keep its notices, and expire rows until the spool fits the disk."""
-        try:
+        with contextlib.suppress(SpoolUnavailable):
             evidence = [name for name, bounds in self._bounds["frame"].items() if bounds.evidence]
             excess = await self._attempt(self._space.fit, evidence)
             if excess:
@@ -210,8 +210,6 @@ class Spool:
             while self._notices:
                 await self._attempt(self._store.keep_notice, self._notices[0])
                 del self._notices[0]
-        except SpoolUnavailable:
-            return  # already logged and noted as trouble
 
     async def _enforce(self, kind: Kind, name: str, bounds: SpoolConfig) -> None:
         """Expire the rows of a name that exceed its bounds, in short transactions between those of others."""

@@ -32,8 +32,8 @@ from ingest.runtime.clock import Clock, SystemClock
 SERVICE = "agent"
 """Name of the service in the heartbeats and status rows of an agent."""
 READ_BYTES = 4 * 1024 * 1024
-"""Maximum bytes of one read, beyond its first row. A picture of an 8K camera has several MB, and the devices that send
-them have little memory."""
+"""Bytes after which one read ends, with the row that reaches them. A picture of an 8K camera has several MB, and the
+devices that send them have little memory."""
 _VACUUM_PAGES = 512 * 1024 // PAGE_BYTES
 """Pages returned to the disk at once: SQLite moves other pages for them, which needs as much room meanwhile."""
 
@@ -172,7 +172,7 @@ class SpoolStore(SpoolConnection):
             db.executemany("DELETE FROM outbox WHERE id = ?", [(i,) for i in ids])
 
     def park(self, row_id: int, notice: str = "") -> None:
-        """Set aside a row that the link refuses permanently, and keep a status row with ``notice`` unless it is empty.
+        """Set aside a row that the link refuses permanently, and keep a status row with ``notice`` unless empty.
 
         The row no longer delays others, still counts as waiting in the ledger, and may expire.
         """
@@ -286,7 +286,7 @@ class SpoolStore(SpoolConnection):
     def _status_row(
         self, kind: Kind = "frame", ends: Sequence[EpochEnd] = (), accounts: Sequence[Account] = (), reason: str = ""
     ) -> Row:
-        """Return a row for ``status``: ends and accounts of epochs of cameras, or of sensors for kind ``readings``."""
+        """Return a status row with ends and accounts of cameras, or of sensors if ``kind`` is ``readings``."""
         now_ns = self._clock.now_ns()
         beat = Heartbeat(service=SERVICE, instance=self._instance, at_ns=now_ns, reason=reason)
         if kind == "readings":

@@ -16,9 +16,9 @@ from edge_agent.exceptions import SourceUnusable, SpoolError
 from edge_agent.lastgood import Kept, LastGood
 from edge_agent.metrics import AgentMetrics
 from edge_agent.send.sender import Sender
-from edge_agent.spool.disk import Disk
 from edge_agent.spool.schema import Row
 from edge_agent.spool.spool import Spool
+from edge_agent.spool.store import SpoolStore
 from ingest.contract.codec import decode
 from ingest.contract.records import Heartbeat
 from ingest.kafka.settings import KafkaSettings
@@ -33,7 +33,7 @@ async def fails_later(*args: object) -> None:
     fails()
 
 
-@pytest.mark.parametrize(("owner", "method", "failing"), [(Sender, "run", fails_later), (Spool, "depth", fails)])
+@pytest.mark.parametrize(("owner", "method", "failing"), [(Sender, "run", fails_later), (SpoolStore, "depth", fails)])
 async def test_no_agent_goes_on_without_its_sender_or_its_heartbeat(
     owner: type, method: str, failing: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,7 +60,7 @@ async def test_a_camera_that_fails_is_down_and_its_epochs_are_clean(tmp_path: Pa
     await asyncio.sleep(0)
     running.cancel()  # there is no broker to flush to
     await asyncio.gather(running, return_exceptions=True)
-    spool = Spool(tmp_path / "spool.db")
+    spool = SpoolStore(tmp_path / "spool.db", "agent")
     ends = [end for row in spool.others(0, 100) for end in decode(Heartbeat, row.record).ended]
     spool.close()
     assert ends
@@ -89,7 +89,7 @@ async def ended(running: asyncio.Task[None]) -> None:
 
 
 async def test_what_a_camera_that_was_taken_out_left_in_the_spool_is_bounded_still(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "spool.db")
+    spool = SpoolStore(tmp_path / "spool.db", "agent")
     epoch = spool.begin_epoch("gone", "frame", 1)
     two_days_ago_ns = time.time_ns() - 2 * 86_400 * 10**9
     spool.keep([Row("frame", "gone", epoch, 0, two_days_ago_ns, b"x")])
@@ -129,21 +129,21 @@ async def test_an_agent_behind_a_gateway_runs_its_file_and_says_once_that_it_fol
 async def test_a_link_that_takes_no_heartbeat_does_not_hold_up_the_spool_s_bounds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks: asyncio.Queue[None] = asyncio.Queue()
-    plain = Disk.look
+    calls: asyncio.Queue[None] = asyncio.Queue()
+    plain = Spool.maintain
 
-    async def look(self: Disk, expire: object) -> None:
-        looks.put_nowait(None)
-        await plain(self, expire)  # type: ignore[arg-type]
+    async def maintain(self: Spool) -> None:
+        calls.put_nowait(None)
+        await plain(self)
 
     async def publish(*_: object) -> None:
         await asyncio.Event().wait()
 
     monkeypatch.setattr(module, "BEAT_S", 0.01)
-    monkeypatch.setattr(Disk, "look", look)
+    monkeypatch.setattr(Spool, "maintain", maintain)
     monkeypatch.setattr(Sender, "publish", publish)
     running = asyncio.create_task(make(Site(name="test"), tmp_path).run(asyncio.Event()))
     async with asyncio.timeout(10):
         for _ in range(3):
-            await looks.get()
+            await calls.get()
     await ended(running)

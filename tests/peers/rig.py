@@ -7,11 +7,9 @@ import functools
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from prometheus_client import CollectorRegistry
 
@@ -19,12 +17,13 @@ from edge_agent.camera.camera import Camera
 from edge_agent.metrics import AgentMetrics
 from edge_agent.spool.schema import Row
 from edge_agent.spool.spool import Spool
+from edge_agent.spool.store import SpoolStore
 from ingest.contract.codec import decode
 from ingest.contract.records import Account, EpochEnd, Frame, Heartbeat
 from ingest.ledger.intervals import Cover
 from ingest.runtime.backoff import Backoff
 from ingest.runtime.clock import Deadline, SystemClock
-from ingest.site import CameraConfig
+from ingest.site import CameraConfig, DiskConfig
 
 WAIT_S = 40.0
 _PAGE = 100_000
@@ -64,19 +63,16 @@ class Rig:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._thread = ThreadPoolExecutor(1)
-        self._spool = Spool(folder / "spool.db")
+        self.store = SpoolStore(folder / "spool.db", "rig")
         self._metrics = AgentMetrics(CollectorRegistry())
+        self.spool = Spool(self.store, DiskConfig(), clock=SystemClock(), metrics=self._metrics)
         self.cameras: dict[str, Camera] = {}
 
     def add(self, config: CameraConfig, *, cap_s: float = 0.2) -> Camera:
         """Add a camera whose pauses end at ``cap_s``."""
         self.cameras[config.name] = Camera(
             config,
-            self._spool,
-            self._on_disk,
-            promise=functools.partial(self._on_disk, self._spool.keep),
-            instance="rig",
+            self.spool,
             truth_folder=None,
             state_folder=self._folder / "capture",
             on_kept=lambda: None,
@@ -101,7 +97,7 @@ class Rig:
     @functools.cached_property
     def _kept_rows(self) -> list[Row]:
         """Frames are settled on a lane when they are read, and not found again."""
-        return self._thread.submit(self._spool.settle_live, 0, _PAGE).result()
+        return self.store.settle_live(0, _PAGE)
 
     def epochs(self, name: str) -> dict[int, Epoch]:
         """Return what the spool has of a camera, by epoch. Call it when nothing runs any more."""
@@ -112,7 +108,7 @@ class Rig:
                 epoch = found.setdefault(frame.epoch, Epoch())
                 epoch.frames.append(frame)
                 epoch.accounts += [frame.account] if frame.account else []
-        for row in self._thread.submit(self._spool.others, 0, _PAGE).result():
+        for row in self.store.others(0, _PAGE):
             beat = decode(Heartbeat, row.record)
             for end in beat.ended:
                 if end.camera == name:
@@ -123,12 +119,8 @@ class Rig:
         return found
 
     def close(self) -> None:
-        """Close the spool."""
-        self._thread.submit(self._spool.close).result()
-        self._thread.shutdown()
-
-    async def _on_disk(self, method: Callable[..., Any], *args: object) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, method, *args)
+        """Close the spool. Call it when nothing runs any more."""
+        self.store.close()
 
 
 async def until(done: Callable[[], bool], what: str, seconds: float = WAIT_S) -> float:

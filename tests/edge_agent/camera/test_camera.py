@@ -41,15 +41,9 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def camera(clock: ManualClock) -> Camera:
-    async def on_disk(method: Callable[..., object], *args: object) -> object:
-        return method(*args)
-
     return Camera(
         CameraConfig(name="a", source="device:0"),
         None,  # type: ignore[arg-type]
-        on_disk,
-        promise=on_disk,
-        instance="i",
         truth_folder=None,
         on_kept=lambda: None,
         chance=lambda: 0.0,

@@ -19,10 +19,9 @@ from edge_agent.send.kafkalink import KafkaLink
 from edge_agent.send.link import Parcel
 from edge_agent.send.sender import ACK_TIMEOUT_S, PATIENT_TRIES, Sender
 from edge_agent.send.window import LIVE_RECENT_S
-from edge_agent.spool.disk import Disk
 from edge_agent.spool.schema import Row
 from edge_agent.spool.spool import Spool
-from edge_agent.status import notice_row
+from edge_agent.spool.store import SpoolStore
 from ingest.contract.codec import decode
 from ingest.contract.records import Heartbeat
 from ingest.kafka.settings import KafkaSettings
@@ -89,24 +88,14 @@ class Rig:
     def __init__(self, folder: Path, **config: float) -> None:
         self.clock = ManualClock(started_ns=1000 * S)
         self.link = FakeLink()
-        self.spool = Spool(folder / "spool.db", late_after_s={"a": 5.0, "b": 5.0}, clock=self.clock)
-        self.disk = Disk(self.spool, DiskConfig(min_free_bytes=0), self.notice, self.clock)
-        self.sender = Sender(
-            self.link,
-            self.spool,
-            self.disk,
-            LinkConfig(**config),
-            notice=self.notice,
-            clock=self.clock,
-            metrics=AgentMetrics(CollectorRegistry()),
-        )
-
-    def notice(self, text: str) -> Row:
-        return notice_row("agent", text, self.clock)
+        metrics = AgentMetrics(CollectorRegistry())
+        self.store = SpoolStore(folder / "spool.db", "agent", late_after_s={"a": 5.0, "b": 5.0}, clock=self.clock)
+        self.spool = Spool(self.store, DiskConfig(min_free_bytes=0), clock=self.clock, metrics=metrics)
+        self.sender = Sender(self.link, self.spool, LinkConfig(**config), clock=self.clock, metrics=metrics)
 
     def keep(self, *names: str, age_s: float = 0.0, size: int = 10) -> None:
         captured_ns = self.clock.now_ns() - round(age_s * S)
-        self.spool.keep([Row("frame", n[0], 5, int(n[1:]), captured_ns, n.encode().ljust(size)) for n in names])
+        self.store.keep([Row("frame", n[0], 5, int(n[1:]), captured_ns, n.encode().ljust(size)) for n in names])
         self.sender.wake()
 
     @asynccontextmanager
@@ -117,7 +106,7 @@ class Rig:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            await self.disk.close()
+            await self.spool.close()
 
     def names(self) -> list[str]:
         return [p.value.decode().strip() for p in self.link.sent if p.topic.startswith("frames")]
@@ -135,7 +124,7 @@ async def test_live_frames_go_before_the_backlog_each_on_its_topic(tmp_path: Pat
     rig.keep("a0", "a1", age_s=60.0)
     rig.keep("a2", "b0")
     async with rig.sending() as link:
-        await until(lambda: rig.spool.empty)
+        await until(lambda: rig.store.empty)
         assert [(p.topic, p.key, p.value.decode().strip(), p.late) for p in link.sent] == [
             ("frames", "a", "a2", False),
             ("frames", "b", "b0", False),
@@ -157,7 +146,7 @@ async def test_what_is_in_doubt_is_offered_again_on_its_lane_before_anything_new
         await until(lambda: not rig.sender.connected)
         link.sent.clear()
         link.gone = link.holds = False
-        await until(lambda: rig.spool.empty)
+        await until(lambda: rig.store.empty)
         lanes = {late: [p.value.decode().strip() for p in link.sent if p.late == late] for late in (False, True)}
         assert lanes == {False: ["a1", "a2", "a3"], True: ["a0"]}
 
@@ -167,11 +156,11 @@ async def test_what_is_refused_is_parked_and_told_and_the_rest_goes_on(tmp_path:
     rig.link.refuses = {b"a1".ljust(10)}
     rig.keep("a0", "a1", "a2")
     async with rig.sending() as link:
-        await until(lambda: rig.spool.empty)
+        await until(lambda: rig.store.empty)
         assert rig.names() == ["a0", "a1", "a2"]
         (beat,) = [decode(Heartbeat, p.value) for p in link.sent if p.topic == "status"]
         assert beat.reason == "1 refused and parked, frame a/5/1: not this one"
-        (depth,) = rig.spool.depth()
+        (depth,) = rig.store.depth()
         assert (depth.first, depth.last, depth.frames) == (1, 1, 1)  # for the ledger it waits
         assert link.opened == 1
 
@@ -195,9 +184,9 @@ async def test_what_a_lost_link_has_taken_or_refused_is_in_doubt_no_more(tmp_pat
         await until(lambda: link.gone and not rig.sender.connected)
         link.sent.clear()
         link.gone = link.holds = False
-        await until(lambda: rig.spool.empty)
+        await until(lambda: rig.store.empty)
         assert rig.names() == ["a2", "a3"]
-        (depth,) = rig.spool.depth()
+        (depth,) = rig.store.depth()
         assert (depth.first, depth.last) == (1, 1)  # it is parked, and may have no other fate than to expire
 
 
@@ -209,7 +198,7 @@ async def test_what_a_link_gives_up_without_a_word_is_offered_again(tmp_path: Pa
         await until(lambda: len(link.sent) == 1)
         link.holds = False
         link._held[0].cancel()
-        await until(lambda: rig.spool.empty)
+        await until(lambda: rig.store.empty)
         assert rig.names() == ["a0", "a0"]
 
 
@@ -236,11 +225,11 @@ async def test_a_link_that_opens_and_then_fails_is_tried_after_growing_pauses(
     rig.keep("a0", size=100_000)
     monkeypatch.setattr(sender_module.asyncio, "sleep", slept)
     task = asyncio.create_task(rig.sender.run(lambda: 0.0))
-    while not rig.spool.empty or rig.sender._backoff.out:
+    while not rig.store.empty or rig.sender._backoff.out:
         await sleep(0.005)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    await rig.disk.close()
+    await rig.spool.close()
     assert pauses == sorted(pauses)
     assert pauses[-1] > 20 * pauses[0]  # each try would carry 100 kB over a link that somebody pays for
 
@@ -263,7 +252,7 @@ async def test_a_record_that_takes_its_time_is_given_more_of_it_when_it_comes_ag
         await until(lambda: "b0" in rig.names())
         for done in link._held[2:]:
             done.set_result(None)
-        await until(lambda: rig.spool.empty)
+        await until(lambda: rig.store.empty)
         assert link.opened == 3
 
 
@@ -312,11 +301,11 @@ async def test_a_link_that_asks_to_be_left_alone_is(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(sender_module.asyncio, "sleep", slept)
     rig.keep("a0")
     task = asyncio.create_task(rig.sender.run(lambda: 0.0))
-    while not rig.spool.empty:
+    while not rig.store.empty:
         await sleep(0.005)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    await rig.disk.close()
+    await rig.spool.close()
     assert pauses == [7.0]
 
 
@@ -349,7 +338,7 @@ async def test_the_backlog_keeps_its_pace_while_live_frames_come(tmp_path: Path)
         assert len(rig.names()) - burst <= 1 + 8
         rig.clock.advance(LIVE_RECENT_S + 0.1)  # nobody is there to be disturbed
         rig.sender.wake()
-        await until(lambda: rig.spool.empty)
+        await until(lambda: rig.store.empty)
 
 
 @pytest.mark.parametrize("steps", range(5))
@@ -368,5 +357,5 @@ async def test_a_sender_that_is_cancelled_ends_though_something_new_comes_at_tha
     done, _ = await asyncio.wait([task], timeout=2.0)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    await rig.disk.close()
+    await rig.spool.close()
     assert done

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from edge_agent.send.refusals import TELL_EVERY_S, Refusals
+from edge_agent.send.refusals import REPORT_EVERY_S, Refusals
 from edge_agent.send.window import Pace, Window
 from edge_agent.spool.schema import Row
-from edge_agent.status import notice_row
 from ingest.contract.identity import LATE
 from ingest.runtime.clock import ManualClock
 
@@ -41,19 +40,15 @@ def test_a_window_counts_what_is_late_apart() -> None:
 
 
 def test_a_flood_of_refusals_is_told_in_few_words() -> None:
-    clock, told = ManualClock(), list[str]()
-
-    def notice(text: str) -> Row:
-        told.append(text)
-        return notice_row("agent", text, clock)
-
-    refusals = Refusals(notice, clock)
+    clock = ManualClock()
+    refusals = Refusals(clock)
     for seq in range(50):
         refusals.add(Row("frame", "a", 5, seq, 0, b"", id=seq, lane=LATE), "too large")
-    assert [row_id for row_id, _ in refusals.take()] == list(range(50))
-    assert told == ["1 refused and parked, frame a/5/0: too large"]
-    clock.advance(TELL_EVERY_S)
+    taken = refusals.take()
+    assert [row_id for row_id, _ in taken] == list(range(50))
+    assert [notice for _, notice in taken if notice] == ["1 refused and parked, frame a/5/0: too large"]
+    clock.advance(REPORT_EVERY_S)
     refusals.add(Row("frame", "a", 5, 50, 0, b"", id=50), "too large")
-    assert len(refusals.take()[0][1]) == 1
-    assert told[1].startswith("50 refused and parked, frame a/5/1, frame a/5/2")
+    ((_, notice),) = refusals.take()
+    assert notice.startswith("50 refused and parked, frame a/5/1, frame a/5/2")
     assert refusals.take() == []

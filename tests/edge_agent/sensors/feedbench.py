@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +15,29 @@ from edge_agent.sensors.factory import make_sources
 from edge_agent.sensors.feed import Feed
 from edge_agent.sensors.sensor import Sensor
 from edge_agent.sensors.source import SensorSource
+from edge_agent.spool.schema import Row
 from edge_agent.spool.spool import Spool
+from edge_agent.spool.store import SpoolStore
 from ingest.contract.codec import decode
 from ingest.contract.records import EpochEnd, Heartbeat, Readings
 from ingest.ledger.intervals import Cover
 from ingest.runtime.clock import SystemClock
-from ingest.site import SensorConfig
+from ingest.site import DiskConfig, SensorConfig
 
 
 class Bench:
     """Runs one feed. ``wait`` polls, as what it waits for is of other processes and threads."""
 
     def __init__(self, folder: Path, source: SensorSource, configs: Sequence[SensorConfig]) -> None:
-        self.spool = Spool(folder / "spool.db")
-        self.registry, clock = CollectorRegistry(), SystemClock()
-        self.source, self.thread = source, ThreadPoolExecutor(1)
-        how: Any = {"instance": "agent", "on_kept": lambda: None, "clock": clock}
-        how["metrics"] = metrics = AgentMetrics(self.registry)
-        self.sensors = {config.name: Sensor(config, self.spool, self.on_disk, **how) for config in configs}
+        self.store = SpoolStore(folder / "spool.db", "agent")
+        self.registry, self.source, clock = CollectorRegistry(), source, SystemClock()
+        metrics = AgentMetrics(self.registry)
+        self.spool = Spool(self.store, DiskConfig(), clock=clock, metrics=metrics)
+        how: Any = {"on_kept": lambda: None, "clock": clock, "metrics": metrics}
+        self.sensors = {config.name: Sensor(config, self.spool, **how) for config in configs}
         sensors = list(self.sensors.values())
         self.feed = Feed(configs[0].source, source, sensors, chance=lambda: 0.99, clock=clock, metrics=metrics)
         self.task = asyncio.create_task(self.feed.run())
-
-    async def on_disk(self, method: Callable[..., Any], *args: object) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self.thread, method, *args)
 
     async def until(self, done: Callable[[], object], seconds: float = 30.0) -> None:
         async with asyncio.timeout(seconds):
@@ -60,7 +58,7 @@ class Bench:
     async def until_kept(self, name: str, done: Callable[[list[float]], object]) -> list[float]:
         """Wait for values in the spool, and return them. The spool belongs to its thread while the feed runs."""
         async with asyncio.timeout(30.0):
-            while not done(found := await self.on_disk(self.values, name)):
+            while not done(found := self._values(name, await self.spool.others(0, 10_000))):
                 await asyncio.sleep(0.02)
         return found
 
@@ -69,16 +67,21 @@ class Bench:
         await asyncio.wait_for(self.task, 20)
 
     def kept(self, name: str) -> list[Readings]:
-        rows = [row for row in self.spool.others(0, 10_000) if row.kind == "readings" and row.name == name]
-        return [decode(Readings, row.record) for row in rows]
+        return self._kept(name, self.store.others(0, 10_000))
 
     def values(self, name: str) -> list[float]:
-        return [value for each in self.kept(name) for value in each.values]
+        return self._values(name, self.store.others(0, 10_000))
+
+    def _kept(self, name: str, rows: Sequence[Row]) -> list[Readings]:
+        return [decode(Readings, row.record) for row in rows if row.kind == "readings" and row.name == name]
+
+    def _values(self, name: str, rows: Sequence[Row]) -> list[float]:
+        return [value for each in self._kept(name, rows) for value in each.values]
 
     def ends(self) -> dict[str, tuple[EpochEnd, dict[str, int]]]:
         """Return the end of each sensor's epoch, and the counts of its tail."""
         found = {}
-        for row in self.spool.others(0, 10_000):
+        for row in self.store.others(0, 10_000):
             if row.kind == "status":
                 ledger = decode(Heartbeat, row.record).readings
                 (end,) = ledger.ended
@@ -113,5 +116,4 @@ async def fed(folder: Path, *configs: SensorConfig, source: SensorSource | None 
     finally:
         bench.task.cancel()
         await asyncio.wait({bench.task})
-        bench.thread.shutdown()
-        bench.spool.close()
+        await bench.spool.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from edge_agent.exceptions import SourceUnusable, SpoolError
 from edge_agent.sensors.source import Reading, Sink
+from edge_agent.spool.schema import Row
 from tests.edge_agent.sensors.feedbench import Bench, fed
 from tests.edge_agent.sensors.listener import sensor
 
@@ -92,20 +93,28 @@ async def test_epochs_end_cleanly_and_with_their_tail(make: Make, source: Script
     (a, a_tail), (b, b_tail) = (bench.ends()[name] for name in ("a", "b"))
     assert (a.last, a.clean, a_tail) == (1, True, {"unusable": 1})
     assert (b.last, b.clean, b_tail) == (-1, True, {})
-    assert not bench.spool.unfinished("readings")
+    assert not bench.store.unfinished("readings")
 
 
-async def test_what_is_on_its_way_to_the_disk_at_the_end_arrives_there(make: Make, source: Scripted) -> None:
+async def test_what_is_on_its_way_to_the_disk_at_the_end_arrives_there(
+    make: Make, source: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench, free = await make(max_delay_s=0.0), threading.Event()
     await bench.until(lambda: source.runs == 1)
-    blocked = bench.thread.submit(free.wait, 20.0)
+    keep, waited = bench.store.keep, list[bool]()
+
+    def slow(rows: Sequence[Row]) -> None:
+        waited.append(free.wait(20.0))
+        keep(rows)
+
+    monkeypatch.setattr(bench.store, "keep", slow)
     source.give("a", 1.0)
     await bench.until(lambda: bench.sensors["a"].captured == 1 and bench.sensors["a"]._intake.left_s() is None)
     bench.feed.stop()
     await asyncio.sleep(0)
     free.set()
     await asyncio.wait_for(bench.task, 20)
-    assert blocked.result()
+    assert waited == [True]
     assert bench.values("a") == [1.0]
 
 
@@ -193,7 +202,7 @@ async def test_without_a_disk_nothing_is_promised_and_the_feed_says_so(
         raise SpoolError("the disk is gone")
 
     bench = await make()
-    monkeypatch.setattr(bench.spool, "keep", fails)
+    monkeypatch.setattr(bench.store, "keep", fails)
     source.give("a", 1.0)
     with pytest.raises(SpoolError, match="the disk is gone"):
         await asyncio.wait_for(bench.task, 20)

@@ -1,20 +1,19 @@
-"""What a full spool lets go, in which order, and which lane a frame goes on."""
+"""Tests of the spool's expiry order, its bounds on the disk, and the lanes of frames."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from edge_agent.spool.reserve import Reserve, Room
-from edge_agent.spool.schema import Kind, Row
-from edge_agent.spool.spool import Spool
-from ingest.contract.codec import encode
+from edge_agent.spool.schema import Row
+from edge_agent.spool.space import Reserve, Room
+from edge_agent.spool.store import SpoolStore
+from ingest.contract.codec import decode, encode
 from ingest.contract.identity import LATE, LIVE
-from ingest.contract.records import GOOD, Account, Readings
+from ingest.contract.records import GOOD, Heartbeat, Readings
 from ingest.runtime.clock import ManualClock
 
 S = 1_000_000_000
@@ -30,15 +29,18 @@ def reading(name: str, seq: int) -> Row:
     return Row("readings", name, 5, seq, seq, record)
 
 
-class Told:
-    """What the accounts say that expiry tells."""
+Interval = tuple[str, str, int, int]
 
-    def __init__(self) -> None:
-        self.said: list[tuple[Kind, str, int, int]] = []
 
-    def __call__(self, accounts: list[Account], kind: Kind) -> Row:
-        self.said += [(kind, a.camera, a.first, a.last) for a in accounts]
-        return Row("status", "agent", 0, 0, 0, b"told")
+def accounted(spool: SpoolStore) -> list[Interval]:
+    """Return the kind, name, first and last number of each account in the spool's status rows, in order."""
+    found: list[Interval] = []
+    for row in spool.others(0, 1000):
+        if row.kind == "status":
+            beat = decode(Heartbeat, row.record)
+            found += [("frame", a.camera, a.first, a.last) for a in beat.accounts]
+            found += [("readings", a.camera, a.first, a.last) for a in beat.readings.accounts]
+    return found
 
 
 @pytest.fixture
@@ -47,22 +49,21 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def spool(tmp_path: Path, clock: ManualClock) -> Iterator[Spool]:
-    spool = Spool(tmp_path / "spool.db", late_after_s={"fast": 2.0, "slow": 60.0}, clock=clock)
+def spool(tmp_path: Path, clock: ManualClock) -> Iterator[SpoolStore]:
+    spool = SpoolStore(tmp_path / "spool.db", "agent", late_after_s={"fast": 2.0, "slow": 60.0}, clock=clock)
     yield spool
     spool.close()
 
 
-def test_over_all_cameras_the_oldest_frames_go_first_then_readings_and_evidence_last(spool: Spool) -> None:
-    told = Told()
+def test_oldest_frames_expire_first_then_readings_then_frames_of_evidence_cameras(spool: SpoolStore) -> None:
     spool.keep(
         [frame("gate", 0), reading("cabinet", 0), frame("a", 0), frame("b", 0), frame("a", 1), frame("gate", 1)]
     )
     small = reading("cabinet", 0).size
-    assert spool.expire_over(1500, ["gate"], told) == {"a": 1, "b": 1}
-    assert spool.expire_over(1000 + small, ["gate"], told) == {"a": 1, "cabinet": 1}
-    assert spool.expire_over(1, ["gate"], told) == {"gate": 1}
-    assert told.said == [
+    assert spool.expire_over(1500, ["gate"]) == {"a": 1, "b": 1}
+    assert spool.expire_over(1000 + small, ["gate"]) == {"a": 1, "cabinet": 1}
+    assert spool.expire_over(1, ["gate"]) == {"gate": 1}
+    assert accounted(spool) == [
         ("frame", "a", 0, 0),
         ("frame", "b", 0, 0),
         ("frame", "a", 1, 1),
@@ -70,34 +71,36 @@ def test_over_all_cameras_the_oldest_frames_go_first_then_readings_and_evidence_
         ("frame", "gate", 0, 0),
     ]
     assert [(d.name, d.first, d.frames) for d in spool.depth()] == [("gate", 1, 1)]
-    assert [row.record for row in spool.others(0, 10)] == [b"told"] * 4  # every one is accounted for
 
 
-def test_what_was_offered_and_what_the_ledger_needs_never_expires(spool: Spool, clock: ManualClock) -> None:
-    told = Told()
-    spool.keep([frame("a", 0), frame("a", 1), Row("status", "agent", 0, 0, 0, b"ended")])
+def test_offered_rows_and_status_rows_never_expire(spool: SpoolStore, clock: ManualClock) -> None:
+    ended = encode(Heartbeat(service="agent", instance="agent", at_ns=0, reason="ended"))
+    spool.keep([frame("a", 0), frame("a", 1), Row("status", "agent", 0, 0, 0, ended)])
     (offered,) = spool.settle_late(clock.now_ns(), 1)
-    assert spool.expire_over(10_000_000, [], told) == {"a": 1}
-    assert told.said == [("frame", "a", 1, 1)]
+    assert spool.expire_over(10_000_000, []) == {"a": 1}
+    assert accounted(spool) == [("frame", "a", 1, 1)]
     assert spool.offered(LATE, 0, 10) == [replace(offered, lane=LATE)]
-    assert [row.record for row in spool.others(0, 10)] == [b"ended", b"told"]
+    assert spool.others(0, 10)[0].record == ended
+    assert len(spool.others(0, 10)) == 2
 
 
 @pytest.mark.parametrize(
     ("used", "unused", "free", "excess"),
     [
         (100, 0, 1000, 0),
-        (600, 0, 1000, 100),  # over its own bound
-        (100, 0, 150, 50),  # others have taken the disk
-        (100, 30, 150, 20),  # what its file does not use counts as free
+        (600, 0, 1000, 100),  # over the bound of the spool
+        (100, 0, 150, 50),  # other files fill the disk
+        (100, 30, 150, 20),  # unused pages of the file count as free
         (600, 0, 100, 100),
     ],
 )
-def test_the_spool_gives_way_before_the_disk_is_full(used: int, unused: int, free: int, excess: int) -> None:
+def test_the_excess_covers_the_bound_of_the_spool_and_the_room_for_others(
+    used: int, unused: int, free: int, excess: int
+) -> None:
     assert Room(used, unused, free).excess(max_bytes=500, min_free_bytes=200) == excess
 
 
-def test_each_camera_has_its_own_age_for_the_late_lane(spool: Spool, clock: ManualClock) -> None:
+def test_each_camera_has_its_own_maximum_age_of_live_frames(spool: SpoolStore, clock: ManualClock) -> None:
     start_ns = clock.now_ns()
     spool.keep([frame("fast", 0, at_ns=start_ns), frame("slow", 0, at_ns=start_ns)])
     clock.advance(5.0)
@@ -105,15 +108,15 @@ def test_each_camera_has_its_own_age_for_the_late_lane(spool: Spool, clock: Manu
     assert [row.name for row in spool.settle_live(clock.now_ns(), 10)] == ["slow"]
 
 
-def test_a_frame_that_is_dated_in_the_future_is_as_old_as_its_arrival(spool: Spool, clock: ManualClock) -> None:
+def test_a_frame_dated_in_the_future_ages_from_its_arrival(spool: SpoolStore, clock: ManualClock) -> None:
     spool.keep([frame("fast", 0, at_ns=clock.now_ns() + 3600 * S), frame("fast", 1, at_ns=clock.now_ns())])
     clock.advance(5.0)
     assert spool.settle_live(clock.now_ns(), 10) == []
     assert [row.seq for row in spool.settle_late(clock.now_ns(), 10)] == [0, 1]
 
 
-def test_a_frame_that_has_time_is_not_overtaken_on_the_late_lane(spool: Spool, clock: ManualClock) -> None:
-    """A clock that was set back between two frames makes the later one the older: both go late, in order."""
+def test_frames_kept_before_a_late_frame_go_late_with_it_in_order(spool: SpoolStore, clock: ManualClock) -> None:
+    """A clock that was set back between two frames gives the second one an older time. Both go late, in order."""
     start_ns = clock.now_ns()
     spool.keep([frame("fast", 0, at_ns=start_ns - 100 * S), frame("fast", 1, at_ns=start_ns)])
     spool.keep([frame("fast", 2, at_ns=start_ns - 50 * S), frame("slow", 0, at_ns=start_ns)])
@@ -122,67 +125,38 @@ def test_a_frame_that_has_time_is_not_overtaken_on_the_late_lane(spool: Spool, c
     assert [row.name for row in spool.settle_live(start_ns, 10)] == ["slow"]
 
 
-def test_what_the_link_refuses_holds_nothing_up_waits_and_may_expire(spool: Spool, clock: ManualClock) -> None:
-    told = Told()
+def test_a_parked_row_delays_no_other_row_and_may_expire(spool: SpoolStore, clock: ManualClock) -> None:
     spool.keep([frame("a", 0), frame("a", 1)])
     late = spool.settle_late(clock.now_ns(), 10)
-    spool.park(late[0].id, [Row("status", "agent", 0, 0, 0, b"refused")])
+    spool.park(late[0].id, "refused")
     spool.remove([late[1].id])
     assert spool.offered(LATE, 0, 10) == spool.offered(LIVE, 0, 10) == spool.settle_late(clock.now_ns(), 10) == []
     assert [(d.first, d.last) for d in spool.depth()] == [(0, 0)]
-    assert not spool.empty  # that it was refused is still to be told
+    assert not spool.empty  # the notice of the refusal still waits
     spool.remove([row.id for row in spool.others(0, 10)])
     assert spool.empty
-    assert spool.expire_over(1, [], told) == {"a": 1}
-    assert told.said == [("frame", "a", 0, 0)]
+    assert spool.expire_over(1, []) == {"a": 1}
+    assert accounted(spool) == [("frame", "a", 0, 0)]
 
 
-def test_an_expired_backlog_gives_its_room_back_to_the_disk(spool: Spool) -> None:
+def test_vacuum_returns_the_room_of_an_expired_backlog_to_the_disk(spool: SpoolStore) -> None:
     spool.keep([frame("a", seq, size=100_000) for seq in range(30)])
-    spool.expire_over(3_000_000, [], Told())
+    spool.expire_over(3_000_000, [])
     assert spool.unused_bytes() > 2_900_000
-    for _ in range(10):  # so much at a time
+    for _ in range(10):  # each call returns part of the room
         spool.vacuum()
     assert spool.unused_bytes() == 0
     assert sum(file.stat().st_size for file in spool.path.parent.iterdir()) < 200_000
 
 
-def test_forgetting_what_was_sent_costs_no_room(spool: Spool) -> None:
+def test_removing_sent_rows_needs_little_room_in_the_write_ahead_log(spool: SpoolStore) -> None:
     spool.keep([frame("a", seq, size=100_000) for seq in range(30)])
     spool.checkpoint()
     spool.remove(list(range(1, 31)))
     assert spool.path.with_suffix(".db-wal").stat().st_size < 200_000  # a full disk has to take it
 
 
-def test_a_spool_of_before_is_read_and_can_give_room_back(tmp_path: Path) -> None:
-    path = tmp_path / "spool.db"
-    db = sqlite3.connect(path)
-    db.execute("PRAGMA journal_mode = WAL").fetchall()
-    db.executescript(
-        "CREATE TABLE outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, name TEXT NOT NULL,"
-        " epoch INTEGER NOT NULL, seq INTEGER NOT NULL, captured_ns INTEGER NOT NULL, lane TEXT,"
-        " size INTEGER NOT NULL, traceparent TEXT NOT NULL, account TEXT NOT NULL, record BLOB NOT NULL);"
-        "INSERT INTO outbox VALUES (7, 'frame', 'a', 5, 3, 10, NULL, 1, 'tp', '', x'78');"
-    )
-    db.close()
-    for _ in range(2):
-        spool = Spool(path)
-        (row,) = spool.offered(LATE, 0, 5) or spool.settle_late(10 * S, 5)
-        assert (row.id, row.seq, row.record, row.traceparent) == (7, 3, b"x", "tp")
-        spool.close()
-    spool = Spool(path)
-    spool.remove([7])
-    spool.close()
-    spool = Spool(path)
-    spool.keep([frame("a", 4, size=1_000_000)])
-    spool.expire_over(1, [], Told())
-    for _ in range(10):  # so much at a time
-        spool.vacuum()
-    assert spool.unused_bytes() == 0
-    spool.close()
-
-
-def test_the_reserve_takes_room_and_lets_it_go(tmp_path: Path) -> None:
+def test_the_reserve_allocates_and_releases_its_room(tmp_path: Path) -> None:
     reserve = Reserve(tmp_path / "spool.reserve", 1_000_000)
     assert not reserve.held
     assert reserve.fill()
@@ -190,4 +164,4 @@ def test_the_reserve_takes_room_and_lets_it_go(tmp_path: Path) -> None:
     assert (tmp_path / "spool.reserve").stat().st_blocks * 512 >= 1_000_000
     assert reserve.release()
     assert not reserve.release()
-    assert not Reserve(tmp_path / "spool.reserve", 1 << 60).fill()  # more than there is
+    assert not Reserve(tmp_path / "spool.reserve", 1 << 60).fill()  # more than the disk has

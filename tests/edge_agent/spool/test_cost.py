@@ -1,4 +1,4 @@
-"""What a row costs: few bytes on the disk beside its own, and with a long backlog no more work than with none."""
+"""Tests of the cost of a row: bytes written to the disk, and queries that do not slow down as the backlog grows."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import pytest
 
 from edge_agent.exceptions import SpoolUnavailable
 from edge_agent.spool.schema import Row
-from edge_agent.spool.spool import READ_BYTES, Spool
+from edge_agent.spool.store import READ_BYTES, SpoolStore
 from ingest.contract.codec import encode
 from ingest.contract.identity import LATE, LIVE
-from ingest.contract.records import GOOD, Account, Readings
+from ingest.contract.records import GOOD, Readings
 from ingest.runtime.clock import ManualClock
 
 S = 1_000_000_000
 PICTURE = 40_000
 BESIDE = 16_000
-"""Bytes that a commit may write beside the picture."""
+"""Maximum number of bytes that a commit writes beside the picture."""
 
 
 def frame(name: str, seq: int, size: int = 100) -> Row:
@@ -36,28 +36,24 @@ def reading(name: str, seq: int) -> Row:
 
 
 def status() -> Row:
-    return Row("status", "agent", 0, 0, 0, b"told")
-
-
-def tell(accounts: list[Account], kind: str = "frame") -> Row:
-    return status()
+    return Row("status", "agent", 0, 0, 0, b"status")
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    spool = Spool(tmp_path / "spool.db", clock=ManualClock(started_ns=1000 * S))
+def spool(tmp_path: Path) -> Iterator[SpoolStore]:
+    spool = SpoolStore(tmp_path / "spool.db", "agent", clock=ManualClock(started_ns=1000 * S))
     yield spool
     spool.close()
 
 
-def written(spool: Spool) -> int:
-    """Return how many bytes the write-ahead log has taken since this was last asked."""
+def written(spool: SpoolStore) -> int:
+    """Return the bytes of the write-ahead log since the last call."""
     size = spool.path.with_suffix(".db-wal").stat().st_size
     spool.checkpoint()
     return size
 
 
-def test_a_picture_is_written_once_and_neither_its_lane_nor_its_end_writes_it_again(spool: Spool) -> None:
+def test_a_picture_is_written_once_and_not_again_when_it_is_settled_or_removed(spool: SpoolStore) -> None:
     spool.keep([frame("a", seq, PICTURE) for seq in range(3)])
     spool.settle_live(0, 3)
     spool.remove([1])
@@ -71,33 +67,33 @@ def test_a_picture_is_written_once_and_neither_its_lane_nor_its_end_writes_it_ag
     assert written(spool) < BESIDE
 
 
-def test_no_query_of_the_sender_or_the_heartbeat_goes_through_the_backlog(spool: Spool) -> None:
+def test_no_query_of_the_sender_or_the_heartbeat_scans_the_backlog(spool: SpoolStore) -> None:
     spool.keep([frame("a", 0), frame("b", 0), reading("t", 0), status()])
     db = spool._db
     assert db is not None
-    asked: list[str] = []
-    db.set_trace_callback(asked.append)
+    queries: list[str] = []
+    db.set_trace_callback(queries.append)
     rows = spool.others(0, 10) + spool.settle_live(0, 1) + spool.settle_late(1 << 60, 1) + spool.offered(LATE, 0, 1)
     assert len(rows) == 5
     assert not spool.empty
     assert spool.used_bytes() > 200
     assert len(spool.depth()) == 2
     spool.keep([frame("c", 0)])
-    assert spool.expire("c", 0, 0, tell) == 1
-    assert spool.expire_over(1 << 40, ["a"], tell) == {}
+    assert spool.expire("frame", "c", 0, 0) == 1
+    assert spool.expire_over(1 << 40, ["a"]) == {}
     spool.remove([row.id for row in rows])
     db.set_trace_callback(None)
-    plans = {sql: [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}")] for sql in asked if "SELECT" in sql}
+    plans = {sql: [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}")] for sql in queries if "SELECT" in sql}
     assert len(plans) > 10
     for sql, plan in plans.items():
-        # all of it; all that came after a row; all of a kind
+        # a full scan; all rows after an id; all rows of a kind
         wide = [step for step in plan if re.search(r"SCAN (outbox|o\b)|\(rowid>\?\)|outbox\w* \(kind=\?\)", step)]
         assert not wide, (sql, wide)
         sorts = any("TEMP B-TREE" in step for step in plan)
-        assert not sorts or "late_ns >=" in sql, sql  # of frames that are young, of which there are few
+        assert not sorts or "late_ns >=" in sql, sql  # sorts live frames, which are few
 
 
-def test_what_is_read_at_once_is_bounded_in_bytes_whatever_its_number(spool: Spool) -> None:
+def test_one_read_is_bounded_in_bytes_as_well_as_in_rows(spool: SpoolStore) -> None:
     spool.keep([frame("a", seq, 1_500_000) for seq in range(8)])
     live = spool.settle_live(0, 4)
     assert [row.seq for row in live] == [0, 1, 2]
@@ -108,8 +104,8 @@ def test_what_is_read_at_once_is_bounded_in_bytes_whatever_its_number(spool: Spo
     assert [row.seq for row in spool.settle_live(3, 8)] == [6, 7, 8]
 
 
-def test_frames_that_a_clock_which_went_back_has_left_young_go_late_in_bounded_portions(spool: Spool) -> None:
-    """All of an outage was kept before the clock went back, and would be read at once with the first late frame."""
+def test_frames_kept_before_the_clock_was_set_back_go_late_in_bounded_reads(spool: SpoolStore) -> None:
+    """Without a limit, the first late frame would bring all earlier frames of the outage into one read."""
     young, old = 10_000, 1
     spool.keep([replace(frame("a", seq), captured_ns=young) for seq in range(300)])
     spool.keep([replace(frame("a", seq), captured_ns=old) for seq in range(300, 310)])
@@ -121,9 +117,9 @@ def test_frames_that_a_clock_which_went_back_has_left_young_go_late_in_bounded_p
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_what_waits_is_counted_as_it_is_also_over_failures_and_restarts(tmp_path: Path, seed: int) -> None:
+def test_counts_match_the_rows_after_failures_and_restarts(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
-    spool = Spool(tmp_path / "spool.db", clock=ManualClock(started_ns=1000 * S))
+    spool = SpoolStore(tmp_path / "spool.db", "agent", clock=ManualClock(started_ns=1000 * S))
     for step in range(120):
         match chance.randrange(7):
             case 0 | 1:
@@ -131,14 +127,14 @@ def test_what_waits_is_counted_as_it_is_also_over_failures_and_restarts(tmp_path
             case 2:
                 spool.remove([row.id for row in spool.settle_late(1 << 60, 2)])
             case 3:
-                spool.expire(chance.choice("abc"), 4000, 0, tell)
+                spool.expire("frame", chance.choice("abc"), 4000, 0)
             case 4:
-                spool.expire_over(chance.randrange(3000), ["a"], tell)
+                spool.expire_over(chance.randrange(3000), ["a"])
             case 5:
                 _fail(spool, step)
             case _:
                 spool.close()
-                spool = Spool(spool.path, clock=ManualClock(started_ns=1000 * S))
+                spool = SpoolStore(spool.path, "agent", clock=ManualClock(started_ns=1000 * S))
         db = spool._db
         assert db is not None
         query = "SELECT kind, name, epoch, count(*), sum(size) FROM outbox GROUP BY kind, name, epoch"
@@ -148,7 +144,7 @@ def test_what_waits_is_counted_as_it_is_also_over_failures_and_restarts(tmp_path
     spool.close()
 
 
-def test_what_another_process_has_written_is_counted_too(spool: Spool) -> None:
+def test_writes_of_another_process_are_counted(spool: SpoolStore) -> None:
     spool.keep([frame("a", seq, 1000) for seq in range(3)])
     other = sqlite3.connect(spool.path)
     with other:
@@ -160,8 +156,8 @@ def test_what_another_process_has_written_is_counted_too(spool: Spool) -> None:
     assert [(depth.frames, depth.bytes) for depth in spool.depth()] == [(1, 7)]
 
 
-def _fail(spool: Spool, seq: int) -> None:
-    """Let a transaction fail after it has written something."""
+def _fail(spool: SpoolStore, seq: int) -> None:
+    """Let a transaction fail after its first writes."""
     assert spool._db is not None
     (pages,) = spool._db.execute("PRAGMA page_count").fetchone()
     spool._db.execute(f"PRAGMA max_page_count = {pages}")

@@ -1,4 +1,4 @@
-"""A writer that is killed at a hundred random moments has kept everything that it said it had."""
+"""Test of promised rows over a hundred kills at random moments."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import os, random, select, signal, sys, time
 from pathlib import Path
 from edge_agent.spool.schema import Row
 from edge_agent.spool.seal import Seal
-from edge_agent.spool.spool import Spool
+from edge_agent.spool.store import SpoolStore
 
 path, kills, seal = Path(sys.argv[1]), int(sys.argv[2]), Seal([bytes(range(32))])
 chance = random.Random(int(sys.argv[3]))
 
 def write(say, first):
-    '''Keep, settle, remove and expire for ever; say each number once it is promised.'''
-    spool = Spool(path, seal=seal)
+    '''Keep, settle and remove rows for ever; write each number once it is promised.'''
+    spool = SpoolStore(path, "agent", seal=seal)
     seq = first
     while True:
         count = 1 + seq % 4
@@ -29,7 +29,7 @@ def write(say, first):
         seq += count
         if seq % 3 == 0:
             gone = spool.settle_late(1 << 60, 2)
-            os.write(say, b"".join(b"-%d\\n" % row.seq for row in gone))  # said before it may go
+            os.write(say, b"".join(b"-%d\\n" % row.seq for row in gone))  # written before the row is removed
             spool.remove([row.id for row in gone])
 
 promised, may_be_gone, last = set(), set(), -1
@@ -49,7 +49,7 @@ for kill in range(kills):
     os.close(ear)
     for line in heard.decode().rpartition("\\n")[0].splitlines():
         (may_be_gone.add(int(line[1:])) if line[0] == "-" else promised.add(int(line)))
-    spool = Spool(path, seal=seal)
+    spool = SpoolStore(path, "agent", seal=seal)
     assert not spool.recoveries, spool.recoveries
     found = spool._db.execute("SELECT seq FROM outbox").fetchall()
     kept = {seq for (seq,) in found}
@@ -64,7 +64,7 @@ print(len(promised), len(may_be_gone))
 
 
 @pytest.mark.parametrize("seed", [1])
-def test_what_was_said_to_be_kept_is_there_after_each_of_a_hundred_kills(tmp_path: Path, seed: int) -> None:
+def test_promised_rows_are_in_the_spool_after_each_of_a_hundred_kills(tmp_path: Path, seed: int) -> None:
     argv = [sys.executable, "-c", KILLS, str(tmp_path / "spool.db"), "100", str(seed)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=150)
     assert done.returncode == 0, done.stderr

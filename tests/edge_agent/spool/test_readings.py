@@ -1,4 +1,4 @@
-"""The spool and readings: a record is of many numbers, and each of them is accounted for when it goes."""
+"""Tests of readings in the store: a record has many numbers, and expiry accounts for each of them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ from pathlib import Path
 import pytest
 
 from edge_agent.spool.schema import Row
-from edge_agent.spool.spool import Spool
-from edge_agent.status import accounts_row
+from edge_agent.spool.store import SpoolStore
 from ingest.contract.codec import decode, encode
 from ingest.contract.records import Account, Heartbeat, Readings
-from ingest.runtime.clock import ManualClock
 
 EPOCH = 7
 LONG = 10**12
 
 
 def run(first: int, last: int, before: int | None = None, *, at_ns: int = 100) -> Row:
-    """A run of readings, and what was withheld before it from ``before`` on."""
+    """Return a row of readings, with an account of the readings from ``before`` on that were withheld before it."""
     rows = last - first + 1
     account = None
     if before is not None:
@@ -39,53 +37,49 @@ def run(first: int, last: int, before: int | None = None, *, at_ns: int = 100) -
     return Row("readings", "hall", EPOCH, last, at_ns, encode(readings))
 
 
-def tell(accounts: list[Account]) -> Row:
-    return accounts_row("agent", accounts, ManualClock(), "readings")
-
-
 @pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    opened = Spool(tmp_path / "spool.db")
+def spool(tmp_path: Path) -> Iterator[SpoolStore]:
+    opened = SpoolStore(tmp_path / "spool.db", "agent")
     yield opened
     opened.close()
 
 
-def told(spool: Spool) -> list[Account]:
+def accounts(spool: SpoolStore) -> list[Account]:
     beats = [decode(Heartbeat, row.record) for row in spool.others(0, 100) if row.kind == "status"]
-    assert not any(beat.accounts for beat in beats), "these are for cameras"
+    assert not any(beat.accounts for beat in beats), "an account of readings among those of cameras"
     return [account for beat in beats for account in beat.readings.accounts]
 
 
-def test_what_waits_is_told_from_the_first_number_to_the_last(spool: Spool) -> None:
+def test_depth_spans_the_numbers_of_all_waiting_readings(spool: SpoolStore) -> None:
     spool.keep([run(5, 14, before=3), run(15, 24)])
     (depth,) = spool.depth("readings")
     assert (depth.name, depth.epoch, depth.first, depth.last, depth.frames) == ("hall", EPOCH, 3, 24, 2)
     assert not spool.depth()
 
 
-def test_a_killed_epoch_ends_at_its_last_kept_reading(spool: Spool) -> None:
+def test_a_killed_epoch_ends_at_its_last_kept_reading(spool: SpoolStore) -> None:
     epoch = spool.begin_epoch("hall", "readings", EPOCH)
     spool.keep([run(0, 99)])
-    spool.tell([("hall", epoch, 120)])
+    spool.note_reported([("hall", epoch, 120)])
     (end,) = spool.unfinished("readings")
     assert (end.camera, end.last, end.told, end.clean) == ("hall", 99, 120, False)
     assert not spool.unfinished()
 
 
-def test_readings_expire_with_an_account_of_each_number(spool: Spool) -> None:
+def test_readings_expire_with_an_account_of_each_number(spool: SpoolStore) -> None:
     spool.keep([run(5, 14, before=3, at_ns=1), run(15, 24, at_ns=2), run(25, 34, at_ns=200)])
-    assert spool.expire("hall", LONG, 100, tell, "readings") == 2
-    (account,) = told(spool)
+    assert spool.expire("readings", "hall", LONG, 100) == 2
+    (account,) = accounts(spool)
     assert (account.camera, account.first, account.last) == ("hall", 3, 24)
     assert account.counts == {"unusable": 2, "expired": 20}
     assert [row.seq for row in spool.others(0, 100) if row.kind == "readings"] == [34]
 
 
-def test_readings_expire_over_their_bytes_and_never_what_was_offered(spool: Spool) -> None:
+def test_readings_over_their_bytes_expire_unless_offered(spool: SpoolStore) -> None:
     spool.keep([run(0, 9), run(10, 19)])
     assert [row.seq for row in spool.others(0, 1)] == [9]
     spool.keep([run(20, 29)])
-    assert spool.expire("hall", 1, 0, tell, "readings") == 2
-    (account,) = told(spool)
+    assert spool.expire("readings", "hall", 1, 0) == 2
+    (account,) = accounts(spool)
     assert (account.first, account.last, account.counts) == (10, 29, {"expired": 20})
     assert [row.seq for row in spool.others(0, 100) if row.kind == "readings"] == [9]

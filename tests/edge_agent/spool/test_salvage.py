@@ -1,4 +1,4 @@
-"""A damaged spool gives up what can still be read, says what is lost, and is never read as if it were whole."""
+"""Tests of salvage: a damaged spool keeps its readable rows, names the lost ones, and never returns damaged rows."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pathlib import Path
 import pytest
 
 from edge_agent.exceptions import SpoolUnavailable
-from edge_agent.spool import opening
-from edge_agent.spool.salvage import SKIPPED_IDS, Lost
+from edge_agent.spool import file as spool_file
+from edge_agent.spool.salvage import SKIPPED_IDS, LostRows
 from edge_agent.spool.schema import PAGE_BYTES, Row
-from edge_agent.spool.spool import Spool
+from edge_agent.spool.store import SpoolStore
 from ingest.contract.identity import LATE, LIVE
 
 ROWS = 400
 SIZE = 6000
 BLOCK = 4096
-"""What a card loses at once."""
+"""Bytes that a flash card loses at once."""
 
 
 def record(seq: int) -> bytes:
@@ -32,8 +32,8 @@ def record(seq: int) -> bytes:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A spool of one camera's frames, of which the first ten are settled and two of these have gone live."""
-    spool = Spool(tmp_path / "spool.db")
+    """Return a spool with frames of one camera: two are live, eight are late, and the others are not settled."""
+    spool = SpoolStore(tmp_path / "spool.db", "agent")
     epoch = spool.begin_epoch("a", "frame", 1000)
     for first in range(0, ROWS, 50):
         spool.keep([Row("frame", "a", epoch, seq, seq, record(seq)) for seq in range(first, first + 50)])
@@ -52,34 +52,34 @@ def overwrite(path: Path, blocks: range, seed: int = 1, size: int = BLOCK) -> No
 
 
 def overwrite_page(path: Path, page: int) -> None:
-    """Overwrite what SQLite calls page ``page``."""
+    """Overwrite the page that SQLite numbers ``page``."""
     overwrite(path, range(page - 1, page), size=PAGE_BYTES)
 
 
-def read_back(spool: Spool) -> list[Row]:
-    """Return every frame, trying again after each mending."""
+def read_back(spool: SpoolStore) -> list[Row]:
+    """Return every frame, and repeat the calls after each salvage."""
     for _ in range(5):
         with contextlib.suppress(SpoolUnavailable):
             rows = spool.offered(LIVE, 0, ROWS) + spool.offered(LATE, 0, ROWS)
             return sorted(rows + spool.settle_late(ROWS, ROWS), key=lambda row: row.id)
-    raise AssertionError("mended for ever")
+    raise AssertionError("each call salvages the file again")
 
 
-def named(lost: tuple[Lost, ...]) -> set[int]:
+def named(lost: tuple[LostRows, ...]) -> set[int]:
     return {seq for each in lost for seq in range(each.first, each.last + 1)}
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_what_is_whole_is_saved_and_what_is_not_is_named(path: Path, seed: int) -> None:
+def test_intact_rows_are_saved_and_lost_rows_are_named(path: Path, seed: int) -> None:
     blocks = path.stat().st_size // BLOCK
     start = random.Random(seed).randrange(20, blocks - 8)
     overwrite(path, range(start, start + 1 + seed % 6), seed)
-    spool = Spool(path)
+    spool = SpoolStore(path, "agent")
     found = read_back(spool)
-    assert all(row.record == record(row.seq) for row in found)  # nothing else is ever sent
+    assert all(row.record == record(row.seq) for row in found)  # no damaged row is ever sent
     assert [row.id for row in found] == [row.seq + 1 for row in found]
     missing = set(range(ROWS)) - {row.seq for row in found}
-    assert len(missing) < 120  # a block holds a row at the most, or points to so many
+    assert len(missing) < 120  # a block holds one row, or points to at most this many
     lost = set().union(*(named(each.lost) for each in spool.recoveries))
     assert missing == lost or not all(each.complete for each in spool.recoveries)
     assert missing <= lost or not all(each.complete for each in spool.recoveries)
@@ -88,19 +88,19 @@ def test_what_is_whole_is_saved_and_what_is_not_is_named(path: Path, seed: int) 
         assert spool.recoveries
     spool.keep([Row("frame", "a", 1000, ROWS, ROWS, b"new")])
     (new,) = spool.settle_live(ROWS, 5)
-    assert new.id > ROWS + 1  # an id that the sender may still have in flight is never given again
+    assert new.id > ROWS + 1  # ids that may be in flight are not reused
     spool.close()
 
 
-def test_lanes_epochs_and_accounts_are_saved_too(path: Path) -> None:
+def test_lanes_epochs_and_accounts_are_saved(path: Path) -> None:
     blocks = path.stat().st_size // BLOCK
     overwrite(path, range(blocks - 40, blocks - 38))
-    spool = Spool(path)
+    spool = SpoolStore(path, "agent")
     found = read_back(spool)
     assert len(found) < ROWS
     assert [row.seq for row in spool.offered(LIVE, 0, ROWS)] == [8, 9]
     (end,) = spool.unfinished()
-    assert (end.epoch, end.last, end.clean) == (1000, ROWS - 1, False)  # the ledger misses what is lost
+    assert (end.epoch, end.last, end.clean) == (1000, ROWS - 1, False)  # the ledger shows the lost rows as missing
     assert [row.record for row in spool.others(0, 5)] == [b"an account"]
     (recovery,) = spool.recoveries
     lost = recovery.lost[0]
@@ -109,32 +109,31 @@ def test_lanes_epochs_and_accounts_are_saved_too(path: Path) -> None:
     spool.close()
 
 
-def test_a_row_that_only_its_checksum_tells_to_be_damaged_is_not_sent(path: Path) -> None:
+def test_a_row_whose_checksum_differs_is_not_sent(path: Path) -> None:
     db = sqlite3.connect(path)
     with db:
         db.execute("UPDATE outbox SET record = zeroblob(?) WHERE seq = 77", (SIZE,))
     db.close()
-    spool = Spool(path)
+    spool = SpoolStore(path, "agent")
     found = read_back(spool)
     assert {row.seq for row in found} == set(range(ROWS)) - {77}
-    assert spool.recoveries[0].lost == (Lost("a", 1000, 77, 77),)
+    assert spool.recoveries[0].lost == (LostRows("a", 1000, 77, 77),)
     assert spool.recoveries[0].complete
     spool.close()
 
 
-def test_of_a_file_without_its_first_pages_nothing_is_left_and_that_is_said(path: Path) -> None:
+def test_a_file_without_its_first_pages_is_reported_as_lost(path: Path) -> None:
     overwrite(path, range(12))
-    spool = Spool(path)
-    with_nothing = read_back(spool)
-    assert with_nothing == []
+    spool = SpoolStore(path, "agent")
+    assert read_back(spool) == []
     (recovery,) = spool.recoveries
     assert not recovery.complete
     assert "0 rows saved" in str(recovery)
-    assert spool.unfinished() == []  # that its epoch never ended is for the ledger to see
+    assert spool.unfinished() == []  # the ledger shows that its epoch never ended
     spool.close()
 
 
-def test_epochs_go_on_upwards_when_only_the_rows_are_left(path: Path) -> None:
+def test_epochs_still_increase_when_only_the_rows_are_readable(path: Path) -> None:
     db = sqlite3.connect(path)
     (root,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'epochs'").fetchone()
     (index,) = db.execute(
@@ -144,7 +143,7 @@ def test_epochs_go_on_upwards_when_only_the_rows_are_left(path: Path) -> None:
     db.close()
     for page in (root, index, marks):
         overwrite_page(path, page)
-    spool = Spool(path)
+    spool = SpoolStore(path, "agent")
     assert len(read_back(spool)) == ROWS
     assert spool.unfinished() == []
     assert spool.begin_epoch("a", "frame", 500) == 1001
@@ -152,31 +151,31 @@ def test_epochs_go_on_upwards_when_only_the_rows_are_left(path: Path) -> None:
     spool.close()
 
 
-def test_ids_that_nobody_remembers_are_left_far_behind(path: Path) -> None:
+def test_new_ids_start_far_above_the_found_ones_when_the_record_of_ids_is_damaged(path: Path) -> None:
     db = sqlite3.connect(path)
     (sequence,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_sequence'").fetchone()
     db.close()
     overwrite_page(path, sequence)
-    spool = Spool(path)
+    spool = SpoolStore(path, "agent")
     assert len(read_back(spool)) == ROWS
     spool.keep([Row("frame", "a", 1000, ROWS, ROWS, b"new")])
     assert spool.settle_live(ROWS, 5)[0].id > SKIPPED_IDS
     spool.close()
 
 
-def test_without_its_mark_nothing_overtakes_what_has_gone_live(path: Path) -> None:
+def test_without_its_mark_no_frame_overtakes_frames_that_have_gone_live(path: Path) -> None:
     db = sqlite3.connect(path)
     (marks,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'gone_live'").fetchone()
     db.close()
     overwrite_page(path, marks)
-    spool = Spool(path)
-    assert spool.settle_live(0, ROWS) == []  # which of them are older than what went live, nobody knows
+    spool = SpoolStore(path, "agent")
+    assert spool.settle_live(0, ROWS) == []  # any of them may be older than a frame that went live
     assert len(spool.settle_late(0, ROWS)) == ROWS - 10
     spool.close()
 
 
-def test_damage_that_shows_while_running_is_mended_while_running(path: Path) -> None:
-    spool = Spool(path)
+def test_damage_found_while_running_is_salvaged_while_running(path: Path) -> None:
+    spool = SpoolStore(path, "agent")
     overwrite(path, range(60, 63))
     spool._db.execute("PRAGMA cache_size = 1")  # type: ignore[union-attr]
     with pytest.raises(SpoolUnavailable) as error:
@@ -188,36 +187,38 @@ def test_damage_that_shows_while_running_is_mended_while_running(path: Path) -> 
 
 
 @pytest.mark.parametrize("moment", range(3))
-def test_a_crash_in_the_middle_of_mending_loses_nothing(path: Path, moment: int) -> None:
-    """Before the exchange, with the damaged file moved aside, and with its companions left behind."""
-    whole = Spool(path)
+def test_a_crash_during_salvage_loses_no_row(path: Path, moment: int) -> None:
+    """The moments: before the exchange, with the damaged file moved aside, and with its companions left behind."""
+    whole = SpoolStore(path, "agent")
     whole.close()
-    opening.salvaged(path).write_bytes(b"half of it") if moment == 0 else shutil.copy(path, opening.salvaged(path))
+    spool_file.salvaged(path).write_bytes(b"half a file") if moment == 0 else shutil.copy(
+        path, spool_file.salvaged(path)
+    )
     if moment:
         path.rename(path.with_suffix(".corrupt-1"))
     if moment == 2:
         Path(f"{path}-wal").write_bytes(os.urandom(5000))
-    spool = Spool(path)
+    spool = SpoolStore(path, "agent")
     assert len(read_back(spool)) == ROWS
-    assert not opening.salvaged(path).exists()
+    assert not spool_file.salvaged(path).exists()
     spool.close()
 
 
-def test_a_check_that_takes_too_long_is_left_to_the_rows(path: Path) -> None:
-    db = opening.connect(path)
-    opening.look_over(db, limit_s=60.0)
-    opening.look_over(db, limit_s=0.0)
+def test_the_check_of_the_structure_stops_at_its_limit(path: Path) -> None:
+    db = spool_file.connect(path)
+    spool_file.check_structure(db, limit_s=60.0)
+    spool_file.check_structure(db, limit_s=0.0)
     overwrite(path, range(30, 60))
     db.execute("PRAGMA cache_size = 1")
     with pytest.raises(sqlite3.DatabaseError):
-        opening.look_over(db, limit_s=60.0)
+        spool_file.check_structure(db, limit_s=60.0)
     db.close()
 
 
 def test_only_the_newest_damaged_file_is_kept(path: Path) -> None:
     for seed in range(2):
         overwrite(path, range(30, 34), seed)
-        spool = Spool(path)
+        spool = SpoolStore(path, "agent")
         read_back(spool)
         assert spool.recoveries
         spool.close()
@@ -225,28 +226,28 @@ def test_only_the_newest_damaged_file_is_kept(path: Path) -> None:
     assert len(kept) == 1
 
 
-def test_an_index_whose_order_is_lost_is_damage_and_no_failing_disk(tmp_path: Path) -> None:
-    """Its pages are whole, so that no check of them finds it; then an epoch is found twice in it."""
-    spool = Spool(tmp_path / "spool.db")
+def test_an_unordered_index_counts_as_damage_not_as_a_failing_disk(tmp_path: Path) -> None:
+    """Its pages are valid, so the check of the structure passes; then the counts find an epoch twice."""
+    spool = SpoolStore(tmp_path / "spool.db", "agent")
     spool.keep([Row("frame", name, 5, seq, seq, b"x") for name in "ab" for seq in range(5)])
     db = spool._db
     assert db is not None
     (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'outbox_depth'").fetchone()
     spool.close()
     with spool.path.open("r+b") as file:
-        file.seek((page - 1) * PAGE_BYTES + 8)  # behind the header of a leaf, where its cells are
+        file.seek((page - 1) * PAGE_BYTES + 8)  # the cell pointers follow the header of a leaf page
         first, *rest, last = struct.unpack(">10H", file.read(20))
         file.seek((page - 1) * PAGE_BYTES + 8)
         file.write(struct.pack(">10H", last, *rest, first))
-    spool = Spool(spool.path)
+    spool = SpoolStore(spool.path, "agent")
     assert [(depth.name, depth.frames) for depth in spool.depth()] == [("a", 5), ("b", 5)]
     assert [recovery.rows for recovery in spool.recoveries] == [10]
     spool.close()
 
 
 @pytest.mark.parametrize("damaged", [b"CREATE INDEX outbox_lane OM ", b"CREATE INDEX outbox_lane \xc4N "])
-def test_rows_are_saved_though_what_says_how_an_index_is_made_is_damaged(path: Path, damaged: bytes) -> None:
+def test_rows_are_saved_when_an_index_definition_is_damaged(path: Path, damaged: bytes) -> None:
     path.write_bytes(path.read_bytes().replace(b"CREATE INDEX outbox_lane ON ", damaged, 1))
-    spool = Spool(path)
+    spool = SpoolStore(path, "agent")
     assert [recovery.rows for recovery in spool.recoveries] == [ROWS + 1]
     spool.close()

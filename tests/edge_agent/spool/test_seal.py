@@ -1,4 +1,4 @@
-"""What is kept is unreadable without its key, and nothing is destroyed for want of one."""
+"""Tests of encryption at rest: rows are unreadable without their key, and a missing key destroys no row."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import contextlib
 import os
 import re
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edge_agent.exceptions import SpoolUnavailable, WrongKey
-from edge_agent.spool.schema import Row
+from edge_agent.spool.schema import Row, checksum
 from edge_agent.spool.seal import Seal, load_seal
-from edge_agent.spool.spool import Spool
+from edge_agent.spool.store import SpoolStore
 from ingest.exceptions import ConfigError
 
 SECRET = b"a face nobody else may see" * 40
@@ -24,54 +25,54 @@ def row(seq: int, kind: str = "frame") -> Row:
     return Row(kind, "a", 5, seq, seq + 1, SECRET)
 
 
-def records(spool: Spool) -> list[bytes]:
+def records(spool: SpoolStore) -> list[bytes]:
     return [r.record for r in (*spool.settle_live(0, 10), *spool.others(0, 10))]
 
 
-def test_nothing_of_a_record_is_on_the_disk(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "spool.db", seal=Seal([NEW]))
+def test_no_plain_text_of_a_record_is_on_the_disk(tmp_path: Path) -> None:
+    spool = SpoolStore(tmp_path / "spool.db", "agent", seal=Seal([NEW]))
     spool.keep([row(0), row(1), row(0, "status")])
     held = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert SECRET[:26] not in held
     assert len(held) > 3 * len(SECRET)
     stored = {bytes(r) for (r,) in spool._db.execute("SELECT record FROM outbox")}  # type: ignore[union-attr]
-    assert len(stored) == 3  # the same picture twice does not look the same
+    assert len(stored) == 3  # equal pictures are encrypted differently
     spool.close()
-    spool = Spool(tmp_path / "spool.db", seal=Seal([NEW]))
+    spool = SpoolStore(tmp_path / "spool.db", "agent", seal=Seal([NEW]))
     assert records(spool) == [SECRET] * 3
     spool.close()
 
 
-def test_a_key_can_be_rotated_and_what_was_kept_in_the_clear_is_still_read(tmp_path: Path) -> None:
+def test_after_a_key_rotation_older_and_unencrypted_rows_are_still_read(tmp_path: Path) -> None:
     for seq, keys in enumerate(([], [OLD], [NEW, OLD])):
-        spool = Spool(tmp_path / "spool.db", seal=Seal(keys))
+        spool = SpoolStore(tmp_path / "spool.db", "agent", seal=Seal(keys))
         spool.keep([row(seq)])
         spool.close()
-    spool = Spool(tmp_path / "spool.db", seal=Seal([NEW, OLD]))
+    spool = SpoolStore(tmp_path / "spool.db", "agent", seal=Seal([NEW, OLD]))
     assert records(spool) == [SECRET] * 3
     spool.close()
 
 
 @pytest.mark.parametrize("keys", [[], [NEW]])
-def test_without_its_key_a_spool_is_refused_and_left_as_it_is(tmp_path: Path, keys: list[bytes]) -> None:
-    spool = Spool(tmp_path / "spool.db", seal=Seal([OLD]))
+def test_a_spool_without_its_key_is_refused_and_left_unchanged(tmp_path: Path, keys: list[bytes]) -> None:
+    spool = SpoolStore(tmp_path / "spool.db", "agent", seal=Seal([OLD]))
     spool.keep([row(0)])
     spool.close()
     with pytest.raises(WrongKey, match=rf"{Seal([OLD]).key_id}.*spool.previous_key_files.*nothing was changed"):
-        Spool(tmp_path / "spool.db", seal=Seal(keys))
+        SpoolStore(tmp_path / "spool.db", "agent", seal=Seal(keys))
     assert not list(tmp_path.glob("*.corrupt-*"))
-    spool = Spool(tmp_path / "spool.db", seal=Seal([OLD]))
+    spool = SpoolStore(tmp_path / "spool.db", "agent", seal=Seal([OLD]))
     assert records(spool) == [SECRET]
     spool.close()
 
 
 @pytest.mark.parametrize("bit", [0x01, 0x80])
 @pytest.mark.parametrize("where", ["row", "index"])
-def test_a_key_s_name_that_is_damaged_costs_one_row_at_the_most_and_no_start(
+def test_a_damaged_key_id_costs_at_most_one_row_and_does_not_prevent_the_start(
     tmp_path: Path, where: str, bit: int
 ) -> None:
-    """An agent that lacks a key ends, and nobody is there to see that it only lacks it by a bit."""
-    spool = Spool(tmp_path / "spool.db", seal=Seal([NEW]))
+    """An agent that lacks a key ends. One flipped bit in a key id must not look like a missing key."""
+    spool = SpoolStore(tmp_path / "spool.db", "agent", seal=Seal([NEW]))
     spool.keep([row(seq) for seq in range(5)])
     spool.close()
     key = Seal([NEW]).key_id.encode()
@@ -82,9 +83,9 @@ def test_a_key_s_name_that_is_damaged_costs_one_row_at_the_most_and_no_start(
     assert len(rows) == len(index) == 5
     data[(rows if where == "row" else index)[2]] ^= bit
     (tmp_path / "spool.db").write_bytes(data)
-    spool = Spool(tmp_path / "spool.db", seal=Seal([NEW]))
+    spool = SpoolStore(tmp_path / "spool.db", "agent", seal=Seal([NEW]))
     for _ in range(3):
-        with contextlib.suppress(SpoolUnavailable):  # it has been mended
+        with contextlib.suppress(SpoolUnavailable):  # the first call salvages the file
             found = spool.settle_live(0, 10)
             break
     assert len(spool.recoveries) == 1
@@ -92,22 +93,24 @@ def test_a_key_s_name_that_is_damaged_costs_one_row_at_the_most_and_no_start(
     spool.close()
 
 
-def test_a_record_cannot_stand_in_another_row(tmp_path: Path) -> None:
-    """Whoever writes to the disk could even mend the checksums; the identity is under the cipher's own."""
-    spool = Spool(tmp_path / "spool.db", seal=Seal([NEW]))
+def test_a_record_moved_to_another_row_is_rejected(tmp_path: Path) -> None:
+    """An attacker can recompute the checksum. The cipher authenticates the identity of the row."""
+    spool = SpoolStore(tmp_path / "spool.db", "agent", seal=Seal([NEW]))
     spool.keep([row(0), row(1)])
     spool.close()
     db = sqlite3.connect(tmp_path / "spool.db")
     with db:
-        db.execute("UPDATE outbox SET record = (SELECT record FROM outbox WHERE seq = 1), crc = NULL WHERE seq = 0")
+        (other,) = db.execute("SELECT record FROM outbox WHERE seq = 1").fetchone()
+        crc = checksum(replace(row(0), record=other), Seal([NEW]).key_id)
+        db.execute("UPDATE outbox SET record = ?, crc = ? WHERE seq = 0", (other, crc))
     db.close()
-    spool = Spool(tmp_path / "spool.db", seal=Seal([NEW]))
-    with pytest.raises(SpoolUnavailable, match="row 1, frame/a/5/0, is not what was sealed"):
+    spool = SpoolStore(tmp_path / "spool.db", "agent", seal=Seal([NEW]))
+    with pytest.raises(SpoolUnavailable, match="row 1, frame/a/5/0: its record is not the sealed one"):
         spool.settle_live(0, 10)
     spool.close()
 
 
-def test_a_key_is_read_as_bytes_or_as_hexadecimal_digits(tmp_path: Path) -> None:
+def test_a_key_file_holds_bytes_or_hexadecimal_digits(tmp_path: Path) -> None:
     raw, text, old = tmp_path / "raw", tmp_path / "text", tmp_path / "old"
     raw.write_bytes(NEW)
     text.write_text(NEW.hex() + "\n")
@@ -118,7 +121,7 @@ def test_a_key_is_read_as_bytes_or_as_hexadecimal_digits(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("name", "content"), [("short", b"too short"), ("none", None), ("hex", b"ab" * 20)])
-def test_a_file_that_is_no_key_is_named(tmp_path: Path, name: str, content: bytes | None) -> None:
+def test_an_unusable_key_file_is_named_in_the_error(tmp_path: Path, name: str, content: bytes | None) -> None:
     file = tmp_path / name
     if content is not None:
         file.write_bytes(content)
@@ -126,6 +129,6 @@ def test_a_file_that_is_no_key_is_named(tmp_path: Path, name: str, content: byte
         load_seal(file)
 
 
-def test_a_previous_key_without_one_is_a_mistake(tmp_path: Path) -> None:
+def test_previous_keys_without_a_current_key_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"spool\.key_file beside it"):
         load_seal(None, [tmp_path / "old"])
