@@ -18,8 +18,8 @@ from edge_agent.spool.schema import Row
 from edge_agent.spool.space import measure
 from edge_agent.spool.spool import Spool
 from edge_agent.spool.store import SpoolStore
-from ingest.contract.codec import decode
-from ingest.contract.records import Account, EpochEnd, Heartbeat
+from ingest.contract.codec import decode, encode
+from ingest.contract.records import GOOD, Account, EpochEnd, Heartbeat, Readings
 from ingest.runtime.clock import SystemClock
 from ingest.site import DiskConfig
 from tests.edge_agent.smalldisk import SmallDisk
@@ -27,7 +27,10 @@ from tests.edge_agent.smalldisk import SmallDisk
 MIB = 1024 * 1024
 CLOCK = SystemClock()
 ENDED = EpochEnd(camera="a", epoch=5, last=0, clean=True, told=0)
-READINGS = Row("readings", "s", 5, 0, 1, b"r" * 1000)
+READING = Readings(
+    sensor="s", epoch=5, seq=0, quantity="t", unit="Cel", times_ns=(1,), values=(1.0,), quality=(GOOD,)
+)
+READINGS = Row("readings", "s", 5, 0, CLOCK.now_ns(), encode(READING))
 
 
 def frame(seq: int, size: int = 400_000) -> Row:
@@ -128,7 +131,7 @@ async def test_readings_wait_for_room_on_a_full_disk(rig: Rig, small: SmallDisk)
     small.empty()
     await rig.spool.maintain()
     await waiting
-    assert rig.store.used_bytes() >= 1000
+    assert [depth.bytes for depth in await rig.spool.depth("readings")] == [READINGS.size]
 
 
 async def test_rows_are_settled_and_kept_again_after_a_read_only_disk(rig: Rig, small: SmallDisk) -> None:
