@@ -203,7 +203,7 @@ class Agent:
         )
 
     def _troubles(self) -> list[str]:
-        disk, config = self._spool.trouble, self._view.trouble
+        disk, config = self._spool.trouble, self._view.outage
         troubles = [f"disk {disk.why}"] if disk else []
         troubles += [f"config topic not read: {config}"] if config else []
         return troubles + self._charge.refused

@@ -61,7 +61,7 @@ def test_what_was_refused_is_told_and_sensors_that_could_not_be_run_are_taken_ba
     charge.take(view(GATE, HEAT))
     before = charge.now
     seen = view(YARD, HEAT.model_copy(update={"name": "other"}))
-    seen.take("camera/gate", b"{}")
+    seen.apply("camera/gate", b"{}")
     charge.take(seen)
     charge.back(before, "sensors a and b share /dev/ttyS0")
     assert (charge.cameras, charge.sensors) == ((YARD,), (HEAT,))
@@ -73,8 +73,8 @@ def test_what_was_refused_is_told_and_sensors_that_could_not_be_run_are_taken_ba
 def test_what_is_taken_out_stays_out_also_after_a_restart(last_good: LastGood) -> None:
     charge, seen = Charge(SITE, last_good), view(GATE, YARD)
     charge.take(seen)
-    seen.take(YARD.key, b"")
-    seen.take(GATE.key, b"")
+    seen.apply(YARD.key, b"")
+    seen.apply(GATE.key, b"")
     charge.take(seen)
     assert charge.cameras == ()  # and not the file's gate
     charge.keep()
@@ -124,7 +124,7 @@ def test_of_a_site_that_was_lost_nothing_runs_that_is_said_to_be_elsewhere_or_go
     charge = Charge(SITE, last_good)
     charge.take(view(GATE, YARD, HEAT, pin))
     seen = view(GATE.model_copy(update={"site": "south"}), HEAT)
-    seen.take(HEAT.key, b"")
+    seen.apply(HEAT.key, b"")
     charge.take(seen)
     assert (charge.cameras, charge.sensors, charge.pins) == ((YARD,), (), {"yard": 3})
     charge.keep()
@@ -140,9 +140,9 @@ def test_where_no_topic_is_followed_the_file_is_in_charge_whatever_was_kept(last
 
 def test_only_refusals_of_what_an_agent_reads_are_told_and_not_too_many(last_good: LastGood) -> None:
     charge, seen = Charge(SITE, last_good), view(GATE)
-    seen.take("rule/bad", b"{}")
+    seen.apply("rule/bad", b"{}")
     for number in range(40):
-        seen.take(f"camera/c{number:02}", b"{}")
+        seen.apply(f"camera/c{number:02}", b"{}")
     charge.take(seen)
     assert len(charge.refused) == 6
     assert charge.refused[-1] == "and 35 more"

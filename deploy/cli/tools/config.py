@@ -17,7 +17,7 @@ from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime.eventloop import run
 from ingest.site import PinConfig, Site
-from ingest.site.topic.changes import Changes, changes
+from ingest.site.topic.changes import ConfigChanges, site_changes
 from ingest.site.topic.store import commit, open_writer, read
 from ingest.site.topic.view import Config
 from stream.rules import validated, validated_site
@@ -86,12 +86,12 @@ def show(kafka: Kafka = "", prefix: Prefix = "") -> None:
 
 async def _apply(
     settings: KafkaSettings, file: Path, wanted: Site, dry_run: bool, take_over: bool
-) -> tuple[Changes, dict[str, str]]:
+) -> tuple[ConfigChanges, dict[str, str]]:
     """Return what changes, and what of the topic cannot be used then, with the reasons."""
     async with KafkaLog(settings, "sightline-config") as log:
         changing = None if dry_run else await open_writer(log)
         present = await read(log, validate=validated)
-        found = changes(wanted, present.entries, refused=present.refused, take_over=take_over)
+        found = site_changes(wanted, present.entries, refused=present.refused, take_over=take_over)
         if found.conflicts:
             raise _conflict(file, found.conflicts)
         if changing:
@@ -128,7 +128,7 @@ async def _read(settings: KafkaSettings) -> Config:
         return await read(log, validate=validated)
 
 
-def _told(found: Changes, unusable: Mapping[str, str], dry_run: bool) -> dict[str, object]:
+def _told(found: ConfigChanges, unusable: Mapping[str, str], dry_run: bool) -> dict[str, object]:
     return {
         "dry_run": dry_run,
         "added": sorted(found.added),
@@ -140,7 +140,7 @@ def _told(found: Changes, unusable: Mapping[str, str], dry_run: bool) -> dict[st
     }
 
 
-def _print(found: Changes, wanted: Site, dry_run: bool) -> None:
+def _print(found: ConfigChanges, wanted: Site, dry_run: bool) -> None:
     lines = [f"+ {key}" for key in found.added]
     lines += [f"~ {key} ({', '.join(fields)})" for key, fields in found.fields.items()]
     lines += [f"> {key} taken over" for key in found.taken_over]

@@ -1,4 +1,4 @@
-"""The compacted ``config`` topic: what a site is made of, as all services see it."""
+"""Reading and writing of the compacted ``config`` topic, which holds the entries of all sites."""
 
 from __future__ import annotations
 
@@ -13,32 +13,35 @@ from ingest.site import ConfigEntry
 from ingest.site.topic.view import Config, ConfigView, Validate, accept
 
 _WRITER = "config"
-"""The transactional id of whoever reads the topic and writes what follows from it. Of two at once the later fences
-the other, whose reading no longer holds."""
+"""Transactional id of a process that reads the topic and then changes it. A later process fences an earlier one,
+whose reading is outdated."""
 
 
 async def publish(log: Log, entries: Iterable[ConfigEntry], removed: Iterable[str] = ()) -> None:
-    """Write entries, and take out those whose keys are in ``removed``, whatever the topic says."""
+    """Write entries and remove keys without reading the topic."""
     for record in _records(entries, removed):
         await log.produce(record)
 
 
 async def open_writer(log: Log) -> Writer:
-    """Return what ``commit`` writes with. Read the topic only then, and close it after. Raise LogUnavailable."""
+    """Return the writer for ``commit``. Open it before reading the topic, and close it afterwards.
+
+    Raise LogUnavailable.
+    """
     return await log.writer(_WRITER)
 
 
 async def commit(writer: Writer, entries: Iterable[ConfigEntry], removed: Iterable[str] = ()) -> None:
-    """Write entries and take others out, all or nothing of it. Raise LogUnavailable.
+    """Write entries and remove keys in one transaction.
 
-    Raise Fenced when somebody else has opened a writer since this one was.
+    Raise Fenced when another process has opened a writer later, and LogUnavailable.
     """
     records = _records(entries, removed)
     try:
         if records:
             await writer.write(records, CONFIG, {})
     except Fenced:
-        raise Fenced("somebody else changes the config topic just now: nothing was changed, try again") from None
+        raise Fenced("another process is changing the config topic: nothing was changed, try again") from None
 
 
 def _records(entries: Iterable[ConfigEntry], removed: Iterable[str]) -> list[Outgoing]:
@@ -46,21 +49,43 @@ def _records(entries: Iterable[ConfigEntry], removed: Iterable[str]) -> list[Out
     return written + [Outgoing(CONFIG, 0, b"", key=key.encode()) for key in removed]
 
 
+class ConfigReader:
+    """A reader of the ``config`` topic into a view: first the whole topic, then the records since the last call."""
+
+    def __init__(self, log: Log, view: ConfigView) -> None:
+        self._log, self._view = log, view
+        self._position: int | None = None
+
+    async def catch_up(self) -> None:
+        """Read to the end of the topic. Raise LogUnavailable.
+
+        A topic that ends before the last position was created again, so it is read from its beginning.
+        """
+        end = (await self._log.ends(CONFIG))[0]
+        if self._position is None or end < self._position:
+            self._position = (await self._log.beginnings(CONFIG))[0]
+            self._view.begin_reading()
+        if self._position < end:
+            async with aclosing(self._log.read(CONFIG, 0, self._position, end)) as records:
+                async for record in records:
+                    self._view.apply((record.key or b"").decode(errors="replace"), record.value)
+        self._view.finish_reading()
+        self._position = max(self._position, end)
+
+    async def close(self) -> None:
+        """Close the log."""
+        await self._log.close()
+
+
 async def read(log: Log, metrics: ConfigMetrics | None = None, validate: Validate = accept) -> Config:
     """Read the topic to its end. Raise LogUnavailable.
 
-    ``validate`` is for services that run rules: see ``stream.rules.validated``.
-
-    An entry that cannot be used stops nobody: it is logged, counted and left out, and the last good one under its
-    key, if the topic still has that, holds. ``Config.refused`` says which and why.
+    An invalid entry is logged, counted and left out, and the last valid one under its key stays in force if the topic
+    still has it. ``Config.refused`` lists the refused keys with their errors. ``validate`` is for services that run
+    rules: see ``stream.rules.validated``.
     """
-    first = (await log.beginnings(CONFIG))[0]
-    last = (await log.ends(CONFIG))[0]
     view = ConfigView(validate=validate)
-    async with aclosing(log.read(CONFIG, 0, first, last)) as records:
-        async for record in records:
-            view.take((record.key or b"").decode(errors="replace"), record.value)
-    view.caught_up()
+    await ConfigReader(log, view).catch_up()
     if metrics:
         metrics.refused.set(len(view.refused))
     return view.config

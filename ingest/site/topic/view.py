@@ -1,4 +1,4 @@
-"""The entries of the ``config`` topic as they hold, and those that were refused. Pure but for its log."""
+"""The valid entries of the ``config`` topic, and the refused ones. Pure except for its log."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ E = TypeVar("E", bound=ConfigEntry)
 Validate = Callable[[ConfigEntry], ConfigEntry]
 
 _SHOWN_CHARS = 500
-"""Of a refusal: it goes into a log line and into every heartbeat, and whoever wrote the entry chose its length."""
-_MEND = "write it anew with `sightline config apply`, or take it out with `sightline config remove KEY`"
+"""Characters of a refusal. It goes into a log line and every heartbeat, and the entry's author chose its length."""
+_REMEDY = "write it again with `sightline config apply`, or remove it with `sightline config remove KEY`"
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All entries by key, as they stood when the topic was read, and why others were refused."""
+    """All valid entries of the topic by key, and the reasons for the refused ones, at the time of reading."""
 
     entries: dict[str, ConfigEntry]
     refused: Mapping[str, str] = field(default_factory=dict)
@@ -61,54 +61,54 @@ class Config:
 
     @property
     def pins(self) -> dict[str, int]:
-        """The cameras whose partition is pinned."""
+        """The pinned partitions, by camera."""
         return {pin.name: pin.partition for pin in self.of(PinConfig)}
 
 
 def accept(entry: ConfigEntry) -> ConfigEntry:
-    """Return the entry as it was parsed."""
+    """Return the entry unchanged."""
     return entry
 
 
 class ConfigView:
-    """The entries as they hold, one by one. It is fed with keys and values in the order of the topic.
+    """The current entries of the topic, updated record by record in the order of the topic.
 
-    An entry that cannot be used is refused, and the last good one under its key goes on holding. ``begin`` and
-    ``caught_up`` stand around a reading of the whole topic. ``validate`` may replace an entry by a stricter model of
-    it, or refuse it with a ConfigError.
+    An invalid entry is refused, and the last valid one under its key stays in force. A reading of the whole topic
+    starts with ``begin_reading`` and ends with ``finish_reading``. ``validate`` may replace an entry by a stricter
+    model of it, or refuse it with a ConfigError.
     """
 
     def __init__(self, entries: Mapping[str, ConfigEntry] | None = None, validate: Validate = accept) -> None:
         self._entries = dict(entries or {})
         self._validate = validate
         self._refused: dict[str, str] = {}
-        self._told: dict[str, str] = {}
+        self._logged: dict[str, str] = {}
         self._removed: set[str] = set()
         self._seen: set[str] | None = None
-        self.trouble = ""
-        """Why the topic cannot be read just now; empty while it can."""
+        self.outage = ""
+        """The error that prevents reading the topic at present, empty when there is none."""
 
     @property
     def config(self) -> Config:
-        """What holds now."""
+        """The entries in force now."""
         return Config(dict(self._entries), dict(self._refused))
 
     @property
     def refused(self) -> Mapping[str, str]:
-        """Keys whose newest entry was refused, and why: file, key, value and what was expected."""
+        """Keys whose newest entry was refused, with the error."""
         return dict(self._refused)
 
     @property
     def removed(self) -> frozenset[str]:
-        """Keys that the topic says are gone."""
+        """Keys with a tombstone on the topic."""
         return frozenset(self._removed)
 
-    def begin(self) -> None:
-        """Begin a reading of the topic from its first record on."""
+    def begin_reading(self) -> None:
+        """Begin a reading of the whole topic from its first record."""
         self._seen = set()
 
-    def take(self, key: str, value: bytes) -> None:
-        """Take one record, a tombstone if it is empty."""
+    def apply(self, key: str, value: bytes) -> None:
+        """Apply one record; an empty value is a tombstone."""
         if self._seen is not None:
             self._seen.add(key)
         self._refused.pop(key, None)
@@ -122,28 +122,29 @@ class ConfigView:
         except ConfigError as error:
             self._refused[key] = _short(str(error))
 
-    def caught_up(self) -> None:
-        """Say that everything has been read, and log once what is refused.
+    def finish_reading(self) -> None:
+        """End a reading of the topic, and log each refusal once.
 
-        After a whole reading, what the topic has no more is gone: compaction takes an entry that was removed, and in
-        time its tombstone. Whether that is so, or the topic was lost, is for others to judge: see ``removed``.
+        After a reading of the whole topic, entries that it did not contain are removed: compaction deletes a removed
+        entry and later its tombstone. ``removed`` lets the caller tell this from a lost topic.
         """
         seen, self._seen = self._seen, None
         if seen is not None:
             self._entries = {key: entry for key, entry in self._entries.items() if key in seen}
             self._refused = {key: why for key, why in self._refused.items() if key in seen}
         for key, why in self._refused.items():
-            if self._told.get(key) != why:
-                _log.warning("entry refused", key=_short(key), error=why, kept=key in self._entries, mend=_MEND)
-        for key in self._told.keys() - self._refused.keys():
-            _log.info("entry good again or gone", key=_short(key))
-        self._told = dict(self._refused)
+            if self._logged.get(key) != why:
+                kept = key in self._entries
+                _log.warning("config_entry_refused", key=_short(key), error=why, kept=kept, remedy=_REMEDY)
+        for key in self._logged.keys() - self._refused.keys():
+            _log.info("config_entry_valid_or_removed", key=_short(key))
+        self._logged = dict(self._refused)
 
 
 def _parsed(key: str, value: bytes) -> ConfigEntry:
     entry = parse_entry(key, value)
     if entry.key != key:
-        raise ConfigError("config topic", key, entry.key, "an entry that goes by the name of its key")
+        raise ConfigError("config topic", key, entry.key, "an entry whose kind and name match its key")
     return entry
 
 

@@ -109,7 +109,7 @@ def test_entries_that_cannot_be_used_are_mended_by_their_file_and_told_otherwise
     assert keys(log) == ["camera/gate"]
     shown = invoke("show")
     assert (shown.exit_code, set(json.loads(shown.stdout))) == (0, {"camera/gate"})
-    assert "entry refused" in shown.stderr
+    assert "config_entry_refused" in shown.stderr
     assert invoke("remove", "camera/lost").exit_code == 0
     assert invoke("apply", str(file)).exit_code == 0
 

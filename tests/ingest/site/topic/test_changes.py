@@ -1,4 +1,4 @@
-"""What applying one site changes, and that other sites are left alone."""
+"""Tests of the changes that applying one site makes to the config topic."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.site import CameraConfig, ConfigEntry, PinConfig, PipelineConfig, ReceiverConfig, SensorConfig, Site
-from ingest.site.topic.changes import Changes, changes
+from ingest.site.topic.changes import ConfigChanges, site_changes
 from stream.analyse.rules.line import LineRule
 
 CARS = PipelineConfig(name="cars", model="m", width=4, height=4)
@@ -24,22 +24,22 @@ Topic = dict[str, ConfigEntry]
 
 
 def applied(topic: Topic, site: Site, *, take_over: bool = False) -> Topic:
-    return after(topic, changes(site, topic, take_over=take_over))
+    return after(topic, site_changes(site, topic, take_over=take_over))
 
 
-def after(topic: Topic, found: Changes) -> Topic:
+def after(topic: Topic, found: ConfigChanges) -> Topic:
     assert not found.conflicts
     written = {entry.key: entry for entry in found.written}
     return {key: entry for key, entry in (topic | written).items() if key not in found.removed}
 
 
-def test_a_site_is_added_and_the_same_again_changes_nothing() -> None:
+def test_applying_a_site_twice_changes_nothing_the_second_time() -> None:
     topic = applied({}, NORTH)
     assert set(topic) == {"camera/gate", "sensor/heat", "pipeline/cars", "rule/in", "receiver/pager"}
-    assert changes(NORTH, topic) == Changes()
+    assert site_changes(NORTH, topic) == ConfigChanges()
 
 
-def test_one_site_leaves_the_entries_of_another_alone() -> None:
+def test_applying_a_site_leaves_the_entries_of_another_site_unchanged() -> None:
     north = applied({}, NORTH)
     both = applied(north, SOUTH)
     assert set(both) == {*north, "camera/yard"}
@@ -48,7 +48,7 @@ def test_one_site_leaves_the_entries_of_another_alone() -> None:
     assert without == north
 
 
-def test_what_two_sites_have_goes_with_the_last_of_them() -> None:
+def test_a_shared_entry_is_removed_with_its_last_site() -> None:
     topic = applied(applied({}, NORTH), SOUTH)
     assert topic["pipeline/cars"].model_dump()["sites"] == ("north", "south")
     topic = applied(topic, Site(name="north"))
@@ -56,57 +56,57 @@ def test_what_two_sites_have_goes_with_the_last_of_them() -> None:
     assert applied(topic, Site(name="south")) == {}
 
 
-def test_what_changed_is_told_field_by_field() -> None:
+def test_changed_fields_are_listed() -> None:
     topic = applied({}, NORTH)
     faster = NORTH.model_copy(update={"cameras": (NORTH.cameras[0].model_copy(update={"fps": 3.0}),)})
-    found = changes(faster, topic)
+    found = site_changes(faster, topic)
     assert found.fields == {"camera/gate": ["fps"]}
     assert not found.added
     assert not found.removed
 
 
-def test_a_camera_moves_to_another_site_only_when_that_is_said_and_its_old_site_then_leaves_it_there() -> None:
+def test_a_camera_moves_to_another_site_only_with_take_over_and_stays_there() -> None:
     topic = applied({}, NORTH)
     moved = Site(name="south", cameras=(GATE,))
-    assert changes(moved, topic).conflicts == {"camera/gate": ["north"]}
+    assert site_changes(moved, topic).conflicts == {"camera/gate": ["north"]}
     topic = applied(topic, moved, take_over=True)
     assert topic["camera/gate"] == moved.cameras[0]
-    assert changes(NORTH, topic).conflicts == {"camera/gate": ["south"]}
+    assert site_changes(NORTH, topic).conflicts == {"camera/gate": ["south"]}
     assert applied(topic, Site(name="north")) == {"camera/gate": moved.cameras[0]}
 
 
-def test_a_site_gets_another_name_in_the_two_steps_that_the_guide_has() -> None:
+def test_a_site_is_renamed_by_the_two_steps_of_the_guide() -> None:
     topic = applied({}, NORTH)
     west = Site(name="west", cameras=(GATE,), sensors=(HEAT,), pipelines=(CARS,), rules=(LINE,), receivers=(PAGER,))
     assert applied(applied(topic, west, take_over=True), Site(name="north")) == applied({}, west)
 
 
-def test_a_pipeline_of_two_sites_changes_for_both_only_when_that_is_said() -> None:
+def test_a_shared_pipeline_changes_for_both_sites_only_with_take_over() -> None:
     topic = applied(applied({}, NORTH), SOUTH)
     other = SOUTH.model_copy(update={"pipelines": (CARS.model_copy(update={"model": "n"}),)})
-    assert changes(other, topic).conflicts == {"pipeline/cars": ["north"]}
-    found = changes(other, topic, take_over=True)
+    assert site_changes(other, topic).conflicts == {"pipeline/cars": ["north"]}
+    found = site_changes(other, topic, take_over=True)
     assert set(found.taken_over) == {"pipeline/cars"}
     assert after(topic, found)["pipeline/cars"].model_dump()["sites"] == ("north", "south")
 
 
-def test_pins_and_what_no_site_has_are_left_and_the_latter_told() -> None:
+def test_pins_and_entries_of_no_site_are_kept_and_the_latter_are_listed() -> None:
     pin = PinConfig(name="gate", partition=3)
     old = LINE.model_copy(update={"name": "old"})
     topic: Topic = {pin.key: pin, old.key: old, CARS.key: CARS}
-    found = changes(NORTH, topic)
+    found = site_changes(NORTH, topic)
     assert found.unclaimed == ["rule/old"]
-    assert found.fields == {"pipeline/cars": ["sites"]}  # what is in this file is this site's from now on
+    assert found.fields == {"pipeline/cars": ["sites"]}  # the site now owns the entries of its file
     assert set(after(topic, found)) >= {pin.key, old.key}
 
 
-def test_an_entry_that_cannot_be_used_is_written_anew_although_the_last_good_one_says_the_same() -> None:
+def test_an_invalid_entry_is_written_again_even_if_the_last_valid_one_is_equal() -> None:
     topic = applied({}, NORTH)
-    assert set(changes(NORTH, topic, refused=["camera/gate"]).changed) == {"camera/gate"}
-    assert set(changes(NORTH, {}, refused=["camera/gate"]).changed) == {"camera/gate"}
+    assert set(site_changes(NORTH, topic, refused=["camera/gate"]).changed) == {"camera/gate"}
+    assert set(site_changes(NORTH, {}, refused=["camera/gate"]).changed) == {"camera/gate"}
 
 
-def test_a_site_without_a_name_owns_what_names_none() -> None:
+def test_an_unnamed_site_owns_the_entries_that_name_no_site() -> None:
     topic = applied(applied({}, NORTH), Site(cameras=(YARD,), pipelines=(CARS,)))
     assert topic["pipeline/cars"].model_dump()["sites"] == ("north", "site")
     assert set(applied(topic, Site())) == set(applied({}, NORTH))
@@ -125,9 +125,9 @@ _sites = st.builds(
 
 
 @given(st.lists(_sites, max_size=8))
-def test_the_topic_is_the_union_of_what_each_site_said_last(said: list[Site]) -> None:
+def test_the_topic_is_the_union_of_the_last_version_of_each_site(applications: list[Site]) -> None:
     topic: Topic = {}
-    for site in said:
+    for site in applications:
         topic = applied(topic, site)
-    last = {site.name: site for site in said}
+    last = {site.name: site for site in applications}
     assert set(topic) == {entry.key for site in last.values() for entry in site.entries()}

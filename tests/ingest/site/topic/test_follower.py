@@ -1,4 +1,4 @@
-"""Following the config topic: what holds, what is refused, and what an outage does."""
+"""Tests of the view of the config topic and of its follower."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from ingest.exceptions import ConfigError, LogUnavailable
 from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.site import CameraConfig
-from ingest.site.topic import follower as configfollow
 from ingest.site.topic.follower import follow
 from ingest.site.topic.store import publish
 from ingest.site.topic.view import ConfigView
@@ -27,76 +26,75 @@ def json_of(camera: CameraConfig) -> bytes:
 
 
 class TestView:
-    def test_the_last_word_holds_and_a_tombstone_takes_it_out(self) -> None:
+    def test_the_newest_entry_is_in_force_until_its_tombstone(self) -> None:
         view = ConfigView()
         for _ in range(2):
-            view.take(GATE.key, json_of(GATE))
+            view.apply(GATE.key, json_of(GATE))
             assert view.config.cameras == (GATE,)
         for _ in range(2):
-            view.take(GATE.key, b"")
+            view.apply(GATE.key, b"")
             assert view.config.cameras == ()
 
-    def test_a_bad_entry_is_refused_and_the_last_good_one_holds(self) -> None:
+    def test_an_invalid_entry_is_refused_and_the_last_valid_one_stays_in_force(self) -> None:
         view = ConfigView({GATE.key: GATE})
-        view.take(GATE.key, b'{"name": "gate", "source": "device:0", "fps": -1}')
+        view.apply(GATE.key, b'{"name": "gate", "source": "device:0", "fps": -1}')
         assert view.config.cameras == (GATE,)
         assert "fps" in view.refused[GATE.key]
         assert "greater than 0" in view.refused[GATE.key]
-        view.take(GATE.key, json_of(GATE))
+        view.apply(GATE.key, json_of(GATE))
         assert view.refused == {}
 
-    def test_an_entry_under_another_ones_key_is_refused(self) -> None:
+    def test_an_entry_under_the_key_of_another_is_refused(self) -> None:
         view = ConfigView()
-        view.take(YARD.key, json_of(GATE))
+        view.apply(YARD.key, json_of(GATE))
         assert view.config.entries == {}
         assert view.refused["camera/yard"].startswith("config topic: camera/yard = 'camera/gate': expected")
 
     @pytest.mark.parametrize("key", ["", "nonsense", "camera/", "camera/Ünïcode"])
-    def test_any_key_and_value_can_be_taken(self, key: str) -> None:
+    def test_any_key_and_value_can_be_applied(self, key: str) -> None:
         view = ConfigView()
-        view.take(key, b"\xff\x00")
+        view.apply(key, b"\xff\x00")
         assert view.config.entries == {}
 
-    def test_what_a_whole_reading_does_not_find_is_gone_but_a_last_good_one_holds(self) -> None:
-        """Compaction takes an entry that was removed, and after a day its tombstone too."""
+    def test_entries_missing_in_a_whole_reading_are_removed_but_refused_keys_keep_theirs(self) -> None:
+        """Compaction deletes a removed entry, and after a day its tombstone too."""
         view = ConfigView({GATE.key: GATE, YARD.key: YARD})
-        view.begin()
-        view.take(GATE.key, b"{}")
-        view.caught_up()
+        view.begin_reading()
+        view.apply(GATE.key, b"{}")
+        view.finish_reading()
         assert view.config.cameras == (GATE,)
 
-    def test_what_is_said_to_be_removed_can_be_told_from_what_is_only_not_there(self) -> None:
+    def test_only_keys_with_a_tombstone_are_listed_as_removed(self) -> None:
         view = ConfigView({GATE.key: GATE, YARD.key: YARD})
-        view.begin()
-        view.take(YARD.key, b"")
-        view.caught_up()
+        view.begin_reading()
+        view.apply(YARD.key, b"")
+        view.finish_reading()
         assert (view.config.entries, view.removed) == ({}, {YARD.key})
-        view.take(YARD.key, json_of(YARD))
+        view.apply(YARD.key, json_of(YARD))
         assert view.removed == frozenset()
 
-    def test_a_refusal_is_told_once_however_often_it_is_said_and_is_short(self) -> None:
+    def test_a_repeated_refusal_is_logged_once_and_shortened(self) -> None:
         view, bad = ConfigView(), b'{"name": "gate", "source": "x", "fps": "' + b"1" * 10**6 + b'x"}'
-        with capture_logs() as said:
+        with capture_logs() as logged:
             for _ in range(3):
-                view.take("camera/" + "g" * 10**6, bad)
-                view.take(GATE.key, bad)
-                view.caught_up()
-        assert [line["event"] for line in said] == ["entry refused"] * 2
-        assert len(str(said)) < 4000
+                view.apply("camera/" + "g" * 10**6, bad)
+                view.apply(GATE.key, bad)
+                view.finish_reading()
+        assert [line["event"] for line in logged] == ["config_entry_refused"] * 2
+        assert len(str(logged)) < 4000
         assert all(len(why) < 1000 for why in view.refused.values())
 
 
-async def seen(log: MemoryLog, view: ConfigView, monkeypatch: pytest.MonkeyPatch) -> asyncio.Queue[ConfigView]:
-    monkeypatch.setattr(configfollow, "FOLLOW_S", 0.0)
+async def changes_of(log: MemoryLog, view: ConfigView) -> asyncio.Queue[ConfigView]:
     changes: asyncio.Queue[ConfigView] = asyncio.Queue()
-    log.following = asyncio.create_task(follow(lambda: log, view, changes.put))  # type: ignore[attr-defined]
+    log.following = asyncio.create_task(follow(lambda: log, view, changes.put, pause_s=0.0))  # type: ignore[attr-defined]
     return changes
 
 
-async def test_changes_come_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_change_is_reported() -> None:
     log, view = MemoryLog(), ConfigView()
     await publish(log, [GATE, YARD])
-    changes = await seen(log, view, monkeypatch)
+    changes = await changes_of(log, view)
     async with asyncio.timeout(5):
         assert (await changes.get()).config.cameras == (GATE, YARD)
         await publish(log, [], removed=[YARD.key])
@@ -108,9 +106,9 @@ async def test_changes_come_one_after_the_other(monkeypatch: pytest.MonkeyPatch)
     log.following.cancel()  # type: ignore[attr-defined]
 
 
-async def test_an_empty_topic_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_empty_topic_is_reported_once() -> None:
     log = MemoryLog()
-    changes = await seen(log, ConfigView({GATE.key: GATE}), monkeypatch)
+    changes = await changes_of(log, ConfigView({GATE.key: GATE}))
     async with asyncio.timeout(5):
         assert (await changes.get()).config.cameras == ()
     for _ in range(10):
@@ -120,7 +118,7 @@ async def test_an_empty_topic_is_told_once(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("error", [LogUnavailable("gone"), ConfigError("environment", "FILE", "x", "a password")])
-async def test_a_log_that_does_not_answer_is_asked_again(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_log_that_does_not_answer_is_tried_again(error: Exception) -> None:
     log, tries, plain = MemoryLog(), 0, MemoryLog.ends
 
     async def ends(topic: str) -> object:
@@ -132,13 +130,13 @@ async def test_a_log_that_does_not_answer_is_asked_again(error: Exception, monke
 
     log.ends = ends  # type: ignore[method-assign, assignment]
     await publish(log, [GATE])
-    changes = await seen(log, ConfigView(), monkeypatch)
+    changes = await changes_of(log, ConfigView())
     async with asyncio.timeout(5):
         assert (await changes.get()).config.cameras == (GATE,)
     log.following.cancel()  # type: ignore[attr-defined]
 
 
-async def test_a_change_that_was_read_before_an_outage_is_told_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_change_read_before_an_outage_is_reported_after_it() -> None:
     log, plain, broken = MemoryLog(), MemoryLog.read, asyncio.Event()
 
     async def read(topic: str, partition: int, start: int, stop: int) -> AsyncGenerator[LogRecord, None]:
@@ -150,7 +148,7 @@ async def test_a_change_that_was_read_before_an_outage_is_told_after_it(monkeypa
 
     log.read = read  # type: ignore[method-assign, assignment]
     await publish(log, [GATE])
-    changes = await seen(log, ConfigView(), monkeypatch)
+    changes = await changes_of(log, ConfigView())
     async with asyncio.timeout(5):
         await changes.get()
         await publish(log, [YARD])
@@ -159,10 +157,10 @@ async def test_a_change_that_was_read_before_an_outage_is_told_after_it(monkeypa
     log.following.cancel()  # type: ignore[attr-defined]
 
 
-async def test_a_topic_that_was_made_anew_is_read_from_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_topic_that_was_created_again_is_read_from_its_beginning() -> None:
     log = MemoryLog()
     await publish(log, [GATE, GATE, YARD])
-    changes = await seen(log, ConfigView(), monkeypatch)
+    changes = await changes_of(log, ConfigView())
     async with asyncio.timeout(5):
         assert (await changes.get()).config.cameras == (GATE, YARD)
         del log._records[TopicPartition(CONFIG, 0)][:]
@@ -171,11 +169,8 @@ async def test_a_topic_that_was_made_anew_is_read_from_its_beginning(monkeypatch
     log.following.cancel()  # type: ignore[attr-defined]
 
 
-async def test_an_outage_is_told_once_at_its_beginning_and_once_at_its_end_and_each_try_has_a_log_of_its_own(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A client keeps the password that it was made with: only a new one takes up what was rotated."""
-    monkeypatch.setattr(configfollow, "FOLLOW_S", 0.0)
+async def test_an_outage_is_logged_at_its_begin_and_end_and_each_try_makes_a_new_log() -> None:
+    """A client keeps its first password, so only a new client uses a rotated one."""
     made: list[MemoryLog] = []
     view, changes = ConfigView(), asyncio.Queue[ConfigView]()
 
@@ -188,13 +183,13 @@ async def test_an_outage_is_told_once_at_its_beginning_and_once_at_its_end_and_e
             made[-1].ends = unauthorised  # type: ignore[method-assign]
         return made[-1]
 
-    with capture_logs() as said:
-        following = asyncio.create_task(follow(make, view, changes.put))
+    with capture_logs() as logged:
+        following = asyncio.create_task(follow(make, view, changes.put, pause_s=0.0))
         async with asyncio.timeout(5):
-            while not view.trouble:
+            while not view.outage:
                 await asyncio.sleep(0)
-            assert "Authorization" in view.trouble
+            assert "Authorization" in view.outage
             await changes.get()
-    assert (len(made), view.trouble) == (4, "")
-    assert [line["event"] for line in said] == ["config topic not read", "config topic read again"]
+    assert (len(made), view.outage) == (4, "")
+    assert [line["event"] for line in logged] == ["config_topic_unavailable", "config_topic_available"]
     following.cancel()

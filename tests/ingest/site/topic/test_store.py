@@ -1,4 +1,4 @@
-"""The config topic as services see it."""
+"""Tests of reading and writing the config topic."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def log() -> MemoryLog:
     return MemoryLog()
 
 
-async def test_nothing_yet(log: MemoryLog) -> None:
+async def test_an_empty_topic_is_an_empty_configuration(log: MemoryLog) -> None:
     assert await read(log) == Config({})
 
 
-async def test_entries_by_class_and_name(log: MemoryLog) -> None:
+async def test_entries_are_read_by_class_and_sorted_by_name(log: MemoryLog) -> None:
     await publish(log, [YARD, GATE, CARS, ZONE, LINE, SENSOR, HOT, PAGER, PinConfig(name="gate", partition=3)])
     config = await read(log, validate=validated)
     assert config.cameras == (GATE, YARD)
@@ -53,7 +53,7 @@ async def test_entries_by_class_and_name(log: MemoryLog) -> None:
     assert config.pins == {"gate": 3}
 
 
-async def test_the_last_word_on_a_key_holds(log: MemoryLog) -> None:
+async def test_the_newest_record_of_a_key_is_in_force(log: MemoryLog) -> None:
     await publish(log, [GATE, YARD])
     changed = GATE.model_copy(update={"fps": 3.0})
     await publish(log, [changed], removed=[YARD.key])
@@ -62,36 +62,36 @@ async def test_the_last_word_on_a_key_holds(log: MemoryLog) -> None:
     assert (await read(log)).cameras == (changed, YARD)
 
 
-async def test_what_compaction_took_is_not_missed(log: MemoryLog) -> None:
+async def test_a_compacted_topic_is_read_completely(log: MemoryLog) -> None:
     await publish(log, [GATE, GATE, YARD])
     log.forget(TopicPartition(CONFIG, 0), 1)
     assert (await read(log)).cameras == (GATE, YARD)
 
 
-async def test_an_entry_that_cannot_be_used_is_told_and_counted_and_stops_nothing(log: MemoryLog) -> None:
+async def test_an_invalid_entry_is_logged_and_counted_and_the_others_are_read(log: MemoryLog) -> None:
     await publish(log, [GATE, CARS])
     await log.produce(Outgoing(CONFIG, 0, b'{"name": "gate"}', key=b"camera/gate"))
     await log.produce(Outgoing(CONFIG, 0, b'{"name": "yard"}', key=b"camera/yard"))
     registry = CollectorRegistry()
-    with capture_logs() as said:
+    with capture_logs() as logged:
         config = await read(log, ConfigMetrics(registry))
-    assert config.cameras == (GATE,)  # the last good one
+    assert config.cameras == (GATE,)  # the last valid one
     assert config.pipelines == (CARS,)
     assert "config topic, camera/gate: source" in config.refused["camera/gate"]
-    assert [(line["key"], line["kept"]) for line in said] == [("camera/gate", True), ("camera/yard", False)]
-    assert "sightline config apply" in said[0]["mend"]
+    assert [(line["key"], line["kept"]) for line in logged] == [("camera/gate", True), ("camera/yard", False)]
+    assert "sightline config apply" in logged[0]["remedy"]
     assert registry.get_sample_value("sightline_config_refused_entries") == 2
 
 
-async def test_an_entry_that_was_mended_since_is_not_told(log: MemoryLog) -> None:
+async def test_an_invalid_entry_that_was_replaced_is_not_logged(log: MemoryLog) -> None:
     await log.produce(Outgoing(CONFIG, 0, b"{}", key=b"camera/gate"))
     await publish(log, [GATE])
-    with capture_logs() as said:
+    with capture_logs() as logged:
         assert (await read(log)).refused == {}
-    assert said == []
+    assert logged == []
 
 
-async def test_an_entry_that_has_been_mended_is_good(log: MemoryLog) -> None:
+async def test_a_valid_entry_or_tombstone_replaces_an_invalid_entry(log: MemoryLog) -> None:
     await log.produce(Outgoing(CONFIG, 0, b"{}", key=b"camera/gate"))
     await log.produce(Outgoing(CONFIG, 0, b"{}", key=b"camera/yard"))
     await publish(log, [GATE], removed=[YARD.key])
