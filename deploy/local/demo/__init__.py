@@ -1,1 +1,1 @@
-"""The demo: a whole stack on one machine, its figures, and its comparison with the truth."""
+"""The demo: a whole stack on one machine, its figures, and a comparison with the simulated ground truth."""

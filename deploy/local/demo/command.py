@@ -1,4 +1,4 @@
-"""From the demo command's options to a run: which broker, which model, which site."""
+"""One run of the demo command: choice of broker, model and site."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _PREFIX = "sightline-demo-"
 _SHIPPED_MODEL = "regions"
 
 During = Callable[[RunningStack], Coroutine[Any, Any, None]]
-"""What a test does to a running stack."""
+"""Work that a test does on the running stack."""
 
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """What a person asked for. ``home`` keeps the run's files; ``model`` and ``decoder`` go together."""
+    """Options of the demo command. ``home`` is the folder of the run's files; ``model`` needs ``decoder``."""
 
     seconds: float
     videos: tuple[Path, ...]
@@ -55,10 +55,10 @@ async def run_demo(
     during: During | None = None,
     broker: Broker | None = None,
 ) -> DemoOutcome:
-    """Run one demo with topics of its own. Raise ConfigError, DeployError, EngineError or IngestError.
+    """Run one demo with its own topics. Raise ConfigError, DeployError, EngineError or IngestError.
 
-    Uses the cluster that ``SIGHTLINE_KAFKA`` names, and leaves no topic there; else ``broker``, else one of its own,
-    where the topics stay until the next demo.
+    The demo runs on the cluster of ``SIGHTLINE_KAFKA`` and leaves no topic there. Without that variable it runs on
+    ``broker``, by default a new one, where its topics stay until the next demo.
     """
     demosite.require_videos(options.videos)
     models, manifest = _model(options)
@@ -81,12 +81,12 @@ async def run_demo(
         stop=stop_event(),
     )
     try:
-        if own:  # the pictures of earlier demos take gigabytes
+        if own:  # earlier demos left gigabytes of pictures
             await topicadmin.remove(settings, prefix=_PREFIX)
         try:
             return await run.run(running)
         finally:
-            if not own:  # nothing is left in somebody's cluster, and another demo there is not disturbed
+            if not own:  # leave no topic in a shared cluster, and do not touch other demos there
                 await topicadmin.remove(settings, prefix=settings.prefix)
     finally:
         if own and not own.attached:
@@ -94,12 +94,12 @@ async def run_demo(
 
 
 def _model(options: DemoOptions) -> tuple[Path, Manifest]:
-    """Return a repository and the manifest of the model to use from it."""
+    """Return the model repository and the manifest of the model to use."""
     if options.model is None:
         repository = Repository(options.shipped_models)
         return repository.root, repository.open(_SHIPPED_MODEL).manifest
     if not options.decoder:
-        raise ConfigError("demo", "--decoder", "", "how to read the model's outputs, e.g. yolox")
+        raise ConfigError("demo", "--decoder", "", "the decoder of the model's outputs, e.g. yolox")
     from engines.repository.adopt import AdoptOptions, adopt
 
     repository = Repository(options.home.parent / "models")
@@ -117,7 +117,7 @@ def _site(options: DemoOptions, manifest: Manifest, receiver: ReceiverConfig) ->
 
 
 def _truth(folder: Path) -> list[LineCrossing]:
-    """Return the crossings that the simulated cameras of an agent's folder know."""
+    """Return the true crossings that the simulated cameras wrote into an agent's folder."""
     return [
         LineCrossing(
             camera=header["camera"],

@@ -1,4 +1,4 @@
-"""What a watcher of the topics has counted so far, and the report made from it. Pure."""
+"""Counts of the records on a stack's topics, and the report made from them. Pure."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ingest.contract.identity import LIVE
 from ingest.contract.records import Alert, CameraStatus, Delivery, Event, Heartbeat, Result
 
 RATE_WINDOW_S = 5.0
-"""The live table shows frames per second over this long: calm enough to read, quick enough to see a stall."""
+"""Window of the result rate in the live table, in seconds. Long enough to read, short enough to show a stall."""
 _RATE_RESULTS = 10_000
-"""Of more than 2,000 results a second the table shows 2,000."""
+"""Limit of arrival times kept for the rate. The table therefore shows at most 2,000 results per second."""
 
 
 @dataclass
 class CameraFigures:
-    """One camera's counts."""
+    """Counts of one camera."""
 
     status: CameraStatus | None = None
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -30,20 +30,21 @@ class CameraFigures:
 
 @dataclass
 class Figures:
-    """Everything seen so far. Latencies are of the live lane only: a backlog is late by design.
+    """Counts of all records seen so far.
 
-    Those up to the receipt are of frames only: a window of readings waits for its end, also by design.
+    Latencies cover the live lane only, because a backlog is late by design. Latencies up to the receipt cover frames
+    only, because a window of readings waits for its end by design.
 
-    Results are counted, not kept, so that a run may last for days. Of an event and its alert a few words are kept,
-    about a kilobyte in all: a repeat is recognised by them, and a crossing held against the truth.
+    Results are counted and not kept, so that a run may last for days. About a kilobyte is kept of an event and its
+    alert, to recognise repeats and to compare crossings with the truth.
     """
 
     cameras: dict[str, CameraFigures] = field(default_factory=lambda: defaultdict(CameraFigures))
     services: dict[str, tuple[float, str]] = field(default_factory=dict)
     events: dict[str, LineCrossing | None] = field(default_factory=dict)
-    """By id: the line crossing that it tells of, if it does."""
+    """Line crossing that an event reports, or None, by event id."""
     alerts: dict[str, bool] = field(default_factory=dict)
-    """By id: whether it is about a live frame."""
+    """Whether an alert is about a live frame, by alert id."""
     final: dict[tuple[str, str], str] = field(default_factory=dict)
     retries: int = 0
     dead_letters: int = 0
@@ -51,8 +52,9 @@ class Figures:
     receipts_ms: dict[tuple[str, str], float] = field(default_factory=dict)
     results: int = 0
     first_s: float = 0.0
+    """Arrival of the first result in Unix seconds, 0 before it."""
     last_s: float = 0.0
-    """When the first and the last result arrived, in Unix s; 0 before there is one."""
+    """Arrival of the last result in Unix seconds, 0 before it."""
     recent_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_RESULTS))
 
     def result(self, result: Result, now_ns: int) -> None:
@@ -69,51 +71,51 @@ class Figures:
             self.result_ms.add(camera.last_latency_ms)
 
     def event(self, event: Event) -> None:
-        """Count one event; a repeat overwrites itself."""
+        """Count one event. A repeat counts once."""
         if event.id not in self.events and event.data.camera:
             self.cameras[event.data.camera].events += 1
         self.events[event.id] = _crossing(event)
 
     def alert(self, alert: Alert) -> None:
-        """Count one alert; a repeat overwrites itself."""
+        """Count one alert. A repeat counts once."""
         self.alerts[alert.id] = bool(alert.data.camera) and not alert.data.late
 
     def delivery(self, delivery: Delivery) -> None:
-        """Count one attempt to deliver."""
+        """Count one delivery attempt."""
         if delivery.state == "retrying":
             self.retries += 1
             return
         key = (delivery.alert, delivery.receiver)
         if delivery.state == "delivered" and delivery.captured_ns:
             self.receipts_ms.setdefault(key, (delivery.attempted_ns - delivery.captured_ns) / 1e6)
-        if self.final.get(key) != "delivered":  # nothing undoes it
+        if self.final.get(key) != "delivered":  # a delivery stays delivered
             self.final[key] = delivery.state
 
     def heartbeat(self, beat: Heartbeat, now_s: float) -> None:
-        """Take over what a service says of itself and its cameras."""
+        """Store the state of a service and the status of its cameras."""
         self.services[beat.service] = (now_s, beat.state)
         for status in beat.cameras:
             self.cameras[status.camera].status = status
 
     def rate(self, now_s: float) -> float:
-        """Return results per second over the last few seconds."""
+        """Return results per second over the last ``RATE_WINDOW_S``."""
         return sum(1 for at in self.recent_s if now_s - at <= RATE_WINDOW_S) / RATE_WINDOW_S
 
     def frames_per_second(self) -> float:
-        """Return results per second from the first one to the last one."""
+        """Return results per second between the first and the last result."""
         span_s = self.last_s - self.first_s
         return (self.results - 1) / span_s if span_s else 0.0
 
     def undelivered(self, receivers: int) -> int:
-        """Return how many alerts still want a final receipt from one of the receivers."""
+        """Return the number of final receipts that are still missing."""
         return len(self.alerts) * receivers - len(self.final)
 
     def receipt_ms(self) -> list[float]:
-        """Return the latencies from capture to receipt of live frames' alerts."""
+        """Return the latencies from capture to receipt, in ms, of alerts about live frames."""
         return [ms for (alert, _), ms in self.receipts_ms.items() if self.alerts.get(alert)]
 
     def crossings(self) -> list[LineCrossing]:
-        """Return the line crossings that the rules recognised."""
+        """Return the line crossings that the rules detected."""
         return [crossing for crossing in self.events.values() if crossing]
 
 
@@ -125,7 +127,7 @@ def _crossing(event: Event) -> LineCrossing | None:
 
 
 def report(figures: Figures, balance: dict[str, Any], truth: CrossingScore | None) -> dict[str, Any]:
-    """Return the report of a run: the balance's totals, and what happened to events, alerts and receipts."""
+    """Return the report of a run: ledger totals, and counts of events, alerts and receipts."""
     states = Counter(figures.final.values())
     totals = dict(balance["totals"])
     return {

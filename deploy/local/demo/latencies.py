@@ -1,7 +1,7 @@
-"""How long things took, for any number of them, in bounded memory. Pure.
+"""Percentiles of any number of latencies in bounded memory. Pure.
 
-A histogram whose buckets grow by a constant factor, so that every value is known within a constant share of itself:
-the sketch of Masson, Rim and Lee, "DDSketch", Proceedings of the VLDB Endowment 12 (2019).
+The buckets of the histogram grow by a constant factor, so that each value has the same relative error. Source:
+Masson, Rim and Lee, "DDSketch", Proceedings of the VLDB Endowment 12 (2019).
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ import numpy as np
 import numpy.typing as npt
 
 RELATIVE_ERROR = 0.005
-"""Of a percentile, at most: half a ms in a hundred, less than two runs differ by. Up to a day are 2,000 buckets."""
+"""Largest relative error of a percentile: 0.5 ms in 100, less than two runs differ by. A day needs 2,000 buckets."""
 LEAST_MS = 0.1
-"""What is shorter, or negative because two clocks differ, counts as this: reports are rounded to it."""
+"""Smallest latency, in ms: the rounding of reports. Shorter ones count as this, and negative ones of other clocks."""
 RECENT = 500
-"""What the live table looks at: some ten seconds of a few cameras."""
+"""Number of recent latencies for the live table: some ten seconds of a few cameras."""
 _PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 _FACTOR = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
 _LOG_FACTOR = math.log(_FACTOR)
 
 
 class Latencies:
-    """Latencies in ms. ``recent`` are the last ones as they were, for a look at how things go just now."""
+    """Histogram of latencies in ms. ``recent`` has the last ones unrounded, for the live table."""
 
     def __init__(self) -> None:
         self.recent: deque[float] = deque(maxlen=RECENT)
         self._buckets: Counter[int] = Counter()
 
     def add(self, latency_ms: float) -> None:
-        """Count one."""
+        """Count one latency."""
         self.recent.append(latency_ms)
         self._buckets[math.ceil(math.log(max(latency_ms, LEAST_MS)) / _LOG_FACTOR)] += 1
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Forget all latencies."""
         self.recent.clear()
         self._buckets.clear()
 
     def percentiles(self) -> dict[str, float]:
-        """Return what ``percentiles_ms`` does of all values, each within ``RELATIVE_ERROR`` before it is rounded."""
+        """Return p50, p95 and p99 in ms, within ``RELATIVE_ERROR`` of those of ``percentiles_ms`` before rounding."""
         if not self._buckets:
             return {}
         buckets = sorted(self._buckets)
@@ -52,7 +52,7 @@ class Latencies:
 
 
 def percentiles_ms(values: Iterable[float]) -> dict[str, float]:
-    """Return p50, p95 and p99 in ms, rounded to a tenth; empty when there is nothing to say."""
+    """Return p50, p95 and p99 in ms, rounded to a tenth, or nothing without values."""
     given = list(values)
     if not given:
         return {}
@@ -61,7 +61,7 @@ def percentiles_ms(values: Iterable[float]) -> dict[str, float]:
 
 
 def _at(share: float, middles: list[float], below: npt.NDArray[np.int64]) -> float:
-    """Return a quantile, between two values in proportion. ``below`` counts the values up to each bucket's end."""
+    """Return a quantile by linear interpolation. ``below`` counts the values up to each bucket's end."""
     rank = share * (int(below[-1]) - 1)
     low, high = (middles[int(np.searchsorted(below, place, "right"))] for place in (int(rank), math.ceil(rank)))
     return low + (high - low) * (rank - int(rank))

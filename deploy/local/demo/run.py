@@ -1,4 +1,4 @@
-"""Run the whole stack on one machine for a while, drain it, and say what became of every frame."""
+"""Run of a whole stack on one machine: start, capture, drain, audit."""
 
 from __future__ import annotations
 
@@ -32,18 +32,23 @@ from ingest.site import ReceiverConfig, Site
 from ingest.site.topic.store import publish
 
 READY_TIMEOUT_S = 90.0
-"""Ten Python processes that start at once on two cores need about fifteen seconds; a cold disk, some more."""
+"""Time limit of the start, in seconds. Ten Python processes on two cores need about fifteen, more on a cold disk."""
 STOP_AGENT_S = 60.0
-"""The agent hands its spool to Kafka before it ends."""
+"""Time limit of the agent's stop, in seconds. The agent first sends its spool to Kafka."""
 DRAIN_TIMEOUT_S = 60.0
-"""After the agent has stopped, what is in flight is a second's work; a killed node's partitions move after 12 s."""
+"""Time limit of the drain, in seconds. Frames in flight take one; a killed node's partitions move after twelve."""
+_QUIET_S = 3.0
+"""Time without a result after which the stack is drained, in seconds.
+
+Longer than a batch's delay, a transaction and a restart of the processor's loop. The audit waits for slower frames.
+"""
 _POLL_S = 0.25
 PARTITIONS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class RunningStack:
-    """A stack that runs: what a test needs to be unkind to it."""
+    """A running stack, as tests that kill its processes see it."""
 
     stack: Supervisor
     figures: Figures
@@ -53,7 +58,7 @@ class RunningStack:
 
 @dataclass
 class Demo:
-    """What to run, and how to follow it."""
+    """Description of a run, with the callbacks that follow it."""
 
     settings: KafkaSettings
     files: StackFiles
@@ -61,11 +66,11 @@ class Demo:
     make_site: Callable[[ReceiverConfig], Site]
     read_truth: Callable[[Path], list[LineCrossing]]
     seconds: float
-    """0 runs until it is told to stop."""
+    """Length of the run. 0: until ``stop`` is set."""
     on_tick: Callable[[Figures, float | None, dict[str, int]], None] = lambda *_: None
     on_step: Callable[[str], None] = lambda _: None
     during: Callable[[RunningStack], Coroutine[Any, Any, None]] | None = None
-    """Run beside the stack: the tests' kills."""
+    """Work beside the stack, such as the kills of tests."""
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -78,10 +83,10 @@ class DemoOutcome:
 
 
 async def run(demo: Demo) -> DemoOutcome:
-    """Run the stack, drain it and return its balance.
+    """Run the stack, drain it and return its ledger and report.
 
-    Raise StackError when a service does not become ready, or alerts are not delivered, in time; LogUnavailable
-    when Kafka does not answer.
+    Raise StackError when a service is not ready, or an alert not delivered, in time. Raise LogUnavailable when Kafka
+    does not answer.
     """
     receiver = _prepare_files(demo.files)
     site = demo.make_site(receiver)
@@ -112,7 +117,7 @@ def _prepare_files(files: StackFiles) -> ReceiverConfig:
         name="receiver",
         url=f"http://127.0.0.1:{port}/",
         secret_file=files.secret_file,
-        # A demonstration is over in minutes: the same schedule, but an hour's pause would outlive it.
+        # The usual schedule without its long pauses, because a demo lasts minutes.
         retry_s=(0, 1, 2, 4, 8, 15, 30),
     )
 
@@ -131,21 +136,15 @@ async def _stack(demo: Demo, receiver: ReceiverConfig) -> AsyncIterator[Supervis
 
 async def _live(demo: Demo, stack: Supervisor, figures: Figures) -> None:
     await _until(
-        lambda: _ready(figures) or demo.stop.is_set(),
+        lambda: not _missing(figures) or demo.stop.is_set(),
         READY_TIMEOUT_S,
-        lambda: StackError(
-            f"not ready in {READY_TIMEOUT_S:.0f} s: {sorted(_missing(figures))}; see {demo.files.logs}"
-        ),
+        lambda: f"not ready within {READY_TIMEOUT_S:.0f} s: {sorted(_missing(figures))}. See {demo.files.logs}",
     )
     specs = services(demo.files, demo.settings, demo.models, 0)
     await stack.add(next(s for s in specs if s.name == AGENT))
-    during = demo.during(RunningStack(stack, figures, demo.settings, demo.models)) if demo.during else _nothing()
-    async with beside(during, to_its_end=True):
+    during = demo.during(RunningStack(stack, figures, demo.settings, demo.models)) if demo.during else None
+    async with beside(during, to_its_end=True) if during else contextlib.nullcontext():
         await _ticks(demo, stack, figures)
-
-
-async def _nothing() -> None:
-    """Be unkind to nothing."""
 
 
 async def _ticks(demo: Demo, stack: Supervisor, figures: Figures) -> None:
@@ -167,16 +166,11 @@ async def _drain(demo: Demo, stack: Supervisor, figures: Figures, receivers: int
     await _until(
         quiet,
         DRAIN_TIMEOUT_S,
-        lambda: StackError(
+        lambda: (
             f"{len(figures.events)} events, {len(figures.alerts)} alerts, "
-            f"{figures.undelivered(receivers)} undelivered after {DRAIN_TIMEOUT_S:.0f} s; see {demo.files.logs}"
+            f"{figures.undelivered(receivers)} undelivered after {DRAIN_TIMEOUT_S:.0f} s. See {demo.files.logs}"
         ),
     )
-
-
-_QUIET_S = 3.0
-"""No result for so long after the last frame was sent: longer than a batch's delay, a transaction and a restart of
-the processor's loop; what is stuck for longer is the auditor's business, who waits for it."""
 
 
 def _missing(figures: Figures) -> set[str]:
@@ -184,13 +178,9 @@ def _missing(figures: Figures) -> set[str]:
     return wanted - {name for name, (_, state) in figures.services.items() if state == "running"}
 
 
-def _ready(figures: Figures) -> bool:
-    return not _missing(figures)
-
-
-async def _until(done: Callable[[], bool], timeout_s: float, late: Callable[[], StackError]) -> None:
+async def _until(done: Callable[[], bool], timeout_s: float, problem: Callable[[], str]) -> None:
     deadline = Deadline.after(timeout_s)
     while not done():
         if deadline.passed:
-            raise late()
+            raise StackError(problem())
         await asyncio.sleep(_POLL_S)

@@ -1,4 +1,4 @@
-"""The sites that `sightline demo` runs: simulated cameras, or somebody's own video files and model. Pure."""
+"""Sites of `sightline demo`: simulated cameras, or the user's video files and model. Pure."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _RESTRICTED = "restricted"
 
 
 def pipeline_for(manifest: Manifest, *, regions: bool) -> PipelineConfig:
-    """Return the pipeline that prepares frames for a model, as its manifest asks.
+    """Return the pipeline that prepares frames as a model's manifest requires.
 
-    A classifier looks at each region that moved, a detector at the whole frame, fitted into its input.
+    A classifier gets each region that moved. A detector gets the whole frame, fitted to its input size.
     """
     return PipelineConfig(
         name=manifest.name,
@@ -49,10 +49,10 @@ def simulated_site(
     seed: int = 1,
     fps: float = 10.0,
 ) -> Site:
-    """Return a road, a yard and a conveyor, a temperature sensor, and a rule for each.
+    """Return the site with a road, a yard, a conveyor and a temperature sensor, and a rule for each.
 
-    ``lines`` are the scenes' own counting lines by kind, ``zone`` the yard's restricted area, all relative, so that
-    what the rules find can be held against what the scenes know.
+    ``lines`` are the scenes' counting lines by kind, and ``zone`` is the yard's restricted area, in relative
+    coordinates. The rules use the scenes' own geometry, so that events can be compared with the ground truth.
     """
     scenes = (("road", {"light": "day"}), ("yard", {"light": "night"}), ("conveyor", {"light": "day"}))
     cameras = tuple(
@@ -101,7 +101,7 @@ def simulated_site(
 
 
 def video_site(videos: Sequence[Path], manifest: Manifest, *, receiver: ReceiverConfig, regions: bool) -> Site:
-    """Return one looping camera per video file, each with a line across the middle of the picture."""
+    """Return the site with one looping camera per video file, each with a line across the middle of the picture."""
     names = [_camera_name(path, number) for number, path in enumerate(videos)]
     cameras = tuple(
         CameraConfig(name=name, source=str(path.resolve()), site=SITE, fps=_frame_rate(path), loop=True)
@@ -121,7 +121,7 @@ def video_site(videos: Sequence[Path], manifest: Manifest, *, receiver: Receiver
 
 
 def require_videos(videos: Sequence[Path]) -> None:
-    """Raise ConfigError unless each can be played."""
+    """Raise ConfigError unless each video exists and can be played."""
     for path in videos:
         if not path.is_file():
             raise ConfigError("demo", "--video", str(path), "a video file that exists")

@@ -1,4 +1,4 @@
-"""Compare what the rules found with what a simulated camera knows. Pure."""
+"""Comparison of detected line crossings with the ground truth of simulated cameras. Pure."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 TOLERANCE_NS = 1_500_000_000
-"""A crossing is recognised a few frames after it happened, when the object is well past the line; at five frames
-a second a hysteresis of three frames is 0.6 s, and the truth's own moment is exact."""
+"""Largest time between a true crossing and its event, in ns.
+
+A rule reports a crossing a few frames later, when the object is well past the line. At five frames per second a
+hysteresis of three frames takes 0.6 s. The time of the true crossing is exact.
+"""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class LineCrossing:
-    """Something crossed a camera's line at a time, in Unix ns."""
+    """One crossing of a camera's line by an object, true or detected. ``at_ns`` is Unix time in ns."""
 
     camera: str
     direction: str
@@ -24,9 +27,10 @@ class LineCrossing:
 
 @dataclass(frozen=True, slots=True)
 class CrossingScore:
-    """How the two lists agree: ``found`` of ``line_crossings`` were seen; ``false`` events have no crossing.
+    """Agreement of detected with true crossings.
 
-    ``labels_right`` of the found ones also have the right label.
+    ``found`` of ``line_crossings`` true crossings have an event, and ``labels_right`` of these have the right label.
+    ``false`` events have no true crossing.
     """
 
     line_crossings: int
@@ -47,15 +51,15 @@ class CrossingScore:
 def score(
     truth: Iterable[LineCrossing], events: Iterable[LineCrossing], tolerance_ns: int = TOLERANCE_NS
 ) -> CrossingScore:
-    """Match events to true crossings one to one: same camera, same direction, nearest in time first."""
+    """Match events with true crossings one to one: same camera and direction, nearest in time first."""
     wanted, seen = _grouped(truth), _grouped(events)
     found = right = 0
     for key, crossings in wanted.items():
         for crossing, event in _matches(crossings, seen.get(key, []), tolerance_ns):
             found += 1
             right += crossing.label == event.label
-    total, said = sum(map(len, wanted.values())), sum(map(len, seen.values()))
-    return CrossingScore(total, found, said - found, right)
+    total, events_seen = sum(map(len, wanted.values())), sum(map(len, seen.values()))
+    return CrossingScore(total, found, events_seen - found, right)
 
 
 def _grouped(crossings: Iterable[LineCrossing]) -> dict[tuple[str, str], list[LineCrossing]]:
@@ -68,7 +72,7 @@ def _grouped(crossings: Iterable[LineCrossing]) -> dict[tuple[str, str], list[Li
 def _matches(
     truth: list[LineCrossing], events: list[LineCrossing], tolerance_ns: int
 ) -> list[tuple[LineCrossing, LineCrossing]]:
-    """Pair two lists in the order of time. Only what is near enough is compared: a night has thousands of each."""
+    """Pair crossings with events, both sorted by time. Compare only pairs within the tolerance, to save memory."""
     times_ns = [event.at_ns for event in events]
     pairs = sorted(
         (abs(true.at_ns - times_ns[j]), i, j)

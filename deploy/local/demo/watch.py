@@ -1,4 +1,4 @@
-"""Follow the topics of a running stack and keep its figures."""
+"""Reader of a running stack's topics that keeps its figures up to date."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _log = logs.get("deploy.watch")
 
 @contextlib.asynccontextmanager
 async def watching(settings: KafkaSettings) -> AsyncIterator[Figures]:
-    """Follow a deployment's topics from their beginnings while the block runs.
+    """Read a deployment's topics from their beginnings while the block runs.
 
-    Yield figures that go on changing. What cannot be read is counted by the auditor, not here. When following fails,
-    the block is cancelled and the reason raised: LogUnavailable, or what else it was.
+    Yield figures that are updated meanwhile. The audit counts unreadable records, not this reader. When reading
+    fails, the block is cancelled and the error is raised: LogUnavailable, or any other.
     """
     figures = Figures()
     async with KafkaLog(settings, "sightline-watch") as log:
@@ -56,7 +56,7 @@ async def _follow(consumer: AIOKafkaConsumer, settings: KafkaSettings, figures: 
         try:
             fetched = await consumer.getmany(timeout_ms=_POLL_MS)
         except KafkaError as error:
-            raise LogUnavailable(f"the topics cannot be followed any longer: {error!r}") from error
+            raise LogUnavailable(f"reading the topics failed: {error!r}") from error
         now_ns = time.time_ns()
         for record in itertools.chain.from_iterable(fetched.values()):
             _count(figures, from_consumer(settings, record), now_ns)
@@ -66,7 +66,7 @@ def _count(figures: Figures, record: LogRecord, now_ns: int) -> None:
     try:
         _COUNTERS[record.topic](figures, record.value, now_ns)
     except CodecError as error:
-        _log.warning("unreadable", topic=record.topic, offset=record.offset, error=str(error))
+        _log.warning("record_unreadable", topic=record.topic, offset=record.offset, error=str(error))
 
 
 def _result(figures: Figures, value: bytes, now_ns: int) -> None:

@@ -1,4 +1,4 @@
-"""What is read of a process."""
+"""Tests of process information from /proc."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ sys.stdin.read()
 """
 
 
-def test_the_peak_is_known_after_it_has_passed() -> None:
+def test_peak_memory_stays_known_after_the_process_shrinks() -> None:
     argv = [sys.executable, "-S", "-c", GROWS_AND_SHRINKS]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout

@@ -1,4 +1,4 @@
-"""A demo that goes wrong: it ends at once, with the reason, and leaves nothing running. No broker here."""
+"""Tests of demos that fail: they end at once with the error and leave no process running. Without a broker."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LASTS = "import signal; signal.pause()"
 
 
 class NoKafka:
-    """What a demo wants of a cluster, without one. ``follow`` is how reading the topics ends."""
+    """Stand-in for a Kafka log and consumer. ``follow`` is the error that ends reading the topics."""
 
     def __init__(self, follow: Exception | None = None) -> None:
         self.follow = follow
@@ -99,7 +99,7 @@ def children() -> list[psutil.Process]:
     return psutil.Process().children()
 
 
-async def test_a_service_that_cannot_be_started_leaves_none_running(
+async def test_a_service_that_cannot_be_started_leaves_no_other_running(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     replace_kafka(monkeypatch, NoKafka())
@@ -110,7 +110,7 @@ async def test_a_service_that_cannot_be_started_leaves_none_running(
     assert children() == before
 
 
-async def test_what_goes_wrong_beside_the_stack_ends_the_demo(
+async def test_an_error_in_the_work_beside_the_stack_ends_the_demo(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     async def during(_: RunningStack) -> None:
@@ -124,7 +124,7 @@ async def test_what_goes_wrong_beside_the_stack_ends_the_demo(
             await demo.run(endless(tmp_path, during=during))
 
 
-async def test_what_runs_beside_the_stack_does_not_outlive_it(
+async def test_the_work_beside_the_stack_is_cancelled_when_the_demo_fails(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     begun, ended = asyncio.Event(), asyncio.Event()
@@ -148,7 +148,7 @@ async def test_what_runs_beside_the_stack_does_not_outlive_it(
     assert ended.is_set()
 
 
-async def test_a_demo_that_cannot_see_any_longer_ends_with_the_reason(
+async def test_a_demo_that_cannot_read_its_topics_ends_with_the_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     cluster = NoKafka(follow=ZeroDivisionError("a bug"))
@@ -163,21 +163,21 @@ async def test_a_demo_that_cannot_see_any_longer_ends_with_the_reason(
 
 
 @pytest.mark.parametrize(
-    ("error", "told"), [(KafkaError("gone"), LogUnavailable), (ZeroDivisionError("a bug"), ZeroDivisionError)]
+    ("error", "raised"), [(KafkaError("gone"), LogUnavailable), (ZeroDivisionError("a bug"), ZeroDivisionError)]
 )
-async def test_a_watcher_that_fails_ends_what_it_watches_for(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, told: type[Exception]
+async def test_a_reader_that_fails_cancels_its_block_and_raises_the_error(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, raised: type[Exception]
 ) -> None:
     cluster = NoKafka(follow=error)
     replace_kafka(monkeypatch, cluster)
     async with asyncio.timeout(PATIENCE_S):
-        with pytest.raises(told, match=str(error.args[0])):
+        with pytest.raises(raised, match=str(error.args[0])):
             async with watching(SETTINGS):
                 await asyncio.Event().wait()
     assert cluster.stopped == 1
 
 
-async def test_the_watcher_stops_with_what_it_watches_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_reader_stops_with_its_block(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = NoKafka()
     replace_kafka(monkeypatch, cluster)
     async with watching(SETTINGS):

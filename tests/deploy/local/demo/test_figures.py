@@ -1,4 +1,4 @@
-"""What a run's report counts, whatever order the topics are read in."""
+"""Tests of the counts of a run: independent of the order of reading, and bounded in memory."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def delivery(alert: Alert, state: str, after_ms: float, attempt: int = 1) -> Del
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_order_of_the_topics_does_not_matter(seed: int) -> None:
+def test_the_report_does_not_depend_on_the_order_in_which_topics_are_read(seed: int) -> None:
     events = [event(0), event(1), event(2, None), event(3, late=True)]
     alerts = [make_alert(e, ()) for e in events]
-    took = (100.0, 300.0, 9_000.0, 60_000.0)  # the third waited for its window, the fourth in a spool
+    took = (100.0, 300.0, 9_000.0, 60_000.0)  # the third event waited for its window, the fourth in a spool
     receipts = [delivery(a, "delivered", ms) for a, ms in zip(alerts, took, strict=True)]
     receipts += [delivery(alerts[0], "delivered", 5_000.0, 2), delivery(alerts[1], "dead", 5_000.0, 2)]  # repeats
     figures = Figures()
@@ -67,7 +67,7 @@ def test_the_order_of_the_topics_does_not_matter(seed: int) -> None:
 
 
 def result(seq: int, latency_ms: float) -> tuple[Result, int]:
-    """A result of one second after the one before, and when it arrived."""
+    """Return a result and its arrival. Consecutive results arrive one second apart."""
     finished_ns = CAPTURED_NS + seq * 1_000_000_000
     found = Result(
         camera="road",
@@ -107,14 +107,14 @@ def test_a_long_run_takes_no_more_memory_than_a_short_one() -> None:
     assert len(figures.result_ms.recent) == RECENT
 
 
-def test_before_the_second_result_there_is_no_rate() -> None:
+def test_the_rate_is_zero_before_the_second_result() -> None:
     figures = Figures()
     assert (figures.frames_per_second(), figures.rate(0.0), figures.result_ms.percentiles()) == (0.0, 0.0, {})
     figures.result(*result(0, 5.0))
     assert figures.frames_per_second() == 0.0
 
 
-def test_a_crossing_is_counted_once() -> None:
+def test_a_repeated_crossing_is_counted_once() -> None:
     figures = Figures()
     for number in (0, 1, 0):
         figures.event(event(number))

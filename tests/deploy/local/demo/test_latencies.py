@@ -1,4 +1,4 @@
-"""Percentiles of any number of latencies, as good as they say they are."""
+"""Tests of the latency histogram: its percentiles keep the promised error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def counted(values: list[float]) -> Latencies:
 
 
 @given(st.lists(st.floats(LEAST_MS, 1e8), min_size=1, max_size=200))
-def test_percentiles_are_within_the_error_that_is_told(values: list[float]) -> None:
+def test_percentiles_are_within_the_relative_error(values: list[float]) -> None:
     found, exact = counted(values).percentiles(), percentiles_ms(values)
     assert found.keys() == exact.keys() == {"p50", "p95", "p99"}
     for name, value in exact.items():
@@ -28,21 +28,21 @@ def test_percentiles_are_within_the_error_that_is_told(values: list[float]) -> N
 
 
 @pytest.mark.parametrize("value", [-5.0, 0.0, LEAST_MS])
-def test_what_is_shorter_than_can_be_told_counts_as_the_least(value: float) -> None:
+def test_latencies_below_the_smallest_count_as_the_smallest(value: float) -> None:
     assert counted([value]).percentiles() == dict.fromkeys(("p50", "p95", "p99"), LEAST_MS)
 
 
-def test_percentiles_are_numpys() -> None:
+def test_percentiles_equal_those_of_numpy() -> None:
     values = np.random.default_rng(1).gamma(2.0, 40.0, 500).tolist()
     p50, p95, p99 = np.percentile(values, [50, 95, 99])
     assert percentiles_ms(values) == {"p50": round(p50, 1), "p95": round(p95, 1), "p99": round(p99, 1)}
 
 
-def test_nothing_has_no_percentiles() -> None:
+def test_there_are_no_percentiles_without_latencies() -> None:
     assert percentiles_ms([]) == Latencies().percentiles() == {}
 
 
-def test_what_is_forgotten_does_not_count() -> None:
+def test_cleared_latencies_do_not_count() -> None:
     latencies = counted([5.0, 6.0])
     latencies.clear()
     assert (latencies.percentiles(), list(latencies.recent)) == ({}, [])

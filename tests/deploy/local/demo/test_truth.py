@@ -1,4 +1,4 @@
-"""Matching what the rules found with what the cameras know."""
+"""Tests of matching detected line crossings with the ground truth."""
 
 from __future__ import annotations
 
@@ -45,24 +45,24 @@ def test_two_events_for_one_crossing_are_one_found_and_one_false() -> None:
     assert (found.found, found.false) == (1, 1)
 
 
-def test_the_nearest_pair_goes_first() -> None:
+def test_the_nearest_pair_is_matched_first() -> None:
     found = score([at(5, label="car"), at(6, label="bus")], [at(5.1, label="car"), at(6.1, label="bus")])
     assert (found.found, found.labels_right) == (2, 2)
 
 
-def test_another_camera_or_direction_or_moment_is_no_match() -> None:
+def test_another_camera_direction_or_time_does_not_match() -> None:
     wrong = [at(5, camera="yard"), at(5, direction="out"), at(5 + 2 * TOLERANCE_NS / SECOND)]
     found = score([at(5)], wrong)
     assert (found.found, found.false) == (0, 3)
 
 
-def test_a_wrong_label_is_found_but_not_right() -> None:
+def test_a_crossing_with_a_wrong_label_is_found_but_its_label_is_not_right() -> None:
     found = score([at(5, label="car")], [at(5, label="bus")])
     assert (found.found, found.labels_right) == (1, 0)
 
 
 def nearest_first(truth: list[LineCrossing], events: list[LineCrossing]) -> set[tuple[int, int]]:
-    """Match one camera's crossings as the words say it, looking at all pairs."""
+    """Match one camera's crossings by comparing all pairs: a slow reference implementation."""
     pairs = sorted((abs(t.at_ns - e.at_ns), i, j) for i, t in enumerate(truth) for j, e in enumerate(events))
     matched: set[tuple[int, int]] = set()
     for distance_ns, i, j in pairs:
@@ -72,7 +72,7 @@ def nearest_first(truth: list[LineCrossing], events: list[LineCrossing]) -> set[
 
 
 @given(CROSSINGS, CROSSINGS)
-def test_the_matching_is_that_of_all_pairs(truth: list[LineCrossing], events: list[LineCrossing]) -> None:
+def test_the_matching_equals_a_comparison_of_all_pairs(truth: list[LineCrossing], events: list[LineCrossing]) -> None:
     truth, events = (sorted(replace(c, camera="road", direction="in") for c in each) for each in (truth, events))
     matched = nearest_first(truth, events)
     found = score(truth, events)
@@ -80,12 +80,12 @@ def test_the_matching_is_that_of_all_pairs(truth: list[LineCrossing], events: li
     assert found.labels_right == sum(truth[i].label == events[j].label for i, j in matched)
 
 
-def test_at_the_very_end_of_the_tolerance_is_a_match() -> None:
+def test_a_difference_of_exactly_the_tolerance_is_a_match() -> None:
     edge = TOLERANCE_NS / SECOND
     assert score([at(10)], [at(10 + edge)]).found == score([at(10)], [at(10 - edge)]).found == 1
 
 
-def test_a_long_night_is_compared_in_little_memory() -> None:
+def test_thousands_of_crossings_are_compared_in_little_memory() -> None:
     truth = [at(4 * number) for number in range(1_000)]
     events = [at(4 * number + 0.4) for number in range(1_000)]
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""A real broker: it answers, it keeps what it acknowledged through SIGKILL, and one folder has one broker."""
+"""Tests of a real local broker: start, stop, kill, attach and its command line."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def test_the_session_broker_answers(kafka: str, prefix: str) -> None:
         assert await log.partitions() == {}
 
 
-async def test_what_was_acknowledged_survives_a_kill(own_broker: Broker, prefix: str) -> None:
+async def test_acknowledged_records_survive_a_kill_of_the_broker(own_broker: Broker, prefix: str) -> None:
     settings = KafkaSettings(bootstrap=own_broker.bootstrap, prefix=prefix)
     await _create(settings)
     async with KafkaLog(settings, "test") as log:
@@ -71,7 +71,7 @@ def test_a_running_broker_is_attached_to_and_left_running(own_broker: Broker) ->
     assert own_broker.answers
     assert own_broker.stop()
     assert not own_broker.answers
-    assert own_broker.stop(), "stopping what does not run is no error"
+    assert own_broker.stop(), "stopping a stopped broker is not an error"
 
 
 def test_a_broker_dies_with_the_process_that_started_it(broker_factory: Callable[[], Broker]) -> None:
@@ -92,14 +92,14 @@ input()
     assert broker.pid is None
 
 
-def test_a_taken_port_is_named(broker_factory: Callable[[], Broker]) -> None:
+def test_a_port_in_use_is_named_in_the_error(broker_factory: Callable[[], Broker]) -> None:
     broker = broker_factory()
     port = int(broker.bootstrap.rpartition(":")[2])
     with socket.create_server(("127.0.0.1", port)), pytest.raises(BrokerFailed, match=str(port)):
         broker.start()
 
 
-def test_a_broker_that_cannot_start_shows_its_log(broker_factory: Callable[[], Broker]) -> None:
+def test_the_error_of_a_broker_that_cannot_start_has_its_log(broker_factory: Callable[[], Broker]) -> None:
     broker = broker_factory()
     broker.start()
     broker.stop()
@@ -108,7 +108,7 @@ def test_a_broker_that_cannot_start_shows_its_log(broker_factory: Callable[[], B
         broker.start()
 
 
-def test_the_command_starts_finds_stops_and_cleans(
+def test_the_kafka_command_starts_attaches_stops_and_cleans(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SIGHTLINE_HOME", str(home))
@@ -121,8 +121,8 @@ def test_the_command_starts_finds_stops_and_cleans(
     try:
         assert run("start")[0] == 0
         assert "already" in run("start")[1]
-        code, said = run("status", "--json")
-        found = json.loads(said)
+        code, output = run("status", "--json")
+        found = json.loads(output)
         assert (code, found["answers"]) == (0, True)
         assert psutil.pid_exists(found["pid"])
         assert run("stop") == (0, "Kafka has stopped\n")
@@ -133,7 +133,7 @@ def test_the_command_starts_finds_stops_and_cleans(
     assert not Path(folder).exists()
 
 
-def test_a_missing_tool_is_named_with_the_line_that_installs_it(
+def test_a_missing_tool_is_named_with_the_command_that_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SIGHTLINE_HOME", str(tmp_path))

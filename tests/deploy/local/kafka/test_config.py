@@ -1,4 +1,4 @@
-"""What a broker is told, without one."""
+"""Tests of the broker's configuration. No broker is started."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _parsed(text: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines)
 
 
-def test_the_template_is_filled_in() -> None:
+def test_the_properties_have_ports_folder_and_record_sizes() -> None:
     found = _parsed(properties(TEMPLATE, Ports(20_001, 20_002), Path("/data/here")))
     assert found["log.dirs"] == "/data/here"
     assert found["advertised.listeners"] == "PLAINTEXT://127.0.0.1:20001"
@@ -30,19 +30,19 @@ def test_the_template_is_filled_in() -> None:
     assert int(found["socket.request.max.bytes"]) > int(found["message.max.bytes"])
 
 
-def test_it_listens_on_loopback_only() -> None:
+def test_the_broker_listens_on_loopback_only() -> None:
     listeners = _parsed(properties(TEMPLATE, Ports(1, 2), Path()))["listeners"]
     assert all("//127.0.0.1:" in listener for listener in listeners.split(","))
 
 
 @given(st.integers(0, 100_000), st.sets(st.sampled_from(PORT_RANGE), max_size=50))
-def test_ports_are_free_different_and_in_the_range(start: int, taken: set[int]) -> None:
+def test_chosen_ports_are_free_different_and_in_the_range(start: int, taken: set[int]) -> None:
     ports = choose_ports(start, lambda port: port not in taken)
     assert ports.broker != ports.controller
     assert {ports.broker, ports.controller} <= set(PORT_RANGE) - taken
 
 
-def test_no_free_ports_is_an_error() -> None:
+def test_a_range_without_two_free_ports_is_an_error() -> None:
     with pytest.raises(LookupError):
         choose_ports(0, lambda port: port == PORT_RANGE.start)
 
@@ -52,14 +52,14 @@ def test_a_cluster_id_may_begin_with_a_dash() -> None:
     assert "--cluster-id=-3xAmpLe" in command
 
 
-def test_the_heap_is_bounded() -> None:
+def test_the_server_command_limits_the_heap() -> None:
     command = server_command("java", Path("libs"), Path("log4j2.xml"), Path("log"), Path("config"), heap_mb=300)
     assert "-Xmx300m" in command
     assert command[-2:] == ["kafka.Kafka", "config"]
 
 
 @pytest.mark.parametrize(
-    ("said", "major"),
+    ("version", "major"),
     [
         ('openjdk version "17.0.15" 2025-04-15', 17),
         ('java version "1.8.0_401"', 8),
@@ -67,5 +67,5 @@ def test_the_heap_is_bounded() -> None:
         ("command not found", 0),
     ],
 )
-def test_javas_version_is_read(said: str, major: int) -> None:
-    assert java_major(said) == major
+def test_the_major_version_of_java_is_read(version: str, major: int) -> None:
+    assert java_major(version) == major
