@@ -1,1 +1,1 @@
-"""What classifies: back ends, decoders, the model repository and the node."""
+"""Inference: the engine seam, its backends, decoders, the model repository and the engine node."""

@@ -43,7 +43,7 @@ class Engine(ABC):
     def model(self) -> Model:
         """The loaded model. Raise EngineStateError if none is loaded."""
         if self._model is None:
-            raise EngineStateError(f"{type(self).__name__} has no model: call load first, and not after close")
+            raise EngineStateError(f"{type(self).__name__} has no model: call load first")
         return self._model
 
     def load(self, model: Model) -> None:
@@ -89,7 +89,8 @@ class Engine(ABC):
         manifest, most = self.model.manifest, self._batch_size
         expected = (manifest.input.height, manifest.input.width, CHANNELS)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected or not len(images):
-            raise BadBatch(f"{manifest.id}: batch is {images.dtype} {images.shape}: expected uint8 (N, {expected})")
+            shape = f"(N, {', '.join(map(str, expected))})"
+            raise BadBatch(f"batch for {manifest.id} is {images.dtype} {images.shape}: expected uint8 {shape}")
         if len(images) <= most:
             return self._infer_impl(images)
         chunks = [self._infer_impl(images[i : i + most]) for i in range(0, len(images), most)]
@@ -108,7 +109,7 @@ class Engine(ABC):
         for name, array in self.infer(images).items():
             if len(array) != size or not np.isfinite(array).all():
                 raise ModelLoadFailed(
-                    f"{self.model.manifest.id}: output {name} {array.shape} of a black batch: "
+                    f"model {self.model.manifest.id}: output {name} has shape {array.shape} for {size} black images: "
                     f"expected {size} rows of finite numbers"
                 )
         for _ in range(TIMED_RUNS):

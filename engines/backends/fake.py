@@ -15,7 +15,7 @@ class FakeEngine(Engine):
     """Classifier that needs no model file.
 
     An image's class is the first channel of its first pixel, modulo the number of classes, with probability 0.9.
-    ``fails(image)`` is called for every image. If it returns True for one, the whole batch raises InferenceFailed.
+    ``fails(image)`` is called for every image. If it is true for any of them, the whole batch raises InferenceFailed.
     """
 
     def __init__(self, fails: Callable[[Images], bool] = lambda _: False) -> None:

@@ -29,11 +29,12 @@ class OnnxRuntimeEngine(Engine):
         try:
             session = ort.InferenceSession(str(model.path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no base class
-            raise ModelLoadFailed(f"{model.path}: {error}: expected an ONNX model") from None
+            raise ModelLoadFailed(f"model file {model.path}: {error}: expected an ONNX model") from None
         inputs = [(i.name, i.type) for i in session.get_inputs()]
         if inputs != [(model.manifest.input.name, "tensor(uint8)")]:
             raise ModelLoadFailed(
-                f"{model.path}: inputs are {inputs}: expected one uint8 input named {model.manifest.input.name}. "
+                f"model file {model.path}: inputs are {inputs}: "
+                f"expected one uint8 input named {model.manifest.input.name}. "
                 "Add a model with float inputs by `sightline models add`."
             )
         self._session, self._names = session, [o.name for o in session.get_outputs()]

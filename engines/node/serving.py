@@ -87,7 +87,9 @@ class ServedModel:
     def _detect(self, engine: Engine, tasks: Sequence[ItemTask]) -> list[list[Detection]]:
         for task in tasks:
             if task.canvas != self._canvas:
-                raise BadBatch(f"{self.model.manifest.id}: prepared for {task.canvas}, expected {self._canvas}")
+                raise BadBatch(
+                    f"batch is prepared for {task.canvas}: {self.model.manifest.id} expects {self._canvas}"
+                )
         rows: list[FrameRegion] = [row for task in tasks for row in task.regions]
         images = [image for task in tasks for image in task.images]
         batch = padded_rows(self._canvas, self._pad, [row.region.inner for row in rows], images)

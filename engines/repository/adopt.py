@@ -64,7 +64,7 @@ def adopt(file: Path, repository: Repository, options: AdoptOptions) -> Model:
         difference = _difference(original, wrapped, height, width, options, rows=1)
     if difference is None or difference > _TOLERANCE:
         raise AdoptFailed(
-            f"{file}: outputs with uint8 pixels differ from the original by {difference}: "
+            f"model file {file}: outputs with uint8 pixels differ from the original by {difference}: "
             f"expected at most {_TOLERANCE}"
         )
     manifest = {
@@ -94,7 +94,7 @@ def _load(file: Path) -> Any:
         model = onnx.load(str(file))
         onnx.checker.check_model(model)
     except Exception as error:  # onnx and protobuf errors share no base class
-        raise AdoptFailed(f"{file}: {error}: expected an ONNX model") from None
+        raise AdoptFailed(f"model file {file}: {error}: expected an ONNX model") from None
     return model
 
 
@@ -104,7 +104,7 @@ def _wrapped(original: Any, options: AdoptOptions) -> tuple[Any, int, int]:
     shape = [d.dim_value for d in inputs[0].type.tensor_type.shape.dim] if len(inputs) == 1 else []
     if len(shape) != 4 or shape[1] != 3 or not all(shape[2:]):
         raise AdoptFailed(
-            f"inputs are {[i.name for i in inputs]} of shape {shape}: expected one of shape (N, 3, height, width)"
+            f"model inputs {[i.name for i in inputs]} have shape {shape}: expected one of (N, 3, height, width)"
         )
     height, width = shape[2:]
     model = copy.deepcopy(original)

@@ -70,12 +70,12 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return Manifest.model_validate(tomllib.loads(path.read_text()))
     except OSError as error:
-        raise ManifestError(f"{path}: {error.strerror}: expected a readable manifest") from None
+        raise ManifestError(f"manifest {path}: {error.strerror}: expected a readable file") from None
     except tomllib.TOMLDecodeError as error:
-        raise ManifestError(f"{path}: {error}: expected valid TOML") from None
+        raise ManifestError(f"manifest {path}: {error}: expected valid TOML") from None
     except ValidationError as error:
         first = error.errors()[0]
-        raise ManifestError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise ManifestError(f"manifest {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 def sha256_of(path: Path) -> str:

@@ -38,7 +38,9 @@ class Repository:
         """
         versions = self.versions(name)
         if not versions:
-            raise ModelUnknown(f"{self.root} has no model {name!r}: it has {', '.join(self.names()) or 'none'}")
+            raise ModelUnknown(
+                f"model repository {self.root} has no model {name!r}: it has {', '.join(self.names()) or 'none'}"
+            )
         pointer = self.root / name / _PROMOTED
         if not pointer.exists():
             return versions[-1]
@@ -52,14 +54,17 @@ class Repository:
         wanted = self.promoted(name) if version is None else version
         folder = self.root / name / str(wanted)
         if wanted not in self.versions(name):
-            raise ModelUnknown(f"{name} has no version {wanted}: it has {self.versions(name)}")
+            raise ModelUnknown(f"model {name!r} has no version {wanted}: it has {self.versions(name)}")
         manifest = read_manifest(folder)
         if (manifest.name, manifest.version) != (name, wanted):
-            raise ManifestError(f"{folder / MANIFEST} is of {manifest.id}: expected {name}@{wanted}")
+            raise ManifestError(f"manifest {folder / MANIFEST} describes {manifest.id}: expected {name}@{wanted}")
         model = Model(manifest, folder)
-        found = sha256_of(model.path) if model.path.is_file() else "no file"
-        if found != manifest.sha256:
-            raise ManifestError(f"{model.path}: sha256 {found}: expected {manifest.sha256}")
+        if not model.path.is_file():
+            raise ManifestError(
+                f"model {manifest.id} has no file {model.path}: expected the file that its manifest names"
+            )
+        if (found := sha256_of(model.path)) != manifest.sha256:
+            raise ManifestError(f"model file {model.path} has sha256 {found}: expected {manifest.sha256}")
         return model
 
     def promote(self, name: str, version: int) -> int:
@@ -79,7 +84,7 @@ class Repository:
         """Promote the version before the served one and return it. Raise ModelUnknown if there is none."""
         older = [v for v in self.versions(name) if v < self.promoted(name)]
         if not older:
-            raise ModelUnknown(f"{name} has no version before {self.promoted(name)}")
+            raise ModelUnknown(f"model {name!r} has no version before {self.promoted(name)}")
         self.promote(name, older[-1])
         return older[-1]
 

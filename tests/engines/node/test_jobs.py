@@ -1,0 +1,122 @@
+"""Tests of high-water marks, and of jobs: batch records in, results and dead letters out."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engines.node.jobs import accept, results
+from engines.node.marks import EPOCHS_KEPT, HighWaterMarks
+from ingest.contract import headers as h
+from ingest.contract.codec import decode
+from ingest.contract.identity import LATE, LIVE, FrameId, replay_lane
+from ingest.contract.records import Batch, Box, Result
+from ingest.contract.topics import BATCHES, DEADLETTER, RESULTS
+from ingest.kafka.log import LogRecord
+from tests.engines.node.batches import PIPELINES, item, record
+
+
+class TestMarks:
+    @given(seqs=st.lists(st.integers(0, 50), max_size=40))
+    def test_a_frame_at_or_below_the_mark_is_a_repeat(self, seqs: list[int]) -> None:
+        marks, highest = HighWaterMarks(), -1
+        for seq in seqs:
+            assert marks.is_repeat(FrameId("a", 1, seq), LIVE, "p") == (seq <= highest)
+            marks.advance(FrameId("a", 1, seq), LIVE, "p")
+            highest = max(highest, seq)
+
+    def test_cameras_epochs_lanes_and_pipelines_have_separate_marks(self) -> None:
+        marks = HighWaterMarks()
+        marks.advance(FrameId("a", 2, 9), LIVE, "p")
+        assert marks.is_repeat(FrameId("a", 2, 9), LIVE, "p")
+        others = [
+            ("b", 2, LIVE, "p"),
+            ("a", 1, LIVE, "p"),
+            ("a", 3, LIVE, "p"),
+            ("a", 2, LATE, "p"),
+            ("a", 2, LIVE, "q"),
+        ]
+        for camera, epoch, lane, pipeline in others:
+            assert not marks.is_repeat(FrameId(camera, epoch, 0), lane, pipeline)
+
+    def test_the_oldest_epochs_are_forgotten_first(self) -> None:
+        marks = HighWaterMarks()
+        for epoch in range(EPOCHS_KEPT + 3):
+            marks.advance(FrameId("a", epoch, 5), LIVE, "p")
+        assert not marks.is_repeat(FrameId("a", 2, 5), LIVE, "p")
+        assert marks.is_repeat(FrameId("a", 3, 5), LIVE, "p")
+
+
+class TestJobs:
+    def test_a_result_copies_the_account_of_its_item(self) -> None:
+        accounted = item(1, rows=0).model_copy(update={"sampled": True, "withheld": {"still": 40, "rate": 3}})
+        found = [
+            decode(Result, out.value) for out in results(accept(record([accounted]), HighWaterMarks(), PIPELINES), 99)
+        ]
+        assert [(r.sampled, r.withheld) for r in found] == [(True, {"still": 40, "rate": 3})]
+
+    def test_a_result_carries_motion_stationary_and_looked_at_boxes(self) -> None:
+        moving, stationary = Box(1.0, 2.0, 3.0, 4.0), Box(5.0, 6.0, 7.0, 8.0)
+        items = [item(1), item(2).model_copy(update={"motion": (moving,), "resting": (stationary,)}), item(3, rows=0)]
+        job = accept(record(items), HighWaterMarks(), PIPELINES)
+        for task in job.tasks.values():
+            task.detections = []
+        found = [decode(Result, out.value) for out in results(job, 99)]
+        whole = (Box(0.0, 0.0, 64.0, 64.0),)
+        assert [(r.motion, r.resting, r.looked_at) for r in found] == [
+            (None, None, whole),
+            ((moving,), (stationary,), whole),
+            (None, None, ()),
+        ]
+
+    def test_items_without_pixels_become_results_in_batch_order(self) -> None:
+        job = accept(record([item(0, rows=0), item(1), item(2, rows=0, reason="stale")]), HighWaterMarks(), PIPELINES)
+        job.tasks[1].detections = []
+        written = [decode(Result, r.value) for r in results(job, 5)]
+        assert [(r.seq, r.outcome, r.reason) for r in written] == [
+            (0, "empty", ""),
+            (1, "classified", ""),
+            (2, "shed", "stale"),
+        ]
+        assert all(r.topic == RESULTS for r in results(job, 5))
+
+    def test_repeats_are_left_out_and_other_items_keep_their_pixels(self) -> None:
+        marks = HighWaterMarks()
+        accept(record([item(0, rows=2), item(1)]), marks, PIPELINES)
+        job = accept(record([item(0, rows=2), item(1), item(2)]), marks, PIPELINES)
+        assert [i.seq for i in job.items] == [2]
+        assert job.rows == 1
+
+    def test_an_unreadable_batch_is_parked_with_its_original_bytes(self) -> None:
+        bad = record([item(0)])
+        bad = LogRecord(bad.topic, 0, 3, None, bad.value[:100], bad.headers)
+        job = accept(bad, HighWaterMarks(), PIPELINES)
+        (letter,) = results(job, 0)
+        assert (letter.topic, letter.value) == (DEADLETTER, bad.value)
+        failure = h.read_failure(letter.headers)
+        assert failure is not None
+        assert (failure.topic, failure.offset, failure.error) == (BATCHES, 3, "truncated")
+        assert h.frames_of(letter.headers) == (FrameId("a", 7, 0),)
+
+    def test_items_of_an_unknown_pipeline_are_parked_one_by_one(self) -> None:
+        job = accept(record([item(0), item(1, rows=0), item(2)], pipeline="other"), HighWaterMarks(), PIPELINES)
+        assert job.settled
+        written = results(job, 0)
+        assert [r.topic for r in written] == [DEADLETTER, RESULTS, DEADLETTER]
+        alone = decode(Batch, written[2].value)
+        assert [i.seq for i in alone.items] == [2]
+        assert written[2].headers[h.PIPELINE] == b"other"
+
+    def test_frames_that_no_pipeline_takes_become_results(self) -> None:
+        job = accept(record([item(0, rows=0)], pipeline="none"), HighWaterMarks(), PIPELINES)
+        assert job.settled
+        assert decode(Result, results(job, 0)[0].value).outcome == "empty"
+
+    def test_a_replayed_batch_takes_the_lane_of_its_header(self) -> None:
+        lane, marks = replay_lane("again"), HighWaterMarks()
+        accept(record([item(0)]), marks, PIPELINES)
+        job = accept(record([item(0)], lane=lane), marks, PIPELINES)
+        job.tasks[0].detections = []
+        (written,) = results(job, 0)
+        assert decode(Result, written.value).lane == lane
+        assert written.headers[h.LANE] == lane.encode()

@@ -1,0 +1,119 @@
+"""Tests of the served model: merged batches to settled tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from engines.backends.fake import FakeEngine
+from engines.decoders import FrameRegion, OutputDecoder
+from engines.engine import Images, Outputs
+from engines.exceptions import ManifestError
+from engines.node.jobs import Job, accept, results
+from engines.node.marks import HighWaterMarks
+from engines.node.scheduler import MergedBatch, Scheduler
+from engines.node.serving import ServedModel
+from engines.repository.store import Repository
+from ingest.contract import headers as h
+from ingest.contract.codec import decode, encode
+from ingest.contract.identity import LIVE
+from ingest.contract.records import Batch, Box, Detection, Fit, Inner, Region, Result
+from ingest.contract.topics import BATCHES, DEADLETTER, RESULTS
+from ingest.kafka.log import LogRecord, TopicPartition
+from ingest.site import PipelineConfig
+from tests.engines.node.batches import PIPELINES, failure_of, item, record
+from tests.paths import MODELS
+
+
+def opened(engine: FakeEngine, decoder: OutputDecoder | None = None) -> ServedModel:
+    model = Repository(MODELS).open("regions")
+    pipeline = PipelineConfig(name="regions", model="regions", width=64, height=64, regions="motion")
+    served = ServedModel(pipeline, model, lambda: engine, 1, decoder)
+    served.open()
+    return served
+
+
+class TestServing:
+    def test_an_image_that_fails_the_model_does_not_fail_the_others(self) -> None:
+        served = opened(FakeEngine(fails=lambda image: bool(image[0, 0, 0] == 66)))
+        scheduler = Scheduler(lambda _: 32)
+        jobs = [
+            accept(record([item(n)], offset=n, first_pixel=66 if n == 2 else 1), HighWaterMarks(), PIPELINES)
+            for n in range(4)
+        ]
+        for job in jobs:
+            scheduler.add(TopicPartition(BATCHES, 0), job)
+        merged = scheduler.next()
+        assert merged is not None
+        served.classify(merged)
+        outcomes = [results(job, 0)[0] for job in jobs]
+        assert [r.topic for r in outcomes] == [RESULTS, RESULTS, DEADLETTER, RESULTS]
+        assert [d.label for d in decode(Result, outcomes[0].value).detections] == ["car"]
+        assert decode(Result, outcomes[0].value).model == "regions@1"
+
+    def merged(self, *records: LogRecord) -> tuple[MergedBatch, list[Job]]:
+        scheduler = Scheduler(lambda _: 32)
+        jobs = [accept(r, HighWaterMarks(), PIPELINES) for r in records]
+        for job in jobs:
+            scheduler.add(TopicPartition(BATCHES, job.record.offset), job)
+        merged = scheduler.next()
+        assert merged is not None
+        return merged, jobs
+
+    def test_a_batch_prepared_for_another_input_size_fails_alone(self) -> None:
+        small = item(1).model_copy(update={"regions": (Region(Box(0, 0, 9, 9), Fit(1, 1, 0, 0), Inner(0, 0, 8, 8)),)})
+        batch = Batch(pipeline="regions", height=8, width=8, channels=3, items=(small,), pixels=bytes(192))
+        other = LogRecord(BATCHES, 0, 1, None, encode(batch), h.frame_headers([small.id], LIVE, pipeline="regions"))
+        merged, jobs = self.merged(record([item(0)], offset=0), other, record([item(2)], offset=2))
+        opened(FakeEngine()).classify(merged)
+        assert [results(job, 0)[0].topic for job in jobs] == [RESULTS, DEADLETTER, RESULTS]
+        letter = results(jobs[1], 0)[0]
+        assert decode(Batch, letter.value).items[0].seq == 1
+        assert b"prepared for" in h.failure_headers(failure_of(letter))["__connect.errors.exception.message"]
+
+    @pytest.mark.parametrize("error", [KeyError("label"), ZeroDivisionError("scale"), ValueError("shape")])
+    def test_any_decoder_error_parks_the_image_and_does_not_end_the_node(self, error: Exception) -> None:
+        class FailingDecoder:
+            def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
+                if any(row.frame_width == 13 for row in rows):
+                    raise error
+                return [[] for _ in rows]
+
+        bad = item(1).model_copy(update={"width": 13})
+        merged, jobs = self.merged(record([item(0)], offset=0), record([bad], offset=1))
+        opened(FakeEngine(), FailingDecoder()).classify(merged)
+        assert [results(job, 0)[0].topic for job in jobs] == [RESULTS, DEADLETTER]
+
+    def test_a_job_has_its_model_before_its_tasks_settle(self) -> None:
+        merged, jobs = self.merged(record([item(0)]))
+        seen: list[tuple[str, bool]] = []
+
+        class RecordingDecoder:
+            def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
+                seen.append((jobs[0].model, jobs[0].settled))
+                return [[] for _ in rows]
+
+        opened(FakeEngine(), RecordingDecoder()).classify(merged)
+        assert seen == [("regions@1", False)]
+
+    def test_images_are_padded_with_the_models_grey(self) -> None:
+        region, seen = Region(Box(0, 0, 9, 9), Fit(1, 1, 0, 0), Inner(16, 0, 48, 64)), list[Images]()
+        wide = item(1).model_copy(update={"regions": (region,)})
+        batch = Batch(
+            pipeline="regions", height=64, width=64, channels=3, items=(wide,), pixels=bytes([7]) * (64 * 32 * 3)
+        )
+        merged, _ = self.merged(LogRecord(BATCHES, 0, 0, None, encode(batch), {}))
+        served = opened(FakeEngine(fails=lambda image: bool(seen.append(image))))
+        seen.clear()  # the images of the warm-up
+        served.classify(merged)
+        (row,) = seen
+        assert (row[:, 16:48] == 7).all()
+        assert (row[:, :16] == 114).all()
+        assert (row[:, 48:] == 114).all()
+
+    def test_a_pipeline_with_another_input_size_than_its_model_is_refused(self) -> None:
+        model = Repository(MODELS).open("regions")
+        pipeline = PipelineConfig(name="regions", model="regions", width=32, height=64)
+        with pytest.raises(ManifestError, match=r"width = 32: regions@1 expects 64"):
+            ServedModel(pipeline, model, FakeEngine, 1)
