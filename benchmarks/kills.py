@@ -27,7 +27,7 @@ import tomli_w
 import typer
 
 from benchmarks.killsevidence import Epoch, copy_dead, copy_living, read_topics, witnessed
-from benchmarks.killsjudge import Evidence, Kill, judge
+from benchmarks.killsjudge import Kill, KillEvidence, judge
 from benchmarks.report import ROOT, dated, keep
 from deploy.local.kafka.broker import Broker
 from edge_agent.sources.simulated.config import SceneConfig
@@ -62,7 +62,7 @@ STOP_S = 60.0
 
 
 @dataclass(frozen=True)
-class Options:
+class KillOptions:
     """What is run. ``cycle`` kills see the broker gone once: after a third of them, for a quarter of them."""
 
     kills: int = 100
@@ -89,7 +89,7 @@ class Step:
     slow: bool
 
 
-def plan(options: Options) -> list[Step]:
+def plan(options: KillOptions) -> list[Step]:
     """Plan the kills. The same seed plans the same."""
     chance, gone_at, back_at = random.Random(options.seed), options.cycle // 3, options.cycle * 7 // 12
     steps = []
@@ -103,7 +103,7 @@ def plan(options: Options) -> list[Step]:
     return steps
 
 
-class Agent:
+class KilledAgent:
     """An agent as a process, with the witness in it and in its children."""
 
     def __init__(self, argv: list[str], env: dict[str, str], folder: Path) -> None:
@@ -176,14 +176,16 @@ class Agent:
 class Killing:
     """One run: kills what the plan says, and gathers the evidence."""
 
-    def __init__(self, options: Options, folder: Path, broker: Broker, rtsp: str, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, options: KillOptions, folder: Path, broker: Broker, rtsp: str, say: Callable[[str], None]
+    ) -> None:
         self._options, self._folder, self._broker, self._rtsp, self._say = options, folder, broker, rtsp, say
         self._settings = KafkaSettings(bootstrap=broker.bootstrap, prefix="kills.")
         self._spool = folder / "data" / "spool.db"
         self._keys = [folder / f"{number}.key" for number in range(2)]
         self._chance = random.Random(options.seed)
         argv = ["agent", "run", f"--site={folder / 'site.toml'}", f"--data={folder / 'data'}"]
-        self._agent = Agent([sys.executable, "-m", "deploy.cli.app", *argv], self._settings.to_env(), folder)
+        self._agent = KilledAgent([sys.executable, "-m", "deploy.cli.app", *argv], self._settings.to_env(), folder)
         self._kills: list[Kill] = []
 
     async def run(self) -> dict[str, Any]:
@@ -271,11 +273,11 @@ class Killing:
         async with KafkaLog(self._settings, "kills") as log:
             topics, balance = await read_topics(log), await audit(log, wait_s=0)
         numbers = witnessed(self._agent.witness.iterdir())
-        return judge(Evidence(self._kills, numbers, topics, left, balance, frozenset([SENSOR]), faults))
+        return judge(KillEvidence(self._kills, numbers, topics, left, balance, frozenset([SENSOR]), faults))
 
 
 async def run(
-    options: Options, folder: Path, broker: Broker, rtsp: str, say: Callable[[str], None]
+    options: KillOptions, folder: Path, broker: Broker, rtsp: str, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Run it, and return the report. ``rtsp`` is the address of a stream."""
     return await Killing(options, folder, broker, rtsp, say).run()
@@ -327,7 +329,7 @@ def main(
     reason = why_not()
     if reason:
         raise typer.BadParameter(f"no RTSP server: {reason}")
-    options, began_s = Options(kills, seed, cycle), time.monotonic()
+    options, began_s = KillOptions(kills, seed, cycle), time.monotonic()
     with tempfile.TemporaryDirectory() as name, Broker(folder=Path(name) / "kafka") as broker:
         server = RtspServer({"road": footage(Path(name))})
         server.start()

@@ -56,7 +56,7 @@ class Numbers:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class SpooledRow:
     """One row of a spool: what it is, the CRC-32 of its record as it is sent, and its lane."""
 
     kind: str
@@ -78,11 +78,11 @@ class Opened:
 
 
 @dataclass
-class Copy:
+class SpoolCopy:
     """A spool as a kill left it. ``verdict`` is what SQLite says of the file, or that a row is not what was kept."""
 
     verdict: str
-    rows: list[Kept] = field(default_factory=list)
+    rows: list[SpooledRow] = field(default_factory=list)
     epochs: dict[Epoch, Opened] = field(default_factory=dict)
     sealed: int = 0
 
@@ -131,7 +131,7 @@ def witnessed(files: Iterable[Path]) -> dict[Epoch, Numbers]:
     return found
 
 
-def copy_dead(spool: Path, target: Path, seal: Seal) -> Copy:
+def copy_dead(spool: Path, target: Path, seal: Seal) -> SpoolCopy:
     """Copy the files of a spool that nobody has open, and read the copy."""
     for suffix in ("", "-wal"):
         if Path(f"{spool}{suffix}").exists():
@@ -139,7 +139,7 @@ def copy_dead(spool: Path, target: Path, seal: Seal) -> Copy:
     return _read(target, seal)
 
 
-def copy_living(spool: Path, target: Path, seal: Seal) -> Copy:
+def copy_living(spool: Path, target: Path, seal: Seal) -> SpoolCopy:
     """Copy a spool that its agent goes on using, as one transaction sees it, and read the copy."""
     with closing(sqlite3.connect(f"file:{spool}?mode=ro", uri=True)) as db, closing(sqlite3.connect(target)) as new:
         db.backup(new)
@@ -168,22 +168,22 @@ async def _records(log: Log, topic: str) -> AsyncIterator[LogRecord]:
                 yield record
 
 
-def _read(path: Path, seal: Seal) -> Copy:
+def _read(path: Path, seal: Seal) -> SpoolCopy:
     """Read a copy, and remove it if nothing is wrong with it."""
     with closing(sqlite3.connect(path)) as db:
         try:
-            copy = Copy(str(db.execute("PRAGMA integrity_check").fetchone()[0]))
+            copy = SpoolCopy(str(db.execute("PRAGMA integrity_check").fetchone()[0]))
             _read_rows(db, seal, copy)
             copy.epochs = {(row[0], row[1]): Opened(*row[2:]) for row in db.execute(_EPOCHS)}
         except sqlite3.DatabaseError as error:
-            return Copy(str(error))
+            return SpoolCopy(str(error))
     if copy.verdict == "ok":
         for suffix in ("", "-wal", "-shm"):
             Path(f"{path}{suffix}").unlink(missing_ok=True)
     return copy
 
 
-def _read_rows(db: sqlite3.Connection, seal: Seal, copy: Copy) -> None:
+def _read_rows(db: sqlite3.Connection, seal: Seal, copy: SpoolCopy) -> None:
     for values in db.execute(f"SELECT {schema.COLUMNS} FROM outbox ORDER BY id"):  # noqa: S608  (a constant)
         copy.sealed += bool(values[10])
         try:
@@ -191,4 +191,4 @@ def _read_rows(db: sqlite3.Connection, seal: Seal, copy: Copy) -> None:
         except schema.DamagedRow as error:
             copy.verdict = str(error)
             continue
-        copy.rows.append(Kept(row.kind, row.name, row.epoch, row.seq, zlib.crc32(row.record), row.lane))
+        copy.rows.append(SpooledRow(row.kind, row.name, row.epoch, row.seq, zlib.crc32(row.record), row.lane))

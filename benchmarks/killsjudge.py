@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.killsevidence import Copy, Epoch, Kept, Numbers, Topics
+from benchmarks.killsevidence import Epoch, Numbers, SpoolCopy, SpooledRow, Topics
 from edge_agent.spool.schema import WAITS
 from engines.node.marks import HighWaterMarks
 from ingest.contract.identity import FrameId
@@ -39,18 +39,18 @@ class Kill:
     target: str
     at_ns: int
     gone: bool
-    copy: Copy
+    copy: SpoolCopy
     open: list[Epoch]
 
 
 @dataclass
-class Evidence:
+class KillEvidence:
     """All that is known at the end. ``left`` is the spool after the clean stop."""
 
     kills: list[Kill]
     numbers: Mapping[Epoch, Numbers]
     topics: Topics
-    left: Copy
+    left: SpoolCopy
     balance: Balance
     sensors: frozenset[str]
     faults: list[str] = field(default_factory=list)
@@ -79,7 +79,7 @@ class InMemory:
         return self.undecided + self.encoded
 
 
-def judge(evidence: Evidence) -> dict[str, Any]:
+def judge(evidence: KillEvidence) -> dict[str, Any]:
     """Return the report. Its ``faults`` are empty when every claim holds."""
     faults, broken = list(evidence.faults), _broken_off(evidence)
     report = {
@@ -108,7 +108,7 @@ def _counts(kills: Sequence[Kill]) -> dict[str, int]:
     }
 
 
-def _spools(evidence: Evidence, faults: list[str]) -> dict[str, int]:
+def _spools(evidence: KillEvidence, faults: list[str]) -> dict[str, int]:
     copies = [kill.copy for kill in evidence.kills]
     faults += [f"kill {kill.number}: {kill.copy.verdict}" for kill in evidence.kills if kill.copy.verdict != "ok"]
     if evidence.left.rows:
@@ -122,7 +122,7 @@ def _spools(evidence: Evidence, faults: list[str]) -> dict[str, int]:
     }
 
 
-def _promises(evidence: Evidence, faults: list[str]) -> dict[str, Any]:
+def _promises(evidence: KillEvidence, faults: list[str]) -> dict[str, Any]:
     """Hold what the spools had, and what the witness saw committed, against what has arrived."""
     arrived = {(f.camera, f.epoch, f.seq): crc for f, _, crc in evidence.topics.frames}
     arrived |= {(r.sensor, r.epoch, r.last_seq): crc for r, crc in evidence.topics.readings}
@@ -150,7 +150,7 @@ def _is_expired(topics: Topics, name: str, epoch: int, seq: int) -> bool:
     return any(account.first <= seq <= account.last and account.counts.get("expired") for account in accounts)
 
 
-def _is_other(row: Kept, arrived: Mapping[tuple[str, int, int], int], topics: Topics) -> bool:
+def _is_other(row: SpooledRow, arrived: Mapping[tuple[str, int, int], int], topics: Topics) -> bool:
     """Tell whether a row arrived with other bytes; of ``status``, which has no number, whether it did at all."""
     if row.kind == "status":
         return row.crc not in topics.status
@@ -192,7 +192,7 @@ def _reading_repeats(topics: Topics, faults: list[str]) -> dict[str, int]:
     return {"records": positions.total(), "repeats": repeats, "dropped": dropped}
 
 
-def _broken_off(evidence: Evidence) -> dict[Epoch, Kill]:
+def _broken_off(evidence: KillEvidence) -> dict[Epoch, Kill]:
     """Return each epoch that a kill broke off: a child's is still open when its agent is killed at once."""
     found: dict[Epoch, Kill] = {}
     for kill in evidence.kills:
@@ -201,7 +201,7 @@ def _broken_off(evidence: Evidence) -> dict[Epoch, Kill]:
     return found
 
 
-def _memory(evidence: Evidence, broken: Mapping[Epoch, Kill], faults: list[str]) -> dict[str, Any]:
+def _memory(evidence: KillEvidence, broken: Mapping[Epoch, Kill], faults: list[str]) -> dict[str, Any]:
     """State what was in memory only at each kill, by the witness, and what the ledger knows of it."""
     frames: dict[int, list[InMemory]] = {kill.number: [] for kill in evidence.kills if kill.open}
     readings: list[InMemory] = []
@@ -269,7 +269,7 @@ def _spread(values: Iterable[float]) -> dict[str, float]:
     return {"min": min(given), "median": statistics.median(given), "max": max(given)} if given else {}
 
 
-def _ledger(evidence: Evidence, broken: Mapping[Epoch, Kill], faults: list[str]) -> dict[str, Any]:
+def _ledger(evidence: KillEvidence, broken: Mapping[Epoch, Kill], faults: list[str]) -> dict[str, Any]:
     """Hold what the agents said of each epoch against the witness, and the auditor's balance against both."""
     unclean = {e: _end(ends) for e, ends in evidence.topics.ends.items()}
     unclean = {e: end for e, end in unclean.items() if end and not end.clean}
@@ -331,7 +331,7 @@ def _totals(balance: Balance, *, pipelines: bool) -> dict[str, Any]:
     }
 
 
-def _uncounted(evidence: Evidence, unclean: Mapping[Epoch, EpochEnd | None], captured: int) -> Iterator[str]:
+def _uncounted(evidence: KillEvidence, unclean: Mapping[Epoch, EpochEnd | None], captured: int) -> Iterator[str]:
     """What the ledger has as captured, and what kills took beyond it, are all the numbers that were given."""
     given = sum(len(numbers.given_ns) for numbers in evidence.numbers.values())
     taken = sum(

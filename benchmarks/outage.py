@@ -46,7 +46,7 @@ SETTLE_S = 5.0
 
 
 @dataclass(frozen=True)
-class Options:
+class OutageOptions:
     """What is run. ``late_mib_per_s`` 0 leaves the backlog to its share of what is in flight."""
 
     cameras: int = 4
@@ -59,7 +59,7 @@ class Options:
 
 
 @dataclass
-class Seen:
+class ReceivedFrames:
     """What the consumer saw: when, how old it was then, and in which order, by topic and camera."""
 
     ages_s: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: {FRAMES: [], FRAMES_LATE: []})
@@ -83,14 +83,14 @@ class Seen:
         return percentiles_ms([1000.0 * age for at, age in self.ages_s[FRAMES] if start_s <= at < end_s])
 
 
-async def run(options: Options, folder: Path, broker: Broker, say: Callable[[str], None]) -> dict[str, Any]:
+async def run(options: OutageOptions, folder: Path, broker: Broker, say: Callable[[str], None]) -> dict[str, Any]:
     """Run it, and return the report."""
     settings = KafkaSettings(bootstrap=broker.bootstrap, prefix="outage.")
     await topicadmin.create(settings, partitions=PARTITIONS)
     (folder / "site.toml").write_text(tomli_w.dumps(_site(options)))
     argv = ["agent", "run", f"--site={folder / 'site.toml'}", f"--data={folder / 'data'}"]
     spec = ServiceSpec("agent", [sys.executable, "-m", "deploy.cli.app", *argv], settings.to_env())
-    stack, seen = Supervisor([], folder / "logs"), Seen()
+    stack, seen = Supervisor([], folder / "logs"), ReceivedFrames()
     following = asyncio.create_task(_follow(settings, seen))
     log = KafkaLog(settings, "outage")
     try:
@@ -109,9 +109,9 @@ async def run(options: Options, folder: Path, broker: Broker, say: Callable[[str
 
 
 async def _phases(
-    options: Options,
+    options: OutageOptions,
     broker: Broker,
-    seen: Seen,
+    seen: ReceivedFrames,
     stack: Supervisor,
     following: asyncio.Task[None],
     say: Callable[[str], None],
@@ -150,7 +150,7 @@ async def _phases(
     }
 
 
-async def _caught_up(options: Options, seen: Seen, following: asyncio.Task[None]) -> None:
+async def _caught_up(options: OutageOptions, seen: ReceivedFrames, following: asyncio.Task[None]) -> None:
     """Wait until no late frame has come for two seconds."""
     late, deadline, last = seen.ages_s[FRAMES_LATE], Deadline.after(options.catch_up_s), -1
     await _passed(SETTLE_S, following)
@@ -159,7 +159,7 @@ async def _caught_up(options: Options, seen: Seen, following: asyncio.Task[None]
         await _passed(2.0, following)
 
 
-async def _follow(settings: KafkaSettings, seen: Seen) -> None:
+async def _follow(settings: KafkaSettings, seen: ReceivedFrames) -> None:
     consumer: AIOKafkaConsumer = kafka.consumer(settings, "outage")
     await consumer.start()
     try:
@@ -187,7 +187,7 @@ async def _until(done: Callable[[], bool], seconds: float, following: asyncio.Ta
         await _passed(0.1, following)
 
 
-def _site(options: Options) -> dict[str, Any]:
+def _site(options: OutageOptions) -> dict[str, Any]:
     cameras = [
         {
             "name": f"camera-{number}",
@@ -225,7 +225,7 @@ def main(
     keep_it: Annotated[bool, typer.Option("--keep", help="Write the report into benchmarks/results.")] = False,
 ) -> None:
     """Measure an outage."""
-    options = Options(cameras, fps, normal_s, outage_s, spool_mib, late_mib_per_s)
+    options = OutageOptions(cameras, fps, normal_s, outage_s, spool_mib, late_mib_per_s)
     with tempfile.TemporaryDirectory() as name, Broker(folder=Path(name) / "kafka") as broker:
         report = eventloop.run(run(options, Path(name), broker, lambda text: typer.echo(text, err=True)))
     report = dated({**asdict(options), **report})

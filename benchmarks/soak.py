@@ -59,7 +59,7 @@ TRAVELLER = "simulated-0"
 
 
 @dataclass(frozen=True)
-class Options:
+class SoakOptions:
     """What is run. Times are in seconds; ``fault_s`` is how long what is broken stays so."""
 
     seconds: float = 7200.0
@@ -89,7 +89,7 @@ class Sample:
 class Soak:
     """What is running, and what was done to it."""
 
-    options: Options
+    options: SoakOptions
     broker: Broker
     stack: Supervisor
     log: Log
@@ -106,7 +106,7 @@ class Soak:
         return psutil.Process(pid)
 
 
-async def run(options: Options, folder: Path, broker: Broker, say: Callable[[str], None]) -> dict[str, Any]:
+async def run(options: SoakOptions, folder: Path, broker: Broker, say: Callable[[str], None]) -> dict[str, Any]:
     """Run it, and return the report."""
     async with AsyncExitStack() as ends:
         soak = await ends.enter_async_context(_running(options, folder, broker, say))
@@ -174,7 +174,9 @@ def _flat(at_s: Sequence[float], values: Sequence[float], slack: float) -> dict[
 
 
 @asynccontextmanager
-async def _running(options: Options, folder: Path, broker: Broker, say: Callable[[str], None]) -> AsyncIterator[Soak]:
+async def _running(
+    options: SoakOptions, folder: Path, broker: Broker, say: Callable[[str], None]
+) -> AsyncIterator[Soak]:
     settings = KafkaSettings(bootstrap=broker.bootstrap, prefix="soak.")
     await topicadmin.create(settings, partitions=PARTITIONS)
     server = None if why_not() else RtspServer({"road": _footage(folder)})
@@ -276,7 +278,7 @@ def _footage(folder: Path) -> Path:
     return units.units(clip, folder / "road.units")
 
 
-def _site(options: Options, url: str) -> dict[str, Any]:
+def _site(options: SoakOptions, url: str) -> dict[str, Any]:
     spool = {"max_bytes": 64 * 2**20}
     rtsp = [{"name": f"rtsp-{n}", "source": url, "spool": spool} for n in range(options.rtsp if url else 0)]
     simulated = [
@@ -303,7 +305,7 @@ def main(
     keep_it: Annotated[bool, typer.Option("--keep", help="Write the report into benchmarks/results.")] = False,
 ) -> None:
     """Run for hours, and say whether memory and file descriptors stay flat."""
-    options = Options(seconds=3600 * hours, fps=fps, fault_every_s=fault_every_s)
+    options = SoakOptions(seconds=3600 * hours, fps=fps, fault_every_s=fault_every_s)
     with tempfile.TemporaryDirectory() as name, Broker(folder=Path(name) / "kafka") as broker:
         report = eventloop.run(run(options, Path(name), broker, lambda text: typer.echo(text, err=True)))
     report = dated({**asdict(options), **report})

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.camera.camera import Camera
-from edge_agent.desired import Charge, Now
+from edge_agent.desired import DesiredConfiguration, RunningConfiguration
 from edge_agent.exceptions import SourceUnusable, SpoolUnavailable
 from edge_agent.fleet import Fleet
 from edge_agent.lastgood import LastGood
@@ -66,7 +66,7 @@ class Agent:
         self._random = random.Random()
         self._settings, self._folder = settings, folder
         self._follows = site.link.kind == "kafka"
-        self._charge = Charge(site, LastGood(folder / "config.json") if self._follows else None, only)
+        self._charge = DesiredConfiguration(site, LastGood(folder / "config.json") if self._follows else None, only)
         self._pins: dict[str, int] = {**(pins or {}), **self._charge.pins}
         seal = load_seal(site.spool.key_file, site.spool.previous_key_files)
         store = SpoolStore(folder / "spool.db", self._instance, seal=seal, clock=self._clock)
@@ -92,7 +92,7 @@ class Agent:
         except SourceUnusable as error:
             if not self._charge.topic_holds:
                 raise
-            self._charge.back(Now(), str(error))
+            self._charge.back(RunningConfiguration(), str(error))
             _log.warning("sensors of the last good configuration cannot be run", error=str(error))
 
     async def run(self, stop: asyncio.Event, *, exit_at_end: bool = False) -> None:

@@ -20,7 +20,7 @@ _DRIFT_MS = 6.0
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class ClockEstimate:
     """The broker's clock is ahead of ours by ``offset_ms``, give or take ``error_ms``."""
 
     offset_ms: float
@@ -31,7 +31,7 @@ class ClockOffset:
     """Takes one exchange after another."""
 
     def __init__(self) -> None:
-        self._last: deque[Estimate] = deque(maxlen=EXCHANGES)
+        self._last: deque[ClockEstimate] = deque(maxlen=EXCHANGES)
 
     def add(self, sent_ns: int, acknowledged_ns: int, stamp_ms: int) -> None:
         """Take an exchange, in Unix ns by our clock and Unix ms by the broker's.
@@ -42,17 +42,17 @@ class ClockOffset:
         if took_ms < 0.0:
             return
         middle_ms = (sent_ns + acknowledged_ns) / 2e6
-        found = Estimate(stamp_ms + _STAMP_MS / 2 - middle_ms, (took_ms + _STAMP_MS) / 2)
+        found = ClockEstimate(stamp_ms + _STAMP_MS / 2 - middle_ms, (took_ms + _STAMP_MS) / 2)
         if any(_apart(found, before) for before in self._last):
             self._last.clear()
         self._last.append(found)
 
     @property
-    def estimate(self) -> Estimate | None:
+    def estimate(self) -> ClockEstimate | None:
         """The best of the last exchanges, None before the first."""
         return min(self._last, key=lambda e: e.error_ms, default=None)
 
 
-def _apart(one: Estimate, other: Estimate) -> bool:
+def _apart(one: ClockEstimate, other: ClockEstimate) -> bool:
     """Tell whether two estimates cannot both be right of the same two clocks."""
     return abs(one.offset_ms - other.offset_ms) > one.error_ms + other.error_ms + _DRIFT_MS

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from edge_agent.lastgood import Kept, LastGood
+from edge_agent.lastgood import LastGood, SavedConfiguration
 from ingest.runtime import logs
 from ingest.site import UNNAMED, CameraConfig, ConfigEntry, PinConfig, SensorConfig, Site
 from ingest.site.topic.view import Config, ConfigView
@@ -25,7 +25,7 @@ _TOLD = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Now:
+class RunningConfiguration:
     """What an agent runs."""
 
     cameras: tuple[CameraConfig, ...] = ()
@@ -33,7 +33,7 @@ class Now:
     pins: tuple[PinConfig, ...] = ()
 
 
-class Charge:
+class DesiredConfiguration:
     """Decides what an agent runs. ``only`` names the cameras and sensors that are its own, all of its site if empty.
 
     Without a ``last_good``, as where no topic is followed, the file is in charge for good.
@@ -41,7 +41,7 @@ class Charge:
 
     def __init__(self, site: Site, last_good: LastGood | None, only: Collection[str] = ()) -> None:
         self._site, self._last_good, self._only = site, last_good, frozenset(only)
-        kept = last_good.load() if last_good else Kept()
+        kept = last_good.load() if last_good else SavedConfiguration()
         self.entries: dict[str, ConfigEntry] = kept.entries
         run = [entry for entry in kept.entries.values() if not isinstance(entry, PinConfig)]
         # what was kept under another name of the site says nothing of this one
@@ -96,7 +96,7 @@ class Charge:
             self._refusals["config"] = why
             _log.warning("config topic has lost the site", runs=len(missing), mend="apply the site file again")
 
-    def back(self, to: Now, why: str) -> None:
+    def back(self, to: RunningConfiguration, why: str) -> None:
         """Go back to sensors that could be run: they share connections, and are refused together. Cameras stay."""
         self.now = replace(self.now, sensors=to.sensors)
         self.entries = {key: entry for key, entry in self.entries.items() if not isinstance(entry, SensorConfig)}
@@ -106,9 +106,9 @@ class Charge:
     def keep(self) -> None:
         """Keep what runs on disk, if it is the topic's. Blocks."""
         if self._last_good:
-            self._last_good.save(Kept(self.entries, self.topic_holds))
+            self._last_good.save(SavedConfiguration(self.entries, self.topic_holds))
 
-    def _now(self) -> Now:
+    def _now(self) -> RunningConfiguration:
         """Return what of the entries is this site's; the site's own file until the topic has had any."""
         config = Config(self.entries)
         cameras, sensors = self._site.cameras, self._site.sensors
@@ -118,7 +118,7 @@ class Charge:
         if self._only:
             cameras = tuple(c for c in cameras if c.name in self._only)
             sensors = tuple(s for s in sensors if s.name in self._only)
-        return Now(cameras, sensors, config.of(PinConfig))
+        return RunningConfiguration(cameras, sensors, config.of(PinConfig))
 
     def _is_ours(self, entry: ConfigEntry) -> bool:
         if not isinstance(entry, CameraConfig | SensorConfig):

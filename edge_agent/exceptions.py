@@ -14,7 +14,7 @@ AgentError
 │   └── WrongKey          rows are encrypted with a key that was not given
 └── LinkError             something did not go over the link
     ├── LinkLost          the link is gone: what was in flight is in doubt
-    └── Refused           one record will never be taken
+    └── RecordRefused     one record will never be accepted
 """
 
 from __future__ import annotations
@@ -99,5 +99,5 @@ class LinkLost(LinkError):
         """The other side asked not to be tried again before that."""
 
 
-class Refused(LinkError):
+class RecordRefused(LinkError):
     """One record will never be taken as it is; the others go on."""

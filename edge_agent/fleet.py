@@ -16,7 +16,7 @@ from ingest.site import CameraConfig, SensorConfig
 _log = logs.get("edge_agent.fleet")
 
 
-class Life(Protocol):
+class FleetMember(Protocol):
     """A camera or a feed: it runs until it is told to stop, or is over, or nothing can be promised any more."""
 
     def stop(self) -> None:
@@ -41,7 +41,7 @@ class Fleet:
         make_feeds: Callable[[Sequence[SensorConfig]], Sequence[Feed]],
     ) -> None:
         self._make_camera, self._make_feeds = make_camera, make_feeds
-        self._lives: dict[str, Life] = {}
+        self._lives: dict[str, FleetMember] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ending: set[str] = set()
         self._changing = asyncio.Lock()
@@ -65,7 +65,7 @@ class Fleet:
         """
         async with self._changing:
             feeds = self._make_feeds(sensors)
-            wanted: dict[str, Callable[[], Life]] = {_key(c): partial(self._make_camera, c) for c in cameras}
+            wanted: dict[str, Callable[[], FleetMember]] = {_key(c): partial(self._make_camera, c) for c in cameras}
             wanted |= {_key(*(s.config for s in feed.sensors)): partial(_same, feed) for feed in feeds}
             await self._change(wanted)
 
@@ -91,7 +91,7 @@ class Fleet:
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    async def _change(self, wanted: Mapping[str, Callable[[], Life]]) -> None:
+    async def _change(self, wanted: Mapping[str, Callable[[], FleetMember]]) -> None:
         gone = [key for key in self._lives if key not in wanted]
         await self._end(gone)
         new = [key for key in wanted if key not in self._lives]
@@ -133,5 +133,5 @@ def _key(*configs: CameraConfig | SensorConfig) -> str:
     return "\n".join(config.model_dump_json() for config in configs)
 
 
-def _same(feed: Feed) -> Life:
+def _same(feed: Feed) -> FleetMember:
     return feed

@@ -18,7 +18,7 @@ _HELD = (f"{CameraConfig.KIND}/", f"{SensorConfig.KIND}/")
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class SavedConfiguration:
     """What was kept: entries by key, and whether the topic has been in charge of the site, be it to run nothing."""
 
     entries: dict[str, ConfigEntry] = field(default_factory=dict)
@@ -31,20 +31,20 @@ class LastGood:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def load(self) -> Kept:
+    def load(self) -> SavedConfiguration:
         """Return what was kept, nothing if there is no file. What cannot be read is left out, and logged."""
         try:
             said, topic_holds = _told(json.loads(self._path.read_bytes()))
             pairs = [(str(key), json.dumps(value).encode()) for key, value in said.items()]
         except FileNotFoundError:
-            return Kept()
+            return SavedConfiguration()
         except (OSError, ValueError, AttributeError, LookupError, TypeError, RecursionError) as error:
             _log.warning("last good configuration not read", path=str(self._path), error=repr(error))
-            return Kept()
+            return SavedConfiguration()
         entries = _parsed(pairs)
-        return Kept(entries, topic_holds and (bool(entries) or not pairs))
+        return SavedConfiguration(entries, topic_holds and (bool(entries) or not pairs))
 
-    def save(self, kept: Kept) -> None:
+    def save(self, kept: SavedConfiguration) -> None:
         """Replace the file. A disk that does not take it costs the next start only, and is logged."""
         entries = {key: entry.model_dump(mode="json") for key, entry in sorted(kept.entries.items())}
         text = json.dumps({"topic_holds": kept.topic_holds, "entries": entries}, indent=1)

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_agent.send.link import Parcel
+from edge_agent.send.link import OutboundRecord
 
 MAX_BATCH_RECORDS = 64
 MAX_BATCH_BYTES = 512 * 1024
@@ -21,10 +21,10 @@ MORE_BATCH_BYTES = 4 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class QueuedRecord:
     """A parcel, and whoever waits for what becomes of it."""
 
-    parcel: Parcel
+    parcel: OutboundRecord
     done: asyncio.Future[None]
 
     def succeed(self) -> None:
@@ -39,7 +39,7 @@ class Waiting:
 
 
 @dataclass
-class Portion:
+class BatchSize:
     """How many ``bytes`` the batches of one lane may have: what its link takes, as far as answers have told."""
 
     bytes: int = MAX_BATCH_BYTES
@@ -65,7 +65,7 @@ class Portion:
                 self.bytes = max(MIN_BATCH_BYTES, min(self.bytes, silent) // 2)
 
 
-def batch_of(queue: deque[Waiting], max_bytes: int = MAX_BATCH_BYTES) -> list[Waiting]:
+def batch_of(queue: deque[QueuedRecord], max_bytes: int = MAX_BATCH_BYTES) -> list[QueuedRecord]:
     """Take the next batch out of a queue, in order: at least one record, and no more bytes than that with others."""
     batch = [queue.popleft()]
     size = batch[0].parcel.size
@@ -75,7 +75,7 @@ def batch_of(queue: deque[Waiting], max_bytes: int = MAX_BATCH_BYTES) -> list[Wa
     return batch
 
 
-def idempotency_key(agent: str, parcels: Sequence[Parcel]) -> str:
+def idempotency_key(agent: str, parcels: Sequence[OutboundRecord]) -> str:
     """Return what a repeat of this batch has, and no other: the agent, its first row, and a digest of all of it."""
     digest = 0
     for parcel in parcels:

@@ -17,11 +17,11 @@ import httpx
 import msgpack
 
 from edge_agent.clockoffset import ClockOffset
-from edge_agent.exceptions import LinkLost, Refused
-from edge_agent.send.answers import Answer, read_answer
-from edge_agent.send.batches import Portion, Waiting, batch_of, idempotency_key
+from edge_agent.exceptions import LinkLost, RecordRefused
+from edge_agent.send.batches import BatchSize, QueuedRecord, batch_of, idempotency_key
 from edge_agent.send.gatewaytrust import Token, tls
-from edge_agent.send.link import Parcel
+from edge_agent.send.link import OutboundRecord
+from edge_agent.send.response import GatewayResponse, read_response
 from ingest.site import LinkConfig, mask_secrets
 
 READY_S = 15.0
@@ -45,11 +45,11 @@ class HttpsLink:
         self._config, self._agent, self._transport = config, agent, transport
         self._token = Token(config.token_file)
         self._client: httpx.AsyncClient | None = None
-        self._queues: dict[str, deque[Waiting]] = {}
+        self._queues: dict[str, deque[QueuedRecord]] = {}
         self._more: dict[str, asyncio.Event] = {}
         self._workers: list[asyncio.Task[None]] = []
         self._lost: LinkLost | None = None
-        self._portions = {name: Portion() for name in _LANES}
+        self._portions = {name: BatchSize() for name in _LANES}
         self.clock = ClockOffset()  # a gateway tells the time in whole seconds: not worth comparing
 
     @property
@@ -76,17 +76,17 @@ class HttpsLink:
         self._more = {name: asyncio.Event() for name in self._queues}
         self._workers = [asyncio.create_task(self._work(name)) for name in self._queues]
 
-    async def send(self, parcel: Parcel) -> asyncio.Future[None]:
+    async def send(self, parcel: OutboundRecord) -> asyncio.Future[None]:
         """Queue a parcel for the next request of its lane. Raise LinkLost."""
         if self._lost or not self._queues:
             raise self._lost or LinkLost(f"{self.address}: not open")
-        waiting = Waiting(parcel, asyncio.get_running_loop().create_future())
+        waiting = QueuedRecord(parcel, asyncio.get_running_loop().create_future())
         name = "late" if parcel.late else "live" if parcel.topic.startswith("frames") else "others"
         self._queues[name].append(waiting)
         self._more[name].set()
         return waiting.done
 
-    async def publish(self, parcel: Parcel) -> None:
+    async def publish(self, parcel: OutboundRecord) -> None:
         """Queue something that need not arrive."""
         with contextlib.suppress(LinkLost):
             if len(self._queues.get("others", ())) < MAX_PUBLISHED:
@@ -114,7 +114,7 @@ class HttpsLink:
         except Exception as error:  # whatever it is: nobody would post what is queued here any more
             self._fail(error if isinstance(error, LinkLost) else LinkLost(f"{self.address}: {error}"))
 
-    async def _post(self, batch: Sequence[Waiting], portion: Portion) -> None:
+    async def _post(self, batch: Sequence[QueuedRecord], portion: BatchSize) -> None:
         """Post until everything of a batch is taken or refused. Raise LinkLost; what it was about is failed, too."""
         left = list(batch)
         try:
@@ -125,7 +125,7 @@ class HttpsLink:
                 waiting.fail(LinkLost(str(error), getattr(error, "retry_after_s", 0.0)))
             raise
 
-    async def _post_once(self, batch: list[Waiting], portion: Portion) -> list[Waiting]:
+    async def _post_once(self, batch: list[QueuedRecord], portion: BatchSize) -> list[QueuedRecord]:
         """Post a batch once. Return what of it has to be posted again."""
         parcels = [waiting.parcel for waiting in batch]
         size = sum(parcel.size for parcel in parcels)
@@ -149,12 +149,14 @@ class HttpsLink:
             raise _lost(answer)
         return await self._without_refused(batch, answer, portion)
 
-    async def _without_refused(self, batch: list[Waiting], answer: Answer, portion: Portion) -> list[Waiting]:
+    async def _without_refused(
+        self, batch: list[QueuedRecord], answer: GatewayResponse, portion: BatchSize
+    ) -> list[QueuedRecord]:
         refused = answer.refused(len(batch))
         if len(batch) == 1 and not refused:
             refused = {0: f"{answer.status} {answer.text}"}
         for index, reason in refused.items():
-            batch[index].fail(Refused(reason))
+            batch[index].fail(RecordRefused(reason))
         left = [waiting for index, waiting in enumerate(batch) if index not in refused]
         if not refused:  # one of them is at fault, and the gateway does not say which
             for waiting in left:
@@ -164,7 +166,7 @@ class HttpsLink:
 
     async def _ask(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
-    ) -> Answer:
+    ) -> GatewayResponse:
         if self._client is None:
             raise LinkLost(f"{self.address}: not open")
         headers = {**(headers or {}), **self._token.header()}
@@ -172,7 +174,7 @@ class HttpsLink:
         try:
             async with asyncio.timeout(limit_s):
                 async with self._client.stream(method, path, content=body, headers=headers) as response:
-                    return await read_answer(response)
+                    return await read_response(response)
         except TimeoutError:
             raise LinkLost(f"{self.address}: {method} {path} took more than {limit_s:.0f} s") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
@@ -185,7 +187,7 @@ class HttpsLink:
                 queue.popleft().fail(error)
 
 
-def _lost(answer: Answer) -> LinkLost:
+def _lost(answer: GatewayResponse) -> LinkLost:
     return LinkLost(f"{mask_secrets(answer.url)}: {answer.status} {answer.text}", answer.retry_after_s)
 
 

@@ -18,8 +18,8 @@ from aiokafka.errors import (
 )
 
 from edge_agent.clockoffset import ClockOffset
-from edge_agent.exceptions import LinkLost, Refused
-from edge_agent.send.link import Parcel
+from edge_agent.exceptions import LinkLost, RecordRefused
+from edge_agent.send.link import OutboundRecord
 from ingest.contract.topics import FRAMES, FRAMES_LATE, READINGS, partition_for
 from ingest.kafka import settings as kafka
 from ingest.kafka.settings import KafkaSettings
@@ -64,7 +64,7 @@ class KafkaLink:
             raise
         self._producer = producer
 
-    async def send(self, parcel: Parcel) -> asyncio.Future[None]:
+    async def send(self, parcel: OutboundRecord) -> asyncio.Future[None]:
         """Hand a parcel to the producer. Raise LinkLost."""
         if self._producer is None:
             raise LinkLost(f"{self.address}: not open")
@@ -72,14 +72,14 @@ class KafkaLink:
         try:
             sent = await self._producer.send(**self._arguments(parcel))
         except _REFUSALS as error:  # it is over the producer's own limit
-            done.set_exception(Refused(str(error)))
+            done.set_exception(RecordRefused(str(error)))
             return done
         except (KafkaError, OSError) as error:
             raise LinkLost(repr(error)) from error
         sent.add_done_callback(functools.partial(_answer, done))
         return done
 
-    async def publish(self, parcel: Parcel) -> None:
+    async def publish(self, parcel: OutboundRecord) -> None:
         """Hand over something that need not arrive."""
         if self._producer:
             with contextlib.suppress(KafkaError, OSError):
@@ -102,7 +102,7 @@ class KafkaLink:
         if met.timestamp_type == _BY_BROKER:
             self.clock.add(sent_ns, time.time_ns(), met.timestamp)
 
-    def _arguments(self, parcel: Parcel) -> dict[str, Any]:
+    def _arguments(self, parcel: OutboundRecord) -> dict[str, Any]:
         counted = _COUNTED.get(parcel.topic)
         pins = self._pins if counted == FRAMES else {}
         return {
@@ -123,4 +123,4 @@ def _answer(done: asyncio.Future[None], sent: asyncio.Future[Any]) -> None:
     elif error is None:
         done.set_result(None)
     else:
-        done.set_exception(Refused(repr(error)) if isinstance(error, _REFUSALS) else LinkLost(repr(error)))
+        done.set_exception(RecordRefused(repr(error)) if isinstance(error, _REFUSALS) else LinkLost(repr(error)))

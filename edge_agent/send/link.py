@@ -12,7 +12,7 @@ from edge_agent.clockoffset import ClockOffset
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class OutboundRecord:
     """One record on its way. ``topic`` is the contract's name; the partition is that of ``key``.
 
     ``row_id`` is the row of the spool, 0 for what is in none. ``late`` tells that it is backlog.
@@ -57,14 +57,14 @@ class Link(Protocol):
         """Make ready to send. Raise LinkLost, or ConfigError for a file that cannot be used."""
         ...
 
-    async def send(self, parcel: Parcel) -> asyncio.Future[None]:
+    async def send(self, parcel: OutboundRecord) -> asyncio.Future[None]:
         """Take a parcel, and return what is done once the log has it on every replica.
 
         It ends with LinkLost, or with Refused when the log will never take this record. Raise LinkLost.
         """
         ...
 
-    async def publish(self, parcel: Parcel) -> None:
+    async def publish(self, parcel: OutboundRecord) -> None:
         """Send something that need not arrive. Does not wait for it, and raises nothing."""
         ...
 

@@ -12,13 +12,13 @@ import contextlib
 import functools
 from collections.abc import Callable, Sequence
 
-from edge_agent.clockoffset import Estimate
-from edge_agent.exceptions import LinkLost, Refused
+from edge_agent.clockoffset import ClockEstimate
+from edge_agent.exceptions import LinkLost, RecordRefused
 from edge_agent.metrics import AgentMetrics
-from edge_agent.send.link import Link, Parcel
+from edge_agent.send.link import Link, OutboundRecord
 from edge_agent.send.parcels import OTHERS, parcel
 from edge_agent.send.refusals import Refusals
-from edge_agent.send.window import Pace, Window
+from edge_agent.send.window import BacklogPace, InFlightWindow
 from edge_agent.spool.schema import Row
 from edge_agent.spool.spool import Spool
 from ingest.contract.identity import LATE, LIVE
@@ -60,7 +60,7 @@ class Sender:
         self._wake = asyncio.Event()
         self._backoff = Backoff()
         self._window = self._new_window()
-        self._pace = Pace(config.late_bytes_per_s)
+        self._pace = BacklogPace(config.late_bytes_per_s)
         self._refusals = Refusals(clock)
         self._cursors: dict[str, int] = {}
         self._acked: list[int] = []
@@ -92,14 +92,14 @@ class Sender:
                 await asyncio.sleep(max(asked_s, self._backoff.failed(started_s, chance())))
 
     @property
-    def clock(self) -> Estimate | None:
+    def clock(self) -> ClockEstimate | None:
         """How far the log's clock is ahead of ours, None while that is not known."""
         return self._link.clock.estimate
 
     async def publish(self, topic: str, value: bytes, key: str) -> None:
         """Send something that need not arrive, such as a heartbeat; dropped while the link is gone."""
         if self.connected:
-            await self._link.publish(Parcel(topic, key, value))
+            await self._link.publish(OutboundRecord(topic, key, value))
 
     async def _session(self) -> None:
         """One connection's life: from the oldest row in doubt on."""
@@ -165,7 +165,7 @@ class Sender:
         if error is None:
             self._took = True
             self._acked.append(row.id)
-        elif isinstance(error, Refused):
+        elif isinstance(error, RecordRefused):
             self._refusals.add(row, str(error))
         else:
             self._broken = self._broken or error
@@ -200,6 +200,6 @@ class Sender:
     def _cursor(self, lane: str) -> int:
         return self._cursors.get(lane, 0)
 
-    def _new_window(self) -> Window:
+    def _new_window(self) -> InFlightWindow:
         config = self._config
-        return Window(config.max_in_flight_bytes, round(config.max_in_flight_bytes * config.late_share))
+        return InFlightWindow(config.max_in_flight_bytes, round(config.max_in_flight_bytes * config.late_share))

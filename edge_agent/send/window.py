@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Window:
+class InFlightWindow:
     """Rows in flight by id, with their sizes; late ones are counted apart, and have a share of the room."""
 
     max_bytes: int
@@ -41,7 +41,7 @@ LIVE_RECENT_S = 2.0
 """No live frame for so long: there is nobody whom a backlog could disturb."""
 
 
-class Pace:
+class BacklogPace:
     """How fast the backlog may go while live frames come: so many bytes a second, averaged over one. 0 for any."""
 
     def __init__(self, bytes_per_s: int) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.kills import Options, footage, plan, run
-from benchmarks.killsevidence import Copy, Epoch, Kept, Numbers, Opened, Topics
-from benchmarks.killsjudge import Evidence, Kill, judge
+from benchmarks.kills import KillOptions, footage, plan, run
+from benchmarks.killsevidence import Epoch, Numbers, Opened, SpoolCopy, SpooledRow, Topics
+from benchmarks.killsjudge import Kill, KillEvidence, judge
 from deploy.local.kafka.broker import Broker
 from edge_agent.spool.schema import WAITS
 from ingest.contract.identity import LATE, LIVE, FrameId
@@ -30,7 +30,7 @@ async def test_a_killed_agent_keeps_its_promises_once(
     own_broker: Broker, rtsp_server: Callable[..., RtspServer], tmp_path: Path
 ) -> None:
     server = rtsp_server({"road": footage(tmp_path)})
-    options = Options(kills=4, cycle=6, seed=238, within_s=1.0, settle_s=0.5)
+    options = KillOptions(kills=4, cycle=6, seed=238, within_s=1.0, settle_s=0.5)
     report = await run(options, tmp_path, own_broker, server.url("road"), lambda _: None)
     assert report["faults"] == []
     assert report["spool"]["whole"] == 4
@@ -42,8 +42,8 @@ async def test_a_killed_agent_keeps_its_promises_once(
 
 
 def test_the_same_seed_plans_the_same_kills() -> None:
-    steps = plan(Options())
-    assert steps == plan(Options())
+    steps = plan(KillOptions())
+    assert steps == plan(KillOptions())
     assert [step.broker for step in steps[:12]] == [""] * 4 + ["kill"] + [""] * 2 + ["start"] + [""] * 4
     assert {step.target for step in steps} == {"agent", "capture", "stopping"}
     assert 5 < sum(step.early for step in steps) < 30
@@ -81,10 +81,12 @@ def balanced(said: Topics) -> Balance:
     return compute_balance(ledger)
 
 
-def judged(said: Topics, copy: Copy | None = None) -> dict[str, object]:
-    copy = copy or Copy("ok", [Kept("frame", *ROAD, 1, 1, LIVE)], {ROAD: Opened("frame", 1, 2, False)})
+def judged(said: Topics, copy: SpoolCopy | None = None) -> dict[str, object]:
+    copy = copy or SpoolCopy("ok", [SpooledRow("frame", *ROAD, 1, 1, LIVE)], {ROAD: Opened("frame", 1, 2, False)})
     kill = Kill(0, "agent", 6 * SECOND, False, copy, [ROAD])
-    return judge(Evidence([kill], {ROAD: numbers()}, said, Copy("ok"), balanced(said), frozenset(["cabinet"])))
+    return judge(
+        KillEvidence([kill], {ROAD: numbers()}, said, SpoolCopy("ok"), balanced(said), frozenset(["cabinet"]))
+    )
 
 
 def test_what_was_in_memory_only_is_stated() -> None:
@@ -118,7 +120,7 @@ def test_a_frame_that_arrives_with_other_bytes_is_found() -> None:
 
 
 def test_a_status_record_that_did_not_come_is_found() -> None:
-    copy = Copy("ok", [Kept("status", "agent", 0, 0, zlib.crc32(b"end"), WAITS)])
+    copy = SpoolCopy("ok", [SpooledRow("status", "agent", 0, 0, zlib.crc32(b"end"), WAITS)])
     assert "did not arrive as it was kept" in str(judged(topics(frames(0, 1)), copy)["faults"])
 
 
@@ -126,7 +128,7 @@ def test_a_status_record_that_did_not_come_is_found() -> None:
 def test_a_kill_that_met_a_backlog_is_told_from_one_that_met_rows_on_their_way(
     lane: str, sending: int, backlog: int
 ) -> None:
-    copy = Copy("ok", [Kept("frame", *ROAD, 1, 1, lane)] * 100, {ROAD: Opened("frame", 1, 2, False)})
+    copy = SpoolCopy("ok", [SpooledRow("frame", *ROAD, 1, 1, lane)] * 100, {ROAD: Opened("frame", 1, 2, False)})
     kills = judged(topics(frames(0, 1)), copy)["kills"]
     assert isinstance(kills, dict)
     assert (kills["while_sending"], kills["with_a_backlog_of_100"]) == (sending, backlog)
@@ -155,14 +157,14 @@ def test_readings_are_left_once_unless_they_come_out_of_order() -> None:
 
 
 def test_a_damaged_copy_is_found() -> None:
-    assert "kill 0: row 7 is damaged" in str(judged(topics(frames(0, 1)), Copy("row 7 is damaged"))["faults"])
+    assert "kill 0: row 7 is damaged" in str(judged(topics(frames(0, 1)), SpoolCopy("row 7 is damaged"))["faults"])
 
 
 def test_an_end_that_the_witness_knows_better_is_found() -> None:
     clean = judged(topics(frames(0, 1), ending(clean=True)))
     assert "road/5 ended at 1, and 5 was the last number given" in str(clean["faults"])
     assert "6 numbers were given" in str(judged(topics(frames(0, 1), ending(told=9)))["faults"])
-    early = judged(topics(frames(0, 1), ending(last=0)), Copy("ok", epochs={ROAD: Opened("frame", 0, 2, False)}))
+    early = judged(topics(frames(0, 1), ending(last=0)), SpoolCopy("ok", epochs={ROAD: Opened("frame", 0, 2, False)}))
     assert "road/5 was closed at 0, and 1 was the last promised" in str(early["faults"])
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.outage import Options, run
+from benchmarks.outage import OutageOptions, run
 from deploy.local.kafka.broker import Broker
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.settings import KafkaSettings
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.kafka, pytest.mark.timeout(240)]
 
 
 async def test_all_is_delivered_in_order_and_live_frames_stay_swift(own_broker: Broker, tmp_path: Path) -> None:
-    report = await run(Options(normal_s=8.0, outage_s=12.0), tmp_path, own_broker, lambda _: None)
+    report = await run(OutageOptions(normal_s=8.0, outage_s=12.0), tmp_path, own_broker, lambda _: None)
     ledger = report["ledger"]
     assert (ledger["missing"], ledger["holes"], ledger["duplicates"], ledger["withheld"]) == (0, [], 0, {})
     assert report["late"]["frames"] > 4 * 10 * 8
@@ -28,7 +28,7 @@ async def test_all_is_delivered_in_order_and_live_frames_stay_swift(own_broker: 
 async def test_what_a_small_spool_cannot_hold_is_named_and_the_ledger_balances(
     own_broker: Broker, tmp_path: Path
 ) -> None:
-    options = Options(cameras=2, normal_s=3.0, outage_s=15.0, spool_mib=2)
+    options = OutageOptions(cameras=2, normal_s=3.0, outage_s=15.0, spool_mib=2)
     report = await run(options, tmp_path, own_broker, lambda _: None)
     ledger = report["ledger"]
     assert (ledger["missing"], ledger["holes"], ledger["duplicates"]) == (0, [], 0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.soak import Options, Sample, faults, judged, run
+from benchmarks.soak import Sample, SoakOptions, faults, judged, run
 from deploy.local.kafka.broker import Broker
 
 
@@ -45,7 +45,7 @@ def test_what_is_a_fault(changed: dict[str, object], wrong: list[str]) -> None:
 @pytest.mark.kafka
 @pytest.mark.timeout(120)
 async def test_faults_one_after_the_other_leave_nothing_unaccounted_for(own_broker: Broker, tmp_path: Path) -> None:
-    options = Options(seconds=16.0, rtsp=0, every_s=1.0, fault_every_s=2.0, fault_s=2.0)
+    options = SoakOptions(seconds=16.0, rtsp=0, every_s=1.0, fault_every_s=2.0, fault_s=2.0)
     report = await run(options, tmp_path, own_broker, lambda _: None)
     ledger = report["ledger"]
     assert report["faults"] >= 3

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from edge_agent.exceptions import LinkLost, Refused
+from edge_agent.exceptions import LinkLost, RecordRefused
 from edge_agent.send.https import HttpsLink
 from edge_agent.send.kafkalink import KafkaLink
-from edge_agent.send.link import Link, Parcel
+from edge_agent.send.link import Link, OutboundRecord
 from ingest.contract.topics import FRAMES, FRAMES_LATE, READINGS, STATUS, partition_for
 from ingest.kafka import settings as clients
 from ingest.kafka import topicadmin
@@ -29,9 +29,9 @@ PARTITIONS = 3
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 
 
-def parcels(count: int, topic: str = FRAMES, key: str = "gate", size: int = 2000) -> list[Parcel]:
+def parcels(count: int, topic: str = FRAMES, key: str = "gate", size: int = 2000) -> list[OutboundRecord]:
     late = topic == FRAMES_LATE
-    return [Parcel(topic, key, b"%d" % n + bytes(size), {}, n + 1, late) for n in range(count)]
+    return [OutboundRecord(topic, key, b"%d" % n + bytes(size), {}, n + 1, late) for n in range(count)]
 
 
 def number(record: LogRecord) -> int:
@@ -74,7 +74,7 @@ class LinkContract(ABC):
     async def test_what_is_acknowledged_is_in_the_log_whole(self, link: Link, log: KafkaLog) -> None:
         headers = {"sightline-lane": b"live", "bytes": b"\x00\xff"}
         done = [
-            await link.send(Parcel(topic, key, b"\x00value", headers, 1, topic == FRAMES_LATE))
+            await link.send(OutboundRecord(topic, key, b"\x00value", headers, 1, topic == FRAMES_LATE))
             for topic in (FRAMES, FRAMES_LATE, READINGS, STATUS)
             for key in ("gate", "yard")
         ]
@@ -102,12 +102,12 @@ class LinkContract(ABC):
     ) -> None:
         await self.lower(settings, 100_000)
         wanted = parcels(20)
-        wanted[7] = Parcel(FRAMES, "gate", bytes(200_000), {}, 8)
+        wanted[7] = OutboundRecord(FRAMES, "gate", bytes(200_000), {}, 8)
         left = list(wanted)
         refused = []
         for _ in range(3):  # after a refusal a link may be lost, and then is opened anew
             answers = await self.answers(link, left)
-            refused += [p for p, answer in zip(left, answers, strict=True) if isinstance(answer, Refused)]
+            refused += [p for p, answer in zip(left, answers, strict=True) if isinstance(answer, RecordRefused)]
             left = [p for p, answer in zip(left, answers, strict=True) if isinstance(answer, LinkLost)]
             if not left:
                 break
@@ -118,7 +118,7 @@ class LinkContract(ABC):
         found = [number(r) for r in await read(log, FRAMES)]
         assert list(dict.fromkeys(found)) == [n for n in range(20) if n != 7]
 
-    async def answers(self, link: Link, left: list[Parcel]) -> list[object]:
+    async def answers(self, link: Link, left: list[OutboundRecord]) -> list[object]:
         done: list[asyncio.Future[None] | LinkLost] = []
         for parcel in left:
             try:
@@ -130,8 +130,8 @@ class LinkContract(ABC):
         return [each.exception() if isinstance(each, asyncio.Future) else each for each in done]
 
     async def test_a_heartbeat_is_written_without_waiting_for_it(self, link: Link, log: KafkaLog) -> None:
-        await link.publish(Parcel(STATUS, "agent", b"beat"))
-        await (await link.send(Parcel(STATUS, "agent", b"ended", {}, 1)))
+        await link.publish(OutboundRecord(STATUS, "agent", b"beat"))
+        await (await link.send(OutboundRecord(STATUS, "agent", b"ended", {}, 1)))
         assert [r.value for r in await read(log, STATUS)] == [b"beat", b"ended"]
 
     async def test_nobody_at_the_address(self) -> None:
@@ -177,8 +177,8 @@ class TestKafkaLink(LinkContract):
 
     async def test_a_record_over_the_client_s_own_limit_is_refused(self, link: Link, log: KafkaLog) -> None:
         first, second = parcels(2)
-        answers = await self.answers(link, [first, Parcel(FRAMES, "gate", bytes(20_000_000), {}, 5), second])
-        assert [type(answer) for answer in answers] == [type(None), Refused, type(None)]
+        answers = await self.answers(link, [first, OutboundRecord(FRAMES, "gate", bytes(20_000_000), {}, 5), second])
+        assert [type(answer) for answer in answers] == [type(None), RecordRefused, type(None)]
 
     async def test_a_pinned_camera_goes_to_its_partition(self, settings: KafkaSettings, log: KafkaLog) -> None:
         pinned = (partition_for("gate", PARTITIONS) + 1) % PARTITIONS
@@ -191,8 +191,8 @@ class TestKafkaLink(LinkContract):
 
     async def test_heartbeats_compare_the_clocks(self, link: Link) -> None:
         assert link.clock.estimate is None
-        await link.publish(Parcel(STATUS, "agent", b"beat"))
-        await (await link.send(Parcel(STATUS, "agent", b"ended", {}, 1)))
+        await link.publish(OutboundRecord(STATUS, "agent", b"beat"))
+        await (await link.send(OutboundRecord(STATUS, "agent", b"ended", {}, 1)))
         found = link.clock.estimate
         assert found is not None
         assert abs(found.offset_ms) <= found.error_ms + 5  # it is the same machine

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from edge_agent import agent as module
 from edge_agent.agent import Agent
 from edge_agent.exceptions import SourceUnusable, SpoolError
-from edge_agent.lastgood import Kept, LastGood
+from edge_agent.lastgood import LastGood, SavedConfiguration
 from edge_agent.metrics import AgentMetrics
 from edge_agent.send.sender import Sender
 from edge_agent.spool.schema import Row
@@ -76,7 +76,9 @@ YARD = CameraConfig(name="yard", source="device:99", site="test")
 
 
 def keep(folder: Path, *entries: ConfigEntry) -> None:
-    LastGood(folder / "config.json").save(Kept({entry.key: entry for entry in entries}, topic_holds=True))
+    LastGood(folder / "config.json").save(
+        SavedConfiguration({entry.key: entry for entry in entries}, topic_holds=True)
+    )
 
 
 def make(site: Site, folder: Path) -> Agent:

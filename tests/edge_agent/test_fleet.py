@@ -19,7 +19,7 @@ YARD = CameraConfig(name="yard", source="device:1")
 HEAT = SensorConfig(name="heat", source="simulated:temperature", quantity="t", unit="Cel")
 
 
-class Life:
+class FakeMember:
     """Runs until it is told to stop; ``over`` and ``fail`` end it in other ways."""
 
     def __init__(self, log: list[str], config: Any) -> None:
@@ -39,11 +39,11 @@ class Life:
         self._log.append(f"-{self.config.name}")
 
 
-class FakeCamera(Life, Camera):  # type: ignore[misc]
+class FakeCamera(FakeMember, Camera):  # type: ignore[misc]
     """A camera to the fleet."""
 
 
-class FakeFeed(Life, Feed):  # type: ignore[misc]
+class FakeFeed(FakeMember, Feed):  # type: ignore[misc]
     """A feed of one sensor to the fleet."""
 
     def __init__(self, log: list[str], sensor: SensorConfig) -> None:
@@ -54,7 +54,7 @@ class FakeFeed(Life, Feed):  # type: ignore[misc]
 class Rig:
     def __init__(self) -> None:
         self.log: list[str] = []
-        self.made: dict[str, Life] = {}
+        self.made: dict[str, FakeMember] = {}
         self.refuse = False
         self.fleet = Fleet(self._camera, self._feeds)
 

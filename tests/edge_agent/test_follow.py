@@ -18,7 +18,7 @@ from ingest.kafka.log import Outgoing
 from ingest.kafka.settings import KafkaSettings
 from ingest.site import CameraConfig, GateConfig
 from ingest.site.topic.store import publish
-from tests.edge_agent.test_kafka import Agent, started, until
+from tests.edge_agent.test_kafka import AgentProcess, started, until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
@@ -28,7 +28,7 @@ DOCK = CameraConfig(name="dock", source="simulated:conveyor", site="test", fps=1
 
 
 @pytest.fixture
-async def agent(kafka: str, prefix: str, tmp_path: Path) -> AsyncIterator[Agent]:
+async def agent(kafka: str, prefix: str, tmp_path: Path) -> AsyncIterator[AgentProcess]:
     agent = await started(kafka, prefix, tmp_path)
     yield agent
     await agent.stack.stop()
@@ -37,18 +37,18 @@ async def agent(kafka: str, prefix: str, tmp_path: Path) -> AsyncIterator[Agent]
     await topicadmin.remove(settings, prefix)
 
 
-async def last_beat(agent: Agent) -> Heartbeat:
+async def last_beat(agent: AgentProcess) -> Heartbeat:
     end = (await agent.log.ends(STATUS))[0]
     beats = [decode(Heartbeat, r.value) async for r in agent.log.read(STATUS, 0, max(0, end - 20), end)]
     return next(beat for beat in reversed(beats) if beat.service == "agent" and beat.cameras)
 
 
-async def running(agent: Agent) -> dict[str, int]:
+async def running(agent: AgentProcess) -> dict[str, int]:
     """Return the cameras that run, with their epochs."""
     return {c.camera: c.epoch for c in (await last_beat(agent)).cameras if c.state == "running"}
 
 
-async def test_cameras_come_change_and_go_without_a_restart(agent: Agent) -> None:
+async def test_cameras_come_change_and_go_without_a_restart(agent: AgentProcess) -> None:
     async def runs(*names: str) -> bool:
         return set(await running(agent)) == set(names)
 
@@ -74,7 +74,7 @@ async def test_cameras_come_change_and_go_without_a_restart(agent: Agent) -> Non
     await agent.require_no_holes()
 
 
-async def test_a_restart_without_the_topic_begins_with_the_last_good_one(agent: Agent, tmp_path: Path) -> None:
+async def test_a_restart_without_the_topic_begins_with_the_last_good_one(agent: AgentProcess, tmp_path: Path) -> None:
     async def runs(*names: str) -> bool:
         return set(await running(agent)) == set(names)
 
@@ -93,5 +93,5 @@ async def holds(kept: LastGood, key: str) -> bool:
     return key in kept.load().entries
 
 
-async def began_anew(agent: Agent, camera: str, epoch: int) -> bool:
+async def began_anew(agent: AgentProcess, camera: str, epoch: int) -> bool:
     return (await running(agent)).get(camera, 0) > epoch

@@ -50,7 +50,7 @@ max_delay_s = 0.5
 """
 
 
-class Agent:
+class AgentProcess:
     """An agent as a process, under a supervisor, and what it has written."""
 
     def __init__(self, settings: KafkaSettings, folder: Path) -> None:
@@ -102,10 +102,10 @@ async def until(done: Callable[[], object], what: str, seconds: float = 60.0) ->
         await asyncio.sleep(0.1)
 
 
-async def started(bootstrap: str, prefix: str, folder: Path) -> Agent:
+async def started(bootstrap: str, prefix: str, folder: Path) -> AgentProcess:
     settings = KafkaSettings(bootstrap=bootstrap, prefix=prefix)
     await topicadmin.create(settings, partitions=2)
-    agent = Agent(settings, folder)
+    agent = AgentProcess(settings, folder)
     await agent.stack.add(agent.spec)
     await agent.more()
     return agent

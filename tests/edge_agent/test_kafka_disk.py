@@ -16,7 +16,7 @@ from ingest.kafka import topicadmin
 from ingest.kafka.settings import KafkaSettings
 from ingest.ledger.auditor import audit
 from tests.edge_agent.smalldisk import SmallDisk
-from tests.edge_agent.test_kafka import Agent, until
+from tests.edge_agent.test_kafka import AgentProcess, until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
@@ -33,7 +33,7 @@ def small(tmp_path: Path) -> Iterator[SmallDisk]:
         yield small
 
 
-class FullAgent(Agent):
+class FullAgent(AgentProcess):
     """An agent whose spool is on a small disk."""
 
     def __init__(self, settings: KafkaSettings, folder: Path) -> None:

@@ -13,7 +13,7 @@ from ingest.kafka import topicadmin
 from ingest.kafka.settings import KafkaSettings
 from ingest.ledger.auditor import audit
 from ingest.runtime.clock import Deadline
-from tests.edge_agent.test_kafka import Agent, until
+from tests.edge_agent.test_kafka import AgentProcess, until
 from tests.peers.certificates import Authority
 from tests.peers.gateway import TestGateway
 
@@ -38,7 +38,7 @@ async def test_an_agent_without_kafka_s_address_delivers_through_a_gateway(
     authority = Authority(tmp_path)
     signed, token = authority.sign("gateway"), tmp_path / "token"
     token.write_text("a token")
-    agent = Agent(settings, tmp_path)
+    agent = AgentProcess(settings, tmp_path)
     agent.spec.env["SIGHTLINE_KAFKA"] = "127.0.0.1:9"  # nobody is there
     try:
         async with TestGateway(settings, signed.certificate, signed.key, "a token") as gateway:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.lastgood import Kept, LastGood
+from edge_agent.lastgood import LastGood, SavedConfiguration
 from ingest.site import CameraConfig, ConfigEntry, PinConfig, SensorConfig
 
 GATE = CameraConfig(name="gate", source="device:0")
@@ -17,8 +17,12 @@ PIN = PinConfig(name="gate", partition=3)
 
 def test_it_comes_back(tmp_path: Path) -> None:
     kept = LastGood(tmp_path / "config.json")
-    assert kept.load() == Kept()
-    for said in (Kept({GATE.key: GATE, HEAT.key: HEAT}, topic_holds=True), Kept({}, topic_holds=True), Kept()):
+    assert kept.load() == SavedConfiguration()
+    for said in (
+        SavedConfiguration({GATE.key: GATE, HEAT.key: HEAT}, topic_holds=True),
+        SavedConfiguration({}, topic_holds=True),
+        SavedConfiguration(),
+    ):
         kept.save(said)
         assert kept.load() == said
 
@@ -31,12 +35,12 @@ def test_it_comes_back(tmp_path: Path) -> None:
 def test_a_ruined_file_is_no_configuration(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.json"
     path.write_text(text)
-    assert LastGood(path).load() == Kept()
+    assert LastGood(path).load() == SavedConfiguration()
 
 
 def test_what_another_version_wrote_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
-    kept = Kept({GATE.key: GATE}, topic_holds=True)
+    kept = SavedConfiguration({GATE.key: GATE}, topic_holds=True)
     LastGood(path).save(kept)
     path.write_text(path.read_text().replace('s": {', 's": {"camera/new": {"name": "new", "shape": 3},', 1))
     assert LastGood(path).load() == kept
@@ -48,21 +52,21 @@ def test_what_a_version_before_wrote_holds(
 ) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps({entry.key: entry.model_dump(mode="json") for entry in entries}))
-    assert LastGood(path).load() == Kept({entry.key: entry for entry in entries}, topic_holds)
+    assert LastGood(path).load() == SavedConfiguration({entry.key: entry for entry in entries}, topic_holds)
 
 
 def test_where_nothing_can_be_read_the_file_is_in_charge_again(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text('{"topic_holds": true, "entries": {"camera/new": {"name": "new", "shape": 3}}}')
-    assert LastGood(path).load() == Kept()
+    assert LastGood(path).load() == SavedConfiguration()
 
 
 def test_a_write_that_is_cut_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
-    LastGood(path).save(Kept({GATE.key: GATE}))
+    LastGood(path).save(SavedConfiguration({GATE.key: GATE}))
     path.with_suffix(".new").write_text('{"camera/ga')  # a power cut in the middle of the next
     assert LastGood(path).load().entries == {GATE.key: GATE}
 
 
 def test_a_disk_that_does_not_take_it_stops_nothing(tmp_path: Path) -> None:
-    LastGood(tmp_path / "missing" / "config.json").save(Kept({GATE.key: GATE}))
+    LastGood(tmp_path / "missing" / "config.json").save(SavedConfiguration({GATE.key: GATE}))

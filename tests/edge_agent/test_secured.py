@@ -11,7 +11,7 @@ import pytest
 
 from edge_agent.exceptions import LinkLost
 from edge_agent.send.kafkalink import KafkaLink
-from edge_agent.send.link import Parcel
+from edge_agent.send.link import OutboundRecord
 from ingest.contract.topics import FRAMES, RESULTS
 from ingest.exceptions import ConfigError, LogUnavailable
 from ingest.kafka import topicadmin
@@ -74,7 +74,7 @@ async def test_every_client_is_let_in(broker: SecuredBroker, folder: Path, prefi
     await topicadmin.create(settings, partitions=2)  # the admin client
     link = KafkaLink(settings, "agent-test", {})
     await link.open()
-    await (await link.send(Parcel(FRAMES, "gate", b"a frame", {}, 1)))  # the producer
+    await (await link.send(OutboundRecord(FRAMES, "gate", b"a frame", {}, 1)))  # the producer
     await link.close()
     async with KafkaLog(settings, "test") as log:
         found = [

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from edge_agent.send.batches import MAX_BATCH_BYTES, MIN_BATCH_BYTES, MORE_BATCH_BYTES, Portion
+from edge_agent.send.batches import MAX_BATCH_BYTES, MIN_BATCH_BYTES, MORE_BATCH_BYTES, BatchSize
 
 
 def test_a_batch_s_size_follows_what_was_tried_and_what_was_answered() -> None:
-    portion = Portion()
+    portion = BatchSize()
     for _ in range(1000):
         portion.unanswered(1000)  # a link that comes and goes, and not for a batch's sake
         portion.begin()

@@ -16,24 +16,24 @@ import httpx
 import msgpack
 import pytest
 
-from edge_agent.exceptions import LinkLost, Refused
+from edge_agent.exceptions import LinkLost, RecordRefused
 from edge_agent.send import https
-from edge_agent.send.answers import MAX_RETRY_AFTER_S
 from edge_agent.send.batches import MAX_BATCH_RECORDS
 from edge_agent.send.https import MAX_PUBLISHED, HttpsLink
-from edge_agent.send.link import Parcel
+from edge_agent.send.link import OutboundRecord
+from edge_agent.send.response import MAX_RETRY_AFTER_S
 from edge_agent.send.sender import ACK_TIMEOUT_S, PATIENT_TRIES
 from ingest.exceptions import ConfigError
 from ingest.site import LinkConfig
 
-Answer = Callable[[httpx.Request, list[dict[str, Any]]], httpx.Response]
+GatewayResponse = Callable[[httpx.Request, list[dict[str, Any]]], httpx.Response]
 
 
 class Gateway:
     """Keeps what it is asked."""
 
     def __init__(self) -> None:
-        self.answer: Answer = lambda request, records: httpx.Response(200)
+        self.answer: GatewayResponse = lambda request, records: httpx.Response(200)
         self.batches: list[list[str]] = []
         self.requests: list[httpx.Request] = []
         self.free = asyncio.Event()
@@ -49,8 +49,8 @@ class Gateway:
         return self.answer(request, records)
 
 
-def parcel(value: str, row_id: int = 1, *, topic: str = "frames", late: bool = False) -> Parcel:
-    return Parcel(topic, "gate", value.encode(), {"h": b"\x00\xff"}, row_id, late)
+def parcel(value: str, row_id: int = 1, *, topic: str = "frames", late: bool = False) -> OutboundRecord:
+    return OutboundRecord(topic, "gate", value.encode(), {"h": b"\x00\xff"}, row_id, late)
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ async def test_a_record_that_the_gateway_names_is_refused_and_the_rest_is_posted
     sent = [await link.send(parcel(value, n)) for n, value in enumerate(["x", "a", "bad", "b"])]
     gateway.free.set()
     answers = await asyncio.gather(*sent, return_exceptions=True)
-    assert [type(a) for a in answers] == [type(None), type(None), Refused, type(None)]
+    assert [type(a) for a in answers] == [type(None), type(None), RecordRefused, type(None)]
     assert "too large" in str(answers[2])
     assert [b for b in gateway.batches if "bad" not in b][-1][-1] == "b"
     keys = [r.headers["idempotency-key"] for r in gateway.requests if r.method == "POST"]
@@ -138,7 +138,7 @@ async def test_a_gateway_that_does_not_say_which_record_is_at_fault_is_asked_one
     sent = [await link.send(parcel(value, n)) for n, value in enumerate(["x", "a", "bad", "b"])]
     gateway.free.set()
     answers = await asyncio.gather(*sent, return_exceptions=True)
-    assert [isinstance(a, Refused) for a in answers] == [False, False, True, False]
+    assert [isinstance(a, RecordRefused) for a in answers] == [False, False, True, False]
     assert str(answers[2]) == f"{status} no"
 
 
@@ -231,7 +231,7 @@ async def test_an_answer_that_is_packed_though_nobody_asked_for_it_is_not_unpack
     gateway.answer = lambda request, records: httpx.Response(
         422, stream=Packed(), headers={"Content-Encoding": "gzip"}
     )
-    with pytest.raises(Refused, match="422"):  # and not what it says in there
+    with pytest.raises(RecordRefused, match="422"):  # and not what it says in there
         await (await link.send(parcel("bad")))
 
 
@@ -257,7 +257,7 @@ async def test_an_answer_that_makes_no_sense_refuses_one_record_and_no_other(
     gateway.free.set()
     async with asyncio.timeout(5.0):
         answers = await asyncio.gather(*sent, return_exceptions=True)
-    assert [isinstance(a, Refused) for a in answers] == [False, False, True, False]
+    assert [isinstance(a, RecordRefused) for a in answers] == [False, False, True, False]
 
 
 async def test_a_batch_that_is_not_answered_is_halved_until_a_slow_uplink_takes_one(
@@ -338,7 +338,7 @@ async def test_a_password_in_the_gateway_s_address_is_not_told(token: Path) -> N
 
 
 async def test_a_repeat_has_the_same_key_and_another_batch_has_another(gateway: Gateway, link: HttpsLink) -> None:
-    async def key_of(*parcels: Parcel) -> str:
+    async def key_of(*parcels: OutboundRecord) -> str:
         before = len(gateway.requests)
         gateway.free.clear()
         sent = [await link.send(p) for p in parcels]

@@ -12,11 +12,11 @@ from aiokafka.errors import InvalidTimestampError, MessageSizeTooLargeError
 from prometheus_client import CollectorRegistry
 
 from edge_agent.clockoffset import ClockOffset
-from edge_agent.exceptions import LinkLost, Refused
+from edge_agent.exceptions import LinkLost, RecordRefused
 from edge_agent.metrics import AgentMetrics
 from edge_agent.send import sender as sender_module
 from edge_agent.send.kafkalink import KafkaLink
-from edge_agent.send.link import Parcel
+from edge_agent.send.link import OutboundRecord
 from edge_agent.send.sender import ACK_TIMEOUT_S, PATIENT_TRIES, Sender
 from edge_agent.send.window import LIVE_RECENT_S
 from edge_agent.spool.schema import Row
@@ -38,7 +38,7 @@ class FakeLink:
     address = "fake"
 
     def __init__(self) -> None:
-        self.sent: list[Parcel] = []
+        self.sent: list[OutboundRecord] = []
         self.refuses: set[bytes] = set()
         self.holds = False
         self.gone = False
@@ -51,13 +51,13 @@ class FakeLink:
         if self.gone:
             raise LinkLost("gone", self.retry_after_s)
 
-    async def send(self, parcel: Parcel) -> asyncio.Future[None]:
+    async def send(self, parcel: OutboundRecord) -> asyncio.Future[None]:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self.gone:
             raise LinkLost("gone")
         self.sent.append(parcel)
         if parcel.value in self.refuses:
-            done.set_exception(Refused("not this one"))
+            done.set_exception(RecordRefused("not this one"))
         elif self.holds:
             self._held.append(done)
         else:
@@ -75,7 +75,7 @@ class FakeLink:
     def clock(self) -> ClockOffset:
         return ClockOffset()
 
-    async def publish(self, parcel: Parcel) -> None:
+    async def publish(self, parcel: OutboundRecord) -> None:
         self.sent.append(parcel)
 
     async def close(self) -> None:
@@ -167,11 +167,11 @@ async def test_what_is_refused_is_parked_and_told_and_the_rest_goes_on(tmp_path:
 
 async def test_what_a_lost_link_has_taken_or_refused_is_in_doubt_no_more(tmp_path: Path) -> None:
     class AnswersAndGoes(FakeLink):
-        async def send(self, parcel: Parcel) -> asyncio.Future[None]:
+        async def send(self, parcel: OutboundRecord) -> asyncio.Future[None]:
             if self.holds and len(self.sent) == 3:
                 taken, refused, self._held = self._held[0], self._held[1], self._held[2:]
                 taken.set_result(None)
-                refused.set_exception(Refused("not this one"))
+                refused.set_exception(RecordRefused("not this one"))
                 await asyncio.sleep(0)
                 self.lose()
             return await super().send(parcel)
@@ -210,7 +210,7 @@ async def test_a_link_that_opens_and_then_fails_is_tried_after_growing_pauses(
     sleep = asyncio.sleep
 
     class OpensOnly(FakeLink):
-        async def send(self, parcel: Parcel) -> asyncio.Future[None]:
+        async def send(self, parcel: OutboundRecord) -> asyncio.Future[None]:
             done = await super().send(parcel)
             if len(pauses) < 6:
                 done = asyncio.get_running_loop().create_future()
@@ -270,7 +270,7 @@ async def test_a_link_that_stands_with_nothing_to_take_is_back(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("error", "verdict"), [(MessageSizeTooLargeError(), Refused), (InvalidTimestampError(), LinkLost)]
+    ("error", "verdict"), [(MessageSizeTooLargeError(), RecordRefused), (InvalidTimestampError(), LinkLost)]
 )
 async def test_a_clock_that_is_ahead_of_the_broker_s_is_no_fault_of_the_frame(
     error: Exception, verdict: type[Exception]
@@ -284,7 +284,7 @@ async def test_a_clock_that_is_ahead_of_the_broker_s_is_no_fault_of_the_frame(
     link = KafkaLink(KafkaSettings(), "agent", {})
     link._producer, link._partitions = Producer(), {"frames": 4}  # type: ignore[assignment]
     with pytest.raises(verdict):
-        await (await link.send(Parcel("frames", "a", b"x")))
+        await (await link.send(OutboundRecord("frames", "a", b"x")))
 
 
 async def test_a_link_that_asks_to_be_left_alone_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from edge_agent.send.refusals import REPORT_EVERY_S, Refusals
-from edge_agent.send.window import Pace, Window
+from edge_agent.send.window import BacklogPace, InFlightWindow
 from edge_agent.spool.schema import Row
 from ingest.contract.identity import LATE
 from ingest.runtime.clock import ManualClock
 
 
 def test_a_pace_holds_on_average_and_only_while_live_frames_come() -> None:
-    pace = Pace(1000)
+    pace = BacklogPace(1000)
     pace.spend(5000)
     assert pace.wait_s(10.0) == 0.0  # no live frame has come
     pace.live(10.0)
@@ -23,11 +23,11 @@ def test_a_pace_holds_on_average_and_only_while_live_frames_come() -> None:
     assert sent == 0  # 4 s of it were spent at once
     pace.live(14.0)
     assert pace.wait_s(14.5) == 0.0
-    assert Pace(0).wait_s(0.0) == 0.0
+    assert BacklogPace(0).wait_s(0.0) == 0.0
 
 
 def test_a_window_counts_what_is_late_apart() -> None:
-    window = Window(100, 25)
+    window = InFlightWindow(100, 25)
     window.add(1, 30, late=True)
     assert (window.room, window.late_room) == (True, False)
     window.add(2, 70, late=False)

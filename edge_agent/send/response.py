@@ -20,7 +20,7 @@ _AS_IT_IS = "identity"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class GatewayResponse:
     """An answer, and as much of its body as was read."""
 
     url: str
@@ -60,7 +60,7 @@ class Answer:
             return 0.0
 
 
-async def read_answer(response: httpx.Response) -> Answer:
+async def read_response(response: httpx.Response) -> GatewayResponse:
     """Read an answer, and no more of it than ``MAX_ANSWER_BYTES``.
 
     One that is packed is not read: nobody has asked for that, and the little that comes may unpack to a lot.
@@ -72,4 +72,4 @@ async def read_answer(response: httpx.Response) -> Answer:
             if len(body) > MAX_ANSWER_BYTES:
                 break
     retry_after = response.headers.get("Retry-After", "")
-    return Answer(str(response.url), response.status_code, retry_after, body[:MAX_ANSWER_BYTES])
+    return GatewayResponse(str(response.url), response.status_code, retry_after, body[:MAX_ANSWER_BYTES])
