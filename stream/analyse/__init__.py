@@ -1,1 +1,1 @@
-"""From results to events: tracking, zones, lines, rules."""
+"""The stage ``analyse``: tracks and rules turn results into events."""

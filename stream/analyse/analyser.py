@@ -78,8 +78,8 @@ class Analyser:
         scale = self._scale((result.width, result.height))
         view = FrameView.of(result, scale)
         lived_ns = self._time.lived_ns
-        detections = self._stationary.whole(scale.detections(result.detections), view)
-        held = self._stationary.holds(view, at_s, lived_ns, detections)
+        detections = self._stationary.merged(scale.detections(result.detections), view)
+        held = self._stationary.held(view, at_s, lived_ns, detections)
         tracks = self._tracker.step(detections, at_s, f"{result.epoch}-{result.seq}", held)
         seen = [track for track in tracks if not track.held]
         for track in seen:
@@ -96,13 +96,13 @@ class Analyser:
         if self._size is None and not (result.width and result.height):
             return
         scale = self._scale((result.width, result.height))
-        held = self._stationary.holds(FrameView.of(result, scale), at_s, self._time.lived_ns)
+        held = self._stationary.held(FrameView.of(result, scale), at_s, self._time.lived_ns)
         yield from self._apply_rules(result, at_s, scale, self._hold([one.track for one in held], at_s))
 
     def _hold(self, names: Sequence[str], at_s: float) -> list[SceneTrack]:
         """Keep tracks without a detection alive, and return those that certainly stand where they were."""
         self._seen_s.update(dict.fromkeys(names, at_s))
-        return [self._in_scene(track, at_rest=True) for track in self._stationary.held(names, at_s)]
+        return [self._in_scene(track, at_rest=True) for track in self._stationary.hold(names, at_s)]
 
     def _in_scene(self, track: Track, at_rest: bool) -> SceneTrack:
         return SceneTrack(track.name, track.label, track.score, track.box, at_rest, self._trails[track.name])

@@ -1,4 +1,4 @@
-"""The analysers of one partition: one per camera, lane and pipeline that a rule looks at. Pure."""
+"""The rules of a site, and the analysers of one partition: one per camera, lane and pipeline that has rules. Pure."""
 
 from __future__ import annotations
 
@@ -8,21 +8,56 @@ from collections.abc import Callable, Iterable, Mapping
 from ingest.contract.codec import decode
 from ingest.contract.identity import is_replay
 from ingest.contract.records import Event, Result
+from ingest.exceptions import CodecError
 from ingest.kafka.log import LogRecord
 from stream.analyse.analyser import Analyser
 from stream.analyse.reported import ReportedEvents
-from stream.analyse.ruleset import RuleSet
+from stream.analyse.rule import CameraRule
 from stream.analyse.tracking.tracker import Tracker
+from stream.readback import HistoryPoint
 
 MAX_REPLAYED = 64
-"""Analysers of replays that are remembered, of some 10 kB each. A replay has an end and does not tell of it, so those
-that were used least lately are let go; one that goes on afterwards begins with nothing tracked."""
+"""Maximum number of replays with an analyser, of about 10 kB each. Nothing marks the end of a replay, so the least
+recently used analyser is dropped. If its replay continues, it begins again without tracks."""
 
 Key = tuple[str, str, str]
+"""Camera, lane and pipeline."""
+
+
+class RuleSet:
+    """The camera rules of a site, by camera and pipeline."""
+
+    def __init__(self, rules: Iterable[CameraRule]) -> None:
+        found: defaultdict[tuple[str, str], list[CameraRule]] = defaultdict(list)
+        for rule in rules:
+            found[rule.camera, rule.pipeline].append(rule)
+        self._rules = {key: tuple(rules) for key, rules in found.items()}
+        self._tail_s = {key: max(rule.tail_s for rule in rules) for key, rules in found.items()}
+
+    @property
+    def longest_s(self) -> float:
+        """Longest past that a rule needs, in seconds; 0 without rules."""
+        return max(self._tail_s.values(), default=0.0)
+
+    def of(self, result: Result) -> tuple[CameraRule, ...]:
+        """Return the rules for a result's camera and pipeline."""
+        return self._rules.get((result.camera, result.pipeline), ())
+
+    def place(self, record: LogRecord) -> HistoryPoint | None:
+        """Return the place of a result in its camera's past; None if it is unreadable or has no rules."""
+        try:
+            result = decode(Result, record.value)
+        except CodecError:
+            return None
+        wanted_s = self._tail_s.get((result.camera, result.pipeline))
+        if wanted_s is None:
+            return None
+        key = f"{result.camera}/{result.lane}/{result.pipeline}"
+        return HistoryPoint(key, result.epoch, result.captured_ns, wanted_s)
 
 
 class Analysers:
-    """Feeds each result to the analyser of its camera, lane and pipeline."""
+    """The analysers of one partition. Each is created when its first result arrives."""
 
     def __init__(self, rules: RuleSet, sites: Mapping[str, str], make_tracker: Callable[[], Tracker]) -> None:
         self._rules = rules
@@ -34,25 +69,25 @@ class Analysers:
         self._reported: Mapping[tuple[str, str], ReportedEvents] = {}
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of analysers."""
         return len(self._lasting) + len(self._replayed)
 
     def remember(self, past: Iterable[LogRecord], reported: Mapping[tuple[str, str], ReportedEvents]) -> None:
-        """Take the results before the first one that is fed, in order, and what has been told of them and since.
+        """Store the results before the first one to process, in order, and the events that are already written.
 
-        Each analyser takes its own when it is first needed, so that opening a partition does not wait for them.
+        Each analyser replays its own past when it is first needed, so that opening a partition does not wait for it.
         """
         for record in past:
             self._past[_key(decode(Result, record.value))].append(record.value)
         self._reported = reported
 
     def step(self, result: Result) -> list[Event]:
-        """Take the next result and return the events that it makes. Raise what the tracker raises."""
+        """Process the next result and return its events. Raise the errors of the tracker."""
         rules = self._rules.of(result)
         if not rules:
             return []
         key = _key(result)
-        analyser = self._lasting.get(key) or self._replayed.get(key) or self._begin(key, result)
+        analyser = self._lasting.get(key) or self._replayed.get(key) or self._create(key, rules)
         if is_replay(result.lane):
             self._replayed[key] = analyser
             self._replayed.move_to_end(key)
@@ -62,17 +97,17 @@ class Analysers:
             self._lasting[key] = analyser
         return analyser.step(result)
 
-    def _begin(self, key: Key, result: Result) -> Analyser:
-        reported = self._reported.get((result.camera, result.lane))
-        site = self._sites.get(result.camera, "")
-        analyser = Analyser(self._rules.of(result), site, self._make_tracker, reported)
+    def _create(self, key: Key, rules: Iterable[CameraRule]) -> Analyser:
+        camera, lane, _ = key
+        reported = self._reported.get((camera, lane))
+        analyser = Analyser(rules, self._sites.get(camera, ""), self._make_tracker, reported)
         for past in self._past.pop(key, ()):
-            _step_again(analyser, decode(Result, past))
+            _replay(analyser, decode(Result, past))
         return analyser
 
 
-def _step_again(analyser: Analyser, past: Result) -> None:
-    """Feed a result of the past: its events are out, and if it cannot be followed it has been parked."""
+def _replay(analyser: Analyser, past: Result) -> None:
+    """Process a past result again. Its events are already written, and one that fails is already parked."""
     try:
         analyser.step(past)
     except MemoryError:

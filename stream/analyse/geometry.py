@@ -1,4 +1,4 @@
-"""Points, lines and polygons in the picture: x to the right, y downwards, in pixels. Pure."""
+"""Geometry of points, lines and polygons in a picture: x to the right, y downwards, in pixels. Pure."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ingest.contract.records import Point
 
 
 def distance_px(start: Point, end: Point, point: Point) -> float:
-    """Return how far a point is from the endless line through start and end, positive on its right.
+    """Return the distance of a point from the infinite line through start and end, positive on the line's right.
 
-    Right and left are those of somebody who stands at the start and looks to the end of the line in the picture.
+    Right and left are seen from the start, looking towards the end.
     """
     along = end[0] - start[0], end[1] - start[1]
     towards = point[0] - start[0], point[1] - start[1]
@@ -19,9 +19,9 @@ def distance_px(start: Point, end: Point, point: Point) -> float:
 
 
 def crosses(start: Point, end: Point, before: Point, after: Point) -> bool:
-    """Tell whether the way from one point to another meets the finite line, of which both ends belong to it.
+    """Return whether the path from one point to another meets the finite line, including its ends.
 
-    The points are on different sides of the endless line.
+    The points must be on different sides of the infinite line.
     """
     a, b = distance_px(start, end, before), distance_px(start, end, after)
     share = a / (a - b)
@@ -32,7 +32,7 @@ def crosses(start: Point, end: Point, before: Point, after: Point) -> bool:
 
 
 def inside(polygon: Sequence[Point], point: Point) -> bool:
-    """Tell whether a point is in a polygon, by the even-odd rule (Shimrat, CACM 1962)."""
+    """Return whether a point is in a polygon, by the even-odd rule (Shimrat, CACM 1962)."""
     x, y = point
     found = False
     for (ax, ay), (bx, by) in zip(polygon, [*polygon[1:], polygon[0]], strict=True):

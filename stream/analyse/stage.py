@@ -10,31 +10,32 @@ from ingest.contract.records import Event, Result
 from ingest.contract.topics import EVENTS, RESULTS, partition_for
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from ingest.site.topic.view import Config
-from stream.analyse.analysers import Analysers
+from stream.analyse.analysers import Analysers, RuleSet
 from stream.analyse.reported import ReportedEvents, reported_in
 from stream.analyse.rule import CameraRule
-from stream.analyse.ruleset import RuleSet
 from stream.analyse.tracking.tracker import ByteTracker, Tracker
 from stream.readback import tail, written_since
 from stream.runner.processor import ParkingProcessor, Work
 
 NAME = "analyse"
 CLOCKS_MS = 60_000
-"""By how much the clocks of an engine node and of an analyser, which stamp results and events, may differ."""
+"""Maximum difference between the clocks that stamp results and events: of an engine node and of an analyser."""
 
 
 class AnalyseStage:
-    """Tracks objects and applies the rules of a site. ``config`` is how the site stood when the process started.
+    """The stage that tracks objects and applies the rules of a site.
 
-    After a restart, whatever began within the tail that is read back goes on under the same ids as without one. The
-    tail has more than twice the longest dwell or cooldown of a camera's rules, in the camera's own time. An object
-    that is older than that was told of by then and is not told of again; it goes by another name from then on, so
-    that what it does next is an incident of its own. What a dead owner told past its last commit is known from the
-    events themselves, and is not told again either, under whatever name.
+    ``config`` is the site's configuration when the process started, read with ``stream.rules.validated``.
 
-    This does not hold for rules with times so long, on a partition so busy, that the tail would have more offsets
-    than are ever read (``readback.offsets_for``): these may tell once more of what stood there all along. Nor for a
-    camera without a single result in that time, since its objects are then followed anew.
+    After a restart, a track or visit that began within the past that is read back continues under the same ids. That
+    past is more than twice the longest dwell time or cooldown of a camera's rules, in the camera's own time. An older
+    object was reported by then and is not reported again. Its track has another name from then on, so that its next
+    event is an incident of its own. Events that a dead owner wrote after its last commit are read back, and are not
+    written again, whatever name their track has now.
+
+    There are two exceptions. Some rules have times that need more offsets than ``readback.offsets_for`` allows, on a
+    busy partition: they may report an object again that was there all along. A camera without a single result in the
+    past that is read back starts without tracks.
     """
 
     name = NAME
@@ -49,7 +50,7 @@ class AnalyseStage:
         self._make_tracker = make_tracker
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> AnalyseProcessor:
-        """Make a partition's state by reading back its last minutes, of which nothing is told again."""
+        """Create a partition's state from its last minutes. Their events are not written again."""
         past = await tail(log, tp, position, self._rules.place, self._rules.longest_s)
         analysers = Analysers(self._rules, self._sites, self._make_tracker)
         analysers.remember(past, await self._reported(past, log))
@@ -63,7 +64,7 @@ class AnalyseStage:
 
 
 class AnalyseProcessor(ParkingProcessor[tuple[Result, list[Event]]]):
-    """One partition: what its results tell, and what becomes of those that cannot be followed."""
+    """The processor of one partition of results. A result whose detections cannot be tracked is parked."""
 
     def __init__(self, analysers: Analysers, event_partitions: int) -> None:
         super().__init__(NAME)

@@ -1,1 +1,1 @@
-"""Readings to events: clean, windows, thresholds."""
+"""The stage ``sense``: windows and rules turn sensor readings into events."""

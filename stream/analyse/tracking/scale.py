@@ -1,4 +1,4 @@
-"""Pictures whose size changes on the way: tracks and rules keep to the size of the first one. Pure."""
+"""Picture scale: when the picture size changes, tracks and rules keep the coordinates of the first picture. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ingest.contract.records import Box, Detection, Point
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """From pixels of the picture at hand to those of the first one."""
+    """Factors from pixels of the current picture to pixels of the epoch's first one."""
 
     x: float = 1.0
     y: float = 1.0
@@ -19,7 +19,7 @@ class Scale:
     def between(cls, picture: tuple[int, int], first: tuple[int, int]) -> Scale:
         """Return the scale from one ``(width, height)`` to another. Raise ValueError for a picture without pixels."""
         if not all(picture):
-            raise ValueError(f"a picture of {picture[0]}×{picture[1]} pixels has no place for detections")
+            raise ValueError(f"picture of {picture[0]}×{picture[1]} pixels: expected a width and a height above 0")
         return cls(first[0] / picture[0], first[1] / picture[1])
 
     def detections(self, found: tuple[Detection, ...]) -> tuple[Detection, ...]:
@@ -33,9 +33,9 @@ class Scale:
         return tuple(found) if self == Scale() else tuple(box.scaled(self.x, self.y) for box in found)
 
     def back(self, box: Box) -> Box:
-        """Return a box of the first picture in pixels of the one at hand."""
+        """Return a box of the first picture in pixels of the current one."""
         return box.scaled(1 / self.x, 1 / self.y)
 
     def trail_back(self, trail: Iterable[Point]) -> tuple[Point, ...]:
-        """Return points of the first picture in pixels of the one at hand."""
+        """Return points of the first picture in pixels of the current one."""
         return tuple((x / self.x, y / self.y) for x, y in trail)

@@ -1,8 +1,9 @@
-"""What stands still where no model looks. Pure.
+"""Stationary tracks: objects that stand still where no model looks. Pure.
 
-A pipeline that looks at moving regions does not see what has stopped: the agent's background takes it in, and no
-region is named there any more. Where a track has stood still and nothing moves, it still is. Now and then the agent
-names what rests in the picture, and the model looks there: that proves it, or ends it.
+A pipeline that looks only at moving regions loses an object that has stopped. The agent's background model absorbs
+the object, and the agent reports no motion there. As long as nothing moves there, the object is taken to be there
+still. From time to time the agent lists the stationary boxes of a frame, and the model looks at them. That look
+confirms the object, or ends its track.
 """
 
 from __future__ import annotations
@@ -16,42 +17,50 @@ from stream.analyse.tracking.scale import Scale
 from stream.analyse.tracking.tracker import LOST_S, HeldTrack, Track
 
 REST_S = 2.0
-"""A track whose detections have been in one place for so long stands still. The agent's background takes twice as
-long to take it in; what goes out of sight while it moves has never stood."""
-UNPROVED_S = 120.0
-"""A track that nobody has named or seen for so long is held no more: four times the longest usual keep-alive."""
+"""Time in one place after which a track is stationary. The agent's background model takes twice as long to absorb an
+object. An object that goes out of sight while it moves was never stationary."""
+UNCONFIRMED_S = 120.0
+"""Time after which a track is dropped that the agent has not listed and the model has not seen. It is four times the
+longest usual keep-alive interval."""
 COVERED_S = 10.0
-"""What passes in front of something that stands has passed after so long; or else that has gone with it."""
+"""Time in which an object that passes in front of a stationary one has passed. After that, both have left."""
 _SAME = 0.6
-"""Of the smaller of two boxes, the share that both have if they are of one thing that has not moved: parts of it are
-taken in by the background one after the other."""
+"""Minimum overlap, as a share of the smaller box, of two boxes of one object that has not moved. The background model
+absorbs an object part by part, so its boxes differ."""
 _WHOLE = 0.7
-"""A box that has less of the area is a part only."""
+"""Minimum share of the object's area in a box of the whole object. A smaller box shows a part of it."""
 _FULL = 0.95
-"""Boxes of all of it tremble by that."""
+"""Minimum share of the largest area seen, at which a box becomes the object's place. Boxes of a whole object vary by
+this much."""
 _GROWN = 1.5
-"""A box that has more of the area is of something else too, or comes nearer."""
+"""Maximum growth of a stationary object's area. A larger box includes another object, or the object comes nearer."""
 _COVERED = 0.5
-"""Of a track's box: less than this moves when somebody waves an arm or walks past a car. What leaves moves whole."""
+"""Share of a track's box above which it counts as covered. A waving arm, or a person who walks past a car, moves in
+less of it. An object that leaves moves as a whole."""
 _INSIDE = 0.9
-"""Of a moving box: with more of it where something stands, that moves an arm, or somebody passes in front of it."""
-_ITS_OWN = 0.5
-"""Of what rests: with less of it in a place, it is something larger in front of that, or beside it."""
-_TAKEN_IN_S = 10.0
-"""What is found in a place so long after something has stopped there, and is of another kind, is no part of that."""
-_MISSES = 2
-"""Looks in a row at where it stood that did not find it: a model overlooks one thing in one frame."""
+"""Share of a moving box inside a stationary place, above which only a part of the object moves, or a person passes in
+front of it."""
+_OWN = 0.5
+"""Minimum share of a listed box inside a place, for the box to be of the object there. Otherwise it is of a larger
+object in front of it or beside it."""
+_ABSORBED_S = 10.0
+"""Time after which the background has certainly absorbed an object that stopped. Motion there with another label is
+then of another object."""
+_MAX_MISSES = 2
+"""Looks in a row in which the model does not find the object, after which its track ends. A model overlooks one
+object in one frame."""
 _APART_S = 2.0
-"""Looks that follow each other sooner are one: the picture is the same, and what is overlooked in it is, too."""
+"""Minimum time between two looks that count separately. In less time the picture hardly changes, and a model
+overlooks the same object again."""
 
 
 class FrameView(NamedTuple):
-    """Where something moved or rests in a frame, and where the model looked, in pixels of the epoch's first frame."""
+    """Moving and stationary regions of a frame, in pixels of the epoch's first frame."""
 
     motion: tuple[Box, ...] | None
     resting: tuple[Box, ...] | None
     shown: tuple[Box, ...]
-    """Of what rests, what the model was shown."""
+    """Stationary boxes that the model looked at."""
 
     @classmethod
     def of(cls, result: Result, scale: Scale) -> FrameView:
@@ -63,164 +72,170 @@ class FrameView(NamedTuple):
             scale.boxes(box for box in resting or () if box in looked_at),
         )
 
-    def is_named(self, place: Box) -> bool:
-        """Tell whether the agent has told that just this rests: not that it lies in a place where a bus does."""
-        its_own = [box for box in self.resting or () if place.shared(box) >= _ITS_OWN * box.area]
-        return _share(place, its_own) >= _COVERED
+    def lists(self, place: Box) -> bool:
+        """Return whether the agent listed the object in a place as stationary, not a larger one that covers it."""
+        own = [box for box in self.resting or () if place.shared(box) >= _OWN * box.area]
+        return _share(place, own) >= _COVERED
 
-    def is_looked_at(self, place: Box) -> bool:
-        """Tell whether the model was shown what rests in a place."""
+    def shows(self, place: Box) -> bool:
+        """Return whether the model looked at a stationary object in a place."""
         return _share(place, self.shown) >= _COVERED
 
-    def rests(self, box: Box) -> bool:
-        """Tell whether a detection was made in a look at what rests, and is not of what moves in front of that."""
-        return self.is_looked_at(box) and self.moved(box) < _COVERED
+    def is_at_rest(self, box: Box) -> bool:
+        """Return whether a detection is of a stationary object, not of one that moves in front of it."""
+        return self.shows(box) and self.moving(box) < _COVERED
 
-    def moved(self, place: Box) -> float:
-        """Return the share of a place in which something moves."""
+    def moving(self, place: Box) -> float:
+        """Return the share of a place in which something moves, 0..1."""
         return _share(place, self.motion or ())
 
-    def leaves(self, place: Box) -> bool:
-        """Tell whether something moves that is partly in a place and partly beside it."""
+    def crosses_edge(self, place: Box) -> bool:
+        """Return whether a moving region is partly inside and partly outside of a place."""
         return any(0.0 < place.shared(box) < _INSIDE * box.area for box in self.motion or ())
 
-    def denies(self, place: Box) -> bool:
-        """Tell whether the agent has told all that rests, and nothing rests or moves in a place."""
-        told = self.resting is not None and len(self.resting) < MAX_RESTING
-        return told and _share(place, self.resting or ()) + self.moved(place) < _COVERED
+    def excludes(self, place: Box) -> bool:
+        """Return whether the agent's list of stationary boxes is complete, and has neither rest nor motion in a
+        place."""
+        complete = self.resting is not None and len(self.resting) < MAX_RESTING
+        return complete and _share(place, self.resting or ()) + self.moving(place) < _COVERED
 
 
 @dataclass
-class _Stand:
-    """A track's stand: ``first`` is where it came to one, ``place`` where it was last seen in full."""
+class _Stop:
+    """A track in one place. Times in ns are of ``TrackTime.lived_ns``, in s of ``TrackTime.advance``."""
 
     track: Track
     first: Box
+    """Box with which the track came to this place."""
     place: Box
+    """Last box of the whole object."""
     full_px: float
+    """Largest area seen, in square pixels."""
     since_ns: int
-    stood: bool
-    """Whether it was seen to stand for long enough."""
-    named: bool
-    """Whether it is known to rest since it last moved. Until then, what goes out of sight may have gone for good."""
-    proved_ns: int
+    is_stationary: bool
+    """Whether the track was seen in this place for long enough."""
+    is_listed: bool
+    """Whether the agent has listed it since it last moved. Until then, it may have left when it went out of sight."""
+    confirmed_ns: int
     at_s: float
-    """In the time of tracks, when it was last seen or held."""
-    taken_in: bool = False
-    """Whether there has been a frame in which nothing of it moved any more."""
-    is_restless: bool = False
-    """Whether it should have been taken in by now."""
+    """When it was last seen or held."""
+    is_absorbed: bool = False
+    """Whether there was a frame without any motion in this place."""
+    must_be_absorbed: bool = False
+    """Whether ``_ABSORBED_S`` have passed."""
     covered_ns: int | None = None
-    sure: bool = True
+    """Since when another object covers it."""
+    is_certain: bool = True
+    """Whether it is certainly there. A covered or overlooked object may have left."""
     misses: int = 0
     missed_ns: int | None = None
 
 
 class StationaryTracks:
-    """The tracks of one camera, and for how long each has stood where it is."""
+    """The tracks of one camera, and the place and time in which each has stood."""
 
     def __init__(self) -> None:
-        self._stands: dict[str, _Stand] = {}
+        self._stops: dict[str, _Stop] = {}
 
     def seen(self, track: Track, view: FrameView, at_s: float, at_ns: int) -> bool:
-        """Take note of a track's detection, and tell whether it rests. What the agent names so stands already."""
-        stand, box, rests = self._stands.get(track.name), track.box, view.rests(track.box)
-        if stand is None or not _are_same(stand.first, box, _GROWN):
-            self._stands[track.name] = _Stand(track, box, box, box.area, at_ns, rests, rests, at_ns, at_s)
-            return rests
-        if box.area >= _FULL * stand.full_px:
-            stand.place, stand.full_px = box, max(stand.full_px, box.area)
-        stand.stood |= rests or at_ns - stand.since_ns >= REST_S * 1e9
-        stand.named, stand.proved_ns, stand.at_s, stand.covered_ns = rests, at_ns, at_s, None
-        stand.sure, stand.misses, stand.missed_ns = True, 0, None
-        return rests
+        """Note a track's detection, and return whether it is at rest. A listed object is stationary at once."""
+        stop, box, at_rest = self._stops.get(track.name), track.box, view.is_at_rest(track.box)
+        if stop is None or not _are_same(stop.first, box, _GROWN):
+            self._stops[track.name] = _Stop(track, box, box, box.area, at_ns, at_rest, at_rest, at_ns, at_s)
+            return at_rest
+        if box.area >= _FULL * stop.full_px:
+            stop.place, stop.full_px = box, max(stop.full_px, box.area)
+        stop.is_stationary |= at_rest or at_ns - stop.since_ns >= REST_S * 1e9
+        stop.is_listed, stop.confirmed_ns, stop.at_s, stop.covered_ns = at_rest, at_ns, at_s, None
+        stop.is_certain, stop.misses, stop.missed_ns = True, 0, None
+        return at_rest
 
-    def whole(self, detections: Sequence[Detection], view: FrameView) -> list[Detection]:
-        """Return detections in which the parts of one thing that stands are one, as large as that was.
+    def merged(self, detections: Sequence[Detection], view: FrameView) -> list[Detection]:
+        """Return detections in which the parts of a stationary object are replaced by one of its full size.
 
-        The background takes things in piece by piece, and what is left of one would lead a tracker astray. A model
-        that looks at whole frames finds whole things.
+        The background model absorbs an object part by part, and the remaining parts would mislead a tracker. A model
+        that looks at whole frames finds whole objects.
         """
         found = list(detections)
         if view.motion is None:
             return found
-        for stand in [stand for stand in self._stands.values() if stand.stood]:
-            parts = [one for one in found if self._is_part(one, stand, view)]
+        for stop in [stop for stop in self._stops.values() if stop.is_stationary]:
+            parts = [one for one in found if self._is_part(one, stop, view)]
             if parts:
                 found = [one for one in found if one not in parts]
-            if parts and not any(_is_whole(one.box, stand.place) for one in found):
-                found.append(_completed(max(parts, key=lambda one: one.box.area), stand, view))
+            if parts and not any(_is_whole(one.box, stop.place) for one in found):
+                found.append(_completed(max(parts, key=lambda one: one.box.area), stop, view))
         return found
 
-    def _is_part(self, one: Detection, stand: _Stand, view: FrameView) -> bool:
-        """Tell whether that is a part of something that stands: what moves there once that is taken in is not."""
-        if not _is_within(one.box, stand.place) or _is_whole(one.box, stand.place):
+    def _is_part(self, one: Detection, stop: _Stop, view: FrameView) -> bool:
+        """Return whether a detection is a part of a stationary object. A moving one is not, once that is absorbed."""
+        if not _is_within(one.box, stop.place) or _is_whole(one.box, stop.place):
             return False
         moves = one.box not in (view.resting or ())
-        if moves and (stand.taken_in or (stand.is_restless and one.label != stand.track.label)):
+        if moves and (stop.is_absorbed or (stop.must_be_absorbed and one.label != stop.track.label)):
             return False
-        return not any(_is_whole(one.box, other.place) for other in self._stands.values() if other is not stand)
+        return not any(_is_whole(one.box, other.place) for other in self._stops.values() if other is not stop)
 
-    def holds(self, view: FrameView, at_s: float, at_ns: int, found: Sequence[Detection] = ()) -> list[HeldTrack]:
-        """Return the tracks that stand still, but for those that are ``found``. What has gone is forgotten."""
+    def held(self, view: FrameView, at_s: float, at_ns: int, found: Sequence[Detection] = ()) -> list[HeldTrack]:
+        """Return the stationary tracks without a detection in ``found``. Drop those that have left."""
         if view.motion is None:
             return []
-        for name in [name for name, stand in self._stands.items() if _has_gone(stand, view, at_s, at_ns)]:
-            del self._stands[name]
-        holds = [_hold(stand, view, at_ns) for stand in self._stands.values() if stand.stood]
-        return [hold for hold in holds if not any(_is_whole(one.box, hold.box) for one in found)]
+        for name in [name for name, stop in self._stops.items() if _has_left(stop, view, at_s, at_ns)]:
+            del self._stops[name]
+        tracks = [_held(stop, view, at_ns) for stop in self._stops.values() if stop.is_stationary]
+        return [one for one in tracks if not any(_is_whole(detection.box, one.box) for detection in found)]
 
-    def held(self, names: Iterable[str], at_s: float) -> list[Track]:
-        """Take note that tracks were held, and return those that surely stand where they were seen last."""
-        stands = [self._stands[name] for name in names if name in self._stands]
-        for stand in stands:
-            stand.at_s, stand.track.box = at_s, stand.place
-        return [stand.track for stand in stands if stand.sure and stand.named]
+    def hold(self, names: Iterable[str], at_s: float) -> list[Track]:
+        """Note that tracks were held, and return those that certainly stand where they were seen last."""
+        stops = [self._stops[name] for name in names if name in self._stops]
+        for stop in stops:
+            stop.at_s, stop.track.box = at_s, stop.place
+        return [stop.track for stop in stops if stop.is_certain and stop.is_listed]
 
     def missed(self, view: FrameView, seen: Collection[str], at_ns: int) -> None:
-        """Take note of what was looked at and is not among the tracks that were ``seen``: it may have gone."""
-        for name in [name for name in self._stands if name not in seen] if view.shown else ():
-            stand = self._stands[name]
-            if view.is_looked_at(stand.place):
-                stand.sure = False
-                if stand.missed_ns is None or at_ns - stand.missed_ns > _APART_S * 1e9:
-                    stand.misses, stand.missed_ns = stand.misses + 1, at_ns
-            if stand.misses >= _MISSES:
-                del self._stands[name]
+        """Note the tracks whose place the model looked at without finding them. Such a track may have left."""
+        for name in [name for name in self._stops if name not in seen] if view.shown else ():
+            stop = self._stops[name]
+            if view.shows(stop.place):
+                stop.is_certain = False
+                if stop.missed_ns is None or at_ns - stop.missed_ns > _APART_S * 1e9:
+                    stop.misses, stop.missed_ns = stop.misses + 1, at_ns
+            if stop.misses >= _MAX_MISSES:
+                del self._stops[name]
 
     def forget(self, track: str) -> None:
-        """Forget a track that is over."""
-        self._stands.pop(track, None)
+        """Drop a track that has ended."""
+        self._stops.pop(track, None)
 
 
-def _completed(part: Detection, stand: _Stand, view: FrameView) -> Detection:
-    """Return a part as the whole. One that moves may be of something in front of it, and does not tell what it is."""
-    known = {} if part.box in (view.resting or ()) else {"label": stand.track.label, "score": stand.track.score}
-    return part.model_copy(update={"box": stand.place, **known})
+def _completed(part: Detection, stop: _Stop, view: FrameView) -> Detection:
+    """Return a part as the whole object. A moving part may be of an object in front, so its label does not count."""
+    known = {} if part.box in (view.resting or ()) else {"label": stop.track.label, "score": stop.track.score}
+    return part.model_copy(update={"box": stop.place, **known})
 
 
-def _hold(stand: _Stand, view: FrameView, at_ns: int) -> HeldTrack:
-    moved, looked_at = view.moved(stand.place), view.is_looked_at(stand.place)
-    if moved >= _COVERED:
-        stand.covered_ns, stand.sure = stand.covered_ns or at_ns, False
+def _held(stop: _Stop, view: FrameView, at_ns: int) -> HeldTrack:
+    moving, is_shown = view.moving(stop.place), view.shows(stop.place)
+    if moving >= _COVERED:
+        stop.covered_ns, stop.is_certain = stop.covered_ns or at_ns, False
     else:
-        stand.covered_ns = None
-        if view.is_named(stand.place) and not looked_at:
-            stand.proved_ns, stand.sure, stand.named = at_ns, True, True
-    stand.taken_in |= moved == 0.0
-    stand.is_restless = at_ns - stand.since_ns > _TAKEN_IN_S * 1e9
-    leaves = moved > 0.0 and view.leaves(stand.place)
-    return HeldTrack(stand.track.name, stand.place, faint=moved >= _COVERED or looked_at or leaves)
+        stop.covered_ns = None
+        if view.lists(stop.place) and not is_shown:
+            stop.confirmed_ns, stop.is_certain, stop.is_listed = at_ns, True, True
+    stop.is_absorbed |= moving == 0.0
+    stop.must_be_absorbed = at_ns - stop.since_ns > _ABSORBED_S * 1e9
+    may_leave = moving > 0.0 and view.crosses_edge(stop.place)
+    return HeldTrack(stop.track.name, stop.place, faint=moving >= _COVERED or is_shown or may_leave)
 
 
-def _has_gone(stand: _Stand, view: FrameView, at_s: float, at_ns: int) -> bool:
-    lost = at_s - stand.at_s > LOST_S or at_ns - stand.proved_ns > UNPROVED_S * 1e9
-    covered = stand.covered_ns is not None and at_ns - stand.covered_ns > COVERED_S * 1e9
-    return lost or covered or view.denies(stand.place)
+def _has_left(stop: _Stop, view: FrameView, at_s: float, at_ns: int) -> bool:
+    is_lost = at_s - stop.at_s > LOST_S or at_ns - stop.confirmed_ns > UNCONFIRMED_S * 1e9
+    is_covered = stop.covered_ns is not None and at_ns - stop.covered_ns > COVERED_S * 1e9
+    return is_lost or is_covered or view.excludes(stop.place)
 
 
 def _are_same(one: Box, other: Box, grown: float = float("inf")) -> bool:
-    shared = one.shared(other)  # most share nothing: that is found out first
+    shared = one.shared(other)  # most boxes share nothing, so that the rest is seldom computed
     return shared > 0.0 and other.area <= grown * one.area and shared >= _SAME * min(one.area, other.area)
 
 
@@ -234,5 +249,5 @@ def _is_within(box: Box, place: Box) -> bool:
 
 
 def _share(place: Box, boxes: Iterable[Box]) -> float:
-    """Return what share of a place boxes cover that do not cover each other."""
+    """Return the share of a place that boxes cover, which do not overlap each other."""
     return sum(place.shared(box) for box in boxes) / max(place.area, 1.0)

@@ -1,8 +1,8 @@
-"""The seam for tracking, and ByteTrack behind it.
+"""The seam for tracking, and its implementation ByteTrack.
 
-ByteTrack (Zhang et al., ECCV 2022, https://arxiv.org/abs/2110.06864) comes from the package ``trackers``, with
-buffered boxes (Yang et al., 2022, https://arxiv.org/abs/2211.14317), because at five frames a second a small vehicle
-moves by most of its own length.
+ByteTrack (Zhang et al., ECCV 2022, https://arxiv.org/abs/2110.06864) comes from the package ``trackers``. Boxes are
+buffered before they are compared (Yang et al., 2022, https://arxiv.org/abs/2211.14317), because at five frames a
+second a small vehicle moves by most of its own length.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ import numpy as np
 from ingest.contract.records import Box, Detection
 
 NOMINAL_FPS = 10.0
-"""The pace that the motion model is tuned for; the true times of the frames are given with them."""
+"""Frame rate for which the motion model is tuned. Each step also gets the true time of its frame."""
 LOST_S = 1.5
-"""A track without a detection for so long is over: a vehicle behind a pole comes back sooner."""
+"""Time without a detection after which a track ends. A vehicle behind a pole comes back sooner."""
 CONFIRM_FRAMES = 2
-"""A single detection is no object yet."""
+"""Detections that confirm a track. A single one may be false."""
 _BOX_MARGIN = 0.3
-"""How far boxes are widened on each side, as a share of their size, before they are compared."""
+"""Buffer added to each side of a box before boxes are compared, as a share of the box's size."""
 _MIN_OVERLAP = 0.1
 _CERTAIN = 0.5
-"""Detections at least this certain are matched first, and may begin a track."""
+"""Minimum score of detections that are matched first, and that may begin a track."""
 _FIRM, _FAINT = 1.0, 0.1
 
 
 @dataclass
 class Track:
-    """One object on its way. ``name`` is the same after a restart that has read the track's beginning again."""
+    """One tracked object. Its name is the same after a restart that has read the track's beginning again."""
 
     name: str
     box: Box
@@ -40,16 +40,16 @@ class Track:
     labels: Counter[str] = field(default_factory=Counter)
     frames: int = 0
     held: bool = False
-    """Whether it has no detection in this frame, and is taken to stand where it was."""
+    """Whether it has no detection in this frame, and is assumed to stand where it was."""
 
     @property
     def label(self) -> str:
-        """What it was taken for most often, weighted by how certain that was."""
+        """Its most frequent label so far, weighted by score."""
         return max(self.labels, key=lambda label: (self.labels[label], label)) if self.labels else ""
 
 
 class HeldTrack(NamedTuple):
-    """A track that is taken to be in a place; a ``faint`` one only if no detection continues it."""
+    """A track that is assumed to be in a place. A ``faint`` one is held only if no detection continues its track."""
 
     track: str
     box: Box
@@ -57,29 +57,29 @@ class HeldTrack(NamedTuple):
 
 
 class Tracker(Protocol):
-    """Follows objects through the frames of one camera and lane, in order. Pure; single-threaded."""
+    """A tracker of the objects in the frames of one camera and lane, in order. Pure; single-threaded."""
 
     def step(
-        self, detections: Sequence[Detection], at_s: float, frame: str, holds: Sequence[HeldTrack] = ()
+        self, detections: Sequence[Detection], at_s: float, frame: str, held: Sequence[HeldTrack] = ()
     ) -> list[Track]:
         """Return the confirmed tracks that have a detection in this frame or are held, in the order of their names.
 
-        ``at_s`` is the frame's time in seconds, larger than that of the frame before; ``frame`` names it, and a
-        track is named after the frame that confirmed it and the place of its detection there. So two objects never
-        share a name, also when one of them has another name after a restart that did not see its beginning. What is
-        held begins no track, and says nothing about what its track is.
+        ``at_s`` is the frame's time in seconds, larger than that of the frame before. ``frame`` is the frame's name.
+        A track is named after the frame that confirmed it and the index of its detection there. Two objects therefore
+        never share a name, even if a restart that did not see an object's beginning gives it another name. A held
+        track does not begin a track, and does not change its label or score.
         """
         ...
 
 
 class ByteTracker:
-    """ByteTrack."""
+    """ByteTrack with buffered boxes."""
 
     def __init__(self) -> None:
         from trackers import BIoU, ByteTrackTracker
 
         self._library = ByteTrackTracker(
-            lost_track_buffer=round(LOST_S * 30),  # it counts in frames of a 30 Hz camera
+            lost_track_buffer=round(LOST_S * 30),  # the library counts frames of a 30 Hz camera
             frame_rate=NOMINAL_FPS,
             track_activation_threshold=_CERTAIN,
             minimum_consecutive_frames=CONFIRM_FRAMES,
@@ -91,13 +91,13 @@ class ByteTracker:
         self._seen_s: dict[int, float] = {}
 
     def step(
-        self, detections: Sequence[Detection], at_s: float, frame: str, holds: Sequence[HeldTrack] = ()
+        self, detections: Sequence[Detection], at_s: float, frame: str, held: Sequence[HeldTrack] = ()
     ) -> list[Track]:
         """Return the confirmed tracks that have a detection in this frame or are held."""
         import supervision
 
-        boxes = [d.box for d in detections] + [hold.box for hold in holds]
-        scores = [d.score for d in detections] + [_FAINT if hold.faint else _FIRM for hold in holds]
+        boxes = [d.box for d in detections] + [one.box for one in held]
+        scores = [d.score for d in detections] + [_FAINT if one.faint else _FIRM for one in held]
         given = supervision.Detections(
             xyxy=np.array(boxes, np.float32).reshape(-1, 4),
             confidence=np.array(scores, np.float32),
@@ -113,15 +113,15 @@ class ByteTracker:
             for index, number in matched
             if index < count
         ]
-        held = [self._hold(number, holds[index - count], at_s) for index, number in matched if index >= count]
+        kept = [self._hold(number, held[index - count], at_s) for index, number in matched if index >= count]
         self._forget(at_s)
-        return sorted([*seen, *filter(None, held)], key=lambda track: track.name)
+        return sorted([*seen, *filter(None, kept)], key=lambda track: track.name)
 
-    def _hold(self, number: int, hold: HeldTrack, at_s: float) -> Track | None:
+    def _hold(self, number: int, held: HeldTrack, at_s: float) -> Track | None:
         track = self._tracks.get(number)
-        if track is None or track.name != hold.track:
+        if track is None or track.name != held.track:
             return None
-        track.box, track.held, self._seen_s[number] = hold.box, True, at_s
+        track.box, track.held, self._seen_s[number] = held.box, True, at_s
         return track
 
     def _note(self, number: int, detection: Detection, at_s: float, name: str) -> Track:

@@ -23,10 +23,9 @@ from ingest.runtime.clock import ManualClock
 from ingest.site import CameraConfig, PipelineConfig
 from ingest.site.topic.view import Config
 from stream.analyse.analyser import Analyser
-from stream.analyse.analysers import MAX_REPLAYED, Analysers
+from stream.analyse.analysers import MAX_REPLAYED, Analysers, RuleSet
 from stream.analyse.rule import CameraRule
 from stream.analyse.rules.line import LineRule
-from stream.analyse.ruleset import RuleSet
 from stream.analyse.stage import AnalyseStage
 from stream.analyse.tracking.tracker import ByteTracker
 

@@ -22,7 +22,7 @@ from stream.analyse.rule import CameraRule
 from stream.analyse.rules.line import LineRule
 from stream.analyse.rules.zone import ZoneRule
 from stream.analyse.stage import AnalyseStage
-from stream.analyse.tracking.stationary import COVERED_S, UNPROVED_S
+from stream.analyse.tracking.stationary import COVERED_S, UNCONFIRMED_S
 from stream.analyse.tracking.tracker import ByteTracker
 
 FPS = 10.0
@@ -181,10 +181,10 @@ def test_what_is_hidden_for_a_while_has_stood_there_all_along_if_it_is_there_aft
 
 
 def test_what_nobody_has_seen_for_minutes_is_held_no_more() -> None:
-    long = DWELL.model_copy(update={"dwell_s": UNPROVED_S + 60.0})
+    long = DWELL.model_copy(update={"dwell_s": UNCONFIRMED_S + 60.0})
     assert told([*parked(), named(6.0), *busy(6.1, 250.0)], long) == []
     assert len(told([*parked(), *busy(6.0, 250.0, resting=(place(STOP),))], long)) == 1
-    within = DWELL.model_copy(update={"dwell_s": UNPROVED_S - 10.0})
+    within = DWELL.model_copy(update={"dwell_s": UNCONFIRMED_S - 10.0})
     assert len(told([*parked(), named(6.0), *busy(6.1, 250.0)], within)) == 1
 
 
@@ -309,7 +309,7 @@ def test_a_clock_that_is_set_back_neither_takes_a_stay_away_nor_makes_it_last() 
     found = [*parked(), *busy(6.0, 60.0, resting=(place(STOP),))]
     (event,) = told(set_back(found, 10.0))
     assert event.data.seq == told(found)[0].data.seq + 1  # the time of one frame is not known
-    long = DWELL.model_copy(update={"dwell_s": UNPROVED_S + 60.0})
+    long = DWELL.model_copy(update={"dwell_s": UNCONFIRMED_S + 60.0})
     assert told(set_back([*parked(), named(6.0), *busy(6.1, 250.0)], 10.0), long) == []
     hidden = [*parked(), named(6.0), *busy(6.1, 10.0), *passing(10.0, 24.0), *busy(24.0, 25.0)]
     assert told(set_back([*hidden, *busy(25.0, 60.0, resting=(place(STOP),))], 12.0)) == []
