@@ -1,1 +1,1 @@
-"""Frames in, batches out: decode, denoise, regions, batching, shedding."""
+"""The stage ``prepare``: frames in, batches out; decoding, denoising, regions, batching and shedding."""

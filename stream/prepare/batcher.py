@@ -1,8 +1,8 @@
-"""Gathers frames of one partition into batches, by pipeline and lane. Pure: it writes nothing and is told the time.
+"""Batching of the frames of one partition, by pipeline and lane. Pure: it writes nothing, and the clock is passed in.
 
-A batch is closed when it has enough items or bytes, or when its first item has waited long enough. A frame that goes
-to several pipelines is done with when the last of its batches is closed, so its offset is named there. Per pipeline
-and lane, items are in the order of their offsets, whatever their outcome.
+A batch closes when it has enough items or bytes, or when its first item has waited for the maximum delay. A frame of
+several pipelines is finished when the last of its batches closes, and that batch finishes its offset. Within a
+pipeline and lane, items keep the order of their offsets, whatever their outcome.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from stream.runner.processor import Work
 
 @dataclass(frozen=True, slots=True)
 class BatchEntry:
-    """One frame for one pipeline: its item, encoded, and its regions' pictures, ``(h, w, 3)`` uint8, contiguous.
+    """One frame for one pipeline: its encoded item, and the pictures of its regions, ``(h, w, 3)`` uint8, contiguous.
 
-    All that can be wrong with one frame shows while its entries are made. Nothing in a batch can fail after that.
+    Every error that a frame can cause is raised while its entries are made. No later step of a batch can fail.
     """
 
     plan: PipelinePlan
@@ -36,28 +36,28 @@ class BatchEntry:
 
     @classmethod
     def of(cls, plan: PipelinePlan, item: BatchItem, pictures: tuple[Pixels, ...] = ()) -> BatchEntry:
-        """Make the entry of an item. Raise Oversize when no batch could hold it, WrongType."""
+        """Encode an item into its entry. Raise Oversize when no batch could hold it, WrongType."""
         encoded = encode_part(item, MAX_ITEMS_BYTES)
         return cls(plan, item.id, item.lane, item.traceparent, encoded, pictures)
 
 
 class Batcher:
-    """One partition's open batches. ``target`` is the topic that they will go to."""
+    """The open batches of one partition. ``target`` is their output topic."""
 
     def __init__(self, target: str, partition: int, clock: Clock) -> None:
         self._target = target
         self._partition = partition
         self._clock = clock
-        self._open: dict[tuple[str, str], _Open] = {}
-        self._missing: dict[int, int] = {}  # offset → batches that it is in and that are not closed yet
+        self._open: dict[tuple[str, str], _OpenBatch] = {}
+        self._missing: dict[int, int] = {}  # offset → number of its batches that are still open
 
     @property
     def deadline(self) -> float | None:
-        """When the first open batch must be closed, on the monotonic clock in seconds."""
+        """Time when the first open batch must close, on the monotonic clock in seconds."""
         return min((b.deadline for b in self._open.values() if b.entries), default=None)
 
     def add(self, offset: int, entries: Sequence[BatchEntry]) -> list[Work]:
-        """Put a frame into the batches of its pipelines, and return those that are closed by it, in order."""
+        """Add a frame to the batches of its pipelines, and return the batches that close, in order."""
         works = []
         self._missing[offset] = len(entries)
         for entry in entries:
@@ -71,7 +71,7 @@ class Batcher:
         return works
 
     def due(self) -> list[Work]:
-        """Close the batches whose first item has waited long enough."""
+        """Close the batches whose first item has waited for the maximum delay."""
         now = self._clock.monotonic()
         return [self._close(b) for b in list(self._open.values()) if b.entries and b.deadline <= now]
 
@@ -79,16 +79,16 @@ class Batcher:
         """Close all batches."""
         return [self._close(b) for b in list(self._open.values()) if b.entries]
 
-    def _batch_for(self, entry: BatchEntry) -> _Open:
+    def _batch_for(self, entry: BatchEntry) -> _OpenBatch:
         key = (entry.plan.name, entry.lane)
         if key not in self._open:
-            self._open[key] = _Open(entry.plan)
+            self._open[key] = _OpenBatch(entry.plan)
         return self._open[key]
 
-    def _close(self, batch: _Open) -> Work:
+    def _close(self, batch: _OpenBatch) -> Work:
         first, plan = batch.entries[0], batch.plan
         if first.lane not in (LIVE, LATE):
-            del self._open[plan.name, first.lane]  # a replay comes to an end; its memory need not stay
+            del self._open[plan.name, first.lane]  # replays end, and each has its own lane
         headers = frame_headers([entry.id for entry in batch.entries], first.lane, first.traceparent, plan.name)
         outgoing = Outgoing(self._target, self._partition, batch.encoded(), headers=headers)
         offsets = batch.take()
@@ -102,8 +102,8 @@ class Batcher:
         return True
 
 
-class _Open:
-    """A batch that is being filled, over and over."""
+class _OpenBatch:
+    """The open batch of one pipeline and lane. It is refilled after each close."""
 
     def __init__(self, plan: PipelinePlan) -> None:
         self.plan = plan
@@ -135,7 +135,7 @@ class _Open:
         return encode_batch(plan.name, canvas, [entry.item for entry in self.entries], pictures)
 
     def take(self) -> list[int]:
-        """Return the offsets of its entries, and empty it."""
+        """Return the offsets of the entries, and clear the batch."""
         offsets = self._offsets
         self.entries, self._offsets, self._rows, self._items_bytes = [], [], 0, 0
         return offsets

@@ -1,4 +1,4 @@
-"""From a record to a frame that can be trusted, or to the reason why it cannot."""
+"""Decoding and validation of frame records."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stream.prepare import picture
 
 @dataclass
 class DeliveredFrame:
-    """A frame as it was delivered. Its pixels are decoded when they are first asked for, if ever."""
+    """A frame with its record. Its pixels are decoded at the first use only."""
 
     frame: Frame
     record: LogRecord
@@ -41,13 +41,13 @@ class DeliveredFrame:
 def read_frame(record: LogRecord) -> DeliveredFrame:
     """Read a record of ``frames`` or ``frames.late``. Raise CodecError or FrameError.
 
-    A record without frame headers is taken by its body; one whose header names another frame is refused, because the
-    ledger has counted it under that name.
+    The body identifies a record without frame headers. A record whose header names another frame than its body is
+    refused, because the ledger counts it under the name in the header.
     """
     frame = decode(Frame, record.value)
-    told = record.headers.get(h.FRAMES)
-    if told is not None and h.frames_of(record.headers) != (frame.id,):
-        raise HeaderMismatch(told.decode(errors="replace"), str(frame.id))
+    header = record.headers.get(h.FRAMES)
+    if header is not None and h.frames_of(record.headers) != (frame.id,):
+        raise HeaderMismatch(header.decode(errors="replace"), str(frame.id))
     lane = h.lane_of(record.headers, record.topic)
     if lane not in (LIVE, LATE) and not is_replay(lane):
         raise UnknownLane(lane)
@@ -56,10 +56,10 @@ def read_frame(record: LogRecord) -> DeliveredFrame:
 
 
 def with_frame_header(record: LogRecord) -> LogRecord:
-    """Return a record with the header that says which frame it is, for its dead letter, if that can be told.
+    """Return the record with the header that names its frame, for its dead letter; unchanged if it names none.
 
-    The ledger counts a delivered frame by its header if that names one, else by its body; so must its end. Raises
-    nothing, whatever the record holds: it is on its way to the dead letters because of some such error.
+    The ledger counts a delivered frame by its header, or by its body without one. Its end must be counted the same
+    way. Raise nothing, whatever the record holds, because an error in it is the cause of the dead letter.
     """
     try:
         if len(h.frames_of(record.headers)) == 1:

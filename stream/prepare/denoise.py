@@ -1,9 +1,9 @@
-"""Take sensor noise out of a camera's frames, where there is some.
+"""Removal of sensor noise from the frames of a camera.
 
 The noise level is estimated from the mask of J. Immerkær, "Fast Noise Variance Estimation", Computer Vision and Image
 Understanding 64 (1996), with the median absolute deviation (F. R. Hampel, 1974) in place of its mean, so that edges
-do not count as noise. Still texture does look like noise in one frame, but not between two: the lower of the two
-estimates is taken.
+do not count as noise. Still texture looks like noise within one frame, but not in the difference of two frames. The
+lower of both estimates counts.
 """
 
 from __future__ import annotations
@@ -21,43 +21,43 @@ Image = npt.NDArray[np.uint8]
 DenoiseKind = Literal["none", "median", "auto"]
 
 NOISY = 1.5
-"""Standard deviation of the luma, in grey levels, from which on filtering gains more than it costs: footage in good
-light has 0.2 to 0.5 after JPEG; at 1.5 the median already gains 3 dB (the tests measure both)."""
+"""Minimum standard deviation of the luma noise, in grey levels, at which filtering gains more than it costs. Footage
+in good light has 0.2 to 0.5 after JPEG. At 1.5 the median already gains 3 dB (the tests measure both)."""
 MEDIAN_PX = 3
-"""Side of the median's window: removes single wrong pixels, keeps lines two pixels wide."""
+"""Side of the window of the median. It removes single wrong pixels and keeps lines two pixels wide."""
 MEMORY = 0.75
-"""Weight of the past where nothing moved: noise falls to √((1-m)/(1+m)) = 38 %, within about four frames."""
+"""Weight of the past in pixels without motion. Noise falls to √((1-m)/(1+m)) = 38 % within about four frames."""
 MOVED_SIGMAS = 1.5
-"""A 3×3 mean that differs from the past by more is movement: its own noise is a third of a pixel's, so this is over
-four of its standard deviations."""
-LEAST_STEP = 2.0
-"""Grey levels: smaller steps are rounding."""
+"""Difference of a 3×3 mean from the past, in standard deviations of the pixel noise, above which it is motion. The
+noise of the mean is a third of that of a pixel, so the threshold exceeds four of its own standard deviations."""
+MIN_STEP = 2.0
+"""Minimum difference that counts as motion, in grey levels. Smaller differences are rounding."""
 
 MAX_DENOISER_BYTES = 128 * 1024 * 1024
-"""Per partition: 4 noisy 4K cameras at 27 MB each or 170 at 640×360, as many as one core can prepare, and thousands
-that are not noisy, of which only a quarter of the luma is kept."""
+"""Maximum memory of one partition: 4 noisy 4K cameras of 27 MB or 170 at 640×360, as many as one core can prepare. Of
+a camera without noise only a quarter of the luma is kept, so thousands of them fit."""
 _ENTRY_BYTES = 1024
-"""Counted for each beside its pixels, so that a million cameras of one pixel are bounded too."""
+"""Bytes counted for each denoiser beside its pixels. They bound a million cameras of one pixel, too."""
 
 _LAPLACIANS = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-"""Immerkær's mask: the difference of two Laplacians, blind to edges' slopes. The sum of its squares is 36."""
+"""Immerkær's mask: the difference of two Laplacians, which is blind to the slopes of edges. Its squares sum to 36."""
 _MAD = 0.6745
 """Median absolute deviation of a normal distribution with a standard deviation of 1."""
-_OF_ROUGH = _MAD * 6.0
-_OF_STEP = _MAD * 2**0.5
-"""What the medians of the mask's answers and of the steps between two frames are, for noise of 1."""
+_MEDIAN_RESPONSE = _MAD * 6.0
+_MEDIAN_STEP = _MAD * 2**0.5
+"""Medians of the mask response and of the difference between two frames, for noise with a standard deviation of 1."""
 
 
 class Denoiser(Protocol):
-    """One camera's frames, one after another, on one lane. Not thread-safe; never blocks on anything but the CPU.
+    """A filter for the successive frames of one camera on one lane. Not thread-safe; uses the CPU and does no I/O.
 
-    What is given is ``(H, W, 3)`` uint8 and is not changed; what is returned has the same shape, and may be the very
-    same array. The size may change from one frame to the next.
+    The input is ``(H, W, 3)`` uint8 and is not changed. The output has the same shape and may be the same array. The
+    size may change from one frame to the next.
     """
 
     @property
     def held_bytes(self) -> int:
-        """How many bytes of pixels it keeps for the next frame; 0 for one that remembers nothing."""
+        """Bytes of pixels that are kept for the next frame; 0 for a filter without a past."""
         ...
 
     def denoise(self, frame: Image) -> Image:
@@ -66,7 +66,7 @@ class Denoiser(Protocol):
 
 
 class NoDenoiser:
-    """Leaves frames as they are."""
+    """A filter that returns every frame unchanged."""
 
     held_bytes = 0
 
@@ -76,17 +76,17 @@ class NoDenoiser:
 
 
 class MedianDenoiser:
-    """Replaces each pixel by its neighbourhood's median, always."""
+    """A filter that replaces every pixel by the median of its neighbourhood."""
 
     held_bytes = 0
 
     def denoise(self, frame: Image) -> Image:
-        """Return the frame with single wrong pixels taken out."""
+        """Return the frame without single wrong pixels."""
         return _median(frame)
 
 
 class AutoDenoiser:
-    """Filters noisy frames only: over time where nothing moved, by the median where something did."""
+    """A filter of noisy frames only: temporal where no pixel moved, median where pixels moved."""
 
     def __init__(self) -> None:
         self._middle: Image | None = None
@@ -94,12 +94,12 @@ class AutoDenoiser:
 
     @property
     def held_bytes(self) -> int:
-        """The middle of the last frame, in grey, and while the camera is noisy the last filtered frame."""
+        """Bytes of the grey middle of the last frame and, while the camera is noisy, of the last filtered frame."""
         return sum(image.nbytes for image in (self._middle, self._past) if image is not None)
 
     def denoise(self, frame: Image) -> Image:
         """Return the frame itself if it is clean, else a filtered copy."""
-        middle = _grey(_middle(frame))  # noise is looked for nowhere else, and most cameras have none
+        middle = _grey(_middle(frame))  # noise is estimated only here, and most cameras have none
         before = self._middle if self._middle is not None and self._middle.shape == middle.shape else None
         self._middle = middle
         sigma = _noise(middle, before)
@@ -114,16 +114,16 @@ class AutoDenoiser:
 
 
 def denoiser(kind: DenoiseKind) -> Denoiser:
-    """Make the denoiser of one camera's lane."""
+    """Create the denoiser of one camera on one lane."""
     if kind == "median":
         return MedianDenoiser()
     return AutoDenoiser() if kind == "auto" else NoDenoiser()
 
 
 class DenoiserCache:
-    """The denoisers of one partition, one per camera, lane and kind; the one used longest ago is forgotten first.
+    """The denoisers of one partition, one for each camera, lane and kind. The least recently used is dropped first.
 
-    A camera that was forgotten is still denoised: it finds its level again within a few frames.
+    A camera whose denoiser was dropped gets a new one, which finds its noise level within a few frames.
     """
 
     def __init__(self) -> None:
@@ -132,11 +132,11 @@ class DenoiserCache:
 
     @property
     def held_bytes(self) -> int:
-        """What all of them take."""
+        """Memory of all denoisers in bytes."""
         return self._held_bytes
 
     def denoise(self, frame: DeliveredFrame, kind: DenoiseKind) -> Image:
-        """Return a frame's pixels with less noise. Raise FrameError when they cannot be decoded."""
+        """Return the pixels of a frame with less noise. Raise FrameError when they cannot be decoded."""
         image = frame.image()
         key = (frame.frame.camera, frame.lane, kind)
         chosen = self._known.pop(key, None)
@@ -158,36 +158,37 @@ class DenoiserCache:
 
 
 def noise_sigma(grey: Image, before: Image | None = None) -> float:
-    """Estimate the noise's standard deviation, in grey levels, from a ``(H, W)`` picture and the one before it.
+    """Return the estimated standard deviation of the noise, in grey levels, of a ``(H, W)`` picture.
 
-    Looks at the middle of the picture, a quarter of its area: overlays and black bars are at its borders.
+    ``before`` is the previous picture. Only the middle quarter of the area counts, because overlays and black bars
+    lie at the borders.
     """
     middle = _middle(grey)
-    return _sigma(_rough(middle), None if before is None else cv2.absdiff(middle, _middle(before)))
+    return _sigma(_response(middle), None if before is None else cv2.absdiff(middle, _middle(before)))
 
 
 def _noise(middle: Image, before: Image | None) -> float | None:
-    """Return the noise's standard deviation if it is ``NOISY``; None, in an eighth of the time, if it is not."""
+    """Return the standard deviation of the noise; None, in an eighth of the time, if it is below ``NOISY``."""
     step = None if before is None else cv2.absdiff(middle, before)
-    if step is not None and _median_is_below(step, NOISY * _OF_STEP):
+    if step is not None and _median_is_below(step, NOISY * _MEDIAN_STEP):
         return None
-    rough = _rough(middle)
-    return None if _median_is_below(rough, NOISY * _OF_ROUGH) else _sigma(rough, step)
+    response = _response(middle)
+    return None if _median_is_below(response, NOISY * _MEDIAN_RESPONSE) else _sigma(response, step)
 
 
-def _sigma(rough: cv2.typing.MatLike, step: cv2.typing.MatLike | None) -> float:
-    sigma = _median_level(rough) / _OF_ROUGH
-    return sigma if step is None else min(sigma, _median_level(step) / _OF_STEP)
+def _sigma(response: cv2.typing.MatLike, step: cv2.typing.MatLike | None) -> float:
+    sigma = _median_level(response) / _MEDIAN_RESPONSE
+    return sigma if step is None else min(sigma, _median_level(step) / _MEDIAN_STEP)
 
 
-def _rough(middle: Image) -> cv2.typing.MatLike:
-    """Return how far each pixel is off what its neighbours let expect."""
+def _response(middle: Image) -> cv2.typing.MatLike:
+    """Return the absolute difference of each pixel from the prediction of its neighbours."""
     return cv2.convertScaleAbs(cv2.filter2D(middle, cv2.CV_16S, _LAPLACIANS))
 
 
 def _blend(past: Image, frame: Image, sigma: float) -> Image:
     step = cv2.absdiff(cv2.blur(_grey(frame), (3, 3)), cv2.blur(_grey(past), (3, 3)))
-    _, moved = cv2.threshold(step, max(LEAST_STEP, MOVED_SIGMAS * sigma), 255, cv2.THRESH_BINARY)
+    _, moved = cv2.threshold(step, max(MIN_STEP, MOVED_SIGMAS * sigma), 255, cv2.THRESH_BINARY)
     blended = cv2.addWeighted(past, MEMORY, frame, 1.0 - MEMORY, 0.0)
     if cv2.countNonZero(moved):
         cv2.copyTo(_median(frame), moved, blended)
@@ -195,7 +196,7 @@ def _blend(past: Image, frame: Image, sigma: float) -> Image:
 
 
 def _median_level(levels: cv2.typing.MatLike) -> float:
-    """Return the median of a picture's levels, interpolated within its level."""
+    """Return the median grey level of a picture, interpolated within the level."""
     counts = cv2.calcHist([levels], [0], None, [256], [0, 256]).ravel()
     below = np.cumsum(counts)
     half = below[-1] / 2
@@ -205,7 +206,7 @@ def _median_level(levels: cv2.typing.MatLike) -> float:
 
 
 def _median_is_below(levels: cv2.typing.MatLike, limit: float) -> bool:
-    """Tell whether ``_median_level`` is below a positive limit, without counting every level."""
+    """Return whether ``_median_level`` is below a positive limit, without counting every level."""
     level = int(limit + 0.5)
     under, half = np.count_nonzero(levels < level), levels.size / 2
     if under >= half:
@@ -227,7 +228,7 @@ def _middle(picture: Image) -> Image:
 
 
 def _image(array: cv2.typing.MatLike) -> Image:
-    """Narrow OpenCV's type: its functions keep uint8 where they were given it."""
+    """Narrow the type from OpenCV: its functions return uint8 for uint8 input."""
     return array  # type: ignore[return-value]
 
 

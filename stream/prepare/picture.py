@@ -1,7 +1,7 @@
-"""Encoded pictures: is all of it there, how large is it, and its pixels.
+"""Checks and decoding of pictures.
 
-Sizes are read from the headers before anything is decoded, so that a small record cannot claim gigabytes: JPEG by
-ITU-T T.81 (B.1, marker segments), WebP by RFC 9649.
+Sizes are read from the headers before the pixels are decoded, so that a small record cannot claim gigabytes. JPEG
+follows ITU-T T.81 (B.1, marker segments), WebP follows RFC 9649.
 """
 
 from __future__ import annotations
@@ -15,29 +15,31 @@ import numpy.typing as npt
 from stream.exceptions import CutShort, TooLarge, TooManyScans, Undecodable, WrongSize
 
 MAX_PIXELS = 7680 * 4320
-"""8K UHD; decoded it is 100 MB."""
+"""Maximum size of a picture: 8K UHD, 100 MB when decoded."""
 MAX_SCANS = 64
-"""Encoders make ten. Each is a pass over the whole picture and may be 16 bytes long: a record holds a million."""
+"""Maximum number of scans of a progressive JPEG; encoders write ten. Each scan is a pass over the whole picture, and
+a record has room for a million scans of 16 bytes."""
 _END_WITHIN_BYTES = 64
-"""Some cameras pad the end of a JPEG to a block. Within its scan, an end marker cannot occur."""
+"""Range at the end of a JPEG in which its end marker may lie: some cameras pad the file to a block. An end marker
+cannot occur within a scan."""
 
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}
 _NO_FRAME_HEADER = {0xC4, 0xC8, 0xCC}
-"""Markers among SOF0..SOF15 that mean something else: DHT, JPG, DAC."""
+"""Markers in the range SOF0..SOF15 that are no frame headers: DHT, JPG, DAC."""
 _SCAN = 0xDA
 _START_OF_SCAN = int.from_bytes(b"\xff\xda", "little")
-"""Cannot occur within a scan; a thumbnail has one of its own."""
+"""The marker before each scan. It cannot occur within a scan; an embedded thumbnail has one, too."""
 
 Size = tuple[int, int]
 """Width and height in pixels."""
 
 
 def check(data: bytes, encoding: str, declared: Size) -> None:
-    """Look at a picture without decoding it. Raise Undecodable, CutShort, TooLarge, TooManyScans or WrongSize.
+    """Check a picture without decoding it. Raise Undecodable, CutShort, TooLarge, TooManyScans or WrongSize.
 
-    Finds what is no picture, what was cut, what has another size than its record declares and what would take too
-    much memory or time; damage inside the picture is found by ``pixels`` only.
+    These errors cover data that is no picture, a truncated picture, a size other than the declared one, and a picture
+    that takes too much memory or time. Only ``pixels`` detects damage inside a picture.
     """
     found = _jpeg_size(data) if encoding == "jpeg" else _webp_size(data)
     if found is None or 0 in found:
@@ -53,9 +55,9 @@ def check(data: bytes, encoding: str, declared: Size) -> None:
 
 
 def pixels(data: bytes, encoding: str, declared: Size) -> npt.NDArray[np.uint8]:
-    """Decode a picture that was checked: ``(height, width, 3)`` uint8, BGR. Raise Undecodable or WrongSize.
+    """Decode a picture that passed ``check`` to ``(height, width, 3)`` uint8, BGR. Raise Undecodable or WrongSize.
 
-    The camera's orientation tag is not applied: boxes and zones are in the coordinates of the stored picture.
+    The orientation tag is ignored, because boxes and zones are in the coordinates of the stored picture.
     """
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
@@ -76,7 +78,7 @@ def _is_whole(data: bytes, encoding: str) -> bool:
 
 
 def _jpeg_size(data: bytes) -> Size | None:
-    """Walk the marker segments to the frame header."""
+    """Return the size in the frame header of a JPEG, None without one."""
     if data[:2] != _SOI:
         return None
     at = 2
@@ -96,7 +98,7 @@ def _jpeg_size(data: bytes) -> Size | None:
 
 
 def _scans(data: bytes) -> int:
-    """Count the scans, at even and at odd places: a third of the time of ``bytes.count``."""
+    """Count the scans at even and odd offsets, in a third of the time of ``bytes.count``."""
     pairs = [np.frombuffer(data, "<u2", (len(data) - first) // 2, first) for first in (0, 1)]
     return sum(int(np.count_nonzero(each == _START_OF_SCAN)) for each in pairs)
 

@@ -1,4 +1,4 @@
-"""What a pipeline's batches may hold, worked out once."""
+"""The limits of the batches of each pipeline."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from ingest.site import PipelineConfig
 from ingest.site.pipeline import MAX_PIXEL_BYTES, UNROUTED_NAME
 
 MAX_ITEMS_BYTES = MAX_RECORD_BYTES - MAX_PIXEL_BYTES - HEAD_BYTES
-"""Counted all the same: an item also names the pipelines that its frame goes to, and a site may have any number."""
+"""Maximum bytes of the items in a batch: the rest of a record beside the pixels. Items are small, but their size has
+no bound: an item names all pipelines of its frame, and a site may have any number."""
 CHANNELS = 3
 UNROUTED_ITEMS = 64
+"""Items in a batch of frames that no pipeline wants."""
 UNROUTED_DELAY_S = 0.05
+"""Maximum time that such a batch stays open."""
 
 
 @dataclass(frozen=True, slots=True)
 class PipelinePlan:
-    """The limits of one pipeline's batches.
+    """The limits of the batches of one pipeline.
 
-    ``rows`` is how many pictures of ``(height, width, channels)`` a batch holds at most, ``regions`` how many of them
-    may come from one frame. ``config`` is None for frames that no pipeline wants.
+    ``rows`` is the maximum number of pictures of ``(height, width, channels)`` in a batch, ``regions`` the maximum
+    number of them from one frame. ``config`` is None for frames that no pipeline wants.
     """
 
     name: str
@@ -36,11 +39,12 @@ class PipelinePlan:
 
 
 UNROUTED = PipelinePlan(UNROUTED_NAME, 0, 0, 0, UNROUTED_ITEMS, UNROUTED_DELAY_S, 0, 0, None)
-"""Frames that no pipeline wants: they pass as items without pixels, so that they too have an end."""
+"""Limits for frames that no pipeline wants. They travel as items without pixels, so that the ledger gets their
+end."""
 
 
 def plans(pipelines: Iterable[PipelineConfig]) -> tuple[PipelinePlan, ...]:
-    """Return a plan per pipeline."""
+    """Return one plan for each pipeline."""
     return tuple(map(_plan, pipelines))
 
 

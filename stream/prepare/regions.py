@@ -1,4 +1,4 @@
-"""What part of a frame a model looks at, and how it is laid into the model's input. Pure geometry and pixels."""
+"""The parts of a frame that a model sees, and their layout in the input of the model. Pure geometry and pixels."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from ingest.contract.records import Box, Fit, Inner, Pixels, Region
 from ingest.site import PipelineConfig
 
 MERGE_SHARE = 0.6
-"""Two moving regions are one when they share so much of the smaller one: a gate's boxes of one object overlap, two
-objects that pass each other share less."""
+"""Minimum overlap, as a share of the smaller box, at which two moving regions are merged. The boxes that a gate sends
+for one object overlap more; two objects that pass each other overlap less."""
 BESIDE_SHARE = 0.1
-"""Of something that rests: if more of it moves, it is setting off, and would be found twice, or it is hidden."""
+"""Maximum share of a stationary box inside a moving box. Above it, the object starts to move, and would be found
+twice, or another object hides it."""
 
 MAX_BOXES = 128
-"""Of one frame, twice as many as it may have regions. Joining takes the square of their number: 5 ms for so many,
-half a day for the 400,000 that fit into a record."""
+"""Maximum number of boxes of one frame, twice the maximum number of regions. Merging takes time quadratic in their
+number: 5 ms for 128 boxes, half a day for the 400,000 that fit into a record."""
 
 
 @dataclass(frozen=True, slots=True)
 class CropWindow:
-    """A part of the frame to cut out.
+    """A part of a frame to crop for the model.
 
-    ``region.box`` is what moved, in pixels of the frame, as tight as the agent saw it; the window around it,
-    ``left, top, right, bottom`` in whole pixels, is what the model sees: ``region.fit`` and ``region.inner`` say how
-    and where.
+    ``region.box`` is the tight box that the agent sent, in pixels of the frame. ``left, top, right, bottom`` are the
+    edges of the crop around it, in whole pixels. ``region.fit`` and ``region.inner`` map the crop to the input of the
+    model.
     """
 
     region: Region
@@ -47,15 +48,15 @@ def windows(
     most: int,
     resting: Sequence[Box] = (),
 ) -> tuple[CropWindow, ...]:
-    """Return the windows of a frame of ``size`` (width, height), at least one and at most ``most``.
+    """Return at least one and at most ``most`` crop windows of a frame of ``size`` (width, height).
 
-    The full frame unless the pipeline looks at motion and the agent named regions that lie in the frame. Of too many,
-    the largest are kept. What rests is looked at while there is room, in the order in which it is named, unless
-    something moves there; these boxes are ``usable``.
+    Return the full frame unless the pipeline uses motion and the agent sent regions that lie in the frame. Of too
+    many moving regions, keep the largest. Stationary objects fill the rest, in the given order, except those inside a
+    moving region. ``resting`` has boxes that ``usable`` returned.
     """
-    whole = Box(0.0, 0.0, *map(float, size))
     moving = merged(usable(motion or (), size)) if pipeline.regions == "motion" else []
     if not moving and (pipeline.regions != "motion" or motion != () or not resting):
+        whole = Box(0.0, 0.0, float(size[0]), float(size[1]))
         return (_window(pipeline, whole, whole),)
     boxes = sorted(moving, key=attrgetter("area"), reverse=True)
     boxes += [box for box in resting if not any(box.shared(other) / box.area >= BESIDE_SHARE for other in moving)]
@@ -63,7 +64,7 @@ def windows(
 
 
 def merged(boxes: Sequence[Box]) -> list[Box]:
-    """Join boxes that share at least ``MERGE_SHARE`` of the smaller one, until no two do."""
+    """Merge boxes that overlap by at least ``MERGE_SHARE`` of the smaller one, until no two do."""
     left = list(boxes)
     done: list[Box] = []
     while left:
@@ -78,18 +79,18 @@ def merged(boxes: Sequence[Box]) -> list[Box]:
 
 
 def draw(pipeline: PipelineConfig, image: Pixels, window: CropWindow) -> Pixels:
-    """Return a window of a BGR image at the size of ``region.inner``, in the pipeline's colours, contiguous."""
+    """Return the crop of a BGR image, contiguous, resized to ``region.inner`` and in the colours of the pipeline."""
     part = image[window.top : window.bottom, window.left : window.right]
     left, top, right, bottom = window.region.inner
-    # Bilinear at every scale: what models are trained with, and a tenth of the cost of averaging areas.
+    # Bilinear at every scale: models are trained with it, and it costs a tenth of averaging areas.
     drawn = cv2.resize(part, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
     if pipeline.colour == "rgb":
         drawn = cv2.cvtColor(drawn, cv2.COLOR_BGR2RGB, dst=drawn)
-    return drawn  # type: ignore[return-value]  # OpenCV's type is wider: it keeps uint8 where it was given it
+    return drawn  # type: ignore[return-value]  # the type in OpenCV is wider: uint8 input stays uint8
 
 
 def usable(motion: Sequence[Box], size: tuple[int, int]) -> list[Box]:
-    """Return the parts that lie in a frame of ``size`` of the boxes that have any, the largest ones if too many."""
+    """Return the boxes clipped to a frame of ``size``, without those outside of it; of too many, the largest."""
     inside = (box.clipped(*size) for box in motion if all(map(math.isfinite, box)))
     found = [box for box in inside if box.width >= 1.0 and box.height >= 1.0]
     return found if len(found) <= MAX_BOXES else heapq.nlargest(MAX_BOXES, found, key=attrgetter("area"))
@@ -108,7 +109,7 @@ def _window(pipeline: PipelineConfig, box: Box, around: Box) -> CropWindow:
 
 
 def _letterboxed(width: int, height: int, wide: int, high: int) -> Inner:
-    """Return the largest rectangle of the same shape, in the middle of the model's input."""
+    """Return the largest rectangle of the same aspect ratio, centred in the input of the model."""
     scale = min(wide / width, high / height)
     w, h = max(1, round(width * scale)), max(1, round(height * scale))
     left, top = (wide - w) // 2, (high - h) // 2

@@ -1,4 +1,4 @@
-"""Frames in, batches out: decode, denoise, regions, batch; what cannot be read goes to the dead letters."""
+"""The stage ``prepare``: frames in, batches out. Frames that fail become dead letters."""
 
 from __future__ import annotations
 
@@ -22,38 +22,42 @@ from stream.runner.processor import ParkingProcessor, Work
 
 ENGINES = "engines"
 """The consumer group of the engine nodes."""
-MOST_WAITING_BATCHES = 512
-"""Per partition: at the most 3 GiB of the 4 that a partition of batches is kept, and minutes of work for a node."""
+MAX_WAITING_BATCHES = 512
+"""Maximum lag of the engines per partition: at most 3 GiB of the 4 GiB that a partition of batches retains, and
+minutes of work for a node."""
 STALE = "stale"
 STILL = "still"
 NOBODY = "unrouted"
+"""Reasons in the ledger: too old for its pipeline, no motion, wanted by no pipeline."""
 
 _TOPICS = {LIVE: (FRAMES, BATCHES), LATE: (FRAMES_LATE, BATCHES_LATE)}
 
 
 class PrepareStage:
-    """Prepares the frames of one lane's topic for all pipelines of a site.
+    """The stage that prepares the frames of one lane for all pipelines of a site.
 
-    ``config`` is how the site stood when the process started. Raise ConfigError for a pipeline that cannot be served.
+    ``config`` is the configuration of the site at the start of the process. Raise ConfigError for a pipeline that
+    cannot be served.
     """
 
     def __init__(self, lane: Literal["live", "late"], config: Config, clock: Clock | None = None) -> None:
         source, self.target = _TOPICS[lane]
         self.name = f"prepare-{lane}"
         self.topics = (source,)
-        self.downstream = Downstream(ENGINES, self.target, MOST_WAITING_BATCHES)
+        self.downstream = Downstream(ENGINES, self.target, MAX_WAITING_BATCHES)
         self.plans = plans(config.pipelines)
         self.clock = clock or SystemClock()
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> PrepareProcessor:
-        """Make a partition's state. Nothing is read back: open batches hold frames that are not acknowledged, and a
-        denoiser finds its level within a few frames.
+        """Create the state of a partition, without reading back.
+
+        The frames of open batches are not committed and come again. A denoiser finds its level within a few frames.
         """
         return PrepareProcessor(self.name, self.plans, Batcher(self.target, tp.partition, self.clock), self.clock)
 
 
 class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
-    """One partition's frames on their way into batches."""
+    """The processor that puts the frames of one partition into batches."""
 
     def __init__(self, stage: str, pipelines: tuple[PipelinePlan, ...], batcher: Batcher, clock: Clock) -> None:
         super().__init__(stage)
@@ -64,11 +68,11 @@ class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
 
     @property
     def deadline(self) -> float | None:
-        """When the first open batch must go."""
+        """Time when the first open batch must close, on the monotonic clock in seconds."""
         return self._batcher.deadline
 
     def tick(self) -> Sequence[Work]:
-        """Close the batches that are due."""
+        """Close the batches whose maximum delay has passed."""
         return self._batcher.due()
 
     def flush(self) -> Sequence[Work]:

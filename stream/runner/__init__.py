@@ -1,1 +1,1 @@
-"""The hardened Faust loop, its watchdog, and the same rules in memory."""
+"""The runner of stream processors: the loop on Faust, its watchdog, and a runner in memory with the same rules."""

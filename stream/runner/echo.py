@@ -1,4 +1,4 @@
-"""A stage that writes on what it reads: to try a cluster out, to measure the runner alone, and for its contract."""
+"""A stage that copies its input: to try out a cluster, to measure the runner alone, and for contract tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stream.runner.processor import Processor, Work
 
 
 class EchoStage:
-    """Writes each record to the same partition of ``target``, in groups of ``hold`` or after ``delay_s``."""
+    """A stage that copies records to the same partition of ``target``, in groups of ``hold`` or after ``delay_s``."""
 
     def __init__(
         self,
@@ -30,12 +30,12 @@ class EchoStage:
         self.clock = clock or SystemClock()
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> EchoProcessor:
-        """Make a partition's state, which needs nothing from the log."""
+        """Create the state of a partition, without reading back."""
         return EchoProcessor(self)
 
 
 class EchoProcessor(Processor):
-    """Holds records back until there are enough of them, or the first has waited long enough."""
+    """The processor that holds records back until the group is full or the first has waited for ``delay_s``."""
 
     def __init__(self, stage: EchoStage) -> None:
         self._stage = stage
@@ -44,11 +44,11 @@ class EchoProcessor(Processor):
 
     @property
     def deadline(self) -> float | None:
-        """When the first held record has waited long enough."""
+        """Time when the first held record must be written, on the monotonic clock in seconds."""
         return self._due
 
     def process(self, record: LogRecord) -> Sequence[Work]:
-        """Hold a record, or write the group that it completes."""
+        """Hold a record back, or write the group that it completes."""
         self._held.append(record)
         if self._due is None:
             self._due = self._stage.clock.monotonic() + self._stage.delay_s

@@ -1,7 +1,7 @@
-"""Runs a stage on a log in memory, without Faust, threads or waiting: for tests of logic and for replays.
+"""A runner on any log, without Faust, threads or waiting: for tests of logic and for replays.
 
-Keeps the same rules as the real runner: records in offset order, works written in the order in which they are
-returned, offsets committed only over an unbroken run of finished records.
+It keeps the rules of the real runner. Records come in offset order, works are written in the order in which they are
+returned, and offsets are committed only over an unbroken run of finished records.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from stream.runner.processor import Processor, Stage, Work
 
 
 class MemoryRunner:
-    """Drives one stage over all partitions of its topics.
+    """A runner of one stage over all partitions of its topics.
 
-    A new runner goes on where the last one committed: let one go without ``stop`` to see what a kill does.
+    A new runner continues where the last one committed. To simulate a kill, drop a runner without ``stop``.
     """
 
     def __init__(self, stage: Stage, log: Log, clock: ManualClock) -> None:
@@ -28,7 +28,10 @@ class MemoryRunner:
         self._parts: dict[TopicPartition, _Part] = {}
 
     async def run(self) -> int:
-        """Feed what the log has by now, and tick what is due. Return how many records were fed."""
+        """Feed the records that the log has now, and tick the processors that are due.
+
+        Return the number of records.
+        """
         fed = 0
         for topic in self._stage.topics:
             for partition, end in (await self._log.ends(topic)).items():
@@ -48,17 +51,17 @@ class MemoryRunner:
                 await self._apply(part, part.processor.tick())
 
     async def advance(self, seconds: float) -> None:
-        """Move the clock on to every deadline on the way, ticking there, as a real clock would."""
+        """Advance the clock, and tick at every deadline on the way, as with a real clock."""
         until = self._clock.monotonic() + seconds
         while (due := self._next_deadline()) is not None and due <= until:
             self._clock.seconds = max(self._clock.seconds, due)
             await self.tick()
             if self._next_deadline() == due:
-                raise RuntimeError(f"{self._stage.name}: tick left its deadline at {due}, which has passed")
+                raise RuntimeError(f"{self._stage.name}: deadline {due} has passed and tick did not move it")
         self._clock.seconds = max(self._clock.seconds, until)
 
     async def stop(self) -> None:
-        """Flush every processor, and let go of them."""
+        """Flush and drop every processor."""
         for part in self._parts.values():
             await self._apply(part, part.processor.flush())
         self._parts.clear()
