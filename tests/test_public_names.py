@@ -1,4 +1,4 @@
-"""Package faces list their public names, sorted; modules list none; every module can be imported."""
+"""Tests that packages list their public names and that every module can be imported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.paths import ROOT
 
 PACKAGES = ("ingest", "edge_agent", "stream", "engines", "training", "deploy")
 HEAVY = {"keras", "tensorflow", "tf2onnx"}
-"""They come with the `train` extra, and their own tests import them."""
+"""Packages of the `train` extra. Their own tests import them."""
 
 
 def module_name(file: Path) -> str:
@@ -21,12 +21,12 @@ def module_name(file: Path) -> str:
 
 
 FILES = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
-FACES = {module_name(file): file for file in FILES if file.name == "__init__.py"}
+PACKAGE_INITS = {module_name(file): file for file in FILES if file.name == "__init__.py"}
 MODULES = {module_name(file): file for file in FILES if file.name != "__init__.py"}
 
 
-def natural(name: str) -> tuple[int, str]:
-    """The order of ruff's RUF022: CONSTANTS, then Classes, then functions."""
+def sort_key(name: str) -> tuple[int, str]:
+    """Return the sort key of ruff's RUF022: CONSTANTS, then Classes, then functions."""
     return (0 if name.isupper() and len(name) > 1 else 1 if name[:1].isupper() else 2), name
 
 
@@ -39,28 +39,28 @@ def listed(file: Path) -> list[str] | None:
 
 
 def imported(file: Path) -> set[str]:
-    """The public names that a package's face takes from its modules."""
+    """Return the public names that a package's `__init__` imports from its modules."""
     nodes = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.ImportFrom)]
     own = [node for node in nodes if (node.module or "").startswith(module_name(file))]
     names = {alias.asname or alias.name for node in own for alias in node.names}
     return {name for name in names if not name.startswith("_")}
 
 
-@pytest.mark.parametrize("name", FACES)
-def test_a_package_face_lists_its_public_names_sorted(name: str) -> None:
-    names = listed(FACES[name])
+@pytest.mark.parametrize("name", PACKAGE_INITS)
+def test_a_package_lists_its_public_names_sorted(name: str) -> None:
+    names = listed(PACKAGE_INITS[name])
     if names is None:
-        assert not imported(FACES[name]), f"{name} imports names of its modules and has no __all__"
+        assert not imported(PACKAGE_INITS[name]), f"{name} imports names of its modules, but has no __all__"
         return
-    assert names == sorted(set(names), key=natural)
+    assert names == sorted(set(names), key=sort_key)
 
 
-def test_modules_behind_a_face_have_no_list() -> None:
+def test_modules_have_no_list_of_public_names() -> None:
     assert [name for name, file in MODULES.items() if listed(file) is not None] == []
 
 
-@pytest.mark.parametrize("name", [n for n in (*FACES, *MODULES) if not n.endswith("__main__")])
-def test_every_module_imports_and_has_its_listed_names(name: str) -> None:
+@pytest.mark.parametrize("name", [n for n in (*PACKAGE_INITS, *MODULES) if not n.endswith("__main__")])
+def test_every_module_can_be_imported_and_has_its_listed_names(name: str) -> None:
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -68,4 +68,4 @@ def test_every_module_imports_and_has_its_listed_names(name: str) -> None:
             pytest.skip(f"needs {error.name}")
         raise
     for public in getattr(module, "__all__", []):
-        assert hasattr(module, public), f"{name}.__all__ names {public}, which is not there"
+        assert hasattr(module, public), f"{name}.__all__ names {public}, which does not exist"
