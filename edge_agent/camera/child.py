@@ -1,8 +1,8 @@
 """Capture child: one camera in its own process, so that a crash in a decoder affects no other camera.
 
 ``python -m edge_agent.camera.child`` reads its orders, one JSON object, from the first line of standard input. It
-writes only messages to standard output; output of libraries goes to standard error. End of input means stop. A
-separate thread writes to the pipe, so that a slow agent does not block the camera.
+writes only messages to standard output; output of libraries goes to standard error. The child stops at the
+end of its input. A separate thread writes to the pipe, so that a slow agent does not block the camera.
 """
 
 from __future__ import annotations

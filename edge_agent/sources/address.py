@@ -22,7 +22,7 @@ _MIN_MASKED_CHARS = 4
 class Address:
     """Address of a camera. ``shown`` is safe to log; the path and query of ``url`` may contain secrets.
 
-    Neither contains a user. ``user`` and ``password`` are not percent-encoded.
+    Neither contains the user name. ``user`` and ``password`` are not percent-encoded.
     """
 
     shown: str
@@ -51,7 +51,7 @@ class Address:
 
 
 def resolve(source: str, stream: StreamConfig, environment: Mapping[str, str] = os.environ) -> Address:
-    """Fill in ``${NAME}`` and the password. Raise SourceUnusable when one is missing or the address is invalid."""
+    """Replace ``${NAME}`` and read the password. Raise SourceUnusable for a missing value or an invalid address."""
     try:
         return _resolved(source, stream, environment)
     except ValueError:  # the error text may contain a part of a password

@@ -23,7 +23,7 @@ class FramePacer:
         self._due_s: float | None = None
 
     def ready(self) -> bool:
-        """Block until the next frame is due, at most ``SLICE_S``. Return whether it is due. The first always is."""
+        """Block until the next frame is due, at most ``SLICE_S``. Return whether it is due."""
         now_s = self._clock.monotonic()
         if self._due_s is None or now_s - self._due_s > _MAX_LAG_S:
             self._due_s = now_s

@@ -135,7 +135,7 @@ class WebSource:
         for chunk in response.iter_bytes():
             data += chunk
             if len(data) > MAX_PICTURE_BYTES:
-                raise ValueError(f"a picture of more than {MAX_PICTURE_BYTES} bytes, the limit")
+                raise ValueError(f"a picture larger than the limit of {MAX_PICTURE_BYTES} bytes")
             if deadline.passed:
                 raise ValueError(f"no complete picture for {self._stall_s:g} s")
         return bytes(data)

@@ -81,6 +81,13 @@ class AgentProcess:
                     seen.append((frame.epoch, frame.seq))
         return found
 
+    async def new_epoch(self, camera: str, count: int) -> None:
+        """Wait until the log has frames of ``count`` epochs of a camera."""
+        await until(lambda: self._has_epochs(camera, count), f"frames of epoch {count} of {camera}")
+
+    async def _has_epochs(self, camera: str, count: int) -> bool:
+        return len({epoch for epoch, _ in (await self.order(FRAMES)).get(camera, [])}) >= count
+
     async def require_no_holes(self) -> None:
         balance = await audit(self.log, wait_s=0)
         lines = [e for e in balance.totals.examples if "has no end" not in e]  # nobody classifies here
@@ -114,16 +121,16 @@ async def started(bootstrap: str, prefix: str, folder: Path) -> AgentProcess:
 async def test_kills_of_agent_and_capture_leave_no_hole(kafka: str, prefix: str, tmp_path: Path) -> None:
     agent = await started(kafka, prefix, tmp_path)
     try:
-        for _ in range(2):
+        for epochs in (2, 4):  # "more frames" may be old ones from the spool, so wait for the new epoch
             pid = agent.stack.pid("agent")
             assert pid is not None
             os.kill(pid, signal.SIGKILL)
-            await agent.more()
+            await agent.new_epoch("road", epochs)
             children = psutil.Process(agent.stack.pid("agent")).children(recursive=True)
             for child in children:
                 if "edge_agent.camera.child" in " ".join(child.cmdline()):
                     child.kill()
-            await agent.more()
+            await agent.new_epoch("road", epochs + 1)
         assert await agent.stack.stop_one("agent", 40)
         epochs = {epoch for epoch, _ in (await agent.order(FRAMES))["road"]}
         assert len(epochs) == 5

@@ -68,12 +68,12 @@ class Rig:
         self.spool = Spool(self.store, DiskConfig(), clock=SystemClock(), metrics=self._metrics)
         self.cameras: dict[str, Camera] = {}
 
-    def add(self, config: CameraConfig, *, cap_s: float = 0.2) -> Camera:
+    def add(self, config: CameraConfig, *, cap_s: float = 0.2, truth_folder: Path | None = None) -> Camera:
         """Add a camera whose pauses end at ``cap_s``."""
         self.cameras[config.name] = Camera(
             config,
             self.spool,
-            truth_folder=None,
+            truth_folder=truth_folder,
             state_folder=self._folder / "capture",
             on_kept=lambda: None,
             chance=random.Random(0).random,

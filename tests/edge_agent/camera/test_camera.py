@@ -1,4 +1,4 @@
-"""What the agent says of a camera: views that go bad, outages with their true length, pauses that grow."""
+"""Tests of the camera supervisor: bad views, outages with their true length, and growing pauses."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.peers import units
 from tests.peers.rig import Rig, flows, until
 from tests.peers.web import WebCamera, mjpeg
 
-Tell = Callable[[Message], None]
+Handle = Callable[[Message], None]
 
 
 @pytest.fixture
@@ -53,53 +53,53 @@ def camera(clock: ManualClock) -> Camera:
 
 
 @pytest.fixture
-def tell(camera: Camera) -> Tell:
+def handle(camera: Camera) -> Handle:
     return lambda message: asyncio.run(camera._take(message)) and None  # type: ignore[return-value]
 
 
-def test_a_bad_view_is_a_state_with_a_line_at_its_begin_and_one_at_its_end(
-    camera: Camera, tell: Tell, clock: ManualClock
+def test_a_bad_view_is_a_camera_state_and_is_logged_at_its_begin_and_end(
+    camera: Camera, handle: Handle, clock: ManualClock
 ) -> None:
     with capture_logs() as lines:
-        tell(CaptureProgress(5, "running"))
+        handle(CaptureProgress(5, "running"))
         assert (camera.status([]).state, camera.status([]).reason) == ("running", "")
-        tell(ViewChange("tampered", "out of focus"))
+        handle(ViewChange("tampered", "out of focus"))
         for captured in (10, 15, 20):
             clock.advance(10)
-            tell(CaptureProgress(captured, "running"))
+            handle(CaptureProgress(captured, "running"))
             assert (camera.status([]).state, camera.status([]).reason) == ("tampered", "out of focus")
-        tell(ViewChange("", ""))
-        tell(CaptureProgress(25, "running"))
+        handle(ViewChange("", ""))
+        handle(CaptureProgress(25, "running"))
         assert (camera.status([]).state, camera.status([]).reason) == ("running", "")
     assert [line["event"] for line in lines] == ["camera_view_bad", "camera_view_recovered"]
     assert lines[1]["bad_s"] == 30.0
 
 
-def test_what_a_capture_says_is_said_once(camera: Camera, tell: Tell) -> None:
+def test_a_notice_is_logged_once(camera: Camera, handle: Handle) -> None:
     with capture_logs() as lines:
-        tell(Notice("no video by UDP: by TCP instead"))
+        handle(Notice("no video by UDP: by TCP instead"))
     assert [(line["camera"], line["text"]) for line in lines] == [("a", "no video by UDP: by TCP instead")]
 
 
-def test_a_camera_is_back_when_it_has_lasted_and_its_outage_ends_with_its_first_frames(
-    camera: Camera, tell: Tell, clock: ManualClock
+def test_reconnection_is_logged_after_a_steady_time_and_the_outage_ends_at_the_first_frame(
+    camera: Camera, handle: Handle, clock: ManualClock
 ) -> None:
-    clock.advance(36_000)  # it had run for ten hours
+    clock.advance(36_000)  # the camera had run for ten hours
     camera._backoff.failed(clock.monotonic(), 0.0)
     clock.advance(30)
     camera._frames_from_s = None
     with capture_logs() as lines:
-        tell(CaptureProgress(5, "running"))
+        handle(CaptureProgress(5, "running"))
         clock.advance(STEADY_S - 0.1)
-        tell(CaptureProgress(50, "running"))
+        handle(CaptureProgress(50, "running"))
         assert not lines
         clock.advance(0.1)
-        tell(CaptureProgress(55, "running"))
-        tell(CaptureProgress(60, "running"))
+        handle(CaptureProgress(55, "running"))
+        handle(CaptureProgress(60, "running"))
     assert [(line["event"], line["down_s"]) for line in lines] == [("camera_reconnected", 30.0)]
 
 
-async def test_an_outage_begins_when_the_capture_ends_and_not_when_it_began(
+async def test_an_outage_begins_at_the_end_of_the_capture(
     camera: Camera, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def ten_hours() -> bool:
@@ -112,19 +112,19 @@ async def test_an_outage_begins_when_the_capture_ends_and_not_when_it_began(
     assert camera._backoff.since_s == 36_000
 
 
-def test_one_that_comes_and_goes_waits_longer_each_time(camera: Camera, tell: Tell, clock: ManualClock) -> None:
+def test_pauses_grow_while_a_camera_flaps(camera: Camera, handle: Handle, clock: ManualClock) -> None:
     pauses = []
     for _ in range(6):
         camera._frames_from_s = None
-        tell(CaptureProgress(3, "running"))
+        handle(CaptureProgress(3, "running"))
         clock.advance(1)
-        tell(CaptureProgress(9, "running"))
+        handle(CaptureProgress(9, "running"))
         pauses.append(camera._backoff.failed(clock.monotonic(), 0.0))
     assert pauses == [delay_s(failures, 0.0) for failures in range(1, 7)]
     assert pauses == sorted(set(pauses))
 
 
-def test_one_that_is_away_for_a_day_is_tried_hundreds_of_times_and_not_thousands(camera: Camera) -> None:
+def test_a_camera_that_is_down_for_a_day_is_started_about_once_a_minute(camera: Camera) -> None:
     at_s, starts = 0.0, 0
     while at_s < 86_400:
         at_s, starts = at_s + camera._backoff.failed(at_s, 0.0), starts + 1
@@ -132,7 +132,7 @@ def test_one_that_is_away_for_a_day_is_tried_hundreds_of_times_and_not_thousands
 
 
 class Still:
-    """The same picture for ever; every third one is broken."""
+    """Source of one repeated picture. One read in three has a broken picture, and one has none."""
 
     def __init__(self, clock: ManualClock) -> None:
         self.clock, self.count = clock, 0
@@ -153,7 +153,7 @@ class Still:
         raise FrameUnusable("broken")
 
 
-def test_a_watched_source_tells_a_change_once_and_never_waits_for_the_agent(clock: ManualClock) -> None:
+def test_a_change_of_the_view_is_sent_once_and_never_blocks_the_capture(clock: ManualClock) -> None:
     out: queue.Queue[Message | None] = queue.Queue(maxsize=1)
     out.put(None)  # the agent is slow
     watched = WatchedSource(Still(clock), WatchConfig(frozen_s=10), clock, Outbox(out))
@@ -168,7 +168,7 @@ def test_a_watched_source_tells_a_change_once_and_never_waits_for_the_agent(cloc
     assert out.empty()
 
 
-def test_a_picture_that_opencv_cannot_look_at_does_not_end_the_capture(clock: ManualClock) -> None:
+def test_a_picture_that_cannot_be_examined_does_not_end_the_capture(clock: ManualClock) -> None:
     class Grey(Still):
         def read(self) -> CapturedFrame:
             return CapturedFrame(self.picture[:, :, 0], self.clock.now_ns())
@@ -177,7 +177,7 @@ def test_a_picture_that_opencv_cannot_look_at_does_not_end_the_capture(clock: Ma
     assert watched.read() is not None
 
 
-def test_what_is_masked_is_not_in_the_view_that_is_kept_on_disk(clock: ManualClock, tmp_path: Path) -> None:
+def test_masked_areas_are_dark_in_the_saved_view(clock: ManualClock, tmp_path: Path) -> None:
     still, memory = Still(clock), ViewMemory(tmp_path / "a.png")
     left = RedactConfig(masks=(((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)),))
     watched = WatchedSource(still, WatchConfig(frozen_s=0), clock, Outbox(queue.Queue()), memory, PrivacyMasks(left))
@@ -191,7 +191,7 @@ def test_what_is_masked_is_not_in_the_view_that_is_kept_on_disk(clock: ManualClo
     assert kept[:, 90:].max() > 100
 
 
-def test_a_mask_that_is_new_is_taken_out_of_the_view_that_was_kept_before(clock: ManualClock, tmp_path: Path) -> None:
+def test_a_new_mask_is_applied_to_the_view_that_is_already_saved(clock: ManualClock, tmp_path: Path) -> None:
     memory = ViewMemory(tmp_path / "a.png")
     memory.save(np.full((90, 160), 200, np.uint8))
     left = RedactConfig(masks=(((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)),))
@@ -201,7 +201,7 @@ def test_a_mask_that_is_new_is_taken_out_of_the_view_that_was_kept_before(clock:
     assert (kept[:, :80].max(), kept[:, 90:].min()) == (0, 200)
 
 
-async def test_the_view_of_a_camera_whose_faces_are_redacted_is_not_kept_on_disk(tmp_path: Path) -> None:
+async def test_the_view_of_a_camera_with_face_redaction_is_not_saved(tmp_path: Path) -> None:
     view = tmp_path / "a.png"
     ViewMemory(view).save(np.full((90, 160), 200, np.uint8))
     fields = {"fps": 20.0, "watch": {"relearn_s": 3600}, "options": {"frames": 10}}
@@ -219,20 +219,20 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     rig.close()
 
 
-async def test_a_frozen_stream_goes_on_being_captured(rig: Rig, tmp_path: Path) -> None:
+async def test_a_frozen_stream_is_still_captured(rig: Rig, tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 255, (96, 160, 3), np.uint8)
     clip = units.encode(tmp_path / "a.mp4", (picture for _ in range(2)), 10)
     fields = {"loop": True, "fps": 10, "gate": {"motion": False, "max_fps": 0.0}, "watch": {"frozen_s": 1.0}}
     frozen = rig.add(CameraConfig.model_validate({"name": "a", "source": str(clip), **fields}))
     async with rig.running():
-        await until(lambda: frozen.status([]).state == "frozen", "notice of it")
+        await until(lambda: frozen.status([]).state == "frozen", "the state frozen")
         await flows(frozen, 10)
     (epoch,) = rig.epochs("a").values()
     epoch.require_whole()
     assert epoch.withheld == {}
 
 
-async def test_an_mjpeg_camera_that_hangs_up_again_and_again_is_asked_again(rig: Rig) -> None:
+async def test_an_mjpeg_camera_that_keeps_disconnecting_is_reconnected(rig: Rig) -> None:
     jpeg = cv2.imencode(".jpg", np.full((48, 64, 3), 90, np.uint8))[1].tobytes()
     web = WebCamera({"/": mjpeg([jpeg] * 5)})
     flapping = rig.add(CameraConfig(name="a", source=web.url("/"), gate=GateConfig(motion=False, max_fps=0.0)))
@@ -245,11 +245,11 @@ async def test_an_mjpeg_camera_that_hangs_up_again_and_again_is_asked_again(rig:
         epoch.require_whole()
     assert [len(epoch.frames) for epoch in epochs][:3] == [5, 5, 5]
     assert [line["event"] for line in lines if "lost" in line["event"]] == ["camera_lost"]
-    assert "the camera ended the stream" in lines[0]["reason"]
+    assert "the camera ended the stream" in next(line["reason"] for line in lines if line["event"] == "camera_lost")
 
 
-async def test_a_capture_that_is_told_to_stop_ends_in_order_whatever_it_waits_for(rig: Rig, tmp_path: Path) -> None:
-    """An empty folder gives nothing for ever, and a slow snapshot is due in an hour: neither is a hang."""
+async def test_a_capture_that_waits_for_its_source_stops_cleanly(rig: Rig, tmp_path: Path) -> None:
+    """An empty folder never delivers a frame, and a slow source delivers one in an hour; neither is a hang."""
     folder = tmp_path / "in"
     folder.mkdir()
     rig.add(CameraConfig(name="empty", source=f"images:{folder}"))
@@ -261,8 +261,8 @@ async def test_a_capture_that_is_told_to_stop_ends_in_order_whatever_it_waits_fo
     assert [end.clean for end in ends if end] == [True, True]
 
 
-async def test_a_capture_that_is_told_to_stop_does_not_wait_for_a_camera_that_has_stopped_sending(rig: Rig) -> None:
-    """All its numbers are known: to kill it when it does not come back would lose those since the last kept frame."""
+async def test_a_capture_stops_in_time_although_its_camera_has_stopped_sending(rig: Rig) -> None:
+    """The child accounts for all numbers. A kill would lose the numbers since the last kept frame."""
     noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
     parts, left = mjpeg([cv2.imencode(".jpg", noise)[1].tobytes()] * 10), threading.Event()
 
@@ -272,10 +272,10 @@ async def test_a_capture_that_is_told_to_stop_does_not_wait_for_a_camera_that_ha
         left.wait(60)
 
     web = WebCamera({"/": then_nothing})
-    all_of_it = GateConfig(motion=False, max_fps=0.0, open_fps=0.0)
-    slow = rig.add(CameraConfig(name="a", source=web.url("/"), watch=WatchConfig(stall_s=3600), gate=all_of_it))
+    keep_all = GateConfig(motion=False, max_fps=0.0, open_fps=0.0)
+    slow = rig.add(CameraConfig(name="a", source=web.url("/"), watch=WatchConfig(stall_s=3600), gate=keep_all))
     async with rig.running():
-        await until(lambda: slow.kept == 10, "all that it sends")
+        await until(lambda: slow.kept == 10, "all frames of the camera")
         started_s = time.monotonic()
     assert time.monotonic() - started_s < STOP_CHILD_S
     left.set()

@@ -1,4 +1,4 @@
-"""Capture children that go wrong in every way: the agent goes on, and nothing is left of them."""
+"""Tests of failing capture children: the agent continues, and no process or open file is left."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from ingest.site import CameraConfig, GateConfig
 from tests.peers.rig import Rig, flows, until
 
 Spawn = Callable[..., Awaitable[Process]]
-SAYS = "import os, struct, sys, msgpack; write = sys.stdout.buffer.write; "
+WRITES = "import os, struct, sys, msgpack; write = sys.stdout.buffer.write; "
 PACKED = "data = msgpack.packb({}); write(struct.pack('>I', len(data)) + data)"
 GARBLED = {
-    "no length": SAYS + "write(b'Corrupt JPEG data: 2 extraneous bytes')",
-    "no message": SAYS + "write(b'\\0\\0\\0\\5hello')",
-    "an unknown kind": SAYS + PACKED.format("['Other', {}]"),
-    "no fields": SAYS + PACKED.format("['CaptureProgress', {'captured': 1, 'state': 'running', 'more': 1}]"),
-    "no account": SAYS + PACKED.format("['CaptureEnd', {'last': 3, 'tail': {'first': 9}, 'finished': True}]"),
-    "no end": SAYS + "write(b'\\xff' * 4)\nwhile True: write(b'x' * 65536)",
+    "no length": WRITES + "write(b'Corrupt JPEG data: 2 extraneous bytes')",
+    "not msgpack": WRITES + "write(b'\\0\\0\\0\\5hello')",
+    "unknown kind": WRITES + PACKED.format("['Other', {}]"),
+    "unknown field": WRITES + PACKED.format("['CaptureProgress', {'captured': 1, 'state': 'running', 'more': 1}]"),
+    "invalid account": WRITES + PACKED.format("['CaptureEnd', {'last': 3, 'tail': {'first': 9}, 'finished': True}]"),
+    "endless": WRITES + "write(b'\\xff' * 4)\nwhile True: write(b'x' * 65536)",
 }
 
 
@@ -52,7 +52,7 @@ async def start(script: str) -> Process:
 
 
 def children(script: str, before: int = 10**9) -> Spawn:
-    """Return what starts a script in place of a capture, so many times, and then the real one."""
+    """Return a function that starts a script ``before`` times, and the real capture afterwards."""
     started = 0
 
     async def spawned(*args: object) -> Process:
@@ -71,7 +71,7 @@ SCENE = CameraConfig(name="a", source="simulated:road", width=160, height=90, ga
 
 
 @pytest.mark.parametrize("script", GARBLED.values(), ids=GARBLED)
-async def test_a_child_that_says_what_is_no_message_is_one_camera_s_outage(
+async def test_a_malformed_message_is_an_outage_of_one_camera(
     script: str, rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(camera, "start_capture", children(script, before=2))
@@ -85,7 +85,7 @@ async def test_a_child_that_says_what_is_no_message_is_one_camera_s_outage(
     assert rig.epochs("a")[one.epoch].end is not None
 
 
-async def test_a_machine_that_starts_no_process_now_is_asked_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_start_is_retried_when_no_process_can_be_started(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     refused = [OSError(errno.EAGAIN, "Resource temporarily unavailable")] * 3
 
     async def spawned(*args: object) -> Process:
@@ -105,7 +105,7 @@ async def test_a_machine_that_starts_no_process_now_is_asked_again(rig: Rig, mon
     assert [epoch.end.last for epoch in epochs.values() if epoch.end and not epoch.frames] == [-1, -1, -1]
 
 
-async def test_a_machine_that_has_no_thread_to_wait_for_a_child_is_asked_again_and_that_child_goes(
+async def test_the_start_is_retried_when_no_thread_can_be_started_and_the_child_is_killed(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin, refused = threading.Thread.start, ["one", "and another"]
@@ -127,20 +127,20 @@ async def test_a_machine_that_has_no_thread_to_wait_for_a_child_is_asked_again_a
     ]
 
 
-async def test_children_that_are_given_up_leave_no_open_file(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(camera, "start_capture", children(GARBLED["no end"]))
+async def test_killed_children_leave_no_open_file(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(camera, "start_capture", children(GARBLED["endless"]))
     one = rig.add(SCENE)
     async with rig.running():
-        await until(lambda: one.state == "down", "a first end")
+        await until(lambda: one.state == "down", "the first end")
         before = open_files()
         first = one.epoch
         await until(lambda: one.epoch >= first + 2, "two more")
-        await until(lambda: open_files() <= before, "an end of theirs")
+        await until(lambda: open_files() <= before, "closed pipes")
 
 
 @pytest.mark.parametrize("turns", range(5))
-async def test_a_cancellation_is_heard_though_a_message_comes_at_the_same_moment(turns: int, rig: Rig) -> None:
-    """``asyncio.wait_for`` of Python 3.11 gives the message then, and forgets that it was cancelled."""
+async def test_a_cancellation_is_not_lost_when_a_message_arrives_at_the_same_time(turns: int, rig: Rig) -> None:
+    """``asyncio.wait_for`` of Python 3.11 would return the message and lose the cancellation."""
     one, pipe, message = rig.add(SCENE), asyncio.StreamReader(), io.BytesIO()
     write_message(message, CaptureProgress(1, "running"))
     waiting = asyncio.create_task(one._next(cast(Process, SimpleNamespace(stdout=pipe))))
@@ -154,19 +154,19 @@ async def test_a_cancellation_is_heard_though_a_message_comes_at_the_same_moment
     assert waiting.cancelled() or was_done
 
 
-async def test_a_camera_that_is_cancelled_leaves_no_child(rig: Rig) -> None:
+async def test_a_cancelled_camera_leaves_no_child(rig: Rig) -> None:
     one = rig.add(SCENE)
-    life = asyncio.create_task(one.run())
+    running = asyncio.create_task(one.run())
     await flows(one)
     process = one._process
     assert process is not None
-    life.cancel()
-    await asyncio.wait({life})
-    assert life.cancelled()
+    running.cancel()
+    await asyncio.wait({running})
+    assert running.cancelled()
     assert process.returncode is not None
 
 
-async def test_a_child_is_killed_also_when_the_wait_for_its_end_is_cancelled() -> None:
+async def test_a_child_is_killed_when_the_wait_for_its_exit_is_cancelled() -> None:
     process = await start("import time; time.sleep(3600)")
     ending = asyncio.create_task(stop_process(process, 3600))
     await asyncio.sleep(0)
@@ -177,8 +177,8 @@ async def test_a_child_is_killed_also_when_the_wait_for_its_end_is_cancelled() -
     close_pipes(process)
 
 
-async def test_a_child_may_go_just_before_it_is_killed() -> None:
-    """The loop learns of it before whoever waits looks again."""
+async def test_a_child_that_has_just_exited_can_be_killed() -> None:
+    """The event loop learns of the exit before the waiting task polls again."""
     process = await start("pass")
     assert await last_stderr_line(process) == ""
     await wait_exited(process)
@@ -196,7 +196,7 @@ async def test_a_child_may_go_just_before_it_is_killed() -> None:
         ("import os; os._exit(7)", "status 7"),
     ],
 )
-async def test_a_reason_says_how_a_child_went_and_what_it_said_last(
+async def test_the_reason_has_the_exit_status_and_the_last_line_of_a_child(
     script: str, reason: str, rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(camera, "start_capture", children(script))
@@ -207,7 +207,7 @@ async def test_a_reason_says_how_a_child_went_and_what_it_said_last(
         assert "hunter2" not in one.reason
 
 
-def test_what_a_library_prints_is_no_message_and_a_crash_leaves_no_core() -> None:
+def test_output_of_libraries_goes_to_standard_error_and_core_dumps_are_disabled() -> None:
     script = (
         "import os, resource, sys; from edge_agent.camera import child\n"
         "def run(self, source, stop):\n"
@@ -226,7 +226,7 @@ def test_what_a_library_prints_is_no_message_and_a_crash_leaves_no_core() -> Non
     assert b"Corrupt JPEG data(0, 0)" in said.stderr
 
 
-async def test_a_name_that_is_no_text_is_told_all_the_same() -> None:
+async def test_a_notice_may_contain_a_file_name_that_is_not_utf8() -> None:
     pipe, told = asyncio.StreamReader(), io.BytesIO()
     write_message(told, Notice(os.fsdecode(b"caf\xe9.jpg: no picture")))
     pipe.feed_data(told.getvalue())

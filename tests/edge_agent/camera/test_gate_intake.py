@@ -1,4 +1,4 @@
-"""The gate inside of the capture: what is sent late has its number, its account, its mark; the epoch is tiled."""
+"""Tests of the gate inside the frame intake: numbers, accounts and marks of pre-roll and sampled frames."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ QUIET = {"keep_alive_s": 0.0, "sample": 0.0, "pre_roll_s": 0.35, "hold_s": 0.0}
 
 
 class Script:
-    """A source of grey pictures, in some of which a square jumps about."""
+    """Source of grey pictures; in some of them a square moves."""
 
     def __init__(self, moving: Sequence[bool]) -> None:
         self.moving, self.at = moving, 0
@@ -52,13 +52,13 @@ class Script:
 
 
 class Never:
-    """Pixels that nobody may ask for."""
+    """Frame whose pixels must not be decoded."""
 
     captured_ns, time_source, error_ms = 0, "host", None
 
     @property
     def image(self) -> np.ndarray:
-        raise AssertionError("a frame was looked at that the gate had turned away")
+        raise AssertionError("a frame was decoded that the gate had rejected")
 
 
 def run(gate: dict[str, object], moving: Sequence[bool], room: int = 1000) -> tuple[list[Frame], CaptureEnd]:
@@ -80,7 +80,7 @@ def run(gate: dict[str, object], moving: Sequence[bool], room: int = 1000) -> tu
     return frames, end
 
 
-def test_the_pre_roll_comes_before_the_motion_with_an_account_of_what_had_gone_before() -> None:
+def test_pre_roll_frames_precede_the_motion_and_carry_the_account_of_earlier_frames() -> None:
     frames, end = run({}, [False] * 10 + [True] + [False] * 9)
     assert [frame.seq for frame in frames] == [0, 7, 8, 9, 10]
     assert frames[1].account is not None
@@ -90,14 +90,14 @@ def test_the_pre_roll_comes_before_the_motion_with_an_account_of_what_had_gone_b
     assert (end.last, end.tail.first, end.tail.counts) == (19, 11, {"still": 9})
 
 
-def test_a_sampled_frame_is_marked_and_its_neighbours_are_still() -> None:
+def test_a_sampled_frame_is_marked_and_its_neighbours_are_withheld_as_still() -> None:
     frames, _ = run({"sample": 0.1}, [False] * 100)
     chosen = [seq for seq in range(1, 100) if sampled("a", EPOCH, seq, 0.1)]
     assert [frame.seq for frame in frames if frame.sampled] == chosen
     assert [frame.seq for frame in frames if not frame.sampled] == [0]
 
 
-def test_a_frame_in_line_that_cannot_be_encoded_is_unusable_and_the_others_are_sent(
+def test_a_pre_roll_frame_that_cannot_be_encoded_is_unusable_and_the_others_are_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     encoded, calls = cv2.imencode, []
@@ -113,7 +113,7 @@ def test_a_frame_in_line_that_cannot_be_encoded_is_unusable_and_the_others_are_s
     assert frames[2].account.counts == {"unusable": 1}
 
 
-def test_pixels_are_not_asked_for_outside_of_the_hours_and_over_the_rate() -> None:
+def test_pixels_are_not_decoded_outside_armed_hours_or_above_the_rate() -> None:
     armed = [{"start": "12:00", "end": "13:00"}]
     for gate in ({"armed": armed, "time_zone": "UTC"}, {"max_fps": 1.0}):
         camera = CameraConfig(name="a", source="device:0", gate=GateConfig.model_validate({**QUIET, **gate}))
@@ -123,7 +123,7 @@ def test_pixels_are_not_asked_for_outside_of_the_hours_and_over_the_rate() -> No
         taker.frame(Never())  # type: ignore[arg-type]
 
 
-def test_what_rests_is_told_in_pixels_of_the_picture_that_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_boxes_of_stationary_objects_are_in_pixels_of_the_sent_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MotionDetector, "stationary_boxes", lambda _: (Box(40.0, 20.0, 80.0, 60.0),))
     out = queue.Queue[Message | None]()
     encode = EncodeConfig(bytes_per_s=1500, min_scale=0.5, min_quality=5)

@@ -1,4 +1,4 @@
-"""Views that are frozen, black, covered, blurred or turned are told, and good ones never are."""
+"""Tests that frozen, black, covered, blurred and turned views are detected, and good views never are."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def scene(seconds: float, **options: object) -> Iterator[Picture]:
 
 
 def views(pictures: Iterator[Picture], watch: WatchConfig = WATCH) -> list[tuple[float, ViewCondition]]:
-    """Return the view whenever its state changes, with the time in s."""
+    """Return each change of the view's state with its time in s."""
     health, found = ViewHealth(watch), [(0.0, ViewCondition())]
     for index, picture in enumerate(pictures):
         view = health.look(small(picture), index / LOOKS_PER_S)
@@ -50,7 +50,7 @@ def test_a_good_view_raises_no_alarm(kind: str, light: str, rain: bool) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nightfall_raises_no_alarm(kind: str) -> None:
-    """Two renderings of one place fade into each other within two minutes."""
+    """The day picture of a scene fades into its night picture within two minutes."""
     day, night = scene(200, kind=kind, light="day"), scene(200, kind=kind, light="night")
     shares = np.clip((np.arange(round(200 * LOOKS_PER_S)) / LOOKS_PER_S - 40) / 120, 0, 1)
     mixed = (cv2.addWeighted(d, 1 - s, n, s, 0) for d, n, s in zip(day, night, shares.tolist(), strict=True))
@@ -80,9 +80,11 @@ BAD: dict[str, tuple[str, str, Callable[[Picture], Picture]]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("light", LIGHTS)
-@pytest.mark.parametrize("what", BAD)
-def test_a_bad_view_is_told_once_when_it_begins_and_once_when_it_ends(kind: str, light: str, what: str) -> None:
-    state, reason, spoil = BAD[what]
+@pytest.mark.parametrize("fault", BAD)
+def test_a_bad_view_changes_the_state_once_at_its_begin_and_once_at_its_end(
+    kind: str, light: str, fault: str
+) -> None:
+    state, reason, spoil = BAD[fault]
     pictures = (
         spoil(p) if BAD_FROM_S <= i / LOOKS_PER_S < BAD_TO_S else p
         for i, p in enumerate(scene(80, kind=kind, light=light))
@@ -95,7 +97,7 @@ def test_a_bad_view_is_told_once_when_it_begins_and_once_when_it_ends(kind: str,
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_mast_that_sways_is_no_tampering(kind: str) -> None:
+def test_a_swaying_mast_raises_no_alarm(kind: str) -> None:
     swayed = (np.roll(p, (i % 3 - 1, i % 5 - 2), (0, 1)) for i, p in enumerate(scene(90, kind=kind)))
     assert views(swayed) == [(0.0, ViewCondition())]
 
@@ -115,27 +117,27 @@ def frozen(pictures: Iterator[Picture], *, clock: bool) -> Iterator[Picture]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("clock", [False, True])
-def test_a_frozen_picture_is_told_also_under_a_burnt_in_clock(kind: str, clock: bool) -> None:
+def test_a_frozen_picture_is_detected_also_under_an_overlaid_clock(kind: str, clock: bool) -> None:
     _, (from_s, view), (to_s, after) = views(frozen(scene(80, kind=kind), clock=clock))
     assert (view.state, from_s) == ("frozen", BAD_FROM_S + 10 + 1 / LOOKS_PER_S)
     assert (after, to_s) == (ViewCondition(), BAD_TO_S)
 
 
-def test_a_still_scene_with_a_sensor_s_noise_is_not_frozen() -> None:
+def test_a_still_scene_with_sensor_noise_is_not_frozen() -> None:
     still = np.random.default_rng(0).integers(40, 200, (180, 320), np.uint8)
     random = np.random.default_rng(1)
     pictures = (np.clip(still + random.normal(0, 0.6, still.shape), 0, 255).astype(np.uint8) for _ in range(200))
     assert views(pictures) == [(0.0, ViewCondition())]
 
 
-def test_another_view_that_stays_becomes_the_camera_s_own() -> None:
+def test_another_view_becomes_the_usual_one_after_relearn_s() -> None:
     pictures = (np.roll(p, 110, 1) if i / LOOKS_PER_S >= 40 else p for i, p in enumerate(scene(160, kind="yard")))
-    told = views(pictures, WatchConfig(tampered_s=5, relearn_s=60))
-    assert [view.state for _, view in told] == ["", "tampered", ""]
-    assert 95 <= told[2][0] <= 110
+    changes = views(pictures, WatchConfig(tampered_s=5, relearn_s=60))
+    assert [view.state for _, view in changes] == ["", "tampered", ""]
+    assert 95 <= changes[2][0] <= 110
 
 
-def test_a_camera_that_is_covered_from_the_start_is_told() -> None:
+def test_a_camera_that_is_covered_from_the_start_is_tampered() -> None:
     pictures = (noisy(np.full((180, 320), 90, np.uint8)) for _ in range(120))
     assert [view.state for _, view in views(pictures)] == ["", "tampered"]
 
@@ -149,13 +151,13 @@ def test_each_watch_may_be_switched_off(off: str) -> None:
     assert len(states) > (off != "tampered_s")
 
 
-def test_a_change_of_resolution_starts_afresh() -> None:
+def test_a_change_of_resolution_restarts_learning() -> None:
     first, second = list(scene(40, kind="road")), list(scene(60, kind="yard"))
     taller = (cv2.resize(p, (640, 480)) for p in second)
     assert views(iter([*first, *taller])) == [(0.0, ViewCondition())]  # type: ignore[list-item]
 
 
-def test_a_camera_that_is_turned_while_it_is_off_is_told_by_the_memory_of_its_view(tmp_path: Path) -> None:
+def test_a_camera_that_was_turned_while_off_is_detected_with_the_saved_view(tmp_path: Path) -> None:
     first, memory = ViewHealth(WATCH), ViewMemory(tmp_path / "state" / "a.png")
     assert memory.load(900) is None
     for index, picture in enumerate(scene(60, kind="yard")):
@@ -166,11 +168,11 @@ def test_a_camera_that_is_turned_while_it_is_off_is_told_by_the_memory_of_its_vi
     for turned, state in ((0, ""), (110, "tampered")):
         again = ViewHealth(WATCH, memory.load(900))
         pictures = (np.roll(p, turned, 1) for p in scene(20, kind="yard"))
-        told = [again.look(small(p), 7000 + i / LOOKS_PER_S).state for i, p in enumerate(pictures)]
-        assert told[-1] == state
+        changes = [again.look(small(p), 7000 + i / LOOKS_PER_S).state for i, p in enumerate(pictures)]
+        assert changes[-1] == state
 
 
-def test_a_memory_that_is_old_broken_or_cannot_be_kept_is_none(tmp_path: Path) -> None:
+def test_a_saved_view_that_is_old_or_damaged_is_not_loaded_and_a_disk_error_is_ignored(tmp_path: Path) -> None:
     picture = np.full((90, 160), 90, np.uint8)
     memory = ViewMemory(tmp_path / "a.png")
     memory.save(picture)

@@ -1,4 +1,4 @@
-"""Intake: what is to be redacted never becomes bytes, whatever the gate and the budget do."""
+"""Tests of the frame intake: redaction precedes encoding, and every number is accounted for."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ Image = npt.NDArray[np.uint8]
 
 @pytest.fixture
 def bright(tmp_path: Path) -> DetectorConfig:
-    """A detector that finds white squares of 32 px in a picture of 320×256."""
+    """Return a detector that finds white squares of 32 px in a picture of 320×256."""
     return DetectorConfig(model=str(write_bright(tmp_path / "bright.onnx")), decoder="corners", height=256)
 
 
 class ScriptedDetector:
-    """A detector that finds what it is told to."""
+    """Detector with scripted results."""
 
     name = "seen@sha256:0"
 
@@ -61,7 +61,7 @@ def noise(width: int = 320, height: int = 256, seed: int = 0) -> Image:
 
 
 def scene(left: int = 32, top: int = 64) -> Image:
-    """A grey picture with one white square with some writing in it."""
+    """Return a grey picture with one white square that contains some writing."""
     image = np.full((256, 320, 3), 80, np.uint8)
     image[top : top + 32, left : left + 32] = 255
     image[top + 12 : top + 20 : 2, left + 4 : left + 28] = 200
@@ -69,7 +69,7 @@ def scene(left: int = 32, top: int = 64) -> Image:
 
 
 class Scenes:
-    """A source of so many pictures, each with a white square that must not be seen and a part that is masked."""
+    """Source of ``count`` pictures, each with a white square to redact and a masked area."""
 
     def __init__(self, count: int, clock: ManualClock) -> None:
         self.left, self.clock = count, clock
@@ -95,7 +95,7 @@ LOWER_HALF = ((0.0, 0.5), (1.0, 0.5), (1.0, 1.0), (0.0, 1.0))
 
 @pytest.mark.parametrize("gate", [GateConfig(motion=False), GateConfig(max_fps=3.0), GateConfig(keep_alive_s=0.3)])
 @pytest.mark.parametrize("encode", [EncodeConfig(), EncodeConfig(encoding="webp"), EncodeConfig(bytes_per_s=4_000)])
-def test_no_record_holds_a_picture_that_was_not_redacted(
+def test_every_record_holds_a_redacted_picture(
     bright: DetectorConfig, gate: GateConfig, encode: EncodeConfig
 ) -> None:
     clock, out = ManualClock(), queue.Queue[Message | None](maxsize=1000)
@@ -108,13 +108,13 @@ def test_no_record_holds_a_picture_that_was_not_redacted(
         image = cv2.imdecode(np.frombuffer(frame.image, np.uint8), cv2.IMREAD_COLOR)
         assert frame.redacted is not None
         assert (frame.redacted.masks, frame.redacted.faces >= 1) == (1, True)
-        # at the floor of quality, JPEG overshoots by 60 levels beside an edge; what is behind is 255
-        assert image[frame.height // 2 + 8 :].max() < 200, "the mask shows what is behind it"
-        assert image.max() < 200, "a white square is to be seen"
+        # at the lowest quality, JPEG overshoots by 60 levels beside an edge; the hidden picture has 255
+        assert image[frame.height // 2 + 8 :].max() < 200, "the mask shows the hidden picture"
+        assert image.max() < 200, "a white square is visible"
         assert all(box.bottom <= frame.height / 2 + 8 for box in frame.motion or ()), "the gate looks behind the mask"
 
 
-def test_what_would_cost_too_much_is_withheld_as_budget_and_the_agent_is_told() -> None:
+def test_frames_over_the_budget_are_withheld_and_reported() -> None:
     clock, out = ManualClock(), queue.Queue[Message | None](maxsize=1000)
     encode = EncodeConfig(bytes_per_s=2_000)
     camera = CameraConfig(name="a", source="device:0", gate=GateConfig(motion=False), encode=encode)
@@ -127,7 +127,7 @@ def test_what_would_cost_too_much_is_withheld_as_budget_and_the_agent_is_told() 
     assert any("over its budget" in m.reason for m in out.queue if isinstance(m, CaptureProgress))
 
 
-def test_a_detector_that_fails_ends_the_capture_with_every_number_accounted_for(
+def test_all_numbers_are_accounted_for_when_the_detector_fails(
     bright: DetectorConfig,
 ) -> None:
     seen = ScriptedDetector([], [], RedactionFailed("the model gives numbers that are none"))
@@ -147,7 +147,7 @@ def test_a_detector_that_fails_ends_the_capture_with_every_number_accounted_for(
 
 
 class Passing(Scenes):
-    """Nothing moves for three seconds; then something does."""
+    """Source without motion for three seconds, and with motion afterwards."""
 
     def read(self) -> CapturedFrame:
         captured = super().read()
@@ -157,7 +157,7 @@ class Passing(Scenes):
 
 
 def require_whole(out: queue.Queue[Message | None], captured: int) -> Counter[str]:
-    """Fail unless every number has exactly one fate. Return why those after the last kept frame were not."""
+    """Fail unless every number has exactly one decision. Return the reasons counted after the last kept frame."""
     cover = Cover()
     for message in out.queue:
         accounts = [getattr(message, name, None) for name in ("account", "tail")]
@@ -173,10 +173,10 @@ def require_whole(out: queue.Queue[Message | None], captured: int) -> Counter[st
 
 
 @pytest.mark.parametrize("fails_at", range(1, 6))
-def test_a_detector_that_fails_in_a_burst_leaves_no_number_without_a_fate(
+def test_all_numbers_are_accounted_for_when_the_detector_fails_in_a_pre_roll(
     bright: DetectorConfig, fails_at: int
 ) -> None:
-    """What the gate held back comes all at once; what stands behind the picture that fails is accounted for too."""
+    """The pre-roll is encoded at once; the frames behind the failing one must be accounted for too."""
     seen = ScriptedDetector(*[[]] * fails_at, RedactionFailed("the model gives numbers that are none"), *[[]] * 60)
     clock, out = ManualClock(), queue.Queue[Message | None](maxsize=1000)
     gate, redact = GateConfig(pre_roll_s=2.0, sample=0.0), RedactConfig(masks=(LOWER_HALF,), faces=bright)
@@ -190,7 +190,7 @@ def test_a_detector_that_fails_in_a_burst_leaves_no_number_without_a_fate(
 
 @pytest.mark.parametrize("failure", [MemoryError(), ValueError("a library's own"), OSError(28, "no space")])
 @pytest.mark.parametrize("where", ["read", "close"])
-def test_whatever_ends_a_capture_its_numbers_are_accounted_for(failure: Exception, where: str) -> None:
+def test_all_numbers_are_accounted_for_after_any_error(failure: Exception, where: str) -> None:
     clock, out = ManualClock(), queue.Queue[Message | None](maxsize=1000)
     scenes, stop = Scenes(60, clock), threading.Event()
 
@@ -209,7 +209,7 @@ def test_whatever_ends_a_capture_its_numbers_are_accounted_for(failure: Exceptio
     require_whole(out, 20 if where == "read" else 21)
 
 
-def test_a_capture_that_waits_for_its_camera_may_be_abandoned_and_takes_nothing_more() -> None:
+def test_an_abandoned_capture_takes_no_more_frames() -> None:
     clock, out = ManualClock(), queue.Queue[Message | None](maxsize=1000)
     scenes, waits, goes_on = Scenes(60, clock), threading.Event(), threading.Event()
 
@@ -232,7 +232,7 @@ def test_a_capture_that_waits_for_its_camera_may_be_abandoned_and_takes_nothing_
     require_whole(out, 20)
 
 
-def test_the_child_of_a_camera_that_cannot_be_redacted_sends_nothing_and_says_why() -> None:
+def test_a_camera_that_cannot_be_redacted_sends_no_frame_and_prints_the_reason() -> None:
     camera = {
         "name": "a",
         "source": "simulated:road",
@@ -249,7 +249,7 @@ def test_the_child_of_a_camera_that_cannot_be_redacted_sends_nothing_and_says_wh
     assert b"/no/such/model.onnx" in child.stderr
 
 
-def test_pictures_become_bytes_in_the_encoder_only() -> None:
+def test_only_the_encoder_and_the_saved_view_turn_pictures_into_bytes() -> None:
     makes = {"imencode", "imencodemulti", "imwrite", "imwritemulti", "VideoWriter", "tobytes"}
     found = {
         (path.relative_to(ROOT).as_posix(), node.attr)

@@ -1,4 +1,4 @@
-"""Numbers and accounts: whatever is kept or withheld, the epoch is tiled exactly once."""
+"""Tests that kept frames and accounts cover each number of an epoch exactly once."""
 
 from __future__ import annotations
 
@@ -21,42 +21,42 @@ def tiles(pieces: list[Account], kept: list[int], last: int) -> bool:
     return not cover.holes(0, last) and not cover.overlaps() and cover.last == last
 
 
-@given(fates=st.lists(st.sampled_from(REASONS), min_size=1, max_size=60))
-def test_accounts_and_kept_frames_tile_the_epoch(fates: list[str]) -> None:
+@given(decisions=st.lists(st.sampled_from(REASONS), min_size=1, max_size=60))
+def test_accounts_and_kept_frames_tile_the_epoch(decisions: list[str]) -> None:
     tally, accounts, kept = Tally("a", 7), [], []
-    for fate in fates:
+    for decision in decisions:
         seq = tally.number()
-        if fate == "keep":
+        if decision == "keep":
             account = tally.account()
             accounts += [account] if account else []
             kept.append(seq)
         else:
-            tally.withhold(fate)
+            tally.withhold(decision)
     tail = tally.tail()
     accounts += [tail] if tail else []
-    assert tiles(accounts, kept, len(fates) - 1)
+    assert tiles(accounts, kept, len(decisions) - 1)
     for reason in REASONS[:3]:
-        assert sum(a.counts.get(reason, 0) for a in accounts) == fates.count(reason)
+        assert sum(a.counts.get(reason, 0) for a in accounts) == decisions.count(reason)
 
 
-@given(fates=st.lists(st.sampled_from(REASONS), min_size=1, max_size=60), behind=st.integers(0, 9))
-def test_fates_may_come_later_than_numbers(fates: list[str], behind: int) -> None:
+@given(decisions=st.lists(st.sampled_from(REASONS), min_size=1, max_size=60), behind=st.integers(0, 9))
+def test_decisions_may_come_later_than_numbers(decisions: list[str], behind: int) -> None:
     tally, accounts, kept = Tally("a", 7), [], []
-    for number, _ in enumerate([*fates, *[""] * behind]):
-        if number < len(fates):
+    for number, _ in enumerate([*decisions, *[""] * behind]):
+        if number < len(decisions):
             tally.number()
         if number >= behind:
-            seq, fate = number - behind, fates[number - behind]
-            if fate == "keep":
+            seq, decision = number - behind, decisions[number - behind]
+            if decision == "keep":
                 account = tally.account()
                 assert account is None or account.last == seq - 1
                 accounts += [account] if account else []
                 kept.append(seq)
             else:
-                tally.withhold(fate)
+                tally.withhold(decision)
     tail = tally.tail()
     accounts += [tail] if tail else []
-    assert tiles(accounts, kept, len(fates) - 1)
+    assert tiles(accounts, kept, len(decisions) - 1)
 
 
 def test_an_account_ends_just_before_its_frame() -> None:
@@ -71,20 +71,20 @@ def test_an_account_ends_just_before_its_frame() -> None:
     assert tally.tail() is None
 
 
-@given(fates=st.lists(st.sampled_from(REASONS), max_size=20), left=st.integers(1, 9))
-def test_what_has_no_fate_yet_may_be_given_up(fates: list[str], left: int) -> None:
+@given(decisions=st.lists(st.sampled_from(REASONS), max_size=20), left=st.integers(1, 9))
+def test_undecided_frames_can_be_withheld_together(decisions: list[str], left: int) -> None:
     tally, accounts, kept = Tally("a", 7), [], []
-    for seq in range(len(fates) + left):
+    for seq in range(len(decisions) + left):
         tally.number()
-        if seq < len(fates) and fates[seq] == "keep":
+        if seq < len(decisions) and decisions[seq] == "keep":
             account = tally.withheld
             assert tally.account() == account
             accounts += [account] if account else []
             kept.append(seq)
-        elif seq < len(fates):
-            tally.withhold(fates[seq])
+        elif seq < len(decisions):
+            tally.withhold(decisions[seq])
     tally.give_up("unusable")
     tail = tally.tail()
     assert tail is not None
     assert tail.counts["unusable"] == left
-    assert tiles([*accounts, tail], kept, len(fates) + left - 1)
+    assert tiles([*accounts, tail], kept, len(decisions) + left - 1)

@@ -130,7 +130,7 @@ def test_a_picture_without_an_end_is_not_read_without_an_end(
     serve: Serve, read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(web, "MAX_PICTURE_BYTES", 1000)
-    with pytest.raises(SourceUnusable, match="more than 1000 bytes"):
+    with pytest.raises(SourceUnusable, match="larger than the limit of 1000 bytes"):
         read(serve(picture(b"x" * 100_000))).open()
     source = read(serve(mjpeg([b"x" * 2000])))
     source.open()
