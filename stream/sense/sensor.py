@@ -5,13 +5,54 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from ingest.contract.records import Event, EventData, Readings
+from ingest.contract.records import GOOD, Event, EventData, Readings
 from ingest.site import SensorConfig
 from stream.events import event_id, rfc3339
 from stream.rules import Happening
-from stream.sense.clean import Cleaner
 from stream.sense.rule import SensorRule
 from stream.sense.windows import ReadingWindow, TumblingWindows
+
+
+class Cleaner:
+    """A filter that drops repeated and impossible readings. ``dropped`` counts them by reason.
+
+    ``repeat``: read before. ``old-epoch``: from before the device's last start. ``suspect``: marked so by the device.
+    ``range``: outside of the range that the sensor can measure.
+    """
+
+    def __init__(self, config: SensorConfig | None) -> None:
+        self._low = config.low if config else float("-inf")
+        self._high = config.high if config else float("inf")
+        self._mark: tuple[int, int] = (-1, -1)
+        self.dropped: Counter[str] = Counter()
+
+    @property
+    def epoch(self) -> int:
+        """The highest epoch so far, -1 before the first reading."""
+        return self._mark[0]
+
+    def clean(self, readings: Readings) -> list[tuple[int, float]]:
+        """Return the readings that count, as (Unix ns, value)."""
+        kept: list[tuple[int, float]] = []
+        rows = zip(readings.times_ns, readings.values, readings.quality, strict=True)
+        for row, (at_ns, value, quality) in enumerate(rows):
+            position = (readings.epoch, readings.seq + row)
+            reason = self._reason(position, value, quality)
+            if reason:
+                self.dropped[reason] += 1
+            else:
+                kept.append((at_ns, value))
+            self._mark = max(self._mark, position)
+        return kept
+
+    def _reason(self, position: tuple[int, int], value: float, quality: int) -> str:
+        if position <= self._mark:
+            return "repeat" if position[0] == self.epoch else "old-epoch"
+        if quality != GOOD:
+            return "suspect"
+        if not self._low <= value <= self._high:  # NaN is outside of every range
+            return "range"
+        return ""
 
 
 class SensorWatch:

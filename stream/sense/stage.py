@@ -25,15 +25,19 @@ _log = logs.get("stream.sense")
 
 NAME = "sense"
 MARGIN_S = 10.0
-"""Beside those: the lateness that is allowed, and what lies between a sensor's clock and the broker's."""
+"""Past beside the rules' own: the allowed lateness, and the difference between the sensor's clock and the
+broker's."""
 
 
 class SenseStage:
-    """Cleans readings and holds them against thresholds. ``config`` is how the site stood at the start.
+    """The stage that cleans readings and applies the sensor rules of a site.
 
-    After a restart, each sensor goes on with its last windows, in its own time, however rarely it writes beside the
-    others. A sensor that wrote nothing for longer than it should, or too little to fill a window, is taken to be
-    within its bounds: a breach that lasts is then told once more, since nothing says whether it has ended meanwhile.
+    ``config`` is the site's configuration when the process started, read with ``stream.rules.validated``.
+
+    After a restart, each sensor continues with its last windows, in its own time, even if it writes far less often
+    than others. A sensor is taken to be within its bounds if it wrote nothing for longer than it should, or too
+    little to fill a window. A breach that lasts is then reported again, because nothing shows whether it ended
+    meanwhile.
     """
 
     name = NAME
@@ -45,7 +49,7 @@ class SenseStage:
         self._metrics = metrics or SenseMetrics(CollectorRegistry())
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> SenseProcessor:
-        """Make a partition's state by reading back its last windows, of which nothing is told again."""
+        """Create a partition's state from its last windows. Their events are not written again."""
         processor = SenseProcessor(self._config, self._partitions, self._metrics)
         for record in await tail(log, tp, position, processor.place, processor.longest_s):
             processor.remember(record)
@@ -53,9 +57,9 @@ class SenseStage:
 
 
 class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
-    """One partition: cleaning, windows and thresholds of its sensors.
+    """The processor of one partition of readings.
 
-    Nothing is held back: an open window is read back by the next owner.
+    It holds no work back: the next owner of the partition reads the open windows again.
     """
 
     def __init__(self, config: Config, event_partitions: int, metrics: SenseMetrics) -> None:
@@ -70,21 +74,25 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
 
     @property
     def longest_s(self) -> float:
-        """How far back a sensor's last record may lie, by the broker's clock: its windows, and what it waits with."""
+        """Longest past in which a sensor's last record may lie, in seconds of the broker's clock.
+
+        It covers the windows of the rules, and the time that a sensor waits until it sends a column.
+        """
         windows_s = max(map(self._tail_s, self._rules), default=MARGIN_S)
         return windows_s + max((config.max_delay_s for config in self._configs.values()), default=0.0)
 
     def place(self, record: LogRecord) -> HistoryPoint | None:
-        """Return where readings stand in their sensor's past, None when they cannot be read."""
+        """Return the place of readings in their sensor's past, None if they are unreadable."""
         try:
             readings = decode(Readings, record.value)
         except CodecError:
             return None
-        # All in one epoch: windows, and whether a bound is broken, outlast the start of another one.
+        # One epoch for all: windows, and the state of a rule, outlast a restart of the device.
         return HistoryPoint(readings.sensor, 0, readings.times_ns[-1], self._tail_s(readings.sensor))
 
     def remember(self, record: LogRecord) -> None:
-        """Take a run of readings of the past: its events are out, and if it could not be used it has been parked."""
+        """Process past readings again. Their events are already written, and a column that fails is already
+        parked."""
         try:
             readings = decode(Readings, record.value)
             self._sensor(readings.sensor).step(readings)
@@ -102,14 +110,16 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         return [Work(tuple(self._outgoing(event, readings.sensor) for event in events), (record.offset,))]
 
     def _step(self, readings: Readings) -> list[Event]:
-        """Take readings and count those that made no difference, so that a sensor that falls silent is seen."""
+        """Process readings, and count those that were dropped, so that the metrics show a sensor without effect."""
         sensor = self._sensor(readings.sensor)
         dropped, late, set_back = sensor.dropped.copy(), sensor.late, sensor.set_back
         events = sensor.step(readings)
-        begun_anew = sensor.set_back - set_back
-        if begun_anew:
-            _log.warning("clock set back", sensor=readings.sensor, rules=sorted(begun_anew), epoch=readings.epoch)
-        self._metrics.count(readings.sensor, sensor.dropped - dropped, sensor.late - late, begun_anew)
+        restarted = sensor.set_back - set_back
+        if restarted:
+            _log.warning(
+                "sensor_clock_set_back", sensor=readings.sensor, rules=sorted(restarted), epoch=readings.epoch
+            )
+        self._metrics.count(readings.sensor, sensor.dropped - dropped, sensor.late - late, restarted)
         return events
 
     def _sensor(self, name: str) -> SensorWatch:

@@ -1,7 +1,7 @@
 """Tumbling windows in event time. Pure.
 
-A window ``[k·w, (k+1)·w)`` is closed when a reading comes that is later than its end by the allowed lateness. How the
-readings were cut into columns makes no difference.
+A window ``[k·w, (k+1)·w)`` is closed by the first reading that is later than its end by the allowed lateness. The
+columns in which the readings arrive make no difference.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 ALLOWED_LATENESS_S = 1.0
-"""A sensor's readings come in order; this covers a clock that is set back a little."""
+"""Allowed lateness. A sensor's readings arrive in order; this covers a clock that is set back a little."""
 LATE_IN_A_ROW = 30
-"""The last of so many late readings, with none in time between them, shows that the clock was set back for good, or
-has come back from a time that never was. At ten readings a second that takes three seconds."""
+"""Late readings in a row after which the clock must have been set back for good, or must have returned from a wrong
+time. At ten readings a second that takes three seconds."""
 
 
 @dataclass
 class ReadingWindow:
-    """The readings of one window so far."""
+    """Count and sum of the readings in one window."""
 
     start_ns: int
     count: int = 0
@@ -26,12 +26,12 @@ class ReadingWindow:
 
     @property
     def mean(self) -> float:
-        """The readings' mean."""
+        """Mean of the readings."""
         return self.total / self.count
 
 
 class TumblingWindows:
-    """One sensor's windows of one length."""
+    """The windows of one sensor, all of one length."""
 
     def __init__(self, length_s: float) -> None:
         self._length_ns = round(length_s * 1e9)
@@ -40,20 +40,20 @@ class TumblingWindows:
         self._late_in_a_row = 0
         self._epoch_begins = False
         self.late = 0
-        """Readings that came after their window was closed."""
+        """Number of readings that arrived after their window was closed."""
         self.set_back = 0
-        """How often the sensor's clock was found to have been set back, so that its windows began anew."""
+        """Number of times that the windows were restarted because the sensor's clock had been set back."""
 
     def begin_epoch(self) -> None:
-        """Take it that the device was started again: its clock may have been set back meanwhile."""
+        """Note that the device was restarted. The next reading may come from a clock that was set back."""
         self._epoch_begins = True
 
     def add(self, readings: Iterable[tuple[int, float]]) -> list[ReadingWindow]:
-        """Take readings as (Unix ns, value) and return the windows that are closed by them, in order."""
+        """Add readings, given as (Unix ns, value), and return the windows that they close, in order."""
         closed: list[ReadingWindow] = []
         for at_ns, value in readings:
             start_ns = at_ns - at_ns % self._length_ns
-            if self._comes_late(start_ns):
+            if self._is_late(start_ns):
                 self.late += 1
                 continue
             window = self._open.setdefault(start_ns, ReadingWindow(start_ns))
@@ -62,10 +62,11 @@ class TumblingWindows:
             closed += self._close(at_ns)
         return closed
 
-    def _comes_late(self, start_ns: int) -> bool:
-        """Tell whether a reading's window is closed. Begin anew, and say no, when the clock must have been set back.
+    def _is_late(self, start_ns: int) -> bool:
+        """Return whether a reading's window is already closed.
 
-        What was open then lies in a time that is still to come, and is given up.
+        If the clock must have been set back, drop the open windows, which lie in the future by the new clock, and
+        return False.
         """
         late = start_ns < self._closed_before_ns
         self._late_in_a_row = self._late_in_a_row + 1 if late else 0

@@ -1,4 +1,4 @@
-"""`sightline config`: the site, as all services see it."""
+"""Commands `sightline config …`: check a site file, apply it to the config topic, show and remove entries."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from stream.rules import validated, validated_site
 app = typer.Typer(help="Check, apply and show a site's configuration.", no_args_is_help=True)
 
 UNUSABLE_EXIT = 1
-"""What was asked is done, and the topic has entries that nobody can use."""
+"""Exit status when the command succeeded, and the topic has invalid entries."""
 
 File = Annotated[Path, typer.Argument(help="The site's TOML file.")]
 
@@ -33,31 +33,34 @@ File = Annotated[Path, typer.Argument(help="The site's TOML file.")]
 @app.command()
 @friendly
 def check(file: File) -> None:
-    """Check a site file; say where it is wrong and what was expected."""
+    """Check a site file, and print the first wrong key with the expected value."""
     found = validated_site(site.load(file), file)
-    stdout.print(f"{file} is a good site file with {len(found.entries())} entries", soft_wrap=True)
+    stdout.print(f"{file} is valid: {len(found.entries())} entries", soft_wrap=True)
 
 
 @app.command()
 @friendly
 def apply(
     file: File,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the changes without making them.")] = False,
     take_over: Annotated[
-        bool, typer.Option("--take-over", help="Move here, or change for all, what other sites have in another way.")
+        bool,
+        typer.Option(
+            "--take-over", help="Take over, or change for all sites, entries that other sites define differently."
+        ),
     ] = False,
     as_json: AsJson = False,
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
-    """Make the config topic say of one site what its file says, and leave other sites alone.
+    """Write a site's file to the config topic, and leave the entries of other sites alone.
 
-    What the file no longer has is taken out. Exits with 1 if the topic then has entries that cannot be used.
+    Entries that the file no longer has are removed. Exits with 1 if the topic then has invalid entries.
     """
     wanted = validated_site(site.load(file), file)
     found, unusable = run(_apply(kafka_settings(kafka, prefix), file, wanted, dry_run, take_over))
     if as_json:
-        sys.stdout.write(json.dumps(_told(found, unusable, dry_run), indent=2) + "\n")
+        sys.stdout.write(json.dumps(_report(found, unusable, dry_run), indent=2) + "\n")
     else:
         _print(found, wanted, dry_run)
     _exit_if_unusable(unusable)
@@ -66,11 +69,11 @@ def apply(
 @app.command()
 @friendly
 def remove(
-    keys: Annotated[list[str], typer.Argument(help="Keys as `config show` has them, such as camera/gate.")],
+    keys: Annotated[list[str], typer.Argument(help="Keys as `config show` prints them, such as camera/gate.")],
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
-    """Take entries out of the config topic, whichever site has them, also those that cannot be used."""
+    """Remove entries from the config topic, of any site, including invalid ones."""
     run(_remove(kafka_settings(kafka, prefix), keys))
     stdout.print(f"removed: {', '.join(keys)}", markup=False, soft_wrap=True)
 
@@ -78,7 +81,7 @@ def remove(
 @app.command()
 @friendly
 def show(kafka: Kafka = "", prefix: Prefix = "") -> None:
-    """Print the configuration that the services see, as JSON. Entries that cannot be used are told on stderr."""
+    """Print the configuration that the services read, as JSON. Invalid entries are logged on stderr."""
     config = run(_read(kafka_settings(kafka, prefix)))
     entries = {key: entry.model_dump(mode="json") for key, entry in sorted(config.entries.items())}
     sys.stdout.write(json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
@@ -87,17 +90,17 @@ def show(kafka: Kafka = "", prefix: Prefix = "") -> None:
 async def _apply(
     settings: KafkaSettings, file: Path, wanted: Site, dry_run: bool, take_over: bool
 ) -> tuple[ConfigChanges, dict[str, str]]:
-    """Return what changes, and what of the topic cannot be used then, with the reasons."""
+    """Return the changes, and the entries that are invalid afterwards, with the errors."""
     async with KafkaLog(settings, "sightline-config") as log:
-        changing = None if dry_run else await open_writer(log)
+        writer = None if dry_run else await open_writer(log)
         present = await read(log, validate=validated)
         found = site_changes(wanted, present.entries, refused=present.refused, take_over=take_over)
         if found.conflicts:
             raise _conflict(file, found.conflicts)
-        if changing:
-            await commit(changing, found.written, found.removed)
-    mended = {*(entry.key for entry in found.written), *found.removed}
-    return found, {key: why for key, why in present.refused.items() if key not in mended}
+        if writer:
+            await commit(writer, found.written, found.removed)
+    replaced = {*(entry.key for entry in found.written), *found.removed}
+    return found, {key: why for key, why in present.refused.items() if key not in replaced}
 
 
 def _conflict(file: Path, conflicts: Mapping[str, list[str]]) -> ConfigError:
@@ -105,22 +108,24 @@ def _conflict(file: Path, conflicts: Mapping[str, list[str]]) -> ConfigError:
     return ConfigError(
         str(file),
         ", ".join(conflicts),
-        f"of {', '.join(owners)}, where it is another",
-        "names that no other site has on the config topic: rename it here, take it out of the other site's file and "
-        "apply that, or say --take-over. Nothing was changed",
+        f"already defined by {', '.join(owners)} with other settings",
+        "names that no other site has. Rename it here, remove it from the other site's file and apply that, or pass "
+        "--take-over. Nothing was changed",
     )
 
 
 async def _remove(settings: KafkaSettings, keys: list[str]) -> None:
     async with KafkaLog(settings, "sightline-config") as log:
-        changing = await open_writer(log)
+        writer = await open_writer(log)
         present = await read(log, validate=validated)
         for key in keys:
             if key not in present.entries and key not in present.refused:
-                raise ConfigError("config topic", "KEY", key, "a key that `sightline config show` has")
+                raise ConfigError("config topic", "KEY", key, "a key that `sightline config show` prints")
             if isinstance(present.entries.get(key), PinConfig):
-                raise ConfigError("config topic", "KEY", key, "no pin: a camera must stay in its partition")
-        await commit(changing, [], keys)
+                raise ConfigError(
+                    "config topic", "KEY", key, "a key other than a pin, because a camera must stay in its partition"
+                )
+        await commit(writer, [], keys)
 
 
 async def _read(settings: KafkaSettings) -> Config:
@@ -128,7 +133,7 @@ async def _read(settings: KafkaSettings) -> Config:
         return await read(log, validate=validated)
 
 
-def _told(found: ConfigChanges, unusable: Mapping[str, str], dry_run: bool) -> dict[str, object]:
+def _report(found: ConfigChanges, unusable: Mapping[str, str], dry_run: bool) -> dict[str, object]:
     return {
         "dry_run": dry_run,
         "added": sorted(found.added),
@@ -145,8 +150,8 @@ def _print(found: ConfigChanges, wanted: Site, dry_run: bool) -> None:
     lines += [f"~ {key} ({', '.join(fields)})" for key, fields in found.fields.items()]
     lines += [f"> {key} taken over" for key in found.taken_over]
     lines += [f"- {key}" for key in found.removed]
-    # those of a version before name no sites until the files that have them are applied again
-    orphan = "? {key} is of no site: apply the file that has it; if none has: `sightline config remove {key}`"
+    # entries of an older version name no site until their files are applied again
+    orphan = "? {key} belongs to no site: apply the file that has it, or run `sightline config remove {key}`"
     lines += [orphan.format(key=key) for key in found.unclaimed]
     for line in lines:
         stdout.print(line, markup=False, soft_wrap=True)
@@ -160,8 +165,8 @@ def _print(found: ConfigChanges, wanted: Site, dry_run: bool) -> None:
 
 
 def _exit_if_unusable(unusable: Mapping[str, str]) -> None:
-    """Say that entries of the topic are no use; which and why was logged as they were read."""
+    """Exit if the topic has invalid entries. The errors were logged when the topic was read."""
     if unusable:
         keys = ", ".join(sorted(unusable))
-        sys.stderr.write(f"error: config topic: {keys} cannot be used: apply the file that has it, or remove it\n")
+        sys.stderr.write(f"error: config topic: {keys} invalid: apply the file that has it, or remove it\n")
         raise typer.Exit(UNUSABLE_EXIT)

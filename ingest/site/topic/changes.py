@@ -1,4 +1,4 @@
-"""ConfigChanges to the ``config`` topic when one of several sites is applied. Pure.
+"""Changes to the ``config`` topic when one of several sites is applied. Pure.
 
 A camera or sensor belongs to one site. A pipeline, rule or receiver may be in the files of several sites: its entry
 names them all, and is removed when the last of them drops it.

@@ -1,4 +1,4 @@
-"""`sightline config`: what it says it does, and that it does no more."""
+"""Tests of `sightline config`: its output, and its changes to the config topic."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def _put(log: MemoryLog, key: str, value: bytes) -> None:
     await log.produce(Outgoing(CONFIG, 0, value, key=key.encode()))
 
 
-def test_it_says_what_it_adds_changes_and_removes(log: MemoryLog, file: Path) -> None:
+def test_apply_prints_added_changed_and_removed_entries(log: MemoryLog, file: Path) -> None:
     assert invoke("apply", write(file, "south", "dock")).exit_code == 0
     assert invoke("apply", write(file, "north", "gate", "yard")).exit_code == 0
     said = invoke("apply", write(file, "north", "gate", "road", fps=3.0))
@@ -74,7 +74,7 @@ def test_it_says_what_it_adds_changes_and_removes(log: MemoryLog, file: Path) ->
     assert keys(log) == ["camera/dock", "camera/gate", "camera/road"]
 
 
-def test_a_dry_run_says_the_same_and_does_nothing(log: MemoryLog, file: Path) -> None:
+def test_a_dry_run_prints_the_changes_and_writes_nothing(log: MemoryLog, file: Path) -> None:
     invoke("apply", write(file, "north", "gate"))
     said = invoke("apply", write(file, "north", "yard"), "--dry-run", "--json")
     assert json.loads(said.output) == {
@@ -89,7 +89,7 @@ def test_a_dry_run_says_the_same_and_does_nothing(log: MemoryLog, file: Path) ->
     assert keys(log) == ["camera/gate"]
 
 
-def test_what_another_site_has_is_refused_with_a_way_out_and_nothing_is_written(log: MemoryLog, file: Path) -> None:
+def test_a_camera_of_another_site_is_refused_until_take_over_is_passed(log: MemoryLog, file: Path) -> None:
     invoke("apply", write(file, "south", "gate"))
     said = invoke("apply", write(file, "north", "gate", "yard"))
     assert said.exit_code == USAGE_EXIT
@@ -99,13 +99,13 @@ def test_what_another_site_has_is_refused_with_a_way_out_and_nothing_is_written(
     assert keys(log) == ["camera/gate", "camera/yard"]
 
 
-def test_entries_that_cannot_be_used_are_mended_by_their_file_and_told_otherwise(log: MemoryLog, file: Path) -> None:
+def test_apply_replaces_invalid_entries_of_its_file_and_reports_the_others(log: MemoryLog, file: Path) -> None:
     put(log, "camera/gate", b"{}")
     put(log, "camera/lost", b'{"name": "lost"}')
     said = invoke("apply", write(file, "north", "gate"), "--json")
     assert said.exit_code == config.UNUSABLE_EXIT
     assert set(json.loads(said.stdout)["unusable"]) == {"camera/lost"}
-    assert "camera/lost cannot be used" in said.stderr
+    assert "camera/lost invalid" in said.stderr
     assert keys(log) == ["camera/gate"]
     shown = invoke("show")
     assert (shown.exit_code, set(json.loads(shown.stdout))) == (0, {"camera/gate"})
@@ -114,21 +114,19 @@ def test_entries_that_cannot_be_used_are_mended_by_their_file_and_told_otherwise
     assert invoke("apply", str(file)).exit_code == 0
 
 
-def test_what_no_site_has_claimed_may_be_in_the_file_of_one_that_was_not_applied_since(
-    log: MemoryLog, file: Path
-) -> None:
-    """As the rules of a version before are, which named no sites."""
+def test_an_entry_of_no_site_is_reported_with_the_command_that_removes_it(log: MemoryLog, file: Path) -> None:
+    """Entries of an older version do not name their sites."""
     put(log, "rule/old", b'{"name": "old", "type": "threshold", "sensor": "s", "above": 1}')
     (line,) = [line for line in invoke("apply", write(file, "north")).output.splitlines() if line.startswith("?")]
     assert line == (
-        "? rule/old is of no site: apply the file that has it; if none has: `sightline config remove rule/old`"
+        "? rule/old belongs to no site: apply the file that has it, or run `sightline config remove rule/old`"
     )
 
 
 PIPELINE = '[[pipelines]]\nname = "cars"\nmodel = "m"\nwidth = 4\nheight = 4\n'
 
 
-def test_two_sites_that_are_applied_at_once_do_not_take_each_other_s_words_away(
+def test_of_two_sites_applied_at_once_the_first_reader_is_fenced_and_changes_nothing(
     log: MemoryLog, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file.write_text(f'name = "north"\n{PIPELINE}')
@@ -148,7 +146,7 @@ def test_two_sites_that_are_applied_at_once_do_not_take_each_other_s_words_away(
     assert asyncio.run(read(log)).entries["pipeline/cars"].model_dump()["sites"] == ("north", "south")
 
 
-def test_a_dry_run_does_not_stop_one_who_means_it(log: MemoryLog, file: Path) -> None:
+def test_a_dry_run_does_not_fence_another_writer(log: MemoryLog, file: Path) -> None:
     async def both() -> None:
         changing = await open_writer(log)
         await config._apply(KafkaSettings(), file, site.load(file), dry_run=True, take_over=False)
@@ -159,7 +157,7 @@ def test_a_dry_run_does_not_stop_one_who_means_it(log: MemoryLog, file: Path) ->
     assert keys(log) == ["camera/gate"]
 
 
-def test_only_keys_that_are_there_can_be_removed_and_no_pins(log: MemoryLog) -> None:
+def test_remove_refuses_unknown_keys_and_pins(log: MemoryLog) -> None:
     put(log, "pin/gate", b'{"name": "gate", "partition": 1}')
     assert "config show" in invoke("remove", "camera/gone").stderr
     assert "partition" in invoke("remove", "pin/gate").stderr
@@ -167,7 +165,7 @@ def test_only_keys_that_are_there_can_be_removed_and_no_pins(log: MemoryLog) -> 
 
 
 @pytest.mark.parametrize("key", ["pin/gate", "camera/[/gate]"])
-def test_what_nobody_can_use_can_be_removed_whatever_it_is_called(log: MemoryLog, key: str) -> None:
+def test_invalid_entries_can_be_removed_whatever_their_key(log: MemoryLog, key: str) -> None:
     put(log, key, b"{}")
     said = invoke("remove", key)
     assert (said.exit_code, said.output.splitlines()[-1]) == (0, f"removed: {key}")
@@ -216,7 +214,7 @@ def test_a_rule_on_the_topic_whose_plug_in_is_missing_is_reported_as_unusable(lo
 
 
 @pytest.mark.kafka
-async def test_what_was_committed_on_kafka_is_read_and_one_who_read_before_is_fenced(kafka: str, prefix: str) -> None:
+async def test_on_kafka_a_commit_is_read_back_and_an_earlier_writer_is_fenced(kafka: str, prefix: str) -> None:
     settings = KafkaSettings(bootstrap=kafka, prefix=prefix)
     gate, yard = (CameraConfig(name=name, source="device:0") for name in ("gate", "yard"))
     await topicadmin.create(settings, partitions=1)

@@ -22,8 +22,8 @@ from ingest.site.topic.view import Config
 from stream import readback
 from stream.metrics import SenseMetrics
 from stream.rules import Happening
-from stream.sense.clean import Cleaner
 from stream.sense.rules.threshold import ThresholdRule, ThresholdWatch
+from stream.sense.sensor import Cleaner
 from stream.sense.stage import SenseStage
 from stream.sense.windows import LATE_IN_A_ROW, ReadingWindow, TumblingWindows
 
