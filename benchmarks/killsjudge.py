@@ -13,14 +13,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stream.sense.clean import Cleaner
-
 from benchmarks.killsevidence import Epoch, Numbers, SpoolCopy, SpooledRow, Topics
 from edge_agent.spool.schema import WAITS
 from engines.node.marks import HighWaterMarks
 from ingest.contract.identity import FrameId
 from ingest.contract.records import EpochEnd
 from ingest.ledger.balance import Balance
+from stream.sense.sensor import Cleaner
 
 TOLD_WITHIN_S = 5.0
 """A child tells its count each second and a heartbeat passes it on each second; the rest is for a busy machine."""
