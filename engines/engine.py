@@ -22,7 +22,7 @@ Outputs = Mapping[str, npt.NDArray[np.float32]]
 TIMED_RUNS = 3
 """Timed runs per batch size at warm-up, after one untimed run. The fastest run counts."""
 SPEED_TOLERANCE = 1.03
-"""Ratio of a batch size's time per image to the best one, up to which the two count as equally fast.
+"""Maximum ratio of a batch size's time per image to the best time, for both to count as equally fast.
 
 A difference of 3 % is noise. Of equally fast sizes the largest is taken, because it needs fewer calls.
 """

@@ -1,8 +1,8 @@
 """Labelled regions of the simulated scenes, cut exactly as at run time.
 
-Frames are rendered in order. The agent's own motion detector finds boxes, and prepare's own code cuts their regions
-out of the JPEG-compressed frame. A region gets the label of the object that it shows, or background. Ambiguous
-regions are left out: two objects in one region, or the tip of an object at the edge.
+Frames are rendered in order. The agent's own motion detector finds boxes, and the prepare stage's code cuts their
+regions out of the JPEG-compressed frame. A region gets the label of the object that it shows, or background.
+Ambiguous regions are left out: two objects in one region, or the tip of an object at the edge.
 """
 
 from __future__ import annotations

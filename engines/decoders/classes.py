@@ -15,7 +15,7 @@ BACKGROUND = "background"
 """Label of a region without an object. It never becomes a detection."""
 
 _ROUNDING = 0.05
-"""Maximum distance from 1 of a sum of probabilities. Low-precision models round; logits sum to 1 only by chance."""
+"""Tolerance for probabilities to sum to 1. Low-precision models round; logits sum to 1 only by chance."""
 
 
 class SoftmaxDecoder:

@@ -70,7 +70,7 @@ class Job:
 
 
 def accept(record: LogRecord, marks: HighWaterMarks, pipelines: frozenset[str]) -> Job:
-    """Return the job of a batch record without the repeated items, and raise the marks to the others.
+    """Turn a batch record into a job: drop repeated items, and raise the marks to the others.
 
     A batch that cannot be read becomes a dead letter with its original bytes. Items with pixels become dead letters
     if their pipeline is not in ``pipelines``. Frames that no pipeline takes come under the pipeline name ``none``,

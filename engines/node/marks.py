@@ -38,7 +38,7 @@ class HighWaterMarks:
             del epochs[min(epochs)]
 
     def advance_past(self, record: LogRecord) -> None:
-        """Raise the marks to all frames of a result, or of a batch's dead letter, as named in its headers."""
+        """Raise the marks to all frames that the headers of a result or of a dead letter name."""
         pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
         lane = h.lane_of(record.headers, record.topic)
         for frame in h.frames_of(record.headers):

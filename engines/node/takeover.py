@@ -1,12 +1,11 @@
 """Owned partitions: taking them over from another node, and writing their jobs in offset order.
 
-A take-over is safe in this order only:
-1. Open the transactional writers. This aborts the transactions of the old owners and fences them.
-2. Read the committed offsets, which no other node can move any more.
-3. Read back the high-water marks from the committed results and dead letters.
+A take-over first opens the transactional writers, which aborts the transactions of the old owners and fences these.
+Then it reads the committed offsets, which no other node can move any more. Last, it reads the high-water marks back
+from the committed results and dead letters. No other order is safe.
 
-Partitions taken over together share these reads: the results of both lanes lie in one partition, and the dead
-letters of all partitions in one topic.
+Partitions that are taken over together share the last reads. The results of both lanes lie in one partition, and the
+dead letters of all partitions in one topic.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ MAX_COMMIT_JOBS = 64
 RESULTS_TAIL = 20_000
 """Maximum results per partition that are read back for the marks.
 
-After a crash, prepare repeats the frames that it had not committed, which is less than a second of frames. An agent
+After a crash, the prepare stage repeats the frames that it had not committed: less than a second of frames. An agent
 repeats the frames that were in flight. At a hundred frames a second the tail covers more than three minutes.
 """
 DEAD_LETTERS_TAIL = 500
@@ -87,7 +86,7 @@ class OwnedPartition:
     async def write(self, now_ns: Callable[[], int]) -> int:
         """Write the settled jobs at the head and their offsets in one transaction. Return the number of records.
 
-        One call at a time. Raise Fenced or LogUnavailable; this partition is then of no further use.
+        Await one call before the next. Raise Fenced or LogUnavailable; close this partition then.
         """
         jobs = self._settled_head()
         records: list[Outgoing] = [record for job in jobs for record in results(job, now_ns())]

@@ -36,7 +36,7 @@ _MAX_BATCH = 8
 
 @dataclass(frozen=True, slots=True)
 class AdoptOptions:
-    """Facts that an ONNX file does not hold. ``mean`` and ``scale`` apply as ``(pixel - mean) * scale``."""
+    """Facts about a foreign model that its ONNX file does not hold. An input is ``(pixel - mean) * scale``."""
 
     name: str
     decoder: str
