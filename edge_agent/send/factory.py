@@ -1,4 +1,4 @@
-"""From an agent's configuration to its link."""
+"""Factory of links."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ from ingest.site import LinkConfig
 
 
 def make_link(config: LinkConfig, settings: KafkaSettings, agent: str, pins: Mapping[str, int]) -> Link:
-    """Return the link that a site asks for. ``agent`` names who sends; ``pins`` are of cameras, for Kafka."""
+    """Return the link that a site configures. ``agent`` names the sender; ``pins`` map cameras to partitions."""
     return HttpsLink(config, agent) if config.kind == "https" else KafkaLink(settings, agent, pins)

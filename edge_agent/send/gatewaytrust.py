@@ -1,4 +1,4 @@
-"""Whom a gateway is known by, and whom the agent: certificates and a token, from files."""
+"""Authentication between agent and gateway: certificates and a token, from files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def tls(config: LinkConfig) -> ssl.SSLContext:
 
 
 class Token:
-    """A bearer token in a file, read again when the file has changed, so that it can be exchanged while running."""
+    """A bearer token in a file, read again when the file has changed: it can be replaced at run time."""
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
@@ -36,13 +36,13 @@ class Token:
         self._token = ""
 
     def header(self) -> dict[str, str]:
-        """Return the header that carries it; none without a file. Raise ConfigError."""
+        """Return the header with the token, no header without a file. Raise ConfigError."""
         if self._file is None:
             return {}
         try:
             found = self._file.stat()
             if (found.st_mtime_ns, found.st_ino) != self._seen:
-                self._token = _token_in(self._file)
+                self._token = _read_token(self._file)
                 self._seen = (found.st_mtime_ns, found.st_ino)
         except (OSError, ValueError) as error:
             expected = f"a text file with the token ({error})"
@@ -50,12 +50,12 @@ class Token:
         return {"Authorization": f"Bearer {self._token}"}
 
 
-def _token_in(file: Path) -> str:
-    """Return a file's token. Raise OSError or ValueError, which does not tell what is in it."""
+def _read_token(file: Path) -> str:
+    """Return a file's token. Raise OSError, or a ValueError that does not quote the content."""
     try:
         token = file.read_text().strip()
     except UnicodeDecodeError:
-        raise ValueError("it holds more than ASCII") from None
-    if not token or not _TOKEN.fullmatch(token):  # a header cannot carry it, and whoever says so says it
-        raise ValueError("one line of ASCII is wanted")
+        raise ValueError("it has characters outside ASCII") from None
+    if not token or not _TOKEN.fullmatch(token):  # the error of the HTTP client would quote the token
+        raise ValueError("expected one line of printable ASCII")
     return token

@@ -1,9 +1,9 @@
-"""A link over HTTPS, to a gateway that writes to Kafka: for agents that cannot reach the cluster.
+"""A link over HTTPS to a gateway that writes to Kafka, for agents that cannot reach the cluster.
 
 ``POST /v1/records`` with a msgpack list of records, each a map of ``topic``, ``key``, ``headers`` and ``value``. The
-gateway answers 200 once Kafka has all of them; 422 with ``{"refused": [{"index": 0, "reason": "…"}]}``, and none of
-them taken, when it will never take some; 429 or 503 with ``Retry-After`` when not now. A batch that is repeated after
-its answer was lost is recognised by its ``Idempotency-Key``, and each frame by its number.
+gateway responds with 200 once Kafka has all of them. 422 with ``{"refused": [{"index": 0, "reason": "…"}]}`` means
+that it accepted none, and will never accept the named ones. 429 or 503 with ``Retry-After`` asks for a later try. The
+gateway recognises the repeat of a batch by its ``Idempotency-Key``, and each frame by its number.
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ from edge_agent.send.response import GatewayResponse, read_response
 from ingest.site import LinkConfig, mask_secrets
 
 READY_S = 15.0
-"""For an answer to whether the gateway is ready."""
+"""Maximum time for the response to the readiness request, in seconds."""
 CONNECT_S = 5.0
+"""Maximum time to connect, in seconds."""
 REQUEST_S = 60.0
-"""For a request with its answer, as long as the sender waits at the most: on a slow uplink a large one takes as long.
-Without it, an answer that drips would never be over."""
+"""Maximum time for a request and its response, in seconds: as long as the sender waits at most. A large batch takes
+this long on a slow uplink. Without the limit, a response that drips byte by byte would never end."""
 MAX_PUBLISHED = 8
-"""Heartbeats that wait for the link; more of them are old news."""
+"""Maximum number of queued records at which a heartbeat is still queued: later heartbeats replace it anyway."""
 _READY, _RECORDS = "/v1/ready", "/v1/records"
 _LANES = ("live", "late", "others")
 _TOO_LARGE, _UNPROCESSABLE = 413, 422
-_ABOUT_RECORDS = (400, _TOO_LARGE, _UNPROCESSABLE)
+_RECORD_ERRORS = (400, _TOO_LARGE, _UNPROCESSABLE)
 
 
 class HttpsLink:
-    """Posts batches, one request at a time for each of live, late and other records, so that each keeps its order."""
+    """Posts batches of live, late and other records: one request at a time for each, which keeps their order."""
 
     def __init__(self, config: LinkConfig, agent: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._config, self._agent, self._transport = config, agent, transport
@@ -49,8 +50,8 @@ class HttpsLink:
         self._more: dict[str, asyncio.Event] = {}
         self._workers: list[asyncio.Task[None]] = []
         self._lost: LinkLost | None = None
-        self._portions = {name: BatchSize() for name in _LANES}
-        self.clock = ClockOffset()  # a gateway tells the time in whole seconds: not worth comparing
+        self._batch_sizes = {name: BatchSize() for name in _LANES}
+        self.clock = ClockOffset()  # stays empty: a gateway reports whole seconds only
 
     @property
     def address(self) -> str:
@@ -58,42 +59,42 @@ class HttpsLink:
         return str(mask_secrets(self._config.url))
 
     async def open(self) -> None:
-        """Connect, and see that the gateway is ready. Raise LinkLost or ConfigError."""
+        """Connect, and check that the gateway is ready. Raise LinkLost or ConfigError."""
         self._lost = None
-        for portion in self._portions.values():
-            portion.begin()
+        for batch_size in self._batch_sizes.values():
+            batch_size.begin()
         self._client = httpx.AsyncClient(
             base_url=self._config.url,
             verify=tls(self._config),
             timeout=httpx.Timeout(REQUEST_S, connect=CONNECT_S),
             transport=self._transport,
-            headers={"Accept-Encoding": "identity"},  # an answer is small, and may not be made to swell
+            headers={"Accept-Encoding": "identity"},  # no compressed bodies, which may expand to huge ones
         )
-        answer = await self._ask("GET", _READY)
-        if answer.status != httpx.codes.OK:
-            raise _lost(answer)
+        response = await self._ask("GET", _READY)
+        if response.status != httpx.codes.OK:
+            raise _lost(response)
         self._queues = {name: deque() for name in _LANES}
         self._more = {name: asyncio.Event() for name in self._queues}
         self._workers = [asyncio.create_task(self._work(name)) for name in self._queues]
 
-    async def send(self, parcel: OutboundRecord) -> asyncio.Future[None]:
-        """Queue a parcel for the next request of its lane. Raise LinkLost."""
+    async def send(self, record: OutboundRecord) -> asyncio.Future[None]:
+        """Queue a record for the next request of its lane. Raise LinkLost."""
         if self._lost or not self._queues:
             raise self._lost or LinkLost(f"{self.address}: not open")
-        waiting = QueuedRecord(parcel, asyncio.get_running_loop().create_future())
-        name = "late" if parcel.late else "live" if parcel.topic.startswith("frames") else "others"
-        self._queues[name].append(waiting)
+        queued = QueuedRecord(record, asyncio.get_running_loop().create_future())
+        name = "late" if record.late else "live" if record.topic.startswith("frames") else "others"
+        self._queues[name].append(queued)
         self._more[name].set()
-        return waiting.done
+        return queued.done
 
-    async def publish(self, parcel: OutboundRecord) -> None:
-        """Queue something that need not arrive."""
+    async def publish(self, record: OutboundRecord) -> None:
+        """Queue a record that may get lost, unless many records are queued."""
         with contextlib.suppress(LinkLost):
             if len(self._queues.get("others", ())) < MAX_PUBLISHED:
-                (await self.send(parcel)).add_done_callback(_heard)
+                (await self.send(record)).add_done_callback(_retrieve_exception)
 
     async def close(self) -> None:
-        """Drop what is queued, and the connections."""
+        """Drop the queued records and the connections."""
         self._fail(LinkLost(f"{self.address}: closed"))
         for worker in self._workers:
             worker.cancel()
@@ -104,63 +105,63 @@ class HttpsLink:
             await client.aclose()
 
     async def _work(self, name: str) -> None:
-        queue, more, portion = self._queues[name], self._more[name], self._portions[name]
+        queue, more, batch_size = self._queues[name], self._more[name], self._batch_sizes[name]
         try:
             while True:
                 if not queue:
                     more.clear()
                     await more.wait()
-                await self._post(batch_of(queue, portion.bytes), portion)
-        except Exception as error:  # whatever it is: nobody would post what is queued here any more
+                await self._post(batch_of(queue, batch_size.bytes), batch_size)
+        except Exception as error:  # any error: the queue no longer has a worker
             self._fail(error if isinstance(error, LinkLost) else LinkLost(f"{self.address}: {error}"))
 
-    async def _post(self, batch: Sequence[QueuedRecord], portion: BatchSize) -> None:
-        """Post until everything of a batch is taken or refused. Raise LinkLost; what it was about is failed, too."""
+    async def _post(self, batch: Sequence[QueuedRecord], batch_size: BatchSize) -> None:
+        """Post until each record of a batch is accepted or refused. Raise LinkLost, and fail the others with it."""
         left = list(batch)
         try:
             while left:
-                left = await self._post_once(left, portion)
+                left = await self._post_once(left, batch_size)
         except Exception as error:
-            for waiting in left:
-                waiting.fail(LinkLost(str(error), getattr(error, "retry_after_s", 0.0)))
+            for queued in left:
+                queued.fail(LinkLost(str(error), getattr(error, "retry_after_s", 0.0)))
             raise
 
-    async def _post_once(self, batch: list[QueuedRecord], portion: BatchSize) -> list[QueuedRecord]:
-        """Post a batch once. Return what of it has to be posted again."""
-        parcels = [waiting.parcel for waiting in batch]
-        size = sum(parcel.size for parcel in parcels)
-        records = [{"topic": p.topic, "key": p.key, "headers": dict(p.headers), "value": p.value} for p in parcels]
+    async def _post_once(self, batch: list[QueuedRecord], batch_size: BatchSize) -> list[QueuedRecord]:
+        """Post a batch once. Return the records to post again."""
+        records = [queued.record for queued in batch]
+        size = sum(record.size for record in records)
+        body = [{"topic": r.topic, "key": r.key, "headers": dict(r.headers), "value": r.value} for r in records]
         headers = {
             "Content-Type": "application/msgpack",
             "Sightline-Agent": self._agent,
-            "Idempotency-Key": idempotency_key(self._agent, parcels),
+            "Idempotency-Key": idempotency_key(self._agent, records),
         }
         try:
-            answer = await self._ask("POST", _RECORDS, msgpack.packb(records), headers)
-        except BaseException:  # also when the sender gives up on it
-            portion.unanswered(size)
+            response = await self._ask("POST", _RECORDS, msgpack.packb(body), headers)
+        except BaseException:  # also when the sender cancels the request
+            batch_size.unanswered(size)
             raise
-        portion.answered(size)
-        if answer.status == httpx.codes.OK:
-            for waiting in batch:
-                waiting.succeed()
+        batch_size.answered(size)
+        if response.status == httpx.codes.OK:
+            for queued in batch:
+                queued.succeed()
             return []
-        if answer.status not in _ABOUT_RECORDS:
-            raise _lost(answer)
-        return await self._without_refused(batch, answer, portion)
+        if response.status not in _RECORD_ERRORS:
+            raise _lost(response)
+        return await self._without_refused(batch, response, batch_size)
 
     async def _without_refused(
-        self, batch: list[QueuedRecord], answer: GatewayResponse, portion: BatchSize
+        self, batch: list[QueuedRecord], response: GatewayResponse, batch_size: BatchSize
     ) -> list[QueuedRecord]:
-        refused = answer.refused(len(batch))
+        refused = response.refused(len(batch))
         if len(batch) == 1 and not refused:
-            refused = {0: f"{answer.status} {answer.text}"}
+            refused = {0: f"{response.status} {response.text}"}
         for index, reason in refused.items():
             batch[index].fail(RecordRefused(reason))
-        left = [waiting for index, waiting in enumerate(batch) if index not in refused]
-        if not refused:  # one of them is at fault, and the gateway does not say which
-            for waiting in left:
-                await self._post([waiting], portion)
+        left = [queued for index, queued in enumerate(batch) if index not in refused]
+        if not refused:  # the gateway does not name the faulty record
+            for queued in left:
+                await self._post([queued], batch_size)
             return []
         return left
 
@@ -176,7 +177,7 @@ class HttpsLink:
                 async with self._client.stream(method, path, content=body, headers=headers) as response:
                     return await read_response(response)
         except TimeoutError:
-            raise LinkLost(f"{self.address}: {method} {path} took more than {limit_s:.0f} s") from None
+            raise LinkLost(f"{self.address}: {method} {path} took longer than {limit_s:.0f} s") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise LinkLost(f"{self.address}: {error!r}") from error
 
@@ -187,10 +188,10 @@ class HttpsLink:
                 queue.popleft().fail(error)
 
 
-def _lost(answer: GatewayResponse) -> LinkLost:
-    return LinkLost(f"{mask_secrets(answer.url)}: {answer.status} {answer.text}", answer.retry_after_s)
+def _lost(response: GatewayResponse) -> LinkLost:
+    return LinkLost(f"{mask_secrets(response.url)}: {response.status} {response.text}", response.retry_after_s)
 
 
-def _heard(done: asyncio.Future[None]) -> None:
+def _retrieve_exception(done: asyncio.Future[None]) -> None:
     if not done.cancelled():
         done.exception()

@@ -1,4 +1,4 @@
-"""A link straight to Kafka."""
+"""A link to Kafka."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from ingest.kafka.settings import KafkaSettings
 from ingest.kafka.writer import stop
 
 STOP_S = 2.0
-"""A link that works takes what is left at once; one that does not is not waited for."""
+"""Maximum time to stop the producer, in seconds. A working link needs less, and a broken one is not waited for."""
 _REFUSALS = (MessageSizeTooLargeError, RecordListTooLargeError, CorruptRecordException)
-"""What a record will never be taken for. A time that is too far ahead of the broker's is none: it is that of the try,
-and right once our clock is."""
-_BY_BROKER = 1
-"""LogAppendTime: the record has the broker's time."""
-_COUNTED = {FRAMES: FRAMES, FRAMES_LATE: FRAMES, READINGS: READINGS}
-"""Whose partitions say where a record of a topic goes; ``status`` has one."""
+"""Errors of records that Kafka will never accept. A timestamp too far ahead of the broker's clock is not among them:
+it is set at each try, and is right once the local clock is."""
+_LOG_APPEND_TIME = 1
+"""Timestamp type of a record that has the broker's time."""
+_PARTITIONED_LIKE = {FRAMES: FRAMES, FRAMES_LATE: FRAMES, READINGS: READINGS}
+"""Topic whose number of partitions applies to a topic; ``status`` has one partition."""
 
 
 class KafkaLink:
-    """An idempotent producer, which keeps the order of each partition."""
+    """A link over an idempotent producer, which keeps the order of each partition."""
 
     def __init__(self, settings: KafkaSettings, client_id: str, pins: Mapping[str, int]) -> None:
         self._settings, self._client_id, self._pins = settings, client_id, pins
@@ -51,7 +51,7 @@ class KafkaLink:
         return self._settings.bootstrap
 
     async def open(self) -> None:
-        """Start a producer, and ask how many partitions there are. Raise LinkLost or ConfigError."""
+        """Start a producer and read the numbers of partitions. Raise LinkLost or ConfigError."""
         producer = kafka.producer(self._settings, self._client_id)
         try:
             await producer.start()
@@ -64,57 +64,57 @@ class KafkaLink:
             raise
         self._producer = producer
 
-    async def send(self, parcel: OutboundRecord) -> asyncio.Future[None]:
-        """Hand a parcel to the producer. Raise LinkLost."""
+    async def send(self, record: OutboundRecord) -> asyncio.Future[None]:
+        """Hand a record to the producer. Raise LinkLost."""
         if self._producer is None:
             raise LinkLost(f"{self.address}: not open")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
-            sent = await self._producer.send(**self._arguments(parcel))
-        except _REFUSALS as error:  # it is over the producer's own limit
+            sent = await self._producer.send(**self._arguments(record))
+        except _REFUSALS as error:  # larger than the producer's own limit
             done.set_exception(RecordRefused(str(error)))
             return done
         except (KafkaError, OSError) as error:
             raise LinkLost(repr(error)) from error
-        sent.add_done_callback(functools.partial(_answer, done))
+        sent.add_done_callback(functools.partial(_forward, done))
         return done
 
-    async def publish(self, parcel: OutboundRecord) -> None:
-        """Hand over something that need not arrive."""
+    async def publish(self, record: OutboundRecord) -> None:
+        """Hand over a record that may get lost."""
         if self._producer:
             with contextlib.suppress(KafkaError, OSError):
                 sent_ns = time.time_ns()
-                sent = await self._producer.send(**self._arguments(parcel))
-                sent.add_done_callback(functools.partial(self._heard, sent_ns))
+                sent = await self._producer.send(**self._arguments(record))
+                sent.add_done_callback(functools.partial(self._compare_clocks, sent_ns))
 
     async def close(self) -> None:
-        """Stop the producer; what is in flight is in doubt anyway."""
+        """Stop the producer without waiting for records in flight."""
         producer, self._producer = self._producer, None
         if producer:
             with contextlib.suppress(KafkaError, OSError):
                 await stop(producer, STOP_S)
 
-    def _heard(self, sent_ns: int, sent: asyncio.Future[Any]) -> None:
-        """Compare clocks. An error is taken, since nobody waits for it."""
+    def _compare_clocks(self, sent_ns: int, sent: asyncio.Future[Any]) -> None:
+        """Compare the clocks. Retrieve the exception too, since no caller does."""
         if sent.cancelled() or sent.exception():
             return
-        met = sent.result()
-        if met.timestamp_type == _BY_BROKER:
-            self.clock.add(sent_ns, time.time_ns(), met.timestamp)
+        metadata = sent.result()
+        if metadata.timestamp_type == _LOG_APPEND_TIME:
+            self.clock.add(sent_ns, time.time_ns(), metadata.timestamp)
 
-    def _arguments(self, parcel: OutboundRecord) -> dict[str, Any]:
-        counted = _COUNTED.get(parcel.topic)
-        pins = self._pins if counted == FRAMES else {}
+    def _arguments(self, record: OutboundRecord) -> dict[str, Any]:
+        like = _PARTITIONED_LIKE.get(record.topic)
+        pins = self._pins if like == FRAMES else {}
         return {
-            "topic": self._settings.topic(parcel.topic),
-            "value": parcel.value,
-            "key": parcel.key.encode(),
-            "partition": partition_for(parcel.key, self._partitions[counted], pins) if counted else 0,
-            "headers": list(parcel.headers.items()),
+            "topic": self._settings.topic(record.topic),
+            "value": record.value,
+            "key": record.key.encode(),
+            "partition": partition_for(record.key, self._partitions[like], pins) if like else 0,
+            "headers": list(record.headers.items()),
         }
 
 
-def _answer(done: asyncio.Future[None], sent: asyncio.Future[Any]) -> None:
+def _forward(done: asyncio.Future[None], sent: asyncio.Future[Any]) -> None:
     error = None if sent.cancelled() else sent.exception()
     if done.done():
         return

@@ -9,12 +9,12 @@ from ingest.runtime.clock import Clock
 _log = logs.get("edge_agent.send")
 
 REPORT_EVERY_S = 10.0
-"""Minimum time between two status rows, in seconds: a gateway may refuse every record."""
+"""Minimum time between two status rows about refusals, in seconds: a gateway may refuse every record."""
 _MAX_NAMES = 10
 
 
 class Refusals:
-    """Refused rows that are not parked yet, with the notices that report them on ``status``."""
+    """Refused rows that are not parked yet, and the notices that report them on ``status``."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -27,7 +27,7 @@ class Refusals:
         self._rows.append((row, reason))
 
     def take(self) -> list[tuple[int, str]]:
-        """Return the ids of the rows to park, each with a notice about it and the rows before it, or an empty one."""
+        """Return the id of each row to park, with a notice about the unreported rows, or an empty notice."""
         rows, self._rows = self._rows, []
         return [(row.id, self._notice(row, reason)) for row, reason in rows]
 

@@ -1,8 +1,8 @@
-"""The sender: the spool's rows over the link, live before late, each lane in order, forgotten once acknowledged.
+"""The sender: it sends the spool's rows over the link, live before late, and deletes acknowledged rows.
 
-A row's lane is settled, on disk, before it is offered for the first time. When a send fails, the link is opened anew
-and everything in doubt is offered again on its lane, from the oldest on, before anything newer: whoever reads the
-topic recognises the repeat by its number.
+The lane of a row is stored on disk before the row is offered for the first time. When a send fails, the sender opens
+the link again. It repeats all rows in doubt on their lanes, oldest first, before newer ones. Readers of the topic
+recognise a repeat by its number.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from collections.abc import Callable, Sequence
 from edge_agent.clockoffset import ClockEstimate
 from edge_agent.exceptions import LinkLost, RecordRefused
 from edge_agent.metrics import AgentMetrics
-from edge_agent.send.link import Link, OutboundRecord
-from edge_agent.send.parcels import OTHERS, parcel
+from edge_agent.send.link import Link, OutboundRecord, outbound_record
 from edge_agent.send.refusals import Refusals
 from edge_agent.send.window import BacklogPace, InFlightWindow
 from edge_agent.spool.schema import Row
@@ -31,20 +30,23 @@ from ingest.site import LinkConfig
 _log = logs.get("edge_agent.send")
 
 CHUNK_ROWS = 64
-"""Rows read from the spool at once: a few MB."""
+"""Maximum number of rows in one read from the spool: a few MB."""
 LATE_CHUNK_ROWS = 8
-"""Of the backlog: a live frame that comes meanwhile waits until these are read and handed over."""
+"""Maximum number of late rows in one read: a live frame that comes meanwhile waits for all of them."""
 IDLE_S = 0.25
-"""How long the sender waits for something new when nothing waits; a kept frame wakes it at once."""
+"""Pause of the sender while the spool is empty, in seconds. A kept frame ends it at once."""
 ACK_TIMEOUT_S = 20.0
-"""No acknowledgement for so long while rows are in flight: the link is gone. The producer's own limit is 30 s."""
+"""Time without an acknowledgement at which a link with rows in flight counts as lost, in seconds. The producer's own
+limit is 30 s."""
 PATIENT_TRIES = 3
-"""Tries in a row that took nothing have so long once, twice and so on, up to this often: 400 kB take 50 s on a mobile
-uplink that is throttled to 64 kbit/s, and what waits behind them would wait for ever."""
+"""Maximum factor of ``ACK_TIMEOUT_S``, which grows by one with each failed try. 400 kB take 50 s on a mobile uplink
+that is throttled to 64 kbit/s; with a fixed limit, such a record would block the rows behind it for ever."""
+OTHERS = "others"
+"""Name of the cursor of readings and status rows, which have no lane."""
 
 
 class Sender:
-    """Sends until it is cancelled."""
+    """Sends the rows of one spool over one link, until it is cancelled."""
 
     def __init__(
         self,
@@ -65,72 +67,72 @@ class Sender:
         self._cursors: dict[str, int] = {}
         self._acked: list[int] = []
         self._broken: BaseException | None = None
-        self._took = False
+        self._accepted = False
         self._progress_s = clock.monotonic()
         self.connected = False
 
     def wake(self) -> None:
-        """Say that there is something new in the spool."""
+        """Report that the spool has a new row."""
         self._wake.set()
 
     @property
     def idle(self) -> bool:
-        """Tell whether nothing is on its way."""
+        """Return whether no row is in flight."""
         return not self._window and not self._acked
 
     async def run(self, chance: Callable[[], float]) -> None:
-        """Send for ever. A link that is gone is tried again after growing, jittered pauses."""
+        """Send for ever. Open a lost link again after growing, jittered pauses."""
         while True:
             started_s = self._clock.monotonic()
             try:
                 await self._session()
-            except (LinkLost, TimeoutError, ConfigError) as error:  # a secret's file may be written anew
+            except (LinkLost, TimeoutError, ConfigError) as error:  # a file with a secret may be replaced meanwhile
                 if not self._backoff.out:
-                    _log.warning("link lost", to=self._link.address, error=str(error))
+                    _log.warning("link_lost", address=self._link.address, error=str(error))
                 self.connected = False
-                asked_s = error.retry_after_s if isinstance(error, LinkLost) else 0.0
-                await asyncio.sleep(max(asked_s, self._backoff.failed(started_s, chance())))
+                pause_s = error.retry_after_s if isinstance(error, LinkLost) else 0.0
+                await asyncio.sleep(max(pause_s, self._backoff.failed(started_s, chance())))
 
     @property
     def clock(self) -> ClockEstimate | None:
-        """How far the log's clock is ahead of ours, None while that is not known."""
+        """Offset of the broker's clock from the local clock, None before the first measurement."""
         return self._link.clock.estimate
 
     async def publish(self, topic: str, value: bytes, key: str) -> None:
-        """Send something that need not arrive, such as a heartbeat; dropped while the link is gone."""
+        """Send a record that may get lost, such as a heartbeat. Drop it while the link is lost."""
         if self.connected:
             await self._link.publish(OutboundRecord(topic, key, value))
 
     async def _session(self) -> None:
-        """One connection's life: from the oldest row in doubt on."""
-        # what the last one has learned comes first: a row that was refused, or is in the log, is in doubt no more
+        """Run one connection, starting with the oldest row in doubt."""
+        # acknowledgements and refusals of the last connection come first: those rows are no longer in doubt
         await self._settle_answers()
         self._window, self._cursors, self._broken = self._new_window(), {}, None
         try:
             await self._link.open()
-            self.connected, self._took = True, False
+            self.connected, self._accepted = True, False
             opened_s = self._progress_s = self._clock.monotonic()
             while True:
                 moved = await self._round()
                 await self._settle_answers()
                 self._check()
-                self._well(opened_s)
+                self._end_outage(opened_s)
                 if not moved:
                     await self._pause()
         finally:
             self.connected = False
             await self._link.close()
 
-    def _well(self, opened_s: float) -> None:
-        """End an outage once the link has taken something, or has stood for a while with nothing to take.
+    def _end_outage(self, opened_s: float) -> None:
+        """End an outage once the link has accepted a record, or has been open for a while without any to send.
 
-        One that opens and then fails is not back: its pauses would not grow, and each try repeats what is in flight.
+        A link that opens and then fails is not back: its pauses must grow, since each try repeats all rows in flight.
         """
         now_s = self._clock.monotonic()
-        stands = not self._window and now_s - opened_s >= STEADY_S
-        if self._backoff.out and (self._took or stands):
+        steady = not self._window and now_s - opened_s >= STEADY_S
+        if self._backoff.out and (self._accepted or steady):
             outage_s = self._backoff.steady(now_s) or 0.0
-            _log.info("link back", to=self._link.address, out_for_s=round(outage_s, 1))
+            _log.info("link_back", address=self._link.address, outage_s=round(outage_s, 1))
 
     async def _round(self) -> bool:
         """Offer rows while the window has room, rows in doubt before new ones. Return whether any were offered."""
@@ -151,7 +153,7 @@ class Sender:
 
     async def _offer(self, rows: Sequence[Row], lane: str) -> bool:
         for row in rows:
-            sent = await self._link.send(parcel(row, lane))
+            sent = await self._link.send(outbound_record(row, lane))
             if not self._window:
                 self._progress_s = self._clock.monotonic()
             self._window.add(row.id, row.size, late=lane == LATE)
@@ -161,9 +163,9 @@ class Sender:
 
     def _answered(self, row: Row, sent: asyncio.Future[None]) -> None:
         self._window.done(row.id)
-        error = LinkLost("given up") if sent.cancelled() else sent.exception()
+        error = LinkLost("the link cancelled the send") if sent.cancelled() else sent.exception()
         if error is None:
-            self._took = True
+            self._accepted = True
             self._acked.append(row.id)
         elif isinstance(error, RecordRefused):
             self._refusals.add(row, str(error))
@@ -188,7 +190,7 @@ class Sender:
             raise self._broken
         patience_s = ACK_TIMEOUT_S * min(1 + self._backoff.failures, PATIENT_TRIES)
         if self._window and self._clock.monotonic() - self._progress_s > patience_s:
-            raise TimeoutError(f"no acknowledgement for {patience_s:.0f} s")
+            raise TimeoutError(f"no acknowledgement within {patience_s:.0f} s")
 
     async def _pause(self) -> None:
         wait_s = min(IDLE_S, self._pace.wait_s(self._clock.monotonic()) or IDLE_S)

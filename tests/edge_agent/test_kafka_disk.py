@@ -64,7 +64,7 @@ async def test_a_disk_that_is_full_is_survived_and_accounted_for(
         await asyncio.to_thread(own_broker.kill)
         small.fill(leave_bytes=8_000_000)  # more than may be on its way: the rest comes late
         await until(lambda: agent.says("disk_refuses_writes"), "the disk is full")
-        await until(lambda: agent.says("link lost"), "the link is lost")
+        await until(lambda: agent.says("link_lost"), "the link is lost")
         await asyncio.to_thread(own_broker.start)
         await until(lambda: agent._has(FRAMES_LATE, 10), "the backlog is sent from a full disk")
         assert agent.stack.restarts()["agent"] == 0
