@@ -1,4 +1,4 @@
-"""What every source of readings does."""
+"""Contract of every source of readings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.edge_agent.sensors.listener import Listener, ended, running, sensor
 from tests.peers import modbus, mosquitto
 from tests.peers.network.wires import Line, wired
 
-SPEAKS = """
+PRINTS_READINGS = """
 import itertools, sys, time
 for value in itertools.count():
     print("a", value, flush=True)
@@ -39,15 +39,15 @@ def source_of(*sensors: SensorConfig) -> SensorSource:
 
 
 class SensorSourceContract:
-    """Inherited by one class per source. ``sensors`` are what the source feeds; their device speaks by itself."""
+    """Base class with one subclass per source. ``sensors`` are fed by the source; their device sends by itself."""
 
     @pytest.fixture
     def sensors(self) -> list[SensorConfig]:
-        pytest.fail("each source has a fixture of its own")
+        pytest.fail("each source overrides this fixture")
 
     @pytest.fixture
     def gone(self) -> SensorConfig | None:
-        """A sensor whose device is not there; None when that cannot be."""
+        """Return a sensor whose device is missing; None if a device cannot be missing."""
         return None
 
     async def test_every_sensor_has_finite_readings(self, sensors: list[SensorConfig]) -> None:
@@ -61,8 +61,8 @@ class SensorSourceContract:
             assert len(found) >= 3
             assert all(math.isfinite(value) for value in found)
 
-    async def test_it_stops_when_it_is_cancelled_and_may_run_again(self, sensors: list[SensorConfig]) -> None:
-        """The suite's own checks find what it leaves running."""
+    async def test_a_cancelled_source_stops_and_may_run_again(self, sensors: list[SensorConfig]) -> None:
+        """The checks of the suite find leaked tasks and processes."""
         source = source_of(*sensors)
         for _ in range(2):
             sink = Listener()
@@ -70,11 +70,11 @@ class SensorSourceContract:
                 await sink.has(sensors[0].name)
             assert task.cancelled()
 
-    async def test_it_stops_at_once_also_before_it_has_begun(self, sensors: list[SensorConfig]) -> None:
+    async def test_a_source_may_be_cancelled_before_it_has_started(self, sensors: list[SensorConfig]) -> None:
         async with running(source_of(*sensors), Listener()):
             await asyncio.sleep(0)
 
-    async def test_a_device_that_is_gone_is_an_error_that_may_be_tried_again(self, gone: SensorConfig | None) -> None:
+    async def test_a_missing_device_is_an_error_at_each_run(self, gone: SensorConfig | None) -> None:
         if gone is None:
             return
         source = source_of(gone)
@@ -85,7 +85,7 @@ class SensorSourceContract:
 
 @contextlib.asynccontextmanager
 async def spoken(say: Callable[[int], Awaitable[object]]) -> AsyncIterator[None]:
-    """Say something again and again, as a device does."""
+    """Send readings repeatedly, as a device does."""
     stop = asyncio.Event()
 
     async def speak() -> None:
@@ -118,7 +118,7 @@ class TestHost(SensorSourceContract):
 class TestCommand(SensorSourceContract):
     @pytest.fixture
     def sensors(self) -> list[SensorConfig]:
-        options = {"argv": [sys.executable, "-c", SPEAKS]}
+        options = {"argv": [sys.executable, "-c", PRINTS_READINGS]}
         return [sensor(name, "command:speaks", options=options) for name in ("a", "b")]
 
     @pytest.fixture

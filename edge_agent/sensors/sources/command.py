@@ -28,8 +28,8 @@ _CHUNK_BYTES = 4096
 class CommandSource:
     """Child process that dies with the agent. Processes started by it are stopped with it."""
 
-    def __init__(self, sensors: Sequence[SensorConfig]) -> None:
-        self._sensors = sensors
+    def __init__(self, sensors: Sequence[SensorConfig], *, stop_s: float = STOP_S) -> None:
+        self._sensors, self._stop_s = sensors, stop_s
         self._argv = cast(CommandOptions, sensors[0].parsed).argv
 
     async def run(self, sink: Sink) -> None:
@@ -41,10 +41,10 @@ class CommandSource:
         try:
             # its helpers may hold its output open after its end; or it may close its output and stay alive
             await asyncio.wait({reading, exiting}, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait({exiting}, timeout=STOP_S)
+            await asyncio.wait({exiting}, timeout=self._stop_s)
         finally:
-            await _end(process)
-            await asyncio.wait({reading, errors}, timeout=STOP_S)  # a helper outside of the group may hold the pipes
+            await _end(process, self._stop_s)
+            await asyncio.wait({reading, errors}, timeout=self._stop_s)  # a helper outside may hold the pipes
             for task in (reading, errors, exiting):
                 task.cancel()
             await asyncio.wait({reading, errors, exiting})
@@ -72,11 +72,11 @@ async def _read(process: Process, reader: LineReader, sink: Sink) -> None:
         await asyncio.sleep(time.perf_counter() - started_s)
 
 
-async def _end(process: Process) -> None:
+async def _end(process: Process, stop_s: float) -> None:
     """Stop a command's whole process group, including helpers that outlive the command."""
     _signal(process, signal.SIGTERM)
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(STOP_S):
+        async with asyncio.timeout(stop_s):
             await wait_exited(process)
     _signal(process, signal.SIGKILL)
     await wait_exited(process)

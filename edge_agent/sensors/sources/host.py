@@ -30,8 +30,8 @@ class HostSource:
     ``disk`` is the free space at a path, in bytes. A sensor whose figure the machine does not provide is silent.
     """
 
-    def __init__(self, sensor: SensorConfig, clock: Clock) -> None:
-        self._sensor, self._clock = sensor, clock
+    def __init__(self, sensor: SensorConfig, clock: Clock, *, answer_s: float = ANSWER_S) -> None:
+        self._sensor, self._clock, self._answer_s = sensor, clock, answer_s
         self._options = cast(HostOptions, sensor.parsed)
         self._figure = {
             "cpu": _Cpu().percent,
@@ -52,10 +52,10 @@ class HostSource:
         if self._asked is None or self._asked.done():
             self._asked = _beside(self._figure)
         try:
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(self._answer_s):
                 return Reading(float(await asyncio.shield(self._asked)))
         except TimeoutError:  # the next query waits for the same thread: otherwise threads would pile up
-            raise SensorSilent(f"{self._sensor.source}: no answer within {ANSWER_S:g} s") from None
+            raise SensorSilent(f"{self._sensor.source}: no answer within {self._answer_s:g} s") from None
         except (OSError, ValueError) as error:
             raise SensorSilent(str(error)) from None
 

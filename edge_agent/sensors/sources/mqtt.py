@@ -57,8 +57,8 @@ class MqttSource:
     message, which the broker sends to each new subscriber, is flagged as stale.
     """
 
-    def __init__(self, sensors: Sequence[SensorConfig], clock: Clock) -> None:
-        self._sensors = sensors
+    def __init__(self, sensors: Sequence[SensorConfig], clock: Clock, *, ask_again_s: float = ASK_AGAIN_S) -> None:
+        self._sensors, self._ask_again_s = sensors, ask_again_s
         self._options = cast(MqttOptions, sensors[0].parsed)
         self._topics = {sensor.name: sensor.address for sensor in sensors}
         self._fields = {sensor.name: cast(MqttOptions, sensor.parsed) for sensor in sensors}
@@ -73,7 +73,7 @@ class MqttSource:
                 while True:
                     heed_cancellation()
                     with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(ASK_AGAIN_S if refused else None):
+                        async with asyncio.timeout(self._ask_again_s if refused else None):
                             async for _ in client.messages:  # always empty: _Client gives each message on arrival
                                 pass
                     refused = await self._subscribe(client, sink, refused)

@@ -1,4 +1,4 @@
-"""A feed on a spool of its own, and what has come of it."""
+"""Test bench of a feed with a spool of its own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ingest.site import DiskConfig, SensorConfig
 
 
 class Bench:
-    """Runs one feed. ``wait`` polls, as what it waits for is of other processes and threads."""
+    """One running feed. Its waits poll, because they depend on other processes and threads."""
 
     def __init__(self, folder: Path, source: SensorSource, configs: Sequence[SensorConfig]) -> None:
         self.store = SpoolStore(folder / "spool.db", "agent")
@@ -55,6 +55,11 @@ class Bench:
         await self.until(lambda: self.sensors[name].state == state)
         return self.sensors[name].reason
 
+    async def reason(self, name: str, text: str) -> str:
+        """Wait until the reason of a sensor contains a text, and return the reason."""
+        await self.until(lambda: text in self.sensors[name].reason)
+        return self.sensors[name].reason
+
     async def until_kept(self, name: str, done: Callable[[list[float]], object]) -> list[float]:
         """Wait for values in the spool, and return them. The spool belongs to its thread while the feed runs."""
         async with asyncio.timeout(30.0):
@@ -79,7 +84,7 @@ class Bench:
         return [value for each in self._kept(name, rows) for value in each.values]
 
     def ends(self) -> dict[str, tuple[EpochEnd, dict[str, int]]]:
-        """Return the end of each sensor's epoch, and the counts of its tail."""
+        """Return the end of each sensor's epoch, and the counts of the account at its tail."""
         found = {}
         for row in self.store.others(0, 10_000):
             if row.kind == "status":
@@ -89,7 +94,7 @@ class Bench:
         return found
 
     def withheld(self, name: str) -> dict[str, int]:
-        """Return what the accounts hold, by reason, and see to it that every number is accounted for once."""
+        """Return the withheld readings by reason. Fail unless every number is accounted for exactly once."""
         end, tail = self.ends()[name]
         counts, cover = dict(tail), Cover()
         for each in self.kept(name):
@@ -107,7 +112,7 @@ class Bench:
 
 @contextlib.asynccontextmanager
 async def fed(folder: Path, *configs: SensorConfig, source: SensorSource | None = None) -> AsyncIterator[Bench]:
-    """Run a feed of these sensors, which share a connection; it is stopped at the end if it still runs."""
+    """Run a feed of sensors that share a connection. Stop it at the end if it still runs."""
     if source is None:
         ((source, _),) = make_sources(configs, SystemClock())
     bench = Bench(folder, source, configs)

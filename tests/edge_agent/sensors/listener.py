@@ -1,4 +1,4 @@
-"""A sink for readings that tests can wait on, and what makes sensors in a line."""
+"""Sink for readings on which tests can wait, and a short constructor for sensors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def sensor(name: str, source: str, **values: Any) -> SensorConfig:
 
 
 class Listener:
-    """Keeps what a source gives."""
+    """Sink that records every call of a source."""
 
     def __init__(self) -> None:
         self.opens = 0
@@ -46,7 +46,7 @@ class Listener:
         return [reading.value for reading in self.readings[name]]
 
     async def until(self, done: Callable[[], object], seconds: float = 20.0) -> None:
-        """Wait for something to be so; it is looked at after each thing that the source gives."""
+        """Wait for a condition, which is checked after each call of the source."""
         async with asyncio.timeout(seconds):
             while not done():
                 self._changed.clear()

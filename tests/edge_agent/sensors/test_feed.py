@@ -1,4 +1,4 @@
-"""A connection and its sensors in the agent: outages are told once, epochs end with their tail."""
+"""Tests of a feed and its sensors: outages, silence, unclaimed readings, and ends of epochs."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.edge_agent.sensors.listener import sensor
 Make = Callable[..., Awaitable[Bench]]
 
 
-class Scripted:
-    """A source that does what a test tells it to, one step after the other."""
+class ScriptedSensorSource:
+    """Source that runs the steps of a test, one after another."""
 
     def __init__(self) -> None:
         self.steps: asyncio.Queue[Callable[[Sink], None]] = asyncio.Queue()
@@ -44,12 +44,12 @@ class Scripted:
 
 
 @pytest.fixture
-def source() -> Scripted:
-    return Scripted()
+def source() -> ScriptedSensorSource:
+    return ScriptedSensorSource()
 
 
 @pytest.fixture
-async def make(tmp_path: Path, source: Scripted) -> AsyncIterator[Make]:
+async def make(tmp_path: Path, source: ScriptedSensorSource) -> AsyncIterator[Make]:
     async with contextlib.AsyncExitStack() as stack:
 
         async def bench(**values: Any) -> Bench:
@@ -59,7 +59,7 @@ async def make(tmp_path: Path, source: Scripted) -> AsyncIterator[Make]:
         yield bench
 
 
-async def test_a_reading_is_kept_in_time_though_no_other_comes(make: Make, source: Scripted) -> None:
+async def test_a_single_reading_is_kept_after_its_maximum_delay(make: Make, source: ScriptedSensorSource) -> None:
     bench = await make()
     source.give("a", 1.0)
     await bench.until(lambda: bench.sensors["a"].kept == 1)
@@ -69,8 +69,8 @@ async def test_a_reading_is_kept_in_time_though_no_other_comes(make: Make, sourc
     assert not bench.kept("b")
 
 
-async def test_a_device_whose_every_other_reading_is_garbage_does_not_fill_the_log(
-    make: Make, source: Scripted
+async def test_a_device_with_many_unreadable_readings_is_logged_once(
+    make: Make, source: ScriptedSensorSource
 ) -> None:
     bench = await make()
     with capture_logs() as logs:
@@ -82,22 +82,24 @@ async def test_a_device_whose_every_other_reading_is_garbage_does_not_fill_the_l
     assert bench.sensors["a"].reason == ""
 
 
-async def test_epochs_end_cleanly_and_with_their_tail(make: Make, source: Scripted) -> None:
+async def test_epochs_end_cleanly_with_the_account_of_withheld_readings(
+    make: Make, source: ScriptedSensorSource
+) -> None:
     bench = await make(max_delay_s=60.0)
     source.give("a", 1.0)
     source.give("a", None)
     await bench.until(lambda: bench.sensors["a"].captured == 2)
     assert (bench.sensors["a"].state, bench.sensors["a"].reason) == ("running", "unusable: garbled")
     await bench.stop()
-    assert [each.values for each in bench.kept("a")] == [(1.0,)], "what was gathered is promised at the end"
+    assert [each.values for each in bench.kept("a")] == [(1.0,)], "gathered readings are kept at the end"
     (a, a_tail), (b, b_tail) = (bench.ends()[name] for name in ("a", "b"))
     assert (a.last, a.clean, a_tail) == (1, True, {"unusable": 1})
     assert (b.last, b.clean, b_tail) == (-1, True, {})
     assert not bench.store.unfinished("readings")
 
 
-async def test_what_is_on_its_way_to_the_disk_at_the_end_arrives_there(
-    make: Make, source: Scripted, monkeypatch: pytest.MonkeyPatch
+async def test_a_write_in_progress_is_finished_when_the_feed_stops(
+    make: Make, source: ScriptedSensorSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench, free = await make(max_delay_s=0.0), threading.Event()
     await bench.until(lambda: source.runs == 1)
@@ -118,7 +120,9 @@ async def test_what_is_on_its_way_to_the_disk_at_the_end_arrives_there(
     assert bench.values("a") == [1.0]
 
 
-async def test_an_outage_is_told_once_at_its_beginning_and_once_at_its_end(make: Make, source: Scripted) -> None:
+async def test_an_outage_is_logged_once_at_its_start_and_once_at_its_end(
+    make: Make, source: ScriptedSensorSource
+) -> None:
     with capture_logs() as logs:
         bench = await make()
         source.give("a", 1.0)
@@ -136,14 +140,16 @@ async def test_an_outage_is_told_once_at_its_beginning_and_once_at_its_end(make:
             "down",
         )
         await bench.stop()
-    told = [(line["event"], line["sensor"]) for line in logs if line["event"].startswith("sensor_")]
-    assert sorted(told) == [("sensor_back", "a"), ("sensor_lost", "a"), ("sensor_lost", "b")]
+    events = [(line["event"], line["sensor"]) for line in logs if line["event"].startswith("sensor_")]
+    assert sorted(events) == [("sensor_back", "a"), ("sensor_lost", "a"), ("sensor_lost", "b")]
     assert bench.withheld("a") == bench.withheld("b") == {"outage": 1}
     assert bench.figure("sightline_agent_source_restarts_total", source="simulated:t") == 3
     assert bench.figure("sightline_agent_readings_total", sensor="a", fate="taken") == 2
 
 
-async def test_a_library_s_fault_ends_neither_the_agent_nor_the_feed(make: Make, source: Scripted) -> None:
+async def test_an_unexpected_error_of_a_source_does_not_end_the_feed(
+    make: Make, source: ScriptedSensorSource
+) -> None:
     bench = await make()
     source.fail(AttributeError("no attribute of a library"))
     await bench.until(lambda: source.runs == 2)
@@ -151,7 +157,7 @@ async def test_a_library_s_fault_ends_neither_the_agent_nor_the_feed(make: Make,
     await bench.stop()
 
 
-async def test_a_silent_sensor_is_stalled_until_it_speaks(make: Make, source: Scripted) -> None:
+async def test_a_silent_sensor_is_stalled_until_its_next_reading(make: Make, source: ScriptedSensorSource) -> None:
     bench = await make(silent_after_s=0.05)
     source.steps.put_nowait(lambda sink: sink.opened())
     await bench.until(lambda: bench.sensors["a"].state == "stalled")
@@ -159,13 +165,15 @@ async def test_a_silent_sensor_is_stalled_until_it_speaks(make: Make, source: Sc
     source.steps.put_nowait(lambda sink: sink.opened())
     source.give("b", None)
     await bench.until(lambda: bench.sensors["b"].state == "running")
-    assert bench.sensors["a"].state == "stalled", "a connection that is well says nothing of a sensor"
+    assert bench.sensors["a"].state == "stalled", "a good connection does not prove a good sensor"
     await bench.stop()
     end, tail = bench.ends()["a"]
     assert (end.last, tail) == (0, {"outage": 1})
 
 
-async def test_a_sensor_that_is_silent_alone_stays_so_when_others_speak(make: Make, source: Scripted) -> None:
+async def test_a_stalled_sensor_stays_stalled_while_others_give_readings(
+    make: Make, source: ScriptedSensorSource
+) -> None:
     bench = await make()
     source.steps.put_nowait(lambda sink: sink.lost("a", "unit 2 does not answer"))
     source.steps.put_nowait(lambda sink: sink.opened())
@@ -181,7 +189,7 @@ async def test_a_sensor_that_is_silent_alone_stays_so_when_others_speak(make: Ma
     assert bench.withheld("a") == bench.withheld("b") == {"outage": 1}
 
 
-async def test_names_that_no_sensor_wants_are_said_once_and_counted(make: Make, source: Scripted) -> None:
+async def test_unclaimed_names_are_logged_once_and_counted(make: Make, source: ScriptedSensorSource) -> None:
     with capture_logs() as logs:
         bench = await make()
         for name in ["temp", "temp", "", *map(str, range(100))]:
@@ -189,14 +197,14 @@ async def test_names_that_no_sensor_wants_are_said_once_and_counted(make: Make, 
         source.give("a", 1.0)
         await bench.until(lambda: bench.sensors["a"].captured == 1)
         await bench.stop()
-    said = [line["field"] for line in logs if line["event"] == "reading_unclaimed"]
-    assert said[:3] == ["temp", "unreadable data", "0"]
-    assert len(said) == 20
+    names = [line["field"] for line in logs if line["event"] == "reading_unclaimed"]
+    assert names[:3] == ["temp", "unreadable data", "0"]
+    assert len(names) == 20
     assert bench.figure("sightline_agent_unclaimed_readings_total", source="simulated:t") == 103
 
 
-async def test_without_a_disk_nothing_is_promised_and_the_feed_says_so(
-    make: Make, source: Scripted, monkeypatch: pytest.MonkeyPatch
+async def test_a_failing_spool_ends_the_feed_with_its_error(
+    make: Make, source: ScriptedSensorSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object) -> None:
         raise SpoolError("the disk is gone")

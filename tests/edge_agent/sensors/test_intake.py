@@ -1,4 +1,4 @@
-"""Readings: each has a number, and is kept or accounted for, whatever comes in whatever order."""
+"""Tests of the intake: every reading has a number and is kept or accounted for."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def intake(clock: ManualClock) -> ReadingIntake:
     return ReadingIntake(CONFIG, 7, clock)
 
 
-def tiles(found: list[Readings], intake: ReadingIntake) -> Cover:
-    """Cover what records and accounts hold."""
+def covered(found: list[Readings], intake: ReadingIntake) -> Cover:
+    """Return the numbers that records and accounts cover."""
     cover = Cover()
     tail = intake.tail()
     for account in (*(each.account for each in found), tail):
@@ -61,7 +61,7 @@ def tiles(found: list[Readings], intake: ReadingIntake) -> Cover:
     return cover
 
 
-def test_columns_are_full_after_so_many_readings(intake: ReadingIntake) -> None:
+def test_columns_are_closed_when_they_are_full(intake: ReadingIntake) -> None:
     for value in range(9):
         intake.take(Reading(float(value)))
     first, second = intake.ready()
@@ -71,7 +71,7 @@ def test_columns_are_full_after_so_many_readings(intake: ReadingIntake) -> None:
     assert intake.tail() is None
 
 
-def test_a_reading_waits_no_longer_than_it_may_also_when_no_other_comes(
+def test_columns_are_closed_when_their_first_reading_has_waited_long_enough(
     intake: ReadingIntake, clock: ManualClock
 ) -> None:
     assert intake.left_s() is None
@@ -97,7 +97,7 @@ def test_a_reading_waits_no_longer_than_it_may_also_when_no_other_comes(
         (Reading(20.0, at_ns=ManualClock().now_ns() + round((MAX_AHEAD_S + 1) * 1e9)), GOOD, BY_HOST_INSTEAD),
     ],
 )
-def test_a_reading_is_judged_and_timed(
+def test_a_reading_gets_its_quality_and_time(
     intake: ReadingIntake, clock: ManualClock, reading: Reading, quality: int, by: int
 ) -> None:
     intake.take(reading)
@@ -108,7 +108,7 @@ def test_a_reading_is_judged_and_timed(
     assert decode(Readings, encode(found)) == found
 
 
-def test_what_cannot_be_read_is_accounted_for_by_the_next_record(intake: ReadingIntake) -> None:
+def test_unreadable_readings_are_accounted_for_by_the_next_record(intake: ReadingIntake) -> None:
     for reading in (Reading(1.0), BAD, BAD, Reading(2.0), BAD):
         intake.take(reading)
     before, after = intake.close()
@@ -120,14 +120,14 @@ def test_what_cannot_be_read_is_accounted_for_by_the_next_record(intake: Reading
     assert (tail.first, tail.last, tail.counts) == (4, 4, {"unusable": 1})
 
 
-def test_an_outage_is_one_number(intake: ReadingIntake) -> None:
+def test_an_outage_takes_one_number(intake: ReadingIntake) -> None:
     intake.lose()
     assert intake.take(Reading(1.0)) == ""
     (found,) = intake.close()
     assert (found.seq, found.account and found.account.counts) == (1, {"outage": 1})
 
 
-def test_a_disk_that_is_slow_is_an_overload_and_memory_is_bounded(intake: ReadingIntake) -> None:
+def test_readings_are_withheld_as_overload_while_the_disk_is_slow(intake: ReadingIntake) -> None:
     reasons = [intake.take(Reading(0.0)) for _ in range(1000)]
     held = MAX_WAITING * CONFIG.column_rows
     assert reasons == [""] * held + ["overload"] * (1000 - held)
@@ -143,7 +143,7 @@ STEPS = st.sampled_from(["good", "bad", "lost", "wait", "keep"])
 
 
 @given(st.lists(STEPS, max_size=300))
-def test_records_and_accounts_tile_every_number_once(steps: list[str]) -> None:
+def test_records_and_accounts_cover_every_number_exactly_once(steps: list[str]) -> None:
     clock = ManualClock()
     intake, found = ReadingIntake(CONFIG, 7, clock), list[Readings]()
     for step in steps:
@@ -158,4 +158,4 @@ def test_records_and_accounts_tile_every_number_once(steps: list[str]) -> None:
     found += intake.close()
     captured = sum(step in ("good", "bad", "lost") for step in steps)
     assert intake.captured == captured
-    assert tiles(found, intake) == (Cover([(0, captured - 1)]) if captured else Cover())
+    assert covered(found, intake) == (Cover([(0, captured - 1)]) if captured else Cover())

@@ -1,4 +1,4 @@
-"""Lines of devices: whatever the bytes are, they are counted, and what is good among them comes through."""
+"""Tests of the line parser, and of values, times and paths as devices write them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def values(found: Sequence[NamedReading]) -> list[tuple[str, float | None]]:
         ('{"a": 1', [("", None)]),
         ("[1, 2]", [("", None)]),
         ("{}", [("", None)]),
-        ("what is this", [("what", None)]),
+        ("who is this", [("who", None)]),
         ("   ", []),
         ("\0 \0", []),
         ("\0 \0 \0", [("", None)]),
@@ -70,11 +70,11 @@ def values(found: Sequence[NamedReading]) -> list[tuple[str, float | None]]:
         ('{"a": "1\\u001f"}', [("a", 1.0)]),
     ],
 )
-def test_a_line_is_words_or_json(line: str, expected: list[tuple[str, float | None]]) -> None:
+def test_a_line_holds_words_or_json(line: str, expected: list[tuple[str, float | None]]) -> None:
     assert values(read(line.encode() + b"\n")) == expected
 
 
-def test_a_reading_that_cannot_be_read_says_what_it_was() -> None:
+def test_an_unreadable_reading_quotes_its_text() -> None:
     ((_, found),) = read(b"temp warm\n")
     assert found == Reading(None, problem="no finite number: 'warm'")
 
@@ -82,12 +82,12 @@ def test_a_reading_that_cannot_be_read_says_what_it_was() -> None:
 def test_a_line_may_have_a_time_and_a_quality() -> None:
     (words,) = read(b"temp 1 2023-11-14T22:13:20.5Z\n")
     assert words.reading == Reading(1.0, NOW_NS + S_NS // 2)
-    (said,) = read(b'{"name": "temp", "value": 1, "time": 1700000000, "quality": "Bad"}\n')
-    assert said.reading == Reading(1.0, NOW_NS, SUSPECT)
+    (json_line,) = read(b'{"name": "temp", "value": 1, "time": 1700000000, "quality": "Bad"}\n')
+    assert json_line.reading == Reading(1.0, NOW_NS, SUSPECT)
     assert parse_reading(1, quality="Good").quality == parse_reading(1, quality="0").quality == GOOD
 
 
-def test_csv_has_a_header_that_may_come_again() -> None:
+def test_a_csv_header_may_be_repeated() -> None:
     found = read(b"time,a,b\n1700000000,1,2\n\n1700000001,3,x\ntime,a,b\n1700000002,4\n1700000003,5,6\n", "csv")
     assert values(found) == [("a", 1.0), ("b", 2.0), ("a", 3.0), ("b", None), ("", None), ("a", 5.0), ("b", 6.0)]
     assert [each.reading.at_ns for each in found[:2]] == [NOW_NS, NOW_NS]
@@ -115,7 +115,7 @@ def test_any_text_is_read_without_an_error(text: str) -> None:
     ),
     st.integers(1, 40),
 )
-def test_good_lines_among_garbage_all_come_through_however_they_are_cut(
+def test_good_lines_among_garbage_are_all_read_however_the_bytes_are_cut(
     parts: list[tuple[str, float] | bytes], chunk: int
 ) -> None:
     data = b"".join(
@@ -129,11 +129,11 @@ def test_good_lines_among_garbage_all_come_through_however_they_are_cut(
 
 
 @given(st.dictionaries(NAMES, FINITE, min_size=1, max_size=8))
-def test_a_flat_object_has_every_number_under_its_name(numbers: dict[str, float]) -> None:
+def test_every_number_of_a_flat_json_object_is_read_under_its_name(numbers: dict[str, float]) -> None:
     assert dict(values(read(json.dumps(numbers).encode() + b"\n"))) == numbers
 
 
-def test_noise_without_line_ends_is_one_garbled_line_and_fills_no_memory() -> None:
+def test_noise_without_line_ends_is_one_unreadable_line_of_bounded_memory() -> None:
     lines = LineParser()
     for _ in range(10):
         assert not list(lines.feed(b"\x07" * MAX_LINE_BYTES))
@@ -145,7 +145,7 @@ def test_noise_without_line_ends_is_one_garbled_line_and_fills_no_memory() -> No
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("text", "expected"),
     [
         (None, None),
         ("", None),
@@ -165,15 +165,15 @@ def test_noise_without_line_ends_is_one_garbled_line_and_fills_no_memory() -> No
         ("9" * 5000, UNREADABLE_NS),
     ],
 )
-def test_a_time_is_iso_8601_or_unix_in_a_unit_that_shows(said: object, expected: int | None) -> None:
-    assert parse_time(said) == expected
+def test_a_time_is_iso_8601_or_unix_time_in_any_unit(text: object, expected: int | None) -> None:
+    assert parse_time(text) == expected
 
 
 @given(
     st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)),
     st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes))),
 )
-def test_every_iso_time_is_what_it_says(moment: datetime, zone: timezone) -> None:
+def test_every_iso_time_is_converted_exactly(moment: datetime, zone: timezone) -> None:
     zoned = moment.replace(tzinfo=zone)
     since = zoned - datetime(1970, 1, 1, tzinfo=UTC)
     assert parse_time(zoned.isoformat()) == since // timedelta(microseconds=1) * 1000
@@ -189,7 +189,7 @@ def test_every_iso_time_is_what_it_says(moment: datetime, zone: timezone) -> Non
         (-MAX_BEHIND_S - 0.1, (0.0, BY_HOST_INSTEAD)),
     ],
 )
-def test_a_time_is_believed_within_bounds(own_s: float | None, expected: tuple[float, int]) -> None:
+def test_a_device_time_is_used_within_bounds_only(own_s: float | None, expected: tuple[float, int]) -> None:
     at_ns, by = reading_time(None if own_s is None else NOW_NS + round(own_s * S_NS), NOW_NS)
     assert ((at_ns - NOW_NS) / S_NS, by) == expected
     assert reading_time(UNREADABLE_NS, NOW_NS) == (NOW_NS, BY_HOST_INSTEAD)
@@ -199,6 +199,6 @@ def test_a_time_is_believed_within_bounds(own_s: float | None, expected: tuple[f
     ("path", "expected"),
     [("", None), ("a", None), ("a.b", 1), ("c.1", 7), ("c.2", None), ("c.x", None), ("d.e", 5), ("a.b.c", None)],
 )
-def test_a_path_leads_into_json(path: str, expected: object) -> None:
+def test_a_path_selects_an_element_of_json(path: str, expected: object) -> None:
     found = at_path({"a": {"b": 1}, "c": [6, 7], "d.e": 5}, path)
     assert number(found) == (None if expected is None else float(str(expected)))

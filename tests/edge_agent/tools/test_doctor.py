@@ -31,15 +31,17 @@ from ingest.runtime.clock import SystemClock
 from ingest.site import CameraConfig, DiskConfig, GateConfig, LinkConfig, SensorConfig, Site
 from tests.edge_agent.smalldisk import SmallDisk
 
-ROAD = CameraConfig(name="road", source="simulated:road", fps=10.0)
+ROAD = CameraConfig(name="road", source="simulated:road", fps=2.0)
+"""Camera so slow that a busy machine keeps its frame rate."""
 
 
-async def sensor(source: str, **settings: object) -> Finding:
+async def sensor(source: str, *, seconds: float = 0.3, **settings: object) -> Finding:
+    """Check a sensor. With many ``seconds`` the check waits for the end of its command."""
     config = SensorConfig.model_validate(
         {"name": "s", "source": source, "quantity": "q", "unit": "u", "rate_hz": 20, **settings}
     )
     ((made, sensors),) = make_sources([config], SystemClock())
-    (finding,) = await check_sensors(made, sensors, 0.3)
+    (finding,) = await check_sensors(made, sensors, seconds)
     return finding
 
 
@@ -118,8 +120,8 @@ def test_a_missing_secret_is_bad(tmp_path: Path) -> None:
 
 
 async def test_a_working_camera_is_good_with_its_size_and_time_source() -> None:
-    finding = await check_camera(ROAD, 1.0)
-    assert finding.state == "good"
+    finding = await check_camera(ROAD, 2.0)
+    assert finding.state == "good", finding
     assert finding.seen.startswith("640×360, ")
     assert finding.seen.endswith("time by host")
 
@@ -147,19 +149,20 @@ async def test_a_camera_below_its_configured_frame_rate_is_poor() -> None:
 async def test_sensors_are_good_out_of_range_silent_or_unclaimed() -> None:
     assert (await sensor("host:memory")).state == "good"
     assert (await sensor("host:memory", low=-2.0, high=-1.0)).state == "poor"
-    silent = await sensor("command:none", options={"argv": ["/bin/sh", "-c", "exit 3"]})
+    silent = await sensor("command:none", options={"argv": ["/bin/sh", "-c", "exit 3"]}, seconds=20.0)
     assert silent.state == "bad"
-    other = await sensor("command:some", options={"argv": ["/bin/sh", "-c", "echo t 5; sleep 5"]})
+    other = await sensor("command:some", options={"argv": ["/bin/sh", "-c", "echo t 5; sleep 1"]}, seconds=20.0)
     assert (other.state, "unclaimed readings: t" in other.seen) == ("bad", True)
 
 
 async def test_a_sensor_that_stops_or_gives_unreadable_data_is_poor() -> None:
-    once = await sensor("command:once", options={"argv": ["/bin/sh", "-c", "echo 5; echo the bus is off >&2"]})
+    options = {"argv": ["/bin/sh", "-c", "echo 5; echo the bus is off >&2"]}
+    once = await sensor("command:once", options=options, seconds=20.0)
     assert (once.state, once.seen) == (
         "poor",
         "1 readings, the last 5 u; then the connection was lost: /bin/sh ended: the bus is off",
     )
-    half = await sensor("command:half", options={"argv": ["/bin/sh", "-c", "echo x; echo 5; sleep 20"]})
+    half = await sensor("command:half", options={"argv": ["/bin/sh", "-c", "printf 'x\\n5\\n'; sleep 20"]})
     assert (half.state, "1 unreadable" in half.seen) == ("poor", True)
 
 
@@ -258,14 +261,15 @@ async def test_a_link_that_does_not_open_is_bad(quiet: None) -> None:
 @pytest.mark.kafka
 async def test_a_site_on_kafka_is_good_once_its_topics_exist(kafka: str, prefix: str, tmp_path: Path) -> None:
     settings = KafkaSettings(bootstrap=kafka, prefix=prefix)
-    found = {f.what: f async for f in examine(Site(cameras=(ROAD,)), settings, tmp_path, 1.0)}
+    found = {f.what: f async for f in examine(Site(cameras=(ROAD,)), settings, tmp_path, 2.0)}
     assert (found[f"Kafka {kafka}"].state, found[f"Kafka {kafka}"].mend) == ("bad", "sightline topics create")
     await topicadmin.create(settings, partitions=1)
     try:
-        found = {f.what: f async for f in examine(Site(cameras=(ROAD,)), settings, tmp_path, 1.0)}
+        found = {f.what: f async for f in examine(Site(cameras=(ROAD,)), settings, tmp_path, 2.0)}
     finally:
         await topicadmin.remove(settings, prefix)
     for what in (f"Kafka {kafka}", f"link {kafka}", "right to write", "broker's clock", "camera road"):
         assert found[what].state == "good", found[what]
-    offset_ms = float(found["broker's clock"].seen.split(" ")[0])
-    assert abs(offset_ms) < 100  # broker and agent share the clock of this machine
+    offset_ms, _, _, error_ms, *_ = found["broker's clock"].seen.split(" ")
+    # broker and agent share the clock of this machine; both figures are rounded, and slow exchanges have large errors
+    assert abs(float(offset_ms)) <= float(error_ms) + 1

@@ -18,11 +18,19 @@ from edge_agent.sources.picture import unusable
 from edge_agent.sources.source import CapturedFrame, Image
 from edge_agent.tools.preview import Preview, annotated, watch
 from ingest.contract.records import Box
-from ingest.runtime.clock import SystemClock
+from ingest.runtime.clock import ManualClock, SystemClock
 from ingest.site import CameraConfig
 
 LEFT = ((0.0, 0.0), (0.3, 0.0), (0.3, 1.0), (0.0, 1.0))
 TOP = ((0.0, 0.0), (1.0, 0.0), (1.0, 0.2), (0.0, 0.2))
+
+
+class TickingClock(ManualClock):
+    """Clock that advances by half a frame at each query, so that no frame is waited for."""
+
+    def monotonic(self) -> float:
+        self.advance(0.05)
+        return super().monotonic()
 
 
 def road(**settings: object) -> CameraConfig:
@@ -34,7 +42,7 @@ def road(**settings: object) -> CameraConfig:
 
 def test_every_frame_is_counted_and_a_frame_with_motion_is_shown() -> None:
     seen = []
-    preview = watch(road(), 20.0, SystemClock(), lambda: seen.append(1))
+    preview = watch(road(), 20.0, TickingClock(), lambda: seen.append(1))
     assert preview.counts.total() == len(seen) == 45
     assert preview.counts["sent"] > 0
     assert preview.motion
@@ -44,14 +52,14 @@ def test_every_frame_is_counted_and_a_frame_with_motion_is_shown() -> None:
 
 
 def test_privacy_masks_are_black_in_the_shown_picture() -> None:
-    preview = watch(road(redact={"masks": [TOP]}), 20.0, SystemClock())
+    preview = watch(road(redact={"masks": [TOP]}), 20.0, TickingClock())
     assert preview.image is not None
     assert preview.image[:60].max() == 0
 
 
 def test_masks_motion_and_a_line_with_counts_are_drawn() -> None:
     camera = road(gate={"masks": [LEFT]})
-    preview = watch(camera, 20.0, SystemClock())
+    preview = watch(camera, 20.0, TickingClock())
     picture = annotated(camera, preview)
     assert picture.shape == (382, 640, 3)
     assert np.abs(picture[100, 192].astype(int) - (40, 200, 240)).max() < 60  # the mask's smoothed edge
@@ -91,7 +99,7 @@ def test_a_face_missed_in_the_shown_frame_is_still_covered(
         lambda config: Redactor(config, make=lambda *_: cast("Detector", detector)),
     )
     redact = {"faces": {"decoder": "haar"}, "method": "fill", "hold_s": 3600}
-    preview = watch(road(redact=redact), 20.0, SystemClock())
+    preview = watch(road(redact=redact), 20.0, TickingClock())
     assert preview.image is not None
     assert (detector.looks, preview.redacted) == (preview.counts["sent"], 1)
     assert (preview.image == FILL_GREY).all()
