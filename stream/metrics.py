@@ -1,4 +1,4 @@
-"""What the stream processors count, for Prometheus. The registry is passed in."""
+"""Prometheus metrics of the stream processors. The registry is passed in."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 SECONDS_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0)
-"""From a sensor's column (under a millisecond) to a 4K frame for several pipelines."""
+"""Histogram bounds: from a column of sensor readings, below 1 ms, to a 4K frame for several pipelines."""
 
 
 class StreamMetrics:
-    """The figures of one process; every one has the label ``stage``."""
+    """The metrics of one stage in one process. Each has the label ``stage``."""
 
     def __init__(self, registry: CollectorRegistry, stage: str) -> None:
         label = ("stage",)
@@ -22,7 +22,7 @@ class StreamMetrics:
             "sightline_stream_written_total", "Records handed to the broker", label, registry=registry
         ).labels(stage)
         self.written_bytes = Counter(
-            "sightline_stream_written_bytes_total", "Their values' size", label, registry=registry
+            "sightline_stream_written_bytes_total", "Bytes of the values of these records", label, registry=registry
         ).labels(stage)
         self.process = Histogram(
             "sightline_stream_process_seconds",
@@ -33,19 +33,22 @@ class StreamMetrics:
         ).labels(stage)
         self.waiting = Gauge(
             "sightline_stream_waiting_records",
-            "Records read or readable, and not done with",
+            "Records at the broker or in process that are not finished",
             label,
             registry=registry,
         ).labels(stage)
 
 
 class SenseMetrics:
-    """Readings that change nothing: so a sensor falls silent whose clock was set back, or whose device is another."""
+    """Metrics of readings without effect.
+
+    They explain why a sensor with a wrong clock or a new device falls silent.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._dropped = Counter(
             "sightline_sense_dropped_readings_total",
-            "Readings that do not count: repeat, old-epoch, suspect or out of range",
+            "Readings that are ignored: repeat, old-epoch, suspect or out of range",
             ("sensor", "reason"),
             registry=registry,
         )
@@ -57,7 +60,7 @@ class SenseMetrics:
         )
         self._set_back = Counter(
             "sightline_sense_clock_set_back_total",
-            "Windows begun anew because the sensor's clock was set back",
+            "Windows restarted because the clock of the sensor was set back",
             ("sensor", "rule"),
             registry=registry,
         )
@@ -65,7 +68,7 @@ class SenseMetrics:
     def count(
         self, sensor: str, dropped: Mapping[str, int], late: Mapping[str, int], set_back: Mapping[str, int]
     ) -> None:
-        """Add what one run of readings brought: dropped by reason, late and set back by rule."""
+        """Add the counts of one record of readings: dropped by reason, late and set back by rule."""
         for counter, found in ((self._dropped, dropped), (self._late, late), (self._set_back, set_back)):
-            for what, count in found.items():
-                counter.labels(sensor, what).inc(count)
+            for label, count in found.items():
+                counter.labels(sensor, label).inc(count)

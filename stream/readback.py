@@ -1,8 +1,8 @@
-"""Reading a partition backwards, so that a new owner's state is a function of the log.
+"""Backward reads of a partition, from which a new owner rebuilds its state.
 
-What a tracker or a window needs is the last so many seconds of its own input, as its camera or sensor tells the time.
-The broker's times say little about that: late frames are written ten times as fast as they were captured, an outage
-writes nothing for minutes, and a sensor writes a column now and then.
+A tracker or a window needs the last seconds of its own input, by the clock of its camera or sensor. The timestamps of
+the broker differ from that clock: late frames are written ten times as fast as they were captured, an outage writes
+no records for minutes, and a sensor writes a column of readings now and then.
 """
 
 from __future__ import annotations
@@ -15,23 +15,26 @@ from ingest.kafka.log import Log, LogRecord, TopicPartition
 
 _FIRST_CHUNK = 1_000
 _LAST_CHUNK = 16_000
-"""Offsets per step back, from a quiet partition's tail on: each step takes 0.1 s before its first record comes, so
-that they double; and the last size is what may be in memory beside what is kept, some 20 MB."""
-_LEAST_OFFSETS = 100_000
-"""Two minutes of the busiest partition, while late frames come beside the live ones; three seconds of reading."""
+"""Offsets of the first and of the largest step back. Each step takes 0.1 s before its first record comes, so the size
+doubles from step to step. The largest size bounds the memory beside the kept records, about 20 MB."""
+_MIN_OFFSETS = 100_000
+"""Offsets that every search may read: two minutes of the busiest partition while late frames come beside the live
+ones. They take three seconds to read."""
 _OFFSETS_PER_S = 200
-"""For times longer than that: forty results a second, and the markers of their transactions, with room for four
-such pipelines."""
-_MOST_OFFSETS = 200_000
-"""However long a rule's times are: the watchdog ends a process that takes a minute to open its partitions."""
-_BEYOND = 20_000
-"""Records that are read in vain at the most, in search of a history that is longer than all that was written."""
+"""Offsets per second for longer times: forty results a second and the markers of their transactions, with room for
+four such pipelines."""
+_MAX_OFFSETS = 200_000
+"""Maximum number of offsets, whatever the times of a rule: the watchdog ends a process that takes a minute to open
+its partitions."""
+_MAX_BEYOND = 20_000
+"""Maximum number of records read before the time limit, in search of a history that is longer than the log."""
 
 
 class HistoryPoint(NamedTuple):
-    """Where a record stands in the history of its ``key``, and how many seconds of that history are needed.
+    """The place of a record in the history of its ``key`` (a camera or sensor), and the seconds of it that are
+    needed.
 
-    ``at_ns`` is the key's own time. A history ends where another ``epoch`` begins.
+    ``at_ns`` is the time by the clock of the key. A history begins where its ``epoch`` begins.
     """
 
     key: str
@@ -41,19 +44,18 @@ class HistoryPoint(NamedTuple):
 
 
 def offsets_for(seconds: float) -> int:
-    """Return how many offsets may be read back for so many seconds of a partition."""
-    return round(min(max(_LEAST_OFFSETS, seconds * _OFFSETS_PER_S), _MOST_OFFSETS))
+    """Return the maximum number of offsets to read back for a time span of a partition."""
+    return round(min(max(_MIN_OFFSETS, seconds * _OFFSETS_PER_S), _MAX_OFFSETS))
 
 
 async def tail(
     log: Log, tp: TopicPartition, position: int, place: Callable[[LogRecord], HistoryPoint | None], seconds: float
 ) -> list[LogRecord]:
-    """Return, in order, the records before ``position`` that its next owner must know. Each is read once.
+    """Return, in order, the records before ``position`` that the next owner needs. Each record is read once.
 
-    Of every key with a record in the last ``seconds`` of the broker's time these are all the records in the last
-    ``wanted_s`` of its own time, within its last epoch; of other keys, those that were met on the way. ``place``
-    returns None for a record that is of no use. No more than ``offsets_for(seconds)`` offsets are read.
-    Raise LogUnavailable.
+    For every key with a record in the last ``seconds`` of broker time, return the records in the last ``wanted_s`` of
+    its own time, within its last epoch. Of other keys, return the records met on the way. ``place`` returns None for
+    a record to skip. At most ``offsets_for(seconds)`` offsets are read. Raise LogUnavailable.
     """
     reach = _Reach(place, seconds)
     found: list[LogRecord] = []
@@ -67,13 +69,13 @@ async def tail(
 
 
 async def written_since(log: Log, tp: TopicPartition, since_ms: int) -> list[LogRecord]:
-    """Return, in order, what was written at that Unix time or later, within the last 100,000 offsets.
+    """Return, in order, the records written at that Unix time or later, within the last 100,000 offsets.
 
     Raise LogUnavailable.
     """
     end = (await log.ends(tp.topic))[tp.partition]
     found: list[LogRecord] = []
-    async with aclosing(_backwards(log, tp, end, _LEAST_OFFSETS)) as chunks:
+    async with aclosing(_backwards(log, tp, end, _MIN_OFFSETS)) as chunks:
         async for chunk in chunks:
             found += [record for record in reversed(chunk) if record.timestamp_ms >= since_ms]
             if chunk and chunk[0].timestamp_ms < since_ms:
@@ -83,7 +85,7 @@ async def written_since(log: Log, tp: TopicPartition, since_ms: int) -> list[Log
 
 
 async def _backwards(log: Log, tp: TopicPartition, stop: int, most: int) -> AsyncGenerator[list[LogRecord], None]:
-    """Yield what lies before an offset in chunks, the last one first. One may be empty: there may be only markers."""
+    """Yield the records before an offset in chunks, the last chunk first. A chunk of transaction markers is empty."""
     begin = max((await log.beginnings(tp.topic))[tp.partition], stop - most)
     size = _FIRST_CHUNK
     while stop > begin:
@@ -93,39 +95,39 @@ async def _backwards(log: Log, tp: TopicPartition, stop: int, most: int) -> Asyn
 
 
 class _Reach:
-    """How far back is far enough. It is shown the records one by one, the last one first."""
+    """The decision how far back to read. It gets the records one by one, the last record first."""
 
     def __init__(self, place: Callable[[LogRecord], HistoryPoint | None], seconds: float) -> None:
         self._place = place
         self._seconds = seconds
         self._since_ms: float | None = None
         self._newest: dict[str, HistoryPoint] = {}
-        self._sought: set[str] = set()
-        self._whole: set[str] = set()
+        self._incomplete: set[str] = set()
+        self._complete: set[str] = set()
         self._beyond = 0
 
     @property
     def enough(self) -> bool:
-        """Tell whether all that is sought has been seen, or has been sought for long enough."""
-        return self._beyond > 0 and (not self._sought or self._beyond > _BEYOND)
+        """Whether all histories are complete, or the search for them has reached its limit."""
+        return self._beyond > 0 and (not self._incomplete or self._beyond > _MAX_BEYOND)
 
     def takes(self, record: LogRecord) -> bool:
-        """Tell whether this record is needed. It is older than all those before it."""
+        """Return whether this record is needed. It is older than all records of earlier calls."""
         if self._since_ms is None:
             self._since_ms = record.timestamp_ms - self._seconds * 1000
         if self._beyond or record.timestamp_ms < self._since_ms:
             self._beyond += 1
         place = self._place(record)
-        return place is not None and place.key not in self._whole and self._belongs(place)
+        return place is not None and place.key not in self._complete and self._belongs(place)
 
     def _belongs(self, place: HistoryPoint) -> bool:
         newest = self._newest.get(place.key)
-        if newest is None and not self._beyond:  # what is met later is not sought, or one would lead on to the next
-            self._sought.add(place.key)
+        if newest is None and not self._beyond:  # keys met later are not sought, or each would lead to the next
+            self._incomplete.add(place.key)
         if newest is None or place.epoch > newest.epoch:  # a lower epoch that comes after a higher one is a repeat
             newest = self._newest[place.key] = place
         if place.epoch == newest.epoch and newest.at_ns - place.at_ns <= place.wanted_s * 1e9:
             return True
-        self._whole.add(place.key)
-        self._sought.discard(place.key)
+        self._complete.add(place.key)
+        self._incomplete.discard(place.key)
         return False

@@ -1,1 +1,1 @@
-"""From events to signed webhooks: evidence, alert, dispatch, receipt."""
+"""The stage ``alerts`` and the dispatcher: evidence, alerts, signed webhooks and receipts."""

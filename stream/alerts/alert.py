@@ -1,4 +1,4 @@
-"""From an event to its alert: the evidence first. Pure but for the store."""
+"""Evidence and alert of an event. Pure except for the evidence store."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ _MEDIA_TYPE = {"jpeg": "image/jpeg", "webp": "image/webp"}
 
 
 def alert_id(event: Event) -> str:
-    """Return the alert's id, which is the ``webhook-id`` of every attempt: a function of the event's."""
+    """Return the id of the alert, a function of the event's id.
+
+    It is the ``webhook-id`` of every delivery attempt.
+    """
     return f"msg_{event_id('alert', event.id)}"
 
 
 def evidence_of(event: Event, record: LogRecord | None, store: EvidenceStore) -> tuple[Evidence, ...]:
-    """Keep the picture of an event as the camera sent it, and as the rule saw it; return where.
+    """Store the original picture of an event and an annotated copy, and return references to both.
 
-    An event of a sensor has none. Raise EvidenceMissing when the frame is gone or is another one, StoreFailed.
+    Return none for an event of a sensor. Raise EvidenceMissing when the frame is gone or is another one, StoreFailed.
     """
     if event.data.frame is None:
         return ()
@@ -38,7 +41,7 @@ def evidence_of(event: Event, record: LogRecord | None, store: EvidenceStore) ->
 
 
 def make_alert(event: Event, evidence: tuple[Evidence, ...]) -> Alert:
-    """Return the alert of an event whose evidence is kept."""
+    """Return the alert of an event and its stored evidence."""
     data = AlertData(**{name: getattr(event.data, name) for name in type(event.data).model_fields}, event=event.id,
                      evidence=evidence)  # fmt: skip
     return Alert(

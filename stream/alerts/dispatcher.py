@@ -1,6 +1,6 @@
-"""The dispatcher: every alert to every receiver, until each has a final receipt.
+"""The dispatcher: delivers every alert to every receiver, until each pair has a final receipt.
 
-Nothing of it is kept anywhere but in the log: what is to be done is what ``alerts`` has and ``deliveries`` has not.
+All its state is in the log: the alerts in ``alerts`` without a final receipt in ``deliveries`` are due.
 """
 
 from __future__ import annotations
@@ -27,22 +27,24 @@ from ingest.runtime.clock import Clock, SystemClock
 from ingest.runtime.heartbeat import HeartbeatWriter
 from ingest.site import ReceiverConfig
 from stream.alerts.pending import DeliveryTask, PendingDeliveries
-from stream.alerts.schedule import after
+from stream.alerts.schedule import verdict_after
 from stream.alerts.webhook import Deliverer
 
 _log = logs.get("stream.dispatch")
 
 NAME = "dispatch"
 POLL_MS = 100
+"""Maximum wait of one poll for alerts."""
 CONCURRENT = 8
-"""Attempts under way at one receiver: enough to drain a backlog, few enough for a small receiver."""
+"""Concurrent attempts at one receiver: enough to drain a backlog, few enough for a small receiver."""
 MAX_IDLE_S = 1.0
+"""Maximum time between two checks for due deliveries and for the stop."""
 
 
 class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
-    """One member of the group ``dispatch``. A receiver that is slow or down holds up nobody but itself.
+    """One member of the consumer group ``dispatch``. A slow or failed receiver does not delay the others.
 
-    Raise LogUnavailable from ``run`` when a receipt cannot be written: the process must end and start again.
+    ``run`` raises LogUnavailable when a receipt cannot be written. The process must then end and restart.
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         self._broken = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Deliver until ``stop`` is set; attempts that are under way then are finished."""
+        """Deliver until ``stop`` is set, then finish the attempts that run."""
         self._consumer.subscribe([self._settings.topic(ALERTS)], listener=self)
         beating = self._heartbeats.run(lambda: "running" if self._assigned else "starting")
         tasks = [asyncio.create_task(self._intake()), asyncio.create_task(beating)]
@@ -94,10 +96,10 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._log.close()
 
     async def on_partitions_assigned(self, assigned: Iterable[KafkaPartition]) -> None:
-        """Read the receipts of a partition back, then all its alerts again."""
+        """Read back the receipts of the partitions, then read all their alerts again."""
         try:
             await self._take_over(assigned)
-        except IngestError as error:  # aiokafka would log it, and read on without the receipts
+        except IngestError as error:  # aiokafka would log it and continue without the receipts
             self._error = error
             self._broken.set()
 
@@ -114,7 +116,7 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         self._assigned = True
 
     async def on_partitions_revoked(self, revoked: Iterable[KafkaPartition]) -> None:
-        """Forget what belongs to another dispatcher now."""
+        """Drop the deliveries of partitions that were revoked."""
         for tp in revoked:
             for pending in self._pending.values():
                 pending.drop(tp.partition)
@@ -131,7 +133,7 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         try:
             alert = decode_json(Alert, value)
         except CodecError as error:
-            _log.error("unreadable alert", partition=partition, error=str(error))
+            _log.error("alert_unreadable", partition=partition, error=str(error))
             return
         now_s = self._clock.now_ns() / 1e9
         for name, receiver in self._receivers.items():
@@ -154,29 +156,29 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _attempt(self, task: DeliveryTask, pending: PendingDeliveries) -> None:
         receiver = self._receivers[task.receiver]
-        answer = await self._deliverers[task.receiver].deliver(task.alert, self._clock.now_ns() / 1e9)
+        result = await self._deliverers[task.receiver].deliver(task.alert, self._clock.now_ns() / 1e9)
         now_ns = self._clock.now_ns()
-        verdict = after(answer, task.attempt, receiver.retry_s, self._chance(), now_ns / 1e9)
-        again_s = now_ns / 1e9 + verdict.pause_s
+        verdict = verdict_after(result, task.attempt, receiver.retry_s, self._chance(), now_ns / 1e9)
+        next_s = now_ns / 1e9 + verdict.pause_s
         receipt = Delivery(
             alert=task.alert.id,
             incident=task.alert.data.incident,
             receiver=task.receiver,
             state=verdict.state,
             attempt=task.attempt,
-            status=answer.status,
+            status=result.status,
             reason=verdict.reason,
             captured_ns=task.alert.data.captured_ns,
             attempted_ns=now_ns,
-            next_attempt_ns=round(again_s * 1e9) if verdict.state == "retrying" else None,
+            next_attempt_ns=round(next_s * 1e9) if verdict.state == "retrying" else None,
         )
         await self._log.produce(
             Outgoing(DELIVERIES, task.partition, encode_json(receipt), key=task.alert.id.encode())
         )
         if verdict.state == "retrying":
-            pending.again(task, again_s)
+            pending.again(task, next_s)
         elif verdict.state == "dead":
-            _log.error("alert dead", alert=task.alert.id, receiver=task.receiver, reason=verdict.reason)
+            _log.error("alert_dead", alert=task.alert.id, receiver=task.receiver, reason=verdict.reason)
 
     def _waiting(self) -> dict[str, float]:
         return {f"waiting_{name}": float(len(pending)) for name, pending in self._pending.items()}

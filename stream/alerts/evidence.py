@@ -1,4 +1,4 @@
-"""The seam for where evidence is kept."""
+"""The seam to the storage of evidence pictures."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from stream.alerts.exceptions import StoreFailed
 
 
 class EvidenceStore(Protocol):
-    """Keeps pictures. Methods block; they may be called from any thread."""
+    """A store of pictures by name. Methods block and may be called from any thread."""
 
     def put(self, name: str, data: bytes, media_type: str) -> Evidence:
-        """Keep bytes under a name and return where. They are durable when this returns.
+        """Write a picture durably under a name and return a reference to it.
 
-        The same name again replaces what was there: names are functions of the event, so it is the same picture.
+        A second write replaces the first. Names are functions of the event, so both have the same picture.
         Raise StoreFailed.
         """
         ...
 
     def read(self, name: str) -> bytes:
-        """Return what is kept under a name. Raise StoreFailed."""
+        """Return the picture of a name. Raise StoreFailed."""
         ...
 
     def delete(self, name: str) -> None:
-        """Remove what is kept under a name, if anything is."""
+        """Remove the picture of a name if there is one."""
         ...
 
 
 class FolderStore:
-    """A local folder. A picture appears whole, by a rename, after it has reached the disk."""
+    """An evidence store in a local folder. A picture is synced to disk first, and then appears by a rename."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
 
     def put(self, name: str, data: bytes, media_type: str) -> Evidence:
-        """Write a file, its bytes before its name."""
+        """Write a file under a temporary name, sync it and rename it."""
         path = self._path(name)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
@@ -50,11 +50,11 @@ class FolderStore:
             part.replace(path)
             _sync_folder(path.parent)
         except OSError as error:
-            raise StoreFailed(f"{path}: {error.strerror}: expected a folder that can be written to") from error
+            raise StoreFailed(f"{path}: {error.strerror}: expected a writable folder with free space") from error
         return _evidence(name, path.as_uri(), data, media_type)
 
     def read(self, name: str) -> bytes:
-        """Return a file's bytes."""
+        """Return the bytes of a file."""
         try:
             return self._path(name).read_bytes()
         except OSError as error:
@@ -67,31 +67,31 @@ class FolderStore:
     def _path(self, name: str) -> Path:
         path = (self._root / name).resolve()
         if not path.is_relative_to(self._root.resolve()):
-            raise StoreFailed(f"{name!r}: expected a name that stays inside the store")
+            raise StoreFailed(f"{name!r}: expected a path inside the store, without `..`")
         return path
 
 
 class MemoryStore:
-    """Keeps everything in memory. For tests, and for a dry run."""
+    """An evidence store in memory, for tests and dry runs."""
 
     def __init__(self) -> None:
         self._kept: dict[str, bytes] = {}
 
     def put(self, name: str, data: bytes, media_type: str) -> Evidence:
-        """Keep bytes."""
+        """Store a picture."""
         if ".." in name.split("/") or name.startswith("/"):
-            raise StoreFailed(f"{name!r}: expected a name that stays inside the store")
+            raise StoreFailed(f"{name!r}: expected a path inside the store, without `..`")
         self._kept[name] = data
         return _evidence(name, f"memory:{name}", data, media_type)
 
     def read(self, name: str) -> bytes:
-        """Return bytes."""
+        """Return a picture."""
         if name not in self._kept:
-            raise StoreFailed(f"{name!r} is not kept")
+            raise StoreFailed(f"{name!r} is not in the store")
         return self._kept[name]
 
     def delete(self, name: str) -> None:
-        """Forget bytes."""
+        """Remove a picture."""
         self._kept.pop(name, None)
 
 

@@ -1,8 +1,8 @@
-"""What can go wrong on the way from an event to a receipt.
+"""The errors between an event and its receipt.
 
 AlertError
-├── EvidenceMissing     the picture of an event cannot be had; the event becomes a dead letter, never silence
-└── StoreFailed         the evidence store does not take a picture; the process ends and is started again
+├── EvidenceMissing     the picture of an event is not available; the event becomes a dead letter
+└── StoreFailed         the evidence store fails; the process ends and its supervisor restarts it
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ class AlertError(Exception):
 
 
 class EvidenceMissing(AlertError):
-    """The picture of an event cannot be had."""
+    """The picture of an event is not available."""
 
     reason = "evidencemissing"
 
 
 class StoreFailed(AlertError):
-    """The evidence store does not take a picture."""
+    """The evidence store cannot write or read a picture."""

@@ -1,4 +1,4 @@
-"""The evidence picture: what the camera saw, with what the rule saw drawn on it. Pure."""
+"""The annotated evidence picture: the frame with the shape of the rule and the object drawn on it. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ARROW_PX = 26
 
 
 def annotated(jpeg: bytes, event: Event) -> bytes:
-    """Return the picture as JPEG with the rule's shape, the object's box and way, and a caption below it.
+    """Draw the shape of the rule, the box and the trail of the object, and a caption below; return a JPEG.
 
     Raise EvidenceMissing when the bytes are no picture.
     """
@@ -33,7 +33,7 @@ def annotated(jpeg: bytes, event: Event) -> bytes:
     overlay = event.data.overlay
     canvas = np.asarray(image, np.uint8)
     _shape(canvas, overlay.shape, event.data.details.get("direction"))
-    _way(canvas, overlay.trail)
+    _trail(canvas, overlay.trail)
     if overlay.box:
         _box(canvas, overlay.box, f"{event.data.label} {event.data.score:.2f}")
     return bytes(cv2.imencode(".jpg", _captioned(canvas, event), _QUALITY)[1].tobytes())
@@ -53,7 +53,7 @@ def _shape(image: Image, points: tuple[Point, ...], direction: object) -> None:
 
 
 def _arrow(image: Image, line: npt.NDArray[np.int32], side: int) -> None:
-    """Draw which way is the one that was crossed: forward is to the right of the line."""
+    """Draw the direction of the crossing: forward is to the right of the line."""
     along = (line[1] - line[0]).astype(np.float64)
     across = np.array([-along[1], along[0]]) / max(1.0, float(np.hypot(*along))) * side
     middle = line.mean(axis=0)
@@ -61,7 +61,7 @@ def _arrow(image: Image, line: npt.NDArray[np.int32], side: int) -> None:
     cv2.arrowedLine(image, _pixel(start), _pixel(end), _RULE, 2, cv2.LINE_AA, tipLength=0.4)
 
 
-def _way(image: Image, trail: tuple[Point, ...]) -> None:
+def _trail(image: Image, trail: tuple[Point, ...]) -> None:
     if len(trail) > 1:
         points = np.array(trail, np.float32).round().astype(np.int32)
         cv2.polylines(image, [points], False, _TRAIL, 2, cv2.LINE_AA)

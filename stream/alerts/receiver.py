@@ -1,4 +1,4 @@
-"""A receiver of webhooks: verifies, shows and keeps what came. For trying things out, and for tests."""
+"""A receiver that verifies, shows and stores webhooks, for trials and tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 
 class Inbox:
-    """What has been received: a JSON line each in ``out``, and which ids have come before."""
+    """The received alerts: one JSON line each in ``out``, and the ids that came before."""
 
     def __init__(self, out: Path | None, show: Callable[[dict[str, Any]], None]) -> None:
         self._out, self._show = out, show
@@ -22,7 +22,7 @@ class Inbox:
             self._seen = set(_ids(out))
 
     def take(self, message_id: str, alert: dict[str, Any]) -> bool:
-        """Keep an alert. Return whether it is the first time that it comes."""
+        """Store an alert. Return whether its id is new."""
         first = message_id not in self._seen
         self._seen.add(message_id)
         entry = {"received_ns": time.time_ns(), "id": message_id, "first": first, "alert": alert}
@@ -34,7 +34,7 @@ class Inbox:
 
 
 def _ids(out: Path) -> Iterator[str]:
-    """Yield the ids in a file; a line that a kill has cut short has none, and its alert comes again."""
+    """Yield the ids in a file. A line that a kill truncated has none; the sender repeats its alert."""
     for line in out.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             yield json.loads(line)["id"]
@@ -43,7 +43,7 @@ def _ids(out: Path) -> Iterator[str]:
 
 
 def make_app(secret: str, inbox: Inbox) -> FastAPI:
-    """Return the ASGI application: 204 for a good signature, 401 for a bad or old one."""
+    """Return the ASGI application. It answers 204 to a valid signature, 401 to an invalid or old one."""
     app = FastAPI(title="Sightline webhook receiver", openapi_url=None)
     webhook = Webhook(secret)
 

@@ -1,7 +1,8 @@
-"""When to try again. Pure.
+"""The retry schedule of deliveries. Pure.
 
-Standard Webhooks (https://github.com/standard-webhooks/standard-webhooks): any 2xx is a success, 410 means never
-again, everything else is tried again on a growing schedule with jitter; ``Retry-After`` (RFC 9110, §10.2.3) is held.
+It follows Standard Webhooks (https://github.com/standard-webhooks/standard-webhooks): any 2xx is a success, 410 ends
+the attempts, and any other result is retried with growing pauses and jitter. ``Retry-After`` (RFC 9110, §10.2.3) is
+respected.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ from email.utils import parsedate_to_datetime
 from typing import Literal
 
 GONE = 410
+"""Status of a receiver that wants no more attempts."""
 JITTER_SHARE = 0.1
-"""Pauses are longer by up to this share, so that what failed together does not come back together."""
+"""Maximum extension of a pause, as a share of it. Deliveries that failed together are not retried together."""
 MAX_RETRY_AFTER_S = 24 * 3600.0
-"""A receiver cannot put its alerts off for longer than a day at a time."""
+"""Maximum pause that a receiver can ask for at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptResult:
-    """What one attempt brought: a status, or None and why there was none."""
+    """The result of one delivery attempt: the HTTP status, or None and the reason for its absence."""
 
     status: int | None
     reason: str = ""
@@ -30,31 +32,34 @@ class AttemptResult:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What becomes of an alert after an attempt. ``pause_s`` is set when it is tried again."""
+    """The state of an alert after an attempt. ``pause_s`` is the time to the next attempt if it is retried."""
 
     state: Literal["delivered", "retrying", "dead"]
     pause_s: float = 0.0
     reason: str = ""
 
 
-def after(answer: AttemptResult, attempt: int, pauses_s: Sequence[float], chance: float, now_s: float) -> Verdict:
-    """Return what follows on the ``attempt``-th answer, counted from 1.
+def verdict_after(
+    result: AttemptResult, attempt: int, pauses_s: Sequence[float], chance: float, now_s: float
+) -> Verdict:
+    """Return the verdict on the result of one attempt. ``attempt`` counts from 1.
 
-    ``pauses_s`` has a pause before each attempt, ``chance`` is in [0, 1), ``now_s`` is Unix time.
+    ``pauses_s`` has the pause before each attempt in seconds, ``chance`` is a random number in [0, 1), ``now_s`` is
+    Unix time.
     """
-    if answer.status is not None and 200 <= answer.status < 300:
+    if result.status is not None and 200 <= result.status < 300:
         return Verdict("delivered")
-    reason = answer.reason or f"status {answer.status}"
-    if answer.status == GONE:
+    reason = result.reason or f"status {result.status}"
+    if result.status == GONE:
         return Verdict("dead", reason="gone")
     if attempt >= len(pauses_s):
-        return Verdict("dead", reason=f"{reason} at the last of {attempt} attempts")
+        return Verdict("dead", reason=f"{reason} on the last of {attempt} attempts")
     pause_s = pauses_s[attempt] * (1.0 + JITTER_SHARE * chance)
-    return Verdict("retrying", max(pause_s, _asked_s(answer.retry_after, now_s)), reason)
+    return Verdict("retrying", max(pause_s, _asked_s(result.retry_after, now_s)), reason)
 
 
 def _asked_s(retry_after: str, now_s: float) -> float:
-    """Return how long a receiver asks to be left alone; 0 when it does not, or not in a way that can be read."""
+    """Return the pause that a receiver asks for, in seconds; 0 without a readable request."""
     text = retry_after.strip()
     if text.isascii() and text.isdigit():
         return min(float(text), MAX_RETRY_AFTER_S)
@@ -63,5 +68,5 @@ def _asked_s(retry_after: str, now_s: float) -> float:
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
         return min(max(0.0, moment.timestamp() - now_s), MAX_RETRY_AFTER_S)
-    except (ValueError, OverflowError):  # a year that no date has
+    except (ValueError, OverflowError):  # not a date, or a year out of range
         return 0.0

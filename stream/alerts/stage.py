@@ -1,4 +1,4 @@
-"""The stage ``alerts``: events in; evidence kept; then, and only then, alerts out."""
+"""The stage ``alerts``: events in, alerts out. The evidence of an event is stored before its alert is written."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from stream.runner.processor import ParkingProcessor, Work
 
 NAME = "alerts"
 KNOWN_ALERTS = 10_000
-"""How many alerts a partition remembers, so that an event that analyse repeats is not alerted again."""
+"""Number of alerts that a partition remembers. An event that ``analyse`` repeats within them raises no second
+alert."""
 FETCH_S = 30.0
-"""For reading one frame from the log: a broker's restart, and some."""
+"""Maximum time to read one frame from the log: longer than the restart of a broker."""
 
 
 class AlertStage:
-    """Turns every event into an alert with its picture."""
+    """The stage that turns every event into an alert with its pictures."""
 
     name = NAME
     topics = (EVENTS,)
@@ -35,7 +36,7 @@ class AlertStage:
         self._partitions = alert_partitions
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> AlertProcessor:
-        """Make a partition's state: the alerts that are out already."""
+        """Create the state of a partition: the ids of the alerts that are already written."""
         processor = AlertProcessor(self._store, self._partitions, log, asyncio.get_running_loop())
         begins, ends = await log.beginnings(ALERTS), await log.ends(ALERTS)
         for partition, end in ends.items():
@@ -46,11 +47,11 @@ class AlertStage:
 
 
 ID = "sightline-alert"
-"""Header with an alert's id, so that it is known without reading the record."""
+"""Header with the id of the alert, which readers need not decode the record for."""
 
 
 class AlertProcessor(ParkingProcessor[Alert | None]):
-    """One partition. ``process`` runs in a worker thread and asks the event loop for frames."""
+    """The processor of one partition. It runs in a worker thread, and reads frames through the event loop."""
 
     parks = (CodecError, EvidenceMissing)
 
@@ -62,7 +63,7 @@ class AlertProcessor(ParkingProcessor[Alert | None]):
         self._known: OrderedDict[str, None] = OrderedDict()
 
     def remember(self, alert: str) -> None:
-        """Take note of an alert that is out."""
+        """Remember the id of a written alert."""
         self._known[alert] = None
         if len(self._known) > KNOWN_ALERTS:
             self._known.popitem(last=False)
@@ -91,7 +92,7 @@ class AlertProcessor(ParkingProcessor[Alert | None]):
 
 
 async def _one(log: Log, place: FrameRef) -> LogRecord | None:
-    """Return the record at a place, None when retention has taken it."""
+    """Return the record at a place in the log, None when retention has deleted it."""
     begins = (await log.beginnings(place.topic)).get(place.partition)
     if begins is None or place.offset < begins:
         return None

@@ -1,4 +1,4 @@
-"""The seam for what takes an alert to a receiver, and webhooks behind it."""
+"""The seam to the receivers of alerts, and its implementation by webhooks."""
 
 from __future__ import annotations
 
@@ -16,30 +16,33 @@ from ingest.exceptions import ConfigError
 from ingest.site import ReceiverConfig
 from stream.alerts.schedule import AttemptResult
 
-MAX_ANSWER_BYTES = 64 * 1024
-"""Nobody reads what a receiver says beside its status."""
+MAX_BODY_BYTES = 64 * 1024
+"""Maximum size of a response body that is read. Only the status counts."""
 
 
 class Deliverer(Protocol):
-    """Takes alerts to one receiver. Asynchronous; several calls may be under way at once."""
+    """A client of one receiver. Asynchronous; calls may run concurrently."""
 
     async def deliver(self, alert: Alert, now_s: float) -> AttemptResult:
-        """Try once and return what came of it. Whatever goes wrong on the way is an answer, no exception."""
+        """Try once and return the result. Failures are results, never exceptions."""
         ...
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
         ...
 
 
 class WebhookDeliverer:
-    """Posts alerts, signed as Standard Webhooks asks. The secret is read again whenever it is used: it may rotate."""
+    """A client that posts alerts, signed by Standard Webhooks.
+
+    It reads the secret at each use, because it may rotate.
+    """
 
     def __init__(self, receiver: ReceiverConfig, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._receiver = receiver
         self._client = httpx.AsyncClient(
             timeout=receiver.timeout_s,
-            follow_redirects=False,  # a receiver that moves says so to a person, not to us
+            follow_redirects=False,  # the operator of the receiver announces a new address; the configuration follows
             trust_env=False,
             transport=transport,
         )
@@ -53,13 +56,13 @@ class WebhookDeliverer:
                 asyncio.timeout(self._receiver.timeout_s),
                 self._client.stream("POST", self._receiver.url, content=body, headers=headers) as response,
             ):
-                answer = AttemptResult(response.status_code, retry_after=response.headers.get("retry-after", ""))
+                result = AttemptResult(response.status_code, retry_after=response.headers.get("retry-after", ""))
                 await _drain(response)
         except TimeoutError:
-            return AttemptResult(None, f"no whole answer within {self._receiver.timeout_s:g} s")
+            return AttemptResult(None, f"no complete response within {self._receiver.timeout_s:g} s")
         except (httpx.HTTPError, httpx.InvalidURL, ConfigError) as error:
             return AttemptResult(None, f"{type(error).__name__}: {error}"[:300])
-        return answer
+        return result
 
     async def close(self) -> None:
         """Close the connections."""
@@ -67,40 +70,40 @@ class WebhookDeliverer:
 
 
 class LogDeliverer:
-    """Keeps alerts instead of sending them. For a dry run."""
+    """A deliverer that stores alerts instead of sending them, for dry runs."""
 
     def __init__(self) -> None:
         self.alerts: list[Alert] = []
 
     async def deliver(self, alert: Alert, now_s: float) -> AttemptResult:
-        """Keep an alert."""
+        """Store an alert."""
         self.alerts.append(alert)
         return AttemptResult(200)
 
     async def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: there is no connection."""
 
 
 async def _drain(response: httpx.Response) -> None:
-    """Read a short answer, so that its connection can be used again. A long one costs the receiver its connection."""
+    """Read a short response body, so that the connection can be reused. A longer body closes the connection."""
     read = 0
     async for part in response.aiter_raw():
         read += len(part)
-        if read > MAX_ANSWER_BYTES:
+        if read > MAX_BODY_BYTES:
             return
 
 
 def signed_headers(message_id: str, body: bytes, now_s: float, receiver: ReceiverConfig) -> dict[str, str]:
     """Return the headers of a signed post. Raise ConfigError when there is no usable secret.
 
-    A secret file with several lines has the new secret first and old ones below: all of them sign, so that a
-    receiver may change over when it likes.
+    A secret file may have several lines, the new secret first and old ones below. All of them sign, so that a
+    receiver can change to the new secret at any time.
     """
     moment = datetime.fromtimestamp(now_s, UTC)
     secrets = _secrets(receiver.secret_file, receiver)
     try:
         signatures = [Webhook(secret).sign(message_id, moment, body.decode()) for secret in secrets]
-    except Exception as error:  # the package lets through what base64 says, and has errors of its own
+    except Exception as error:  # the package raises its own errors and those of base64
         raise ConfigError(
             receiver.key, "secret_file", str(receiver.secret_file), f"base64 on each line, `whsec_…` ({error})"
         ) from None

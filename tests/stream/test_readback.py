@@ -57,7 +57,7 @@ def log() -> ReadCountingLog:
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readback, "_FIRST_CHUNK", 4)
     monkeypatch.setattr(readback, "_LAST_CHUNK", 16)
-    monkeypatch.setattr(readback, "_BEYOND", 8)
+    monkeypatch.setattr(readback, "_MAX_BEYOND", 8)
 
 
 async def found(log: Log, seconds: float = WANTED_S, position: int | None = None) -> list[str]:
@@ -135,7 +135,7 @@ async def test_no_more_offsets_are_read_than_the_seconds_are_worth(
     log: ReadCountingLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert offsets_for(0.0) == offsets_for(120.0) < offsets_for(660.0) < offsets_for(1e9) == offsets_for(float("inf"))
-    monkeypatch.setattr(readback, "_LEAST_OFFSETS", 5)
+    monkeypatch.setattr(readback, "_MIN_OFFSETS", 5)
     monkeypatch.setattr(readback, "_OFFSETS_PER_S", 0.7)
     await log.write(*history("a", 1, 100))
     assert await found(log) == history("a", 94, 100)

@@ -29,9 +29,9 @@ from stream.alerts.evidence import MemoryStore
 from stream.alerts.pending import PendingDeliveries
 from stream.alerts.pictures import annotated
 from stream.alerts.receiver import Inbox, make_app
-from stream.alerts.schedule import JITTER_SHARE, MAX_RETRY_AFTER_S, AttemptResult, after
+from stream.alerts.schedule import JITTER_SHARE, MAX_RETRY_AFTER_S, AttemptResult, verdict_after
 from stream.alerts.stage import AlertStage
-from stream.alerts.webhook import MAX_ANSWER_BYTES, WebhookDeliverer, signed_headers
+from stream.alerts.webhook import MAX_BODY_BYTES, WebhookDeliverer, signed_headers
 
 SECRETS = ("whsec_" + "a" * 32, "whsec_" + "b" * 32)
 PAUSES = (0.0, 5.0, 300.0)
@@ -69,7 +69,7 @@ def jpeg() -> bytes:
 class TestSchedule:
     @given(status=st.one_of(st.none(), st.integers(100, 599)), attempt=st.integers(1, 5), chance=st.floats(0, 0.999))
     def test_every_answer_has_one_end(self, status: int | None, attempt: int, chance: float) -> None:
-        verdict = after(AttemptResult(status, "reason"), attempt, PAUSES, chance, NOW_S)
+        verdict = verdict_after(AttemptResult(status, "reason"), attempt, PAUSES, chance, NOW_S)
         if status is not None and 200 <= status < 300:
             assert verdict.state == "delivered"
         elif status == 410 or attempt >= len(PAUSES):
@@ -93,7 +93,7 @@ class TestSchedule:
         ],
     )
     def test_retry_after_is_held(self, said: str, pause_s: float) -> None:
-        assert after(AttemptResult(429, retry_after=said), 1, PAUSES, 0.0, NOW_S).pause_s == pause_s
+        assert verdict_after(AttemptResult(429, retry_after=said), 1, PAUSES, 0.0, NOW_S).pause_s == pause_s
 
 
 class TestPending:
@@ -294,7 +294,7 @@ class TestWebhook:
         transport = httpx.MockTransport(lambda request: httpx.Response(200, content=endless()))
         deliverer = WebhookDeliverer(receiver, transport)
         assert (await deliverer.deliver(make_alert(event(), ()), time.time())).status == 200
-        assert sent <= 2 * MAX_ANSWER_BYTES
+        assert sent <= 2 * MAX_BODY_BYTES
         await deliverer.close()
 
     async def test_an_answer_that_drips_is_given_up_in_time(self, receiver: ReceiverConfig) -> None:
