@@ -1,1 +1,1 @@
-"""What composes the parts: the command line, the local stack, the charts."""
+"""Command line, local stack and deployment files. This package composes all others."""

@@ -1,4 +1,4 @@
-"""The `sightline` command. Each service imports what it needs when it is called, and nothing before."""
+"""The `sightline` command line. A service imports its own packages only when it is called."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ app = typer.Typer(
 
 @app.callback()
 def _quiet() -> None:
-    """Cameras and sensors in, alerts that can be trusted out."""
-    logs.quiet_clients()  # a command tells an error once; a service configures its log and hears them again
+    """Turn cameras and sensors into alerts that you can trust."""
+    logs.quiet_clients()  # a command prints an error once; a service sets up its own logging
 
 
 app.command()(demo)

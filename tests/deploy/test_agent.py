@@ -1,4 +1,4 @@
-"""What an agent is installed from: it needs nothing of the stream processors and engines."""
+"""Tests of the agent's installation: its packages, systemd unit, image and command line."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in {FOREIGN!r}:
-            raise ModuleNotFoundError(f"{{name}} is not there", name=name)
+            raise ModuleNotFoundError(f"{{name}} is forbidden", name=name)
 sys.meta_path.insert(0, Refuse())
 from deploy.cli.app import main
 main()
@@ -60,7 +60,7 @@ def locked() -> set[str]:
     return {match[1] for line in lines if (match := re.match(r"([a-z0-9-]+)==", line))}
 
 
-def test_the_lock_file_has_nothing_of_the_rest() -> None:
+def test_the_agent_s_lock_file_has_no_packages_of_stream_processors_or_engines() -> None:
     assert locked() >= {"aiokafka", "av", "numpy", "opencv-python-headless"}
     assert not locked() & {"faust-streaming", "onnx", "onnxruntime", "trackers", "fastapi", "keras"}
 
@@ -76,7 +76,7 @@ def test_the_lock_file_has_nothing_of_the_rest() -> None:
     ],
     ids=lambda value: value[1] if isinstance(value, list) else None,
 )
-def test_an_agent_runs_without_what_it_does_not_need(tmp_path: Path, arguments: list[str], code: int) -> None:
+def test_the_agent_runs_without_packages_of_other_services(tmp_path: Path, arguments: list[str], code: int) -> None:
     (tmp_path / "site.toml").write_text(SITE)
     ran = subprocess.run(
         [sys.executable, "-c", WITHOUT, *arguments],
@@ -87,10 +87,10 @@ def test_an_agent_runs_without_what_it_does_not_need(tmp_path: Path, arguments: 
         check=False,
     )
     assert ran.returncode == code, ran.stderr
-    assert "is not there" not in ran.stdout + ran.stderr
+    assert "is forbidden" not in ran.stdout + ran.stderr
 
 
-def test_the_unit_starts_a_command_that_there_is_and_can_do_no_harm(tmp_path: Path) -> None:
+def test_the_systemd_unit_starts_an_existing_command_in_a_tight_sandbox(tmp_path: Path) -> None:
     text = UNIT.read_text()
     (start,) = re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE)
     words = shlex.split(start)
@@ -101,7 +101,7 @@ def test_the_unit_starts_a_command_that_there_is_and_can_do_no_harm(tmp_path: Pa
         assert option in result.output
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
-        pytest.skip("systemd-analyze is not there")
+        pytest.skip("systemd-analyze is not installed")
     judged = subprocess.run(
         [analyze, "security", "--offline=yes", str(UNIT)], capture_output=True, text=True, timeout=60, check=False
     )
@@ -109,8 +109,8 @@ def test_the_unit_starts_a_command_that_there_is_and_can_do_no_harm(tmp_path: Pa
     assert float(level) < 2.0
 
 
-def test_the_guide_makes_what_the_unit_needs() -> None:
-    """A group that is not there, or a folder that its user may not enter, keeps the unit from starting."""
+def test_the_installation_guide_creates_the_groups_and_folders_of_the_unit() -> None:
+    """The unit does not start without a group, or with a folder that its user cannot enter."""
     unit, guide = UNIT.read_text(), (ROOT / "docs" / "install-agent.md").read_text()
     (groups,) = re.findall(r"^SupplementaryGroups=(.*)$", unit, re.MULTILINE)
     made = set(re.findall(r"groupadd .*?(\w+)$", guide, re.MULTILINE))
@@ -122,18 +122,18 @@ def test_the_guide_makes_what_the_unit_needs() -> None:
     assert f"docs/install-agent.md {page}" in guide
 
 
-def test_the_unit_lets_the_agent_at_every_kind_of_serial_port() -> None:
+def test_the_unit_allows_every_kind_of_serial_port() -> None:
     allowed = set(re.findall(r"^DeviceAllow=char-(\S+) rw$", UNIT.read_text(), re.MULTILINE))
     assert allowed >= {"video4linux", "ttyUSB", "ttyACM", "ttyAMA", "ttyS"}
 
 
-def test_the_image_copies_what_there_is() -> None:
+def test_the_image_copies_existing_folders_only() -> None:
     copied = re.findall(r"^COPY (?!--from)(.*) \S+$", (AGENT / "Dockerfile").read_text(), re.MULTILINE)
     for name in " ".join(copied).split():
         assert (ROOT / name).exists(), name
 
 
-def test_the_doctor_shows_names_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_prints_brackets_in_names_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def examine(*_: object) -> AsyncIterator[Finding]:
         yield good("disk /srv/[/a]", "[b]")
         yield bad("link [fe80::1]:9092", "[c]", "[d]")
@@ -141,6 +141,10 @@ def test_the_doctor_shows_names_as_they_are(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("edge_agent.tools.doctor.run.examine", examine)
     (tmp_path / "site.toml").write_text(SITE)
     words = ["agent", "doctor", "--site", str(tmp_path / "site.toml"), "--data", "data"]
-    said = CliRunner().invoke(app, words)
-    assert said.output.splitlines() == ["good  disk /srv/[/a]: [b]", "bad   link [fe80::1]:9092: [c]", "      → [d]"]
-    assert said.exit_code == 1
+    result = CliRunner().invoke(app, words)
+    assert result.output.splitlines() == [
+        "good  disk /srv/[/a]: [b]",
+        "bad   link [fe80::1]:9092: [c]",
+        "      → [d]",
+    ]
+    assert result.exit_code == 1

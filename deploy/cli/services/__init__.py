@@ -1,1 +1,1 @@
-"""Commands that run a service."""
+"""Commands that run services."""

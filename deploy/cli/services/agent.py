@@ -1,4 +1,4 @@
-"""`sightline agent`: what runs next to the cameras."""
+"""`sightline agent`: the process next to the cameras, and its tools."""
 
 from __future__ import annotations
 
@@ -23,36 +23,34 @@ from ingest.site import CameraConfig, Site
 if TYPE_CHECKING:
     from edge_agent.tools.doctor.finding import Finding
 
-app = typer.Typer(help="Run an edge agent, or see whether it can run.", no_args_is_help=True)
+app = typer.Typer(help="Run an edge agent, or check whether it can run.", no_args_is_help=True)
 
-SiteFile = Annotated[Path, typer.Option("--site", help="The site's TOML file.")]
+SiteFile = Annotated[Path, typer.Option("--site", help="TOML file of the site.")]
 
 
 @app.command("run")
 @friendly
 def run_agent(
     site_file: SiteFile,
-    data: Annotated[Path, typer.Option(help="Where the spool is kept. A disk that survives a power cut.")],
-    only: Annotated[
-        list[str] | None, typer.Option(help="Only this camera or sensor of the site; may be repeated.")
-    ] = None,
+    data: Annotated[Path, typer.Option(help="Folder of the spool, on a disk that survives a power cut.")],
+    only: Annotated[list[str] | None, typer.Option(help="Run only this camera or sensor. May be repeated.")] = None,
     exit_at_end: Annotated[
-        bool, typer.Option("--exit-at-end", help="End when every camera's source is over.")
+        bool, typer.Option("--exit-at-end", help="Exit when the sources of all cameras have ended.")
     ] = False,
     metrics_port: MetricsPort = 0,
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
-    """Capture, gate, spool and send until told to stop; then hand over what is spooled.
+    """Capture, gate, spool and send until stopped, then send the rest of the spool.
 
-    The site's file is where an agent begins. Once the config topic has cameras or sensors of the site, see
-    `sightline config apply`, the agent runs those instead, and follows the topic while it runs.
+    The agent starts with the site file. Once the config topic has cameras or sensors of the site, the agent runs
+    those instead and follows the topic. `sightline config apply` writes that topic.
     """
     wanted = site.load(site_file)
     known = [entry.name for entry in (*wanted.cameras, *wanted.sensors)]
     unknown = set(only or ()) - set(known)
     if unknown:
-        expected = f"cameras or sensors of {site_file}: {', '.join(known) or 'it has none'}"
+        expected = f"cameras or sensors of {site_file}: {', '.join(known) or 'the file has none'}"
         raise ConfigError("agent", "--only", sorted(unknown), expected)
     service = Service("agent", kafka_settings(kafka, prefix), metrics_port)
     raise typer.Exit(service.run(lambda stop: _serve(service, stop, wanted, data, only or [], exit_at_end)))
@@ -61,23 +59,23 @@ def run_agent(
 @app.command()
 @friendly
 def check(site_file: SiteFile) -> None:
-    """Check a site file as an agent would read it."""
+    """Check that an agent can read a site file."""
     found = site.load(site_file)
-    stdout.print(f"{len(found.cameras)} cameras, {len(found.sensors)} sensors: good")
+    stdout.print(f"{site_file}: valid, {len(found.cameras)} cameras, {len(found.sensors)} sensors", soft_wrap=True)
 
 
 @app.command()
 @friendly
 def preview(
-    camera: Annotated[str, typer.Argument(help="The camera's name in the site.")],
+    camera: Annotated[str, typer.Argument(help="Name of the camera in the site file.")],
     site_file: SiteFile,
-    seconds: Annotated[float, typer.Option(min=1.0, help="How long it is watched.")] = 10.0,
-    out: Annotated[Path | None, typer.Option(help="Where the picture goes; CAMERA.png by default.")] = None,
+    seconds: Annotated[float, typer.Option(min=1.0, help="Length of the preview in seconds.")] = 10.0,
+    out: Annotated[Path | None, typer.Option(help="File for the picture. Default: CAMERA.png.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Watch a camera with its gate, masks and redaction, and write a picture that shows what they do.
+    """Run a camera's gate, masks and redaction for a while, and write a picture of their effect.
 
-    Green frames are what moves, yellow outlines the gate's masks. Nothing is kept, and nothing is sent.
+    Green boxes are motion, yellow outlines are the gate's masks. No frame is stored or sent.
     """
     wanted = next((c for c in site.load(site_file).cameras if c.name == camera), None)
     if wanted is None:
@@ -100,10 +98,10 @@ def _previewed(camera: CameraConfig, seconds: float, path: Path) -> dict[str, in
         seen = watch(camera, seconds, SystemClock())
     try:
         written = cv2.imwrite(str(path), annotated(camera, seen))
-    except cv2.error:  # an ending that stands for no kind of picture
+    except cv2.error:  # the file extension is not an image format
         written = False
     if not written:
-        raise ConfigError("agent", "--out", str(path), "a .png or .jpg in a folder that can be written to")
+        raise ConfigError("agent", "--out", str(path), "a .png or .jpg file in a writable folder")
     return dict(seen.counts.most_common())
 
 
@@ -111,17 +109,17 @@ def _previewed(camera: CameraConfig, seconds: float, path: Path) -> dict[str, in
 @friendly
 def doctor(
     site_file: SiteFile,
-    data: Annotated[Path, typer.Option(help="Where the spool will be kept.")],
-    seconds: Annotated[float, typer.Option(min=1.0, help="How long each camera and sensor is looked at.")] = 5.0,
+    data: Annotated[Path, typer.Option(help="Folder of the spool.")],
+    seconds: Annotated[float, typer.Option(min=1.0, help="Length of the check of each camera and sensor.")] = 5.0,
     as_json: AsJson = False,
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
-    """Try the disk, the clock, secrets, the link and what may be written to it, and every camera and sensor.
+    """Check disk, clock, secrets, link, write permissions, and every camera and sensor.
 
-    Exits with 1 if anything fails.
+    Exits with 1 if a check fails.
 
-    Nothing is kept, and nothing is sent but a few heartbeats that compare the clocks.
+    No frame or reading is stored or sent. A few heartbeats are sent to compare the clocks.
     """
     findings = eventloop.run(
         _examined(site.load(site_file), kafka_settings(kafka, prefix), data, seconds, quiet=as_json)
@@ -137,7 +135,7 @@ async def _examined(
     from edge_agent.tools.doctor.run import examine
 
     findings = []
-    with progress.status("looking", spinner="dots") as spinner:
+    with progress.status("checking", spinner="dots") as spinner:
         async for finding in examine(wanted, settings, data, seconds):
             findings.append(finding)
             spinner.update(f"after {escape(finding.what)}")

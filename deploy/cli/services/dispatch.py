@@ -1,4 +1,4 @@
-"""`sightline dispatch` and `sightline webhook-receiver`: alerts to receivers, and a receiver to try them with."""
+"""`sightline dispatch` delivers alerts to receivers; `sightline webhook-receiver` is a receiver for trials."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def webhook_receiver(
     from stream.alerts.receiver import Inbox, make_app
 
     if not secret_file.is_file():
-        raise ConfigError("webhook-receiver", "--secret-file", str(secret_file), "a file with the signing secret")
+        raise ConfigError(
+            "webhook-receiver", "--secret-file", str(secret_file), "a file with the signing secret (whsec_…)"
+        )
     secret = secret_file.read_text().splitlines()[0].strip()
     app = make_app(secret, Inbox(out, _show_json if as_json else _show))
     uvicorn.run(app, host=host, port=port, log_level="warning")

@@ -1,4 +1,4 @@
-"""`sightline audit`: does the ledger balance?"""
+"""`sightline audit`: the balance of the ledger."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ from ingest.runtime.eventloop import run
 
 @friendly
 def audit(
-    wait: Annotated[float, typer.Option(min=0.0, help="Seconds to wait for what is in flight.")] = 30.0,
+    wait: Annotated[float, typer.Option(min=0.0, help="Seconds to wait for frames in flight.")] = 30.0,
     as_json: AsJson = False,
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
-    """Print what became of every captured frame and reading. Exit with 1 if it does not balance."""
+    """Print the ledger: the final state of every captured frame and reading.
+
+    Exits with 1 if the ledger does not balance.
+    """
     balance = run(_audit(kafka_settings(kafka, prefix), wait))
     values = balance.to_dict()
     if as_json:

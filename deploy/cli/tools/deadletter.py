@@ -1,4 +1,4 @@
-"""`sightline deadletter`: what could not be processed, and how it is brought back."""
+"""`sightline deadletter`: records that could not be processed, and their replay."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from ingest.runtime.eventloop import run
 
 app = typer.Typer(help="List, show and replay dead letters.", no_args_is_help=True)
 
-Error = Annotated[str, typer.Option(help="Only those that failed with this error, e.g. unknownversion.")]
-Camera = Annotated[str, typer.Option(help="Only those of this camera.")]
+Error = Annotated[str, typer.Option(help="Only dead letters with this error, e.g. unknownversion.")]
+Camera = Annotated[str, typer.Option(help="Only dead letters of this camera.")]
 
 
 @app.command("list")
@@ -30,7 +30,7 @@ Camera = Annotated[str, typer.Option(help="Only those of this camera.")]
 def list_letters(
     error: Error = "", camera: Camera = "", as_json: AsJson = False, kafka: Kafka = "", prefix: Prefix = ""
 ) -> None:
-    """List the dead letters, oldest first."""
+    """List dead letters, oldest first."""
     found = [_row(x) for x in run(_letters(kafka_settings(kafka, prefix))) if _wanted(error, camera)(x)]
     if as_json:
         stdout.print_json(json.dumps(found))
@@ -44,7 +44,7 @@ def list_letters(
 @app.command()
 @friendly
 def show(
-    offset: Annotated[int, typer.Argument(min=0, help="The dead letter's offset, as the list has it.")],
+    offset: Annotated[int, typer.Argument(min=0, help="Offset of the dead letter, as in `deadletter list`.")],
     out: Annotated[Path | None, typer.Option(help="Write the original bytes to this file.")] = None,
     kafka: Kafka = "",
     prefix: Prefix = "",
@@ -65,17 +65,20 @@ def show(
 def replay_letters(
     error: Error = "",
     camera: Camera = "",
-    run_name: Annotated[str, typer.Option("--run", help="Name of this replay; its lane is called after it.")] = "",
+    run_name: Annotated[str, typer.Option("--run", help="Name of the replay and its lane. Default: the time.")] = "",
     as_json: AsJson = False,
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
-    """Send dead letters to where they came from, unchanged. What has been replayed to an end is skipped."""
+    """Send dead letters to their original topics, unchanged.
+
+    Skips dead letters that an earlier replay has completed.
+    """
     name = run_name or time.strftime("%Y%m%d-%H%M%S")
     try:
         report = run(_replay(kafka_settings(kafka, prefix), name, _wanted(error, camera)))
-    except ValueError as bad:
-        raise typer.BadParameter(str(bad)) from None
+    except ValueError as error_:
+        raise typer.BadParameter(str(error_)) from None
     if as_json:
         sys.stdout.write(json.dumps(vars(report)) + "\n")
         return

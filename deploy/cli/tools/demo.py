@@ -1,4 +1,4 @@
-"""`sightline demo`: the whole stack on this machine, and what became of every frame."""
+"""`sightline demo`: the whole stack on this machine, with a proof that the ledger balances."""
 
 from __future__ import annotations
 
@@ -21,20 +21,18 @@ _MODELS = Path(__file__).resolve().parents[3] / "engines" / "models"
 
 @friendly
 def demo(
-    seconds: Annotated[float, typer.Option(min=0.0, help="How long to run; 0 until Ctrl-C.")] = 60.0,
-    video: Annotated[
-        list[Path] | None, typer.Option(help="A video file to loop as a camera; may be repeated.")
-    ] = None,
-    model: Annotated[Path | None, typer.Option(help="An ONNX model to use instead of the one that ships.")] = None,
-    decoder: Annotated[str, typer.Option(help="How to read the model's outputs: softmax, yolox …")] = "",
-    labels: Annotated[Path | None, typer.Option(help="The model's class names, one a line.")] = None,
-    report: Annotated[Path | None, typer.Option(help="Write the report here as JSON.")] = None,
-    home: Annotated[Path, typer.Option(help="Where the demo keeps its files.")] = Path(".sightline/demo"),
+    seconds: Annotated[float, typer.Option(min=0.0, help="Length of the run. 0: until Ctrl-C.")] = 60.0,
+    video: Annotated[list[Path] | None, typer.Option(help="Video file to loop as a camera. May be repeated.")] = None,
+    model: Annotated[Path | None, typer.Option(help="ONNX model to use instead of the built-in one.")] = None,
+    decoder: Annotated[str, typer.Option(help="Decoder of the model's outputs: softmax, yolox, …")] = "",
+    labels: Annotated[Path | None, typer.Option(help="Text file with the model's class names, one per line.")] = None,
+    report: Annotated[Path | None, typer.Option(help="File for the report, as JSON.")] = None,
+    home: Annotated[Path, typer.Option(help="Folder for the demo's files.")] = Path(".sightline/demo"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON instead of tables.")] = False,
 ) -> None:
-    """Run cameras, agents, stream processors, an engine node, alerts and a receiver, then prove the balance.
+    """Run cameras, agent, stream processors, engine node, alerts and a receiver, then audit the ledger.
 
-    Exits 0 when every captured frame ended in exactly one state, 1 when not.
+    Exits with 0 if every captured frame ended in exactly one state, with 1 otherwise.
     """
     from deploy.cli.tools.models import read_labels
     from deploy.local.demo.command import DemoOptions, run_demo
@@ -67,6 +65,6 @@ def demo(
     else:
         console.print(balance_table(outcome.balance))
         console.print(summary(outcome.report))
-        for what, place in (("pictures", "evidence"), ("received", "received.jsonl"), ("logs", "logs")):
-            console.print(f"{what:<10}{options.home / place}", soft_wrap=True)
+        for label, place in (("pictures", "evidence"), ("received", "received.jsonl"), ("logs", "logs")):
+            console.print(f"{label:<10}{options.home / place}", soft_wrap=True)
     raise typer.Exit(0 if outcome.balance["balanced"] else 1)

@@ -1,4 +1,4 @@
-"""`sightline gate`: how good the cameras' gates are."""
+"""`sightline gate`: the miss rate of the cameras' gates."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from ingest.site import CameraConfig, to_pixels
 from ingest.site.topic import store as configstore
 from stream.analyse.geometry import inside
 
-app = typer.Typer(help="Look at what the cameras' gates withhold.", no_args_is_help=True)
+app = typer.Typer(help="Measure how much the cameras' gates miss.", no_args_is_help=True)
 
 
 @app.command()
 @friendly
 def report(
-    newest: Annotated[int, typer.Option(min=0, help="Results read per partition; 0 for all there are.")] = 200_000,
+    newest: Annotated[int, typer.Option(min=0, help="Newest results to read per partition. 0: all.")] = 200_000,
     as_json: AsJson = False,
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
-    """Print what share of the frames that a gate withheld shows something new, by the sample that it sends."""
+    """Print the share of withheld frames that show a new object, measured on the gate's sample of them."""
     rates = run(_report(kafka_settings(kafka, prefix), newest))
     if as_json:
         found = [{"camera": camera, "pipeline": pipe, **rate.to_dict()} for (camera, pipe), rate in rates.items()]
@@ -42,11 +42,11 @@ def report(
         return
     stdout.print(_table(rates))
     if not any(rate.sampled for rate in rates.values()):
-        stdout.print("No sampled frame was looked at yet: it takes a pipeline with regions = 'full', and time.")
+        stdout.print("No sampled frame has a result yet: a pipeline with regions = 'full' is needed, and time.")
 
 
 async def measured(log: Log, newest: int = 0) -> dict[tuple[str, str], MissRate]:
-    """Return the miss rate by camera and pipeline, from the ``newest`` results of each partition; 0 for all."""
+    """Return the miss rate by camera and pipeline. Read the ``newest`` results of each partition, 0 for all."""
     masks = {camera.name: camera for camera in (await configstore.read(log)).cameras if camera.gate.masks}
     misses = MissCounter(lambda result, found: _hidden(masks.get(result.camera), result, found))
     beginnings = await log.beginnings(RESULTS)
@@ -57,7 +57,7 @@ async def measured(log: Log, newest: int = 0) -> dict[tuple[str, str], MissRate]
                 try:
                     misses.add(decode(Result, record.value))
                 except CodecError:
-                    continue  # `sightline audit` counts what cannot be read
+                    continue  # `sightline audit` counts unreadable results
     return dict(sorted(misses.rates.items()))
 
 
@@ -72,7 +72,7 @@ def _hidden(camera: CameraConfig | None, result: Result, found: Detection) -> bo
 
 
 def _table(rates: dict[tuple[str, str], MissRate]) -> Table:
-    table = Table(title="What the gates miss", title_justify="left")
+    table = Table(title="Frames that the gates missed", title_justify="left")
     for heading in ("camera", "pipeline", "quiet", "sampled", "missed", "miss rate", "95 %"):
         table.add_column(heading, justify="left" if heading in ("camera", "pipeline") else "right")
     for (camera, pipeline), rate in rates.items():

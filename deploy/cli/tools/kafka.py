@@ -1,4 +1,4 @@
-"""`sightline kafka`: the broker on this machine."""
+"""`sightline kafka`: a broker on this machine."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from deploy.cli.common import AsJson
 from deploy.local.exceptions import DeployError
 from deploy.local.kafka.broker import Broker
 from deploy.local.kafka.fetch import kafka_version, libs_folder
@@ -17,22 +18,21 @@ from deploy.local.kafka.fetch import kafka_version, libs_folder
 T = TypeVar("T")
 
 app = typer.Typer(
-    help="Apache Kafka on this machine, one node on loopback. Kept under $SIGHTLINE_HOME, or .sightline here.",
+    help="Run one Apache Kafka node on loopback. Its files are in $SIGHTLINE_HOME, by default .sightline here.",
     no_args_is_help=True,
 )
 
 Folder = Annotated[
-    Path | None, typer.Option("--folder", help="The node's folder, instead of kafka/node under the home folder.")
+    Path | None, typer.Option("--folder", help="Folder of the node. Default: kafka/node in the home folder.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
 def fetch() -> None:
-    """Fetch Kafka's jars from Maven Central, once. Nothing to do when SIGHTLINE_KAFKA names a cluster."""
+    """Download Kafka's jars from Maven Central, once. Do nothing if SIGHTLINE_KAFKA names a cluster."""
     named = os.environ.get("SIGHTLINE_KAFKA")
     if named:
-        typer.echo(f"SIGHTLINE_KAFKA names {named}: no broker is needed here")
+        typer.echo(f"SIGHTLINE_KAFKA names {named}: no local broker is needed")
         return
     libs = _try(Broker().fetch)
     typer.echo(f"Apache Kafka {kafka_version()} is in {libs}")
@@ -40,7 +40,7 @@ def fetch() -> None:
 
 @app.command()
 def start(folder: Folder = None) -> None:
-    """Start the broker, wait until it answers, and leave it running."""
+    """Start the broker and wait until it answers. It keeps running."""
     broker = Broker(folder=folder)
     address = _try(lambda: broker.start(detach=True))
     typer.echo(f"Kafka {'was already running' if broker.attached else 'is running'} on {address}")
@@ -48,7 +48,7 @@ def start(folder: Folder = None) -> None:
 
 @app.command()
 def stop(folder: Folder = None) -> None:
-    """Stop the broker. Its data stays."""
+    """Stop the broker. Keep its data."""
     broker = Broker(folder=folder)
     if broker.pid is None:
         typer.echo("Kafka was not running")
@@ -59,7 +59,10 @@ def stop(folder: Folder = None) -> None:
 
 @app.command()
 def status(folder: Folder = None, as_json: AsJson = False) -> None:
-    """Say whether the broker runs and where. Exit with 1 if it does not answer."""
+    """Print whether the broker runs, and its address.
+
+    Exits with 1 if it does not answer.
+    """
     found = _status(Broker(folder=folder))
     typer.echo(json.dumps(found) if as_json else "\n".join(f"{key:10} {value}" for key, value in found.items()))
     if not found["answers"]:
@@ -68,20 +71,23 @@ def status(folder: Folder = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def address(folder: Folder = None) -> None:
-    """Print the running broker's address alone, for $SIGHTLINE_KAFKA. Exit with 1 if there is none."""
+    """Print only the address of the running broker, for $SIGHTLINE_KAFKA.
+
+    Exits with 1 without a running broker.
+    """
     found = _status(Broker(folder=folder))["bootstrap"]
     if found is None:
-        typer.echo("sightline: no broker runs here; `sightline kafka start` starts one", err=True)
+        typer.echo("sightline: no broker is running: start one with `sightline kafka start`", err=True)
         raise typer.Exit(1)
     typer.echo(found)
 
 
 @app.command()
 def clean(folder: Folder = None) -> None:
-    """Stop the broker and remove its data. The jars stay."""
+    """Stop the broker and remove its data. Keep the jars."""
     broker = Broker(folder=folder)
     broker.clean()
-    typer.echo(f"{broker.folder} is removed")
+    typer.echo(f"{broker.folder} removed")
 
 
 def _status(broker: Broker) -> dict[str, str | int | bool | None]:
@@ -98,7 +104,7 @@ def _status(broker: Broker) -> dict[str, str | int | bool | None]:
 
 
 def _try(work: Callable[[], T]) -> T:
-    """Do it, or say what is wrong in one piece and end with 1."""
+    """Return the result of ``work``. Print a DeployError in one piece and exit with 1."""
     try:
         return work()
     except DeployError as error:

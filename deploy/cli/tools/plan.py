@@ -1,4 +1,4 @@
-"""`sightline plan`: what a site will cost before it is installed."""
+"""`sightline plan`: the expected costs of a site before its installation."""
 
 from __future__ import annotations
 
@@ -18,18 +18,16 @@ from ingest import site
 
 @friendly
 def plan(
-    file: Annotated[Path, typer.Argument(help="The site's TOML file.")],
-    moving: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Share of the time in which something moves.")
-    ] = 0.15,
-    outage_hours: Annotated[float, typer.Option(min=0.0, help="How long the link may be gone.")] = 8.0,
-    width: Annotated[int, typer.Option(min=1, help="Width in pixels of cameras that set none.")] = 1280,
-    height: Annotated[int, typer.Option(min=1, help="Height in pixels of cameras that set none.")] = 720,
+    file: Annotated[Path, typer.Argument(help="TOML file of the site.")],
+    moving: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the time with motion.")] = 0.15,
+    outage_hours: Annotated[float, typer.Option(min=0.0, help="Hours of the longest outage of the link.")] = 8.0,
+    width: Annotated[int, typer.Option(min=1, help="Width in pixels of cameras that do not set one.")] = 1280,
+    height: Annotated[int, typer.Option(min=1, help="Height in pixels of cameras that do not set one.")] = 720,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a site will cost: bytes on the link per day, disk for an outage, wear of flash, partitions.
+    """Estimate the costs of a site: link traffic per day, disk for an outage, flash wear, partitions.
 
-    A picture's size is an estimate: what a camera sees makes half or twice of it.
+    Picture sizes are estimates. The scene can halve or double them.
     """
     assumed = Assumptions(moving_share=moving, outage_s=outage_hours * 3600, width=width, height=height)
     cost = cost_of(site.load(file), assumed)

@@ -1,4 +1,4 @@
-"""`sightline results`: look at what the engines find."""
+"""`sightline results`: the results of the engines."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from ingest.kafka.settings import KafkaSettings
 from ingest.kafka.writer import start
 from ingest.runtime.eventloop import run
 
-app = typer.Typer(help="Look at results.", no_args_is_help=True)
+app = typer.Typer(help="Print results.", no_args_is_help=True)
 
 
 @app.command()
 @friendly
 def tail(
-    camera: Annotated[str, typer.Option(help="Only this camera.")] = "",
-    count: Annotated[int, typer.Option(min=0, help="Stop after so many; 0 goes on for ever.")] = 0,
+    camera: Annotated[str, typer.Option(help="Only results of this camera.")] = "",
+    count: Annotated[int, typer.Option(min=0, help="Number of results to print. 0: until Ctrl-C.")] = 0,
     from_start: Annotated[
-        bool, typer.Option("--from-start", help="Begin with the oldest instead of the next.")
+        bool, typer.Option("--from-start", help="Start with the oldest result instead of the next one.")
     ] = False,
     as_json: AsJson = False,
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
-    """Print results as they come, a line each."""
+    """Print results as they arrive, one per line."""
     run(_tail(kafka_settings(kafka, prefix), camera, count, from_start, as_json))
 
 

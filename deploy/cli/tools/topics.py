@@ -1,4 +1,4 @@
-"""`sightline topics`: the topics of a deployment."""
+"""`sightline topics`: administration of a deployment's topics."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime.eventloop import run
 
-app = typer.Typer(help="Create, verify and grow the topics.", no_args_is_help=True)
+app = typer.Typer(help="Create, verify, grow and list the topics.", no_args_is_help=True)
 
-Partitions = Annotated[int, typer.Option(min=1, help="Partitions of the data path: at least one per engine node.")]
+Partitions = Annotated[int, typer.Option(min=1, help="Partitions of the data path, at least one per engine node.")]
 
 
 @app.command()
@@ -28,27 +28,30 @@ def create(
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
-    """Create what is missing, then verify the rest."""
+    """Create missing topics, then verify all."""
     created = run(topicadmin.create(kafka_settings(kafka, prefix), partitions, replication))
-    stdout.print(f"created {', '.join(created)}" if created else "every topic was there already, as it should be")
+    stdout.print(f"created {', '.join(created)}" if created else "all topics existed already and match the contract")
 
 
 @app.command()
 @friendly
 def verify(kafka: Kafka = "", prefix: Prefix = "") -> None:
-    """Hold the topics against the contract. Exit with 2 and name each difference if they differ."""
+    """Compare the topics with the contract.
+
+    Exits with 2 and names each difference if they differ.
+    """
     run(topicadmin.verify(kafka_settings(kafka, prefix)))
-    stdout.print("the topics are as they should be")
+    stdout.print("all topics match the contract")
 
 
 @app.command()
 @friendly
 def grow(
-    partitions: Annotated[int, typer.Argument(min=2, help="How many the data path is to have.")],
+    partitions: Annotated[int, typer.Argument(min=2, help="New number of partitions of the data path.")],
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
-    """Add partitions to the data path; every known camera is first pinned where it is."""
+    """Add partitions to the data path. First pin every known camera to its present partition."""
     try:
         pins = run(topicadmin.grow(kafka_settings(kafka, prefix), partitions))
     except ValueError as error:
@@ -59,7 +62,7 @@ def grow(
 @app.command("list")
 @friendly
 def list_topics(as_json: AsJson = False, kafka: Kafka = "", prefix: Prefix = "") -> None:
-    """List the topics with partitions, records and retention."""
+    """List the topics with their partitions, records and retention."""
     rows = run(_rows(kafka_settings(kafka, prefix)))
     if as_json:
         stdout.print_json(json.dumps(rows))

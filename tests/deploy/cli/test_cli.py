@@ -1,4 +1,4 @@
-"""The command line: what it says when something is wrong, and what it prints for programs."""
+"""Tests of the command line: help, errors and JSON output."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ def every_command() -> Iterator[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("words", sorted(every_command()), ids=" ".join)
-def test_every_command_says_what_it_does(words: tuple[str, ...]) -> None:
+def test_every_command_has_a_help_text(words: tuple[str, ...]) -> None:
     result = CliRunner().invoke(app, [*words, "--help"])
     assert result.exit_code == 0
     assert "Usage" in result.output
-    said = result.output.split("Usage", 1)[1].splitlines()[2]
-    assert said.strip(), result.output
+    first_line = result.output.split("Usage", 1)[1].splitlines()[2]
+    assert first_line.strip(), result.output
 
 
 def invoke(*words: str, **env: str) -> tuple[int, str, str]:
-    """Return a command's exit code and what it said, as a person at a terminal sees it."""
+    """Return a command's exit code, standard output and standard error."""
     run = subprocess.run(
         [sys.executable, "-m", "deploy.cli.app", *words],
         env={k: v for k, v in os.environ.items() if not k.startswith("SIGHTLINE")} | env,
@@ -66,9 +66,9 @@ def invoke(*words: str, **env: str) -> tuple[int, str, str]:
 
 
 def refused(*words: str, **env: str) -> str:
-    """Return the one line that a command says when it cannot do what it is told."""
-    code, said, error = invoke(*words, **env)
-    assert (code, said) == (USAGE_EXIT, ""), error
+    """Return the only line of output of a command that fails with a usage error."""
+    code, output, error = invoke(*words, **env)
+    assert (code, output) == (USAGE_EXIT, ""), error
     (line,) = error.splitlines()
     assert line.startswith("error: ")
     return line
@@ -89,13 +89,13 @@ def refused(*words: str, **env: str) -> str:
     ],
     ids=" ".join,
 )
-def test_without_kafka_it_says_how_to_get_one(words: tuple[str, ...]) -> None:
+def test_without_kafka_a_command_explains_how_to_start_one(words: tuple[str, ...]) -> None:
     line = refused(*words, "--kafka", NOWHERE)
     assert f"no Kafka at {NOWHERE}" in line
     assert "sightline kafka start" in line
 
 
-def test_files_that_cannot_be_used_are_named_with_what_was_expected(tmp_path: Path) -> None:
+def test_unusable_files_are_named_with_the_expected_content(tmp_path: Path) -> None:
     site, data = tmp_path / "site.toml", str(tmp_path / "data")
     assert "expected a readable TOML file" in refused("agent", "run", "--site", str(site), "--data", data)
     site.write_text(SITE)
@@ -110,7 +110,7 @@ def test_files_that_cannot_be_used_are_named_with_what_was_expected(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("env", "said"),
+    ("env", "message"),
     [
         ({"SIGHTLINE_KAFKA_SECURITY": "TLS"}, "SIGHTLINE_KAFKA_SECURITY"),
         ({"SIGHTLINE_KAFKA_SECURITY": "SSL", "SIGHTLINE_KAFKA_CA_FILE": "/no/ca.pem"}, "a PEM file of certificates"),
@@ -121,16 +121,16 @@ def test_files_that_cannot_be_used_are_named_with_what_was_expected(tmp_path: Pa
         ),
     ],
 )
-def test_settings_that_cannot_be_used_are_named(env: dict[str, str], said: str) -> None:
-    assert said in refused("topics", "list", **env)
+def test_unusable_settings_are_named(env: dict[str, str], message: str) -> None:
+    assert message in refused("topics", "list", **env)
 
 
-def test_an_address_on_the_command_line_is_checked_too() -> None:
+def test_an_address_on_the_command_line_is_validated() -> None:
     assert "HOST[:PORT]" in refused("config", "show", "--kafka", "kafka:port")
 
 
 @pytest.mark.kafka
-async def test_what_programs_read(kafka: str, prefix: str, tmp_path: Path) -> None:
+async def test_json_output_has_the_same_content_as_the_topics(kafka: str, prefix: str, tmp_path: Path) -> None:
     env = {"SIGHTLINE_KAFKA": kafka, "SIGHTLINE_KAFKA_PREFIX": prefix}
     assert invoke("topics", "verify", **env)[0] == USAGE_EXIT
     assert invoke("topics", "create", "--partitions", "2", **env)[0] == 0
@@ -155,12 +155,12 @@ async def test_what_programs_read(kafka: str, prefix: str, tmp_path: Path) -> No
     async with KafkaLog(KafkaSettings(bootstrap=kafka, prefix=prefix), "test") as log:
         for value in (b"garbage", encode(result)):
             await log.produce(Outgoing(RESULTS, 0, value))
-    code, said, error = invoke("results", "tail", "--from-start", "--count", "1", "--json", **env)
-    assert (code, Result.model_validate_json(said)) == (0, result)
+    code, output, error = invoke("results", "tail", "--from-start", "--count", "1", "--json", **env)
+    assert (code, Result.model_validate_json(output)) == (0, result)
     assert "results[0]@0 cannot be read" in error
     (rate,) = json.loads(invoke("gate", "report", "--json", **env)[1])
     assert (rate["camera"], rate["pipeline"], rate["sampled"], rate["rate"]) == ("road", "cars", 0, None)
-    code, said, _ = invoke("audit", "--wait", "0", "--json", **env)
-    assert (code, json.loads(said)["balanced"]) == (0, True)
+    code, output, _ = invoke("audit", "--wait", "0", "--json", **env)
+    assert (code, json.loads(output)["balanced"]) == (0, True)
     assert json.loads(invoke("deadletter", "list", "--json", **env)[1]) == []
     assert invoke("deadletter", "show", "3", **env)[0] == USAGE_EXIT

@@ -1,4 +1,4 @@
-"""`sightline gate report`: from the results topic and the cameras' masks to a miss rate."""
+"""Tests of `sightline gate report`: the miss rate from results and masks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def result(seq: int, *lefts: float, sampled: bool = False) -> bytes:
     )
 
 
-async def test_misses_are_counted_from_the_log_and_not_behind_masks() -> None:
+async def test_misses_are_counted_except_for_objects_behind_a_mask() -> None:
     log = MemoryLog(2)
     await publish(log, [CameraConfig(name="yard", source="device:0", gate=GateConfig(masks=(LEFT_HALF,)))])
     behind, beside = 100.0, 500.0
