@@ -28,7 +28,8 @@ def build(size: int, classes: int) -> Any:
     inputs = keras.Input((size, size, 3), dtype="uint8", name=INPUT)
     x = layers.Rescaling(1 / 127.5, offset=-1.0)(inputs)
     for filters in _FILTERS:
-        x = _block(layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False), x)
+        x = layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False)(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(0.2)(x)
     return keras.Model(inputs, layers.Dense(classes, activation="softmax", name="probabilities")(x))
@@ -82,12 +83,6 @@ def largest_difference(model: Any, path: Path, images: npt.NDArray[np.uint8]) ->
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     found = session.run(["probabilities"], {INPUT: images})[0]
     return float(np.abs(np.asarray(found) - predict(model, images)).max())
-
-
-def _block(convolution: Any, x: Any) -> Any:
-    from keras import layers
-
-    return layers.ReLU()(layers.BatchNormalization()(convolution(x)))
 
 
 def _mirrored(images: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.uint8]:

@@ -73,7 +73,6 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         self._classifying: set[asyncio.Task[None]] = set()
         self._writing: dict[TopicPartition, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
-        self._alarm: asyncio.TimerHandle | None = None
         self._failure: BaseException | None = None
         self._seconds_per_row = 0.0
         self._heartbeats = HeartbeatWriter("engine", log.produce, self.figures, self._clock)
@@ -166,17 +165,21 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
             self._wake.clear()
             if self._failure:
                 raise self._failure
-            self._start_tasks()
+            pause_s = self._start_tasks()
             waiting = asyncio.create_task(self._wake.wait())
-            await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({waiting, stopping}, timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
 
-    def _start_tasks(self) -> None:
-        """Start as many engine calls as there are idle engines, and the transactions that are due."""
+    def _start_tasks(self) -> float | None:
+        """Start as many engine calls as there are idle engines, and the transactions that are due.
+
+        Return the time in seconds until the next transaction is due, None if no job waits for one.
+        """
         while len(self._classifying) < self._instances and (merged := self._scheduler.next()):
             classifying = asyncio.create_task(self._classify(merged))
             self._classifying.add(classifying)
-            classifying.add_done_callback(self._on_classified)
+            classifying.add_done_callback(self._classifying.discard)
+            classifying.add_done_callback(self._on_done)
         now_s, pauses_s = self._clock.monotonic(), []
         for tp, owned in self._owned.items():
             due_s = None if tp in self._writing else owned.due(now_s, self._patience_s)
@@ -185,14 +188,8 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
                 writing.add_done_callback(functools.partial(self._on_written, tp))
             elif due_s is not None:
                 pauses_s.append(due_s - now_s)
-        self._set_alarm(min(pauses_s, default=None))
         self._metrics.waiting.set(self._scheduler.waiting)
-
-    def _set_alarm(self, pause_s: float | None) -> None:
-        """Wake up once, when the first partition is due. One alarm per partition would wake up for each of them."""
-        if self._alarm:
-            self._alarm.cancel()
-        self._alarm = None if pause_s is None else asyncio.get_running_loop().call_later(pause_s, self._wake.set)
+        return min(pauses_s, default=None)
 
     @property
     def _patience_s(self) -> float:
@@ -216,10 +213,6 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         started_s = self._clock.monotonic()
         self._metrics.written.inc(await owned.write(self._clock.now_ns))
         self._metrics.transaction.observe(self._clock.monotonic() - started_s)
-
-    def _on_classified(self, task: asyncio.Task[None]) -> None:
-        self._classifying.discard(task)
-        self._on_done(task)
 
     def _on_written(self, tp: TopicPartition, task: asyncio.Task[None]) -> None:
         self._writing.pop(tp, None)
@@ -254,7 +247,6 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
                 raise self._failure
 
     async def _close(self) -> None:
-        self._set_alarm(None)
         tasks = [*self._classifying, *self._writing.values(), *([self._takeover] if self._takeover else [])]
         for task in tasks:
             task.cancel()

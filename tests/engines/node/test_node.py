@@ -168,7 +168,7 @@ async def test_a_heartbeat_that_cannot_be_written_does_not_end_the_node(intake: 
     assert log.attempts >= 2  # the first heartbeat, and the one of the stopped node
 
 
-async def test_partitions_that_wait_share_one_alarm_for_the_earliest(
+async def test_waiting_partitions_share_one_timer_for_the_earliest(
     intake: FakeIntake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class WaitingPartition:
@@ -190,13 +190,13 @@ async def test_partitions_that_wait_share_one_alarm_for_the_earliest(
     async def waiting(*_: object) -> list[OwnedPartition]:
         return owned  # type: ignore[return-value]
 
-    loop, alarms = asyncio.get_running_loop(), list[asyncio.TimerHandle]()
+    loop, timers = asyncio.get_running_loop(), list[asyncio.TimerHandle]()
     plain = loop.call_later
 
     def recorded(delay: float, *args: object) -> asyncio.TimerHandle:
         handle = plain(delay, *args)
         if delay > 30.0:  # heartbeats and time-outs are shorter
-            alarms.append(handle)
+            timers.append(handle)
         return handle
 
     monkeypatch.setattr(loop, "call_later", recorded)
@@ -207,12 +207,12 @@ async def test_partitions_that_wait_share_one_alarm_for_the_earliest(
         while owned[-1].looks < 10:
             intake.fetched.put_nowait([LogRecord(BATCHES_LATE, 0, 0, None, b"")])  # of no owned partition: wakes only
             await asyncio.sleep(0)
-    (alarm,) = [each for each in alarms if not each.cancelled()]
-    assert len(alarms) >= 10
-    assert alarm.when() - loop.time() == pytest.approx(60.0, abs=1.0)
+    (timer,) = [each for each in timers if not each.cancelled()]
+    assert len(timers) >= 10
+    assert timer.when() - loop.time() == pytest.approx(60.0, abs=1.0)
     stop.set()
     await running
-    assert alarm.cancelled()
+    assert timer.cancelled()
 
 
 async def test_an_error_of_the_consumer_ends_the_node(intake: FakeIntake) -> None:
