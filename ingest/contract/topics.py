@@ -104,7 +104,9 @@ def topic_differences(found: Mapping[str, int], names: Iterable[str] = TOPICS) -
             problems.append(f"{name} has {found[name]} partitions, expected {expected}")
     counts = {name: found[name] for name in CO_PARTITIONED if name in found}
     if len(set(counts.values())) > 1:
-        problems.append(f"co-partitioned topics have different numbers of partitions: {counts}")
+        problems.append(
+            f"co-partitioned topics have different numbers of partitions, {counts}: run `sightline topics grow`"
+        )
     return problems
 
 

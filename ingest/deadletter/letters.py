@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
 from ingest.contract import headers as h
@@ -213,17 +213,11 @@ async def _ended(log: Log, frames: set[FrameId]) -> Mapping[object, bool]:
     for partition, end in ends.items() if frames else ():
         async with aclosing(log.read(RESULTS, partition, beginnings[partition], end)) as records:
             async for record in records:
-                result = _result(record)
-                if result and result.id in frames:
-                    ended[result.id, result.pipeline] = ended[result.id, ""] = is_replay(result.lane)
+                with suppress(CodecError):
+                    result = decode(Result, record.value)
+                    if result.id in frames:
+                        ended[result.id, result.pipeline] = ended[result.id, ""] = is_replay(result.lane)
     return ended
-
-
-def _result(record: LogRecord) -> Result | None:
-    try:
-        return decode(Result, record.value)
-    except CodecError:
-        return None
 
 
 def _reason(error: Exception) -> str:

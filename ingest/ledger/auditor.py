@@ -92,8 +92,8 @@ class _TopicReader:
             sensors,
         )
         enter: Mapping[str, Callable[[LogRecord], None]] = {
-            FRAMES: cameras.live_frame,
-            FRAMES_LATE: cameras.late_frame,
+            FRAMES: cameras.frame,
+            FRAMES_LATE: cameras.frame,
             READINGS: sensors.readings,
             STATUS: cameras.status,
         }

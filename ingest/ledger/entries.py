@@ -148,27 +148,19 @@ class RetainedFrames:
         self._ledger, self._truncated, self._partition_of, self._sensors = ledger, truncated, partition_of, sensors
         self._seen: set[str] = set()
 
-    def live_frame(self, record: LogRecord) -> None:
-        """Enter a record of ``frames``. All of them are entered first."""
+    def frame(self, record: LogRecord) -> None:
+        """Enter a record of ``frames`` or ``frames.late``. All live frames are entered before the late ones."""
         found, lane = _delivery(record), h.lane_of(record.headers, record.topic)
         if not found or is_replay(lane):
             return
         frame, account = found
-        if record.partition in self._truncated and frame.camera not in self._ledger.starts:
-            if record.timestamp_ms < self._truncated[record.partition]:
-                return
-            self._ledger.start_at(frame.camera, frame.epoch, account.first if account else frame.seq)
-        self._seen.add(frame.camera)
-        self._ledger.add_frame(frame, lane, account)
-
-    def late_frame(self, record: LogRecord) -> None:
-        """Enter a record of ``frames.late``. All of them are entered after the live frames."""
-        found, lane = _delivery(record), h.lane_of(record.headers, record.topic)
-        if not found or is_replay(lane):
-            return
-        frame, account = found
-        if frame.camera not in self._seen and record.partition in self._truncated:
-            self._ledger.leave_out(frame.camera)
+        if record.partition in self._truncated:
+            if record.topic == FRAMES_LATE and frame.camera not in self._seen:
+                self._ledger.leave_out(frame.camera)
+            elif record.topic == FRAMES and frame.camera not in self._ledger.starts:
+                if record.timestamp_ms < self._truncated[record.partition]:
+                    return
+                self._ledger.start_at(frame.camera, frame.epoch, account.first if account else frame.seq)
         self._seen.add(frame.camera)
         self._ledger.add_frame(frame, lane, account)
 

@@ -39,16 +39,6 @@ class Cover:
         self._step(first, 1)
         self._step(last + 1, -1)
 
-    def merge(self, other: Cover) -> None:
-        """Add all intervals of another cover."""
-        for at, change in other._steps.items():
-            self._step(at, change)
-
-    @property
-    def first(self) -> int:
-        """Lowest number in the cover, 0 for an empty cover."""
-        return min(self._steps, default=0)
-
     @property
     def last(self) -> int:
         """Highest number in the cover, -1 for an empty cover."""

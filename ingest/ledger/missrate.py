@@ -93,9 +93,10 @@ def _follows(result: Result, last: Result) -> bool:
 
 
 def shows_new_object(now: Sequence[Detection], before: Sequence[Detection]) -> bool:
-    """Return whether a certain detection has no counterpart in the frame before, not even an uncertain one.
+    """Return whether a detection with a score of at least ``CERTAIN`` has no counterpart in the frame before.
 
-    Labels are not compared, because models often give a small vehicle different labels in two frames.
+    A counterpart may have any score. Labels are not compared, because models often give a small vehicle different
+    labels in two frames.
     """
     return any(found.score >= CERTAIN and all(found.box.iou(other.box) < SAME for other in before) for found in now)
 

@@ -20,7 +20,7 @@ ALL_PIPELINES = ""
 DEAD = "dead"
 
 NOTHING_RETAINED = (sys.maxsize, 0)
-"""Start of a camera of which retention has deleted everything: no frame reaches it."""
+"""Start of a camera without a retained frame. It is above every (epoch, seq)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ class GateConfig(ConfigSection):
     masks: tuple[Mask, ...] = ()
     """Polygons in which motion is ignored: a tree, a road behind the fence, a burnt-in clock."""
     hold_s: Seconds = 1.0
-    """How long the gate stays open after the last motion."""
+    """Time for which the gate stays open after the last motion."""
     pre_roll_s: float = Field(default=0.5, ge=0.0, le=3.0)
     """Time before the motion from which frames are sent, too. They must be young enough for the live lane."""
     keep_alive_s: Seconds = 10.0

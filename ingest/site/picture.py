@@ -78,11 +78,6 @@ class EncodeConfig(ConfigSection):
 
     @model_validator(mode="after")
     def _min_quality_is_below_quality(self) -> Self:
-        if self.min_quality > self.quality and self.has_budget:
+        if self.min_quality > self.quality and (self.bytes_per_s or self.bytes_per_day):
             raise ValueError(f"expected min_quality of at most quality = {self.quality}, not {self.min_quality}")
         return self
-
-    @property
-    def has_budget(self) -> bool:
-        """Whether a byte budget is set."""
-        return bool(self.bytes_per_s or self.bytes_per_day)

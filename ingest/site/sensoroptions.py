@@ -10,7 +10,6 @@ from pydantic import Field, model_validator
 from ingest.site.entry import ConfigSection
 
 Baud = Annotated[int, Field(ge=50, le=4_000_000)]
-Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class SimulatedOptions(ConfigSection):

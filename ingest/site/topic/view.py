@@ -126,7 +126,7 @@ class ConfigView:
         """End a reading of the topic, and log each refusal once.
 
         After a reading of the whole topic, entries that it did not contain are removed: compaction deletes a removed
-        entry and later its tombstone. ``removed`` lets the caller tell this from a lost topic.
+        entry and later its tombstone. With ``removed``, the caller can distinguish this from a lost topic.
         """
         seen, self._seen = self._seen, None
         if seen is not None:

@@ -41,7 +41,7 @@ def numbers(found: list[Interval]) -> list[int]:
 def test_pieces_of_an_interval_tile_it_in_any_order(pieces: list[Interval]) -> None:
     cover = Cover(pieces)
     last = max(last for _, last in pieces)
-    assert (cover.first, cover.last) == (0, last)
+    assert cover.last == last
     assert cover.holes(0, last) == []
     assert cover.overlaps() == []
     assert list(cover.runs()) == [(0, last, 1)]
@@ -70,13 +70,6 @@ def test_the_order_of_adding_does_not_matter(pieces: list[Interval], shuffled: r
     assert Cover(pieces) == Cover(other)
 
 
-@given(st.lists(intervals()), st.lists(intervals()))
-def test_merging_a_cover_adds_all_its_intervals(left: list[Interval], right: list[Interval]) -> None:
-    cover = Cover(left)
-    cover.merge(Cover(right))
-    assert cover == Cover([*left, *right])
-
-
 @given(st.lists(intervals()), intervals())
 def test_holes_and_overlaps_match_a_count_of_each_number(pieces: list[Interval], within: Interval) -> None:
     cover, depth = Cover(pieces), depths(pieces)
@@ -84,7 +77,6 @@ def test_holes_and_overlaps_match_a_count_of_each_number(pieces: list[Interval],
     assert numbers(cover.overlaps()) == sorted(n for n, times in depth.items() for _ in range(times - 1))
     assert length(cover.overlaps()) == sum(times - 1 for times in depth.values())
     assert cover.last == max(depth, default=-1)
-    assert cover.first == min(depth, default=0)
 
 
 @given(st.lists(intervals()), st.lists(intervals()))
@@ -108,7 +100,7 @@ def test_a_long_unbroken_run_takes_two_entries() -> None:
 
 def test_an_empty_cover_is_one_hole() -> None:
     cover = Cover()
-    assert (cover.first, cover.last, cover.overlaps(), cover.holes(0, -1)) == (0, -1, [], [])
+    assert (cover.last, cover.overlaps(), cover.holes(0, -1)) == (-1, [], [])
     assert cover.holes(3, 5) == [(3, 5)]
 
 
