@@ -121,12 +121,12 @@ class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
 
 
 def _seen(frame: DeliveredFrame) -> dict[str, Any]:
-    """Return what the agent saw moving and resting, None where it does not tell or what it tells is of no use."""
-    told = {"motion": frame.frame.motion, "resting": frame.frame.resting}
-    return {key: _told(boxes, frame.size) for key, boxes in told.items()}
+    """Return the moving and stationary boxes from the agent; None for a list that is absent or has no usable box."""
+    boxes = {"motion": frame.frame.motion, "resting": frame.frame.resting}
+    return {key: _usable(found, frame.size) for key, found in boxes.items()}
 
 
-def _told(boxes: tuple[Box, ...] | None, size: tuple[int, int]) -> tuple[Box, ...] | None:
+def _usable(boxes: tuple[Box, ...] | None, size: tuple[int, int]) -> tuple[Box, ...] | None:
     if boxes is None or len(boxes) > MAX_BOXES:
         return None
     found = tuple(usable(boxes, size))

@@ -1,4 +1,4 @@
-"""What everything that takes alerts to a receiver does."""
+"""The contract of every deliverer of alerts."""
 
 from __future__ import annotations
 
@@ -34,52 +34,52 @@ def alert(number: int) -> Alert:
 
 
 class DelivererContract(ABC):
-    """Inherited by one class per way of delivery. ``taken`` is what the receiver has, by id."""
+    """Tests that every deliverer passes."""
 
     @pytest.fixture
     @abstractmethod
     def deliverer(self, tmp_path: Path) -> Deliverer:
-        """A deliverer whose receiver takes everything."""
+        """A deliverer whose receiver accepts every alert."""
 
     @abstractmethod
-    def taken(self) -> set[str]:
-        """Return what the receiver has, by id."""
+    def received_ids(self) -> set[str]:
+        """Return the ids of the alerts that the receiver has."""
 
-    async def test_what_is_answered_well_has_arrived(self, deliverer: Deliverer) -> None:
-        answer = await deliverer.deliver(alert(0), time.time())
-        assert answer.status is not None
-        assert 200 <= answer.status < 300
-        assert self.taken() == {alert(0).id}
+    async def test_an_alert_with_a_success_status_has_arrived(self, deliverer: Deliverer) -> None:
+        result = await deliverer.deliver(alert(0), time.time())
+        assert result.status is not None
+        assert 200 <= result.status < 300
+        assert self.received_ids() == {alert(0).id}
         await deliverer.close()
 
-    async def test_the_same_alert_may_come_again(self, deliverer: Deliverer) -> None:
+    async def test_an_alert_may_be_delivered_repeatedly(self, deliverer: Deliverer) -> None:
         for _ in range(3):
             assert (await deliverer.deliver(alert(0), time.time())).status in range(200, 300)
-        assert self.taken() == {alert(0).id}
+        assert self.received_ids() == {alert(0).id}
         await deliverer.close()
 
-    async def test_several_may_be_under_way_at_once(self, deliverer: Deliverer) -> None:
-        answers = await asyncio.gather(*(deliverer.deliver(alert(n), time.time()) for n in range(20)))
-        assert all(answer.status in range(200, 300) for answer in answers)
-        assert self.taken() == {alert(n).id for n in range(20)}
+    async def test_alerts_may_be_delivered_concurrently(self, deliverer: Deliverer) -> None:
+        results = await asyncio.gather(*(deliverer.deliver(alert(n), time.time()) for n in range(20)))
+        assert all(result.status in range(200, 300) for result in results)
+        assert self.received_ids() == {alert(n).id for n in range(20)}
         await deliverer.close()
 
-    async def test_it_may_be_closed_twice(self, deliverer: Deliverer) -> None:
+    async def test_a_deliverer_may_be_closed_twice(self, deliverer: Deliverer) -> None:
         await deliverer.close()
         await deliverer.close()
 
 
-class TestLog(DelivererContract):
+class TestLogDeliverer(DelivererContract):
     @pytest.fixture
     def deliverer(self, tmp_path: Path) -> Deliverer:
         self.made = LogDeliverer()
         return self.made
 
-    def taken(self) -> set[str]:
+    def received_ids(self) -> set[str]:
         return {each.id for each in self.made.alerts}
 
 
-class TestWebhook(DelivererContract):
+class TestWebhookDeliverer(DelivererContract):
     @pytest.fixture
     def deliverer(self, tmp_path: Path) -> Deliverer:
         secret = tmp_path / "secret"
@@ -89,16 +89,16 @@ class TestWebhook(DelivererContract):
         receiver = ReceiverConfig(name="r", url="http://receiver.test/", secret_file=secret, timeout_s=5.0)
         return WebhookDeliverer(receiver, httpx.ASGITransport(app))
 
-    def taken(self) -> set[str]:
+    def received_ids(self) -> set[str]:
         return {entry["id"] for entry in self.seen}
 
-    async def test_whatever_goes_wrong_is_an_answer(self, tmp_path: Path) -> None:
+    async def test_every_connection_failure_is_a_result_with_a_reason(self, tmp_path: Path) -> None:
         secret = tmp_path / "secret"
         secret.write_text(SECRET)
         for url in ("http://127.0.0.1:9/", "http://no-such-host.invalid/", "http://[::1/"):
             receiver = ReceiverConfig.model_construct(name="r", url=url, secret_file=secret, timeout_s=2.0)
             deliverer = WebhookDeliverer(receiver)
-            answer = await deliverer.deliver(alert(0), time.time())
-            assert answer.status is None
-            assert answer.reason
+            result = await deliverer.deliver(alert(0), time.time())
+            assert result.status is None
+            assert result.reason
             await deliverer.close()

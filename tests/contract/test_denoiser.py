@@ -1,4 +1,4 @@
-"""What every denoiser promises, and what the ones that filter must gain."""
+"""The contract of every denoiser, and the minimum gain of those that filter."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from stream.prepare.denoise import NOISY, AutoDenoiser, Denoiser, Image, MedianD
 
 HEIGHT, WIDTH, FRAMES = 180, 320, 12
 SIGMA = 14.0
-"""Grey levels per channel: a small sensor at night."""
-LEAST_GAIN_DB = 4.0
+"""Standard deviation of the noise in grey levels per channel: a small sensor at night."""
+MIN_GAIN_DB = 4.0
 
 
 def footage() -> list[Image]:
-    """A textured yard in which a block moves: clean, seeded, ``(H, W, 3)`` uint8."""
+    """Return clean frames of a textured yard in which a block moves: seeded, ``(H, W, 3)`` uint8."""
     rng = np.random.default_rng(7)
     ground = cv2.GaussianBlur(rng.uniform(40, 200, (HEIGHT, WIDTH, 3)).astype(np.float32), (0, 0), 4.0)
     ground = cv2.normalize(ground, None, 50, 190, cv2.NORM_MINMAX).astype(np.uint8)
@@ -39,22 +39,22 @@ def noisy(frames: list[Image], sigma: float = SIGMA) -> list[Image]:
 
 
 def gain_db(denoiser: Denoiser, clean: list[Image], given: list[Image]) -> float:
-    """Return how much closer to the clean footage the denoised one is, on average."""
+    """Return the mean gain of PSNR, against the clean footage, by denoising."""
     gains = [cv2.PSNR(denoiser.denoise(g), c) - cv2.PSNR(g, c) for c, g in zip(clean, given, strict=True)]
     return float(np.mean(gains))
 
 
 class DenoiserContract:
-    """Every denoiser promises this."""
+    """Tests that every denoiser passes."""
 
-    def test_the_shape_stays_and_the_input_too(self, denoiser: Denoiser) -> None:
+    def test_the_shape_is_kept_and_the_input_is_not_changed(self, denoiser: Denoiser) -> None:
         for frame in noisy(footage()):
             before = frame.copy()
             result = denoiser.denoise(frame)
             assert (result.shape, result.dtype) == (frame.shape, np.uint8)
             assert np.array_equal(frame, before)
 
-    def test_what_it_returned_is_not_changed_later(self, denoiser: Denoiser) -> None:
+    def test_a_returned_frame_is_not_changed_later(self, denoiser: Denoiser) -> None:
         first, second, *_ = noisy(footage())
         denoiser.denoise(first)
         result = denoiser.denoise(second)
@@ -62,7 +62,7 @@ class DenoiserContract:
         denoiser.denoise(first)
         assert np.array_equal(result, kept)
 
-    def test_it_says_what_it_holds(self, denoiser: Denoiser) -> None:
+    def test_held_bytes_are_the_memory_that_is_kept(self, denoiser: Denoiser) -> None:
         frames = noisy(footage())
         tracemalloc.start()
         try:
@@ -78,56 +78,56 @@ class DenoiserContract:
         again = type(denoiser)()
         assert all(np.array_equal(denoiser.denoise(f), again.denoise(f)) for f in noisy(footage()))
 
-    def test_an_even_frame_stays_as_it_is(self, denoiser: Denoiser) -> None:
+    def test_a_uniform_frame_is_not_changed(self, denoiser: Denoiser) -> None:
         frame = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
         assert np.array_equal(denoiser.denoise(frame), frame)
 
-    def test_the_size_may_change(self, denoiser: Denoiser) -> None:
+    def test_the_frame_size_may_change(self, denoiser: Denoiser) -> None:
         for frame in noisy(footage())[:3]:
             denoiser.denoise(frame)
         for size in ((64, 48), (2, 2), (1, 1), (WIDTH, HEIGHT)):
             small = cv2.resize(noisy(footage())[0], size)
             assert denoiser.denoise(small).shape == small.shape
 
-    def test_clean_footage_comes_to_no_harm(self, denoiser: Denoiser) -> None:
+    def test_clean_footage_keeps_its_quality(self, denoiser: Denoiser) -> None:
         assert all(cv2.PSNR(denoiser.denoise(f), f) > 35.0 for f in footage())
 
 
 class FilterContract(DenoiserContract):
-    """What takes noise out must gain by it."""
+    """Tests that every filter passes."""
 
-    def test_noisy_footage_gains(self, denoiser: Denoiser) -> None:
+    def test_noisy_footage_gains_quality(self, denoiser: Denoiser) -> None:
         clean = footage()
-        assert gain_db(denoiser, clean, noisy(clean)) > LEAST_GAIN_DB
+        assert gain_db(denoiser, clean, noisy(clean)) > MIN_GAIN_DB
 
 
-class TestUnchanged(DenoiserContract):
+class TestNoDenoiser(DenoiserContract):
     @pytest.fixture
     def denoiser(self) -> Denoiser:
         return NoDenoiser()
 
 
-class TestMedian(FilterContract):
+class TestMedianDenoiser(FilterContract):
     @pytest.fixture
     def denoiser(self) -> Denoiser:
         return MedianDenoiser()
 
 
-class TestAuto(FilterContract):
+class TestAutoDenoiser(FilterContract):
     @pytest.fixture
     def denoiser(self) -> Denoiser:
         return AutoDenoiser()
 
-    def test_clean_footage_is_not_touched(self, denoiser: Denoiser) -> None:
+    def test_clean_frames_are_returned_themselves(self, denoiser: Denoiser) -> None:
         assert all(denoiser.denoise(f) is f for f in footage())
 
-    def test_it_holds_less_of_a_clean_camera(self, denoiser: Denoiser) -> None:
+    def test_less_memory_is_held_for_a_clean_camera(self, denoiser: Denoiser) -> None:
         for frame in (*noisy(footage())[:2], *footage()[-2:]):
             denoiser.denoise(frame)
         assert denoiser.held_bytes == HEIGHT * WIDTH // 4
 
     @given(st.lists(st.tuples(st.floats(0.0, 4.0), st.integers(1, 60), st.integers(1, 60)), max_size=6), st.data())
-    def test_what_is_noisy_is_what_the_level_says(
+    def test_frames_are_filtered_exactly_from_the_noisy_level_on(
         self, history: list[tuple[float, int, int]], data: st.DataObject
     ) -> None:
         denoiser, before = AutoDenoiser(), None
@@ -142,19 +142,19 @@ class TestAuto(FilterContract):
             assert (denoiser.denoise(frame) is frame) == (noise_sigma(grey, same) < NOISY)
             before = grey
 
-    def test_it_gains_more_than_the_median(self, denoiser: Denoiser) -> None:
+    def test_auto_gains_more_than_the_median(self, denoiser: Denoiser) -> None:
         clean = footage()
         given = noisy(clean)
         assert gain_db(denoiser, clean, given) > gain_db(MedianDenoiser(), clean, given)
 
-    def test_what_moves_leaves_no_trail(self, denoiser: Denoiser) -> None:
+    def test_a_moving_block_leaves_no_trail(self, denoiser: Denoiser) -> None:
         clean = footage()
         for frame in noisy(clean):
             result = denoiser.denoise(frame)
         behind = np.s_[62:98, 22 : 20 + 12 * (FRAMES - 4)]  # where the block was, three frames and more ago
         assert cv2.PSNR(result[behind], clean[-1][behind]) > cv2.PSNR(noisy(clean)[-1][behind], clean[-1][behind])
 
-    def test_still_texture_is_not_taken_for_noise(self, denoiser: Denoiser) -> None:
+    def test_still_texture_does_not_count_as_noise(self, denoiser: Denoiser) -> None:
         rng = np.random.default_rng(3)
         gravel = rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
         denoiser.denoise(gravel)
@@ -164,7 +164,7 @@ class TestAuto(FilterContract):
 
 
 @pytest.mark.parametrize("sigma", [2.0, 5.0, 10.0, 20.0])
-def test_the_noise_level_is_found(sigma: float) -> None:
+def test_the_noise_level_is_estimated_within_8_percent(sigma: float) -> None:
     rng = np.random.default_rng(5)
     flat = np.full((HEIGHT, WIDTH), 128.0)
     one, two = (np.clip(flat + rng.normal(0.0, sigma, flat.shape), 0, 255).round().astype(np.uint8) for _ in range(2))
@@ -172,6 +172,6 @@ def test_the_noise_level_is_found(sigma: float) -> None:
     assert noise_sigma(one, two) == pytest.approx(sigma, rel=0.08)
 
 
-def test_edges_are_not_noise() -> None:
+def test_edges_do_not_count_as_noise() -> None:
     grey = cv2.cvtColor(footage()[0], cv2.COLOR_BGR2GRAY)
     assert noise_sigma(grey) < NOISY / 2

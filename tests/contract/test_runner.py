@@ -1,4 +1,4 @@
-"""What every runner does with a stage: in memory, and under Faust on a real Kafka with real kills."""
+"""The contract of every runner: in memory, and on Faust with a real Kafka and real kills."""
 
 from __future__ import annotations
 
@@ -25,36 +25,36 @@ from tests.stream.echo_worker import HOLD, POISON, PoisonStage
 
 PARTITIONS = 3
 PATIENCE_S = 40.0
-"""A worker starts within three seconds; this is for a machine that does much else."""
+"""Maximum wait. A worker starts within three seconds on an idle machine; this one may be busy."""
 
 
 class Harness(abc.ABC):
-    """A log, and one worker of the stage on it."""
+    """A log and one worker of the stage on it."""
 
     log: Log
 
     @abc.abstractmethod
     async def start(self) -> None:
-        """Start a worker that goes on where the last one committed."""
+        """Start a worker. It continues where the last one committed."""
 
     @abc.abstractmethod
     async def written(self, at_least: int) -> None:
-        """Wait until so many records are on the output topic."""
+        """Wait until at least this many records are on the output topic."""
 
     @abc.abstractmethod
     async def kill(self) -> None:
-        """End the worker without a chance to tidy up."""
+        """Kill the worker without a clean-up."""
 
     @abc.abstractmethod
     async def stop(self) -> None:
-        """Ask the worker to stop, and see that it does so cleanly."""
+        """Ask the worker to stop, and assert that it stops cleanly."""
 
     @abc.abstractmethod
     async def fails(self) -> None:
-        """See that the worker ends by itself, not cleanly."""
+        """Assert that the worker ends by itself with an error."""
 
     async def feed(self, first: int, last: int) -> None:
-        """Write the numbers from ``first`` up to ``last``, dealt out over the partitions."""
+        """Write the numbers from ``first`` up to but not including ``last``, in turn over the partitions."""
         for number in range(first, last):
             await self.feed_value(number % PARTITIONS, str(number).encode())
 
@@ -63,7 +63,7 @@ class Harness(abc.ABC):
         await self.log.produce(Outgoing(FRAMES, partition, value, key=b"camera", headers=headers))
 
     async def echoes(self) -> list[list[int]]:
-        """Return what was written, per partition."""
+        """Return the numbers on the output topic, per partition."""
         ends = await self.log.ends(BATCHES)
         found = []
         for partition in range(PARTITIONS):
@@ -136,16 +136,16 @@ class FaustHarness(Harness):
 
 
 class RunnerContract:
-    """Every runner promises this."""
+    """Tests that every runner passes."""
 
-    async def test_each_record_is_written_in_order(self, harness: Harness) -> None:
+    async def test_every_record_is_processed_in_offset_order(self, harness: Harness) -> None:
         await harness.start()
-        await harness.feed(0, 31)  # the last groups are not full: the deadline writes them
+        await harness.feed(0, 31)  # the last groups are not full: the deadline flushes them
         await harness.written(31)
         assert await harness.echoes() == _dealt(31)
         await harness.stop()
 
-    async def test_a_stop_commits_what_it_flushed(self, harness: Harness) -> None:
+    async def test_a_stop_commits_the_records_that_it_flushes(self, harness: Harness) -> None:
         await harness.start()
         await harness.feed(0, 20)
         await harness.written(18)
@@ -154,9 +154,9 @@ class RunnerContract:
         await harness.feed(20, 40)
         await harness.written(40)
         await harness.stop()
-        assert await harness.echoes() == _dealt(40)  # each exactly once: nothing was left open
+        assert await harness.echoes() == _dealt(40)  # each exactly once: the stop left no record uncommitted
 
-    async def test_a_kill_loses_nothing(self, harness: Harness) -> None:
+    async def test_a_kill_loses_no_record(self, harness: Harness) -> None:
         await harness.start()
         await harness.feed(0, 25)
         await harness.written(9)
@@ -170,9 +170,9 @@ class RunnerContract:
             await harness.written(0)
             await asyncio.sleep(0.02)
         await harness.stop()
-        assert [_above_the_mark(part) for part in await harness.echoes()] == _dealt(50)
+        assert [_without_repeats(part) for part in await harness.echoes()] == _dealt(50)
 
-    async def test_an_error_ends_the_worker_and_commits_nothing_beyond(self, harness: Harness) -> None:
+    async def test_an_error_ends_the_worker_and_its_record_is_not_committed(self, harness: Harness) -> None:
         await harness.feed(0, 7)
         await harness.feed_value(1, POISON)  # offset 2 of partition 1, which has 1 and 4 before it
         await harness.feed(7, 20)
@@ -204,8 +204,8 @@ def _dealt(numbers: int) -> list[list[int]]:
     return [list(range(partition, numbers, PARTITIONS)) for partition in range(PARTITIONS)]
 
 
-def _above_the_mark(values: list[int]) -> list[int]:
-    """Drop what a restart repeats, as consumers downstream do."""
+def _without_repeats(values: list[int]) -> list[int]:
+    """Drop the repeats of a restart, as consumers downstream do."""
     kept: list[int] = []
     for value in values:
         if not kept or value > kept[-1]:

@@ -1,4 +1,4 @@
-"""A worker that echoes frames, and fails on a poisoned one. Run as ``python -m tests.stream.echo_worker``."""
+"""A worker that copies frames and fails on a poisoned one. Run as ``python -m tests.stream.echo_worker``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HOLD = 3
 
 
 class PoisonEcho(EchoProcessor):
-    """An echo that cannot bear one value."""
+    """An echo processor that fails on one value."""
 
     def process(self, record: LogRecord) -> Sequence[Work]:
         """Echo the record, or fail."""
@@ -26,10 +26,10 @@ class PoisonEcho(EchoProcessor):
 
 
 class PoisonStage(EchoStage):
-    """Groups of three, so that the deadline and the last flush have something to do."""
+    """A stage that writes groups of three, so that the deadline and the last flush have records to write."""
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> PoisonEcho:
-        """Make a partition's state."""
+        """Create the state of a partition."""
         return PoisonEcho(self)
 
 
