@@ -1,1 +1,1 @@
-"""What stands next to a camera: captures, gates, spools and sends."""
+"""The edge agent: captures frames next to the cameras, gates, redacts, spools and sends them."""

@@ -1,4 +1,4 @@
-"""The agent: cameras and sensors, one spool, one sender, and a heartbeat."""
+"""The agent: cameras and sensors, one spool, one sender, and one heartbeat."""
 
 from __future__ import annotations
 
@@ -41,13 +41,14 @@ from ingest.site.topic.view import ConfigView
 _log = logs.get("edge_agent")
 
 BEAT_S = 1.0
+"""Pause between two heartbeats, in seconds."""
 FLUSH_S = 20.0
-"""For handing the spool to Kafka at a clean stop. What is left then waits on disk for the next start."""
+"""Maximum time to send the spool at a clean stop, in seconds. Remaining rows wait on disk for the next start."""
 _POLL_S = 0.1
 
 
 class Agent:
-    """Everything next to the cameras of one site. ``folder`` keeps the spool, and so the epochs."""
+    """Captures, spools and sends the frames and readings of one site. ``folder`` holds the spool with its epochs."""
 
     def __init__(
         self,
@@ -66,8 +67,8 @@ class Agent:
         self._random = random.Random()
         self._settings, self._folder = settings, folder
         self._follows = site.link.kind == "kafka"
-        self._charge = DesiredConfiguration(site, LastGood(folder / "config.json") if self._follows else None, only)
-        self._pins: dict[str, int] = {**(pins or {}), **self._charge.pins}
+        self._desired = DesiredConfiguration(site, LastGood(folder / "config.json") if self._follows else None, only)
+        self._pins: dict[str, int] = {**(pins or {}), **self._desired.pins}
         seal = load_seal(site.spool.key_file, site.spool.previous_key_files)
         store = SpoolStore(folder / "spool.db", self._instance, seal=seal, clock=self._clock)
         self._spool = Spool(store, site.spool, clock=self._clock, metrics=metrics)
@@ -80,84 +81,85 @@ class Agent:
         )
         self._fleet = Fleet(self._camera, self._feeds)
         self._view = ConfigView()
-        self._try_sensors()
+        self._check_sensors()
 
-    def _try_sensors(self) -> None:
-        """Say before anything begins what cannot be. Raise SourceUnusable if the file has it: it can be mended here.
+    def _check_sensors(self) -> None:
+        """Check the sensors before the start. Raise SourceUnusable for sensors of the site file.
 
-        Where the topic had it, when this machine was another or had other software, cameras do not wait for that.
+        Unusable sensors of the last good configuration are dropped, so that its cameras run. They may come from a
+        time when the agent had other hardware or software.
         """
         try:
-            make_sources(self._charge.sensors, self._clock)
+            make_sources(self._desired.sensors, self._clock)
         except SourceUnusable as error:
-            if not self._charge.topic_holds:
+            if not self._desired.topic_holds:
                 raise
-            self._charge.back(RunningConfiguration(), str(error))
-            _log.warning("sensors of the last good configuration cannot be run", error=str(error))
+            self._desired.restore_sensors(RunningConfiguration(), str(error))
+            _log.warning("last_good_sensors_unusable", error=str(error))
 
     async def run(self, stop: asyncio.Event, *, exit_at_end: bool = False) -> None:
-        """Capture and send until ``stop`` is set, or with ``exit_at_end`` until every camera is over.
+        """Capture and send until ``stop`` is set, or with ``exit_at_end`` until the sources of all cameras end.
 
-        Raise SpoolError when nothing can be promised any more, and whatever else ends the sender or the heartbeat:
-        an agent that goes on without them would promise frames that nobody sends, and its spool would grow for ever.
+        Raise SpoolError if the spool fails, and any error that ends the sender or the heartbeat. Without those, the
+        agent would keep frames that it never sends, and its spool would grow for ever.
         """
         await self._spool.open()
         working = [asyncio.create_task(work) for work in (self._sender.run(self._random.random), self._beat())]
         working.append(asyncio.create_task(self._fleet.failed()))
-        living = asyncio.create_task(self._live())
+        following = asyncio.create_task(self._follow())
         ending: list[asyncio.Task[Any]] = [asyncio.create_task(stop.wait())]
         if exit_at_end:
             ending.append(asyncio.create_task(self._fleet.over()))
         try:
-            done, _ = await asyncio.wait({*working, living, *ending}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({*working, following, *ending}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
-            living.cancel()
-            await asyncio.gather(living, return_exceptions=True)
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
             self._spool.give_up()
             await self._fleet.stop()
             await self._flush()
         finally:
-            for task in (*working, living, *ending):
+            for task in (*working, following, *ending):
                 task.cancel()
-            await asyncio.gather(*working, living, *ending, return_exceptions=True)
+            await asyncio.gather(*working, following, *ending, return_exceptions=True)
             await self._fleet.cancel()
             await self._spool.close()
 
-    async def _live(self) -> None:
-        """Close what a kill left open, begin, and follow the configuration for ever."""
+    async def _follow(self) -> None:
+        """Close the epochs that a kill left open, start the fleet, and follow the configuration for ever."""
         await self._close_killed_epochs()
-        await self._begin()
+        await self._apply()
         if not self._follows:
             _log.warning(
-                "config topic not followed", link="https", runs="the site file", change="edit it and restart"
+                "config_topic_not_followed", link="https", running="the site file", fix="edit the file and restart"
             )
         else:
-            self._view = ConfigView(self._charge.entries)
+            self._view = ConfigView(self._desired.entries)
             await follow(self._config_log, self._view, self._changed)
         await asyncio.Event().wait()
 
     def _config_log(self) -> KafkaLog:
         return KafkaLog(self._settings, f"agent-config-{self._instance}")
 
-    async def _begin(self) -> None:
-        charge = self._charge
-        self._spool.set_bounds({c.name: c.spool for c in charge.cameras}, {s.name: s.spool for s in charge.sensors})
-        self._pins.update(charge.pins)
-        await self._fleet.apply(charge.cameras, charge.sensors)
+    async def _apply(self) -> None:
+        desired = self._desired
+        self._spool.set_bounds({c.name: c.spool for c in desired.cameras}, {s.name: s.spool for s in desired.sensors})
+        self._pins.update(desired.pins)
+        await self._fleet.apply(desired.cameras, desired.sensors)
 
     async def _changed(self, view: ConfigView) -> None:
-        """Run what the topic says now. Sensors that cannot be run together are refused; the old ones stay."""
-        before = self._charge.now
-        self._charge.take(view)
+        """Run the topic's current configuration. If its sensors cannot run together, keep the old sensors."""
+        before = self._desired.running
+        self._desired.apply(view)
         self._metrics.config.refused.set(len(view.refused))
         try:
-            await self._begin()
+            await self._apply()
         except SourceUnusable as error:
-            self._charge.back(before, str(error))
-            _log.warning("sensors refused", error=str(error))
-            await self._begin()
-        await asyncio.to_thread(self._charge.keep)
+            self._desired.restore_sensors(before, str(error))
+            _log.warning("sensors_refused", error=str(error))
+            await self._apply()
+        await asyncio.to_thread(self._desired.save)
 
     async def _close_killed_epochs(self) -> None:
         kinds: tuple[Kind, ...] = ("frame", "readings")
@@ -186,7 +188,7 @@ class Agent:
             await asyncio.sleep(BEAT_S)
 
     def _heartbeat(self) -> Heartbeat:
-        cameras = [c for c in self._fleet.cameras if c.epoch]  # one that has not begun has nothing to tell
+        cameras = [c for c in self._fleet.cameras if c.epoch]  # without an epoch there is nothing to report
         sensors = [s for s in self._fleet.sensors if s.epoch]
         frames, readings = self._spool.backlog["frame"], self._spool.backlog["readings"]
         return Heartbeat(
@@ -206,15 +208,15 @@ class Agent:
         disk, config = self._spool.trouble, self._view.outage
         troubles = [f"disk {disk.why}"] if disk else []
         troubles += [f"config topic not read: {config}"] if config else []
-        return troubles + self._charge.refused
+        return troubles + self._desired.refused
 
     def _clock_figures(self) -> dict[str, float]:
-        found = self._sender.clock
-        if found is None:
+        estimate = self._sender.clock
+        if estimate is None:
             return {}
-        self._metrics.clock_offset.set(found.offset_ms / 1e3)
-        self._metrics.clock_error.set(found.error_ms / 1e3)
-        return {"clock_offset_ms": round(found.offset_ms, 2), "clock_error_ms": round(found.error_ms, 2)}
+        self._metrics.clock_offset.set(estimate.offset_ms / 1e3)
+        self._metrics.clock_error.set(estimate.error_ms / 1e3)
+        return {"clock_offset_ms": round(estimate.offset_ms, 2), "clock_error_ms": round(estimate.error_ms, 2)}
 
     async def _flush(self) -> None:
         deadline = Deadline.after(FLUSH_S, self._clock)

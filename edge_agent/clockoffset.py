@@ -1,9 +1,9 @@
-"""How far this machine's clock is from the broker's. Pure.
+"""Offset of the broker's clock from the local clock. Pure.
 
-The broker stamps what is written to ``status`` with its own clock. It did so at some moment between the send and the
-acknowledgement, so that its clock is ahead of ours by the stamp less the middle of the two, within half of the time
-that the exchange took (F. Cristian, "Probabilistic clock synchronization", Distributed Computing 3, 1989). The
-quickest exchange of the last ones counts, until a clock is set: then all that was found before is forgotten.
+The broker stamps each record on ``status`` with its own clock, at a moment between the send and the acknowledgement.
+So its offset is the stamp minus the middle of the two, with an error of at most half the duration of the exchange
+(F. Cristian, "Probabilistic clock synchronization", Distributed Computing 3, 1989). The quickest recent exchange
+gives the estimate. When a clock is set, all earlier exchanges are dropped.
 """
 
 from __future__ import annotations
@@ -12,31 +12,32 @@ from collections import deque
 from dataclasses import dataclass
 
 EXCHANGES = 60
-"""A minute of heartbeats: a clock that runs 50 ppm fast is 3 ms off by then, as much as an exchange is unsure."""
+"""Number of recent exchanges: one minute of heartbeats. A clock that runs 50 ppm fast gains 3 ms in that time, about
+the error of one exchange."""
 _STAMP_MS = 1.0
-"""Kafka's stamps are cut to whole milliseconds."""
+"""Resolution of Kafka's timestamps."""
 _DRIFT_MS = 6.0
-"""Between two exchanges of the last ones clocks may part by so much, at 100 ppm. By more, one of them was set."""
+"""Maximum drift between two recent exchanges, at 100 ppm. A larger difference means that a clock was set."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClockEstimate:
-    """The broker's clock is ahead of ours by ``offset_ms``, give or take ``error_ms``."""
+    """The broker's clock is ahead of the local clock by ``offset_ms``, with a maximum error of ``error_ms``."""
 
     offset_ms: float
     error_ms: float
 
 
 class ClockOffset:
-    """Takes one exchange after another."""
+    """Estimate of the offset from a series of exchanges."""
 
     def __init__(self) -> None:
         self._last: deque[ClockEstimate] = deque(maxlen=EXCHANGES)
 
     def add(self, sent_ns: int, acknowledged_ns: int, stamp_ms: int) -> None:
-        """Take an exchange, in Unix ns by our clock and Unix ms by the broker's.
+        """Add an exchange: local times in Unix ns, and the broker's stamp in Unix ms.
 
-        One during which our clock was set back is left out.
+        Ignore an exchange during which the local clock was set back.
         """
         took_ms = (acknowledged_ns - sent_ns) / 1e6
         if took_ms < 0.0:
@@ -49,10 +50,10 @@ class ClockOffset:
 
     @property
     def estimate(self) -> ClockEstimate | None:
-        """The best of the last exchanges, None before the first."""
+        """The most exact recent estimate, None before the first exchange."""
         return min(self._last, key=lambda e: e.error_ms, default=None)
 
 
 def _apart(one: ClockEstimate, other: ClockEstimate) -> bool:
-    """Tell whether two estimates cannot both be right of the same two clocks."""
+    """Return whether two estimates contradict each other, so that a clock was set between them."""
     return abs(one.offset_ms - other.offset_ms) > one.error_ms + other.error_ms + _DRIFT_MS

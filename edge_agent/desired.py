@@ -1,8 +1,8 @@
-"""What an agent is in charge of: the cameras and sensors of its site, as the file, the disk or the topic has them.
+"""The desired configuration of an agent: the cameras and sensors of its site, from the file, the disk or the topic.
 
-The site's file is where an agent begins. Once the ``config`` topic has anything of its site, the topic is what holds,
-and the last of it that could be run is kept on disk for a start without Kafka. It holds from then on, also when it
-says that all is taken out: what an operator has removed does not come back with the next start.
+An agent begins with the site's file. Once the ``config`` topic has an entry of its site, the topic replaces the file.
+The last configuration of the topic that could be run is saved on disk, for a start without Kafka. The topic stays in
+charge even when all its entries are removed, so a removed camera does not come back with the next start.
 """
 
 from __future__ import annotations
@@ -17,16 +17,15 @@ from ingest.site.topic.view import Config, ConfigView
 
 _log = logs.get("edge_agent.config")
 
-
 _KINDS = tuple(f"{cls.KIND}/" for cls in (CameraConfig, SensorConfig, PinConfig))
-"""Of entries that an agent reads: what others cannot use is theirs to tell."""
-_TOLD = 5
-"""Refusals in a heartbeat, each a line: a topic full of them must not make it too large to send."""
+"""Key prefixes of the entries that an agent reads; other services report unusable entries of other kinds."""
+_MAX_REFUSALS = 5
+"""Maximum number of refusals in a heartbeat: a topic full of unusable entries must not make it too large to send."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunningConfiguration:
-    """What an agent runs."""
+    """Cameras, sensors and pins that an agent runs."""
 
     cameras: tuple[CameraConfig, ...] = ()
     sensors: tuple[SensorConfig, ...] = ()
@@ -34,82 +33,83 @@ class RunningConfiguration:
 
 
 class DesiredConfiguration:
-    """Decides what an agent runs. ``only`` names the cameras and sensors that are its own, all of its site if empty.
+    """Chooses the cameras and sensors that an agent runs. ``only`` limits them to some names; empty means all.
 
-    Without a ``last_good``, as where no topic is followed, the file is in charge for good.
+    Without a ``last_good``, as for an agent that follows no topic, the file is always in charge.
     """
 
     def __init__(self, site: Site, last_good: LastGood | None, only: Collection[str] = ()) -> None:
         self._site, self._last_good, self._only = site, last_good, frozenset(only)
-        kept = last_good.load() if last_good else SavedConfiguration()
-        self.entries: dict[str, ConfigEntry] = kept.entries
-        run = [entry for entry in kept.entries.values() if not isinstance(entry, PinConfig)]
-        # what was kept under another name of the site says nothing of this one
-        self.topic_holds = kept.topic_holds and (not run or any(map(self._is_ours, run)))
-        self.now = self._now()
+        saved = last_good.load() if last_good else SavedConfiguration()
+        self.entries: dict[str, ConfigEntry] = saved.entries
+        members = [entry for entry in saved.entries.values() if not isinstance(entry, PinConfig)]
+        # a configuration saved under another name of the site does not apply
+        self.topic_holds = saved.topic_holds and (not members or any(map(self._is_ours, members)))
+        self.running = self._chosen()
         self._refusals: dict[str, str] = {}
         if self.topic_holds:
-            _log.info("begins with the last good configuration", cameras=len(self.now.cameras))
+            _log.info("starting_with_last_good_configuration", cameras=len(self.running.cameras))
 
     @property
     def cameras(self) -> tuple[CameraConfig, ...]:
         """The cameras to run."""
-        return self.now.cameras
+        return self.running.cameras
 
     @property
     def sensors(self) -> tuple[SensorConfig, ...]:
         """The sensors to run."""
-        return self.now.sensors
+        return self.running.sensors
 
     @property
     def pins(self) -> dict[str, int]:
         """The partitions that cameras are pinned to."""
-        return {pin.name: pin.partition for pin in self.now.pins}
+        return {pin.name: pin.partition for pin in self.running.pins}
 
     @property
     def refused(self) -> list[str]:
-        """What of the topic is not run, and why."""
-        told = [why for _, why in sorted(self._refusals.items())]
-        return told[:_TOLD] + ([f"and {len(told) - _TOLD} more"] if len(told) > _TOLD else [])
+        """Reasons of the entries that are not run, at most ``_MAX_REFUSALS`` and a summary."""
+        reasons = [reason for _, reason in sorted(self._refusals.items())]
+        more = len(reasons) - _MAX_REFUSALS
+        return reasons[:_MAX_REFUSALS] + ([f"and {more} more"] if more > 0 else [])
 
-    def take(self, view: ConfigView) -> None:
-        """Take what the topic says now.
+    def apply(self, view: ConfigView) -> None:
+        """Apply the current entries of the topic.
 
-        A topic that has nothing of the site, and does not say of all of it that it was taken out or moved, has lost
-        the rest: that goes on holding, with the pins.
+        If the topic has no entry of the site, and some entries were neither removed nor moved, the topic has lost
+        them. Those entries stay in force, with the pins.
         """
-        said = view.config.entries
-        ours = {key: entry for key, entry in said.items() if self._is_ours(entry)}
+        current = view.config.entries
+        ours = {key: entry for key, entry in current.items() if self._is_ours(entry)}
         before = {key: entry for key, entry in self.entries.items() if self._is_ours(entry)}
-        missing = {key: entry for key, entry in before.items() if key not in view.removed and key not in said}
+        missing = {key: entry for key, entry in before.items() if key not in view.removed and key not in current}
         lost = bool(missing) and not ours
         self.topic_holds |= bool(ours)
         pinned = {key: entry for key, entry in self.entries.items() if lost and isinstance(entry, PinConfig)}
-        pinned |= {key: entry for key, entry in said.items() if isinstance(entry, PinConfig)}
+        pinned |= {key: entry for key, entry in current.items() if isinstance(entry, PinConfig)}
         self.entries = (missing if lost else ours) | pinned
-        self.now = self._now()
-        self._refusals = {key: why for key, why in view.refused.items() if key.startswith(_KINDS)}
+        self.running = self._chosen()
+        self._refusals = {key: reason for key, reason in view.refused.items() if key.startswith(_KINDS)}
         if lost:
-            why = (
-                f"config topic: nothing of site {self._site.name}: runs the last good one, apply the site file again"
+            self._refusals["config"] = (
+                f"config topic: nothing of site {self._site.name}: the last good configuration stays in force. "
+                "Apply the site file again"
             )
-            self._refusals["config"] = why
-            _log.warning("config topic has lost the site", runs=len(missing), mend="apply the site file again")
+            _log.warning("site_missing_in_config_topic", running=len(missing), fix="apply the site file again")
 
-    def back(self, to: RunningConfiguration, why: str) -> None:
-        """Go back to sensors that could be run: they share connections, and are refused together. Cameras stay."""
-        self.now = replace(self.now, sensors=to.sensors)
+    def restore_sensors(self, before: RunningConfiguration, reason: str) -> None:
+        """Run the sensors of ``before`` again. Sensors share connections, so they are refused together."""
+        self.running = replace(self.running, sensors=before.sensors)
         self.entries = {key: entry for key, entry in self.entries.items() if not isinstance(entry, SensorConfig)}
-        self.entries |= {sensor.key: sensor for sensor in to.sensors}
-        self._refusals["config"] = why
+        self.entries |= {sensor.key: sensor for sensor in before.sensors}
+        self._refusals["config"] = reason
 
-    def keep(self) -> None:
-        """Keep what runs on disk, if it is the topic's. Blocks."""
+    def save(self) -> None:
+        """Save the entries for a start without Kafka, if the agent follows the topic. Blocks on the disk."""
         if self._last_good:
             self._last_good.save(SavedConfiguration(self.entries, self.topic_holds))
 
-    def _now(self) -> RunningConfiguration:
-        """Return what of the entries is this site's; the site's own file until the topic has had any."""
+    def _chosen(self) -> RunningConfiguration:
+        """Return the entries of this site; those of the site file until the topic has had any."""
         config = Config(self.entries)
         cameras, sensors = self._site.cameras, self._site.sensors
         if self.topic_holds:

@@ -1,19 +1,19 @@
-"""What can go wrong next to a camera.
+"""Errors of the edge agent.
 
 AgentError
-├── SourceError           a camera cannot be used; the capture is tried again for ever
-│   ├── RedactionFailed   what must not be seen cannot be made unrecognisable; no picture is sent
-│   ├── SourceUnusable    it cannot be opened, or what it is called by makes no sense
-│   └── SourceStalled     it is open, and no frame has come for too long
-├── SourceEnded           it is over, as a file is
-├── SensorSilent          one sensor of a connection does not answer; the others may be well
-├── FrameUnusable         one frame cannot be made into a record; the next one may be well
-├── SpoolError            the spool cannot keep what it is given
-│   ├── SpoolUnavailable  not now: the disk is full, read-only or failing, or the file had to be mended
+├── SourceError           a camera cannot be used now; the capture is tried again for ever
+│   ├── RedactionFailed   a picture cannot be redacted, and is not sent
+│   ├── SourceUnusable    the camera cannot be opened, or its address is invalid
+│   └── SourceStalled     the camera is open, but has sent no frame for too long
+├── SourceEnded           the source has no more frames, like a file at its end
+├── SensorSilent          one sensor of a connection does not respond; the others may work
+├── FrameUnusable         one frame cannot be made into a record; the next one may be usable
+├── SpoolError            the spool cannot keep its rows
+│   ├── SpoolUnavailable  not now: the disk is full, read-only or failing, or the file was just salvaged
 │   ├── SpoolVersionMismatch  the file has tables of another version
 │   └── WrongKey          rows are encrypted with a key that was not given
-└── LinkError             something did not go over the link
-    ├── LinkLost          the link is gone: what was in flight is in doubt
+└── LinkError             a record was not delivered over the link
+    ├── LinkLost          the link is lost: records in flight are in doubt
     └── RecordRefused     one record will never be accepted
 """
 
@@ -29,23 +29,23 @@ class SourceError(AgentError):
 
 
 class RedactionFailed(SourceError):
-    """What must not be seen cannot be made unrecognisable. The capture stops rather than send the picture."""
+    """A picture cannot be redacted. The capture stops rather than send it."""
 
 
 class SourceUnusable(SourceError):
-    """A camera cannot be opened, or what it is called by makes no sense."""
+    """A camera cannot be opened, or its address is invalid."""
 
 
 class SourceStalled(SourceError):
-    """A camera is open, and no frame has come for too long."""
+    """A camera is open, but has sent no frame for too long."""
 
 
 class SourceEnded(AgentError):
-    """A source is over: there will be no more frames. No failure."""
+    """A source has no more frames. This is a normal end."""
 
 
 class SensorSilent(AgentError):
-    """One sensor of a connection does not answer, or is refused."""
+    """One sensor of a connection does not respond, or refuses the request."""
 
 
 class FrameUnusable(AgentError):
@@ -53,20 +53,20 @@ class FrameUnusable(AgentError):
 
 
 class SpoolError(AgentError):
-    """The spool cannot keep what it is given: the disk is full, read-only or gone."""
+    """The spool cannot keep its rows, or its file cannot be used."""
 
 
 class SpoolUnavailable(SpoolError):
-    """The spool cannot be used now, and may be soon. Nothing is half done: the same call may be tried again."""
+    """The spool cannot be used now. The failed call has changed nothing, and may be repeated."""
 
     def __init__(self, path: object, why: str, cause: object) -> None:
         super().__init__(f"{path}: {cause}: check that the disk is there, writable and not full")
         self.why = why
-        """``full``, ``read-only``, ``failing`` or ``mended``."""
+        """``full``, ``read-only``, ``failing``, or ``mended`` if the file was damaged and has been salvaged."""
 
 
 class WrongKey(SpoolError):
-    """Rows of the spool are encrypted with a key that was not given. They stay as they are."""
+    """Rows of the spool are encrypted with a key that was not given. The file is left unchanged."""
 
     def __init__(self, path: object, key_ids: object) -> None:
         super().__init__(
@@ -76,7 +76,7 @@ class WrongKey(SpoolError):
 
 
 class SpoolVersionMismatch(SpoolError):
-    """The spool's file has tables of another version of the agent. It stays as it is."""
+    """The spool's file has tables of another version of the agent. The file is left unchanged."""
 
     def __init__(self, path: object, found: int, expected: int) -> None:
         super().__init__(
@@ -87,17 +87,17 @@ class SpoolVersionMismatch(SpoolError):
 
 
 class LinkError(AgentError):
-    """Something did not go over the link."""
+    """A record was not delivered over the link."""
 
 
 class LinkLost(LinkError):
-    """The link is gone, or does not answer: what was in flight is in doubt."""
+    """The link is lost or does not respond: Kafka may have the records in flight."""
 
     def __init__(self, problem: str, retry_after_s: float = 0.0) -> None:
         super().__init__(problem)
         self.retry_after_s = retry_after_s
-        """The other side asked not to be tried again before that."""
+        """Pause that the other side asked for, in seconds."""
 
 
 class RecordRefused(LinkError):
-    """One record will never be taken as it is; the others go on."""
+    """One record will never be accepted; others still may be."""

@@ -1,4 +1,4 @@
-"""The cameras and sensors that run in an agent. They come, change and go while it runs."""
+"""The fleet: the running cameras and sensors of an agent, which change while it runs."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _log = logs.get("edge_agent.fleet")
 
 
 class FleetMember(Protocol):
-    """A camera or a feed: it runs until it is told to stop, or is over, or nothing can be promised any more."""
+    """A camera or a feed. It runs until it is stopped, its source ends, or the spool fails."""
 
     def stop(self) -> None:
         """Ask for a clean end."""
         ...
 
     async def run(self) -> None:
-        """Live. Raise SpoolError."""
+        """Run until the end. Raise SpoolError."""
         ...
 
 
 class Fleet:
-    """Keeps lives going. What is not touched by a change goes on undisturbed; the rest ends cleanly, and begins anew.
+    """Runs cameras and feeds. A change stops and starts only the members whose configuration differs.
 
-    ``make_feeds`` returns what is to run for some sensors; one connection may feed several of them. Raise
-    SourceUnusable when sensors do not agree on their connection.
+    ``make_feeds`` returns the feeds for a list of sensors; one connection may feed several sensors. It raises
+    SourceUnusable if the sensors of one connection configure it differently.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Fleet:
         make_feeds: Callable[[Sequence[SensorConfig]], Sequence[Feed]],
     ) -> None:
         self._make_camera, self._make_feeds = make_camera, make_feeds
-        self._lives: dict[str, FleetMember] = {}
+        self._members: dict[str, FleetMember] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ending: set[str] = set()
         self._changing = asyncio.Lock()
@@ -50,18 +50,18 @@ class Fleet:
 
     @property
     def cameras(self) -> list[Camera]:
-        """The cameras, in the order of their names."""
-        return sorted((x for x in self._lives.values() if isinstance(x, Camera)), key=lambda c: c.config.name)
+        """The cameras, sorted by name."""
+        return sorted((x for x in self._members.values() if isinstance(x, Camera)), key=lambda c: c.config.name)
 
     @property
     def sensors(self) -> list[Sensor]:
         """The sensors of all feeds."""
-        return [sensor for life in self._lives.values() if isinstance(life, Feed) for sensor in life.sensors]
+        return [sensor for member in self._members.values() if isinstance(member, Feed) for sensor in member.sensors]
 
     async def apply(self, cameras: Iterable[CameraConfig], sensors: Sequence[SensorConfig]) -> None:
-        """Run these cameras and sensors and no others. Returns when the old ones have ended and the new ones begun.
+        """Run exactly these cameras and sensors. Return when the old members have ended and the new ones started.
 
-        Raise SourceUnusable, and then change nothing.
+        Raise SourceUnusable without any change.
         """
         async with self._changing:
             feeds = self._make_feeds(sensors)
@@ -70,50 +70,51 @@ class Fleet:
             await self._change(wanted)
 
     async def stop(self) -> None:
-        """End all of them cleanly. Raise what one of them failed with."""
+        """End all members cleanly. Raise the error of a failed member."""
         async with self._changing:
             await self._change({})
 
     async def failed(self) -> None:
-        """Wait for a life that fails, and raise its error."""
+        """Wait until a member fails, and raise its error."""
         self._failure = asyncio.get_running_loop().create_future()
         for task in self._tasks.values():
             self._ended(task)
         await self._failure
 
     async def over(self) -> None:
-        """Wait until every camera's source is over; an agent without cameras never is."""
+        """Wait until the sources of all cameras have ended; without cameras, wait for ever."""
         await self._over.wait()
 
     async def cancel(self) -> None:
-        """End all of them at once."""
+        """Cancel all members."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def _change(self, wanted: Mapping[str, Callable[[], FleetMember]]) -> None:
-        gone = [key for key in self._lives if key not in wanted]
+        gone = [key for key in self._members if key not in wanted]
         await self._end(gone)
-        new = [key for key in wanted if key not in self._lives]
+        new = [key for key in wanted if key not in self._members]
         for key in new:
-            life = self._lives[key] = wanted[key]()
-            task = self._tasks[key] = asyncio.create_task(life.run())
+            member = self._members[key] = wanted[key]()
+            task = self._tasks[key] = asyncio.create_task(member.run())
             task.add_done_callback(self._ended)
         if gone or new:
-            _log.info("fleet", cameras=len(self.cameras), sensors=len(self.sensors), ended=len(gone), begun=len(new))
+            cameras, sensors = len(self.cameras), len(self.sensors)
+            _log.info("fleet_changed", cameras=cameras, sensors=sensors, ended=len(gone), started=len(new))
 
     async def _end(self, gone: Sequence[str]) -> None:
-        """Stop lives and wait for their ends. Raise what one failed with.
+        """Stop members and wait for their ends. Raise the error of a failed member.
 
-        Whoever is cancelled meanwhile leaves them to end cleanly, and another call may wait for them.
+        If this call is cancelled, the members still end cleanly, and another call may wait for them.
         """
         self._ending.update(gone)
         for key in gone:
-            self._lives[key].stop()
+            self._members[key].stop()
         if gone:
             await asyncio.wait([self._tasks[key] for key in gone])
         self._ending.difference_update(gone)
-        for task in [(self._lives.pop(key), self._tasks.pop(key))[1] for key in gone]:
+        for task in [(self._members.pop(key), self._tasks.pop(key))[1] for key in gone]:
             task.result()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -122,14 +123,14 @@ class Fleet:
         error = task.exception()
         if error and self._failure and not self._failure.done():
             self._failure.set_exception(error)
-        staying = [(key, life) for key, life in self._lives.items() if key not in self._ending]
-        cameras = [self._tasks[key] for key, life in staying if isinstance(life, Camera)]
+        staying = [(key, member) for key, member in self._members.items() if key not in self._ending]
+        cameras = [self._tasks[key] for key, member in staying if isinstance(member, Camera)]
         if cameras and all(each.done() for each in cameras):
             self._over.set()
 
 
 def _key(*configs: CameraConfig | SensorConfig) -> str:
-    """Return what tells one life from another: a configuration that says the same is the same life."""
+    """Return the key of a member: members with equal configurations are the same member."""
     return "\n".join(config.model_dump_json() for config in configs)
 
 

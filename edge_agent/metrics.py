@@ -1,4 +1,4 @@
-"""What an agent measures. The registry is passed in."""
+"""Metrics of an agent. The registry is passed in."""
 
 from __future__ import annotations
 

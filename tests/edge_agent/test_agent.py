@@ -1,4 +1,4 @@
-"""The agent as a whole, without a broker: what ends one of its parts ends all of it."""
+"""Tests of the agent as a whole, without a broker."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def fails_later(*args: object) -> None:
 
 
 @pytest.mark.parametrize(("owner", "method", "failing"), [(Sender, "run", fails_later), (SpoolStore, "depth", fails)])
-async def test_no_agent_goes_on_without_its_sender_or_its_heartbeat(
+async def test_a_failed_sender_or_heartbeat_ends_the_agent(
     owner: type, method: str, failing: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(owner, method, failing)
@@ -44,7 +44,7 @@ async def test_no_agent_goes_on_without_its_sender_or_its_heartbeat(
         await asyncio.wait_for(agent.run(asyncio.Event()), 10)
 
 
-async def test_a_camera_that_fails_is_down_and_its_epochs_are_clean(tmp_path: Path) -> None:
+async def test_a_failed_camera_is_down_and_its_epochs_end_cleanly(tmp_path: Path) -> None:
     """The capture child reports its last frame number before it exits, so no frame is lost."""
     metrics = AgentMetrics(CollectorRegistry())
     site = Site(name="test", cameras=(CameraConfig(name="gone", source=str(tmp_path / "no.mp4")),))
@@ -93,7 +93,7 @@ async def ended(running: asyncio.Task[None]) -> None:
     await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_what_a_camera_that_was_taken_out_left_in_the_spool_is_bounded_still(tmp_path: Path) -> None:
+async def test_rows_of_a_removed_camera_still_expire(tmp_path: Path) -> None:
     spool = SpoolStore(tmp_path / "spool.db", "agent")
     epoch = spool.begin_epoch("gone", "frame", 1)
     two_days_ago_ns = time.time_ns() - 2 * 86_400 * 10**9
@@ -107,31 +107,31 @@ async def test_what_a_camera_that_was_taken_out_left_in_the_spool_is_bounded_sti
     await ended(running)
 
 
-async def test_sensors_of_the_last_good_configuration_that_cannot_be_run_do_not_stop_its_cameras(
+async def test_unusable_sensors_of_the_last_good_configuration_do_not_stop_its_cameras(
     tmp_path: Path,
 ) -> None:
     keep(tmp_path, YARD, METER, OTHER_BAUD, PinConfig(name="yard", partition=2))
     agent = make(Site(name="test"), tmp_path)
-    assert (agent._charge.cameras, agent._charge.sensors) == ((YARD,), ())
-    assert "share modbus:/dev/ttyS9" in agent._charge.refused[0]
-    assert agent._pins == {"yard": 2}  # before anything of the last run is sent
+    assert (agent._desired.cameras, agent._desired.sensors) == ((YARD,), ())
+    assert "share modbus:/dev/ttyS9" in agent._desired.refused[0]
+    assert agent._pins == {"yard": 2}  # known before rows of the last run are sent
     with pytest.raises(SourceUnusable, match="share modbus"):
         make(Site(name="test", sensors=(METER, OTHER_BAUD)), tmp_path / "other")
 
 
-async def test_an_agent_behind_a_gateway_runs_its_file_and_says_once_that_it_follows_nothing(tmp_path: Path) -> None:
+async def test_an_agent_behind_a_gateway_runs_its_file_and_logs_that_once(tmp_path: Path) -> None:
     keep(tmp_path, YARD)
     agent = make(Site(name="test", link=LinkConfig(kind="https", url="https://127.0.0.1:9")), tmp_path)
-    assert agent._charge.cameras == ()
-    with capture_logs() as said:
+    assert agent._desired.cameras == ()
+    with capture_logs() as lines:
         running = asyncio.create_task(agent.run(asyncio.Event()))
         async with asyncio.timeout(30):
-            while not any(line["event"] == "config topic not followed" for line in said):
+            while not any(line["event"] == "config_topic_not_followed" for line in lines):
                 await asyncio.sleep(0.01)
         await ended(running)
 
 
-async def test_a_link_that_takes_no_heartbeat_does_not_hold_up_the_spool_s_bounds(
+async def test_a_link_that_blocks_the_heartbeat_does_not_delay_the_bounds_of_the_spool(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: asyncio.Queue[None] = asyncio.Queue()

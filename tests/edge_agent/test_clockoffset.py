@@ -1,4 +1,4 @@
-"""The offset to the broker's clock is within its own bound."""
+"""Tests of the clock offset and its error bound."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ delays_ms = st.floats(0.01, 500.0)
 
 
 @given(offset_ms=st.floats(-1e7, 1e7), exchanges=st.lists(st.tuples(delays_ms, delays_ms), min_size=1, max_size=80))
-def test_the_true_offset_is_within_the_bound(offset_ms: float, exchanges: list[tuple[float, float]]) -> None:
+def test_the_true_offset_is_within_the_error_bound(offset_ms: float, exchanges: list[tuple[float, float]]) -> None:
     clock = ClockOffset()
     for number, (there_ms, back_ms) in enumerate(exchanges):
         sent_ns = NOW_NS + number * 1_000_000_000
@@ -24,19 +24,19 @@ def test_the_true_offset_is_within_the_bound(offset_ms: float, exchanges: list[t
     assert found.error_ms <= min(a + b for a, b in exchanges[-EXCHANGES:]) / 2 + 0.51
 
 
-def test_there_is_none_before_the_first_exchange_and_a_clock_set_back_gives_none() -> None:
+def test_there_is_no_estimate_before_a_valid_exchange() -> None:
     clock = ClockOffset()
     clock.add(NOW_NS, NOW_NS - 1, NOW_NS // 1_000_000)
     assert clock.estimate is None
 
 
-def test_a_clock_that_is_set_is_noticed_with_the_next_exchange() -> None:
+def test_a_set_clock_is_noticed_with_the_next_exchange() -> None:
     clock = ClockOffset()
     for second in range(10):
         sent_ns = NOW_NS + second * 10**9
         clock.add(sent_ns, sent_ns + 2_000_000, sent_ns // 1_000_000 + 1)
     sent_ns = NOW_NS + 11 * 10**9
-    clock.add(sent_ns, sent_ns + 40_000_000, sent_ns // 1_000_000 + 20 - 90_000)  # ours went 90 s forward
+    clock.add(sent_ns, sent_ns + 40_000_000, sent_ns // 1_000_000 + 20 - 90_000)  # the clock was set 90 s forward
     found = clock.estimate
     assert found is not None
     assert abs(found.offset_ms + 90_000) <= found.error_ms

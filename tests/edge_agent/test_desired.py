@@ -1,4 +1,4 @@
-"""What an agent runs: its site's file, the topic, or the last good of it."""
+"""Tests of the desired configuration: from the site's file, the topic, or the last good configuration."""
 
 from __future__ import annotations
 
@@ -27,135 +27,135 @@ def last_good(tmp_path: Path) -> LastGood:
     return LastGood(tmp_path / "config.json")
 
 
-def test_it_begins_with_the_file(last_good: LastGood) -> None:
+def test_an_agent_starts_with_the_site_file(last_good: LastGood) -> None:
     assert DesiredConfiguration(SITE, last_good).cameras == (GATE,)
 
 
-def test_the_topic_holds_once_it_has_anything_of_the_site(last_good: LastGood) -> None:
-    charge = DesiredConfiguration(SITE, last_good)
-    charge.take(view(AWAY))
-    assert charge.cameras == (GATE,)
-    charge.take(view(AWAY, YARD, HEAT, PinConfig(name="yard", partition=3)))
-    assert (charge.cameras, charge.sensors, charge.pins) == ((YARD,), (HEAT,), {"yard": 3})
+def test_the_topic_replaces_the_file_once_it_has_an_entry_of_the_site(last_good: LastGood) -> None:
+    desired = DesiredConfiguration(SITE, last_good)
+    desired.apply(view(AWAY))
+    assert desired.cameras == (GATE,)
+    desired.apply(view(AWAY, YARD, HEAT, PinConfig(name="yard", partition=3)))
+    assert (desired.cameras, desired.sensors, desired.pins) == ((YARD,), (HEAT,), {"yard": 3})
 
 
-def test_the_next_start_begins_with_what_the_topic_said_last(last_good: LastGood) -> None:
-    charge = DesiredConfiguration(SITE, last_good)
-    charge.take(view(YARD, AWAY))
-    charge.keep()
+def test_the_next_start_uses_the_last_configuration_of_the_topic(last_good: LastGood) -> None:
+    desired = DesiredConfiguration(SITE, last_good)
+    desired.apply(view(YARD, AWAY))
+    desired.save()
     assert DesiredConfiguration(SITE, last_good).cameras == (YARD,)
 
 
-def test_a_topic_that_has_nothing_of_the_site_leaves_the_file_in_charge_at_the_next_start_too(
+def test_without_entries_of_the_site_in_the_topic_the_next_start_uses_the_file(
     last_good: LastGood,
 ) -> None:
-    charge = DesiredConfiguration(SITE, last_good)
-    charge.take(view(AWAY))
-    charge.keep()
+    desired = DesiredConfiguration(SITE, last_good)
+    desired.apply(view(AWAY))
+    desired.save()
     edited = Site(name="north", cameras=(YARD,))
     assert DesiredConfiguration(edited, last_good).cameras == (YARD,)
 
 
-def test_what_was_refused_is_told_and_sensors_that_could_not_be_run_are_taken_back_alone(last_good: LastGood) -> None:
-    charge = DesiredConfiguration(SITE, last_good)
-    charge.take(view(GATE, HEAT))
-    before = charge.now
+def test_refusals_are_reported_and_only_sensors_are_restored(last_good: LastGood) -> None:
+    desired = DesiredConfiguration(SITE, last_good)
+    desired.apply(view(GATE, HEAT))
+    before = desired.running
     seen = view(YARD, HEAT.model_copy(update={"name": "other"}))
     seen.apply("camera/gate", b"{}")
-    charge.take(seen)
-    charge.back(before, "sensors a and b share /dev/ttyS0")
-    assert (charge.cameras, charge.sensors) == ((YARD,), (HEAT,))
-    assert set(charge.entries) == {YARD.key, HEAT.key}
-    assert charge.refused[0].startswith("config topic, camera/gate")
-    assert charge.refused[1] == "sensors a and b share /dev/ttyS0"
+    desired.apply(seen)
+    desired.restore_sensors(before, "sensors a and b share /dev/ttyS0")
+    assert (desired.cameras, desired.sensors) == ((YARD,), (HEAT,))
+    assert set(desired.entries) == {YARD.key, HEAT.key}
+    assert desired.refused[0].startswith("config topic, camera/gate")
+    assert desired.refused[1] == "sensors a and b share /dev/ttyS0"
 
 
-def test_what_is_taken_out_stays_out_also_after_a_restart(last_good: LastGood) -> None:
-    charge, seen = DesiredConfiguration(SITE, last_good), view(GATE, YARD)
-    charge.take(seen)
+def test_removed_entries_stay_removed_after_a_restart(last_good: LastGood) -> None:
+    desired, seen = DesiredConfiguration(SITE, last_good), view(GATE, YARD)
+    desired.apply(seen)
     seen.apply(YARD.key, b"")
     seen.apply(GATE.key, b"")
-    charge.take(seen)
-    assert charge.cameras == ()  # and not the file's gate
-    charge.keep()
+    desired.apply(seen)
+    assert desired.cameras == ()  # the camera of the file does not come back
+    desired.save()
     again = DesiredConfiguration(SITE, last_good)
     assert again.cameras == ()
-    again.take(view(AWAY))
+    again.apply(view(AWAY))
     assert again.cameras == ()
 
 
-def test_a_site_with_a_new_name_begins_with_its_file_again(last_good: LastGood) -> None:
-    charge = DesiredConfiguration(SITE, last_good)
-    charge.take(view(YARD))
-    charge.keep()
+def test_a_renamed_site_starts_with_its_file_again(last_good: LastGood) -> None:
+    desired = DesiredConfiguration(SITE, last_good)
+    desired.apply(view(YARD))
+    desired.save()
     renamed = DesiredConfiguration(Site(name="west", cameras=(AWAY.model_copy(update={"site": "west"}),)), last_good)
     assert [camera.name for camera in renamed.cameras] == ["away"]
-    renamed.take(view(YARD))  # as long as the topic has the old name only
+    renamed.apply(view(YARD))  # the topic has only entries of the old name
     assert [camera.name for camera in renamed.cameras] == ["away"]
 
 
-def test_a_camera_that_another_site_has_now_is_gone(last_good: LastGood) -> None:
-    charge = DesiredConfiguration(SITE, last_good)
-    charge.take(view(GATE))
-    charge.take(view(GATE.model_copy(update={"site": "south"})))
-    assert charge.cameras == ()
+def test_a_camera_moved_to_another_site_is_removed(last_good: LastGood) -> None:
+    desired = DesiredConfiguration(SITE, last_good)
+    desired.apply(view(GATE))
+    desired.apply(view(GATE.model_copy(update={"site": "south"})))
+    assert desired.cameras == ()
 
 
-def test_a_topic_that_has_lost_the_site_takes_nothing_away(last_good: LastGood) -> None:
-    """It was deleted and made anew, and another site was applied first."""
-    charge = DesiredConfiguration(SITE, last_good)
-    charge.take(view(YARD))
-    charge.take(view(AWAY))
-    assert charge.cameras == (YARD,)
-    assert "nothing of site north" in charge.refused[0]
-    charge.keep()
+def test_a_topic_that_lost_the_site_removes_no_camera(last_good: LastGood) -> None:
+    """The topic was deleted and created again, and another site was applied first."""
+    desired = DesiredConfiguration(SITE, last_good)
+    desired.apply(view(YARD))
+    desired.apply(view(AWAY))
+    assert desired.cameras == (YARD,)
+    assert "nothing of site north" in desired.refused[0]
+    desired.save()
     assert DesiredConfiguration(SITE, last_good).cameras == (YARD,)
-    charge.take(ConfigView())
-    assert charge.cameras == (YARD,)
-    charge.take(view(AWAY, GATE))  # and then it has the site again: as it says now, and no more
-    assert (charge.cameras, charge.refused) == ((GATE,), [])
+    desired.apply(ConfigView())
+    assert desired.cameras == (YARD,)
+    desired.apply(view(AWAY, GATE))  # the site is back, with these cameras only
+    assert (desired.cameras, desired.refused) == ((GATE,), [])
 
 
-def test_of_a_site_that_was_lost_nothing_runs_that_is_said_to_be_elsewhere_or_gone_and_pins_stay(
+def test_after_a_lost_site_moved_and_removed_entries_stop_and_pins_stay(
     last_good: LastGood,
 ) -> None:
-    """An agent that was off for longer than the topic keeps a tombstone comes back to a part of the story."""
+    """The topic deletes tombstones after a while, so an agent that was off for long sees only some removals."""
     pin = PinConfig(name="yard", partition=3)
-    charge = DesiredConfiguration(SITE, last_good)
-    charge.take(view(GATE, YARD, HEAT, pin))
+    desired = DesiredConfiguration(SITE, last_good)
+    desired.apply(view(GATE, YARD, HEAT, pin))
     seen = view(GATE.model_copy(update={"site": "south"}), HEAT)
     seen.apply(HEAT.key, b"")
-    charge.take(seen)
-    assert (charge.cameras, charge.sensors, charge.pins) == ((YARD,), (), {"yard": 3})
-    charge.keep()
+    desired.apply(seen)
+    assert (desired.cameras, desired.sensors, desired.pins) == ((YARD,), (), {"yard": 3})
+    desired.save()
     assert DesiredConfiguration(SITE, last_good).pins == {"yard": 3}
 
 
-def test_where_no_topic_is_followed_the_file_is_in_charge_whatever_was_kept(last_good: LastGood) -> None:
-    charge = DesiredConfiguration(SITE, last_good)
-    charge.take(view(YARD))
-    charge.keep()
+def test_an_agent_that_follows_no_topic_uses_the_file_and_ignores_saved_entries(last_good: LastGood) -> None:
+    desired = DesiredConfiguration(SITE, last_good)
+    desired.apply(view(YARD))
+    desired.save()
     assert DesiredConfiguration(SITE, None).cameras == (GATE,)
 
 
-def test_only_refusals_of_what_an_agent_reads_are_told_and_not_too_many(last_good: LastGood) -> None:
-    charge, seen = DesiredConfiguration(SITE, last_good), view(GATE)
+def test_refusals_are_limited_in_number_and_to_kinds_that_an_agent_reads(last_good: LastGood) -> None:
+    desired, seen = DesiredConfiguration(SITE, last_good), view(GATE)
     seen.apply("rule/bad", b"{}")
     for number in range(40):
         seen.apply(f"camera/c{number:02}", b"{}")
-    charge.take(seen)
-    assert len(charge.refused) == 6
-    assert charge.refused[-1] == "and 35 more"
+    desired.apply(seen)
+    assert len(desired.refused) == 6
+    assert desired.refused[-1] == "and 35 more"
 
 
-def test_an_agent_may_have_a_part_of_the_cameras(last_good: LastGood) -> None:
-    charge = DesiredConfiguration(SITE, last_good, only=["yard"])
-    assert charge.cameras == ()
-    charge.take(view(GATE, YARD))
-    assert charge.cameras == (YARD,)
+def test_an_agent_may_run_only_some_of_the_cameras(last_good: LastGood) -> None:
+    desired = DesiredConfiguration(SITE, last_good, only=["yard"])
+    assert desired.cameras == ()
+    desired.apply(view(GATE, YARD))
+    assert desired.cameras == (YARD,)
 
 
-def test_agents_that_share_a_site_do_not_both_read_its_sensors(last_good: LastGood) -> None:
+def test_a_sensor_of_a_shared_site_is_read_by_one_agent(last_good: LastGood) -> None:
     site = Site(name="north", cameras=(GATE, YARD), sensors=(HEAT,))
     ours, theirs = (
         DesiredConfiguration(site, last_good, only=["gate"]),
@@ -165,7 +165,7 @@ def test_agents_that_share_a_site_do_not_both_read_its_sensors(last_good: LastGo
     assert (theirs.cameras, theirs.sensors) == ((YARD,), (HEAT,))
 
 
-def test_a_site_without_a_name_owns_what_names_none(last_good: LastGood) -> None:
-    charge = DesiredConfiguration(Site(), last_good)
-    charge.take(view(GATE, CameraConfig(name="plain", source="device:3")))
-    assert [c.name for c in charge.cameras] == ["plain"]
+def test_a_site_without_a_name_owns_entries_without_a_site(last_good: LastGood) -> None:
+    desired = DesiredConfiguration(Site(), last_good)
+    desired.apply(view(GATE, CameraConfig(name="plain", source="device:3")))
+    assert [c.name for c in desired.cameras] == ["plain"]

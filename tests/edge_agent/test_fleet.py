@@ -1,4 +1,4 @@
-"""Cameras that come, change and go while others run."""
+"""Tests of the fleet: cameras are added, changed and removed while others run."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ YARD = CameraConfig(name="yard", source="device:1")
 HEAT = SensorConfig(name="heat", source="simulated:temperature", quantity="t", unit="Cel")
 
 
-class FakeMember:
-    """Runs until it is told to stop; ``over`` and ``fail`` end it in other ways."""
+class FakeFleetMember:
+    """A member that runs until it is stopped; ``over`` and ``fail`` end it in other ways."""
 
     def __init__(self, log: list[str], config: Any) -> None:
         self.config, self._log = config, log
@@ -39,22 +39,22 @@ class FakeMember:
         self._log.append(f"-{self.config.name}")
 
 
-class FakeCamera(FakeMember, Camera):  # type: ignore[misc]
-    """A camera to the fleet."""
+class FakeCamera(FakeFleetMember, Camera):  # type: ignore[misc]
+    """A fake that the fleet takes for a camera."""
 
 
-class FakeFeed(FakeMember, Feed):  # type: ignore[misc]
-    """A feed of one sensor to the fleet."""
+class FakeFeed(FakeFleetMember, Feed):  # type: ignore[misc]
+    """A fake that the fleet takes for a feed of one sensor."""
 
     def __init__(self, log: list[str], sensor: SensorConfig) -> None:
         super().__init__(log, sensor)
         self.sensors = [type("Fed", (), {"config": sensor})()]
 
 
-class Rig:
+class FleetRig:
     def __init__(self) -> None:
         self.log: list[str] = []
-        self.made: dict[str, FakeMember] = {}
+        self.made: dict[str, FakeFleetMember] = {}
         self.refuse = False
         self.fleet = Fleet(self._camera, self._feeds)
 
@@ -68,8 +68,8 @@ class Rig:
         return [FakeFeed([], sensor) for sensor in sensors]
 
 
-async def test_only_what_changes_is_disturbed_and_it_ends_before_it_begins_anew() -> None:
-    rig = Rig()
+async def test_only_changed_members_restart_and_the_old_one_ends_first() -> None:
+    rig = FleetRig()
     await rig.fleet.apply([GATE, YARD], [HEAT])
     assert [c.config.name for c in rig.fleet.cameras] == ["gate", "yard"]
     faster = YARD.model_copy(update={"fps": 3.0})
@@ -84,16 +84,16 @@ async def test_only_what_changes_is_disturbed_and_it_ends_before_it_begins_anew(
     assert rig.fleet.cameras == rig.fleet.sensors == []
 
 
-async def test_the_same_again_changes_nothing() -> None:
-    rig = Rig()
+async def test_an_equal_configuration_changes_nothing() -> None:
+    rig = FleetRig()
     await rig.fleet.apply([GATE], [HEAT])
     await rig.fleet.apply([CameraConfig(name="gate", source="device:0")], [HEAT])
     assert rig.log == ["+gate"]
     await rig.fleet.stop()
 
 
-async def test_what_cannot_be_run_changes_nothing() -> None:
-    rig = Rig()
+async def test_an_unusable_configuration_changes_nothing() -> None:
+    rig = FleetRig()
     await rig.fleet.apply([GATE], [])
     rig.refuse = True
     with pytest.raises(SourceUnusable):
@@ -102,8 +102,8 @@ async def test_what_cannot_be_run_changes_nothing() -> None:
     await rig.fleet.stop()
 
 
-async def test_the_failure_of_one_is_told_also_of_one_that_came_later() -> None:
-    rig = Rig()
+async def test_a_failure_is_raised_also_for_a_member_added_later() -> None:
+    rig = FleetRig()
     await rig.fleet.apply([GATE], [])
     failed = asyncio.create_task(rig.fleet.failed())
     await rig.fleet.apply([GATE, YARD], [])
@@ -113,8 +113,8 @@ async def test_the_failure_of_one_is_told_also_of_one_that_came_later() -> None:
     await rig.fleet.cancel()
 
 
-async def test_it_is_over_when_every_camera_is() -> None:
-    rig = Rig()
+async def test_the_fleet_is_over_when_all_cameras_have_ended() -> None:
+    rig = FleetRig()
     over = asyncio.create_task(rig.fleet.over())
     await rig.fleet.apply([GATE, YARD], [HEAT])
     rig.made["gate"].stop()
@@ -125,9 +125,9 @@ async def test_it_is_over_when_every_camera_is() -> None:
     await rig.fleet.stop()
 
 
-async def test_a_change_that_is_given_up_lets_what_it_ends_end_cleanly() -> None:
-    """As when the agent is told to stop while a camera that was taken out finishes its frame."""
-    rig, asked = Rig(), asyncio.Event()
+async def test_a_cancelled_change_still_lets_members_end_cleanly() -> None:
+    """The case: the agent stops while a removed camera finishes its frame."""
+    rig, asked = FleetRig(), asyncio.Event()
     await rig.fleet.apply([GATE, YARD], [])
     gate = rig.made["gate"]
     finish, gate.stop = gate.stop, asked.set  # type: ignore[method-assign]
@@ -140,8 +140,8 @@ async def test_a_change_that_is_given_up_lets_what_it_ends_end_cleanly() -> None
     assert sorted(rig.log[2:]) == ["-gate", "-yard"]
 
 
-async def test_a_camera_that_changes_is_not_over() -> None:
-    rig = Rig()
+async def test_a_changed_camera_does_not_end_the_fleet() -> None:
+    rig = FleetRig()
     over = asyncio.create_task(rig.fleet.over())
     await rig.fleet.apply([GATE], [])
     await rig.fleet.apply([GATE.model_copy(update={"fps": 3.0})], [])
@@ -152,8 +152,8 @@ async def test_a_camera_that_changes_is_not_over() -> None:
     await rig.fleet.stop()
 
 
-async def test_the_failure_of_one_that_ends_is_raised_when_all_have_ended() -> None:
-    rig = Rig()
+async def test_the_failure_of_an_ending_member_is_raised_after_all_have_ended() -> None:
+    rig = FleetRig()
     await rig.fleet.apply([GATE, YARD], [])
     rig.made["gate"].fail(SpoolError("the disk is gone"))
     with pytest.raises(SpoolError, match="the disk is gone"):

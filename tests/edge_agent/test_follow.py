@@ -86,7 +86,7 @@ async def test_a_restart_without_the_topic_begins_with_the_last_good_one(agent: 
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     await until(lambda: began_anew(agent, "dock", epoch), "it runs what it ran")
-    assert "begins with the last good configuration" in (tmp_path / "logs" / "agent.log").read_text()
+    assert "starting_with_last_good_configuration" in (tmp_path / "logs" / "agent.log").read_text()
 
 
 async def holds(kept: LastGood, key: str) -> bool:
