@@ -272,14 +272,14 @@ async def test_progress_grows_up_to_the_number_of_records(site: SiteWriter) -> N
 
 
 async def test_an_error_of_the_log_is_raised_unchanged(site: SiteWriter) -> None:
-    class SilentLog(MemoryLog):
+    class UnreadableResultsLog(MemoryLog):
         async def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncGenerator[LogRecord, None]:
             if topic == RESULTS:
                 raise LogUnavailable("results[0] was silent")
             async for record in super().read(topic, partition, start, stop):
                 yield record
 
-    site.log = SilentLog(2, site.clock)
+    site.log = UnreadableResultsLog(2, site.clock)
     await site.deliver(0)
     await site.finish(0)
     await site.finish(0, camera="yard")

@@ -164,7 +164,9 @@ async def test_readings_of_an_unreadable_record_are_unaccounted(site: SensorWrit
     assert (await site.audit()).totals.unaccounted == 10
 
 
-PIECES = st.lists(st.tuples(st.sampled_from(["run", "account", "told"]), st.integers(1, 40)), min_size=1, max_size=12)
+PIECES = st.lists(
+    st.tuples(st.sampled_from(["run", "account", "status"]), st.integers(1, 40)), min_size=1, max_size=12
+)
 
 
 @given(PIECES)
