@@ -1,4 +1,4 @@
-"""What a new owner reads back: enough of every history, each record once, and never the whole log."""
+"""Tests of reading back: enough of every history, each record once, and never the whole log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WANTED_S = 10.0
 
 
 def place(record: LogRecord) -> HistoryPoint | None:
-    """Read ``key epoch seconds``; anything else is of no use."""
+    """Parse ``key epoch seconds``; skip any other record."""
     try:
         key, epoch, at_s = record.value.decode().split()
     except ValueError:
@@ -30,7 +30,7 @@ def place(record: LogRecord) -> HistoryPoint | None:
 
 
 class ReadCountingLog(MemoryLog):
-    """Remembers which offsets were read."""
+    """A log that notes the offsets that were read."""
 
     def __init__(self) -> None:
         self.clock = ManualClock()
@@ -69,7 +69,7 @@ def history(key: str, first_s: int, last_s: int, epoch: int = 1) -> list[str]:
     return [f"{key} {epoch} {at_s}" for at_s in range(first_s, last_s + 1)]
 
 
-async def test_the_tail_is_in_order_ends_before_the_position_and_is_as_long_as_wanted(log: ReadCountingLog) -> None:
+async def test_the_tail_is_in_order_ends_before_the_position_and_has_the_needed_seconds(log: ReadCountingLog) -> None:
     await log.write(*history("a", 1, 100))
     assert await found(log) == history("a", 90, 100)
     assert await found(log, position=50) == history("a", 40, 50)
@@ -78,14 +78,14 @@ async def test_the_tail_is_in_order_ends_before_the_position_and_is_as_long_as_w
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_each_record_is_read_once_and_a_long_log_is_not_read_whole(log: ReadCountingLog) -> None:
+async def test_each_record_is_read_once_and_a_long_log_only_in_part(log: ReadCountingLog) -> None:
     await log.write(*history("a", 1, 1000))
     assert await found(log) == history("a", 990, 1000)
     assert len(log.read_offsets) == len(set(log.read_offsets)) <= 12
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_retention_and_what_is_of_no_use_are_passed_over(log: ReadCountingLog) -> None:
+async def test_deleted_and_skipped_records_are_not_returned(log: ReadCountingLog) -> None:
     mixed = [value for at_s in range(1, 41) for value in ("no place", f"a 1 {at_s}")]
     await log.write(*mixed, every_s=0.5)
     log.forget(PARTITION, 2 * 35)
@@ -93,8 +93,11 @@ async def test_retention_and_what_is_of_no_use_are_passed_over(log: ReadCounting
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_time_is_that_of_the_history_and_not_that_of_the_broker(log: ReadCountingLog) -> None:
-    """Late frames come ten times as fast as they were captured; after an outage nothing was written for minutes."""
+async def test_the_tail_is_measured_in_the_time_of_its_history_and_not_of_the_broker(log: ReadCountingLog) -> None:
+    """Late frames come ten times as fast as they were captured.
+
+    During an outage, no record is written for minutes.
+    """
     await log.write(*history("late", 1, 100), every_s=0.1)
     assert await found(log) == history("late", 90, 100)
     log.clock.advance(600.0)
@@ -103,35 +106,35 @@ async def test_time_is_that_of_the_history_and_not_that_of_the_broker(log: ReadC
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_one_that_is_seldom_heard_has_its_past_beside_one_that_talks(log: ReadCountingLog) -> None:
+async def test_a_rare_key_gets_its_history_beside_a_frequent_one(log: ReadCountingLog) -> None:
     await log.write("rare 1 1", *history("a", 2, 7), "rare 1 8", *history("a", 9, 16))
     assert await found(log, seconds=9.0) == ["rare 1 1", *history("a", 6, 7), "rare 1 8", *history("a", 9, 16)]
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_one_history_does_not_lead_on_to_the_next(log: ReadCountingLog) -> None:
-    """What is met beyond the seconds that are asked for is taken, and not sought."""
+async def test_the_search_for_one_history_does_not_extend_to_other_keys(log: ReadCountingLog) -> None:
+    """Records of other keys met beyond the given seconds are returned, but their histories are not searched for."""
     await log.write(*history("b", 1, 50), *(f"a 1 {2 * n}" for n in range(1, 8)))
     assert await found(log, seconds=5.0) == [*history("b", 46, 50), *(f"a 1 {2 * n}" for n in range(2, 8))]
     assert len(log.read_offsets) == 12
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_a_history_ends_where_another_epoch_begins(log: ReadCountingLog) -> None:
+async def test_a_history_begins_with_its_epoch(log: ReadCountingLog) -> None:
     await log.write(*history("a", 1, 50), *history("a", 51, 53, epoch=2))
     assert await found(log) == history("a", 51, 53, epoch=2)
-    await log.write("a 1 50")  # a repeat of the older epoch is no new one
+    await log.write("a 1 50")  # a repeat of the older epoch starts no new history
     assert await found(log) == [*history("a", 51, 53, epoch=2), "a 1 50"]
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_a_past_that_is_shorter_than_wanted_is_not_sought_through_the_whole_log(log: ReadCountingLog) -> None:
+async def test_a_short_history_is_not_searched_for_in_the_whole_log(log: ReadCountingLog) -> None:
     await log.write(*history("a", 1, 511), *history("new", 512, 513), *history("a", 514, 520))
     assert await found(log) == [*history("a", 510, 511), *history("new", 512, 513), *history("a", 514, 520)]
     assert len(log.read_offsets) < 60
 
 
-async def test_no_more_offsets_are_read_than_the_seconds_are_worth(
+async def test_the_number_of_offsets_is_bounded_by_the_seconds(
     log: ReadCountingLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert offsets_for(0.0) == offsets_for(120.0) < offsets_for(660.0) < offsets_for(1e9) == offsets_for(float("inf"))
@@ -141,7 +144,7 @@ async def test_no_more_offsets_are_read_than_the_seconds_are_worth(
     assert await found(log) == history("a", 94, 100)
 
 
-async def test_what_was_written_since_is_all_that_was_written_since(log: ReadCountingLog) -> None:
+async def test_written_since_returns_all_records_from_that_time_on(log: ReadCountingLog) -> None:
     await log.write(*history("a", 1, 100))
     since_ms = log.clock.now_ns() // 1_000_000 - 5_000
     assert [r.value.decode() for r in await written_since(log, PARTITION, since_ms)] == history("a", 95, 100)
@@ -159,8 +162,8 @@ async def kafka_log(kafka: str, prefix: str) -> AsyncIterator[KafkaLog]:
 
 @pytest.mark.kafka
 @pytest.mark.usefixtures("small_steps")
-async def test_the_markers_of_transactions_are_no_hole_in_the_tail(kafka_log: KafkaLog) -> None:
-    """Each record is a transaction of its own, so that every other offset is a marker, the last one too."""
+async def test_transaction_markers_do_not_end_the_tail(kafka_log: KafkaLog) -> None:
+    """Each record is its own transaction, so that every second offset is a marker, including the last."""
     writer = await kafka_log.writer("test")
     for value in history("a", 1, 30):
         await writer.write([Outgoing(RESULTS, 0, value.encode())], "test", {})

@@ -1,4 +1,4 @@
-"""From an event to a receipt, without Kafka."""
+"""Tests of the way from an event to a receipt, without Kafka."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def jpeg() -> bytes:
 
 class TestSchedule:
     @given(status=st.one_of(st.none(), st.integers(100, 599)), attempt=st.integers(1, 5), chance=st.floats(0, 0.999))
-    def test_every_answer_has_one_end(self, status: int | None, attempt: int, chance: float) -> None:
+    def test_every_result_leads_to_one_state(self, status: int | None, attempt: int, chance: float) -> None:
         verdict = verdict_after(AttemptResult(status, "reason"), attempt, PAUSES, chance, NOW_S)
         if status is not None and 200 <= status < 300:
             assert verdict.state == "delivered"
@@ -80,7 +80,7 @@ class TestSchedule:
             assert PAUSES[attempt] <= verdict.pause_s <= PAUSES[attempt] * (1 + JITTER_SHARE)
 
     @pytest.mark.parametrize(
-        ("said", "pause_s"),
+        ("header", "pause_s"),
         [
             ("60", 60.0),
             (formatdate(NOW_S + 90, usegmt=True), 90.0),
@@ -92,8 +92,8 @@ class TestSchedule:
             ("99999999", MAX_RETRY_AFTER_S),
         ],
     )
-    def test_retry_after_is_held(self, said: str, pause_s: float) -> None:
-        assert verdict_after(AttemptResult(429, retry_after=said), 1, PAUSES, 0.0, NOW_S).pause_s == pause_s
+    def test_retry_after_extends_the_pause(self, header: str, pause_s: float) -> None:
+        assert verdict_after(AttemptResult(429, retry_after=header), 1, PAUSES, 0.0, NOW_S).pause_s == pause_s
 
 
 class TestPending:
@@ -108,7 +108,7 @@ class TestPending:
             next_attempt_ns=next_ns,
         )
 
-    def test_a_new_alert_is_due_at_once_and_comes_once(self) -> None:
+    def test_a_new_alert_is_due_at_once_and_only_once(self) -> None:
         pending, alert = PendingDeliveries("r"), make_alert(event(), ())
         pending.alert(alert, 0, 0.0, NOW_S)
         pending.alert(alert, 0, 0.0, NOW_S)
@@ -117,7 +117,7 @@ class TestPending:
         assert (task.attempt, task.alert) == (1, alert)
         assert pending.due(NOW_S) is None
 
-    def test_a_restart_goes_on_where_the_receipts_end(self) -> None:
+    def test_a_restart_continues_after_the_last_receipt(self) -> None:
         pending = PendingDeliveries("r")
         pending.receipt(self.receipt("retrying", 2, round((NOW_S + 60) * 1e9)))
         pending.receipt(self.receipt("retrying", 1, round(NOW_S * 1e9)))
@@ -128,7 +128,7 @@ class TestPending:
         assert task.attempt == 3
 
     @pytest.mark.parametrize("state", ["delivered", "dead"])
-    def test_what_is_finished_stays_finished(self, state: str) -> None:
+    def test_an_alert_with_a_final_receipt_is_not_due(self, state: str) -> None:
         pending = PendingDeliveries("r")
         pending.receipt(self.receipt(state, 4))
         pending.alert(make_alert(event(), ()), 0, 0.0, NOW_S)
@@ -137,20 +137,20 @@ class TestPending:
     @pytest.mark.parametrize(
         ("final", "later"), [("delivered", "retrying"), ("delivered", "dead"), ("dead", "retrying")]
     )
-    def test_nothing_undoes_a_final_receipt(self, final: str, later: str) -> None:
+    def test_a_later_receipt_does_not_replace_a_final_one(self, final: str, later: str) -> None:
         pending = PendingDeliveries("r")
         pending.receipt(self.receipt(final, 1))
         pending.receipt(self.receipt(later, 2, round(NOW_S * 1e9)))
         pending.alert(make_alert(event(), ()), 0, 0.0, NOW_S)
         assert len(pending) == 0
 
-    def test_delivered_counts_more_than_dead(self) -> None:
+    def test_a_delivered_receipt_wins_over_a_dead_one(self) -> None:
         pending = PendingDeliveries("r")
         for state, attempt in (("dead", 3), ("delivered", 2), ("dead", 3)):
             pending.receipt(self.receipt(state, attempt))
         assert pending._receipts[alert_id(event())].state == "delivered"
 
-    def test_a_partition_that_goes_and_comes_back_has_one_chain_of_attempts(self) -> None:
+    def test_a_reassigned_partition_has_one_chain_of_attempts(self) -> None:
         pending, alert = PendingDeliveries("r"), make_alert(event(), ())
         pending.alert(alert, 0, 0.0, NOW_S)
         under_way = pending.due(NOW_S)
@@ -160,7 +160,7 @@ class TestPending:
         pending.again(under_way, NOW_S)
         assert [task.attempt for task in (pending.due(NOW_S + 1), pending.due(NOW_S + 1)) if task] == [1]
 
-    def test_a_partition_that_has_gone_takes_its_tasks_along(self) -> None:
+    def test_a_revoked_partition_loses_its_tasks(self) -> None:
         pending = PendingDeliveries("r")
         pending.alert(make_alert(event(0), ()), 0, 0.0, NOW_S)
         pending.alert(make_alert(event(1), ()), 1, 0.0, NOW_S)
@@ -175,7 +175,7 @@ class TestPending:
 
 
 class TestStage:
-    async def alerting(self, log: MemoryLog, store: MemoryStore) -> object:
+    async def processor(self, log: MemoryLog, store: MemoryStore) -> object:
         return await AlertStage(store, 1).open(TopicPartition(EVENTS, 0), 0, log)
 
     async def put_frame(self, log: MemoryLog, seq: int = 3) -> FrameRef:
@@ -185,16 +185,16 @@ class TestStage:
         return FrameRef(FRAMES, *place)
 
     async def process(self, log: MemoryLog, store: MemoryStore, value: bytes) -> Outgoing:
-        alerting = await AlertStage(store, 1).open(TopicPartition(EVENTS, 0), 0, log)
+        processor = await AlertStage(store, 1).open(TopicPartition(EVENTS, 0), 0, log)
         record = LogRecord(EVENTS, 0, 9, None, value)
-        (work,) = await asyncio.to_thread(alerting.process, record)
+        (work,) = await asyncio.to_thread(processor.process, record)
         assert work.done == (9,)
-        (again,) = await asyncio.to_thread(alerting.process, record)
+        (again,) = await asyncio.to_thread(processor.process, record)
         assert not again.records or again.records[0].topic == DEADLETTER
         (out,) = work.records
         return out
 
-    async def test_an_alert_has_the_very_bytes_and_the_drawn_picture(self) -> None:
+    async def test_an_alert_has_the_original_picture_and_an_annotated_one(self) -> None:
         log, store = MemoryLog(partitions=1), MemoryStore()
         out = await self.process(log, store, encode_json(event(frame=await self.put_frame(log))))
         assert out.topic == ALERTS
@@ -206,15 +206,15 @@ class TestStage:
         assert store.read(alert.data.evidence[0].name) == jpeg()
         assert alert.id == alert_id(event())
 
-    async def test_a_new_owner_knows_what_is_out(self) -> None:
+    async def test_a_new_owner_does_not_repeat_a_written_alert(self) -> None:
         log, store = MemoryLog(partitions=1), MemoryStore()
         value = encode_json(event(frame=await self.put_frame(log)))
         await log.produce(await self.process(log, store, value))
-        alerting = await AlertStage(store, 1).open(TopicPartition(EVENTS, 0), 0, log)
-        (work,) = await asyncio.to_thread(alerting.process, LogRecord(EVENTS, 0, 9, None, value))
+        processor = await AlertStage(store, 1).open(TopicPartition(EVENTS, 0), 0, log)
+        (work,) = await asyncio.to_thread(processor.process, LogRecord(EVENTS, 0, 9, None, value))
         assert work.records == ()
 
-    async def test_no_picture_no_alert_but_a_dead_letter(self) -> None:
+    async def test_an_event_without_its_picture_becomes_a_dead_letter(self) -> None:
         log, store = MemoryLog(partitions=1), MemoryStore()
         other = await self.put_frame(log, seq=4)
         for frame in (other, FrameRef(FRAMES, 7, 0)):
@@ -224,16 +224,16 @@ class TestStage:
             assert failure is not None
             assert failure.error == "evidencemissing"
 
-    async def test_a_sensor_has_no_picture(self) -> None:
+    async def test_an_alert_of_a_sensor_has_no_evidence(self) -> None:
         out = await self.process(MemoryLog(partitions=1), MemoryStore(), encode_json(event()))
         assert decode_json(Alert, out.value).data.evidence == ()
 
-    async def test_an_event_that_cannot_be_read_is_parked(self) -> None:
+    async def test_an_unreadable_event_is_parked(self) -> None:
         out = await self.process(MemoryLog(partitions=1), MemoryStore(), b"{")
         assert (out.topic, out.value) == (DEADLETTER, b"{")
 
 
-def test_the_drawn_picture_is_a_picture_with_something_drawn() -> None:
+def test_the_annotated_picture_has_a_caption_and_drawn_shapes() -> None:
     drawn = cv2.imdecode(np.frombuffer(annotated(jpeg(), event()), np.uint8), cv2.IMREAD_COLOR)
     assert drawn.shape[0] > 90
     assert (np.abs(drawn[:90].astype(int) - 90).max(axis=2) > 60).sum() > 100
@@ -254,12 +254,12 @@ class TestWebhook:
         finally:
             await deliverer.close()
 
-    async def test_what_is_signed_is_verified(self, receiver: ReceiverConfig) -> None:
+    async def test_a_signed_alert_passes_verification(self, receiver: ReceiverConfig) -> None:
         seen: list[dict[str, object]] = []
         assert await self.post(receiver, SECRETS[0], seen) == AttemptResult(204)
         assert [entry["id"] for entry in seen] == [alert_id(event())]
 
-    async def test_another_secret_is_refused(self, receiver: ReceiverConfig) -> None:
+    async def test_an_alert_signed_with_another_secret_is_refused(self, receiver: ReceiverConfig) -> None:
         seen: list[dict[str, object]] = []
         assert (await self.post(receiver, SECRETS[1], seen)).status == 401
         assert seen == []
@@ -269,20 +269,20 @@ class TestWebhook:
         for secret in SECRETS:
             assert (await self.post(receiver, secret, [])).status == 204
 
-    async def test_a_missing_secret_and_a_dead_receiver_are_answers(self, receiver: ReceiverConfig) -> None:
+    async def test_a_missing_secret_is_a_failed_result(self, receiver: ReceiverConfig) -> None:
         receiver.secret_file.unlink()
-        answer = await self.post(receiver, SECRETS[0], [])
-        assert answer.status is None
-        assert "secret_file" in answer.reason
+        result = await self.post(receiver, SECRETS[0], [])
+        assert result.status is None
+        assert "secret_file" in result.reason
 
     @pytest.mark.parametrize("secret", [b"hello", b"whsec_", "whsec_ü".encode(), b"\xff\xfe"])
-    async def test_a_secret_that_is_none_is_an_answer(self, receiver: ReceiverConfig, secret: bytes) -> None:
+    async def test_an_invalid_secret_is_a_failed_result(self, receiver: ReceiverConfig, secret: bytes) -> None:
         receiver.secret_file.write_bytes(secret)
-        answer = await self.post(receiver, SECRETS[0], [])
-        assert answer.status is None
-        assert "secret_file" in answer.reason
+        result = await self.post(receiver, SECRETS[0], [])
+        assert result.status is None
+        assert "secret_file" in result.reason
 
-    async def test_an_answer_without_an_end_is_left_at_its_status(self, receiver: ReceiverConfig) -> None:
+    async def test_an_endless_response_body_is_not_read_to_its_end(self, receiver: ReceiverConfig) -> None:
         sent = 0
 
         async def endless() -> AsyncIterator[bytes]:
@@ -297,7 +297,7 @@ class TestWebhook:
         assert sent <= 2 * MAX_BODY_BYTES
         await deliverer.close()
 
-    async def test_an_answer_that_drips_is_given_up_in_time(self, receiver: ReceiverConfig) -> None:
+    async def test_a_slow_response_body_times_out(self, receiver: ReceiverConfig) -> None:
         async def dripping() -> AsyncIterator[bytes]:
             while True:
                 yield b"x"
@@ -306,9 +306,9 @@ class TestWebhook:
         quick = receiver.model_copy(update={"timeout_s": 0.1})
         transport = httpx.MockTransport(lambda request: httpx.Response(200, content=dripping()))
         deliverer = WebhookDeliverer(quick, transport)
-        answer = await deliverer.deliver(make_alert(event(), ()), time.time())
-        assert answer.status is None
-        assert "0.1 s" in answer.reason
+        result = await deliverer.deliver(make_alert(event(), ()), time.time())
+        assert result.status is None
+        assert "0.1 s" in result.reason
         await deliverer.close()
 
     async def test_an_old_message_is_refused(self, receiver: ReceiverConfig) -> None:
@@ -319,7 +319,7 @@ class TestWebhook:
             assert (await client.post("/", content=body, headers=headers)).status_code == 401
 
 
-def test_the_inbox_knows_what_came_before_also_after_a_restart(tmp_path: Path) -> None:
+def test_the_inbox_recognises_repeated_alerts_after_a_restart(tmp_path: Path) -> None:
     out, shown = tmp_path / "received.jsonl", []
     assert Inbox(out, shown.append).take("msg_1", {"a": 1})
     assert not Inbox(out, shown.append).take("msg_1", {"a": 1})

@@ -1,4 +1,4 @@
-"""Batches close when they should, in order, and every offset is named once: when its last batch is closed."""
+"""Tests of batching: batches close in time and in order; each offset is finished once, with its last batch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def plan(name: str = "a", **values: object) -> PipelinePlan:
 def entry(
     where: PipelinePlan, offset: int, motion: int = 1, outcome: str = "classify", lane: str = "live", names: int = 1
 ) -> BatchEntry:
-    """One frame, painted with its offset, for one pipeline; ``motion`` regions if it looks at motion."""
+    """Return the entry of a frame whose pixels equal its offset, with ``motion`` regions for a motion pipeline."""
     boxes = [Box(8.0 * n, 0.0, 8.0 * n + 6.0, 6.0) for n in range(motion)]
     found = windows(where.config, SIZE, boxes, where.regions) if where.config and outcome == "classify" else ()
     item = BatchItem(
@@ -66,7 +66,7 @@ def batcher(clock: ManualClock) -> Batcher:
     return Batcher(BATCHES, 3, clock)
 
 
-def test_a_batch_is_closed_by_its_items(batcher: Batcher) -> None:
+def test_a_batch_closes_at_its_maximum_number_of_items(batcher: Batcher) -> None:
     a = plan()
     assert [batcher.add(o, [entry(a, o)]) for o in range(3)] == [[], [], []]
     (work,) = batcher.add(3, [entry(a, 3)])
@@ -77,7 +77,7 @@ def test_a_batch_is_closed_by_its_items(batcher: Batcher) -> None:
     assert batcher.deadline is None
 
 
-def test_what_a_batch_says_of_itself(batcher: Batcher) -> None:
+def test_a_batch_record_has_its_place_and_headers(batcher: Batcher) -> None:
     batcher.add(7, [entry(plan(), 7)])
     (work,) = batcher.flush()
     (record,) = work.records
@@ -90,7 +90,7 @@ def test_what_a_batch_says_of_itself(batcher: Batcher) -> None:
     }
 
 
-def test_a_batch_is_closed_by_its_first_items_deadline(batcher: Batcher, clock: ManualClock) -> None:
+def test_a_batch_closes_at_the_deadline_of_its_first_item(batcher: Batcher, clock: ManualClock) -> None:
     a = plan()
     batcher.add(0, [entry(a, 0)])
     clock.advance(0.04)
@@ -104,7 +104,7 @@ def test_a_batch_is_closed_by_its_first_items_deadline(batcher: Batcher, clock: 
     assert batcher.due() == []
 
 
-def test_a_batch_is_closed_by_its_bytes(batcher: Batcher) -> None:
+def test_a_batch_closes_at_its_maximum_number_of_bytes(batcher: Batcher) -> None:
     small = plan(max_bytes=64 * 1024, max_items=64, width=100, height=100)  # 30 000 bytes a row: two fit
     assert small.rows == 2
     assert batcher.add(0, [entry(small, 0)]) == []
@@ -112,7 +112,7 @@ def test_a_batch_is_closed_by_its_bytes(batcher: Batcher) -> None:
     assert work.done == (0, 1)
 
 
-def test_a_frame_whose_regions_do_not_fit_goes_into_the_next(batcher: Batcher) -> None:
+def test_a_frame_whose_regions_do_not_fit_goes_into_the_next_batch(batcher: Batcher) -> None:
     a = plan(regions="motion", max_bytes=64 * 1024, width=80, height=80, max_regions=8)  # 19 200 bytes: three rows
     batcher.add(0, [entry(a, 0, motion=2)])
     (work,) = batcher.add(1, [entry(a, 1, motion=2)])
@@ -122,12 +122,12 @@ def test_a_frame_whose_regions_do_not_fit_goes_into_the_next(batcher: Batcher) -
     assert batches([work])[0].rows == 2
 
 
-def test_a_frame_never_has_more_regions_than_a_batch_holds() -> None:
+def test_a_frame_has_at_most_as_many_regions_as_a_batch() -> None:
     a = plan(regions="motion", max_bytes=64 * 1024, width=80, height=80, max_regions=8)
     assert len(entry(a, 0, motion=4).pictures) == a.regions == a.rows == 3
 
 
-def test_a_frame_of_two_pipelines_is_done_with_the_second(batcher: Batcher) -> None:
+def test_a_frame_of_two_pipelines_is_finished_by_its_second_batch(batcher: Batcher) -> None:
     a, b = plan("a", max_items=2), plan("b", max_items=3)
     assert batcher.add(0, [entry(a, 0), entry(b, 0)]) == []
     (work,) = batcher.add(1, [entry(a, 1), entry(b, 1)])
@@ -138,7 +138,7 @@ def test_a_frame_of_two_pipelines_is_done_with_the_second(batcher: Batcher) -> N
     assert (batches([work])[0].pipeline, work.done) == ("a", (2,))
 
 
-def test_order_holds_between_outcomes(batcher: Batcher) -> None:
+def test_items_of_all_outcomes_keep_their_order(batcher: Batcher) -> None:
     a = plan()
     works = []
     for offset, outcome in enumerate(["classify", "empty", "shed", "classify", "empty"]):
@@ -149,7 +149,7 @@ def test_order_holds_between_outcomes(batcher: Batcher) -> None:
     assert [batch.rows for batch in batches(works)] == [2, 0]
 
 
-def test_lanes_do_not_mix(batcher: Batcher) -> None:
+def test_lanes_have_separate_batches(batcher: Batcher) -> None:
     a = plan()
     batcher.add(0, [entry(a, 0)])
     batcher.add(1, [entry(a, 1, lane="replay-x")])
@@ -157,21 +157,21 @@ def test_lanes_do_not_mix(batcher: Batcher) -> None:
     assert found == {b"live": (0,), b"replay-x": (1,)}
 
 
-def test_frames_that_nobody_wants_have_batches_too(batcher: Batcher, clock: ManualClock) -> None:
+def test_frames_without_a_pipeline_are_batched_without_pixels(batcher: Batcher, clock: ManualClock) -> None:
     batcher.add(0, [entry(UNROUTED, 0, outcome="empty")])
     clock.advance(UNROUTED.max_delay_s)
     (batch,) = batches(batcher.due())
     assert (batch.pipeline, batch.pixels, batch.tensor().size) == ("none", b"", 0)
 
 
-def test_pipelines_that_cannot_be_carried_are_refused() -> None:
+def test_pipelines_with_a_reserved_name_or_an_oversize_picture_are_refused() -> None:
     with pytest.raises(ValueError, match="unrouted"):
         plan("none")
     with pytest.raises(ValueError, match="bytes per picture"):
         plan(width=4000, height=4000)
 
 
-def test_the_largest_batch_is_within_the_records_limit(batcher: Batcher) -> None:
+def test_the_largest_batch_fits_into_a_record(batcher: Batcher) -> None:
     wide = plan(regions="motion", max_bytes=10**9, max_items=64, max_regions=64, width=640, height=640)
     assert wide.rows * 640 * 640 * 3 <= MAX_PIXEL_BYTES
     works = [w for o in range(6) for w in batcher.add(o, [entry(wide, o, motion=4)])]
@@ -179,7 +179,7 @@ def test_the_largest_batch_is_within_the_records_limit(batcher: Batcher) -> None
     assert all(len(work.records[0].value) <= MAX_RECORD_BYTES for work in works)
 
 
-def test_items_that_name_many_pipelines_are_counted_too(batcher: Batcher) -> None:
+def test_large_items_count_toward_the_size_of_a_batch(batcher: Batcher) -> None:
     wide = plan(max_bytes=10**9, max_items=64, width=640, height=640)
     heavy = [entry(wide, offset, names=10_000) for offset in range(12)]
     works = [w for offset, each in enumerate(heavy) for w in batcher.add(offset, [each])] + batcher.flush()
@@ -188,7 +188,7 @@ def test_items_that_name_many_pipelines_are_counted_too(batcher: Batcher) -> Non
     assert 1 < len(works) < 12
 
 
-def test_an_item_that_no_batch_could_hold_is_no_entry() -> None:
+def test_an_item_larger_than_any_batch_raises_oversize() -> None:
     with pytest.raises(Oversize, match=str(MAX_ITEMS_BYTES)):
         entry(plan(), 0, names=100_000)
 
@@ -206,7 +206,7 @@ frames = st.lists(
 
 
 @given(frames)
-def test_every_offset_is_named_once_after_all_its_batches(
+def test_every_offset_is_finished_once_after_all_its_batches(
     history: list[tuple[str, int, set[str], str, float]],
 ) -> None:
     clock = ManualClock()
@@ -226,7 +226,7 @@ def test_every_offset_is_named_once_after_all_its_batches(
 
     written: dict[tuple[str, str], list[int]] = {}
     seen: dict[int, set[str]] = {offset: set() for offset in range(len(history))}
-    named: list[int] = []
+    finished: list[int] = []
     for work in works:
         for batch in batches([work]):
             assert len(batch.items) <= known[batch.pipeline].max_items
@@ -236,7 +236,7 @@ def test_every_offset_is_named_once_after_all_its_batches(
                 seen[item.seq].add(batch.pipeline)
         for offset in work.done:
             assert seen[offset] == history[offset][2]
-        named += work.done
-    assert sorted(named) == list(range(len(history)))
+        finished += work.done
+    assert sorted(finished) == list(range(len(history)))
     assert all(order == sorted(order) for order in written.values())
     assert batcher.deadline is None

@@ -1,4 +1,4 @@
-"""What is remembered of cameras stays within its bytes."""
+"""Tests of the denoiser cache and its memory bound."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIDE = 64
 NOISY_BYTES = SIDE * SIDE * 3 + SIDE * SIDE // 4 + 1024
 
 
-def read_frame(camera: str, *, noisy: bool = True, side: int = SIDE, lane: str = "live") -> DeliveredFrame:
+def delivered_frame(camera: str, *, noisy: bool = True, side: int = SIDE, lane: str = "live") -> DeliveredFrame:
     level = RNG.normal(128, 30, (side, side, 3)) if noisy else np.full((side, side, 3), 90.0)
     image = np.clip(level, 0, 255).astype(np.uint8)
     jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
@@ -25,54 +25,54 @@ def read_frame(camera: str, *, noisy: bool = True, side: int = SIDE, lane: str =
     return DeliveredFrame(frame, LogRecord("frames", 0, 0, None, b""), lane, "")
 
 
-def remembers(known: DenoiserCache, camera: str) -> bool:
-    """Tell whether a camera's past has a part in what comes out; it is then no longer what was remembered last."""
-    frame = read_frame(camera)
-    return not np.array_equal(known.denoise(frame, "auto"), DenoiserCache().denoise(frame, "auto"))
+def remembers(cache: DenoiserCache, camera: str) -> bool:
+    """Return whether the past of a camera influences its next frame. The call makes it the most recently used."""
+    frame = delivered_frame(camera)
+    return not np.array_equal(cache.denoise(frame, "auto"), DenoiserCache().denoise(frame, "auto"))
 
 
 def test_the_bytes_of_noisy_cameras_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(denoise, "MAX_DENOISER_BYTES", 5 * NOISY_BYTES)
-    known = DenoiserCache()
+    cache = DenoiserCache()
     for number in range(20):
-        known.denoise(read_frame(f"camera-{number}"), "auto")
-    assert known.held_bytes == 5 * NOISY_BYTES
+        cache.denoise(delivered_frame(f"camera-{number}"), "auto")
+    assert cache.held_bytes == 5 * NOISY_BYTES
 
 
-def test_the_one_used_longest_ago_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_least_recently_used_denoiser_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(denoise, "MAX_DENOISER_BYTES", 2 * NOISY_BYTES)
-    known = DenoiserCache()
+    cache = DenoiserCache()
     for camera in ("gate", "yard", "gate", "dock"):
-        known.denoise(read_frame(camera), "auto")
-    assert remembers(known, "gate")
-    assert not remembers(known, "yard")
+        cache.denoise(delivered_frame(camera), "auto")
+    assert remembers(cache, "gate")
+    assert not remembers(cache, "yard")
 
 
-def test_one_that_is_larger_than_all_may_be_is_kept_while_it_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_denoiser_above_the_bound_is_kept_while_it_is_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(denoise, "MAX_DENOISER_BYTES", 100)
-    known = DenoiserCache()
-    known.denoise(read_frame("gate"), "auto")
-    assert remembers(known, "gate")
+    cache = DenoiserCache()
+    cache.denoise(delivered_frame("gate"), "auto")
+    assert remembers(cache, "gate")
 
 
 @pytest.mark.parametrize("kind", ["none", "median"])
-def test_what_remembers_nothing_takes_nothing(kind: DenoiseKind) -> None:
-    known = DenoiserCache()
-    known.denoise(read_frame("gate"), kind)
-    assert known.held_bytes == 0
+def test_a_denoiser_without_a_past_takes_no_memory(kind: DenoiseKind) -> None:
+    cache = DenoiserCache()
+    cache.denoise(delivered_frame("gate"), kind)
+    assert cache.held_bytes == 0
 
 
-def test_a_camera_that_becomes_clean_or_small_gives_its_bytes_back() -> None:
-    known = DenoiserCache()
-    known.denoise(read_frame("gate"), "auto")
-    known.denoise(read_frame("gate", noisy=False), "auto")
-    assert known.held_bytes == SIDE * SIDE // 4 + 1024
-    known.denoise(read_frame("gate", side=16), "auto")
-    assert known.held_bytes == 16 * 16 * 3 + 16 * 16 // 4 + 1024
+def test_memory_shrinks_when_a_camera_becomes_clean_or_small() -> None:
+    cache = DenoiserCache()
+    cache.denoise(delivered_frame("gate"), "auto")
+    cache.denoise(delivered_frame("gate", noisy=False), "auto")
+    assert cache.held_bytes == SIDE * SIDE // 4 + 1024
+    cache.denoise(delivered_frame("gate", side=16), "auto")
+    assert cache.held_bytes == 16 * 16 * 3 + 16 * 16 // 4 + 1024
 
 
 def test_lanes_and_cameras_do_not_share_a_past() -> None:
-    known = DenoiserCache()
-    known.denoise(read_frame("gate"), "auto")
-    known.denoise(read_frame("gate", lane="late"), "auto")
-    assert known.held_bytes == 2 * NOISY_BYTES
+    cache = DenoiserCache()
+    cache.denoise(delivered_frame("gate"), "auto")
+    cache.denoise(delivered_frame("gate", lane="late"), "auto")
+    assert cache.held_bytes == 2 * NOISY_BYTES

@@ -1,4 +1,4 @@
-"""The command on a real Kafka: frames in, batches and dead letters out, also after a kill."""
+"""Tests of the command on a real Kafka: frames in, batches and dead letters out, also after a kill."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PATIENCE_S = 40.0
 COMMAND = "import typer; from deploy.cli.services.stages import prepare; typer.run(prepare)"
 CAMERAS = {"gate": 0, "yard": 1}
 EVERY_BAD = 7
-"""Every seventh picture is cut short."""
+"""Every seventh picture is truncated."""
 
 
 class Worker:
@@ -90,7 +90,7 @@ async def committed(log: KafkaLog, frames: int) -> None:
 
 
 async def prepared(log: KafkaLog, partition: int) -> list[FrameId]:
-    """Return the frames in a partition's batches, without what a restart repeated."""
+    """Return the frames in the batches of a partition, without the repeats of a restart."""
     found: list[FrameId] = []
     async for record in log.read(BATCHES, partition, 0, (await log.ends(BATCHES))[partition]):
         for item in decode(Batch, record.value).items:
@@ -120,7 +120,7 @@ async def test_every_frame_ends_in_a_batch_or_a_dead_letter(log: KafkaLog, worke
     assert {failure.error for letter in letters if (failure := h.read_failure(letter.headers))} == {"CutShort"}
 
 
-async def test_a_pipeline_that_cannot_be_served_stops_none_of_the_others(log: KafkaLog, worker: Worker) -> None:
+async def test_an_invalid_pipeline_does_not_stop_the_others(log: KafkaLog, worker: Worker) -> None:
     good = PipelineConfig(name="full", model="m", width=32, height=32, max_items=4)
     bad = good.model_dump_json().replace('"full"', '"none"').encode()
     await log.produce(Outgoing(CONFIG, 0, bad, key=b"pipeline/none"))

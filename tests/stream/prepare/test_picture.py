@@ -1,4 +1,4 @@
-"""Pictures that are whole, cut, of another size, or none at all."""
+"""Tests of the picture checks: complete, truncated, wrongly declared and invalid pictures."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ VARIANTS = [
 
 
 @pytest.mark.parametrize(("encoding", "data"), VARIANTS)
-def test_a_good_picture_passes(encoding: str, data: bytes) -> None:
+def test_a_valid_picture_passes(encoding: str, data: bytes) -> None:
     picture.check(data, encoding, SIZE)
     image = picture.pixels(data, encoding, SIZE)
     assert (image.shape, image.dtype) == ((SIZE[1], SIZE[0], 3), np.uint8)
 
 
 @pytest.mark.parametrize(("encoding", "data"), VARIANTS)
-def test_another_size_than_declared(encoding: str, data: bytes) -> None:
+def test_a_size_other_than_declared_raises_wrong_size(encoding: str, data: bytes) -> None:
     with pytest.raises(WrongSize) as caught:
         picture.check(data, encoding, (SIZE[0] + 1, SIZE[1]))
     assert caught.value.found == SIZE
@@ -49,7 +49,7 @@ def test_another_size_than_declared(encoding: str, data: bytes) -> None:
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
-def test_a_cut_picture(encoding: str, share: float) -> None:
+def test_a_truncated_picture_raises_cut_short(encoding: str, share: float) -> None:
     rng = np.random.default_rng(1)
     noise = rng.integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
     data = cv2.imencode(f".{encoding}", noise)[1].tobytes()
@@ -59,17 +59,17 @@ def test_a_cut_picture(encoding: str, share: float) -> None:
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"\xff\xd8\xff\xd9", b"no picture at all" * 10, bytes(1000)])
-def test_garbage(encoding: str, data: bytes) -> None:
+def test_garbage_raises_undecodable(encoding: str, data: bytes) -> None:
     with pytest.raises(Undecodable):
         picture.check(data, encoding, SIZE)
 
 
-def test_the_wrong_encoding() -> None:
+def test_another_encoding_raises_undecodable() -> None:
     with pytest.raises(Undecodable):
         picture.check(encoded("webp"), "jpeg", SIZE)
 
 
-def test_a_small_record_cannot_claim_gigabytes() -> None:
+def test_a_small_record_that_claims_gigabytes_raises_too_large() -> None:
     data = bytearray(encoded("jpeg"))
     at = data.index(b"\xff\xc0") + 5
     data[at : at + 4] = (60_000).to_bytes(2, "big") * 2
@@ -78,7 +78,7 @@ def test_a_small_record_cannot_claim_gigabytes() -> None:
 
 
 @pytest.mark.parametrize("shift", [0, 1])
-def test_a_small_record_cannot_take_hours(shift: int) -> None:
+def test_a_small_record_with_too_many_scans_raises_too_many_scans(shift: int) -> None:
     data = encoded("jpeg", IMWRITE_JPEG_PROGRESSIVE=1)
     last = data[data.rindex(b"\xff\xda") : -2] + bytes(shift)
     often = data[:-2] + last * picture.MAX_SCANS + data[-2:]
@@ -87,7 +87,7 @@ def test_a_small_record_cannot_take_hours(shift: int) -> None:
     assert caught.value.scans == often.count(b"\xff\xda")
 
 
-def test_damage_inside_that_the_decoder_finds() -> None:
+def test_damage_inside_a_picture_is_found_by_the_decoder() -> None:
     data = encoded("jpeg")
     scan = data.index(b"\xff\xda")
     broken = data[: scan + 2] + b"\xff\xd9"  # a header, no scan
@@ -96,7 +96,7 @@ def test_damage_inside_that_the_decoder_finds() -> None:
         picture.pixels(broken, "jpeg", SIZE)
 
 
-def test_a_tag_does_not_turn_the_picture() -> None:
+def test_the_orientation_tag_is_ignored() -> None:
     data = encoded("jpeg")
     exif = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00" + bytes(4)
     tagged = data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:]
@@ -105,7 +105,7 @@ def test_a_tag_does_not_turn_the_picture() -> None:
 
 
 @given(st.sampled_from(VARIANTS), st.data())
-def test_no_bytes_raise_anything_else(variant: tuple[str, bytes], data: st.DataObject) -> None:
+def test_damaged_bytes_raise_only_frame_errors(variant: tuple[str, bytes], data: st.DataObject) -> None:
     encoding, good = variant
     broken = bytearray(good)
     for _ in range(data.draw(st.integers(0, 4))):

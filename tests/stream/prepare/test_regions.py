@@ -1,4 +1,4 @@
-"""Windows of a frame, and how they are laid into a model's input."""
+"""Tests of crop windows and their layout in the input of a model."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def pipeline(**values: object) -> PipelineConfig:
     return PipelineConfig(**{"name": "p", "model": "m", "width": 64, "height": 64, **values})
 
 
-def laid(config: PipelineConfig, image: np.ndarray, window: CropWindow, pad: int = 0) -> np.ndarray:
-    """What the model sees of a window: drawn by prepare, laid into its row by the node."""
+def model_input(config: PipelineConfig, image: np.ndarray, window: CropWindow, pad: int = 0) -> np.ndarray:
+    """Return the input of the model: the crop drawn by prepare, padded to a row by the engine node."""
     picture = draw(config, image, window)
     assert picture.flags.c_contiguous
     return padded_rows(Canvas(config.height, config.width, 3), pad, [window.region.inner], [picture])[0]
@@ -39,37 +39,39 @@ wild = st.builds(Box, anything, anything, anything, anything)
     ("config", "motion"),
     [
         (pipeline(), None),
-        (pipeline(), (Box(1, 1, 9, 9),)),  # the pipeline does not look at motion
-        (MOVING, None),  # the agent did not look
-        (MOVING, (Box(math.nan, 0, 9, 9), Box(5, 5, 5, 9), Box(900, 0, 950, 50))),  # nothing usable
+        (pipeline(), (Box(1, 1, 9, 9),)),  # the pipeline does not use motion
+        (MOVING, None),  # the agent sent no motion
+        (MOVING, (Box(math.nan, 0, 9, 9), Box(5, 5, 5, 9), Box(900, 0, 950, 50))),  # no usable box
     ],
 )
-def test_the_full_frame(config: PipelineConfig, motion: tuple[Box, ...] | None) -> None:
+def test_without_usable_motion_the_full_frame_is_cropped(
+    config: PipelineConfig, motion: tuple[Box, ...] | None
+) -> None:
     (window,) = windows(config, SIZE, motion, 8)
     assert window.region.box == WHOLE
     assert (window.left, window.top, window.right, window.bottom) == (0, 0, 640, 360)
 
 
-def test_the_box_stays_tight_and_the_window_is_wider() -> None:
+def test_the_box_stays_tight_and_the_window_adds_the_margin() -> None:
     (window,) = windows(MOVING, SIZE, (Box(100, 100, 140, 180),), 8)
     assert window.region.box == Box(100, 100, 140, 180)
     assert (window.left, window.top, window.right, window.bottom) == (90, 80, 150, 200)
 
 
-def test_the_window_ends_at_the_frame() -> None:
+def test_the_window_is_clipped_to_the_frame() -> None:
     (window,) = windows(MOVING, SIZE, (Box(-20, 300, 100, 400),), 8)
     assert window.region.box == Box(0, 300, 100, 360)
     assert (window.left, window.bottom) == (0, 360)
 
 
-def test_of_too_many_the_largest_are_kept() -> None:
+def test_of_too_many_regions_the_largest_are_kept() -> None:
     motion = tuple(Box(50 * n, 0, 50 * n + 5 + n, 10) for n in range(10))
     found = windows(MOVING, SIZE, motion, 3)
     assert [w.region.box for w in found] == [motion[9], motion[8], motion[7]]
 
 
 @pytest.mark.timeout(20)
-def test_what_rests_is_looked_at_after_what_moves_while_there_is_room_and_unless_it_moves() -> None:
+def test_stationary_objects_follow_moving_ones_while_there_is_room_unless_they_move() -> None:
     moving, rests, other = Box(0, 0, 40, 40), Box(100, 100, 200, 200), Box(300, 100, 310, 110)
     at_it, next_to_it = Box(180, 100, 240, 200), Box(199, 100, 240, 200)
 
@@ -84,7 +86,7 @@ def test_what_rests_is_looked_at_after_what_moves_while_there_is_room_and_unless
     assert [window.region.box for window in windows(pipeline(), SIZE, (), 9, (rests,))] == [WHOLE]
 
 
-def test_more_boxes_than_there_is_time_for() -> None:
+def test_of_100_000_boxes_the_largest_are_used() -> None:
     dust = tuple(Box(n % 400, n // 400, n % 400 + 1, n // 400 + 1) for n in range(100_000))
     large = Box(500, 100, 600, 200)
     first, *rest = windows(MOVING, SIZE, (*dust, large), 8)
@@ -92,13 +94,13 @@ def test_more_boxes_than_there_is_time_for() -> None:
     assert len(rest) == 7
 
 
-def test_boxes_that_share_most_of_one_are_one() -> None:
+def test_boxes_that_overlap_mostly_are_merged() -> None:
     assert merged([Box(0, 0, 100, 100), Box(50, 50, 110, 110)]) == [Box(0, 0, 110, 110)]
     assert len(merged([Box(0, 0, 100, 100), Box(90, 0, 190, 100)])) == 2
 
 
 @given(st.lists(boxes, max_size=12))
-def test_merging_covers_everything_and_comes_to_an_end(given_boxes: list[Box]) -> None:
+def test_merged_boxes_cover_all_boxes_and_do_not_overlap_mostly(given_boxes: list[Box]) -> None:
     real = [b for b in given_boxes if b.width >= 1 and b.height >= 1]
     result = merged(real)
     for box in real:
@@ -121,7 +123,7 @@ def test_merging_covers_everything_and_comes_to_an_end(given_boxes: list[Box]) -
     st.integers(1, 200),
     st.integers(1, 5),
 )
-def test_whatever_the_agent_says_can_be_drawn(
+def test_any_boxes_from_an_agent_can_be_drawn(
     motion: list[Box], fit: str, width: int, height: int, most: int
 ) -> None:
     config = pipeline(regions="motion", fit=fit, width=width, height=height)
@@ -129,7 +131,7 @@ def test_whatever_the_agent_says_can_be_drawn(
     found = windows(config, SIZE, motion, most)
     assert 1 <= len(found) <= most
     for window in found:
-        laid(config, image, window)
+        model_input(config, image, window)
         assert Canvas(height, width, 3).holds(window.region.inner)
         box = window.region.box
         assert box.left >= window.left
@@ -139,7 +141,7 @@ def test_whatever_the_agent_says_can_be_drawn(
 
 
 @given(boxes, st.sampled_from(["stretch", "letterbox"]))
-def test_the_fit_leads_back_to_the_window(box: Box, fit: str) -> None:
+def test_the_fit_maps_the_model_input_back_to_the_window(box: Box, fit: str) -> None:
     config = pipeline(regions="motion", fit=fit, width=96, height=64)
     for window in windows(config, SIZE, (box,), 1):
         back = window.region.fit.to_frame(Box(*map(float, window.region.inner)))
@@ -150,30 +152,30 @@ def drawn(
     config: PipelineConfig, image: np.ndarray, motion: tuple[Box, ...] | None = None, pad: int = 114
 ) -> np.ndarray:
     window: CropWindow = windows(config, (image.shape[1], image.shape[0]), motion, 1)[0]
-    return laid(config, image, window, pad)
+    return model_input(config, image, window, pad)
 
 
-def test_letterbox_keeps_the_shape_and_pads() -> None:
+def test_letterbox_keeps_the_aspect_ratio_and_pads() -> None:
     row = drawn(pipeline(fit="letterbox", width=416, height=416), np.full((360, 640, 3), 200, np.uint8))
     assert (row[:91] == 114).all()
     assert (row[91:325] == 200).all()
     assert (row[325:] == 114).all()
 
 
-def test_a_tall_picture_is_padded_at_its_sides() -> None:
+def test_a_tall_picture_is_padded_left_and_right() -> None:
     row = drawn(pipeline(fit="letterbox", width=100, height=100), np.full((200, 100, 3), 9, np.uint8), pad=1)
     assert (row[:, 25:75] == 9).all()
     assert (row[:, :25] == 1).all()
     assert (row[:, 75:] == 1).all()
 
 
-def test_stretch_fills_all_of_it() -> None:
+def test_stretch_fills_the_whole_input() -> None:
     assert (drawn(pipeline(), np.full((360, 640, 3), 200, np.uint8)) == 200).all()
 
 
 @pytest.mark.parametrize("fit", ["stretch", "letterbox"])
 @pytest.mark.parametrize("shape", [(360, 640), (200, 100)])
-def test_colours_are_the_pipelines(fit: str, shape: tuple[int, int]) -> None:
+def test_the_colour_order_is_that_of_the_pipeline(fit: str, shape: tuple[int, int]) -> None:
     image = np.zeros((*shape, 3), np.uint8)
     image[..., 0] = 250  # blue
     middle = (32, 32)
@@ -181,7 +183,7 @@ def test_colours_are_the_pipelines(fit: str, shape: tuple[int, int]) -> None:
     assert drawn(pipeline(fit=fit, colour="rgb"), image)[middle].tolist() == [0, 0, 250]
 
 
-def test_only_the_window_is_seen() -> None:
+def test_only_the_window_is_drawn() -> None:
     image = np.zeros((360, 640, 3), np.uint8)
     image[100:200, 300:400] = 250
     config = pipeline(regions="motion", region_margin=0.0)

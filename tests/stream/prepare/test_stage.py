@@ -1,4 +1,4 @@
-"""Frames through the whole stage, in the in-memory runner: batches, dead letters, shedding, replays."""
+"""Tests of the whole stage in the memory runner: batches, dead letters, shedding, replays."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ MOTION = pipeline("moving", regions="motion", max_items=4)
 
 @dataclass
 class Bench:
-    """A site's prepare stage on a log in memory."""
+    """The prepare stage of a site on a log in memory."""
 
     clock: ManualClock
     log: MemoryLog
@@ -71,7 +71,7 @@ class Bench:
         await self.log.produce(Outgoing(self.source, PARTITION, value, key=b"gate", headers=headers or {}))
 
     async def batches(self, topic: str = BATCHES) -> list[tuple[LogRecord, Batch]]:
-        """Prepare what was given, wait out the deadline, and return what was written to the same partition."""
+        """Prepare the given frames, advance past the deadline, and return the batches of the same partition."""
         await self.runner.run()
         await self.runner.advance(1.0)
         ends = await self.log.ends(topic)
@@ -94,7 +94,7 @@ class Bench:
         return TopicPartition(self.source, PARTITION)
 
 
-async def test_a_frame_becomes_an_item_of_each_pipeline() -> None:
+async def test_a_frame_becomes_an_item_for_each_pipeline() -> None:
     bench = Bench.of(FULL, MOTION)
     account = Account(camera="gate", epoch=1, first=2, last=4, counts={"still": 3})
     moving = (Box(8.0, 8.0, 24.0, 24.0), Box(40.0, 20.0, 60.0, 40.0))
@@ -115,7 +115,7 @@ async def test_a_frame_becomes_an_item_of_each_pipeline() -> None:
     assert await bench.committed() == 1
 
 
-async def test_pixels_are_the_frames() -> None:
+async def test_a_batch_has_the_pixels_of_its_frames() -> None:
     bench = Bench.of(FULL)
     for seq, level in enumerate([10, 120, 230]):
         await bench.give(frame(seq, image=picture(level)))
@@ -123,13 +123,13 @@ async def test_pixels_are_the_frames() -> None:
     assert [int(row.mean()) for row in batch.tensor()] == pytest.approx([10, 120, 230], abs=1)
 
 
-async def test_only_the_cameras_that_a_pipeline_wants() -> None:
+async def test_a_pipeline_gets_only_the_cameras_that_it_wants() -> None:
     bench = Bench.of(pipeline("full", cameras=("gate",)), pipeline("other", cameras=("yard",)))
     await bench.give(frame(0))
     assert [(i.pipelines, i.outcome) for i in await bench.items()] == [(("full",), "classify")]
 
 
-async def test_a_frame_that_nobody_wants_has_an_end() -> None:
+async def test_a_frame_without_a_pipeline_ends_as_unrouted() -> None:
     bench = Bench.of(pipeline("other", cameras=("yard",)))
     await bench.give(frame(0))
     ((record, batch),) = await bench.batches()
@@ -139,14 +139,14 @@ async def test_a_frame_that_nobody_wants_has_an_end() -> None:
     assert await bench.committed() == 1
 
 
-async def test_a_still_frame_is_empty_where_motion_counts() -> None:
+async def test_a_still_frame_is_empty_for_a_motion_pipeline() -> None:
     bench = Bench.of(FULL, MOTION)
     await bench.give(frame(0, motion=()))
     ends = {(b.pipeline, i.outcome, i.reason) for _, b in await bench.batches() for i in b.items}
     assert ends == {("full", "classify", ""), ("moving", "empty", "still")}
 
 
-async def test_what_rests_is_looked_at_where_motion_counts_and_told_of_each_item() -> None:
+async def test_stationary_objects_are_cropped_for_motion_pipelines_and_listed_in_each_item() -> None:
     bench = Bench.of(FULL, MOTION)
     moving, rests = Box(30.0, 30.0, 40.0, 40.0), Box(2.0, 2.0, 22.0, 22.0)
     outside, odd = Box(900.0, 0.0, 950.0, 9.0), Box(0.0, 0.0, float(WIDTH), 9.0)
@@ -162,15 +162,15 @@ async def test_what_rests_is_looked_at_where_motion_counts_and_told_of_each_item
     ):
         await bench.give(frame(seq, motion=motion, resting=resting))
     items = {(b.pipeline, i.seq): i for _, b in await bench.batches() for i in b.items}
-    looked_at = [[region.box for region in items["moving", seq].regions] for seq in range(5)]
-    assert looked_at == [[rests], [moving, rests], [], [], [Box(0.0, 0.0, WIDTH, HEIGHT)]]
-    told = [(items["moving", seq].motion, items["moving", seq].resting) for seq in range(6)]
-    assert told[:4] == [((), (rests,)), ((moving,), (rests,)), ((), ()), ((), None)]
-    assert told[4:] == [(None, (rests,)), (None, ())]  # of no use, or too much: nobody can say what did not move
+    cropped = [[region.box for region in items["moving", seq].regions] for seq in range(5)]
+    assert cropped == [[rests], [moving, rests], [], [], [Box(0.0, 0.0, WIDTH, HEIGHT)]]
+    listed = [(items["moving", seq].motion, items["moving", seq].resting) for seq in range(6)]
+    assert listed[:4] == [((), (rests,)), ((moving,), (rests,)), ((), ()), ((), None)]
+    assert listed[4:] == [(None, (rests,)), (None, ())]  # unusable or too many boxes: the motion is unknown
     assert {(i.motion, i.resting) for (name, _), i in items.items() if name == "full"} == {(None, None)}
 
 
-async def test_without_the_agents_motion_the_full_frame_is_looked_at() -> None:
+async def test_without_motion_from_the_agent_the_full_frame_is_cropped() -> None:
     bench = Bench.of(MOTION)
     await bench.give(frame(0, motion=None))
     (item,) = await bench.items()
@@ -191,7 +191,7 @@ async def test_stale_frames_are_shed_on_the_live_lane_only() -> None:
     assert found == [("classify", "late")] * 3
 
 
-async def test_a_replay_travels_on_its_own_lane() -> None:
+async def test_a_replay_has_its_own_lane_and_batches() -> None:
     bench = Bench.of(FULL)
     await bench.give(frame(0))
     await bench.give(frame(1), sightline_lane=b"replay-again")
@@ -237,7 +237,7 @@ async def test_a_bad_record_is_parked_and_the_stream_goes_on(value: bytes, error
     assert await bench.committed() == 3
 
 
-async def test_a_bad_picture_that_would_not_be_looked_at_is_parked_too() -> None:
+async def test_a_bad_picture_without_motion_is_parked_too() -> None:
     bench = Bench.of(MOTION)
     await bench.give(frame(0, motion=(), image=b"garbage"))
     assert await bench.items() == []
@@ -255,7 +255,7 @@ async def test_an_unknown_lane_is_parked(lane: bytes) -> None:
     assert failure.error == "UnknownLane"
 
 
-async def test_a_record_without_headers_goes_by_its_body() -> None:
+async def test_a_record_without_headers_is_identified_by_its_body() -> None:
     bench = Bench.of(FULL)
     await bench.give_bytes(encode(frame(4)))
     await bench.give_bytes(encode(frame(5, image=b"garbage")))
@@ -266,7 +266,7 @@ async def test_a_record_without_headers_goes_by_its_body() -> None:
     assert h.frames_of(letter.headers) == (FrameId("gate", 1, 5),)
 
 
-async def test_what_is_not_written_is_read_again_after_a_kill() -> None:
+async def test_frames_of_an_open_batch_are_read_again_after_a_kill() -> None:
     bench = Bench.of(FULL)
     for seq in range(3):
         await bench.give(frame(seq))
@@ -279,13 +279,13 @@ async def test_what_is_not_written_is_read_again_after_a_kill() -> None:
 
 
 def _zeros(seq: int) -> bytes:
-    """A frame whose account names 60,000 reasons, for none of which a frame was withheld."""
+    """Return a frame whose account names 60,000 reasons with a count of zero."""
     counts = {"still": 1, **{f"reason-{n:020}": 0 for n in range(60_000)}}
     account = {"camera": "gate", "epoch": 1, "first": seq - 1, "last": seq - 1, "counts": counts}
     return bytes(msgpack.packb({**msgpack.unpackb(encode(frame(seq))), "account": account}))
 
 
-async def test_a_frame_that_would_burst_its_batch_is_parked_alone() -> None:
+async def test_a_frame_too_large_for_any_batch_is_parked_alone() -> None:
     bench = Bench.of(pipeline("full", max_items=64), pipeline("also", max_items=64))
     for seq in range(1, 25):
         await bench.give_bytes(
@@ -298,7 +298,7 @@ async def test_a_frame_that_would_burst_its_batch_is_parked_alone() -> None:
     assert await bench.committed() == 24
 
 
-async def test_a_trace_of_a_megabyte_is_replaced() -> None:
+async def test_a_traceparent_of_a_megabyte_is_replaced() -> None:
     bench = Bench.of(pipeline("full", max_items=64))
     for seq in range(20):
         await bench.give(frame(seq), traceparent=b"x" * 1_000_000)
@@ -310,7 +310,7 @@ async def test_a_trace_of_a_megabyte_is_replaced() -> None:
 async def test_a_frame_that_cannot_be_drawn_is_in_no_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     def draw(config: PipelineConfig, image: np.ndarray, window: object) -> np.ndarray:
         if config.name == "also" and image.mean() > 200:
-            raise cv2.error("whatever it is about this frame")
+            raise cv2.error("this frame fails")
         return real(config, image, window)  # type: ignore[arg-type]
 
     real = stage_module.draw
@@ -326,7 +326,7 @@ async def test_a_frame_that_cannot_be_drawn_is_in_no_batch(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("name", [h.FRAMES, h.LANE, h.ACCOUNT, h.TRACEPARENT, h.PIPELINE])
-async def test_a_header_without_a_value_ends_one_record_at_most(name: str) -> None:
+async def test_a_header_without_a_value_affects_at_most_one_record(name: str) -> None:
     bench = Bench.of(FULL)
     for value in (encode(frame(0)), b"garbage"):
         await bench.give_bytes(value, {**h.frame_headers([frame(0).id], "live", TRACE), name: None})  # type: ignore[dict-item]
@@ -336,16 +336,16 @@ async def test_a_header_without_a_value_ends_one_record_at_most(name: str) -> No
     assert await bench.committed() == 3
 
 
-async def test_what_is_said_of_a_parked_record_is_short() -> None:
+async def test_the_log_entry_of_a_parked_record_is_short() -> None:
     bench = Bench.of(FULL)
     await bench.give_bytes(bytes(msgpack.packb({"kind": "x" * 1_000_000})))
-    with capture_logs() as said:
+    with capture_logs() as entries:
         await bench.runner.run()
-    assert [entry["event"] for entry in said] == ["record_parked"]
-    assert len(str(said)) < 1_000
+    assert [entry["event"] for entry in entries] == ["record_parked"]
+    assert len(str(entries)) < 1_000
 
 
-async def test_noisy_cameras_are_filtered_each_by_itself() -> None:
+async def test_each_noisy_camera_is_filtered_separately() -> None:
     rng = np.random.default_rng(2)
     bench = Bench.of(pipeline("auto", denoise="auto", max_items=1), pipeline("also", denoise="auto", max_items=1))
     plain = Bench.of(pipeline("plain", max_items=1))

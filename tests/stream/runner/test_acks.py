@@ -1,4 +1,4 @@
-"""The position never passes a record that is not done with, and reaches the end when all are."""
+"""Tests of the bookkeeping: commits never pass an unfinished or dropped record."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stream.runner.acks import AckTracker, Arrivals, FetchNumber
 
 @st.composite
 def _history(draw: st.DrawFn) -> tuple[int, list[int], list[int]]:
-    """A start, ascending offsets with gaps, and the order in which they are finished."""
+    """Draw a start, ascending offsets with gaps, and the order in which they are finished."""
     start = draw(st.integers(0, 100))
     gaps = draw(st.lists(st.integers(1, 4), max_size=30))
     offsets, at = [], start - 1
@@ -23,7 +23,9 @@ def _history(draw: st.DrawFn) -> tuple[int, list[int], list[int]]:
 
 
 @given(_history())
-def test_the_position_is_below_the_first_open_record(history: tuple[int, list[int], list[int]]) -> None:
+def test_the_position_never_passes_an_open_record_and_reaches_the_end(
+    history: tuple[int, list[int], list[int]],
+) -> None:
     start, offsets, order = history
     tracker = AckTracker(start)
     assert all(tracker.deliver(offset) for offset in offsets)
@@ -41,7 +43,9 @@ def test_the_position_is_below_the_first_open_record(history: tuple[int, list[in
 
 
 @given(_history(), st.randoms())
-def test_delivery_and_completion_may_interleave(history: tuple[int, list[int], list[int]], dice: object) -> None:
+def test_the_position_never_passes_an_open_record_when_deliveries_interleave(
+    history: tuple[int, list[int], list[int]], dice: object
+) -> None:
     start, offsets, _ = history
     tracker, open_, waiting = AckTracker(start), [], list(offsets)
     while waiting or open_:
@@ -54,9 +58,9 @@ def test_delivery_and_completion_may_interleave(history: tuple[int, list[int], l
         assert all(tracker.position <= offset for offset in [*open_, *waiting])
 
 
-def test_a_repeat_is_not_fed_again() -> None:
+def test_a_repeated_offset_is_not_fed_again() -> None:
     tracker = AckTracker(10)
-    assert not tracker.deliver(9)  # done before this process began
+    assert not tracker.deliver(9)  # finished before this process started
     assert tracker.deliver(10)
     assert not tracker.deliver(10)
     tracker.finish([10])
@@ -64,7 +68,7 @@ def test_a_repeat_is_not_fed_again() -> None:
 
 
 @pytest.mark.parametrize("offsets", [[11], [10, 10], [12]])
-def test_finishing_what_is_not_open_is_an_error(offsets: list[int]) -> None:
+def test_finishing_an_offset_that_is_not_open_raises_unknown_offset(offsets: list[int]) -> None:
     tracker = AckTracker(10)
     tracker.deliver(10)
     tracker.deliver(12)
@@ -73,14 +77,14 @@ def test_finishing_what_is_not_open_is_an_error(offsets: list[int]) -> None:
         tracker.finish(offsets)
 
 
-def test_records_that_arrive_in_turn_are_taken() -> None:
+def test_records_in_order_are_taken() -> None:
     arrivals = Arrivals(3)
     assert [arrivals.take(FetchNumber(3, number)) for number in range(4)] == [True] * 4
     assert arrivals.due == FetchNumber(3, 4)
 
 
 @pytest.mark.parametrize("came", [1, 64])
-def test_a_first_record_that_is_not_the_first_fetched_is_refused(came: int) -> None:
+def test_a_missing_first_record_raises_records_lost(came: int) -> None:
     arrivals = Arrivals(3)
     with pytest.raises(RecordsLost) as lost:
         arrivals.take(FetchNumber(3, came))
@@ -88,7 +92,7 @@ def test_a_first_record_that_is_not_the_first_fetched_is_refused(came: int) -> N
     assert arrivals.due == FetchNumber(3, 0)
 
 
-def test_a_hole_and_a_repeat_later_on_are_refused() -> None:
+def test_a_gap_and_a_repeat_raise_records_lost() -> None:
     arrivals = Arrivals(3)
     arrivals.take(FetchNumber(3, 0))
     for came in (0, 2):
@@ -96,7 +100,7 @@ def test_a_hole_and_a_repeat_later_on_are_refused() -> None:
             arrivals.take(FetchNumber(3, came))
 
 
-def test_records_of_another_run_are_passed_over() -> None:
+def test_records_of_another_assignment_are_skipped() -> None:
     arrivals = Arrivals(3)
     assert not arrivals.take(FetchNumber(2, 17))
     assert arrivals.take(FetchNumber(3, 0))

@@ -1,4 +1,4 @@
-"""The runner's own decisions, with no broker: an app that is never started."""
+"""Tests of the runner on a fake group member."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from tests.stream.runner.fakemember import FakeMember, until
 PARTITIONS = 5
 
 
-class Deaf:
-    """A log whose reader is gone."""
+class ClosedLogger:
+    """A logger whose output is closed."""
 
     def error(self, *_: object, **__: object) -> None:
         raise BrokenPipeError
 
 
-class Reader(EchoStage):
-    """Reads its topic back, record by record as it is let."""
+class SteppedStage(EchoStage):
+    """A stage that reads back its topic; each record waits for a permit of ``steps``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Rig:
     """A runner on a fake member. Each partition has one record to be read back."""
 
     def __init__(self) -> None:
-        self.stage = Reader()
+        self.stage = SteppedStage()
         self.log = MemoryLog(PARTITIONS)
         self.codes: list[int] = []
         self.runner = Runner(
@@ -85,7 +85,7 @@ async def rig() -> AsyncIterator[Rig]:
     await rig.runner.revoked()
 
 
-async def test_partitions_are_opened_a_few_at_a_time_until_all_are(rig: Rig) -> None:
+async def test_at_most_two_partitions_open_at_once_until_all_are_open(rig: Rig) -> None:
     await rig.assign()
     for opened in range(PARTITIONS):
         await until(lambda left=PARTITIONS - opened: rig.stage.opening == min(left, OPEN_AT_ONCE))
@@ -94,7 +94,7 @@ async def test_partitions_are_opened_a_few_at_a_time_until_all_are(rig: Rig) -> 
     assert rig.stage.most == OPEN_AT_ONCE
 
 
-async def test_reading_back_state_counts_as_moving(rig: Rig) -> None:
+async def test_reading_back_state_counts_as_progress(rig: Rig) -> None:
     before = rig.runner.signs().progress
     await rig.assign()
     await until(lambda: rig.stage.opening == OPEN_AT_ONCE)
@@ -104,7 +104,7 @@ async def test_reading_back_state_counts_as_moving(rig: Rig) -> None:
     assert before < during < rig.runner.signs().progress
 
 
-async def test_a_last_heartbeat_that_cannot_be_written_does_not_end_a_stop(rig: Rig) -> None:
+async def test_a_failed_last_heartbeat_does_not_prevent_a_stop(rig: Rig) -> None:
     await rig.assign()
     rig.member.send_error = OSError("no broker")
     await rig.run_and_stop()
@@ -113,7 +113,7 @@ async def test_a_last_heartbeat_that_cannot_be_written_does_not_end_a_stop(rig: 
 
 
 @pytest.mark.parametrize(("joined", "codes"), [(False, [0]), (True, [EXIT_FAILED, 0])])
-async def test_a_stop_that_takes_too_long_is_seen_although_faust_goes_on(
+async def test_a_stop_past_its_deadline_ends_the_process_although_faust_swallows_the_cancellation(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, joined: bool, codes: list[int]
 ) -> None:
     async def hang() -> None:
@@ -130,8 +130,8 @@ async def test_a_stop_that_takes_too_long_is_seen_although_faust_goes_on(
     assert rig.codes == codes
 
 
-async def test_an_error_that_cannot_be_logged_ends_the_process_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "_log", Deaf())
+async def test_an_error_ends_the_process_even_if_it_cannot_be_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "_log", ClosedLogger())
     codes: list[int] = []
     runner = Runner(EchoStage(), KafkaSettings(), MemoryLog(), exit=codes.append)
     with pytest.raises(BrokenPipeError):

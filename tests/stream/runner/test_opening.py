@@ -1,4 +1,4 @@
-"""The log that counts is a log like any other."""
+"""Tests of the counting log: it passes the contract of every log."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class TestCountingLog(LogContract):
         return CountingLog(MemoryLog(PARTITIONS))
 
     async def abort_one(self, log: Log, topic: str) -> None:
-        """Nothing of a transaction that fails is ever in this log."""
+        """Do nothing: this log never holds records of a failed transaction."""
 
     async def take(self, log: Log, topic: str, before: int) -> None:
         assert isinstance(log, CountingLog)
         assert isinstance(log._log, MemoryLog)
         log._log.forget(TopicPartition(topic, 0), before)
 
-    async def test_what_is_read_is_counted(self, log: Log) -> None:
+    async def test_records_that_are_read_are_counted(self, log: Log) -> None:
         assert isinstance(log, CountingLog)
         for record in numbered(3):
             await log.produce(record)

@@ -1,4 +1,4 @@
-"""One partition's loop, with a broker that answers when it is told to."""
+"""Tests of the loop of one partition, on a fake group member that acknowledges on request."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ASSIGNMENT = 7
 
 
 class Rig:
-    """A partition loop whose surroundings the test controls. ``position`` is committed before the start."""
+    """A partition loop with a fake member, a log in memory and one worker thread."""
 
     def __init__(self, stage: EchoStage) -> None:
         self.failures: list[tuple[BaseException, TopicPartition, int]] = []
@@ -78,7 +78,7 @@ async def rigs() -> AsyncIterator[Callable[[EchoStage], Rig]]:
 Make = Callable[[EchoStage], Rig]
 
 
-async def test_the_position_waits_for_the_brokers_answer_in_order(rigs: Make) -> None:
+async def test_the_position_advances_in_order_of_the_acknowledgements(rigs: Make) -> None:
     rig = rigs(EchoStage())
     rig.offer(0, 3)
     await until(lambda: len(rig.sent) == 3)
@@ -92,13 +92,13 @@ async def test_the_position_waits_for_the_brokers_answer_in_order(rigs: Make) ->
     assert [int(r.value) for r, _ in rig.sent] == [0, 1, 2]
 
 
-async def test_the_deadline_is_kept_without_records(rigs: Make) -> None:
+async def test_the_deadline_flushes_records_without_new_ones(rigs: Make) -> None:
     rig = rigs(EchoStage(hold=10, delay_s=0.01))
     rig.offer(0, 2)
     await until(lambda: len(rig.sent) == 2)
 
 
-async def test_records_held_back_for_a_window_are_no_unfinished_business(rigs: Make) -> None:
+async def test_records_held_back_for_a_window_do_not_count_as_busy(rigs: Make) -> None:
     rig = rigs(EchoStage(hold=3, delay_s=60.0))
     rig.offer(0, 2)
     await until(lambda: rig.loop.in_flight == 2 and not rig.loop.busy)
@@ -111,7 +111,7 @@ async def test_records_held_back_for_a_window_are_no_unfinished_business(rigs: M
     assert rig.loop.busy == 0
 
 
-async def test_a_send_that_fails_is_told_with_its_place(rigs: Make) -> None:
+async def test_a_failed_send_is_reported_with_its_partition_and_offset(rigs: Make) -> None:
     rig = rigs(EchoStage())
     rig.offer(0, 1)
     await until(lambda: len(rig.sent) == 1)
@@ -123,7 +123,7 @@ async def test_a_send_that_fails_is_told_with_its_place(rigs: Make) -> None:
     assert rig.loop.position == 0
 
 
-async def test_an_error_in_the_processor_is_told_with_its_offset(rigs: Make) -> None:
+async def test_an_error_in_the_processor_is_reported_with_its_offset(rigs: Make) -> None:
     class Failing(EchoProcessor):
         def process(self, record: LogRecord) -> Sequence[Work]:
             return () if record.offset < 2 else self._fail()
@@ -143,7 +143,7 @@ async def test_an_error_in_the_processor_is_told_with_its_offset(rigs: Make) -> 
     assert rig.loop.position == 0
 
 
-async def test_a_stage_that_finishes_a_record_twice_is_stopped(rigs: Make) -> None:
+async def test_finishing_a_record_twice_fails_with_unknown_offset(rigs: Make) -> None:
     class Twice(EchoProcessor):
         def process(self, record: LogRecord) -> Sequence[Work]:
             return (Work((), (record.offset,)), Work((), (record.offset,)))
@@ -158,7 +158,7 @@ async def test_a_stage_that_finishes_a_record_twice_is_stopped(rigs: Make) -> No
     assert isinstance(rig.failures[0][0], UnknownOffset)
 
 
-async def test_draining_flushes_and_waits_for_the_broker(rigs: Make) -> None:
+async def test_draining_flushes_and_waits_for_acknowledgements(rigs: Make) -> None:
     rig = rigs(EchoStage(hold=10, delay_s=60.0))
     rig.offer(0, 3)
     await until(lambda: rig.loop.in_flight == 3)
@@ -171,7 +171,7 @@ async def test_draining_flushes_and_waits_for_the_broker(rigs: Make) -> None:
     assert rig.loop.position == 3
 
 
-async def test_a_partition_that_goes_away_while_it_is_drained_ends_the_draining(rigs: Make) -> None:
+async def test_dropping_a_partition_ends_its_drain(rigs: Make) -> None:
     rig = rigs(EchoStage(hold=2, delay_s=60.0))
     rig.offer(0, 2)
     await until(lambda: len(rig.sent) == 2)
@@ -183,7 +183,7 @@ async def test_a_partition_that_goes_away_while_it_is_drained_ends_the_draining(
     assert rig.loop.position == 2
 
 
-async def test_a_partition_that_is_drained_while_it_goes_away_is_not_waited_for(rigs: Make) -> None:
+async def test_draining_a_dropped_partition_returns_without_a_flush(rigs: Make) -> None:
     rig = rigs(EchoStage(hold=10, delay_s=60.0))
     rig.offer(0, 3)
     await until(lambda: rig.loop.in_flight == 3)
@@ -192,7 +192,7 @@ async def test_a_partition_that_is_drained_while_it_goes_away_is_not_waited_for(
     assert rig.sent == []
 
 
-async def test_a_stop_does_not_wait_for_a_partition_that_is_still_being_opened(rigs: Make) -> None:
+async def test_draining_does_not_wait_for_a_partition_that_is_opening(rigs: Make) -> None:
     opening = asyncio.Event()
 
     class Stage(EchoStage):
@@ -208,7 +208,7 @@ async def test_a_stop_does_not_wait_for_a_partition_that_is_still_being_opened(r
     assert not rig.failures
 
 
-async def test_dropping_flushes_nothing(rigs: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_dropping_does_not_flush(rigs: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partition, "SETTLE_S", 0.01)
     rig = rigs(EchoStage(hold=2, delay_s=60.0))
     rig.offer(0, 3)
@@ -218,7 +218,7 @@ async def test_dropping_flushes_nothing(rigs: Make, monkeypatch: pytest.MonkeyPa
     assert len(rig.sent) == 2
 
 
-async def test_dropping_takes_what_the_broker_has_already(rigs: Make) -> None:
+async def test_dropping_counts_acknowledgements_that_have_come(rigs: Make) -> None:
     rig = rigs(EchoStage(hold=2, delay_s=60.0))
     rig.offer(0, 3)
     await until(lambda: len(rig.sent) == 2 and rig.loop.in_flight == 3)
@@ -236,7 +236,7 @@ async def test_works_in_flight_are_bounded(rigs: Make) -> None:
     await until(lambda: len(rig.sent) == partition.IN_FLIGHT_WORKS + 1)
 
 
-async def test_bytes_in_flight_are_bounded_but_one_work_always_flies(
+async def test_bytes_in_flight_are_bounded_but_one_work_is_always_sent(
     rigs: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(partition, "IN_FLIGHT_BYTES", 0)
@@ -247,7 +247,7 @@ async def test_bytes_in_flight_are_bounded_but_one_work_always_flies(
     await until(lambda: len(rig.sent) == 2)
 
 
-async def test_fetching_pauses_while_too_many_wait(rigs: Make) -> None:
+async def test_fetching_pauses_at_a_full_queue_and_resumes(rigs: Make) -> None:
     rig = rigs(EchoStage())
     rig.offer(0, partition.QUEUE_RECORDS)
     assert rig.member.fetching == ["pause"]
@@ -257,14 +257,14 @@ async def test_fetching_pauses_while_too_many_wait(rigs: Make) -> None:
     assert rig.member.fetching == ["pause", "resume"]
 
 
-async def test_fetching_pauses_for_bytes_too(rigs: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_fetching_pauses_at_the_byte_limit_of_the_queue(rigs: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partition, "QUEUE_BYTES", 3)
     rig = rigs(EchoStage())
     rig.offer(0, 3)
     assert rig.member.fetching == ["pause"]
 
 
-async def test_a_partition_is_fetched_from_the_position_that_was_found(rigs: Make) -> None:
+async def test_a_partition_is_fetched_from_its_committed_offset(rigs: Make) -> None:
     rig = rigs(EchoStage())
     writer = await rig.log.writer("echo")
     await writer.write((), "echo", {PARTITION: 5})
@@ -272,7 +272,7 @@ async def test_a_partition_is_fetched_from_the_position_that_was_found(rigs: Mak
     assert rig.member.begun == [(PARTITION, 5, ASSIGNMENT)]
 
 
-async def test_a_record_that_was_fetched_and_did_not_arrive_is_not_committed_past(rigs: Make) -> None:
+async def test_a_lost_record_fails_the_loop_and_is_not_committed_past(rigs: Make) -> None:
     rig = rigs(EchoStage())
     rig.offer(0, 2)
     rig.offer_one(64, FetchNumber(ASSIGNMENT, 64))
@@ -284,7 +284,7 @@ async def test_a_record_that_was_fetched_and_did_not_arrive_is_not_committed_pas
     assert rig.loop.queued == 0
 
 
-async def test_gaps_that_the_log_itself_has_are_committed_over(rigs: Make) -> None:
+async def test_gaps_between_offsets_are_committed_over(rigs: Make) -> None:
     rig = rigs(EchoStage())
     rig.offer_one(3, FetchNumber(ASSIGNMENT, 0))
     rig.offer_one(9, FetchNumber(ASSIGNMENT, 1))
@@ -295,7 +295,7 @@ async def test_gaps_that_the_log_itself_has_are_committed_over(rigs: Make) -> No
     assert not rig.failures
 
 
-async def test_a_record_of_the_assignment_before_is_not_fed(rigs: Make) -> None:
+async def test_a_record_of_an_earlier_assignment_is_not_fed(rigs: Make) -> None:
     rig = rigs(EchoStage())
     rig.offer_one(64, FetchNumber(ASSIGNMENT - 1, 64))
     rig.offer(0, 1)
@@ -304,7 +304,7 @@ async def test_a_record_of_the_assignment_before_is_not_fed(rigs: Make) -> None:
     assert not rig.failures
 
 
-async def test_a_partition_that_went_elsewhere_meanwhile_is_let_be(rigs: Make) -> None:
+async def test_a_partition_of_another_member_is_not_opened(rigs: Make) -> None:
     rig = rigs(EchoStage())
     rig.member.owned = False
     await until(lambda: bool(rig.member.begun))
@@ -313,7 +313,7 @@ async def test_a_partition_that_went_elsewhere_meanwhile_is_let_be(rigs: Make) -
     assert not rig.failures
 
 
-async def test_a_partition_that_cannot_be_fetched_from_its_position_is_told(rigs: Make) -> None:
+async def test_a_failure_to_begin_fetching_is_reported(rigs: Make) -> None:
     rig = rigs(EchoStage())
     rig.member.begin_error = OSError("no broker")
     await until(lambda: bool(rig.failures))
@@ -321,7 +321,7 @@ async def test_a_partition_that_cannot_be_fetched_from_its_position_is_told(rigs
     assert rig.loop.position is None
 
 
-async def test_a_loop_that_is_held_feeds_nothing_and_still_writes_what_is_due(rigs: Make) -> None:
+async def test_a_held_loop_feeds_no_record_and_still_writes_due_work(rigs: Make) -> None:
     rig = rigs(EchoStage(hold=10, delay_s=0.05))
     rig.offer(0, 1)
     await until(lambda: rig.loop.fed == 1)

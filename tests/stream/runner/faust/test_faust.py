@@ -1,4 +1,4 @@
-"""What the Faust runner does about Kafka itself: transactions, rebalances, records that cannot be written."""
+"""Tests of the runner on a real Kafka: transactions, rebalances, records that cannot be written."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def log(settings: KafkaSettings) -> AsyncIterator[KafkaLog]:
 async def running(
     settings: KafkaSettings, log: Log, stage: EchoStage, rig: Callable[[Runner], None] = lambda _: None
 ) -> AsyncIterator[list[int]]:
-    """Run a worker in this process, after ``rig`` has seen it; the list has the exit codes it asked for."""
+    """Run a worker in this process, after a call of ``rig``; yield the list of its exit codes."""
     codes: list[int] = []
     stop = asyncio.Event()
     runner = Runner(stage, settings, log, exit=codes.append)
@@ -74,7 +74,7 @@ async def values(log: Log, topic: str, partition: int) -> list[bytes]:
     return [r.value async for r in log.read(topic, partition, 0, end)]
 
 
-async def test_aborted_records_are_not_seen_and_their_gaps_are_committed_over(
+async def test_aborted_records_are_skipped_and_their_offsets_committed_over(
     settings: KafkaSettings, log: KafkaLog
 ) -> None:
     producer = clients.producer(settings, "test", transactional_id="t")
@@ -99,11 +99,13 @@ async def test_aborted_records_are_not_seen_and_their_gaps_are_committed_over(
             return any(beat.figures["lag"] == 0 and beat.figures["records"] == 2 for beat in await beats(log))
 
         await until(committed)
-        await until(at_rest)  # the markers after the last record count as no lag, else the watchdog would bark
+        await until(at_rest)  # markers after the last record are no lag: the watchdog would end the process
     assert await values(log, BATCHES, 0) == [b"first", b"second"]
 
 
-async def test_partitions_move_without_a_loss_or_a_step_back(settings: KafkaSettings, log: KafkaLog) -> None:
+async def test_partitions_move_between_members_without_a_loss_or_a_step_back(
+    settings: KafkaSettings, log: KafkaLog
+) -> None:
     async def feed(first: int, last: int) -> None:
         for n in range(first, last):
             await log.produce(Outgoing(FRAMES, n % PARTITIONS, b"%d" % n))
@@ -144,9 +146,9 @@ async def test_no_record_is_dropped_because_faust_has_read_a_later_one(
 
 
 class Straddle:
-    """Makes sure of a fetch that is under way when the group rebalances, and ends in the new assignment.
+    """Forces a fetch that begins before a rebalance and ends in the new assignment.
 
-    Partitions go only when such a fetch waits, and records flow again only when it has come back.
+    Partitions are revoked only while such a fetch waits, and records flow again only after it has returned.
     """
 
     def __init__(self) -> None:
@@ -155,7 +157,7 @@ class Straddle:
         self.seeks = 0
 
     def rig(self, runner: Runner) -> None:
-        """Step between Faust's consumer, its thread and the app."""
+        """Intercept the calls between Faust's consumer, its thread and the app."""
         self._loop = asyncio.get_running_loop()
         consumer = runner._member._app.consumer
         self._revoke, self._getmany = consumer.on_partitions_revoked, consumer._getmany
@@ -195,7 +197,7 @@ class Straddle:
             await asyncio.wait_for(self.returned.wait(), PATIENCE_S)
 
 
-async def test_a_rebalance_before_the_first_commit_loses_nothing(settings: KafkaSettings, log: KafkaLog) -> None:
+async def test_a_rebalance_before_the_first_commit_loses_no_record(settings: KafkaSettings, log: KafkaLog) -> None:
     stage, straddle = EchoStage(hold=1000, delay_s=10 * PATIENCE_S), Straddle()
 
     async def feed(first: int, last: int) -> None:
@@ -212,33 +214,31 @@ async def test_a_rebalance_before_the_first_commit_loses_nothing(settings: Kafka
             await feed(40 * PARTITIONS, 41 * PARTITIONS)
             await until(lambda: committed_all(log, 41))
     assert codes == other_codes == []
-    assert straddle.seeks == 0  # Faust lets nobody know when one fails
+    assert straddle.seeks == 0  # Faust hides a seek that fails
     for partition in range(PARTITIONS):
         written = {int(v) for v in await values(log, BATCHES, partition)}
         assert written == set(range(partition, 41 * PARTITIONS, PARTITIONS))
 
 
-class Unhurried(EchoProcessor):
-    """Flushes when it is let go on."""
+class SlowFlush(EchoProcessor):
+    """An echo processor whose flush waits for an event."""
 
     begun = threading.Event()
     go_on = threading.Event()
 
     def flush(self) -> Sequence[Work]:
-        """Write the group, in the end."""
+        """Wait for ``go_on``, then write the group."""
         self.begun.set()
         self.go_on.wait(PATIENCE_S)
         return super().flush()
 
 
-class UnhurriedStage(EchoStage):
-    async def open(self, tp: TopicPartition, position: int, log: Log) -> Unhurried:
-        return Unhurried(self)
+class SlowFlushStage(EchoStage):
+    async def open(self, tp: TopicPartition, position: int, log: Log) -> SlowFlush:
+        return SlowFlush(self)
 
 
-async def test_a_rebalance_in_the_middle_of_a_stop_leaves_the_stop_alone(
-    settings: KafkaSettings, log: KafkaLog
-) -> None:
+async def test_a_rebalance_during_a_stop_does_not_disturb_the_stop(settings: KafkaSettings, log: KafkaLog) -> None:
     assigned = asyncio.Semaphore(0)
 
     def watch(runner: Runner) -> None:
@@ -248,19 +248,19 @@ async def test_a_rebalance_in_the_middle_of_a_stop_leaves_the_stop_alone(
         assigned.release()
 
     async def flushing() -> bool:
-        return Unhurried.begun.is_set()
+        return SlowFlush.begun.is_set()
 
     await log.produce(Outgoing(FRAMES, 0, b"0"))
     await log.produce(Outgoing(FRAMES, 1, b"1"))
     async with contextlib.AsyncExitStack() as first:
-        codes = await first.enter_async_context(running(settings, log, UnhurriedStage(hold=1000, delay_s=1e6), watch))
+        codes = await first.enter_async_context(running(settings, log, SlowFlushStage(hold=1000, delay_s=1e6), watch))
         await until(lambda: fed(log, 2))
         stopping = asyncio.create_task(first.aclose())
         await until(flushing)
         async with running(settings, log, EchoStage()) as other_codes:
             for _ in range(2):
-                await asyncio.wait_for(assigned.acquire(), PATIENCE_S)  # at the start, and because another joins
-            Unhurried.go_on.set()
+                await asyncio.wait_for(assigned.acquire(), PATIENCE_S)  # at the start, and when another member joins
+            SlowFlush.go_on.set()
             await stopping
             await until(lambda: committed_all(log, 1))
     assert codes == other_codes == []
@@ -269,12 +269,12 @@ async def test_a_rebalance_in_the_middle_of_a_stop_leaves_the_stop_alone(
 
 
 async def committed_all(log: Log, offset: int) -> bool:
-    """Whether every partition is committed up to an offset."""
+    """Return whether every partition is committed up to an offset."""
     return all([await log.committed("echo", TopicPartition(FRAMES, p)) == offset for p in range(PARTITIONS)])
 
 
 async def fed(log: Log, records: int) -> bool:
-    """Whether some worker has told that it was given so many records."""
+    """Return whether a heartbeat reports this number of fed records."""
     return any(beat.figures["records"] == records for beat in await beats(log))
 
 
@@ -298,7 +298,7 @@ async def test_a_record_that_cannot_be_written_ends_the_process(settings: KafkaS
     assert await log.committed("echo", TopicPartition(FRAMES, 0)) in (None, 0)
 
 
-async def test_the_largest_record_comes_through(settings: KafkaSettings, log: KafkaLog) -> None:
+async def test_the_largest_record_is_processed(settings: KafkaSettings, log: KafkaLog) -> None:
     await log.produce(Outgoing(FRAMES, 1, b"before"))
     await log.produce(Outgoing(FRAMES, 1, bytes(MAX_RECORD_BYTES)))
     await log.produce(Outgoing(FRAMES, 1, b"after"))
@@ -311,7 +311,9 @@ async def test_the_largest_record_comes_through(settings: KafkaSettings, log: Ka
     assert [len(v) for v in await values(log, BATCHES, 1)] == [6, MAX_RECORD_BYTES, 5]
 
 
-async def test_a_member_that_can_take_nothing_more_stays_in_the_group(settings: KafkaSettings, log: KafkaLog) -> None:
+async def test_a_member_whose_partitions_are_all_paused_stays_in_the_group(
+    settings: KafkaSettings, log: KafkaLog
+) -> None:
     workers: list[Runner] = []
     async with running(settings, log, EchoStage(), workers.append):
         await until(lambda: fed(log, 0))
@@ -324,7 +326,7 @@ async def test_a_member_that_can_take_nothing_more_stays_in_the_group(settings: 
             return bool(group._fetch_count == 0)
 
         await until(at_rest)
-        group._last_fetch_ended -= MAX_POLL_INTERVAL_MS / 1000  # as if all had been full for so long
+        group._last_fetch_ended -= MAX_POLL_INTERVAL_MS / 1000  # as if all partitions had been paused for this time
 
         async def seen() -> bool:
             return bool(group.fetcher_idle_time < MAX_POLL_INTERVAL_MS / 2000)
@@ -332,7 +334,7 @@ async def test_a_member_that_can_take_nothing_more_stays_in_the_group(settings: 
         await until(seen)
 
 
-async def test_a_worker_tells_how_it_is_doing(settings: KafkaSettings, log: KafkaLog) -> None:
+async def test_a_worker_reports_its_figures_in_heartbeats(settings: KafkaSettings, log: KafkaLog) -> None:
     async with running(settings, log, EchoStage()):
         await log.produce(Outgoing(FRAMES, 0, b"one"))
 

@@ -1,4 +1,4 @@
-"""What is fetched when the group rebalances in the middle of it, with aiokafka's own state and no broker."""
+"""Tests of fetches during a rebalance, on the real subscription state of aiokafka, without a broker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ P0, P1 = TP("frames", 0), TP("frames", 1)
 
 
 class Client:
-    """The parts of an aiokafka consumer that a fetch meets. A fetch returns what ``ready`` says and moves on."""
+    """The parts of an aiokafka consumer that a fetch uses. A fetch returns the offsets in ``ready`` and advances."""
 
     def __init__(self) -> None:
         self._subscription = SubscriptionState(asyncio.get_running_loop())
@@ -65,7 +65,7 @@ class Client:
 
 
 class Rig:
-    """A thread that is never started: its methods are called in the test's own loop."""
+    """A consumer thread that is never started; its methods are called in the event loop of the test."""
 
     def __init__(self) -> None:
         conf = SimpleNamespace(
@@ -90,7 +90,7 @@ async def rig() -> AsyncIterator[Rig]:
     rig.thread.thread_loop.close()
 
 
-async def test_nothing_is_fetched_of_a_partition_before_its_loop_has_begun_it(rig: Rig) -> None:
+async def test_a_partition_is_not_fetched_before_its_loop_has_begun_it(rig: Rig) -> None:
     rig.client.assign(P0, P1)
     rig.client.ready = {P0: [5, 6], P1: [0]}
     assert await rig.fetch(P0, P1) == {}
@@ -99,14 +99,14 @@ async def test_nothing_is_fetched_of_a_partition_before_its_loop_has_begun_it(ri
     assert rig.client.asked == [{P0}]
 
 
-async def test_a_partition_is_fetched_from_where_its_loop_says(rig: Rig) -> None:
+async def test_a_partition_is_fetched_from_the_position_of_its_loop(rig: Rig) -> None:
     rig.client.assign(P0)
     rig.client.seek(P0, 64)
     assert await rig.thread._begin(P0, 0, 1)
     assert rig.client.position(P0) == 0
 
 
-async def test_records_are_numbered_over_all_fetches_of_a_run_whatever_their_offsets(rig: Rig) -> None:
+async def test_records_are_numbered_without_gaps_over_all_fetches_of_an_assignment(rig: Rig) -> None:
     rig.client.assign(P0)
     await rig.thread._begin(P0, 0, 4)
     rig.client.ready = {P0: [0, 7]}
@@ -116,7 +116,7 @@ async def test_records_are_numbered_over_all_fetches_of_a_run_whatever_their_off
     assert (rig.thread.fetched(P0, 4), rig.thread.fetched(P0, 3), rig.thread.fetched(P1, 4)) == (3, 0, 0)
 
 
-async def test_a_fetch_that_ends_in_a_new_assignment_gives_back_what_it_took(rig: Rig) -> None:
+async def test_a_fetch_that_ends_in_a_new_assignment_seeks_back(rig: Rig) -> None:
     rig.client.assign(P0)
     await rig.thread._begin(P0, 0, 1)
     rig.client.ready = {P0: [3, 4]}
@@ -129,21 +129,21 @@ async def test_a_fetch_that_ends_in_a_new_assignment_gives_back_what_it_took(rig
     assert await rig.fetch(P0) == {P0: [(FetchNumber(2, 0), 3), (FetchNumber(2, 1), 4)]}
 
 
-async def test_a_partition_that_is_another_members_is_not_begun(rig: Rig) -> None:
+async def test_a_partition_of_another_member_is_not_begun(rig: Rig) -> None:
     assert not await rig.thread._begin(P0, 0, 1)  # nothing was assigned yet
     rig.client.assign(P1)
     assert not await rig.thread._begin(P0, 0, 1)
 
 
-async def test_what_is_left_to_fetch_can_be_asked_for_at_any_moment(rig: Rig) -> None:
+async def test_the_number_of_unfetched_offsets_is_available_in_every_state(rig: Rig) -> None:
     client, rig.thread._consumer = rig.client, None
     assert rig.thread.unfetched(P0) == 0  # not started
     rig.thread._consumer = client
     assert rig.thread.unfetched(P0) == 0  # not assigned
     client.assign(P0)
-    assert rig.thread.unfetched(P0) == rig.thread.unfetched(P1) == 0  # no position yet; another's
+    assert rig.thread.unfetched(P0) == rig.thread.unfetched(P1) == 0  # no position yet; not assigned
     client.seek(P0, 3)
-    assert rig.thread.unfetched(P0) == 0  # nothing has been heard of the broker's end
+    assert rig.thread.unfetched(P0) == 0  # the end at the broker is unknown
     client.state(P0).lso = 10
     assert rig.thread.unfetched(P0) == 7
     client.state(P0).await_reset(-2)
@@ -152,7 +152,7 @@ async def test_what_is_left_to_fetch_can_be_asked_for_at_any_moment(rig: Rig) ->
     assert rig.thread.unfetched(P0) == 0
 
 
-async def test_what_went_to_another_member_is_not_committed_and_breaks_nothing(rig: Rig) -> None:
+async def test_offsets_of_partitions_of_another_member_are_not_committed(rig: Rig) -> None:
     rig.client.assign(P1)
     assert await rig.thread._commit({P0: 5, P1: 6})
     assert not await rig.thread._commit({P0: 5})
@@ -160,14 +160,14 @@ async def test_what_went_to_another_member_is_not_committed_and_breaks_nothing(r
     assert not rig.thread.crashed
 
 
-async def test_a_member_with_nothing_to_fetch_counts_as_fetching(rig: Rig) -> None:
+async def test_a_member_without_partitions_counts_as_fetching(rig: Rig) -> None:
     rig.client.assign()
     rig.client._subscription._last_fetch_ended -= 1000.0
     assert await rig.fetch() == {}
     assert rig.client._subscription.fetcher_idle_time < 1000.0
 
 
-def test_what_was_read_before_an_assignment_is_not_remembered() -> None:
+def test_read_offsets_are_not_stored() -> None:
     offsets = NoReadOffsets()
-    offsets[P0] = 64  # Faust says so of a record that it drops because the partition goes away
+    offsets[P0] = 64  # Faust sets it for a record that it drops with a revoked partition
     assert offsets[P0] is None

@@ -16,7 +16,7 @@ from stream.runner.faust import FaustMember
 
 
 class Owner:
-    """Notes the assignments."""
+    """An owner that notes the assignments."""
 
     def __init__(self) -> None:
         self.calls: list[list[TopicPartition] | None] = []
