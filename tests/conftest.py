@@ -1,4 +1,4 @@
-"""What every test may use: a real broker, names of its own, footage, and a check that nothing is left running."""
+"""Fixtures for all tests: brokers, topic prefixes, footage, RTSP servers, and checks for leaked processes and tasks."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from tests.paths import ROOT
 from tests.peers import rtsp
 from tests.peers.rtsp import RtspServer
 
-hypothesis.settings.register_profile("sightline", deadline=None)  # a busy machine is no counterexample
+hypothesis.settings.register_profile("sightline", deadline=None)  # a slow example on a busy machine is not a failure
 hypothesis.settings.load_profile("sightline")
 
 GONE_S = 5.0
-"""How long a child that was told to stop may take until the leak check calls it leaked."""
+"""Time after which a child process or task that should have ended counts as leaked, in seconds."""
 
 
 @pytest.fixture(scope="session")
 def home() -> Path:
-    """Where Kafka's jars are kept between runs: SIGHTLINE_HOME, or .sightline beside the code."""
+    """Return the folder that keeps Kafka's jars between runs: SIGHTLINE_HOME, else .sightline in the repository."""
     return default_home() if os.environ.get("SIGHTLINE_HOME") else ROOT / ".sightline"
 
 
 @pytest.fixture(scope="session")
 def kafka(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real broker: the one that SIGHTLINE_KAFKA names, else one of this session's own."""
+    """Yield the address of a real broker: that of SIGHTLINE_KAFKA, else of a broker started for this session."""
     named = os.environ.get("SIGHTLINE_KAFKA")
     if named:
         yield named
@@ -47,7 +47,7 @@ def kafka(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
 
 @pytest.fixture
 def broker_factory(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Broker]]:
-    """Make private brokers, not yet started, that a test may kill and start again. Stopped at its end."""
+    """Return a factory of private brokers, not yet started. The test may kill and restart them."""
     made: list[Broker] = []
 
     def make() -> Broker:
@@ -62,7 +62,7 @@ def broker_factory(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture
 def own_broker(broker_factory: Callable[[], Broker]) -> Broker:
-    """A private broker, started, that a test may kill and start again."""
+    """Return a started private broker. The test may kill and restart it."""
     broker = broker_factory()
     _start(broker)
     return broker
@@ -70,13 +70,13 @@ def own_broker(broker_factory: Callable[[], Broker]) -> Broker:
 
 @pytest.fixture
 def prefix() -> str:
-    """A prefix for topics, groups and transactional ids that no other test has, e.g. ``t-1f2e3d4c.``."""
+    """Return a unique prefix for topics, groups and transactional ids, e.g. ``t-1f2e3d4c.``."""
     return f"t-{secrets.token_hex(4)}."
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of footage and public models beside the project. Skip where it is not there."""
+    """Return the folder of footage and public models beside the repository. Skip the test without it."""
     folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("no ../shared/data beside the project: footage and public models are not part of the repository")
@@ -85,7 +85,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def rtsp_is_there() -> None:
-    """Skip where GStreamer's RTSP server is not installed, and say how it is."""
+    """Skip the test if GStreamer's RTSP server is not installed, with the command that installs it."""
     reason = rtsp.why_not()
     if reason:
         pytest.skip(f"no RTSP server: {reason}")
@@ -93,7 +93,7 @@ def rtsp_is_there() -> None:
 
 @pytest.fixture
 def rtsp_server(rtsp_is_there: None) -> Iterator[Callable[..., RtspServer]]:
-    """Start RTSP servers of ``{name: units file}``, which end with the test."""
+    """Return a function that starts an RTSP server of ``{name: units file}``. Servers end with the test."""
     made: list[RtspServer] = []
 
     def serve(files: dict[str, Path], *options: str) -> RtspServer:
@@ -112,7 +112,7 @@ def no_leaked_children() -> Iterator[None]:
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     yield
     left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
-    _, left = psutil.wait_procs([c for c in left if not _is_kept(c)], timeout=GONE_S)
+    _, left = psutil.wait_procs([c for c in left if not _is_multiprocessing_helper(c)], timeout=GONE_S)
     for child in left:
         child.kill()
     if left:
@@ -121,7 +121,7 @@ def no_leaked_children() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_leaks_in_async_tests(request: pytest.FixtureRequest) -> None:
-    """Check the tasks of every test that has an event loop."""
+    """Apply ``no_leaked_tasks`` to every asynchronous test."""
     if inspect.iscoroutinefunction(getattr(request.node, "obj", None)):
         request.getfixturevalue("no_leaked_tasks")
 
@@ -142,8 +142,8 @@ async def no_leaked_tasks() -> AsyncIterator[None]:
         pytest.fail(f"left running: {left}; await or cancel every task that a test starts")
 
 
-def _is_kept(child: psutil.Process) -> bool:
-    """multiprocessing keeps one helper per process, started on first use, which ends with its parent."""
+def _is_multiprocessing_helper(child: psutil.Process) -> bool:
+    """Return whether a child is a helper of multiprocessing, which ends with its parent."""
     try:
         command = " ".join(child.cmdline())
     except psutil.Error:
@@ -163,7 +163,7 @@ def _serving(broker: Broker) -> Iterator[str]:
 
 
 def _start(broker: Broker) -> None:
-    """A broker that cannot be had fails the test: a suite that skips its broker proves nothing."""
+    """Start a broker, or fail the test. Skipping would hide that nothing was tested."""
     try:
         broker.start()
     except DeployError as error:

@@ -1,4 +1,4 @@
-"""A whole stack to be unkind to."""
+"""Fixture with a whole stack whose processes a test may kill."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RunStack = Callable[[float, During | None], Awaitable[DemoOutcome]]
 
 @pytest.fixture
 def run_stack(own_broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStack:
-    """Run the simulated demo for so many seconds on a broker of its own, while ``during`` does what it wants."""
+    """Return a function that runs the simulated demo on a private broker, with the work ``during`` beside it."""
     monkeypatch.delenv("SIGHTLINE_KAFKA", raising=False)
     options = DemoOptions(0.0, (), None, "", coco_labels(), tmp_path / "demo", ROOT / "engines" / "models")
 

@@ -1,4 +1,4 @@
-"""Garbage in the stream, and what is brought back from the dead letters: the balance holds throughout."""
+"""Tests of garbage in the stream and of its replay from the dead letters: the ledger balances throughout."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def good(seq: int, scene: Scene) -> bytes:
 
 
 def garbage(seq: int, whole: bytes) -> bytes:
-    """A different kind of ruin for every number."""
+    """Return a damaged frame. The kind of damage depends on ``seq``."""
     frame = decode(Frame, whole)
     noise = np.random.default_rng(seq).bytes(5000)
     return (
@@ -71,7 +71,7 @@ async def log(kafka: str, prefix: str) -> AsyncIterator[KafkaLog]:
 
 @pytest.fixture
 async def stack(log: KafkaLog, tmp_path: Path) -> AsyncIterator[Start]:
-    """Start services by name and wait until each says that it runs."""
+    """Yield a function that starts a service by name and waits for its first running heartbeat."""
     supervisor = Supervisor([], tmp_path / "logs")
 
     async def start(name: str, *argv: str) -> Supervisor:
@@ -103,16 +103,16 @@ async def send(log: KafkaLog, values: list[bytes]) -> None:
         await log.produce(Outgoing(FRAMES, 0, value, key=b"road", headers=headers))
 
 
-async def test_garbage_is_parked_with_its_reason_and_harms_nothing_else(log: KafkaLog, stack: Start) -> None:
+async def test_damaged_frames_become_dead_letters_and_all_others_are_classified(log: KafkaLog, stack: Start) -> None:
     await publish(log, [CAMERA, PIPELINE])
     await stack("engine", "engine", f"--models={MODELS}")
     await stack("prepare-live", "prepare", "--lane=live")
     scene = Scene(SceneConfig("road"))
-    bad = set(range(3, FRAMES_SENT, 20))  # one in twenty
+    bad = set(range(3, FRAMES_SENT, 20))  # every twentieth
     wholes = [good(seq, scene) for seq in range(FRAMES_SENT)]
     values = [garbage(seq, whole) if seq in bad else whole for seq, whole in enumerate(wholes)]
     await send(log, values)
-    await log.produce(Outgoing(FRAMES, 1, b"\x00 nobody knows what this is"))
+    await log.produce(Outgoing(FRAMES, 1, b"\x00 not a frame"))
     balance = await audit(log, wait_s=60)
     totals = balance.totals
     assert balance.balanced, totals.to_dict()
@@ -126,15 +126,17 @@ async def test_garbage_is_parked_with_its_reason_and_harms_nothing_else(log: Kaf
         assert letter.failure.message
     assert len({letter.failure.error for letter in parked.values()}) >= 4
 
-    report = await replay(log, "once-more")  # what was ruined before is ruined still, and is counted once
+    report = await replay(log, "once-more")  # damaged frames fail again and are counted once
     assert report.sent == len(bad) + 1
     again = await audit(log, wait_s=60)
     assert again.balanced, again.totals.to_dict()
     assert (again.totals.dead, again.totals.classified) == (totals.dead, totals.classified)
 
 
-async def test_good_frames_come_back_from_the_dead_letters(log: KafkaLog, stack: Start) -> None:
-    """An engine node that does not know a pipeline yet parks its frames; one that does classifies them later."""
+async def test_replayed_dead_letters_are_classified_once_the_engine_knows_their_pipeline(
+    log: KafkaLog, stack: Start
+) -> None:
+    """An engine node parks frames of a pipeline that it does not know. A node that knows it classifies the replay."""
     await publish(log, [CAMERA])
     await stack("engine", "engine", f"--models={MODELS}")
     await publish(log, [PIPELINE])
