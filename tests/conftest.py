@@ -1,4 +1,4 @@
-"""Fixtures for all tests: brokers, topic prefixes, footage, RTSP servers, and checks for leaked processes and tasks."""
+"""Fixtures for all tests: brokers, topic prefixes, footage, RTSP servers, and checks for leaked processes."""
 
 from __future__ import annotations
 

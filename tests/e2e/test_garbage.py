@@ -133,9 +133,7 @@ async def test_damaged_frames_become_dead_letters_and_all_others_are_classified(
     assert (again.totals.dead, again.totals.classified) == (totals.dead, totals.classified)
 
 
-async def test_replayed_dead_letters_are_classified_once_the_engine_knows_their_pipeline(
-    log: KafkaLog, stack: Start
-) -> None:
+async def test_a_replay_is_classified_once_the_engine_knows_its_pipeline(log: KafkaLog, stack: Start) -> None:
     """An engine node parks frames of a pipeline that it does not know. A node that knows it classifies the replay."""
     await publish(log, [CAMERA])
     await stack("engine", "engine", f"--models={MODELS}")
