@@ -1,4 +1,4 @@
-"""An agent that is killed again and again. ``python -m benchmarks.kills`` kills one a hundred times."""
+"""Tests of repeated kills of an agent. ``python -m benchmarks.kills`` kills one a hundred times."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROAD: Epoch = ("road", 5)
 @pytest.mark.chaos
 @pytest.mark.kafka
 @pytest.mark.timeout(240)
-async def test_a_killed_agent_keeps_its_promises_once(
+async def test_a_killed_agent_delivers_each_promised_frame_once(
     own_broker: Broker, rtsp_server: Callable[..., RtspServer], tmp_path: Path
 ) -> None:
     server = rtsp_server({"road": footage(tmp_path)})
@@ -54,7 +54,7 @@ def frames(*seqs: int, lane: str = LIVE) -> list[tuple[FrameId, str, int]]:
 
 
 def numbers() -> Numbers:
-    """Six were numbered: two promised, one of them withheld, one encoded, and two still waited."""
+    """Return a witness of six numbered frames: two promised, one withheld, one encoded, and two that waited."""
     return Numbers([seq * SECOND for seq in range(6)], {2}, {0: 90, 1: 90, 3: 80}, {0, 1})
 
 
@@ -89,7 +89,7 @@ def judged(said: Topics, copy: SpoolCopy | None = None) -> dict[str, object]:
     )
 
 
-def test_what_was_in_memory_only_is_stated() -> None:
+def test_frames_lost_from_memory_are_counted() -> None:
     report = judged(topics(frames(0, 1)))
     assert report["faults"] == []
     memory = report["in_memory_only"]
@@ -102,30 +102,30 @@ def test_what_was_in_memory_only_is_stated() -> None:
     assert (memory["oldest_s"]["max"], memory["untold_s"]["max"]) == (3.0, 3.0)
 
 
-def test_a_promised_frame_that_did_not_come_is_lost() -> None:
+def test_a_promised_frame_missing_in_kafka_is_a_fault() -> None:
     report = judged(topics(frames(1)))
     assert "road/5/0 was promised, and is lost" in str(report["faults"])
     assert "1 frames are unaccounted" in str(report["faults"])
 
 
-def test_a_promised_frame_that_expired_has_a_fate() -> None:
+def test_a_promised_frame_that_expired_is_no_fault() -> None:
     said = topics(frames(1))
     said.accounts[ROAD].append(Account(camera="road", epoch=5, first=0, last=0, counts={"expired": 1}))
     assert judged(said)["faults"] == []
 
 
-def test_a_frame_that_arrives_with_other_bytes_is_found() -> None:
+def test_a_frame_with_changed_bytes_is_a_fault() -> None:
     said = topics([*frames(0), (FrameId(*ROAD, 1), LIVE, 77)])
     assert "did not arrive as it was kept" in str(judged(said)["faults"])
 
 
-def test_a_status_record_that_did_not_come_is_found() -> None:
+def test_a_missing_status_record_is_a_fault() -> None:
     copy = SpoolCopy("ok", [SpooledRow("status", "agent", 0, 0, zlib.crc32(b"end"), WAITS)])
     assert "did not arrive as it was kept" in str(judged(topics(frames(0, 1)), copy)["faults"])
 
 
 @pytest.mark.parametrize(("lane", "sending", "backlog"), [(WAITS, 0, 1), (LIVE, 1, 0), (LATE, 1, 0)])
-def test_a_kill_that_met_a_backlog_is_told_from_one_that_met_rows_on_their_way(
+def test_kills_with_a_backlog_and_kills_with_rows_in_flight_are_counted_separately(
     lane: str, sending: int, backlog: int
 ) -> None:
     copy = SpoolCopy("ok", [SpooledRow("frame", *ROAD, 1, 1, lane)] * 100, {ROAD: Opened("frame", 1, 2, False)})
@@ -134,17 +134,17 @@ def test_a_kill_that_met_a_backlog_is_told_from_one_that_met_rows_on_their_way(
     assert (kills["while_sending"], kills["with_a_backlog_of_100"]) == (sending, backlog)
 
 
-def test_a_repeat_is_dropped_and_a_frame_on_both_lanes_is_twice_there() -> None:
+def test_repeats_are_dropped_and_a_frame_on_both_lanes_is_a_fault() -> None:
     assert judged(topics(frames(0, 1, 0, 1)))["faults"] == []
     report = judged(topics([*frames(0, 1), *frames(1, lane=LATE)]))
     assert "road/5/1 would be classified twice" in str(report["faults"])
 
 
-def test_a_frame_that_comes_after_a_later_one_is_dropped_as_a_repeat_of_nothing() -> None:
+def test_a_frame_after_a_later_one_is_a_fault() -> None:
     assert "road/5/0 is dropped as a repeat of nothing" in str(judged(topics(frames(1, 0)))["faults"])
 
 
-def test_readings_are_left_once_unless_they_come_out_of_order() -> None:
+def test_repeated_readings_are_dropped_unless_out_of_order() -> None:
     said = topics(frames(0, 1))
     run = {"sensor": "cabinet", "epoch": 5, "quantity": "t", "unit": "Cel", "times_ns": (1, 2), "quality": (0, 0)}
     first, second = (Readings.model_validate({**run, "seq": seq, "values": (1.0, 2.0)}) for seq in (0, 2))
@@ -156,11 +156,11 @@ def test_readings_are_left_once_unless_they_come_out_of_order() -> None:
     assert "2 readings are dropped as repeats, of which there are 0" in str(judged(said)["faults"])
 
 
-def test_a_damaged_copy_is_found() -> None:
+def test_a_damaged_copy_is_a_fault() -> None:
     assert "kill 0: row 7 is damaged" in str(judged(topics(frames(0, 1)), SpoolCopy("row 7 is damaged"))["faults"])
 
 
-def test_an_end_that_the_witness_knows_better_is_found() -> None:
+def test_an_end_that_contradicts_the_witness_is_a_fault() -> None:
     clean = judged(topics(frames(0, 1), ending(clean=True)))
     assert "road/5 ended at 1, and 5 was the last number given" in str(clean["faults"])
     assert "6 numbers were given" in str(judged(topics(frames(0, 1), ending(told=9)))["faults"])
@@ -168,5 +168,5 @@ def test_an_end_that_the_witness_knows_better_is_found() -> None:
     assert "road/5 was closed at 0, and 1 was the last promised" in str(early["faults"])
 
 
-def test_an_epoch_that_nobody_ended_is_found() -> None:
+def test_an_epoch_without_an_end_is_a_fault() -> None:
     assert "road/5 was never ended" in str(judged(Topics(frames(0, 1)))["faults"])

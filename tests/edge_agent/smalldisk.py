@@ -1,4 +1,4 @@
-"""A disk of a few MB that a test may fill, and take the writing from: a tmpfs, for which one has to be root."""
+"""A disk of a few MB that a test may fill or make read-only: a tmpfs, which needs root."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["SmallDisk"]
 
 
 class SmallDisk:
-    """A tmpfs in a folder. As a context manager it is unmounted at the end."""
+    """A tmpfs mounted on a folder. The context manager unmounts it at the end."""
 
     def __init__(self, folder: Path, size_mb: int = 8) -> None:
         self.folder, self._size_mb = folder, size_mb
@@ -26,7 +26,7 @@ class SmallDisk:
         _run("umount", "-l", str(self.folder))
 
     def fill(self, leave_bytes: int = 0) -> None:
-        """Let another program take what is free, but for so much."""
+        """Fill the disk with another file, except for ``leave_bytes``."""
         with (self.folder / "filler").open("wb", buffering=0) as file:
             try:
                 while file.write(b"x" * 4096):
@@ -35,11 +35,11 @@ class SmallDisk:
                 file.truncate(max(0, file.tell() - leave_bytes))
 
     def empty(self) -> None:
-        """Let it give that back."""
+        """Delete that file."""
         (self.folder / "filler").unlink()
 
     def read_only(self, yes: bool) -> None:
-        """Take writing from the disk, or give it back."""
+        """Make the disk read-only, or writable again."""
         assert _run("mount", "-o", f"remount,{'ro' if yes else 'rw'}", str(self.folder))
 
 

@@ -1,4 +1,4 @@
-"""An agent that follows the config topic of a real Kafka while it runs."""
+"""Tests of an agent that follows the config topic of a real Kafka."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ async def last_beat(agent: AgentProcess) -> Heartbeat:
 
 
 async def running(agent: AgentProcess) -> dict[str, int]:
-    """Return the cameras that run, with their epochs."""
+    """Return the epochs of the running cameras."""
     return {c.camera: c.epoch for c in (await last_beat(agent)).cameras if c.state == "running"}
 
 
-async def test_cameras_come_change_and_go_without_a_restart(agent: AgentProcess) -> None:
+async def test_cameras_are_added_changed_and_removed_without_a_restart(agent: AgentProcess) -> None:
     async def runs(*names: str) -> bool:
         return set(await running(agent)) == set(names)
 
@@ -61,12 +61,12 @@ async def test_cameras_come_change_and_go_without_a_restart(agent: AgentProcess)
     road, dock = (await running(agent))["road"], (await running(agent))["dock"]
 
     await publish(agent.log, [DOCK.model_copy(update={"fps": 5.0})])
-    await until(lambda: began_anew(agent, "dock", dock), "the changed camera begins anew")
-    assert (await running(agent))["road"] == road  # and the other one was not touched
+    await until(lambda: has_new_epoch(agent, "dock", dock), "the changed camera begins anew")
+    assert (await running(agent))["road"] == road  # the other camera was not restarted
 
     await agent.log.produce(Outgoing(CONFIG, 0, b'{"name": "road", "source": 7}', key=ROAD.key.encode()))
     await until(lambda: refuses("camera/road: source"), "the bad entry is told on status")
-    assert (await running(agent))["road"] == road  # which goes on as it was
+    assert (await running(agent))["road"] == road  # the same epoch goes on
 
     await publish(agent.log, [ROAD], removed=[DOCK.key])
     await until(lambda: runs("road"), "the removed camera is gone")
@@ -74,7 +74,9 @@ async def test_cameras_come_change_and_go_without_a_restart(agent: AgentProcess)
     await agent.require_no_holes()
 
 
-async def test_a_restart_without_the_topic_begins_with_the_last_good_one(agent: AgentProcess, tmp_path: Path) -> None:
+async def test_a_restart_without_the_topic_uses_the_last_good_configuration(
+    agent: AgentProcess, tmp_path: Path
+) -> None:
     async def runs(*names: str) -> bool:
         return set(await running(agent)) == set(names)
 
@@ -85,7 +87,7 @@ async def test_a_restart_without_the_topic_begins_with_the_last_good_one(agent: 
     epoch, pid = (await running(agent))["dock"], agent.stack.pid("agent")
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    await until(lambda: began_anew(agent, "dock", epoch), "it runs what it ran")
+    await until(lambda: has_new_epoch(agent, "dock", epoch), "it runs what it ran")
     assert "starting_with_last_good_configuration" in (tmp_path / "logs" / "agent.log").read_text()
 
 
@@ -93,5 +95,5 @@ async def holds(kept: LastGood, key: str) -> bool:
     return key in kept.load().entries
 
 
-async def began_anew(agent: AgentProcess, camera: str, epoch: int) -> bool:
+async def has_new_epoch(agent: AgentProcess, camera: str, epoch: int) -> bool:
     return (await running(agent)).get(camera, 0) > epoch

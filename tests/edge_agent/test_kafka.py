@@ -1,4 +1,4 @@
-"""The agent on a real Kafka: killed, cut off, and always with a ledger that has no holes."""
+"""Tests of the agent on a real Kafka: after kills and outages, the ledger has no holes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ max_delay_s = 0.5
 
 
 class AgentProcess:
-    """An agent as a process, under a supervisor, and what it has written."""
+    """An agent process under a supervisor, and its records in Kafka."""
 
     def __init__(self, settings: KafkaSettings, folder: Path) -> None:
         (folder / "site.toml").write_text(SITE)
@@ -90,7 +90,7 @@ class AgentProcess:
 
     async def require_no_holes(self) -> None:
         balance = await audit(self.log, wait_s=0)
-        lines = [e for e in balance.totals.examples if "has no end" not in e]  # nobody classifies here
+        lines = [e for e in balance.totals.examples if "has no end" not in e]  # no engine node runs in this test
         assert not lines, balance.totals.to_dict()
         assert balance.sensors is not None
         assert balance.sensors.balanced, balance.sensors.totals.to_dict()
@@ -118,10 +118,12 @@ async def started(bootstrap: str, prefix: str, folder: Path) -> AgentProcess:
     return agent
 
 
-async def test_kills_of_agent_and_capture_leave_no_hole(kafka: str, prefix: str, tmp_path: Path) -> None:
+async def test_kills_of_agent_and_capture_leave_no_hole_in_the_ledger(
+    kafka: str, prefix: str, tmp_path: Path
+) -> None:
     agent = await started(kafka, prefix, tmp_path)
     try:
-        for epochs in (2, 4):  # "more frames" may be old ones from the spool, so wait for the new epoch
+        for epochs in (2, 4):  # new frames may come from the spool, so wait for the new epoch
             pid = agent.stack.pid("agent")
             assert pid is not None
             os.kill(pid, signal.SIGKILL)
@@ -136,14 +138,16 @@ async def test_kills_of_agent_and_capture_leave_no_hole(kafka: str, prefix: str,
         assert len(epochs) == 5
         await agent.require_no_holes()
         balance = await audit(agent.log, wait_s=0)
-        assert balance.totals.unclean < 200  # what was in memory only is bounded
+        assert balance.totals.unclean < 200  # the number of frames in memory is bounded
         assert sum((await agent.log.ends(READINGS)).values()) > 3
     finally:
         await agent.stack.stop()
         await agent.log.close()
 
 
-async def test_an_outage_is_caught_up_on_the_late_lane(own_broker: Broker, prefix: str, tmp_path: Path) -> None:
+async def test_the_backlog_of_an_outage_is_sent_on_the_late_lane(
+    own_broker: Broker, prefix: str, tmp_path: Path
+) -> None:
     agent = await started(own_broker.bootstrap, prefix, tmp_path)
     try:
         await asyncio.to_thread(own_broker.kill)

@@ -1,4 +1,4 @@
-"""A disk that others fill under a running agent: sending goes on, and what had no room is accounted for."""
+"""Test of an agent on a disk that other programs fill: it goes on sending, and accounts for refused frames."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ class FullAgent(AgentProcess):
         super().__init__(settings, folder)
         site = folder / "site.toml"
         site.write_text(site.read_text() + SPOOL)
-        self.said = folder / "logs" / "agent.log"
+        self.logfile = folder / "logs" / "agent.log"
 
-    async def told(self) -> list[str]:
-        """Return what the agent has said of itself on ``status``, but for heartbeats."""
+    async def notices(self) -> list[str]:
+        """Return the agent's notices on ``status``."""
         end = (await self.log.ends(STATUS))[0]
         beats = [decode(Heartbeat, r.value) async for r in self.log.read(STATUS, 0, 0, end)]
         return [beat.reason for beat in beats if beat.reason and beat.waiting is None]
 
     async def says(self, text: str) -> bool:
-        return text in self.said.read_text()
+        return text in self.logfile.read_text()
 
 
-async def test_a_disk_that_is_full_is_survived_and_accounted_for(
+async def test_an_agent_on_a_full_disk_goes_on_sending_and_accounts_for_refused_frames(
     own_broker: Broker, prefix: str, tmp_path: Path, small: SmallDisk
 ) -> None:
     settings = KafkaSettings(bootstrap=own_broker.bootstrap, prefix=prefix)
@@ -62,7 +62,7 @@ async def test_a_disk_that_is_full_is_survived_and_accounted_for(
         await agent.stack.add(agent.spec)
         await agent.more()
         await asyncio.to_thread(own_broker.kill)
-        small.fill(leave_bytes=8_000_000)  # more than may be on its way: the rest comes late
+        small.fill(leave_bytes=8_000_000)  # more than the window, so that the rest is sent late
         await until(lambda: agent.says("disk_refuses_writes"), "the disk is full")
         await until(lambda: agent.says("link_lost"), "the link is lost")
         await asyncio.to_thread(own_broker.start)
@@ -76,8 +76,8 @@ async def test_a_disk_that_is_full_is_survived_and_accounted_for(
         balance = await audit(agent.log, wait_s=0)
         assert balance.totals.withheld["overload"] > 20
         assert balance.totals.unclean == 0
-        said = await agent.told()
-        assert [text.split(":")[0].split(" after")[0] for text in said] == ["disk full", "disk is back"]
+        notices = await agent.notices()
+        assert [text.split(":")[0].split(" after")[0] for text in notices] == ["disk full", "disk is back"]
     finally:
         await agent.stack.stop()
         await agent.log.close()

@@ -1,4 +1,4 @@
-"""An agent that reaches Kafka only through a gateway, which goes away for a while: the ledger has no holes."""
+"""Test of an agent that reaches Kafka only through a gateway, which is away for a while."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ token_file = "{token}"
 """
 
 
-async def test_an_agent_without_kafka_s_address_delivers_through_a_gateway(
+async def test_an_agent_without_access_to_kafka_delivers_through_a_gateway(
     kafka: str, prefix: str, tmp_path: Path
 ) -> None:
     settings = KafkaSettings(bootstrap=kafka, prefix=prefix)
@@ -39,7 +39,7 @@ async def test_an_agent_without_kafka_s_address_delivers_through_a_gateway(
     signed, token = authority.sign("gateway"), tmp_path / "token"
     token.write_text("a token")
     agent = AgentProcess(settings, tmp_path)
-    agent.spec.env["SIGHTLINE_KAFKA"] = "127.0.0.1:9"  # nobody is there
+    agent.spec.env["SIGHTLINE_KAFKA"] = "127.0.0.1:9"  # no broker listens there
     try:
         async with TestGateway(settings, signed.certificate, signed.key, "a token") as gateway:
             link = LINK.format(url=gateway.url, ca=authority.file, token=token)
@@ -51,7 +51,7 @@ async def test_an_agent_without_kafka_s_address_delivers_through_a_gateway(
             assert pid is not None
             os.kill(pid, signal.SIGKILL)
             await agent.more()
-            gateway.answers_lost = 2  # the work is done, and nobody hears of it
+            gateway.answers_lost = 2  # the gateway writes the records, but its responses are lost
             await agent.more()
             gateway.busy, over = True, Deadline.after(OUTAGE_S)
 

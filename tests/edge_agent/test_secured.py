@@ -1,4 +1,4 @@
-"""TLS, mutual TLS and SASL against a real broker that asks for them; every client goes through the same settings."""
+"""Tests of TLS, mutual TLS and SASL with a real broker; all clients use the same settings."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def broker(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sec
 
 
 def settings_of(broker: SecuredBroker, folder: Path, how: str, prefix: str = "x.") -> KafkaSettings:
-    """Return the settings of a client, from the environment as an operator would write it."""
+    """Return the settings of a client from environment variables, as an operator writes them."""
     listener = {"tls": "TLS", "mutual": "MUTUAL"}.get(how, "SASL")
     env = {
         "SIGHTLINE_KAFKA": broker.address(listener),
@@ -59,7 +59,7 @@ def settings_of(broker: SecuredBroker, folder: Path, how: str, prefix: str = "x.
             "SIGHTLINE_KAFKA_PASSWORD_FILE": str(folder / "password"),
         }
     settings = KafkaSettings.from_env(env)
-    assert KafkaSettings.from_env(settings.to_env()) == settings  # and so a child process has the same
+    assert KafkaSettings.from_env(settings.to_env()) == settings  # a child process gets the same settings
     return settings
 
 
@@ -69,7 +69,7 @@ def folder(broker: SecuredBroker) -> Path:
 
 
 @pytest.mark.parametrize("how", ["tls", "mutual", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
-async def test_every_client_is_let_in(broker: SecuredBroker, folder: Path, prefix: str, how: str) -> None:
+async def test_all_clients_can_connect(broker: SecuredBroker, folder: Path, prefix: str, how: str) -> None:
     settings = settings_of(broker, folder, how, prefix)
     await topicadmin.create(settings, partitions=2)  # the admin client
     link = KafkaLink(settings, "agent-test", {})
@@ -86,7 +86,9 @@ async def test_every_client_is_let_in(broker: SecuredBroker, folder: Path, prefi
         writer = await log.writer("node-0")  # the transactional producer, and the group's coordinator
         await writer.write([Outgoing(RESULTS, 0, b"a result")], "engines", {TopicPartition(FRAMES, 0): 1})
         deadline = Deadline.after(10.0)
-        while await log.committed("engines", TopicPartition(FRAMES, 0)) != 1:  # the markers come after the answer
+        while (
+            await log.committed("engines", TopicPartition(FRAMES, 0)) != 1
+        ):  # the commit markers come after the response
             assert not deadline.passed
             await asyncio.sleep(0.02)
 
@@ -103,7 +105,7 @@ async def refused(settings: KafkaSettings) -> str:
     return str(error.value)
 
 
-async def test_a_wrong_password_is_refused_and_the_right_one_taken_up(
+async def test_a_wrong_password_is_refused_and_a_corrected_file_is_read(
     broker: SecuredBroker, folder: Path, tmp_path: Path, prefix: str
 ) -> None:
     password = tmp_path / "password"
@@ -111,7 +113,7 @@ async def test_a_wrong_password_is_refused_and_the_right_one_taken_up(
     settings = settings_of(broker, folder, "SCRAM-SHA-512", prefix)
     settings = settings.model_copy(update={"password_file": password})
     assert "Kafka" in await refused(settings)
-    password.write_text(PASSWORD)  # the same settings: secrets are read anew for each connection
+    password.write_text(PASSWORD)  # the same settings: each connection reads the secrets again
     await topicadmin.create(settings, partitions=1)
     link = KafkaLink(settings, "agent-test", {})
     await link.open()
@@ -119,7 +121,7 @@ async def test_a_wrong_password_is_refused_and_the_right_one_taken_up(
 
 
 @pytest.mark.parametrize("problem", ["no certificate", "another authority", "another name"])
-async def test_whom_it_does_not_know_it_does_not_talk_to(
+async def test_an_unknown_authority_or_client_certificate_is_refused(
     broker: SecuredBroker, folder: Path, tmp_path: Path, problem: str
 ) -> None:
     settings = settings_of(broker, folder, "mutual")
@@ -131,11 +133,11 @@ async def test_whom_it_does_not_know_it_does_not_talk_to(
     await refused(settings.model_copy(update=change))
 
 
-async def test_in_the_clear_nobody_is_let_in(broker: SecuredBroker) -> None:
+async def test_a_connection_without_tls_is_refused(broker: SecuredBroker) -> None:
     await refused(KafkaSettings(bootstrap=broker.address("TLS")))
 
 
-def test_a_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+def test_an_unusable_file_is_named_in_the_error(tmp_path: Path) -> None:
     settings = KafkaSettings(security="SASL_SSL", password_file=tmp_path / "none", username=USER)
     with pytest.raises(ConfigError, match="SIGHTLINE_KAFKA_PASSWORD_FILE"):
         settings.client("test")

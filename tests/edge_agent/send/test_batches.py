@@ -1,28 +1,28 @@
-"""What goes into one request to a gateway."""
+"""Tests of the batches of one request to a gateway."""
 
 from __future__ import annotations
 
 from edge_agent.send.batches import MAX_BATCH_BYTES, MIN_BATCH_BYTES, MORE_BATCH_BYTES, BatchSize
 
 
-def test_a_batch_s_size_follows_what_was_tried_and_what_was_answered() -> None:
-    portion = BatchSize()
+def test_the_batch_size_follows_the_responses() -> None:
+    size = BatchSize()
     for _ in range(1000):
-        portion.unanswered(1000)  # a link that comes and goes, and not for a batch's sake
-        portion.begin()
-    assert portion.bytes == MAX_BATCH_BYTES
+        size.unanswered(1000)  # an unstable link that fails with small batches too
+        size.begin()
+    assert size.bytes == MAX_BATCH_BYTES
     for _ in range(2):
-        portion.unanswered(200_000)
-        portion.begin()
-    assert portion.bytes == 100_000
+        size.unanswered(200_000)
+        size.begin()
+    assert size.bytes == 100_000
     for _ in range(1000):
-        portion.answered(1000)
-    assert portion.bytes == 100_000
-    portion.answered(100_000)
-    portion.unanswered(portion.bytes)
-    portion.begin()
-    assert portion.bytes == 100_000 + MORE_BATCH_BYTES  # the first repeat is whole
+        size.answered(1000)
+    assert size.bytes == 100_000
+    size.answered(100_000)
+    size.unanswered(size.bytes)
+    size.begin()
+    assert size.bytes == 100_000 + MORE_BATCH_BYTES  # the first repeat keeps its size
     for _ in range(20):
-        portion.unanswered(portion.bytes)
-        portion.begin()
-    assert portion.bytes == MIN_BATCH_BYTES
+        size.unanswered(size.bytes)
+        size.begin()
+    assert size.bytes == MIN_BATCH_BYTES

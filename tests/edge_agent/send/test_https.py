@@ -1,4 +1,4 @@
-"""The HTTPS link, against a gateway that answers as it is told."""
+"""Tests of the HTTPS link against a scripted gateway."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from edge_agent.send.sender import ACK_TIMEOUT_S, PATIENT_TRIES
 from ingest.exceptions import ConfigError
 from ingest.site import LinkConfig
 
-GatewayResponse = Callable[[httpx.Request, list[dict[str, Any]]], httpx.Response]
+Responder = Callable[[httpx.Request, list[dict[str, Any]]], httpx.Response]
 
 
 class Gateway:
-    """Keeps what it is asked."""
+    """A gateway that records its requests."""
 
     def __init__(self) -> None:
-        self.answer: GatewayResponse = lambda request, records: httpx.Response(200)
+        self.answer: Responder = lambda request, records: httpx.Response(200)
         self.batches: list[list[str]] = []
         self.requests: list[httpx.Request] = []
         self.free = asyncio.Event()
@@ -49,7 +49,7 @@ class Gateway:
         return self.answer(request, records)
 
 
-def parcel(value: str, row_id: int = 1, *, topic: str = "frames", late: bool = False) -> OutboundRecord:
+def outbound(value: str, row_id: int = 1, *, topic: str = "frames", late: bool = False) -> OutboundRecord:
     return OutboundRecord(topic, "gate", value.encode(), {"h": b"\x00\xff"}, row_id, late)
 
 
@@ -74,12 +74,12 @@ async def link(gateway: Gateway, token: Path) -> AsyncIterator[HttpsLink]:
     await link.close()
 
 
-async def test_what_queues_up_goes_in_one_request_in_order(link: HttpsLink, gateway: Gateway) -> None:
+async def test_queued_records_are_posted_in_batches_in_order(link: HttpsLink, gateway: Gateway) -> None:
     gateway.free.clear()
-    first = await link.send(parcel("0"))
+    first = await link.send(outbound("0"))
     while not len(gateway.requests) > 1:
         await asyncio.sleep(0)
-    rest = [await link.send(parcel(str(n), n)) for n in range(1, 100)]
+    rest = [await link.send(outbound(str(n), n)) for n in range(1, 100)]
     gateway.free.set()
     await asyncio.gather(first, *rest)
     assert gateway.batches[0] == ["0"]
@@ -92,7 +92,7 @@ async def test_what_queues_up_goes_in_one_request_in_order(link: HttpsLink, gate
     assert record == {"topic": "frames", "key": "gate", "headers": {"h": b"\x00\xff"}, "value": b"0"}
 
 
-async def test_a_live_frame_does_not_wait_behind_a_request_of_the_backlog(link: HttpsLink, gateway: Gateway) -> None:
+async def test_a_live_frame_does_not_wait_for_a_request_of_the_backlog(link: HttpsLink, gateway: Gateway) -> None:
     held = asyncio.Event()
 
     async def answer(request: httpx.Request) -> httpx.Response:
@@ -101,41 +101,39 @@ async def test_a_live_frame_does_not_wait_behind_a_request_of_the_backlog(link: 
         return httpx.Response(200)
 
     link._client._transport = httpx.MockTransport(answer)  # type: ignore[union-attr]
-    late = await link.send(parcel("late", late=True))
-    await (await link.send(parcel("live")))
+    late = await link.send(outbound("late", late=True))
+    await (await link.send(outbound("live")))
     assert not late.done()
     held.set()
     await late
 
 
-async def test_a_record_that_the_gateway_names_is_refused_and_the_rest_is_posted_again(
-    link: HttpsLink, gateway: Gateway
-) -> None:
+async def test_named_records_are_refused_and_the_others_are_posted_again(link: HttpsLink, gateway: Gateway) -> None:
     def answer(request: httpx.Request, records: list[dict[str, Any]]) -> httpx.Response:
         bad = [{"index": i, "reason": "too large"} for i, r in enumerate(records) if r["value"] == b"bad"]
         return httpx.Response(422, json={"refused": bad}) if bad else httpx.Response(200)
 
     gateway.answer = answer
     gateway.free.clear()
-    sent = [await link.send(parcel(value, n)) for n, value in enumerate(["x", "a", "bad", "b"])]
+    sent = [await link.send(outbound(value, n)) for n, value in enumerate(["x", "a", "bad", "b"])]
     gateway.free.set()
     answers = await asyncio.gather(*sent, return_exceptions=True)
     assert [type(a) for a in answers] == [type(None), type(None), RecordRefused, type(None)]
     assert "too large" in str(answers[2])
     assert [b for b in gateway.batches if "bad" not in b][-1][-1] == "b"
     keys = [r.headers["idempotency-key"] for r in gateway.requests if r.method == "POST"]
-    assert len(set(keys)) == len(keys)  # what is left is another batch
+    assert len(set(keys)) == len(keys)  # the remaining records are another batch
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
-async def test_a_gateway_that_does_not_say_which_record_is_at_fault_is_asked_one_by_one(
+async def test_records_are_posted_one_by_one_if_the_gateway_names_no_faulty_record(
     link: HttpsLink, gateway: Gateway, status: int
 ) -> None:
     gateway.answer = lambda request, records: httpx.Response(
         status if any(r["value"] == b"bad" for r in records) else 200, text="no"
     )
     gateway.free.clear()
-    sent = [await link.send(parcel(value, n)) for n, value in enumerate(["x", "a", "bad", "b"])]
+    sent = [await link.send(outbound(value, n)) for n, value in enumerate(["x", "a", "bad", "b"])]
     gateway.free.set()
     answers = await asyncio.gather(*sent, return_exceptions=True)
     assert [isinstance(a, RecordRefused) for a in answers] == [False, False, True, False]
@@ -143,31 +141,31 @@ async def test_a_gateway_that_does_not_say_which_record_is_at_fault_is_asked_one
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500, 502])
-async def test_any_other_answer_leaves_everything_in_doubt(link: HttpsLink, gateway: Gateway, status: int) -> None:
+async def test_any_other_response_leaves_all_records_in_doubt(link: HttpsLink, gateway: Gateway, status: int) -> None:
     gateway.answer = lambda request, records: httpx.Response(status, text="why")
     with pytest.raises(LinkLost, match=f"{status} why"):
-        await (await link.send(parcel("a")))
+        await (await link.send(outbound("a")))
     with pytest.raises(LinkLost):
-        await link.send(parcel("b"))
+        await link.send(outbound("b"))
 
 
 @pytest.mark.parametrize("status", [429, 503])
-async def test_a_gateway_that_is_busy_says_for_how_long(link: HttpsLink, gateway: Gateway, status: int) -> None:
+async def test_a_busy_gateway_sets_the_pause(link: HttpsLink, gateway: Gateway, status: int) -> None:
     gateway.answer = lambda request, records: httpx.Response(status, headers={"Retry-After": "30"})
     with pytest.raises(LinkLost) as error:
-        await (await link.send(parcel("a")))
+        await (await link.send(outbound("a")))
     assert error.value.retry_after_s == 30.0
 
 
 @pytest.mark.parametrize(("value", "least", "most"), [("date", 25.0, 31.0), ("soon", 0.0, 0.0)])
-async def test_retry_after_may_be_a_date_or_nonsense(
+async def test_retry_after_may_be_a_date_or_invalid(
     link: HttpsLink, gateway: Gateway, value: str, least: float, most: float
 ) -> None:
     at = email.utils.format_datetime(dt.datetime.now(dt.UTC) + dt.timedelta(seconds=30), usegmt=True)
     headers = {"Retry-After": at if value == "date" else value}
     gateway.answer = lambda request, records: httpx.Response(503, headers=headers)
     with pytest.raises(LinkLost) as error:
-        await (await link.send(parcel("a")))
+        await (await link.send(outbound("a")))
     assert least <= error.value.retry_after_s <= most
 
 
@@ -183,9 +181,7 @@ async def test_retry_after_may_be_a_date_or_nonsense(
         ("Mon, 01 Jan 0001 00:00:00 -0000", 0.0),
     ],
 )
-async def test_an_absurd_retry_after_neither_ends_the_agent_nor_silences_it(
-    token: Path, value: str, waits_s: float
-) -> None:
+async def test_a_huge_retry_after_is_limited(token: Path, value: str, waits_s: float) -> None:
     busy = httpx.Response(503, headers=[(b"Retry-After", value.encode("latin-1"))])
     config = LinkConfig(kind="https", url="https://gateway.example", token_file=token)
     link = HttpsLink(config, "agent-1", httpx.MockTransport(lambda request: busy))
@@ -196,7 +192,7 @@ async def test_an_absurd_retry_after_neither_ends_the_agent_nor_silences_it(
 
 
 class Endless(httpx.AsyncByteStream):
-    """A body that never ends: byte by byte and slowly, or as fast as it is read."""
+    """A body that never ends: slowly byte by byte, or as fast as it is read."""
 
     def __init__(self, *, drips: bool) -> None:
         self.drips, self.given = drips, 0
@@ -209,7 +205,7 @@ class Endless(httpx.AsyncByteStream):
 
 
 @pytest.mark.parametrize("status", [200, 503])
-async def test_no_more_of_an_answer_is_read_than_an_answer_has(token: Path, status: int) -> None:
+async def test_an_endless_response_is_read_up_to_the_limit(token: Path, status: int) -> None:
     body = Endless(drips=False)
     config = LinkConfig(kind="https", url="https://gateway.example", token_file=token)
     link = HttpsLink(config, "agent-1", httpx.MockTransport(lambda request: httpx.Response(status, stream=body)))
@@ -219,9 +215,7 @@ async def test_no_more_of_an_answer_is_read_than_an_answer_has(token: Path, stat
     await link.close()
 
 
-async def test_an_answer_that_is_packed_though_nobody_asked_for_it_is_not_unpacked(
-    link: HttpsLink, gateway: Gateway
-) -> None:
+async def test_a_compressed_response_is_ignored(link: HttpsLink, gateway: Gateway) -> None:
     bomb = gzip.compress(b'{"refused": [{"index": 0, "reason": "no"}]}' + b" " * 1_000_000)
 
     class Packed(httpx.AsyncByteStream):
@@ -231,11 +225,11 @@ async def test_an_answer_that_is_packed_though_nobody_asked_for_it_is_not_unpack
     gateway.answer = lambda request, records: httpx.Response(
         422, stream=Packed(), headers={"Content-Encoding": "gzip"}
     )
-    with pytest.raises(RecordRefused, match="422"):  # and not what it says in there
-        await (await link.send(parcel("bad")))
+    with pytest.raises(RecordRefused, match="422"):  # without the text of the compressed body
+        await (await link.send(outbound("bad")))
 
 
-async def test_an_answer_that_drips_is_given_up(token: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_response_that_drips_ends_at_the_time_limit(token: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(https, "READY_S", 0.05)
     slow = httpx.MockTransport(lambda request: httpx.Response(200, stream=Endless(drips=True)))
     link = HttpsLink(LinkConfig(kind="https", url="https://gateway.example", token_file=token), "agent-1", slow)
@@ -246,21 +240,21 @@ async def test_an_answer_that_drips_is_given_up(token: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("body", [b'{"refused": [{"index": Infinity}]}', b"[" * 50_000, b'{"refused": 3}', b"\xff"])
-async def test_an_answer_that_makes_no_sense_refuses_one_record_and_no_other(
+async def test_an_invalid_response_refuses_only_the_faulty_record(
     link: HttpsLink, gateway: Gateway, body: bytes
 ) -> None:
     gateway.answer = lambda request, records: httpx.Response(
         422 if any(r["value"] == b"bad" for r in records) else 200, content=body
     )
     gateway.free.clear()
-    sent = [await link.send(parcel(value, n)) for n, value in enumerate(["x", "a", "bad", "b"])]
+    sent = [await link.send(outbound(value, n)) for n, value in enumerate(["x", "a", "bad", "b"])]
     gateway.free.set()
     async with asyncio.timeout(5.0):
         answers = await asyncio.gather(*sent, return_exceptions=True)
     assert [isinstance(a, RecordRefused) for a in answers] == [False, False, True, False]
 
 
-async def test_a_batch_that_is_not_answered_is_halved_until_a_slow_uplink_takes_one(
+async def test_batches_without_a_response_are_halved_until_a_slow_uplink_takes_one(
     link: HttpsLink, gateway: Gateway
 ) -> None:
     tried: list[httpx.Request] = []
@@ -276,25 +270,21 @@ async def test_a_batch_that_is_not_answered_is_halved_until_a_slow_uplink_takes_
         await link.close()
         link._transport = httpx.MockTransport(slow)
         await link.open()
-        sent = [await link.send(parcel("x" * 20_000, n)) for n in range(30)]
+        sent = [await link.send(outbound("x" * 20_000, n)) for n in range(30)]
         lost += any(isinstance(a, LinkLost) for a in await asyncio.gather(*sent, return_exceptions=True))
-    assert 4 <= lost <= 9  # the first repeat is whole, so that the gateway may know it by its key
+    assert 4 <= lost <= 9  # the first repeat keeps its size: the gateway may know its key
     first, again = (r.headers["idempotency-key"] for r in tried[:2])
     assert first == again
     assert sum(map(len, gateway.batches)) >= 30
 
 
-async def test_a_request_has_as_long_as_the_sender_waits_to_be_written_and_to_be_answered(
-    link: HttpsLink, gateway: Gateway
-) -> None:
-    await (await link.send(parcel("a")))
+async def test_a_request_has_as_much_time_as_the_sender_waits_at_most(link: HttpsLink, gateway: Gateway) -> None:
+    await (await link.send(outbound("a")))
     given = gateway.requests[-1].extensions["timeout"]
     assert min(given["write"], given["read"]) >= PATIENT_TRIES * ACK_TIMEOUT_S
 
 
-async def test_heartbeats_that_get_through_do_not_keep_a_batch_as_large_as_it_was(
-    link: HttpsLink, gateway: Gateway
-) -> None:
+async def test_answered_heartbeats_do_not_prevent_smaller_batches(link: HttpsLink, gateway: Gateway) -> None:
     beats = 0
 
     async def slow(request: httpx.Request) -> httpx.Response:
@@ -312,14 +302,14 @@ async def test_heartbeats_that_get_through_do_not_keep_a_batch_as_large_as_it_wa
         link._transport = httpx.MockTransport(slow)
         await link.open()
         beats = 0
-        await link.publish(parcel("beat", topic="status"))
-        sent = [await link.send(parcel("x" * 20_000, n)) for n in range(4, 30)]
+        await link.publish(outbound("beat", topic="status"))
+        sent = [await link.send(outbound("x" * 20_000, n)) for n in range(4, 30)]
         lost += any(isinstance(a, LinkLost) for a in await asyncio.gather(*sent, return_exceptions=True))
     assert 3 <= lost <= 6
 
 
 @pytest.mark.parametrize("text", ["secret one\n# the old one", "s\u00e9cret", "secret\nsecret", ""])
-async def test_a_token_that_no_header_can_carry_is_named_by_its_file_and_not_told(token: Path, text: str) -> None:
+async def test_an_unusable_token_is_reported_by_its_file_without_its_text(token: Path, text: str) -> None:
     token.write_text(text)  # noqa: ASYNC240
     link = HttpsLink(LinkConfig(kind="https", url="https://localhost:1", token_file=token), "agent-1")
     with pytest.raises(ConfigError, match=r"link\.token_file = .*token") as error:
@@ -328,7 +318,7 @@ async def test_a_token_that_no_header_can_carry_is_named_by_its_file_and_not_tol
     await link.close()
 
 
-async def test_a_password_in_the_gateway_s_address_is_not_told(token: Path) -> None:
+async def test_a_password_in_the_gateway_address_is_masked(token: Path) -> None:
     config = LinkConfig(kind="https", url="https://agent:hunter2@gateway.example", token_file=token)
     link = HttpsLink(config, "agent-1", httpx.MockTransport(lambda request: httpx.Response(500)))
     with pytest.raises(LinkLost) as error:
@@ -337,7 +327,7 @@ async def test_a_password_in_the_gateway_s_address_is_not_told(token: Path) -> N
     await link.close()
 
 
-async def test_a_repeat_has_the_same_key_and_another_batch_has_another(gateway: Gateway, link: HttpsLink) -> None:
+async def test_a_repeat_has_the_same_key_and_other_batches_have_other_keys(gateway: Gateway, link: HttpsLink) -> None:
     async def key_of(*parcels: OutboundRecord) -> str:
         before = len(gateway.requests)
         gateway.free.clear()
@@ -346,37 +336,35 @@ async def test_a_repeat_has_the_same_key_and_another_batch_has_another(gateway: 
         await asyncio.gather(*sent)
         return str(gateway.requests[before].headers["idempotency-key"])
 
-    key = await key_of(parcel("a", 7))
+    key = await key_of(outbound("a", 7))
     assert key.startswith("agent-1/7/1/")
-    assert await key_of(parcel("a", 7)) == key
-    assert await key_of(parcel("b", 7)) != key  # a spool that was begun anew counts from 1 again
+    assert await key_of(outbound("a", 7)) == key
+    assert await key_of(outbound("b", 7)) != key  # a new spool counts from 1 again
 
 
-async def test_a_token_is_read_again_when_its_file_has_changed(
-    link: HttpsLink, gateway: Gateway, token: Path
-) -> None:
-    await (await link.send(parcel("a")))
+async def test_a_changed_token_file_is_read_again(link: HttpsLink, gateway: Gateway, token: Path) -> None:
+    await (await link.send(outbound("a")))
     new = token.with_suffix(".new")
     new.write_text("secret-2")
     new.replace(token)
-    await (await link.send(parcel("b")))
+    await (await link.send(outbound("b")))
     assert [r.headers["authorization"] for r in gateway.requests[-2:]] == ["Bearer secret-1", "Bearer secret-2"]
     token.unlink()  # noqa: ASYNC240
     with pytest.raises(LinkLost, match="a text file with the token"):
-        await (await link.send(parcel("c")))
+        await (await link.send(outbound("c")))
 
 
-async def test_heartbeats_that_nobody_takes_do_not_pile_up(link: HttpsLink, gateway: Gateway) -> None:
+async def test_queued_heartbeats_are_limited(link: HttpsLink, gateway: Gateway) -> None:
     gateway.free.clear()
     for _ in range(100):
-        await link.publish(parcel("beat", topic="status"))
+        await link.publish(outbound("beat", topic="status"))
         await asyncio.sleep(0)
     gateway.free.set()
-    await (await link.send(parcel("last", topic="status")))
+    await (await link.send(outbound("last", topic="status")))
     assert sum(batch.count("beat") for batch in gateway.batches) <= MAX_PUBLISHED + 2
 
 
-async def test_a_gateway_that_is_not_ready_is_no_open_link(token: Path) -> None:
+async def test_a_gateway_that_is_not_ready_raises_at_open(token: Path) -> None:
     config = LinkConfig(kind="https", url="https://gateway.example", token_file=token)
     link = HttpsLink(config, "agent-1", httpx.MockTransport(lambda request: httpx.Response(503)))
     with pytest.raises(LinkLost, match="503"):
@@ -385,7 +373,7 @@ async def test_a_gateway_that_is_not_ready_is_no_open_link(token: Path) -> None:
 
 
 @pytest.mark.parametrize("setting", ["ca_file", "cert_file"])
-async def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path, setting: str) -> None:
+async def test_an_unusable_certificate_is_named(tmp_path: Path, setting: str) -> None:
     (tmp_path / "bad.pem").write_text("no certificate")
     link = HttpsLink(LinkConfig(kind="https", url="https://g", **{setting: tmp_path / "bad.pem"}), "agent-1")
     with pytest.raises(ConfigError, match=rf"link\.{setting} = .*bad\.pem"):
@@ -393,7 +381,7 @@ async def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path, settin
     await link.close()
 
 
-def test_a_gateway_has_an_address() -> None:
+def test_a_gateway_needs_an_address() -> None:
     with pytest.raises(ValueError, match="expected https://"):
         LinkConfig(kind="https", url="http://gateway")
     assert json.loads(LinkConfig().model_dump_json())["kind"] == "kafka"

@@ -1,4 +1,4 @@
-"""The sender over a link that answers as it is told: live before late, in order; what is refused holds nothing up."""
+"""Tests of the sender over a scripted link: live before late, in order; refused records delay no others."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ S = 1_000_000_000
 
 
 class FakeLink:
-    """Answers at once, holds answers back, refuses what it is told to, or is gone."""
+    """A link that acknowledges at once or later, refuses chosen records, or is lost."""
 
     address = "fake"
 
@@ -51,12 +51,12 @@ class FakeLink:
         if self.gone:
             raise LinkLost("gone", self.retry_after_s)
 
-    async def send(self, parcel: OutboundRecord) -> asyncio.Future[None]:
+    async def send(self, record: OutboundRecord) -> asyncio.Future[None]:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self.gone:
             raise LinkLost("gone")
-        self.sent.append(parcel)
-        if parcel.value in self.refuses:
+        self.sent.append(record)
+        if record.value in self.refuses:
             done.set_exception(RecordRefused("not this one"))
         elif self.holds:
             self._held.append(done)
@@ -65,7 +65,7 @@ class FakeLink:
         return done
 
     def lose(self) -> None:
-        """Go, with everything in flight in doubt."""
+        """Lose the link, with all records in flight in doubt."""
         self.gone = True
         for done in self._held:
             done.set_exception(LinkLost("gone"))
@@ -75,14 +75,14 @@ class FakeLink:
     def clock(self) -> ClockOffset:
         return ClockOffset()
 
-    async def publish(self, parcel: OutboundRecord) -> None:
-        self.sent.append(parcel)
+    async def publish(self, record: OutboundRecord) -> None:
+        self.sent.append(record)
 
     async def close(self) -> None:
         pass
 
 
-class Rig:
+class SenderRig:
     """A sender with its spool."""
 
     def __init__(self, folder: Path, **config: float) -> None:
@@ -115,12 +115,12 @@ class Rig:
 async def until(done: object, seconds: float = 10.0) -> None:
     deadline = Deadline.after(seconds)
     while not done():  # type: ignore[operator]
-        assert not deadline.passed, "it did not happen"
+        assert not deadline.passed, "the condition did not become true in time"
         await asyncio.sleep(0.005)
 
 
-async def test_live_frames_go_before_the_backlog_each_on_its_topic(tmp_path: Path) -> None:
-    rig = Rig(tmp_path)
+async def test_live_frames_are_sent_before_the_backlog_each_on_its_topic(tmp_path: Path) -> None:
+    rig = SenderRig(tmp_path)
     rig.keep("a0", "a1", age_s=60.0)
     rig.keep("a2", "b0")
     async with rig.sending() as link:
@@ -133,15 +133,15 @@ async def test_live_frames_go_before_the_backlog_each_on_its_topic(tmp_path: Pat
         ]
 
 
-async def test_what_is_in_doubt_is_offered_again_on_its_lane_before_anything_newer(tmp_path: Path) -> None:
-    rig = Rig(tmp_path)
+async def test_rows_in_doubt_are_repeated_on_their_lanes_before_newer_rows(tmp_path: Path) -> None:
+    rig = SenderRig(tmp_path)
     rig.link.holds = True
     rig.keep("a0", age_s=60.0)
     rig.keep("a1", "a2")
     async with rig.sending() as link:
         await until(lambda: len(link.sent) == 3)
         link.lose()
-        rig.clock.advance(60.0)  # what is in doubt would be late by now
+        rig.clock.advance(60.0)  # unsettled, the rows in doubt would be late by now
         rig.keep("a3")
         await until(lambda: not rig.sender.connected)
         link.sent.clear()
@@ -151,8 +151,8 @@ async def test_what_is_in_doubt_is_offered_again_on_its_lane_before_anything_new
         assert lanes == {False: ["a1", "a2", "a3"], True: ["a0"]}
 
 
-async def test_what_is_refused_is_parked_and_told_and_the_rest_goes_on(tmp_path: Path) -> None:
-    rig = Rig(tmp_path)
+async def test_refused_rows_are_parked_and_reported_and_the_others_are_sent(tmp_path: Path) -> None:
+    rig = SenderRig(tmp_path)
     rig.link.refuses = {b"a1".ljust(10)}
     rig.keep("a0", "a1", "a2")
     async with rig.sending() as link:
@@ -161,22 +161,22 @@ async def test_what_is_refused_is_parked_and_told_and_the_rest_goes_on(tmp_path:
         (beat,) = [decode(Heartbeat, p.value) for p in link.sent if p.topic == "status"]
         assert beat.reason == "1 refused and parked, frame a/5/1: not this one"
         (depth,) = rig.store.depth()
-        assert (depth.first, depth.last, depth.frames) == (1, 1, 1)  # for the ledger it waits
+        assert (depth.first, depth.last, depth.frames) == (1, 1, 1)  # the ledger counts it as waiting
         assert link.opened == 1
 
 
-async def test_what_a_lost_link_has_taken_or_refused_is_in_doubt_no_more(tmp_path: Path) -> None:
+async def test_rows_acknowledged_or_refused_before_the_loss_are_not_repeated(tmp_path: Path) -> None:
     class AnswersAndGoes(FakeLink):
-        async def send(self, parcel: OutboundRecord) -> asyncio.Future[None]:
+        async def send(self, record: OutboundRecord) -> asyncio.Future[None]:
             if self.holds and len(self.sent) == 3:
                 taken, refused, self._held = self._held[0], self._held[1], self._held[2:]
                 taken.set_result(None)
                 refused.set_exception(RecordRefused("not this one"))
                 await asyncio.sleep(0)
                 self.lose()
-            return await super().send(parcel)
+            return await super().send(record)
 
-    rig = Rig(tmp_path)
+    rig = SenderRig(tmp_path)
     rig.link = rig.sender._link = AnswersAndGoes()
     rig.link.holds = True
     rig.keep("a0", "a1", "a2", "a3")
@@ -187,11 +187,11 @@ async def test_what_a_lost_link_has_taken_or_refused_is_in_doubt_no_more(tmp_pat
         await until(lambda: rig.store.empty)
         assert rig.names() == ["a2", "a3"]
         (depth,) = rig.store.depth()
-        assert (depth.first, depth.last) == (1, 1)  # it is parked, and may have no other fate than to expire
+        assert (depth.first, depth.last) == (1, 1)  # it is parked, so it can only expire
 
 
-async def test_what_a_link_gives_up_without_a_word_is_offered_again(tmp_path: Path) -> None:
-    rig = Rig(tmp_path)
+async def test_a_send_cancelled_by_the_link_is_repeated(tmp_path: Path) -> None:
+    rig = SenderRig(tmp_path)
     rig.link.holds = True
     rig.keep("a0")
     async with rig.sending() as link:
@@ -202,16 +202,16 @@ async def test_what_a_link_gives_up_without_a_word_is_offered_again(tmp_path: Pa
         assert rig.names() == ["a0", "a0"]
 
 
-async def test_a_link_that_opens_and_then_fails_is_tried_after_growing_pauses(
+async def test_pauses_grow_for_a_link_that_opens_and_then_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rig = Rig(tmp_path)
+    rig = SenderRig(tmp_path)
     pauses: list[float] = []
     sleep = asyncio.sleep
 
     class OpensOnly(FakeLink):
-        async def send(self, parcel: OutboundRecord) -> asyncio.Future[None]:
-            done = await super().send(parcel)
+        async def send(self, record: OutboundRecord) -> asyncio.Future[None]:
+            done = await super().send(record)
             if len(pauses) < 6:
                 done = asyncio.get_running_loop().create_future()
                 done.set_exception(LinkLost("403"))
@@ -231,11 +231,11 @@ async def test_a_link_that_opens_and_then_fails_is_tried_after_growing_pauses(
     await asyncio.gather(task, return_exceptions=True)
     await rig.spool.close()
     assert pauses == sorted(pauses)
-    assert pauses[-1] > 20 * pauses[0]  # each try would carry 100 kB over a link that somebody pays for
+    assert pauses[-1] > 20 * pauses[0]  # each try sends 100 kB over a metered link
 
 
-async def test_a_record_that_takes_its_time_is_given_more_of_it_when_it_comes_again(tmp_path: Path) -> None:
-    rig = Rig(tmp_path)
+async def test_the_acknowledgement_timeout_grows_with_each_failed_try(tmp_path: Path) -> None:
+    rig = SenderRig(tmp_path)
     rig.link.holds = True
     rig.keep("a0")
     async with rig.sending() as link:
@@ -247,7 +247,7 @@ async def test_a_record_that_takes_its_time_is_given_more_of_it_when_it_comes_ag
         await until(lambda: len(link.sent) == 3)
         rig.clock.advance(PATIENT_TRIES * ACK_TIMEOUT_S - 1)
         rig.sender.wake()
-        await until(lambda: not rig.sender._wake.is_set())  # it has looked at the clock since
+        await until(lambda: not rig.sender._wake.is_set())  # it has read the clock since
         rig.keep("b0")
         await until(lambda: "b0" in rig.names())
         for done in link._held[2:]:
@@ -256,8 +256,8 @@ async def test_a_record_that_takes_its_time_is_given_more_of_it_when_it_comes_ag
         assert link.opened == 3
 
 
-async def test_a_link_that_stands_with_nothing_to_take_is_back(tmp_path: Path) -> None:
-    rig = Rig(tmp_path)
+async def test_an_idle_link_counts_as_back_after_a_while(tmp_path: Path) -> None:
+    rig = SenderRig(tmp_path)
     rig.link.gone = True
     async with rig.sending() as link:
         await until(lambda: rig.sender._backoff.out)
@@ -272,7 +272,7 @@ async def test_a_link_that_stands_with_nothing_to_take_is_back(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("error", "verdict"), [(MessageSizeTooLargeError(), RecordRefused), (InvalidTimestampError(), LinkLost)]
 )
-async def test_a_clock_that_is_ahead_of_the_broker_s_is_no_fault_of_the_frame(
+async def test_a_timestamp_ahead_of_the_broker_loses_the_link_and_refuses_no_record(
     error: Exception, verdict: type[Exception]
 ) -> None:
     class Producer:
@@ -287,8 +287,8 @@ async def test_a_clock_that_is_ahead_of_the_broker_s_is_no_fault_of_the_frame(
         await (await link.send(OutboundRecord("frames", "a", b"x")))
 
 
-async def test_a_link_that_asks_to_be_left_alone_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rig = Rig(tmp_path)
+async def test_the_pause_that_the_link_asks_for_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = SenderRig(tmp_path)
     rig.link.gone, rig.link.retry_after_s = True, 7.0
     pauses: list[float] = []
     sleep = asyncio.sleep
@@ -309,8 +309,8 @@ async def test_a_link_that_asks_to_be_left_alone_is(tmp_path: Path, monkeypatch:
     assert pauses == [7.0]
 
 
-async def test_the_backlog_has_its_share_of_what_is_in_flight(tmp_path: Path) -> None:
-    rig = Rig(tmp_path, max_in_flight_bytes=400_000, late_share=0.25)
+async def test_the_backlog_uses_only_its_share_of_the_window(tmp_path: Path) -> None:
+    rig = SenderRig(tmp_path, max_in_flight_bytes=400_000, late_share=0.25)
     rig.link.holds = True
     rig.keep(*(f"a{seq}" for seq in range(40)), age_s=60.0, size=30_000)
     async with rig.sending() as link:
@@ -318,38 +318,36 @@ async def test_the_backlog_has_its_share_of_what_is_in_flight(tmp_path: Path) ->
         rig.keep("b0", "b1", size=30_000)
         await until(lambda: "b1" in rig.names())
         late = [name for name in rig.names() if name.startswith("a")]
-        assert 4 <= len(late) <= 8  # 100 kB, and what was read at once
+        assert 4 <= len(late) <= 8  # 100 kB, and the rows of one read
         for done in link._held:
             done.set_result(None)
 
 
-async def test_the_backlog_keeps_its_pace_while_live_frames_come(tmp_path: Path) -> None:
-    rig = Rig(tmp_path, late_bytes_per_s=100_000)
+async def test_the_backlog_keeps_its_pace_beside_live_frames(tmp_path: Path) -> None:
+    rig = SenderRig(tmp_path, late_bytes_per_s=100_000)
     rig.keep(*(f"a{seq}" for seq in range(60)), age_s=60.0, size=20_000)
     rig.keep("b0")
     async with rig.sending():
         await until(lambda: len(rig.names()) > 8)
         await until(lambda: rig.sender.idle)
         burst = len(rig.names())
-        assert burst <= 1 + 2 * 8  # the first second's, and what was read at once
+        assert burst <= 1 + 2 * 8  # the first second's bytes, and the rows of one read
         rig.clock.advance(0.5)
         rig.keep("b1")
         await until(lambda: "b1" in rig.names())
         assert len(rig.names()) - burst <= 1 + 8
-        rig.clock.advance(LIVE_RECENT_S + 0.1)  # nobody is there to be disturbed
+        rig.clock.advance(LIVE_RECENT_S + 0.1)  # no live frames any more
         rig.sender.wake()
         await until(lambda: rig.store.empty)
 
 
 @pytest.mark.parametrize("steps", range(5))
-async def test_a_sender_that_is_cancelled_ends_though_something_new_comes_at_that_moment(
-    tmp_path: Path, steps: int
-) -> None:
-    rig = Rig(tmp_path)
+async def test_a_cancelled_sender_ends_although_a_row_comes_at_that_moment(tmp_path: Path, steps: int) -> None:
+    rig = SenderRig(tmp_path)
     task = asyncio.create_task(rig.sender.run(lambda: 0.0))
     await until(lambda: rig.sender.connected and rig.sender.idle)
     for _ in range(5):
-        await asyncio.sleep(0.01)  # it waits for something new
+        await asyncio.sleep(0.01)  # it waits for a row
     rig.sender.wake()
     for _ in range(steps):
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""What is on its way, the backlog's pace, and how refusals are told."""
+"""Tests of the in-flight window, the pace of the backlog, and the notices of refusals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ingest.contract.identity import LATE
 from ingest.runtime.clock import ManualClock
 
 
-def test_a_pace_holds_on_average_and_only_while_live_frames_come() -> None:
+def test_the_pace_holds_on_average_and_only_beside_live_frames() -> None:
     pace = BacklogPace(1000)
     pace.spend(5000)
     assert pace.wait_s(10.0) == 0.0  # no live frame has come
@@ -20,13 +20,13 @@ def test_a_pace_holds_on_average_and_only_while_live_frames_come() -> None:
         if not pace.wait_s(tenth / 10):
             pace.spend(300)
             sent += 300
-    assert sent == 0  # 4 s of it were spent at once
+    assert sent == 0  # the bytes of 4 s were spent at once
     pace.live(14.0)
     assert pace.wait_s(14.5) == 0.0
     assert BacklogPace(0).wait_s(0.0) == 0.0
 
 
-def test_a_window_counts_what_is_late_apart() -> None:
+def test_the_window_counts_late_rows_separately() -> None:
     window = InFlightWindow(100, 25)
     window.add(1, 30, late=True)
     assert (window.room, window.late_room) == (True, False)
@@ -36,10 +36,10 @@ def test_a_window_counts_what_is_late_apart() -> None:
     window.done(3)
     assert (window.room, window.late_room, len(window)) == (True, True, 1)
     window.add(4, 30, late=False)
-    assert (window.room, window.late_room) == (False, False)  # live frames have all of it
+    assert (window.room, window.late_room) == (False, False)  # live rows fill it
 
 
-def test_a_flood_of_refusals_is_told_in_few_words() -> None:
+def test_many_refusals_share_few_notices() -> None:
     clock = ManualClock()
     refusals = Refusals(clock)
     for seq in range(50):
