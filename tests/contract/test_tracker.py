@@ -1,4 +1,4 @@
-"""What every tracker does."""
+"""Contract of every tracker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ingest.contract.records import Box, Detection
 from stream.analyse.tracking.tracker import CONFIRM_FRAMES, LOST_S, ByteTracker, HeldTrack, Track, Tracker
 
 STEP_S = 0.2
-"""Five frames a second: what cameras send at the most."""
+"""Frame interval in seconds: cameras send at most five frames a second."""
 
 
 def detection(x: float, y: float = 100.0, *, label: str = "car", score: float = 0.9) -> Detection:
@@ -45,7 +45,7 @@ class TrackerContract:
         ]
         assert drive(tracker, *frames) == drive(type(tracker)(), *frames)
 
-    def test_two_that_pass_each_other_stay_two(self, tracker: Tracker) -> None:
+    def test_two_objects_that_pass_each_other_keep_their_tracks(self, tracker: Tracker) -> None:
         seen = drive(tracker, *([detection(20 * n, 100), detection(400 - 20 * n, 180)] for n in range(20)))
         names = {track.name for tracks in seen for track in tracks}
         assert len(names) == 2
@@ -53,29 +53,29 @@ class TrackerContract:
             way = [track.box.left for tracks in seen for track in tracks if track.name == name]
             assert way in (sorted(way), sorted(way, reverse=True))
 
-    def test_a_short_gap_is_bridged_a_long_one_is_not(self, tracker: Tracker) -> None:
+    def test_a_short_gap_is_bridged_and_a_long_one_is_not(self, tracker: Tracker) -> None:
         before = drive(tracker, *([detection(5 * n)] for n in range(8)))
         (short,) = drive(tracker, [], [], [detection(50)], start=8)[-1]
         assert short.name == before[-1][0].name
         after = drive(tracker, [detection(51)], [detection(52)], start=10 + round(4 * LOST_S / STEP_S))
         assert {track.name for tracks in after for track in tracks} != {short.name}
 
-    def test_a_flicker_is_no_object_and_nothing_is_nothing(self, tracker: Tracker) -> None:
+    def test_a_single_detection_makes_no_track(self, tracker: Tracker) -> None:
         assert drive(tracker, [], [detection(10)], [], [], [detection(300)], []) == [[]] * 6
 
-    def test_the_label_is_what_it_was_taken_for_most(self, tracker: Tracker) -> None:
+    def test_the_label_is_the_most_frequent_one(self, tracker: Tracker) -> None:
         labels = ["car", "truck", "car", "car", "bus", "car"]
         seen = drive(tracker, *([detection(10 * n, label=label)] for n, label in enumerate(labels)))
         assert seen[-1][0].label == "car"
 
-    def test_many_come_and_go_and_each_has_a_name_of_its_own(self, tracker: Tracker) -> None:
+    def test_many_tracks_have_names_of_their_own_in_sorted_order(self, tracker: Tracker) -> None:
         frames = [[detection(20 * n, 60 * lane) for lane in range(1 + n % 8)] for n in range(40)]
         for tracks in drive(tracker, *frames):
             assert len({track.name for track in tracks}) == len(tracks)
             assert [track.name for track in tracks] == sorted(track.name for track in tracks)
 
     @pytest.mark.parametrize("faint", [False, True])
-    def test_one_that_is_held_goes_on_and_is_what_it_was(self, tracker: Tracker, faint: bool) -> None:
+    def test_a_held_track_continues_with_its_box_and_label(self, tracker: Tracker, faint: bool) -> None:
         seen = drive(tracker, *([detection(100)] for _ in range(5)))
         (track,) = seen[-1]
         count = round(4 * LOST_S / STEP_S)
@@ -85,14 +85,14 @@ class TrackerContract:
         (again,) = tracker.step([detection(104)], (5 + count) * STEP_S, "again")
         assert (again.name, again.held, again.frames, again.labels["car"]) == (track.name, False, 5, 5 * 90)
 
-    def test_a_detection_goes_before_a_faint_hold(self, tracker: Tracker) -> None:
+    def test_a_detection_takes_precedence_over_a_faint_hold(self, tracker: Tracker) -> None:
         (track,) = drive(tracker, *([detection(100)] for _ in range(5)))[-1]
         for n in range(5, 15):
             hold = HeldTrack(track.name, track.box, faint=True)
             (moved,) = tracker.step([detection(100 + 15 * (n - 4))], n * STEP_S, f"f{n}", [hold])
             assert (moved.name, moved.held) == (track.name, False)
 
-    def test_a_hold_of_what_is_over_or_was_never_there_is_no_track(self, tracker: Tracker) -> None:
+    def test_a_hold_without_a_track_makes_no_track(self, tracker: Tracker) -> None:
         for n in range(10):
             assert tracker.step([], n * STEP_S, f"f{n}", [HeldTrack("nobody", detection(100).box, faint=False)]) == []
 

@@ -1,4 +1,4 @@
-"""A vehicle that parks, from the camera to the event, by a pipeline that looks at moving regions only."""
+"""Tests of a vehicle that parks, from the camera to the event, in a pipeline that looks at moving regions only."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from tests.paths import MODELS
 FPS = 10.0
 PACE_PX_S = 200.0
 ARRIVES_S, PARKED_S = 3.0, 5.0
-"""It sets off outside of the picture, and stands two seconds later with its middle at x = 300."""
+"""The vehicle starts outside of the picture, and stands two seconds later with its centre at x = 300."""
 PIPELINE = PipelineConfig(name="regions", model="regions", width=64, height=64, regions="motion", max_delay_s=0.0)
 BAY = ZoneRule(
     name="bay",
@@ -56,7 +56,7 @@ Place = Callable[[float], tuple[float, float]]
 
 
 class Driver(Actor):
-    """An actor that goes where ``PLACES`` has it."""
+    """An actor that moves along its path in ``PLACES``."""
 
     def centre(self, at_s: float) -> tuple[float, float]:
         return PLACES[self.id](at_s)
@@ -80,7 +80,7 @@ def parks(leaves_s: float, y: float = 262.0) -> Place:
 
 
 def passes(*starts_s: float, y: float) -> Place:
-    """Go through the picture from left to right, again and again."""
+    """Return a path through the picture from left to right, repeated at each start."""
 
     def place(at_s: float) -> tuple[float, float]:
         gone_s = min((at_s - start_s for start_s in starts_s if at_s >= start_s), default=-1.0)
@@ -91,7 +91,7 @@ def passes(*starts_s: float, y: float) -> Place:
 
 @dataclass
 class Pipeline:
-    """All stages from the capture to the rules, without a broker."""
+    """All stages from the capture to the results, without a broker."""
 
     served: ServedModel
     gate: GateConfig
@@ -134,13 +134,13 @@ def served() -> ServedModel:
     return served
 
 
-def told(found: Sequence[Result], rule: ZoneRule = BAY) -> list[Event]:
+def events_of(found: Sequence[Result], rule: ZoneRule = BAY) -> list[Event]:
     analyser = Analyser([rule], "", ByteTracker)
     return [event for result in found for event in analyser.step(result)]
 
 
-def told_s(found: Sequence[Result], rule: ZoneRule = BAY) -> list[float]:
-    return [(event.data.captured_ns - 10**18) / 1e9 for event in told(found, rule)]
+def times_of(found: Sequence[Result], rule: ZoneRule = BAY) -> list[float]:
+    return [(event.data.captured_ns - 10**18) / 1e9 for event in events_of(found, rule)]
 
 
 @pytest.fixture
@@ -152,60 +152,62 @@ def pipeline(served: ServedModel, monkeypatch: pytest.MonkeyPatch) -> Callable[.
 
 
 @pytest.mark.parametrize("label", ["car", "truck", "bus"])
-def test_a_vehicle_that_parks_is_told_once_when_it_has_stood_for_long_enough(
+def test_a_parked_vehicle_is_reported_once_after_the_dwell_time(
     pipeline: Callable[..., list[Result]], label: str
 ) -> None:
     found = pipeline(60.0, driver(1, label, parks(50.0)))
     rule = BAY.model_copy(update={"labels": (label,)})
-    (event,) = told(found, rule)
+    (event,) = events_of(found, rule)
     due_s = PARKED_S + BAY.dwell_s
-    assert due_s - 1.0 <= told_s(found, rule)[0] <= due_s + GateConfig().keep_alive_s
-    assert [one.id for one in told(found, rule)] == [event.id]
-    assert len(found) < 120  # standing holds the gate open for four seconds and the hold, of a minute
+    assert due_s - 1.0 <= times_of(found, rule)[0] <= due_s + GateConfig().keep_alive_s
+    assert [one.id for one in events_of(found, rule)] == [event.id]
+    assert len(found) < 120  # the gate is open for four seconds and its hold time, of a minute
 
 
 @pytest.mark.parametrize("y", [150.0, 310.0])
-def test_a_vehicle_that_parks_beside_traffic_is_told_once_and_on_time(
+def test_a_vehicle_parked_beside_traffic_is_reported_once_and_on_time(
     pipeline: Callable[..., list[Result]], y: float
 ) -> None:
-    """Pictures are sent all the time, of which no region shows what has parked."""
+    """Frames are sent all the time, but none of their regions shows the parked vehicle."""
     traffic = driver(2, "truck", passes(*range(14, 60, 4), y=y))
-    (at_s,) = told_s(pipeline(60.0, driver(1, "car", parks(50.0)), traffic))
+    (at_s,) = times_of(pipeline(60.0, driver(1, "car", parks(50.0)), traffic))
     assert abs(at_s - PARKED_S - BAY.dwell_s) < 1.0
 
 
-def test_what_drives_past_in_front_of_it_does_not_take_it_away(pipeline: Callable[..., list[Result]]) -> None:
+def test_traffic_in_front_of_a_parked_vehicle_does_not_end_its_track(pipeline: Callable[..., list[Result]]) -> None:
     bus = driver(2, "bus", passes(15.0, 24.0, y=272.0))
-    (at_s,) = told_s(pipeline(52.0, driver(1, "car", parks(50.0)), bus))
+    (at_s,) = times_of(pipeline(52.0, driver(1, "car", parks(50.0)), bus))
     assert PARKED_S + BAY.dwell_s - 1.0 <= at_s <= PARKED_S + BAY.dwell_s + GateConfig().keep_alive_s
 
 
 @pytest.mark.parametrize(("leaves_s", "traffic"), [(12.0, False), (28.0, True), (33.0, False)])
-def test_one_that_leaves_has_ended_its_stay(
+def test_a_vehicle_that_leaves_early_is_not_reported(
     pipeline: Callable[..., list[Result]], leaves_s: float, traffic: bool
 ) -> None:
     others = [driver(2, "car", passes(*range(6, 60, 4), y=150.0))] if traffic else []
-    assert told_s(pipeline(60.0, driver(1, "car", parks(leaves_s)), *others)) == []
+    assert times_of(pipeline(60.0, driver(1, "car", parks(leaves_s)), *others)) == []
 
 
 def lost(found: Sequence[Result], from_s: float, until_s: float) -> list[Result]:
-    """Take results out, as if they had gone to the late lane."""
+    """Remove results, as if their frames had been sent on the late lane."""
     return [one for one in found if not from_s <= (one.captured_ns - 10**18) / 1e9 < until_s]
 
 
-def test_what_an_outage_or_an_overload_has_hidden_did_not_stand(pipeline: Callable[..., list[Result]]) -> None:
+def test_time_hidden_by_an_outage_or_an_overload_does_not_count_as_dwell(
+    pipeline: Callable[..., list[Result]],
+) -> None:
     found = pipeline(59.5, driver(1, "car", parks(90.0)))
-    assert len(told(found)) == 1
+    assert len(events_of(found)) == 1
     cut = lost(found, 15.0, 25.0)
-    assert told_s(cut) == []
+    assert times_of(cut) == []
     gap = next(n for n, one in enumerate(found) if one.captured_ns > 10**18 + 20 * 10**9)
     busy = found[gap].model_copy(update={"withheld": {**found[gap].withheld, "overload": 1}})
-    assert told_s([*found[:gap], busy, *found[gap + 1 :]]) == []
+    assert times_of([*found[:gap], busy, *found[gap + 1 :]]) == []
     shorter = BAY.model_copy(update={"dwell_s": 10.0})
-    (at_s,) = told_s(cut, shorter)  # by 25 s it would have stood for longer, had it been seen
+    (at_s,) = times_of(cut, shorter)  # without the gap, the dwell time would have ended before 25 s
     assert at_s > 25.0 + shorter.dwell_s
 
 
-def test_what_stops_is_seen_to_stand_for_longer_than_it_takes_to_count_as_standing() -> None:
-    """The agent's background and the analyser's tracks know nothing of each other's constants."""
+def test_a_track_becomes_stationary_before_the_background_absorbs_it() -> None:
+    """The constants are in two packages that do not import each other."""
     assert 1.5 * REST_S <= ABSORB_S

@@ -1,4 +1,4 @@
-"""What stands for longer than any tail: a restart tells of it neither twice nor never."""
+"""Tests of restarts while an object stands for longer than the past that is read back: one event, not two or none."""
 
 from __future__ import annotations
 
@@ -51,30 +51,30 @@ def result(seq: int, *found: Detection, lane: str = LIVE, epoch: int = 1) -> Res
 
 
 class Site:
-    """A partition of results, written when they were captured, and who reads it."""
+    """A partition of results, written at their capture time, and a stage that reads it."""
 
     def __init__(self, *rules: CameraRule) -> None:
         self.clock = ManualClock()
         self.log = MemoryLog(partitions=1, clock=self.clock)
         self.stage = AnalyseStage(Config({entry.key: entry for entry in (CAMERA, PIPELINE, *rules)}), 1)
 
-    async def see(self, *results: Result) -> None:
+    async def write(self, *results: Result) -> None:
         for one in results:
             if one.lane == LIVE:
                 self.clock.seconds = (one.captured_ns - 10**18) / 1e9
             await self.log.produce(Outgoing(RESULTS, 0, encode(one), headers=h.frame_headers([one.id], one.lane)))
 
-    async def tell(self, start: int, stop: int, *, write: bool = False) -> list[Event]:
-        """Own the partition from one second's first frame to another's."""
-        interpreter = await self.stage.open(PARTITION, start * FPS, self.log)
-        events = []
+    async def events(self, start: int, stop: int, *, write: bool = False) -> list[Event]:
+        """Own the partition from second ``start`` to second ``stop``, and return its events."""
+        processor = await self.stage.open(PARTITION, start * FPS, self.log)
+        found = []
         async for record in self.log.read(RESULTS, 0, start * FPS, stop * FPS):
-            for out in [out for work in interpreter.process(record) for out in work.records]:
+            for out in [out for work in processor.process(record) for out in work.records]:
                 assert out.topic == EVENTS
-                events.append(decode_json(Event, out.value))
+                found.append(decode_json(Event, out.value))
                 if write:
                     await self.log.produce(out)
-        return events
+        return found
 
 
 def stand(seconds: int, x: float = 480.0, first: int = 0) -> list[Result]:
@@ -83,97 +83,99 @@ def stand(seconds: int, x: float = 480.0, first: int = 0) -> list[Result]:
 
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that what is read back is what is needed, and not the whole of a short log."""
+    """Read back only the past that is needed, not the whole of a short log."""
     monkeypatch.setattr(readback, "_FIRST_CHUNK", 10)
     monkeypatch.setattr(readback, "_LAST_CHUNK", 10)
 
 
 @pytest.mark.parametrize("cut", [100, 290, 320])
-async def test_a_dwell_of_minutes_is_one_incident_wherever_a_restart_falls(cut: int) -> None:
+async def test_a_restart_at_any_time_during_a_long_dwell_makes_one_incident(cut: int) -> None:
     site = Site(RIGHT.model_copy(update={"dwell_s": 300.0}))
-    await site.see(*stand(350))
-    (whole,) = await site.tell(0, 350)
-    events = await site.tell(0, cut) + await site.tell(cut, 350)
+    await site.write(*stand(350))
+    (whole,) = await site.events(0, 350)
+    events = await site.events(0, cut) + await site.events(cut, 350)
     assert [event.id for event in events] == [whole.id]
 
 
 @pytest.mark.parametrize("cut", [30, 200, 290])
-async def test_a_cooldown_of_minutes_outlasts_a_restart(cut: int) -> None:
-    """In the zone at 0.5 s, away at 10 s, back at 20 s: told again when the rule is no longer quiet, at 300.5 s."""
+async def test_a_long_cooldown_outlasts_a_restart(cut: int) -> None:
+    """In the zone at 0.5 s, away at 10 s, back at 20 s: reported again when the cooldown ends, at 300.5 s."""
     site = Site(RIGHT.model_copy(update={"cooldown_s": 300.0}))
     away = [result(20 + n, car(480.0 - 40 * min(n, 9))) for n in range(20)]
     back = [result(40 + n, car(120.0 + 40 * min(n, 9))) for n in range(700)]
-    await site.see(*stand(10), *away, *back)
-    whole = await site.tell(0, 350)
+    await site.write(*stand(10), *away, *back)
+    whole = await site.events(0, 350)
     assert [event.data.seq for event in whole] == [1, 601]
-    events = await site.tell(0, cut) + await site.tell(cut, 350)
+    events = await site.events(0, cut) + await site.events(cut, 350)
     assert [event.id for event in events] == [event.id for event in whole]
 
 
 @pytest.mark.parametrize("rule", [RIGHT, RIGHT.model_copy(update={"dwell_s": 100.0})])
 @pytest.mark.parametrize("cut", [300, 500, 900])
-async def test_what_was_told_of_before_the_tail_began_is_not_told_again(rule: ZoneRule, cut: int) -> None:
+async def test_a_visit_reported_before_the_past_that_is_read_back_is_not_reported_again(
+    rule: ZoneRule, cut: int
+) -> None:
     site = Site(rule)
-    await site.see(*stand(1000))
-    assert len(await site.tell(0, cut)) == 1
-    assert await site.tell(cut, 1000) == []
+    await site.write(*stand(1000))
+    assert len(await site.events(0, cut)) == 1
+    assert await site.events(cut, 1000) == []
 
 
-async def test_what_a_dead_owner_told_of_an_old_track_past_its_commit_is_not_told_under_another_name() -> None:
+async def test_an_event_that_a_dead_owner_wrote_after_its_commit_is_not_written_again_for_a_renamed_track() -> None:
     """A car that stands for 800 s crosses the line; the owner dies, and nothing of the last 20 s was committed."""
     site = Site(LINE)
     crossing = [result(1600 + n, car(160.0 + 40 * min(n, 9))) for n in range(40)]
-    await site.see(*stand(800, x=160.0), *crossing)
-    (told,) = await site.tell(0, 820, write=True)
-    assert told.data.track == "1-1-0"
-    assert await site.tell(800, 820) == []
+    await site.write(*stand(800, x=160.0), *crossing)
+    (event,) = await site.events(0, 820, write=True)
+    assert event.data.track == "1-1-0"
+    assert await site.events(800, 820) == []
 
 
-async def test_an_old_track_is_followed_and_tells_of_what_it_does_after_a_restart() -> None:
+async def test_an_old_track_makes_events_after_a_restart_under_another_name() -> None:
     site = Site(LINE)
     crossing = [result(1600 + n, car(160.0 + 40 * min(n, 9))) for n in range(40)]
-    await site.see(*stand(800, x=160.0), *crossing)
-    (event,) = await site.tell(790, 820)
+    await site.write(*stand(800, x=160.0), *crossing)
+    (event,) = await site.events(790, 820)
     assert event.data.track != "1-1-0"
 
 
-async def test_the_cooldown_of_an_old_track_is_known_from_its_events() -> None:
-    """It has been going in and out for ever, so the tail alone cannot tell when the rule was last told of."""
+async def test_the_cooldown_of_an_old_track_is_known_from_its_written_events() -> None:
+    """The car goes in and out all the time, so the results alone do not show when its last event was."""
     site = Site(RIGHT.model_copy(update={"cooldown_s": 25.0}))
     to_and_fro = [300.0, 260.0, 220.0, 180.0, 220.0, 260.0, 300.0, 340.0, 380.0, 340.0]
-    await site.see(*[result(n, car(to_and_fro[n % 10])) for n in range(1200 * FPS)])
-    whole = await site.tell(0, 1200, write=True)
+    await site.write(*[result(n, car(to_and_fro[n % 10])) for n in range(1200 * FPS)])
+    whole = await site.events(0, 1200, write=True)
     assert len(whole) > 30
     for cut in range(600, 660, 7):
         for back in (0, 20):
-            again = [event.data.seq for event in await site.tell(cut - back, cut + 60)]
-            assert again == []  # all of them are out
+            again = [event.data.seq for event in await site.events(cut - back, cut + 60)]
+            assert again == []  # all of them are written already
 
 
 @pytest.mark.parametrize("cut", range(379, 384))
-async def test_two_tracks_never_share_a_name_when_the_tail_begins_with_both(cut: int) -> None:
-    """The old one seems to begin with the tail, maybe in the very frame in which the other one was confirmed."""
+async def test_two_tracks_have_different_names_when_both_are_there_as_the_past_begins(cut: int) -> None:
+    """The old track seems to begin with the past, possibly in the frame that confirmed the other track."""
     site = Site(LINE)
     comes, way = 521, [120.0 + 40 * min(n, 9) for n in range(2000)]
     old, new = car(160.0, 80.0), [car(x, 280.0) for x in way]
-    await site.see(*[result(n, old, *([new[n - comes]] if n >= comes else [])) for n in range(cut * FPS)])
-    await site.see(*[result(cut * FPS + n, car(way[n], 80.0)) for n in range(20)])
-    (first,) = await site.tell(0, cut)
-    (second,) = await site.tell(cut, cut + 10)
+    await site.write(*[result(n, old, *([new[n - comes]] if n >= comes else [])) for n in range(cut * FPS)])
+    await site.write(*[result(cut * FPS + n, car(way[n], 80.0)) for n in range(20)])
+    (first,) = await site.events(0, cut)
+    (second,) = await site.events(cut, cut + 10)
     assert first.data.incident != second.data.incident
 
 
-async def test_late_frames_that_come_by_the_thousand_do_not_push_the_live_ones_out() -> None:
+async def test_thousands_of_late_results_do_not_displace_the_live_past() -> None:
     site = Site(RIGHT.model_copy(update={"dwell_s": 60.0}))
     live = stand(70)
     burst = [result(n, car(100.0), lane=LATE, epoch=0) for n in range(21_000)]
-    await site.see(*live[: 50 * FPS], *burst, *live[50 * FPS :])
+    await site.write(*live[: 50 * FPS], *burst, *live[50 * FPS :])
     start = 50 * FPS + 21_000
-    interpreter = await site.stage.open(PARTITION, start, site.log)
+    processor = await site.stage.open(PARTITION, start, site.log)
     works = [
         work
         async for record in site.log.read(RESULTS, 0, start, start + 20 * FPS)
-        for work in interpreter.process(record)
+        for work in processor.process(record)
     ]
     (event,) = [decode_json(Event, out.value) for work in works for out in work.records]
     assert event.data.seq == 121

@@ -1,4 +1,4 @@
-"""Tracks, rules and restarts: what a restart tells again has the same ids."""
+"""Tests of the stage ``analyse``: crossings, restarts, lanes, and results that are parked."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PARTITION = TopicPartition(RESULTS, 0)
 
 
 def results(fps: float, seconds: float, *, seed: int = 1, miss: float = 0.0, shake_px: float = 0.0) -> list[Result]:
-    """What a detector with these faults would say of the simulated road."""
+    """Return the results of a detector with these faults on the simulated road."""
     scene = Scene(SceneConfig("road", seed=seed, fps=fps, width=640, height=360, noise_sigma=0.0))
     rng = np.random.default_rng(seed)
     found = []
@@ -72,7 +72,7 @@ def result(seq: int, at_ns: int, detections: tuple[Detection, ...] = (), lane: s
 
 
 async def log_of(found: list[Result]) -> MemoryLog:
-    """Write results when they were captured, as the broker's clock has it; late ones at once."""
+    """Write live results when the broker's clock reaches their capture time, and late ones at once."""
     clock = ManualClock()
     log = MemoryLog(partitions=1, clock=clock)
     begin_ns = min((one.captured_ns for one in found), default=0)
@@ -84,11 +84,11 @@ async def log_of(found: list[Result]) -> MemoryLog:
 
 
 async def events_from(log: MemoryLog, start: int, stop: int) -> dict[str, Event]:
-    """Open the stage at ``start`` and process up to ``stop``, as an owner of the partition would."""
-    interpreter = await AnalyseStage(CONFIG, 1).open(PARTITION, start, log)
+    """Open the stage at ``start`` and process up to ``stop``, as an owner of the partition does."""
+    processor = await AnalyseStage(CONFIG, 1).open(PARTITION, start, log)
     found = {}
     async for record in log.read(RESULTS, 0, start, stop):
-        for work in interpreter.process(record):
+        for work in processor.process(record):
             assert work.done == (record.offset,)
             for out in work.records:
                 assert out.topic in (EVENTS, DEADLETTER)
@@ -100,7 +100,7 @@ async def events_from(log: MemoryLog, start: int, stop: int) -> dict[str, Event]
 
 @pytest.mark.parametrize("fps", [5.0, 10.0])
 @pytest.mark.parametrize(("miss", "shake_px"), [(0.0, 0.0), (0.1, 2.0)])
-async def test_crossings_of_the_simulated_road_are_found(fps: float, miss: float, shake_px: float) -> None:
+async def test_crossings_of_the_simulated_road_are_reported(fps: float, miss: float, shake_px: float) -> None:
     log = await log_of(results(fps, 60, miss=miss, shake_px=shake_px))
     events = await events_from(log, 0, int(fps * 60))
     truth = crossings_between(SceneConfig("road", seed=1), 0.0, 60.0)
@@ -112,7 +112,7 @@ async def test_crossings_of_the_simulated_road_are_found(fps: float, miss: float
     assert abs(len(events) - len(truth)) <= 0.1 * len(truth)
 
 
-async def test_an_event_says_what_where_and_when() -> None:
+async def test_an_event_has_its_type_source_frame_overlay_and_summary() -> None:
     log = await log_of(results(10, 30))
     events = await events_from(log, 0, 300)
     event = next(iter(events.values()))
@@ -128,7 +128,7 @@ async def test_an_event_says_what_where_and_when() -> None:
 
 @pytest.fixture(scope="module")
 def known() -> tuple[list[Result], dict[str, Event]]:
-    """Results for longer than what is read back, so that every cut leaves some behind; and all that they tell."""
+    """Return results that are longer than the past that is read back, and all their events."""
     found = results(5, 200)
     analyser = Analyser([LINE], "here", ByteTracker)
     return found, {event.id: event for one in found for event in analyser.step(one)}
@@ -136,10 +136,10 @@ def known() -> tuple[list[Result], dict[str, Event]]:
 
 @given(cut=st.integers(650, 999), back=st.integers(0, 40), written=st.booleans())
 @settings(deadline=None, max_examples=12)
-def test_a_restart_anywhere_tells_the_same_events(
+def test_a_restart_anywhere_makes_the_same_events(
     known: tuple[list[Result], dict[str, Event]], cut: int, back: int, written: bool
 ) -> None:
-    """The first owner dies after ``cut``, having committed ``back`` before; the second reads its tail and goes on."""
+    """The first owner dies after ``cut``, with its last commit ``back`` records before. The second one continues."""
 
     async def run() -> None:
         found, whole = known
@@ -155,7 +155,7 @@ def test_a_restart_anywhere_tells_the_same_events(
     asyncio.run(run())
 
 
-async def test_lanes_are_apart_and_late_says_so() -> None:
+async def test_lanes_have_separate_tracks_and_late_events_are_marked() -> None:
     live = results(10, 25)
     late = [r.model_copy(update={"lane": LATE}) for r in live]
     mixed = [r for pair in zip(live, late, strict=True) for r in pair]
@@ -163,7 +163,7 @@ async def test_lanes_are_apart_and_late_says_so() -> None:
     assert sum(e.data.late for e in events.values()) * 2 == len(events) > 0
 
 
-async def test_repeats_make_no_events_and_a_new_epoch_begins_afresh() -> None:
+async def test_repeated_results_make_no_events_and_a_new_epoch_has_new_tracks() -> None:
     once = results(10, 25)
     again = [r.model_copy(update={"epoch": 6}) for r in once]
     plain = await events_from(await log_of(once), 0, len(once))
@@ -175,13 +175,13 @@ async def test_repeats_make_no_events_and_a_new_epoch_begins_afresh() -> None:
 
 async def parked_by(log: MemoryLog, start: int = 0) -> list[bytes]:
     stop = (await log.ends(RESULTS))[0]
-    interpreter = await AnalyseStage(CONFIG, 1).open(PARTITION, start, log)
-    works = [work async for record in log.read(RESULTS, 0, start, stop) for work in interpreter.process(record)]
+    processor = await AnalyseStage(CONFIG, 1).open(PARTITION, start, log)
+    works = [work async for record in log.read(RESULTS, 0, start, stop) for work in processor.process(record)]
     assert [work.done for work in works] == [(offset,) for offset in range(start, stop)]
     return [out.value for work in works for out in work.records if out.topic == DEADLETTER]
 
 
-async def test_a_result_that_cannot_be_read_is_parked() -> None:
+async def test_an_unreadable_result_is_parked() -> None:
     log = MemoryLog(partitions=1)
     await log.produce(Outgoing(RESULTS, 0, b"no result"))
     await log.produce(Outgoing(RESULTS, 0, encode(result(0, 0))))
@@ -193,8 +193,8 @@ def with_box(*edges: float) -> Detection:
     return Detection.model_construct(box=Box(*edges), label="car", class_id=1, score=0.9)
 
 
-async def test_a_result_that_cannot_be_followed_is_parked_and_the_next_ones_are_followed() -> None:
-    """A box that single precision cannot hold, after a car was seen; then a restart that reads it again."""
+async def test_a_result_that_cannot_be_tracked_is_parked_and_the_next_ones_are_tracked() -> None:
+    """A box overflows single precision after a car was seen. A restart then reads it again."""
     found = results(10, 25)
     found[100] = result(100, 10 * 10**9, (with_box(-1e300, 0.0, 1e300, 10.0),))
     log = await log_of(found)
@@ -207,14 +207,14 @@ async def test_a_result_that_cannot_be_followed_is_parked_and_the_next_ones_are_
 
 
 @pytest.mark.parametrize("edge", [float("inf"), float("nan")])
-async def test_a_box_without_finite_numbers_is_no_detection(edge: float) -> None:
+async def test_a_box_without_finite_numbers_is_refused(edge: float) -> None:
     log = await log_of([result(0, 0, (with_box(0.0, 0.0, edge, 10.0),))])
     assert len(await parked_by(log)) == 1
     with pytest.raises(ValidationError, match="finite"):
         Detection(box=Box(0.0, 0.0, edge, 10.0), label="car", class_id=1, score=0.9)
 
 
-async def test_a_lack_of_memory_is_nobodys_fault_and_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_memory_error_ends_the_process_and_parks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     log = await log_of([result(0, 0), result(1, 1)])
 
     def exhausted(_: Analyser, one: Result) -> list[Event]:
@@ -228,22 +228,22 @@ async def test_a_lack_of_memory_is_nobodys_fault_and_ends_the_process(monkeypatc
             await parked_by(log, start)
 
 
-def made_by(*found: Result, config: Config = CONFIG) -> int:
-    """Return for how many cameras and lanes tracks are kept after these results."""
+def analysers_for(*found: Result, config: Config = CONFIG) -> int:
+    """Return the number of analysers after these results."""
     analysers = Analysers(RuleSet(config.of(CameraRule)), {}, ByteTracker)
     for one in found:
         analysers.step(one)
     return len(analysers)
 
 
-def test_without_a_rule_nothing_is_tracked() -> None:
+def test_a_result_without_rules_has_no_analyser() -> None:
     one = result(0, 0)
-    assert made_by(one, one.model_copy(update={"lane": LATE})) == 2
-    assert made_by(one.model_copy(update={"camera": "other"}), one.model_copy(update={"pipeline": "none"})) == 0
-    assert made_by(one, config=Config({CAMERA.key: CAMERA})) == 0
+    assert analysers_for(one, one.model_copy(update={"lane": LATE})) == 2
+    assert analysers_for(one.model_copy(update={"camera": "other"}), one.model_copy(update={"pipeline": "none"})) == 0
+    assert analysers_for(one, config=Config({CAMERA.key: CAMERA})) == 0
 
 
-def test_replays_are_let_go_and_the_lasting_lanes_are_not() -> None:
+def test_only_analysers_of_replays_are_dropped() -> None:
     replays = [result(0, 0, lane=replay_lane(f"run-{n}")) for n in range(2 * MAX_REPLAYED)]
-    assert made_by(result(0, 0), *replays, result(0, 0, lane=LATE)) == 2 + MAX_REPLAYED
-    assert made_by(*[result(n, n, lane=replay_lane("one")) for n in range(2 * MAX_REPLAYED)]) == 1
+    assert analysers_for(result(0, 0), *replays, result(0, 0, lane=LATE)) == 2 + MAX_REPLAYED
+    assert analysers_for(*[result(n, n, lane=replay_lane("one")) for n in range(2 * MAX_REPLAYED)]) == 1

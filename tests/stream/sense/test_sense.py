@@ -1,4 +1,4 @@
-"""Readings: every one that counts is in one window, however they were cut into columns."""
+"""Tests of the stage ``sense``: cleaning, windows, thresholds, restarts and parked readings."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def readings(
     values=st.lists(st.floats(-30, 90), min_size=1, max_size=120),
     cuts=st.lists(st.integers(0, 120), max_size=6),
 )
-def test_windows_do_not_depend_on_how_readings_are_cut(values: list[float], cuts: list[int]) -> None:
+def test_windows_do_not_depend_on_the_columns_of_their_readings(values: list[float], cuts: list[int]) -> None:
     rows = [(i * STEP_NS, v) for i, v in enumerate(values)]
     whole = TumblingWindows(1.0).add(rows)
     edges = sorted({0, len(rows), *(c for c in cuts if c < len(rows))})
@@ -71,7 +71,7 @@ def test_windows_do_not_depend_on_how_readings_are_cut(values: list[float], cuts
     assert windows.late == 0
 
 
-def test_what_cannot_be_is_dropped_and_counted() -> None:
+def test_impossible_and_suspect_readings_are_dropped_and_counted() -> None:
     cleaner = Cleaner(SENSOR)
     kept = cleaner.clean(readings(0, [20.0, 999.0, float("nan"), 21.0, 22.0], [GOOD, GOOD, GOOD, SUSPECT, GOOD]))
     assert [value for _, value in kept] == [20.0, 22.0]
@@ -80,7 +80,7 @@ def test_what_cannot_be_is_dropped_and_counted() -> None:
     assert cleaner.dropped["repeat"] == 2
 
 
-def test_what_is_of_an_older_epoch_is_told_from_a_repeat() -> None:
+def test_readings_of_an_older_epoch_are_counted_apart_from_repeats() -> None:
     cleaner = Cleaner(SENSOR)
     cleaner.clean(readings(0, [20.0, 21.0], epoch=7))
     assert cleaner.clean(readings(2, [22.0] * 3, epoch=6)) == []
@@ -94,7 +94,7 @@ def rows(first_ns: int, count: int, value: float = 20.0) -> list[tuple[int, floa
     return [(first_ns + i * STEP_NS, value) for i in range(count)]
 
 
-def test_a_clock_that_is_set_back_silences_a_sensor_for_a_stated_number_of_readings() -> None:
+def test_windows_restart_after_a_fixed_number_of_late_readings() -> None:
     windows = TumblingWindows(1.0)
     assert len(windows.add(rows(HOUR_NS, 100))) == 8
     closed = windows.add(rows(0, LATE_IN_A_ROW + 50))
@@ -103,7 +103,7 @@ def test_a_clock_that_is_set_back_silences_a_sensor_for_a_stated_number_of_readi
     assert [(w.start_ns // 10**9, w.count) for w in closed] == [(2, 1), (3, 10), (4, 10), (5, 10)]
 
 
-def test_stragglers_are_no_clock_that_was_set_back() -> None:
+def test_late_readings_between_timely_ones_do_not_restart_the_windows() -> None:
     windows = TumblingWindows(1.0)
     windows.add(rows(HOUR_NS, 100))
     for number in range(2 * LATE_IN_A_ROW):
@@ -111,7 +111,7 @@ def test_stragglers_are_no_clock_that_was_set_back() -> None:
     assert (windows.late, windows.set_back) == (2 * LATE_IN_A_ROW, 0)
 
 
-def test_a_new_epoch_may_begin_at_an_earlier_time_and_otherwise_goes_on_with_the_open_window() -> None:
+def test_a_new_epoch_continues_the_open_window_or_restarts_at_an_earlier_time() -> None:
     windows = TumblingWindows(1.0)
     windows.add(rows(HOUR_NS, 25))
     windows.begin_epoch()
@@ -123,10 +123,10 @@ def test_a_new_epoch_may_begin_at_an_earlier_time_and_otherwise_goes_on_with_the
 
 
 async def events_of(log: MemoryLog, start: int, stop: int) -> dict[str, Event]:
-    sensing = await SenseStage(CONFIG, 1).open(TopicPartition(READINGS, 0), start, log)
+    processor = await SenseStage(CONFIG, 1).open(TopicPartition(READINGS, 0), start, log)
     found = {}
     async for record in log.read(READINGS, 0, start, stop):
-        for work in sensing.process(record):
+        for work in processor.process(record):
             for out in work.records:
                 assert out.topic == EVENTS
                 event = decode_json(Event, out.value)
@@ -134,7 +134,7 @@ async def events_of(log: MemoryLog, start: int, stop: int) -> dict[str, Event]:
     return found
 
 
-async def test_a_bound_that_is_broken_is_told_once_and_again_after_it_was_kept() -> None:
+async def test_a_breach_is_reported_once_and_again_after_a_window_inside_the_bounds() -> None:
     log = MemoryLog(partitions=1)
     values = [20.0] * 30 + [70.0] * 30 + [20.0] * 30 + [70.0] * 30 + [20.0] * 30
     for seq in range(0, len(values), 7):
@@ -145,16 +145,16 @@ async def test_a_bound_that_is_broken_is_told_once_and_again_after_it_was_kept()
     event = next(iter(whole.values()))
     assert event.data.details == {"value": 70.0, "unit": "Cel"}
     assert "above 50" in event.data.summary
-    for cut in range(count):  # a restart anywhere, with its tail, tells the same
+    for cut in range(count):  # a restart at any record makes the same events
         first, second = await events_of(log, 0, cut), await events_of(log, max(0, cut - 2), count)
         assert {**first, **second} == whole
 
 
-async def told(log: MemoryLog, start: int, metrics: SenseMetrics | None = None) -> list[Event]:
-    """Open the stage at an offset, and return what it tells of the rest."""
-    sensing = await SenseStage(TWO, 1, metrics).open(PARTITION, start, log)
+async def events_after(log: MemoryLog, start: int, metrics: SenseMetrics | None = None) -> list[Event]:
+    """Open the stage at an offset, and return the events of the remaining readings."""
+    processor = await SenseStage(TWO, 1, metrics).open(PARTITION, start, log)
     stop = (await log.ends(READINGS))[0]
-    works = [work async for record in log.read(READINGS, 0, start, stop) for work in sensing.process(record)]
+    works = [work async for record in log.read(READINGS, 0, start, stop) for work in processor.process(record)]
     return [decode_json(Event, out.value) for work in works for out in work.records if out.topic == EVENTS]
 
 
@@ -168,7 +168,7 @@ SECOND_NS = 10**9
 async def test_a_sensor_that_writes_once_a_minute_keeps_its_windows_beside_one_that_writes_each_second(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The broker's clock goes with the capture; the slow sensor is hot from 150 s on, and says so once."""
+    """The broker's clock follows the capture. The slow sensor is hot from 150 s on, and makes one event."""
     monkeypatch.setattr(readback, "_FIRST_CHUNK", 8)
     clock = ManualClock()
     log = MemoryLog(partitions=1, clock=clock)
@@ -179,14 +179,14 @@ async def test_a_sensor_that_writes_once_a_minute_keeps_its_windows_beside_one_t
             values = [20.0 if at < 150 else 70.0 for at in range(second - 60, second)]
             column = readings(second - 60, values, sensor="slow", step_ns=SECOND_NS)
             await log.produce(Outgoing(READINGS, 0, encode(column)))
-    whole = await told(log, 0)
+    whole = await events_after(log, 0)
     assert [event.data.captured_ns for event in whole] == [150 * SECOND_NS]
-    assert await told(log, 183) == []  # just after the column that says so; and long after it, before the next
-    assert await told(log, 240) == []
+    assert await events_after(log, 183) == []  # just after the column with the breach
+    assert await events_after(log, 240) == []  # long after it, before the next column
 
 
-async def test_a_sensor_with_fewer_readings_than_windows_is_remembered_as_outside() -> None:
-    """One reading a minute, and windows of a second: whether the bound is broken is known from minutes ago."""
+async def test_a_breach_of_a_sensor_with_rare_readings_is_remembered_over_a_restart() -> None:
+    """One reading a minute, windows of a second: the readings that show the breach are minutes old."""
     lone = SENSOR.model_copy(update={"rate_hz": 1 / 60})
     config = Config({entry.key: entry for entry in (lone, RULE.model_copy(update={"min_readings": 1}))})
     clock = ManualClock()
@@ -195,26 +195,26 @@ async def test_a_sensor_with_fewer_readings_than_windows_is_remembered_as_outsid
         clock.advance(60.0)
         await log.produce(Outgoing(READINGS, 0, encode(readings(minute, [70.0], first_ns=minute * 60 * SECOND_NS))))
     for start in (0, 5, 9):
-        sensing = await SenseStage(config, 1).open(PARTITION, start, log)
-        works = [work async for record in log.read(READINGS, 0, start, 10) for work in sensing.process(record)]
+        processor = await SenseStage(config, 1).open(PARTITION, start, log)
+        works = [work async for record in log.read(READINGS, 0, start, 10) for work in processor.process(record)]
         assert sum(len(work.records) for work in works) == (start == 0)
 
 
-async def test_a_restart_tells_the_same_when_its_tail_is_seconds_of_a_long_log() -> None:
+async def test_a_restart_that_reads_seconds_of_a_long_log_makes_the_same_events() -> None:
     clock = ManualClock()
     log = MemoryLog(partitions=1, clock=clock)
     for second in range(1000):
         clock.advance(1.0)
         value = 70.0 if second % 97 > 80 else 20.0
         await log.produce(Outgoing(READINGS, 0, encode(readings(second * 10, [value] * 10))))
-    whole = [event.id for event in await told(log, 0)]
+    whole = [event.id for event in await events_after(log, 0)]
     assert len(whole) == 10
-    rest = {cut: [event.id for event in await told(log, cut)] for cut in range(500, 1000, 7)}
+    rest = {cut: [event.id for event in await events_after(log, cut)] for cut in range(500, 1000, 7)}
     assert all(whole[len(whole) - len(ids) :] == ids for ids in rest.values())
     assert len(rest[997]) == 0 < len(rest[500]) < 10
 
 
-async def test_readings_that_change_nothing_are_counted_and_those_of_the_past_are_not() -> None:
+async def test_dropped_readings_are_counted_but_not_those_read_back_at_a_restart() -> None:
     registry = CollectorRegistry()
     metrics = SenseMetrics(registry)
     log = MemoryLog(partitions=1)
@@ -223,7 +223,7 @@ async def test_readings_that_change_nothing_are_counted_and_those_of_the_past_ar
     await log.produce(Outgoing(READINGS, 0, encode(readings(31, [20.0, 999.0], first_ns=HOUR_NS + 31 * STEP_NS))))
     await log.produce(Outgoing(READINGS, 0, encode(readings(33, [20.0] * 30, first_ns=0))))
     await log.produce(Outgoing(READINGS, 0, encode(readings(90, [20.0] * 5, epoch=0))))
-    assert await told(log, 2, metrics) == []
+    assert await events_after(log, 2, metrics) == []
 
     def counted(name: str, **labels: str) -> float | None:
         return registry.get_sample_value(f"sightline_sense_{name}_total", {"sensor": "t", **labels})
@@ -235,14 +235,14 @@ async def test_readings_that_change_nothing_are_counted_and_those_of_the_past_ar
     assert counted("clock_set_back", rule="hot") == 1.0
 
 
-async def test_a_device_that_was_started_again_with_its_clock_set_back_is_heard() -> None:
+async def test_a_restarted_device_with_its_clock_set_back_makes_events() -> None:
     log = MemoryLog(partitions=1)
     await log.produce(Outgoing(READINGS, 0, encode(readings(0, [20.0] * 30, first_ns=HOUR_NS))))
     await log.produce(Outgoing(READINGS, 0, encode(readings(0, [70.0] * 30, epoch=2, first_ns=0))))
-    assert [event.data.captured_ns for event in await told(log, 0)] == [0]
+    assert [event.data.captured_ns for event in await events_after(log, 0)] == [0]
 
 
-async def test_readings_that_break_something_are_parked_and_the_next_ones_are_heard(
+async def test_readings_that_fail_are_parked_and_the_next_ones_are_processed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     log = MemoryLog(partitions=1)
@@ -256,14 +256,14 @@ async def test_readings_that_break_something_are_parked_and_the_next_ones_are_he
         return step(self, window)
 
     monkeypatch.setattr(ThresholdWatch, "step", breaks)
-    sensing = await SenseStage(CONFIG, 1).open(PARTITION, 0, log)
-    works = [work async for record in log.read(READINGS, 0, 0, 6) for work in sensing.process(record)]
+    processor = await SenseStage(CONFIG, 1).open(PARTITION, 0, log)
+    works = [work async for record in log.read(READINGS, 0, 0, 6) for work in processor.process(record)]
     assert Counter(out.topic for work in works for out in work.records) == {EVENTS: 1, DEADLETTER: 1}
     assert [work.done for work in works] == [(offset,) for offset in range(6)]
-    assert await told(log, 5) == []  # and what broke it breaks no restart
+    assert await events_after(log, 5) == []  # a restart reads the failing readings again, and ignores the error
 
 
-async def test_a_lack_of_memory_is_nobodys_fault_and_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_memory_error_ends_the_process_and_parks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     log = MemoryLog(partitions=1)
     await log.produce(Outgoing(READINGS, 0, encode(readings(0, [20.0]))))
 
@@ -272,15 +272,15 @@ async def test_a_lack_of_memory_is_nobodys_fault_and_ends_the_process(monkeypatc
 
     monkeypatch.setattr(TumblingWindows, "add", exhausted)
     with pytest.raises(MemoryError):
-        await told(log, 0)
+        await events_after(log, 0)
     with pytest.raises(MemoryError):
-        await told(log, 1)
+        await events_after(log, 1)
 
 
-async def test_a_breach_outlasts_a_start_of_the_device_also_over_a_restart() -> None:
+async def test_a_breach_continues_over_restarts_of_the_device_and_of_the_stage() -> None:
     log = MemoryLog(partitions=1, clock=ManualClock())
     for second in range(20):
         hot = readings(0, [70.0] * 10, epoch=1 + second, first_ns=second * SECOND_NS)
         await log.produce(Outgoing(READINGS, 0, encode(hot)))
-    assert len(await told(log, 0)) == 1
-    assert await told(log, 19) == []
+    assert len(await events_after(log, 0)) == 1
+    assert await events_after(log, 19) == []

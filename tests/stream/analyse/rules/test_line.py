@@ -29,7 +29,7 @@ def test_one_pass_is_one_crossing_with_its_direction() -> None:
     assert walk(LineCounter(*UP, DIAGONAL_PX), [600.0 - 20 * i for i in range(25)]) == [BACKWARD]
 
 
-def test_the_scenes_count_rightwards_as_forward() -> None:
+def test_crossings_to_the_right_are_forward_on_the_lines_of_the_simulated_scenes() -> None:
     for (x0, y0), (x1, y1) in COUNTING_LINES.values():
         counter = LineCounter((x0 * 640, y0 * 360), (x1 * 640, y1 * 360), DIAGONAL_PX)
         assert walk(counter, [50.0 + 25 * i for i in range(24)]) == [FORWARD]
@@ -38,19 +38,19 @@ def test_the_scenes_count_rightwards_as_forward() -> None:
 @given(
     jitter=st.lists(st.floats(-4.0, 4.0), min_size=5, max_size=60), before=st.integers(1, 5), after=st.integers(2, 6)
 )
-def test_trembling_on_the_line_counts_a_pass_once(jitter: list[float], before: int, after: int) -> None:
+def test_a_box_that_trembles_on_the_line_is_counted_once(jitter: list[float], before: int, after: int) -> None:
     xs = [250.0] * before + [320.0 + j for j in jitter] + [400.0] * after
     assert walk(LineCounter(*UP, DIAGONAL_PX), xs) == [FORWARD]
 
 
 @given(jitter=st.lists(st.floats(-4.0, 4.0), min_size=1, max_size=60))
-def test_trembling_on_the_line_and_going_back_counts_nothing(jitter: list[float]) -> None:
+def test_a_box_that_trembles_on_the_line_and_goes_back_is_not_counted(jitter: list[float]) -> None:
     xs = [250.0, 260.0, *(320.0 + j for j in jitter), 260.0, 250.0, 240.0]
     assert walk(LineCounter(*UP, DIAGONAL_PX), xs) == []
 
 
 @given(at=st.integers(1, 20))
-def test_one_false_box_beyond_the_line_counts_nothing(at: int) -> None:
+def test_one_false_box_beyond_the_line_is_not_counted(at: int) -> None:
     xs = [200.0] * 22
     xs[at] = 420.0
     assert walk(LineCounter(*UP, DIAGONAL_PX), xs) == []
@@ -72,7 +72,7 @@ def test_the_line_is_finite_and_its_ends_belong_to_it() -> None:
     assert crosses(*short, (200.0, 100.0), (440.0, 100.0))
 
 
-def test_what_begins_beyond_the_line_has_not_crossed_and_a_name_may_be_used_again() -> None:
+def test_a_track_that_begins_beyond_the_line_has_not_crossed_it_also_after_its_name_was_forgotten() -> None:
     counter = LineCounter(*UP, DIAGONAL_PX)
     assert walk(counter, [440.0, 460.0, 480.0]) == []
     counter.forget("t")
@@ -80,7 +80,7 @@ def test_what_begins_beyond_the_line_has_not_crossed_and_a_name_may_be_used_agai
 
 
 SHORT = (320.0, 200.0), (320.0, 100.0)
-"""Runs upwards from y = 200 to y = 100."""
+"""A line upwards, from y = 200 to y = 100."""
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ SHORT = (320.0, 200.0), (320.0, 100.0)
         ([(300, 150), (320, 150), (340, 150), (345, 150)], [FORWARD]),  # a frame on the line itself
     ],
 )
-def test_where_the_line_was_gone_through_decides_and_not_where_that_was_settled(
+def test_the_place_where_a_path_meets_the_line_decides_and_not_the_place_where_it_settles(
     way: list[tuple[float, float]], crossed: list[str]
 ) -> None:
     counter = LineCounter(*SHORT, DIAGONAL_PX)
@@ -107,13 +107,15 @@ right = st.tuples(st.integers(330, 640), height)
 
 @st.composite
 def visits(draw: st.DrawFn) -> list[list[tuple[int, int]]]:
-    """Stays on alternating sides of the line, each for a few frames anywhere there."""
+    """Draw stays on alternating sides of the line, each of a few frames at any place."""
     count = draw(st.integers(2, 6))
     return [draw(st.lists((left, right)[n % 2], min_size=2, max_size=4)) for n in range(count)]
 
 
 @given(stays=visits())
-def test_a_walk_crosses_where_its_step_over_the_line_meets_it(stays: list[list[tuple[int, int]]]) -> None:
+def test_a_path_crosses_if_its_step_over_the_line_meets_it_between_its_ends(
+    stays: list[list[tuple[int, int]]],
+) -> None:
     expected = []
     for number, (stay, following) in enumerate(itertools.pairwise(stays)):
         (ax, ay), (bx, by) = stay[-1], following[0]
@@ -132,7 +134,7 @@ def test_a_walk_crosses_where_its_step_over_the_line_meets_it(stays: list[list[t
     start=st.tuples(st.integers(200, 310), height),
     stop=st.tuples(st.integers(330, 440), height),
 )
-def test_trembling_near_an_end_counts_a_way_through_and_no_way_round(
+def test_a_box_that_trembles_near_an_end_is_counted_if_it_went_through_and_not_round(
     trembling: list[tuple[int, int]], start: tuple[int, int], stop: tuple[int, int]
 ) -> None:
     way = [start, *trembling, stop]

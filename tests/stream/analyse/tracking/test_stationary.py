@@ -1,4 +1,4 @@
-"""What stands still where nothing moves and no model looks: held, proved, ended."""
+"""Tests of stationary tracks, which are held while nothing moves and no model looks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DWELL = ZoneRule(name="bay", camera="c", pipeline="p", polygon=RIGHT, labels=("c
 LINE = LineRule(name="line", camera="c", pipeline="p", start=(0.8, 1.0), end=(0.8, 0.0))
 PIPELINE = PipelineConfig(name="p", model="m", width=64, height=64, regions="motion")
 FAR = Box(0.0, 0.0, 60.0, 30.0)
-"""Where something else moves."""
+"""Place in which another object moves."""
 STOP = 480.0
 
 
@@ -44,7 +44,7 @@ def seen(box: Box, label: str = "car", score: float = 0.9) -> Detection:
 
 
 def result(at_s: float, *found: Detection, motion: Sequence[Box] | None = (), **fields: Any) -> Result:
-    """A frame of a pipeline that looks at what moves, and at what rests where that is named."""
+    """Return the result of a pipeline that looks at moving regions, and at stationary boxes that the agent lists."""
     boxes = None if motion is None else tuple(motion)
     looked_at = (*(boxes or ()), *(fields.get("resting") or ()))
     values: dict[str, Any] = {"outcome": "classified" if looked_at else "empty", "looked_at": looked_at, **fields}
@@ -67,7 +67,7 @@ def result(at_s: float, *found: Detection, motion: Sequence[Box] | None = (), **
 
 
 def moves(at_s: float, *boxes: Box) -> Result:
-    """A frame in which the model finds a car wherever something moves."""
+    """Return a result in which the model finds a car in each moving region."""
     return result(at_s, *map(seen, boxes), motion=boxes)
 
 
@@ -76,228 +76,228 @@ def times(start_s: float, stop_s: float) -> list[float]:
 
 
 def parked(until_s: float = 6.0) -> list[Result]:
-    """It comes from the left, and stands from 1.6 s on."""
+    """Return the results of a car that comes from the left and stands from 1.6 s on."""
     return [moves(at_s, place(min(160.0 + 200.0 * at_s, STOP))) for at_s in times(0.0, until_s)]
 
 
-def named(at_s: float) -> Result:
-    """Nothing moves; what rests is told, and found."""
+def listed(at_s: float) -> Result:
+    """Return a result without motion, in which the agent lists the car and the model finds it."""
     return result(at_s, seen(place(STOP)), resting=(place(STOP),))
 
 
 def busy(start_s: float, stop_s: float, *, resting: tuple[Box, ...] | None = None) -> list[Result]:
-    """Something moves elsewhere; every ten seconds what rests is told, and found by the model."""
+    """Return results with motion elsewhere. Every ten seconds the agent lists ``resting``, and the model finds it."""
     found = []
     for at_s in times(start_s, stop_s):
-        tells = resting is not None and round(at_s * FPS) % 100 < 2
-        rests = resting if tells else None
+        is_listed = resting is not None and round(at_s * FPS) % 100 < 2
+        rests = resting if is_listed else None
         found.append(result(at_s, *map(seen, rests or ()), motion=(FAR,), resting=rests))
     return found
 
 
-def told(results: Iterable[Result], *rules: CameraRule) -> list[Event]:
+def events_of(results: Iterable[Result], *rules: CameraRule) -> list[Event]:
     analyser = Analyser(rules or (DWELL,), "", ByteTracker)
     return [event for one in results for event in analyser.step(one)]
 
 
-def told_s(results: Iterable[Result], *rules: CameraRule) -> list[float]:
-    return [(event.data.captured_ns - 10**18) / 1e9 for event in told(results, *rules)]
+def times_of(results: Iterable[Result], *rules: CameraRule) -> list[float]:
+    return [(event.data.captured_ns - 10**18) / 1e9 for event in events_of(results, *rules)]
 
 
 ENTERED_S = 0.8
 
 
-def test_what_stands_is_told_once_while_others_move_and_no_model_looks_at_it() -> None:
-    (event,) = told([*parked(), *busy(6.0, 60.0, resting=(place(STOP),))])
+def test_a_stationary_car_is_reported_once_while_others_move_and_no_model_looks_at_it() -> None:
+    (event,) = events_of([*parked(), *busy(6.0, 60.0, resting=(place(STOP),))])
     assert event.data.track == "1-1-0"
     assert event.data.captured_ns == 10**18 + round((ENTERED_S + DWELL.dwell_s) * 1e9)
     assert event.data.overlay.box == place(STOP)
 
 
 @pytest.mark.parametrize("sampled", [False, True])
-def test_what_stands_in_a_still_scene_is_told_in_the_next_picture_of_it(sampled: bool) -> None:
+def test_a_car_in_a_still_scene_is_reported_with_the_next_frame_that_is_sent(sampled: bool) -> None:
     pictures = [result(at_s, withheld={"still": 100}, sampled=sampled) for at_s in (16.0, 26.0, 36.0, 46.0)]
-    assert told_s([*parked(), named(6.0), *pictures]) == [36.0]
+    assert times_of([*parked(), listed(6.0), *pictures]) == [36.0]
 
 
-def test_when_nothing_rests_there_any_more_its_stay_is_over() -> None:
-    assert told([*parked(), *busy(6.0, 29.0, resting=(place(STOP),)), *busy(29.0, 80.0, resting=())]) == []
+def test_a_visit_ends_when_the_agent_no_longer_lists_the_car() -> None:
+    assert events_of([*parked(), *busy(6.0, 29.0, resting=(place(STOP),)), *busy(29.0, 80.0, resting=())]) == []
 
 
-def test_a_list_that_may_not_be_whole_ends_nothing() -> None:
+def test_a_list_of_maximum_length_does_not_end_a_track_that_it_lacks() -> None:
     others = tuple(Box(8.0 * n, 300.0, 8.0 * n + 7.0, 310.0) for n in range(MAX_RESTING))
-    found = [*parked(), named(6.0), *busy(6.1, 60.0, resting=others)]
-    assert told_s(found) == [ENTERED_S + DWELL.dwell_s]
+    found = [*parked(), listed(6.0), *busy(6.1, 60.0, resting=others)]
+    assert times_of(found) == [ENTERED_S + DWELL.dwell_s]
 
 
 @pytest.mark.parametrize(("looks", "count"), [((20.0,), 1), ((20.0, 24.0), 0)])
-def test_a_model_may_overlook_it_once_but_not_twice(looks: tuple[float, ...], count: int) -> None:
-    """It is named, and the model is shown it: it finds nothing, and the second time that is believed."""
+def test_a_track_survives_one_look_that_misses_it_but_not_two(looks: tuple[float, ...], count: int) -> None:
+    """The agent lists the car and the model looks at it, but does not find it."""
     found = [*parked(), *busy(6.0, 60.0)]
     for at_s in looks:
         found[round(at_s * FPS)] = result(at_s, motion=(FAR,), resting=(place(STOP),))
     found[260] = result(26.0, seen(place(STOP)), motion=(FAR,), resting=(place(STOP),))
-    assert len(told(found)) == count
+    assert len(events_of(found)) == count
 
 
-def test_what_the_model_has_overlooked_is_not_told_before_it_is_found_again() -> None:
+def test_a_car_that_the_model_missed_is_not_reported_before_it_is_found_again() -> None:
     found = [*parked(), *busy(6.0, 60.0)]
     found[200] = result(20.0, motion=(FAR,), resting=(place(STOP),))
-    assert told(found) == []
+    assert events_of(found) == []
     found[400] = result(40.0, seen(place(STOP)), motion=(FAR,), resting=(place(STOP),))
-    assert told_s(found) == [40.0]
+    assert times_of(found) == [40.0]
 
 
-def test_what_goes_out_of_sight_while_it_moves_does_not_stand() -> None:
+def test_a_car_that_goes_out_of_sight_while_it_moves_is_not_held() -> None:
     way = [moves(at_s, place(160.0 + 200.0 * at_s)) for at_s in times(0.0, 1.7)]
-    assert told([*way, *busy(1.7, 60.0)]) == []
+    assert events_of([*way, *busy(1.7, 60.0)]) == []
     still = [result(at_s, withheld={"still": 100}) for at_s in (2.0, 12.0, 22.0, 32.0, 42.0)]
-    assert told([*way, *still]) == []
+    assert events_of([*way, *still]) == []
 
 
 @pytest.mark.parametrize("fields", [{"withheld": {"overload": 20}}, {"withheld": {"still": 19, "expired": 1}}, {}])
-def test_what_nobody_has_looked_at_for_long_did_not_stand(fields: dict[str, Any]) -> None:
-    """Two seconds of frames are withheld for want of room, expired, or went another way."""
+def test_a_gap_in_which_nobody_looked_ends_a_stationary_track(fields: dict[str, Any]) -> None:
+    """Two seconds of frames are withheld by an overload, expired in the spool, or were sent on another lane."""
     gap = result(12.0, motion=(FAR,), **fields)
-    assert told([*parked(), *busy(6.0, 10.0), gap, *busy(12.1, 60.0)]) == []
+    assert events_of([*parked(), *busy(6.0, 10.0), gap, *busy(12.1, 60.0)]) == []
 
 
-def test_frames_that_are_shed_are_not_looked_at() -> None:
+def test_shed_frames_end_a_stationary_track() -> None:
     shed = [one.model_copy(update={"outcome": "shed", "reason": "stale"}) for one in busy(10.0, 12.0)]
-    assert told([*parked(), *busy(6.0, 10.0), *shed, *busy(12.0, 60.0)]) == []
+    assert events_of([*parked(), *busy(6.0, 10.0), *shed, *busy(12.0, 60.0)]) == []
 
 
 def passing(start_s: float, stop_s: float) -> list[Result]:
-    """Something large moves in front of it, and is taken for nothing."""
+    """Return results in which a large object without a label moves in front of the car."""
     return [result(at_s, motion=(Box(400.0, 100.0, 560.0, 220.0),)) for at_s in times(start_s, stop_s)]
 
 
-def test_what_is_hidden_for_a_while_has_stood_there_all_along_if_it_is_there_afterwards() -> None:
+def test_a_car_that_is_covered_for_a_while_keeps_its_visit_if_it_is_listed_afterwards() -> None:
     before, after = busy(6.0, 27.0), [*busy(34.0, 35.0), *busy(35.0, 60.0, resting=(place(STOP),))]
     found = [*parked(), *before, *passing(27.0, 34.0), *after]
-    assert told_s(found) == [40.0]
-    assert told([*parked(), *before, *passing(27.0, 34.0), *busy(34.0, 60.0, resting=())]) == []
-    assert told([*parked(), *before, *passing(27.0, 28.0 + COVERED_S), *busy(28.0 + COVERED_S, 60.0)]) == []
+    assert times_of(found) == [40.0]
+    assert events_of([*parked(), *before, *passing(27.0, 34.0), *busy(34.0, 60.0, resting=())]) == []
+    assert events_of([*parked(), *before, *passing(27.0, 28.0 + COVERED_S), *busy(28.0 + COVERED_S, 60.0)]) == []
 
 
-def test_what_nobody_has_seen_for_minutes_is_held_no_more() -> None:
+def test_a_track_that_is_not_confirmed_for_minutes_is_dropped() -> None:
     long = DWELL.model_copy(update={"dwell_s": UNCONFIRMED_S + 60.0})
-    assert told([*parked(), named(6.0), *busy(6.1, 250.0)], long) == []
-    assert len(told([*parked(), *busy(6.0, 250.0, resting=(place(STOP),))], long)) == 1
+    assert events_of([*parked(), listed(6.0), *busy(6.1, 250.0)], long) == []
+    assert len(events_of([*parked(), *busy(6.0, 250.0, resting=(place(STOP),))], long)) == 1
     within = DWELL.model_copy(update={"dwell_s": UNCONFIRMED_S - 10.0})
-    assert len(told([*parked(), named(6.0), *busy(6.1, 250.0)], within)) == 1
+    assert len(events_of([*parked(), listed(6.0), *busy(6.1, 250.0)], within)) == 1
 
 
 @pytest.mark.parametrize("looked_at", [(), (Box(0.0, 0.0, 640.0, 360.0),)])
-def test_results_that_do_not_tell_what_moves_hold_nothing(looked_at: tuple[Box, ...]) -> None:
-    """The model looks at whole frames and does not find it, or the engine is an older one."""
+def test_results_without_motion_regions_hold_no_track(looked_at: tuple[Box, ...]) -> None:
+    """The model looks at whole frames and does not find the car, or the engine is of an older version."""
     whole = [result(at_s, motion=None, outcome="classified", looked_at=looked_at) for at_s in times(6.0, 60.0)]
-    assert told([*parked(), *whole]) == []
+    assert events_of([*parked(), *whole]) == []
 
 
-def test_parts_of_what_the_background_takes_in_are_one_thing_that_stands() -> None:
+def test_parts_of_a_car_that_the_background_absorbs_are_one_track() -> None:
     left, right = place(STOP)._replace(right=STOP - 5.0), place(STOP)._replace(left=STOP + 5.0)
     split = [moves(at_s, left, right) for at_s in times(6.0, 7.5)]
     last = [moves(at_s, left._replace(right=STOP - 30.0)) for at_s in times(7.5, 8.0)]
     rests = [result(8.0 + n / FPS, seen(left), seen(right), resting=(left, right)) for n in range(2)]
     found = [*parked(), *split, *last, *rests, *busy(8.2, 60.0)]
-    (event,) = told(found)
+    (event,) = events_of(found)
     assert (event.data.track, event.data.overlay.box) == ("1-1-0", place(STOP))
 
 
-def test_what_is_half_taken_in_still_stands() -> None:
+def test_a_car_that_is_half_absorbed_is_one_track() -> None:
     left, right = place(STOP)._replace(right=STOP - 8.0), place(STOP)._replace(left=STOP + 8.0)
     halves = result(6.0, seen(left), seen(right), motion=(left,), resting=(right,))
-    (event,) = told([*parked(), halves, *busy(6.1, 60.0, resting=(place(STOP),))])
+    (event,) = events_of([*parked(), halves, *busy(6.1, 60.0, resting=(place(STOP),))])
     assert event.data.track == "1-1-0"
 
 
-def test_somebody_in_front_of_a_bus_is_nobodys_part_for_a_model_that_looks_at_whole_frames() -> None:
+def test_a_person_in_front_of_a_bus_is_a_track_of_its_own_for_a_whole_frame_pipeline() -> None:
     bus, person = Box(340.0, 60.0, 620.0, 300.0), Box(460.0, 200.0, 500.0, 300.0)
     both = [
         result(at_s, seen(bus, "bus"), seen(person, "person"), motion=None, outcome="classified", withheld={})
         for at_s in times(0.0, 10.0)
     ]
     people = DWELL.model_copy(update={"labels": ("person",), "dwell_s": 8.0})
-    assert len(told(both, people)) == 1
+    assert len(events_of(both, people)) == 1
 
 
-def test_what_moves_within_it_leaves_it_where_it_is() -> None:
-    """Somebody who stands there waves, or passes in front of it, and is found as well."""
+def test_motion_inside_a_stationary_box_does_not_move_its_track() -> None:
+    """A person waves, or passes in front of the car, and is found as well."""
     arm = Box(STOP - 10.0, 165.0, STOP + 5.0, 175.0)
     waves = [result(at_s, seen(arm, "person"), motion=(arm,)) for at_s in times(10.0, 20.0)]
-    (event,) = told([*parked(), named(6.0), *busy(6.1, 10.0), *waves, *busy(20.0, 60.0)])
+    (event,) = events_of([*parked(), listed(6.0), *busy(6.1, 10.0), *waves, *busy(20.0, 60.0)])
     assert (event.data.track, event.data.overlay.box) == ("1-1-0", place(STOP))
 
 
 SHORT = DWELL.model_copy(update={"dwell_s": 8.0})
 
 
-def test_what_goes_out_of_sight_before_it_is_known_to_rest_has_not_stood_on() -> None:
-    """Somebody stands in a doorway for three seconds, and nothing tells of it until the next look."""
+def test_a_track_that_goes_out_of_sight_before_it_is_listed_is_not_held() -> None:
+    """A person stands in a doorway for three seconds, and the agent does not list the person."""
     stood = parked(until_s=4.8)
-    assert told([*stood, *busy(4.8, 60.0)], SHORT) == []
-    assert told([*stood, *busy(4.8, 14.8), *busy(14.8, 60.0, resting=())], SHORT) == []
-    assert len(told([*stood, *busy(4.8, 60.0, resting=(place(STOP),))], SHORT)) == 1
+    assert events_of([*stood, *busy(4.8, 60.0)], SHORT) == []
+    assert events_of([*stood, *busy(4.8, 14.8), *busy(14.8, 60.0, resting=())], SHORT) == []
+    assert len(events_of([*stood, *busy(4.8, 60.0, resting=(place(STOP),))], SHORT)) == 1
 
 
-def test_an_agent_that_never_tells_what_rests_proves_nothing() -> None:
+def test_an_agent_that_never_lists_stationary_boxes_confirms_no_track() -> None:
     still = [result(at_s, withheld={"still": 100}) for at_s in (16.0, 26.0, 36.0, 46.0)]
-    assert told([*parked(), *still]) == []
-    assert told([*parked(), *busy(6.0, 60.0)]) == []
+    assert events_of([*parked(), *still]) == []
+    assert events_of([*parked(), *busy(6.0, 60.0)]) == []
 
 
 BUS = Box(360.0, 60.0, 600.0, 240.0)
 
 
-def test_a_bus_that_stops_in_front_of_somebody_does_not_prove_that_they_are_there() -> None:
-    """Others move beside the bus all the time, so that no model looks at it."""
+def test_a_listed_bus_does_not_confirm_the_object_that_it_covers() -> None:
+    """Other objects move beside the bus all the time, so that no model looks at the bus."""
     stops = [result(at_s, seen(BUS, "bus"), motion=(BUS,)) for at_s in times(5.0, 9.0)]
     beside = [
         result(at_s, motion=(FAR,), resting=(BUS,) if round(at_s * FPS) % 100 < 2 else None, looked_at=(FAR,))
         for at_s in times(9.0, 60.0)
     ]
-    assert told([*parked(until_s=5.0), *stops, *beside]) == []
+    assert events_of([*parked(until_s=5.0), *stops, *beside]) == []
 
 
-def test_what_walks_in_front_of_something_that_rests_does_not_stand() -> None:
-    """It gets on the bus just as that is looked at."""
+def test_an_object_that_moves_in_front_of_a_stationary_one_is_not_stationary() -> None:
+    """The object reaches the bus just as the model looks at the bus."""
     way = [moves(at_s, place(160.0 + 200.0 * at_s)) for at_s in times(0.0, 1.6)]
     last = [result(at_s, seen(place(STOP)), motion=(place(STOP),), resting=(BUS,)) for at_s in (1.6, 1.7)]
-    assert told([*way, *last, *busy(1.8, 60.0)], SHORT) == []
+    assert events_of([*way, *last, *busy(1.8, 60.0)], SHORT) == []
 
 
 def trembling(start_s: float, stop_s: float, *found: Detection) -> list[Result]:
-    """A bus whose engine runs: nothing of it is ever taken in."""
+    """Return results of a bus that trembles, so that the background never absorbs it."""
     return [result(at_s, seen(BUS, "bus"), *found, motion=(BUS,)) for at_s in times(start_s, stop_s)]
 
 
-def test_somebody_in_front_of_what_is_never_taken_in_is_no_part_of_it() -> None:
+def test_a_person_in_front_of_a_trembling_bus_is_not_merged_with_it() -> None:
     person = seen(Box(460.0, 160.0, 490.0, 240.0), "person")
     people = DWELL.model_copy(update={"labels": ("person",), "dwell_s": 1.0})
-    (event,) = told([*trembling(0.0, 15.0), *trembling(15.0, 20.0, person)], people)
+    (event,) = events_of([*trembling(0.0, 15.0), *trembling(15.0, 20.0, person)], people)
     assert event.data.overlay.box == person.box
 
 
-def test_a_part_does_not_tell_what_the_whole_is() -> None:
+def test_the_label_of_a_part_does_not_change_the_label_of_the_whole() -> None:
     part = seen(Box(460.0, 100.0, 500.0, 240.0), "person")
     parts = [result(at_s, part, motion=(part.box,)) for at_s in times(3.0, 9.0)]
     people = DWELL.model_copy(update={"labels": ("person",), "dwell_s": 0.0})
-    assert told([*trembling(0.0, 3.0), *parts], people) == []
+    assert events_of([*trembling(0.0, 3.0), *parts], people) == []
 
 
-def test_two_looks_at_the_same_picture_are_one() -> None:
-    """The agent names what rests twice in a row: what a model overlooks in one, it overlooks in the other."""
+def test_two_looks_within_a_second_count_once() -> None:
+    """The agent lists the car in two frames in a row. A model that overlooks it in one overlooks it in the other."""
     found = [*parked(), *busy(6.0, 60.0, resting=(place(STOP),))]
     for index in (200, 201, 400, 401):
         found[index] = result(index / FPS, motion=(FAR,), resting=(place(STOP),))
     at_once = DWELL.model_copy(update={"dwell_s": 0.0})
-    assert len(told(found, at_once)) == 1
-    assert told_s(found) == [ENTERED_S + DWELL.dwell_s]
+    assert len(events_of(found, at_once)) == 1
+    assert times_of(found) == [ENTERED_S + DWELL.dwell_s]
 
 
 def set_back(found: Iterable[Result], from_s: float) -> list[Result]:
-    """A host's clock is set back by an hour."""
+    """Return the results of a host whose clock is set back by an hour."""
     since_ns, hour_ns = 10**18 + round(from_s * 1e9), 3600 * 10**9
     return [
         one.model_copy(update={"captured_ns": one.captured_ns - hour_ns}) if one.captured_ns >= since_ns else one
@@ -305,41 +305,41 @@ def set_back(found: Iterable[Result], from_s: float) -> list[Result]:
     ]
 
 
-def test_a_clock_that_is_set_back_neither_takes_a_stay_away_nor_makes_it_last() -> None:
+def test_a_clock_that_is_set_back_neither_ends_a_visit_nor_prolongs_it() -> None:
     found = [*parked(), *busy(6.0, 60.0, resting=(place(STOP),))]
-    (event,) = told(set_back(found, 10.0))
-    assert event.data.seq == told(found)[0].data.seq + 1  # the time of one frame is not known
+    (event,) = events_of(set_back(found, 10.0))
+    assert event.data.seq == events_of(found)[0].data.seq + 1  # one frame has no usable time
     long = DWELL.model_copy(update={"dwell_s": UNCONFIRMED_S + 60.0})
-    assert told(set_back([*parked(), named(6.0), *busy(6.1, 250.0)], 10.0), long) == []
-    hidden = [*parked(), named(6.0), *busy(6.1, 10.0), *passing(10.0, 24.0), *busy(24.0, 25.0)]
-    assert told(set_back([*hidden, *busy(25.0, 60.0, resting=(place(STOP),))], 12.0)) == []
+    assert events_of(set_back([*parked(), listed(6.0), *busy(6.1, 250.0)], 10.0), long) == []
+    hidden = [*parked(), listed(6.0), *busy(6.1, 10.0), *passing(10.0, 24.0), *busy(24.0, 25.0)]
+    assert events_of(set_back([*hidden, *busy(25.0, 60.0, resting=(place(STOP),))], 12.0)) == []
 
 
-def test_what_sets_off_again_is_the_same_and_what_was_held_has_crossed_nothing() -> None:
+def test_a_car_that_drives_on_keeps_its_track_and_a_held_car_crosses_no_line() -> None:
     off = [moves(at_s, place(STOP + 150.0 * (at_s - 30.0))) for at_s in times(30.1, 31.5)]
     cars = [*parked(), *busy(6.0, 30.0), *off]
-    (event,) = told(cars, LINE)
+    (event,) = events_of(cars, LINE)
     assert (event.data.track, event.data.details["direction"]) == ("1-1-0", "forward")
     stops = [moves(at_s, place(min(160.0 + 200.0 * at_s, 505.0))) for at_s in times(0.0, 5.0)]
     beyond = moves(5.0, place(525.0))
-    assert told([*stops, beyond, *busy(5.1, 20.0)], LINE) == []
+    assert events_of([*stops, beyond, *busy(5.1, 20.0)], LINE) == []
 
 
-def test_what_rests_across_a_line_does_not_cross_it_when_it_is_looked_at() -> None:
-    """What rests there is not named with quite the box that moved: the shadow, or a bonnet, is another one's."""
+def test_a_stationary_car_on_a_line_does_not_cross_it_when_the_model_looks_at_it() -> None:
+    """The listed box differs from the moving one: its centre is on the other side of the line."""
     stops = [moves(at_s, place(min(160.0 + 200.0 * at_s, 505.0))) for at_s in times(0.0, 6.0)]
     rests = busy(6.0, 30.0, resting=(place(519.0),))
-    assert told([*stops, *rests], LINE) == []
+    assert events_of([*stops, *rests], LINE) == []
     off = [moves(at_s, place(519.0 + 150.0 * (at_s - 30.0))) for at_s in (30.0, 30.1)]
-    (event,) = told([*stops, *rests, *off], LINE)
+    (event,) = events_of([*stops, *rests, *off], LINE)
     assert event.data.track == "1-1-0"
 
 
-def test_a_place_is_the_same_when_the_picture_changes_its_size() -> None:
+def test_a_stationary_track_survives_a_change_of_the_picture_size() -> None:
     found = [*parked(), *busy(6.0, 60.0, resting=(place(STOP),))]
     large = [one if n < 200 else _doubled(one) for n, one in enumerate(found)]
-    (event,) = told(large)
-    assert event.data.seq == told(found)[0].data.seq
+    (event,) = events_of(large)
+    assert event.data.seq == events_of(found)[0].data.seq
     assert event.data.overlay.box == Box(*(2 * edge for edge in place(STOP)))
 
 
@@ -353,29 +353,29 @@ def _doubled(one: Result) -> Result:
     return one.model_copy(update={**fields, "resting": resting, "width": 1280, "height": 720})
 
 
-def test_the_same_results_tell_the_same() -> None:
+def test_the_same_results_make_the_same_events() -> None:
     found = [*parked(), *busy(6.0, 27.0), *passing(27.0, 34.0), *busy(34.0, 60.0, resting=(place(STOP),))]
-    assert told(found) == told(found)
+    assert events_of(found) == events_of(found)
 
 
-async def told_from(log: MemoryLog, start: int, stop: int) -> dict[str, Event]:
+async def events_from(log: MemoryLog, start: int, stop: int) -> dict[str, Event]:
     entries = (CameraConfig(name="c", source="device:0"), PIPELINE, DWELL)
     stage = AnalyseStage(Config({entry.key: entry for entry in entries}), 1)
-    interpreter, found = await stage.open(TopicPartition(RESULTS, 0), start, log), {}
+    processor, found = await stage.open(TopicPartition(RESULTS, 0), start, log), {}
     async for record in log.read(RESULTS, 0, start, stop):
-        events = [decode_json(Event, out.value) for work in interpreter.process(record) for out in work.records]
+        events = [decode_json(Event, out.value) for work in processor.process(record) for out in work.records]
         found |= {event.id: event for event in events}
     return found
 
 
 @pytest.mark.parametrize("cut", [80, 250, 305, 309, 320])
-async def test_a_restart_while_it_stands_tells_the_same(cut: int) -> None:
+async def test_a_restart_during_a_visit_makes_the_same_event_once(cut: int) -> None:
     clock, results = ManualClock(), [*parked(), *busy(6.0, 60.0, resting=(place(STOP),))]
     log = MemoryLog(1, clock)
     for one in results:
         clock.seconds = (one.captured_ns - 10**18) / 1e9
         await log.produce(Outgoing(RESULTS, 0, encode(one), headers=h.frame_headers([one.id], LIVE)))
-    whole = await told_from(log, 0, len(results))
+    whole = await events_from(log, 0, len(results))
     assert len(whole) == 1
-    assert await told_from(log, 0, cut) | await told_from(log, cut, len(results)) == whole
-    assert not (await told_from(log, 0, cut)).keys() & (await told_from(log, cut, len(results))).keys()
+    assert await events_from(log, 0, cut) | await events_from(log, cut, len(results)) == whole
+    assert not (await events_from(log, 0, cut)).keys() & (await events_from(log, cut, len(results))).keys()

@@ -1,4 +1,4 @@
-"""The time that tracks live in: it stands still while nothing moves, and for no other reason."""
+"""Tests of the track time, which stands still only while nothing moves."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def result(seq: int, at_s: float, outcome: str = "classified", reason: str = "",
 
 
 def steps(*results: Result) -> list[float]:
-    """Return by how much each result but the first moves the time on."""
+    """Return the time step of each result after the first one."""
     time = TrackTime()
     times = [time.advance(one) for one in results]
     return [round(after - before, 6) for before, after in itertools.pairwise(times)]
 
 
-def test_frames_that_follow_each_other_take_their_own_time() -> None:
+def test_consecutive_frames_take_real_time() -> None:
     assert steps(result(0, 5.0), result(1, 5.1), result(2, 5.6)) == [0.1, 0.5]
 
 
-def test_frames_in_which_nothing_moves_take_none() -> None:
+def test_still_frames_take_no_time() -> None:
     empties = [result(1 + n, 0.1 * (1 + n), "empty", "still") for n in range(100)]
     assert steps(result(0, 0.0), *empties, result(101, 10.1)) == [*[0.0] * 100, 0.1]
 
@@ -55,16 +55,16 @@ def lived_s(*at_s: float) -> list[float]:
     return found
 
 
-def test_the_time_that_has_passed_goes_on_when_a_clock_was_set_back() -> None:
+def test_lived_time_continues_when_a_clock_is_set_back() -> None:
     assert lived_s(5000.0, 5001.0, 1000.0, 1001.0, 1003.0) == [0.0, 1.0, 1.0, 2.0, 4.0]
 
 
-def test_two_clocks_that_differ_do_not_make_the_time_go_faster() -> None:
+def test_two_alternating_clocks_do_not_speed_up_lived_time() -> None:
     assert lived_s(50.0, 48.0, 51.0, 49.0, 52.0) == [0.0, 0.0, 1.0, 1.0, 2.0]
     assert lived_s(50.0, 50.0 - SET_BACK_S, 50.5) == [0.0, 0.0, 0.5]
 
 
-def test_a_gap_in_which_nothing_moved_is_one_look_long() -> None:
+def test_a_still_gap_takes_one_gate_interval() -> None:
     assert steps(result(0, 0.0), result(101, 60.0, still=100)) == [HELD_STEP_S]
     assert steps(result(0, 0.0), result(101, 60.0, still=50, masked=50)) == [HELD_STEP_S]
     assert steps(result(0, 0.0), result(101, 60.0, still=20, rate=80)) == [HELD_STEP_S]
@@ -72,28 +72,28 @@ def test_a_gap_in_which_nothing_moved_is_one_look_long() -> None:
     assert steps(result(0, 0.0), result(101, 60.0, "empty", "still", still=20, rate=80)) == [0.0]
 
 
-def test_a_camera_that_is_limited_to_two_frames_a_second_keeps_real_time() -> None:
+def test_a_limited_frame_rate_takes_real_time() -> None:
     assert steps(result(0, 0.0), result(5, 0.5, rate=4), result(10, 1.0, rate=4)) == [0.5, 0.5]
 
 
 @pytest.mark.parametrize("reason", [*sorted({*WITHHELD_REASONS} - {"still", "masked", "rate"}), "something-new"])
-def test_what_nobody_looked_at_takes_real_time(reason: str) -> None:
+def test_frames_withheld_for_other_reasons_take_real_time(reason: str) -> None:
     assert steps(result(0, 0.0), result(101, 3600.0, **{reason: 100})) == [3600.0]
     assert steps(result(0, 0.0), result(101, 3600.0, **{reason: 1, "still": 99})) == [3600.0]
     assert steps(result(0, 0.0), result(101, 3600.0, "empty", "still", **{reason: 100})) == [3600.0]
 
 
-def test_what_was_shed_takes_real_time() -> None:
+def test_shed_frames_take_real_time() -> None:
     shed = [result(1 + n, 1.0 + n, "shed", "stale") for n in range(100)]
     assert steps(result(0, 0.0), *shed, result(102, 100.2, rate=1)) == [*[1.0] * 100, 0.2]
 
 
-def test_an_account_that_does_not_reach_back_says_nothing_of_the_gap() -> None:
-    """Frames between are dead letters, or went to the other lane."""
+def test_a_gap_that_the_account_does_not_cover_takes_real_time() -> None:
+    """The frames between became dead letters, or were sent on the other lane."""
     assert steps(result(0, 0.0), result(50, 60.0, still=10)) == [60.0]
     assert steps(result(0, 0.0), result(50, 60.0, "empty", "still")) == [60.0]
 
 
-def test_two_frames_never_have_the_same_time_whatever_the_cameras_clock_does() -> None:
+def test_two_frames_never_have_the_same_time() -> None:
     assert steps(result(0, 9.0), result(1, 9.0), result(2, 3.0), result(3, 3.1)) == [0.001, 0.001, 0.1]
     assert steps(result(0, 9.0), result(1, 3.0, "shed", "stale")) == [0.0]
