@@ -1,30 +1,31 @@
-"""What the gate withholds, what that costs, and how much of what a detector would have seen is still seen.
+"""Benchmark of the gate: share of withheld frames, cost, and share of detections that are still seen.
 
-``python -m benchmarks.gate`` runs it, on the real footage of ``shared/data`` where that is there, and on simulated
-scenes. On the footage a YOLOX-nano looks at every frame; its findings are kept under ``.sightline``, so that it does
-so once. It knows nothing of the scenes' drawn vehicles, so there the scene's own truth stands in for it: a detector
-that is never wrong.
+``python -m benchmarks.gate`` runs it on the real footage of ``shared/data``, if present, and on simulated scenes. On
+the footage, YOLOX-nano looks at every frame once; its detections are cached under ``.sightline``. It does not know
+the drawn vehicles of the scenes, so there the scene's own truth replaces it: a detector without errors.
 
-**Agreement.** A frame has news if it shows an object that the last frame kept before it did not: no box there shares
-half of both with it. Boxes count from a score of 0.5, and their counterparts from 0.1, so that a score that
-trembles about a threshold is no news. A one-frame box is no news either: an object has to be found again in the next
-frame, because YOLOX-nano disagrees with itself from one frame to the next (on highway.avi its F1 between neighbours
-is 0.87), and no gate can be right about that; ``strict`` is the same with one-frame boxes. Agreement is the share of
-frames with news that were kept. A miss counts in every frame until one is kept, and a frame that is withheld because
-of the rate is a miss like any other. Labels are not compared: from above, YOLOX takes cars for telephones.
+**Agreement.** A frame has news if it shows an object that the last kept frame did not: no box in that frame overlaps
+the object's box by half. Boxes count from a score of 0.5 and their counterparts from 0.1, so that a score near the
+threshold makes no news. A box in a single frame is no news either: the object must be found again in the next frame.
+The reason is that YOLOX-nano disagrees with itself from one frame to the next (on highway.avi its F1 between
+neighbours is 0.87), and no gate can be right about that. ``strict`` includes boxes in single frames. Agreement is the
+share of frames with news that were kept. A missed object counts in every frame until a frame is kept. A frame
+withheld because of the rate is a miss like any other. Labels are not compared, because YOLOX takes cars seen from
+above for telephones.
 
-**Inherited.** Whoever has no frame has the findings of the last one. F1 of those against the frame's own findings, at
-an overlap of one half, averaged over all frames, 1 where neither has any: what Reducto (Li et al., SIGCOMM 2020)
-calls accuracy, with 51 to 97 % of frames filtered at 0.9.
+**Inherited.** A withheld frame inherits the detections of the last kept one. The measure is the F1 of the inherited
+against the frame's own detections, at an overlap of one half, averaged over all frames; it is 1 if neither has any.
+Reducto (Li et al., SIGCOMM 2020) calls this accuracy, with 51 to 97 % of frames filtered at 0.9.
 
-**Beside it.** Fixed-threshold differencing keeps a frame when the share of pixels that differ by more than 25 grey
-levels from the last kept frame is above a threshold. Every n-th frame is kept without looking. Each piece of footage
-gets the threshold, in hindsight, that withholds most while agreement and inherited F1 are no worse than the gate's;
-``differencing_one_threshold`` is one for all clips, as a camera has it, at no worse pooled agreement and F1.
+**Competitors.** Fixed-threshold differencing keeps a frame if the share of pixels that differ by more than 25 grey
+levels from the last kept frame exceeds a threshold. Every n-th frame is kept without looking. In hindsight, each
+piece of footage gets the threshold that withholds most while agreement and inherited F1 are no worse than the gate's.
+``differencing_one_threshold`` uses one threshold for all clips, as a camera would, at no worse pooled agreement and
+F1.
 
-**Cost.** CPU time of the gate and of one inference, one thread each, in turns of 24 frames.
+**Cost.** CPU time of the gate and of one inference, one thread each, alternating every 24 frames.
 
-The gate's constants were tuned on these three clips: they are no held-out test.
+The gate's constants were tuned on these three clips, which are therefore no held-out test.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ WANTED = {
     "one-by-one-person-detection.mp4": {"person"},
     "highway.avi": {"car", "truck", "bus", "motorcycle", "bicycle", "person"},
 }
-"""Labels of interest; on other footage all of them."""
+"""Labels of interest. On other footage all labels are."""
 FAINT = 0.1
 SCENE_FRAMES = 400
 """Two cycles of traffic and quiet."""
@@ -76,9 +77,9 @@ PROFILES = {
 }
 TURN_FRAMES, INFERENCES = 24, 6
 THRESHOLDS = (0.0, *np.geomspace(1e-4, 0.3, 40).tolist())
-"""Shares of the picture."""
+"""Thresholds of differencing, as shares of the picture."""
 _DIFFERENT = 25
-"""Grey levels, as tutorials have it."""
+"""Grey levels by which a pixel must differ, as in tutorials."""
 
 Image = np.ndarray
 Found = tuple[Detection, ...]
@@ -86,7 +87,7 @@ Found = tuple[Detection, ...]
 
 @dataclass
 class Footage:
-    """Frames that can be played again, and what there is to see in each."""
+    """Frames that can be replayed, and the detections in each."""
 
     name: str
     fps: float
@@ -110,7 +111,7 @@ class Yolox:
         self.took_s: list[float] = []
 
     def look(self, image: Image) -> Found:
-        """Return what it finds, and note what the inference took, without preparing and decoding."""
+        """Return the detections. Record the time of the inference, without preparation and decoding."""
         (window,) = windows(self._pipeline, (image.shape[1], image.shape[0]), None, 1)
         canvas = Canvas(self._spec.height, self._spec.width, CHANNELS)
         tensor = padded_rows(canvas, self._spec.pad, [window.region.inner], [draw(self._pipeline, image, window)])
@@ -121,7 +122,7 @@ class Yolox:
         return tuple(found)
 
     def look_at_all(self, path: Path) -> list[Found]:
-        """Return what it finds in each frame of a clip, looking only the first time."""
+        """Return the detections in each frame of a clip, from the cache after the first time."""
         name = hashlib.sha256(path.read_bytes() + (DATA / "yolox-nano.onnx").read_bytes()).hexdigest()[:16]
         cache = ROOT / ".sightline" / "bench-gate" / f"{path.stem}-{name}.json"
         if not cache.exists():
@@ -155,8 +156,8 @@ def scenes() -> Iterator[Footage]:
 
 
 @dataclass
-class Run:
-    """What became of the frames of one footage, and what deciding took: CPU seconds of each frame."""
+class GateRun:
+    """Gate decisions on one piece of footage, and the CPU seconds of each decision."""
 
     kept: list[int]
     reasons: Counter[str]
@@ -164,10 +165,10 @@ class Run:
     took_s: list[float]
 
 
-def gated(footage: Footage, config: GateConfig, yolox: Yolox | None = None) -> Run:
-    """Play a footage through a gate, in turns with inferences on the same frames."""
+def gated(footage: Footage, config: GateConfig, yolox: Yolox | None = None) -> GateRun:
+    """Play footage through a gate, alternating with inferences on the same frames."""
     gate, decisions = Gate(config, "bench", 1), list[GateDecision]()
-    run = Run([], Counter(), 0, [])
+    run = GateRun([], Counter(), 0, [])
     for index, image in enumerate(footage.frames()):
         at_ns = round(index * 1e9 / footage.fps)
         started_s = time.thread_time()
@@ -187,7 +188,7 @@ def gated(footage: Footage, config: GateConfig, yolox: Yolox | None = None) -> R
 
 
 def agreement(kept: Sequence[int], seen: Sequence[Found], lasting: Sequence[Found]) -> dict[str, Any]:
-    """Return how much of what there was to see was kept, by the measures that this module describes."""
+    """Return agreement and inherited F1, as described in the module docstring."""
     keep, before = set(kept), kept[0]
     news, strict, inherited = [0, 0], [0, 0], 0.0
     for index, now in enumerate(seen):
@@ -208,7 +209,7 @@ def agreement(kept: Sequence[int], seen: Sequence[Found], lasting: Sequence[Foun
 
 
 def lasting(seen: Sequence[Found]) -> list[Found]:
-    """Return of each frame the objects that are found again in the next one."""
+    """Return for each frame the objects that are found again in the next one."""
     pairs = itertools.zip_longest(seen, seen[1:], fillvalue=seen[-1])
     return [
         tuple(d for d in now if any(o.score >= CERTAIN and d.box.iou(o.box) >= SAME for o in then))
@@ -252,7 +253,8 @@ def _smalls(footage: Footage) -> list[Image]:
 
 
 def rivals(footage: Footage, ours: dict[str, Any], steady: Sequence[Found]) -> dict[str, Any]:
-    """Return what differencing and every n-th frame withhold at no worse agreement and inherited F1 than ours."""
+    """Return the results of differencing and of every n-th frame, at no worse agreement and inherited F1 than
+    ours."""
     smalls = _smalls(footage)
     by_threshold = [agreement(differenced(smalls, t), footage.seen, steady) for t in THRESHOLDS]
     by_number = [agreement(list(range(0, len(smalls), n)), footage.seen, steady) for n in range(1, 30)]
@@ -260,7 +262,7 @@ def rivals(footage: Footage, ours: dict[str, Any], steady: Sequence[Found]) -> d
 
 
 def one_threshold(footage: Sequence[Footage], ours: dict[str, Any]) -> dict[str, Any] | None:
-    """Return what differencing withholds with one threshold for all footage, at no worse pooled figures than ours."""
+    """Return the result of differencing with one threshold for all footage, at no worse pooled figures than ours."""
     prepared = [(_smalls(each), each.seen, lasting(each.seen)) for each in footage]
     tried = [
         {
@@ -285,7 +287,7 @@ def _best(tried: Iterable[dict[str, Any]], ours: dict[str, Any]) -> dict[str, An
 
 
 def measured(footage: Footage, config: GateConfig, yolox: Yolox | None) -> dict[str, Any]:
-    """Return all figures of one footage."""
+    """Return all figures of one piece of footage."""
     steady = lasting(footage.seen)
     if yolox:
         yolox.took_s.clear()
@@ -308,15 +310,15 @@ def measured(footage: Footage, config: GateConfig, yolox: Yolox | None) -> dict[
     return figures
 
 
-def _quiet_withheld(run: Run, footage: Footage) -> float | None:
-    """Return what is withheld of the frames that have had nothing in them for two seconds."""
+def _quiet_withheld(run: GateRun, footage: Footage) -> float | None:
+    """Return the withheld share of the frames that follow two seconds without any object."""
     lull = round(2 * footage.fps)
     quiet = [i for i in range(lull, len(footage.seen)) if not any(footage.seen[i - lull : i + 1])]
     return round(1 - len(set(quiet) & set(run.kept)) / len(quiet), 3) if quiet else None
 
 
 def pooled(figures: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the figures of several pieces of footage as of one."""
+    """Return the combined figures of several pieces of footage."""
     frames = sum(f["frames"] for f in figures)
     news = sum(f["frames_with_news"] for f in figures)
     hits = sum(f["frames_with_news"] * (f["agreement"] or 0.0) for f in figures)
@@ -330,7 +332,7 @@ def pooled(figures: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def stationary(fps: float = 10.0) -> dict[str, float]:
-    """Return for how long a car that parks is motion, and for how long the place that it leaves."""
+    """Return how long a parked car counts as motion, and how long the place that it leaves."""
     road = Scene(SceneConfig("road", seed=4, noise_sigma=0.0)).render(180).image.astype(np.float32)
     rng, detector, moving = np.random.default_rng(0), MotionDetector(GateConfig().min_area), list[float]()
     parks_s, leaves_s, ends_s = 5.0, 25.0, 40.0

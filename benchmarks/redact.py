@@ -1,10 +1,10 @@
-"""How much of what must not be seen is covered, and what that costs: ``python -m benchmarks.redact``.
+"""Benchmark of redaction: share of covered faces, and CPU time: ``python -m benchmarks.redact``.
 
-The truth are faces that were labelled by eye (``benchmarks/data/faces.json`` says how): thirty profiles of three
-people. A face counts as covered when at least nine tenths of its label are. The clip is also played at half and a
-third of its size within a grey picture, as a camera that is further away would see it. The redactor sees every frame
-in its order, as an agent without a gate would, so that what it remembers counts. Pictures of the labelled frames go
-to ``.sightline/redaction`` for a person to look at.
+The truth is thirty profiles of three people, labelled by eye (see ``benchmarks/data/faces.json``). A face counts as
+covered if at least nine tenths of its label are. The clip is also played at half and a third of its size within a
+grey picture, as a more distant camera would see it. The redactor sees every frame in order, as an agent without a
+gate would, so that its memory counts. Pictures of the labelled frames are written to ``.sightline/redaction`` for a
+human to check.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ LABELS = ROOT / "benchmarks" / "data" / "faces.json"
 PICTURES = ROOT / ".sightline" / "redaction"
 FPS = 10
 COVERED = 0.9
-"""Of a label's area: what is left of a profile then is an edge that identifies nobody."""
+"""Share of a label's area that must be covered. The remaining edge of a profile identifies nobody."""
 SCALES = (1.0, 0.5, 1 / 3)
 LEAD_FRAMES = 15
-"""Played before each face, so that what is remembered is what it would be: longer than ``hold_s``."""
+"""Frames played before each face, longer than ``hold_s``, so that the memory is as in operation."""
 LEAD_NONE_FRAMES = 3
-"""Before each frame without a face: enough for what is found now and then."""
+"""Frames played before each frame without a face, enough for occasional false detections."""
 ULTRAFACE = str(DATA / "ultraface-rfb-320.onnx")
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Faces by frame, and frames without any."""
+    """Labelled faces by frame, and frames without faces."""
 
     faces: dict[int, Box]
     none: tuple[int, ...]
@@ -59,14 +59,14 @@ class Labels:
 
 @dataclass
 class Measure:
-    """What one setting did at one scale."""
+    """Measurements of one setting at one scale."""
 
     covered: list[float] = field(default_factory=list)
     needless: list[int] = field(default_factory=list)
     cpu_ms: list[float] = field(default_factory=list)
 
     def report(self) -> dict[str, Any]:
-        """Return its figures."""
+        """Return the figures."""
         whole = sum(share >= COVERED for share in self.covered)
         return {
             "faces": len(self.covered),
@@ -81,7 +81,7 @@ class Measure:
 
 
 def _settings() -> dict[str, RedactConfig]:
-    """Return what is compared: input size, score and memory of UltraFace, cascades, and whole people."""
+    """Return the compared settings: input size, score and memory of UltraFace, cascades, and whole people."""
 
     def ultraface(width: int, height: int, score: float = 0.5, hold_s: float = 1.0, levels: int = 1) -> RedactConfig:
         model = DetectorConfig(model=ULTRAFACE, width=width, height=height, min_score=score, levels=levels)
@@ -122,7 +122,7 @@ def _clip(wanted: Container[int]) -> Iterator[tuple[int, Image]]:
 
 
 def _further(image: Image, scale: float) -> tuple[Image, tuple[int, int]]:
-    """Return the picture scaled down in the middle of a grey one of its size, and where its corner is."""
+    """Return the picture scaled down in the middle of a grey one of its size, and the corner's position."""
     if scale == 1.0:
         return image.copy(), (0, 0)
     height, width = image.shape[:2]
@@ -134,7 +134,7 @@ def _further(image: Image, scale: float) -> tuple[Image, tuple[int, int]]:
 
 
 def _share(label: Box, boxes: Sequence[Box]) -> float:
-    """Return how much of a label the boxes cover together."""
+    """Return the share of a label that the boxes cover together."""
     left, top, right, bottom = map(round, label)
     seen = np.zeros((bottom - top, right - left), bool)
     for box in boxes:
@@ -144,8 +144,8 @@ def _share(label: Box, boxes: Sequence[Box]) -> float:
 
 
 @dataclass
-class Side:
-    """One setting at one scale, and what came of it."""
+class RedactionRun:
+    """One setting at one scale, with its measurements."""
 
     name: str
     scale: float
@@ -153,7 +153,7 @@ class Side:
     measure: Measure = field(default_factory=Measure)
 
     def see(self, number: int, frame: Image, labels: Labels) -> None:
-        """Take the next frame."""
+        """Redact and measure the next frame."""
         image, corner = _further(frame, self.scale)
         began_s = time.thread_time()
         done = self.redactor.apply(image, number * 1_000_000_000 // FPS)
@@ -171,13 +171,13 @@ class Side:
             cv2.imwrite(str(folder / f"{number:04d}.jpg"), done.image)
 
     def report(self) -> dict[str, Any]:
-        """Return what came of it."""
+        """Return the figures with the setting and the scale."""
         return {"setting": self.name, "scale": round(self.scale, 2), **self.measure.report()}
 
 
-def _sides() -> list[Side]:
+def _sides() -> list[RedactionRun]:
     return [
-        Side(name, scale, Redactor(config))
+        RedactionRun(name, scale, Redactor(config))
         for name, config in _settings().items()
         for scale in (SCALES if config.faces else SCALES[:1])
     ]
@@ -188,7 +188,7 @@ def main(out: Annotated[Path, typer.Option(help="Where results are kept.")] = RE
     if not Path(ULTRAFACE).is_file():
         typer.echo(f"skipped: {DATA} is not there")
         return
-    cv2.setNumThreads(1)  # as in the capture child
+    cv2.setNumThreads(1)  # as in the capture process
     labels, sides = Labels.read(), _sides()
     wanted = {n for at in labels.faces for n in range(at - LEAD_FRAMES, at + 1)}
     wanted |= {n for at in labels.none for n in range(at - LEAD_NONE_FRAMES, at + 1)}

@@ -27,7 +27,7 @@ STEP = 1 / 8
 """Step of the scale, as a share of width and height. A tracker follows boxes in pixels, and a size that changed with
 every frame would disturb everything downstream."""
 HYSTERESIS = 0.06
-"""Levels beyond a step's edge at which the size changes. Half a step is about as much."""
+"""Levels beyond a step's edge at which the size changes. It is about half a step."""
 _INTERVAL_RATE = 0.2
 """Weight of the newest interval in the running mean of the time between frames. The mean follows a gate that opens
 within a few frames."""

@@ -30,7 +30,7 @@ _SETTLE_NS = 1_000_000_000
 ``REPORT_STATIONARY_NS``, but the motion of a trembling object ends several times a second."""
 _EARLY_SHARE = 0.15
 """Share of the interval by which a frame may come early and still pass the rate limit. A frame that the network or a
-busy machine delayed is followed by one that seems early. A camera slower than the limit must lose neither."""
+busy machine delayed is followed by one that seems early. A camera slower than the limit must lose neither frame."""
 _SAMPLE_BYTES = 8
 
 

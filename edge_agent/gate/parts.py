@@ -22,7 +22,7 @@ _NEAR = np.ones((5, 5), np.uint8)
 _CLOSE = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
 """Joins the parts of one object: a roof in the colour of the road splits a car."""
 _GONE = 2.0
-"""Factor on the share of new ground when an object leaves. A departure is reported later than an arrival."""
+"""Factor that raises the required share when an object leaves. A departure is reported later than an arrival."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

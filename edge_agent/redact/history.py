@@ -48,7 +48,7 @@ class BoxHistory:
 
     @property
     def min_score(self) -> float:
-        """Lowest score of any use. A box with less cannot even continue an earlier one."""
+        """Lowest score with which a box can continue an earlier one. Boxes below it are useless."""
         return self._min_score * SURE_SHARE
 
     def step(self, found: Sequence[ScoredBox], at_ns: int) -> list[CoveredBox]:
