@@ -1,7 +1,7 @@
-"""What one camera costs: memory and processor time of a capture child at 640×360, read by RTSP from a real server.
+"""Benchmark of one camera: memory and processor time of a capture child at 640×360, reading from a real RTSP server.
 
-``python -m benchmarks.capture`` runs it. The server is GStreamer's; `make peers` installs it. It also reads files
-through PyAV and through OpenCV in turns, which is what decision 5 rests on.
+``python -m benchmarks.capture`` runs it. The server is GStreamer's; `make peers` installs it. The benchmark also
+reads files through PyAV and OpenCV in turns; decision 5 is based on that comparison.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from tests.peers import units
 from tests.peers.rtsp import RtspServer, why_not
 
 START_S = 3.0
-"""For the child to import, connect and fill its buffers: not counted."""
+"""Time for the child to import, connect and fill its buffers, in seconds. It is not measured."""
 BAR_MB = 150.0
 
 
 def child(source: str, seconds: float, gate: dict[str, Any] | None = None) -> dict[str, float]:
-    """Run a capture child and return its memory in MB and its share of a core in per cent."""
+    """Run a capture child. Return its memory in MB and its share of one core in per cent."""
     camera = {"name": "bench", "source": source, "gate": gate or {}}
     orders = {"camera": camera, "epoch": 1, "truth_folder": None, "state_folder": None}
     process = subprocess.Popen(
@@ -66,7 +66,7 @@ def child(source: str, seconds: float, gate: dict[str, Any] | None = None) -> di
 
 @contextmanager
 def served(folder: Path) -> Any:
-    """Serve a simulated road in several codecs and rates."""
+    """Serve a simulated road in several codecs and frame rates."""
     files = {}
     for codec, fps in (("h264", 5), ("hevc", 5), ("h264", 25)):
         scene = Scene(SceneConfig(kind="road", fps=fps))
@@ -83,7 +83,7 @@ def served(folder: Path) -> Any:
 
 
 def through_pyav(path: Path, every: int) -> int:
-    """Read a file to its end, and make the picture of every so many-th frame. Return how many there were."""
+    """Read a file to its end through PyAV, and convert each ``every``-th frame. Return the number of frames."""
     clock, count = ManualClock(), 0
     source = FileSource(path, 100, clock, pace=FramePacer(100, clock, wait=clock.advance))
     source.open()
@@ -97,7 +97,7 @@ def through_pyav(path: Path, every: int) -> int:
 
 
 def through_opencv(path: Path, every: int) -> int:
-    """Do the same through OpenCV."""
+    """Read a file to its end through OpenCV, as ``through_pyav`` does."""
     video, count = cv2.VideoCapture(str(path)), 0
     while video.grab():
         count += 1
@@ -106,18 +106,18 @@ def through_opencv(path: Path, every: int) -> int:
 
 
 def _timed(read: Callable[[Path, int], int], path: Path, every: int) -> float:
-    """Return the processor time per frame in ms."""
+    """Return the processor time for each frame in ms."""
     began_s = time.process_time()
     count = read(path, every)
     return (time.process_time() - began_s) / count * 1e3
 
 
 def main(
-    seconds: Annotated[float, typer.Option(min=1, help="How long each child is watched.")] = 20.0,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of PyAV and OpenCV.")] = 5,
-    out: Annotated[Path, typer.Option(help="Where results are kept.")] = RESULTS,
+    seconds: Annotated[float, typer.Option(min=1, help="Measured seconds of each child.")] = 20.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of PyAV and OpenCV.")] = 5,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
-    """Measure, print, and keep the results with their date and machine."""
+    """Measure, print, and save the results with date and machine."""
     if reason := why_not():
         raise typer.BadParameter(f"no RTSP server: {reason}")
     cv2.setNumThreads(1)

@@ -1,8 +1,8 @@
-"""A camera behind a bad wire: what of it is captured, and how soon it is back when the wire is well again.
+"""Benchmark of a camera behind a bad wire: captured frames, and time to recover after the impairment.
 
-``python -m benchmarks.wire`` runs it, as root or where user namespaces may be made: a real RTSP server sends real
-footage, numbered, through a relay that loses, delays and slows IP packets. Each impairment has a server, a wire and a
-spool of its own, and the back-off that the agent has. What was kept is held against what was sent, one by one.
+``python -m benchmarks.wire`` runs it, as root or with user namespaces. A real RTSP server sends numbered real footage
+through a relay that loses, delays and slows IP packets. Each impairment has its own server, wire and spool, and the
+agent's back-off. Each kept frame is compared with the sent one.
 """
 
 from __future__ import annotations
@@ -38,8 +38,7 @@ FOOTAGE = DATA / "highway.avi"
 FPS = 25
 STALL_S: float = WatchConfig().stall_s
 BOUND_S = CAP_S + STALL_S + START_S
-"""A try may just have begun when the wire is well again and be given up after a stall, then there is a pause, then a
-start."""
+"""Maximum time to recover: an attempt that began before the recovery stalls, then come a pause and a start."""
 USUAL_S, AFTER_S, LOOK_S = 5.0, 5.0, 0.02
 LOSS, JITTER_S = 0.05, 0.2
 KILLS = 20
@@ -47,7 +46,7 @@ KILLS = 20
 
 @dataclass
 class Course:
-    """What happens to one camera, and what was seen of it while it ran."""
+    """Course of one impairment: a camera, its wire, and the measurements during the run."""
 
     there: FarCamera
     wire: BadWire
@@ -57,11 +56,11 @@ class Course:
     packets: dict[str, int] = field(default_factory=dict)
 
     async def mended(self) -> None:
-        """Take how long it is from now to the next frame."""
+        """Measure the time from now to the next frame."""
         self.back_s.append(await flows(self.there.camera, 1))
 
     async def watch(self) -> None:
-        """Look for the longest time without a frame, until cancelled."""
+        """Measure the longest time without a frame, until cancelled."""
         kept, at_s = self.there.camera.kept, time.monotonic()
         while True:
             await asyncio.sleep(LOOK_S)
@@ -75,7 +74,7 @@ Impair = Callable[[Course], Awaitable[None]]
 
 
 async def _killed(course: Course) -> None:
-    """Kill the server, leave it dead for up to 3 s, start it, and let it run for up to 6 s."""
+    """Kill the server, wait for up to 3 s, start it, and let it run for up to 6 s."""
     chance = random.Random(0)
     for _ in range(KILLS):
         epoch = course.there.camera.epoch
@@ -83,7 +82,7 @@ async def _killed(course: Course) -> None:
         await asyncio.sleep(chance.uniform(0.0, 3.0))
         await asyncio.to_thread(course.there.server.start)
         began_s = time.monotonic()
-        await until(lambda: course.there.camera.epoch > epoch, "a new start")  # noqa: B023  (it is awaited here)
+        await until(lambda: course.there.camera.epoch > epoch, "a new start")  # noqa: B023  (it is awaited in this iteration)
         await flows(course.there.camera, 1)
         course.back_s.append(time.monotonic() - began_s)
         await asyncio.sleep(chance.uniform(1.0, 6.0))
@@ -101,7 +100,7 @@ async def _dead(course: Course) -> None:
 
 
 async def _third(course: Course) -> None:
-    """Let a third of the bytes through that the footage has."""
+    """Limit the wire to a third of the footage's bandwidth."""
     before = course.wire.set()["carried_bytes"]
     await asyncio.sleep(USUAL_S)
     usual = (course.wire.set()["carried_bytes"] - before) / USUAL_S
@@ -135,7 +134,7 @@ CASES: dict[str, tuple[str, Impair]] = {
 
 
 def footage(folder: Path) -> Path:
-    """Encode the footage, numbered, as a camera would, and its units beside it."""
+    """Encode the numbered footage like a camera, and write its access units beside it."""
     clip = units.encode(folder / "highway.mp4", _numbered(), FPS)
     units.units(clip, clip.with_suffix(".units"))
     return clip
@@ -157,7 +156,7 @@ async def _watched(course: Course) -> Any:
 
 
 async def run(clip: Path, transport: str, impair: Impair, seconds: float) -> dict[str, Any]:
-    """Run one impairment, and return what came of it."""
+    """Run one impairment and return its report."""
     with tempfile.TemporaryDirectory() as folder, BadWire.laid() as wire:
         there = FarCamera(Path(folder), wire, clip, transport=transport, cap_s=CAP_S)
         course = Course(there, wire, seconds)
@@ -174,7 +173,7 @@ async def run(clip: Path, transport: str, impair: Impair, seconds: float) -> dic
 
 
 def report(course: Course) -> dict[str, Any]:
-    """Return what is known of a camera whose course is over."""
+    """Return the report of a finished course."""
     found = course.there.found()
     return {
         "captured": found.captured,
@@ -194,13 +193,13 @@ def report(course: Course) -> dict[str, Any]:
 
 
 def main(
-    seconds: Annotated[float, typer.Option(min=1, help="How long each impairment lasts.")] = 60.0,
-    only: Annotated[str, typer.Option(help="Run those whose name has this in it.")] = "",
-    out: Annotated[Path, typer.Option(help="Where results are kept.")] = RESULTS,
+    seconds: Annotated[float, typer.Option(min=1, help="Duration of each impairment in seconds.")] = 60.0,
+    only: Annotated[str, typer.Option(help="Run only impairments whose name contains this text.")] = "",
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
-    """Run every impairment, print, and keep the results with their date and machine."""
+    """Run every impairment, print, and save the results with date and machine."""
     if reason := badwire.why_not() or rtsp.why_not() or ("" if FOOTAGE.exists() else f"no {FOOTAGE.name}"):
-        raise typer.BadParameter(f"it cannot be run here: {reason}")
+        raise typer.BadParameter(f"the benchmark cannot run here: {reason}")
     cases: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         clip = footage(Path(folder))
@@ -217,7 +216,7 @@ def main(
     }
     keep("wire", dated(result), out)
     failed = [n for n, c in cases.items() if not c["balanced"] or c["back_after_s"] > BOUND_S]
-    typer.echo(f"not as it should be: {', '.join(failed)}" if failed else "all back in time, all balanced")
+    typer.echo(f"failed: {', '.join(failed)}" if failed else "all recovered in time, all balanced")
     raise typer.Exit(bool(failed))
 
 

@@ -1,4 +1,4 @@
-"""Cameras behind a wire that loses and delays IP packets: what comes is whole, in time, and accounted for."""
+"""Chaos tests of cameras behind a bad wire: kept frames are intact, times are correct, and the ledger balances."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(120)]
 FPS = 10
 LOSS, JITTER_S = 0.05, 0.2
 LOST = 8
-"""So many packets are lost before the wire is well again: of one key frame in three, and of a dozen other frames."""
+"""Minimum number of lost packets: parts of one key frame in three, and of a dozen other frames."""
 CAP_S, STALL_S, START_S = 0.2, 3.0, 4.0
-"""START_S is for a child to start on a busy machine, connect, and get its first frames."""
+"""Maximum back-off, stall time, and time for a child to start on a busy machine and get its first frames."""
 
 Lay = Callable[..., AbstractContextManager[FarCamera]]
 
 
 @pytest.fixture(scope="module")
 def road(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Twenty seconds of a road in H.264 or H.265: longer than any frame is under way."""
+    """Return a function that makes 20 s of a road in H.264 or H.265, longer than any frame delay."""
     folder, scene = tmp_path_factory.mktemp("road"), Scene(SceneConfig(kind="road", width=320, height=180, fps=FPS))
 
     def make(codec: str) -> Path:
@@ -54,7 +54,7 @@ def wire(rtsp_is_there: None) -> Iterator[BadWire]:
 
 @pytest.fixture
 def far(tmp_path: Path, wire: BadWire, road: Callable[[str], Path]) -> Lay:
-    """Put a camera at the far end of the wire, and what captures it at the near end."""
+    """Return a context that puts a camera at the far end of the wire and captures it at the near end."""
 
     @contextmanager
     def lay(transport: str, codec: str = "h264") -> Iterator[FarCamera]:
@@ -69,13 +69,13 @@ def far(tmp_path: Path, wire: BadWire, road: Callable[[str], Path]) -> Lay:
 
 
 def require_whole_and_true(found: Found) -> None:
-    """Every number has one fate, every kept picture is as it was sent, times grow and are as near as they say."""
+    """Fail unless the ledger balances, kept pictures are intact, and times increase within their stated error."""
     assert found.kept
     assert (found.unbalanced_epochs, found.damaged, found.untrue, found.backwards) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(("transport", "codec"), [("tcp", "h264"), ("udp", "h264"), ("udp", "hevc")])
-async def test_losses_and_jitter_leave_whole_frames_only_and_are_over_when_the_wire_is_well(
+async def test_only_intact_frames_are_kept_during_losses_and_capture_recovers_afterwards(
     transport: str, codec: str, wire: BadWire, far: Lay
 ) -> None:
     with far(transport, codec) as there:
@@ -96,7 +96,7 @@ async def test_losses_and_jitter_leave_whole_frames_only_and_are_over_when_the_w
     assert set(found.withheld) == {"unusable"} or transport == "tcp"
 
 
-async def test_packets_that_are_overtaken_are_waited_for(wire: BadWire, far: Lay) -> None:
+async def test_reordered_packets_lose_no_frame(wire: BadWire, far: Lay) -> None:
     with far("udp") as there:
         async with there.rig.running():
             await flows(there.camera, FPS)
@@ -109,16 +109,16 @@ async def test_packets_that_are_overtaken_are_waited_for(wire: BadWire, far: Lay
     assert found.withheld == {}
 
 
-async def test_a_wire_that_goes_dead_is_noticed_and_found_well_again(wire: BadWire, far: Lay) -> None:
+async def test_a_dead_wire_is_detected_and_capture_recovers_afterwards(wire: BadWire, far: Lay) -> None:
     with far("tcp") as there:
         async with there.rig.running():
             await flows(there.camera)
             epoch = there.camera.epoch
             wire.set(loss=1.0)
-            await until(lambda: there.camera.state == "down", "notice of it", STALL_S + 1.5)
+            await until(lambda: there.camera.state == "down", "the detection", STALL_S + 1.5)
             wire.set()
             took_s = await until(lambda: there.camera.epoch > epoch, "a new start")
             assert took_s + await flows(there.camera, 1) <= CAP_S + STALL_S + START_S
         found = there.found()
     require_whole_and_true(found)
-    assert found.behind_s < STALL_S / 2  # the last frame before it was held back until the wait was over
+    assert found.behind_s < STALL_S / 2  # FFmpeg held the last frame back until the timeout

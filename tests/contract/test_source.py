@@ -1,4 +1,4 @@
-"""What every source of frames does. Where a source keeps the pace, the clock is a manual one: no test waits."""
+"""Contract tests of all frame sources. Sources with their own pace get a manual clock, so no test waits."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.peers.web import WebCamera, mjpeg, picture
 
 FPS = 10.0
 FRAMES = 6
-"""Each source in these tests is over after so many, or can be made to be."""
+"""Number of frames after which each source ends or is made to end."""
 STALL_S = 5.0
 
 
@@ -51,12 +51,12 @@ def write_clip(path: Path) -> Path:
 
 
 def following(source: FrameSource) -> CapturedFrame:
-    """Return the next frame, however often the source says that it is not due."""
+    """Return the next frame, skipping reads that return None."""
     for _ in range(1000):
         captured = source.read()
         if captured is not None:
             return captured
-    pytest.fail("1000 times nothing")
+    pytest.fail("no frame in 1000 reads")
 
 
 def exhaust(source: FrameSource) -> None:
@@ -68,9 +68,9 @@ class FrameSourceContract:
     """Inherited by one class per source."""
 
     over: type[AgentError] = SourceStalled
-    """What it raises when nothing comes any more."""
+    """Error that the source raises at its end."""
     keeps_pace = True
-    """It has a pace of its own, by the clock it is given."""
+    """Whether the source paces its frames by the given clock."""
 
     @pytest.fixture
     def clock(self) -> ManualClock:
@@ -82,11 +82,11 @@ class FrameSourceContract:
 
     @pytest.fixture
     def source(self, clock: ManualClock, tmp_path: Path) -> FrameSource:
-        pytest.fail("each source has a fixture of its own")
+        pytest.fail("each subclass must define its own source fixture")
 
     @pytest.fixture
     def finish(self) -> Callable[[], None]:
-        """Make the source be over, where it is not by itself."""
+        """Return a function that ends the source if it does not end by itself."""
         return lambda: None
 
     def test_frames_are_pictures_until_it_ends(self, source: FrameSource, finish: Callable[[], None]) -> None:
@@ -99,7 +99,7 @@ class FrameSourceContract:
             exhaust(source)
         source.close()
 
-    def test_they_come_at_the_pace_and_say_when(self, source: FrameSource) -> None:
+    def test_frames_arrive_at_the_frame_rate_with_their_times(self, source: FrameSource) -> None:
         source.open()
         times = [following(source).captured_ns for _ in range(FRAMES)]
         source.close()
@@ -120,7 +120,7 @@ class FrameSourceContract:
         assert not second.any()
         source.close()
 
-    def test_a_picture_is_made_once_and_only_when_it_is_asked_for(self, source: FrameSource) -> None:
+    def test_a_picture_is_made_once_and_on_demand(self, source: FrameSource) -> None:
         source.open()
         _ = following(source)
         second = following(source)
@@ -131,7 +131,7 @@ class FrameSourceContract:
         assert abs(float(grey.mean()) - float(second.luma().mean())) < 24  # video's black is 16
         source.close()
 
-    def test_it_does_not_read_before_it_is_open_and_closes_at_any_time(self, source: FrameSource) -> None:
+    def test_read_fails_unless_open_and_close_is_always_possible(self, source: FrameSource) -> None:
         source.close()
         with pytest.raises(SourceUnusable, match="not open"):
             source.read()
@@ -141,7 +141,7 @@ class FrameSourceContract:
         with pytest.raises(SourceUnusable, match="not open"):
             source.read()
 
-    def test_it_may_be_opened_again(self, source: FrameSource) -> None:
+    def test_a_closed_source_can_be_opened_again(self, source: FrameSource) -> None:
         source.open()
         _ = following(source)
         source.close()
@@ -168,7 +168,7 @@ class TestSimulated(FrameSourceContract):
 
 
 class TestDevice(FrameSourceContract):
-    """There is no V4L2 device on most machines that run this: OpenCV plays a file in its place."""
+    """Most test machines have no V4L2 device, so OpenCV plays a file instead."""
 
     keeps_pace = False
 
@@ -273,7 +273,7 @@ class TestRtspByUdp(_Rtsp):
     ],
     ids=["device", "file", "images", "web", "rtsp"],
 )
-def test_one_that_is_not_there_says_so_and_may_be_tried_again(source: FrameSource) -> None:
+def test_a_missing_source_is_named_in_the_error_and_can_be_retried(source: FrameSource) -> None:
     for _ in range(2):
         with pytest.raises(SourceUnusable, match=r"4095|clip\.mp4|folder|127\.0\.0\.1:9"):
             source.open()

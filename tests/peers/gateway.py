@@ -1,7 +1,7 @@
-"""A gateway that conforms to what the HTTPS link asks for: a small server that writes to a real Kafka.
+"""Test gateway for the HTTPS link: a small server that writes to a real Kafka.
 
-It checks the bearer token, takes a batch whole or not at all, answers 200 only once Kafka has all of it, and knows
-the batches that it has taken by their ``Idempotency-Key``.
+It checks the bearer token, accepts a batch completely or not at all, and answers 200 only after Kafka has all of it.
+It recognises repeated batches by their ``Idempotency-Key``.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _PARTITIONED = {FRAMES: FRAMES, FRAMES_LATE: FRAMES, READINGS: READINGS}
 
 
 class TestGateway:
-    """Serves on a loopback port with TLS. ``answers_lost`` times it does its work and then breaks the connection."""
+    """TLS gateway on a loopback port. It accepts the next ``answers_lost`` batches and then fails to answer."""
 
-    __test__ = False  # for pytest: it is none
+    __test__ = False  # for pytest: not a test class
 
     def __init__(
         self, settings: KafkaSettings, certificate: Path, key: Path, token: str, max_bytes: int = MAX_RECORD_BYTES
@@ -111,7 +111,9 @@ class TestGateway:
         self._remember(key)
         if self.answers_lost > 0:
             self.answers_lost -= 1
-            raise ConnectionError("the answer is lost")  # the server answers 500, which leaves all of it in doubt
+            raise ConnectionError(
+                "the answer is lost, as the test requested"
+            )  # the server answers 500, so the client cannot know the result
         return Response(status_code=200)
 
     def _is_known(self, request: Request) -> bool:
@@ -145,9 +147,9 @@ class TestGateway:
 
 
 class _Server(uvicorn.Server):
-    """One that leaves the signals to the tests."""
+    """Server that leaves signal handling to the tests."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
+        """Capture no signals."""
         yield

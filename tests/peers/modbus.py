@@ -1,4 +1,4 @@
-"""A real Modbus device that a test may kill and start again."""
+"""Real Modbus device that a test can kill and restart."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ SERVER = Path(__file__).with_name("modbus_server.py")
 
 
 class ModbusServer:
-    """The process of ``modbus_server.py``."""
+    """Process of ``modbus_server.py``."""
 
     def __init__(self, kind: str, where: str) -> None:
         self._command = [sys.executable, str(SERVER), kind, where]
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:
-        """Start it, and wait until it listens."""
+        """Start the device and wait until it listens."""
         process = self._process = subprocess.Popen(tethered(self._command), stdout=subprocess.PIPE)  # noqa: ASYNC220
         assert process.stdout
         async with asyncio.timeout(20):
             assert await asyncio.to_thread(process.stdout.readline) == b"ready\n"
 
     def kill(self) -> None:
-        """End it without a word."""
+        """Kill the device."""
         if self._process and self._process.stdout:
             self._process.kill()
             self._process.wait()
@@ -39,7 +39,7 @@ class ModbusServer:
 
 @contextlib.asynccontextmanager
 async def serving(kind: str, where: str) -> AsyncIterator[ModbusServer]:
-    """Start a device, and end it."""
+    """Run a device for the time of the context."""
     server = ModbusServer(kind, where)
     await server.start()
     try:

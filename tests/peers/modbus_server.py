@@ -1,8 +1,8 @@
-"""A Modbus device as a process: ``python modbus_server.py tcp PORT`` or ``python modbus_server.py rtu DEVICE``.
+"""Modbus device as a process: ``python modbus_server.py tcp PORT`` or ``python modbus_server.py rtu DEVICE``.
 
-Unit 1 has in its holding registers, from 0: 215, -5 as int16, 70000 as uint32 and 21.5 as float32, of two words each
-with the more significant one first; its input registers are the same. Unit 2 does not answer. It says ``ready`` when
-it listens.
+The holding registers of unit 1 contain, from 0: 215, -5 as int16, 70000 as uint32 and 21.5 as float32. The latter two
+take two words each, the more significant word first. Its input registers are the same. Unit 2 does not answer. The
+process prints ``ready`` when it listens.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from pymodbus.simulator import DataType, SimData, SimDevice
 WORDS = [215, 65531, *struct.unpack(">HH", struct.pack(">I", 70000)), *struct.unpack(">HH", struct.pack(">f", 21.5))]
 
 
-async def says_nothing(*_: object) -> None:
-    """Make a unit one of which the server takes no notice."""
+async def ignore_request(*_: object) -> None:
+    """Make the server ignore requests to a unit."""
     raise NoSuchIdException
 
 
 async def serve(kind: str, where: str) -> None:
     data = SimData(0, values=WORDS, datatype=DataType.REGISTERS)
-    device = [SimDevice(1, simdata=[data]), SimDevice(2, simdata=[data], action=says_nothing)]
+    device = [SimDevice(1, simdata=[data]), SimDevice(2, simdata=[data], action=ignore_request)]
     if kind == "tcp":
         server = ModbusTcpServer(device, address=("127.0.0.1", int(where)), ignore_missing_devices=True)
     else:

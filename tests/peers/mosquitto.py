@@ -1,12 +1,10 @@
-"""A real MQTT broker of a test's own, on a free loopback port: open, with a password, or with TLS."""
+"""Real MQTT broker for one test, on a free loopback port: open, with a password, or with TLS."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
 import getpass
-import ipaddress
 import shutil
 import socket
 import subprocess
@@ -16,19 +14,16 @@ from typing import Any
 
 import aiomqtt
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from ingest.runtime.clock import Deadline
 from ingest.runtime.tether import tethered
+from tests.peers.certificates import self_signed
 
 USER, PASSWORD = "agent", "a secret of this test"
 
 
 class Mosquitto:
-    """A broker that a test may kill and start again: its port and its files stay."""
+    """MQTT broker that a test can kill and restart with the same port and files."""
 
     def __init__(self, folder: Path, *, password: bool = False, tls: bool = False) -> None:
         self.program = _found("mosquitto")
@@ -41,7 +36,7 @@ class Mosquitto:
         (folder / "mosquitto.conf").write_text("\n".join(lines) + "\n")
 
     async def start(self) -> None:
-        """Start it, and wait until it takes connections."""
+        """Start the broker and wait until it accepts connections."""
         command = [self.program, "-c", str(self.folder / "mosquitto.conf")]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(tethered(command), stdout=log, stderr=log)  # noqa: ASYNC220
@@ -55,14 +50,14 @@ class Mosquitto:
             await asyncio.sleep(0.02)
 
     def kill(self) -> None:
-        """End it without a word to its clients."""
+        """Kill the broker without closing its connections."""
         if self._process:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     async def publish(self, topic: str, *payloads: str | bytes, retain: bool = False) -> None:
-        """Publish at QoS 1, as a device on an open broker."""
+        """Publish payloads at QoS 1 without a login."""
         async with aiomqtt.Client("127.0.0.1", self.port) as client:
             for payload in payloads:
                 await client.publish(topic, payload, qos=1, retain=retain)
@@ -76,15 +71,13 @@ class Mosquitto:
         return ["allow_anonymous false", f"password_file {users}"]
 
     def _with_tls(self) -> list[str]:
-        cert, key = _certificate()
-        self.ca_file.write_bytes(cert)
-        (self.folder / "key.pem").write_bytes(key)
-        return [f"certfile {self.ca_file}", f"keyfile {self.folder / 'key.pem'}"]
+        self.ca_file, key_file = self_signed(self.folder)
+        return [f"certfile {self.ca_file}", f"keyfile {key_file}"]
 
 
 @contextlib.asynccontextmanager
 async def serving(folder: Path, **how: Any) -> AsyncIterator[Mosquitto]:
-    """Start a broker, and end it. Skip the test where there is none."""
+    """Run a broker for the time of the context. Skip the test if mosquitto is not installed."""
     broker = Mosquitto(folder, **how)
     await broker.start()
     try:
@@ -94,7 +87,7 @@ async def serving(folder: Path, **how: Any) -> AsyncIterator[Mosquitto]:
 
 
 def _found(program: str) -> str:
-    """Return a program's path. Debian keeps brokers where users do not look."""
+    """Return a program's path. Debian installs brokers outside of the users' PATH."""
     path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin")
     if path is None:
         pytest.skip(f"no {program} on this machine: `make peers` installs it")
@@ -106,25 +99,3 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _certificate() -> tuple[bytes, bytes]:
-    """Return a certificate of 127.0.0.1 that vouches for itself, and its key, in PEM."""
-    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-    now = dt.datetime.now(dt.UTC)
-    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    cert = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(hours=1))
-        .add_extension(address, critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return cert.public_bytes(pem), private

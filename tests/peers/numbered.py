@@ -1,4 +1,4 @@
-"""Pictures that carry their number, so that a test can tell when each was sent and what it should look like."""
+"""Numbered pictures: a test can find out when each was sent, and compare it with the original."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ __all__ = ["LIKE_DB", "Clip", "Sent", "marked"]
 Image = npt.NDArray[np.uint8]
 
 BITS, SIDE_PX = 10, 16
-"""The number is in black and white squares at the lower left, as large as a codec's blocks are."""
+"""Size of the number: black and white squares at the lower left, as large as a codec's blocks."""
 LIKE_DB = 35.0
-"""What is left of a sound picture after a JPEG of the usual quality is more; with damage that one can see, less."""
+"""Minimum PSNR of an intact picture. JPEG of the usual quality stays above it; visible damage falls below."""
 EARLY_NS = 1_000_000_000
-"""A frame's time may be earlier than the one at which it was sent by less than this."""
+"""Maximum time by which a frame's time may precede its sending."""
 
 
 def marked(picture: Image, number: int) -> Image:
-    """Return a picture with its number on it."""
+    """Return a copy of a picture with its number drawn on it."""
     out = picture.copy()
     for bit in range(BITS):
         out[-SIDE_PX:, bit * SIDE_PX : (bit + 1) * SIDE_PX] = 255 * (number >> bit & 1)
@@ -34,7 +34,7 @@ def marked(picture: Image, number: int) -> Image:
 
 
 def _number(picture: Image) -> int:
-    """Read a number. Of a damaged picture it may be any."""
+    """Return the number in a picture. A damaged picture may yield any number."""
     inner = SIDE_PX // 4
     rows = picture[-SIDE_PX + inner : -inner]
     columns = [rows[:, bit * SIDE_PX + inner : (bit + 1) * SIDE_PX - inner] for bit in range(BITS)]
@@ -43,19 +43,19 @@ def _number(picture: Image) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What is known of a kept frame: when it was sent in Unix ns, and its likeness to what was sent, in dB."""
+    """Origin of a kept frame: its sending time in Unix ns, and its PSNR against the sent picture in dB."""
 
     at_ns: int
     psnr_db: float
 
     @property
-    def sound(self) -> bool:
-        """Tell whether the picture is what was sent."""
+    def intact(self) -> bool:
+        """Whether the picture is intact."""
         return self.psnr_db >= LIKE_DB
 
 
 class Clip:
-    """An encoded film of numbered pictures that is sent in a loop."""
+    """Encoded video of numbered pictures that a server sends in a loop."""
 
     def __init__(self, path: Path) -> None:
         with av.open(str(path)) as video:
@@ -65,9 +65,9 @@ class Clip:
         self._interval_ns = round(1e9 / rate)
 
     def sent(self, frames: Sequence[Frame], begun_ns: Sequence[int]) -> list[Sent]:
-        """Find out about one epoch's frames, from when the server has begun to send to its clients.
+        """Return the origin of one epoch's frames, given the times at which the server began to send to clients.
 
-        From one sound frame to the next must be less than the length of the film.
+        Two successive intact frames must be closer than the length of the video.
         """
         if not frames:
             return []
@@ -77,7 +77,7 @@ class Clip:
             number, alike = self._look(frame)
             there = place + (number - place) % len(self._pictures)
             found.append(Sent(begun + there * self._interval_ns, alike))
-            place = there if found[-1].sound else place
+            place = there if found[-1].intact else place
         return found
 
     def _look(self, frame: Frame) -> tuple[int, float]:

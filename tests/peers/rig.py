@@ -1,4 +1,4 @@
-"""Cameras with their spool and without a broker, and what became of every number they gave."""
+"""Test rig: cameras with a spool and without a broker, and the records of their epochs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PAGE = 100_000
 
 @dataclass
 class Epoch:
-    """What one epoch's records say."""
+    """Records of one epoch."""
 
     frames: list[Frame] = field(default_factory=list)
     accounts: list[Account] = field(default_factory=list)
@@ -39,14 +39,14 @@ class Epoch:
 
     @property
     def withheld(self) -> Counter[str]:
-        """How many frames were withheld, by reason."""
+        """Number of withheld frames by reason."""
         total: Counter[str] = Counter()
         for account in self.accounts:
             total.update(account.counts)
         return total
 
     def require_whole(self) -> None:
-        """Fail unless every number up to the last one has exactly one fate."""
+        """Fail unless every number up to the last one is kept or withheld exactly once."""
         assert self.end is not None, "an epoch was never closed"
         cover = Cover()
         for frame in self.frames:
@@ -59,7 +59,7 @@ class Epoch:
 
 
 class Rig:
-    """Runs cameras as an agent does."""
+    """Cameras that run as in an agent."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -69,7 +69,7 @@ class Rig:
         self.cameras: dict[str, Camera] = {}
 
     def add(self, config: CameraConfig, *, cap_s: float = 0.2, truth_folder: Path | None = None) -> Camera:
-        """Add a camera whose pauses end at ``cap_s``."""
+        """Add a camera with pauses of at most ``cap_s`` between starts."""
         self.cameras[config.name] = Camera(
             config,
             self.spool,
@@ -85,14 +85,14 @@ class Rig:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run all cameras, and stop them in order."""
-        lives = [asyncio.create_task(camera.run()) for camera in self.cameras.values()]
+        """Run all cameras, and stop them cleanly at the end."""
+        tasks = [asyncio.create_task(camera.run()) for camera in self.cameras.values()]
         try:
             yield
         finally:
             for camera in self.cameras.values():
                 camera.stop()
-            await asyncio.gather(*lives)
+            await asyncio.gather(*tasks)
 
     @functools.cached_property
     def _kept_rows(self) -> list[Row]:
@@ -123,17 +123,17 @@ class Rig:
         self.store.close()
 
 
-async def until(done: Callable[[], bool], what: str, seconds: float = WAIT_S) -> float:
-    """Wait until something is so. Return how long it took in s."""
+async def until(done: Callable[[], bool], event: str, seconds: float = WAIT_S) -> float:
+    """Wait until a condition holds. Return the elapsed time in s. ``event`` names it in the error."""
     clock = SystemClock()
     started_s, deadline = clock.monotonic(), Deadline.after(seconds)
     while not done():
-        assert not deadline.passed, f"{what} did not happen within {seconds:.0f} s"
+        assert not deadline.passed, f"{event} did not happen within {seconds:.0f} s"
         await asyncio.sleep(0.02)
     return clock.monotonic() - started_s
 
 
 async def flows(camera: Camera, frames: int = 3) -> float:
-    """Wait until a camera has kept so many more frames, in the epoch that it is in by then."""
+    """Wait until a camera has kept ``frames`` more frames. Return the elapsed time in s."""
     epoch, wanted = camera.epoch, camera.kept + frames
     return await until(lambda: camera.kept >= wanted, f"{frames} more frames of {camera.config.name} ({epoch})")

@@ -1,4 +1,4 @@
-"""An RTSP server that a test may kill, hang and start again on the same port."""
+"""RTSP server that a test can kill, hang and restart on the same port."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NEEDS = (
 
 
 def why_not() -> str:
-    """Return why no server can be had on this machine, empty if one can."""
+    """Return why no server can run on this machine; empty if one can."""
     if not Path(PYTHON).exists():
         return f"no {PYTHON}"
     probe = subprocess.run([PYTHON, "-c", _NEEDS], capture_output=True, text=True, timeout=60, check=False)
@@ -26,20 +26,20 @@ def why_not() -> str:
 
 
 class RtspServer:
-    """Serves ``.units`` files, each under its name."""
+    """Server of ``.units`` files, each under its name."""
 
     def __init__(
         self, files: dict[str, Path], *options: str, within: Sequence[str] = (), host: str = "127.0.0.1"
     ) -> None:
-        """``within`` is a command that runs the server somewhere else, where it has the address ``host``."""
+        """Prepare a server. The command prefix ``within`` runs it elsewhere, for example in a network namespace."""
         self._files, self._options, self._within, self._host = files, options, within, host
         self._process: subprocess.Popen[str] | None = None
         self.port = 0
         self.begun_ns: list[int] = []
-        """When each client's first frame was fed, in Unix ns; known when the server has been killed."""
+        """Time of each client's first frame in Unix ns; known after ``kill``."""
 
     def start(self) -> None:
-        """Start, on the same port as before if there was one; returns when it answers."""
+        """Start on the same port as before, if any. Return when the server listens."""
         streams = [f"--stream={name}={file}" for name, file in self._files.items()]
         self._process = subprocess.Popen(
             [
@@ -55,7 +55,7 @@ class RtspServer:
         self.port = int(self._process.stdout.readline())
 
     def kill(self) -> None:
-        """Kill it, hung or not."""
+        """Kill the server, even when it hangs."""
         if self._process is not None:
             self._process.kill()
             said, _ = self._process.communicate()
@@ -63,15 +63,15 @@ class RtspServer:
             self._process = None
 
     def hang(self) -> None:
-        """Stop it in the middle of whatever it does: its connections stay open, and nothing comes."""
+        """Suspend the server: its connections stay open, and it sends nothing."""
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGSTOP)
 
     def go_on(self) -> None:
-        """Let one that hangs go on."""
+        """Resume a suspended server."""
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGCONT)
 
     def url(self, name: str, scheme: str = "rtsp") -> str:
-        """Return a stream's address."""
+        """Return the URL of a stream."""
         return f"{scheme}://{self._host}:{self.port}/{name}"

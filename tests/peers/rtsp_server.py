@@ -1,9 +1,9 @@
-"""A real RTSP server for tests, on GStreamer's: ``/usr/bin/python3 rtsp_server.py --stream road=road.units …``.
+"""RTSP server for tests, based on GStreamer: ``/usr/bin/python3 rtsp_server.py --stream road=road.units …``.
 
-It runs with the system's Python, which has GStreamer's bindings, and imports nothing of this project. A ``.units``
-file holds whole access units, as ``units.py`` writes them; each client gets them in a loop and in real time. The port
-is printed on the first line of standard output, and on each later one the Unix time in ns at which a client's first
-unit was due. It ends with its standard input.
+It runs with the system's Python, which has GStreamer's bindings, and imports no module of this project. A ``.units``
+file holds complete access units, as ``units.py`` writes them; each client gets them in a loop and in real time. The
+first line of standard output is the port. Each later line is the Unix time in ns at which a client's first unit was
+due. The server stops at the end of its standard input.
 """
 
 from __future__ import annotations
@@ -26,18 +26,20 @@ from gi.repository import Gio, GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
 HEAD = struct.Struct(">4sIQ")
 """Codec, number of units, length of the loop in ns."""
 UNIT = struct.Struct(">IQ")
-"""Bytes and presentation time in ns of one access unit; its bytes follow."""
+"""Size in bytes and presentation time in ns of an access unit, followed by its data."""
 PIPELINES = {
     b"h264": "video/x-h264,stream-format=byte-stream,alignment=au ! h264parse config-interval=-1 ! rtph264pay",
     b"hevc": "video/x-h265,stream-format=byte-stream,alignment=au ! h265parse config-interval=-1 ! rtph265pay",
 }
-"""The parser repeats the parameter sets before each key frame. The payloader would before each slice of one, which
-begins a new frame for every decoder (H.264, 7.4.1.2.3)."""
+"""Pipeline of each codec. The parser repeats the parameter sets before each key frame.
+
+The payloader would repeat them before each slice, which starts a new frame in every decoder (H.264, 7.4.1.2.3).
+"""
 ROLE = "viewer"
 
 
 class Units:
-    """A file of access units, and an endless walk through them."""
+    """Access units of a file."""
 
     def __init__(self, path: Path) -> None:
         data = path.read_bytes()
@@ -53,7 +55,7 @@ class Units:
 
 
 class Feed:
-    """Feeds one client's pipeline in real time until it is gone."""
+    """Feed of one client's pipeline, in real time until the client disconnects."""
 
     def __init__(self, units: Units, source: Any) -> None:
         self._units, self._source, self._at, self._started = units, source, 0, GLib.get_monotonic_time()
@@ -76,7 +78,7 @@ class Feed:
 
 
 class Dropper:
-    """Drops what comes out of a payloader once, though it has a number: as a camera that has too much to send."""
+    """Filter that drops one numbered payload, as an overloaded camera does."""
 
     def __init__(self, number: int) -> None:
         self._left = number
@@ -117,7 +119,7 @@ def _permissions(role: str) -> Any:
 
 
 def secure(server: Any, options: argparse.Namespace) -> None:
-    """Ask for a user and a password, and speak TLS, as the options say."""
+    """Require a login and use TLS as the options say."""
     auth = GstRtspServer.RTSPAuth()
     if options.user:
         token = GstRtspServer.RTSPToken()
@@ -143,7 +145,7 @@ def main() -> None:
         parser.add_argument(name, default="")
     parser.add_argument("--digest", action="store_true")
     parser.add_argument("--tcp-only", action="store_true")
-    parser.add_argument("--drop", type=int, default=0, help="the how many-th of a client's frames is not sent")
+    parser.add_argument("--drop", type=int, default=0, help="number of the frame of each client that is not sent")
     options = parser.parse_args()
     Gst.init(None)
     server = GstRtspServer.RTSPServer()
@@ -155,7 +157,7 @@ def main() -> None:
         mount(server, path, Units(Path(file)), options)
     loop = GLib.MainLoop()
     if not server.attach(None):
-        sys.exit("the port is taken")
+        sys.exit("the port is in use")
     print(server.get_bound_port(), flush=True)
     threading.Thread(target=lambda: (sys.stdin.read(), loop.quit()), daemon=True).start()
     loop.run()

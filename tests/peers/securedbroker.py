@@ -1,4 +1,4 @@
-"""A real broker that lets nobody in unknown: TLS, mutual TLS, and SASL over TLS, each on a listener of its own."""
+"""Real Kafka broker with authentication: TLS, mutual TLS, and SASL over TLS, each on its own listener."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ listener.name.sasl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.securi
 
 
 class SecuredBroker:
-    """Started by ``start``, killed by ``stop``. The folder holds its data, its keys and its clients' keys."""
+    """Kafka broker with security. The folder holds its data, its keys and its clients' keys."""
 
     def __init__(self, home: Path, folder: Path) -> None:
         self._home, self._folder = home, folder
@@ -60,11 +60,11 @@ class SecuredBroker:
         self._process: process.Process | None = None
 
     def address(self, listener: str) -> str:
-        """Return where a listener is: ``TLS``, ``MUTUAL`` or ``SASL``."""
+        """Return the address of a listener: ``TLS``, ``MUTUAL`` or ``SASL``."""
         return f"localhost:{self._ports[listener]}"
 
     def start(self) -> None:
-        """Format the storage with its users, start the broker, and wait until it says that it has."""
+        """Format the storage with its users, start the broker, and wait until it is ready."""
         config, log = self._folder / "server.properties", self._folder / "server.log"
         config.write_text(self._properties())
         program, log_config, libs = java(), KAFKA_FILES / "log4j2.xml", Broker(self._home).fetch()
@@ -81,12 +81,12 @@ class SecuredBroker:
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """Stop it, or kill it when that takes too long."""
+        """Stop the broker, or kill it after the stop timeout."""
         if self._process:
             self._process.end(Deadline.after(STOP_TIMEOUT_S))
 
     def _properties(self) -> str:
-        """Return the local broker's properties, with these listeners in the place of its own."""
+        """Return the local broker's properties with these listeners instead of its own."""
         template = (KAFKA_FILES / "server.properties.template").read_text()
         plain = Template(template).substitute(
             broker_port=0,

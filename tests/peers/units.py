@@ -1,4 +1,4 @@
-"""Encoded video as whole access units, for ``rtsp_server.py``."""
+"""Encoded video as complete access units, for ``rtsp_server.py``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ENCODERS = {"h264": "libx264", "hevc": "libx265", "mjpeg": "mjpeg"}
 
 
 def encode(path: Path, pictures: Iterable[npt.NDArray[np.uint8]], fps: int, codec: str = "h264") -> Path:
-    """Encode BGR pictures into a video file, as a camera would: no B-frames, a key frame each second."""
+    """Encode BGR pictures into a video file like a camera: no B-frames, one key frame a second."""
     with av.open(str(path), "w") as video:
         stream: VideoStream | None = None
         for picture in pictures:
@@ -36,7 +36,7 @@ def encode(path: Path, pictures: Iterable[npt.NDArray[np.uint8]], fps: int, code
 
 
 def units(video: Path, out: Path) -> Path:
-    """Write the access units of a video file of H.264 or H.265 as they are, with their times."""
+    """Write the unchanged access units of an H.264 or H.265 file with their times."""
     with av.open(str(video)) as container:
         stream = container.streams.video[0]
         codec = stream.codec_context.name

@@ -1,4 +1,4 @@
-"""A camera that speaks HTTP: snapshots and MJPEG, with Basic or Digest if asked."""
+"""HTTP camera for tests: snapshots and MJPEG, optionally with Basic or Digest login."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 class WebCamera:
-    """Answers each path as a test says. ``asked`` lists the paths in order."""
+    """HTTP camera with one answer for each path. ``asked`` lists the requested paths in order."""
 
     def __init__(self, answers: dict[str, Answer], *, login: str = "", digest: bool = False) -> None:
         self.asked: list[str] = []
@@ -29,7 +29,7 @@ class WebCamera:
                 if outer._stopped:
                     self.close_connection = True
                     return
-                if outer._login and not outer._may(self.headers.get("authorization", "")):
+                if outer._login and not outer._is_authorised(self.headers.get("authorization", "")):
                     challenge = (
                         'Digest realm="cam", nonce="abc", qop="auth"' if outer._digest else 'Basic realm="cam"'
                     )
@@ -48,18 +48,18 @@ class WebCamera:
         self._thread.start()
 
     def url(self, path: str) -> str:
-        """Return an address of it."""
+        """Return the URL of a path."""
         return f"http://127.0.0.1:{self._server.server_port}{path}"
 
     def stop(self) -> None:
-        """Stop listening and answering; an answer that is being given goes on until it is left."""
+        """Stop listening and answering. A response in progress continues."""
         self._stopped = True
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join()
             self._server.server_close()
 
-    def _may(self, given: str) -> bool:
+    def _is_authorised(self, given: str) -> bool:
         if not self._digest:
             return given == "Basic " + b64encode(self._login.encode()).decode()
         said = parse_keqv_list(parse_http_list(given.removeprefix("Digest ")))
@@ -71,13 +71,13 @@ class WebCamera:
 
 
 def _md5(text: str) -> str:
-    return hashlib.md5(text.encode()).hexdigest()  # noqa: S324  (what Digest is made of, RFC 7616)
+    return hashlib.md5(text.encode()).hexdigest()  # noqa: S324  (required by Digest, RFC 7616)
 
 
 def reply(
     handler: BaseHTTPRequestHandler, body: bytes, kind: str, status: int = 200, *headers: tuple[str, str]
 ) -> None:
-    """Send a whole answer."""
+    """Send a complete response."""
     handler.send_response(status)
     for name, value in (("Content-Type", kind), ("Content-Length", str(len(body))), *headers):
         handler.send_header(name, value)
@@ -86,12 +86,12 @@ def reply(
 
 
 def picture(body: bytes, kind: str = "image/jpeg") -> Answer:
-    """Answer with one picture."""
+    """Return an answer of one picture."""
     return lambda handler: reply(handler, body, kind)
 
 
 def mjpeg(bodies: Sequence[bytes], *, boundary: str = "frame", lengths: bool = True) -> Answer:
-    """Answer with parts, and then hang up."""
+    """Return an answer of MJPEG parts, after which the server disconnects."""
 
     def send(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)

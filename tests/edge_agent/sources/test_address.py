@@ -1,4 +1,4 @@
-"""How a camera is reached, and that what lets one in is shown nowhere."""
+"""Tests of camera addresses: credentials are filled in and never shown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ingest.site import CameraConfig, StreamConfig, load, mask_secrets
 SECRET = "p@ss/w:o rd%"
 
 
-def test_a_password_is_read_from_its_file_and_quoted(tmp_path: Path) -> None:
+def test_a_password_is_read_from_its_file_and_percent_encoded(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text(f"{SECRET}\nan older one\n")
     address = resolve("rtsp://10.0.0.5:554/a?b=c", StreamConfig(user="ad min", password_file=file))
@@ -25,7 +25,7 @@ def test_a_password_is_read_from_its_file_and_quoted(tmp_path: Path) -> None:
     assert SECRET not in repr(address)
 
 
-def test_the_environment_may_fill_in_users_passwords_and_hosts() -> None:
+def test_variables_in_an_address_are_replaced_from_the_environment() -> None:
     environment = {"CAM_PASSWORD": SECRET, "CAM_HOST": "cam.example"}
     address = resolve("rtsp://admin:${CAM_PASSWORD}@${CAM_HOST}/live", StreamConfig(), environment)
     assert (address.url, address.user, address.password) == ("rtsp://cam.example/live", "admin", SECRET)
@@ -34,7 +34,7 @@ def test_the_environment_may_fill_in_users_passwords_and_hosts() -> None:
 
 
 @pytest.mark.parametrize("source", ["rtsp:///nowhere", "http://", "rtsp://host:port/x", "rtsp://[::1/x"])
-def test_an_address_that_is_none_is_refused(source: str) -> None:
+def test_an_invalid_address_is_refused(source: str) -> None:
     with pytest.raises(SourceUnusable, match="address cannot be read"):
         resolve(source, StreamConfig(), {})
 
@@ -43,7 +43,7 @@ def test_an_address_that_is_none_is_refused(source: str) -> None:
     "source",
     ["rtsp://a:hun/ter2@cam/x", "rtsp://a:hun#ter2@cam/x", "rtsp://a:hun\u2100ter2@cam/x", "rtsp://a:b@[hun/x"],
 )
-def test_what_cannot_be_read_is_not_repeated(source: str) -> None:
+def test_the_error_for_an_unreadable_address_does_not_contain_it(source: str) -> None:
     with pytest.raises(SourceUnusable, match="address cannot be read") as caught:
         resolve(source, StreamConfig(), {})
     assert "hun" not in str(caught.value)
@@ -57,13 +57,13 @@ def test_what_cannot_be_read_is_not_repeated(source: str) -> None:
         ("http://cam/snap.cgi?usr=admin&pwd=hunter2&n=${P}", "http://cam/snap.cgi?usr=…&pwd=…&n=${P}"),
     ],
 )
-def test_a_secret_in_a_path_or_a_query_is_filled_in_and_not_shown(source: str, shown: str) -> None:
+def test_a_secret_in_a_path_or_query_is_filled_in_but_masked_in_texts(source: str, shown: str) -> None:
     address = resolve(source, StreamConfig(), {"P": "hunter2"})
     assert (address.url, address.shown) == (source.replace("${P}", "hunter2"), shown)
     assert "hunter2" not in address.hide(f"{address.url}: hunter2 is wrong, and {address.with_user}") + repr(address)
 
 
-def test_what_a_camera_that_is_not_there_says_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_an_unreachable_camera_contains_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("P", "hunter2")
     for source in ("http://127.0.0.1:9/snap?pwd=${P}&u=${P}", "rtsp://127.0.0.1:9/user=a&password=${P}"):
         with pytest.raises(SourceUnusable, match=r"127\.0\.0\.1:9/.*refused") as caught:
@@ -71,25 +71,25 @@ def test_what_a_camera_that_is_not_there_says_shows_no_secret(monkeypatch: pytes
         assert "hunter2" not in str(caught.value)
 
 
-def test_a_scheme_that_nobody_reads_is_no_file() -> None:
+def test_an_unknown_scheme_is_refused_and_not_read_as_a_file() -> None:
     with pytest.raises(SourceUnusable, match=r"unknown scheme rtmp: expected one of .*rtsp") as caught:
         make_source(CameraConfig(name="a", source="rtmp://u:${P}@cam/x"), SourceContext(SystemClock(), 0))
     assert "${P}" not in str(caught.value)
 
 
-def test_a_password_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_password_file_names_it(tmp_path: Path) -> None:
     with pytest.raises(SourceUnusable, match="password_file"):
         resolve("rtsp://cam/x", StreamConfig(user="a", password_file=tmp_path / "none"), {})
 
 
-def test_what_a_library_says_is_shown_without_the_password() -> None:
+def test_the_password_is_masked_in_messages_of_libraries() -> None:
     address = Address("rtsp://cam/x", "rtsp://cam/x", "admin", SECRET)
-    said = f"cannot open {address.with_user}: {SECRET} is wrong"
-    assert address.hide(said) == "cannot open rtsp://cam/x: … is wrong"
+    text = f"cannot open {address.with_user}: {SECRET} is wrong"
+    assert address.hide(text) == "cannot open rtsp://cam/x: … is wrong"
 
 
 @pytest.mark.parametrize("source", ["rtsp://admin:hunter2@cam/x", "https://u:a${B}c@cam/x"])
-def test_a_password_in_the_site_file_is_refused_and_not_repeated(source: str, tmp_path: Path) -> None:
+def test_a_password_in_the_site_file_is_refused_and_masked_in_the_error(source: str, tmp_path: Path) -> None:
     file = tmp_path / "site.toml"
     file.write_text(f'[[cameras]]\nname = "a"\nsource = "{source}"\n')
     with pytest.raises(ConfigError, match=r"password_file, or write \$\{NAME\}") as caught:
@@ -99,14 +99,14 @@ def test_a_password_in_the_site_file_is_refused_and_not_repeated(source: str, tm
     assert "://…@cam/x" in str(caught.value)
 
 
-def test_a_fault_beside_an_address_does_not_show_it_either(tmp_path: Path) -> None:
+def test_an_error_in_the_stream_options_does_not_show_the_address(tmp_path: Path) -> None:
     file = tmp_path / "site.toml"
     file.write_text('[[cameras]]\nname = "a"\nsource = "rtsp://u:${P}@cam/x"\nstream = {password_file = "p"}\n')
     with pytest.raises(ConfigError, match="expected user with password_file"):
         load(file)
 
 
-def test_a_variable_for_a_password_is_none_and_masks_reach_everywhere() -> None:
+def test_a_variable_is_no_password_and_nested_values_are_masked() -> None:
     assert CameraConfig(name="a", source="rtsp://admin:${PASSWORD}@cam/x").source
     shown = mask_secrets({"a": ["rtsp://u:p@h/x", ("http://u@h", 7)], "b": "p@q"})
     assert shown == {"a": ["rtsp://…@h/x", ("http://…@h", 7)], "b": "p@q"}

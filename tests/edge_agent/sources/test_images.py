@@ -1,4 +1,4 @@
-"""A folder of pictures: what is read, in which order, once, and on after a restart."""
+"""Tests of image folders: which files are read, in which order, once, and after a restart."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-def test_what_is_there_at_the_first_start_is_left_and_what_comes_is_read(folder: Path, clock: ManualClock) -> None:
+def test_existing_files_are_skipped_at_the_first_start_and_new_files_are_read(
+    folder: Path, clock: ManualClock
+) -> None:
     (folder / "old.jpg").write_bytes(jpeg(10))
     source = make(folder, clock)
     source.open()
@@ -66,7 +68,7 @@ def test_what_is_there_at_the_first_start_is_left_and_what_comes_is_read(folder:
     assert read_all(source) == []
 
 
-def test_a_file_that_is_being_written_is_not_read(folder: Path, clock: ManualClock) -> None:
+def test_a_file_is_not_read_while_it_is_being_written(folder: Path, clock: ManualClock) -> None:
     source, data = make(folder, clock), jpeg(120)
     source.open()
     with (folder / "slow.jpg").open("wb") as file:
@@ -79,43 +81,43 @@ def test_a_file_that_is_being_written_is_not_read(folder: Path, clock: ManualClo
     assert levels(read_all(source)) == [120]
 
 
-def test_a_place_is_kept_over_restarts(folder: Path, clock: ManualClock, tmp_path: Path) -> None:
-    place = tmp_path / "state" / "a.json"
-    source = make(folder, clock, place)
+def test_files_that_arrive_during_a_downtime_are_read_after_the_restart(
+    folder: Path, clock: ManualClock, tmp_path: Path
+) -> None:
+    position = tmp_path / "state" / "a.json"
+    source = make(folder, clock, position)
     source.open()
     (folder / "1.jpg").write_bytes(jpeg(50))
     assert levels(read_all(source)) == [50]
     source.close()
-    (folder / "2.jpg").write_bytes(jpeg(100))  # while nobody watches
-    again = make(folder, clock, place)
+    (folder / "2.jpg").write_bytes(jpeg(100))  # while no capture runs
+    again = make(folder, clock, position)
     again.open()
     assert levels(read_all(again)) == [100]
 
 
-def test_a_first_start_that_is_killed_early_remembers_where_it_began(
-    folder: Path, clock: ManualClock, tmp_path: Path
-) -> None:
-    make(folder, clock, tmp_path / "place").open()
+def test_the_position_is_saved_at_the_first_start(folder: Path, clock: ManualClock, tmp_path: Path) -> None:
+    make(folder, clock, tmp_path / "position").open()
     (folder / "1.jpg").write_bytes(jpeg(50))
-    again = make(folder, clock, tmp_path / "place")
+    again = make(folder, clock, tmp_path / "position")
     again.open()
     assert levels(read_all(again)) == [50]
 
 
-def test_a_picture_that_was_handed_over_and_not_taken_is_read_again(
+def test_a_picture_is_read_again_if_the_capture_was_killed_before_the_next_read(
     folder: Path, clock: ManualClock, tmp_path: Path
 ) -> None:
-    source = make(folder, clock, tmp_path / "place")
+    source = make(folder, clock, tmp_path / "position")
     source.open()
     (folder / "1.jpg").write_bytes(jpeg(50))
     while source.read() is None:
         pass
-    killed_and_started = make(folder, clock, tmp_path / "place")
+    killed_and_started = make(folder, clock, tmp_path / "position")
     killed_and_started.open()
     assert levels(read_all(killed_and_started)) == [50]
 
 
-def test_what_is_deleted_or_overwritten_meanwhile_is_put_up_with(folder: Path, clock: ManualClock) -> None:
+def test_deleted_files_are_skipped_and_overwritten_files_are_read_again(folder: Path, clock: ManualClock) -> None:
     source = make(folder, clock)
     source.open()
     for name in ("1.jpg", "2.jpg", "3.jpg"):
@@ -140,7 +142,7 @@ def test_a_file_moved_here_with_an_old_date_is_new(folder: Path, clock: ManualCl
 
 
 @pytest.mark.parametrize("data", [b"", b"no picture", jpeg(50)[:-200]], ids=["empty", "text", "cut"])
-def test_a_file_that_is_no_picture_is_one_unusable_frame(data: bytes, folder: Path, clock: ManualClock) -> None:
+def test_an_undecodable_file_is_one_unusable_frame(data: bytes, folder: Path, clock: ManualClock) -> None:
     source = make(folder, clock)
     source.open()
     (folder / "1.jpg").write_bytes(data)
@@ -152,7 +154,7 @@ def test_a_file_that_is_no_picture_is_one_unusable_frame(data: bytes, folder: Pa
     assert levels(read_all(source)) == [60]
 
 
-def test_a_folder_that_goes_is_a_stall_and_one_that_never_was_is_said(folder: Path, clock: ManualClock) -> None:
+def test_a_removed_folder_is_a_stall_and_a_missing_one_is_unusable(folder: Path, clock: ManualClock) -> None:
     source = make(folder, clock)
     source.open()
     folder.rmdir()
@@ -163,14 +165,14 @@ def test_a_folder_that_goes_is_a_stall_and_one_that_never_was_is_said(folder: Pa
 
 
 @pytest.mark.parametrize("left", [b"", b"[17", b"\xff\xfe", b"{}", b"[null, 1]", b"7"])
-def test_a_place_that_a_power_cut_broke_is_said_and_the_folder_read_on(
+def test_a_damaged_position_is_reported_and_new_files_are_still_read(
     left: bytes, folder: Path, clock: ManualClock, tmp_path: Path
 ) -> None:
-    place = tmp_path / "place"
+    position = tmp_path / "position"
     notices: list[str] = []
-    place.write_bytes(left)
+    position.write_bytes(left)
     (folder / "old.jpg").write_bytes(jpeg(10))
-    source = make(folder, clock, place, on_notice=notices.append)
+    source = make(folder, clock, position, on_notice=notices.append)
     source.open()
     assert read_all(source) == []
     (folder / "new.jpg").write_bytes(jpeg(50))
@@ -179,10 +181,10 @@ def test_a_place_that_a_power_cut_broke_is_said_and_the_folder_read_on(
     assert "the position in the folder is lost" in notices[0]
 
 
-def test_a_disk_that_does_not_take_the_place_costs_no_picture_and_is_said_once(
+def test_a_failure_to_save_the_position_is_reported_once_and_loses_no_picture(
     folder: Path, clock: ManualClock, tmp_path: Path
 ) -> None:
-    (tmp_path / "state" / "a.new").mkdir(parents=True)  # where a file is written
+    (tmp_path / "state" / "a.new").mkdir(parents=True)  # a folder in position of the temporary file
     notices: list[str] = []
     source = make(folder, clock, tmp_path / "state" / "a.json", on_notice=notices.append)
     source.open()
@@ -196,7 +198,7 @@ def test_a_disk_that_does_not_take_the_place_costs_no_picture_and_is_said_once(
     assert (tmp_path / "state" / "a.json").is_file()
 
 
-def test_what_is_no_file_is_left(folder: Path, clock: ManualClock) -> None:
+def test_entries_that_are_not_regular_files_are_skipped(folder: Path, clock: ManualClock) -> None:
     source = make(folder, clock)
     source.open()
     (folder / "loop.jpg").symlink_to(folder / "loop.jpg")
@@ -208,7 +210,7 @@ def test_what_is_no_file_is_left(folder: Path, clock: ManualClock) -> None:
     assert levels(read_all(source)) == [50]
 
 
-def test_what_comes_after_a_clock_was_set_back_is_new() -> None:
+def test_a_file_that_arrives_after_the_clock_was_set_back_is_new() -> None:
     before = ListedFile(9_000, "old", 10, 9_000)
     new = NewFiles(1.0, [before])
     later = ListedFile(2_000, "new", 10, 2_000)
@@ -216,8 +218,8 @@ def test_what_comes_after_a_clock_was_set_back_is_new() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 5)), max_size=30))
-def test_each_content_of_each_file_is_given_once_and_in_order(writes: list[tuple[int, int]]) -> None:
-    """Files are written at ever later times, and the folder is looked at after each write and at last."""
+def test_each_content_of_each_file_is_returned_once_and_in_order(writes: list[tuple[int, int]]) -> None:
+    """Each file is written later than the previous one; the folder is listed after each write and at the end."""
     new, there, given = NewFiles(1.0), dict[str, ListedFile](), list[ListedFile]()
     for moment, (name, wait) in enumerate(writes, start=1):
         there[str(name)] = ListedFile(moment, str(name), 10, moment)

@@ -1,4 +1,4 @@
-"""What a capture child may take, and what of a file that is too much for it."""
+"""Tests of the limits of a capture child, and of files that exceed them."""
 
 from __future__ import annotations
 
@@ -30,15 +30,17 @@ except MemoryError:
 """
 
 
-def test_a_process_that_grows_is_stopped_at_its_limit_by_the_kernel() -> None:
+def test_the_kernel_enforces_the_memory_limit() -> None:
     said = subprocess.run([sys.executable, "-c", GROWS], capture_output=True, text=True, timeout=60, check=True)
     assert 32 <= int(said.stdout) <= 66
-    assert resource.getrlimit(resource.RLIMIT_DATA)[0] == resource.RLIM_INFINITY  # of this one nothing was taken
+    assert (
+        resource.getrlimit(resource.RLIMIT_DATA)[0] == resource.RLIM_INFINITY
+    )  # the limit of this process is unchanged
 
 
 @pytest.fixture
 def wide(tmp_path: Path) -> Path:
-    """A film of pictures that are larger than the bound of ``small_bound``."""
+    """Return a video with pictures larger than the limit of ``small_bound``."""
     return units.encode(tmp_path / "wide.mp4", (np.zeros((128, 256, 3), np.uint8) for _ in range(3)), 10)
 
 
@@ -47,7 +49,7 @@ def small_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge_agent.sources.decode._CODEC_OPTIONS", {"max_pixels": str(200 * 100)})
 
 
-def test_a_film_that_is_larger_than_the_bound_is_refused(small_bound: None, wide: Path) -> None:
+def test_a_video_with_oversized_pictures_is_refused(small_bound: None, wide: Path) -> None:
     clock = ManualClock()
     source = FileSource(wide, 10, clock, loop=True, pace=FramePacer(10, clock, wait=clock.advance))
     source.open()
@@ -55,7 +57,7 @@ def test_a_film_that_is_larger_than_the_bound_is_refused(small_bound: None, wide
         exhaust(source)
 
 
-def test_a_file_without_video_is_said(tmp_path: Path) -> None:
+def test_a_file_without_video_is_unusable(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(
         b"RIFF\x2c\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x40\x1f\0\0\x80\x3e\0\0\2\0\x10\0data\x08\0\0\0" + bytes(8)
     )
@@ -63,7 +65,7 @@ def test_a_file_without_video_is_said(tmp_path: Path) -> None:
         open_video(str(tmp_path / "a.wav"), {})
 
 
-def test_packets_of_a_file_that_cannot_be_decoded_are_frames_too(tmp_path: Path) -> None:
+def test_an_undecodable_packet_of_a_file_is_an_unusable_frame(tmp_path: Path) -> None:
     clip = units.encode(tmp_path / "a.avi", (np.full((48, 64, 3), 9 * n, np.uint8) for n in range(9)), 10, "mjpeg")
     data = bytearray(clip.read_bytes())
     fourth = [at for at in range(len(data)) if data[at : at + 3] == b"\xff\xd8\xff"][3]

@@ -1,4 +1,4 @@
-"""Parts of an answer that never ends, however the network cuts it."""
+"""Tests of the multipart parser, for any split of the stream by the network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def stream(*, lengths: bool, newline: bytes = b"\r\n") -> bytes:
 
 
 @given(cuts=st.lists(st.integers(0, 300), max_size=12), lengths=st.booleans(), bare=st.booleans(), told=st.booleans())
-def test_parts_come_out_whole_wherever_the_stream_is_cut(
+def test_parts_are_complete_for_any_split_of_the_stream(
     cuts: list[int], lengths: bool, bare: bool, told: bool
 ) -> None:
     data = stream(lengths=lengths, newline=b"\n" if bare else b"\r\n")
@@ -42,16 +42,16 @@ def test_parts_come_out_whole_wherever_the_stream_is_cut(
         ("image/jpeg", b""),
     ],
 )
-def test_the_boundary_is_found_however_a_camera_writes_it(content_type: str, boundary: bytes) -> None:
+def test_the_boundary_is_found_in_any_notation(content_type: str, boundary: bytes) -> None:
     assert boundary_of(content_type) == boundary
 
 
-def test_a_part_that_is_too_large_is_refused_before_it_is_there() -> None:
+def test_an_oversized_part_is_refused_by_its_content_length() -> None:
     with pytest.raises(ValueError, match="2000 bytes exceeds the limit of 1000"):
         Multipart(b"frame", 1000).feed(b"--frame\r\nContent-Length: 2000\r\n\r\n")
 
 
-def test_bytes_that_are_no_parts_are_not_kept_for_ever() -> None:
+def test_bytes_without_a_part_are_refused_above_the_limit() -> None:
     parts = Multipart(b"frame", 1000)
     with pytest.raises(ValueError, match="no complete part within 1000 bytes"):
         parts.feed(b"x" * 20_000)

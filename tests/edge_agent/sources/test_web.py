@@ -1,4 +1,4 @@
-"""Cameras that speak HTTP: how they are asked, and what is said when they fail."""
+"""Tests of HTTP cameras: requests, logins, and errors."""
 
 from __future__ import annotations
 
@@ -64,7 +64,9 @@ def exhaust(source: WebSource) -> None:
 
 
 @pytest.mark.parametrize("digest", [False, True])
-def test_a_login_is_given_as_the_camera_asks_for_it(digest: bool, serve: Serve, read: Read, tmp_path: Path) -> None:
+def test_the_login_uses_the_scheme_that_the_camera_requests(
+    digest: bool, serve: Serve, read: Read, tmp_path: Path
+) -> None:
     camera = serve(picture(JPEG), login="ad min:p@ss/:word", digest=digest)
     file = tmp_path / "password"
     file.write_text("p@ss/:word\n")
@@ -74,10 +76,10 @@ def test_a_login_is_given_as_the_camera_asks_for_it(digest: bool, serve: Serve, 
     assert all(pictures)
     before = len(camera.asked)
     assert source.read() is not None
-    assert len(camera.asked) == before + 1  # it is refused at the beginning, and knows how to ask from then on
+    assert len(camera.asked) == before + 1  # only the first request is refused; later ones send the login at once
 
 
-def test_a_wrong_password_is_said_and_not_shown(serve: Serve, read: Read, tmp_path: Path) -> None:
+def test_a_wrong_password_is_reported_but_not_shown(serve: Serve, read: Read, tmp_path: Path) -> None:
     camera = serve(picture(JPEG), login="admin:right")
     (tmp_path / "password").write_text("hunter2")
     with pytest.raises(SourceUnusable, match="answered 401") as caught:
@@ -86,19 +88,19 @@ def test_a_wrong_password_is_said_and_not_shown(serve: Serve, read: Read, tmp_pa
 
 
 @pytest.mark.parametrize("lengths", [True, False])
-def test_mjpeg_is_known_by_its_type(lengths: bool, serve: Serve, read: Read) -> None:
+def test_mjpeg_is_recognised_by_its_content_type(lengths: bool, serve: Serve, read: Read) -> None:
     source = read(serve(mjpeg([JPEG] * 4, lengths=lengths, boundary="--my boundary")))
     source.open()
     assert [source.read().image.shape for _ in range(3)] == [(48, 64, 3)] * 3  # type: ignore[union-attr]
 
 
-def test_the_site_file_may_say_what_a_camera_does_not(serve: Serve, read: Read) -> None:
+def test_the_site_file_can_set_the_kind_of_a_camera(serve: Serve, read: Read) -> None:
     source = read(serve(picture(JPEG, "application/octet-stream")), StreamConfig(kind="snapshot"))
     source.open()
     assert source.read() is not None
 
 
-def test_a_camera_that_fails_now_and_then_is_asked_again(serve: Serve, read: Read, clock: ManualClock) -> None:
+def test_failed_snapshots_are_retried(serve: Serve, read: Read, clock: ManualClock) -> None:
     asked = []
 
     def moody(handler: BaseHTTPRequestHandler) -> None:
@@ -111,7 +113,7 @@ def test_a_camera_that_fails_now_and_then_is_asked_again(serve: Serve, read: Rea
     assert sum(captured is None for captured in found) == 10
 
 
-def test_one_that_only_fails_is_a_stall_with_a_reason(serve: Serve, read: Read, clock: ManualClock) -> None:
+def test_a_camera_that_only_fails_stalls_with_the_reason(serve: Serve, read: Read, clock: ManualClock) -> None:
     asked = []
 
     def dead(handler: BaseHTTPRequestHandler) -> None:
@@ -126,9 +128,7 @@ def test_one_that_only_fails_is_a_stall_with_a_reason(serve: Serve, read: Read, 
     assert 5 <= clock.monotonic() - started_s <= 6
 
 
-def test_a_picture_without_an_end_is_not_read_without_an_end(
-    serve: Serve, read: Read, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_oversized_picture_is_refused(serve: Serve, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "MAX_PICTURE_BYTES", 1000)
     with pytest.raises(SourceUnusable, match="larger than the limit of 1000 bytes"):
         read(serve(picture(b"x" * 100_000))).open()
@@ -138,13 +138,13 @@ def test_a_picture_without_an_end_is_not_read_without_an_end(
         source.read()
 
 
-def test_an_answer_that_stops_coming_is_a_stall(serve: Serve) -> None:
+def test_a_response_that_stops_is_a_stall(serve: Serve) -> None:
     def hangs(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
         handler.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
         handler.end_headers()
         handler.wfile.write(b"--frame\r\n\r\n")
-        handler.rfile.read(1)  # until the other side hangs up
+        handler.rfile.read(1)  # until the client disconnects
 
     camera = serve(hangs)
     source = WebSource(resolve(camera.url("/"), StreamConfig()), StreamConfig(), 10, SystemClock(), stall_s=0.3)
@@ -154,13 +154,15 @@ def test_an_answer_that_stops_coming_is_a_stall(serve: Serve) -> None:
     source.close()
 
 
-def test_a_picture_that_drips_in_is_not_waited_for_for_ever(serve: Serve, read: Read, clock: ManualClock) -> None:
+def test_a_picture_that_arrives_too_slowly_is_refused_after_the_stall_time(
+    serve: Serve, read: Read, clock: ManualClock
+) -> None:
     def drips(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
         handler.send_header("Content-Type", "image/jpeg")
         handler.send_header("Content-Length", str(2**31))
         handler.end_headers()
-        with suppress(OSError):  # until the other side hangs up
+        with suppress(OSError):  # until the client disconnects
             while True:
                 clock.advance(1)
                 handler.wfile.write(b"x")
@@ -170,17 +172,19 @@ def test_a_picture_that_drips_in_is_not_waited_for_for_ever(serve: Serve, read: 
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"), [('algorithm="MD9", qop="auth"', "'MD9'"), ('qop="auth-int"', "Digest auth-int")]
+    ("kind", "reported"), [('algorithm="MD9", qop="auth"', "'MD9'"), ('qop="auth-int"', "Digest auth-int")]
 )
-def test_a_login_of_an_unknown_kind_is_said(kind: str, said: str, serve: Serve, read: Read, tmp_path: Path) -> None:
+def test_an_unknown_kind_of_login_is_reported(
+    kind: str, reported: str, serve: Serve, read: Read, tmp_path: Path
+) -> None:
     asks = ("WWW-Authenticate", f'Digest realm="cam", nonce="abc", {kind}')
     (tmp_path / "password").write_text("hunter2")
     camera = serve(lambda handler: reply(handler, b"", "text/plain", 401, asks))
-    with pytest.raises(SourceUnusable, match=f"unknown kind of login: {said}"):
+    with pytest.raises(SourceUnusable, match=f"unknown kind of login: {reported}"):
         read(camera, StreamConfig(user="admin", password_file=tmp_path / "password")).open()
 
 
-def test_an_environment_s_proxy_is_not_asked_for_a_camera(
+def test_a_proxy_in_the_environment_is_not_used_for_cameras(
     serve: Serve, read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):

@@ -1,8 +1,8 @@
-"""A wire that loses, delays, reorders or slows IP packets: between two network namespaces that are made for it.
+"""Bad wire: loses, delays, reorders or slows IP packets between two network namespaces that it creates.
 
-It needs Linux's TUN devices, and root or user namespaces; nothing outside the two namespaces is touched. The kernel's
-own tool is netem, which few kernels of small machines and containers have; toxiproxy works on TCP streams, where
-nothing can be lost, and knows no UDP.
+It needs Linux's TUN devices, and root or user namespaces; nothing outside the two namespaces is changed. The kernel's
+own tool is netem, which few kernels of small machines and containers include. toxiproxy works on TCP streams, where
+nothing can be lost, and does not support UDP.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RELAY = Path(__file__).with_name("badwire_relay.py")
 
 @functools.cache
 def why_not() -> str:
-    """Return why no such wire can be had on this machine, empty if one can."""
+    """Return why this machine cannot create a bad wire; empty if it can."""
     missing = [tool for tool in ("ip", "nsenter") if shutil.which(tool) is None]
     if missing:
         return f"{' and '.join(missing)} not found; Debian and Ubuntu: apt-get install iproute2 util-linux"
@@ -36,7 +36,7 @@ def why_not() -> str:
 
 
 class BadWire:
-    """A wire between a far and a near end. Commands get to an end by what ``far`` and ``near`` put before them."""
+    """Wire between a far and a near end. The prefixes ``far`` and ``near`` run a command at an end."""
 
     def __init__(self, seed: int = 0) -> None:
         self._process = subprocess.Popen(
@@ -46,21 +46,21 @@ class BadWire:
 
     @property
     def far(self) -> list[str]:
-        """What runs a command at the far end, where the camera is; its address there is ``FAR``."""
+        """Command prefix for the far end, where the camera has the address ``FAR``."""
         return self._enter("far")
 
     @property
     def near(self) -> list[str]:
-        """What runs a command at the near end, where the agent is."""
+        """Command prefix for the near end, where the agent is."""
         return self._enter("near")
 
     def set(
         self, *, loss: float = 0.0, jitter_s: float = 0.0, bytes_per_s: float = 0.0, in_order: bool = False
     ) -> dict[str, int]:
-        """Make the wire so from now on, both ways. Return how many packets it has carried, lost, … until now.
+        """Set the impairments of both directions. Return the counts of packets carried, lost, … until now.
 
-        ``loss`` is a share; each packet is delayed by 0 to ``jitter_s``, evenly, and overtakes others unless
-        ``in_order``; ``bytes_per_s`` of 0 is as fast as it goes.
+        ``loss`` is a share. Each packet is delayed by a uniform time from 0 to ``jitter_s``, and may overtake others
+        unless ``in_order``. A ``bytes_per_s`` of 0 means unlimited.
         """
         asked = {"loss": loss, "jitter_s": jitter_s, "bytes_per_s": bytes_per_s, "in_order": in_order}
         assert self._process.stdin is not None
@@ -72,7 +72,7 @@ class BadWire:
     @classmethod
     @contextmanager
     def laid(cls, seed: int = 0) -> Iterator[BadWire]:
-        """Lay a wire, and take it away again."""
+        """Create a wire for the time of the context."""
         wire = cls(seed)
         try:
             yield wire

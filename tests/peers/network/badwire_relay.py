@@ -1,9 +1,9 @@
-"""A bad wire: carries IP packets between two network namespaces, and loses, delays, reorders or slows them.
+"""Relay of a bad wire: carries IP packets between two network namespaces, and loses, delays, reorders or slows them.
 
-It makes both namespaces and a TUN device in each, prints one line of JSON with what ``nsenter`` needs to get into
-them, and carries packets until its standard input ends; with it go the namespaces and all that was in them. Each line
-of standard input is JSON: what the wire is like from then on. Each is answered by a line of what it has done so far.
-It runs on the standard library alone, so that it starts in milliseconds.
+It creates both namespaces with a TUN device in each, and prints one line of JSON with the file descriptors for
+``nsenter``. It carries packets until its standard input ends; then the namespaces disappear with all their contents.
+Each line of standard input is JSON with the new impairments. The relay answers each with a line of its packet counts.
+It uses only the standard library, so that it starts in milliseconds.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ import time
 from pathlib import Path
 
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
-"""linux/sched.h"""
+"""Flags of unshare(2), from linux/sched.h."""
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
-"""linux/if_tun.h: packets as they are, cut and summed by the kernel, with nothing before them."""
+"""Constants of linux/if_tun.h: raw IP packets without a header in front."""
 MTU_BYTES = 1500
 QUEUE_S = 0.5
-"""What a router holds of a link that is too thin for what comes; the rest falls off its end."""
+"""Length of the queue of a slow link, in seconds; packets beyond it are dropped, as by a router."""
 FAR, NEAR = "10.9.9.1", "10.9.9.2"
 
 
 def new_network() -> int:
-    """Move this process into a new network namespace, and return what holds it open."""
+    """Move this process into a new network namespace. Return a descriptor that keeps it open."""
     _unshare(CLONE_NEWNET)
     return os.open("/proc/self/ns/net", os.O_RDONLY)
 
 
 def become_root() -> None:
-    """Get a user namespace of one's own, for one who may not make networks otherwise."""
+    """Enter a new user namespace, for users without the right to create network namespaces."""
     user, group = os.geteuid(), os.getegid()
     _unshare(CLONE_NEWUSER)
     Path("/proc/self/setgroups").write_text("deny")
@@ -52,7 +52,7 @@ def _unshare(flags: int) -> None:
 
 
 def tun(own: str, peer: str) -> int:
-    """Make the device in the namespace that this process is in now, with its address and the way to the other."""
+    """Create a TUN device in the current namespace, with its address and its peer's. Return its descriptor."""
     device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     fcntl.ioctl(device, TUNSETIFF, struct.pack("16sH22x", b"wire", IFF_TUN | IFF_NO_PI))
     for command in (
@@ -61,58 +61,58 @@ def tun(own: str, peer: str) -> int:
         f"link set wire mtu {MTU_BYTES} up",
     ):
         subprocess.run(["ip", *command.split()], check=True, capture_output=True)
-    # a camera has cubic, which does as reno at such rates; the host's may be one that does not mind losses
+    # cameras use cubic, which behaves as reno at such rates; the host's algorithm may ignore losses
     Path("/proc/sys/net/ipv4/tcp_congestion_control").write_text("reno")
     return device
 
 
 class Wire:
-    """What becomes of packets. Times are monotonic, in s."""
+    """Impairments of packets. Times are monotonic, in s."""
 
     def __init__(self, seed: int) -> None:
         self._chance = random.Random(seed)
-        self._line: list[tuple[float, int, int, bytes]] = []
+        self._queue: list[tuple[float, int, int, bytes]] = []
         self._free_s: dict[int, float] = {}
         self._last_s: dict[int, float] = {}
         self._count = 0
-        self.told = {"carried": 0, "carried_bytes": 0, "lost": 0, "overflown": 0, "overtaken": 0}
+        self.counts = {"carried": 0, "carried_bytes": 0, "lost": 0, "overflown": 0, "overtaken": 0}
         self.set()
 
     def set(self, loss: float = 0.0, jitter_s: float = 0.0, bytes_per_s: float = 0.0, in_order: bool = False) -> None:
-        """Lose a share, delay each by 0 to ``jitter_s``, and let ``bytes_per_s`` through each way (0: all)."""
+        """Set the share of lost packets, the maximum delay, and the rate in each direction (0: unlimited)."""
         self._loss, self._jitter_s, self._bytes_per_s, self._in_order = loss, jitter_s, bytes_per_s, in_order
 
     def take(self, to: int, packet: bytes, now_s: float) -> None:
-        """Take a packet for a device, or lose it."""
+        """Queue a packet for a device, or drop it."""
         if self._chance.random() < self._loss:
-            self.told["lost"] += 1
+            self.counts["lost"] += 1
             return
         free_s = max(now_s, self._free_s.get(to, now_s))
         if self._bytes_per_s:
             if free_s - now_s > QUEUE_S:
-                self.told["overflown"] += 1
+                self.counts["overflown"] += 1
                 return
             free_s += len(packet) / self._bytes_per_s
         self._free_s[to] = free_s
         due_s, last_s = free_s + self._chance.uniform(0.0, self._jitter_s), self._last_s.get(to, 0.0)
         due_s = max(due_s, last_s) if self._in_order else due_s
-        self.told["overtaken"] += due_s < last_s
+        self.counts["overtaken"] += due_s < last_s
         self._last_s[to] = max(due_s, last_s)
         self._count += 1
-        heapq.heappush(self._line, (due_s, self._count, to, packet))
+        heapq.heappush(self._queue, (due_s, self._count, to, packet))
 
     def deliver(self, now_s: float) -> float | None:
-        """Hand on what is due. Return how long until the next one is, None if none waits."""
-        while self._line and self._line[0][0] <= now_s:
-            _, _, to, packet = heapq.heappop(self._line)
+        """Write the packets that are due. Return the time until the next one, or None if the queue is empty."""
+        while self._queue and self._queue[0][0] <= now_s:
+            _, _, to, packet = heapq.heappop(self._queue)
             os.write(to, packet)
-            self.told["carried"] += 1
-            self.told["carried_bytes"] += len(packet)
-        return self._line[0][0] - now_s if self._line else None
+            self.counts["carried"] += 1
+            self.counts["carried_bytes"] += len(packet)
+        return self._queue[0][0] - now_s if self._queue else None
 
 
 def carry(wire: Wire, devices: dict[int, int], orders: int) -> None:
-    """Carry packets until the orders end. ``devices`` are both, each with the other one."""
+    """Carry packets until ``orders`` ends. ``devices`` maps each device to its opposite."""
     ready, text = selectors.DefaultSelector(), b""
     for source in (*devices, orders):
         ready.register(source, selectors.EVENT_READ)
@@ -128,11 +128,11 @@ def carry(wire: Wire, devices: dict[int, int], orders: int) -> None:
             *lines, text = (text + got).split(b"\n")
             for line in lines:
                 wire.set(**json.loads(line))
-                print(json.dumps(wire.told), flush=True)
+                print(json.dumps(wire.counts), flush=True)
 
 
 def main() -> None:
-    """Make both ends, say where they are, and carry."""
+    """Create both ends, print their descriptors, and carry packets."""
     if os.geteuid():
         become_root()
     far = new_network(), tun(FAR, NEAR)

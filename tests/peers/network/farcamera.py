@@ -1,4 +1,4 @@
-"""A camera at the far end of a bad wire, its agent at the near end, and what is found of the frames it kept."""
+"""Camera at the far end of a bad wire, captured at the near end, with an evaluation of its kept frames."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tests.peers.rtsp import RtspServer
 __all__ = ["FarCamera", "Found"]
 
 SERVER_OWN_MS = 150.0
-"""Between a frame's being due and its time stamp, on a busy machine."""
+"""Maximum delay between a frame's due time and its time stamp, on a busy machine."""
 
 
 @dataclasses.dataclass
 class Found:
-    """What the spool has of a camera. From ``unbalanced_epochs`` on, each is 0 when all is well."""
+    """Evaluation of a camera's spooled frames. From ``unbalanced_epochs`` on, each count should be 0."""
 
     epochs: int = 0
     captured: int = 0
@@ -35,44 +35,44 @@ class Found:
     withheld: Counter[str] = dataclasses.field(default_factory=Counter)
     unbalanced_epochs: int = 0
     damaged: int = 0
-    """Pictures that were kept and are not what was sent."""
+    """Kept pictures that differ from the sent ones."""
     untrue: int = 0
-    """Times that are farther off than they say."""
+    """Frame times with a larger error than stated."""
     backwards: int = 0
-    """Times that are not later than the one before."""
+    """Frame times that are not later than the previous one."""
     behind_s: float = 0.0
-    """The longest from when a frame was sent until it arrived, of those that have the host's time."""
+    """Longest delay from sending to arrival, among frames with the host's time."""
 
 
 class FarCamera:
-    """An RTSP server at the far end that sends a clip of numbered pictures, and a rig that captures it."""
+    """RTSP server at the far end that sends numbered pictures, and a rig that captures them."""
 
     def __init__(
         self, folder: Path, wire: BadWire, clip: Path, *, transport: str, cap_s: float, **watch: float
     ) -> None:
-        """Units are beside the clip. ``cap_s`` bounds the back-off; ``watch`` is as in the site file."""
+        """Start the server. ``cap_s`` limits the back-off; ``watch`` has the options of the site file."""
         self._clip, self._wire = Clip(clip), wire
         self.server = RtspServer({"film": clip.with_suffix(".units")}, within=wire.far, host=FAR)
         self.server.start()
         self.rig = Rig(folder)
-        all_of_it = {"motion": False, "max_fps": 0.0, "open_fps": 0.0}  # frames come in bunches
-        fields = {"gate": all_of_it, "watch": watch, "stream": {"transport": transport}}
+        keep_all = {"motion": False, "max_fps": 0.0, "open_fps": 0.0}  # frames arrive in bursts
+        fields = {"gate": keep_all, "watch": watch, "stream": {"transport": transport}}
         config = CameraConfig.model_validate({"name": "far", "source": self.server.url("film"), **fields})
         self.camera = self.rig.add(config, cap_s=cap_s)
 
     @contextmanager
     def near(self) -> Iterator[None]:
-        """Start capture children at the near end of the wire meanwhile."""
+        """Start capture children at the near end of the wire during the context."""
         with mock.patch.object(children, "tethered", lambda command: [*self._wire.near, *tethered(command)]):
             yield
 
     def close(self) -> None:
-        """End the server, and close the spool."""
+        """Stop the server and close the spool."""
         self.server.kill()
         self.rig.close()
 
     def found(self) -> Found:
-        """Hold what was kept against what was sent. Call it when nothing runs any more; it ends the server."""
+        """Compare the kept frames with the sent ones. Stop the server; call it when no camera runs."""
         self.server.kill()
         found = Found()
         for epoch in self.rig.epochs("far").values():
@@ -89,7 +89,7 @@ class FarCamera:
 
 def _enter(found: Found, frame: Frame, sent: Sent) -> None:
     later_s = (frame.captured_ns - sent.at_ns) / 1e9
-    found.damaged += not sent.sound
+    found.damaged += not sent.intact
     if frame.captured_error_ms is None:
         found.behind_s = max(found.behind_s, later_s)
     else:

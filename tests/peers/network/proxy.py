@@ -1,4 +1,4 @@
-"""A TCP proxy that may cut, hang or slow what goes through it."""
+"""TCP proxy that can cut, hang or slow its connections."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CHUNK_BYTES = 4096
 
 
 class Proxy:
-    """Between a client and one port of this machine."""
+    """Proxy in front of one local port."""
 
     def __init__(self, to_port: int) -> None:
         self._to_port = to_port
@@ -20,22 +20,22 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self.bytes_per_s = 0.0
-        """Towards the client; 0 for as fast as it goes."""
+        """Rate towards the client; 0 means unlimited."""
         self.deaf = False
-        """What the client says is lost, and the connection stays."""
+        """Whether data from the client is dropped while the connection stays open."""
         self.passed_bytes = 0
         self.port = 0
 
     def hang(self) -> None:
-        """Keep every connection, and pass nothing on."""
+        """Keep all connections open, and forward nothing."""
         self._flows.clear()
 
     def go_on(self) -> None:
-        """Pass on again."""
+        """Resume forwarding."""
         self._flows.set()
 
     def cut(self) -> None:
-        """End every connection at once, as a router does that loses its power."""
+        """Abort all connections, like a router that loses power."""
         for writer in list(self._writers):
             writer.transport.abort()
 

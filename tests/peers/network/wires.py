@@ -1,4 +1,4 @@
-"""Serial lines that need no device: a pty that a test speaks on, and two that are wired to each other."""
+"""Serial lines without a device: one pty for a test, or two ptys connected to each other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 
 class Line:
-    """A serial port at ``path``; what is written here is read there."""
+    """Serial port at ``path``. Data written with ``say`` can be read there."""
 
     def __init__(self) -> None:
         self.master, self._slave = os.openpty()
@@ -21,7 +21,7 @@ class Line:
         os.write(self.master, data)
 
     def hang_up(self) -> None:
-        """End it as an unplugged device does."""
+        """Close the port, like an unplugged device."""
         for fd in (self.master, self._slave):
             with contextlib.suppress(OSError):
                 os.close(fd)
@@ -29,7 +29,7 @@ class Line:
 
 @contextlib.contextmanager
 def wired() -> Iterator[tuple[str, str]]:
-    """Yield the paths of two serial ports that hear each other. Needs a running event loop."""
+    """Yield the paths of two connected serial ports. Needs a running event loop."""
     one, other, loop = Line(), Line(), asyncio.get_running_loop()
     for heard, said in ((one, other), (other, one)):
         loop.add_reader(heard.master, lambda heard=heard, said=said: said.say(os.read(heard.master, 4096)))

@@ -1,4 +1,4 @@
-"""Whose clock a frame's time is by, and that time never jumps or goes back."""
+"""Tests of the choice between stream and host clock, and that frame times never jump or go back."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ def arrivals(count: int) -> list[int]:
     return [START + n * STEP for n in range(count)]
 
 
-def test_without_reports_the_host_s_clock_is_taken_and_nothing_is_claimed() -> None:
+def test_without_sender_reports_the_host_clock_is_used_and_the_error_is_unknown() -> None:
     times = StreamClock(2.0)
     assert [times.stamp(at, None) for at in arrivals(3)] == [FrameTime(at, "host", None) for at in arrivals(3)]
     assert not times.refused
 
 
-def test_the_stream_s_clock_is_taken_with_what_lies_between_the_two() -> None:
+def test_the_stream_clock_is_used_and_the_error_is_the_difference_of_the_clocks() -> None:
     times = StreamClock(2.0)
     stamps = [times.stamp(at, at - 120_000_000) for at in arrivals(3)]
     assert [s.captured_ns for s in stamps] == [at - 120_000_000 for at in arrivals(3)]
     assert {(s.source, s.error_ms) for s in stamps} == {("stream", 120.0)}
 
 
-def test_the_change_to_the_stream_s_clock_is_spread() -> None:
+def test_the_switch_to_the_stream_clock_is_gradual() -> None:
     times, delay = StreamClock(2.0), 400_000_000
     stamps = [times.stamp(at, None if n < 5 else at - delay) for n, at in enumerate(arrivals(60))]
     steps = [b.captured_ns - a.captured_ns for a, b in pairwise(stamps)]
@@ -43,7 +43,7 @@ def test_the_change_to_the_stream_s_clock_is_spread() -> None:
     assert stamps[-1] == FrameTime(START + 59 * STEP - delay, "stream", 400.0)
 
 
-def test_a_clock_that_is_far_off_is_refused_until_it_is_clearly_nearer() -> None:
+def test_a_clock_with_a_large_skew_is_refused_until_the_skew_is_clearly_smaller() -> None:
     times = StreamClock(2.0)
     assert times.stamp(START, START - 3600 * SECOND) == FrameTime(START, "host", None)
     assert times.refused
@@ -52,15 +52,15 @@ def test_a_clock_that_is_far_off_is_refused_until_it_is_clearly_nearer() -> None
     assert not times.refused
 
 
-def test_a_clock_that_is_set_by_an_hour_makes_no_jump() -> None:
+def test_frame_times_do_not_jump_when_the_camera_clock_is_set_by_an_hour() -> None:
     times = StreamClock(2.0)
     stamps = [times.stamp(at, at - (0 if n < 5 else 3600 * SECOND)) for n, at in enumerate(arrivals(10))]
     assert [s.captured_ns for s in stamps] == arrivals(10)
     assert [s.source for s in stamps] == ["stream"] * 5 + ["host"] * 5
 
 
-def test_a_time_between_two_clocks_may_be_off_by_as_much_as_the_farther_one_is() -> None:
-    """The first frames have the host's time; the true one is the stream's, 400 ms before."""
+def test_the_error_during_a_switch_is_bounded_by_the_farther_clock() -> None:
+    """The first frames have the host's time; the true time is the stream's, 400 ms earlier."""
     times, delay = StreamClock(2.0), 400_000_000
     stamps = [(at, times.stamp(at, None if n < 5 else at - delay)) for n, at in enumerate(arrivals(60))]
     spread = [(at, stamp) for at, stamp in stamps if stamp.source == "stream"]
@@ -72,8 +72,8 @@ def test_a_time_between_two_clocks_may_be_off_by_as_much_as_the_farther_one_is()
 
 
 @pytest.mark.parametrize("skew", [None, 100_000_000, -3600 * SECOND])
-def test_a_host_s_clock_that_is_set_back_does_not_stop_the_gate(skew: int | None) -> None:
-    """A time that stood still until the old one came again would pass no frame for an hour."""
+def test_the_rate_gate_passes_frames_after_the_host_clock_is_set_back(skew: int | None) -> None:
+    """If time stood still until the previous time is reached again, no frame would pass for an hour."""
     times, rate, passed = StreamClock(2.0), Rate(5.0), 0
     for n, at in enumerate(arrivals(100)):
         back = 3600 * SECOND if n >= 50 else 0
@@ -85,7 +85,7 @@ def test_a_host_s_clock_that_is_set_back_does_not_stop_the_gate(skew: int | None
     assert passed >= 25
 
 
-def test_a_camera_s_clock_that_is_set_back_within_what_is_allowed_does_not_stop_time_for_long() -> None:
+def test_frame_times_follow_a_camera_clock_that_is_set_back_within_the_allowed_skew() -> None:
     times = StreamClock(7200.0)
     stamps = [times.stamp(at, at - (0 if n < 5 else 3600 * SECOND)) for n, at in enumerate(arrivals(10))]
     assert [s.captured_ns for s in stamps[5:]] == [at - 3600 * SECOND for at in arrivals(10)[5:]]
@@ -95,7 +95,9 @@ def test_a_camera_s_clock_that_is_set_back_within_what_is_allowed_does_not_stop_
     waits=st.lists(st.integers(0, 3 * SECOND), min_size=1, max_size=40),
     skews=st.lists(st.none() | st.integers(-5 * SECOND, 5 * SECOND), min_size=40, max_size=40),
 )
-def test_times_grow_unless_set_back_and_stay_near_what_is_known(waits: list[int], skews: list[int | None]) -> None:
+def test_frame_times_increase_unless_a_clock_is_set_back_and_stay_near_the_arrival(
+    waits: list[int], skews: list[int | None]
+) -> None:
     times, at, last = StreamClock(2.0), START, 0
     for wait, skew in zip(waits, skews, strict=False):
         at += wait

@@ -1,4 +1,4 @@
-"""What a loss spoils, from then until a key frame that is later has come whole."""
+"""Tests of damage tracking: a loss damages all frames until a later complete key frame."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HZ = 90_000
 
 @dataclass
 class Piece:
-    """A packet, or the frame that was made of it."""
+    """Packet, or the frame decoded from it."""
 
     pts: int | None
     key_frame: bool = False
@@ -25,7 +25,7 @@ class Piece:
 
 
 def shown(damage: Damage, *pieces: Piece, lost_before: int | None = None) -> list[bool]:
-    """Send pieces through, and lose a packet while one of them is waited for. Return which have damage."""
+    """Process pieces, with a packet loss while waiting for one of them. Return which pieces are damaged."""
     found = []
     for number, piece in enumerate(pieces):
         with damage.listening():
@@ -44,17 +44,17 @@ def test_without_a_loss_nothing_is_damaged() -> None:
     assert shown(Damage(), *film(0, 3)) == [False] * 6
 
 
-def test_what_follows_a_loss_is_damaged_until_the_next_key_frame() -> None:
+def test_frames_after_a_loss_are_damaged_until_the_next_key_frame() -> None:
     assert shown(Damage(), *film(0, 4), lost_before=2) == [False, False, True, True, False, False]
 
 
-def test_a_key_frame_that_a_loss_may_have_hit_heals_nothing() -> None:
+def test_a_key_frame_that_may_be_damaged_does_not_end_the_damage() -> None:
     assert shown(Damage(), *film(0, 2, 5), lost_before=2) == [False, False, True, True, True, False]
 
 
 @pytest.mark.parametrize("late", [1, 2])
-def test_a_key_frame_that_is_shown_late_heals_nothing_that_was_lost_after_it(late: int) -> None:
-    """A decoder that puts frames in order shows them when later packets have been read."""
+def test_a_key_frame_before_the_loss_does_not_end_the_damage(late: int) -> None:
+    """A decoder that reorders frames outputs a frame after later packets have been read."""
     damage, frames = Damage(), film(0, 2, frames=8)
     for number, frame in enumerate(frames):
         with damage.listening():
@@ -65,27 +65,27 @@ def test_a_key_frame_that_is_shown_late_heals_nothing_that_was_lost_after_it(lat
             assert damage.is_damaged(cast("Any", frames[number - late]))
 
 
-def test_a_frame_that_the_decoder_flags_spoils_what_follows() -> None:
+def test_frames_after_a_flagged_frame_are_damaged() -> None:
     frames = film(0, 4)
     frames[1].is_corrupt = True
     assert shown(Damage(), *frames) == [False, True, True, True, False, False]
 
 
-def test_a_packet_of_which_nothing_can_be_made_spoils_what_follows() -> None:
+def test_frames_after_an_undecodable_packet_are_damaged() -> None:
     damage, frames = Damage(), film(0, 4)
     assert shown(damage, *frames[:2]) == [False, False]
     damage.undecodable(cast("Any", frames[2]))
     assert shown(damage, *frames[3:]) == [True, False, False]
 
 
-def test_a_stream_that_is_joined_where_it_has_no_key_frame_begins_when_the_decoder_says_so() -> None:
+def test_a_stream_joined_without_a_key_frame_is_intact_from_the_first_unflagged_frame() -> None:
     damage, frames = Damage(), film()
     frames[0].is_corrupt = frames[1].is_corrupt = True
     damage.undecodable(cast("Any", frames[0]))
     assert shown(damage, *frames) == [True, True, False, False, False, False]
 
 
-def test_a_loss_while_the_stream_is_opened_is_over_with_a_key_frame_that_came_after_that() -> None:
+def test_damage_from_a_loss_while_opening_ends_at_a_later_key_frame() -> None:
     damage = Damage()
     with damage.listening():
         av.logging.log(av.logging.WARNING, "rtsp", "RTP: missed 1 packets\n")  # type: ignore[arg-type]
@@ -95,7 +95,7 @@ def test_a_loss_while_the_stream_is_opened_is_over_with_a_key_frame_that_came_af
     assert shown(damage, *frames) == [True, True, True, True, False, False]
 
 
-def test_only_what_is_listened_to_is_heard_and_a_repeated_loss_too() -> None:
+def test_only_losses_logged_while_listening_count_and_repeated_losses_count_again() -> None:
     damage = Damage()
     av.logging.log(av.logging.WARNING, "rtsp", "RTP: missed 1 packets\n")  # type: ignore[arg-type]
     assert shown(damage, *film(0)) == [False] * 6

@@ -1,4 +1,4 @@
-"""RTSP against a real server: logins, TLS, UDP, the camera's clock, and what is said when it fails."""
+"""Tests of RTSP against a real server: logins, TLS, UDP, the camera's clock, and errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from edge_agent.sources.source import CapturedFrame
 from ingest.runtime.clock import ManualClock, SystemClock
 from ingest.site import StreamConfig
 from tests.peers import units
-from tests.peers.certificate import self_signed
+from tests.peers.certificates import self_signed
 from tests.peers.rtsp import RtspServer
 
 FPS = 10
@@ -68,7 +68,7 @@ def frames(source: StreamSource, count: int) -> list[CapturedFrame]:
 
 
 @pytest.mark.parametrize("method", [(), ("--digest",)], ids=["basic", "digest"])
-def test_logins_of_both_kinds_and_any_characters(
+def test_basic_and_digest_logins_with_special_characters(
     method: tuple[str, ...], rtsp_server: Serve, connect: Connect, clip: Path
 ) -> None:
     server = rtsp_server({"clip": clip}, "--user=ad min", f"--password={SECRET}", *method)
@@ -78,9 +78,7 @@ def test_logins_of_both_kinds_and_any_characters(
     assert "wrong-one" not in str(caught.value)
 
 
-def test_tls_asks_for_a_certificate_that_is_trusted(
-    rtsp_server: Serve, connect: Connect, clip: Path, tmp_path: Path
-) -> None:
+def test_tls_requires_a_trusted_certificate(rtsp_server: Serve, connect: Connect, clip: Path, tmp_path: Path) -> None:
     certificate, key = self_signed(tmp_path)
     server = rtsp_server(
         {"clip": clip}, "--user=ad min", f"--password={SECRET}", f"--cert={certificate}", f"--key={key}"
@@ -92,33 +90,31 @@ def test_tls_asks_for_a_certificate_that_is_trusted(
     assert len(frames(connect(url, SECRET, verify=False), 1)) == 1
 
 
-def test_a_camera_that_has_no_udp_is_read_by_tcp_and_that_is_said(
-    rtsp_server: Serve, connect: Connect, clip: Path
-) -> None:
+def test_a_camera_without_udp_is_read_over_tcp_and_reported(rtsp_server: Serve, connect: Connect, clip: Path) -> None:
     source = connect(rtsp_server({"clip": clip}, "--tcp-only").url("clip"), transport="udp")
     assert len(frames(source, 2)) == 2
     (notice,) = source.notices  # type: ignore[attr-defined]
     assert "using TCP instead" in notice
 
 
-def test_udp_that_brings_nothing_is_given_up_in_time(
+def test_udp_without_data_falls_back_to_tcp_in_time(
     rtsp_server: Serve, connect: Connect, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A wall eats the packets: the server is told ports on which nobody listens."""
+    """As behind a firewall that drops all UDP packets."""
     real, tried = stream_module.open_video, []
 
-    def walled(url: str, options: dict[str, str], **times: float) -> object:
+    def behind_firewall(url: str, options: dict[str, str], **times: float) -> object:
         tried.append((options["rtsp_transport"], times["open_s"]))
         if options["rtsp_transport"] == "udp":
             raise TimeoutError("nothing came")
         return real(url, options, **times)
 
-    monkeypatch.setattr(stream_module, "open_video", walled)
+    monkeypatch.setattr(stream_module, "open_video", behind_firewall)
     assert len(frames(connect(rtsp_server({"clip": clip}).url("clip"), transport="udp"), 1)) == 1
     assert tried == [("udp", stream_module.UDP_S), ("tcp", 5.0)]
 
 
-def test_the_camera_s_own_clock_is_found_in_its_reports(rtsp_server: Serve, connect: Connect, clip: Path) -> None:
+def test_the_camera_clock_is_read_from_sender_reports(rtsp_server: Serve, connect: Connect, clip: Path) -> None:
     found = frames(connect(rtsp_server({"clip": clip}).url("clip")), 4 * FPS)
     by = [captured.time_source for captured in found]
     assert by[0] == "host"
@@ -126,12 +122,12 @@ def test_the_camera_s_own_clock_is_found_in_its_reports(rtsp_server: Serve, conn
     assert found[0].error_ms is None
     last = found[-1]
     assert last.error_ms is not None
-    assert last.error_ms < 500  # one machine, one clock: what lies between is the server's own delay
+    assert last.error_ms < 500  # both ends share one clock: the difference is the delay of the server
     steps = [b.captured_ns - a.captured_ns for a, b in pairwise(found) if a.time_source == "stream"]
     assert all(0.85e8 <= step <= 1.15e8 for step in steps), steps
 
 
-def test_real_footage_comes_in_order_though_its_frames_are_sent_out_of_order(
+def test_real_footage_with_reordered_frames_arrives_in_display_order(
     rtsp_server: Serve, connect: Connect, shared_data: Path, tmp_path: Path
 ) -> None:
     with av.open(str(shared_data / "car-detection.mp4")) as container:
@@ -142,10 +138,8 @@ def test_real_footage_comes_in_order_though_its_frames_are_sent_out_of_order(
     assert all(a.captured_ns < b.captured_ns for a, b in pairwise(found))
 
 
-def test_a_frame_that_a_camera_drops_by_tcp_holds_none_of_the_others_back(
-    rtsp_server: Serve, connect: Connect, clip: Path
-) -> None:
-    """Whoever waits for it as for a packet of UDP waits for seconds, and gets them all at once."""
+def test_a_frame_dropped_over_tcp_does_not_delay_the_others(rtsp_server: Serve, connect: Connect, clip: Path) -> None:
+    """With the queue for UDP, FFmpeg would wait for seconds and then return all frames at once."""
     source = connect(rtsp_server({"clip": clip}, f"--drop={2 * FPS}").url("clip"), own_clock=False)
     found = frames(source, 4 * FPS)
     assert max(b.captured_ns - a.captured_ns for a, b in pairwise(found)) < 1e9
@@ -153,12 +147,12 @@ def test_a_frame_that_a_camera_drops_by_tcp_holds_none_of_the_others_back(
     assert not damaged(found[-1])
 
 
-def test_the_camera_s_clock_may_be_left_alone(rtsp_server: Serve, connect: Connect, clip: Path) -> None:
+def test_the_camera_clock_can_be_disabled(rtsp_server: Serve, connect: Connect, clip: Path) -> None:
     found = frames(connect(rtsp_server({"clip": clip}).url("clip"), own_clock=False), 3 * FPS)
     assert {captured.time_source for captured in found} == {"host"}
 
 
-def test_a_clock_that_is_far_off_is_said_once_and_not_used(
+def test_a_camera_clock_with_a_large_skew_is_reported_once_and_not_used(
     rtsp_server: Serve, connect: Connect, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = connect(rtsp_server({"clip": clip}).url("clip"))
@@ -175,7 +169,7 @@ def test_a_clock_that_is_far_off_is_said_once_and_not_used(
     assert "by +3600.0 s" in notice or "by +3599.9 s" in notice
 
 
-def test_a_stream_that_is_not_there_or_no_server_is_said(rtsp_server: Serve, connect: Connect, clip: Path) -> None:
+def test_a_missing_stream_or_server_is_reported(rtsp_server: Serve, connect: Connect, clip: Path) -> None:
     server = rtsp_server({"clip": clip})
     with pytest.raises(SourceUnusable, match="nowhere: Server returned 404"):
         connect(server.url("nowhere")).open()
@@ -184,7 +178,7 @@ def test_a_stream_that_is_not_there_or_no_server_is_said(rtsp_server: Serve, con
         connect(server.url("clip")).open()
 
 
-def test_a_server_that_accepts_and_says_nothing_is_given_up_in_time(connect: Connect) -> None:
+def test_a_silent_server_fails_after_the_stall_time(connect: Connect) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         clock, source = SystemClock(), connect(f"rtsp://127.0.0.1:{silent.getsockname()[1]}/x", stall_s=0.5)
         started_s = clock.monotonic()
@@ -193,16 +187,14 @@ def test_a_server_that_accepts_and_says_nothing_is_given_up_in_time(connect: Con
         assert clock.monotonic() - started_s < 1.5
 
 
-def test_a_picture_may_be_made_long_after_its_frame_was_read(
-    rtsp_server: Serve, connect: Connect, clip: Path
-) -> None:
+def test_pictures_can_be_made_after_later_frames_were_read(rtsp_server: Serve, connect: Connect, clip: Path) -> None:
     found = frames(connect(rtsp_server({"clip": clip}).url("clip")), 6)
     pictures = [captured.image for captured in found]
     assert len({picture.tobytes() for picture in pictures}) == 6
 
 
 class Undecodable:
-    """A packet of nonsense, and 0.5 s later than the one before."""
+    """Undecodable packet, 0.5 s after the previous one."""
 
     pts = None
 
@@ -215,7 +207,7 @@ class Undecodable:
 
 
 class Nonsense:
-    """A stream that goes on and on, and holds nothing."""
+    """Endless stream of undecodable packets."""
 
     def __init__(self, clock: ManualClock) -> None:
         self._clock = clock
@@ -228,7 +220,7 @@ class Nonsense:
         pass
 
 
-def test_packets_that_cannot_be_decoded_are_unusable_frames_and_too_many_are_a_stall(
+def test_undecodable_packets_are_unusable_frames_and_end_in_a_stall(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = ManualClock()
@@ -251,7 +243,7 @@ def damaged(captured: CapturedFrame) -> bool:
 
 
 class TornOff:
-    """A film whose last frame stops in its middle, and is given when the wait for the rest is over."""
+    """Video whose last frame is incomplete and is returned at the timeout."""
 
     def __init__(self, film: Path, clock: ManualClock, wait_s: float) -> None:
         self._film, self._clock, self._wait_s = film, clock, wait_s
@@ -270,9 +262,7 @@ class TornOff:
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
-def test_a_frame_of_which_the_rest_never_came_is_not_shown(
-    codec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_incomplete_last_frame_is_damaged(codec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     noise, clock = np.random.default_rng(0), ManualClock()
     pictures = (noise.integers(0, 255, (96, 160, 3), np.uint8) for _ in range(FPS))
     film = units.encode(tmp_path / "film.ts", pictures, FPS, codec)
@@ -289,7 +279,7 @@ def exhaust(source: StreamSource) -> None:
         source.read()
 
 
-def test_a_child_says_why_and_never_the_password(rtsp_server: Serve, clip: Path, tmp_path: Path) -> None:
+def test_a_child_prints_the_login_error_without_the_password(rtsp_server: Serve, clip: Path, tmp_path: Path) -> None:
     server = rtsp_server({"clip": clip}, "--user=admin", "--password=right")
     (tmp_path / "password").write_text("hunter2-wrong")
     stream = {"user": "admin", "password_file": str(tmp_path / "password")}

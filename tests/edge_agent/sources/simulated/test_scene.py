@@ -1,4 +1,4 @@
-"""The simulated scenes: the same frame for the same index, and a truth that agrees with the pixels."""
+"""Tests of simulated scenes: reproducible frames, and ground truth that agrees with the pixels."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_frame_depends_on_its_index_only(kind: str, light: str, rain: bool) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_differs_from_the_empty_scene_is_inside_the_boxes(kind: str) -> None:
+def test_all_differences_from_the_empty_scene_are_inside_the_boxes(kind: str) -> None:
     scene = Scene(quiet(kind, seed=2))
     last_frame_of_the_quiet_part = int(CYCLE_S * scene.config.fps) - 1
     empty = scene.render(last_frame_of_the_quiet_part)
@@ -50,12 +50,12 @@ def test_what_differs_from_the_empty_scene_is_inside_the_boxes(kind: str) -> Non
             assert inside[0].any() or inside[-1].any()
             changed[top:bottom, left:right] = False
             seen += 1
-        assert changed[:, 70:-70].sum() == 0  # at the rims are those of which too little can be seen
+        assert changed[:, 70:-70].sum() == 0  # objects at the edges may be too little visible
     assert seen > 5
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_there_are_busy_and_quiet_times(kind: str) -> None:
+def test_a_scene_has_busy_and_quiet_times(kind: str) -> None:
     config = quiet(kind)
     counts = [len(present(config, t / 2)) for t in range(int(3 * CYCLE_S) * 2)]
     assert max(counts) >= 2
@@ -64,7 +64,7 @@ def test_there_are_busy_and_quiet_times(kind: str) -> None:
 
 @given(seed=st.integers(0, 1000), kind=st.sampled_from(KINDS), after=st.floats(0, 50), length=st.floats(0.05, 30))
 @settings(deadline=None, max_examples=60)
-def test_crossings_agree_with_where_the_actors_are(seed: int, kind: str, after: float, length: float) -> None:
+def test_crossings_agree_with_the_positions_of_the_actors(seed: int, kind: str, after: float, length: float) -> None:
     config = quiet(kind, seed=seed)
     line_x = COUNTING_LINES[kind][0][0] * BASE_WIDTH_PX
     for crossing in crossings_between(config, after, after + length):
@@ -76,7 +76,7 @@ def test_crossings_agree_with_where_the_actors_are(seed: int, kind: str, after: 
 
 @given(cuts=st.lists(st.floats(0, 60), min_size=1, max_size=6))
 @settings(deadline=None, max_examples=40)
-def test_crossings_do_not_depend_on_how_time_is_cut(cuts: list[float]) -> None:
+def test_crossings_do_not_depend_on_the_queried_intervals(cuts: list[float]) -> None:
     config = quiet("road")
     edges = [0.0, *sorted(cuts), 60.0]
     pieces = [c for a, b in itertools.pairwise(edges) for c in crossings_between(config, a, b)]
@@ -92,7 +92,7 @@ def test_night_is_darker_and_another_size_scales_the_boxes() -> None:
         np.testing.assert_allclose(np.array(small.box) * 2, large.box, atol=3)
 
 
-def test_noise_has_the_asked_strength() -> None:
+def test_noise_has_the_configured_strength() -> None:
     clean = Scene(quiet("road")).render(195).image.astype(float)
     noisy = Scene(SceneConfig("road", noise_sigma=6.0)).render(195).image.astype(float)
     assert 5.0 < (noisy - clean).std() < 7.0
@@ -107,7 +107,7 @@ def test_bright_parts_are_noisier_than_dark_ones() -> None:
 
 @given(seed=st.integers(0, 1000), density=st.floats(0.2, 8.0), at_s=st.floats(0, 60))
 @settings(deadline=None, max_examples=60)
-def test_vehicles_of_a_lane_do_not_touch_however_dense_the_traffic(seed: int, density: float, at_s: float) -> None:
+def test_vehicles_of_a_lane_never_touch_at_any_density(seed: int, density: float, at_s: float) -> None:
     vehicles = present(quiet("road", seed=seed, density=density), at_s)
     for one, other in itertools.combinations(vehicles, 2):
         if abs(one.centre(at_s)[1] - other.centre(at_s)[1]) < 10:  # the lanes are 50 px apart
@@ -115,7 +115,7 @@ def test_vehicles_of_a_lane_do_not_touch_however_dense_the_traffic(seed: int, de
             assert apart > (SIZES_PX[one.label][0] + SIZES_PX[other.label][0]) / 2
 
 
-def test_some_people_enter_the_restricted_zone_and_some_keep_out() -> None:
+def test_some_people_enter_the_restricted_zone_and_some_do_not() -> None:
     config = quiet("yard", seed=1)
     (left, top), _, (right, bottom), _ = RESTRICTED_ZONE
     inside: dict[int, bool] = {}
@@ -127,7 +127,7 @@ def test_some_people_enter_the_restricted_zone_and_some_keep_out() -> None:
     assert 3 <= sum(inside.values()) < len(inside) - 3
 
 
-def test_truth_is_read_as_it_was_written_also_after_a_kill(tmp_path: Path) -> None:
+def test_ground_truth_can_be_read_after_a_restart_and_a_kill(tmp_path: Path) -> None:
     config = SceneConfig("road", seed=4)
     scene, path = Scene(config), tmp_path / "truth" / "road.jsonl"
     for epoch in (100, 101):
@@ -148,6 +148,6 @@ def test_truth_is_read_as_it_was_written_also_after_a_kill(tmp_path: Path) -> No
     ("options", "expected"),
     [({"kind": "moon"}, "road, yard, conveyor"), ({"kind": "road", "light": "dusk"}, "day or night")],
 )
-def test_a_wrong_option_says_what_was_expected(options: dict[str, str], expected: str) -> None:
+def test_the_error_for_a_wrong_option_lists_the_expected_values(options: dict[str, str], expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
         SceneConfig(**options)  # type: ignore[arg-type]
