@@ -6,7 +6,7 @@ import asyncio
 import functools
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,8 +96,11 @@ class Rig:
 
     @functools.cached_property
     def _kept_rows(self) -> list[Row]:
-        """Frames are settled on a lane when they are read, and not found again."""
-        return self.store.settle_live(0, _PAGE)
+        """All kept frames. The spool settles frames on a lane when it reads them, and does not return them again."""
+        rows: list[Row] = []
+        while page := self.store.settle_live(0, _PAGE):  # each page has at most ``READ_BYTES``
+            rows += page
+        return rows
 
     def epochs(self, name: str) -> dict[int, Epoch]:
         """Return what the spool has of a camera, by epoch. Call it when nothing runs any more."""
@@ -108,7 +111,7 @@ class Rig:
                 epoch = found.setdefault(frame.epoch, Epoch())
                 epoch.frames.append(frame)
                 epoch.accounts += [frame.account] if frame.account else []
-        for row in self.store.others(0, _PAGE):
+        for row in self._other_rows():
             beat = decode(Heartbeat, row.record)
             for end in beat.ended:
                 if end.camera == name:
@@ -117,6 +120,12 @@ class Rig:
                 if account.camera == name:
                     found.setdefault(account.epoch, Epoch()).accounts.append(account)
         return found
+
+    def _other_rows(self) -> Iterator[Row]:
+        after_id = 0
+        while page := self.store.others(after_id, _PAGE):
+            yield from page
+            after_id = page[-1].id
 
     def close(self) -> None:
         """Close the spool. Call it when nothing runs any more."""
