@@ -27,7 +27,7 @@ from edge_agent.exceptions import SourceEnded
 from edge_agent.sources.file import FileSource
 from edge_agent.sources.pace import FramePacer
 from edge_agent.sources.simulated.config import SceneConfig
-from edge_agent.sources.simulated.scene import Scene
+from edge_agent.sources.simulated.scene import SimulatedScene
 from ingest.runtime.clock import ManualClock
 from tests.peers import units
 from tests.peers.rtsp import RtspServer, why_not
@@ -69,7 +69,7 @@ def served(folder: Path) -> Any:
     """Serve a simulated road in several codecs and frame rates."""
     files = {}
     for codec, fps in (("h264", 5), ("hevc", 5), ("h264", 25)):
-        scene = Scene(SceneConfig(kind="road", fps=fps))
+        scene = SimulatedScene(SceneConfig(kind="road", fps=fps))
         clip = units.encode(
             folder / f"{codec}{fps}.mp4", (scene.render(i).image for i in range(20 * fps)), fps, codec
         )

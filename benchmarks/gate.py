@@ -50,7 +50,7 @@ from deploy.local.demo.site import pipeline_for
 from edge_agent.gate.decision import GateDecision, NumberedFrame
 from edge_agent.gate.gate import Gate
 from edge_agent.gate.motion import MotionDetector
-from edge_agent.sources.simulated import KINDS, Scene, SceneConfig
+from edge_agent.sources.simulated import KINDS, SceneConfig, SimulatedScene
 from engines import backends, decoders
 from engines.decoders import DecoderOptions, FrameRegion
 from engines.engine import CHANNELS
@@ -145,7 +145,7 @@ def clips(yolox: Yolox) -> list[Footage]:
 def scenes() -> Iterator[Footage]:
     """Yield the simulated scenes by day and night, dry and in rain."""
     for kind, light, rain in itertools.product(KINDS, ("day", "night"), (False, True)):
-        scene = Scene(SceneConfig(kind, seed=11, light=light, rain=rain))  # type: ignore[arg-type]
+        scene = SimulatedScene(SceneConfig(kind, seed=11, light=light, rain=rain))  # type: ignore[arg-type]
         rendered = [scene.render(index) for index in range(SCENE_FRAMES)]
         seen = [
             tuple(Detection(box=Box(*o.box), label=o.label, class_id=0, score=1.0) for o in frame.objects)
@@ -333,7 +333,7 @@ def pooled(figures: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def stationary(fps: float = 10.0) -> dict[str, float]:
     """Return how long a parked car counts as motion, and how long the place that it leaves."""
-    road = Scene(SceneConfig("road", seed=4, noise_sigma=0.0)).render(180).image.astype(np.float32)
+    road = SimulatedScene(SceneConfig("road", seed=4, noise_sigma=0.0)).render(180).image.astype(np.float32)
     rng, detector, moving = np.random.default_rng(0), MotionDetector(GateConfig().min_area), list[float]()
     parks_s, leaves_s, ends_s = 5.0, 25.0, 40.0
     for index in range(round(ends_s * fps)):

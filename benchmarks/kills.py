@@ -31,7 +31,7 @@ from benchmarks.killsjudge import Kill, KillEvidence, judge
 from benchmarks.report import ROOT, dated, keep
 from deploy.local.kafka.broker import Broker
 from edge_agent.sources.simulated.config import SceneConfig
-from edge_agent.sources.simulated.scene import Scene
+from edge_agent.sources.simulated.scene import SimulatedScene
 from edge_agent.spool.seal import KEY_BYTES, load_seal
 from ingest.kafka import topicadmin
 from ingest.kafka.kafkalog import KafkaLog
@@ -285,7 +285,7 @@ async def run(
 
 def footage(folder: Path) -> Path:
     """Make what an RTSP server serves: six seconds of a road."""
-    scene = Scene(SceneConfig(kind="road", width=320, height=180, fps=10.0))
+    scene = SimulatedScene(SceneConfig(kind="road", width=320, height=180, fps=10.0))
     clip = units.encode(folder / "road.mp4", (scene.render(i).image for i in range(60)), 10)
     return units.units(clip, folder / "road.units")
 

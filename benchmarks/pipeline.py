@@ -32,7 +32,7 @@ from deploy.local.process import peak_memory_mb
 from deploy.local.stack import StackFiles, services
 from deploy.local.supervisor import Supervisor
 from edge_agent.gate.motion import MotionDetector
-from edge_agent.sources.simulated import Scene, SceneConfig
+from edge_agent.sources.simulated import SceneConfig, SimulatedScene
 from engines import backends, decoders
 from engines.decoders import DecoderOptions, FrameRegion
 from engines.engine import CHANNELS
@@ -110,7 +110,7 @@ def _video(path: Path) -> Iterator[np.ndarray]:
 def _cases(count: int) -> list[PipelineCase]:
     shipped = Repository(ROOT / "engines" / "models")
     model = shipped.open("regions")
-    scene = Scene(SceneConfig("road", seed=1))
+    scene = SimulatedScene(SceneConfig("road", seed=1))
     rendered = (scene.render(i).image for i in range(100_000))
     pipeline = pipeline_for(model.manifest, regions=True)
     cases = [PipelineCase("regions on a simulated road", _pictures(rendered, count), model, shipped, pipeline)]

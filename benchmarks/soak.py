@@ -35,7 +35,7 @@ from benchmarks.report import dated, keep
 from deploy.local.kafka.broker import Broker
 from deploy.local.supervisor import ServiceSpec, Supervisor
 from edge_agent.sources.simulated.config import SceneConfig
-from edge_agent.sources.simulated.scene import Scene
+from edge_agent.sources.simulated.scene import SimulatedScene
 from ingest import site
 from ingest.kafka import topicadmin
 from ingest.kafka.kafkalog import KafkaLog
@@ -273,7 +273,7 @@ async def _hang_server(soak: Soak) -> None:
 
 
 def _footage(folder: Path) -> Path:
-    scene = Scene(SceneConfig(kind="road", fps=10))
+    scene = SimulatedScene(SceneConfig(kind="road", fps=10))
     clip = units.encode(folder / "road.mp4", (scene.render(i).image for i in range(400)), 10, "h264")
     return units.units(clip, folder / "road.units")
 

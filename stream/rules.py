@@ -41,7 +41,8 @@ class Rule(RuleEntry, extra="forbid"):
     EVENT_TYPE: ClassVar[str]
     """Type of the rule's events, e.g. ``sightline.line.crossed``."""
     REFERS_TO: ClassVar[tuple[str, ...]]
-    """Settings that name another entry of the site. Each is called like the kind of that entry, e.g. ``camera``."""
+    """Settings that refer to another entry of the site. Each has the name of the kind of that entry, as
+    ``camera``."""
 
     severity: Severity = "warning"
     cooldown_s: Seconds = 0.0
@@ -72,7 +73,7 @@ def plug_ins() -> dict[str, type[Rule]]:
         try:
             cls = point.load()
             if not issubclass(cls, Rule) or inspect.isabstract(cls):
-                raise TypeError(f"{point.value} is no complete subclass of CameraRule or SensorRule")
+                raise TypeError(f"{point.value} is not a complete subclass of CameraRule or SensorRule")
             if found.setdefault(rule_type(cls), cls) is not cls:
                 raise TypeError(f"{point.value} has the type of {found[rule_type(cls)].__name__}: rename its type")
         except Exception as error:

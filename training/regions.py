@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.gate.motion import MotionDetector
-from edge_agent.sources.simulated import KINDS, Rendered, Scene, SceneConfig
+from edge_agent.sources.simulated import KINDS, Rendered, SceneConfig, SimulatedScene
 from edge_agent.sources.simulated.actors import SIZES_PX, present
 from edge_agent.sources.simulated.config import LIGHTS, Light, SceneKind
 from engines.decoders import BACKGROUND
@@ -66,7 +66,7 @@ def rendered_regions(seeds: Sequence[int]) -> Iterator[LabelledRegions]:
 
 
 def _scene(config: SceneConfig) -> LabelledRegions:
-    scene, detector = Scene(config), MotionDetector(GateConfig().min_area)
+    scene, detector = SimulatedScene(config), MotionDetector(GateConfig().min_area)
     size, rng = (config.width, config.height), np.random.default_rng([config.seed, 5])
     images: list[npt.NDArray[np.uint8]] = []
     classes: list[int] = []

@@ -66,8 +66,9 @@ R_co = TypeVar("R_co", bound=CameraRule, covariant=True)
 class SceneHappening(Happening):
     """A happening in a scene: of one ``track``, or of no track in particular.
 
-    In the latter case ``occurrence`` names it, e.g. by the frame with which it began, and ``label`` may say what kind
-    of objects it is about. A track's happenings form one incident, each occurrence is an incident of its own.
+    A happening of no track in particular has an ``occurrence``, such as the name of the frame with which it began,
+    and may have the ``label`` of the objects involved. The happenings of one track form one incident. Each occurrence
+    is an incident of its own.
     """
 
     track: SceneTrack | None = None
@@ -94,9 +95,9 @@ class NumberedHappening(NamedTuple):
 class RuleWatch(abc.ABC, Generic[R_co]):
     """State of one rule during one epoch.
 
-    A rule implements ``step`` and, if it keeps state of its own, ``settle`` and ``forget``. The base numbers
-    the happenings of each track and applies the cooldown. It also handles events that an earlier owner of the
-    partition has already written.
+    A rule implements ``step`` and, if it keeps state of its own, ``settle`` and ``forget``. This base class assigns a
+    number to each happening of a track, and applies the cooldown. It also leaves out happenings whose events an
+    earlier owner of the partition has already written.
     """
 
     def __init__(self, rule: R_co) -> None:
@@ -124,7 +125,7 @@ class RuleWatch(abc.ABC, Generic[R_co]):
         return scene.at_ns < self._quiet_until_ns.get(subject, 0)
 
     def observe(self, scene: Scene, reported: Collection[str]) -> list[NumberedHappening]:
-        """Step, and return the happenings whose events are not written yet. ``reported`` are subjects with one."""
+        """Step, and return the happenings without a written event. ``reported`` are the subjects that have one."""
         found = list(self.step(scene))
         for subject in reported:
             self.settle(subject)

@@ -15,7 +15,7 @@ import pytest
 
 from edge_agent.camera.camera import Camera
 from edge_agent.sources.simulated.config import SceneConfig
-from edge_agent.sources.simulated.scene import Scene
+from edge_agent.sources.simulated.scene import SimulatedScene
 from ingest.runtime.clock import SystemClock
 from ingest.site import CameraConfig
 from tests.peers import units
@@ -44,7 +44,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 def road(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return six seconds of a road, as access units."""
     folder = tmp_path_factory.mktemp("road")
-    scene = Scene(SceneConfig(kind="road", width=320, height=180, fps=FPS))
+    scene = SimulatedScene(SceneConfig(kind="road", width=320, height=180, fps=FPS))
     clip = units.encode(folder / "road.mp4", (scene.render(i).image for i in range(6 * FPS)), FPS)
     return units.units(clip, folder / "road.units")
 
@@ -171,13 +171,13 @@ def fuzzed(data: bytes, seed: int, *, share: float) -> bytes:
 
 
 def mp4(folder: Path) -> bytes:
-    scene = Scene(SceneConfig(kind="yard", width=320, height=180, fps=FPS))
+    scene = SimulatedScene(SceneConfig(kind="yard", width=320, height=180, fps=FPS))
     return units.encode(folder / "good.mp4", (scene.render(i).image for i in range(3 * FPS)), FPS).read_bytes()
 
 
 def avi(folder: Path) -> bytes:
     """Return MJPEG in AVI, with an odd picture size."""
-    scene = Scene(SceneConfig(kind="yard", width=161, height=91, fps=FPS))
+    scene = SimulatedScene(SceneConfig(kind="yard", width=161, height=91, fps=FPS))
     pictures = (scene.render(i).image for i in range(3 * FPS))
     return units.encode(folder / "good.avi", pictures, FPS, "mjpeg").read_bytes()
 

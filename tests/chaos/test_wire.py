@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.sources.simulated.config import SceneConfig
-from edge_agent.sources.simulated.scene import Scene
+from edge_agent.sources.simulated.scene import SimulatedScene
 from tests.peers import units
 from tests.peers.network import badwire
 from tests.peers.network.badwire import BadWire
@@ -32,7 +32,10 @@ Lay = Callable[..., AbstractContextManager[FarCamera]]
 @pytest.fixture(scope="module")
 def road(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Return a function that makes 20 s of a road in H.264 or H.265, longer than any frame delay."""
-    folder, scene = tmp_path_factory.mktemp("road"), Scene(SceneConfig(kind="road", width=320, height=180, fps=FPS))
+    folder, scene = (
+        tmp_path_factory.mktemp("road"),
+        SimulatedScene(SceneConfig(kind="road", width=320, height=180, fps=FPS)),
+    )
 
     def make(codec: str) -> Path:
         clip = folder / f"{codec}.mp4"

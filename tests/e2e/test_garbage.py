@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from deploy.local.supervisor import ServiceSpec, Supervisor
-from edge_agent.sources.simulated import Scene, SceneConfig
+from edge_agent.sources.simulated import SceneConfig, SimulatedScene
 from ingest.contract import headers as h
 from ingest.contract.codec import decode, encode
 from ingest.contract.identity import LIVE, FrameId
@@ -39,7 +39,7 @@ CAMERA = CameraConfig(name="road", source="simulated:road")
 PIPELINE = PipelineConfig(name="regions", model="regions", width=64, height=64, regions="full", denoise="none")
 
 
-def good(seq: int, scene: Scene) -> bytes:
+def good(seq: int, scene: SimulatedScene) -> bytes:
     image = scene.render(seq).image
     jpeg = cv2.imencode(".jpg", image)[1].tobytes()
     frame = Frame(camera="road", epoch=EPOCH, seq=seq, captured_ns=seq, width=640, height=360, image=jpeg)
@@ -107,7 +107,7 @@ async def test_damaged_frames_become_dead_letters_and_all_others_are_classified(
     await publish(log, [CAMERA, PIPELINE])
     await stack("engine", "engine", f"--models={MODELS}")
     await stack("prepare-live", "prepare", "--lane=live")
-    scene = Scene(SceneConfig("road"))
+    scene = SimulatedScene(SceneConfig("road"))
     bad = set(range(3, FRAMES_SENT, 20))  # every twentieth
     wholes = [good(seq, scene) for seq in range(FRAMES_SENT)]
     values = [garbage(seq, whole) if seq in bad else whole for seq, whole in enumerate(wholes)]
@@ -139,7 +139,7 @@ async def test_a_replay_is_classified_once_the_engine_knows_its_pipeline(log: Ka
     await stack("engine", "engine", f"--models={MODELS}")
     await publish(log, [PIPELINE])
     supervisor = await stack("prepare-live", "prepare", "--lane=live")
-    scene = Scene(SceneConfig("road"))
+    scene = SimulatedScene(SceneConfig("road"))
     await send(log, [good(seq, scene) for seq in range(40)])
     before = await audit(log, wait_s=60)
     assert before.balanced, before.totals.to_dict()

@@ -12,7 +12,7 @@ import pytest
 from edge_agent.camera.intake import FrameIntake
 from edge_agent.camera.messages import KeptFrame, Message
 from edge_agent.gate.background import ABSORB_S
-from edge_agent.sources.simulated import Scene, SceneConfig
+from edge_agent.sources.simulated import SceneConfig, SimulatedScene
 from edge_agent.sources.simulated import scene as scene_module
 from edge_agent.sources.simulated.actors import Actor
 from edge_agent.sources.source import CapturedFrame
@@ -98,7 +98,7 @@ class Pipeline:
 
     def results(self, seconds: float, cast: Sequence[Actor], monkeypatch: pytest.MonkeyPatch) -> list[Result]:
         monkeypatch.setattr(scene_module, "present", lambda *_: list(cast))
-        scene, out = Scene(SceneConfig("road", seed=3)), queue.Queue[Message | None]()
+        scene, out = SimulatedScene(SceneConfig("road", seed=3)), queue.Queue[Message | None]()
         intake = FrameIntake(CameraConfig(name="road", source="device:0", gate=self.gate), 1, ManualClock(), out)
         for index in range(round(seconds * FPS)):
             intake.frame(CapturedFrame(scene.render(index).image, 10**18 + round(index * 1e9 / FPS)))

@@ -1,6 +1,6 @@
 """Simulated camera: reproducible scenes with their ground truth."""
 
 from edge_agent.sources.simulated.config import COUNTING_LINES, KINDS, RESTRICTED_ZONE, SceneConfig
-from edge_agent.sources.simulated.scene import Rendered, Scene
+from edge_agent.sources.simulated.scene import Rendered, SimulatedScene
 
-__all__ = ["COUNTING_LINES", "KINDS", "RESTRICTED_ZONE", "Rendered", "Scene", "SceneConfig"]
+__all__ = ["COUNTING_LINES", "KINDS", "RESTRICTED_ZONE", "Rendered", "SceneConfig", "SimulatedScene"]

@@ -37,7 +37,7 @@ class Rendered:
     crossings: tuple[SimulatedCrossing, ...]
 
 
-class Scene:
+class SimulatedScene:
     """Renderer of one configured scene. Each frame depends on its index only, in any order of calls."""
 
     def __init__(self, config: SceneConfig) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from edge_agent.exceptions import SourceEnded, SourceUnusable
 from edge_agent.sources.pace import FramePacer
 from edge_agent.sources.simulated.config import SceneConfig
-from edge_agent.sources.simulated.scene import Scene
+from edge_agent.sources.simulated.scene import SimulatedScene
 from edge_agent.sources.simulated.truth import TruthWriter
 from edge_agent.sources.source import CapturedFrame
 from ingest.runtime.clock import Clock
@@ -27,12 +27,12 @@ class SimulatedSource:
         self._config, self._clock, self._epoch = config, clock, epoch
         self._truth, self._frames = truth, frames
         self._pace = pace or FramePacer(config.fps, clock)
-        self._scene: Scene | None = None
+        self._scene: SimulatedScene | None = None
         self._index = 0
 
     def open(self) -> None:
         """Draw the scene."""
-        self._scene = Scene(self._config)
+        self._scene = SimulatedScene(self._config)
 
     def read(self) -> CapturedFrame | None:
         """Return the next frame when it is due, else None."""

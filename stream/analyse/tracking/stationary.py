@@ -35,8 +35,8 @@ this much."""
 _GROWN = 1.5
 """Maximum growth of a stationary object's area. A larger box includes another object, or the object comes nearer."""
 _COVERED = 0.5
-"""Share of a track's box above which it counts as covered. A waving arm, or a person who walks past a car, moves in
-less of it. An object that leaves moves as a whole."""
+"""Share of a track's box above which it counts as covered. A waving arm, or a person who walks past a car, covers
+less than that. An object that leaves moves as a whole."""
 _INSIDE = 0.9
 """Share of a moving box inside a stationary place, above which only a part of the object moves, or a person passes in
 front of it."""
@@ -94,8 +94,7 @@ class FrameView(NamedTuple):
         return any(0.0 < place.shared(box) < _INSIDE * box.area for box in self.motion or ())
 
     def excludes(self, place: Box) -> bool:
-        """Return whether the agent's list of stationary boxes is complete, and has neither rest nor motion in a
-        place."""
+        """Return whether the agent listed all stationary boxes, and none of them and no motion is in a place."""
         complete = self.resting is not None and len(self.resting) < MAX_RESTING
         return complete and _share(place, self.resting or ()) + self.moving(place) < _COVERED
 

@@ -21,7 +21,7 @@ NOMINAL_FPS = 10.0
 LOST_S = 1.5
 """Time without a detection after which a track ends. A vehicle behind a pole comes back sooner."""
 CONFIRM_FRAMES = 2
-"""Detections that confirm a track. A single one may be false."""
+"""Detections that confirm a track. A single detection may be false."""
 _BOX_MARGIN = 0.3
 """Buffer added to each side of a box before boxes are compared, as a share of the box's size."""
 _MIN_OVERLAP = 0.1

@@ -11,7 +11,7 @@ UNSEEN = "rate"
 ones, because the gate keeps each frame that it looks at and that shows motion. Alone, it means that the scene moves
 and the frame rate is limited."""
 HELD_STEP_S = 0.2
-"""Track time of a still gap. An object that moves after it has moved for at most one interval of the gate."""
+"""Track time of a still gap. When motion resumes, it has lasted for at most one interval of the gate."""
 SET_BACK_S = 10.0
 """Difference above which an earlier time means that the clock was set back. Below it, two clocks may alternate. Time
 then stands still until the slower one has caught up; otherwise each change of clocks would count again."""

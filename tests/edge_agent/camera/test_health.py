@@ -15,7 +15,7 @@ import pytest
 from edge_agent.camera.health import ViewCondition, ViewHealth, small
 from edge_agent.camera.watch import ViewMemory
 from edge_agent.sources.simulated.config import KINDS, LIGHTS, SceneConfig
-from edge_agent.sources.simulated.scene import Scene
+from edge_agent.sources.simulated.scene import SimulatedScene
 from ingest.site import WatchConfig
 
 Picture = npt.NDArray[np.uint8]
@@ -26,7 +26,7 @@ NOISE = np.random.default_rng(7)
 
 
 def scene(seconds: float, **options: object) -> Iterator[Picture]:
-    drawn = Scene(SceneConfig(width=320, height=180, fps=LOOKS_PER_S, **options))  # type: ignore[arg-type]
+    drawn = SimulatedScene(SceneConfig(width=320, height=180, fps=LOOKS_PER_S, **options))  # type: ignore[arg-type]
     for index in range(round(seconds * LOOKS_PER_S)):
         yield cv2.cvtColor(drawn.render(index).image, cv2.COLOR_BGR2GRAY)  # type: ignore[misc]
 

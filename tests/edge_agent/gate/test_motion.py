@@ -10,7 +10,7 @@ import pytest
 
 from edge_agent.gate.background import ABSORB_S
 from edge_agent.gate.motion import MotionDetector
-from edge_agent.sources.simulated import Scene, SceneConfig
+from edge_agent.sources.simulated import SceneConfig, SimulatedScene
 from ingest.contract.records import Box
 
 
@@ -43,7 +43,7 @@ def test_a_moving_square_is_found_at_its_place() -> None:
 
 @pytest.mark.parametrize(("kind", "share"), [("road", 0.7), ("conveyor", 0.9)])
 def test_most_objects_of_a_scene_have_a_box_of_their_own(kind: str, share: float) -> None:
-    scene, detector = Scene(SceneConfig(kind, seed=2)), MotionDetector(0.0005)  # type: ignore[arg-type]
+    scene, detector = SimulatedScene(SceneConfig(kind, seed=2)), MotionDetector(0.0005)  # type: ignore[arg-type]
     seen = found = 0
     for index in range(110):
         frame = scene.render(index)
@@ -73,7 +73,7 @@ def test_motion_behind_a_mask_is_masked_and_motion_beside_it_is_reported() -> No
 FPS = 10.0
 QUIET_S = 18.0
 """Second of each cycle of a scene from which nobody is in it."""
-ROAD = Scene(SceneConfig("road", seed=4, noise_sigma=0.0)).render(round(QUIET_S * FPS)).image
+ROAD = SimulatedScene(SceneConfig("road", seed=4, noise_sigma=0.0)).render(round(QUIET_S * FPS)).image
 NOISE = np.random.default_rng(0).normal(0, 4, (420, 700, 3)).astype(np.float32)
 CAR = (slice(200, 250), slice(250, 350))
 Change = Callable[[int, np.ndarray], np.ndarray]
@@ -170,7 +170,7 @@ def test_a_trembling_mast_is_no_motion_after_a_while() -> None:
 @pytest.mark.parametrize("light", ["day", "night"])
 @pytest.mark.parametrize("kind", ["road", "yard", "conveyor"])
 def test_rain_is_no_motion(kind: str, light: str) -> None:
-    scene = Scene(SceneConfig(kind, seed=4, light=light, rain=True))  # type: ignore[arg-type]
+    scene = SimulatedScene(SceneConfig(kind, seed=4, light=light, rain=True))  # type: ignore[arg-type]
     detector = MotionDetector(0.0005)
     empty = [index for index in range(400) if index % 200 >= QUIET_S * FPS]
     frames = [scene.render(index) for index in empty]

@@ -15,12 +15,12 @@ from edge_agent.gate.decision import GateDecision, NumberedFrame
 from edge_agent.gate.gate import Gate
 from edge_agent.gate.motion import MotionDetector
 from edge_agent.gate.stationary import StationaryMap
-from edge_agent.sources.simulated import Scene, SceneConfig
+from edge_agent.sources.simulated import SceneConfig, SimulatedScene
 from ingest.contract.records import MAX_RESTING, Box
 from ingest.site import GateConfig
 
 FPS = 10.0
-ROAD = Scene(SceneConfig("road", seed=4, noise_sigma=0.0)).render(180).image
+ROAD = SimulatedScene(SceneConfig("road", seed=4, noise_sigma=0.0)).render(180).image
 NOISE = np.random.default_rng(0).normal(0, 4, (420, 700, 3)).astype(np.float32)
 CAR, NEXT = Box(248.0, 200.0, 352.0, 252.0), Box(352.0, 200.0, 456.0, 252.0)
 Things = Iterable[tuple[Box, int, float, float]]

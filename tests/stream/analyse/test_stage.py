@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from edge_agent.sources.simulated import COUNTING_LINES, Scene, SceneConfig
+from edge_agent.sources.simulated import COUNTING_LINES, SceneConfig, SimulatedScene
 from edge_agent.sources.simulated.actors import crossings_between
 from ingest.contract import headers as h
 from ingest.contract.codec import decode_json, encode, encode_json
@@ -40,7 +40,7 @@ PARTITION = TopicPartition(RESULTS, 0)
 
 def results(fps: float, seconds: float, *, seed: int = 1, miss: float = 0.0, shake_px: float = 0.0) -> list[Result]:
     """Return the results of a detector with these faults on the simulated road."""
-    scene = Scene(SceneConfig("road", seed=seed, fps=fps, width=640, height=360, noise_sigma=0.0))
+    scene = SimulatedScene(SceneConfig("road", seed=seed, fps=fps, width=640, height=360, noise_sigma=0.0))
     rng = np.random.default_rng(seed)
     found = []
     for index in range(int(fps * seconds)):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.sources.simulated import COUNTING_LINES, KINDS, RESTRICTED_ZONE, Scene, SceneConfig
+from edge_agent.sources.simulated import COUNTING_LINES, KINDS, RESTRICTED_ZONE, SceneConfig, SimulatedScene
 from edge_agent.sources.simulated.actors import CYCLE_S, SIZES_PX, crossings_between, present
 from edge_agent.sources.simulated.config import BASE_HEIGHT_PX, BASE_WIDTH_PX
 from edge_agent.sources.simulated.truth import TruthWriter, read_truth
@@ -25,8 +25,8 @@ def quiet(kind: str, **options: object) -> SceneConfig:
 @pytest.mark.parametrize("rain", [False, True])
 def test_a_frame_depends_on_its_index_only(kind: str, light: str, rain: bool) -> None:
     config = SceneConfig(kind=kind, light=light, rain=rain, seed=5)  # type: ignore[arg-type]
-    in_order = [Scene(config).render(i) for i in range(3, 6)]
-    other = Scene(config)
+    in_order = [SimulatedScene(config).render(i) for i in range(3, 6)]
+    other = SimulatedScene(config)
     for expected in reversed(in_order):
         again = other.render(expected.index)
         np.testing.assert_array_equal(again.image, expected.image)
@@ -35,7 +35,7 @@ def test_a_frame_depends_on_its_index_only(kind: str, light: str, rain: bool) ->
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_differences_from_the_empty_scene_are_inside_the_boxes(kind: str) -> None:
-    scene = Scene(quiet(kind, seed=2))
+    scene = SimulatedScene(quiet(kind, seed=2))
     last_frame_of_the_quiet_part = int(CYCLE_S * scene.config.fps) - 1
     empty = scene.render(last_frame_of_the_quiet_part)
     assert not empty.objects
@@ -84,23 +84,23 @@ def test_crossings_do_not_depend_on_the_queried_intervals(cuts: list[float]) -> 
 
 
 def test_night_is_darker_and_another_size_scales_the_boxes() -> None:
-    day, night = (Scene(quiet("road", light=light)).render(40) for light in ("day", "night"))
+    day, night = (SimulatedScene(quiet("road", light=light)).render(40) for light in ("day", "night"))
     assert night.image.mean() < 0.7 * day.image.mean()
-    half = Scene(quiet("road", width=320, height=180)).render(40)
+    half = SimulatedScene(quiet("road", width=320, height=180)).render(40)
     assert half.image.shape == (180, 320, 3)
     for small, large in zip(half.objects, day.objects, strict=True):
         np.testing.assert_allclose(np.array(small.box) * 2, large.box, atol=3)
 
 
 def test_noise_has_the_configured_strength() -> None:
-    clean = Scene(quiet("road")).render(195).image.astype(float)
-    noisy = Scene(SceneConfig("road", noise_sigma=6.0)).render(195).image.astype(float)
+    clean = SimulatedScene(quiet("road")).render(195).image.astype(float)
+    noisy = SimulatedScene(SceneConfig("road", noise_sigma=6.0)).render(195).image.astype(float)
     assert 5.0 < (noisy - clean).std() < 7.0
 
 
 def test_bright_parts_are_noisier_than_dark_ones() -> None:
-    clean = Scene(quiet("road")).render(195).image
-    noise = Scene(SceneConfig("road", noise_sigma=6.0)).render(195).image.astype(float) - clean
+    clean = SimulatedScene(quiet("road")).render(195).image
+    noise = SimulatedScene(SceneConfig("road", noise_sigma=6.0)).render(195).image.astype(float) - clean
     dark, bright = noise[clean < 60].std(), noise[clean > 180].std()
     assert dark < 5.0 < 6.0 < bright
 
@@ -129,7 +129,7 @@ def test_some_people_enter_the_restricted_zone_and_some_do_not() -> None:
 
 def test_ground_truth_can_be_read_after_a_restart_and_a_kill(tmp_path: Path) -> None:
     config = SceneConfig("road", seed=4)
-    scene, path = Scene(config), tmp_path / "truth" / "road.jsonl"
+    scene, path = SimulatedScene(config), tmp_path / "truth" / "road.jsonl"
     for epoch in (100, 101):
         writer = TruthWriter(path, "road", config)
         for index in range(40, 60):
