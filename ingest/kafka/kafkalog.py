@@ -26,7 +26,7 @@ TIMEOUT_S = 30.0
 _POLL_MS = 500
 """Longest wait of one poll, in ms. Short enough to notice the deadline, long enough to cost nothing."""
 _IDLE_READERS = 2
-"""Limit of idle consumers kept between reads. Alerts read frame after frame, and nobody many partitions at once."""
+"""Limit of idle consumers kept between reads. Alerts read one frame after another; no caller reads many at once."""
 _RETRY_PAUSE_S = 0.1
 """Pause between requests to a broker that is still loading, in seconds. Loading takes about a second."""
 
@@ -115,7 +115,9 @@ class KafkaLog:
             if all(ends[partition] >= high for partition, high in highs.items()):
                 return ends
             if deadline.passed:
-                raise LogUnavailable(f"{topic}: a transaction has been open for {self._timeout_s:.0f} s")
+                raise LogUnavailable(
+                    f"{topic}: a transaction has been open for {self._timeout_s:.0f} s: restart its writer"
+                )
             await asyncio.sleep(_RETRY_PAUSE_S)
 
     async def beginnings(self, topic: str) -> Mapping[int, int]:

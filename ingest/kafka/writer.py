@@ -25,7 +25,7 @@ from ingest.kafka.log import Outgoing, TopicPartition, require_size
 from ingest.kafka.settings import KafkaSettings
 
 UNKNOWN_TOPIC_S = 5.0
-"""Time after which a topic counts as missing, in seconds. A new topic is known to every broker within one."""
+"""Time after which a topic counts as missing, in seconds. A new topic reaches every broker within 1 s."""
 FLUSH_S = 5.0
 """Time that a stopped producer has to write its buffer, in seconds. It covers a short stall, not a restart."""
 

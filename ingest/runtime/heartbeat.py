@@ -34,7 +34,7 @@ class HeartbeatWriter:
     """Writer of one service's heartbeats.
 
     ``produce`` writes a record, as ``Log.produce`` does. ``figures`` returns the numbers that a heartbeat carries.
-    By default a heartbeat that cannot be written is only logged, because its absence is a sign in itself.
+    By default a heartbeat that cannot be written is only logged, because a missing heartbeat already signals trouble.
     With ``required``, the error of ``produce`` propagates and ends the service.
     """
 

@@ -64,8 +64,8 @@ async def _put(log: MemoryLog, key: str, value: bytes) -> None:
 def test_apply_prints_added_changed_and_removed_entries(log: MemoryLog, file: Path) -> None:
     assert invoke("apply", write(file, "south", "dock")).exit_code == 0
     assert invoke("apply", write(file, "north", "gate", "yard")).exit_code == 0
-    said = invoke("apply", write(file, "north", "gate", "road", fps=3.0))
-    assert said.output.splitlines() == [
+    result = invoke("apply", write(file, "north", "gate", "road", fps=3.0))
+    assert result.output.splitlines() == [
         "+ camera/road",
         "~ camera/gate (fps)",
         "- camera/yard",
@@ -76,8 +76,8 @@ def test_apply_prints_added_changed_and_removed_entries(log: MemoryLog, file: Pa
 
 def test_a_dry_run_prints_the_changes_and_writes_nothing(log: MemoryLog, file: Path) -> None:
     invoke("apply", write(file, "north", "gate"))
-    said = invoke("apply", write(file, "north", "yard"), "--dry-run", "--json")
-    assert json.loads(said.output) == {
+    result = invoke("apply", write(file, "north", "yard"), "--dry-run", "--json")
+    assert json.loads(result.output) == {
         "dry_run": True,
         "added": ["camera/yard"],
         "changed": {},
@@ -91,9 +91,9 @@ def test_a_dry_run_prints_the_changes_and_writes_nothing(log: MemoryLog, file: P
 
 def test_a_camera_of_another_site_is_refused_until_take_over_is_passed(log: MemoryLog, file: Path) -> None:
     invoke("apply", write(file, "south", "gate"))
-    said = invoke("apply", write(file, "north", "gate", "yard"))
-    assert said.exit_code == USAGE_EXIT
-    assert all(word in said.stderr for word in (str(file), "camera/gate", "south", "--take-over"))
+    result = invoke("apply", write(file, "north", "gate", "yard"))
+    assert result.exit_code == USAGE_EXIT
+    assert all(word in result.stderr for word in (str(file), "camera/gate", "south", "--take-over"))
     assert keys(log) == ["camera/gate"]
     assert invoke("apply", str(file), "--take-over").exit_code == 0
     assert keys(log) == ["camera/gate", "camera/yard"]
@@ -102,10 +102,10 @@ def test_a_camera_of_another_site_is_refused_until_take_over_is_passed(log: Memo
 def test_apply_replaces_invalid_entries_of_its_file_and_reports_the_others(log: MemoryLog, file: Path) -> None:
     put(log, "camera/gate", b"{}")
     put(log, "camera/lost", b'{"name": "lost"}')
-    said = invoke("apply", write(file, "north", "gate"), "--json")
-    assert said.exit_code == config.UNUSABLE_EXIT
-    assert set(json.loads(said.stdout)["unusable"]) == {"camera/lost"}
-    assert "camera/lost invalid" in said.stderr
+    result = invoke("apply", write(file, "north", "gate"), "--json")
+    assert result.exit_code == config.UNUSABLE_EXIT
+    assert set(json.loads(result.stdout)["unusable"]) == {"camera/lost"}
+    assert "camera/lost invalid" in result.stderr
     assert keys(log) == ["camera/gate"]
     shown = invoke("show")
     assert (shown.exit_code, set(json.loads(shown.stdout))) == (0, {"camera/gate"})
@@ -140,8 +140,8 @@ def test_of_two_sites_applied_at_once_the_first_reader_is_fenced_and_changes_not
         return found
 
     monkeypatch.setattr(config, "read", read_and_let_south_be_applied)
-    said = invoke("apply", str(file))
-    assert (said.exit_code, "nothing was changed" in said.stderr) == (USAGE_EXIT, True)
+    result = invoke("apply", str(file))
+    assert (result.exit_code, "nothing was changed" in result.stderr) == (USAGE_EXIT, True)
     assert invoke("apply", str(file)).exit_code == 0
     assert asyncio.run(read(log)).entries["pipeline/cars"].model_dump()["sites"] == ("north", "south")
 
@@ -167,8 +167,8 @@ def test_remove_refuses_unknown_keys_and_pins(log: MemoryLog) -> None:
 @pytest.mark.parametrize("key", ["pin/gate", "camera/[/gate]"])
 def test_invalid_entries_can_be_removed_whatever_their_key(log: MemoryLog, key: str) -> None:
     put(log, key, b"{}")
-    said = invoke("remove", key)
-    assert (said.exit_code, said.output.splitlines()[-1]) == (0, f"removed: {key}")
+    result = invoke("remove", key)
+    assert (result.exit_code, result.output.splitlines()[-1]) == (0, f"removed: {key}")
     assert asyncio.run(read(log)).refused == {}
 
 
@@ -189,9 +189,9 @@ def test_a_wrong_rule_in_the_file_is_refused_with_its_key_value_and_expected_val
     write(file, "north", "gate")
     file.write_text(f"{file.read_text()}{PIPELINE}{RULE % 1.5}")
     for command in ("check", "apply"):
-        said = invoke(command, str(file))
-        assert said.exit_code == USAGE_EXIT
-        assert f"{file}: rules.0.end.1 = 1.5: expected" in said.stderr
+        result = invoke(command, str(file))
+        assert result.exit_code == USAGE_EXIT
+        assert f"{file}: rules.0.end.1 = 1.5: expected" in result.stderr
     assert keys(log) == []
 
 
@@ -207,10 +207,10 @@ def test_a_rule_is_written_with_its_defaults_and_read_by_services_as_it_was(log:
 
 def test_a_rule_on_the_topic_whose_plug_in_is_missing_is_reported_as_unusable(log: MemoryLog, file: Path) -> None:
     put(log, "rule/odd", b'{"name": "odd", "type": "unheard-of", "sites": ["south"]}')
-    said = invoke("apply", write(file, "north", "gate"), "--json")
-    assert said.exit_code == config.UNUSABLE_EXIT
-    assert set(json.loads(said.stdout)["unusable"]) == {"rule/odd"}
-    assert "rule/odd.type = 'unheard-of': expected one of" in said.stderr
+    result = invoke("apply", write(file, "north", "gate"), "--json")
+    assert result.exit_code == config.UNUSABLE_EXIT
+    assert set(json.loads(result.stdout)["unusable"]) == {"rule/odd"}
+    assert "rule/odd.type = 'unheard-of': expected one of" in result.stderr
 
 
 @pytest.mark.kafka
