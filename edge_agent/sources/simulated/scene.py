@@ -1,4 +1,4 @@
-"""Scene renderer: picture and ground truth of the frame at any index."""
+"""Renderer of simulated scenes: picture and ground truth of the frame at any index."""
 
 from __future__ import annotations
 

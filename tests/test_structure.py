@@ -1,0 +1,53 @@
+"""Tests of the tree: size of folders, unique class names, and the walk in docs/architecture.md."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from tests.paths import ROOT
+
+PACKAGES = ("ingest", "edge_agent", "stream", "engines", "training", "deploy")
+MAX_FILES_PER_FOLDER = 15
+MAX_STEPS = 40
+STEP = re.compile(r"^\d+\. `([a-z_/]+\.py):([A-Za-z_.]+)`", re.MULTILINE)
+WALK = STEP.findall((ROOT / "docs" / "architecture.md").read_text())
+
+
+def python_files(*folders: str) -> list[Path]:
+    return [file for folder in folders for file in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def test_folders_have_at_most_fifteen_files() -> None:
+    files: defaultdict[Path, int] = defaultdict(int)
+    for file in python_files(*PACKAGES, "tests"):
+        files[file.parent.relative_to(ROOT)] += 1
+    assert {str(folder): count for folder, count in files.items() if count > MAX_FILES_PER_FOLDER} == {}
+
+
+def test_class_names_are_unique() -> None:
+    places: defaultdict[str, list[str]] = defaultdict(list)
+    for file in python_files(*PACKAGES, "benchmarks"):
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(str(file.relative_to(ROOT)))
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
+
+
+def test_the_walk_of_a_frame_is_short() -> None:
+    assert 0 < len(WALK) <= MAX_STEPS
+
+
+@pytest.mark.parametrize(("file", "name"), WALK)
+def test_each_step_of_the_walk_exists(file: str, name: str) -> None:
+    body = ast.parse((ROOT / file).read_text()).body
+    for part in name.split("."):
+        found = [
+            n for n in body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and n.name == part
+        ]
+        assert found, f"{file} has no {name}"
+        body = found[0].body
