@@ -30,7 +30,7 @@ RESTRICTED_ZONE: tuple[tuple[float, float], ...] = ((0.56, 0.60), (0.93, 0.60), 
 
 @dataclass(frozen=True, slots=True)
 class SceneConfig:
-    """Configuration of a simulated scene. The same configuration renders the same frames, in any order and on any machine.
+    """Configuration of a simulated scene. It determines every frame, in any order and on any machine.
 
     ``noise_sigma`` is the standard deviation of the sensor's noise at mid grey by day, in grey levels. It doubles at
     night. Bright parts are noisier than dark ones.
