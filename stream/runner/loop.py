@@ -135,7 +135,7 @@ class Runner:
 
     async def _stop(self, member: asyncio.Task[None], beating: asyncio.Task[None]) -> None:
         self._stopping = True
-        _log.info("stopping", stage=self._stage.name)
+        _log.info("stage_stopping", stage=self._stage.name)
         try:
             async with asyncio.timeout(STOP_S if self._joined else STOP_UNJOINED_S) as limit:
                 await self._finish(beating)
@@ -146,7 +146,7 @@ class Runner:
             if self._joined:
                 self.failed(Stuck(f"the stop takes more than {STOP_S:.0f} s"))
             self._exit(0)  # no record was fed, and a start that waits for an absent broker cannot be stopped
-        _log.info("stopped", stage=self._stage.name)
+        _log.info("stage_stopped", stage=self._stage.name)
 
     async def _finish(self, beating: asyncio.Task[None]) -> None:
         if self._joined:
@@ -178,7 +178,7 @@ class Runner:
         self._assignment += 1
         self._loops = {tp: PartitionLoop(self._shared, tp, self._assignment) for tp in tps}
         self._joined = True
-        _log.info("assigned", partitions=[f"{tp.topic}[{tp.partition}]" for tp in tps])
+        _log.info("partitions_assigned", partitions=[f"{tp.topic}[{tp.partition}]" for tp in tps])
         await asyncio.gather(*(loop.drop() for loop in left_over))
 
     async def revoked(self) -> None:
@@ -250,6 +250,6 @@ class Runner:
 
     def _end(self, error: BaseException, **place: Any) -> None:
         try:
-            _log.error("failed", exc_info=error, **place)
+            _log.error("stage_failed", exc_info=error, **place)
         finally:
             self._exit(EXIT_FAILED)  # also when the log cannot be written, because its reader is gone

@@ -36,7 +36,7 @@ NumberedRecord = tuple[FetchNumber, "ConsumerRecord[bytes, bytes]"]
 class _BegunPartition:
     """One partition in one assignment, since its loop has begun it.
 
-    ``kafka_assignment`` is aiokafka's object, of which each rebalance makes a new one.
+    ``kafka_assignment`` is aiokafka's object for the assignment. Each rebalance makes a new one.
     """
 
     kafka_assignment: Any

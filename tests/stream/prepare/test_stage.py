@@ -48,7 +48,7 @@ MOTION = pipeline("moving", regions="motion", max_items=4)
 
 
 @dataclass
-class Bench:
+class PrepareBench:
     """The prepare stage of a site on a log in memory."""
 
     clock: ManualClock
@@ -57,7 +57,7 @@ class Bench:
     source: str
 
     @classmethod
-    def of(cls, *pipelines: PipelineConfig, lane: Literal["live", "late"] = "live") -> Bench:
+    def of(cls, *pipelines: PipelineConfig, lane: Literal["live", "late"] = "live") -> PrepareBench:
         clock = ManualClock()
         log = MemoryLog(3, clock)
         stage = PrepareStage(lane, Config({p.key: p for p in pipelines}), clock)
@@ -95,7 +95,7 @@ class Bench:
 
 
 async def test_a_frame_becomes_an_item_for_each_pipeline() -> None:
-    bench = Bench.of(FULL, MOTION)
+    bench = PrepareBench.of(FULL, MOTION)
     account = Account(camera="gate", epoch=1, first=2, last=4, counts={"still": 3})
     moving = (Box(8.0, 8.0, 24.0, 24.0), Box(40.0, 20.0, 60.0, 40.0))
     await bench.give(frame(5, motion=moving, account=account, captured_ns=77, sampled=True))
@@ -116,7 +116,7 @@ async def test_a_frame_becomes_an_item_for_each_pipeline() -> None:
 
 
 async def test_a_batch_has_the_pixels_of_its_frames() -> None:
-    bench = Bench.of(FULL)
+    bench = PrepareBench.of(FULL)
     for seq, level in enumerate([10, 120, 230]):
         await bench.give(frame(seq, image=picture(level)))
     ((_, batch),) = await bench.batches()
@@ -124,13 +124,13 @@ async def test_a_batch_has_the_pixels_of_its_frames() -> None:
 
 
 async def test_a_pipeline_gets_only_the_cameras_that_it_wants() -> None:
-    bench = Bench.of(pipeline("full", cameras=("gate",)), pipeline("other", cameras=("yard",)))
+    bench = PrepareBench.of(pipeline("full", cameras=("gate",)), pipeline("other", cameras=("yard",)))
     await bench.give(frame(0))
     assert [(i.pipelines, i.outcome) for i in await bench.items()] == [(("full",), "classify")]
 
 
 async def test_a_frame_without_a_pipeline_ends_as_unrouted() -> None:
-    bench = Bench.of(pipeline("other", cameras=("yard",)))
+    bench = PrepareBench.of(pipeline("other", cameras=("yard",)))
     await bench.give(frame(0))
     ((record, batch),) = await bench.batches()
     (item,) = batch.items
@@ -140,14 +140,14 @@ async def test_a_frame_without_a_pipeline_ends_as_unrouted() -> None:
 
 
 async def test_a_still_frame_is_empty_for_a_motion_pipeline() -> None:
-    bench = Bench.of(FULL, MOTION)
+    bench = PrepareBench.of(FULL, MOTION)
     await bench.give(frame(0, motion=()))
     ends = {(b.pipeline, i.outcome, i.reason) for _, b in await bench.batches() for i in b.items}
     assert ends == {("full", "classify", ""), ("moving", "empty", "still")}
 
 
 async def test_stationary_objects_are_cropped_for_motion_pipelines_and_listed_in_each_item() -> None:
-    bench = Bench.of(FULL, MOTION)
+    bench = PrepareBench.of(FULL, MOTION)
     moving, rests = Box(30.0, 30.0, 40.0, 40.0), Box(2.0, 2.0, 22.0, 22.0)
     outside, odd = Box(900.0, 0.0, 950.0, 9.0), Box(0.0, 0.0, float(WIDTH), 9.0)
     for seq, (motion, resting) in enumerate(
@@ -171,7 +171,7 @@ async def test_stationary_objects_are_cropped_for_motion_pipelines_and_listed_in
 
 
 async def test_without_motion_from_the_agent_the_full_frame_is_cropped() -> None:
-    bench = Bench.of(MOTION)
+    bench = PrepareBench.of(MOTION)
     await bench.give(frame(0, motion=None))
     (item,) = await bench.items()
     assert [r.box for r in item.regions] == [Box(0, 0, WIDTH, HEIGHT)]
@@ -179,7 +179,7 @@ async def test_without_motion_from_the_agent_the_full_frame_is_cropped() -> None
 
 async def test_stale_frames_are_shed_on_the_live_lane_only() -> None:
     fresh = pipeline("full", freshness_s=2.0, max_items=4)
-    bench, late = Bench.of(fresh), Bench.of(fresh, lane="late")
+    bench, late = PrepareBench.of(fresh), PrepareBench.of(fresh, lane="late")
     old, new = bench.clock.now_ns() - 3 * 10**9, bench.clock.now_ns() - 10**9
     for seq, captured_ns in enumerate([old, new, old]):
         await bench.give(frame(seq, captured_ns=captured_ns))
@@ -192,7 +192,7 @@ async def test_stale_frames_are_shed_on_the_live_lane_only() -> None:
 
 
 async def test_a_replay_has_its_own_lane_and_batches() -> None:
-    bench = Bench.of(FULL)
+    bench = PrepareBench.of(FULL)
     await bench.give(frame(0))
     await bench.give(frame(1), sightline_lane=b"replay-again")
     found = {r.headers[h.LANE]: [i.lane for i in b.items] for r, b in await bench.batches()}
@@ -219,7 +219,7 @@ BAD = {
 
 @pytest.mark.parametrize(("value", "error"), BAD.values(), ids=BAD.keys())
 async def test_a_bad_record_is_parked_and_the_stream_goes_on(value: bytes, error: str) -> None:
-    bench = Bench.of(FULL)
+    bench = PrepareBench.of(FULL)
     await bench.give(frame(0))
     headers = h.frame_headers([FrameId("gate", 1, 1)], "live")
     await bench.give_bytes(value, headers)
@@ -238,7 +238,7 @@ async def test_a_bad_record_is_parked_and_the_stream_goes_on(value: bytes, error
 
 
 async def test_a_bad_picture_without_motion_is_parked_too() -> None:
-    bench = Bench.of(MOTION)
+    bench = PrepareBench.of(MOTION)
     await bench.give(frame(0, motion=(), image=b"garbage"))
     assert await bench.items() == []
     assert len(await bench.letters()) == 1
@@ -246,7 +246,7 @@ async def test_a_bad_picture_without_motion_is_parked_too() -> None:
 
 @pytest.mark.parametrize("lane", [b"fast", b"replay-" + b"a" * 1_000_000])
 async def test_an_unknown_lane_is_parked(lane: bytes) -> None:
-    bench = Bench.of(FULL)
+    bench = PrepareBench.of(FULL)
     await bench.give(frame(0), sightline_lane=lane)
     assert await bench.items() == []
     (letter,) = await bench.letters()
@@ -256,7 +256,7 @@ async def test_an_unknown_lane_is_parked(lane: bytes) -> None:
 
 
 async def test_a_record_without_headers_is_identified_by_its_body() -> None:
-    bench = Bench.of(FULL)
+    bench = PrepareBench.of(FULL)
     await bench.give_bytes(encode(frame(4)))
     await bench.give_bytes(encode(frame(5, image=b"garbage")))
     (item,) = await bench.items()
@@ -267,7 +267,7 @@ async def test_a_record_without_headers_is_identified_by_its_body() -> None:
 
 
 async def test_frames_of_an_open_batch_are_read_again_after_a_kill() -> None:
-    bench = Bench.of(FULL)
+    bench = PrepareBench.of(FULL)
     for seq in range(3):
         await bench.give(frame(seq))
     await bench.runner.run()  # three of four: the batch is still open
@@ -286,7 +286,7 @@ def _zeros(seq: int) -> bytes:
 
 
 async def test_a_frame_too_large_for_any_batch_is_parked_alone() -> None:
-    bench = Bench.of(pipeline("full", max_items=64), pipeline("also", max_items=64))
+    bench = PrepareBench.of(pipeline("full", max_items=64), pipeline("also", max_items=64))
     for seq in range(1, 25):
         await bench.give_bytes(
             encode(frame(seq)) if seq % 2 else _zeros(seq), h.frame_headers([frame(seq).id], "live")
@@ -299,7 +299,7 @@ async def test_a_frame_too_large_for_any_batch_is_parked_alone() -> None:
 
 
 async def test_a_traceparent_of_a_megabyte_is_replaced() -> None:
-    bench = Bench.of(pipeline("full", max_items=64))
+    bench = PrepareBench.of(pipeline("full", max_items=64))
     for seq in range(20):
         await bench.give(frame(seq), traceparent=b"x" * 1_000_000)
     traces = [item.traceparent for item in await bench.items()]
@@ -315,7 +315,7 @@ async def test_a_frame_that_cannot_be_drawn_is_in_no_batch(monkeypatch: pytest.M
 
     real = stage_module.draw
     monkeypatch.setattr(stage_module, "draw", draw)
-    bench = Bench.of(FULL, pipeline("also", max_items=4))
+    bench = PrepareBench.of(FULL, pipeline("also", max_items=4))
     for seq, level in enumerate([10, 230, 120]):
         await bench.give(frame(seq, image=picture(level)))
     found = {batch.pipeline: [i.seq for i in batch.items] for _, batch in await bench.batches()}
@@ -327,7 +327,7 @@ async def test_a_frame_that_cannot_be_drawn_is_in_no_batch(monkeypatch: pytest.M
 
 @pytest.mark.parametrize("name", [h.FRAMES, h.LANE, h.ACCOUNT, h.TRACEPARENT, h.PIPELINE])
 async def test_a_header_without_a_value_affects_at_most_one_record(name: str) -> None:
-    bench = Bench.of(FULL)
+    bench = PrepareBench.of(FULL)
     for value in (encode(frame(0)), b"garbage"):
         await bench.give_bytes(value, {**h.frame_headers([frame(0).id], "live", TRACE), name: None})  # type: ignore[dict-item]
     await bench.give(frame(1))
@@ -337,7 +337,7 @@ async def test_a_header_without_a_value_affects_at_most_one_record(name: str) ->
 
 
 async def test_the_log_entry_of_a_parked_record_is_short() -> None:
-    bench = Bench.of(FULL)
+    bench = PrepareBench.of(FULL)
     await bench.give_bytes(bytes(msgpack.packb({"kind": "x" * 1_000_000})))
     with capture_logs() as entries:
         await bench.runner.run()
@@ -347,8 +347,10 @@ async def test_the_log_entry_of_a_parked_record_is_short() -> None:
 
 async def test_each_noisy_camera_is_filtered_separately() -> None:
     rng = np.random.default_rng(2)
-    bench = Bench.of(pipeline("auto", denoise="auto", max_items=1), pipeline("also", denoise="auto", max_items=1))
-    plain = Bench.of(pipeline("plain", max_items=1))
+    bench = PrepareBench.of(
+        pipeline("auto", denoise="auto", max_items=1), pipeline("also", denoise="auto", max_items=1)
+    )
+    plain = PrepareBench.of(pipeline("plain", max_items=1))
     for camera in ("gate", "gate", "yard", "gate", "dock", "gate", "yard"):
         noise = np.clip(128 + rng.normal(0, 30, (HEIGHT, WIDTH, 3)), 0, 255).astype(np.uint8)
         data = cv2.imencode(".jpg", noise, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()

@@ -50,7 +50,7 @@ class SteppedStage(EchoStage):
         return EchoProcessor(self)
 
 
-class Rig:
+class RunnerRig:
     """A runner on a fake member. Each partition has one record to be read back."""
 
     def __init__(self) -> None:
@@ -79,13 +79,13 @@ class Rig:
 
 
 @pytest.fixture
-async def rig() -> AsyncIterator[Rig]:
-    rig = Rig()
+async def rig() -> AsyncIterator[RunnerRig]:
+    rig = RunnerRig()
     yield rig
     await rig.runner.revoked()
 
 
-async def test_at_most_two_partitions_open_at_once_until_all_are_open(rig: Rig) -> None:
+async def test_at_most_two_partitions_open_at_once_until_all_are_open(rig: RunnerRig) -> None:
     await rig.assign()
     for opened in range(PARTITIONS):
         await until(lambda left=PARTITIONS - opened: rig.stage.opening == min(left, OPEN_AT_ONCE))
@@ -94,7 +94,7 @@ async def test_at_most_two_partitions_open_at_once_until_all_are_open(rig: Rig) 
     assert rig.stage.most == OPEN_AT_ONCE
 
 
-async def test_reading_back_state_counts_as_progress(rig: Rig) -> None:
+async def test_reading_back_state_counts_as_progress(rig: RunnerRig) -> None:
     before = rig.runner.signs().progress
     await rig.assign()
     await until(lambda: rig.stage.opening == OPEN_AT_ONCE)
@@ -104,7 +104,7 @@ async def test_reading_back_state_counts_as_progress(rig: Rig) -> None:
     assert before < during < rig.runner.signs().progress
 
 
-async def test_a_failed_last_heartbeat_does_not_prevent_a_stop(rig: Rig) -> None:
+async def test_a_failed_last_heartbeat_does_not_prevent_a_stop(rig: RunnerRig) -> None:
     await rig.assign()
     rig.member.send_error = OSError("no broker")
     await rig.run_and_stop()
@@ -114,7 +114,7 @@ async def test_a_failed_last_heartbeat_does_not_prevent_a_stop(rig: Rig) -> None
 
 @pytest.mark.parametrize(("joined", "codes"), [(False, [0]), (True, [EXIT_FAILED, 0])])
 async def test_a_stop_past_its_deadline_ends_the_process_although_faust_swallows_the_cancellation(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, joined: bool, codes: list[int]
+    rig: RunnerRig, monkeypatch: pytest.MonkeyPatch, joined: bool, codes: list[int]
 ) -> None:
     async def hang() -> None:
         with contextlib.suppress(asyncio.CancelledError):

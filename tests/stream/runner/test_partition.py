@@ -26,7 +26,7 @@ PARTITION = TopicPartition(FRAMES, 0)
 ASSIGNMENT = 7
 
 
-class Rig:
+class LoopRig:
     """A partition loop with a fake member, a log in memory and one worker thread."""
 
     def __init__(self, stage: EchoStage) -> None:
@@ -60,11 +60,11 @@ class Rig:
 
 
 @pytest.fixture
-async def rigs() -> AsyncIterator[Callable[[EchoStage], Rig]]:
-    made: list[Rig] = []
+async def rigs() -> AsyncIterator[Callable[[EchoStage], LoopRig]]:
+    made: list[LoopRig] = []
 
-    def make(stage: EchoStage) -> Rig:
-        made.append(Rig(stage))
+    def make(stage: EchoStage) -> LoopRig:
+        made.append(LoopRig(stage))
         return made[-1]
 
     yield make
@@ -75,7 +75,7 @@ async def rigs() -> AsyncIterator[Callable[[EchoStage], Rig]]:
         rig.pool.shutdown()
 
 
-Make = Callable[[EchoStage], Rig]
+Make = Callable[[EchoStage], LoopRig]
 
 
 async def test_the_position_advances_in_order_of_the_acknowledgements(rigs: Make) -> None:
@@ -124,18 +124,18 @@ async def test_a_failed_send_is_reported_with_its_partition_and_offset(rigs: Mak
 
 
 async def test_an_error_in_the_processor_is_reported_with_its_offset(rigs: Make) -> None:
-    class Failing(EchoProcessor):
+    class FailsAtOffsetTwo(EchoProcessor):
         def process(self, record: LogRecord) -> Sequence[Work]:
             return () if record.offset < 2 else self._fail()
 
         def _fail(self) -> Sequence[Work]:
             raise ValueError("bad")
 
-    class Stage(EchoStage):
+    class FailingStage(EchoStage):
         async def open(self, tp: TopicPartition, position: int, log: Log) -> EchoProcessor:
-            return Failing(self)
+            return FailsAtOffsetTwo(self)
 
-    rig = rigs(Stage())
+    rig = rigs(FailingStage())
     rig.offer(0, 5)
     await until(lambda: bool(rig.failures))
     assert isinstance(rig.failures[0][0], ValueError)
@@ -144,15 +144,15 @@ async def test_an_error_in_the_processor_is_reported_with_its_offset(rigs: Make)
 
 
 async def test_finishing_a_record_twice_fails_with_unknown_offset(rigs: Make) -> None:
-    class Twice(EchoProcessor):
+    class FinishesTwice(EchoProcessor):
         def process(self, record: LogRecord) -> Sequence[Work]:
             return (Work((), (record.offset,)), Work((), (record.offset,)))
 
-    class Stage(EchoStage):
+    class FinishesTwiceStage(EchoStage):
         async def open(self, tp: TopicPartition, position: int, log: Log) -> EchoProcessor:
-            return Twice(self)
+            return FinishesTwice(self)
 
-    rig = rigs(Stage())
+    rig = rigs(FinishesTwiceStage())
     rig.offer(0, 1)
     await until(lambda: bool(rig.failures))
     assert isinstance(rig.failures[0][0], UnknownOffset)
@@ -195,13 +195,13 @@ async def test_draining_a_dropped_partition_returns_without_a_flush(rigs: Make) 
 async def test_draining_does_not_wait_for_a_partition_that_is_opening(rigs: Make) -> None:
     opening = asyncio.Event()
 
-    class Stage(EchoStage):
+    class NeverOpenStage(EchoStage):
         async def open(self, tp: TopicPartition, position: int, log: Log) -> EchoProcessor:
             opening.set()
             await asyncio.Event().wait()
             raise AssertionError
 
-    rig = rigs(Stage())
+    rig = rigs(NeverOpenStage())
     await opening.wait()
     await asyncio.wait_for(rig.loop.drain(), 10.0)
     assert rig.loop.position is None

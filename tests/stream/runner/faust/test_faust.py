@@ -338,10 +338,10 @@ async def test_a_worker_reports_its_figures_in_heartbeats(settings: KafkaSetting
     async with running(settings, log, EchoStage()):
         await log.produce(Outgoing(FRAMES, 0, b"one"))
 
-        async def told() -> bool:
+        async def reported() -> bool:
             return any(beat.figures["records"] == 1 for beat in await beats(log))
 
-        await until(told)
+        await until(reported)
     last = (await beats(log))[-1]
     assert (last.service, last.state) == ("echo", "stopped")
     assert last.figures == {"records": 1, "lag": 0, "in_flight": 0, "held_back": 0, "partitions": PARTITIONS}

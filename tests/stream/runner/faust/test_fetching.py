@@ -20,7 +20,7 @@ from stream.runner.faust.fetching import ConsumerThread
 P0, P1 = TP("frames", 0), TP("frames", 1)
 
 
-class Client:
+class FakeConsumer:
     """The parts of an aiokafka consumer that a fetch uses. A fetch returns the offsets in ``ready`` and advances."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Client:
         return {tp: [SimpleNamespace(offset=offset) for offset in offsets] for tp, offsets in found.items()}
 
 
-class Rig:
+class ThreadRig:
     """A consumer thread that is never started; its methods are called in the event loop of the test."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class Rig:
             app=app, transport=SimpleNamespace(app=app), flow_active=True, RebalanceListener=lambda thread: None
         )
         self.thread = ConsumerThread(consumer)
-        self.client = self.thread._consumer = Client()
+        self.client = self.thread._consumer = FakeConsumer()
 
     async def fetch(self, *active: TP) -> dict[TP, list[tuple[FetchNumber, int]]]:
         found = await self.thread._fetch_records(self.client, set(active), timeout=0.0, max_records=64)
@@ -84,13 +84,13 @@ class Rig:
 
 
 @pytest.fixture
-async def rig() -> AsyncIterator[Rig]:
-    rig = Rig()
+async def rig() -> AsyncIterator[ThreadRig]:
+    rig = ThreadRig()
     yield rig
     rig.thread.thread_loop.close()
 
 
-async def test_a_partition_is_not_fetched_before_its_loop_has_begun_it(rig: Rig) -> None:
+async def test_a_partition_is_not_fetched_before_its_loop_has_begun_it(rig: ThreadRig) -> None:
     rig.client.assign(P0, P1)
     rig.client.ready = {P0: [5, 6], P1: [0]}
     assert await rig.fetch(P0, P1) == {}
@@ -99,14 +99,14 @@ async def test_a_partition_is_not_fetched_before_its_loop_has_begun_it(rig: Rig)
     assert rig.client.asked == [{P0}]
 
 
-async def test_a_partition_is_fetched_from_the_position_of_its_loop(rig: Rig) -> None:
+async def test_a_partition_is_fetched_from_the_position_of_its_loop(rig: ThreadRig) -> None:
     rig.client.assign(P0)
     rig.client.seek(P0, 64)
     assert await rig.thread._begin(P0, 0, 1)
     assert rig.client.position(P0) == 0
 
 
-async def test_records_are_numbered_without_gaps_over_all_fetches_of_an_assignment(rig: Rig) -> None:
+async def test_records_are_numbered_without_gaps_over_all_fetches_of_an_assignment(rig: ThreadRig) -> None:
     rig.client.assign(P0)
     await rig.thread._begin(P0, 0, 4)
     rig.client.ready = {P0: [0, 7]}
@@ -116,7 +116,7 @@ async def test_records_are_numbered_without_gaps_over_all_fetches_of_an_assignme
     assert (rig.thread.fetched(P0, 4), rig.thread.fetched(P0, 3), rig.thread.fetched(P1, 4)) == (3, 0, 0)
 
 
-async def test_a_fetch_that_ends_in_a_new_assignment_seeks_back(rig: Rig) -> None:
+async def test_a_fetch_that_ends_in_a_new_assignment_seeks_back(rig: ThreadRig) -> None:
     rig.client.assign(P0)
     await rig.thread._begin(P0, 0, 1)
     rig.client.ready = {P0: [3, 4]}
@@ -129,13 +129,13 @@ async def test_a_fetch_that_ends_in_a_new_assignment_seeks_back(rig: Rig) -> Non
     assert await rig.fetch(P0) == {P0: [(FetchNumber(2, 0), 3), (FetchNumber(2, 1), 4)]}
 
 
-async def test_a_partition_of_another_member_is_not_begun(rig: Rig) -> None:
+async def test_a_partition_of_another_member_is_not_begun(rig: ThreadRig) -> None:
     assert not await rig.thread._begin(P0, 0, 1)  # nothing was assigned yet
     rig.client.assign(P1)
     assert not await rig.thread._begin(P0, 0, 1)
 
 
-async def test_the_number_of_unfetched_offsets_is_available_in_every_state(rig: Rig) -> None:
+async def test_the_number_of_unfetched_offsets_is_available_in_every_state(rig: ThreadRig) -> None:
     client, rig.thread._consumer = rig.client, None
     assert rig.thread.unfetched(P0) == 0  # not started
     rig.thread._consumer = client
@@ -152,7 +152,7 @@ async def test_the_number_of_unfetched_offsets_is_available_in_every_state(rig: 
     assert rig.thread.unfetched(P0) == 0
 
 
-async def test_offsets_of_partitions_of_another_member_are_not_committed(rig: Rig) -> None:
+async def test_offsets_of_partitions_of_another_member_are_not_committed(rig: ThreadRig) -> None:
     rig.client.assign(P1)
     assert await rig.thread._commit({P0: 5, P1: 6})
     assert not await rig.thread._commit({P0: 5})
@@ -160,7 +160,7 @@ async def test_offsets_of_partitions_of_another_member_are_not_committed(rig: Ri
     assert not rig.thread.crashed
 
 
-async def test_a_member_without_partitions_counts_as_fetching(rig: Rig) -> None:
+async def test_a_member_without_partitions_counts_as_fetching(rig: ThreadRig) -> None:
     rig.client.assign()
     rig.client._subscription._last_fetch_ended -= 1000.0
     assert await rig.fetch() == {}
