@@ -1,9 +1,9 @@
-"""An agent that is killed a hundred times: is a promise broken, is a frame there twice, and what was in memory only?
+"""Kills an agent a hundred times, and checks for lost frames, for duplicates, and for frames lost from memory.
 
-``python -m benchmarks.kills`` runs it: one agent with an RTSP camera, simulated ones and a sensor, on a broker that
-is killed now and then as well. The agent, or one of its capture children, is killed with SIGKILL at random moments; a
-copy of its spool is taken each time. A third of the kills meet a spool without encryption, a third one with a key,
-the last third one with another key. ``benchmarks.killsjudge`` judges. The chaos tests run a few kills.
+``python -m benchmarks.kills`` runs one agent with an RTSP camera, simulated cameras and a sensor, on a broker that is
+sometimes killed too. SIGKILL ends the agent, or one of its capture processes, at random moments; each time, the spool
+is copied. The spool is unencrypted for the first third of the kills, then sealed with one key, and then with another.
+``benchmarks.killsjudge`` judges the evidence. The chaos tests run a few kills.
 """
 
 from __future__ import annotations
@@ -48,22 +48,24 @@ PARTITIONS = 4
 CHILD = "edge_agent.camera.child"
 SENSOR = "cabinet"
 EARLY = 0.15
-"""So many of the kills meet an agent that is still starting, or closing what the kill before broke off."""
+"""Share of kills that hit an agent while it starts, or closes the epochs of the kill before."""
 CAPTURE = 0.2
-"""So many meet a capture child."""
+"""Share of kills that hit a capture process."""
 STOPPING = 0.1
-"""So many meet an agent that was asked to end a moment before, and closes its epochs or hands over its spool."""
+"""Share of kills that hit an agent which is stopping: it closes its epochs or sends its spool."""
 SLOW = 0.25
-"""So many kills of an agent meet a broker that has taken what was sent, and not said so yet: it is paused."""
+"""Share of kills of an agent with a paused broker, which has received records but not acknowledged them."""
 BEFORE_S = 0.3
+"""Maximum time between the request to stop, or the pause of the broker, and the kill, in seconds."""
 FLOWING = 5
-"""Frames that an agent has promised when it is said to be under way."""
+"""Number of promised frames after which an agent counts as started."""
 STOP_S = 60.0
+"""Maximum time for a start or a clean stop, in seconds."""
 
 
 @dataclass(frozen=True)
 class KillOptions:
-    """What is run. ``cycle`` kills see the broker gone once: after a third of them, for a quarter of them."""
+    """Options of a run. In each ``cycle`` of kills the broker is down once: after a third, for a quarter of them."""
 
     kills: int = 100
     seed: int = 1
@@ -74,11 +76,11 @@ class KillOptions:
 
 @dataclass(frozen=True)
 class Step:
-    """One kill, planned, so many seconds after frames flow, or after the start if it is ``early``.
+    """One planned kill, ``after_s`` seconds after frames flow, or after the start if it is ``early``.
 
-    ``target`` is ``agent``, ``capture`` for one of its children, or ``stopping`` for an agent that is asked to end
-    ``before_s`` before. ``broker`` is what becomes of the broker at first; with ``slow``, it hears what is sent in
-    the last ``before_s`` only when the agent has gone.
+    ``target`` is ``agent``, ``capture`` for one of its processes, or ``stopping`` for an agent that is asked to stop
+    ``before_s`` before. ``broker`` is ``kill`` or ``start`` if the broker changes first. With ``slow``, the broker is
+    paused for the last ``before_s``, until the agent is dead.
     """
 
     target: str
@@ -90,7 +92,7 @@ class Step:
 
 
 def plan(options: KillOptions) -> list[Step]:
-    """Plan the kills. The same seed plans the same."""
+    """Return the planned kills. The same seed gives the same plan."""
     chance, gone_at, back_at = random.Random(options.seed), options.cycle // 3, options.cycle * 7 // 12
     steps = []
     for number in range(options.kills):
@@ -104,7 +106,7 @@ def plan(options: KillOptions) -> list[Step]:
 
 
 class KilledAgent:
-    """An agent as a process, with the witness in it and in its children."""
+    """An agent process with the witness inside it and its child processes."""
 
     def __init__(self, argv: list[str], env: dict[str, str], folder: Path) -> None:
         self._argv, self._log = argv, folder / "agent.log"
@@ -116,34 +118,34 @@ class KilledAgent:
 
     @property
     def pid(self) -> int:
-        """Its process id. Raise AssertionError when it has ended by itself."""
+        """The process id. Raise AssertionError if the agent exited by itself."""
         assert self._process is not None, "not started"
         assert self._process.returncode is None, f"the agent ended by itself with {self._process.returncode}"
         return self._process.pid
 
     async def start(self) -> None:
-        """Start it, and let it be."""
+        """Start the process."""
         with self._log.open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
                 *tethered(self._argv), stdout=output, stderr=output, env=self._env, start_new_session=True
             )
 
-    def ask(self) -> None:
-        """Ask it to end."""
+    def request_stop(self) -> None:
+        """Ask the agent to stop."""
         os.kill(self.pid, signal.SIGTERM)
 
     async def kill(self) -> bool:
-        """Kill it. Returns when it has gone: whether it was there to be killed, and had not ended well before."""
+        """Kill the agent, and wait for its end. Return False if it had already stopped cleanly."""
         assert self._process is not None, "not started"
         if self._process.returncode != 0:
             os.kill(self.pid, signal.SIGKILL)
         return await self._process.wait() != 0
 
     async def stop(self) -> bool:
-        """Ask it to end, and kill it after a while. Return whether it ended well."""
+        """Ask the agent to stop, and kill it after ``STOP_S``. Return whether it stopped cleanly."""
         if self._process is None or self._process.returncode is not None:
             return False
-        self.ask()
+        self.request_stop()
         try:
             return await asyncio.wait_for(self._process.wait(), STOP_S) == 0
         except TimeoutError:
@@ -152,29 +154,29 @@ class KilledAgent:
 
     @property
     def promised(self) -> int:
-        """How many frames it has promised since its start."""
-        lines = self._said(self.pid).splitlines()
+        """Number of frames promised since the start."""
+        lines = self._lines(self.pid).splitlines()
         return sum(line.startswith("promise ") and f" {SENSOR} " not in line for line in lines)
 
     @property
     def captures(self) -> list[int]:
-        """The process ids of its children that have captured something."""
+        """Process ids of the capture processes that have captured a frame."""
         children = [c for c in psutil.Process(self.pid).children(recursive=True) if CHILD in " ".join(c.cmdline())]
-        return [child.pid for child in children if self._said(child.pid)]
+        return [child.pid for child in children if self._lines(child.pid)]
 
     def epoch_of(self, capture: int) -> Epoch:
-        """Return what a child has captured."""
-        _, name, epoch, *_ = self._said(capture).split(maxsplit=4)
+        """Return the camera and epoch of a capture process."""
+        _, name, epoch, *_ = self._lines(capture).split(maxsplit=4)
         return name, int(epoch)
 
-    def _said(self, pid: int) -> str:
+    def _lines(self, pid: int) -> str:
         """Return the witness's lines of the newest process with this id."""
         files = sorted(self.witness.glob(f"{pid}-*"), key=lambda file: int(file.name.partition("-")[2]))
         return files[-1].read_text() if files else ""
 
 
 class Killing:
-    """One run: kills what the plan says, and gathers the evidence."""
+    """One run: executes the plan, and gathers the evidence."""
 
     def __init__(
         self, options: KillOptions, folder: Path, broker: Broker, rtsp: str, say: Callable[[str], None]
@@ -189,7 +191,7 @@ class Killing:
         self._kills: list[Kill] = []
 
     async def run(self) -> dict[str, Any]:
-        """Kill, stop, judge."""
+        """Execute the plan, stop the agent, and return the report."""
         await topicadmin.create(self._settings, partitions=PARTITIONS)
         for key in self._keys:
             key.write_bytes(secrets.token_bytes(KEY_BYTES))
@@ -215,10 +217,10 @@ class Killing:
         killing = self._kill_capture(number) if step.target == "capture" else self._kill_agent(number, step)
         self._kills.append(kill := await killing)
         rows, lost = len(kill.copy.rows), ", ".join(name for name, _ in kill.open) or "nothing"
-        self._say(f"kill {number}: {kill.target}, {rows} rows in the spool, broke off {lost}")
+        self._say(f"kill {number}: {kill.target}, {rows} rows in the spool, interrupted {lost}")
 
     async def _up(self, number: int) -> None:
-        """Start the agent, if the last kill has ended it."""
+        """Start the agent if the last kill ended it."""
         if not self._kills or self._kills[-1].target != "capture":
             self._configure(number)
             await self._agent.start()
@@ -226,7 +228,7 @@ class Killing:
     async def _kill_agent(self, number: int, step: Step) -> Kill:
         broker = self._broker.process
         if step.target == "stopping":
-            self._agent.ask()
+            self._agent.request_stop()
         if step.slow and broker:
             broker.signal(signal.SIGSTOP)
         if step.target == "stopping" or step.slow:
@@ -241,7 +243,7 @@ class Killing:
     async def _kill_capture(self, number: int) -> Kill:
         deadline = Deadline.after(STOP_S)
         while not (captures := self._agent.captures):
-            assert not deadline.passed, "no capture began"
+            assert not deadline.passed, "no capture process has captured a frame"
             await asyncio.sleep(0.05)
         capture = self._chance.choice(captures)
         at_ns = time.monotonic_ns()
@@ -255,11 +257,11 @@ class Killing:
     async def _flows(self) -> None:
         deadline = Deadline.after(STOP_S)
         while self._agent.promised < FLOWING:
-            assert not deadline.passed, "no frames are promised"
+            assert not deadline.passed, "no frames are promised in time"
             await asyncio.sleep(0.05)
 
     def _configure(self, number: int) -> None:
-        """Write the site as it is for this kill: without a key, with one, with another."""
+        """Write the site file of this kill: without a key, with the first key, or with the second."""
         third = number * 3 // self._options.kills
         disk = {"key_file": str(self._keys[third - 1])} if third else {}
         previous = {"previous_key_files": [str(self._keys[0])]} if third == 2 else {}
@@ -279,21 +281,21 @@ class Killing:
 async def run(
     options: KillOptions, folder: Path, broker: Broker, rtsp: str, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Run it, and return the report. ``rtsp`` is the address of a stream."""
+    """Run the kills and return the report. ``rtsp`` is the address of a stream."""
     return await Killing(options, folder, broker, rtsp, say).run()
 
 
 def footage(folder: Path) -> Path:
-    """Make what an RTSP server serves: six seconds of a road."""
+    """Return a file for an RTSP server: six seconds of a road."""
     scene = SimulatedScene(SceneConfig(kind="road", width=320, height=180, fps=10.0))
     clip = units.encode(folder / "road.mp4", (scene.render(i).image for i in range(60)), 10)
     return units.units(clip, folder / "road.units")
 
 
 def _site(rtsp: str) -> dict[str, Any]:
-    """One camera by RTSP, two simulated ones that send all, one that is gated, and a sensor.
+    """Return a site: one RTSP camera, two simulated ungated cameras, one gated camera, and a sensor.
 
-    What ``belt`` may keep does not outlast an outage: some of it expires.
+    The spool of ``belt`` is too small for an outage, so that some of its frames expire.
     """
     every = {"gate": {"motion": False}, "width": 320, "height": 180}
     young = {"spool": {"late_after_s": 2.0}}
@@ -321,11 +323,11 @@ def _site(rtsp: str) -> dict[str, Any]:
 
 def main(
     kills: Annotated[int, typer.Option(min=1)] = 100,
-    seed: Annotated[int, typer.Option(help="Of the plan: who is killed, and when.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the plan: targets and times of the kills.")] = 1,
     cycle: Annotated[int, typer.Option(help="Kills from one outage of the broker to the next.", min=3)] = 12,
     keep_it: Annotated[bool, typer.Option("--keep", help="Write the report into benchmarks/results.")] = False,
 ) -> None:
-    """Kill an agent, and see what became of what it had promised."""
+    """Kill an agent repeatedly, and check that it delivers each promised record once."""
     reason = why_not()
     if reason:
         raise typer.BadParameter(f"no RTSP server: {reason}")

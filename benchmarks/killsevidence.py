@@ -1,7 +1,7 @@
-"""What is known of an agent that was killed: its witness's lines, copies of its spool, and what the topics have.
+"""Evidence about a killed agent: the lines of its witness, copies of its spool, and the records in Kafka.
 
-A copy is taken when the killed process has gone and before it is started again, as the file was left: with its
-write-ahead log, which SQLite has to recover.
+The spool is copied after the killed process is gone and before it starts again, with the write-ahead log, which
+SQLite has to recover.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from ingest.kafka.log import Log, LogRecord
 _EPOCHS = "SELECT name, epoch, kind, last_kept, told, ended FROM epochs"
 
 Epoch = tuple[str, int]
-"""A camera's or sensor's name and epoch."""
+"""Name and epoch of a camera or sensor."""
 
 
 @dataclass
 class Numbers:
-    """What the witness saw of one epoch: when each number was given, in monotonic ns, and what became of it.
+    """Numbers of one epoch from the witness: the time of each, in monotonic ns, and its later events.
 
     ``promised`` holds the last number of each record of readings.
     """
@@ -42,9 +42,9 @@ class Numbers:
     encoded: dict[int, int] = field(default_factory=dict)
     promised: set[int] = field(default_factory=set)
 
-    def take(self, what: str, seq: int, size: int, at_ns: int) -> None:
-        """Take one line."""
-        match what:
+    def add(self, event: str, seq: int, size: int, at_ns: int) -> None:
+        """Add one line of the witness."""
+        match event:
             case "number":
                 self.given_ns.append(at_ns)
             case "withhold":
@@ -57,7 +57,7 @@ class Numbers:
 
 @dataclass(frozen=True, slots=True)
 class SpooledRow:
-    """One row of a spool: what it is, the CRC-32 of its record as it is sent, and its lane."""
+    """One row of a spool: its identity, the CRC-32 of its unsealed record, and its lane."""
 
     kind: str
     name: str
@@ -69,7 +69,7 @@ class SpooledRow:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An epoch as the spool knows it."""
+    """An epoch in the spool's table of epochs."""
 
     kind: str
     last_kept: int
@@ -79,7 +79,7 @@ class Opened:
 
 @dataclass
 class SpoolCopy:
-    """A spool as a kill left it. ``verdict`` is what SQLite says of the file, or that a row is not what was kept."""
+    """A spool after a kill. ``verdict`` is the result of SQLite's integrity check, or the error of a damaged row."""
 
     verdict: str
     rows: list[SpooledRow] = field(default_factory=list)
@@ -94,10 +94,10 @@ class SpoolCopy:
 
 @dataclass
 class Topics:
-    """What has arrived, each partition in its order: frames by topic, readings, and what ``status`` says for good."""
+    """Records in Kafka, in the order of each partition: frames by topic, readings, ends, accounts and notices."""
 
     frames: list[tuple[FrameId, str, int]] = field(default_factory=list)
-    """Which frame, on which lane, and the CRC-32 of its record."""
+    """Frame, lane, and the CRC-32 of the record."""
     readings: list[tuple[Readings, int]] = field(default_factory=list)
     readings_bytes: int = 0
     status: set[int] = field(default_factory=set)
@@ -107,11 +107,11 @@ class Topics:
 
     @property
     def bytes_a_reading(self) -> float:
-        """What a reading takes in its record, on average."""
+        """Average number of bytes of a reading in its record."""
         return self.readings_bytes / max(1, sum(len(readings.values) for readings, _ in self.readings))
 
     def beat(self, record: LogRecord) -> None:
-        """Take a record of ``status``."""
+        """Add a record of ``status``."""
         self.status.add(zlib.crc32(record.value))
         beat = decode(Heartbeat, record.value)
         self.notices += [beat.reason] if beat.reason else []
@@ -122,17 +122,17 @@ class Topics:
 
 
 def witnessed(files: Iterable[Path]) -> dict[Epoch, Numbers]:
-    """Read the witness's lines. The last one of a killed process may be cut short, and is left out then."""
+    """Read the lines of the witness. Skip an incomplete last line of a killed process."""
     found: dict[Epoch, Numbers] = defaultdict(Numbers)
     for file in files:
         for line in file.read_text().rpartition("\n")[0].splitlines():
-            what, name, epoch, seq, size, at_ns = line.split()
-            found[name, int(epoch)].take(what, int(seq), int(size), int(at_ns))
+            event, name, epoch, seq, size, at_ns = line.split()
+            found[name, int(epoch)].add(event, int(seq), int(size), int(at_ns))
     return found
 
 
 def copy_dead(spool: Path, target: Path, seal: Seal) -> SpoolCopy:
-    """Copy the files of a spool that nobody has open, and read the copy."""
+    """Copy the files of a closed spool, and read the copy."""
     for suffix in ("", "-wal"):
         if Path(f"{spool}{suffix}").exists():
             shutil.copy(f"{spool}{suffix}", f"{target}{suffix}")
@@ -140,14 +140,14 @@ def copy_dead(spool: Path, target: Path, seal: Seal) -> SpoolCopy:
 
 
 def copy_living(spool: Path, target: Path, seal: Seal) -> SpoolCopy:
-    """Copy a spool that its agent goes on using, as one transaction sees it, and read the copy."""
+    """Copy a spool in use, in one transaction, and read the copy."""
     with closing(sqlite3.connect(f"file:{spool}?mode=ro", uri=True)) as db, closing(sqlite3.connect(target)) as new:
         db.backup(new)
     return _read(target, seal)
 
 
 async def read_topics(log: Log) -> Topics:
-    """Read all that an agent has sent."""
+    """Read all records that an agent has sent."""
     found = Topics()
     for topic in (FRAMES, FRAMES_LATE):
         async for record in _records(log, topic):
@@ -169,7 +169,7 @@ async def _records(log: Log, topic: str) -> AsyncIterator[LogRecord]:
 
 
 def _read(path: Path, seal: Seal) -> SpoolCopy:
-    """Read a copy, and remove it if nothing is wrong with it."""
+    """Read a copy, and delete it unless it is damaged."""
     with closing(sqlite3.connect(path)) as db:
         try:
             copy = SpoolCopy(str(db.execute("PRAGMA integrity_check").fetchone()[0]))

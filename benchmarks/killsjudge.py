@@ -1,8 +1,8 @@
-"""What a hundred kills did to an agent's promises, judged from the evidence. Pure.
+"""Judgement of the evidence of repeated kills. Pure.
 
-A frame or reading is promised when its row is committed to the spool (DESIGN, section 2). Of what is promised, all
-has to arrive as it was kept, or to be told as expired; what consumers do with repeats has to leave each once; and
-what was in memory only has to be what the ledger calls unclean, as far as a heartbeat had told of it.
+A frame or reading is promised when its row is committed to the spool (DESIGN, section 2). Each promised record must
+arrive unchanged, or be accounted for as expired. Consumers that drop repeats must keep each record once. Frames lost
+from memory must be the frames that the ledger calls unclean, as far as a heartbeat had reported them.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from ingest.contract.records import EpochEnd
 from ingest.ledger.balance import Balance
 from stream.sense.sensor import Cleaner
 
-TOLD_WITHIN_S = 5.0
-"""A child tells its count each second and a heartbeat passes it on each second; the rest is for a busy machine."""
-_FAULTS = 20
+REPORTED_WITHIN_S = 5.0
+"""Maximum age of a frame that no heartbeat reports, in seconds. A capture process reports its count each second, and
+a heartbeat forwards it each second; the rest is for a busy machine."""
+_MAX_FAULTS = 20
 _DROPPED = ("repeat", "old-epoch")
 
 
 @dataclass
 class Kill:
-    """One kill: of the ``agent``, of one ``capture`` child, or of an agent that was ``stopping``.
+    """One kill: of the ``agent``, of one ``capture`` process, or of an agent that was ``stopping``.
 
-    ``ended`` is an agent that had stopped before it could be killed. ``open`` are the epochs that were broken off.
-    ``gone`` tells that the broker was gone then. ``copy`` is the spool as it was left.
+    The target ``ended`` is an agent that had stopped before the kill. ``open`` lists the interrupted epochs. ``gone``
+    means that the broker was down. ``copy`` is the spool after the kill.
     """
 
     number: int
@@ -45,7 +46,7 @@ class Kill:
 
 @dataclass
 class KillEvidence:
-    """All that is known at the end. ``left`` is the spool after the clean stop."""
+    """The evidence of one run. ``left`` is the spool after the clean stop."""
 
     kills: list[Kill]
     numbers: Mapping[Epoch, Numbers]
@@ -54,15 +55,15 @@ class KillEvidence:
     balance: Balance
     sensors: frozenset[str]
     faults: list[str] = field(default_factory=list)
-    """What was seen to be wrong while it ran."""
+    """Faults found during the run."""
 
 
 @dataclass
 class InMemory:
-    """What of one epoch was in memory only when it was broken off. ``bytes`` are those of the ``encoded`` frames.
+    """Frames of one epoch that were only in memory at the kill. ``bytes`` counts those of the ``encoded`` frames.
 
-    ``undecided`` had been numbered and nothing else: they wait for the gate, or for their turn. ``withheld`` had been
-    decided against, and only the account was in memory. ``told`` is what the ledger says there were, at least.
+    ``undecided`` frames had a number, but no gate decision yet. ``withheld`` frames were rejected by the gate, and
+    only their account was in memory. ``told`` is the minimum number that the ledger reports.
     """
 
     undecided: int = 0
@@ -75,13 +76,13 @@ class InMemory:
 
     @property
     def frames(self) -> int:
-        """Those that nobody had decided against."""
+        """Number of lost frames that the gate had not rejected."""
         return self.undecided + self.encoded
 
 
 def judge(evidence: KillEvidence) -> dict[str, Any]:
-    """Return the report. Its ``faults`` are empty when every claim holds."""
-    faults, broken = list(evidence.faults), _broken_off(evidence)
+    """Return the report. Its ``faults`` are empty if every claim holds."""
+    faults, broken = list(evidence.faults), _interrupted(evidence)
     report = {
         "kills": _counts(evidence.kills),
         "spool": _spools(evidence, faults),
@@ -93,7 +94,7 @@ def judge(evidence: KillEvidence) -> dict[str, Any]:
         "in_memory_only": _memory(evidence, broken, faults),
         "ledger": _ledger(evidence, broken, faults),
     }
-    return {**report, "faults": faults[:_FAULTS], "fault_count": len(faults)}
+    return {**report, "faults": faults[:_MAX_FAULTS], "fault_count": len(faults)}
 
 
 def _counts(kills: Sequence[Kill]) -> dict[str, int]:
@@ -104,7 +105,7 @@ def _counts(kills: Sequence[Kill]) -> dict[str, int]:
         "without_broker": sum(kill.gone for kill in kills),
         "while_sending": sum(count > 0 for count in offered),
         "with_a_backlog_of_100": sum(count >= 100 for count in backlog),
-        "epochs_broken_off": sum(len(kill.open) for kill in kills),
+        "epochs_interrupted": sum(len(kill.open) for kill in kills),
     }
 
 
@@ -123,7 +124,7 @@ def _spools(evidence: KillEvidence, faults: list[str]) -> dict[str, int]:
 
 
 def _promises(evidence: KillEvidence, faults: list[str]) -> dict[str, Any]:
-    """Hold what the spools had, and what the witness saw committed, against what has arrived."""
+    """Compare the rows of the spools and the commits of the witness with the records in Kafka."""
     arrived = {(f.camera, f.epoch, f.seq): crc for f, _, crc in evidence.topics.frames}
     arrived |= {(r.sensor, r.epoch, r.last_seq): crc for r, crc in evidence.topics.readings}
     rows = {row for kill in evidence.kills for row in kill.copy.rows}
@@ -131,8 +132,8 @@ def _promises(evidence: KillEvidence, faults: list[str]) -> dict[str, Any]:
     promised = seen | {(row.name, row.epoch, row.seq) for row in rows if row.kind != "status"}
     expired = {key for key in promised - arrived.keys() if _is_expired(evidence.topics, *key)}
     lost = sorted(promised - arrived.keys() - expired)
-    faults += [f"{name}/{epoch}/{seq} was promised, and is lost" for name, epoch, seq in lost]
-    faults += [f"{row} did not arrive as it was kept" for row in rows if _is_other(row, arrived, evidence.topics)]
+    faults += [f"{name}/{epoch}/{seq} was promised and is lost" for name, epoch, seq in lost]
+    faults += [f"{row} arrived changed, or not at all" for row in rows if _is_changed(row, arrived, evidence.topics)]
     sensors = {key for key in promised if key[0] in evidence.sensors}
     return {
         "frames": len(promised) - len(sensors),
@@ -150,15 +151,15 @@ def _is_expired(topics: Topics, name: str, epoch: int, seq: int) -> bool:
     return any(account.first <= seq <= account.last and account.counts.get("expired") for account in accounts)
 
 
-def _is_other(row: SpooledRow, arrived: Mapping[tuple[str, int, int], int], topics: Topics) -> bool:
-    """Tell whether a row arrived with other bytes; of ``status``, which has no number, whether it did at all."""
+def _is_changed(row: SpooledRow, arrived: Mapping[tuple[str, int, int], int], topics: Topics) -> bool:
+    """Return whether a row arrived with other bytes; for a status row, which has no number, whether it is missing."""
     if row.kind == "status":
         return row.crc not in topics.status
     return arrived.get((row.name, row.epoch, row.seq), row.crc) != row.crc
 
 
 def _frame_repeats(topics: Topics, faults: list[str]) -> dict[str, int]:
-    """Drop repeats as the engine node does, by its high-water marks, and see that each frame is left once."""
+    """Drop repeats as the engine node does, by its high-water marks, and check that each frame remains once."""
     marks, taken = HighWaterMarks(), Counter[FrameId]()
     for frame, lane, _ in topics.frames:
         if not marks.is_repeat(frame, lane, ""):
@@ -168,7 +169,7 @@ def _frame_repeats(topics: Topics, faults: list[str]) -> dict[str, int]:
     twice = [frame for frame, count in taken.items() if count > 1]
     dropped = {frame for frame, _, _ in topics.frames} - taken.keys()
     faults += [f"{frame} would be classified twice" for frame in twice]
-    faults += [f"{frame} is dropped as a repeat of nothing" for frame in dropped]
+    faults += [f"{frame} is dropped as a repeat, but came only once" for frame in dropped]
     return {
         "records": len(topics.frames),
         "repeats": len(topics.frames) - len(lanes),
@@ -179,7 +180,7 @@ def _frame_repeats(topics: Topics, faults: list[str]) -> dict[str, int]:
 
 
 def _reading_repeats(topics: Topics, faults: list[str]) -> dict[str, int]:
-    """Drop repeats as sense does, and see that each reading is left once."""
+    """Drop repeats as sense does, and check that each reading remains once."""
     cleaners: dict[str, Cleaner] = {}
     positions: Counter[tuple[str, int, int]] = Counter()
     for readings, _ in topics.readings:
@@ -188,12 +189,12 @@ def _reading_repeats(topics: Topics, faults: list[str]) -> dict[str, int]:
     dropped = sum(cleaner.dropped[reason] for cleaner in cleaners.values() for reason in _DROPPED)
     repeats = positions.total() - len(positions)
     if dropped != repeats:
-        faults.append(f"{dropped} readings are dropped as repeats, of which there are {repeats}")
+        faults.append(f"{dropped} readings are dropped as repeats, but there are {repeats} repeats")
     return {"records": positions.total(), "repeats": repeats, "dropped": dropped}
 
 
-def _broken_off(evidence: KillEvidence) -> dict[Epoch, Kill]:
-    """Return each epoch that a kill broke off: a child's is still open when its agent is killed at once."""
+def _interrupted(evidence: KillEvidence) -> dict[Epoch, Kill]:
+    """Return the kill that interrupted each epoch: the first one, since an epoch may stay open over several."""
     found: dict[Epoch, Kill] = {}
     for kill in evidence.kills:
         for epoch in kill.open:
@@ -202,18 +203,18 @@ def _broken_off(evidence: KillEvidence) -> dict[Epoch, Kill]:
 
 
 def _memory(evidence: KillEvidence, broken: Mapping[Epoch, Kill], faults: list[str]) -> dict[str, Any]:
-    """State what was in memory only at each kill, by the witness, and what the ledger knows of it."""
+    """Count the frames that were only in memory at each kill, and those that the ledger reports."""
     frames: dict[int, list[InMemory]] = {kill.number: [] for kill in evidence.kills if kill.open}
     readings: list[InMemory] = []
     for epoch, kill in broken.items():
         end, numbers = _end(evidence.topics.ends.get(epoch, [])), evidence.numbers.get(epoch, Numbers())
         if end is not None and not end.clean:
             found = _in_memory(numbers, end, kill)
-            faults += _overtold(epoch, end, numbers, found)
+            faults += _report_faults(epoch, end, numbers, found)
             (readings if epoch[0] in evidence.sensors else frames[kill.number]).append(found)
     every = [*readings, *(one for ones in frames.values() for one in ones)]
     by_target = {
-        target: _stated([frames[kill.number] for kill in evidence.kills if kill.open and kill.target == target])
+        target: _summary([frames[kill.number] for kill in evidence.kills if kill.open and kill.target == target])
         for target in ("agent", "stopping", "capture")
     }
     return {
@@ -246,15 +247,15 @@ def _age_s(given_ns: Sequence[int], kill: Kill) -> float:
     return max(0.0, (kill.at_ns - given_ns[0]) / 1e9) if given_ns else 0.0
 
 
-def _overtold(epoch: Epoch, end: EpochEnd, numbers: Numbers, found: InMemory) -> Iterator[str]:
+def _report_faults(epoch: Epoch, end: EpochEnd, numbers: Numbers, found: InMemory) -> Iterator[str]:
     name = f"{epoch[0]}/{epoch[1]}"
     if end.told >= len(numbers.given_ns) > 0 or end.last >= len(numbers.given_ns) > 0:
-        yield f"{name} told of {end}, and {len(numbers.given_ns)} numbers were given"
-    if found.untold_s > TOLD_WITHIN_S:
+        yield f"{name} reported {end}, but {len(numbers.given_ns)} numbers were given"
+    if found.untold_s > REPORTED_WITHIN_S:
         yield f"{name}: the heartbeat was {found.untold_s:.1f} s behind"
 
 
-def _stated(kills: Sequence[Sequence[InMemory]]) -> dict[str, Any]:
+def _summary(kills: Sequence[Sequence[InMemory]]) -> dict[str, Any]:
     return {
         "kills": len(kills),
         "frames": _spread(sum(one.frames for one in ones) for ones in kills),
@@ -270,11 +271,11 @@ def _spread(values: Iterable[float]) -> dict[str, float]:
 
 
 def _ledger(evidence: KillEvidence, broken: Mapping[Epoch, Kill], faults: list[str]) -> dict[str, Any]:
-    """Hold what the agents said of each epoch against the witness, and the auditor's balance against both."""
+    """Compare the ends that the agents reported with the witness, and the balance of the audit with both."""
     unclean = {e: _end(ends) for e, ends in evidence.topics.ends.items()}
     unclean = {e: end for e, end in unclean.items() if end and not end.clean}
     faults += [
-        f"{e[0]}/{e[1]} is told as killed, and was not"
+        f"{e[0]}/{e[1]} is reported as killed, but was not killed"
         for e in unclean.keys() & evidence.numbers.keys() - broken.keys()
     ]
     for epoch, numbers in evidence.numbers.items():
@@ -282,18 +283,18 @@ def _ledger(evidence: KillEvidence, broken: Mapping[Epoch, Kill], faults: list[s
     sensors = evidence.balance.sensors
     lines = {"frames": _totals(evidence.balance, pipelines=True)}
     lines |= {"readings": _totals(sensors, pipelines=False)} if sensors else {}
-    faults += [f"{line['missing']} {name} are unaccounted" for name, line in lines.items() if line["missing"]]
-    faults += [f"{line['duplicates']} {name} are there twice" for name, line in lines.items() if line["duplicates"]]
+    faults += [f"{line['missing']} {name} are unaccounted for" for name, line in lines.items() if line["missing"]]
+    faults += [f"{line['duplicates']} {name} are duplicates" for name, line in lines.items() if line["duplicates"]]
     named = {line.partition(":")[0] for line in (*evidence.balance.unclean, *(sensors.unclean if sensors else ()))}
     faults += [
-        f"{n}/{e} was broken off, and the audit does not name it" for n, e in broken if f"{n}/{e}" not in named
+        f"{n}/{e} was interrupted, but the audit does not name it" for n, e in broken if f"{n}/{e}" not in named
     ]
     faults += _uncounted(evidence, unclean, sum(line["captured"] for line in lines.values()))
     return {**lines, "epochs": len(evidence.numbers), "unclean_epochs": _named(unclean, evidence.numbers)}
 
 
 def _end(ends: Sequence[EpochEnd]) -> EpochEnd | None:
-    """Return what holds of an epoch's ends, as the ledger has it: a clean one, and the highest numbers."""
+    """Return the effective end of an epoch, as in the ledger: clean if any end is clean, with the highest numbers."""
     if not ends:
         return None
     highest = {"last": max(end.last for end in ends), "told": max(end.told for end in ends)}
@@ -303,21 +304,21 @@ def _end(ends: Sequence[EpochEnd]) -> EpochEnd | None:
 def _end_faults(epoch: Epoch, numbers: Numbers, end: EpochEnd | None, kill: Kill | None) -> Iterator[str]:
     name, last, promised = f"{epoch[0]}/{epoch[1]}", len(numbers.given_ns) - 1, max(numbers.promised, default=-1)
     if end is None:
-        yield f"{name} was never ended"
+        yield f"{name} has no end"
     elif end.clean and end.last != last:
-        yield f"{name} ended at {end.last}, and {last} was the last number given"
-    elif not end.clean and end.last != promised and not _unsaid(epoch, end, promised, kill):
-        yield f"{name} was closed at {end.last}, and {promised} was the last promised"
+        yield f"{name} ended at {end.last}, but {last} was the last number given"
+    elif not end.clean and end.last != promised and not _committed_unwitnessed(epoch, end, promised, kill):
+        yield f"{name} was closed at {end.last}, but {promised} was the last promised number"
 
 
-def _unsaid(epoch: Epoch, end: EpochEnd, promised: int, kill: Kill | None) -> bool:
-    """Tell whether the spool has committed beyond what the witness had time to say."""
+def _committed_unwitnessed(epoch: Epoch, end: EpochEnd, promised: int, kill: Kill | None) -> bool:
+    """Return whether the spool committed a row that the witness had no time to write down."""
     known = kill.copy.epochs.get(epoch) if kill else None
     return known is not None and promised < end.last == known.last_kept
 
 
 def _totals(balance: Balance, *, pipelines: bool) -> dict[str, Any]:
-    """Return the totals as they are without engines: nobody ends a delivered frame here, and that is no hole."""
+    """Return the totals without engines: delivered frames have no end here, so they do not count as missing."""
     totals = balance.totals
     return {
         "captured": totals.captured,
@@ -332,7 +333,7 @@ def _totals(balance: Balance, *, pipelines: bool) -> dict[str, Any]:
 
 
 def _uncounted(evidence: KillEvidence, unclean: Mapping[Epoch, EpochEnd | None], captured: int) -> Iterator[str]:
-    """What the ledger has as captured, and what kills took beyond it, are all the numbers that were given."""
+    """Check that captured numbers in the ledger plus numbers lost in kills equal all numbers given."""
     given = sum(len(numbers.given_ns) for numbers in evidence.numbers.values())
     taken = sum(
         max(0, len(evidence.numbers[epoch].given_ns) - end.last - 1)
@@ -340,11 +341,11 @@ def _uncounted(evidence: KillEvidence, unclean: Mapping[Epoch, EpochEnd | None],
         if end and epoch in evidence.numbers
     )
     if given != captured + taken:
-        yield f"{given} numbers were given, {captured} are captured by the ledger and {taken} went with kills"
+        yield f"{given} numbers were given, the ledger has {captured} as captured, and {taken} were lost in kills"
 
 
 def _named(unclean: Mapping[Epoch, EpochEnd | None], numbers: Mapping[Epoch, Numbers]) -> list[str]:
-    """Name the epochs that were broken off: the last number kept, the last told, and the last given."""
+    """Return the interrupted epochs with the last number kept, the last reported, and the last given."""
     return [
         f"{name}/{epoch} kept {end.last} told {end.told} given {len(numbers[name, epoch].given_ns) - 1}"
         for (name, epoch), end in sorted(unclean.items())

@@ -1,9 +1,9 @@
-"""A broker that goes away under a running agent: is all of it delivered in order, and do live frames stay swift?
+"""Outage of the broker under a running agent: order of delivery, and latency of live frames beside the backlog.
 
-``python -m benchmarks.outage --outage-s 600`` runs it: simulated cameras, one agent, a broker that is killed and
-started again. It measures from capture to a consumer's hands, on both lanes, before the outage and while the backlog
-is caught up with; then it stops the agent and holds the ledger against the topics. With a small ``--spool-mib`` the
-spool cannot hold the outage, and what expired is named. The chaos tests run a short one.
+``python -m benchmarks.outage --outage-s 600`` runs simulated cameras, one agent, and a broker that is killed and
+started again. It measures the latency from capture to a consumer, on both lanes, before the outage and while the
+backlog is sent. Then it stops the agent and compares the ledger with the topics. With a small ``--spool-mib``, frames
+expire, and the report counts them. The chaos tests run a short outage.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ from ingest.runtime.clock import Deadline
 PARTITIONS = 4
 SCENES = ("road", "yard", "conveyor", "road")
 SETTLE_S = 5.0
-"""From the broker's return until the agent has found it: its back-off is at 10 s then, and the start of consumers."""
+"""Time after the broker's return that is not measured, in seconds: reconnection and the start of consumers."""
 
 
 @dataclass(frozen=True)
 class OutageOptions:
-    """What is run. ``late_mib_per_s`` 0 leaves the backlog to its share of what is in flight."""
+    """Options of a run. With ``late_mib_per_s`` 0, only the share of the window limits the backlog."""
 
     cameras: int = 4
     fps: float = 10.0
@@ -60,14 +60,14 @@ class OutageOptions:
 
 @dataclass
 class ReceivedFrames:
-    """What the consumer saw: when, how old it was then, and in which order, by topic and camera."""
+    """Frames that the consumer received: arrival times, ages, and order by topic and camera."""
 
     ages_s: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: {FRAMES: [], FRAMES_LATE: []})
     order: dict[tuple[str, str], list[tuple[int, int]]] = field(default_factory=dict)
     late_bytes: int = 0
 
-    def take(self, topic: str, value: bytes) -> None:
-        """Note a record."""
+    def add(self, topic: str, value: bytes) -> None:
+        """Add a record. Raise AssertionError if it is out of order."""
         frame = decode(Frame, value)
         age_s = (time.time_ns() - frame.captured_ns) / 1e9
         self.ages_s[topic].append((time.monotonic(), age_s))
@@ -75,28 +75,28 @@ class ReceivedFrames:
         order = self.order.setdefault((topic, frame.camera), [])
         if not order or (frame.epoch, frame.seq) > order[-1]:
             order.append((frame.epoch, frame.seq))
-        elif (frame.epoch, frame.seq) not in set(order):  # a repeat is no disorder
+        elif (frame.epoch, frame.seq) not in set(order):  # a repeat does not violate the order
             raise AssertionError(f"{topic}: {frame.id} came after {order[-1]}")
 
     def live_ms(self, start_s: float, end_s: float) -> dict[str, float]:
-        """Return the percentiles of live frames' ages that came in that time, in ms."""
+        """Return the percentiles of the ages of live frames that arrived in an interval, in ms."""
         return percentiles_ms([1000.0 * age for at, age in self.ages_s[FRAMES] if start_s <= at < end_s])
 
 
 async def run(options: OutageOptions, folder: Path, broker: Broker, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run it, and return the report."""
+    """Run the outage and return the report."""
     settings = KafkaSettings(bootstrap=broker.bootstrap, prefix="outage.")
     await topicadmin.create(settings, partitions=PARTITIONS)
     (folder / "site.toml").write_text(tomli_w.dumps(_site(options)))
     argv = ["agent", "run", f"--site={folder / 'site.toml'}", f"--data={folder / 'data'}"]
     spec = ServiceSpec("agent", [sys.executable, "-m", "deploy.cli.app", *argv], settings.to_env())
-    stack, seen = Supervisor([], folder / "logs"), ReceivedFrames()
-    following = asyncio.create_task(_follow(settings, seen))
+    stack, received = Supervisor([], folder / "logs"), ReceivedFrames()
+    following = asyncio.create_task(_follow(settings, received))
     log = KafkaLog(settings, "outage")
     try:
         await stack.add(spec)
-        await _until(lambda: len(seen.ages_s[FRAMES]) > 10 * options.cameras, 60.0, following)
-        report = await _phases(options, broker, seen, stack, following, say)
+        await _until(lambda: len(received.ages_s[FRAMES]) > 10 * options.cameras, 60.0, following)
+        report = await _phases(options, broker, received, stack, following, say)
         say("stopping")
         await stack.stop_one("agent", 60)
         balance = await audit(log, wait_s=0)
@@ -111,7 +111,7 @@ async def run(options: OutageOptions, folder: Path, broker: Broker, say: Callabl
 async def _phases(
     options: OutageOptions,
     broker: Broker,
-    seen: ReceivedFrames,
+    received: ReceivedFrames,
     stack: Supervisor,
     following: asyncio.Task[None],
     say: Callable[[str], None],
@@ -119,47 +119,47 @@ async def _phases(
     agent = psutil.Process(stack.pid("agent"))
     start_s, cpu_s = time.monotonic(), _cpu_s(agent)
     await _passed(options.normal_s, following)
-    normal, normal_cpu = seen.live_ms(start_s, time.monotonic()), (_cpu_s(agent) - cpu_s) / options.normal_s
-    say(f"normal: {normal}; the broker goes for {options.outage_s:.0f} s")
+    normal, normal_cpu = received.live_ms(start_s, time.monotonic()), (_cpu_s(agent) - cpu_s) / options.normal_s
+    say(f"normal: {normal}; the broker is killed for {options.outage_s:.0f} s")
     await asyncio.to_thread(broker.kill)
     await _passed(options.outage_s, following)
-    before = len(seen.ages_s[FRAMES])
+    before = len(received.ages_s[FRAMES])
     await asyncio.to_thread(broker.start)
     back_s = time.monotonic()
-    await _until(lambda: len(seen.ages_s[FRAMES]) > before, 60.0, following)
+    await _until(lambda: len(received.ages_s[FRAMES]) > before, 60.0, following)
     found_s = time.monotonic()
     say(f"found again after {found_s - back_s:.1f} s; catching up")
-    await _caught_up(options, seen, following)
+    await _caught_up(options, received, following)
     end_s = time.monotonic()
-    # what was captured in the outage and was young enough when it ended is live, and as old as it is
-    catching_up = seen.live_ms(found_s + SETTLE_S, end_s)
+    # frames captured shortly before the end of the outage are live, but already old
+    catching_up = received.live_ms(found_s + SETTLE_S, end_s)
     say(f"caught up in {end_s - found_s:.0f} s: {catching_up}")
     start_s, cpu_s = time.monotonic(), _cpu_s(agent)
     await _passed(options.normal_s, following)
-    after = seen.live_ms(start_s, time.monotonic())
+    after = received.live_ms(start_s, time.monotonic())
     return {
         "live_ms": {"before": normal, "catching_up": catching_up, "after": after},
         "p99_ratio": round(catching_up.get("p99", 0.0) / normal["p99"], 2),
         "late": {
-            "frames": len(seen.ages_s[FRAMES_LATE]),
-            "mib": round(seen.late_bytes / 2**20, 1),
-            "mib_per_s": round(seen.late_bytes / 2**20 / (end_s - found_s), 2),
+            "frames": len(received.ages_s[FRAMES_LATE]),
+            "mib": round(received.late_bytes / 2**20, 1),
+            "mib_per_s": round(received.late_bytes / 2**20 / (end_s - found_s), 2),
             "caught_up_in_s": round(end_s - found_s, 1),
         },
         "agent_cores": round(normal_cpu, 2),
     }
 
 
-async def _caught_up(options: OutageOptions, seen: ReceivedFrames, following: asyncio.Task[None]) -> None:
-    """Wait until no late frame has come for two seconds."""
-    late, deadline, last = seen.ages_s[FRAMES_LATE], Deadline.after(options.catch_up_s), -1
+async def _caught_up(options: OutageOptions, received: ReceivedFrames, following: asyncio.Task[None]) -> None:
+    """Wait until no late frame arrives for two seconds."""
+    late, deadline, last = received.ages_s[FRAMES_LATE], Deadline.after(options.catch_up_s), -1
     await _passed(SETTLE_S, following)
     while len(late) != last and not deadline.passed:
         last = len(late)
         await _passed(2.0, following)
 
 
-async def _follow(settings: KafkaSettings, seen: ReceivedFrames) -> None:
+async def _follow(settings: KafkaSettings, received: ReceivedFrames) -> None:
     consumer: AIOKafkaConsumer = kafka.consumer(settings, "outage")
     await consumer.start()
     try:
@@ -167,13 +167,13 @@ async def _follow(settings: KafkaSettings, seen: ReceivedFrames) -> None:
         consumer.assign(parts)
         await consumer.seek_to_beginning()
         async for record in consumer:
-            seen.take(record.topic.removeprefix(settings.prefix), record.value)
+            received.add(record.topic.removeprefix(settings.prefix), record.value)
     finally:
         await consumer.stop()
 
 
 async def _passed(seconds: float, following: asyncio.Task[None]) -> None:
-    """Let time pass. Raise what ended the consumer, if it has ended."""
+    """Wait ``seconds``. Raise the error of the consumer if it has ended."""
     await asyncio.wait([following], timeout=seconds)
     if following.done():
         following.result()
@@ -183,7 +183,7 @@ async def _until(done: Callable[[], bool], seconds: float, following: asyncio.Ta
     deadline = Deadline.after(seconds)
     while not done():
         if deadline.passed:
-            raise TimeoutError(f"it did not happen within {seconds:.0f} s")
+            raise TimeoutError(f"the condition did not become true within {seconds:.0f} s")
         await _passed(0.1, following)
 
 
@@ -204,7 +204,7 @@ def _site(options: OutageOptions) -> dict[str, Any]:
 
 
 def ledger_of(totals: dict[str, Any]) -> dict[str, Any]:
-    """Return the totals as they are without engines: nobody ends a delivered frame here, and that is no hole."""
+    """Return the totals without engines: delivered frames have no end here, so they are not holes."""
     holes = [example for example in totals["examples"] if "has no end" not in example]
     accounted = totals["delivered"] + totals["spooled"] + sum(totals["withheld"].values())
     names = ("captured", "delivered", "spooled", "withheld", "repeats", "duplicates", "unclean")
@@ -218,10 +218,10 @@ def _cpu_s(agent: psutil.Process) -> float:
 def main(
     cameras: Annotated[int, typer.Option(min=1)] = 4,
     fps: Annotated[float, typer.Option(min=1.0)] = 10.0,
-    normal_s: Annotated[float, typer.Option(help="How long live latency is measured without an outage.")] = 30.0,
-    outage_s: Annotated[float, typer.Option(help="How long the broker is gone.")] = 120.0,
-    spool_mib: Annotated[int, typer.Option(help="Of each camera.", min=1)] = 512,
-    late_mib_per_s: Annotated[float | None, typer.Option(help="The backlog's pace; 0 for none.")] = None,
+    normal_s: Annotated[float, typer.Option(help="Seconds to measure live latency without an outage.")] = 30.0,
+    outage_s: Annotated[float, typer.Option(help="Seconds for which the broker is down.")] = 120.0,
+    spool_mib: Annotated[int, typer.Option(help="Size of the spool of each camera, in MiB.", min=1)] = 512,
+    late_mib_per_s: Annotated[float | None, typer.Option(help="Maximum rate of the backlog; 0 for no limit.")] = None,
     keep_it: Annotated[bool, typer.Option("--keep", help="Write the report into benchmarks/results.")] = False,
 ) -> None:
     """Measure an outage."""

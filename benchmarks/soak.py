@@ -1,13 +1,13 @@
-"""An agent that runs for hours while things go wrong around it: do its memory and its file descriptors stay flat?
+"""Soak of an agent for hours, with faults around it: its memory and its file descriptors must stay flat.
 
-``python -m benchmarks.soak --hours 2`` runs it: a real broker, and one agent with cameras by RTSP (where the server
-of ``make peers`` is there) and simulated ones, a sensor and the host. In turns the broker is killed, the RTSP server
-is killed and hung, a capture child is killed, and a camera is taken from the ``config`` topic and put back. Every
-few seconds each process is asked for its own memory, its file descriptors and its threads. In the end the agent is
-stopped, and the ledger is held against the topics.
+``python -m benchmarks.soak --hours 2`` runs a real broker, and one agent with RTSP cameras (if the server of ``make
+peers`` is installed), simulated cameras, a sensor, and the host's own figures. The faults take turns: the broker is
+killed, the RTSP server is killed or hangs, a capture process is killed, and a camera is removed from the ``config``
+topic and added again. Every few seconds, the memory, file descriptors and threads of each process are measured. At
+the end, the agent is stopped, and the ledger is compared with the topics.
 
-**Flat.** Of what was measured after the warm-up, the median of the last quarter is no more than ``SLACK`` above that
-of the first one. A leak of one page per frame shows as megabytes within minutes.
+**Flat.** After the warm-up, the median of the last quarter is at most ``SLACK`` above that of the first quarter. A
+leak of one page per frame shows as megabytes within minutes.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ from tests.peers.rtsp import RtspServer, why_not
 
 PARTITIONS = 4
 SLACK = 0.05
-"""The allocator's own ups and downs over an hour are 2 to 3 %."""
+"""Accepted growth of memory, as a share. The allocator alone varies by 2 to 3 % over an hour."""
 SLACK_FILES = 2
-"""A connection that is being made when the sample is taken."""
-WORDS = 40
-"""Lines of a traceback."""
+"""Accepted growth of descriptors and threads: a connection may be opening while a sample is taken."""
+MAX_LOG_LINES = 40
+"""Maximum number of lines of a traceback in the report."""
 TRAVELLER = "simulated-0"
-"""The camera that is taken out and put back."""
+"""The camera that is removed and added again."""
 
 
 @dataclass(frozen=True)
 class SoakOptions:
-    """What is run. Times are in seconds; ``fault_s`` is how long what is broken stays so."""
+    """Options of a run. Times are in seconds; ``fault_s`` is the length of each fault."""
 
     seconds: float = 7200.0
     fps: float = 10.0
@@ -74,7 +74,7 @@ class SoakOptions:
 
 @dataclass
 class Sample:
-    """What the agent and its children hold at one time. Memory is what is no one else's, in MB."""
+    """Resources of the agent and its child processes at one time. Memory is the unique set size, in MB."""
 
     at_s: float
     agent_mb: float
@@ -87,7 +87,7 @@ class Sample:
 
 @dataclass
 class Soak:
-    """What is running, and what was done to it."""
+    """The running parts, and the faults so far."""
 
     options: SoakOptions
     broker: Broker
@@ -102,25 +102,25 @@ class Soak:
         """Return the agent's process."""
         pid = self.stack.pid("agent")
         if pid is None:
-            raise RuntimeError(f"the agent is down: its log is in {self.stack.folder}")
+            raise RuntimeError(f"the agent is down. See its log in {self.stack.folder}")
         return psutil.Process(pid)
 
 
 async def run(options: SoakOptions, folder: Path, broker: Broker, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run it, and return the report."""
+    """Run the soak and return the report."""
     async with AsyncExitStack() as ends:
         soak = await ends.enter_async_context(_running(options, folder, broker, say))
         samples, stop = list[Sample](), asyncio.Event()
         watching = asyncio.create_task(_watch(soak, samples, stop))
         try:
-            await _break_things(soak)
+            await _cause_faults(soak)
         finally:
             stop.set()
             await watching
         say("stopping")
         await soak.stack.stop_one("agent", 60)
         balance = await audit(soak.log, wait_s=0)
-        died = _last_words(folder / "logs" / "agent.log")
+        died = _traceback(folder / "logs" / "agent.log")
     warm = [s for s in samples if s.at_s >= min(options.warm_s, options.seconds / 4)]
     return {
         "faults": len(soak.faults),
@@ -132,13 +132,15 @@ async def run(options: SoakOptions, folder: Path, broker: Broker, say: Callable[
     }
 
 
-def _last_words(log: Path) -> list[str]:
-    """Return the end of what is no JSON in a log: what Python says of a process that dies."""
-    return [line for line in log.read_text(errors="replace").splitlines() if not line.startswith("{")][-WORDS:]
+def _traceback(log: Path) -> list[str]:
+    """Return the last lines of a log that are not JSON: the traceback of a process that died."""
+    return [line for line in log.read_text(errors="replace").splitlines() if not line.startswith("{")][
+        -MAX_LOG_LINES:
+    ]
 
 
 def judged(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Return of each figure the medians of the first and last quarter, its slope, and whether that is flat."""
+    """Return for each figure the medians of the first and last quarter, the slope, and whether it is flat."""
     return {
         name: _flat([s.at_s for s in samples], [getattr(s, name) for s in samples], slack)
         for name, slack in (
@@ -152,7 +154,7 @@ def judged(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def faults(report: dict[str, Any]) -> list[str]:
-    """Return what of a report is not as it should be."""
+    """Return the faults that a report shows."""
     wrong = [f"{name} not flat" for name, figure in report["flat"].items() if not figure["flat"]]
     wrong += [f"{report['restarts']} restarts of the agent"] if report["restarts"] else []
     wrong += [name for name in ("missing", "holes", "duplicates") if report["ledger"][name]]
@@ -160,7 +162,7 @@ def faults(report: dict[str, Any]) -> list[str]:
 
 
 def _flat(at_s: Sequence[float], values: Sequence[float], slack: float) -> dict[str, Any]:
-    """Judge one figure. A slack below 1 is a share of the figure."""
+    """Return the judgement of one figure. A slack below 1 is a share of the figure."""
     quarter = max(1, len(values) // 4)
     first, last = statistics.median(values[:quarter]), statistics.median(values[-quarter:])
     slope = statistics.linear_regression(at_s, values).slope if len(set(at_s)) > 1 else 0.0
@@ -205,7 +207,7 @@ async def _watch(soak: Soak, samples: list[Sample], stop: asyncio.Event) -> None
             await asyncio.wait_for(stop.wait(), soak.options.every_s)
         try:
             samples.append(_sample(soak.agent(), time.monotonic() - began_s))
-        except psutil.Error:  # a child that went in between: the next sample has its successor
+        except psutil.Error:  # a child exited meanwhile: the next sample has its successor
             continue
 
 
@@ -222,20 +224,20 @@ def _sample(agent: psutil.Process, at_s: float) -> Sample:
     )
 
 
-async def _break_things(soak: Soak) -> None:
-    """Let the time pass, and break one thing after the other; each is mended before the next."""
+async def _cause_faults(soak: Soak) -> None:
+    """Cause one fault after the other until the time is over. Each fault ends before the next begins."""
     options, ends_s = soak.options, time.monotonic() + soak.options.seconds
-    doings = [_kill_broker, _kill_child, _take_out_and_put_back]
+    actions = [_kill_broker, _kill_child, _remove_and_add_camera]
     if soak.server:
-        doings += [_kill_server, _hang_server]
+        actions += [_kill_server, _hang_server]
     turn = 0
     while (left_s := ends_s - time.monotonic()) > options.fault_every_s + options.fault_s:
         await asyncio.sleep(options.fault_every_s)
-        doing = doings[turn % len(doings)]
+        action = actions[turn % len(actions)]
         turn += 1
-        soak.say(f"{left_s:.0f} s left: {doing.__name__.strip('_').replace('_', ' ')}")
-        await doing(soak)
-        soak.faults.append(doing.__name__)
+        soak.say(f"{left_s:.0f} s left: {action.__name__.strip('_').replace('_', ' ')}")
+        await action(soak)
+        soak.faults.append(action.__name__)
     await asyncio.sleep(max(0.0, ends_s - time.monotonic()))
 
 
@@ -251,7 +253,7 @@ async def _kill_child(soak: Soak) -> None:
         children[0].send_signal(signal.SIGKILL)
 
 
-async def _take_out_and_put_back(soak: Soak) -> None:
+async def _remove_and_add_camera(soak: Soak) -> None:
     entry = next(camera for camera in soak.wanted.cameras if camera.name == TRAVELLER)
     await configstore.publish(soak.log, [], [entry.key])
     await asyncio.sleep(soak.options.fault_s)
@@ -299,12 +301,12 @@ def _site(options: SoakOptions, url: str) -> dict[str, Any]:
 
 
 def main(
-    hours: Annotated[float, typer.Option(help="How long.", min=0.01)] = 2.0,
-    fps: Annotated[float, typer.Option(help="Of each simulated camera.", min=1.0)] = 10.0,
-    fault_every_s: Annotated[float, typer.Option(help="Time between faults.", min=1.0)] = 240.0,
+    hours: Annotated[float, typer.Option(help="Length of the soak, in hours.", min=0.01)] = 2.0,
+    fps: Annotated[float, typer.Option(help="Frame rate of each simulated camera.", min=1.0)] = 10.0,
+    fault_every_s: Annotated[float, typer.Option(help="Seconds between faults.", min=1.0)] = 240.0,
     keep_it: Annotated[bool, typer.Option("--keep", help="Write the report into benchmarks/results.")] = False,
 ) -> None:
-    """Run for hours, and say whether memory and file descriptors stay flat."""
+    """Run an agent for hours, and check that memory and file descriptors stay flat."""
     options = SoakOptions(seconds=3600 * hours, fps=fps, fault_every_s=fault_every_s)
     with tempfile.TemporaryDirectory() as name, Broker(folder=Path(name) / "kafka") as broker:
         report = eventloop.run(run(options, Path(name), broker, lambda text: typer.echo(text, err=True)))
@@ -313,7 +315,7 @@ def main(
         keep("soak", report)
     typer.echo(json.dumps({k: v for k, v in report.items() if k != "samples"}, indent=2))
     if wrong := faults(report):
-        typer.echo(f"not as it should be: {', '.join(wrong)}", err=True)
+        typer.echo(f"soak failed: {', '.join(wrong)}", err=True)
         raise typer.Exit(1)
 
 

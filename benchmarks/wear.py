@@ -1,8 +1,8 @@
-"""How many bytes reach the disk for a byte of a frame that is kept: what wears a flash card, and how fast.
+"""Write amplification of the spool: bytes written to the disk per byte of a kept frame. It wears flash cards.
 
-``python -m benchmarks.wear`` runs it against the spool as it is, on the disk that ``--folder`` is on: frames that are
-kept, settled and removed as they come, one or four in a commit, with and without some on their way; and an outage,
-in which they are only kept. Bytes are those that the kernel charges to this process for the disk.
+``python -m benchmarks.wear`` measures the store on the disk of ``--folder``. Frames are kept, settled and removed,
+one or four per commit, with and without frames in flight; in an outage, they are only kept. The bytes are those
+that the kernel charges to this process.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from edge_agent.spool.store import SpoolStore
 from ingest.contract import headers as h
 
 BYTES = 60_000_000
-"""Kept in each case: the write-ahead log is written back a dozen times."""
+"""Bytes of frames in each case: enough to write the write-ahead log back a dozen times."""
 AT_ONCE = 64
 
 
 class WearCase(NamedTuple):
-    """How frames come and go. ``on_their_way`` of them wait for the log's answer; None for an outage."""
+    """One way to use the spool. ``on_their_way`` frames wait for an acknowledgement; None for an outage."""
 
     size: int
     in_a_commit: int
@@ -40,7 +40,7 @@ CASES = [
 
 
 def measure(case: WearCase, folder: Path) -> float:
-    """Return the bytes written for a byte kept."""
+    """Return the number of bytes written per byte kept."""
     spool = SpoolStore(folder / "spool.db", "wear")
     epoch = spool.begin_epoch("camera", "frame", 1)
     frames, offered, before = BYTES // case.size, list[int](), _written()
@@ -68,10 +68,10 @@ def _written() -> int:
 
 
 def main(
-    folder: Annotated[Path, typer.Option(help="On the disk to measure; not in memory.")] = Path("/var/tmp"),  # noqa: S108
-    out: Annotated[Path, typer.Option(help="Where results are kept.")] = RESULTS,
+    folder: Annotated[Path, typer.Option(help="Folder on the disk to measure; not in memory.")] = Path("/var/tmp"),  # noqa: S108
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = RESULTS,
 ) -> None:
-    """Measure, print, and keep the results with their date and machine."""
+    """Measure, print, and keep the results with date and machine."""
     measured: list[dict[str, Any]] = []
     for case in CASES:
         with tempfile.TemporaryDirectory(dir=folder) as fresh:
