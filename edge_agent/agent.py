@@ -20,7 +20,7 @@ from edge_agent.metrics import AgentMetrics
 from edge_agent.send.factory import make_link
 from edge_agent.send.sender import Sender
 from edge_agent.sensors.factory import make_sources
-from edge_agent.sensors.feed import Feed
+from edge_agent.sensors.feed import SensorFeed
 from edge_agent.sensors.sensor import Sensor
 from edge_agent.sensors.source import SensorSource
 from edge_agent.spool.schema import Depth, Kind
@@ -240,10 +240,10 @@ class Agent:
             metrics=self._metrics,
         )
 
-    def _feeds(self, sensors: Sequence[SensorConfig]) -> list[Feed]:
+    def _feeds(self, sensors: Sequence[SensorConfig]) -> list[SensorFeed]:
         return [self._feed(source, configs) for source, configs in make_sources(sensors, self._clock)]
 
-    def _feed(self, source: SensorSource, configs: Sequence[SensorConfig]) -> Feed:
+    def _feed(self, source: SensorSource, configs: Sequence[SensorConfig]) -> SensorFeed:
         sensors = [
             Sensor(
                 config,
@@ -255,7 +255,7 @@ class Agent:
             for config in configs
         ]
         name = configs[0].source
-        return Feed(name, source, sensors, chance=self._random.random, clock=self._clock, metrics=self._metrics)
+        return SensorFeed(name, source, sensors, chance=self._random.random, clock=self._clock, metrics=self._metrics)
 
 
 def _waiting(depth: Sequence[Depth]) -> tuple[Waiting, ...]:

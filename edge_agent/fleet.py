@@ -8,7 +8,7 @@ from functools import partial
 from typing import Protocol
 
 from edge_agent.camera.camera import Camera
-from edge_agent.sensors.feed import Feed
+from edge_agent.sensors.feed import SensorFeed
 from edge_agent.sensors.sensor import Sensor
 from ingest.runtime import logs
 from ingest.site import CameraConfig, SensorConfig
@@ -38,7 +38,7 @@ class Fleet:
     def __init__(
         self,
         make_camera: Callable[[CameraConfig], Camera],
-        make_feeds: Callable[[Sequence[SensorConfig]], Sequence[Feed]],
+        make_feeds: Callable[[Sequence[SensorConfig]], Sequence[SensorFeed]],
     ) -> None:
         self._make_camera, self._make_feeds = make_camera, make_feeds
         self._members: dict[str, FleetMember] = {}
@@ -56,7 +56,9 @@ class Fleet:
     @property
     def sensors(self) -> list[Sensor]:
         """The sensors of all feeds."""
-        return [sensor for member in self._members.values() if isinstance(member, Feed) for sensor in member.sensors]
+        return [
+            sensor for member in self._members.values() if isinstance(member, SensorFeed) for sensor in member.sensors
+        ]
 
     async def apply(self, cameras: Iterable[CameraConfig], sensors: Sequence[SensorConfig]) -> None:
         """Run exactly these cameras and sensors. Return when the old members have ended and the new ones started.
@@ -134,5 +136,5 @@ def _key(*configs: CameraConfig | SensorConfig) -> str:
     return "\n".join(config.model_dump_json() for config in configs)
 
 
-def _same(feed: Feed) -> FleetMember:
+def _same(feed: SensorFeed) -> FleetMember:
     return feed

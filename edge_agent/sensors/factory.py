@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from edge_agent.exceptions import SourceUnusable
@@ -19,6 +19,13 @@ _OWN = {"field", "time_field", "address", "table", "type", "word_order", "scale"
 _EXCLUSIVE = ("serial", "modbus")
 """Kinds of devices that allow one connection. Two connections would take each other's responses."""
 
+_EXTRAS = {
+    "mqtt": ("mqtt", "MqttSource"),
+    "serial": ("serialport", "SerialSource"),
+    "modbus": ("modbus", "ModbusSource"),
+}
+"""Module and class of each source whose library is an optional extra, by the kind of sensor."""
+
 
 def make_sources(sensors: Sequence[SensorConfig], clock: Clock) -> list[tuple[SensorSource, list[SensorConfig]]]:
     """Return the source of each connection with the sensors that it feeds.
@@ -29,7 +36,7 @@ def make_sources(sensors: Sequence[SensorConfig], clock: Clock) -> list[tuple[Se
     for sensor in sensors:
         groups.setdefault(_connection(sensor), []).append(sensor)
     _check(groups.values())
-    return [(_MAKE[group[0].kind](group, clock), group) for group in groups.values()]
+    return [(_source(group, clock), group) for group in groups.values()]
 
 
 def _connection(sensor: SensorConfig) -> tuple[object, ...]:
@@ -52,29 +59,23 @@ def _check(groups: Iterable[Sequence[SensorConfig]]) -> None:
         first[device] = name
 
 
-def _with_extra(module: str, name: str) -> Callable[[Sequence[SensorConfig], Clock], SensorSource]:
-    """Return a function that makes a source whose library is an optional extra. It imports the library when
-    called."""
-
-    def make(group: Sequence[SensorConfig], clock: Clock) -> SensorSource:
-        try:
-            cls: Any = getattr(importlib.import_module(f"edge_agent.sensors.sources.{module}"), name)
-        except ModuleNotFoundError as error:
-            raise SourceUnusable(
-                f"sensor {group[0].name}: source = {group[0].source!r} needs {error.name}, which is not"
-                f" installed. Install sightline with the extra {group[0].kind}"
-            ) from None
-        source: SensorSource = cls(group, clock)
-        return source
-
-    return make
-
-
-_MAKE: dict[str, Callable[[Sequence[SensorConfig], Clock], SensorSource]] = {
-    "simulated": lambda group, clock: SimulatedSensorSource(group[0], clock),
-    "host": lambda group, clock: HostSource(group[0], clock),
-    "command": lambda group, _: CommandSource(group),
-    "mqtt": _with_extra("mqtt", "MqttSource"),
-    "serial": _with_extra("serialport", "SerialSource"),
-    "modbus": _with_extra("modbus", "ModbusSource"),
-}
+def _source(group: Sequence[SensorConfig], clock: Clock) -> SensorSource:
+    """Return the source of one connection. A library that is an optional extra is imported only here."""
+    first = group[0]
+    match first.kind:
+        case "simulated":
+            return SimulatedSensorSource(first, clock)
+        case "host":
+            return HostSource(first, clock)
+        case "command":
+            return CommandSource(group)
+    module, name = _EXTRAS[first.kind]
+    try:
+        cls: Any = getattr(importlib.import_module(f"edge_agent.sensors.sources.{module}"), name)
+    except ModuleNotFoundError as error:
+        raise SourceUnusable(
+            f"sensor {first.name}: source = {first.source!r} needs {error.name}, which is not"
+            f" installed. Install sightline with the extra {first.kind}"
+        ) from None
+    source: SensorSource = cls(group, clock)
+    return source

@@ -19,7 +19,7 @@ _MAX_UNCLAIMED_NAMES = 20
 """Maximum number of unclaimed names in the log. A device may have any number of them."""
 
 
-class Feed:
+class SensorFeed:
     """Runner of one source and its sensors, until stopped. It is the sink of its source."""
 
     def __init__(

@@ -103,7 +103,7 @@ async def spoken(say: Callable[[int], Awaitable[object]]) -> AsyncIterator[None]
         await task
 
 
-class TestSimulated(SensorSourceContract):
+class TestSimulatedSensor(SensorSourceContract):
     @pytest.fixture
     def sensors(self) -> list[SensorConfig]:
         return [sensor("a", "simulated:temperature")]

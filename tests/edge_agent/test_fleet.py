@@ -11,7 +11,7 @@ import pytest
 from edge_agent.camera.camera import Camera
 from edge_agent.exceptions import SourceUnusable, SpoolError
 from edge_agent.fleet import Fleet
-from edge_agent.sensors.feed import Feed
+from edge_agent.sensors.feed import SensorFeed
 from ingest.site import CameraConfig, SensorConfig
 
 GATE = CameraConfig(name="gate", source="device:0")
@@ -43,7 +43,7 @@ class FakeCamera(FakeFleetMember, Camera):  # type: ignore[misc]
     """A fake that the fleet takes for a camera."""
 
 
-class FakeFeed(FakeFleetMember, Feed):  # type: ignore[misc]
+class FakeFeed(FakeFleetMember, SensorFeed):  # type: ignore[misc]
     """A fake that the fleet takes for a feed of one sensor."""
 
     def __init__(self, log: list[str], sensor: SensorConfig) -> None:
@@ -62,7 +62,7 @@ class FleetRig:
         self.made[config.name] = camera = FakeCamera(self.log, config)
         return camera
 
-    def _feeds(self, sensors: Sequence[SensorConfig]) -> list[Feed]:
+    def _feeds(self, sensors: Sequence[SensorConfig]) -> list[SensorFeed]:
         if self.refuse:
             raise SourceUnusable("they do not agree")
         return [FakeFeed([], sensor) for sensor in sensors]

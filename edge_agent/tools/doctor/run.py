@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from pathlib import Path
-from typing import Any
 
 from edge_agent.exceptions import SourceUnusable
 from edge_agent.sensors.factory import make_sources
+from edge_agent.sensors.source import SensorSource
 from edge_agent.tools.doctor.cameras import check_camera
 from edge_agent.tools.doctor.finding import Finding, bad
 from edge_agent.tools.doctor.host import check_clock, check_disk, check_secret
@@ -16,7 +16,7 @@ from edge_agent.tools.doctor.link import check_link
 from edge_agent.tools.doctor.sensors import check_sensors
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime.clock import SystemClock
-from ingest.site import Site
+from ingest.site import SensorConfig, Site
 
 
 async def examine(site: Site, settings: KafkaSettings, folder: Path, seconds: float) -> AsyncIterator[Finding]:
@@ -25,39 +25,32 @@ async def examine(site: Site, settings: KafkaSettings, folder: Path, seconds: fl
     yield check_clock()
     for path, owner in secret_files(site, settings):
         yield check_secret(path, owner)
-    for check in _checks(site, settings, seconds):
-        for finding in await check:
-            yield finding
-
-
-def _checks(site: Site, settings: KafkaSettings, seconds: float) -> Iterator[Coroutine[Any, Any, list[Finding]]]:
-    yield _guarded("link", check_link(site.link, settings))
-    for camera in site.cameras:
-        yield _guarded(f"camera {camera.name}", _one(check_camera(camera, seconds)))
+    sources, problem = list[tuple[SensorSource, list[SensorConfig]]](), ""
     try:
         sources = make_sources(site.sensors, SystemClock())
     except SourceUnusable as error:
-        yield _found(bad("sensors", str(error), "see docs/how-to.md, connecting sensors"))
-        return
+        problem = str(error)
+    for subject, check in _checks(site, settings, sources, seconds):
+        try:
+            found = await check
+        except Exception as error:  # an unexpected error must not stop the other checks
+            found = bad(subject, f"the check failed: {error!r}", "see the other findings, and report this one")
+        for finding in found if isinstance(found, list) else [found]:
+            yield finding
+    if problem:
+        yield bad("sensors", problem, "see docs/how-to.md, connecting sensors")
+
+
+def _checks(
+    site: Site, settings: KafkaSettings, sources: list[tuple[SensorSource, list[SensorConfig]]], seconds: float
+) -> Iterator[tuple[str, Awaitable[Finding | list[Finding]]]]:
+    """Yield the subject of each check that may fail unexpectedly, and the check."""
+    yield "link", check_link(site.link, settings)
+    for camera in site.cameras:
+        yield f"camera {camera.name}", check_camera(camera, seconds)
     for source, sensors in sources:
         names = ", ".join(sensor.name for sensor in sensors)
-        yield _guarded(f"sensors {names}", check_sensors(source, sensors, seconds))
-
-
-async def _guarded(subject: str, check: Coroutine[Any, Any, list[Finding]]) -> list[Finding]:
-    """Return the findings of a check. An unexpected error becomes a finding, so that the other checks still run."""
-    try:
-        return await check
-    except Exception as error:
-        return [bad(subject, f"the check failed: {error!r}", "see the other findings, and report this one")]
-
-
-async def _one(check: Coroutine[Any, Any, Finding]) -> list[Finding]:
-    return [await check]
-
-
-async def _found(finding: Finding) -> list[Finding]:
-    return [finding]
+        yield f"sensors {names}", check_sensors(source, sensors, seconds)
 
 
 def secret_files(site: Site, settings: KafkaSettings) -> Iterator[tuple[Path, str]]:

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from edge_agent.metrics import AgentMetrics
 from edge_agent.sensors.factory import make_sources
-from edge_agent.sensors.feed import Feed
+from edge_agent.sensors.feed import SensorFeed
 from edge_agent.sensors.sensor import Sensor
 from edge_agent.sensors.source import SensorSource
 from edge_agent.spool.schema import Row
@@ -25,7 +25,7 @@ from ingest.runtime.clock import SystemClock
 from ingest.site import DiskConfig, SensorConfig
 
 
-class Bench:
+class FeedBench:
     """One running feed. Its waits poll, because they depend on other processes and threads."""
 
     def __init__(self, folder: Path, source: SensorSource, configs: Sequence[SensorConfig]) -> None:
@@ -36,7 +36,7 @@ class Bench:
         how: Any = {"on_kept": lambda: None, "clock": clock, "metrics": metrics}
         self.sensors = {config.name: Sensor(config, self.spool, **how) for config in configs}
         sensors = list(self.sensors.values())
-        self.feed = Feed(configs[0].source, source, sensors, chance=lambda: 0.99, clock=clock, metrics=metrics)
+        self.feed = SensorFeed(configs[0].source, source, sensors, chance=lambda: 0.99, clock=clock, metrics=metrics)
         self.task = asyncio.create_task(self.feed.run())
 
     async def until(self, done: Callable[[], object], seconds: float = 30.0) -> None:
@@ -111,11 +111,11 @@ class Bench:
 
 
 @contextlib.asynccontextmanager
-async def fed(folder: Path, *configs: SensorConfig, source: SensorSource | None = None) -> AsyncIterator[Bench]:
+async def fed(folder: Path, *configs: SensorConfig, source: SensorSource | None = None) -> AsyncIterator[FeedBench]:
     """Run a feed of sensors that share a connection. Stop it at the end if it still runs."""
     if source is None:
         ((source, _),) = make_sources(configs, SystemClock())
-    bench = Bench(folder, source, configs)
+    bench = FeedBench(folder, source, configs)
     try:
         yield bench
     finally:

@@ -15,10 +15,10 @@ from structlog.testing import capture_logs
 from edge_agent.exceptions import SourceUnusable, SpoolError
 from edge_agent.sensors.source import Reading, Sink
 from edge_agent.spool.schema import Row
-from tests.edge_agent.sensors.feedbench import Bench, fed
+from tests.edge_agent.sensors.feedbench import FeedBench, fed
 from tests.edge_agent.sensors.listener import sensor
 
-Make = Callable[..., Awaitable[Bench]]
+Make = Callable[..., Awaitable[FeedBench]]
 
 
 class ScriptedSensorSource:
@@ -52,7 +52,7 @@ def source() -> ScriptedSensorSource:
 async def make(tmp_path: Path, source: ScriptedSensorSource) -> AsyncIterator[Make]:
     async with contextlib.AsyncExitStack() as stack:
 
-        async def bench(**values: Any) -> Bench:
+        async def bench(**values: Any) -> FeedBench:
             configs = [sensor(name, "simulated:t", **{"max_delay_s": 0.02} | values) for name in ("a", "b")]
             return await stack.enter_async_context(fed(tmp_path, *configs, source=source))
 
