@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.local.supervisor import ServiceSpec
@@ -22,41 +21,17 @@ ONE_THREAD = {
 }
 
 
-@dataclass(frozen=True, slots=True)
 class StackFiles:
-    """Paths of a stack's files, all below one folder."""
+    """Paths of a stack's files, all below the folder ``root``."""
 
-    root: Path
-
-    @property
-    def site_file(self) -> Path:
-        """Return the path of the site file that the agent reads."""
-        return self.root / "site.toml"
-
-    @property
-    def secret_file(self) -> Path:
-        """Return the path of the webhook's signing secret."""
-        return self.root / "webhook.secret"
-
-    @property
-    def spool(self) -> Path:
-        """Return the folder of the agent: spool, epochs, ground truth of the simulated cameras."""
-        return self.root / "agent"
-
-    @property
-    def evidence(self) -> Path:
-        """Return the folder of evidence pictures."""
-        return self.root / "evidence"
-
-    @property
-    def received(self) -> Path:
-        """Return the path of the received webhooks, a JSON line each."""
-        return self.root / "received.jsonl"
-
-    @property
-    def logs(self) -> Path:
-        """Return the folder of log files, one per service."""
-        return self.root / "logs"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.site_file = root / "site.toml"  # the site, for the agent
+        self.secret_file = root / "webhook.secret"  # the webhook's signing secret
+        self.spool = root / "agent"  # the agent's data: spool, epochs, ground truth of the simulated cameras
+        self.evidence = root / "evidence"  # evidence pictures
+        self.received = root / "received.jsonl"  # received webhooks, a JSON line each
+        self.logs = root / "logs"  # a log file per service
 
 
 def services(files: StackFiles, settings: KafkaSettings, models: Path, receiver_port: int) -> list[ServiceSpec]:

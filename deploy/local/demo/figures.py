@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from deploy.local.demo.latencies import Latencies, percentiles_ms
@@ -91,6 +91,10 @@ class Figures:
         if self.final.get(key) != "delivered":  # a delivery stays delivered
             self.final[key] = delivery.state
 
+    def dead_letter(self) -> None:
+        """Count one dead letter."""
+        self.dead_letters += 1
+
     def heartbeat(self, beat: Heartbeat, now_s: float) -> None:
         """Store the state of a service and the status of its cameras."""
         self.services[beat.service] = (now_s, beat.state)
@@ -141,5 +145,5 @@ def report(figures: Figures, balance: dict[str, Any], truth: CrossingScore | Non
         },
         "frames_per_second": round(figures.frames_per_second(), 2),
         "cameras": balance["cameras"],
-        "truth": truth.to_dict() if truth else None,
+        "truth": asdict(truth) if truth else None,
     }

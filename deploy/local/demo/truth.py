@@ -38,15 +38,6 @@ class CrossingScore:
     false: int
     labels_right: int
 
-    def to_dict(self) -> dict[str, int]:
-        """Return the counts for a report."""
-        return {
-            "line_crossings": self.line_crossings,
-            "found": self.found,
-            "false": self.false,
-            "labels_right": self.labels_right,
-        }
-
 
 def score(
     truth: Iterable[LineCrossing], events: Iterable[LineCrossing], tolerance_ns: int = TOLERANCE_NS

@@ -23,7 +23,6 @@ from ingest.kafka.log import LogRecord
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime import logs
 
-_WATCHED = (RESULTS, EVENTS, ALERTS, DELIVERIES, DEADLETTER, STATUS)
 _POLL_MS = 200
 
 _log = logs.get("deploy.watch")
@@ -39,7 +38,7 @@ async def watching(settings: KafkaSettings) -> AsyncIterator[Figures]:
     figures = Figures()
     async with KafkaLog(settings, "sightline-watch") as log:
         counts = await log.partitions()
-    parts = [KafkaPartition(settings.topic(t), p) for t in _WATCHED for p in range(counts[t])]
+    parts = [KafkaPartition(settings.topic(t), p) for t in _COUNTERS for p in range(counts[t])]
     consumer = kafka.consumer(settings, "sightline-watch", max_poll_records=2000)
     try:
         await consumer.start()
@@ -69,35 +68,12 @@ def _count(figures: Figures, record: LogRecord, now_ns: int) -> None:
         _log.warning("record_unreadable", topic=record.topic, offset=record.offset, error=str(error))
 
 
-def _result(figures: Figures, value: bytes, now_ns: int) -> None:
-    figures.result(decode(Result, value), now_ns)
-
-
-def _event(figures: Figures, value: bytes, now_ns: int) -> None:
-    figures.event(decode_json(Event, value))
-
-
-def _alert(figures: Figures, value: bytes, now_ns: int) -> None:
-    figures.alert(decode_json(Alert, value))
-
-
-def _delivery(figures: Figures, value: bytes, now_ns: int) -> None:
-    figures.delivery(decode_json(Delivery, value))
-
-
-def _dead_letter(figures: Figures, value: bytes, now_ns: int) -> None:
-    figures.dead_letters += 1
-
-
-def _status(figures: Figures, value: bytes, now_ns: int) -> None:
-    figures.heartbeat(decode(Heartbeat, value), now_ns / 1e9)
-
-
 _COUNTERS: dict[str, Callable[[Figures, bytes, int], None]] = {
-    RESULTS: _result,
-    EVENTS: _event,
-    ALERTS: _alert,
-    DELIVERIES: _delivery,
-    DEADLETTER: _dead_letter,
-    STATUS: _status,
+    RESULTS: lambda figures, value, now_ns: figures.result(decode(Result, value), now_ns),
+    EVENTS: lambda figures, value, _: figures.event(decode_json(Event, value)),
+    ALERTS: lambda figures, value, _: figures.alert(decode_json(Alert, value)),
+    DELIVERIES: lambda figures, value, _: figures.delivery(decode_json(Delivery, value)),
+    DEADLETTER: lambda figures, *_: figures.dead_letter(),
+    STATUS: lambda figures, value, now_ns: figures.heartbeat(decode(Heartbeat, value), now_ns / 1e9),
 }
+"""Counter of each topic: it takes the figures, the record's value, and its arrival in Unix ns."""

@@ -15,7 +15,6 @@ import time
 import uuid
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 
 from deploy.local import process
 from deploy.local.exceptions import BrokerFailed
@@ -133,9 +132,7 @@ class Broker:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if not self.attached:
             self.stop()
 

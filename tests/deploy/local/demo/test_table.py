@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -73,7 +74,7 @@ def test_the_summary_has_latencies_and_dead_deliveries_in_words() -> None:
 
 
 def test_the_summary_compares_with_the_truth() -> None:
-    score = CrossingScore(line_crossings=55, found=54, false=2, labels_right=52).to_dict()
+    score = asdict(CrossingScore(line_crossings=55, found=54, false=2, labels_right=52))
     text = summary(report(truth=score))
     assert "55 line crossings in truth: 54 found (52 with the right label), 2 false" in text
 
