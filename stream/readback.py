@@ -31,10 +31,10 @@ _MAX_BEYOND = 20_000
 
 
 class HistoryPoint(NamedTuple):
-    """The place of a record in the history of its ``key`` (a camera or sensor), and the seconds of it that are
-    needed.
+    """The place of a record in the history of its ``key``, which is a camera or sensor.
 
-    ``at_ns`` is the time by the clock of the key. A history begins where its ``epoch`` begins.
+    ``at_ns`` is the time by the clock of the key. A history begins where its ``epoch`` begins. ``wanted_s`` is the
+    length of the history that a new owner needs, in seconds.
     """
 
     key: str

@@ -74,7 +74,6 @@ class PartitionLoop:
         self._paused = False
         self._held = False
         self._tracker: AckTracker | None = None
-        self._processor: Processor | None = None
         self._last_fed = -1
         self._writes: asyncio.Queue[tuple[Work, list[Awaitable[Any]]] | None] = asyncio.Queue()
         self._in_flight_bytes: deque[int] = deque()  # size of each work that the broker has not acknowledged
@@ -181,7 +180,6 @@ class PartitionLoop:
         async with self._shared.opening:
             processor = await stage.open(self.tp, position, log)
         self._tracker = AckTracker(position)
-        self._processor = processor
         _log.info("partition_opened", topic=self.tp.topic, partition=self.tp.partition, position=position)
         while not self._draining:
             for work in await self._step(processor, self._tracker):
