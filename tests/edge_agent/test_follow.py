@@ -38,9 +38,17 @@ async def agent(kafka: str, prefix: str, tmp_path: Path) -> AsyncIterator[AgentP
 
 
 async def last_beat(agent: AgentProcess) -> Heartbeat:
-    end = (await agent.log.ends(STATUS))[0]
-    beats = [decode(Heartbeat, r.value) async for r in agent.log.read(STATUS, 0, max(0, end - 20), end)]
-    return next(beat for beat in reversed(beats) if beat.service == "agent" and beat.cameras)
+    """Return the last heartbeat with cameras. Wait for it: frames may arrive before the first one."""
+    found: list[Heartbeat] = []
+
+    async def has_beat() -> bool:
+        end = (await agent.log.ends(STATUS))[0]
+        beats = [decode(Heartbeat, r.value) async for r in agent.log.read(STATUS, 0, max(0, end - 20), end)]
+        found[:] = [beat for beat in beats if beat.service == "agent" and beat.cameras]
+        return bool(found)
+
+    await until(has_beat, "a heartbeat with cameras")
+    return found[-1]
 
 
 async def running(agent: AgentProcess) -> dict[str, int]:
