@@ -60,6 +60,8 @@ class CameraRule(Rule):
 
 
 R_co = TypeVar("R_co", bound=CameraRule, covariant=True)
+WHOLE_SCENE = ""
+"""Subject of happenings that are of no track in particular."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,10 +81,6 @@ class SceneHappening(Happening):
     def subject(self) -> str:
         """The track's name, or ``WHOLE_SCENE``."""
         return self.track.name if self.track else WHOLE_SCENE
-
-
-WHOLE_SCENE = ""
-"""Subject of happenings that are of no track in particular."""
 
 
 class NumberedHappening(NamedTuple):

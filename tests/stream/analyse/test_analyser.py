@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import pytest
 
 from ingest.contract.identity import LIVE
 from ingest.contract.records import Box, Detection, Event, FrameRef, Result
+from ingest.site.entry import RelativePoint
 from stream.analyse.analyser import Analyser
 from stream.analyse.reported import Sighting
-from stream.analyse.rule import CameraRule
+from stream.analyse.rule import CameraRule, RuleWatch, SceneHappening
 from stream.analyse.rules.line import LineRule
 from stream.analyse.rules.zone import ZoneRule
+from stream.analyse.scene import Scene
 from stream.analyse.tracking.tracker import ByteTracker
 
 LINE = LineRule(name="line", camera="c", pipeline="p", start=(0.5, 1.0), end=(0.5, 0.0))
@@ -230,3 +232,63 @@ def test_shapes_are_scaled_once_per_epoch(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(f"stream.analyse.rules.{rule}.to_pixels", lambda points, *_: made.append(1) or points)
     events_of(drive(*[car(100.0)] * 50), LINE, RIGHT)
     assert len(made) == 2
+
+
+class RecordingRule(CameraRule):
+    """A rule that keeps its scenes and reports nothing."""
+
+    EVENT_TYPE: ClassVar[str] = "test.recording"
+    SCENES: ClassVar[list[Scene]] = []
+
+    type: Literal["recording"] = "recording"
+
+    @property
+    def shape(self) -> tuple[RelativePoint, ...]:
+        return ()
+
+    def watch(self, width: int, height: int) -> RuleWatch[CameraRule]:
+        return RecordingWatch(self)
+
+
+class RecordingWatch(RuleWatch[CameraRule]):
+    def step(self, scene: Scene) -> Iterable[SceneHappening]:
+        RecordingRule.SCENES.append(scene)
+        return ()
+
+
+def scenes_of(*results: Result) -> list[Scene]:
+    RecordingRule.SCENES.clear()
+    assert events_of(results, RecordingRule(name="r", camera="c", pipeline="p")) == []
+    return list(RecordingRule.SCENES)
+
+
+def test_a_scene_has_the_confirmed_tracks_of_its_frame_with_their_trails() -> None:
+    *_, last = scenes_of(*drive(*path(160.0, 240.0)), large(5, car(260.0)))
+    assert (last.frame, last.outcome, last.width, last.height) == ("1-5", "classified", 640, 360)
+    assert (last.at_ns, round(last.gap_s, 6), last.missing) == (500_000_000, 0.1, {})
+    (track,) = last.tracks
+    assert (track.name, track.label, track.score, track.at_rest) == ("1-1-0", "car", 0.9, False)
+    assert track.box == car(260.0).box
+    assert [x for x, _ in track.trail] == [180.0, 200.0, 220.0, 240.0, 260.0]
+
+
+def test_a_scene_counts_the_missing_frames_before_it_by_reason() -> None:
+    shed = [result(n, n / FPS, outcome="shed", reason="stale") for n in range(1, 11)]
+    after = result(30, 3.0, car(480.0), withheld={"overload": 4, "rate": 10})
+    first, second, third = scenes_of(result(0, 0.0, car(480.0)), *shed, after, result(31, 3.1, car(480.0)))
+    assert (first.gap_s, first.missing) == (0.0, {})
+    assert second.missing == {"stale": 10, "overload": 4, "rate": 10, "unknown": 5}
+    assert (round(second.gap_s, 6), second.at_ns) == (3.0, 3 * 10**9)
+    assert (round(third.gap_s, 6), third.missing) == (0.1, {})
+
+
+def test_a_still_gap_is_no_gap_of_a_scene() -> None:
+    still = result(101, 60.0, motion=(), outcome="empty", reason="still", withheld={"still": 100})
+    _, scene = scenes_of(result(0, 0.0, car(480.0)), still)
+    assert (scene.outcome, scene.tracks, scene.gap_s, scene.missing) == ("empty", (), 0.0, {"still": 100})
+
+
+def test_an_epoch_that_begins_with_a_still_frame_has_a_scene_without_tracks() -> None:
+    (scene,) = scenes_of(result(0, 0.0, motion=(), outcome="empty", reason="still"))
+    assert (scene.tracks, scene.width, scene.at_ns) == ((), 640, 0)
+    assert scenes_of(result(0, 0.0, motion=(), outcome="empty", reason="still", width=0)) == []
