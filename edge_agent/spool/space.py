@@ -76,7 +76,7 @@ class SpoolSpace:
         self._reserve = Reserve(store.path.with_suffix(".reserve"), config.reserve_bytes)
 
     def reserve(self) -> bool:
-        """Reserve room on the disk. Return whether it is reserved."""
+        """Reserve room on the disk. Return whether the room is reserved."""
         return self._reserve.fill()
 
     def release(self) -> bool:

@@ -1,7 +1,8 @@
 """The spool for the event loop: group commits in its own thread, bounds, expiry, and the handling of a full disk.
 
-On a full disk, the spool releases its reserve. Status rows and the sender's small writes go on in that room, so that
-sent rows make room again. New frames and readings wait, or are refused, until the disk has room.
+On a full disk, the spool releases its reserve. Status rows and the small writes of the sender use that room, so that
+the sender can delete sent rows, which makes room again. New frames and readings wait, or are refused, until the disk
+has room.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ GROUP_ROWS = 64
 
 @dataclass(frozen=True, slots=True)
 class DiskTrouble:
-    """An outage of the disk: its kind, its error, and its begin on the monotonic clock, in seconds."""
+    """An outage of the disk: its kind, its error, and the time of its begin on the monotonic clock, in seconds."""
 
     why: str
     text: str

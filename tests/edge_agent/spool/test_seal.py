@@ -130,5 +130,5 @@ def test_an_unusable_key_file_is_named_in_the_error(tmp_path: Path, name: str, c
 
 
 def test_previous_keys_without_a_current_key_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"spool\.key_file beside it"):
+    with pytest.raises(ConfigError, match=r"spool\.key_file to be set as well"):
         load_seal(None, [tmp_path / "old"])
