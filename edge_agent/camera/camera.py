@@ -8,7 +8,6 @@ import signal
 from asyncio.subprocess import Process
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import cast
 
 from edge_agent.camera.children import clean_up, kill, last_stderr_line, start_capture
 from edge_agent.camera.messages import (
@@ -17,7 +16,7 @@ from edge_agent.camera.messages import (
     KeptFrame,
     Message,
     Notice,
-    ViewChange,
+    ViewCondition,
     read_message,
 )
 from edge_agent.exceptions import SourceError, SpoolUnavailable
@@ -83,7 +82,7 @@ class Camera:
         """Time of this epoch's first progress report."""
         self._fault = ""
         """Reason why the supervisor stopped this epoch's child."""
-        self._view = ViewChange("")
+        self._view = ViewCondition()
         self._view_from_s = 0.0
 
     def stop(self) -> None:
@@ -162,7 +161,7 @@ class Camera:
         match message:
             case CaptureProgress():
                 self._progressed(message)
-            case ViewChange():
+            case ViewCondition():
                 self._view_changed(message)
             case Notice():
                 _log.warning("camera_notice", camera=self.config.name, text=message.text)
@@ -190,10 +189,10 @@ class Camera:
         outage_s = self._backoff.steady(self._frames_from_s) if now_s - self._frames_from_s >= STEADY_S else None
         if outage_s is not None:
             _log.info("camera_reconnected", camera=self.config.name, down_s=round(outage_s, 1))
-        self.state = cast("CameraState", self._view.state or "running")
+        self.state = self._view.state or "running"
         self.reason = progress.reason or self._view.reason
 
-    def _view_changed(self, view: ViewChange, event: str = "camera_view_recovered") -> None:
+    def _view_changed(self, view: ViewCondition, event: str = "camera_view_recovered") -> None:
         """Record a change of the view. Log when it turns bad and when it recovers."""
         before, now_s = self._view, self._clock.monotonic()
         if before.state:
@@ -217,7 +216,7 @@ class Camera:
         )
 
     async def _close_epoch(self, ended: CaptureEnd | None, last: int, reason: str) -> None:
-        self._view_changed(ViewChange(""), "camera_view_unwatched")
+        self._view_changed(ViewCondition(), "camera_view_unwatched")
         last = max(last, self._refused.last)
         account = self._refused.joined(ended.tail if ended else None)
         accounts: list[Account] = [account] if account else []

@@ -6,16 +6,12 @@ agent reports this state.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
 
 from edge_agent.camera.layout import SceneLayout
+from edge_agent.camera.messages import ViewCondition
 from edge_agent.sources.source import Grey
 from ingest.site import WatchConfig
-
-ViewState = Literal["", "frozen", "black", "tampered"]
 
 SMALL_WIDTH_PX = 160
 """Width of the pictures that are examined: enough for the layout of a scene, at a cost of 0.25 ms."""
@@ -27,14 +23,6 @@ _LIT_SHARE = 0.01
 """Minimum share of lit pixels in a view that is not black."""
 _RECOVER_S = 2.0
 """Time that a view must be good before its bad state ends. It prevents flapping while someone wipes the lens."""
-
-
-@dataclass(frozen=True, slots=True)
-class ViewCondition:
-    """State of a view, with its reason. An empty ``state`` is a good view."""
-
-    state: ViewState = ""
-    reason: str = ""
 
 
 def small(grey: Grey) -> Grey:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import struct
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import msgpack
 
 from edge_agent.exceptions import SourceUnusable
 from ingest.contract.codec import MAX_RECORD_BYTES
 from ingest.contract.records import Account
+
+ViewState = Literal["", "frozen", "black", "tampered"]
 
 _LENGTH = struct.Struct(">I")
 
@@ -36,10 +38,10 @@ class CaptureProgress:
 
 
 @dataclass(frozen=True, slots=True)
-class ViewChange:
-    """A change of the view: ``state`` is ``frozen``, ``black``, ``tampered``, or empty for a good view."""
+class ViewCondition:
+    """Condition of a camera's view, with its reason. An empty ``state`` is a good view."""
 
-    state: str
+    state: ViewState = ""
     reason: str = ""
 
 
@@ -63,9 +65,9 @@ class CaptureEnd:
     finished: bool
 
 
-Message = KeptFrame | CaptureProgress | ViewChange | Notice | CaptureEnd
+Message = KeptFrame | CaptureProgress | ViewCondition | Notice | CaptureEnd
 _KINDS: dict[str, type[Message]] = {
-    cls.__name__: cls for cls in (KeptFrame, CaptureProgress, ViewChange, Notice, CaptureEnd)
+    cls.__name__: cls for cls in (KeptFrame, CaptureProgress, ViewCondition, Notice, CaptureEnd)
 }
 
 

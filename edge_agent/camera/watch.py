@@ -11,8 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge_agent.camera.health import ViewCondition, ViewHealth, small
-from edge_agent.camera.messages import Message, Notice, ViewChange
+from edge_agent.camera.health import ViewHealth, small
+from edge_agent.camera.messages import Message, Notice, ViewCondition
 from edge_agent.exceptions import FrameUnusable
 from edge_agent.redact.cover import PrivacyMasks
 from edge_agent.sources.source import CapturedFrame, FrameSource, Grey
@@ -123,7 +123,7 @@ class WatchedSource:
         except (cv2.error, FrameUnusable):  # the intake reports unusable frames
             return
         if view.state != self._view.state:
-            self._outbox.send(ViewChange(view.state, view.reason))
+            self._outbox.send(view)
         self._view = view
         if now_s - self._saved_s >= SAVE_EVERY_S:
             self._saved_s = now_s

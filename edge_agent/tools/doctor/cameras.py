@@ -8,7 +8,7 @@ from asyncio.subprocess import Process
 from dataclasses import dataclass, field
 
 from edge_agent.camera.children import clean_up, last_stderr_line, start_capture
-from edge_agent.camera.messages import KeptFrame, Message, Notice, ViewChange, read_message
+from edge_agent.camera.messages import KeptFrame, Message, Notice, ViewCondition, read_message
 from edge_agent.exceptions import SourceError
 from edge_agent.tools.doctor.finding import Finding, bad, good, poor
 from ingest.contract.codec import decode
@@ -35,7 +35,7 @@ class _Observed:
                 self.frames.append(decode(Frame, message.record))
             case Notice():
                 self.notices.append(message.text)
-            case ViewChange() if message.state:
+            case ViewCondition() if message.state:
                 self.view = f"{message.state}: {message.reason}"
 
 

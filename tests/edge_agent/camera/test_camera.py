@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 from edge_agent.camera.camera import LONG_CAP_S, STOP_CHILD_S, Camera
 from edge_agent.camera.children import start_capture
-from edge_agent.camera.messages import CaptureProgress, Message, Notice, ViewChange
+from edge_agent.camera.messages import CaptureProgress, Message, Notice, ViewCondition
 from edge_agent.camera.watch import LOOK_EVERY_S, Outbox, ViewMemory, WatchedSource
 from edge_agent.exceptions import FrameUnusable
 from edge_agent.metrics import AgentMetrics
@@ -63,12 +63,12 @@ def test_a_bad_view_is_a_camera_state_and_is_logged_at_its_begin_and_end(
     with capture_logs() as lines:
         handle(CaptureProgress(5, "running"))
         assert (camera.status([]).state, camera.status([]).reason) == ("running", "")
-        handle(ViewChange("tampered", "out of focus"))
+        handle(ViewCondition("tampered", "out of focus"))
         for captured in (10, 15, 20):
             clock.advance(10)
             handle(CaptureProgress(captured, "running"))
             assert (camera.status([]).state, camera.status([]).reason) == ("tampered", "out of focus")
-        handle(ViewChange("", ""))
+        handle(ViewCondition())
         handle(CaptureProgress(25, "running"))
         assert (camera.status([]).state, camera.status([]).reason) == ("running", "")
     assert [line["event"] for line in lines] == ["camera_view_bad", "camera_view_recovered"]
@@ -163,7 +163,7 @@ def test_a_change_of_the_view_is_sent_once_and_never_blocks_the_capture(clock: M
     out.get()
     for _ in range(90):
         watched.read()
-    assert out.get_nowait() == ViewChange("frozen", "the picture does not change")
+    assert out.get_nowait() == ViewCondition("frozen", "the picture does not change")
     watched.read()
     assert out.empty()
 

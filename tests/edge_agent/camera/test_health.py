@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edge_agent.camera.health import ViewCondition, ViewHealth, small
+from edge_agent.camera.health import ViewHealth, small
+from edge_agent.camera.messages import ViewCondition
 from edge_agent.camera.watch import ViewMemory
 from edge_agent.sources.simulated.config import KINDS, LIGHTS, SceneConfig
 from edge_agent.sources.simulated.scene import SimulatedScene
