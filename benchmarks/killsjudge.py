@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.killsevidence import Epoch, Numbers, SpoolCopy, SpooledRow, Topics
 from edge_agent.spool.schema import WAITS
-from engines.node.marks import HighWaterMarks
+from engines.node.jobs import HighWaterMarks
 from ingest.contract.identity import FrameId
 from ingest.contract.records import EpochEnd
 from ingest.ledger.balance import Balance

@@ -26,7 +26,7 @@ import typer
 from benchmarks.report import DATA, RESULTS, dated, keep
 from edge_agent.camera.camera import START_S
 from ingest.runtime.backoff import CAP_S
-from ingest.site.capture import WatchConfig
+from ingest.site.camera import WatchConfig
 from tests.peers import rtsp, units
 from tests.peers.network import badwire
 from tests.peers.network.badwire import BadWire

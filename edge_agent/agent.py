@@ -35,7 +35,7 @@ from ingest.kafka.settings import KafkaSettings
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock, Deadline, SystemClock
 from ingest.site import CameraConfig, SensorConfig, Site
-from ingest.site.topic.follower import follow
+from ingest.site.topic.store import follow
 from ingest.site.topic.view import ConfigView
 
 _log = logs.get("edge_agent")

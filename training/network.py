@@ -1,4 +1,4 @@
-"""A small convolutional classifier, trained with Keras 3 and exported to ONNX."""
+"""A small convolutional classifier: trained with Keras 3, measured, and exported to ONNX."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from training.data import LabelledRegions
+from training.regions import LabelledRegions
 
 INPUT = "images"
 _FILTERS = (16, 32, 64, 96)
@@ -63,6 +63,23 @@ def fit(
 def predict(model: Any, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Return the class probabilities ``(N, classes)`` of images."""
     return np.asarray(model.predict(images, batch_size=256, verbose=0), np.float32)
+
+
+def confusion_matrix(
+    truth: npt.NDArray[np.int64], found: npt.NDArray[np.int64], classes: int
+) -> npt.NDArray[np.int64]:
+    """Return the number of images per true class (row) and found class (column)."""
+    matrix = np.zeros((classes, classes), np.int64)
+    np.add.at(matrix, (truth, found), 1)
+    return matrix
+
+
+def recall_per_class(matrix: npt.NDArray[np.int64]) -> list[float]:
+    """Return the share of each class that was recognised (recall); 0 for a class without images."""
+    totals = matrix.sum(axis=1)
+    return [
+        round(float(hit) / total, 4) if total else 0.0 for hit, total in zip(matrix.diagonal(), totals, strict=True)
+    ]
 
 
 def export(model: Any, path: Path) -> None:

@@ -8,7 +8,8 @@ Ambiguous regions are left out: two objects in one region, or the tip of an obje
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -22,7 +23,6 @@ from engines.decoders import BACKGROUND
 from ingest.contract.records import Box
 from ingest.site import GateConfig, PipelineConfig
 from stream.prepare.regions import draw, windows
-from training.data import LabelledRegions
 
 LABELS = (BACKGROUND, "car", "truck", "bus", "motorcycle", "person", "part_good", "part_faulty")
 SIZE_PX = 64
@@ -46,6 +46,30 @@ _CROWDED = 0.5
 PIPELINE = PipelineConfig(
     name="regions", model="regions", width=SIZE_PX, height=SIZE_PX, regions="motion", max_regions=16
 )
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledRegions:
+    """Images ``(N, height, width, 3)`` uint8 BGR and their class indices ``(N,)``."""
+
+    images: npt.NDArray[np.uint8]
+    classes: npt.NDArray[np.int64]
+
+    @classmethod
+    def concatenate(cls, parts: Iterable[LabelledRegions]) -> LabelledRegions:
+        """Return the regions of all parts, in order."""
+        regions = list(parts)
+        return cls(np.concatenate([r.images for r in regions]), np.concatenate([r.classes for r in regions]))
+
+    def balanced(self, most: int, seed: int) -> LabelledRegions:
+        """Return at most ``most`` images of each class, drawn at random, in random order."""
+        rng = np.random.default_rng(seed)
+        chosen = [rng.permutation(np.flatnonzero(self.classes == label))[:most] for label in np.unique(self.classes)]
+        order = rng.permutation(np.concatenate(chosen))
+        return LabelledRegions(self.images[order], self.classes[order])
+
+    def __len__(self) -> int:
+        return len(self.classes)
 
 
 def rendered_regions(seeds: Sequence[int]) -> Iterator[LabelledRegions]:

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from edge_agent.exceptions import SourceUnusable
 from ingest.site import StreamConfig
-from ingest.site.capture import LOGIN
+from ingest.site.camera import LOGIN
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SECRET = re.compile(rf"([^&;=]*(?:{LOGIN})[^&;=]*=)[^&;]*", re.IGNORECASE)

@@ -1,17 +1,20 @@
-"""Jobs: a batch record on its way to results and dead letters. Pure: no engine, no Kafka, no clock."""
+"""Jobs: batch records on their way to results and dead letters, and the marks that recognise repeated frames.
+
+Pure: no engine, no Kafka, no clock.
+"""
 
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from engines.decoders import FrameRegion
 from engines.exceptions import EngineError, PipelineUnknown
-from engines.node.marks import HighWaterMarks
 from ingest.contract import headers as h
 from ingest.contract.codec import decode, encode
-from ingest.contract.identity import is_replay
+from ingest.contract.identity import FrameId, is_replay
 from ingest.contract.records import Batch, BatchItem, Canvas, Detection, Pixels, Result, RoutedFrame
 from ingest.contract.topics import RESULTS
 from ingest.deadletter import parked
@@ -19,6 +22,41 @@ from ingest.exceptions import CodecError
 from ingest.kafka.log import LogRecord, Outgoing
 
 STAGE = "engine"
+EPOCHS_KEPT = 64
+"""Maximum epochs per camera, lane and pipeline; the oldest is forgotten first.
+
+An epoch is one run of a capture process, and a spool drains long before the 64th restart. A frame of a forgotten
+epoch is classified, never dropped as a repeat.
+"""
+
+
+class HighWaterMarks:
+    """Highest sequence number seen, per camera, lane, pipeline and epoch.
+
+    Within a lane and an epoch, frames arrive in the order of their sequence numbers. After a crash they arrive again
+    from an earlier number. Therefore every frame at or below the mark is a repeat.
+    """
+
+    def __init__(self) -> None:
+        self._marks: dict[tuple[str, str, str], dict[int, int]] = defaultdict(dict)
+
+    def is_repeat(self, frame: FrameId, lane: str, pipeline: str) -> bool:
+        """Return whether a frame is at or below its mark."""
+        return frame.seq <= self._marks[frame.camera, lane, pipeline].get(frame.epoch, -1)
+
+    def advance(self, frame: FrameId, lane: str, pipeline: str) -> None:
+        """Raise the mark to a frame. A frame below the mark does not change it."""
+        epochs = self._marks[frame.camera, lane, pipeline]
+        epochs[frame.epoch] = max(frame.seq, epochs.get(frame.epoch, -1))
+        if len(epochs) > EPOCHS_KEPT:
+            del epochs[min(epochs)]
+
+    def advance_past(self, record: LogRecord) -> None:
+        """Raise the marks to all frames that the headers of a result or of a dead letter name."""
+        pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
+        lane = h.lane_of(record.headers, record.topic)
+        for frame in h.frames_of(record.headers):
+            self.advance(frame, lane, pipeline)
 
 
 @dataclass(slots=True)

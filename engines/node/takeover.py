@@ -15,8 +15,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 
-from engines.node.jobs import Job, accept, results
-from engines.node.marks import HighWaterMarks
+from engines.node.jobs import HighWaterMarks, Job, accept, results
 from ingest.contract import headers as h
 from ingest.contract.topics import DEADLETTER, RESULTS
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition, Writer

@@ -5,10 +5,8 @@ services read it there. The file holds no secrets, only the names of files with 
 """
 
 from ingest.site.agent import DiskConfig, LinkConfig, SpoolConfig
-from ingest.site.camera import CameraConfig
-from ingest.site.capture import StreamConfig, WatchConfig, mask_secrets
-from ingest.site.delivery import PinConfig, ReceiverConfig
-from ingest.site.entry import ConfigEntry, RuleEntry, to_pixels
+from ingest.site.camera import CameraConfig, StreamConfig, WatchConfig, mask_secrets
+from ingest.site.entry import ConfigEntry, PinConfig, ReceiverConfig, RuleEntry, to_pixels
 from ingest.site.file import UNNAMED, Site, load, parse_entry
 from ingest.site.gate import ArmedHours, GateConfig
 from ingest.site.picture import DetectorConfig, EncodeConfig, RedactConfig

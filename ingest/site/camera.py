@@ -1,16 +1,72 @@
-"""Configuration of a camera: its source, gate, redaction, encoding and spool."""
+"""Configuration of a camera: its stream, the watch over its view, and the masking of secrets in addresses."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+import re
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from ingest.site.agent import SpoolConfig
-from ingest.site.capture import StreamConfig, WatchConfig, has_secret
-from ingest.site.entry import ConfigEntry
+from ingest.site.entry import ConfigEntry, ConfigSection, Seconds
 from ingest.site.gate import GateConfig
 from ingest.site.picture import EncodeConfig, RedactConfig
+
+_USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{0,30}://)(?P<user>[^\s/?#@]*)@", re.IGNORECASE)
+"""The scheme is limited to 31 characters: without a limit, the search in a long word takes quadratic time."""
+LOGIN = "pass|pwd|psw|secret|token|key|auth|user|usr|login"
+"""Parts of the names by which cameras pass a login in their path or query."""
+_PARAMETER = re.compile(rf"([?&;][^?&;=\s]{{0,40}}?(?:{LOGIN})[^?&;=\s]{{0,40}}=)[^&;\s'\"]*", re.IGNORECASE)
+_SECRET_KEY = re.compile(r"(?:.*_)?(?:password|passwd|pwd|secret|token)", re.IGNORECASE)
+"""Keys that may hold a password written by mistake, although secrets belong into files."""
+_VARIABLE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
+
+
+class StreamConfig(ConfigSection):
+    """Settings of a network camera's stream. The password is in a separate file, never in the site file."""
+
+    transport: Literal["tcp", "udp"] = "tcp"
+    """Transport of RTSP. With ``udp``, the stream falls back to TCP when no packet arrives."""
+    kind: Literal["auto", "snapshot", "mjpeg"] = "auto"
+    """Kind of an HTTP source: one picture per request, or an endless response; ``auto`` uses the content type."""
+    user: str = ""
+    password_file: Path | None = None
+    """A file whose first line is the password."""
+    ca_file: Path | None = None
+    """Trusted authorities for ``rtsps`` and ``https``, as PEM; by default those of the system."""
+    verify: bool = True
+    """False accepts any certificate: for a camera with a self-signed one, in a private network."""
+    own_clock: bool = True
+    """Use the capture time of the stream if it has one; False always uses the host's clock."""
+    max_skew_s: float = Field(default=2.0, gt=0.0)
+    """Largest difference of the stream's clock from the host's. Beyond it, the difference is reported and the host's
+    clock is used."""
+    existing: bool = False
+    """For ``images:FOLDER``: read the pictures that are already there at the first start, too."""
+    memory_mb: int = Field(default=1024, ge=128)
+    """Memory of the decoder in MiB. A capture that needs more ends with an error: a guard against broken streams."""
+
+    @model_validator(mode="after")
+    def _password_has_a_user(self) -> Self:
+        if self.password_file and not self.user:
+            raise ValueError("expected user with password_file")
+        return self
+
+
+class WatchConfig(ConfigSection):
+    """Times after which a bad view is reported. 0 switches a check off."""
+
+    stall_s: float = Field(default=10.0, gt=0.0)
+    """Time without a frame after which the agent reconnects to the camera."""
+    frozen_s: Seconds = 60.0
+    """Time of identical pictures. Pictures of a still scene are never identical, because its sensor is noisy."""
+    black_s: Seconds = 10.0
+    """Time of black pictures."""
+    tampered_s: Seconds = 10.0
+    """Time for which the camera is covered, out of focus or turned away."""
+    relearn_s: float = Field(default=900.0, gt=0.0)
+    """Time after which a changed but stable view becomes the camera's usual view."""
 
 
 class CameraConfig(ConfigEntry):
@@ -56,3 +112,20 @@ class CameraConfig(ConfigEntry):
                 "expected no password in the address: use stream.password_file, or write ${NAME} instead"
             )
         return source
+
+
+def mask_secrets(value: Any) -> Any:
+    """Return a value with the logins in URLs and the values of password-like keys masked, also in nested values."""
+    if isinstance(value, str):
+        return _PARAMETER.sub(r"\1…", _USERINFO.sub(r"\g<scheme>…@", value))
+    if isinstance(value, dict):
+        return {key: "…" if _SECRET_KEY.fullmatch(str(key)) else mask_secrets(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(mask_secrets(inner) for inner in value)
+    return value
+
+
+def has_secret(source: str) -> bool:
+    """Return whether an address contains a literal password, other than ``${NAME}``."""
+    found = _USERINFO.match(source)
+    return found is not None and bool(_VARIABLE.sub("", found["user"].partition(":")[2]))

@@ -1,8 +1,9 @@
-"""Base classes of a site's entries, and the types of their values."""
+"""Base classes of a site's entries, the types of their values, and the small entries: rules, pins, receivers."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,11 +11,11 @@ from pydantic_core import ErrorDetails
 
 from ingest.contract.records.base import Name, Point
 
-Relative = Annotated[float, Field(ge=0.0, le=1.0)]
-RelativePoint = tuple[Relative, Relative]
-"""x, y as shares of the picture's width and height, so that a line stays in place when the resolution changes."""
 Seconds = Annotated[float, Field(ge=0.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+RelativePoint = tuple[Share, Share]
+"""x, y as shares of the picture's width and height, so that a line stays in place when the resolution changes."""
+Polygon = Annotated[tuple[RelativePoint, ...], Field(min_length=3)]
 
 
 class ConfigSection(BaseModel):
@@ -54,6 +55,26 @@ class RuleEntry(SharedEntry):
     model_config = ConfigDict(extra="allow")
 
     type: str
+
+
+class PinConfig(ConfigEntry):
+    """A camera's partition. `sightline topics grow` writes it so that the camera keeps its partition."""
+
+    KIND: ClassVar[str] = "pin"
+
+    partition: int = Field(ge=0)
+
+
+class ReceiverConfig(SharedEntry):
+    """A webhook that receives alerts. The secret is read from a file (``whsec_…``, Standard Webhooks)."""
+
+    KIND: ClassVar[str] = "receiver"
+
+    url: str
+    secret_file: Path
+    timeout_s: float = Field(default=10.0, gt=0.0, le=60.0)
+    retry_s: tuple[Seconds, ...] = (0, 5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
+    """Pause before each attempt in seconds: the schedule of Standard Webhooks, 75 hours in all."""
 
 
 def to_pixels(points: tuple[RelativePoint, ...], width: int, height: int) -> tuple[Point, ...]:

@@ -10,10 +10,8 @@ from pydantic import SerializeAsAny, ValidationError, ValidationInfo, field_vali
 
 from ingest.exceptions import ConfigError
 from ingest.site.agent import DiskConfig, LinkConfig
-from ingest.site.camera import CameraConfig
-from ingest.site.capture import mask_secrets
-from ingest.site.delivery import PinConfig, ReceiverConfig
-from ingest.site.entry import ConfigEntry, ConfigSection, RuleEntry, expectation
+from ingest.site.camera import CameraConfig, mask_secrets
+from ingest.site.entry import ConfigEntry, ConfigSection, PinConfig, ReceiverConfig, RuleEntry, expectation
 from ingest.site.gate import TimeZone
 from ingest.site.pipeline import PipelineConfig
 from ingest.site.sensor import SensorConfig

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field
 
-from ingest.site.entry import ConfigSection, RelativePoint, Seconds, Share
+from ingest.site.entry import ConfigSection, Polygon, Seconds, Share
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 _LONGEST_ZONE = 64
@@ -33,7 +33,6 @@ def _local(at: time) -> time:
 
 TimeZone = Annotated[str, Field(max_length=_LONGEST_ZONE), AfterValidator(_known)]
 TimeOfDay = Annotated[time, AfterValidator(_local)]
-Mask = Annotated[tuple[RelativePoint, ...], Field(min_length=3)]
 
 
 class ArmedHours(ConfigSection):
@@ -64,7 +63,7 @@ class GateConfig(ConfigSection):
     """Area of the smallest moving region, as a share of the picture."""
     min_change: Share = 0.15
     """An object has moved on when this share of its area is outside its area in the last frame sent."""
-    masks: tuple[Mask, ...] = ()
+    masks: tuple[Polygon, ...] = ()
     """Polygons in which motion is ignored: a tree, a road behind the fence, a burnt-in clock."""
     hold_s: Seconds = 1.0
     """Time for which the gate stays open after the last motion."""

@@ -6,9 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ingest.site.entry import ConfigSection, RelativePoint, Seconds, Share
+from ingest.site.entry import ConfigSection, Polygon, Seconds, Share
 
-Polygon = Annotated[tuple[RelativePoint, ...], Field(min_length=3)]
 Level = Annotated[int, Field(ge=0, le=255)]
 Class = Annotated[int, Field(ge=0)]
 

@@ -19,8 +19,8 @@ from ingest.contract.records import (
 )
 from ingest.site import SensorConfig
 from ingest.site.entry import ConfigSection
-from ingest.site.sensor import HOST_QUANTITIES
-from ingest.site.sensoroptions import (
+from ingest.site.sensor import (
+    HOST_QUANTITIES,
     CommandOptions,
     HostOptions,
     ModbusOptions,

@@ -17,8 +17,7 @@ from edge_agent.sources.simulated import scene as scene_module
 from edge_agent.sources.simulated.actors import Actor
 from edge_agent.sources.source import CapturedFrame
 from engines import backends
-from engines.node.jobs import accept, results
-from engines.node.marks import HighWaterMarks
+from engines.node.jobs import HighWaterMarks, accept, results
 from engines.node.scheduler import MergedBatch
 from engines.node.serving import ServedModel
 from engines.repository.store import Repository

@@ -11,8 +11,8 @@ import pytest
 from engines import backends
 from engines.repository.store import Repository
 from tests.paths import MODELS
-from training.data import LabelledRegions, confusion_matrix, recall_per_class
-from training.regions import LABELS, SIZE_PX, rendered_regions
+from training.network import confusion_matrix, recall_per_class
+from training.regions import LABELS, SIZE_PX, LabelledRegions, rendered_regions
 
 HELD_OUT_SEED = 20_000
 MIN_ACCURACY = 0.97

@@ -14,8 +14,8 @@ import typer
 
 from deploy.cli.common import progress, stdout
 from engines.repository.manifest import MANIFEST, sha256_of
-from training.data import LabelledRegions, confusion_matrix, recall_per_class
-from training.regions import LABELS, SCENES_PER_SEED, SIZE_PX, rendered_regions
+from training.network import confusion_matrix, recall_per_class
+from training.regions import LABELS, SCENES_PER_SEED, SIZE_PX, LabelledRegions, rendered_regions
 
 _MODELS = Path(__file__).resolve().parents[3] / "engines" / "models"
 _DOCS = Path(__file__).resolve().parents[3] / "docs" / "reference" / "model-regions.md"

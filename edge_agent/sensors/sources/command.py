@@ -17,7 +17,7 @@ from edge_agent.sensors.source import Sink
 from edge_agent.sensors.sources.lines import LineReader
 from ingest.runtime.tether import tethered
 from ingest.site import SensorConfig
-from ingest.site.sensoroptions import CommandOptions
+from ingest.site.sensor import CommandOptions
 
 STOP_S = 2.0
 """Time that a stopped command has to close its device. After it, the command is killed."""

@@ -16,7 +16,7 @@ from edge_agent.sensors.source import Reading, Sink
 from edge_agent.sensors.sources.polling import poll
 from ingest.runtime.clock import Clock
 from ingest.site import SensorConfig
-from ingest.site.sensoroptions import HostOptions
+from ingest.site.sensor import HostOptions
 
 ANSWER_S = 5.0
 """Maximum time of one query. A network file system may hang for ever."""

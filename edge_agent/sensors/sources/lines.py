@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, cast
 from edge_agent.sensors.source import Reading, Sink
 from edge_agent.sensors.values import parse_json, parse_reading
 from ingest.site import SensorConfig
-from ingest.site.sensoroptions import LineOptions
+from ingest.site.sensor import LineOptions
 
 MAX_LINE_BYTES = 64 * 1024
 """Maximum length of a line, enough for a thousand values as JSON. Noise on a wire has no line ends and must not fill

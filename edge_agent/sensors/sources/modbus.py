@@ -17,7 +17,7 @@ from edge_agent.sensors.sources.polling import heed_cancellation, poll
 from edge_agent.sensors.values import parse_reading
 from ingest.runtime.clock import Clock
 from ingest.site import SensorConfig
-from ingest.site.sensoroptions import ModbusOptions
+from ingest.site.sensor import ModbusOptions
 
 _PORT = 502
 _CODES = {1: "illegal function", 2: "illegal address", 3: "illegal value", 4: "device failure", 6: "device busy"}

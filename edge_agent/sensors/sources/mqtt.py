@@ -28,7 +28,7 @@ from edge_agent.sensors.values import at_path, parse_json, parse_reading
 from ingest.contract.records import STALE
 from ingest.runtime.clock import Clock
 from ingest.site import SensorConfig
-from ingest.site.sensoroptions import MqttOptions
+from ingest.site.sensor import MqttOptions
 
 TIMEOUT_S = 5.0
 """Maximum time of each answer of the broker."""

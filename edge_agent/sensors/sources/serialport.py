@@ -14,7 +14,7 @@ from edge_agent.sensors.source import Sink
 from edge_agent.sensors.sources.lines import LineReader
 from ingest.runtime.clock import Clock
 from ingest.site import SensorConfig
-from ingest.site.sensoroptions import SerialOptions
+from ingest.site.sensor import SerialOptions
 
 _READ_S = 0.2
 """Maximum time of one read in its thread, and so of a stop."""

@@ -11,7 +11,7 @@ from edge_agent.sensors.source import Reading, Sink
 from edge_agent.sensors.sources.polling import poll
 from ingest.runtime.clock import Clock
 from ingest.site import SensorConfig
-from ingest.site.sensoroptions import SimulatedOptions
+from ingest.site.sensor import SimulatedOptions
 
 _WAVE_S = 40.0
 """A day lasts forty seconds, so that a demonstration shows one."""

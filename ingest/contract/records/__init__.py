@@ -1,7 +1,18 @@
 """The records that travel over Kafka, one module per group."""
 
 from ingest.contract.records.base import Box, FrameRef, Point, Record
-from ingest.contract.records.batch import Batch, BatchItem, Canvas, Fit, Inner, Pixels, Region, padded_rows
+from ingest.contract.records.batch import (
+    Batch,
+    BatchItem,
+    Canvas,
+    Detection,
+    Fit,
+    Inner,
+    Pixels,
+    Region,
+    Result,
+    padded_rows,
+)
 from ingest.contract.records.event import Alert, AlertData, CloudEvent, Delivery, Event, EventData, Evidence, Overlay
 from ingest.contract.records.frame import (
     MAX_RESTING,
@@ -23,7 +34,6 @@ from ingest.contract.records.reading import (
     WITHHELD_READING_REASONS,
     Readings,
 )
-from ingest.contract.records.result import Detection, Result
 from ingest.contract.records.status import (
     CameraState,
     CameraStatus,

@@ -1,4 +1,4 @@
-"""Frames of one partition, prepared for one pipeline."""
+"""Frames of one partition, prepared for one pipeline, and their results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import model_validator
+from pydantic import FiniteFloat, model_validator
 
 from ingest.contract.records.base import Box, Count, Name, Record
 from ingest.contract.records.frame import RoutedFrame
@@ -153,3 +153,33 @@ class Batch(Record):
         if len(self.pixels) != expected:
             raise ValueError(f"{len(self.pixels)} bytes of pixels, expected {expected} for {self.rows} regions")
         return self
+
+
+class Detection(Record):
+    """A labelled box, in pixels of the frame. ``score`` is in 0..1."""
+
+    KIND: ClassVar[str] = "detection"
+
+    box: Box
+    label: str
+    class_id: Count
+    score: FiniteFloat
+
+
+class Result(RoutedFrame):
+    """The final state of a delivered frame in one pipeline.
+
+    The outcome is ``classified`` with detections (perhaps none), ``empty`` when no region of the frame was worth a
+    look, or ``shed`` with a reason. ``model`` is ``name@version`` for a classified frame. ``looked_at`` are the boxes
+    that the model was shown, as tight as the agent reported them.
+    """
+
+    KIND: ClassVar[str] = "result"
+    VERSION: ClassVar[tuple[int, int]] = (1, 2)
+
+    pipeline: Name
+    finished_ns: Count
+    outcome: Literal["classified", "empty", "shed"]
+    model: str = ""
+    detections: tuple[Detection, ...] = ()
+    looked_at: tuple[Box, ...] = ()

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ingest.site.camera import CameraConfig
-from ingest.site.delivery import PinConfig
-from ingest.site.entry import ConfigEntry, SharedEntry
+from ingest.site.entry import ConfigEntry, PinConfig, SharedEntry
 from ingest.site.file import UNNAMED, Site
 from ingest.site.sensor import SensorConfig
 

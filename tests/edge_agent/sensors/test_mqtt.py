@@ -24,7 +24,7 @@ from edge_agent.sensors.sources.mqtt import MAX_PAYLOAD_BYTES, MqttSource, read_
 from ingest.contract.records import BY_SOURCE, GOOD, STALE, SUSPECT
 from ingest.runtime.clock import SystemClock
 from ingest.site import SensorConfig
-from ingest.site.sensoroptions import MqttOptions
+from ingest.site.sensor import MqttOptions
 from tests.edge_agent.sensors.feedbench import fed
 from tests.edge_agent.sensors.listener import Listener, ended, running, sensor
 from tests.peers.mosquitto import PASSWORD, USER, Mosquitto, serving

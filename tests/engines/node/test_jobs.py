@@ -5,8 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.node.jobs import accept, results
-from engines.node.marks import EPOCHS_KEPT, HighWaterMarks
+from engines.node.jobs import EPOCHS_KEPT, HighWaterMarks, accept, results
 from ingest.contract import headers as h
 from ingest.contract.codec import decode
 from ingest.contract.identity import LATE, LIVE, FrameId, replay_lane

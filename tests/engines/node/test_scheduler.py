@@ -5,8 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.node.jobs import Job, accept
-from engines.node.marks import HighWaterMarks
+from engines.node.jobs import HighWaterMarks, Job, accept
 from engines.node.scheduler import Scheduler
 from ingest.contract.topics import BATCHES, BATCHES_LATE
 from ingest.kafka.log import TopicPartition

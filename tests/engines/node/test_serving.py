@@ -10,8 +10,7 @@ from engines.backends.fake import FakeEngine
 from engines.decoders import FrameRegion, OutputDecoder
 from engines.engine import Images, Outputs
 from engines.exceptions import ManifestError
-from engines.node.jobs import Job, accept, results
-from engines.node.marks import HighWaterMarks
+from engines.node.jobs import HighWaterMarks, Job, accept, results
 from engines.node.scheduler import MergedBatch, Scheduler
 from engines.node.serving import ServedModel
 from engines.repository.store import Repository

@@ -13,8 +13,7 @@ from ingest.exceptions import ConfigError, LogUnavailable
 from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.site import CameraConfig
-from ingest.site.topic.follower import follow
-from ingest.site.topic.store import publish
+from ingest.site.topic.store import follow, publish
 from ingest.site.topic.view import ConfigView
 
 GATE = CameraConfig(name="gate", source="device:0")
