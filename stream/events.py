@@ -1,9 +1,50 @@
-"""Ids and times of events. Pure. An id is a function of the cause, so a repeated event has the same id."""
+"""Events of rules. Pure. An id is a function of the cause, so a repeated event has the same id."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
+
+from ingest.contract.records import Event, EventData
+from stream.rules import Happening, Rule
+
+
+def make_event(
+    rule: Rule,
+    happening: Happening,
+    subject: str,
+    cause: Sequence[object],
+    captured_ns: int,
+    *,
+    number: int = 1,
+    site: str,
+    **data: Any,
+) -> Event:
+    """Return the event of a happening.
+
+    ``subject`` is the camera or sensor. ``cause`` identifies the incident within it, and ``number`` the event within
+    the incident. ``data`` are further fields of the event's body.
+    """
+    incident = event_id(subject, rule.name, *cause)
+    return Event(
+        id=event_id(incident, number),
+        source=f"/{site}/{subject}" if site else f"/{subject}",
+        type=rule.EVENT_TYPE,
+        subject=subject,
+        time=rfc3339(captured_ns),
+        data=EventData(
+            incident=incident,
+            rule=rule.name,
+            severity=rule.severity,
+            site=site,
+            summary=happening.summary,
+            details=dict(happening.details),
+            captured_ns=captured_ns,
+            **data,
+        ),
+    )
 
 
 def event_id(*cause: object) -> str:

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ingest.contract.identity import is_late
-from ingest.contract.records import Event, EventData, Overlay, Point, Result
+from ingest.contract.records import Event, Overlay, Point, Result
 from ingest.site import to_pixels
 from stream.analyse.reported import ReportedEvents, Sighting
 from stream.analyse.rule import WHOLE_SCENE, CameraRule, NumberedHappening, RuleWatch
@@ -15,7 +15,7 @@ from stream.analyse.tracking.scale import Scale
 from stream.analyse.tracking.stationary import FrameView, StationaryTracks
 from stream.analyse.tracking.tracker import Track, Tracker
 from stream.analyse.tracking.tracktime import TrackTime
-from stream.events import event_id, rfc3339
+from stream.events import make_event
 
 TRAIL_POINTS = 20
 TRACK_IDLE_S = 10.0
@@ -137,35 +137,27 @@ class Analyser:
     def _event(self, result: Result, rule: CameraRule, numbered: NumberedHappening, scale: Scale) -> Event:
         happening, number = numbered
         track = happening.track
-        incident = event_id(result.camera, rule.name, result.lane, track.name if track else happening.occurrence)
-        return Event(
-            id=event_id(incident, number),
-            source=f"/{self._site}/{result.camera}" if self._site else f"/{result.camera}",
-            type=rule.EVENT_TYPE,
-            subject=result.camera,
-            time=rfc3339(result.captured_ns),
-            data=EventData(
-                incident=incident,
-                rule=rule.name,
-                severity=rule.severity,
-                site=self._site,
-                camera=result.camera,
-                lane=result.lane,
-                late=is_late(result.lane),
-                summary=happening.summary,
-                label=track.label if track else happening.label,
-                score=track.score if track else 0.0,
-                track=track.name if track else "",
-                details=dict(happening.details),
-                epoch=result.epoch,
-                seq=result.seq,
-                captured_ns=result.captured_ns,
-                frame=result.source,
-                overlay=Overlay(
-                    shape=to_pixels(rule.shape, result.width, result.height),
-                    box=scale.back(track.box) if track else None,
-                    trail=scale.trail_back(track.trail) if track else (),
-                ),
+        return make_event(
+            rule,
+            happening,
+            result.camera,
+            (result.lane, track.name if track else happening.occurrence),
+            result.captured_ns,
+            number=number,
+            site=self._site,
+            camera=result.camera,
+            lane=result.lane,
+            late=is_late(result.lane),
+            label=track.label if track else happening.label,
+            score=track.score if track else 0.0,
+            track=track.name if track else "",
+            epoch=result.epoch,
+            seq=result.seq,
+            frame=result.source,
+            overlay=Overlay(
+                shape=to_pixels(rule.shape, result.width, result.height),
+                box=scale.back(track.box) if track else None,
+                trail=scale.trail_back(track.trail) if track else (),
             ),
         )
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from ingest.contract.records import GOOD, Event, EventData, Readings
+from ingest.contract.records import GOOD, Event, Readings
 from ingest.site import SensorConfig
-from stream.events import event_id, rfc3339
+from stream.events import make_event
 from stream.rules import Happening
 from stream.sense.rule import SensorRule
-from stream.sense.windows import ReadingWindow, TumblingWindows
+from stream.sense.windows import TumblingWindows
 
 
 class Cleaner:
@@ -90,25 +90,8 @@ class SensorWatch:
             for window in windows.add(kept):
                 happening = watch.step(window) if window.count >= rule.min_readings else None
                 if happening:
-                    events.append(self._event(rule, window, happening))
+                    events.append(self._event(rule, happening, window.start_ns))
         return events
 
-    def _event(self, rule: SensorRule, window: ReadingWindow, happening: Happening) -> Event:
-        incident = event_id(self._sensor, rule.name, window.start_ns)
-        return Event(
-            id=event_id(incident, 1),
-            source=f"/{self._site}/{self._sensor}" if self._site else f"/{self._sensor}",
-            type=rule.EVENT_TYPE,
-            subject=self._sensor,
-            time=rfc3339(window.start_ns),
-            data=EventData(
-                incident=incident,
-                rule=rule.name,
-                severity=rule.severity,
-                site=self._site,
-                sensor=self._sensor,
-                summary=happening.summary,
-                details=dict(happening.details),
-                captured_ns=window.start_ns,
-            ),
-        )
+    def _event(self, rule: SensorRule, happening: Happening, at_ns: int) -> Event:
+        return make_event(rule, happening, self._sensor, (at_ns,), at_ns, site=self._site, sensor=self._sensor)
