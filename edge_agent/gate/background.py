@@ -108,7 +108,8 @@ class Background:
         if cv2.countNonZero(differs):
             differs = self._unless_uncovered(small, limit, differs)
             surely = differs & _exceeds(_beyond_neighbours(small, self._back), limit)
-        if self._is_flood(surely):
+        is_flooded = cv2.countNonZero(surely) > _FLOOD_SHARE * surely.size
+        if is_flooded and self._clock_s - self._flood_s >= _FLOOD_S:
             self._begin_again(small)
             return _no_foreground(small)
         self._learn(small, difference, Foreground(differs, surely), step_s)
@@ -129,13 +130,8 @@ class Background:
             self.stationary.uncovered(bare)
         return new
 
-    def _is_flood(self, moving: Mask) -> bool:
-        if cv2.countNonZero(moving) <= _FLOOD_SHARE * moving.size or self._clock_s - self._flood_s < _FLOOD_S:
-            return False
-        self._flood_s = self._clock_s
-        return True
-
     def _begin_again(self, small: Floats) -> None:
+        self._flood_s = self._clock_s
         np.copyto(self._hidden, self._back)
         self.stationary.relit()
         np.copyto(self._back, small)

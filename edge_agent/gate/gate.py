@@ -9,12 +9,13 @@ decisions come some frames late, and always in the order of the frames.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from hashlib import blake2b
 
 from edge_agent.gate.decision import GateDecision, NumberedFrame, withheld
 from edge_agent.gate.motion import Motion, MotionDetector
 from edge_agent.gate.parts import NewMotion
-from edge_agent.gate.preroll import PreRollBuffer
 from edge_agent.gate.schedule import Schedule
 from ingest.contract.records import Box
 from ingest.site import GateConfig
@@ -32,6 +33,13 @@ _EARLY_SHARE = 0.15
 """Share of the interval by which a frame may come early and still pass the rate limit. A frame that the network or a
 busy machine delayed is followed by one that seems early. A camera slower than the limit must lose neither frame."""
 _SAMPLE_BYTES = 8
+MAX_PICTURES = 12
+"""Maximum number of buffered pictures. They are sent in one burst, and the queue to the agent has room for 16."""
+MAX_BYTES = 32 * 1024 * 1024
+"""Maximum size of the buffered pictures: five of 1920×1080, or 46 of 640×360. They stay uncompressed, because
+compressing every withheld frame would cost more than motion detection."""
+_MAX_FRAMES = 1000
+"""Maximum number of buffered frames. It applies when the clock is set back, because frames then do not expire."""
 
 
 class Rate:
@@ -66,6 +74,48 @@ def sampled(camera: str, epoch: int, seq: int, share: float) -> bool:
     """
     digest = blake2b(f"{camera}/{epoch}/{seq}".encode(), digest_size=_SAMPLE_BYTES).digest()
     return int.from_bytes(digest, "big") < share * (1 << (8 * _SAMPLE_BYTES))
+
+
+class PreRollBuffer:
+    """First-in, first-out queue of preliminary decisions. A frame stays for at most ``wait_s``.
+
+    Decisions leave the gate in the order of the frame numbers. So every frame that follows a buffered one is buffered
+    behind it.
+    """
+
+    def __init__(self, wait_s: float) -> None:
+        self._wait_ns = round(wait_s * 1e9)
+        self._decisions: deque[GateDecision] = deque()
+        self._bytes = self._pictures = 0
+
+    def add(self, decision: GateDecision) -> None:
+        """Append a decision."""
+        self._decisions.append(decision)
+        self._count(decision, 1)
+
+    def expired(self, now_ns: int) -> Iterator[GateDecision]:
+        """Remove and yield, oldest first, decisions that have waited long enough or exceed a limit."""
+        while self._decisions:
+            first = self._decisions[0].frame
+            is_full = self._pictures > MAX_PICTURES or self._bytes > MAX_BYTES or len(self._decisions) > _MAX_FRAMES
+            if not is_full and first.image is not None and 0 <= now_ns - first.captured_ns < self._wait_ns:
+                return
+            yield self._pop()
+
+    def drain(self) -> Iterator[GateDecision]:
+        """Remove and yield all decisions, oldest first."""
+        while self._decisions:
+            yield self._pop()
+
+    def _pop(self) -> GateDecision:
+        decision = self._decisions.popleft()
+        self._count(decision, -1)
+        return decision
+
+    def _count(self, decision: GateDecision, sign: int) -> None:
+        if decision.frame.image is not None:
+            self._bytes += sign * decision.frame.image.nbytes
+            self._pictures += sign
 
 
 class Gate:
@@ -105,7 +155,8 @@ class Gate:
         if motion and motion.boxes:
             self._moved_ns = now_ns
         decisions = self._expired(now_ns)
-        was_open, self._is_open = self._is_open, self._detector is None or self._is_first or self._in_hold(now_ns)
+        in_hold = self._moved_ns is not None and 0 <= now_ns - self._moved_ns <= self._config.hold_s * 1e9
+        was_open, self._is_open = self._is_open, self._detector is None or self._is_first or in_hold
         if not self._is_open:
             self._buffer.add(self._preliminary(frame, motion))
             return decisions + self._expired(now_ns)
@@ -125,9 +176,6 @@ class Gate:
 
     def _expired(self, now_ns: int) -> list[GateDecision]:
         return [self._final(each) for each in self._buffer.expired(now_ns)]
-
-    def _in_hold(self, now_ns: int) -> bool:
-        return self._moved_ns is not None and 0 <= now_ns - self._moved_ns <= self._config.hold_s * 1e9
 
     def _while_open(self, frame: NumberedFrame, motion: Motion | None, *, at_once: bool) -> GateDecision:
         """Return the decision on a frame while the gate is open."""

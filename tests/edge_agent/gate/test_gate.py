@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.gate import preroll
+from edge_agent.gate import gate as gate_module
 from edge_agent.gate.decision import GateDecision, NumberedFrame
 from edge_agent.gate.gate import Gate, Rate, sampled
 from ingest.site import GateConfig
@@ -225,7 +225,7 @@ def test_each_frame_gets_one_decision_in_order_and_few_frames_are_buffered(
         frame = NumberedFrame(seq, now_ns, image=picture(seq, moving=kind == "moving"))
         reason = gate.precheck(now_ns) or ("unusable" if kind == "unusable" else "")
         decisions += gate.withhold(frame, reason) if reason else gate.decide(frame)
-        assert seq + 1 - len(decisions) <= max(preroll.MAX_PICTURES * 10, 1)
+        assert seq + 1 - len(decisions) <= max(gate_module.MAX_PICTURES * 10, 1)
     decisions += gate.close()
     assert [decision.frame.seq for decision in decisions] == list(range(len(steps)))
     assert all((decision.frame.image is not None) == decision.keep for decision in decisions)
@@ -234,6 +234,6 @@ def test_each_frame_gets_one_decision_in_order_and_few_frames_are_buffered(
 def test_buffered_pictures_are_bounded_in_number_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     config = QUIET.model_copy(update={"pre_roll_s": 3.0})
     gate = Gate(config, "a", 1)
-    assert len(play(gate, [False] * 20)) == 20 - preroll.MAX_PICTURES
-    monkeypatch.setattr(preroll, "MAX_BYTES", 4 * 45 * 80 * 3)
+    assert len(play(gate, [False] * 20)) == 20 - gate_module.MAX_PICTURES
+    monkeypatch.setattr(gate_module, "MAX_BYTES", 4 * 45 * 80 * 3)
     assert len(play(Gate(config, "a", 1), [False] * 20)) == 20 - 4
