@@ -6,17 +6,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import cv2
-import numpy as np
-import numpy.typing as npt
 
 from edge_agent.encode.buckets import CarriedBudget
 from edge_agent.encode.budget import Budget, Rung
 from edge_agent.exceptions import FrameUnusable
+from edge_agent.redact.cover import Image
 from edge_agent.redact.redactor import Redaction
 from ingest.contract.records import Box
 from ingest.site import EncodeConfig
 
-Image = npt.NDArray[np.uint8]
 Size = tuple[int, int]
 
 _QUALITY = {"jpeg": cv2.IMWRITE_JPEG_QUALITY, "webp": cv2.IMWRITE_WEBP_QUALITY}

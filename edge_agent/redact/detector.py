@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.exceptions import RedactionFailed
+from edge_agent.redact.cover import Image
 from edge_agent.redact.decoders import DECODERS
 from edge_agent.redact.haar import HaarDetector
 from edge_agent.redact.history import ScoredBox
 from ingest.contract.records import Box
 from ingest.site import DetectorConfig
 
-Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
 _SAME_IOU = 0.3

@@ -11,14 +11,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from edge_agent.exceptions import RedactionFailed
+from edge_agent.redact.cover import Image
 from edge_agent.redact.history import ScoredBox
 from ingest.contract.records import Box
 from ingest.site import DetectorConfig
-
-Image = npt.NDArray[np.uint8]
 
 _DEFAULT = ("haarcascade_frontalface_default.xml", "haarcascade_profileface.xml")
 _ONE_SIDED = "profile"

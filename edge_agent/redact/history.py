@@ -7,7 +7,7 @@ box stays at its last place, and widens because the face keeps moving.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ingest.contract.records import Box
 
@@ -40,10 +40,13 @@ class CoveredBox:
 
 
 class BoxHistory:
-    """Recent boxes of one kind, faces or plates, in the frames of one camera, given in order."""
+    """Recent boxes of one kind, faces or plates, in the frames of one camera, given in order.
 
-    def __init__(self, min_score: float, hold_s: float) -> None:
-        self._min_score, self._hold_ns = min_score, hold_s * 1e9
+    ``grow`` is the margin on each side of a covered box, as a share of its size.
+    """
+
+    def __init__(self, min_score: float, hold_s: float, grow: float) -> None:
+        self._min_score, self._hold_ns, self._grow = min_score, hold_s * 1e9, grow
         self._boxes: list[CoveredBox] = []
 
     @property
@@ -65,7 +68,8 @@ class BoxHistory:
             and not any(old.box.overlap(new.box) >= _SAME_OVERLAP for new in fresh)
         ]
         self._boxes = fresh + missed
-        return [CoveredBox(self._drifted(b, at_ns), b.seen_ns, b.held) for b in self._boxes]
-
-    def _drifted(self, covered: CoveredBox, at_ns: int) -> Box:
-        return covered.box.widened(min(_MAX_DRIFT, DRIFT_PER_S * abs(at_ns - covered.seen_ns) / 1e9))
+        drifts = [min(_MAX_DRIFT, DRIFT_PER_S * abs(at_ns - known.seen_ns) / 1e9) for known in self._boxes]
+        return [
+            replace(known, box=known.box.widened(drift).widened(self._grow))
+            for known, drift in zip(self._boxes, drifts, strict=True)
+        ]

@@ -12,16 +12,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from edge_agent.exceptions import FrameUnusable, RedactionFailed
-from edge_agent.redact.cover import PrivacyMasks, obscure
+from edge_agent.redact.cover import Image, PrivacyMasks, obscure
 from edge_agent.redact.detector import Detector, make_detector
-from edge_agent.redact.history import BoxHistory, CoveredBox
+from edge_agent.redact.history import BoxHistory
 from ingest.contract.records import Box, Redacted
 from ingest.site import DetectorConfig, RedactConfig
-
-Image = npt.NDArray[np.uint8]
 
 _MADE_HERE = object()
 
@@ -44,18 +41,6 @@ class Redaction:
             raise RedactionFailed("a Redaction was made elsewhere: only Redactor.apply makes one")
 
 
-class _Kind:
-    """Detector of one kind, faces or plates, with its recent boxes."""
-
-    def __init__(self, config: DetectorConfig, detector: Detector, hold_s: float) -> None:
-        self.detector, self._grow = detector, config.grow
-        self._history = BoxHistory(config.min_score, hold_s)
-
-    def boxes(self, image: Image, at_ns: int) -> list[CoveredBox]:
-        found = self.detector.find(image, self._history.min_score)
-        return [CoveredBox(h.box.widened(self._grow), h.seen_ns, h.held) for h in self._history.step(found, at_ns)]
-
-
 class Redactor:
     """Redactor of one camera: fills masks and obscures detected faces and plates. Belongs to one thread.
 
@@ -72,8 +57,10 @@ class Redactor:
         self._config = config
         self._masks = PrivacyMasks(config)
         kinds = {"faces": config.faces, "plates": config.plates}
-        self._kinds = {n: _Kind(c, make(c, folder), config.hold_s) for n, c in kinds.items() if c is not None}
-        self._models = tuple(kind.detector.name for kind in self._kinds.values())
+        self._detectors = {kind: make(wanted, folder) for kind, wanted in kinds.items() if wanted}
+        self._histories = {
+            kind: BoxHistory(wanted.min_score, config.hold_s, wanted.grow) for kind, wanted in kinds.items() if wanted
+        }
 
     def masked(self, image: Image) -> Image:
         """Return the picture with its masks filled, for the gate and all later stages.
@@ -96,29 +83,30 @@ class Redactor:
         A writable picture is changed in place, another one is copied, so use only the picture of the result. Raise
         FrameUnusable and RedactionFailed as ``masked`` does, and RedactionFailed if a detector fails.
         """
-        if not self._masks.count and not self._kinds:
+        if not self._masks.count and not self._detectors:
             return Redaction(image, None, (), _MADE_HERE)
         writable = self.masked(_writable(image))
         try:
-            found = {name: kind.boxes(writable, captured_ns) for name, kind in self._kinds.items()}
+            found = {
+                kind: history.step(self._detectors[kind].find(writable, history.min_score), captured_ns)
+                for kind, history in self._histories.items()
+            }
             done = {
-                name: [h for h in held if obscure(writable, h.box, self._config.method)]
-                for name, held in found.items()
+                kind: [covered for covered in boxes if obscure(writable, covered.box, self._config.method)]
+                for kind, boxes in found.items()
             }
         except (cv2.error, ValueError) as error:
             raise RedactionFailed(f"redaction of a picture {image.shape} failed: {error}") from None
-        boxes = tuple(h.box for held in done.values() for h in held)
-        return Redaction(writable, self._summary(done), boxes, _MADE_HERE)
-
-    def _summary(self, done: dict[str, list[CoveredBox]]) -> Redacted:
-        return Redacted(
+        obscured = [covered for boxes in done.values() for covered in boxes]
+        summary = Redacted(
             masks=self._masks.count,
             faces=len(done.get("faces", ())),
             plates=len(done.get("plates", ())),
-            held=sum(h.held for held in done.values() for h in held),
-            method=self._config.method if self._kinds else "",
-            models=self._models,
+            held=sum(covered.held for covered in obscured),
+            method=self._config.method if self._detectors else "",
+            models=tuple(detector.name for detector in self._detectors.values()),
         )
+        return Redaction(writable, summary, tuple(covered.box for covered in obscured), _MADE_HERE)
 
 
 def _writable(image: Image) -> Image:

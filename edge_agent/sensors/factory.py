@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from edge_agent.exceptions import SourceUnusable
@@ -35,7 +35,14 @@ def make_sources(sensors: Sequence[SensorConfig], clock: Clock) -> list[tuple[Se
     groups: dict[tuple[object, ...], list[SensorConfig]] = {}
     for sensor in sensors:
         groups.setdefault(_connection(sensor), []).append(sensor)
-    _check(groups.values())
+    first: dict[str, str] = {}
+    for group in groups.values():
+        device, name = group[0].source, group[0].name
+        if group[0].kind in _EXCLUSIVE and device in first:
+            raise SourceUnusable(
+                f"sensors {first[device]} and {name} share {device}: expected the same options for its connection"
+            )
+        first[device] = name
     return [(_source(group, clock), group) for group in groups.values()]
 
 
@@ -46,17 +53,6 @@ def _connection(sensor: SensorConfig) -> tuple[object, ...]:
     shared = sensor.parsed.model_dump(exclude=_OWN)
     address = "" if sensor.kind == "mqtt" else sensor.address  # one broker serves many topics
     return (sensor.kind, address, *sorted(shared.items(), key=lambda item: item[0]))
-
-
-def _check(groups: Iterable[Sequence[SensorConfig]]) -> None:
-    first: dict[str, str] = {}
-    for group in groups:
-        device, name = group[0].source, group[0].name
-        if group[0].kind in _EXCLUSIVE and device in first:
-            raise SourceUnusable(
-                f"sensors {first[device]} and {name} share {device}: expected the same options for its connection"
-            )
-        first[device] = name
 
 
 def _source(group: Sequence[SensorConfig], clock: Clock) -> SensorSource:

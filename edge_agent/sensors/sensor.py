@@ -40,7 +40,7 @@ class Sensor:
     ) -> None:
         self.config = config
         self._spool, self._on_kept = spool, on_kept
-        self._clock, self._metrics = clock, metrics
+        self._clock, self._now_s, self._metrics = clock, clock.monotonic, metrics
         self._intake = ReadingIntake(config, 0, clock)
         self._wake = asyncio.Event()
         self._stopping = False
@@ -75,8 +75,9 @@ class Sensor:
             _log.warning("epoch_left_open", sensor=self.config.name, error=str(error))  # closed by the next start
 
     async def _once(self) -> None:
+        waits_s = [left_s for left_s in (self._intake.left_s(), self._silent_s()) if left_s is not None]
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._left_s()):
+            async with asyncio.timeout(min(waits_s, default=None)):
                 await self._wake.wait()
         self._wake.clear()
         if self._silent_s() == 0.0:
@@ -101,9 +102,8 @@ class Sensor:
 
     def lost(self, reason: str, state: CameraState = "down") -> None:
         """Note that the device is gone or silent. Log and count an outage once."""
-        began = self._lost_s is None
         self.state, self.reason = state, reason
-        if began:
+        if self._lost_s is None:
             self._lost_s = self._now_s()
             self._intake.lose()
             self._metrics.readings.labels(self.config.name, "outage").inc()
@@ -153,10 +153,6 @@ class Sensor:
             self._warned_s = now_s
             _log.warning("reading_withheld", sensor=self.config.name, reason=self.reason)
 
-    def _left_s(self) -> float | None:
-        left = [left_s for left_s in (self._intake.left_s(), self._silent_s()) if left_s is not None]
-        return min(left, default=None)
-
     def _silent_s(self) -> float | None:
         """Return the seconds until the sensor has been silent for too long; None if not watched, or already lost."""
         if not self.config.silent_after_s or self._lost_s is not None:
@@ -180,6 +176,3 @@ class Sensor:
             record=encode(readings),
             traceparent=h.new_traceparent(),
         )
-
-    def _now_s(self) -> float:
-        return self._clock.monotonic()

@@ -34,7 +34,12 @@ class CommandSource:
 
     async def run(self, sink: Sink) -> None:
         """Start the command and give its readings until it ends. Raise SourceUnusable with its last error output."""
-        process = await self._start()
+        try:
+            process = await start_process(
+                tethered(self._argv), stdin=DEVNULL, stdout=PIPE, stderr=PIPE, start_new_session=True
+            )
+        except OSError as error:
+            raise SourceUnusable(f"{self._argv[0]} could not be started: {error}") from None
         reader = LineReader(self._sensors)
         reading = asyncio.create_task(_read(process, reader, sink))
         errors, exiting = asyncio.create_task(last_stderr_line(process)), asyncio.create_task(wait_exited(process))
@@ -51,15 +56,8 @@ class CommandSource:
             close_pipes(process)  # otherwise our pipe ends stay open as long as the helper's
         if process.returncode == 0:  # a killed command may have printed half of a number
             reader.end(sink)
-        raise SourceUnusable(f"{self._argv[0]} ended: {_reason(process, errors)}")
-
-    async def _start(self) -> Process:
-        try:
-            return await start_process(
-                tethered(self._argv), stdin=DEVNULL, stdout=PIPE, stderr=PIPE, start_new_session=True
-            )
-        except OSError as error:
-            raise SourceUnusable(f"{self._argv[0]} could not be started: {error}") from None
+        last_line = "" if errors.cancelled() else errors.result()
+        raise SourceUnusable(f"{self._argv[0]} ended: {last_line or f'exit status {process.returncode}'}")
 
 
 async def _read(process: Process, reader: LineReader, sink: Sink) -> None:
@@ -85,8 +83,3 @@ async def _end(process: Process, stop_s: float) -> None:
 def _signal(process: Process, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
-
-
-def _reason(process: Process, errors: asyncio.Task[str]) -> str:
-    words = "" if errors.cancelled() else errors.result()
-    return words or f"exit status {process.returncode}"

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import cast
 
 import psutil
@@ -38,7 +37,7 @@ class HostSource:
             "memory": lambda: psutil.virtual_memory().percent,
             "load": lambda: psutil.getloadavg()[0],
             "temperature": lambda: _temperature(self._options.label),
-            "disk": lambda: _free_bytes(self._options.path),
+            "disk": lambda: float(psutil.disk_usage(str(self._options.path)).free),
         }[sensor.address]
         self._asked: asyncio.Future[float] | None = None
 
@@ -114,7 +113,3 @@ def _temperature(label: str) -> float:
     if not found:
         raise ValueError(f"this machine reports no temperature of {label or 'any chip'}")
     return max(found)
-
-
-def _free_bytes(path: Path) -> float:
-    return float(psutil.disk_usage(str(path)).free)

@@ -30,48 +30,26 @@ class SerialSource:
 
     async def run(self, sink: Sink) -> None:
         """Give the device's readings until cancelled. Raise SourceUnusable if the port is missing or unplugged."""
-        loop, reader, port = asyncio.get_running_loop(), LineReader(self._sensors), _Port(self._path, self._options)
+        loop, reader = asyncio.get_running_loop(), LineReader(self._sensors)
         thread = ThreadPoolExecutor(1, thread_name_prefix="serial")
+        port = serial.Serial(timeout=_READ_S, exclusive=True)  # it opens below, in its thread
         try:
+            port.port, port.baudrate, port.bytesize = self._path, self._options.baud, self._options.bytesize
+            port.parity, port.stopbits = self._options.parity, self._options.stopbits
             await loop.run_in_executor(thread, port.open)
             sink.opened()
             while True:
-                reader.feed(await loop.run_in_executor(thread, port.read), sink)
+                reader.feed(await loop.run_in_executor(thread, _read, port), sink)
         except (OSError, ValueError) as error:  # pyserial raises OSError, and ValueError for an impossible setting
             raise SourceUnusable(f"{self._path}: {error}") from None
         finally:
-            await loop.run_in_executor(
-                thread, port.close
-            )  # after the thread's current read, which cannot be cancelled
+            # after the thread's current read, which cannot be cancelled
+            await loop.run_in_executor(thread, port.close)
             thread.shutdown()
 
 
-class _Port:
-    """Serial port whose methods belong to one thread."""
-
-    def __init__(self, path: str, options: SerialOptions) -> None:
-        self._path, self._options = path, options
-        self._port: serial.Serial | None = None
-
-    def open(self) -> None:
-        options = self._options
-        self._port = serial.Serial(
-            self._path,
-            options.baud,
-            bytesize=options.bytesize,
-            parity=options.parity,
-            stopbits=options.stopbits,
-            timeout=_READ_S,
-            exclusive=True,
-        )
-
-    def read(self) -> bytes:
-        """Return the available bytes, none after ``_READ_S``."""
-        assert self._port is not None  # noqa: S101  (narrowing: the port is open)
-        first: bytes = self._port.read(1)
-        rest: bytes = self._port.read(min(self._port.in_waiting, _CHUNK_BYTES)) if first else b""
-        return first + rest
-
-    def close(self) -> None:
-        if self._port:
-            self._port.close()
+def _read(port: serial.Serial) -> bytes:
+    """Return the available bytes, none after ``_READ_S``."""
+    first: bytes = port.read(1)
+    rest: bytes = port.read(min(port.in_waiting, _CHUNK_BYTES)) if first else b""
+    return first + rest

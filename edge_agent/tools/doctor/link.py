@@ -55,8 +55,7 @@ async def _check_opens(config: LinkConfig, settings: KafkaSettings) -> Finding:
         async with asyncio.timeout(TIMEOUT_S):
             await link.open()
     except (LinkError, ConfigError, LogUnavailable, TimeoutError) as error:
-        seen = str(error) or f"no answer within {TIMEOUT_S:.0f} s"
-        return bad(subject, seen, _ADVICE)
+        return bad(subject, str(error) or f"no answer within {TIMEOUT_S:.0f} s", _ADVICE)
     finally:
         await link.close()
     return good(subject, "opens")
@@ -142,10 +141,6 @@ async def check_clock_offset(client: AIOKafkaProducer, settings: KafkaSettings) 
                 clock.add(sent_ns, time.time_ns(), metadata.timestamp)
     except (KafkaError, TimeoutError) as error:
         return bad("broker's clock", f"a heartbeat could not be written: {error!r}", _ADVICE)
-    return _judged(clock)
-
-
-def _judged(clock: ClockOffset) -> Finding:
     found = clock.estimate
     if found is None:
         return poor("broker's clock", "could not be compared", "run the doctor again")

@@ -51,7 +51,9 @@ async def check_sensors(source: SensorSource, sensors: Sequence[SensorConfig], s
         async with asyncio.timeout(max(seconds, OPEN_S)):
             running = asyncio.create_task(source.run(sink))
             try:
-                await _enough(running, sink, [sensor.name for sensor in sensors], seconds)
+                await asyncio.wait({running}, timeout=seconds)
+                while not running.done() and not all(sink.count[sensor.name] for sensor in sensors):
+                    await asyncio.wait({running}, timeout=0.1)
                 why = "the source has ended" if running.done() else ""
             finally:
                 running.cancel()
@@ -62,12 +64,6 @@ async def check_sensors(source: SensorSource, sensors: Sequence[SensorConfig], s
     except TimeoutError:
         pass
     return [_judged(sensor, sink, why) for sensor in sensors]
-
-
-async def _enough(running: asyncio.Task[None], sink: _CountingSink, names: Sequence[str], seconds: float) -> None:
-    await asyncio.wait({running}, timeout=seconds)
-    while not running.done() and not all(sink.count[name] for name in names):
-        await asyncio.wait({running}, timeout=0.1)
 
 
 def _judged(sensor: SensorConfig, sink: _CountingSink, why: str) -> Finding:

@@ -171,7 +171,7 @@ def found(left: float, score: float = 0.9) -> ScoredBox:
 
 
 def test_a_missed_face_stays_covered_for_a_while_by_a_widening_box() -> None:
-    history = BoxHistory(0.5, hold_s=1.0)
+    history = BoxHistory(0.5, hold_s=1.0, grow=0.0)
     assert [h.held for h in history.step([found(50)], 0)] == [False]
     (early,) = history.step([], SECOND_NS // 4)
     (later,) = history.step([], SECOND_NS // 2)
@@ -181,7 +181,7 @@ def test_a_missed_face_stays_covered_for_a_while_by_a_widening_box() -> None:
 
 
 def test_a_face_that_is_found_again_replaces_its_held_box() -> None:
-    history = BoxHistory(0.5, hold_s=1.0)
+    history = BoxHistory(0.5, hold_s=1.0, grow=0.0)
     history.step([found(50)], 0)
     history.step([], SECOND_NS // 4)
     (again,) = history.step([found(55)], SECOND_NS // 2)
@@ -189,7 +189,7 @@ def test_a_face_that_is_found_again_replaces_its_held_box() -> None:
 
 
 def test_a_low_score_continues_a_face_but_starts_none() -> None:
-    history = BoxHistory(0.5, hold_s=1.0)
+    history = BoxHistory(0.5, hold_s=1.0, grow=0.0)
     assert history.step([found(50, 0.3)], 0) == []
     history.step([found(50)], 1)
     assert [h.held for h in history.step([found(54, 0.3)], 2)] == [False]
@@ -197,7 +197,7 @@ def test_a_low_score_continues_a_face_but_starts_none() -> None:
 
 
 def test_a_held_box_ends_after_a_clock_jump() -> None:
-    history = BoxHistory(0.5, hold_s=1.0)
+    history = BoxHistory(0.5, hold_s=1.0, grow=0.0)
     history.step([found(50)], 100 * SECOND_NS)
     assert history.step([], SECOND_NS) == []
 
@@ -205,7 +205,7 @@ def test_a_held_box_ends_after_a_clock_jump() -> None:
 @settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 200), max_size=4), max_size=12))
 def test_every_detection_is_covered_in_its_frame_and_the_next(frames: list[list[int]]) -> None:
-    history, before = BoxHistory(0.5, hold_s=1.0), list[ScoredBox]()
+    history, before = BoxHistory(0.5, hold_s=1.0, grow=0.0), list[ScoredBox]()
     for number, lefts in enumerate(frames):
         now = [found(left) for left in lefts]
         boxes = history.step(now, number * SECOND_NS // 10)
