@@ -225,13 +225,16 @@ def _sample(agent: psutil.Process, at_s: float) -> Sample:
 
 
 async def _cause_faults(soak: Soak) -> None:
-    """Cause one fault after the other until the time is over. Each fault ends before the next begins."""
+    """Cause one fault after the other until the time is over, and each kind at least once.
+
+    Each fault ends before the next begins.
+    """
     options, ends_s = soak.options, time.monotonic() + soak.options.seconds
     actions = [_kill_broker, _kill_child, _remove_and_add_camera]
     if soak.server:
         actions += [_kill_server, _hang_server]
     turn = 0
-    while (left_s := ends_s - time.monotonic()) > options.fault_every_s + options.fault_s:
+    while (left_s := ends_s - time.monotonic()) > options.fault_every_s + options.fault_s or turn < len(actions):
         await asyncio.sleep(options.fault_every_s)
         action = actions[turn % len(actions)]
         turn += 1
