@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from ingest.kafka.log import Log, LogRecord, TopicPartition
 from ingest.runtime.clock import ManualClock
 from stream.runner.acks import AckTracker
-from stream.runner.opening import start_position
+from stream.runner.partition import start_position
 from stream.runner.processor import Processor, Stage, Work
 
 

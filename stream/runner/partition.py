@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ingest.kafka.log import Log, LogRecord, TopicPartition
 from ingest.runtime import logs
@@ -15,9 +15,10 @@ from ingest.runtime.clock import Clock
 from stream.exceptions import NotWritten, RecordsLost
 from stream.metrics import StreamMetrics
 from stream.runner.acks import AckTracker, Arrivals, FetchNumber
-from stream.runner.member import GroupMember
-from stream.runner.opening import start_position
 from stream.runner.processor import Processor, Stage, Work
+
+if TYPE_CHECKING:
+    from stream.runner.faust import FaustMember
 
 _log = logs.get("stream.partition")
 T = TypeVar("T")
@@ -32,9 +33,19 @@ IN_FLIGHT_WORKS = 16
 its latency."""
 IN_FLIGHT_BYTES = 8 * 1024 * 1024
 """The same limit in bytes: two batches of eight 416×416 pictures. The producer holds up to three copies of each."""
+OPEN_AT_ONCE = 2
+"""Partitions that read back their state at once. One event loop does all the work, so many at once would all end
+late, with full queues. With two, one reads while the other waits for the broker; the log keeps two readers."""
 SETTLE_S = 1.0
 """Maximum time that a revoked partition waits for acknowledgements. They have usually come already; a rebalance must
 not wait for a broker that is gone."""
+
+
+async def start_position(log: Log, group: str, tp: TopicPartition) -> int:
+    """Return the committed offset of a group, or the first offset if it is later. Raise LogUnavailable."""
+    committed = await log.committed(group, tp)
+    first = (await log.beginnings(tp.topic))[tp.partition]
+    return max(committed or 0, first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +57,7 @@ class Shared:
     """
 
     stage: Stage
-    member: GroupMember
+    member: FaustMember
     log: Log
     clock: Clock
     pool: Executor

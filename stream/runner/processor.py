@@ -79,8 +79,8 @@ class ParkingProcessor(Processor, Generic[Outcome]):
         except MemoryError:
             raise
         except self.parks as error:
-            _log.warning("record_parked", stage=self._stage, topic=record.topic, partition=record.partition,
-                         offset=record.offset, error=repr(error)[:MAX_ERROR_CHARS])  # fmt: skip
+            place = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+            _log.warning("record_parked", stage=self._stage, **place, error=repr(error)[:MAX_ERROR_CHARS])
             return (Work((parked(self._identified(record), self._stage, error),), (record.offset,)),)
         return self._emit(record, outcome)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any
 
+from ingest.kafka.log import Log, LogRecord
 from ingest.runtime.clock import Clock
 from stream.exceptions import Stuck
 
@@ -91,3 +94,22 @@ class Watchdog:
             if reason:
                 self._failed(Stuck(reason))
                 return
+
+
+class CountingLog:
+    """Any log, with a count of the records that are read from it: reading back state is progress."""
+
+    def __init__(self, log: Log) -> None:
+        self.records = 0
+        self._log = log
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a method of the log."""
+        return getattr(self._log, name)
+
+    async def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncGenerator[LogRecord, None]:
+        """Yield the committed records from ``start`` up to but not including ``stop``. Raise LogUnavailable."""
+        async with aclosing(self._log.read(topic, partition, start, stop)) as records:
+            async for record in records:
+                self.records += 1
+                yield record

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import faust
 from faust.types import TP
@@ -14,7 +14,9 @@ from ingest.kafka.settings import SESSION_TIMEOUT_MS, KafkaSettings
 from stream.metrics import StreamMetrics
 from stream.runner.acks import FetchNumber
 from stream.runner.faust.driver import Transport, contract_tp
-from stream.runner.member import MemberOwner
+
+if TYPE_CHECKING:
+    from stream.runner.loop import Runner
 
 Event = Any
 """``faust.Event``: one record on its way through Faust; ``message`` is the record itself."""
@@ -32,7 +34,7 @@ class App(faust.App):  # type: ignore[misc]
 
     settings: KafkaSettings
     instance: str
-    owner: MemberOwner
+    owner: Runner
 
     def _new_transport(self) -> Transport:
         return Transport(self.conf.broker_consumer, self)
@@ -48,14 +50,18 @@ class App(faust.App):  # type: ignore[misc]
 
 
 class FaustMember:
-    """A GroupMember on Faust.
+    """One process as a member of the consumer group of its stage.
+
+    The member finds out which partitions belong to this process, fetches their records and writes the output. Its
+    ``owner`` decides which records are fed and which offsets are committed. All methods on both sides are called in
+    the thread of the event loop.
 
     ``instance`` is the lasting name of this member in the group (static membership, KIP-345), empty for none.
     """
 
     def __init__(
         self,
-        owner: MemberOwner,
+        owner: Runner,
         settings: KafkaSettings,
         metrics: StreamMetrics,
         *,
@@ -104,7 +110,10 @@ class FaustMember:
             await self._app.consumer.commit()
 
     async def begin(self, tp: TopicPartition, position: int, assignment: int) -> bool:
-        """Fetch a partition from ``position`` on. Return False when another member owns it by now."""
+        """Fetch a partition from ``position`` on, and number its records from 0 under this assignment.
+
+        Return False when another member owns the partition by now. Nothing is fetched of a partition before.
+        """
         return bool(await self._app.consumer.begin(self._tp(tp), position, assignment))
 
     def pause(self, tp: TopicPartition) -> None:
@@ -116,7 +125,10 @@ class FaustMember:
         self._app.consumer.resume_fetching(self._tp(tp))
 
     def undelivered(self, tp: TopicPartition, due: FetchNumber) -> int:
-        """Return how many records of a partition are at the broker or on their way, when ``due`` comes next."""
+        """Return how many records of a partition are at the broker or on their way, when ``due`` comes next.
+
+        Offsets without a record count too, until the fetch has passed them. Safe in any thread.
+        """
         consumer, faust_tp = self._app.consumer, self._tp(tp)
         return int(consumer.unfetched(faust_tp) + consumer.on_the_way(faust_tp, due))
 

@@ -9,10 +9,14 @@ from typing import Any
 from ingest.kafka.log import Outgoing, TopicPartition
 from ingest.runtime.clock import Deadline
 from stream.runner.acks import FetchNumber
+from stream.runner.faust import FaustMember
 
 
-class FakeMember:
+class FakeMember(FaustMember):
     """Records every call. ``run`` waits for ``stop``."""
+
+    rebalancing = False
+    crash_reason: BaseException | None = None
 
     def __init__(self, *_: Any, **__: Any) -> None:
         self.sent: list[tuple[Outgoing, asyncio.Future[None]]] = []
@@ -23,8 +27,6 @@ class FakeMember:
         self.begin_error: Exception | None = None
         self.send_error: Exception | None = None
         self.acknowledge_at_once = False
-        self.rebalancing = False
-        self.crash_reason: BaseException | None = None
         self.stopped = asyncio.Event()
 
     async def run(self) -> None:

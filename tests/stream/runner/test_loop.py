@@ -17,7 +17,7 @@ from stream.exceptions import RunnerError
 from stream.runner import loop
 from stream.runner.echo import EchoProcessor, EchoStage
 from stream.runner.loop import Runner
-from stream.runner.opening import OPEN_AT_ONCE
+from stream.runner.partition import OPEN_AT_ONCE
 from tests.stream.runner.fakemember import FakeMember, until
 
 PARTITIONS = 5

@@ -13,9 +13,10 @@ from ingest.kafka.settings import KafkaSettings
 from stream.metrics import StreamMetrics
 from stream.runner.acks import FetchNumber
 from stream.runner.faust import FaustMember
+from stream.runner.loop import Runner
 
 
-class Owner:
+class Owner(Runner):
     """An owner that notes the assignments."""
 
     def __init__(self) -> None:

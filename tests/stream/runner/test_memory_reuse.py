@@ -10,7 +10,7 @@ import pytest
 
 MEASURE = """
 import resource, sys
-from stream.runner.allocator import keep_freed_memory
+from stream.runner.loop import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 def faults():
