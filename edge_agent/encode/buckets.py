@@ -40,15 +40,11 @@ class Bucket:
     left: float
     at_s: float | None = None
 
-    @property
-    def horizon_s(self) -> float:
-        """Time in which the savings are spent while frames keep coming."""
-        return min(self.capacity / self.rate / 2, MAX_HORIZON_S)
-
     def share(self, interval_s: float) -> float:
         """Return the bytes that the next frame may have when a frame comes every ``interval_s``."""
         then = min(self.capacity, self.left + self.rate * interval_s)
-        return then * min(interval_s / self.horizon_s, MAX_SHARE)
+        horizon_s = min(self.capacity / self.rate / 2, MAX_HORIZON_S)  # time in which the savings are spent
+        return then * min(interval_s / horizon_s, MAX_SHARE)
 
     def refill(self, now_s: float) -> None:
         """Add the inflow since the last call. A clock that goes back adds nothing."""

@@ -78,16 +78,12 @@ class Budget:
         self._ladder = Ladder(config)
         self.buckets: list[Bucket] = make_buckets(config)
         """Token buckets, which a ``CarriedBudget`` saves and restores."""
-        self._level = 1.0
+        self.level = 1.0
+        """Level of the next frame, 0..1."""
         self._interval_s = 0.0
         self._last_s: float | None = None
         self._floor_bytes = 0
         self._at_floor = False
-
-    @property
-    def level(self) -> float:
-        """Level of the next frame, 0..1."""
-        return self._level
 
     @property
     def left(self) -> int:
@@ -104,8 +100,8 @@ class Budget:
         self._last_s = now_s
         if any(b.left < min(b.capacity, self._floor_bytes * _HOPELESS_SHARE) for b in self.buckets):
             return None
-        self._at_floor = self._level <= 0
-        return self._ladder.floor if self._at_floor else self._ladder.rung(self._level)
+        self._at_floor = self.level <= 0
+        return self._ladder.floor if self._at_floor else self._ladder.rung(self.level)
 
     def floor(self) -> Rung | None:
         """Return the floor for a refused frame, None if the frame was already encoded at the floor."""
@@ -124,7 +120,7 @@ class Budget:
         if enough:
             for bucket in self.buckets:
                 bucket.left -= size_bytes
-        if self._interval_s and (not self._at_floor or self._level <= 0):  # the first frame has no interval yet
+        if self._interval_s and (not self._at_floor or self.level <= 0):  # the first frame has no interval yet
             target = min(bucket.share(self._interval_s) for bucket in self.buckets)
-            self._level = min(1.0, max(0.0, self._level + GAIN * math.log(max(target, 1.0) / max(size_bytes, 1))))
+            self.level = min(1.0, max(0.0, self.level + GAIN * math.log(max(target, 1.0) / max(size_bytes, 1))))
         return enough

@@ -50,7 +50,8 @@ class MotionDetector:
         self._unmasked: Image | None = None
         self._before: MovingParts | None = None
         self._at_ns: int | None = None
-        self._size: _FrameSize | None = None
+        self._size = (0, 0, 1)
+        """Width and height of the last frame in pixels, and its scale relative to the small picture."""
 
     def boxes(self, image: Image) -> tuple[Box, ...]:
         """Return the moving boxes of a frame ``(height, width, 3)`` uint8, taking frames as 0.1 s apart."""
@@ -63,19 +64,19 @@ class MotionDetector:
         return self._detect(image, step_s)
 
     def stationary_boxes(self) -> tuple[Box, ...]:
-        """Return the boxes of objects that have stopped and not left, in pixels of the last frame, latest first.
+        """Return the boxes of objects that have stopped and not left, in pixels of the last frame.
 
-        At most the ``MAX_RESTING`` latest are returned.
+        At most ``MAX_RESTING`` are returned, the latest first.
         """
-        if self._background is None or self._size is None:
+        if self._background is None:
             return ()
         min_px = self._min_area * math.prod(self._background.shape)
         found = self._background.stationary.rectangles(min_px, self._unmasked)
-        return tuple(self._size.box(*rectangle) for rectangle in found)
+        return tuple(self._in_frame(*rectangle) for rectangle in found)
 
     def _detect(self, image: Image, step_s: float) -> Motion:
         small = _small(image)
-        self._size = size = _FrameSize(image.shape[1], image.shape[0], image.shape[1] // small.shape[1])
+        self._size = image.shape[1], image.shape[0], image.shape[1] // small.shape[1]
         if self._background is None or self._background.shape != small.shape or step_s > _STALE_S:
             self._background = Background(small)
             self._unmasked = draw_masks(self._masks, small.shape) if self._masks else None
@@ -89,7 +90,7 @@ class MotionDetector:
         )
         self._before = parts
         if parts.rectangles:
-            return Motion(tuple(size.box(*rectangle) for rectangle in parts.rectangles), parts=parts)
+            return Motion(tuple(self._in_frame(*rectangle) for rectangle in parts.rectangles), parts=parts)
         return Motion(masked=masked)
 
     def _joined(self, foreground: Foreground, unmasked: Image | None) -> MovingParts:
@@ -97,20 +98,11 @@ class MotionDetector:
             foreground = Foreground(foreground.differs & unmasked, foreground.surely & unmasked)
         return join(foreground, self._min_area * foreground.differs.size, self._before)
 
-
-@dataclass(frozen=True, slots=True)
-class _FrameSize:
-    """Size of a frame in pixels, and its ``scale`` relative to the small picture."""
-
-    width: int
-    height: int
-    scale: int
-
-    def box(self, left: int, top: int, width: int, height: int) -> Box:
+    def _in_frame(self, left: int, top: int, width: int, height: int) -> Box:
         """Convert a rectangle of the small picture to a box in pixels of the frame."""
-        right, bottom = (left + width) * self.scale, (top + height) * self.scale
-        edges = left * self.scale, top * self.scale, min(right, self.width), min(bottom, self.height)
-        return Box(*map(float, edges))
+        frame_width, frame_height, scale = self._size
+        right, bottom = min((left + width) * scale, frame_width), min((top + height) * scale, frame_height)
+        return Box(*map(float, (left * scale, top * scale, right, bottom)))
 
 
 def draw_masks(masks: Sequence[Sequence[Point]], shape: tuple[int, ...]) -> Image:

@@ -69,22 +69,17 @@ class StationaryMap:
         self._found.clear()
 
     def rectangles(self, min_px: float, unmasked: npt.NDArray[np.uint8] | None) -> tuple[Rectangle, ...]:
-        """Return left, top, width and height of stationary objects outside the masks, latest first.
+        """Return left, top, width and height of at most ``MAX_RESTING`` stationary objects outside the masks.
 
-        At most the ``MAX_RESTING`` latest are returned.
+        The latest come first.
         """
         if min_px not in self._found:
             top = self._top if unmasked is None else self._top * unmasked
-            found = (r for a in _arrivals(top, min_px) for r in _rectangles(top == a, min_px))
+            arrivals, pixels = np.unique(top, return_counts=True)
+            latest_first = arrivals[(arrivals > 0) & (pixels >= _SURE_SHARE * min_px)][::-1]
+            found = (r for arrival in latest_first for r in _rectangles(top == arrival, min_px))
             self._found[min_px] = tuple(islice(found, MAX_RESTING))
         return self._found[min_px]
-
-
-def _arrivals(top: npt.NDArray[np.int32], min_px: float) -> list[int]:
-    """Return the numbers of the arrivals that have enough pixels for an object, latest first."""
-    numbers, pixels = np.unique(top, return_counts=True)
-    some = numbers[(numbers > 0) & (pixels >= _SURE_SHARE * min_px)]
-    return list(map(int, some[::-1]))
 
 
 def _rectangles(where: Mask, min_px: float) -> list[Rectangle]:

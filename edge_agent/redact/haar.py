@@ -47,7 +47,12 @@ class HaarDetector:
                 image, (self._width, max(1, round(image.shape[0] / scale))), interpolation=cv2.INTER_AREA
             )
             grey = np.asarray(cv2.equalizeHist(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)), np.uint8)
-            boxes = [box for cascade, one_sided in self._cascades for box in _find(cascade, grey, one_sided)]
+            boxes = []
+            for cascade, one_sided in self._cascades:
+                boxes += _find(cascade, grey)
+                if one_sided:
+                    mirrored = _find(cascade, np.ascontiguousarray(grey[:, ::-1]))
+                    boxes += [Box(self._width - b.right, b.top, self._width - b.left, b.bottom) for b in mirrored]
         except cv2.error as error:
             raise RedactionFailed(f"model {self.name}: {error.err}") from None
         return [ScoredBox(box.scaled(scale, scale), 1.0) for box in boxes]
@@ -70,16 +75,8 @@ def _load(file: Path) -> cv2.CascadeClassifier:
     return cascade
 
 
-def _find(cascade: cv2.CascadeClassifier, grey: Image, one_sided: bool) -> list[Box]:
-    found = [Box(x, y, x + w, y + h) for x, y, w, h in _detect(cascade, grey)]
-    if one_sided:
-        width, mirrored = grey.shape[1], np.ascontiguousarray(grey[:, ::-1])
-        found += [Box(width - x - w, y, width - x, y + h) for x, y, w, h in _detect(cascade, mirrored)]
-    return found
-
-
-def _detect(cascade: cv2.CascadeClassifier, grey: Image) -> list[list[float]]:
+def _find(cascade: cv2.CascadeClassifier, grey: Image) -> list[Box]:
     boxes = cascade.detectMultiScale(
         grey, scaleFactor=_SCALE_STEP, minNeighbors=_NEIGHBOURS, minSize=(_MIN_PX, _MIN_PX)
     )
-    return np.asarray(boxes, np.float64).reshape(-1, 4).tolist()
+    return [Box(x, y, x + w, y + h) for x, y, w, h in np.asarray(boxes, np.float64).reshape(-1, 4).tolist()]

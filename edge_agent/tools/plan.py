@@ -7,14 +7,16 @@ user supplies the share of time with motion. Measurements replace both once the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ingest.site import CameraConfig, Site
 from ingest.site.gate import ArmedHours
 
 _DAY_S = 86_400
-_WEEK_MIN = 7 * 24 * 60
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_DAY_MIN = 24 * 60
+_WEEK_MIN = 7 * _DAY_MIN
 BITS_PER_PIXEL = {
     "jpeg": ((40, 0.45), (60, 0.61), (75, 0.82), (85, 1.16), (95, 2.26)),
     "webp": ((40, 0.22), (60, 0.34), (75, 0.46), (85, 0.79), (95, 1.63)),
@@ -147,17 +149,15 @@ def bits_per_pixel(encoding: str, quality: int) -> float:
     return float(small * (large / small) ** share)
 
 
-def armed_share(armed: Iterable[ArmedHours]) -> float:
+def armed_share(armed: Sequence[ArmedHours]) -> float:
     """Return the share of a week in which a camera is armed. Overlapping hours count once."""
-    minutes = [False] * _WEEK_MIN
-    days = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-    spans = list(armed)
-    for hours in spans:
-        start = hours.start.hour * 60 + hours.start.minute
-        end = hours.end.hour * 60 + hours.end.minute
-        length = end - start if end > start else end - start + 24 * 60
+    if not armed:
+        return 1.0
+    minutes = set[int]()
+    for hours in armed:
+        start, end = (at.hour * 60 + at.minute for at in (hours.start, hours.end))
+        length = end - start if end > start else end - start + _DAY_MIN
         for day in hours.days:
-            first = days.index(day) * 24 * 60 + start
-            for minute in range(first, first + length):
-                minutes[minute % _WEEK_MIN] = True
-    return sum(minutes) / _WEEK_MIN if spans else 1.0
+            first = _DAYS.index(day) * _DAY_MIN + start
+            minutes.update(minute % _WEEK_MIN for minute in range(first, first + length))
+    return len(minutes) / _WEEK_MIN

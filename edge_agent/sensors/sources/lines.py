@@ -63,7 +63,10 @@ class LineParser:
             return ()
         if self._csv:
             return self._row(text)
-        return _json(text) if text.startswith(("{", "[")) else _words(text)
+        if text.startswith(("{", "[")):
+            return _json(text)
+        name, *rest = text.split(maxsplit=2)
+        return (NamedReading(name, parse_reading(*rest)) if rest else NamedReading("", parse_reading(text)),)
 
     def _row(self, text: str) -> Iterable[NamedReading]:
         if not self._columns:
@@ -114,13 +117,6 @@ class LineReader:
                 sink.take(sensor, reading)
             if not sensors:
                 sink.unclaimed(name)
-
-
-def _words(text: str) -> Iterable[NamedReading]:
-    words = text.split(maxsplit=2)
-    if len(words) < 2:
-        return (NamedReading("", parse_reading(text)),)
-    return (NamedReading(words[0], parse_reading(words[1], words[2] if len(words) > 2 else None)),)
 
 
 def _json(text: str) -> Iterable[NamedReading]:

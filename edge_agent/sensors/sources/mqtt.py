@@ -102,8 +102,12 @@ class MqttSource:
     def _client(self, sink: Sink) -> _Client:
         options, properties = self._options, Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval, properties.ReceiveMaximum = SESSION_S, IN_FLIGHT
+        context = None
         try:
-            context = self._tls() if options.tls else None
+            if options.tls:
+                context = ssl.create_default_context(cafile=options.ca_file)
+                if options.cert_file:
+                    context.load_cert_chain(options.cert_file, options.key_file)
             password = options.password_file.read_text().strip() if options.password_file else None
         except (OSError, ValueError) as error:  # read for each connection, so that a rotated secret is used
             raise SourceUnusable(f"{options.host}: {error}") from None
@@ -123,12 +127,6 @@ class MqttSource:
             tls_context=context,
             logger=_quiet,
         )
-
-    def _tls(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=self._options.ca_file)
-        if self._options.cert_file:
-            context.load_cert_chain(self._options.cert_file, self._options.key_file)
-        return context
 
     async def _subscribe(self, client: aiomqtt.Client, sink: Sink, topics: Sequence[str]) -> list[str]:
         """Subscribe to topics. Return the refused ones, which silence only their own sensors."""

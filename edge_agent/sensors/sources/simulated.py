@@ -31,14 +31,10 @@ class SimulatedSensorSource:
         await poll([self._sensor], self._ask, sink, self._clock)
 
     async def _ask(self, sensor: SensorConfig, index: int) -> Reading:
-        return Reading(simulated_value(self._seed, sensor.rate_hz, index))
-
-
-def simulated_value(seed: int, rate_hz: float, index: int) -> float:
-    """Return the value of the reading with this index, from 0. It depends on nothing else."""
-    at_s = index / rate_hz
-    rng = np.random.default_rng([seed, index])
-    if rng.random() < 0.005:
-        return float(rng.choice((-999.0, 999.0)))  # a loose wire
-    spell = 34.0 if at_s % _SPELL_S > _SPELL_S - _SPELL_LASTS_S else 0.0
-    return float(round(35.0 + 8.0 * math.sin(2 * math.pi * at_s / _WAVE_S) + spell + rng.normal(0.0, 0.4), 2))
+        """Return the reading with this index, from 0. Its value depends only on seed, rate and index."""
+        at_s, rng = index / sensor.rate_hz, np.random.default_rng([self._seed, index])
+        if rng.random() < 0.005:
+            return Reading(float(rng.choice((-999.0, 999.0))))  # a loose wire
+        spell = 34.0 if at_s % _SPELL_S > _SPELL_S - _SPELL_LASTS_S else 0.0
+        wave = 8.0 * math.sin(2 * math.pi * at_s / _WAVE_S)
+        return Reading(float(round(35.0 + wave + spell + rng.normal(0.0, 0.4), 2)))
