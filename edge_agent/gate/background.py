@@ -3,7 +3,7 @@
 Each pixel has a background, which is a running average, and its own noise, which is a running mean deviation, as in
 adaptive background mixture models (Stauffer and Grimson, CVPR 1999). An object that has stopped is steady for some
 seconds and then becomes the background at once. The model remembers the background that it hides, so that no ghost
-remains when the object leaves.
+remains when the object leaves. A change of light between two pictures is estimated and applied to the background.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge_agent.gate.light import light_change
 from edge_agent.gate.stationary import StationaryMap
 
 Floats = npt.NDArray[np.float32]
@@ -58,6 +57,28 @@ _FLOOD_S = 2.0
 _UNKNOWN = -1e6
 """Grey level of an unknown hidden background. It differs from every pixel, in any light."""
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
+_EVERY_PX = 4
+"""Sampling step in both directions for the estimate of a change of light. A thousand pixels are enough."""
+_MIN_OFFSET = 2.0
+"""Smallest change of light, in grey levels, that can differ measurably between dark and bright pixels."""
+_MIN_CONTRAST = 4.0
+"""Minimum contrast for the measurement of a gain: grey levels between a picture's dark and bright quarter."""
+_MAX_GAIN = 4.0
+_MAX_ERROR = 20.0
+"""Maximum error of a pixel, in grey levels. A larger deviation has another cause than light."""
+
+
+class _Light(NamedTuple):
+    """Linear change of light: a pixel with ``grey`` levels now has ``gain * grey + offset``."""
+
+    gain: float
+    offset: float
+
+    def apply_to(self, picture: Floats) -> None:
+        """Convert a picture to the new light, in place."""
+        if self.gain != 1.0:
+            picture *= np.float32(self.gain)
+        picture += np.float32(self.offset)
 
 
 class Foreground(NamedTuple):
@@ -99,7 +120,7 @@ class Background:
             cv2.accumulateWeighted(small, self._back, 0.5)
             np.copyto(self._recent, small)
             return _no_foreground(small)
-        light = light_change(self._back, small)
+        light = _light_change(self._back, small)
         light.apply_to(self._back)
         light.apply_to(self._hidden)
         limit = np.maximum(self._noise * np.float32(_SIGMAS), np.float32(_MIN_DIFFERENCE))
@@ -120,8 +141,7 @@ class Background:
         return Foreground(differs, surely)
 
     def _unless_uncovered(self, small: Floats, limit: Floats, differs: Mask) -> Mask:
-        """Return the pixels that also differ from the hidden background. Elsewhere it becomes the background
-        again."""
+        """Return the pixels that also differ from the hidden background. Make it the background at the others."""
         new = differs & _exceeds(_difference(small, self._hidden), limit)
         if cv2.countNonZero(new) != cv2.countNonZero(differs):
             bare = (differs != new).view(np.bool_)
@@ -192,3 +212,44 @@ def _exceeds(difference: Floats, limit: Floats) -> Mask:
 def _weight(step_s: float, constant_s: float) -> float:
     """Return the weight of a new value in a running average with a time constant."""
     return 1.0 - math.exp(-step_s / constant_s)
+
+
+def _light_change(before: Floats, now: Floats) -> _Light:
+    """Return the change of light between two pictures of one scene, ``(height, width)`` float32.
+
+    Three models compete, and the one that explains most of the picture wins. Fog adds an offset, a lamp or the
+    camera's exposure multiplies, and a camera that corrects its contrast does both. The medians ignore moving objects
+    that cover less than half of the picture.
+    """
+    old, new = before[::_EVERY_PX, ::_EVERY_PX].ravel(), now[::_EVERY_PX, ::_EVERY_PX].ravel()
+    shift = _Light(1.0, _median(new - old))
+    if abs(shift.offset) < _MIN_OFFSET:
+        return shift
+    scale = _Light(_bounded(_median(new) / max(_median(old), 1.0)), 0.0)
+    return min(shift, scale, _gain_and_offset(old, new), key=lambda light: _error(light, old, new))
+
+
+def _gain_and_offset(old: Floats, new: Floats) -> _Light:
+    """Return the straight line through the dark and the bright quarter of the picture."""
+    order = np.argsort(old)
+    quarter = -(-len(order) // 4)  # at least one pixel: a failing camera may send a picture of one pixel
+    dark, bright = order[:quarter], order[-quarter:]
+    dark_old, bright_old = _median(old[dark]), _median(old[bright])
+    if bright_old - dark_old < _MIN_CONTRAST:
+        return _Light(1.0, _median(new - old))
+    dark_new = _median(new[dark])
+    gain = _bounded((_median(new[bright]) - dark_new) / (bright_old - dark_old))
+    return _Light(gain, dark_new - gain * dark_old)
+
+
+def _error(light: _Light, old: Floats, new: Floats) -> float:
+    return float(np.minimum(np.abs(new - light.gain * old - light.offset), _MAX_ERROR).mean())
+
+
+def _bounded(gain: float) -> float:
+    return min(max(gain, 1 / _MAX_GAIN), _MAX_GAIN)
+
+
+def _median(values: Floats) -> float:
+    """Return the upper median, in a sixth of the time of NumPy's median, which averages two values."""
+    return float(np.partition(values, values.size // 2, axis=None)[values.size // 2])

@@ -77,11 +77,7 @@ def sampled(camera: str, epoch: int, seq: int, share: float) -> bool:
 
 
 class PreRollBuffer:
-    """First-in, first-out queue of preliminary decisions. A frame stays for at most ``wait_s``.
-
-    Decisions leave the gate in the order of the frame numbers. So every frame that follows a buffered one is buffered
-    behind it.
-    """
+    """Queue of preliminary decisions in the order of their frames. A frame stays for at most ``wait_s``."""
 
     def __init__(self, wait_s: float) -> None:
         self._wait_ns = round(wait_s * 1e9)

@@ -15,7 +15,7 @@ Labels = npt.NDArray[np.int32]
 _MIN_SIDE_PX = 2
 """Minimum side in the small picture. A line of single pixels is rain or the edge of a shadow."""
 SURE_SHARE = 0.5
-"""Minimum share of the smallest counted part that must differ surely. The edge of a trembling sign hardly does."""
+"""Minimum share of the smallest counted part that must differ surely. A trembling edge has a smaller share."""
 _SMALL = 3.0
 """Multiple of the smallest counted part up to which a part is small. Drops and streaks of rain join to that size."""
 _NEAR = np.ones((5, 5), np.uint8)
@@ -72,7 +72,7 @@ class NewMotion:
     """Comparison of a frame's moving parts with those of the last sent frame.
 
     An arrival or a movement is new when a part covers new ground with at least ``share`` of its pixels, and with at
-    least ``min_area`` of the picture. A departure uncovers ground instead.
+    least ``min_area`` of the picture. A departure is new when a part of the last sent frame is no longer covered.
     """
 
     def __init__(self, share: float, min_area: float) -> None:

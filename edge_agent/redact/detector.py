@@ -109,16 +109,10 @@ class OnnxDetector:
                 f"model {self.name} as {self._config.decoder}: scores from {scores.min():.3g} to {scores.max():.3g}:"
                 " expected 0 to 1. Check the model's decoder"
             )
-        return shares * scale, self._wanted(scores).max(axis=1)
-
-    def _wanted(self, scores: Floats) -> Floats:
-        if not self._config.classes:
-            return scores
-        if max(self._config.classes) >= scores.shape[1]:
-            raise RedactionFailed(
-                f"model {self.name}: classes = {self._config.classes}: expected less than {scores.shape[1]}"
-            )
-        return scores[:, list(self._config.classes)]
+        classes = self._config.classes or range(scores.shape[1])
+        if max(classes) >= scores.shape[1]:
+            raise RedactionFailed(f"model {self.name}: classes = {classes}: expected less than {scores.shape[1]}")
+        return shares * scale, scores[:, list(classes)].max(axis=1)
 
     def _input(self, image: Image, width: int, height: int) -> tuple[Floats, Floats]:
         """Return the model's input, and its width and height in pixels of the picture, twice."""

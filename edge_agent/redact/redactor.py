@@ -25,10 +25,10 @@ _MADE_HERE = object()
 
 @dataclass(frozen=True, slots=True)
 class Redaction:
-    """Redacted picture ``(height, width, 3)`` uint8.
+    """Redacted picture ``(height, width, 3)`` uint8, made only by ``Redactor.apply``.
 
     ``redacted`` is the summary for the frame's record, None if the camera redacts nothing. ``boxes`` are the obscured
-    boxes in pixels, for tests and measurements. Only ``Redactor.apply`` makes a redaction.
+    boxes in pixels, for tests and measurements.
     """
 
     image: Image

@@ -22,12 +22,11 @@ from ingest.site import SensorConfig
 _log = logs.get("edge_agent.sensor")
 
 WARN_EVERY_S = 60.0
-"""Minimum time between two warnings about unreadable readings. A device with many of them would fill the log."""
+"""Minimum time between two warnings of one sensor. A device with many unreadable readings would fill the log."""
 
 
 class Sensor:
-    """Keeper of one sensor's readings. An epoch lasts from the agent's start to its end; an outage does not end
-    it."""
+    """Keeper of one sensor's readings. Its epoch lasts from the agent's start to its end, through all outages."""
 
     def __init__(
         self,

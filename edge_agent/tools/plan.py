@@ -35,8 +35,8 @@ CARD_BYTES = 32e9
 CARD_CYCLES = 1000
 """Write cycles of a small card with TLC cells. An industrial card has three times as many."""
 FPS_PER_PARTITION = 50.0
-"""Half of the measured throughput of one partition through the whole pipeline on two cores. Its order allows one
-frame at a time."""
+"""Half of the measured throughput of one partition through the whole pipeline on two cores. A partition's frames
+are processed one at a time, to keep their order."""
 LEAST_PARTITIONS = 6
 """Minimum number of partitions, so that a second and a third node find work without `topics grow`."""
 

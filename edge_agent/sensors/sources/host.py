@@ -80,7 +80,7 @@ class _Cpu:
 
 
 def _beside(figure: Callable[[], float]) -> asyncio.Future[float]:
-    """Query in a daemon thread. The end of the program does not wait for it, unlike an executor's: it may hang."""
+    """Query in a daemon thread. It may hang, and the program's end waits for an executor's thread but not for it."""
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[float] = loop.create_future()
 

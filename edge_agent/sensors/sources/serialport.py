@@ -49,7 +49,7 @@ class SerialSource:
 
 
 def _read(port: serial.Serial) -> bytes:
-    """Return the available bytes, none after ``_READ_S``."""
+    """Return the available bytes, or no bytes after ``_READ_S`` seconds."""
     first: bytes = port.read(1)
     rest: bytes = port.read(min(port.in_waiting, _CHUNK_BYTES)) if first else b""
     return first + rest

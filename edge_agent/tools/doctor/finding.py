@@ -8,8 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Result of one check: its subject (``what``), its state, the observation (``seen``) and the advice
-    (``mend``)."""
+    """Result of one check: subject (``what``), state, observation (``seen``) and advice (``mend``)."""
 
     what: str
     state: Literal["good", "poor", "bad"]

@@ -104,8 +104,7 @@ def judged_clock(status: int, error_ms: float) -> Finding:
 
 
 def check_secret(path: Path, of: str) -> Finding:
-    """Check that a secret file is readable, and only by its owner and its group. The agent may run with that
-    group."""
+    """Check that a secret file is readable, and only by its owner and by its group, which may be the agent's."""
     subject = f"secret of {of}"
     try:
         mode = path.stat().st_mode

@@ -27,7 +27,7 @@ class _CountingSink:
         self.unclaimed_names: Counter[str] = Counter()
 
     def opened(self) -> None:
-        """Do nothing, because readings are better evidence."""
+        """Do nothing: readings prove more than an open connection."""
 
     def take(self, sensor: str, reading: Reading) -> None:
         """Count a reading."""
