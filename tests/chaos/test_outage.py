@@ -3,28 +3,61 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks.outage import OutageOptions, run
+from benchmarks.outage import OutageOptions, faults, run
 from deploy.local.kafka.broker import Broker
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.settings import KafkaSettings
 from ingest.ledger.auditor import audit
 
-pytestmark = [pytest.mark.chaos, pytest.mark.kafka, pytest.mark.timeout(240)]
 
-
-async def test_the_backlog_arrives_in_order_without_delaying_live_frames(own_broker: Broker, tmp_path: Path) -> None:
+@pytest.mark.chaos
+@pytest.mark.kafka
+@pytest.mark.timeout(240)
+async def test_the_backlog_arrives_complete_in_order_and_once(own_broker: Broker, tmp_path: Path) -> None:
     report = await run(OutageOptions(normal_s=8.0, outage_s=12.0), tmp_path, own_broker, lambda _: None)
     ledger = report["ledger"]
     assert (ledger["missing"], ledger["holes"], ledger["duplicates"], ledger["withheld"]) == (0, [], 0, {})
     assert report["late"]["frames"] > 4 * 10 * 8
-    assert report["late"]["mib_per_s"] < 2.6  # the pace of the backlog, plus its first burst
-    # 1.5 over minutes on an idle machine; the p99 of a few hundred frames depends on three of them
-    assert report["live_ms"]["catching_up"]["p95"] < 3 * max(report["live_ms"][w]["p95"] for w in ("before", "after"))
 
 
+@pytest.mark.parametrize(
+    ("changed", "wrong"),
+    [
+        ({}, []),
+        ({"ledger": {"missing": 2, "holes": ["a"], "duplicates": 1}}, ["missing", "holes", "duplicates"]),
+        ({"late": {"mib_per_s": 2.6}}, ["the backlog ran at 2.6 MiB/s, its rate is 2"]),
+        (
+            {"live_ms": {"before": {"p95": 10.0}, "catching_up": {"p95": 60.0}, "after": {"p95": 20.0}}},
+            ["live frames beside the backlog: p95 60.0 ms"],
+        ),
+    ],
+)
+def test_each_fault_of_an_outage_is_reported(changed: dict[str, Any], wrong: list[str]) -> None:
+    good = {
+        "ledger": {"missing": 0, "holes": [], "duplicates": 0},
+        "late": {"mib_per_s": 2.5},
+        "live_ms": {"before": {"p95": 10.0}, "catching_up": {"p95": 59.0}, "after": {"p95": 20.0}},
+    }
+    assert faults(OutageOptions(), {**good, **changed}) == wrong
+
+
+def test_a_backlog_without_a_rate_may_be_fast() -> None:
+    ledger, live = {"missing": 0, "holes": [], "duplicates": 0}, {"p95": 10.0}
+    report = {
+        "ledger": ledger,
+        "late": {"mib_per_s": 40.0},
+        "live_ms": dict.fromkeys(("before", "catching_up", "after"), live),
+    }
+    assert faults(OutageOptions(late_mib_per_s=0.0), report) == []
+
+
+@pytest.mark.chaos
+@pytest.mark.kafka
+@pytest.mark.timeout(240)
 async def test_rows_expired_from_a_small_spool_are_accounted_for(own_broker: Broker, tmp_path: Path) -> None:
     options = OutageOptions(cameras=2, normal_s=3.0, outage_s=15.0, spool_mib=2)
     report = await run(options, tmp_path, own_broker, lambda _: None)

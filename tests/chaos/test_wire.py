@@ -23,8 +23,8 @@ FPS = 10
 LOSS, JITTER_S = 0.05, 0.2
 LOST = 8
 """Minimum number of lost packets: parts of one key frame in three, and of a dozen other frames."""
-CAP_S, STALL_S, START_S = 0.2, 3.0, 4.0
-"""Maximum back-off, stall time, and time for a child to start on a busy machine and get its first frames."""
+CAP_S, STALL_S, BUSY_S = 0.2, 3.0, 20.0
+"""Maximum back-off, stall time, and slack for a busy machine to start a child and to notice the end of one."""
 
 Lay = Callable[..., AbstractContextManager[FarCamera]]
 
@@ -91,7 +91,7 @@ async def test_only_intact_frames_are_kept_during_losses_and_capture_recovers_af
 
             await until(enough, "enough losses, and frames all the same")
             told = wire.set()
-            assert await flows(there.camera, 1) <= CAP_S + STALL_S + START_S
+            assert await flows(there.camera, 1) <= CAP_S + STALL_S + BUSY_S
             await flows(there.camera, FPS)
         found = there.found()
     assert told["overtaken"] > 0
@@ -118,10 +118,10 @@ async def test_a_dead_wire_is_detected_and_capture_recovers_afterwards(wire: Bad
             await flows(there.camera)
             epoch = there.camera.epoch
             wire.set(loss=1.0)
-            await until(lambda: there.camera.state == "down", "the detection", STALL_S + 1.5)
+            await until(lambda: there.camera.state == "down", "the detection", STALL_S + BUSY_S)
             wire.set()
             took_s = await until(lambda: there.camera.epoch > epoch, "a new start")
-            assert took_s + await flows(there.camera, 1) <= CAP_S + STALL_S + START_S
+            assert took_s + await flows(there.camera, 1) <= CAP_S + STALL_S + BUSY_S
         found = there.found()
     require_whole_and_true(found)
     assert found.behind_s < STALL_S / 2  # FFmpeg held the last frame back until the timeout
