@@ -132,6 +132,7 @@ async def _phases(
     normal, normal_cpu = received.live_ms(start_s, time.monotonic()), (_cpu_s(agent) - cpu_s) / options.normal_s
     say(f"normal: {normal}; the broker is killed for {options.outage_s:.0f} s")
     await asyncio.to_thread(broker.kill)
+    killed_s = time.monotonic()
     await _passed(options.outage_s, following)
     before = len(received.ages_s[FRAMES])
     await asyncio.to_thread(broker.start)
@@ -156,6 +157,7 @@ async def _phases(
             "mib_per_s": round(received.late_bytes / 2**20 / (end_s - found_s), 2),
             "caught_up_in_s": round(end_s - found_s, 1),
         },
+        "down_s": round(found_s - killed_s, 1),
         "agent_cores": round(normal_cpu, 2),
     }
 

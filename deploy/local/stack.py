@@ -35,7 +35,7 @@ class StackFiles:
 
 
 def services(files: StackFiles, settings: KafkaSettings, models: Path, receiver_port: int) -> list[ServiceSpec]:
-    """Return the specs of all services, consumers before producers."""
+    """Return the specs of all services, consumers before producers. The agent is the last."""
     env = {**settings.to_env(), **ONE_THREAD}
     commands: dict[str, list[str]] = {
         "webhook-receiver": [

@@ -11,9 +11,8 @@ from collections.abc import Awaitable, Callable
 import psutil
 import pytest
 
-from deploy.local.demo.command import During
 from deploy.local.demo.figures import Figures
-from deploy.local.demo.run import DemoOutcome, RunningStack
+from deploy.local.demo.run import DemoOutcome, During, RunningStack
 from deploy.local.kafka.broker import Broker
 from deploy.local.stack import AGENT
 from deploy.local.supervisor import ServiceSpec, Supervisor

@@ -16,8 +16,6 @@ from rich.live import Live
 from deploy.cli.common import friendly
 from ingest.exceptions import ConfigError
 
-_MODELS = Path(__file__).resolve().parents[3] / "engines" / "models"
-
 
 @friendly
 def demo(
@@ -35,21 +33,13 @@ def demo(
     Exits with 0 if every captured frame ended in exactly one state, with 1 otherwise.
     """
     from deploy.cli.tools.models import read_labels
-    from deploy.local.demo.command import DemoOptions, run_demo
+    from deploy.local.demo.run import DemoOptions, run_demo
     from deploy.local.demo.table import balance_table, live_table, summary
 
     if report and not report.absolute().parent.is_dir():
         raise ConfigError("demo", "--report", str(report), "a file in a folder that exists")
     console = Console(stderr=as_json, log_path=False)
-    options = DemoOptions(
-        seconds=seconds,
-        videos=tuple(video or ()),
-        model=model,
-        decoder=decoder,
-        labels=read_labels(labels),
-        home=home.absolute(),
-        shipped_models=_MODELS,
-    )
+    options = DemoOptions(seconds, home.absolute(), tuple(video or ()), model, decoder, read_labels(labels))
     with Live(console=console, refresh_per_second=4, transient=True) as live:
         outcome = asyncio.run(
             run_demo(

@@ -1,33 +1,42 @@
-"""Run of a whole stack on one machine: start, capture, drain, audit."""
+"""Run of a whole stack on one machine: choose broker, model and site; start, capture, drain, audit."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import contextlib
+import os
 import secrets
 import shutil
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import tomli_w
 
-from deploy.local.beside import beside
+from deploy.local.demo import site as demosite
 from deploy.local.demo.figures import Figures, report
 from deploy.local.demo.truth import LineCrossing, score
-from deploy.local.demo.watch import watching
+from deploy.local.demo.watch import beside, watching
 from deploy.local.exceptions import StackError
+from deploy.local.kafka.broker import Broker
 from deploy.local.stack import AGENT, DOWNSTREAM, StackFiles, services
-from deploy.local.supervisor import Supervisor
+from deploy.local.supervisor import ServiceSpec, Supervisor
+from edge_agent.sources.simulated.truth import read_truth
+from engines.decoders import CLASSIFIERS
+from engines.repository.manifest import Manifest
+from engines.repository.store import Repository
+from ingest.exceptions import ConfigError
 from ingest.kafka import topicadmin
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.settings import KafkaSettings
 from ingest.ledger.auditor import audit
 from ingest.runtime.clock import Deadline
+from ingest.runtime.eventloop import stop_event
 from ingest.site import ReceiverConfig, Site
 from ingest.site.topic.store import publish
 
@@ -44,6 +53,9 @@ Longer than a batch's delay, a transaction and a restart of the processor's loop
 """
 _POLL_S = 0.25
 PARTITIONS = 4
+SHIPPED_MODELS = Path(__file__).resolve().parents[3] / "engines" / "models"
+_SHIPPED_MODEL = "regions"
+_PREFIX = "sightline-demo-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +68,22 @@ class RunningStack:
     models: Path
 
 
+During = Callable[[RunningStack], Coroutine[Any, Any, None]]
+"""Work beside the running stack, such as the kills of tests."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """Options of the demo command. ``home`` is the folder of the run's files; ``model`` needs ``decoder``."""
+
+    seconds: float
+    home: Path
+    videos: tuple[Path, ...] = ()
+    model: Path | None = None
+    decoder: str = ""
+    labels: tuple[str, ...] = ()
+
+
 @dataclass
 class Demo:
     """Description of a run, with the callbacks that follow it."""
@@ -63,14 +91,12 @@ class Demo:
     settings: KafkaSettings
     files: StackFiles
     models: Path
-    make_site: Callable[[ReceiverConfig], Site]
-    read_truth: Callable[[Path], list[LineCrossing]]
+    site: Site
     seconds: float
     """Length of the run. 0: until ``stop`` is set."""
     on_tick: Callable[[Figures, float | None, dict[str, int]], None] = lambda *_: None
     on_step: Callable[[str], None] = lambda _: None
-    during: Callable[[RunningStack], Coroutine[Any, Any, None]] | None = None
-    """Work beside the stack, such as the kills of tests."""
+    during: During | None = None
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -82,30 +108,66 @@ class DemoOutcome:
     report: dict[str, Any]
 
 
-async def run(demo: Demo) -> DemoOutcome:
-    """Run the stack, drain it and return its ledger and report.
+async def run_demo(
+    options: DemoOptions,
+    *,
+    on_step: Callable[[str], None] = lambda _: None,
+    on_tick: Callable[[Figures, float | None, dict[str, int]], None] = lambda *_: None,
+    during: During | None = None,
+    broker: Broker | None = None,
+) -> DemoOutcome:
+    """Run one demo with its own topics. Raise ConfigError, DeployError, EngineError or IngestError.
 
-    Raise StackError when a service is not ready, or an alert not delivered, in time. Raise LogUnavailable when Kafka
-    does not answer.
+    The demo runs on the cluster of ``SIGHTLINE_KAFKA`` and leaves no topic there. Without that variable it runs on
+    ``broker``, by default a new one, where its topics stay until the next demo.
     """
-    receiver = _prepare_files(demo.files)
-    site = demo.make_site(receiver)
-    demo.files.site_file.write_text(tomli_w.dumps(site.model_dump(mode="json", exclude_none=True)))
-    async with KafkaLog(demo.settings, "sightline-demo") as log:
-        demo.on_step("creating topics")
-        await topicadmin.create(demo.settings, partitions=PARTITIONS, replication=1)
-        await publish(log, site.entries())
-        async with _stack(demo, receiver) as stack, watching(demo.settings) as figures:
-            await _live(demo, stack, figures)
-            await _drain(demo, stack, figures, receivers=len(site.receivers))
-            demo.on_step("auditing")
-            balance = (await audit(log, wait_s=DRAIN_TIMEOUT_S)).to_dict()
-        truth = demo.read_truth(demo.files.spool)
-        scored = score(truth, figures.crossings()) if truth else None
-        return DemoOutcome(balance, report(figures, balance, scored))
+    demosite.require_videos(options.videos)
+    models, manifest = _model(options)
+    base = KafkaSettings.from_env()
+    own = None if "SIGHTLINE_KAFKA" in os.environ else broker or Broker()
+    if own:
+        on_step("starting Kafka")
+        base = base.model_copy(update={"bootstrap": own.start()})
+    settings = base.model_copy(update={"prefix": f"{_PREFIX}{time.time_ns() // 1_000_000}."})
+    try:
+        if own:  # earlier demos left gigabytes of pictures
+            await topicadmin.remove(settings, prefix=_PREFIX)
+        files = StackFiles(options.home)
+        receiver = prepare_files(files)
+        if options.videos:
+            regions = manifest.decoder in CLASSIFIERS
+            site = demosite.video_site(options.videos, manifest, receiver=receiver, regions=regions)
+        else:
+            site = demosite.simulated_site(manifest, receiver)
+        try:
+            return await run(
+                Demo(settings, files, models, site, options.seconds, on_tick, on_step, during, stop_event())
+            )
+        finally:
+            if not own:  # leave no topic in a shared cluster, and do not touch other demos there
+                await topicadmin.remove(settings, prefix=settings.prefix)
+    finally:
+        if own and not own.attached:
+            own.stop()
 
 
-def _prepare_files(files: StackFiles) -> ReceiverConfig:
+def _model(options: DemoOptions) -> tuple[Path, Manifest]:
+    """Return the model repository and the manifest of the model to use."""
+    if options.model is None:
+        return SHIPPED_MODELS, Repository(SHIPPED_MODELS).open(_SHIPPED_MODEL).manifest
+    if not options.decoder:
+        raise ConfigError("demo", "--decoder", "", "the decoder of the model's outputs, e.g. yolox")
+    from engines.repository.adopt import AdoptOptions, adopt
+
+    repository = Repository(options.home.parent / "models")
+    name = "".join(c if c.isalnum() else "-" for c in options.model.stem.lower()).strip("-")
+    model = adopt(options.model, repository, AdoptOptions(name, options.decoder, options.labels))
+    repository.promote(name, model.manifest.version)
+    return repository.root, model.manifest
+
+
+def prepare_files(files: StackFiles) -> ReceiverConfig:
+    """Empty the folder of a stack, write the receiver's secret, and return a receiver on a free port."""
     shutil.rmtree(files.root, ignore_errors=True)
     files.root.mkdir(parents=True)
     files.secret_file.write_text("whsec_" + base64.b64encode(secrets.token_bytes(32)).decode() + "\n")
@@ -122,42 +184,59 @@ def _prepare_files(files: StackFiles) -> ReceiverConfig:
     )
 
 
-@contextlib.asynccontextmanager
-async def _stack(demo: Demo, receiver: ReceiverConfig) -> AsyncIterator[Supervisor]:
-    port = int(receiver.url.rsplit(":", 1)[1].rstrip("/"))
-    specs = services(demo.files, demo.settings, demo.models, port)
-    demo.on_step("starting services")
-    async with Supervisor([s for s in specs if s.name != AGENT], demo.files.logs) as stack:
-        try:
-            yield stack
-        finally:
-            demo.on_step("stopping")
+async def run(demo: Demo) -> DemoOutcome:
+    """Run the stack, drain it and return its ledger and report.
+
+    Raise StackError when a service is not ready, or an alert not delivered, in time. Raise LogUnavailable when Kafka
+    does not answer.
+    """
+    demo.files.site_file.write_text(tomli_w.dumps(demo.site.model_dump(mode="json", exclude_none=True)))
+    port = urlsplit(demo.site.receivers[0].url).port or 0
+    *downstream, agent = services(demo.files, demo.settings, demo.models, port)
+    async with KafkaLog(demo.settings, "sightline-demo") as log:
+        demo.on_step("creating topics")
+        await topicadmin.create(demo.settings, partitions=PARTITIONS, replication=1)
+        await publish(log, demo.site.entries())
+        demo.on_step("starting services")
+        async with Supervisor(downstream, demo.files.logs) as stack, watching(demo.settings) as figures:
+            try:
+                await _live(demo, stack, agent, figures)
+                await _drain(demo, stack, figures)
+                demo.on_step("auditing")
+                balance = (await audit(log, wait_s=DRAIN_TIMEOUT_S)).to_dict()
+            finally:
+                demo.on_step("stopping")
+        truth = _true_crossings(demo.files.spool)
+        scored = score(truth, figures.crossings()) if truth else None
+        return DemoOutcome(balance, report(figures, balance, scored))
 
 
-async def _live(demo: Demo, stack: Supervisor, figures: Figures) -> None:
+async def _live(demo: Demo, stack: Supervisor, agent: ServiceSpec, figures: Figures) -> None:
+    """Start the agent once all other services run. Show the figures until the end of the run."""
+
+    def missing() -> set[str]:
+        wanted = set(DOWNSTREAM) - {"webhook-receiver"}
+        return wanted - {name for name, (_, state) in figures.services.items() if state == "running"}
+
     await _until(
-        lambda: not _missing(figures) or demo.stop.is_set(),
+        lambda: not missing() or demo.stop.is_set(),
         READY_TIMEOUT_S,
-        lambda: f"not ready within {READY_TIMEOUT_S:.0f} s: {sorted(_missing(figures))}. See {demo.files.logs}",
+        lambda: f"not ready within {READY_TIMEOUT_S:.0f} s: {sorted(missing())}. See {demo.files.logs}",
     )
-    specs = services(demo.files, demo.settings, demo.models, 0)
-    await stack.add(next(s for s in specs if s.name == AGENT))
+    await stack.add(agent)
     during = demo.during(RunningStack(stack, figures, demo.settings, demo.models)) if demo.during else None
     async with beside(during, to_its_end=True) if during else contextlib.nullcontext():
-        await _ticks(demo, stack, figures)
+        ends = Deadline.after(demo.seconds) if demo.seconds else None
+        while not demo.stop.is_set() and not (ends and ends.passed):
+            demo.on_tick(figures, ends.left if ends else None, stack.restarts())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(demo.stop.wait(), _POLL_S)
 
 
-async def _ticks(demo: Demo, stack: Supervisor, figures: Figures) -> None:
-    ends = Deadline.after(demo.seconds) if demo.seconds else None
-    while not demo.stop.is_set() and not (ends and ends.passed):
-        demo.on_tick(figures, ends.left if ends else None, stack.restarts())
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(demo.stop.wait(), _POLL_S)
-
-
-async def _drain(demo: Demo, stack: Supervisor, figures: Figures, receivers: int) -> None:
+async def _drain(demo: Demo, stack: Supervisor, figures: Figures) -> None:
     demo.on_step("draining")
     await stack.stop_one(AGENT, STOP_AGENT_S)
+    receivers = len(demo.site.receivers)
 
     def quiet() -> bool:
         still = time.time() - figures.last_s > _QUIET_S
@@ -173,14 +252,24 @@ async def _drain(demo: Demo, stack: Supervisor, figures: Figures, receivers: int
     )
 
 
-def _missing(figures: Figures) -> set[str]:
-    wanted = set(DOWNSTREAM) - {"webhook-receiver"}
-    return wanted - {name for name, (_, state) in figures.services.items() if state == "running"}
-
-
 async def _until(done: Callable[[], bool], timeout_s: float, problem: Callable[[], str]) -> None:
     deadline = Deadline.after(timeout_s)
     while not done():
         if deadline.passed:
             raise StackError(problem())
         await asyncio.sleep(_POLL_S)
+
+
+def _true_crossings(folder: Path) -> list[LineCrossing]:
+    """Return the true crossings that the simulated cameras wrote into an agent's folder."""
+    return [
+        LineCrossing(
+            camera=header["camera"],
+            direction=crossing["direction"],
+            at_ns=frame.crossed_ns(crossing, header["scene"]["fps"]),
+            label=crossing["label"],
+        )
+        for path in sorted((folder / "truth").glob("*.jsonl"))
+        for header, frame in read_truth(path)
+        for crossing in frame.crossings
+    ]

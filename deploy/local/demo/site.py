@@ -6,22 +6,15 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from edge_agent.sources.simulated import COUNTING_LINES, RESTRICTED_ZONE
 from engines.repository.manifest import Manifest
 from ingest.exceptions import ConfigError
-from ingest.site import (
-    CameraConfig,
-    GateConfig,
-    PipelineConfig,
-    ReceiverConfig,
-    SensorConfig,
-    Site,
-)
+from ingest.site import CameraConfig, GateConfig, PipelineConfig, ReceiverConfig, SensorConfig, Site
 from stream.analyse.rules.line import LineRule
 from stream.analyse.rules.zone import ZoneRule
 from stream.sense.rules.threshold import ThresholdRule
 
 SITE = "demo"
-_RESTRICTED = "restricted"
 
 
 def pipeline_for(manifest: Manifest, *, regions: bool) -> PipelineConfig:
@@ -40,19 +33,10 @@ def pipeline_for(manifest: Manifest, *, regions: bool) -> PipelineConfig:
     )
 
 
-def simulated_site(
-    manifest: Manifest,
-    *,
-    lines: dict[str, tuple[tuple[float, float], tuple[float, float]]],
-    zone: tuple[tuple[float, float], ...],
-    receiver: ReceiverConfig,
-    seed: int = 1,
-    fps: float = 10.0,
-) -> Site:
+def simulated_site(manifest: Manifest, receiver: ReceiverConfig) -> Site:
     """Return the site with a road, a yard, a conveyor and a temperature sensor, and a rule for each.
 
-    ``lines`` are the scenes' counting lines by kind, and ``zone`` is the yard's restricted area, in relative
-    coordinates. The rules use the scenes' own geometry, so that events can be compared with the ground truth.
+    The rules use the lines and the zone of the scenes, so that events can be compared with the ground truth.
     """
     scenes = (("road", {"light": "day"}), ("yard", {"light": "night"}), ("conveyor", {"light": "day"}))
     cameras = tuple(
@@ -60,21 +44,21 @@ def simulated_site(
             name=kind,
             source=f"simulated:{kind}",
             site=SITE,
-            fps=fps,
-            options={"seed": seed + number, **options},
+            fps=10.0,
+            options={"seed": 1 + number, **options},
             gate=GateConfig(keep_alive_s=5.0),
         )
         for number, (kind, options) in enumerate(scenes)
     )
     counting = tuple(
         LineRule(name=f"{kind}-line", camera=kind, pipeline=manifest.name, start=start, end=end)
-        for kind, (start, end) in sorted(lines.items())
+        for kind, (start, end) in sorted(COUNTING_LINES.items())
     )
     intrusion = ZoneRule(
-        name=_RESTRICTED,
+        name="restricted",
         camera="yard",
         pipeline=manifest.name,
-        polygon=zone,
+        polygon=RESTRICTED_ZONE,
         labels=("person",),
         dwell_s=0.5,
         severity="critical",
@@ -88,7 +72,7 @@ def simulated_site(
         unit="Cel",
         low=-40.0,
         high=125.0,
-        options={"seed": seed},
+        options={"seed": 1},
     )
     return Site(
         name=SITE,

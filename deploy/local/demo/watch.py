@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.errors import KafkaError
 
-from deploy.local.beside import beside
 from deploy.local.demo.figures import Figures
 from ingest.contract.codec import decode, decode_json
 from ingest.contract.records import Alert, Delivery, Event, Heartbeat, Result
@@ -19,13 +20,32 @@ from ingest.contract.topics import ALERTS, DEADLETTER, DELIVERIES, EVENTS, RESUL
 from ingest.exceptions import CodecError, LogUnavailable
 from ingest.kafka import settings as kafka
 from ingest.kafka.kafkalog import KafkaLog, from_consumer
-from ingest.kafka.log import LogRecord
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime import logs
 
 _POLL_MS = 200
 
 _log = logs.get("deploy.watch")
+
+
+@contextlib.asynccontextmanager
+async def beside(work: Coroutine[Any, Any, None], *, to_its_end: bool = False) -> AsyncIterator[None]:
+    """Run work while the block runs. When the block ends, cancel the work, or with ``to_its_end`` wait for it.
+
+    If the work fails, the block is cancelled and the work's error is raised. If the block raises, the work is
+    cancelled and the block's error is raised.
+    """
+    failures: tuple[BaseException, ...] = ()
+    try:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(work)
+            yield
+            if not to_its_end:
+                task.cancel()
+    except BaseExceptionGroup as failed:
+        failures = failed.exceptions
+    if failures:  # raised outside the handler, so that the traceback does not repeat the exception group
+        raise failures[0]
 
 
 @contextlib.asynccontextmanager
@@ -58,14 +78,11 @@ async def _follow(consumer: AIOKafkaConsumer, settings: KafkaSettings, figures: 
             raise LogUnavailable(f"reading the topics failed: {error!r}") from error
         now_ns = time.time_ns()
         for record in itertools.chain.from_iterable(fetched.values()):
-            _count(figures, from_consumer(settings, record), now_ns)
-
-
-def _count(figures: Figures, record: LogRecord, now_ns: int) -> None:
-    try:
-        _COUNTERS[record.topic](figures, record.value, now_ns)
-    except CodecError as error:
-        _log.warning("record_unreadable", topic=record.topic, offset=record.offset, error=str(error))
+            found = from_consumer(settings, record)
+            try:
+                _COUNTERS[found.topic](figures, found.value, now_ns)
+            except CodecError as error:
+                _log.warning("record_unreadable", topic=found.topic, offset=found.offset, error=str(error))
 
 
 _COUNTERS: dict[str, Callable[[Figures, bytes, int], None]] = {

@@ -84,15 +84,9 @@ async def all_running(_: KafkaSettings) -> AsyncIterator[Figures]:
 
 
 def endless(folder: Path, **values: Any) -> Demo:
-    return Demo(
-        settings=SETTINGS,
-        files=StackFiles(folder / "demo"),
-        models=folder,
-        make_site=lambda _: Site(name="test"),
-        read_truth=lambda _: [],
-        seconds=0.0,
-        **values,
-    )
+    files = StackFiles(folder / "demo")
+    site = Site(name="test", receivers=(demo.prepare_files(files),))
+    return Demo(SETTINGS, files, folder, site, seconds=0.0, **values)
 
 
 def children() -> list[psutil.Process]:
