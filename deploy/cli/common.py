@@ -5,17 +5,21 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable
-from typing import Annotated, ParamSpec, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from deploy.local.exceptions import DeployError
 from edge_agent.exceptions import AgentError
 from engines.exceptions import EngineError
 from ingest.exceptions import IngestError
+from ingest.kafka.kafkalog import KafkaLog
+from ingest.kafka.log import Log
 from ingest.kafka.settings import KafkaSettings
+from ingest.runtime.eventloop import run
 from stream.exceptions import StreamError
 
 P = ParamSpec("P")
@@ -44,6 +48,28 @@ def kafka_settings(kafka: str = "", prefix: str = "") -> KafkaSettings:
     """Return the settings of the environment, overridden by the command line. Raise ConfigError."""
     given = {key: value for key, value in (("SIGHTLINE_KAFKA", kafka), ("SIGHTLINE_KAFKA_PREFIX", prefix)) if value}
     return KafkaSettings.from_env({**os.environ, **given})
+
+
+def on_log(client_id: str, kafka: str, prefix: str, work: Callable[[Log], Awaitable[T]]) -> T:
+    """Connect to Kafka, run work on its log, and return the result. Raise ConfigError or LogUnavailable."""
+    settings = kafka_settings(kafka, prefix)
+
+    async def connected() -> T:
+        async with KafkaLog(settings, client_id) as log:
+            return await work(log)
+
+    return run(connected())
+
+
+def print_rows(rows: Iterable[Mapping[str, Any]], as_json: bool, columns: Mapping[str, str]) -> None:
+    """Print rows as JSON, or as a table. ``columns`` has the heading of each key that the table shows."""
+    if as_json:
+        stdout.print_json(data=list(rows))
+        return
+    table = Table(*columns.values())
+    for row in rows:
+        table.add_row(*(str(row[key]) for key in columns))
+    stdout.print(table)
 
 
 def friendly(command: Callable[P, T]) -> Callable[P, T]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -83,7 +81,7 @@ def preview(
     path = out or Path(f"{camera}.png")
     fates = _previewed(wanted, seconds, path)
     if as_json:
-        sys.stdout.write(json.dumps({"picture": str(path), "fates": fates}, indent=2) + "\n")
+        stdout.print_json(data={"picture": str(path), "fates": fates})
     else:
         stdout.print(f"{path}: {', '.join(f'{reason} {count}' for reason, count in fates.items())}", soft_wrap=True)
 
@@ -125,7 +123,7 @@ def doctor(
         _examined(site.load(site_file), kafka_settings(kafka, prefix), data, seconds, quiet=as_json)
     )
     if as_json:
-        sys.stdout.write(json.dumps([asdict(finding) for finding in findings], indent=2) + "\n")
+        stdout.print_json(data=[asdict(finding) for finding in findings])
     raise typer.Exit(1 if any(finding.state == "bad" for finding in findings) else 0)
 
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 from rich.progress import Progress
 
-from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, progress, stdout
+from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log, progress, stdout
 from deploy.local.demo.table import balance_table, sensor_table
-from ingest.kafka.kafkalog import KafkaLog
-from ingest.kafka.settings import KafkaSettings
 from ingest.ledger.auditor import audit as read_and_draw
-from ingest.ledger.balance import Balance
-from ingest.runtime.eventloop import run
 
 
 @friendly
@@ -28,10 +23,18 @@ def audit(
 
     Exits with 1 if the ledger does not balance.
     """
-    balance = run(_audit(kafka_settings(kafka, prefix), wait))
+    with Progress(console=progress, transient=True, disable=not progress.is_terminal) as bar:
+        task = bar.add_task("reading the topics", total=None)
+
+        def on_progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        balance = on_log(
+            "sightline-audit", kafka, prefix, lambda log: read_and_draw(log, wait_s=wait, on_progress=on_progress)
+        )
     values = balance.to_dict()
     if as_json:
-        stdout.print_json(json.dumps(values))
+        stdout.print_json(data=values)
     else:
         stdout.print(balance_table(values))
         for line in values["totals"]["examples"]:
@@ -42,12 +45,3 @@ def audit(
             for line in sensors["totals"]["examples"]:
                 stdout.print(f"  {line}")
     raise typer.Exit(0 if balance.balanced else 1)
-
-
-async def _audit(settings: KafkaSettings, wait_s: float) -> Balance:
-    async with KafkaLog(settings, "sightline-audit") as log:
-        with Progress(console=progress, transient=True, disable=not progress.is_terminal) as bar:
-            task = bar.add_task("reading the topics", total=None)
-            return await read_and_draw(
-                log, wait_s=wait_s, on_progress=lambda done, total: bar.update(task, completed=done, total=total)
-            )

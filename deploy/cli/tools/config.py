@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,16 +9,13 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, stdout
+from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log, stdout
 from ingest import site
 from ingest.exceptions import ConfigError
-from ingest.kafka.kafkalog import KafkaLog
-from ingest.kafka.settings import KafkaSettings
-from ingest.runtime.eventloop import run
+from ingest.kafka.log import Log
 from ingest.site import PinConfig, Site
 from ingest.site.topic.changes import ConfigChanges, site_changes
 from ingest.site.topic.store import commit, open_writer, read
-from ingest.site.topic.view import Config
 from stream.rules import validated, validated_site
 
 app = typer.Typer(help="Check, apply and show a site's configuration.", no_args_is_help=True)
@@ -58,12 +54,17 @@ def apply(
     Entries that the file no longer has are removed. Exits with 1 if the topic then has invalid entries.
     """
     wanted = validated_site(site.load(file), file)
-    found, unusable = run(_apply(kafka_settings(kafka, prefix), file, wanted, dry_run, take_over))
+    found, unusable = on_log(
+        "sightline-config", kafka, prefix, lambda log: _apply(log, file, wanted, dry_run, take_over)
+    )
     if as_json:
-        sys.stdout.write(json.dumps(_report(found, unusable, dry_run), indent=2) + "\n")
+        stdout.print_json(data=_report(found, unusable, dry_run))
     else:
         _print(found, wanted, dry_run)
-    _exit_if_unusable(unusable)
+    if unusable:  # the errors were logged when the topic was read
+        keys = ", ".join(sorted(unusable))
+        sys.stderr.write(f"error: config topic: {keys} invalid: apply the file that has it, or remove it\n")
+        raise typer.Exit(UNUSABLE_EXIT)
 
 
 @app.command()
@@ -74,7 +75,7 @@ def remove(
     prefix: Prefix = "",
 ) -> None:
     """Remove entries from the config topic, of any site, including invalid ones."""
-    run(_remove(kafka_settings(kafka, prefix), keys))
+    on_log("sightline-config", kafka, prefix, lambda log: _remove(log, keys))
     stdout.print(f"removed: {', '.join(keys)}", markup=False, soft_wrap=True)
 
 
@@ -82,55 +83,45 @@ def remove(
 @friendly
 def show(kafka: Kafka = "", prefix: Prefix = "") -> None:
     """Print the configuration that the services read, as JSON. Invalid entries are logged on stderr."""
-    config = run(_read(kafka_settings(kafka, prefix)))
+    config = on_log("sightline-config", kafka, prefix, lambda log: read(log, validate=validated))
     entries = {key: entry.model_dump(mode="json") for key, entry in sorted(config.entries.items())}
-    sys.stdout.write(json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
+    stdout.print_json(data=entries)
 
 
 async def _apply(
-    settings: KafkaSettings, file: Path, wanted: Site, dry_run: bool, take_over: bool
+    log: Log, file: Path, wanted: Site, dry_run: bool, take_over: bool
 ) -> tuple[ConfigChanges, dict[str, str]]:
     """Return the changes, and the entries that are invalid afterwards, with the errors."""
-    async with KafkaLog(settings, "sightline-config") as log:
-        writer = None if dry_run else await open_writer(log)
-        present = await read(log, validate=validated)
-        found = site_changes(wanted, present.entries, refused=present.refused, take_over=take_over)
-        if found.conflicts:
-            raise _conflict(file, found.conflicts)
-        if writer:
-            await commit(writer, found.written, found.removed)
+    writer = None if dry_run else await open_writer(log)
+    present = await read(log, validate=validated)
+    found = site_changes(wanted, present.entries, refused=present.refused, take_over=take_over)
+    if found.conflicts:
+        owners = sorted({owner for each in found.conflicts.values() for owner in each})
+        raise ConfigError(
+            str(file),
+            ", ".join(found.conflicts),
+            f"already defined by {', '.join(owners)} with other settings",
+            "names that no other site has. Rename it here, remove it from the other site's file and apply that, or "
+            "pass --take-over. Nothing was changed",
+        )
+    if writer:
+        await commit(writer, found.written, found.removed)
     replaced = {*(entry.key for entry in found.written), *found.removed}
     return found, {key: why for key, why in present.refused.items() if key not in replaced}
 
 
-def _conflict(file: Path, conflicts: Mapping[str, list[str]]) -> ConfigError:
-    owners = sorted({owner for found in conflicts.values() for owner in found})
-    return ConfigError(
-        str(file),
-        ", ".join(conflicts),
-        f"already defined by {', '.join(owners)} with other settings",
-        "names that no other site has. Rename it here, remove it from the other site's file and apply that, or pass "
-        "--take-over. Nothing was changed",
-    )
-
-
-async def _remove(settings: KafkaSettings, keys: list[str]) -> None:
-    async with KafkaLog(settings, "sightline-config") as log:
-        writer = await open_writer(log)
-        present = await read(log, validate=validated)
-        for key in keys:
-            if key not in present.entries and key not in present.refused:
-                raise ConfigError("config topic", "KEY", key, "a key that `sightline config show` prints")
-            if isinstance(present.entries.get(key), PinConfig):
-                raise ConfigError(
-                    "config topic", "KEY", key, "a key other than a pin, because a camera must stay in its partition"
-                )
-        await commit(writer, [], keys)
-
-
-async def _read(settings: KafkaSettings) -> Config:
-    async with KafkaLog(settings, "sightline-config") as log:
-        return await read(log, validate=validated)
+async def _remove(log: Log, keys: list[str]) -> None:
+    writer = await open_writer(log)
+    present = await read(log, validate=validated)
+    for key in keys:
+        expected = ""
+        if key not in present.entries and key not in present.refused:
+            expected = "a key that `sightline config show` prints"
+        elif isinstance(present.entries.get(key), PinConfig):
+            expected = "a key other than a pin, because a camera must stay in its partition"
+        if expected:
+            raise ConfigError("config topic", "KEY", key, expected)
+    await commit(writer, [], keys)
 
 
 def _report(found: ConfigChanges, unusable: Mapping[str, str], dry_run: bool) -> dict[str, object]:
@@ -153,20 +144,7 @@ def _print(found: ConfigChanges, wanted: Site, dry_run: bool) -> None:
     # entries of an older version name no site until their files are applied again
     orphan = "? {key} belongs to no site: apply the file that has it, or run `sightline config remove {key}`"
     lines += [orphan.format(key=key) for key in found.unclaimed]
+    written, removed = ("to write", "to remove") if dry_run else ("written", "removed")
+    lines.append(f"{wanted.name}: {len(found.written)} entries {written}, {len(found.removed)} {removed}")
     for line in lines:
         stdout.print(line, markup=False, soft_wrap=True)
-    written = len(found.written)
-    stdout.print(
-        f"{wanted.name}: {written} entries {'to write' if dry_run else 'written'}, {len(found.removed)} "
-        f"{'to remove' if dry_run else 'removed'}",
-        markup=False,
-        soft_wrap=True,
-    )
-
-
-def _exit_if_unusable(unusable: Mapping[str, str]) -> None:
-    """Exit if the topic has invalid entries. The errors were logged when the topic was read."""
-    if unusable:
-        keys = ", ".join(sorted(unusable))
-        sys.stderr.write(f"error: config topic: {keys} invalid: apply the file that has it, or remove it\n")
-        raise typer.Exit(UNUSABLE_EXIT)

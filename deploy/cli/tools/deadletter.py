@@ -10,14 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, stdout
-from ingest.deadletter import DeadLetter, ReplayReport, letters, replay
+from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log, print_rows, stdout
+from ingest.deadletter import DeadLetter, letters, replay
 from ingest.exceptions import ConfigError
-from ingest.kafka.kafkalog import KafkaLog
-from ingest.kafka.settings import KafkaSettings
-from ingest.runtime.eventloop import run
+from ingest.kafka.log import Log
 
 app = typer.Typer(help="List, show and replay dead letters.", no_args_is_help=True)
 
@@ -31,14 +28,9 @@ def list_letters(
     error: Error = "", camera: Camera = "", as_json: AsJson = False, kafka: Kafka = "", prefix: Prefix = ""
 ) -> None:
     """List dead letters, oldest first."""
-    found = [_row(x) for x in run(_letters(kafka_settings(kafka, prefix))) if _wanted(error, camera)(x)]
-    if as_json:
-        stdout.print_json(json.dumps(found))
-        return
-    table = Table("offset", "when", "stage", "error", "frames", "message")
-    for row in found:
-        table.add_row(*(str(row[key]) for key in ("offset", "when", "stage", "error", "frames", "message")))
-    stdout.print(table)
+    found = [_row(x) for x in on_log("sightline-deadletter", kafka, prefix, _letters) if _wanted(error, camera)(x)]
+    shown = ("offset", "when", "stage", "error", "frames", "message")
+    print_rows(found, as_json, dict(zip(shown, shown, strict=True)))
 
 
 @app.command()
@@ -50,12 +42,12 @@ def show(
     prefix: Prefix = "",
 ) -> None:
     """Show one dead letter with its headers."""
-    settings = kafka_settings(kafka, prefix)
-    found = next((x for x in run(_letters(settings)) if x.offset == offset), None)
+    dead = on_log("sightline-deadletter", kafka, prefix, _letters)
+    found = next((x for x in dead if x.offset == offset), None)
     if found is None:
         raise ConfigError("deadletter", "offset", offset, "an offset that `sightline deadletter list` shows")
     headers = {name: value.decode(errors="replace") for name, value in found.record.headers.items()}
-    stdout.print_json(json.dumps({**_row(found), "bytes": len(found.record.value), "headers": headers}))
+    stdout.print_json(data={**_row(found), "bytes": len(found.record.value), "headers": headers})
     if out:
         out.write_bytes(found.record.value)
 
@@ -76,7 +68,7 @@ def replay_letters(
     """
     name = run_name or time.strftime("%Y%m%d-%H%M%S")
     try:
-        report = run(_replay(kafka_settings(kafka, prefix), name, _wanted(error, camera)))
+        report = on_log("sightline-deadletter", kafka, prefix, lambda log: replay(log, name, _wanted(error, camera)))
     except ValueError as error_:
         raise typer.BadParameter(str(error_)) from None
     if as_json:
@@ -107,11 +99,5 @@ def _row(letter: DeadLetter) -> dict[str, Any]:
     }
 
 
-async def _letters(settings: KafkaSettings) -> list[DeadLetter]:
-    async with KafkaLog(settings, "sightline-deadletter") as log:
-        return [letter async for letter in letters(log)]
-
-
-async def _replay(settings: KafkaSettings, name: str, wanted: Callable[[DeadLetter], bool]) -> ReplayReport:
-    async with KafkaLog(settings, "sightline-deadletter") as log:
-        return await replay(log, name, wanted)
+async def _letters(log: Log) -> list[DeadLetter]:
+    return [letter async for letter in letters(log)]

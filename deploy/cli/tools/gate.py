@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import aclosing
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, stdout
+from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log, stdout
 from ingest.contract.codec import decode
 from ingest.contract.records import Detection, Result
 from ingest.contract.topics import RESULTS
 from ingest.exceptions import CodecError
-from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import Log
-from ingest.kafka.settings import KafkaSettings
 from ingest.ledger.missrate import MissCounter, MissRate
-from ingest.runtime.eventloop import run
 from ingest.site import CameraConfig, to_pixels
 from ingest.site.topic import store as configstore
 from stream.analyse.geometry import inside
@@ -35,10 +31,10 @@ def report(
     prefix: Prefix = "",
 ) -> None:
     """Print the share of withheld frames that show a new object, measured on the gate's sample of them."""
-    rates = run(_report(kafka_settings(kafka, prefix), newest))
+    rates = on_log("sightline-gate", kafka, prefix, lambda log: measured(log, newest))
     if as_json:
         found = [{"camera": camera, "pipeline": pipe, **rate.to_dict()} for (camera, pipe), rate in rates.items()]
-        stdout.print_json(json.dumps(found))
+        stdout.print_json(data=found)
         return
     stdout.print(_table(rates))
     if not any(rate.sampled for rate in rates.values()):
@@ -59,11 +55,6 @@ async def measured(log: Log, newest: int = 0) -> dict[tuple[str, str], MissRate]
                 except CodecError:
                     continue  # `sightline audit` counts unreadable results
     return dict(sorted(misses.rates.items()))
-
-
-async def _report(settings: KafkaSettings, newest: int) -> dict[tuple[str, str], MissRate]:
-    async with KafkaLog(settings, "sightline-gate") as log:
-        return await measured(log, newest)
 
 
 def _hidden(camera: CameraConfig | None, result: Result, found: Detection) -> bool:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from deploy.cli.common import AsJson, friendly, stdout
+from deploy.cli.common import AsJson, friendly, print_rows, stdout
 from engines.repository.store import Repository
 from ingest.exceptions import ConfigError
 
@@ -40,16 +38,8 @@ def add(
     labels: Annotated[Path | None, typer.Option(help="Text file with a class name per line. Default: COCO.")] = None,
     rgb: Annotated[bool, typer.Option("--rgb", help="The model expects RGB. Default: BGR.")] = False,
     stretch: Annotated[bool, typer.Option("--stretch", help="Stretch frames to fit. Default: letterbox.")] = False,
-    mean: Annotated[tuple[float, float, float], typer.Option(help="Subtracted from each channel.")] = (
-        0.0,
-        0.0,
-        0.0,
-    ),
-    scale: Annotated[tuple[float, float, float], typer.Option(help="Multiplied after that.")] = (
-        1.0,
-        1.0,
-        1.0,
-    ),
+    mean: Annotated[tuple[float, float, float], typer.Option(help="Subtracted from each channel.")] = (0, 0, 0),
+    scale: Annotated[tuple[float, float, float], typer.Option(help="Multiplied after that.")] = (1, 1, 1),
 ) -> None:
     """Add a model to the repository as its next version.
 
@@ -85,13 +75,7 @@ def list_models(models: Models, as_json: AsJson = False) -> None:
         {"name": name, "versions": repository.versions(name), "served": repository.promoted(name)}
         for name in repository.names()
     ]
-    if as_json:
-        stdout.print_json(json.dumps(rows))
-        return
-    table = Table("model", "versions", "served")
-    for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
-    stdout.print(table)
+    print_rows(rows, as_json, {"name": "model", "versions": "versions", "served": "served"})
 
 
 @app.command()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,7 +30,7 @@ def plan(
     assumed = Assumptions(moving_share=moving, outage_s=outage_hours * 3600, width=width, height=height)
     cost = cost_of(site.load(file), assumed)
     if as_json:
-        sys.stdout.write(json.dumps(_report(cost, assumed), indent=2) + "\n")
+        stdout.print_json(data=_report(cost, assumed))
         return
     stdout.print(_table(cost, assumed))
     lasts = f"{cost.card_years:.1f} years" if cost.card_years < 100 else "more than a lifetime"

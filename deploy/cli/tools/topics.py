@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, stdout
+from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, on_log, print_rows, stdout
 from ingest.contract.topics import TOPICS
 from ingest.kafka import topicadmin
-from ingest.kafka.kafkalog import KafkaLog
-from ingest.kafka.settings import KafkaSettings
+from ingest.kafka.log import Log
 from ingest.runtime.eventloop import run
 
 app = typer.Typer(help="Create, verify, grow and list the topics.", no_args_is_help=True)
-
-Partitions = Annotated[int, typer.Option(min=1, help="Partitions of the data path, at least one per engine node.")]
 
 
 @app.command()
 @friendly
 def create(
-    partitions: Partitions = 4,
+    partitions: Annotated[
+        int, typer.Option(min=1, help="Partitions of the data path, at least one per engine node.")
+    ] = 4,
     replication: Annotated[int, typer.Option(min=1, help="Replicas of each partition.")] = 1,
     kafka: Kafka = "",
     prefix: Prefix = "",
@@ -63,26 +60,19 @@ def grow(
 @friendly
 def list_topics(as_json: AsJson = False, kafka: Kafka = "", prefix: Prefix = "") -> None:
     """List the topics with their partitions, records and retention."""
-    rows = run(_rows(kafka_settings(kafka, prefix)))
-    if as_json:
-        stdout.print_json(json.dumps(rows))
-        return
-    table = Table("topic", "partitions", "records", "retention h")
-    for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
-    stdout.print(table)
+    columns = {"topic": "topic", "partitions": "partitions", "records": "records", "retention_h": "retention h"}
+    print_rows(on_log("sightline-topics", kafka, prefix, _rows), as_json, columns)
 
 
-async def _rows(settings: KafkaSettings) -> list[dict[str, object]]:
-    async with KafkaLog(settings, "sightline-topics") as log:
-        found = await log.partitions()
-        return [
-            {
-                "topic": name,
-                "partitions": found[name],
-                "records": sum((await log.ends(name)).values()) - sum((await log.beginnings(name)).values()),
-                "retention_h": None if topic.compacted else topic.retention_ms // 3_600_000,
-            }
-            for name, topic in TOPICS.items()
-            if name in found
-        ]
+async def _rows(log: Log) -> list[dict[str, object]]:
+    found = await log.partitions()
+    return [
+        {
+            "topic": name,
+            "partitions": found[name],
+            "records": sum((await log.ends(name)).values()) - sum((await log.beginnings(name)).values()),
+            "retention_h": None if topic.compacted else topic.retention_ms // 3_600_000,
+        }
+        for name, topic in TOPICS.items()
+        if name in found
+    ]

@@ -11,6 +11,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from deploy.cli import common
 from deploy.cli.app import app
 from deploy.cli.common import USAGE_EXIT
 from deploy.cli.tools import config
@@ -30,7 +31,7 @@ from ingest.site.topic.view import Config
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> MemoryLog:
     log = MemoryLog()
-    monkeypatch.setattr(config, "KafkaLog", lambda *_: log)
+    monkeypatch.setattr(common, "KafkaLog", lambda *_: log)
     return log
 
 
@@ -136,7 +137,7 @@ def test_of_two_sites_applied_at_once_the_first_reader_is_fenced_and_changes_not
     async def read_and_let_south_be_applied(log: MemoryLog, **options: Any) -> Config:
         found = await read(log, **options)
         monkeypatch.setattr(config, "read", read)
-        await config._apply(KafkaSettings(), south, site.load(south), dry_run=False, take_over=False)
+        await config._apply(log, south, site.load(south), dry_run=False, take_over=False)
         return found
 
     monkeypatch.setattr(config, "read", read_and_let_south_be_applied)
@@ -149,7 +150,7 @@ def test_of_two_sites_applied_at_once_the_first_reader_is_fenced_and_changes_not
 def test_a_dry_run_does_not_fence_another_writer(log: MemoryLog, file: Path) -> None:
     async def both() -> None:
         changing = await open_writer(log)
-        await config._apply(KafkaSettings(), file, site.load(file), dry_run=True, take_over=False)
+        await config._apply(log, file, site.load(file), dry_run=True, take_over=False)
         await commit(changing, site.load(file).entries())
 
     write(file, "north", "gate")
