@@ -22,7 +22,7 @@ from ingest.site import EncodeConfig
 
 GAIN = 0.3
 SCALE_BELOW = 0.5
-"""Level below which the picture is also scaled down. Above it only the quality changes."""
+"""Level below which the picture is also scaled down. Above this level, only the quality changes."""
 STEP = 1 / 8
 """Step of the scale, as a share of width and height. A tracker follows boxes in pixels, and a size that changed with
 every frame would disturb everything downstream."""

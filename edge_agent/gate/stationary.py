@@ -25,7 +25,7 @@ _MAX_ARRIVAL_S = 30.0
 """Maximum length of one arrival; even the shadow of a cloud has passed by then. Without a limit, leaves that come to
 rest every second would form one endless arrival as large as a change of light."""
 _LIGHT_SHARE = 0.25
-"""Share of the picture above which an arrival is a change of light. Stationary objects there stay."""
+"""Share of the picture above which an arrival is a change of light. Stationary objects in that area stay."""
 _SURE_SHARE = 0.5
 """Minimum share of the smallest counted object that must be stationary before gaps are closed. Leaves and noise leave
 specks behind, and after a day there are too many to examine."""

@@ -48,9 +48,9 @@ class Detector(Protocol):
         ...
 
 
-def make_detector(config: DetectorConfig, folder: Path) -> Detector:
-    """Load a detector and try it once. A relative model path is below ``folder``. Raise RedactionFailed."""
-    detector: Detector = HaarDetector(config, folder) if config.decoder == "haar" else OnnxDetector(config, folder)
+def make_detector(config: DetectorConfig) -> Detector:
+    """Load a detector and try it once. Raise RedactionFailed."""
+    detector: Detector = HaarDetector(config) if config.decoder == "haar" else OnnxDetector(config)
     detector.find(np.zeros((config.height, config.width, 3), np.uint8), 1.0)
     return detector
 
@@ -58,8 +58,8 @@ def make_detector(config: DetectorConfig, folder: Path) -> Detector:
 class OnnxDetector:
     """Detector from an ONNX file, run by OpenCV's dnn module."""
 
-    def __init__(self, config: DetectorConfig, folder: Path) -> None:
-        self._config, self._path = config, folder / config.model
+    def __init__(self, config: DetectorConfig) -> None:
+        self._config, self._path = config, Path(config.model)
         self._decode = DECODERS[config.decoder]
         try:
             data = self._path.read_bytes()

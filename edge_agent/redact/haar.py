@@ -31,10 +31,14 @@ _MIN_PX = 20
 class HaarDetector:
     """One or several cascades. A cascade gives no score, so all its boxes have score 1."""
 
-    def __init__(self, config: DetectorConfig, folder: Path) -> None:
-        self._width = config.width
-        shipped = Path(cv2.__file__).parent / "data"
-        files = [self._file(folder, shipped, name) for name in ((config.model,) if config.model else _DEFAULT)]
+    def __init__(self, config: DetectorConfig) -> None:
+        self._width, files = config.width, list[Path]()
+        for name in (config.model,) if config.model else _DEFAULT:
+            places = Path(name), Path(cv2.__file__).parent / "data" / name
+            found = next((path for path in places if path.is_file()), None)
+            if found is None:
+                raise RedactionFailed(f"model {name}: no such file, and OpenCV ships no cascade of that name")
+            files.append(found)
         self._cascades = [(_load(file), _ONE_SIDED in file.name) for file in files]
         data = b"".join(file.read_bytes() for file in files)
         self.name = f"{'+'.join(f.stem for f in files)}@sha256:{hashlib.sha256(data).hexdigest()[:12]}"
@@ -56,13 +60,6 @@ class HaarDetector:
         except cv2.error as error:
             raise RedactionFailed(f"model {self.name}: {error.err}") from None
         return [ScoredBox(box.scaled(scale, scale), 1.0) for box in boxes]
-
-    @staticmethod
-    def _file(folder: Path, shipped: Path, name: str) -> Path:
-        found = next((path for path in (folder / name, shipped / name) if path.is_file()), None)
-        if found is None:
-            raise RedactionFailed(f"model {folder / name}: no such file, and OpenCV ships no cascade of that name")
-        return found
 
 
 def _load(file: Path) -> cv2.CascadeClassifier:

@@ -15,7 +15,8 @@ SURE_SHARE = 0.5
 """Share of the minimum score that is enough for a box that continues an earlier one (as in ByteTrack, ECCV 2022)."""
 DRIFT_PER_S = 1.0
 """Widening of a remembered box on each side, in its own sizes a second. A face 0.2 m wide walks at 1.4 m/s, which
-is 7 sizes a second across. But a detector misses it for tenths of a second, and it mostly walks along the view."""
+is 7 sizes a second across. But a detector misses it for tenths of a second, and most people walk to or from the
+camera."""
 _MAX_DRIFT = 1.0
 _SAME_OVERLAP = 0.1
 """Minimum intersection over the smaller area. A face moves by less than its own width between two frames."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -48,16 +47,11 @@ class Redactor:
     that fails, and the camera then sends nothing.
     """
 
-    def __init__(
-        self,
-        config: RedactConfig,
-        folder: Path = Path(),
-        make: Callable[[DetectorConfig, Path], Detector] = make_detector,
-    ) -> None:
+    def __init__(self, config: RedactConfig, make: Callable[[DetectorConfig], Detector] = make_detector) -> None:
         self._config = config
         self._masks = PrivacyMasks(config)
         kinds = {"faces": config.faces, "plates": config.plates}
-        self._detectors = {kind: make(wanted, folder) for kind, wanted in kinds.items() if wanted}
+        self._detectors = {kind: make(wanted) for kind, wanted in kinds.items() if wanted}
         self._histories = {
             kind: BoxHistory(wanted.min_score, config.hold_s, wanted.grow) for kind, wanted in kinds.items() if wanted
         }

@@ -82,7 +82,7 @@ class SensorFeed:
             _log.info("reading_unclaimed", source=self.name, field=name or "unreadable data")
 
     async def _serve(self) -> None:
-        """Run the source for ever. No failure of it stops other sensors or the cameras."""
+        """Run the source for ever. Its failures do not stop other sensors or the cameras."""
         while True:
             started_s = self._clock.monotonic()
             try:

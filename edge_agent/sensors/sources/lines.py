@@ -91,7 +91,7 @@ class LineParser:
 class LineReader:
     """Reader that gives the readings in a device's lines to the sensors that claim them by name.
 
-    A reading without a name belongs to the only sensor of the device. With several sensors it is unclaimed.
+    A reading without a name belongs to the only sensor of its device. It is unclaimed if there are several sensors.
     """
 
     def __init__(self, sensors: Sequence[SensorConfig]) -> None:

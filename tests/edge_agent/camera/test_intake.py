@@ -136,7 +136,7 @@ def test_all_numbers_are_accounted_for_when_the_detector_fails(
     camera = CameraConfig(
         name="a", source="device:0", gate=GateConfig(motion=False), redact=RedactConfig(faces=bright)
     )
-    intake = FrameIntake(camera, 9, clock, out, redactor=Redactor(camera.redact, make=lambda config, folder: seen))
+    intake = FrameIntake(camera, 9, clock, out, redactor=Redactor(camera.redact, make=lambda config: seen))
     with pytest.raises(RedactionFailed):
         intake.run(Scenes(9, clock), threading.Event())
     assert [m.seq for m in out.queue if isinstance(m, KeptFrame)] == [0, 1]
@@ -182,7 +182,7 @@ def test_all_numbers_are_accounted_for_when_the_detector_fails_in_a_pre_roll(
     gate, redact = GateConfig(pre_roll_s=2.0, sample=0.0), RedactConfig(masks=(LOWER_HALF,), faces=bright)
     camera = CameraConfig(name="a", source="device:0", gate=gate, redact=redact)
     passing = Passing(60, clock)
-    intake = FrameIntake(camera, 9, clock, out, redactor=Redactor(redact, make=lambda config, folder: seen))
+    intake = FrameIntake(camera, 9, clock, out, redactor=Redactor(redact, make=lambda config: seen))
     with pytest.raises(RedactionFailed):
         intake.run(passing, threading.Event())
     assert require_whole(out, 60 - passing.left)["unusable"] >= 1

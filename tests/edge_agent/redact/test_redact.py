@@ -248,7 +248,7 @@ def test_overlapping_detections_become_one_box_around_both(tmp_path: Path) -> No
     cells = ((0.1, 0.1, 0.3, 0.3), (0.1, 0.1, 0.35, 0.35), (0.7, 0.7, 0.9, 0.9), (0.5, 0.5, 0.5, 0.5))
     model = write_constant(tmp_path / "model.onnx", cells, (0.9, 0.6, 0.8, 0.7))
     config = DetectorConfig(model=str(model), decoder="corners")
-    found = make_detector(config, Path()).find(np.zeros((100, 100, 3), np.uint8), 0.5)
+    found = make_detector(config).find(np.zeros((100, 100, 3), np.uint8), 0.5)
     assert [tuple(round(side) for side in f.box) for f in found] == [
         (10, 10, 35, 35),
         (70, 70, 90, 90),
@@ -264,13 +264,13 @@ def test_a_profile_in_real_footage_is_found_at_its_place(size: tuple[int, int, i
     clip.set(cv2.CAP_PROP_POS_FRAMES, 690)
     image = np.asarray(clip.read()[1], np.uint8)
     config = DetectorConfig(model=str(ULTRAFACE), width=size[0], height=size[1], levels=size[2])
-    best = max(make_detector(config, Path()).find(image, 0.5), key=lambda f: f.score)
+    best = max(make_detector(config).find(image, 0.5), key=lambda f: f.score)
     assert best.box.overlap(PROFILE) > 0.5
 
 
 @pytest.mark.parametrize("model", ["", "haarcascade_frontalface_alt2.xml", "haarcascade_russian_plate_number.xml"])
 def test_cascades_shipped_with_opencv_load_and_find_nothing_in_a_grey_picture(model: str) -> None:
-    detector = make_detector(DetectorConfig(decoder="haar", model=model), Path())
+    detector = make_detector(DetectorConfig(decoder="haar", model=model))
     assert detector.find(np.full((256, 320, 3), 80, np.uint8), 0.5) == []
     assert "@sha256:" in detector.name
 
@@ -293,9 +293,9 @@ def test_a_model_that_fails_to_load_reports_the_reason(
     path = tmp_path / "model.file"
     if content is not None:
         path.write_bytes(content)
-    faces = DetectorConfig(model="model.file", decoder=decoder)  # type: ignore[arg-type]
+    faces = DetectorConfig(model=str(path), decoder=decoder)  # type: ignore[arg-type]
     with pytest.raises(RedactionFailed, match=why) as raised:
-        Redactor(RedactConfig(faces=faces), tmp_path)
+        Redactor(RedactConfig(faces=faces))
     assert str(path) in str(raised.value)
 
 
