@@ -8,6 +8,7 @@ import os
 import random
 import socket
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ class Agent:
         time when the agent had other hardware or software.
         """
         try:
-            make_sources(self._desired.sensors, self._clock)
+            make_sources(self._desired.running.sensors, self._clock)
         except SourceUnusable as error:
             if not self._desired.topic_holds:
                 raise
@@ -136,17 +137,17 @@ class Agent:
             )
         else:
             self._view = ConfigView(self._desired.entries)
-            await follow(self._config_log, self._view, self._changed)
+            log = partial(KafkaLog, self._settings, f"agent-config-{self._instance}")
+            await follow(log, self._view, self._changed)
         await asyncio.Event().wait()
-
-    def _config_log(self) -> KafkaLog:
-        return KafkaLog(self._settings, f"agent-config-{self._instance}")
 
     async def _apply(self) -> None:
         desired = self._desired
-        self._spool.set_bounds({c.name: c.spool for c in desired.cameras}, {s.name: s.spool for s in desired.sensors})
+        self._spool.set_bounds(
+            {c.name: c.spool for c in desired.running.cameras}, {s.name: s.spool for s in desired.running.sensors}
+        )
         self._pins.update(desired.pins)
-        await self._fleet.apply(desired.cameras, desired.sensors)
+        await self._fleet.apply(desired.running.cameras, desired.running.sensors)
 
     async def _changed(self, view: ConfigView) -> None:
         """Run the topic's current configuration. If its sensors cannot run together, keep the old sensors."""

@@ -44,16 +44,12 @@ class ClockOffset:
             return
         middle_ms = (sent_ns + acknowledged_ns) / 2e6
         found = ClockEstimate(stamp_ms + _STAMP_MS / 2 - middle_ms, (took_ms + _STAMP_MS) / 2)
-        if any(_apart(found, before) for before in self._last):
-            self._last.clear()
+        for before in tuple(self._last):
+            if abs(found.offset_ms - before.offset_ms) > found.error_ms + before.error_ms + _DRIFT_MS:
+                self._last.clear()  # they contradict each other: a clock was set between them
         self._last.append(found)
 
     @property
     def estimate(self) -> ClockEstimate | None:
         """The most exact recent estimate, None before the first exchange."""
         return min(self._last, key=lambda e: e.error_ms, default=None)
-
-
-def _apart(one: ClockEstimate, other: ClockEstimate) -> bool:
-    """Return whether two estimates contradict each other, so that a clock was set between them."""
-    return abs(one.offset_ms - other.offset_ms) > one.error_ms + other.error_ms + _DRIFT_MS

@@ -51,16 +51,6 @@ class DesiredConfiguration:
             _log.info("starting_with_last_good_configuration", cameras=len(self.running.cameras))
 
     @property
-    def cameras(self) -> tuple[CameraConfig, ...]:
-        """The cameras to run."""
-        return self.running.cameras
-
-    @property
-    def sensors(self) -> tuple[SensorConfig, ...]:
-        """The sensors to run."""
-        return self.running.sensors
-
-    @property
     def pins(self) -> dict[str, int]:
         """The partitions that cameras are pinned to."""
         return {pin.name: pin.partition for pin in self.running.pins}

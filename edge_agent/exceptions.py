@@ -1,21 +1,4 @@
-"""Errors of the edge agent.
-
-AgentError
-├── SourceError           a camera cannot be used now; the capture is tried again for ever
-│   ├── RedactionFailed   a picture cannot be redacted, and is not sent
-│   ├── SourceUnusable    the camera cannot be opened, or its address is invalid
-│   └── SourceStalled     the camera is open, but has sent no frame for too long
-├── SourceEnded           the source has no more frames, like a file at its end
-├── SensorSilent          one sensor of a connection does not respond; the others may work
-├── FrameUnusable         one frame cannot be made into a record; the next one may be usable
-├── SpoolError            the spool cannot keep its rows
-│   ├── SpoolUnavailable  not now: the disk is full, read-only or failing, or the file was just salvaged
-│   ├── SpoolVersionMismatch  the file has tables of another version
-│   └── WrongKey          rows are encrypted with a key that was not given
-└── LinkError             a record was not delivered over the link
-    ├── LinkLost          the link is lost: records in flight are in doubt
-    └── RecordRefused     one record will never be accepted
-"""
+"""Errors of the edge agent: of cameras and sensors, of the spool, and of the link."""
 
 from __future__ import annotations
 
@@ -25,7 +8,7 @@ class AgentError(Exception):
 
 
 class SourceError(AgentError):
-    """A camera cannot be used now."""
+    """A camera cannot be used now. The capture is tried again for ever."""
 
 
 class RedactionFailed(SourceError):
@@ -41,15 +24,15 @@ class SourceStalled(SourceError):
 
 
 class SourceEnded(AgentError):
-    """A source has no more frames. This is a normal end."""
+    """A source has no more frames, like a file at its end. This is a normal end."""
 
 
 class SensorSilent(AgentError):
-    """One sensor of a connection does not respond, or refuses the request."""
+    """One sensor of a connection does not respond, or refuses the request. The others may work."""
 
 
 class FrameUnusable(AgentError):
-    """A frame cannot be encoded, or is too large for a record."""
+    """A frame cannot be encoded, or is too large for a record. The next one may be usable."""
 
 
 class SpoolError(AgentError):
@@ -57,7 +40,7 @@ class SpoolError(AgentError):
 
 
 class SpoolUnavailable(SpoolError):
-    """The spool cannot be used now. The failed call has changed nothing, and may be repeated."""
+    """The spool cannot be used now, but later. The failed call has changed nothing, and may be repeated."""
 
     def __init__(self, path: object, why: str, cause: object) -> None:
         super().__init__(f"{path}: {cause}: check that the disk is there, writable and not full")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from typing import Protocol
 
 from edge_agent.camera.camera import Camera
 from edge_agent.sensors.feed import SensorFeed
@@ -16,16 +14,8 @@ from ingest.site import CameraConfig, SensorConfig
 _log = logs.get("edge_agent.fleet")
 
 
-class FleetMember(Protocol):
-    """A camera or a feed. It runs until it is stopped, its source ends, or the spool fails."""
-
-    def stop(self) -> None:
-        """Ask for a clean end."""
-        ...
-
-    async def run(self) -> None:
-        """Run until the end. Raise SpoolError."""
-        ...
+FleetMember = Camera | SensorFeed
+"""It runs until it is stopped, its source ends, or the spool fails."""
 
 
 class Fleet:
@@ -67,8 +57,8 @@ class Fleet:
         """
         async with self._changing:
             feeds = self._make_feeds(sensors)
-            wanted: dict[str, Callable[[], FleetMember]] = {_key(c): partial(self._make_camera, c) for c in cameras}
-            wanted |= {_key(*(s.config for s in feed.sensors)): partial(_same, feed) for feed in feeds}
+            wanted: dict[str, CameraConfig | SensorFeed] = {_key(c): c for c in cameras}
+            wanted |= {_key(*(s.config for s in feed.sensors)): feed for feed in feeds}
             await self._change(wanted)
 
     async def stop(self) -> None:
@@ -93,12 +83,13 @@ class Fleet:
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    async def _change(self, wanted: Mapping[str, Callable[[], FleetMember]]) -> None:
+    async def _change(self, wanted: Mapping[str, CameraConfig | SensorFeed]) -> None:
         gone = [key for key in self._members if key not in wanted]
         await self._end(gone)
         new = [key for key in wanted if key not in self._members]
         for key in new:
-            member = self._members[key] = wanted[key]()
+            found = wanted[key]
+            member = self._members[key] = found if isinstance(found, SensorFeed) else self._make_camera(found)
             task = self._tasks[key] = asyncio.create_task(member.run())
             task.add_done_callback(self._ended)
         if gone or new:
@@ -134,7 +125,3 @@ class Fleet:
 def _key(*configs: CameraConfig | SensorConfig) -> str:
     """Return the key of a member: members with equal configurations are the same member."""
     return "\n".join(config.model_dump_json() for config in configs)
-
-
-def _same(feed: SensorFeed) -> FleetMember:
-    return feed

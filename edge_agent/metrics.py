@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from ingest.metrics import ConfigMetrics
@@ -11,43 +13,24 @@ class AgentMetrics:
     """Counters and gauges of one agent."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        gauge, counter = partial(Gauge, registry=registry), partial(Counter, registry=registry)
         self.config = ConfigMetrics(registry)
-        self.captured = Gauge("sightline_agent_captured", "Frames of this epoch", ["camera"], registry=registry)
-        self.kept = Counter("sightline_agent_kept_total", "Frames promised", ["camera"], registry=registry)
-        self.expired = Counter("sightline_agent_expired_total", "Records expired", ["camera"], registry=registry)
-        self.restarts = Counter(
-            "sightline_agent_restarts_total", "Restarts of captures", ["camera"], registry=registry
+        self.captured = gauge("sightline_agent_captured", "Frames of this epoch", ["camera"])
+        self.kept = counter("sightline_agent_kept_total", "Frames promised", ["camera"])
+        self.expired = counter("sightline_agent_expired_total", "Records expired", ["camera"])
+        self.restarts = counter("sightline_agent_restarts_total", "Restarts of captures", ["camera"])
+        self.spooled = gauge("sightline_agent_spooled_bytes", "Bytes that wait in the spool", ["camera"])
+        self.sent = counter("sightline_agent_sent_total", "Records acknowledged by Kafka")
+        self.readings = counter("sightline_agent_readings_total", "Readings by outcome", ["sensor", "fate"])
+        self.unclaimed = counter(
+            "sightline_agent_unclaimed_readings_total", "Readings that belong to no sensor", ["source"]
         )
-        self.spooled = Gauge(
-            "sightline_agent_spooled_bytes", "Bytes that wait in the spool", ["camera"], registry=registry
+        self.source_restarts = counter(
+            "sightline_agent_source_restarts_total", "Restarts of sensor sources", ["source"]
         )
-        self.sent = Counter("sightline_agent_sent_total", "Records acknowledged by Kafka", registry=registry)
-        self.readings = Counter(
-            "sightline_agent_readings_total",
-            "Readings by outcome",
-            ["sensor", "fate"],
-            registry=registry,
+        self.refused = counter("sightline_agent_refused_total", "Records that the link refused permanently")
+        self.disk_trouble = gauge("sightline_agent_disk_trouble", "1 while the disk refuses writes")
+        self.clock_offset = gauge(
+            "sightline_agent_clock_offset_seconds", "Offset of the broker's clock from the local clock"
         )
-        self.unclaimed = Counter(
-            "sightline_agent_unclaimed_readings_total",
-            "Readings that belong to no sensor",
-            ["source"],
-            registry=registry,
-        )
-        self.source_restarts = Counter(
-            "sightline_agent_source_restarts_total", "Restarts of sensor sources", ["source"], registry=registry
-        )
-        self.refused = Counter(
-            "sightline_agent_refused_total", "Records that the link refused permanently", registry=registry
-        )
-        self.disk_trouble = Gauge(
-            "sightline_agent_disk_trouble", "1 while the disk refuses writes", registry=registry
-        )
-        self.clock_offset = Gauge(
-            "sightline_agent_clock_offset_seconds",
-            "Offset of the broker's clock from the local clock",
-            registry=registry,
-        )
-        self.clock_error = Gauge(
-            "sightline_agent_clock_error_seconds", "Maximum error of that offset", registry=registry
-        )
+        self.clock_error = gauge("sightline_agent_clock_error_seconds", "Maximum error of that offset")

@@ -21,7 +21,7 @@ from edge_agent.camera.messages import (
 )
 from edge_agent.exceptions import SourceError, SpoolUnavailable
 from edge_agent.metrics import AgentMetrics
-from edge_agent.spool.expiry import RefusedFrames
+from edge_agent.spool.expiry import merged
 from edge_agent.spool.schema import Depth, Row
 from edge_agent.spool.spool import Spool
 from ingest.contract import headers as h
@@ -72,7 +72,11 @@ class Camera:
         self._hang_s = START_S + _STALLS * config.watch.stall_s
         self._stop = asyncio.Event()
         self._process: Process | None = None
-        self._refused = RefusedFrames(config.name, 0)
+        self._refused: list[Account] = []
+        """Account of the frames that the disk refused since the last kept frame, and of those withheld between them.
+
+        Refused frames were never promised, and count as ``overload``.
+        """
         self.epoch = 0
         self.captured = 0
         self.kept = 0
@@ -118,7 +122,7 @@ class Camera:
     async def _epoch(self) -> bool:
         """Run one child from its start to its exit. Return whether the source has ended."""
         self.epoch = await self._spool.begin_epoch(self.config.name, "frame")
-        self.captured, last, self._refused = 0, -1, RefusedFrames(self.config.name, self.epoch)
+        self.captured, last, self._refused = 0, -1, []
         self._frames_from_s, self._fault = None, ""
         try:
             process = self._process = await start_capture(
@@ -171,7 +175,11 @@ class Camera:
         try:
             await self._spool.keep([self._row(message)])
         except SpoolUnavailable as error:
-            self._refused.add(message.seq, message.account)
+            counts = {"overload": 1}
+            frame = Account(
+                camera=self.config.name, epoch=self.epoch, first=message.seq, last=message.seq, counts=counts
+            )
+            self._refused = merged([*self._refused, message.account, frame])
             self.reason = f"disk {error.why}: withheld as overload"
             return -1
         self._refused.clear()
@@ -203,7 +211,8 @@ class Camera:
         self._view, self._view_from_s = view, now_s
 
     def _row(self, kept: KeptFrame) -> Row:
-        account = self._refused.joined(kept.account)
+        # every number is in a message of the capture or in its account, so the intervals are adjacent
+        accounts = merged([*self._refused, kept.account])
         return Row(
             kind="frame",
             name=self.config.name,
@@ -212,14 +221,13 @@ class Camera:
             captured_ns=kept.captured_ns,
             record=kept.record,
             traceparent=h.new_traceparent(),
-            account=h.account_text(account) if account else "",
+            account=h.account_text(accounts[-1]) if accounts else "",
         )
 
     async def _close_epoch(self, ended: CaptureEnd | None, last: int, reason: str) -> None:
         self._view_changed(ViewCondition(), "camera_view_unwatched")
-        last = max(last, self._refused.last)
-        account = self._refused.joined(ended.tail if ended else None)
-        accounts: list[Account] = [account] if account else []
+        last = max([last, *(account.last for account in self._refused)])
+        accounts = merged([*self._refused, ended.tail if ended else None])
         if ended is None or reason:
             self.state, self.reason = "down", reason or "the capture process died"
             if not self._backoff.out:

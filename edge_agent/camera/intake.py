@@ -201,7 +201,7 @@ class FrameIntake:
         now_s = self._clock.monotonic()
         if now_s - self._reported_s >= REPORT_EVERY_S and not self._out.full():
             self._reported_s = now_s
-            self._out.put(CaptureProgress(self._tally.captured, "running", self._reason))
+            self._out.put(CaptureProgress(self._tally.captured, self._reason))
             self._reason = ""
 
 

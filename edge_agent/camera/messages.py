@@ -30,10 +30,9 @@ class KeptFrame:
 
 @dataclass(frozen=True, slots=True)
 class CaptureProgress:
-    """Number of frames captured so far. ``state`` is ``running`` or ``stalled``."""
+    """Number of frames captured so far, and the reason of the last unusable frame."""
 
     captured: int
-    state: str
     reason: str = ""
 
 
@@ -94,16 +93,12 @@ async def read_message(pipe: asyncio.StreamReader) -> Message | None:
             raise SourceUnusable(
                 f"malformed message from the capture process: {length} bytes exceeds the limit of {MAX_RECORD_BYTES}"
             )
-        return _message(await pipe.readexactly(length))
+        kind, fields = msgpack.unpackb(await pipe.readexactly(length))
+        for name in ("account", "tail"):
+            if fields.get(name):
+                fields[name] = Account.model_validate(fields[name])
+        return _KINDS[kind](**fields)
     except asyncio.IncompleteReadError:
         return None
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         raise SourceUnusable(f"malformed message from the capture process: {type(error).__name__}") from None
-
-
-def _message(data: bytes) -> Message:
-    kind, fields = msgpack.unpackb(data)
-    for name in ("account", "tail"):
-        if fields.get(name):
-            fields[name] = Account.model_validate(fields[name])
-    return _KINDS[kind](**fields)

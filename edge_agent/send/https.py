@@ -3,15 +3,19 @@
 ``POST /v1/records`` with a msgpack list of records, each a map of ``topic``, ``key``, ``headers`` and ``value``. The
 gateway responds with 200 once Kafka has all of them. 422 with ``{"refused": [{"index": 0, "reason": "…"}]}`` means
 that it accepted none, and will never accept the named ones. 429 or 503 with ``Retry-After`` asks for a later try. The
-gateway recognises the repeat of a batch by its ``Idempotency-Key``, and each frame by its number.
+gateway recognises the repeat of a batch by its ``Idempotency-Key``, and each frame by its number. Certificates and a
+token, from files, authenticate agent and gateway.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
+import ssl
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 
 import httpx
 import msgpack
@@ -19,9 +23,9 @@ import msgpack
 from edge_agent.clockoffset import ClockOffset
 from edge_agent.exceptions import LinkLost, RecordRefused
 from edge_agent.send.batches import BatchSize, QueuedRecord, batch_of, idempotency_key
-from edge_agent.send.gatewaytrust import Token, tls
 from edge_agent.send.link import OutboundRecord
 from edge_agent.send.response import GatewayResponse, read_response
+from ingest.exceptions import ConfigError
 from ingest.site import LinkConfig, mask_secrets
 
 READY_S = 15.0
@@ -36,6 +40,7 @@ MAX_PUBLISHED = 8
 _READY, _RECORDS = "/v1/ready", "/v1/records"
 _LANES = ("live", "late", "others")
 _TOO_LARGE, _UNPROCESSABLE = 413, 422
+_TOKEN = re.compile(r"[ -~]+")
 _RECORD_ERRORS = (400, _TOO_LARGE, _UNPROCESSABLE)
 
 
@@ -186,6 +191,55 @@ class HttpsLink:
         for queue in self._queues.values():
             while queue:
                 queue.popleft().fail(error)
+
+
+def tls(config: LinkConfig) -> ssl.SSLContext:
+    """Return the TLS context for a gateway, with the agent's own certificate if it has one. Raise ConfigError."""
+    try:
+        context = ssl.create_default_context(cafile=config.ca_file)
+    except (OSError, ValueError) as error:
+        raise ConfigError("site file", "link.ca_file", str(config.ca_file), f"PEM certificates ({error})") from None
+    if config.cert_file:
+        try:
+            context.load_cert_chain(config.cert_file, config.key_file)
+        except (OSError, ValueError) as error:
+            expected = f"a PEM certificate, with its key or link.key_file ({error})"
+            raise ConfigError("site file", "link.cert_file", str(config.cert_file), expected) from None
+    return context
+
+
+class Token:
+    """A bearer token in a file, read again when the file has changed: it can be replaced at run time."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._seen: tuple[int, int] | None = None
+        self._token = ""
+
+    def header(self) -> dict[str, str]:
+        """Return the header with the token, no header without a file. Raise ConfigError."""
+        if self._file is None:
+            return {}
+        try:
+            found = self._file.stat()
+            if (found.st_mtime_ns, found.st_ino) != self._seen:
+                self._token = _read_token(self._file)
+                self._seen = (found.st_mtime_ns, found.st_ino)
+        except (OSError, ValueError) as error:
+            expected = f"a text file with the token ({error})"
+            raise ConfigError("site file", "link.token_file", str(self._file), expected) from None
+        return {"Authorization": f"Bearer {self._token}"}
+
+
+def _read_token(file: Path) -> str:
+    """Return a file's token. Raise OSError, or a ValueError that does not quote the content."""
+    try:
+        token = file.read_text().strip()
+    except UnicodeDecodeError:
+        raise ValueError("it has characters outside ASCII") from None
+    if not token or not _TOKEN.fullmatch(token):  # the error of the HTTP client would quote the token
+        raise ValueError("expected one line of printable ASCII")
+    return token
 
 
 def _lost(response: GatewayResponse) -> LinkLost:

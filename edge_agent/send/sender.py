@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from edge_agent.clockoffset import ClockEstimate
 from edge_agent.exceptions import LinkLost, RecordRefused
 from edge_agent.metrics import AgentMetrics
 from edge_agent.send.link import Link, OutboundRecord, outbound_record
-from edge_agent.send.refusals import Refusals
 from edge_agent.send.window import BacklogPace, InFlightWindow
 from edge_agent.spool.schema import Row
 from edge_agent.spool.spool import Spool
@@ -41,8 +41,45 @@ limit is 30 s."""
 PATIENT_TRIES = 3
 """Maximum factor of ``ACK_TIMEOUT_S``, which grows by one with each failed try. 400 kB take 50 s on a mobile uplink
 that is throttled to 64 kbit/s; with a fixed limit, such a record would block the rows behind it for ever."""
+REPORT_EVERY_S = 10.0
+"""Minimum time between two status rows about refusals, in seconds: a gateway may refuse every record."""
+_MAX_NAMES = 10
 OTHERS = "others"
 """Name of the cursor of readings and status rows, which have no lane."""
+
+
+class Refusals:
+    """Refused rows that are not parked yet, and the notices that report them on ``status``. Pure.
+
+    Each refused row is parked; many of them share one status row.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._rows: list[tuple[Row, str]] = []
+        self._unreported: list[str] = []
+        self._reported_s: float | None = None
+
+    def add(self, row: Row, reason: str) -> None:
+        """Add a refused row with the reason."""
+        self._rows.append((row, reason))
+
+    def take(self) -> list[tuple[int, str]]:
+        """Return the id of each row to park, with a notice about the unreported rows, or an empty notice."""
+        rows, self._rows = self._rows, []
+        return [(row.id, self._notice(row, reason)) for row, reason in rows]
+
+    def _notice(self, row: Row, reason: str) -> str:
+        now_s, name = self._clock.monotonic(), f"{row.kind} {row.name}/{row.epoch}/{row.seq}"
+        self._unreported.append(name)
+        if self._reported_s is not None and now_s - self._reported_s < REPORT_EVERY_S:
+            return ""
+        self._reported_s = now_s
+        names = ", ".join(self._unreported[:_MAX_NAMES])
+        text = f"{len(self._unreported)} refused and parked, {names}: {reason}"
+        self._unreported.clear()
+        _log.warning("record_refused", record=name, reason=reason)
+        return text
 
 
 class Sender:
@@ -64,7 +101,7 @@ class Sender:
         self._window = self._new_window()
         self._pace = BacklogPace(config.late_bytes_per_s)
         self._refusals = Refusals(clock)
-        self._cursors: dict[str, int] = {}
+        self._cursors: Counter[str] = Counter()
         self._acked: list[int] = []
         self._broken: BaseException | None = None
         self._accepted = False
@@ -107,7 +144,7 @@ class Sender:
         """Run one connection, starting with the oldest row in doubt."""
         # acknowledgements and refusals of the last connection come first: those rows are no longer in doubt
         await self._settle_answers()
-        self._window, self._cursors, self._broken = self._new_window(), {}, None
+        self._window, self._cursors, self._broken = self._new_window(), Counter(), None
         try:
             await self._link.open()
             self.connected, self._accepted = True, False
@@ -138,14 +175,14 @@ class Sender:
         """Offer rows while the window has room, rows in doubt before new ones. Return whether any were offered."""
         moved = False
         if self._window.room:
-            moved = await self._offer(await self._spool.others(self._cursor(OTHERS), CHUNK_ROWS), OTHERS)
-            live = await self._spool.offered(LIVE, self._cursor(LIVE), CHUNK_ROWS)
+            moved = await self._offer(await self._spool.others(self._cursors[OTHERS], CHUNK_ROWS), OTHERS)
+            live = await self._spool.offered(LIVE, self._cursors[LIVE], CHUNK_ROWS)
             live = live or await self._spool.settle_live(CHUNK_ROWS)
             if live:
                 self._pace.live(self._clock.monotonic())
             moved |= await self._offer(live, LIVE)
         if self._window.late_room and not self._pace.wait_s(self._clock.monotonic()):
-            late = await self._spool.offered(LATE, self._cursor(LATE), LATE_CHUNK_ROWS)
+            late = await self._spool.offered(LATE, self._cursors[LATE], LATE_CHUNK_ROWS)
             late = late or await self._spool.settle_late(LATE_CHUNK_ROWS)
             self._pace.spend(sum(row.size for row in late))
             moved |= await self._offer(late, LATE)
@@ -157,7 +194,7 @@ class Sender:
             if not self._window:
                 self._progress_s = self._clock.monotonic()
             self._window.add(row.id, row.size, late=lane == LATE)
-            self._cursors[lane] = max(self._cursor(lane), row.id)
+            self._cursors[lane] = max(self._cursors[lane], row.id)
             sent.add_done_callback(functools.partial(self._answered, row))
         return bool(rows)
 
@@ -198,9 +235,6 @@ class Sender:
             async with asyncio.timeout(wait_s):  # `wait_for` may swallow a cancellation that comes with the wake
                 await self._wake.wait()
         self._wake.clear()
-
-    def _cursor(self, lane: str) -> int:
-        return self._cursors.get(lane, 0)
 
     def _new_window(self) -> InFlightWindow:
         config = self._config

@@ -17,7 +17,8 @@ _MIB = 1024 * 1024
 
 def limit_memory(more_mb: int) -> None:
     """Limit this process to ``more_mb`` MiB beyond its current allocation."""
-    limit = _data_bytes() + more_mb * _MIB
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData:"))
+    limit = int(line.split()[1]) * 1024 + more_mb * _MIB
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if hard != resource.RLIM_INFINITY:
         limit = min(limit, hard)
@@ -27,8 +28,3 @@ def limit_memory(more_mb: int) -> None:
 def leave_no_core() -> None:
     """Disable core dumps: a dump would contain passwords and unredacted pictures."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _data_bytes() -> int:
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData:"))
-    return int(line.split()[1]) * 1024

@@ -37,16 +37,12 @@ class Multipart:
         """Add received bytes and return the bodies that are now complete."""
         self._buffer += data
         found = []
-        while (body := self._next()) is not None:
+        while (body := self._body() if self._inside else self._headers()) is not None:  # None: more bytes are needed
             if body:
                 found.append(body)
         if len(self._buffer) > self._max_bytes + _MAX_HEADER_BYTES:
             raise ValueError(f"no complete part within {self._max_bytes} bytes")
         return found
-
-    def _next(self) -> bytes | None:
-        """Return a body, an empty one after headers, or None when more bytes are needed."""
-        return self._body() if self._inside else self._headers()
 
     def _headers(self) -> bytes | None:
         start = self._buffer.find(self._mark)

@@ -81,10 +81,10 @@ def expired_account(row: Row) -> Account:
     return Account(camera=row.name, epoch=row.epoch, first=first, last=last, counts=dict(counts))
 
 
-def merged(accounts: Iterable[Account]) -> list[Account]:
-    """Join accounts of adjacent intervals: a long outage then needs few accounts."""
+def merged(accounts: Iterable[Account | None]) -> list[Account]:
+    """Join accounts of adjacent intervals: a long outage then needs few accounts. None stands for no account."""
     joined: list[Account] = []
-    for account in accounts:
+    for account in filter(None, accounts):
         last = joined[-1] if joined else None
         if last and (last.camera, last.epoch, last.last + 1) == (account.camera, account.epoch, account.first):
             counts = Counter(last.counts) + Counter(account.counts)
@@ -92,41 +92,6 @@ def merged(accounts: Iterable[Account]) -> list[Account]:
         else:
             joined.append(account)
     return joined
-
-
-class RefusedFrames:
-    """Account of the frames of one epoch that the disk refused since the last kept frame.
-
-    They were never promised, and count as ``overload``. The account includes the frames withheld before them.
-    """
-
-    def __init__(self, camera: str, epoch: int) -> None:
-        self._camera, self._epoch = camera, epoch
-        self._account: Account | None = None
-
-    @property
-    def last(self) -> int:
-        """The highest number that was refused and is not reported yet, -1 if there is none."""
-        return self._account.last if self._account else -1
-
-    def add(self, seq: int, before: Account | None) -> None:
-        """Add a refused frame; ``before`` is the account of the frames withheld before it."""
-        counts = Counter(before.counts if before else {}) + Counter(overload=1)
-        first = before.first if before else seq
-        account = Account(camera=self._camera, epoch=self._epoch, first=first, last=seq, counts=dict(counts))
-        self._account = self._joined(account)
-
-    def joined(self, following: Account | None) -> Account | None:
-        """Return one account of the refused frames and of ``following``, which comes after them."""
-        return self._joined(following) if following else self._account
-
-    def clear(self) -> None:
-        """Forget the refused frames: a kept row has accounted for them."""
-        self._account = None
-
-    def _joined(self, account: Account) -> Account:
-        # every number is in a message of the capture or in its account, so the two intervals are adjacent
-        return merged([self._account, account])[-1] if self._account else account
 
 
 def _of_all(condition: str) -> str:

@@ -140,7 +140,8 @@ def _copy_rest(old: sqlite3.Connection, new: sqlite3.Connection, index: dict[int
     epochs = _all(old, "SELECT name, epoch, kind, last_kept, told, ended FROM epochs")
     marks = _all(old, "SELECT name, id FROM gone_live")
     sequence = _all(old, "SELECT seq FROM sqlite_sequence WHERE name = 'outbox'")
-    highest = max([*index, *(id_ for _, id_ in marks or ()), *_column(new, "SELECT id FROM outbox")], default=0)
+    (highest,) = new.execute("SELECT coalesce(max(id), 0) FROM outbox").fetchone()
+    highest = max([highest, *index, *(id_ for _, id_ in marks or ())])
     with new:
         if marks is None:
             marks = new.execute("SELECT name, max(id) FROM outbox WHERE kind = 'frame' GROUP BY name").fetchall()
@@ -189,7 +190,3 @@ def _all(db: sqlite3.Connection, query: str) -> list[tuple[Any, ...]] | None:
     with contextlib.suppress(sqlite3.DatabaseError):
         return db.execute(query).fetchall()
     return None
-
-
-def _column(db: sqlite3.Connection, query: str) -> list[int]:
-    return [value for (value,) in db.execute(query)]

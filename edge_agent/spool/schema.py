@@ -150,7 +150,11 @@ class DamagedRow(Exception):
 
 def insert(db: sqlite3.Connection, rows: Sequence[Row], seal: Seal, late_ns: Callable[[Row], int]) -> None:
     """Insert rows, sealed. ``late_ns`` returns the time from which a row belongs on the late lane, in Unix ns."""
-    db.executemany(_INSERT, (_values(row, seal, late_ns(row)) for row in rows))
+    for row in rows:
+        kept = dataclasses.replace(row, record=seal.close(row.record, row.identity))
+        fields = (kept.kind, kept.name, kept.epoch, kept.seq, kept.captured_ns, late_ns(row), kept.lane, kept.size)
+        sealed = (kept.traceparent, kept.account, kept.record, seal.key_id, checksum(kept, seal.key_id))
+        db.execute(_INSERT, (*fields, *sealed))
     db.executemany(_KEPT, [(row.seq, row.name, row.epoch) for row in rows if row.kind != "status"])
 
 
@@ -179,9 +183,3 @@ def checksum(row: Row, key: str) -> int:
     """Return the CRC-32 of a row with its record as stored, sealed under ``key``, without the lane, which changes."""
     head = f"{row.captured_ns} {row.traceparent} {row.account} ".encode() + row.identity + key.encode()
     return zlib.crc32(row.record, zlib.crc32(head))
-
-
-def _values(row: Row, seal: Seal, late_ns: int) -> tuple[Any, ...]:
-    kept = dataclasses.replace(row, record=seal.close(row.record, row.identity))
-    fields = (kept.kind, kept.name, kept.epoch, kept.seq, kept.captured_ns, late_ns, kept.lane, kept.size)
-    return (*fields, kept.traceparent, kept.account, kept.record, seal.key_id, checksum(kept, seal.key_id))

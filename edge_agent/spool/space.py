@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ class Reserve:
         if self.held:
             return True
         try:
-            if measure(self._path.parent) < 2 * self._size:
+            if shutil.disk_usage(self._path.parent).free < 2 * self._size:
                 return False
             with self._path.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, self._size)
@@ -62,29 +63,19 @@ class Reserve:
         return held
 
 
-def measure(folder: Path) -> int:
-    """Return the number of bytes of the disk that this process may use. Raise OSError."""
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize
-
-
 class SpoolSpace:
     """Keeps a spool within its share of the disk. Blocks, and belongs to the thread of the store."""
 
     def __init__(self, store: SpoolStore, config: DiskConfig) -> None:
         self._store, self._config = store, config
-        self._reserve = Reserve(store.path.with_suffix(".reserve"), config.reserve_bytes)
-
-    def reserve(self) -> bool:
-        """Reserve room on the disk. Return whether the room is reserved."""
-        return self._reserve.fill()
+        self.reserve = Reserve(store.path.with_suffix(".reserve"), config.reserve_bytes)
 
     def release(self) -> bool:
         """Release the reserve and the write-ahead log. Return whether there may be room now.
 
         Each small commit adds a few KB to that log; writing it back needs room only for new pages.
         """
-        released = self._reserve.release()
+        released = self.reserve.release()
         try:
             self._store.checkpoint()
         except SpoolUnavailable:
@@ -106,13 +97,12 @@ class SpoolSpace:
 
     def _give_back(self) -> None:
         """Shrink the file until enough of the disk is free, or the file has no unused pages."""
+        wanted = max(self._config.min_free_bytes, 0 if self.reserve.held else 2 * self._config.reserve_bytes)
         room, before = self._measured(), None
-        while room.free < self._wanted_free() and room != before:
+        while room.free < wanted and room != before:
             self._store.vacuum()
             room, before = self._measured(), room
 
     def _measured(self) -> Room:
-        return Room(self._store.used_bytes(), self._store.unused_bytes(), measure(self._store.path.parent))
-
-    def _wanted_free(self) -> int:
-        return max(self._config.min_free_bytes, 0 if self._reserve.held else 2 * self._config.reserve_bytes)
+        free = shutil.disk_usage(self._store.path.parent).free
+        return Room(self._store.used_bytes(), self._store.unused_bytes(), free)

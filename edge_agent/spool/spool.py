@@ -48,14 +48,6 @@ class DiskTrouble:
     since_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    """Rows that wait for a group commit, and the future of their caller."""
-
-    rows: Sequence[Row]
-    kept: asyncio.Future[None]
-
-
 class Spool:
     """Keeps frames, readings and status rows until the link has them. Belongs to one event loop.
 
@@ -80,7 +72,8 @@ class Spool:
         self._room = asyncio.Event()
         self._room.set()
         self._notices: list[str] = []
-        self._pending: list[_Pending] = []
+        self._pending: list[tuple[Sequence[Row], asyncio.Future[None]]] = []
+        """Rows that wait for a group commit, with the future of their caller."""
         self._committing: asyncio.Task[None] | None = None
         self._giving_up = False
         self._bounds: dict[Kind, dict[str, SpoolConfig]] = {"frame": {}, "readings": {}}
@@ -90,7 +83,7 @@ class Spool:
 
     async def open(self) -> None:
         """Reserve room on the disk."""
-        if not await self._run(self._space.reserve):
+        if not await self._run(self._space.reserve.fill):
             self._begin_trouble("full", f"less than {2 * self._config.reserve_bytes} bytes are free")
 
     async def close(self) -> None:
@@ -122,12 +115,12 @@ class Spool:
         """
         while True:
             await self._wait_for_room(None if wait_for_room else self._patience_s)
-            pending = _Pending(rows, asyncio.get_running_loop().create_future())
-            self._pending.append(pending)
+            kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._pending.append((rows, kept))
             if self._committing is None:
                 self._committing = asyncio.create_task(self._commit())
             try:
-                return await pending.kept
+                return await kept
             except SpoolUnavailable:
                 if not wait_for_room or self._giving_up:
                     raise
@@ -204,7 +197,7 @@ class Spool:
             excess = await self._attempt(self._space.fit, evidence)
             if excess:
                 self._begin_trouble("full", f"{excess} bytes over the bounds of the disk, and no row may expire")
-            elif self.trouble is not None and await self._run(self._space.reserve):
+            elif self.trouble is not None and await self._run(self._space.reserve.fill):
                 await self._attempt(self._store.probe)
                 self._end_trouble()
             self._report_recoveries()
@@ -241,19 +234,20 @@ class Spool:
     async def _commit(self) -> None:
         """Commit the pending rows in groups, until none are left."""
         while self._pending:
-            group: list[_Pending] = []
+            group: list[asyncio.Future[None]] = []
             rows: list[Row] = []
-            while self._pending and (not rows or len(rows) + len(self._pending[0].rows) <= GROUP_ROWS):
-                group.append(self._pending.pop(0))
-                rows += group[-1].rows
+            while self._pending and (not rows or len(rows) + len(self._pending[0][0]) <= GROUP_ROWS):
+                more, kept = self._pending.pop(0)
+                group.append(kept)
+                rows += more
             error: Exception | None = None
             try:
                 await self._attempt(self._store.keep, rows, is_promise=True)
             except Exception as failure:
                 error = failure
-            for pending in group:
-                if not pending.kept.done():
-                    pending.kept.set_exception(error) if error else pending.kept.set_result(None)
+            for kept in group:
+                if not kept.done():
+                    kept.set_exception(error) if error else kept.set_result(None)
         self._committing = None
 
     async def _retry(self, method: Callable[..., T], *args: object) -> T:

@@ -112,7 +112,7 @@ async def test_unusable_sensors_of_the_last_good_configuration_do_not_stop_its_c
 ) -> None:
     keep(tmp_path, YARD, METER, OTHER_BAUD, PinConfig(name="yard", partition=2))
     agent = make(Site(name="test"), tmp_path)
-    assert (agent._desired.cameras, agent._desired.sensors) == ((YARD,), ())
+    assert (agent._desired.running.cameras, agent._desired.running.sensors) == ((YARD,), ())
     assert "share modbus:/dev/ttyS9" in agent._desired.refused[0]
     assert agent._pins == {"yard": 2}  # known before rows of the last run are sent
     with pytest.raises(SourceUnusable, match="share modbus"):
@@ -122,7 +122,7 @@ async def test_unusable_sensors_of_the_last_good_configuration_do_not_stop_its_c
 async def test_an_agent_behind_a_gateway_runs_its_file_and_logs_that_once(tmp_path: Path) -> None:
     keep(tmp_path, YARD)
     agent = make(Site(name="test", link=LinkConfig(kind="https", url="https://127.0.0.1:9")), tmp_path)
-    assert agent._desired.cameras == ()
+    assert agent._desired.running.cameras == ()
     with capture_logs() as lines:
         running = asyncio.create_task(agent.run(asyncio.Event()))
         async with asyncio.timeout(30):

@@ -28,22 +28,22 @@ def last_good(tmp_path: Path) -> LastGood:
 
 
 def test_an_agent_starts_with_the_site_file(last_good: LastGood) -> None:
-    assert DesiredConfiguration(SITE, last_good).cameras == (GATE,)
+    assert DesiredConfiguration(SITE, last_good).running.cameras == (GATE,)
 
 
 def test_the_topic_replaces_the_file_once_it_has_an_entry_of_the_site(last_good: LastGood) -> None:
     desired = DesiredConfiguration(SITE, last_good)
     desired.apply(view(AWAY))
-    assert desired.cameras == (GATE,)
+    assert desired.running.cameras == (GATE,)
     desired.apply(view(AWAY, YARD, HEAT, PinConfig(name="yard", partition=3)))
-    assert (desired.cameras, desired.sensors, desired.pins) == ((YARD,), (HEAT,), {"yard": 3})
+    assert (desired.running.cameras, desired.running.sensors, desired.pins) == ((YARD,), (HEAT,), {"yard": 3})
 
 
 def test_the_next_start_uses_the_last_configuration_of_the_topic(last_good: LastGood) -> None:
     desired = DesiredConfiguration(SITE, last_good)
     desired.apply(view(YARD, AWAY))
     desired.save()
-    assert DesiredConfiguration(SITE, last_good).cameras == (YARD,)
+    assert DesiredConfiguration(SITE, last_good).running.cameras == (YARD,)
 
 
 def test_without_entries_of_the_site_in_the_topic_the_next_start_uses_the_file(
@@ -53,7 +53,7 @@ def test_without_entries_of_the_site_in_the_topic_the_next_start_uses_the_file(
     desired.apply(view(AWAY))
     desired.save()
     edited = Site(name="north", cameras=(YARD,))
-    assert DesiredConfiguration(edited, last_good).cameras == (YARD,)
+    assert DesiredConfiguration(edited, last_good).running.cameras == (YARD,)
 
 
 def test_refusals_are_reported_and_only_sensors_are_restored(last_good: LastGood) -> None:
@@ -64,7 +64,7 @@ def test_refusals_are_reported_and_only_sensors_are_restored(last_good: LastGood
     seen.apply("camera/gate", b"{}")
     desired.apply(seen)
     desired.restore_sensors(before, "sensors a and b share /dev/ttyS0")
-    assert (desired.cameras, desired.sensors) == ((YARD,), (HEAT,))
+    assert (desired.running.cameras, desired.running.sensors) == ((YARD,), (HEAT,))
     assert set(desired.entries) == {YARD.key, HEAT.key}
     assert desired.refused[0].startswith("config topic, camera/gate")
     assert desired.refused[1] == "sensors a and b share /dev/ttyS0"
@@ -76,12 +76,12 @@ def test_removed_entries_stay_removed_after_a_restart(last_good: LastGood) -> No
     seen.apply(YARD.key, b"")
     seen.apply(GATE.key, b"")
     desired.apply(seen)
-    assert desired.cameras == ()  # the camera of the file does not come back
+    assert desired.running.cameras == ()  # the camera of the file does not come back
     desired.save()
     again = DesiredConfiguration(SITE, last_good)
-    assert again.cameras == ()
+    assert again.running.cameras == ()
     again.apply(view(AWAY))
-    assert again.cameras == ()
+    assert again.running.cameras == ()
 
 
 def test_a_renamed_site_starts_with_its_file_again(last_good: LastGood) -> None:
@@ -89,16 +89,16 @@ def test_a_renamed_site_starts_with_its_file_again(last_good: LastGood) -> None:
     desired.apply(view(YARD))
     desired.save()
     renamed = DesiredConfiguration(Site(name="west", cameras=(AWAY.model_copy(update={"site": "west"}),)), last_good)
-    assert [camera.name for camera in renamed.cameras] == ["away"]
+    assert [camera.name for camera in renamed.running.cameras] == ["away"]
     renamed.apply(view(YARD))  # the topic has only entries of the old name
-    assert [camera.name for camera in renamed.cameras] == ["away"]
+    assert [camera.name for camera in renamed.running.cameras] == ["away"]
 
 
 def test_a_camera_moved_to_another_site_is_removed(last_good: LastGood) -> None:
     desired = DesiredConfiguration(SITE, last_good)
     desired.apply(view(GATE))
     desired.apply(view(GATE.model_copy(update={"site": "south"})))
-    assert desired.cameras == ()
+    assert desired.running.cameras == ()
 
 
 def test_a_topic_that_lost_the_site_removes_no_camera(last_good: LastGood) -> None:
@@ -106,14 +106,14 @@ def test_a_topic_that_lost_the_site_removes_no_camera(last_good: LastGood) -> No
     desired = DesiredConfiguration(SITE, last_good)
     desired.apply(view(YARD))
     desired.apply(view(AWAY))
-    assert desired.cameras == (YARD,)
+    assert desired.running.cameras == (YARD,)
     assert "nothing of site north" in desired.refused[0]
     desired.save()
-    assert DesiredConfiguration(SITE, last_good).cameras == (YARD,)
+    assert DesiredConfiguration(SITE, last_good).running.cameras == (YARD,)
     desired.apply(ConfigView())
-    assert desired.cameras == (YARD,)
+    assert desired.running.cameras == (YARD,)
     desired.apply(view(AWAY, GATE))  # the site is back, with these cameras only
-    assert (desired.cameras, desired.refused) == ((GATE,), [])
+    assert (desired.running.cameras, desired.refused) == ((GATE,), [])
 
 
 def test_after_a_lost_site_moved_and_removed_entries_stop_and_pins_stay(
@@ -126,7 +126,7 @@ def test_after_a_lost_site_moved_and_removed_entries_stop_and_pins_stay(
     seen = view(GATE.model_copy(update={"site": "south"}), HEAT)
     seen.apply(HEAT.key, b"")
     desired.apply(seen)
-    assert (desired.cameras, desired.sensors, desired.pins) == ((YARD,), (), {"yard": 3})
+    assert (desired.running.cameras, desired.running.sensors, desired.pins) == ((YARD,), (), {"yard": 3})
     desired.save()
     assert DesiredConfiguration(SITE, last_good).pins == {"yard": 3}
 
@@ -135,7 +135,7 @@ def test_an_agent_that_follows_no_topic_uses_the_file_and_ignores_saved_entries(
     desired = DesiredConfiguration(SITE, last_good)
     desired.apply(view(YARD))
     desired.save()
-    assert DesiredConfiguration(SITE, None).cameras == (GATE,)
+    assert DesiredConfiguration(SITE, None).running.cameras == (GATE,)
 
 
 def test_refusals_are_limited_in_number_and_to_kinds_that_an_agent_reads(last_good: LastGood) -> None:
@@ -150,9 +150,9 @@ def test_refusals_are_limited_in_number_and_to_kinds_that_an_agent_reads(last_go
 
 def test_an_agent_may_run_only_some_of_the_cameras(last_good: LastGood) -> None:
     desired = DesiredConfiguration(SITE, last_good, only=["yard"])
-    assert desired.cameras == ()
+    assert desired.running.cameras == ()
     desired.apply(view(GATE, YARD))
-    assert desired.cameras == (YARD,)
+    assert desired.running.cameras == (YARD,)
 
 
 def test_a_sensor_of_a_shared_site_is_read_by_one_agent(last_good: LastGood) -> None:
@@ -161,11 +161,11 @@ def test_a_sensor_of_a_shared_site_is_read_by_one_agent(last_good: LastGood) -> 
         DesiredConfiguration(site, last_good, only=["gate"]),
         DesiredConfiguration(site, last_good, only=["yard", "heat"]),
     )
-    assert (ours.cameras, ours.sensors) == ((GATE,), ())
-    assert (theirs.cameras, theirs.sensors) == ((YARD,), (HEAT,))
+    assert (ours.running.cameras, ours.running.sensors) == ((GATE,), ())
+    assert (theirs.running.cameras, theirs.running.sensors) == ((YARD,), (HEAT,))
 
 
 def test_a_site_without_a_name_owns_entries_without_a_site(last_good: LastGood) -> None:
     desired = DesiredConfiguration(Site(), last_good)
     desired.apply(view(GATE, CameraConfig(name="plain", source="device:3")))
-    assert [c.name for c in desired.cameras] == ["plain"]
+    assert [c.name for c in desired.running.cameras] == ["plain"]

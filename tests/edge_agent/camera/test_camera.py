@@ -6,7 +6,7 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -18,12 +18,15 @@ from structlog.testing import capture_logs
 
 from edge_agent.camera.camera import LONG_CAP_S, STOP_CHILD_S, Camera
 from edge_agent.camera.children import start_capture
-from edge_agent.camera.messages import CaptureProgress, Message, Notice, ViewCondition
+from edge_agent.camera.messages import CaptureProgress, KeptFrame, Message, Notice, ViewCondition
 from edge_agent.camera.watch import LOOK_EVERY_S, Outbox, ViewMemory, WatchedSource
-from edge_agent.exceptions import FrameUnusable
+from edge_agent.exceptions import FrameUnusable, SpoolUnavailable
 from edge_agent.metrics import AgentMetrics
 from edge_agent.redact.cover import PrivacyMasks
 from edge_agent.sources.source import CapturedFrame
+from edge_agent.spool.schema import Kind, Row
+from ingest.contract import headers as h
+from ingest.contract.records import Account, EpochEnd
 from ingest.runtime.backoff import STEADY_S, delay_s
 from ingest.runtime.clock import ManualClock
 from ingest.site import CameraConfig, GateConfig, RedactConfig, WatchConfig
@@ -52,6 +55,51 @@ def camera(clock: ManualClock) -> Camera:
     )
 
 
+class FullSpool:
+    """A spool on a disk that is full at first. It remembers kept rows, and the accounts at the end of an epoch."""
+
+    def __init__(self) -> None:
+        self.is_full = True
+        self.rows: list[Row] = []
+        self.accounts: Sequence[Account] = ()
+
+    async def keep(self, rows: Sequence[Row]) -> None:
+        if self.is_full:
+            raise SpoolUnavailable("spool.db", "full", "no space")
+        self.rows += rows
+
+    async def end_epoch(self, kind: Kind, end: EpochEnd, accounts: Sequence[Account]) -> None:
+        assert end.last == max((account.last for account in accounts), default=end.last)
+        self.accounts = accounts
+
+
+def account(first: int, last: int, **counts: int) -> Account:
+    return Account(camera="a", epoch=5, first=first, last=last, counts=counts)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_refused_frames_are_accounted_for_with_the_next_kept_frame_or_the_end(
+    camera: Camera, handle: Handle, ends: bool
+) -> None:
+    spool = camera._spool = FullSpool()  # type: ignore[assignment]
+    camera.epoch = 5
+    for seq, before in ((2, account(0, 1, still=2)), (3, None), (6, account(4, 5, rate=2))):
+        handle(KeptFrame(seq, 0, b"", before))
+    assert (camera.kept, camera.captured, camera.reason) == (0, 7, "disk full: withheld as overload")
+    if ends:
+        asyncio.run(camera._close_epoch(None, -1, ""))
+        assert spool.accounts == [account(0, 6, still=2, rate=2, overload=3)]
+        return
+    spool.is_full = False
+    handle(KeptFrame(9, 0, b"", account(7, 8, still=2)))
+    handle(KeptFrame(11, 0, b"", account(10, 10, still=1)))
+    handle(KeptFrame(12, 0, b"", None))
+    expected = [account(0, 8, still=4, rate=2, overload=3), account(10, 10, still=1)]
+    assert [row.account for row in spool.rows] == [*map(h.account_text, expected), ""]
+    asyncio.run(camera._close_epoch(None, 12, ""))
+    assert spool.accounts == []
+
+
 @pytest.fixture
 def handle(camera: Camera) -> Handle:
     return lambda message: asyncio.run(camera._take(message)) and None  # type: ignore[return-value]
@@ -61,15 +109,15 @@ def test_a_bad_view_is_a_camera_state_and_is_logged_at_its_begin_and_end(
     camera: Camera, handle: Handle, clock: ManualClock
 ) -> None:
     with capture_logs() as lines:
-        handle(CaptureProgress(5, "running"))
+        handle(CaptureProgress(5))
         assert (camera.status([]).state, camera.status([]).reason) == ("running", "")
         handle(ViewCondition("tampered", "out of focus"))
         for captured in (10, 15, 20):
             clock.advance(10)
-            handle(CaptureProgress(captured, "running"))
+            handle(CaptureProgress(captured))
             assert (camera.status([]).state, camera.status([]).reason) == ("tampered", "out of focus")
         handle(ViewCondition())
-        handle(CaptureProgress(25, "running"))
+        handle(CaptureProgress(25))
         assert (camera.status([]).state, camera.status([]).reason) == ("running", "")
     assert [line["event"] for line in lines] == ["camera_view_bad", "camera_view_recovered"]
     assert lines[1]["bad_s"] == 30.0
@@ -89,13 +137,13 @@ def test_reconnection_is_logged_after_a_steady_time_and_the_outage_ends_at_the_f
     clock.advance(30)
     camera._frames_from_s = None
     with capture_logs() as lines:
-        handle(CaptureProgress(5, "running"))
+        handle(CaptureProgress(5))
         clock.advance(STEADY_S - 0.1)
-        handle(CaptureProgress(50, "running"))
+        handle(CaptureProgress(50))
         assert not lines
         clock.advance(0.1)
-        handle(CaptureProgress(55, "running"))
-        handle(CaptureProgress(60, "running"))
+        handle(CaptureProgress(55))
+        handle(CaptureProgress(60))
     assert [(line["event"], line["down_s"]) for line in lines] == [("camera_reconnected", 30.0)]
 
 
@@ -116,9 +164,9 @@ def test_pauses_grow_while_a_camera_flaps(camera: Camera, handle: Handle, clock:
     pauses = []
     for _ in range(6):
         camera._frames_from_s = None
-        handle(CaptureProgress(3, "running"))
+        handle(CaptureProgress(3))
         clock.advance(1)
-        handle(CaptureProgress(9, "running"))
+        handle(CaptureProgress(9))
         pauses.append(camera._backoff.failed(clock.monotonic(), 0.0))
     assert pauses == [delay_s(failures, 0.0) for failures in range(1, 7)]
     assert pauses == sorted(set(pauses))

@@ -123,7 +123,7 @@ def test_frames_are_withheld_as_overload_while_the_agent_is_slow() -> None:
 def test_messages_pass_the_pipe_and_a_truncated_one_is_the_end() -> None:
     account = Account(camera="a", epoch=9, first=0, last=1, counts={"still": 2})
     sent: list[Message] = [
-        CaptureProgress(3, "running"),
+        CaptureProgress(3),
         KeptFrame(2, 17, b"bytes", account),
         CaptureEnd(2, None, False),
     ]

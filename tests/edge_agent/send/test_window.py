@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_agent.send.refusals import REPORT_EVERY_S, Refusals
+from edge_agent.send.sender import REPORT_EVERY_S, Refusals
 from edge_agent.send.window import BacklogPace, InFlightWindow
 from edge_agent.spool.schema import Row
 from ingest.contract.identity import LATE
