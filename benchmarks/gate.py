@@ -54,7 +54,7 @@ from edge_agent.sources.simulated import KINDS, SceneConfig, SimulatedScene
 from engines import backends, decoders
 from engines.decoders import DecoderOptions, FrameRegion
 from engines.engine import CHANNELS
-from engines.repository.adopt import AdoptOptions, adopt, coco_labels
+from engines.repository.adopt import COCO_LABELS, AdoptOptions, adopt
 from engines.repository.store import Repository
 from ingest.contract.records import Box, Canvas, Detection, padded_rows
 from ingest.ledger.missrate import CERTAIN, SAME, shows_new_object
@@ -100,7 +100,7 @@ class Yolox:
 
     def __init__(self) -> None:
         repository = Repository(ROOT / ".sightline" / "models")
-        self._model = adopt(DATA / "yolox-nano.onnx", repository, AdoptOptions("yolox-nano", "yolox", coco_labels()))
+        self._model = adopt(DATA / "yolox-nano.onnx", repository, AdoptOptions("yolox-nano", "yolox", COCO_LABELS))
         self._spec = self._model.manifest.input
         self._pipeline = pipeline_for(self._model.manifest, regions=False)
         self._engine = backends.make("onnxruntime")

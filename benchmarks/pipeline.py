@@ -36,7 +36,7 @@ from edge_agent.sources.simulated import SceneConfig, SimulatedScene
 from engines import backends, decoders
 from engines.decoders import DecoderOptions, FrameRegion
 from engines.engine import CHANNELS
-from engines.repository.adopt import AdoptOptions, adopt, coco_labels
+from engines.repository.adopt import COCO_LABELS, AdoptOptions, adopt
 from engines.repository.manifest import Model
 from engines.repository.store import Repository
 from ingest.contract import headers as h
@@ -117,7 +117,7 @@ def _cases(count: int) -> list[PipelineCase]:
     data = ROOT.parent / "shared" / "data"
     if (data / "yolox-nano.onnx").is_file():
         repository = Repository(ROOT / ".sightline" / "models")
-        options = AdoptOptions("yolox-nano", "yolox", coco_labels())
+        options = AdoptOptions("yolox-nano", "yolox", COCO_LABELS)
         model = adopt(data / "yolox-nano.onnx", repository, options)
         repository.promote("yolox-nano", model.manifest.version)
         pictures = _pictures(_video(data / "car-detection.mp4"), max(60, count // 3))

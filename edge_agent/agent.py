@@ -153,7 +153,7 @@ class Agent:
         """Run the topic's current configuration. If its sensors cannot run together, keep the old sensors."""
         before = self._desired.running
         self._desired.apply(view)
-        self._metrics.config.refused.set(len(view.refused))
+        self._metrics.config.refused.set(len(view.config.refused))
         try:
             await self._apply()
         except SourceUnusable as error:

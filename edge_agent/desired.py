@@ -78,7 +78,7 @@ class DesiredConfiguration:
         pinned |= {key: entry for key, entry in current.items() if isinstance(entry, PinConfig)}
         self.entries = (missing if lost else ours) | pinned
         self.running = self._chosen()
-        self._refusals = {key: reason for key, reason in view.refused.items() if key.startswith(_KINDS)}
+        self._refusals = {key: reason for key, reason in view.config.refused.items() if key.startswith(_KINDS)}
         if lost:
             self._refusals["config"] = (
                 f"config topic: nothing of site {self._site.name}: the last good configuration stays in force. "
@@ -103,8 +103,8 @@ class DesiredConfiguration:
         config = Config(self.entries)
         cameras, sensors = self._site.cameras, self._site.sensors
         if self.topic_holds:
-            cameras = tuple(c for c in config.cameras if self._is_ours(c))
-            sensors = tuple(s for s in config.sensors if self._is_ours(s))
+            cameras = tuple(c for c in config.of(CameraConfig) if self._is_ours(c))
+            sensors = tuple(s for s in config.of(SensorConfig) if self._is_ours(s))
         if self._only:
             cameras = tuple(c for c in cameras if c.name in self._only)
             sensors = tuple(s for s in sensors if s.name in self._only)

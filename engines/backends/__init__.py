@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from pkgutil import resolve_name
 
 from engines.engine import Engine
 
 __all__ = ["BACKENDS", "make"]
 
 
-def _onnxruntime() -> Engine:
-    from engines.backends.onnxruntime import OnnxRuntimeEngine
-
-    return OnnxRuntimeEngine()
-
-
-def _fake() -> Engine:
-    from engines.backends.fake import FakeEngine
-
-    return FakeEngine()
-
-
-BACKENDS: dict[str, Callable[[], Engine]] = {"onnxruntime": _onnxruntime, "fake": _fake}
+BACKENDS: Mapping[str, str] = {
+    "onnxruntime": "engines.backends.onnxruntime:OnnxRuntimeEngine",
+    "fake": "engines.backends.fake:FakeEngine",
+}
+"""Module and class of each backend."""
 
 
 def make(name: str) -> Engine:
     """Return a new engine of a backend. Raise KeyError if the name is not in ``BACKENDS``."""
-    return BACKENDS[name]()
+    engine: Engine = resolve_name(BACKENDS[name])()
+    return engine

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from aiokafka import ConsumerRebalanceListener
 from aiokafka import TopicPartition as KafkaPartition
@@ -37,8 +37,7 @@ LATE_SHARE = 4
 """Divisor of the limits above for the late lane: enough to keep engines busy, and too little to delay live frames."""
 
 
-@dataclass(frozen=True, slots=True)
-class LaneLoad:
+class LaneLoad(NamedTuple):
     """Load of one lane: rows that wait for an engine, batches that are not written yet, and bytes of those."""
 
     rows: int = 0
@@ -60,12 +59,8 @@ class LaneThrottle:
 
     def full(self, load: LaneLoad) -> bool:
         """Return whether a lane with this load must pause."""
-        divide, limits = 2 if self._full else 1, self._limits
-        self._full = (
-            load.rows > limits.rows // divide
-            or load.jobs > limits.jobs // divide
-            or load.bytes > limits.bytes // divide
-        )
+        divisor = 2 if self._full else 1
+        self._full = any(figure > limit // divisor for figure, limit in zip(load, self._limits, strict=True))
         return self._full
 
 

@@ -32,7 +32,7 @@ class MergedBatch:
 class Scheduler:
     """Queues of the jobs that need an engine, one per topic partition.
 
-    ``max_rows(pipeline)`` returns the maximum number of rows of a merged batch. A larger job goes alone.
+    ``max_rows(pipeline)`` returns the maximum number of rows of a merged batch. A larger job is a batch of its own.
     """
 
     def __init__(self, max_rows: Callable[[str], int]) -> None:
@@ -61,7 +61,7 @@ class Scheduler:
     def next(self) -> MergedBatch | None:
         """Return the next batch to classify, None if no job waits.
 
-        The topic partition whose last turn is longest ago determines the pipeline; the others add jobs that fit.
+        The topic partition that has waited longest determines the pipeline. The others add jobs that fit.
         """
         order = sorted(self._queues, key=lambda tp: tp.topic == BATCHES_LATE)  # a stable sort keeps the turns
         first = next((tp for tp in order if self._queues[tp]), None)

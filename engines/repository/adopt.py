@@ -32,6 +32,16 @@ _TOLERANCE = 1e-3
 """Maximum output difference to the original model, relative to its largest output. The added nodes only round."""
 _BATCH = "batch"
 _MAX_BATCH = 8
+_COCO = (
+    "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,"
+    "bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,backpack,umbrella,handbag,tie,suitcase,frisbee,"
+    "skis,snowboard,sports ball,kite,baseball bat,baseball glove,skateboard,surfboard,tennis racket,bottle,"
+    "wine glass,cup,fork,knife,spoon,bowl,banana,apple,sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,"
+    "chair,couch,potted plant,bed,dining table,toilet,tv,laptop,mouse,remote,keyboard,cell phone,microwave,oven,"
+    "toaster,sink,refrigerator,book,clock,vase,scissors,teddy bear,hair drier,toothbrush"
+)
+COCO_LABELS = tuple(_COCO.split(","))
+"""Names of the 80 COCO classes (Lin et al., 2014) in index order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +92,6 @@ def adopt(file: Path, repository: Repository, options: AdoptOptions) -> Model:
         },
     }
     return _write(repository, options.name, free, manifest)
-
-
-def coco_labels() -> tuple[str, ...]:
-    """Return the names of the 80 COCO classes (Lin et al., 2014) in index order."""
-    return tuple(_COCO.split(","))
 
 
 def _load(file: Path) -> Any:
@@ -182,13 +187,3 @@ def _write(repository: Repository, name: str, model: Any, manifest: dict[str, An
         shutil.rmtree(part, ignore_errors=True)
         raise AdoptFailed(f"{folder}: {error.strerror}: expected a writable folder") from None
     return repository.open(name, version)
-
-
-_COCO = (
-    "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,"
-    "bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,backpack,umbrella,handbag,tie,suitcase,frisbee,"
-    "skis,snowboard,sports ball,kite,baseball bat,baseball glove,skateboard,surfboard,tennis racket,bottle,"
-    "wine glass,cup,fork,knife,spoon,bowl,banana,apple,sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,"
-    "chair,couch,potted plant,bed,dining table,toilet,tv,laptop,mouse,remote,keyboard,cell phone,microwave,oven,"
-    "toaster,sink,refrigerator,book,clock,vase,scissors,teddy bear,hair drier,toothbrush"
-)

@@ -118,35 +118,21 @@ def _pack(record: Record, fields: dict[str, Any], max_bytes: int) -> bytes:
     return data
 
 
-class _ContainerCounter:
-    """A counter of the maps and arrays that a record unpacks to: one takes 1 byte encoded, but 70 in memory."""
+def _unpack(data: bytes) -> dict[str, Any]:
+    left = MAX_CONTAINERS
 
-    def __init__(self) -> None:
-        self._left = MAX_CONTAINERS
-
-    def __call__(self, made: Any) -> Any:
-        self._left -= 1
-        if self._left < 0:
+    def count(made: Any) -> Any:
+        """Count the maps and arrays that the record unpacks to: one takes 1 byte encoded, but 70 in memory."""
+        nonlocal left
+        left -= 1
+        if left < 0:
             raise ValueError(f"more than {MAX_CONTAINERS} maps and arrays")
         return made
 
-
-def _unpack(data: bytes) -> dict[str, Any]:
-    limit, count = len(data), _ContainerCounter()
     try:
-        fields = msgpack.unpackb(
-            data,
-            use_list=False,
-            object_hook=count,
-            list_hook=count,
-            raw=False,
-            max_bin_len=limit,
-            max_str_len=limit,
-            max_array_len=limit,
-            max_map_len=limit,
-        )
+        fields = msgpack.unpackb(data, use_list=False, object_hook=count, list_hook=count, raw=False)
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
-        raise Truncated(f"malformed msgpack in {limit} bytes: {error or type(error).__name__}") from None
+        raise Truncated(f"malformed msgpack in {len(data)} bytes: {error or type(error).__name__}") from None
     if not isinstance(fields, dict):
         raise WrongType("record", f"expected a map of fields, found {type(fields).__name__}")
     return fields

@@ -25,7 +25,8 @@ LANE = "sightline-lane"
 PIPELINE = "sightline-pipeline"
 """The one pipeline that a batch or its dead letter concerns. A dead letter without it concerns all pipelines."""
 TRACEPARENT = "traceparent"
-CONTENT_TYPE = "content-type"
+CLOUD_EVENT = {"content-type": b"application/cloudevents+json; charset=UTF-8"}
+"""Headers of a CloudEvent in structured JSON mode (CloudEvents Kafka binding 1.0, §3.3)."""
 
 _ERRORS = "__connect.errors."
 _TRACE = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -73,14 +74,9 @@ def lane_of(headers: Headers, topic: str) -> str:
     return headers.get(LANE, b"").decode(errors="replace") or fallback
 
 
-def cloud_event_headers() -> dict[str, bytes]:
-    """Return the headers of a CloudEvent in structured JSON mode (CloudEvents Kafka binding 1.0, §3.3)."""
-    return {CONTENT_TYPE: b"application/cloudevents+json; charset=UTF-8"}
-
-
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Place and cause of a record's failure. ``topic`` is the contract's name, without prefix."""
+    """Place and cause of a record's failure. ``topic`` has no deployment prefix."""
 
     topic: str
     partition: int

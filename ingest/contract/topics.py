@@ -6,7 +6,7 @@ camera is in order from end to end without a reorder buffer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aiokafka.partitioner import murmur2
@@ -94,12 +94,11 @@ def partition_for(key: str, partitions: int, pins: Mapping[str, int] | None = No
     return int(murmur2(key.encode()) & 0x7FFFFFFF) % partitions
 
 
-def topic_differences(found: Mapping[str, int], names: Iterable[str] = TOPICS) -> list[str]:
+def topic_differences(found: Mapping[str, int]) -> list[str]:
     """Return the differences between the broker's topics (name without prefix → partitions) and the contract."""
-    wanted = list(names)
-    problems = [f"{name} is missing: run `sightline topics create`" for name in wanted if name not in found]
-    for name in wanted:
-        expected = TOPICS[name].partitions
+    problems = [f"{name} is missing: run `sightline topics create`" for name in TOPICS if name not in found]
+    for name, topic in TOPICS.items():
+        expected = topic.partitions
         if expected is not None and found.get(name, expected) != expected:
             problems.append(f"{name} has {found[name]} partitions, expected {expected}")
     counts = {name: found[name] for name in CO_PARTITIONED if name in found}
@@ -110,8 +109,8 @@ def topic_differences(found: Mapping[str, int], names: Iterable[str] = TOPICS) -
     return problems
 
 
-def require_topics(found: Mapping[str, int], names: Iterable[str] = TOPICS) -> None:
+def require_topics(found: Mapping[str, int]) -> None:
     """Raise TopicMismatch if the broker's topics differ from the contract."""
-    problems = topic_differences(found, names)
+    problems = topic_differences(found)
     if problems:
         raise TopicMismatch(problems)

@@ -144,7 +144,8 @@ async def replay(log: Log, run: str, wanted: Callable[[DeadLetter], bool] = lamb
 
 
 async def _replay_one(letter: DeadLetter, plan: ReplayPlan, writer: Writer, report: ReplayReport) -> None:
-    decision = plan.decide(_candidate(letter)) if letter.whole else TOO_LARGE
+    candidate = Candidate(letter.offset, letter.failure.topic, letter.pipeline, letter.frames, letter.place)
+    decision = plan.decide(candidate) if letter.whole else TOO_LARGE
     if isinstance(decision, Skip):
         report.skip(decision.why)
         return
@@ -166,10 +167,6 @@ def _letter(record: LogRecord) -> DeadLetter | None:
         return None
     pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
     return DeadLetter(record.offset, record.timestamp_ms, failure, frames_of(record.headers), pipeline, record)
-
-
-def _candidate(letter: DeadLetter) -> Candidate:
-    return Candidate(letter.offset, letter.failure.topic, letter.pipeline, letter.frames, letter.place)
 
 
 def _resent(letter: DeadLetter, lane: str) -> Outgoing:

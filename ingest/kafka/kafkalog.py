@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
@@ -20,6 +20,7 @@ from ingest.kafka.writer import FLUSH_S, KafkaWriter, arguments, require_writabl
 from ingest.runtime.clock import Deadline
 
 T = TypeVar("T")
+C = TypeVar("C")
 
 TIMEOUT_S = 30.0
 """Longest silence of the broker before the log gives up, in seconds. Longer than a broker's restart."""
@@ -54,9 +55,8 @@ class KafkaLog:
         self.settings = settings
         self._client_id = client_id
         self._timeout_s = timeout_s
-        self._producer: AIOKafkaProducer | None = None
-        self._reader: AIOKafkaConsumer | None = None
-        self._admin: AIOKafkaAdminClient | None = None
+        self._clients: dict[Callable[..., Any], Any] = {}
+        """The producer, the consumer for offsets, and the admin client that have been started, by their factory."""
         self._starting = asyncio.Lock()
         self._writers: set[KafkaWriter] = set()
         self._idle: list[AIOKafkaConsumer] = []
@@ -72,7 +72,7 @@ class KafkaLog:
 
     async def produce(self, record: Outgoing) -> Position:
         """Write one record. Return its position once every replica has it. Raise LogUnavailable or Oversize."""
-        producer = await self._started_producer()
+        producer = await self._started(kafka.producer)
         await require_writable(producer, self.settings, [record])
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -111,7 +111,7 @@ class KafkaLog:
             await raw.stop()
         deadline = Deadline.after(self._timeout_s)
         while True:
-            ends = await _offsets((await self._started_reader()).end_offsets, wanted)
+            ends = await _offsets((await self._started(kafka.consumer)).end_offsets, wanted)
             if all(ends[partition] >= high for partition, high in highs.items()):
                 return ends
             if deadline.passed:
@@ -131,7 +131,7 @@ class KafkaLog:
         if start >= stop:
             return
         kafka_tp = KafkaPartition(self.settings.topic(topic), partition)
-        consumer = self._idle.pop() if self._idle else await self._new_consumer()
+        consumer = self._idle.pop() if self._idle else await self._new(kafka.consumer)
         complete = False
         try:
             consumer.assign([kafka_tp])
@@ -170,7 +170,7 @@ class KafkaLog:
         return offset if offset >= 0 else None
 
     async def writer(self, transactional_id: str) -> KafkaWriter:
-        """Open the writer of this id. Abort and fence an older writer of it. Raise LogUnavailable."""
+        """Open the writer of this id. Fence an older writer and abort its transaction. Raise LogUnavailable."""
         writer = KafkaWriter(self.settings, self._client_id, transactional_id, self._timeout_s)
         await writer.open()
         self._writers = {w for w in self._writers if not w.closed} | {writer}
@@ -183,20 +183,19 @@ class KafkaLog:
             await self._idle.pop().stop()
         for writer in self._writers:
             await writer.close()
-        if self._producer is not None:
-            await stop(self._producer, min(FLUSH_S, self._timeout_s))
-        if self._reader is not None:
-            await self._reader.stop()
-        if self._admin is not None:
-            await self._admin.close()
-        self._producer = self._reader = self._admin = None
+        if kafka.producer in self._clients:
+            await stop(self._clients.pop(kafka.producer), min(FLUSH_S, self._timeout_s))
+        if kafka.consumer in self._clients:
+            await self._clients.pop(kafka.consumer).stop()
+        if kafka.admin in self._clients:
+            await self._clients.pop(kafka.admin).close()
 
     async def _ask(self, subject: str, question: Callable[[AIOKafkaAdminClient], Awaitable[T | None]]) -> T:
         """Repeat a request until its answer is not None. Raise LogUnavailable after the timeout."""
         deadline = Deadline.after(self._timeout_s)
         while True:
             problem: object = "the broker is still loading"
-            admin = await self._started_admin()
+            admin = await self._started(kafka.admin)
             try:
                 answer = await question(admin)
                 if answer is not None:
@@ -207,10 +206,18 @@ class KafkaLog:
                 raise LogUnavailable(f"{self.settings.bootstrap} did not return {subject}: {problem}")
             await asyncio.sleep(_RETRY_PAUSE_S)
 
-    async def _new_consumer(self) -> AIOKafkaConsumer:
-        consumer = kafka.consumer(self.settings, self._client_id)
-        await start(consumer, self.settings)
-        return consumer
+    async def _new(self, make: Callable[[KafkaSettings, str], C]) -> C:
+        client = make(self.settings, self._client_id)
+        await start(client, self.settings)
+        return client
+
+    async def _started(self, make: Callable[[KafkaSettings, str], C]) -> C:
+        """Return the one client of this kind, started when first needed."""
+        async with self._starting:
+            if make not in self._clients:
+                self._clients[make] = await self._new(make)
+            client: C = self._clients[make]
+            return client
 
     async def _give_back(self, consumer: AIOKafkaConsumer, complete: bool) -> None:
         """Keep a consumer whose read completed, so that the next read needs no new connection. Stop it otherwise."""
@@ -220,32 +227,10 @@ class KafkaLog:
         else:
             await consumer.stop()
 
-    async def _started_producer(self) -> AIOKafkaProducer:
-        async with self._starting:
-            if self._producer is None:
-                producer = kafka.producer(self.settings, self._client_id)
-                await start(producer, self.settings)
-                self._producer = producer
-            return self._producer
-
-    async def _started_reader(self) -> AIOKafkaConsumer:
-        async with self._starting:
-            if self._reader is None:
-                self._reader = await self._new_consumer()
-            return self._reader
-
-    async def _started_admin(self) -> AIOKafkaAdminClient:
-        async with self._starting:
-            if self._admin is None:
-                admin = kafka.admin(self.settings, self._client_id)
-                await start(admin, self.settings)
-                self._admin = admin
-            return self._admin
-
     async def _partitions_of(self, topic: str) -> tuple[AIOKafkaConsumer, list[KafkaPartition]]:
         count = await self._require(topic)
         name = self.settings.topic(topic)
-        return await self._started_reader(), [KafkaPartition(name, p) for p in range(count)]
+        return await self._started(kafka.consumer), [KafkaPartition(name, p) for p in range(count)]
 
     async def _require(self, topic: str, partition: int = 0) -> int:
         """Return the number of a topic's partitions. Raise LogUnavailable if ``partition`` is not among them."""

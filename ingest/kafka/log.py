@@ -123,7 +123,7 @@ class Log(Protocol):
         ...
 
     async def writer(self, transactional_id: str) -> Writer:
-        """Open the writer of this id. Abort and fence an older writer of it. Raise LogUnavailable."""
+        """Open the writer of this id. Fence an older writer and abort its transaction. Raise LogUnavailable."""
         ...
 
     async def close(self) -> None:

@@ -98,17 +98,6 @@ class MemoryLog:
         records.append(LogRecord(record.topic, *position, record.key, record.value, dict(record.headers), stamp_ms))
         return position
 
-    def _write(
-        self, writer: _MemoryWriter, records: Sequence[Outgoing], offsets: dict[tuple[str, TopicPartition], int]
-    ) -> None:
-        if self._owners.get(writer.transactional_id) is not writer:
-            raise Fenced(f"{writer.transactional_id} has a newer owner")
-        for record in records:
-            self._require(record)
-        for record in records:
-            self._append(record)
-        self._offsets.update(offsets)
-
 
 class _MemoryWriter:
     def __init__(self, log: MemoryLog, transactional_id: str) -> None:
@@ -117,7 +106,13 @@ class _MemoryWriter:
 
     async def write(self, records: Sequence[Outgoing], group: str, offsets: Mapping[TopicPartition, int]) -> None:
         """Write all records and offsets, or raise Fenced and write nothing."""
-        self._log._write(self, records, {(group, tp): offset for tp, offset in offsets.items()})
+        if self._log._owners.get(self.transactional_id) is not self:
+            raise Fenced(f"{self.transactional_id} has a newer owner")
+        for record in records:
+            self._log._require(record)
+        for record in records:
+            self._log._append(record)
+        self._log._offsets |= {(group, tp): offset for tp, offset in offsets.items()}
 
     async def close(self) -> None:
         """Do nothing: a memory writer holds no connection."""

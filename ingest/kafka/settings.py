@@ -24,10 +24,10 @@ MAX_REQUEST_BYTES = MAX_RECORD_BYTES + 64 * 1024
 REQUEST_TIMEOUT_MS = 30_000
 """Time limit of a request. Longer than a broker's restart; a shorter one abandons sends that the broker accepted."""
 SESSION_TIMEOUT_MS = 12_000
-"""Silence after which a member leaves its group. Longer than pauses of garbage collector and scheduler (seconds), and
-short enough that a dead node is replaced quickly."""
+"""Time without a heartbeat after which the broker removes a member from its group. It is longer than the pauses of
+garbage collector and scheduler (seconds), and short enough that a dead node is replaced quickly."""
 HEARTBEAT_INTERVAL_MS = 3_000
-"""Pause between group heartbeats. A quarter of the session, so that a member survives three lost ones."""
+"""Pause between group heartbeats: a quarter of the session timeout, so that a member may lose three in a row."""
 MAX_POLL_INTERVAL_MS = 120_000
 """Longest pause between two polls. The slowest work in between, reading back a partition's tail, takes seconds: two
 minutes mean a hang."""
@@ -36,15 +36,15 @@ RETRY_BACKOFF_MS = 50
 BETWEEN_TRANSACTIONS_S = 0.003
 """Pause before a transaction is retried while the markers of the previous one are still being written.
 
-That happens to three of four consecutive transactions. aiokafka's own pause is 20 ms; the shorter one reduces the
+Three of four consecutive transactions are retried. aiokafka's own pause is 20 ms; the shorter one reduces the
 median transaction from 29 to 11 ms, see decision 0001.
 """
 TRANSACTION_BATCH_BYTES = 1024 * 1024
 """Batch size of a transactional producer: all results of a transaction for one partition fit into one request."""
 LINGER_MS = 2
-"""Wait of a producer for more records. Frames are large, so a longer wait adds latency and gains nothing."""
+"""Time that a producer waits to fill a request. Frames are large, so a longer wait adds latency only."""
 FETCH_MAX_WAIT_MS = 100
-"""Longest time that the broker holds an empty fetch. New records answer it at once."""
+"""Longest time that the broker delays an empty response to a fetch. It responds at once when records arrive."""
 
 sender.BACKOFF_OVERRIDE = BETWEEN_TRANSACTIONS_S  # aiokafka 0.14 has no setting for it
 

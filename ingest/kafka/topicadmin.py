@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
+from ingest.contract.identity import NAME_PATTERN
 from ingest.contract.topics import (
     CO_PARTITIONED,
     FRAMES,
@@ -25,13 +27,15 @@ from ingest.kafka.log import Log
 from ingest.kafka.settings import KafkaSettings
 from ingest.kafka.writer import start
 from ingest.runtime.clock import Deadline
-from ingest.site import PinConfig
+from ingest.site import CameraConfig, PinConfig
 from ingest.site.topic.store import publish, read
 from ingest.site.topic.view import Config
 
 PROPAGATION_S = 15.0
-"""Time limit for a change to reach every broker, in seconds. It takes one or two, more on a busy machine."""
+"""Time limit for a change to reach every broker, in seconds. A change takes 1 to 2 s, more on a busy machine."""
 _POLL_S = 0.1
+_NAME = re.compile(NAME_PATTERN)
+"""Pattern of a camera's name. A record of another producer may have any key."""
 
 
 async def create(settings: KafkaSettings, partitions: int, replication: int = 1) -> list[str]:
@@ -103,7 +107,7 @@ def _require_growth(found: Mapping[str, int], partitions: int) -> None:
 
 async def _new_pins(log: Log, config: Config, partitions: int) -> dict[str, int]:
     """Return the partition of each camera without a pin: that of its newest frame, else the hash of its name."""
-    known = {camera.name: partition_for(camera.name, partitions) for camera in config.cameras}
+    known = {camera.name: partition_for(camera.name, partitions) for camera in config.of(CameraConfig)}
     known |= await _seen(log)
     return {name: partition for name, partition in known.items() if name not in config.pins}
 
@@ -117,15 +121,7 @@ async def _seen(log: Log) -> dict[str, int]:
             async for record in log.read(topic, partition, beginnings[partition], end):
                 camera = (record.key or b"").decode(errors="replace")
                 newest[camera] = max(newest.get(camera, (0, 0)), (record.timestamp_ms, partition))
-    return {camera: partition for camera, (_, partition) in newest.items() if _is_name(camera)}
-
-
-def _is_name(camera: str) -> bool:
-    try:
-        PinConfig(name=camera, partition=0)
-    except ValueError:
-        return False  # a foreign record may have any key
-    return True
+    return {camera: partition for camera, (_, partition) in newest.items() if _NAME.fullmatch(camera)}
 
 
 async def _settled(log: Log, done: Callable[[Mapping[str, int]], bool]) -> Mapping[str, int]:

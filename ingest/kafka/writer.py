@@ -104,7 +104,7 @@ class KafkaWriter:
         self.closed = False
 
     async def open(self) -> None:
-        """Abort and fence an older writer of this id. Raise LogUnavailable."""
+        """Fence an older writer of this id and abort its transaction. Raise LogUnavailable."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 await start(self._producer, self._settings)

@@ -15,7 +15,7 @@ from ingest.ledger.intervals import Cover, Interval, common, length
 from ingest.ledger.states import ALL_PIPELINES, DEAD, NOTHING_RETAINED, EpochLedger, FrameEnd, FrameState, Ledger
 
 _EXAMPLES = 10
-"""Unaccounted or duplicate frames that are named; the counts are complete."""
+"""Maximum number of faulty frames that are named as examples. The counts include all faulty frames."""
 _UNCLEAN = "unclean"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Mapping
 
 from ingest.contract import headers as h
-from ingest.contract.codec import decode
+from ingest.contract.codec import R, decode
 from ingest.contract.identity import FrameId, is_replay
 from ingest.contract.records import Account, Batch, EpochEnd, Frame, Heartbeat, Readings, Result, Waiting
 from ingest.contract.topics import BATCHES, BATCHES_LATE, DEADLETTER, FRAMES, FRAMES_LATE, READINGS, RESULTS, STATUS
@@ -24,14 +24,14 @@ def enter_frame(ledger: Ledger, record: LogRecord) -> None:
 
 def enter_readings(ledger: Ledger, record: LogRecord) -> None:
     """Enter a record of ``readings``."""
-    readings = _readings(record)
+    readings = _decoded(Readings, record)
     if readings and ledger.readings:
         ledger.readings.add_readings(readings.first, readings.last_seq, readings.account)
 
 
 def enter_status(ledger: Ledger, record: LogRecord) -> None:
     """Enter a heartbeat's accounts and ends of epochs."""
-    beat = _heartbeat(record)
+    beat = _decoded(Heartbeat, record)
     if beat:
         _enter_heartbeat(ledger, beat)
 
@@ -64,12 +64,10 @@ def _enter_intervals(
 
 def enter_result(ledger: Ledger, record: LogRecord) -> None:
     """Enter the end of a frame in one pipeline."""
-    try:
-        result = decode(Result, record.value)
-    except CodecError:
-        return  # an unreadable result is not an end: its frame shows up as unaccounted
-    end = FrameEnd(result.outcome, result.pipeline, result.lane, result.reason)
-    ledger.add_frame_end(result.id, end, frozenset(result.pipelines))
+    result = _decoded(Result, record)
+    if result:
+        end = FrameEnd(result.outcome, result.pipeline, result.lane, result.reason)
+        ledger.add_frame_end(result.id, end, frozenset(result.pipelines))
 
 
 def enter_dead_letter(ledger: Ledger, record: LogRecord) -> None:
@@ -80,7 +78,9 @@ def enter_dead_letter(ledger: Ledger, record: LogRecord) -> None:
     frames = h.frames_of(record.headers)
     pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
     lane = h.lane_of(record.headers, failure.topic)
-    end, routes = FrameEnd(DEAD, pipeline, lane, failure.error), _routes(record) if pipeline else {}
+    end = FrameEnd(DEAD, pipeline, lane, failure.error)
+    batch = _decoded(Batch, record) if pipeline else None
+    routes = {item.id: frozenset(item.pipelines) for item in batch.items} if batch else {}
     for frame in frames:
         ledger.add_frame_end(frame, end, routes.get(frame, frozenset()))
     if not frames and not is_replay(lane):
@@ -110,7 +110,7 @@ class RetainedReadings:
 
     def readings(self, record: LogRecord) -> None:
         """Enter a record of ``readings``. All of them are entered before any heartbeat."""
-        readings = _readings(record)
+        readings = _decoded(Readings, record)
         if readings is None:
             return
         if readings.sensor not in self._seen and record.partition in self._truncated:
@@ -166,7 +166,7 @@ class RetainedFrames:
 
     def status(self, record: LogRecord) -> None:
         """Enter a record of ``status``, which is retained longer than the frames it is about."""
-        beat = _heartbeat(record)
+        beat = _decoded(Heartbeat, record)
         if beat is None:
             return
         about = {a.camera for a in beat.accounts} | {e.camera for e in beat.ended} | {c.camera for c in beat.cameras}
@@ -187,33 +187,17 @@ def _delivery(record: LogRecord) -> tuple[FrameId, Account | None] | None:
     account = h.account_of(record.headers, frames[0]) if len(frames) == 1 else None
     if account:
         return frames[0], account
-    try:
-        frame = decode(Frame, record.value)
-    except CodecError:
+    frame = _decoded(Frame, record)
+    if frame is None:
         return (frames[0], None) if len(frames) == 1 else None
     if len(frames) == 1 and frames[0] != frame.id:
         return frames[0], None  # the prepare stage parks it under the id in its header
     return frame.id, frame.account
 
 
-def _readings(record: LogRecord) -> Readings | None:
+def _decoded(kind: type[R], record: LogRecord) -> R | None:
+    """Return a record's body, None if it cannot be read. The numbers that it accounts for then show up as missing."""
     try:
-        return decode(Readings, record.value)
+        return decode(kind, record.value)
     except CodecError:
-        return None  # its numbers show up as missing
-
-
-def _heartbeat(record: LogRecord) -> Heartbeat | None:
-    try:
-        return decode(Heartbeat, record.value)
-    except CodecError:
-        return None  # the frames it accounted for, if any, show up as missing
-
-
-def _routes(record: LogRecord) -> dict[FrameId, frozenset[str]]:
-    """Return the pipelines that the frames of a parked batch were routed to, if the batch is still readable."""
-    try:
-        batch = decode(Batch, record.value)
-    except CodecError:
-        return {}
-    return {item.id: frozenset(item.pipelines) for item in batch.items}
+        return None

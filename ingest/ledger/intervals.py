@@ -24,14 +24,6 @@ class Cover:
         for first, last in intervals:
             self.add(first, last)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Cover) and self._steps == other._steps
-
-    __hash__ = None  # type: ignore[assignment]  # it is mutable
-
-    def __repr__(self) -> str:
-        return f"Cover({list(self.runs())})"
-
     def add(self, first: int, last: int) -> None:
         """Add one interval. Raise LedgerError if it is empty or starts below 0."""
         if first < 0 or last < first:

@@ -8,8 +8,8 @@ sample nobody would have them. So whether a quiet frame is a miss does not depen
 Misses come in runs: an object that appears unnoticed and stays is missed in every frame until a regular one is sent.
 Frames are drawn independently, so the confidence interval of the rate is still valid.
 
-Two kinds of error are not measured. The model itself may overlook an object. A pipeline that looks at moving regions
-only has nothing to look at in a frame without motion.
+Two kinds of error are not measured. The model itself may overlook an object. A pipeline that classifies
+only moving regions classifies nothing in a frame without motion.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class EpochLedger:
     repeats: int = 0
     end: EpochEnd | None = None
     reported: int = -1
-    """Highest number that a heartbeat reported as captured. It is only a hint, because a heartbeat may be lost."""
+    """Highest sequence number that a heartbeat reported as captured. A lower bound: heartbeats may be lost."""
     status_accounts: set[tuple[int, int, tuple[tuple[str, int], ...]]] = field(default_factory=set)
     """Accounts from ``status``, kept to recognise one that is sent again."""
     runs: set[Interval] = field(default_factory=set)

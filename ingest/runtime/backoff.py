@@ -28,7 +28,7 @@ def delay_s(failures: int, chance: float, base_s: float = BASE_S, cap_s: float =
 class Backoff:
     """Consecutive failures of one service, and the outage that they form. Pauses double from ``base_s`` to ``cap_s``.
 
-    In a long outage pauses keep growing to ``LONG_SHARE`` of its length, up to ``long_cap_s``.
+    In a long outage the pauses grow with it, to ``LONG_SHARE`` of its length, up to ``long_cap_s``.
     """
 
     base_s: float = BASE_S
@@ -50,7 +50,7 @@ class Backoff:
         return delay_s(self.failures, chance, self.base_s, max(self.cap_s, grown_s))
 
     def steady(self, started_s: float) -> float | None:
-        """End the outage at the start that lasted. Return the outage's length in seconds, None without an outage."""
+        """End the outage at the successful start. Return the outage's length in seconds, None without an outage."""
         length = None if self.since_s is None else started_s - self.since_s
         self.failures, self.since_s = 0, None
         return length

@@ -19,7 +19,6 @@ from ingest.kafka.log import Log
 from ingest.kafka.settings import KafkaSettings
 from ingest.metrics import ConfigMetrics
 from ingest.runtime import eventloop, logs
-from ingest.runtime.eventloop import stop_event
 from ingest.site.topic import store
 from ingest.site.topic.view import Config, Validate, accept
 
@@ -53,10 +52,14 @@ class Service:
         SIGTERM, SIGINT and SIGHUP set ``stop``; ``work`` then finishes and returns. LogUnavailable and Fenced are
         logged and become ``EXIT_AGAIN``. Any other error propagates.
         """
+
+        async def until_stopped() -> None:
+            await work(eventloop.stop_event())
+
         logs.configure(self.name)
         self.serve_metrics()
         try:
-            eventloop.run(self._until_stopped(work))
+            eventloop.run(until_stopped())
         except (Fenced, LogUnavailable) as error:
             _log.error("service_ended", error=str(error), kind=type(error).__name__)
             return EXIT_AGAIN
@@ -65,7 +68,7 @@ class Service:
     def serve_metrics(self) -> WSGIServer | None:
         """Serve the registry for Prometheus. Return the server, None without a port.
 
-        A port that is taken costs the metrics, never the service: return None and log it.
+        If the port is in use, log this and return None: the service runs without metrics.
         """
         if not self.metrics_port:
             return None
@@ -89,6 +92,3 @@ class Service:
         ``validate`` is for services that run rules: see ``stream.rules.validated``.
         """
         return await store.read(log, ConfigMetrics(self.registry), validate)
-
-    async def _until_stopped(self, work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
-        await work(stop_event())

@@ -81,12 +81,12 @@ class CameraConfig(ConfigEntry):
     source: str
     site: str = ""
     fps: float = Field(default=10.0, gt=0.0)
-    """Rate at which files, scenes and images are played and snapshots fetched, and that a device is asked for."""
+    """Frames per second at which files, scenes and images are played, snapshots fetched, and devices set."""
     loop: bool = False
     """Play a file again from its start when it ends."""
     width: int = Field(default=0, ge=0)
     height: int = Field(default=0, ge=0)
-    """0 keeps the source's own size. A simulated scene is rendered in this size, 640×360 by default."""
+    """With 0, frames keep the size of the source. A simulated scene is rendered in this size, 640×360 by default."""
     options: dict[str, str | int | float | bool] = {}
     """Options of a simulated scene: seed, light, rain, noise_sigma, density, frames."""
     stream: StreamConfig = StreamConfig()

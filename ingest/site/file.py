@@ -19,7 +19,7 @@ from ingest.site.sensor import SensorConfig
 MAX_ENTRY_BYTES = 1024 * 1024
 """Largest entry. It has room for hundreds of masks with hundreds of corners; a larger one is refused unread."""
 UNNAMED = "site"
-"""Name of a site whose file has no name. Its cameras and sensors name no site either."""
+"""Name of a site whose file sets no name. Its cameras and sensors name no site either."""
 _Own = TypeVar("_Own", CameraConfig, SensorConfig)
 
 
@@ -56,8 +56,14 @@ class Site(ConfigSection):
     @field_validator("cameras")
     @classmethod
     def _set_time_zones(cls, cameras: tuple[CameraConfig, ...], info: ValidationInfo) -> tuple[CameraConfig, ...]:
-        """Set the site's time zone in its cameras, for the same reason."""
-        return tuple(_in_time_zone(camera, info.data.get("time_zone")) for camera in cameras)
+        """Set the site's time zone in the cameras that have armed hours and no time zone of their own."""
+        change = {"time_zone": info.data.get("time_zone")}
+        return tuple(
+            camera.model_copy(update={"gate": camera.gate.model_copy(update=change)})
+            if camera.gate.armed and camera.gate.time_zone is None
+            else camera
+            for camera in cameras
+        )
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
@@ -66,12 +72,6 @@ class Site(ConfigSection):
         if twice:
             raise ValueError(f"expected each name once per kind of entry, but {', '.join(twice)} is defined twice")
         return self
-
-
-def _in_time_zone(camera: CameraConfig, time_zone: str | None) -> CameraConfig:
-    if not camera.gate.armed or camera.gate.time_zone is not None:
-        return camera
-    return camera.model_copy(update={"gate": camera.gate.model_copy(update={"time_zone": time_zone})})
 
 
 _KINDS: dict[str, type[ConfigEntry]] = {

@@ -80,7 +80,7 @@ class AlertProcessor(ParkingProcessor[Alert | None]):
             return [Work((), (record.offset,))]
         alert = outcome
         self.remember(alert.id)
-        headers = {**h.cloud_event_headers(), ID: alert.id.encode()}
+        headers = {**h.CLOUD_EVENT, ID: alert.id.encode()}
         partition = partition_for(alert.data.incident, self._partitions)
         out = Outgoing(ALERTS, partition, encode_json(alert), key=alert.data.incident.encode(), headers=headers)
         return [Work((out,), (record.offset,))]

@@ -9,6 +9,7 @@ from ingest.contract.codec import decode, encode_json
 from ingest.contract.records import Event, Result
 from ingest.contract.topics import EVENTS, RESULTS, partition_for
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
+from ingest.site import CameraConfig
 from ingest.site.topic.view import Config
 from stream.analyse.analysers import Analysers, RuleSet
 from stream.analyse.reported import ReportedEvents, reported_in
@@ -45,7 +46,7 @@ class AnalyseStage:
         self, config: Config, event_partitions: int, make_tracker: Callable[[], Tracker] = ByteTracker
     ) -> None:
         self._rules = RuleSet(config.of(CameraRule))  # type: ignore[type-abstract]
-        self._sites = {camera.name: camera.site for camera in config.cameras}
+        self._sites = {camera.name: camera.site for camera in config.of(CameraConfig)}
         self._partitions = event_partitions
         self._make_tracker = make_tracker
 
@@ -80,6 +81,6 @@ class AnalyseProcessor(ParkingProcessor[tuple[Result, list[Event]]]):
         return [Work(tuple(self._outgoing(event, result) for event in events), (record.offset,))]
 
     def _outgoing(self, event: Event, result: Result) -> Outgoing:
-        headers = h.cloud_event_headers() | h.frame_headers([result.id], result.lane, result.traceparent)
+        headers = h.CLOUD_EVENT | h.frame_headers([result.id], result.lane, result.traceparent)
         partition = partition_for(result.camera, self._partitions)
         return Outgoing(EVENTS, partition, encode_json(event), key=result.camera.encode(), headers=headers)

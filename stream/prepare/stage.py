@@ -45,7 +45,7 @@ class PrepareStage:
         self.name = f"prepare-{lane}"
         self.topics = (source,)
         self.downstream = Downstream(ENGINES, self.target, MAX_WAITING_BATCHES)
-        self.plans = plans(config.pipelines)
+        self.plans = plans(config.of(PipelineConfig))
         self.clock = clock or SystemClock()
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> PrepareProcessor:

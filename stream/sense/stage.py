@@ -14,6 +14,7 @@ from ingest.contract.topics import EVENTS, READINGS, partition_for
 from ingest.exceptions import CodecError
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from ingest.runtime import logs
+from ingest.site import SensorConfig
 from ingest.site.topic.view import Config
 from stream.metrics import SenseMetrics
 from stream.readback import HistoryPoint, tail
@@ -64,7 +65,7 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
 
     def __init__(self, config: Config, event_partitions: int, metrics: SenseMetrics) -> None:
         super().__init__(NAME)
-        self._configs = {sensor.name: sensor for sensor in config.sensors}
+        self._configs = {sensor.name: sensor for sensor in config.of(SensorConfig)}
         self._rules: defaultdict[str, list[SensorRule]] = defaultdict(list)
         for rule in config.of(SensorRule):  # type: ignore[type-abstract]
             self._rules[rule.sensor].append(rule)
@@ -135,4 +136,4 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
 
     def _outgoing(self, event: Event, sensor: str) -> Outgoing:
         partition = partition_for(sensor, self._partitions)
-        return Outgoing(EVENTS, partition, encode_json(event), key=sensor.encode(), headers=h.cloud_event_headers())
+        return Outgoing(EVENTS, partition, encode_json(event), key=sensor.encode(), headers=h.CLOUD_EVENT)

@@ -14,6 +14,7 @@ import typer
 from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings
 from ingest.exceptions import ConfigError
 from ingest.runtime.service import Service
+from ingest.site import ReceiverConfig
 
 
 @friendly
@@ -53,7 +54,7 @@ async def _dispatch(service: Service, stop: asyncio.Event) -> None:
     from stream.alerts.webhook import WebhookDeliverer
 
     async with service.open_log() as log:
-        receivers = (await service.read_config(log)).receivers
+        receivers = (await service.read_config(log)).of(ReceiverConfig)
     await Dispatcher(service.settings, receivers, WebhookDeliverer).run(stop)
 
 

@@ -13,6 +13,7 @@ from deploy.cli.common import Kafka, MetricsPort, Prefix, friendly, kafka_settin
 from ingest.exceptions import ConfigError
 from ingest.kafka.settings import SESSION_TIMEOUT_MS
 from ingest.runtime.service import Service
+from ingest.site import PipelineConfig
 
 
 @friendly
@@ -52,7 +53,7 @@ async def _serve(
         raise ConfigError("engine", "--backend", backend, f"one of {', '.join(sorted(backends.BACKENDS))}")
     repository = Repository(models)
     async with service.open_log() as log:
-        pipelines = (await service.read_config(log)).pipelines
+        pipelines = (await service.read_config(log)).of(PipelineConfig)
     served = {
         p.name: ServedModel(p, repository.open(p.model), lambda: backends.make(backend), instances) for p in pipelines
     }

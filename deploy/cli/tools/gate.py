@@ -43,7 +43,7 @@ def report(
 
 async def measured(log: Log, newest: int = 0) -> dict[tuple[str, str], MissRate]:
     """Return the miss rate by camera and pipeline. Read the ``newest`` results of each partition, 0 for all."""
-    masks = {camera.name: camera for camera in (await configstore.read(log)).cameras if camera.gate.masks}
+    masks = {camera.name: camera for camera in (await configstore.read(log)).of(CameraConfig) if camera.gate.masks}
     misses = MissCounter(lambda result, found: _hidden(masks.get(result.camera), result, found))
     beginnings = await log.beginnings(RESULTS)
     for partition, end in (await log.ends(RESULTS)).items():

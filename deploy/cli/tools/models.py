@@ -19,10 +19,10 @@ Name = Annotated[str, typer.Argument(help="Name of the model.")]
 
 def read_labels(file: Path | None) -> tuple[str, ...]:
     """Return the class names in a file, one per line. Without a file, return those of COCO. Raise ConfigError."""
-    from engines.repository.adopt import coco_labels
+    from engines.repository.adopt import COCO_LABELS
 
     if file is None:
-        return coco_labels()
+        return COCO_LABELS
     if not file.is_file():
         raise ConfigError("models", "--labels", str(file), "a text file with one class name per line")
     return tuple(line.strip() for line in file.read_text().splitlines() if line.strip())

@@ -13,7 +13,7 @@ from ingest.contract.records.batch import (
     Result,
     padded_rows,
 )
-from ingest.contract.records.event import Alert, AlertData, CloudEvent, Delivery, Event, EventData, Evidence, Overlay
+from ingest.contract.records.event import Alert, AlertData, Delivery, Event, EventData, Evidence, Overlay
 from ingest.contract.records.frame import (
     MAX_RESTING,
     WITHHELD_REASONS,
@@ -64,7 +64,6 @@ __all__ = [
     "CameraState",
     "CameraStatus",
     "Canvas",
-    "CloudEvent",
     "Delivery",
     "Detection",
     "EpochEnd",

@@ -14,7 +14,7 @@ GOOD = 0
 SUSPECT = 1
 OUT_OF_RANGE = 2
 STALE = 4
-"""Quality flags of a reading, which add up.
+"""Quality flags of a reading. The quality of a reading is the sum of its flags.
 
 - ``SUSPECT``: the device itself doubts the value.
 - ``OUT_OF_RANGE``: the value is outside the sensor's physical range.

@@ -30,7 +30,7 @@ class ConfigChanges:
     """Keys that other sites define with other settings, and the names of these sites. After a conflict, the caller
     should write nothing."""
     unclaimed: list[str] = field(default_factory=list)
-    """Keys on the topic that belong to no site, and that this site does not have."""
+    """Keys of entries on the topic that belong to no site and are missing in this site's file."""
 
     @property
     def written(self) -> tuple[ConfigEntry, ...]:
@@ -71,13 +71,14 @@ def _compare(
     take_over: bool,
 ) -> None:
     owners = _owners(present)
-    after = _with_owner(wanted, site, owners)
-    foreign = sorted(owners - _owners(_with_owner(wanted, site, set())))
+    is_same = isinstance(present, SharedEntry) and wanted.model_copy(update={"sites": present.sites}) == present
+    after = _with_owners(wanted, owners | {site})
+    foreign = sorted(owners - _owners(_with_owners(wanted, {site})))
     if present is None:
         found.change(None, after) if invalid else found.added.update({after.key: after})
     elif after == present and not invalid:
         return
-    elif not foreign or _is_equal_but_owners(after, present):
+    elif not foreign or is_same:
         found.change(present, after)
     elif take_over:
         found.taken_over[after.key] = after
@@ -90,8 +91,8 @@ def _drop(found: ConfigChanges, site: str, key: str, entry: ConfigEntry) -> None
     owners = _owners(entry)
     if owners == {site}:
         found.removed.append(key)
-    elif site in owners and isinstance(entry, SharedEntry):
-        found.change(entry, entry.model_copy(update={"sites": tuple(sorted(owners - {site}))}))
+    elif site in owners:
+        found.change(entry, _with_owners(entry, owners - {site}))
     elif not owners:
         found.unclaimed.append(key)
 
@@ -102,12 +103,8 @@ def _owners(entry: ConfigEntry | None) -> set[str]:
     return set(entry.sites) if isinstance(entry, SharedEntry) else set()
 
 
-def _with_owner(entry: ConfigEntry, site: str, others: set[str]) -> ConfigEntry:
-    """Return the entry with this site added to its owners."""
+def _with_owners(entry: ConfigEntry, sites: set[str]) -> ConfigEntry:
+    """Return a shared entry with these sites as its owners, and any other entry unchanged."""
     if not isinstance(entry, SharedEntry):
         return entry
-    return entry.model_copy(update={"sites": tuple(sorted(others | {site}))})
-
-
-def _is_equal_but_owners(after: ConfigEntry, present: ConfigEntry) -> bool:
-    return isinstance(present, SharedEntry) and after.model_copy(update={"sites": present.sites}) == present
+    return entry.model_copy(update={"sites": tuple(sorted(sites))})

@@ -18,7 +18,7 @@ from ingest.site.topic.view import Config, ConfigView, Validate, accept
 _log = logs.get("ingest.config")
 
 FOLLOW_S = 5.0
-"""Pause between two looks at the topic's end. A person makes the changes, and does not notice such a delay."""
+"""Pause between two checks for new records, in seconds. A person makes the changes and does not notice this delay."""
 _WRITER = "config"
 """Transactional id of a process that reads the topic and then changes it. A later process fences an earlier one,
 whose reading is outdated."""
@@ -41,7 +41,7 @@ async def open_writer(log: Log) -> Writer:
 async def commit(writer: Writer, entries: Iterable[ConfigEntry], removed: Iterable[str] = ()) -> None:
     """Write entries and remove keys in one transaction.
 
-    Raise Fenced when another process has opened a writer later, and LogUnavailable.
+    Raise Fenced if another process has opened a writer since then, or LogUnavailable.
     """
     records = _records(entries, removed)
     try:
@@ -94,7 +94,7 @@ async def read(log: Log, metrics: ConfigMetrics | None = None, validate: Validat
     view = ConfigView(validate=validate)
     await ConfigReader(log, view).catch_up()
     if metrics:
-        metrics.refused.set(len(view.refused))
+        metrics.refused.set(len(view.config.refused))
     return view.config
 
 

@@ -9,12 +9,8 @@ from typing import TypeVar
 from ingest.exceptions import ConfigError
 from ingest.runtime import logs
 from ingest.site import (
-    CameraConfig,
     ConfigEntry,
     PinConfig,
-    PipelineConfig,
-    ReceiverConfig,
-    SensorConfig,
     parse_entry,
 )
 
@@ -38,26 +34,6 @@ class Config:
     def of(self, cls: type[E]) -> tuple[E, ...]:
         """Return the entries of one class, by name."""
         return tuple(e for _, e in sorted(self.entries.items()) if isinstance(e, cls))
-
-    @property
-    def cameras(self) -> tuple[CameraConfig, ...]:
-        """The cameras, by name."""
-        return self.of(CameraConfig)
-
-    @property
-    def sensors(self) -> tuple[SensorConfig, ...]:
-        """The sensors, by name."""
-        return self.of(SensorConfig)
-
-    @property
-    def pipelines(self) -> tuple[PipelineConfig, ...]:
-        """The pipelines, by name."""
-        return self.of(PipelineConfig)
-
-    @property
-    def receivers(self) -> tuple[ReceiverConfig, ...]:
-        """The webhook receivers, by name."""
-        return self.of(ReceiverConfig)
 
     @property
     def pins(self) -> dict[str, int]:
@@ -92,11 +68,6 @@ class ConfigView:
     def config(self) -> Config:
         """The entries in force now."""
         return Config(dict(self._entries), dict(self._refused))
-
-    @property
-    def refused(self) -> Mapping[str, str]:
-        """Keys whose newest entry was refused, with the error."""
-        return dict(self._refused)
 
     @property
     def removed(self) -> frozenset[str]:

@@ -166,11 +166,11 @@ def test_yolox_detects_people_in_a_third_of_the_sampled_video_frames(shared_data
     from pathlib import Path
 
     from engines import backends
-    from engines.repository.adopt import AdoptOptions, adopt, coco_labels
+    from engines.repository.adopt import COCO_LABELS, AdoptOptions, adopt
     from engines.repository.store import Repository
 
     data = Path(str(shared_data))
-    options = AdoptOptions("yolox-nano", "yolox", coco_labels())
+    options = AdoptOptions("yolox-nano", "yolox", COCO_LABELS)
     model = adopt(data / "yolox-nano.onnx", Repository(Path(str(tmp_path))), options)
     engine = backends.make("onnxruntime")
     engine.load(model)

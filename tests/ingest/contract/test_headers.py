@@ -172,4 +172,4 @@ def test_a_malformed_traceparent_is_replaced_by_a_new_one(malformed: bytes) -> N
 
 
 def test_events_have_the_content_type_of_structured_cloudevents() -> None:
-    assert h.cloud_event_headers() == {"content-type": b"application/cloudevents+json; charset=UTF-8"}
+    assert h.CLOUD_EVENT == {"content-type": b"application/cloudevents+json; charset=UTF-8"}

@@ -106,7 +106,7 @@ def test_a_metrics_port_that_is_taken_costs_the_metrics_and_not_the_service() ->
 async def test_refused_entries_of_the_configuration_are_counted(service: Service) -> None:
     log = MemoryLog()
     await log.produce(Outgoing(CONFIG, 0, b"not JSON", key=b"camera/gate"))
-    assert (await service.read_config(log)).cameras == ()
+    assert (await service.read_config(log)).entries == {}
     assert service.registry.get_sample_value("sightline_config_refused_entries") == 1.0
 
 

@@ -29,25 +29,25 @@ class TestView:
         view = ConfigView()
         for _ in range(2):
             view.apply(GATE.key, json_of(GATE))
-            assert view.config.cameras == (GATE,)
+            assert view.config.of(CameraConfig) == (GATE,)
         for _ in range(2):
             view.apply(GATE.key, b"")
-            assert view.config.cameras == ()
+            assert view.config.of(CameraConfig) == ()
 
     def test_an_invalid_entry_is_refused_and_the_last_valid_one_stays_in_force(self) -> None:
         view = ConfigView({GATE.key: GATE})
         view.apply(GATE.key, b'{"name": "gate", "source": "device:0", "fps": -1}')
-        assert view.config.cameras == (GATE,)
-        assert "fps" in view.refused[GATE.key]
-        assert "greater than 0" in view.refused[GATE.key]
+        assert view.config.of(CameraConfig) == (GATE,)
+        assert "fps" in view.config.refused[GATE.key]
+        assert "greater than 0" in view.config.refused[GATE.key]
         view.apply(GATE.key, json_of(GATE))
-        assert view.refused == {}
+        assert view.config.refused == {}
 
     def test_an_entry_under_the_key_of_another_is_refused(self) -> None:
         view = ConfigView()
         view.apply(YARD.key, json_of(GATE))
         assert view.config.entries == {}
-        assert view.refused["camera/yard"].startswith("config topic: camera/yard = 'camera/gate': expected")
+        assert view.config.refused["camera/yard"].startswith("config topic: camera/yard = 'camera/gate': expected")
 
     @pytest.mark.parametrize("key", ["", "nonsense", "camera/", "camera/Ünïcode"])
     def test_any_key_and_value_can_be_applied(self, key: str) -> None:
@@ -61,7 +61,7 @@ class TestView:
         view.begin_reading()
         view.apply(GATE.key, b"{}")
         view.finish_reading()
-        assert view.config.cameras == (GATE,)
+        assert view.config.of(CameraConfig) == (GATE,)
 
     def test_only_keys_with_a_tombstone_are_listed_as_removed(self) -> None:
         view = ConfigView({GATE.key: GATE, YARD.key: YARD})
@@ -81,7 +81,7 @@ class TestView:
                 view.finish_reading()
         assert [line["event"] for line in logged] == ["config_entry_refused"] * 2
         assert len(str(logged)) < 4000
-        assert all(len(why) < 1000 for why in view.refused.values())
+        assert all(len(why) < 1000 for why in view.config.refused.values())
 
 
 async def changes_of(log: MemoryLog, view: ConfigView) -> asyncio.Queue[ConfigView]:
@@ -95,13 +95,13 @@ async def test_each_change_is_reported() -> None:
     await publish(log, [GATE, YARD])
     changes = await changes_of(log, view)
     async with asyncio.timeout(5):
-        assert (await changes.get()).config.cameras == (GATE, YARD)
+        assert (await changes.get()).config.of(CameraConfig) == (GATE, YARD)
         await publish(log, [], removed=[YARD.key])
-        assert (await changes.get()).config.cameras == (GATE,)
+        assert (await changes.get()).config.of(CameraConfig) == (GATE,)
         await log.produce(Outgoing(CONFIG, 0, b"{}", key=YARD.key.encode()))
         assert list((await changes.get()).refused) == [YARD.key]
         await publish(log, [YARD])
-        assert (await changes.get()).refused == {}
+        assert (await changes.get()).config.refused == {}
     log.following.cancel()  # type: ignore[attr-defined]
 
 
@@ -109,7 +109,7 @@ async def test_an_empty_topic_is_reported_once() -> None:
     log = MemoryLog()
     changes = await changes_of(log, ConfigView({GATE.key: GATE}))
     async with asyncio.timeout(5):
-        assert (await changes.get()).config.cameras == ()
+        assert (await changes.get()).config.of(CameraConfig) == ()
     for _ in range(10):
         await asyncio.sleep(0)
     assert changes.empty()
@@ -131,7 +131,7 @@ async def test_a_log_that_does_not_answer_is_tried_again(error: Exception) -> No
     await publish(log, [GATE])
     changes = await changes_of(log, ConfigView())
     async with asyncio.timeout(5):
-        assert (await changes.get()).config.cameras == (GATE,)
+        assert (await changes.get()).config.of(CameraConfig) == (GATE,)
     log.following.cancel()  # type: ignore[attr-defined]
 
 
@@ -151,7 +151,7 @@ async def test_a_change_read_before_an_outage_is_reported_after_it() -> None:
     async with asyncio.timeout(5):
         await changes.get()
         await publish(log, [YARD])
-        assert (await changes.get()).config.cameras == (GATE, YARD)
+        assert (await changes.get()).config.of(CameraConfig) == (GATE, YARD)
     assert broken.is_set()
     log.following.cancel()  # type: ignore[attr-defined]
 
@@ -161,10 +161,10 @@ async def test_a_topic_that_was_created_again_is_read_from_its_beginning() -> No
     await publish(log, [GATE, GATE, YARD])
     changes = await changes_of(log, ConfigView())
     async with asyncio.timeout(5):
-        assert (await changes.get()).config.cameras == (GATE, YARD)
+        assert (await changes.get()).config.of(CameraConfig) == (GATE, YARD)
         del log._records[TopicPartition(CONFIG, 0)][:]
         await publish(log, [YARD])
-        assert (await changes.get()).config.cameras == (YARD,)
+        assert (await changes.get()).config.of(CameraConfig) == (YARD,)
     log.following.cancel()  # type: ignore[attr-defined]
 
 

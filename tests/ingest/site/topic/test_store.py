@@ -44,10 +44,10 @@ async def test_an_empty_topic_is_an_empty_configuration(log: MemoryLog) -> None:
 async def test_entries_are_read_by_class_and_sorted_by_name(log: MemoryLog) -> None:
     await publish(log, [YARD, GATE, CARS, ZONE, LINE, SENSOR, HOT, PAGER, PinConfig(name="gate", partition=3)])
     config = await read(log, validate=validated)
-    assert config.cameras == (GATE, YARD)
-    assert config.pipelines == (CARS,)
-    assert config.sensors == (SENSOR,)
-    assert config.receivers == (PAGER,)
+    assert config.of(CameraConfig) == (GATE, YARD)
+    assert config.of(PipelineConfig) == (CARS,)
+    assert config.of(SensorConfig) == (SENSOR,)
+    assert config.of(ReceiverConfig) == (PAGER,)
     assert config.of(CameraRule) == (LINE, ZONE)
     assert config.of(SensorRule) == (HOT,)
     assert config.pins == {"gate": 3}
@@ -59,13 +59,13 @@ async def test_the_newest_record_of_a_key_is_in_force(log: MemoryLog) -> None:
     await publish(log, [changed], removed=[YARD.key])
     assert (await read(log)).entries == {GATE.key: changed}
     await publish(log, [YARD])
-    assert (await read(log)).cameras == (changed, YARD)
+    assert (await read(log)).of(CameraConfig) == (changed, YARD)
 
 
 async def test_a_compacted_topic_is_read_completely(log: MemoryLog) -> None:
     await publish(log, [GATE, GATE, YARD])
     log.forget(TopicPartition(CONFIG, 0), 1)
-    assert (await read(log)).cameras == (GATE, YARD)
+    assert (await read(log)).of(CameraConfig) == (GATE, YARD)
 
 
 async def test_an_invalid_entry_is_logged_and_counted_and_the_others_are_read(log: MemoryLog) -> None:
@@ -75,8 +75,8 @@ async def test_an_invalid_entry_is_logged_and_counted_and_the_others_are_read(lo
     registry = CollectorRegistry()
     with capture_logs() as logged:
         config = await read(log, ConfigMetrics(registry))
-    assert config.cameras == (GATE,)  # the last valid one
-    assert config.pipelines == (CARS,)
+    assert config.of(CameraConfig) == (GATE,)  # the last valid one
+    assert config.of(PipelineConfig) == (CARS,)
     assert "config topic, camera/gate: source" in config.refused["camera/gate"]
     assert [(line["key"], line["kept"]) for line in logged] == [("camera/gate", True), ("camera/yard", False)]
     assert "sightline config apply" in logged[0]["remedy"]
@@ -95,4 +95,4 @@ async def test_a_valid_entry_or_tombstone_replaces_an_invalid_entry(log: MemoryL
     await log.produce(Outgoing(CONFIG, 0, b"{}", key=b"camera/gate"))
     await log.produce(Outgoing(CONFIG, 0, b"{}", key=b"camera/yard"))
     await publish(log, [GATE], removed=[YARD.key])
-    assert (await read(log)).cameras == (GATE,)
+    assert (await read(log)).of(CameraConfig) == (GATE,)
