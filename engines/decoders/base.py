@@ -42,7 +42,6 @@ class OutputDecoder(Protocol):
 
         Raise InferenceFailed if the arrays do not have the shape that this decoder reads, or are not finite.
         """
-        ...
 
 
 def clipped(box: Box, row: FrameRegion) -> Box | None:

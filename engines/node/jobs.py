@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from engines.decoders import FrameRegion
 from engines.exceptions import EngineError, PipelineUnknown
@@ -160,14 +160,7 @@ def _dead_letter(job: Job, task: ItemTask, error: EngineError) -> Outgoing:
         items=(task.item,),
         pixels=b"".join(image.tobytes() for image in task.images),
     )
-    record = LogRecord(
-        topic=job.record.topic,
-        partition=job.record.partition,
-        offset=job.record.offset,
-        key=job.record.key,
-        value=encode(alone),
-        headers=_headers(task.item, job.pipeline),
-    )
+    record = replace(job.record, value=encode(alone), headers=_headers(task.item, job.pipeline))
     return parked(record, STAGE, error, job.pipeline)
 
 

@@ -85,14 +85,7 @@ def encode_batch(pipeline: str, canvas: Canvas, items: Sequence[bytes], pictures
     The caller keeps to the size limit: it knows the size of each part, and ``HEAD_BYTES`` bounds the rest.
     """
     pack = msgpack.Packer(use_bin_type=True)
-    fields = {
-        "kind": Batch.KIND,
-        "v": Batch.VERSION,
-        "pipeline": pipeline,
-        "height": canvas.height,
-        "width": canvas.width,
-        "channels": canvas.channels,
-    }
+    fields = {"kind": Batch.KIND, "v": Batch.VERSION, "pipeline": pipeline, **canvas._asdict()}
     head = [pack.pack(part) for field in fields.items() for part in field]
     return b"".join(
         (

@@ -71,11 +71,9 @@ class Writer(Protocol):
         did not answer. After either error, and after a cancellation, only ``close`` may be called. Raise Oversize
         when a record is too large; then nothing was written.
         """
-        ...
 
     async def close(self) -> None:
         """Abort the open transaction and release the id. May be called twice."""
-        ...
 
 
 class Log(Protocol):
@@ -87,15 +85,12 @@ class Log(Protocol):
         Raise LogUnavailable when the partition does not exist or the broker did not answer. Without an answer, the
         record may have been written, or may still be written. Raise Oversize when it is too large.
         """
-        ...
 
     async def partitions(self) -> Mapping[str, int]:
         """Return the number of partitions of each topic that exists."""
-        ...
 
     async def ends(self, topic: str) -> Mapping[int, int]:
         """Return, by partition, the offset after the last committed record. Raise LogUnavailable."""
-        ...
 
     async def settled_ends(self, topic: str, partitions: Sequence[int]) -> Mapping[int, int]:
         """Wait until every transaction now open in these partitions has ended. Return their ends.
@@ -103,11 +98,9 @@ class Log(Protocol):
         The ends then include records that were committed after another writer's open transaction. Raise
         LogUnavailable when a transaction stays open for too long.
         """
-        ...
 
     async def beginnings(self, topic: str) -> Mapping[int, int]:
         """Return, by partition, the first offset that retention has not deleted. Raise LogUnavailable."""
-        ...
 
     def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncGenerator[LogRecord, None]:
         """Yield the committed records from ``start`` up to but not including ``stop``, then end.
@@ -116,16 +109,12 @@ class Log(Protocol):
         does not exist, or when the broker stays silent before ``stop`` is reached. A caller that leaves early
         closes the generator (``contextlib.aclosing``), which releases its connection.
         """
-        ...
 
     async def committed(self, group: str, tp: TopicPartition) -> int | None:
         """Return the next offset that a group will read, None without a commit. Raise LogUnavailable."""
-        ...
 
     async def writer(self, transactional_id: str) -> Writer:
         """Open the writer of this id. Fence an older writer and abort its transaction. Raise LogUnavailable."""
-        ...
 
     async def close(self) -> None:
         """Close all writers and connections. May be called twice."""
-        ...

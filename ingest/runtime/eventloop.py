@@ -20,8 +20,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     5 % more time for its work (``benchmarks/results``).
     """
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    with asyncio.Runner() as runner:
-        return runner.run(work)
+    return asyncio.run(work)
 
 
 def stop_event() -> asyncio.Event:

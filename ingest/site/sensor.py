@@ -110,14 +110,13 @@ _OPTIONS: dict[str, type[ConfigSection]] = {
     "serial": SerialOptions,
     "modbus": ModbusOptions,
 }
-_DEVICE = re.compile(r"/.+")
 _ADDRESS: dict[str, tuple[re.Pattern[str], str]] = {
     "simulated": (re.compile(r".+"), "simulated:temperature"),
     "host": (re.compile("|".join(HOST_QUANTITIES)), f"host: and one of {', '.join(HOST_QUANTITIES)}"),
     # + stands for one whole level, # for all remaining levels (MQTT 3.1.1, 4.7.1)
     "mqtt": (re.compile(r"(?=.)(?:(?:\+|[^+#/]*)/)*(?:\+|#|[^+#/]*)"), "mqtt:TOPIC, where + and # are whole levels"),
     "command": (re.compile(r".+"), "command:NAME, and argv in its options"),
-    "serial": (_DEVICE, "serial:/dev/…"),
+    "serial": (re.compile(r"/.+"), "serial:/dev/…"),
     "modbus": (
         re.compile(r"/.+|[^/:\s]+(?::[0-9]{1,5})?|\[[0-9a-fA-F:]+\](?::[0-9]{1,5})?"),
         "modbus:HOST[:PORT] or modbus:/dev/…",

@@ -89,7 +89,10 @@ class ConfigView:
             self._entries.pop(key, None)
             return
         try:
-            self._entries[key] = self._validate(_parsed(key, value))
+            entry = parse_entry(key, value)
+            if entry.key != key:
+                raise ConfigError("config topic", key, entry.key, "an entry whose kind and name match its key")
+            self._entries[key] = self._validate(entry)
         except ConfigError as error:
             self._refused[key] = _short(str(error))
 
@@ -110,13 +113,6 @@ class ConfigView:
         for key in self._logged.keys() - self._refused.keys():
             _log.info("config_entry_valid_or_removed", key=_short(key))
         self._logged = dict(self._refused)
-
-
-def _parsed(key: str, value: bytes) -> ConfigEntry:
-    entry = parse_entry(key, value)
-    if entry.key != key:
-        raise ConfigError("config topic", key, entry.key, "an entry whose kind and name match its key")
-    return entry
 
 
 def _short(text: str) -> str:

@@ -99,7 +99,7 @@ async def test_each_change_is_reported() -> None:
         await publish(log, [], removed=[YARD.key])
         assert (await changes.get()).config.of(CameraConfig) == (GATE,)
         await log.produce(Outgoing(CONFIG, 0, b"{}", key=YARD.key.encode()))
-        assert list((await changes.get()).refused) == [YARD.key]
+        assert list((await changes.get()).config.refused) == [YARD.key]
         await publish(log, [YARD])
         assert (await changes.get()).config.refused == {}
     log.following.cancel()  # type: ignore[attr-defined]
