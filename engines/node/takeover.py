@@ -69,9 +69,9 @@ class OwnedPartition:
         return job
 
     def due(self, now_s: float, patience_s: float) -> float | None:
-        """Return the monotonic time in seconds at which to write the settled jobs at the head. None: there are none.
+        """Return the monotonic time in s at which to write the settled jobs at the head, None if there are none.
 
-        They are due at once if all jobs are settled or a transaction is full. Otherwise they wait up to
+        The jobs are due at once if all jobs are settled or a transaction is full. Otherwise they wait up to
         ``patience_s`` for the jobs behind them, to share a transaction.
         """
         if not self._jobs or not self._jobs[0].settled:

@@ -47,7 +47,7 @@ def traceparent_of(headers: Headers) -> str:
 
 
 def frame_headers(
-    frames: Iterable[FrameId], lane: str, traceparent: str = "", pipeline: str = "", account: Account | None = None
+    frames: Iterable[FrameId], lane: str, traceparent: str = "", pipeline: str = ""
 ) -> dict[str, bytes]:
     """Return the headers of a frame or a batch."""
     headers = {FRAMES: "\n".join(map(str, frames)).encode(), LANE: lane.encode()}
@@ -55,8 +55,6 @@ def frame_headers(
         headers[TRACEPARENT] = traceparent.encode()
     if pipeline:
         headers[PIPELINE] = pipeline.encode()
-    if account:
-        headers[ACCOUNT] = account_text(account).encode()
     return headers
 
 

@@ -86,7 +86,7 @@ class _LaneState:
 class ReplayPlan:
     """Decisions about dead letters, one by one in the order of their offsets.
 
-    ``ended`` maps units with a result to whether a replay wrote it. ``receipts`` are those of all replays so far.
+    ``ended`` maps units with a result to whether a replay wrote it. ``receipts`` are the receipts of all replays.
     """
 
     def __init__(self, run: str, receipts: Iterable[ReplayReceipt], ended: Mapping[Unit, bool]) -> None:

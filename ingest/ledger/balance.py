@@ -80,7 +80,7 @@ class Balance:
     truncated: list[str] = field(default_factory=list)
     """Epochs whose first frames retention has deleted, and the number from which they are balanced."""
     left_out: list[str] = field(default_factory=list)
-    """Cameras of which retention may have deleted everything. They are not balanced."""
+    """Cameras whose frames retention may have deleted completely. They are not balanced."""
     unclean: list[str] = field(default_factory=list)
     """Epochs that a kill ended, with the last number kept and the last one that a heartbeat reported, -1 for none.
 

@@ -100,7 +100,7 @@ ENTRY_BY_TOPIC: Mapping[str, Callable[[Ledger, LogRecord], None]] = {
 class RetainedReadings:
     """Entry of the retained readings, and of the number from which each sensor is balanced.
 
-    ``truncated`` holds the partitions of which retention has deleted records. A sensor's readings are in order, so
+    ``truncated`` holds the partitions in which retention has deleted records. A sensor's readings are in order, so
     nothing is missing after its first record. A sensor of such a partition without a record cannot be balanced.
     """
 

@@ -95,7 +95,7 @@ def _follows(result: Result, last: Result) -> bool:
 def shows_new_object(now: Sequence[Detection], before: Sequence[Detection]) -> bool:
     """Return whether a detection with a score of at least ``CERTAIN`` has no counterpart in the frame before.
 
-    A counterpart may have any score. Labels are not compared, because models often give a small vehicle different
+    The counterpart may have any score. Labels are not compared, because models often give a small vehicle different
     labels in two frames.
     """
     return any(found.score >= CERTAIN and all(found.box.iou(other.box) < SAME for other in before) for found in now)

@@ -114,8 +114,8 @@ class Ledger:
     def add_frame(self, frame: FrameId, lane: str, account: Account | None) -> None:
         """Add a frame that is in the log, with the account it carries.
 
-        The same frame on the same lane is a repeat, not an error. On another lane it is covered twice. A replay sends
-        a delivered frame again, so it is not a delivery.
+        The same frame on the same lane is a repeat, not an error. The same frame on another lane is a duplicate. A
+        replay sends a delivered frame again, so it is not a delivery.
         """
         if is_replay(lane) or not self._is_wanted(frame.camera, frame.epoch, frame.seq):
             return

@@ -18,7 +18,7 @@ While Kafka is unreachable its client logs some twenty records a second. They wo
 important lines.
 """
 _MAX_KINDS = 256
-"""Limit of distinct library records remembered. Only a library that formats numbers into its messages exceeds it."""
+"""Maximum number of distinct library records to remember. Only a library that formats its messages exceeds it."""
 
 
 class RepeatFilter(logging.Filter):
@@ -77,7 +77,7 @@ def configure(service: str, level: str = "INFO") -> None:
 
 
 def quiet_clients() -> None:
-    """Silence the Kafka clients and log to stderr, for commands: their errors are raised, and stdout is for results.
+    """Silence the Kafka clients and log to stderr. For commands: they raise errors, and write results to stdout.
 
     Handlers attached to the clients' logger still receive their records.
     """

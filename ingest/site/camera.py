@@ -60,9 +60,9 @@ class WatchConfig(ConfigSection):
     stall_s: float = Field(default=10.0, gt=0.0)
     """Time without a frame after which the agent reconnects to the camera."""
     frozen_s: Seconds = 60.0
-    """Time of identical pictures. Pictures of a still scene are never identical, because its sensor is noisy."""
+    """Time for which pictures are identical. Pictures of a still scene never are, because of the sensor's noise."""
     black_s: Seconds = 10.0
-    """Time of black pictures."""
+    """Time for which pictures are black."""
     tampered_s: Seconds = 10.0
     """Time for which the camera is covered, out of focus or turned away."""
     relearn_s: float = Field(default=900.0, gt=0.0)

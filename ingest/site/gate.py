@@ -68,7 +68,7 @@ class GateConfig(ConfigSection):
     hold_s: Seconds = 1.0
     """Time for which the gate stays open after the last motion."""
     pre_roll_s: float = Field(default=0.5, ge=0.0, le=3.0)
-    """Time before the motion from which frames are sent, too. They must be young enough for the live lane."""
+    """Time before a motion starts for which frames are sent, too. They must be young enough for the live lane."""
     keep_alive_s: Seconds = 10.0
     """Interval at which a frame of a still scene is sent; 0 for never."""
     sample: Share = 0.01

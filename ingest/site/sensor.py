@@ -1,4 +1,7 @@
-"""Configuration of a sensor: its source with options, the meaning of its readings, and their batching."""
+"""Configuration of a sensor: its source with options, the meaning of its readings, and their batching.
+
+Options hold no secrets, only the names of files with secrets.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from ingest.exceptions import ConfigError
 from ingest.kafka.log import Log
 from ingest.site import PinConfig, Site
 from ingest.site.topic.changes import ConfigChanges, site_changes
-from ingest.site.topic.store import commit, open_writer, read
+from ingest.site.topic.store import WRITER, commit, read
 from stream.rules import validated, validated_site
 
 app = typer.Typer(help="Check, apply and show a site's configuration.", no_args_is_help=True)
@@ -92,7 +92,7 @@ async def _apply(
     log: Log, file: Path, wanted: Site, dry_run: bool, take_over: bool
 ) -> tuple[ConfigChanges, dict[str, str]]:
     """Return the changes, and the entries that are invalid afterwards, with the errors."""
-    writer = None if dry_run else await open_writer(log)
+    writer = None if dry_run else await log.writer(WRITER)
     present = await read(log, validate=validated)
     found = site_changes(wanted, present.entries, refused=present.refused, take_over=take_over)
     if found.conflicts:
@@ -111,7 +111,7 @@ async def _apply(
 
 
 async def _remove(log: Log, keys: list[str]) -> None:
-    writer = await open_writer(log)
+    writer = await log.writer(WRITER)
     present = await read(log, validate=validated)
     for key in keys:
         expected = ""

@@ -48,7 +48,7 @@ class EpochEnd(Record):
     """The end of a capture. ``last`` is its last accounted frame, -1 when it had none.
 
     After a kill, ``clean`` is false and ``told`` is the highest sequence number that a heartbeat reported. The frames
-    between ``last`` and ``told`` were in memory only and never promised. They are reported apart, as unclean.
+    between ``last`` and ``told`` were only in the agent's memory, never promised. The balance counts them as unclean.
     """
 
     KIND: ClassVar[str] = "epoch-end"
@@ -74,7 +74,7 @@ class Waiting(Record):
 class SensorLedger(Record):
     """Ledger intervals of sensors that no record of readings carries.
 
-    They are apart from those of cameras, so that a camera and a sensor may have the same name. ``camera`` in them is
+    They are separate from those of cameras, so that a camera and a sensor may have the same name. Their ``camera`` is
     the sensor's name. ``waiting`` is None in a heartbeat that does not report the spool.
     """
 

@@ -19,9 +19,9 @@ _log = logs.get("ingest.config")
 
 FOLLOW_S = 5.0
 """Pause between two checks for new records, in seconds. A person makes the changes and does not notice this delay."""
-_WRITER = "config"
-"""Transactional id of a process that reads the topic and then changes it. A later process fences an earlier one,
-whose reading is outdated."""
+WRITER = "config"
+"""Transactional id of a process that changes the topic. Open its writer before reading the topic, and close it after
+``commit``. A later process fences an earlier one, whose reading is outdated."""
 
 
 async def publish(log: Log, entries: Iterable[ConfigEntry], removed: Iterable[str] = ()) -> None:
@@ -30,18 +30,10 @@ async def publish(log: Log, entries: Iterable[ConfigEntry], removed: Iterable[st
         await log.produce(record)
 
 
-async def open_writer(log: Log) -> Writer:
-    """Return the writer for ``commit``. Open it before reading the topic, and close it afterwards.
-
-    Raise LogUnavailable.
-    """
-    return await log.writer(_WRITER)
-
-
 async def commit(writer: Writer, entries: Iterable[ConfigEntry], removed: Iterable[str] = ()) -> None:
     """Write entries and remove keys in one transaction.
 
-    Raise Fenced if another process has opened a writer since then, or LogUnavailable.
+    Raise Fenced if another process has opened its writer after this one, or LogUnavailable.
     """
     records = _records(entries, removed)
     try:

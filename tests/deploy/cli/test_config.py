@@ -24,7 +24,7 @@ from ingest.kafka.log import Outgoing
 from ingest.kafka.memorylog import MemoryLog
 from ingest.kafka.settings import KafkaSettings
 from ingest.site import CameraConfig
-from ingest.site.topic.store import commit, open_writer, read
+from ingest.site.topic.store import WRITER, commit, read
 from ingest.site.topic.view import Config
 
 
@@ -149,7 +149,7 @@ def test_of_two_sites_applied_at_once_the_first_reader_is_fenced_and_changes_not
 
 def test_a_dry_run_does_not_fence_another_writer(log: MemoryLog, file: Path) -> None:
     async def both() -> None:
-        changing = await open_writer(log)
+        changing = await log.writer(WRITER)
         await config._apply(log, file, site.load(file), dry_run=True, take_over=False)
         await commit(changing, site.load(file).entries())
 
@@ -220,11 +220,11 @@ async def test_on_kafka_a_commit_is_read_back_and_an_earlier_writer_is_fenced(ka
     gate, yard = (CameraConfig(name=name, source="device:0") for name in ("gate", "yard"))
     await topicadmin.create(settings, partitions=1)
     async with KafkaLog(settings, "one") as one, KafkaLog(settings, "other") as other:
-        early = await open_writer(one)
-        await commit(await open_writer(other), [gate, yard])
+        early = await one.writer(WRITER)
+        await commit(await other.writer(WRITER), [gate, yard])
         with pytest.raises(Fenced, match="nothing was changed"):
             await commit(early, [], [gate.key])
         assert (await read(one)).of(CameraConfig) == (gate, yard)
-        await commit(await open_writer(one), [], [yard.key])
+        await commit(await one.writer(WRITER), [], [yard.key])
         assert (await read(other)).of(CameraConfig) == (gate,)
     await topicadmin.remove(settings, prefix)

@@ -35,7 +35,7 @@ def test_frame_ids_and_lane_are_read_back_from_headers(frames: list[FrameId], la
 @given(accounts())
 def test_an_account_is_read_back_from_its_header(account: Account) -> None:
     frame = FrameId(account.camera, account.epoch, account.last + 1)
-    headers = h.frame_headers([frame], "live", account=account)
+    headers = {**h.frame_headers([frame], "live"), h.ACCOUNT: h.account_text(account).encode()}
     assert h.account_of(headers, frame) == account
 
 

@@ -60,7 +60,9 @@ class SiteWriter:
             camera=camera, epoch=epoch, seq=seq, captured_ns=1, width=2, height=2, image=b"jpeg", account=account
         )
         lane = "late" if topic == FRAMES_LATE else "live"
-        headers = h.frame_headers([body.id], lane, account=account if with_account else None) if named else {}
+        headers = h.frame_headers([body.id], lane) if named else {}
+        if named and with_account and account:
+            headers[h.ACCOUNT] = h.account_text(account).encode()
         out = Outgoing(topic, self.partitions[camera], encode(body) if value is None else value, headers=headers)
         position = await self.log.produce(out)
         return LogRecord(topic, *position, None, out.value, headers)
