@@ -45,7 +45,6 @@ class Detector(Protocol):
 
     def find(self, image: Image, min_score: float) -> list[ScoredBox]:
         """Return the boxes in a picture ``(height, width, 3)`` uint8 BGR, in its pixels. Raise RedactionFailed."""
-        ...
 
 
 def make_detector(config: DetectorConfig) -> Detector:

@@ -61,28 +61,22 @@ class Link(Protocol):
     @property
     def clock(self) -> ClockOffset:
         """Difference between the broker's clock and the local clock, measured with published records."""
-        ...
 
     @property
     def address(self) -> str:
         """Address of the other side, for people."""
-        ...
 
     async def open(self) -> None:
         """Connect. Raise LinkLost, or ConfigError for an unusable file."""
-        ...
 
     async def send(self, record: OutboundRecord) -> asyncio.Future[None]:
         """Send a record. Return a future that ends once all replicas in sync have the record. Raise LinkLost.
 
         The future fails with LinkLost, or with RecordRefused if the other side will never accept the record.
         """
-        ...
 
     async def publish(self, record: OutboundRecord) -> None:
         """Send a record that may get lost, without waiting for it. Raise nothing."""
-        ...
 
     async def close(self) -> None:
         """Disconnect without waiting for records in flight. May be called twice, and before ``open``."""
-        ...

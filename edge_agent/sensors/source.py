@@ -27,22 +27,18 @@ class Sink(Protocol):
 
     def opened(self) -> None:
         """Note that the device answers. May be called repeatedly."""
-        ...
 
     def take(self, sensor: str, reading: Reading) -> None:
         """Take a reading of a sensor, by the sensor's name in the site file."""
-        ...
 
     def lost(self, sensor: str, reason: str) -> None:
         """Note that one sensor does not answer while the connection may be well. Its next reading ends that."""
-        ...
 
     def unclaimed(self, name: str) -> None:
         """Note a reading that no configured sensor claims, by the device's name for it.
 
         The name is empty if the device gives none, and for unreadable data that may belong to any sensor.
         """
-        ...
 
 
 class SensorSource(Protocol):
@@ -57,4 +53,3 @@ class SensorSource(Protocol):
         Raise SourceError if the device is gone or does not answer. Return if the device has no more readings. In
         every case, leave no process, thread, task or connection behind.
         """
-        ...

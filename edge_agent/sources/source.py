@@ -67,7 +67,6 @@ class FrameSource(Protocol):
 
     def open(self) -> None:
         """Prepare for reading. Blocks. Raise SourceUnusable."""
-        ...
 
     def read(self) -> CapturedFrame | None:
         """Block until the next frame is due and return it.
@@ -76,8 +75,6 @@ class FrameSource(Protocol):
         source that waits for a camera blocks longer, at most for the stall time. Raise SourceEnded at the end of the
         source, and SourceStalled when no frame came for the stall time.
         """
-        ...
 
     def close(self) -> None:
         """Release all resources. Callable at any time, also twice."""
-        ...

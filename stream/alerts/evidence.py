@@ -20,15 +20,12 @@ class EvidenceStore(Protocol):
         A second write replaces the first. Names are functions of the event, so both have the same picture.
         Raise StoreFailed.
         """
-        ...
 
     def read(self, name: str) -> bytes:
         """Return the picture of a name. Raise StoreFailed."""
-        ...
 
     def delete(self, name: str) -> None:
         """Remove the picture of a name if there is one."""
-        ...
 
 
 class FolderStore:

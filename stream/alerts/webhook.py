@@ -25,11 +25,9 @@ class Deliverer(Protocol):
 
     async def deliver(self, alert: Alert, now_s: float) -> AttemptResult:
         """Try once and return the result. Failures are results, never exceptions."""
-        ...
 
     async def close(self) -> None:
         """Close the connections."""
-        ...
 
 
 class WebhookDeliverer:

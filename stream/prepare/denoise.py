@@ -58,11 +58,9 @@ class Denoiser(Protocol):
     @property
     def held_bytes(self) -> int:
         """Bytes of pixels that are kept for the next frame; 0 for a filter without a past."""
-        ...
 
     def denoise(self, frame: Image) -> Image:
         """Return the frame with less noise."""
-        ...
 
 
 class NoDenoiser:

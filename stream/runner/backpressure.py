@@ -31,7 +31,6 @@ class BackPressured(Protocol):
     @property
     def downstream(self) -> Downstream:
         """The group that reads the output."""
-        ...
 
 
 class BackPressure:

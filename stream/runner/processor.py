@@ -103,12 +103,10 @@ class Stage(Protocol):
     @property
     def name(self) -> str:
         """Name of the consumer group, without prefix."""
-        ...
 
     @property
     def topics(self) -> tuple[str, ...]:
         """Input topics, named as in the contract."""
-        ...
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> Processor:
         """Create the state of a partition whose next record is at ``position``.
@@ -116,4 +114,3 @@ class Stage(Protocol):
         Read back from the log the records that the state needs (the last seconds of its input, its own output), and
         write nothing meanwhile. Raise LogUnavailable.
         """
-        ...

@@ -43,4 +43,3 @@ class WindowWatch(Protocol):
 
     def step(self, window: ReadingWindow) -> Happening | None:
         """Take the next closed window with enough readings, and return a happening that begins with it."""
-        ...

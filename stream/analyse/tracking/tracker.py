@@ -69,7 +69,6 @@ class Tracker(Protocol):
         never share a name, even if a restart that did not see an object's beginning gives it another name. A held
         track does not begin a track, and does not change its label or score.
         """
-        ...
 
 
 class ByteTracker:
