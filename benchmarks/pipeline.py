@@ -25,10 +25,10 @@ import typer
 from aiokafka import AIOKafkaProducer
 
 from benchmarks.report import RESULTS, ROOT, dated, keep
+from deploy.local.demo.latencies import Latencies
 from deploy.local.demo.site import pipeline_for
 from deploy.local.demo.watch import watching
 from deploy.local.kafka.broker import Broker
-from deploy.local.process import peak_memory_mb
 from deploy.local.stack import StackFiles, services
 from deploy.local.supervisor import Supervisor
 from edge_agent.gate.motion import MotionDetector
@@ -197,7 +197,7 @@ class Stack:
                     bare.append(await asyncio.to_thread(_bare, self._case, self._threads))
                     piped.append(await self._burst(producer, figures, number + 1))
                     self._sample(broker)
-                figures.result_ms.clear()
+                figures.result_ms = Latencies()
                 await self._paced(producer, figures, statistics.median(piped) * LOAD_SHARE)
                 latency = figures.result_ms.percentiles()
                 self._sample(broker)
@@ -244,6 +244,16 @@ class Stack:
         for name, pid in pids.items():
             if pid:
                 self.peak_mb[name] = round(max(self.peak_mb.get(name, 0.0), peak_memory_mb(pid)), 1)
+
+
+def peak_memory_mb(pid: int) -> float:
+    """Return the peak resident memory of a process in MB, 0.0 after its end. Source: VmHWM of proc(5)."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    peaks_kib = (int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    return next(peaks_kib, 0) * 1024 / 1e6  # a zombie has no such line
 
 
 async def _until(done: Callable[[], bool]) -> None:

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from deploy.local.exceptions import DeployError
-from deploy.local.kafka.broker import Broker, default_home
+from deploy.local.kafka.broker import Broker
 from ingest.runtime.clock import Deadline
 from tests.paths import ROOT
 from tests.peers import rtsp
@@ -31,7 +31,7 @@ GONE_S = 5.0
 @pytest.fixture(scope="session")
 def home() -> Path:
     """Return the folder that keeps Kafka's jars between runs: SIGHTLINE_HOME, else .sightline in the repository."""
-    return default_home() if os.environ.get("SIGHTLINE_HOME") else ROOT / ".sightline"
+    return Broker().home if os.environ.get("SIGHTLINE_HOME") else ROOT / ".sightline"
 
 
 @pytest.fixture(scope="session")

@@ -5,19 +5,15 @@ from __future__ import annotations
 import typer
 
 from deploy.cli.services import agent
-from deploy.cli.services.dispatch import dispatch, webhook_receiver
 from deploy.cli.services.engine import engine
-from deploy.cli.services.stages import alerts, analyse, prepare, sense
+from deploy.cli.services.stream import alerts, analyse, dispatch, prepare, sense, webhook_receiver
 from deploy.cli.tools import config, deadletter, gate, kafka, models, results, topics
 from deploy.cli.tools.audit import audit
 from deploy.cli.tools.demo import demo
 from deploy.cli.tools.plan import plan
 from ingest.runtime import logs
 
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 @app.callback()

@@ -44,17 +44,15 @@ class Process:
         except ProcessLookupError:
             return True
         try:
-            gone = self._started_at() != self.started or _ended(descriptor, deadline)
+            poll = select.poll()  # a pidfd is readable once the last thread has ended; /proc shows the first one
+            poll.register(descriptor, select.POLLIN)
+            gone = find(self.pid) != self or bool(poll.poll(deadline.left * 1000))
         finally:
             os.close(descriptor)
         if gone:
             with suppress(ChildProcessError):
                 os.waitpid(self.pid, os.WNOHANG)
         return gone
-
-    def _started_at(self) -> int | None:
-        found = find(self.pid)
-        return found.started if found else None
 
     def end(self, deadline: Deadline) -> bool:
         """Send SIGTERM, and SIGKILL after the deadline. Return whether SIGTERM was enough."""
@@ -79,23 +77,6 @@ def find(pid: int) -> Process | None:
     return Process(pid, int(stat.rpartition(")")[2].split()[_START_TIME_FIELD]))
 
 
-def peak_memory_mb(pid: int) -> float:
-    """Return the peak resident memory of a process in MB, 0.0 after its end. Source: VmHWM of proc(5)."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    peaks_kib = (int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-    return next(peaks_kib, 0) * 1024 / 1e6  # a zombie has no such line
-
-
-def _ended(descriptor: int, deadline: Deadline) -> bool:
-    """Return whether the last thread has ended: its pidfd is then readable. /proc looks at the first thread only."""
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(deadline.left * 1000))
-
-
 def spawn(command: Sequence[str], env: Mapping[str, str], output: Path, *, detach: bool = False) -> Process:
     """Start a process in a new session and return it. Append its output to a file.
 
@@ -103,8 +84,7 @@ def spawn(command: Sequence[str], env: Mapping[str, str], output: Path, *, detac
     """
     argv = list(command) if detach else tethered(command)
     pid = _lasting_thread().submit(_spawn, argv, dict(env), output).result()
-    found = find(pid)
-    return found or Process(pid, 0)
+    return find(pid) or Process(pid, 0)
 
 
 @cache

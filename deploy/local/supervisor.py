@@ -14,7 +14,7 @@ from pathlib import Path
 from deploy.local.exceptions import StackError
 from ingest.runtime import logs
 from ingest.runtime.backoff import STEADY_S, Backoff
-from ingest.runtime.clock import Clock, SystemClock
+from ingest.runtime.clock import SystemClock
 from ingest.runtime.tether import tethered
 
 STOP_TIMEOUT_S = 10.0
@@ -42,12 +42,9 @@ class Supervisor:
     that lasts as long as the services.
     """
 
-    def __init__(
-        self, specs: Sequence[ServiceSpec], folder: Path, *, seed: int | None = None, clock: Clock | None = None
-    ) -> None:
+    def __init__(self, specs: Sequence[ServiceSpec], folder: Path, *, seed: int | None = None) -> None:
         self.folder = folder
         self._random = random.Random(seed)
-        self._clock = clock or SystemClock()
         self._specs = list(specs)
         self._children: dict[str, _Child] = {}
 
@@ -61,7 +58,7 @@ class Supervisor:
         if spec.name in self._children:
             raise StackError(f"two services are called {spec.name}: give each a name of its own")
         self.folder.mkdir(parents=True, exist_ok=True)
-        child = _Child(spec, self.folder / f"{spec.name}.log", self._random, self._clock)
+        child = _Child(spec, self.folder / f"{spec.name}.log", self._random)
         self._children[spec.name] = child
         await child.start()
 
@@ -111,8 +108,8 @@ class Supervisor:
 class _Child:
     """One service and the task that keeps it running."""
 
-    def __init__(self, spec: ServiceSpec, log: Path, chances: random.Random, clock: Clock) -> None:
-        self._spec, self._log, self._random, self._clock = spec, log, chances, clock
+    def __init__(self, spec: ServiceSpec, log: Path, chances: random.Random) -> None:
+        self._spec, self._log, self._random, self._clock = spec, log, chances, SystemClock()
         self._backoff = Backoff()
         self._stopping = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None

@@ -111,10 +111,5 @@ def _page(measured: dict[str, Any]) -> str:
     )
 
 
-def main() -> None:
-    """Run the command line."""
-    typer.run(train)
-
-
 if __name__ == "__main__":
-    main()
+    typer.run(train)

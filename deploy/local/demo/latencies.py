@@ -36,11 +36,6 @@ class Latencies:
         self.recent.append(latency_ms)
         self._buckets[math.ceil(math.log(max(latency_ms, LEAST_MS)) / _LOG_FACTOR)] += 1
 
-    def clear(self) -> None:
-        """Forget all latencies."""
-        self.recent.clear()
-        self._buckets.clear()
-
     def percentiles(self) -> dict[str, float]:
         """Return p50, p95 and p99 in ms, within ``RELATIVE_ERROR`` of those of ``percentiles_ms`` before rounding."""
         if not self._buckets:

@@ -19,7 +19,6 @@ from pathlib import Path
 from deploy.local import process
 from deploy.local.exceptions import BrokerFailed
 from deploy.local.kafka.config import (
-    HEAP_MB,
     PORT_RANGE,
     Ports,
     choose_ports,
@@ -43,33 +42,25 @@ _ANSWER_TIMEOUT_S = 2.0
 """Time limit of a probe, in seconds. A local broker answers within milliseconds, once it has started."""
 
 
-def default_home() -> Path:
-    """Return ``$SIGHTLINE_HOME``, or ``.sightline`` in the working folder."""
-    return Path(os.environ.get("SIGHTLINE_HOME") or ".sightline").absolute()
-
-
 class Broker:
     """A broker with its jars under ``home``, and its data and ports in ``folder``.
+
+    ``home`` is by default ``$SIGHTLINE_HOME``, or ``.sightline`` in the working folder.
 
     Methods block and may be called from any thread, one at a time. If any process already runs a broker of this
     folder, ``start`` attaches to it. As a context manager, it stops the broker at the end unless it was attached.
     """
 
-    def __init__(self, home: Path | None = None, folder: Path | None = None, *, heap_mb: int = HEAP_MB) -> None:
-        self.home = home or default_home()
+    def __init__(self, home: Path | None = None, folder: Path | None = None) -> None:
+        self.home = home or Path(os.environ.get("SIGHTLINE_HOME") or ".sightline").absolute()
         self.folder = (folder or self.home / "kafka" / "node").absolute()
+        self.log = self.folder / "server.log"
         self.attached = False
-        self._heap_mb = heap_mb
 
     @property
     def bootstrap(self) -> str:
         """Return the address for clients, ``127.0.0.1:port``. It stays the same until ``clean``."""
         return f"{_HOST}:{self._ports().broker}"
-
-    @property
-    def log(self) -> Path:
-        """Return the path of the broker's log file."""
-        return self.folder / "server.log"
 
     @property
     def process(self) -> Process | None:
@@ -153,8 +144,9 @@ class Broker:
         config.write_text(properties((KAFKA_FILES / "server.properties.template").read_text(), ports, data))
         program, log_config = java(), KAFKA_FILES / "log4j2.xml"
         if not (data / "meta.properties").exists():
-            self._format(format_command(program, libs, log_config, self.log, config, _cluster_id()))
-        command = server_command(program, libs, log_config, self.log, config, self._heap_mb)
+            cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+            self._format(format_command(program, libs, log_config, self.log, config, cluster_id))
+        command = server_command(program, libs, log_config, self.log, config)
         started = process.spawn(command, os.environ, self.folder / "output.log", detach=detach)
         _write(self.folder / "pid.json", asdict(started))
         return started
@@ -179,10 +171,6 @@ class Broker:
         return "\n".join(
             line for path in files for line in path.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
         )
-
-
-def _cluster_id() -> str:
-    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
 def _write(path: Path, values: dict[str, int]) -> None:

@@ -58,11 +58,9 @@ def format_command(java: str, libs: Path, log_config: Path, log: Path, config: P
     return [*_jvm(java, libs, log_config, log), "kafka.tools.StorageTool", "format", cluster, f"--config={config}"]
 
 
-def server_command(
-    java: str, libs: Path, log_config: Path, log: Path, config: Path, heap_mb: int = HEAP_MB
-) -> list[str]:
-    """Return the command that runs a node. ``heap_mb`` in MiB."""
-    return [*_jvm(java, libs, log_config, log, f"-Xmx{heap_mb}m"), "kafka.Kafka", str(config)]
+def server_command(java: str, libs: Path, log_config: Path, log: Path, config: Path) -> list[str]:
+    """Return the command that runs a node."""
+    return [*_jvm(java, libs, log_config, log, f"-Xmx{HEAP_MB}m"), "kafka.Kafka", str(config)]
 
 
 def _jvm(java: str, libs: Path, log_config: Path, log: Path, *options: str) -> list[str]:

@@ -40,9 +40,3 @@ def test_percentiles_equal_those_of_numpy() -> None:
 
 def test_there_are_no_percentiles_without_latencies() -> None:
     assert percentiles_ms([]) == Latencies().percentiles() == {}
-
-
-def test_cleared_latencies_do_not_count() -> None:
-    latencies = counted([5.0, 6.0])
-    latencies.clear()
-    assert (latencies.percentiles(), list(latencies.recent)) == ({}, [])

@@ -53,8 +53,8 @@ def test_a_cluster_id_may_begin_with_a_dash() -> None:
 
 
 def test_the_server_command_limits_the_heap() -> None:
-    command = server_command("java", Path("libs"), Path("log4j2.xml"), Path("log"), Path("config"), heap_mb=300)
-    assert "-Xmx300m" in command
+    command = server_command("java", Path("libs"), Path("log4j2.xml"), Path("log"), Path("config"))
+    assert "-Xmx256m" in command
     assert command[-2:] == ["kafka.Kafka", "config"]
 
 

@@ -1,11 +1,11 @@
-"""Tests of process information from /proc."""
+"""Test of the peak memory that the pipeline benchmark reports."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
-from deploy.local.process import peak_memory_mb
+from benchmarks.pipeline import peak_memory_mb
 
 GROWS_AND_SHRINKS = """
 import mmap, sys
