@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
+from ingest.contract.codec import decode_json
 from ingest.contract.identity import is_late
-from ingest.contract.records import Event, Overlay, Point, Result
+from ingest.contract.records import Box, Event, Overlay, Point, Result
+from ingest.exceptions import CodecError
+from ingest.kafka.log import LogRecord
 from ingest.site import to_pixels
-from stream.analyse.reported import ReportedEvents, Sighting
-from stream.analyse.rule import WHOLE_SCENE, CameraRule, NumberedHappening, RuleWatch
-from stream.analyse.scene import Scene, SceneTrack
-from stream.analyse.tracking.scale import Scale
+from stream.analyse.geometry import Scale
+from stream.analyse.rule import WHOLE_SCENE, CameraRule, RuleWatch, Scene, SceneHappening, SceneTrack
 from stream.analyse.tracking.stationary import FrameView, StationaryTracks
 from stream.analyse.tracking.tracker import Track, Tracker
 from stream.analyse.tracking.tracktime import TrackTime
@@ -20,6 +22,43 @@ from stream.events import make_event
 TRAIL_POINTS = 20
 TRACK_IDLE_S = 10.0
 """Time after which rules forget a track that is no longer seen."""
+_DIGITS = 2
+"""Decimals of a pixel that are compared: scaling a picture and scaling it back rounds the others."""
+
+
+class Sighting(NamedTuple):
+    """One track in one frame, as a rule sees it. Without a box, the rule's event is of no track in particular.
+
+    It identifies a written event after a restart. A track that is older than the past that a new owner reads back has
+    another name there, and its events would have other ids. Its frame and its box are the same under any name.
+    """
+
+    rule: str
+    label: str = ""
+    box: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, rule: str, label: str, box: Box | None) -> Sighting:
+        """Return the sighting of a box, in pixels of its frame."""
+        return cls(rule, label, tuple(round(edge, _DIGITS) for edge in box)) if box else cls(rule)
+
+
+ReportedEvents = dict[tuple[int, int], set[Sighting]]
+"""Sightings of one camera and lane that have an event, by (epoch, seq)."""
+
+
+def reported_in(events: Iterable[LogRecord]) -> dict[tuple[str, str], ReportedEvents]:
+    """Return the reported events by (camera, lane). Unreadable events and those of sensors are left out."""
+    reported: defaultdict[tuple[str, str], ReportedEvents] = defaultdict(lambda: defaultdict(set))
+    for record in events:
+        try:
+            data = decode_json(Event, record.value).data
+        except CodecError:
+            continue
+        if data.camera:
+            sighting = Sighting.of(data.rule, data.label, data.overlay.box)
+            reported[data.camera, data.lane][data.epoch, data.seq].add(sighting)
+    return reported
 
 
 class Analyser:
@@ -131,11 +170,10 @@ class Analyser:
         sightings = self._reported.get((result.epoch, result.seq), set())
         for watch in self._watches:
             reported = _subjects(watch.rule.name, scene, scale, sightings) if sightings else ()
-            for happening in watch.observe(scene, reported):
-                yield self._event(result, watch.rule, happening, scale)
+            for happening, number in watch.observe(scene, reported):
+                yield self._event(result, watch.rule, happening, number, scale)
 
-    def _event(self, result: Result, rule: CameraRule, numbered: NumberedHappening, scale: Scale) -> Event:
-        happening, number = numbered
+    def _event(self, result: Result, rule: CameraRule, happening: SceneHappening, number: int, scale: Scale) -> Event:
         track = happening.track
         return make_event(
             rule,

@@ -10,8 +10,7 @@ from ingest.contract.identity import is_replay
 from ingest.contract.records import Event, Result
 from ingest.exceptions import CodecError
 from ingest.kafka.log import LogRecord
-from stream.analyse.analyser import Analyser
-from stream.analyse.reported import ReportedEvents
+from stream.analyse.analyser import Analyser, ReportedEvents
 from stream.analyse.rule import CameraRule
 from stream.analyse.tracking.tracker import Tracker
 from stream.readback import HistoryPoint

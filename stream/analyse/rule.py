@@ -1,16 +1,19 @@
-"""Bases of camera rules: their settings, and the state that one keeps from frame to frame. Pure."""
+"""The seam for camera rules: the scenes that they see, their settings, and their state from frame to frame. Pure."""
 
 from __future__ import annotations
 
 import abc
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Generic, NamedTuple, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
+from pydantic import Field
+
+from ingest.contract.records import Box, Point
 from ingest.contract.records.base import Name
+from ingest.site import to_pixels
 from ingest.site.entry import RelativePoint, Share
-from stream.analyse.scene import Scene, SceneTrack
 from stream.rules import Happening, Rule
 
 TAIL_S = 120.0
@@ -20,13 +23,41 @@ MARGIN_S = 60.0
 """Past beside a rule's own times: an object that is seen now and then needs it to be followed again."""
 
 
-def tail_for(*times_s: float) -> float:
-    """Return the past, in seconds, that a rule with these times needs after a restart.
+@dataclass(frozen=True, slots=True)
+class SceneTrack:
+    """One tracked object in one frame. Coordinates are in pixels of the scene."""
 
-    It is twice the longest time, because an object that was there before the past begins is taken for a new one. In
-    the first half, that object reaches the rule's dwell time; in the second half, the cooldown of its event ends.
-    """
-    return max(TAIL_S, 2 * max(times_s) + MARGIN_S)
+    name: str
+    """Name of the track, the same after a restart that has read the track's beginning again."""
+    label: str
+    """Label that the object had most often so far, weighted by score."""
+    score: float
+    box: Box
+    at_rest: bool
+    """Whether the object is known to stand still. It may then have no detection in this frame."""
+    trail: Sequence[Point]
+    """The last centres of its box, oldest first. It grows with later frames: do not keep it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """All confirmed tracks of one frame that was looked at, and an account of the frames before it that were not."""
+
+    frame: str
+    """The frame's name within its camera, ``epoch-seq``."""
+    at_ns: int
+    """Capture time since the epoch's first frame. It never goes back, also when the camera's clock does."""
+    width: int
+    """Width of the epoch's first picture, in pixels. All scenes of an epoch have it."""
+    height: int
+    outcome: str
+    """``classified``, or ``empty`` for a frame in which nothing moved."""
+    tracks: tuple[SceneTrack, ...]
+    gap_s: float = 0.0
+    """Time since the scene before, without the time in which the agent saw that nothing moved."""
+    missing: Mapping[str, int] | None = None
+    """Frames since the scene before, by the reason why they are missing: reasons of the agent and of shedding, and
+    ``unknown`` for frames without any record."""
 
 
 class CameraRule(Rule):
@@ -46,17 +77,34 @@ class CameraRule(Rule):
 
     @property
     def tail_s(self) -> float:
-        """Past results, in seconds, from which a new owner of the partition rebuilds the rule's state."""
-        return tail_for(self.cooldown_s)
+        """Past results, in seconds, from which a new owner of the partition rebuilds the rule's state.
+
+        They cover twice the longest of the settings whose names end in ``_s``. An object that was there before the
+        past begins is taken for a new one. In the first half of the past, that object reaches the rule's dwell time;
+        in the second half, the cooldown of its event ends.
+        """
+        times_s: list[float] = [value for name, value in self if name.endswith("_s")]
+        return max(TAIL_S, 2 * max(times_s) + MARGIN_S)
 
     @property
-    @abc.abstractmethod
     def shape(self) -> tuple[RelativePoint, ...]:
         """The line (two points) or polygon to draw on the evidence picture; may be empty."""
+        return ()
 
     @abc.abstractmethod
     def watch(self, width: int, height: int) -> RuleWatch[CameraRule]:
         """Return a new state for pictures of this size."""
+
+
+class PolygonRule(CameraRule):
+    """Base of the rules over the objects inside a polygon."""
+
+    polygon: tuple[RelativePoint, ...] = Field(min_length=3)
+
+    @property
+    def shape(self) -> tuple[RelativePoint, ...]:
+        """The polygon."""
+        return self.polygon
 
 
 R_co = TypeVar("R_co", bound=CameraRule, covariant=True)
@@ -83,23 +131,17 @@ class SceneHappening(Happening):
         return self.track.name if self.track else WHOLE_SCENE
 
 
-class NumberedHappening(NamedTuple):
-    """A happening, and its number within its incident, from 1."""
-
-    happening: SceneHappening
-    number: int
-
-
 class RuleWatch(abc.ABC, Generic[R_co]):
-    """State of one rule during one epoch.
+    """State of one rule during one epoch. ``shape`` is the rule's shape in pixels of the scenes.
 
     A rule implements ``step`` and, if it keeps state of its own, ``settle`` and ``forget``. This base class assigns a
     number to each happening of a track, and applies the cooldown. It also leaves out happenings whose events an
     earlier owner of the partition has already written.
     """
 
-    def __init__(self, rule: R_co) -> None:
+    def __init__(self, rule: R_co, width: int, height: int) -> None:
         self.rule = rule
+        self.shape = to_pixels(rule.shape, width, height)
         self._numbers: Counter[str] = Counter()
         self._quiet_until_ns: dict[str, int] = {}
 
@@ -122,8 +164,11 @@ class RuleWatch(abc.ABC, Generic[R_co]):
         """Return whether the cooldown after the subject's last event still lasts."""
         return scene.at_ns < self._quiet_until_ns.get(subject, 0)
 
-    def observe(self, scene: Scene, reported: Collection[str]) -> list[NumberedHappening]:
-        """Step, and return the happenings without a written event. ``reported`` are the subjects that have one."""
+    def observe(self, scene: Scene, reported: Collection[str]) -> list[tuple[SceneHappening, int]]:
+        """Step, and return the happenings without a written event, each with its number within its incident, from 1.
+
+        ``reported`` are the subjects that have a written event of this frame.
+        """
         found = list(self.step(scene))
         for subject in reported:
             self.settle(subject)
@@ -131,4 +176,4 @@ class RuleWatch(abc.ABC, Generic[R_co]):
             self._numbers[subject] += 1
             self._quiet_until_ns[subject] = scene.at_ns + round(self.rule.cooldown_s * 1e9)
         fresh = (happening for happening in found if happening.subject not in reported)
-        return [NumberedHappening(one, self._numbers[one.subject] if one.track else 1) for one in fresh]
+        return [(one, self._numbers[one.subject] if one.track else 1) for one in fresh]

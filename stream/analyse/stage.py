@@ -11,8 +11,8 @@ from ingest.contract.topics import EVENTS, RESULTS, partition_for
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from ingest.site import CameraConfig
 from ingest.site.topic.view import Config
+from stream.analyse.analyser import ReportedEvents, reported_in
 from stream.analyse.analysers import Analysers, RuleSet
-from stream.analyse.reported import ReportedEvents, reported_in
 from stream.analyse.rule import CameraRule
 from stream.analyse.tracking.tracker import ByteTracker, Tracker
 from stream.readback import tail, written_since

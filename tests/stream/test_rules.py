@@ -236,7 +236,7 @@ def test_the_rule_that_the_documentation_shows_reports_each_stop_once() -> None:
     state = rule.watch(640, 360)  # type: ignore[attr-defined]
     stops = [False, True, True, False, True]
     found = [state.observe(scene(n, track(100.0, 100.0, at_rest=at_rest)), ()) for n, at_rest in enumerate(stops)]
-    assert [[(one.happening.summary, one.number) for one in happenings] for happenings in found] == [
+    assert [[(one.summary, number) for one, number in happenings] for happenings in found] == [
         [],
         [("car has stopped, says stop", 1)],
         [],

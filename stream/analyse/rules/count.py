@@ -8,11 +8,9 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ingest.site import to_pixels
-from ingest.site.entry import RelativePoint, Seconds
+from ingest.site.entry import Seconds
 from stream.analyse.geometry import inside
-from stream.analyse.rule import CameraRule, RuleWatch, SceneHappening, tail_for
-from stream.analyse.scene import Scene
+from stream.analyse.rule import PolygonRule, RuleWatch, Scene, SceneHappening
 from stream.analyse.tracking.tracker import LOST_S
 
 SETTLE_FRAMES = 3
@@ -20,7 +18,7 @@ SETTLE_FRAMES = 3
 frames after a gap the count is too low; and a detector overlooks one object in one frame."""
 
 
-class CountRule(CameraRule):
+class CountRule(PolygonRule):
     """Report once when at least ``at_least`` or at most ``at_most`` objects have been inside a polygon for ``for_s``.
 
     Once reported, the occurrence ends when the count is beyond the bound by more than ``hysteresis``.
@@ -29,7 +27,6 @@ class CountRule(CameraRule):
     EVENT_TYPE: ClassVar[str] = "sightline.zone.count"
 
     type: Literal["count"] = "count"
-    polygon: tuple[RelativePoint, ...] = Field(min_length=3)
     at_least: int | None = Field(default=None, ge=1)
     at_most: int | None = Field(default=None, ge=0)
     for_s: Seconds = 0.0
@@ -45,16 +42,6 @@ class CountRule(CameraRule):
     def bound(self) -> str:
         """The bound in words, such as ``at least 3``."""
         return f"at most {self.at_most}" if self.at_least is None else f"at least {self.at_least}"
-
-    @property
-    def tail_s(self) -> float:
-        """Past results that the rule needs, in seconds."""
-        return tail_for(self.for_s, self.cooldown_s)
-
-    @property
-    def shape(self) -> tuple[RelativePoint, ...]:
-        """The polygon."""
-        return self.polygon
 
     def holds(self, count: int, slack: int = 0) -> bool:
         """Return whether a count is within the bound, or beyond it by no more than ``slack``."""
@@ -86,21 +73,26 @@ class CountWatch(RuleWatch[CountRule]):
     """
 
     def __init__(self, rule: CountRule, width: int, height: int) -> None:
-        super().__init__(rule)
-        self._polygon = to_pixels(rule.polygon, width, height)
+        super().__init__(rule, width, height)
         self._occurrence: _Occurrence | None = None
 
     def step(self, scene: Scene) -> Iterator[SceneHappening]:
         """Take the next scene and return the occurrence that is to be reported."""
-        places = [track.box.centre for track in scene.tracks if self.rule.applies_to(track)]
-        count = sum(inside(self._polygon, place) for place in places)
+        rule = self.rule
+        count = sum(rule.applies_to(track) and inside(self.shape, track.box.centre) for track in scene.tracks)
         occurrence = self._occurrence = self._updated(scene, count)
-        if occurrence is None or occurrence.reported or not self.rule.holds(count) or self.is_quiet(scene):
+        if occurrence is None or occurrence.reported or not rule.holds(count) or self.is_quiet(scene):
             return
         lasted_ns = scene.at_ns - occurrence.since_ns
-        if occurrence.frames >= SETTLE_FRAMES and lasted_ns >= self.rule.for_s * 1e9:
+        if occurrence.frames >= SETTLE_FRAMES and lasted_ns >= rule.for_s * 1e9:
             occurrence.reported = True
-            yield self._happening(occurrence, count, lasted_ns / 1e9)
+            label, lasted_s = " or ".join(rule.labels), lasted_ns / 1e9
+            yield SceneHappening(
+                occurrence=occurrence.frame,
+                label=label,
+                summary=f"{count} {label or 'objects'} in {rule.name} for {lasted_s:.1f} s, {rule.bound}",
+                details={"count": count, "lasted_s": round(lasted_s, 3)},
+            )
 
     def settle(self, subject: str) -> None:
         """Note that the occurrence has been reported."""
@@ -121,13 +113,3 @@ class CountWatch(RuleWatch[CountRule]):
             if occurrence.failed >= SETTLE_FRAMES:
                 return None
         return occurrence
-
-    def _happening(self, occurrence: _Occurrence, count: int, lasted_s: float) -> SceneHappening:
-        rule = self.rule
-        label = " or ".join(rule.labels)
-        return SceneHappening(
-            occurrence=occurrence.frame,
-            label=label,
-            summary=f"{count} {label or 'objects'} in {rule.name} for {lasted_s:.1f} s, {rule.bound}",
-            details={"count": count, "lasted_s": round(lasted_s, 3)},
-        )

@@ -15,11 +15,9 @@ from typing import ClassVar, Literal, Self
 from pydantic import model_validator
 
 from ingest.contract.records import Point
-from ingest.site import to_pixels
 from ingest.site.entry import RelativePoint
 from stream.analyse.geometry import crosses, distance_px
-from stream.analyse.rule import CameraRule, RuleWatch, SceneHappening
-from stream.analyse.scene import Scene, SceneTrack
+from stream.analyse.rule import CameraRule, RuleWatch, Scene, SceneHappening, SceneTrack
 
 FORWARD, BACKWARD = "forward", "backward"
 BAND_SHARE = 0.006
@@ -68,8 +66,8 @@ class LineWatch(RuleWatch[LineRule]):
     """
 
     def __init__(self, rule: LineRule, width: int, height: int) -> None:
-        super().__init__(rule)
-        start, end = to_pixels(rule.shape, width, height)
+        super().__init__(rule, width, height)
+        start, end = self.shape
         self._counter = LineCounter(start, end, math.hypot(width, height))
         self._waiting: dict[str, tuple[str, int]] = {}
 

@@ -6,36 +6,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from pydantic import Field
-
-from ingest.site import to_pixels
-from ingest.site.entry import RelativePoint, Seconds
+from ingest.site.entry import Seconds
 from stream.analyse.geometry import inside
-from stream.analyse.rule import CameraRule, RuleWatch, SceneHappening, tail_for
-from stream.analyse.scene import Scene, SceneTrack
+from stream.analyse.rule import PolygonRule, RuleWatch, Scene, SceneHappening, SceneTrack
 
 LEAVE_FRAMES = 3
 """Frames in a row outside of the polygon that end a visit: a box that trembles on the edge stays in."""
 
 
-class ZoneRule(CameraRule):
+class ZoneRule(PolygonRule):
     """Report each visit to a polygon once, when it has lasted ``dwell_s``."""
 
     EVENT_TYPE: ClassVar[str] = "sightline.zone.entered"
 
     type: Literal["zone"] = "zone"
-    polygon: tuple[RelativePoint, ...] = Field(min_length=3)
     dwell_s: Seconds = 0.0
-
-    @property
-    def tail_s(self) -> float:
-        """Past results that the rule needs, in seconds."""
-        return tail_for(self.dwell_s, self.cooldown_s)
-
-    @property
-    def shape(self) -> tuple[RelativePoint, ...]:
-        """The polygon."""
-        return self.polygon
 
     def watch(self, width: int, height: int) -> ZoneWatch:
         """Return a new state for pictures of this size."""
@@ -57,8 +42,7 @@ class ZoneWatch(RuleWatch[ZoneRule]):
     """
 
     def __init__(self, rule: ZoneRule, width: int, height: int) -> None:
-        super().__init__(rule)
-        self._polygon = to_pixels(rule.polygon, width, height)
+        super().__init__(rule, width, height)
         self._dwell_ns = round(rule.dwell_s * 1e9)
         self._visits: dict[str, _Visit] = {}
 
@@ -70,7 +54,10 @@ class ZoneWatch(RuleWatch[ZoneRule]):
                 continue
             if self.rule.applies_to(track) and not self.is_quiet(scene, track.name):
                 visit.reported = True
-                yield self._happening(track, (scene.at_ns - visit.since_ns) / 1e9)
+                stayed_s = (scene.at_ns - visit.since_ns) / 1e9
+                stayed = f" for {stayed_s:.1f} s" if self.rule.dwell_s else ""
+                summary = f"{track.label} in {self.rule.name}{stayed}"
+                yield SceneHappening(track=track, summary=summary, details={"stayed_s": round(stayed_s, 3)})
 
     def settle(self, subject: str) -> None:
         """Note that the visit of a track has been reported."""
@@ -85,7 +72,7 @@ class ZoneWatch(RuleWatch[ZoneRule]):
     def _visit(self, track: SceneTrack, at_ns: int) -> _Visit | None:
         """Return the visit of a track that is inside now."""
         visit = self._visits.get(track.name)
-        if inside(self._polygon, track.box.centre):
+        if inside(self.shape, track.box.centre):
             visit = self._visits.setdefault(track.name, _Visit(at_ns))
             visit.outside = 0
             return visit
@@ -94,11 +81,3 @@ class ZoneWatch(RuleWatch[ZoneRule]):
             if visit.outside >= LEAVE_FRAMES:
                 del self._visits[track.name]
         return None
-
-    def _happening(self, track: SceneTrack, stayed_s: float) -> SceneHappening:
-        stayed = f" for {stayed_s:.1f} s" if self.rule.dwell_s else ""
-        return SceneHappening(
-            track=track,
-            summary=f"{track.label} in {self.rule.name}{stayed}",
-            details={"stayed_s": round(stayed_s, 3)},
-        )

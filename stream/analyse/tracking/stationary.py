@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ingest.contract.records import MAX_RESTING, Box, Detection, Result
-from stream.analyse.tracking.scale import Scale
+from stream.analyse.geometry import Scale
 from stream.analyse.tracking.tracker import LOST_S, HeldTrack, Track
 
 REST_S = 2.0

@@ -9,13 +9,10 @@ import pytest
 
 from ingest.contract.identity import LIVE
 from ingest.contract.records import Box, Detection, Event, FrameRef, Result
-from ingest.site.entry import RelativePoint
-from stream.analyse.analyser import Analyser
-from stream.analyse.reported import Sighting
-from stream.analyse.rule import CameraRule, RuleWatch, SceneHappening
+from stream.analyse.analyser import Analyser, Sighting
+from stream.analyse.rule import CameraRule, RuleWatch, Scene, SceneHappening
 from stream.analyse.rules.line import LineRule
 from stream.analyse.rules.zone import ZoneRule
-from stream.analyse.scene import Scene
 from stream.analyse.tracking.tracker import ByteTracker
 
 LINE = LineRule(name="line", camera="c", pipeline="p", start=(0.5, 1.0), end=(0.5, 0.0))
@@ -228,8 +225,7 @@ def test_a_picture_without_pixels_is_refused_and_the_next_one_is_processed() -> 
 
 def test_shapes_are_scaled_once_per_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
-    for rule in ("line", "zone"):
-        monkeypatch.setattr(f"stream.analyse.rules.{rule}.to_pixels", lambda points, *_: made.append(1) or points)
+    monkeypatch.setattr("stream.analyse.rule.to_pixels", lambda points, *_: made.append(1) or points)
     events_of(drive(*[car(100.0)] * 50), LINE, RIGHT)
     assert len(made) == 2
 
@@ -242,12 +238,8 @@ class RecordingRule(CameraRule):
 
     type: Literal["recording"] = "recording"
 
-    @property
-    def shape(self) -> tuple[RelativePoint, ...]:
-        return ()
-
     def watch(self, width: int, height: int) -> RuleWatch[CameraRule]:
-        return RecordingWatch(self)
+        return RecordingWatch(self, width, height)
 
 
 class RecordingWatch(RuleWatch[CameraRule]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ingest.contract.records import Box
-from stream.analyse.scene import Scene, SceneTrack
+from stream.analyse.rule import Scene, SceneTrack
 
 
 def track(

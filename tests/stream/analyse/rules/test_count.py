@@ -18,7 +18,7 @@ from ingest.runtime.clock import ManualClock
 from ingest.site import CameraConfig, PipelineConfig
 from ingest.site.topic.view import Config
 from stream import readback
-from stream.analyse.rule import NumberedHappening
+from stream.analyse.rule import SceneHappening
 from stream.analyse.rules.count import SETTLE_FRAMES, CountRule, CountWatch
 from stream.analyse.stage import AnalyseStage
 from stream.analyse.tracking.tracker import LOST_S
@@ -37,7 +37,7 @@ def persons(count: int, x: float = 150.0, **fields: Any) -> list[Any]:
     return [track(x, 110.0 + 10 * n, f"t{n}", "person", **fields) for n in range(count)]
 
 
-def watched(state: CountWatch, counts: Iterable[int], first: int = 0) -> list[tuple[int, NumberedHappening]]:
+def watched(state: CountWatch, counts: Iterable[int], first: int = 0) -> list[tuple[int, tuple[SceneHappening, int]]]:
     """Feed scenes with so many persons inside. Return the index of each scene with a happening."""
     found = []
     for n, count in enumerate(counts, first):
@@ -78,7 +78,7 @@ def test_a_count_that_flickers_makes_one_occurrence_and_one_that_falls_and_rises
     falls = [*[3] * 15, *[2] * SETTLE_FRAMES, *[3] * 15]
     first, second = watched(RULE.watch(640, 360), falls)
     assert (first[0], second[0]) == (10, 15 + SETTLE_FRAMES + 10)
-    assert first[1].happening.occurrence != second[1].happening.occurrence
+    assert first[1][0].occurrence != second[1][0].occurrence
 
 
 def test_a_time_that_is_not_reached_is_not_reported() -> None:

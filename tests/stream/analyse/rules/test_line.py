@@ -157,7 +157,7 @@ def test_a_crossing_waits_for_a_limited_time_for_the_label_of_its_track(car_from
     for n, x in enumerate([300.0, 340.0, *[360.0] * 10]):
         label = "car" if n * 0.5 >= car_from_s else "truck"
         found += watch.observe(scene(n * 0.5, track(x, 180.0, label=label)), ())
-    assert [one.happening.details for one in found] == [{"direction": FORWARD}] * crossed
+    assert [one[0].details for one in found] == [{"direction": FORWARD}] * crossed
 
 
 def test_a_track_at_rest_crosses_no_line() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from stream.analyse.rule import SceneTrack
 from stream.analyse.rules.zone import LEAVE_FRAMES, ZoneRule, ZoneWatch
-from stream.analyse.scene import SceneTrack
 from tests.stream.analyse.rules.scenes import scene, track
 
 INSIDE, OUTSIDE = (150.0, 150.0), (250.0, 150.0)
@@ -24,7 +24,7 @@ def reported(state: ZoneWatch, tracks: Iterable[SceneTrack], first: int = 0) -> 
     """Feed one track per scene. Return the index of each scene with a happening, and the seconds of the visit."""
     found = []
     for n, one in enumerate(tracks, first):
-        found += [(n, one.happening.details["stayed_s"]) for one in state.observe(scene(n * STEP_S, one), ())]
+        found += [(n, one[0].details["stayed_s"]) for one in state.observe(scene(n * STEP_S, one), ())]
     return found  # type: ignore[return-value]
 
 
@@ -63,7 +63,7 @@ def test_a_visit_that_an_earlier_owner_reported_is_not_reported_again() -> None:
     leave = [state.observe(scene(n * STEP_S, track(*OUTSIDE)), ()) for n in range(8, 8 + LEAVE_FRAMES)]
     assert leave == [[]] * LEAVE_FRAMES
     back = [state.observe(scene(n * STEP_S, track(*INSIDE)), ()) for n in range(20, 25)]
-    assert [one.number for found in back for one in found] == [3]
+    assert [one[1] for found in back for one in found] == [3]
 
 
 def test_the_number_of_a_happening_starts_again_when_its_track_is_forgotten() -> None:
