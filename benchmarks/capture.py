@@ -21,7 +21,7 @@ import cv2
 import psutil
 import typer
 
-from benchmarks.report import RESULTS, dated, keep
+from benchmarks.report import RESULTS, Out, keep
 from edge_agent.camera.children import CHILD_ENVIRONMENT
 from edge_agent.exceptions import SourceEnded
 from edge_agent.sources.file import FileSource
@@ -115,7 +115,7 @@ def _timed(read: Callable[[Path, int], int], path: Path, every: int) -> float:
 def main(
     seconds: Annotated[float, typer.Option(min=1, help="Measured seconds of each child.")] = 20.0,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of PyAV and OpenCV.")] = 5,
-    out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
+    out: Out = RESULTS,
 ) -> None:
     """Measure, print, and save the results with date and machine."""
     if reason := why_not():
@@ -135,8 +135,7 @@ def main(
                 for who, read in (("PyAV", through_pyav), ("OpenCV", through_opencv)):
                     files.setdefault(f"{who}, 1 picture of {every}", []).append(_timed(read, clip, every))
     taken = {name: [round(ms, 3) for ms in each] for name, each in files.items()}
-    report = dated({"children": cases, "bar_mb": BAR_MB, "files_ms_per_frame": taken})
-    keep("capture", report, out)
+    report = keep("capture", {"children": cases, "bar_mb": BAR_MB, "files_ms_per_frame": taken}, out)
     typer.echo(json.dumps(report, indent=2))
 
 

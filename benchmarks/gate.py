@@ -38,14 +38,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import cv2
 import numpy as np
 import typer
 
 from benchmarks.pipeline import _video
-from benchmarks.report import DATA, RESULTS, ROOT, dated, keep
+from benchmarks.report import DATA, RESULTS, ROOT, Out, keep
 from deploy.local.demo.site import pipeline_for
 from edge_agent.gate.decision import GateDecision, NumberedFrame
 from edge_agent.gate.gate import Gate
@@ -350,11 +350,11 @@ def stationary(fps: float = 10.0) -> dict[str, float]:
     }
 
 
-def main(out: Annotated[Path, typer.Option(help="Where results are kept.")] = RESULTS) -> None:
+def main(out: Out = RESULTS) -> None:
     """Measure, print, and keep the results with their date and machine."""
     cv2.setNumThreads(1)
     yolox = Yolox() if (DATA / "yolox-nano.onnx").is_file() else None
-    report = dated({"opencv": cv2.__version__, "stationary": stationary()})
+    report: dict[str, Any] = {"opencv": cv2.__version__, "stationary": stationary()}
     footage = clips(yolox) if yolox else []
     for name, config in PROFILES.items():
         real = [measured(each, config, yolox) for each in footage]
@@ -362,8 +362,7 @@ def main(out: Annotated[Path, typer.Option(help="Where results are kept.")] = RE
         report[name] = {"clips": real, "clips_pooled": pooled(real) if real else None}
         report[name]["differencing_one_threshold"] = one_threshold(footage, pooled(real)) if real else None
         report[name] |= {"scenes": drawn, "scenes_pooled": pooled(drawn)}
-    keep("gate", report, out)
-    typer.echo(json.dumps(report, indent=2))
+    typer.echo(json.dumps(keep("gate", report, out), indent=2))
 
 
 if __name__ == "__main__":

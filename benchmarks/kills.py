@@ -9,7 +9,6 @@ is copied. The spool is unencrypted for the first third of the kills, then seale
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
 import secrets
@@ -28,7 +27,7 @@ import typer
 
 from benchmarks.killsevidence import Epoch, copy_dead, copy_living, read_topics, witnessed
 from benchmarks.killsjudge import Kill, KillEvidence, judge
-from benchmarks.report import ROOT, dated, keep
+from benchmarks.report import ROOT, KeepIt, conclude, log_progress
 from deploy.local.kafka.broker import Broker
 from edge_agent.sources.simulated.config import SceneConfig
 from edge_agent.sources.simulated.scene import SimulatedScene
@@ -325,7 +324,7 @@ def main(
     kills: Annotated[int, typer.Option(min=1)] = 100,
     seed: Annotated[int, typer.Option(help="Seed of the plan: targets and times of the kills.")] = 1,
     cycle: Annotated[int, typer.Option(help="Kills from one outage of the broker to the next.", min=3)] = 12,
-    keep_it: Annotated[bool, typer.Option("--keep", help="Write the report into benchmarks/results.")] = False,
+    keep_it: KeepIt = False,
 ) -> None:
     """Kill an agent repeatedly, and check that it delivers each promised record once."""
     reason = why_not()
@@ -336,17 +335,12 @@ def main(
         server = RtspServer({"road": footage(Path(name))})
         server.start()
         try:
-            work = run(options, Path(name), broker, server.url("road"), lambda text: typer.echo(text, err=True))
+            work = run(options, Path(name), broker, server.url("road"), log_progress)
             report = eventloop.run(work)
         finally:
             server.kill()
     ran = {**asdict(options), "ran_s": round(time.monotonic() - began_s), "killed": report.pop("kills")}
-    report = dated({**ran, **report})
-    typer.echo(json.dumps(report, indent=2))
-    if keep_it:
-        keep("kills", report)
-    if report["faults"]:
-        raise typer.Exit(1)
+    conclude("kills", {**ran, **report}, report["faults"], keep_it=keep_it)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ nothing on a busy machine.
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 import tempfile
 import time
@@ -28,7 +27,7 @@ import typer
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
 
-from benchmarks.report import dated, keep
+from benchmarks.report import KeepIt, conclude, log_progress
 from deploy.local.demo.latencies import percentiles_ms
 from deploy.local.kafka.broker import Broker
 from deploy.local.supervisor import ServiceSpec, Supervisor
@@ -246,19 +245,13 @@ def main(
     outage_s: Annotated[float, typer.Option(help="Seconds for which the broker is down.")] = 120.0,
     spool_mib: Annotated[int, typer.Option(help="Size of the spool of each camera, in MiB.", min=1)] = 512,
     late_mib_per_s: Annotated[float | None, typer.Option(help="Maximum rate of the backlog; 0 for no limit.")] = None,
-    keep_it: Annotated[bool, typer.Option("--keep", help="Write the report into benchmarks/results.")] = False,
+    keep_it: KeepIt = False,
 ) -> None:
     """Measure an outage."""
     options = OutageOptions(cameras, fps, normal_s, outage_s, spool_mib, late_mib_per_s)
     with tempfile.TemporaryDirectory() as name, Broker(folder=Path(name) / "kafka") as broker:
-        report = eventloop.run(run(options, Path(name), broker, lambda text: typer.echo(text, err=True)))
-    report = dated({**asdict(options), **report})
-    typer.echo(json.dumps(report, indent=2))
-    if keep_it:
-        keep("outage", report)
-    if wrong := faults(options, report):
-        typer.echo(f"outage failed: {', '.join(wrong)}", err=True)
-        raise typer.Exit(1)
+        report = eventloop.run(run(options, Path(name), broker, log_progress))
+    conclude("outage", {**asdict(options), **report}, faults(options, report), keep_it=keep_it)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import numpy as np
 import typer
 from aiokafka import AIOKafkaProducer
 
-from benchmarks.report import RESULTS, ROOT, dated, keep
+from benchmarks.report import DATA, RESULTS, ROOT, Out, keep
 from deploy.local.demo.latencies import Latencies
 from deploy.local.demo.site import pipeline_for
 from deploy.local.demo.watch import watching
@@ -114,13 +114,12 @@ def _cases(count: int) -> list[PipelineCase]:
     rendered = (scene.render(i).image for i in range(100_000))
     pipeline = pipeline_for(model.manifest, regions=True)
     cases = [PipelineCase("regions on a simulated road", _pictures(rendered, count), model, shipped, pipeline)]
-    data = ROOT.parent / "shared" / "data"
-    if (data / "yolox-nano.onnx").is_file():
+    if (DATA / "yolox-nano.onnx").is_file():
         repository = Repository(ROOT / ".sightline" / "models")
         options = AdoptOptions("yolox-nano", "yolox", COCO_LABELS)
-        model = adopt(data / "yolox-nano.onnx", repository, options)
+        model = adopt(DATA / "yolox-nano.onnx", repository, options)
         repository.promote("yolox-nano", model.manifest.version)
-        pictures = _pictures(_video(data / "car-detection.mp4"), max(60, count // 3))
+        pictures = _pictures(_video(DATA / "car-detection.mp4"), max(60, count // 3))
         pipeline = pipeline_for(model.manifest, regions=False)
         cases.append(PipelineCase("YOLOX-nano on car-detection.mp4", pictures, model, repository, pipeline))
     return cases
@@ -289,15 +288,13 @@ def _broker() -> Iterator[Broker]:
 def main(
     frames: Annotated[int, typer.Option(min=20, help="Frames per round.")] = 600,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of each side.")] = 3,
-    out: Annotated[Path, typer.Option(help="Folder for results.")] = RESULTS,
+    out: Out = RESULTS,
 ) -> None:
     """Measure, print, and write the results with date and machine."""
     threads = os.cpu_count() or 1
     with _broker() as broker:
         measured = [eventloop.run(_case(case, broker, rounds, threads)) for case in _cases(frames)]
-    report = dated({"cases": measured})
-    keep("pipeline", report, out)
-    typer.echo(json.dumps(report, indent=2))
+    typer.echo(json.dumps(keep("pipeline", {"cases": measured}, out), indent=2))
 
 
 if __name__ == "__main__":

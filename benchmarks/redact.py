@@ -9,21 +9,21 @@ human to check.
 
 from __future__ import annotations
 
-import itertools
 import json
 import statistics
 import time
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import typer
 
-from benchmarks.report import DATA, RESULTS, ROOT, dated, keep
+from benchmarks.pipeline import _video
+from benchmarks.report import DATA, RESULTS, ROOT, Out, keep
 from edge_agent.redact.redactor import Redactor
 from ingest.contract.records import Box
 from ingest.site import DetectorConfig, RedactConfig
@@ -112,11 +112,7 @@ def _settings() -> dict[str, RedactConfig]:
 
 
 def _clip(wanted: Container[int]) -> Iterator[tuple[int, Image]]:
-    video = cv2.VideoCapture(str(DATA / "one-by-one-person-detection.mp4"))
-    for number in itertools.count():
-        found, image = video.read()
-        if not found:
-            return
+    for number, image in enumerate(_video(DATA / "one-by-one-person-detection.mp4")):
         if number in wanted:
             yield number, np.asarray(image, np.uint8)
 
@@ -183,7 +179,7 @@ def _sides() -> list[RedactionRun]:
     ]
 
 
-def main(out: Annotated[Path, typer.Option(help="Where results are kept.")] = RESULTS) -> None:
+def main(out: Out = RESULTS) -> None:
     """Measure, print, and keep the results with their date and machine."""
     if not Path(ULTRAFACE).is_file():
         typer.echo(f"skipped: {DATA} is not there")
@@ -205,7 +201,7 @@ def main(out: Annotated[Path, typer.Option(help="Where results are kept.")] = RE
         },
         "measured": measured,
     }
-    keep("redact", dated(report), out)
+    keep("redact", report, out)
 
 
 if __name__ == "__main__":

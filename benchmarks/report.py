@@ -5,33 +5,54 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
 """Folder with footage and public models, outside of the repository."""
 RESULTS = ROOT / "benchmarks" / "results"
 
+Out = Annotated[Path, typer.Option(help="Folder of the results.")]
+KeepIt = Annotated[bool, typer.Option("--keep", help="Write the report into benchmarks/results.")]
 
-def dated(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Return figures with the date, the machine and its current load average."""
+
+def keep(name: str, figures: Mapping[str, Any], folder: Path | None = RESULTS) -> dict[str, Any]:
+    """Return figures with the date, the machine and its load average. Write them under the date and the name.
+
+    The file replaces one of the same name and day. Without a folder, write nothing.
+    """
     machine = {
         "cores": os.cpu_count(),
         "cpu": _cpu(),
         "python": platform.python_version(),
         "load": round(os.getloadavg()[0], 2),
     }
-    return {"date": datetime.now(UTC).isoformat(timespec="minutes"), "machine": machine, **figures}
+    now = datetime.now(UTC)
+    report = {"date": now.isoformat(timespec="minutes"), "machine": machine, **figures}
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+        (folder / f"{now.date().isoformat()}-{name}.json").write_text(text)
+    return report
 
 
-def keep(name: str, report: Mapping[str, Any], folder: Path = RESULTS) -> None:
-    """Write a report under today's date and its name. It replaces a report of the same name and day."""
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-    (folder / f"{datetime.now(UTC).date().isoformat()}-{name}.json").write_text(text)
+def conclude(name: str, figures: Mapping[str, Any], wrong: Sequence[str], *, keep_it: bool, quiet: str = "") -> None:
+    """Print a report, but not its key ``quiet``, and write it with ``keep_it``. Exit with 1 if faults were found."""
+    report = keep(name, figures, RESULTS if keep_it else None)
+    typer.echo(json.dumps({key: value for key, value in report.items() if key != quiet}, indent=2))
+    if wrong:
+        typer.echo(f"{name} failed: {', '.join(wrong)}", err=True)
+        raise typer.Exit(1)
+
+
+def log_progress(text: str) -> None:
+    """Print a step of a run on stderr."""
+    typer.echo(text, err=True)
 
 
 def _cpu() -> str:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import signal
 import statistics
 import sys
@@ -31,7 +30,7 @@ import tomli_w
 import typer
 
 from benchmarks.outage import ledger_of
-from benchmarks.report import dated, keep
+from benchmarks.report import KeepIt, conclude, log_progress
 from deploy.local.kafka.broker import Broker
 from deploy.local.supervisor import ServiceSpec, Supervisor
 from edge_agent.sources.simulated.config import SceneConfig
@@ -307,19 +306,13 @@ def main(
     hours: Annotated[float, typer.Option(help="Length of the soak, in hours.", min=0.01)] = 2.0,
     fps: Annotated[float, typer.Option(help="Frame rate of each simulated camera.", min=1.0)] = 10.0,
     fault_every_s: Annotated[float, typer.Option(help="Seconds between faults.", min=1.0)] = 240.0,
-    keep_it: Annotated[bool, typer.Option("--keep", help="Write the report into benchmarks/results.")] = False,
+    keep_it: KeepIt = False,
 ) -> None:
     """Run an agent for hours, and check that memory and file descriptors stay flat."""
     options = SoakOptions(seconds=3600 * hours, fps=fps, fault_every_s=fault_every_s)
     with tempfile.TemporaryDirectory() as name, Broker(folder=Path(name) / "kafka") as broker:
-        report = eventloop.run(run(options, Path(name), broker, lambda text: typer.echo(text, err=True)))
-    report = dated({**asdict(options), **report})
-    if keep_it:
-        keep("soak", report)
-    typer.echo(json.dumps({k: v for k, v in report.items() if k != "samples"}, indent=2))
-    if wrong := faults(report):
-        typer.echo(f"soak failed: {', '.join(wrong)}", err=True)
-        raise typer.Exit(1)
+        report = eventloop.run(run(options, Path(name), broker, log_progress))
+    conclude("soak", {**asdict(options), **report}, faults(report), keep_it=keep_it, quiet="samples")
 
 
 if __name__ == "__main__":

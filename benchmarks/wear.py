@@ -16,7 +16,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from benchmarks.report import RESULTS, dated, keep
+from benchmarks.report import RESULTS, Out, keep
 from edge_agent.spool.schema import Row
 from edge_agent.spool.store import SpoolStore
 from ingest.contract import headers as h
@@ -69,7 +69,7 @@ def _written() -> int:
 
 def main(
     folder: Annotated[Path, typer.Option(help="Folder on the disk to measure; not in memory.")] = Path("/var/tmp"),  # noqa: S108
-    out: Annotated[Path, typer.Option(help="Folder for the results.")] = RESULTS,
+    out: Out = RESULTS,
 ) -> None:
     """Measure, print, and keep the results with date and machine."""
     measured: list[dict[str, Any]] = []
@@ -77,7 +77,7 @@ def main(
         with tempfile.TemporaryDirectory(dir=folder) as fresh:
             measured.append({**case._asdict(), "written_per_byte": round(measure(case, Path(fresh)), 2)})
         typer.echo(json.dumps(measured[-1]))
-    keep("wear", dated({"measured": measured}), out)
+    keep("wear", {"measured": measured}, out)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from benchmarks.report import DATA, RESULTS, dated, keep
+from benchmarks.report import DATA, RESULTS, Out, keep
 from edge_agent.camera.camera import START_S
 from ingest.runtime.backoff import CAP_S
 from ingest.site.camera import WatchConfig
@@ -195,7 +195,7 @@ def report(course: Course) -> dict[str, Any]:
 def main(
     seconds: Annotated[float, typer.Option(min=1, help="Duration of each impairment in seconds.")] = 60.0,
     only: Annotated[str, typer.Option(help="Run only impairments whose name contains this text.")] = "",
-    out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
+    out: Out = RESULTS,
 ) -> None:
     """Run every impairment, print, and save the results with date and machine."""
     if reason := badwire.why_not() or rtsp.why_not() or ("" if FOOTAGE.exists() else f"no {FOOTAGE.name}"):
@@ -214,7 +214,7 @@ def main(
         "backoff_cap_s": CAP_S,
         "cases": cases,
     }
-    keep("wire", dated(result), out)
+    keep("wire", result, out)
     failed = [n for n, c in cases.items() if not c["balanced"] or c["back_after_s"] > BOUND_S]
     typer.echo(f"failed: {', '.join(failed)}" if failed else "all recovered in time, all balanced")
     raise typer.Exit(bool(failed))

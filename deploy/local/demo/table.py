@@ -11,22 +11,11 @@ from rich.text import Text
 from deploy.local.demo.figures import CameraFigures, Figures
 from deploy.local.demo.latencies import percentiles_ms
 
-STATES = (
-    "captured",
-    "withheld",
-    "spooled",
-    "delivered",
-    "classified",
-    "empty",
-    "shed",
-    "dead",
-    "unaccounted",
-    "duplicates",
-)
-"""The rows of the ledger, in the order of a frame's life."""
-
 SENSOR_STATES = ("captured", "withheld", "spooled", "delivered", "unaccounted", "duplicates")
 """The columns of the sensors' ledger, in the order of a reading's life."""
+
+STATES = (*SENSOR_STATES[:4], "classified", "empty", "shed", "dead", *SENSOR_STATES[4:])
+"""The rows of the frames' ledger, in the order of a frame's life. Only frames are classified."""
 
 _SILENT_AFTER_S = 6.0
 """Age of a heartbeat that turns a service yellow, in seconds: three missed heartbeats."""
