@@ -6,14 +6,16 @@ StreamError
 │   ├── NotWritten          the broker did not accept a record
 │   ├── RecordsLost         a fetched record did not arrive
 │   └── Stuck               records wait without progress
-└── FrameError              one frame cannot be prepared; it becomes a dead letter
-    ├── Undecodable         the data is no picture
-    ├── CutShort            the picture is truncated
-    ├── TooLarge            the picture exceeds the limit of pixels
-    ├── TooManyScans        the picture would take hours to decode
-    ├── WrongSize           the picture's size differs from its record
-    ├── HeaderMismatch      the header of the record names another frame than its body
-    └── UnknownLane         the header of the record names an unknown lane
+├── FrameError              one frame cannot be prepared; it becomes a dead letter
+│   ├── Undecodable         the data is no picture
+│   ├── CutShort            the picture is truncated
+│   ├── TooLarge            the picture exceeds the limit of pixels
+│   ├── TooManyScans        the picture would take hours to decode
+│   ├── WrongSize           the picture's size differs from its record
+│   ├── HeaderMismatch      the header of the record names another frame than its body
+│   └── UnknownLane         the header of the record names an unknown lane
+├── EvidenceMissing         the picture of an event is not available; the event becomes a dead letter
+└── StoreFailed             the evidence store fails; the process ends and its supervisor restarts it
 """
 
 from __future__ import annotations
@@ -124,3 +126,13 @@ class UnknownLane(FrameError):
     def __init__(self, lane: str) -> None:
         super().__init__(f"lane {lane[:64]!r}: expected live, late or replay-RUN")
         self.lane = lane
+
+
+class EvidenceMissing(StreamError):
+    """The picture of an event is not available."""
+
+    reason = "evidencemissing"
+
+
+class StoreFailed(StreamError):
+    """The evidence store cannot write or read a picture."""

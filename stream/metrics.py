@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+_Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
 SECONDS_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0)
 """Histogram bounds: from a column of sensor readings, below 1 ms, to a 4K frame for several pipelines."""
 
@@ -14,29 +16,16 @@ class StreamMetrics:
     """The metrics of one stage in one process. Each has the label ``stage``."""
 
     def __init__(self, registry: CollectorRegistry, stage: str) -> None:
-        label = ("stage",)
-        self.records = Counter("sightline_stream_records_total", "Records fed", label, registry=registry).labels(
-            stage
+        def labelled(kind: type[_Metric], name: str, text: str, **options: Any) -> _Metric:
+            return kind(f"sightline_stream_{name}", text, ("stage",), registry=registry, **options).labels(stage)
+
+        self.records = labelled(Counter, "records_total", "Records fed")
+        self.written = labelled(Counter, "written_total", "Records handed to the broker")
+        self.written_bytes = labelled(Counter, "written_bytes_total", "Bytes of the values of these records")
+        self.process = labelled(
+            Histogram, "process_seconds", "Time a processor takes for one record", buckets=SECONDS_BUCKETS
         )
-        self.written = Counter(
-            "sightline_stream_written_total", "Records handed to the broker", label, registry=registry
-        ).labels(stage)
-        self.written_bytes = Counter(
-            "sightline_stream_written_bytes_total", "Bytes of the values of these records", label, registry=registry
-        ).labels(stage)
-        self.process = Histogram(
-            "sightline_stream_process_seconds",
-            "Time a processor takes for one record",
-            label,
-            buckets=SECONDS_BUCKETS,
-            registry=registry,
-        ).labels(stage)
-        self.waiting = Gauge(
-            "sightline_stream_waiting_records",
-            "Records at the broker or in process that are not finished",
-            label,
-            registry=registry,
-        ).labels(stage)
+        self.waiting = labelled(Gauge, "waiting_records", "Records at the broker or in process that are not finished")
 
 
 class SenseMetrics:

@@ -9,9 +9,9 @@ from ingest.contract.records import Alert, AlertData, Event, Evidence, Frame
 from ingest.exceptions import CodecError
 from ingest.kafka.log import LogRecord
 from stream.alerts.evidence import EvidenceStore
-from stream.alerts.exceptions import EvidenceMissing
 from stream.alerts.pictures import annotated
 from stream.events import event_id
+from stream.exceptions import EvidenceMissing
 
 _MEDIA_TYPE = {"jpeg": "image/jpeg", "webp": "image/webp"}
 
@@ -42,15 +42,14 @@ def evidence_of(event: Event, record: LogRecord | None, store: EvidenceStore) ->
 
 def make_alert(event: Event, evidence: tuple[Evidence, ...]) -> Alert:
     """Return the alert of an event and its stored evidence."""
-    data = AlertData(**{name: getattr(event.data, name) for name in type(event.data).model_fields}, event=event.id,
-                     evidence=evidence)  # fmt: skip
+    fields = {name: getattr(event.data, name) for name in type(event.data).model_fields}
     return Alert(
         id=alert_id(event),
         source=event.source,
         type="sightline.alert",
         subject=event.subject,
         time=event.time,
-        data=data,
+        data=AlertData(**fields, event=event.id, evidence=evidence),
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ingest.contract.records import Evidence
-from stream.alerts.exceptions import StoreFailed
+from stream.exceptions import StoreFailed
 
 
 class EvidenceStore(Protocol):

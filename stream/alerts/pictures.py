@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingest.contract.records import Box, Event, Point
-from stream.alerts.exceptions import EvidenceMissing
+from stream.exceptions import EvidenceMissing
 
 Image = npt.NDArray[np.uint8]
 

@@ -14,7 +14,7 @@ from ingest.exceptions import CodecError
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from stream.alerts.alert import alert_id, evidence_of, make_alert
 from stream.alerts.evidence import EvidenceStore
-from stream.alerts.exceptions import EvidenceMissing
+from stream.exceptions import EvidenceMissing
 from stream.runner.processor import ParkingProcessor, Work
 
 NAME = "alerts"

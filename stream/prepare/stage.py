@@ -12,10 +12,9 @@ from ingest.kafka.log import Log, LogRecord, TopicPartition
 from ingest.runtime.clock import Clock, SystemClock
 from ingest.site import PipelineConfig
 from ingest.site.topic.view import Config
-from stream.prepare.batcher import BatchEntry, Batcher
+from stream.prepare.batcher import UNROUTED, BatchEntry, Batcher, PipelinePlan, plans
 from stream.prepare.decode import DeliveredFrame, read_frame, with_frame_header
 from stream.prepare.denoise import DenoiseKind, DenoiserCache, Image
-from stream.prepare.plan import UNROUTED, PipelinePlan, plans
 from stream.prepare.regions import MAX_BOXES, draw, usable, windows
 from stream.runner.backpressure import Downstream
 from stream.runner.processor import ParkingProcessor, Work
@@ -79,16 +78,14 @@ class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
         """Close all batches."""
         return self._batcher.flush()
 
-    def _decide(self, record: LogRecord) -> list[BatchEntry]:
-        return self._entries(read_frame(record))
-
     def _emit(self, record: LogRecord, outcome: list[BatchEntry]) -> Sequence[Work]:
         return self._batcher.add(record.offset, outcome)
 
     def _identified(self, record: LogRecord) -> LogRecord:
         return with_frame_header(record)
 
-    def _entries(self, frame: DeliveredFrame) -> list[BatchEntry]:
+    def _decide(self, record: LogRecord) -> list[BatchEntry]:
+        frame = read_frame(record)
         wanted = [(p, p.config) for p in self._plans if p.config and p.config.wants(frame.frame.camera)]
         names = tuple(plan.name for plan, _ in wanted) or (UNROUTED.name,)
         if not wanted:

@@ -51,12 +51,8 @@ class AckTracker:
     def __init__(self, position: int) -> None:
         self._next = position
         self._open: dict[int, bool] = {}  # offset → finished; in order of delivery, which is the order of offsets
-        self._position = position
-
-    @property
-    def position(self) -> int:
+        self.position = position
         """The offset that a restart must read next."""
-        return self._position
 
     @property
     def open(self) -> int:
@@ -81,5 +77,5 @@ class AckTracker:
             if not finished:
                 break
             del self._open[offset]
-            self._position = offset + 1
-        return self._position
+            self.position = offset + 1
+        return self.position

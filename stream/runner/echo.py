@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from ingest.contract.topics import BATCHES, FRAMES
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
@@ -10,24 +11,16 @@ from ingest.runtime.clock import Clock, SystemClock
 from stream.runner.processor import Processor, Work
 
 
+@dataclass
 class EchoStage:
     """A stage that copies records to the same partition of ``target``, in groups of ``hold`` or after ``delay_s``."""
 
-    def __init__(
-        self,
-        name: str = "echo",
-        source: str = FRAMES,
-        target: str = BATCHES,
-        hold: int = 1,
-        delay_s: float = 0.05,
-        clock: Clock | None = None,
-    ) -> None:
-        self.name = name
-        self.topics = (source,)
-        self.target = target
-        self.hold = hold
-        self.delay_s = delay_s
-        self.clock = clock or SystemClock()
+    name: str = "echo"
+    topics: tuple[str, ...] = (FRAMES,)
+    target: str = BATCHES
+    hold: int = 1
+    delay_s: float = 0.05
+    clock: Clock = field(default_factory=SystemClock)
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> EchoProcessor:
         """Create the state of a partition, without reading back."""

@@ -83,7 +83,8 @@ class PartitionLoop:
         self._arrived = asyncio.Event()
         self._draining = False
         self._paused = False
-        self._held = False
+        self.held = False
+        """Whether feeding is suspended."""
         self._tracker: AckTracker | None = None
         self._last_fed = -1
         self._writes: asyncio.Queue[tuple[Work, list[Awaitable[Any]]] | None] = asyncio.Queue()
@@ -139,14 +140,9 @@ class PartitionLoop:
             self._shared.failed(error, self.tp, self._last_fed)
             return False
 
-    @property
-    def held(self) -> bool:
-        """Whether feeding is suspended."""
-        return self._held
-
     def hold(self, held: bool) -> None:
         """Suspend or resume feeding. Records that the processor holds back are still written when they are due."""
-        self._held = held
+        self.held = held
         self._arrived.set()
 
     async def drain(self) -> None:
@@ -203,7 +199,7 @@ class PartitionLoop:
         deadline = processor.deadline
         if deadline is not None and deadline <= self._shared.clock.monotonic():
             return await self._in_pool(processor.tick)
-        if self._held or not self._queue:
+        if self.held or not self._queue:
             await self._wait(deadline)
             return ()
         record = self._take()

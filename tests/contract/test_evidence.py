@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stream.alerts.evidence import EvidenceStore, FolderStore, MemoryStore
-from stream.alerts.exceptions import StoreFailed
+from stream.exceptions import StoreFailed
 
 
 class EvidenceStoreContract:

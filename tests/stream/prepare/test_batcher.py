@@ -14,8 +14,15 @@ from ingest.contract.topics import BATCHES
 from ingest.exceptions import Oversize
 from ingest.runtime.clock import ManualClock
 from ingest.site import PipelineConfig
-from stream.prepare.batcher import BatchEntry, Batcher
-from stream.prepare.plan import MAX_ITEMS_BYTES, MAX_PIXEL_BYTES, UNROUTED, PipelinePlan, plans
+from stream.prepare.batcher import (
+    MAX_ITEMS_BYTES,
+    MAX_PIXEL_BYTES,
+    UNROUTED,
+    BatchEntry,
+    Batcher,
+    PipelinePlan,
+    plans,
+)
 from stream.prepare.regions import draw, windows
 from stream.runner.processor import Work
 
