@@ -23,7 +23,6 @@ from edge_agent.send.sender import Sender
 from edge_agent.sensors.factory import make_sources
 from edge_agent.sensors.feed import SensorFeed
 from edge_agent.sensors.sensor import Sensor
-from edge_agent.sensors.source import SensorSource
 from edge_agent.spool.schema import Depth, Kind
 from edge_agent.spool.seal import load_seal
 from edge_agent.spool.spool import Spool
@@ -73,13 +72,8 @@ class Agent:
         seal = load_seal(site.spool.key_file, site.spool.previous_key_files)
         store = SpoolStore(folder / "spool.db", self._instance, seal=seal, clock=self._clock)
         self._spool = Spool(store, site.spool, clock=self._clock, metrics=metrics)
-        self._sender = Sender(
-            make_link(site.link, settings, f"agent-{self._instance}", self._pins),
-            self._spool,
-            site.link,
-            clock=self._clock,
-            metrics=metrics,
-        )
+        self._link = make_link(site.link, settings, f"agent-{self._instance}", self._pins)
+        self._sender = Sender(self._link, self._spool, site.link, clock=self._clock, metrics=metrics)
         self._fleet = Fleet(self._camera, self._feeds)
         self._view = ConfigView()
         self._check_sensors()
@@ -110,7 +104,7 @@ class Agent:
         following = asyncio.create_task(self._follow())
         ending: list[asyncio.Task[Any]] = [asyncio.create_task(stop.wait())]
         if exit_at_end:
-            ending.append(asyncio.create_task(self._fleet.over()))
+            ending.append(asyncio.create_task(self._fleet.over.wait()))
         try:
             done, _ = await asyncio.wait({*working, following, *ending}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -212,7 +206,7 @@ class Agent:
         return troubles + self._desired.refused
 
     def _clock_figures(self) -> dict[str, float]:
-        estimate = self._sender.clock
+        estimate = self._link.clock.estimate
         if estimate is None:
             return {}
         self._metrics.clock_offset.set(estimate.offset_ms / 1e3)
@@ -242,21 +236,19 @@ class Agent:
         )
 
     def _feeds(self, sensors: Sequence[SensorConfig]) -> list[SensorFeed]:
-        return [self._feed(source, configs) for source, configs in make_sources(sensors, self._clock)]
-
-    def _feed(self, source: SensorSource, configs: Sequence[SensorConfig]) -> SensorFeed:
-        sensors = [
-            Sensor(
-                config,
-                self._spool,
-                on_kept=self._sender.wake,
-                clock=self._clock,
-                metrics=self._metrics,
+        clock, metrics = self._clock, self._metrics
+        make = partial(Sensor, spool=self._spool, on_kept=self._sender.wake, clock=clock, metrics=metrics)
+        return [
+            SensorFeed(
+                configs[0].source,
+                source,
+                [make(config) for config in configs],
+                chance=self._random.random,
+                clock=clock,
+                metrics=metrics,
             )
-            for config in configs
+            for source, configs in make_sources(sensors, clock)
         ]
-        name = configs[0].source
-        return SensorFeed(name, source, sensors, chance=self._random.random, clock=self._clock, metrics=self._metrics)
 
 
 def _waiting(depth: Sequence[Depth]) -> tuple[Waiting, ...]:

@@ -36,7 +36,8 @@ class Fleet:
         self._ending: set[str] = set()
         self._changing = asyncio.Lock()
         self._failure: asyncio.Future[None] | None = None
-        self._over = asyncio.Event()
+        self.over = asyncio.Event()
+        """Set once the sources of all cameras have ended. Never set without cameras."""
 
     @property
     def cameras(self) -> list[Camera]:
@@ -72,10 +73,6 @@ class Fleet:
         for task in self._tasks.values():
             self._ended(task)
         await self._failure
-
-    async def over(self) -> None:
-        """Wait until the sources of all cameras have ended; without cameras, wait for ever."""
-        await self._over.wait()
 
     async def cancel(self) -> None:
         """Cancel all members."""
@@ -119,7 +116,7 @@ class Fleet:
         staying = [(key, member) for key, member in self._members.items() if key not in self._ending]
         cameras = [self._tasks[key] for key, member in staying if isinstance(member, Camera)]
         if cameras and all(each.done() for each in cameras):
-            self._over.set()
+            self.over.set()
 
 
 def _key(*configs: CameraConfig | SensorConfig) -> str:

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import cv2
 
 from edge_agent.camera.intake import FrameIntake
-from edge_agent.camera.messages import Message, write_message
+from edge_agent.camera.messages import Message, Notice, write_message
 from edge_agent.camera.watch import Outbox, ViewMemory, WatchedSource
 from edge_agent.encode.buckets import CarriedBudget
 from edge_agent.exceptions import SourceError
@@ -76,7 +76,8 @@ def _capture(
     clock, outbox = SystemClock(), Outbox(out)
     folders = (orders.get(name) for name in ("truth_folder", "state_folder"))
     truth, state = (Path(folder) if folder else None for folder in folders)
-    source = make_source(camera, SourceContext(clock, orders["epoch"], truth, state, outbox.say))
+    context = SourceContext(clock, orders["epoch"], truth, state, lambda text: outbox.send(Notice(text)))
+    source = make_source(camera, context)
     watched = WatchedSource(source, camera.watch, clock, outbox, _memory(camera, state), PrivacyMasks(camera.redact))
     carried = CarriedBudget(state / f"{camera.name}.budget", clock) if state else None
     intake, over = FrameIntake(camera, orders["epoch"], clock, out, carried=carried), threading.Event()

@@ -20,7 +20,7 @@ from edge_agent.encode.encoder import Encoded, Encoder, OverBudget
 from edge_agent.exceptions import FrameUnusable, SourceEnded
 from edge_agent.gate.decision import GateDecision, NumberedFrame
 from edge_agent.gate.gate import Gate
-from edge_agent.redact.redactor import Redaction, Redactor
+from edge_agent.redact.redactor import Redactor
 from edge_agent.sources.source import CapturedFrame, FrameSource, Image
 from ingest.contract.codec import MAX_RECORD_BYTES, encode
 from ingest.contract.records import Account, Box, Frame, Redacted
@@ -155,7 +155,9 @@ class FrameIntake:
         assert image is not None  # noqa: S101  (narrowing: the gate keeps no frame without its image)
         try:
             redaction = self._redactor.apply(image, decision.frame.captured_ns)
-            encoded = self._encoded(redaction)
+            encoded = self._encoder.encode(redaction, self._clock.monotonic())
+            if isinstance(encoded, Encoded) and len(encoded.data) > MAX_IMAGE_BYTES:
+                raise FrameUnusable(f"{len(encoded.data)} bytes encoded: a record holds at most {MAX_IMAGE_BYTES}")
         except (cv2.error, FrameUnusable) as error:
             self._reason = f"a frame of shape {image.shape} is unusable: {error}"
             self._tally.withhold(UNUSABLE)
@@ -166,12 +168,6 @@ class FrameIntake:
             return
         record = encode(self._frame(decision, encoded, redaction.redacted, self._tally.withheld))
         self._out.put(KeptFrame(decision.frame.seq, decision.frame.captured_ns, record, self._tally.account()))
-
-    def _encoded(self, redaction: Redaction) -> Encoded | OverBudget:
-        encoded = self._encoder.encode(redaction, self._clock.monotonic())
-        if isinstance(encoded, Encoded) and len(encoded.data) > MAX_IMAGE_BYTES:
-            raise FrameUnusable(f"{len(encoded.data)} bytes encoded: a record holds at most {MAX_IMAGE_BYTES}")
-        return encoded
 
     def _frame(
         self, decision: GateDecision, encoded: Encoded, redacted: Redacted | None, account: Account | None

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from edge_agent.camera.health import ViewHealth, small
-from edge_agent.camera.messages import Message, Notice, ViewCondition
+from edge_agent.camera.messages import Message, ViewCondition
 from edge_agent.exceptions import FrameUnusable
 from edge_agent.redact.cover import PrivacyMasks
 from edge_agent.sources.source import CapturedFrame, FrameSource, Grey
@@ -26,15 +26,11 @@ SAVE_EVERY_S = 60.0
 
 
 class Outbox:
-    """Messages that wait for room in the queue to the agent. No method blocks."""
+    """Messages that wait for room in the queue to the agent. Its method does not block."""
 
     def __init__(self, out: queue.Queue[Message | None]) -> None:
         self._out = out
         self._pending: deque[Message] = deque()
-
-    def say(self, text: str) -> None:
-        """Send a notice for the operator."""
-        self.send(Notice(text))
 
     def send(self, *messages: Message) -> None:
         """Queue messages behind the pending ones, and move as many as there is room for."""

@@ -13,7 +13,6 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from edge_agent.clockoffset import ClockEstimate
 from edge_agent.exceptions import LinkLost, RecordRefused
 from edge_agent.metrics import AgentMetrics
 from edge_agent.send.link import Link, OutboundRecord, outbound_record
@@ -85,15 +84,7 @@ class Refusals:
 class Sender:
     """Sends the rows of one spool over one link, until it is cancelled."""
 
-    def __init__(
-        self,
-        link: Link,
-        spool: Spool,
-        config: LinkConfig,
-        *,
-        clock: Clock,
-        metrics: AgentMetrics,
-    ) -> None:
+    def __init__(self, link: Link, spool: Spool, config: LinkConfig, *, clock: Clock, metrics: AgentMetrics) -> None:
         self._link, self._spool, self._config = link, spool, config
         self._clock, self._metrics = clock, metrics
         self._wake = asyncio.Event()
@@ -129,11 +120,6 @@ class Sender:
                 self.connected = False
                 pause_s = error.retry_after_s if isinstance(error, LinkLost) else 0.0
                 await asyncio.sleep(max(pause_s, self._backoff.failed(started_s, chance())))
-
-    @property
-    def clock(self) -> ClockEstimate | None:
-        """Offset of the broker's clock from the local clock, None before the first measurement."""
-        return self._link.clock.estimate
 
     async def publish(self, topic: str, value: bytes, key: str) -> None:
         """Send a record that may get lost, such as a heartbeat. Drop it while the link is lost."""

@@ -15,6 +15,7 @@ from edge_agent.sources.source import FrameSource
 from ingest.runtime.clock import Clock
 from ingest.site import CameraConfig
 
+_SCHEMES = ["device", "http", "https", "images", "rtsp", "rtsps", "simulated"]
 _FRAMES = "frames"
 
 
@@ -36,54 +37,40 @@ class SourceContext:
 def make_source(camera: CameraConfig, context: SourceContext) -> FrameSource:
     """Make a camera's source. Raise SourceUnusable when ``source`` or an option is invalid."""
     scheme, _, rest = camera.source.partition(":")
-    make = _KINDS.get(scheme.lower())
-    if make is None and rest.startswith("//"):
-        raise SourceUnusable(
-            f"camera {camera.name}: unknown scheme {scheme}: expected one of {sorted(_KINDS)} or a file"
-        )
-    return make(camera, rest, context) if make else _file(camera, context)
+    clock, stall_s, on_notice = context.clock, camera.watch.stall_s, context.on_notice
+    match scheme.lower():
+        case "simulated":
+            return _simulated(camera, rest, context)
+        case "device":
+            from edge_agent.sources.device import DeviceSource
 
+            if not rest.isdigit():
+                raise SourceUnusable(f"camera {camera.name}: source = {camera.source!r}: expected device:N")
+            return DeviceSource(int(rest), camera.fps, clock, width=camera.width, height=camera.height)
+        case "images":
+            from edge_agent.sources.images import ImagesSource
 
-def _file(camera: CameraConfig, context: SourceContext) -> FrameSource:
+            position = context.state_folder / f"{camera.name}.json" if context.state_folder else None
+            existing = camera.stream.existing
+            return ImagesSource(
+                Path(rest), camera.fps, clock, position=position, existing=existing, on_notice=on_notice
+            )
+        case "rtsp" | "rtsps":
+            from edge_agent.sources.address import resolve
+            from edge_agent.sources.rtsp.stream import StreamSource
+
+            address = resolve(camera.source, camera.stream)
+            return StreamSource(address, camera.stream, clock, stall_s=stall_s, on_notice=on_notice)
+        case "http" | "https":
+            from edge_agent.sources.address import resolve
+            from edge_agent.sources.web import WebSource
+
+            return WebSource(resolve(camera.source, camera.stream), camera.stream, camera.fps, clock, stall_s=stall_s)
+    if rest.startswith("//"):
+        raise SourceUnusable(f"camera {camera.name}: unknown scheme {scheme}: expected one of {_SCHEMES} or a file")
     from edge_agent.sources.file import FileSource
 
-    return FileSource(Path(camera.source), camera.fps, context.clock, loop=camera.loop)
-
-
-def _rtsp(camera: CameraConfig, _: str, context: SourceContext) -> FrameSource:
-    from edge_agent.sources.address import resolve
-    from edge_agent.sources.rtsp.stream import StreamSource
-
-    address = resolve(camera.source, camera.stream)
-    return StreamSource(
-        address, camera.stream, context.clock, stall_s=camera.watch.stall_s, on_notice=context.on_notice
-    )
-
-
-def _web(camera: CameraConfig, _: str, context: SourceContext) -> FrameSource:
-    from edge_agent.sources.address import resolve
-    from edge_agent.sources.web import WebSource
-
-    address = resolve(camera.source, camera.stream)
-    return WebSource(address, camera.stream, camera.fps, context.clock, stall_s=camera.watch.stall_s)
-
-
-def _images(camera: CameraConfig, folder: str, context: SourceContext) -> FrameSource:
-    from edge_agent.sources.images import ImagesSource
-
-    position = context.state_folder / f"{camera.name}.json" if context.state_folder else None
-    existing, on_notice = camera.stream.existing, context.on_notice
-    return ImagesSource(
-        Path(folder), camera.fps, context.clock, position=position, existing=existing, on_notice=on_notice
-    )
-
-
-def _device(camera: CameraConfig, number: str, context: SourceContext) -> FrameSource:
-    from edge_agent.sources.device import DeviceSource
-
-    if not number.isdigit():
-        raise SourceUnusable(f"camera {camera.name}: source = {camera.source!r}: expected device:N")
-    return DeviceSource(int(number), camera.fps, context.clock, width=camera.width, height=camera.height)
+    return FileSource(Path(camera.source), camera.fps, clock, loop=camera.loop)
 
 
 def _simulated(camera: CameraConfig, kind: str, context: SourceContext) -> FrameSource:
@@ -107,14 +94,3 @@ def _simulated(camera: CameraConfig, kind: str, context: SourceContext) -> Frame
     folder = context.truth_folder
     truth = TruthWriter(folder / f"{camera.name}.jsonl", camera.name, config) if folder else None
     return SimulatedSource(config, context.clock, epoch=context.epoch, truth=truth, frames=frames)
-
-
-_KINDS: dict[str, Callable[[CameraConfig, str, SourceContext], FrameSource]] = {
-    "simulated": _simulated,
-    "device": _device,
-    "images": _images,
-    "rtsp": _rtsp,
-    "rtsps": _rtsp,
-    "http": _web,
-    "https": _web,
-}

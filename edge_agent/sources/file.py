@@ -15,8 +15,7 @@ from av.video.stream import VideoStream
 from edge_agent.exceptions import SourceEnded, SourceUnusable
 from edge_agent.sources.decode import Decoder, open_video, why
 from edge_agent.sources.pace import FramePacer
-from edge_agent.sources.picture import unusable
-from edge_agent.sources.source import CapturedFrame
+from edge_agent.sources.source import CapturedFrame, unusable
 from ingest.runtime.clock import Clock
 
 Decoded = VideoFrame | str

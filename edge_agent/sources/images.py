@@ -12,8 +12,7 @@ from stat import S_ISREG
 
 from edge_agent.exceptions import SourceStalled, SourceUnusable
 from edge_agent.sources.pace import FramePacer
-from edge_agent.sources.picture import MAX_PICTURE_BYTES, captured, unusable
-from edge_agent.sources.source import CapturedFrame
+from edge_agent.sources.source import MAX_PICTURE_BYTES, CapturedFrame, captured, unusable
 from ingest.runtime.clock import Clock
 
 SETTLE_S = 0.5
@@ -57,7 +56,7 @@ class NewFiles:
         self._read = {file.name: file.content for file in before}
 
     def look(self, listing: Iterable[ListedFile], now_s: float) -> list[ListedFile]:
-        """Return the files that have settled since the last call, in order. Each content is returned once."""
+        """Return the files that have settled since the last call, in order: each version of a file once."""
         listed = {file.name: file for file in listing}
         self._seen = {name: self._since(file, now_s) for name, file in listed.items()}
         self._read = {name: content for name, content in self._read.items() if name in listed}

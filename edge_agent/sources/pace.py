@@ -10,7 +10,7 @@ from ingest.runtime.clock import Clock
 SLICE_S = 1.0
 """Maximum length of one wait: a capture must notice a stop request and report progress."""
 _MAX_LAG_S = 1.0
-"""Maximum lag. Beyond it the pacer restarts its schedule instead of hurrying to catch up."""
+"""Maximum lag. A pacer that lags more restarts its schedule, and does not hurry to catch up."""
 
 
 class FramePacer:

@@ -13,8 +13,7 @@ from edge_agent.exceptions import SourceStalled, SourceUnusable
 from edge_agent.sources.address import Address
 from edge_agent.sources.multipart import Multipart, boundary_of
 from edge_agent.sources.pace import FramePacer
-from edge_agent.sources.picture import MAX_PICTURE_BYTES, captured
-from edge_agent.sources.source import CapturedFrame
+from edge_agent.sources.source import MAX_PICTURE_BYTES, CapturedFrame, captured
 from ingest.runtime.clock import Clock, Deadline
 from ingest.site import StreamConfig
 

@@ -186,7 +186,10 @@ class Spool:
         with contextlib.suppress(SpoolUnavailable):  # already logged and noted as trouble
             for kind, bounds in self._bounds.items():
                 for name in sorted({*bounds, *(depth.name for depth in self.backlog[kind])}):
-                    await self._enforce(kind, name, bounds.get(name, SpoolConfig()))
+                    config = bounds.get(name, SpoolConfig())
+                    bound = kind, name, config.max_bytes, self._clock.now_ns() - round(config.max_age_s * 1e9)
+                    while await self._attempt(self._store.expire, *bound) == EXPIRED_AT_ONCE:
+                        pass  # short transactions, between those of others
                 self.backlog[kind] = await self.depth(kind)
         self._publish_metrics()
 
@@ -204,12 +207,6 @@ class Spool:
             while self._notices:
                 await self._attempt(self._store.keep_notice, self._notices[0])
                 del self._notices[0]
-
-    async def _enforce(self, kind: Kind, name: str, bounds: SpoolConfig) -> None:
-        """Expire the rows of a name that exceed its bounds, in short transactions between those of others."""
-        oldest_ns = self._clock.now_ns() - round(bounds.max_age_s * 1e9)
-        while await self._attempt(self._store.expire, kind, name, bounds.max_bytes, oldest_ns) == EXPIRED_AT_ONCE:
-            pass
 
     def _publish_metrics(self) -> None:
         for name, rows in list(self._store.expired.items()):

@@ -60,7 +60,6 @@ class SpoolStore(SpoolConnection):
 
     Each method raises SpoolUnavailable if the disk refuses it now, or if the file was damaged and has been salvaged.
     It has changed nothing then, and the same call may be repeated. ``instance`` names the agent in status rows.
-    ``late_after_s`` gives the age, by camera, at which a frame belongs on the late lane.
     """
 
     def __init__(
@@ -69,11 +68,10 @@ class SpoolStore(SpoolConnection):
         instance: str,
         *,
         seal: Seal | None = None,
-        late_after_s: Mapping[str, float] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._instance, self._clock = instance, clock or SystemClock()
-        self.late_after(late_after_s or {})
+        self.late_after({})
         self.expired: Counter[str] = Counter()
         """Rows that expired, by name, and are not counted yet. The reader clears them."""
         super().__init__(path, seal or Seal())

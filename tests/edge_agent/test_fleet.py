@@ -115,7 +115,7 @@ async def test_a_failure_is_raised_also_for_a_member_added_later() -> None:
 
 async def test_the_fleet_is_over_when_all_cameras_have_ended() -> None:
     rig = FleetRig()
-    over = asyncio.create_task(rig.fleet.over())
+    over = asyncio.create_task(rig.fleet.over.wait())
     await rig.fleet.apply([GATE, YARD], [HEAT])
     rig.made["gate"].stop()
     await asyncio.sleep(0)
@@ -142,7 +142,7 @@ async def test_a_cancelled_change_still_lets_members_end_cleanly() -> None:
 
 async def test_a_changed_camera_does_not_end_the_fleet() -> None:
     rig = FleetRig()
-    over = asyncio.create_task(rig.fleet.over())
+    over = asyncio.create_task(rig.fleet.over.wait())
     await rig.fleet.apply([GATE], [])
     await rig.fleet.apply([GATE.model_copy(update={"fps": 3.0})], [])
     await asyncio.sleep(0)

@@ -14,10 +14,9 @@ from av.video.stream import VideoStream
 from edge_agent.exceptions import SourceError, SourceStalled, SourceUnusable
 from edge_agent.sources.address import Address
 from edge_agent.sources.decode import LOST, Decoder, open_video, why
-from edge_agent.sources.picture import failing, unusable
 from edge_agent.sources.rtsp.clock import SenderReports, StreamClock
 from edge_agent.sources.rtsp.damage import Damage
-from edge_agent.sources.source import CapturedFrame
+from edge_agent.sources.source import CapturedFrame, failing, unusable
 from ingest.runtime.clock import Clock
 from ingest.site import StreamConfig
 

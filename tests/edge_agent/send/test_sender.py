@@ -89,7 +89,8 @@ class SenderRig:
         self.clock = ManualClock(started_ns=1000 * S)
         self.link = FakeLink()
         metrics = AgentMetrics(CollectorRegistry())
-        self.store = SpoolStore(folder / "spool.db", "agent", late_after_s={"a": 5.0, "b": 5.0}, clock=self.clock)
+        self.store = SpoolStore(folder / "spool.db", "agent", clock=self.clock)
+        self.store.late_after({"a": 5.0, "b": 5.0})
         self.spool = Spool(self.store, DiskConfig(min_free_bytes=0), clock=self.clock, metrics=metrics)
         self.sender = Sender(self.link, self.spool, LinkConfig(**config), clock=self.clock, metrics=metrics)
 

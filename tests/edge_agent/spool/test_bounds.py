@@ -50,7 +50,8 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def spool(tmp_path: Path, clock: ManualClock) -> Iterator[SpoolStore]:
-    spool = SpoolStore(tmp_path / "spool.db", "agent", late_after_s={"fast": 2.0, "slow": 60.0}, clock=clock)
+    spool = SpoolStore(tmp_path / "spool.db", "agent", clock=clock)
+    spool.late_after({"fast": 2.0, "slow": 60.0})
     yield spool
     spool.close()
 

@@ -14,8 +14,7 @@ from edge_agent.redact.cover import FILL_GREY
 from edge_agent.redact.detector import Detector
 from edge_agent.redact.history import ScoredBox
 from edge_agent.redact.redactor import Redactor
-from edge_agent.sources.picture import unusable
-from edge_agent.sources.source import CapturedFrame, Image
+from edge_agent.sources.source import CapturedFrame, Image, unusable
 from edge_agent.tools.preview import annotated, watch
 from ingest.contract.records import Box
 from ingest.runtime.clock import ManualClock, SystemClock
