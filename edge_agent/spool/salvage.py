@@ -134,9 +134,9 @@ def _is_intact(values: tuple[Any, ...]) -> bool:
 def _copy_rest(old: sqlite3.Connection, new: sqlite3.Connection, index: dict[int, tuple[str, int, int, str]]) -> None:
     """Copy the epochs and the marks of the live lane; derive them from the rows if they cannot be read.
 
-    An epoch known only from its rows gets no end record: the ledger shows that it never ended. It is kept
-    so that new epochs are larger. If the mark of a camera is lost, all its rows go late, since none may overtake a row
-    that has gone live.
+    An epoch known only from its rows gets no end record: the ledger shows that it never ended. It is kept so that new
+    epochs are larger. If the mark of a camera is lost, all its rows go late, since none may overtake a row that has
+    gone live.
     """
     epochs = _all(old, "SELECT name, epoch, kind, last_kept, told, ended FROM epochs")
     marks = _all(old, "SELECT name, id FROM gone_live")
