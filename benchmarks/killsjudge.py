@@ -318,7 +318,7 @@ def _committed_unwitnessed(epoch: Epoch, end: EpochEnd, promised: int, kill: Kil
 
 
 def _totals(balance: Balance, *, pipelines: bool) -> dict[str, Any]:
-    """Return the totals without engines: delivered frames have no end here, so they do not count as missing."""
+    """Return the ledger's totals. Without engines no delivered frame is classified: such frames are not missing."""
     totals = balance.totals
     return {
         "captured": totals.captured,

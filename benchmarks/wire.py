@@ -1,8 +1,8 @@
 """Benchmark of a camera behind a bad wire: captured frames, and time to recover after the impairment.
 
-``python -m benchmarks.wire`` runs it, as root or with user namespaces. A real RTSP server sends numbered real footage
-through a relay that loses, delays and slows IP packets. Each impairment has its own server, wire and spool, and the
-agent's back-off. Each kept frame is compared with the sent one.
+``python -m benchmarks.wire`` runs it, as root or with user namespaces. A real RTSP server sends real footage
+with a number in each frame, through a relay that loses, delays and slows IP packets. Each impairment has its own
+server, wire and spool, and the agent's back-off. Each kept frame is compared with the sent one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Operating system processes by id: start, find, signal and await them. They need not be our children."""
+"""Operating system processes by id: start, find, signal and await them. Any process will do, not only a child."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Return whether any thread of it still runs. Reap an ended child."""
+        """Return whether any thread of the process still runs. Reap an ended child."""
         return not self.wait(Deadline.after(0.0))
 
     def signal(self, number: signal.Signals) -> None:
@@ -38,7 +38,7 @@ class Process:
                 os.kill(self.pid, number)
 
     def wait(self, deadline: Deadline) -> bool:
-        """Wait for its end. Return whether it ended before the deadline. Reap an ended child."""
+        """Wait for the end of the process. Return whether it ended before the deadline. Reap an ended child."""
         try:
             descriptor = os.pidfd_open(self.pid)
         except ProcessLookupError:
@@ -80,7 +80,7 @@ def find(pid: int) -> Process | None:
 def spawn(command: Sequence[str], env: Mapping[str, str], output: Path, *, detach: bool = False) -> Process:
     """Start a process in a new session and return it. Append its output to a file.
 
-    Without ``detach``, the process dies with this one. May be called from any thread.
+    Without ``detach``, the process dies with the calling one. May be called from any thread.
     """
     argv = list(command) if detach else tethered(command)
     pid = _lasting_thread().submit(_spawn, argv, dict(env), output).result()

@@ -10,7 +10,7 @@ from ingest.kafka.settings import KafkaSettings
 
 AGENT = "agent"
 DOWNSTREAM = ("prepare-live", "prepare-late", "engine", "analyse", "sense", "alerts", "dispatch", "webhook-receiver")
-"""Services in the order of a frame's path. Stopping follows it, so that each hands on its records before the next."""
+"""Services in the order of a frame's path. They stop in this order, so that each first sends on its records."""
 
 ONE_THREAD = {
     # Each process has work for one core. Ten processes whose numerical libraries start a thread per core slow each

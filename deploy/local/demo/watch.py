@@ -52,8 +52,8 @@ async def beside(work: Coroutine[Any, Any, None], *, to_its_end: bool = False) -
 async def watching(settings: KafkaSettings) -> AsyncIterator[Figures]:
     """Read a deployment's topics from their beginnings while the block runs.
 
-    Yield figures that are updated meanwhile. The audit counts unreadable records, not this reader. When reading
-    fails, the block is cancelled and the error is raised: LogUnavailable, or any other.
+    Yield the figures and keep them up to date. The audit counts unreadable records; this reader skips them. When
+    reading fails, the block is cancelled and the error is raised: LogUnavailable, or any other.
     """
     figures = Figures()
     async with KafkaLog(settings, "sightline-watch") as log:

@@ -89,7 +89,7 @@ class Broker:
     def start(self, *, detach: bool = False, timeout_s: float = START_TIMEOUT_S) -> str:
         """Start the broker or attach to a running one. Return its address once it answers.
 
-        Without ``detach``, the broker dies with this process. Raise ToolMissing, FetchFailed or BrokerFailed.
+        Without ``detach``, the broker dies with the calling process. Raise ToolMissing, FetchFailed or BrokerFailed.
         """
         deadline = Deadline.after(timeout_s)
         libs = self.fetch()
