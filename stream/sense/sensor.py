@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from ingest.contract.records import GOOD, Event, Readings
 from ingest.site import SensorConfig
 from stream.events import make_event
-from stream.rules import Happening
 from stream.sense.rule import SensorRule
 from stream.sense.windows import TumblingWindows
 
@@ -64,20 +63,11 @@ class SensorWatch:
         self._cleaner = Cleaner(config)
         self._watches = [(rule, TumblingWindows(rule.window_s), rule.watch(sensor, config)) for rule in rules]
 
-    @property
-    def dropped(self) -> Counter[str]:
-        """Readings that did not count, by reason."""
-        return self._cleaner.dropped
-
-    @property
-    def late(self) -> Counter[str]:
-        """Readings that came after their window was closed, by rule."""
-        return Counter({rule.name: windows.late for rule, windows, _ in self._watches})
-
-    @property
-    def set_back(self) -> Counter[str]:
-        """Restarts of the windows because the sensor's clock was set back, by rule."""
-        return Counter({rule.name: windows.set_back for rule, windows, _ in self._watches})
+    def counts(self) -> tuple[Counter[str], Counter[str], Counter[str]]:
+        """Return the dropped readings by reason, the late readings by rule, and the restarts of windows by rule."""
+        late = Counter({rule.name: windows.late for rule, windows, _ in self._watches})
+        set_back = Counter({rule.name: windows.set_back for rule, windows, _ in self._watches})
+        return self._cleaner.dropped.copy(), late, set_back
 
     def step(self, readings: Readings) -> list[Event]:
         """Process the next column of readings and return its events."""
@@ -90,8 +80,8 @@ class SensorWatch:
             for window in windows.add(kept):
                 happening = watch.step(window) if window.count >= rule.min_readings else None
                 if happening:
-                    events.append(self._event(rule, happening, window.start_ns))
+                    cause, name = (window.start_ns,), self._sensor
+                    events.append(
+                        make_event(rule, happening, name, cause, window.start_ns, site=self._site, sensor=name)
+                    )
         return events
-
-    def _event(self, rule: SensorRule, happening: Happening, at_ns: int) -> Event:
-        return make_event(rule, happening, self._sensor, (at_ns,), at_ns, site=self._site, sensor=self._sensor)

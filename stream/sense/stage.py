@@ -113,14 +113,14 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
     def _step(self, readings: Readings) -> list[Event]:
         """Process readings, and count those that were dropped, so that the metrics show a sensor without effect."""
         sensor = self._sensor(readings.sensor)
-        dropped, late, set_back = sensor.dropped.copy(), sensor.late, sensor.set_back
+        before = sensor.counts()
         events = sensor.step(readings)
-        restarted = sensor.set_back - set_back
+        dropped, late, restarted = (now - then for now, then in zip(sensor.counts(), before, strict=True))
         if restarted:
             _log.warning(
                 "sensor_clock_set_back", sensor=readings.sensor, rules=sorted(restarted), epoch=readings.epoch
             )
-        self._metrics.count(readings.sensor, sensor.dropped - dropped, sensor.late - late, restarted)
+        self._metrics.count(readings.sensor, dropped, late, restarted)
         return events
 
     def _sensor(self, name: str) -> SensorWatch:

@@ -58,13 +58,10 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         """Fetch a partition from a position on. Return False when another member owns it by now."""
         return bool(await self._thread.begin(tp, position, assignment))
 
-    def unfetched(self, tp: TP) -> int:
-        """Return how many offsets of a partition the broker has beyond the last fetch."""
-        return int(self._thread.unfetched(tp))
-
-    def on_the_way(self, tp: TP, due: FetchNumber) -> int:
-        """Return how many records were fetched and have not arrived, when ``due`` comes next."""
-        return max(0, int(self._thread.fetched(tp, due.assignment)) - due.number)
+    def undelivered(self, tp: TP, due: FetchNumber) -> int:
+        """Return how many records are at the broker or on their way, when ``due`` comes next."""
+        on_the_way = max(0, int(self._thread.fetched(tp, due.assignment)) - due.number)
+        return int(self._thread.unfetched(tp)) + on_the_way
 
     def pause_fetching(self, tp: TP) -> None:
         """Fetch no more of a partition. Records that are fetched already still come.

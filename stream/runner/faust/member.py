@@ -129,8 +129,7 @@ class FaustMember:
 
         Offsets without a record count too, until the fetch has passed them. Safe in any thread.
         """
-        consumer, faust_tp = self._app.consumer, self._tp(tp)
-        return int(consumer.unfetched(faust_tp) + consumer.on_the_way(faust_tp, due))
+        return int(self._app.consumer.undelivered(self._tp(tp), due))
 
     async def send(self, record: Outgoing) -> Awaitable[Any]:
         """Hand a record to the producer. The result is awaited for the acknowledgement of the broker."""
