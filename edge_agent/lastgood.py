@@ -39,7 +39,12 @@ class LastGood:
         except (OSError, ValueError, AttributeError, LookupError, TypeError, RecursionError) as error:
             _log.warning("last_good_configuration_unreadable", path=str(self._path), error=repr(error))
             return SavedConfiguration()
-        entries = _parsed(pairs)
+        entries: dict[str, ConfigEntry] = {}
+        for key, value in pairs:
+            try:
+                entries[key] = parse_entry(key, value)
+            except ConfigError as error:  # an entry of an older or newer version
+                _log.warning("last_good_entry_skipped", key=key, error=str(error))
         return SavedConfiguration(entries, topic_holds and (bool(entries) or not pairs))
 
     def save(self, saved: SavedConfiguration) -> None:
@@ -55,13 +60,3 @@ class LastGood:
             new.replace(self._path)
         except OSError as error:
             _log.warning("last_good_configuration_not_saved", path=str(self._path), error=repr(error))
-
-
-def _parsed(pairs: list[tuple[str, bytes]]) -> dict[str, ConfigEntry]:
-    entries = {}
-    for key, value in pairs:
-        try:
-            entries[key] = parse_entry(key, value)
-        except ConfigError as error:  # an entry of an older or newer version
-            _log.warning("last_good_entry_skipped", key=key, error=str(error))
-    return entries
