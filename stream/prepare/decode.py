@@ -56,7 +56,9 @@ def read_frame(record: LogRecord) -> DeliveredFrame:
 
 
 def with_frame_header(record: LogRecord) -> LogRecord:
-    """Return the record with the header that names its frame, for its dead letter; unchanged if it names none.
+    """Return the record with the header that names its frame, for its dead letter.
+
+    Return the record unchanged if it has that header, or if its frame cannot be read.
 
     The ledger counts a delivered frame by its header, or by its body without one. Its end must be counted the same
     way. Raise nothing, whatever the record holds, because an error in it is the cause of the dead letter.

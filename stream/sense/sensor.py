@@ -1,4 +1,4 @@
-"""One sensor: its readings are cleaned, put into windows and given to its rules. Pure."""
+"""The state of one sensor: cleaning of its readings, windows, and rules. Pure."""
 
 from __future__ import annotations
 

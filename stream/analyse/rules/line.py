@@ -21,7 +21,7 @@ from stream.analyse.rule import CameraRule, RuleWatch, Scene, SceneHappening, Sc
 
 FORWARD, BACKWARD = "forward", "backward"
 BAND_SHARE = 0.006
-"""Half the band's width, as a share of the picture's diagonal: 4 px at 640×360, by which boxes tremble."""
+"""Half the band's width, as a share of the picture's diagonal. It is 4 px at 640×360: boxes tremble by that much."""
 SETTLE_FRAMES = 2
 """Frames in a row on the other side that make a crossing: one false box does not."""
 WAIT_S = 3.0
