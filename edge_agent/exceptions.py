@@ -1,4 +1,21 @@
-"""Errors of the edge agent: of cameras and sensors, of the spool, and of the link."""
+"""Errors of the edge agent.
+
+AgentError
+├── SourceError           a camera cannot be used now; the capture is tried again for ever
+│   ├── RedactionFailed   a picture cannot be redacted, and is not sent
+│   ├── SourceUnusable    the camera cannot be opened, or its address is invalid
+│   └── SourceStalled     the camera is open, but has sent no frame for too long
+├── SourceEnded           the source has no more frames, like a file at its end
+├── SensorSilent          one sensor of a connection does not respond; the others may work
+├── FrameUnusable         one frame cannot be made into a record; the next one may be usable
+├── SpoolError            the spool cannot keep its rows
+│   ├── SpoolUnavailable  not now: the disk is full, read-only or failing, or the file was just salvaged
+│   ├── SpoolVersionMismatch  the file has tables of another version
+│   └── WrongKey          rows are encrypted with a key that was not given
+└── LinkError             a record was not delivered over the link
+    ├── LinkLost          the link is lost: records in flight are in doubt
+    └── RecordRefused     one record will never be accepted
+"""
 
 from __future__ import annotations
 
