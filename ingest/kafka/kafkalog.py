@@ -14,7 +14,7 @@ from aiokafka.structs import ConsumerRecord
 
 from ingest.exceptions import LogUnavailable
 from ingest.kafka import settings as kafka
-from ingest.kafka.log import LogRecord, Outgoing, Position, TopicPartition
+from ingest.kafka.log import GroupCommit, LogRecord, Outgoing, Position, TopicPartition
 from ingest.kafka.settings import KafkaSettings
 from ingest.kafka.writer import FLUSH_S, KafkaWriter, arguments, require_writable, start, stop
 from ingest.runtime.clock import Deadline
@@ -158,16 +158,21 @@ class KafkaLog:
 
     async def committed(self, group: str, tp: TopicPartition) -> int | None:
         """Return the next offset that a group will read, None without a commit. Raise LogUnavailable."""
+        commit = await self.commit_of(group, tp)
+        return commit.offset if commit else None
+
+    async def commit_of(self, group: str, tp: TopicPartition) -> GroupCommit | None:
+        """Return a group's commit with its metadata, None without a commit. Raise LogUnavailable."""
         kafka_tp = KafkaPartition(self.settings.topic(tp.topic), tp.partition)
 
-        async def question(admin: AIOKafkaAdminClient) -> int | None:
+        async def question(admin: AIOKafkaAdminClient) -> GroupCommit | None:
             found = await admin.list_consumer_group_offsets(self.settings.group(group), partitions=[kafka_tp])
             # A coordinator that is still loading leaves the partition out of its answer; -1 means no commit. Taking
             # one for the other would send a node back to the beginning of its topic.
-            return found[kafka_tp].offset if kafka_tp in found else None
+            return GroupCommit(found[kafka_tp].offset, found[kafka_tp].metadata or "") if kafka_tp in found else None
 
-        offset = await self._ask(f"offsets of {self.settings.group(group)}", question)
-        return offset if offset >= 0 else None
+        commit = await self._ask(f"offsets of {self.settings.group(group)}", question)
+        return commit if commit.offset >= 0 else None
 
     async def writer(self, transactional_id: str) -> KafkaWriter:
         """Open the writer of this id. Fence an older writer and abort its transaction. Raise LogUnavailable."""

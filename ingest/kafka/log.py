@@ -21,6 +21,13 @@ class TopicPartition(NamedTuple):
     partition: int
 
 
+class GroupCommit(NamedTuple):
+    """The next offset that a consumer group will read, and the text that it committed beside it."""
+
+    offset: int
+    metadata: str = ""
+
+
 class Position(NamedTuple):
     """The partition and offset of a written record."""
 

@@ -8,6 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from ingest.site.entry import ConfigSection, Seconds
+from ingest.site.url import checked_url
 
 _MIB = 1024 * 1024
 
@@ -60,6 +61,9 @@ class LinkConfig(ConfigSection):
 
     @model_validator(mode="after")
     def _gateway_has_an_address(self) -> Self:
-        if self.kind == "https" and not self.url.startswith("https://"):
-            raise ValueError(f"expected https://host[:port] of the gateway as url, not {self.url!r}")
+        if self.kind == "https":
+            try:
+                checked_url(self.url, ("https",))
+            except ValueError as error:
+                raise ValueError(f"{error} of the gateway as url, not {self.url!r}") from None
         return self

@@ -12,6 +12,7 @@ from ingest.site.agent import SpoolConfig
 from ingest.site.entry import ConfigEntry, ConfigSection, Seconds
 from ingest.site.gate import GateConfig
 from ingest.site.picture import EncodeConfig, RedactConfig
+from ingest.site.url import require_port
 
 _USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{0,30}://)(?P<user>[^\s/?#@]*)@", re.IGNORECASE)
 """The scheme is limited to 31 characters: without a limit, the search in a long word takes quadratic time."""
@@ -69,6 +70,9 @@ class WatchConfig(ConfigSection):
     """Time after which a changed but stable view becomes the camera's usual view."""
 
 
+_ADDRESSES = ("rtsp://", "rtsps://", "http://", "https://")
+
+
 class CameraConfig(ConfigEntry):
     """Configuration of a camera.
 
@@ -111,6 +115,8 @@ class CameraConfig(ConfigEntry):
             raise ValueError(
                 "expected no password in the address: use stream.password_file, or write ${NAME} instead"
             )
+        if source.startswith(_ADDRESSES):
+            require_port(source.partition("//")[2].partition("/")[0].partition("?")[0])
         return source
 
 

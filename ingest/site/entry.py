@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import ErrorDetails
 
 from ingest.contract.records.base import Name, Point
+from ingest.site.url import WebUrl
 
 Seconds = Annotated[float, Field(ge=0.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -70,8 +71,10 @@ class ReceiverConfig(SharedEntry):
 
     KIND: ClassVar[str] = "receiver"
 
-    url: str
+    url: WebUrl
     secret_file: Path
+    history: bool = False
+    """Whether a new receiver gets all alerts that the topic still has. Otherwise it begins at the present."""
     timeout_s: float = Field(default=10.0, gt=0.0, le=60.0)
     retry_s: tuple[Seconds, ...] = (0, 5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
     """Pause before each attempt in seconds: the schedule of Standard Webhooks, 75 hours in all."""

@@ -9,25 +9,31 @@ import asyncio
 import contextlib
 import os
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from aiokafka import ConsumerRebalanceListener
 from aiokafka import TopicPartition as KafkaPartition
+from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
 
-from ingest.contract.codec import decode_json, encode_json
-from ingest.contract.records import Alert, Delivery
-from ingest.contract.topics import ALERTS, DELIVERIES
-from ingest.exceptions import CodecError, IngestError
+from ingest.contract.codec import decode_json
+from ingest.contract.records import Alert
+from ingest.contract.topics import ALERTS
+from ingest.exceptions import CodecError
 from ingest.kafka import settings as kafka
 from ingest.kafka.kafkalog import KafkaLog, from_consumer
-from ingest.kafka.log import Outgoing
+from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
 from ingest.kafka.settings import KafkaSettings
+from ingest.kafka.writer import start
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock, SystemClock
 from ingest.runtime.heartbeat import HeartbeatWriter
 from ingest.site import ReceiverConfig
-from stream.alerts.pending import DeliveryTask, PendingDeliveries
-from stream.alerts.schedule import verdict_after
+from ingest.site.topic.store import follow
+from ingest.site.topic.view import ConfigView
+from stream.alerts.pending import AlertPlace
+from stream.alerts.progress import DispatchProgress, OwnedAlerts, take_over
+from stream.alerts.sending import ReceiverSender
 from stream.alerts.webhook import Deliverer
 
 _log = logs.get("stream.dispatch")
@@ -35,15 +41,17 @@ _log = logs.get("stream.dispatch")
 NAME = "dispatch"
 POLL_MS = 100
 """Maximum wait of one poll for alerts."""
-CONCURRENT = 8
-"""Concurrent attempts at one receiver: enough to drain a backlog, few enough for a small receiver."""
-MAX_IDLE_S = 1.0
-"""Maximum time between two checks for due deliveries and for the stop."""
+COMMIT_S = 1.0
+"""Pause between two commits. A start after a kill reads the alerts and receipts of this time again."""
+SETTLE_S = 8.0
+"""Maximum time that a revocation waits for attempts that run, so that the next owner reads their receipts. Less than
+the session of the group, 12 s."""
 
 
 class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
     """One member of the consumer group ``dispatch``. A slow or failed receiver does not delay the others.
 
+    A partition yields no alert between its assignment and the end of its take-over: its receipts are read first.
     ``run`` raises LogUnavailable when a receipt cannot be written. The process must then end and restart.
     """
 
@@ -56,129 +64,215 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         clock: Clock | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._settings, self._clock, self._chance = settings, clock or SystemClock(), chance
-        self._receivers = {receiver.name: receiver for receiver in receivers}
-        self._deliverers = {name: make(receiver) for name, receiver in self._receivers.items()}
-        self._pending = {name: PendingDeliveries(name) for name in self._receivers}
-        self._wake = {name: asyncio.Event() for name in self._receivers}
+        self._settings, self._make = settings, make
+        self._clock, self._chance = clock or SystemClock(), chance
+        self._first = tuple(receivers)
+        self._senders: dict[str, ReceiverSender] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._owned: dict[int, OwnedAlerts] = {}
+        self._committed: dict[int, OffsetAndMetadata] = {}
+        self._changing = asyncio.Lock()
+        self._takeover: asyncio.Task[None] | None = None
+        self._error: BaseException | None = None
+        self._broken = asyncio.Event()
         self._log = KafkaLog(settings, f"dispatch-{os.getpid()}")
         self._consumer = kafka.consumer(settings, f"dispatch-{os.getpid()}", group=NAME)
         self._heartbeats = HeartbeatWriter(NAME, self._log.produce, self._waiting, self._clock, required=True)
-        self._assigned = False
-        self._error: IngestError | None = None
-        self._broken = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Deliver until ``stop`` is set, then finish the attempts that run."""
         self._consumer.subscribe([self._settings.topic(ALERTS)], listener=self)
-        beating = self._heartbeats.run(lambda: "running" if self._assigned else "starting")
-        tasks = [asyncio.create_task(self._intake()), asyncio.create_task(beating)]
-        workers = [asyncio.create_task(self._work(name, stop)) for name in self._receivers for _ in range(CONCURRENT)]
-        stopped = asyncio.create_task(stop.wait())
-        broken = asyncio.create_task(self._broken.wait())
+        for config in self._first:
+            self._senders[config.name] = self._sender(config)
+        work = (
+            self._intake(),
+            self._commit_for_ever(),
+            self._heartbeats.run(lambda: "running" if self._owned else "starting"),
+            follow(self._config_log, ConfigView({r.key: r for r in self._first}), self._on_config),
+        )
+        tasks = [asyncio.create_task(each) for each in work]
+        ends = [asyncio.create_task(stop.wait()), asyncio.create_task(self._broken.wait())]
         try:
-            done, _ = await asyncio.wait({stopped, broken, *tasks, *workers}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({*tasks, *ends}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
             if self._error:
                 raise self._error
-            for event in self._wake.values():
-                event.set()
-            await asyncio.gather(*workers)
+            await asyncio.gather(*(sender.stop() for sender in self._senders.values()), *self._retiring)
+            await self._commit()
         finally:
-            for task in (*tasks, *workers, stopped, broken):
-                task.cancel()
-            await asyncio.gather(*tasks, *workers, stopped, broken, return_exceptions=True)
-            with contextlib.suppress(Exception):
-                await self._consumer.stop()
-            for deliverer in self._deliverers.values():
-                await deliverer.close()
-            await self._log.close()
+            await self._close([*tasks, *ends])
+
+    async def apply(self, receivers: Sequence[ReceiverConfig]) -> None:
+        """Deliver to these receivers from now on. Raise LogUnavailable.
+
+        A removed receiver gets nothing more. A new one begins at the present, or with the oldest alert if its entry
+        has ``history = true``. A changed one keeps its queue.
+        """
+        async with self._changing:
+            wanted = {config.name: config for config in receivers}
+            for name in self._senders.keys() - wanted.keys():
+                sender = self._senders.pop(name)
+                _log.info("receiver_removed", receiver=name, dropped=len(sender.pending))
+                retiring = asyncio.create_task(sender.retire())
+                self._retiring.add(retiring)
+                retiring.add_done_callback(self._retiring.discard)
+            for name, config in wanted.items():
+                if name not in self._senders:
+                    await self._add(config)
+                elif config != self._senders[name].config:
+                    self._senders[name].change(config)
+                    _log.info("receiver_changed", receiver=name)
 
     async def on_partitions_assigned(self, assigned: Iterable[KafkaPartition]) -> None:
-        """Read back the receipts of the partitions, then read all their alerts again."""
-        try:
-            await self._take_over(assigned)
-        except IngestError as error:  # aiokafka would log it and continue without the receipts
-            self._error = error
-            self._broken.set()
+        """Start the take-over of partitions, which yield no alerts until it is done.
 
-    async def _take_over(self, assigned: Iterable[KafkaPartition]) -> None:
-        for tp in assigned:
-            begin = (await self._log.beginnings(DELIVERIES))[tp.partition]
-            end = (await self._log.ends(DELIVERIES))[tp.partition]
-            async for record in self._log.read(DELIVERIES, tp.partition, begin, end):
-                with contextlib.suppress(CodecError):
-                    receipt = decode_json(Delivery, record.value)
-                    if receipt.receiver in self._pending:
-                        self._pending[receipt.receiver].receipt(receipt)
-            self._consumer.seek(tp, (await self._log.beginnings(ALERTS))[tp.partition])
-        self._assigned = True
+        It runs in a task of its own: aiokafka sends no heartbeats while it waits for this method.
+        """
+        tps = list(assigned)
+        self._consumer.pause(*tps)
+        if tps:
+            self._takeover = asyncio.create_task(self._take_over(tps))
+            self._takeover.add_done_callback(self._on_done)
 
     async def on_partitions_revoked(self, revoked: Iterable[KafkaPartition]) -> None:
-        """Drop the deliveries of partitions that were revoked."""
-        for tp in revoked:
-            for pending in self._pending.values():
-                pending.drop(tp.partition)
+        """Release partitions: wait for the attempts that run, commit, and drop the rest of the queues."""
+        if self._takeover:
+            self._takeover.cancel()
+            await asyncio.wait({self._takeover})
+            self._takeover = None
+        partitions = [tp.partition for tp in revoked]
+        for sender in self._senders.values():
+            for partition in partitions:
+                sender.pending.hold(partition)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_S):
+                await asyncio.gather(*(s.settle(p) for s in self._senders.values() for p in partitions))
+        await self._commit()
+        for partition in partitions:
+            self._owned.pop(partition, None)
+            self._committed.pop(partition, None)
+            for sender in self._senders.values():
+                sender.pending.drop(partition)
+
+    async def _take_over(self, tps: Iterable[KafkaPartition]) -> None:
+        async with self._changing:
+            receivers = [(sender.config, sender.pending) for sender in self._senders.values()]
+            for tp in tps:
+                commit = await self._log.commit_of(NAME, TopicPartition(ALERTS, tp.partition))
+                owned = await take_over(self._log, tp.partition, commit, receivers)
+                self._begin(tp.partition, owned)
+
+    def _begin(self, partition: int, owned: OwnedAlerts) -> None:
+        """Take the alerts of a partition from an offset on."""
+        tp = KafkaPartition(self._settings.topic(ALERTS), partition)
+        self._owned[partition] = owned
+        self._consumer.seek(tp, owned.alerts_next)
+        self._consumer.resume(tp)
+
+    async def _add(self, config: ReceiverConfig) -> None:
+        firsts, ends = await self._log.beginnings(ALERTS), await self._log.ends(ALERTS)
+        sender = self._senders[config.name] = self._sender(config)
+        for partition, owned in self._owned.items():
+            begin = firsts[partition] if config.history else ends[partition]
+            sender.pending.open(partition, begin)
+            if begin < owned.alerts_next:  # the other receivers ignore the alerts that they have taken
+                self._begin(partition, OwnedAlerts(begin, owned.receipts_end))
+        _log.info("receiver_added", receiver=config.name, history=config.history)
+
+    async def _on_config(self, view: ConfigView) -> None:
+        """Follow the receivers of the topic. A topic that has lost all of them changes nothing."""
+        receivers = view.config.of(ReceiverConfig)
+        lost = [name for name, sender in self._senders.items() if sender.config.key not in view.removed]
+        if lost and not receivers:
+            _log.warning("receivers_missing_in_config_topic", running=len(lost), fix="apply the site file again")
+            return
+        await self.apply(receivers)
+
+    def _config_log(self) -> KafkaLog:
+        return KafkaLog(self._settings, f"dispatch-config-{os.getpid()}")
 
     async def _intake(self) -> None:
-        await self._consumer.start()
+        await start(self._consumer, self._settings)
         while True:
             batches = await self._consumer.getmany(timeout_ms=POLL_MS)
             for records in batches.values():
                 for record in records:
-                    self._take(from_consumer(self._settings, record).value, record.partition)
+                    self._take(from_consumer(self._settings, record))
 
-    def _take(self, value: bytes, partition: int) -> None:
+    def _take(self, record: LogRecord) -> None:
+        owned = self._owned.get(record.partition)
+        if owned is None or record.offset < owned.alerts_next:
+            return  # fetched before the take-over
+        owned.alerts_next = record.offset + 1
         try:
-            alert = decode_json(Alert, value)
+            alert = decode_json(Alert, record.value)
         except CodecError as error:
-            _log.error("alert_unreadable", partition=partition, error=str(error))
+            _log.error("alert_unreadable", partition=record.partition, offset=record.offset, error=str(error))
             return
-        now_s = self._clock.now_ns() / 1e9
-        for name, receiver in self._receivers.items():
-            self._pending[name].alert(alert, partition, receiver.retry_s[0] if receiver.retry_s else 0.0, now_s)
-            self._wake[name].set()
+        place, now_s = AlertPlace(record.partition, record.offset), self._clock.now_ns() / 1e9
+        for sender in self._senders.values():
+            sender.pending.alert(alert, place, owned.receipts_end, sender.first_pause_s, now_s)
+            sender.wake()
 
-    async def _work(self, name: str, stop: asyncio.Event) -> None:
-        pending, wake = self._pending[name], self._wake[name]
-        while not stop.is_set():
-            task = pending.due(self._clock.now_ns() / 1e9)
-            if task:
-                await self._attempt(task, pending)
-                continue
-            wake.clear()
-            wait_s = MAX_IDLE_S
-            if pending.next_s is not None:
-                wait_s = min(wait_s, max(0.0, pending.next_s - self._clock.now_ns() / 1e9))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(wake.wait(), wait_s)
+    async def _write(self, receipt: Outgoing) -> None:
+        place = await self._log.produce(receipt)
+        if owned := self._owned.get(place.partition):
+            owned.receipts_end = max(owned.receipts_end, place.offset + 1)
 
-    async def _attempt(self, task: DeliveryTask, pending: PendingDeliveries) -> None:
-        receiver = self._receivers[task.receiver]
-        result = await self._deliverers[task.receiver].deliver(task.alert, self._clock.now_ns() / 1e9)
-        now_ns = self._clock.now_ns()
-        verdict = verdict_after(result, task.attempt, receiver.retry_s, self._chance(), now_ns / 1e9)
-        next_s = now_ns / 1e9 + verdict.pause_s
-        receipt = Delivery(
-            alert=task.alert.id,
-            incident=task.alert.data.incident,
-            receiver=task.receiver,
-            state=verdict.state,
-            attempt=task.attempt,
-            status=result.status,
-            reason=verdict.reason,
-            captured_ns=task.alert.data.captured_ns,
-            attempted_ns=now_ns,
-            next_attempt_ns=round(next_s * 1e9) if verdict.state == "retrying" else None,
+    async def _commit_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(COMMIT_S)
+            await self._commit()
+
+    async def _commit(self) -> None:
+        """Commit the progress that has changed. A commit that fails is repeated by the next one."""
+        changed = {}
+        for partition, owned in self._owned.items():
+            positions = {
+                name: position
+                for name, sender in self._senders.items()
+                if (position := sender.pending.position(partition)) is not None
+            }
+            progress = DispatchProgress.of(positions, owned.alerts_next, owned.receipts_end)
+            commit = OffsetAndMetadata(progress.offset, progress.metadata())
+            if self._committed.get(partition) != commit:
+                changed[partition] = commit
+        if not changed:
+            return
+        topic = self._settings.topic(ALERTS)
+        try:
+            await self._consumer.commit({KafkaPartition(topic, p): commit for p, commit in changed.items()})
+        except KafkaError as error:
+            _log.debug("progress_not_committed", error=repr(error))
+        else:
+            self._committed |= changed
+
+    def _sender(self, config: ReceiverConfig) -> ReceiverSender:
+        return ReceiverSender(
+            config, self._make, self._write, clock=self._clock, chance=self._chance, failed=self._fail
         )
-        await self._log.produce(
-            Outgoing(DELIVERIES, task.partition, encode_json(receipt), key=task.alert.id.encode())
-        )
-        if verdict.state == "retrying":
-            pending.again(task, next_s)
-        elif verdict.state == "dead":
-            _log.error("alert_dead", alert=task.alert.id, receiver=task.receiver, reason=verdict.reason)
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """End the run with an error. Raised in a callback of aiokafka, it would be logged and ignored."""
+        self._error = self._error or error
+        self._broken.set()
 
     def _waiting(self) -> dict[str, float]:
-        return {f"waiting_{name}": float(len(pending)) for name, pending in self._pending.items()}
+        return {f"waiting_{name}": float(len(sender.pending)) for name, sender in self._senders.items()}
+
+    async def _close(self, tasks: Sequence[asyncio.Task[object]]) -> None:
+        every = [*tasks, *self._retiring, *([self._takeover] if self._takeover else [])]
+        for task in every:
+            task.cancel()
+        await asyncio.gather(*every, return_exceptions=True)
+        with contextlib.suppress(Exception):
+            await self._consumer.stop()
+        for sender in self._senders.values():
+            await sender.close()
+        await self._log.close()

@@ -1,11 +1,34 @@
-"""The deliveries that are still due, computed from alerts and receipts. Pure."""
+"""The deliveries to one receiver that are still due, computed from alerts and receipts. Pure."""
 
 from __future__ import annotations
 
 import heapq
+from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ingest.contract.records import Alert, Delivery
+
+FINISHED_KEPT = 10_000
+"""Ids of finished alerts that are remembered. An alert that is on the topic twice is delivered once within them."""
+
+
+class AlertPlace(NamedTuple):
+    """The place of an alert on the topic ``alerts``."""
+
+    partition: int
+    offset: int
+
+
+class ReceiverPosition(NamedTuple):
+    """The progress of one receiver in one partition.
+
+    Every alert below ``alerts`` is finished. All receipts of the other alerts are at or after the offset ``receipts``
+    of the topic ``deliveries``; None if no alert waits.
+    """
+
+    alerts: int
+    receipts: int | None
 
 
 @dataclass(order=True)
@@ -15,50 +38,106 @@ class DeliveryTask:
     due_s: float
     order: int
     alert: Alert = field(compare=False)
-    receiver: str = field(compare=False)
-    partition: int = field(compare=False)
+    place: AlertPlace = field(compare=False)
     attempt: int = field(compare=False, default=1)
     entry: int = field(compare=False, default=0)
     """Number of this entry of the alert: a partition that is revoked and assigned again enters its alerts again."""
 
 
-class PendingDeliveries:
-    """The delivery tasks of one receiver. Alerts and receipts may be entered in any order and repeatedly."""
+class _Receipt(NamedTuple):
+    """The strongest receipt of an alert, and the offset of its first one."""
 
-    def __init__(self, receiver: str) -> None:
-        self._receiver = receiver
+    rank: int
+    attempt: int
+    next_s: float
+    first: int
+
+
+@dataclass
+class _Partition:
+    """One partition: the next alert to take, the unfinished alerts with the offsets of their first receipts."""
+
+    next: int
+    alerts_end: int = 0
+    """End of ``alerts`` after the receipts were read. No receipt of a later alert was among them."""
+    open: dict[int, int] = field(default_factory=dict)
+    receipts: dict[str, _Receipt] = field(default_factory=dict)
+    held: bool = False
+
+
+class PendingDeliveries:
+    """The delivery tasks of one receiver.
+
+    Open a partition first, then enter its receipts and call ``receipts_read``, then enter its alerts. Each alert is
+    taken once, in order of offset.
+    """
+
+    def __init__(self) -> None:
         self._heap: list[DeliveryTask] = []
-        self._known: dict[str, tuple[int, int]] = {}
-        """Alert id → partition and entry, for every alert that waits, is being delivered or is finished."""
-        self._receipts: dict[str, Delivery] = {}
+        self._known: dict[str, tuple[AlertPlace, int]] = {}
+        """Alert id → place and entry, for every alert that waits or is being delivered."""
+        self._finished: OrderedDict[str, int] = OrderedDict()
+        self._partitions: dict[int, _Partition] = {}
         self._order = 0
 
-    def receipt(self, receipt: Delivery) -> None:
+    def open(self, partition: int, begin: int) -> None:
+        """Take the alerts of a partition from the offset ``begin`` on."""
+        self._partitions[partition] = _Partition(begin)
+
+    def receipts_read(self, partition: int, alerts_end: int) -> None:
+        """Note that all receipts are entered. They belong to alerts before ``alerts_end``."""
+        self._partitions[partition].alerts_end = alerts_end
+
+    def receipt(self, partition: int, offset: int, receipt: Delivery) -> None:
         """Enter a receipt of this receiver. Later attempts win, but no receipt replaces a final one.
 
         Two dispatchers may try the same alert around a rebalance. A successful delivery wins over any failure.
         """
-        before = self._receipts.get(receipt.alert)
-        if before is None or _rank(receipt) >= _rank(before):
-            self._receipts[receipt.alert] = receipt
+        found = self._partitions[partition].receipts
+        rank = {"retrying": 0, "dead": 1, "delivered": 2}[receipt.state]
+        before = found.get(receipt.alert)
+        first = before.first if before else offset
+        if before is None or (rank, receipt.attempt) >= (before.rank, before.attempt):
+            found[receipt.alert] = _Receipt(rank, receipt.attempt, (receipt.next_attempt_ns or 0) / 1e9, first)
+        else:
+            found[receipt.alert] = before._replace(first=first)
 
-    def alert(self, alert: Alert, partition: int, first_pause_s: float, now_s: float) -> None:
-        """Enter an alert unless it is known. Call it after all receipts of the partition have been entered."""
-        if alert.id in self._known:
+    def alert(self, alert: Alert, place: AlertPlace, receipts_end: int, first_pause_s: float, now_s: float) -> None:
+        """Enter an alert, unless it was taken before or is not this receiver's.
+
+        ``receipts_end`` is the present end of ``deliveries``: receipts of a new alert come after it.
+        """
+        partition = self._partitions.get(place.partition)
+        if partition is None or place.offset < partition.next:
+            return
+        partition.next = place.offset + 1
+        if place.offset >= partition.alerts_end:
+            partition.receipts.clear()
+        receipt = partition.receipts.pop(alert.id, None)
+        if alert.id in self._known or alert.id in self._finished:
+            return
+        if receipt and receipt.rank:
+            self._finish(alert.id, place.partition)
             return
         self._order += 1
-        entry = self._order
-        self._known[alert.id] = (partition, entry)
-        receipt = self._receipts.get(alert.id)
-        if receipt is None:
-            self._push(alert, partition, now_s + first_pause_s, 1, entry)
-        elif receipt.state == "retrying":
-            self._push(alert, partition, (receipt.next_attempt_ns or 0) / 1e9, receipt.attempt + 1, entry)
+        self._known[alert.id] = (place, self._order)
+        partition.open[place.offset] = receipt.first if receipt else receipts_end
+        if receipt:
+            self._push(alert, place, receipt.next_s, receipt.attempt + 1, self._order)
+        else:
+            self._push(alert, place, now_s + first_pause_s, 1, self._order)
 
     def again(self, task: DeliveryTask, due_s: float) -> None:
         """Schedule the next attempt of a task, unless its partition was revoked meanwhile."""
-        if self._known.get(task.alert.id) == (task.partition, task.entry):
-            self._push(task.alert, task.partition, due_s, task.attempt + 1, task.entry)
+        if self._is_current(task) and not self._partitions[task.place.partition].held:
+            self._push(task.alert, task.place, due_s, task.attempt + 1, task.entry)
+
+    def finish(self, task: DeliveryTask) -> None:
+        """Note that an alert has a final receipt."""
+        if self._is_current(task):
+            del self._known[task.alert.id]
+            self._partitions[task.place.partition].open.pop(task.place.offset, None)
+            self._finish(task.alert.id, task.place.partition)
 
     def due(self, now_s: float) -> DeliveryTask | None:
         """Remove and return a task that is due, None without one."""
@@ -71,21 +150,39 @@ class PendingDeliveries:
         """Unix time of the next task in seconds, None without tasks."""
         return self._heap[0].due_s if self._heap else None
 
-    def drop(self, partition: int) -> None:
-        """Drop the tasks and receipts of a partition that was revoked."""
-        self._heap = [task for task in self._heap if task.partition != partition]
+    def position(self, partition: int) -> ReceiverPosition | None:
+        """Return the progress in a partition, None if it is not open."""
+        found = self._partitions.get(partition)
+        if found is None:
+            return None
+        return ReceiverPosition(next(iter(found.open), found.next), min(found.open.values(), default=None))
+
+    def hold(self, partition: int) -> None:
+        """Begin no more attempts in a partition, because it is about to be revoked."""
+        if partition in self._partitions:
+            self._partitions[partition].held = True
+        self._heap = [task for task in self._heap if task.place.partition != partition]
         heapq.heapify(self._heap)
-        for alert in [a for a, (p, _) in self._known.items() if p == partition]:
-            del self._known[alert]
-            self._receipts.pop(alert, None)
+
+    def drop(self, partition: int) -> None:
+        """Drop all state of a partition that was revoked."""
+        self.hold(partition)
+        self._partitions.pop(partition, None)
+        self._known = {alert: known for alert, known in self._known.items() if known[0].partition != partition}
+        for alert in [alert for alert, of in self._finished.items() if of == partition]:
+            del self._finished[alert]
 
     def __len__(self) -> int:
         return len(self._heap)
 
-    def _push(self, alert: Alert, partition: int, due_s: float, attempt: int, entry: int) -> None:
+    def _is_current(self, task: DeliveryTask) -> bool:
+        return self._known.get(task.alert.id) == (task.place, task.entry)
+
+    def _finish(self, alert: str, partition: int) -> None:
+        self._finished[alert] = partition
+        if len(self._finished) > FINISHED_KEPT:
+            self._finished.popitem(last=False)
+
+    def _push(self, alert: Alert, place: AlertPlace, due_s: float, attempt: int, entry: int) -> None:
         self._order += 1
-        heapq.heappush(self._heap, DeliveryTask(due_s, self._order, alert, self._receiver, partition, attempt, entry))
-
-
-def _rank(receipt: Delivery) -> tuple[int, int]:
-    return ({"retrying": 0, "dead": 1, "delivered": 2}[receipt.state], receipt.attempt)
+        heapq.heappush(self._heap, DeliveryTask(due_s, self._order, alert, place, attempt, entry))

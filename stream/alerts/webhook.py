@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-import httpx
 from standardwebhooks.webhooks import Webhook
 
 from ingest.contract.codec import encode_json
 from ingest.contract.records import Alert
 from ingest.exceptions import ConfigError
 from ingest.site import ReceiverConfig
+from stream.alerts.post import HttpPoster
 from stream.alerts.schedule import AttemptResult
-
-MAX_BODY_BYTES = 64 * 1024
-"""Maximum size of a response body that is read. Only the status counts."""
 
 
 class Deliverer(Protocol):
@@ -36,35 +32,24 @@ class WebhookDeliverer:
     It reads the secret at each use, because it may rotate.
     """
 
-    def __init__(self, receiver: ReceiverConfig, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(self, receiver: ReceiverConfig) -> None:
         self._receiver = receiver
-        self._client = httpx.AsyncClient(
-            timeout=receiver.timeout_s,
-            follow_redirects=False,  # the operator of the receiver announces a new address; the configuration follows
-            trust_env=False,
-            transport=transport,
-        )
+        self._poster: HttpPoster | None = None
 
     async def deliver(self, alert: Alert, now_s: float) -> AttemptResult:
-        """Post an alert once."""
+        """Post an alert once. A redirect is a failure: the operator announces a new address, and edits the entry."""
         body = encode_json(alert)
         try:
             headers = signed_headers(alert.id, body, now_s, self._receiver)
-            async with (
-                asyncio.timeout(self._receiver.timeout_s),
-                self._client.stream("POST", self._receiver.url, content=body, headers=headers) as response,
-            ):
-                result = AttemptResult(response.status_code, retry_after=response.headers.get("retry-after", ""))
-                await _drain(response)
-        except TimeoutError:
-            return AttemptResult(None, f"no complete response within {self._receiver.timeout_s:g} s")
-        except (httpx.HTTPError, httpx.InvalidURL, ConfigError) as error:
+            self._poster = self._poster or HttpPoster(self._receiver.url)
+        except (ConfigError, ValueError) as error:
             return AttemptResult(None, f"{type(error).__name__}: {error}"[:300])
-        return result
+        return await self._poster.post(headers, body, self._receiver.timeout_s)
 
     async def close(self) -> None:
-        """Close the connections."""
-        await self._client.aclose()
+        """Release the threads that look up names."""
+        if self._poster:
+            self._poster.close()
 
 
 class LogDeliverer:
@@ -80,15 +65,6 @@ class LogDeliverer:
 
     async def close(self) -> None:
         """Do nothing: there is no connection."""
-
-
-async def _drain(response: httpx.Response) -> None:
-    """Read a short response body, so that the connection can be reused. A longer body closes the connection."""
-    read = 0
-    async for part in response.aiter_raw():
-        read += len(part)
-        if read > MAX_BODY_BYTES:
-            return
 
 
 def signed_headers(message_id: str, body: bytes, now_s: float, receiver: ReceiverConfig) -> dict[str, str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from ingest.contract.records import Alert, Event, EventData
@@ -16,6 +16,7 @@ from ingest.site import ReceiverConfig
 from stream.alerts.alert import make_alert
 from stream.alerts.receiver import Inbox, make_app
 from stream.alerts.webhook import Deliverer, LogDeliverer, WebhookDeliverer
+from tests.peers.receiver import application, receiving
 
 SECRET = "whsec_" + "a" * 32
 
@@ -81,13 +82,13 @@ class TestLogDeliverer(DelivererContract):
 
 class TestWebhookDeliverer(DelivererContract):
     @pytest.fixture
-    def deliverer(self, tmp_path: Path) -> Deliverer:
+    async def deliverer(self, tmp_path: Path) -> AsyncIterator[Deliverer]:
         secret = tmp_path / "secret"
         secret.write_text(SECRET)
         self.seen: list[dict[str, Any]] = []
         app = make_app(SECRET, Inbox(None, self.seen.append))
-        receiver = ReceiverConfig(name="r", url="http://receiver.test/", secret_file=secret, timeout_s=5.0)
-        return WebhookDeliverer(receiver, httpx.ASGITransport(app))
+        async with receiving(application(app)) as receiver:
+            yield WebhookDeliverer(ReceiverConfig(name="r", url=receiver.url, secret_file=secret, timeout_s=5.0))
 
     def received_ids(self) -> set[str]:
         return {entry["id"] for entry in self.seen}

@@ -145,7 +145,7 @@ def test_an_error_names_the_key_the_value_and_the_expected_value(
 
 
 def test_a_name_used_twice_is_refused(file: Path) -> None:
-    error = problem(file, WHOLE + '\n[[receivers]]\nname = "pager"\nurl = "u"\nsecret_file = "f"\n')
+    error = problem(file, WHOLE + '\n[[receivers]]\nname = "pager"\nurl = "http://u/"\nsecret_file = "f"\n')
     assert "expected each name once per kind of entry, but receiver/pager is defined twice" in str(error)
 
 

@@ -1,0 +1,67 @@
+"""Complete validation of web addresses, so that a wrong one is refused by `sightline config check`."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Collection
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator
+
+LAST_PORT = 65_535
+_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+"""One label of a host name (RFC 1123), with the underscore that container networks use."""
+_MAX_HOST_CHARS = 253
+
+
+def checked_url(url: str, schemes: Collection[str] = ("http", "https")) -> str:
+    """Return a web address unchanged. Raise ValueError, which says what is wrong with it."""
+    wanted = " or ".join(f"{scheme}://" for scheme in schemes)
+    if re.search(r"[\s\x00-\x1f\x7f\\]", url):
+        raise ValueError(f"expected {wanted}host[:port][/path] without spaces, control characters or backslashes")
+    try:
+        parts = urlsplit(url)
+        host, user = parts.hostname or "", parts.username or parts.password
+    except ValueError as error:
+        raise ValueError(f"expected {wanted}host[:port][/path] ({error})") from None
+    if parts.scheme not in schemes or not host:
+        raise ValueError(f"expected {wanted}host[:port][/path]")
+    if user is not None:
+        raise ValueError("expected an address without a user or password: the config topic is not secret")
+    _require_host(host)
+    require_port(parts.netloc)
+    if parts.fragment:
+        raise ValueError("expected an address without a fragment (#…)")
+    return url
+
+
+def _require_host(host: str) -> None:
+    if ":" in host:
+        ipaddress.IPv6Address(host.partition("%")[0])  # its ValueError says what is wrong
+        return
+    if re.fullmatch(r"[0-9.]+", host):
+        ipaddress.IPv4Address(host)
+        return
+    try:
+        name = host.encode("idna").decode("ascii").removesuffix(".")
+    except UnicodeError as error:
+        raise ValueError(f"expected a valid host name ({error})") from None
+    if len(name) > _MAX_HOST_CHARS or not all(map(_LABEL.fullmatch, name.split("."))):
+        raise ValueError("expected a valid host name: letters, digits and hyphens between dots")
+
+
+def require_port(netloc: str) -> None:
+    """Raise ValueError for a port outside of 1 to 65535, as it is written: ``urlsplit`` accepts ``:٣``.
+
+    A login before the host is allowed.
+    """
+    netloc = netloc.rpartition("@")[2]
+    port = re.search(r":([^\]:]*)$", netloc)
+    if port and not (re.fullmatch(r"[0-9]{1,5}", port[1], re.ASCII) and 1 <= int(port[1]) <= LAST_PORT):
+        raise ValueError(f"expected a port from 1 to {LAST_PORT}")
+
+
+WebUrl = Annotated[str, AfterValidator(checked_url)]
+"""An http or https address of a receiver."""

@@ -1,0 +1,155 @@
+"""One HTTP/1.1 POST of which only the status and ``Retry-After`` count.
+
+A receiver is foreign code. It may send informational responses without end (RFC 9110, §15.2), drip its headers, or
+send a body that contradicts its own length. A general client reads and checks all of that; one such receiver then
+costs so much of the event loop that the others starve. This client reads the status line and a bounded rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import socket
+import ssl
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import httpx
+
+from stream.alerts.schedule import AttemptResult
+
+MAX_LINE_BYTES = 8 * 1024
+"""Maximum length of a line of the response head: the usual limit of servers."""
+MAX_HEAD_LINES = 128
+"""Maximum number of lines before and in the response head, informational responses included."""
+MAX_BODY_BYTES = 64 * 1024
+"""Maximum size of a response body that is read, so that a short body does not meet a closed connection."""
+REST_S = 1.0
+"""Maximum time to read the rest of a response once its status is known. It cannot change a success."""
+RESOLVERS = 2
+"""Threads that look up one receiver's name. A name server that hangs must not delay the names of others."""
+
+_STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?:[ \r\n])")
+
+
+class HttpPoster:
+    """A client of one address. Each post has a connection of its own; posts may run concurrently.
+
+    Raise ValueError for a URL that is not http or https with a host.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            parsed = httpx.URL(url)
+        except httpx.InvalidURL as error:
+            raise ValueError(f"{url}: {error}") from None
+        if parsed.scheme not in ("http", "https") or not parsed.host:
+            raise ValueError(f"{url}: expected http:// or https:// with a host")
+        self._host = parsed.raw_host.decode("ascii").strip("[]")
+        self._port = parsed.port or (443 if parsed.scheme == "https" else 80)
+        self._authority, self._target = parsed.netloc, parsed.raw_path
+        self._tls = httpx.create_ssl_context(trust_env=False) if parsed.scheme == "https" else None
+        self._resolver = ThreadPoolExecutor(RESOLVERS, thread_name_prefix="resolve")
+
+    async def post(self, headers: Mapping[str, str], body: bytes, timeout_s: float) -> AttemptResult:
+        """Post a body and return the final status. Any failure is a result without a status.
+
+        ``timeout_s`` is the time limit from the look-up of the name to the status line.
+        """
+        writer: asyncio.StreamWriter | None = None
+        try:
+            async with asyncio.timeout(timeout_s):
+                reader, writer = await self._connect(timeout_s)
+                await _send(writer, self._head(headers, len(body)) + body)
+                status = await _final_status(reader)
+            if 200 <= status < 300:
+                await _skip_body(reader)
+                return AttemptResult(status)
+            return AttemptResult(status, retry_after=await _retry_after(reader))
+        except TimeoutError:
+            return AttemptResult(None, f"no status within {timeout_s:g} s")
+        except asyncio.IncompleteReadError:
+            return AttemptResult(None, "the connection was closed before the status line")
+        except (OSError, ValueError, asyncio.LimitOverrunError) as error:
+            return AttemptResult(None, f"{type(error).__name__}: {error}"[:300])
+        finally:
+            if writer is not None:
+                writer.transport.abort()
+
+    def close(self) -> None:
+        """Release the threads."""
+        self._resolver.shutdown(wait=False, cancel_futures=True)
+
+    async def _connect(self, timeout_s: float) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to the first address that answers. Each has an equal share of the time."""
+        loop = asyncio.get_running_loop()
+        look_up = partial(socket.getaddrinfo, self._host, self._port, type=socket.SOCK_STREAM)
+        addresses = list(
+            dict.fromkeys(str(info[4][0]) for info in await loop.run_in_executor(self._resolver, look_up))
+        )
+        failure: Exception = OSError(f"{self._host} has no address")
+        for address in addresses:
+            try:
+                async with asyncio.timeout(timeout_s / len(addresses)):
+                    return await asyncio.open_connection(
+                        address,
+                        self._port,
+                        ssl=self._tls,
+                        server_hostname=self._host if self._tls else None,
+                        limit=MAX_LINE_BYTES,
+                    )
+            except ssl.SSLError:
+                raise
+            except OSError as error:  # TimeoutError is an OSError
+                failure = error
+        raise failure
+
+    def _head(self, headers: Mapping[str, str], length: int) -> bytes:
+        fixed = {"user-agent": "sightline", "accept": "*/*", "connection": "close", "content-length": str(length)}
+        lines = [f"{name}: {value}\r\n".encode("ascii") for name, value in {**fixed, **headers}.items()]
+        return b"POST %s HTTP/1.1\r\nhost: %s\r\n%s\r\n" % (self._target, self._authority, b"".join(lines))
+
+
+async def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
+    """Write a request. A receiver that answers early and closes its side may still have sent a status."""
+    writer.write(data)
+    with contextlib.suppress(ConnectionError):
+        await writer.drain()
+
+
+async def _final_status(reader: asyncio.StreamReader) -> int:
+    """Read to the first status line that is not informational. Raise ValueError for anything but HTTP/1."""
+    informational = False
+    for _ in range(MAX_HEAD_LINES):
+        line = await reader.readuntil(b"\n")
+        found = _STATUS.match(line)
+        if found is None and not informational:
+            raise ValueError(f"expected an HTTP/1 status line, not {line[:60]!r}")
+        if found is not None and int(found[1]) >= 200:
+            return int(found[1])
+        informational = True
+    raise ValueError(f"no final status within {MAX_HEAD_LINES} lines of informational responses")
+
+
+async def _retry_after(reader: asyncio.StreamReader) -> str:
+    """Return the value of the header, empty if it does not come soon."""
+    with contextlib.suppress(TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        async with asyncio.timeout(REST_S):
+            for _ in range(MAX_HEAD_LINES):
+                name, _, value = (await reader.readuntil(b"\n")).strip().partition(b":")
+                if name.lower() == b"retry-after":
+                    return value.strip().decode("ascii", errors="replace")
+                if not name:
+                    break
+    return ""
+
+
+async def _skip_body(reader: asyncio.StreamReader) -> None:
+    """Read to the end of the connection, within limits: a receiver may drop its work when the client leaves early."""
+    left = MAX_BODY_BYTES
+    with contextlib.suppress(TimeoutError, OSError):
+        async with asyncio.timeout(REST_S):
+            while left > 0 and (part := await reader.read(left)):
+                left -= len(part)

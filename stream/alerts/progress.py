@@ -1,0 +1,133 @@
+"""The progress of the dispatcher in one partition, as it is committed and as it is read at a take-over.
+
+The committed offset is the lowest offset of ``alerts`` that a receiver still needs. Its metadata holds the offset of
+``deliveries`` from which receipts still count, and the position of each receiver. So a start reads the alerts that
+wait and their receipts, and nothing of the history.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from ingest.contract.codec import decode_json
+from ingest.contract.records import Delivery
+from ingest.contract.topics import ALERTS, DELIVERIES
+from ingest.exceptions import CodecError
+from ingest.kafka.log import GroupCommit, Log
+from ingest.runtime import logs
+from ingest.site import ReceiverConfig
+from stream.alerts.pending import PendingDeliveries, ReceiverPosition
+
+_log = logs.get("stream.dispatch")
+
+MAX_METADATA_CHARS = 4000
+"""Maximum size of the metadata: a broker refuses more than ``offset.metadata.max.bytes``, 4096 by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchProgress:
+    """The progress of all receivers in one partition.
+
+    ``offset`` is the lowest of ``receivers``, which maps a name to its position in ``alerts``. With ``others``, a
+    receiver that is not named begins at ``offset``; without, it is new.
+    """
+
+    offset: int
+    receipts: int
+    receivers: Mapping[str, int] = field(default_factory=dict)
+    others: bool = False
+
+    @classmethod
+    def of(cls, positions: Mapping[str, ReceiverPosition], alerts_next: int, receipts_end: int) -> DispatchProgress:
+        """Return the progress that the positions of the receivers give."""
+        waiting = [position.receipts for position in positions.values() if position.receipts is not None]
+        return cls(
+            min((position.alerts for position in positions.values()), default=alerts_next),
+            min(waiting, default=receipts_end),
+            {name: position.alerts for name, position in positions.items()},
+        )
+
+    def metadata(self) -> str:
+        """Return the metadata of the commit. A list of receivers that is too long names those ahead of ``offset``."""
+        ahead = {name: position - self.offset for name, position in sorted(self.receivers.items())}
+        text = _encoded(self.receipts, ahead, others=self.others)
+        if len(text) > MAX_METADATA_CHARS:
+            text = _encoded(self.receipts, {name: by for name, by in ahead.items() if by}, others=True)
+        return text if len(text) <= MAX_METADATA_CHARS else _encoded(self.receipts, {}, others=True)
+
+    @classmethod
+    def read(cls, commit: GroupCommit) -> DispatchProgress:
+        """Return the progress of a commit. Metadata of another writer counts as none: all receipts are read then."""
+        try:
+            found = json.loads(commit.metadata)
+            receivers = {str(name): commit.offset + int(by) for name, by in found["receivers"].items()}
+            return cls(commit.offset, int(found["receipts"]), receivers, bool(found.get("others")))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return cls(commit.offset, 0, {}, others=True)
+
+
+def _encoded(receipts: int, receivers: Mapping[str, int], *, others: bool) -> str:
+    content = {"receipts": receipts, "receivers": receivers} | ({"others": True} if others else {})
+    return json.dumps(content, separators=(",", ":"))
+
+
+@dataclass(slots=True)
+class OwnedAlerts:
+    """A partition that this dispatcher owns: the next offset to take, and the end of its receipts."""
+
+    alerts_next: int
+    receipts_end: int
+
+
+async def take_over(
+    log: Log,
+    partition: int,
+    commit: GroupCommit | None,
+    receivers: Sequence[tuple[ReceiverConfig, PendingDeliveries]],
+) -> OwnedAlerts:
+    """Open a partition for each receiver, and enter the receipts that still count. Raise LogUnavailable.
+
+    Without a commit, every alert that has no final receipt is due. With one, a receiver that it does not name is new:
+    it begins at the present, or with the oldest alert if its entry has ``history = true``.
+    """
+    first, end = (await log.beginnings(ALERTS))[partition], (await log.ends(ALERTS))[partition]
+    if commit is not None and commit.offset > end:
+        _log.warning("alerts_topic_created_again", partition=partition, committed=commit.offset, end=end)
+        commit = None
+    before = DispatchProgress.read(commit) if commit else DispatchProgress(first, 0, {}, others=True)
+    pending = {config.name: of for config, of in receivers}
+    begins = {config.name: max(first, _begin(config, before, first, end)) for config, _ in receivers}
+    for name, begin in begins.items():
+        pending[name].open(partition, begin)
+    receipts_end = await _read_receipts(log, partition, before.receipts, pending)
+    alerts_end = (await log.ends(ALERTS))[partition]  # after the receipts, so that all of their alerts are below it
+    for of in pending.values():
+        of.receipts_read(partition, alerts_end)
+    return OwnedAlerts(min(begins.values(), default=end), receipts_end)
+
+
+def _begin(receiver: ReceiverConfig, before: DispatchProgress, first: int, end: int) -> int:
+    """Return the offset of the first alert for a receiver."""
+    if receiver.name in before.receivers:
+        return before.receivers[receiver.name]
+    if before.others:
+        return before.offset
+    return first if receiver.history else end
+
+
+async def _read_receipts(log: Log, partition: int, begin: int, pending: Mapping[str, PendingDeliveries]) -> int:
+    first, end = (await log.beginnings(DELIVERIES))[partition], (await log.ends(DELIVERIES))[partition]
+    begin = first if begin > end else max(first, begin)
+    async with aclosing(log.read(DELIVERIES, partition, begin, end)) as records:
+        async for record in records:
+            try:
+                receipt = decode_json(Delivery, record.value)
+            except CodecError as error:
+                _log.warning("receipt_unreadable", partition=partition, offset=record.offset, error=str(error))
+                continue
+            if receipt.receiver in pending:
+                pending[receipt.receiver].receipt(partition, record.offset, receipt)
+    return end

@@ -1,0 +1,234 @@
+"""Tests of the deliveries that are due, and of the progress that a dispatcher commits. Without Kafka."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ingest.contract.codec import encode_json
+from ingest.contract.records import Delivery
+from ingest.contract.topics import ALERTS, DELIVERIES
+from ingest.kafka.log import GroupCommit, Outgoing
+from ingest.kafka.memorylog import MemoryLog
+from ingest.site import ReceiverConfig
+from stream.alerts.alert import alert_id, make_alert
+from stream.alerts.pending import FINISHED_KEPT, AlertPlace, DeliveryTask, PendingDeliveries, ReceiverPosition
+from stream.alerts.progress import MAX_METADATA_CHARS, DispatchProgress, OwnedAlerts, take_over
+from stream.runner.watchdog import CountingLog
+from tests.stream.alerts.test_alerts import event
+
+NOW_S = 1_800_000_000.0
+
+
+def receipt(
+    state: str, attempt: int, next_ns: int | None = None, *, number: int = 0, receiver: str = "r"
+) -> Delivery:
+    return Delivery(
+        alert=alert_id(event(number)),
+        incident="i",
+        receiver=receiver,
+        state=state,  # type: ignore[arg-type]
+        attempt=attempt,
+        attempted_ns=1,
+        next_attempt_ns=next_ns,
+    )
+
+
+def opened(*receipts: Delivery, partitions: int = 2, alerts_end: int = 100) -> PendingDeliveries:
+    pending = PendingDeliveries()
+    for partition in range(partitions):
+        pending.open(partition, 0)
+    for offset, each in enumerate(receipts):
+        pending.receipt(0, offset, each)
+    for partition in range(partitions):
+        pending.receipts_read(partition, alerts_end)
+    return pending
+
+
+def enter(pending: PendingDeliveries, number: int = 0, *, partition: int = 0, offset: int | None = None) -> None:
+    place = AlertPlace(partition, number if offset is None else offset)
+    pending.alert(make_alert(event(number), ()), place, 50, 0.0, NOW_S)
+
+
+def taken(pending: PendingDeliveries, at_s: float = NOW_S) -> DeliveryTask:
+    task = pending.due(at_s)
+    assert task is not None
+    return task
+
+
+class TestPending:
+    def test_a_new_alert_is_due_at_once_and_only_once(self) -> None:
+        pending = opened()
+        enter(pending)
+        enter(pending)
+        enter(pending, offset=1)
+        task = taken(pending)
+        assert (task.attempt, task.alert.id) == (1, alert_id(event()))
+        assert pending.due(NOW_S) is None
+
+    def test_a_restart_continues_after_the_last_receipt(self) -> None:
+        pending = opened(
+            receipt("retrying", 2, round((NOW_S + 60) * 1e9)), receipt("retrying", 1, round(NOW_S * 1e9))
+        )
+        enter(pending)
+        assert pending.due(NOW_S + 59) is None
+        assert taken(pending, NOW_S + 61).attempt == 3
+
+    @pytest.mark.parametrize("state", ["delivered", "dead"])
+    def test_an_alert_with_a_final_receipt_is_not_due(self, state: str) -> None:
+        pending = opened(receipt(state, 4))
+        enter(pending)
+        assert len(pending) == 0
+        assert pending.position(0) == ReceiverPosition(1, None)
+
+    @pytest.mark.parametrize(
+        "receipts",
+        [
+            [("delivered", 1), ("retrying", 2)],
+            [("delivered", 1), ("dead", 2)],
+            [("dead", 1), ("retrying", 2)],
+            [("dead", 3), ("delivered", 2), ("dead", 3)],
+        ],
+    )
+    def test_a_later_receipt_does_not_replace_a_final_one(self, receipts: list[tuple[str, int]]) -> None:
+        pending = opened(*(receipt(state, attempt, round(NOW_S * 1e9)) for state, attempt in receipts))
+        enter(pending)
+        assert len(pending) == 0
+
+    def test_a_reassigned_partition_has_one_chain_of_attempts(self) -> None:
+        pending = opened()
+        enter(pending)
+        under_way = taken(pending)
+        pending.drop(0)
+        pending.open(0, 0)
+        enter(pending)
+        pending.again(under_way, NOW_S)
+        pending.finish(under_way)
+        assert [task.attempt for task in (pending.due(NOW_S + 1), pending.due(NOW_S + 1)) if task] == [1]
+        assert pending.position(0) == ReceiverPosition(0, 50)
+
+    def test_a_revoked_partition_loses_its_tasks(self) -> None:
+        pending = opened()
+        enter(pending, 0)
+        enter(pending, 1, partition=1)
+        under_way = taken(pending)
+        pending.drop(0)
+        pending.again(under_way, NOW_S)
+        assert taken(pending).alert.data.incident == "incident-1"
+        assert pending.due(NOW_S) is None
+        assert pending.position(0) is None
+
+    def test_a_partition_on_hold_gets_no_more_attempts_but_still_counts_results(self) -> None:
+        pending = opened()
+        enter(pending, 0)
+        enter(pending, 1)
+        first = taken(pending)
+        pending.hold(0)
+        pending.finish(first)
+        pending.again(first, NOW_S)
+        assert pending.due(NOW_S) is None
+        assert pending.position(0) == ReceiverPosition(1, 50)
+
+    def test_the_position_is_the_first_alert_that_is_not_finished(self) -> None:
+        pending = opened(receipt("retrying", 1, 1, number=1), alerts_end=3)
+        for number in range(3):
+            enter(pending, number)
+        tasks = {task.place.offset: task for task in (taken(pending), taken(pending), taken(pending))}
+        assert pending.position(0) == ReceiverPosition(0, 0)
+        pending.finish(tasks[1])
+        assert pending.position(0) == ReceiverPosition(0, 50)
+        pending.finish(tasks[0])
+        pending.finish(tasks[2])
+        assert pending.position(0) == ReceiverPosition(3, None)
+
+    def test_memory_does_not_grow_with_finished_alerts(self) -> None:
+        pending = opened()
+        for number in range(FINISHED_KEPT + 100):
+            place = AlertPlace(0, number)
+            pending.alert(make_alert(event(0), ()).model_copy(update={"id": str(number)}), place, 0, 0.0, NOW_S)
+            pending.finish(taken(pending))
+        assert (len(pending._known), len(pending._finished)) == (0, FINISHED_KEPT)
+        assert pending._partitions[0].open == {}
+
+
+class TestProgress:
+    def test_progress_survives_its_commit(self) -> None:
+        positions = {"a": ReceiverPosition(7, 3), "b": ReceiverPosition(12, None), "c": ReceiverPosition(9, 5)}
+        progress = DispatchProgress.of(positions, 12, 20)
+        assert (progress.offset, progress.receipts) == (7, 3)
+        assert DispatchProgress.read(GroupCommit(progress.offset, progress.metadata())) == progress
+
+    def test_too_many_receivers_still_fit_into_a_commit(self) -> None:
+        positions = {f"receiver-{n:03}": ReceiverPosition(8 if n else 12, None) for n in range(1000)}
+        progress = DispatchProgress.of(positions, 12, 20)
+        assert len(progress.metadata()) <= MAX_METADATA_CHARS
+        again = DispatchProgress.read(GroupCommit(progress.offset, progress.metadata()))
+        assert again.others
+        assert again.receivers == {"receiver-000": 12}
+
+    @pytest.mark.parametrize("metadata", ["", "{}", "[]", "null", '{"receipts":"x","receivers":{}}'])
+    def test_an_offset_that_another_tool_committed_applies_to_all_receivers(self, metadata: str) -> None:
+        assert DispatchProgress.read(GroupCommit(5, metadata)) == DispatchProgress(5, 0, {}, others=True)
+
+
+def config(name: str, *, history: bool = False) -> ReceiverConfig:
+    return ReceiverConfig(name=name, url="http://receiver/", secret_file=Path("secret"), history=history)
+
+
+class TestTakeOver:
+    async def log_of(self, alerts: int, receipts: list[Delivery]) -> CountingLog:
+        log = MemoryLog(partitions=1)
+        for number in range(alerts):
+            await log.produce(Outgoing(ALERTS, 0, encode_json(make_alert(event(number), ()))))
+        for each in receipts:
+            await log.produce(Outgoing(DELIVERIES, 0, encode_json(each)))
+        return CountingLog(log)
+
+    async def owned(
+        self, log: CountingLog, commit: GroupCommit | None, *receivers: ReceiverConfig
+    ) -> tuple[OwnedAlerts, dict[str, PendingDeliveries]]:
+        pending = {receiver.name: PendingDeliveries() for receiver in receivers}
+        owned = await take_over(log, 0, commit, [(receiver, pending[receiver.name]) for receiver in receivers])
+        async for record in log.read(ALERTS, 0, owned.alerts_next, (await log.ends(ALERTS))[0]):
+            for each in pending.values():
+                enter(each, record.offset)
+        return owned, pending
+
+    async def test_the_first_start_reads_all_receipts_and_repeats_no_delivered_alert(self) -> None:
+        log = await self.log_of(5, [receipt("delivered", 1, number=n) for n in (0, 1, 3)])
+        owned, pending = await self.owned(log, None, config("r"))
+        assert owned == OwnedAlerts(0, 3)
+        assert [taken(pending["r"]).place.offset for _ in range(len(pending["r"]))] == [2, 4]
+
+    async def test_a_start_reads_only_the_receipts_of_alerts_that_wait(self) -> None:
+        log = await self.log_of(303, [receipt("delivered", 1, number=n) for n in range(301)])
+        progress = DispatchProgress(300, 299, {"r": 300})
+        owned, pending = await self.owned(log, GroupCommit(300, progress.metadata()), config("r"))
+        assert owned == OwnedAlerts(300, 301)
+        assert [taken(pending["r"]).place.offset for _ in range(len(pending["r"]))] == [301, 302]
+        assert log.records == 2 + 3  # receipts, alerts
+
+    async def test_a_slow_receiver_does_not_make_the_others_begin_again(self) -> None:
+        log = await self.log_of(6, [receipt("delivered", 1, number=n, receiver="fast") for n in range(6)])
+        progress = DispatchProgress(1, 4, {"slow": 1, "fast": 4})
+        _, pending = await self.owned(log, GroupCommit(1, progress.metadata()), config("slow"), config("fast"))
+        assert (len(pending["slow"]), len(pending["fast"])) == (5, 0)
+
+    async def test_a_receiver_that_the_commit_does_not_name_begins_at_the_present(self) -> None:
+        log = await self.log_of(4, [])
+        commit = GroupCommit(3, DispatchProgress(3, 0, {"old": 3}).metadata())
+        _, pending = await self.owned(log, commit, config("old"), config("new"), config("all", history=True))
+        assert {name: len(each) for name, each in pending.items()} == {"old": 1, "new": 0, "all": 4}
+
+    async def test_a_topic_that_was_created_again_is_read_from_its_beginning(self) -> None:
+        log = await self.log_of(2, [])
+        commit = GroupCommit(300, DispatchProgress(300, 299, {"r": 300}).metadata())
+        _, pending = await self.owned(log, commit, config("r"))
+        assert len(pending["r"]) == 2
+
+    async def test_an_unreadable_receipt_is_skipped(self) -> None:
+        log = await self.log_of(1, [])
+        await log.produce(Outgoing(DELIVERIES, 0, b"{"))
+        _, pending = await self.owned(log, None, config("r"))
+        assert len(pending["r"]) == 1
