@@ -15,7 +15,8 @@ StreamError
 │   ├── HeaderMismatch      the header of the record names another frame than its body
 │   └── UnknownLane         the header of the record names an unknown lane
 ├── EvidenceMissing         the picture of an event is not available; the event becomes a dead letter
-└── StoreFailed             the evidence store fails; the process ends and its supervisor restarts it
+└── StoreFailed             the evidence store cannot write or read; the event waits and is tried again
+    └── UnusableName        the name of a picture leads out of the store; the event becomes a dead letter
 """
 
 from __future__ import annotations
@@ -136,3 +137,10 @@ class EvidenceMissing(StreamError):
 
 class StoreFailed(StreamError):
     """The evidence store cannot write or read a picture."""
+
+
+class UnusableName(StoreFailed):
+    """The name of a picture leads out of the evidence store."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name[:200]!r}: expected a path inside the store, without `..`")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
 from typing import Protocol
 
 from ingest.contract.records import Evidence
-from stream.exceptions import StoreFailed
+from stream.exceptions import StoreFailed, UnusableName
 
 
 class EvidenceStore(Protocol):
@@ -47,6 +48,8 @@ class FolderStore:
             part.replace(path)
             _sync_folder(path.parent)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)  # a full disk leaves an empty file
             raise StoreFailed(f"{path}: {error.strerror}: expected a writable folder with free space") from error
         return _evidence(name, path.as_uri(), data, media_type)
 
@@ -64,7 +67,7 @@ class FolderStore:
     def _path(self, name: str) -> Path:
         path = (self._root / name).resolve()
         if not path.is_relative_to(self._root.resolve()):
-            raise StoreFailed(f"{name!r}: expected a path inside the store, without `..`")
+            raise UnusableName(name)
         return path
 
 
@@ -77,7 +80,7 @@ class MemoryStore:
     def put(self, name: str, data: bytes, media_type: str) -> Evidence:
         """Store a picture."""
         if ".." in name.split("/") or name.startswith("/"):
-            raise StoreFailed(f"{name!r}: expected a path inside the store, without `..`")
+            raise UnusableName(name)
         self._kept[name] = data
         return _evidence(name, f"memory:{name}", data, media_type)
 

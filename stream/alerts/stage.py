@@ -3,41 +3,57 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 
 from ingest.contract import headers as h
 from ingest.contract.codec import decode_json, encode_json
 from ingest.contract.records import Alert, Event, FrameRef
 from ingest.contract.topics import ALERTS, EVENTS, partition_for
+from ingest.deadletter import parked
 from ingest.exceptions import CodecError
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
+from ingest.runtime import logs
+from ingest.runtime.clock import Clock, SystemClock
 from stream.alerts.alert import alert_id, evidence_of, make_alert
 from stream.alerts.evidence import EvidenceStore
-from stream.exceptions import EvidenceMissing
+from stream.exceptions import EvidenceMissing, StoreFailed, UnusableName
 from stream.runner.processor import ParkingProcessor, Work
+
+_log = logs.get("stream.alerts")
 
 NAME = "alerts"
 KNOWN_ALERTS = 10_000
 """Number of alerts that a partition remembers. An event that ``analyse`` repeats within them raises no second
 alert."""
+RETRY_S = 5.0
+"""Pause between two tries to store the first picture that waits."""
+RETRIES_AT_ONCE = 16
+"""Maximum number of waiting events in one go, so that new events are not delayed behind a backlog."""
+MAX_WAITING = 1_000
+"""Events that wait for the evidence store, per partition. Beyond it, the oldest becomes a dead letter, which can be
+replayed."""
 FETCH_S = 30.0
 """Maximum time to read one frame from the log: longer than the restart of a broker."""
 
 
 class AlertStage:
-    """The stage that turns every event into an alert with its pictures."""
+    """The stage that turns every event into an alert with its pictures.
+
+    While the evidence store fails, events with a picture wait. Events without one, such as those of sensors, go on.
+    """
 
     name = NAME
     topics = (EVENTS,)
 
-    def __init__(self, store: EvidenceStore, alert_partitions: int) -> None:
+    def __init__(self, store: EvidenceStore, alert_partitions: int, clock: Clock | None = None) -> None:
         self._store = store
         self._partitions = alert_partitions
+        self._clock = clock or SystemClock()
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> AlertProcessor:
         """Create the state of a partition: the ids of the alerts that are already written."""
-        processor = AlertProcessor(self._store, self._partitions, log, asyncio.get_running_loop())
+        processor = AlertProcessor(self._store, self._partitions, log, asyncio.get_running_loop(), self._clock)
         begins, ends = await log.beginnings(ALERTS), await log.ends(ALERTS)
         for partition, end in ends.items():
             start = max(begins[partition], end - KNOWN_ALERTS)
@@ -53,14 +69,63 @@ ID = "sightline-alert"
 class AlertProcessor(ParkingProcessor[Alert | None]):
     """The processor of one partition. It runs in a worker thread, and reads frames through the event loop."""
 
-    parks = (CodecError, EvidenceMissing)
+    parks = (CodecError, EvidenceMissing, UnusableName)
 
     def __init__(
-        self, store: EvidenceStore, alert_partitions: int, log: Log, loop: asyncio.AbstractEventLoop
+        self,
+        store: EvidenceStore,
+        alert_partitions: int,
+        log: Log,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
     ) -> None:
         super().__init__(NAME)
         self._store, self._partitions, self._log, self._loop = store, alert_partitions, log, loop
+        self._clock = clock
         self._known: OrderedDict[str, None] = OrderedDict()
+        self._waiting: deque[LogRecord] = deque()
+        self._retry_at_s = 0.0
+        self._outage_since_s: float | None = None
+
+    @property
+    def deadline(self) -> float | None:
+        """Time of the next try to store a picture that waits, on the monotonic clock in seconds."""
+        return self._retry_at_s if self._waiting else None
+
+    def process(self, record: LogRecord) -> Sequence[Work]:
+        """Process one event. While the evidence store fails, an event with a picture waits behind earlier ones."""
+        try:
+            return super().process(record)
+        except StoreFailed as error:
+            return self._wait(record, error)
+
+    def tick(self) -> Sequence[Work]:
+        """Try the events that wait again, in their order."""
+        works: list[Work] = []
+        waiting, self._waiting = self._waiting, deque()
+        try:
+            for _ in range(min(RETRIES_AT_ONCE, len(waiting))):
+                works += super().process(waiting[0])
+                waiting.popleft()
+        except StoreFailed:
+            self._retry_at_s = self._clock.monotonic() + RETRY_S
+        self._waiting = waiting
+        if not waiting and self._outage_since_s is not None:
+            _log.info("evidence_stored_again", out_for_s=round(self._clock.monotonic() - self._outage_since_s, 1))
+            self._outage_since_s = None
+        return works
+
+    def _wait(self, record: LogRecord, error: StoreFailed) -> Sequence[Work]:
+        if self._outage_since_s is None:
+            self._outage_since_s = self._clock.monotonic()
+            _log.error("evidence_not_stored", error=str(error), fix="free space in the evidence folder")
+        if not self._waiting:
+            self._retry_at_s = self._clock.monotonic() + RETRY_S
+        self._waiting.append(record)
+        if len(self._waiting) <= MAX_WAITING:
+            return ()
+        oldest = self._waiting.popleft()
+        return (Work((parked(oldest, NAME, error),), (oldest.offset,)),)
 
     def remember(self, alert: str) -> None:
         """Remember the id of a written alert."""
@@ -73,6 +138,8 @@ class AlertProcessor(ParkingProcessor[Alert | None]):
         event = decode_json(Event, record.value)
         if alert_id(event) in self._known:
             return None
+        if self._waiting and event.data.frame is not None:
+            raise StoreFailed("earlier pictures wait to be stored")
         return make_alert(event, evidence_of(event, self._fetch(event.data.frame), self._store))
 
     def _emit(self, record: LogRecord, outcome: Alert | None) -> Sequence[Work]:

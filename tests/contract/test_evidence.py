@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -63,3 +65,12 @@ class TestFolder(EvidenceStoreContract):
         (tmp_path / "file").write_text("no folder")
         with pytest.raises(StoreFailed, match="expected a writable folder"):
             FolderStore(tmp_path / "file").put("e.jpg", b"picture", "image/jpeg")
+
+    def test_a_full_disk_leaves_no_part_of_a_picture(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(_: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(StoreFailed, match="No space left"):
+            FolderStore(tmp_path).put("road/e.jpg", b"picture", "image/jpeg")
+        assert [p for p in tmp_path.rglob("*") if p.is_file()] == []

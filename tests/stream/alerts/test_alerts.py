@@ -16,16 +16,18 @@ from hypothesis import strategies as st
 from ingest.contract import headers as h
 from ingest.contract.codec import decode_json, encode, encode_json
 from ingest.contract.identity import LIVE
-from ingest.contract.records import Alert, Box, Event, EventData, Frame, FrameRef, Overlay
+from ingest.contract.records import Alert, Box, Event, EventData, Evidence, Frame, FrameRef, Overlay
 from ingest.contract.topics import ALERTS, DEADLETTER, EVENTS, FRAMES
 from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
+from ingest.runtime.clock import ManualClock
 from stream.alerts.alert import alert_id
 from stream.alerts.evidence import MemoryStore
 from stream.alerts.pictures import annotated
 from stream.alerts.receiver import Inbox
 from stream.alerts.schedule import JITTER_SHARE, MAX_RETRY_AFTER_S, AttemptResult, verdict_after
-from stream.alerts.stage import AlertStage
+from stream.alerts.stage import MAX_WAITING, RETRIES_AT_ONCE, RETRY_S, AlertStage
+from stream.exceptions import StoreFailed
 
 PAUSES = (0.0, 5.0, 300.0)
 NOW_S = 1_800_000_000.0
@@ -89,6 +91,17 @@ class TestSchedule:
         assert verdict_after(AttemptResult(429, retry_after=header), 1, PAUSES, 0.0, NOW_S).pause_s == pause_s
 
 
+class FullStore(MemoryStore):
+    """A store on a disk that is full while ``full`` is set."""
+
+    full = True
+
+    def put(self, name: str, data: bytes, media_type: str) -> Evidence:
+        if self.full:
+            raise StoreFailed("No space left on device")
+        return super().put(name, data, media_type)
+
+
 class TestStage:
     async def processor(self, log: MemoryLog, store: MemoryStore) -> object:
         return await AlertStage(store, 1).open(TopicPartition(EVENTS, 0), 0, log)
@@ -142,6 +155,43 @@ class TestStage:
     async def test_an_alert_of_a_sensor_has_no_evidence(self) -> None:
         out = await self.process(MemoryLog(partitions=1), MemoryStore(), encode_json(event()))
         assert decode_json(Alert, out.value).data.evidence == ()
+
+    async def test_a_full_store_delays_only_alerts_with_pictures(self) -> None:
+        log, store, clock = MemoryLog(partitions=1), FullStore(), ManualClock()
+        processor = await AlertStage(store, 1, clock).open(TopicPartition(EVENTS, 0), 0, log)
+        frame = await self.put_frame(log)
+        done = []
+        for offset, picture in enumerate((True, False, True, False)):
+            value = encode_json(event(offset, frame=frame if picture else None))
+            works = await asyncio.to_thread(processor.process, LogRecord(EVENTS, 0, offset, None, value))
+            done += [work.done for work in works]
+        assert done == [(1,), (3,)]
+        clock.seconds += RETRY_S
+        assert await asyncio.to_thread(processor.tick) == []
+        assert processor.deadline == clock.monotonic() + RETRY_S
+        assert processor.flush() == ()  # the next owner reads them again
+        store.full = False
+        works = await asyncio.to_thread(processor.tick)
+        assert [(work.done, work.records[0].topic) for work in works] == [((0,), ALERTS), ((2,), ALERTS)]
+        assert processor.deadline is None
+
+    async def test_waiting_events_are_stored_in_order_once_there_is_room(self) -> None:
+        log, store, clock = MemoryLog(partitions=1), FullStore(), ManualClock()
+        processor = await AlertStage(store, 1, clock).open(TopicPartition(EVENTS, 0), 0, log)
+        frame = await self.put_frame(log)
+        for n in range(MAX_WAITING + 1):
+            record = LogRecord(EVENTS, 0, n, None, encode_json(event(n, frame=frame)))
+            works = await asyncio.to_thread(processor.process, record)
+        (parked,) = works
+        assert (parked.records[0].topic, parked.done) == (DEADLETTER, (0,))
+        store.full = False
+        late = LogRecord(EVENTS, 0, n + 1, None, encode_json(event(n + 1, frame=frame)))
+        assert await asyncio.to_thread(processor.process, late) != ()  # the oldest makes room
+        clock.seconds += RETRY_S
+        works = await asyncio.to_thread(processor.tick)
+        assert [work.done for work in works] == [(offset,) for offset in range(2, 2 + RETRIES_AT_ONCE)]
+        assert processor.deadline is not None
+        assert processor.deadline <= clock.monotonic()
 
     async def test_an_unreadable_event_is_parked(self) -> None:
         out = await self.process(MemoryLog(partitions=1), MemoryStore(), b"{")
