@@ -47,15 +47,13 @@ class Topic:
     compression: str | None = None
     retention_bytes: int = -1
     """Bytes that a partition keeps; the oldest records are deleted first. -1 for a limit by time only."""
-    stamped_by_broker: bool = False
-    """Whether a record's timestamp is the broker's time rather than the producer's."""
 
     def settings(self) -> dict[str, str]:
         """Return the topic's settings as Kafka names them."""
         return {
             "cleanup.policy": "compact" if self.compacted else "delete",
             "retention.ms": str(-1 if self.compacted else self.retention_ms),
-            "message.timestamp.type": "LogAppendTime" if self.stamped_by_broker else "CreateTime",
+            "message.timestamp.type": "LogAppendTime",  # retention by the broker's clock: see decision 7
             "retention.bytes": str(self.retention_bytes),
             "segment.bytes": str(_SEGMENT_BYTES if self.retention_bytes < 0 else self.retention_bytes // 8),
             "max.message.bytes": str(MAX_RECORD_BYTES + 64 * 1024),  # room for headers and Kafka's batch header
@@ -78,8 +76,7 @@ TOPICS: Mapping[str, Topic] = {
         Topic(DELIVERIES, 30 * _DAY_MS, compression="lz4"),
         Topic(DEADLETTER, 30 * _DAY_MS, partitions=1),
         Topic(CONFIG, 0, partitions=1, compacted=True, compression="lz4"),
-        # Agents compare the broker's timestamp with their own clock.
-        Topic(STATUS, 30 * _DAY_MS, partitions=1, compression="lz4", stamped_by_broker=True),
+        Topic(STATUS, 30 * _DAY_MS, partitions=1, compression="lz4"),
     )
 }
 

@@ -88,3 +88,8 @@ def test_topic_settings_use_the_names_of_kafka() -> None:
     assert TOPICS[CONFIG].settings()["cleanup.policy"] == "compact"
     assert TOPICS[FRAMES].settings()["retention.ms"] == "86400000"
     assert int(TOPICS[FRAMES].settings()["max.message.bytes"]) > 16 * 1024 * 1024
+
+
+@pytest.mark.parametrize("name", TOPICS)
+def test_retention_follows_the_clock_of_the_broker(name: str) -> None:
+    assert TOPICS[name].settings()["message.timestamp.type"] == "LogAppendTime"
