@@ -48,9 +48,12 @@ class Topic:
     retention_bytes: int = -1
     """Bytes that a partition keeps; the oldest records are deleted first. -1 for a limit by time only."""
 
-    def settings(self) -> dict[str, str]:
-        """Return the topic's settings as Kafka names them."""
+    def settings(self, replication: int = 1) -> dict[str, str]:
+        """Return the topic's settings as Kafka names them, for partitions with this number of replicas."""
         return {
+            "compression.type": self.compression or "producer",
+            # Two of three replicas have a record before it is acknowledged, and one may be down.
+            "min.insync.replicas": "2" if replication > 2 else "1",
             "cleanup.policy": "compact" if self.compacted else "delete",
             "retention.ms": str(-1 if self.compacted else self.retention_ms),
             "message.timestamp.type": "LogAppendTime",  # retention by the broker's clock: see decision 7
@@ -104,6 +107,15 @@ def topic_differences(found: Mapping[str, int]) -> list[str]:
             f"co-partitioned topics have different numbers of partitions, {counts}: run `sightline topics grow`"
         )
     return problems
+
+
+def setting_differences(name: str, found: Mapping[str, str], replication: int) -> list[str]:
+    """Return the differences between the broker's settings of a topic and the contract."""
+    return [
+        f"{name}: {key} = {found.get(key)}, expected {value}: run `sightline topics verify --fix`"
+        for key, value in TOPICS[name].settings(replication).items()
+        if found.get(key) != value
+    ]
 
 
 def require_topics(found: Mapping[str, int]) -> None:

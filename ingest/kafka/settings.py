@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import ssl
@@ -14,10 +15,13 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.producer import sender
+from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulator
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from ingest.contract.codec import MAX_RECORD_BYTES
+from ingest.contract.topics import TOPICS
 from ingest.exceptions import ConfigError
+from ingest.kafka import fetched
 
 MAX_REQUEST_BYTES = MAX_RECORD_BYTES + 64 * 1024
 """Largest request, in bytes: one record of the largest size with its headers."""
@@ -46,7 +50,11 @@ LINGER_MS = 2
 FETCH_MAX_WAIT_MS = 100
 """Longest time that the broker delays an empty response to a fetch. It responds at once when records arrive."""
 
+MAX_POLL_RECORDS = 500
+"""Largest number of records of one poll: a compressed batch of 16 MiB may hold millions."""
+
 sender.BACKOFF_OVERRIDE = BETWEEN_TRANSACTIONS_S  # aiokafka 0.14 has no setting for it
+fetched.install()
 
 CA_FILE, CERT_FILE = "SIGHTLINE_KAFKA_CA_FILE", "SIGHTLINE_KAFKA_CERT_FILE"
 USERNAME, PASSWORD_FILE = "SIGHTLINE_KAFKA_USERNAME", "SIGHTLINE_KAFKA_PASSWORD_FILE"
@@ -164,7 +172,7 @@ def producer(
 ) -> AIOKafkaProducer:
     """Make an idempotent producer that waits for all replicas. Start it before use, stop it after.
 
-    Compression is off, because JPEG does not compress further. A caller enables it with ``compression_type="lz4"``.
+    Each topic is compressed as its contract says: JSON and small records are, JPEG and pixels are not.
     """
     args: dict[str, Any] = {
         **settings.client(client_id),
@@ -176,7 +184,18 @@ def producer(
     }
     if transactional_id:
         args["max_batch_size"] = TRANSACTION_BATCH_BYTES
-    return AIOKafkaProducer(**{**args, **overrides})
+    made = AIOKafkaProducer(**{**args, **overrides})
+    accumulator = made._message_accumulator
+    accumulator._append_batch = functools.partial(_append_compressed, accumulator, settings.prefix)
+    return made
+
+
+def _append_compressed(accumulator: MessageAccumulator, prefix: str, builder: BatchBuilder, tp: Any) -> Any:
+    """Append an empty batch with the compression of its topic. aiokafka has one compression for a whole producer."""
+    topic = TOPICS.get(tp.topic.removeprefix(prefix))
+    codec = topic.compression if topic else None
+    accumulator._compression_type = AIOKafkaProducer._COMPRESSORS[codec][1] if codec else 0
+    return MessageAccumulator._append_batch(accumulator, accumulator.create_builder(), tp)
 
 
 def consumer(
@@ -197,6 +216,7 @@ def consumer(
         "max_poll_interval_ms": MAX_POLL_INTERVAL_MS,
         "fetch_max_wait_ms": FETCH_MAX_WAIT_MS,
         "max_partition_fetch_bytes": MAX_REQUEST_BYTES,
+        "max_poll_records": MAX_POLL_RECORDS,
         "partition_assignment_strategy": (RoundRobinPartitionAssignor,),
     }
     return AIOKafkaConsumer(**{**args, **overrides})

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from ingest.contract.identity import NAME_PATTERN
@@ -18,6 +20,7 @@ from ingest.contract.topics import (
     TOPICS,
     partition_for,
     require_topics,
+    setting_differences,
     topic_differences,
 )
 from ingest.exceptions import LogUnavailable, TopicMismatch
@@ -36,12 +39,19 @@ PROPAGATION_S = 15.0
 _POLL_S = 0.1
 _NAME = re.compile(NAME_PATTERN)
 """Pattern of a camera's name. A record of another producer may have any key."""
+_SET_ON_TOPIC = 1
+"""Source of a setting that is set on the topic (DYNAMIC_TOPIC_CONFIG in Kafka's protocol)."""
 
 
 async def create(settings: KafkaSettings, partitions: int, replication: int = 1) -> list[str]:
     """Create the missing topics and return their names. Raise TopicMismatch if an existing topic differs."""
     topics = [
-        NewTopic(settings.topic(name), topic.partitions or partitions, replication, topic_configs=topic.settings())
+        NewTopic(
+            settings.topic(name),
+            topic.partitions or partitions,
+            replication,
+            topic_configs=topic.settings(replication),
+        )
         for name, topic in TOPICS.items()
     ]
     created = []
@@ -57,10 +67,53 @@ async def create(settings: KafkaSettings, partitions: int, replication: int = 1)
     return created
 
 
-async def verify(settings: KafkaSettings) -> None:
-    """Raise TopicMismatch if the topics differ from the contract."""
-    async with KafkaLog(settings, "sightline-topics") as log:
-        require_topics(await log.partitions())
+async def verify(settings: KafkaSettings, *, fix: bool = False) -> list[str]:
+    """Compare the topics with the contract: partitions, retention, compression, timestamps, replicas in sync.
+
+    With ``fix``, first correct the settings that differ, and return the differences. A shorter retention deletes
+    records, so nothing is corrected without it. Raise TopicMismatch for the differences that remain.
+    """
+    async with _admin(settings) as admin:
+        described = await admin.describe_topics()
+        problems, fixed = topic_differences(_counts(settings, described)), []
+        for topic in described:
+            name = topic["topic"].removeprefix(settings.prefix)
+            if not topic["topic"].startswith(settings.prefix) or name not in TOPICS:
+                continue
+            replication = min(len(partition["replicas"]) for partition in topic["partitions"])
+            found, own = await _settings_of(admin, topic["topic"])
+            differences = setting_differences(name, found, replication)
+            if differences and fix:
+                await _set(admin, topic["topic"], own | TOPICS[name].settings(replication))
+                fixed += differences
+            else:
+                problems += differences
+    if problems:
+        raise TopicMismatch(problems)
+    return fixed
+
+
+def _counts(settings: KafkaSettings, described: Iterable[dict[str, Any]]) -> dict[str, int]:
+    own = (topic for topic in described if topic["topic"].startswith(settings.prefix))
+    return {topic["topic"].removeprefix(settings.prefix): len(topic["partitions"]) for topic in own}
+
+
+async def _settings_of(admin: AIOKafkaAdminClient, topic: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the settings in force for a topic, and those that are set on the topic itself."""
+    [response] = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+    [(code, text, _, _, entries)] = response.resources
+    if code:
+        raise LogUnavailable(f"settings of {topic} could not be read: {for_code(code).__name__}: {text}")
+    found = {entry[0]: entry[1] for entry in entries}
+    return found, {entry[0]: entry[1] for entry in entries if entry[3] == _SET_ON_TOPIC}
+
+
+async def _set(admin: AIOKafkaAdminClient, topic: str, wanted: Mapping[str, str]) -> None:
+    """Set all settings of a topic. The request removes those that it does not name."""
+    [response] = await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, dict(wanted))])
+    [(code, text, *_)] = response.resources
+    if code:
+        raise LogUnavailable(f"settings of {topic} were not changed: {for_code(code).__name__}: {text}")
 
 
 async def grow(settings: KafkaSettings, partitions: int) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, on_log, print_rows, stdout
 from ingest.contract.topics import TOPICS
@@ -32,12 +33,17 @@ def create(
 
 @app.command()
 @friendly
-def verify(kafka: Kafka = "", prefix: Prefix = "") -> None:
-    """Compare the topics with the contract.
+def verify(
+    fix: Annotated[bool, typer.Option(help="Correct settings. A shorter retention deletes older records.")] = False,
+    kafka: Kafka = "",
+    prefix: Prefix = "",
+) -> None:
+    """Compare partitions, retention, compression, timestamps and replicas in sync with the contract.
 
     Exits with 2 and names each difference if they differ.
     """
-    run(topicadmin.verify(kafka_settings(kafka, prefix)))
+    for difference in run(topicadmin.verify(kafka_settings(kafka, prefix), fix=fix)):
+        stdout.print(f"corrected: {escape(difference.rpartition(': ')[0])}")
     stdout.print("all topics match the contract")
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from aiokafka.admin import NewPartitions, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from ingest.contract.topics import CO_PARTITIONED, DEADLETTER, FRAMES, FRAMES_LATE, STATUS, TOPICS, partition_for
 from ingest.exceptions import LogUnavailable, TopicMismatch
@@ -45,6 +46,30 @@ async def test_missing_topics_are_created_once(settings: KafkaSettings, log: Kaf
     assert {found[name] for name in CO_PARTITIONED} == {3}
     assert found[STATUS] == 1
     assert await topicadmin.remove(settings, settings.prefix) == sorted(map(settings.topic, TOPICS))
+
+
+async def test_every_setting_that_differs_is_named_and_corrected(settings: KafkaSettings) -> None:
+    await topicadmin.create(settings, 1)
+    other = {"retention.ms": "1000", "compression.type": "zstd", "min.insync.replicas": "2"}
+    own = {"unclean.leader.election.enable": "true"}
+    topic = settings.topic(STATUS)
+    admin = clients.admin(settings)
+    await admin.start()
+    try:
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, other | own)])
+        with pytest.raises(TopicMismatch) as found:
+            await topicadmin.verify(settings)
+        named = {
+            key for key in [*other, "message.timestamp.type"] for d in found.value.differences if f"{key} = " in d
+        }
+        assert named == {*other, "message.timestamp.type"}
+        assert await topicadmin.verify(settings, fix=True) == found.value.differences
+        assert await topicadmin.verify(settings) == []
+        [response] = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+        entries = {entry[0]: entry[1] for entry in response.resources[0][4]}
+        assert own.items() <= entries.items()
+    finally:
+        await admin.close()
 
 
 async def test_only_topics_of_the_contract_are_removed(settings: KafkaSettings) -> None:

@@ -1,0 +1,153 @@
+"""Reading of fetched record batches. No bytes that a producer wrote raise an error while a consumer fetches.
+
+aiokafka decodes the names of headers strictly and decompresses without a limit. An error in either would end every
+consumer of the partition at the same offset, after every restart.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import cramjam
+from aiokafka.codec import snappy_decode
+from aiokafka.consumer import fetcher
+from aiokafka.errors import CorruptRecordException
+from aiokafka.record.default_records import DefaultRecordBatch, _DefaultRecordBatchPy, _DefaultRecordPy
+from aiokafka.record.memory_records import _MemoryRecordsPy
+
+from ingest.contract.codec import MAX_RECORD_BYTES
+from ingest.runtime import logs
+
+_log = logs.get("ingest.kafka.fetched")
+
+MAX_UNPACKED_BYTES = 4 * MAX_RECORD_BYTES
+"""Largest batch after decompression: four records of the largest size. Producers make batches of at most 1 MiB, or of
+a single record."""
+UNREADABLE = "sightline-unreadable-batch"
+"""Header of the record that stands for a batch that cannot be read. It holds the error."""
+
+_CODEC_BITS, _GZIP, _SNAPPY, _LZ4, _ZSTD = 0x07, 1, 2, 3, 4
+_MAGIC, _MAGIC_AT, _ATTRIBUTES_AT, _HEADER_BYTES = 2, 16, 21, 61
+"""The version of a batch, and the positions of the version, the attributes and the records (Kafka protocol)."""
+_FIRST_RATIO = 16
+"""Guess of the compression ratio, in one step. JSON reaches 5 to 10."""
+
+
+class ReadableRecords(_MemoryRecordsPy):  # type: ignore[misc]
+    """The batches of one fetch, as aiokafka reads them."""
+
+    def next_batch(self) -> Any:
+        """Return the next batch."""
+        raw, batch = self._next_slice, super().next_batch()
+        return ReadableBatch(raw, batch) if raw is not None and raw[_MAGIC_AT] == _MAGIC else batch
+
+
+class ReadableBatch:
+    """A batch that never raises while it is read.
+
+    A header name that is not UTF-8 is read with its bytes escaped. A batch that cannot be read becomes one record at
+    its last offset, with the bytes of the batch as its value: every stage refuses such a value, and parks it.
+    """
+
+    def __init__(self, raw: memoryview, batch: Any) -> None:
+        self._raw, self._batch = raw, batch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batch, name)
+
+    def __next__(self) -> Any:
+        """Return the one record of a control batch."""
+        return next(self._batch)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the records of the batch. Raise MemoryError only."""
+        batch, offset = self._batch, -1
+        try:
+            plain = _plain(self._raw)
+            try:
+                for record in DefaultRecordBatch(plain):
+                    yield record
+                    offset = record.offset
+            except UnicodeDecodeError:
+                for record in _LenientBatch(plain):
+                    if record.offset > offset:
+                        yield record
+                        offset = record.offset
+        except MemoryError:
+            raise
+        except Exception as error:
+            last = batch.next_offset - 1
+            _log.warning("batch_unreadable", offset=last, bytes=len(self._raw), error=repr(error)[:500])
+            headers = [(UNREADABLE, repr(error)[:500].encode())]
+            yield _DefaultRecordPy(last, batch.max_timestamp, batch.timestamp_type, None, bytes(self._raw), headers)
+
+
+class _LenientBatch(_DefaultRecordBatchPy):  # type: ignore[misc]
+    def __init__(self, plain: bytes | memoryview) -> None:
+        super().__init__(plain)
+        self._buffer = _EscapedText(plain)
+
+
+class _EscapedText(bytearray):
+    """Bytes of which every slice decodes. Bytes that are not UTF-8 are escaped, as in ``\\xff``."""
+
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        return _EscapedText(found) if isinstance(found, bytearray) else found
+
+    def decode(self, encoding: str = "utf-8", errors: str = "backslashreplace") -> str:
+        return super().decode(encoding, "backslashreplace")
+
+
+def _plain(raw: memoryview) -> bytes | memoryview:
+    """Return a batch without compression. Raise CorruptRecordException, or an error of the codec."""
+    (attributes,) = struct.unpack_from(">h", raw, _ATTRIBUTES_AT)
+    codec = attributes & _CODEC_BITS
+    if not codec:
+        return raw
+    header = bytearray(raw[:_HEADER_BYTES])
+    struct.pack_into(">h", header, _ATTRIBUTES_AT, attributes & ~_CODEC_BITS)
+    return bytes(header) + _unpacked(codec, bytes(raw[_HEADER_BYTES:]))
+
+
+def _unpacked(codec: int, data: bytes) -> bytes:
+    """Decompress at most ``MAX_UNPACKED_BYTES``."""
+    if codec == _SNAPPY:
+        _require_snappy_size(data)
+        return bytes(snappy_decode(data))
+    module = {_GZIP: cramjam.gzip, _LZ4: cramjam.lz4, _ZSTD: cramjam.zstd}.get(codec)
+    if module is None:
+        raise CorruptRecordException(f"compression {codec}: expected 1 to 4 (gzip, snappy, lz4, zstd)")
+    guess = min(len(data) * _FIRST_RATIO, MAX_UNPACKED_BYTES)
+    for size in (guess, MAX_UNPACKED_BYTES):
+        buffer = bytearray(size)
+        try:
+            return bytes(memoryview(buffer)[: module.decompress_into(data, buffer)])
+        except cramjam.DecompressionError as error:
+            problem = error
+    raise CorruptRecordException(
+        f"{len(data)} bytes do not decompress to at most {MAX_UNPACKED_BYTES} bytes: {problem}"
+    )
+
+
+def _require_snappy_size(data: bytes) -> None:
+    """Raise CorruptRecordException if the blocks of Xerial's stream, or the one block, declare too many bytes."""
+    blocks = [data]
+    if data[:8] == b"\x82SNAPPY\x00":
+        blocks, at = [], 16
+        while at < len(data):
+            (size,) = struct.unpack_from(">i", data, at)
+            if size <= 0:
+                raise CorruptRecordException(f"a snappy block of {size} bytes: expected more than 0")
+            blocks.append(data[at + 4 : at + 4 + size])
+            at += 4 + size
+    declared = sum(cramjam.snappy.decompress_raw_len(block) for block in blocks)
+    if declared > MAX_UNPACKED_BYTES:
+        raise CorruptRecordException(f"{declared} bytes after decompression: expected at most {MAX_UNPACKED_BYTES}")
+
+
+def install() -> None:
+    """Make every consumer of aiokafka in this process read batches this way."""
+    fetcher.MemoryRecords = ReadableRecords
