@@ -15,8 +15,8 @@ StreamError
 │   ├── HeaderMismatch      the header of the record names another frame than its body
 │   └── UnknownLane         the header of the record names an unknown lane
 ├── EvidenceMissing         the picture of an event is not available; the event becomes a dead letter
-└── StoreFailed             the evidence store cannot write or read; the event waits and is tried again
-    └── UnusableName        the name of a picture leads out of the store; the event becomes a dead letter
+├── StoreFailed             the evidence store cannot write or read; the event waits and is tried again
+└── UnusableName            the name of a picture leads out of the store; the event becomes a dead letter
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class StoreFailed(StreamError):
     """The evidence store cannot write or read a picture."""
 
 
-class UnusableName(StoreFailed):
+class UnusableName(StreamError):
     """The name of a picture leads out of the evidence store."""
 
     def __init__(self, name: str) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from deploy.local.exceptions import DeployError
 from edge_agent.exceptions import AgentError
@@ -68,8 +69,13 @@ def print_rows(rows: Iterable[Mapping[str, Any]], as_json: bool, columns: Mappin
         return
     table = Table(*columns.values())
     for row in rows:
-        table.add_row(*(str(row[key]) for key in columns))
+        table.add_row(*(_plain(str(row[key])) for key in columns))
     stdout.print(table)
+
+
+def _plain(text: str) -> Text:
+    """Return text of unknown origin without markup, and with control characters escaped."""
+    return Text("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
 
 
 def friendly(command: Callable[P, T]) -> Callable[P, T]:

@@ -6,6 +6,7 @@ Pure: no engine, no Kafka, no clock.
 from __future__ import annotations
 
 import itertools
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from engines.decoders import FrameRegion
 from engines.exceptions import EngineError, PipelineUnknown
 from ingest.contract import headers as h
-from ingest.contract.codec import decode, encode
+from ingest.contract.codec import MAX_RECORD_BYTES, decode, encode
 from ingest.contract.identity import FrameId, is_replay
 from ingest.contract.records import Batch, BatchItem, Canvas, Detection, Pixels, Result, RoutedFrame
 from ingest.contract.topics import RESULTS
@@ -86,11 +87,13 @@ class Job:
 
     Each of ``items`` gets a result or a dead letter, in this order. ``tasks`` maps an index of ``items`` to its task;
     only items with pixels have one. ``refused`` holds the dead letter of a record that cannot be read. A job whose
-    items were all repeats has none of these; its offset is committed all the same.
+    items were all repeats has none of these; its offset is committed all the same. ``single`` marks a batch of one
+    item, which is its own dead letter.
     """
 
     record: LogRecord
     pipeline: str = ""
+    single: bool = False
     items: list[BatchItem] = field(default_factory=list)
     tasks: dict[int, ItemTask] = field(default_factory=dict)
     refused: list[Outgoing] = field(default_factory=list)
@@ -119,7 +122,7 @@ def accept(record: LogRecord, marks: HighWaterMarks, pipelines: frozenset[str]) 
     except CodecError as error:
         pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
         return Job(record, refused=[parked(record, STAGE, error, pipeline)])
-    job, images = Job(record, batch.pipeline), iter(batch.pictures())
+    job, images = Job(record, batch.pipeline, len(batch.items) == 1), iter(batch.pictures())
     lane = h.lane_of(record.headers, record.topic)
     for item in batch.items:
         item_images = list(itertools.islice(images, len(item.regions)))
@@ -160,7 +163,10 @@ def _dead_letter(job: Job, task: ItemTask, error: EngineError) -> Outgoing:
         items=(task.item,),
         pixels=b"".join(image.tobytes() for image in task.images),
     )
-    record = replace(job.record, value=encode(alone), headers=_headers(task.item, job.pipeline))
+    value = encode(alone, sys.maxsize)
+    if len(value) > MAX_RECORD_BYTES and job.single:  # encoded again, a record near the limit may be over it
+        value = job.record.value
+    record = replace(job.record, value=value, headers=_headers(task.item, job.pipeline))
     return parked(record, STAGE, error, job.pipeline)
 
 

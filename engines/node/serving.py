@@ -92,9 +92,15 @@ class ServedModel:
                 )
         rows: list[FrameRegion] = [row for task in tasks for row in task.regions]
         images = [image for task in tasks for image in task.images]
-        batch = padded_rows(self._canvas, self._pad, [row.region.inner for row in rows], images)
-        per_row = iter(self._decoder.decode(engine.infer(batch), rows))
-        return [[detection for _ in task.images for detection in next(per_row)] for task in tasks]
+        per_row: list[Sequence[Detection]] = []
+        # One item may declare thousands of regions of one pixel. Padded all at once, they would take gigabytes.
+        for first in range(0, len(rows), engine.batch_size):
+            part = slice(first, first + engine.batch_size)
+            inners = [row.region.inner for row in rows[part]]
+            padded = padded_rows(self._canvas, self._pad, inners, images[part])
+            per_row += self._decoder.decode(engine.infer(padded), rows[part])
+        found = iter(per_row)
+        return [[detection for _ in task.images for detection in next(found)] for task in tasks]
 
 
 def _require_match(pipeline: PipelineConfig, manifest: Manifest) -> None:

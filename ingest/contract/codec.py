@@ -20,6 +20,8 @@ R = TypeVar("R", bound=Record)
 
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 """Largest record of any topic. A batch of eight 416×416 RGB pictures is 4 MiB; a 4K JPEG is under 4 MiB."""
+MAX_JSON_BYTES = 1024 * 1024
+"""Largest record in JSON, such as an event. The largest of the rules takes 20 KiB."""
 MAX_CONTAINERS = 64 * 1024
 """Maps and arrays in one record. A batch of 64 frames with 64 regions each, and with all their moving and stationary
 boxes, has half as many."""
@@ -65,7 +67,7 @@ def encode_json(record: Record) -> bytes:
     return record.model_dump_json(exclude_none=True).encode()
 
 
-def decode_json(cls: type[R], data: bytes, max_bytes: int = MAX_RECORD_BYTES) -> R:
+def decode_json(cls: type[R], data: bytes, max_bytes: int = MAX_JSON_BYTES) -> R:
     """Read a JSON record of the given class. Raise Oversize, Truncated or WrongType."""
     if len(data) > max_bytes:
         raise Oversize(len(data), max_bytes)

@@ -19,6 +19,7 @@ from ingest.kafka.log import Log, LogRecord, Outgoing, Writer
 WRITER = "deadletter-replay"
 """Transactional id of every replay. It fences an older replay, which would send the same letters twice."""
 TOO_LARGE = Skip("was too large to be parked whole")
+NOWHERE = Skip("names a topic or partition that does not exist")
 _RECEIPT_LANE = "sightline-replayed-lane"
 _RECEIPT_TOPIC = "sightline-replayed-topic"
 _RECEIPT_FRAMES = "sightline-replayed-frames"
@@ -101,6 +102,16 @@ async def letters(log: Log) -> AsyncIterator[DeadLetter]:
             yield letter
 
 
+async def letter_at(log: Log, offset: int) -> DeadLetter | None:
+    """Return the dead letter at an offset, None if there is none. Raise LogUnavailable."""
+    if not (await log.beginnings(DEADLETTER))[0] <= offset < (await log.ends(DEADLETTER))[0]:
+        return None
+    async with aclosing(log.read(DEADLETTER, 0, offset, offset + 1)) as records:
+        async for record in records:
+            return _letter(record)
+    return None
+
+
 @dataclass
 class ReplayReport:
     """Report of a replay: the number of dead letters sent, and of those skipped by reason."""
@@ -131,13 +142,17 @@ async def replay(log: Log, run: str, wanted: Callable[[DeadLetter], bool] = lamb
             receipts.append(receipt)
         elif letter and wanted(letter):
             frames |= set(letter.frames)
+    partitions = await log.partitions()
     plan, report = ReplayPlan(run, receipts, await _ended(log, frames)), ReplayReport(run)
     writer = await log.writer(WRITER)
     try:
         async for record in _records(log, end):
             letter = _letter(record)
             if letter and wanted(letter):
-                await _replay_one(letter, plan, writer, report)
+                if 0 <= letter.failure.partition < partitions.get(letter.failure.topic, 0):
+                    await _replay_one(letter, plan, writer, report)
+                else:
+                    report.skip(NOWHERE.why)
     finally:
         await writer.close()
     return report

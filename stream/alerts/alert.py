@@ -12,6 +12,7 @@ from stream.alerts.evidence import EvidenceStore
 from stream.alerts.pictures import annotated
 from stream.events import event_id
 from stream.exceptions import EvidenceMissing
+from stream.prepare import picture
 
 _MEDIA_TYPE = {"jpeg": "image/jpeg", "webp": "image/webp"}
 
@@ -27,7 +28,8 @@ def alert_id(event: Event) -> str:
 def evidence_of(event: Event, record: LogRecord | None, store: EvidenceStore) -> tuple[Evidence, ...]:
     """Store the original picture of an event and an annotated copy, and return references to both.
 
-    Return none for an event of a sensor. Raise EvidenceMissing when the frame is gone or is another one, StoreFailed.
+    Return none for an event of a sensor. Raise EvidenceMissing when the frame is gone or is another one, FrameError
+    when its picture is damaged or too large, StoreFailed.
     """
     if event.data.frame is None:
         return ()
@@ -65,4 +67,5 @@ def _frame(event: Event, record: LogRecord | None) -> Frame:
         raise EvidenceMissing(f"frame {wanted} cannot be read: {error}") from None
     if frame.id != wanted:
         raise EvidenceMissing(f"{event.data.frame} is frame {frame.id}: expected {wanted}")
+    picture.check(frame.image, frame.encoding, (frame.width, frame.height))
     return frame

@@ -19,6 +19,7 @@ from aiokafka.structs import OffsetAndMetadata
 from ingest.contract.codec import decode_json
 from ingest.contract.records import Alert
 from ingest.contract.topics import ALERTS
+from ingest.deadletter import parked
 from ingest.exceptions import CodecError
 from ingest.kafka import settings as kafka
 from ingest.kafka.kafkalog import KafkaLog, from_consumer
@@ -198,18 +199,20 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
             batches = await self._consumer.getmany(timeout_ms=POLL_MS)
             for records in batches.values():
                 for record in records:
-                    self._take(from_consumer(self._settings, record))
+                    await self._take(from_consumer(self._settings, record))
 
-    def _take(self, record: LogRecord) -> None:
+    async def _take(self, record: LogRecord) -> None:
         owned = self._owned.get(record.partition)
         if owned is None or record.offset < owned.alerts_next:
             return  # fetched before the take-over
-        owned.alerts_next = record.offset + 1
         try:
             alert = decode_json(Alert, record.value)
         except CodecError as error:
             _log.error("alert_unreadable", partition=record.partition, offset=record.offset, error=str(error))
+            await self._log.produce(parked(record, NAME, error))  # before the commit, so that none is missing
+            owned.alerts_next = record.offset + 1
             return
+        owned.alerts_next = record.offset + 1
         place, now_s = AlertPlace(record.partition, record.offset), self._clock.now_ns() / 1e9
         for sender in self._senders.values():
             sender.pending.alert(alert, place, owned.receipts_end, sender.first_pause_s, now_s)

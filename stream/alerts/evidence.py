@@ -19,7 +19,7 @@ class EvidenceStore(Protocol):
         """Write a picture durably under a name and return a reference to it.
 
         A second write replaces the first. Names are functions of the event, so both have the same picture.
-        Raise StoreFailed.
+        Raise StoreFailed, or UnusableName for a name that leads out of the store.
         """
 
     def read(self, name: str) -> bytes:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
 
 from ingest.contract import headers as h
-from ingest.contract.codec import decode_json, encode_json
+from ingest.contract.codec import MAX_JSON_BYTES, decode_json, encode_json
 from ingest.contract.records import Alert, Event, FrameRef
 from ingest.contract.topics import ALERTS, EVENTS, partition_for
 from ingest.deadletter import parked
-from ingest.exceptions import CodecError
+from ingest.exceptions import LogUnavailable
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock, SystemClock
 from stream.alerts.alert import alert_id, evidence_of, make_alert
 from stream.alerts.evidence import EvidenceStore
-from stream.exceptions import EvidenceMissing, StoreFailed, UnusableName
+from stream.exceptions import StoreFailed
 from stream.runner.processor import ParkingProcessor, Work
 
 _log = logs.get("stream.alerts")
@@ -26,6 +27,8 @@ NAME = "alerts"
 KNOWN_ALERTS = 10_000
 """Number of alerts that a partition remembers. An event that ``analyse`` repeats within them raises no second
 alert."""
+MAX_EVENT_BYTES = MAX_JSON_BYTES // 2
+"""Largest event. Its alert is larger, because it has the evidence, and must fit the limit of all records in JSON."""
 RETRY_S = 5.0
 """Pause between two tries to store the first picture that waits."""
 RETRIES_AT_ONCE = 16
@@ -58,7 +61,7 @@ class AlertStage:
         for partition, end in ends.items():
             start = max(begins[partition], end - KNOWN_ALERTS)
             async for record in log.read(ALERTS, partition, start, end):
-                processor.remember((record.headers.get(ID, b"")).decode())
+                processor.remember(record.headers.get(ID, b"").decode(errors="replace"))
         return processor
 
 
@@ -69,7 +72,7 @@ ID = "sightline-alert"
 class AlertProcessor(ParkingProcessor[Alert | None]):
     """The processor of one partition. It runs in a worker thread, and reads frames through the event loop."""
 
-    parks = (CodecError, EvidenceMissing, UnusableName)
+    ends = (MemoryError, StoreFailed, LogUnavailable, TimeoutError, CancelledError)
 
     def __init__(
         self,
@@ -135,7 +138,7 @@ class AlertProcessor(ParkingProcessor[Alert | None]):
 
     def _decide(self, record: LogRecord) -> Alert | None:
         """Store the evidence of one event and return its alert; None when the alert is already written."""
-        event = decode_json(Event, record.value)
+        event = decode_json(Event, record.value, MAX_EVENT_BYTES)
         if alert_id(event) in self._known:
             return None
         if self._waiting and event.data.frame is not None:
@@ -159,9 +162,9 @@ class AlertProcessor(ParkingProcessor[Alert | None]):
 
 
 async def _one(log: Log, place: FrameRef) -> LogRecord | None:
-    """Return the record at a place in the log, None when retention has deleted it."""
+    """Return the record at a place in the log, None when retention has deleted it or it was never written."""
     begins = (await log.beginnings(place.topic)).get(place.partition)
-    if begins is None or place.offset < begins:
+    if begins is None or not begins <= place.offset < (await log.ends(place.topic))[place.partition]:
         return None
     async for record in log.read(place.topic, place.partition, place.offset, place.offset + 1):
         return record

@@ -66,8 +66,8 @@ class ParkingProcessor(Processor, Generic[Outcome]):
     meet the same record again after every restart. A MemoryError is not parked: its cause is the process.
     """
 
-    parks: ClassVar[tuple[type[Exception], ...]] = (Exception,)
-    """Errors of ``_decide`` that park the record. Any other error ends the process."""
+    ends: ClassVar[tuple[type[Exception], ...]] = (MemoryError,)
+    """Errors of ``_decide`` that end the process, because the record is not their cause. Others park the record."""
 
     def __init__(self, stage: str) -> None:
         self._stage = stage
@@ -76,9 +76,9 @@ class ParkingProcessor(Processor, Generic[Outcome]):
         """Process one record, or park it."""
         try:
             outcome = self._decide(record)
-        except MemoryError:
+        except self.ends:
             raise
-        except self.parks as error:
+        except Exception as error:
             place = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
             _log.warning("record_parked", stage=self._stage, **place, error=repr(error)[:MAX_ERROR_CHARS])
             return (Work((parked(self._identified(record), self._stage, error),), (record.offset,)),)
@@ -86,7 +86,7 @@ class ParkingProcessor(Processor, Generic[Outcome]):
 
     @abc.abstractmethod
     def _decide(self, record: LogRecord) -> Outcome:
-        """Decode one record and compute its outcome. An error in ``parks`` parks the record."""
+        """Decode one record and compute its outcome. An error parks the record, unless it is in ``ends``."""
 
     @abc.abstractmethod
     def _emit(self, record: LogRecord, outcome: Outcome) -> Sequence[Work]:

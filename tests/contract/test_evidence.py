@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stream.alerts.evidence import EvidenceStore, FolderStore, MemoryStore
-from stream.exceptions import StoreFailed
+from stream.exceptions import StoreFailed, UnusableName
 
 
 class EvidenceStoreContract:
@@ -41,7 +41,7 @@ class EvidenceStoreContract:
 
     @pytest.mark.parametrize("name", ["../out.jpg", "a/../../out.jpg", "/etc/out.jpg"])
     def test_a_name_outside_of_the_store_is_refused(self, store: EvidenceStore, name: str) -> None:
-        with pytest.raises(StoreFailed, match="expected a path inside the store"):
+        with pytest.raises(UnusableName, match="expected a path inside the store"):
             store.put(name, b"picture", "image/jpeg")
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log, print_rows, stdout
-from ingest.deadletter import DeadLetter, letters, replay
+from ingest.deadletter import DeadLetter, letter_at, letters, replay
 from ingest.exceptions import ConfigError
 from ingest.kafka.log import Log
 
@@ -28,7 +28,7 @@ def list_letters(
     error: Error = "", camera: Camera = "", as_json: AsJson = False, kafka: Kafka = "", prefix: Prefix = ""
 ) -> None:
     """List dead letters, oldest first."""
-    found = [_row(x) for x in on_log("sightline-deadletter", kafka, prefix, _letters) if _wanted(error, camera)(x)]
+    found = on_log("sightline-deadletter", kafka, prefix, lambda log: _rows(log, _wanted(error, camera)))
     shown = ("offset", "when", "stage", "error", "frames", "message")
     print_rows(found, as_json, dict(zip(shown, shown, strict=True)))
 
@@ -42,8 +42,7 @@ def show(
     prefix: Prefix = "",
 ) -> None:
     """Show one dead letter with its headers."""
-    dead = on_log("sightline-deadletter", kafka, prefix, _letters)
-    found = next((x for x in dead if x.offset == offset), None)
+    found = on_log("sightline-deadletter", kafka, prefix, lambda log: letter_at(log, offset))
     if found is None:
         raise ConfigError("deadletter", "offset", offset, "an offset that `sightline deadletter list` shows")
     headers = {name: value.decode(errors="replace") for name, value in found.record.headers.items()}
@@ -99,5 +98,6 @@ def _row(letter: DeadLetter) -> dict[str, Any]:
     }
 
 
-async def _letters(log: Log) -> list[DeadLetter]:
-    return [letter async for letter in letters(log)]
+async def _rows(log: Log, wanted: Callable[[DeadLetter], bool]) -> list[dict[str, Any]]:
+    """Return the rows to print. Each letter is released once its row is made: a letter may have 16 MiB."""
+    return [_row(letter) async for letter in letters(log) if wanted(letter)]

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field
 
 from ingest.contract.identity import NAME_PATTERN
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-Count = Annotated[int, Field(ge=0)]
-Point = tuple[float, float]
+Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+"""Id of an event, incident or alert. It becomes a header, a ``webhook-id`` and part of a file's name."""
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
+MAX_PX = 1_000_000
+"""Largest coordinate in pixels, to either side. A picture has at most 65,535, and drawing takes 32-bit numbers."""
+Coordinate = Annotated[float, Field(ge=-MAX_PX, le=MAX_PX)]
+Point = tuple[Coordinate, Coordinate]
 """x, y in pixels of the frame, y downwards, unless a docstring says relative (0..1)."""
 
 
 class Record(BaseModel):
     """Base of every record on the wire: frozen, strictly typed, versioned.
 
-    Unknown fields are ignored, because a minor version may add some.
+    Unknown fields are ignored, because a minor version may add some. Infinity and NaN are refused in every field.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
 
     KIND: ClassVar[str]
     VERSION: ClassVar[tuple[int, int]] = (1, 0)
@@ -29,13 +34,13 @@ class Record(BaseModel):
 class Box(NamedTuple):
     """A rectangle in pixels of the frame: left, top, right, bottom; right and bottom are exclusive.
 
-    A record whose box holds infinity or NaN is refused, because nothing can be drawn, cropped or tracked with it.
+    A record whose box lies beyond ``MAX_PX`` is refused, because nothing can be drawn, cropped or tracked with it.
     """
 
-    left: FiniteFloat
-    top: FiniteFloat
-    right: FiniteFloat
-    bottom: FiniteFloat
+    left: Coordinate
+    top: Coordinate
+    right: Coordinate
+    bottom: Coordinate
 
     @property
     def width(self) -> float:
@@ -105,6 +110,6 @@ class FrameRef(NamedTuple):
     ``topic`` is the topic's name in the contract, without prefix.
     """
 
-    topic: str
-    partition: int
-    offset: int
+    topic: Annotated[str, Field(pattern=r"^frames(\.late)?$")]
+    partition: Annotated[int, Field(ge=0, le=2**31 - 1)]
+    offset: Count

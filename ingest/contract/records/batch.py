@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import FiniteFloat, model_validator
+from pydantic import model_validator
 
 from ingest.contract.records.base import Box, Count, Name, Record
 from ingest.contract.records.frame import RoutedFrame
@@ -163,7 +163,7 @@ class Detection(Record):
     box: Box
     label: str
     class_id: Count
-    score: FiniteFloat
+    score: float
 
 
 class Result(RoutedFrame):

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from ingest.contract.records.base import Box, Count, FrameRef, Name, Point, Record
+from ingest.contract.records.base import Box, Count, FrameRef, Id, Name, Point, Record
+from ingest.contract.records.frame import Lane
 
 DetailValue = str | bool | int | float
 """A JSON scalar. ``null`` is left out: a detail that has no value is not in the map."""
 Severity = Literal["info", "warning", "critical"]
+Text = Annotated[str, Field(max_length=2000)]
+Time = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z$")]
+MAX_POINTS = 10_000
+"""Points of a rule's shape, or of a trail, in one event."""
+Points = Annotated[tuple[Point, ...], Field(max_length=MAX_POINTS)]
 
 
 class CloudEvent(Record):
     """The CloudEvents envelope of events and alerts. ``time`` is RFC 3339 in UTC."""
 
     specversion: Literal["1.0"] = "1.0"
-    id: str
-    source: str
-    type: str
-    subject: str
-    time: str
+    id: Id
+    source: Text
+    type: Text
+    subject: Name
+    time: Time
     datacontenttype: Literal["application/json"] = "application/json"
 
 
@@ -30,9 +36,9 @@ class Overlay(Record):
 
     KIND: ClassVar[str] = "overlay"
 
-    shape: tuple[Point, ...] = ()
+    shape: Points = ()
     box: Box | None = None
-    trail: tuple[Point, ...] = ()
+    trail: Points = ()
 
 
 class EventData(Record):
@@ -40,18 +46,18 @@ class EventData(Record):
 
     KIND: ClassVar[str] = "event-data"
 
-    incident: str
+    incident: Id
     rule: Name
     severity: Severity = "warning"
     site: str = ""
     camera: Name | None = None
     sensor: Name | None = None
-    lane: str = "live"
+    lane: Lane = "live"
     late: bool = False
-    summary: str
-    label: str = ""
+    summary: Text
+    label: Text = ""
     score: float = 0.0
-    track: str = ""
+    track: Text = ""
     details: dict[str, DetailValue] = {}
     epoch: Count = 0
     seq: Count = 0
@@ -84,7 +90,7 @@ class AlertData(EventData):
 
     KIND: ClassVar[str] = "alert-data"
 
-    event: str
+    event: Id
     evidence: tuple[Evidence, ...] = ()
 
 
@@ -101,8 +107,8 @@ class Delivery(Record):
 
     KIND: ClassVar[str] = "delivery"
 
-    alert: str
-    incident: str
+    alert: Id
+    incident: Id
     receiver: Name
     state: Literal["delivered", "retrying", "dead"]
     attempt: int = Field(ge=1)

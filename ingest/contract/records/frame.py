@@ -24,6 +24,13 @@ MAX_RESTING = 16
 MAX_REASONS = 16
 """Reasons in one account: about twice the number that exist, because a newer agent may have more. The limit is low
 because all reasons travel with every batch item and result."""
+MAX_PIPELINES = 256
+"""Pipelines of one frame. Their names travel with every batch item and result."""
+MAX_REASON_CHARS = 200
+MAX_TRACEPARENT_CHARS = 64
+"""The standard has 55 characters."""
+Lane = Annotated[str, Field(max_length=64)]
+"""``live``, ``late``, or the name of a replay, which has at most 56 characters."""
 Reason = Annotated[str, Field(pattern=r"^[a-z0-9._-]{1,32}$")]
 """A word without a space or ``=``, which separate the parts of the account's header."""
 
@@ -114,12 +121,12 @@ class RoutedFrame(FrameMeta):
     pipeline that looks at whole frames.
     """
 
-    lane: str
+    lane: Lane
     source: FrameRef
-    pipelines: tuple[Name, ...]
-    reason: str = ""
-    withheld: dict[str, Count] = {}
-    traceparent: str = ""
+    pipelines: Annotated[tuple[Name, ...], Field(max_length=MAX_PIPELINES)]
+    reason: Annotated[str, Field(max_length=MAX_REASON_CHARS)] = ""
+    withheld: Annotated[dict[Reason, Count], Field(max_length=MAX_REASONS)] = {}
+    traceparent: Annotated[str, Field(max_length=MAX_TRACEPARENT_CHARS)] = ""
 
 
 class Frame(FrameMeta):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from ingest.contract.identity import FrameId
 from ingest.contract.records.base import Count, Name, Record
@@ -39,6 +39,10 @@ WITHHELD_READING_REASONS = ("unusable", "overload", "outage", "expired", "unclea
 """
 
 
+AnyFloat = Annotated[float, Field(allow_inf_nan=True)]
+"""A value of a device. One that is not finite is dropped alone, without the rest of its column."""
+
+
 class Readings(Record):
     """A run of readings of one sensor: parallel columns of equal length, at least one row.
 
@@ -57,7 +61,7 @@ class Readings(Record):
     quantity: str
     unit: str
     times_ns: tuple[Count, ...]
-    values: tuple[float, ...]
+    values: tuple[AnyFloat, ...]
     quality: tuple[Count, ...]
     timed_by: tuple[Count, ...] = ()
     account: Account | None = None

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import msgpack
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.node.jobs import EPOCHS_KEPT, HighWaterMarks, accept, results
 from ingest.contract import headers as h
-from ingest.contract.codec import decode
+from ingest.contract.codec import MAX_RECORD_BYTES, decode, encode
 from ingest.contract.identity import LATE, LIVE, FrameId, replay_lane
-from ingest.contract.records import Batch, Box, Result
+from ingest.contract.records import Batch, Box, Fit, Inner, Region, Result
 from ingest.contract.topics import BATCHES, DEADLETTER, RESULTS
-from ingest.kafka.log import LogRecord
+from ingest.kafka.log import LogRecord, require_size
 from tests.engines.node.batches import PIPELINES, item, record
 
 
@@ -119,3 +121,34 @@ class TestJobs:
         (written,) = results(job, 0)
         assert decode(Result, written.value).lane == lane
         assert written.headers[h.LANE] == lane.encode()
+
+    @pytest.mark.parametrize("items", [1, 2])
+    def test_a_batch_near_the_limit_of_a_record_makes_dead_letters_that_fit(self, items: int) -> None:
+        """A foreign producer may leave out fields that have defaults: encoded again, its batch is larger."""
+        value = largest_batch(items)
+        received = LogRecord(BATCHES, 0, 0, None, value)
+        letter = results(accept(received, HighWaterMarks(), PIPELINES), 0)[0]
+        assert letter.topic == DEADLETTER
+        require_size(letter)
+        assert (letter.value == value) == (items == 1)
+
+
+def largest_batch(items: int) -> bytes:
+    """Return a batch of an unknown pipeline, of the largest size, without the fields that have defaults."""
+    side = 4096
+
+    def encoded(rows: int) -> bytes:
+        inners = Inner(0, 0, side, side - 1), Inner(0, 0, 1, rows)
+        regions = tuple(Region(Box(0, 0, 9, 9), Fit(1, 1, 0, 0), inner) for inner in inners)
+        first = item(1).model_copy(update={"regions": regions})
+        found = [first, item(2, rows=0)][:items]
+        pixels = bytes(side * (side - 1) + rows)
+        batch = Batch(pipeline="unheard-of", height=side, width=side, channels=1, items=tuple(found), pixels=pixels)
+        fields = msgpack.unpackb(encode(batch, 2 * MAX_RECORD_BYTES))
+        for each in fields["items"]:
+            for name in ("motion", "resting", "sampled", "reason", "withheld", "traceparent"):
+                del each[name]
+        data: bytes = msgpack.packb(fields)
+        return data
+
+    return encoded(1 + MAX_RECORD_BYTES - len(encoded(1)) - 8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Sequence
 
 import pytest
@@ -59,6 +60,24 @@ class TestServing:
         merged = scheduler.next()
         assert merged is not None
         return merged, jobs
+
+    def test_an_item_of_thousands_of_small_regions_is_classified_in_parts(self) -> None:
+        """A hostile record of 1 MiB may declare regions that take gigabytes when each is padded to a row."""
+        pixel = Region(Box(0, 0, 9, 9), Fit(1, 1, 0, 0), Inner(0, 0, 1, 1))
+        hostile = item(1).model_copy(update={"regions": (pixel,) * 3000})
+        batch = Batch(pipeline="regions", height=64, width=64, channels=3, items=(hostile,), pixels=bytes(9000))
+        received = LogRecord(BATCHES, 0, 1, None, encode(batch), h.frame_headers([hostile.id], LIVE))
+        merged, (job,) = self.merged(received)
+        served = opened(FakeEngine())
+        tracemalloc.start()
+        try:
+            served.classify(merged)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 3000 * 64 * 64 * 3 / 2
+        assert results(job, 0)[0].topic == RESULTS
+        assert len(decode(Result, results(job, 0)[0].value).looked_at) == 3000
 
     def test_a_batch_prepared_for_another_input_size_fails_alone(self) -> None:
         small = item(1).model_copy(update={"regions": (Region(Box(0, 0, 9, 9), Fit(1, 1, 0, 0), Inner(0, 0, 8, 8)),)})

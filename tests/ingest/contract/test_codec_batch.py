@@ -20,7 +20,7 @@ def item(sides: list[int], **values: object) -> BatchItem:
     fields = {
         "camera": "gate",
         "epoch": 5,
-        "seq": 2**63,
+        "seq": 2**63 - 1,
         "lane": "live",
         "captured_ns": 1,
         "width": 640,
@@ -54,6 +54,6 @@ def test_a_batch_encoded_from_parts_equals_the_batch_encoded_as_a_whole(frames: 
 
 def test_an_oversize_or_unencodable_item_is_refused_on_its_own() -> None:
     with pytest.raises(Oversize):
-        encode_part(item([], pipelines=("cars",) * 1000), max_bytes=1000)
+        encode_part(item([], motion=(Box(0.0, 0.0, 9.0, 9.0),) * 100), max_bytes=1000)
     with pytest.raises(WrongType):
         encode_part(item([]).model_copy(update={"seq": 2**64}))

@@ -14,7 +14,7 @@ from ingest.contract.codec import MAX_RECORD_BYTES, encode
 from ingest.contract.identity import FrameId
 from ingest.contract.records import FrameRef, Result
 from ingest.contract.topics import BATCHES, DEADLETTER, FRAMES, FRAMES_LATE, RESULTS
-from ingest.deadletter import DeadLetter, ReplayReport, letters, parked, replay
+from ingest.deadletter import DeadLetter, ReplayReport, letter_at, letters, parked, replay
 from ingest.deadletter.plan import Candidate, ReplayPlan, ReplayReceipt, Send, Skip
 from ingest.exceptions import LogUnavailable, Truncated, WrongType
 from ingest.kafka.log import LogRecord, Outgoing
@@ -319,3 +319,20 @@ def test_a_batch_with_some_finished_frames_is_skipped() -> None:
     plan = ReplayPlan("a", [], {(frame(1), "cars"): False})
     assert plan.decide(batch(0, 1, 2)) == Skip("some of its frames have been replayed or have ended")
     assert plan.decide(batch(1, 1)) == Skip("has an end already")
+
+
+@pytest.mark.parametrize(("topic", "partition"), [("unheard-of", 0), (FRAMES, 10_000), (FRAMES, -1)])
+async def test_a_letter_of_no_topic_is_skipped_and_the_others_are_sent(
+    log: MemoryLog, topic: str, partition: int
+) -> None:
+    failure = h.Failure(topic, partition, 0, "foreign", "garbage", "written by another producer")
+    await log.produce(Outgoing(DEADLETTER, 0, b"x", headers=h.failure_headers(failure)))
+    await park(log, await deliver(log, 3), Truncated("x"))
+    report = await replay(log, "mixed")
+    assert (report.sent, report.skipped) == (1, {"names a topic or partition that does not exist": 1})
+
+
+async def test_one_letter_is_read_by_its_offset(log: MemoryLog) -> None:
+    await park(log, await deliver(log, 3), Truncated("x"))
+    assert (await letter_at(log, 0)) in [x async for x in letters(log)]
+    assert await letter_at(log, 1) is None

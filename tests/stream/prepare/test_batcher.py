@@ -36,11 +36,11 @@ def plan(name: str = "a", **values: object) -> PipelinePlan:
 
 
 def entry(
-    where: PipelinePlan, offset: int, motion: int = 1, outcome: str = "classify", lane: str = "live", names: int = 1
+    where: PipelinePlan, offset: int, motion: int = 1, outcome: str = "classify", lane: str = "live", boxes: int = 0
 ) -> BatchEntry:
     """Return the entry of a frame whose pixels equal its offset, with ``motion`` regions for a motion pipeline."""
-    boxes = [Box(8.0 * n, 0.0, 8.0 * n + 6.0, 6.0) for n in range(motion)]
-    found = windows(where.config, SIZE, boxes, where.regions) if where.config and outcome == "classify" else ()
+    moving = [Box(8.0 * n, 0.0, 8.0 * n + 6.0, 6.0) for n in range(motion)]
+    found = windows(where.config, SIZE, moving, where.regions) if where.config and outcome == "classify" else ()
     item = BatchItem(
         camera="cam",
         epoch=1,
@@ -50,7 +50,8 @@ def entry(
         width=SIZE[0],
         height=SIZE[1],
         source=FrameRef("frames", 3, offset),
-        pipelines=tuple(f"a-name-of-some-length-{n}" for n in range(names)),
+        pipelines=("a",),
+        motion=(Box(0.0, 0.0, 9.0, 9.0),) * boxes,
         outcome=outcome,
         regions=tuple(w.region for w in found),
         traceparent=f"t{offset}",
@@ -188,7 +189,7 @@ def test_the_largest_batch_fits_into_a_record(batcher: Batcher) -> None:
 
 def test_large_items_count_toward_the_size_of_a_batch(batcher: Batcher) -> None:
     wide = plan(max_bytes=10**9, max_items=64, width=640, height=640)
-    heavy = [entry(wide, offset, names=10_000) for offset in range(12)]
+    heavy = [entry(wide, offset, boxes=10_000) for offset in range(12)]
     works = [w for offset, each in enumerate(heavy) for w in batcher.add(offset, [each])] + batcher.flush()
     assert [offset for work in works for offset in work.done] == list(range(12))
     assert all(len(work.records[0].value) <= MAX_RECORD_BYTES for work in works)
@@ -197,7 +198,7 @@ def test_large_items_count_toward_the_size_of_a_batch(batcher: Batcher) -> None:
 
 def test_an_item_larger_than_any_batch_raises_oversize() -> None:
     with pytest.raises(Oversize, match=str(MAX_ITEMS_BYTES)):
-        entry(plan(), 0, names=100_000)
+        entry(plan(), 0, boxes=100_000)
 
 
 frames = st.lists(

@@ -34,10 +34,10 @@ class Failing(ParkingProcessor[None]):
         return ()
 
 
-class ParksValueErrors(Failing):
-    """Parks no other error."""
+class EndsByOSError(Failing):
+    """A full disk, for example, is not the fault of a record."""
 
-    parks: ClassVar[tuple[type[Exception], ...]] = (ValueError,)
+    ends: ClassVar[tuple[type[Exception], ...]] = (MemoryError, OSError)
 
 
 def test_a_record_whose_processing_fails_becomes_a_dead_letter_and_is_finished() -> None:
@@ -63,10 +63,10 @@ def test_a_memory_error_is_not_parked_and_ends_the_process() -> None:
         Failing(MemoryError()).process(RECORD)
 
 
-def test_an_error_that_a_processor_does_not_park_ends_the_process() -> None:
-    assert ParksValueErrors(ValueError()).process(RECORD)
+def test_an_error_that_is_not_the_fault_of_the_record_ends_the_process() -> None:
+    assert EndsByOSError(ValueError()).process(RECORD)
     with pytest.raises(OSError, match="store"):
-        ParksValueErrors(OSError("store")).process(RECORD)
+        EndsByOSError(OSError("store")).process(RECORD)
 
 
 def test_an_error_while_work_is_emitted_ends_the_process() -> None:
