@@ -18,6 +18,7 @@ from edge_agent.exceptions import SourceUnusable, SpoolUnavailable
 from edge_agent.fleet import Fleet
 from edge_agent.lastgood import LastGood
 from edge_agent.metrics import AgentMetrics
+from edge_agent.policy import AgentPolicy
 from edge_agent.send.factory import make_link
 from edge_agent.send.sender import Sender
 from edge_agent.sensors.factory import make_sources
@@ -35,6 +36,7 @@ from ingest.kafka.settings import KafkaSettings
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock, Deadline, SystemClock
 from ingest.site import CameraConfig, SensorConfig, Site
+from ingest.site.topic.signature import ConfigTrust
 from ingest.site.topic.store import follow
 from ingest.site.topic.view import ConfigView
 
@@ -59,6 +61,7 @@ class Agent:
         metrics: AgentMetrics,
         only: Collection[str] = (),
         pins: Mapping[str, int] | None = None,
+        policy: AgentPolicy | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
@@ -67,7 +70,11 @@ class Agent:
         self._random = random.Random()
         self._settings, self._folder = settings, folder
         self._follows = site.link.kind == "kafka"
-        self._desired = DesiredConfiguration(site, LastGood(folder / "config.json") if self._follows else None, only)
+        self._desired = DesiredConfiguration(
+            site, LastGood(folder / "config.json") if self._follows else None, only, policy
+        )
+        key_file, signed_at = (policy or AgentPolicy()).config_public_key_file, self._desired.signed_at
+        self._trust = ConfigTrust.load(key_file, signed_at) if key_file else ConfigTrust.from_env(signed_at)
         self._pins: dict[str, int] = {**(pins or {}), **self._desired.pins}
         seal = load_seal(site.spool.key_file, site.spool.previous_key_files)
         store = SpoolStore(folder / "spool.db", self._instance, seal=seal, clock=self._clock)
@@ -75,7 +82,7 @@ class Agent:
         self._link = make_link(site.link, settings, f"agent-{self._instance}", self._pins)
         self._sender = Sender(self._link, self._spool, site.link, clock=self._clock, metrics=metrics)
         self._fleet = Fleet(self._camera, self._feeds)
-        self._view = ConfigView()
+        self._view = self._new_view()
         self._check_sensors()
 
     def _check_sensors(self) -> None:
@@ -130,10 +137,13 @@ class Agent:
                 "config_topic_not_followed", link="https", running="the site file", fix="edit the file and restart"
             )
         else:
-            self._view = ConfigView(self._desired.entries)
+            self._view = self._new_view()
             log = partial(KafkaLog, self._settings, f"agent-config-{self._instance}")
             await follow(log, self._view, self._changed)
         await asyncio.Event().wait()
+
+    def _new_view(self) -> ConfigView:
+        return ConfigView(self._desired.entries, self._desired.validate, self._trust)
 
     async def _apply(self) -> None:
         desired = self._desired

@@ -11,6 +11,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from edge_agent.lastgood import LastGood, SavedConfiguration
+from edge_agent.policy import AgentPolicy, E, Rights
+from ingest.exceptions import ConfigError
 from ingest.runtime import logs
 from ingest.site import UNNAMED, CameraConfig, ConfigEntry, PinConfig, SensorConfig, Site
 from ingest.site.topic.view import Config, ConfigView
@@ -30,22 +32,35 @@ class RunningConfiguration:
     cameras: tuple[CameraConfig, ...] = ()
     sensors: tuple[SensorConfig, ...] = ()
     pins: tuple[PinConfig, ...] = ()
+    own_sensors: tuple[SensorConfig, ...] = ()
+    """The sensors as the topic or the file has them, without the paths on this device."""
 
 
 class DesiredConfiguration:
     """Chooses the cameras and sensors that an agent runs. ``only`` limits them to some names; empty means all.
 
-    Without a ``last_good``, as for an agent that follows no topic, the file is always in charge.
+    Entries without the rights that the policy and the site file give them are refused. Without a ``last_good``, as
+    for an agent that follows no topic, the file is always in charge.
     """
 
-    def __init__(self, site: Site, last_good: LastGood | None, only: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        site: Site,
+        last_good: LastGood | None,
+        only: Collection[str] = (),
+        policy: AgentPolicy | None = None,
+    ) -> None:
         self._site, self._last_good, self._only = site, last_good, frozenset(only)
         saved = last_good.load() if last_good else SavedConfiguration()
+        self._rights = Rights(policy or AgentPolicy(), site)
+        self._denied: dict[str, str] = {}
+        self.signed_at = saved.signed_at
+        """Time of the newest signature by key. The reader of the topic updates it."""
         self.entries: dict[str, ConfigEntry] = saved.entries
         members = [entry for entry in saved.entries.values() if not isinstance(entry, PinConfig)]
         # a configuration saved under another name of the site does not apply
         self.topic_holds = saved.topic_holds and (not members or any(map(self._is_ours, members)))
-        self.running = self._chosen()
+        self.running = self._permitted(self._chosen())
         self._refusals: dict[str, str] = {}
         if self.topic_holds:
             _log.info("starting_with_last_good_configuration", cameras=len(self.running.cameras))
@@ -58,9 +73,15 @@ class DesiredConfiguration:
     @property
     def refused(self) -> list[str]:
         """Reasons of the entries that are not run, at most ``_MAX_REFUSALS`` and a summary."""
-        reasons = [reason for _, reason in sorted(self._refusals.items())]
+        reasons = [reason for _, reason in sorted((self._denied | self._refusals).items())]
         more = len(reasons) - _MAX_REFUSALS
         return reasons[:_MAX_REFUSALS] + ([f"and {more} more"] if more > 0 else [])
+
+    def validate(self, entry: ConfigEntry) -> ConfigEntry:
+        """Return an entry of the topic. Raise ConfigError if this agent would run it and it has not the rights."""
+        if self._is_ours(entry) and (not self._only or entry.name in self._only):
+            self._rights.local(entry)
+        return entry
 
     def apply(self, view: ConfigView) -> None:
         """Apply the current entries of the topic.
@@ -77,7 +98,7 @@ class DesiredConfiguration:
         pinned = {key: entry for key, entry in self.entries.items() if lost and isinstance(entry, PinConfig)}
         pinned |= {key: entry for key, entry in current.items() if isinstance(entry, PinConfig)}
         self.entries = (missing if lost else ours) | pinned
-        self.running = self._chosen()
+        self.running = self._permitted(self._chosen())
         self._refusals = {key: reason for key, reason in view.config.refused.items() if key.startswith(_KINDS)}
         if lost:
             self._refusals["config"] = (
@@ -88,15 +109,33 @@ class DesiredConfiguration:
 
     def restore_sensors(self, before: RunningConfiguration, reason: str) -> None:
         """Run the sensors of ``before`` again. Sensors share connections, so they are refused together."""
-        self.running = replace(self.running, sensors=before.sensors)
+        self.running = replace(self.running, sensors=before.sensors, own_sensors=before.own_sensors)
         self.entries = {key: entry for key, entry in self.entries.items() if not isinstance(entry, SensorConfig)}
-        self.entries |= {sensor.key: sensor for sensor in before.sensors}
+        self.entries |= {sensor.key: sensor for sensor in before.own_sensors}
         self._refusals["config"] = reason
 
     def save(self) -> None:
         """Save the entries for a start without Kafka, if the agent follows the topic. Blocks on the disk."""
         if self._last_good:
-            self._last_good.save(SavedConfiguration(self.entries, self.topic_holds))
+            self._last_good.save(SavedConfiguration(self.entries, self.topic_holds, dict(self.signed_at)))
+
+    def _permitted(self, wanted: RunningConfiguration) -> RunningConfiguration:
+        """Return the entries that have the rights, with the programs and the paths of secrets on this device."""
+        self._denied = {}
+        return replace(
+            wanted,
+            cameras=tuple(filter(None, map(self._local, wanted.cameras))),
+            sensors=tuple(filter(None, map(self._local, wanted.sensors))),
+            own_sensors=wanted.sensors,
+        )
+
+    def _local(self, entry: E) -> E | None:
+        try:
+            return self._rights.local(entry)
+        except ConfigError as error:
+            self._denied[entry.key] = str(error)
+            _log.warning("entry_not_permitted", key=entry.key, error=str(error))
+            return None
 
     def _chosen(self) -> RunningConfiguration:
         """Return the entries of this site; those of the site file until the topic has had any."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ingest.exceptions import ConfigError
 from ingest.runtime import logs
+from ingest.runtime.files import open_private
 from ingest.site import ConfigEntry, parse_entry
 
 _log = logs.get("edge_agent.config")
@@ -16,10 +17,14 @@ _log = logs.get("edge_agent.config")
 
 @dataclass(frozen=True, slots=True)
 class SavedConfiguration:
-    """Saved entries by key. ``topic_holds``: the config topic replaced the site file, even if it has no entries."""
+    """Saved entries by key. ``topic_holds``: the config topic replaced the site file, even if it has no entries.
+
+    ``signed_at`` has the time of the newest signature by key, so that an old entry is refused after a restart, too.
+    """
 
     entries: dict[str, ConfigEntry] = field(default_factory=dict)
     topic_holds: bool = False
+    signed_at: dict[str, int] = field(default_factory=dict)
 
 
 class LastGood:
@@ -34,6 +39,7 @@ class LastGood:
             saved = json.loads(self._path.read_bytes())
             topic_holds = saved["topic_holds"] is True
             pairs = [(str(key), json.dumps(value).encode()) for key, value in saved["entries"].items()]
+            signed_at = {str(key): int(at) for key, at in saved.get("signed_at", {}).items()}
         except FileNotFoundError:
             return SavedConfiguration()
         except (OSError, ValueError, AttributeError, LookupError, TypeError, RecursionError) as error:
@@ -45,15 +51,20 @@ class LastGood:
                 entries[key] = parse_entry(key, value)
             except ConfigError as error:  # an entry of an older or newer version
                 _log.warning("last_good_entry_skipped", key=key, error=str(error))
-        return SavedConfiguration(entries, topic_holds and (bool(entries) or not pairs))
+        return SavedConfiguration(entries, topic_holds and (bool(entries) or not pairs), signed_at)
 
     def save(self, saved: SavedConfiguration) -> None:
         """Replace the file. Log an error of the disk: only the next start would miss the file."""
         entries = {key: entry.model_dump(mode="json") for key, entry in sorted(saved.entries.items())}
-        text = json.dumps({"topic_holds": saved.topic_holds, "entries": entries}, indent=1)
+        whole = {
+            "topic_holds": saved.topic_holds,
+            "entries": entries,
+            "signed_at": dict(sorted(saved.signed_at.items())),
+        }
+        text = json.dumps(whole, indent=1)
         new = self._path.with_suffix(".new")
         try:
-            with new.open("w") as file:
+            with os.fdopen(open_private(new), "w") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())

@@ -12,6 +12,7 @@ from deploy.cli.tools.audit import audit
 from deploy.cli.tools.demo import demo
 from deploy.cli.tools.plan import plan
 from ingest.runtime import logs
+from ingest.runtime.files import restrict_umask
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -19,6 +20,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 @app.callback()
 def _quiet() -> None:
     """Turn cameras and sensors into alerts that you can trust."""
+    restrict_umask()
     logs.quiet_clients()  # a command prints an error once; a service sets up its own logging
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
@@ -16,18 +18,34 @@ from rich.text import Text
 from deploy.local.exceptions import DeployError
 from edge_agent.exceptions import AgentError
 from engines.exceptions import EngineError
-from ingest.exceptions import IngestError
+from ingest.exceptions import ConfigError, IngestError
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import Log
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime.eventloop import run
+from ingest.site.topic.signature import PUBLIC_KEY_FILE, SIGN_KEY_FILE, ConfigSigner
 from stream.exceptions import StreamError
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+LOOPBACK = "127.0.0.1"
 USAGE_EXIT = 2
 """Exit code of a command that did nothing: an argument is wrong, or Kafka cannot be reached."""
+
+_ENVIRONMENT = {
+    errno.EACCES: "a place that this user may write to",
+    errno.EPERM: "a place that this user may write to",
+    errno.EROFS: "a writable disk",
+    errno.ENOSPC: "a disk with free space",
+    errno.EDQUOT: "free space within this user's quota",
+    errno.ENOENT: "an existing folder",
+    errno.ENOTDIR: "a folder",
+    errno.EISDIR: "a file",
+    errno.EEXIST: "a folder",
+    errno.EADDRINUSE: "a free port",
+}
+"""Errors of the operating system that are no bugs, and the expectation that was not met."""
 
 Kafka = Annotated[
     str, typer.Option("--kafka", help="Kafka's address. Default: $SIGHTLINE_KAFKA.", show_default=False)
@@ -39,6 +57,14 @@ Prefix = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 MetricsPort = Annotated[
     int, typer.Option("--metrics-port", min=0, max=65535, help="Port for Prometheus metrics. 0: serve none.")
+]
+MetricsHost = Annotated[
+    str,
+    typer.Option("--metrics-host", help="Address that serves the metrics. 0.0.0.0: all networks of this machine."),
+]
+SignKey = Annotated[
+    Path | None,
+    typer.Option("--sign-key", envvar=SIGN_KEY_FILE, help="Private key of `config keygen` that signs the entries."),
 ]
 
 stdout = Console()
@@ -78,8 +104,21 @@ def _plain(text: str) -> Text:
     return Text("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
 
 
+def signer(sign_key: Path | None) -> ConfigSigner | None:
+    """Return the signer of a private key. Raise ConfigError if readers would refuse unsigned entries."""
+    if sign_key:
+        return ConfigSigner.load(sign_key)
+    if os.environ.get(PUBLIC_KEY_FILE):
+        expected = f"the private key of `config keygen`, because with {PUBLIC_KEY_FILE} unsigned entries are refused"
+        raise ConfigError("config", "--sign-key", "", expected)
+    return None
+
+
 def friendly(command: Callable[P, T]) -> Callable[P, T]:
-    """Print Sightline's own errors as one line on stderr and exit with 2. Others are bugs: they keep a traceback."""
+    """Print Sightline's own errors as one line on stderr and exit with 2. Others are bugs: they keep a traceback.
+
+    Errors of the operating system that concern a folder, a disk or a port are no bugs either.
+    """
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -87,6 +126,12 @@ def friendly(command: Callable[P, T]) -> Callable[P, T]:
             return command(*args, **kwargs)
         except (IngestError, AgentError, EngineError, StreamError, DeployError) as error:
             sys.stderr.write(f"error: {error}\n")
+            raise typer.Exit(USAGE_EXIT) from None
+        except OSError as error:
+            if error.errno not in _ENVIRONMENT:
+                raise
+            place = f"{error.filename}: " if error.filename else ""
+            sys.stderr.write(f"error: {place}{error.strerror}: expected {_ENVIRONMENT[error.errno]}\n")
             raise typer.Exit(USAGE_EXIT) from None
 
     return wrapped

@@ -58,6 +58,11 @@ def _connection(sensor: SensorConfig) -> tuple[object, ...]:
 def _source(group: Sequence[SensorConfig], clock: Clock) -> SensorSource:
     """Return the source of one connection. A library that is an optional extra is imported only here."""
     first = group[0]
+    if first.kind == "command" and not first.options.get("argv"):
+        raise SourceUnusable(
+            f"sensor {first.name}: source = {first.source!r} has no argv: expected it in options, or the command in "
+            "[commands] of agent.toml"
+        )
     match first.kind:
         case "simulated":
             return SimulatedSensorSource(first, clock)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import ipaddress
 import os
 import re
 import ssl
@@ -59,6 +60,8 @@ fetched.install()
 CA_FILE, CERT_FILE = "SIGHTLINE_KAFKA_CA_FILE", "SIGHTLINE_KAFKA_CERT_FILE"
 USERNAME, PASSWORD_FILE = "SIGHTLINE_KAFKA_USERNAME", "SIGHTLINE_KAFKA_PASSWORD_FILE"
 
+PLAINTEXT_RISK = "anyone on the network can read pictures and change records"
+PLAINTEXT_MEND = "set SIGHTLINE_KAFKA_SECURITY=SASL_SSL or SSL"
 
 _BROKER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:,\[\]/]+)(?::(?P<port>[0-9]{1,5}))?")
 _LAST_PORT = 65_535
@@ -71,6 +74,14 @@ def _addresses(bootstrap: str) -> str:
         if not found or not 0 < int(found["port"] or 1) <= _LAST_PORT:
             raise ValueError("expected HOST[:PORT], separated by commas, IPv6 addresses in brackets")
     return bootstrap
+
+
+def _is_loopback(address: str) -> bool:
+    host = address[1:].partition("]")[0] if address.startswith("[") else address.partition(":")[0]
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 class KafkaSettings(BaseModel):
@@ -106,6 +117,13 @@ class KafkaSettings(BaseModel):
         values = self.model_dump(exclude_none=True, exclude_defaults=True, mode="json")
         env = {f"SIGHTLINE_KAFKA_{name.upper()}": str(value) for name, value in values.items() if name != "bootstrap"}
         return env | {"SIGHTLINE_KAFKA": self.bootstrap}
+
+    @property
+    def plaintext_hosts(self) -> list[str]:
+        """The brokers beyond this machine that are reached without TLS."""
+        if "SSL" in self.security.split("_"):
+            return []
+        return [a.strip() for a in self.bootstrap.split(",") if not _is_loopback(a.strip())]
 
     def topic(self, name: str) -> str:
         """Return a topic's full name on the broker."""

@@ -31,6 +31,7 @@ from ingest.kafka.settings import KafkaSettings
 from ingest.kafka.writer import start
 from ingest.runtime.clock import Deadline
 from ingest.site import CameraConfig, PinConfig
+from ingest.site.topic.signature import ConfigSigner
 from ingest.site.topic.store import publish, read
 from ingest.site.topic.view import Config
 
@@ -116,7 +117,7 @@ async def _set(admin: AIOKafkaAdminClient, topic: str, wanted: Mapping[str, str]
         raise LogUnavailable(f"settings of {topic} were not changed: {for_code(code).__name__}: {text}")
 
 
-async def grow(settings: KafkaSettings, partitions: int) -> dict[str, int]:
+async def grow(settings: KafkaSettings, partitions: int, signer: ConfigSigner | None = None) -> dict[str, int]:
     """Pin every known camera to its present partition, then add partitions to the co-partitioned topics.
 
     A camera is known if ``config`` names it or the log has frames of it. Return the pins that were written. After an
@@ -126,8 +127,11 @@ async def grow(settings: KafkaSettings, partitions: int) -> dict[str, int]:
     async with KafkaLog(settings, "sightline-topics") as log:
         found = await log.partitions()
         _require_growth(found, partitions)
-        pins = await _new_pins(log, await read(log), min(found[t] for t in CO_PARTITIONED))
-        await publish(log, [PinConfig(name=name, partition=p) for name, p in sorted(pins.items())])
+        config = await read(log, trust=signer.trust() if signer else None)
+        pins = await _new_pins(log, config, min(found[t] for t in CO_PARTITIONED))
+        if signer:
+            signer.after = config.signed_at
+        await publish(log, [PinConfig(name=name, partition=p) for name, p in sorted(pins.items())], signer=signer)
         async with _admin(settings) as admin:
             short = [t for t in CO_PARTITIONED if found[t] < partitions]
             await admin.create_partitions({settings.topic(t): NewPartitions(partitions) for t in short})

@@ -16,7 +16,7 @@ from ingest.contract.topics import require_topics
 from ingest.exceptions import Fenced, LogUnavailable
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import Log
-from ingest.kafka.settings import KafkaSettings
+from ingest.kafka.settings import PLAINTEXT_MEND, PLAINTEXT_RISK, KafkaSettings
 from ingest.metrics import ConfigMetrics
 from ingest.runtime import eventloop, logs
 from ingest.site.topic import store
@@ -38,12 +38,14 @@ class Service:
     """One service's process, from its start to its exit status.
 
     ``name`` stands in every log line and in the Kafka client id. All metrics of the process go into ``registry``,
-    which is served for Prometheus on ``metrics_port``; 0 serves none.
+    which is served for Prometheus on ``metrics_port``; 0 serves none. By default, only this machine reaches it:
+    the metrics name cameras and need no password.
     """
 
     name: str
     settings: KafkaSettings
     metrics_port: int = 0
+    metrics_host: str = "127.0.0.1"
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
 
     def run(self, work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
@@ -57,6 +59,8 @@ class Service:
             await work(eventloop.stop_event())
 
         logs.configure(self.name)
+        if exposed := self.settings.plaintext_hosts:
+            _log.warning("broker_link_is_plaintext", brokers=exposed, risk=PLAINTEXT_RISK, mend=PLAINTEXT_MEND)
         self.serve_metrics()
         try:
             eventloop.run(until_stopped())
@@ -73,10 +77,13 @@ class Service:
         if not self.metrics_port:
             return None
         try:
-            return start_http_server(self.metrics_port, registry=self.registry)[0]
+            return start_http_server(self.metrics_port, self.metrics_host, self.registry)[0]
         except OSError as error:
-            mend = "stop the process that listens there, or pass another --metrics-port, and restart"
-            _log.error("metrics_not_served", port=self.metrics_port, error=str(error), mend=mend)
+            mend = (
+                "stop the process that listens there, or pass another --metrics-port or --metrics-host, and restart"
+            )
+            place = f"{self.metrics_host}:{self.metrics_port}"
+            _log.error("metrics_not_served", place=place, error=str(error), mend=mend)
             return None
 
     @asynccontextmanager

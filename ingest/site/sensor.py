@@ -71,8 +71,8 @@ class LineOptions(ConfigSection):
 class CommandOptions(LineOptions):
     """Options of ``command:NAME``. Sensors with the same source, ``argv`` and format share one process."""
 
-    argv: tuple[str, ...] = Field(min_length=1)
-    """The program and its arguments. No shell interprets them."""
+    argv: tuple[str, ...] = Field(default=(), min_length=1)
+    """The program and its arguments. No shell interprets them. Without it, ``agent.toml`` of the device has them."""
 
 
 class SerialOptions(LineOptions):
@@ -118,7 +118,7 @@ _ADDRESS: dict[str, tuple[re.Pattern[str], str]] = {
     "host": (re.compile("|".join(HOST_QUANTITIES)), f"host: and one of {', '.join(HOST_QUANTITIES)}"),
     # + stands for one whole level, # for all remaining levels (MQTT 3.1.1, 4.7.1)
     "mqtt": (re.compile(r"(?=.)(?:(?:\+|[^+#/]*)/)*(?:\+|#|[^+#/]*)"), "mqtt:TOPIC, where + and # are whole levels"),
-    "command": (re.compile(r".+"), "command:NAME, and argv in its options"),
+    "command": (re.compile(r".+"), "command:NAME"),
     "serial": (re.compile(r"/.+"), "serial:/dev/…"),
     "modbus": (
         re.compile(r"/.+|[^/:\s]+(?::[0-9]{1,5})?|\[[0-9a-fA-F:]+\](?::[0-9]{1,5})?"),

@@ -14,7 +14,7 @@ from ingest.site.topic.view import ConfigView
 GATE = CameraConfig(name="gate", source="device:0", site="north")
 YARD = CameraConfig(name="yard", source="device:1", site="north")
 AWAY = CameraConfig(name="away", source="device:2", site="south")
-HEAT = SensorConfig(name="heat", source="simulated:temperature", quantity="t", unit="Cel", site="north")
+HEAT = SensorConfig(name="heat", source="host:temperature", quantity="t", unit="Cel", site="north")
 SITE = Site(name="north", cameras=(GATE,))
 
 

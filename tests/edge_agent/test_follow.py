@@ -16,7 +16,7 @@ from ingest.contract.topics import CONFIG, STATUS
 from ingest.kafka import topicadmin
 from ingest.kafka.log import Outgoing
 from ingest.kafka.settings import KafkaSettings
-from ingest.site import CameraConfig, GateConfig
+from ingest.site import CameraConfig, GateConfig, SensorConfig
 from ingest.site.topic.store import publish
 from tests.edge_agent.test_kafka import AgentProcess, started, until
 
@@ -56,9 +56,11 @@ async def running(agent: AgentProcess) -> dict[str, int]:
     return {c.camera: c.epoch for c in (await last_beat(agent)).cameras if c.state == "running"}
 
 
-async def test_cameras_are_added_changed_and_removed_without_a_restart(agent: AgentProcess) -> None:
+async def test_cameras_are_added_changed_and_removed_without_a_restart(agent: AgentProcess, tmp_path: Path) -> None:
     async def runs(*names: str) -> bool:
         return set(await running(agent)) == set(names)
+
+    owned = tmp_path / "owned"
 
     async def refuses(text: str) -> bool:
         return text in (await last_beat(agent)).reason
@@ -76,8 +78,13 @@ async def test_cameras_are_added_changed_and_removed_without_a_restart(agent: Ag
     await until(lambda: refuses("camera/road: source"), "the bad entry is told on status")
     assert (await running(agent))["road"] == road  # the same epoch goes on
 
-    await publish(agent.log, [ROAD], removed=[DOCK.key])
+    run = SensorConfig(
+        name="run", source="command:run", quantity="q", unit="1", site="test", options={"argv": ("touch", str(owned))}
+    )
+    await publish(agent.log, [ROAD, run], removed=[DOCK.key])
     await until(lambda: runs("road"), "the removed camera is gone")
+    await until(lambda: refuses("sensor/run: source"), "the command without permission is told on status")
+    assert not owned.exists()
     await agent.more()
     await agent.require_no_holes()
 

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from deploy.cli.common import AsJson, Kafka, MetricsPort, Prefix, friendly, kafka_settings, progress, stdout
+from deploy.cli.common import (
+    LOOPBACK,
+    AsJson,
+    Kafka,
+    MetricsHost,
+    MetricsPort,
+    Prefix,
+    friendly,
+    kafka_settings,
+    progress,
+    stdout,
+)
 from ingest import site
 from ingest.exceptions import ConfigError
 from ingest.kafka.settings import KafkaSettings
@@ -19,11 +30,18 @@ from ingest.runtime.service import Service
 from ingest.site import CameraConfig, Site
 
 if TYPE_CHECKING:
+    from edge_agent.policy import AgentPolicy
     from edge_agent.tools.doctor.finding import Finding
 
 app = typer.Typer(help="Run an edge agent, or check whether it can run.", no_args_is_help=True)
 
 SiteFile = Annotated[Path, typer.Option("--site", help="TOML file of the site.")]
+Policy = Annotated[
+    Path | None,
+    typer.Option(
+        help="TOML file with the rights of the config topic here. Default: agent.toml beside the site file."
+    ),
+]
 
 
 @app.command("run")
@@ -35,23 +53,28 @@ def run_agent(
     exit_at_end: Annotated[
         bool, typer.Option("--exit-at-end", help="Exit when the sources of all cameras have ended.")
     ] = False,
+    policy: Policy = None,
     metrics_port: MetricsPort = 0,
+    metrics_host: MetricsHost = LOOPBACK,
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
     """Capture, gate, spool and send until stopped, then send the rest of the spool.
 
     The agent starts with the site file. Once the config topic has cameras or sensors of the site, the agent runs
-    those instead and follows the topic. `sightline config apply` writes that topic.
+    those instead and follows the topic. `sightline config apply` writes that topic. Commands, secrets and files that
+    the topic names need the permission of the policy or the site file.
     """
-    wanted = site.load(site_file)
+    from edge_agent.policy import load_policy
+
+    wanted, rights = site.load(site_file), load_policy(site_file, policy)
     known = [entry.name for entry in (*wanted.cameras, *wanted.sensors)]
     unknown = set(only or ()) - set(known)
     if unknown:
         expected = f"cameras or sensors of {site_file}: {', '.join(known) or 'the file has none'}"
         raise ConfigError("agent", "--only", sorted(unknown), expected)
-    service = Service("agent", kafka_settings(kafka, prefix), metrics_port)
-    raise typer.Exit(service.run(lambda stop: _serve(service, stop, wanted, data, only or [], exit_at_end)))
+    service = Service("agent", kafka_settings(kafka, prefix), metrics_port, metrics_host)
+    raise typer.Exit(service.run(lambda stop: _serve(service, stop, wanted, rights, data, only or [], exit_at_end)))
 
 
 @app.command()
@@ -109,6 +132,7 @@ def doctor(
     site_file: SiteFile,
     data: Annotated[Path, typer.Option(help="Folder of the spool.")],
     seconds: Annotated[float, typer.Option(min=1.0, help="Length of the check of each camera and sensor.")] = 5.0,
+    policy: Policy = None,
     as_json: AsJson = False,
     kafka: Kafka = "",
     prefix: Prefix = "",
@@ -119,9 +143,12 @@ def doctor(
 
     No frame or reading is stored or sent. A few heartbeats are sent to compare the clocks.
     """
-    findings = eventloop.run(
-        _examined(site.load(site_file), kafka_settings(kafka, prefix), data, seconds, quiet=as_json)
-    )
+    from edge_agent.policy import Rights, load_policy
+
+    wanted = site.load(site_file)
+    rights = Rights(load_policy(site_file, policy), wanted)
+    wanted = wanted.model_copy(update={"sensors": tuple(map(rights.local, wanted.sensors))})
+    findings = eventloop.run(_examined(wanted, kafka_settings(kafka, prefix), data, seconds, quiet=as_json))
     if as_json:
         stdout.print_json(data=[asdict(finding) for finding in findings])
     raise typer.Exit(1 if any(finding.state == "bad" for finding in findings) else 0)
@@ -148,11 +175,17 @@ async def _examined(
 
 
 async def _serve(
-    service: Service, stop: asyncio.Event, wanted: Site, data: Path, only: list[str], exit_at_end: bool
+    service: Service,
+    stop: asyncio.Event,
+    wanted: Site,
+    policy: AgentPolicy,
+    data: Path,
+    only: list[str],
+    exit_at_end: bool,
 ) -> None:
     from edge_agent.agent import Agent
     from edge_agent.metrics import AgentMetrics
 
     metrics = AgentMetrics(service.registry)
-    agent = await asyncio.to_thread(Agent, wanted, service.settings, data, metrics=metrics, only=only)
+    agent = await asyncio.to_thread(Agent, wanted, service.settings, data, metrics=metrics, only=only, policy=policy)
     await agent.run(stop, exit_at_end=exit_at_end)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli.common import Kafka, MetricsPort, Prefix, friendly, kafka_settings
+from deploy.cli.common import LOOPBACK, Kafka, MetricsHost, MetricsPort, Prefix, friendly, kafka_settings
 from ingest.exceptions import ConfigError
 from ingest.kafka.settings import SESSION_TIMEOUT_MS
 from ingest.runtime.service import Service
@@ -25,6 +25,7 @@ def engine(
         float, typer.Option(min=6.0, help="Seconds until a silent node loses its partitions.")
     ] = (SESSION_TIMEOUT_MS / 1000),
     metrics_port: MetricsPort = 0,
+    metrics_host: MetricsHost = LOOPBACK,
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
@@ -32,7 +33,7 @@ def engine(
 
     Exits with 75 when another node has taken over or Kafka is gone.
     """
-    service = Service("engine", kafka_settings(kafka, prefix), metrics_port)
+    service = Service("engine", kafka_settings(kafka, prefix), metrics_port, metrics_host)
     count = instances or os.cpu_count() or 1
     raise typer.Exit(service.run(lambda stop: _serve(service, stop, models, backend, count, session_timeout)))
 

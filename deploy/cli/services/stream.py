@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.cli.common import AsJson, Kafka, MetricsPort, Prefix, friendly, kafka_settings
+from deploy.cli.common import LOOPBACK, AsJson, Kafka, MetricsHost, MetricsPort, Prefix, friendly, kafka_settings
 from ingest.contract.topics import ALERTS, EVENTS
 from ingest.exceptions import ConfigError
 from ingest.kafka.log import Log
@@ -51,6 +51,7 @@ class Lane(StrEnum):
 def prepare(
     lane: Annotated[Lane, typer.Option(help="live: frames as they are captured. late: the backlog of outages.")],
     metrics_port: MetricsPort = 0,
+    metrics_host: MetricsHost = LOOPBACK,
     instance: Instance = "",
     kafka: Kafka = "",
     prefix: Prefix = "",
@@ -63,7 +64,7 @@ def prepare(
 
     from stream.prepare.stage import PrepareStage
 
-    service = Service(f"prepare-{lane.value}", kafka_settings(kafka, prefix), metrics_port)
+    service = Service(f"prepare-{lane.value}", kafka_settings(kafka, prefix), metrics_port, metrics_host)
 
     async def make(log: Log) -> PrepareStage:
         return PrepareStage(lane.value, await service.read_config(log))
@@ -75,7 +76,13 @@ def prepare(
 
 
 @friendly
-def analyse(metrics_port: MetricsPort = 0, instance: Instance = "", kafka: Kafka = "", prefix: Prefix = "") -> None:
+def analyse(
+    metrics_port: MetricsPort = 0,
+    metrics_host: MetricsHost = LOOPBACK,
+    instance: Instance = "",
+    kafka: Kafka = "",
+    prefix: Prefix = "",
+) -> None:
     """Track objects and apply the rules until stopped.
 
     Exits with 70 after an error, with 75 when Kafka is gone.
@@ -83,7 +90,7 @@ def analyse(metrics_port: MetricsPort = 0, instance: Instance = "", kafka: Kafka
     from stream.analyse.stage import AnalyseStage
     from stream.rules import validated
 
-    service = Service("analyse", kafka_settings(kafka, prefix), metrics_port)
+    service = Service("analyse", kafka_settings(kafka, prefix), metrics_port, metrics_host)
 
     async def make(log: Log) -> AnalyseStage:
         return AnalyseStage(await service.read_config(log, validated), (await log.partitions())[EVENTS])
@@ -92,7 +99,13 @@ def analyse(metrics_port: MetricsPort = 0, instance: Instance = "", kafka: Kafka
 
 
 @friendly
-def sense(metrics_port: MetricsPort = 0, instance: Instance = "", kafka: Kafka = "", prefix: Prefix = "") -> None:
+def sense(
+    metrics_port: MetricsPort = 0,
+    metrics_host: MetricsHost = LOOPBACK,
+    instance: Instance = "",
+    kafka: Kafka = "",
+    prefix: Prefix = "",
+) -> None:
     """Clean sensor readings and apply their threshold rules until stopped.
 
     Exits with 70 after an error, with 75 when Kafka is gone.
@@ -101,7 +114,7 @@ def sense(metrics_port: MetricsPort = 0, instance: Instance = "", kafka: Kafka =
     from stream.rules import validated
     from stream.sense.stage import SenseStage
 
-    service = Service("sense", kafka_settings(kafka, prefix), metrics_port)
+    service = Service("sense", kafka_settings(kafka, prefix), metrics_port, metrics_host)
 
     async def make(log: Log) -> SenseStage:
         config, partitions = await service.read_config(log, validated), await log.partitions()
@@ -114,6 +127,7 @@ def sense(metrics_port: MetricsPort = 0, instance: Instance = "", kafka: Kafka =
 def alerts(
     evidence: Annotated[Path, typer.Option(help="Folder for the evidence pictures.")],
     metrics_port: MetricsPort = 0,
+    metrics_host: MetricsHost = LOOPBACK,
     instance: Instance = "",
     kafka: Kafka = "",
     prefix: Prefix = "",
@@ -128,7 +142,7 @@ def alerts(
     async def make(log: Log) -> AlertStage:
         return AlertStage(FolderStore(evidence), (await log.partitions())[ALERTS])
 
-    _serve(Service("alerts", kafka_settings(kafka, prefix), metrics_port), make, instance)
+    _serve(Service("alerts", kafka_settings(kafka, prefix), metrics_port, metrics_host), make, instance)
 
 
 @friendly

@@ -9,13 +9,15 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log, stdout
+from deploy.cli.common import AsJson, Kafka, Prefix, SignKey, friendly, on_log, signer, stdout
 from ingest import site
 from ingest.exceptions import ConfigError
 from ingest.kafka.log import Log
 from ingest.site import PinConfig, Site
 from ingest.site.topic.changes import ConfigChanges, site_changes
+from ingest.site.topic.signature import PUBLIC_KEY_FILE, ConfigSigner, generate
 from ingest.site.topic.store import WRITER, commit, read
+from ingest.site.topic.view import Config
 from stream.rules import validated, validated_site
 
 app = typer.Typer(help="Check, apply and show a site's configuration.", no_args_is_help=True)
@@ -45,6 +47,7 @@ def apply(
             "--take-over", help="Take over, or change for all sites, entries that other sites define differently."
         ),
     ] = False,
+    sign_key: SignKey = None,
     as_json: AsJson = False,
     kafka: Kafka = "",
     prefix: Prefix = "",
@@ -54,8 +57,9 @@ def apply(
     Entries that the file no longer has are removed. Exits with 1 if the topic then has invalid entries.
     """
     wanted = validated_site(site.load(file), file)
+    signing = None if dry_run else signer(sign_key)
     found, unusable = on_log(
-        "sightline-config", kafka, prefix, lambda log: _apply(log, file, wanted, dry_run, take_over)
+        "sightline-config", kafka, prefix, lambda log: _apply(log, file, wanted, dry_run, take_over, signing)
     )
     if as_json:
         stdout.print_json(data=_report(found, unusable, dry_run))
@@ -69,13 +73,28 @@ def apply(
 
 @app.command()
 @friendly
+def keygen(file: Annotated[Path, typer.Argument(help="New file for the private key.")]) -> None:
+    """Make a key pair: FILE signs entries (`config apply --sign-key FILE`), FILE.pub lets services check them."""
+    public = generate(file)
+    stdout.print(f"{file}: the private key. Keep it off the broker and the agents", markup=False, soft_wrap=True)
+    stdout.print(
+        f"{public}: the public key. Name it in {PUBLIC_KEY_FILE} of every service, or in agent.toml",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+@friendly
 def remove(
     keys: Annotated[list[str], typer.Argument(help="Keys as `config show` prints them, such as camera/gate.")],
+    sign_key: SignKey = None,
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
     """Remove entries from the config topic, of any site, including invalid ones."""
-    on_log("sightline-config", kafka, prefix, lambda log: _remove(log, keys))
+    signing = signer(sign_key)
+    on_log("sightline-config", kafka, prefix, lambda log: _remove(log, keys, signing))
     stdout.print(f"removed: {', '.join(keys)}", markup=False, soft_wrap=True)
 
 
@@ -89,11 +108,11 @@ def show(kafka: Kafka = "", prefix: Prefix = "") -> None:
 
 
 async def _apply(
-    log: Log, file: Path, wanted: Site, dry_run: bool, take_over: bool
+    log: Log, file: Path, wanted: Site, dry_run: bool, take_over: bool, signer: ConfigSigner | None = None
 ) -> tuple[ConfigChanges, dict[str, str]]:
     """Return the changes, and the entries that are invalid afterwards, with the errors."""
     writer = None if dry_run else await log.writer(WRITER)
-    present = await read(log, validate=validated)
+    present = await _signed(log, signer)
     found = site_changes(wanted, present.entries, refused=present.refused, take_over=take_over)
     if found.conflicts:
         owners = sorted({owner for each in found.conflicts.values() for owner in each})
@@ -105,23 +124,32 @@ async def _apply(
             "pass --take-over. Nothing was changed",
         )
     if writer:
-        await commit(writer, found.written, found.removed)
+        await commit(writer, found.written, found.removed, signer)
     replaced = {*(entry.key for entry in found.written), *found.removed}
     return found, {key: why for key, why in present.refused.items() if key not in replaced}
 
 
-async def _remove(log: Log, keys: list[str]) -> None:
+async def _remove(log: Log, keys: list[str], signer: ConfigSigner | None) -> None:
     writer = await log.writer(WRITER)
-    present = await read(log, validate=validated)
+    present = await _signed(log, signer)
     for key in keys:
         expected = ""
-        if key not in present.entries and key not in present.refused:
+        # a signed removal may be needed for a key that the topic has lost without one
+        if not signer and key not in present.entries and key not in present.refused:
             expected = "a key that `sightline config show` prints"
         elif isinstance(present.entries.get(key), PinConfig):
             expected = "a key other than a pin, because a camera must stay in its partition"
         if expected:
             raise ConfigError("config topic", "KEY", key, expected)
-    await commit(writer, [], keys)
+    await commit(writer, [], keys, signer)
+
+
+async def _signed(log: Log, signer: ConfigSigner | None) -> Config:
+    """Read the topic. The signer then signs later than all its entries."""
+    present = await read(log, validate=validated, trust=signer.trust() if signer else None)
+    if signer:
+        signer.after = present.signed_at
+    return present
 
 
 def _report(found: ConfigChanges, unusable: Mapping[str, str], dry_run: bool) -> dict[str, object]:

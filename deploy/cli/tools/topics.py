@@ -7,7 +7,18 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, on_log, print_rows, stdout
+from deploy.cli.common import (
+    AsJson,
+    Kafka,
+    Prefix,
+    SignKey,
+    friendly,
+    kafka_settings,
+    on_log,
+    print_rows,
+    signer,
+    stdout,
+)
 from ingest.contract.topics import TOPICS
 from ingest.kafka import topicadmin
 from ingest.kafka.log import Log
@@ -51,12 +62,13 @@ def verify(
 @friendly
 def grow(
     partitions: Annotated[int, typer.Argument(min=2, help="New number of partitions of the data path.")],
+    sign_key: SignKey = None,
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
     """Add partitions to the data path. First pin every known camera to its present partition."""
     try:
-        pins = run(topicadmin.grow(kafka_settings(kafka, prefix), partitions))
+        pins = run(topicadmin.grow(kafka_settings(kafka, prefix), partitions, signer(sign_key)))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     stdout.print(f"{partitions} partitions; pinned: {pins or 'no cameras'}")

@@ -22,7 +22,7 @@ from ingest.contract.records import Heartbeat
 from ingest.contract.topics import FRAMES, FRAMES_LATE, READINGS, STATUS, topic_differences
 from ingest.exceptions import ConfigError, LogUnavailable
 from ingest.kafka.kafkalog import KafkaLog
-from ingest.kafka.settings import KafkaSettings, producer
+from ingest.kafka.settings import PLAINTEXT_MEND, PLAINTEXT_RISK, KafkaSettings, producer
 from ingest.kafka.writer import start, stop
 from ingest.site import LinkConfig
 
@@ -43,9 +43,17 @@ async def check_link(config: LinkConfig, settings: KafkaSettings) -> list[Findin
     if config.kind != "kafka":
         return [await _check_opens(config, settings)]
     topics = await _check_topics(settings)
+    found = [*check_privacy(settings), topics]
     if topics.state == "bad":
-        return [topics]
-    return [topics, await _check_opens(config, settings), *await _check_writes(settings)]
+        return found
+    return [*found, await _check_opens(config, settings), *await _check_writes(settings)]
+
+
+def check_privacy(settings: KafkaSettings) -> list[Finding]:
+    """Return a finding if the link leaves this machine without TLS."""
+    exposed = settings.plaintext_hosts
+    text = f"without TLS: {PLAINTEXT_RISK}"
+    return [poor(f"link to {', '.join(exposed)}", text, PLAINTEXT_MEND)] if exposed else []
 
 
 async def _check_opens(config: LinkConfig, settings: KafkaSettings) -> Finding:

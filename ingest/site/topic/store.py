@@ -13,6 +13,7 @@ from ingest.kafka.log import Log, Outgoing, Writer
 from ingest.metrics import ConfigMetrics
 from ingest.runtime import logs
 from ingest.site import ConfigEntry
+from ingest.site.topic.signature import ConfigSigner, ConfigTrust
 from ingest.site.topic.view import Config, ConfigView, Validate, accept
 
 _log = logs.get("ingest.config")
@@ -24,18 +25,25 @@ WRITER = "config"
 ``commit``. A later process fences an earlier one, whose reading is outdated."""
 
 
-async def publish(log: Log, entries: Iterable[ConfigEntry], removed: Iterable[str] = ()) -> None:
-    """Write entries and remove keys without reading the topic."""
-    for record in _records(entries, removed):
+async def publish(
+    log: Log, entries: Iterable[ConfigEntry], removed: Iterable[str] = (), signer: ConfigSigner | None = None
+) -> None:
+    """Write entries and remove keys without reading the topic. Sign them if there is a signer."""
+    for record in _records(entries, removed, signer):
         await log.produce(record)
 
 
-async def commit(writer: Writer, entries: Iterable[ConfigEntry], removed: Iterable[str] = ()) -> None:
-    """Write entries and remove keys in one transaction.
+async def commit(
+    writer: Writer,
+    entries: Iterable[ConfigEntry],
+    removed: Iterable[str] = (),
+    signer: ConfigSigner | None = None,
+) -> None:
+    """Write entries and remove keys in one transaction. Sign them if there is a signer.
 
     Raise Fenced if another process has opened its writer after this one, or LogUnavailable.
     """
-    records = _records(entries, removed)
+    records = _records(entries, removed, signer)
     try:
         if records:
             await writer.write(records, CONFIG, {})
@@ -43,9 +51,12 @@ async def commit(writer: Writer, entries: Iterable[ConfigEntry], removed: Iterab
         raise Fenced("another process is changing the config topic: nothing was changed, try again") from None
 
 
-def _records(entries: Iterable[ConfigEntry], removed: Iterable[str]) -> list[Outgoing]:
-    written = [Outgoing(CONFIG, 0, entry.model_dump_json().encode(), key=entry.key.encode()) for entry in entries]
-    return written + [Outgoing(CONFIG, 0, b"", key=key.encode()) for key in removed]
+def _records(entries: Iterable[ConfigEntry], removed: Iterable[str], signer: ConfigSigner | None) -> list[Outgoing]:
+    values = [(entry.key, entry.model_dump_json().encode()) for entry in entries] + [(key, b"") for key in removed]
+    return [
+        Outgoing(CONFIG, 0, value, key=key.encode(), headers=signer.headers(key, value) if signer else {})
+        for key, value in values
+    ]
 
 
 class ConfigReader:
@@ -67,7 +78,7 @@ class ConfigReader:
         if self._position < end:
             async with aclosing(self._log.read(CONFIG, 0, self._position, end)) as records:
                 async for record in records:
-                    self._view.apply((record.key or b"").decode(errors="replace"), record.value)
+                    self._view.apply((record.key or b"").decode(errors="replace"), record.value, record.headers)
         self._view.finish_reading()
         self._position = max(self._position, end)
 
@@ -76,14 +87,16 @@ class ConfigReader:
         await self._log.close()
 
 
-async def read(log: Log, metrics: ConfigMetrics | None = None, validate: Validate = accept) -> Config:
+async def read(
+    log: Log, metrics: ConfigMetrics | None = None, validate: Validate = accept, trust: ConfigTrust | None = None
+) -> Config:
     """Read the topic to its end. Raise LogUnavailable.
 
     An invalid entry is logged, counted and left out, and the last valid one under its key stays in force if the topic
     still has it. ``Config.refused`` lists the refused keys with their errors. ``validate`` is for services that run
-    rules: see ``stream.rules.validated``.
+    rules: see ``stream.rules.validated``. ``trust`` replaces that of the environment.
     """
-    view = ConfigView(validate=validate)
+    view = ConfigView(validate=validate, trust=trust)
     await ConfigReader(log, view).catch_up()
     if metrics:
         metrics.refused.set(len(view.config.refused))

@@ -1,9 +1,10 @@
-"""The valid entries of the ``config`` topic, and the refused ones. Pure except for its log."""
+"""The valid entries of the ``config`` topic, and the refused ones."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TypeVar
 
 from ingest.exceptions import ConfigError
@@ -13,6 +14,7 @@ from ingest.site import (
     PinConfig,
     parse_entry,
 )
+from ingest.site.topic.signature import ConfigTrust
 
 _log = logs.get("ingest.config")
 
@@ -21,6 +23,10 @@ Validate = Callable[[ConfigEntry], ConfigEntry]
 
 _SHOWN_CHARS = 500
 """Characters of a refusal. It goes into a log line and every heartbeat, and the entry's author chose its length."""
+_UNSIGNED_REMOVAL = (
+    "config topic, {key}: the topic no longer has it, and no signed removal. It stays in force. Apply the site file "
+    "again, or run `sightline config remove {key} --sign-key FILE`"
+)
 _REMEDY = "write it again with `sightline config apply`, or remove it with `sightline config remove KEY`"
 
 
@@ -30,6 +36,8 @@ class Config:
 
     entries: dict[str, ConfigEntry]
     refused: Mapping[str, str] = field(default_factory=dict)
+    signed_at: int = field(default=0, compare=False)
+    """Newest time of a signature, 0 without signatures. The next signature must be newer."""
 
     def of(self, cls: type[E]) -> tuple[E, ...]:
         """Return the entries of one class, by name."""
@@ -52,11 +60,20 @@ class ConfigView:
     An invalid entry is refused, and the last valid one under its key stays in force. A reading of the whole topic
     starts with ``begin_reading`` and ends with ``finish_reading``. ``validate`` may replace an entry by a stricter
     model of it, or refuse it with a ConfigError.
+
+    With a public key, an entry or tombstone without a valid signature is refused. ``trust`` is that of the
+    environment by default, so that no reader can forget it. Raise ConfigError for an unusable key.
     """
 
-    def __init__(self, entries: Mapping[str, ConfigEntry] | None = None, validate: Validate = accept) -> None:
+    def __init__(
+        self,
+        entries: Mapping[str, ConfigEntry] | None = None,
+        validate: Validate = accept,
+        trust: ConfigTrust | None = None,
+    ) -> None:
         self._entries = dict(entries or {})
         self._validate = validate
+        self._trust = trust or ConfigTrust.from_env()
         self._refused: dict[str, str] = {}
         self._logged: dict[str, str] = {}
         self._removed: set[str] = set()
@@ -67,7 +84,8 @@ class ConfigView:
     @property
     def config(self) -> Config:
         """The entries in force now."""
-        return Config(dict(self._entries), dict(self._refused))
+        newest = max(self._trust.seen.values(), default=0) if self._trust else 0
+        return Config(dict(self._entries), dict(self._refused), newest)
 
     @property
     def removed(self) -> frozenset[str]:
@@ -78,11 +96,17 @@ class ConfigView:
         """Begin a reading of the whole topic from its first record."""
         self._seen = set()
 
-    def apply(self, key: str, value: bytes) -> None:
+    def apply(self, key: str, value: bytes, headers: Mapping[str, bytes] = MappingProxyType({})) -> None:
         """Apply one record; an empty value is a tombstone."""
         if self._seen is not None:
             self._seen.add(key)
         self._refused.pop(key, None)
+        if self._trust:
+            try:
+                self._trust.check(key, value, headers)
+            except ConfigError as error:
+                self._refused[key] = _short(str(error))
+                return
         self._removed.discard(key)
         if not value:
             self._removed.add(key)
@@ -100,10 +124,13 @@ class ConfigView:
         """End a reading of the topic, and log each refusal once.
 
         After a reading of the whole topic, entries that it did not contain are removed: compaction deletes a removed
-        entry and later its tombstone. With ``removed``, the caller can distinguish this from a lost topic.
+        entry and later its tombstone. With ``removed``, the caller can distinguish this from a lost topic. With a
+        public key they stay, because anyone may have written the tombstone, and are reported.
         """
         seen, self._seen = self._seen, None
-        if seen is not None:
+        if seen is not None and self._trust:
+            self._refused |= {key: _UNSIGNED_REMOVAL.format(key=key) for key in self._entries.keys() - seen}
+        elif seen is not None:
             self._entries = {key: entry for key, entry in self._entries.items() if key in seen}
             self._refused = {key: why for key, why in self._refused.items() if key in seen}
         for key, why in self._refused.items():

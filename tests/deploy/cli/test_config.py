@@ -24,6 +24,7 @@ from ingest.kafka.log import Outgoing
 from ingest.kafka.memorylog import MemoryLog
 from ingest.kafka.settings import KafkaSettings
 from ingest.site import CameraConfig
+from ingest.site.topic.signature import PUBLIC_KEY_FILE, SIGN_KEY_FILE
 from ingest.site.topic.store import WRITER, commit, read
 from ingest.site.topic.view import Config
 
@@ -113,6 +114,27 @@ def test_apply_replaces_invalid_entries_of_its_file_and_reports_the_others(log: 
     assert "config_entry_refused" in shown.stderr
     assert invoke("remove", "camera/lost").exit_code == 0
     assert invoke("apply", str(file)).exit_code == 0
+
+
+def test_with_a_public_key_entries_are_signed_or_refused(
+    log: MemoryLog, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = str(tmp_path / "config.key")
+    invoke("apply", write(file, "north", "gate", "yard"))
+    assert invoke("keygen", key).exit_code == 0
+    monkeypatch.setenv(PUBLIC_KEY_FILE, f"{key}.pub")
+    assert keys(log) == []  # nothing is signed yet
+    result = invoke("apply", str(file))
+    assert (result.exit_code, "--sign-key" in result.stderr) == (USAGE_EXIT, True)
+    assert invoke("apply", str(file), "--sign-key", key).exit_code == 0
+    assert keys(log) == ["camera/gate", "camera/yard"]
+    put(log, "camera/gate", b"")
+    assert keys(log) == ["camera/gate", "camera/yard"]  # an unsigned tombstone removes nothing
+    assert invoke("remove", "camera/gate", "--sign-key", key).exit_code == 0
+    assert keys(log) == ["camera/yard"]
+    monkeypatch.setenv(SIGN_KEY_FILE, key)
+    assert invoke("apply", write(file, "north", "road")).exit_code == 0
+    assert keys(log) == ["camera/road"]
 
 
 def test_an_entry_of_no_site_is_reported_with_the_command_that_removes_it(log: MemoryLog, file: Path) -> None:

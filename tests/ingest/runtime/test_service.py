@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import urllib.request
+from typing import Literal
 
 import pytest
 from prometheus_client import Counter
@@ -89,8 +90,34 @@ def test_metrics_are_served_on_the_port() -> None:
     assert server is not None
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as page:
         assert b"frames_total 3.0" in page.read()
+    assert server.server_address == ("127.0.0.1", port)  # this machine only
     server.shutdown()
     server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("bootstrap", "security", "exposed"),
+    [
+        ("127.0.0.1:9092,localhost,[::1]:9092", "PLAINTEXT", []),
+        ("127.0.0.1:9092, kafka.example:9092", "PLAINTEXT", ["kafka.example:9092"]),
+        ("10.0.0.7", "SASL_PLAINTEXT", ["10.0.0.7"]),
+        ("[fd00::1]:9092", "PLAINTEXT", ["[fd00::1]:9092"]),
+        ("kafka.example:9093", "SASL_SSL", []),
+        ("kafka.example:9093", "SSL", []),
+    ],
+)
+def test_a_plaintext_link_beyond_this_machine_is_logged_as_a_warning(
+    bootstrap: str, security: Literal["PLAINTEXT", "SASL_PLAINTEXT", "SASL_SSL", "SSL"], exposed: list[str]
+) -> None:
+    async def work(stop: asyncio.Event) -> None:
+        pass
+
+    settings = KafkaSettings(bootstrap=bootstrap, security=security)
+    with capture_logs() as lines:
+        assert Service("test", settings).run(work) == 0
+    assert [line["brokers"] for line in lines if line["event"] == "broker_link_is_plaintext"] == (
+        [exposed] if exposed else []
+    )
 
 
 def test_a_metrics_port_that_is_taken_costs_the_metrics_and_not_the_service() -> None:

@@ -1,0 +1,46 @@
+"""Files and folders that only their owner, or their owner and group, can read. The umask cannot widen these modes."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
+"""Modes of files and folders of one service."""
+GROUP_FILE, GROUP_FOLDER = 0o640, 0o750
+"""Modes of files and folders that other services of the same group read."""
+
+
+def restrict_umask() -> None:
+    """Forbid all access of others to the files that this process and its children create."""
+    os.umask(os.umask(0o077) | 0o027)
+
+
+def make_folder(folder: Path, mode: int = PRIVATE_FOLDER) -> None:
+    """Make a folder with its parents. Tighten the mode of a folder that exists, unless others share it like /tmp.
+
+    Raise OSError.
+    """
+    folder.mkdir(mode=mode, parents=True, exist_ok=True)
+    found = folder.stat()
+    if found.st_uid == os.geteuid() and found.st_mode & 0o777 & ~mode and not found.st_mode & stat.S_ISVTX:
+        folder.chmod(stat.S_IMODE(found.st_mode) & mode)
+
+
+def open_private(path: Path, mode: int = PRIVATE_FILE, flags: int = os.O_TRUNC) -> int:
+    """Open a file for writing and return its descriptor. Tighten the mode of a file that exists. Raise OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flags, mode)
+    found = os.fstat(descriptor)
+    if found.st_uid == os.geteuid() and found.st_mode & 0o777 & ~mode:
+        os.fchmod(descriptor, stat.S_IMODE(found.st_mode) & mode)
+    return descriptor
+
+
+def write_new(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
+    """Write a file that must not exist, with exactly this mode, and sync it. Raise OSError."""
+    with os.fdopen(open_private(path, mode, os.O_EXCL), "wb") as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,135 @@
+"""Signatures of entries on the ``config`` topic: Ed25519 (RFC 8032), in Kafka headers.
+
+A signature covers the key, the value and the time of signing. An entry that is older than one already seen under its
+key is stale: someone has written an old record again. Tombstones are signed as well.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+from typing import Self
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from ingest.exceptions import ConfigError
+from ingest.runtime.files import write_new
+
+PUBLIC_KEY_FILE = "SIGHTLINE_CONFIG_PUBLIC_KEY_FILE"
+SIGN_KEY_FILE = "SIGHTLINE_CONFIG_SIGN_KEY_FILE"
+SIGNATURE, SIGNED_AT = "sightline-signature", "sightline-signed-at"
+_DOMAIN = b"sightline config 1\n"
+"""Beginning of each signed message. A signature made for another purpose is never valid here."""
+_MAX_DIGITS = 19
+"""Digits of the largest time in ns that fits into 64 bits."""
+
+
+class ConfigSigner:
+    """Signs entries with a private key. Each signature is newer than the one before, and than ``after``."""
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+        self.after = 0
+        """Newest time on the topic, in ns. A clock that lags must not make a new entry stale."""
+
+    @classmethod
+    def load(cls, file: Path) -> Self:
+        """Read a private key. Raise ConfigError."""
+        expected = "a private key that `sightline config keygen` made"
+        try:
+            key = serialization.load_pem_private_key(file.read_bytes(), None)
+        except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise ConfigError("config", "--sign-key", str(file), f"{expected} ({error})") from None
+        if not isinstance(key, Ed25519PrivateKey):
+            raise ConfigError("config", "--sign-key", str(file), expected)
+        return cls(key)
+
+    def trust(self) -> ConfigTrust:
+        """Return the trust in this key's signatures."""
+        return ConfigTrust(self._key.public_key())
+
+    def headers(self, key: str, value: bytes) -> dict[str, bytes]:
+        """Return the headers with the signature of one record; an empty value is a tombstone."""
+        self.after = max(time.time_ns(), self.after + 1)
+        return {
+            SIGNED_AT: str(self.after).encode(),
+            SIGNATURE: self._key.sign(_message(key, value, self.after)),
+        }
+
+
+class ConfigTrust:
+    """Checks signatures with a public key. ``seen`` has the newest time by key, and may be saved over a restart."""
+
+    def __init__(self, key: Ed25519PublicKey, seen: MutableMapping[str, int] | None = None) -> None:
+        self._key = key
+        self.seen: MutableMapping[str, int] = {} if seen is None else seen
+
+    @classmethod
+    def load(cls, file: Path, seen: MutableMapping[str, int] | None = None) -> Self:
+        """Read a public key. Raise ConfigError."""
+        expected = "a public key that `sightline config keygen` made"
+        try:
+            key = serialization.load_pem_public_key(file.read_bytes())
+        except (OSError, ValueError, UnsupportedAlgorithm) as error:
+            raise ConfigError("config", PUBLIC_KEY_FILE, str(file), f"{expected} ({error})") from None
+        if not isinstance(key, Ed25519PublicKey):
+            raise ConfigError("config", PUBLIC_KEY_FILE, str(file), expected)
+        return cls(key, seen)
+
+    @classmethod
+    def from_env(cls, seen: MutableMapping[str, int] | None = None) -> Self | None:
+        """Return the trust that the environment configures, None without a key. Raise ConfigError."""
+        file = os.environ.get(PUBLIC_KEY_FILE)
+        return cls.load(Path(file), seen) if file else None
+
+    def check(self, key: str, value: bytes, headers: Mapping[str, bytes]) -> None:
+        """Raise ConfigError for a record that is unsigned, signed with another key, or stale."""
+        where, signature, stamp = f"config topic, {key}", headers.get(SIGNATURE), headers.get(SIGNED_AT, b"")
+        if not signature:
+            raise ConfigError(where, SIGNATURE, "", "a signature. Apply it with `sightline config apply --sign-key`")
+        at = int(stamp) if stamp.isdigit() and len(stamp) <= _MAX_DIGITS else -1
+        try:
+            self._key.verify(signature, _message(key, value, at))
+        except InvalidSignature:
+            raise ConfigError(
+                where, SIGNATURE, signature.hex()[:16], f"a signature of the key in {PUBLIC_KEY_FILE}"
+            ) from None
+        newest = self.seen.get(key, 0)
+        if at < newest:
+            raise ConfigError(
+                where,
+                SIGNED_AT,
+                at,
+                f"at least {newest}: an older entry was written again. Apply the site file again",
+            )
+        self.seen[key] = at
+
+
+def generate(file: Path) -> Path:
+    """Write a new private key, readable by its owner only, and beside it the public key. Return the latter's path.
+
+    Raise ConfigError if a file exists or cannot be written.
+    """
+    key, public = Ed25519PrivateKey.generate(), file.with_name(f"{file.name}.pub")
+    private_pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    public_pem = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    for path, data, mode in ((file, private_pem, 0o600), (public, public_pem, 0o644)):
+        try:
+            write_new(path, data, mode)
+        except OSError as error:
+            raise ConfigError(
+                "config", "FILE", str(path), f"a new file in a writable folder ({error.strerror})"
+            ) from None
+    return public
+
+
+def _message(key: str, value: bytes, at: int) -> bytes:
+    return b"%s%d:%s\n%d\n%s" % (_DOMAIN, len(key.encode()), key.encode(), at, value)
