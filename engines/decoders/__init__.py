@@ -5,18 +5,35 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.metadata import entry_points
 
-from engines.decoders.base import DecoderOptions, FrameRegion, OutputDecoder
-from engines.decoders.classes import BACKGROUND, SoftmaxDecoder
+from engines.decoders.base import DecoderOptions, FrameRegion, OutputDecoder, refusal
+from engines.decoders.classes import BACKGROUND, SigmoidDecoder, SoftmaxDecoder
 from engines.decoders.yolox import YoloxDecoder
 from engines.exceptions import DecoderUnknown
 
-__all__ = ["BACKGROUND", "CLASSIFIERS", "DecoderOptions", "FrameRegion", "OutputDecoder", "known", "make"]
+__all__ = [
+    "BACKGROUND",
+    "CLASSIFIERS",
+    "READ_ONE_OUTPUT",
+    "DecoderOptions",
+    "FrameRegion",
+    "OutputDecoder",
+    "known",
+    "make",
+    "refusal",
+]
 
 _ENTRY_POINTS = "sightline.decoders"
-_BUILT_IN: dict[str, Callable[[DecoderOptions], OutputDecoder]] = {"softmax": SoftmaxDecoder, "yolox": YoloxDecoder}
+_BUILT_IN: dict[str, Callable[[DecoderOptions], OutputDecoder]] = {
+    "sigmoid": SigmoidDecoder,
+    "softmax": SoftmaxDecoder,
+    "yolox": YoloxDecoder,
+}
 
-CLASSIFIERS = frozenset({"softmax"})
+CLASSIFIERS = frozenset({"sigmoid", "softmax"})
 """Decoders that label a whole region and do not locate objects in it. Their pipelines look at moving regions."""
+
+READ_ONE_OUTPUT = frozenset(_BUILT_IN)
+"""Decoders that read the only output of a model."""
 
 
 def known() -> list[str]:

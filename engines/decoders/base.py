@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,26 @@ class OutputDecoder(Protocol):
 
         Raise InferenceFailed if the arrays do not have the shape that this decoder reads, or are not finite.
         """
+
+
+@runtime_checkable
+class JudgesOutputs(Protocol):
+    """Optional part of a decoder: recognise outputs of the right shape that mean something else."""
+
+    def misfit(self, outputs: Outputs) -> str:
+        """Return why this decoder cannot read the outputs, and the next step. Return "" if it can.
+
+        ``outputs`` have passed ``decode``. The first axis has several different images.
+        """
+
+
+def refusal(decoder: OutputDecoder, outputs: Outputs, rows: Sequence[FrameRegion]) -> str:
+    """Return why a decoder cannot read a model's outputs, "" if it can. Used before a model is stored."""
+    try:
+        decoder.decode(outputs, rows)
+    except InferenceFailed as error:
+        return str(error)
+    return decoder.misfit(outputs) if isinstance(decoder, JudgesOutputs) else ""
 
 
 def clipped(box: Box, row: FrameRegion) -> Box | None:

@@ -1,4 +1,4 @@
-"""The decoder of classifiers: at most one label per region."""
+"""The decoders of classifiers: softmax for one label per region, sigmoid for independent labels."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ BACKGROUND = "background"
 _ROUNDING = 0.05
 """Tolerance for probabilities to sum to 1. Low-precision models round; logits sum to 1 only by chance."""
 
+_OVER = 1e-3
+"""Tolerance of scores above 1, for rounding in half precision."""
+
 
 class SoftmaxDecoder:
     """Decoder of class probabilities or logits ``(N, classes)``. A detection's box is the box of its region."""
@@ -29,6 +32,18 @@ class SoftmaxDecoder:
         best = _probabilities(only_output(outputs, (len(rows), len(self._options.labels))))
         return [self._decode_row(probabilities, row) for probabilities, row in zip(best, rows, strict=True)]
 
+    def misfit(self, outputs: Outputs) -> str:
+        """Return why the outputs are not those of exclusive classes: one class, or independent scores."""
+        if len(self._options.labels) == 1:
+            return "a softmax over one label is always 1"
+        scores = next(iter(outputs.values()))
+        if _are_scores(scores) and (np.abs(scores.sum(axis=1) - 1.0) > _ROUNDING).any():
+            return (
+                f"scores of one image lie between 0 and 1 and sum to {scores[0].sum():.3g}: expected probabilities "
+                "that sum to 1, or logits. Use the decoder sigmoid for independent labels"
+            )
+        return ""
+
     def _decode_row(self, probabilities: npt.NDArray[np.float32], row: FrameRegion) -> list[Detection]:
         index = int(probabilities.argmax())
         score, label = float(probabilities[index]), self._options.labels[index]
@@ -36,6 +51,47 @@ class SoftmaxDecoder:
         if label == BACKGROUND or score < self._options.min_score or box is None:
             return []
         return [Detection(box=box, label=label, class_id=index, score=score)]
+
+
+class SigmoidDecoder:
+    """Decoder of independent scores ``(N, classes)`` between 0 and 1. With one label, ``(N,)`` is accepted.
+
+    A region gets every label whose score reaches ``min_score``. Adoption appends a sigmoid to a model that returns
+    logits.
+    """
+
+    def __init__(self, options: DecoderOptions) -> None:
+        self._options = options
+
+    def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
+        """Return a detection of the whole region for each label that is likely enough, except the background."""
+        if len(self._options.labels) == 1:
+            outputs = {name: values[:, None] if values.ndim == 1 else values for name, values in outputs.items()}
+        scores = only_output(outputs, (len(rows), len(self._options.labels)))
+        return [self._decode_row(values, row) for values, row in zip(scores, rows, strict=True)]
+
+    def misfit(self, outputs: Outputs) -> str:
+        """Return why the outputs are not scores."""
+        scores = next(iter(outputs.values()))
+        if _are_scores(scores):
+            return ""
+        low, high = float(scores.min()), float(scores.max())
+        return f"scores lie between {low:.3g} and {high:.3g}: expected 0 to 1. End the model with a sigmoid"
+
+    def _decode_row(self, scores: npt.NDArray[np.float32], row: FrameRegion) -> list[Detection]:
+        box = clipped(row.region.box, row)
+        if box is None:
+            return []
+        likely = [int(i) for i in np.argsort(-scores, kind="stable") if scores[i] >= self._options.min_score]
+        return [
+            Detection(box=box, label=self._options.labels[i], class_id=i, score=min(float(scores[i]), 1.0))
+            for i in likely
+            if self._options.labels[i] != BACKGROUND
+        ]
+
+
+def _are_scores(values: npt.NDArray[np.float32]) -> bool:
+    return bool((values >= 0.0).all() and (values <= 1.0 + _OVER).all())
 
 
 def _probabilities(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -19,6 +19,9 @@ _MAX_DETECTIONS = 300
 _FAR_CELLS, _LARGEST_LOG = 1e6, 14.0
 """Maximum centre offset in cells, and maximum log size. Both lie beyond any image and prevent overflow."""
 
+_OVER = 1e-3
+"""Tolerance of scores outside of 0 to 1, for rounding in half precision."""
+
 Floats = npt.NDArray[np.float32]
 
 
@@ -33,6 +36,25 @@ class YoloxDecoder:
         """Return the boxes of each row after non-maximum suppression per class."""
         raw = only_output(outputs, (len(rows), len(self._grid), 5 + len(self._options.labels)))
         return [self._decode_row(cells, row) for cells, row in zip(raw, rows, strict=True)]
+
+    def misfit(self, outputs: Outputs) -> str:
+        """Return why the outputs are not a raw grid: scores without a sigmoid, or boxes decoded by the model."""
+        raw = next(iter(outputs.values()))
+        scores = raw[..., 4:]
+        if scores.min() < -_OVER or scores.max() > 1.0 + _OVER:
+            low, high = float(scores.min()), float(scores.max())
+            return (
+                f"objectness and class scores lie between {low:.3g} and {high:.3g}: expected 0 to 1. "
+                "Export the model with its sigmoids"
+            )
+        as_offset = np.median(np.abs(raw[..., :2]))
+        as_pixels = np.median(np.abs(raw[..., :2] / self._stride[:, None] - self._grid))
+        if as_pixels < as_offset:  # decoded centres lie near their own cells, offsets near zero
+            return (
+                "box centres are pixels of the input: expected offsets from grid cells. "
+                "Export the model with decode_in_inference = False"
+            )
+        return ""
 
     def _decode_row(self, cells: Floats, row: FrameRegion) -> list[Detection]:
         scores = cells[:, 4:5] * cells[:, 5:]

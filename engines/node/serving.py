@@ -5,14 +5,16 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from engines import decoders
 from engines.decoders import DecoderOptions, FrameRegion, OutputDecoder
 from engines.engine import CHANNELS, Engine
-from engines.exceptions import BadBatch, EngineError, InferenceFailed, ManifestError
+from engines.exceptions import BadBatch, EngineError, InferenceFailed, ManifestError, ModelLoadFailed
 from engines.node.jobs import ItemTask
 from engines.node.scheduler import MergedBatch
 from engines.repository.manifest import Manifest, Model
-from ingest.contract.records import Canvas, Detection, padded_rows
+from ingest.contract.records import Box, Canvas, Detection, Fit, Inner, Region, padded_rows
 from ingest.site import PipelineConfig
 
 
@@ -48,11 +50,15 @@ class ServedModel:
         return min(engine.batch_size for engine in self._engines)
 
     def open(self) -> None:
-        """Load and warm up every engine. The model is ready when this returns. Raise ModelLoadFailed."""
+        """Load and warm up every engine, and try the decoder. The model is ready when this returns.
+
+        Raise ModelLoadFailed.
+        """
         for engine in self._engines:
             engine.load(self.model)
             engine.warm_up()
             self._idle.put(engine)
+        self._require_readable(self._engines[0])
 
     def classify(self, merged: MergedBatch) -> None:
         """Settle every task, with its detections, or with its error if it fails on its own too."""
@@ -68,6 +74,18 @@ class ServedModel:
         """Release the models."""
         for engine in self._engines:
             engine.close()
+
+    def _require_readable(self, engine: Engine) -> None:
+        """Raise ModelLoadFailed if the decoder cannot read the outputs. Every frame would become a dead letter."""
+        height, width, _ = self._canvas
+        row = FrameRegion(
+            Region(Box(0, 0, width, height), Fit(1.0, 1.0, 0.0, 0.0), Inner(0, 0, width, height)), width, height
+        )
+        outputs = engine.infer(np.full((1, *self._canvas), self._pad, np.uint8))
+        reason = decoders.refusal(self._decoder, outputs, [row])
+        if reason:
+            manifest = self.model.manifest
+            raise ModelLoadFailed(f"model {manifest.id}, decoder {manifest.decoder}: {reason}. Add the model again")
 
     def _settle(self, engine: Engine, tasks: Sequence[ItemTask]) -> None:
         try:

@@ -1,12 +1,12 @@
 """Adoption of foreign ONNX models into the repository.
 
 Sightline's models take ``(N, height, width, 3)`` uint8. A foreign model takes floats in another layout, so nodes for
-cast, scale and transpose are put in front of it. The outputs of both are compared before anything is written.
+cast, scale and transpose are put in front of it. The outputs of both are compared, and the decoder must be able to
+read them, before anything is written.
 """
 
 from __future__ import annotations
 
-import copy
 import os
 import shutil
 from dataclasses import dataclass
@@ -19,18 +19,31 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 import tomli_w
-from onnx import TensorProto, helper, numpy_helper
 
 from engines import decoders
+from engines.decoders import DecoderOptions, FrameRegion
+from engines.engine import Outputs
 from engines.exceptions import AdoptFailed, DecoderUnknown
 from engines.repository.manifest import MANIFEST, Model, sha256_of
 from engines.repository.store import Repository
+from engines.repository.wrap import (
+    INPUT,
+    ForeignInput,
+    input_of,
+    planes,
+    with_float_outputs,
+    with_free_batch,
+    with_pixels,
+)
+from ingest.contract.records import Box, Fit, Inner, Region
 
-INPUT = "pixels"
 _FILE = "model.onnx"
 _TOLERANCE = 1e-3
 """Maximum output difference to the original model, relative to its largest output. The added nodes only round."""
-_BATCH = "batch"
+_HALF_TOLERANCE = 1e-2
+"""The same for half precision, which has ten bits: batches add in another order."""
+_PROBES = 3
+"""Images that the models are compared on."""
 _MAX_BATCH = 8
 _COCO = (
     "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,"
@@ -55,35 +68,48 @@ class AdoptOptions:
     fit: Literal["stretch", "letterbox"] = "letterbox"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    output: str = ""
+    """Name of the output to keep; empty for all."""
 
 
 def adopt(file: Path, repository: Repository, options: AdoptOptions) -> Model:
-    """Wrap a model, compare it with the original, and write it as the next version.
+    """Wrap a model, compare it with the original, try its decoder, and write it as the next version.
 
     Raise DecoderUnknown or AdoptFailed.
     """
     if options.decoder not in decoders.known():
         raise DecoderUnknown(options.decoder, decoders.known())
     original = _load(file)
-    wrapped, height, width = _wrapped(original, options)
-    batch = _MAX_BATCH
-    free = _with_free_batch(wrapped)
-    difference = _difference(original, free, height, width, options, rows=3)
-    if difference is None or difference > _TOLERANCE:  # exported for a batch of one only
-        free, batch = wrapped, 1
-        difference = _difference(original, wrapped, height, width, options, rows=1)
-    if difference is None or difference > _TOLERANCE:
+    given = input_of(original)
+    original = with_float_outputs(original, options.output, scores=options.decoder == "sigmoid")
+    wrapped = with_pixels(original, given, options.mean, options.scale)
+    stored, batch = with_free_batch(wrapped), _MAX_BATCH
+    tolerance = _TOLERANCE if given.dtype != np.float16 else _HALF_TOLERANCE
+    difference = _difference(original, stored, given, options, rows=_PROBES)
+    if isinstance(difference, AdoptFailed) or difference > tolerance:  # exported for a batch of one only
+        stored, batch = wrapped, 1
+        difference = _difference(original, stored, given, options, rows=1)
+    if isinstance(difference, AdoptFailed):
+        raise AdoptFailed(f"model file {file}: {difference}")
+    if not difference <= tolerance:
         raise AdoptFailed(
             f"model file {file}: outputs with uint8 pixels differ from the original by {difference}: "
-            f"expected at most {_TOLERANCE}"
+            f"expected at most {tolerance}"
         )
+    _refuse_unreadable(file, stored, given, options, batch)
     manifest = {
         "name": options.name,
         "file": _FILE,
         "decoder": options.decoder,
         "labels": list(options.labels),
         "max_batch": batch,
-        "input": {"name": INPUT, "width": width, "height": height, "colour": options.colour, "fit": options.fit},
+        "input": {
+            "name": INPUT,
+            "width": given.width,
+            "height": given.height,
+            "colour": options.colour,
+            "fit": options.fit,
+        },
         "origin": {
             "file": file.name,
             "sha256": sha256_of(file),
@@ -91,7 +117,7 @@ def adopt(file: Path, repository: Repository, options: AdoptOptions) -> Model:
             "largest_difference": difference,
         },
     }
-    return _write(repository, options.name, free, manifest)
+    return _write(repository, options.name, stored, manifest)
 
 
 def _load(file: Path) -> Any:
@@ -103,74 +129,85 @@ def _load(file: Path) -> Any:
     return model
 
 
-def _wrapped(original: Any, options: AdoptOptions) -> tuple[Any, int, int]:
-    """Return the model with a uint8 input, and the height and width of that input."""
-    inputs = [i for i in original.graph.input if i.name not in {x.name for x in original.graph.initializer}]
-    shape = [d.dim_value for d in inputs[0].type.tensor_type.shape.dim] if len(inputs) == 1 else []
-    if len(shape) != 4 or shape[1] != 3 or not all(shape[2:]):
+def _refuse_unreadable(file: Path, wrapped: Any, given: ForeignInput, options: AdoptOptions, batch: int) -> None:
+    """Raise AdoptFailed if the decoder cannot read the outputs, for these labels."""
+    outputs = [value.name for value in wrapped.graph.output]
+    if len(outputs) > 1 and options.decoder in decoders.READ_ONE_OUTPUT:
         raise AdoptFailed(
-            f"model inputs {[i.name for i in inputs]} have shape {shape}: expected one of (N, 3, height, width)"
+            f"model file {file} has outputs {', '.join(outputs)}: expected one for the decoder {options.decoder}. "
+            "Choose it with --output NAME"
         )
-    height, width = shape[2:]
-    model = copy.deepcopy(original)
-    graph, wanted = model.graph, inputs[0].name
-    constants = {"sightline_mean": options.mean, "sightline_scale": options.scale}
-    nodes = [helper.make_node("Cast", [INPUT], ["sightline_float"], to=TensorProto.FLOAT)]
-    last = "sightline_float"
-    for name, kind in (("sightline_mean", "Sub"), ("sightline_scale", "Mul")):
-        if constants[name] not in ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)):
-            graph.initializer.append(numpy_helper.from_array(np.array(constants[name], np.float32), name))
-            nodes.append(helper.make_node(kind, [last, name], [f"{name}_out"]))
-            last = f"{name}_out"
-    nodes.append(helper.make_node("Transpose", [last], [wanted], perm=[0, 3, 1, 2]))
-    kept = list(graph.node)
-    del graph.node[:], graph.input[:], graph.value_info[:]
-    graph.node.extend([*nodes, *kept])
-    graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, [shape[0] or 1, height, width, 3]))
-    return model, height, width
+    pixels = _pixels(given, _PROBES)
+    chunks = [_run(wrapped, pixels[i : i + batch]) for i in range(0, _PROBES, batch)]
+    found = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    size = (given.width, given.height)
+    row = FrameRegion(Region(Box(0, 0, *size), Fit(1.0, 1.0, 0.0, 0.0), Inner(0, 0, *size)), *size)
+    decoder = decoders.make(options.decoder, DecoderOptions(options.labels, *size))
+    reason = decoders.refusal(decoder, found, [row] * _PROBES)
+    if reason:
+        shapes = ", ".join(f"{name} {list(values.shape[1:])}" for name, values in found.items())
+        raise AdoptFailed(
+            f"model file {file} with {len(options.labels)} labels, outputs {shapes} per image, "
+            f"decoder {options.decoder}: {reason}{_hint(found, len(options.labels), options.decoder)}"
+        )
 
 
-def _with_free_batch(model: Any) -> Any:
-    """Return the model with a free batch size in its declared shapes and in its reshapes."""
-    freed = copy.deepcopy(model)
-    for value in (*freed.graph.input, *freed.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = _BATCH
-    shapes = {node.input[1] for node in freed.graph.node if node.op_type == "Reshape"}
-    for constant in freed.graph.initializer:
-        values = numpy_helper.to_array(constant)
-        if constant.name in shapes and values.ndim == 1 and values.size > 1 and values[0] == 1:
-            kept = values.copy()
-            kept[0] = 0  # ONNX Reshape: 0 copies the dimension of the input
-            constant.CopyFrom(numpy_helper.from_array(kept, constant.name))
-    return freed
+def _hint(outputs: Outputs, labels: int, decoder: str) -> str:
+    """Return the next step for outputs of a known layout that the decoder does not read; "" for others."""
+    shape = next(iter(outputs.values())).shape[1:]
+    if decoder == "yolox" and len(shape) == 2 and shape[0] == 4 + labels:
+        return (
+            ". This is the layout of YOLOv8 and later (boxes and scores by row). Export the detector as YOLOX, or "
+            f"register a decoder of your own. Decoders: {', '.join(decoders.known())}"
+        )
+    if decoder == "softmax" and labels == 1:
+        return ". A model of one class needs the decoder sigmoid"
+    if len(shape) == 1 and decoder in decoders.CLASSIFIERS and shape[0] != labels:
+        return f". The model has {shape[0]} classes: pass a --labels file with {shape[0]} lines"
+    if len(shape) == 2 and shape[1] > 5 and decoder == "yolox" and shape[1] != 5 + labels:
+        return f". The model has {shape[1] - 5} classes: pass a --labels file with {shape[1] - 5} lines"
+    return ""
 
 
 def _difference(
-    original: Any, wrapped: Any, height: int, width: int, options: AdoptOptions, rows: int
-) -> float | None:
-    """Return the largest relative output difference; None if a model cannot run.
+    original: Any, wrapped: Any, given: ForeignInput, options: AdoptOptions, rows: int
+) -> float | AdoptFailed:
+    """Return the largest relative output difference, or the error of a model that cannot run.
 
     The original gets one image at a time, the wrapped model all of them in one batch.
     """
-    pixels = np.random.default_rng(0).integers(0, 256, (rows, height, width, 3), np.uint8)
+    pixels = _pixels(given, rows)
+    inputs = planes(pixels, given, options.mean, options.scale)
     try:
         found = _run(wrapped, pixels)
-        floats = (pixels.astype(np.float32) - options.mean) * options.scale
-        planes = np.ascontiguousarray(floats.transpose(0, 3, 1, 2), np.float32)
-        expected = [_run(original, planes[i : i + 1]) for i in range(rows)]
-    except Exception:  # ONNX Runtime's exceptions share no base class
-        return None
-    wanted = np.concatenate(expected)
-    if wanted.shape != found.shape:
-        return None
-    return float(np.abs(wanted - found).max() / max(1.0, float(np.abs(wanted).max())))
+        expected = [_run(original, inputs[i : i + 1]) for i in range(rows)]
+    except AdoptFailed as error:
+        return error
+    differences = []
+    for name, values in found.items():
+        wanted = np.concatenate([one[name] for one in expected])
+        if wanted.shape != values.shape:
+            return AdoptFailed(f"output {name} has shape {values.shape} for {rows} images: expected {wanted.shape}")
+        differences.append(float(np.abs(wanted - values).max()) / max(1.0, float(np.abs(wanted).max())))
+    return max(differences)
 
 
-def _run(model: Any, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def _pixels(given: ForeignInput, rows: int) -> npt.NDArray[np.uint8]:
+    """Return images of noise, each of another brightness, so that no two have the same mean."""
+    noise = np.random.default_rng(0).integers(0, 256, (rows, given.height, given.width, 3))
+    return np.asarray(noise * np.linspace(1.0, 0.3, rows)[:, None, None, None], np.uint8)
+
+
+def _run(model: Any, images: npt.NDArray[Any]) -> Outputs:
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {session.get_inputs()[0].name: images})[0])
+    try:
+        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        arrays = session.run(names, {session.get_inputs()[0].name: images})
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        raise AdoptFailed(f"ONNX Runtime cannot run it: {error}") from None
+    return {name: np.atleast_1d(np.asarray(array)) for name, array in zip(names, arrays, strict=True)}
 
 
 def _write(repository: Repository, name: str, model: Any, manifest: dict[str, Any]) -> Model:

@@ -68,10 +68,10 @@ def read_manifest(folder: Path) -> Manifest:
     """Read the manifest in a model version's folder. Raise ManifestError with the file and the key."""
     path = folder / MANIFEST
     try:
-        return Manifest.model_validate(tomllib.loads(path.read_text()))
+        return Manifest.model_validate(tomllib.loads(path.read_text("utf-8-sig")))
     except OSError as error:
         raise ManifestError(f"manifest {path}: {error.strerror}: expected a readable file") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ManifestError(f"manifest {path}: {error}: expected valid TOML") from None
     except ValidationError as error:
         first = error.errors()[0]

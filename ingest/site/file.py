@@ -15,6 +15,7 @@ from ingest.site.entry import ConfigEntry, ConfigSection, PinConfig, ReceiverCon
 from ingest.site.gate import TimeZone
 from ingest.site.pipeline import PipelineConfig
 from ingest.site.sensor import SensorConfig
+from ingest.site.text import read_text
 
 MAX_ENTRY_BYTES = 1024 * 1024
 """Largest entry. It has room for hundreds of masks with hundreds of corners; a larger one is refused unread."""
@@ -95,10 +96,8 @@ def parse_entry(key: str, data: bytes) -> ConfigEntry:
 def load(path: Path) -> Site:
     """Read a site file. Raise ConfigError with the file, the key, the value and the expected value."""
     try:
-        values = tomllib.loads(path.read_text("utf-8-sig"))
-    except OSError as error:
-        raise ConfigError(str(path), "file", error.strerror, "a readable TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        values = tomllib.loads(read_text(path, "TOML"))
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(str(path), "file", str(error), "valid TOML") from None
     try:
         return Site.model_validate(values)

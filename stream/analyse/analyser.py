@@ -14,8 +14,9 @@ from ingest.kafka.log import LogRecord
 from ingest.site import to_pixels
 from stream.analyse.geometry import Scale
 from stream.analyse.rule import WHOLE_SCENE, CameraRule, RuleWatch, Scene, SceneHappening, SceneTrack
+from stream.analyse.tracking.overlaps import one_per_object
 from stream.analyse.tracking.stationary import FrameView, StationaryTracks
-from stream.analyse.tracking.tracker import Track, Tracker
+from stream.analyse.tracking.tracker import BEGIN_SCORE, Track, Tracker
 from stream.analyse.tracking.tracktime import TrackTime
 from stream.events import make_event
 
@@ -64,19 +65,22 @@ def reported_in(events: Iterable[LogRecord]) -> dict[tuple[str, str], ReportedEv
 class Analyser:
     """Tracks and rules of one camera, lane and pipeline. A new epoch begins without tracks.
 
-    ``reported`` are the events of these results that an earlier owner has written. They are never written again.
+    A detection begins a track if its score reaches the lowest ``min_score`` of the rules, and in any case from
+    ``BEGIN_SCORE`` on. ``reported`` are the events of these results that an earlier owner has written. They are never
+    written again.
     """
 
     def __init__(
         self,
         rules: Iterable[CameraRule],
         site: str,
-        make_tracker: Callable[[], Tracker],
+        make_tracker: Callable[[float], Tracker],
         reported: ReportedEvents | None = None,
     ) -> None:
         self._rules = tuple(rules)
         self._site = site
         self._make_tracker = make_tracker
+        self._begin_score = min([BEGIN_SCORE, *(rule.min_score for rule in self._rules)])
         self._reported = reported or {}
         self._mark: tuple[int, int] = (-1, -1)
         self._begin_epoch()
@@ -103,7 +107,7 @@ class Analyser:
         return []
 
     def _begin_epoch(self) -> None:
-        self._tracker = self._make_tracker()
+        self._tracker = self._make_tracker(self._begin_score)
         self._time = TrackTime()
         self._size: tuple[int, int] | None = None
         self._watches: tuple[RuleWatch[CameraRule], ...] = ()
@@ -117,7 +121,8 @@ class Analyser:
         scale = self._scale((result.width, result.height))
         view = FrameView.of(result, scale)
         lived_ns = self._time.lived_ns
-        detections = self._stationary.merged(scale.detections(result.detections), view)
+        found = one_per_object(result)
+        detections = self._stationary.merged(scale.detections(found), view)
         held = self._stationary.held(view, at_s, lived_ns, detections)
         tracks = self._tracker.step(detections, at_s, f"{result.epoch}-{result.seq}", held)
         seen = [track for track in tracks if not track.held]

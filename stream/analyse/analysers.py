@@ -58,7 +58,7 @@ class RuleSet:
 class Analysers:
     """The analysers of one partition. Each is created when its first result arrives."""
 
-    def __init__(self, rules: RuleSet, sites: Mapping[str, str], make_tracker: Callable[[], Tracker]) -> None:
+    def __init__(self, rules: RuleSet, sites: Mapping[str, str], make_tracker: Callable[[float], Tracker]) -> None:
         self._rules = rules
         self._sites = sites
         self._make_tracker = make_tracker

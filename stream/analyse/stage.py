@@ -43,7 +43,7 @@ class AnalyseStage:
     topics = (RESULTS,)
 
     def __init__(
-        self, config: Config, event_partitions: int, make_tracker: Callable[[], Tracker] = ByteTracker
+        self, config: Config, event_partitions: int, make_tracker: Callable[[float], Tracker] = ByteTracker
     ) -> None:
         self._rules = RuleSet(config.of(CameraRule))  # type: ignore[type-abstract]
         self._sites = {camera.name: camera.site for camera in config.of(CameraConfig)}

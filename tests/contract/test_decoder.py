@@ -20,7 +20,7 @@ ROWS = [
     FrameRegion(Region(Box(0, 0, 100, 80), Fit(0.32, 0.4, 0.0, 0.0), Inner(0, 0, 32, 32)), 100, 80),
     FrameRegion(Region(Box(-10, 60, 40, 95), Fit(1.0, 1.0, 10.0, -60.0), Inner(0, 0, 32, 32)), 100, 80),
 ]
-SHAPES = {"softmax": (len(LABELS),), "yolox": (4 * 4 + 2 * 2 + 1, 5 + len(LABELS))}
+SHAPES = {"sigmoid": (len(LABELS),), "softmax": (len(LABELS),), "yolox": (4 * 4 + 2 * 2 + 1, 5 + len(LABELS))}
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-1e6, max_value=1e6)
 
 

@@ -10,6 +10,7 @@ import typer
 from deploy.cli.common import AsJson, friendly, print_rows, stdout
 from engines.repository.store import Repository
 from ingest.exceptions import ConfigError
+from ingest.site.text import read_text
 
 app = typer.Typer(help="Add, list, verify, promote and roll back models.", no_args_is_help=True)
 
@@ -25,7 +26,11 @@ def read_labels(file: Path | None) -> tuple[str, ...]:
         return COCO_LABELS
     if not file.is_file():
         raise ConfigError("models", "--labels", str(file), "a text file with one class name per line")
-    return tuple(line.strip() for line in file.read_text().splitlines() if line.strip())
+    labels = tuple(line.strip() for line in read_text(file).splitlines() if line.strip())
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice or not labels:
+        raise ConfigError("models", str(file), ", ".join(twice) or "empty", "one class name per line, each once")
+    return labels
 
 
 @app.command()
@@ -33,17 +38,19 @@ def read_labels(file: Path | None) -> tuple[str, ...]:
 def add(
     file: Annotated[Path, typer.Argument(help="ONNX model with an input of (N, 3, height, width) floats.")],
     name: Annotated[str, typer.Option(help="Name for the model.")],
-    decoder: Annotated[str, typer.Option(help="Decoder of the outputs: softmax, yolox, …")],
+    decoder: Annotated[str, typer.Option(help="Decoder of the outputs: softmax, sigmoid, yolox, …")],
     models: Models,
     labels: Annotated[Path | None, typer.Option(help="Text file with a class name per line. Default: COCO.")] = None,
     rgb: Annotated[bool, typer.Option("--rgb", help="The model expects RGB. Default: BGR.")] = False,
     stretch: Annotated[bool, typer.Option("--stretch", help="Stretch frames to fit. Default: letterbox.")] = False,
     mean: Annotated[tuple[float, float, float], typer.Option(help="Subtracted from each channel.")] = (0, 0, 0),
     scale: Annotated[tuple[float, float, float], typer.Option(help="Multiplied after that.")] = (1, 1, 1),
+    output: Annotated[str, typer.Option(help="Name of the output to keep, for a model with several.")] = "",
 ) -> None:
     """Add a model to the repository as its next version.
 
-    The stored model takes uint8 pixels. Its outputs are compared with those of the original.
+    The stored model takes uint8 pixels. Its outputs are compared with those of the original, and must fit the decoder
+    and the number of labels. Otherwise nothing is stored.
     """
     from engines.repository.adopt import AdoptOptions, adopt
 
@@ -55,6 +62,7 @@ def add(
         fit="stretch" if stretch else "letterbox",
         mean=mean,
         scale=scale,
+        output=output,
     )
     model = adopt(file, Repository(models), options)
     stdout.print(f"{model.manifest.id} added in {model.folder}, for batches of up to {model.manifest.max_batch}")

@@ -25,9 +25,11 @@ CONFIRM_FRAMES = 2
 _BOX_MARGIN = 0.3
 """Buffer added to each side of a box before boxes are compared, as a share of the box's size."""
 _MIN_OVERLAP = 0.1
-_CERTAIN = 0.5
-"""Minimum score of detections that are matched first, and that may begin a track."""
-_FIRM, _FAINT = 1.0, 0.1
+BEGIN_SCORE = 0.5
+"""Highest score that a detection needs to begin a track. Rules with a lower ``min_score`` lower it."""
+_LEAST = 0.01
+"""Lowest score that begins a track. A faint held track has a lower one, so that it never begins a track."""
+_FIRM, _FAINT = 1.0, 0.0
 
 
 @dataclass
@@ -72,18 +74,22 @@ class Tracker(Protocol):
 
 
 class ByteTracker:
-    """ByteTrack with buffered boxes."""
+    """ByteTrack with buffered boxes.
 
-    def __init__(self) -> None:
+    Detections from ``begin_score`` on are matched first, and may begin a track. Others continue tracks only.
+    """
+
+    def __init__(self, begin_score: float = BEGIN_SCORE) -> None:
         from trackers import BIoU, ByteTrackTracker
 
+        begin_score = max(begin_score, _LEAST)
         self._library = ByteTrackTracker(
             lost_track_buffer=round(LOST_S * 30),  # the library counts frames of a 30 Hz camera
             frame_rate=NOMINAL_FPS,
-            track_activation_threshold=_CERTAIN,
+            track_activation_threshold=begin_score,
             minimum_consecutive_frames=CONFIRM_FRAMES,
             minimum_iou_threshold=_MIN_OVERLAP,
-            high_conf_det_threshold=_CERTAIN,
+            high_conf_det_threshold=begin_score,
             iou=BIoU(buffer_ratio=_BOX_MARGIN),
         )
         self._tracks: dict[int, Track] = {}

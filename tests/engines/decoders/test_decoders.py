@@ -53,6 +53,20 @@ class TestSoftmax:
             self.decoder.decode({"p": np.zeros((1, 5), np.float32)}, [row()])
 
 
+class TestSigmoid:
+    decoder = decoders.make("sigmoid", DecoderOptions(LABELS, 64, 64, min_score=0.3))
+
+    def test_every_likely_label_of_a_region_is_a_detection_with_its_score_as_it_is(self) -> None:
+        (found,) = self.decoder.decode({"p": np.array([[0.9, 0.4, 0.8]], np.float32)}, [row()])
+        assert [(d.label, pytest.approx(d.score)) for d in found] == [("dog", 0.8), ("cat", 0.4)]
+
+    @pytest.mark.parametrize("shape", [(2,), (2, 1)])
+    def test_one_label_may_come_as_a_vector(self, shape: tuple[int, ...]) -> None:
+        one = decoders.make("sigmoid", DecoderOptions(("defect",), 64, 64, min_score=0.3))
+        found = one.decode({"p": np.array([0.1, 0.7], np.float32).reshape(shape)}, [row(), row()])
+        assert [[d.label for d in each] for each in found] == [[], ["defect"]]
+
+
 SIZE = 64
 CELLS = (SIZE // 8) ** 2 + (SIZE // 16) ** 2 + (SIZE // 32) ** 2
 
@@ -158,7 +172,7 @@ def test_softmax_results_do_not_depend_on_other_rows_of_the_batch() -> None:
 
 
 def test_the_error_for_an_unknown_decoder_lists_the_known_ones() -> None:
-    with pytest.raises(DecoderUnknown, match="softmax, yolox"):
+    with pytest.raises(DecoderUnknown, match="sigmoid, softmax, yolox"):
         decoders.make("nonsense", DecoderOptions(LABELS, 64, 64))
 
 

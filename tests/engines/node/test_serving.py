@@ -112,7 +112,9 @@ class TestServing:
                 seen.append((jobs[0].model, jobs[0].settled))
                 return [[] for _ in rows]
 
-        opened(FakeEngine(), RecordingDecoder()).classify(merged)
+        served = opened(FakeEngine(), RecordingDecoder())
+        seen.clear()  # without the trial of the decoder when the model is opened
+        served.classify(merged)
         assert seen == [("regions@1", False)]
 
     def test_images_are_padded_with_the_models_grey(self) -> None:

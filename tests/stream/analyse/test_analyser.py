@@ -77,6 +77,45 @@ def test_a_car_that_stops_on_the_line_is_counted_when_it_goes_on(seconds: float,
     assert event.data.track == "1-1-0"
 
 
+def test_one_vehicle_reported_as_two_classes_crosses_once_as_the_likelier_one() -> None:
+    """Its boxes differ a little. Two vehicles side by side stay two."""
+    both = [
+        result(n, n / FPS, car(160.0 + 20 * n), car(163.0 + 20 * n, 182.0, label="truck", score=0.6))
+        for n in range(18)
+    ]
+    assert [event.data.label for event in events_of(both, LINE)] == ["car"]
+    apart = [
+        result(n, n / FPS, car(160.0 + 20 * n, 140.0), car(160.0 + 20 * n, label="truck", score=0.6))
+        for n in range(18)
+    ]
+    assert sorted(event.data.label for event in events_of(apart, LINE)) == ["car", "truck"]
+
+
+def test_several_labels_of_one_region_stay_separate() -> None:
+    """A classifier with independent labels looked at this very region."""
+    region = car(480.0).box
+    scratched = [
+        result(n, n / FPS, car(480.0, label="dent"), car(480.0, label="scratch", score=0.6), looked_at=(region,))
+        for n in range(5)
+    ]
+    assert sorted(event.data.label for event in events_of(scratched, RIGHT)) == ["dent", "scratch"]
+
+
+@pytest.mark.parametrize(("min_score", "events"), [(0.3, 1), (0.44, 1), (0.5, 0), (0.9, 0)])
+def test_the_lowest_min_score_of_the_rules_begins_a_track(min_score: float, events: int) -> None:
+    faint = drive(*(car(160.0 + 20 * n, score=0.45) for n in range(18)))
+    rule = LINE.model_copy(update={"min_score": min_score})
+    strict = RIGHT.model_copy(update={"min_score": 0.9})
+    assert len(events_of(faint, rule, strict)) == events
+    assert len(events_of(faint, rule)) == events
+
+
+def test_a_rule_with_a_high_min_score_sees_the_whole_path_of_an_object() -> None:
+    """Its score rises behind the line; the path before it still counts."""
+    rising = drive(*(car(160.0 + 20 * n, score=0.6 if n < 10 else 0.95) for n in range(18)))
+    assert len(events_of(rising, LINE.model_copy(update={"min_score": 0.9}))) == 1
+
+
 DWELL = RIGHT.model_copy(update={"dwell_s": 50.0})
 
 

@@ -1,0 +1,34 @@
+"""Tests of text files from any editor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ingest import site
+from ingest.exceptions import ConfigError
+from ingest.site.text import read_text
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_names_the_encoding(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "labels.txt"
+    file.write_bytes("Fußgänger\r\n猫\r\n".encode(encoding))
+    assert read_text(file).splitlines() == ["Fußgänger", "猫"]
+
+
+@pytest.mark.parametrize(
+    "data", ["Fußgänger".encode("latin-1"), "red".encode("utf-16-le")], ids=["latin-1", "utf-16"]
+)
+def test_text_without_a_mark_in_another_encoding_is_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "labels.txt").write_bytes(data)
+    with pytest.raises(ConfigError, match="expected valid text in UTF-8, or with a byte order mark"):
+        read_text(tmp_path / "labels.txt")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_site_file_may_have_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "site.toml"
+    file.write_bytes('name = "north"'.encode(encoding))
+    assert site.load(file).name == "north"
