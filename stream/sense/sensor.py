@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 
 from ingest.contract.records import GOOD, Event, Readings
 from ingest.site import SensorConfig
 from stream.events import make_event
-from stream.sense.rule import SensorRule
-from stream.sense.windows import TumblingWindows
+from stream.sense.rule import SensorRule, WindowWatch
+from stream.sense.windows import ReadingWindow, TumblingWindows
+
+_TICK_NS = 1000
+"""Rounding of a deadline in float seconds, in ns: a day of uptime has a resolution of 15 ps, ten years of 60 ns."""
 
 
 class Cleaner:
@@ -61,6 +65,9 @@ class SensorWatch:
         self._sensor = sensor
         self._site = config.site if config else ""
         self._cleaner = Cleaner(config)
+        self._latest: tuple[int, float] | None = None
+        self._reported: dict[str, int] = {}
+        self._wait_s = config.max_delay_s if config else 0.0
         self._watches = [(rule, TumblingWindows(rule.window_s), rule.watch(sensor, config)) for rule in rules]
 
     def counts(self) -> tuple[Counter[str], Counter[str], Counter[str]]:
@@ -69,19 +76,52 @@ class SensorWatch:
         set_back = Counter({rule.name: windows.set_back for rule, windows, _ in self._watches})
         return self._cleaner.dropped.copy(), late, set_back
 
-    def step(self, readings: Readings) -> list[Event]:
-        """Process the next column of readings and return its events."""
+    def step(self, readings: Readings, now_s: float) -> list[Event]:
+        """Process the next column of readings and return its events. ``now_s`` is the monotonic time."""
         restarted = -1 < self._cleaner.epoch < readings.epoch
         kept = self._cleaner.clean(readings)
+        if kept:
+            self._latest = kept[-1][0], now_s
         events: list[Event] = []
         for rule, windows, watch in self._watches:
             if restarted:
                 windows.begin_epoch()
-            for window in windows.add(kept):
-                happening = watch.step(window) if window.count >= rule.min_readings else None
-                if happening:
-                    cause, name = (window.start_ns,), self._sensor
-                    events.append(
-                        make_event(rule, happening, name, cause, window.start_ns, site=self._site, sensor=name)
-                    )
+            events += self._events(rule, watch, windows.add(kept))
+        return events
+
+    @property
+    def deadline(self) -> float | None:
+        """Monotonic time in s at which a window is due although no reading closes it, None without one."""
+        pending_ns = [due for _, windows, _ in self._watches if (due := windows.pending_ns) is not None]
+        if self._latest is None or not pending_ns:
+            return None
+        latest_ns, arrived_s = self._latest
+        return arrived_s + self._wait_s + max(min(pending_ns) - latest_ns, 0) / 1e9
+
+    def tick(self, now_s: float) -> list[Event]:
+        """Return the events of windows that are due although no reading closes them.
+
+        The sensor's time is that of its last reading, and the time since that arrived. Its agent holds a reading back
+        for up to ``max_delay_s``, so that much later a reading inside the window would have come.
+        """
+        if self._latest is None:
+            return []
+        latest_ns, arrived_s = self._latest
+        # rounded up: the window of the deadline is due at the deadline
+        sensor_ns = latest_ns + math.ceil(max(now_s - arrived_s - self._wait_s, 0.0) * 1e9 + _TICK_NS)
+        return [
+            event
+            for rule, windows, watch in self._watches
+            for event in self._events(rule, watch, windows.due(sensor_ns))
+        ]
+
+    def _events(self, rule: SensorRule, watch: WindowWatch, windows: Iterable[ReadingWindow]) -> list[Event]:
+        """Return the events of windows. A window that was looked at before it was complete has at most one."""
+        events = []
+        for window in windows:
+            happening = watch.step(window) if window.count >= rule.min_readings else None
+            if happening and self._reported.get(rule.name) != window.start_ns:
+                cause, name = (window.start_ns,), self._sensor
+                events.append(make_event(rule, happening, name, cause, window.start_ns, site=self._site, sensor=name))
+                self._reported[rule.name] = window.start_ns
         return events

@@ -8,17 +8,18 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry
 
 from ingest.contract import headers as h
-from ingest.contract.codec import decode, encode_json
+from ingest.contract.codec import decode, decode_json, encode_json
 from ingest.contract.records import Event, Readings
 from ingest.contract.topics import EVENTS, READINGS, partition_for
 from ingest.exceptions import CodecError
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from ingest.runtime import logs
+from ingest.runtime.clock import Clock, SystemClock
 from ingest.site import SensorConfig
 from ingest.site.topic.view import Config
 from stream.metrics import SenseMetrics
-from stream.readback import HistoryPoint, tail
-from stream.runner.processor import ParkingProcessor, Work
+from stream.readback import HistoryPoint, tail, written_since
+from stream.runner.processor import MAX_ERROR_CHARS, ParkingProcessor, Work
 from stream.sense.rule import SensorRule
 from stream.sense.sensor import SensorWatch
 
@@ -28,6 +29,9 @@ NAME = "sense"
 MARGIN_S = 10.0
 """Past beside the rules' own: the allowed lateness, and the difference between the sensor's clock and the
 broker's."""
+
+CLOCKS_MS = 60_000
+"""Maximum difference between the clocks that stamp readings and events."""
 
 
 class SenseStage:
@@ -39,31 +43,48 @@ class SenseStage:
     than others. A sensor is taken to be within its bounds if it wrote nothing for longer than it should, or too
     little to fill a window. A breach that lasts is then reported again, because nothing shows whether it ended
     meanwhile.
+
+    The last window of a sensor that falls silent is evaluated by a deadline. After a restart its deadline passes
+    again, so the events written since the readings that are read back are not written again.
     """
 
     name = NAME
     topics = (READINGS,)
 
-    def __init__(self, config: Config, event_partitions: int, metrics: SenseMetrics | None = None) -> None:
+    def __init__(
+        self, config: Config, event_partitions: int, metrics: SenseMetrics | None = None, clock: Clock | None = None
+    ) -> None:
         self._config = config
         self._partitions = event_partitions
+        self._clock = clock or SystemClock()
         self._metrics = metrics or SenseMetrics(CollectorRegistry())
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> SenseProcessor:
         """Create a partition's state from its last windows. Their events are not written again."""
-        processor = SenseProcessor(self._config, self._partitions, self._metrics)
-        for record in await tail(log, tp, position, processor.place, processor.longest_s):
+        processor = SenseProcessor(self._config, self._partitions, self._metrics, self._clock)
+        past = await tail(log, tp, position, processor.place, processor.longest_s)
+        for record in past:
             processor.remember(record)
+        processor.reported = await self._reported(past, log)
         return processor
+
+    async def _reported(self, past: Sequence[LogRecord], log: Log) -> frozenset[str]:
+        """Return the ids of the events that were written since the first of these readings."""
+        sensors = {decode(Readings, record.value).sensor for record in past}
+        since_ms = min((record.timestamp_ms for record in past), default=0) - CLOCKS_MS
+        tps = sorted({TopicPartition(EVENTS, partition_for(sensor, self._partitions)) for sensor in sensors})
+        return frozenset(
+            filter(None, [_id_of(r.value) for tp in tps for r in await written_since(log, tp, since_ms)])
+        )
 
 
 class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
     """The processor of one partition of readings.
 
-    It holds no work back: the next owner of the partition reads the open windows again.
+    It holds no offsets back: the next owner of the partition reads the open windows again.
     """
 
-    def __init__(self, config: Config, event_partitions: int, metrics: SenseMetrics) -> None:
+    def __init__(self, config: Config, event_partitions: int, metrics: SenseMetrics, clock: Clock) -> None:
         super().__init__(NAME)
         self._configs = {sensor.name: sensor for sensor in config.of(SensorConfig)}
         self._rules: defaultdict[str, list[SensorRule]] = defaultdict(list)
@@ -71,7 +92,33 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
             self._rules[rule.sensor].append(rule)
         self._partitions = event_partitions
         self._metrics = metrics
+        self._clock = clock
         self._sensors: dict[str, SensorWatch] = {}
+        self.reported: frozenset[str] = frozenset()
+        """Ids of events that an earlier owner has written. They are not written again."""
+
+    @property
+    def deadline(self) -> float | None:
+        """Monotonic time in s at which a window of a silent sensor is due."""
+        return min((due for watch in self._sensors.values() if (due := watch.deadline) is not None), default=None)
+
+    def tick(self) -> Sequence[Work]:
+        """Return the events of windows that no reading has closed in time. No offset is finished by them."""
+        now_s = self._clock.monotonic()
+        due = [
+            name for name, watch in self._sensors.items() if watch.deadline is not None and watch.deadline <= now_s
+        ]
+        works = [Work(self._outgoing(self._ticked(name, now_s), name)) for name in due]
+        return [work for work in works if work.records]
+
+    def _ticked(self, name: str, now_s: float) -> list[Event]:
+        try:
+            return self._sensors[name].tick(now_s)
+        except MemoryError:
+            raise
+        except Exception as error:  # a rule of another package: no record is at fault, so nothing can be parked
+            _log.error("sensor_window_failed", sensor=name, error=repr(error)[:MAX_ERROR_CHARS])
+            return []
 
     @property
     def longest_s(self) -> float:
@@ -96,7 +143,7 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         parked."""
         try:
             readings = decode(Readings, record.value)
-            self._sensor(readings.sensor).step(readings)
+            self._sensor(readings.sensor).step(readings, self._clock.monotonic())
         except MemoryError:
             raise
         except Exception:
@@ -108,13 +155,13 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
 
     def _emit(self, record: LogRecord, outcome: tuple[Readings, list[Event]]) -> Sequence[Work]:
         readings, events = outcome
-        return [Work(tuple(self._outgoing(event, readings.sensor) for event in events), (record.offset,))]
+        return [Work(self._outgoing(events, readings.sensor), (record.offset,))]
 
     def _step(self, readings: Readings) -> list[Event]:
         """Process readings, and count those that were dropped, so that the metrics show a sensor without effect."""
         sensor = self._sensor(readings.sensor)
         before = sensor.counts()
-        events = sensor.step(readings)
+        events = sensor.step(readings, self._clock.monotonic())
         dropped, late, restarted = (now - then for now, then in zip(sensor.counts(), before, strict=True))
         if restarted:
             _log.warning(
@@ -134,6 +181,15 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         interval_s = 1 / config.rate_hz if config else 0.0
         return max((rule.tail_s(interval_s) for rule in self._rules.get(sensor, ())), default=0.0) + MARGIN_S
 
-    def _outgoing(self, event: Event, sensor: str) -> Outgoing:
-        partition = partition_for(sensor, self._partitions)
-        return Outgoing(EVENTS, partition, encode_json(event), key=sensor.encode(), headers=h.CLOUD_EVENT)
+    def _outgoing(self, events: Sequence[Event], sensor: str) -> tuple[Outgoing, ...]:
+        partition, key = partition_for(sensor, self._partitions), sensor.encode()
+        fresh = (event for event in events if event.id not in self.reported)
+        return tuple(Outgoing(EVENTS, partition, encode_json(one), key=key, headers=h.CLOUD_EVENT) for one in fresh)
+
+
+def _id_of(event: bytes) -> str:
+    """Return the id of an event, "" if it is unreadable."""
+    try:
+        return decode_json(Event, event).id
+    except CodecError:
+        return ""

@@ -2,15 +2,19 @@
 
 A window ``[k·w, (k+1)·w)`` is closed by the first reading that is later than its end by the allowed lateness. The
 columns in which the readings arrive make no difference.
+
+A sensor that falls silent sends no such reading. Its last window is then looked at once when the sensor's clock must
+have passed the end of the window, and stays open: readings that a broken link has held up still count.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 ALLOWED_LATENESS_S = 1.0
 """Allowed lateness. A sensor's readings arrive in order; this covers a clock that is set back a little."""
+_LATENESS_NS = round(ALLOWED_LATENESS_S * 1e9)
 LATE_IN_A_ROW = 30
 """Late readings in a row after which the clock must have been set back for good, or must have returned from a wrong
 time. At ten readings a second that takes three seconds."""
@@ -23,6 +27,8 @@ class ReadingWindow:
     start_ns: int
     count: int = 0
     total: float = 0.0
+    seen: int = 0
+    """Number of its readings that ``TumblingWindows.due`` has returned."""
 
     @property
     def mean(self) -> float:
@@ -62,6 +68,23 @@ class TumblingWindows:
             closed += self._close(at_ns)
         return closed
 
+    @property
+    def pending_ns(self) -> int | None:
+        """Event time at which the oldest window with unseen readings is due, None without one."""
+        unseen = [window.start_ns for window in self._open.values() if window.count > window.seen]
+        return min(unseen) + self._length_ns + _LATENESS_NS if unseen else None
+
+    def due(self, now_ns: int) -> list[ReadingWindow]:
+        """Return, in order, copies of the open windows with unseen readings that ended before an event time.
+
+        ``now_ns`` is the sensor's time as estimated from its last reading. The windows stay open.
+        """
+        bound_ns = now_ns - _LATENESS_NS - self._length_ns
+        found = [w for start_ns, w in sorted(self._open.items()) if start_ns <= bound_ns and w.count > w.seen]
+        for window in found:
+            window.seen = window.count
+        return [replace(window) for window in found]
+
     def _is_late(self, start_ns: int) -> bool:
         """Return whether a reading's window is already closed.
 
@@ -79,7 +102,7 @@ class TumblingWindows:
         return late
 
     def _close(self, now_ns: int) -> list[ReadingWindow]:
-        bound_ns = now_ns - round(ALLOWED_LATENESS_S * 1e9) - self._length_ns
+        bound_ns = now_ns - _LATENESS_NS - self._length_ns
         done = sorted(start_ns for start_ns in self._open if start_ns <= bound_ns)
         if done:
             self._closed_before_ns = done[-1] + self._length_ns

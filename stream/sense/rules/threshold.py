@@ -11,6 +11,11 @@ from stream.rules import Happening
 from stream.sense.rule import SensorRule
 from stream.sense.windows import ReadingWindow
 
+_PRECISION = 0.01
+"""Maximum rounding of a value in an event's text, as a share of the value."""
+_MOST_DECIMALS = 12
+"""Decimals of the text. A smaller value is written with an exponent."""
+
 
 class ThresholdRule(SensorRule):
     """Report once when a window's mean leaves the bounds, and again only after a window has been inside."""
@@ -32,12 +37,26 @@ class ThresholdRule(SensorRule):
         return ThresholdWatch(self, sensor, config)
 
     def exceeded(self, mean: float) -> str | None:
-        """Return the bound that a mean exceeds, such as ``above 30``."""
+        """Return the bound that a mean exceeds, such as ``above 30``, None if it exceeds none."""
         if self.above is not None and mean > self.above:
-            return f"above {self.above:g}"
+            return f"above {number(self.above)}"
         if self.below is not None and mean < self.below:
-            return f"below {self.below:g}"
+            return f"below {number(self.below)}"
         return None
+
+    def shown(self, mean: float) -> str:
+        """Return a mean that exceeds a bound, with the fewest digits that show that it does."""
+        bound = self.exceeded(mean)
+        for decimals in range(1, _MOST_DECIMALS):
+            rounded = round(mean, decimals)
+            if self.exceeded(rounded) == bound and abs(rounded - mean) <= _PRECISION * abs(mean):
+                return f"{rounded:.{decimals}f}"
+        return number(mean)
+
+
+def number(value: float) -> str:
+    """Return a number as it was written: without a trailing ``.0``, and with all its digits."""
+    return f"{value:.15g}"
 
 
 class ThresholdWatch:
@@ -56,6 +75,6 @@ class ThresholdWatch:
         if bound is None or was_outside:
             return None
         return Happening(
-            summary=f"{self._quantity} of {self._sensor} is {window.mean:.1f} {self._unit}, {bound}",
+            summary=f"{self._quantity} of {self._sensor} is {self._rule.shown(window.mean)} {self._unit}, {bound}",
             details={"value": window.mean, "unit": self._unit},
         )

@@ -22,10 +22,11 @@ from ingest.site.topic.view import Config
 from stream import readback
 from stream.metrics import SenseMetrics
 from stream.rules import Happening
+from stream.runner.memory import MemoryRunner
 from stream.sense.rules.threshold import ThresholdRule, ThresholdWatch
 from stream.sense.sensor import Cleaner
 from stream.sense.stage import SenseStage
-from stream.sense.windows import LATE_IN_A_ROW, ReadingWindow, TumblingWindows
+from stream.sense.windows import ALLOWED_LATENESS_S, LATE_IN_A_ROW, ReadingWindow, TumblingWindows
 
 SENSOR = SensorConfig(name="t", source="simulated:t", quantity="temperature", unit="Cel", low=-40, high=100)
 RULE = ThresholdRule(name="hot", sensor="t", window_s=1.0, above=50.0)
@@ -284,3 +285,91 @@ async def test_a_breach_continues_over_restarts_of_the_device_and_of_the_stage()
         await log.produce(Outgoing(READINGS, 0, encode(hot)))
     assert len(await events_after(log, 0)) == 1
     assert await events_after(log, 19) == []
+
+
+BURST = ThresholdRule(name="hot", sensor="t", window_s=5.0, above=50.0)
+BURSTS = Config({entry.key: entry for entry in (SENSOR, BURST)})
+
+
+async def written(log: MemoryLog) -> list[Event]:
+    stop = (await log.ends(EVENTS))[0]
+    return [decode_json(Event, record.value) async for record in log.read(EVENTS, 0, 0, stop)]
+
+
+async def test_a_breach_before_a_sensor_falls_silent_is_reported_soon_after_its_window() -> None:
+    clock = ManualClock()
+    log = MemoryLog(partitions=1, clock=clock)
+    runner = MemoryRunner(SenseStage(BURSTS, 1, clock=clock), log, clock)
+    await log.produce(Outgoing(READINGS, 0, encode(readings(0, [90.0] * 9))))
+    await runner.run()
+    await runner.advance(4.0)
+    assert await written(log) == []
+    await runner.advance(SENSOR.max_delay_s + ALLOWED_LATENESS_S + 1.0)
+    (event,) = await written(log)
+    assert event.data.captured_ns == 0
+    await log.produce(Outgoing(READINGS, 0, encode(readings(9, [90.0] * 60))))  # held up by the link, and timely ones
+    await runner.run()
+    await runner.advance(60.0)
+    assert await written(log) == [event]
+
+
+async def test_readings_that_a_link_has_held_up_still_count_after_the_deadline() -> None:
+    clock = ManualClock()
+    log = MemoryLog(partitions=1, clock=clock)
+    runner = MemoryRunner(SenseStage(BURSTS, 1, clock=clock), log, clock)
+    await log.produce(Outgoing(READINGS, 0, encode(readings(0, [20.0] * 9))))
+    await runner.run()
+    await runner.advance(3600.0)
+    assert await written(log) == []
+    await log.produce(Outgoing(READINGS, 0, encode(readings(9, [90.0] * 35))))
+    await runner.run()
+    await runner.advance(60.0)
+    assert [event.data.details["value"] for event in await written(log)] == [pytest.approx((9 * 20 + 35 * 90) / 44)]
+
+
+async def test_a_restart_reports_the_last_window_of_a_silent_sensor_once() -> None:
+    clock = ManualClock()
+    log = MemoryLog(partitions=1, clock=clock)
+    await log.produce(Outgoing(READINGS, 0, encode(readings(0, [90.0] * 9))))
+    killed = MemoryRunner(SenseStage(BURSTS, 1, clock=clock), log, clock)
+    await killed.run()
+    for _ in range(3):  # the first finds the window unreported, the others find its event in the log
+        restarted = MemoryRunner(SenseStage(BURSTS, 1, clock=clock), log, clock)
+        await restarted.run()
+        await restarted.advance(60.0)
+        assert len(await written(log)) == 1
+
+
+async def test_a_rule_that_fails_at_the_deadline_does_not_end_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*_: Any) -> None:
+        raise ArithmeticError("once")
+
+    clock = ManualClock()
+    log = MemoryLog(partitions=1, clock=clock)
+    runner = MemoryRunner(SenseStage(BURSTS, 1, clock=clock), log, clock)
+    await log.produce(Outgoing(READINGS, 0, encode(readings(0, [90.0] * 9))))
+    await runner.run()
+    monkeypatch.setattr(ThresholdWatch, "step", breaks)
+    await runner.advance(60.0)
+    assert await written(log) == []
+
+
+@pytest.mark.parametrize(
+    ("mean", "bounds", "text"),
+    [
+        (0.0031, {"above": 0.002}, "is 0.0031 A, above 0.002"),
+        (-0.04, {"below": -0.01}, "is -0.04 A, below -0.01"),
+        (60.04, {"above": 60.0}, "is 60.04 A, above 60"),
+        (71.26, {"above": 60.0}, "is 71.3 A, above 60"),
+        (2345678.9, {"above": 1234567.0}, "is 2345678.9 A, above 1234567"),
+        (1.5e-14, {"above": 1e-14}, "is 1.5e-14 A, above 1e-14"),
+    ],
+)
+def test_the_text_of_an_event_has_the_digits_that_show_the_breach(
+    mean: float, bounds: dict[str, float], text: str
+) -> None:
+    config = SENSOR.model_copy(update={"quantity": "current", "unit": "A"})
+    watch = ThresholdRule(name="r", sensor="t", **bounds).watch("t", config)
+    happening = watch.step(ReadingWindow(0, 1, mean))
+    assert happening is not None
+    assert happening.summary == f"current of t {text}"
