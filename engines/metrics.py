@@ -16,6 +16,12 @@ class NodeMetrics:
         self.written = Counter(
             "sightline_engine_records_total", "Results and dead letters written", registry=registry
         )
+        self.out_of_order = Counter(
+            "sightline_engine_out_of_order_total",
+            "Frames shed because a later frame of their epoch came before, per pipeline",
+            ["camera"],
+            registry=registry,
+        )
         self.waiting = Gauge("sightline_engine_waiting_rows", "Regions waiting for an engine", registry=registry)
         self.infer = Histogram(
             "sightline_engine_infer_seconds",

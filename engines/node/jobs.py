@@ -8,8 +8,9 @@ from __future__ import annotations
 import itertools
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from engines.decoders import FrameRegion
 from engines.exceptions import EngineError, PipelineUnknown
@@ -23,41 +24,85 @@ from ingest.exceptions import CodecError
 from ingest.kafka.log import LogRecord, Outgoing
 
 STAGE = "engine"
-EPOCHS_KEPT = 64
-"""Maximum epochs per camera, lane and pipeline; the oldest is forgotten first.
+OUT_OF_ORDER = "out_of_order"
+"""Reason in the ledger: a later frame of its epoch came before. Only a foreign producer writes such frames."""
+EPOCHS_KEPT = 1024
+"""Maximum epochs per camera, lane and pipeline; the one that was advanced least recently is forgotten first.
 
-An epoch is one run of a capture process, and a spool drains long before the 64th restart. A frame of a forgotten
-epoch is classified, never dropped as a repeat.
+An epoch is one run of a capture process. A capture that fails at once is restarted every few seconds, so this is more
+than an hour. A frame of a forgotten epoch is classified, never dropped as a repeat.
 """
+SEEN_KEPT = 1024
+"""Numbers of frames that an epoch remembers below its mark: half a minute of the fastest camera."""
+
+
+class _EpochMark:
+    """The numbers seen in one epoch. Those at or below ``floor`` are not remembered and count as seen."""
+
+    __slots__ = ("floor", "highest", "seen")
+
+    def __init__(self, floor: int) -> None:
+        self.floor = self.highest = floor
+        self.seen: set[int] = set()
+
+    def add(self, seq: int) -> None:
+        self.highest = max(self.highest, seq)
+        self.seen.add(seq)
+        if len(self.seen) > 2 * SEEN_KEPT:
+            kept = sorted(self.seen)[-SEEN_KEPT:]
+            self.seen, self.floor = set(kept), kept[0] - 1
 
 
 class HighWaterMarks:
-    """Highest sequence number seen, per camera, lane, pipeline and epoch.
+    """Highest sequence number seen, and the last numbers below it, per camera, lane, pipeline and epoch.
 
-    Within a lane and an epoch, frames arrive in the order of their sequence numbers. After a crash they arrive again
-    from an earlier number. Therefore every frame at or below the mark is a repeat.
+    Within a lane and an epoch, agents send frames in the order of their sequence numbers. After a crash they send
+    frames again from an earlier number. Therefore a frame at or below the mark is a repeat, unless its number is
+    known to be new: then it is out of order.
     """
 
     def __init__(self) -> None:
-        self._marks: dict[tuple[str, str, str], dict[int, int]] = defaultdict(dict)
+        self._marks: dict[tuple[str, str, str], dict[int, _EpochMark]] = defaultdict(dict)
 
     def is_repeat(self, frame: FrameId, lane: str, pipeline: str) -> bool:
-        """Return whether a frame is at or below its mark."""
-        return frame.seq <= self._marks[frame.camera, lane, pipeline].get(frame.epoch, -1)
+        """Return whether a frame was seen before, or is too far below its mark to know."""
+        mark = self._marks[frame.camera, lane, pipeline].get(frame.epoch)
+        return mark is not None and (frame.seq <= mark.floor or frame.seq in mark.seen)
 
-    def advance(self, frame: FrameId, lane: str, pipeline: str) -> None:
-        """Raise the mark to a frame. A frame below the mark does not change it."""
+    def is_out_of_order(self, frame: FrameId, lane: str, pipeline: str) -> bool:
+        """Return whether a frame is below its mark and was never seen."""
+        mark = self._marks[frame.camera, lane, pipeline].get(frame.epoch)
+        return mark is not None and frame.seq < mark.highest and not self.is_repeat(frame, lane, pipeline)
+
+    def advance(self, frame: FrameId, lane: str, pipeline: str, floor: int = -1) -> None:
+        """Note a frame, and raise the mark if it is higher.
+
+        ``floor`` applies to the first frame of an epoch: numbers up to it count as seen.
+        """
         epochs = self._marks[frame.camera, lane, pipeline]
-        epochs[frame.epoch] = max(frame.seq, epochs.get(frame.epoch, -1))
+        mark = epochs.pop(frame.epoch, None) or _EpochMark(floor)
+        mark.add(frame.seq)
+        epochs[frame.epoch] = mark
         if len(epochs) > EPOCHS_KEPT:
-            del epochs[min(epochs)]
+            del epochs[next(iter(epochs))]
+
+    def forget_numbers(self) -> None:
+        """Count all numbers up to each mark as seen: a part of the past could not be read."""
+        for mark in (mark for epochs in self._marks.values() for mark in epochs.values()):
+            mark.floor, mark.seen = mark.highest, set()
 
     def advance_past(self, record: LogRecord) -> None:
-        """Raise the marks to all frames that the headers of a result or of a dead letter name."""
+        """Note all frames that the headers of a result or of a dead letter name.
+
+        The results before the first one that is read back are unknown, so earlier numbers of its epoch count as seen.
+        """
         pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
         lane = h.lane_of(record.headers, record.topic)
         for frame in h.frames_of(record.headers):
-            self.advance(frame, lane, pipeline)
+            self.advance(frame, lane, pipeline, floor=frame.seq - 1)
+
+
+_SHED: Mapping[str, Any] = {"outcome": "shed", "reason": OUT_OF_ORDER, "regions": ()}
 
 
 @dataclass(slots=True)
@@ -98,6 +143,8 @@ class Job:
     tasks: dict[int, ItemTask] = field(default_factory=dict)
     refused: list[Outgoing] = field(default_factory=list)
     model: str = ""
+    out_of_order: list[FrameId] = field(default_factory=list)
+    """Frames that are shed because a later frame of their epoch came before."""
 
     @property
     def settled(self) -> bool:
@@ -111,7 +158,7 @@ class Job:
 
 
 def accept(record: LogRecord, marks: HighWaterMarks, pipelines: frozenset[str]) -> Job:
-    """Turn a batch record into a job: drop repeated items, and raise the marks to the others.
+    """Turn a batch record into a job: drop repeated items, shed items out of order, and note the others in the marks.
 
     A batch that cannot be read becomes a dead letter with its original bytes. Items with pixels become dead letters
     if their pipeline is not in ``pipelines``. Frames that no pipeline takes come under the pipeline name ``none``,
@@ -130,6 +177,9 @@ def accept(record: LogRecord, marks: HighWaterMarks, pipelines: frozenset[str]) 
             item = item.model_copy(update={"lane": lane})
         if marks.is_repeat(item.id, item.lane, batch.pipeline):
             continue
+        if marks.is_out_of_order(item.id, item.lane, batch.pipeline):
+            job.out_of_order.append(item.id)
+            item_images, item = [], item.model_copy(update=_SHED)
         marks.advance(item.id, item.lane, batch.pipeline)
         if item_images:
             job.tasks[len(job.items)] = ItemTask(item, batch.canvas, item_images)

@@ -16,6 +16,7 @@ from engines.node.intake import BatchIntake
 from engines.node.scheduler import MergedBatch, Scheduler
 from engines.node.serving import ServedModel
 from engines.node.takeover import OwnedPartition, take_over
+from ingest.contract.identity import FrameId
 from ingest.exceptions import Fenced, LogUnavailable
 from ingest.kafka.log import Log, LogRecord, TopicPartition
 from ingest.runtime import logs
@@ -72,6 +73,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         self._takeover: asyncio.Task[None] | None = None
         self._classifying: set[asyncio.Task[None]] = set()
         self._writing: dict[TopicPartition, asyncio.Task[None]] = {}
+        self._disordered: set[str] = set()
         self._wake = asyncio.Event()
         self._failure: BaseException | None = None
         self._seconds_per_row = 0.0
@@ -157,8 +159,18 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
             return  # released after the fetch: its next owner reads the record
         job = owned.take(record, self._pipelines)
         self._metrics.batches.inc()
+        for frame in job.out_of_order:
+            self._note_out_of_order(frame, job.pipeline)
         if not job.settled:
             self._scheduler.add(owned.tp, job)
+
+    def _note_out_of_order(self, frame: FrameId, pipeline: str) -> None:
+        """Count a frame out of order. Only the first one of a camera is logged."""
+        self._metrics.out_of_order.labels(frame.camera).inc()
+        if frame.camera not in self._disordered:
+            self._disordered.add(frame.camera)
+            fix = "write the frames of one camera and epoch in the order of their numbers"
+            _log.warning("frame_out_of_order", frame=str(frame), pipeline=pipeline, fix=fix)
 
     async def _work(self, stopping: asyncio.Task[bool]) -> None:
         while not stopping.done():

@@ -20,22 +20,28 @@ from ingest.contract import headers as h
 from ingest.contract.topics import DEADLETTER, RESULTS
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition, Writer
 from ingest.runtime import logs
+from ingest.runtime.clock import Clock, SystemClock
 
 _log = logs.get("engines.node.takeover")
 
 GROUP = "engines"
 MAX_COMMIT_JOBS = 64
 """Maximum jobs per transaction, so that it stays small and commits in tens of milliseconds."""
-RESULTS_TAIL = 20_000
-"""Maximum results per partition that are read back for the marks.
+REPEATS_S = 600.0
+"""Time in s of which all results are read back for the marks.
 
 After a crash, the prepare stage repeats the frames that it had not committed: less than a second of frames. An agent
-repeats the frames that were in flight. At a hundred frames a second the tail covers more than three minutes.
+repeats the frames that were in flight once its link is back.
 """
+RESULTS_TAIL = 20_000
+"""Minimum results per partition that are read back, for a partition that was idle: less than a second of reading."""
+RESULTS_MOST = 400_000
+"""Maximum results per partition that are read back, which takes about ten seconds."""
 DEAD_LETTERS_TAIL = 500
 """Maximum dead letters that are read back for the marks. Each holds pixels, about half a megabyte.
 
-Marks only rise, so only dead letters after a camera's last result matter. A frame that is parked twice counts once.
+A frame that is parked twice counts once. If there are more dead letters, the node cannot tell an old dead frame from
+one out of order, so it treats both as repeats.
 """
 
 
@@ -107,7 +113,7 @@ class OwnedPartition:
         return jobs
 
 
-async def take_over(log: Log, tps: Sequence[TopicPartition]) -> list[OwnedPartition]:
+async def take_over(log: Log, tps: Sequence[TopicPartition], clock: Clock | None = None) -> list[OwnedPartition]:
     """Open the writers of topic partitions, find their positions and read back their marks. Raise LogUnavailable.
 
     On failure or cancellation all opened writers are closed.
@@ -123,7 +129,7 @@ async def take_over(log: Log, tps: Sequence[TopicPartition]) -> list[OwnedPartit
                 group.create_task(open_writer(tp))
         positions = await _positions(log, tps)
         marks = {tp: HighWaterMarks() for tp in tps}
-        await _read_results(log, marks)
+        await _read_results(log, marks, (clock or SystemClock()).now_ns() // 1_000_000 - round(REPEATS_S * 1000))
         await _read_dead_letters(log, marks)
     except BaseException as error:
         await asyncio.gather(*(writer.close() for writer in writers.values()), return_exceptions=True)
@@ -145,14 +151,16 @@ async def _positions(log: Log, tps: Iterable[TopicPartition]) -> dict[TopicParti
     return positions
 
 
-async def _read_results(log: Log, marks: Mapping[TopicPartition, HighWaterMarks]) -> None:
+async def _read_results(log: Log, marks: Mapping[TopicPartition, HighWaterMarks], since_ms: int) -> None:
     by_partition: dict[int, list[HighWaterMarks]] = defaultdict(list)
     for tp, own in marks.items():
         by_partition[tp.partition].append(own)
     ends, beginnings = await log.settled_ends(RESULTS, sorted(by_partition)), await log.beginnings(RESULTS)
     for partition, shared in by_partition.items():
-        begin = max(beginnings[partition], ends[partition] - RESULTS_TAIL)
-        async with aclosing(log.read(RESULTS, partition, begin, ends[partition])) as records:
+        end = ends[partition]
+        recent = await log.offset_at(TopicPartition(RESULTS, partition), since_ms)
+        begin = max(beginnings[partition], min(recent, end - RESULTS_TAIL), end - RESULTS_MOST)
+        async with aclosing(log.read(RESULTS, partition, begin, end)) as records:
             async for record in records:
                 for own in shared:
                     own.advance_past(record)
@@ -166,3 +174,6 @@ async def _read_dead_letters(log: Log, marks: Mapping[TopicPartition, HighWaterM
             own = marks.get(TopicPartition(failure.topic, failure.partition)) if failure else None
             if own is not None:
                 own.advance_past(letter)
+    if end - begin > DEAD_LETTERS_TAIL:
+        for own in marks.values():
+            own.forget_numbers()

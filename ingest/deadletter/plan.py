@@ -1,6 +1,6 @@
 """Plan of a replay: which dead letters to send, and on which lane. Pure.
 
-Downstream, a high-water mark per camera, epoch, lane and pipeline drops frames that arrive out of order. Dead letters
+Downstream, an engine node sheds frames out of order within a camera, epoch, lane and pipeline. Dead letters
 are stored in the order of their failures, from both lanes and all stages. So a replay opens another lane of its run
 whenever a letter would be out of order on the lanes it has.
 """

@@ -125,6 +125,16 @@ class KafkaLog:
         reader, parts = await self._partitions_of(topic)
         return await _offsets(reader.beginning_offsets, parts)
 
+    async def offset_at(self, tp: TopicPartition, at_ms: int) -> int:
+        """Return the offset of the first record written at that Unix time or later, the end if there is none."""
+        await self._require(*tp)
+        kafka_tp = KafkaPartition(self.settings.topic(tp.topic), tp.partition)
+        try:
+            found = (await (await self._started(kafka.consumer)).offsets_for_times({kafka_tp: at_ms}))[kafka_tp]
+        except KafkaError as error:
+            raise LogUnavailable(f"{kafka_tp.topic}: no offset by time: {error!r}") from error
+        return found.offset if found else (await self.ends(tp.topic))[tp.partition]
+
     async def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncGenerator[LogRecord, None]:
         """Yield the committed records from ``start`` up to but not including ``stop``. Raise LogUnavailable."""
         await self._require(topic, partition)

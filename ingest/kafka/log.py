@@ -109,6 +109,12 @@ class Log(Protocol):
     async def beginnings(self, topic: str) -> Mapping[int, int]:
         """Return, by partition, the first offset that retention has not deleted. Raise LogUnavailable."""
 
+    async def offset_at(self, tp: TopicPartition, at_ms: int) -> int:
+        """Return the offset of the first record written at that Unix time or later, the end if there is none.
+
+        Raise LogUnavailable.
+        """
+
     def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncGenerator[LogRecord, None]:
         """Yield the committed records from ``start`` up to but not including ``stop``, then end.
 

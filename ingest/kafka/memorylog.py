@@ -56,6 +56,11 @@ class MemoryLog:
         """Return, by partition, the first offset that ``forget`` has not deleted."""
         return {p: self._beginnings[TopicPartition(topic, p)] for p in range(self._count(topic))}
 
+    async def offset_at(self, tp: TopicPartition, at_ms: int) -> int:
+        """Return the offset of the first record written at that Unix time or later, the end if there is none."""
+        records = self._records[tp][self._beginnings[tp] :]
+        return next((r.offset for r in records if r.timestamp_ms >= at_ms), len(self._records[tp]))
+
     async def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncGenerator[LogRecord, None]:
         """Yield the records from ``start`` up to but not including ``stop``."""
         self._require_partition(topic, partition)

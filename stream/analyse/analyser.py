@@ -11,6 +11,7 @@ from ingest.contract.identity import is_late
 from ingest.contract.records import Box, Event, Overlay, Point, Result
 from ingest.exceptions import CodecError
 from ingest.kafka.log import LogRecord
+from ingest.runtime import logs
 from ingest.site import to_pixels
 from stream.analyse.geometry import Scale
 from stream.analyse.rule import WHOLE_SCENE, CameraRule, RuleWatch, Scene, SceneHappening, SceneTrack
@@ -20,6 +21,16 @@ from stream.analyse.tracking.tracker import BEGIN_SCORE, Track, Tracker
 from stream.analyse.tracking.tracktime import TrackTime
 from stream.events import make_event
 
+_log = logs.get("stream.analyse")
+
+QUIET_S = 30.0
+"""Time without a result of the present epoch after which results of a lower epoch begin a new run. Longer than the
+pause between two reports of stationary objects, and than the restart of a capture."""
+RUN_RESULTS = 20
+"""Consecutive results of a lower epoch that begin a new run at once, as in a backlog that is classified quickly. A
+repeat after a crash has fewer new results."""
+EPOCHS_KEPT = 64
+"""Epochs whose last sequence number is remembered. Older repeats look like a lower epoch."""
 TRAIL_POINTS = 20
 TRACK_IDLE_S = 10.0
 """Time after which rules forget a track that is no longer seen."""
@@ -65,6 +76,10 @@ def reported_in(events: Iterable[LogRecord]) -> dict[tuple[str, str], ReportedEv
 class Analyser:
     """Tracks and rules of one camera, lane and pipeline. A new epoch begins without tracks.
 
+    A lower epoch than the present one comes from a repeat, from a second agent, or from a camera whose agent has lost
+    its spool or had its clock corrected. Its results have no events until the present epoch has ended: see
+    ``QUIET_S`` and ``RUN_RESULTS``.
+
     A detection begins a track if its score reaches the lowest ``min_score`` of the rules, and in any case from
     ``BEGIN_SCORE`` on. ``reported`` are the events of these results that an earlier owner has written. They are never
     written again.
@@ -82,7 +97,11 @@ class Analyser:
         self._make_tracker = make_tracker
         self._begin_score = min([BEGIN_SCORE, *(rule.min_score for rule in self._rules)])
         self._reported = reported or {}
-        self._mark: tuple[int, int] = (-1, -1)
+        self._epoch = -1
+        self._seqs: dict[int, int] = {}  # epoch → highest number, in the order of the last results
+        self._seen_ns = 0  # when the present epoch's last result was finished
+        self._lower = 0  # consecutive results of a lower epoch
+        self._warned = -1  # the last lower epoch that was logged
         self._begin_epoch()
 
     def step(self, result: Result) -> list[Event]:
@@ -90,14 +109,18 @@ class Analyser:
 
         Raise ValueError, or another error of the tracker, for detections that cannot be tracked.
         """
-        if (result.epoch, result.seq) <= self._mark:
+        before = self._seqs.get(result.epoch, -1)
+        if result.seq <= before:
             return []
-        if result.epoch != self._mark[0]:
+        self._note(result)
+        if result.epoch < self._epoch and not self._is_new_run(result):
+            return []
+        if result.epoch != self._epoch:
             self._begin_epoch()
         else:
-            unknown = result.seq - self._mark[1] - 1 - sum(result.withheld.values())
+            unknown = result.seq - before - 1 - sum(result.withheld.values())
             self._missing.update(result.withheld, unknown=max(unknown, 0))
-        self._mark = (result.epoch, result.seq)
+        self._epoch, self._seen_ns, self._lower = result.epoch, result.finished_ns, 0
         at_s = self._time.advance(result)
         if result.outcome == "classified":
             return list(self._classified(result, at_s))
@@ -105,6 +128,25 @@ class Analyser:
             return list(self._still(result, at_s))
         self._missing[result.reason or result.outcome] += 1
         return []
+
+    def _note(self, result: Result) -> None:
+        self._seqs.pop(result.epoch, None)
+        self._seqs[result.epoch] = result.seq
+        if len(self._seqs) > EPOCHS_KEPT:
+            del self._seqs[next(iter(self._seqs))]
+
+    def _is_new_run(self, result: Result) -> bool:
+        """Return whether a lower epoch replaces the present one. Log the begin of both cases."""
+        self._lower += 1
+        place = {"camera": result.camera, "epoch": result.epoch, "present": self._epoch, "lane": result.lane}
+        if result.finished_ns - self._seen_ns < QUIET_S * 1e9 and self._lower < RUN_RESULTS:
+            if result.epoch != self._warned:
+                self._warned = result.epoch
+                fix = "if two agents capture this camera, give one of them another name"
+                _log.warning("lower_epoch_without_events", **place, fix=fix)
+            return False
+        _log.warning("lower_epoch_accepted", **place, results_without_events=self._lower - 1)
+        return True
 
     def _begin_epoch(self) -> None:
         self._tracker = self._make_tracker(self._begin_score)

@@ -149,6 +149,13 @@ class LogContract(ABC):
         assert await log.beginnings(FRAMES) == {0: 0, 1: 0}
         assert await log.ends(STATUS) == {0: 0}
 
+    async def test_an_offset_is_found_by_the_time_of_writing(self, log: Log) -> None:
+        for value in (b"a", b"b"):
+            await log.produce(Outgoing(FRAMES, 1, value))
+        tp = TopicPartition(FRAMES, 1)
+        times = [record.timestamp_ms async for record in log.read(FRAMES, 1, 0, 2)]
+        assert [await log.offset_at(tp, at) for at in (times[0], times[1] + 1)] == [0, 2]
+
     async def test_settled_ends_are_returned_for_the_requested_partitions(self, log: Log) -> None:
         for record in numbered(3, RESULTS, 1):
             await log.produce(record)

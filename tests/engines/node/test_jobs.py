@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.node.jobs import EPOCHS_KEPT, HighWaterMarks, accept, results
+from engines.node.jobs import EPOCHS_KEPT, SEEN_KEPT, HighWaterMarks, accept, results
 from ingest.contract import headers as h
 from ingest.contract.codec import MAX_RECORD_BYTES, decode, encode
 from ingest.contract.identity import LATE, LIVE, FrameId, replay_lane
@@ -18,13 +18,29 @@ from tests.engines.node.batches import PIPELINES, item, record
 
 
 class TestMarks:
-    @given(seqs=st.lists(st.integers(0, 50), max_size=40))
-    def test_a_frame_at_or_below_the_mark_is_a_repeat(self, seqs: list[int]) -> None:
-        marks, highest = HighWaterMarks(), -1
+    @given(seqs=st.lists(st.integers(0, 50), max_size=60))
+    def test_a_seen_number_is_a_repeat_and_a_new_one_below_the_mark_is_out_of_order(self, seqs: list[int]) -> None:
+        marks, seen = HighWaterMarks(), set[int]()
         for seq in seqs:
-            assert marks.is_repeat(FrameId("a", 1, seq), LIVE, "p") == (seq <= highest)
+            frame = FrameId("a", 1, seq)
+            assert marks.is_repeat(frame, LIVE, "p") == (seq in seen)
+            assert marks.is_out_of_order(frame, LIVE, "p") == (seq not in seen and seq < max(seen, default=-1))
+            marks.advance(frame, LIVE, "p")
+            seen.add(seq)
+
+    def test_a_number_too_far_below_the_mark_is_a_repeat(self) -> None:
+        marks = HighWaterMarks()
+        for seq in range(0, 6 * SEEN_KEPT, 2):
             marks.advance(FrameId("a", 1, seq), LIVE, "p")
-            highest = max(highest, seq)
+        assert marks.is_repeat(FrameId("a", 1, 1), LIVE, "p")
+        assert marks.is_out_of_order(FrameId("a", 1, 6 * SEEN_KEPT - 3), LIVE, "p")
+
+    def test_numbers_before_the_first_one_read_back_are_repeats(self) -> None:
+        marks = HighWaterMarks()
+        for seq in (5, 7):
+            marks.advance_past(LogRecord(RESULTS, 0, seq, None, b"", h.frame_headers([FrameId("a", 1, seq)], LIVE)))
+        assert [seq for seq in range(8) if marks.is_repeat(FrameId("a", 1, seq), LIVE, "")] == [0, 1, 2, 3, 4, 5, 7]
+        assert marks.is_out_of_order(FrameId("a", 1, 6), LIVE, "")
 
     def test_cameras_epochs_lanes_and_pipelines_have_separate_marks(self) -> None:
         marks = HighWaterMarks()
@@ -40,15 +56,29 @@ class TestMarks:
         for camera, epoch, lane, pipeline in others:
             assert not marks.is_repeat(FrameId(camera, epoch, 0), lane, pipeline)
 
-    def test_the_oldest_epochs_are_forgotten_first(self) -> None:
+    def test_the_epoch_advanced_least_recently_is_forgotten_first(self) -> None:
         marks = HighWaterMarks()
-        for epoch in range(EPOCHS_KEPT + 3):
-            marks.advance(FrameId("a", epoch, 5), LIVE, "p")
-        assert not marks.is_repeat(FrameId("a", 2, 5), LIVE, "p")
-        assert marks.is_repeat(FrameId("a", 3, 5), LIVE, "p")
+        for epoch in range(EPOCHS_KEPT):
+            marks.advance(FrameId("a", 1000 + epoch, 5), LIVE, "p")
+        marks.advance(FrameId("a", 1000, 6), LIVE, "p")
+        marks.advance(FrameId("a", 1, 5), LIVE, "p")  # a new spool, or a corrected clock
+        assert [e for e in (1, 1000, 1001, 1002) if marks.is_repeat(FrameId("a", e, 5), LIVE, "p")] == [1, 1000, 1002]
 
 
 class TestJobs:
+    def test_a_frame_out_of_order_is_shed_by_name_and_its_repeat_is_dropped(self) -> None:
+        marks = HighWaterMarks()
+        job = accept(record([item(0), item(2), item(1), item(2), item(1)]), marks, PIPELINES)
+        assert [str(frame) for frame in job.out_of_order] == ["a/7/1"]
+        for task in job.tasks.values():
+            task.detections = []
+        written = [decode(Result, out.value) for out in results(job, 99)]
+        assert [(r.seq, r.outcome, r.reason) for r in written] == [
+            (0, "classified", ""),
+            (2, "classified", ""),
+            (1, "shed", "out_of_order"),
+        ]
+
     def test_a_result_copies_the_account_of_its_item(self) -> None:
         accounted = item(1, rows=0).model_copy(update={"sampled": True, "withheld": {"still": 40, "rate": 3}})
         found = [

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 import pytest
 
-from engines.node.takeover import DEAD_LETTERS_TAIL, GROUP, MAX_COMMIT_JOBS, OwnedPartition, take_over
+from engines.node.takeover import DEAD_LETTERS_TAIL, GROUP, MAX_COMMIT_JOBS, RESULTS_TAIL, OwnedPartition, take_over
 from ingest.contract import headers as h
 from ingest.contract.codec import decode, encode
 from ingest.contract.identity import LATE, LIVE, FrameId
@@ -110,6 +110,28 @@ async def test_the_late_lane_is_not_deduplicated_by_live_marks() -> None:
     late = await one(log, LATE_TP)
     await work(late, [await put(log, 5, tp=LATE_TP)])
     assert await written(log) == [5, 5]
+
+
+async def test_results_of_other_cameras_do_not_push_recent_frames_out_of_the_marks() -> None:
+    log = MemoryLog(2)
+    await work(await one(log), [await put(log, 0)])
+    for n in range(RESULTS_TAIL + 1):
+        await log.produce(Outgoing(RESULTS, 1, b"", headers=h.frame_headers([FrameId("other", 1, n)], LIVE)))
+    await put(log, 0, 1)
+    owned = await one(log)
+    (job,) = [owned.take(record, PIPELINES) for record in await read_from(log, owned)]
+    assert [item.seq for item in job.items] == [1]
+
+
+async def test_a_new_owner_sheds_a_frame_out_of_order_and_drops_a_dead_one() -> None:
+    log = MemoryLog(2)
+    first = await one(log)
+    await work(first, [await put(log, 0)])
+    await log.produce(parked(await put(log, 2), "engine", ValueError("bad"), "p"))
+    await work(first, [await put(log, 3)])
+    await put(log, 1, 2, 3)
+    job = (await one(log)).take((await read_from(log, await one(log)))[-1], PIPELINES)
+    assert [(item.seq, item.reason) for item in job.items] == [(1, "out_of_order")]
 
 
 class CountedReads(MemoryLog):

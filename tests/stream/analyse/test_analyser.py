@@ -9,7 +9,7 @@ import pytest
 
 from ingest.contract.identity import LIVE
 from ingest.contract.records import Box, Detection, Event, FrameRef, Result
-from stream.analyse.analyser import Analyser, Sighting
+from stream.analyse.analyser import RUN_RESULTS, Analyser, Sighting
 from stream.analyse.rule import CameraRule, RuleWatch, Scene, SceneHappening
 from stream.analyse.rules.line import LineRule
 from stream.analyse.rules.zone import ZoneRule
@@ -46,9 +46,9 @@ def events_of(results: Iterable[Result], *rules: CameraRule) -> list[Event]:
     return [event for one in results for event in analyser.step(one)]
 
 
-def drive(*found: Detection, first: int = 0) -> list[Result]:
+def drive(*found: Detection, first: int = 0, epoch: int = 1) -> list[Result]:
     """Return results with one detection each, at ten frames a second."""
-    return [result(seq, seq / FPS, one) for seq, one in enumerate(found, first)]
+    return [result(seq, seq / FPS, one, epoch=epoch) for seq, one in enumerate(found, first)]
 
 
 def path(start: float, end: float, step: float = 20.0) -> list[Detection]:
@@ -323,3 +323,32 @@ def test_an_epoch_that_begins_with_a_still_frame_has_a_scene_without_tracks() ->
     (scene,) = scenes_of(result(0, 0.0, motion=(), outcome="empty", reason="still"))
     assert (scene.tracks, scene.width, scene.at_ns) == ((), 640, 0)
     assert scenes_of(result(0, 0.0, motion=(), outcome="empty", reason="still", width=0)) == []
+
+
+class TestLowerEpoch:
+    """A new spool, a corrected clock or a second agent gives a camera a lower epoch than before."""
+
+    def test_a_lower_epoch_begins_a_new_run_once_the_present_one_is_silent(self) -> None:
+        lower = [finished(31.0 + n, r) for n, r in enumerate(drive(*TO_LINE, *FROM_LINE, epoch=4))]
+        found = events_of([result(0, 0.0, epoch=9), *lower], LINE)
+        assert [(event.data.epoch, event.data.rule) for event in found] == [(4, "line")]
+
+    def test_a_lower_epoch_begins_a_new_run_after_enough_consecutive_results(self) -> None:
+        empty = [result(n, n / FPS, epoch=4) for n in range(RUN_RESULTS)]
+        lower = drive(*TO_LINE, *FROM_LINE, first=RUN_RESULTS, epoch=4)
+        assert len(events_of([result(0, 0.0, epoch=9), *empty, *lower], LINE)) == 1
+
+    def test_a_lower_epoch_between_results_of_the_present_one_has_no_events(self) -> None:
+        lower = drive(*TO_LINE, *FROM_LINE, epoch=4)
+        present = [result(n, n / FPS, epoch=9) for n in range(len(lower) + 1)]
+        mixed = [one for pair in zip(present, lower, strict=False) for one in pair]
+        assert events_of(mixed, LINE) == []
+
+    def test_repeats_of_an_earlier_epoch_never_begin_a_new_run(self) -> None:
+        earlier = drive(*TO_LINE, *FROM_LINE, epoch=4)
+        repeats = [finished(100.0, one) for one in earlier]
+        assert len(events_of([*earlier, result(0, 9.0, epoch=9), *repeats], LINE)) == 1
+
+
+def finished(at_s: float, one: Result) -> Result:
+    return one.model_copy(update={"finished_ns": one.finished_ns + round(at_s * 1e9)})
