@@ -37,7 +37,7 @@ from ingest.runtime import logs
 from ingest.runtime.clock import Clock, Deadline, SystemClock
 from ingest.site import CameraConfig, SensorConfig, Site
 from ingest.site.topic.signature import ConfigTrust
-from ingest.site.topic.store import follow
+from ingest.site.topic.store import follow, read
 from ingest.site.topic.view import ConfigView
 
 _log = logs.get("edge_agent")
@@ -79,7 +79,7 @@ class Agent:
         seal = load_seal(site.spool.key_file, site.spool.previous_key_files)
         store = SpoolStore(folder / "spool.db", self._instance, seal=seal, clock=self._clock)
         self._spool = Spool(store, site.spool, clock=self._clock, metrics=metrics)
-        self._link = make_link(site.link, settings, f"agent-{self._instance}", self._pins)
+        self._link = make_link(site.link, settings, f"agent-{self._instance}", self._pins, self._refresh_pins)
         self._sender = Sender(self._link, self._spool, site.link, clock=self._clock, metrics=metrics)
         self._fleet = Fleet(self._camera, self._feeds)
         self._view = self._new_view()
@@ -141,6 +141,11 @@ class Agent:
             log = partial(KafkaLog, self._settings, f"agent-config-{self._instance}")
             await follow(log, self._view, self._changed)
         await asyncio.Event().wait()
+
+    async def _refresh_pins(self) -> None:
+        """Read the pins of the topic. Raise LogUnavailable; the link then waits and tries again."""
+        async with KafkaLog(self._settings, f"agent-pins-{self._instance}") as log:
+            self._pins.update((await read(log, trust=self._trust)).pins)
 
     def _new_view(self) -> ConfigView:
         return ConfigView(self._desired.entries, self._desired.validate, self._trust)

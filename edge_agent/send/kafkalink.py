@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -21,9 +21,12 @@ from edge_agent.clockoffset import ClockOffset
 from edge_agent.exceptions import LinkLost, RecordRefused
 from edge_agent.send.link import OutboundRecord
 from ingest.contract.topics import FRAMES, FRAMES_LATE, READINGS, partition_for
+from ingest.exceptions import LogUnavailable
 from ingest.kafka import settings as kafka
 from ingest.kafka.settings import KafkaSettings
 from ingest.kafka.writer import stop
+
+RefreshPins = Callable[[], Awaitable[None]]
 
 STOP_S = 2.0
 """Maximum time to stop the producer, in seconds. A working link needs less, and a broken one is not waited for."""
@@ -37,10 +40,22 @@ _PARTITIONED_LIKE = {FRAMES: FRAMES, FRAMES_LATE: FRAMES, READINGS: READINGS}
 
 
 class KafkaLink:
-    """A link over an idempotent producer, which keeps the order of each partition."""
+    """A link over an idempotent producer, which keeps the order of each partition.
 
-    def __init__(self, settings: KafkaSettings, client_id: str, pins: Mapping[str, int]) -> None:
-        self._settings, self._client_id, self._pins = settings, client_id, pins
+    ``pins`` map cameras to partitions and may change. ``refresh_pins`` brings them up to date, or raises
+    LogUnavailable. ``open`` calls it before the first record is sent: after ``topics grow``, a frame without its pin
+    would go to another partition than those before it.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        client_id: str,
+        pins: Mapping[str, int],
+        refresh_pins: RefreshPins | None = None,
+    ) -> None:
+        self._settings, self._client_id = settings, client_id
+        self._pins, self._refresh_pins = pins, refresh_pins
         self._producer: AIOKafkaProducer | None = None
         self._partitions: dict[str, int] = {}
         self.clock = ClockOffset()
@@ -51,15 +66,21 @@ class KafkaLink:
         return self._settings.bootstrap
 
     async def open(self) -> None:
-        """Start a producer and read the numbers of partitions. Raise LinkLost or ConfigError."""
+        """Start a producer, and read the numbers of partitions and the pins. Raise LinkLost or ConfigError.
+
+        The numbers come first, because ``topics grow`` writes its pins before it adds partitions. A camera's
+        partition by the old numbers is the partition of its pin.
+        """
         producer = kafka.producer(self._settings, self._client_id)
         try:
             await producer.start()
             for topic in (FRAMES, READINGS):
                 self._partitions[topic] = len(await producer.partitions_for(self._settings.topic(topic)))
+            if self._refresh_pins:
+                await self._refresh_pins()
         except BaseException as error:
             await producer.stop()
-            if isinstance(error, (KafkaError, OSError)):
+            if isinstance(error, (KafkaError, OSError, LogUnavailable)):
                 raise LinkLost(repr(error)) from error
             raise
         self._producer = producer

@@ -15,6 +15,7 @@ from edge_agent.send.https import HttpsLink
 from edge_agent.send.kafkalink import KafkaLink
 from edge_agent.send.link import Link, OutboundRecord
 from ingest.contract.topics import FRAMES, FRAMES_LATE, READINGS, STATUS, partition_for
+from ingest.exceptions import LogUnavailable
 from ingest.kafka import settings as clients
 from ingest.kafka import topicadmin
 from ingest.kafka.kafkalog import KafkaLog
@@ -188,6 +189,25 @@ class TestKafkaLink(LinkContract):
         await link.close()
         assert [r.partition for r in await read(log, FRAMES)] == [pinned]
         assert [r.partition for r in await read(log, READINGS)] == [partition_for("gate", PARTITIONS)]
+
+    async def test_pins_are_read_before_the_first_frame_is_sent(self, settings: KafkaSettings, log: KafkaLog) -> None:
+        pinned, pins = (partition_for("gate", PARTITIONS) + 1) % PARTITIONS, dict[str, int]()
+
+        async def refresh() -> None:
+            pins["gate"] = pinned
+
+        link = KafkaLink(settings, "agent-test", pins, refresh)
+        await link.open()
+        await (await link.send(parcels(1)[0]))
+        await link.close()
+        assert [r.partition for r in await read(log, FRAMES)] == [pinned]
+
+    async def test_without_the_pins_a_link_does_not_open(self, settings: KafkaSettings) -> None:
+        async def refresh() -> None:
+            raise LogUnavailable("the config topic cannot be read")
+
+        with pytest.raises(LinkLost, match="config topic"):
+            await KafkaLink(settings, "agent-test", {}, refresh).open()
 
     async def test_heartbeats_compare_the_clocks(self, link: Link) -> None:
         assert link.clock.estimate is None

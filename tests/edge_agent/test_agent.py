@@ -21,8 +21,10 @@ from edge_agent.spool.spool import Spool
 from edge_agent.spool.store import SpoolStore
 from ingest.contract.codec import decode
 from ingest.contract.records import Heartbeat
+from ingest.kafka.memorylog import MemoryLog
 from ingest.kafka.settings import KafkaSettings
 from ingest.site import CameraConfig, ConfigEntry, LinkConfig, PinConfig, SensorConfig, Site
+from ingest.site.topic.store import publish
 
 
 def fails(*args: object) -> None:
@@ -117,6 +119,17 @@ async def test_unusable_sensors_of_the_last_good_configuration_do_not_stop_its_c
     assert agent._pins == {"yard": 2}  # known before rows of the last run are sent
     with pytest.raises(SourceUnusable, match="share modbus"):
         make(Site(name="test", sensors=(METER, OTHER_BAUD)), tmp_path / "other")
+
+
+async def test_pins_written_while_the_agent_was_off_are_read_before_it_sends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = MemoryLog(4)
+    await publish(log, [PinConfig(name="yard", partition=3)])
+    monkeypatch.setattr("edge_agent.agent.KafkaLog", lambda *_: log)
+    agent = make(Site(name="test"), tmp_path)
+    await agent._link._refresh_pins()  # type: ignore[attr-defined]  # as ``open`` does before the first record
+    assert agent._link._pins == {"yard": 3}  # type: ignore[attr-defined]
 
 
 async def test_an_agent_behind_a_gateway_runs_its_file_and_logs_that_once(tmp_path: Path) -> None:
