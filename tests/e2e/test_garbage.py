@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,7 @@ from ingest.contract.identity import LIVE, FrameId
 from ingest.contract.records import Frame, Heartbeat
 from ingest.contract.topics import FRAMES, STATUS
 from ingest.deadletter import letters, replay
+from ingest.exceptions import CodecError
 from ingest.kafka import topicadmin
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import Outgoing
@@ -89,9 +91,10 @@ async def until_running(log: KafkaLog, name: str) -> None:
     while not deadline.passed:
         end = (await log.ends(STATUS))[0]
         async for record in log.read(STATUS, 0, position, end):
-            beat = decode(Heartbeat, record.value)
-            if (beat.service, beat.state) == (name, "running"):
-                return
+            with suppress(CodecError):
+                beat = decode(Heartbeat, record.value)
+                if (beat.service, beat.state) == (name, "running"):
+                    return
         position = end
         await asyncio.sleep(0.2)
     pytest.fail(f"{name} does not run")
