@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingest.contract.records import Box, Event, Point
+from stream.alerts.lettering import put_text, text_size
 from stream.exceptions import EvidenceMissing
 
 Image = npt.NDArray[np.uint8]
@@ -15,7 +16,8 @@ _RULE = (0, 200, 255)
 _BOX = (80, 220, 80)
 _TRAIL = (255, 200, 60)
 _INK = (240, 240, 240)
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_LABEL_PX, _SUMMARY_PX, _WHERE_PX = 13, 14, 12
+"""Heights of the letters, in px."""
 _CAPTION_PX = 44
 """Height of the caption below the picture: two lines."""
 _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 90]
@@ -72,18 +74,18 @@ def _trail(image: Image, trail: tuple[Point, ...]) -> None:
 def _box(image: Image, box: Box, text: str) -> None:
     left, top, right, bottom = (round(v) for v in box)
     cv2.rectangle(image, (left, top), (right, bottom), _BOX, 2)
-    (width, height), _ = cv2.getTextSize(text, _FONT, 0.45, 1)
-    above = top - height - 6 if top > height + 6 else top
-    cv2.rectangle(image, (left, above), (left + width + 6, above + height + 6), _BOX, -1)
-    cv2.putText(image, text, (left + 3, above + height + 2), _FONT, 0.45, (20, 20, 20), 1, cv2.LINE_AA)
+    width, height = text_size(text, _LABEL_PX)
+    above = top - height - 4 if top > height + 4 else top
+    cv2.rectangle(image, (left, above), (left + width + 6, above + height + 4), _BOX, -1)
+    put_text(image, (left + 3, above + 2), text, _LABEL_PX, (20, 20, 20))
 
 
 def _captioned(image: Image, event: Event) -> Image:
     caption = np.full((_CAPTION_PX, image.shape[1], 3), 28, np.uint8)
-    cv2.putText(caption, event.data.summary, (8, 17), _FONT, 0.48, _INK, 1, cv2.LINE_AA)
+    put_text(caption, (8, 4), event.data.summary, _SUMMARY_PX, _INK)
     late = "  (late)" if event.data.late else ""
     where = f"{event.subject}  {event.time}{late}"
-    cv2.putText(caption, where, (8, 36), _FONT, 0.42, (170, 170, 170), 1, cv2.LINE_AA)
+    put_text(caption, (8, 25), where, _WHERE_PX, (170, 170, 170))
     return np.vstack([image, caption])
 
 

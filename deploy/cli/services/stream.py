@@ -137,7 +137,10 @@ def alerts(
     Exits with 70 after an error, with 75 when Kafka is gone.
     """
     from stream.alerts.evidence import FolderStore
+    from stream.alerts.lettering import require_font
     from stream.alerts.stage import AlertStage
+
+    require_font()
 
     async def make(log: Log) -> AlertStage:
         return AlertStage(FolderStore(evidence), (await log.partitions())[ALERTS])
