@@ -11,6 +11,7 @@ IngestError
 ├── TopicMismatch           topics on the broker differ from the contract
 ├── LogUnavailable          the log did not answer within the deadline
 ├── Fenced                  a newer owner of the same partition has taken over
+├── Outdated                the configuration has changed; a new process must read it
 └── LedgerError             an interval account contradicts itself
 """
 
@@ -107,6 +108,10 @@ class LogUnavailable(IngestError):
 
 class Fenced(IngestError):
     """A newer owner of the same partition has taken over, so this process must release it."""
+
+
+class Outdated(IngestError):
+    """The configuration has changed, and only a new process can use it."""
 
 
 class LedgerError(IngestError):

@@ -48,6 +48,10 @@ class Rule(RuleEntry, extra="forbid"):
     cooldown_s: Seconds = 0.0
     """Time after an event in which the same track makes no other event of this rule."""
 
+    def same_as(self, other: Rule) -> bool:
+        """Return whether another rule has the same settings. The sites that share it do not matter."""
+        return self.model_copy(update={"sites": other.sites}) == other
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Happening:

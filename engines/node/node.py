@@ -16,12 +16,14 @@ from engines.node.intake import BatchIntake
 from engines.node.scheduler import MergedBatch, Scheduler
 from engines.node.serving import ServedModel
 from engines.node.takeover import OwnedPartition, take_over
+from ingest.contract.headers import PIPELINE
 from ingest.contract.identity import FrameId
 from ingest.exceptions import Fenced, LogUnavailable
 from ingest.kafka.log import Log, LogRecord, TopicPartition
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock, Deadline, SystemClock
 from ingest.runtime.heartbeat import HeartbeatWriter
+from ingest.site.pipeline import UNROUTED_NAME
 
 _log = logs.get("engines.node.node")
 
@@ -45,6 +47,9 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
     ``models`` maps a pipeline to its opened model, of which ``instances`` may classify at once. The node stops
     ``intake`` and closes ``log`` at the end of ``run``. ``take_over`` opens newly assigned partitions.
 
+    ``outdated`` is asked before a batch of an unknown pipeline becomes a dead letter. If it returns True, the node
+    reads no more batches: the caller sets ``stop``, and a new process serves that pipeline.
+
     The process must end after any error from ``run``: Fenced and LogUnavailable leave a partition's writer in a state
     that only a new process can clear.
     """
@@ -58,6 +63,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         instances: int,
         metrics: NodeMetrics,
         clock: Clock | None = None,
+        outdated: Callable[[], Awaitable[bool]] | None = None,
         take_over: Callable[[Log, Sequence[TopicPartition]], Awaitable[list[OwnedPartition]]] = take_over,
     ) -> None:
         self._log = log
@@ -68,6 +74,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         self._metrics = metrics
         self._clock = clock or SystemClock()
         self._open_partitions = take_over
+        self._outdated = outdated
         self._scheduler = Scheduler(lambda pipeline: models[pipeline].max_rows)
         self._owned: dict[TopicPartition, OwnedPartition] = {}
         self._takeover: asyncio.Task[None] | None = None
@@ -149,9 +156,15 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
             self._intake.throttle(self._owned.values(), self._scheduler)
             records = await self._intake.next()
             for record in records:
+                if self._outdated and self._is_of_unknown_pipeline(record) and await self._outdated():
+                    return
                 self._take(record)
             if records:
                 self._wake.set()
+
+    def _is_of_unknown_pipeline(self, record: LogRecord) -> bool:
+        pipeline = record.headers.get(PIPELINE, b"").decode(errors="replace")
+        return pipeline not in self._pipelines and pipeline != UNROUTED_NAME
 
     def _take(self, record: LogRecord) -> None:
         owned = self._owned.get(TopicPartition(record.topic, record.partition))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -13,21 +14,22 @@ from wsgiref.simple_server import WSGIServer
 from prometheus_client import CollectorRegistry, start_http_server
 
 from ingest.contract.topics import require_topics
-from ingest.exceptions import Fenced, LogUnavailable
+from ingest.exceptions import ConfigError, Fenced, LogUnavailable, Outdated
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import Log
 from ingest.kafka.settings import PLAINTEXT_MEND, PLAINTEXT_RISK, KafkaSettings
 from ingest.metrics import ConfigMetrics
 from ingest.runtime import eventloop, logs
 from ingest.site.topic import store
-from ingest.site.topic.view import Config, Validate, accept
+from ingest.site.topic.view import Config, ConfigView, Validate, accept
 
 _log = logs.get("ingest.service")
 
 EXIT_FAILED = 70
 """Exit status after an error inside the service (EX_SOFTWARE of sysexits.h). The supervisor starts it again."""
 EXIT_AGAIN = 75
-"""Exit status when Kafka is gone or another process has taken over (EX_TEMPFAIL of sysexits.h).
+"""Exit status when Kafka is gone, another process has taken over, or the configuration has changed (EX_TEMPFAIL of
+sysexits.h).
 
 Started again, the service continues at its last commit.
 """
@@ -51,8 +53,8 @@ class Service:
     def run(self, work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
         """Run ``work(stop)`` in an event loop of its own and return the exit status. Call it in the main thread.
 
-        SIGTERM, SIGINT and SIGHUP set ``stop``; ``work`` then finishes and returns. LogUnavailable and Fenced are
-        logged and become ``EXIT_AGAIN``. Any other error propagates.
+        SIGTERM, SIGINT and SIGHUP set ``stop``; ``work`` then finishes and returns. LogUnavailable, Fenced and
+        Outdated are logged and become ``EXIT_AGAIN``. Any other error propagates.
         """
 
         async def until_stopped() -> None:
@@ -64,7 +66,7 @@ class Service:
         self.serve_metrics()
         try:
             eventloop.run(until_stopped())
-        except (Fenced, LogUnavailable) as error:
+        except (Fenced, LogUnavailable, Outdated) as error:
             _log.error("service_ended", error=str(error), kind=type(error).__name__)
             return EXIT_AGAIN
         return 0
@@ -98,4 +100,31 @@ class Service:
 
         ``validate`` is for services that run rules: see ``stream.rules.validated``.
         """
-        return await store.read(log, ConfigMetrics(self.registry), validate)
+        return await store.read(log, self._config_metrics, validate)
+
+    async def follow_config(
+        self, before: Config, on_change: Callable[[Config], None], validate: Validate = accept
+    ) -> None:
+        """Follow the ``config`` topic for ever, and pass on each configuration that differs from the last one.
+
+        ``before`` is in force at first. ``on_change`` raises ConfigError to refuse a configuration, which is logged.
+        A topic that has lost all its entries changes nothing.
+        """
+
+        async def changed(view: ConfigView) -> None:
+            self._config_metrics.refused.set(len(view.config.refused))
+            now = view.config
+            if not now.entries and before.entries.keys() - view.removed:
+                _log.warning("config_topic_empty", running=len(before.entries), fix="apply the site file again")
+                return
+            try:
+                on_change(now)
+            except ConfigError as error:
+                _log.error("configuration_refused", error=str(error), running="the last good one")
+
+        client_id = f"{self.name}-config-{os.getpid()}"
+        await store.follow(lambda: KafkaLog(self.settings, client_id), ConfigView(before.entries, validate), changed)
+
+    @functools.cached_property
+    def _config_metrics(self) -> ConfigMetrics:
+        return ConfigMetrics(self.registry)

@@ -95,7 +95,7 @@ class Analyser:
         self._rules = tuple(rules)
         self._site = site
         self._make_tracker = make_tracker
-        self._begin_score = min([BEGIN_SCORE, *(rule.min_score for rule in self._rules)])
+        self._begin_score = _begin_score(self._rules)
         self._reported = reported or {}
         self._epoch = -1
         self._seqs: dict[int, int] = {}  # epoch → highest number, in the order of the last results
@@ -158,6 +158,24 @@ class Analyser:
         self._stationary = StationaryTracks()
         self._missing: Counter[str] = Counter()
         self._scene_s = 0.0
+
+    def use(self, rules: Iterable[CameraRule], site: str) -> None:
+        """Use other rules from the next result on. Unchanged rules keep their state.
+
+        Tracks keep theirs, unless the score at which a track begins has changed. Tracking then begins anew.
+        """
+        before_score, self._rules, self._site = self._begin_score, tuple(rules), site
+        self._begin_score = _begin_score(self._rules)
+        if self._begin_score != before_score:
+            self._tracker = self._make_tracker(self._begin_score)
+            self._stationary = StationaryTracks()
+        if self._size is None:
+            return
+        size, before = self._size, self._watches
+        kept = ([watch for watch in before if watch.rule.same_as(rule)] for rule in self._rules)
+        self._watches = tuple(
+            found[0] if found else rule.watch(*size) for rule, found in zip(self._rules, kept, strict=True)
+        )
 
     def _classified(self, result: Result, at_s: float) -> Iterator[Event]:
         scale = self._scale((result.width, result.height))
@@ -252,6 +270,11 @@ class Analyser:
             self._stationary.forget(name)
             for watch in self._watches:
                 watch.forget(name)
+
+
+def _begin_score(rules: Iterable[CameraRule]) -> float:
+    """Return the score at which a track begins: low enough for every rule."""
+    return min([BEGIN_SCORE, *(rule.min_score for rule in rules)])
 
 
 def _subjects(rule: str, scene: Scene, scale: Scale, sightings: set[Sighting]) -> set[str]:

@@ -24,9 +24,10 @@ Key = tuple[str, str, str]
 
 
 class RuleSet:
-    """The camera rules of a site, by camera and pipeline."""
+    """The camera rules, by camera and pipeline, and the site of each camera in ``sites``."""
 
-    def __init__(self, rules: Iterable[CameraRule]) -> None:
+    def __init__(self, rules: Iterable[CameraRule], sites: Mapping[str, str] | None = None) -> None:
+        self.sites = sites or {}
         found: defaultdict[tuple[str, str], list[CameraRule]] = defaultdict(list)
         for rule in rules:
             found[rule.camera, rule.pipeline].append(rule)
@@ -38,9 +39,9 @@ class RuleSet:
         """Longest past that a rule needs, in seconds; 0 without rules."""
         return max(self._tail_s.values(), default=0.0)
 
-    def of(self, result: Result) -> tuple[CameraRule, ...]:
-        """Return the rules for a result's camera and pipeline."""
-        return self._rules.get((result.camera, result.pipeline), ())
+    def of(self, camera: str, pipeline: str) -> tuple[CameraRule, ...]:
+        """Return the rules of a camera and pipeline."""
+        return self._rules.get((camera, pipeline), ())
 
     def place(self, record: LogRecord) -> HistoryPoint | None:
         """Return the place of a result in its camera's past; None if it is unreadable or has no rules."""
@@ -56,11 +57,14 @@ class RuleSet:
 
 
 class Analysers:
-    """The analysers of one partition. Each is created when its first result arrives."""
+    """The analysers of one partition. Each is created when its first result arrives.
 
-    def __init__(self, rules: RuleSet, sites: Mapping[str, str], make_tracker: Callable[[float], Tracker]) -> None:
-        self._rules = rules
-        self._sites = sites
+    ``rules`` returns the rules in force. It is called for each result, because they may change at any time.
+    """
+
+    def __init__(self, rules: Callable[[], RuleSet], make_tracker: Callable[[float], Tracker]) -> None:
+        self._in_force = rules
+        self._rules = rules()
         self._make_tracker = make_tracker
         self._lasting: dict[Key, Analyser] = {}
         self._replayed: OrderedDict[Key, Analyser] = OrderedDict()
@@ -82,7 +86,8 @@ class Analysers:
 
     def step(self, result: Result) -> list[Event]:
         """Process the next result and return its events. Raise the errors of the tracker."""
-        rules = self._rules.of(result)
+        self._follow()
+        rules = self._rules.of(result.camera, result.pipeline)
         if not rules:
             return []
         key = _key(result)
@@ -96,10 +101,24 @@ class Analysers:
             self._lasting[key] = analyser
         return analyser.step(result)
 
+    def _follow(self) -> None:
+        """Use the rules in force. An analyser without rules is dropped."""
+        rules = self._in_force()
+        if rules is self._rules:
+            return
+        self._rules = rules
+        for analysers in (self._lasting, self._replayed):
+            for key, analyser in list(analysers.items()):
+                camera, _, pipeline = key
+                if own := rules.of(camera, pipeline):
+                    analyser.use(own, rules.sites.get(camera, ""))
+                else:
+                    del analysers[key]
+
     def _create(self, key: Key, rules: Iterable[CameraRule]) -> Analyser:
         camera, lane, _ = key
         reported = self._reported.get((camera, lane))
-        analyser = Analyser(rules, self._sites.get(camera, ""), self._make_tracker, reported)
+        analyser = Analyser(rules, self._rules.sites.get(camera, ""), self._make_tracker, reported)
         for past in self._past.pop(key, ()):
             _replay(analyser, decode(Result, past))
         return analyser

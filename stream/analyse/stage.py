@@ -26,7 +26,7 @@ CLOCKS_MS = 60_000
 class AnalyseStage:
     """The stage that tracks objects and applies the rules of a site.
 
-    ``config`` is the site's configuration when the process started, read with ``stream.rules.validated``.
+    ``config`` is read with ``stream.rules.validated``.
 
     After a restart, a track or visit that began within the past that is read back continues under the same ids. That
     past is more than twice the longest dwell time or cooldown of a camera's rules, in the camera's own time. An older
@@ -45,15 +45,22 @@ class AnalyseStage:
     def __init__(
         self, config: Config, event_partitions: int, make_tracker: Callable[[float], Tracker] = ByteTracker
     ) -> None:
-        self._rules = RuleSet(config.of(CameraRule))  # type: ignore[type-abstract]
-        self._sites = {camera.name: camera.site for camera in config.of(CameraConfig)}
         self._partitions = event_partitions
         self._make_tracker = make_tracker
+        self.configure(config)
+
+    def configure(self, config: Config) -> None:
+        """Use other rules from the next result on. Rules that are unchanged keep their state."""
+        self.config = config
+        self._rules = RuleSet(
+            config.of(CameraRule),  # type: ignore[type-abstract]
+            {camera.name: camera.site for camera in config.of(CameraConfig)},
+        )
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> AnalyseProcessor:
         """Create a partition's state from its last minutes. Their events are not written again."""
         past = await tail(log, tp, position, self._rules.place, self._rules.longest_s)
-        analysers = Analysers(self._rules, self._sites, self._make_tracker)
+        analysers = Analysers(lambda: self._rules, self._make_tracker)
         analysers.remember(past, await self._reported(past, log))
         return AnalyseProcessor(analysers, self._partitions)
 

@@ -118,7 +118,7 @@ class Batcher:
         self._missing[offset] = len(entries)
         for entry in entries:
             batch = self._batch_for(entry)
-            if not batch.has_room_for(entry):
+            if batch.entries and (batch.plan != entry.plan or not batch.has_room_for(entry)):
                 works.append(self._close(batch))
                 batch = self._batch_for(entry)
             batch.add(offset, entry, self._clock.monotonic())
@@ -137,9 +137,10 @@ class Batcher:
 
     def _batch_for(self, entry: BatchEntry) -> _OpenBatch:
         key = (entry.plan.name, entry.lane)
-        if key not in self._open:
-            self._open[key] = _OpenBatch(entry.plan)
-        return self._open[key]
+        found = self._open.get(key)
+        if found is None or (not found.entries and found.plan != entry.plan):
+            found = self._open[key] = _OpenBatch(entry.plan)
+        return found
 
     def _close(self, batch: _OpenBatch) -> Work:
         first, plan = batch.entries[0], batch.plan

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from ingest.contract.identity import LATE, LIVE
@@ -35,8 +35,7 @@ _TOPICS = {LIVE: (FRAMES, BATCHES), LATE: (FRAMES_LATE, BATCHES_LATE)}
 class PrepareStage:
     """The stage that prepares the frames of one lane for all pipelines of a site.
 
-    ``config`` is the configuration of the site at the start of the process. Raise ConfigError for a pipeline that
-    cannot be served.
+    Raise ConfigError for a pipeline that cannot be served.
     """
 
     def __init__(self, lane: Literal["live", "late"], config: Config, clock: Clock | None = None) -> None:
@@ -44,21 +43,29 @@ class PrepareStage:
         self.name = f"prepare-{lane}"
         self.topics = (source,)
         self.downstream = Downstream(ENGINES, self.target, MAX_WAITING_BATCHES)
-        self.plans = plans(config.of(PipelineConfig))
         self.clock = clock or SystemClock()
+        self.configure(config)
+
+    def configure(self, config: Config) -> None:
+        """Use other pipelines from the next frame on. A batch that is open closes before a frame of the new kind."""
+        self.plans = plans(config.of(PipelineConfig))
+        self.config = config
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> PrepareProcessor:
         """Create the state of a partition, without reading back.
 
         The frames of open batches are not committed and come again. A denoiser finds its level within a few frames.
         """
-        return PrepareProcessor(self.name, self.plans, Batcher(self.target, tp.partition, self.clock), self.clock)
+        batcher = Batcher(self.target, tp.partition, self.clock)
+        return PrepareProcessor(self.name, lambda: self.plans, batcher, self.clock)
 
 
 class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
-    """The processor that puts the frames of one partition into batches."""
+    """The processor that puts the frames of one partition into batches. ``pipelines`` returns those in force."""
 
-    def __init__(self, stage: str, pipelines: tuple[PipelinePlan, ...], batcher: Batcher, clock: Clock) -> None:
+    def __init__(
+        self, stage: str, pipelines: Callable[[], tuple[PipelinePlan, ...]], batcher: Batcher, clock: Clock
+    ) -> None:
         super().__init__(stage)
         self._plans = pipelines
         self._batcher = batcher
@@ -86,7 +93,7 @@ class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
 
     def _decide(self, record: LogRecord) -> list[BatchEntry]:
         frame = read_frame(record)
-        wanted = [(p, p.config) for p in self._plans if p.config and p.config.wants(frame.frame.camera)]
+        wanted = [(p, p.config) for p in self._plans() if p.config and p.config.wants(frame.frame.camera)]
         names = tuple(plan.name for plan, _ in wanted) or (UNROUTED.name,)
         if not wanted:
             return [BatchEntry.of(UNROUTED, _item(frame, names, "empty", NOBODY))]

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
@@ -23,13 +23,14 @@ from ingest.runtime import logs
 from ingest.runtime.clock import Clock, SystemClock
 from ingest.runtime.heartbeat import HeartbeatWriter, instance_name
 from ingest.runtime.service import EXIT_FAILED, Service
+from ingest.site.topic.view import Validate, accept
 from stream.exceptions import RunnerError, Stuck
 from stream.metrics import StreamMetrics
 from stream.runner.acks import FetchNumber
 from stream.runner.backpressure import CHECK_LAG_S, BackPressure, BackPressured, downstream_lags
 from stream.runner.faust import FaustMember
 from stream.runner.partition import OPEN_AT_ONCE, PartitionLoop, Shared
-from stream.runner.processor import Stage
+from stream.runner.processor import Configurable, Stage
 from stream.runner.watchdog import CountingLog, Signs, Watchdog
 
 _log = logs.get("stream.runner")
@@ -51,8 +52,14 @@ StageFactory = Callable[[Log], Awaitable[Stage]]
 """Makes a stage. It may read the ``config`` topic first."""
 
 
-async def serve(service: Service, make: StageFactory, stop: asyncio.Event, instance: str = "") -> None:
-    """Run a stage until ``stop`` is set.
+async def serve(
+    service: Service,
+    make: StageFactory,
+    stop: asyncio.Event,
+    instance: str = "",
+    validate: Validate = accept,
+) -> None:
+    """Run a stage until ``stop`` is set. A ``Configurable`` one follows the ``config`` topic meanwhile.
 
     ``instance`` is the lasting name of this member in its group (static membership, KIP-345). A process that restarts
     under it takes its partitions back at once, without waiting for the session of its predecessor to end. Two
@@ -65,7 +72,32 @@ async def serve(service: Service, make: StageFactory, stop: asyncio.Event, insta
     async with service.open_log() as log:
         stage = await make(log)
         metrics = StreamMetrics(service.registry, stage.name)
-        await Runner(stage, service.settings, log, metrics=metrics, instance=instance).run(stop)
+        runner = Runner(stage, service.settings, log, metrics=metrics, instance=instance)
+        async with _following(service, stage, validate, runner.failed):
+            await runner.run(stop)
+
+
+@contextlib.asynccontextmanager
+async def _following(
+    service: Service, stage: Stage, validate: Validate, failed: Callable[[BaseException], None]
+) -> AsyncIterator[None]:
+    """Configure a stage as the ``config`` topic changes. ``failed`` gets an unexpected error."""
+    if not isinstance(stage, Configurable):
+        yield
+        return
+
+    def ended(task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error:
+            failed(error)
+
+    following = asyncio.create_task(service.follow_config(stage.config, stage.configure, validate))
+    following.add_done_callback(ended)
+    try:
+        yield
+    finally:
+        following.cancel()
+        await asyncio.wait({following})
 
 
 def keep_freed_memory() -> bool:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 from ingest.deadletter import parked
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from ingest.runtime import logs
+from ingest.site.topic.view import Config
 
 _log = logs.get("stream.processor")
 Outcome = TypeVar("Outcome")
@@ -113,4 +114,17 @@ class Stage(Protocol):
 
         Read back from the log the records that the state needs (the last seconds of its input, its own output), and
         write nothing meanwhile. Raise LogUnavailable.
+        """
+
+
+@runtime_checkable
+class Configurable(Protocol):
+    """A stage that follows the ``config`` topic while it runs."""
+
+    config: Config
+
+    def configure(self, config: Config) -> None:
+        """Use another configuration from the next record on. Raise ConfigError to keep the last one.
+
+        Called in the thread of the event loop, while processors may run in others.
         """

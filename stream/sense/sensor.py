@@ -24,10 +24,14 @@ class Cleaner:
     """
 
     def __init__(self, config: SensorConfig | None) -> None:
-        self._low = config.low if config else float("-inf")
-        self._high = config.high if config else float("inf")
         self._mark: tuple[int, int] = (-1, -1)
         self.dropped: Counter[str] = Counter()
+        self.use(config)
+
+    def use(self, config: SensorConfig | None) -> None:
+        """Use the range of another configuration."""
+        self._low = config.low if config else float("-inf")
+        self._high = config.high if config else float("inf")
 
     @property
     def epoch(self) -> int:
@@ -63,12 +67,27 @@ class SensorWatch:
 
     def __init__(self, sensor: str, config: SensorConfig | None, rules: Iterable[SensorRule]) -> None:
         self._sensor = sensor
+        self._config = config
         self._site = config.site if config else ""
         self._cleaner = Cleaner(config)
         self._latest: tuple[int, float] | None = None
         self._reported: dict[str, int] = {}
         self._wait_s = config.max_delay_s if config else 0.0
-        self._watches = [(rule, TumblingWindows(rule.window_s), rule.watch(sensor, config)) for rule in rules]
+        self._watches = [self._new(rule) for rule in rules]
+
+    def use(self, config: SensorConfig | None, rules: Iterable[SensorRule]) -> None:
+        """Use another configuration. A rule keeps its state if neither it nor its sensor has changed."""
+        before = self._watches if config == self._config else []
+        self._config, self._site = config, config.site if config else ""
+        self._wait_s = config.max_delay_s if config else 0.0
+        self._cleaner.use(config)
+        self._watches = [
+            next((watch for watch in before if watch[0].same_as(rule)), None) or self._new(rule) for rule in rules
+        ]
+
+    def _new(self, rule: SensorRule) -> tuple[SensorRule, TumblingWindows, WindowWatch]:
+        self._reported.pop(rule.name, None)
+        return rule, TumblingWindows(rule.window_s), rule.watch(self._sensor, self._config)
 
     def counts(self) -> tuple[Counter[str], Counter[str], Counter[str]]:
         """Return the dropped readings by reason, the late readings by rule, and the restarts of windows by rule."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry
 
@@ -37,7 +37,7 @@ CLOCKS_MS = 60_000
 class SenseStage:
     """The stage that cleans readings and applies the sensor rules of a site.
 
-    ``config`` is the site's configuration when the process started, read with ``stream.rules.validated``.
+    ``config`` is read with ``stream.rules.validated``.
 
     After a restart, each sensor continues with its last windows, in its own time, even if it writes far less often
     than others. A sensor is taken to be within its bounds if it wrote nothing for longer than it should, or too
@@ -54,14 +54,18 @@ class SenseStage:
     def __init__(
         self, config: Config, event_partitions: int, metrics: SenseMetrics | None = None, clock: Clock | None = None
     ) -> None:
-        self._config = config
+        self.config = config
         self._partitions = event_partitions
         self._clock = clock or SystemClock()
         self._metrics = metrics or SenseMetrics(CollectorRegistry())
 
+    def configure(self, config: Config) -> None:
+        """Use other sensors and rules from the next column on. Those that are unchanged keep their state."""
+        self.config = config
+
     async def open(self, tp: TopicPartition, position: int, log: Log) -> SenseProcessor:
         """Create a partition's state from its last windows. Their events are not written again."""
-        processor = SenseProcessor(self._config, self._partitions, self._metrics, self._clock)
+        processor = SenseProcessor(lambda: self.config, self._partitions, self._metrics, self._clock)
         past = await tail(log, tp, position, processor.place, processor.longest_s)
         for record in past:
             processor.remember(record)
@@ -81,21 +85,36 @@ class SenseStage:
 class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
     """The processor of one partition of readings.
 
-    It holds no offsets back: the next owner of the partition reads the open windows again.
+    It holds no offsets back: the next owner of the partition reads the open windows again. ``config`` returns the
+    configuration in force.
     """
 
-    def __init__(self, config: Config, event_partitions: int, metrics: SenseMetrics, clock: Clock) -> None:
+    def __init__(
+        self, config: Callable[[], Config], event_partitions: int, metrics: SenseMetrics, clock: Clock
+    ) -> None:
         super().__init__(NAME)
-        self._configs = {sensor.name: sensor for sensor in config.of(SensorConfig)}
-        self._rules: defaultdict[str, list[SensorRule]] = defaultdict(list)
-        for rule in config.of(SensorRule):  # type: ignore[type-abstract]
-            self._rules[rule.sensor].append(rule)
         self._partitions = event_partitions
         self._metrics = metrics
         self._clock = clock
         self._sensors: dict[str, SensorWatch] = {}
         self.reported: frozenset[str] = frozenset()
         """Ids of events that an earlier owner has written. They are not written again."""
+        self._in_force = config
+        self._use(config())
+
+    def _follow(self) -> None:
+        config = self._in_force()
+        if config is not self._config:
+            self._use(config)
+
+    def _use(self, config: Config) -> None:
+        self._config = config
+        self._configs = {sensor.name: sensor for sensor in config.of(SensorConfig)}
+        self._rules: defaultdict[str, list[SensorRule]] = defaultdict(list)
+        for rule in config.of(SensorRule):  # type: ignore[type-abstract]
+            self._rules[rule.sensor].append(rule)
+        for name, sensor in self._sensors.items():
+            sensor.use(self._configs.get(name), self._rules.get(name, ()))
 
     @property
     def deadline(self) -> float | None:
@@ -104,6 +123,7 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
 
     def tick(self) -> Sequence[Work]:
         """Return the events of windows that no reading has closed in time. No offset is finished by them."""
+        self._follow()
         now_s = self._clock.monotonic()
         due = [
             name for name, watch in self._sensors.items() if watch.deadline is not None and watch.deadline <= now_s
@@ -150,6 +170,7 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
             return
 
     def _decide(self, record: LogRecord) -> tuple[Readings, list[Event]]:
+        self._follow()
         readings = decode(Readings, record.value)
         return readings, self._step(readings)
 

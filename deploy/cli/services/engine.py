@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ from typing import Annotated
 import typer
 
 from deploy.cli.common import LOOPBACK, Kafka, MetricsHost, MetricsPort, Prefix, friendly, kafka_settings
-from ingest.exceptions import ConfigError
+from ingest.exceptions import ConfigError, Outdated
 from ingest.kafka.settings import SESSION_TIMEOUT_MS
 from ingest.runtime.service import Service
 from ingest.site import PipelineConfig
@@ -31,7 +32,8 @@ def engine(
 ) -> None:
     """Classify batches until stopped.
 
-    Exits with 75 when another node has taken over or Kafka is gone.
+    Exits with 75 when another node has taken over, Kafka is gone, or the pipelines of the site have changed. Started
+    again, it serves the new pipelines.
     """
     service = Service("engine", kafka_settings(kafka, prefix), metrics_port, metrics_host)
     count = instances or os.cpu_count() or 1
@@ -45,6 +47,7 @@ async def _serve(
     from engines.metrics import NodeMetrics
     from engines.node.intake import BatchIntake
     from engines.node.node import Node
+    from engines.node.pipelines import PipelineWatch
     from engines.node.serving import ServedModel
     from engines.repository.store import Repository
     from ingest.kafka.kafkalog import KafkaLog
@@ -53,21 +56,38 @@ async def _serve(
     if backend not in backends.BACKENDS:
         raise ConfigError("engine", "--backend", backend, f"one of {', '.join(sorted(backends.BACKENDS))}")
     repository = Repository(models)
+
+    def served_model(pipeline: PipelineConfig) -> ServedModel:
+        return ServedModel(pipeline, repository.open(pipeline.model), lambda: backends.make(backend), instances)
+
     async with service.open_log() as log:
-        pipelines = (await service.read_config(log)).of(PipelineConfig)
-    served = {
-        p.name: ServedModel(p, repository.open(p.model), lambda: backends.make(backend), instances) for p in pipelines
-    }
-    for model in served.values():
-        await asyncio.to_thread(model.open)
-    client_id = f"engine-{instance_name()}"
-    node = Node(
-        KafkaLog(service.settings, client_id),
-        BatchIntake(service.settings, client_id, instances, round(session_timeout_s * 1000)),
-        served,
-        instances=instances,
-        metrics=NodeMetrics(service.registry),
-    )
-    await node.run(stop)
+        config = await service.read_config(log)
+        served = {pipeline.name: served_model(pipeline) for pipeline in config.of(PipelineConfig)}
+        for model in served.values():
+            await asyncio.to_thread(model.open)
+        watch = PipelineWatch(config.of(PipelineConfig), served_model, stop)
+
+        async def outdated() -> bool:
+            with contextlib.suppress(ConfigError):
+                watch.configure(await service.read_config(log))
+            return watch.outdated
+
+        client_id = f"engine-{instance_name()}"
+        node = Node(
+            KafkaLog(service.settings, client_id),
+            BatchIntake(service.settings, client_id, instances, round(session_timeout_s * 1000)),
+            served,
+            instances=instances,
+            metrics=NodeMetrics(service.registry),
+            outdated=outdated,
+        )
+        following = asyncio.create_task(service.follow_config(config, watch.configure))
+        try:
+            await node.run(stop)
+        finally:
+            following.cancel()
+            await asyncio.wait({following})
     for model in served.values():
         model.close()
+    if watch.outdated:
+        raise Outdated("the pipelines of the site have changed: start this node again to serve them")

@@ -19,6 +19,7 @@ from ingest.exceptions import ConfigError
 from ingest.kafka.log import Log
 from ingest.runtime.service import Service
 from ingest.site import ReceiverConfig
+from ingest.site.topic.view import Validate, accept
 
 if TYPE_CHECKING:
     from stream.alerts.stage import AlertStage
@@ -95,7 +96,7 @@ def analyse(
     async def make(log: Log) -> AnalyseStage:
         return AnalyseStage(await service.read_config(log, validated), (await log.partitions())[EVENTS])
 
-    _serve(service, make, instance)
+    _serve(service, make, instance, validated)
 
 
 @friendly
@@ -120,7 +121,7 @@ def sense(
         config, partitions = await service.read_config(log, validated), await log.partitions()
         return SenseStage(config, partitions[EVENTS], SenseMetrics(service.registry))
 
-    _serve(service, make, instance)
+    _serve(service, make, instance, validated)
 
 
 @friendly
@@ -180,10 +181,10 @@ def webhook_receiver(
     uvicorn.run(app, host=host, port=port, log_level="warning")
 
 
-def _serve(service: Service, make: StageFactory, instance: str) -> None:
+def _serve(service: Service, make: StageFactory, instance: str, validate: Validate = accept) -> None:
     from stream.runner.loop import serve
 
-    raise typer.Exit(service.run(lambda stop: serve(service, make, stop, instance)))
+    raise typer.Exit(service.run(lambda stop: serve(service, make, stop, instance, validate)))
 
 
 async def _dispatch(service: Service, stop: asyncio.Event) -> None:

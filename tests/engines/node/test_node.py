@@ -9,13 +9,18 @@ import pytest
 from aiokafka import TopicPartition as KafkaPartition
 from prometheus_client import CollectorRegistry
 
+from engines.exceptions import ManifestError
 from engines.metrics import NodeMetrics
 from engines.node.node import Node
+from engines.node.pipelines import PipelineWatch
 from engines.node.takeover import OwnedPartition, take_over
-from ingest.contract.topics import BATCHES, BATCHES_LATE
-from ingest.exceptions import LogUnavailable
+from ingest.contract.headers import PIPELINE
+from ingest.contract.topics import BATCHES, BATCHES_LATE, DEADLETTER
+from ingest.exceptions import ConfigError, LogUnavailable
 from ingest.kafka.log import Log, LogRecord, Outgoing, Position, TopicPartition, Writer
 from ingest.kafka.memorylog import MemoryLog
+from ingest.site import PipelineConfig
+from ingest.site.topic.view import Config
 
 ONE, TWO = KafkaPartition("sightline.batches", 0), KafkaPartition("sightline.batches.late", 1)
 TP_ONE, TP_TWO = TopicPartition(BATCHES, 0), TopicPartition(BATCHES_LATE, 1)
@@ -219,3 +224,61 @@ async def test_an_error_of_the_consumer_ends_the_node(intake: FakeIntake) -> Non
     intake.fetched.put_nowait(RuntimeError("codec"))
     with pytest.raises(RuntimeError, match="codec"):
         await ended(make(intake))
+
+
+async def test_a_node_reads_no_batch_of_a_pipeline_that_a_new_process_will_serve(intake: FakeIntake) -> None:
+    stop = asyncio.Event()
+    asked = 0
+
+    async def outdated() -> bool:
+        nonlocal asked
+        asked += 1
+        stop.set()
+        return True
+
+    log = MemoryLog(2)
+    node = Node(log, intake, {}, instances=1, metrics=NodeMetrics(CollectorRegistry()), outdated=outdated)
+    await node.on_partitions_assigned([ONE])
+    record = LogRecord(BATCHES, 0, 0, None, b"unread", {PIPELINE: b"new"})
+    intake.fetched.put_nowait([record, record])
+    await ended(node, stop)
+    assert asked == 1
+    assert await log.ends(DEADLETTER) == {0: 0}
+    assert await log.committed("engines", TP_ONE) is None
+
+
+class TestPipelineWatch:
+    CARS = PipelineConfig(name="cars", model="yolox", width=16, height=16)
+
+    def watch(self, *served: PipelineConfig) -> tuple[PipelineWatch, asyncio.Event]:
+        def require_servable(pipeline: PipelineConfig) -> None:
+            if pipeline.model == "missing":
+                raise ManifestError("no model missing")
+
+        stop = asyncio.Event()
+        return PipelineWatch(served, require_servable, stop), stop
+
+    def config(self, *pipelines: PipelineConfig) -> Config:
+        return Config({pipeline.key: pipeline for pipeline in pipelines})
+
+    async def test_other_pipelines_stop_the_node_in_good_order(self) -> None:
+        for wanted in ((), (self.CARS.model_copy(update={"min_score": 0.5}),), (self.CARS, ROADS)):
+            watch, stop = self.watch(self.CARS)
+            watch.configure(self.config(*wanted))
+            assert watch.outdated
+            assert stop.is_set()
+
+    async def test_equal_pipelines_change_nothing(self) -> None:
+        watch, stop = self.watch(self.CARS)
+        watch.configure(self.config(self.CARS.model_copy(update={"sites": ("north",)})))
+        assert not watch.outdated
+        assert not stop.is_set()
+
+    async def test_a_pipeline_that_cannot_be_served_is_refused_and_the_node_goes_on(self) -> None:
+        watch, stop = self.watch(self.CARS)
+        with pytest.raises(ConfigError, match="servable model"):
+            watch.configure(self.config(self.CARS, ROADS.model_copy(update={"model": "missing"})))
+        assert not stop.is_set()
+
+
+ROADS = TestPipelineWatch.CARS.model_copy(update={"name": "roads"})

@@ -352,3 +352,18 @@ class TestLowerEpoch:
 
 def finished(at_s: float, one: Result) -> Result:
     return one.model_copy(update={"finished_ns": one.finished_ns + round(at_s * 1e9)})
+
+
+def test_a_changed_rule_begins_anew_and_the_others_keep_their_state() -> None:
+    """Both rules report a visit after two seconds, and have watched for one when the second is changed."""
+    kept = RIGHT.model_copy(update={"name": "kept", "dwell_s": 2.0})
+    old = kept.model_copy(update={"name": "old", "sites": ("north",)})
+    analyser = Analyser([kept, old], "", ByteTracker)
+    visit = [result(seq, seq / FPS, car(480.0)) for seq in range(60)]
+    first = [event for one in visit[:10] for event in analyser.step(one)]
+    shared = kept.model_copy(update={"sites": ("north", "south")})
+    analyser.use([shared, old.model_copy(update={"severity": "critical"})], "yard")
+    second = {event.data.rule: event for one in visit[10:] for event in analyser.step(one)}
+    assert first == []
+    assert second["old"].data.captured_ns - second["kept"].data.captured_ns == pytest.approx(1e9, abs=0.2e9)
+    assert (second["old"].data.severity, second["kept"].data.site) == ("critical", "yard")

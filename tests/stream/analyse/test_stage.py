@@ -230,7 +230,8 @@ async def test_a_memory_error_ends_the_process_and_parks_nothing(monkeypatch: py
 
 def analysers_for(*found: Result, config: Config = CONFIG) -> int:
     """Return the number of analysers after these results."""
-    analysers = Analysers(RuleSet(config.of(CameraRule)), {}, ByteTracker)
+    rules = RuleSet(config.of(CameraRule))
+    analysers = Analysers(lambda: rules, ByteTracker)
     for one in found:
         analysers.step(one)
     return len(analysers)
@@ -247,3 +248,15 @@ def test_only_analysers_of_replays_are_dropped() -> None:
     replays = [result(0, 0, lane=replay_lane(f"run-{n}")) for n in range(2 * MAX_REPLAYED)]
     assert analysers_for(result(0, 0), *replays, result(0, 0, lane=LATE)) == 2 + MAX_REPLAYED
     assert analysers_for(*[result(n, n, lane=replay_lane("one")) for n in range(2 * MAX_REPLAYED)]) == 1
+
+
+def test_rules_that_come_and_go_take_effect_with_the_next_result() -> None:
+    rules = RuleSet([])
+    analysers = Analysers(lambda: rules, ByteTracker)
+    made = []
+    for changed in (RuleSet([LINE]), RuleSet([]), RuleSet([LINE])):
+        analysers.step(result(len(made), len(made) * 10**8))
+        made.append(len(analysers))
+        rules = changed
+    analysers.step(result(len(made), len(made) * 10**8))
+    assert [*made, len(analysers)] == [0, 1, 0, 1]

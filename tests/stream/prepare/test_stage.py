@@ -24,6 +24,7 @@ from ingest.site.topic.view import Config
 from stream.prepare import stage as stage_module
 from stream.prepare.stage import PrepareStage
 from stream.runner.memory import MemoryRunner
+from stream.runner.processor import Configurable
 
 WIDTH, HEIGHT = 64, 48
 PARTITION = 1
@@ -363,3 +364,27 @@ async def test_each_noisy_camera_is_filtered_separately() -> None:
     assert [b.pixels for _, b in found if b.pipeline == "also"] == [
         b.pixels for _, b in found if b.pipeline == "auto"
     ]
+
+
+async def test_a_changed_pipeline_takes_effect_between_two_batches() -> None:
+    bench = PrepareBench.of(FULL)
+    stage = bench.runner._stage
+    assert isinstance(stage, Configurable)
+
+    async def prepare(first: int, *pipelines: PipelineConfig) -> None:
+        stage.configure(Config({p.key: p for p in pipelines}))
+        for seq in (first, first + 1):
+            await bench.give(frame(seq))
+        await bench.runner.run()
+
+    await prepare(0, FULL)
+    await prepare(2, FULL.model_copy(update={"width": 32}), MOTION)
+    await prepare(4, MOTION)
+    found = [
+        (batch.pipeline, batch.canvas.width, [item.seq for item in batch.items]) for _, batch in await bench.batches()
+    ]
+    full = [(width, seqs) for name, width, seqs in found if name == "full"]
+    moving = [seq for name, _, seqs in found if name == "moving" for seq in seqs]
+    assert full == [(16, [0, 1]), (32, [2, 3])]
+    assert moving == [2, 3, 4, 5]
+    assert await bench.committed() == 6

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from ingest.contract.codec import decode_json, encode
 from ingest.contract.records import GOOD, SUSPECT, Event, Readings
 from ingest.contract.topics import DEADLETTER, EVENTS, READINGS
-from ingest.kafka.log import Outgoing, TopicPartition
+from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
 from ingest.site import SensorConfig
@@ -373,3 +373,23 @@ def test_the_text_of_an_event_has_the_digits_that_show_the_breach(
     happening = watch.step(ReadingWindow(0, 1, mean))
     assert happening is not None
     assert happening.summary == f"current of t {text}"
+
+
+async def test_a_changed_rule_begins_anew_and_the_others_keep_their_state() -> None:
+    """Two rules have reported a breach that lasts. Only the one that changes reports it again."""
+    stage = SenseStage(Config({entry.key: entry for entry in (SENSOR, RULE)}), 1)
+    processor = await stage.open(PARTITION, 0, MemoryLog(partitions=1))
+
+    def fed(seq: int) -> list[str]:
+        works = processor.process(LogRecord(READINGS, 0, seq, None, encode(readings(seq * 100, [70.0] * 100))))
+        return [decode_json(Event, out.value).data.rule for work in works for out in work.records]
+
+    assert fed(0) == ["hot"]
+    added = RULE.model_copy(update={"name": "hotter", "above": 60.0})
+    shared = RULE.model_copy(update={"sites": ("north",)})
+    stage.configure(Config({entry.key: entry for entry in (SENSOR, shared, added)}))
+    assert fed(1) == ["hotter"]
+    stage.configure(Config({entry.key: entry for entry in (SENSOR, added, RULE.model_copy(update={"above": 55.0}))}))
+    assert fed(2) == ["hot"]
+    stage.configure(Config({SENSOR.key: SENSOR}))
+    assert fed(3) == []
