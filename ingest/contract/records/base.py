@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, NamedTuple
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ingest.contract.identity import NAME_PATTERN
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+T = TypeVar("T")
+Many = Annotated[tuple[T, ...], Field(fail_fast=True)]
+"""Any number of values. The first invalid one ends the validation: a million of them would take a gigabyte."""
+MAX_KEYS = 10_000
+"""Keys of a map. Rules use a few; a heartbeat has a few figures per camera."""
+
+
+def _bounded(value: Any) -> Any:
+    if isinstance(value, Mapping) and len(value) > MAX_KEYS:
+        raise ValueError(f"{len(value)} keys: expected at most {MAX_KEYS}")
+    return value
+
+
+SmallMap = BeforeValidator(_bounded)
+"""Refuses a map with too many keys before its values are validated."""
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 """Id of an event, incident or alert. It becomes a header, a ``webhook-id`` and part of a file's name."""
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import model_validator
 
-from ingest.contract.records.base import Box, Count, Name, Record
+from ingest.contract.records.base import Box, Count, Many, Name, Record
 from ingest.contract.records.frame import RoutedFrame
 
 Pixels = npt.NDArray[np.uint8]
@@ -87,7 +87,7 @@ class BatchItem(RoutedFrame):
     KIND: ClassVar[str] = "item"
 
     outcome: Literal["classify", "empty", "shed"]
-    regions: tuple[Region, ...] = ()
+    regions: Many[Region] = ()
 
     @model_validator(mode="after")
     def _pixels_only_to_classify(self) -> Self:
@@ -110,7 +110,7 @@ class Batch(Record):
     height: Count
     width: Count
     channels: Count
-    items: tuple[BatchItem, ...]
+    items: Many[BatchItem]
     pixels: bytes
 
     @property
@@ -181,5 +181,5 @@ class Result(RoutedFrame):
     finished_ns: Count
     outcome: Literal["classified", "empty", "shed"]
     model: str = ""
-    detections: tuple[Detection, ...] = ()
-    looked_at: tuple[Box, ...] = ()
+    detections: Many[Detection] = ()
+    looked_at: Many[Box] = ()

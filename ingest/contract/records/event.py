@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from ingest.contract.records.base import Box, Count, FrameRef, Id, Name, Point, Record
+from ingest.contract.records.base import Box, Count, FrameRef, Id, Many, Name, Point, Record, SmallMap
 from ingest.contract.records.frame import Lane
 
 DetailValue = str | bool | int | float
@@ -16,7 +16,7 @@ Text = Annotated[str, Field(max_length=2000)]
 Time = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z$")]
 MAX_POINTS = 10_000
 """Points of a rule's shape, or of a trail, in one event."""
-Points = Annotated[tuple[Point, ...], Field(max_length=MAX_POINTS)]
+Points = Annotated[Many[Point], Field(max_length=MAX_POINTS)]
 
 
 class CloudEvent(Record):
@@ -58,7 +58,7 @@ class EventData(Record):
     label: Text = ""
     score: float = 0.0
     track: Text = ""
-    details: dict[str, DetailValue] = {}
+    details: Annotated[dict[str, DetailValue], SmallMap] = {}
     epoch: Count = 0
     seq: Count = 0
     captured_ns: Count = 0
@@ -91,7 +91,7 @@ class AlertData(EventData):
     KIND: ClassVar[str] = "alert-data"
 
     event: Id
-    evidence: tuple[Evidence, ...] = ()
+    evidence: Many[Evidence] = ()
 
 
 class Alert(CloudEvent):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from ingest.contract.identity import FrameId
-from ingest.contract.records.base import Box, Count, FrameRef, Name, Record
+from ingest.contract.records.base import Box, Count, FrameRef, Many, Name, Record, SmallMap
 
 WITHHELD_REASONS = ("still", "rate", "schedule", "masked", "overload", "budget", "unusable", "expired", "unclean")
 """Reasons why a captured frame did not reach the log.
@@ -47,7 +47,7 @@ class Account(Record):
     epoch: Count
     first: Count
     last: Count
-    counts: Annotated[dict[Reason, Count], Field(max_length=MAX_REASONS)]
+    counts: Annotated[dict[Reason, Count], Field(max_length=MAX_REASONS), SmallMap]
 
     @model_validator(mode="after")
     def _tally(self) -> Self:
@@ -80,7 +80,7 @@ class Redacted(Record):
     plates: Count = 0
     held: Count = 0
     method: str = ""
-    models: tuple[str, ...] = ()
+    models: Many[str] = ()
 
 
 class FrameMeta(Record):
@@ -98,8 +98,8 @@ class FrameMeta(Record):
     captured_ns: Count
     width: Count
     height: Count
-    motion: tuple[Box, ...] | None = None
-    resting: tuple[Box, ...] | None = None
+    motion: Many[Box] | None = None
+    resting: Many[Box] | None = None
     sampled: bool = False
 
     @property
@@ -123,9 +123,9 @@ class RoutedFrame(FrameMeta):
 
     lane: Lane
     source: FrameRef
-    pipelines: Annotated[tuple[Name, ...], Field(max_length=MAX_PIPELINES)]
+    pipelines: Annotated[Many[Name], Field(max_length=MAX_PIPELINES)]
     reason: Annotated[str, Field(max_length=MAX_REASON_CHARS)] = ""
-    withheld: Annotated[dict[Reason, Count], Field(max_length=MAX_REASONS)] = {}
+    withheld: Annotated[dict[Reason, Count], Field(max_length=MAX_REASONS), SmallMap] = {}
     traceparent: Annotated[str, Field(max_length=MAX_TRACEPARENT_CHARS)] = ""
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 
 from ingest.contract.identity import FrameId
-from ingest.contract.records.base import Count, Name, Record
+from ingest.contract.records.base import Count, Many, Name, Record
 from ingest.contract.records.frame import Account
 
 GOOD = 0
@@ -60,10 +60,10 @@ class Readings(Record):
     site: str = ""
     quantity: str
     unit: str
-    times_ns: tuple[Count, ...]
-    values: tuple[AnyFloat, ...]
-    quality: tuple[Count, ...]
-    timed_by: tuple[Count, ...] = ()
+    times_ns: Many[Count]
+    values: Many[AnyFloat]
+    quality: Many[Count]
+    timed_by: Many[Count] = ()
     account: Account | None = None
 
     @property

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from ingest.contract.records.base import Count, Name, Record
+from ingest.contract.records.base import Count, Many, Name, Record, SmallMap
 from ingest.contract.records.frame import Account
 
 CameraState = Literal["starting", "running", "frozen", "black", "tampered", "stalled", "down", "ended"]
@@ -80,9 +80,9 @@ class SensorLedger(Record):
 
     KIND: ClassVar[str] = "sensor-ledger"
 
-    accounts: tuple[Account, ...] = ()
-    ended: tuple[EpochEnd, ...] = ()
-    waiting: tuple[Waiting, ...] | None = None
+    accounts: Many[Account] = ()
+    ended: Many[EpochEnd] = ()
+    waiting: Many[Waiting] | None = None
 
 
 class Heartbeat(Record):
@@ -99,10 +99,10 @@ class Heartbeat(Record):
     at_ns: Count
     state: Literal["starting", "running", "draining", "stopped", "failed"] = "running"
     reason: str = ""
-    cameras: tuple[CameraStatus, ...] = ()
-    accounts: tuple[Account, ...] = ()
-    ended: tuple[EpochEnd, ...] = ()
-    waiting: tuple[Waiting, ...] | None = None
-    sensors: tuple[SensorStatus, ...] = ()
+    cameras: Many[CameraStatus] = ()
+    accounts: Many[Account] = ()
+    ended: Many[EpochEnd] = ()
+    waiting: Many[Waiting] | None = None
+    sensors: Many[SensorStatus] = ()
     readings: SensorLedger = SensorLedger()
-    figures: dict[str, float] = {}
+    figures: Annotated[dict[str, float], SmallMap] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from contextlib import suppress
 from typing import Any
 
@@ -356,3 +357,42 @@ def test_the_largest_allowed_batch_is_decoded() -> None:
     item = ITEM.model_copy(update=fields)
     batch = Batch(pipeline="p", height=1, width=1, channels=3, items=(item,) * 64, pixels=bytes(3 * 64 * 64))
     assert decode(Batch, encode(batch)) == batch
+
+
+WRONG_ITEMS = 500_000
+
+
+@pytest.mark.parametrize(
+    ("cls", "data"),
+    [
+        (Frame, fields(FRAME, motion=[None] * WRONG_ITEMS)),
+        (
+            Frame,
+            fields(FRAME, account={**ACCOUNT.model_dump(), "counts": {str(n): None for n in range(WRONG_ITEMS)}}),
+        ),
+        (Batch, fields(BATCH, items=[0] * WRONG_ITEMS)),
+        (Readings, fields(READINGS, values=["x"] * WRONG_ITEMS)),
+        (Heartbeat, fields(BEAT, figures=dict.fromkeys(map(str, range(WRONG_ITEMS))))),
+    ],
+    ids=["motion", "counts", "items", "values", "figures"],
+)
+def test_a_record_of_many_wrong_values_needs_little_memory(cls: type[Record], data: bytes) -> None:
+    """An error per value would take a gigabyte for a record of 1 MB."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(WrongType):
+            decode(cls, data)
+        assert tracemalloc.get_traced_memory()[1] < 150 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_event_of_many_wrong_points_needs_little_memory() -> None:
+    trail = b'{"overlay": {"trail": [' + b"0," * 400_000 + b"0]}}"
+    tracemalloc.start()
+    try:
+        with pytest.raises(WrongType):
+            decode_json(Event, b'{"data": ' + trail + b"}")
+        assert tracemalloc.get_traced_memory()[1] < 50 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
