@@ -21,6 +21,8 @@ CODE = ("ingest", "edge_agent", "stream", "engines", "training", "deploy", "benc
 DOCS = ("README.md", "CHANGELOG.md", "docs")
 LOGGERS = {"debug", "info", "warning", "error", "exception", "critical"}
 SENTENCES, MESSAGES, TEST_NAMES = 60, 20, 40
+LEAST_WORDS = 4
+"""Words of a sentence or message that is drawn. Shorter ones are formats such as ``{file}: {error}``."""
 _WORD = re.compile(r"[A-Za-z][A-Za-z'-]*")
 _LITERAL = re.compile(r"``[^`]*``|`[^`]*`|https?://\S+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`])")
@@ -36,11 +38,23 @@ def markdown_files(paths: Iterable[Path]) -> list[Path]:
     return sorted(f for path in paths for f in ([path] if path.suffix == ".md" else path.rglob("*.md")))
 
 
-def docstrings(tree: ast.Module) -> Iterator[str]:
-    """Yield every string that stands alone as a statement: docstrings, and the notes below constants and fields."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            yield " ".join(node.value.value.split())
+def docstrings(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Yield every string that stands alone as a statement, after the name of the definition or constant it describes.
+
+    These are docstrings, and the notes below constants and fields. The name of a module's docstring is empty.
+    """
+    for parent in ast.walk(tree):
+        body = getattr(parent, "body", None)
+        for before, node in zip([None, *body], body, strict=False) if isinstance(body, list) else ():
+            text = node.value.value if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) else None
+            if isinstance(text, str):
+                yield _name(before or parent), " ".join(text.split())
+
+
+def _name(node: ast.AST) -> str:
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        return ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target)
+    return str(getattr(node, "name", ""))
 
 
 def comments(source: str) -> Iterator[str]:
@@ -81,17 +95,17 @@ def prose(paths: Iterable[Path]) -> list[str]:
     for file in python_files(paths):
         source = file.read_text()
         tree = ast.parse(source)
-        texts += [*docstrings(tree), *comments(source), *messages(tree)]
+        texts += [*(text for _, text in docstrings(tree)), *comments(source), *messages(tree)]
     return texts
 
 
 def sentences(paths: Iterable[Path]) -> list[tuple[str, str]]:
-    """Return every docstring sentence of at least four words, with the file that it is from."""
+    """Return every docstring sentence of at least four words, with its file and the name that it describes."""
     found = []
     for file in python_files(paths):
-        for text in docstrings(ast.parse(file.read_text())):
-            split = _SENTENCE_END.split(text)
-            found += [(str(file.relative_to(ROOT)), s) for s in split if len(_WORD.findall(s)) >= 4]
+        for name, text in docstrings(ast.parse(file.read_text())):
+            place = f"{file.relative_to(ROOT)} {name}".strip()
+            found += [(place, s) for s in _SENTENCE_END.split(text) if len(_WORD.findall(s)) >= LEAST_WORDS]
     return found
 
 
@@ -126,12 +140,13 @@ def _print_sample(paths: list[Path], seed: int) -> None:
     product = [path for path in paths if "tests" not in path.parts]
     all_sentences = sentences(product)
     trees = [ast.parse(file.read_text()) for file in python_files(product)]
-    all_messages = [text for tree in trees for text in messages(tree)]
+    texts = (text for tree in trees for text in messages(tree))
+    all_messages = [text for text in texts if len(_WORD.findall(text)) >= LEAST_WORDS]
     tests = python_files(path for path in paths if "tests" in path.parts)
     names = [name for file in tests for name in test_names(ast.parse(file.read_text()))]
     print("Docstring sentences")
-    for number, (file, text) in enumerate(draw.sample(all_sentences, min(SENTENCES, len(all_sentences))), 1):
-        print(f"{number:3}. [{file}] {text}")
+    for number, (place, text) in enumerate(draw.sample(all_sentences, min(SENTENCES, len(all_sentences))), 1):
+        print(f"{number:3}. [{place}] {text}")
     print("Messages")
     for number, text in enumerate(draw.sample(all_messages, min(MESSAGES, len(all_messages))), 1):
         print(f"{number:3}. {text}")

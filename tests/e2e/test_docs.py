@@ -123,6 +123,6 @@ def test_the_reference_has_every_topic_as_it_is() -> None:
 
 def test_the_reference_has_every_header_state_and_reason() -> None:
     headers = {row[0].strip("`") for row in table_of("topics.md", "Header")}
-    assert {h.FRAMES, h.ACCOUNT, h.LANE, h.PIPELINE, h.TRACEPARENT, h.CONTENT_TYPE} < headers
+    assert {h.FRAMES, h.ACCOUNT, h.LANE, h.PIPELINE, h.TRACEPARENT, *h.CLOUD_EVENT} < headers
     assert [row[0].strip("`") for row in table_of("ledger.md", "State")] == list(STATES)
     assert [row[0].strip("`") for row in table_of("ledger.md", "Reason")] == list(WITHHELD_REASONS)
