@@ -19,6 +19,7 @@ from ingest.site.topic.signature import PUBLIC_KEY_FILE, ConfigSigner, generate
 from ingest.site.topic.store import WRITER, commit, read
 from ingest.site.topic.view import Config
 from stream.rules import validated, validated_site
+from stream.silent import SilentRule, silent_rules
 
 app = typer.Typer(help="Check, apply and show a site's configuration.", no_args_is_help=True)
 
@@ -30,10 +31,25 @@ File = Annotated[Path, typer.Argument(help="The site's TOML file.")]
 
 @app.command()
 @friendly
-def check(file: File) -> None:
-    """Check a site file, and print the first wrong key with the expected value."""
+def check(
+    file: File,
+    models: Annotated[
+        Path | None, typer.Option("--models", help="Model repository, to compare the labels of rules with.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a site file: print the first wrong key with the expected value, and warn of rules that can never fire.
+
+    Warnings go to stderr and do not change the exit status.
+    """
     found = validated_site(site.load(file), file)
-    stdout.print(f"{file} is valid: {len(found.entries())} entries", soft_wrap=True)
+    silent = silent_rules(found, _labels(models, found) if models else {})
+    _warn(file, silent)
+    if as_json:
+        warnings = [one._asdict() for one in silent]
+        stdout.print_json(data={"file": str(file), "entries": len(found.entries()), "warnings": warnings})
+    else:
+        stdout.print(f"{file} is valid: {len(found.entries())} entries", soft_wrap=True)
 
 
 @app.command()
@@ -57,6 +73,7 @@ def apply(
     Entries that the file no longer has are removed. Exits with 1 if the topic then has invalid entries.
     """
     wanted = validated_site(site.load(file), file)
+    _warn(file, silent_rules(wanted))
     signing = None if dry_run else signer(sign_key)
     found, unusable = on_log(
         "sightline-config", kafka, prefix, lambda log: _apply(log, file, wanted, dry_run, take_over, signing)
@@ -105,6 +122,21 @@ def show(kafka: Kafka = "", prefix: Prefix = "") -> None:
     config = on_log("sightline-config", kafka, prefix, lambda log: read(log, validate=validated))
     entries = {key: entry.model_dump(mode="json") for key, entry in sorted(config.entries.items())}
     stdout.print_json(data=entries)
+
+
+def _warn(file: Path, silent: list[SilentRule]) -> None:
+    for one in silent:
+        sys.stderr.write(f"warning: {file}: rule {one.rule} cannot fire as intended: {one.key}: {one.reason}\n")
+
+
+def _labels(models: Path, found: Site) -> dict[str, tuple[str, ...]]:
+    """Return the labels of the models that a site names. Raise ConfigError, ModelUnknown or ManifestError."""
+    from engines.repository.store import Repository
+
+    if not models.is_dir():
+        raise ConfigError("config check", "--models", str(models), "the folder of a model repository")
+    repository = Repository(models)
+    return {name: repository.open(name).manifest.labels for name in {one.model for one in found.pipelines}}
 
 
 async def _apply(

@@ -250,3 +250,31 @@ async def test_on_kafka_a_commit_is_read_back_and_an_earlier_writer_is_fenced(ka
         await commit(await one.writer(WRITER), [], [yard.key])
         assert (await read(other)).of(CameraConfig) == (gate,)
     await topicadmin.remove(settings, prefix)
+
+
+def test_check_warns_of_a_rule_that_cannot_fire_and_exits_with_0(file: Path) -> None:
+    sensor = 'name = "s"\nsource = "simulated:temperature"\nquantity = "t"\nunit = "Cel"\nrate_hz = 0.2'
+    file.write_text(f'[[sensors]]\n{sensor}\n[[rules]]\ntype = "threshold"\nname = "hot"\nsensor = "s"\nabove = 60\n')
+    text = invoke("check", str(file))
+    assert text.exit_code == 0
+    assert text.stdout.replace("\n", "").endswith("is valid: 2 entries")
+    assert "warning:" in text.stderr
+    assert "rule hot cannot fire as intended: min_readings: 3 is more than the 1" in text.stderr
+    report = json.loads(invoke("check", str(file), "--json").stdout)
+    (warning,) = report["warnings"]
+    assert (report["entries"], warning["rule"], warning["key"]) == (2, "hot", "min_readings")
+
+
+def test_check_compares_labels_with_the_models(file: Path) -> None:
+    from tests.paths import MODELS
+
+    file.write_text(
+        '[[cameras]]\nname = "c"\nsource = "simulated:road"\n'
+        '[[pipelines]]\nname = "p"\nmodel = "regions"\nwidth = 64\nheight = 64\n'
+        '[[rules]]\ntype = "line"\nname = "l"\ncamera = "c"\npipeline = "p"\nstart = [0, 0]\nend = [1, 1]\n'
+        'labels = ["unicorn"]\n'
+    )
+    assert json.loads(invoke("check", str(file), "--json").stdout)["warnings"] == []
+    found = json.loads(invoke("check", str(file), "--json", "--models", str(MODELS)).stdout)["warnings"]
+    assert [one["key"] for one in found] == ["labels"]
+    assert invoke("check", str(file), "--models", str(file)).exit_code == USAGE_EXIT
