@@ -76,22 +76,33 @@ async def verify(settings: KafkaSettings, *, fix: bool = False) -> list[str]:
     """
     async with _admin(settings) as admin:
         described = await admin.describe_topics()
-        problems, fixed = topic_differences(_counts(settings, described)), []
-        for topic in described:
-            name = topic["topic"].removeprefix(settings.prefix)
-            if not topic["topic"].startswith(settings.prefix) or name not in TOPICS:
-                continue
-            replication = min(len(partition["replicas"]) for partition in topic["partitions"])
-            found, own = await _settings_of(admin, topic["topic"])
-            differences = setting_differences(name, found, replication)
-            if differences and fix:
-                await _set(admin, topic["topic"], own | TOPICS[name].settings(replication))
-                fixed += differences
-            else:
-                problems += differences
-    if problems:
-        raise TopicMismatch(problems)
-    return fixed
+        problems = topic_differences(_counts(settings, described))
+        differences = await _compared(settings, admin, described, fix=fix)
+        deadline, left = Deadline.after(PROPAGATION_S), differences
+        while fix and left and not deadline.passed:
+            await asyncio.sleep(_POLL_S)
+            left = await _compared(settings, admin, described, fix=False)
+    if problems or left:
+        raise TopicMismatch(problems + left)
+    return differences
+
+
+async def _compared(
+    settings: KafkaSettings, admin: AIOKafkaAdminClient, described: Iterable[dict[str, Any]], *, fix: bool
+) -> list[str]:
+    """Return the differences between the topics' settings and the contract. With ``fix``, also correct them."""
+    differences = []
+    for topic in described:
+        name = topic["topic"].removeprefix(settings.prefix)
+        if not topic["topic"].startswith(settings.prefix) or name not in TOPICS:
+            continue
+        replication = min(len(partition["replicas"]) for partition in topic["partitions"])
+        found, own = await _settings_of(admin, topic["topic"])
+        different = setting_differences(name, found, replication)
+        if different and fix:
+            await _set(admin, topic["topic"], own | TOPICS[name].settings(replication))
+        differences += different
+    return differences
 
 
 def _counts(settings: KafkaSettings, described: Iterable[dict[str, Any]]) -> dict[str, int]:
