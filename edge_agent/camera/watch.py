@@ -17,6 +17,7 @@ from edge_agent.exceptions import FrameUnusable
 from edge_agent.redact.cover import PrivacyMasks
 from edge_agent.sources.source import CapturedFrame, FrameSource, Grey
 from ingest.runtime.clock import Clock
+from ingest.runtime.files import make_folder, write_private
 from ingest.site import WatchConfig
 
 LOOK_EVERY_S = 0.5
@@ -68,8 +69,8 @@ class ViewMemory:
         encoded, data = cv2.imencode(".png", picture)
         temporary = self._path.with_suffix(".new")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(data.tobytes() if encoded else b"")
+            make_folder(self._path.parent)
+            write_private(temporary, data.tobytes() if encoded else b"")
             temporary.replace(self._path)
         except OSError:
             return

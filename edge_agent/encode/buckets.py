@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ingest.runtime.clock import Clock
+from ingest.runtime.files import make_folder, open_private
 from ingest.site import EncodeConfig
 
 DAY_S = 86_400.0
@@ -99,8 +100,8 @@ class CarriedBudget:
             return
         now = {"at_s": self._clock.now_ns() / 1e9, "buckets": [[b.rate, b.capacity, b.left] for b in buckets]}
         with contextlib.suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            make_folder(self._path.parent)
+            file = open_private(self._path, flags=0)
             try:
                 os.pwrite(file, json.dumps(now).encode().ljust(_FILE_BYTES), 0)
             finally:

@@ -92,4 +92,8 @@ def _password(stream: StreamConfig) -> str:
         lines = stream.password_file.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SourceUnusable(f"password_file {stream.password_file}: {error}") from None
-    return lines[0] if lines else ""
+    if not lines or not lines[0]:
+        raise SourceUnusable(
+            f"password_file {stream.password_file} is empty: expected the password in its first line"
+        )
+    return lines[0]

@@ -14,6 +14,7 @@ from edge_agent.exceptions import SourceStalled, SourceUnusable
 from edge_agent.sources.pace import FramePacer
 from edge_agent.sources.source import MAX_PICTURE_BYTES, CapturedFrame, captured, unusable
 from ingest.runtime.clock import Clock
+from ingest.runtime.files import make_folder, write_private
 
 SETTLE_S = 0.5
 """Time without a change after which a file counts as complete.
@@ -171,8 +172,8 @@ class ImagesSource:
             return
         temporary, was_saved = self._position.with_suffix(".new"), self._is_saved
         try:
-            self._position.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps([changed_ns, name]))
+            make_folder(self._position.parent)
+            write_private(temporary, json.dumps([changed_ns, name]).encode())
             temporary.replace(self._position)
             self._is_saved = True
         except OSError as error:

@@ -14,6 +14,7 @@ from edge_agent.spool.salvage import Recovery, salvage
 from edge_agent.spool.schema import COLUMNS, DamagedRow, Row, checksum
 from edge_agent.spool.seal import Seal
 from ingest.runtime import logs
+from ingest.runtime.files import make_folder
 
 _log = logs.get("edge_agent.spool")
 
@@ -54,7 +55,7 @@ class SpoolConnection:
         self.recoveries: list[Recovery] = []
         """Recoveries since the start that are not reported yet. The reader removes them."""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
         except OSError as error:
             raise SpoolError(f"{path.parent}: {error}: expected a folder that can be written to") from error
         with contextlib.suppress(SpoolUnavailable):  # each call tries again

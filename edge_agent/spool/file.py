@@ -12,6 +12,7 @@ from pathlib import Path
 from edge_agent.exceptions import SpoolVersionMismatch
 from edge_agent.spool.schema import CREATE, PRAGMAS, SCHEMA_VERSION
 from ingest.runtime import logs
+from ingest.runtime.files import PRIVATE_FILE, open_private
 
 _log = logs.get("edge_agent.spool")
 
@@ -21,7 +22,11 @@ checked one by one when they are read."""
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open or create a spool's file. Raise sqlite3.Error."""
+    """Open or create a spool's file, which only its owner can read. Raise sqlite3.Error or OSError."""
+    if not path.exists():
+        os.close(open_private(path, flags=0))  # SQLite gives its other files the same mode
+    elif path.stat().st_mode & 0o077:
+        path.chmod(PRIVATE_FILE)
     db = sqlite3.connect(path, check_same_thread=False)
     try:
         for pragma in PRAGMAS:

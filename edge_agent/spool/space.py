@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edge_agent.exceptions import SpoolUnavailable
 from edge_agent.spool.store import SpoolStore
+from ingest.runtime.files import open_private
 from ingest.site import DiskConfig
 
 
@@ -48,7 +49,7 @@ class Reserve:
         try:
             if shutil.disk_usage(self._path.parent).free < 2 * self._size:
                 return False
-            with self._path.open("wb") as file:
+            with os.fdopen(open_private(self._path), "wb") as file:
                 os.posix_fallocate(file.fileno(), 0, self._size)
         except OSError:
             self.release()

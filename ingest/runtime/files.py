@@ -22,7 +22,9 @@ def make_folder(folder: Path, mode: int = PRIVATE_FOLDER) -> None:
 
     Raise OSError.
     """
-    folder.mkdir(mode=mode, parents=True, exist_ok=True)
+    if not folder.parent.exists():
+        make_folder(folder.parent, mode)
+    folder.mkdir(mode=mode, exist_ok=True)
     found = folder.stat()
     if found.st_uid == os.geteuid() and found.st_mode & 0o777 & ~mode and not found.st_mode & stat.S_ISVTX:
         folder.chmod(stat.S_IMODE(found.st_mode) & mode)
@@ -35,6 +37,12 @@ def open_private(path: Path, mode: int = PRIVATE_FILE, flags: int = os.O_TRUNC) 
     if found.st_uid == os.geteuid() and found.st_mode & 0o777 & ~mode:
         os.fchmod(descriptor, stat.S_IMODE(found.st_mode) & mode)
     return descriptor
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file that only its owner can read. Raise OSError."""
+    with os.fdopen(open_private(path), "wb") as file:
+        file.write(data)
 
 
 def write_new(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:

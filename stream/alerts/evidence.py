@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ingest.contract.records import Evidence
+from ingest.runtime.files import GROUP_FILE, GROUP_FOLDER, make_folder, open_private
 from stream.exceptions import StoreFailed, UnusableName
 
 
@@ -40,8 +41,8 @@ class FolderStore:
         path = self._path(name)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
+            make_folder(path.parent, GROUP_FOLDER)
+            with os.fdopen(open_private(part, GROUP_FILE), "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())

@@ -172,12 +172,14 @@ def webhook_receiver(
 
     from stream.alerts.receiver import Inbox, make_app
 
-    if not secret_file.is_file():
-        raise ConfigError(
-            "webhook-receiver", "--secret-file", str(secret_file), "a file with the signing secret (whsec_…)"
-        )
-    secret = secret_file.read_text().splitlines()[0].strip()
-    app = make_app(secret, Inbox(out, lambda entry: _show(entry, as_json)))
+    expected = "a file with the signing secret (whsec_…) on its first line"
+    try:
+        secret = secret_file.read_text().splitlines()[0].strip()
+        if not secret:
+            raise ValueError
+        app = make_app(secret, Inbox(out, lambda entry: _show(entry, as_json)))
+    except (OSError, ValueError, LookupError):  # an unreadable, malformed or empty secret
+        raise ConfigError("webhook-receiver", "--secret-file", str(secret_file), expected) from None
     uvicorn.run(app, host=host, port=port, log_level="warning")
 
 

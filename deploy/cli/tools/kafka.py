@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
-from deploy.cli.common import AsJson
-from deploy.local.exceptions import DeployError
+from deploy.cli.common import AsJson, friendly
 from deploy.local.kafka.broker import Broker
 from deploy.local.kafka.fetch import kafka_version, libs_folder
-
-T = TypeVar("T")
 
 app = typer.Typer(
     help="Run one Apache Kafka node on loopback. Its files are in $SIGHTLINE_HOME, by default .sightline here.",
@@ -28,25 +24,28 @@ Folder = Annotated[
 
 
 @app.command()
+@friendly
 def fetch() -> None:
     """Download Kafka's jars from Maven Central, once. Do nothing if SIGHTLINE_KAFKA names a cluster."""
     named = os.environ.get("SIGHTLINE_KAFKA")
     if named:
         typer.echo(f"SIGHTLINE_KAFKA names {named}: no local broker is needed")
         return
-    libs = _try(Broker().fetch)
+    libs = Broker().fetch()
     typer.echo(f"Apache Kafka {kafka_version()} is in {libs}")
 
 
 @app.command()
+@friendly
 def start(folder: Folder = None) -> None:
     """Start the broker and wait until it answers. It keeps running."""
     broker = Broker(folder=folder)
-    address = _try(lambda: broker.start(detach=True))
+    address = broker.start(detach=True)
     typer.echo(f"Kafka {'was already running' if broker.attached else 'is running'} on {address}")
 
 
 @app.command()
+@friendly
 def stop(folder: Folder = None) -> None:
     """Stop the broker. Keep its data."""
     broker = Broker(folder=folder)
@@ -58,6 +57,7 @@ def stop(folder: Folder = None) -> None:
 
 
 @app.command()
+@friendly
 def status(folder: Folder = None, as_json: AsJson = False) -> None:
     """Print whether the broker runs, and its address.
 
@@ -70,6 +70,7 @@ def status(folder: Folder = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
+@friendly
 def address(folder: Folder = None) -> None:
     """Print only the address of the running broker, for $SIGHTLINE_KAFKA.
 
@@ -83,6 +84,7 @@ def address(folder: Folder = None) -> None:
 
 
 @app.command()
+@friendly
 def clean(folder: Folder = None) -> None:
     """Stop the broker and remove its data. Keep the jars."""
     broker = Broker(folder=folder)
@@ -101,12 +103,3 @@ def _status(broker: Broker) -> dict[str, str | int | bool | None]:
         "folder": str(broker.folder),
         "disk_bytes": sum(path.stat().st_size for path in broker.folder.rglob("*") if path.is_file()),
     }
-
-
-def _try(work: Callable[[], T]) -> T:
-    """Return the result of ``work``. Print a DeployError in one piece and exit with 1."""
-    try:
-        return work()
-    except DeployError as error:
-        typer.echo(f"sightline: {error}", err=True)
-        raise typer.Exit(1) from None

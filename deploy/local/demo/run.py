@@ -37,6 +37,7 @@ from ingest.kafka.settings import KafkaSettings
 from ingest.ledger.auditor import audit
 from ingest.runtime.clock import Deadline
 from ingest.runtime.eventloop import stop_event
+from ingest.runtime.files import make_folder
 from ingest.site import ReceiverConfig, Site
 from ingest.site.topic.store import publish
 
@@ -169,7 +170,7 @@ def _model(options: DemoOptions) -> tuple[Path, Manifest]:
 def prepare_files(files: StackFiles) -> ReceiverConfig:
     """Empty the folder of a stack, write the receiver's secret, and return a receiver on a free port."""
     shutil.rmtree(files.root, ignore_errors=True)
-    files.root.mkdir(parents=True)
+    make_folder(files.root)
     files.secret_file.write_text("whsec_" + base64.b64encode(secrets.token_bytes(32)).decode() + "\n")
     files.secret_file.chmod(0o600)
     with socket.socket() as probe:

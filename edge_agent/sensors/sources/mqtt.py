@@ -109,6 +109,8 @@ class MqttSource:
                 if options.cert_file:
                     context.load_cert_chain(options.cert_file, options.key_file)
             password = options.password_file.read_text().strip() if options.password_file else None
+            if password == "":
+                raise ValueError(f"password_file {options.password_file} is empty")
         except (OSError, ValueError) as error:  # read for each connection, so that a rotated secret is used
             raise SourceUnusable(f"{options.host}: {error}") from None
         return _Client(

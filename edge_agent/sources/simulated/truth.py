@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 from edge_agent.sources.simulated.config import COUNTING_LINES, RESTRICTED_ZONE, SceneConfig
 from edge_agent.sources.simulated.scene import Rendered
+from ingest.runtime.files import make_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class TruthWriter:
     """Writer of one camera's ground truth. It flushes each frame's line at once, so that a kill loses none."""
 
     def __init__(self, path: Path, camera: str, config: SceneConfig) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         self._file: TextIO = path.open("a", encoding="utf-8")
         zone = RESTRICTED_ZONE if config.kind == "yard" else ()
         self._line({"camera": camera, "scene": asdict(config), "line": COUNTING_LINES[config.kind], "zone": zone})

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from edge_agent.tools.doctor.finding import Finding, bad, good, poor
+from ingest.runtime.files import make_folder
 from ingest.site import CameraConfig, DiskConfig, SensorConfig
 
 SYNC_TRIES = 10
@@ -61,7 +62,7 @@ def check_disk(
     """
     subject = f"disk {folder}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         took_ms = sync_ms(folder)
         free = psutil.disk_usage(str(folder)).free
         taken = sum(path.stat().st_size for path in folder.glob("spool.*"))  # by an agent that already runs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from ingest.contract.topics import FRAMES, RESULTS
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import Outgoing
 from ingest.kafka.settings import KafkaSettings
+from ingest.runtime.service import EXIT_AGAIN
+from tests.edge_agent.smalldisk import SmallDisk
 
 NOWHERE = "127.0.0.1:9"
 SITE = """
@@ -164,3 +167,43 @@ async def test_json_output_has_the_same_content_as_the_topics(kafka: str, prefix
     assert (code, json.loads(output)["balanced"]) == (0, True)
     assert json.loads(invoke("deadletter", "list", "--json", **env)[1]) == []
     assert invoke("deadletter", "show", "3", **env)[0] == USAGE_EXIT
+
+
+def test_a_read_only_home_folder_is_one_line(tmp_path: Path) -> None:
+    with SmallDisk(tmp_path / "disk") as disk:
+        disk.read_only(True)
+        code, out, err = invoke("kafka", "start", SIGHTLINE_HOME=str(disk.folder / "home"))
+    expected = f"error: {disk.folder}/home: Read-only file system: expected a writable disk\n"
+    assert (code, out, err) == (USAGE_EXIT, "", expected)
+
+
+@pytest.mark.kafka
+def test_a_full_disk_is_one_line(tmp_path: Path, home: Path) -> None:
+    with SmallDisk(tmp_path / "disk") as disk:
+        disk.fill()
+        code, out, err = invoke("kafka", "start", f"--folder={disk.folder}/node", SIGHTLINE_HOME=str(home))
+    assert (code, out, err) == (USAGE_EXIT, "", "error: No space left on device: expected a disk with free space\n")
+
+
+def test_a_home_that_is_a_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code, _, err = invoke("kafka", "start", SIGHTLINE_HOME=str(tmp_path / "file"))
+    assert (code, err) == (USAGE_EXIT, f"error: {tmp_path}/file/kafka: Not a directory: expected a folder\n")
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe", b"whsec_not base64"])
+def test_an_unusable_secret_of_the_receiver_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "secret").write_bytes(content)
+    code, _, err = invoke("webhook-receiver", f"--secret-file={tmp_path}/secret")
+    assert (code, err.count("\n")) == (USAGE_EXIT, 1)
+    assert "expected a file with the signing secret" in err
+
+
+def test_a_taken_metrics_port_is_one_log_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, err = invoke("analyse", f"--metrics-port={port}", SIGHTLINE_KAFKA=NOWHERE)
+    assert code == EXIT_AGAIN
+    (line,) = [line for line in err.splitlines() if "metrics_not_served" in line]
+    assert f"127.0.0.1:{port}" in line
+    assert "Traceback" not in err

@@ -77,6 +77,13 @@ def test_an_unknown_scheme_is_refused_and_not_read_as_a_file() -> None:
     assert "${P}" not in str(caught.value)
 
 
+@pytest.mark.parametrize("content", ["", "\n", "\nsecond line"])
+def test_an_empty_password_file_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "empty").write_text(content)
+    with pytest.raises(SourceUnusable, match="empty is empty: expected the password in its first line"):
+        resolve("rtsp://cam/x", StreamConfig(user="a", password_file=tmp_path / "empty"), {})
+
+
 def test_the_error_for_a_missing_password_file_names_it(tmp_path: Path) -> None:
     with pytest.raises(SourceUnusable, match="password_file"):
         resolve("rtsp://cam/x", StreamConfig(user="a", password_file=tmp_path / "none"), {})

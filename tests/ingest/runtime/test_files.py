@@ -1,0 +1,89 @@
+"""Tests of private files and folders, whatever the umask is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from deploy.cli.app import app
+from edge_agent.lastgood import LastGood, SavedConfiguration
+from edge_agent.spool.space import Reserve
+from edge_agent.spool.store import SpoolStore
+from ingest.runtime.clock import ManualClock
+from ingest.runtime.files import GROUP_FOLDER, make_folder, open_private, restrict_umask, write_new, write_private
+from stream.alerts.evidence import FolderStore
+
+
+@pytest.fixture(autouse=True)
+def open_umask() -> Iterator[None]:
+    """Allow everything to everyone, as some containers do."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def modes(root: Path) -> dict[str, str]:
+    """Return the modes of all files and folders below a folder."""
+    return {str(path.relative_to(root)): oct(path.stat().st_mode & 0o777) for path in sorted(root.rglob("*"))}
+
+
+def test_the_files_of_an_agent_are_for_its_user_only(tmp_path: Path) -> None:
+    data = tmp_path / "var" / "data"
+    store = SpoolStore(data / "spool.db", "agent", clock=ManualClock())
+    LastGood(data / "config.json").save(SavedConfiguration())
+    assert Reserve(data / "spool.reserve", 4096).fill()
+    found = modes(tmp_path)
+    store.close()
+    assert {found.pop("var"), found.pop("var/data")} == {"0o700"}
+    assert {"var/data/spool.db", "var/data/config.json", "var/data/spool.reserve"} <= found.keys()
+    assert set(found.values()) == {"0o600"}
+
+
+def test_the_files_of_an_older_agent_are_closed_to_others(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir(0o755)
+    (data / "spool.db").touch(0o644)
+    (data / "config.new").touch(0o644)
+    SpoolStore(data / "spool.db", "agent", clock=ManualClock()).close()
+    LastGood(data / "config.json").save(SavedConfiguration())
+    assert oct(data.stat().st_mode & 0o777) == "0o700"
+    assert {mode for name, mode in modes(data).items() if name in ("spool.db", "config.json")} == {"0o600"}
+
+
+def test_evidence_is_for_its_user_and_group_only(tmp_path: Path) -> None:
+    FolderStore(tmp_path / "evidence").put("gate/2026/a.jpg", b"picture", "image/jpeg")
+    found = modes(tmp_path)
+    assert found.pop("evidence/gate/2026/a.jpg") == "0o640"
+    assert found == {"evidence": "0o750", "evidence/gate": "0o750", "evidence/gate/2026": "0o750"}
+
+
+def test_a_command_creates_no_file_for_others(tmp_path: Path) -> None:
+    assert CliRunner().invoke(app, ["config", "check", str(tmp_path / "none.toml")]).exit_code == 2
+    (tmp_path / "any").touch()
+    assert modes(tmp_path) == {"any": "0o640"}
+    os.umask(0o077)
+    restrict_umask()
+    assert os.umask(0) == 0o077  # a stricter one stays
+
+
+def test_a_shared_folder_stays_shared(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    make_folder(tmp_path)
+    assert tmp_path.stat().st_mode & 0o7777 == 0o1777
+    (tmp_path / "own").mkdir(0o777)
+    make_folder(tmp_path / "own", GROUP_FOLDER)
+    assert modes(tmp_path) == {"own": "0o750"}
+
+
+def test_private_files_have_their_mode_from_the_first_moment(tmp_path: Path) -> None:
+    write_private(tmp_path / "a", b"1")
+    write_new(tmp_path / "b", b"2", 0o644)
+    os.close(open_private(tmp_path / "c"))
+    assert modes(tmp_path) == {"a": "0o600", "b": "0o644", "c": "0o600"}
+    with pytest.raises(FileExistsError):
+        write_new(tmp_path / "b", b"3")
+    assert (tmp_path / "b").read_bytes() == b"2"
