@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import psutil
 import pytest
@@ -61,11 +63,22 @@ def require_balance(outcome: DemoOutcome) -> None:
     assert report["deliveries"] == {"delivered": report["alerts"], "dead": 0}
 
 
+def require_posts(folder: Path, outcome: DemoOutcome, kills: int = 0) -> None:
+    """Require one post per alert at the receiver, and at most one more for each kill of the dispatcher or broker.
+
+    Such a kill may fall between the answer to a post and its receipt.
+    """
+    posts = [json.loads(line)["id"] for line in (folder / "demo" / "received.jsonl").read_text().splitlines()]
+    assert len(set(posts)) == outcome.report["alerts"]
+    assert len(posts) - len(set(posts)) <= kills
+
+
 async def test_an_undisturbed_run_balances_and_reports_most_line_crossings(
-    run_stack: Callable[[float, During | None], Awaitable[DemoOutcome]],
+    run_stack: Callable[[float, During | None], Awaitable[DemoOutcome]], tmp_path: Path
 ) -> None:
     outcome = await run_stack(25.0, None)
     require_balance(outcome)
+    require_posts(tmp_path, outcome)
     truth = outcome.report["truth"]
     assert truth["line_crossings"] > 5
     assert truth["found"] >= 0.7 * truth["line_crossings"]
@@ -73,7 +86,7 @@ async def test_an_undisturbed_run_balances_and_reports_most_line_crossings(
 
 
 async def test_the_ledger_balances_after_kills_of_every_process_and_the_broker(
-    run_stack: Callable[[float, During | None], Awaitable[DemoOutcome]], own_broker: Broker
+    run_stack: Callable[[float, During | None], Awaitable[DemoOutcome]], own_broker: Broker, tmp_path: Path
 ) -> None:
     async def during(running: RunningStack) -> None:
         stack, figures = running.stack, running.figures
@@ -89,6 +102,7 @@ async def test_the_ledger_balances_after_kills_of_every_process_and_the_broker(
 
     outcome = await run_stack(20.0, during)
     require_balance(outcome)
+    require_posts(tmp_path, outcome, kills=2)
 
 
 async def test_a_paused_engine_node_is_fenced_by_its_successor(
