@@ -16,6 +16,11 @@ class NodeMetrics:
         self.written = Counter(
             "sightline_engine_records_total", "Results and dead letters written", registry=registry
         )
+        self.expired_unread = Counter(
+            "sightline_engine_expired_unread_total",
+            "Batches that retention deleted before a node had read them",
+            registry=registry,
+        )
         self.out_of_order = Counter(
             "sightline_engine_out_of_order_total",
             "Frames shed because a later frame of their epoch came before, per pipeline",

@@ -5,6 +5,7 @@ StreamError
 │   ├── UnknownOffset       a stage finishes a record that it was not fed, or finishes it twice
 │   ├── NotWritten          the broker did not accept a record
 │   ├── RecordsLost         a fetched record did not arrive
+│   ├── TopicCreatedAgain   the topic was deleted and created again while the stage read it
 │   └── Stuck               records wait without progress
 ├── FrameError              one frame cannot be prepared; it becomes a dead letter
 │   ├── Undecodable         the data is no picture
@@ -54,6 +55,16 @@ class RecordsLost(RunnerError):
         super().__init__(f"fetched record number {came} arrived instead of number {due}: a record was lost")
         self.due = due
         self.came = came
+
+
+class TopicCreatedAgain(RunnerError):
+    """The topic was deleted and created again. A restart of the process reads the new one from its beginning."""
+
+    def __init__(self, topic: str, partition: int, expected: int, found: int) -> None:
+        super().__init__(
+            f"{topic}[{partition}] came with offset {found} instead of {expected} or more: the topic was created "
+            "again. The restart reads it from its beginning"
+        )
 
 
 class Stuck(RunnerError):

@@ -25,6 +25,9 @@ class StreamMetrics:
         self.process = labelled(
             Histogram, "process_seconds", "Time a processor takes for one record", buckets=SECONDS_BUCKETS
         )
+        self.expired_unread = labelled(
+            Counter, "expired_unread_total", "Records that retention deleted before this stage had read them"
+        )
         self.waiting = labelled(Gauge, "waiting_records", "Records at the broker or in process that are not finished")
 
 

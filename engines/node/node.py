@@ -15,17 +15,21 @@ from engines.metrics import NodeMetrics
 from engines.node.intake import BatchIntake
 from engines.node.scheduler import MergedBatch, Scheduler
 from engines.node.serving import ServedModel
-from engines.node.takeover import OwnedPartition, take_over
+from engines.node.takeover import GROUP, OwnedPartition, take_over
 from ingest.contract.headers import PIPELINE
 from ingest.contract.identity import FrameId
 from ingest.exceptions import Fenced, LogUnavailable
 from ingest.kafka.log import Log, LogRecord, TopicPartition
+from ingest.kafka.position import expired_between
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock, Deadline, SystemClock
 from ingest.runtime.heartbeat import HeartbeatWriter
 from ingest.site.pipeline import UNROUTED_NAME
 
 _log = logs.get("engines.node.node")
+
+Gap = tuple[TopicPartition, int, int]
+"""A partition, the offset that was expected, and the later one that came. Batches are not written in transactions."""
 
 MAX_PATIENCE_S = 0.25
 """Maximum time that settled results wait to share a transaction, in seconds.
@@ -138,6 +142,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _take_over(self, tps: list[TopicPartition]) -> None:
         for owned in await self._open_partitions(self._log, tps):
             self._owned[owned.tp] = owned
+            self._metrics.expired_unread.inc(owned.expired)
             self._intake.begin(owned.tp, owned.position)
         _log.info("partitions_assigned", partitions=[f"{tp.topic}[{tp.partition}]" for tp in tps])
 
@@ -155,27 +160,41 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         while True:
             self._intake.throttle(self._owned.values(), self._scheduler)
             records = await self._intake.next()
+            gaps: list[Gap] = []
             for record in records:
                 if self._outdated and self._is_of_unknown_pipeline(record) and await self._outdated():
                     return
-                self._take(record)
+                gap = self._take(record)
+                if gap:
+                    gaps.append(gap)
             if records:
                 self._wake.set()
+            for gap in gaps:  # after all records: a rebalance may happen meanwhile
+                self._metrics.expired_unread.inc(await expired_between(self._log, GROUP, *gap))
 
     def _is_of_unknown_pipeline(self, record: LogRecord) -> bool:
         pipeline = record.headers.get(PIPELINE, b"").decode(errors="replace")
         return pipeline not in self._pipelines and pipeline != UNROUTED_NAME
 
-    def _take(self, record: LogRecord) -> None:
+    def _take(self, record: LogRecord) -> Gap | None:
+        """Take a record, and return the gap before it, which retention has left.
+
+        A lower offset than the last one means that the topic was created again: it is read from its beginning.
+        """
         owned = self._owned.get(TopicPartition(record.topic, record.partition))
         if owned is None:
-            return  # released after the fetch: its next owner reads the record
+            return None  # released after the fetch: its next owner reads the record
+        expected = owned.next
+        if record.offset < expected:
+            place = {"topic": record.topic, "partition": record.partition}
+            _log.warning("topic_created_again", **place, expected=expected, found=record.offset)
         job = owned.take(record, self._pipelines)
         self._metrics.batches.inc()
         for frame in job.out_of_order:
             self._note_out_of_order(frame, job.pipeline)
         if not job.settled:
             self._scheduler.add(owned.tp, job)
+        return (owned.tp, expected, record.offset) if record.offset > expected else None
 
     def _note_out_of_order(self, frame: FrameId, pipeline: str) -> None:
         """Count a frame out of order. Only the first one of a camera is logged."""

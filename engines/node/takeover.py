@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 
 from engines.node.jobs import HighWaterMarks, Job, accept, results
 from ingest.contract import headers as h
 from ingest.contract.topics import DEADLETTER, RESULTS
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition, Writer
-from ingest.runtime import logs
+from ingest.kafka.position import start_position
 from ingest.runtime.clock import Clock, SystemClock
-
-_log = logs.get("engines.node.takeover")
 
 GROUP = "engines"
 MAX_COMMIT_JOBS = 64
@@ -51,10 +49,14 @@ class OwnedPartition:
     Jobs are taken and written in offset order, although they settle in any order.
     """
 
-    def __init__(self, tp: TopicPartition, writer: Writer, marks: HighWaterMarks, position: int) -> None:
+    def __init__(
+        self, tp: TopicPartition, writer: Writer, marks: HighWaterMarks, position: int, expired: int = 0
+    ) -> None:
         self.tp = tp
-        self.position = position
-        """The next offset to read at the time of the take-over."""
+        self.position = self.next = position
+        """The next offset to read: at the time of the take-over, and now."""
+        self.expired = expired
+        """Records that retention had deleted before any node read them, at the time of the take-over."""
         self._writer = writer
         self._marks = marks
         self._jobs: deque[Job] = deque()
@@ -71,6 +73,7 @@ class OwnedPartition:
         """Append the job of a record to this partition's jobs, and return it."""
         job = accept(record, self._marks, pipelines)
         self._jobs.append(job)
+        self.next = record.offset + 1
         self.in_flight_bytes += len(record.value)
         return job
 
@@ -127,7 +130,7 @@ async def take_over(log: Log, tps: Sequence[TopicPartition], clock: Clock | None
         async with asyncio.TaskGroup() as group:
             for tp in tps:
                 group.create_task(open_writer(tp))
-        positions = await _positions(log, tps)
+        positions = {tp: await start_position(log, GROUP, tp) for tp in tps}
         marks = {tp: HighWaterMarks() for tp in tps}
         await _read_results(log, marks, (clock or SystemClock()).now_ns() // 1_000_000 - round(REPEATS_S * 1000))
         await _read_dead_letters(log, marks)
@@ -136,19 +139,7 @@ async def take_over(log: Log, tps: Sequence[TopicPartition], clock: Clock | None
         if isinstance(error, BaseExceptionGroup):
             raise error.exceptions[0] from error
         raise
-    return [OwnedPartition(tp, writers[tp], marks[tp], positions[tp]) for tp in tps]
-
-
-async def _positions(log: Log, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-    beginnings = {topic: await log.beginnings(topic) for topic in {tp.topic for tp in tps}}
-    positions = {}
-    for tp in tps:
-        committed, first = await log.committed(GROUP, tp), beginnings[tp.topic][tp.partition]
-        if committed is not None and committed < first:
-            # The frames of these batches have no final state; the audit names them. A person decides on a replay.
-            _log.error("batches_expired_unread", tp=f"{tp.topic}[{tp.partition}]", batches=first - committed)
-        positions[tp] = max(first, committed or 0)
-    return positions
+    return [OwnedPartition(tp, writers[tp], marks[tp], *positions[tp]) for tp in tps]
 
 
 async def _read_results(log: Log, marks: Mapping[TopicPartition, HighWaterMarks], since_ms: int) -> None:

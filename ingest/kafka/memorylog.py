@@ -34,6 +34,11 @@ class MemoryLog:
         """Delete the records before an offset, as retention does."""
         self._beginnings[tp] = max(before, self._beginnings[tp])
 
+    def create_again(self, tp: TopicPartition) -> None:
+        """Empty a partition, as if its topic was deleted and created again. Commits of running members remain."""
+        del self._records[tp]
+        self._beginnings.pop(tp, None)
+
     async def produce(self, record: Outgoing) -> Position:
         """Write one record and return its position."""
         self._require(record)

@@ -15,7 +15,18 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any
 
-from ingest.contract.topics import DEADLETTER, FRAMES, FRAMES_LATE, READINGS, RESULTS, STATUS, TOPICS, partition_for
+from ingest.contract.topics import (
+    BATCHES,
+    BATCHES_LATE,
+    DEADLETTER,
+    FRAMES,
+    FRAMES_LATE,
+    READINGS,
+    RESULTS,
+    STATUS,
+    TOPICS,
+    partition_for,
+)
 from ingest.kafka.log import Log, LogRecord, TopicPartition
 from ingest.ledger.balance import Balance, compute_balance
 from ingest.ledger.entries import ENTRY_BY_TOPIC, RetainedFrames, RetainedReadings
@@ -30,6 +41,13 @@ _PHASES = ((FRAMES, READINGS), (FRAMES_LATE,), (STATUS,), (RESULTS, DEADLETTER))
 """Order of reading. Live frames and readings come first, because they show where retention has truncated a camera or
 sensor. Ends of frames come last, because ends of deleted frames are not stored."""
 _TOPICS = tuple(topic for phase in _PHASES for topic in phase)
+_READERS_OF_FRAMES = (
+    ("prepare-live", FRAMES),
+    ("prepare-late", FRAMES_LATE),
+    ("engines", BATCHES),
+    ("engines", BATCHES_LATE),
+)
+"""Consumer groups between a delivered frame and its end, with their inputs."""
 _POLL_S = 0.25
 """Pause between looks for new ends of frames. A batch's delay and a transaction take less."""
 _READERS = 8
@@ -99,8 +117,17 @@ class _TopicReader:
         }
         for phase in _PHASES[:-1]:
             await self._read_all({tp: end for tp, end in ends.items() if tp.topic in phase}, enter)
+        await self._enter_expired()
         self.ledger.cut()
         await self.read_on({tp: end for tp, end in ends.items() if tp.topic in _PHASES[-1]})
+
+    async def _enter_expired(self) -> None:
+        """Enter the records that retention has deleted and a stopped service has yet to read."""
+        for group, topic in _READERS_OF_FRAMES:
+            for partition, first in (await self._log.beginnings(topic)).items():
+                committed = await self._log.committed(group, TopicPartition(topic, partition))
+                if committed is not None and committed < first:
+                    self.ledger.expired_unread[group, topic, partition].add(committed, first - 1)
 
     async def read_on(self, ends: Mapping[TopicPartition, int]) -> None:
         """Read the records since the last call, and enter those that fill a hole or end a frame."""

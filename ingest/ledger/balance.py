@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from ingest.contract.topics import FRAMES, FRAMES_LATE
 from ingest.ledger.intervals import Cover, Interval, common, length
 from ingest.ledger.states import ALL_PIPELINES, DEAD, NOTHING_RETAINED, EpochLedger, FrameEnd, FrameState, Ledger
 
 _EXAMPLES = 10
 """Maximum number of faulty frames that are named as examples. The counts include all faulty frames."""
 _UNCLEAN = "unclean"
+_OF_FRAMES = (FRAMES, FRAMES_LATE)
+"""Topics with one record per frame."""
 
 
 @dataclass
@@ -29,6 +32,9 @@ class StateCounts:
     - ``unclean`` frames were in an agent's memory when it was killed. They were never promised, and do not count as
       captured.
 
+    - ``expired_unread`` frames were deleted by retention before the prepare stage read them. Their cameras are
+      unknown, so only the total has them, and they do not count as captured.
+
     A delivered frame has one end per pipeline, so there may be more ends than frames.
     """
 
@@ -40,6 +46,7 @@ class StateCounts:
     empty: int = 0
     shed: Counter[str] = field(default_factory=Counter)
     dead: int = 0
+    expired_unread: int = 0
     unaccounted: int = 0
     duplicates: int = 0
     repeats: int = 0
@@ -49,7 +56,7 @@ class StateCounts:
     @property
     def balanced(self) -> bool:
         """Whether every captured frame ended in exactly one state, or is still in its agent's spool."""
-        return self.unaccounted == 0 and self.duplicates == 0
+        return self.unaccounted == 0 and self.duplicates == 0 and self.expired_unread == 0
 
     def add(self, other: StateCounts, times: int = 1) -> None:
         """Add other counts, multiplied by ``times``."""
@@ -86,13 +93,15 @@ class Balance:
 
     The frames between the two were in memory only; there may have been more.
     """
+    expired_unread: list[str] = field(default_factory=list)
+    """Offsets that retention deleted before a service read them, with the service's consumer group."""
     sensors: Balance | None = None
     """The balance of readings, with sensors in place of cameras."""
 
     @property
     def balanced(self) -> bool:
         """Whether every captured frame and reading ended in exactly one state, or is still in its agent's spool."""
-        return self.totals.balanced and (self.sensors is None or self.sensors.balanced)
+        return self.totals.balanced and not self.expired_unread and (self.sensors is None or self.sensors.balanced)
 
     @property
     def settled(self) -> bool:
@@ -109,6 +118,7 @@ class Balance:
             "truncated": self.truncated,
             "left_out": self.left_out,
             "unclean": self.unclean,
+            "expired_unread": self.expired_unread,
             "sensors": self.sensors.to_dict() if self.sensors else None,
         }
 
@@ -141,7 +151,14 @@ def compute_balance(ledger: Ledger) -> Balance:
         totals.add(counts)
     left_out = sorted(camera for camera, start in ledger.starts.items() if start == NOTHING_RETAINED)
     sensors = compute_balance(ledger.readings) if ledger.readings else None
-    return Balance(cameras, totals, ledger.unidentified, truncated, left_out, unclean, sensors)
+    expired = {place: [(a, b) for a, b, depth in at.runs() if depth] for place, at in ledger.expired_unread.items()}
+    totals.expired_unread = sum(length(gaps) for (_, topic, _), gaps in expired.items() if topic in _OF_FRAMES)
+    places = [
+        f"{topic}[{partition}] {first}..{last} unread by {group}"
+        for (group, topic, partition), gaps in sorted(expired.items())
+        for first, last in gaps
+    ]
+    return Balance(cameras, totals, ledger.unidentified, truncated, left_out, unclean, places, sensors)
 
 
 def _count_epoch(name: str, entries: EpochLedger, first: int, waiting: list[Interval]) -> StateCounts:

@@ -37,6 +37,8 @@ def enter_status(ledger: Ledger, record: LogRecord) -> None:
 
 
 def _enter_heartbeat(ledger: Ledger, beat: Heartbeat) -> None:
+    for gap in beat.expired_unread:
+        ledger.expired_unread[gap.group, gap.topic, gap.partition].add(gap.first, gap.last)
     cameras = [(c.camera, c.epoch, c.captured - 1) for c in beat.cameras]
     _enter_intervals(ledger, beat, beat.accounts, beat.ended, cameras, beat.waiting)
     if ledger.readings:

@@ -84,6 +84,8 @@ class Ledger:
         self.epochs: dict[tuple[str, int], EpochLedger] = defaultdict(EpochLedger)
         self.starts: dict[str, tuple[int, int]] = {}
         """Per camera that has lost frames to retention: the (epoch, seq) from which it is balanced."""
+        self.expired_unread: dict[tuple[str, str, int], Cover] = defaultdict(Cover)
+        """Offsets that retention deleted before a consumer group read them, by group, topic and partition."""
         self._waiting: dict[str, tuple[int, list[Waiting]]] = {}
         self._cut: dict[tuple[str, int], int] | None = None
         self._unidentified: set[object] = set()

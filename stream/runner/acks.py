@@ -49,7 +49,8 @@ class AckTracker:
     """
 
     def __init__(self, position: int) -> None:
-        self._next = position
+        self.next = position
+        """The lowest offset that was not fed."""
         self._open: dict[int, bool] = {}  # offset → finished; in order of delivery, which is the order of offsets
         self.position = position
         """The offset that a restart must read next."""
@@ -61,10 +62,10 @@ class AckTracker:
 
     def deliver(self, offset: int) -> bool:
         """Note that a record is about to be fed. Return False for a repeat, which must not be fed again."""
-        if offset < self._next:
+        if offset < self.next:
             return False
         self._open[offset] = False
-        self._next = offset + 1
+        self.next = offset + 1
         return True
 
     def finish(self, offsets: Iterable[int]) -> int:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ingest.kafka.log import Log, LogRecord, TopicPartition
+from ingest.kafka.position import start_position
 from ingest.runtime.clock import ManualClock
 from stream.runner.acks import AckTracker
-from stream.runner.partition import start_position
 from stream.runner.processor import Processor, Stage, Work
 
 
@@ -68,7 +68,7 @@ class MemoryRunner:
 
     async def _part(self, tp: TopicPartition) -> _Part:
         if tp not in self._parts:
-            position = await start_position(self._log, self._stage.name, tp)
+            position, _ = await start_position(self._log, self._stage.name, tp)
             processor = await self._stage.open(tp, position, self._log)
             self._parts[tp] = _Part(tp, processor, position)
         return self._parts[tp]

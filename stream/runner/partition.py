@@ -9,10 +9,12 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ingest.contract.topics import RESULTS
 from ingest.kafka.log import Log, LogRecord, TopicPartition
+from ingest.kafka.position import commit, expired_between, start_position
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock
-from stream.exceptions import NotWritten, RecordsLost
+from stream.exceptions import NotWritten, RecordsLost, TopicCreatedAgain
 from stream.metrics import StreamMetrics
 from stream.runner.acks import AckTracker, Arrivals, FetchNumber
 from stream.runner.processor import Processor, Stage, Work
@@ -41,11 +43,9 @@ SETTLE_S = 1.0
 not wait for a broker that is gone."""
 
 
-async def start_position(log: Log, group: str, tp: TopicPartition) -> int:
-    """Return the committed offset of a group, or the first offset if it is later. Raise LogUnavailable."""
-    committed = await log.committed(group, tp)
-    first = (await log.beginnings(tp.topic))[tp.partition]
-    return max(committed or 0, first)
+MAX_MARKERS = 256
+"""Offsets that a gap may have without a request to the broker: the markers of a few transactions. Retention deletes
+whole segments, which are larger on a busy partition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,8 @@ class PartitionLoop:
 
     async def _feed(self) -> None:
         stage, log = self._shared.stage, self._shared.log
-        position = await start_position(log, stage.name, self.tp)
+        position, expired = await start_position(log, stage.name, self.tp)
+        self._shared.metrics.expired_unread.inc(expired)
         if not await self._shared.member.begin(self.tp, position, self.due.assignment):
             return  # the loops of the next assignment are about to replace this one
         async with self._shared.opening:
@@ -203,6 +204,7 @@ class PartitionLoop:
             await self._wait(deadline)
             return ()
         record = self._take()
+        await self._check_gap(tracker.next, record.offset)
         if not tracker.deliver(record.offset):
             return ()
         self._last_fed = record.offset
@@ -210,6 +212,18 @@ class PartitionLoop:
         self._shared.metrics.records.inc()
         with self._shared.metrics.process.time():
             return await self._in_pool(processor.process, record)
+
+    async def _check_gap(self, expected: int, found: int) -> None:
+        """Count records that retention deleted before they were read. Raise TopicCreatedAgain for a lower offset.
+
+        Only results are written in transactions, so only they have small gaps.
+        """
+        if found < expected:
+            await commit(self._shared.log, self._shared.stage.name, self.tp, found)
+            raise TopicCreatedAgain(*self.tp, expected, found)
+        if found - expected > (MAX_MARKERS if self.tp.topic == RESULTS else 0):
+            expired = await expired_between(self._shared.log, self._shared.stage.name, self.tp, expected, found)
+            self._shared.metrics.expired_unread.inc(expired)
 
     def _take(self) -> LogRecord:
         record = self._queue.popleft()

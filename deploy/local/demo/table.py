@@ -14,16 +14,16 @@ from deploy.local.demo.latencies import percentiles_ms
 SENSOR_STATES = ("captured", "withheld", "spooled", "delivered", "unaccounted", "duplicates")
 """The columns of the sensors' ledger, in the order of a reading's life."""
 
-STATES = (*SENSOR_STATES[:4], "classified", "empty", "shed", "dead", *SENSOR_STATES[4:])
+STATES = (*SENSOR_STATES[:4], "classified", "empty", "shed", "dead", "expired_unread", *SENSOR_STATES[4:])
 """The rows of the frames' ledger, in the order of a frame's life. Only frames are classified."""
 
 _SILENT_AFTER_S = 6.0
 """Age of a heartbeat that turns a service yellow, in seconds: three missed heartbeats."""
 _CAMERAS_SHOWN = 4
-_CAMERA_WIDTH = 12
+_CAMERA_WIDTH = 10
 """Width of a camera's column. Four of them, the states and the total fit into 80 columns."""
 _SENSORS_SHOWN = 12
-_NOT_BALANCED = Text("NOT balanced: see unaccounted and duplicates", style="red")
+_NOT_BALANCED = Text("NOT balanced: see unaccounted, duplicates and expired_unread", style="red")
 
 
 def live_table(figures: Figures, now_s: float, left_s: float | None, restarts: dict[str, int]) -> RenderableType:
@@ -84,7 +84,12 @@ def balance_table(balance: dict[str, Any]) -> RenderableType:
     for state in STATES:
         table.add_row(state, *(_cell(row.get(state, 0)) for _, row in shown), _cell(balance["totals"].get(state, 0)))
     balanced = Text("balanced: every captured frame ended in exactly one state", style="green")
-    return Group(table, balanced if balance["balanced"] else _NOT_BALANCED, *_left_out(balance, "frames"))
+    verdict = balanced if balance["balanced"] else _NOT_BALANCED
+    return Group(table, verdict, *_expired(balance), *_left_out(balance, "frames"))
+
+
+def _expired(balance: dict[str, Any]) -> list[Text]:
+    return [Text(f"expired unread: {place}", style="red") for place in balance.get("expired_unread", ())]
 
 
 def _left_out(balance: dict[str, Any], records: str) -> list[Text]:

@@ -85,14 +85,27 @@ class SensorLedger(Record):
     waiting: Many[Waiting] | None = None
 
 
+class ExpiredUnread(Record):
+    """Offsets ``[first, last]`` of a partition that retention deleted before the consumer group read them."""
+
+    KIND: ClassVar[str] = "expired-unread"
+
+    group: Name
+    topic: Name
+    partition: Count
+    first: Count
+    last: Count
+
+
 class Heartbeat(Record):
     """A heartbeat on ``status``, with the ledger intervals that no frame carries.
 
     ``waiting`` lists the contents of an agent's spool, None in a heartbeat that does not report it.
+    ``expired_unread`` lists the records that the service has just skipped.
     """
 
     KIND: ClassVar[str] = "heartbeat"
-    VERSION: ClassVar[tuple[int, int]] = (1, 1)
+    VERSION: ClassVar[tuple[int, int]] = (1, 2)
 
     service: str
     instance: str
@@ -106,3 +119,4 @@ class Heartbeat(Record):
     sensors: Many[SensorStatus] = ()
     readings: SensorLedger = SensorLedger()
     figures: Annotated[dict[str, float], SmallMap] = {}
+    expired_unread: Many[ExpiredUnread] = ()

@@ -179,7 +179,7 @@ async def test_waiting_partitions_share_one_timer_for_the_earliest(
     class WaitingPartition:
         """Partition whose settled jobs are due after a pause."""
 
-        position = in_flight = 0
+        position = in_flight = expired = 0
 
         def __init__(self, tp: TopicPartition) -> None:
             self.tp, self.looks = tp, 0

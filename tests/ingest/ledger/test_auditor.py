@@ -16,6 +16,7 @@ from ingest.deadletter import parked
 from ingest.exceptions import LogUnavailable, WrongType
 from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
+from ingest.kafka.position import commit, start_position
 from ingest.ledger.auditor import audit
 from ingest.ledger.balance import Balance
 from ingest.runtime.clock import ManualClock
@@ -391,3 +392,30 @@ async def test_a_camera_with_late_frames_only_on_a_truncated_partition_is_left_o
     await deliver_run(site, range(5, 9), topic=FRAMES_LATE)
     site.log.forget(TopicPartition(FRAMES, 0), 5)
     assert (await site.audit()).cameras == {}
+
+
+class TestExpiredUnread:
+    async def test_frames_deleted_before_prepare_read_them_are_expired_unread(self) -> None:
+        site = SiteWriter()
+        for seq in range(6):
+            await site.deliver(seq)
+        await commit(site.log, "prepare-live", GATE, 2)
+        site.log.forget(GATE, 5)
+        for _ in range(2):  # by the auditor alone, then also by the report of prepare
+            balance = await site.audit()
+            assert (balance.balanced, balance.totals.expired_unread) == (False, 3)
+            assert balance.expired_unread == ["frames[0] 2..4 unread by prepare-live"]
+            await start_position(site.log, "prepare-live", GATE)
+
+    async def test_the_report_outlives_the_commit_of_prepare(self) -> None:
+        site = SiteWriter()
+        for seq in range(6):
+            await site.deliver(seq)
+        await commit(site.log, "prepare-live", GATE, 2)
+        site.log.forget(GATE, 5)
+        await start_position(site.log, "prepare-live", GATE)
+        await commit(site.log, "prepare-live", GATE, 6)
+        assert (await site.audit()).to_dict()["totals"]["expired_unread"] == 3
+
+
+GATE = TopicPartition(FRAMES, 0)

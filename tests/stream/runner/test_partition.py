@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from prometheus_client import CollectorRegistry
 
-from ingest.contract.topics import BATCHES, FRAMES
+from ingest.contract.topics import BATCHES, FRAMES, STATUS
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import SystemClock
-from stream.exceptions import NotWritten, RecordsLost, UnknownOffset
+from stream.exceptions import NotWritten, RecordsLost, TopicCreatedAgain, UnknownOffset
 from stream.metrics import StreamMetrics
 from stream.runner import partition
 from stream.runner.acks import FetchNumber
@@ -266,10 +266,37 @@ async def test_fetching_pauses_at_the_byte_limit_of_the_queue(rigs: Make, monkey
 
 async def test_a_partition_is_fetched_from_its_committed_offset(rigs: Make) -> None:
     rig = rigs(EchoStage())
+    for _ in range(5):
+        await rig.log.produce(Outgoing(*PARTITION, b"x"))
     writer = await rig.log.writer("echo")
     await writer.write((), "echo", {PARTITION: 5})
     await until(lambda: bool(rig.member.begun))
     assert rig.member.begun == [(PARTITION, 5, ASSIGNMENT)]
+
+
+async def test_records_that_expire_while_the_loop_runs_are_counted_and_reported(rigs: Make) -> None:
+    rig = rigs(EchoStage())
+    for _ in range(9):
+        await rig.log.produce(Outgoing(*PARTITION, b"x"))
+    rig.offer(0, 1)
+    await until(lambda: len(rig.sent) == 1)
+    rig.log.forget(PARTITION, 6)
+    rig.offer_one(6, FetchNumber(ASSIGNMENT, 1))
+    await until(lambda: len(rig.sent) == 2)
+    assert rig.loop._shared.metrics.expired_unread._value.get() == 5
+    assert await rig.log.ends(STATUS) == {0: 1}
+
+
+async def test_a_lower_offset_of_a_topic_created_again_ends_the_process_and_is_read_after_the_restart(
+    rigs: Make,
+) -> None:
+    rig = rigs(EchoStage())
+    rig.offer(0, 3)
+    await until(lambda: len(rig.sent) == 3)
+    rig.offer_one(0, FetchNumber(ASSIGNMENT, 3))
+    await until(lambda: bool(rig.failures))
+    assert isinstance(rig.failures[0][0], TopicCreatedAgain)
+    assert await rig.log.committed("echo", PARTITION) == 0
 
 
 async def test_a_lost_record_fails_the_loop_and_is_not_committed_past(rigs: Make) -> None:
