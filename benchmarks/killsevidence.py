@@ -27,7 +27,7 @@ from ingest.kafka.log import Log, LogRecord
 _EPOCHS = "SELECT name, epoch, kind, last_kept, told, ended FROM epochs"
 
 Epoch = tuple[str, int]
-"""Name and epoch of a camera or sensor."""
+"""Name and epoch of a camera or a sensor."""
 
 
 @dataclass

@@ -60,10 +60,10 @@ class KillEvidence:
 
 @dataclass
 class InMemory:
-    """Frames of one epoch that were only in memory at the kill. ``bytes`` counts those of the ``encoded`` frames.
+    """Frames of one epoch that were only in memory at the kill. ``bytes`` is the size of the ``encoded`` frames.
 
-    ``undecided`` frames had a number, but no gate decision yet. ``withheld`` frames were rejected by the gate, and
-    only their account was in memory. ``told`` is the minimum number that the ledger reports.
+    ``undecided`` frames had a number, but no gate decision yet. The gate had withheld ``withheld`` frames. Only
+    their count was in memory at the kill. ``told`` is the minimum number that the ledger reports.
     """
 
     undecided: int = 0

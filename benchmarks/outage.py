@@ -215,7 +215,8 @@ def _site(options: OutageOptions) -> dict[str, Any]:
 
 
 def ledger_of(totals: dict[str, Any]) -> dict[str, Any]:
-    """Return the ledger's totals. Without engines no delivered frame is classified: such frames are no holes."""
+    """Return the ledger's totals. Without engines, no delivered frame is classified. Unclassified frames are not
+    counted as holes."""
     holes = [example for example in totals["examples"] if "has no end" not in example]
     accounted = totals["delivered"] + totals["spooled"] + sum(totals["withheld"].values())
     names = ("captured", "delivered", "spooled", "withheld", "repeats", "duplicates", "unclean")

@@ -61,7 +61,8 @@ WAIT_S = 300.0
 PACED_EPOCH = 1_000_000
 """Epoch of the paced frames, above that of every round."""
 LOAD_SHARE = 0.5
-"""Load during the latency measurement, as a share of the throughput. At full load latency is the queue's length."""
+"""Load during the latency measurement, as a share of the throughput. At full load the queue grows without bound, so
+latency would measure only the waiting time."""
 SERVICES = ("prepare-live", "engine", "analyse")
 
 

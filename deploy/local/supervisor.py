@@ -205,7 +205,8 @@ class _Child:
                 self._process.send_signal(number)
 
     def _kill_group_of(self, code: int, process: asyncio.subprocess.Process) -> int:
-        """Kill the rest of the process group. It could hold a camera or a port that the successor needs."""
+        """Kill the rest of the process group. A process left in the group could still hold a camera or a port that
+        the restarted service needs."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         return code

@@ -23,8 +23,8 @@ MAX_RECORD_BYTES = 16 * 1024 * 1024
 MAX_JSON_BYTES = 1024 * 1024
 """Largest record in JSON, such as an event. The largest of the rules takes 20 KiB."""
 MAX_CONTAINERS = 64 * 1024
-"""Maps and arrays in one record. A batch of 64 frames with 64 regions each, and with all their moving and stationary
-boxes, has half as many."""
+"""Maximum number of maps and arrays in one record. A batch of 64 frames with 64 regions each, and with all their
+moving and stationary boxes, has half as many."""
 HEAD_BYTES = 1024
 """Upper bound of a batch's size without items and pixels: field names, numbers, and a name of 63 characters."""
 

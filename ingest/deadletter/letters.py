@@ -27,7 +27,7 @@ _RECEIPT_PLACE = "sightline-replayed-place"
 """Headers of a replay's receipt: a record of ``deadletter`` without a value and without the error headers, so that no
 reader takes it for a dead letter."""
 _CUT = "sightline-cut-from-bytes"
-"""Header of a dead letter that holds only the first part of its record. It is not replayed."""
+"""Header of a dead letter that holds only the first part of its record. A cut letter is not replayed."""
 _OURS = (h.FRAMES, h.LANE, h.PIPELINE, h.TRACEPARENT, h.ACCOUNT)
 MAX_HEADER_BYTES = 40 * 1024
 """Bytes of the record's own headers that are kept. The ids of 64 frames take at most 20 KiB; the error headers take
@@ -128,8 +128,9 @@ class ReplayReport:
 async def replay(log: Log, run: str, wanted: Callable[[DeadLetter], bool] = lambda _: True) -> ReplayReport:
     """Send the wanted dead letters, unchanged, back to their topic and partition, on lanes named by the run.
 
-    Frames that already have an end, or were replayed by any run and may still be in processing, are skipped. So a
-    replay may be repeated. A record that failed again after a replay is sent again. A new replay fences an older one.
+    Frames that already have an end, or were replayed by any run and may still be in processing, are skipped. A
+    repeated replay therefore sends nothing twice. A record that failed again after a replay is sent again. A new
+    replay fences an older one.
 
     Raise ValueError for an invalid name of the run, Fenced, or LogUnavailable.
     """

@@ -26,7 +26,7 @@ MAX_UNPACKED_BYTES = 4 * MAX_RECORD_BYTES
 """Largest batch after decompression: four records of the largest size. Producers make batches of at most 1 MiB, or of
 a single record."""
 UNREADABLE = "sightline-unreadable-batch"
-"""Header of the record that stands for a batch that cannot be read. It holds the error."""
+"""Header of the record that stands for a batch that cannot be read. The value of the header is the error."""
 
 _CODEC_BITS, _GZIP, _SNAPPY, _LZ4, _ZSTD = 0x07, 1, 2, 3, 4
 _MAGIC, _MAGIC_AT, _ATTRIBUTES_AT, _HEADER_BYTES = 2, 16, 21, 61

@@ -185,7 +185,8 @@ class KafkaLog:
         return commit if commit.offset >= 0 else None
 
     async def writer(self, transactional_id: str) -> KafkaWriter:
-        """Open the writer of this id. Fence an older writer and abort its transaction. Raise LogUnavailable."""
+        """Open the writer of this transactional id. Fence an older writer and abort its transaction. Raise
+        LogUnavailable."""
         writer = KafkaWriter(self.settings, self._client_id, transactional_id, self._timeout_s)
         await writer.open()
         self._writers = {w for w in self._writers if not w.closed} | {writer}

@@ -1,7 +1,7 @@
 """The log seam: the part of Kafka that decision code needs.
 
-Topic names here have no deployment prefix. ``kafkalog`` implements the seam on Kafka, ``memorylog`` in memory for
-tests. Consumer groups are not part of the seam: a service that needs one holds its own consumer.
+Topic names here have no deployment prefix. ``kafkalog`` implements this interface on Kafka. ``memorylog`` implements
+it in memory, for tests. Consumer groups are not part of the seam: a service that needs one holds its own consumer.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Log(Protocol):
     """An ordered, partitioned log. All methods belong to one event loop; none blocks it."""
 
     async def produce(self, record: Outgoing) -> Position:
-        """Write one record and return where, once every replica has it.
+        """Write one record, and return its position once every replica has the record.
 
         Raise LogUnavailable when the partition does not exist or the broker did not answer. Without an answer, the
         record may have been written, or may still be written. Raise Oversize when it is too large.
@@ -127,7 +127,8 @@ class Log(Protocol):
         """Return the next offset that a group will read, None without a commit. Raise LogUnavailable."""
 
     async def writer(self, transactional_id: str) -> Writer:
-        """Open the writer of this id. Fence an older writer and abort its transaction. Raise LogUnavailable."""
+        """Open the writer of this transactional id. Fence an older writer and abort its transaction. Raise
+        LogUnavailable."""
 
     async def close(self) -> None:
         """Close all writers and connections. May be called twice."""

@@ -29,8 +29,8 @@ MAX_REQUEST_BYTES = MAX_RECORD_BYTES + 64 * 1024
 REQUEST_TIMEOUT_MS = 30_000
 """Time limit of a request. Longer than a broker's restart; a shorter one abandons sends that the broker accepted."""
 SESSION_TIMEOUT_MS = 12_000
-"""Time without a heartbeat after which the broker removes a member from its group. It is longer than the pauses of
-garbage collector and scheduler (seconds), and short enough that a dead node is replaced quickly."""
+"""Time without a heartbeat after which the broker removes a member from its group. Pauses of the garbage collector
+and scheduler last seconds and must not end a session. A dead node must be replaced quickly."""
 HEARTBEAT_INTERVAL_MS = 3_000
 """Pause between group heartbeats: a quarter of the session timeout, so that a member may lose three in a row."""
 MAX_POLL_INTERVAL_MS = 120_000

@@ -131,9 +131,9 @@ async def _set(admin: AIOKafkaAdminClient, topic: str, wanted: Mapping[str, str]
 async def grow(settings: KafkaSettings, partitions: int, signer: ConfigSigner | None = None) -> dict[str, int]:
     """Pin every known camera to its present partition, then add partitions to the co-partitioned topics.
 
-    A camera is known if ``config`` names it or the log has frames of it. Return the pins that were written. After an
-    interruption, call this again to finish. Raise ValueError unless the number of partitions grows, and TopicMismatch
-    if a topic is missing.
+    A camera is known if ``config`` names the camera, or the log has frames of the camera. Return the pins that were
+    written. After an interruption, call this again to finish. Raise ValueError unless the number of partitions
+    grows, and TopicMismatch if a topic is missing.
     """
     async with KafkaLog(settings, "sightline-topics") as log:
         found = await log.partitions()

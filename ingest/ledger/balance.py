@@ -16,7 +16,8 @@ from ingest.ledger.intervals import Cover, Interval, common, length
 from ingest.ledger.states import ALL_PIPELINES, DEAD, NOTHING_RETAINED, EpochLedger, FrameEnd, FrameState, Ledger
 
 _EXAMPLES = 10
-"""Maximum number of faulty frames that are named as examples. The counts include all faulty frames."""
+"""Maximum number of faulty frames that are named as examples. The balance shows only some examples; its counts
+include all faulty frames."""
 _UNCLEAN = "unclean"
 _OF_FRAMES = (FRAMES, FRAMES_LATE)
 """Topics with one record per frame."""
@@ -87,7 +88,7 @@ class Balance:
     truncated: list[str] = field(default_factory=list)
     """Epochs whose first frames retention has deleted, and the number from which they are balanced."""
     left_out: list[str] = field(default_factory=list)
-    """Cameras whose frames retention may have deleted completely. They are not balanced."""
+    """Cameras whose frames retention may have deleted completely. These cameras are not balanced."""
     unclean: list[str] = field(default_factory=list)
     """Epochs that a kill ended, with the last number kept and the last one that a heartbeat reported, -1 for none.
 

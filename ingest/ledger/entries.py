@@ -137,7 +137,7 @@ class RetainedFrames:
     camera starts at its first live frame sent after that time. Earlier live frames are deleted or left out, and all
     frames captured later, also late ones, were sent later still. A camera of such a partition without such a frame
     cannot be balanced. ``partition_of`` returns a camera's partition, for cameras without a retained frame.
-    ``sensors`` does the same for readings.
+    ``sensors`` gives the same for readings.
     """
 
     def __init__(

@@ -108,7 +108,8 @@ class Ledger:
         self.starts[camera] = NOTHING_RETAINED
 
     def cut(self) -> None:
-        """Fix the frames to balance. From now on, only records that fill a hole and ends of frames are added."""
+        """Fix the frames to balance. After the cut, the ledger adds only records that fill a hole, and ends of
+        frames."""
         self._cut = {key: entries.last for key, entries in self.epochs.items()}
         if self.readings:
             self.readings.cut()

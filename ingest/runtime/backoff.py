@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 BASE_S = 0.2
-"""First pause, in seconds. Short, because most crashes are accidents, and frames wait in Kafka meanwhile."""
+"""First pause, in seconds. The first pause is short, because most crashes are accidents and frames wait in Kafka
+meanwhile."""
 CAP_S = 10.0
 """Longest pause, in seconds. A service that cannot start costs one start per pause, and recovers within one."""
 LONG_SHARE = 0.1

@@ -37,7 +37,7 @@ class DiskConfig(ConfigSection):
     key_file: Path | None = None
     """A file with a key of 32 bytes, raw or as 64 hexadecimal digits. With it, the spool is encrypted."""
     previous_key_files: tuple[Path, ...] = ()
-    """Files of keys used before. Records encrypted with them stay readable."""
+    """Files of keys used before. Records that were encrypted with these keys stay readable."""
 
 
 class LinkConfig(ConfigSection):
@@ -48,13 +48,14 @@ class LinkConfig(ConfigSection):
     """Bytes sent and not acknowledged: one second of a 30 Mbit/s link. All of them are sent again when the link
     fails."""
     late_share: float = Field(default=0.25, gt=0.0, le=1.0)
-    """Share of the bytes in flight that may be backlog. A live frame never waits behind more."""
+    """Share of the bytes in flight that may be backlog. A live frame never waits behind more late records than this
+    share."""
     late_bytes_per_s: int = Field(default=2 * _MIB, ge=0)
     """Rate of the backlog while live frames arrive, averaged over a second; 0 to limit it by ``late_share`` only."""
     url: str = ""
     """Address of the gateway, ``https://host[:port]``."""
     token_file: Path | None = None
-    """File with the gateway's bearer token. It is read again when it changes."""
+    """File with the gateway's bearer token. The file is read again when it changes."""
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None

@@ -41,8 +41,8 @@ class StreamConfig(ConfigSection):
     own_clock: bool = True
     """Use the capture time of the stream if it has one; False always uses the host's clock."""
     max_skew_s: float = Field(default=2.0, gt=0.0)
-    """Largest difference of the stream's clock from the host's. Beyond it, the difference is reported and the host's
-    clock is used."""
+    """Largest difference of the stream's clock from the host's. If the clocks differ by more, the difference is
+    reported and the host's clock is used."""
     existing: bool = False
     """For ``images:FOLDER``: read the pictures that are already there at the first start, too."""
     memory_mb: int = Field(default=1024, ge=128)

@@ -76,4 +76,4 @@ class GateConfig(ConfigSection):
     armed: tuple[ArmedHours, ...] = ()
     """Hours in which frames are sent; empty for always."""
     time_zone: TimeZone | None = None
-    """Time zone of the hours; None for that of the site."""
+    """Time zone of the armed hours; None for the site's time zone."""

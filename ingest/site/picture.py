@@ -19,8 +19,8 @@ class DetectorConfig(ConfigSection):
     """``ultraface``: scores and SSD offsets as UltraFace outputs them. ``corners``: scores and boxes, decoded inside
     the graph. ``yolox``: the raw grid. ``haar``: an OpenCV cascade, the least accurate."""
     model: str = ""
-    """The ONNX file. For ``haar``, the file of a cascade or the name of one that OpenCV ships; by default those for
-    faces from the front and from both sides."""
+    """The ONNX file. For ``haar``, the file of a cascade or the name of one that OpenCV ships; by default the
+    cascades for faces from the front and from both sides."""
     width: int = Field(default=320, ge=32, le=4096, multiple_of=32)
     height: int = Field(default=192, ge=32, le=4096, multiple_of=32)
     """Size of the model's input; ``haar`` uses the width only. A larger size finds smaller faces, misses large ones,

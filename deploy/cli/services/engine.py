@@ -32,8 +32,8 @@ def engine(
 ) -> None:
     """Classify batches until stopped.
 
-    Exits with 75 when another node has taken over, Kafka is gone, or the pipelines of the site have changed. Started
-    again, it serves the new pipelines.
+    Exits with 75 when another node has taken over, Kafka is gone, or the pipelines of the site have changed. After
+    the restart, the node serves the new pipelines.
     """
     service = Service("engine", kafka_settings(kafka, prefix), metrics_port, metrics_host)
     count = instances or os.cpu_count() or 1

@@ -177,7 +177,7 @@ async def _remove(log: Log, keys: list[str], signer: ConfigSigner | None) -> Non
 
 
 async def _signed(log: Log, signer: ConfigSigner | None) -> Config:
-    """Read the topic. The signer then signs later than all its entries."""
+    """Read the topic. The signer then uses a later time than all signed entries of the topic."""
     present = await read(log, validate=validated, trust=signer.trust() if signer else None)
     if signer:
         signer.after = present.signed_at

@@ -16,7 +16,8 @@ import numpy.typing as npt
 RELATIVE_ERROR = 0.005
 """Largest relative error of a percentile: 0.5 ms in 100, less than two runs differ by. A day needs 2,000 buckets."""
 LEAST_MS = 0.1
-"""Smallest latency, in ms: the rounding of reports. Shorter ones count as this, and negative ones of other clocks."""
+"""Smallest latency, in ms: the rounding of reports. Shorter latencies count as this value. So do negative latencies,
+which come from two clocks that differ."""
 RECENT = 500
 """Number of recent latencies for the live table: some ten seconds of a few cameras."""
 _PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}

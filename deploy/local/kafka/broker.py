@@ -182,7 +182,7 @@ def _write(path: Path, values: dict[str, int]) -> None:
 def serves(host: str, port: int) -> bool:
     """Return whether a broker answers a metadata request and lists itself as alive. Block up to 2 s.
 
-    One request on a plain socket. Layout: Kafka protocol guide, Metadata request, version 1.
+    The check sends one request on a plain socket. Layout: Kafka protocol guide, Metadata request, version 1.
     """
     header = struct.pack(">hhih", _METADATA, _VERSION, _CORRELATION, len(_CLIENT)) + _CLIENT
     no_topics = struct.pack(">i", 0)
@@ -198,7 +198,7 @@ def serves(host: str, port: int) -> bool:
 
 
 def is_free(port: int) -> bool:
-    """Return whether a server could listen on this loopback port now."""
+    """Return whether this loopback port is free to listen on."""
     with socket.socket() as candidate:
         candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

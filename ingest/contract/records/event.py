@@ -15,7 +15,7 @@ Severity = Literal["info", "warning", "critical"]
 Text = Annotated[str, Field(max_length=2000)]
 Time = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z$")]
 MAX_POINTS = 10_000
-"""Points of a rule's shape, or of a trail, in one event."""
+"""Maximum number of points of a rule's shape, or of a trail, in one event."""
 Points = Annotated[Many[Point], Field(max_length=MAX_POINTS)]
 
 
