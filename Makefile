@@ -33,9 +33,10 @@ install: $(STAMP) ## create the virtual environment from the lock file
 kafka: install ## fetch Apache Kafka from Maven Central, once
 	@$(BIN)/sightline kafka fetch
 
-demo: install ## run the whole stack: SECONDS=60 VIDEO=… MODEL=… DECODER=… REPORT=…
+demo: install ## run the whole stack: SECONDS=60 SITE=… MODELS=… VIDEO=… LINE=… MODEL=… DECODER=… LABELS=… REPORT=…
 	@$(BIN)/sightline demo --seconds $(SECONDS) \
-	  $(foreach v,$(VIDEO),--video $(v)) $(if $(MODEL),--model $(MODEL)) \
+	  $(if $(SITE),--site $(SITE)) $(if $(MODELS),--models $(MODELS)) \
+	  $(foreach v,$(VIDEO),--video $(v)) $(if $(LINE),--line $(LINE)) $(if $(LABELS),--labels $(LABELS)) $(if $(MODEL),--model $(MODEL)) \
 	  $(if $(DECODER),--decoder $(DECODER)) $(if $(REPORT),--report $(REPORT))
 
 lint: install ## run ruff, mypy --strict and the import rules

@@ -21,8 +21,13 @@ from ingest.exceptions import ConfigError
 def demo(
     seconds: Annotated[float, typer.Option(min=0.0, help="Length of the run. 0: until Ctrl-C.")] = 60.0,
     video: Annotated[list[Path] | None, typer.Option(help="Video file to loop as a camera. May be repeated.")] = None,
+    line: Annotated[
+        str, typer.Option(help="Line that the videos' objects cross: x1,y1,x2,y2 as shares of width and height.")
+    ] = "",
+    site: Annotated[Path | None, typer.Option(help="Your own site file instead of the demo's cameras.")] = None,
+    models: Annotated[Path | None, typer.Option(help="Model repository of --site. Default: shipped models.")] = None,
     model: Annotated[Path | None, typer.Option(help="ONNX model to use instead of the built-in one.")] = None,
-    decoder: Annotated[str, typer.Option(help="Decoder of the model's outputs: softmax, yolox, …")] = "",
+    decoder: Annotated[str, typer.Option(help="Decoder of the model's outputs: softmax, sigmoid, yolox, …")] = "",
     labels: Annotated[Path | None, typer.Option(help="Text file with the model's class names, one per line.")] = None,
     report: Annotated[Path | None, typer.Option(help="File for the report, as JSON.")] = None,
     home: Annotated[Path, typer.Option(help="Folder for the demo's files.")] = Path(".sightline/demo"),
@@ -33,13 +38,23 @@ def demo(
     Exits with 0 if every captured frame ended in exactly one state, with 1 otherwise.
     """
     from deploy.cli.tools.models import read_labels
-    from deploy.local.demo.run import DemoOptions, run_demo
+    from deploy.local.demo.run import SHIPPED_MODELS, DemoOptions, run_demo
     from deploy.local.demo.table import balance_table, live_table, summary
 
     if report and not report.absolute().parent.is_dir():
         raise ConfigError("demo", "--report", str(report), "a file in a folder that exists")
     console = Console(stderr=as_json, log_path=False)
-    options = DemoOptions(seconds, home.absolute(), tuple(video or ()), model, decoder, read_labels(labels))
+    options = DemoOptions(
+        seconds,
+        home.absolute(),
+        tuple(video or ()),
+        model,
+        decoder,
+        read_labels(labels),
+        line,
+        site,
+        models.absolute() if models else SHIPPED_MODELS,
+    )
     with Live(console=console, refresh_per_second=4, transient=True) as live:
         outcome = asyncio.run(
             run_demo(

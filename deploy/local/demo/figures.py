@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -110,9 +111,17 @@ class Figures:
         span_s = self.last_s - self.first_s
         return (self.results - 1) / span_s if span_s else 0.0
 
-    def undelivered(self, receivers: int) -> int:
-        """Return the number of final receipts that are still missing."""
-        return len(self.alerts) * receivers - len(self.final)
+    def undelivered(self, receivers: Collection[str]) -> int:
+        """Return the number of final receipts of these receivers that are still missing."""
+        return sum((alert, receiver) not in self.final for alert in self.alerts for receiver in receivers)
+
+    def unseen(self) -> list[str]:
+        """Return a hint for each camera in whose classified results the model found nothing."""
+        return [
+            f"{name}: 0 detections in {camera.outcomes['classified']} results: is this model right for this view?"
+            for name, camera in sorted(self.cameras.items())
+            if camera.outcomes["classified"] and not camera.labels.total()
+        ]
 
     def receipt_ms(self) -> list[float]:
         """Return the latencies from capture to receipt, in ms, of alerts about live frames."""
@@ -144,6 +153,8 @@ def report(figures: Figures, balance: dict[str, Any], truth: CrossingScore | Non
             "capture_to_receipt": percentiles_ms(figures.receipt_ms()),
         },
         "frames_per_second": round(figures.frames_per_second(), 2),
+        "detections": {name: camera.labels.total() for name, camera in sorted(figures.cameras.items())},
+        "hints": figures.unseen(),
         "cameras": balance["cameras"],
         "truth": asdict(truth) if truth else None,
     }

@@ -38,8 +38,9 @@ from ingest.ledger.auditor import audit
 from ingest.runtime.clock import Deadline
 from ingest.runtime.eventloop import stop_event
 from ingest.runtime.files import make_folder
-from ingest.site import ReceiverConfig, Site
+from ingest.site import ReceiverConfig, Site, load
 from ingest.site.topic.store import publish
+from stream.rules import validated_site
 
 READY_TIMEOUT_S = 90.0
 """Time limit of the start, in seconds. Ten Python processes on two cores need about fifteen, more on a cold disk."""
@@ -75,7 +76,10 @@ During = Callable[[RunningStack], Coroutine[Any, Any, None]]
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """Options of the demo command. ``home`` is the folder of the run's files; ``model`` needs ``decoder``."""
+    """Options of the demo command. ``home`` is the folder of the run's files; ``model`` needs ``decoder``.
+
+    ``site`` is a user's own site file, whose models are in the repository ``models``. It excludes videos and a model.
+    """
 
     seconds: float
     home: Path
@@ -83,6 +87,10 @@ class DemoOptions:
     model: Path | None = None
     decoder: str = ""
     labels: tuple[str, ...] = ()
+    line: str = ""
+    """Counting line of the videos, as ``x1,y1,x2,y2``; empty for the middle of the picture."""
+    site: Path | None = None
+    models: Path = SHIPPED_MODELS
 
 
 @dataclass
@@ -98,6 +106,8 @@ class Demo:
     on_tick: Callable[[Figures, float | None, dict[str, int]], None] = lambda *_: None
     on_step: Callable[[str], None] = lambda _: None
     during: During | None = None
+    has_truth: bool = True
+    """Whether the lines of the site are those of the simulated scenes, so that crossings can be compared."""
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -122,8 +132,7 @@ async def run_demo(
     The demo runs on the cluster of ``SIGHTLINE_KAFKA`` and leaves no topic there. Without that variable it runs on
     ``broker``, by default a new one, where its topics stay until the next demo.
     """
-    demosite.require_videos(options.videos)
-    models, manifest = _model(options)
+    make_site, models = _site(options)
     base = KafkaSettings.from_env()
     own = None if "SIGHTLINE_KAFKA" in os.environ else broker or Broker()
     if own:
@@ -135,14 +144,21 @@ async def run_demo(
             await topicadmin.remove(settings, prefix=_PREFIX)
         files = StackFiles(options.home)
         receiver = prepare_files(files)
-        if options.videos:
-            regions = manifest.decoder in CLASSIFIERS
-            site = demosite.video_site(options.videos, manifest, receiver=receiver, regions=regions)
-        else:
-            site = demosite.simulated_site(manifest, receiver)
+        site = make_site(receiver)
         try:
             return await run(
-                Demo(settings, files, models, site, options.seconds, on_tick, on_step, during, stop_event())
+                Demo(
+                    settings,
+                    files,
+                    models,
+                    site,
+                    options.seconds,
+                    on_tick,
+                    on_step,
+                    during,
+                    has_truth=options.site is None,
+                    stop=stop_event(),
+                )
             )
         finally:
             if not own:  # leave no topic in a shared cluster, and do not touch other demos there
@@ -150,6 +166,29 @@ async def run_demo(
     finally:
         if own and not own.attached:
             own.stop()
+
+
+def _site(options: DemoOptions) -> tuple[Callable[[ReceiverConfig], Site], Path]:
+    """Return how to make the site with the demo's receiver, and the model repository. Check all options first."""
+    for given, key in ((options.videos, "--video"), (options.model, "--model")):
+        if options.site and given:
+            raise ConfigError("demo", key, str(given), "no such option with --site")
+    if options.site:
+        own = validated_site(load(options.site), options.site)
+        demosite.require_models(own, options.models)
+        return lambda receiver: demosite.with_receiver(own, receiver), options.models
+    if options.line and not options.videos:
+        raise ConfigError("demo", "--line", options.line, "a line with --video only")
+    demosite.require_videos(options.videos)
+    line = demosite.parse_line(options.line) if options.line else demosite.MIDDLE
+    models, manifest = _model(options)
+    if not options.videos:
+        return lambda receiver: demosite.simulated_site(manifest, receiver), models
+    regions = manifest.decoder in CLASSIFIERS
+    return (
+        lambda receiver: demosite.video_site(options.videos, manifest, receiver=receiver, regions=regions, line=line),
+        models,
+    )
 
 
 def _model(options: DemoOptions) -> tuple[Path, Manifest]:
@@ -207,7 +246,7 @@ async def run(demo: Demo) -> DemoOutcome:
                 balance = (await audit(log, wait_s=DRAIN_TIMEOUT_S)).to_dict()
             finally:
                 demo.on_step("stopping")
-        truth = _true_crossings(demo.files.spool)
+        truth = _true_crossings(demo.files.spool) if demo.has_truth else []
         scored = score(truth, figures.crossings()) if truth else None
         return DemoOutcome(balance, report(figures, balance, scored))
 
@@ -237,7 +276,7 @@ async def _live(demo: Demo, stack: Supervisor, agent: ServiceSpec, figures: Figu
 async def _drain(demo: Demo, stack: Supervisor, figures: Figures) -> None:
     demo.on_step("draining")
     await stack.stop_one(AGENT, STOP_AGENT_S)
-    receivers = len(demo.site.receivers)
+    receivers = [demo.site.receivers[0].name]  # a user's own receivers may be down for hours
 
     def quiet() -> bool:
         still = time.time() - figures.last_s > _QUIET_S

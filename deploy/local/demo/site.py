@@ -8,8 +8,10 @@ from pathlib import Path
 
 from edge_agent.sources.simulated import COUNTING_LINES, RESTRICTED_ZONE
 from engines.repository.manifest import Manifest
+from engines.repository.store import Repository
 from ingest.exceptions import ConfigError
-from ingest.site import CameraConfig, GateConfig, PipelineConfig, ReceiverConfig, SensorConfig, Site
+from ingest.site import CameraConfig, GateConfig, LinkConfig, PipelineConfig, ReceiverConfig, SensorConfig, Site
+from ingest.site.entry import RelativePoint
 from stream.analyse.rules.line import LineRule
 from stream.analyse.rules.zone import ZoneRule
 from stream.sense.rules.threshold import ThresholdRule
@@ -84,15 +86,63 @@ def simulated_site(manifest: Manifest, receiver: ReceiverConfig) -> Site:
     )
 
 
-def video_site(videos: Sequence[Path], manifest: Manifest, *, receiver: ReceiverConfig, regions: bool) -> Site:
-    """Return the site with one looping camera per video file, each with a line across the middle of the picture."""
+Line = tuple[RelativePoint, RelativePoint]
+MIDDLE: Line = ((0.0, 0.5), (1.0, 0.5))
+"""The counting line of a video without one of its own: across the middle of the picture."""
+
+
+def parse_line(text: str) -> Line:
+    """Return a line from ``x1,y1,x2,y2``, in shares of width and height. Raise ConfigError."""
+    try:
+        x1, y1, x2, y2 = (float(part) for part in text.split(","))
+    except ValueError:
+        x1 = y1 = x2 = y2 = -1.0
+    if not all(0.0 <= value <= 1.0 for value in (x1, y1, x2, y2)) or (x1, y1) == (x2, y2):
+        raise ConfigError(
+            "demo", "--line", text, "x1,y1,x2,y2 of two points, each from 0 to 1: shares of width and height"
+        )
+    return (x1, y1), (x2, y2)
+
+
+def with_receiver(site: Site, receiver: ReceiverConfig) -> Site:
+    """Return a user's site with the demo's own receiver in front of its receivers, and with a link to Kafka.
+
+    Raise ConfigError if the site has nothing to show.
+    """
+    if not site.cameras and not site.sensors:
+        raise ConfigError("demo", "--site", site.name, "a site with a camera or a sensor")
+    taken = {one.name for one in site.receivers}
+    name = next(name for name in (receiver.name, f"demo-{receiver.name}", *map(str, range(9))) if name not in taken)
+    own = receiver.model_copy(update={"name": name})
+    return site.model_copy(update={"receivers": (own, *site.receivers), "link": LinkConfig()})
+
+
+def require_models(site: Site, models: Path) -> None:
+    """Raise ConfigError unless the repository has the model of each pipeline."""
+    names = Repository(models).names() if models.is_dir() else []
+    for pipeline in site.pipelines:
+        if pipeline.model not in names:
+            raise ConfigError(
+                "demo",
+                f"pipelines.{pipeline.name}.model",
+                pipeline.model,
+                f"one of {', '.join(names) or 'no model'} in {models}. Add it by `sightline models add`, or name the "
+                "repository with --models",
+            )
+
+
+def video_site(
+    videos: Sequence[Path], manifest: Manifest, *, receiver: ReceiverConfig, regions: bool, line: Line = MIDDLE
+) -> Site:
+    """Return the site with one looping camera per video file, each with the same counting line."""
     names = [_camera_name(path, number) for number, path in enumerate(videos)]
     cameras = tuple(
         CameraConfig(name=name, source=str(path.resolve()), site=SITE, fps=_frame_rate(path), loop=True)
         for name, path in zip(names, videos, strict=True)
     )
+    kind = "middle" if line == MIDDLE else "line"
     rules = tuple(
-        LineRule(name=f"{name}-middle", camera=name, pipeline=manifest.name, start=(0.0, 0.5), end=(1.0, 0.5))
+        LineRule(name=f"{name}-{kind}", camera=name, pipeline=manifest.name, start=line[0], end=line[1])
         for name in names
     )
     return Site(

@@ -118,7 +118,7 @@ def summary(report: dict[str, Any]) -> str:
             f"{truth['line_crossings']} line crossings in truth: {truth['found']} found "
             f"({truth['labels_right']} with the right label), {truth['false']} false"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *report["hints"]])
 
 
 def _latency(percentiles: dict[str, float]) -> str:

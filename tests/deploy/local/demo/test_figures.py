@@ -10,7 +10,8 @@ import pytest
 
 from deploy.local.demo.figures import RATE_WINDOW_S, Figures, report
 from deploy.local.demo.latencies import RECENT
-from ingest.contract.records import Alert, Delivery, Event, EventData, FrameRef, Result
+from deploy.local.demo.table import summary
+from ingest.contract.records import Alert, Box, Delivery, Detection, Event, EventData, FrameRef, Result
 from ingest.ledger.balance import compute_balance
 from ingest.ledger.states import Ledger
 from stream.alerts.alert import make_alert
@@ -59,7 +60,8 @@ def test_the_report_does_not_depend_on_the_order_in_which_topics_are_read(seed: 
     for take, record in [*mixed[:at], *in_order, *mixed[at:]]:
         take(record)  # type: ignore[operator]
     assert sorted(figures.receipt_ms()) == [100.0, 300.0]
-    assert figures.undelivered(1) == 0
+    assert figures.undelivered(["r"]) == 0
+    assert figures.undelivered(["r", "other"]) == 4
     found = report(figures, compute_balance(Ledger()).to_dict(), None)
     assert (found["events"], found["alerts"], found["deliveries"]) == (4, 4, {"delivered": 4, "dead": 0})
     assert found["latency_ms"]["capture_to_receipt"]["p50"] == 200.0
@@ -120,3 +122,23 @@ def test_a_repeated_crossing_is_counted_once() -> None:
         figures.event(event(number))
     assert len(figures.crossings()) == 2
     assert figures.cameras["road"].events == 2
+
+
+def seen(seq: int, camera: str, *labels: str) -> tuple[Result, int]:
+    found, at_ns = result(seq, 80.0)
+    box = Box(0, 0, 10, 10)
+    detections = tuple(Detection(box=box, label=label, class_id=0, score=0.9) for label in labels)
+    return found.model_copy(update={"camera": camera, "outcome": "classified", "detections": detections}), at_ns
+
+
+def test_a_camera_without_a_detection_gets_a_hint_in_the_report_and_its_text() -> None:
+    figures = Figures()
+    for seq in range(420):
+        figures.result(*seen(seq, "clip"))
+    figures.result(*seen(0, "road", "car", "bus"))
+    figures.result(*result(1, 80.0))  # nothing moved, so the model looked at nothing
+    found = report(figures, compute_balance(Ledger()).to_dict(), None)
+    hint = "clip: 0 detections in 420 results: is this model right for this view?"
+    assert found["hints"] == [hint]
+    assert found["detections"] == {"clip": 0, "road": 2}
+    assert summary(found).splitlines()[-1] == hint

@@ -59,6 +59,7 @@ def report(**changes: Any) -> dict[str, Any]:
         "deliveries": {"delivered": 2, "dead": 1},
         "frames_per_second": 24.18,
         "latency_ms": {"capture_to_result": {"p50": 79.0, "p95": 96.2, "p99": 166.5}, "capture_to_receipt": {}},
+        "hints": [],
         "truth": None,
         **changes,
     }
