@@ -50,9 +50,9 @@ peers: ## install the tests' RTSP server (GStreamer) and MQTT broker (mosquitto)
 	  || { command -v apt-get >/dev/null && test "$$(id -u)" = 0 && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PEERS) >/dev/null; } \
 	  || echo "make: some tests will be skipped; Debian and Ubuntu: sudo apt-get install $(PEERS)"
 
-test: lint kafka peers ## lint, then run every test on a real Kafka; chaos tests run last, alone
+test: lint kafka peers ## lint, then run every test on a real Kafka; chaos tests run last
 	$(BIN)/pytest -n 2 --dist loadfile -m "not chaos"
-	$(BIN)/pytest -m chaos
+	$(BIN)/pytest -n 2 --dist loadfile -m chaos
 
 test-train: .venv-train/.installed ## run the tests that need Keras and TensorFlow
 	.venv-train/bin/pytest -m train

@@ -38,12 +38,12 @@ def test_class_names_are_unique() -> None:
     assert {name: files for name, files in places.items() if len(files) > 1} == {}
 
 
-def test_the_walk_of_a_frame_is_short() -> None:
+def test_the_documented_path_of_a_frame_has_at_most_forty_steps() -> None:
     assert 0 < len(WALK) <= MAX_STEPS
 
 
 @pytest.mark.parametrize(("file", "name"), WALK)
-def test_each_step_of_the_walk_exists(file: str, name: str) -> None:
+def test_each_step_of_the_documented_path_exists(file: str, name: str) -> None:
     body = ast.parse((ROOT / file).read_text()).body
     for part in name.split("."):
         found = [

@@ -110,7 +110,7 @@ def table_of(document: str, heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 
-def test_the_reference_has_every_topic_as_it_is() -> None:
+def test_the_reference_lists_every_topic_with_its_real_settings() -> None:
     said = {row[0].strip("`"): row[3:] for row in table_of("topics.md", "Topic")}
     assert list(said) == list(TOPICS)
     for name, (partitions, kept) in said.items():

@@ -218,7 +218,7 @@ def test_a_wrong_rule_in_the_file_is_refused_with_its_key_value_and_expected_val
     assert keys(log) == []
 
 
-def test_a_rule_is_written_with_its_defaults_and_read_by_services_as_it_was(log: MemoryLog, file: Path) -> None:
+def test_a_rule_is_written_with_its_defaults_and_services_read_the_same_rule(log: MemoryLog, file: Path) -> None:
     write(file, "north", "gate")
     file.write_text(f"{file.read_text()}{PIPELINE}{RULE % 1.0}")
     assert invoke("check", str(file)).exit_code == 0

@@ -30,7 +30,7 @@ def test_the_overlap_is_at_least_the_iou_and_a_union_contains_both_boxes(a: Box,
         assert a.union(b).overlap(box) == pytest.approx(1.0)
 
 
-def test_boxes_that_touch_or_have_no_area_share_nothing() -> None:
+def test_boxes_that_touch_or_have_no_area_do_not_overlap() -> None:
     box, beside, empty = Box(0.0, 0.0, 10.0, 10.0), Box(10.0, 0.0, 20.0, 10.0), Box(5.0, 5.0, 5.0, 5.0)
     for other in (beside, empty):
         assert (box.shared(other), box.iou(other), box.overlap(other)) == (0.0, 0.0, 0.0)

@@ -29,7 +29,7 @@ def test_frame_ids_sort_in_the_order_of_capture() -> None:
 
 
 @given(st.none() | st.integers(0, 2**40), st.integers(0, 2**40))
-def test_a_new_epoch_is_above_the_last_one_and_not_below_the_unix_time(last: int | None, now_s: int) -> None:
+def test_a_new_epoch_exceeds_the_last_epoch_and_is_at_least_the_unix_time(last: int | None, now_s: int) -> None:
     epoch = next_epoch(last, now_s)
     assert epoch >= now_s
     assert last is None or epoch > last

@@ -365,7 +365,7 @@ def test_an_epoch_end_after_the_cut_still_closes_its_epoch() -> None:
     assert compute_balance(ledger).balanced, "frames after the cut are left to the next audit"
 
 
-def test_a_camera_that_is_left_out_is_listed_and_not_balanced() -> None:
+def test_a_camera_left_out_of_the_audit_is_listed_and_not_balanced() -> None:
     ledger = Ledger()
     ledger.leave_out(CAMERA)
     for enter in (deliver(3), ended(9)):

@@ -98,7 +98,7 @@ def test_a_long_unbroken_run_takes_two_entries() -> None:
     assert len(cover._steps) == 2
 
 
-def test_an_empty_cover_is_one_hole() -> None:
+def test_an_empty_cover_has_one_hole_over_the_whole_range() -> None:
     cover = Cover()
     assert (cover.last, cover.overlaps(), cover.holes(0, -1)) == (-1, [], [])
     assert cover.holes(3, 5) == [(3, 5)]

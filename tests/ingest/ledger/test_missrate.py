@@ -58,7 +58,7 @@ def test_a_regular_frame_does_not_count_as_sampled() -> None:
     assert judged(result(0), result(9, seen(HERE), withheld={"still": 5, "rate": 3})) == (5, 0, 0)
 
 
-def test_only_a_certain_object_is_new_and_an_uncertain_one_is_a_counterpart() -> None:
+def test_only_a_confident_detection_counts_as_new_but_a_weak_detection_counts_as_a_match() -> None:
     assert not shows_new_object(seen(HERE, score=0.4), ())
     assert not shows_new_object(seen(HERE), seen(HERE, score=0.31))
     assert shows_new_object(seen(HERE), seen(Box(40, 10, 80, 90)))

@@ -19,7 +19,7 @@ def test_a_pause_never_shrinks_with_more_failures(failures: int, chance: float) 
     assert delay_s(failures + 1, chance) >= delay_s(failures, chance)
 
 
-def test_an_outage_lasts_from_its_first_failure_to_the_start_that_lasted() -> None:
+def test_an_outage_lasts_from_the_first_failure_until_a_restart_stays_up() -> None:
     backoff = Backoff()
     assert (backoff.out, backoff.steady(5.0)) == (False, None)
     assert [backoff.failed(at_s, 0.0) for at_s in (10.0, 11.0, 13.0)] == [BASE_S, 2 * BASE_S, 4 * BASE_S]

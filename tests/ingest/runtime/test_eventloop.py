@@ -23,7 +23,7 @@ def restore_signal_handlers() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-async def test_each_signal_sets_the_stop_event_and_a_second_one_changes_nothing(number: signal.Signals) -> None:
+async def test_each_stop_signal_sets_the_stop_event_and_a_second_signal_has_no_effect(number: signal.Signals) -> None:
     stop = stop_event()
     for _ in range(2):
         os.kill(os.getpid(), number)

@@ -120,7 +120,7 @@ def test_a_plaintext_link_beyond_this_machine_is_logged_as_a_warning(
     )
 
 
-def test_a_metrics_port_that_is_taken_costs_the_metrics_and_not_the_service() -> None:
+def test_a_service_runs_without_metrics_if_the_metrics_port_is_taken() -> None:
     async def work(stop: asyncio.Event) -> None:
         pass
 

@@ -108,13 +108,13 @@ def test_a_site_file_with_every_kind_of_entry_is_read(file: Path) -> None:
     assert site.cameras[0].gate.max_fps == 5.0
 
 
-def test_every_entry_is_read_back_from_its_json(file: Path) -> None:
+def test_every_entry_written_as_json_is_read_back_equal(file: Path) -> None:
     file.write_text(WHOLE)
     for entry in (*load(file).entries(), PinConfig(name="gate", partition=3)):
         assert parse_entry(entry.key, entry.model_dump_json().encode()) == entry
 
 
-def test_a_site_is_read_back_from_its_toml(file: Path) -> None:
+def test_a_site_written_as_toml_is_read_back_equal(file: Path) -> None:
     file.write_text(WHOLE)
     site = load(file)
     file.write_text(tomli_w.dumps(site.model_dump(mode="json", exclude_none=True)))
@@ -189,7 +189,7 @@ def test_an_empty_file_is_a_site_with_defaults(file: Path) -> None:
 @given(
     st.lists(st.text(st.sampled_from("abc"), min_size=1, max_size=2), max_size=3), st.sampled_from(["a", "b", "zz"])
 )
-def test_a_pipeline_wants_its_named_cameras_or_else_all(named: list[str], camera: str) -> None:
+def test_a_pipeline_takes_its_named_cameras_or_all_if_it_names_none(named: list[str], camera: str) -> None:
     pipeline = PipelineConfig(name="p", model="m", width=1, height=1, cameras=tuple(named))
     assert pipeline.wants(camera) == (not named or camera in named)
 

@@ -40,7 +40,7 @@ def test_every_crossing_and_every_event_counts_once(truth: list[LineCrossing], e
     assert found.labels_right <= found.found <= found.line_crossings == len(truth)
 
 
-def test_two_events_for_one_crossing_are_one_found_and_one_false() -> None:
+def test_two_events_for_one_crossing_count_as_one_found_and_one_false() -> None:
     found = score([at(5)], [at(5.2), at(5.9)])
     assert (found.found, found.false) == (1, 1)
 
