@@ -1,0 +1,36 @@
+"""A test on a real Kafka: retention and a topic that is deleted and created again, as a consumer group meets them."""
+
+from __future__ import annotations
+
+import pytest
+
+from ingest.contract.topics import FRAMES
+from ingest.kafka import settings as kafka_clients
+from ingest.kafka import topicadmin
+from ingest.kafka.kafkalog import KafkaLog
+from ingest.kafka.log import Outgoing, TopicPartition
+from ingest.kafka.position import StartPosition, commit, start_position
+from ingest.kafka.settings import KafkaSettings
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
+
+GROUP = "prepare-live"
+TP = TopicPartition(FRAMES, 0)
+
+
+async def test_a_commit_of_a_deleted_topic_does_not_skip_records_of_the_new_one(kafka: str, prefix: str) -> None:
+    settings = KafkaSettings(bootstrap=kafka, prefix=prefix)
+    await topicadmin.create(settings, partitions=1)
+    async with KafkaLog(settings, "test") as log:
+        for _ in range(5):
+            await log.produce(Outgoing(*TP, b"old"))
+        admin = kafka_clients.admin(settings)
+        await admin.start()
+        await admin.delete_topics([settings.topic(FRAMES)])
+        await admin.close()
+    await topicadmin.create(settings, partitions=1)
+    async with KafkaLog(settings, "test") as log:
+        await log.produce(Outgoing(*TP, b"new"))
+        await commit(log, GROUP, TP, 5)  # by a member that still ran
+        assert await start_position(log, GROUP, TP) == StartPosition(0)
+        assert await log.committed(GROUP, TP) == 0
