@@ -160,10 +160,14 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         while True:
             self._intake.throttle(self._owned.values(), self._scheduler)
             records = await self._intake.next()
+            fetched_for = dict(self._owned)
             gaps: list[Gap] = []
             for record in records:
                 if self._outdated and self._is_of_unknown_pipeline(record) and await self._outdated():
                     return
+                tp = TopicPartition(record.topic, record.partition)
+                if self._owned.get(tp) is not fetched_for.get(tp):
+                    continue  # assigned anew while the pipelines were checked: it is fetched again from its position
                 gap = self._take(record)
                 if gap:
                     gaps.append(gap)
