@@ -162,9 +162,10 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
             records = await self._intake.next()
             fetched_for = dict(self._owned)
             gaps: list[Gap] = []
+            # One check holds for all records of a fetch: a later configuration came after them.
+            if self._outdated and any(map(self._is_of_unknown_pipeline, records)) and await self._outdated():
+                return
             for record in records:
-                if self._outdated and self._is_of_unknown_pipeline(record) and await self._outdated():
-                    return
                 tp = TopicPartition(record.topic, record.partition)
                 if self._owned.get(tp) is not fetched_for.get(tp):
                     continue  # assigned anew while the pipelines were checked: it is fetched again from its position

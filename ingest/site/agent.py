@@ -64,7 +64,7 @@ class LinkConfig(ConfigSection):
     def _gateway_has_an_address(self) -> Self:
         if self.kind == "https":
             try:
-                checked_url(self.url, ("https",))
+                checked_url(self.url, ("https",), login=True)
             except ValueError as error:
-                raise ValueError(f"{error} of the gateway as url, not {self.url!r}") from None
+                raise ValueError(f"url of the gateway: {error}, not {self.url!r}") from None
         return self

@@ -16,8 +16,11 @@ _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _MAX_HOST_CHARS = 253
 
 
-def checked_url(url: str, schemes: Collection[str] = ("http", "https")) -> str:
-    """Return a web address unchanged. Raise ValueError, which says what is wrong with it."""
+def checked_url(url: str, schemes: Collection[str] = ("http", "https"), *, login: bool = False) -> str:
+    """Return a web address unchanged. Raise ValueError, which says what is wrong with it.
+
+    ``login`` allows a user and password before the host.
+    """
     wanted = " or ".join(f"{scheme}://" for scheme in schemes)
     if re.search(r"[\s\x00-\x1f\x7f\\]", url):
         raise ValueError(f"expected {wanted}host[:port][/path] without spaces, control characters or backslashes")
@@ -28,7 +31,7 @@ def checked_url(url: str, schemes: Collection[str] = ("http", "https")) -> str:
         raise ValueError(f"expected {wanted}host[:port][/path] ({error})") from None
     if parts.scheme not in schemes or not host:
         raise ValueError(f"expected {wanted}host[:port][/path]")
-    if user is not None:
+    if user is not None and not login:
         raise ValueError("expected an address without a user or password: the config topic is not secret")
     _require_host(host)
     require_port(parts.netloc)
