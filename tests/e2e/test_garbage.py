@@ -136,10 +136,13 @@ async def test_damaged_frames_become_dead_letters_and_all_others_are_classified(
     assert (again.totals.dead, again.totals.classified) == (totals.dead, totals.classified)
 
 
-async def test_a_replay_is_classified_once_the_engine_knows_its_pipeline(log: KafkaLog, stack: Start) -> None:
-    """An engine node parks frames of a pipeline that it does not know. A node that knows it classifies the replay."""
+async def test_a_replay_is_classified_once_the_engine_has_the_model(
+    log: KafkaLog, stack: Start, tmp_path: Path
+) -> None:
+    """An engine node parks frames of a pipeline whose model it lacks. A node with the model classifies the replay."""
     await publish(log, [CAMERA])
-    await stack("engine", "engine", f"--models={MODELS}")
+    (tmp_path / "no-models").mkdir()
+    await stack("engine", "engine", f"--models={tmp_path / 'no-models'}")
     await publish(log, [PIPELINE])
     supervisor = await stack("prepare-live", "prepare", "--lane=live")
     scene = SimulatedScene(SceneConfig("road"))

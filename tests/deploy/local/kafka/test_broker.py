@@ -140,7 +140,7 @@ def test_a_missing_tool_is_named_with_the_command_that_installs_it(
     monkeypatch.delenv("SIGHTLINE_KAFKA", raising=False)
     monkeypatch.setenv("PATH", str(Path(shutil.which("true") or "").parent / "nowhere"))
     result = CliRunner().invoke(app, ["fetch"])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "mvn is missing" in result.output
     assert "apt-get install maven" in result.output
     assert not list(tmp_path.glob("kafka/libs*"))
