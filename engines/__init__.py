@@ -1,1 +1,1 @@
-"""Inference: the engine seam, its backends, decoders, the model repository and the engine node."""
+"""Inference: the Engine interface, its backends, decoders, the model repository and the engine node."""

@@ -1,4 +1,4 @@
-"""The engine seam: load one model, run batches of images through it."""
+"""The Engine interface: load one model, run batches of images through the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decoder seam: model outputs to detections."""
+"""The OutputDecoder interface: model outputs to detections."""
 
 from __future__ import annotations
 

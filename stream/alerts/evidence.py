@@ -1,4 +1,4 @@
-"""The seam to the storage of evidence pictures."""
+"""The EvidenceStore interface: storage of evidence pictures."""
 
 from __future__ import annotations
 

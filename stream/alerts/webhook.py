@@ -1,4 +1,4 @@
-"""The seam to the receivers of alerts, and its implementation by webhooks."""
+"""The Deliverer interface to receivers of alerts, and its implementation by webhooks."""
 
 from __future__ import annotations
 

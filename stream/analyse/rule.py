@@ -1,4 +1,4 @@
-"""The seam for camera rules: the scenes that they see, their settings, and their state from frame to frame. Pure."""
+"""The interface of camera rules: the scenes that they see, settings, and state from frame to frame. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seam between the logic of a stage and the loop that runs it.
+"""The interface between the logic of a stage and the loop that runs the stage.
 
 A stage is pure logic over one partition. It receives records in offset order, and returns the records to write and
 the offsets that are finished once those records are written. It imports neither Faust nor a Kafka client.

@@ -17,7 +17,9 @@ from ingest.ledger.auditor import audit
 @pytest.mark.chaos
 @pytest.mark.kafka
 @pytest.mark.timeout(240)
-async def test_the_backlog_arrives_complete_in_order_and_once(own_broker: Broker, tmp_path: Path) -> None:
+async def test_backlog_of_a_broker_outage_arrives_complete_in_order_and_once(
+    own_broker: Broker, tmp_path: Path
+) -> None:
     report = await run(OutageOptions(normal_s=8.0, outage_s=12.0), tmp_path, own_broker, lambda _: None)
     ledger = report["ledger"]
     assert (ledger["missing"], ledger["holes"], ledger["duplicates"], ledger["withheld"]) == (0, [], 0, {})
@@ -45,7 +47,7 @@ def test_each_fault_of_an_outage_is_reported(changed: dict[str, Any], wrong: lis
     assert faults(OutageOptions(), {**good, **changed}) == wrong
 
 
-def test_a_backlog_without_a_rate_may_be_fast() -> None:
+def test_backlog_of_an_outage_without_a_rate_limit_may_be_fast() -> None:
     ledger, live = {"missing": 0, "holes": [], "duplicates": 0}, {"p95": 10.0}
     report = {
         "ledger": ledger,

@@ -22,7 +22,7 @@ def test_a_growth_of_a_megabyte_in_ten_minutes_or_a_file_in_twenty_is_not_flat()
     assert flat["children_mb"]["flat"]
 
 
-def test_fluctuations_without_growth_are_flat() -> None:
+def test_memory_and_file_count_fluctuations_without_growth_are_flat() -> None:
     flat = judged([sample(60.0 * n, 60.0 + n % 3, 36 + n % 2) for n in range(120)])
     assert all(figure["flat"] for figure in flat.values())
 

@@ -72,7 +72,7 @@ class LinkContract(ABC):
     async def lower(self, settings: KafkaSettings, max_bytes: int) -> None:
         """Let the other side take no larger frames than that from now on."""
 
-    async def test_what_is_acknowledged_is_in_the_log_whole(self, link: Link, log: KafkaLog) -> None:
+    async def test_acknowledged_records_are_complete_in_the_log(self, link: Link, log: KafkaLog) -> None:
         headers = {"sightline-lane": b"live", "bytes": b"\x00\xff"}
         done = [
             await link.send(OutboundRecord(topic, key, b"\x00value", headers, 1, topic == FRAMES_LATE))
@@ -98,7 +98,7 @@ class LinkContract(ABC):
         for topic in lanes:
             assert [number(r) for r in await read(log, topic)] == list(range(150)), topic
 
-    async def test_what_is_too_large_is_refused_and_the_rest_arrives_in_order(
+    async def test_too_large_records_are_refused_and_the_other_records_arrive_in_order(
         self, link: Link, log: KafkaLog, settings: KafkaSettings
     ) -> None:
         await self.lower(settings, 100_000)
@@ -135,7 +135,7 @@ class LinkContract(ABC):
         await (await link.send(OutboundRecord(STATUS, "agent", b"ended", {}, 1)))
         assert [r.value for r in await read(log, STATUS)] == [b"beat", b"ended"]
 
-    async def test_nobody_at_the_address(self) -> None:
+    async def test_link_to_an_address_without_a_listener_raises_link_lost(self) -> None:
         link = self.to_nowhere()
         with pytest.raises(LinkLost):
             await link.send(parcels(1)[0])
@@ -202,7 +202,7 @@ class TestKafkaLink(LinkContract):
         await link.close()
         assert [r.partition for r in await read(log, FRAMES)] == [pinned]
 
-    async def test_without_the_pins_a_link_does_not_open(self, settings: KafkaSettings) -> None:
+    async def test_link_without_readable_partition_pins_does_not_open(self, settings: KafkaSettings) -> None:
         async def refresh() -> None:
             raise LogUnavailable("the config topic cannot be read")
 
@@ -242,7 +242,7 @@ class TestHttpsLink(LinkContract):
     async def lower(self, settings: KafkaSettings, max_bytes: int) -> None:
         self._gateway._max_bytes = max_bytes
 
-    async def test_a_batch_whose_answer_is_lost_is_recognised_when_it_comes_again(
+    async def test_gateway_recognises_a_repeated_batch_after_a_lost_response(
         self, link: Link, gateway: TestGateway, log: KafkaLog
     ) -> None:
         gateway.answers_lost = 1
@@ -254,14 +254,16 @@ class TestHttpsLink(LinkContract):
         assert gateway.repeats == 1
         assert [number(r) for r in await read(log, FRAMES)] == [0]
 
-    async def test_a_gateway_that_is_busy_says_so(self, link: Link, gateway: TestGateway) -> None:
+    async def test_busy_gateway_asks_the_link_to_retry_later(self, link: Link, gateway: TestGateway) -> None:
         gateway.busy = True
         (answer,) = await self.answers(link, parcels(1))
         assert isinstance(answer, LinkLost)
         assert answer.retry_after_s == 1.0
 
     @pytest.mark.parametrize("what", ["token", "authority"])
-    async def test_whoever_is_not_known_gets_nowhere(self, gateway: TestGateway, tmp_path: Path, what: str) -> None:
+    async def test_link_with_a_wrong_token_or_authority_does_not_open(
+        self, gateway: TestGateway, tmp_path: Path, what: str
+    ) -> None:
         config = dict(self._config)
         if what == "token":
             (tmp_path / "wrong").write_text("another token")

@@ -92,7 +92,7 @@ class TrackerContract:
             (moved,) = tracker.step([detection(100 + 15 * (n - 4))], n * STEP_S, f"f{n}", [hold])
             assert (moved.name, moved.held) == (track.name, False)
 
-    def test_a_hold_without_a_track_makes_no_track(self, tracker: Tracker) -> None:
+    def test_holding_an_unknown_track_name_creates_no_track(self, tracker: Tracker) -> None:
         for n in range(10):
             assert tracker.step([], n * STEP_S, f"f{n}", [HeldTrack("nobody", detection(100).box, faint=False)]) == []
 

@@ -1,4 +1,4 @@
-"""The seam for tracking, and its implementation ByteTrack.
+"""The Tracker interface, and its implementation ByteTrack.
 
 ByteTrack (Zhang et al., ECCV 2022, https://arxiv.org/abs/2110.06864) comes from the package ``trackers``. Boxes are
 buffered before they are compared (Yang et al., 2022, https://arxiv.org/abs/2211.14317), because at five frames a

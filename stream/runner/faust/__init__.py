@@ -1,4 +1,4 @@
-"""Faust behind one door. No other module imports Faust.
+"""The only package that imports Faust.
 
 Faust 0.15 loses records in rebalances, commits past records that were not processed, and hides settings. The modules
 of this package replace those parts; ``docs/decisions/0004-faust-behind-a-runner.md`` lists them.

@@ -63,7 +63,9 @@ def jpeg() -> bytes:
 
 class TestSchedule:
     @given(status=st.one_of(st.none(), st.integers(100, 599)), attempt=st.integers(1, 5), chance=st.floats(0, 0.999))
-    def test_every_result_leads_to_one_state(self, status: int | None, attempt: int, chance: float) -> None:
+    def test_every_delivery_result_leads_to_one_alert_state(
+        self, status: int | None, attempt: int, chance: float
+    ) -> None:
         verdict = verdict_after(AttemptResult(status, "reason"), attempt, PAUSES, chance, NOW_S)
         if status is not None and 200 <= status < 300:
             assert verdict.state == "delivered"

@@ -64,7 +64,7 @@ async def outcome(value: bytes, sent: Outgoing | None = None, log: MemoryLog | N
     return out
 
 
-async def test_the_event_of_these_tests_is_good() -> None:
+async def test_the_unchanged_test_event_becomes_an_alert() -> None:
     assert (await outcome(event())).topic == ALERTS
 
 
@@ -118,7 +118,7 @@ def huge_jpeg() -> bytes:
 
 
 @pytest.mark.parametrize("image", [huge_jpeg(), b"no picture"])
-async def test_a_picture_that_is_none_or_too_large_is_never_decoded(image: bytes) -> None:
+async def test_an_invalid_or_too_large_evidence_picture_is_never_decoded(image: bytes) -> None:
     assert (await outcome(event(), frame(image))).topic == DEADLETTER
 
 

@@ -101,7 +101,9 @@ class TestResponses:
             CONTINUE + b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
         ],
     )
-    async def test_a_2xx_is_a_success_whatever_follows(self, receiver: ReceiverConfig, response: bytes) -> None:
+    async def test_a_2xx_status_is_a_success_whatever_follows_the_status_line(
+        self, receiver: ReceiverConfig, response: bytes
+    ) -> None:
         if not response.endswith(b"\n"):
             response += b"\n"
         result = await attempt(receiver, answer(response))

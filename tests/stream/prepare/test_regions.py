@@ -64,7 +64,7 @@ def test_the_window_is_clipped_to_the_frame() -> None:
     assert (window.left, window.bottom) == (0, 360)
 
 
-def test_of_too_many_regions_the_largest_are_kept() -> None:
+def test_the_largest_regions_are_kept_when_there_are_too_many() -> None:
     motion = tuple(Box(50 * n, 0, 50 * n + 5 + n, 10) for n in range(10))
     found = windows(MOVING, SIZE, motion, 3)
     assert [w.region.box for w in found] == [motion[9], motion[8], motion[7]]
@@ -86,7 +86,7 @@ def test_stationary_objects_follow_moving_ones_while_there_is_room_unless_they_m
     assert [window.region.box for window in windows(pipeline(), SIZE, (), 9, (rests,))] == [WHOLE]
 
 
-def test_of_100_000_boxes_the_largest_are_used() -> None:
+def test_the_largest_of_100_000_boxes_are_used() -> None:
     dust = tuple(Box(n % 400, n // 400, n % 400 + 1, n // 400 + 1) for n in range(100_000))
     large = Box(500, 100, 600, 200)
     first, *rest = windows(MOVING, SIZE, (*dust, large), 8)

@@ -238,7 +238,7 @@ async def test_a_bad_record_is_parked_and_the_stream_goes_on(value: bytes, error
     assert await bench.committed() == 3
 
 
-async def test_a_bad_picture_without_motion_is_parked_too() -> None:
+async def test_a_frame_with_a_bad_picture_and_no_motion_is_parked() -> None:
     bench = PrepareBench.of(MOTION)
     await bench.give(frame(0, motion=(), image=b"garbage"))
     assert await bench.items() == []

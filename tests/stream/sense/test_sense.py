@@ -72,7 +72,7 @@ def test_windows_do_not_depend_on_the_columns_of_their_readings(values: list[flo
     assert windows.late == 0
 
 
-def test_impossible_and_suspect_readings_are_dropped_and_counted() -> None:
+def test_sensor_readings_out_of_range_or_suspect_are_dropped_and_counted() -> None:
     cleaner = Cleaner(SENSOR)
     kept = cleaner.clean(readings(0, [20.0, 999.0, float("nan"), 21.0, 22.0], [GOOD, GOOD, GOOD, SUSPECT, GOOD]))
     assert [value for _, value in kept] == [20.0, 22.0]

@@ -57,7 +57,7 @@ def test_an_occurrence_is_reported_once_when_the_count_was_high_enough_for_the_t
     assert (happening.track, happening.label, happening.occurrence) == (None, "person", f"1-{10**9}")
 
 
-def test_at_most_none_is_an_empty_zone() -> None:
+def test_count_rule_with_at_most_0_reports_an_empty_zone() -> None:
     empty = CountRule(name="desk", camera="c", pipeline="p", polygon=SQUARE, at_most=0, for_s=2.0)
     ((index, (happening, _)),) = watched(empty.watch(640, 360), [1, 1, *[0] * 20])
     assert (index, happening.summary) == (6, "0 objects in desk for 2.0 s, at most 0")
@@ -81,7 +81,7 @@ def test_a_count_that_flickers_makes_one_occurrence_and_one_that_falls_and_rises
     assert first[1][0].occurrence != second[1][0].occurrence
 
 
-def test_a_time_that_is_not_reached_is_not_reported() -> None:
+def test_count_that_holds_shorter_than_for_s_is_not_reported() -> None:
     assert indices(RULE.watch(640, 360), [*[3] * 10, *[2] * SETTLE_FRAMES] * 3) == []
 
 
@@ -97,7 +97,7 @@ def test_a_reported_occurrence_ends_only_beyond_the_hysteresis() -> None:
     assert indices(rule().watch(640, 360), sways) == [10, 40, 45 + SETTLE_FRAMES + 10]
 
 
-def test_the_hysteresis_does_not_help_to_reach_the_bound() -> None:
+def test_hysteresis_does_not_widen_the_bound_before_a_count_is_reported() -> None:
     assert indices(rule(hysteresis=1).watch(640, 360), [3, 3, 3, *[2] * 30]) == []
 
 
@@ -108,14 +108,14 @@ def test_an_occurrence_during_the_cooldown_is_reported_afterwards_if_it_still_la
 
 
 @pytest.mark.parametrize(("gap_s", "index"), [(LOST_S, 10), (LOST_S + 0.1, 15)])
-def test_a_gap_in_which_nobody_looked_starts_the_time_again(gap_s: float, index: int) -> None:
+def test_gap_of_unseen_frames_restarts_the_time_of_a_count(gap_s: float, index: int) -> None:
     state = RULE.watch(640, 360)
     gaps = [gap_s if n == 5 else STEP_S for n in range(30)]
     found = [state.observe(scene(n * STEP_S, *persons(3), gap_s=gap), ()) for n, gap in enumerate(gaps)]
     assert [n for n, one in enumerate(found) if one] == [index]
 
 
-def test_a_gap_does_not_end_an_occurrence_that_was_reported() -> None:
+def test_gap_of_unseen_frames_does_not_end_a_reported_occurrence() -> None:
     state = RULE.watch(640, 360)
     assert len(watched(state, [3] * 15)) == 1
     assert state.observe(scene(100.0, gap_s=92.0), ()) == []  # no track is confirmed yet

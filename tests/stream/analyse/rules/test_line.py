@@ -72,7 +72,7 @@ def test_the_line_is_finite_and_its_ends_belong_to_it() -> None:
     assert crosses(*short, (200.0, 100.0), (440.0, 100.0))
 
 
-def test_a_track_that_begins_beyond_the_line_has_not_crossed_it_also_after_its_name_was_forgotten() -> None:
+def test_a_track_that_begins_beyond_the_line_never_crosses_even_once_forgotten() -> None:
     counter = LineCounter(*UP, DIAGONAL_PX)
     assert walk(counter, [440.0, 460.0, 480.0]) == []
     counter.forget("t")
@@ -93,7 +93,7 @@ SHORT = (320.0, 200.0), (320.0, 100.0)
         ([(300, 150), (320, 150), (340, 150), (345, 150)], [FORWARD]),  # a frame on the line itself
     ],
 )
-def test_the_place_where_a_path_meets_the_line_decides_and_not_the_place_where_it_settles(
+def test_a_crossing_is_decided_where_the_path_meets_the_line(
     way: list[tuple[float, float]], crossed: list[str]
 ) -> None:
     counter = LineCounter(*SHORT, DIAGONAL_PX)
@@ -134,7 +134,7 @@ def test_a_path_crosses_if_its_step_over_the_line_meets_it_between_its_ends(
     start=st.tuples(st.integers(200, 310), height),
     stop=st.tuples(st.integers(330, 440), height),
 )
-def test_a_box_that_trembles_near_an_end_is_counted_if_it_went_through_and_not_round(
+def test_a_trembling_box_is_counted_if_its_path_goes_through_the_line_and_not_round_an_end(
     trembling: list[tuple[int, int]], start: tuple[int, int], stop: tuple[int, int]
 ) -> None:
     way = [start, *trembling, stop]

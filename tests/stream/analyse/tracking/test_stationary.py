@@ -124,14 +124,14 @@ def test_a_visit_ends_when_the_agent_no_longer_lists_the_car() -> None:
     assert events_of([*parked(), *busy(6.0, 29.0, resting=(place(STOP),)), *busy(29.0, 80.0, resting=())]) == []
 
 
-def test_a_list_of_maximum_length_does_not_end_a_track_that_it_lacks() -> None:
+def test_a_stationary_list_of_maximum_length_does_not_end_an_unlisted_track() -> None:
     others = tuple(Box(8.0 * n, 300.0, 8.0 * n + 7.0, 310.0) for n in range(MAX_RESTING))
     found = [*parked(), listed(6.0), *busy(6.1, 60.0, resting=others)]
     assert times_of(found) == [ENTERED_S + DWELL.dwell_s]
 
 
 @pytest.mark.parametrize(("looks", "count"), [((20.0,), 1), ((20.0, 24.0), 0)])
-def test_a_track_survives_one_look_that_misses_it_but_not_two(looks: tuple[float, ...], count: int) -> None:
+def test_a_stationary_track_survives_one_missed_detection_but_not_two(looks: tuple[float, ...], count: int) -> None:
     """The agent lists the car and the model looks at it, but does not find it."""
     found = [*parked(), *busy(6.0, 60.0)]
     for at_s in looks:
@@ -286,7 +286,7 @@ def test_the_label_of_a_part_does_not_change_the_label_of_the_whole() -> None:
     assert events_of([*trembling(0.0, 3.0), *parts], people) == []
 
 
-def test_two_looks_within_a_second_count_once() -> None:
+def test_two_misses_of_a_stationary_object_within_a_second_count_once() -> None:
     """The agent lists the car in two frames in a row. A model that overlooks it in one overlooks it in the other."""
     found = [*parked(), *busy(6.0, 60.0, resting=(place(STOP),))]
     for index in (200, 201, 400, 401):
@@ -305,7 +305,7 @@ def set_back(found: Iterable[Result], from_s: float) -> list[Result]:
     ]
 
 
-def test_a_clock_that_is_set_back_neither_ends_a_visit_nor_prolongs_it() -> None:
+def test_a_camera_clock_set_back_neither_ends_nor_prolongs_a_visit() -> None:
     found = [*parked(), *busy(6.0, 60.0, resting=(place(STOP),))]
     (event,) = events_of(set_back(found, 10.0))
     assert event.data.seq == events_of(found)[0].data.seq + 1  # one frame has no usable time
@@ -315,7 +315,7 @@ def test_a_clock_that_is_set_back_neither_ends_a_visit_nor_prolongs_it() -> None
     assert events_of(set_back([*hidden, *busy(25.0, 60.0, resting=(place(STOP),))], 12.0)) == []
 
 
-def test_a_car_that_drives_on_keeps_its_track_and_a_held_car_crosses_no_line() -> None:
+def test_a_stopped_car_keeps_its_track_when_driving_on_and_crosses_no_line_while_held() -> None:
     off = [moves(at_s, place(STOP + 150.0 * (at_s - 30.0))) for at_s in times(30.1, 31.5)]
     cars = [*parked(), *busy(6.0, 30.0), *off]
     (event,) = events_of(cars, LINE)

@@ -38,11 +38,11 @@ def steps(*results: Result) -> list[float]:
     return [round(after - before, 6) for before, after in itertools.pairwise(times)]
 
 
-def test_consecutive_frames_take_real_time() -> None:
+def test_track_time_of_consecutive_frames_is_real_time() -> None:
     assert steps(result(0, 5.0), result(1, 5.1), result(2, 5.6)) == [0.1, 0.5]
 
 
-def test_still_frames_take_no_time() -> None:
+def test_track_time_does_not_advance_over_still_frames() -> None:
     empties = [result(1 + n, 0.1 * (1 + n), "empty", "still") for n in range(100)]
     assert steps(result(0, 0.0), *empties, result(101, 10.1)) == [*[0.0] * 100, 0.1]
 
@@ -55,11 +55,11 @@ def lived_s(*at_s: float) -> list[float]:
     return found
 
 
-def test_lived_time_continues_when_a_clock_is_set_back() -> None:
+def test_time_since_the_first_result_continues_when_a_clock_is_set_back() -> None:
     assert lived_s(5000.0, 5001.0, 1000.0, 1001.0, 1003.0) == [0.0, 1.0, 1.0, 2.0, 4.0]
 
 
-def test_two_alternating_clocks_do_not_speed_up_lived_time() -> None:
+def test_two_alternating_clocks_do_not_speed_up_time_since_the_first_result() -> None:
     assert lived_s(50.0, 48.0, 51.0, 49.0, 52.0) == [0.0, 0.0, 1.0, 1.0, 2.0]
     assert lived_s(50.0, 50.0 - SET_BACK_S, 50.5) == [0.0, 0.0, 0.5]
 
