@@ -1,7 +1,8 @@
 """Measure the project's prose, and draw random samples of it for a reader who has not seen the code.
 
 ``python -m tests.language rate [PATH…]`` prints the share of the word *what* for each folder.
-``python -m tests.language sample --seed N [PATH…]`` prints random docstring sentences, messages and test names.
+``python -m tests.language sample --seed N [PATH…]`` prints random docstring sentences, messages and test names, and
+the file of each test name.
 """
 
 from __future__ import annotations
@@ -143,7 +144,9 @@ def _print_sample(paths: list[Path], seed: int) -> None:
     texts = (text for tree in trees for text in messages(tree))
     all_messages = [text for text in texts if len(_WORD.findall(text)) >= LEAST_WORDS]
     tests = python_files(path for path in paths if "tests" in path.parts)
-    names = [name for file in tests for name in test_names(ast.parse(file.read_text()))]
+    names = [
+        f"{file.relative_to(ROOT)}: {name}" for file in tests for name in test_names(ast.parse(file.read_text()))
+    ]
     print("Docstring sentences")
     for number, (place, text) in enumerate(draw.sample(all_sentences, min(SENTENCES, len(all_sentences))), 1):
         print(f"{number:3}. [{place}] {text}")
