@@ -38,6 +38,7 @@ class SensorFeed:
         self._backoff = Backoff()
         self._stop = asyncio.Event()
         self._unclaimed: set[str] = set()
+        self._limit = ""
 
     def stop(self) -> None:
         """Request a clean end."""
@@ -73,6 +74,12 @@ class SensorFeed:
     def lost(self, sensor: str, reason: str) -> None:
         """Mark one sensor as stalled."""
         self._by_name[sensor].lost(reason, "stalled")
+
+    def limited(self, limit: str) -> None:
+        """Log a limit of the connection, once until it changes."""
+        if limit != self._limit:
+            self._limit = limit
+            _log.warning("source_limited", source=self.name, limit=limit)
 
     def unclaimed(self, name: str) -> None:
         """Count a reading that no sensor claims. Log each name once, so that a misspelt name is found."""

@@ -34,6 +34,9 @@ class Sink(Protocol):
     def lost(self, sensor: str, reason: str) -> None:
         """Note that one sensor does not answer while the connection may be well. Its next reading ends that."""
 
+    def limited(self, limit: str) -> None:
+        """Note a limit of this connection, such as an old version of its protocol. May be called repeatedly."""
+
     def unclaimed(self, name: str) -> None:
         """Note a reading that no configured sensor claims, by the device's name for it.
 

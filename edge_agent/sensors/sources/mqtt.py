@@ -42,7 +42,19 @@ IN_FLIGHT = 100
 """Maximum number of unacknowledged messages, and so of messages that the broker may repeat."""
 ASK_AGAIN_S = 60.0
 """Interval of new attempts for refused topics. A topic may be allowed later, and the broker does not announce it."""
+OLD_VERSION = (
+    "speaks MQTT 3.1.1, not 5: messages during a lost connection are lost, and retained ones come at each connection"
+)
 _REFUSED = 0x80
+_UNSUPPORTED_VERSION = 0x84
+_QOS: dict[aiomqtt.ProtocolVersion, dict[str, Any]] = {
+    aiomqtt.ProtocolVersion.V311: {"qos": 1},
+    # a new subscription receives retained messages, a reconnection does not receive them again
+    aiomqtt.ProtocolVersion.V5: {
+        "options": SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
+    },
+}
+"""Options of a subscription with QoS 1, by version."""
 _PORT, _TLS_PORT = 1883, 8883
 
 _quiet = logging.getLogger("sightline.mqtt")
@@ -50,11 +62,14 @@ _quiet.disabled = True  # the feed logs an outage once
 
 
 class MqttSource:
-    """Connection to a broker (MQTT 5), with QoS 1 subscriptions for the topics of its sensors.
+    """Connection to a broker (MQTT 5, else 3.1.1), with QoS 1 subscriptions for the topics of its sensors.
 
     The session survives a lost connection: messages that the broker kept meanwhile arrive afterwards, and repeated
     messages are dropped. Every acknowledged message is given to the sink, however the connection ends. A retained
     message, which the broker sends to each new subscriber, is flagged as stale.
+
+    MQTT 3.1.1 has no expiry of sessions, so such a connection has none: a broker would queue the messages of an
+    agent that is gone for ever.
     """
 
     def __init__(self, sensors: Sequence[SensorConfig], clock: Clock, *, ask_again_s: float = ASK_AGAIN_S) -> None:
@@ -69,6 +84,8 @@ class MqttSource:
         """Subscribe and give readings until cancelled. Raise SourceUnusable if the broker is gone."""
         try:
             async with self._connected(sink) as client:
+                if client.version is not aiomqtt.ProtocolVersion.V5:
+                    sink.limited(f"{self._options.host} {OLD_VERSION}")
                 refused = await self._subscribe(client, sink, widest(self._topics.values()))
                 while True:
                     heed_cancellation()
@@ -81,17 +98,18 @@ class MqttSource:
             raise SourceUnusable(f"{self._options.host}: {error}") from None
 
     @contextlib.asynccontextmanager
-    async def _connected(self, sink: Sink) -> AsyncIterator[aiomqtt.Client]:
-        client = self._client(sink)
-        connecting = asyncio.ensure_future(client.__aenter__())
+    async def _connected(self, sink: Sink) -> AsyncIterator[_Client]:
+        client = self._client(sink, aiomqtt.ProtocolVersion.V5)
         try:
-            await asyncio.shield(connecting)
-        except asyncio.CancelledError:
-            with contextlib.suppress(aiomqtt.MqttError):  # it connects in a thread, which cannot be cancelled
-                await connecting
-                await client.__aexit__(None, None, None)
-            client.over = True
-            raise
+            await _connect(client)
+        except aiomqtt.MqttError as error:
+            if not _is_other_version(error):
+                raise
+            client = self._client(sink, aiomqtt.ProtocolVersion.V311)
+            with contextlib.suppress(aiomqtt.MqttError):
+                await _connect(client)
+            if client.over:
+                raise
         try:
             yield client
         finally:
@@ -99,10 +117,8 @@ class MqttSource:
                 await client.__aexit__(None, None, None)
             client.over = True
 
-    def _client(self, sink: Sink) -> _Client:
-        options, properties = self._options, Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval, properties.ReceiveMaximum = SESSION_S, IN_FLIGHT
-        context = None
+    def _client(self, sink: Sink, version: aiomqtt.ProtocolVersion) -> _Client:
+        options, context = self._options, None
         try:
             if options.tls:
                 context = ssl.create_default_context(cafile=options.ca_file)
@@ -116,27 +132,23 @@ class MqttSource:
         return _Client(
             functools.partial(self._give, sink),
             self._seen,
+            version,
             options.host,
             options.port or (_TLS_PORT if options.tls else _PORT),
             identifier=self._client_id,
             username=options.username or None,
             password=password,
-            protocol=aiomqtt.ProtocolVersion.V5,
-            clean_start=False,
-            properties=properties,
             keepalive=KEEP_ALIVE_S,
             timeout=TIMEOUT_S,
             tls_context=context,
             logger=_quiet,
         )
 
-    async def _subscribe(self, client: aiomqtt.Client, sink: Sink, topics: Sequence[str]) -> list[str]:
+    async def _subscribe(self, client: _Client, sink: Sink, topics: Sequence[str]) -> list[str]:
         """Subscribe to topics. Return the refused ones, which silence only their own sensors."""
-        # a new subscription receives retained messages, a reconnection does not receive them again
-        options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
         refused = []
         for topic in topics:
-            (answer,) = await client.subscribe(topic, options=options)
+            (answer,) = await client.subscribe(topic, **_QOS[client.version])
             if (answer.value if isinstance(answer, ReasonCode) else answer) < _REFUSED:
                 continue
             refused.append(topic)
@@ -155,6 +167,10 @@ class MqttSource:
             sink.unclaimed(message.topic)
 
 
+class _ClosedBeforeAnswer(aiomqtt.MqttError):
+    """The broker closed the connection instead of answering CONNECT."""
+
+
 class _Client(aiomqtt.Client):
     """MQTT client that gives each message on arrival, before it is acknowledged to the broker.
 
@@ -166,11 +182,21 @@ class _Client(aiomqtt.Client):
     """
 
     def __init__(
-        self, give: Callable[[MQTTMessage], None], seen: deque[tuple[int, str, int]], *args: Any, **options: Any
+        self,
+        give: Callable[[MQTTMessage], None],
+        seen: deque[tuple[int, str, int]],
+        version: aiomqtt.ProtocolVersion,
+        *args: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(*args, **options)
-        self._give, self._seen = give, seen
+        super().__init__(*args, **(_session(version) | options))
+        self._give, self._seen, self.version = give, seen, version
         self.over = False
+
+    def _on_disconnect(self, *args: Any, **options: Any) -> None:
+        if not self._connected.done():  # aiomqtt would wait for the answer until its timeout
+            self._connected.set_exception(_ClosedBeforeAnswer("the broker closed the connection without an answer"))
+        super()._on_disconnect(*args, **options)
 
     def _on_message(self, client: PahoClient, userdata: Any, message: MQTTMessage) -> None:
         identity = (message.mid, message.topic, hash(message.payload))
@@ -179,6 +205,37 @@ class _Client(aiomqtt.Client):
         if message.qos:
             self._seen.append(identity)
         self._give(message)
+
+
+async def _connect(client: _Client) -> None:
+    """Connect. Raise MqttError; the client is over then, as after a cancellation."""
+    connecting = asyncio.ensure_future(client.__aenter__())
+    try:
+        await asyncio.shield(connecting)
+    except asyncio.CancelledError:
+        with contextlib.suppress(aiomqtt.MqttError):  # it connects in a thread, which cannot be cancelled
+            await connecting
+            await client.__aexit__(None, None, None)
+        client.over = True
+        raise
+    except aiomqtt.MqttError:
+        client.over = True
+        raise
+
+
+def _is_other_version(error: aiomqtt.MqttError) -> bool:
+    """Return whether an error is how brokers without MQTT 5 refuse it (MQTT 3.1.1, 3.1.2.2)."""
+    code = getattr(getattr(error, "rc", None), "value", None)
+    return isinstance(error, _ClosedBeforeAnswer) or code == _UNSUPPORTED_VERSION
+
+
+def _session(version: aiomqtt.ProtocolVersion) -> dict[str, Any]:
+    """Return the options of a session that ends by itself: with an expiry, or with its connection."""
+    if version is not aiomqtt.ProtocolVersion.V5:
+        return {"protocol": version, "clean_session": True}
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.SessionExpiryInterval, properties.ReceiveMaximum = SESSION_S, IN_FLIGHT
+    return {"protocol": version, "clean_start": False, "properties": properties}
 
 
 def widest(topics: Iterable[str]) -> list[str]:

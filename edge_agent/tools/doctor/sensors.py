@@ -25,6 +25,7 @@ class _CountingSink:
         self.unusable: Counter[str] = Counter()
         self.reason: dict[str, str] = {}
         self.unclaimed_names: Counter[str] = Counter()
+        self.limit = ""
 
     def opened(self) -> None:
         """Do nothing: readings prove more than an open connection."""
@@ -38,6 +39,10 @@ class _CountingSink:
     def lost(self, sensor: str, reason: str) -> None:
         """Remember the reason why a sensor does not answer."""
         self.reason[sensor] = reason
+
+    def limited(self, limit: str) -> None:
+        """Remember the limit of the connection."""
+        self.limit = limit
 
     def unclaimed(self, name: str) -> None:
         """Count a reading that no sensor claims."""
@@ -81,6 +86,8 @@ def _judged(sensor: SensorConfig, sink: _CountingSink, why: str) -> Finding:
         return poor(subject, f"{text}; then the connection was lost: {why}", f"check why {sensor.source!r} stops")
     if last.quality & STALE:
         return poor(subject, f"{text}, which the broker had retained", "check that its device still publishes")
+    if sink.limit:
+        text += f"; {sink.limit}"
     if sink.unusable[name]:
         return poor(subject, f"{text}; {sink.unusable[name]} unreadable", "check the output of its device")
     if not sensor.low <= last.value <= sensor.high:

@@ -23,6 +23,7 @@ class Listener:
         self.opens = 0
         self.readings: dict[str, list[Reading]] = defaultdict(list)
         self.unwanted: list[str] = []
+        self.limits: list[str] = []
         self.silent: dict[str, str] = {}
         self._changed = asyncio.Event()
 
@@ -36,6 +37,10 @@ class Listener:
 
     def lost(self, sensor: str, reason: str) -> None:
         self.silent[sensor] = reason
+        self._changed.set()
+
+    def limited(self, limit: str) -> None:
+        self.limits.append(limit)
         self._changed.set()
 
     def unclaimed(self, name: str) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import aiomqtt
 import pytest
@@ -29,6 +29,7 @@ from tests.edge_agent.sensors.feedbench import fed
 from tests.edge_agent.sensors.listener import Listener, ended, running, sensor
 from tests.peers.mosquitto import PASSWORD, USER, Mosquitto, serving
 from tests.peers.network.proxy import Proxy
+from tests.peers.oldmqtt import OldBroker
 
 
 def at(broker: Mosquitto, name: str, topic: str, **options: Any) -> SensorConfig:
@@ -170,6 +171,47 @@ async def test_a_password_is_read_from_its_file_and_a_wrong_one_is_reported(tmp_
         assert str(tmp_path / "none") in str(error)
 
 
+@pytest.mark.parametrize("refuses", ["closes", "answers"])
+async def test_a_broker_without_mqtt_5_is_read_with_version_3_1_1_and_logged_once(
+    tmp_path: Path, refuses: Literal["closes", "answers"]
+) -> None:
+    with capture_logs() as logs:
+        async with OldBroker(refuses).serving() as broker:
+            config = sensor("a", "mqtt:hall/temp", options={"port": broker.port})
+            async with fed(tmp_path, config) as bench:
+                await bench.more("a", 1)
+                await broker.drop()
+                await bench.state("a", "down")
+                await bench.more("a", 1)
+                await bench.stop()
+    assert broker.levels == [5, 4, 5, 4]
+    assert broker.clean[1::2] == [True, True]  # 3.1.1 has no expiry: a kept session would queue messages for ever
+    (line,) = [line for line in logs if line["event"] == "source_limited"]
+    assert "MQTT 3.1.1" in line["limit"]
+
+
+async def test_a_broker_that_closes_every_connection_is_reported(tmp_path: Path) -> None:
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        ((source, _),) = make_sources([sensor("a", "mqtt:hall/temp", options={"port": port})], SystemClock())
+        async with running(source, Listener()) as task:
+            error = await ended(task)
+    assert isinstance(error, SourceUnusable)
+    assert "closed the connection" in str(error)
+
+
+async def test_an_empty_password_file_is_reported_and_not_sent(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("\n")
+    options = {"port": 9, "username": USER, "password_file": str(secret)}
+    ((source, _),) = make_sources([sensor("a", "mqtt:hall/temp", options=options)], SystemClock())
+    async with running(source, Listener()) as task:
+        error = await ended(task)
+    assert isinstance(error, SourceUnusable)
+    assert f"{secret} is empty" in str(error)
+
+
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
 async def test_tls_is_verified(tmp_path: Path) -> None:
     async with serving(tmp_path, tls=True) as broker:
@@ -251,6 +293,8 @@ def test_the_reduced_subscriptions_match_the_same_topics(filters: list[str], top
 
 class Refusing:
     """Broker that accepts only topics below ``hall/``. Mosquitto's access lists accept any subscription."""
+
+    version = aiomqtt.ProtocolVersion.V5
 
     async def subscribe(self, topic: str, **_: object) -> list[ReasonCode]:
         name = "Granted QoS 1" if topic.startswith("hall/") else "Not authorized"

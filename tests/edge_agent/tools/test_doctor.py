@@ -179,6 +179,17 @@ class OneReading:
         await asyncio.Event().wait()
 
 
+async def test_the_finding_of_a_sensor_names_the_limit_of_its_connection() -> None:
+    class OldProtocol(OneReading):
+        async def run(self, sink: Sink) -> None:
+            sink.limited("h speaks MQTT 3.1.1")
+            await super().run(sink)
+
+    config = SensorConfig(name="s", source="mqtt:a", quantity="q", unit="u")
+    (finding,) = await check_sensors(OldProtocol(Reading(7.0)), [config], 0.05)
+    assert (finding.state, finding.seen) == ("good", "1 readings, the last 7 u; h speaks MQTT 3.1.1")
+
+
 async def test_a_retained_reading_alone_makes_a_sensor_poor() -> None:
     config = SensorConfig(name="s", source="mqtt:a", quantity="q", unit="u")
     (finding,) = await check_sensors(OneReading(Reading(7.0, quality=STALE)), [config], 0.05)
