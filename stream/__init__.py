@@ -1,1 +1,1 @@
-"""Stream processors: prepare, sense, analyse, alerts."""
+"""Stream processors: the stages prepare, sense, analyse and alerts."""

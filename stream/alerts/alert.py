@@ -1,4 +1,4 @@
-"""Evidence and alert of an event. Pure except for the evidence store."""
+"""Make the alert and the evidence pictures of an event. Pure except for the evidence store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MEDIA_TYPE = {"jpeg": "image/jpeg", "webp": "image/webp"}
 def alert_id(event: Event) -> str:
     """Return the id of the alert, a function of the event's id.
 
-    It is the ``webhook-id`` of every delivery attempt.
+    The alert's id is the ``webhook-id`` of every delivery attempt.
     """
     return f"msg_{event_id('alert', event.id)}"
 
@@ -28,8 +28,8 @@ def alert_id(event: Event) -> str:
 def evidence_of(event: Event, record: LogRecord | None, store: EvidenceStore) -> tuple[Evidence, ...]:
     """Store the original picture of an event and an annotated copy, and return references to both.
 
-    Return none for an event of a sensor. Raise EvidenceMissing when the frame is gone or is another one, FrameError
-    when its picture is damaged or too large, StoreFailed.
+    Return an empty tuple for a sensor's event. Raise EvidenceMissing if ``record`` is None or holds another frame,
+    FrameError if the picture is damaged or too large, StoreFailed if the store cannot write.
     """
     if event.data.frame is None:
         return ()
@@ -58,14 +58,14 @@ def make_alert(event: Event, evidence: tuple[Evidence, ...]) -> Alert:
 def _frame(event: Event, record: LogRecord | None) -> Frame:
     wanted = FrameId(event.data.camera or "", event.data.epoch, event.data.seq)
     if record is None:
-        raise EvidenceMissing(f"frame {wanted} is no longer in the log at {event.data.frame}")
+        raise EvidenceMissing(f"frame {wanted} was deleted from the log: {event.data.frame}")
     if h.frames_of(record.headers) not in ((wanted,), ()):
-        raise EvidenceMissing(f"{event.data.frame} is not frame {wanted}")
+        raise EvidenceMissing(f"the record at {event.data.frame} is not frame {wanted}")
     try:
         frame = decode(Frame, record.value)
     except CodecError as error:
         raise EvidenceMissing(f"frame {wanted} cannot be read: {error}") from None
     if frame.id != wanted:
-        raise EvidenceMissing(f"{event.data.frame} is frame {frame.id}: expected {wanted}")
+        raise EvidenceMissing(f"the record at {event.data.frame} is frame {frame.id}: expected {wanted}")
     picture.check(frame.image, frame.encoding, (frame.width, frame.height))
     return frame

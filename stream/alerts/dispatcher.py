@@ -43,17 +43,18 @@ NAME = "dispatch"
 POLL_MS = 100
 """Maximum wait of one poll for alerts."""
 COMMIT_S = 1.0
-"""Pause between two commits. A start after a kill reads the alerts and receipts of this time again."""
+"""Seconds between two commits. After a kill, the next dispatcher reads the alerts and receipts since the last commit
+again."""
 SETTLE_S = 8.0
-"""Maximum time that a revocation waits for attempts that run, so that the next owner reads their receipts. Less than
-the session of the group, 12 s."""
+"""Maximum time that a revocation waits for running attempts, so that the next owner reads their receipts. It is less
+than the group's session timeout of 12 s."""
 
 
 class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
     """One member of the consumer group ``dispatch``. A slow or failed receiver does not delay the others.
 
-    A partition yields no alert between its assignment and the end of its take-over: its receipts are read first.
-    ``run`` raises LogUnavailable when a receipt cannot be written. The process must then end and restart.
+    A newly assigned partition yields no alert until its receipts have been read back. ``run`` raises LogUnavailable
+    when a receipt cannot be written. The process must then end and restart.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         self._heartbeats = HeartbeatWriter(NAME, self._log.produce, self._waiting, self._clock, required=True)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Deliver until ``stop`` is set, then finish the attempts that run."""
+        """Deliver until ``stop`` is set, then finish the running attempts."""
         self._consumer.subscribe([self._settings.topic(ALERTS)], listener=self)
         for config in self._first:
             self._senders[config.name] = self._sender(config)
@@ -107,8 +108,8 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
     async def apply(self, receivers: Sequence[ReceiverConfig]) -> None:
         """Deliver to these receivers from now on. Raise LogUnavailable.
 
-        A removed receiver gets nothing more. A new one begins at the present, or with the oldest alert if its entry
-        has ``history = true``. A changed one keeps its queue.
+        A removed receiver gets no more alerts. A new receiver gets the alerts from now on, or from the oldest one if
+        its entry has ``history = true``. A changed receiver keeps its queue.
         """
         async with self._changing:
             wanted = {config.name: config for config in receivers}
@@ -128,7 +129,7 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_assigned(self, assigned: Iterable[KafkaPartition]) -> None:
         """Start the take-over of partitions, which yield no alerts until it is done.
 
-        It runs in a task of its own: aiokafka sends no heartbeats while it waits for this method.
+        The take-over runs in a task of its own, because aiokafka sends no heartbeats while it waits for this method.
         """
         tps = list(assigned)
         self._consumer.pause(*tps)
@@ -137,7 +138,7 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
             self._takeover.add_done_callback(self._on_done)
 
     async def on_partitions_revoked(self, revoked: Iterable[KafkaPartition]) -> None:
-        """Release partitions: wait for the attempts that run, commit, and drop the rest of the queues."""
+        """Release partitions: wait for the running attempts, commit, and drop the rest of the queues."""
         if self._takeover:
             self._takeover.cancel()
             await asyncio.wait({self._takeover})
@@ -182,7 +183,10 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         _log.info("receiver_added", receiver=config.name, history=config.history)
 
     async def _on_config(self, view: ConfigView) -> None:
-        """Follow the receivers of the topic. A topic that has lost all of them changes nothing."""
+        """Follow the receivers of the topic.
+
+        A topic without any receiver changes nothing: the present receivers stay.
+        """
         receivers = view.config.of(ReceiverConfig)
         lost = [name for name, sender in self._senders.items() if sender.config.key not in view.removed]
         if lost and not receivers:
@@ -229,7 +233,7 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._commit()
 
     async def _commit(self) -> None:
-        """Commit the progress that has changed. A commit that fails is repeated by the next one."""
+        """Commit the progress that has changed. After a failed commit, the next commit covers the same progress."""
         changed = {}
         for partition, owned in self._owned.items():
             positions = {
@@ -262,7 +266,7 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
             self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
-        """End the run with an error. Raised in a callback of aiokafka, it would be logged and ignored."""
+        """End the run with an error. An error raised in a callback would be logged by aiokafka and ignored."""
         self._error = self._error or error
         self._broken.set()
 

@@ -19,7 +19,7 @@ class EvidenceStore(Protocol):
     def put(self, name: str, data: bytes, media_type: str) -> Evidence:
         """Write a picture durably under a name and return a reference to it.
 
-        A second write replaces the first. Names are functions of the event, so both have the same picture.
+        A second write replaces the first. Names are functions of the event, so both writes have the same picture.
         Raise StoreFailed, or UnusableName for a name that leads out of the store.
         """
 
@@ -31,13 +31,13 @@ class EvidenceStore(Protocol):
 
 
 class FolderStore:
-    """An evidence store in a local folder. A picture is synced to disk first, and then appears by a rename."""
+    """An evidence store in a local folder. A picture is written to a temporary file, synced to disk, and renamed."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
 
     def put(self, name: str, data: bytes, media_type: str) -> Evidence:
-        """Write a file under a temporary name, sync it and rename it."""
+        """Write a picture to a temporary file, sync it to disk and rename it to its name."""
         path = self._path(name)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
@@ -50,7 +50,7 @@ class FolderStore:
             _sync_folder(path.parent)
         except OSError as error:
             with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)  # a full disk leaves an empty file
+                part.unlink(missing_ok=True)  # a full disk leaves an empty temporary file
             raise StoreFailed(f"{path}: {error.strerror}: expected a writable folder with free space") from error
         return _evidence(name, path.as_uri(), data, media_type)
 

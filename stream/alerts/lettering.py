@@ -1,7 +1,7 @@
 """Text on evidence pictures, in every script that an installed font has. Pure, except for the font files.
 
-OpenCV's own letters end at ASCII. Pillow draws with DejaVu Sans, which comes with matplotlib and has Latin, Greek,
-Cyrillic, Arabic and Hebrew letters. Other scripts need a font of the system, or the one that ``SIGHTLINE_FONT`` names
+OpenCV draws ASCII letters only. Pillow draws with DejaVu Sans, which comes with matplotlib and has Latin, Greek,
+Cyrillic, Arabic and Hebrew letters. Other scripts need a system font, or a font that ``SIGHTLINE_FONT`` names
 (decision 9).
 """
 
@@ -33,12 +33,13 @@ _SYSTEM = (
     "/usr/share/fonts/truetype/noto/NotoSansDevanagari-Regular.ttf",
     "/usr/share/fonts/truetype/noto/NotoSansThai-Regular.ttf",
 )
-"""Fonts of scripts that DejaVu Sans lacks, where Linux distributions put them."""
+"""Paths of fonts for scripts that DejaVu Sans lacks, as Linux distributions install them."""
 _NO_CHARACTER = "\uffff"
-"""A code point that is no character: a font draws it as it draws every character that it lacks."""
+"""A code point without a character. A font draws it with the same replacement shape as every character that the font
+lacks."""
 _PROBE_PX = 20
 _MOST_CHARACTERS = 300
-"""Characters of one line: more than a picture of 4,096 px has room for."""
+"""Maximum number of characters drawn in one line. It is more than fit on a picture of 4,096 px."""
 
 
 def require_font() -> None:
@@ -60,7 +61,7 @@ def text_size(text: str, px: int) -> tuple[int, int]:
 def put_text(
     image: npt.NDArray[np.uint8], at: tuple[int, int], text: str, px: int, colour: tuple[int, int, int]
 ) -> None:
-    """Draw a line of text into a BGR picture, clipped to it. ``at`` is its left end and its top, in px."""
+    """Draw a line of text into a BGR picture, clipped to the picture. ``at`` is the text's left and top, in px."""
     (left, top), (width, height) = at, text_size(text, px)
     cut = max(-left, 0), max(-top, 0)
     room = image[max(top, 0) : max(top + height, 0), max(left, 0) : max(left + width, 0)]
@@ -83,7 +84,10 @@ def _runs(text: str, px: int) -> list[tuple[Font, str]]:
 
 @functools.lru_cache(maxsize=4096)
 def font_for(character: str) -> str:
-    """Return the file of the first font that has a character, "" for Pillow's own. Log one that no font has."""
+    """Return the path of the first font that has a character, or "" for Pillow's built-in font.
+
+    Log a character that no font has.
+    """
     files = _font_files()
     for path in files:
         if _has(path, character):
@@ -99,7 +103,7 @@ def font_for(character: str) -> str:
 
 @functools.cache
 def _font_files() -> tuple[str, ...]:
-    matplotlib = find_spec("matplotlib")  # its import would take a second; only its folder is needed
+    matplotlib = find_spec("matplotlib")  # importing matplotlib would take a second; only its font folder is needed
     folders = matplotlib.submodule_search_locations if matplotlib else None
     shipped = [str(Path(folder, "mpl-data/fonts/ttf/DejaVuSans.ttf")) for folder in folders or ()]
     named = [os.environ.get(FONT_VARIABLE, "")]

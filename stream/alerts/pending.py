@@ -10,11 +10,12 @@ from typing import NamedTuple
 from ingest.contract.records import Alert, Delivery
 
 FINISHED_KEPT = 10_000
-"""Ids of finished alerts that are remembered. An alert that is on the topic twice is delivered once within them."""
+"""Number of finished alerts whose ids are remembered. An alert that occurs twice on the topic within this number is
+delivered once."""
 
 
 class AlertPlace(NamedTuple):
-    """The place of an alert on the topic ``alerts``."""
+    """The partition and offset of an alert on the topic ``alerts``."""
 
     partition: int
     offset: int
@@ -23,8 +24,8 @@ class AlertPlace(NamedTuple):
 class ReceiverPosition(NamedTuple):
     """The progress of one receiver in one partition.
 
-    Every alert below ``alerts`` is finished. All receipts of the other alerts are at or after the offset ``receipts``
-    of the topic ``deliveries``; None if no alert waits.
+    Every alert below the offset ``alerts`` is finished. The receipts of the unfinished alerts are at or after the
+    offset ``receipts`` of the topic ``deliveries``. ``receipts`` is None if no alert is unfinished.
     """
 
     alerts: int
@@ -41,11 +42,13 @@ class DeliveryTask:
     place: AlertPlace = field(compare=False)
     attempt: int = field(compare=False, default=1)
     entry: int = field(compare=False, default=0)
-    """Number of this entry of the alert: a partition that is revoked and assigned again enters its alerts again."""
+    """Number that tells two entries of one alert apart. An alert is entered again when its partition is revoked and
+    reassigned."""
 
 
 class _Receipt(NamedTuple):
-    """The strongest receipt of an alert, and the offset of its first one."""
+    """The strongest receipt of an alert (delivered, then dead, then retrying), and the offset of the alert's first
+    receipt."""
 
     rank: int
     attempt: int
@@ -55,11 +58,13 @@ class _Receipt(NamedTuple):
 
 @dataclass
 class _Partition:
-    """One partition: the next alert to take, the unfinished alerts with the offsets of their first receipts."""
+    """One partition: the next offset to take, and the unfinished alerts by offset, with the offsets of their first
+    receipts."""
 
     next: int
     alerts_end: int = 0
-    """End of ``alerts`` after the receipts were read. No receipt of a later alert was among them."""
+    """End offset of ``alerts`` once the receipts were read. Alerts at or after this offset have no receipt among
+    those read."""
     open: dict[int, int] = field(default_factory=dict)
     receipts: dict[str, _Receipt] = field(default_factory=dict)
     held: bool = False
@@ -68,14 +73,14 @@ class _Partition:
 class PendingDeliveries:
     """The delivery tasks of one receiver.
 
-    Open a partition first, then enter its receipts and call ``receipts_read``, then enter its alerts. Each alert is
-    taken once, in order of offset.
+    Open a partition first, then enter its receipts and call ``receipts_read``, then enter its alerts. Alerts are
+    taken in order of offset, each once.
     """
 
     def __init__(self) -> None:
         self._heap: list[DeliveryTask] = []
         self._known: dict[str, tuple[AlertPlace, int]] = {}
-        """Alert id → place and entry, for every alert that waits or is being delivered."""
+        """Alert id → place and entry number, for every alert that is waiting or being delivered."""
         self._finished: OrderedDict[str, int] = OrderedDict()
         self._partitions: dict[int, _Partition] = {}
         self._order = 0
@@ -85,13 +90,17 @@ class PendingDeliveries:
         self._partitions[partition] = _Partition(begin)
 
     def receipts_read(self, partition: int, alerts_end: int) -> None:
-        """Note that all receipts are entered. They belong to alerts before ``alerts_end``."""
+        """Note that all receipts are entered.
+
+        All of these receipts belong to alerts before the offset ``alerts_end``.
+        """
         self._partitions[partition].alerts_end = alerts_end
 
     def receipt(self, partition: int, offset: int, receipt: Delivery) -> None:
-        """Enter a receipt of this receiver. Later attempts win, but no receipt replaces a final one.
+        """Enter a receipt of this receiver.
 
-        Two dispatchers may try the same alert around a rebalance. A successful delivery wins over any failure.
+        A receipt of a later attempt replaces an earlier one, unless the earlier one is final. Two dispatchers may try
+        the same alert around a rebalance, so a successful delivery replaces any failure.
         """
         found = self._partitions[partition].receipts
         rank = {"retrying": 0, "dead": 1, "delivered": 2}[receipt.state]
@@ -103,7 +112,7 @@ class PendingDeliveries:
             found[receipt.alert] = before._replace(first=first)
 
     def alert(self, alert: Alert, place: AlertPlace, receipts_end: int, first_pause_s: float, now_s: float) -> None:
-        """Enter an alert, unless it was taken before or is not this receiver's.
+        """Enter an alert, unless it was taken before or its partition is not open.
 
         ``receipts_end`` is the present end of ``deliveries``: receipts of a new alert come after it.
         """
@@ -140,7 +149,7 @@ class PendingDeliveries:
             self._finish(task.alert.id, task.place.partition)
 
     def due(self, now_s: float) -> DeliveryTask | None:
-        """Remove and return a task that is due, None without one."""
+        """Remove and return the next task that is due; None if no task is due."""
         if self._heap and self._heap[0].due_s <= now_s:
             return heapq.heappop(self._heap)
         return None
@@ -151,7 +160,7 @@ class PendingDeliveries:
         return self._heap[0].due_s if self._heap else None
 
     def position(self, partition: int) -> ReceiverPosition | None:
-        """Return the progress in a partition, None if it is not open."""
+        """Return the receiver's progress in a partition; None if the partition is not open."""
         found = self._partitions.get(partition)
         if found is None:
             return None

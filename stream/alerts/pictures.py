@@ -17,9 +17,9 @@ _BOX = (80, 220, 80)
 _TRAIL = (255, 200, 60)
 _INK = (240, 240, 240)
 _LABEL_PX, _SUMMARY_PX, _WHERE_PX = 13, 14, 12
-"""Heights of the letters, in px."""
+"""Letter heights of the object's label, of the summary, and of the line with camera and time, in px."""
 _CAPTION_PX = 44
-"""Height of the caption below the picture: two lines."""
+"""Height of the caption below the picture, in px: two lines of text."""
 _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 90]
 _ARROW_PX = 26
 
@@ -27,11 +27,11 @@ _ARROW_PX = 26
 def annotated(jpeg: bytes, event: Event) -> bytes:
     """Draw the shape of the rule, the box and the trail of the object, and a caption below; return a JPEG.
 
-    Raise EvidenceMissing when the bytes are no picture.
+    Raise EvidenceMissing if the bytes cannot be decoded as a picture.
     """
     image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
-        raise EvidenceMissing(f"the frame of event {event.id} is no picture")
+        raise EvidenceMissing(f"the frame of event {event.id} cannot be decoded as a picture")
     overlay = event.data.overlay
     canvas = np.asarray(image, np.uint8)
     _shape(canvas, overlay.shape, event.data.details.get("direction"))

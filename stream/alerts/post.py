@@ -1,8 +1,9 @@
-"""One HTTP/1.1 POST of which only the status and ``Retry-After`` count.
+"""A minimal HTTP/1.1 client that posts a body and reads only the status and ``Retry-After`` of the response.
 
 A receiver is foreign code. It may send informational responses without end (RFC 9110, §15.2), drip its headers, or
-send a body that contradicts its own length. A general client reads and checks all of that; one such receiver then
-costs so much of the event loop that the others starve. This client reads the status line and a bounded rest.
+send a body that contradicts its own length. A general HTTP client reads and checks all of a response, so one hostile
+receiver could occupy the event loop and starve the others. This client reads the status line, and at most a bounded
+number of bytes and seconds of the rest.
 """
 
 from __future__ import annotations
@@ -21,21 +22,24 @@ import httpx
 from stream.alerts.schedule import AttemptResult
 
 MAX_LINE_BYTES = 8 * 1024
-"""Maximum length of a line of the response head: the usual limit of servers."""
+"""Maximum length of a line of the response head: the usual limit of HTTP servers."""
 MAX_HEAD_LINES = 128
-"""Maximum number of lines before and in the response head, informational responses included."""
+"""Maximum number of lines up to the end of the response head, including the lines of informational responses."""
 MAX_BODY_BYTES = 64 * 1024
-"""Maximum size of a response body that is read, so that a short body does not meet a closed connection."""
+"""Maximum size of a response body that is read. Reading a short body keeps the receiver from an error on a closed
+connection."""
 REST_S = 1.0
-"""Maximum time to read the rest of a response once its status is known. It cannot change a success."""
+"""Maximum time to read the rest of a response once its status is known. The rest of a response cannot change its
+success."""
 RESOLVERS = 2
-"""Threads that look up one receiver's name. A name server that hangs must not delay the names of others."""
+"""Number of threads that look up one receiver's host name. Each receiver has its own, so that a name server that
+hangs does not delay other receivers."""
 
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?:[ \r\n])")
 
 
 class HttpPoster:
-    """A client of one address. Each post has a connection of its own; posts may run concurrently.
+    """A client of one address. Each post opens its own connection, and posts may run concurrently.
 
     Raise ValueError for a URL that is not http or https with a host.
     """
@@ -54,7 +58,7 @@ class HttpPoster:
         self._resolver = ThreadPoolExecutor(RESOLVERS, thread_name_prefix="resolve")
 
     async def post(self, headers: Mapping[str, str], body: bytes, timeout_s: float) -> AttemptResult:
-        """Post a body and return the final status. Any failure is a result without a status.
+        """Post a body and return the final status. Any failure returns a result without a status.
 
         ``timeout_s`` is the time limit from the look-up of the name to the status line.
         """
@@ -83,7 +87,7 @@ class HttpPoster:
         self._resolver.shutdown(wait=False, cancel_futures=True)
 
     async def _connect(self, timeout_s: float) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect to the first address that answers. Each has an equal share of the time."""
+        """Connect to the first address that answers. Each address gets an equal share of the time limit."""
         loop = asyncio.get_running_loop()
         look_up = partial(socket.getaddrinfo, self._host, self._port, type=socket.SOCK_STREAM)
         addresses = list(
@@ -113,7 +117,10 @@ class HttpPoster:
 
 
 async def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
-    """Write a request. A receiver that answers early and closes its side may still have sent a status."""
+    """Write a request.
+
+    Ignore a connection that the receiver closes early, because the receiver may have sent a status before.
+    """
     writer.write(data)
     with contextlib.suppress(ConnectionError):
         await writer.drain()
@@ -134,7 +141,7 @@ async def _final_status(reader: asyncio.StreamReader) -> int:
 
 
 async def _retry_after(reader: asyncio.StreamReader) -> str:
-    """Return the value of the header, empty if it does not come soon."""
+    """Return the value of the header ``Retry-After``, or "" if it does not arrive within the limits."""
     with contextlib.suppress(TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
         async with asyncio.timeout(REST_S):
             for _ in range(MAX_HEAD_LINES):
@@ -147,7 +154,8 @@ async def _retry_after(reader: asyncio.StreamReader) -> str:
 
 
 async def _skip_body(reader: asyncio.StreamReader) -> None:
-    """Read to the end of the connection, within limits: a receiver may drop its work when the client leaves early."""
+    """Read the response body to its end, within limits: a receiver may abort its work if the client disconnects
+    early."""
     left = MAX_BODY_BYTES
     with contextlib.suppress(TimeoutError, OSError):
         async with asyncio.timeout(REST_S):

@@ -1,8 +1,8 @@
-"""The progress of the dispatcher in one partition, as it is committed and as it is read at a take-over.
+"""Commit the dispatcher's progress in one partition, and read it back at a take-over.
 
-The committed offset is the lowest offset of ``alerts`` that a receiver still needs. Its metadata holds the offset of
-``deliveries`` from which receipts still count, and the position of each receiver. So a start reads the alerts that
-wait and their receipts, and nothing of the history.
+The committed offset is the lowest offset of ``alerts`` that a receiver still needs. The commit's metadata holds the
+position of each receiver, and the offset of ``deliveries`` from which receipts still count. A new dispatcher
+therefore reads only the unfinished alerts and their receipts, not the whole history.
 """
 
 from __future__ import annotations
@@ -24,15 +24,17 @@ from stream.alerts.pending import PendingDeliveries, ReceiverPosition
 _log = logs.get("stream.dispatch")
 
 MAX_METADATA_CHARS = 4000
-"""Maximum size of the metadata: a broker refuses more than ``offset.metadata.max.bytes``, 4096 by default."""
+"""Maximum length of a commit's metadata. A broker refuses more than ``offset.metadata.max.bytes``, 4096 by
+default."""
 
 
 @dataclass(frozen=True, slots=True)
 class DispatchProgress:
     """The progress of all receivers in one partition.
 
-    ``offset`` is the lowest of ``receivers``, which maps a name to its position in ``alerts``. With ``others``, a
-    receiver that is not named begins at ``offset``; without, it is new.
+    ``receivers`` maps a receiver's name to its next offset of ``alerts``, and ``offset`` is the lowest of these. If
+    ``others`` is true, a receiver that is not in ``receivers`` begins at ``offset``. Otherwise such a receiver is
+    new.
     """
 
     offset: int
@@ -42,7 +44,7 @@ class DispatchProgress:
 
     @classmethod
     def of(cls, positions: Mapping[str, ReceiverPosition], alerts_next: int, receipts_end: int) -> DispatchProgress:
-        """Return the progress that the positions of the receivers give."""
+        """Return the progress computed from the positions of all receivers."""
         waiting = [position.receipts for position in positions.values() if position.receipts is not None]
         return cls(
             min((position.alerts for position in positions.values()), default=alerts_next),
@@ -51,7 +53,10 @@ class DispatchProgress:
         )
 
     def metadata(self) -> str:
-        """Return the metadata of the commit. A list of receivers that is too long names those ahead of ``offset``."""
+        """Return the metadata of the commit.
+
+        If the list of receivers is too long, name only those ahead of ``offset``.
+        """
         ahead = {name: position - self.offset for name, position in sorted(self.receivers.items())}
         text = _encoded(self.receipts, ahead, others=self.others)
         if len(text) > MAX_METADATA_CHARS:
@@ -60,7 +65,10 @@ class DispatchProgress:
 
     @classmethod
     def read(cls, commit: GroupCommit) -> DispatchProgress:
-        """Return the progress of a commit. Metadata of another writer counts as none: all receipts are read then."""
+        """Return the progress stored in a commit.
+
+        If another program wrote the metadata, ignore it, so that all receipts are read.
+        """
         try:
             found = json.loads(commit.metadata)
             receivers = {str(name): commit.offset + int(by) for name, by in found["receivers"].items()}
@@ -76,7 +84,8 @@ def _encoded(receipts: int, receivers: Mapping[str, int], *, others: bool) -> st
 
 @dataclass(slots=True)
 class OwnedAlerts:
-    """A partition that this dispatcher owns: the next offset to take, and the end of its receipts."""
+    """A partition that this dispatcher owns: the next offset of ``alerts`` to take, and the end offset of
+    ``deliveries``."""
 
     alerts_next: int
     receipts_end: int
@@ -90,8 +99,9 @@ async def take_over(
 ) -> OwnedAlerts:
     """Open a partition for each receiver, and enter the receipts that still count. Raise LogUnavailable.
 
-    Without a commit, every alert that has no final receipt is due. With one, a receiver that it does not name is new:
-    it begins at the present, or with the oldest alert if its entry has ``history = true``.
+    Without a commit, every alert that has no final receipt is due. With a commit, a receiver that the commit does not
+    name is new. A new receiver gets the alerts from now on, or from the oldest one if its entry has ``history =
+    true``.
     """
     first, end = (await log.beginnings(ALERTS))[partition], (await log.ends(ALERTS))[partition]
     if commit is not None and commit.offset > end:
@@ -110,7 +120,7 @@ async def take_over(
 
 
 def _begin(receiver: ReceiverConfig, before: DispatchProgress, first: int, end: int) -> int:
-    """Return the offset of the first alert for a receiver."""
+    """Return the offset of the first alert that a receiver still needs."""
     if receiver.name in before.receivers:
         return before.receivers[receiver.name]
     if before.others:

@@ -13,7 +13,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 
 class Inbox:
-    """The received alerts: one JSON line each in ``out``, and the ids that came before."""
+    """The received alerts, one JSON line each in the file ``out``, and the ids of all alerts received so far."""
 
     def __init__(self, out: Path | None, show: Callable[[dict[str, Any]], None]) -> None:
         self._out, self._show = out, show
@@ -34,7 +34,7 @@ class Inbox:
 
 
 def _ids(out: Path) -> Iterator[str]:
-    """Yield the ids in a file. A line that a kill truncated has none; the sender repeats its alert."""
+    """Yield the alert ids in a file. Skip a line that a kill has truncated: the sender repeats that alert."""
     for line in out.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             yield json.loads(line)["id"]
@@ -43,7 +43,10 @@ def _ids(out: Path) -> Iterator[str]:
 
 
 def make_app(secret: str, inbox: Inbox) -> FastAPI:
-    """Return the ASGI application. It answers 204 to a valid signature, 401 to an invalid or old one."""
+    """Return the ASGI application.
+
+    The application answers 204 to a valid signature, and 401 to an invalid or old one.
+    """
     app = FastAPI(title="Sightline webhook receiver", openapi_url=None)
     webhook = Webhook(secret)
 

@@ -14,16 +14,17 @@ from email.utils import parsedate_to_datetime
 from typing import Literal
 
 GONE = 410
-"""Status of a receiver that wants no more attempts."""
+"""HTTP status of a receiver that wants no more attempts."""
 JITTER_SHARE = 0.1
-"""Maximum extension of a pause, as a share of it. Deliveries that failed together are not retried together."""
+"""Maximum random extension of a pause, as a share of the pause. It spreads the retries of deliveries that failed
+together."""
 MAX_RETRY_AFTER_S = 24 * 3600.0
-"""Maximum pause that a receiver can ask for at a time."""
+"""Maximum pause that a receiver can request by one ``Retry-After`` header."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptResult:
-    """The result of one delivery attempt: the HTTP status, or None and the reason for its absence."""
+    """The result of one delivery attempt: the HTTP status, or None with the reason why there is no status."""
 
     status: int | None
     reason: str = ""
@@ -32,7 +33,10 @@ class AttemptResult:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The state of an alert after an attempt. ``pause_s`` is the time to the next attempt if it is retried."""
+    """The state of an alert after an attempt.
+
+    ``pause_s`` is the time until the next attempt if the alert is retried.
+    """
 
     state: Literal["delivered", "retrying", "dead"]
     pause_s: float = 0.0
@@ -59,7 +63,8 @@ def verdict_after(
 
 
 def _asked_s(retry_after: str, now_s: float) -> float:
-    """Return the pause that a receiver asks for, in seconds; 0 without a readable request."""
+    """Return the pause that a receiver requests by ``Retry-After``, in seconds; 0 if the header is missing or
+    unreadable."""
     text = retry_after.strip()
     if text.isascii() and text.isdigit():
         return min(float(text), MAX_RETRY_AFTER_S)

@@ -1,4 +1,7 @@
-"""The sender of one receiver: its queue, and workers of its own, so that no receiver delays another."""
+"""The sender of alerts to one receiver.
+
+Each receiver has its own queue and workers, so that no receiver delays another.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,8 @@ from stream.alerts.webhook import Deliverer
 _log = logs.get("stream.dispatch")
 
 CONCURRENT = 8
-"""Concurrent attempts at one receiver: enough to drain a backlog, few enough for a small receiver."""
+"""Maximum number of concurrent attempts at one receiver: enough to drain a backlog, few enough for a small
+receiver."""
 MAX_IDLE_S = 1.0
 """Maximum time between two checks for due deliveries."""
 
@@ -29,7 +33,7 @@ MAX_IDLE_S = 1.0
 class ReceiverSender:
     """Delivers the alerts in ``pending`` to one receiver.
 
-    ``write`` writes a receipt. ``failed`` gets the error of a receipt that cannot be written.
+    ``write`` is called with each receipt. ``failed`` is called with the error if a receipt cannot be written.
     """
 
     def __init__(
@@ -59,27 +63,27 @@ class ReceiverSender:
         return self.config.retry_s[0] if self.config.retry_s else 0.0
 
     def wake(self) -> None:
-        """Look for due deliveries now."""
+        """Make the workers look for due deliveries now."""
         self._wake.set()
 
     def change(self, config: ReceiverConfig) -> None:
-        """Use another configuration from the next attempt on. The queue stays."""
+        """Use another configuration from the next attempt on, and keep the queue."""
         self.config = config
         self._deliverers.append(self._make(config))
 
     async def settle(self, partition: int) -> None:
-        """Wait for the attempts that run in a partition, and for their receipts."""
+        """Wait for the running attempts in a partition, and for their receipts."""
         if attempts := self._attempts[partition]:
             await asyncio.wait(attempts)
 
     async def stop(self) -> None:
-        """Begin no more attempts, and return when those that run have their receipts."""
+        """Begin no more attempts, and return when the running attempts have their receipts."""
         self._stopping = True
         self._wake.set()
         await asyncio.gather(*self._workers)
 
     async def retire(self) -> None:
-        """Stop, then close the connections: the receiver is removed."""
+        """Stop the attempts and close the connections of a receiver that was removed from the configuration."""
         try:
             await self.stop()
         finally:

@@ -25,25 +25,25 @@ _log = logs.get("stream.alerts")
 
 NAME = "alerts"
 KNOWN_ALERTS = 10_000
-"""Number of alerts that a partition remembers. An event that ``analyse`` repeats within them raises no second
-alert."""
+"""Number of last alerts whose ids a partition remembers. An event that ``analyse`` repeats makes no second alert
+while its id is remembered."""
 MAX_EVENT_BYTES = MAX_JSON_BYTES // 2
-"""Largest event. Its alert is larger, because it has the evidence, and must fit the limit of all records in JSON."""
+"""Maximum size of an event. Its alert also names the evidence, and must still fit the size limit of JSON records."""
 RETRY_S = 5.0
-"""Pause between two tries to store the first picture that waits."""
+"""Pause between two attempts to store the picture of the first waiting event."""
 RETRIES_AT_ONCE = 16
-"""Maximum number of waiting events in one go, so that new events are not delayed behind a backlog."""
+"""Maximum number of waiting events that one ``tick`` tries again, so that a backlog does not delay new events."""
 MAX_WAITING = 1_000
-"""Events that wait for the evidence store, per partition. Beyond it, the oldest becomes a dead letter, which can be
-replayed."""
+"""Maximum number of events per partition that wait for the evidence store. Beyond this number, the oldest event
+becomes a dead letter, which can be replayed."""
 FETCH_S = 30.0
-"""Maximum time to read one frame from the log: longer than the restart of a broker."""
+"""Maximum time to read one frame from the log. It is longer than a broker's restart."""
 
 
 class AlertStage:
     """The stage that turns every event into an alert with its pictures.
 
-    While the evidence store fails, events with a picture wait. Events without one, such as those of sensors, go on.
+    While the evidence store fails, events with a picture wait, and events without a picture (those of sensors) go on.
     """
 
     name = NAME
@@ -66,11 +66,14 @@ class AlertStage:
 
 
 ID = "sightline-alert"
-"""Header with the id of the alert, which readers need not decode the record for."""
+"""Header with the alert's id, so that a reader of the id need not decode the record."""
 
 
 class AlertProcessor(ParkingProcessor[Alert | None]):
-    """The processor of one partition. It runs in a worker thread, and reads frames through the event loop."""
+    """The processor of one partition.
+
+    The processor runs in a worker thread, and reads frames through the event loop.
+    """
 
     ends = (MemoryError, StoreFailed, LogUnavailable, TimeoutError, CancelledError)
 
@@ -92,18 +95,18 @@ class AlertProcessor(ParkingProcessor[Alert | None]):
 
     @property
     def deadline(self) -> float | None:
-        """Time of the next try to store a picture that waits, on the monotonic clock in seconds."""
+        """Time of the next attempt to store a waiting event's picture, on the monotonic clock in seconds."""
         return self._retry_at_s if self._waiting else None
 
     def process(self, record: LogRecord) -> Sequence[Work]:
-        """Process one event. While the evidence store fails, an event with a picture waits behind earlier ones."""
+        """Process one event. While the evidence store fails, an event with a picture waits in a queue."""
         try:
             return super().process(record)
         except StoreFailed as error:
             return self._wait(record, error)
 
     def tick(self) -> Sequence[Work]:
-        """Try the events that wait again, in their order."""
+        """Try to store the pictures of the waiting events again, in order of arrival."""
         works: list[Work] = []
         waiting, self._waiting = self._waiting, deque()
         try:
@@ -137,12 +140,12 @@ class AlertProcessor(ParkingProcessor[Alert | None]):
             self._known.popitem(last=False)
 
     def _decide(self, record: LogRecord) -> Alert | None:
-        """Store the evidence of one event and return its alert; None when the alert is already written."""
+        """Store the evidence of one event and return its alert. Return None if the alert is already written."""
         event = decode_json(Event, record.value, MAX_EVENT_BYTES)
         if alert_id(event) in self._known:
             return None
         if self._waiting and event.data.frame is not None:
-            raise StoreFailed("earlier pictures wait to be stored")
+            raise StoreFailed("the pictures of earlier events still wait for the evidence store")
         return make_alert(event, evidence_of(event, self._fetch(event.data.frame), self._store))
 
     def _emit(self, record: LogRecord, outcome: Alert | None) -> Sequence[Work]:
@@ -162,7 +165,10 @@ class AlertProcessor(ParkingProcessor[Alert | None]):
 
 
 async def _one(log: Log, place: FrameRef) -> LogRecord | None:
-    """Return the record at a place in the log, None when retention has deleted it or it was never written."""
+    """Return the record at a place in the log.
+
+    Return None if retention has deleted the record or it was never written.
+    """
     begins = (await log.beginnings(place.topic)).get(place.partition)
     if begins is None or not begins <= place.offset < (await log.ends(place.topic))[place.partition]:
         return None

@@ -1,4 +1,4 @@
-"""The Deliverer interface to receivers of alerts, and its implementation by webhooks."""
+"""The Deliverer interface, by which alerts reach a receiver, and its implementation by webhooks."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from stream.alerts.schedule import AttemptResult
 
 
 class Deliverer(Protocol):
-    """A client of one receiver. Asynchronous; calls may run concurrently."""
+    """A client of one receiver. Methods are asynchronous, and calls may run concurrently."""
 
     async def deliver(self, alert: Alert, now_s: float) -> AttemptResult:
-        """Try once and return the result. Failures are results, never exceptions."""
+        """Try once to deliver an alert, and return the result. A failure is returned as a result, never raised."""
 
     async def close(self) -> None:
         """Close the connections."""
 
 
 class WebhookDeliverer:
-    """A client that posts alerts, signed by Standard Webhooks.
+    """A client that posts alerts signed by Standard Webhooks.
 
-    It reads the secret at each use, because it may rotate.
+    The secret file is read at each use, because its secret may be rotated.
     """
 
     def __init__(self, receiver: ReceiverConfig) -> None:
@@ -37,7 +37,10 @@ class WebhookDeliverer:
         self._poster: HttpPoster | None = None
 
     async def deliver(self, alert: Alert, now_s: float) -> AttemptResult:
-        """Post an alert once. A redirect is a failure: the operator announces a new address, and edits the entry."""
+        """Post an alert once.
+
+        A redirect is a failure: the operator must enter the receiver's new address in the site file.
+        """
         body = encode_json(alert)
         try:
             headers = signed_headers(alert.id, body, now_s, self._receiver)
@@ -68,16 +71,16 @@ class LogDeliverer:
 
 
 def signed_headers(message_id: str, body: bytes, now_s: float, receiver: ReceiverConfig) -> dict[str, str]:
-    """Return the headers of a signed post. Raise ConfigError when there is no usable secret.
+    """Return the headers of a signed post. Raise ConfigError if the secret file holds no usable secret.
 
-    A secret file may have several lines, the new secret first and old ones below. All of them sign, so that a
-    receiver can change to the new secret at any time.
+    A secret file may have several lines, with the new secret first and old ones below. Each post is signed with all
+    secrets, so that a receiver can change to the new one at any time.
     """
     moment = datetime.fromtimestamp(now_s, UTC)
     secrets = _secrets(receiver.secret_file, receiver)
     try:
         signatures = [Webhook(secret).sign(message_id, moment, body.decode()) for secret in secrets]
-    except Exception as error:  # the package raises its own errors and those of base64
+    except Exception as error:  # the package standardwebhooks raises its own errors and those of base64
         raise ConfigError(
             receiver.key, "secret_file", str(receiver.secret_file), f"base64 on each line, `whsec_…` ({error})"
         ) from None

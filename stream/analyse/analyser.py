@@ -24,25 +24,28 @@ from stream.events import make_event
 _log = logs.get("stream.analyse")
 
 QUIET_S = 30.0
-"""Time without a result of the present epoch after which results of a lower epoch begin a new run. Longer than the
-pause between two reports of stationary objects, and than the restart of a capture."""
+"""Time without a result of the present epoch after which results of a lower epoch begin a new run. It is longer than
+the pause between two reports of stationary objects, and than the restart of a capture process."""
 RUN_RESULTS = 20
-"""Consecutive results of a lower epoch that begin a new run at once, as in a backlog that is classified quickly. A
-repeat after a crash has fewer new results."""
+"""Number of consecutive results of a lower epoch that begin a new run at once, as in a backlog that is classified
+quickly. The repeats after a crash have fewer new results."""
 EPOCHS_KEPT = 64
-"""Epochs whose last sequence number is remembered. Older repeats look like a lower epoch."""
+"""Number of epochs whose last sequence number is remembered. Repeats of a forgotten epoch look like a new run with a
+lower epoch."""
 TRAIL_POINTS = 20
 TRACK_IDLE_S = 10.0
 """Time after which rules forget a track that is no longer seen."""
 _DIGITS = 2
-"""Decimals of a pixel that are compared: scaling a picture and scaling it back rounds the others."""
+"""Decimals to which box coordinates are compared. Scaling a box to the first picture and back loses further
+decimals."""
 
 
 class Sighting(NamedTuple):
-    """One track in one frame, as a rule sees it. Without a box, the rule's event is of no track in particular.
+    """One track in one frame, as a rule sees it.
 
-    It identifies a written event after a restart. A track that is older than the past that a new owner reads back has
-    another name there, and its events would have other ids. Its frame and its box are the same under any name.
+    ``box`` is None for an event of no track in particular. A sighting identifies a written event after a restart.
+    After a restart, a track that is older than the results that are read back gets another name, and its events would
+    get other ids. The frame and the box of an event do not depend on that name.
     """
 
     rule: str
@@ -60,7 +63,7 @@ ReportedEvents = dict[tuple[int, int], set[Sighting]]
 
 
 def reported_in(events: Iterable[LogRecord]) -> dict[tuple[str, str], ReportedEvents]:
-    """Return the reported events by (camera, lane). Unreadable events and those of sensors are left out."""
+    """Return the reported events by (camera, lane). Leave out unreadable events and events of sensors."""
     reported: defaultdict[tuple[str, str], ReportedEvents] = defaultdict(lambda: defaultdict(set))
     for record in events:
         try:
@@ -76,13 +79,13 @@ def reported_in(events: Iterable[LogRecord]) -> dict[tuple[str, str], ReportedEv
 class Analyser:
     """Tracks and rules of one camera, lane and pipeline. A new epoch begins without tracks.
 
-    A lower epoch than the present one comes from a repeat, from a second agent, or from a camera whose agent has lost
-    its spool or had its clock corrected. Its results have no events until the present epoch has ended: see
+    An epoch lower than the present one comes from a repeat, from a second agent, or from an agent that lost its spool
+    or had its clock corrected. Results of a lower epoch make no events until the present epoch has ended: see
     ``QUIET_S`` and ``RUN_RESULTS``.
 
-    A detection begins a track if its score reaches the lowest ``min_score`` of the rules, and in any case from
-    ``BEGIN_SCORE`` on. ``reported`` are the events of these results that an earlier owner has written. They are never
-    written again.
+    A detection begins a track if its score reaches ``BEGIN_SCORE`` or the lowest ``min_score`` of the rules.
+    ``reported`` has the events that an earlier owner of the partition has written; these events are never written
+    again.
     """
 
     def __init__(
@@ -99,13 +102,13 @@ class Analyser:
         self._reported = reported or {}
         self._epoch = -1
         self._seqs: dict[int, int] = {}  # epoch → highest number, in the order of the last results
-        self._seen_ns = 0  # when the present epoch's last result was finished
+        self._seen_ns = 0  # time at which the present epoch's last result was finished
         self._lower = 0  # consecutive results of a lower epoch
-        self._warned = -1  # the last lower epoch that was logged
+        self._warned = -1  # the lower epoch that was logged last
         self._begin_epoch()
 
     def step(self, result: Result) -> list[Event]:
-        """Process the next result and return its events. A repeated result has none.
+        """Process the next result and return its events. A repeated result makes no events.
 
         Raise ValueError, or another error of the tracker, for detections that cannot be tracked.
         """
@@ -136,7 +139,10 @@ class Analyser:
             del self._seqs[next(iter(self._seqs))]
 
     def _is_new_run(self, result: Result) -> bool:
-        """Return whether a lower epoch replaces the present one. Log the begin of both cases."""
+        """Return whether a lower epoch replaces the present one.
+
+        Log once per lower epoch, and once when it replaces the present one.
+        """
         self._lower += 1
         place = {"camera": result.camera, "epoch": result.epoch, "present": self._epoch, "lane": result.lane}
         if result.finished_ns - self._seen_ns < QUIET_S * 1e9 and self._lower < RUN_RESULTS:
@@ -162,7 +168,7 @@ class Analyser:
     def use(self, rules: Iterable[CameraRule], site: str) -> None:
         """Use other rules from the next result on. Unchanged rules keep their state.
 
-        Tracks keep theirs, unless the score at which a track begins has changed. Tracking then begins anew.
+        Tracks stay too, unless the score at which a track begins has changed: tracking then begins anew.
         """
         before_score, self._rules, self._site = self._begin_score, tuple(rules), site
         self._begin_score = _begin_score(self._rules)
@@ -196,7 +202,7 @@ class Analyser:
         self._forget(at_s)
 
     def _still(self, result: Result, at_s: float) -> Iterator[Event]:
-        """Process a frame in which nothing moved: stationary tracks stay where they were."""
+        """Process a frame in which nothing moved: stationary tracks stay in place."""
         if self._size is None and not (result.width and result.height):
             return
         scale = self._scale((result.width, result.height))
@@ -204,7 +210,7 @@ class Analyser:
         yield from self._apply_rules(result, at_s, scale, self._hold([one.track for one in held], at_s))
 
     def _hold(self, names: Sequence[str], at_s: float) -> list[SceneTrack]:
-        """Keep tracks without a detection alive, and return those that certainly stand where they were."""
+        """Keep tracks without a detection alive, and return those whose objects have certainly not moved."""
         self._seen_s.update(dict.fromkeys(names, at_s))
         return [self._in_scene(track, at_rest=True) for track in self._stationary.hold(names, at_s)]
 
@@ -212,7 +218,10 @@ class Analyser:
         return SceneTrack(track.name, track.label, track.score, track.box, at_rest, self._trails[track.name])
 
     def _scale(self, size: tuple[int, int]) -> Scale:
-        """Return the scale of a picture to the epoch's first one, in whose pixels the rules' shapes are made once."""
+        """Return the scale from a picture to the epoch's first one.
+
+        The rules' shapes are in pixels of that first picture.
+        """
         scale = Scale.between(size, self._size or size)
         if self._size is None:
             self._size = size
@@ -273,12 +282,12 @@ class Analyser:
 
 
 def _begin_score(rules: Iterable[CameraRule]) -> float:
-    """Return the score at which a track begins: low enough for every rule."""
+    """Return the score at which a track begins. It is low enough for every rule."""
     return min([BEGIN_SCORE, *(rule.min_score for rule in rules)])
 
 
 def _subjects(rule: str, scene: Scene, scale: Scale, sightings: set[Sighting]) -> set[str]:
-    """Return the subjects of a scene for which the rule has a reported event."""
+    """Return the subjects of a scene for which an event of the rule is already written."""
     boxes = ((track.name, Sighting.of(rule, track.label, scale.back(track.box))) for track in scene.tracks)
     subjects = {name for name, sighting in boxes if sighting in sightings}
     return subjects | {WHOLE_SCENE} if Sighting(rule) in sightings else subjects

@@ -1,4 +1,7 @@
-"""The rules of a site, and the analysers of one partition: one per camera, lane and pipeline that has rules. Pure."""
+"""The rules of a site, and the analysers of one partition.
+
+There is one analyser per camera, lane and pipeline with rules. Pure.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,15 @@ from stream.analyse.tracking.tracker import Tracker
 from stream.readback import HistoryPoint
 
 MAX_REPLAYED = 64
-"""Maximum number of replays with an analyser, of about 10 kB each. Nothing marks the end of a replay, so the least
-recently used analyser is dropped. If its replay continues, it begins again without tracks."""
+"""Maximum number of analysers of replays, of about 10 kB each. Nothing marks the end of a replay, so the least
+recently used analyser is dropped. If that replay continues, a new analyser begins without tracks."""
 
 Key = tuple[str, str, str]
 """Camera, lane and pipeline."""
 
 
 class RuleSet:
-    """The camera rules, by camera and pipeline, and the site of each camera in ``sites``."""
+    """The camera rules by camera and pipeline, and the site of each camera in ``sites``."""
 
     def __init__(self, rules: Iterable[CameraRule], sites: Mapping[str, str] | None = None) -> None:
         self.sites = sites or {}
@@ -36,7 +39,7 @@ class RuleSet:
 
     @property
     def longest_s(self) -> float:
-        """Longest past that a rule needs, in seconds; 0 without rules."""
+        """Longest history that a rule needs after a restart, in seconds; 0 without rules."""
         return max(self._tail_s.values(), default=0.0)
 
     def of(self, camera: str, pipeline: str) -> tuple[CameraRule, ...]:
@@ -44,7 +47,10 @@ class RuleSet:
         return self._rules.get((camera, pipeline), ())
 
     def place(self, record: LogRecord) -> HistoryPoint | None:
-        """Return the place of a result in its camera's past; None if it is unreadable or has no rules."""
+        """Return the place of a result in its camera's history.
+
+        Return None if the result is unreadable or no rule applies to it.
+        """
         try:
             result = decode(Result, record.value)
         except CodecError:
@@ -59,7 +65,7 @@ class RuleSet:
 class Analysers:
     """The analysers of one partition. Each is created when its first result arrives.
 
-    ``rules`` returns the rules in force. It is called for each result, because they may change at any time.
+    ``rules`` returns the rules in force, and is called for each result, because the rules may change at any time.
     """
 
     def __init__(self, rules: Callable[[], RuleSet], make_tracker: Callable[[float], Tracker]) -> None:
@@ -76,9 +82,10 @@ class Analysers:
         return len(self._lasting) + len(self._replayed)
 
     def remember(self, past: Iterable[LogRecord], reported: Mapping[tuple[str, str], ReportedEvents]) -> None:
-        """Store the results before the first one to process, in order, and the events that are already written.
+        """Store the past results that were read back, in order, and the events that are already written.
 
-        Each analyser replays its own past when it is first needed, so that opening a partition does not wait for it.
+        An analyser processes its past results again when its first new result arrives, so that opening a partition
+        does not wait.
         """
         for record in past:
             self._past[_key(decode(Result, record.value))].append(record.value)
@@ -102,7 +109,7 @@ class Analysers:
         return analyser.step(result)
 
     def _follow(self) -> None:
-        """Use the rules in force. An analyser without rules is dropped."""
+        """Apply the rules in force to an analyser. Drop an analyser without rules."""
         rules = self._in_force()
         if rules is self._rules:
             return
@@ -125,7 +132,10 @@ class Analysers:
 
 
 def _replay(analyser: Analyser, past: Result) -> None:
-    """Process a past result again. Its events are already written, and one that fails is already parked."""
+    """Process a past result again.
+
+    Drop its events, which are already written, and ignore an error, because a failing result is already parked.
+    """
     try:
         analyser.step(past)
     except MemoryError:

@@ -13,7 +13,8 @@ from ingest.contract.records import Box, Detection, Point
 
 
 def distance_px(start: Point, end: Point, point: Point) -> float:
-    """Return the distance of a point from the infinite line through start and end, positive on the line's right.
+    """Return the distance of a point from the infinite line through ``start`` and ``end``, positive to the right of
+    the line.
 
     Right and left are seen from the start, looking towards the end.
     """

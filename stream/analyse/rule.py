@@ -17,10 +17,11 @@ from ingest.site.entry import RelativePoint, Share
 from stream.rules import Happening, Rule
 
 TAIL_S = 120.0
-"""Past that a rule without times of its own needs. A track lives as long as its object is in the picture: a vehicle
-for seconds, a person who waits for a minute or two."""
+"""Minimum length of the history that a rule needs after a restart. It covers the life of a track: a vehicle is in the
+picture for seconds, and a waiting person for a minute or two."""
 MARGIN_S = 60.0
-"""Past beside a rule's own times: an object that is seen now and then needs it to be followed again."""
+"""History added to that of a rule's own times, so that an object that is rarely detected is tracked again after a
+restart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class SceneTrack:
     """One tracked object in one frame. Coordinates are in pixels of the scene."""
 
     name: str
-    """Name of the track, the same after a restart that has read the track's beginning again."""
+    """Name of the track. It is the same after a restart, if the track's beginning was read back."""
     label: str
     """Label that the object had most often so far, weighted by score."""
     score: float
@@ -36,28 +37,29 @@ class SceneTrack:
     at_rest: bool
     """Whether the object is known to stand still. It may then have no detection in this frame."""
     trail: Sequence[Point]
-    """The last centres of its box, oldest first. It grows with later frames: do not keep it."""
+    """The last centres of the track's box, oldest first. Later frames append to this list: do not keep a
+    reference."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """All confirmed tracks of one frame that was looked at, and an account of the frames before it that were not."""
+    """All confirmed tracks of one classified frame, and the reasons why frames before it are missing."""
 
     frame: str
     """The frame's name within its camera, ``epoch-seq``."""
     at_ns: int
-    """Capture time since the epoch's first frame. It never goes back, also when the camera's clock does."""
+    """Capture time since the epoch's first frame. It never decreases, even if the camera's clock is set back."""
     width: int
-    """Width of the epoch's first picture, in pixels. All scenes of an epoch have it."""
+    """Width of the epoch's first picture, in pixels. All scenes of an epoch have this width."""
     height: int
     outcome: str
     """``classified``, or ``empty`` for a frame in which nothing moved."""
     tracks: tuple[SceneTrack, ...]
     gap_s: float = 0.0
-    """Time since the scene before, without the time in which the agent saw that nothing moved."""
+    """Time since the previous scene, excluding the time in which the agent saw that nothing moved."""
     missing: Mapping[str, int] | None = None
-    """Frames since the scene before, by the reason why they are missing: reasons of the agent and of shedding, and
-    ``unknown`` for frames without any record."""
+    """Number of missing frames since the previous scene, by reason. The reasons are those of the agent and of
+    shedding, and ``unknown`` for frames without any record."""
 
 
 class CameraRule(Rule):
@@ -79,16 +81,16 @@ class CameraRule(Rule):
     def tail_s(self) -> float:
         """Past results, in seconds, from which a new owner of the partition rebuilds the rule's state.
 
-        They cover twice the longest of the settings whose names end in ``_s``. An object that was there before the
-        past begins is taken for a new one. In the first half of the past, that object reaches the rule's dwell time;
-        in the second half, the cooldown of its event ends.
+        The history covers twice the longest setting whose name ends in ``_s``. An object that was present before the
+        history begins counts as a new one. In the first half of the history, that object reaches the rule's dwell
+        time. In the second half, the cooldown of its event ends.
         """
         times_s: list[float] = [value for name, value in self if name.endswith("_s")]
         return max(TAIL_S, 2 * max(times_s) + MARGIN_S)
 
     @property
     def shape(self) -> tuple[RelativePoint, ...]:
-        """The line (two points) or polygon to draw on the evidence picture; may be empty."""
+        """The line (two points) or polygon to draw on the evidence picture; empty if there is nothing to draw."""
         return ()
 
     @abc.abstractmethod
@@ -103,22 +105,22 @@ class PolygonRule(CameraRule):
 
     @property
     def shape(self) -> tuple[RelativePoint, ...]:
-        """The polygon."""
+        """The rule's polygon."""
         return self.polygon
 
 
 R_co = TypeVar("R_co", bound=CameraRule, covariant=True)
 WHOLE_SCENE = ""
-"""Subject of happenings that are of no track in particular."""
+"""Subject of a happening that concerns no track in particular."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneHappening(Happening):
-    """A happening in a scene: of one ``track``, or of no track in particular.
+    """A happening in a scene. It concerns one ``track``, or no track in particular.
 
-    A happening of no track in particular has an ``occurrence``, such as the name of the frame with which it began,
-    and may have the ``label`` of the objects involved. The happenings of one track form one incident. Each occurrence
-    is an incident of its own.
+    A happening of no track in particular has an ``occurrence``, such as the name of the frame in which the happening
+    began. It may have the ``label`` of the objects involved. The happenings of one track form one incident. Each
+    occurrence is an incident of its own.
     """
 
     track: SceneTrack | None = None
@@ -147,16 +149,19 @@ class RuleWatch(abc.ABC, Generic[R_co]):
 
     @abc.abstractmethod
     def step(self, scene: Scene) -> Iterable[SceneHappening]:
-        """Take the next scene and return the happenings that are now to be reported, at most one per subject.
+        """Process the next scene and return the happenings to report now, at most one per subject.
 
-        The label and the score of a track decide only whether it is reported. Its place counts in every frame.
+        A track's label and score only decide whether the track is reported. Its position counts in every frame.
         """
 
     def settle(self, subject: str) -> None:
-        """Note that an event of this subject and frame has already been written. Called after ``step``."""
+        """Note that an event of this subject and frame has already been written.
+
+        This method is called after ``step``.
+        """
 
     def forget(self, track: str) -> None:
-        """Drop the state of a track that has ended. An override must call it."""
+        """Drop the state of a track that has ended. An override must call this method of the base class."""
         self._numbers.pop(track, None)
         self._quiet_until_ns.pop(track, None)
 
@@ -165,9 +170,10 @@ class RuleWatch(abc.ABC, Generic[R_co]):
         return scene.at_ns < self._quiet_until_ns.get(subject, 0)
 
     def observe(self, scene: Scene, reported: Collection[str]) -> list[tuple[SceneHappening, int]]:
-        """Step, and return the happenings without a written event, each with its number within its incident, from 1.
+        """Call ``step``, and return the happenings that have no written event.
 
-        ``reported`` are the subjects that have a written event of this frame.
+        Each comes with its number within its incident, from 1. ``reported`` has the subjects for which an event of
+        this frame is already written.
         """
         found = list(self.step(scene))
         for subject in reported:

@@ -20,7 +20,8 @@ from stream.runner.processor import ParkingProcessor, Work
 
 NAME = "analyse"
 CLOCKS_MS = 60_000
-"""Maximum difference between the clocks that stamp results and events: of an engine node and of an analyser."""
+"""Maximum difference between the clock of an engine node, which stamps results, and that of an analyser, which stamps
+events."""
 
 
 class AnalyseStage:
@@ -28,15 +29,15 @@ class AnalyseStage:
 
     ``config`` is read with ``stream.rules.validated``.
 
-    After a restart, a track or visit that began within the past that is read back continues under the same ids. That
-    past is more than twice the longest dwell time or cooldown of a camera's rules, in the camera's own time. An older
-    object was reported by then and is not reported again. Its track has another name from then on, so that its next
-    event is an incident of its own. Events that a dead owner wrote after its last commit are read back, and are not
-    written again, whatever name their track has now.
+    After a restart, the stage reads back results of more than twice the longest dwell time or cooldown of a camera's
+    rules, by the camera's clock. A track or visit that began within these results continues under the same ids. An
+    older object was already reported, and is not reported again. The track of an older object gets another name, so
+    that its next event is an incident of its own. Events that a dead owner wrote after its last commit are read back.
+    They are not written again, even if their track has another name now.
 
-    There are two exceptions. Some rules have times that need more offsets than ``readback.offsets_for`` allows, on a
-    busy partition: they may report an object again that was there all along. A camera without a single result in the
-    past that is read back starts without tracks.
+    There are two exceptions. On a busy partition, a rule with very long times may need more offsets than
+    ``readback.offsets_for`` allows; such a rule may report an object again that was present all along. A camera
+    without any result among those read back starts without tracks.
     """
 
     name = NAME
@@ -50,7 +51,7 @@ class AnalyseStage:
         self.configure(config)
 
     def configure(self, config: Config) -> None:
-        """Use other rules from the next result on. Rules that are unchanged keep their state."""
+        """Use other rules from the next result on. Unchanged rules keep their state."""
         self.config = config
         self._rules = RuleSet(
             config.of(CameraRule),  # type: ignore[type-abstract]
@@ -58,7 +59,10 @@ class AnalyseStage:
         )
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> AnalyseProcessor:
-        """Create a partition's state from its last minutes. Their events are not written again."""
+        """Create a partition's state from the results of its last minutes.
+
+        The events of these results are not written again.
+        """
         past = await tail(log, tp, position, self._rules.place, self._rules.longest_s)
         analysers = Analysers(lambda: self._rules, self._make_tracker)
         analysers.remember(past, await self._reported(past, log))

@@ -1,1 +1,1 @@
-"""Camera rules, one module each. A module that is put here is a rule: nothing else names it."""
+"""Camera rules, one module each. A module in this folder is found as a rule without being registered elsewhere."""

@@ -14,14 +14,14 @@ from stream.analyse.rule import PolygonRule, RuleWatch, Scene, SceneHappening
 from stream.analyse.tracking.tracker import LOST_S
 
 SETTLE_FRAMES = 3
-"""Frames in a row that begin or end an occurrence. A track appears with its second detection, so that in the first
-frames after a gap the count is too low; and a detector overlooks one object in one frame."""
+"""Consecutive frames that begin or end an occurrence. One frame is not enough: a track appears only with its second
+detection, and a detector may overlook an object in one frame."""
 
 
 class CountRule(PolygonRule):
     """Report once when at least ``at_least`` or at most ``at_most`` objects have been inside a polygon for ``for_s``.
 
-    Once reported, the occurrence ends when the count is beyond the bound by more than ``hysteresis``.
+    A reported occurrence ends when the count leaves the bound by more than ``hysteresis``.
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.zone.count"
@@ -44,7 +44,7 @@ class CountRule(PolygonRule):
         return f"at most {self.at_most}" if self.at_least is None else f"at least {self.at_least}"
 
     def holds(self, count: int, slack: int = 0) -> bool:
-        """Return whether a count is within the bound, or beyond it by no more than ``slack``."""
+        """Return whether a count is within the bound, or outside of it by at most ``slack``."""
         if self.at_least is not None:
             return count >= self.at_least - slack
         return self.at_most is not None and count <= self.at_most + slack
@@ -56,20 +56,20 @@ class CountRule(PolygonRule):
 
 @dataclass
 class _Occurrence:
-    """A time in which the bound holds."""
+    """A period in which the count is within the bound."""
 
     frame: str
     since_ns: int
     frames: int = 0
     failed: int = 0
-    """Frames in a row in which the bound did not hold."""
+    """Consecutive frames in which the count was outside of the bound."""
     reported: bool = False
 
 
 class CountWatch(RuleWatch[CountRule]):
-    """The objects inside one polygon, and the occurrence that they make.
+    """The number of objects inside one polygon, and the present occurrence.
 
-    An occurrence that reaches its time during the cooldown is reported afterwards if it still lasts.
+    An occurrence that reaches ``for_s`` during the cooldown is reported after the cooldown if it still lasts.
     """
 
     def __init__(self, rule: CountRule, width: int, height: int) -> None:
@@ -77,7 +77,7 @@ class CountWatch(RuleWatch[CountRule]):
         self._occurrence: _Occurrence | None = None
 
     def step(self, scene: Scene) -> Iterator[SceneHappening]:
-        """Take the next scene and return the occurrence that is to be reported."""
+        """Process the next scene and return the occurrence to report now, if any."""
         rule = self.rule
         count = sum(rule.applies_to(track) and inside(self.shape, track.box.centre) for track in scene.tracks)
         occurrence = self._occurrence = self._updated(scene, count)
@@ -103,7 +103,7 @@ class CountWatch(RuleWatch[CountRule]):
         """Return the occurrence after a scene with this count."""
         occurrence = self._occurrence
         if occurrence and not occurrence.reported and scene.gap_s > LOST_S:
-            occurrence = None  # nobody knows the count during the gap
+            occurrence = None  # the count during the gap is unknown
         slack = self.rule.hysteresis if occurrence and occurrence.reported else 0
         if self.rule.holds(count, slack):
             occurrence = occurrence or _Occurrence(scene.frame, scene.at_ns)

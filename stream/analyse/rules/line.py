@@ -1,8 +1,8 @@
 """Rule ``line``: an object crosses a line, with direction. Pure.
 
-An object has crossed when it was clearly on one side, is then clearly on the other for some frames, and went through
-the line between its ends. Clearly means outside a band around the line. Without that band, a box that trembles on the
-line would be counted a hundred times.
+An object has crossed if it moved from clearly one side to clearly the other for some frames, and passed between the
+ends of the line. "Clearly" means outside a band around the line. Without the band, a box that trembles on the line
+would be counted a hundred times.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from stream.analyse.rule import CameraRule, RuleWatch, Scene, SceneHappening, Sc
 
 FORWARD, BACKWARD = "forward", "backward"
 BAND_SHARE = 0.006
-"""Half the band's width, as a share of the picture's diagonal. It is 4 px at 640×360: boxes tremble by that much."""
+"""Half the band's width, as a share of the picture's diagonal. At 640×360 it is 4 px, by which the boxes of a resting
+object vary."""
 SETTLE_FRAMES = 2
-"""Frames in a row on the other side that make a crossing: one false box does not."""
+"""Consecutive frames on the other side that make a crossing. One false box does not make a crossing."""
 WAIT_S = 3.0
-"""Time after a crossing in which the object's label may settle: fifteen frames at five a second."""
+"""Time after a crossing in which the object's label may change to one of the rule: fifteen frames at five per
+second."""
 
 
 class LineRule(CameraRule):
@@ -58,11 +60,11 @@ class LineRule(CameraRule):
 
 
 class LineWatch(RuleWatch[LineRule]):
-    """Crossings of one line, and those of tracks that the rule does not apply to yet.
+    """Crossings of one line, including crossings of tracks that the rule does not apply to yet.
 
-    Such a crossing waits for ``WAIT_S``, in case the track gets another label or a higher score by then. A crossing
-    during the cooldown does not count. An object at rest crosses no line, even if a part of it is found on the other
-    side.
+    If the rule does not apply to its track, a crossing waits for ``WAIT_S``, in case the track gets another label or
+    a higher score. A crossing during the cooldown does not count. An object at rest crosses no line, even if a part
+    of the object is found on the other side.
     """
 
     def __init__(self, rule: LineRule, width: int, height: int) -> None:
@@ -72,7 +74,7 @@ class LineWatch(RuleWatch[LineRule]):
         self._waiting: dict[str, tuple[str, int]] = {}
 
     def step(self, scene: Scene) -> Iterator[SceneHappening]:
-        """Take the next scene and return the crossings that are to be reported."""
+        """Process the next scene and return the crossings to report now."""
         for track in scene.tracks:
             direction = None if track.at_rest else self._crossed(track, scene)
             if direction:
@@ -102,19 +104,19 @@ class LineWatch(RuleWatch[LineRule]):
 @dataclass
 class _Path:
     anchor: Point
-    """Place where the track was seen last."""
+    """Point at which the track was seen last."""
     sign: int
-    """1 on the right of the line, -1 on its left, 0 on the line since it was first seen."""
+    """Side of the last point off the line: 1 is right, -1 is left. 0 if the track was only seen on the line."""
     settled: int = 0
-    """Side on which it was clearly seen last; 0 before that."""
+    """Side on which the track was clearly seen last; 0 if it was not clearly on a side yet."""
     beyond: int = 0
-    """Frames in a row in which it was clearly on the other side."""
+    """Consecutive frames in which the track was clearly on the other side."""
     net: int = 0
-    """Passes through the line itself to the right, less those to the left, since it settled."""
+    """Number of passes through the line to the right minus those to the left, since ``settled`` was set."""
 
 
 class LineCounter:
-    """One line, and the side of it on which each track is."""
+    """One line, and the side of the line on which each track is."""
 
     def __init__(self, start: Point, end: Point, diagonal_px: float) -> None:
         self._start, self._end = start, end
@@ -122,7 +124,10 @@ class LineCounter:
         self._paths: dict[str, _Path] = {}
 
     def step(self, track: str, anchor: Point) -> str | None:
-        """Take a track's place in the next frame. Return ``forward`` or ``backward`` when it has now crossed."""
+        """Take a track's point in the next frame.
+
+        Return ``forward`` or ``backward`` if this frame completes a crossing, else None.
+        """
         distance = distance_px(self._start, self._end, anchor)
         side = (distance > 0) - (distance < 0)
         path = self._paths.setdefault(track, _Path(anchor, side))
@@ -137,7 +142,7 @@ class LineCounter:
 
 
 def _settle(path: _Path, side: int) -> str | None:
-    """Note that a track is clearly on a side. Return the direction if it has thereby crossed."""
+    """Note that a track is clearly on a side. Return the direction if this completes a crossing."""
     if path.settled in (0, side):
         path.settled, path.beyond, path.net = side, 0, 0
         return None

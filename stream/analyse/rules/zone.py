@@ -11,11 +11,12 @@ from stream.analyse.geometry import inside
 from stream.analyse.rule import PolygonRule, RuleWatch, Scene, SceneHappening, SceneTrack
 
 LEAVE_FRAMES = 3
-"""Frames in a row outside of the polygon that end a visit: a box that trembles on the edge stays in."""
+"""Consecutive frames outside of the polygon that end a visit. A box that trembles on the edge therefore stays
+inside."""
 
 
 class ZoneRule(PolygonRule):
-    """Report each visit to a polygon once, when it has lasted ``dwell_s``."""
+    """Report each visit to a polygon once, when the visit has lasted for ``dwell_s``."""
 
     EVENT_TYPE: ClassVar[str] = "sightline.zone.entered"
 
@@ -37,8 +38,8 @@ class _Visit:
 class ZoneWatch(RuleWatch[ZoneRule]):
     """The visits of tracks to one polygon.
 
-    A visit may reach the dwell time during the cooldown, or while the rule does not apply to its track. It is then
-    reported afterwards, if it still lasts.
+    A visit may reach the dwell time during the cooldown, or while the rule does not apply to its track. Such a visit
+    is reported afterwards, if it still lasts.
     """
 
     def __init__(self, rule: ZoneRule, width: int, height: int) -> None:
@@ -47,7 +48,7 @@ class ZoneWatch(RuleWatch[ZoneRule]):
         self._visits: dict[str, _Visit] = {}
 
     def step(self, scene: Scene) -> Iterator[SceneHappening]:
-        """Take the next scene and return the visits that are to be reported."""
+        """Process the next scene and return the visits to report now."""
         for track in scene.tracks:
             visit = self._visit(track, scene.at_ns)
             if visit is None or visit.reported or scene.at_ns - visit.since_ns < self._dwell_ns:
@@ -70,7 +71,7 @@ class ZoneWatch(RuleWatch[ZoneRule]):
         self._visits.pop(track, None)
 
     def _visit(self, track: SceneTrack, at_ns: int) -> _Visit | None:
-        """Return the visit of a track that is inside now."""
+        """Return the present visit of a track inside the polygon, creating it if necessary."""
         visit = self._visits.get(track.name)
         if inside(self.shape, track.box.centre):
             visit = self._visits.setdefault(track.name, _Visit(at_ns))

@@ -1,1 +1,1 @@
-"""Tracks: the tracker, the time that tracks live in, stationary tracks, and picture scale."""
+"""Tracking: the tracker, track time, stationary tracks, and duplicate detections of one object."""

@@ -14,9 +14,10 @@ differ by a few per cent on each side; a rider and the bicycle share half of the
 
 
 def one_per_object(result: Result) -> tuple[Detection, ...]:
-    """Return the detections of a result, and of those of one object only the one with the highest score.
+    """Return the detections of a result without duplicates.
 
-    A classifier's labels of one region stay: they are of the region that it looked at, and not exclusive.
+    Of several detections of one object, keep the one with the highest score. Keep all labels that a classifier gives
+    to one region, because these labels are not exclusive.
     """
     if len(result.detections) < 2:
         return result.detections

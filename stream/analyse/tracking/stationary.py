@@ -1,9 +1,9 @@
-"""Stationary tracks: objects that stand still where no model looks. Pure.
+"""Stationary tracks: tracks of objects that stand still where no model looks. Pure.
 
 A pipeline that looks only at moving regions loses an object that has stopped. The agent's background model absorbs
-the object, and the agent reports no motion there. As long as nothing moves there, the object is taken to be there
-still. From time to time the agent lists the stationary boxes of a frame, and the model looks at them. That look
-confirms the object, or ends its track.
+the object, and the agent reports no motion there. As long as nothing moves at its place, the object is assumed to be
+present. From time to time the agent lists the stationary boxes of a frame, and the model looks at these boxes. Its
+detections confirm the object or end its track.
 """
 
 from __future__ import annotations
@@ -20,37 +20,40 @@ REST_S = 2.0
 """Time in one place after which a track is stationary. The agent's background model takes twice as long to absorb an
 object. An object that goes out of sight while it moves was never stationary."""
 UNCONFIRMED_S = 120.0
-"""Time after which a track is dropped that the agent has not listed and the model has not seen. It is four times the
-longest usual keep-alive interval."""
+"""Time after which a track is dropped if the agent has not listed its object and the model has not detected it. It is
+four times the longest usual keep-alive interval."""
 COVERED_S = 10.0
-"""Time in which an object that passes in front of a stationary one has passed. After that, both have left."""
+"""Maximum time that a passing object covers a stationary one. After a longer cover, the stationary object has left
+too."""
 _SAME = 0.6
-"""Minimum overlap, as a share of the smaller box, of two boxes of one object that has not moved. The background model
-absorbs an object part by part, so its boxes differ."""
+"""Minimum overlap of two boxes of one object that has not moved, as a share of the smaller box. The boxes differ
+because the background model absorbs an object part by part."""
 _WHOLE = 0.7
-"""Minimum share of the object's area in a box of the whole object. A smaller box shows a part of it."""
+"""Minimum area of a box of the whole object, as a share of the object's area. A smaller box shows a part of the
+object."""
 _FULL = 0.95
-"""Minimum share of the largest area seen, at which a box becomes the object's place. Boxes of a whole object vary by
-this much."""
+"""Minimum area of a box that becomes the object's new place, as a share of the largest area seen. The areas of boxes
+of a whole object vary by the remaining 5 %."""
 _GROWN = 1.5
-"""Maximum growth of a stationary object's area. A larger box includes another object, or the object comes nearer."""
+"""Maximum growth factor of a stationary object's area. A larger box includes another object, or shows that the object
+comes nearer."""
 _COVERED = 0.5
-"""Share of a track's box above which it counts as covered. A waving arm, or a person who walks past a car, covers
-less than that. An object that leaves moves as a whole."""
+"""Share of a track's box with motion, from which the object counts as covered. A waving arm, or a person who walks
+past a car, covers a smaller share. The motion of an object that leaves covers its whole box."""
 _INSIDE = 0.9
-"""Share of a moving box inside a stationary place, above which only a part of the object moves, or a person passes in
-front of it."""
+"""Minimum share of a moving box inside a stationary object's box, if only a part of the object moves or a person
+passes in front."""
 _OWN = 0.5
-"""Minimum share of a listed box inside a place, for the box to be of the object there. Otherwise it is of a larger
-object in front of it or beside it."""
+"""Minimum share of a listed box inside an object's place, for the box to show that object. Otherwise the box shows a
+larger object in front or beside."""
 _ABSORBED_S = 10.0
-"""Time after which the background has certainly absorbed an object that stopped. Motion there with another label is
-then of another object."""
+"""Time after which the background has certainly absorbed an object that stopped. A moving detection at that place
+with another label then shows another object."""
 _MAX_MISSES = 2
-"""Looks in a row in which the model does not find the object, after which its track ends. A model overlooks one
-object in one frame."""
+"""Consecutive frames in which the model looks at a place and does not find the object, after which its track ends. A
+model may overlook an object in a single frame."""
 _APART_S = 2.0
-"""Minimum time between two looks that count separately. In less time the picture hardly changes, and a model
+"""Minimum time between two misses that count separately. Within this time the picture hardly changes, so a model
 overlooks the same object again."""
 
 
@@ -64,7 +67,7 @@ class FrameView(NamedTuple):
 
     @classmethod
     def of(cls, result: Result, scale: Scale) -> FrameView:
-        """Return the view of a result."""
+        """Return the moving and stationary regions of a result's frame."""
         motion, resting, looked_at = result.motion, result.resting, frozenset(result.looked_at)
         return cls(
             None if motion is None else scale.boxes(motion),
@@ -73,7 +76,10 @@ class FrameView(NamedTuple):
         )
 
     def lists(self, place: Box) -> bool:
-        """Return whether the agent listed the object in a place as stationary, not a larger one that covers it."""
+        """Return whether the agent listed the object in a place as stationary.
+
+        A listed larger object that covers the place does not count.
+        """
         own = [box for box in self.resting or () if place.shared(box) >= _OWN * box.area]
         return _share(place, own) >= _COVERED
 
@@ -82,7 +88,8 @@ class FrameView(NamedTuple):
         return _share(place, self.shown) >= _COVERED
 
     def is_at_rest(self, box: Box) -> bool:
-        """Return whether a detection is of a stationary object, not of one that moves in front of it."""
+        """Return whether a detection shows a stationary object, rather than an object that moves in front of a
+        stationary one."""
         return self.shows(box) and self.moving(box) < _COVERED
 
     def moving(self, place: Box) -> float:
@@ -94,14 +101,18 @@ class FrameView(NamedTuple):
         return any(0.0 < place.shared(box) < _INSIDE * box.area for box in self.motion or ())
 
     def excludes(self, place: Box) -> bool:
-        """Return whether the agent listed all stationary boxes, and none of them and no motion is in a place."""
+        """Return whether the agent listed all stationary boxes, and neither a stationary box nor motion is in a
+        place."""
         complete = self.resting is not None and len(self.resting) < MAX_RESTING
         return complete and _share(place, self.resting or ()) + self.moving(place) < _COVERED
 
 
 @dataclass
 class _Stop:
-    """A track in one place. Times in ns are of ``TrackTime.lived_ns``, in s of ``TrackTime.advance``."""
+    """A track that stays in one place.
+
+    Times in ns come from ``TrackTime.lived_ns``, times in s from ``TrackTime.advance``.
+    """
 
     track: Track
     first: Box
@@ -109,35 +120,39 @@ class _Stop:
     place: Box
     """Last box of the whole object."""
     full_px: float
-    """Largest area seen, in square pixels."""
+    """Largest area of the object's boxes in this place, in square pixels."""
     since_ns: int
     is_stationary: bool
     """Whether the track was seen in this place for long enough."""
     is_listed: bool
-    """Whether the agent has listed it since it last moved. Until then, it may have left when it went out of sight."""
+    """Whether the agent has listed the object since it last moved. An object that was not listed may have left when
+    it went out of sight."""
     confirmed_ns: int
     at_s: float
-    """When it was last seen or held."""
+    """Time at which the track was last seen or held."""
     is_absorbed: bool = False
-    """Whether there was a frame without any motion in this place."""
+    """Whether the background has absorbed the object: there was a frame without any motion in this place."""
     must_be_absorbed: bool = False
-    """Whether ``_ABSORBED_S`` have passed."""
+    """Whether ``_ABSORBED_S`` have passed since the object stopped."""
     covered_ns: int | None = None
-    """Since when another object covers it."""
+    """Time since which another object covers this place; None if no object does."""
     is_certain: bool = True
-    """Whether it is certainly there. A covered or overlooked object may have left."""
+    """Whether the object is certainly in this place. A covered or overlooked object may have left."""
     misses: int = 0
     missed_ns: int | None = None
 
 
 class StationaryTracks:
-    """The tracks of one camera, and the place and time in which each has stood."""
+    """The tracks of one camera, each with its place and the time for which it has stayed there."""
 
     def __init__(self) -> None:
         self._stops: dict[str, _Stop] = {}
 
     def seen(self, track: Track, view: FrameView, at_s: float, at_ns: int) -> bool:
-        """Note a track's detection, and return whether it is at rest. A listed object is stationary at once."""
+        """Note a track's detection, and return whether its object is at rest.
+
+        An object that the agent lists is at rest at once.
+        """
         stop, box, at_rest = self._stops.get(track.name), track.box, view.is_at_rest(track.box)
         if stop is None or not _are_same(stop.first, box, _GROWN):
             self._stops[track.name] = _Stop(track, box, box, box.area, at_ns, at_rest, at_rest, at_ns, at_s)
@@ -150,10 +165,11 @@ class StationaryTracks:
         return at_rest
 
     def merged(self, detections: Sequence[Detection], view: FrameView) -> list[Detection]:
-        """Return detections in which the parts of a stationary object are replaced by one of its full size.
+        """Return the detections, with those of parts of a stationary object replaced by one detection of its full
+        size.
 
-        The background model absorbs an object part by part, and the remaining parts would mislead a tracker. A model
-        that looks at whole frames finds whole objects.
+        The background model absorbs an object part by part, and the remaining parts would mislead a tracker. The
+        detections of a model that looks at whole frames are returned unchanged.
         """
         found = list(detections)
         if view.motion is None:
@@ -167,7 +183,10 @@ class StationaryTracks:
         return found
 
     def _is_part(self, one: Detection, stop: _Stop, view: FrameView) -> bool:
-        """Return whether a detection is a part of a stationary object. A moving one is not, once that is absorbed."""
+        """Return whether a detection shows a part of a stationary object.
+
+        A moving detection does not, once the background has absorbed the object.
+        """
         if not _is_within(one.box, stop.place) or _is_whole(one.box, stop.place):
             return False
         moves = one.box not in (view.resting or ())
@@ -176,7 +195,7 @@ class StationaryTracks:
         return not any(_is_whole(one.box, other.place) for other in self._stops.values() if other is not stop)
 
     def held(self, view: FrameView, at_s: float, at_ns: int, found: Sequence[Detection] = ()) -> list[HeldTrack]:
-        """Return the stationary tracks without a detection in ``found``. Drop those that have left."""
+        """Return the stationary tracks without a detection in ``found``. Drop the tracks whose objects have left."""
         if view.motion is None:
             return []
         for name in [name for name, stop in self._stops.items() if _has_left(stop, view, at_s, at_ns)]:
@@ -185,14 +204,17 @@ class StationaryTracks:
         return [one for one in tracks if not any(_is_whole(detection.box, one.box) for detection in found)]
 
     def hold(self, names: Iterable[str], at_s: float) -> list[Track]:
-        """Note that tracks were held, and return those that certainly stand where they were seen last."""
+        """Note that tracks were held, and return those whose objects are certainly still in place."""
         stops = [self._stops[name] for name in names if name in self._stops]
         for stop in stops:
             stop.at_s, stop.track.box = at_s, stop.place
         return [stop.track for stop in stops if stop.is_certain and stop.is_listed]
 
     def missed(self, view: FrameView, seen: Collection[str], at_ns: int) -> None:
-        """Note the tracks whose place the model looked at without finding them. Such a track may have left."""
+        """Note the tracks that the model did not find although it looked at their places.
+
+        Their objects may have left.
+        """
         for name in [name for name in self._stops if name not in seen] if view.shown else ():
             stop = self._stops[name]
             if view.shows(stop.place):
@@ -208,7 +230,10 @@ class StationaryTracks:
 
 
 def _completed(part: Detection, stop: _Stop, view: FrameView) -> Detection:
-    """Return a part as the whole object. A moving part may be of an object in front, so its label does not count."""
+    """Return a detection of the whole object for a detection of a part.
+
+    A moving part may belong to an object in front, so its label is ignored.
+    """
     known = {} if part.box in (view.resting or ()) else {"label": stop.track.label, "score": stop.track.score}
     return part.model_copy(update={"box": stop.place, **known})
 
@@ -234,7 +259,7 @@ def _has_left(stop: _Stop, view: FrameView, at_s: float, at_ns: int) -> bool:
 
 
 def _are_same(one: Box, other: Box, grown: float = float("inf")) -> bool:
-    shared = one.shared(other)  # most boxes share nothing, so that the rest is seldom computed
+    shared = one.shared(other)  # most boxes do not overlap: `shared > 0` skips the other comparisons
     return shared > 0.0 and other.area <= grown * one.area and shared >= _SAME * min(one.area, other.area)
 
 
@@ -248,5 +273,5 @@ def _is_within(box: Box, place: Box) -> bool:
 
 
 def _share(place: Box, boxes: Iterable[Box]) -> float:
-    """Return the share of a place that boxes cover, which do not overlap each other."""
+    """Return the share of a place that the boxes cover. The boxes must not overlap each other."""
     return sum(place.shared(box) for box in boxes) / max(place.area, 1.0)

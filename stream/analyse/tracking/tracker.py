@@ -17,24 +17,26 @@ import numpy as np
 from ingest.contract.records import Box, Detection
 
 NOMINAL_FPS = 10.0
-"""Frame rate for which the motion model is tuned. Each step also gets the true time of its frame."""
+"""Frame rate for which the motion model is tuned. Each step also gets the time of its frame, so that other frame
+rates work too."""
 LOST_S = 1.5
-"""Time without a detection after which a track ends. A vehicle behind a pole comes back sooner."""
+"""Time without a detection after which a track ends. A vehicle that passes behind a pole is visible again sooner."""
 CONFIRM_FRAMES = 2
-"""Detections that confirm a track. A single detection may be false."""
+"""Number of detections that confirm a track. A single detection may be false."""
 _BOX_MARGIN = 0.3
 """Buffer added to each side of a box before boxes are compared, as a share of the box's size."""
 _MIN_OVERLAP = 0.1
 BEGIN_SCORE = 0.5
-"""Highest score that a detection needs to begin a track. Rules with a lower ``min_score`` lower it."""
+"""Score from which a detection begins a track. Rules with a lower ``min_score`` lower this limit."""
 _LEAST = 0.01
-"""Lowest score that begins a track. A faint held track has a lower one, so that it never begins a track."""
+"""Lowest possible limit at which a detection begins a track. A faint held track has a lower score, and therefore
+never begins a track."""
 _FIRM, _FAINT = 1.0, 0.0
 
 
 @dataclass
 class Track:
-    """One tracked object. Its name is the same after a restart that has read the track's beginning again."""
+    """One tracked object. Its name is the same after a restart, if the track's beginning was read back."""
 
     name: str
     box: Box
@@ -42,16 +44,19 @@ class Track:
     labels: Counter[str] = field(default_factory=Counter)
     frames: int = 0
     held: bool = False
-    """Whether it has no detection in this frame, and is assumed to stand where it was."""
+    """Whether the track has no detection in this frame, and its object is assumed not to have moved."""
 
     @property
     def label(self) -> str:
-        """Its most frequent label so far, weighted by score."""
+        """The track's most frequent label so far, weighted by score."""
         return max(self.labels, key=lambda label: (self.labels[label], label)) if self.labels else ""
 
 
 class HeldTrack(NamedTuple):
-    """A track that is assumed to be in a place. A ``faint`` one is held only if no detection continues its track."""
+    """A track without a detection whose object is assumed to be in a place.
+
+    A ``faint`` track is held only if no detection continues it.
+    """
 
     track: str
     box: Box
@@ -59,24 +64,28 @@ class HeldTrack(NamedTuple):
 
 
 class Tracker(Protocol):
-    """A tracker of the objects in the frames of one camera and lane, in order. Pure; single-threaded."""
+    """A tracker of the objects in the frames of one camera and lane.
+
+    Frames are passed in order. Pure; single-threaded.
+    """
 
     def step(
         self, detections: Sequence[Detection], at_s: float, frame: str, held: Sequence[HeldTrack] = ()
     ) -> list[Track]:
         """Return the confirmed tracks that have a detection in this frame or are held, in the order of their names.
 
-        ``at_s`` is the frame's time in seconds, larger than that of the frame before. ``frame`` is the frame's name.
-        A track is named after the frame that confirmed it and the index of its detection there. Two objects therefore
-        never share a name, even if a restart that did not see an object's beginning gives it another name. A held
-        track does not begin a track, and does not change its label or score.
+        ``at_s`` is the frame's time in seconds, and must be larger than that of the previous frame. ``frame`` is the
+        frame's name. A track is named after the frame that confirmed it and the index of its detection there. Two
+        objects therefore never share a name. An object whose beginning was not read back gets another name after a
+        restart. A held track never begins a new track, and keeps its label and score.
         """
 
 
 class ByteTracker:
     """ByteTrack with buffered boxes.
 
-    Detections from ``begin_score`` on are matched first, and may begin a track. Others continue tracks only.
+    Detections with at least ``begin_score`` are matched first, and may begin a track. Other detections can only
+    continue a track.
     """
 
     def __init__(self, begin_score: float = BEGIN_SCORE) -> None:
@@ -84,7 +93,7 @@ class ByteTracker:
 
         begin_score = max(begin_score, _LEAST)
         self._library = ByteTrackTracker(
-            lost_track_buffer=round(LOST_S * 30),  # the library counts frames of a 30 Hz camera
+            lost_track_buffer=round(LOST_S * 30),  # the library expects this time as a number of frames at 30 Hz
             frame_rate=NOMINAL_FPS,
             track_activation_threshold=begin_score,
             minimum_consecutive_frames=CONFIRM_FRAMES,

@@ -1,29 +1,31 @@
-"""Track time: a camera's time without the gaps in which nothing moved. Pure."""
+"""Track time: the time of a camera, excluding the gaps in which nothing moved. Pure."""
 
 from __future__ import annotations
 
 from ingest.contract.records import Result
 
 STILL = frozenset({"still", "masked"})
-"""Reasons to withhold a frame that the gate looked at, and that shows no motion outside of the masks."""
+"""Reasons for which the gate withholds a frame without motion outside of the masks."""
 UNSEEN = "rate"
-"""Reason to withhold a frame that the gate did not look at. Together with ``still`` frames, it lay between still
-ones, because the gate keeps each frame that it looks at and that shows motion. Alone, it means that the scene moves
-and the frame rate is limited."""
+"""Reason for which the gate withholds a frame that it did not look at. In a gap that also has ``still`` frames,
+nothing moved in the unseen frames either, because the gate sends each frame in which it finds motion. A gap of unseen
+frames only means that the scene moves and the frame rate is limited."""
 HELD_STEP_S = 0.2
-"""Track time of a still gap. When motion resumes, it has lasted for at most one interval of the gate."""
+"""Track time of a gap in which nothing moved. It is one interval of the gate: motion may begin that long before the
+first sent frame."""
 SET_BACK_S = 10.0
-"""Difference above which an earlier time means that the clock was set back. Below it, two clocks may alternate. Time
-then stands still until the slower one has caught up; otherwise each change of clocks would count again."""
+"""Step back in seconds, above which the clock was set back. A smaller step back may come from two clocks that
+alternate. Time then stands still until the slower clock has caught up, because otherwise each change of clocks would
+count again."""
 _MIN_STEP_S = 1e-3
-"""Minimum time between two classified frames. The tracker needs increasing times."""
+"""Minimum track time between two classified frames, because the tracker needs increasing times."""
 
 
 class TrackTime:
     """A camera's time that stands still while nothing moves, so that tracks survive a still gap of any length.
 
-    All other gaps count in full. Frames that were shed, lost, withheld by schedule or overload, or sent on another
-    lane may have shown anything.
+    All other gaps count in full, because anything may have happened in frames that were shed, lost, sent on another
+    lane, or withheld by schedule or overload.
     """
 
     def __init__(self) -> None:
@@ -35,7 +37,7 @@ class TrackTime:
         self._last: tuple[int, int] | None = None
 
     def advance(self, result: Result) -> float:
-        """Return the track time of the epoch's next result, in seconds since its first one."""
+        """Return the track time of the epoch's next result, in seconds since the epoch's first result."""
         self._now_s += self._step_s(result)
         self._live(result.captured_ns)
         self._last = result.seq, result.captured_ns
@@ -60,7 +62,7 @@ class TrackTime:
 
 
 def _is_still(result: Result) -> bool:
-    """Return whether nothing moved since the frame before."""
+    """Return whether nothing moved since the previous frame."""
     reasons = {reason for reason, count in result.withheld.items() if count}
     if not reasons <= STILL | {UNSEEN}:
         return False
