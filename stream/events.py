@@ -1,4 +1,4 @@
-"""Events of rules. Pure. An id is a function of the cause, so a repeated event has the same id."""
+"""Make the events of rules. Pure. An event's id is a function of its cause, so a repeated event has the same id."""
 
 from __future__ import annotations
 

@@ -49,7 +49,10 @@ class NotWritten(RunnerError):
 
 
 class RecordsLost(RunnerError):
-    """A fetched record did not arrive. To go on would commit past it."""
+    """A fetched record did not arrive at its partition loop.
+
+    The process ends, because a later commit would skip the record.
+    """
 
     def __init__(self, due: int, came: int) -> None:
         super().__init__(f"fetched record number {came} arrived instead of number {due}: a record was lost")
@@ -58,7 +61,10 @@ class RecordsLost(RunnerError):
 
 
 class TopicCreatedAgain(RunnerError):
-    """The topic was deleted and created again. A restart of the process reads the new one from its beginning."""
+    """The topic was deleted and created again.
+
+    After a restart, the process reads the new topic from its beginning.
+    """
 
     def __init__(self, topic: str, partition: int, expected: int, found: int) -> None:
         super().__init__(
@@ -85,7 +91,7 @@ class Undecodable(FrameError):
 
 
 class CutShort(FrameError):
-    """The picture is truncated. It may still decode, with its lower part grey."""
+    """The picture is truncated. A truncated picture may still decode, with its lower part grey."""
 
     def __init__(self, encoding: str, size_bytes: int) -> None:
         super().__init__(f"{encoding} picture of {size_bytes} bytes has no end: it was truncated on its way")

@@ -1,4 +1,4 @@
-"""Prometheus metrics of the stream processors. The registry is passed in."""
+"""Prometheus metrics of the stream processors, defined on a registry that the caller passes in."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
 SECONDS_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0)
-"""Histogram bounds: from a column of sensor readings, below 1 ms, to a 4K frame for several pipelines."""
+"""Histogram bounds in seconds, from a column of sensor readings (below 1 ms) to a 4K frame for several pipelines."""
 
 
 class StreamMetrics:
@@ -34,7 +34,7 @@ class StreamMetrics:
 class SenseMetrics:
     """Metrics of readings without effect.
 
-    They explain why a sensor with a wrong clock or a new device falls silent.
+    These metrics explain why a sensor with a wrong clock or a new device makes no events.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -60,7 +60,8 @@ class SenseMetrics:
     def count(
         self, sensor: str, dropped: Mapping[str, int], late: Mapping[str, int], set_back: Mapping[str, int]
     ) -> None:
-        """Add the counts of one record of readings: dropped by reason, late and set back by rule."""
+        """Add the counts of one record of readings: dropped readings by reason, late readings by rule, and restarts
+        of windows by rule."""
         for counter, found in ((self._dropped, dropped), (self._late, late), (self._set_back, set_back)):
             for label, count in found.items():
                 counter.labels(sensor, label).inc(count)

@@ -15,26 +15,27 @@ from ingest.kafka.log import Log, LogRecord, TopicPartition
 
 _FIRST_CHUNK = 1_000
 _LAST_CHUNK = 16_000
-"""Offsets of the first and of the largest step back. Each step takes 0.1 s before its first record comes, so the size
-doubles from step to step. The largest size bounds the memory beside the kept records, about 20 MB."""
+"""Offsets read in the largest step back; ``_FIRST_CHUNK`` is the first step. The size doubles from step to step,
+because each step takes 0.1 s before its first record arrives. The largest size limits the memory of a step to about
+20 MB."""
 _MIN_OFFSETS = 100_000
-"""Offsets that every search may read: two minutes of the busiest partition while late frames come beside the live
-ones. They take three seconds to read."""
+"""Number of offsets that every search may read: two minutes of the busiest partition with late frames beside the live
+ones. Reading this number takes three seconds."""
 _OFFSETS_PER_S = 200
-"""Offsets per second for longer times: forty results a second and the markers of their transactions, with room for
-four such pipelines."""
+"""Offsets per second of a longer history. A pipeline writes about forty results per second with their transaction
+markers; this is enough for several pipelines."""
 _MAX_OFFSETS = 200_000
-"""Maximum number of offsets, whatever the times of a rule: the watchdog ends a process that takes a minute to open
-its partitions."""
+"""Maximum number of offsets to read back, however long the times of a rule are. The watchdog ends a process that
+takes a minute to open its partitions."""
 _MAX_BEYOND = 20_000
-"""Maximum number of records read before the time limit, in search of a history that is longer than the log."""
+"""Maximum number of records older than the time limit that are read in search of a key's history."""
 
 
 class HistoryPoint(NamedTuple):
-    """The place of a record in the history of its ``key``, which is a camera or sensor.
+    """The place of a record in the history of its camera or sensor, the ``key``.
 
-    ``at_ns`` is the time by the clock of the key. A history begins where its ``epoch`` begins. ``wanted_s`` is the
-    length of the history that a new owner needs, in seconds.
+    ``at_ns`` is the time by the clock of the camera or sensor. A history begins where its ``epoch`` begins.
+    ``wanted_s`` is the length of the history that a new owner needs, in seconds.
     """
 
     key: str
@@ -54,8 +55,8 @@ async def tail(
     """Return, in order, the records before ``position`` that the next owner needs. Each record is read once.
 
     For every key with a record in the last ``seconds`` of broker time, return the records in the last ``wanted_s`` of
-    its own time, within its last epoch. Of other keys, return the records met on the way. ``place`` returns None for
-    a record to skip. At most ``offsets_for(seconds)`` offsets are read. Raise LogUnavailable.
+    its own time, within its last epoch. Of other keys, return only the records read on the way. ``place`` returns
+    None for a record to skip. At most ``offsets_for(seconds)`` offsets are read. Raise LogUnavailable.
     """
     reach = _Reach(place, seconds)
     found: list[LogRecord] = []
@@ -85,7 +86,10 @@ async def written_since(log: Log, tp: TopicPartition, since_ms: int) -> list[Log
 
 
 async def _backwards(log: Log, tp: TopicPartition, stop: int, most: int) -> AsyncGenerator[list[LogRecord], None]:
-    """Yield the records before an offset in chunks, the last chunk first. A chunk of transaction markers is empty."""
+    """Yield the records before an offset in chunks, the last chunk first.
+
+    A chunk that has only transaction markers is empty.
+    """
     begin = max((await log.beginnings(tp.topic))[tp.partition], stop - most)
     size = _FIRST_CHUNK
     while stop > begin:
@@ -95,7 +99,7 @@ async def _backwards(log: Log, tp: TopicPartition, stop: int, most: int) -> Asyn
 
 
 class _Reach:
-    """The decision how far back to read. It gets the records one by one, the last record first."""
+    """Decides how far back to read. The records are passed in one by one, the last record first."""
 
     def __init__(self, place: Callable[[LogRecord], HistoryPoint | None], seconds: float) -> None:
         self._place = place
@@ -108,11 +112,11 @@ class _Reach:
 
     @property
     def enough(self) -> bool:
-        """Whether all histories are complete, or the search for them has reached its limit."""
+        """Whether all histories are complete, or the search has reached its limit."""
         return self._beyond > 0 and (not self._incomplete or self._beyond > _MAX_BEYOND)
 
     def takes(self, record: LogRecord) -> bool:
-        """Return whether this record is needed. It is older than all records of earlier calls."""
+        """Return whether this record is needed. Each call must pass an older record than the calls before."""
         if self._since_ms is None:
             self._since_ms = record.timestamp_ms - self._seconds * 1000
         if self._beyond or record.timestamp_ms < self._since_ms:
@@ -122,7 +126,8 @@ class _Reach:
 
     def _belongs(self, place: HistoryPoint) -> bool:
         newest = self._newest.get(place.key)
-        if newest is None and not self._beyond:  # keys met later are not sought, or each would lead to the next
+        # No history is searched for a key first found beyond the time limit: such a search might never end.
+        if newest is None and not self._beyond:
             self._incomplete.add(place.key)
         if newest is None or place.epoch > newest.epoch:  # a lower epoch that comes after a higher one is a repeat
             newest = self._newest[place.key] = place

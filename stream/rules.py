@@ -1,8 +1,8 @@
-"""Rules as plug-ins: their base class, how they are found, and how their settings are validated.
+"""Rules as plug-ins: the base class of rules, their discovery, and the validation of their settings.
 
-A shipped rule is a module of ``stream.analyse.rules`` (over a camera's tracks) or of ``stream.sense.rules`` (over a
-sensor's windows). Another package adds a rule through the entry point group ``sightline.rules``.
-``docs/reference/rules.md`` shows how to write one.
+A shipped rule is a module of ``stream.analyse.rules``, which works on a camera's tracks, or of
+``stream.sense.rules``, which works on a sensor's windows. Another package adds a rule through the entry point group
+``sightline.rules``. ``docs/reference/rules.md`` shows how to write one.
 """
 
 from __future__ import annotations
@@ -36,26 +36,32 @@ PACKAGES = ("stream.analyse.rules", "stream.sense.rules")
 
 
 class Rule(RuleEntry, extra="forbid"):
-    """Base of all rules: the settings that every rule has. ``type`` has the rule's type as its default."""
+    """Base of all rules, with the settings that every rule has.
+
+    A subclass declares its type as the default of ``type``.
+    """
 
     EVENT_TYPE: ClassVar[str]
     """Type of the rule's events, e.g. ``sightline.line.crossed``."""
     REFERS_TO: ClassVar[tuple[str, ...]]
-    """Settings that refer to another entry of the site. Each has the name of the kind of that entry, as
-    ``camera``."""
+    """Names of the settings that refer to another entry of the site. Each setting is named after the kind of that
+    entry, such as ``camera``."""
 
     severity: Severity = "warning"
     cooldown_s: Seconds = 0.0
     """Time after an event in which the same track makes no other event of this rule."""
 
     def same_as(self, other: Rule) -> bool:
-        """Return whether another rule has the same settings. The sites that share it do not matter."""
+        """Return whether another rule has the same settings.
+
+        The names of the sites that share the rule are not compared.
+        """
         return self.model_copy(update={"sites": other.sites}) == other
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Happening:
-    """Something a rule recognised: the text of its event, and the details that programs read."""
+    """An occurrence that a rule has recognised: the text of its event, and details for programs."""
 
     summary: str
     details: Mapping[str, DetailValue] = field(default_factory=dict)
@@ -63,9 +69,9 @@ class Happening:
 
 @functools.cache
 def plug_ins() -> dict[str, type[Rule]]:
-    """Return all rules by the type that a site file names.
+    """Return all rule classes by their type in site files.
 
-    An entry point that cannot be loaded, or whose type exists already, is logged and left out.
+    Log and leave out an entry point that cannot be loaded, or whose type exists already.
     """
     found = {
         rule_type(cls): cls
@@ -94,7 +100,10 @@ def rule_type(cls: type[Rule]) -> str:
 
 
 def parse_rule(settings: Mapping[str, Any], where: str, at: str) -> Rule:
-    """Return a rule from its settings. Raise ConfigError, which names ``where`` and the key below ``at``."""
+    """Return a rule from its settings.
+
+    Raise ConfigError with the file or topic ``where`` and with the key below ``at``.
+    """
     cls = plug_ins().get(settings["type"])
     if cls is None:
         raise ConfigError(where, f"{at}.type", settings["type"], f"one of {', '.join(sorted(plug_ins()))}")
@@ -105,7 +114,10 @@ def parse_rule(settings: Mapping[str, Any], where: str, at: str) -> Rule:
 
 
 def validated(entry: ConfigEntry) -> ConfigEntry:
-    """Return a rule of the ``config`` topic as its plug-in's model, another entry unchanged. Raise ConfigError."""
+    """Return a rule of the ``config`` topic as its plug-in's model.
+
+    Return any other entry unchanged. Raise ConfigError.
+    """
     return parse_rule(entry.model_dump(), "config topic", entry.key) if entry.KIND == RuleEntry.KIND else entry
 
 

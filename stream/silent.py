@@ -1,4 +1,4 @@
-"""Rules that can never fire, as far as the site file decides it. Pure."""
+"""Find rules that can never fire because of settings in the site file. Pure."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from stream.analyse.tracking.tracker import CONFIRM_FRAMES, LOST_S
 from stream.sense.rule import SensorRule
 
 POLLED = frozenset({"simulated", "host", "modbus"})
-"""Kinds of sensors that are polled at ``rate_hz``. The others send at their own rate."""
+"""Kinds of sensors that are polled at ``rate_hz``. Sensors of other kinds send at their own rate."""
 _STREAMS = ("rtsp://", "rtsps://")
-"""Sources with a frame rate of their own."""
+"""URL schemes of cameras that send at their own frame rate."""
 _GRID = 512
-"""Side of the picture on which shapes are compared with masks: a mask smaller than 0.2 % of a side does not count."""
+"""Side in pixels of the raster on which shapes are compared with masks. A mask narrower than 0.2 % of the picture's
+side is ignored."""
 
 
 class SilentRule(NamedTuple):
-    """A rule, the key that silences it, and the reason with the next step."""
+    """A rule that can never fire, the key whose value silences the rule, and the reason with the next step."""
 
     rule: str
     key: str
@@ -36,8 +37,8 @@ class SilentRule(NamedTuple):
 def silent_rules(site: Site, labels: Mapping[str, Collection[str]] | None = None) -> list[SilentRule]:
     """Return the rules of a validated site that can never fire, or that miss a part of their objects.
 
-    ``labels`` are the labels of each model of the repository, if it is known. A rule whose silence depends on the
-    scene is not found.
+    ``labels`` has the labels of each model, or is None if the model repository is unknown. A rule whose silence
+    depends on the scene is not found.
     """
     cameras = {camera.name: camera for camera in site.cameras}
     pipelines = {pipeline.name: pipeline for pipeline in site.pipelines}
@@ -123,7 +124,10 @@ def _windows(rule: SensorRule, sensor: SensorConfig) -> Iterator[tuple[str, str]
 
 
 def _bounds(rule: SensorRule, sensor: SensorConfig) -> Iterator[tuple[str, str]]:
-    """Readings outside of the sensor's range are dropped, so their mean is inside of it."""
+    """Check a threshold against the sensor's range.
+
+    Readings outside of the range are dropped, so the mean of a window is always inside.
+    """
     above, below = getattr(rule, "above", None), getattr(rule, "below", None)
     if above is not None and above >= sensor.high:
         yield "above", f"{above:g} is not below high = {sensor.high:g} of sensor {sensor.name}: correct one of them"

@@ -1,7 +1,7 @@
-"""Batching of the frames of one partition, by pipeline and lane. Pure: it writes nothing, and the clock is passed in.
+"""Batch the frames of one partition by pipeline and lane. Pure: nothing is written, and the clock is passed in.
 
 A batch closes when it has enough items or bytes, or when its first item has waited for the maximum delay. A frame of
-several pipelines is finished when the last of its batches closes, and that batch finishes its offset. Within a
+several pipelines is in several batches. The last of these batches to close finishes the frame's offset. Within a
 pipeline and lane, items keep the order of their offsets, whatever their outcome.
 """
 
@@ -21,21 +21,21 @@ from ingest.site.pipeline import MAX_PIXEL_BYTES, UNROUTED_NAME
 from stream.runner.processor import Work
 
 MAX_ITEMS_BYTES = MAX_RECORD_BYTES - MAX_PIXEL_BYTES - HEAD_BYTES
-"""Maximum bytes of the items in a batch: the rest of a record beside the pixels. Items are small, but their size has
-no bound: an item names all pipelines of its frame, and a site may have any number."""
+"""Maximum bytes of the items in a batch, without their pixels. Items are usually small, but their size has no bound:
+an item names all pipelines of its frame, and a site may have any number of pipelines."""
 CHANNELS = 3
 UNROUTED_ITEMS = 64
-"""Items in a batch of frames that no pipeline wants."""
+"""Maximum number of items in a batch of frames that no pipeline wants."""
 UNROUTED_DELAY_S = 0.05
-"""Maximum time that such a batch stays open."""
+"""Maximum time that a batch of frames that no pipeline wants stays open."""
 
 
 @dataclass(frozen=True, slots=True)
 class PipelinePlan:
     """The limits of the batches of one pipeline.
 
-    ``rows`` is the maximum number of pictures of ``(height, width, channels)`` in a batch, ``regions`` the maximum
-    number of them from one frame. ``config`` is None for frames that no pipeline wants.
+    ``rows`` is the maximum number of pictures of ``(height, width, channels)`` in a batch. ``regions`` is the maximum
+    number of pictures from one frame. ``config`` is None for frames that no pipeline wants.
     """
 
     name: str
@@ -50,12 +50,12 @@ class PipelinePlan:
 
 
 UNROUTED = PipelinePlan(UNROUTED_NAME, 0, 0, 0, UNROUTED_ITEMS, UNROUTED_DELAY_S, 0, 0, None)
-"""Limits for frames that no pipeline wants. They travel as items without pixels, so that the ledger gets their
+"""Limits for frames that no pipeline wants. Such frames become items without pixels, so that the ledger records their
 end."""
 
 
 def plans(pipelines: Iterable[PipelineConfig]) -> tuple[PipelinePlan, ...]:
-    """Return one plan for each pipeline."""
+    """Return the batch limits of each pipeline."""
     return tuple(map(_plan, pipelines))
 
 
@@ -80,7 +80,8 @@ def _plan(config: PipelineConfig) -> PipelinePlan:
 class BatchEntry:
     """One frame for one pipeline: its encoded item, and the pictures of its regions, ``(h, w, 3)`` uint8, contiguous.
 
-    Every error that a frame can cause is raised while its entries are made. No later step of a batch can fail.
+    Every error that a frame can cause is raised while its entries are made, so that no later step of a batch can
+    fail.
     """
 
     plan: PipelinePlan
@@ -145,7 +146,7 @@ class Batcher:
     def _close(self, batch: _OpenBatch) -> Work:
         first, plan = batch.entries[0], batch.plan
         if first.lane not in (LIVE, LATE):
-            del self._open[plan.name, first.lane]  # replays end, and each has its own lane
+            del self._open[plan.name, first.lane]  # each replay has its own lane, and ends
         headers = frame_headers([entry.id for entry in batch.entries], first.lane, first.traceparent, plan.name)
         outgoing = Outgoing(self._target, self._partition, batch.encoded(), headers=headers)
         offsets = batch.take()
@@ -160,7 +161,7 @@ class Batcher:
 
 
 class _OpenBatch:
-    """The open batch of one pipeline and lane. It is refilled after each close."""
+    """The open batch of one pipeline and lane. The same object is filled again after each close."""
 
     def __init__(self, plan: PipelinePlan) -> None:
         self.plan = plan

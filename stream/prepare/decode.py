@@ -1,4 +1,4 @@
-"""Decoding and validation of frame records."""
+"""Decode and validate frame records."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stream.prepare import picture
 
 @dataclass
 class DeliveredFrame:
-    """A frame with its record. Its pixels are decoded at the first use only."""
+    """A frame with its record. The pixels are decoded at their first use."""
 
     frame: Frame
     record: LogRecord
@@ -39,10 +39,10 @@ class DeliveredFrame:
 
 
 def read_frame(record: LogRecord) -> DeliveredFrame:
-    """Read a record of ``frames`` or ``frames.late``. Raise CodecError or FrameError.
+    """Read a record of ``frames`` or ``frames.late``.
 
-    The body identifies a record without frame headers. A record whose header names another frame than its body is
-    refused, because the ledger counts it under the name in the header.
+    Raise CodecError or FrameError. A record without a frame header is identified by its body. A record whose header
+    names another frame than its body is refused, because the ledger counts the record under the name in the header.
     """
     frame = decode(Frame, record.value)
     header = record.headers.get(h.FRAMES)
@@ -56,12 +56,13 @@ def read_frame(record: LogRecord) -> DeliveredFrame:
 
 
 def with_frame_header(record: LogRecord) -> LogRecord:
-    """Return the record with the header that names its frame, for its dead letter.
+    """Return the record with the header that names its frame, for the record's dead letter.
 
     Return the record unchanged if it has that header, or if its frame cannot be read.
 
-    The ledger counts a delivered frame by its header, or by its body without one. Its end must be counted the same
-    way. Raise nothing, whatever the record holds, because an error in it is the cause of the dead letter.
+    The ledger counts a delivered frame by its header, or by its body if there is no header, and must count the dead
+    letter the same way. Raise no error, even for a malformed record, because malformed records are the reason for
+    dead letters.
     """
     try:
         if len(h.frames_of(record.headers)) == 1:

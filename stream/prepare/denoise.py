@@ -1,9 +1,9 @@
-"""Removal of sensor noise from the frames of a camera.
+"""Remove sensor noise from the frames of a camera.
 
 The noise level is estimated from the mask of J. Immerkær, "Fast Noise Variance Estimation", Computer Vision and Image
 Understanding 64 (1996), with the median absolute deviation (F. R. Hampel, 1974) in place of its mean, so that edges
 do not count as noise. Still texture looks like noise within one frame, but not in the difference of two frames. The
-lower of both estimates counts.
+lower of the two estimates counts.
 """
 
 from __future__ import annotations
@@ -24,40 +24,45 @@ NOISY = 1.5
 """Minimum standard deviation of the luma noise, in grey levels, at which filtering gains more than it costs. Footage
 in good light has 0.2 to 0.5 after JPEG. At 1.5 the median already gains 3 dB (the tests measure both)."""
 MEDIAN_PX = 3
-"""Side of the window of the median. It removes single wrong pixels and keeps lines two pixels wide."""
+"""Side of the median's window, in pixels. A median of 3×3 pixels removes single wrong pixels and keeps lines two
+pixels wide."""
 MEMORY = 0.75
 """Weight of the past in pixels without motion. Noise falls to √((1-m)/(1+m)) = 38 % within about four frames."""
 MOVED_SIGMAS = 1.5
 """Difference of a 3×3 mean from the past, in standard deviations of the pixel noise, above which it is motion. The
 noise of the mean is a third of that of a pixel, so the threshold exceeds four of its own standard deviations."""
 MIN_STEP = 2.0
-"""Minimum difference that counts as motion, in grey levels. Smaller differences are rounding."""
+"""Minimum difference that counts as motion, in grey levels. Smaller differences come from rounding."""
 
 MAX_DENOISER_BYTES = 128 * 1024 * 1024
-"""Maximum memory of one partition: 4 noisy 4K cameras of 27 MB or 170 at 640×360, as many as one core can prepare. Of
-a camera without noise only a quarter of the luma is kept, so thousands of them fit."""
+"""Maximum memory of the denoisers of one partition. It holds 4 noisy 4K cameras of 27 MB or 170 at 640×360, as many
+as one core can prepare. A camera without noise needs only a quarter of its luma, so thousands of such cameras fit."""
 _ENTRY_BYTES = 1024
-"""Bytes counted for each denoiser beside its pixels. They bound a million cameras of one pixel, too."""
+"""Bytes counted for each denoiser beside its pixels, so that even a million one-pixel cameras stay within the
+limit."""
 
 _LAPLACIANS = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-"""Immerkær's mask: the difference of two Laplacians, which is blind to the slopes of edges. Its squares sum to 36."""
+"""Immerkær's mask: the difference of two Laplacians, whose response to the slopes of edges is 0. The squares of its
+values sum to 36."""
 _MAD = 0.6745
 """Median absolute deviation of a normal distribution with a standard deviation of 1."""
 _MEDIAN_RESPONSE = _MAD * 6.0
 _MEDIAN_STEP = _MAD * 2**0.5
-"""Medians of the mask response and of the difference between two frames, for noise with a standard deviation of 1."""
+"""Median of the difference between two frames, for noise with a standard deviation of 1. ``_MEDIAN_RESPONSE`` is the
+median of the mask's response to that noise."""
 
 
 class Denoiser(Protocol):
-    """A filter for the successive frames of one camera on one lane. Not thread-safe; uses the CPU and does no I/O.
+    """A filter for the successive frames of one camera on one lane.
 
-    The input is ``(H, W, 3)`` uint8 and is not changed. The output has the same shape and may be the same array. The
-    size may change from one frame to the next.
+    A filter is not thread-safe, uses the CPU and does no I/O. The input is ``(H, W, 3)`` uint8 and is not changed.
+    The output has the same shape and may be the same array. The size of a frame may differ from that of the previous
+    one.
     """
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of pixels that are kept for the next frame; 0 for a filter without a past."""
+        """Bytes of pixels that the filter keeps for the next frame; 0 for a filter that keeps none."""
 
     def denoise(self, frame: Image) -> Image:
         """Return the frame with less noise."""
@@ -84,7 +89,8 @@ class MedianDenoiser:
 
 
 class AutoDenoiser:
-    """A filter of noisy frames only: temporal where no pixel moved, median where pixels moved."""
+    """A filter that changes noisy frames only: a temporal average where nothing moved, and a median where pixels
+    moved."""
 
     def __init__(self) -> None:
         self._middle: Image | None = None
@@ -92,12 +98,12 @@ class AutoDenoiser:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the grey middle of the last frame and, while the camera is noisy, of the last filtered frame."""
+        """Bytes of the grey centre of the last frame and, while the camera is noisy, of the last filtered frame."""
         return sum(image.nbytes for image in (self._middle, self._past) if image is not None)
 
     def denoise(self, frame: Image) -> Image:
         """Return the frame itself if it is clean, else a filtered copy."""
-        middle = _grey(_middle(frame))  # noise is estimated only here, and most cameras have none
+        middle = _grey(_middle(frame))  # the noise of the centre stands for the whole picture
         before = self._middle if self._middle is not None and self._middle.shape == middle.shape else None
         self._middle = middle
         sigma = _noise(middle, before)
@@ -119,9 +125,10 @@ def denoiser(kind: DenoiseKind) -> Denoiser:
 
 
 class DenoiserCache:
-    """The denoisers of one partition, one for each camera, lane and kind. The least recently used is dropped first.
+    """The denoisers of one partition, one for each camera, lane and kind.
 
-    A camera whose denoiser was dropped gets a new one, which finds its noise level within a few frames.
+    The least recently used denoiser is dropped first. A camera whose denoiser was dropped gets a new one, which
+    estimates the noise level anew within a few frames.
     """
 
     def __init__(self) -> None:
@@ -158,7 +165,7 @@ class DenoiserCache:
 def noise_sigma(grey: Image, before: Image | None = None) -> float:
     """Return the estimated standard deviation of the noise, in grey levels, of a ``(H, W)`` picture.
 
-    ``before`` is the previous picture. Only the middle quarter of the area counts, because overlays and black bars
+    ``before`` is the previous picture. Only the central quarter of the area counts, because overlays and black bars
     lie at the borders.
     """
     middle = _middle(grey)
@@ -166,7 +173,10 @@ def noise_sigma(grey: Image, before: Image | None = None) -> float:
 
 
 def _noise(middle: Image, before: Image | None) -> float | None:
-    """Return the standard deviation of the noise; None, in an eighth of the time, if it is below ``NOISY``."""
+    """Return the standard deviation of the noise, or None if it is below ``NOISY``.
+
+    A result of None takes an eighth of the time.
+    """
     step = None if before is None else cv2.absdiff(middle, before)
     if step is not None and _median_is_below(step, NOISY * _MEDIAN_STEP):
         return None
@@ -180,7 +190,7 @@ def _sigma(response: cv2.typing.MatLike, step: cv2.typing.MatLike | None) -> flo
 
 
 def _response(middle: Image) -> cv2.typing.MatLike:
-    """Return the absolute difference of each pixel from the prediction of its neighbours."""
+    """Return the absolute difference between each pixel and its value as predicted from its neighbours."""
     return cv2.convertScaleAbs(cv2.filter2D(middle, cv2.CV_16S, _LAPLACIANS))
 
 
@@ -226,7 +236,7 @@ def _middle(picture: Image) -> Image:
 
 
 def _image(array: cv2.typing.MatLike) -> Image:
-    """Narrow the type from OpenCV: its functions return uint8 for uint8 input."""
+    """Narrow the type of a result of OpenCV, whose functions return uint8 for uint8 input."""
     return array  # type: ignore[return-value]
 
 

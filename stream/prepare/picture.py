@@ -1,4 +1,4 @@
-"""Checks and decoding of pictures.
+"""Check and decode pictures.
 
 Sizes are read from the headers before the pixels are decoded, so that a small record cannot claim gigabytes. JPEG
 follows ITU-T T.81 (B.1, marker segments), WebP follows RFC 9649.
@@ -17,19 +17,19 @@ from stream.exceptions import CutShort, TooLarge, TooManyScans, Undecodable, Wro
 MAX_PIXELS = 7680 * 4320
 """Maximum size of a picture: 8K UHD, 100 MB when decoded."""
 MAX_SCANS = 64
-"""Maximum number of scans of a progressive JPEG; encoders write ten. Each scan is a pass over the whole picture, and
-a record has room for a million scans of 16 bytes."""
+"""Maximum number of scans of a progressive JPEG; encoders write about ten. Decoding takes a pass over the whole
+picture for each scan, and a hostile record has room for a million scans of 16 bytes."""
 _END_WITHIN_BYTES = 64
-"""Range at the end of a JPEG in which its end marker may lie: some cameras pad the file to a block. An end marker
-cannot occur within a scan."""
+"""Number of bytes at the end of a JPEG in which its end marker may lie. Some cameras pad the file to a block size. An
+end marker cannot occur within a scan."""
 
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}
 _NO_FRAME_HEADER = {0xC4, 0xC8, 0xCC}
-"""Markers in the range SOF0..SOF15 that are no frame headers: DHT, JPG, DAC."""
+"""JPEG markers in the range SOF0..SOF15 that do not begin a frame header: DHT, JPG and DAC."""
 _SCAN = 0xDA
 _START_OF_SCAN = int.from_bytes(b"\xff\xda", "little")
-"""The marker before each scan. It cannot occur within a scan; an embedded thumbnail has one, too."""
+"""The JPEG marker before each scan. The marker cannot occur within a scan, but an embedded thumbnail also has one."""
 
 Size = tuple[int, int]
 """Width and height in pixels."""

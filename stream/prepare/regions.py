@@ -1,4 +1,4 @@
-"""The parts of a frame that a model sees, and their layout in the input of the model. Pure geometry and pixels."""
+"""Choose the parts of a frame to show to a model, and lay them out in the model's input. Pure."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ingest.contract.records import Box, Fit, Inner, Pixels, Region
 from ingest.site import PipelineConfig
 
 MERGE_SHARE = 0.6
-"""Minimum overlap, as a share of the smaller box, at which two moving regions are merged. The boxes that a gate sends
-for one object overlap more; two objects that pass each other overlap less."""
+"""Minimum overlap, as a share of the smaller box, at which two moving regions are merged. Boxes that a gate sends for
+one object overlap more, and boxes of two objects that pass each other overlap less."""
 BESIDE_SHARE = 0.1
-"""Maximum share of a stationary box inside a moving box. Above it, the object starts to move, and would be found
-twice, or another object hides it."""
+"""Maximum share of a stationary box inside a moving box for the stationary box to be cropped. With a larger share,
+the object starts to move and would be found twice, or another object hides it."""
 
 MAX_BOXES = 128
-"""Maximum number of boxes of one frame, twice the maximum number of regions. Merging takes time quadratic in their
-number: 5 ms for 128 boxes, half a day for the 400,000 that fit into a record."""
+"""Maximum number of boxes used of one frame, twice the maximum number of regions. The time to merge boxes is
+quadratic in their number: 5 ms for 128 boxes, but half a day for the 400,000 boxes that fit into a record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,11 @@ def windows(
     most: int,
     resting: Sequence[Box] = (),
 ) -> tuple[CropWindow, ...]:
-    """Return at least one and at most ``most`` crop windows of a frame of ``size`` (width, height).
+    """Return from one to ``most`` crop windows of a frame of ``size`` (width, height).
 
-    Return the full frame unless the pipeline uses motion and the agent sent regions that lie in the frame. Of too
-    many moving regions, keep the largest. Stationary objects fill the rest, in the given order, except those inside a
-    moving region. ``resting`` has boxes that ``usable`` returned.
+    Return the full frame unless the pipeline uses motion and the agent sent regions inside the frame. If there are
+    more than ``most`` moving regions, keep the largest. Otherwise add stationary objects in the given order, except
+    those inside a moving region. ``resting`` has boxes that ``usable`` returned.
     """
     moving = merged(usable(motion or (), size)) if pipeline.regions == "motion" else []
     if not moving and (pipeline.regions != "motion" or motion != () or not resting):
@@ -82,7 +82,7 @@ def draw(pipeline: PipelineConfig, image: Pixels, window: CropWindow) -> Pixels:
     """Return the crop of a BGR image, contiguous, resized to ``region.inner`` and in the colours of the pipeline."""
     part = image[window.top : window.bottom, window.left : window.right]
     left, top, right, bottom = window.region.inner
-    # Bilinear at every scale: models are trained with it, and it costs a tenth of averaging areas.
+    # Bilinear at every scale: models are trained with bilinear scaling, and area averaging costs ten times as much.
     drawn = cv2.resize(part, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
     if pipeline.colour == "rgb":
         drawn = cv2.cvtColor(drawn, cv2.COLOR_BGR2RGB, dst=drawn)
@@ -90,7 +90,10 @@ def draw(pipeline: PipelineConfig, image: Pixels, window: CropWindow) -> Pixels:
 
 
 def usable(motion: Sequence[Box], size: tuple[int, int]) -> list[Box]:
-    """Return the boxes clipped to a frame of ``size``, without those outside of it; of too many, the largest."""
+    """Return the boxes clipped to a frame of ``size``.
+
+    Drop boxes outside of the frame, and keep the largest ``MAX_BOXES``.
+    """
     inside = (box.clipped(*size) for box in motion if all(map(math.isfinite, box)))
     found = [box for box in inside if box.width >= 1.0 and box.height >= 1.0]
     return found if len(found) <= MAX_BOXES else heapq.nlargest(MAX_BOXES, found, key=attrgetter("area"))

@@ -20,14 +20,15 @@ from stream.runner.backpressure import Downstream
 from stream.runner.processor import ParkingProcessor, Work
 
 ENGINES = "engines"
-"""The consumer group of the engine nodes."""
+"""Name of the engine nodes' consumer group."""
 MAX_WAITING_BATCHES = 512
-"""Maximum lag of the engines per partition: at most 3 GiB of the 4 GiB that a partition of batches retains, and
-minutes of work for a node."""
+"""Maximum number of batches per partition that wait for the engines: at most 3 GiB of the 4 GiB that the topic
+retains per partition, and minutes of work for a node."""
 STALE = "stale"
 STILL = "still"
 NOBODY = "unrouted"
-"""Reasons in the ledger: too old for its pipeline, no motion, wanted by no pipeline."""
+"""Ledger reason for a frame that no pipeline wants. ``STALE`` is for a frame too old for its pipeline, ``STILL`` for
+one without motion."""
 
 _TOPICS = {LIVE: (FRAMES, BATCHES), LATE: (FRAMES_LATE, BATCHES_LATE)}
 
@@ -47,21 +48,28 @@ class PrepareStage:
         self.configure(config)
 
     def configure(self, config: Config) -> None:
-        """Use other pipelines from the next frame on. A batch that is open closes before a frame of the new kind."""
+        """Use other pipelines from the next frame on.
+
+        An open batch of a changed pipeline closes before that frame.
+        """
         self.plans = plans(config.of(PipelineConfig))
         self.config = config
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> PrepareProcessor:
-        """Create the state of a partition, without reading back.
+        """Create the state of a partition without reading records back.
 
-        The frames of open batches are not committed and come again. A denoiser finds its level within a few frames.
+        The frames of batches that were open at a kill are not committed, and are read again. A denoiser estimates the
+        noise level anew within a few frames.
         """
         batcher = Batcher(self.target, tp.partition, self.clock)
         return PrepareProcessor(self.name, lambda: self.plans, batcher, self.clock)
 
 
 class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
-    """The processor that puts the frames of one partition into batches. ``pipelines`` returns those in force."""
+    """The processor that puts the frames of one partition into batches.
+
+    ``pipelines`` returns the pipelines in force.
+    """
 
     def __init__(
         self, stage: str, pipelines: Callable[[], tuple[PipelinePlan, ...]], batcher: Batcher, clock: Clock
@@ -125,7 +133,8 @@ class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
 
 
 def _seen(frame: DeliveredFrame) -> dict[str, Any]:
-    """Return the moving and stationary boxes from the agent; None for a list that is absent or has no usable box."""
+    """Return the agent's lists of moving and of stationary boxes, with None for a list that is absent or has no
+    usable box."""
     boxes = {"motion": frame.frame.motion, "resting": frame.frame.resting}
     return {key: _usable(found, frame.size) for key, found in boxes.items()}
 
