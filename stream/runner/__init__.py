@@ -1,1 +1,1 @@
-"""The runner of stream processors: the loop on Faust, its watchdog, and a runner in memory with the same rules."""
+"""The runner of stream processors: a loop on Faust, a watchdog, and an in-memory runner with the same rules."""

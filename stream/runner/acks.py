@@ -1,4 +1,4 @@
-"""Bookkeeping of the records of one partition: which have arrived, and which offsets may be committed."""
+"""Track the records of one partition: which records have arrived, and which offsets may be committed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stream.exceptions import RecordsLost, UnknownOffset
 
 
 class FetchNumber(NamedTuple):
-    """The place of a record among all fetched records of its partition, counted from 0 in each assignment.
+    """The number of a record among all fetched records of its partition, counted from 0 in each assignment.
 
     ``assignment`` is the number of the assignment in this process.
     """
@@ -28,9 +28,9 @@ class Arrivals:
         self.due = FetchNumber(assignment, 0)
 
     def take(self, number: FetchNumber) -> bool:
-        """Note an arrival. Return False for a record of another assignment, which must not be fed.
+        """Note that a record has arrived.
 
-        Raise RecordsLost.
+        Return False for a record of another assignment, which must not be fed. Raise RecordsLost.
         """
         if number.assignment != self.due.assignment:
             return False
@@ -44,8 +44,8 @@ class AckTracker:
     """The records of one partition that were fed to its processor and are not finished.
 
     Records may finish in any order. ``position`` moves only over an unbroken run of finished records, so a commit
-    never covers a record whose output the broker does not have. Offsets may have gaps (transaction markers,
-    retention).
+    never covers a record whose output the broker does not have. Transaction markers and retention leave gaps between
+    offsets.
     """
 
     def __init__(self, position: int) -> None:
@@ -57,11 +57,11 @@ class AckTracker:
 
     @property
     def open(self) -> int:
-        """Number of records that were delivered and lie at or behind the position."""
+        """Number of delivered records at or after ``position``."""
         return len(self._open)
 
     def deliver(self, offset: int) -> bool:
-        """Note that a record is about to be fed. Return False for a repeat, which must not be fed again."""
+        """Note that a record is about to be fed. Return False for a repeated record, which must not be fed again."""
         if offset < self.next:
             return False
         self._open[offset] = False
@@ -69,7 +69,7 @@ class AckTracker:
         return True
 
     def finish(self, offsets: Iterable[int]) -> int:
-        """Note that records are finished, and return the position. Raise UnknownOffset."""
+        """Note that records are finished, and return the new position. Raise UnknownOffset."""
         for offset in offsets:
             if self._open.get(offset) is not False:
                 raise UnknownOffset(offset)

@@ -1,7 +1,8 @@
-"""Back-pressure: a stage stops feeding a partition while the readers of its output lag behind.
+"""Back-pressure: a stage stops processing a partition while the readers of the stage's output lag behind.
 
-Records then wait where they are small and retained for long: a frame as JPEG, not as pixels for each model. Without
-it, engines that are down for an hour would leave batches that retention deletes before anyone classifies them.
+Records then wait in the input topic, where they are small and retained for long: a frame waits as JPEG, not as pixels
+for each model. Without back-pressure, batches would pile up while the engines are down, and retention would delete
+them before they are classified.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from ingest.kafka.log import Log, TopicPartition
 
 CHECK_LAG_S = 5.0
-"""Time between two checks of the lag downstream."""
+"""Time between two checks of the lag of the output's readers."""
 
 
 class Downstream(NamedTuple):
@@ -21,20 +22,20 @@ class Downstream(NamedTuple):
     group: str
     topic: str
     max_lag: int
-    """Records."""
+    """Maximum lag, in records."""
 
 
 @runtime_checkable
 class BackPressured(Protocol):
-    """A stage that writes no faster than its output is read."""
+    """A stage that writes no faster than another group reads its output."""
 
     @property
     def downstream(self) -> Downstream:
-        """The group that reads the output."""
+        """The consumer group that reads the output."""
 
 
 class BackPressure:
-    """The decision which partitions wait. A held partition goes on at half of the maximum lag. Pure."""
+    """Decides which partitions wait. A held partition continues once its lag is at most half of the maximum. Pure."""
 
     def __init__(self, max_lag: int) -> None:
         self._max_lag = max_lag
@@ -49,7 +50,10 @@ class BackPressure:
 
 
 async def downstream_lags(log: Log, downstream: Downstream, partitions: Iterable[int]) -> dict[int, int]:
-    """Return, per partition, the number of records that the group has not committed. Raise LogUnavailable."""
+    """Return, per partition, the number of records that the downstream group has not committed.
+
+    Raise LogUnavailable.
+    """
     ends, beginnings = await log.ends(downstream.topic), await log.beginnings(downstream.topic)
     lags = {}
     for partition in partitions:

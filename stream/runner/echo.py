@@ -1,4 +1,7 @@
-"""A stage that copies its input: to try out a cluster, to measure the runner alone, and for contract tests."""
+"""A stage that copies its input.
+
+It serves to try out a cluster, to measure the runner alone, and for contract tests.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,12 @@ class EchoStage:
     clock: Clock = field(default_factory=SystemClock)
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> EchoProcessor:
-        """Create the state of a partition, without reading back."""
+        """Create the state of a partition without reading records back."""
         return EchoProcessor(self)
 
 
 class EchoProcessor(Processor):
-    """The processor that holds records back until the group is full or the first has waited for ``delay_s``."""
+    """The processor that holds records back until a group is full or its first record has waited for ``delay_s``."""
 
     def __init__(self, stage: EchoStage) -> None:
         self._stage = stage
@@ -41,7 +44,7 @@ class EchoProcessor(Processor):
         return self._due
 
     def process(self, record: LogRecord) -> Sequence[Work]:
-        """Hold a record back, or write the group that it completes."""
+        """Hold a record back, or write the group if this record completes it."""
         self._held.append(record)
         if self._due is None:
             self._due = self._stage.clock.monotonic() + self._stage.delay_s

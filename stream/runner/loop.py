@@ -1,7 +1,8 @@
 """The runner: runs a stage on Kafka until a signal or an error ends it.
 
 One process is one member of the consumer group of the stage. The member (``faust/member.py``) fetches the records of
-the assigned partitions. Each partition has its own loop (``partition.py``), whose position is committed.
+the assigned partitions. Each partition has its own loop (``partition.py``), and the position of that loop is
+committed.
 """
 
 from __future__ import annotations
@@ -36,20 +37,20 @@ from stream.runner.watchdog import CountingLog, Signs, Watchdog
 _log = logs.get("stream.runner")
 
 STOP_S = 20.0
-"""Maximum time of a clean stop: finish the records in process, await acknowledgements, commit, leave the group. Less
-than the 30 s after which orchestrators kill."""
+"""Maximum time of a clean stop: finish the records in process, await acknowledgements, commit, leave the group. It is
+less than the 30 s after which orchestrators kill a process."""
 STOP_UNJOINED_S = 3.0
-"""Maximum time of a stop before the first assignment. Nothing is in process then."""
+"""Maximum time of a stop before the first assignment, when no record is in process."""
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 MMAP_BYTES = 64 * 1024 * 1024
-"""Memory blocks below this size come from the heap. Four times the largest record."""
+"""Size in bytes below which memory blocks come from the heap: four times the largest record."""
 TRIM_BYTES = 256 * 1024 * 1024
-"""Free memory that is kept at the end of the heap: the records in flight of a busy process."""
+"""Bytes of free memory kept at the end of the heap, enough for the records in flight of a busy process."""
 
 StageFactory = Callable[[Log], Awaitable[Stage]]
-"""Makes a stage. It may read the ``config`` topic first."""
+"""A function that makes a stage. It may first read the ``config`` topic."""
 
 
 async def serve(
@@ -59,10 +60,10 @@ async def serve(
     instance: str = "",
     validate: Validate = accept,
 ) -> None:
-    """Run a stage until ``stop`` is set. A ``Configurable`` one follows the ``config`` topic meanwhile.
+    """Run a stage until ``stop`` is set. Meanwhile, a ``Configurable`` stage follows the ``config`` topic.
 
     ``instance`` is the lasting name of this member in its group (static membership, KIP-345). A process that restarts
-    under it takes its partitions back at once, without waiting for the session of its predecessor to end. Two
+    under the same name takes its partitions back at once, without waiting for its predecessor's session to end. Two
     processes must not share a name.
 
     Raise TopicMismatch when the broker's topics differ from the contract, LogUnavailable without a broker. Any error
@@ -81,7 +82,7 @@ async def serve(
 async def _following(
     service: Service, stage: Stage, validate: Validate, failed: Callable[[BaseException], None]
 ) -> AsyncIterator[None]:
-    """Configure a stage as the ``config`` topic changes. ``failed`` gets an unexpected error."""
+    """Configure a stage whenever the ``config`` topic changes. Pass an unexpected error to ``failed``."""
     if not isinstance(stage, Configurable):
         yield
         return
@@ -101,10 +102,11 @@ async def _following(
 
 
 def keep_freed_memory() -> bool:
-    """Set the C library to reuse freed blocks of megabytes. Return False without a change if it is not glibc.
+    """Set the C library to reuse large freed memory blocks.
 
-    By default, glibc takes each picture and batch from the system and returns it at once, so that every page faults
-    again. Measured: two fifths of the CPU time of preparing a 416×416 batch. See mallopt(3).
+    Return False without a change if the C library is not glibc. By default, glibc gets the memory of each picture and
+    batch from the system and returns it at once, so that every page faults again. These page faults took two fifths
+    of the CPU time of preparing a 416×416 batch. See mallopt(3).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
@@ -196,7 +198,8 @@ class Runner:
         except TimeoutError:
             if self._joined:
                 self.failed(Stuck(f"the stop takes more than {STOP_S:.0f} s"))
-            self._exit(0)  # no record was fed, and a start that waits for an absent broker cannot be stopped
+            # No record was fed, and a start that waits for an absent broker cannot be stopped cleanly.
+            self._exit(0)
         _log.info("stage_stopped", stage=self._stage.name)
 
     async def _finish(self, beating: asyncio.Task[None]) -> None:
@@ -209,7 +212,7 @@ class Runner:
         await self._member.stop()
 
     def deliver(self, record: LogRecord, number: FetchNumber) -> None:
-        """Queue one fetched record at its partition. Never blocks."""
+        """Put one fetched record into the queue of its partition. Never block."""
         loop = self._loops.get(TopicPartition(record.topic, record.partition))
         if loop is not None:
             loop.offer(record, number)
@@ -217,14 +220,14 @@ class Runner:
             self.failed(RunnerError(f"a record of {record.topic}[{record.partition}] arrived, which is not assigned"))
 
     def safe_position(self, tp: TopicPartition) -> int | None:
-        """Return the next offset that a restart must read, None while it is not known."""
+        """Return the offset at which a restart must begin to read a partition; None while that offset is unknown."""
         loop = self._loops.get(tp)
         return loop.position if loop else None
 
     async def assigned(self, tps: Sequence[TopicPartition]) -> None:
         """Start a loop for each partition of a new assignment."""
         if self._stopping:
-            return  # the loops that drain still determine the positions to commit
+            return  # the draining loops still determine the positions to commit
         left_over = list(self._loops.values())
         self._assignment += 1
         self._loops = {tp: PartitionLoop(self._shared, tp, self._assignment) for tp in tps}
@@ -233,7 +236,8 @@ class Runner:
         await asyncio.gather(*(loop.drop() for loop in left_over))
 
     async def revoked(self) -> None:
-        """Drop the loops of all partitions, and commit the finished records, so that fewer are repeated."""
+        """Drop the loops of all partitions, and commit the finished records, so that the next owner repeats fewer
+        records."""
         if not self._loops or self._stopping:
             return
         await asyncio.gather(*(loop.drop() for loop in self._loops.values()))
@@ -256,11 +260,11 @@ class Runner:
         return Signs(fed + finished + self._counted.records, waiting, self._member.rebalancing, self._joined)
 
     def _waiting(self, loops: list[PartitionLoop]) -> int:
-        """Return how many records of some partitions are not fed yet."""
+        """Return how many records of the given partitions are not fed yet."""
         return sum(self._member.undelivered(loop.tp, loop.due) + loop.queued for loop in loops)
 
     async def _hold_back(self) -> None:
-        """Suspend feeding of the partitions whose readers lag behind."""
+        """Suspend feeding the partitions whose output is not read fast enough."""
         if not isinstance(self._stage, BackPressured):
             return
         downstream = self._stage.downstream
@@ -303,4 +307,4 @@ class Runner:
         try:
             _log.error("stage_failed", exc_info=error, **place)
         finally:
-            self._exit(EXIT_FAILED)  # also when the log cannot be written, because its reader is gone
+            self._exit(EXIT_FAILED)  # even if logging failed, for example on a closed pipe

@@ -1,7 +1,7 @@
-"""A runner on any log, without Faust, threads or waiting: for tests of logic and for replays.
+"""A runner on any log, without Faust, threads or waiting, for tests of logic and for replays.
 
-It keeps the rules of the real runner. Records come in offset order, works are written in the order in which they are
-returned, and offsets are committed only over an unbroken run of finished records.
+The memory runner follows the rules of the real runner. Records are processed in offset order, works are written in
+the order in which they are returned, and offsets are committed only over an unbroken run of finished records.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from stream.runner.processor import Processor, Stage, Work
 class MemoryRunner:
     """A runner of one stage over all partitions of its topics.
 
-    A new runner continues where the last one committed. To simulate a kill, drop a runner without ``stop``.
+    A new runner continues at the last runner's commit. To simulate a kill, drop a runner without calling ``stop``.
     """
 
     def __init__(self, stage: Stage, log: Log, clock: ManualClock) -> None:
@@ -30,7 +30,7 @@ class MemoryRunner:
     async def run(self) -> int:
         """Feed the records that the log has now, and tick the processors that are due.
 
-        Return the number of records.
+        Return the number of fed records.
         """
         fed = 0
         for topic in self._stage.topics:

@@ -1,4 +1,4 @@
-"""The loop of one partition: feed its processor, write the output, and advance the position that may be committed."""
+"""The loop of one partition: feed the processor, write its output, and advance the position that may be committed."""
 
 from __future__ import annotations
 
@@ -26,33 +26,36 @@ _log = logs.get("stream.partition")
 T = TypeVar("T")
 
 QUEUE_RECORDS = 256
-"""Records that wait for the processor of one partition before fetching pauses: one second of the busiest partition
-that one core can process. Fetching resumes at half of it, so the processor never runs out of work."""
+"""Number of queued records of one partition at which fetching pauses: one second of the busiest partition that one
+core can process. Fetching resumes at half of this number, so that the processor never runs out of work."""
 QUEUE_BYTES = 32 * 1024 * 1024
-"""The same limit in bytes, for cameras with large pictures: two fetches of the largest size."""
+"""Bytes of queued records of one partition at which fetching pauses: two fetches of the largest size. This limit
+applies to cameras with large pictures."""
 IN_FLIGHT_WORKS = 16
-"""Works of one partition that the broker has not acknowledged. It acknowledges within a few ms, so this number hides
-its latency."""
+"""Maximum number of works of one partition that the broker has not acknowledged. The broker acknowledges within a few
+ms, so this number hides its latency."""
 IN_FLIGHT_BYTES = 8 * 1024 * 1024
-"""The same limit in bytes: two batches of eight 416×416 pictures. The producer holds up to three copies of each."""
+"""Maximum bytes of works of one partition that the broker has not acknowledged: two batches of eight 416×416
+pictures. The producer holds up to three copies of each work."""
 OPEN_AT_ONCE = 2
-"""Partitions that read back their state at once. One event loop does all the work, so many at once would all end
-late, with full queues. With two, one reads while the other waits for the broker; the log keeps two readers."""
+"""Number of partitions that read back their state at the same time. One event loop does all the work, so many
+partitions would all finish late, with full queues. With two, one partition works while the other waits for the
+broker; the log keeps two readers."""
 SETTLE_S = 1.0
-"""Maximum time that a revoked partition waits for acknowledgements. They have usually come already; a rebalance must
-not wait for a broker that is gone."""
+"""Maximum time that a revoked partition waits for acknowledgements. Most acknowledgements have already arrived, and a
+rebalance must not wait for a broker that is gone."""
 
 
 MAX_MARKERS = 256
-"""Offsets that a gap may have without a request to the broker: the markers of a few transactions. Retention deletes
-whole segments, which are larger on a busy partition."""
+"""Size in offsets of a gap that is taken for the markers of a few transactions, without asking the broker. Retention
+deletes whole segments, which leave larger gaps on a busy partition."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
     """The resources that all partitions of one process share.
 
-    ``opening`` limits how many partitions read back their state at once. ``failed`` ends the process; its arguments
+    ``opening`` limits how many partitions read back their state at once. ``failed`` ends the process. Its arguments
     are the error, the partition and the last offset that was fed.
     """
 
@@ -67,9 +70,9 @@ class Shared:
 
 
 class PartitionLoop:
-    """Feeds one processor. All methods are called in the thread of the event loop.
+    """Feeds the processor of one partition. All methods are called in the event loop's thread.
 
-    ``assignment`` is the number of the assignment in this process. Records fetched in another one are not fed.
+    ``assignment`` is the number of the assignment in this process. Records fetched in another assignment are not fed.
     """
 
     def __init__(self, shared: Shared, tp: TopicPartition, assignment: int) -> None:
@@ -96,7 +99,7 @@ class PartitionLoop:
 
     @property
     def position(self) -> int | None:
-        """The next offset that a restart must read; None until the state is open."""
+        """The offset at which a restart must begin to read; None until the processor's state is open."""
         return None if self._tracker is None else self._tracker.position
 
     @property
@@ -106,7 +109,7 @@ class PartitionLoop:
 
     @property
     def in_flight(self) -> int:
-        """Number of records that were fed and are not finished."""
+        """Number of fed records that are not finished."""
         return 0 if self._tracker is None else self._tracker.open
 
     @property
@@ -116,14 +119,14 @@ class PartitionLoop:
 
     @property
     def busy(self) -> int:
-        """Number of processor calls that run and of works that the broker has not acknowledged.
+        """Number of running processor calls plus works that the broker has not acknowledged.
 
         Records that the processor holds back until a window is full do not count.
         """
         return len(self._in_flight_bytes) + self._calls
 
     def offer(self, record: LogRecord, number: FetchNumber) -> None:
-        """Queue a record. Never blocks: when the queue is full, it pauses fetching and still takes the record."""
+        """Queue a record. Never block: a full queue still takes the record, and fetching pauses."""
         if self._draining or not self._is_due(number):
             return
         self._queue.append(record)
@@ -141,14 +144,14 @@ class PartitionLoop:
             return False
 
     def hold(self, held: bool) -> None:
-        """Suspend or resume feeding. Records that the processor holds back are still written when they are due."""
+        """Suspend or resume feeding. Work that becomes due meanwhile is still written."""
         self.held = held
         self._arrived.set()
 
     async def drain(self) -> None:
         """Stop feeding, flush the processor, and return when the broker has acknowledged all output.
 
-        A partition whose state is not open yet just ends: no record was fed. ``drop`` may be called meanwhile.
+        If the state is not open yet, end at once, because no record was fed. ``drop`` may be called meanwhile.
         """
         self._draining = True
         self._queue.clear()
@@ -160,7 +163,7 @@ class PartitionLoop:
         await asyncio.wait({self._settling})
 
     async def drop(self) -> None:
-        """Stop feeding without a flush, and wait at most ``SETTLE_S`` for acknowledgements that are outstanding.
+        """Stop feeding without a flush, and wait at most ``SETTLE_S`` for outstanding acknowledgements.
 
         The next owner of the partition reads the unfinished records again.
         """
@@ -196,7 +199,7 @@ class PartitionLoop:
             await self._write(work)
 
     async def _step(self, processor: Processor, tracker: AckTracker) -> Sequence[Work]:
-        """Wait for a record or for the deadline, and return the work that is due then."""
+        """Wait for a record or for the deadline, and return the work that is then due."""
         deadline = processor.deadline
         if deadline is not None and deadline <= self._shared.clock.monotonic():
             return await self._in_pool(processor.tick)
@@ -216,7 +219,7 @@ class PartitionLoop:
     async def _check_gap(self, expected: int, found: int) -> None:
         """Count records that retention deleted before they were read. Raise TopicCreatedAgain for a lower offset.
 
-        Only results are written in transactions, so only they have small gaps.
+        Small gaps come from transaction markers, and only the topic of results is written in transactions.
         """
         if found < expected:
             await commit(self._shared.log, self._shared.stage.name, self.tp, found)
@@ -261,7 +264,7 @@ class PartitionLoop:
         self._writes.put_nowait((work, sent))
 
     async def _room_for(self, work: Work) -> None:
-        """Wait until there is room for a work in flight. One work always has room, whatever its size."""
+        """Wait until there is room for a work in flight. A work of any size has room if no other is in flight."""
         size = sum(len(record.value) for record in work.records)
         flying = self._in_flight_bytes
         while flying and (len(flying) >= IN_FLIGHT_WORKS or sum(flying) + size > IN_FLIGHT_BYTES):

@@ -1,7 +1,7 @@
 """The interface between the logic of a stage and the loop that runs the stage.
 
-A stage is pure logic over one partition. It receives records in offset order, and returns the records to write and
-the offsets that are finished once those records are written. It imports neither Faust nor a Kafka client.
+A stage is pure logic over one partition. It receives records in offset order. It returns the records to write, and
+the offsets that are finished once those records are written. A stage imports neither Faust nor a Kafka client.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ _log = logs.get("stream.processor")
 Outcome = TypeVar("Outcome")
 
 MAX_ERROR_CHARS = 500
-"""Length limit of an error in the log: some errors repeat a field of the record, which may have megabytes."""
+"""Maximum length of an error message in the log. Some errors repeat a field of the record, which may have
+megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
     """Records to write, and the input offsets that may be committed once the broker has all of them.
 
-    Every offset that a processor receives appears in exactly one Work, at once or later. A Work may have no records
-    (its offsets lead to no output) or no offsets. Works are written in the order in which they are returned.
+    Every offset that a processor receives appears in exactly one Work, at once or later. A Work without records
+    finishes offsets that have no output. A Work without offsets finishes no record. Works are written in the order in
+    which they are returned.
     """
 
     records: tuple[Outgoing, ...] = ()
@@ -36,7 +38,7 @@ class Work:
 
 
 class Processor(abc.ABC):
-    """The state of one partition. Its methods are never called concurrently; they may run in a worker thread.
+    """The state of one partition. Its methods are never called concurrently, but may run in a worker thread.
 
     A processor that holds records back overrides ``tick``, ``flush`` and ``deadline``. An exception that leaves any
     method ends the process.
@@ -44,10 +46,10 @@ class Processor(abc.ABC):
 
     @abc.abstractmethod
     def process(self, record: LogRecord) -> Sequence[Work]:
-        """Process one record and return the work that is ready."""
+        """Process one record and return the work that is ready to be written."""
 
     def tick(self) -> Sequence[Work]:
-        """Return the work that is due. Called when ``deadline`` has passed."""
+        """Return the work that is due. This method is called when ``deadline`` has passed."""
         return ()
 
     def flush(self) -> Sequence[Work]:
@@ -63,12 +65,14 @@ class Processor(abc.ABC):
 class ParkingProcessor(Processor, Generic[Outcome]):
     """A processor that parks a record whose processing fails as a dead letter, and goes on with the next record.
 
-    The dead letter keeps the original bytes, is counted, and can be replayed. Without it, the process would end, and
-    meet the same record again after every restart. A MemoryError is not parked: its cause is the process.
+    The dead letter keeps the original bytes, is counted, and can be replayed. Without parking, the process would end,
+    and fail on the same record again after every restart. A MemoryError ends the process, because the process is its
+    cause and not the record.
     """
 
     ends: ClassVar[tuple[type[Exception], ...]] = (MemoryError,)
-    """Errors of ``_decide`` that end the process, because the record is not their cause. Others park the record."""
+    """Errors of ``_decide`` that end the process, because the record is not their cause. Any other error parks the
+    record."""
 
     def __init__(self, stage: str) -> None:
         self._stage = stage
@@ -87,7 +91,7 @@ class ParkingProcessor(Processor, Generic[Outcome]):
 
     @abc.abstractmethod
     def _decide(self, record: LogRecord) -> Outcome:
-        """Decode one record and compute its outcome. An error parks the record, unless it is in ``ends``."""
+        """Decode one record and compute its outcome. An error parks the record, unless the error is in ``ends``."""
 
     @abc.abstractmethod
     def _emit(self, record: LogRecord, outcome: Outcome) -> Sequence[Work]:
@@ -103,7 +107,7 @@ class Stage(Protocol):
 
     @property
     def name(self) -> str:
-        """Name of the consumer group, without prefix."""
+        """Name of the consumer group, without the prefix of the deployment."""
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -112,8 +116,8 @@ class Stage(Protocol):
     async def open(self, tp: TopicPartition, position: int, log: Log) -> Processor:
         """Create the state of a partition whose next record is at ``position``.
 
-        Read back from the log the records that the state needs (the last seconds of its input, its own output), and
-        write nothing meanwhile. Raise LogUnavailable.
+        Read back the records that the state needs, such as the last seconds of its input or its own output. Write
+        nothing meanwhile. Raise LogUnavailable.
         """
 
 
@@ -124,7 +128,8 @@ class Configurable(Protocol):
     config: Config
 
     def configure(self, config: Config) -> None:
-        """Use another configuration from the next record on. Raise ConfigError to keep the last one.
+        """Use another configuration from the next record on.
 
-        Called in the thread of the event loop, while processors may run in others.
+        Raise ConfigError to keep the previous configuration. This method is called in the event loop's thread, while
+        processors may run in other threads.
         """

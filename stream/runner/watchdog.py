@@ -1,4 +1,7 @@
-"""A watchdog that ends a process without progress. The restart cures a stuck rebalance or a dead task."""
+"""A watchdog that ends a process without progress.
+
+The restart that follows cures a stuck rebalance or a dead task.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +16,27 @@ from ingest.runtime.clock import Clock
 from stream.exceptions import Stuck
 
 STALL_S = 60.0
-"""Maximum time without progress while records wait or a rebalance goes on. A send fails after 30 s and ends the
-process by itself. Each record that is read back while a partition opens counts as progress."""
+"""Maximum time without progress while records wait or a rebalance goes on. It is longer than the 30 s after which a
+failing send ends the process anyway. Each record that is read back while a partition opens counts as progress."""
 JOIN_S = 120.0
-"""Maximum time from the start to the first assignment: the restart of a broker and two session timeouts."""
+"""Maximum time from the start to the first assignment: a broker's restart and two session timeouts."""
 CHECK_S = 1.0
 """Time between two checks."""
 MAX_FAILED_CHECKS = 10
-"""Consecutive checks that may fail. One may fail because the client changes its state; not all within 10 s."""
+"""Maximum number of consecutive checks that may fail. A single check may fail because the Kafka client changes its
+state meanwhile, but not all checks within 10 s."""
 
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """The observable state of a runner. ``progress`` is any number that changes when a record moves on."""
+    """The observable state of a runner.
+
+    ``progress`` is a number that changes whenever a record is read, fed or finished.
+    """
 
     progress: int
     waiting: int
-    """Records to be read or fed, processor calls that run, and writes without acknowledgement."""
+    """Number of records to be read or fed, of running processor calls, and of unacknowledged writes."""
     rebalancing: bool
     joined: bool
 
@@ -43,7 +50,10 @@ class StallDetector:
         self._last: tuple[int, bool] | None = None
 
     def check(self, now: float, signs: Signs) -> str:
-        """Return the reason to end the process, empty if there is none. ``now`` is monotonic time in seconds."""
+        """Return the reason to end the process, or "" if the process is not stuck.
+
+        ``now`` is monotonic time in seconds.
+        """
         if not signs.joined:
             self._moved_at = now
             return "" if now - self._started < JOIN_S else f"no partition was assigned within {JOIN_S:.0f} s"
@@ -72,11 +82,11 @@ class Watchdog:
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
     def start(self) -> None:
-        """Start to check."""
+        """Start the thread that checks the runner."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop to check, and return when the thread has ended."""
+        """Stop the checks, and return when the thread has ended."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -88,7 +98,7 @@ class Watchdog:
             try:
                 reason = detector.check(self._clock.monotonic(), self._signs())
                 failures = 0
-            except Exception as error:  # an exception here would leave the process unguarded
+            except Exception as error:  # an exception in this thread would leave the process without a watchdog
                 failures += 1
                 reason = "" if failures < MAX_FAILED_CHECKS else f"the watchdog cannot read the state: {error!r}"
             if reason:
@@ -97,14 +107,14 @@ class Watchdog:
 
 
 class CountingLog:
-    """Any log, with a count of the records that are read from it: reading back state is progress."""
+    """A wrapper of any log that counts the records read from it, because reading back state counts as progress."""
 
     def __init__(self, log: Log) -> None:
         self.records = 0
         self._log = log
 
     def __getattr__(self, name: str) -> Any:
-        """Return a method of the log."""
+        """Return a method of the wrapped log."""
         return getattr(self._log, name)
 
     async def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncGenerator[LogRecord, None]:

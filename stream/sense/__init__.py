@@ -1,1 +1,1 @@
-"""The stage ``sense``: windows and rules turn sensor readings into events."""
+"""The stage ``sense``: sensor readings are collected in windows, and rules turn the windows into events."""

@@ -1,4 +1,4 @@
-"""Bases of sensor rules: their settings, and the state that one keeps from window to window. Pure."""
+"""Base classes of sensor rules: the settings of a rule, and its state from window to window. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stream.rules import Happening, Rule
 from stream.sense.windows import ReadingWindow
 
 TAIL_WINDOWS = 3
-"""Windows that a new owner reads back: the open one, and those that say whether a bound is exceeded."""
+"""Number of windows that a new owner reads back: the open window, and those that show whether a bound is exceeded."""
 
 
 class SensorRule(Rule):
@@ -24,10 +24,11 @@ class SensorRule(Rule):
     sensor: Name
     window_s: float = Field(default=5.0, gt=0.0)
     min_readings: int = Field(default=3, ge=1)
-    """A window with fewer readings is skipped."""
+    """Minimum number of readings in a window. The rule skips a window with fewer readings."""
 
     def tail_s(self, interval_s: float) -> float:
-        """Return the past readings, in seconds, from which a new owner of the partition rebuilds the rule's state.
+        """Return the length in seconds of the history from which a new owner of the partition rebuilds the rule's
+        state.
 
         ``interval_s`` is the time between two readings of the sensor, 0 if unknown.
         """
@@ -42,4 +43,5 @@ class WindowWatch(Protocol):
     """State of one sensor rule."""
 
     def step(self, window: ReadingWindow) -> Happening | None:
-        """Take the next closed window with enough readings, and return a happening that begins with it."""
+        """Process the next closed window that has enough readings, and return a happening that begins in this window,
+        if any."""

@@ -1,4 +1,4 @@
-"""The state of one sensor: cleaning of its readings, windows, and rules. Pure."""
+"""The state of one sensor: the filter of its readings, its windows and its rules. Pure."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from stream.sense.rule import SensorRule, WindowWatch
 from stream.sense.windows import ReadingWindow, TumblingWindows
 
 _TICK_NS = 1000
-"""Rounding of a deadline in float seconds, in ns: a day of uptime has a resolution of 15 ps, ten years of 60 ns."""
+"""Maximum rounding error of a deadline in float seconds, in ns. A float has a resolution of 15 ps after a day of
+uptime, and of 60 ns after ten years."""
 
 
 class Cleaner:
-    """A filter that drops repeated and impossible readings. ``dropped`` counts them by reason.
+    """A filter that drops repeated and impossible readings. ``dropped`` counts the dropped readings by reason.
 
-    ``repeat``: read before. ``old-epoch``: from before the device's last start. ``suspect``: marked so by the device.
-    ``range``: outside of the range that the sensor can measure.
+    ``repeat``: the reading was processed before. ``old-epoch``: the reading is from before the device's last start.
+    ``suspect``: the device marked the reading as suspect. ``range``: the value is outside of the sensor's range.
     """
 
     def __init__(self, config: SensorConfig | None) -> None:
@@ -29,7 +30,7 @@ class Cleaner:
         self.use(config)
 
     def use(self, config: SensorConfig | None) -> None:
-        """Use the range of another configuration."""
+        """Use the measuring range of another configuration from the next reading on."""
         self._low = config.low if config else float("-inf")
         self._high = config.high if config else float("inf")
 
@@ -39,7 +40,7 @@ class Cleaner:
         return self._mark[0]
 
     def clean(self, readings: Readings) -> list[tuple[int, float]]:
-        """Return the readings that count, as (Unix ns, value)."""
+        """Return the readings that are not dropped, as (Unix ns, value)."""
         kept: list[tuple[int, float]] = []
         rows = zip(readings.times_ns, readings.values, readings.quality, strict=True)
         for row, (at_ns, value, quality) in enumerate(rows):
@@ -76,7 +77,7 @@ class SensorWatch:
         self._watches = [self._new(rule) for rule in rules]
 
     def use(self, config: SensorConfig | None, rules: Iterable[SensorRule]) -> None:
-        """Use another configuration. A rule keeps its state if neither it nor its sensor has changed."""
+        """Use another configuration. A rule keeps its state if neither the rule nor its sensor has changed."""
         before = self._watches if config == self._config else []
         self._config, self._site = config, config.site if config else ""
         self._wait_s = config.max_delay_s if config else 0.0
@@ -110,7 +111,7 @@ class SensorWatch:
 
     @property
     def deadline(self) -> float | None:
-        """Monotonic time in s at which a window is due although no reading closes it, None without one."""
+        """Monotonic time in s at which a window is due although no reading closes it; None if no window waits."""
         pending_ns = [due for _, windows, _ in self._watches if (due := windows.pending_ns) is not None]
         if self._latest is None or not pending_ns:
             return None
@@ -120,13 +121,13 @@ class SensorWatch:
     def tick(self, now_s: float) -> list[Event]:
         """Return the events of windows that are due although no reading closes them.
 
-        The sensor's time is that of its last reading, and the time since that arrived. Its agent holds a reading back
-        for up to ``max_delay_s``, so that much later a reading inside the window would have come.
+        The sensor's present time is estimated as the time of its last reading plus the time since that reading
+        arrived. A window is due ``max_delay_s`` later still, because the agent may hold a reading back for that long.
         """
         if self._latest is None:
             return []
         latest_ns, arrived_s = self._latest
-        # rounded up: the window of the deadline is due at the deadline
+        # rounded up, so that the window is due at the deadline and not just after it
         sensor_ns = latest_ns + math.ceil(max(now_s - arrived_s - self._wait_s, 0.0) * 1e9 + _TICK_NS)
         return [
             event
@@ -135,7 +136,10 @@ class SensorWatch:
         ]
 
     def _events(self, rule: SensorRule, watch: WindowWatch, windows: Iterable[ReadingWindow]) -> list[Event]:
-        """Return the events of windows. A window that was looked at before it was complete has at most one."""
+        """Return the events of windows.
+
+        A window makes at most one event, even if it was evaluated before it was complete.
+        """
         events = []
         for window in windows:
             happening = watch.step(window) if window.count >= rule.min_readings else None

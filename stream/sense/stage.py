@@ -27,8 +27,8 @@ _log = logs.get("stream.sense")
 
 NAME = "sense"
 MARGIN_S = 10.0
-"""Past beside the rules' own: the allowed lateness, and the difference between the sensor's clock and the
-broker's."""
+"""Seconds of history beyond the needs of the rules. They cover the allowed lateness and the difference between the
+clocks of sensor and broker."""
 
 CLOCKS_MS = 60_000
 """Maximum difference between the clocks that stamp readings and events."""
@@ -39,13 +39,14 @@ class SenseStage:
 
     ``config`` is read with ``stream.rules.validated``.
 
-    After a restart, each sensor continues with its last windows, in its own time, even if it writes far less often
-    than others. A sensor is taken to be within its bounds if it wrote nothing for longer than it should, or too
-    little to fill a window. A breach that lasts is then reported again, because nothing shows whether it ended
-    meanwhile.
+    After a restart, each sensor continues with its last windows by its own clock, even if the sensor writes far less
+    often than others. If a sensor wrote nothing for longer than expected, or too little to fill a window, the stage
+    assumes that it is within its bounds. A lasting breach of such a sensor is reported again, because no reading
+    shows whether the breach ended meanwhile.
 
-    The last window of a sensor that falls silent is evaluated by a deadline. After a restart its deadline passes
-    again, so the events written since the readings that are read back are not written again.
+    The last window of a sensor that falls silent is evaluated at a deadline. This deadline passes again after a
+    restart. Therefore the stage reads back the events written since the first of the readings that were read back,
+    and does not write them again.
     """
 
     name = NAME
@@ -60,11 +61,14 @@ class SenseStage:
         self._metrics = metrics or SenseMetrics(CollectorRegistry())
 
     def configure(self, config: Config) -> None:
-        """Use other sensors and rules from the next column on. Those that are unchanged keep their state."""
+        """Use other sensors and rules from the next column on. Unchanged sensors and rules keep their state."""
         self.config = config
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> SenseProcessor:
-        """Create a partition's state from its last windows. Their events are not written again."""
+        """Create a partition's state from the readings of its last windows.
+
+        The events of these windows are not written again.
+        """
         processor = SenseProcessor(lambda: self.config, self._partitions, self._metrics, self._clock)
         past = await tail(log, tp, position, processor.place, processor.longest_s)
         for record in past:
@@ -85,8 +89,8 @@ class SenseStage:
 class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
     """The processor of one partition of readings.
 
-    It holds no offsets back: the next owner of the partition reads the open windows again. ``config`` returns the
-    configuration in force.
+    The processor holds no offsets back, because the next owner of the partition reads the open windows again.
+    ``config`` returns the configuration in force.
     """
 
     def __init__(
@@ -122,7 +126,7 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         return min((due for watch in self._sensors.values() if (due := watch.deadline) is not None), default=None)
 
     def tick(self) -> Sequence[Work]:
-        """Return the events of windows that no reading has closed in time. No offset is finished by them."""
+        """Return the events of windows that no reading has closed in time. The returned work finishes no offset."""
         self._follow()
         now_s = self._clock.monotonic()
         due = [
@@ -136,13 +140,13 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
             return self._sensors[name].tick(now_s)
         except MemoryError:
             raise
-        except Exception as error:  # a rule of another package: no record is at fault, so nothing can be parked
+        except Exception as error:  # a rule of another package failed: no record is the cause, so none can be parked
             _log.error("sensor_window_failed", sensor=name, error=repr(error)[:MAX_ERROR_CHARS])
             return []
 
     @property
     def longest_s(self) -> float:
-        """Longest past in which a sensor's last record may lie, in seconds of the broker's clock.
+        """Length of the history in which a sensor's last record is searched for, in seconds of the broker's clock.
 
         It covers the windows of the rules, and the time that a sensor waits until it sends a column.
         """
@@ -150,7 +154,7 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         return windows_s + max((config.max_delay_s for config in self._configs.values()), default=0.0)
 
     def place(self, record: LogRecord) -> HistoryPoint | None:
-        """Return the place of readings in their sensor's past, None if they are unreadable."""
+        """Return the place of a record of readings in its sensor's history; None if the record is unreadable."""
         try:
             readings = decode(Readings, record.value)
         except CodecError:
@@ -159,8 +163,10 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         return HistoryPoint(readings.sensor, 0, readings.times_ns[-1], self._tail_s(readings.sensor))
 
     def remember(self, record: LogRecord) -> None:
-        """Process past readings again. Their events are already written, and a column that fails is already
-        parked."""
+        """Process past readings again.
+
+        Drop their events, which are already written, and ignore errors, because a failing column is already parked.
+        """
         try:
             readings = decode(Readings, record.value)
             self._sensor(readings.sensor).step(readings, self._clock.monotonic())
@@ -179,7 +185,8 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         return [Work(self._outgoing(events, readings.sensor), (record.offset,))]
 
     def _step(self, readings: Readings) -> list[Event]:
-        """Process readings, and count those that were dropped, so that the metrics show a sensor without effect."""
+        """Process readings, and count the dropped ones, so that the metrics show a sensor whose readings have no
+        effect."""
         sensor = self._sensor(readings.sensor)
         before = sensor.counts()
         events = sensor.step(readings, self._clock.monotonic())
@@ -197,7 +204,7 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         return self._sensors[name]
 
     def _tail_s(self, sensor: str) -> float:
-        """Return the past that a sensor's rules need, in seconds."""
+        """Return the length of the history that a sensor's rules need, in seconds."""
         config = self._configs.get(sensor)
         interval_s = 1 / config.rate_hz if config else 0.0
         return max((rule.tail_s(interval_s) for rule in self._rules.get(sensor, ())), default=0.0) + MARGIN_S
@@ -209,7 +216,7 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
 
 
 def _id_of(event: bytes) -> str:
-    """Return the id of an event, "" if it is unreadable."""
+    """Return the id of an event record, or "" if the record is unreadable."""
     try:
         return decode_json(Event, event).id
     except CodecError:

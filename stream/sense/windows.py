@@ -1,10 +1,10 @@
 """Tumbling windows in event time. Pure.
 
-A window ``[k·w, (k+1)·w)`` is closed by the first reading that is later than its end by the allowed lateness. The
-columns in which the readings arrive make no difference.
+A window ``[k·w, (k+1)·w)`` is closed by the first reading that is later than the window's end by the allowed
+lateness. The result does not depend on how readings are grouped into columns.
 
-A sensor that falls silent sends no such reading. Its last window is then looked at once when the sensor's clock must
-have passed the end of the window, and stays open: readings that a broken link has held up still count.
+A sensor that falls silent sends no reading that closes its last window. This window is evaluated once the sensor's
+clock must have passed the window's end. The window stays open, so that readings delayed by a broken link still count.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 ALLOWED_LATENESS_S = 1.0
-"""Allowed lateness. A sensor's readings arrive in order; this covers a clock that is set back a little."""
+"""Time after a window's end in which late readings still count. A sensor's readings arrive in order, so this only
+covers a clock that is set back a little."""
 _LATENESS_NS = round(ALLOWED_LATENESS_S * 1e9)
 LATE_IN_A_ROW = 30
-"""Late readings in a row after which the clock must have been set back for good, or must have returned from a wrong
-time. At ten readings a second that takes three seconds."""
+"""Consecutive late readings after which the sensor's clock has certainly been set back, or has returned from a wrong
+time. At ten readings per second these take three seconds."""
 
 
 @dataclass
@@ -28,7 +29,7 @@ class ReadingWindow:
     count: int = 0
     total: float = 0.0
     seen: int = 0
-    """Number of its readings that ``TumblingWindows.due`` has returned."""
+    """Number of the window's readings that ``TumblingWindows.due`` has already returned."""
 
     @property
     def mean(self) -> float:
@@ -37,7 +38,7 @@ class ReadingWindow:
 
 
 class TumblingWindows:
-    """The windows of one sensor, all of one length."""
+    """The windows of one sensor. All windows have the same length."""
 
     def __init__(self, length_s: float) -> None:
         self._length_ns = round(length_s * 1e9)
@@ -70,14 +71,15 @@ class TumblingWindows:
 
     @property
     def pending_ns(self) -> int | None:
-        """Event time at which the oldest window with unseen readings is due, None without one."""
+        """Event time at which the oldest window with unseen readings is due; None if all readings were seen."""
         unseen = [window.start_ns for window in self._open.values() if window.count > window.seen]
         return min(unseen) + self._length_ns + _LATENESS_NS if unseen else None
 
     def due(self, now_ns: int) -> list[ReadingWindow]:
-        """Return, in order, copies of the open windows with unseen readings that ended before an event time.
+        """Return, in order, copies of the open windows with unseen readings that ended before ``now_ns``, less the
+        allowed lateness.
 
-        ``now_ns`` is the sensor's time as estimated from its last reading. The windows stay open.
+        ``now_ns`` is the sensor's present time, estimated from its last reading. The windows stay open.
         """
         bound_ns = now_ns - _LATENESS_NS - self._length_ns
         found = [w for start_ns, w in sorted(self._open.items()) if start_ns <= bound_ns and w.count > w.seen]
@@ -88,8 +90,8 @@ class TumblingWindows:
     def _is_late(self, start_ns: int) -> bool:
         """Return whether a reading's window is already closed.
 
-        If the clock must have been set back, drop the open windows, which lie in the future by the new clock, and
-        return False.
+        If the clock has been set back, drop the open windows and return False. By the new clock, the open windows lie
+        in the future.
         """
         late = start_ns < self._closed_before_ns
         self._late_in_a_row = self._late_in_a_row + 1 if late else 0

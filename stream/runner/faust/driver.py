@@ -28,13 +28,17 @@ from stream.runner.acks import FetchNumber
 from stream.runner.faust.fetching import ConsumerThread, NumberedRecord
 
 POLL_S = 0.1
-"""Maximum time that one fetch waits for records. A partition that is resumed meanwhile waits as long."""
+"""Maximum time that one fetch waits for records. A partition that is resumed during a fetch waits for the end of that
+fetch."""
 PAUSED_S = 1.0
-"""Maximum time between two signs of life to aiokafka while all partitions are paused."""
+"""Maximum time between two calls that tell aiokafka that the member is alive while all partitions are paused."""
 
 
 class NoReadOffsets(dict[TP, int | None]):
-    """Replaces Faust's map of read offsets, and stays empty: Faust would drop records below such an offset."""
+    """A map that stays empty, in place of Faust's map of read offsets.
+
+    Faust would drop records below an offset in its map.
+    """
 
     def __getitem__(self, tp: TP) -> int | None:
         return None
@@ -44,7 +48,7 @@ class NoReadOffsets(dict[TP, int | None]):
 
 
 class Consumer(driver.Consumer):  # type: ignore[misc]
-    """Commits the safe position of each partition, as the owner of the member gives it, and nothing else."""
+    """Commits the safe position of each partition, which the member's owner provides, and no other offset."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -55,16 +59,19 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def begin(self, tp: TP, position: int, assignment: int) -> bool:
-        """Fetch a partition from a position on. Return False when another member owns it by now."""
+        """Fetch a partition from a position on. Return False if another member now owns the partition."""
         return bool(await self._thread.begin(tp, position, assignment))
 
     def undelivered(self, tp: TP, due: FetchNumber) -> int:
-        """Return how many records are at the broker or on their way, when ``due`` comes next."""
+        """Return how many records have not reached the partition's loop: at the broker, or fetched.
+
+        ``due`` is the number of the next record.
+        """
         on_the_way = max(0, int(self._thread.fetched(tp, due.assignment)) - due.number)
         return int(self._thread.unfetched(tp)) + on_the_way
 
     def pause_fetching(self, tp: TP) -> None:
-        """Fetch no more of a partition. Records that are fetched already still come.
+        """Stop fetching a partition. Records that are already fetched are still delivered.
 
         Faust's own ``pause_partitions`` drops records between the fetch and the stream, and then commits past them.
         """
@@ -82,7 +89,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         await super().on_partitions_revoked(revoked)
 
     async def perform_seek(self) -> None:
-        """Leave the position of every partition as its loop has set it."""
+        """Do nothing, so that every partition keeps the position that its loop has set."""
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
         """Fetch the available records, and wait at most ``POLL_S``."""
@@ -103,7 +110,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         return message
 
     async def force_commit(self, topics: Iterable[Any] | None = None, start_new_transaction: bool = True) -> bool:
-        """Commit the safe positions that are not committed yet. Return True if there were any, and they are now."""
+        """Commit the safe positions that are not committed yet. Return True if any position was committed."""
         settings, owner = self.app.settings, self.app.owner
         positions = {tp: owner.safe_position(contract_tp(settings, tp)) for tp in self.assignment()}
         offsets = {tp: offset for tp, offset in positions.items() if offset is not None}
@@ -123,12 +130,12 @@ class _Producer(driver.Producer):  # type: ignore[misc]
 
 
 class Transport(driver.Transport):  # type: ignore[misc]
-    """The driver of the app in ``member.py``."""
+    """The Kafka driver of the Faust app in ``member.py``."""
 
     Consumer: ClassVar[type] = Consumer
     Producer: ClassVar[type] = _Producer
 
 
 def contract_tp(settings: KafkaSettings, tp: TP) -> TopicPartition:
-    """Return a partition with the topic's name in the contract, without the prefix of the site."""
+    """Return a topic partition with the topic's contract name, which lacks the prefix of the deployment."""
     return TopicPartition(tp.topic.removeprefix(settings.prefix), tp.partition)

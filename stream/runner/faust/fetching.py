@@ -1,10 +1,10 @@
-"""The thread in which aiokafka runs. It fetches each partition from the position that its loop sets.
+"""The thread in which aiokafka runs. It fetches each partition from the position that the partition's loop sets.
 
-Faust and aiokafka alone lose records when the group rebalances. A fetch that is under way waits for the new
-assignment and returns its first records. Faust drops them, because its flow is stopped, and seeks to the committed
-offsets. aiokafka does not move a partition that has no committed offset, so the dropped records are never read.
-Here, no partition is fetched in an assignment before its loop has begun it. A fetch that ends in a later assignment
-seeks back to its first record.
+Without this module, Faust and aiokafka lose records when the group rebalances. A running fetch waits for the new
+assignment and returns the first records of that assignment. Faust drops them, because its flow is stopped, and seeks
+to the committed offsets. aiokafka does not move a partition that has no committed offset, so the dropped records are
+never read. In this module, no partition is fetched in an assignment before its loop calls ``begin``. A fetch that
+ends in a later assignment seeks back to its first record.
 """
 
 from __future__ import annotations
@@ -22,21 +22,24 @@ from ingest.kafka import settings as kafka
 from stream.runner.acks import FetchNumber
 
 POLL_RECORDS = 64
-"""Records of one hand-over: few enough that a pause of one partition takes effect soon."""
+"""Maximum number of records that one fetch hands over. The number is small, so that a pause of a partition takes
+effect soon."""
 FETCH_PARTITION_BYTES = 2 * 1024 * 1024
-"""Limit of one fetch of one partition: about a hundred frames. A larger record still comes, alone (KIP-74)."""
+"""Maximum bytes of one fetch from one partition: about a hundred frames. A larger record is still fetched, alone
+(KIP-74)."""
 FETCH_BYTES = 8 * 1024 * 1024
-"""Limit of one fetch from one broker. Unpacking needs twice this memory, and reading far ahead gains nothing."""
+"""Maximum bytes of one fetch from one broker. Unpacking takes twice this memory, and reading further ahead gains
+nothing."""
 
 NumberedRecord = tuple[FetchNumber, "ConsumerRecord[bytes, bytes]"]
-"""A record as it was fetched."""
+"""A fetched record with its number."""
 
 
 @dataclass(slots=True)
 class _BegunPartition:
-    """One partition in one assignment, since its loop has begun it.
+    """One partition in one assignment, after its loop has called ``begin``.
 
-    ``kafka_assignment`` is aiokafka's object for the assignment. Each rebalance makes a new one.
+    ``kafka_assignment`` is aiokafka's object for the assignment. Each rebalance makes a new such object.
     """
 
     kafka_assignment: Any
@@ -45,14 +48,17 @@ class _BegunPartition:
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
-    """The thread of the Kafka consumer. Public methods are called in Faust's thread, private ones run in this one."""
+    """The thread of the Kafka consumer.
+
+    Public methods are called in Faust's thread, and private methods run in this thread.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._begun: dict[TP, _BegunPartition] = {}
 
     def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
-        self._assignor = None  # only tables need one
+        self._assignor = None  # only Faust's tables need an assignor
         conf = self.app.conf
         settings = self.app.settings
         group = str(conf.id).removeprefix(settings.prefix)
@@ -67,7 +73,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         )
 
     async def begin(self, tp: TP, position: int, assignment: int) -> bool:
-        """Fetch a partition from a position on. Return False when another member owns it by now."""
+        """Fetch a partition from a position on. Return False if another member now owns the partition."""
         return bool(await self.call_thread(self._begin, driver.ensure_aiokafka_TP(tp), position, assignment))
 
     def fetched(self, tp: TP, assignment: int) -> int:
@@ -81,11 +87,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         state = current.state_value(driver.ensure_aiokafka_TP(tp)) if current else None
         if state is None:
             return 0
-        lso, position = state.lso, state._position  # the property asserts, and this state may change meanwhile
+        lso, position = state.lso, state._position  # `position` asserts that no other thread changes it
         return 0 if lso is None or position is None else max(0, int(lso) - int(position))
 
     def _assignment(self) -> Any:
-        """Return aiokafka's current assignment, None before the first."""
+        """Return aiokafka's current assignment; None before the first one."""
         subscription = self._consumer and self._consumer._subscription.subscription
         return subscription and subscription.assignment
 
@@ -122,7 +128,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         return {tp: self._numbered(self._begun[tp], found) for tp, found in records.items()}
 
     async def _fetch_nothing(self, consumer: AIOKafkaConsumer, seconds: float) -> dict[TP, list[NumberedRecord]]:
-        """Wait in a way that aiokafka counts as a fetch: the group expels a member that does not fetch."""
+        """Wait in a way that aiokafka counts as a fetch, because the group expels a member that does not fetch."""
         with consumer._subscription.fetch_context():
             await asyncio.sleep(seconds)
         return {}

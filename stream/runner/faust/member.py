@@ -1,4 +1,4 @@
-"""A consumer group member on a Faust app: the settings that prevent loss, and every error ends the process."""
+"""A consumer group member on a Faust app, with settings that prevent data loss. Every error ends the process."""
 
 from __future__ import annotations
 
@@ -22,15 +22,17 @@ Event = Any
 """``faust.Event``: one record on its way through Faust; ``message`` is the record itself."""
 
 COMMIT_INTERVAL_S = 0.3
-"""Maximum age of finished records that a killed process repeats, besides those in flight. A commit is one small
-request."""
+"""Time between two commits. After a kill, the records finished since the last commit are processed again. A commit is
+one small request."""
 BUFFER_RECORDS = 1024
-"""Records between the consumer and the queues of the partitions. These queues take every record at once, so the
-buffer holds one hand-over of all partitions. A full buffer would make Faust pause in steps of a second."""
+"""Maximum number of records in Faust's buffer, before the queues of the partitions. These queues take every record at
+once, so the buffer needs room only for the records of one fetch. A full buffer would make Faust pause in steps of a
+second."""
 
 
 class App(faust.App):  # type: ignore[misc]
-    """Ends the process on any error, creates no folders, and reaches Kafka through the driver of this package."""
+    """A Faust app that ends the process on any error, creates no folders, and reaches Kafka through this package's
+    driver."""
 
     settings: KafkaSettings
     instance: str
@@ -46,15 +48,15 @@ class App(faust.App):  # type: ignore[misc]
         self.owner.failed(exc)
 
     def _create_directories(self) -> None:
-        """Do nothing: Faust keeps tables in folders beside the process, and there are no tables."""
+        """Do nothing: Faust needs folders only for its tables, and this project has no Faust tables."""
 
 
 class FaustMember:
     """One process as a member of the consumer group of its stage.
 
-    The member finds out which partitions belong to this process, fetches their records and writes the output. Its
-    ``owner`` decides which records are fed and which offsets are committed. All methods on both sides are called in
-    the thread of the event loop.
+    The member learns which partitions belong to this process, fetches their records and writes the output. Its
+    ``owner`` decides which records are processed and which offsets are committed. All methods of the member and of
+    the owner are called in the event loop's thread.
 
     ``instance`` is the lasting name of this member in the group (static membership, KIP-345), empty for none.
     """
@@ -80,15 +82,15 @@ class FaustMember:
 
     @property
     def rebalancing(self) -> bool:
-        """Whether partitions were revoked and the next assignment has not come yet.
+        """Whether partitions were revoked and the next assignment has not arrived.
 
-        Faust alone forgets it when a rebalance begins while another ends.
+        Faust's own flag is wrong if a rebalance begins while another one ends.
         """
         return self._revoking or bool(self._app.rebalancing)
 
     @property
     def crash_reason(self) -> BaseException | None:
-        """The error that stopped the member, None without one."""
+        """The error that stopped the member; None if there was no error."""
         reason: BaseException | None = self._app.crash_reason
         return reason
 
@@ -102,9 +104,9 @@ class FaustMember:
         await self._app.stop()
 
     async def commit(self) -> None:
-        """Commit the safe positions of all partitions, after any commit that is under way.
+        """Commit the safe positions of all partitions, after any running commit.
 
-        Faust returns False when it only waited for another commit, whose positions may be older.
+        Faust returns False if it only waited for another commit, whose positions may be older.
         """
         if not await self._app.consumer.commit():
             await self._app.consumer.commit()
@@ -112,12 +114,12 @@ class FaustMember:
     async def begin(self, tp: TopicPartition, position: int, assignment: int) -> bool:
         """Fetch a partition from ``position`` on, and number its records from 0 under this assignment.
 
-        Return False when another member owns the partition by now. Nothing is fetched of a partition before.
+        Return False if another member now owns the partition. No record of a partition is fetched before this call.
         """
         return bool(await self._app.consumer.begin(self._tp(tp), position, assignment))
 
     def pause(self, tp: TopicPartition) -> None:
-        """Fetch no more of a partition. Records that are fetched already still come."""
+        """Stop fetching a partition. Records that are already fetched are still delivered."""
         self._app.consumer.pause_fetching(self._tp(tp))
 
     def resume(self, tp: TopicPartition) -> None:
@@ -125,14 +127,18 @@ class FaustMember:
         self._app.consumer.resume_fetching(self._tp(tp))
 
     def undelivered(self, tp: TopicPartition, due: FetchNumber) -> int:
-        """Return how many records of a partition are at the broker or on their way, when ``due`` comes next.
+        """Return how many records have not reached the partition's loop: at the broker, or fetched.
 
-        Offsets without a record count too, until the fetch has passed them. Safe in any thread.
+        ``due`` is the number of the next record. Offsets without a record count too, until the fetch has passed them.
+        Safe in any thread.
         """
         return int(self._app.consumer.undelivered(self._tp(tp), due))
 
     async def send(self, record: Outgoing) -> Awaitable[Any]:
-        """Hand a record to the producer. The result is awaited for the acknowledgement of the broker."""
+        """Hand a record to the producer.
+
+        Return an awaitable that ends when the broker has acknowledged the record.
+        """
         self._metrics.written.inc()
         self._metrics.written_bytes.inc(len(record.value))
         sent: Awaitable[Any] = await self._app.producer.send(
@@ -154,7 +160,7 @@ class FaustMember:
             broker_commit_interval=COMMIT_INTERVAL_S,
             broker_session_timeout=SESSION_TIMEOUT_MS / 1000,
             stream_buffer_maxsize=BUFFER_RECORDS,
-            stream_wait_empty=False,  # the runner drains itself; after a rebalance, unfinished records are read again
+            stream_wait_empty=False,  # the runner drains by itself; the next owner reads unfinished records again
             agent_supervisor=CrashingSupervisor,
             topic_allow_declare=False,
             topic_disable_leader=True,

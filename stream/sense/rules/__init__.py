@@ -1,1 +1,1 @@
-"""Sensor rules, one module each. A module that is put here is a rule: nothing else names it."""
+"""Sensor rules, one module each. A module in this folder is found as a rule without being registered elsewhere."""

@@ -12,13 +12,16 @@ from stream.sense.rule import SensorRule
 from stream.sense.windows import ReadingWindow
 
 _PRECISION = 0.01
-"""Maximum rounding of a value in an event's text, as a share of the value."""
+"""Maximum rounding error of a value in an event's text, as a share of the value."""
 _MOST_DECIMALS = 12
-"""Decimals of the text. A smaller value is written with an exponent."""
+"""Maximum number of decimals in an event's text. A value that needs more decimals is written with an exponent."""
 
 
 class ThresholdRule(SensorRule):
-    """Report once when a window's mean leaves the bounds, and again only after a window has been inside."""
+    """Report once when a window's mean leaves the bounds.
+
+    Report again only after the mean of a window was within the bounds.
+    """
 
     EVENT_TYPE: ClassVar[str] = "sightline.reading.threshold"
 
@@ -37,7 +40,7 @@ class ThresholdRule(SensorRule):
         return ThresholdWatch(self, sensor, config)
 
     def exceeded(self, mean: float) -> str | None:
-        """Return the bound that a mean exceeds, such as ``above 30``, None if it exceeds none."""
+        """Return the bound that a mean exceeds, such as ``above 30``; None if the mean is within the bounds."""
         if self.above is not None and mean > self.above:
             return f"above {number(self.above)}"
         if self.below is not None and mean < self.below:
@@ -45,7 +48,7 @@ class ThresholdRule(SensorRule):
         return None
 
     def shown(self, mean: float) -> str:
-        """Return a mean that exceeds a bound, with the fewest digits that show that it does."""
+        """Return the text of a mean that exceeds a bound, with enough digits to show that the bound is exceeded."""
         bound = self.exceeded(mean)
         for decimals in range(1, _MOST_DECIMALS):
             rounded = round(mean, decimals)
@@ -55,12 +58,12 @@ class ThresholdRule(SensorRule):
 
 
 def number(value: float) -> str:
-    """Return a number as it was written: without a trailing ``.0``, and with all its digits."""
+    """Return a number with all its digits, but without a trailing ``.0``."""
     return f"{value:.15g}"
 
 
 class ThresholdWatch:
-    """Whether the last window was outside the bounds."""
+    """The state of the rule for one sensor: whether the last window was outside the bounds."""
 
     def __init__(self, rule: ThresholdRule, sensor: str, config: SensorConfig | None) -> None:
         self._rule = rule
