@@ -5,16 +5,19 @@ Options hold no secrets, only the names of files with secrets.
 
 from __future__ import annotations
 
+import csv
 import re
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ingest.site.agent import SpoolConfig
 from ingest.site.entry import ConfigEntry, ConfigSection, Seconds, expectation
 
 Baud = Annotated[int, Field(ge=50, le=4_000_000)]
+
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
 class SimulatedOptions(ConfigSection):
@@ -58,6 +61,17 @@ class MqttOptions(ConfigSection):
         return self
 
 
+def csv_separator(header: str) -> str:
+    """Return the separator of a CSV header: a semicolon if it has one outside of quotes, else a comma."""
+    return ";" if ";" in _QUOTED.sub("", header) else ","
+
+
+def csv_cells(line: str, separator: str) -> list[str]:
+    """Return the cells of one line of CSV (RFC 4180). Raise csv.Error for wrong quotes."""
+    cells = next(csv.reader([line], delimiter=separator, skipinitialspace=True, strict=True), [])
+    return [cell.strip() for cell in cells]
+
+
 class LineOptions(ConfigSection):
     """Options of a source of text lines: their format, and the name of this sensor in them."""
 
@@ -66,6 +80,16 @@ class LineOptions(ConfigSection):
     """For ``csv``: the names of the columns, for a device that does not send them itself."""
     field: str = ""
     """Name of this sensor in the device's lines; by default the sensor's own name."""
+
+    @field_validator("header")
+    @classmethod
+    def _header_is_one_line_of_csv(cls, header: str) -> str:
+        try:
+            if header:
+                csv_cells(header, csv_separator(header))
+        except csv.Error:
+            raise ValueError('expected one line of CSV, such as time,"Hall, north"') from None
+        return header
 
 
 class CommandOptions(LineOptions):

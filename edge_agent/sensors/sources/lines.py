@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, cast
 
 from edge_agent.sensors.source import Reading, Sink
 from edge_agent.sensors.values import parse_json, parse_reading
 from ingest.site import SensorConfig
-from ingest.site.sensor import LineOptions
+from ingest.site.sensor import LineOptions, csv_cells, csv_separator
 
 MAX_LINE_BYTES = 64 * 1024
 """Maximum length of a line, enough for a thousand values as JSON. Noise on a wire has no line ends and must not fill
 the memory."""
 _TIME_COLUMNS = ("time", "timestamp")
+_SHOWN = 60
+"""Maximum number of characters of an unreadable row that a message shows."""
 _RESERVED = ("name", "value", "time", "timestamp", "quality")
 
 
@@ -29,19 +32,22 @@ class LineParser:
 
     Format ``lines``: ``name value [time]``, a value alone, or JSON. JSON is ``{"name": …, "value": …, "time": …,
     "quality": …}``, or a flat object of names and numbers with an optional time. Format ``csv``: a header of names,
-    which may be repeated, then rows. A column ``time`` or ``timestamp`` is the time of its row.
+    which may be repeated, then rows. A column ``time`` or ``timestamp`` is the time of its row. Cells are separated
+    by commas, or by semicolons if the header has them, and may be quoted (RFC 4180), but not across lines.
+
+    A line ends with LF, CR or CRLF.
     """
 
     def __init__(self, form: Literal["lines", "csv"] = "lines", header: str = "") -> None:
         self._csv = form == "csv"
-        self._separator = ";" if ";" in header else ","
-        self._columns = self._cells(header) if header else []
+        self._separator = csv_separator(header)
+        self._columns = csv_cells(header, self._separator) if header else []
         self._rest = b""
         self._too_long = False
 
     def feed(self, data: bytes) -> Iterator[NamedReading]:
         """Take bytes as they arrive. Yield the readings of the lines that are now complete."""
-        *lines, rest = (self._rest + data).split(b"\n")
+        *lines, rest = (self._rest + data.replace(b"\r", b"\n")).split(b"\n")
         self._rest = b""
         for line in lines:
             if self._too_long or len(line) > MAX_LINE_BYTES:
@@ -69,23 +75,28 @@ class LineParser:
         return (NamedReading(name, parse_reading(*rest)) if rest else NamedReading("", parse_reading(text)),)
 
     def _row(self, text: str) -> Iterable[NamedReading]:
+        separator = self._separator if self._columns else csv_separator(text)
+        try:
+            cells = csv_cells(text, separator)
+        except csv.Error as error:
+            return self._unreadable_row(f"not CSV: {error}", text)
         if not self._columns:
-            self._separator = ";" if ";" in text else ","
-            self._columns = self._cells(text)
+            self._separator, self._columns = separator, cells
             return ()
-        cells = self._cells(text)
         if cells == self._columns:
             return ()  # the device was restarted and repeats its header
         if len(cells) != len(self._columns):
-            return (_unreadable(text),)
+            return self._unreadable_row(f"{len(cells)} cells for {len(self._columns)} columns", text)
         at = next((c for name, c in zip(self._columns, cells, strict=True) if name.lower() in _TIME_COLUMNS), None)
         pairs = zip(self._columns, cells, strict=True)
         return [
             NamedReading(name, parse_reading(cell, at)) for name, cell in pairs if name.lower() not in _TIME_COLUMNS
         ]
 
-    def _cells(self, text: str) -> list[str]:
-        return [cell.strip().strip('"').strip() for cell in text.split(self._separator)]
+    def _unreadable_row(self, problem: str, text: str) -> Iterable[NamedReading]:
+        """Return a reading without a value for each column, since each has lost one."""
+        reading = Reading(None, problem=f"{problem}: {text[:_SHOWN]!r}")
+        return [NamedReading(name, reading) for name in self._columns or [""] if name.lower() not in _TIME_COLUMNS]
 
 
 class LineReader:

@@ -89,9 +89,49 @@ def test_a_line_may_have_a_time_and_a_quality() -> None:
 
 def test_a_csv_header_may_be_repeated() -> None:
     found = read(b"time,a,b\n1700000000,1,2\n\n1700000001,3,x\ntime,a,b\n1700000002,4\n1700000003,5,6\n", "csv")
-    assert values(found) == [("a", 1.0), ("b", 2.0), ("a", 3.0), ("b", None), ("", None), ("a", 5.0), ("b", 6.0)]
+    assert values(found) == [
+        *(("a", 1.0), ("b", 2.0), ("a", 3.0), ("b", None), ("a", None), ("b", None), ("a", 5.0), ("b", 6.0))
+    ]
     assert [each.reading.at_ns for each in found[:2]] == [NOW_NS, NOW_NS]
     assert values(read(b'1;"2,5"\n3;4\n', "csv", header="a;b")) == [("a", 1.0), ("b", None), ("a", 3.0), ("b", 4.0)]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b'"Hall, north";"a ""b"""\n1;2\n', [("Hall, north", 1.0), ('a "b"', 2.0)]),
+        (b'"a;x","b"\n1,2\n', [("a;x", 1.0), ("b", 2.0)]),
+        (b'"time", "a", "b"\n"2023-11-14T22:13:20Z", "1", "2"\n', [("a", 1.0), ("b", 2.0)]),
+        (b'a,note,b\n1,"warm, dry",2\n', [("a", 1.0), ("note", None), ("b", 2.0)]),
+        (b"a,b\r1,2\r3,4\r", [("a", 1.0), ("b", 2.0), ("a", 3.0), ("b", 4.0)]),
+        (b"a,b\r\n1,2\r\n\r\n3,4\r\n", [("a", 1.0), ("b", 2.0), ("a", 3.0), ("b", 4.0)]),
+        (b'\xef\xbb\xbf"a",b\r\n1,2\r\n', [("a", 1.0), ("b", 2.0)]),
+    ],
+)
+def test_csv_has_quotes_and_any_line_ends(data: bytes, expected: list[tuple[str, float | None]]) -> None:
+    assert values(read(data, "csv")) == expected
+    bytewise = LineParser("csv")
+    assert values([named for at in range(len(data)) for named in bytewise.feed(data[at : at + 1])]) == expected
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        (b'1,"2', "not CSV: unexpected end of data: '1,\"2'"),
+        (b'1,"2"3', "not CSV: ',' expected after '\"': '1,\"2\"3'"),
+        (b"1,2,3", "3 cells for 2 columns: '1,2,3'"),
+    ],
+)
+def test_an_unreadable_csv_row_is_a_problem_of_all_its_columns(row: bytes, problem: str) -> None:
+    found = read(b"time,a\n" + row + b"\n1700000000,5\n", "csv")
+    assert [(name, reading.problem) for name, reading in found[:1]] == [("a", problem)]
+    assert values(found) == [("a", None), ("a", 5.0)]
+
+
+def test_an_unreadable_csv_header_is_reported_and_the_next_line_tried() -> None:
+    found = read(b'"a,b\na,b\n1,2\n', "csv")
+    assert values(found) == [("", None), ("a", 1.0), ("b", 2.0)]
+    assert "not CSV" in found[0].reading.problem
 
 
 @given(st.binary(max_size=2000), st.sampled_from(["lines", "csv"]))
