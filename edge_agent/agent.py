@@ -1,4 +1,4 @@
-"""The agent: cameras and sensors, one spool, one sender, and one heartbeat."""
+"""The edge agent of one site: its cameras and sensors, one spool, one sender, and one heartbeat."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ _log = logs.get("edge_agent")
 BEAT_S = 1.0
 """Pause between two heartbeats, in seconds."""
 FLUSH_S = 20.0
-"""Maximum time to send the spool at a clean stop, in seconds. Remaining rows wait on disk for the next start."""
+"""Maximum time to send the spool at a clean stop, in seconds. Unsent rows stay on disk until the next start."""
 _POLL_S = 0.1
 
 
 class Agent:
-    """Captures, spools and sends the frames and readings of one site. ``folder`` holds the spool with its epochs."""
+    """Capture, spool and send the frames and readings of one site. ``folder`` holds the spool and saved state."""
 
     def __init__(
         self,
@@ -86,10 +86,10 @@ class Agent:
         self._check_sensors()
 
     def _check_sensors(self) -> None:
-        """Check the sensors before the start. Raise SourceUnusable for sensors of the site file.
+        """Check the sensors before the start. Raise SourceUnusable if a sensor of the site file is unusable.
 
-        Unusable sensors of the last good configuration are dropped, so that its cameras run. They may come from a
-        time when the agent had other hardware or software.
+        If the last good configuration has an unusable sensor, all its sensors are dropped and its cameras still run.
+        The saved sensors may need hardware or software that the agent no longer has.
         """
         try:
             make_sources(self._desired.running.sensors, self._clock)
@@ -102,8 +102,8 @@ class Agent:
     async def run(self, stop: asyncio.Event, *, exit_at_end: bool = False) -> None:
         """Capture and send until ``stop`` is set, or with ``exit_at_end`` until the sources of all cameras end.
 
-        Raise SpoolError if the spool fails, and any error that ends the sender or the heartbeat. Without those, the
-        agent would keep frames that it never sends, and its spool would grow for ever.
+        Raise SpoolError if the spool fails. Also raise any error that ends the sender or the heartbeat: without a
+        sender, frames would fill the spool and never be delivered.
         """
         await self._spool.open()
         working = [asyncio.create_task(work) for work in (self._sender.run(self._random.random), self._beat())]
@@ -129,7 +129,7 @@ class Agent:
             await self._spool.close()
 
     async def _follow(self) -> None:
-        """Close the epochs that a kill left open, start the fleet, and follow the configuration for ever."""
+        """Close the epochs that a kill left open, start the fleet, and follow the ``config`` topic for ever."""
         await self._close_killed_epochs()
         await self._apply()
         if not self._follows:
@@ -143,7 +143,7 @@ class Agent:
         await asyncio.Event().wait()
 
     async def _refresh_pins(self) -> None:
-        """Read the pins of the topic. Raise LogUnavailable; the link then waits and tries again."""
+        """Read the cameras' pinned partitions from the ``config`` topic. Raise LogUnavailable."""
         async with KafkaLog(self._settings, f"agent-pins-{self._instance}") as log:
             self._pins.update((await read(log, trust=self._trust)).pins)
 
@@ -159,7 +159,7 @@ class Agent:
         await self._fleet.apply(desired.running.cameras, desired.running.sensors)
 
     async def _changed(self, view: ConfigView) -> None:
-        """Run the topic's current configuration. If its sensors cannot run together, keep the old sensors."""
+        """Run the topic's current configuration. If the new sensors cannot run together, keep the old sensors."""
         before = self._desired.running
         self._desired.apply(view)
         self._metrics.config.refused.set(len(view.config.refused))
@@ -188,17 +188,17 @@ class Agent:
     async def _beat(self) -> None:
         while True:
             await self._spool.maintain()
-            with contextlib.suppress(SpoolUnavailable):  # the spool logs its outage; heartbeats continue
+            with contextlib.suppress(SpoolUnavailable):  # the spool logs its own outage, and heartbeats continue
                 running: list[Camera | Sensor] = [*self._fleet.cameras, *self._fleet.sensors]
                 await self._spool.note_reported([(x.config.name, x.epoch, x.captured - 1) for x in running])
             beat = self._heartbeat()
-            with contextlib.suppress(TimeoutError):  # a link that accepts nothing must not delay the spool's bounds
+            with contextlib.suppress(TimeoutError):  # a blocked link must not delay the spool's size check
                 async with asyncio.timeout(BEAT_S):
                     await self._sender.publish(STATUS, encode(beat), self._instance)
             await asyncio.sleep(BEAT_S)
 
     def _heartbeat(self) -> Heartbeat:
-        cameras = [c for c in self._fleet.cameras if c.epoch]  # without an epoch there is nothing to report
+        cameras = [c for c in self._fleet.cameras if c.epoch]  # a camera without an epoch has nothing to report
         sensors = [s for s in self._fleet.sensors if s.epoch]
         frames, readings = self._spool.backlog["frame"], self._spool.backlog["readings"]
         return Heartbeat(

@@ -1,9 +1,10 @@
 """Offset of the broker's clock from the local clock. Pure.
 
-The broker stamps each record on ``status`` with its own clock, at a moment between the send and the acknowledgement.
-So its offset is the stamp minus the middle of the two, with an error of at most half the duration of the exchange
-(F. Cristian, "Probabilistic clock synchronization", Distributed Computing 3, 1989). The quickest recent exchange
-gives the estimate. When a clock is set, all earlier exchanges are dropped.
+Each heartbeat on ``status`` is one measurement. The broker stamps the record with its own clock, at a moment between
+the send and the acknowledgement. The offset is therefore the broker's stamp minus the midpoint of the local send and
+acknowledgement times. The error is at most half the time between these two (F. Cristian, "Probabilistic clock
+synchronization", Distributed Computing 3, 1989). The estimate is the recent measurement with the shortest round trip.
+When one of the clocks is set, all earlier measurements are dropped.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from collections import deque
 from dataclasses import dataclass
 
 EXCHANGES = 60
-"""Number of recent exchanges: one minute of heartbeats. A clock that runs 50 ppm fast gains 3 ms in that time, about
-the error of one exchange."""
+"""Number of recent measurements to keep: one minute of heartbeats. In one minute, a clock that runs 50 ppm fast gains
+3 ms, which is about the error of one measurement."""
 _STAMP_MS = 1.0
 """Resolution of Kafka's timestamps."""
 _DRIFT_MS = 6.0
-"""Maximum drift between two recent exchanges, at 100 ppm. A larger difference means that a clock was set."""
+"""Maximum drift between two recent measurements, at 100 ppm. A larger difference means that a clock was set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +30,15 @@ class ClockEstimate:
 
 
 class ClockOffset:
-    """Estimate of the offset from a series of exchanges."""
+    """Estimator of the broker's clock offset from a series of acknowledged heartbeats."""
 
     def __init__(self) -> None:
         self._last: deque[ClockEstimate] = deque(maxlen=EXCHANGES)
 
     def add(self, sent_ns: int, acknowledged_ns: int, stamp_ms: int) -> None:
-        """Add an exchange: local times in Unix ns, and the broker's stamp in Unix ms.
+        """Add a measurement: local send and acknowledgement times in Unix ns, and the broker's stamp in Unix ms.
 
-        Ignore an exchange during which the local clock was set back.
+        Ignore a measurement during which the local clock was set back.
         """
         took_ms = (acknowledged_ns - sent_ns) / 1e6
         if took_ms < 0.0:
@@ -46,10 +47,10 @@ class ClockOffset:
         found = ClockEstimate(stamp_ms + _STAMP_MS / 2 - middle_ms, (took_ms + _STAMP_MS) / 2)
         for before in tuple(self._last):
             if abs(found.offset_ms - before.offset_ms) > found.error_ms + before.error_ms + _DRIFT_MS:
-                self._last.clear()  # they contradict each other: a clock was set between them
+                self._last.clear()  # the two measurements contradict each other: a clock was set between them
         self._last.append(found)
 
     @property
     def estimate(self) -> ClockEstimate | None:
-        """The most exact recent estimate, None before the first exchange."""
+        """The recent estimate with the smallest error; None before the first measurement."""
         return min(self._last, key=lambda e: e.error_ms, default=None)

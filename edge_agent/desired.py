@@ -1,8 +1,8 @@
-"""The desired configuration of an agent: the cameras and sensors of its site, from the file, the disk or the topic.
+"""Desired configuration of an agent: cameras and sensors from the site file, the ``config`` topic, or the saved copy.
 
-An agent begins with the site's file. Once the ``config`` topic has an entry of its site, the topic replaces the file.
-The last configuration of the topic that could be run is saved on disk, for a start without Kafka. The topic stays in
-charge even when all its entries are removed, so a removed camera does not come back with the next start.
+An agent begins with the site file. Once the ``config`` topic has an entry of its site, the topic replaces the file.
+The last configuration from the topic that could be run is saved on disk, for a start without Kafka. The topic stays
+in charge even when all its entries are removed, so a removed camera does not come back at the next start.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from ingest.site.topic.view import Config, ConfigView
 _log = logs.get("edge_agent.config")
 
 _KINDS = tuple(f"{cls.KIND}/" for cls in (CameraConfig, SensorConfig, PinConfig))
-"""Key prefixes of the entries that an agent reads; other services report unusable entries of other kinds."""
+"""Key prefixes of the entries that an agent reads. Unusable entries of other kinds are reported by other services."""
 _MAX_REFUSALS = 5
-"""Maximum number of refusals in a heartbeat: a topic full of unusable entries must not make it too large to send."""
+"""Maximum number of refused entries in a heartbeat. A topic with many unusable entries would make it too large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,14 @@ class RunningConfiguration:
     sensors: tuple[SensorConfig, ...] = ()
     pins: tuple[PinConfig, ...] = ()
     own_sensors: tuple[SensorConfig, ...] = ()
-    """The sensors as the topic or the file has them, without the paths on this device."""
+    """The sensors as written in the topic or the site file, before names of secrets are replaced by local paths."""
 
 
 class DesiredConfiguration:
-    """Chooses the cameras and sensors that an agent runs. ``only`` limits them to some names; empty means all.
+    """Chooser of the cameras and sensors that an agent runs. ``only`` limits them to some names; empty means all.
 
-    Entries without the rights that the policy and the site file give them are refused. Without a ``last_good``, as
-    for an agent that follows no topic, the file is always in charge.
+    An entry is refused if neither the policy nor the site file gives it the rights that it needs. Without
+    ``last_good``, the agent follows no topic, and the site file is always in charge.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class DesiredConfiguration:
         self._rights = Rights(policy or AgentPolicy(), site)
         self._denied: dict[str, str] = {}
         self.signed_at = saved.signed_at
-        """Time of the newest signature by key. The reader of the topic updates it."""
+        """Time of the newest signature by key. The reader of the topic updates this dictionary."""
         self.entries: dict[str, ConfigEntry] = saved.entries
         members = [entry for entry in saved.entries.values() if not isinstance(entry, PinConfig)]
-        # a configuration saved under another name of the site does not apply
+        # a configuration that was saved before the site was renamed does not apply
         self.topic_holds = saved.topic_holds and (not members or any(map(self._is_ours, members)))
         self.running = self._permitted(self._chosen())
         self._refusals: dict[str, str] = {}
@@ -67,18 +67,18 @@ class DesiredConfiguration:
 
     @property
     def pins(self) -> dict[str, int]:
-        """The partitions that cameras are pinned to."""
+        """Partition of each pinned camera, by camera name."""
         return {pin.name: pin.partition for pin in self.running.pins}
 
     @property
     def refused(self) -> list[str]:
-        """Reasons of the entries that are not run, at most ``_MAX_REFUSALS`` and a summary."""
+        """Reasons why entries are refused: at most ``_MAX_REFUSALS`` reasons, and then the number of the others."""
         reasons = [reason for _, reason in sorted((self._denied | self._refusals).items())]
         more = len(reasons) - _MAX_REFUSALS
         return reasons[:_MAX_REFUSALS] + ([f"and {more} more"] if more > 0 else [])
 
     def validate(self, entry: ConfigEntry) -> ConfigEntry:
-        """Return an entry of the topic. Raise ConfigError if this agent would run it and it has not the rights."""
+        """Return an entry of the topic. Raise ConfigError if the entry belongs to this agent and lacks a right."""
         if self._is_ours(entry) and (not self._only or entry.name in self._only):
             self._rights.local(entry)
         return entry
@@ -86,8 +86,8 @@ class DesiredConfiguration:
     def apply(self, view: ConfigView) -> None:
         """Apply the current entries of the topic.
 
-        If the topic has no entry of the site, and some entries were neither removed nor moved, the topic has lost
-        them. Those entries stay in force, with the pins.
+        A topic that was deleted and created again has no entry of this site. The previous entries then stay in force,
+        with their pins, except those that were removed or moved to another site.
         """
         current = view.config.entries
         ours = {key: entry for key, entry in current.items() if self._is_ours(entry)}
@@ -102,25 +102,25 @@ class DesiredConfiguration:
         self._refusals = {key: reason for key, reason in view.config.refused.items() if key.startswith(_KINDS)}
         if lost:
             self._refusals["config"] = (
-                f"config topic: nothing of site {self._site.name}: the last good configuration stays in force. "
+                f"config topic: no entries of site {self._site.name}: the last good configuration stays in force. "
                 "Apply the site file again"
             )
             _log.warning("site_missing_in_config_topic", running=len(missing), fix="apply the site file again")
 
     def restore_sensors(self, before: RunningConfiguration, reason: str) -> None:
-        """Run the sensors of ``before`` again. Sensors share connections, so they are refused together."""
+        """Run the sensors of ``before`` again. New sensors are refused together, because they share connections."""
         self.running = replace(self.running, sensors=before.sensors, own_sensors=before.own_sensors)
         self.entries = {key: entry for key, entry in self.entries.items() if not isinstance(entry, SensorConfig)}
         self.entries |= {sensor.key: sensor for sensor in before.own_sensors}
         self._refusals["config"] = reason
 
     def save(self) -> None:
-        """Save the entries for a start without Kafka, if the agent follows the topic. Blocks on the disk."""
+        """Save the entries for a start without Kafka. Block on the disk. Do nothing if the agent follows no topic."""
         if self._last_good:
             self._last_good.save(SavedConfiguration(self.entries, self.topic_holds, dict(self.signed_at)))
 
     def _permitted(self, wanted: RunningConfiguration) -> RunningConfiguration:
-        """Return the entries that have the rights, with the programs and the paths of secrets on this device."""
+        """Return the permitted entries, with local programs of commands and local paths of secrets filled in."""
         self._denied = {}
         return replace(
             wanted,
@@ -138,7 +138,7 @@ class DesiredConfiguration:
             return None
 
     def _chosen(self) -> RunningConfiguration:
-        """Return the entries of this site; those of the site file until the topic has had any."""
+        """Return the topic's entries of this site, or the site file's entries while the topic is not in charge."""
         config = Config(self.entries)
         cameras, sensors = self._site.cameras, self._site.sensors
         if self.topic_holds:

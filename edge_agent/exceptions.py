@@ -1,20 +1,20 @@
 """Errors of the edge agent.
 
 AgentError
-├── SourceError           a camera cannot be used now; the capture is tried again for ever
-│   ├── RedactionFailed   a picture cannot be redacted, and is not sent
+├── SourceError           a camera cannot be used now; its capture is retried for ever
+│   ├── RedactionFailed   a picture cannot be redacted and is not sent
 │   ├── SourceUnusable    the camera cannot be opened, or its address is invalid
 │   └── SourceStalled     the camera is open, but has sent no frame for too long
 ├── SourceEnded           the source has no more frames, like a file at its end
 ├── SensorSilent          one sensor of a connection does not respond; the others may work
-├── FrameUnusable         one frame cannot be made into a record; the next one may be usable
+├── FrameUnusable         one frame cannot be made into a record; later frames may be usable
 ├── SpoolError            the spool cannot keep its rows
-│   ├── SpoolUnavailable  not now: the disk is full, read-only or failing, or the file was just salvaged
-│   ├── SpoolVersionMismatch  the file has tables of another version
-│   └── WrongKey          rows are encrypted with a key that was not given
+│   ├── SpoolUnavailable  temporary: the disk is full, read-only or failing, or the file was just salvaged
+│   ├── SpoolVersionMismatch  the spool file has tables of another version
+│   └── WrongKey          spool rows are encrypted with a key that was not given
 └── LinkError             a record was not delivered over the link
-    ├── LinkLost          the link is lost: records in flight are in doubt
-    └── RecordRefused     one record will never be accepted
+    ├── LinkLost          the link is lost; records in flight may have arrived
+    └── RecordRefused     one record will never be accepted; other records may be
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class AgentError(Exception):
 
 
 class SourceError(AgentError):
-    """A camera cannot be used now. The capture is tried again for ever."""
+    """A camera cannot be used now. The agent retries its capture for ever."""
 
 
 class RedactionFailed(SourceError):
-    """A picture cannot be redacted. The capture stops rather than send it."""
+    """A picture cannot be redacted. The capture stops, so that no unredacted picture is sent."""
 
 
 class SourceUnusable(SourceError):
@@ -45,11 +45,11 @@ class SourceEnded(AgentError):
 
 
 class SensorSilent(AgentError):
-    """One sensor of a connection does not respond, or refuses the request. The others may work."""
+    """One sensor of a connection does not respond, or refuses a request. Other sensors of the connection may work."""
 
 
 class FrameUnusable(AgentError):
-    """A frame cannot be encoded, or is too large for a record. The next one may be usable."""
+    """A frame cannot be encoded, or is too large for a record. Later frames may be usable."""
 
 
 class SpoolError(AgentError):
@@ -57,12 +57,12 @@ class SpoolError(AgentError):
 
 
 class SpoolUnavailable(SpoolError):
-    """The spool cannot be used now, but later. The failed call has changed nothing, and may be repeated."""
+    """The spool cannot be used for some time. The failed call has changed nothing and may be repeated later."""
 
     def __init__(self, path: object, why: str, cause: object) -> None:
-        super().__init__(f"{path}: {cause}: check that the disk is there, writable and not full")
+        super().__init__(f"{path}: {cause}: check that the disk is mounted, writable and not full")
         self.why = why
-        """``full``, ``read-only``, ``failing``, or ``mended`` if the file was damaged and has been salvaged."""
+        """``full``, ``read-only`` or ``failing`` for the disk; ``mended`` if a damaged file was just salvaged."""
 
 
 class WrongKey(SpoolError):
@@ -70,7 +70,7 @@ class WrongKey(SpoolError):
 
     def __init__(self, path: object, key_ids: object) -> None:
         super().__init__(
-            f"{path}: rows are encrypted with the keys {key_ids}: give their files as spool.key_file "
+            f"{path}: rows are encrypted with the keys {key_ids}: give the key files as spool.key_file "
             "or spool.previous_key_files; nothing was changed"
         )
 
@@ -80,8 +80,8 @@ class SpoolVersionMismatch(SpoolError):
 
     def __init__(self, path: object, found: int, expected: int) -> None:
         super().__init__(
-            f"{path}: spool version {found}, expected {expected}. Run the release that wrote it until its rows are "
-            "sent, or move the file away and start again; nothing was changed"
+            f"{path}: spool version {found}, expected {expected}. Run the release that wrote the spool until all "
+            "rows are sent, or move the file away and start again; nothing was changed"
         )
         self.found, self.expected = found, expected
 
@@ -91,13 +91,13 @@ class LinkError(AgentError):
 
 
 class LinkLost(LinkError):
-    """The link is lost or does not respond: Kafka may have the records in flight."""
+    """The link is lost or does not respond. Records in flight may have reached Kafka."""
 
     def __init__(self, problem: str, retry_after_s: float = 0.0) -> None:
         super().__init__(problem)
         self.retry_after_s = retry_after_s
-        """Pause that the other side asked for, in seconds."""
+        """Pause that the receiver asked for before the next attempt, in seconds."""
 
 
 class RecordRefused(LinkError):
-    """One record will never be accepted; others still may be."""
+    """One record will never be accepted. Other records may be accepted."""

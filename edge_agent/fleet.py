@@ -1,4 +1,4 @@
-"""The fleet: the running cameras and sensors of an agent, which change while it runs."""
+"""Fleet of an agent: the running cameras and sensors, which change while the agent runs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _log = logs.get("edge_agent.fleet")
 
 
 FleetMember = Camera | SensorFeed
-"""It runs until it is stopped, its source ends, or the spool fails."""
+"""Member of the fleet. Its ``run`` lasts until it is stopped, its source ends, or the spool fails."""
 
 
 class Fleet:
-    """Runs cameras and feeds. A change stops and starts only the members whose configuration differs.
+    """Runner of cameras and sensor feeds. A change restarts only the members whose configuration differs.
 
-    ``make_feeds`` returns the feeds for a list of sensors; one connection may feed several sensors. It raises
-    SourceUnusable if the sensors of one connection configure it differently.
+    ``make_feeds`` returns the feeds for a list of sensors; one feed may serve several sensors of a connection.
+    ``make_feeds`` raises SourceUnusable if the sensors of one connection configure that connection differently.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Fleet:
         self._changing = asyncio.Lock()
         self._failure: asyncio.Future[None] | None = None
         self.over = asyncio.Event()
-        """Set once the sources of all cameras have ended. Never set without cameras."""
+        """Set once the sources of all cameras have ended. Never set in a fleet without cameras."""
 
     @property
     def cameras(self) -> list[Camera]:
@@ -54,7 +54,7 @@ class Fleet:
     async def apply(self, cameras: Iterable[CameraConfig], sensors: Sequence[SensorConfig]) -> None:
         """Run exactly these cameras and sensors. Return when the old members have ended and the new ones started.
 
-        Raise SourceUnusable without any change.
+        If the sensors cannot run together, raise SourceUnusable and change nothing.
         """
         async with self._changing:
             feeds = self._make_feeds(sensors)
@@ -94,9 +94,9 @@ class Fleet:
             _log.info("fleet_changed", cameras=cameras, sensors=sensors, ended=len(gone), started=len(new))
 
     async def _end(self, gone: Sequence[str]) -> None:
-        """Stop members and wait for their ends. Raise the error of a failed member.
+        """Stop members and wait until they have ended. Raise the error of a failed member.
 
-        If this call is cancelled, the members still end cleanly, and another call may wait for them.
+        If this call is cancelled, the members still end cleanly, and another call may wait for their end.
         """
         self._ending.update(gone)
         for key in gone:
@@ -120,5 +120,5 @@ class Fleet:
 
 
 def _key(*configs: CameraConfig | SensorConfig) -> str:
-    """Return the key of a member: members with equal configurations are the same member."""
+    """Return a member's key: its configurations as JSON. A member is restarted only if its key changes."""
     return "\n".join(config.model_dump_json() for config in configs)

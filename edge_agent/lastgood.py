@@ -1,4 +1,4 @@
-"""The last good configuration, on the agent's own disk: the agent starts with it when Kafka cannot be reached."""
+"""Last good configuration, saved on the agent's disk. The agent starts with this copy when Kafka is unreachable."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ _log = logs.get("edge_agent.config")
 
 @dataclass(frozen=True, slots=True)
 class SavedConfiguration:
-    """Saved entries by key. ``topic_holds``: the config topic replaced the site file, even if it has no entries.
+    """Saved entries by key. ``topic_holds`` means that the ``config`` topic has replaced the site file.
 
-    ``signed_at`` has the time of the newest signature by key, so that an old entry is refused after a restart, too.
+    ``signed_at`` has the time of the newest signature by key. It lets the agent refuse replayed older entries
+    even after a restart.
     """
 
     entries: dict[str, ConfigEntry] = field(default_factory=dict)
@@ -28,13 +29,13 @@ class SavedConfiguration:
 
 
 class LastGood:
-    """One JSON file, replaced as a whole: a crash leaves the old file or the new one."""
+    """One JSON file, replaced atomically: after a crash, the file has either the old or the new contents."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def load(self) -> SavedConfiguration:
-        """Return the saved configuration, an empty one without a file. Log and skip entries that cannot be read."""
+        """Return the saved configuration, or an empty one if there is no file. Log and skip unreadable entries."""
         try:
             saved = json.loads(self._path.read_bytes())
             topic_holds = saved["topic_holds"] is True
@@ -54,7 +55,7 @@ class LastGood:
         return SavedConfiguration(entries, topic_holds and (bool(entries) or not pairs), signed_at)
 
     def save(self, saved: SavedConfiguration) -> None:
-        """Replace the file. Log an error of the disk: only the next start would miss the file."""
+        """Replace the file. Log an error of the disk and continue, because only the next start needs the file."""
         entries = {key: entry.model_dump(mode="json") for key, entry in sorted(saved.entries.items())}
         whole = {
             "topic_holds": saved.topic_holds,

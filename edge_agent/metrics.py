@@ -1,4 +1,4 @@
-"""Metrics of an agent. The registry is passed in."""
+"""Prometheus metrics of an agent. The caller passes the registry."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The agent's own policy: the rights that entries of the ``config`` topic have on this device.
+"""Policy of an agent: the rights that entries of the ``config`` topic have on this device.
 
-The device's owner writes ``agent.toml`` and the site file. An entry of the topic may do what either of them allows.
-Anyone who can write to the topic may change cameras within these rights, and gains no others.
+The device's owner writes ``agent.toml`` and the site file. An entry of the topic has the rights that one of these two
+files grants. Anyone who can write to the topic may change cameras within these rights, and gains no other rights.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ SECRETS_FOLDER = Path("/etc/sightline/secrets")
 NETWORK = ("rtsp", "rtsps", "http", "https")
 _CAMERA_KINDS = (*NETWORK, "device", "images", "simulated")
 _SAFE = (*NETWORK, "device", "images", "file", "host", "mqtt", "serial", "modbus")
-"""Kinds of sources that need no permission. Files and images still need a folder."""
+"""Kinds of sources that need no permission. Files and images still need an allowed folder."""
 _DEVICES = Path("/dev")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
-"""A literal host name or address: every URL parser reads it the same way."""
+"""Literal host name or IP address, without characters that URL parsers interpret differently."""
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SECRET_NAME = re.compile(r"(?!\.{1,2}$)[^/\0]+")
 _WRITABLE_BY_OTHERS = 0o022
@@ -41,25 +41,25 @@ _FILES = ("password_file", "ca_file", "cert_file", "key_file")
 
 
 class AgentPolicy(ConfigSection):
-    """Contents of ``agent.toml``. The defaults apply without a file: no commands, no secrets, no folders."""
+    """Contents of ``agent.toml``. Without that file, the defaults allow no commands, no secrets and no folders."""
 
     sources: tuple[str, ...] = _SAFE
-    """Allowed kinds of sources; ``file`` is a video file. Commands are allowed by name instead."""
+    """Allowed kinds of sources; ``file`` is a video file. Commands are allowed by name in ``commands``."""
     hosts: tuple[str, ...] = ("*",)
     """Hosts that cameras and sensors may connect to: names with ``*``, addresses, or networks such as 10.0.0.0/24."""
     folders: tuple[Path, ...] = ()
-    """Folders of videos, images and detector models."""
+    """Folders from which videos, images and detector models may be read."""
     commands: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = {}
-    """Program and arguments of each ``command:NAME``."""
+    """Program and arguments of each sensor source ``command:NAME``, by NAME."""
     secrets: dict[str, tuple[str, ...]] = {}
-    """Hosts that each secret may be sent to. A secret is a file in ``secrets_folder`` or a variable ``${NAME}``."""
+    """Hosts to which each secret may be sent. A secret is a file in ``secrets_folder`` or a variable ``${NAME}``."""
     secrets_folder: Path = SECRETS_FOLDER
     config_public_key_file: Path | None = None
-    """Public key of the people who may change the configuration. With it, unsigned entries are refused."""
+    """Public key of the people who may change the configuration. If it is set, unsigned entries are refused."""
 
 
 def load_policy(site_file: Path, given: Path | None = None) -> AgentPolicy:
-    """Read the policy, by default ``agent.toml`` beside the site file. Raise ConfigError for an unusable file."""
+    """Read the policy from ``given`` or from ``agent.toml`` beside the site file. Raise ConfigError if unusable."""
     path = given or site_file.parent / POLICY_FILE
     try:
         with path.open("rb") as file:
@@ -87,28 +87,27 @@ def _require_owner(path: Path, found: os.stat_result) -> None:
 
 
 class _Need(NamedTuple):
-    """One right that an entry needs: a field of the policy, the needed value, and its use."""
+    """One right that an entry needs: the policy field that grants it, the needed value, and its use."""
 
     right: str
     value: str
     host: str = ""
-    """For a secret: the host that it is sent to."""
+    """Host to which a secret is sent; empty for other rights."""
     use: str = ""
-    """The exact connection or command of the site file. It permits the same use only, not for example one without
-    TLS."""
+    """Exact connection or command. A use in the site file grants only the same use, for example not without TLS."""
 
 
 class Rights:
-    """Decides which entries of the topic may run on this device."""
+    """Check of the rights of ``config`` topic entries on this device, from the policy and the site file."""
 
     def __init__(self, policy: AgentPolicy, site: Site) -> None:
         self._policy = policy
         self._owned = frozenset(need for entry in (*site.cameras, *site.sensors) for need in _needs(entry))
 
     def local(self, entry: E) -> E:
-        """Return an entry with the paths of its secrets and the program of its command.
+        """Return an entry with the local paths of its secrets and the local program of its command.
 
-        Raise ConfigError with the missing right and the line to add to ``agent.toml``.
+        Raise ConfigError if a right is missing; the error names the line to add to ``agent.toml``.
         """
         named = set()
         for need in _needs(entry):
@@ -181,7 +180,7 @@ def _camera_needs(camera: CameraConfig) -> Iterator[_Need]:
 
 
 def _place(camera: CameraConfig) -> tuple[str, int | None]:
-    """Return host and port of an address. Variables in the host stay as they are, and match the site file only."""
+    """Return host and port of a camera's address. Variables such as ``${NAME}`` stay in the host unreplaced."""
     try:
         parts = urlsplit(camera.source)
         host, port = parts.hostname or "", parts.port
@@ -211,7 +210,7 @@ def _sensor_needs(sensor: SensorConfig) -> Iterator[_Need]:
 
 
 def _matches(host: str, patterns: Sequence[str]) -> bool:
-    """Return whether a literal host is one of these names, addresses or networks."""
+    """Return whether a literal host matches one of the patterns: names with ``*``, addresses, or networks."""
     if not _HOST.fullmatch(host):
         return False
     host = host.lower()
@@ -230,7 +229,7 @@ def _contains(pattern: str, address: ipaddress.IPv4Address | ipaddress.IPv6Addre
 
 
 def _is_within(path: str, folders: Sequence[Path]) -> bool:
-    """Return whether an absolute path leads into one of the folders, with all symbolic links followed."""
+    """Return whether a path is absolute and inside one of the folders, after all symbolic links are resolved."""
     real = Path(os.path.realpath(path))
     return Path(path).is_absolute() and any(real.is_relative_to(os.path.realpath(folder)) for folder in folders)
 
@@ -240,7 +239,7 @@ def _refusal(entry: ConfigEntry, need: _Need) -> ConfigError:
     value = need.value
     if need.right == "hosts" and not _HOST.fullmatch(value):
         return ConfigError(
-            f"config topic, {entry.key}", "host", value, "a literal host; only the site file may vary it"
+            f"config topic, {entry.key}", "host", value, "a literal host. Only the site file may use variables here"
         )
     parent = str(Path(value).parent) if need.right in ("folders", "devices") else ""
     key, added = {
@@ -249,11 +248,11 @@ def _refusal(entry: ConfigEntry, need: _Need) -> ConfigError:
         "folders": ("file", f'"{parent}" in folders'),
         "devices": ("source", f'"{parent}" in folders'),
         "commands": ("source", f'{value} = ["PROGRAM", "ARGUMENT"] under [commands]'),
-        "secrets": ("secret", f'"{Path(value).name}" = ["{need.host}"] under [secrets], and name the secret so'),
+        "secrets": ("secret", f'"{Path(value).name}" = ["{need.host}"] under [secrets], and use that name'),
     }[need.right]
     return ConfigError(
         f"config topic, {entry.key}",
         key,
         value,
-        f"a right of this device. If it may, write {added}, in {POLICY_FILE}",
+        f"a right that this device grants. To grant it, write {added}, in {POLICY_FILE}",
     )

@@ -1,1 +1,1 @@
-"""One camera: its supervisor, its capture process, and the state of its view."""
+"""Capture of one camera: the supervisor, the capture process, and the checks of the camera's view."""

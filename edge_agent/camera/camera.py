@@ -1,4 +1,4 @@
-"""Supervisor of one camera: starts its capture child, spools its frames, closes its epochs, and restarts it."""
+"""Supervisor of one camera: starts the capture child, spools frames, closes epochs, and restarts a failed child."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ from ingest.site import CameraConfig, mask_secrets
 _log = logs.get("edge_agent.camera.camera")
 
 STOP_CHILD_S = 10.0
-"""Time for a stopped child to finish its frame, in seconds. A child that hangs in a decoder is then killed."""
+"""Time for a stopped child to finish its frame, in seconds. A child that still runs after this time is killed."""
 END_CHILD_S = 1.0
-"""Time for a child to exit after its last message or after a fault, in seconds: it has no work left."""
+"""Time for a child to exit after its last message or after a fault, in seconds. The child then has no work left."""
 START_S = 8.0
 """Time for a child to start on a busy machine and to try UDP before TCP, in seconds."""
 LONG_CAP_S = 60.0
-"""Maximum pause between two starts, in seconds.
+"""Maximum pause between two starts of a capture child, in seconds.
 
-A start costs half a second of one core. Fifty unreachable cameras with a start every ten seconds would use two or
-three cores for the whole outage.
+Each start costs half a second of one core. If fifty unreachable cameras started every ten seconds, they would use
+two or three cores during the whole outage.
 """
 _STALLS = 2
-"""Number of stall times that a source may wait before it fails: one to open, and one for its first frame."""
+"""Number of stall times that a source may wait: one to open the stream, and one for the first frame."""
 
 
 class Camera:
-    """One camera, captured until ``stop`` is called or its source ends."""
+    """Supervisor of one camera, which captures until ``stop`` is called or the source ends."""
 
     def __init__(
         self,
@@ -73,9 +73,9 @@ class Camera:
         self._stop = asyncio.Event()
         self._process: Process | None = None
         self._refused: list[Account] = []
-        """Account of the frames that the disk refused since the last kept frame, and of those withheld between them.
+        """Accounts since the last kept frame: frames that the disk refused, and frames that the child withheld.
 
-        Refused frames were never promised, and count as ``overload``.
+        A refused frame counts as withheld for ``overload``, because the agent never promised to deliver the frame.
         """
         self.epoch = 0
         self.captured = 0
@@ -83,7 +83,7 @@ class Camera:
         self.state: CameraState = "starting"
         self.reason = ""
         self._frames_from_s: float | None = None
-        """Time of this epoch's first progress report."""
+        """Time of this epoch's first progress report; None before that report."""
         self._fault = ""
         """Reason why the supervisor stopped this epoch's child."""
         self._view = ViewCondition()
@@ -107,7 +107,7 @@ class Camera:
         self.state, self.reason = "ended", ""
 
     def status(self, depth: Sequence[Depth]) -> CameraStatus:
-        """Return the status for the heartbeat. ``depth`` counts this camera's waiting frames by epoch."""
+        """Return the camera's status for the heartbeat. ``depth`` counts its frames in the spool by epoch."""
         return CameraStatus(
             camera=self.config.name,
             epoch=self.epoch,
@@ -128,7 +128,7 @@ class Camera:
             process = self._process = await start_capture(
                 self.config, self.epoch, self._truth_folder, self._state_folder
             )
-        except OSError as error:  # process, file or memory limit: it may succeed later
+        except OSError as error:  # limit of processes, files or memory: a later start may succeed
             reason = f"the capture process cannot be started: {error.strerror}"
             await self._close_epoch(CaptureEnd(-1, None, finished=False), -1, reason)
             return False
@@ -161,7 +161,7 @@ class Camera:
         return None
 
     async def _take(self, message: Message) -> int:
-        """Handle a message. Return the sequence number of the frame that was spooled, -1 for none."""
+        """Handle a message. Return the sequence number of a spooled frame, -1 for other messages."""
         match message:
             case CaptureProgress():
                 self._progressed(message)
@@ -193,7 +193,7 @@ class Camera:
         self._metrics.captured.labels(self.config.name).set(progress.captured)
         now_s = self._clock.monotonic()
         self._frames_from_s = now_s if self._frames_from_s is None else self._frames_from_s
-        # a flapping camera is not back: a reset here would keep its pauses short
+        # reset the back-off only after a steady time; otherwise the pauses of a flapping camera would stay short
         outage_s = self._backoff.steady(self._frames_from_s) if now_s - self._frames_from_s >= STEADY_S else None
         if outage_s is not None:
             _log.info("camera_reconnected", camera=self.config.name, down_s=round(outage_s, 1))
@@ -201,7 +201,7 @@ class Camera:
         self.reason = progress.reason or self._view.reason
 
     def _view_changed(self, view: ViewCondition, event: str = "camera_view_recovered") -> None:
-        """Record a change of the view. Log when it turns bad and when it recovers."""
+        """Record a change of the view. Log when the view turns bad and when the view recovers."""
         before, now_s = self._view, self._clock.monotonic()
         if before.state:
             length_s = round(now_s - self._view_from_s, 1)
@@ -211,7 +211,7 @@ class Camera:
         self._view, self._view_from_s = view, now_s
 
     def _row(self, kept: KeptFrame) -> Row:
-        # every number is in a message of the capture or in its account, so the intervals are adjacent
+        # every frame number is in a message or in an account, so the accounts are adjacent and merge into one
         accounts = merged([*self._refused, kept.account])
         return Row(
             kind="frame",
@@ -240,7 +240,7 @@ class Camera:
         self._on_kept()
 
     async def _stop_child(self, process: Process) -> None:
-        """Close the child's input after ``stop``, and kill the child if it does not exit in time."""
+        """Wait for ``stop``, close the child's input, and kill the child if it does not exit in time."""
         await self._stop.wait()
         if process.stdin:
             process.stdin.close()
@@ -249,7 +249,10 @@ class Camera:
 
 
 def _exit_reason(status: int, last_line: str, ended: CaptureEnd | None) -> str:
-    """Return why a child exited, with passwords masked: signal or status, and last line. Empty for a normal end."""
+    """Return why a child exited: its signal or exit status, and its last line with passwords masked.
+
+    Return an empty string for a normal end.
+    """
     last_line = str(mask_secrets(last_line))
     if not status or (ended and (last_line or ended.finished)):
         return last_line if status else ""

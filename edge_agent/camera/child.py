@@ -1,8 +1,8 @@
 """Capture child: one camera in its own process, so that a crash in a decoder affects no other camera.
 
-``python -m edge_agent.camera.child`` reads its orders, one JSON object, from the first line of standard input. It
-writes only messages to standard output; output of libraries goes to standard error. The child stops at the
-end of its input. A separate thread writes to the pipe, so that a slow agent does not block the camera.
+``python -m edge_agent.camera.child`` reads its configuration, one JSON object, from the first line of standard input.
+Standard output carries only messages to the agent; output of libraries goes to standard error. The child stops when
+its standard input is closed. A separate thread writes to the pipe, so that a slow agent does not block the camera.
 """
 
 from __future__ import annotations
@@ -29,21 +29,24 @@ from ingest.runtime.clock import SystemClock
 from ingest.site import CameraConfig
 
 QUEUE_FRAMES = 16
-"""Maximum number of messages that wait for the pipe.
+"""Maximum number of messages that wait for the pipe to the agent.
 
-A kill loses the frames that are only in memory: these, the frames that the gate holds back, and about 200 KB in the
-pipe and its reader. That is a few seconds while the disk is slow, and almost nothing otherwise.
+A kill loses the frames that are only in memory: this queue, the pre-roll buffer of the gate, and about 200 KB in the
+pipe and its reader. The loss is a few seconds of video while the disk is slow, and almost nothing otherwise.
 """
 ABANDON_S = 3.0
-"""Maximum wait for a source after a stop request. A source may otherwise wait for its camera as long as a stall."""
+"""Maximum wait for a source after a stop request. Without this limit, a source may wait for the whole stall time."""
 EXIT_SOURCE = 3
-"""Exit status of a failed source; the last line on standard error has the reason."""
+"""Exit status after a failure of the source. The last line on standard error is the reason."""
 EXIT_MEMORY = 4
 """Exit status of a capture that exceeded its memory limit."""
 
 
 def main() -> int:
-    """Capture as the orders on standard input say, until the end. Return the exit status."""
+    """Capture with the configuration from standard input, until the source ends or the agent stops it.
+
+    Return the exit status.
+    """
     cv2.setNumThreads(1)  # one camera needs at most one core, and a host has many cameras
     orders: dict[str, Any] = json.loads(sys.stdin.readline())
     camera = CameraConfig.model_validate(orders["camera"])
@@ -59,7 +62,9 @@ def main() -> int:
         return _end(EXIT_SOURCE, f"{error}")
     except MemoryError:
         limit = f"stream.memory_mb = {camera.stream.memory_mb}"
-        return _end(EXIT_MEMORY, f"the capture exceeded its memory limit, {limit}: raise it in the site file")
+        return _end(
+            EXIT_MEMORY, f"the capture exceeded its memory limit, {limit}: raise stream.memory_mb in the site file"
+        )
     finally:
         out.put(None)
         writer.join()
@@ -89,7 +94,10 @@ def _capture(
 
 
 def _memory(camera: CameraConfig, state: Path | None) -> ViewMemory | None:
-    """Return the file of the view; None if faces or plates are redacted, because a mean picture may show them."""
+    """Return the file of the camera's usual view; None if faces or plates are redacted.
+
+    The usual view is a mean picture, which may show an unredacted face or plate.
+    """
     memory = ViewMemory(state / f"{camera.name}.png") if state else None
     if memory and (camera.redact.faces or camera.redact.plates):
         memory.forget()
@@ -104,7 +112,7 @@ def _abandon_when_stopped(
     out: queue.Queue[Message | None],
     writer: threading.Thread,
 ) -> None:
-    """End the process in order while its main thread waits for a camera and cannot be interrupted."""
+    """End the process cleanly while its main thread waits for a camera and cannot be interrupted."""
     stop.wait()
     if not over.wait(ABANDON_S) and intake.abandon():
         out.put(None)

@@ -1,4 +1,4 @@
-"""Child processes: start them, monitor them, stop them, and release their pipes."""
+"""Functions that start, monitor and stop child processes, and release their pipes."""
 
 from __future__ import annotations
 
@@ -19,27 +19,28 @@ from ingest.runtime.tether import tethered
 from ingest.site import CameraConfig
 
 READ_AHEAD_BYTES = 64 * 1024
-"""Limit of asyncio's stream reader, which buffers up to twice this amount and one record.
+"""Limit of asyncio's stream reader, which buffers up to twice this limit plus one record.
 
-The buffered bytes are in memory only. While the disk is slow, frames wait in the child, which withholds later frames.
+A kill loses the buffered bytes, so the limit is low. While the disk is slow, frames wait in the child, which then
+withholds later frames.
 """
 CHILD_ENVIRONMENT = {
     "OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_PIXELS),
-    "OPENBLAS_NUM_THREADS": "1",  # nothing here multiplies matrices, and each thread would cost its buffers
-    "MALLOC_ARENA_MAX": "2",  # one arena per thread would retain freed memory for each frame size
+    "OPENBLAS_NUM_THREADS": "1",  # the agent multiplies no matrices, and each OpenBLAS thread would allocate buffers
+    "MALLOC_ARENA_MAX": "2",  # one arena for each thread would retain the memory of freed frames
 }
 _POLL_S = 0.05
 _STDERR_TAIL_BYTES = 400
 _STDERR_S = 1.0
-"""Maximum wait for the end of standard error, in seconds: a helper that inherited the pipe may outlive the child."""
+"""Maximum wait for the end of standard error, in seconds. A grandchild that inherited the pipe may keep it open."""
 
 
 async def start_capture(
     camera: CameraConfig, epoch: int, truth_folder: Path | None = None, state_folder: Path | None = None
 ) -> Process:
-    """Start the capture child of a camera and send its orders. Raise OSError when no process can be started.
+    """Start the capture child of a camera and send its configuration. Raise OSError when no process can be started.
 
-    The child dies with this process, and ends when its standard input is closed.
+    The kernel kills the child when this process dies. The child ends cleanly when its standard input is closed.
     """
     process = await start_process(
         tethered([sys.executable, "-m", "edge_agent.camera.child"]),
@@ -47,7 +48,7 @@ async def start_capture(
         stdout=PIPE,
         stderr=PIPE,
         env=os.environ | CHILD_ENVIRONMENT,
-        start_new_session=True,  # Ctrl-C reaches the agent only, which then stops its children in order
+        start_new_session=True,  # Ctrl-C reaches only the agent, which then stops its children cleanly
     )
     orders = {
         "camera": camera.model_dump(mode="json"),
@@ -64,8 +65,8 @@ async def start_capture(
 async def start_process(command: Sequence[str], **options: Any) -> Process:
     """Start a child as ``asyncio.create_subprocess_exec`` does. Raise OSError when no process can be started.
 
-    asyncio waits for each child in a thread. When no thread can be started, it raises RuntimeError and leaks the
-    child; this function kills that child.
+    asyncio waits for each child in a thread. When no thread can be started, asyncio raises RuntimeError and leaks the
+    child. This function then kills the leaked child and raises OSError.
     """
     loop = asyncio.get_running_loop()
     pipes = _Pipes(limit=READ_AHEAD_BYTES, loop=loop)
@@ -90,15 +91,15 @@ class _Pipes(SubprocessStreamProtocol):
 
 
 async def wait_exited(process: Process) -> None:
-    """Wait until the child has exited. ``process.wait`` would also wait for every holder of its pipes."""
+    """Wait until the child has exited. ``process.wait`` would also wait for other holders of its pipes."""
     while process.returncode is None:  # noqa: ASYNC110  (asyncio offers no event for this)
         await asyncio.sleep(_POLL_S)
 
 
 async def last_stderr_line(process: Process) -> str:
-    """Read standard error to its end and return the last line; empty if there is none.
+    """Read standard error to its end. Return the last line, or an empty string if there is no output.
 
-    An unread pipe is full after 64 KiB, and the child would then block on it.
+    Standard error must be read: the pipe is full after 64 KiB, and the child would then block on its next write.
     """
     tail = b""
     while process.stderr and (data := await process.stderr.read(4096)):
@@ -137,5 +138,5 @@ async def clean_up(process: Process, stderr_reader: asyncio.Task[str], within_s:
 
 
 def close_pipes(process: Process) -> None:
-    """Close the pipes of a child that has exited. Unread data would otherwise keep its pipe open."""
+    """Close the pipes of a child that has exited. Otherwise, a pipe with unread data would stay open."""
     process._transport.close()  # type: ignore[attr-defined]  # asyncio has no public method for this

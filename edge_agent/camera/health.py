@@ -1,7 +1,7 @@
 """Health of a camera's view: good, frozen, black or tampered. Pure; the caller passes small pictures and times.
 
-A bad view never ends a capture. A stream may arrive in time, decode without error, and still show nothing useful; the
-agent reports this state.
+A stream may arrive in time, decode without error, and still show nothing useful. The agent reports such a bad view as
+a state of the camera, and continues the capture.
 """
 
 from __future__ import annotations
@@ -14,25 +14,28 @@ from edge_agent.sources.source import Grey
 from ingest.site import WatchConfig
 
 SMALL_WIDTH_PX = 160
-"""Width of the pictures that are examined: enough for the layout of a scene, at a cost of 0.25 ms."""
+"""Width of the small pictures. They still show the layout of a scene, and an examination takes 0.25 ms."""
 _SAME_SHARE = 0.99
-"""Minimum share of equal pixels in a frozen view. An overlaid clock may still change the others."""
+"""Minimum share of unchanged pixels in a frozen view. A clock overlay may change the other pixels."""
 _BLACK_LEVEL = 32
-"""Grey level of the darkest lit pixel, of 255. Video black is 16 plus a little noise; a street at night has lamps."""
+"""Grey level above which a pixel counts as lit, in 0..255. Video black is 16, and sensor noise adds a little."""
 _LIT_SHARE = 0.01
-"""Minimum share of lit pixels in a view that is not black."""
+"""Share of lit pixels below which a view is black. The lamps of a street at night exceed this share."""
 _RECOVER_S = 2.0
 """Time that a view must be good before its bad state ends. It prevents flapping while someone wipes the lens."""
 
 
 def small(grey: Grey) -> Grey:
-    """Return the picture subsampled to about 160 px. Averaging would remove the noise that a frozen picture lacks."""
+    """Return the picture subsampled to a width of about 160 px.
+
+    Averaging would remove the sensor noise, which distinguishes a still scene from a frozen picture.
+    """
     step = max(1, grey.shape[1] // SMALL_WIDTH_PX)
     return np.ascontiguousarray(grey[::step, ::step])
 
 
 class ViewHealth:
-    """Health of one camera's view over time. ``before`` is the ``memory`` of an earlier capture."""
+    """Tracker of the health of one camera's view. ``before`` is the ``memory`` of an earlier capture."""
 
     def __init__(self, config: WatchConfig, before: Grey | None = None) -> None:
         self._frozen, self._black = _Hysteresis(config.frozen_s), _Hysteresis(config.black_s, _RECOVER_S)
@@ -43,11 +46,11 @@ class ViewHealth:
 
     @property
     def memory(self) -> Grey | None:
-        """Usual picture of the view; None while it is unknown."""
+        """Usual picture of the view; None while the usual picture is unknown."""
         return self._layout.memory
 
     def look(self, grey: Grey, now_s: float) -> ViewCondition:
-        """Return the condition of the view, given a ``(height, width)`` picture from ``small`` and its time."""
+        """Return the condition of the view, given a ``(height, width)`` uint8 picture from ``small`` and its time."""
         frozen = self._frozen.since(self._is_same(grey), now_s)
         black = self._black.since(bool(np.mean(grey > _BLACK_LEVEL) < _LIT_SHARE), now_s)
         if self._black.begun:
@@ -66,7 +69,7 @@ class ViewHealth:
 
 
 class _Hysteresis:
-    """Hysteresis: on after the condition held for ``begin_s``, off after it was absent for ``end_s``."""
+    """Switch: on after a condition held for ``begin_s``, off after the condition was absent for ``end_s``."""
 
     def __init__(self, begin_s: float, end_s: float = 0.0) -> None:
         self._begin_s, self._end_s = begin_s, end_s
@@ -76,11 +79,11 @@ class _Hysteresis:
 
     @property
     def begun(self) -> bool:
-        """Whether the condition has been seen: it is on, or may soon be."""
+        """Whether the condition was seen recently, so that the switch is on or may soon turn on."""
         return self._from_s is not None
 
     def since(self, seen: bool, now_s: float) -> bool:
-        """Update with whether the condition is seen now. Return whether it is on."""
+        """Update the switch: ``seen`` means that the condition holds now. Return whether the switch is on."""
         if not self._begin_s:
             return False
         if seen:

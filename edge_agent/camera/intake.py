@@ -1,6 +1,6 @@
-"""Frame intake of the capture child: number, gate, redact and encode each frame, and make a record of it.
+"""Frame intake of the capture child: number, gate, redact and encode each frame, and make the frame's record.
 
-While the agent is slow and the queue is full, frames are withheld as ``overload``; the camera is never blocked.
+While the queue to the agent is full, frames are withheld as ``overload``. A slow agent never blocks the camera.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from ingest.runtime.clock import Clock
 from ingest.site import CameraConfig
 
 MAX_IMAGE_BYTES = MAX_RECORD_BYTES - 64 * 1024
-"""Maximum size of an encoded picture. All other fields of a record need far less than 64 KiB."""
+"""Maximum size of an encoded picture. The other fields of a frame's record need far less than 64 KiB together."""
 REPORT_EVERY_S = 1.0
-"""Interval between two progress reports."""
+"""Interval between two progress reports to the agent."""
 UNUSABLE = "unusable"
 
 
 class FrameIntake:
-    """Path of one camera's frames: number, mask, gate, redact, encode, and queue as messages.
+    """Pipeline for one camera's frames: number, mask, gate, redact, encode, and queue each frame as a message.
 
-    Raise RedactionFailed when the configured redaction cannot be done.
+    Raise RedactionFailed when the configured redaction is impossible, for example because a model cannot be loaded.
     """
 
     def __init__(
@@ -57,12 +57,12 @@ class FrameIntake:
         self._reported_s = -REPORT_EVERY_S
         self._reason = ""
         self._taking, self._over = threading.Lock(), False
-        """The lock is held from the number of a frame to its decision, but not while waiting for the source."""
+        """``_taking`` is held while a frame is numbered and decided, but not while the source is read."""
 
     def run(self, source: FrameSource, stop: threading.Event) -> None:
-        """Read a source until it ends or ``stop`` is set. Raise SourceError or the error that ended the capture.
+        """Read a source until it ends or ``stop`` is set. Raise the error that ended the capture.
 
-        Every number is accounted for, whatever ends the capture.
+        Every frame number is accounted for, also after an error.
         """
         finished, failure = False, None
         try:
@@ -79,9 +79,9 @@ class FrameIntake:
             raise failure
 
     def abandon(self) -> bool:
-        """Account for every number while ``run`` still waits for its source. Called by another thread.
+        """Account for every frame number while ``run`` still waits for its source. Another thread calls this method.
 
-        Return False when all numbers are already accounted for. Otherwise ``run`` will take no more frames.
+        After this call, ``run`` takes no more frames. Return False if ``run`` had already ended.
         """
         with self._taking:
             if self._over:
@@ -102,7 +102,7 @@ class FrameIntake:
             source.close()
 
     def _end(self, finished: bool) -> Exception | None:
-        """Decide all pending frames and send the end of the capture. Return the first error, if any."""
+        """Decide all buffered frames and send the end of the capture. Return the first error, or None."""
         self._over, failure = True, None
         try:
             self._record_decisions(self._gate.close())
@@ -113,7 +113,10 @@ class FrameIntake:
         return failure
 
     def frame(self, captured: CapturedFrame) -> None:
-        """Number one frame, and record the decisions that it triggers, for itself or for earlier frames."""
+        """Assign a sequence number to a frame. Record the decisions that are now final.
+
+        The decisions may concern this frame or earlier frames from the pre-roll buffer.
+        """
         frame = NumberedFrame(self._tally.number(), captured.captured_ns, captured.time_source, captured.error_ms)
         self._record_decisions(self._decide(frame, captured))
         self._report()
@@ -124,10 +127,10 @@ class FrameIntake:
             return self._gate.withhold(frame, reason)
         try:
             return self._gate.decide(replace(frame, image=self._redactor.masked(sized(captured.image, self._camera))))
-        except (cv2.error, FrameUnusable) as error:  # affects this frame only
+        except (cv2.error, FrameUnusable) as error:  # this error affects only this frame
             self._reason = f"a frame cannot be examined: {error}"
             return self._gate.withhold(frame, UNUSABLE)
-        except Exception:  # for example, a mask fails: the capture ends, and the frame still needs its decision
+        except Exception:  # for example, a mask fails. The capture ends, but this frame still needs a decision
             self._record_decisions(self._gate.withhold(frame, UNUSABLE))
             raise
 
@@ -157,13 +160,15 @@ class FrameIntake:
             redaction = self._redactor.apply(image, decision.frame.captured_ns)
             encoded = self._encoder.encode(redaction, self._clock.monotonic())
             if isinstance(encoded, Encoded) and len(encoded.data) > MAX_IMAGE_BYTES:
-                raise FrameUnusable(f"{len(encoded.data)} bytes encoded: a record holds at most {MAX_IMAGE_BYTES}")
+                raise FrameUnusable(
+                    f"encoded picture of {len(encoded.data)} bytes: exceeds the limit of {MAX_IMAGE_BYTES}"
+                )
         except (cv2.error, FrameUnusable) as error:
             self._reason = f"a frame of shape {image.shape} is unusable: {error}"
             self._tally.withhold(UNUSABLE)
             return
         if isinstance(encoded, OverBudget):
-            self._reason = f"over its budget at the lowest quality: {encoded.left_bytes} bytes are left"
+            self._reason = f"the frame exceeds the byte budget at the lowest quality: {encoded.left_bytes} bytes left"
             self._tally.withhold("budget")
             return
         record = encode(self._frame(decision, encoded, redaction.redacted, self._tally.withheld))
@@ -206,7 +211,7 @@ def _scaled(encoded: Encoded, boxes: tuple[Box, ...] | None) -> tuple[Box, ...] 
 
 
 def sized(image: Image, camera: CameraConfig) -> Image:
-    """Return the picture in the size of the camera's configuration, if one is set."""
+    """Return the picture, scaled to the camera's ``width`` and ``height`` if both are configured."""
     size = camera.width, camera.height
     if not all(size) or image.shape[1::-1] == size:
         return image

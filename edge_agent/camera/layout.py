@@ -1,8 +1,8 @@
-"""Tamper detection: the layout of a scene's edges is compared with a slow memory of it. Pure.
+"""Tamper detection: compare the edges in a camera's view with a slow average of earlier views. Pure.
 
 Light changes and objects move, but the edges of walls, kerbs and roofs stay in place. Covering, blurring or turning a
-camera changes their layout. Edge strengths are compared by correlation, because all of them grow weaker at dusk. A
-lens out of focus loses its fine edges before its coarse ones.
+camera changes these edges. Edge strengths are compared by correlation, which ignores that all edges grow weaker at
+dusk. A lens that goes out of focus loses fine edges before coarse ones.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from edge_agent.sources.source import Grey
 Field = npt.NDArray[np.float32]
 
 _SMOOTH_S = 3.0
-"""Time constant of the current picture: averaging removes noise and passing objects."""
+"""Time constant of the average that serves as the current picture. Averaging removes noise and passing objects."""
 _MEMORY_S = 300.0
-"""Time constant of the memory: it follows shadows, which move by their own width in several minutes."""
+"""Time constant of the memory, the slow average. The memory must follow shadows, which move within minutes."""
 _LEARN_S = 30.0
-"""Minimum age of the memory before a view is judged."""
+"""Minimum age of the memory before the current picture is compared with the memory."""
 _UNLIKE = 0.35
-"""Correlation below which the view is another one. The same view stays above 0.5 in rain, night and heavy traffic."""
+"""Correlation below which the camera shows another view. An unchanged view stays above 0.5 in rain and at night."""
 _BLURRED = 0.55
 """Share of the memory's sharpness below which the view is blurred.
 
-Rain and noise add sharpness; only a lens out of focus removes this much.
+Rain and noise add sharpness. Only a lens out of focus removes so much sharpness.
 """
 _FLAT = 2.0
 """Standard deviation in grey levels below which a view shows nothing."""
 _COVERED = 0.35
-"""Share of the memory's standard deviation below which an unlike view is covered."""
+"""Share of the memory's standard deviation below which a changed view is covered, and otherwise turned away."""
 _NEAR = (7, 7)
-"""Neighbourhood in px of the small picture in which an edge may be found again, because masts sway."""
+"""Area around an edge, in px of the small picture, within which the edge may move, because masts sway."""
 
 
 class SceneLayout:
-    """Layout of one view. Call ``look`` about once a second. ``before`` is the memory of an earlier capture."""
+    """Tamper detector of one camera, called about once a second. ``before`` is the memory of an earlier capture."""
 
     def __init__(self, relearn_s: float, before: Grey | None = None) -> None:
         self._relearn_s = relearn_s
@@ -49,7 +49,7 @@ class SceneLayout:
         self._unlike_s: float | None = None
 
     def look(self, grey: Grey, now_s: float) -> str:
-        """Return the fault of a view, given a small picture of it; empty for a good view."""
+        """Return the fault of the view in a small picture; an empty string for a good view."""
         if self._now.shape != grey.shape:
             self._begin(grey, now_s)
         passed_s, self._looked_s = max(0.0, now_s - self._looked_s), now_s
@@ -62,7 +62,7 @@ class SceneLayout:
 
     @property
     def memory(self) -> Grey | None:
-        """Usual picture of the view; None while it is unknown."""
+        """Usual picture of the view; None while the usual picture is unknown."""
         return self._memory.astype(np.uint8) if self._learnt_s >= _LEARN_S else None
 
     def _begin(self, grey: Grey, now_s: float) -> None:
@@ -78,7 +78,7 @@ class SceneLayout:
         cv2.accumulateWeighted(self._now, self._memory, _rate(passed_s, min(_MEMORY_S, self._learnt_s)))
 
     def _has_settled(self, now_s: float) -> bool:
-        """Return whether another view has lasted for ``relearn_s``, and if so adopt it as the new memory."""
+        """Return whether a changed view has lasted for ``relearn_s``. If so, this view becomes the memory."""
         self._unlike_s = now_s if self._unlike_s is None else self._unlike_s
         if now_s - self._unlike_s < self._relearn_s:
             return False
@@ -113,12 +113,15 @@ def _near(fine: Field) -> Field:
 
 
 def _sharpness(fine: Field, picture: Field) -> float:
-    """Return the strength of the strongest fine edges relative to the contrast of the picture."""
+    """Return the strength of the strongest edges, relative to the contrast of the picture."""
     return float(np.percentile(fine, 98) / (picture.std() + 1.0))
 
 
 def _centred(field: Field) -> Field:
-    """Subtract the means of rows and columns: a kerb from edge to edge looks the same in every direction."""
+    """Return the field minus the means of its rows and columns.
+
+    The means hold lines across the whole picture, such as a kerb. Such a line also occurs in other views.
+    """
     rows, columns = field.mean(axis=1, keepdims=True), field.mean(axis=0, keepdims=True)
     return np.asarray(field - rows - columns + field.mean(), np.float32)
 

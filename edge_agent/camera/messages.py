@@ -30,7 +30,7 @@ class KeptFrame:
 
 @dataclass(frozen=True, slots=True)
 class CaptureProgress:
-    """Number of frames captured so far, and the reason of the last unusable frame."""
+    """Progress report: the number of frames captured so far, and why the last unusable frame was unusable."""
 
     captured: int
     reason: str = ""
@@ -38,7 +38,7 @@ class CaptureProgress:
 
 @dataclass(frozen=True, slots=True)
 class ViewCondition:
-    """Condition of a camera's view, with its reason. An empty ``state`` is a good view."""
+    """Condition of a camera's view, with the reason of a bad view. An empty ``state`` means a good view."""
 
     state: ViewState = ""
     reason: str = ""
@@ -46,17 +46,17 @@ class ViewCondition:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A text for the operator that does not report a failure."""
+    """A text for the operator's log that reports no failure."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class CaptureEnd:
-    """End of a capture with complete frame numbers. ``last`` is the last number, -1 if there was no frame.
+    """End of a capture that has accounted for all frames. ``last`` is the last frame number, -1 without any frame.
 
     ``tail`` counts the frames withheld after the last kept frame. ``finished`` means that the source has no more
-    frames. Otherwise the capture was stopped or the source failed; the exit status shows which.
+    frames. If ``finished`` is false, the capture was stopped, or the source failed and the exit status is not 0.
     """
 
     last: int
@@ -83,9 +83,9 @@ def write_message(pipe: BinaryIO, message: Message) -> None:
 
 
 async def read_message(pipe: asyncio.StreamReader) -> Message | None:
-    """Return the next message, or None when the child has exited, even in the middle of a message.
+    """Return the next message, or None when the child has exited. A message cut off by the exit is discarded.
 
-    Raise SourceUnusable for a malformed message. A decoder that corrupts the child's memory may cause one.
+    Raise SourceUnusable for a malformed message, which a decoder may cause by corrupting the child's memory.
     """
     try:
         (length,) = _LENGTH.unpack(await pipe.readexactly(_LENGTH.size))

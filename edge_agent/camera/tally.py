@@ -1,7 +1,8 @@
-"""Sequence numbers, and the account of withheld frames. Pure.
+"""Sequence numbers of frames, and the account of withheld frames. Pure.
 
-Every captured frame gets its number here before any stage may drop it. Later it is kept, or withheld with a reason,
-in the order of the numbers. A kept frame carries the account of the frames withheld since the previous kept frame.
+Every captured frame gets its number here, before any stage may drop the frame. Each frame is later kept, or withheld
+with a reason, in the order of the numbers. A kept frame carries the account of the frames withheld since the previous
+kept frame.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from ingest.contract.records import Account
 
 
 class Tally:
-    """Frame numbers and withheld counts of one epoch."""
+    """Counter of the captured and the withheld frames of one epoch."""
 
     def __init__(self, camera: str, epoch: int) -> None:
         self._camera, self._epoch = camera, epoch
@@ -25,7 +26,7 @@ class Tally:
         return self._next
 
     def number(self) -> int:
-        """Return the number of a newly captured frame."""
+        """Return the sequence number for a newly captured frame."""
         self._next += 1
         return self._next - 1
 
@@ -41,7 +42,7 @@ class Tally:
 
     @property
     def withheld(self) -> Account | None:
-        """Account of the frames withheld since the last kept frame; None if there are none."""
+        """Account of the frames withheld since the last kept frame; None if no frame was withheld."""
         count, last = sum(self._counts.values()), self._settled - 1
         if not count:
             return None
@@ -55,7 +56,7 @@ class Tally:
         return account
 
     def tail(self) -> Account | None:
-        """Return the account of the frames withheld after the last kept frame, or None, at the end of the epoch."""
+        """Return the account of the frames withheld after the last kept frame, or None, and clear the counts."""
         account = self.withheld
         self._counts.clear()
         return account

@@ -1,4 +1,4 @@
-"""Watched source: reads frames, examines the view twice a second, and reports changes to the agent."""
+"""Frame source that examines the camera's view twice a second and reports changes of the view to the agent."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ from ingest.runtime.files import make_folder, write_private
 from ingest.site import WatchConfig
 
 LOOK_EVERY_S = 0.5
-"""Interval between two examinations: views change slowly, and one examination costs 0.5 ms."""
+"""Interval between two examinations of the view. Views change slowly, and each examination costs 0.5 ms."""
 SAVE_EVERY_S = 60.0
-"""Interval between two writes of the view to disk."""
+"""Interval between two writes of the usual view to disk."""
 
 
 class Outbox:
-    """Messages that wait for room in the queue to the agent. Its method does not block."""
+    """Buffer of messages that wait for room in the queue to the agent. ``send`` never blocks."""
 
     def __init__(self, out: queue.Queue[Message | None]) -> None:
         self._out = out
         self._pending: deque[Message] = deque()
 
     def send(self, *messages: Message) -> None:
-        """Queue messages behind the pending ones, and move as many as there is room for."""
+        """Append messages to the buffer, and move the oldest ones to the queue until the queue is full."""
         self._pending += messages
         while self._pending and not self._out.full():
             self._out.put(self._pending.popleft())
 
 
 class ViewMemory:
-    """Small picture of a camera's usual view, in a file.
+    """File with a small picture of a camera's usual view.
 
-    It outlives restarts, because somebody who turns a camera often unplugs it first.
+    The file outlives restarts of the capture. Somebody who turns a camera away often unplugs the camera first.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def load(self, max_age_s: float) -> Grey | None:
-        """Return the saved picture, or None when there is none or it is older than ``max_age_s``."""
+        """Return the saved picture; None if no picture is saved or the picture is older than ``max_age_s``."""
         try:
             if time.time() - self._path.stat().st_mtime > max_age_s:
                 return None
@@ -60,12 +60,12 @@ class ViewMemory:
         return None if picture is None else np.asarray(picture, np.uint8)
 
     def forget(self) -> None:
-        """Delete the picture from the disk, if there is one."""
+        """Delete the saved picture, if a picture is saved."""
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
 
     def save(self, picture: Grey) -> None:
-        """Write a picture atomically. A full or missing disk loses the memory and has no other effect."""
+        """Write a picture atomically. Ignore a full or missing disk: only the saved picture is lost."""
         encoded, data = cv2.imencode(".png", picture)
         temporary = self._path.with_suffix(".new")
         try:
@@ -77,7 +77,7 @@ class ViewMemory:
 
 
 class WatchedSource:
-    """Frame source that passes on another source's frames and examines some of them."""
+    """Frame source that passes on another source's frames, and examines the view in two frames a second."""
 
     def __init__(
         self,
@@ -96,11 +96,11 @@ class WatchedSource:
         self._saved_s = clock.monotonic()
 
     def open(self) -> None:
-        """Open the source."""
+        """Open the underlying source."""
         self._source.open()
 
     def read(self) -> CapturedFrame | None:
-        """Return the source's next frame, or None when it is not due yet."""
+        """Return the source's next frame, or None when the next frame is not due yet."""
         captured = self._source.read()
         now_s = self._clock.monotonic()
         if captured is not None and now_s - self._looked_s >= LOOK_EVERY_S:
@@ -110,7 +110,7 @@ class WatchedSource:
         return captured
 
     def close(self) -> None:
-        """Close the source and save the view."""
+        """Close the underlying source and save the usual view."""
         self._source.close()
         self._save()
 
@@ -127,12 +127,15 @@ class WatchedSource:
             self._save()
 
     def _small(self, captured: CapturedFrame) -> Grey:
-        """Return a small masked picture: its mean over minutes is saved on disk."""
+        """Return a small picture with masks applied, because the mean of these pictures is saved on disk."""
         picture = small(captured.luma())
         return self._masks.darkened(picture) if self._masks else picture
 
     def _before(self, max_age_s: float) -> Grey | None:
-        """Return the view of an earlier capture. Apply masks that are new since then, also to the saved file."""
+        """Return the usual view that an earlier capture saved.
+
+        Masks may have been added since that capture, so apply all masks to the view and to the saved file.
+        """
         before = self._memory.load(max_age_s) if self._memory else None
         if self._memory is None or before is None or self._masks is None:
             return before

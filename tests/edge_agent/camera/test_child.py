@@ -106,7 +106,7 @@ def test_a_frame_that_cannot_be_encoded_is_withheld_and_the_next_one_is_kept(
     assert (kept.seq, kept.account) == (2, Account(camera="a", epoch=9, first=0, last=1, counts={"unusable": 2}))
     told = [m.reason for m in out.queue if isinstance(m, CaptureProgress)]
     assert "(0, 160, 3) is unusable" in told[0]
-    assert "a record holds at most 5000" in told[1]
+    assert "exceeds the limit of 5000" in told[1]
     assert told[2] == ""
 
 
