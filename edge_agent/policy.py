@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError
 
 from ingest.exceptions import ConfigError
+from ingest.runtime.text import decode_text
 from ingest.site import CameraConfig, ConfigEntry, SensorConfig, Site
 from ingest.site.entry import ConfigSection
 from ingest.site.file import config_error
@@ -64,7 +65,7 @@ def load_policy(site_file: Path, given: Path | None = None) -> AgentPolicy:
     try:
         with path.open("rb") as file:
             _require_owner(path, os.fstat(file.fileno()))
-            values = tomllib.loads(file.read().decode("utf-8-sig"))
+            values = tomllib.loads(decode_text(file.read()))
         return AgentPolicy.model_validate(values)
     except FileNotFoundError:
         if given is None:
@@ -74,7 +75,7 @@ def load_policy(site_file: Path, given: Path | None = None) -> AgentPolicy:
         raise ConfigError(str(path), "file", error.strerror, "a TOML file that the agent can read") from None
     except ValidationError as error:
         raise config_error(str(path), error) from None
-    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
+    except ValueError as error:  # of decode_text, or TOMLDecodeError
         raise ConfigError(str(path), "file", str(error), "valid TOML") from None
 
 

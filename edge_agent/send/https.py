@@ -26,6 +26,7 @@ from edge_agent.send.batches import BatchSize, QueuedRecord, batch_of, idempoten
 from edge_agent.send.link import OutboundRecord
 from edge_agent.send.response import GatewayResponse, read_response
 from ingest.exceptions import ConfigError
+from ingest.runtime.text import decode_text
 from ingest.site import LinkConfig, mask_secrets
 
 READY_S = 15.0
@@ -233,10 +234,7 @@ class Token:
 
 def _read_token(file: Path) -> str:
     """Return a file's token. Raise OSError, or a ValueError that does not quote the content."""
-    try:
-        token = file.read_text().strip()
-    except UnicodeDecodeError:
-        raise ValueError("it has characters outside ASCII") from None
+    token = decode_text(file.read_bytes()).strip()
     if not token or not _TOKEN.fullmatch(token):  # the error of the HTTP client would quote the token
         raise ValueError("expected one line of printable ASCII")
     return token

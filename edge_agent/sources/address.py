@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from edge_agent.exceptions import SourceUnusable
+from ingest.runtime.text import decode_text
 from ingest.site import StreamConfig
 from ingest.site.camera import LOGIN
 
@@ -89,8 +90,8 @@ def _password(stream: StreamConfig) -> str:
     if stream.password_file is None:
         return ""
     try:
-        lines = stream.password_file.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = decode_text(stream.password_file.read_bytes()).splitlines()
+    except (OSError, ValueError) as error:
         raise SourceUnusable(f"password_file {stream.password_file}: {error}") from None
     if not lines or not lines[0]:
         raise SourceUnusable(

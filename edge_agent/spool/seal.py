@@ -15,6 +15,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ingest.exceptions import ConfigError
+from ingest.runtime.text import decode_text
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -69,7 +70,7 @@ def _key(setting: str, file: Path) -> bytes:
     expected = f"a file of {KEY_BYTES} random bytes, or of them as {2 * KEY_BYTES} hexadecimal digits"
     try:
         data = file.read_bytes()
-        key = data if len(data) == KEY_BYTES else bytes.fromhex(data.decode())
+        key = data if len(data) == KEY_BYTES else bytes.fromhex(decode_text(data))
     except (OSError, ValueError) as error:
         raise ConfigError("site file", setting, str(file), f"{expected} ({type(error).__name__})") from None
     if len(key) != KEY_BYTES:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engines.exceptions import ManifestError
 from ingest.contract.records.base import Name
+from ingest.runtime.text import decode_text
 
 MANIFEST = "model.toml"
 
@@ -68,14 +69,14 @@ def read_manifest(folder: Path) -> Manifest:
     """Read the manifest in a model version's folder. Raise ManifestError with the file and the key."""
     path = folder / MANIFEST
     try:
-        return Manifest.model_validate(tomllib.loads(path.read_text("utf-8-sig")))
+        return Manifest.model_validate(tomllib.loads(decode_text(path.read_bytes())))
     except OSError as error:
         raise ManifestError(f"manifest {path}: {error.strerror}: expected a readable file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ManifestError(f"manifest {path}: {error}: expected valid TOML") from None
     except ValidationError as error:
         first = error.errors()[0]
         raise ManifestError(f"manifest {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    except ValueError as error:  # of decode_text, or TOMLDecodeError
+        raise ManifestError(f"manifest {path}: {error}: expected valid TOML") from None
 
 
 def sha256_of(path: Path) -> str:

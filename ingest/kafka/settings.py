@@ -23,6 +23,7 @@ from ingest.contract.codec import MAX_RECORD_BYTES
 from ingest.contract.topics import TOPICS
 from ingest.exceptions import ConfigError
 from ingest.kafka import fetched
+from ingest.runtime.text import decode_text
 
 MAX_REQUEST_BYTES = MAX_RECORD_BYTES + 64 * 1024
 """Largest request, in bytes: one record of the largest size with its headers."""
@@ -150,7 +151,7 @@ class KafkaSettings(BaseModel):
         An empty file is an error: the broker may count an empty password as a failed attempt.
         """
         with _readable(PASSWORD_FILE, self.password_file, "a text file with the password"):
-            password = self.password_file.read_text().strip() if self.password_file else ""
+            password = decode_text(self.password_file.read_bytes()).strip() if self.password_file else ""
             if not password:
                 raise ValueError("the file is empty" if self.password_file else f"{self.security} needs one")
             return password
@@ -181,7 +182,7 @@ class KafkaSettings(BaseModel):
 def _readable(variable: str, file: Path | None, expected: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError, UnicodeDecodeError a ValueError
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         raise ConfigError("environment", variable, str(file), f"{expected} ({error})") from None
 
 

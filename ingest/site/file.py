@@ -9,13 +9,13 @@ from typing import Self, TypeVar
 from pydantic import SerializeAsAny, ValidationError, ValidationInfo, field_validator, model_validator
 
 from ingest.exceptions import ConfigError
+from ingest.runtime.text import read_text
 from ingest.site.agent import DiskConfig, LinkConfig
 from ingest.site.camera import CameraConfig, mask_secrets
 from ingest.site.entry import ConfigEntry, ConfigSection, PinConfig, ReceiverConfig, RuleEntry, expectation
 from ingest.site.gate import TimeZone
 from ingest.site.pipeline import PipelineConfig
 from ingest.site.sensor import SensorConfig
-from ingest.site.text import read_text
 
 MAX_ENTRY_BYTES = 1024 * 1024
 """Largest entry. It has room for hundreds of masks with hundreds of corners; a larger one is refused unread."""

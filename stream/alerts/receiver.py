@@ -11,6 +11,8 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
+from ingest.runtime.text import decode_text
+
 
 class Inbox:
     """The received alerts, one JSON line each in the file ``out``, and the ids of all alerts received so far."""
@@ -40,6 +42,14 @@ def _ids(out: Path) -> Iterator[str]:
             yield json.loads(line)["id"]
         except (ValueError, TypeError, KeyError):
             continue
+
+
+def read_secret(file: Path) -> str:
+    """Return the signing secret on the first line of a file. Raise OSError or ValueError."""
+    secret = decode_text(file.read_bytes()).partition("\n")[0].strip()
+    if not secret:
+        raise ValueError("its first line is empty")
+    return secret
 
 
 def make_app(secret: str, inbox: Inbox) -> FastAPI:

@@ -11,6 +11,7 @@ from standardwebhooks.webhooks import Webhook
 from ingest.contract.codec import encode_json
 from ingest.contract.records import Alert
 from ingest.exceptions import ConfigError
+from ingest.runtime.text import decode_text
 from ingest.site import ReceiverConfig
 from stream.alerts.post import HttpPoster
 from stream.alerts.schedule import AttemptResult
@@ -94,11 +95,11 @@ def signed_headers(message_id: str, body: bytes, now_s: float, receiver: Receive
 
 def _secrets(file: Path, receiver: ReceiverConfig) -> list[str]:
     try:
-        secrets = [line.strip() for line in file.read_text().splitlines() if line.strip()]
+        secrets = [line.strip() for line in decode_text(file.read_bytes()).splitlines() if line.strip()]
     except OSError as error:
         raise ConfigError(receiver.key, "secret_file", str(file), f"a readable file ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise ConfigError(receiver.key, "secret_file", str(file), "a text file") from None
+    except ValueError as error:
+        raise ConfigError(receiver.key, "secret_file", str(file), f"a text file ({error})") from None
     if not secrets:
         raise ConfigError(receiver.key, "secret_file", str(file), "a file with a secret on its first line")
     return secrets

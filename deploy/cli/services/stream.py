@@ -170,16 +170,13 @@ def webhook_receiver(
     """Receive webhooks, verify them with the standardwebhooks package, and print them."""
     import uvicorn
 
-    from stream.alerts.receiver import Inbox, make_app
+    from stream.alerts.receiver import Inbox, make_app, read_secret
 
     expected = "a file with the signing secret (whsec_…) on its first line"
     try:
-        secret = secret_file.read_text().splitlines()[0].strip()
-        if not secret:
-            raise ValueError
-        app = make_app(secret, Inbox(out, lambda entry: _show(entry, as_json)))
-    except (OSError, ValueError, LookupError):  # an unreadable, malformed or empty secret
-        raise ConfigError("webhook-receiver", "--secret-file", str(secret_file), expected) from None
+        app = make_app(read_secret(secret_file), Inbox(out, lambda entry: _show(entry, as_json)))
+    except (OSError, ValueError) as error:  # an unreadable, malformed or empty secret
+        raise ConfigError("webhook-receiver", "--secret-file", str(secret_file), f"{expected} ({error})") from None
     uvicorn.run(app, host=host, port=port, log_level="warning")
 
 

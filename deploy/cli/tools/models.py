@@ -10,7 +10,7 @@ import typer
 from deploy.cli.common import AsJson, friendly, print_rows, stdout
 from engines.repository.store import Repository
 from ingest.exceptions import ConfigError
-from ingest.site.text import read_text
+from ingest.runtime.text import read_text
 
 app = typer.Typer(help="Add, list, verify, promote and roll back models.", no_args_is_help=True)
 

@@ -27,6 +27,7 @@ from edge_agent.sensors.sources.polling import heed_cancellation
 from edge_agent.sensors.values import at_path, parse_json, parse_reading
 from ingest.contract.records import STALE
 from ingest.runtime.clock import Clock
+from ingest.runtime.text import decode_text
 from ingest.site import SensorConfig
 from ingest.site.sensor import MqttOptions
 
@@ -124,10 +125,7 @@ class MqttSource:
                 context = ssl.create_default_context(cafile=options.ca_file)
                 if options.cert_file:
                     context.load_cert_chain(options.cert_file, options.key_file)
-            password = options.password_file.read_text().strip() if options.password_file else None
-            if password == "":
-                raise ValueError(f"password_file {options.password_file} is empty")
-        except (OSError, ValueError) as error:  # read for each connection, so that a rotated secret is used
+        except (OSError, ValueError) as error:
             raise SourceUnusable(f"{options.host}: {error}") from None
         return _Client(
             functools.partial(self._give, sink),
@@ -137,7 +135,7 @@ class MqttSource:
             options.port or (_TLS_PORT if options.tls else _PORT),
             identifier=self._client_id,
             username=options.username or None,
-            password=password,
+            password=_password(options),  # read for each connection, so that a rotated secret is used
             keepalive=KEEP_ALIVE_S,
             timeout=TIMEOUT_S,
             tls_context=context,
@@ -205,6 +203,19 @@ class _Client(aiomqtt.Client):
         if message.qos:
             self._seen.append(identity)
         self._give(message)
+
+
+def _password(options: MqttOptions) -> str | None:
+    file = options.password_file
+    if file is None:
+        return None
+    try:
+        password = decode_text(file.read_bytes()).strip()
+    except (OSError, ValueError) as error:
+        raise SourceUnusable(f"{options.host}: password_file {file}: {error}") from None
+    if not password:
+        raise SourceUnusable(f"{options.host}: password_file {file} is empty")
+    return password
 
 
 async def _connect(client: _Client) -> None:

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from ingest.exceptions import ConfigError
 from ingest.runtime.files import write_new
+from ingest.runtime.text import decode_text
 
 PUBLIC_KEY_FILE = "SIGHTLINE_CONFIG_PUBLIC_KEY_FILE"
 SIGN_KEY_FILE = "SIGHTLINE_CONFIG_SIGN_KEY_FILE"
@@ -41,7 +42,7 @@ class ConfigSigner:
         """Read a private key. Raise ConfigError."""
         expected = "a private key that `sightline config keygen` made"
         try:
-            key = serialization.load_pem_private_key(file.read_bytes(), None)
+            key = serialization.load_pem_private_key(decode_text(file.read_bytes()).encode(), None)
         except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise ConfigError("config", "--sign-key", str(file), f"{expected} ({error})") from None
         if not isinstance(key, Ed25519PrivateKey):
@@ -73,7 +74,7 @@ class ConfigTrust:
         """Read a public key. Raise ConfigError."""
         expected = "a public key that `sightline config keygen` made"
         try:
-            key = serialization.load_pem_public_key(file.read_bytes())
+            key = serialization.load_pem_public_key(decode_text(file.read_bytes()).encode())
         except (OSError, ValueError, UnsupportedAlgorithm) as error:
             raise ConfigError("config", PUBLIC_KEY_FILE, str(file), f"{expected} ({error})") from None
         if not isinstance(key, Ed25519PublicKey):

@@ -8,7 +8,7 @@ import pytest
 
 from ingest import site
 from ingest.exceptions import ConfigError
-from ingest.site.text import read_text
+from ingest.runtime.text import read_text
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])

@@ -1,0 +1,45 @@
+"""Text files that users write with any editor."""
+
+from __future__ import annotations
+
+import codecs
+from pathlib import Path
+
+from ingest.exceptions import ConfigError
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark is the beginning of this one
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+"""Byte order marks, and the encodings that they announce."""
+
+
+def decode_text(data: bytes) -> str:
+    """Return the text of a file's bytes in the encoding of its byte order mark, UTF-8 without one.
+
+    Every text file of a user is read with this function: secrets, labels, site and policy files. Raise ValueError
+    with a text that quotes nothing of the contents.
+    """
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start} is not {encoding}") from None
+    if "\0" in text:
+        raise ValueError("NUL characters, as in UTF-16 without a byte order mark")
+    return text
+
+
+def read_text(path: Path, kind: str = "text") -> str:
+    """Return the text of a file. ``kind`` names the format in errors. Raise ConfigError."""
+    try:
+        return decode_text(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(str(path), "file", error.strerror, f"a readable {kind} file") from None
+    except ValueError as error:
+        raise ConfigError(
+            str(path), "file", str(error), f"valid {kind} in UTF-8, or with a byte order mark"
+        ) from None
