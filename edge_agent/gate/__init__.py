@@ -1,1 +1,1 @@
-"""Gate that decides which frames are worth sending."""
+"""Gate: decide which captured frames are sent, by armed hours, rate, motion and a random sample."""

@@ -1,8 +1,8 @@
-"""Model of the empty scene, pixel by pixel, and the pixels that differ from it.
+"""Background model of the empty scene, and the foreground: the pixels that differ from the background.
 
 Each pixel has a background, which is a running average, and its own noise, which is a running mean deviation, as in
-adaptive background mixture models (Stauffer and Grimson, CVPR 1999). An object that has stopped is steady for some
-seconds and then becomes the background at once. The model remembers the background that it hides, so that no ghost
+adaptive background mixture models (Stauffer and Grimson, CVPR 1999). When an object stops, its pixels become the
+background after some seconds. The model remembers the background behind a stopped object, so that no false motion
 remains when the object leaves. A change of light between two pictures is estimated and applied to the background.
 """
 
@@ -21,70 +21,73 @@ Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.uint8]
 
 ABSORB_S = 4.0
-"""Time after which a steady pixel has stopped. A bus with a plain roof takes one second to pass a pixel."""
+"""Time after which a steady foreground pixel belongs to a stopped object. A passing bus with a plain roof keeps a
+pixel steady for about one second."""
 ESTABLISHED_S = 60.0
-"""Minimum age of a background that is remembered when it is hidden. The coat of a person who stands there for less
-does not replace the remembered background."""
+"""Minimum age of a background that replaces the remembered hidden background. A person who stands still for less than
+this time does not replace it."""
 _LEARN_S = 2.0
-"""Time constant of the background where nothing moves. Sun and clouds change more slowly."""
+"""Time constant of the background where nothing moves. Daylight changes more slowly."""
 _FORGET_S = 60.0
-"""Time constant of the background where pixels move and are never steady, such as branches and water."""
+"""Time constant of the background where pixels change all the time, such as branches and water."""
 _NOISE_S = 3.3
-"""Time constant of a pixel's noise."""
+"""Time constant of the running estimate of a pixel's noise."""
 _RECENT_S = 0.3
-"""Time constant of the recent picture, which shows whether a pixel that moved is steady now."""
+"""Time constant of a short running average. A foreground pixel close to this average is steady."""
 _SIGMAS = 4.0
-"""Detection limit in mean deviations of a pixel's own noise, which are 3.2 standard deviations. The median filter
-removes the single pixels that exceed it."""
+"""Detection limit, in mean deviations of a pixel's own noise. Four mean deviations are 3.2 standard deviations. A
+median filter later removes single pixels whose noise exceeds this limit."""
 _MIN_DIFFERENCE = 10.0
-"""Minimum difference in grey levels. Below it, an object that resembles the ground looks like compression noise."""
+"""Minimum difference in grey levels between foreground and background. Compression noise stays below this limit."""
 _JUDGE_S = 0.15
-"""Time between two searches for steady pixels. It saves seven eighths of the work, for a process that takes
-seconds."""
+"""Time between two searches for steady pixels. A search in every frame would cost eight times as much, and objects
+take seconds to stop."""
 _STEADY_SHARE = 0.5
-"""Share of the detection limit by which a steady pixel may vary."""
+"""Maximum variation of a steady pixel, as a share of the detection limit."""
 _FIRST_NOISE = 2.0
 _MAX_NOISE = 20.0
-"""In grey levels. Maximum noise of a pixel where objects pass all the time."""
+"""Maximum noise in grey levels that a pixel can learn from objects that pass all the time."""
 _SETTLE_FRAMES = 3
-"""Number of first frames that only teach the background."""
+"""Number of frames after the start in which the background is learnt and no motion is reported."""
 _MAX_STEP_S = 1.0
-"""Maximum time step. A frame after a longer gap teaches no more than this."""
+"""Maximum time step between two frames. After a longer gap, a frame counts as if it came after this time."""
 _FLOOD_SHARE = 0.5
-"""Share of the picture above which a sudden change is a light switch and no moving object."""
+"""Share of the picture above which a sudden change is a switched light and not a moving object."""
 _FLOOD_S = 2.0
-"""Minimum time between two light switches. An earlier repetition is a large object in front of the camera."""
+"""Minimum time between two changes by a switched light. A change that follows sooner is a large object near the
+camera."""
 _UNKNOWN = -1e6
-"""Grey level of an unknown hidden background. It differs from every pixel, in any light."""
+"""Grey level that marks an unknown hidden background. This level differs from every real pixel, in any light."""
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
 _EVERY_PX = 4
-"""Sampling step in both directions for the estimate of a change of light. A thousand pixels are enough."""
+"""Sampling step in both directions for the estimate of a change of light, which needs only about 1,000 pixels."""
 _MIN_OFFSET = 2.0
-"""Smallest change of light, in grey levels, that can differ measurably between dark and bright pixels."""
+"""Change of light in grey levels below which the same offset applies to dark and to bright pixels."""
 _MIN_CONTRAST = 4.0
-"""Minimum contrast for the measurement of a gain: grey levels between a picture's dark and bright quarter."""
+"""Minimum contrast for measuring a gain: grey levels between the darkest and the brightest quarter of a picture."""
 _MAX_GAIN = 4.0
 _MAX_ERROR = 20.0
-"""Maximum error of a pixel, in grey levels. A larger deviation has another cause than light."""
+"""Cap on a pixel's error in grey levels when models of light are compared. Moving objects cause larger errors."""
 
 
 class _Light(NamedTuple):
-    """Linear change of light: a pixel with ``grey`` levels now has ``gain * grey + offset``."""
+    """Linear change of light: a pixel of grey level ``g`` changes to ``gain * g + offset``."""
 
     gain: float
     offset: float
 
     def apply_to(self, picture: Floats) -> None:
-        """Convert a picture to the new light, in place."""
+        """Convert a picture from the old to the new light, in place."""
         if self.gain != 1.0:
             picture *= np.float32(self.gain)
         picture += np.float32(self.offset)
 
 
 class Foreground(NamedTuple):
-    """Two masks ``(height, width)`` uint8: 1 where a picture differs from the background, and where it surely does.
+    """Two masks ``(height, width)`` uint8, 1 for foreground pixels.
 
-    ``surely`` leaves out the pixels that a trembling edge explains.
+    ``differs`` marks all pixels that differ from the background. ``surely`` marks those that still differ if an edge
+    of the background has moved by one pixel, as the edge of a trembling mast does.
     """
 
     differs: Mask
@@ -92,7 +95,7 @@ class Foreground(NamedTuple):
 
 
 class Background:
-    """Empty scene of one camera, at the size of the small pictures: ``(height, width)`` float32 grey levels."""
+    """Background model of one camera, at the size of the small pictures: ``(height, width)`` float32 grey levels."""
 
     def __init__(self, first: Floats) -> None:
         self._back, self._recent = first.copy(), first.copy()
@@ -104,7 +107,7 @@ class Background:
         self._seen = 0
         self._flood_s = -math.inf
         self.stationary = StationaryMap(first.shape)
-        """Places of objects that have stopped and not left."""
+        """Map of the objects that have stopped and not left yet."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -112,7 +115,7 @@ class Background:
         return self._back.shape
 
     def update(self, small: Floats, step_s: float) -> Foreground:
-        """Learn from the next picture, ``step_s`` after the last one, and return the pixels that move."""
+        """Learn from the next picture, taken ``step_s`` after the previous one. Return the foreground pixels."""
         step_s = min(max(step_s, 0.0), _MAX_STEP_S)
         self._clock_s += step_s
         if self._seen < _SETTLE_FRAMES:
@@ -141,7 +144,10 @@ class Background:
         return Foreground(differs, surely)
 
     def _unless_uncovered(self, small: Floats, limit: Floats, differs: Mask) -> Mask:
-        """Return the pixels that also differ from the hidden background. Make it the background at the others."""
+        """Return the pixels that also differ from the hidden background.
+
+        At the other pixels, a stopped object has left: the hidden background becomes the background again.
+        """
         new = differs & _exceeds(_difference(small, self._hidden), limit)
         if cv2.countNonZero(new) != cv2.countNonZero(differs):
             bare = (differs != new).view(np.bool_)
@@ -162,7 +168,7 @@ class Background:
     def _learn(self, small: Floats, difference: Floats, foreground: Foreground, step_s: float) -> None:
         still = 1 - foreground.differs
         cv2.accumulateWeighted(small, self._back, _weight(step_s, _LEARN_S), still)
-        # a pixel that varies by itself is noise; a pixel next to sure motion belongs to the moving object
+        # pixels near sure motion belong to a moving object and must not teach their variation as noise
         near = np.asarray(cv2.dilate(foreground.surely, _NEIGHBOURS), np.uint8)
         cv2.accumulateWeighted(difference, self._noise, _weight(step_s, _NOISE_S), 1 - near)
         if cv2.countNonZero(near):
@@ -170,7 +176,7 @@ class Background:
             cv2.accumulateWeighted(restless, self._noise, _weight(step_s, _FORGET_S), near)
 
     def _absorb(self, small: Floats, limit: Floats, differs: Mask, step_s: float) -> None:
-        """Make long-steady pixels the background at once, and pixels that are never steady bit by bit."""
+        """Absorb foreground pixels into the background: long-steady pixels at once, unsteady pixels slowly."""
         unsteady = _exceeds(_difference(small, self._recent), limit * np.float32(_STEADY_SHARE))
         cv2.accumulateWeighted(small, self._recent, _weight(step_s, _RECENT_S))
         cv2.accumulateWeighted(small, self._back, _weight(step_s, _FORGET_S), differs & unsteady)
@@ -196,9 +202,9 @@ def _difference(one: Floats, other: Floats) -> Floats:
 
 
 def _beyond_neighbours(small: Floats, back: Floats) -> Floats:
-    """Return by how much a picture is brighter or darker than all background pixels next to the same place.
+    """Return by how much each pixel is brighter or darker than all background pixels within one pixel of it.
 
-    A mast trembles in the wind, and its edge is the same edge after it has moved by a pixel.
+    The result is small at the edge of a mast that trembles in the wind, because the edge has moved by only one pixel.
     """
     above = cv2.subtract(small, cv2.dilate(back, _NEIGHBOURS))
     below = cv2.subtract(cv2.erode(back, _NEIGHBOURS), small)
@@ -210,16 +216,16 @@ def _exceeds(difference: Floats, limit: Floats) -> Mask:
 
 
 def _weight(step_s: float, constant_s: float) -> float:
-    """Return the weight of a new value in a running average with a time constant."""
+    """Return the weight of a new value in a running average with the time constant ``constant_s``."""
     return 1.0 - math.exp(-step_s / constant_s)
 
 
 def _light_change(before: Floats, now: Floats) -> _Light:
     """Return the change of light between two pictures of one scene, ``(height, width)`` float32.
 
-    Three models compete, and the one that explains most of the picture wins. Fog adds an offset, a lamp or the
-    camera's exposure multiplies, and a camera that corrects its contrast does both. The medians ignore moving objects
-    that cover less than half of the picture.
+    Three models are compared, and the model with the smallest error is returned. Fog adds an offset, a lamp or the
+    camera's exposure multiplies all levels, and a correction of contrast does both. The models use medians, which
+    ignore moving objects that cover less than half of the picture.
     """
     old, new = before[::_EVERY_PX, ::_EVERY_PX].ravel(), now[::_EVERY_PX, ::_EVERY_PX].ravel()
     shift = _Light(1.0, _median(new - old))
@@ -230,7 +236,7 @@ def _light_change(before: Floats, now: Floats) -> _Light:
 
 
 def _gain_and_offset(old: Floats, new: Floats) -> _Light:
-    """Return the straight line through the dark and the bright quarter of the picture."""
+    """Return the gain and offset that fit the medians of the darkest and the brightest quarter of the picture."""
     order = np.argsort(old)
     quarter = -(-len(order) // 4)  # at least one pixel: a failing camera may send a picture of one pixel
     dark, bright = order[:quarter], order[-quarter:]
@@ -251,5 +257,5 @@ def _bounded(gain: float) -> float:
 
 
 def _median(values: Floats) -> float:
-    """Return the upper median, in a sixth of the time of NumPy's median, which averages two values."""
+    """Return the upper median. NumPy's ``median`` averages the two middle values and takes six times as long."""
     return float(np.partition(values, values.size // 2, axis=None)[values.size // 2])

@@ -12,7 +12,7 @@ from ingest.contract.records import Box
 
 @dataclass(frozen=True, slots=True)
 class NumberedFrame:
-    """Captured frame with its number. ``image`` is ``(height, width, 3)`` uint8 BGR, None if it was not decoded."""
+    """Captured frame with its sequence number. ``image`` is ``(height, width, 3)`` uint8 BGR; None if not decoded."""
 
     seq: int
     captured_ns: int
@@ -25,11 +25,11 @@ class NumberedFrame:
 class GateDecision:
     """Decision to send a frame or to withhold it for a ``reason``, which is empty when the frame is sent.
 
-    A sent frame has its image, a withheld one has none. The pre-roll buffer holds preliminary decisions, whose frame
-    still has its image because later motion may reverse them.
+    A sent frame has its image; a withheld frame has none. The pre-roll buffer holds preliminary decisions. A frame in
+    the buffer keeps its image, because later motion may reverse the decision.
 
-    ``motion`` are the boxes that move, None if the gate did not look at the frame. ``resting`` are the boxes of
-    stationary objects, None in frames that do not report them. ``sampled`` marks a frame that is sent only to check
+    ``motion`` has the boxes of moving objects; None if the gate did not examine the frame. ``resting`` has the boxes
+    of stationary objects; None in frames without such a report. ``sampled`` marks a frame that is sent only to check
     the gate's decisions.
     """
 

@@ -1,10 +1,10 @@
 """Gate of one camera: armed hours, frame rate, motion and a random sample decide which frames are sent.
 
-Pure apart from the state of the motion detector; time comes with the frames.
+The gate reads no clock; its time is the capture time of the frames.
 
 While the gate is closed, frames wait in the pre-roll buffer. When motion begins, the buffered frames are sent too.
-Frames that leave the buffer before that are withheld, except for keep-alive frames and the random sample. So
-decisions come some frames late, and always in the order of the frames.
+Frames that leave the buffer without motion are withheld, except for keep-alive frames and the random sample. The
+decision on a frame may therefore come some frames later. Decisions always come in the order of the frames.
 """
 
 from __future__ import annotations
@@ -24,26 +24,30 @@ STILL, MASKED, RATE, SCHEDULE = "still", "masked", "rate", "schedule"
 
 REPORT_STATIONARY_NS = 10_000_000_000
 """Report stationary objects every 10 s even while other objects move; otherwise dwell timers downstream lose them.
-The next sent frame reports them again, because a tracker needs two frames in a row to begin a track. Each report
-costs the engines one region for each stationary object."""
+The next sent frame repeats each report, because a tracker needs two consecutive frames to begin a track. Each report
+makes the engines examine one region for each stationary object."""
 _SETTLE_NS = 1_000_000_000
-"""Minimum time between two reports at the end of motion. The end of motion is reported without waiting for
-``REPORT_STATIONARY_NS``, but the motion of a trembling object ends several times a second."""
+"""Minimum time between two reports at the end of motion. These reports do not wait for ``REPORT_STATIONARY_NS``.
+Without a minimum time, a trembling object would cause several reports a second, as often as its motion ends."""
 _EARLY_SHARE = 0.15
-"""Share of the interval by which a frame may come early and still pass the rate limit. A frame that the network or a
-busy machine delayed is followed by one that seems early. A camera slower than the limit must lose neither frame."""
+"""Share of the interval by which a frame may come early and still pass the rate limit. After a frame that the network
+delayed, the next frame seems early. A camera slower than the limit must lose neither of the two frames."""
 _SAMPLE_BYTES = 8
 MAX_PICTURES = 12
-"""Maximum number of buffered pictures. They are sent in one burst, and the queue to the agent has room for 16."""
+"""Maximum number of buffered pictures. All are sent in one burst, and the queue to the agent has room for 16."""
 MAX_BYTES = 32 * 1024 * 1024
-"""Maximum size of the buffered pictures: five of 1920×1080, or 46 of 640×360. They stay uncompressed, because
-compressing every withheld frame would cost more than motion detection."""
+"""Maximum size of the buffered pictures: five of 1920×1080, or 46 of 640×360. Buffered pictures stay uncompressed,
+because compressing every withheld frame would cost more than motion detection."""
 _MAX_FRAMES = 1000
-"""Maximum number of buffered frames. It applies when the clock is set back, because frames then do not expire."""
+"""Maximum number of buffered frames. This limit matters when the clock is set back and buffered frames do not
+expire."""
 
 
 class Rate:
-    """Limit of frames a second, held on average; 0 is no limit. Pure; time comes with the frame."""
+    """Limit on the average number of frames a second; 0 means no limit.
+
+    Pure; the time is the frame's capture time.
+    """
 
     def __init__(self, fps: float) -> None:
         self._interval_ns = 1e9 / fps if fps else 0.0
@@ -52,14 +56,14 @@ class Rate:
         self._next_ns = 0.0
 
     def due(self, now_ns: int) -> bool:
-        """Return whether a frame may pass. The limit starts anew after the clock was set back."""
+        """Return whether a frame may pass. The limit starts anew when the clock has been set back."""
         return self._taken_ns is None or now_ns >= self._next_ns - self._early_ns or now_ns < self._taken_ns
 
     def take(self, now_ns: int) -> None:
         """Count a frame that has passed.
 
-        The next due time follows from the last due time, so that the rate is held on average. Time in which the
-        camera sent no frames gives no credit.
+        The next due time is one interval after the last due time, so that the average rate stays at the limit. After
+        a pause of the camera, the limit starts anew, and no extra frames may pass.
         """
         first = self._taken_ns is None or now_ns < self._taken_ns
         behind = first or not -self._early_ns <= now_ns - self._next_ns < self._interval_ns
@@ -68,7 +72,7 @@ class Rate:
 
 
 def sampled(camera: str, epoch: int, seq: int, share: float) -> bool:
-    """Return whether a frame belongs to the random sample of this ``share``.
+    """Return whether a frame belongs to the random sample, which has this ``share`` of all frames.
 
     The sample depends only on a hash of the frame's identity, so that a replay draws the same frames.
     """
@@ -90,7 +94,7 @@ class PreRollBuffer:
         self._count(decision, 1)
 
     def expired(self, now_ns: int) -> Iterator[GateDecision]:
-        """Remove and yield, oldest first, decisions that have waited long enough or exceed a limit."""
+        """Remove and yield, oldest first, the decisions that have waited for ``wait_s`` or exceed a limit."""
         while self._decisions:
             first = self._decisions[0].frame
             is_full = self._pictures > MAX_PICTURES or self._bytes > MAX_BYTES or len(self._decisions) > _MAX_FRAMES
@@ -115,9 +119,9 @@ class PreRollBuffer:
 
 
 class Gate:
-    """Gate of one epoch of one camera. Each frame is given once, in order.
+    """Gate for one epoch of one camera. The caller passes each frame once, in order.
 
-    The first frame that the detector sees is always sent, also after hours in which the camera was not armed.
+    The first frame that the gate examines is always sent. So is the first one after hours that are not armed.
     """
 
     def __init__(self, config: GateConfig, camera: str, epoch: int) -> None:
@@ -136,14 +140,17 @@ class Gate:
         self._repeats_report = False
 
     def precheck(self, captured_ns: int) -> str:
-        """Return the reason to withhold a frame without looking at it, empty if the frame has to be decoded."""
+        """Return the reason to withhold a frame undecoded; an empty string if the frame must be decoded."""
         if not self._schedule.armed(captured_ns):
             self._is_first, self._is_open = True, False
             return SCHEDULE
         return "" if self._looks.due(captured_ns) else RATE
 
     def decide(self, frame: NumberedFrame) -> list[GateDecision]:
-        """Look at a frame that has an image. Return the decisions that are now final, for this or earlier frames."""
+        """Examine a frame with an image. Return the decisions that are now final.
+
+        The decisions may concern this frame or earlier frames from the pre-roll buffer.
+        """
         assert frame.image is not None  # noqa: S101  (narrowing: a frame that passes the precheck has its image)
         motion = self._detector.detect(frame.image, frame.captured_ns) if self._detector else None
         now_ns = frame.captured_ns
@@ -162,12 +169,12 @@ class Gate:
         return [*decisions, self._while_open(frame, motion, at_once=at_once)]
 
     def withhold(self, frame: NumberedFrame, reason: str) -> list[GateDecision]:
-        """Withhold a frame for a reason found elsewhere. Return the decisions that are now final."""
+        """Withhold a frame for the caller's reason. Return the decisions that are now final."""
         self._buffer.add(withheld(frame, reason))
         return self._expired(frame.captured_ns)
 
     def close(self) -> list[GateDecision]:
-        """Return the decisions on all buffered frames, because no motion can follow."""
+        """Return the final decisions on all buffered frames at the end of the epoch."""
         return [self._final(each) for each in self._buffer.drain()]
 
     def _expired(self, now_ns: int) -> list[GateDecision]:
@@ -188,14 +195,17 @@ class Gate:
         return GateDecision(frame, motion=motion.boxes if motion else None, resting=resting)
 
     def _is_report_due(self, at_ns: int, motion: Motion | None) -> bool:
-        """Return whether a sent frame reports stationary objects. The end of motion makes a report due too."""
+        """Return whether a sent frame must report stationary objects.
+
+        A report is also due when motion has just ended.
+        """
         if motion is None or self._repeats_report or self._reported_ns is None:
             return True
         ended = not motion.boxes and (self._moved_ns or 0) > self._reported_ns
         return not _within(self._reported_ns, at_ns, _SETTLE_NS if ended else REPORT_STATIONARY_NS)
 
     def _report(self, frame: NumberedFrame, resting: tuple[Box, ...] | None) -> tuple[Box, ...] | None:
-        """Note that a sent frame reports these stationary objects, and return them."""
+        """Record that a sent frame reports these stationary objects. Return the same objects."""
         at_ns = self._reported_ns = frame.captured_ns
         self._repeats_report = bool(resting) and not _within(self._repeated_ns, at_ns, REPORT_STATIONARY_NS)
         self._repeated_ns = at_ns if self._repeats_report else self._repeated_ns
@@ -205,18 +215,22 @@ class Gate:
         return self._detector.stationary_boxes() if self._detector else None
 
     def _preliminary(self, frame: NumberedFrame, motion: Motion | None) -> GateDecision:
-        """Return the decision on a frame while the gate is closed, which later motion may reverse."""
+        """Return the preliminary decision on a frame while the gate is closed.
+
+        Later motion may reverse the decision.
+        """
         chosen = sampled(self._camera, self._epoch, frame.seq, self._config.sample)
         reason = MASKED if motion and motion.masked else STILL
-        resting = self._stationary() if self._is_overdue(frame) else None  # waiting makes a frame no more overdue
+        # a frame that is not overdue at its capture does not become overdue in the buffer
+        resting = self._stationary() if self._is_overdue(frame) else None
         return GateDecision(frame, reason, motion.boxes if motion else None, resting, chosen)
 
     def _final(self, buffered: GateDecision) -> GateDecision:
-        """Return the final decision on a buffered frame that was followed by no motion."""
+        """Return the final decision on a buffered frame after which no motion followed in time."""
         if buffered.frame.image is not None and self._is_overdue(buffered.frame):
             return self._send_buffered(buffered, self._report(buffered.frame, buffered.resting))
         if buffered.sampled:
-            # a sampled frame leaves the gate's state alone: it must not change the decisions that it is to check
+            # a sampled frame must not change the gate's state: the sample checks the other decisions
             return GateDecision(buffered.frame, motion=buffered.motion, sampled=True)
         return withheld(buffered.frame, buffered.reason)
 

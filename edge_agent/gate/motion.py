@@ -1,4 +1,4 @@
-"""Motion detector: differences from the background on a small grey picture, joined to boxes."""
+"""Motion detector: find pixels that differ from the background in a small grey picture, and join them to boxes."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
 MIN_WIDTH_PX = 160
-"""Minimum width of the small picture. A person of 16 px in a 640 px picture is then four pixels wide, and 14,400
-pixels are cheap to process."""
+"""Minimum width of the small picture. A person who is 16 px wide in a 640 px picture is 4 px wide in a small picture
+of 160 px, which is enough to be found. Its 14,400 pixels are cheap to process."""
 _NOMINAL_STEP_S = 0.1
-"""Time between frames that come without a capture time."""
+"""Assumed time between frames that have no capture time."""
 _STALE_S = 60.0
-"""Gap after which the background is learnt anew. While a camera is not armed, light and parked cars may change."""
+"""Gap between frames after which the background is learnt anew. Light and parked cars may change during the gap."""
 _MASK_FRACTION_BITS = 4
-"""Mask corners lie between pixels; OpenCV takes them in sixteenths of a pixel."""
+"""Fraction bits of mask corners for OpenCV: corners are given in sixteenths of a pixel."""
 
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """Moving boxes of one frame in its pixels, largest first. ``masked``: motion was found only behind a mask."""
+    """Moving boxes in pixels of the frame, largest first. ``masked`` means that all motion was behind a mask."""
 
     boxes: tuple[Box, ...] = ()
     masked: bool = False
@@ -40,8 +40,8 @@ class Motion:
 class MotionDetector:
     """Detector of moving regions in the frames of one camera, given in order.
 
-    ``min_area`` is a share of the picture. Motion behind ``masks`` is ignored; they are polygons in shares of width
-    and height.
+    ``min_area`` is the area of the smallest reported region, as a share of the picture. Motion behind ``masks`` is
+    ignored. ``masks`` are polygons with corners in shares of width and height.
     """
 
     def __init__(self, min_area: float, masks: Sequence[Sequence[Point]] = ()) -> None:
@@ -54,7 +54,7 @@ class MotionDetector:
         """Width and height of the last frame in pixels, and its scale relative to the small picture."""
 
     def boxes(self, image: Image) -> tuple[Box, ...]:
-        """Return the moving boxes of a frame ``(height, width, 3)`` uint8, taking frames as 0.1 s apart."""
+        """Return the moving boxes of a frame ``(height, width, 3)`` uint8. Frames count as 0.1 s apart."""
         return self._detect(image, _NOMINAL_STEP_S).boxes
 
     def detect(self, image: Image, at_ns: int) -> Motion:
@@ -66,7 +66,7 @@ class MotionDetector:
     def stationary_boxes(self) -> tuple[Box, ...]:
         """Return the boxes of objects that have stopped and not left, in pixels of the last frame.
 
-        At most ``MAX_RESTING`` are returned, the latest first.
+        At most ``MAX_RESTING`` boxes are returned. Objects that stopped last come first.
         """
         if self._background is None:
             return ()
@@ -106,9 +106,9 @@ class MotionDetector:
 
 
 def draw_masks(masks: Sequence[Sequence[Point]], shape: tuple[int, ...]) -> Image:
-    """Return ``shape`` (height, width) uint8, 0 behind a mask and 1 elsewhere. Corners are shares of the picture.
+    """Return an array of this ``shape`` (height, width) uint8: 0 behind a mask and 1 elsewhere.
 
-    A polygon covers the pixels whose centre it covers.
+    Corners of masks are shares of width and height. A pixel is behind a mask if its centre is inside the polygon.
     """
     unmasked = np.ones(shape[:2], np.uint8)
     for mask in masks:
@@ -119,9 +119,9 @@ def draw_masks(masks: Sequence[Sequence[Point]], shape: tuple[int, ...]) -> Imag
 
 
 def _small(image: Image) -> Floats:
-    """Return a frame in grey levels, halved as often as it stays at least ``MIN_WIDTH_PX`` wide.
+    """Return a small grey picture: the frame halved repeatedly, but not below ``MIN_WIDTH_PX`` in width.
 
-    OpenCV averages by one half with vector instructions, in a tenth of the time of other factors.
+    OpenCV halves a picture with vector instructions, in a tenth of the time that other factors need.
     """
     small = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     while small.shape[1] >= 2 * MIN_WIDTH_PX and small.shape[0] > 1:

@@ -1,4 +1,4 @@
-"""Moving parts of a picture: foreground pixels joined to regions, and their comparison with an earlier frame."""
+"""Moving parts: connected regions of foreground pixels, and the comparison of these regions with an earlier frame."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from edge_agent.gate.background import Foreground
 Labels = npt.NDArray[np.int32]
 
 _MIN_SIDE_PX = 2
-"""Minimum side in the small picture. A line of single pixels is rain or the edge of a shadow."""
+"""Minimum width and height of a moving part. A line one pixel wide is rain or the edge of a shadow."""
 SURE_SHARE = 0.5
-"""Minimum share of the smallest counted part that must differ surely. A trembling edge has a smaller share."""
+"""Minimum number of surely differing pixels in a part, as a share of the minimum area. A trembling edge has fewer."""
 _SMALL = 3.0
-"""Multiple of the smallest counted part up to which a part is small. Drops and streaks of rain join to that size."""
+"""Multiple of the minimum area up to which a part is small. Adjacent streaks of rain join to parts of that size."""
 _NEAR = np.ones((5, 5), np.uint8)
 _CLOSE = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
-"""Joins the parts of one object: a roof in the colour of the road splits a car."""
+"""Kernel that closes gaps within one object. For example, a roof in the colour of the road splits a car."""
 _GONE = 2.0
-"""Factor that raises the required share when an object leaves. A departure is reported later than an arrival."""
+"""Factor on the required share of pixels when an object leaves, so that a departure needs a larger change."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MovingParts:
     """Moving regions of a small picture.
 
-    ``labels`` is ``(height, width)`` int32, 0 where nothing differs. ``areas`` is in pixels, by label, and 0 for
-    parts that do not count. ``rectangles`` are left, top, width and height of the parts that count, largest first.
+    ``labels`` is ``(height, width)`` int32: the label of each pixel's part, 0 for background. ``areas`` has the
+    pixels of each part, by label, and 0 for parts that are ignored. ``rectangles`` has left, top, width and height of
+    the parts that are not ignored, largest first.
     """
 
     labels: Labels
@@ -39,12 +40,13 @@ class MovingParts:
 
 
 def join(foreground: Foreground, min_px: float, before: MovingParts | None) -> MovingParts:
-    """Join foreground pixels to parts. A part counts if it has at least ``min_px`` pixels and they surely differ.
+    """Join foreground pixels to parts. Ignore parts with fewer than ``min_px`` pixels or too few sure pixels.
 
-    A small part must also touch the foreground of the picture ``before``, because rain falls elsewhere each time.
+    A small part must also touch the foreground of the previous picture, ``before``. Streaks of rain do not, because
+    they are at other places in each picture.
     """
     whole = cv2.morphologyEx(cv2.medianBlur(foreground.differs, 3), cv2.MORPH_CLOSE, _CLOSE)
-    # Grana's algorithm is the fastest of OpenCV's at this size, by more than half
+    # at this size, Grana's algorithm takes less than half the time of OpenCV's other algorithms
     found = cv2.connectedComponentsWithStatsWithAlgorithm(whole, 8, cv2.CV_32S, cv2.CCL_GRANA)
     labels, stats = np.asarray(found[1], np.int32), found[2]
     areas = stats[:, cv2.CC_STAT_AREA].astype(np.int32)
@@ -61,7 +63,7 @@ def join(foreground: Foreground, min_px: float, before: MovingParts | None) -> M
 
 
 def _touches(labels: Labels, before: MovingParts | None, count: int) -> npt.NDArray[np.bool_]:
-    """Return by label whether a part is next to the foreground of the picture before."""
+    """Return, by label, whether a part touches the foreground of the previous picture, ``before``."""
     if before is None or before.labels.shape != labels.shape:
         return np.zeros(count, np.bool_)
     near = cv2.dilate((before.labels > 0).view(np.uint8), _NEAR)
@@ -71,8 +73,8 @@ def _touches(labels: Labels, before: MovingParts | None, count: int) -> npt.NDAr
 class NewMotion:
     """Comparison of a frame's moving parts with those of the last sent frame.
 
-    An arrival or a movement is new when a part covers new ground with at least ``share`` of its pixels, and with at
-    least ``min_area`` of the picture. A departure is new when a part of the last sent frame is no longer covered.
+    Motion is new when enough pixels of a part are outside all parts of the last sent frame: at least ``share`` of the
+    part, and at least ``min_area`` of the picture. Motion is also new when a part of the last sent frame is gone.
     """
 
     def __init__(self, share: float, min_area: float) -> None:
@@ -80,7 +82,7 @@ class NewMotion:
         self._sent: MovingParts | None = None
 
     def sent(self, parts: MovingParts | None) -> None:
-        """Remember the moving parts of a sent frame, None without motion."""
+        """Remember the moving parts of a sent frame; None for a frame without motion."""
         self._sent = parts
 
     def is_new(self, parts: MovingParts | None) -> bool:
@@ -93,6 +95,6 @@ class NewMotion:
 
 
 def _is_beside(parts: MovingParts, other: MovingParts, share: float, min_px: float) -> bool:
-    """Return whether any part has at least this share and number of its pixels outside the other parts."""
+    """Return whether a part has at least ``min_px`` and at least this share of its pixels outside the other parts."""
     beside = np.bincount(parts.labels[other.labels == 0], minlength=len(parts.areas))
     return bool(np.any((parts.areas > 0) & (beside >= min_px) & (beside >= share * parts.areas)))

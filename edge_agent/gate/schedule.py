@@ -1,10 +1,11 @@
 """Armed hours of a camera. Pure.
 
-Hours are local wall-clock times of a time zone. An interval of armed hours stays one interval on days when clocks
-change, and a change of clocks never disarms a camera that its wall clock says is armed:
+Armed hours are wall-clock times in the camera's time zone. When the clocks change for daylight saving time, an
+interval of armed hours stays one interval, and the camera stays armed at every wall-clock time inside it:
 
-- Where clocks are set back, an hour occurs twice. A start in it means the first pass, an end in it the second.
-- Where clocks are set forward, an hour is skipped. A start or end in it takes effect at the moment of the change.
+- When clocks are set back, one hour occurs twice. A start time in that hour means its first occurrence, and an end
+  time in that hour means its second occurrence.
+- When clocks are set forward, one hour is skipped. A start or end time in that hour takes effect at the change.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ingest.site import ArmedHours
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _FIRST, _SECOND = 0, 1
-"""Pass of a repeated hour, as the ``fold`` of PEP 495."""
+"""Occurrence of a repeated hour, as the ``fold`` of PEP 495."""
 
 
 class Schedule:
@@ -44,7 +45,7 @@ class Schedule:
         return self._reached(start, _FIRST, now) and not self._reached(end, _SECOND, now)
 
     def _reached(self, wall: datetime, fold: int, now: datetime) -> bool:
-        """Return whether the wall clock has reached a time, or has skipped it."""
+        """Return whether the wall clock has reached or skipped the time ``wall``. ``fold`` is as in PEP 495."""
         moment = wall.replace(tzinfo=self._zone, fold=fold).astimezone(UTC)
         if moment.astimezone(self._zone).replace(tzinfo=None) != wall:
             return now.astimezone(self._zone).replace(tzinfo=None) >= wall

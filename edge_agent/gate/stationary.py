@@ -1,7 +1,7 @@
-"""Map of stationary objects: places where an object has stopped and not left.
+"""Map of stationary objects: objects that have stopped and not left yet.
 
-A pixel is stationary from the moment its stopped object has become the background until the hidden background is seen
-again. An object that passes in front hides a stationary object and does not remove it.
+A pixel is stationary from the moment when a stopped object becomes its background. It stops being stationary when the
+background behind the object is visible again. An object that passes in front does not remove a stationary object.
 """
 
 from __future__ import annotations
@@ -19,22 +19,24 @@ Mask = npt.NDArray[np.bool_]
 Rectangle = tuple[int, int, int, int]
 
 _SEPARATE_S = 2.0
-"""Gap that separates two arrivals. The pixels of one object become background within a second or two of each other.
-Pixels that stop later belong to another object, even if it touches the first, like cars in a row."""
+"""Gap that separates the arrivals of two objects. All pixels of one object become background within two seconds.
+Pixels that stop later belong to another object, even if both objects touch, like cars in a row."""
 _MAX_ARRIVAL_S = 30.0
-"""Maximum length of one arrival; even the shadow of a cloud has passed by then. Without a limit, leaves that come to
-rest every second would form one endless arrival as large as a change of light."""
+"""Maximum length of one arrival. Even the shadow of a cloud has passed after this time. Without a limit, leaves that
+come to rest every second would form one endless arrival, as large as a change of light."""
 _LIGHT_SHARE = 0.25
-"""Share of the picture above which an arrival is a change of light. Stationary objects in that area stay."""
+"""Share of the picture above which an arrival counts as a change of light. Earlier stationary objects in that area
+stay."""
 _SURE_SHARE = 0.5
-"""Minimum share of the smallest counted object that must be stationary before gaps are closed. Leaves and noise leave
-specks behind, and after a day there are too many to examine."""
+"""Minimum number of stationary pixels of an arrival, as a share of the minimum area. Smaller arrivals are ignored
+before their gaps are closed: leaves and noise leave so many specks in a day that examining all would take too
+long."""
 _MIN_SIDE_PX = 2
 _CLOSE = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
 
 
 class StationaryMap:
-    """Arrivals of stationary objects of one camera, at the size of the small pictures: ``(height, width)``."""
+    """Map from pixels to arrivals of stationary objects, for the small pictures ``(height, width)`` of one camera."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._top = np.zeros(shape, np.int32)
@@ -45,7 +47,10 @@ class StationaryMap:
         self._found: dict[float, tuple[Rectangle, ...]] = {}
 
     def stopped(self, where: Mask, hides: Mask, at_s: float) -> None:
-        """Add pixels that have stopped. Where one ``hides`` an earlier arrival, that arrival is kept beneath it."""
+        """Add the stopped pixels ``where``.
+
+        At the pixels ``hides``, remember the earlier arrival beneath the new one.
+        """
         if at_s - self._arrived_s > _SEPARATE_S or at_s - self._began_s > _MAX_ARRIVAL_S:
             self._arrival, self._is_light, self._before = self._arrival + 1, False, self._top.copy()
             self._began_s = at_s
@@ -60,18 +65,21 @@ class StationaryMap:
         self._found.clear()
 
     def relit(self) -> None:
-        """Keep all arrivals while the background begins again in another light and hides its earlier self."""
+        """Keep all arrivals after a light was switched. The old background is then hidden beneath the new one."""
         self._beneath = self._top.copy()
 
     def uncovered(self, bare: Mask) -> None:
-        """Remove the arrivals where the hidden background is seen again; an arrival beneath them comes back."""
+        """Remove the arrivals at the pixels ``bare``, where a stopped object left.
+
+        Restore the arrivals beneath them.
+        """
         self._top[bare], self._beneath[bare] = self._beneath[bare], 0
         self._found.clear()
 
     def rectangles(self, min_px: float, unmasked: npt.NDArray[np.uint8] | None) -> tuple[Rectangle, ...]:
         """Return left, top, width and height of at most ``MAX_RESTING`` stationary objects outside the masks.
 
-        The latest come first.
+        Objects that stopped last come first.
         """
         if min_px not in self._found:
             top = self._top if unmasked is None else self._top * unmasked

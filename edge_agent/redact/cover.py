@@ -1,9 +1,9 @@
-"""Covering parts of a picture for good: privacy masks are filled, and rectangles are made unrecognisable.
+"""Irreversible redaction of a picture: fill privacy masks, and make boxes unrecognisable.
 
-All methods for rectangles limit the remaining information and not only the looks. ``fill`` leaves nothing.
-``pixelate`` leaves at most ``MAX_BLOCKS`` × ``MAX_BLOCKS`` mean colours over the widened box for a face of any size,
-and fewer for a small one. ``blur`` draws the same mean colours smoothly. A plain Gaussian blur can be undone, because
-it only weakens fine detail, but averaging into blocks destroys it.
+All three methods for boxes remove information and do not merely change the look. ``fill`` leaves no information.
+``pixelate`` leaves at most ``MAX_BLOCKS`` × ``MAX_BLOCKS`` mean colours, and fewer for a small box. ``blur`` draws
+the same mean colours with smooth transitions. A plain Gaussian blur only weakens fine detail and can be undone;
+averaging into blocks destroys the detail.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ Image = npt.NDArray[np.uint8]
 Method = Literal["pixelate", "blur", "fill"]
 
 MAX_BLOCKS = 8
-"""Maximum number of blocks across a box. The box is half as wide again as the face, which gets five or six blocks."""
+"""Maximum number of blocks across a box. A box is 1.5 times as wide as its face, so the face gets five or six
+blocks."""
 MIN_BLOCK_PX = 6
-"""Minimum width of a block, so that less remains of a small face than of a large one."""
+"""Minimum width of a block. With this limit, a small face is reduced to fewer blocks than a large face."""
 FILL_GREY = 127
-"""Grey level of ``fill``. Black looks like a mask or the night, and a model may have learnt a colour."""
+"""Grey level of ``fill``. Black would look like a mask or like night, and a model may have learnt a strong colour."""
 _EDGE_PX = 3
-"""Width of a mask's outline. It covers every pixel that an edge touches and one more on each side, because a picture
-that was scaled down before has mixed its neighbours."""
+"""Width of a mask's outline. The outline covers every pixel that an edge touches and one more pixel on each side,
+because a picture that was scaled down has mixed neighbouring pixels."""
 _MARGIN_PX = 4
-"""Margin around the picture, so that an outline along its border is closed."""
+"""Margin around the picture while masks are drawn, so that an outline along the picture's border is closed."""
 
 
 class PrivacyMasks:
@@ -66,8 +67,8 @@ class PrivacyMasks:
     def _drawn(self, width: int, height: int) -> Image:
         """Return ``(height, width)`` uint8, 255 where a mask covers the picture.
 
-        A mask covers everything inside its outline. The usual fill rule would leave holes where an outline winds
-        twice.
+        A mask covers everything inside its outline. The usual even-odd fill rule would leave holes where an outline
+        crosses itself.
         """
         covered = np.zeros((height + 2 * _MARGIN_PX, width + 2 * _MARGIN_PX), np.uint8)
         for polygon in self._polygons:
@@ -80,7 +81,10 @@ class PrivacyMasks:
 
 
 def obscure(image: Image, box: Box, method: Method) -> bool:
-    """Make a box of ``(height, width, 3)`` uint8 unrecognisable, in place. Return False if it is outside."""
+    """Make a box in a picture ``(height, width, 3)`` uint8 unrecognisable, in place.
+
+    Return False if it is outside.
+    """
     left, top = max(0, int(np.floor(box.left))), max(0, int(np.floor(box.top)))
     right, bottom = min(image.shape[1], int(np.ceil(box.right))), min(image.shape[0], int(np.ceil(box.bottom)))
     if left >= right or top >= bottom:

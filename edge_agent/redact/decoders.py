@@ -1,7 +1,8 @@
-"""Decoders from a detector's raw outputs to boxes. Pure.
+"""Decoders that convert a detector's raw outputs to boxes. Pure.
 
-UltraFace is an SSD (Liu et al., ECCV 2016): each box is an offset from a prior box, with variances 0.1 for the centre
-and 0.2 for the size. YOLOX (Ge et al., 2021) gives offsets from the cells of three grids.
+UltraFace is an SSD (Liu et al., ECCV 2016). Each of its boxes is encoded as an offset from a prior box, with
+variances 0.1 for the centre and 0.2 for the size. YOLOX (Ge et al., 2021) encodes boxes as offsets from the cells of
+three grids.
 """
 
 from __future__ import annotations
@@ -14,21 +15,21 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 Decode = Callable[[Mapping[str, Floats], int, int], tuple[Floats, Floats]]
-"""Function from a model's outputs, and the width and height of its input in px, to boxes and scores.
+"""Decoder from a model's outputs, and the width and height of its input in px, to boxes and scores.
 
-Boxes are ``(N, 4)``: left, top, right and bottom as shares of the input. Scores are ``(N, classes)``. It raises
-ValueError for outputs of another shape."""
+Boxes are ``(N, 4)``: left, top, right and bottom as shares of the input. Scores are ``(N, classes)``. A decoder
+raises ValueError for outputs of an unexpected shape."""
 
 _PRIORS = {8: (10.0, 16.0, 24.0), 16: (32.0, 48.0), 32: (64.0, 96.0), 64: (128.0, 192.0, 256.0)}
 """Widths in px of UltraFace's square prior boxes, by the stride of their feature map."""
 _CENTRE_VARIANCE, _SIZE_VARIANCE = 0.1, 0.2
 _YOLOX_STRIDES = (8, 16, 32)
 _MAX_LOG_SIZE = 10.0
-"""Limit for outputs of an untrained or damaged model, against overflow. A box of e¹⁰ cells exceeds any picture."""
+"""Limit on the logarithm of a box's size. Outputs of a damaged model could otherwise overflow the exponential."""
 
 
 def ultraface(outputs: Mapping[str, Floats], width: int, height: int) -> tuple[Floats, Floats]:
-    """Decode ``scores (1, N, 2)``, background and face, and ``boxes (1, N, 4)``, offsets from prior boxes."""
+    """Decode ``scores (1, N, 2)`` for background and face, and ``boxes (1, N, 4)`` as offsets from prior boxes."""
     scores, offsets = _pair(outputs)
     priors = _priors(width, height)
     _expect(offsets.shape == priors.shape, f"{len(offsets)} boxes, expected {len(priors)} for {width}×{height}")
@@ -89,7 +90,7 @@ def _priors(width: int, height: int) -> Floats:
 
 @cache
 def _cells(width: int, height: int) -> tuple[Floats, Floats]:
-    """Return column and row of each cell, ``(N, 2)``, and its stride, ``(N, 1)``."""
+    """Return column and row of each grid cell, ``(N, 2)``, and the stride of its grid in px, ``(N, 1)``."""
     grids = [np.mgrid[: height // s, : width // s][::-1].reshape(2, -1).T for s in _YOLOX_STRIDES]
     strides = [np.full((len(grid), 1), s, np.float32) for grid, s in zip(grids, _YOLOX_STRIDES, strict=True)]
     return np.concatenate(grids).astype(np.float32), np.concatenate(strides)

@@ -1,7 +1,7 @@
-"""Detectors of faces and plates: the seam, and an implementation for ONNX models in OpenCV.
+"""Detectors of faces and plates: the ``Detector`` interface, and an implementation for ONNX models in OpenCV.
 
-OpenCV's dnn module accepts any input size for an ONNX file, so that a setting decides how small a face may be. It is
-slower than ONNX Runtime by about a third, but the agent needs OpenCV anyway.
+OpenCV's dnn module accepts any input size for an ONNX file, so the site file can choose how small a detected face may
+be. OpenCV is about a third slower than ONNX Runtime, but the agent needs OpenCV anyway.
 """
 
 from __future__ import annotations
@@ -30,32 +30,32 @@ _YOLOX_PAD = 114
 """Grey level around a letterboxed picture, as in the training of YOLOX."""
 _HASH_DIGITS = 12
 _SCORE_SLACK = 0.01
-"""Rounding may take a score out of 0..1 by this much. A number further out is no score."""
+"""Tolerance for scores outside 0..1, which rounding may cause. A number further outside is not a score."""
 _NEAR = 1.0
-"""Maximum distance of a box's centre from the picture, in picture sizes. Boxes further out are in other units."""
+"""Maximum distance of a box's centre from the picture, in picture sizes. A box further away is in a wrong unit."""
 _GRID_PX = 32
-"""Both sides of an input are multiples of this, the coarsest stride of all supported models."""
+"""Largest stride of all supported models. Width and height of an input must be multiples of this stride."""
 
 
 class Detector(Protocol):
-    """Detector of boxes in a sequence of pictures. Its methods belong to one thread."""
+    """Detector of boxes in a sequence of pictures. Only one thread may call its methods."""
 
     name: str
-    """Identity as ``file@sha256:hash``, with the first twelve digits of the hash."""
+    """Identity of the model as ``file@sha256:hash``, with the first twelve digits of the file's hash."""
 
     def find(self, image: Image, min_score: float) -> list[ScoredBox]:
-        """Return the boxes in a picture ``(height, width, 3)`` uint8 BGR, in its pixels. Raise RedactionFailed."""
+        """Return the boxes in a picture ``(height, width, 3)`` uint8 BGR, in pixels. Raise RedactionFailed."""
 
 
 def make_detector(config: DetectorConfig) -> Detector:
-    """Load a detector and try it once. Raise RedactionFailed."""
+    """Load a detector and run it once on a black picture. Raise RedactionFailed if loading or the run fails."""
     detector: Detector = HaarDetector(config) if config.decoder == "haar" else OnnxDetector(config)
     detector.find(np.zeros((config.height, config.width, 3), np.uint8), 1.0)
     return detector
 
 
 class OnnxDetector:
-    """Detector from an ONNX file, run by OpenCV's dnn module."""
+    """Detector that runs an ONNX model in OpenCV's dnn module."""
 
     def __init__(self, config: DetectorConfig) -> None:
         self._config, self._path = config, Path(config.model)
@@ -66,14 +66,14 @@ class OnnxDetector:
         except OSError as error:
             raise RedactionFailed(f"model {self._path}: {error.strerror}") from None
         except cv2.error as error:
-            raise RedactionFailed(f"model {self._path}: OpenCV cannot read it: {error.err}") from None
+            raise RedactionFailed(f"model {self._path}: OpenCV cannot read the file: {error.err}") from None
         sides = [(config.width >> level, config.height >> level) for level in range(config.levels)]
         self._sizes = [(_on_grid(width), _on_grid(height)) for width, height in sides]
         self._outputs = self._net.getUnconnectedOutLayersNames()
         self.name = f"{self._path.name}@sha256:{hashlib.sha256(data).hexdigest()[:_HASH_DIGITS]}"
 
     def find(self, image: Image, min_score: float) -> list[ScoredBox]:
-        """Run the model on the whole picture at each input size."""
+        """Run the model on the whole picture at each input size, and merge boxes of the same object."""
         levels = [self._look(image, *size) for size in self._sizes]
         boxes = np.concatenate([boxes for boxes, _ in levels])
         best = np.concatenate([best for _, best in levels])
@@ -82,17 +82,20 @@ class OnnxDetector:
         return _merged(boxes[sure], best[sure])
 
     def _check(self, shares: Floats) -> None:
-        """Raise RedactionFailed for impossible boxes, which would silently cover nothing."""
+        """Raise RedactionFailed for impossible boxes.
+
+        Such boxes would cover no part of the picture, without any error.
+        """
         low, high = shares[:, :2], shares[:, 2:]
         middle = (low + high) / 2
         if not ((low <= high) & (middle >= -_NEAR) & (middle <= 1 + _NEAR)).all():
             raise RedactionFailed(
-                f"model {self.name} as {self._config.decoder}: a box lies outside of the picture:"
-                " expected left, top, right and bottom as shares of it. Check the model's decoder"
+                f"model {self.name} with decoder {self._config.decoder}: a box lies outside of the picture:"
+                " expected left, top, right and bottom as shares of the input. Check the model's decoder"
             )
 
     def _look(self, image: Image, width: int, height: int) -> tuple[Floats, Floats]:
-        """Return boxes ``(N, 4)`` in pixels of the picture, and the best score of each."""
+        """Return boxes ``(N, 4)`` in pixels of the picture, and the best class score of each box, ``(N,)``."""
         blob, scale = self._input(image, width, height)
         try:
             self._net.setInput(blob)
@@ -100,21 +103,21 @@ class OnnxDetector:
             shares, scores = self._decode(dict(zip(self._outputs, arrays, strict=True)), width, height)
         except (cv2.error, ValueError) as error:
             problem = error.err if isinstance(error, cv2.error) else error
-            raise RedactionFailed(f"model {self.name} as {self._config.decoder}: {problem}") from None
+            raise RedactionFailed(f"model {self.name} with decoder {self._config.decoder}: {problem}") from None
         if not (np.isfinite(shares).all() and np.isfinite(scores).all()):
             raise RedactionFailed(f"model {self.name}: outputs are NaN or infinite, expected finite numbers")
         if scores.size and not -_SCORE_SLACK <= scores.min() <= scores.max() <= 1 + _SCORE_SLACK:
             raise RedactionFailed(
-                f"model {self.name} as {self._config.decoder}: scores from {scores.min():.3g} to {scores.max():.3g}:"
-                " expected 0 to 1. Check the model's decoder"
+                f"model {self.name} with decoder {self._config.decoder}: scores from {scores.min():.3g} to "
+                f"{scores.max():.3g}: expected 0 to 1. Check the model's decoder"
             )
         classes = self._config.classes or range(scores.shape[1])
         if max(classes) >= scores.shape[1]:
-            raise RedactionFailed(f"model {self.name}: classes = {classes}: expected less than {scores.shape[1]}")
+            raise RedactionFailed(f"model {self.name}: classes = {classes}: expected classes below {scores.shape[1]}")
         return shares * scale, scores[:, list(classes)].max(axis=1)
 
     def _input(self, image: Image, width: int, height: int) -> tuple[Floats, Floats]:
-        """Return the model's input, and its width and height in pixels of the picture, twice."""
+        """Return the model's input, and the factors ``(4,)`` that convert boxes from input shares to pixels."""
         if self._config.decoder != "yolox":
             blob = cv2.dnn.blobFromImage(image, 1 / 128, (width, height), (127, 127, 127), swapRB=True)
             return np.asarray(blob, np.float32), np.array([*image.shape[1::-1]] * 2, np.float32)
@@ -131,15 +134,15 @@ def _on_grid(side_px: int) -> int:
 
 
 def _merged(boxes: Floats, scores: Floats) -> list[ScoredBox]:
-    """Return one box for each object, around all its boxes.
+    """Merge the boxes of each object to one box around all of them.
 
-    Usual suppression keeps only the best box, but covering all of them is safer.
+    Non-maximum suppression would keep only the best box. Covering all boxes of an object is safer.
     """
     found = []
     left = np.argsort(-scores)
     while left.size:
         same = _iou(boxes[left[0]], boxes[left]) >= _SAME_IOU
-        same[0] = True  # even a box without area
+        same[0] = True  # true even for a box without area
         part = boxes[left[same]]
         around = Box(*map(float, (*part[:, :2].min(axis=0), *part[:, 2:].max(axis=0))))
         found.append(ScoredBox(around, float(scores[left[0]])))

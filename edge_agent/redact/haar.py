@@ -1,7 +1,7 @@
-"""Detector that uses Haar cascades (Viola and Jones, CVPR 2001). OpenCV ships some of them.
+"""Face detector that uses Haar cascades (Viola and Jones, CVPR 2001). OpenCV ships several cascades.
 
-Cascades find well-lit faces from the front and the side, and miss many. They serve installations without a model
-file. ``benchmarks/redact.py`` measures the missed faces.
+Cascades find well-lit faces from the front and from the side, but miss many faces. They serve installations without a
+model file. ``benchmarks/redact.py`` measures the share of missed faces.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ from ingest.site import DetectorConfig
 
 _DEFAULT = ("haarcascade_frontalface_default.xml", "haarcascade_profileface.xml")
 _ONE_SIDED = "profile"
-"""Part of the file name of a cascade for one side of the face. The mirrored picture serves for the other side."""
+"""Part of the file name of a cascade that finds only one side of faces. Such a cascade also gets a mirrored
+picture."""
 _SCALE_STEP = 1.1
 _NEIGHBOURS = 3
-"""Number of neighbouring windows that must agree. A lower number finds more faces, and more false ones."""
+"""Number of neighbouring windows that must agree. A lower number finds more faces, but also more false faces."""
 _MIN_PX = 20
-"""Window size of the training of these cascades. A smaller face is only found in a larger picture."""
+"""Size of the faces that these cascades were trained with. A smaller face is found only if the picture is
+enlarged."""
 
 
 class HaarDetector:
-    """One or several cascades. A cascade gives no score, so all its boxes have score 1."""
+    """Detector with one or several cascades. Cascades give no scores, so all boxes have score 1."""
 
     def __init__(self, config: DetectorConfig) -> None:
         self._width, files = config.width, list[Path]()
@@ -44,7 +46,7 @@ class HaarDetector:
         self.name = f"{'+'.join(f.stem for f in files)}@sha256:{hashlib.sha256(data).hexdigest()[:12]}"
 
     def find(self, image: Image, min_score: float) -> list[ScoredBox]:
-        """Run every cascade over the picture."""
+        """Run every cascade on the picture and return all boxes."""
         try:
             scale = image.shape[1] / self._width
             small = cv2.resize(

@@ -1,7 +1,9 @@
-"""Memory of detected boxes, which stay covered for a while after the last detection. Pure; time comes with the frame.
+"""History of detected boxes, which stay covered for a while after the last detection.
 
-A detector misses a face in single frames, when it turns or blurs, and one frame is enough to recognise a person. So a
-box stays at its last place, and widens because the face keeps moving.
+Pure; time comes with the frame.
+
+A detector may miss a face for some frames while the face turns or is blurred. One uncovered frame is enough to
+recognise a person. A missed box therefore stays covered at its last position, and widens because the face may move.
 """
 
 from __future__ import annotations
@@ -12,14 +14,15 @@ from dataclasses import dataclass, replace
 from ingest.contract.records import Box
 
 SURE_SHARE = 0.5
-"""Share of the minimum score that is enough for a box that continues an earlier one (as in ByteTrack, ECCV 2022)."""
+"""Share of the minimum score that is enough for a box that overlaps an earlier box (as in ByteTrack, ECCV 2022)."""
 DRIFT_PER_S = 1.0
-"""Widening of a remembered box on each side, in its own sizes a second. A face 0.2 m wide walks at 1.4 m/s, which
-is 7 sizes a second across. But a detector misses it for tenths of a second, and most people walk to or from the
-camera."""
+"""Widening of a missed box on each side, in box sizes a second. The face of a person who walks past the camera moves
+by 7 of its sizes a second. A lower value is enough, because most people walk towards or away from the camera, and a
+face is missed for tenths of a second only."""
 _MAX_DRIFT = 1.0
 _SAME_OVERLAP = 0.1
-"""Minimum intersection over the smaller area. A face moves by less than its own width between two frames."""
+"""Minimum overlap of two boxes of the same face: intersection divided by the smaller area. A face moves by less than
+its own width between two frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,10 @@ class ScoredBox:
 
 @dataclass(frozen=True, slots=True)
 class CoveredBox:
-    """Box to obscure. ``seen_ns`` is the time of its last detection; ``held`` means this was in an earlier frame."""
+    """Box to obscure.
+
+    ``seen_ns`` is the time of the last detection; ``held`` means that it was in an earlier frame.
+    """
 
     box: Box
     seen_ns: int
@@ -40,7 +46,7 @@ class CoveredBox:
 
 
 class BoxHistory:
-    """Recent boxes of one kind, faces or plates, in the frames of one camera, given in order.
+    """Recent boxes of one kind, faces or plates, in the frames of one camera. The caller passes frames in order.
 
     ``grow`` is the margin on each side of a covered box, as a share of its size.
     """
@@ -51,11 +57,17 @@ class BoxHistory:
 
     @property
     def min_score(self) -> float:
-        """Lowest score with which a box can continue an earlier one. Boxes with a lower score have no effect."""
+        """Lowest score of a box that may overlap an earlier box and continue it.
+
+        Boxes with lower scores have no effect.
+        """
         return self._min_score * SURE_SHARE
 
     def step(self, found: Sequence[ScoredBox], at_ns: int) -> list[CoveredBox]:
-        """Return the boxes to cover in a frame with these detections, whose scores are at least ``min_score``."""
+        """Return the boxes to cover in a frame, given the boxes ``found`` in it.
+
+        Boxes must score at least ``min_score``.
+        """
         fresh = [
             CoveredBox(f.box, at_ns, False)
             for f in found

@@ -1,7 +1,7 @@
 """Redactor of one camera's pictures, and the proof type ``Redaction``.
 
-Only a ``Redaction`` can be encoded (``edge_agent.encode``), and only ``Redactor.apply`` makes one. So no captured
-picture becomes bytes without redaction.
+The encoder (``edge_agent.encode``) accepts only a ``Redaction``, and only ``Redactor.apply`` makes one. No captured
+picture can therefore be encoded without redaction.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _MADE_HERE = object()
 class Redaction:
     """Redacted picture ``(height, width, 3)`` uint8, made only by ``Redactor.apply``.
 
-    ``redacted`` is the summary for the frame's record, None if the camera redacts nothing. ``boxes`` are the obscured
-    boxes in pixels, for tests and measurements.
+    ``redacted`` is the summary for the frame's record; None if the camera's configuration redacts nothing. ``boxes``
+    has the obscured boxes in pixels, for tests and measurements.
     """
 
     image: Image
@@ -37,14 +37,14 @@ class Redaction:
 
     def __post_init__(self) -> None:
         if self.seal is not _MADE_HERE:
-            raise RedactionFailed("a Redaction was made elsewhere: only Redactor.apply makes one")
+            raise RedactionFailed("a Redaction was not made by Redactor.apply: only Redactor.apply may make one")
 
 
 class Redactor:
-    """Redactor of one camera: fills masks and obscures detected faces and plates. Belongs to one thread.
+    """Redactor of one camera: fills masks and obscures detected faces and plates. Only one thread may use it.
 
-    Its detectors remember earlier frames. The constructor loads and tries all models. It raises RedactionFailed if
-    that fails, and the camera then sends nothing.
+    The redactor remembers boxes of earlier frames. The constructor loads and tries all models. The constructor raises
+    RedactionFailed if a model fails, and the camera then sends no frames.
     """
 
     def __init__(self, config: RedactConfig, make: Callable[[DetectorConfig], Detector] = make_detector) -> None:
@@ -59,8 +59,8 @@ class Redactor:
     def masked(self, image: Image) -> Image:
         """Return the picture with its masks filled, for the gate and all later stages.
 
-        A writable picture is changed in place, another one is copied. Raise FrameUnusable if the picture is not
-        ``(height, width, 3)`` uint8, RedactionFailed if a mask cannot be applied.
+        A writable picture is changed in place; a read-only picture is copied. Raise FrameUnusable if the picture is
+        not ``(height, width, 3)`` uint8. Raise RedactionFailed if a mask cannot be applied.
         """
         if not self._masks.count:
             return image
@@ -72,10 +72,10 @@ class Redactor:
         return writable
 
     def apply(self, image: Image, captured_ns: int = 0) -> Redaction:
-        """Mask a picture and obscure the faces and plates in it. Frames come in the order of their capture.
+        """Fill the masks of a picture and obscure its faces and plates. Call this method in the order of capture.
 
-        A writable picture is changed in place, another one is copied, so use only the picture of the result. Raise
-        FrameUnusable and RedactionFailed as ``masked`` does, and RedactionFailed if a detector fails.
+        A writable picture is changed in place and a read-only picture is copied, so use only the picture of the
+        result. Raise FrameUnusable and RedactionFailed as ``masked`` does. Raise RedactionFailed if a detector fails.
         """
         if not self._masks.count and not self._detectors:
             return Redaction(image, None, (), _MADE_HERE)

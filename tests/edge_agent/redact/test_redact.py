@@ -282,7 +282,7 @@ def test_cascades_shipped_with_opencv_load_and_find_nothing_in_a_grey_picture(mo
     ("decoder", "content", "why"),
     [
         ("ultraface", None, "No such file"),
-        ("ultraface", b"no model at all", "cannot read it"),
+        ("ultraface", b"no model at all", "cannot read the file"),
         ("haar", None, "no such file"),
         ("haar", b"<no cascade>", "expected a cascade"),
     ],
