@@ -184,7 +184,7 @@ def _reading_repeats(topics: Topics, faults: list[str]) -> dict[str, int]:
     cleaners: dict[str, Cleaner] = {}
     positions: Counter[tuple[str, int, int]] = Counter()
     for readings, _ in topics.readings:
-        cleaners.setdefault(readings.sensor, Cleaner(None)).clean(readings)
+        cleaners.setdefault(readings.sensor, Cleaner(None)).clean(readings, 0)  # one agent: its epochs only grow
         positions.update((readings.sensor, readings.epoch, seq) for seq in range(readings.seq, readings.last_seq + 1))
     dropped = sum(cleaner.dropped[reason] for cleaner in cleaners.values() for reason in _DROPPED)
     repeats = positions.total() - len(positions)

@@ -6,7 +6,8 @@ delivered frame has exactly one end per pipeline that it was routed to.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -128,9 +129,9 @@ def compute_balance(ledger: Ledger) -> Balance:
     """Return the balance of all records added to a ledger so far."""
     cameras: dict[str, StateCounts] = {}
     totals, truncated, unclean = StateCounts(), [], []
-    newest: dict[str, int] = {}
-    for camera, epoch in ledger.epochs:
-        newest[camera] = max(epoch, newest.get(camera, 0))
+    by_camera: defaultdict[str, dict[int, EpochLedger]] = defaultdict(dict)
+    for (camera, epoch), entries in ledger.epochs.items():
+        by_camera[camera][epoch] = entries
     for (camera, epoch), entries in sorted(ledger.epochs.items()):
         first_epoch, first_seq = ledger.starts.get(camera, (0, 0))
         if epoch < first_epoch:
@@ -141,7 +142,7 @@ def compute_balance(ledger: Ledger) -> Balance:
         if entries.end and not entries.end.clean:
             unclean.append(f"{name}: kept to {entries.end.last}, reported to {entries.end.told}")
         counts = _count_epoch(name, entries, first, ledger.spooled(camera, epoch))
-        if epoch < newest[camera] and entries.end is None:
+        if entries.end is None and _is_over(epoch, by_camera[camera]):
             # An agent ends each epoch before it starts the next, even after a kill. Without the end, its spool is
             # lost. The number of lost frames is unknown; heartbeats give a lower bound.
             counts.unaccounted += max(1, entries.reported - entries.last)
@@ -160,6 +161,20 @@ def compute_balance(ledger: Ledger) -> Balance:
         for first, last in gaps
     ]
     return Balance(cameras, totals, ledger.unidentified, truncated, left_out, unclean, places, sensors)
+
+
+def _is_over(epoch: int, epochs: Mapping[int, EpochLedger]) -> bool:
+    """Return whether an epoch that was never ended has been replaced by another one of its camera.
+
+    Heartbeats show it: the agent reports the other epoch only after the last report of this one. A new spool or a
+    corrected clock gives the later epoch a lower number. Without heartbeats of both, the higher number is the later.
+    """
+    own = epochs[epoch]
+    return any(
+        later if (later := each.began_after(own)) is not None else other > epoch
+        for other, each in epochs.items()
+        if other != epoch
+    )
 
 
 def _count_epoch(name: str, entries: EpochLedger, first: int, waiting: list[Interval]) -> StateCounts:

@@ -33,17 +33,21 @@ def enter_status(ledger: Ledger, record: LogRecord) -> None:
     """Enter a heartbeat's accounts and ends of epochs."""
     beat = _decoded(Heartbeat, record)
     if beat:
-        _enter_heartbeat(ledger, beat)
+        _enter_heartbeat(ledger, beat, record.offset)
 
 
-def _enter_heartbeat(ledger: Ledger, beat: Heartbeat) -> None:
+def _enter_heartbeat(ledger: Ledger, beat: Heartbeat, offset: int) -> None:
     for gap in beat.expired_unread:
         ledger.expired_unread[gap.group, gap.topic, gap.partition].add(gap.first, gap.last)
     cameras = [(c.camera, c.epoch, c.captured - 1) for c in beat.cameras]
-    _enter_intervals(ledger, beat, beat.accounts, beat.ended, cameras, beat.waiting)
+    _enter_intervals(ledger, beat, beat.accounts, beat.ended, beat.waiting)
+    for name, epoch, last in cameras:
+        ledger.add_progress(name, epoch, last, offset)
     if ledger.readings:
         own, sensors = beat.readings, [(s.sensor, s.epoch, s.captured - 1) for s in beat.sensors]
-        _enter_intervals(ledger.readings, beat, own.accounts, own.ended, sensors, own.waiting)
+        _enter_intervals(ledger.readings, beat, own.accounts, own.ended, own.waiting)
+        for name, epoch, last in sensors:
+            ledger.readings.add_progress(name, epoch, last, offset)
 
 
 def _enter_intervals(
@@ -51,15 +55,12 @@ def _enter_intervals(
     beat: Heartbeat,
     accounts: Iterable[Account],
     ended: Iterable[EpochEnd],
-    progress: Iterable[tuple[str, int, int]],
     waiting: Iterable[Waiting] | None,
 ) -> None:
     for account in accounts:
         ledger.add_account(account)
     for end in ended:
         ledger.add_epoch_end(end)
-    for name, epoch, last in progress:
-        ledger.add_progress(name, epoch, last)
     if waiting is not None:
         ledger.set_spooled(beat.instance, beat.at_ns, waiting)
 
@@ -176,7 +177,7 @@ class RetainedFrames:
             if camera not in self._seen and self._partition_of(camera) in self._truncated:
                 self._ledger.leave_out(camera)
         self._sensors.leave_out_unseen(beat)
-        _enter_heartbeat(self._ledger, beat)
+        _enter_heartbeat(self._ledger, beat, record.offset)
 
 
 def _delivery(record: LogRecord) -> tuple[FrameId, Account | None] | None:

@@ -61,6 +61,8 @@ class EpochLedger:
     end: EpochEnd | None = None
     reported: int = -1
     """Highest sequence number that a heartbeat reported as captured. A lower bound: heartbeats may be lost."""
+    heard: tuple[int, int] | None = None
+    """Offsets on ``status`` of the first and last heartbeats that report this epoch as the present one."""
     status_accounts: set[tuple[int, int, tuple[tuple[str, int], ...]]] = field(default_factory=set)
     """Accounts from ``status``, kept to recognise one that is sent again."""
     runs: set[Interval] = field(default_factory=set)
@@ -70,6 +72,10 @@ class EpochLedger:
     def last(self) -> int:
         """Highest number known to have been captured, -1 for none."""
         return max(self.cover.last, self.end.last if self.end else -1)
+
+    def began_after(self, other: EpochLedger) -> bool | None:
+        """Return whether this epoch began after the last heartbeat of another one, None if no heartbeats show it."""
+        return self.heard[0] > other.heard[1] if self.heard and other.heard else None
 
 
 class Ledger:
@@ -176,11 +182,16 @@ class Ledger:
             end = end.model_copy(update={**latest, "clean": before.clean or end.clean})
         entries.end = end
 
-    def add_progress(self, camera: str, epoch: int, last: int) -> None:
-        """Add the highest captured number that a heartbeat reported. Those frames need not have been kept."""
+    def add_progress(self, camera: str, epoch: int, last: int, offset: int) -> None:
+        """Add the highest captured number that a heartbeat reported. Those frames need not have been kept.
+
+        ``offset`` is the heartbeat's on ``status``.
+        """
         if self._cut is None and self._is_wanted(camera, epoch, max(0, last)):
             entries = self.epochs[camera, epoch]
             entries.reported = max(entries.reported, last)
+            first, latest = entries.heard or (offset, offset)
+            entries.heard = min(first, offset), max(latest, offset)
 
     def set_spooled(self, agent: str, at_ns: int, waiting: Iterable[Waiting]) -> None:
         """Set the whole contents of an agent's spool at this time, unless a newer report is known."""

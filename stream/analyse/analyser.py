@@ -19,19 +19,11 @@ from stream.analyse.tracking.overlaps import one_per_object
 from stream.analyse.tracking.stationary import FrameView, StationaryTracks
 from stream.analyse.tracking.tracker import BEGIN_SCORE, Track, Tracker
 from stream.analyse.tracking.tracktime import TrackTime
+from stream.epochs import Admission, EpochGate
 from stream.events import make_event
 
 _log = logs.get("stream.analyse")
 
-QUIET_S = 30.0
-"""Time without a result of the present epoch after which results of a lower epoch begin a new run. It is longer than
-the pause between two reports of stationary objects, and than the restart of a capture process."""
-RUN_RESULTS = 20
-"""Number of consecutive results of a lower epoch that begin a new run at once, as in a backlog that is classified
-quickly. The repeats after a crash have fewer new results."""
-EPOCHS_KEPT = 64
-"""Number of epochs whose last sequence number is remembered. Repeats of a forgotten epoch look like a new run with a
-lower epoch."""
 TRAIL_POINTS = 20
 TRACK_IDLE_S = 10.0
 """Time after which rules forget a track that is no longer seen."""
@@ -79,9 +71,7 @@ def reported_in(events: Iterable[LogRecord]) -> dict[tuple[str, str], ReportedEv
 class Analyser:
     """Tracks and rules of one camera, lane and pipeline. A new epoch begins without tracks.
 
-    An epoch lower than the present one comes from a repeat, from a second agent, or from an agent that lost its spool
-    or had its clock corrected. Results of a lower epoch make no events until the present epoch has ended: see
-    ``QUIET_S`` and ``RUN_RESULTS``.
+    Results of a lower epoch make no events until the present epoch has ended: see ``EpochGate``.
 
     A detection begins a track if its score reaches ``BEGIN_SCORE`` or the lowest ``min_score`` of the rules.
     ``reported`` has the events that an earlier owner of the partition has written; these events are never written
@@ -100,11 +90,7 @@ class Analyser:
         self._make_tracker = make_tracker
         self._begin_score = _begin_score(self._rules)
         self._reported = reported or {}
-        self._epoch = -1
-        self._seqs: dict[int, int] = {}  # epoch → highest number, in the order of the last results
-        self._seen_ns = 0  # time at which the present epoch's last result was finished
-        self._lower = 0  # consecutive results of a lower epoch
-        self._warned = -1  # the lower epoch that was logged last
+        self._gate = EpochGate()
         self._begin_epoch()
 
     def step(self, result: Result) -> list[Event]:
@@ -112,18 +98,17 @@ class Analyser:
 
         Raise ValueError, or another error of the tracker, for detections that cannot be tracked.
         """
-        before = self._seqs.get(result.epoch, -1)
-        if result.seq <= before:
+        before = self._gate.last(result.epoch)
+        admission = self._gate.admit(
+            result.epoch, result.seq, result.finished_ns, camera=result.camera, lane=result.lane
+        )
+        if admission in (Admission.REPEAT, Admission.LOWER):
             return []
-        self._note(result)
-        if result.epoch < self._epoch and not self._is_new_run(result):
-            return []
-        if result.epoch != self._epoch:
+        if admission is Admission.BEGIN:
             self._begin_epoch()
         else:
             unknown = result.seq - before - 1 - sum(result.withheld.values())
             self._missing.update(result.withheld, unknown=max(unknown, 0))
-        self._epoch, self._seen_ns, self._lower = result.epoch, result.finished_ns, 0
         at_s = self._time.advance(result)
         if result.outcome == "classified":
             return list(self._classified(result, at_s))
@@ -131,28 +116,6 @@ class Analyser:
             return list(self._still(result, at_s))
         self._missing[result.reason or result.outcome] += 1
         return []
-
-    def _note(self, result: Result) -> None:
-        self._seqs.pop(result.epoch, None)
-        self._seqs[result.epoch] = result.seq
-        if len(self._seqs) > EPOCHS_KEPT:
-            del self._seqs[next(iter(self._seqs))]
-
-    def _is_new_run(self, result: Result) -> bool:
-        """Return whether a lower epoch replaces the present one.
-
-        Log once per lower epoch, and once when it replaces the present one.
-        """
-        self._lower += 1
-        place = {"camera": result.camera, "epoch": result.epoch, "present": self._epoch, "lane": result.lane}
-        if result.finished_ns - self._seen_ns < QUIET_S * 1e9 and self._lower < RUN_RESULTS:
-            if result.epoch != self._warned:
-                self._warned = result.epoch
-                fix = "if two agents capture this camera, give one of them another name"
-                _log.warning("lower_epoch_without_events", **place, fix=fix)
-            return False
-        _log.warning("lower_epoch_accepted", **place, results_without_events=self._lower - 1)
-        return True
 
     def _begin_epoch(self) -> None:
         self._tracker = self._make_tracker(self._begin_score)

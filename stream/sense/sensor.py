@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from ingest.contract.records import GOOD, Event, Readings
 from ingest.site import SensorConfig
+from stream.epochs import Admission, EpochGate
 from stream.events import make_event
 from stream.sense.rule import SensorRule, WindowWatch
 from stream.sense.windows import ReadingWindow, TumblingWindows
@@ -18,44 +19,50 @@ uptime, and of 60 ns after ten years."""
 
 
 class Cleaner:
-    """A filter that drops repeated and impossible readings. ``dropped`` counts the dropped readings by reason.
+    """A filter that drops repeated and impossible readings. ``dropped`` counts them by reason.
 
-    ``repeat``: the reading was processed before. ``old-epoch``: the reading is from before the device's last start.
-    ``suspect``: the device marked the reading as suspect. ``range``: the value is outside of the sensor's range.
+    ``repeat``: the reading was processed before. ``old-epoch``: its epoch is lower than the present one, which still
+    runs: see ``EpochGate``. ``suspect``: marked so by the device. ``range``: outside of the range that the sensor
+    can measure.
     """
 
     def __init__(self, config: SensorConfig | None) -> None:
-        self._mark: tuple[int, int] = (-1, -1)
+        self._gate = EpochGate()
         self.dropped: Counter[str] = Counter()
         self.use(config)
 
     def use(self, config: SensorConfig | None) -> None:
-        """Use the measuring range of another configuration from the next reading on."""
+        """Use the range of another configuration."""
         self._low = config.low if config else float("-inf")
         self._high = config.high if config else float("inf")
 
     @property
     def epoch(self) -> int:
-        """The highest epoch so far, -1 before the first reading."""
-        return self._mark[0]
+        """The present epoch, -1 before the first reading."""
+        return self._gate.present
 
-    def clean(self, readings: Readings) -> list[tuple[int, float]]:
-        """Return the readings that are not dropped, as (Unix ns, value)."""
+    def clean(self, readings: Readings, written_ms: int) -> list[tuple[int, float]]:
+        """Return the readings that count, as (Unix ns, value). ``written_ms`` is the Unix time of their record."""
         kept: list[tuple[int, float]] = []
+        before = self._gate.last(readings.epoch)
+        admission = self._gate.admit(
+            readings.epoch, readings.last_seq, written_ms * 1_000_000, sensor=readings.sensor
+        )
         rows = zip(readings.times_ns, readings.values, readings.quality, strict=True)
-        for row, (at_ns, value, quality) in enumerate(rows):
-            position = (readings.epoch, readings.seq + row)
-            reason = self._reason(position, value, quality)
+        for seq, (at_ns, value, quality) in enumerate(rows, readings.seq):
+            if seq <= before:
+                reason = "repeat"
+            elif admission is Admission.LOWER:
+                reason = "old-epoch"
+            else:
+                reason = self._reason(value, quality)
             if reason:
                 self.dropped[reason] += 1
             else:
                 kept.append((at_ns, value))
-            self._mark = max(self._mark, position)
         return kept
 
-    def _reason(self, position: tuple[int, int], value: float, quality: int) -> str:
-        if position <= self._mark:
-            return "repeat" if position[0] == self.epoch else "old-epoch"
+    def _reason(self, value: float, quality: int) -> str:
         if quality != GOOD:
             return "suspect"
         if not self._low <= value <= self._high:  # NaN is outside of every range
@@ -96,10 +103,14 @@ class SensorWatch:
         set_back = Counter({rule.name: windows.set_back for rule, windows, _ in self._watches})
         return self._cleaner.dropped.copy(), late, set_back
 
-    def step(self, readings: Readings, now_s: float) -> list[Event]:
-        """Process the next column of readings and return its events. ``now_s`` is the monotonic time."""
-        restarted = -1 < self._cleaner.epoch < readings.epoch
-        kept = self._cleaner.clean(readings)
+    def step(self, readings: Readings, written_ms: int, now_s: float) -> list[Event]:
+        """Process the next column of readings and return its events.
+
+        ``written_ms`` is the Unix time of its record, ``now_s`` the monotonic time.
+        """
+        before = self._cleaner.epoch
+        kept = self._cleaner.clean(readings, written_ms)
+        restarted = before not in (-1, self._cleaner.epoch)
         if kept:
             self._latest = kept[-1][0], now_s
         events: list[Event] = []

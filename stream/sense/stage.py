@@ -169,7 +169,7 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         """
         try:
             readings = decode(Readings, record.value)
-            self._sensor(readings.sensor).step(readings, self._clock.monotonic())
+            self._sensor(readings.sensor).step(readings, record.timestamp_ms, self._clock.monotonic())
         except MemoryError:
             raise
         except Exception:
@@ -178,18 +178,18 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
     def _decide(self, record: LogRecord) -> tuple[Readings, list[Event]]:
         self._follow()
         readings = decode(Readings, record.value)
-        return readings, self._step(readings)
+        return readings, self._step(readings, record.timestamp_ms)
 
     def _emit(self, record: LogRecord, outcome: tuple[Readings, list[Event]]) -> Sequence[Work]:
         readings, events = outcome
         return [Work(self._outgoing(events, readings.sensor), (record.offset,))]
 
-    def _step(self, readings: Readings) -> list[Event]:
+    def _step(self, readings: Readings, written_ms: int) -> list[Event]:
         """Process readings, and count the dropped ones, so that the metrics show a sensor whose readings have no
         effect."""
         sensor = self._sensor(readings.sensor)
         before = sensor.counts()
-        events = sensor.step(readings, self._clock.monotonic())
+        events = sensor.step(readings, written_ms, self._clock.monotonic())
         dropped, late, restarted = (now - then for now, then in zip(sensor.counts(), before, strict=True))
         if restarted:
             _log.warning(

@@ -341,9 +341,9 @@ def test_an_epoch_without_an_end_before_a_newer_epoch_is_a_lost_spool() -> None:
     for seq in range(5):
         ledger.add_frame(FrameId(CAMERA, EPOCH, seq), LIVE, None)
         ledger.add_frame_end(FrameId(CAMERA, EPOCH, seq), FrameEnd("classified", "", LIVE))
-    ledger.add_progress(CAMERA, EPOCH, 999)
+    ledger.add_progress(CAMERA, EPOCH, 999, 0)
     assert compute_balance(ledger).balanced, "the epoch may still be running, as no newer one has started"
-    ledger.add_progress(CAMERA, EPOCH + 1, -1)
+    ledger.add_progress(CAMERA, EPOCH + 1, -1, 1)
     found = compute_balance(ledger)
     assert not found.balanced
     assert found.totals.unaccounted == 995
@@ -352,6 +352,33 @@ def test_an_epoch_without_an_end_before_a_newer_epoch_is_a_lost_spool() -> None:
     found = compute_balance(ledger)
     assert found.balanced, "the agent itself reports that these were in memory only"
     assert found.totals.unclean == 995
+
+
+def test_a_lower_epoch_that_began_later_runs_and_the_higher_one_is_a_lost_spool() -> None:
+    """A new SD card, or a corrected clock with a new spool, gives a camera a lower epoch than before."""
+    ledger = Ledger()
+    ledger.add_progress(CAMERA, EPOCH, 9, 0)
+    ledger.add_progress(CAMERA, EPOCH - 5, -1, 1)
+    ledger.add_progress(CAMERA, EPOCH - 5, -1, 2)
+    found = compute_balance(ledger)
+    assert [example.split(":")[0] for example in found.totals.examples] == [f"{CAMERA}/{EPOCH} was never ended"]
+    ledger.add_epoch_end(EpochEnd(camera=CAMERA, epoch=EPOCH, last=-1, clean=False, told=9))
+    assert compute_balance(ledger).balanced
+
+
+def test_epochs_of_two_agents_that_report_in_turn_both_run() -> None:
+    ledger = Ledger()
+    for offset in range(6):
+        ledger.add_progress(CAMERA, EPOCH + offset % 2, offset, offset)
+    assert compute_balance(ledger).balanced
+
+
+def test_an_epoch_without_an_end_is_lost_although_later_ones_ended_or_run() -> None:
+    ledger = Ledger()
+    for offset, epoch in enumerate((EPOCH, EPOCH + 1, EPOCH - 5)):
+        ledger.add_progress(CAMERA, epoch, -1, offset)
+    ledger.add_epoch_end(EpochEnd(camera=CAMERA, epoch=EPOCH + 1, last=-1, clean=True, told=-1))
+    assert compute_balance(ledger).totals.unaccounted == 1
 
 
 def test_an_epoch_end_after_the_cut_still_closes_its_epoch() -> None:

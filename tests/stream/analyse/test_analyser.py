@@ -9,11 +9,12 @@ import pytest
 
 from ingest.contract.identity import LIVE
 from ingest.contract.records import Box, Detection, Event, FrameRef, Result
-from stream.analyse.analyser import RUN_RESULTS, Analyser, Sighting
+from stream.analyse.analyser import Analyser, Sighting
 from stream.analyse.rule import CameraRule, RuleWatch, Scene, SceneHappening
 from stream.analyse.rules.line import LineRule
 from stream.analyse.rules.zone import ZoneRule
 from stream.analyse.tracking.tracker import ByteTracker
+from stream.epochs import RUN_RECORDS
 
 LINE = LineRule(name="line", camera="c", pipeline="p", start=(0.5, 1.0), end=(0.5, 0.0))
 RIGHT = ZoneRule(name="right", camera="c", pipeline="p", polygon=((0.5, 0.0), (1.0, 0.0), (1.0, 1.0), (0.5, 1.0)))
@@ -334,8 +335,8 @@ class TestLowerEpoch:
         assert [(event.data.epoch, event.data.rule) for event in found] == [(4, "line")]
 
     def test_a_lower_epoch_begins_a_new_run_after_enough_consecutive_results(self) -> None:
-        empty = [result(n, n / FPS, epoch=4) for n in range(RUN_RESULTS)]
-        lower = drive(*TO_LINE, *FROM_LINE, first=RUN_RESULTS, epoch=4)
+        empty = [result(n, n / FPS, epoch=4) for n in range(RUN_RECORDS)]
+        lower = drive(*TO_LINE, *FROM_LINE, first=RUN_RECORDS, epoch=4)
         assert len(events_of([result(0, 0.0, epoch=9), *empty, *lower], LINE)) == 1
 
     def test_a_lower_epoch_between_results_of_the_present_one_has_no_events(self) -> None:

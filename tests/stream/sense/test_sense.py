@@ -20,6 +20,7 @@ from ingest.runtime.clock import ManualClock
 from ingest.site import SensorConfig
 from ingest.site.topic.view import Config
 from stream import readback
+from stream.epochs import QUIET_S, RUN_RECORDS
 from stream.metrics import SenseMetrics
 from stream.rules import Happening
 from stream.runner.memory import MemoryRunner
@@ -74,18 +75,55 @@ def test_windows_do_not_depend_on_the_columns_of_their_readings(values: list[flo
 
 def test_sensor_readings_out_of_range_or_suspect_are_dropped_and_counted() -> None:
     cleaner = Cleaner(SENSOR)
-    kept = cleaner.clean(readings(0, [20.0, 999.0, float("nan"), 21.0, 22.0], [GOOD, GOOD, GOOD, SUSPECT, GOOD]))
+    kept = cleaner.clean(readings(0, [20.0, 999.0, float("nan"), 21.0, 22.0], [GOOD, GOOD, GOOD, SUSPECT, GOOD]), 0)
     assert [value for _, value in kept] == [20.0, 22.0]
     assert cleaner.dropped == {"range": 2, "suspect": 1}
-    assert cleaner.clean(readings(3, [21.0, 22.0, 23.0])) == [(5 * STEP_NS, 23.0)]
+    assert cleaner.clean(readings(3, [21.0, 22.0, 23.0]), 0) == [(5 * STEP_NS, 23.0)]
     assert cleaner.dropped["repeat"] == 2
 
 
 def test_readings_of_an_older_epoch_are_counted_apart_from_repeats() -> None:
     cleaner = Cleaner(SENSOR)
-    cleaner.clean(readings(0, [20.0, 21.0], epoch=7))
-    assert cleaner.clean(readings(2, [22.0] * 3, epoch=6)) == []
+    cleaner.clean(readings(0, [20.0, 21.0], epoch=7), 0)
+    assert cleaner.clean(readings(2, [22.0] * 3, epoch=6), 0) == []
     assert cleaner.dropped == {"old-epoch": 3}
+    assert cleaner.clean(readings(0, [20.0, 21.0], epoch=6), 0) == []
+    assert cleaner.dropped == {"old-epoch": 3, "repeat": 2}
+
+
+def lower_epoch_dropped(columns: int, pause_s: float) -> int:
+    """Return the number of dropped readings of a lower epoch: ``columns`` of one reading each, after a pause."""
+    cleaner = Cleaner(SENSOR)
+    cleaner.clean(readings(0, [20.0], epoch=7), 0)
+    for seq in range(columns):
+        cleaner.clean(readings(seq, [20.0], epoch=6), round(pause_s * 1000) + seq)
+    return cleaner.dropped["old-epoch"]
+
+
+def test_a_lower_epoch_of_a_sensor_counts_once_the_present_one_is_silent() -> None:
+    """A new spool or a corrected clock gives a sensor a lower epoch than before."""
+    assert lower_epoch_dropped(columns=10, pause_s=QUIET_S) == 0
+    assert lower_epoch_dropped(columns=10, pause_s=QUIET_S - 1) == 10
+
+
+def test_a_lower_epoch_of_a_sensor_counts_after_enough_consecutive_records() -> None:
+    assert lower_epoch_dropped(columns=2 * RUN_RECORDS, pause_s=0.0) == RUN_RECORDS - 1
+
+
+def test_a_lower_epoch_between_records_of_the_present_one_never_counts() -> None:
+    cleaner = Cleaner(SENSOR)
+    for seq in range(2 * RUN_RECORDS):
+        assert cleaner.clean(readings(seq, [20.0], epoch=7), 0)
+        assert not cleaner.clean(readings(seq, [20.0], epoch=6), 0)
+
+
+async def test_a_sensor_with_a_lower_epoch_has_events_again() -> None:
+    log = MemoryLog(partitions=1)
+    await log.produce(Outgoing(READINGS, 0, encode(readings(0, [20.0] * 30, epoch=9, first_ns=HOUR_NS))))
+    for column in range(RUN_RECORDS + 3):
+        hot = readings(10 * column, [70.0] * 10, epoch=4)
+        await log.produce(Outgoing(READINGS, 0, encode(hot)))
+    assert [event.data.captured_ns for event in await events_after(log, 0)] == [(RUN_RECORDS - 1) * SECOND_NS]
 
 
 HOUR_NS = 3600 * 10**9

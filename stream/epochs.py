@@ -1,0 +1,84 @@
+"""Epochs of one camera or sensor: detection of repeats, and of a lower epoch that begins a new run. Pure."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+from ingest.runtime import logs
+
+_log = logs.get("stream.epochs")
+
+QUIET_S = 30.0
+"""Time without a record of the present epoch after which records of a lower epoch begin a new run. It is longer than
+the pause between two reports of stationary objects, and than the restart of a capture process."""
+RUN_RECORDS = 20
+"""Number of consecutive records of a lower epoch that begin a new run at once, as in a backlog that is processed
+quickly. The repeats after a crash have fewer new records."""
+EPOCHS_KEPT = 64
+"""Number of epochs whose last sequence number is remembered. Repeats of a forgotten epoch look like a new run with a
+lower epoch."""
+
+
+class Admission(Enum):
+    """The place of a record in the epochs of its camera or sensor."""
+
+    REPEAT = auto()
+    """All of its numbers were seen before."""
+    LOWER = auto()
+    """It is of a lower epoch, and the present one still runs."""
+    PRESENT = auto()
+    """It is of the present epoch."""
+    BEGIN = auto()
+    """It is the first one of an epoch that now is the present one."""
+
+
+class EpochGate:
+    """The epochs of one camera or sensor.
+
+    An epoch lower than the present one comes from a repeat, from a second agent, or from an agent that lost its spool
+    or had its clock corrected. Its records do not count until the present epoch has ended: see ``QUIET_S`` and
+    ``RUN_RECORDS``.
+    """
+
+    def __init__(self) -> None:
+        self.present = -1
+        """The present epoch, -1 before the first record."""
+        self._seqs: dict[int, int] = {}  # epoch → highest number, in the order of the last records
+        self._seen_ns = 0  # time of the present epoch's last record
+        self._lower = 0  # consecutive records of a lower epoch
+        self._warned = -1  # the lower epoch that was logged last
+
+    def last(self, epoch: int) -> int:
+        """Return the highest number of an epoch so far, -1 for none."""
+        return self._seqs.get(epoch, -1)
+
+    def admit(self, epoch: int, last: int, at_ns: int, **subject: str) -> Admission:
+        """Note a record of an epoch up to the number ``last``, and return its place.
+
+        ``at_ns`` is the Unix time at which it was written. ``subject`` names the camera or sensor in the log: once
+        per lower epoch, and once when it replaces the present one.
+        """
+        if last <= self.last(epoch):
+            return Admission.REPEAT
+        self._seqs.pop(epoch, None)
+        self._seqs[epoch] = last
+        if len(self._seqs) > EPOCHS_KEPT:
+            del self._seqs[next(iter(self._seqs))]
+        if epoch < self.present and not self._is_new_run(epoch, at_ns, subject):
+            return Admission.LOWER
+        begins, self.present, self._seen_ns, self._lower = epoch != self.present, epoch, at_ns, 0
+        return Admission.BEGIN if begins else Admission.PRESENT
+
+    def _is_new_run(self, epoch: int, at_ns: int, subject: dict[str, str]) -> bool:
+        self._lower += 1
+        if at_ns - self._seen_ns < QUIET_S * 1e9 and self._lower < RUN_RECORDS:
+            if epoch != self._warned:
+                self._warned = epoch
+                fix = "if two agents capture this stream, give one of them another name"
+                _log.warning("lower_epoch_without_events", **subject, epoch=epoch, present=self.present, fix=fix)
+            return False
+        ignored = self._lower - 1
+        _log.warning(
+            "lower_epoch_accepted", **subject, epoch=epoch, present=self.present, records_without_events=ignored
+        )
+        return True
