@@ -1,1 +1,1 @@
-"""Sources of frames: RTSP, HTTP, files, devices, image folders, and simulated scenes."""
+"""Frame sources: RTSP, HTTP, video files, V4L2 devices, image folders, and simulated scenes."""

@@ -1,4 +1,4 @@
-"""Camera address with its credentials. It is assembled in the capture child and never shown."""
+"""Camera address with credentials. Only the capture child fills in the credentials, and no message shows them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from ingest.site.camera import LOGIN
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SECRET = re.compile(rf"([^&;=]*(?:{LOGIN})[^&;=]*=)[^&;]*", re.IGNORECASE)
 _MIN_MASKED_CHARS = 4
-"""Minimum length of a masked secret. Shorter ones occur in ordinary words, and the gaps would reveal them."""
+"""Minimum length of a masked secret. A shorter secret occurs in ordinary words, and the masks in them would reveal
+it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
     """Address of a camera. ``shown`` is safe to log; the path and query of ``url`` may contain secrets.
 
-    Neither contains the user name. ``user`` and ``password`` are not percent-encoded.
+    Neither ``shown`` nor ``url`` contains the user name. ``user`` and ``password`` are not percent-encoded.
     """
 
     shown: str
@@ -31,11 +32,11 @@ class Address:
     user: str = ""
     password: str = field(default="", repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
-    """Values that replaced variables in the path and the query."""
+    """Values that replaced variables such as ``${NAME}`` in the path and the query."""
 
     @property
     def with_user(self) -> str:
-        """URL for FFmpeg, with percent-encoded user and password."""
+        """URL with percent-encoded user and password, for FFmpeg."""
         if not self.user:
             return self.url
         parts = urlsplit(self.url)
@@ -43,7 +44,7 @@ class Address:
         return urlunsplit(parts._replace(netloc=f"{login}@{parts.netloc}"))
 
     def hide(self, text: str) -> str:
-        """Return a library's message with user and secrets masked, both plain and percent-encoded."""
+        """Return a library's message with password and secrets masked, in plain and in percent-encoded form."""
         text = text.replace(self.with_user, self.shown).replace(self.url, self.shown)
         for secret in sorted({self.password, *self.secrets}, key=len, reverse=True):
             for form in {secret, quote(secret, safe="")}:
@@ -52,7 +53,10 @@ class Address:
 
 
 def resolve(source: str, stream: StreamConfig, environment: Mapping[str, str] = os.environ) -> Address:
-    """Replace ``${NAME}`` and read the password. Raise SourceUnusable for a missing value or an invalid address."""
+    """Replace variables ``${NAME}`` in an address, and read its password file.
+
+    Raise SourceUnusable for a missing value or an invalid address.
+    """
     try:
         return _resolved(source, stream, environment)
     except ValueError:  # the error text may contain a part of a password
@@ -82,7 +86,7 @@ def _resolved(source: str, stream: StreamConfig, environment: Mapping[str, str])
 def _filled(text: str, environment: Mapping[str, str]) -> str:
     missing = sorted({name for name in _VARIABLE.findall(text) if name not in environment})
     if missing:
-        raise SourceUnusable(f"the address needs {', '.join(missing)} in the environment of the agent")
+        raise SourceUnusable(f"the address needs the variables {', '.join(missing)} in the environment of the agent")
     return _VARIABLE.sub(lambda found: environment[found[1]], text)
 
 

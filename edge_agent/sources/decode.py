@@ -1,4 +1,7 @@
-"""Video decoding for files and streams: FFmpeg through PyAV, one thread, bounded size, pixels only on demand."""
+"""Video decoding for files and streams with FFmpeg, through PyAV.
+
+Decoding uses one thread, limits the picture size, and converts a frame to pixels only on demand.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,10 @@ _CODEC_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
 def open_video(
     url: str, options: dict[str, str], *, open_s: float | None = None, read_s: float | None = None
 ) -> tuple[InputContainer, VideoStream]:
-    """Open a file or URL and its first video stream. Raise FFmpegError, OSError, or SourceUnusable without video."""
+    """Open a file or URL and its first video stream.
+
+    Raise FFmpegError or OSError, or SourceUnusable if it has no video.
+    """
     container = av.open(url, options=options | _CODEC_OPTIONS, timeout=(open_s, read_s))
     if not container.streams.video or container.streams.video[0].codec_context is None:
         container.close()
@@ -40,18 +46,21 @@ def open_video(
 
 
 def why(error: Exception) -> str:
-    """Return FFmpeg's message without its error number and without the address."""
+    """Return FFmpeg's error message without the error number and without the address."""
     return getattr(error, "strerror", None) or str(error)
 
 
 class Decoder:
-    """Converter of one stream's frames to pictures, on demand."""
+    """Converter from one stream's decoded frames to pictures, on demand."""
 
     def __init__(self) -> None:
-        self._reformatter = VideoReformatter()  # keeps its tables, which would be half of the cost of a conversion
+        self._reformatter = VideoReformatter()  # building its tables takes half the time of a conversion
 
     def image(self, frame: VideoFrame) -> Callable[[], Image]:
-        """Return a function that makes a frame's picture, rotated as the stream says. It raises FrameUnusable."""
+        """Return a function that makes a frame's picture in the stream's rotation.
+
+        The function raises FrameUnusable.
+        """
 
         def make() -> Image:
             if frame.is_corrupt:
@@ -66,7 +75,7 @@ class Decoder:
         return make
 
     def luma(self, frame: VideoFrame) -> Callable[[], Grey] | None:
-        """Return a function that views a frame's luma without a copy; None if its format has no luma plane."""
+        """Return a function that returns a frame's luma without a copy; None if the format has no luma plane."""
         if frame.format.name not in _PLANAR or frame.rotation % 360:
             return None
 

@@ -13,7 +13,7 @@ from ingest.runtime.clock import Clock
 
 
 class DeviceSource:
-    """V4L2 camera by its device number. The device sets the pace. Tests replace ``opens``."""
+    """V4L2 camera with a device number. The device determines the frame rate. Tests replace ``opens``."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class DeviceSource:
         self._grabbed = 0
 
     def open(self) -> None:
-        """Open the device and request frame rate and size. Raise SourceUnusable."""
+        """Open the device and request the frame rate and the picture size. Raise SourceUnusable."""
         self._video = self._opens(self._number)
         if not self._video.isOpened():
             self.close()
@@ -42,7 +42,7 @@ class DeviceSource:
                 self._video.set(key, value)
 
     def read(self) -> CapturedFrame:
-        """Return the next frame. Raise SourceStalled when the device delivers none."""
+        """Return the next frame. Raise SourceStalled when the device delivers no frame."""
         if self._video is None:
             raise SourceUnusable(f"device {self._number} is not open")
         if not self._video.grab():
@@ -62,7 +62,7 @@ class DeviceSource:
                 raise FrameUnusable("the device has already grabbed a later frame")
             found, image = video.retrieve()
             if not found:
-                raise FrameUnusable("the picture of the device cannot be decoded")
+                raise FrameUnusable("the picture from the device cannot be decoded")
             return np.asarray(image, np.uint8)
 
         return make

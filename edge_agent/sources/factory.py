@@ -1,7 +1,7 @@
 """Factory of frame sources from a camera's configuration.
 
-Each kind of source is imported only when it is made: a capture child has one camera, and unused libraries would waste
-memory.
+The module of a source is imported only when a camera needs it. A capture child has one camera, and the libraries of
+other sources would waste memory.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _FRAMES = "frames"
 
 @dataclass(frozen=True, slots=True)
 class SourceContext:
-    """Resources of a source beside its configuration.
+    """Resources that a source needs in addition to its configuration.
 
-    A simulated camera writes its ground truth to ``truth_folder``, one file for each camera. An image folder keeps
-    its position in ``state_folder``. ``on_notice`` receives texts for the operator that are not failures.
+    A simulated camera writes a file with its ground truth to ``truth_folder``. An image folder saves its read
+    position in ``state_folder``. ``on_notice`` receives texts for the operator's log that report no failure.
     """
 
     clock: Clock

@@ -19,11 +19,11 @@ from edge_agent.sources.source import CapturedFrame, unusable
 from ingest.runtime.clock import Clock
 
 Decoded = VideoFrame | str
-"""A frame, or the reason why a packet cannot be decoded."""
+"""Decoded frame, or the reason why a packet cannot be decoded."""
 
 
 class FileSource:
-    """Video file that is played at a frame rate, once or in a loop."""
+    """Video file, played at a given frame rate, once or in a loop."""
 
     def __init__(
         self, path: Path, fps: float, clock: Clock, *, loop: bool = False, pace: FramePacer | None = None
@@ -48,7 +48,10 @@ class FileSource:
         self._frames, self._has_frames = _decode_all(self._container, video), False
 
     def read(self) -> CapturedFrame | None:
-        """Return the next frame when it is due. Raise SourceEnded at the end of a file that is not looped."""
+        """Return the next frame when it is due, else None.
+
+        Raise SourceEnded at the end of a file that is not looped.
+        """
         if self._container is None:
             raise SourceUnusable(f"{self._path} is not open")
         if not self._waiting:
@@ -82,7 +85,7 @@ class FileSource:
 
 
 def _decode_all(container: InputContainer, video: VideoStream) -> Iterator[Decoded]:
-    """Yield the frames of each packet, up to the end of the file or the first unreadable position."""
+    """Yield the decoded frames of each packet, until the end of the file or the first read error."""
     packets = container.demux(video)
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Image folders that another program fills: an inspection camera, an FTP upload, a script."""
+"""Frame source for an image folder that another program fills: an inspection camera, an FTP upload or a script."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ingest.runtime.files import make_folder, write_private
 SETTLE_S = 0.5
 """Time without a change after which a file counts as complete.
 
-Writers that pause longer should write elsewhere and move the file here.
+A program that pauses longer should write the file elsewhere and then move it into the folder.
 """
 _POLL_S = 0.25
 _SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
@@ -27,10 +27,10 @@ _SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"
 
 @dataclass(frozen=True, slots=True, order=True)
 class ListedFile:
-    """Entry of a folder listing. Ordered by its last change, then by name.
+    """Entry of a folder listing. Entries are ordered by change time (ctime), then by name.
 
-    The change time (ctime) is when the file got its present state in this folder. The modification time would not do:
-    a copy keeps the time of its original, and a file that is moved here may be older than files already read.
+    The change time is when a file was written, renamed or moved into the folder. The modification time is unsuitable:
+    a copy may keep the time of its original, and a moved file may be older than files that were read before.
     """
 
     changed_ns: int
@@ -45,19 +45,21 @@ class ListedFile:
 
 
 class NewFiles:
-    """Unread and complete files of one folder. Pure. ``before`` lists files that were read or must be skipped.
+    """Finder of complete and unread files in one folder.
 
-    A later file is new whatever its date, because a clock may be set back.
+    Pure. ``before`` lists files that were read or must be skipped.
+
+    Any file that is not in ``before`` counts as new, even with an old date, because a clock may be set back.
     """
 
     def __init__(self, settle_s: float, before: Iterable[ListedFile] = ()) -> None:
         self._settle_s = settle_s
         self._seen: dict[str, tuple[ListedFile, float]] = {}
-        """Latest state of each file, with the time since which it has not changed."""
+        """Latest listing of each file, and the time since which the file has not changed."""
         self._read = {file.name: file.content for file in before}
 
     def look(self, listing: Iterable[ListedFile], now_s: float) -> list[ListedFile]:
-        """Return the files that have settled since the last call, in order: each version of a file once."""
+        """Return the files that became complete since the last call, in order. Return each version of a file once."""
         listed = {file.name: file for file in listing}
         self._seen = {name: self._since(file, now_s) for name, file in listed.items()}
         self._read = {name: content for name, content in self._read.items() if name in listed}
@@ -74,10 +76,10 @@ class NewFiles:
 
 
 class ImagesSource:
-    """New files of a folder, one at a time, at a maximum rate. It never ends, and an empty folder is no failure.
+    """Source of the new files of a folder, at most ``fps`` a second. An empty folder is no failure and no end.
 
-    ``position`` is a file that records the last file read, so that files from a downtime are read at the next start.
-    Without it, or at the first start, files that are already there are read only if ``existing``.
+    ``position`` is the path where the last read file is saved. After a restart, the source then reads the files that
+    arrived meanwhile. Without a saved position, files that are already in the folder are read only if ``existing``.
     """
 
     def __init__(
@@ -98,10 +100,10 @@ class ImagesSource:
         self._waiting: deque[ListedFile] = deque()
         self._given: ListedFile | None = None
         self._is_saved = True
-        """Whether the disk accepted the last position."""
+        """Whether the last attempt to save the position succeeded."""
 
     def open(self) -> None:
-        """List the folder and load the position. Raise SourceUnusable when the folder does not exist."""
+        """List the folder and load the saved position. Raise SourceUnusable when the folder does not exist."""
         self._waiting.clear()
         self._given = None
         try:
@@ -113,7 +115,7 @@ class ImagesSource:
         self._save(*after)
 
     def read(self) -> CapturedFrame | None:
-        """Return the next new picture, or None while there is none. Raise SourceStalled when the folder is gone."""
+        """Return the next new picture, or None without a new picture. Raise SourceStalled when the folder is gone."""
         if self._new is None:
             raise SourceUnusable(f"{self._folder} is not open")
         self._save_given()
@@ -137,7 +139,7 @@ class ImagesSource:
         try:
             return captured((self._folder / file.name).read_bytes(), now_ns)
         except FileNotFoundError:
-            return None  # another program has removed it
+            return None  # another program has removed the file
         except OSError as error:
             return unusable(f"{file.name}: {error.strerror}", now_ns)
 
@@ -148,7 +150,7 @@ class ImagesSource:
             raise SourceStalled(f"{self._folder}: {error.strerror}") from None
 
     def _after(self, there: Sequence[ListedFile]) -> tuple[int, str]:
-        """Return change time and name of the last file that was read before or must be skipped."""
+        """Return change time and name of the last file that earlier captures have read or that must be skipped."""
         try:
             if self._position:
                 changed_ns, name = json.loads(self._position.read_text())
@@ -156,18 +158,21 @@ class ImagesSource:
         except FileNotFoundError:
             pass  # the first start
         except (OSError, ValueError, TypeError) as error:  # a power cut leaves an empty file
-            self._on_notice(f"the position in the folder is lost, starting as for the first time: {error}")
+            self._on_notice(f"the saved position in the image folder is lost, restarting without it: {error}")
         newest = max(there, default=None)
         return (0, "") if self._existing or newest is None else (newest.changed_ns, newest.name)
 
     def _save_given(self) -> None:
-        """Save the position of the last picture. The receiver has processed it when it asks for another one."""
+        """Save the position of the last returned picture.
+
+        The caller has processed it before it asks for the next one.
+        """
         if self._given:
             self._save(self._given.changed_ns, self._given.name)
         self._given = None
 
     def _save(self, changed_ns: int, name: str) -> None:
-        """Save a position. After a disk failure, only the next start reads some files again."""
+        """Save a position. Ignore a disk failure: its only effect is that the next start reads some files again."""
         if self._position is None:
             return
         temporary, was_saved = self._position.with_suffix(".new"), self._is_saved
@@ -179,7 +184,7 @@ class ImagesSource:
         except OSError as error:
             self._is_saved = False
             if was_saved:
-                self._on_notice(f"the position in the folder cannot be saved: {error.strerror}")
+                self._on_notice(f"the position in the image folder cannot be saved: {error.strerror}")
 
 
 def _listing(folder: Path) -> list[ListedFile]:
@@ -189,7 +194,7 @@ def _listing(folder: Path) -> list[ListedFile]:
             if Path(entry.name).suffix.lower() in _SUFFIXES and not entry.name.startswith("."):
                 try:
                     stat = entry.stat()
-                except OSError:  # removed, a broken link, or no permission
+                except OSError:  # the file was removed, is a broken link, or cannot be read
                     continue
                 if S_ISREG(stat.st_mode):  # opening a pipe would block until somebody writes
                     found.append(ListedFile(stat.st_ctime_ns, entry.name, stat.st_size, stat.st_mtime_ns))

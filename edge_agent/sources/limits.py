@@ -1,8 +1,8 @@
 """Limits of a capture child: picture size, memory, and core dumps.
 
-RLIMIT_AS also counts reserved memory: FFmpeg, OpenBLAS and the allocator's arenas reserve half a gigabyte before the
-first frame. RLIMIT_DATA (getrlimit(2), since Linux 4.7) counts private writable memory, and the kernel checks it at
-every allocation. A decoder that grows too large fails before it exhausts the host's memory.
+The memory limit is RLIMIT_DATA (getrlimit(2), since Linux 4.7), which counts private writable memory. RLIMIT_AS would
+also count reserved memory, and FFmpeg, OpenBLAS and the allocator reserve half a gigabyte before the first frame.
+With the limit, an allocation in a decoder that grows too large fails before the host's memory is exhausted.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import resource
 from pathlib import Path
 
 MAX_PIXELS = 7680 * 4320
-"""Maximum picture size in px (8K). A header that claims more is refused before any allocation."""
+"""Maximum number of pixels in a picture (8K). A picture whose header claims more is refused before any allocation."""
 _MIB = 1024 * 1024
 
 
 def limit_memory(more_mb: int) -> None:
-    """Limit this process to ``more_mb`` MiB beyond its current allocation."""
+    """Limit the memory of this process to its current allocation plus ``more_mb`` MiB."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData:"))
     limit = int(line.split()[1]) * 1024 + more_mb * _MIB
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)

@@ -1,6 +1,7 @@
-"""Parser of endless multipart responses (multipart/x-mixed-replace), one picture for each part. Pure.
+"""Parser for endless multipart responses (multipart/x-mixed-replace) with one picture in each part. Pure.
 
-Cameras disagree about the position of the dashes, and some send no lengths. The parser accepts both.
+The parser accepts boundaries with and without leading dashes, and parts with and without a Content-Length, because
+cameras differ in both.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ _HEADERS_END = re.compile(rb"\r?\n\r?\n")
 
 
 def boundary_of(content_type: str) -> bytes:
-    """Return the boundary in a Content-Type without leading dashes; empty if there is none."""
+    """Return the boundary in a Content-Type header, without leading dashes; empty if the header has no boundary."""
     found = _BOUNDARY.search(content_type)
     return found[1].strip('"').lstrip("-").encode("latin-1", "replace") if found else b""
 
 
 class Multipart:
-    """Incremental parser from bytes to complete parts. Raise ValueError for a part larger than ``max_bytes``.
+    """Incremental parser from received bytes to complete parts.
+
+    Raise ValueError for a part larger than ``max_bytes``.
 
     If ``boundary`` is empty, the first line of the first part is the boundary.
     """
@@ -34,10 +37,10 @@ class Multipart:
         self._inside = False
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Add received bytes and return the bodies that are now complete."""
+        """Add received bytes. Return the bodies of the parts that are now complete."""
         self._buffer += data
         found = []
-        while (body := self._body() if self._inside else self._headers()) is not None:  # None: more bytes are needed
+        while (body := self._body() if self._inside else self._headers()) is not None:  # None: needs more bytes
             if body:
                 found.append(body)
         if len(self._buffer) > self._max_bytes + _MAX_HEADER_BYTES:
@@ -51,7 +54,7 @@ class Multipart:
         end = _HEADERS_END.search(self._buffer, start)
         if not end:
             return None
-        if self._mark == _DASHES:  # no boundary was given, and two dashes alone occur in many pictures
+        if self._mark == _DASHES:  # without a given boundary, take the first line: two dashes alone occur in pictures
             self._mark = bytes(self._buffer[start : end.end()].split(maxsplit=1)[0])
         length = _LENGTH.search(self._buffer, start, end.end())
         self._length = int(length[1]) if length else None

@@ -1,4 +1,4 @@
-"""Even frame pacing for sources without a frame rate of their own."""
+"""Even pacing of frames for sources that have no frame rate of their own."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Callable
 from ingest.runtime.clock import Clock
 
 SLICE_S = 1.0
-"""Maximum length of one wait: a capture must notice a stop request and report progress."""
+"""Maximum length of one wait, so that a capture can notice a stop request and report its progress."""
 _MAX_LAG_S = 1.0
-"""Maximum lag. A pacer that lags more restarts its schedule, and does not hurry to catch up."""
+"""Maximum lag behind the schedule. After a longer lag, the schedule starts anew, and lost frames are not made up."""
 
 
 class FramePacer:
@@ -23,7 +23,7 @@ class FramePacer:
         self._due_s: float | None = None
 
     def ready(self) -> bool:
-        """Block until the next frame is due, at most ``SLICE_S``. Return whether it is due."""
+        """Block until the next frame is due, but at most for ``SLICE_S``. Return whether the frame is due."""
         now_s = self._clock.monotonic()
         if self._due_s is None or now_s - self._due_s > _MAX_LAG_S:
             self._due_s = now_s
@@ -36,5 +36,5 @@ class FramePacer:
         return True
 
     def rest(self, seconds: float) -> None:
-        """Block for ``seconds``, at most ``SLICE_S``, after a read that found no frame."""
+        """Block for ``seconds``, but at most for ``SLICE_S``. A source calls this after it found no frame."""
         self._wait(min(seconds, SLICE_S))

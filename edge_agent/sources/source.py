@@ -1,4 +1,4 @@
-"""Seam for sources of frames, and frames of encoded pictures: JPEG, PNG and other formats of OpenCV."""
+"""Interface of all frame sources, and frames from encoded pictures: JPEG, PNG and other formats of OpenCV."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import numpy.typing as npt
 from edge_agent.exceptions import FrameUnusable
 
 Image = npt.NDArray[np.uint8]
-"""``(height, width, 3)`` uint8 BGR."""
+"""Colour picture: ``(height, width, 3)`` uint8 BGR."""
 Grey = npt.NDArray[np.uint8]
-"""``(height, width)`` uint8."""
+"""Grey picture: ``(height, width)`` uint8."""
 
 MAX_PICTURE_BYTES = 64 * 1024 * 1024
-"""Maximum size of an encoded picture: an 8K PNG of a noisy scene is about this large."""
+"""Maximum size of an encoded picture. An 8K PNG of a noisy scene is about as large as this limit."""
 _JPEG, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _END_WITHIN_BYTES = 4096
-"""Distance from the end of the data within which a JPEG may end: some cameras append a comment or zeros."""
+"""Maximum number of bytes after the end marker of a JPEG. Some cameras append a comment or zeros."""
 
 
 class CapturedFrame:
     """One frame with its capture time in Unix ns. Its pixels are made on first access.
 
-    The rate gate drops most decoded frames and needs only their times, so a dropped frame costs no conversion. Access
-    the picture before the source's next ``read``, because a device keeps only one.
+    The gate drops most frames by their time alone, and a dropped frame then needs no conversion to pixels. Access the
+    picture before the source's next ``read``, because a V4L2 device keeps only its latest picture.
 
     ``time_source`` is ``host`` for the host's clock at arrival, or ``stream`` for the stream's own clock.
-    ``error_ms`` is the difference between that time and the arrival. It bounds the error unless the stream's clock is
-    ahead of the host's. None means that the error is unknown.
+    ``error_ms`` is the difference between the capture time and the arrival time. This difference bounds the error of
+    the capture time, unless the stream's clock is ahead of the host's clock. None means that the error is unknown.
     """
 
     __slots__ = ("_image", "_luma", "captured_ns", "error_ms", "time_source")
@@ -50,20 +50,20 @@ class CapturedFrame:
 
     @property
     def image(self) -> Image:
-        """The picture, owned by the receiver. Raise FrameUnusable when it cannot be made."""
+        """The picture, which the caller may change. Raise FrameUnusable when the picture cannot be made."""
         if callable(self._image):
             self._image = self._image()
         return self._image
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the picture; empty until it is made."""
+        """Shape of the picture; empty until the picture is made."""
         return () if callable(self._image) else self._image.shape
 
     def luma(self) -> Grey:
-        """Return a read-only grey picture. It may be smaller than ``image`` and is cheaper.
+        """Return a read-only grey picture, which is cheaper than ``image`` and may be smaller.
 
-        Raise FrameUnusable when it cannot be made.
+        Raise FrameUnusable when the picture cannot be made.
         """
         if self._luma is not None and callable(self._image):
             return self._luma()
@@ -74,22 +74,25 @@ class FrameSource(Protocol):
     """Source of frames. One thread calls its methods in the order open, read …, close."""
 
     def open(self) -> None:
-        """Prepare for reading. Blocks. Raise SourceUnusable."""
+        """Prepare the source for reading. May block. Raise SourceUnusable."""
 
     def read(self) -> CapturedFrame | None:
         """Block until the next frame is due and return it.
 
-        Return None at least once a second while no frame is due; the caller may then stop or call again. Only a
-        source that waits for a camera blocks longer, at most for the stall time. Raise SourceEnded at the end of the
-        source, and SourceStalled when no frame came for the stall time.
+        While no frame is due, return None at least once a second, so that the caller can stop. A source that waits
+        for a camera may block longer, at most for the stall time. Raise SourceEnded at the end of the source. Raise
+        SourceStalled when no frame has come for the stall time.
         """
 
     def close(self) -> None:
-        """Release all resources. Callable at any time, also twice."""
+        """Release all resources. The method may be called at any time, and more than once."""
 
 
 def captured(data: bytes, captured_ns: int) -> CapturedFrame:
-    """Return a frame of an encoded picture. Its ``image`` raises FrameUnusable for a truncated or damaged picture."""
+    """Return a frame from an encoded picture.
+
+    Its ``image`` raises FrameUnusable for a truncated or damaged picture.
+    """
     return CapturedFrame(
         lambda: _decoded(data, cv2.IMREAD_COLOR),
         captured_ns,
@@ -98,12 +101,12 @@ def captured(data: bytes, captured_ns: int) -> CapturedFrame:
 
 
 def unusable(why: str, captured_ns: int) -> CapturedFrame:
-    """Return a captured frame whose picture cannot be made."""
+    """Return a frame whose ``image`` raises FrameUnusable with this reason."""
     return CapturedFrame(failing(why), captured_ns)
 
 
 def failing(why: str) -> Callable[[], Image]:
-    """Return a function that raises FrameUnusable instead of making a picture."""
+    """Return a function that makes no picture and raises FrameUnusable with this reason."""
 
     def fail() -> Image:
         raise FrameUnusable(why)
@@ -115,7 +118,7 @@ def _decoded(data: bytes, how: int) -> Image | Grey:
     if data.startswith(_JPEG) and _JPEG_END not in data[-_END_WITHIN_BYTES:]:
         raise FrameUnusable(f"truncated JPEG of {len(data)} bytes")
     try:
-        # the agent sets OPENCV_IO_MAX_IMAGE_PIXELS for its children, which limits the size that a header may claim
+        # OPENCV_IO_MAX_IMAGE_PIXELS, set by the agent for its children, limits the size that a header may claim
         image = cv2.imdecode(np.frombuffer(data, np.uint8), how)
     except cv2.error as error:
         raise FrameUnusable(f"{len(data)} bytes cannot be decoded as a picture: {error.err}") from None

@@ -1,4 +1,4 @@
-"""HTTP cameras: one snapshot for each request, or one endless response (MJPEG)."""
+"""Frame source for HTTP cameras: one snapshot for each request, or one endless MJPEG response."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _REQUEST_ERRORS = (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError)
 
 
 class WebSource:
-    """HTTP camera. The Content-Type of its response selects snapshot or MJPEG, unless the site file does."""
+    """HTTP camera. The site file or the Content-Type of the first response selects snapshots or MJPEG."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class WebSource:
         self._fault = ""
 
     def open(self) -> None:
-        """Send the first request and choose the kind by its response. Raise SourceUnusable."""
+        """Send the first request, and choose snapshots or MJPEG by the response. Raise SourceUnusable."""
         self.close()
         self._stack = ExitStack()
         try:
@@ -58,7 +58,10 @@ class WebSource:
         self._good_s = self._clock.monotonic()
 
     def read(self) -> CapturedFrame | None:
-        """Return the next picture. Raise SourceStalled when the camera sends none for the stall time."""
+        """Return the next picture, or None.
+
+        Raise SourceStalled when the camera sends no picture for the stall time.
+        """
         if self._stack is None:
             raise SourceUnusable(f"{self._address.shown} is not open")
         found = self._part() if self._chunks is not None else self._snapshot()
@@ -87,11 +90,11 @@ class WebSource:
             verify=verify,
             follow_redirects=True,
             max_redirects=_MAX_REDIRECTS,
-            trust_env=False,  # a proxy in the environment is meant for the internet, not for a local camera
+            trust_env=False,  # a proxy from the environment is for the internet, not for a local camera
         )
 
     def _begin(self, stack: ExitStack) -> None:
-        """Send the first request. Keep the response open for MJPEG; otherwise keep its picture."""
+        """Send the first request. Keep an MJPEG response open; otherwise read and keep the first snapshot."""
         response = stack.enter_context(self._client.stream("GET", self._address.url))
         response.raise_for_status()
         kind = response.headers.get("content-type", "")
@@ -129,12 +132,15 @@ class WebSource:
         return self._ready.popleft()
 
     def _whole(self, response: httpx.Response) -> bytes:
-        """Read a complete picture. Raise ValueError when it is too large or takes longer than the stall time."""
+        """Read a complete picture.
+
+        Raise ValueError if the picture is too large or takes longer than the stall time.
+        """
         data, deadline = bytearray(), Deadline.after(self._stall_s, self._clock)
         for chunk in response.iter_bytes():
             data += chunk
             if len(data) > MAX_PICTURE_BYTES:
-                raise ValueError(f"a picture larger than the limit of {MAX_PICTURE_BYTES} bytes")
+                raise ValueError(f"the picture exceeds the limit of {MAX_PICTURE_BYTES} bytes")
             if deadline.passed:
                 raise ValueError(f"no complete picture for {self._stall_s:g} s")
         return bytes(data)
@@ -150,9 +156,11 @@ class WebSource:
 
 
 class _Login(httpx.Auth):
-    """Basic or Digest authentication, as the camera requests. No credentials are sent before its request.
+    """Basic or Digest authentication, as the camera requests.
 
-    Raise httpx.ProtocolError for a request that httpx does not support: another algorithm, or ``auth-int``.
+    No credentials are sent before the camera requests them.
+
+    Raise httpx.ProtocolError if the camera requests an unsupported algorithm, or the ``auth-int`` variant of Digest.
     """
 
     def __init__(self, user: str, password: str) -> None:
@@ -169,5 +177,5 @@ class _Login(httpx.Auth):
         try:
             yield from self._chosen.auth_flow(request)
         except (KeyError, NotImplementedError) as error:
-            reason = f"the camera requests an unknown kind of login: {error}"
+            reason = f"the camera requests an unsupported kind of login: {error}"
             raise httpx.ProtocolError(reason) from None

@@ -1,5 +1,4 @@
-"""Detectors that anybody can follow, for tests that need no shared model: ONNX files that find bright squares, or
-always the same."""
+"""Small ONNX detector models for tests: one finds white squares, the other always finds the same boxes."""
 
 from __future__ import annotations
 
@@ -14,11 +13,11 @@ from onnx import TensorProto, helper, numpy_helper
 __all__ = ["SIDE_PX", "write_bright", "write_constant"]
 
 SIDE_PX = 32
-"""Of each cell of the input, which is one box."""
+"""Width and height of a grid cell of the input. Each cell gives one box."""
 
 
 def write_bright(path: Path, width: int = 320, height: int = 256) -> Path:
-    """Write a model that reads as ``corners``: a cell scores near 1 where the picture is white, else near 0."""
+    """Write a model for the decoder ``corners``. The score of a cell is near 1 for a white cell, and else near 0."""
     columns, rows = width // SIDE_PX, height // SIDE_PX
     cells = [(x / columns, y / rows, (x + 1) / columns, (y + 1) / rows) for y in range(rows) for x in range(columns)]
     constants = {
@@ -48,7 +47,7 @@ def write_bright(path: Path, width: int = 320, height: int = 256) -> Path:
 def write_constant(
     path: Path, boxes: Sequence[tuple[float, ...]], scores: Sequence[float], width: int = 320, height: int = 192
 ) -> Path:
-    """Write a model that reads as ``corners``, and finds the same boxes with the same scores in every picture."""
+    """Write a model for the decoder ``corners`` that finds the same boxes with the same scores in every picture."""
     constants = {
         "nothing": np.array([0], np.float32),
         "given scores": np.array([[(1 - score, score) for score in scores]], np.float32),

@@ -1,4 +1,4 @@
-"""A disk of a few MB that a test may fill or make read-only: a tmpfs, which needs root."""
+"""Disk of a few MB that a test may fill or make read-only. The disk is a tmpfs, and mounting needs root."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SmallDisk:
                 file.truncate(max(0, file.tell() - leave_bytes))
 
     def empty(self) -> None:
-        """Delete that file."""
+        """Delete the file that ``fill`` wrote."""
         (self.folder / "filler").unlink()
 
     def read_only(self, yes: bool) -> None:

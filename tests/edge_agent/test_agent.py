@@ -36,7 +36,7 @@ async def fails_later(*args: object) -> None:
 
 
 @pytest.mark.parametrize(("owner", "method", "failing"), [(Sender, "run", fails_later), (SpoolStore, "depth", fails)])
-async def test_a_failed_sender_or_heartbeat_ends_the_agent(
+async def test_the_agent_ends_when_its_sender_or_heartbeat_fails(
     owner: type, method: str, failing: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(owner, method, failing)
@@ -46,7 +46,7 @@ async def test_a_failed_sender_or_heartbeat_ends_the_agent(
         await asyncio.wait_for(agent.run(asyncio.Event()), 10)
 
 
-async def test_a_failed_camera_is_down_and_its_epochs_end_cleanly(tmp_path: Path) -> None:
+async def test_a_failing_camera_is_reported_as_down_and_its_epochs_end_cleanly(tmp_path: Path) -> None:
     """The capture child reports its last frame number before it exits, so no frame is lost."""
     metrics = AgentMetrics(CollectorRegistry())
     site = Site(name="test", cameras=(CameraConfig(name="gone", source=str(tmp_path / "no.mp4")),))
@@ -95,7 +95,7 @@ async def ended(running: asyncio.Task[None]) -> None:
     await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_rows_of_a_removed_camera_still_expire(tmp_path: Path) -> None:
+async def test_spooled_rows_of_a_removed_camera_still_expire(tmp_path: Path) -> None:
     spool = SpoolStore(tmp_path / "spool.db", "agent")
     epoch = spool.begin_epoch("gone", "frame", 1)
     two_days_ago_ns = time.time_ns() - 2 * 86_400 * 10**9
@@ -116,7 +116,7 @@ async def test_unusable_sensors_of_the_last_good_configuration_do_not_stop_its_c
     agent = make(Site(name="test"), tmp_path)
     assert (agent._desired.running.cameras, agent._desired.running.sensors) == ((YARD,), ())
     assert "share modbus:/dev/ttyS9" in agent._desired.refused[0]
-    assert agent._pins == {"yard": 2}  # known before rows of the last run are sent
+    assert agent._pins == {"yard": 2}  # the pins are known before rows of the last run are sent
     with pytest.raises(SourceUnusable, match="share modbus"):
         make(Site(name="test", sensors=(METER, OTHER_BAUD)), tmp_path / "other")
 
@@ -132,7 +132,9 @@ async def test_pins_written_while_the_agent_was_off_are_read_before_it_sends(
     assert agent._link._pins == {"yard": 3}  # type: ignore[attr-defined]
 
 
-async def test_an_agent_behind_a_gateway_runs_its_file_and_logs_that_once(tmp_path: Path) -> None:
+async def test_an_agent_behind_a_gateway_runs_its_site_file_and_logs_once_that_no_topic_is_followed(
+    tmp_path: Path,
+) -> None:
     keep(tmp_path, YARD)
     agent = make(Site(name="test", link=LinkConfig(kind="https", url="https://127.0.0.1:9")), tmp_path)
     assert agent._desired.running.cameras == ()
@@ -144,7 +146,7 @@ async def test_an_agent_behind_a_gateway_runs_its_file_and_logs_that_once(tmp_pa
         await ended(running)
 
 
-async def test_a_link_that_blocks_the_heartbeat_does_not_delay_the_bounds_of_the_spool(
+async def test_spool_size_limits_are_enforced_while_the_link_blocks_the_heartbeat(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: asyncio.Queue[None] = asyncio.Queue()

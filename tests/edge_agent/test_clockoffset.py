@@ -12,7 +12,9 @@ delays_ms = st.floats(0.01, 500.0)
 
 
 @given(offset_ms=st.floats(-1e7, 1e7), exchanges=st.lists(st.tuples(delays_ms, delays_ms), min_size=1, max_size=80))
-def test_the_true_offset_is_within_the_error_bound(offset_ms: float, exchanges: list[tuple[float, float]]) -> None:
+def test_the_true_clock_offset_is_within_the_error_bound_of_the_estimate(
+    offset_ms: float, exchanges: list[tuple[float, float]]
+) -> None:
     clock = ClockOffset()
     for number, (there_ms, back_ms) in enumerate(exchanges):
         sent_ns = NOW_NS + number * 1_000_000_000
@@ -24,13 +26,13 @@ def test_the_true_offset_is_within_the_error_bound(offset_ms: float, exchanges: 
     assert found.error_ms <= min(a + b for a, b in exchanges[-EXCHANGES:]) / 2 + 0.51
 
 
-def test_there_is_no_estimate_before_a_valid_exchange() -> None:
+def test_the_clock_offset_is_unknown_before_the_first_valid_measurement() -> None:
     clock = ClockOffset()
     clock.add(NOW_NS, NOW_NS - 1, NOW_NS // 1_000_000)
     assert clock.estimate is None
 
 
-def test_a_set_clock_is_noticed_with_the_next_exchange() -> None:
+def test_a_clock_that_was_set_is_noticed_at_the_next_measurement() -> None:
     clock = ClockOffset()
     for second in range(10):
         sent_ns = NOW_NS + second * 10**9

@@ -1,4 +1,4 @@
-"""Tests of the desired configuration: from the site's file, the topic, or the last good configuration."""
+"""Tests that an agent runs the site file, the config topic, or the last good configuration, as appropriate."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_an_agent_starts_with_the_site_file(last_good: LastGood) -> None:
     assert DesiredConfiguration(SITE, last_good).running.cameras == (GATE,)
 
 
-def test_the_topic_replaces_the_file_once_it_has_an_entry_of_the_site(last_good: LastGood) -> None:
+def test_the_config_topic_replaces_the_site_file_once_it_has_an_entry_of_the_site(last_good: LastGood) -> None:
     desired = DesiredConfiguration(SITE, last_good)
     desired.apply(view(AWAY))
     assert desired.running.cameras == (GATE,)
@@ -39,14 +39,14 @@ def test_the_topic_replaces_the_file_once_it_has_an_entry_of_the_site(last_good:
     assert (desired.running.cameras, desired.running.sensors, desired.pins) == ((YARD,), (HEAT,), {"yard": 3})
 
 
-def test_the_next_start_uses_the_last_configuration_of_the_topic(last_good: LastGood) -> None:
+def test_the_next_start_uses_the_last_configuration_of_the_config_topic(last_good: LastGood) -> None:
     desired = DesiredConfiguration(SITE, last_good)
     desired.apply(view(YARD, AWAY))
     desired.save()
     assert DesiredConfiguration(SITE, last_good).running.cameras == (YARD,)
 
 
-def test_without_entries_of_the_site_in_the_topic_the_next_start_uses_the_file(
+def test_the_next_start_uses_the_site_file_if_the_topic_had_no_entry_of_the_site(
     last_good: LastGood,
 ) -> None:
     desired = DesiredConfiguration(SITE, last_good)
@@ -56,7 +56,7 @@ def test_without_entries_of_the_site_in_the_topic_the_next_start_uses_the_file(
     assert DesiredConfiguration(edited, last_good).running.cameras == (YARD,)
 
 
-def test_refusals_are_reported_and_only_sensors_are_restored(last_good: LastGood) -> None:
+def test_refused_entries_are_reported_and_only_the_old_sensors_are_restored(last_good: LastGood) -> None:
     desired = DesiredConfiguration(SITE, last_good)
     desired.apply(view(GATE, HEAT))
     before = desired.running
@@ -70,13 +70,13 @@ def test_refusals_are_reported_and_only_sensors_are_restored(last_good: LastGood
     assert desired.refused[1] == "sensors a and b share /dev/ttyS0"
 
 
-def test_removed_entries_stay_removed_after_a_restart(last_good: LastGood) -> None:
+def test_entries_removed_from_the_topic_stay_removed_after_a_restart(last_good: LastGood) -> None:
     desired, seen = DesiredConfiguration(SITE, last_good), view(GATE, YARD)
     desired.apply(seen)
     seen.apply(YARD.key, b"")
     seen.apply(GATE.key, b"")
     desired.apply(seen)
-    assert desired.running.cameras == ()  # the camera of the file does not come back
+    assert desired.running.cameras == ()  # the camera of the site file does not come back
     desired.save()
     again = DesiredConfiguration(SITE, last_good)
     assert again.running.cameras == ()
@@ -84,7 +84,7 @@ def test_removed_entries_stay_removed_after_a_restart(last_good: LastGood) -> No
     assert again.running.cameras == ()
 
 
-def test_a_renamed_site_starts_with_its_file_again(last_good: LastGood) -> None:
+def test_an_agent_of_a_renamed_site_starts_with_the_site_file_again(last_good: LastGood) -> None:
     desired = DesiredConfiguration(SITE, last_good)
     desired.apply(view(YARD))
     desired.save()
@@ -94,15 +94,15 @@ def test_a_renamed_site_starts_with_its_file_again(last_good: LastGood) -> None:
     assert [camera.name for camera in renamed.running.cameras] == ["away"]
 
 
-def test_a_camera_moved_to_another_site_is_removed(last_good: LastGood) -> None:
+def test_a_camera_moved_to_another_site_is_removed_from_the_agent(last_good: LastGood) -> None:
     desired = DesiredConfiguration(SITE, last_good)
     desired.apply(view(GATE))
     desired.apply(view(GATE.model_copy(update={"site": "south"})))
     assert desired.running.cameras == ()
 
 
-def test_a_topic_that_lost_the_site_removes_no_camera(last_good: LastGood) -> None:
-    """The topic was deleted and created again, and another site was applied first."""
+def test_a_recreated_topic_without_entries_of_the_site_removes_no_camera(last_good: LastGood) -> None:
+    """The topic was deleted and created again, and another site's file was applied before this site's file."""
     desired = DesiredConfiguration(SITE, last_good)
     desired.apply(view(YARD))
     desired.apply(view(AWAY))
@@ -116,7 +116,7 @@ def test_a_topic_that_lost_the_site_removes_no_camera(last_good: LastGood) -> No
     assert (desired.running.cameras, desired.refused) == ((GATE,), [])
 
 
-def test_after_a_lost_site_moved_and_removed_entries_stop_and_pins_stay(
+def test_moved_and_removed_entries_stop_and_pins_stay_after_the_topic_lost_the_site(
     last_good: LastGood,
 ) -> None:
     """The topic deletes tombstones after a while, so an agent that was off for long sees only some removals."""
@@ -131,14 +131,14 @@ def test_after_a_lost_site_moved_and_removed_entries_stop_and_pins_stay(
     assert DesiredConfiguration(SITE, last_good).pins == {"yard": 3}
 
 
-def test_an_agent_that_follows_no_topic_uses_the_file_and_ignores_saved_entries(last_good: LastGood) -> None:
+def test_an_agent_that_follows_no_topic_uses_the_site_file_and_ignores_saved_entries(last_good: LastGood) -> None:
     desired = DesiredConfiguration(SITE, last_good)
     desired.apply(view(YARD))
     desired.save()
     assert DesiredConfiguration(SITE, None).running.cameras == (GATE,)
 
 
-def test_refusals_are_limited_in_number_and_to_kinds_that_an_agent_reads(last_good: LastGood) -> None:
+def test_reported_refusals_are_limited_in_number_and_to_entry_kinds_of_an_agent(last_good: LastGood) -> None:
     desired, seen = DesiredConfiguration(SITE, last_good), view(GATE)
     seen.apply("rule/bad", b"{}")
     for number in range(40):
@@ -148,14 +148,14 @@ def test_refusals_are_limited_in_number_and_to_kinds_that_an_agent_reads(last_go
     assert desired.refused[-1] == "and 35 more"
 
 
-def test_an_agent_may_run_only_some_of_the_cameras(last_good: LastGood) -> None:
+def test_an_agent_may_run_only_some_cameras_of_its_site(last_good: LastGood) -> None:
     desired = DesiredConfiguration(SITE, last_good, only=["yard"])
     assert desired.running.cameras == ()
     desired.apply(view(GATE, YARD))
     assert desired.running.cameras == (YARD,)
 
 
-def test_a_sensor_of_a_shared_site_is_read_by_one_agent(last_good: LastGood) -> None:
+def test_a_sensor_of_a_site_with_several_agents_is_read_by_one_agent(last_good: LastGood) -> None:
     site = Site(name="north", cameras=(GATE, YARD), sensors=(HEAT,))
     ours, theirs = (
         DesiredConfiguration(site, last_good, only=["gate"]),
@@ -165,7 +165,7 @@ def test_a_sensor_of_a_shared_site_is_read_by_one_agent(last_good: LastGood) -> 
     assert (theirs.running.cameras, theirs.running.sensors) == ((YARD,), (HEAT,))
 
 
-def test_a_site_without_a_name_owns_entries_without_a_site(last_good: LastGood) -> None:
+def test_a_site_without_a_name_owns_the_entries_without_a_site_name(last_good: LastGood) -> None:
     desired = DesiredConfiguration(Site(), last_good)
     desired.apply(view(GATE, CameraConfig(name="plain", source="device:3")))
     assert [c.name for c in desired.running.cameras] == ["plain"]

@@ -38,7 +38,7 @@ async def agent(kafka: str, prefix: str, tmp_path: Path) -> AsyncIterator[AgentP
 
 
 async def last_beat(agent: AgentProcess) -> Heartbeat:
-    """Return the last heartbeat with cameras. Wait for it: frames may arrive before the first one."""
+    """Wait for a heartbeat with cameras and return the last one. Frames may arrive before the first heartbeat."""
     found: list[Heartbeat] = []
 
     async def has_beat() -> bool:
@@ -56,7 +56,9 @@ async def running(agent: AgentProcess) -> dict[str, int]:
     return {c.camera: c.epoch for c in (await last_beat(agent)).cameras if c.state == "running"}
 
 
-async def test_cameras_are_added_changed_and_removed_without_a_restart(agent: AgentProcess, tmp_path: Path) -> None:
+async def test_cameras_are_added_changed_and_removed_without_a_restart_of_the_agent(
+    agent: AgentProcess, tmp_path: Path
+) -> None:
     async def runs(*names: str) -> bool:
         return set(await running(agent)) == set(names)
 
@@ -89,7 +91,7 @@ async def test_cameras_are_added_changed_and_removed_without_a_restart(agent: Ag
     await agent.require_no_holes()
 
 
-async def test_a_restart_without_the_topic_uses_the_last_good_configuration(
+async def test_an_agent_restarted_without_the_topic_uses_the_last_good_configuration(
     agent: AgentProcess, tmp_path: Path
 ) -> None:
     async def runs(*names: str) -> bool:

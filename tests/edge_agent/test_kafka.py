@@ -1,4 +1,4 @@
-"""Tests of the agent on a real Kafka: after kills and outages, the ledger has no holes."""
+"""Tests of the agent with a real Kafka: every frame is accounted for after kills and outages."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class AgentProcess:
         return await self.frames(topic) >= wanted
 
     async def order(self, topic: str) -> dict[str, list[tuple[int, int]]]:
-        """Return (epoch, seq) by camera in the order of the log, without repeats."""
+        """Return the (epoch, seq) pairs of each camera in log order, without duplicates."""
         found: dict[str, list[tuple[int, int]]] = {}
         for partition, end in (await self.log.ends(topic)).items():
             async for record in self.log.read(topic, partition, 0, end):
@@ -118,7 +118,7 @@ async def started(bootstrap: str, prefix: str, folder: Path) -> AgentProcess:
     return agent
 
 
-async def test_kills_of_agent_and_capture_leave_no_hole_in_the_ledger(
+async def test_kills_of_agent_and_capture_processes_leave_no_unaccounted_frame(
     kafka: str, prefix: str, tmp_path: Path
 ) -> None:
     agent = await started(kafka, prefix, tmp_path)
@@ -145,7 +145,7 @@ async def test_kills_of_agent_and_capture_leave_no_hole_in_the_ledger(
         await agent.log.close()
 
 
-async def test_the_backlog_of_an_outage_is_sent_on_the_late_lane(
+async def test_the_backlog_of_a_kafka_outage_is_sent_on_the_late_lane(
     own_broker: Broker, prefix: str, tmp_path: Path
 ) -> None:
     agent = await started(own_broker.bootstrap, prefix, tmp_path)

@@ -1,4 +1,4 @@
-"""Test of an agent on a disk that other programs fill: it goes on sending, and accounts for refused frames."""
+"""Test of an agent whose disk other programs fill: it keeps sending and accounts for refused frames."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class FullAgent(AgentProcess):
         return text in self.logfile.read_text()
 
 
-async def test_an_agent_on_a_full_disk_goes_on_sending_and_accounts_for_refused_frames(
+async def test_an_agent_with_a_full_disk_keeps_sending_and_accounts_for_refused_frames(
     own_broker: Broker, prefix: str, tmp_path: Path, small: SmallDisk
 ) -> None:
     settings = KafkaSettings(bootstrap=own_broker.bootstrap, prefix=prefix)
@@ -62,7 +62,7 @@ async def test_an_agent_on_a_full_disk_goes_on_sending_and_accounts_for_refused_
         await agent.stack.add(agent.spec)
         await agent.more()
         await asyncio.to_thread(own_broker.kill)
-        small.fill(leave_bytes=8_000_000)  # more than the window, so that the rest is sent late
+        small.fill(leave_bytes=8_000_000)  # more rows than the send window, so that the others are sent late
         await until(lambda: agent.says("disk_refuses_writes"), "the disk is full")
         await until(lambda: agent.says("link_lost"), "the link is lost")
         await asyncio.to_thread(own_broker.start)

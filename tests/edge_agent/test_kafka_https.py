@@ -1,4 +1,4 @@
-"""Test of an agent that reaches Kafka only through a gateway, which is away for a while."""
+"""Test of an agent that reaches Kafka only through an HTTPS gateway, which is unreachable for a while."""
 
 from __future__ import annotations
 

@@ -43,13 +43,13 @@ def test_a_saved_configuration_is_loaded_again(tmp_path: Path) -> None:
     ],
     ids=lambda text: repr(text[:20]),
 )
-def test_an_unreadable_file_gives_an_empty_configuration(tmp_path: Path, text: str) -> None:
+def test_an_unreadable_last_good_file_gives_an_empty_configuration(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.json"
     path.write_text(text)
     assert LastGood(path).load() == SavedConfiguration()
 
 
-def test_entries_of_another_version_are_skipped(tmp_path: Path) -> None:
+def test_saved_entries_of_another_version_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     kept = SavedConfiguration({GATE.key: GATE}, topic_holds=True)
     LastGood(path).save(kept)
@@ -57,18 +57,18 @@ def test_entries_of_another_version_are_skipped(tmp_path: Path) -> None:
     assert LastGood(path).load() == kept
 
 
-def test_the_site_file_is_in_charge_if_no_entry_can_be_read(tmp_path: Path) -> None:
+def test_the_site_file_is_in_charge_if_no_saved_entry_can_be_read(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text('{"topic_holds": true, "entries": {"camera/new": {"name": "new", "shape": 3}}}')
     assert LastGood(path).load() == SavedConfiguration()
 
 
-def test_an_interrupted_save_leaves_the_old_file(tmp_path: Path) -> None:
+def test_an_interrupted_save_leaves_the_old_last_good_file(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     LastGood(path).save(SavedConfiguration({GATE.key: GATE}))
     path.with_suffix(".new").write_text('{"camera/ga')  # a power cut during the next save
     assert LastGood(path).load().entries == {GATE.key: GATE}
 
 
-def test_a_disk_that_does_not_take_it_stops_nothing(tmp_path: Path) -> None:
+def test_a_failure_to_save_the_last_good_configuration_is_only_logged(tmp_path: Path) -> None:
     LastGood(tmp_path / "missing" / "config.json").save(SavedConfiguration({GATE.key: GATE}))

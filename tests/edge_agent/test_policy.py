@@ -1,4 +1,4 @@
-"""Tests of the agent's own policy: rights of entries of the config topic on a device."""
+"""Tests of the agent's policy: the rights that entries of the config topic have on a device."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def local(entry: ConfigEntry, policy: AgentPolicy | None = None, *site: ConfigEn
         (sensor("mqtt:a", host="attacker.example", username="u", password_file="/etc/shadow"), "under [secrets]"),
     ],
 )
-def test_by_default_the_topic_reaches_no_command_secret_or_file(entry: ConfigEntry, remedy: str) -> None:
+def test_config_topic_entries_may_use_no_command_secret_or_file_by_default(entry: ConfigEntry, remedy: str) -> None:
     with pytest.raises(ConfigError, match=r"^config topic, (camera/gate|sensor/pump): .* in agent\.toml$") as refused:
         local(entry)
     assert remedy in str(refused.value)
@@ -79,11 +79,11 @@ def test_by_default_the_topic_reaches_no_command_secret_or_file(entry: ConfigEnt
         sensor("host:cpu"),
     ],
 )
-def test_by_default_cameras_and_devices_need_no_permission(entry: ConfigEntry) -> None:
+def test_cameras_and_devices_need_no_permission_by_default(entry: ConfigEntry) -> None:
     assert local(entry) == entry
 
 
-def test_named_rights_are_granted_and_resolved_on_the_device(tmp_path: Path) -> None:
+def test_rights_in_the_policy_are_granted_and_resolved_to_local_paths(tmp_path: Path) -> None:
     policy = AgentPolicy(
         sources=("rtsp", "file", "mqtt"),
         hosts=("10.0.0.0/24", "*.plant.example"),
@@ -122,20 +122,20 @@ def test_named_rights_are_granted_and_resolved_on_the_device(tmp_path: Path) -> 
             local(refused, policy)
 
 
-def test_a_host_that_a_variable_makes_up_is_refused() -> None:
+def test_a_topic_entry_with_a_variable_in_its_host_is_refused() -> None:
     policy = AgentPolicy(secrets={"KEY": ("*",)})
     with pytest.raises(ConfigError, match="expected a literal host"):
         local(camera("http://${KEY}.attacker.example/"), policy)
 
 
-def test_a_link_out_of_an_allowed_folder_is_refused(tmp_path: Path) -> None:
+def test_a_symbolic_link_out_of_an_allowed_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "out").symlink_to(tmp_path)
     with pytest.raises(ConfigError, match="folders"):
         local(camera(f"{tmp_path}/videos/out/secret.mp4"), AgentPolicy(folders=(tmp_path / "videos",)))
 
 
-def test_the_site_file_of_the_device_grants_its_own_uses_only() -> None:
+def test_the_site_file_grants_only_the_exact_uses_that_it_contains() -> None:
     owned = login("rtsps://cam.example/live", "/etc/sightline/gate.password")
     command = sensor("command:pump", argv=("read-pump",))
     assert local(owned, None, owned) == owned
@@ -152,7 +152,7 @@ def test_the_site_file_of_the_device_grants_its_own_uses_only() -> None:
             local(changed, None, owned, command)
 
 
-async def test_a_refused_entry_is_reported_and_does_not_run(tmp_path: Path) -> None:
+async def test_a_topic_entry_without_rights_is_reported_and_does_not_run(tmp_path: Path) -> None:
     kept = camera(RTSP)
     desired = DesiredConfiguration(Site(name="north"), LastGood(tmp_path / "config.json"))
     view, log = ConfigView(desired.entries, desired.validate), MemoryLog()
@@ -164,7 +164,10 @@ async def test_a_refused_entry_is_reported_and_does_not_run(tmp_path: Path) -> N
     await publish(log, [login("http://attacker.example/", "/etc/shadow"), sensor("command:pump", argv=("id",))])
     await reader.catch_up()
     desired.apply(view)
-    assert (desired.running.cameras, desired.running.sensors) == ((kept,), ())  # the last good camera goes on
+    assert (desired.running.cameras, desired.running.sensors) == (
+        (kept,),
+        (),
+    )  # the camera of the last good configuration keeps running
     assert [reason[:26] for reason in desired.refused] == ["config topic, camera/gate:", "config topic, sensor/pump:"]
 
 
@@ -195,7 +198,9 @@ def test_the_policy_is_read_beside_the_site_file(tmp_path: Path) -> None:
         ("[commands]\npump = []", 0o600, "commands.pump"),
     ],
 )
-def test_an_unsafe_or_wrong_policy_is_refused(tmp_path: Path, text: str, mode: int, message: str) -> None:
+def test_a_policy_file_that_is_invalid_or_writable_by_others_is_refused(
+    tmp_path: Path, text: str, mode: int, message: str
+) -> None:
     file = tmp_path / "agent.toml"
     file.write_text(text)
     file.chmod(mode)
@@ -205,7 +210,7 @@ def test_an_unsafe_or_wrong_policy_is_refused(tmp_path: Path, text: str, mode: i
     assert "\n" not in str(refused.value)
 
 
-def test_a_policy_of_another_user_or_without_a_file_is_refused(
+def test_a_policy_file_that_is_missing_or_owned_by_another_user_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "mine.toml"

@@ -69,7 +69,9 @@ def folder(broker: SecuredBroker) -> Path:
 
 
 @pytest.mark.parametrize("how", ["tls", "mutual", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
-async def test_all_clients_can_connect(broker: SecuredBroker, folder: Path, prefix: str, how: str) -> None:
+async def test_all_kafka_clients_can_connect_with_each_kind_of_security(
+    broker: SecuredBroker, folder: Path, prefix: str, how: str
+) -> None:
     settings = settings_of(broker, folder, how, prefix)
     await topicadmin.create(settings, partitions=2)  # the admin client
     link = KafkaLink(settings, "agent-test", {})
@@ -88,7 +90,7 @@ async def test_all_clients_can_connect(broker: SecuredBroker, folder: Path, pref
         deadline = Deadline.after(10.0)
         while (
             await log.committed("engines", TopicPartition(FRAMES, 0)) != 1
-        ):  # the commit markers come after the response
+        ):  # commit markers are written after the response
             assert not deadline.passed
             await asyncio.sleep(0.02)
 
@@ -105,7 +107,7 @@ async def refused(settings: KafkaSettings) -> str:
     return str(error.value)
 
 
-async def test_a_wrong_password_is_refused_and_a_corrected_file_is_read(
+async def test_a_wrong_kafka_password_is_refused_and_a_corrected_password_file_is_read(
     broker: SecuredBroker, folder: Path, tmp_path: Path, prefix: str
 ) -> None:
     password = tmp_path / "password"
@@ -113,7 +115,7 @@ async def test_a_wrong_password_is_refused_and_a_corrected_file_is_read(
     settings = settings_of(broker, folder, "SCRAM-SHA-512", prefix)
     settings = settings.model_copy(update={"password_file": password})
     assert "Kafka" in await refused(settings)
-    password.write_text(PASSWORD)  # the same settings: each connection reads the secrets again
+    password.write_text(PASSWORD)  # the settings object is unchanged, because each connection reads the secrets again
     await topicadmin.create(settings, partitions=1)
     link = KafkaLink(settings, "agent-test", {})
     await link.open()
@@ -121,7 +123,7 @@ async def test_a_wrong_password_is_refused_and_a_corrected_file_is_read(
 
 
 @pytest.mark.parametrize("problem", ["no certificate", "another authority", "another name"])
-async def test_an_unknown_authority_or_client_certificate_is_refused(
+async def test_an_unknown_certificate_authority_or_client_certificate_is_refused(
     broker: SecuredBroker, folder: Path, tmp_path: Path, problem: str
 ) -> None:
     settings = settings_of(broker, folder, "mutual")
@@ -133,11 +135,11 @@ async def test_an_unknown_authority_or_client_certificate_is_refused(
     await refused(settings.model_copy(update=change))
 
 
-async def test_a_connection_without_tls_is_refused(broker: SecuredBroker) -> None:
+async def test_a_kafka_connection_without_tls_is_refused(broker: SecuredBroker) -> None:
     await refused(KafkaSettings(bootstrap=broker.address("TLS")))
 
 
-def test_an_unusable_file_is_named_in_the_error(tmp_path: Path) -> None:
+def test_the_error_for_an_unreadable_password_or_ca_file_names_its_variable(tmp_path: Path) -> None:
     settings = KafkaSettings(security="SASL_SSL", password_file=tmp_path / "none", username=USER)
     with pytest.raises(ConfigError, match="SIGHTLINE_KAFKA_PASSWORD_FILE"):
         settings.client("test")

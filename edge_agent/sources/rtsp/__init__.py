@@ -1,1 +1,1 @@
-"""RTSP streams: the source, its clock, and damage after packet loss."""
+"""RTSP streams: the frame source, the clock of a stream, and tracking of damage after packet loss."""

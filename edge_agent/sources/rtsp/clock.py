@@ -1,7 +1,7 @@
-"""Capture times of a stream's frames: by the stream's own clock if it is near the host's, else by the host's.
+"""Capture times of a stream's frames: from the camera's clock if it is close to the host's clock, else from the host.
 
-RTCP sender reports (RFC 3550, 6.4.1) map time stamps of a stream to the camera's clock. That time is free of network
-and decoder delay, but has the error of the camera's clock.
+RTCP sender reports (RFC 3550, 6.4.1) map time stamps of a stream to the camera's clock. A capture time from the
+camera has no network or decoder delay, but has the error of the camera's clock.
 """
 
 from __future__ import annotations
@@ -14,27 +14,28 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 _REFERENCE = struct.Struct("<q")
-"""Start of AVProducerReferenceTime: the Unix time in µs."""
+"""First field of FFmpeg's AVProducerReferenceTime: the Unix time in µs."""
 
 _FADE = 0.1
-"""Maximum change of the rate of time during a switch between clocks, as a share.
+"""Maximum share by which frame times run faster or slower while they move from one clock to the other.
 
-A jump would falsify every measured speed, and a jump back would change the order of frames.
+A jump of frame times would falsify measured speeds, and a jump back would change the order of frames.
 """
 _SET_BACK_NS = 1_000_000_000
 _STANDS_STILL_NS = 10_000_000_000
-"""Frame times go back if the host's clock goes back by more than the first constant, or if they would otherwise stand
-still for longer than the second. The rate gate would pass no frame while time stands still."""
+"""Frame times never go back, with two exceptions. They follow a host clock that is set back by more than
+``_SET_BACK_NS``. They also go back if they would otherwise stand still for more than ``_STANDS_STILL_NS``, because
+the gate's rate limit passes no frame while frame times stand still."""
 _NEAR = 0.8
-"""Hysteresis: share of the maximum skew below which a refused clock is used again."""
+"""Share of the maximum skew below which a refused stream clock is used again (hysteresis)."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrameTime:
-    """A frame's time in Unix ns, the clock that it is from, and its difference from the arrival in ms.
+    """Capture time of a frame in Unix ns, its clock (``stream`` or ``host``), and its error bound in ms.
 
-    The difference is the network delay minus the lead of the stream's clock over the host's. It bounds the error
-    unless the stream's clock is ahead. None means that the time is the arrival time and the error is unknown.
+    ``error_ms`` is the difference between capture time and arrival time. It bounds the error unless the stream's
+    clock is ahead of the host's. None means that the capture time is the arrival time and the error is unknown.
     """
 
     captured_ns: int
@@ -43,20 +44,20 @@ class FrameTime:
 
 
 class SenderReports:
-    """Map from presentation times to the camera's clock, by the newest sender report.
+    """Map from presentation times to the camera's clock, based on the newest sender report.
 
-    FFmpeg attaches the time of a sender report to a packet (AV_PKT_DATA_PRFT). Frames leave the decoder in another
-    order than packets enter it, so frame times follow from the difference of presentation times. The first report is
-    ignored: it arrives while a frame is assembled, and is attached to the frame before its own.
+    FFmpeg attaches the time of a sender report to a packet (AV_PKT_DATA_PRFT). A decoder may reorder frames, so the
+    time of a frame is computed from the difference between its presentation time and that of the packet. The first
+    report is ignored, because FFmpeg attaches it to the wrong frame: the one before the frame being assembled.
     """
 
     def __init__(self) -> None:
         self._has_first_report = False
         self._anchor: tuple[int, int] | None = None
-        """Presentation time in units of the stream, and Unix time in ns."""
+        """Presentation time of the report in the stream's time base, and the report's Unix time in ns."""
 
     def note(self, packet: Packet[VideoStream]) -> None:
-        """Update from the report attached to a packet, if there is one."""
+        """Use the sender report attached to a packet, if a report is attached."""
         if packet.pts is None or not packet.has_sidedata("prft"):
             return
         if self._has_first_report:
@@ -72,7 +73,7 @@ class SenderReports:
 
 
 class StreamClock:
-    """Frame times of one stream. They increase strictly unless a clock is set back by seconds."""
+    """Clock that computes the capture times of one stream. The times increase strictly unless a clock is set back."""
 
     def __init__(self, max_skew_s: float) -> None:
         self._max_skew_ns = round(max_skew_s * 1e9)
@@ -81,15 +82,15 @@ class StreamClock:
         self._good_skew_ns = 0
         self._last_ns = self._last_arrived_ns = 0
         self.skew_ns: int | None = None
-        """Host time minus stream time of the last frame that had both, in ns."""
+        """Host time minus stream time of the last frame, in ns; None if the frame has no stream time."""
 
     @property
     def refused(self) -> bool:
-        """Whether the stream has a clock that differs too much from the host's to be used."""
+        """Whether the stream has a clock that is not used, because it differs too much from the host's clock."""
         return self.skew_ns is not None and self._source == "host"
 
     def stamp(self, arrived_ns: int, stream_ns: int | None) -> FrameTime:
-        """Return the time of a frame, given its arrival time and its time by the stream's clock, if known."""
+        """Return the capture time of a frame, given its arrival time and its stream time, if known."""
         self.skew_ns = None if stream_ns is None else arrived_ns - stream_ns
         source = "stream" if self._near() else "host"
         raw_ns = stream_ns if stream_ns is not None and source == "stream" else arrived_ns
@@ -101,7 +102,7 @@ class StreamClock:
         if not self._was_set_back(arrived_ns, out_ns):
             out_ns = max(self._last_ns + 1, out_ns)
         self._source, self._last_ns, self._last_arrived_ns = source, out_ns, arrived_ns
-        # during a switch, the time is between both clocks: its error is bounded by the farther one
+        # during a switch, the time is between both clocks, and the farther clock bounds its error
         off_ns = max(abs(arrived_ns - out_ns), abs(raw_ns - out_ns))
         return FrameTime(out_ns, source, off_ns / 1e6 if source == "stream" else None)
 
@@ -113,7 +114,10 @@ class StreamClock:
         return self._last_arrived_ns - arrived_ns > _SET_BACK_NS or self._last_ns - out_ns > _STANDS_STILL_NS
 
     def _carry(self, source: str, elapsed_ns: int) -> None:
-        """Continue from the previous clock without a jump, and reduce the difference gradually."""
+        """Update the difference that is added to frame times, so that they do not jump after a switch of the clock.
+
+        The difference is reduced gradually, by at most the share ``_FADE`` of the elapsed time.
+        """
         if source != self._source:
             self._carry_ns += self.skew_ns or 0 if source == "stream" else -self._good_skew_ns
         fade_ns = round(_FADE * max(0, elapsed_ns))

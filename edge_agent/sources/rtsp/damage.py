@@ -1,12 +1,13 @@
-"""Damage tracking: which frames of a stream are damaged by lost packets.
+"""Tracker of the frames of a stream that are damaged by lost packets.
 
-A frame is predicted from the one before it, so damage persists until a complete key frame. FFmpeg 8's decoders report
-less than that. For H.264 they flag only the frame with the missing part, for H.265 not even that one. A frame that
-lost all its packets leaves no flag at all. FFmpeg counts RTP packets and reports missing ones only in its log
-(rtpdec.c), so this module reads the log.
+A frame is predicted from the previous frame, so damage persists until a complete key frame. The decoders of FFmpeg 8
+do not report all of this damage. For H.264, they flag only the frame with the missing part; for H.265, they flag no
+frame. A frame that lost all its packets is never flagged. FFmpeg counts RTP packets and reports missing packets only
+in its log (rtpdec.c), so this module reads the log.
 
-A stream with gradual refresh has no key frame except the first. There, the capture restarts when no intact frame came
-for the stall time. Flags before the first intact frame belong to the start of the decoder.
+A stream with gradual refresh has only one key frame, the first. The capture of such a stream restarts when no intact
+frame has come for the stall time. Flags before the first intact frame come from the start of the decoder and are no
+damage.
 """
 
 from __future__ import annotations
@@ -21,21 +22,21 @@ from av.video.stream import VideoStream
 
 _LOST = "RTP: missed"
 _FLAGGED = "h264"
-"""Codec whose decoder flags a frame with a missing end."""
+"""Codec whose decoder flags a frame when the end of the frame is missing."""
 
 
 class Damage:
-    """Losses of one stream, and the damage that they cause."""
+    """Packet losses of one stream, and the damage that they cause."""
 
     def __init__(self) -> None:
         self._loss_logged = self._damaged = self._has_intact_frame = False
         self._until_pts: int | None = None
-        """Time stamp of the last loss. A key frame that is not later may be damaged itself."""
+        """Presentation time of the last loss. A key frame at or before this time may be damaged itself."""
         self._opening_s = 0.0
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Capture FFmpeg's log and detect lost packets. The log is global: only one stream may listen at a time."""
+        """Read FFmpeg's log and detect lost packets. The log is global, so only one stream may listen at a time."""
         av.logging.set_skip_repeated(False)
         av.logging.set_level(av.logging.WARNING)
         try:
@@ -46,7 +47,7 @@ class Damage:
             self._loss_logged = self._loss_logged or any(text.startswith(_LOST) for _, _, text in log)
 
     def opened(self, took_s: float) -> None:
-        """Handle a loss while the stream was opened: it may have damaged any of the first frames."""
+        """Handle a loss while the stream was opened for ``took_s``: the loss may have damaged the first frames."""
         if self._loss_logged:
             self._loss_logged, self._damaged, self._opening_s = False, True, took_s
 
@@ -60,7 +61,7 @@ class Damage:
             self._damage_until(packet.pts)
 
     def cut_off(self, packet: Packet[VideoStream]) -> None:
-        """Handle a packet that FFmpeg returned at a timeout: it may be incomplete."""
+        """Handle a packet that FFmpeg returned at a timeout and that may be incomplete."""
         if packet.stream.codec_context.name != _FLAGGED:
             self._damage_until(packet.pts)
 
@@ -70,7 +71,7 @@ class Damage:
             self._damage_until(packet.pts)
 
     def is_damaged(self, frame: VideoFrame) -> bool:
-        """Return whether a frame is or may be damaged. Call it in display order."""
+        """Return whether a frame is or may be damaged. Call this method in display order."""
         if frame.is_corrupt and (self._has_intact_frame or frame.key_frame):
             self._damage_until(frame.pts)
         elif frame.key_frame and not self._opening_s and self._is_later(frame.pts):

@@ -1,4 +1,4 @@
-"""RTSP cameras, read through PyAV: all codecs of FFmpeg, such as H.264, H.265 and MJPEG; over TCP, UDP or TLS."""
+"""Frame source for RTSP cameras, with all codecs of FFmpeg, such as H.264, H.265 and MJPEG; over TCP, UDP or TLS."""
 
 from __future__ import annotations
 
@@ -21,25 +21,28 @@ from ingest.runtime.clock import Clock
 from ingest.site import StreamConfig
 
 UDP_S = 4.0
-"""Time for the first UDP packets, in seconds. A firewall drops packets without an error."""
+"""Maximum wait for the first UDP packets, in seconds. A firewall may drop all packets without any error."""
 _OPTIONS = {
     "allowed_media_types": "video",  # audio would cost bandwidth and is not used
     "fpsprobesize": "0",  # estimating the frame rate would delay the first frames by two seconds
     "analyzeduration": "2000000",  # in µs
-    "max_delay": "300000",  # in µs, wait for a reordered packet: more than the jitter of a bad mobile link
+    "max_delay": "300000",  # in µs; the wait for a reordered packet, more than the jitter of a bad mobile link
     "buffer_size": "1048576",  # bytes; a burst as large as a key frame must not overflow the socket
 }
 _REORDER_PACKETS = {"udp": "512", "tcp": "8"}
 """Maximum number of packets that wait for a missing earlier packet.
 
-For UDP, enough for 20 Mbit/s during ``max_delay``. For TCP, a missing packet was dropped by the camera, or reordered
-by a relay. FFmpeg does not apply ``max_delay`` there, and a slow stream would freeze for half a minute while a long
-queue fills. With 0, FFmpeg would not log losses.
+The limit for UDP is enough for 20 Mbit/s during ``max_delay``. Over TCP, a packet is missing only if the camera
+dropped it or a relay reordered it. FFmpeg does not apply ``max_delay`` to TCP, and with a long queue, a slow stream
+would freeze for half a minute until the queue is full. With a limit of 0, FFmpeg would not log losses.
 """
 
 
 class StreamSource:
-    """RTSP stream. ``on_notice`` receives short texts for the operator that are not failures."""
+    """Frame source for one RTSP stream.
+
+    ``on_notice`` receives texts for the operator's log that report no failure.
+    """
 
     def __init__(
         self,
@@ -130,7 +133,7 @@ class StreamSource:
             raise SourceStalled(f"{self._address.shown}: the camera ended the stream") from None
         except (av.FFmpegError, OSError) as error:
             raise SourceStalled(f"{self._address.shown}: {self._why(error)}") from None
-        # at a timeout, FFmpeg first returns the part of the last frame that it holds, and would then wait again
+        # at a timeout, FFmpeg first returns the incomplete last frame, and would wait again at the next call
         waited_s = self._clock.monotonic() - asked_s
         self._timed_out = waited_s >= self._stall_s
         if self._timed_out:
@@ -161,7 +164,7 @@ class StreamSource:
         if self._times.refused and not was_refused and self._times.skew_ns is not None:
             off_s = -self._times.skew_ns / 1e9
             self._on_notice(
-                f"the camera's clock differs from the host's by {off_s:+.1f} s: frames get the host's time"
+                f"the camera's clock differs from the host's clock by {off_s:+.1f} s: frames get the host's time"
             )
         return CapturedFrame(
             failing(LOST) if damaged else self._decoder.image(frame),

@@ -1,4 +1,4 @@
-"""Simulated camera: reproducible scenes with their ground truth."""
+"""Simulated camera: reproducible scenes with ground truth."""
 
 from edge_agent.sources.simulated.config import COUNTING_LINES, KINDS, RESTRICTED_ZONE, SceneConfig
 from edge_agent.sources.simulated.scene import Rendered, SimulatedScene

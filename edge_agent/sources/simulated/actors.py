@@ -1,7 +1,7 @@
-"""Timetable of the actors in a scene, for any moment. Pure.
+"""Timetable of the actors (moving objects) in a simulated scene. Pure.
 
-Traffic comes in bursts: each cycle has a busy part and a quiet part without motion. The actors of a cycle come from a
-generator seeded by (seed, scene, cycle), so any frame can be rendered without the earlier ones.
+Traffic comes in bursts: each cycle has a busy part and a quiet part without motion. The random generator of a cycle
+is seeded by (seed, scene, cycle), so any frame can be rendered without rendering earlier frames.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from edge_agent.sources.simulated.config import BASE_HEIGHT_PX, BASE_WIDTH_PX, C
 
 CYCLE_S = 20.0
 BUSY_S = 11.0
-"""Length of the busy part. Actors start only in it, and the last ones leave before the next cycle."""
+"""Length of the busy part of a cycle. Actors start only in the busy part, and all leave before the next cycle."""
 
 SIZES_PX: dict[str, tuple[int, int]] = {
     "car": (92, 44),
@@ -26,15 +26,15 @@ SIZES_PX: dict[str, tuple[int, int]] = {
     "part_good": (58, 58),
     "part_faulty": (58, 58),
 }
-"""Width and height of each kind of actor, in px of the base size."""
+"""Width and height of each kind of actor, in px of a 640×360 picture (the base size)."""
 
 _ROAD_LANES = ((150.0, -1), (208.0, -1), (262.0, 1), (318.0, 1))
-"""Centre line of each lane in px from the top, and its direction: -1 is to the left."""
+"""Centre line of each lane in px from the top, and the lane's direction: -1 for left, 1 for right."""
 _VEHICLES = (("car", 0.62), ("truck", 0.14), ("bus", 0.10), ("motorcycle", 0.14))
 _ROAD_GAP_S = 1.3
-"""Minimum gap between vehicles of a lane, at any density: the slowest drive 150 px/s, and a bus is 168 px long."""
+"""Minimum time between two vehicles of a lane. The slowest vehicles drive 150 px/s, and a bus is 168 px long."""
 _MARGIN_PX = 100.0
-"""Distance from the picture at which actors start and end, so that none appears suddenly."""
+"""Distance outside the picture at which actors start and end, so that no actor appears suddenly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Actor:
         return x, float(np.interp(x, [p[0] for p in path], [p[1] for p in path]))
 
     def crosses_s(self, x: float) -> float:
-        """Return the time at which the centre passes an x coordinate."""
+        """Return the time at which the actor's centre passes the x coordinate ``x``."""
         xs = sorted(((self.start[0], self.begins_s), (self.end[0], self.ends_s)))
         return float(np.interp(x, [p[0] for p in xs], [p[1] for p in xs]))
 
@@ -72,7 +72,10 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedCrossing:
-    """Crossing of the counting line by the centre of an actor, at ``at_s`` seconds of scene time."""
+    """Crossing of the counting line by the centre of an actor.
+
+    ``at_s`` is in seconds since the start of the scene.
+    """
 
     actor: int
     label: str
@@ -110,7 +113,7 @@ def _road(config: SceneConfig, rng: np.random.Generator, cycle: int) -> list[Act
     actors: list[Actor] = []
     labels, shares = [v[0] for v in _VEHICLES], [v[1] for v in _VEHICLES]
     for lane, (y, direction) in enumerate(_ROAD_LANES):
-        seconds = rng.uniform(4.2, 5.6)  # one speed for each lane and cycle: no overtaking, no collision
+        seconds = rng.uniform(4.2, 5.6)  # all vehicles of a lane have one speed in a cycle, so none collide
         begins = cycle * CYCLE_S + rng.uniform(0.0, 4.0)
         while begins < cycle * CYCLE_S + BUSY_S:
             label = str(rng.choice(labels, p=shares))

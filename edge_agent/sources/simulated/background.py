@@ -1,4 +1,4 @@
-"""Static background of a scene: road, yard or conveyor belt. Pure; drawn once for each scene in the base size."""
+"""Static background of a scene: road, yard or conveyor belt. Pure; drawn once for each scene, at 640×360 px."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def background(config: SceneConfig) -> Image:
 
 
 def _texture(rng: np.random.Generator, colour: tuple[int, int, int], grain: float) -> Image:
-    """Return fine grain on coarse patches, so that a denoiser has real detail to preserve."""
+    """Return a texture of fine grain on coarse patches, which gives a denoiser real detail to preserve."""
     fine = rng.normal(0.0, grain, (BASE_HEIGHT_PX, BASE_WIDTH_PX, 1))
     coarse = cv2.resize(
         rng.normal(0.0, grain, (12, 20)), (BASE_WIDTH_PX, BASE_HEIGHT_PX), interpolation=cv2.INTER_CUBIC

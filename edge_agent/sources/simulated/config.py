@@ -12,7 +12,7 @@ Light = Literal["day", "night"]
 LIGHTS: tuple[Light, ...] = ("day", "night")
 
 BASE_WIDTH_PX, BASE_HEIGHT_PX = 640, 360
-"""Size in which scenes are laid out. Another size scales everything, including boxes."""
+"""Base size, in which scenes are laid out. In another picture size, the whole scene and all boxes are scaled."""
 
 COUNTING_LINES: Mapping[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "road": ((0.5, 1.0), (0.5, 0.0)),
@@ -21,20 +21,20 @@ COUNTING_LINES: Mapping[str, tuple[tuple[float, float], tuple[float, float]]] = 
 }
 """Counting line of each scene, from start to end, as shares of width and height.
 
-The lines point upwards, so an object that moves to the right crosses ``forward``.
+The lines point upwards, so an object that moves to the right crosses in direction ``forward``.
 """
 
 RESTRICTED_ZONE: tuple[tuple[float, float], ...] = ((0.56, 0.60), (0.93, 0.60), (0.93, 0.97), (0.56, 0.97))
-"""Restricted part of the yard."""
+"""Corners of the restricted zone in the yard scene, as shares of width and height."""
 
 
 @dataclass(frozen=True, slots=True)
 class SceneConfig:
-    """Configuration of a simulated scene. It determines every frame, in any order and on any machine.
+    """Configuration of a simulated scene. Equal configurations give equal frames on every machine.
 
-    ``noise_sigma`` is the standard deviation of the sensor's noise at mid grey by day, in grey levels. It doubles at
-    night. Bright parts are noisier than dark ones.
-    ``density`` scales the traffic: 1.0 is busy but not crowded.
+    ``noise_sigma`` is the standard deviation of the sensor noise at mid grey by day, in grey levels. The noise
+    doubles at night. Bright parts of a picture are noisier than dark parts. ``density`` scales the traffic: 1.0 is
+    busy but not crowded.
     """
 
     kind: SceneKind

@@ -1,4 +1,4 @@
-"""Renderer of simulated scenes: picture and ground truth of the frame at any index."""
+"""Renderer of simulated scenes: make the picture and the ground truth of any frame."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from edge_agent.sources.simulated.config import BASE_HEIGHT_PX, BASE_WIDTH_PX, S
 from edge_agent.sources.simulated.weather import Weather
 
 _MIN_VISIBLE = 0.25
-"""Minimum visible share of an object in the ground truth."""
+"""Minimum visible share of an object that is listed in the ground truth."""
 
 
 @dataclass(frozen=True, slots=True)
 class SceneObject:
-    """Visible object. ``box`` is left, top, right, bottom in px, clipped to the picture."""
+    """Visible object of a frame. ``box`` is left, top, right, bottom in px, clipped to the picture."""
 
     id: int
     label: str
@@ -38,7 +38,7 @@ class Rendered:
 
 
 class SimulatedScene:
-    """Renderer of one configured scene. Each frame depends on its index only, in any order of calls."""
+    """Renderer of one scene. A frame depends only on its index, so frames may be rendered in any order."""
 
     def __init__(self, config: SceneConfig) -> None:
         self.config = config

@@ -1,4 +1,4 @@
-"""Simulated scene as a frame source that also writes its ground truth."""
+"""Frame source that renders a simulated scene and writes the scene's ground truth."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ingest.runtime.clock import Clock
 
 
 class SimulatedSource:
-    """Source of rendered frames. It ends after ``frames`` frames; 0 means never."""
+    """Source of rendered frames. The source ends after ``frames`` frames; 0 means that it never ends."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class SimulatedSource:
         self._index = 0
 
     def open(self) -> None:
-        """Draw the scene."""
+        """Create the renderer of the scene."""
         self._scene = SimulatedScene(self._config)
 
     def read(self) -> CapturedFrame | None:

@@ -1,4 +1,4 @@
-"""Pictures of actors with masks, each drawn once. Pure; sizes in px of the base size."""
+"""Pictures and masks of actors, cached after the first drawing. Pure; sizes are in px of a 640×360 picture."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edge_agent.sources.simulated.actors import SIZES_PX, Actor
 Image = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
 Sprite = tuple[Image, Image]
-"""Picture ``(h, w, 3)`` BGR and mask ``(h, w)``, 255 inside the actor."""
+"""Picture ``(height, width, 3)`` BGR and mask ``(height, width)`` of an actor; the mask is 255 inside the actor."""
 
 _PAINT: tuple[Colour, ...] = (
     (40, 40, 190), (170, 90, 30), (225, 225, 225), (60, 60, 62), (150, 152, 155), (45, 120, 60), (30, 150, 210),
@@ -29,11 +29,11 @@ _CLOTHES: tuple[Colour, ...] = (
     (40, 110, 190),
 )
 _GAIT_STEPS = 8
-"""Number of phases of a step: more would be invisible at ten frames/s."""
+"""Number of drawn phases of a walking person's step. More phases would not be visible at 10 frames/s."""
 
 
 def sprite(actor: Actor, at_s: float) -> Sprite:
-    """Return an actor's picture at a time, cropped to its mask."""
+    """Return an actor's picture and mask at a time, cropped to the mask."""
     phase = int(at_s * 2 * _GAIT_STEPS) % _GAIT_STEPS if actor.label == "person" else 0
     return _sprite(actor.label, actor.look, phase, actor.rightwards)
 

@@ -1,4 +1,4 @@
-"""Ground truth file of a simulated camera, in JSON lines, for comparison with results."""
+"""Ground truth file of a simulated camera, in JSON lines, for comparison with detected objects and crossings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ class TruthFrame:
 
 
 class TruthWriter:
-    """Writer of one camera's ground truth. It flushes each frame's line at once, so that a kill loses none."""
+    """Writer of one camera's ground truth.
+
+    Each line is flushed at once, so that a kill of the process loses no line.
+    """
 
     def __init__(self, path: Path, camera: str, config: SceneConfig) -> None:
         make_folder(path.parent)
@@ -53,7 +56,7 @@ class TruthWriter:
 
 
 def read_truth(path: Path) -> Iterator[tuple[dict[str, Any], TruthFrame]]:
-    """Yield each frame with its header: a capture that restarts writes a new header."""
+    """Yield each frame with the latest header before it. Each start of a capture writes a new header."""
     header: dict[str, Any] = {}
     with path.open(encoding="utf-8") as lines:
         for line in lines:

@@ -11,22 +11,23 @@ from edge_agent.sources.simulated.config import SceneConfig
 Image = npt.NDArray[np.uint8]
 
 _BANK_MARGIN_PX = 64
-"""Margin of the noise field. A frame's noise is a window of it: 64² positions and two signs give 8192 frames."""
+"""Margin of the noise field. Each frame uses a random window of the field: 64² positions and two signs give 8,192
+different noises."""
 _NIGHT = np.array([0.46, 0.36, 0.32], np.float32)
-"""Remaining share of daylight at night in blue, green and red."""
+"""Share of daylight that remains at night, in blue, green and red."""
 _STREAKS_PER_MEGAPIXEL = 900
 _RAIN_DIM = 0.86
 _READ_SHARE = 0.4
-"""Share of read noise in the variance at mid grey; the rest is shot noise, which grows with the light."""
+"""Share of read noise in the noise variance at mid grey. The rest is shot noise, which grows with the light."""
 _MID_GREY = 128.0
 _NOISE_UNIT, _GAIN_UNIT = 16, 64
-"""Units for each grey level in the noise field, and for a gain of 1: fine enough to hide rounding."""
+"""Scale of the integers in the noise field (16 for one grey level), and of ``_GAIN`` (64 for a gain of 1)."""
 _GAIN = (_GAIN_UNIT * np.sqrt(_READ_SHARE + (1 - _READ_SHARE) * np.arange(256) / _MID_GREY)).round().astype(np.uint8)
-"""Noise of each grey level relative to mid grey: Poissonian-Gaussian model (Foi et al., IEEE TIP 2008)."""
+"""Noise at each grey level relative to mid grey, by the Poissonian-Gaussian model (Foi et al., IEEE TIP 2008)."""
 
 
 class Weather:
-    """Light, rain and noise of one scene."""
+    """Effects of light, rain and sensor noise in one scene."""
 
     def __init__(self, config: SceneConfig) -> None:
         self._config = config
@@ -70,7 +71,7 @@ class Weather:
 
 
 def _lamp_light(config: SceneConfig) -> npt.NDArray[np.float32]:
-    """Return the share of daylight at each pixel ``(height, width, 3)``, at night with two street lamps."""
+    """Return the light of two street lamps at night, ``(height, width, 3)``, as shares of daylight."""
     ys, xs = np.mgrid[0 : config.height, 0 : config.width].astype(np.float32)
     pools = np.zeros((config.height, config.width), np.float32)
     for x, y in ((0.25, 0.5), (0.75, 0.6)):

@@ -1,4 +1,4 @@
-"""Tests that a capture buffers few frames in memory while the disk is blocked, because a kill would lose them."""
+"""Tests that a capture buffers few frames in memory while the disk is blocked: a kill would lose buffered frames."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tests.peers.rig import Rig, until
 
 FPS = 50
 PIPES_BYTES = 256 * 1024
-"""Kernel pipe (64 KiB), twice the reader's limit (128 KiB), and one record that is being read."""
+"""Bytes on their way to the agent: kernel pipe (64 KiB), reader (twice its limit, 128 KiB), and one record."""
 
 
-async def test_frames_are_withheld_and_not_buffered_while_the_disk_is_blocked(
+async def test_capture_withholds_frames_instead_of_buffering_while_the_disk_is_blocked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig = Rig(tmp_path)

@@ -56,7 +56,7 @@ def camera(clock: ManualClock) -> Camera:
 
 
 class FullSpool:
-    """A spool on a disk that is full at first. It remembers kept rows, and the accounts at the end of an epoch."""
+    """Fake spool on a disk that is full at first. The fake records kept rows and the accounts at an epoch's end."""
 
     def __init__(self) -> None:
         self.is_full = True
@@ -78,7 +78,7 @@ def account(first: int, last: int, **counts: int) -> Account:
 
 
 @pytest.mark.parametrize("ends", [True, False])
-def test_refused_frames_are_accounted_for_with_the_next_kept_frame_or_the_end(
+def test_frames_refused_by_the_disk_are_accounted_for_by_the_next_kept_frame_or_the_epoch_end(
     camera: Camera, handle: Handle, ends: bool
 ) -> None:
     spool = camera._spool = FullSpool()  # type: ignore[assignment]
@@ -105,7 +105,7 @@ def handle(camera: Camera) -> Handle:
     return lambda message: asyncio.run(camera._take(message)) and None  # type: ignore[return-value]
 
 
-def test_a_bad_view_is_a_camera_state_and_is_logged_at_its_begin_and_end(
+def test_a_bad_view_sets_the_camera_state_and_is_logged_when_it_begins_and_ends(
     camera: Camera, handle: Handle, clock: ManualClock
 ) -> None:
     with capture_logs() as lines:
@@ -123,13 +123,13 @@ def test_a_bad_view_is_a_camera_state_and_is_logged_at_its_begin_and_end(
     assert lines[1]["bad_s"] == 30.0
 
 
-def test_a_notice_is_logged_once(camera: Camera, handle: Handle) -> None:
+def test_a_notice_from_the_capture_child_is_logged_once(camera: Camera, handle: Handle) -> None:
     with capture_logs() as lines:
         handle(Notice("no video by UDP: by TCP instead"))
     assert [(line["camera"], line["text"]) for line in lines] == [("a", "no video by UDP: by TCP instead")]
 
 
-def test_reconnection_is_logged_after_a_steady_time_and_the_outage_ends_at_the_first_frame(
+def test_camera_reconnection_is_logged_after_a_steady_time_with_the_outage_until_the_first_frame(
     camera: Camera, handle: Handle, clock: ManualClock
 ) -> None:
     clock.advance(36_000)  # the camera had run for ten hours
@@ -147,7 +147,7 @@ def test_reconnection_is_logged_after_a_steady_time_and_the_outage_ends_at_the_f
     assert [(line["event"], line["down_s"]) for line in lines] == [("camera_reconnected", 30.0)]
 
 
-async def test_an_outage_begins_at_the_end_of_the_capture(
+async def test_a_camera_outage_begins_when_its_capture_ends(
     camera: Camera, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def ten_hours() -> bool:
@@ -160,7 +160,7 @@ async def test_an_outage_begins_at_the_end_of_the_capture(
     assert camera._backoff.since_s == 36_000
 
 
-def test_pauses_grow_while_a_camera_flaps(camera: Camera, handle: Handle, clock: ManualClock) -> None:
+def test_pauses_between_starts_grow_while_a_camera_flaps(camera: Camera, handle: Handle, clock: ManualClock) -> None:
     pauses = []
     for _ in range(6):
         camera._frames_from_s = None
@@ -172,7 +172,7 @@ def test_pauses_grow_while_a_camera_flaps(camera: Camera, handle: Handle, clock:
     assert pauses == sorted(set(pauses))
 
 
-def test_a_camera_that_is_down_for_a_day_is_started_about_once_a_minute(camera: Camera) -> None:
+def test_a_camera_down_for_a_day_is_restarted_about_once_a_minute(camera: Camera) -> None:
     at_s, starts = 0.0, 0
     while at_s < 86_400:
         at_s, starts = at_s + camera._backoff.failed(at_s, 0.0), starts + 1
@@ -180,7 +180,7 @@ def test_a_camera_that_is_down_for_a_day_is_started_about_once_a_minute(camera: 
 
 
 class Still:
-    """Source of one repeated picture. One read in three has a broken picture, and one has none."""
+    """Source of one repeated picture. Of three reads, one returns a broken picture and one returns no frame."""
 
     def __init__(self, clock: ManualClock) -> None:
         self.clock, self.count = clock, 0
@@ -201,7 +201,7 @@ class Still:
         raise FrameUnusable("broken")
 
 
-def test_a_change_of_the_view_is_sent_once_and_never_blocks_the_capture(clock: ManualClock) -> None:
+def test_a_changed_view_is_reported_once_and_never_blocks_the_capture(clock: ManualClock) -> None:
     out: queue.Queue[Message | None] = queue.Queue(maxsize=1)
     out.put(None)  # the agent is slow
     watched = WatchedSource(Still(clock), WatchConfig(frozen_s=10), clock, Outbox(out))
@@ -216,7 +216,7 @@ def test_a_change_of_the_view_is_sent_once_and_never_blocks_the_capture(clock: M
     assert out.empty()
 
 
-def test_a_picture_that_cannot_be_examined_does_not_end_the_capture(clock: ManualClock) -> None:
+def test_an_unusable_picture_does_not_end_the_view_checks_or_the_capture(clock: ManualClock) -> None:
     class Grey(Still):
         def read(self) -> CapturedFrame:
             return CapturedFrame(self.picture[:, :, 0], self.clock.now_ns())
@@ -225,7 +225,7 @@ def test_a_picture_that_cannot_be_examined_does_not_end_the_capture(clock: Manua
     assert watched.read() is not None
 
 
-def test_masked_areas_are_dark_in_the_saved_view(clock: ManualClock, tmp_path: Path) -> None:
+def test_privacy_masks_are_black_in_the_saved_view(clock: ManualClock, tmp_path: Path) -> None:
     still, memory = Still(clock), ViewMemory(tmp_path / "a.png")
     left = RedactConfig(masks=(((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)),))
     watched = WatchedSource(still, WatchConfig(frozen_s=0), clock, Outbox(queue.Queue()), memory, PrivacyMasks(left))
@@ -239,7 +239,7 @@ def test_masked_areas_are_dark_in_the_saved_view(clock: ManualClock, tmp_path: P
     assert kept[:, 90:].max() > 100
 
 
-def test_a_new_mask_is_applied_to_the_view_that_is_already_saved(clock: ManualClock, tmp_path: Path) -> None:
+def test_a_new_privacy_mask_is_applied_to_the_previously_saved_view(clock: ManualClock, tmp_path: Path) -> None:
     memory = ViewMemory(tmp_path / "a.png")
     memory.save(np.full((90, 160), 200, np.uint8))
     left = RedactConfig(masks=(((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)),))
@@ -280,7 +280,7 @@ async def test_a_frozen_stream_is_still_captured(rig: Rig, tmp_path: Path) -> No
     assert epoch.withheld == {}
 
 
-async def test_an_mjpeg_camera_that_keeps_disconnecting_is_reconnected(rig: Rig) -> None:
+async def test_an_mjpeg_camera_is_reconnected_after_each_disconnect(rig: Rig) -> None:
     jpeg = cv2.imencode(".jpg", np.full((48, 64, 3), 90, np.uint8))[1].tobytes()
     web = WebCamera({"/": mjpeg([jpeg] * 5)})
     flapping = rig.add(CameraConfig(name="a", source=web.url("/"), gate=GateConfig(motion=False, max_fps=0.0)))
@@ -296,8 +296,8 @@ async def test_an_mjpeg_camera_that_keeps_disconnecting_is_reconnected(rig: Rig)
     assert "the camera ended the stream" in next(line["reason"] for line in lines if line["event"] == "camera_lost")
 
 
-async def test_a_capture_that_waits_for_its_source_stops_cleanly(rig: Rig, tmp_path: Path) -> None:
-    """An empty folder never delivers a frame, and a slow source delivers one in an hour; neither is a hang."""
+async def test_a_capture_with_an_empty_or_slow_source_stops_cleanly(rig: Rig, tmp_path: Path) -> None:
+    """An empty folder delivers no frame, and a slow source delivers one an hour. Neither counts as a hang."""
     folder = tmp_path / "in"
     folder.mkdir()
     rig.add(CameraConfig(name="empty", source=f"images:{folder}"))
@@ -309,8 +309,11 @@ async def test_a_capture_that_waits_for_its_source_stops_cleanly(rig: Rig, tmp_p
     assert [end.clean for end in ends if end] == [True, True]
 
 
-async def test_a_capture_stops_in_time_although_its_camera_has_stopped_sending(rig: Rig) -> None:
-    """The child accounts for all numbers. A kill would lose the numbers since the last kept frame."""
+async def test_a_capture_stops_in_time_after_its_camera_stopped_sending(rig: Rig) -> None:
+    """The child must exit by itself and account for all frame numbers.
+
+    After a kill, the last numbers would be lost.
+    """
     noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
     parts, left = mjpeg([cv2.imencode(".jpg", noise)[1].tobytes()] * 10), threading.Event()
 

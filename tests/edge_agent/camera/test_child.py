@@ -28,7 +28,7 @@ from ingest.site import CameraConfig, GateConfig
 
 
 class Pictures:
-    """Source of ``count`` grey pictures. With ``fails``, it ends with a stall."""
+    """Source of ``count`` grey pictures. With ``fails``, the source then raises SourceStalled."""
 
     def __init__(self, count: int, clock: ManualClock, *, fails: bool = False) -> None:
         self.left, self.clock, self.fails, self.closed = count, clock, fails, False
@@ -62,7 +62,7 @@ def capture(count: int, size: int, *, fails: bool = False, gate: GateConfig | No
     return messages
 
 
-def test_every_frame_is_kept_or_in_an_account() -> None:
+def test_every_captured_frame_is_kept_or_counted_in_an_account() -> None:
     messages = capture(60, 1000, gate=GateConfig(max_fps=2.0, motion=False))
     kept = [m for m in messages if isinstance(m, KeptFrame)]
     assert [m.seq for m in kept] == list(range(0, 60, 5))
@@ -77,7 +77,7 @@ def test_every_frame_is_kept_or_in_an_account() -> None:
     assert any(isinstance(m, CaptureProgress) for m in messages)
 
 
-def test_all_numbers_are_accounted_for_when_the_source_fails() -> None:
+def test_all_frame_numbers_are_accounted_for_after_the_source_fails() -> None:
     clock, out = ManualClock(), queue.Queue[Message | None](maxsize=100)
     camera = CameraConfig(name="a", source="device:0", gate=GateConfig(max_fps=2.0, motion=False))
     source = Pictures(13, clock, fails=True)
@@ -91,7 +91,7 @@ def test_all_numbers_are_accounted_for_when_the_source_fails() -> None:
     assert source.closed
 
 
-def test_a_frame_that_cannot_be_encoded_is_withheld_and_the_next_one_is_kept(
+def test_a_frame_that_cannot_be_encoded_is_withheld_and_the_next_frame_is_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(intake, "MAX_IMAGE_BYTES", 5_000)
@@ -120,7 +120,7 @@ def test_frames_are_withheld_as_overload_while_the_agent_is_slow() -> None:
     assert len(kept) + withheld == end.last + 1 == 200
 
 
-def test_messages_pass_the_pipe_and_a_truncated_one_is_the_end() -> None:
+def test_messages_are_read_back_from_the_pipe_until_a_truncated_message() -> None:
     account = Account(camera="a", epoch=9, first=0, last=1, counts={"still": 2})
     sent: list[Message] = [
         CaptureProgress(3),
@@ -144,7 +144,7 @@ def test_messages_pass_the_pipe_and_a_truncated_one_is_the_end() -> None:
     assert asyncio.run(read_all(pipe.getvalue()[:-3])) == sent[:-1]
 
 
-def test_the_child_prints_why_its_camera_failed() -> None:
+def test_the_capture_child_prints_why_its_source_failed() -> None:
     orders = {
         "camera": {"name": "a", "source": "/no/such/file.mp4"},
         "epoch": 1,
@@ -163,7 +163,7 @@ def test_the_child_prints_why_its_camera_failed() -> None:
 
 
 @pytest.mark.parametrize("loop", [False, True])
-def test_a_file_ends_or_is_played_in_a_loop(tmp_path: Path, loop: bool) -> None:
+def test_a_video_file_is_played_once_or_in_a_loop(tmp_path: Path, loop: bool) -> None:
     from edge_agent.sources.file import FileSource
     from edge_agent.sources.pace import FramePacer
 

@@ -52,7 +52,7 @@ async def start(script: str) -> Process:
 
 
 def children(script: str, before: int = 10**9) -> Spawn:
-    """Return a function that starts a script ``before`` times, and the real capture afterwards."""
+    """Return a starter of children: a test script for the first ``before`` starts, and then the real capture."""
     started = 0
 
     async def spawned(*args: object) -> Process:
@@ -71,7 +71,7 @@ SCENE = CameraConfig(name="a", source="simulated:road", width=160, height=90, ga
 
 
 @pytest.mark.parametrize("script", GARBLED.values(), ids=GARBLED)
-async def test_a_malformed_message_is_an_outage_of_one_camera(
+async def test_a_malformed_message_from_a_child_causes_an_outage_of_that_camera_only(
     script: str, rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(camera, "start_capture", children(script, before=2))
@@ -85,7 +85,7 @@ async def test_a_malformed_message_is_an_outage_of_one_camera(
     assert rig.epochs("a")[one.epoch].end is not None
 
 
-async def test_the_start_is_retried_when_no_process_can_be_started(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_camera_retries_when_no_process_can_be_started(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     refused = [OSError(errno.EAGAIN, "Resource temporarily unavailable")] * 3
 
     async def spawned(*args: object) -> Process:
@@ -105,7 +105,7 @@ async def test_the_start_is_retried_when_no_process_can_be_started(rig: Rig, mon
     assert [epoch.end.last for epoch in epochs.values() if epoch.end and not epoch.frames] == [-1, -1, -1]
 
 
-async def test_the_start_is_retried_when_no_thread_can_be_started_and_the_child_is_killed(
+async def test_the_camera_kills_the_child_and_retries_when_no_thread_can_be_started(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin, refused = threading.Thread.start, ["one", "and another"]
@@ -127,7 +127,7 @@ async def test_the_start_is_retried_when_no_thread_can_be_started_and_the_child_
     ]
 
 
-async def test_killed_children_leave_no_open_file(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_killed_children_leave_no_open_file_in_the_agent(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(camera, "start_capture", children(GARBLED["endless"]))
     one = rig.add(SCENE)
     async with rig.running():
@@ -139,8 +139,8 @@ async def test_killed_children_leave_no_open_file(rig: Rig, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("turns", range(5))
-async def test_a_cancellation_is_not_lost_when_a_message_arrives_at_the_same_time(turns: int, rig: Rig) -> None:
-    """``asyncio.wait_for`` of Python 3.11 would return the message and lose the cancellation."""
+async def test_cancelling_a_camera_works_when_a_message_arrives_at_the_same_time(turns: int, rig: Rig) -> None:
+    """``asyncio.wait_for`` in Python 3.11 would return the message and ignore the cancellation."""
     one, pipe, message = rig.add(SCENE), asyncio.StreamReader(), io.BytesIO()
     write_message(message, CaptureProgress(1))
     waiting = asyncio.create_task(one._next(cast(Process, SimpleNamespace(stdout=pipe))))
@@ -154,7 +154,7 @@ async def test_a_cancellation_is_not_lost_when_a_message_arrives_at_the_same_tim
     assert waiting.cancelled() or was_done
 
 
-async def test_a_cancelled_camera_leaves_no_child(rig: Rig) -> None:
+async def test_a_cancelled_camera_leaves_no_child_process(rig: Rig) -> None:
     one = rig.add(SCENE)
     running = asyncio.create_task(one.run())
     await flows(one)
@@ -177,8 +177,8 @@ async def test_a_child_is_killed_when_the_wait_for_its_exit_is_cancelled() -> No
     close_pipes(process)
 
 
-async def test_a_child_that_has_just_exited_can_be_killed() -> None:
-    """The event loop learns of the exit before the waiting task polls again."""
+async def test_killing_a_child_that_has_just_exited_raises_no_error() -> None:
+    """The event loop has noticed the exit of the child, and the task that waits for the exit has not."""
     process = await start("pass")
     assert await last_stderr_line(process) == ""
     await wait_exited(process)
@@ -196,7 +196,7 @@ async def test_a_child_that_has_just_exited_can_be_killed() -> None:
         ("import os; os._exit(7)", "status 7"),
     ],
 )
-async def test_the_reason_has_the_exit_status_and_the_last_line_of_a_child(
+async def test_the_outage_reason_has_the_exit_status_and_the_last_line_of_the_child(
     script: str, reason: str, rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(camera, "start_capture", children(script))
@@ -207,7 +207,7 @@ async def test_the_reason_has_the_exit_status_and_the_last_line_of_a_child(
         assert "hunter2" not in one.reason
 
 
-def test_output_of_libraries_goes_to_standard_error_and_core_dumps_are_disabled() -> None:
+def test_a_child_redirects_library_output_to_standard_error_and_disables_core_dumps() -> None:
     script = (
         "import os, resource, sys; from edge_agent.camera import child\n"
         "def run(self, source, stop):\n"

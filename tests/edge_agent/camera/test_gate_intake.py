@@ -29,7 +29,7 @@ QUIET = {"keep_alive_s": 0.0, "sample": 0.0, "pre_roll_s": 0.35, "hold_s": 0.0}
 
 
 class Script:
-    """Source of grey pictures; in some of them a square moves."""
+    """Source of grey pictures. In some of the pictures, a square moves."""
 
     def __init__(self, moving: Sequence[bool]) -> None:
         self.moving, self.at = moving, 0
@@ -80,7 +80,7 @@ def run(gate: dict[str, object], moving: Sequence[bool], room: int = 1000) -> tu
     return frames, end
 
 
-def test_pre_roll_frames_precede_the_motion_and_carry_the_account_of_earlier_frames() -> None:
+def test_pre_roll_frames_are_sent_before_the_motion_with_the_account_of_withheld_frames() -> None:
     frames, end = run({}, [False] * 10 + [True] + [False] * 9)
     assert [frame.seq for frame in frames] == [0, 7, 8, 9, 10]
     assert frames[1].account is not None
@@ -90,14 +90,14 @@ def test_pre_roll_frames_precede_the_motion_and_carry_the_account_of_earlier_fra
     assert (end.last, end.tail.first, end.tail.counts) == (19, 11, {"still": 9})
 
 
-def test_a_sampled_frame_is_marked_and_its_neighbours_are_withheld_as_still() -> None:
+def test_a_sampled_frame_is_sent_as_sampled_and_its_neighbours_are_withheld_as_still() -> None:
     frames, _ = run({"sample": 0.1}, [False] * 100)
     chosen = [seq for seq in range(1, 100) if sampled("a", EPOCH, seq, 0.1)]
     assert [frame.seq for frame in frames if frame.sampled] == chosen
     assert [frame.seq for frame in frames if not frame.sampled] == [0]
 
 
-def test_a_pre_roll_frame_that_cannot_be_encoded_is_unusable_and_the_others_are_sent(
+def test_a_pre_roll_frame_that_cannot_be_encoded_is_withheld_and_the_others_are_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     encoded, calls = cv2.imencode, []
@@ -113,7 +113,7 @@ def test_a_pre_roll_frame_that_cannot_be_encoded_is_unusable_and_the_others_are_
     assert frames[2].account.counts == {"unusable": 1}
 
 
-def test_pixels_are_not_decoded_outside_armed_hours_or_above_the_rate() -> None:
+def test_frames_outside_armed_hours_or_above_the_rate_limit_are_not_decoded() -> None:
     armed = [{"start": "12:00", "end": "13:00"}]
     for gate in ({"armed": armed, "time_zone": "UTC"}, {"max_fps": 1.0}):
         camera = CameraConfig(name="a", source="device:0", gate=GateConfig.model_validate({**QUIET, **gate}))

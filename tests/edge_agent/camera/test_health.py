@@ -1,4 +1,4 @@
-"""Tests that frozen, black, covered, blurred and turned views are detected, and good views never are."""
+"""Tests that frozen, black, covered, blurred and turned views are detected, and good views are not reported."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def scene(seconds: float, **options: object) -> Iterator[Picture]:
 
 
 def views(pictures: Iterator[Picture], watch: WatchConfig = WATCH) -> list[tuple[float, ViewCondition]]:
-    """Return each change of the view's state with its time in s."""
+    """Return each change of the view's state, with the time of the change in s."""
     health, found = ViewHealth(watch), [(0.0, ViewCondition())]
     for index, picture in enumerate(pictures):
         view = health.look(small(picture), index / LOOKS_PER_S)
@@ -45,12 +45,12 @@ def views(pictures: Iterator[Picture], watch: WatchConfig = WATCH) -> list[tuple
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("light", LIGHTS)
 @pytest.mark.parametrize("rain", [False, True])
-def test_a_good_view_raises_no_alarm(kind: str, light: str, rain: bool) -> None:
+def test_a_good_camera_view_is_never_reported_as_bad(kind: str, light: str, rain: bool) -> None:
     assert views(scene(120, kind=kind, light=light, rain=rain)) == [(0.0, ViewCondition())]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nightfall_raises_no_alarm(kind: str) -> None:
+def test_nightfall_is_not_reported_as_a_bad_view(kind: str) -> None:
     """The day picture of a scene fades into its night picture within two minutes."""
     day, night = scene(200, kind=kind, light="day"), scene(200, kind=kind, light="night")
     shares = np.clip((np.arange(round(200 * LOOKS_PER_S)) / LOOKS_PER_S - 40) / 120, 0, 1)
@@ -59,7 +59,7 @@ def test_nightfall_raises_no_alarm(kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["highway.avi", "car-detection.mp4", "one-by-one-person-detection.mp4"])
-def test_real_footage_raises_no_alarm(name: str, shared_data: Path) -> None:
+def test_real_footage_is_not_reported_as_a_bad_view(name: str, shared_data: Path) -> None:
     with av.open(str(shared_data / name)) as container:
         rate = float(container.streams.video[0].average_rate or 10)
         frames = [f.to_ndarray(format="gray") for i, f in enumerate(container.decode(video=0)) if i % (rate // 2) < 1]
@@ -82,7 +82,7 @@ BAD: dict[str, tuple[str, str, Callable[[Picture], Picture]]] = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("light", LIGHTS)
 @pytest.mark.parametrize("fault", BAD)
-def test_a_bad_view_changes_the_state_once_at_its_begin_and_once_at_its_end(
+def test_a_bad_view_changes_the_view_state_once_when_it_begins_and_once_when_it_ends(
     kind: str, light: str, fault: str
 ) -> None:
     state, reason, spoil = BAD[fault]
@@ -98,7 +98,7 @@ def test_a_bad_view_changes_the_state_once_at_its_begin_and_once_at_its_end(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_swaying_mast_raises_no_alarm(kind: str) -> None:
+def test_a_camera_on_a_swaying_mast_is_not_reported_as_tampered(kind: str) -> None:
     swayed = (np.roll(p, (i % 3 - 1, i % 5 - 2), (0, 1)) for i, p in enumerate(scene(90, kind=kind)))
     assert views(swayed) == [(0.0, ViewCondition())]
 
@@ -118,7 +118,7 @@ def frozen(pictures: Iterator[Picture], *, clock: bool) -> Iterator[Picture]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("clock", [False, True])
-def test_a_frozen_picture_is_detected_also_under_an_overlaid_clock(kind: str, clock: bool) -> None:
+def test_a_frozen_picture_with_a_running_clock_overlay_is_detected(kind: str, clock: bool) -> None:
     _, (from_s, view), (to_s, after) = views(frozen(scene(80, kind=kind), clock=clock))
     assert (view.state, from_s) == ("frozen", BAD_FROM_S + 10 + 1 / LOOKS_PER_S)
     assert (after, to_s) == (ViewCondition(), BAD_TO_S)
@@ -131,20 +131,20 @@ def test_a_still_scene_with_sensor_noise_is_not_frozen() -> None:
     assert views(pictures) == [(0.0, ViewCondition())]
 
 
-def test_another_view_becomes_the_usual_one_after_relearn_s() -> None:
+def test_a_changed_view_becomes_the_usual_view_after_relearn_s() -> None:
     pictures = (np.roll(p, 110, 1) if i / LOOKS_PER_S >= 40 else p for i, p in enumerate(scene(160, kind="yard")))
     changes = views(pictures, WatchConfig(tampered_s=5, relearn_s=60))
     assert [view.state for _, view in changes] == ["", "tampered", ""]
     assert 95 <= changes[2][0] <= 110
 
 
-def test_a_camera_that_is_covered_from_the_start_is_tampered() -> None:
+def test_a_camera_covered_from_the_start_is_reported_as_tampered() -> None:
     pictures = (noisy(np.full((180, 320), 90, np.uint8)) for _ in range(120))
     assert [view.state for _, view in views(pictures)] == ["", "tampered"]
 
 
 @pytest.mark.parametrize("off", ["frozen_s", "black_s", "tampered_s"])
-def test_each_watch_may_be_switched_off(off: str) -> None:
+def test_each_view_check_may_be_disabled(off: str) -> None:
     watch = WatchConfig.model_validate(WATCH.model_dump() | {off: 0})
     black = (np.zeros((180, 320), np.uint8) for _ in range(200))
     states = {view.state for _, view in views(black, watch)}
@@ -152,13 +152,13 @@ def test_each_watch_may_be_switched_off(off: str) -> None:
     assert len(states) > (off != "tampered_s")
 
 
-def test_a_change_of_resolution_restarts_learning() -> None:
+def test_a_change_of_resolution_restarts_learning_of_the_view() -> None:
     first, second = list(scene(40, kind="road")), list(scene(60, kind="yard"))
     taller = (cv2.resize(p, (640, 480)) for p in second)
     assert views(iter([*first, *taller])) == [(0.0, ViewCondition())]  # type: ignore[list-item]
 
 
-def test_a_camera_that_was_turned_while_off_is_detected_with_the_saved_view(tmp_path: Path) -> None:
+def test_a_camera_turned_while_off_is_detected_by_comparison_with_the_saved_view(tmp_path: Path) -> None:
     first, memory = ViewHealth(WATCH), ViewMemory(tmp_path / "state" / "a.png")
     assert memory.load(900) is None
     for index, picture in enumerate(scene(60, kind="yard")):
@@ -173,7 +173,7 @@ def test_a_camera_that_was_turned_while_off_is_detected_with_the_saved_view(tmp_
         assert changes[-1] == state
 
 
-def test_a_saved_view_that_is_old_or_damaged_is_not_loaded_and_a_disk_error_is_ignored(tmp_path: Path) -> None:
+def test_an_old_or_damaged_saved_view_is_not_loaded_and_disk_errors_are_ignored(tmp_path: Path) -> None:
     picture = np.full((90, 160), 90, np.uint8)
     memory = ViewMemory(tmp_path / "a.png")
     memory.save(picture)

@@ -1,4 +1,4 @@
-"""Tests of the frame intake: redaction precedes encoding, and every number is accounted for."""
+"""Tests of the frame intake: redaction precedes encoding, and every frame number is accounted for."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ LOWER_HALF = ((0.0, 0.5), (1.0, 0.5), (1.0, 1.0), (0.0, 1.0))
 
 @pytest.mark.parametrize("gate", [GateConfig(motion=False), GateConfig(max_fps=3.0), GateConfig(keep_alive_s=0.3)])
 @pytest.mark.parametrize("encode", [EncodeConfig(), EncodeConfig(encoding="webp"), EncodeConfig(bytes_per_s=4_000)])
-def test_every_record_holds_a_redacted_picture(
+def test_every_frame_record_contains_a_redacted_picture(
     bright: DetectorConfig, gate: GateConfig, encode: EncodeConfig
 ) -> None:
     clock, out = ManualClock(), queue.Queue[Message | None](maxsize=1000)
@@ -114,7 +114,7 @@ def test_every_record_holds_a_redacted_picture(
         assert all(box.bottom <= frame.height / 2 + 8 for box in frame.motion or ()), "the gate looks behind the mask"
 
 
-def test_frames_over_the_budget_are_withheld_and_reported() -> None:
+def test_frames_over_the_byte_budget_are_withheld_and_reported() -> None:
     clock, out = ManualClock(), queue.Queue[Message | None](maxsize=1000)
     encode = EncodeConfig(bytes_per_s=2_000)
     camera = CameraConfig(name="a", source="device:0", gate=GateConfig(motion=False), encode=encode)
@@ -127,7 +127,7 @@ def test_frames_over_the_budget_are_withheld_and_reported() -> None:
     assert any("over its budget" in m.reason for m in out.queue if isinstance(m, CaptureProgress))
 
 
-def test_all_numbers_are_accounted_for_when_the_detector_fails(
+def test_all_frame_numbers_are_accounted_for_when_the_detector_fails(
     bright: DetectorConfig,
 ) -> None:
     seen = ScriptedDetector([], [], RedactionFailed("the model gives numbers that are none"))
@@ -147,7 +147,7 @@ def test_all_numbers_are_accounted_for_when_the_detector_fails(
 
 
 class Passing(Scenes):
-    """Source without motion for three seconds, and with motion afterwards."""
+    """Source of frames without motion for three seconds, and with motion afterwards."""
 
     def read(self) -> CapturedFrame:
         captured = super().read()
@@ -157,7 +157,7 @@ class Passing(Scenes):
 
 
 def require_whole(out: queue.Queue[Message | None], captured: int) -> Counter[str]:
-    """Fail unless every number has exactly one decision. Return the reasons counted after the last kept frame."""
+    """Assert that every frame number has one decision. Return the reasons counted after the last kept frame."""
     cover = Cover()
     for message in out.queue:
         accounts = [getattr(message, name, None) for name in ("account", "tail")]
@@ -173,10 +173,13 @@ def require_whole(out: queue.Queue[Message | None], captured: int) -> Counter[st
 
 
 @pytest.mark.parametrize("fails_at", range(1, 6))
-def test_all_numbers_are_accounted_for_when_the_detector_fails_in_a_pre_roll(
+def test_all_frame_numbers_are_accounted_for_when_the_detector_fails_on_a_pre_roll_frame(
     bright: DetectorConfig, fails_at: int
 ) -> None:
-    """The pre-roll is encoded at once; the frames behind the failing one must be accounted for too."""
+    """All pre-roll frames are redacted in one burst.
+
+    The frames after the failing frame must also be accounted for.
+    """
     seen = ScriptedDetector(*[[]] * fails_at, RedactionFailed("the model gives numbers that are none"), *[[]] * 60)
     clock, out = ManualClock(), queue.Queue[Message | None](maxsize=1000)
     gate, redact = GateConfig(pre_roll_s=2.0, sample=0.0), RedactConfig(masks=(LOWER_HALF,), faces=bright)
@@ -190,7 +193,7 @@ def test_all_numbers_are_accounted_for_when_the_detector_fails_in_a_pre_roll(
 
 @pytest.mark.parametrize("failure", [MemoryError(), ValueError("a library's own"), OSError(28, "no space")])
 @pytest.mark.parametrize("where", ["read", "close"])
-def test_all_numbers_are_accounted_for_after_any_error(failure: Exception, where: str) -> None:
+def test_all_frame_numbers_are_accounted_for_after_any_error(failure: Exception, where: str) -> None:
     clock, out = ManualClock(), queue.Queue[Message | None](maxsize=1000)
     scenes, stop = Scenes(60, clock), threading.Event()
 
@@ -232,7 +235,7 @@ def test_an_abandoned_capture_takes_no_more_frames() -> None:
     require_whole(out, 20)
 
 
-def test_a_camera_that_cannot_be_redacted_sends_no_frame_and_prints_the_reason() -> None:
+def test_a_capture_without_its_redaction_model_sends_no_frame_and_prints_the_reason() -> None:
     camera = {
         "name": "a",
         "source": "simulated:road",
@@ -249,7 +252,7 @@ def test_a_camera_that_cannot_be_redacted_sends_no_frame_and_prints_the_reason()
     assert b"/no/such/model.onnx" in child.stderr
 
 
-def test_only_the_encoder_and_the_saved_view_turn_pictures_into_bytes() -> None:
+def test_only_the_encoder_and_the_saved_view_convert_pictures_to_bytes() -> None:
     makes = {"imencode", "imencodemulti", "imwrite", "imwritemulti", "VideoWriter", "tobytes"}
     found = {
         (path.relative_to(ROOT).as_posix(), node.attr)

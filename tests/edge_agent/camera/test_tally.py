@@ -22,7 +22,7 @@ def tiles(pieces: list[Account], kept: list[int], last: int) -> bool:
 
 
 @given(decisions=st.lists(st.sampled_from(REASONS), min_size=1, max_size=60))
-def test_accounts_and_kept_frames_tile_the_epoch(decisions: list[str]) -> None:
+def test_accounts_and_kept_frames_cover_every_frame_number_exactly_once(decisions: list[str]) -> None:
     tally, accounts, kept = Tally("a", 7), [], []
     for decision in decisions:
         seq = tally.number()
@@ -40,7 +40,7 @@ def test_accounts_and_kept_frames_tile_the_epoch(decisions: list[str]) -> None:
 
 
 @given(decisions=st.lists(st.sampled_from(REASONS), min_size=1, max_size=60), behind=st.integers(0, 9))
-def test_decisions_may_come_later_than_numbers(decisions: list[str], behind: int) -> None:
+def test_frames_may_be_decided_after_later_frames_were_numbered(decisions: list[str], behind: int) -> None:
     tally, accounts, kept = Tally("a", 7), [], []
     for number, _ in enumerate([*decisions, *[""] * behind]):
         if number < len(decisions):
@@ -59,7 +59,7 @@ def test_decisions_may_come_later_than_numbers(decisions: list[str], behind: int
     assert tiles(accounts, kept, len(decisions) - 1)
 
 
-def test_an_account_ends_just_before_its_frame() -> None:
+def test_an_account_ends_just_before_the_kept_frame_that_carries_it() -> None:
     tally = Tally("a", 7)
     for _ in range(3):
         tally.number()
@@ -72,7 +72,7 @@ def test_an_account_ends_just_before_its_frame() -> None:
 
 
 @given(decisions=st.lists(st.sampled_from(REASONS), max_size=20), left=st.integers(1, 9))
-def test_undecided_frames_can_be_withheld_together(decisions: list[str], left: int) -> None:
+def test_all_undecided_frames_can_be_withheld_at_once(decisions: list[str], left: int) -> None:
     tally, accounts, kept = Tally("a", 7), [], []
     for seq in range(len(decisions) + left):
         tally.number()

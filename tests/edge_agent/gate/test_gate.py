@@ -1,4 +1,4 @@
-"""Tests of the gate: sent and withheld frames, the reasons, and one decision for each frame, in order."""
+"""Tests of the gate: each frame gets one decision, in frame order, to send it or to withhold it for a reason."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def picture(index: int, *, moving: bool) -> np.ndarray:
 
 
 def play(gate: Gate, moving: Sequence[bool], start: int = 0, step_ns: int = FRAME_NS) -> list[GateDecision]:
-    """Give the gate a sequence of frames, as the capture process does."""
+    """Pass a sequence of frames to the gate, as the capture process does, and return the decisions."""
     decisions: list[GateDecision] = []
     for index, moves in enumerate(moving, start):
         frame = NumberedFrame(index, index * step_ns, image=picture(index, moving=moves))
@@ -45,20 +45,20 @@ def reasons(decisions: Sequence[GateDecision]) -> set[str]:
     return {decision.reason for decision in decisions if not decision.keep}
 
 
-def test_a_still_scene_sends_its_first_frame_and_keep_alives_only() -> None:
+def test_the_gate_sends_only_the_first_frame_and_keep_alives_of_a_still_scene() -> None:
     decisions = play(Gate(QUIET.model_copy(update={"keep_alive_s": 1.0}), "a", 1), [False] * 31)
     assert kept(decisions) == [0, 10, 20, 30]
     assert reasons(decisions) == {"still"}
     assert [decision.motion for decision in decisions if decision.keep] == [()] * 4
 
 
-def test_motion_opens_the_gate_for_the_hold_time() -> None:
+def test_motion_opens_the_gate_for_hold_s_after_the_motion_ends() -> None:
     decisions = play(Gate(QUIET.model_copy(update={"hold_s": 0.5}), "a", 1), [False] * 10 + [True] + [False] * 9)
     assert kept(decisions) == [0, 10, 11, 12, 13, 14, 15]
     assert [bool(decision.motion) for decision in decisions if decision.keep] == [False, True, *[False] * 5]
 
 
-def test_the_pre_roll_is_sent_before_the_frame_with_motion() -> None:
+def test_pre_roll_frames_are_sent_before_the_first_frame_with_motion() -> None:
     config = QUIET.model_copy(update={"pre_roll_s": 0.35, "hold_s": 0.0})
     decisions = play(Gate(config, "a", 1), [False] * 10 + [True] + [False] * 3)
     assert [decision.frame.seq for decision in decisions] == list(range(11))
@@ -66,7 +66,7 @@ def test_the_pre_roll_is_sent_before_the_frame_with_motion() -> None:
     assert all(decision.frame.image is not None for decision in decisions if decision.keep)
 
 
-def test_buffered_frames_are_withheld_as_still_without_motion() -> None:
+def test_buffered_frames_are_withheld_as_still_if_no_motion_follows() -> None:
     gate = Gate(QUIET.model_copy(update={"pre_roll_s": 0.35}), "a", 1)
     decisions = play(gate, [False] * 10)
     assert [decision.frame.seq for decision in decisions] == list(range(6))
@@ -74,14 +74,14 @@ def test_buffered_frames_are_withheld_as_still_without_motion() -> None:
     assert [(decision.frame.seq, decision.reason) for decision in left] == [(seq, "still") for seq in range(6, 10)]
 
 
-def test_an_open_gate_sends_its_first_frame_at_once_and_then_at_its_own_rate() -> None:
+def test_an_open_gate_sends_its_first_frame_at_once_and_later_frames_at_open_fps() -> None:
     config = QUIET.model_copy(update={"open_fps": 2.0, "hold_s": 5.0, "min_change": 1.0})
     decisions = play(Gate(config, "a", 1), [False] * 10 + [True] + [False] * 15)
-    assert kept(decisions) == [0, 10, 11, 16, 21]  # the object has left at 11, which is new motion
+    assert kept(decisions) == [0, 10, 11, 16, 21]  # the object leaves at frame 11, and a departure is new motion
     assert reasons(decisions[11:]) == {"rate"}
 
 
-def test_an_object_that_moves_on_is_sent_at_once_and_a_trembling_one_is_not() -> None:
+def test_a_frame_is_sent_at_once_for_an_object_that_moves_on_but_not_for_a_trembling_object() -> None:
     gate = Gate(QUIET.model_copy(update={"open_fps": 1.0}), "a", 1)
     decisions = play(gate, [False] * 8)
     lefts = [10, 12, 11, 12, 22, 23, 45, 46]
@@ -92,7 +92,7 @@ def test_an_object_that_moves_on_is_sent_at_once_and_a_trembling_one_is_not() ->
     assert kept(decisions) == [0, 8, 12, 14]
 
 
-def test_a_frame_over_the_rate_is_withheld_without_motion_detection() -> None:
+def test_frames_over_the_rate_limit_are_withheld_without_motion_detection() -> None:
     gate = Gate(QUIET.model_copy(update={"max_fps": 2.0, "motion": False}), "a", 1)
     decisions = play(gate, [False] * 40)
     assert kept(decisions) == list(range(0, 40, 5))
@@ -100,14 +100,14 @@ def test_a_frame_over_the_rate_is_withheld_without_motion_detection() -> None:
     assert all(decision.motion is None for decision in decisions)
 
 
-def test_motion_behind_a_mask_is_withheld_as_masked() -> None:
+def test_a_frame_with_motion_only_behind_a_mask_is_withheld_as_masked() -> None:
     everything = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
     decisions = play(Gate(QUIET.model_copy(update={"masks": (everything,)}), "a", 1), [False] * 8 + [True] * 4)
     assert kept(decisions) == [0]
     assert [decision.reason for decision in decisions[1:]] == ["still"] * 7 + ["masked"] * 4
 
 
-def test_the_sample_follows_the_hash_and_is_marked() -> None:
+def test_the_gate_sends_the_hash_based_sample_and_marks_its_frames() -> None:
     gate = Gate(QUIET.model_copy(update={"sample": 0.1, "pre_roll_s": 0.3}), "gate-7", 3)
     decisions = play(gate, [False] * 200) + gate.close()
     chosen = [seq for seq in range(1, 200) if sampled("gate-7", 3, seq, 0.1)]
@@ -116,7 +116,7 @@ def test_the_sample_follows_the_hash_and_is_marked() -> None:
     assert [decision.frame.seq for decision in decisions] == list(range(200))
 
 
-def test_the_sample_does_not_change_decisions_on_other_frames() -> None:
+def test_the_random_sample_does_not_change_decisions_on_other_frames() -> None:
     config = QUIET.model_copy(update={"keep_alive_s": 1.0, "pre_roll_s": 0.3})
     moving = [index % 70 > 66 for index in range(400)]
     plain = play(Gate(config, "a", 1), moving)
@@ -125,7 +125,7 @@ def test_the_sample_does_not_change_decisions_on_other_frames() -> None:
     assert [decision.frame.seq for decision in decisions if decision.keep and not decision.sampled] == kept(plain)
 
 
-def test_pictures_of_one_pixel_are_accepted() -> None:
+def test_the_gate_accepts_pictures_of_one_pixel() -> None:
     """A failing camera may send single pixels that are black or white."""
     gate, decisions = Gate(QUIET, "a", 1), list[GateDecision]()
     for index in range(20):
@@ -134,26 +134,26 @@ def test_pictures_of_one_pixel_are_accepted() -> None:
     assert [decision.frame.seq for decision in decisions] == list(range(20))
 
 
-def test_a_sampled_frame_that_is_sent_as_pre_roll_is_not_marked() -> None:
+def test_a_sampled_frame_that_is_sent_as_pre_roll_is_not_marked_as_sampled() -> None:
     gate = Gate(QUIET.model_copy(update={"sample": 1.0, "pre_roll_s": 1.0, "hold_s": 0.0}), "a", 1)
     decisions = play(gate, [False] * 6 + [True])
     assert kept(decisions) == list(range(7))
     assert not any(decision.sampled for decision in decisions)
 
 
-def test_frames_over_the_rate_are_not_sampled() -> None:
+def test_frames_over_the_rate_limit_are_not_sampled() -> None:
     gate = Gate(QUIET.model_copy(update={"sample": 1.0, "max_fps": 5.0}), "a", 1)
     decisions = play(gate, [False] * 20)
     assert kept(decisions) == list(range(0, 20, 2))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 1.0])
-def test_the_sample_has_the_configured_share(share: float) -> None:
+def test_the_random_sample_has_the_configured_share(share: float) -> None:
     count = sum(sampled("gate", 1_700_000_000, seq, share) for seq in range(20_000))
     assert abs(count / 20_000 - share) < 4 * math.sqrt(max(share * (1 - share), 1e-12) / 20_000)
 
 
-def test_no_frame_is_sent_outside_armed_hours_and_the_first_armed_one_is() -> None:
+def test_no_frame_is_sent_outside_armed_hours_and_the_first_armed_frame_is_sent() -> None:
     config = GateConfig.model_validate(
         {
             "keep_alive_s": 0.0,
@@ -196,7 +196,7 @@ def test_a_rate_limit_drops_no_frame_of_a_slower_camera_with_uneven_frames(
 
 
 @given(fps=st.floats(1.0, 60.0), limit=st.floats(0.5, 30.0))
-def test_a_rate_limit_is_held_on_average(fps: float, limit: float) -> None:
+def test_the_average_frame_rate_stays_at_the_rate_limit(fps: float, limit: float) -> None:
     most = 60.0 * min(fps, limit)
     assert 0.49 * most - 2 <= passed(Rate(limit), (1000.0 * n / fps for n in range(round(60 * fps)))) <= most + 2
 
@@ -213,7 +213,7 @@ def test_a_rate_limit_is_held_on_average(fps: float, limit: float) -> None:
     open_fps=st.sampled_from([0.0, 3.0]),
     sample=st.sampled_from([0.0, 0.3]),
 )
-def test_each_frame_gets_one_decision_in_order_and_few_frames_are_buffered(
+def test_each_frame_gets_one_decision_in_frame_order_and_the_buffer_stays_small(
     steps: list[tuple[str, float]], pre_roll_s: float, max_fps: float, open_fps: float, sample: float
 ) -> None:
     config = GateConfig(
@@ -231,7 +231,7 @@ def test_each_frame_gets_one_decision_in_order_and_few_frames_are_buffered(
     assert all((decision.frame.image is not None) == decision.keep for decision in decisions)
 
 
-def test_buffered_pictures_are_bounded_in_number_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pre_roll_buffer_is_bounded_in_pictures_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     config = QUIET.model_copy(update={"pre_roll_s": 3.0})
     gate = Gate(config, "a", 1)
     assert len(play(gate, [False] * 20)) == 20 - gate_module.MAX_PICTURES

@@ -1,4 +1,4 @@
-"""Tests of the motion detector: moving boxes, and changes that are no motion."""
+"""Tests of the motion detector: boxes of moving objects, and changes that must not be detected as motion."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def noisy(seed: int, level: int = 90) -> np.ndarray:
     return np.clip(level + noise, 0, 255).astype(np.uint8)
 
 
-def test_noise_alone_is_no_motion() -> None:
+def test_sensor_noise_is_not_detected_as_motion() -> None:
     detector = MotionDetector(0.0005)
     assert all(not detector.boxes(noisy(i)) for i in range(30))
 
 
-def test_a_change_of_light_is_no_motion() -> None:
+def test_a_change_of_light_is_not_detected_as_motion() -> None:
     detector = MotionDetector(0.0005)
     for i in range(20):
         detector.boxes(noisy(i))
     assert not detector.boxes(noisy(21, level=130))
 
 
-def test_a_moving_square_is_found_at_its_place() -> None:
+def test_a_moving_square_is_detected_at_its_position() -> None:
     detector = MotionDetector(0.0005)
     for i in range(10):
         detector.boxes(noisy(i))
@@ -42,7 +42,7 @@ def test_a_moving_square_is_found_at_its_place() -> None:
 
 
 @pytest.mark.parametrize(("kind", "share"), [("road", 0.7), ("conveyor", 0.9)])
-def test_most_objects_of_a_scene_have_a_box_of_their_own(kind: str, share: float) -> None:
+def test_most_moving_objects_of_a_scene_have_a_box_of_their_own(kind: str, share: float) -> None:
     scene, detector = SimulatedScene(SceneConfig(kind, seed=2)), MotionDetector(0.0005)  # type: ignore[arg-type]
     seen = found = 0
     for index in range(110):
@@ -55,7 +55,7 @@ def test_most_objects_of_a_scene_have_a_box_of_their_own(kind: str, share: float
     assert found >= share * seen
 
 
-def test_motion_behind_a_mask_is_masked_and_motion_beside_it_is_reported() -> None:
+def test_motion_behind_a_mask_is_masked_and_motion_beside_the_mask_is_reported() -> None:
     left_half = ((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0))
     detector = MotionDetector(0.0005, [left_half])
     for i in range(10):
@@ -72,7 +72,7 @@ def test_motion_behind_a_mask_is_masked_and_motion_beside_it_is_reported() -> No
 
 FPS = 10.0
 QUIET_S = 18.0
-"""Second of each cycle of a scene from which nobody is in it."""
+"""Second in each cycle of a simulated scene after which no actor is in the picture."""
 ROAD = SimulatedScene(SceneConfig("road", seed=4, noise_sigma=0.0)).render(round(QUIET_S * FPS)).image
 NOISE = np.random.default_rng(0).normal(0, 4, (420, 700, 3)).astype(np.float32)
 CAR = (slice(200, 250), slice(250, 350))
@@ -89,7 +89,7 @@ def watch(frames: int, change: Change, fps: float = FPS, detector: MotionDetecto
 
 
 def parked(arrives_s: float, leaves_s: float, fps: float = FPS) -> Change:
-    """Put a car on the road between two times."""
+    """Put a parked car on the road between two times."""
 
     def change(index: int, image: np.ndarray) -> np.ndarray:
         if arrives_s <= index / fps < leaves_s:
@@ -108,18 +108,18 @@ def test_a_stopped_object_joins_the_background_within_seconds_at_any_frame_rate(
     assert 2.0 + ABSORB_S - 1.0 < moving[-1] < 2.0 + ABSORB_S + 1.0
 
 
-def test_a_stopped_object_leaves_no_ghost_when_it_goes() -> None:
+def test_no_motion_is_reported_where_a_stopped_object_has_left() -> None:
     seen = list(watch(200, parked(2.0, 12.0)))
     assert not any(seen[80:])
 
 
-def test_an_object_present_from_the_start_leaves_a_ghost_for_seconds_only() -> None:
+def test_false_motion_ends_within_seconds_after_an_object_present_from_the_start_leaves() -> None:
     seen = list(watch(150, parked(0.0, 5.0)))
     gone = [index / FPS for index, count in enumerate(seen) if count]
     assert 5.0 <= gone[0] <= gone[-1] < 5.0 + ABSORB_S + 1.5
 
 
-def test_a_slow_car_with_a_plain_roof_leaves_no_ghost() -> None:
+def test_no_motion_is_reported_behind_a_slow_car_with_a_plain_roof() -> None:
     def change(index: int, image: np.ndarray) -> np.ndarray:
         left = 4 * index
         image[200:250, max(0, left - 300) : left] = (160, 160, 165)
@@ -132,14 +132,14 @@ def test_a_slow_car_with_a_plain_roof_leaves_no_ghost() -> None:
 
 
 @pytest.mark.parametrize(("gain", "offset"), [(0.5, 0.0), (1.6, 0.0), (0.8, 60.0), (1.0, -40.0)])
-def test_a_light_switch_is_no_motion(gain: float, offset: float) -> None:
+def test_a_switched_light_is_not_detected_as_motion(gain: float, offset: float) -> None:
     def change(index: int, image: np.ndarray) -> np.ndarray:
         return image * gain + offset if 30 <= index < 60 else image
 
     assert not any(watch(100, change))
 
 
-def test_a_lamp_over_most_of_the_picture_is_no_motion_and_a_moving_bus_is() -> None:
+def test_a_moving_bus_is_motion_but_a_lamp_over_most_of_the_picture_is_not() -> None:
     def lamp(index: int, image: np.ndarray) -> np.ndarray:
         ramp = np.linspace(90, -30, image.shape[1])[None, :, None].clip(0)
         return image + ramp if index >= 30 else image
@@ -154,11 +154,11 @@ def test_a_lamp_over_most_of_the_picture_is_no_motion_and_a_moving_bus_is() -> N
     assert sum(map(bool, watch(45, bus))) >= 12
 
 
-def test_dawn_is_no_motion() -> None:
+def test_dawn_is_not_detected_as_motion() -> None:
     assert not any(watch(300, lambda index, image: image * (0.35 + 0.65 * index / 300)))
 
 
-def test_a_trembling_mast_is_no_motion_after_a_while() -> None:
+def test_a_trembling_mast_is_not_detected_as_motion_after_a_while() -> None:
     def sway(index: int, image: np.ndarray) -> np.ndarray:
         by = np.random.default_rng([index, 1]).normal(0, 1.2, 2)
         shift = np.array([[1, 0, by[0]], [0, 1, by[1]]], np.float32)
@@ -169,7 +169,7 @@ def test_a_trembling_mast_is_no_motion_after_a_while() -> None:
 
 @pytest.mark.parametrize("light", ["day", "night"])
 @pytest.mark.parametrize("kind", ["road", "yard", "conveyor"])
-def test_rain_is_no_motion(kind: str, light: str) -> None:
+def test_rain_is_not_detected_as_motion(kind: str, light: str) -> None:
     scene = SimulatedScene(SceneConfig(kind, seed=4, light=light, rain=True))  # type: ignore[arg-type]
     detector = MotionDetector(0.0005)
     empty = [index for index in range(400) if index % 200 >= QUIET_S * FPS]
@@ -179,7 +179,7 @@ def test_rain_is_no_motion(kind: str, light: str) -> None:
     assert sum(seen) <= 3
 
 
-def test_the_background_is_learnt_anew_after_a_long_gap() -> None:
+def test_the_background_is_learnt_anew_after_a_long_gap_between_frames() -> None:
     detector = MotionDetector(0.0005)
     assert not any(watch(20, lambda _, image: image, detector=detector))
     image = ROAD.copy()
@@ -187,7 +187,7 @@ def test_the_background_is_learnt_anew_after_a_long_gap() -> None:
     assert not detector.detect(image, 3600 * 10**9).boxes
 
 
-def test_boxes_lie_in_the_frame_whatever_its_size() -> None:
+def test_motion_boxes_lie_inside_frames_of_any_size() -> None:
     for width, height in ((160, 90), (321, 239), (641, 359), (1283, 721)):
         detector, size = MotionDetector(0.0005), (height, width, 3)
         for index in range(5):

@@ -44,7 +44,7 @@ def armed(schedule: Schedule, at: datetime) -> bool:
 
 
 def stretches(schedule: Schedule, moments: list[datetime]) -> list[tuple[datetime, datetime]]:
-    """Return the armed intervals: the first armed minute, and the first minute after it."""
+    """Return the armed intervals: the first armed minute, and the first minute after the interval."""
     flags = [armed(schedule, at) for at in moments]
     edges = [i for i, (a, b) in enumerate(pairwise([False, *flags, False])) if a != b]
     return [(moments[a], moments[min(b, len(moments) - 1)]) for a, b in zip(edges[::2], edges[1::2], strict=True)]
@@ -54,7 +54,7 @@ def stretches(schedule: Schedule, moments: list[datetime]) -> list[tuple[datetim
     ("zone", "day", "hours"),
     [("Europe/Berlin", (2026, 3, 28), 7), ("Europe/Berlin", (2026, 10, 24), 9), ("Europe/Berlin", (2026, 7, 3), 8)],
 )
-def test_an_armed_night_is_longer_or_shorter_at_a_clock_change(
+def test_an_armed_night_is_an_hour_longer_or_shorter_when_clocks_change(
     zone: str, day: tuple[int, int, int], hours: int
 ) -> None:
     evening = datetime(*day)
@@ -65,13 +65,13 @@ def test_an_armed_night_is_longer_or_shorter_at_a_clock_change(
     assert start.astimezone(ZoneInfo(zone)).strftime("%a %H:%M").lower() == f"{weekday} 22:00"
 
 
-def test_a_repeated_hour_is_armed_from_its_first_start_to_its_second_end() -> None:
+def test_armed_hours_in_a_repeated_hour_last_from_the_first_start_to_the_second_end() -> None:
     half = Schedule([ArmedHours(start=time(2, 15), end=time(2, 45))], "Europe/Berlin")
     day = [s for s in stretches(half, minutes("Europe/Berlin", datetime(2026, 10, 25))) if s[0].day == 25]
     assert day == [(datetime(2026, 10, 25, 0, 15, tzinfo=UTC), datetime(2026, 10, 25, 1, 45, tzinfo=UTC))]
 
 
-def test_hours_inside_a_skipped_hour_never_arm_and_longer_ones_start_at_the_change() -> None:
+def test_armed_hours_in_a_skipped_hour_never_arm_and_longer_ones_start_at_the_clock_change() -> None:
     day, zone = datetime(2026, 3, 29), "Europe/Berlin"
     change = datetime(2026, 3, 29, 1, 0, tzinfo=UTC)
     inside = Schedule([ArmedHours(days=("sun",), start=time(2, 15), end=time(2, 45))], zone)
@@ -83,7 +83,7 @@ def test_hours_inside_a_skipped_hour_never_arm_and_longer_ones_start_at_the_chan
 @pytest.mark.parametrize(("zone", "day"), CHANGES)
 @settings(max_examples=30)
 @given(start=times, end=times, weekdays=days)
-def test_a_camera_is_armed_whenever_its_wall_clock_says_so_in_unbroken_intervals(
+def test_a_camera_is_armed_without_gaps_at_all_wall_clock_times_of_its_armed_hours(
     zone: str, day: datetime, start: time, end: time, weekdays: list[str]
 ) -> None:
     hours = ArmedHours.model_validate({"days": weekdays, "start": start, "end": end})
@@ -96,7 +96,7 @@ def test_a_camera_is_armed_whenever_its_wall_clock_says_so_in_unbroken_intervals
             within = datetime.combine(begins, start) <= wall < datetime.combine(ends, end)
             says |= within and begins.strftime("%a").lower() in weekdays
         assert armed(schedule, at) or not says
-        if not says:  # it may still be armed, but only while an hour repeats
+        if not says:  # outside its hours, a camera may be armed only while an hour repeats
             near = {(at + timedelta(hours=h)).astimezone(ZoneInfo(zone)).utcoffset() for h in (-1, 1)}
             assert not armed(schedule, at) or len(near) == 2
     most = sum(d.strftime("%a").lower() in weekdays for d in (day + timedelta(days=n) for n in range(-3, 4)))
@@ -104,7 +104,7 @@ def test_a_camera_is_armed_whenever_its_wall_clock_says_so_in_unbroken_intervals
 
 
 @given(at_ns=st.integers(0, 4_000_000_000_000_000_000))
-def test_a_camera_without_hours_or_with_all_hours_is_always_armed(at_ns: int) -> None:
+def test_a_camera_without_armed_hours_or_with_hours_around_the_clock_is_always_armed(at_ns: int) -> None:
     assert Schedule([], "UTC").armed(at_ns)
     assert Schedule([ArmedHours(start=time(0), end=time(0))], "Europe/Berlin").armed(at_ns)
 

@@ -1,4 +1,4 @@
-"""Tests of stationary objects: detection, end, and reports."""
+"""Tests of stationary objects: when they begin and end, and when the gate reports them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROAD = SimulatedScene(SceneConfig("road", seed=4, noise_sigma=0.0)).render(180).
 NOISE = np.random.default_rng(0).normal(0, 4, (420, 700, 3)).astype(np.float32)
 CAR, NEXT = Box(248.0, 200.0, 352.0, 252.0), Box(352.0, 200.0, 456.0, 252.0)
 Things = Iterable[tuple[Box, int, float, float]]
-"""Objects: box, grey level, and first and last second in the picture."""
+"""Test objects, each with box, grey level, and the first and last second in the picture."""
 
 
 def picture(index: int, things: Things, gain: float | np.ndarray = 1.0) -> np.ndarray:
@@ -43,7 +43,7 @@ def watch(
     detector: MotionDetector | None = None,
     gain: Callable[[int], float | np.ndarray] | None = None,
 ) -> dict[float, tuple[Box, ...]]:
-    """Return the stationary boxes, by second."""
+    """Return the boxes of stationary objects in each second."""
     detector, found = detector or MotionDetector(0.0005), {}
     for index in range(round(seconds * FPS)):
         detector.detect(picture(index, things, gain(index) if gain else 1.0), round(index * 1e9 / FPS))
@@ -61,14 +61,14 @@ def test_a_stopped_object_is_stationary_until_it_leaves() -> None:
     assert all(same(boxes, CAR) for at_s, boxes in found.items() if 7.5 < at_s < 15.0)
 
 
-def test_an_object_that_stops_beside_another_is_a_second_object() -> None:
+def test_an_object_that_stops_beside_a_stationary_object_is_a_second_object() -> None:
     found = watch(30.0, [(CAR, 30, 2.0, 22.0), (NEXT, 160, 10.0, 99.0)])
     assert same(found[20.0], NEXT, CAR)
     assert same(found[29.0], NEXT)
 
 
 @pytest.mark.parametrize("stood_s", [20.0, ESTABLISHED_S + 20.0])
-def test_a_person_in_front_of_a_parked_car_does_not_remove_it(stood_s: float) -> None:
+def test_a_parked_car_stays_stationary_behind_a_passing_person(stood_s: float) -> None:
     person = CAR._replace(left=280.0, right=312.0)
     found = watch(stood_s + 40.0, [(CAR, 30, 2.0, stood_s + 30.0), (person, 220, stood_s, stood_s + 12.0)])
     assert same(found[stood_s + 8.0][:1], person)
@@ -105,7 +105,7 @@ def at(left: int, top: int, right: int, bottom: int) -> np.ndarray:
     return where
 
 
-def test_constantly_settling_leaves_do_not_merge_two_stopped_objects() -> None:
+def test_leaves_that_settle_constantly_do_not_merge_two_stationary_objects() -> None:
     stationary = StationaryMap((40, 40))
     for second in range(60):
         stopped = at(second % 40, 2 * (second // 40), second % 40 + 1, 2 * (second // 40) + 1)
@@ -115,7 +115,7 @@ def test_constantly_settling_leaves_do_not_merge_two_stopped_objects() -> None:
     assert [found for found in stationary.rectangles(50, None) if found[1] == 10] == [second, first]
 
 
-def test_leaves_over_a_third_of_the_picture_are_no_change_of_light() -> None:
+def test_leaves_over_a_third_of_the_picture_are_not_treated_as_a_change_of_light() -> None:
     stationary, car = StationaryMap((40, 40)), at(25, 15, 35, 25)
     stationary.stopped(car, car, 0.0)
     for row in range(1, 30):
@@ -124,7 +124,9 @@ def test_leaves_over_a_third_of_the_picture_are_no_change_of_light() -> None:
     assert (25, 15, 10, 10) in stationary.rectangles(50, None)
 
 
-def test_specks_left_by_a_day_of_leaves_are_not_examined(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_specks_left_by_a_day_of_leaves_are_not_searched_for_stationary_objects(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     stationary, looks = StationaryMap((90, 160)), []
     parts = stationary_module._rectangles
     monkeypatch.setattr(stationary_module, "_rectangles", lambda *given: looks.append(1) or parts(*given))
@@ -156,7 +158,7 @@ def test_no_stationary_object_is_reported_behind_a_mask_or_before_the_first_fram
     assert not any(watch(12.0, [(CAR, 30, 2.0, 99.0)], detector).values())
 
 
-def test_a_picture_of_another_size_starts_a_new_scene() -> None:
+def test_a_picture_of_another_size_clears_the_stationary_objects() -> None:
     detector = MotionDetector(0.0005)
     assert watch(10.0, [(CAR, 30, 2.0, 99.0)], detector)[9.9]
     detector.detect(np.zeros((480, 1000, 3), np.uint8), 10 * 10**9)
@@ -177,11 +179,11 @@ PARKED = [(CAR, 30, 2.0, 99.0)]
 
 
 def reports_s(decisions: list[GateDecision]) -> list[float]:
-    """Return the times of reports with stationary objects."""
+    """Return the times in s of the sent frames that report stationary objects."""
     return [decision.frame.captured_ns / 1e9 for decision in decisions if decision.resting]
 
 
-def test_stationary_objects_are_reported_when_motion_ends_and_with_each_keep_alive() -> None:
+def test_stationary_objects_are_reported_when_motion_ends_and_in_each_keep_alive_frame() -> None:
     decisions = play(GateConfig(sample=0.0, keep_alive_s=5.0), 30.0, PARKED)
     reports = reports_s(decisions)
     assert reports[0] < 7.0
@@ -199,7 +201,7 @@ def test_frames_without_a_report_are_not_searched_for_stationary_objects(monkeyp
     assert len(searched) < 60  # of 300 frames
 
 
-def test_a_sampled_frame_reports_nothing_and_does_not_delay_the_next_report() -> None:
+def test_a_sampled_frame_has_no_report_of_stationary_objects_and_delays_no_report() -> None:
     decisions = play(GateConfig(sample=0.2, keep_alive_s=5.0), 40.0, PARKED)
     assert all(decision.resting is None for decision in decisions if decision.sampled)
     reports = reports_s(decisions)
@@ -222,8 +224,8 @@ def test_a_gate_without_motion_detection_reports_no_stationary_objects() -> None
     assert {decision.resting for decision in play(GateConfig(motion=False), 3.0, PARKED)} == {None}
 
 
-def test_a_buffered_frame_reports_the_objects_that_were_stationary_at_its_capture() -> None:
-    """The frame leaves the buffer after the car has left. The car was there at its capture."""
+def test_a_buffered_frame_reports_the_objects_that_were_stationary_at_its_capture_time() -> None:
+    """The frame was captured while the car was parked, and leaves the buffer after the car has left."""
     config = GateConfig(sample=0.0, keep_alive_s=4.0, pre_roll_s=1.0)
     decisions = play(config, 30.0, [(CAR, 30, 2.0, 21.35)])
     before = [

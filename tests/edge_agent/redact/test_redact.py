@@ -1,4 +1,4 @@
-"""Tests of redaction: masks, obscured faces, memory, decoders and failures."""
+"""Tests of redaction: privacy masks, obscured faces, box history, decoders of model outputs, and failures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Image = npt.NDArray[np.uint8]
 
 ULTRAFACE = ROOT.parent / "shared" / "data" / "ultraface-rfb-320.onnx"
 PROFILE = Box(690, 30, 723, 80)
-"""Face in frame 690 of one-by-one-person-detection.mp4, read off the picture."""
+"""Box of the face in frame 690 of one-by-one-person-detection.mp4, measured by hand."""
 SECOND_NS = 1_000_000_000
 SQUARE = ((0.25, 0.25), (0.75, 0.25), (0.75, 0.75), (0.25, 0.75))
 coordinate = st.floats(0.0, 1.0)
@@ -44,7 +44,7 @@ def noise(width: int = 320, height: int = 256, seed: int = 0) -> Image:
 
 
 def scene(left: int = 32, top: int = 64) -> Image:
-    """Return a grey picture with a white square that has a pattern in it."""
+    """Return a grey picture with a white square that contains a pattern."""
     image = np.full((256, 320, 3), 80, np.uint8)
     image[top : top + 32, left : left + 32] = 255
     image[top + 12 : top + 20 : 2, left + 4 : left + 28] = 200
@@ -56,7 +56,9 @@ def scene(left: int = 32, top: int = 64) -> Image:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(coordinate, coordinate), min_size=3, max_size=7), st.integers(8, 90), st.integers(8, 90))
-def test_every_pixel_touched_by_a_mask_is_filled(points: list[tuple[float, float]], width: int, height: int) -> None:
+def test_every_pixel_touched_by_a_privacy_mask_is_filled(
+    points: list[tuple[float, float]], width: int, height: int
+) -> None:
     redactor = Redactor(RedactConfig(masks=(tuple(points),), mask_colour=(1, 2, 3)))
     filled = (redactor.masked(np.full((height, width, 3), 200, np.uint8)) == (1, 2, 3)).all(axis=2)
     outline = (np.array(points) * (width, height)).astype(np.float32)
@@ -76,12 +78,12 @@ def test_every_pixel_touched_by_a_mask_is_filled(points: list[tuple[float, float
     ],
     ids=["twice", "one in another", "wound twice", "a star's middle", "all of it"],
 )
-def test_crossing_masks_and_edges_leave_no_hole(masks: tuple, inside: tuple[float, float]) -> None:  # type: ignore[type-arg]
+def test_crossing_mask_edges_leave_no_uncovered_hole(masks: tuple, inside: tuple[float, float]) -> None:  # type: ignore[type-arg]
     image = Redactor(RedactConfig(masks=masks)).masked(noise())
     assert image[int(inside[1] * 256), int(inside[0] * 320)].tolist() == [0, 0, 0]
 
 
-def test_masks_follow_the_picture_size() -> None:
+def test_privacy_masks_scale_with_the_picture_size() -> None:
     redactor = Redactor(RedactConfig(masks=(SQUARE,)))
     for width, height in ((320, 256), (64, 48), (640, 360)):
         image = redactor.masked(np.full((height, width, 3), 200, np.uint8))
@@ -89,7 +91,7 @@ def test_masks_follow_the_picture_size() -> None:
         assert (image[: height // 4 - 3] == 200).all()
 
 
-def test_a_read_only_picture_is_copied_and_one_of_another_shape_is_unusable() -> None:
+def test_the_redactor_copies_a_read_only_picture_and_refuses_a_picture_of_another_shape() -> None:
     redactor = Redactor(RedactConfig(masks=(SQUARE,)))
     image = noise()
     image.flags.writeable = False
@@ -113,7 +115,9 @@ def test_faces_behind_a_mask_are_not_detected(bright: DetectorConfig) -> None:
 @pytest.mark.parametrize("method", ["pixelate", "fill"])
 @settings(deadline=None)
 @given(st.integers(3, 200), st.integers(3, 200), st.integers(0, 1000))
-def test_the_number_of_remaining_colours_is_limited(method: Method, width: int, height: int, seed: int) -> None:
+def test_the_number_of_colours_left_in_an_obscured_box_is_limited(
+    method: Method, width: int, height: int, seed: int
+) -> None:
     image = noise(width, height, seed)
     assert obscure(image, Box(0, 0, width, height), method)
     most = min(MAX_BLOCKS, max(1, width // MIN_BLOCK_PX)) * min(MAX_BLOCKS, max(1, height // MIN_BLOCK_PX))
@@ -123,7 +127,9 @@ def test_the_number_of_remaining_colours_is_limited(method: Method, width: int, 
 @pytest.mark.parametrize("method", ["pixelate", "blur", "fill"])
 @settings(deadline=None)
 @given(st.integers(MIN_BLOCK_PX, 20), st.integers(MIN_BLOCK_PX, 20), st.integers(0, 1000))
-def test_only_the_mean_colour_of_a_block_remains(method: Method, across: int, down: int, seed: int) -> None:
+def test_an_obscured_box_keeps_only_the_mean_colour_of_each_block(
+    method: Method, across: int, down: int, seed: int
+) -> None:
     """Shuffling the pixels within each block does not change the result."""
     width, height = MAX_BLOCKS * across, MAX_BLOCKS * down
     one, rng = noise(width, height, seed), np.random.default_rng(seed)
@@ -138,7 +144,7 @@ def test_only_the_mean_colour_of_a_block_remains(method: Method, across: int, do
 
 
 @pytest.mark.parametrize("box", [Box(-30, -30, 10, 10), Box(300, 240, 400, 400), Box(-1e9, -1e9, 1e9, 1e9)])
-def test_a_box_across_the_border_is_clipped_to_the_picture(box: Box) -> None:
+def test_an_obscured_box_across_the_border_is_clipped_to_the_picture(box: Box) -> None:
     image = noise()
     assert obscure(image, box, "fill")
     assert (image == 127).any()
@@ -170,7 +176,7 @@ def found(left: float, score: float = 0.9) -> ScoredBox:
     return ScoredBox(Box(left, 0, left + 20, 20), score)
 
 
-def test_a_missed_face_stays_covered_for_a_while_by_a_widening_box() -> None:
+def test_a_face_missed_by_the_detector_stays_covered_for_a_while_by_a_widening_box() -> None:
     history = BoxHistory(0.5, hold_s=1.0, grow=0.0)
     assert [h.held for h in history.step([found(50)], 0)] == [False]
     (early,) = history.step([], SECOND_NS // 4)
@@ -180,7 +186,7 @@ def test_a_missed_face_stays_covered_for_a_while_by_a_widening_box() -> None:
     assert history.step([], 2 * SECOND_NS) == []
 
 
-def test_a_face_that_is_found_again_replaces_its_held_box() -> None:
+def test_a_face_that_is_detected_again_replaces_its_held_box() -> None:
     history = BoxHistory(0.5, hold_s=1.0, grow=0.0)
     history.step([found(50)], 0)
     history.step([], SECOND_NS // 4)
@@ -188,7 +194,7 @@ def test_a_face_that_is_found_again_replaces_its_held_box() -> None:
     assert (again.box, again.held) == (Box(55, 0, 75, 20), False)
 
 
-def test_a_low_score_continues_a_face_but_starts_none() -> None:
+def test_a_low_score_continues_a_covered_face_but_starts_no_new_one() -> None:
     history = BoxHistory(0.5, hold_s=1.0, grow=0.0)
     assert history.step([found(50, 0.3)], 0) == []
     history.step([found(50)], 1)
@@ -196,7 +202,7 @@ def test_a_low_score_continues_a_face_but_starts_none() -> None:
     assert history.min_score == 0.25
 
 
-def test_a_held_box_ends_after_a_clock_jump() -> None:
+def test_a_held_box_is_dropped_after_a_clock_jump() -> None:
     history = BoxHistory(0.5, hold_s=1.0, grow=0.0)
     history.step([found(50)], 100 * SECOND_NS)
     assert history.step([], SECOND_NS) == []
@@ -217,7 +223,7 @@ def test_every_detection_is_covered_in_its_frame_and_the_next(frames: list[list[
 # decoders
 
 
-def test_ultraface_has_as_many_prior_boxes_as_outputs() -> None:
+def test_ultraface_decoder_expects_one_output_for_each_prior_box() -> None:
     for (width, height), count in {(320, 240): 4420, (640, 480): 17640, (320, 192): 3525}.items():
         outputs = {"scores": np.zeros((1, count, 2), np.float32), "boxes": np.zeros((1, count, 4), np.float32)}
         boxes, scores = ultraface(outputs, width, height)
@@ -227,7 +233,7 @@ def test_ultraface_has_as_many_prior_boxes_as_outputs() -> None:
         ultraface(outputs, 320, 240)
 
 
-def test_yolox_decodes_a_grid_cell() -> None:
+def test_yolox_decoder_converts_a_grid_cell_to_a_box() -> None:
     raw = np.zeros((1, 8 * 8 + 4 * 4 + 2 * 2, 7), np.float32)
     raw[0, 8 * 8 + 4 * 1 + 2] = (0.5, 0.5, np.log(2), np.log(1), 0.9, 0.1, 0.8)
     boxes, scores = yolox({"output": raw}, 64, 64)
@@ -244,7 +250,7 @@ def test_model_outputs_of_another_shape_are_refused(outputs: dict[str, npt.NDArr
 
 
 def test_overlapping_detections_become_one_box_around_both(tmp_path: Path) -> None:
-    """Two of the boxes overlap; the larger one has the lower score. Two others lie elsewhere."""
+    """Two of the four boxes overlap, and the larger of these has the lower score."""
     cells = ((0.1, 0.1, 0.3, 0.3), (0.1, 0.1, 0.35, 0.35), (0.7, 0.7, 0.9, 0.9), (0.5, 0.5, 0.5, 0.5))
     model = write_constant(tmp_path / "model.onnx", cells, (0.9, 0.6, 0.8, 0.7))
     config = DetectorConfig(model=str(model), decoder="corners")
@@ -259,7 +265,7 @@ def test_overlapping_detections_become_one_box_around_both(tmp_path: Path) -> No
 
 @pytest.mark.skipif(not ULTRAFACE.is_file(), reason="needs ../shared/data/ultraface-rfb-320.onnx")
 @pytest.mark.parametrize("size", [(320, 192, 1), (320, 256, 1), (640, 384, 2)])
-def test_a_profile_in_real_footage_is_found_at_its_place(size: tuple[int, int, int]) -> None:
+def test_haar_cascades_find_a_profile_face_in_real_footage_at_its_position(size: tuple[int, int, int]) -> None:
     clip = cv2.VideoCapture(str(ULTRAFACE.parent / "one-by-one-person-detection.mp4"))
     clip.set(cv2.CAP_PROP_POS_FRAMES, 690)
     image = np.asarray(clip.read()[1], np.uint8)
@@ -269,7 +275,7 @@ def test_a_profile_in_real_footage_is_found_at_its_place(size: tuple[int, int, i
 
 
 @pytest.mark.parametrize("model", ["", "haarcascade_frontalface_alt2.xml", "haarcascade_russian_plate_number.xml"])
-def test_cascades_shipped_with_opencv_load_and_find_nothing_in_a_grey_picture(model: str) -> None:
+def test_haar_cascades_shipped_with_opencv_load_and_find_nothing_in_a_grey_picture(model: str) -> None:
     detector = make_detector(DetectorConfig(decoder="haar", model=model))
     assert detector.find(np.full((256, 320, 3), 80, np.uint8), 0.5) == []
     assert "@sha256:" in detector.name
@@ -287,7 +293,7 @@ def test_cascades_shipped_with_opencv_load_and_find_nothing_in_a_grey_picture(mo
         ("haar", b"<no cascade>", "expected a cascade"),
     ],
 )
-def test_a_model_that_fails_to_load_reports_the_reason(
+def test_a_redaction_model_that_fails_to_load_reports_the_reason(
     tmp_path: Path, decoder: str, content: bytes | None, why: str
 ) -> None:
     path = tmp_path / "model.file"
@@ -299,7 +305,7 @@ def test_a_model_that_fails_to_load_reports_the_reason(
     assert str(path) in str(raised.value)
 
 
-def test_a_wrong_decoder_or_input_size_fails_when_the_model_is_loaded(bright: DetectorConfig) -> None:
+def test_a_redaction_model_with_a_wrong_decoder_or_input_size_fails_while_loading(bright: DetectorConfig) -> None:
     for wrong in ({"decoder": "yolox"}, {"decoder": "ultraface"}, {"width": 96}, {"classes": (1,)}):
         with pytest.raises(RedactionFailed, match=r"bright\.onnx"):
             Redactor(RedactConfig(faces=bright.model_copy(update=wrong)))
@@ -314,7 +320,7 @@ def test_a_wrong_decoder_or_input_size_fails_when_the_model_is_loaded(bright: De
         ((0.1, 0.1, 0.3, 0.3), -4.2, "scores from"),
     ],
 )
-def test_impossible_boxes_or_scores_stop_the_camera(
+def test_impossible_boxes_or_scores_from_a_detector_raise_redaction_failed(
     tmp_path: Path, box: tuple[float, ...], score: float, why: str
 ) -> None:
     model = write_constant(tmp_path / "model.onnx", [box], [score])

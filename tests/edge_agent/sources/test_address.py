@@ -1,4 +1,4 @@
-"""Tests of camera addresses: credentials are filled in and never shown."""
+"""Tests of camera addresses: credentials are filled into the URL and never shown in a message."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_variables_in_an_address_are_replaced_from_the_environment() -> None:
 
 
 @pytest.mark.parametrize("source", ["rtsp:///nowhere", "http://", "rtsp://host:port/x", "rtsp://[::1/x"])
-def test_an_invalid_address_is_refused(source: str) -> None:
+def test_an_invalid_camera_address_is_refused(source: str) -> None:
     with pytest.raises(SourceUnusable, match="address cannot be read"):
         resolve(source, StreamConfig(), {})
 
@@ -43,7 +43,7 @@ def test_an_invalid_address_is_refused(source: str) -> None:
     "source",
     ["rtsp://a:hun/ter2@cam/x", "rtsp://a:hun#ter2@cam/x", "rtsp://a:hun\u2100ter2@cam/x", "rtsp://a:b@[hun/x"],
 )
-def test_the_error_for_an_unreadable_address_does_not_contain_it(source: str) -> None:
+def test_the_error_for_an_unreadable_address_does_not_show_the_address(source: str) -> None:
     with pytest.raises(SourceUnusable, match="address cannot be read") as caught:
         resolve(source, StreamConfig(), {})
     assert "hun" not in str(caught.value)
@@ -57,7 +57,7 @@ def test_the_error_for_an_unreadable_address_does_not_contain_it(source: str) ->
         ("http://cam/snap.cgi?usr=admin&pwd=hunter2&n=${P}", "http://cam/snap.cgi?usr=…&pwd=…&n=${P}"),
     ],
 )
-def test_a_secret_in_a_path_or_query_is_filled_in_but_masked_in_texts(source: str, shown: str) -> None:
+def test_a_secret_in_a_path_or_query_is_in_the_url_but_masked_in_log_texts(source: str, shown: str) -> None:
     address = resolve(source, StreamConfig(), {"P": "hunter2"})
     assert (address.url, address.shown) == (source.replace("${P}", "hunter2"), shown)
     assert "hunter2" not in address.hide(f"{address.url}: hunter2 is wrong, and {address.with_user}") + repr(address)
@@ -71,7 +71,7 @@ def test_the_error_of_an_unreachable_camera_contains_no_secret(monkeypatch: pyte
         assert "hunter2" not in str(caught.value)
 
 
-def test_an_unknown_scheme_is_refused_and_not_read_as_a_file() -> None:
+def test_an_address_with_an_unknown_scheme_is_refused_and_not_read_as_a_file() -> None:
     with pytest.raises(SourceUnusable, match=r"unknown scheme rtmp: expected one of .*rtsp") as caught:
         make_source(CameraConfig(name="a", source="rtmp://u:${P}@cam/x"), SourceContext(SystemClock(), 0))
     assert "${P}" not in str(caught.value)
@@ -84,7 +84,7 @@ def test_an_empty_password_file_is_refused(tmp_path: Path, content: str) -> None
         resolve("rtsp://cam/x", StreamConfig(user="a", password_file=tmp_path / "empty"), {})
 
 
-def test_the_error_for_a_missing_password_file_names_it(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_password_file_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(SourceUnusable, match="password_file"):
         resolve("rtsp://cam/x", StreamConfig(user="a", password_file=tmp_path / "none"), {})
 
@@ -113,7 +113,7 @@ def test_an_error_in_the_stream_options_does_not_show_the_address(tmp_path: Path
         load(file)
 
 
-def test_a_variable_is_no_password_and_nested_values_are_masked() -> None:
+def test_passwords_in_nested_values_are_masked_and_variables_are_not() -> None:
     assert CameraConfig(name="a", source="rtsp://admin:${PASSWORD}@cam/x").source
     shown = mask_secrets({"a": ["rtsp://u:p@h/x", ("http://u@h", 7)], "b": "p@q"})
     assert shown == {"a": ["rtsp://…@h/x", ("http://…@h", 7)], "b": "p@q"}

@@ -1,4 +1,4 @@
-"""Tests of image folders: which files are read, in which order, once, and after a restart."""
+"""Tests of image folders: each new file is read once, in order, also after a restart."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-def test_existing_files_are_skipped_at_the_first_start_and_new_files_are_read(
+def test_an_image_folder_skips_existing_files_at_the_first_start_and_reads_new_files(
     folder: Path, clock: ManualClock
 ) -> None:
     (folder / "old.jpg").write_bytes(jpeg(10))
@@ -81,7 +81,7 @@ def test_a_file_is_not_read_while_it_is_being_written(folder: Path, clock: Manua
     assert levels(read_all(source)) == [120]
 
 
-def test_files_that_arrive_during_a_downtime_are_read_after_the_restart(
+def test_image_files_that_arrive_during_a_downtime_are_read_after_the_restart(
     folder: Path, clock: ManualClock, tmp_path: Path
 ) -> None:
     position = tmp_path / "state" / "a.json"
@@ -96,7 +96,9 @@ def test_files_that_arrive_during_a_downtime_are_read_after_the_restart(
     assert levels(read_all(again)) == [100]
 
 
-def test_the_position_is_saved_at_the_first_start(folder: Path, clock: ManualClock, tmp_path: Path) -> None:
+def test_the_read_position_of_an_image_folder_is_saved_at_the_first_start(
+    folder: Path, clock: ManualClock, tmp_path: Path
+) -> None:
     make(folder, clock, tmp_path / "position").open()
     (folder / "1.jpg").write_bytes(jpeg(50))
     again = make(folder, clock, tmp_path / "position")
@@ -104,7 +106,7 @@ def test_the_position_is_saved_at_the_first_start(folder: Path, clock: ManualClo
     assert levels(read_all(again)) == [50]
 
 
-def test_a_picture_is_read_again_if_the_capture_was_killed_before_the_next_read(
+def test_an_image_is_read_again_if_the_capture_was_killed_before_the_next_read(
     folder: Path, clock: ManualClock, tmp_path: Path
 ) -> None:
     source = make(folder, clock, tmp_path / "position")
@@ -129,7 +131,9 @@ def test_deleted_files_are_skipped_and_overwritten_files_are_read_again(folder: 
     assert [*levels([first]), *levels(read_all(source))] == [50, 50, 200]
 
 
-def test_a_file_moved_here_with_an_old_date_is_new(folder: Path, clock: ManualClock, tmp_path: Path) -> None:
+def test_an_image_file_with_an_old_date_is_read_after_it_is_moved_into_the_folder(
+    folder: Path, clock: ManualClock, tmp_path: Path
+) -> None:
     source = make(folder, clock)
     source.open()
     (folder / "1.jpg").write_bytes(jpeg(50))
@@ -142,7 +146,7 @@ def test_a_file_moved_here_with_an_old_date_is_new(folder: Path, clock: ManualCl
 
 
 @pytest.mark.parametrize("data", [b"", b"no picture", jpeg(50)[:-200]], ids=["empty", "text", "cut"])
-def test_an_undecodable_file_is_one_unusable_frame(data: bytes, folder: Path, clock: ManualClock) -> None:
+def test_an_undecodable_image_file_gives_one_unusable_frame(data: bytes, folder: Path, clock: ManualClock) -> None:
     source = make(folder, clock)
     source.open()
     (folder / "1.jpg").write_bytes(data)
@@ -154,7 +158,9 @@ def test_an_undecodable_file_is_one_unusable_frame(data: bytes, folder: Path, cl
     assert levels(read_all(source)) == [60]
 
 
-def test_a_removed_folder_is_a_stall_and_a_missing_one_is_unusable(folder: Path, clock: ManualClock) -> None:
+def test_a_removed_image_folder_is_stalled_and_a_missing_image_folder_is_unusable(
+    folder: Path, clock: ManualClock
+) -> None:
     source = make(folder, clock)
     source.open()
     folder.rmdir()
@@ -165,7 +171,7 @@ def test_a_removed_folder_is_a_stall_and_a_missing_one_is_unusable(folder: Path,
 
 
 @pytest.mark.parametrize("left", [b"", b"[17", b"\xff\xfe", b"{}", b"[null, 1]", b"7"])
-def test_a_damaged_position_is_reported_and_new_files_are_still_read(
+def test_a_damaged_saved_position_is_reported_and_new_files_are_still_read(
     left: bytes, folder: Path, clock: ManualClock, tmp_path: Path
 ) -> None:
     position = tmp_path / "position"
@@ -178,7 +184,7 @@ def test_a_damaged_position_is_reported_and_new_files_are_still_read(
     (folder / "new.jpg").write_bytes(jpeg(50))
     assert levels(read_all(source)) == [50]
     assert len(notices) == 1
-    assert "the position in the folder is lost" in notices[0]
+    assert "the saved position in the image folder is lost" in notices[0]
 
 
 def test_a_failure_to_save_the_position_is_reported_once_and_loses_no_picture(
@@ -192,13 +198,13 @@ def test_a_failure_to_save_the_position_is_reported_once_and_loses_no_picture(
         (folder / name).write_bytes(jpeg(level))
     assert sorted(levels(read_all(source))) == [50, 90]
     source.close()
-    assert notices == ["the position in the folder cannot be saved: Is a directory"]
+    assert notices == ["the position in the image folder cannot be saved: Is a directory"]
     (tmp_path / "state" / "a.new").rmdir()
     source.open()
     assert (tmp_path / "state" / "a.json").is_file()
 
 
-def test_entries_that_are_not_regular_files_are_skipped(folder: Path, clock: ManualClock) -> None:
+def test_image_folder_entries_that_are_not_regular_files_are_skipped(folder: Path, clock: ManualClock) -> None:
     source = make(folder, clock)
     source.open()
     (folder / "loop.jpg").symlink_to(folder / "loop.jpg")
@@ -210,7 +216,7 @@ def test_entries_that_are_not_regular_files_are_skipped(folder: Path, clock: Man
     assert levels(read_all(source)) == [50]
 
 
-def test_a_file_that_arrives_after_the_clock_was_set_back_is_new() -> None:
+def test_an_image_file_that_arrives_after_the_clock_was_set_back_is_read() -> None:
     before = ListedFile(9_000, "old", 10, 9_000)
     new = NewFiles(1.0, [before])
     later = ListedFile(2_000, "new", 10, 2_000)
@@ -218,8 +224,8 @@ def test_a_file_that_arrives_after_the_clock_was_set_back_is_new() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 5)), max_size=30))
-def test_each_content_of_each_file_is_returned_once_and_in_order(writes: list[tuple[int, int]]) -> None:
-    """Each file is written later than the previous one; the folder is listed after each write and at the end."""
+def test_each_version_of_each_image_file_is_returned_once_and_in_order(writes: list[tuple[int, int]]) -> None:
+    """The files are written one after the other. The folder is listed after each write and at the end."""
     new, there, given = NewFiles(1.0), dict[str, ListedFile](), list[ListedFile]()
     for moment, (name, wait) in enumerate(writes, start=1):
         there[str(name)] = ListedFile(moment, str(name), 10, moment)

@@ -30,7 +30,7 @@ except MemoryError:
 """
 
 
-def test_the_kernel_enforces_the_memory_limit() -> None:
+def test_the_kernel_enforces_the_memory_limit_of_a_capture() -> None:
     said = subprocess.run([sys.executable, "-c", GROWS], capture_output=True, text=True, timeout=60, check=True)
     assert 32 <= int(said.stdout) <= 66
     assert (
@@ -57,7 +57,7 @@ def test_a_video_with_oversized_pictures_is_refused(small_bound: None, wide: Pat
         exhaust(source)
 
 
-def test_a_file_without_video_is_unusable(tmp_path: Path) -> None:
+def test_a_file_without_a_video_stream_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(
         b"RIFF\x2c\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x40\x1f\0\0\x80\x3e\0\0\2\0\x10\0data\x08\0\0\0" + bytes(8)
     )
@@ -65,7 +65,7 @@ def test_a_file_without_video_is_unusable(tmp_path: Path) -> None:
         open_video(str(tmp_path / "a.wav"), {})
 
 
-def test_an_undecodable_packet_of_a_file_is_an_unusable_frame(tmp_path: Path) -> None:
+def test_an_undecodable_packet_of_a_video_file_gives_an_unusable_frame(tmp_path: Path) -> None:
     clip = units.encode(tmp_path / "a.avi", (np.full((48, 64, 3), 9 * n, np.uint8) for n in range(9)), 10, "mjpeg")
     data = bytearray(clip.read_bytes())
     fourth = [at for at in range(len(data)) if data[at : at + 3] == b"\xff\xd8\xff"][3]

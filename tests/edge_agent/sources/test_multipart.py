@@ -22,7 +22,7 @@ def stream(*, lengths: bool, newline: bytes = b"\r\n") -> bytes:
 
 
 @given(cuts=st.lists(st.integers(0, 300), max_size=12), lengths=st.booleans(), bare=st.booleans(), told=st.booleans())
-def test_parts_are_complete_for_any_split_of_the_stream(
+def test_multipart_parts_are_complete_however_the_network_splits_the_stream(
     cuts: list[int], lengths: bool, bare: bool, told: bool
 ) -> None:
     data = stream(lengths=lengths, newline=b"\n" if bare else b"\r\n")
@@ -42,16 +42,18 @@ def test_parts_are_complete_for_any_split_of_the_stream(
         ("image/jpeg", b""),
     ],
 )
-def test_the_boundary_is_found_in_any_notation(content_type: str, boundary: bytes) -> None:
+def test_the_multipart_boundary_is_found_in_any_notation_of_the_content_type(
+    content_type: str, boundary: bytes
+) -> None:
     assert boundary_of(content_type) == boundary
 
 
-def test_an_oversized_part_is_refused_by_its_content_length() -> None:
+def test_a_multipart_part_with_an_oversized_content_length_is_refused() -> None:
     with pytest.raises(ValueError, match="2000 bytes exceeds the limit of 1000"):
         Multipart(b"frame", 1000).feed(b"--frame\r\nContent-Length: 2000\r\n\r\n")
 
 
-def test_bytes_without_a_part_are_refused_above_the_limit() -> None:
+def test_a_multipart_stream_without_a_complete_part_is_refused_above_the_size_limit() -> None:
     parts = Multipart(b"frame", 1000)
     with pytest.raises(ValueError, match="no complete part within 1000 bytes"):
         parts.feed(b"x" * 20_000)

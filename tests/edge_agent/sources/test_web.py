@@ -64,7 +64,7 @@ def exhaust(source: WebSource) -> None:
 
 
 @pytest.mark.parametrize("digest", [False, True])
-def test_the_login_uses_the_scheme_that_the_camera_requests(
+def test_an_http_login_uses_the_scheme_that_the_camera_requests(
     digest: bool, serve: Serve, read: Read, tmp_path: Path
 ) -> None:
     camera = serve(picture(JPEG), login="ad min:p@ss/:word", digest=digest)
@@ -79,7 +79,7 @@ def test_the_login_uses_the_scheme_that_the_camera_requests(
     assert len(camera.asked) == before + 1  # only the first request is refused; later ones send the login at once
 
 
-def test_a_wrong_password_is_reported_but_not_shown(serve: Serve, read: Read, tmp_path: Path) -> None:
+def test_a_wrong_camera_password_is_reported_without_the_password(serve: Serve, read: Read, tmp_path: Path) -> None:
     camera = serve(picture(JPEG), login="admin:right")
     (tmp_path / "password").write_text("hunter2")
     with pytest.raises(SourceUnusable, match="answered 401") as caught:
@@ -88,13 +88,13 @@ def test_a_wrong_password_is_reported_but_not_shown(serve: Serve, read: Read, tm
 
 
 @pytest.mark.parametrize("lengths", [True, False])
-def test_mjpeg_is_recognised_by_its_content_type(lengths: bool, serve: Serve, read: Read) -> None:
+def test_an_mjpeg_camera_is_recognised_by_the_content_type(lengths: bool, serve: Serve, read: Read) -> None:
     source = read(serve(mjpeg([JPEG] * 4, lengths=lengths, boundary="--my boundary")))
     source.open()
     assert [source.read().image.shape for _ in range(3)] == [(48, 64, 3)] * 3  # type: ignore[union-attr]
 
 
-def test_the_site_file_can_set_the_kind_of_a_camera(serve: Serve, read: Read) -> None:
+def test_the_site_file_can_choose_snapshots_or_mjpeg(serve: Serve, read: Read) -> None:
     source = read(serve(picture(JPEG, "application/octet-stream")), StreamConfig(kind="snapshot"))
     source.open()
     assert source.read() is not None
@@ -113,7 +113,9 @@ def test_failed_snapshots_are_retried(serve: Serve, read: Read, clock: ManualClo
     assert sum(captured is None for captured in found) == 10
 
 
-def test_a_camera_that_only_fails_stalls_with_the_reason(serve: Serve, read: Read, clock: ManualClock) -> None:
+def test_an_http_camera_that_keeps_failing_is_stalled_with_the_reason(
+    serve: Serve, read: Read, clock: ManualClock
+) -> None:
     asked = []
 
     def dead(handler: BaseHTTPRequestHandler) -> None:
@@ -128,9 +130,9 @@ def test_a_camera_that_only_fails_stalls_with_the_reason(serve: Serve, read: Rea
     assert 5 <= clock.monotonic() - started_s <= 6
 
 
-def test_an_oversized_picture_is_refused(serve: Serve, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_oversized_http_picture_is_refused(serve: Serve, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "MAX_PICTURE_BYTES", 1000)
-    with pytest.raises(SourceUnusable, match="larger than the limit of 1000 bytes"):
+    with pytest.raises(SourceUnusable, match="exceeds the limit of 1000 bytes"):
         read(serve(picture(b"x" * 100_000))).open()
     source = read(serve(mjpeg([b"x" * 2000])))
     source.open()
@@ -138,7 +140,7 @@ def test_an_oversized_picture_is_refused(serve: Serve, read: Read, monkeypatch: 
         source.read()
 
 
-def test_a_response_that_stops_is_a_stall(serve: Serve) -> None:
+def test_an_http_response_that_stops_halfway_is_a_stall(serve: Serve) -> None:
     def hangs(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
         handler.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
@@ -174,13 +176,13 @@ def test_a_picture_that_arrives_too_slowly_is_refused_after_the_stall_time(
 @pytest.mark.parametrize(
     ("kind", "reported"), [('algorithm="MD9", qop="auth"', "'MD9'"), ('qop="auth-int"', "Digest auth-int")]
 )
-def test_an_unknown_kind_of_login_is_reported(
+def test_an_unsupported_kind_of_http_login_is_reported(
     kind: str, reported: str, serve: Serve, read: Read, tmp_path: Path
 ) -> None:
     asks = ("WWW-Authenticate", f'Digest realm="cam", nonce="abc", {kind}')
     (tmp_path / "password").write_text("hunter2")
     camera = serve(lambda handler: reply(handler, b"", "text/plain", 401, asks))
-    with pytest.raises(SourceUnusable, match=f"unknown kind of login: {reported}"):
+    with pytest.raises(SourceUnusable, match=f"unsupported kind of login: {reported}"):
         read(camera, StreamConfig(user="admin", password_file=tmp_path / "password")).open()
 
 

@@ -1,4 +1,4 @@
-"""Tests of the choice between stream and host clock, and that frame times never jump or go back."""
+"""Tests of the choice between stream clock and host clock. Frame times must not jump or go back."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def test_without_sender_reports_the_host_clock_is_used_and_the_error_is_unknown(
     assert not times.refused
 
 
-def test_the_stream_clock_is_used_and_the_error_is_the_difference_of_the_clocks() -> None:
+def test_the_stream_clock_is_used_with_the_difference_of_both_clocks_as_error() -> None:
     times = StreamClock(2.0)
     stamps = [times.stamp(at, at - 120_000_000) for at in arrivals(3)]
     assert [s.captured_ns for s in stamps] == [at - 120_000_000 for at in arrivals(3)]
     assert {(s.source, s.error_ms) for s in stamps} == {("stream", 120.0)}
 
 
-def test_the_switch_to_the_stream_clock_is_gradual() -> None:
+def test_frame_times_move_gradually_from_the_host_clock_to_the_stream_clock() -> None:
     times, delay = StreamClock(2.0), 400_000_000
     stamps = [times.stamp(at, None if n < 5 else at - delay) for n, at in enumerate(arrivals(60))]
     steps = [b.captured_ns - a.captured_ns for a, b in pairwise(stamps)]
@@ -43,7 +43,7 @@ def test_the_switch_to_the_stream_clock_is_gradual() -> None:
     assert stamps[-1] == FrameTime(START + 59 * STEP - delay, "stream", 400.0)
 
 
-def test_a_clock_with_a_large_skew_is_refused_until_the_skew_is_clearly_smaller() -> None:
+def test_a_stream_clock_with_a_large_skew_is_refused_until_the_skew_is_clearly_smaller() -> None:
     times = StreamClock(2.0)
     assert times.stamp(START, START - 3600 * SECOND) == FrameTime(START, "host", None)
     assert times.refused
@@ -59,8 +59,8 @@ def test_frame_times_do_not_jump_when_the_camera_clock_is_set_by_an_hour() -> No
     assert [s.source for s in stamps] == ["stream"] * 5 + ["host"] * 5
 
 
-def test_the_error_during_a_switch_is_bounded_by_the_farther_clock() -> None:
-    """The first frames have the host's time; the true time is the stream's, 400 ms earlier."""
+def test_the_error_bound_during_a_clock_switch_covers_the_farther_clock() -> None:
+    """The first frames get the host's time. The true time is the stream's time, which is 400 ms earlier."""
     times, delay = StreamClock(2.0), 400_000_000
     stamps = [(at, times.stamp(at, None if n < 5 else at - delay)) for n, at in enumerate(arrivals(60))]
     spread = [(at, stamp) for at, stamp in stamps if stamp.source == "stream"]
@@ -73,7 +73,10 @@ def test_the_error_during_a_switch_is_bounded_by_the_farther_clock() -> None:
 
 @pytest.mark.parametrize("skew", [None, 100_000_000, -3600 * SECOND])
 def test_the_rate_gate_passes_frames_after_the_host_clock_is_set_back(skew: int | None) -> None:
-    """If time stood still until the previous time is reached again, no frame would pass for an hour."""
+    """The host clock is set back by an hour.
+
+    If frame times stood still for that hour, no frame would pass the gate.
+    """
     times, rate, passed = StreamClock(2.0), Rate(5.0), 0
     for n, at in enumerate(arrivals(100)):
         back = 3600 * SECOND if n >= 50 else 0
@@ -95,7 +98,7 @@ def test_frame_times_follow_a_camera_clock_that_is_set_back_within_the_allowed_s
     waits=st.lists(st.integers(0, 3 * SECOND), min_size=1, max_size=40),
     skews=st.lists(st.none() | st.integers(-5 * SECOND, 5 * SECOND), min_size=40, max_size=40),
 )
-def test_frame_times_increase_unless_a_clock_is_set_back_and_stay_near_the_arrival(
+def test_frame_times_increase_unless_a_clock_is_set_back_and_stay_near_the_arrival_time(
     waits: list[int], skews: list[int | None]
 ) -> None:
     times, at, last = StreamClock(2.0), START, 0

@@ -25,7 +25,7 @@ class Piece:
 
 
 def shown(damage: Damage, *pieces: Piece, lost_before: int | None = None) -> list[bool]:
-    """Process pieces, with a packet loss while waiting for one of them. Return which pieces are damaged."""
+    """Process pieces, with a packet loss before one of them. Return for each piece whether it is damaged."""
     found = []
     for number, piece in enumerate(pieces):
         with damage.listening():
@@ -40,21 +40,21 @@ def film(*key_frames: int, frames: int = 6, **fields: Any) -> list[Piece]:
     return [Piece(number * 3600, number in key_frames, **fields) for number in range(frames)]
 
 
-def test_without_a_loss_nothing_is_damaged() -> None:
+def test_no_frame_is_damaged_without_a_packet_loss() -> None:
     assert shown(Damage(), *film(0, 3)) == [False] * 6
 
 
-def test_frames_after_a_loss_are_damaged_until_the_next_key_frame() -> None:
+def test_frames_after_a_packet_loss_are_damaged_until_the_next_key_frame() -> None:
     assert shown(Damage(), *film(0, 4), lost_before=2) == [False, False, True, True, False, False]
 
 
-def test_a_key_frame_that_may_be_damaged_does_not_end_the_damage() -> None:
+def test_a_key_frame_that_may_be_damaged_itself_does_not_end_the_damage() -> None:
     assert shown(Damage(), *film(0, 2, 5), lost_before=2) == [False, False, True, True, True, False]
 
 
 @pytest.mark.parametrize("late", [1, 2])
-def test_a_key_frame_before_the_loss_does_not_end_the_damage(late: int) -> None:
-    """A decoder that reorders frames outputs a frame after later packets have been read."""
+def test_a_key_frame_from_before_the_packet_loss_does_not_end_the_damage(late: int) -> None:
+    """A decoder that reorders frames may return a frame after later packets have been read."""
     damage, frames = Damage(), film(0, 2, frames=8)
     for number, frame in enumerate(frames):
         with damage.listening():
@@ -65,7 +65,7 @@ def test_a_key_frame_before_the_loss_does_not_end_the_damage(late: int) -> None:
             assert damage.is_damaged(cast("Any", frames[number - late]))
 
 
-def test_frames_after_a_flagged_frame_are_damaged() -> None:
+def test_frames_after_a_frame_flagged_by_the_decoder_are_damaged() -> None:
     frames = film(0, 4)
     frames[1].is_corrupt = True
     assert shown(Damage(), *frames) == [False, True, True, True, False, False]
@@ -85,7 +85,7 @@ def test_a_stream_joined_without_a_key_frame_is_intact_from_the_first_unflagged_
     assert shown(damage, *frames) == [True, True, False, False, False, False]
 
 
-def test_damage_from_a_loss_while_opening_ends_at_a_later_key_frame() -> None:
+def test_damage_from_a_packet_loss_while_opening_the_stream_ends_at_a_later_key_frame() -> None:
     damage = Damage()
     with damage.listening():
         av.logging.log(av.logging.WARNING, "rtsp", "RTP: missed 1 packets\n")  # type: ignore[arg-type]
@@ -95,7 +95,7 @@ def test_damage_from_a_loss_while_opening_ends_at_a_later_key_frame() -> None:
     assert shown(damage, *frames) == [True, True, True, True, False, False]
 
 
-def test_only_losses_logged_while_listening_count_and_repeated_losses_count_again() -> None:
+def test_packet_losses_count_only_if_logged_while_the_stream_listens_and_each_one_counts() -> None:
     damage = Damage()
     av.logging.log(av.logging.WARNING, "rtsp", "RTP: missed 1 packets\n")  # type: ignore[arg-type]
     assert shown(damage, *film(0)) == [False] * 6

@@ -1,4 +1,4 @@
-"""Tests of RTSP against a real server: logins, TLS, UDP, the camera's clock, and errors."""
+"""Tests of RTSP cameras with a real server: logins, TLS, UDP, the camera's clock, and errors."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def frames(source: StreamSource, count: int) -> list[CapturedFrame]:
 
 
 @pytest.mark.parametrize("method", [(), ("--digest",)], ids=["basic", "digest"])
-def test_basic_and_digest_logins_with_special_characters(
+def test_rtsp_basic_and_digest_logins_work_with_special_characters(
     method: tuple[str, ...], rtsp_server: Serve, connect: Connect, clip: Path
 ) -> None:
     server = rtsp_server({"clip": clip}, "--user=ad min", f"--password={SECRET}", *method)
@@ -78,7 +78,9 @@ def test_basic_and_digest_logins_with_special_characters(
     assert "wrong-one" not in str(caught.value)
 
 
-def test_tls_requires_a_trusted_certificate(rtsp_server: Serve, connect: Connect, clip: Path, tmp_path: Path) -> None:
+def test_rtsp_over_tls_requires_a_trusted_certificate(
+    rtsp_server: Serve, connect: Connect, clip: Path, tmp_path: Path
+) -> None:
     certificate, key = self_signed(tmp_path)
     server = rtsp_server(
         {"clip": clip}, "--user=ad min", f"--password={SECRET}", f"--cert={certificate}", f"--key={key}"
@@ -90,17 +92,19 @@ def test_tls_requires_a_trusted_certificate(rtsp_server: Serve, connect: Connect
     assert len(frames(connect(url, SECRET, verify=False), 1)) == 1
 
 
-def test_a_camera_without_udp_is_read_over_tcp_and_reported(rtsp_server: Serve, connect: Connect, clip: Path) -> None:
+def test_an_rtsp_camera_without_udp_is_read_over_tcp_and_reported(
+    rtsp_server: Serve, connect: Connect, clip: Path
+) -> None:
     source = connect(rtsp_server({"clip": clip}, "--tcp-only").url("clip"), transport="udp")
     assert len(frames(source, 2)) == 2
     (notice,) = source.notices  # type: ignore[attr-defined]
     assert "using TCP instead" in notice
 
 
-def test_udp_without_data_falls_back_to_tcp_in_time(
+def test_rtsp_falls_back_to_tcp_in_time_when_no_udp_packets_arrive(
     rtsp_server: Serve, connect: Connect, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As behind a firewall that drops all UDP packets."""
+    """The server sends no UDP packets, as if a firewall dropped them."""
     real, tried = stream_module.open_video, []
 
     def behind_firewall(url: str, options: dict[str, str], **times: float) -> object:
@@ -138,8 +142,10 @@ def test_real_footage_with_reordered_frames_arrives_in_display_order(
     assert all(a.captured_ns < b.captured_ns for a, b in pairwise(found))
 
 
-def test_a_frame_dropped_over_tcp_does_not_delay_the_others(rtsp_server: Serve, connect: Connect, clip: Path) -> None:
-    """With the queue for UDP, FFmpeg would wait for seconds and then return all frames at once."""
+def test_a_frame_dropped_by_the_camera_over_tcp_does_not_delay_later_frames(
+    rtsp_server: Serve, connect: Connect, clip: Path
+) -> None:
+    """With the long reorder queue for UDP, FFmpeg would wait for seconds and then return all frames at once."""
     source = connect(rtsp_server({"clip": clip}, f"--drop={2 * FPS}").url("clip"), own_clock=False)
     found = frames(source, 4 * FPS)
     assert max(b.captured_ns - a.captured_ns for a, b in pairwise(found)) < 1e9
@@ -147,7 +153,7 @@ def test_a_frame_dropped_over_tcp_does_not_delay_the_others(rtsp_server: Serve, 
     assert not damaged(found[-1])
 
 
-def test_the_camera_clock_can_be_disabled(rtsp_server: Serve, connect: Connect, clip: Path) -> None:
+def test_the_site_file_can_disable_the_camera_clock(rtsp_server: Serve, connect: Connect, clip: Path) -> None:
     found = frames(connect(rtsp_server({"clip": clip}).url("clip"), own_clock=False), 3 * FPS)
     assert {captured.time_source for captured in found} == {"host"}
 
@@ -169,7 +175,7 @@ def test_a_camera_clock_with_a_large_skew_is_reported_once_and_not_used(
     assert "by +3600.0 s" in notice or "by +3599.9 s" in notice
 
 
-def test_a_missing_stream_or_server_is_reported(rtsp_server: Serve, connect: Connect, clip: Path) -> None:
+def test_a_missing_rtsp_stream_or_server_is_reported(rtsp_server: Serve, connect: Connect, clip: Path) -> None:
     server = rtsp_server({"clip": clip})
     with pytest.raises(SourceUnusable, match="nowhere: Server returned 404"):
         connect(server.url("nowhere")).open()
@@ -178,7 +184,7 @@ def test_a_missing_stream_or_server_is_reported(rtsp_server: Serve, connect: Con
         connect(server.url("clip")).open()
 
 
-def test_a_silent_server_fails_after_the_stall_time(connect: Connect) -> None:
+def test_a_silent_rtsp_server_is_unusable_after_the_stall_time(connect: Connect) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         clock, source = SystemClock(), connect(f"rtsp://127.0.0.1:{silent.getsockname()[1]}/x", stall_s=0.5)
         started_s = clock.monotonic()
@@ -187,7 +193,9 @@ def test_a_silent_server_fails_after_the_stall_time(connect: Connect) -> None:
         assert clock.monotonic() - started_s < 1.5
 
 
-def test_pictures_can_be_made_after_later_frames_were_read(rtsp_server: Serve, connect: Connect, clip: Path) -> None:
+def test_the_picture_of_an_rtsp_frame_can_be_made_after_later_frames_were_read(
+    rtsp_server: Serve, connect: Connect, clip: Path
+) -> None:
     found = frames(connect(rtsp_server({"clip": clip}).url("clip")), 6)
     pictures = [captured.image for captured in found]
     assert len({picture.tobytes() for picture in pictures}) == 6
@@ -220,7 +228,7 @@ class Nonsense:
         pass
 
 
-def test_undecodable_packets_are_unusable_frames_and_end_in_a_stall(
+def test_undecodable_packets_give_unusable_frames_and_then_a_stall(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = ManualClock()
@@ -243,7 +251,7 @@ def damaged(captured: CapturedFrame) -> bool:
 
 
 class TornOff:
-    """Video whose last frame is incomplete and is returned at the timeout."""
+    """Fake video whose last frame is incomplete. FFmpeg returns this frame at the timeout."""
 
     def __init__(self, film: Path, clock: ManualClock, wait_s: float) -> None:
         self._film, self._clock, self._wait_s = film, clock, wait_s
@@ -262,7 +270,9 @@ class TornOff:
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
-def test_an_incomplete_last_frame_is_damaged(codec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_incomplete_last_frame_at_a_timeout_is_damaged(
+    codec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     noise, clock = np.random.default_rng(0), ManualClock()
     pictures = (noise.integers(0, 255, (96, 160, 3), np.uint8) for _ in range(FPS))
     film = units.encode(tmp_path / "film.ts", pictures, FPS, codec)
@@ -279,7 +289,9 @@ def exhaust(source: StreamSource) -> None:
         source.read()
 
 
-def test_a_child_prints_the_login_error_without_the_password(rtsp_server: Serve, clip: Path, tmp_path: Path) -> None:
+def test_a_capture_child_prints_an_rtsp_login_error_without_the_password(
+    rtsp_server: Serve, clip: Path, tmp_path: Path
+) -> None:
     server = rtsp_server({"clip": clip}, "--user=admin", "--password=right")
     (tmp_path / "password").write_text("hunter2-wrong")
     stream = {"user": "admin", "password_file": str(tmp_path / "password")}

@@ -23,7 +23,7 @@ def quiet(kind: str, **options: object) -> SceneConfig:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("light", ["day", "night"])
 @pytest.mark.parametrize("rain", [False, True])
-def test_a_frame_depends_on_its_index_only(kind: str, light: str, rain: bool) -> None:
+def test_a_simulated_frame_depends_only_on_its_index(kind: str, light: str, rain: bool) -> None:
     config = SceneConfig(kind=kind, light=light, rain=rain, seed=5)  # type: ignore[arg-type]
     in_order = [SimulatedScene(config).render(i) for i in range(3, 6)]
     other = SimulatedScene(config)
@@ -34,7 +34,7 @@ def test_a_frame_depends_on_its_index_only(kind: str, light: str, rain: bool) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_all_differences_from_the_empty_scene_are_inside_the_boxes(kind: str) -> None:
+def test_all_differences_from_the_empty_scene_are_inside_ground_truth_boxes(kind: str) -> None:
     scene = SimulatedScene(quiet(kind, seed=2))
     last_frame_of_the_quiet_part = int(CYCLE_S * scene.config.fps) - 1
     empty = scene.render(last_frame_of_the_quiet_part)
@@ -55,7 +55,7 @@ def test_all_differences_from_the_empty_scene_are_inside_the_boxes(kind: str) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_scene_has_busy_and_quiet_times(kind: str) -> None:
+def test_a_simulated_scene_has_busy_and_quiet_times(kind: str) -> None:
     config = quiet(kind)
     counts = [len(present(config, t / 2)) for t in range(int(3 * CYCLE_S) * 2)]
     assert max(counts) >= 2
@@ -64,7 +64,9 @@ def test_a_scene_has_busy_and_quiet_times(kind: str) -> None:
 
 @given(seed=st.integers(0, 1000), kind=st.sampled_from(KINDS), after=st.floats(0, 50), length=st.floats(0.05, 30))
 @settings(deadline=None, max_examples=60)
-def test_crossings_agree_with_the_positions_of_the_actors(seed: int, kind: str, after: float, length: float) -> None:
+def test_line_crossings_agree_with_the_positions_of_the_actors(
+    seed: int, kind: str, after: float, length: float
+) -> None:
     config = quiet(kind, seed=seed)
     line_x = COUNTING_LINES[kind][0][0] * BASE_WIDTH_PX
     for crossing in crossings_between(config, after, after + length):
@@ -76,14 +78,14 @@ def test_crossings_agree_with_the_positions_of_the_actors(seed: int, kind: str, 
 
 @given(cuts=st.lists(st.floats(0, 60), min_size=1, max_size=6))
 @settings(deadline=None, max_examples=40)
-def test_crossings_do_not_depend_on_the_queried_intervals(cuts: list[float]) -> None:
+def test_line_crossings_do_not_depend_on_how_a_period_is_split_into_queries(cuts: list[float]) -> None:
     config = quiet("road")
     edges = [0.0, *sorted(cuts), 60.0]
     pieces = [c for a, b in itertools.pairwise(edges) for c in crossings_between(config, a, b)]
     assert pieces == crossings_between(config, 0.0, 60.0)
 
 
-def test_night_is_darker_and_another_size_scales_the_boxes() -> None:
+def test_a_night_scene_is_darker_and_a_larger_picture_has_larger_boxes() -> None:
     day, night = (SimulatedScene(quiet("road", light=light)).render(40) for light in ("day", "night"))
     assert night.image.mean() < 0.7 * day.image.mean()
     half = SimulatedScene(quiet("road", width=320, height=180)).render(40)
@@ -92,13 +94,13 @@ def test_night_is_darker_and_another_size_scales_the_boxes() -> None:
         np.testing.assert_allclose(np.array(small.box) * 2, large.box, atol=3)
 
 
-def test_noise_has_the_configured_strength() -> None:
+def test_simulated_noise_has_the_configured_strength() -> None:
     clean = SimulatedScene(quiet("road")).render(195).image.astype(float)
     noisy = SimulatedScene(SceneConfig("road", noise_sigma=6.0)).render(195).image.astype(float)
     assert 5.0 < (noisy - clean).std() < 7.0
 
 
-def test_bright_parts_are_noisier_than_dark_ones() -> None:
+def test_bright_parts_of_a_scene_are_noisier_than_dark_parts() -> None:
     clean = SimulatedScene(quiet("road")).render(195).image
     noise = SimulatedScene(SceneConfig("road", noise_sigma=6.0)).render(195).image.astype(float) - clean
     dark, bright = noise[clean < 60].std(), noise[clean > 180].std()
@@ -115,7 +117,7 @@ def test_vehicles_of_a_lane_never_touch_at_any_density(seed: int, density: float
             assert apart > (SIZES_PX[one.label][0] + SIZES_PX[other.label][0]) / 2
 
 
-def test_some_people_enter_the_restricted_zone_and_some_do_not() -> None:
+def test_only_some_people_of_the_yard_scene_enter_the_restricted_zone() -> None:
     config = quiet("yard", seed=1)
     (left, top), _, (right, bottom), _ = RESTRICTED_ZONE
     inside: dict[int, bool] = {}
@@ -148,6 +150,6 @@ def test_ground_truth_can_be_read_after_a_restart_and_a_kill(tmp_path: Path) -> 
     ("options", "expected"),
     [({"kind": "moon"}, "road, yard, conveyor"), ({"kind": "road", "light": "dusk"}, "day or night")],
 )
-def test_the_error_for_a_wrong_option_lists_the_expected_values(options: dict[str, str], expected: str) -> None:
+def test_the_error_for_a_wrong_scene_option_lists_the_expected_values(options: dict[str, str], expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
         SceneConfig(**options)  # type: ignore[arg-type]
