@@ -21,6 +21,11 @@ class NodeMetrics:
             "Batches that retention deleted before a node had read them",
             registry=registry,
         )
+        self.topic_recreated = Counter(
+            "sightline_engine_topic_recreated_total",
+            "Starts at the beginning of a topic that was created again",
+            registry=registry,
+        )
         self.out_of_order = Counter(
             "sightline_engine_out_of_order_total",
             "Frames shed because a later frame of their epoch came before, per pipeline",

@@ -28,6 +28,9 @@ class StreamMetrics:
         self.expired_unread = labelled(
             Counter, "expired_unread_total", "Records that retention deleted before this stage had read them"
         )
+        self.topic_recreated = labelled(
+            Counter, "topic_recreated_total", "Starts at the beginning of a topic that was created again"
+        )
         self.waiting = labelled(Gauge, "waiting_records", "Records at the broker or in process that are not finished")
 
 

@@ -142,8 +142,9 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _take_over(self, tps: list[TopicPartition]) -> None:
         for owned in await self._open_partitions(self._log, tps):
             self._owned[owned.tp] = owned
-            self._metrics.expired_unread.inc(owned.expired)
-            self._intake.begin(owned.tp, owned.position)
+            self._metrics.expired_unread.inc(owned.start.expired_unread)
+            self._metrics.topic_recreated.inc(owned.start.recreated)
+            self._intake.begin(owned.tp, owned.start.offset)
         _log.info("partitions_assigned", partitions=[f"{tp.topic}[{tp.partition}]" for tp in tps])
 
     async def _release(self, tp: TopicPartition) -> None:
@@ -193,6 +194,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         if record.offset < expected:
             place = {"topic": record.topic, "partition": record.partition}
             _log.warning("topic_created_again", **place, expected=expected, found=record.offset)
+            self._metrics.topic_recreated.inc()
         job = owned.take(record, self._pipelines)
         self._metrics.batches.inc()
         for frame in job.out_of_order:

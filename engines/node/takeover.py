@@ -19,7 +19,7 @@ from engines.node.jobs import HighWaterMarks, Job, accept, results
 from ingest.contract import headers as h
 from ingest.contract.topics import DEADLETTER, RESULTS
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition, Writer
-from ingest.kafka.position import start_position
+from ingest.kafka.position import StartPosition, start_position
 from ingest.runtime.clock import Clock, SystemClock
 
 GROUP = "engines"
@@ -49,14 +49,10 @@ class OwnedPartition:
     Jobs are taken and written in offset order, although they settle in any order.
     """
 
-    def __init__(
-        self, tp: TopicPartition, writer: Writer, marks: HighWaterMarks, position: int, expired: int = 0
-    ) -> None:
-        self.tp = tp
-        self.position = self.next = position
-        """The next offset to read: at the time of the take-over, and now."""
-        self.expired = expired
-        """Records that retention had deleted before any node read them, at the time of the take-over."""
+    def __init__(self, tp: TopicPartition, writer: Writer, marks: HighWaterMarks, start: StartPosition) -> None:
+        self.tp, self.start = tp, start
+        self.next = start.offset
+        """The next offset to read."""
         self._writer = writer
         self._marks = marks
         self._jobs: deque[Job] = deque()
@@ -139,7 +135,7 @@ async def take_over(log: Log, tps: Sequence[TopicPartition], clock: Clock | None
         if isinstance(error, BaseExceptionGroup):
             raise error.exceptions[0] from error
         raise
-    return [OwnedPartition(tp, writers[tp], marks[tp], *positions[tp]) for tp in tps]
+    return [OwnedPartition(tp, writers[tp], marks[tp], positions[tp]) for tp in tps]
 
 
 async def _read_results(log: Log, marks: Mapping[TopicPartition, HighWaterMarks], since_ms: int) -> None:

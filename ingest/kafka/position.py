@@ -20,11 +20,19 @@ from ingest.runtime.heartbeat import instance_name
 _log = logs.get("ingest.position")
 
 
+BEYOND_EVERY_END = 2**62
+"""Offset that no topic reaches. Committed, it makes the next owner of a partition begin at the topic's beginning."""
+
+
 class StartPosition(NamedTuple):
-    """The next offset to read, and the number of records that retention deleted before the group read them."""
+    """The next offset to read, and the number of records that retention deleted before the group read them.
+
+    ``recreated``: the topic was created again, so the group starts at its beginning.
+    """
 
     offset: int
     expired_unread: int = 0
+    recreated: bool = False
 
 
 async def start_position(log: Log, group: str, tp: TopicPartition) -> StartPosition:
@@ -44,7 +52,7 @@ async def start_position(log: Log, group: str, tp: TopicPartition) -> StartPosit
         place = {"group": group, "topic": tp.topic, "partition": tp.partition}
         _log.warning("topic_created_again", **place, committed=committed, end=end, start=first)
         await commit(log, group, tp, first)
-        return StartPosition(first)
+        return StartPosition(first, recreated=True)
     if committed < first:
         await report_expired(log, group, tp, committed, first)
         return StartPosition(first, first - committed)

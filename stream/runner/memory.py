@@ -68,7 +68,7 @@ class MemoryRunner:
 
     async def _part(self, tp: TopicPartition) -> _Part:
         if tp not in self._parts:
-            position, _ = await start_position(self._log, self._stage.name, tp)
+            position = (await start_position(self._log, self._stage.name, tp)).offset
             processor = await self._stage.open(tp, position, self._log)
             self._parts[tp] = _Part(tp, processor, position)
         return self._parts[tp]

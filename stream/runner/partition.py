@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ingest.contract.topics import RESULTS
 from ingest.kafka.log import Log, LogRecord, TopicPartition
-from ingest.kafka.position import commit, expired_between, start_position
+from ingest.kafka.position import BEYOND_EVERY_END, commit, expired_between, start_position
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock
 from stream.exceptions import NotWritten, RecordsLost, TopicCreatedAgain
@@ -184,8 +184,9 @@ class PartitionLoop:
 
     async def _feed(self) -> None:
         stage, log = self._shared.stage, self._shared.log
-        position, expired = await start_position(log, stage.name, self.tp)
+        position, expired, recreated = await start_position(log, stage.name, self.tp)
         self._shared.metrics.expired_unread.inc(expired)
+        self._shared.metrics.topic_recreated.inc(recreated)
         if not await self._shared.member.begin(self.tp, position, self.due.assignment):
             return  # the loops of the next assignment are about to replace this one
         async with self._shared.opening:
@@ -222,7 +223,7 @@ class PartitionLoop:
         Small gaps come from transaction markers, and only the topic of results is written in transactions.
         """
         if found < expected:
-            await commit(self._shared.log, self._shared.stage.name, self.tp, found)
+            await commit(self._shared.log, self._shared.stage.name, self.tp, BEYOND_EVERY_END)
             raise TopicCreatedAgain(*self.tp, expected, found)
         if found - expected > (MAX_MARKERS if self.tp.topic == RESULTS else 0):
             expired = await expired_between(self._shared.log, self._shared.stage.name, self.tp, expected, found)

@@ -19,6 +19,7 @@ from ingest.contract.topics import BATCHES, BATCHES_LATE, DEADLETTER
 from ingest.exceptions import ConfigError, LogUnavailable
 from ingest.kafka.log import Log, LogRecord, Outgoing, Position, TopicPartition, Writer
 from ingest.kafka.memorylog import MemoryLog
+from ingest.kafka.position import StartPosition
 from ingest.site import PipelineConfig
 from ingest.site.topic.view import Config
 
@@ -179,7 +180,7 @@ async def test_waiting_partitions_share_one_timer_for_the_earliest(
     class WaitingPartition:
         """Partition whose settled jobs are due after a pause."""
 
-        position = in_flight = expired = 0
+        start, in_flight = StartPosition(0), 0
 
         def __init__(self, tp: TopicPartition) -> None:
             self.tp, self.looks = tp, 0

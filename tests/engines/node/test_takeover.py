@@ -49,7 +49,7 @@ async def put(log: MemoryLog, *seqs: int, tp: TopicPartition = LIVE_TP, pipeline
 
 async def read_from(log: MemoryLog, owned: OwnedPartition) -> list[LogRecord]:
     end = (await log.ends(owned.tp.topic))[owned.tp.partition]
-    return [r async for r in log.read(owned.tp.topic, owned.tp.partition, owned.position, end)]
+    return [r async for r in log.read(owned.tp.topic, owned.tp.partition, owned.start.offset, end)]
 
 
 async def written(log: MemoryLog) -> list[int]:
@@ -75,7 +75,7 @@ async def test_a_new_owner_continues_at_the_old_owners_commit_and_fences_it() ->
     first = await one(log)
     await work(first, records[:2])
     second = await one(log)
-    assert second.position == 2
+    assert second.start.offset == 2
     await work(second, await read_from(log, second))
     assert await written(log) == [0, 1, 2, 3]
     with pytest.raises(Fenced):
@@ -161,7 +161,7 @@ async def test_the_position_skips_batches_that_retention_removed() -> None:
     for n in range(1, 5):
         await put(log, n)
     log.forget(LIVE_TP, 3)
-    assert (await one(log)).position == 3
+    assert (await one(log)).start.offset == 3
 
 
 class NoCommits(MemoryLog):

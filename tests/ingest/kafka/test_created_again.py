@@ -9,7 +9,7 @@ from ingest.kafka import settings as kafka_clients
 from ingest.kafka import topicadmin
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import Outgoing, TopicPartition
-from ingest.kafka.position import StartPosition, commit, start_position
+from ingest.kafka.position import BEYOND_EVERY_END, StartPosition, commit, start_position
 from ingest.kafka.settings import KafkaSettings
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
@@ -31,6 +31,7 @@ async def test_a_commit_of_a_deleted_topic_does_not_skip_records_of_the_new_one(
     await topicadmin.create(settings, partitions=1)
     async with KafkaLog(settings, "test") as log:
         await log.produce(Outgoing(*TP, b"new"))
-        await commit(log, GROUP, TP, 5)  # by a member that still ran
-        assert await start_position(log, GROUP, TP) == StartPosition(0)
-        assert await log.committed(GROUP, TP) == 0
+        for old in (5, BEYOND_EVERY_END):  # by a member that still ran, or that noticed it and ends
+            await commit(log, GROUP, TP, old)
+            assert await start_position(log, GROUP, TP) == StartPosition(0, recreated=True)
+            assert await log.committed(GROUP, TP) == 0

@@ -59,7 +59,7 @@ async def test_a_topic_created_again_is_read_from_its_beginning() -> None:
     log.create_again(TP)
     await log.produce(Outgoing(*TP, b"new"))
     with capture_logs() as logs:
-        assert await start_position(log, GROUP, TP) == StartPosition(0)
+        assert await start_position(log, GROUP, TP) == StartPosition(0, recreated=True)
     assert [line["event"] for line in logs] == ["topic_created_again"]
     assert await log.committed(GROUP, TP) == 0
     assert await reported(log) == []

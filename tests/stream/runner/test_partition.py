@@ -29,9 +29,9 @@ ASSIGNMENT = 7
 class LoopRig:
     """A partition loop with a fake member, a log in memory and one worker thread."""
 
-    def __init__(self, stage: EchoStage) -> None:
+    def __init__(self, stage: EchoStage, log: MemoryLog | None = None) -> None:
         self.failures: list[tuple[BaseException, TopicPartition, int]] = []
-        self.log = MemoryLog()
+        self.log = log or MemoryLog()
         self.member = FakeMember()
         self.pool = ThreadPoolExecutor(1)
         shared = Shared(
@@ -60,11 +60,11 @@ class LoopRig:
 
 
 @pytest.fixture
-async def rigs() -> AsyncIterator[Callable[[EchoStage], LoopRig]]:
+async def rigs() -> AsyncIterator[Callable[..., LoopRig]]:
     made: list[LoopRig] = []
 
-    def make(stage: EchoStage) -> LoopRig:
-        made.append(LoopRig(stage))
+    def make(stage: EchoStage, log: MemoryLog | None = None) -> LoopRig:
+        made.append(LoopRig(stage, log))
         return made[-1]
 
     yield make
@@ -75,7 +75,7 @@ async def rigs() -> AsyncIterator[Callable[[EchoStage], LoopRig]]:
         rig.pool.shutdown()
 
 
-Make = Callable[[EchoStage], LoopRig]
+Make = Callable[..., LoopRig]
 
 
 async def test_the_position_advances_in_order_of_the_acknowledgements(rigs: Make) -> None:
@@ -296,6 +296,10 @@ async def test_a_lower_offset_of_a_topic_created_again_ends_the_process_and_is_r
     rig.offer_one(0, FetchNumber(ASSIGNMENT, 3))
     await until(lambda: bool(rig.failures))
     assert isinstance(rig.failures[0][0], TopicCreatedAgain)
+    again = rigs(EchoStage(), log=rig.log)
+    await until(lambda: bool(again.member.begun))
+    assert again.member.begun == [(PARTITION, 0, ASSIGNMENT)]
+    assert again.loop._shared.metrics.topic_recreated._value.get() == 1
     assert await rig.log.committed("echo", PARTITION) == 0
 
 
