@@ -26,6 +26,11 @@ class NodeMetrics:
             "Starts at the beginning of a topic that was created again",
             registry=registry,
         )
+        self.idle_member = Gauge(
+            "sightline_engine_idle_member",
+            "1 while this node has no partition although others have several, or no one any",
+            registry=registry,
+        )
         self.out_of_order = Counter(
             "sightline_engine_out_of_order_total",
             "Frames shed because a later frame of their epoch came before, per pipeline",

@@ -11,6 +11,7 @@ IngestError
 ├── TopicMismatch           topics on the broker differ from the contract
 ├── LogUnavailable          the log did not answer within the deadline
 ├── Fenced                  a newer owner of the same partition has taken over
+├── MemberIdle              a group member was left without partitions; a restart assigns them anew
 ├── Outdated                the configuration has changed; a new process must read it
 └── LedgerError             an interval account contradicts itself
 """
@@ -108,6 +109,16 @@ class LogUnavailable(IngestError):
 
 class Fenced(IngestError):
     """A newer owner of the same partition has taken over, so this process must release it."""
+
+
+class MemberIdle(IngestError):
+    """A group member holds no partition although others hold several, or nobody holds any."""
+
+    def __init__(self, group: str, partitions: int, idle_s: float) -> None:
+        super().__init__(
+            f"no partition in group {group} for {idle_s:.0f} s, although not each of its {partitions} partitions has "
+            "a member of its own. The restart makes the group assign them anew"
+        )
 
 
 class Outdated(IngestError):

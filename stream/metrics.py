@@ -31,6 +31,11 @@ class StreamMetrics:
         self.topic_recreated = labelled(
             Counter, "topic_recreated_total", "Starts at the beginning of a topic that was created again"
         )
+        self.idle_member = labelled(
+            Gauge,
+            "idle_member",
+            "1 while this member has no partition although others have several, or no one any",
+        )
         self.waiting = labelled(Gauge, "waiting_records", "Records at the broker or in process that are not finished")
 
 

@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
 
@@ -184,6 +185,23 @@ class KafkaLog:
         commit = await self._ask(f"offsets of {self.settings.group(group)}", question)
         return commit if commit.offset >= 0 else None
 
+    async def members(self, group: str) -> Sequence[tuple[str, int]] | None:
+        """Return client id and number of partitions of each member of a group; None while the group rebalances.
+
+        Raise LogUnavailable.
+        """
+        name = self.settings.group(group)
+
+        async def question(admin: AIOKafkaAdminClient) -> tuple[Any, ...] | None:
+            ((found,),) = [response.groups for response in await admin.describe_consumer_groups([name])]
+            code, _, state, _, _, members, *_ = found
+            return None if code else (state, members)
+
+        state, members = await self._ask(f"members of {name}", question)
+        if state not in ("Stable", "Empty", "Dead"):
+            return None
+        return [(client_id, _held(assignment)) for _, client_id, _, _, assignment in members]
+
     async def writer(self, transactional_id: str) -> KafkaWriter:
         """Open the writer of this transactional id. Fence an older writer and abort its transaction. Raise
         LogUnavailable."""
@@ -257,6 +275,11 @@ class KafkaLog:
         if partition >= count:
             raise LogUnavailable(f"{name} has no partition {partition}, only {count}")
         return count
+
+
+def _held(assignment: bytes) -> int:
+    """Return the number of partitions in a member's assignment."""
+    return len(ConsumerProtocolMemberAssignment.decode(assignment).partitions()) if assignment else 0
 
 
 async def _offsets(

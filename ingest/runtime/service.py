@@ -14,7 +14,7 @@ from wsgiref.simple_server import WSGIServer
 from prometheus_client import CollectorRegistry, start_http_server
 
 from ingest.contract.topics import require_topics
-from ingest.exceptions import ConfigError, Fenced, LogUnavailable, Outdated
+from ingest.exceptions import ConfigError, Fenced, LogUnavailable, MemberIdle, Outdated
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import Log
 from ingest.kafka.settings import PLAINTEXT_MEND, PLAINTEXT_RISK, KafkaSettings
@@ -54,7 +54,7 @@ class Service:
         """Run ``work(stop)`` in an event loop of its own and return the exit status. Call it in the main thread.
 
         SIGTERM, SIGINT and SIGHUP set ``stop``; ``work`` then finishes and returns. LogUnavailable, Fenced and
-        Outdated are logged and become ``EXIT_AGAIN``. Any other error propagates.
+        Outdated are logged and become ``EXIT_AGAIN``, MemberIdle becomes ``EXIT_FAILED``. Any other error propagates.
         """
 
         async def until_stopped() -> None:
@@ -69,6 +69,9 @@ class Service:
         except (Fenced, LogUnavailable, Outdated) as error:
             _log.error("service_ended", error=str(error), kind=type(error).__name__)
             return EXIT_AGAIN
+        except MemberIdle as error:
+            _log.error("service_ended", error=str(error), kind=type(error).__name__)
+            return EXIT_FAILED
         return 0
 
     def serve_metrics(self) -> WSGIServer | None:

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from ingest.exceptions import LogUnavailable
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
+from ingest.kafka.membership import MemberGuard
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock, SystemClock
@@ -74,7 +75,8 @@ async def serve(
         stage = await make(log)
         metrics = StreamMetrics(service.registry, stage.name)
         runner = Runner(stage, service.settings, log, metrics=metrics, instance=instance)
-        async with _following(service, stage, validate, runner.failed):
+        guard = MemberGuard(log, stage.name, stage.topics, runner.client_id, metrics.idle_member)
+        async with _following(service, stage, validate, runner.failed), guard.watching(stop):
             await runner.run(stop)
 
 
@@ -142,13 +144,14 @@ class Runner:
         self._assignment = 0
         self._joined = False
         self._stopping = False
+        self.client_id = f"{stage.name}-{instance_name()}"
         self._member = make_member(
             self,
             settings,
             self._metrics,
             group=stage.name,
             topics=stage.topics,
-            client_id=f"{stage.name}-{instance_name()}",
+            client_id=self.client_id,
             instance=instance,
         )
         self._shared = Shared(

@@ -49,8 +49,11 @@ async def _serve(
     from engines.node.node import Node
     from engines.node.pipelines import PipelineWatch
     from engines.node.serving import ServedModel
+    from engines.node.takeover import GROUP
     from engines.repository.store import Repository
+    from ingest.contract.topics import BATCHES, BATCHES_LATE
     from ingest.kafka.kafkalog import KafkaLog
+    from ingest.kafka.membership import MemberGuard
     from ingest.runtime.heartbeat import instance_name
 
     if backend not in backends.BACKENDS:
@@ -73,17 +76,20 @@ async def _serve(
             return watch.outdated
 
         client_id = f"engine-{instance_name()}"
+        metrics = NodeMetrics(service.registry)
+        guard = MemberGuard(log, GROUP, (BATCHES, BATCHES_LATE), client_id, metrics.idle_member)
         node = Node(
             KafkaLog(service.settings, client_id),
             BatchIntake(service.settings, client_id, instances, round(session_timeout_s * 1000)),
             served,
             instances=instances,
-            metrics=NodeMetrics(service.registry),
+            metrics=metrics,
             outdated=outdated,
         )
         following = asyncio.create_task(service.follow_config(config, watch.configure))
         try:
-            await node.run(stop)
+            async with guard.watching(stop):
+                await node.run(stop)
         finally:
             following.cancel()
             await asyncio.wait({following})

@@ -1,0 +1,116 @@
+"""A watch for a consumer group member that is left without partitions.
+
+A topic that is deleted and created again, or a rebalance that the broker loses, may leave a member without partitions
+although others hold several, or nobody holds any. The member runs, sends heartbeats, and reads nothing. Its restart
+makes the group assign all partitions anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol
+
+from prometheus_client import Gauge
+
+from ingest.exceptions import LogUnavailable, MemberIdle
+from ingest.runtime import logs
+from ingest.runtime.clock import Clock, SystemClock
+
+_log = logs.get("ingest.membership")
+
+CHECK_S = 10.0
+"""Time between two questions to the group's coordinator. One question costs a small request."""
+IDLE_LIMIT_S = 120.0
+"""Time without partitions after which the process ends. The group needs less to notice a member that is gone, and to
+assign its partitions."""
+
+
+class GroupLog(Protocol):
+    """The part of ``KafkaLog`` that this watch needs."""
+
+    async def partitions(self) -> Mapping[str, int]:
+        """Return the number of partitions of each topic."""
+
+    async def members(self, group: str) -> Sequence[tuple[str, int]] | None:
+        """Return client id and number of partitions of each member; None while the group rebalances."""
+
+
+class IdleMemberDetector:
+    """Decides whether a member is left without partitions, and for how long. Pure: the time is passed in."""
+
+    def __init__(self, client_id: str) -> None:
+        self._client_id = client_id
+        self._since_s: float | None = None
+
+    def check(self, now_s: float, partitions: int, members: Sequence[tuple[str, int]] | None) -> float | None:
+        """Return the seconds for which this member has had too few partitions, None if it has its share.
+
+        A member has its share if it holds partitions, or each partition is held by a member of its own. A rebalance
+        (``members`` is None) neither begins nor ends the time.
+        """
+        if members is None:
+            return None if self._since_s is None else now_s - self._since_s
+        holders = [client_id for client_id, held in members if held]
+        if self._client_id in holders or partitions <= len(holders):
+            self._since_s = None
+            return None
+        self._since_s = now_s if self._since_s is None else self._since_s
+        return now_s - self._since_s
+
+
+class MemberGuard:
+    """Watches one member of a group. ``idle`` is 1 while the member is left without partitions, else 0."""
+
+    def __init__(
+        self,
+        log: GroupLog,
+        group: str,
+        topics: Sequence[str],
+        client_id: str,
+        idle: Gauge,
+        *,
+        clock: Clock | None = None,
+        check_s: float = CHECK_S,
+    ) -> None:
+        self._log, self._group, self._topics, self._idle = log, group, topics, idle
+        self._detector = IdleMemberDetector(client_id)
+        self._clock, self._check_s = clock or SystemClock(), check_s
+
+    @contextlib.asynccontextmanager
+    async def watching(self, stop: asyncio.Event) -> AsyncIterator[None]:
+        """Watch the member until the context ends. Set ``stop`` if it is idle for too long, and raise MemberIdle."""
+        task = asyncio.create_task(self._watch())
+        task.add_done_callback(lambda done: None if done.cancelled() else stop.set())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+        if not task.cancelled():
+            task.result()
+
+    async def _watch(self) -> None:
+        warned = False
+        while True:
+            await asyncio.sleep(self._check_s)
+            try:
+                counts, members = await self._log.partitions(), await self._log.members(self._group)
+            except LogUnavailable as error:
+                _log.debug("members_unknown", group=self._group, error=str(error))
+                continue
+            partitions = sum(counts.get(topic, 0) for topic in self._topics)
+            idle_s = self._detector.check(self._clock.monotonic(), partitions, members)
+            self._idle.set(idle_s is not None)
+            if idle_s is None:
+                if warned:
+                    _log.info("member_has_partitions", group=self._group)
+                warned = False
+                continue
+            if not warned:
+                warned = True
+                held = dict(members or ())
+                _log.warning("member_without_partitions", group=self._group, partitions=partitions, members=held)
+            if idle_s >= IDLE_LIMIT_S:
+                raise MemberIdle(self._group, partitions, idle_s)
