@@ -102,8 +102,8 @@ class Agent:
     async def run(self, stop: asyncio.Event, *, exit_at_end: bool = False) -> None:
         """Capture and send until ``stop`` is set, or with ``exit_at_end`` until the sources of all cameras end.
 
-        Raise SpoolError if the spool fails. Also raise any error that ends the sender or the heartbeat: without a
-        sender, frames would fill the spool and never be delivered.
+        Raise SpoolError if the spool fails. Also raise any error that ends the sender or the heartbeat. An agent
+        without a sender would fill its spool and deliver nothing.
         """
         await self._spool.open()
         working = [asyncio.create_task(work) for work in (self._sender.run(self._random.random), self._beat())]

@@ -2,9 +2,9 @@
 
 Each heartbeat on ``status`` is one measurement. The broker stamps the record with its own clock, at a moment between
 the send and the acknowledgement. The offset is therefore the broker's stamp minus the midpoint of the local send and
-acknowledgement times. The error is at most half the time between these two (F. Cristian, "Probabilistic clock
-synchronization", Distributed Computing 3, 1989). The estimate is the recent measurement with the shortest round trip.
-When one of the clocks is set, all earlier measurements are dropped.
+acknowledgement times. The error is at most half the time between send and acknowledgement (Cristian, "Probabilistic
+clock synchronization", Distributed Computing 3, 1989). The estimate is the recent measurement with the shortest round
+trip. When one of the clocks is set, all earlier measurements are dropped.
 """
 
 from __future__ import annotations

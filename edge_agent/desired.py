@@ -1,8 +1,8 @@
 """Desired configuration of an agent: cameras and sensors from the site file, the ``config`` topic, or the saved copy.
 
-An agent begins with the site file. Once the ``config`` topic has an entry of its site, the topic replaces the file.
-The last configuration from the topic that could be run is saved on disk, for a start without Kafka. The topic stays
-in charge even when all its entries are removed, so a removed camera does not come back at the next start.
+An agent begins with the site file. Once the ``config`` topic has an entry of this site, the topic replaces the site
+file. The last configuration from the topic that could be run is saved on disk, for a start without Kafka. The topic
+stays in charge even when all its entries are removed, so a removed camera does not come back at the next start.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ _log = logs.get("edge_agent.config")
 _KINDS = tuple(f"{cls.KIND}/" for cls in (CameraConfig, SensorConfig, PinConfig))
 """Key prefixes of the entries that an agent reads. Unusable entries of other kinds are reported by other services."""
 _MAX_REFUSALS = 5
-"""Maximum number of refused entries in a heartbeat. A topic with many unusable entries would make it too large."""
+"""Maximum number of refused entries in a heartbeat. Without this limit, many unusable entries would make the
+heartbeat too large to send."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class RunningConfiguration:
 
 
 class DesiredConfiguration:
-    """Chooser of the cameras and sensors that an agent runs. ``only`` limits them to some names; empty means all.
+    """Chooser of the cameras and sensors that an agent runs. ``only`` lists the names to run; empty means all.
 
     An entry is refused if neither the policy nor the site file gives it the rights that it needs. Without
     ``last_good``, the agent follows no topic, and the site file is always in charge.
@@ -108,14 +109,20 @@ class DesiredConfiguration:
             _log.warning("site_missing_in_config_topic", running=len(missing), fix="apply the site file again")
 
     def restore_sensors(self, before: RunningConfiguration, reason: str) -> None:
-        """Run the sensors of ``before`` again. New sensors are refused together, because they share connections."""
+        """Run the sensors of ``before`` again.
+
+        The new sensors are refused together, because sensors share connections.
+        """
         self.running = replace(self.running, sensors=before.sensors, own_sensors=before.own_sensors)
         self.entries = {key: entry for key, entry in self.entries.items() if not isinstance(entry, SensorConfig)}
         self.entries |= {sensor.key: sensor for sensor in before.own_sensors}
         self._refusals["config"] = reason
 
     def save(self) -> None:
-        """Save the entries for a start without Kafka. Block on the disk. Do nothing if the agent follows no topic."""
+        """Save the entries for a start without Kafka.
+
+        Block until they are on the disk. Do nothing if the agent follows no topic.
+        """
         if self._last_good:
             self._last_good.save(SavedConfiguration(self.entries, self.topic_holds, dict(self.signed_at)))
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 
 class AgentError(Exception):
-    """Base of every error of the edge agent."""
+    """Base class of all errors of the edge agent."""
 
 
 class SourceError(AgentError):
@@ -41,7 +41,7 @@ class SourceStalled(SourceError):
 
 
 class SourceEnded(AgentError):
-    """A source has no more frames, like a file at its end. This is a normal end."""
+    """A source has no more frames, like a file at its end. The capture then ends without a fault."""
 
 
 class SensorSilent(AgentError):
@@ -53,7 +53,7 @@ class FrameUnusable(AgentError):
 
 
 class SpoolError(AgentError):
-    """The spool cannot keep its rows, or its file cannot be used."""
+    """The spool cannot store rows, or the spool file cannot be used."""
 
 
 class SpoolUnavailable(SpoolError):
@@ -66,7 +66,7 @@ class SpoolUnavailable(SpoolError):
 
 
 class WrongKey(SpoolError):
-    """Rows of the spool are encrypted with a key that was not given. The file is left unchanged."""
+    """Rows of the spool are encrypted with a key that was not given. The spool file is left unchanged."""
 
     def __init__(self, path: object, key_ids: object) -> None:
         super().__init__(
@@ -76,7 +76,7 @@ class WrongKey(SpoolError):
 
 
 class SpoolVersionMismatch(SpoolError):
-    """The spool's file has tables of another version of the agent. The file is left unchanged."""
+    """The spool file has tables of another version of the agent. The spool file is left unchanged."""
 
     def __init__(self, path: object, found: int, expected: int) -> None:
         super().__init__(

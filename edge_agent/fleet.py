@@ -15,7 +15,7 @@ _log = logs.get("edge_agent.fleet")
 
 
 FleetMember = Camera | SensorFeed
-"""Member of the fleet. Its ``run`` lasts until it is stopped, its source ends, or the spool fails."""
+"""Member of the fleet. Its ``run`` returns when the member is stopped, its source ends, or the spool fails."""
 
 
 class Fleet:
@@ -52,7 +52,9 @@ class Fleet:
         ]
 
     async def apply(self, cameras: Iterable[CameraConfig], sensors: Sequence[SensorConfig]) -> None:
-        """Run exactly these cameras and sensors. Return when the old members have ended and the new ones started.
+        """Run exactly these cameras and sensors.
+
+        Return when the old members have ended and the new members have started.
 
         If the sensors cannot run together, raise SourceUnusable and change nothing.
         """
@@ -68,7 +70,7 @@ class Fleet:
             await self._change({})
 
     async def failed(self) -> None:
-        """Wait until a member fails, and raise its error."""
+        """Wait until a member fails. Raise the error of that member."""
         self._failure = asyncio.get_running_loop().create_future()
         for task in self._tasks.values():
             self._ended(task)

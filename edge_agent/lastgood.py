@@ -19,8 +19,8 @@ _log = logs.get("edge_agent.config")
 class SavedConfiguration:
     """Saved entries by key. ``topic_holds`` means that the ``config`` topic has replaced the site file.
 
-    ``signed_at`` has the time of the newest signature by key. It lets the agent refuse replayed older entries
-    even after a restart.
+    ``signed_at`` has the time of the newest signature by key. With ``signed_at``, the agent refuses replayed older
+    entries even after a restart.
     """
 
     entries: dict[str, ConfigEntry] = field(default_factory=dict)

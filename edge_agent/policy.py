@@ -56,11 +56,14 @@ class AgentPolicy(ConfigSection):
     """Hosts to which each secret may be sent. A secret is a file in ``secrets_folder`` or a variable ``${NAME}``."""
     secrets_folder: Path = SECRETS_FOLDER
     config_public_key_file: Path | None = None
-    """Public key of the people who may change the configuration. If it is set, unsigned entries are refused."""
+    """Public key of the people who may change the configuration. If this key is set, unsigned entries are refused."""
 
 
 def load_policy(site_file: Path, given: Path | None = None) -> AgentPolicy:
-    """Read the policy from ``given`` or from ``agent.toml`` beside the site file. Raise ConfigError if unusable."""
+    """Read the policy from ``given`` or from ``agent.toml`` beside the site file.
+
+    Raise ConfigError for an unusable file.
+    """
     path = given or site_file.parent / POLICY_FILE
     try:
         with path.open("rb") as file:
@@ -88,14 +91,15 @@ def _require_owner(path: Path, found: os.stat_result) -> None:
 
 
 class _Need(NamedTuple):
-    """One right that an entry needs: the policy field that grants it, the needed value, and its use."""
+    """One right that an entry needs: the policy field that grants the right, the needed value, and the use."""
 
     right: str
     value: str
     host: str = ""
     """Host to which a secret is sent; empty for other rights."""
     use: str = ""
-    """Exact connection or command. A use in the site file grants only the same use, for example not without TLS."""
+    """Exact connection or command. An entry of the topic may do what the site file does, but no variant of it, such
+    as the same connection without TLS."""
 
 
 class Rights:

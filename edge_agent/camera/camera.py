@@ -36,7 +36,8 @@ _log = logs.get("edge_agent.camera.camera")
 STOP_CHILD_S = 10.0
 """Time for a stopped child to finish its frame, in seconds. A child that still runs after this time is killed."""
 END_CHILD_S = 1.0
-"""Time for a child to exit after its last message or after a fault, in seconds. The child then has no work left."""
+"""Time for a child to exit after its last message or after a fault, in seconds. A child at that point has no work
+left."""
 START_S = 8.0
 """Time for a child to start on a busy machine and to try UDP before TCP, in seconds."""
 LONG_CAP_S = 60.0
@@ -46,7 +47,7 @@ Each start costs half a second of one core. If fifty unreachable cameras started
 two or three cores during the whole outage.
 """
 _STALLS = 2
-"""Number of stall times that a source may wait: one to open the stream, and one for the first frame."""
+"""Number of stall times (``watch.stall_s``) that a source may wait: one to open, and one for the first frame."""
 
 
 class Camera:
@@ -73,7 +74,8 @@ class Camera:
         self._stop = asyncio.Event()
         self._process: Process | None = None
         self._refused: list[Account] = []
-        """Accounts since the last kept frame: frames that the disk refused, and frames that the child withheld.
+        """Accounts (counts of withheld frames) since the last kept frame, for frames refused by the disk or withheld
+        by the child.
 
         A refused frame counts as withheld for ``overload``, because the agent never promised to deliver the frame.
         """
@@ -83,7 +85,7 @@ class Camera:
         self.state: CameraState = "starting"
         self.reason = ""
         self._frames_from_s: float | None = None
-        """Time of this epoch's first progress report; None before that report."""
+        """Time of the first progress report of the current epoch; None before that report."""
         self._fault = ""
         """Reason why the supervisor stopped this epoch's child."""
         self._view = ViewCondition()
@@ -107,7 +109,7 @@ class Camera:
         self.state, self.reason = "ended", ""
 
     def status(self, depth: Sequence[Depth]) -> CameraStatus:
-        """Return the camera's status for the heartbeat. ``depth`` counts its frames in the spool by epoch."""
+        """Return the camera's status for the heartbeat. ``depth`` counts the camera's spooled frames."""
         return CameraStatus(
             camera=self.config.name,
             epoch=self.epoch,
@@ -240,7 +242,7 @@ class Camera:
         self._on_kept()
 
     async def _stop_child(self, process: Process) -> None:
-        """Wait for ``stop``, close the child's input, and kill the child if it does not exit in time."""
+        """Wait for ``stop``, close the child's input, and kill the child if the child does not exit in time."""
         await self._stop.wait()
         if process.stdin:
             process.stdin.close()

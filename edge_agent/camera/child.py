@@ -1,6 +1,6 @@
 """Capture child: one camera in its own process, so that a crash in a decoder affects no other camera.
 
-``python -m edge_agent.camera.child`` reads its configuration, one JSON object, from the first line of standard input.
+``python -m edge_agent.camera.child`` reads its configuration from the first line of standard input, as a JSON object.
 Standard output carries only messages to the agent; output of libraries goes to standard error. The child stops when
 its standard input is closed. A separate thread writes to the pipe, so that a slow agent does not block the camera.
 """
@@ -43,7 +43,7 @@ EXIT_MEMORY = 4
 
 
 def main() -> int:
-    """Capture with the configuration from standard input, until the source ends or the agent stops it.
+    """Capture with the configuration from standard input, until the source ends or the agent requests a stop.
 
     Return the exit status.
     """

@@ -32,7 +32,8 @@ CHILD_ENVIRONMENT = {
 _POLL_S = 0.05
 _STDERR_TAIL_BYTES = 400
 _STDERR_S = 1.0
-"""Maximum wait for the end of standard error, in seconds. A grandchild that inherited the pipe may keep it open."""
+"""Maximum wait for the end of standard error, in seconds. A helper process that inherited the pipe may keep the pipe
+open after the child has exited."""
 
 
 async def start_capture(
@@ -65,8 +66,8 @@ async def start_capture(
 async def start_process(command: Sequence[str], **options: Any) -> Process:
     """Start a child as ``asyncio.create_subprocess_exec`` does. Raise OSError when no process can be started.
 
-    asyncio waits for each child in a thread. When no thread can be started, asyncio raises RuntimeError and leaks the
-    child. This function then kills the leaked child and raises OSError.
+    For each child, asyncio starts a thread that waits for the exit. When no thread can be started, asyncio raises
+    RuntimeError and leaks the child. This function then kills the leaked child and raises OSError.
     """
     loop = asyncio.get_running_loop()
     pipes = _Pipes(limit=READ_AHEAD_BYTES, loop=loop)
@@ -91,7 +92,7 @@ class _Pipes(SubprocessStreamProtocol):
 
 
 async def wait_exited(process: Process) -> None:
-    """Wait until the child has exited. ``process.wait`` would also wait for other holders of its pipes."""
+    """Wait until the child has exited. ``process.wait`` would also wait for other processes that hold the pipes."""
     while process.returncode is None:  # noqa: ASYNC110  (asyncio offers no event for this)
         await asyncio.sleep(_POLL_S)
 
@@ -115,7 +116,10 @@ def kill(process: Process) -> None:
 
 
 async def stop_process(process: Process, within_s: float) -> None:
-    """Close the child's standard input and wait for its exit. Kill it after ``within_s`` or on cancellation."""
+    """Close the child's standard input and wait for its exit.
+
+    Kill the child after ``within_s`` or on cancellation.
+    """
     if process.stdin:
         process.stdin.close()
     try:

@@ -14,15 +14,17 @@ from edge_agent.sources.source import Grey
 from ingest.site import WatchConfig
 
 SMALL_WIDTH_PX = 160
-"""Width of the small pictures. They still show the layout of a scene, and an examination takes 0.25 ms."""
+"""Width of the small pictures. Small pictures still show the layout of a scene, and an examination takes 0.25 ms."""
 _SAME_SHARE = 0.99
 """Minimum share of unchanged pixels in a frozen view. A clock overlay may change the other pixels."""
 _BLACK_LEVEL = 32
-"""Grey level above which a pixel counts as lit, in 0..255. Video black is 16, and sensor noise adds a little."""
+"""Grey level above which a pixel counts as lit, in 0..255. Black in video has grey level 16, and sensor noise adds a
+few levels."""
 _LIT_SHARE = 0.01
 """Share of lit pixels below which a view is black. The lamps of a street at night exceed this share."""
 _RECOVER_S = 2.0
-"""Time that a view must be good before its bad state ends. It prevents flapping while someone wipes the lens."""
+"""Time that a view must be good before its bad state ends. The delay prevents flapping while someone wipes the
+lens."""
 
 
 def small(grey: Grey) -> Grey:
@@ -35,7 +37,10 @@ def small(grey: Grey) -> Grey:
 
 
 class ViewHealth:
-    """Tracker of the health of one camera's view. ``before`` is the ``memory`` of an earlier capture."""
+    """Tracker of the health of one camera's view.
+
+    ``before`` is the ``memory`` of an earlier capture of the same camera.
+    """
 
     def __init__(self, config: WatchConfig, before: Grey | None = None) -> None:
         self._frozen, self._black = _Hysteresis(config.frozen_s), _Hysteresis(config.black_s, _RECOVER_S)
@@ -79,7 +84,7 @@ class _Hysteresis:
 
     @property
     def begun(self) -> bool:
-        """Whether the condition was seen recently, so that the switch is on or may soon turn on."""
+        """Whether the condition was seen recently, even if not yet for ``begin_s``."""
         return self._from_s is not None
 
     def since(self, seen: bool, now_s: float) -> bool:

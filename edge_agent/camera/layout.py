@@ -22,7 +22,8 @@ _MEMORY_S = 300.0
 _LEARN_S = 30.0
 """Minimum age of the memory before the current picture is compared with the memory."""
 _UNLIKE = 0.35
-"""Correlation below which the camera shows another view. An unchanged view stays above 0.5 in rain and at night."""
+"""Correlation with the memory below which the camera shows another view. An unchanged view stays above 0.5 in rain
+and at night."""
 _BLURRED = 0.55
 """Share of the memory's sharpness below which the view is blurred.
 
@@ -31,7 +32,8 @@ Rain and noise add sharpness. Only a lens out of focus removes so much sharpness
 _FLAT = 2.0
 """Standard deviation in grey levels below which a view shows nothing."""
 _COVERED = 0.35
-"""Share of the memory's standard deviation below which a changed view is covered, and otherwise turned away."""
+"""Share of the memory's standard deviation below which a changed view is covered. Above this share, the camera is
+turned away."""
 _NEAR = (7, 7)
 """Area around an edge, in px of the small picture, within which the edge may move, because masts sway."""
 
@@ -78,7 +80,10 @@ class SceneLayout:
         cv2.accumulateWeighted(self._now, self._memory, _rate(passed_s, min(_MEMORY_S, self._learnt_s)))
 
     def _has_settled(self, now_s: float) -> bool:
-        """Return whether a changed view has lasted for ``relearn_s``. If so, this view becomes the memory."""
+        """Return whether a changed view has lasted for ``relearn_s``.
+
+        If so, replace the memory with the changed view.
+        """
         self._unlike_s = now_s if self._unlike_s is None else self._unlike_s
         if now_s - self._unlike_s < self._relearn_s:
             return False
@@ -120,7 +125,8 @@ def _sharpness(fine: Field, picture: Field) -> float:
 def _centred(field: Field) -> Field:
     """Return the field minus the means of its rows and columns.
 
-    The means hold lines across the whole picture, such as a kerb. Such a line also occurs in other views.
+    Lines across the whole picture, such as a kerb, occur in any direction of view. Subtracting the means removes such
+    lines.
     """
     rows, columns = field.mean(axis=1, keepdims=True), field.mean(axis=0, keepdims=True)
     return np.asarray(field - rows - columns + field.mean(), np.float32)

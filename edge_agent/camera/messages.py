@@ -20,7 +20,10 @@ _LENGTH = struct.Struct(">I")
 
 @dataclass(frozen=True, slots=True)
 class KeptFrame:
-    """A frame to keep. ``record`` is the encoded frame; ``account`` counts the frames withheld before it."""
+    """A frame to keep.
+
+    ``record`` is the encoded frame. ``account`` counts the frames withheld since the previous kept frame.
+    """
 
     seq: int
     captured_ns: int
@@ -83,7 +86,7 @@ def write_message(pipe: BinaryIO, message: Message) -> None:
 
 
 async def read_message(pipe: asyncio.StreamReader) -> Message | None:
-    """Return the next message, or None when the child has exited. A message cut off by the exit is discarded.
+    """Return the next message, or None when the child has exited. A message that the exit cut off is discarded.
 
     Raise SourceUnusable for a malformed message, which a decoder may cause by corrupting the child's memory.
     """

@@ -43,7 +43,8 @@ class Outbox:
 class ViewMemory:
     """File with a small picture of a camera's usual view.
 
-    The file outlives restarts of the capture. Somebody who turns a camera away often unplugs the camera first.
+    The file outlives restarts of the capture. Somebody who turns a camera away often unplugs the camera first, which
+    restarts the capture.
     """
 
     def __init__(self, path: Path) -> None:

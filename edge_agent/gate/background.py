@@ -25,9 +25,10 @@ ABSORB_S = 4.0
 pixel steady for about one second."""
 ESTABLISHED_S = 60.0
 """Minimum age of a background that replaces the remembered hidden background. A person who stands still for less than
-this time does not replace it."""
+this time is not remembered as background."""
 _LEARN_S = 2.0
-"""Time constant of the background where nothing moves. Daylight changes more slowly."""
+"""Time constant of the background where nothing moves. The background can follow daylight, which changes more
+slowly."""
 _FORGET_S = 60.0
 """Time constant of the background where pixels change all the time, such as branches and water."""
 _NOISE_S = 3.3
@@ -50,7 +51,7 @@ _MAX_NOISE = 20.0
 _SETTLE_FRAMES = 3
 """Number of frames after the start in which the background is learnt and no motion is reported."""
 _MAX_STEP_S = 1.0
-"""Maximum time step between two frames. After a longer gap, a frame counts as if it came after this time."""
+"""Maximum time step between two frames. After a longer gap, the background learns as if only this time had passed."""
 _FLOOD_SHARE = 0.5
 """Share of the picture above which a sudden change is a switched light and not a moving object."""
 _FLOOD_S = 2.0
@@ -223,9 +224,9 @@ def _weight(step_s: float, constant_s: float) -> float:
 def _light_change(before: Floats, now: Floats) -> _Light:
     """Return the change of light between two pictures of one scene, ``(height, width)`` float32.
 
-    Three models are compared, and the model with the smallest error is returned. Fog adds an offset, a lamp or the
-    camera's exposure multiplies all levels, and a correction of contrast does both. The models use medians, which
-    ignore moving objects that cover less than half of the picture.
+    Three models are compared, and the model with the smallest error is returned. The models are an offset (fog), a
+    gain (a lamp or the exposure), and both together (a correction of contrast). The models use medians, which ignore
+    moving objects that cover less than half of the picture.
     """
     old, new = before[::_EVERY_PX, ::_EVERY_PX].ravel(), now[::_EVERY_PX, ::_EVERY_PX].ravel()
     shift = _Light(1.0, _median(new - old))

@@ -23,9 +23,10 @@ from ingest.site import GateConfig
 STILL, MASKED, RATE, SCHEDULE = "still", "masked", "rate", "schedule"
 
 REPORT_STATIONARY_NS = 10_000_000_000
-"""Report stationary objects every 10 s even while other objects move; otherwise dwell timers downstream lose them.
-The next sent frame repeats each report, because a tracker needs two consecutive frames to begin a track. Each report
-makes the engines examine one region for each stationary object."""
+"""Interval between two reports of stationary objects while other objects move. Without these reports, dwell timers in
+the stream processors would lose the stationary objects. The next sent frame repeats each report, because a tracker
+needs two consecutive frames to begin a track. Each report makes the engines examine one region for each stationary
+object."""
 _SETTLE_NS = 1_000_000_000
 """Minimum time between two reports at the end of motion. These reports do not wait for ``REPORT_STATIONARY_NS``.
 Without a minimum time, a trembling object would cause several reports a second, as often as its motion ends."""
@@ -34,7 +35,8 @@ _EARLY_SHARE = 0.15
 delayed, the next frame seems early. A camera slower than the limit must lose neither of the two frames."""
 _SAMPLE_BYTES = 8
 MAX_PICTURES = 12
-"""Maximum number of buffered pictures. All are sent in one burst, and the queue to the agent has room for 16."""
+"""Maximum number of buffered pictures. When motion begins, all buffered pictures are sent in one burst, and the queue
+to the agent has room for 16."""
 MAX_BYTES = 32 * 1024 * 1024
 """Maximum size of the buffered pictures: five of 1920×1080, or 46 of 640×360. Buffered pictures stay uncompressed,
 because compressing every withheld frame would cost more than motion detection."""
@@ -56,11 +58,11 @@ class Rate:
         self._next_ns = 0.0
 
     def due(self, now_ns: int) -> bool:
-        """Return whether a frame may pass. The limit starts anew when the clock has been set back."""
+        """Return whether a frame may pass. When the clock has been set back, the limit starts anew."""
         return self._taken_ns is None or now_ns >= self._next_ns - self._early_ns or now_ns < self._taken_ns
 
     def take(self, now_ns: int) -> None:
-        """Count a frame that has passed.
+        """Record that a frame has passed the limit.
 
         The next due time is one interval after the last due time, so that the average rate stays at the limit. After
         a pause of the camera, the limit starts anew, and no extra frames may pass.
@@ -81,7 +83,10 @@ def sampled(camera: str, epoch: int, seq: int, share: float) -> bool:
 
 
 class PreRollBuffer:
-    """Queue of preliminary decisions in the order of their frames. A frame stays for at most ``wait_s``."""
+    """Queue of preliminary decisions in the order of their frames.
+
+    A frame stays in the buffer for at most ``wait_s``.
+    """
 
     def __init__(self, wait_s: float) -> None:
         self._wait_ns = round(wait_s * 1e9)
@@ -121,7 +126,7 @@ class PreRollBuffer:
 class Gate:
     """Gate for one epoch of one camera. The caller passes each frame once, in order.
 
-    The first frame that the gate examines is always sent. So is the first one after hours that are not armed.
+    The first frame that the gate examines is always sent. The first frame after unarmed hours is always sent, too.
     """
 
     def __init__(self, config: GateConfig, camera: str, epoch: int) -> None:

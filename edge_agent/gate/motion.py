@@ -18,8 +18,8 @@ Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
 MIN_WIDTH_PX = 160
-"""Minimum width of the small picture. A person who is 16 px wide in a 640 px picture is 4 px wide in a small picture
-of 160 px, which is enough to be found. Its 14,400 pixels are cheap to process."""
+"""Minimum width of the small picture. A person who is 16 px wide in a 640 px picture is 4 px wide in a 160 px
+picture, which is enough for detection. The 14,400 pixels of a small picture are cheap to process."""
 _NOMINAL_STEP_S = 0.1
 """Assumed time between frames that have no capture time."""
 _STALE_S = 60.0
@@ -38,7 +38,7 @@ class Motion:
 
 
 class MotionDetector:
-    """Detector of moving regions in the frames of one camera, given in order.
+    """Detector of moving regions in the frames of one camera. The caller passes the frames in order.
 
     ``min_area`` is the area of the smallest reported region, as a share of the picture. Motion behind ``masks`` is
     ignored. ``masks`` are polygons with corners in shares of width and height.
@@ -54,7 +54,7 @@ class MotionDetector:
         """Width and height of the last frame in pixels, and its scale relative to the small picture."""
 
     def boxes(self, image: Image) -> tuple[Box, ...]:
-        """Return the moving boxes of a frame ``(height, width, 3)`` uint8. Frames count as 0.1 s apart."""
+        """Return the moving boxes of a frame ``(height, width, 3)`` uint8. Assume that frames are 0.1 s apart."""
         return self._detect(image, _NOMINAL_STEP_S).boxes
 
     def detect(self, image: Image, at_ns: int) -> Motion:

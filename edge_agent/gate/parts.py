@@ -15,7 +15,8 @@ Labels = npt.NDArray[np.int32]
 _MIN_SIDE_PX = 2
 """Minimum width and height of a moving part. A line one pixel wide is rain or the edge of a shadow."""
 SURE_SHARE = 0.5
-"""Minimum number of surely differing pixels in a part, as a share of the minimum area. A trembling edge has fewer."""
+"""Minimum number of surely differing pixels in a part, as a share of the minimum area. The edge of a trembling object
+has fewer such pixels."""
 _SMALL = 3.0
 """Multiple of the minimum area up to which a part is small. Adjacent streaks of rain join to parts of that size."""
 _NEAR = np.ones((5, 5), np.uint8)
@@ -42,8 +43,8 @@ class MovingParts:
 def join(foreground: Foreground, min_px: float, before: MovingParts | None) -> MovingParts:
     """Join foreground pixels to parts. Ignore parts with fewer than ``min_px`` pixels or too few sure pixels.
 
-    A small part must also touch the foreground of the previous picture, ``before``. Streaks of rain do not, because
-    they are at other places in each picture.
+    A small part must also touch the foreground of the previous picture, ``before``. Streaks of rain do not touch
+    earlier streaks, because they are at other places in each picture.
     """
     whole = cv2.morphologyEx(cv2.medianBlur(foreground.differs, 3), cv2.MORPH_CLOSE, _CLOSE)
     # at this size, Grana's algorithm takes less than half the time of OpenCV's other algorithms

@@ -1,7 +1,8 @@
 """Map of stationary objects: objects that have stopped and not left yet.
 
-A pixel is stationary from the moment when a stopped object becomes its background. It stops being stationary when the
-background behind the object is visible again. An object that passes in front does not remove a stationary object.
+A pixel is stationary from the moment when a stopped object becomes its background. The pixel stops being stationary
+when the background behind the object is visible again. An object that passes in front does not remove a stationary
+object.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class StationaryMap:
     def uncovered(self, bare: Mask) -> None:
         """Remove the arrivals at the pixels ``bare``, where a stopped object left.
 
-        Restore the arrivals beneath them.
+        Restore earlier arrivals that were hidden beneath the removed ones.
         """
         self._top[bare], self._beneath[bare] = self._beneath[bare], 0
         self._found.clear()

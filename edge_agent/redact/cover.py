@@ -83,7 +83,7 @@ class PrivacyMasks:
 def obscure(image: Image, box: Box, method: Method) -> bool:
     """Make a box in a picture ``(height, width, 3)`` uint8 unrecognisable, in place.
 
-    Return False if it is outside.
+    Return False if the box is outside.
     """
     left, top = max(0, int(np.floor(box.left))), max(0, int(np.floor(box.top)))
     right, bottom = min(image.shape[1], int(np.ceil(box.right))), min(image.shape[0], int(np.ceil(box.bottom)))

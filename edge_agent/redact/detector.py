@@ -32,7 +32,8 @@ _HASH_DIGITS = 12
 _SCORE_SLACK = 0.01
 """Tolerance for scores outside 0..1, which rounding may cause. A number further outside is not a score."""
 _NEAR = 1.0
-"""Maximum distance of a box's centre from the picture, in picture sizes. A box further away is in a wrong unit."""
+"""Maximum distance of a box's centre from the picture, in picture sizes. A box further away has coordinates in a
+wrong unit."""
 _GRID_PX = 32
 """Largest stride of all supported models. Width and height of an input must be multiples of this stride."""
 
@@ -64,7 +65,7 @@ class OnnxDetector:
             data = self._path.read_bytes()
             self._net = cv2.dnn.readNetFromONNX(np.frombuffer(data, np.uint8))
         except OSError as error:
-            raise RedactionFailed(f"model {self._path}: {error.strerror}") from None
+            raise RedactionFailed(f"model {self._path} cannot be read: {error.strerror}") from None
         except cv2.error as error:
             raise RedactionFailed(f"model {self._path}: OpenCV cannot read the file: {error.err}") from None
         sides = [(config.width >> level, config.height >> level) for level in range(config.levels)]
@@ -103,7 +104,9 @@ class OnnxDetector:
             shares, scores = self._decode(dict(zip(self._outputs, arrays, strict=True)), width, height)
         except (cv2.error, ValueError) as error:
             problem = error.err if isinstance(error, cv2.error) else error
-            raise RedactionFailed(f"model {self.name} with decoder {self._config.decoder}: {problem}") from None
+            raise RedactionFailed(
+                f"model {self.name} with decoder {self._config.decoder} failed: {problem}"
+            ) from None
         if not (np.isfinite(shares).all() and np.isfinite(scores).all()):
             raise RedactionFailed(f"model {self.name}: outputs are NaN or infinite, expected finite numbers")
         if scores.size and not -_SCORE_SLACK <= scores.min() <= scores.max() <= 1 + _SCORE_SLACK:

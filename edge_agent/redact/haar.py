@@ -1,7 +1,7 @@
 """Face detector that uses Haar cascades (Viola and Jones, CVPR 2001). OpenCV ships several cascades.
 
-Cascades find well-lit faces from the front and from the side, but miss many faces. They serve installations without a
-model file. ``benchmarks/redact.py`` measures the share of missed faces.
+Cascades find well-lit faces from the front and from the side, but miss many faces. Cascades serve installations
+without a model file. ``benchmarks/redact.py`` measures the share of missed faces.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class HaarDetector:
                     mirrored = _find(cascade, np.ascontiguousarray(grey[:, ::-1]))
                     boxes += [Box(self._width - b.right, b.top, self._width - b.left, b.bottom) for b in mirrored]
         except cv2.error as error:
-            raise RedactionFailed(f"model {self.name}: {error.err}") from None
+            raise RedactionFailed(f"model {self.name} failed on a picture: {error.err}") from None
         return [ScoredBox(box.scaled(scale, scale), 1.0) for box in boxes]
 
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from ingest.contract.records import Box
 
 SURE_SHARE = 0.5
-"""Share of the minimum score that is enough for a box that overlaps an earlier box (as in ByteTrack, ECCV 2022)."""
+"""Share of the minimum score that is enough for a box that overlaps a box of an earlier frame (as in ByteTrack, ECCV
+2022)."""
 DRIFT_PER_S = 1.0
 """Widening of a missed box on each side, in box sizes a second. The face of a person who walks past the camera moves
 by 7 of its sizes a second. A lower value is enough, because most people walk towards or away from the camera, and a
@@ -66,7 +67,7 @@ class BoxHistory:
     def step(self, found: Sequence[ScoredBox], at_ns: int) -> list[CoveredBox]:
         """Return the boxes to cover in a frame, given the boxes ``found`` in it.
 
-        Boxes must score at least ``min_score``.
+        The scores of ``found`` must be at least ``min_score``.
         """
         fresh = [
             CoveredBox(f.box, at_ns, False)

@@ -1,7 +1,7 @@
 """Redactor of one camera's pictures, and the proof type ``Redaction``.
 
-The encoder (``edge_agent.encode``) accepts only a ``Redaction``, and only ``Redactor.apply`` makes one. No captured
-picture can therefore be encoded without redaction.
+The encoder (``edge_agent.encode``) accepts only a ``Redaction``, and only ``Redactor.apply`` makes a ``Redaction``.
+No captured picture can therefore be encoded without redaction.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Redaction:
 
 
 class Redactor:
-    """Redactor of one camera: fills masks and obscures detected faces and plates. Only one thread may use it.
+    """Redactor of one camera: fills masks and obscures detected faces and plates. Only one thread may use a redactor.
 
     The redactor remembers boxes of earlier frames. The constructor loads and tries all models. The constructor raises
     RedactionFailed if a model fails, and the camera then sends no frames.
@@ -68,7 +68,9 @@ class Redactor:
         try:
             self._masks.fill(writable)
         except (cv2.error, ValueError) as error:
-            raise RedactionFailed(f"masks could not be drawn on a picture {image.shape}: {error}") from None
+            raise RedactionFailed(
+                f"privacy masks could not be drawn on a picture of shape {image.shape}: {error}"
+            ) from None
         return writable
 
     def apply(self, image: Image, captured_ns: int = 0) -> Redaction:
@@ -90,7 +92,7 @@ class Redactor:
                 for kind, boxes in found.items()
             }
         except (cv2.error, ValueError) as error:
-            raise RedactionFailed(f"redaction of a picture {image.shape} failed: {error}") from None
+            raise RedactionFailed(f"redaction of a picture of shape {image.shape} failed: {error}") from None
         obscured = [covered for boxes in done.values() for covered in boxes]
         summary = Redacted(
             masks=self._masks.count,

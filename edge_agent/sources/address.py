@@ -1,4 +1,7 @@
-"""Camera address with credentials. Only the capture child fills in the credentials, and no message shows them."""
+"""Camera address with credentials.
+
+Only the capture child fills in the credentials, and messages never show credentials.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ from ingest.site.camera import LOGIN
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SECRET = re.compile(rf"([^&;=]*(?:{LOGIN})[^&;=]*=)[^&;]*", re.IGNORECASE)
 _MIN_MASKED_CHARS = 4
-"""Minimum length of a masked secret. A shorter secret occurs in ordinary words, and the masks in them would reveal
-it."""
+"""Minimum length of a masked secret. A shorter secret also occurs in ordinary words, and the masked places in them
+would reveal the secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ class Address:
 
 
 def resolve(source: str, stream: StreamConfig, environment: Mapping[str, str] = os.environ) -> Address:
-    """Replace variables ``${NAME}`` in an address, and read its password file.
+    """Replace variables ``${NAME}`` in an address, and read the password file.
 
     Raise SourceUnusable for a missing value or an invalid address.
     """
@@ -96,7 +99,7 @@ def _password(stream: StreamConfig) -> str:
     try:
         lines = decode_text(stream.password_file.read_bytes()).splitlines()
     except (OSError, ValueError) as error:
-        raise SourceUnusable(f"password_file {stream.password_file}: {error}") from None
+        raise SourceUnusable(f"password_file {stream.password_file} cannot be read: {error}") from None
     if not lines or not lines[0]:
         raise SourceUnusable(
             f"password_file {stream.password_file} is empty: expected the password in its first line"

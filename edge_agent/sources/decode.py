@@ -24,7 +24,7 @@ LOST = "packets of this frame were lost"
 _PLANAR = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "nv21", "gray"}
 """Pixel formats whose first plane is the luma, one byte for each pixel."""
 _TURNS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
-"""OpenCV rotation by FFmpeg's rotation, anticlockwise, in degrees."""
+"""OpenCV's rotation code for each rotation of FFmpeg (anticlockwise, in degrees)."""
 _CODEC_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
 
 
@@ -33,12 +33,12 @@ def open_video(
 ) -> tuple[InputContainer, VideoStream]:
     """Open a file or URL and its first video stream.
 
-    Raise FFmpegError or OSError, or SourceUnusable if it has no video.
+    Raise FFmpegError, OSError, or SourceUnusable without a video stream.
     """
     container = av.open(url, options=options | _CODEC_OPTIONS, timeout=(open_s, read_s))
     if not container.streams.video or container.streams.video[0].codec_context is None:
         container.close()
-        raise SourceUnusable("no video stream that can be decoded")
+        raise SourceUnusable("expected a video stream that FFmpeg can decode, found none")
     video = container.streams.video[0]
     video.codec_context.options = _CODEC_OPTIONS
     video.codec_context.thread_count = 1  # one camera needs at most one core, and a host has many cameras

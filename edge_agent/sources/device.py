@@ -44,9 +44,9 @@ class DeviceSource:
     def read(self) -> CapturedFrame:
         """Return the next frame. Raise SourceStalled when the device delivers no frame."""
         if self._video is None:
-            raise SourceUnusable(f"device {self._number} is not open")
+            raise SourceUnusable(f"V4L2 device {self._number} is not open")
         if not self._video.grab():
-            raise SourceStalled(f"device {self._number} delivered no frame")
+            raise SourceStalled(f"V4L2 device {self._number} delivered no frame")
         self._grabbed += 1
         return CapturedFrame(self._retrieve(self._video, self._grabbed), self._clock.now_ns())
 

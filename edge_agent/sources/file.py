@@ -53,7 +53,7 @@ class FileSource:
         Raise SourceEnded at the end of a file that is not looped.
         """
         if self._container is None:
-            raise SourceUnusable(f"{self._path} is not open")
+            raise SourceUnusable(f"video file {self._path} is not open")
         if not self._waiting:
             self._waiting.append(self._next())
         if not self._pace.ready():
@@ -75,12 +75,12 @@ class FileSource:
     def _next(self) -> Decoded:
         found = next(self._frames, None)
         if found is None and not self._has_frames:
-            raise SourceUnusable(f"{self._path}: no frame can be decoded")
+            raise SourceUnusable(f"video file {self._path}: no frame can be decoded")
         if found is None and self._loop:
             self.open()
             return self._next()
         if found is None:
-            raise SourceEnded(f"{self._path} has ended")
+            raise SourceEnded(f"video file {self._path} has ended")
         return found
 
 

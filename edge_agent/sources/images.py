@@ -76,10 +76,13 @@ class NewFiles:
 
 
 class ImagesSource:
-    """Source of the new files of a folder, at most ``fps`` a second. An empty folder is no failure and no end.
+    """Source of the new files of a folder, at most ``fps`` a second.
 
-    ``position`` is the path where the last read file is saved. After a restart, the source then reads the files that
-    arrived meanwhile. Without a saved position, files that are already in the folder are read only if ``existing``.
+    An empty folder is neither a failure nor the end of the source.
+
+    ``position`` is the path where the last read file is saved. With a saved position, the source reads files that
+    arrived during a downtime. Without a saved position, files that are already in the folder are read only if
+    ``existing`` is true.
     """
 
     def __init__(
@@ -117,7 +120,7 @@ class ImagesSource:
     def read(self) -> CapturedFrame | None:
         """Return the next new picture, or None without a new picture. Raise SourceStalled when the folder is gone."""
         if self._new is None:
-            raise SourceUnusable(f"{self._folder} is not open")
+            raise SourceUnusable(f"image folder {self._folder} is not open")
         self._save_given()
         if not self._waiting:
             self._waiting.extend(self._new.look(self._listed(), self._clock.monotonic()))
@@ -165,7 +168,7 @@ class ImagesSource:
     def _save_given(self) -> None:
         """Save the position of the last returned picture.
 
-        The caller has processed it before it asks for the next one.
+        The caller asks for the next picture only after it has processed the last one.
         """
         if self._given:
             self._save(self._given.changed_ns, self._given.name)

@@ -2,7 +2,7 @@
 
 The memory limit is RLIMIT_DATA (getrlimit(2), since Linux 4.7), which counts private writable memory. RLIMIT_AS would
 also count reserved memory, and FFmpeg, OpenBLAS and the allocator reserve half a gigabyte before the first frame.
-With the limit, an allocation in a decoder that grows too large fails before the host's memory is exhausted.
+If a decoder grows too large, the limit makes its next allocation fail before the host runs out of memory.
 """
 
 from __future__ import annotations

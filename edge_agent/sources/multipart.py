@@ -44,7 +44,7 @@ class Multipart:
             if body:
                 found.append(body)
         if len(self._buffer) > self._max_bytes + _MAX_HEADER_BYTES:
-            raise ValueError(f"no complete part within {self._max_bytes} bytes")
+            raise ValueError(f"the multipart response has no complete part within {self._max_bytes} bytes")
         return found
 
     def _headers(self) -> bytes | None:
@@ -59,7 +59,7 @@ class Multipart:
         length = _LENGTH.search(self._buffer, start, end.end())
         self._length = int(length[1]) if length else None
         if self._length is not None and self._length > self._max_bytes:
-            raise ValueError(f"a part of {self._length} bytes exceeds the limit of {self._max_bytes}")
+            raise ValueError(f"a multipart part of {self._length} bytes exceeds the limit of {self._max_bytes}")
         del self._buffer[: end.end()]
         self._inside = True
         return b""

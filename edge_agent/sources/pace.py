@@ -10,7 +10,7 @@ from ingest.runtime.clock import Clock
 SLICE_S = 1.0
 """Maximum length of one wait, so that a capture can notice a stop request and report its progress."""
 _MAX_LAG_S = 1.0
-"""Maximum lag behind the schedule. After a longer lag, the schedule starts anew, and lost frames are not made up."""
+"""Maximum lag behind the schedule. After a longer lag, the schedule starts anew without catching up."""
 
 
 class FramePacer:
@@ -36,5 +36,8 @@ class FramePacer:
         return True
 
     def rest(self, seconds: float) -> None:
-        """Block for ``seconds``, but at most for ``SLICE_S``. A source calls this after it found no frame."""
+        """Block for ``seconds``, but at most for ``SLICE_S``.
+
+        A source calls ``rest`` after a read that found no frame.
+        """
         self._wait(min(seconds, SLICE_S))

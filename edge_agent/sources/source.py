@@ -71,7 +71,7 @@ class CapturedFrame:
 
 
 class FrameSource(Protocol):
-    """Source of frames. One thread calls its methods in the order open, read …, close."""
+    """Source of frames. One thread calls ``open`` once, then ``read`` repeatedly, then ``close``."""
 
     def open(self) -> None:
         """Prepare the source for reading. May block. Raise SourceUnusable."""

@@ -63,7 +63,7 @@ class WebSource:
         Raise SourceStalled when the camera sends no picture for the stall time.
         """
         if self._stack is None:
-            raise SourceUnusable(f"{self._address.shown} is not open")
+            raise SourceUnusable(f"HTTP camera {self._address.shown} is not open")
         found = self._part() if self._chunks is not None else self._snapshot()
         if found is not None:
             self._good_s, self._fault = self._clock.monotonic(), ""
@@ -156,7 +156,7 @@ class WebSource:
 
 
 class _Login(httpx.Auth):
-    """Basic or Digest authentication, as the camera requests.
+    """HTTP authentication: Basic or Digest, whichever the camera requests.
 
     No credentials are sent before the camera requests them.
 

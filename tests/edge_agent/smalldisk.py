@@ -26,7 +26,7 @@ class SmallDisk:
         _run("umount", "-l", str(self.folder))
 
     def fill(self, leave_bytes: int = 0) -> None:
-        """Fill the disk with another file, except for ``leave_bytes``."""
+        """Fill the disk with a file until only ``leave_bytes`` are free."""
         with (self.folder / "filler").open("wb", buffering=0) as file:
             try:
                 while file.write(b"x" * 4096):

@@ -20,7 +20,7 @@ HEAT = SensorConfig(name="heat", source="simulated:temperature", quantity="t", u
 
 
 class FakeFleetMember:
-    """A member that runs until it is stopped; ``over`` and ``fail`` end it in other ways."""
+    """Fake member whose ``run`` returns after ``stop``, or raises the error given to ``fail``."""
 
     def __init__(self, log: list[str], config: Any) -> None:
         self.config, self._log = config, log

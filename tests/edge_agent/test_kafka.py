@@ -51,7 +51,7 @@ max_delay_s = 0.5
 
 
 class AgentProcess:
-    """An agent process under a supervisor, and its records in Kafka."""
+    """Agent process that is restarted after a kill, and the records that the agent wrote to Kafka."""
 
     def __init__(self, settings: KafkaSettings, folder: Path) -> None:
         (folder / "site.toml").write_text(SITE)

@@ -23,8 +23,8 @@ A jump of frame times would falsify measured speeds, and a jump back would chang
 """
 _SET_BACK_NS = 1_000_000_000
 _STANDS_STILL_NS = 10_000_000_000
-"""Frame times never go back, with two exceptions. They follow a host clock that is set back by more than
-``_SET_BACK_NS``. They also go back if they would otherwise stand still for more than ``_STANDS_STILL_NS``, because
+"""Frame times never go back, with two exceptions. First, frame times follow a host clock that is set back by more
+than ``_SET_BACK_NS``. Second, frame times go back rather than stand still for more than ``_STANDS_STILL_NS``, because
 the gate's rate limit passes no frame while frame times stand still."""
 _NEAR = 0.8
 """Share of the maximum skew below which a refused stream clock is used again (hysteresis)."""
@@ -34,8 +34,9 @@ _NEAR = 0.8
 class FrameTime:
     """Capture time of a frame in Unix ns, its clock (``stream`` or ``host``), and its error bound in ms.
 
-    ``error_ms`` is the difference between capture time and arrival time. It bounds the error unless the stream's
-    clock is ahead of the host's. None means that the capture time is the arrival time and the error is unknown.
+    ``error_ms`` is the difference between capture time and arrival time. The difference bounds the error unless the
+    stream's clock is ahead of the host's clock. None means that the capture time is the arrival time and the error is
+    unknown.
     """
 
     captured_ns: int

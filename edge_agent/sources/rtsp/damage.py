@@ -1,9 +1,9 @@
 """Tracker of the frames of a stream that are damaged by lost packets.
 
 A frame is predicted from the previous frame, so damage persists until a complete key frame. The decoders of FFmpeg 8
-do not report all of this damage. For H.264, they flag only the frame with the missing part; for H.265, they flag no
-frame. A frame that lost all its packets is never flagged. FFmpeg counts RTP packets and reports missing packets only
-in its log (rtpdec.c), so this module reads the log.
+do not report all of this damage. The H.264 decoder flags only the frame with the missing part, and the H.265 decoder
+flags no frame. A frame that lost all its packets is never flagged. FFmpeg counts RTP packets and reports missing
+packets only in its log (rtpdec.c), so this module reads the log.
 
 A stream with gradual refresh has only one key frame, the first. The capture of such a stream restarts when no intact
 frame has come for the stall time. Flags before the first intact frame come from the start of the decoder and are no

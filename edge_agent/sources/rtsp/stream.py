@@ -78,7 +78,7 @@ class StreamSource:
     def read(self) -> CapturedFrame:
         """Return the next frame. Raise SourceStalled when the stream ends or breaks, or after the stall time."""
         if self._container is None:
-            raise SourceUnusable(f"{self._address.shown} is not open")
+            raise SourceUnusable(f"RTSP camera {self._address.shown} is not open")
         while not self._ready:
             self._pull()
         return self._ready.popleft()

@@ -53,4 +53,4 @@ class SceneConfig:
         if self.light not in LIGHTS:
             raise ValueError(f"light {self.light!r}: expected {' or '.join(LIGHTS)}")
         if self.fps <= 0 or min(self.width, self.height) < 64 or self.density <= 0:
-            raise ValueError("expected fps and density above 0, and a picture of at least 64×64")
+            raise ValueError("fps and density must be above 0, and the picture must be at least 64×64 px")

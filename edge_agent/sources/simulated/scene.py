@@ -47,7 +47,7 @@ class SimulatedScene:
         self._scale = config.width / BASE_WIDTH_PX, config.height / BASE_HEIGHT_PX
 
     def render(self, index: int) -> Rendered:
-        """Return the frame at an index, counted from 0."""
+        """Return the frame with this index, counted from 0."""
         at_s = index / self.config.fps
         image = self._empty.copy()
         objects = []

@@ -39,7 +39,7 @@ class SimulatedSource:
         if self._scene is None:
             raise SourceUnusable("the simulated scene is not open")
         if self._frames and self._index >= self._frames:
-            raise SourceEnded(f"the scene has ended after {self._frames} frames")
+            raise SourceEnded(f"the simulated scene has ended after {self._frames} frames")
         if not self._pace.ready():
             return None
         rendered = self._scene.render(self._index)

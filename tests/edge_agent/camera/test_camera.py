@@ -310,10 +310,7 @@ async def test_a_capture_with_an_empty_or_slow_source_stops_cleanly(rig: Rig, tm
 
 
 async def test_a_capture_stops_in_time_after_its_camera_stopped_sending(rig: Rig) -> None:
-    """The child must exit by itself and account for all frame numbers.
-
-    After a kill, the last numbers would be lost.
-    """
+    """The child must exit by itself and account for all frames. A kill would lose the last frame numbers."""
     noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
     parts, left = mjpeg([cv2.imencode(".jpg", noise)[1].tobytes()] * 10), threading.Event()
 

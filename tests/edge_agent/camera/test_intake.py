@@ -40,7 +40,7 @@ def bright(tmp_path: Path) -> DetectorConfig:
 
 
 class ScriptedDetector:
-    """Detector with scripted results."""
+    """Detector that returns scripted results, one after the other."""
 
     name = "seen@sha256:0"
 

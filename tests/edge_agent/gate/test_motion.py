@@ -80,7 +80,10 @@ Change = Callable[[int, np.ndarray], np.ndarray]
 
 
 def watch(frames: int, change: Change, fps: float = FPS, detector: MotionDetector | None = None) -> Iterator[int]:
-    """Show an empty road with noise and a change for each frame. Yield the number of moving boxes."""
+    """Show frames of an empty, noisy road, each altered by ``change``.
+
+    Yield the number of moving boxes in each frame.
+    """
     detector = detector or MotionDetector(0.0005)
     for index in range(frames):
         noise = NOISE[index * 7 % 53 :][:360, index * 11 % 47 :][:, :640]

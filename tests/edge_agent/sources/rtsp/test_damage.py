@@ -1,4 +1,4 @@
-"""Tests of damage tracking: a loss damages all frames until a later complete key frame."""
+"""Tests of damage tracking: a packet loss damages all frames until a later complete key frame."""
 
 from __future__ import annotations
 
