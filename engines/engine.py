@@ -15,23 +15,22 @@ from engines.repository.manifest import Model
 CHANNELS = 3
 
 Images = npt.NDArray[np.uint8]
-"""``(N, height, width, channels)`` uint8. Cast, layout and normalisation are nodes of the model."""
+"""``(N, height, width, channels)`` uint8. The model itself casts, transposes and normalises the pixels."""
 Outputs = Mapping[str, npt.NDArray[np.float32]]
-"""Output arrays by name. The first axis is the batch. The caller owns the arrays."""
+"""Output arrays by name. The first axis of an array is the batch. The caller owns the arrays."""
 
 TIMED_RUNS = 3
-"""Timed runs per batch size at warm-up, after one untimed run. The fastest run counts."""
+"""Number of timed runs per batch size at warm-up, after one untimed run. The fastest run counts."""
 SPEED_TOLERANCE = 1.03
-"""Maximum ratio of a batch size's time per image to the best time, for both to count as equally fast.
-
-A difference of 3 % is noise. Of equally fast sizes the largest is taken, because it needs fewer calls.
-"""
+"""Maximum ratio of a batch size's time per image to the best time, up to which the size counts as equally fast. A
+difference of 3 % is noise. Of equally fast sizes the largest is used, because it needs the fewest calls."""
 
 
 class Engine(ABC):
-    """Base class of all engines. The public methods check; backends implement the ``_impl`` methods without checks.
+    """Base class of all engines.
 
-    All methods block until the model has run. An engine belongs to one thread at a time. Several engines of the same
+    The public methods check state and arguments. Backends implement the ``_impl`` methods without such checks. All
+    methods block until the model has run. An engine belongs to one thread at a time. Several engines of the same
     model may run in several threads. Call order: load, warm_up, infer …, close.
     """
 
@@ -47,7 +46,10 @@ class Engine(ABC):
         return self._model
 
     def load(self, model: Model) -> None:
-        """Load a model. Raise EngineStateError if one is loaded already, ModelLoadFailed if this one cannot be."""
+        """Load a model.
+
+        Raise EngineStateError if another model is already loaded, ModelLoadFailed if this model cannot be loaded.
+        """
         if self._model is not None:
             raise EngineStateError(f"{type(self).__name__} already has {self._model.manifest.id}: close it first")
         self._load_impl(model)
@@ -58,8 +60,8 @@ class Engine(ABC):
     def batch_size(self) -> int:
         """Maximum number of images per call of the backend. ``warm_up`` sets it to the fastest size.
 
-        Before warm-up it is the model's largest batch. A GPU gains from larger batches. A CPU core loses when the
-        data between two layers outgrows its cache: YOLOX-nano takes 28 % longer per image in batches of eight than
+        Before warm-up it is the model's largest batch. A GPU gains from larger batches. A CPU core is slower once the
+        data between two layers exceeds its cache: YOLOX-nano takes 28 % longer per image in batches of eight than
         alone.
         """
         return self._batch_size
@@ -74,14 +76,14 @@ class Engine(ABC):
         seconds_per_image = {size: self._timed_run(size) / size for size in warm_up_sizes(largest)}
         self._batch_size = best_batch_size(seconds_per_image)
         if self._batch_size < largest:
-            # Reload to free the buffers of the larger batches: half a gigabyte for YOLOX-nano in batches of eight.
+            # Reload the model to free the buffers of the larger batches: 500 MB for YOLOX-nano in batches of eight.
             self._close_impl()
             self._load_impl(self.model)
             for size in warm_up_sizes(self._batch_size):
                 self._timed_run(size)
 
     def infer(self, images: Images) -> Outputs:
-        """Return the model's outputs for a batch of one image or more.
+        """Return the model's outputs for a batch of at least one image.
 
         Batches larger than ``batch_size`` run in several calls of the backend. Raise BadBatch, InferenceFailed or
         EngineStateError.
@@ -103,7 +105,8 @@ class Engine(ABC):
             self._close_impl()
 
     def _timed_run(self, size: int) -> float:
-        """Check the outputs for a black batch, and return the shortest of ``TIMED_RUNS`` times in seconds."""
+        """Check the outputs for a batch of black images, and return the shortest of ``TIMED_RUNS`` times in
+        seconds."""
         spec, durations_s = self.model.manifest.input, []
         images = np.zeros((size, spec.height, spec.width, CHANNELS), np.uint8)
         for name, array in self.infer(images).items():

@@ -32,7 +32,7 @@ class ModelLoadFailed(EngineError):
 
 
 class InferenceFailed(EngineError):
-    """The backend failed on a batch. The message is the backend's own."""
+    """The backend failed on a batch. The message is that of the backend."""
 
 
 class ManifestError(EngineError):

@@ -1,1 +1,4 @@
-"""Training, evaluation and export of models. The only package that uses Keras and TensorFlow, the extra ``train``."""
+"""Training, evaluation and export of models.
+
+Only this package uses Keras and TensorFlow, which the extra ``train`` installs.
+"""

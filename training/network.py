@@ -1,4 +1,4 @@
-"""A small convolutional classifier: trained with Keras 3, measured, and exported to ONNX."""
+"""Train a small convolutional classifier with Keras 3, measure it, and export it to ONNX."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _LEARNING_RATE = 3e-3
 
 
 def build(size: int, classes: int) -> Any:
-    """Return the untrained network: uint8 BGR in, probabilities out. Its first layer scales the pixels.
+    """Return the untrained network, from uint8 BGR images to probabilities. The first layer scales the pixels.
 
-    Four convolutions with batch normalisation each halve the image: 80,000 weights. On a CPU they train twice as fast
-    as depthwise separable convolutions with a third of the weights, and infer equally fast.
+    Four convolutions with batch normalisation, with 80,000 weights, each halve the image. On a CPU these convolutions
+    train twice as fast as depthwise separable ones with a third of the weights, and infer equally fast.
     """
     import keras
     from keras import layers
@@ -48,7 +48,7 @@ def fit(
         keras.optimizers.Adam(rate),
         "sparse_categorical_crossentropy",
         metrics=["accuracy"],
-        jit_compile=False,  # on a CPU, XLA's convolutions take two to six times as long
+        jit_compile=False,  # XLA is off, because on a CPU its convolutions take two to six times as long
     )
     model.fit(
         _mirrored(train.images, seed),
@@ -68,7 +68,7 @@ def predict(model: Any, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32
 def confusion_matrix(
     truth: npt.NDArray[np.int64], found: npt.NDArray[np.int64], classes: int
 ) -> npt.NDArray[np.int64]:
-    """Return the number of images per true class (row) and found class (column)."""
+    """Return the number of images per true class (row) and predicted class (column)."""
     matrix = np.zeros((classes, classes), np.int64)
     np.add.at(matrix, (truth, found), 1)
     return matrix

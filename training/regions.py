@@ -1,8 +1,8 @@
-"""Labelled regions of the simulated scenes, cut exactly as at run time.
+"""Make labelled regions from the simulated scenes, cut exactly as at run time.
 
 Frames are rendered in order. The agent's own motion detector finds boxes, and the prepare stage's code cuts their
 regions out of the JPEG-compressed frame. A region gets the label of the object that it shows, or background.
-Ambiguous regions are left out: two objects in one region, or the tip of an object at the edge.
+Ambiguous regions are left out, such as two objects in one region, or the tip of an object at the edge of the frame.
 """
 
 from __future__ import annotations
@@ -27,12 +27,10 @@ from stream.prepare.regions import draw, windows
 LABELS = (BACKGROUND, "car", "truck", "bus", "motorcycle", "person", "part_good", "part_faulty")
 SIZE_PX = 64
 _FRAMES = 110
-"""Frames per scene, at ten frames per second: the busy part of the scene's first cycle."""
+"""Number of frames per scene, at ten frames per second. They cover the busy part of the scene's first cycle."""
 _CUT_EVERY = 4
-"""Distance in frames between two frames whose regions are cut, so that an object is cut about fifteen times.
-
-The motion detector sees every frame.
-"""
+"""Number of frames from one frame whose regions are cut to the next, so that an object is cut about fifteen times.
+The motion detector gets every frame."""
 _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 85]
 _SCENES: tuple[tuple[SceneKind, Light, bool], ...] = tuple(itertools.product(KINDS, LIGHTS, (False, True)))
 SCENES_PER_SEED = len(_SCENES)
@@ -41,7 +39,7 @@ _MIN_OVERLAP = 0.35
 _MAX_COVERED = 0.05
 """Maximum share of a background region that an object may cover."""
 _CROWDED = 0.5
-"""Minimum share of a second object inside a region that makes the region ambiguous."""
+"""Minimum share of a second object inside a region, from which the region is ambiguous."""
 
 PIPELINE = PipelineConfig(
     name="regions", model="regions", width=SIZE_PX, height=SIZE_PX, regions="motion", max_regions=16
@@ -112,7 +110,7 @@ def _scene(config: SceneConfig) -> LabelledRegions:
 
 
 def _jittered(frame: Rendered, rng: np.random.Generator) -> list[Box]:
-    """Return the true boxes, each moved and scaled a little, and one box at a random place."""
+    """Return the true boxes, each randomly moved and scaled a little, and one box at a random place."""
     boxes = []
     for actor in frame.objects:
         left, top, right, bottom = actor.box
@@ -124,7 +122,10 @@ def _jittered(frame: Rendered, rng: np.random.Generator) -> list[Box]:
 
 
 def _label(box: Box, frame: Rendered, actors: Sequence[Box]) -> int | None:
-    """Return the class of a region, None if it is ambiguous. ``actors`` has the boxes of all actors, even unseen."""
+    """Return the class of a region; None if the region is ambiguous.
+
+    ``actors`` has the boxes of all actors, including invisible ones.
+    """
     overlaps = [box.iou(Box(*other.box)) for other in frame.objects]
     best = int(np.argmax(overlaps)) if overlaps else -1
     if best >= 0 and overlaps[best] >= _MIN_OVERLAP:

@@ -1,4 +1,4 @@
-"""Inference backends by name. Each backend's library is imported only inside its own module."""
+"""Inference backends by name. The library of a backend is imported only in that backend's module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A fake engine whose outputs depend only on the pixels. For tests, and to measure the pipeline without a model."""
+"""A fake engine whose outputs depend only on the pixels.
+
+It serves for tests, and to measure the pipeline without a model.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,18 @@ from engines.repository.manifest import Model
 
 
 class FakeEngine(Engine):
-    """Classifier that needs no model file.
+    """A classifier that needs no model file.
 
     An image's class is the first channel of its first pixel, modulo the number of classes, with probability 0.9.
-    ``fails(image)`` is called for every image. If it is true for any of them, the whole batch raises InferenceFailed.
+    ``fails(image)`` is called for every image. If the result is true for any image, the whole batch raises
+    InferenceFailed.
     """
 
     def __init__(self, fails: Callable[[Images], bool] = lambda _: False) -> None:
         super().__init__()
         self._fails = fails
         self.calls: list[int] = []
-        """Sizes of the batches so far, in order."""
+        """Sizes of the batches processed so far, in order."""
 
     def _load_impl(self, model: Model) -> None:
         self.calls.clear()

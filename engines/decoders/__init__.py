@@ -1,4 +1,5 @@
-"""Decoders by name: the built-in ones, and those of other packages by the entry point ``sightline.decoders``."""
+"""Decoders by name: the built-in decoders, and those that other packages add by the entry point
+``sightline.decoders``."""
 
 from __future__ import annotations
 
@@ -30,10 +31,11 @@ _BUILT_IN: dict[str, Callable[[DecoderOptions], OutputDecoder]] = {
 }
 
 CLASSIFIERS = frozenset({"sigmoid", "softmax"})
-"""Decoders that label a whole region and do not locate objects in it. Their pipelines look at moving regions."""
+"""Decoders that label a whole region without locating objects in it. A pipeline with such a decoder looks at moving
+regions."""
 
 READ_ONE_OUTPUT = frozenset(_BUILT_IN)
-"""Decoders that read the only output of a model."""
+"""Decoders that read a single output, which must be the only output of the model."""
 
 
 def known() -> list[str]:

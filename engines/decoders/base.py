@@ -1,4 +1,4 @@
-"""The OutputDecoder interface: model outputs to detections."""
+"""The OutputDecoder interface, which turns the outputs of a model into detections."""
 
 from __future__ import annotations
 
@@ -31,32 +31,37 @@ class DecoderOptions:
     input_height: int
     min_score: float = 0.3
     max_overlap: float = 0.45
-    """Maximum intersection over union of two objects of one class. Boxes that overlap more are one object."""
+    """Maximum intersection over union of two objects of one class. Boxes with a larger overlap show the same
+    object."""
 
 
 class OutputDecoder(Protocol):
-    """Decoder of a model's output arrays. Pure; may be called from any thread."""
+    """A decoder of a model's output arrays. Decoders are pure, and may be called from any thread."""
 
     def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
         """Return the detections of each row, highest score first. Boxes are in frame px, clipped to the frame.
 
-        Raise InferenceFailed if the arrays do not have the shape that this decoder reads, or are not finite.
+        Raise InferenceFailed if an array does not have the shape that this decoder reads, or holds numbers that are
+        not finite.
         """
 
 
 @runtime_checkable
 class JudgesOutputs(Protocol):
-    """Optional part of a decoder: recognise outputs of the right shape that mean something else."""
+    """An optional interface of decoders, to recognise outputs that have the right shape but another meaning."""
 
     def misfit(self, outputs: Outputs) -> str:
-        """Return why this decoder cannot read the outputs, and the next step. Return "" if it can.
+        """Return why this decoder cannot read the outputs, and the next step. Return "" if the decoder can read them.
 
-        ``outputs`` have passed ``decode``. The first axis has several different images.
+        ``outputs`` have passed ``decode``, and come from a batch of several different images.
         """
 
 
 def refusal(decoder: OutputDecoder, outputs: Outputs, rows: Sequence[FrameRegion]) -> str:
-    """Return why a decoder cannot read a model's outputs, "" if it can. Used before a model is stored."""
+    """Return why a decoder cannot read a model's outputs, or "" if the decoder can.
+
+    Adoption calls this function before a model is stored.
+    """
     try:
         decoder.decode(outputs, rows)
     except InferenceFailed as error:
@@ -65,7 +70,7 @@ def refusal(decoder: OutputDecoder, outputs: Outputs, rows: Sequence[FrameRegion
 
 
 def clipped(box: Box, row: FrameRegion) -> Box | None:
-    """Return a box clipped to the row's frame, None if it lies outside."""
+    """Return a box clipped to the row's frame; None if the box lies outside of the frame."""
     cut = box.clipped(row.frame_width, row.frame_height)
     return cut if cut.width > 0 and cut.height > 0 else None
 

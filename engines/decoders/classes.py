@@ -15,25 +15,28 @@ BACKGROUND = "background"
 """Label of a region without an object. It never becomes a detection."""
 
 _ROUNDING = 0.05
-"""Tolerance for probabilities to sum to 1. Low-precision models round; logits sum to 1 only by chance."""
+"""Tolerance for the sum of a row's probabilities to differ from 1, because low-precision models round. Rows outside
+of the tolerance are logits."""
 
 _OVER = 1e-3
-"""Tolerance of scores above 1, for rounding in half precision."""
+"""Maximum excess of a score above 1, which comes from rounding in half precision."""
 
 
 class SoftmaxDecoder:
-    """Decoder of class probabilities or logits ``(N, classes)``. A detection's box is the box of its region."""
+    """Decoder of class probabilities or logits ``(N, classes)``. The box of a detection is the box of its region."""
 
     def __init__(self, options: DecoderOptions) -> None:
         self._options = options
 
     def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
-        """Return the most likely class of each region, unless it is the background or scores below ``min_score``."""
+        """Return the most likely class of each region, unless that class is the background or has a score below
+        ``min_score``."""
         best = _probabilities(only_output(outputs, (len(rows), len(self._options.labels))))
         return [self._decode_row(probabilities, row) for probabilities, row in zip(best, rows, strict=True)]
 
     def misfit(self, outputs: Outputs) -> str:
-        """Return why the outputs are not those of exclusive classes: one class, or independent scores."""
+        """Return why the outputs do not describe exclusive classes: there is only one class, or the scores are
+        independent."""
         if len(self._options.labels) == 1:
             return "a softmax over one label is always 1"
         scores = next(iter(outputs.values()))
@@ -54,24 +57,25 @@ class SoftmaxDecoder:
 
 
 class SigmoidDecoder:
-    """Decoder of independent scores ``(N, classes)`` between 0 and 1. With one label, ``(N,)`` is accepted.
+    """Decoder of independent scores ``(N, classes)`` between 0 and 1.
 
-    A region gets every label whose score reaches ``min_score``. Adoption appends a sigmoid to a model that returns
-    logits.
+    With a single label, the shape ``(N,)`` is accepted too. A region gets every label whose score reaches
+    ``min_score``. Adoption appends a sigmoid to a model that returns logits.
     """
 
     def __init__(self, options: DecoderOptions) -> None:
         self._options = options
 
     def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
-        """Return a detection of the whole region for each label that is likely enough, except the background."""
+        """Return a detection of the whole region for each label with a score of at least ``min_score``, except the
+        background."""
         if len(self._options.labels) == 1:
             outputs = {name: values[:, None] if values.ndim == 1 else values for name, values in outputs.items()}
         scores = only_output(outputs, (len(rows), len(self._options.labels)))
         return [self._decode_row(values, row) for values, row in zip(scores, rows, strict=True)]
 
     def misfit(self, outputs: Outputs) -> str:
-        """Return why the outputs are not scores."""
+        """Return why the outputs are not scores between 0 and 1."""
         scores = next(iter(outputs.values()))
         if _are_scores(scores):
             return ""
@@ -95,7 +99,10 @@ def _are_scores(values: npt.NDArray[np.float32]) -> bool:
 
 
 def _probabilities(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return probabilities. Decide row by row whether scores are logits, so that rows of a batch are independent."""
+    """Return the outputs as probabilities.
+
+    Decide for each row whether its values are logits, so that no row depends on the rest of the batch.
+    """
     sums = scores.sum(axis=1, keepdims=True)
     given = (scores >= 0.0).all(axis=1, keepdims=True) & (np.abs(sums - 1.0) <= _ROUNDING)
     exponents = np.exp(scores - scores.max(axis=1, keepdims=True))

@@ -14,13 +14,15 @@ from ingest.contract.records import Box, Detection
 
 STRIDES = (8, 16, 32)
 _MAX_DETECTIONS = 300
-"""Maximum per image. A COCO evaluation uses at most 100; a crowded image has fewer than three times as many."""
+"""Maximum number of detections per image. A COCO evaluation uses at most 100, and a crowded image has fewer than 300
+objects."""
 
 _FAR_CELLS, _LARGEST_LOG = 1e6, 14.0
-"""Maximum centre offset in cells, and maximum log size. Both lie beyond any image and prevent overflow."""
+"""Maximum offset of a box's centre in cells, and maximum logarithm of a box's size. Both values lie beyond any image
+and prevent overflow."""
 
 _OVER = 1e-3
-"""Tolerance of scores outside of 0 to 1, for rounding in half precision."""
+"""Maximum distance of a score outside of 0 to 1, which comes from rounding in half precision."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -49,7 +51,7 @@ class YoloxDecoder:
             )
         as_offset = np.median(np.abs(raw[..., :2]))
         as_pixels = np.median(np.abs(raw[..., :2] / self._stride[:, None] - self._grid))
-        if as_pixels < as_offset:  # decoded centres lie near their own cells, offsets near zero
+        if as_pixels < as_offset:  # decoded centres lie near their own cells, raw offsets near zero
             return (
                 "box centres are pixels of the input: expected offsets from grid cells. "
                 "Export the model with decode_in_inference = False"
@@ -90,7 +92,7 @@ def _suppressed(corners: Floats, scores: Floats, classes: npt.NDArray[np.intp], 
         classes.tolist(),
         options.min_score,
         options.max_overlap,
-    )  # no top_k: it would cut candidates before suppression removes the overlapping ones
+    )  # no top_k, which would drop candidates before suppression removes the overlapping ones
     return [int(i) for i in np.asarray(kept).flatten()[:_MAX_DETECTIONS]]
 
 

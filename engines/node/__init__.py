@@ -1,1 +1,1 @@
-"""The engine node: intake, partition take-over, scheduling, model serving and transactional results."""
+"""The engine node: reading batches, partition take-over, scheduling, model serving and transactional results."""

@@ -1,4 +1,4 @@
-"""The node's consumer: holds partitions until they are taken over, and pauses lanes that are full."""
+"""The node's consumer. It pauses new partitions until they are taken over, and pauses lanes that are full."""
 
 from __future__ import annotations
 
@@ -18,27 +18,28 @@ from ingest.kafka.settings import KafkaSettings
 from ingest.kafka.writer import start
 
 POLL_MS = 50
-"""Maximum time that a poll waits for the first record, in ms. It does not delay work that is ready."""
+"""Maximum time that a poll waits for the first record, in ms. This wait does not delay work that is ready."""
 POLL_RECORDS = 16
-"""Maximum records per poll, and so the maximum by which a lane exceeds its limit of jobs."""
+"""Maximum number of records per poll. A lane can exceed its limit of jobs by at most this number."""
 FETCH_PARTITION_BYTES = 4 * 1024 * 1024
-"""Maximum bytes that aiokafka reads ahead of a partition. A single larger record still arrives (KIP-74).
-
-aiokafka discards the data that it has read ahead of a paused partition. With a larger value more would be read twice
-under load.
-"""
+"""Maximum bytes of a partition that aiokafka reads ahead. A single larger record still arrives (KIP-74). aiokafka
+discards the data that it has read ahead when the partition is paused, so with a larger value more data would be read
+twice under load."""
 LIVE_ROWS_PER_INSTANCE = 64
-"""Maximum live rows waiting per engine: two large batches keep an engine busy."""
+"""Maximum number of live rows per engine that wait: two large batches, which keep an engine busy."""
 LIVE_JOBS = 512
-"""Maximum live batches that are not written yet."""
+"""Maximum number of live batches whose results are not written yet."""
 LIVE_BYTES = 96 * 1024 * 1024
-"""Maximum bytes of live batches that are not written yet. Classified jobs keep their pixels until then."""
+"""Maximum bytes of live batches whose results are not written yet. Jobs keep their pixels until their results are
+written."""
 LATE_SHARE = 4
-"""Divisor of the limits above for the late lane: enough to keep engines busy, and too little to delay live frames."""
+"""Divisor of the live limits that gives the limits of the late lane. These keep engines busy without delaying live
+frames."""
 
 
 class LaneLoad(NamedTuple):
-    """Load of one lane: rows that wait for an engine, batches that are not written yet, and bytes of those."""
+    """Load of one lane: rows that wait for an engine, batches whose results are not written yet, and the bytes of
+    these batches."""
 
     rows: int = 0
     jobs: int = 0
@@ -46,9 +47,10 @@ class LaneLoad(NamedTuple):
 
 
 class LaneThrottle:
-    """Limits of one lane, with hysteresis: a full lane continues once each figure is at half its limit. Pure.
+    """Limits of one lane, with hysteresis: a full lane continues once rows, jobs and bytes are each at most half of
+    their limits.
 
-    Each lane has limits of its own, so a late backlog never stops the reading of live batches. The scheduler
+    Pure. Each lane has limits of its own, so a late backlog never stops the reading of live batches. The scheduler
     makes live batches go first.
     """
 
@@ -58,16 +60,16 @@ class LaneThrottle:
         self._full = False
 
     def full(self, load: LaneLoad) -> bool:
-        """Return whether a lane with this load must pause."""
+        """Return whether the lane must pause at this load."""
         divisor = 2 if self._full else 1
         self._full = any(figure > limit // divisor for figure, limit in zip(load, self._limits, strict=True))
         return self._full
 
 
 class BatchIntake:
-    """Consumer of ``batches`` and ``batches.late`` in the group ``engines``.
+    """A consumer of ``batches`` and ``batches.late`` in the group ``engines``.
 
-    A partition yields no records between ``hold`` and ``begin``, nor while its lane is full.
+    A partition yields no records between ``hold`` and ``begin``, and none while its lane is full.
     """
 
     def __init__(self, settings: KafkaSettings, client_id: str, instances: int, session_timeout_ms: int) -> None:
@@ -101,12 +103,12 @@ class BatchIntake:
         self._consumer.pause(*map(self._kafka_partition, self._held))
 
     def begin(self, tp: TopicPartition, position: int) -> None:
-        """Read a partition from an offset, from the next ``throttle`` on."""
+        """Let the next ``throttle`` start to read a partition, from an offset on."""
         self._consumer.seek(self._kafka_partition(tp), position)
         self._held.discard(tp)
 
     async def next(self) -> list[LogRecord]:
-        """Return the next records, none if none arrive within ``POLL_MS``."""
+        """Return the next records; an empty list if no record arrives within ``POLL_MS``."""
         batches = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
         return [from_consumer(self._settings, record) for records in batches.values() for record in records]
 

@@ -1,6 +1,7 @@
-"""Jobs: batch records on their way to results and dead letters, and the marks that recognise repeated frames.
+"""Jobs, which turn batch records into results and dead letters, and high-water marks, which recognise repeated
+frames.
 
-Pure: no engine, no Kafka, no clock.
+Pure.
 """
 
 from __future__ import annotations
@@ -25,19 +26,21 @@ from ingest.kafka.log import LogRecord, Outgoing
 
 STAGE = "engine"
 OUT_OF_ORDER = "out_of_order"
-"""Reason in the ledger: a later frame of its epoch came before. Only a foreign producer writes such frames."""
+"""Ledger reason for a frame that arrived after a later frame of its epoch. Only a foreign producer writes frames out
+of order."""
 EPOCHS_KEPT = 1024
-"""Maximum epochs per camera, lane and pipeline; the one that was advanced least recently is forgotten first.
+"""Maximum number of epochs remembered per camera, lane and pipeline. The epoch that was advanced least recently is
+forgotten first.
 
-An epoch is one run of a capture process. A capture that fails at once is restarted every few seconds, so this is more
-than an hour. A frame of a forgotten epoch is classified, never dropped as a repeat.
+An epoch is one run of a capture process. A capture process that fails at once is restarted every few seconds, so
+these epochs cover more than an hour. A frame of a forgotten epoch is classified, never dropped as a repeat.
 """
 SEEN_KEPT = 1024
-"""Numbers of frames that an epoch remembers below its mark: half a minute of the fastest camera."""
+"""Number of sequence numbers below its mark that an epoch remembers: half a minute of the fastest camera."""
 
 
 class _EpochMark:
-    """The numbers seen in one epoch. Those at or below ``floor`` are not remembered and count as seen."""
+    """The sequence numbers seen in one epoch. Numbers at or below ``floor`` are not remembered and count as seen."""
 
     __slots__ = ("floor", "highest", "seen")
 
@@ -54,30 +57,30 @@ class _EpochMark:
 
 
 class HighWaterMarks:
-    """Highest sequence number seen, and the last numbers below it, per camera, lane, pipeline and epoch.
+    """The highest sequence number seen and the last numbers below it, per camera, lane, pipeline and epoch.
 
-    Within a lane and an epoch, agents send frames in the order of their sequence numbers. After a crash they send
-    frames again from an earlier number. Therefore a frame at or below the mark is a repeat, unless its number is
-    known to be new: then it is out of order.
+    Within a lane and an epoch, agents send frames in the order of their sequence numbers. After a crash, agents send
+    frames again from an earlier number. Therefore a frame at or below the mark counts as a repeat. If its number is
+    known not to have been seen, the frame is out of order instead.
     """
 
     def __init__(self) -> None:
         self._marks: dict[tuple[str, str, str], dict[int, _EpochMark]] = defaultdict(dict)
 
     def is_repeat(self, frame: FrameId, lane: str, pipeline: str) -> bool:
-        """Return whether a frame was seen before, or is too far below its mark to know."""
+        """Return whether a frame was seen before, or is so far below its mark that this is unknown."""
         mark = self._marks[frame.camera, lane, pipeline].get(frame.epoch)
         return mark is not None and (frame.seq <= mark.floor or frame.seq in mark.seen)
 
     def is_out_of_order(self, frame: FrameId, lane: str, pipeline: str) -> bool:
-        """Return whether a frame is below its mark and was never seen."""
+        """Return whether a frame is below its mark and was certainly never seen."""
         mark = self._marks[frame.camera, lane, pipeline].get(frame.epoch)
         return mark is not None and frame.seq < mark.highest and not self.is_repeat(frame, lane, pipeline)
 
     def advance(self, frame: FrameId, lane: str, pipeline: str, floor: int = -1) -> None:
-        """Note a frame, and raise the mark if it is higher.
+        """Note that a frame was seen, and raise the mark if the frame is higher.
 
-        ``floor`` applies to the first frame of an epoch: numbers up to it count as seen.
+        ``floor`` applies to the first frame of an epoch: numbers up to ``floor`` count as seen.
         """
         epochs = self._marks[frame.camera, lane, pipeline]
         mark = epochs.pop(frame.epoch, None) or _EpochMark(floor)
@@ -87,14 +90,15 @@ class HighWaterMarks:
             del epochs[next(iter(epochs))]
 
     def forget_numbers(self) -> None:
-        """Count all numbers up to each mark as seen: a part of the past could not be read."""
+        """Count all numbers up to each mark as seen, because a part of the history could not be read."""
         for mark in (mark for epochs in self._marks.values() for mark in epochs.values()):
             mark.floor, mark.seen = mark.highest, set()
 
     def advance_past(self, record: LogRecord) -> None:
-        """Note all frames that the headers of a result or of a dead letter name.
+        """Note all frames that the headers of a result or dead letter name.
 
-        The results before the first one that is read back are unknown, so earlier numbers of its epoch count as seen.
+        Results before the first one that is read back are unknown, so that result's earlier numbers in its epoch
+        count as seen.
         """
         pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
         lane = h.lane_of(record.headers, record.topic)
@@ -107,7 +111,7 @@ _SHED: Mapping[str, Any] = {"outcome": "shed", "reason": OUT_OF_ORDER, "regions"
 
 @dataclass(slots=True)
 class ItemTask:
-    """One batch item to classify: the images of its regions, later its detections or its error."""
+    """One batch item to classify, with the images of its regions. ``classify`` adds its detections or its error."""
 
     item: BatchItem
     canvas: Canvas
@@ -122,18 +126,18 @@ class ItemTask:
 
     @property
     def settled(self) -> bool:
-        """Return whether the item is classified or has failed for good."""
+        """Return whether the item is classified or has finally failed."""
         return self.detections is not None or self.error is not None
 
 
 @dataclass(slots=True)
 class Job:
-    """One record of ``batches`` on its way through the node.
+    """One record of ``batches`` while the node processes it.
 
-    Each of ``items`` gets a result or a dead letter, in this order. ``tasks`` maps an index of ``items`` to its task;
-    only items with pixels have one. ``refused`` holds the dead letter of a record that cannot be read. A job whose
-    items were all repeats has none of these; its offset is committed all the same. ``single`` marks a batch of one
-    item, which is its own dead letter.
+    Each of ``items`` gets a result or a dead letter, in the order of the items. ``tasks`` maps an index of ``items``
+    to a task. Only items with pixels have a task. ``refused`` holds the dead letter of a record that cannot be read.
+    A job whose items were all repeats has neither items nor ``refused``, but its offset is still committed.
+    ``single`` marks a batch of one item: the original record can then serve as the dead letter.
     """
 
     record: LogRecord
@@ -144,21 +148,22 @@ class Job:
     refused: list[Outgoing] = field(default_factory=list)
     model: str = ""
     out_of_order: list[FrameId] = field(default_factory=list)
-    """Frames that are shed because a later frame of their epoch came before."""
+    """Frames that are shed because a later frame of the same epoch arrived before."""
 
     @property
     def settled(self) -> bool:
-        """Return whether all tasks are settled."""
+        """Return whether each task of the job is settled."""
         return all(task.settled for task in self.tasks.values())
 
     @property
     def rows(self) -> int:
-        """Number of rows, one per region, that are not classified yet."""
+        """Number of rows that are not classified yet. Each region is one row."""
         return sum(len(task.images) for task in self.tasks.values() if not task.settled)
 
 
 def accept(record: LogRecord, marks: HighWaterMarks, pipelines: frozenset[str]) -> Job:
-    """Turn a batch record into a job: drop repeated items, shed items out of order, and note the others in the marks.
+    """Turn a batch record into a job: drop repeated items, shed items out of order, and note the remaining items in
+    the marks.
 
     A batch that cannot be read becomes a dead letter with its original bytes. Items with pixels become dead letters
     if their pipeline is not in ``pipelines``. Frames that no pipeline takes come under the pipeline name ``none``,
@@ -173,7 +178,7 @@ def accept(record: LogRecord, marks: HighWaterMarks, pipelines: frozenset[str]) 
     lane = h.lane_of(record.headers, record.topic)
     for item in batch.items:
         item_images = list(itertools.islice(images, len(item.regions)))
-        if is_replay(lane) and item.lane != lane:  # only the header names a replay's lane: the bytes are the original
+        if is_replay(lane) and item.lane != lane:  # a replay's body names the original lane
             item = item.model_copy(update={"lane": lane})
         if marks.is_repeat(item.id, item.lane, batch.pipeline):
             continue
@@ -214,7 +219,7 @@ def _dead_letter(job: Job, task: ItemTask, error: EngineError) -> Outgoing:
         pixels=b"".join(image.tobytes() for image in task.images),
     )
     value = encode(alone, sys.maxsize)
-    if len(value) > MAX_RECORD_BYTES and job.single:  # encoded again, a record near the limit may be over it
+    if len(value) > MAX_RECORD_BYTES and job.single:  # a record near the size limit may exceed it when encoded again
         value = job.record.value
     record = replace(job.record, value=value, headers=_headers(task.item, job.pipeline))
     return parked(record, STAGE, error, job.pipeline)

@@ -1,4 +1,4 @@
-"""The engine node: reads batches, classifies them, and writes results and offsets in transactions."""
+"""The engine node. It reads batches, classifies them, and writes results and offsets in transactions."""
 
 from __future__ import annotations
 
@@ -29,30 +29,33 @@ from ingest.site.pipeline import UNROUTED_NAME
 _log = logs.get("engines.node.node")
 
 Gap = tuple[TopicPartition, int, int]
-"""A partition, the offset that was expected, and the later one that came. Batches are not written in transactions."""
+"""A gap in a partition: the offset that was expected, and the later offset that arrived. A gap means deleted records,
+because batches are not written in transactions."""
 
 MAX_PATIENCE_S = 0.25
 """Maximum time that settled results wait to share a transaction, in seconds.
 
 A transaction costs the broker and the node about 2 ms of a core, as much as a small model needs for a frame. Under
-load several batches of a partition share one.
+load, several batches of a partition therefore share a transaction.
 """
 ROW_MEMORY = 0.9
-"""Weight of the past in the moving average of the time per row: about the last ten calls count."""
+"""Weight of earlier calls in the moving average of the time per row, which covers about the last ten calls."""
 STOP_S = 15.0
-"""Maximum time to finish jobs in flight at a clean stop. An orchestrator kills after 30 s."""
+"""Maximum time to finish jobs in flight at a clean stop. It is less than the 30 s after which orchestrators kill a
+process."""
 CLOSE_S = 10.0
-"""Maximum time to leave the group and close the writers, so that a lost broker does not hold the process."""
+"""Maximum time to leave the group and close the writers, so that an unreachable broker does not prevent the process
+from ending."""
 
 
 class Node(ConsumerRebalanceListener):  # type: ignore[misc]
-    """One member of the group ``engines``. It runs on one event loop, and each engine call in a thread.
+    """One member of the group ``engines``.
 
-    ``models`` maps a pipeline to its opened model, of which ``instances`` may classify at once. The node stops
-    ``intake`` and closes ``log`` at the end of ``run``. ``take_over`` opens newly assigned partitions.
-
-    ``outdated`` is asked before a batch of an unknown pipeline becomes a dead letter. If it returns True, the node
-    reads no more batches: the caller sets ``stop``, and a new process serves that pipeline.
+    A node runs on one event loop, and makes each engine call in a thread. ``models`` maps a pipeline to its opened
+    model, and ``instances`` engine calls of a model may run at once. The node stops ``intake`` and closes ``log`` at
+    the end of ``run``. ``take_over`` opens newly assigned partitions. ``outdated`` is called before a batch of an
+    unknown pipeline becomes a dead letter. If ``outdated`` returns True, the node reads no more batches: the caller
+    sets ``stop``, and a new process serves that pipeline.
 
     The process must end after any error from ``run``: Fenced and LogUnavailable leave a partition's writer in a state
     that only a new process can clear.
@@ -119,7 +122,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_assigned(self, assigned: Iterable[KafkaPartition]) -> None:
         """Start the take-over of partitions, which yield no records until it is done.
 
-        It runs in a task of its own: aiokafka sends no heartbeats while it waits for this method.
+        The take-over runs in a task of its own, because aiokafka sends no heartbeats while it waits for this method.
         """
         tps = [self._intake.tp(kafka_tp) for kafka_tp in assigned]
         self._intake.hold(tps)
@@ -128,7 +131,10 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
             self._takeover.add_done_callback(self._on_done)
 
     async def on_partitions_revoked(self, revoked: Iterable[KafkaPartition]) -> None:
-        """Release partitions: finish open transactions and drop all other jobs, which the next owner reads again."""
+        """Release partitions: finish open transactions, and drop all other jobs.
+
+        The next owner reads the batches of these jobs again.
+        """
         if self._takeover:
             self._takeover.cancel()
             await asyncio.wait({self._takeover})
@@ -136,7 +142,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         tps = [self._intake.tp(kafka_tp) for kafka_tp in revoked]
         outcomes = await asyncio.gather(*map(self._release, tps), return_exceptions=True)
         for error in outcomes:
-            if isinstance(error, Exception):  # raised here, aiokafka would log it and continue
+            if isinstance(error, Exception):  # aiokafka would log an error raised in this callback and continue
                 self._fail(error)
 
     async def _take_over(self, tps: list[TopicPartition]) -> None:
@@ -163,19 +169,19 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
             records = await self._intake.next()
             fetched_for = dict(self._owned)
             gaps: list[Gap] = []
-            # One check holds for all records of a fetch: a later configuration came after them.
+            # One check is enough for all records of a fetch: they were written before any later configuration.
             if self._outdated and any(map(self._is_of_unknown_pipeline, records)) and await self._outdated():
                 return
             for record in records:
                 tp = TopicPartition(record.topic, record.partition)
                 if self._owned.get(tp) is not fetched_for.get(tp):
-                    continue  # assigned anew while the pipelines were checked: it is fetched again from its position
+                    continue  # the partition was assigned anew during the check: its records are fetched again
                 gap = self._take(record)
                 if gap:
                     gaps.append(gap)
             if records:
                 self._wake.set()
-            for gap in gaps:  # after all records: a rebalance may happen meanwhile
+            for gap in gaps:  # after all records are taken, because a rebalance may happen during this await
                 self._metrics.expired_unread.inc(await expired_between(self._log, GROUP, *gap))
 
     def _is_of_unknown_pipeline(self, record: LogRecord) -> bool:
@@ -183,13 +189,14 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         return pipeline not in self._pipelines and pipeline != UNROUTED_NAME
 
     def _take(self, record: LogRecord) -> Gap | None:
-        """Take a record, and return the gap before it, which retention has left.
+        """Take a record, and return the gap that retention has left before it, if any.
 
-        A lower offset than the last one means that the topic was created again: it is read from its beginning.
+        An offset lower than the last one means that the topic was created again. The new topic is read from its
+        beginning.
         """
         owned = self._owned.get(TopicPartition(record.topic, record.partition))
         if owned is None:
-            return None  # released after the fetch: its next owner reads the record
+            return None  # the partition was released after the fetch: its next owner reads the record
         expected = owned.next
         if record.offset < expected:
             place = {"topic": record.topic, "partition": record.partition}
@@ -204,7 +211,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         return (owned.tp, expected, record.offset) if record.offset > expected else None
 
     def _note_out_of_order(self, frame: FrameId, pipeline: str) -> None:
-        """Count a frame out of order. Only the first one of a camera is logged."""
+        """Count a frame out of order. Log only the first such frame of a camera."""
         self._metrics.out_of_order.labels(frame.camera).inc()
         if frame.camera not in self._disordered:
             self._disordered.add(frame.camera)
@@ -224,7 +231,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
     def _start_tasks(self) -> float | None:
         """Start as many engine calls as there are idle engines, and the transactions that are due.
 
-        Return the time in seconds until the next transaction is due, None if no job waits for one.
+        Return the time in seconds until the next transaction is due; None if no job waits for a transaction.
         """
         while len(self._classifying) < self._instances and (merged := self._scheduler.next()):
             classifying = asyncio.create_task(self._classify(merged))
@@ -244,9 +251,10 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
 
     @property
     def _patience_s(self) -> float:
-        """Time that settled results may wait to share a transaction: half the expected wait of the last queued row.
+        """Time that settled results may wait to share a transaction: half of the expected wait of the last queued
+        row.
 
-        Without a queue it is 0. Under load it is short beside the wait in the queue.
+        Without a queue the time is 0. Under load it is short compared with the wait in the queue.
         """
         queue_s = self._scheduler.waiting * self._seconds_per_row / self._instances
         return min(MAX_PATIENCE_S, queue_s / 2)
@@ -269,7 +277,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         self._writing.pop(tp, None)
         error = None if task.cancelled() else task.exception()
         if tp not in self._owned and isinstance(error, Fenced | LogUnavailable):
-            # Released in the meantime: the next owner has fenced this writer, and reads the jobs again.
+            # The partition was revoked meanwhile: the next owner has fenced this writer, and reads the batches again.
             _log.info("transaction_abandoned", tp=f"{tp.topic}[{tp.partition}]", error=str(error))
             self._wake.set()
         else:

@@ -1,4 +1,4 @@
-"""The pipelines on the ``config`` topic, compared with those that a node serves. Pure."""
+"""Compare the pipelines on the ``config`` topic with those that a node serves. Pure."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ _log = logs.get("engines.node")
 
 
 class PipelineWatch:
-    """Stops a node in good order once other pipelines are wanted. The next process serves them.
+    """Stops a node cleanly once the configuration has other pipelines. The next process serves the new pipelines.
 
-    ``require_servable`` raises EngineError for a pipeline that cannot be served. The node then keeps its pipelines.
+    ``require_servable`` raises EngineError for a pipeline that cannot be served. In this case, the node keeps its
+    present pipelines.
     """
 
     def __init__(
@@ -30,10 +31,13 @@ class PipelineWatch:
         self._require_servable = require_servable
         self._stop = stop
         self.outdated = False
-        """Whether the node was stopped for other pipelines."""
+        """Whether the node was stopped because of other pipelines."""
 
     def configure(self, config: Config) -> None:
-        """Compare the pipelines of a configuration. Raise ConfigError for one that cannot be served."""
+        """Compare the pipelines of a configuration with the served ones.
+
+        Raise ConfigError for a pipeline that cannot be served.
+        """
         wanted = config.of(PipelineConfig)
         if self.outdated or _settings(wanted) == self._served:
             return
@@ -50,5 +54,5 @@ class PipelineWatch:
 
 
 def _settings(pipelines: Iterable[PipelineConfig]) -> dict[str, PipelineConfig]:
-    """Return pipelines by name. The sites that share one do not matter."""
+    """Return the settings of pipelines by name, without the names of the sites that share a pipeline."""
     return {pipeline.name: pipeline.model_copy(update={"sites": ()}) for pipeline in pipelines}

@@ -1,7 +1,7 @@
-"""The scheduler: which batches the engine classifies next, and which together. Pure.
+"""The scheduler decides which batches an engine classifies next, and which of them together.
 
-It merges batches of one pipeline up to the model's batch size, taking partitions in turn. It never waits for more
-batches: while the engine classifies, the next ones arrive. Live batches go before late ones.
+Pure. The scheduler merges batches of one pipeline up to the model's batch size, taking partitions in turn. It never
+waits for more batches, because the next ones arrive while the engine classifies. Live batches go before late ones.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ingest.kafka.log import TopicPartition
 
 @dataclass(slots=True)
 class MergedBatch:
-    """Tasks that go through the engine in one call, and the jobs that they belong to."""
+    """The tasks of one engine call, and the jobs that the tasks belong to."""
 
     pipeline: str
     tasks: list[ItemTask] = field(default_factory=list)
@@ -25,14 +25,15 @@ class MergedBatch:
 
     @property
     def rows(self) -> int:
-        """Number of rows, one per region."""
+        """Number of rows of the engine call. Each region is one row."""
         return sum(len(task.images) for task in self.tasks)
 
 
 class Scheduler:
     """Queues of the jobs that need an engine, one per topic partition.
 
-    ``max_rows(pipeline)`` returns the maximum number of rows of a merged batch. A larger job is a batch of its own.
+    ``max_rows(pipeline)`` returns the maximum number of rows of a merged batch. A job with more rows is classified
+    alone.
     """
 
     def __init__(self, max_rows: Callable[[str], int]) -> None:
@@ -42,11 +43,11 @@ class Scheduler:
 
     @property
     def waiting(self) -> int:
-        """Number of waiting rows."""
+        """Number of rows that wait for an engine."""
         return self._rows.total()
 
     def waiting_in(self, topic: str) -> int:
-        """Return the number of waiting rows from one topic."""
+        """Return the number of rows from one topic that wait for an engine."""
         return self._rows[topic]
 
     def add(self, tp: TopicPartition, job: Job) -> None:
@@ -55,15 +56,15 @@ class Scheduler:
         self._rows[tp.topic] += job.rows
 
     def drop(self, tp: TopicPartition) -> None:
-        """Discard the jobs of a topic partition that belongs to another node now."""
+        """Discard the jobs of a topic partition that was revoked."""
         self._rows[tp.topic] -= sum(job.rows for job in self._queues.pop(tp, ()))
 
     def next(self) -> MergedBatch | None:
-        """Return the next batch to classify, None if no job waits.
+        """Return the next batch to classify; None if no job waits.
 
-        The topic partition that has waited longest determines the pipeline. The others add jobs that fit.
+        The topic partition that has waited longest determines the pipeline. Other topic partitions add jobs that fit.
         """
-        order = sorted(self._queues, key=lambda tp: tp.topic == BATCHES_LATE)  # a stable sort keeps the turns
+        order = sorted(self._queues, key=lambda tp: tp.topic == BATCHES_LATE)  # a stable sort: the turns stay
         first = next((tp for tp in order if self._queues[tp]), None)
         if first is None:
             return None

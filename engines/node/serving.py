@@ -19,7 +19,7 @@ from ingest.site import PipelineConfig
 
 
 class ServedModel:
-    """Classifier of one pipeline's merged batches. ``classify`` may run in up to ``instances`` threads at once.
+    """A classifier of one pipeline's merged batches. ``classify`` may run in up to ``instances`` threads at once.
 
     ``decoder`` replaces the decoder that the model's manifest names.
     """
@@ -46,13 +46,13 @@ class ServedModel:
 
     @property
     def max_rows(self) -> int:
-        """Maximum rows worth merging into one batch. With more, the first row only waits for the last."""
+        """Maximum number of rows merged into one batch. Merging more rows would only make the first one wait."""
         return min(engine.batch_size for engine in self._engines)
 
     def open(self) -> None:
-        """Load and warm up every engine, and try the decoder. The model is ready when this returns.
+        """Load and warm up every engine, and try the decoder.
 
-        Raise ModelLoadFailed.
+        The model is ready when this method returns. Raise ModelLoadFailed.
         """
         for engine in self._engines:
             engine.load(self.model)
@@ -61,8 +61,11 @@ class ServedModel:
         self._require_readable(self._engines[0])
 
     def classify(self, merged: MergedBatch) -> None:
-        """Settle every task, with its detections, or with its error if it fails on its own too."""
-        for job in merged.jobs:  # before the tasks: a job may be written as soon as its last task is settled
+        """Settle every task with its detections.
+
+        Settle it with its error if it also fails in an engine call of its own.
+        """
+        for job in merged.jobs:  # before the tasks settle, because a settled job may be written at once
             job.model = self.model.manifest.id
         engine = self._idle.get()
         try:
@@ -76,7 +79,10 @@ class ServedModel:
             engine.close()
 
     def _require_readable(self, engine: Engine) -> None:
-        """Raise ModelLoadFailed if the decoder cannot read the outputs. Every frame would become a dead letter."""
+        """Raise ModelLoadFailed if the decoder cannot read the outputs.
+
+        Otherwise every frame would become a dead letter.
+        """
         height, width, _ = self._canvas
         row = FrameRegion(
             Region(Box(0, 0, width, height), Fit(1.0, 1.0, 0.0, 0.0), Inner(0, 0, width, height)), width, height
@@ -92,7 +98,7 @@ class ServedModel:
             detections = self._detect(engine, tasks)
         except MemoryError:
             raise
-        except Exception as error:  # any backend or decoder error concerns these images only; others may be fine
+        except Exception as error:  # an error of the backend or decoder may concern a single image
             if len(tasks) == 1:
                 tasks[0].error = error if isinstance(error, EngineError) else InferenceFailed(repr(error))
                 return
@@ -111,7 +117,7 @@ class ServedModel:
         rows: list[FrameRegion] = [row for task in tasks for row in task.regions]
         images = [image for task in tasks for image in task.images]
         per_row: list[Sequence[Detection]] = []
-        # One item may declare thousands of regions of one pixel. Padded all at once, they would take gigabytes.
+        # An item may declare thousands of one-pixel regions. Padding all of them at once would take gigabytes.
         for first in range(0, len(rows), engine.batch_size):
             part = slice(first, first + engine.batch_size)
             inners = [row.region.inner for row in rows[part]]

@@ -1,11 +1,11 @@
-"""Owned partitions: taking them over from another node, and writing their jobs in offset order.
+"""Take partitions over from another node, and write the jobs of owned partitions in offset order.
 
-A take-over first opens the transactional writers, which aborts the transactions of the old owners and fences these.
-Then it reads the committed offsets, which no other node can move any more. Last, it reads the high-water marks back
-from the committed results and dead letters. No other order is safe.
+A take-over has three steps, and no other order is safe. First it opens the transactional writers, which aborts the
+transactions of the old owners and fences these owners. Then it reads the committed offsets, which no other node can
+move any more. Last, it reads back the committed results and dead letters for the high-water marks.
 
-Partitions that are taken over together share the last reads. The results of both lanes lie in one partition, and the
-dead letters of all partitions in one topic.
+Partitions that are taken over together share the reads of the third step, because the results of both lanes lie in
+one partition, and the dead letters of all partitions in one topic.
 """
 
 from __future__ import annotations
@@ -24,41 +24,38 @@ from ingest.runtime.clock import Clock, SystemClock
 
 GROUP = "engines"
 MAX_COMMIT_JOBS = 64
-"""Maximum jobs per transaction, so that it stays small and commits in tens of milliseconds."""
+"""Maximum number of jobs per transaction, so that a transaction commits in tens of milliseconds."""
 REPEATS_S = 600.0
-"""Time in s of which all results are read back for the marks.
-
-After a crash, the prepare stage repeats the frames that it had not committed: less than a second of frames. An agent
-repeats the frames that were in flight once its link is back.
-"""
+"""Results of this last time, in s, are all read back for the marks. It covers the frames that the prepare stage
+repeats after a crash, less than a second of frames, and the frames in flight that an agent repeats after an outage of
+its link."""
 RESULTS_TAIL = 20_000
-"""Minimum results per partition that are read back, for a partition that was idle: less than a second of reading."""
+"""Minimum number of results that are read back per partition, for a partition that was idle. Reading them takes less
+than a second."""
 RESULTS_MOST = 400_000
-"""Maximum results per partition that are read back, which takes about ten seconds."""
+"""Maximum number of results that are read back per partition. Reading them takes about ten seconds."""
 DEAD_LETTERS_TAIL = 500
-"""Maximum dead letters that are read back for the marks. Each holds pixels, about half a megabyte.
-
-A frame that is parked twice counts once. If there are more dead letters, the node cannot tell an old dead frame from
-one out of order, so it treats both as repeats.
-"""
+"""Maximum number of dead letters that are read back for the marks. Each dead letter holds pixels, about half a
+megabyte. If there are more, the node cannot tell a frame of an older dead letter from a frame out of order, so it
+treats both as repeats."""
 
 
 class OwnedPartition:
     """One input partition that this node owns, with its transactional writer, its marks and its jobs.
 
-    Jobs are taken and written in offset order, although they settle in any order.
+    Jobs are taken and written in offset order, even if they settle in another order.
     """
 
     def __init__(self, tp: TopicPartition, writer: Writer, marks: HighWaterMarks, start: StartPosition) -> None:
         self.tp, self.start = tp, start
         self.next = start.offset
-        """The next offset to read."""
+        """Offset of the next record to read."""
         self._writer = writer
         self._marks = marks
         self._jobs: deque[Job] = deque()
         self._settled_at_s: float | None = None
         self.in_flight_bytes = 0
-        """Size of the records of the jobs that are not written yet."""
+        """Bytes of the records of all jobs that are not written yet."""
 
     @property
     def in_flight(self) -> int:
@@ -66,7 +63,7 @@ class OwnedPartition:
         return len(self._jobs)
 
     def take(self, record: LogRecord, pipelines: frozenset[str]) -> Job:
-        """Append the job of a record to this partition's jobs, and return it."""
+        """Turn a record into a job, append the job to this partition's jobs, and return it."""
         job = accept(record, self._marks, pipelines)
         self._jobs.append(job)
         self.next = record.offset + 1
@@ -74,10 +71,11 @@ class OwnedPartition:
         return job
 
     def due(self, now_s: float, patience_s: float) -> float | None:
-        """Return the monotonic time in s at which to write the settled jobs at the head, None if there are none.
+        """Return the monotonic time in s at which to write the settled jobs at the head; None if the first job is not
+        settled.
 
         The jobs are due at once if all jobs are settled or a transaction is full. Otherwise they wait up to
-        ``patience_s`` for the jobs behind them, to share a transaction.
+        ``patience_s`` to share a transaction with the jobs behind them.
         """
         if not self._jobs or not self._jobs[0].settled:
             self._settled_at_s = None
@@ -90,7 +88,7 @@ class OwnedPartition:
     async def write(self, now_ns: Callable[[], int]) -> int:
         """Write the settled jobs at the head and their offsets in one transaction. Return the number of records.
 
-        Await one call before the next. Raise Fenced or LogUnavailable; close this partition then.
+        Calls must not overlap. Raise Fenced or LogUnavailable, after which the partition must be closed.
         """
         jobs = self._settled_head()
         records: list[Outgoing] = [record for job in jobs for record in results(job, now_ns())]
@@ -113,9 +111,9 @@ class OwnedPartition:
 
 
 async def take_over(log: Log, tps: Sequence[TopicPartition], clock: Clock | None = None) -> list[OwnedPartition]:
-    """Open the writers of topic partitions, find their positions and read back their marks. Raise LogUnavailable.
+    """Open the writers of topic partitions, read their positions, and read back their marks. Raise LogUnavailable.
 
-    On failure or cancellation all opened writers are closed.
+    On failure or cancellation, all opened writers are closed.
     """
     writers: dict[TopicPartition, Writer] = {}
 

@@ -1,8 +1,8 @@
-"""Adoption of foreign ONNX models into the repository.
+"""Adopt foreign ONNX models into the repository.
 
 Sightline's models take ``(N, height, width, 3)`` uint8. A foreign model takes floats in another layout, so nodes for
-cast, scale and transpose are put in front of it. The outputs of both are compared, and the decoder must be able to
-read them, before anything is written.
+cast, scale and transpose are put in front of it. Before anything is written, the outputs of the original and of the
+wrapped model are compared, and the decoder must be able to read them.
 """
 
 from __future__ import annotations
@@ -39,11 +39,12 @@ from ingest.contract.records import Box, Fit, Inner, Region
 
 _FILE = "model.onnx"
 _TOLERANCE = 1e-3
-"""Maximum output difference to the original model, relative to its largest output. The added nodes only round."""
+"""Maximum difference between the outputs of the wrapped and the original model, relative to the largest output. The
+added nodes cause rounding differences only."""
 _HALF_TOLERANCE = 1e-2
-"""The same for half precision, which has ten bits: batches add in another order."""
+"""Maximum relative difference for half precision, whose ten-bit sums depend on the order of addition in a batch."""
 _PROBES = 3
-"""Images that the models are compared on."""
+"""Number of images on which the models are compared."""
 _MAX_BATCH = 8
 _COCO = (
     "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,"
@@ -59,7 +60,10 @@ COCO_LABELS = tuple(_COCO.split(","))
 
 @dataclass(frozen=True, slots=True)
 class AdoptOptions:
-    """Facts about a foreign model that its ONNX file does not hold. An input is ``(pixel - mean) * scale``."""
+    """Facts about a foreign model that its ONNX file does not hold.
+
+    The model's input is ``(pixel - mean) * scale``.
+    """
 
     name: str
     decoder: str
@@ -86,7 +90,7 @@ def adopt(file: Path, repository: Repository, options: AdoptOptions) -> Model:
     stored, batch = with_free_batch(wrapped), _MAX_BATCH
     tolerance = _TOLERANCE if given.dtype != np.float16 else _HALF_TOLERANCE
     difference = _difference(original, stored, given, options, rows=_PROBES)
-    if isinstance(difference, AdoptFailed) or difference > tolerance:  # exported for a batch of one only
+    if isinstance(difference, AdoptFailed) or difference > tolerance:  # exported for one image
         stored, batch = wrapped, 1
         difference = _difference(original, stored, given, options, rows=1)
     if isinstance(difference, AdoptFailed):
@@ -130,7 +134,7 @@ def _load(file: Path) -> Any:
 
 
 def _refuse_unreadable(file: Path, wrapped: Any, given: ForeignInput, options: AdoptOptions, batch: int) -> None:
-    """Raise AdoptFailed if the decoder cannot read the outputs, for these labels."""
+    """Raise AdoptFailed if the decoder cannot read the outputs as scores of these labels."""
     outputs = [value.name for value in wrapped.graph.output]
     if len(outputs) > 1 and options.decoder in decoders.READ_ONE_OUTPUT:
         raise AdoptFailed(
@@ -153,7 +157,7 @@ def _refuse_unreadable(file: Path, wrapped: Any, given: ForeignInput, options: A
 
 
 def _hint(outputs: Outputs, labels: int, decoder: str) -> str:
-    """Return the next step for outputs of a known layout that the decoder does not read; "" for others."""
+    """Return the next step for outputs in a known layout that the decoder does not read; "" for an unknown layout."""
     shape = next(iter(outputs.values())).shape[1:]
     if decoder == "yolox" and len(shape) == 2 and shape[0] == 4 + labels:
         return (
@@ -174,7 +178,7 @@ def _difference(
 ) -> float | AdoptFailed:
     """Return the largest relative output difference, or the error of a model that cannot run.
 
-    The original gets one image at a time, the wrapped model all of them in one batch.
+    The original model gets one image at a time, and the wrapped model gets all images in one batch.
     """
     pixels = _pixels(given, rows)
     inputs = planes(pixels, given, options.mean, options.scale)
@@ -193,7 +197,7 @@ def _difference(
 
 
 def _pixels(given: ForeignInput, rows: int) -> npt.NDArray[np.uint8]:
-    """Return images of noise, each of another brightness, so that no two have the same mean."""
+    """Return images of noise. Each image has another brightness, so that no two have the same mean."""
     noise = np.random.default_rng(0).integers(0, 256, (rows, given.height, given.width, 3))
     return np.asarray(noise * np.linspace(1.0, 0.3, rows)[:, None, None, None], np.uint8)
 

@@ -1,4 +1,4 @@
-"""The manifest of a model version: identity, file hash, input and output decoder."""
+"""The manifest of a model version: its identity, file hash, input and decoder."""
 
 from __future__ import annotations
 

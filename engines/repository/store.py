@@ -1,8 +1,8 @@
 """The model repository on disk.
 
 ``<root>/<name>/<version>/`` holds a manifest and the model file. ``<root>/<name>/promoted`` holds the number of the
-promoted version. A new version appears by a rename of its whole folder, so no reader sees half of one. It never
-changes afterwards.
+promoted version. A new version's folder is written under another name and renamed, so that no reader sees an
+incomplete version. A version never changes afterwards.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ _PROMOTED = "promoted"
 
 
 class Repository:
-    """Repository of the models below one folder. Methods block on the disk and may be called from any thread."""
+    """The repository of the models below one folder.
+
+    Methods read or write the disk, block, and may be called from any thread.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -32,7 +35,7 @@ class Repository:
         return sorted(int(folder.name) for folder in self._folders() if folder.parent.name == name)
 
     def promoted(self, name: str) -> int:
-        """Return the version that nodes serve: the promoted one, else the newest.
+        """Return the version that nodes serve: the promoted one, or the newest if none is promoted.
 
         Raise ModelUnknown, or ManifestError if the promoted version does not exist.
         """
@@ -68,7 +71,7 @@ class Repository:
         return model
 
     def promote(self, name: str, version: int) -> int:
-        """Promote a version, which nodes serve from their next start, and return the version served before.
+        """Promote a version, which nodes serve from their next start. Return the version that was served before.
 
         Raise ModelUnknown or ManifestError.
         """
@@ -81,7 +84,10 @@ class Repository:
         return before
 
     def roll_back(self, name: str) -> int:
-        """Promote the version before the served one and return it. Raise ModelUnknown if there is none."""
+        """Promote the version before the served one, and return its number.
+
+        Raise ModelUnknown if there is no earlier version.
+        """
         older = [v for v in self.versions(name) if v < self.promoted(name)]
         if not older:
             raise ModelUnknown(f"model {name!r} has no version before {self.promoted(name)}")

@@ -1,4 +1,4 @@
-"""Graph edits of adoption: uint8 pixels as the input, float32 outputs, a free batch size. Pure."""
+"""Edit the graph of an adopted model: uint8 pixels as the input, float32 outputs, and a free batch size. Pure."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ _TYPES: dict[int, type[np.generic]] = {
     TensorProto.UINT8: np.uint8,
 }
 _RESHAPES = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
-"""Operators that change no value."""
+"""Operators that change the type, order or shape of a tensor, but not its values."""
 _LINEAR = frozenset({"Add", "Conv", "Gemm", "MatMul", "Sub"})
-"""Operators that end a classifier without an activation. Their results are logits."""
+"""Operators without an activation. If a classifier ends with one of them, its outputs are logits."""
 
 Triple = tuple[float, float, float]
 
 
 class ForeignInput(NamedTuple):
-    """The input of a foreign model, ``(N, 3, height, width)``. ``batch`` is 0 if it is free."""
+    """The input of a foreign model, ``(N, 3, height, width)``.
+
+    ``batch`` is the fixed batch size, or 0 if any batch size is accepted.
+    """
 
     name: str
     batch: int
@@ -61,9 +64,10 @@ def input_of(model: Any) -> ForeignInput:
 
 
 def with_float_outputs(original: Any, output: str, scores: bool) -> Any:
-    """Return a model whose outputs are float32. With ``output``, it has only that one.
+    """Return a model whose outputs are float32.
 
-    With ``scores``, a sigmoid is appended to outputs that are logits. Raise AdoptFailed for an unknown output.
+    With ``output``, the model has only the output of that name. With ``scores``, a sigmoid is appended to outputs
+    that are logits. Raise AdoptFailed for an unknown output.
     """
     model = copy.deepcopy(original)
     graph = model.graph
@@ -84,7 +88,10 @@ def with_float_outputs(original: Any, output: str, scores: bool) -> Any:
 
 
 def with_pixels(original: Any, given: ForeignInput, mean: Triple, scale: Triple) -> Any:
-    """Return the model with a uint8 input ``(N, height, width, 3)``, from which it computes its own."""
+    """Return the model with a uint8 input ``(N, height, width, 3)``.
+
+    Added nodes compute the original input from these pixels.
+    """
     model = copy.deepcopy(original)
     graph = model.graph
     constants = {"sightline_mean": mean, "sightline_scale": scale}
@@ -108,7 +115,7 @@ def with_pixels(original: Any, given: ForeignInput, mean: Triple, scale: Triple)
 
 
 def with_free_batch(model: Any) -> Any:
-    """Return the model with a free batch size in its declared shapes and in its reshapes."""
+    """Return the model with a free batch size in its declared shapes and in its Reshape nodes."""
     freed = copy.deepcopy(model)
     for value in (*freed.graph.input, *freed.graph.output):
         if value.type.tensor_type.shape.dim:
@@ -124,7 +131,7 @@ def with_free_batch(model: Any) -> Any:
 
 
 def planes(pixels: npt.NDArray[np.uint8], given: ForeignInput, mean: Triple, scale: Triple) -> npt.NDArray[Any]:
-    """Return pixels as the input of the original model."""
+    """Return pixels converted to the input of the original model."""
     floats = ((pixels.astype(np.float32) - mean) * scale).astype(np.float32)
     return np.ascontiguousarray(floats.transpose(0, 3, 1, 2).astype(given.dtype))
 
