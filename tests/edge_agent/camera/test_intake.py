@@ -124,7 +124,7 @@ def test_frames_over_the_byte_budget_are_withheld_and_reported() -> None:
     accounts = [account for account in (*(m.account for m in kept), ended.tail) if account]
     assert {reason for account in accounts for reason in account.counts} == {"budget"}
     assert len(kept) + sum(a.counts["budget"] for a in accounts) == 60
-    assert any("over its budget" in m.reason for m in out.queue if isinstance(m, CaptureProgress))
+    assert any("exceeds the byte budget" in m.reason for m in out.queue if isinstance(m, CaptureProgress))
 
 
 def test_all_frame_numbers_are_accounted_for_when_the_detector_fails(

@@ -61,7 +61,7 @@ def test_a_file_without_a_video_stream_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(
         b"RIFF\x2c\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x40\x1f\0\0\x80\x3e\0\0\2\0\x10\0data\x08\0\0\0" + bytes(8)
     )
-    with pytest.raises(SourceUnusable, match="no video"):
+    with pytest.raises(SourceUnusable, match="expected a video stream"):
         open_video(str(tmp_path / "a.wav"), {})
 
 
