@@ -1,4 +1,4 @@
-"""Token buckets that limit the bytes a camera may spend, and the file that carries them over a restart."""
+"""Token buckets that limit the bytes a camera may send, and the file that keeps their content over a restart."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from ingest.site import EncodeConfig
 
 DAY_S = 86_400.0
 DAY_BURST_SHARE = 0.25
-"""Share of a day's budget that a quiet night can save up. The rest flows in evenly over the day, so that no 24 hours
-ever cost more than the budget."""
+"""Share of the daily budget that a bucket can hold, saved up during a quiet night. The rest of the daily budget flows
+in evenly over the day. Any 24 hours therefore cost at most the daily budget."""
 START_S = 60.0
-"""A new bucket holds the inflow of this time instead of its full capacity. A restarted capture does not receive it
-again: it continues with its carried budget."""
+"""Initial content of a new bucket, as seconds of inflow. A restarted capture process does not receive this allowance
+again: it continues with the content that the last process saved."""
 MAX_HORIZON_S = 1800.0
-"""Longest time over which savings are spent: a night's savings go to the next busy half hour."""
+"""Maximum time over which a bucket's saved bytes are spent, in seconds. Bytes saved during a quiet night then go to
+the next busy half hour."""
 MAX_SHARE = 0.7
-"""Maximum share of a bucket's content for one frame, because the size of the next frame is only an estimate."""
+"""Maximum share of a bucket's content that is planned for one frame. The rest is a margin, because an encoded frame
+may be larger than planned."""
 _FILE_BYTES = 512
-"""Fixed size of the budget file. Every frame rewrites the same bytes, which changes one page in memory. The system
-writes that page to disk from time to time, and only a power cut loses the latest state."""
+"""Fixed size of the budget file. Every frame rewrites the same bytes, which changes one page in memory. The operating
+system writes that page to disk from time to time, so that only a power cut loses the latest content."""
 
 
 @dataclass
@@ -42,13 +44,13 @@ class Bucket:
     at_s: float | None = None
 
     def share(self, interval_s: float) -> float:
-        """Return the bytes that the next frame may have when a frame comes every ``interval_s``."""
+        """Return the planned size of the next frame in bytes, when a frame arrives every ``interval_s`` seconds."""
         then = min(self.capacity, self.left + self.rate * interval_s)
-        horizon_s = min(self.capacity / self.rate / 2, MAX_HORIZON_S)  # time in which the savings are spent
+        horizon_s = min(self.capacity / self.rate / 2, MAX_HORIZON_S)  # time over which saved bytes are spent
         return then * min(interval_s / horizon_s, MAX_SHARE)
 
     def refill(self, now_s: float) -> None:
-        """Add the inflow since the last call. A clock that goes back adds nothing."""
+        """Add the bytes that flowed in since the last call. A clock that goes back adds no bytes."""
         if self.at_s is not None:
             self.left = min(self.capacity, self.left + max(0.0, now_s - self.at_s) * self.rate)
         self.at_s = now_s if self.at_s is None else max(self.at_s, now_s)
@@ -66,31 +68,32 @@ def make_buckets(config: EncodeConfig) -> list[Bucket]:
 
 
 class CarriedBudget:
-    """Small file that carries a camera's remaining budget over a restart of its capture.
+    """Small file that keeps a camera's remaining budget over a restart of its capture process.
 
-    Without it, a camera that reconnects often would receive the starting allowance each time, which adds up to many
-    times the daily budget. A file that cannot be read or written is ignored.
+    Without the file, a camera that reconnects often would receive the starting allowance each time, which adds up to
+    many times the daily budget. A file that cannot be read or written is ignored.
     """
 
     def __init__(self, path: Path, clock: Clock) -> None:
         self._path, self._clock = path, clock
 
     def restore(self, buckets: Sequence[Bucket]) -> None:
-        """Give buckets of an unchanged budget their last content, plus the inflow since then by the wall clock.
+        """Restore the saved content of buckets with an unchanged budget, plus the inflow since the save.
 
-        The file is saved again at once. Otherwise, after a clock was set back, captures too short for a frame would
-        gain nothing until the clock has caught up.
+        The wall clock measures the inflow. The file is saved again at once, with the present time. Otherwise, after
+        the wall clock was set back, capture processes that end before their first frame would add no bytes until the
+        clock has passed the saved time.
         """
         try:
             with self._path.open("rb") as file:
-                found = json.loads(file.read(_FILE_BYTES))  # any bytes behind that are not ours
+                found = json.loads(file.read(_FILE_BYTES))  # ignores any bytes after the fixed size
             away_s = max(0.0, self._clock.now_ns() / 1e9 - float(found["at_s"]))
             kept = {(float(rate), float(capacity)): float(left) for rate, capacity, left in found["buckets"]}
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return
         for bucket in buckets:
             left = kept.get((bucket.rate, bucket.capacity))
-            if left is not None:  # a changed budget has other buckets, which start anew
+            if left is not None:  # a bucket of a changed budget keeps its initial content
                 bucket.left = min(bucket.capacity, max(0.0, left) + away_s * bucket.rate)
         self.save(buckets)
 

@@ -1,15 +1,16 @@
-"""Controller that chooses quality and size so that a camera stays within its budgets. Pure; time is passed in.
+"""Controller that chooses picture quality and size so that a camera stays within its byte budgets. Pure.
 
-A level in 0..1 stands for quality and size: 1 is the best that the camera's configuration asks for, 0 its floor.
+A level in 0..1 determines quality and size. Level 1 is the configured quality at full size. Level 0 is the floor: the
+configured minimum of both.
 
-The controller is an integrator on the logarithm of the size, because sizes grow about as exp(level). After each
-frame the level moves by ``GAIN`` × ln(target ÷ size). If sizes grow as exp(k × level), each frame multiplies the
+The controller is an integrator on the logarithm of the size, because encoded sizes grow about as exp(level). After
+each frame the level moves by ``GAIN`` × ln(target ÷ size). If sizes grow as exp(k × level), each frame multiplies the
 distance to the target by |1 - GAIN × k|. On all tried footage k was 0.4 to 4.5 with JPEG and WebP, and mostly 2. The
-distance then usually falls below 5 % after 4 frames, in the worst case after 24. The controller is stable up to
-k = 6.
+distance then usually falls below 5 % after 4 frames, in the worst case after 24. The controller is stable for k up to
+6.
 
 The target is a share of a bucket's content. A full bucket makes pictures larger, an almost empty one makes them
-smaller. In equilibrium the outflow equals the inflow.
+smaller. In equilibrium the bytes of all frames equal the inflow of the bucket.
 """
 
 from __future__ import annotations
@@ -24,18 +25,21 @@ GAIN = 0.3
 SCALE_BELOW = 0.5
 """Level below which the picture is also scaled down. Above this level, only the quality changes."""
 STEP = 1 / 8
-"""Step of the scale, as a share of width and height. A tracker follows boxes in pixels, and a size that changed with
-every frame would disturb everything downstream."""
+"""Step of the scale, as a share of width and height. A tracker follows boxes in pixels, so a picture size that
+changed with every frame would disturb tracking."""
 HYSTERESIS = 0.06
-"""Levels beyond a step's edge at which the size changes. It is about half a step."""
+"""Hysteresis of the scale, as a difference of levels. The scale changes only when the level lies this far beyond the
+boundary between two scales, which is about half the distance of two boundaries."""
 _INTERVAL_RATE = 0.2
-"""Weight of the newest interval in the running mean of the time between frames. The mean follows a gate that opens
-within a few frames."""
+"""Weight of the newest interval in the running mean of the time between frames. When the gate opens and frames become
+more frequent, the mean follows within a few frames."""
 _MAX_INTERVAL_S = 60.0
-"""A longer gap is a pause and does not predict the next interval."""
+"""Maximum interval that enters the mean, in seconds. A longer gap between two frames is a pause and does not predict
+the next interval."""
 _HOPELESS_SHARE = 0.5
-"""Share of the last frame size at the floor. With fewer bytes left, the frame is refused without an encoding attempt.
-A full bucket is always tried, because the scene may have become simpler."""
+"""Share of the size of the last frame that was encoded at the floor. If a bucket holds fewer bytes than this share,
+the next frame is refused without encoding it. With a full bucket, every frame is encoded, because the scene may have
+become simpler."""
 
 
 class Rung(NamedTuple):
@@ -46,7 +50,7 @@ class Rung(NamedTuple):
 
 
 class Ladder:
-    """Mapping from a level to the encoder settings of one camera. Keeps the last scale for the hysteresis."""
+    """Mapping from a level to the encoder settings of one camera. It keeps the last scale for the hysteresis."""
 
     def __init__(self, config: EncodeConfig) -> None:
         self._config = config
@@ -72,7 +76,11 @@ class Ladder:
 
 
 class Budget:
-    """Budgets of one camera. For each frame: ``rung``, encode, ``spend``, and once more at ``floor`` if refused."""
+    """Byte budgets of one camera.
+
+    For each frame, call ``rung``, encode with its settings, and call ``spend``. If ``spend`` refuses the frame,
+    encode the frame once more at ``floor``.
+    """
 
     def __init__(self, config: EncodeConfig) -> None:
         self._ladder = Ladder(config)
@@ -91,7 +99,7 @@ class Budget:
         return int(min((b.left for b in self.buckets), default=0))
 
     def rung(self, now_s: float) -> Rung | None:
-        """Return the settings for the next frame, None if even the floor would surely exceed the budget."""
+        """Return the settings for the next frame, or None if even a frame at the floor would exceed the budget."""
         for bucket in self.buckets:
             bucket.refill(now_s)
         if self._last_s is not None and 0 < now_s - self._last_s <= _MAX_INTERVAL_S:
@@ -104,14 +112,14 @@ class Budget:
         return self._ladder.floor if self._at_floor else self._ladder.rung(self.level)
 
     def floor(self) -> Rung | None:
-        """Return the floor for a refused frame, None if the frame was already encoded at the floor."""
+        """Return the floor settings for a refused frame, or None if the frame was already encoded at the floor."""
         if self._at_floor:
             return None
         self._at_floor = True
         return self._ladder.floor
 
     def spend(self, size_bytes: int) -> bool:
-        """Spend a frame's bytes and adjust the level. Return False and spend nothing if too few bytes are left."""
+        """Spend a frame's bytes and adjust the level. Return False and spend no bytes if too few are left."""
         if not self.buckets:
             return True
         if self._at_floor:

@@ -40,15 +40,18 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class OverBudget:
-    """Refusal of a frame, which is withheld as ``budget``. Only ``left_bytes`` may be spent now."""
+    """Refusal of a frame that exceeds the byte budget. The frame is then withheld with the reason ``budget``.
+
+    ``left_bytes`` is the number of bytes that remain in the budget.
+    """
 
     left_bytes: int
 
 
 class Encoder:
-    """Encoder of one camera's pictures, in order, within its budget. Belongs to one thread.
+    """Encoder of one camera's pictures within the camera's byte budget. Pass pictures in order, from one thread.
 
-    ``carried`` saves the remaining budget for the next capture.
+    ``carried`` saves the remaining budget for the next capture process.
     """
 
     def __init__(self, config: EncodeConfig, carried: CarriedBudget | None = None) -> None:
@@ -60,7 +63,7 @@ class Encoder:
     def encode(self, redaction: Redaction, now_s: float) -> Encoded | OverBudget:
         """Encode a picture at ``now_s`` on the monotonic clock. Raise FrameUnusable if encoding fails.
 
-        Try a picture that exceeds the budget once more, at the floor of quality and size.
+        Encode a picture that exceeds the budget once more, at the minimum quality and size.
         """
         rung = self._budget.rung(now_s)
         while rung is not None:

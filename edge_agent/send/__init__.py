@@ -1,1 +1,1 @@
-"""From the spool to Kafka."""
+"""Sending of spooled rows to Kafka, directly or over a gateway."""

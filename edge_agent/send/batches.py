@@ -1,4 +1,4 @@
-"""Batches of records for one request to a gateway. Pure except for the futures."""
+"""Batches of records, one batch for each request to a gateway. Pure, except for the futures of the records."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from edge_agent.send.link import OutboundRecord
 MAX_BATCH_RECORDS = 64
 """Maximum number of records in one request."""
 MAX_BATCH_BYTES = 512 * 1024
-"""Maximum size of a batch of several records: two seconds of a 2 Mbit/s uplink, so that a broken request costs no
-more. A single record may be larger."""
+"""Maximum size of a batch of several records. A batch of this size takes two seconds on an uplink of 2 Mbit/s, so a
+broken request wastes at most two seconds. A single record may be larger."""
 MIN_BATCH_BYTES = 16 * 1024
-"""Lower limit of the batch size. A batch that twice gets no response is halved, down to this limit: the sender waits
-20 s for a response, and a full batch takes 40 s at 100 kbit/s."""
+"""Lower limit of the batch size. A batch that gets no response twice is halved, down to this limit. A full batch
+takes 40 s at 100 kbit/s, but the sender waits only 20 s for a response."""
 MORE_BATCH_BYTES = 4 * 1024
 """Bytes that each response adds to the batch size. Slow growth keeps a slow link from failing again at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueuedRecord:
-    """A record that waits for a request, and the future of its sender."""
+    """Record that waits for a request, and the future on which its sender waits."""
 
     record: OutboundRecord
     done: asyncio.Future[None]
@@ -42,14 +42,14 @@ class QueuedRecord:
 
 @dataclass
 class BatchSize:
-    """Maximum ``bytes`` of the batches of one lane, adapted to the responses that the link delivers."""
+    """Maximum size of the batches of one lane, in ``bytes``. A batch without a response reduces the size."""
 
     bytes: int = MAX_BATCH_BYTES
     _silent: int = 0
     _silences: int = 0
 
     def answered(self, size: int) -> None:
-        """Record a response to a batch of ``size`` bytes. A small batch, such as a heartbeat, does not count."""
+        """Record a response to a batch of ``size`` bytes. A batch below half the maximum changes nothing."""
         if 2 * size > self.bytes:
             self._silences = 0
             self.bytes = min(MAX_BATCH_BYTES, self.bytes + MORE_BATCH_BYTES)
@@ -59,9 +59,9 @@ class BatchSize:
         self._silent = max(self._silent, size)
 
     def begin(self) -> None:
-        """Begin a connection. Halve a batch that got no response twice.
+        """Begin a connection. Halve the maximum size if two batches in a row got no response.
 
-        The first repeat keeps its size, because the gateway may know its idempotency key.
+        The first repeat of a batch keeps its size, because the gateway may already know the batch's idempotency key.
         """
         silent, self._silent = self._silent, 0
         if silent > MIN_BATCH_BYTES:
@@ -71,7 +71,7 @@ class BatchSize:
 
 
 def batch_of(queue: deque[QueuedRecord], max_bytes: int = MAX_BATCH_BYTES) -> list[QueuedRecord]:
-    """Take the next batch from a queue, in order: one record, and more while they stay within ``max_bytes``."""
+    """Take the next batch from a queue, in order: one record, and more while the batch is within ``max_bytes``."""
     batch = [queue.popleft()]
     size = batch[0].record.size
     while queue and len(batch) < MAX_BATCH_RECORDS and size + queue[0].record.size <= max_bytes:
@@ -81,7 +81,10 @@ def batch_of(queue: deque[QueuedRecord], max_bytes: int = MAX_BATCH_BYTES) -> li
 
 
 def idempotency_key(agent: str, records: Sequence[OutboundRecord]) -> str:
-    """Return the key that only repeats of this batch have: agent, first row, number of records, and digest."""
+    """Return the idempotency key of a batch, which only repeats of the batch share.
+
+    The key contains the agent, the id of the first row, the number of records, and a digest of all records.
+    """
     digest = 0
     for record in records:
         digest = zlib.crc32(record.digest.to_bytes(4, "big"), digest)

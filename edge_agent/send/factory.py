@@ -1,4 +1,4 @@
-"""Factory of links."""
+"""Factory of links to Kafka or to a gateway."""
 
 from __future__ import annotations
 

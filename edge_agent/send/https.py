@@ -1,10 +1,10 @@
-"""A link over HTTPS to a gateway that writes to Kafka, for agents that cannot reach the cluster.
+"""Link over HTTPS to a gateway that writes to Kafka, for agents that cannot reach the Kafka cluster.
 
-``POST /v1/records`` with a msgpack list of records, each a map of ``topic``, ``key``, ``headers`` and ``value``. The
-gateway responds with 200 once Kafka has all of them. 422 with ``{"refused": [{"index": 0, "reason": "…"}]}`` means
-that it accepted none, and will never accept the named ones. 429 or 503 with ``Retry-After`` asks for a later try. The
-gateway recognises the repeat of a batch by its ``Idempotency-Key``, and each frame by its number. Certificates and a
-token, from files, authenticate agent and gateway.
+The link sends ``POST /v1/records`` with a msgpack list of records, each a map of ``topic``, ``key``, ``headers`` and
+``value``. The gateway responds with 200 once Kafka has all records. 422 with ``{"refused": [{"index": 0, "reason":
+"…"}]}`` means that the gateway accepted no record, and will never accept the named records. A response of 429 or 503
+with ``Retry-After`` asks for a later try. The gateway recognises a repeated batch by its ``Idempotency-Key``, and a
+repeated frame by its sequence number. Certificates and a token, both from files, authenticate agent and gateway.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ READY_S = 15.0
 CONNECT_S = 5.0
 """Maximum time to connect, in seconds."""
 REQUEST_S = 60.0
-"""Maximum time for a request and its response, in seconds: as long as the sender waits at most. A large batch takes
-this long on a slow uplink. Without the limit, a response that drips byte by byte would never end."""
+"""Maximum time for a request and its response, in seconds. It equals the longest time that the sender waits for an
+acknowledgement, because a large batch may take that long on a slow uplink. Without the limit, a response that arrives
+byte by byte would never end."""
 MAX_PUBLISHED = 8
-"""Maximum number of queued records at which a heartbeat is still queued: later heartbeats replace it anyway."""
+"""Number of queued records from which on a new heartbeat is dropped. A later heartbeat replaces a dropped one."""
 _READY, _RECORDS = "/v1/ready", "/v1/records"
 _LANES = ("live", "late", "others")
 _TOO_LARGE, _UNPROCESSABLE = 413, 422
@@ -46,7 +47,11 @@ _RECORD_ERRORS = (400, _TOO_LARGE, _UNPROCESSABLE)
 
 
 class HttpsLink:
-    """Posts batches of live, late and other records: one request at a time for each, which keeps their order."""
+    """Posts batches of records to a gateway.
+
+    Live records, late records and all others have one queue each. Each queue has one request at a time, which keeps
+    the order of its records.
+    """
 
     def __init__(self, config: LinkConfig, agent: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._config, self._agent, self._transport = config, agent, transport
@@ -57,7 +62,7 @@ class HttpsLink:
         self._workers: list[asyncio.Task[None]] = []
         self._lost: LinkLost | None = None
         self._batch_sizes = {name: BatchSize() for name in _LANES}
-        self.clock = ClockOffset()  # stays empty: a gateway reports whole seconds only
+        self.clock = ClockOffset()  # never measured: a gateway reports whole seconds only
 
     @property
     def address(self) -> str:
@@ -86,7 +91,7 @@ class HttpsLink:
     async def send(self, record: OutboundRecord) -> asyncio.Future[None]:
         """Queue a record for the next request of its lane. Raise LinkLost."""
         if self._lost or not self._queues:
-            raise self._lost or LinkLost(f"{self.address}: not open")
+            raise self._lost or LinkLost(f"the link to {self.address} is not open")
         queued = QueuedRecord(record, asyncio.get_running_loop().create_future())
         name = "late" if record.late else "live" if record.topic.startswith("frames") else "others"
         self._queues[name].append(queued)
@@ -94,14 +99,14 @@ class HttpsLink:
         return queued.done
 
     async def publish(self, record: OutboundRecord) -> None:
-        """Queue a record that may get lost, unless many records are queued."""
+        """Queue a record that may get lost, such as a heartbeat. Drop it if many records are queued."""
         with contextlib.suppress(LinkLost):
             if len(self._queues.get("others", ())) < MAX_PUBLISHED:
                 (await self.send(record)).add_done_callback(_retrieve_exception)
 
     async def close(self) -> None:
         """Drop the queued records and the connections."""
-        self._fail(LinkLost(f"{self.address}: closed"))
+        self._fail(LinkLost(f"the link to {self.address} is closed"))
         for worker in self._workers:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
@@ -118,11 +123,11 @@ class HttpsLink:
                     more.clear()
                     await more.wait()
                 await self._post(batch_of(queue, batch_size.bytes), batch_size)
-        except Exception as error:  # any error: the queue no longer has a worker
+        except Exception as error:  # after any error, the queue has no worker
             self._fail(error if isinstance(error, LinkLost) else LinkLost(f"{self.address}: {error}"))
 
     async def _post(self, batch: Sequence[QueuedRecord], batch_size: BatchSize) -> None:
-        """Post until each record of a batch is accepted or refused. Raise LinkLost, and fail the others with it."""
+        """Post a batch until each record is accepted or refused. On an error, fail the other records and raise it."""
         left = list(batch)
         try:
             while left:
@@ -133,7 +138,7 @@ class HttpsLink:
             raise
 
     async def _post_once(self, batch: list[QueuedRecord], batch_size: BatchSize) -> list[QueuedRecord]:
-        """Post a batch once. Return the records to post again."""
+        """Post a batch once. Return the records that must be posted again."""
         records = [queued.record for queued in batch]
         size = sum(record.size for record in records)
         body = [{"topic": r.topic, "key": r.key, "headers": dict(r.headers), "value": r.value} for r in records]
@@ -175,7 +180,7 @@ class HttpsLink:
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> GatewayResponse:
         if self._client is None:
-            raise LinkLost(f"{self.address}: not open")
+            raise LinkLost(f"the link to {self.address} is not open")
         headers = {**(headers or {}), **self._token.header()}
         limit_s = READY_S if body is None else REQUEST_S
         try:
@@ -204,13 +209,13 @@ def tls(config: LinkConfig) -> ssl.SSLContext:
         try:
             context.load_cert_chain(config.cert_file, config.key_file)
         except (OSError, ValueError) as error:
-            expected = f"a PEM certificate, with its key or link.key_file ({error})"
+            expected = f"a PEM certificate with its key, or the key in link.key_file ({error})"
             raise ConfigError("site file", "link.cert_file", str(config.cert_file), expected) from None
     return context
 
 
 class Token:
-    """A bearer token in a file, read again when the file has changed: it can be replaced at run time."""
+    """Bearer token in a file. A changed file is read again, so that the token can be replaced at run time."""
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
@@ -218,7 +223,7 @@ class Token:
         self._token = ""
 
     def header(self) -> dict[str, str]:
-        """Return the header with the token, no header without a file. Raise ConfigError."""
+        """Return the Authorization header, or no header without a token file. Raise ConfigError."""
         if self._file is None:
             return {}
         try:
@@ -233,10 +238,10 @@ class Token:
 
 
 def _read_token(file: Path) -> str:
-    """Return a file's token. Raise OSError, or a ValueError that does not quote the content."""
+    """Return the token in a file. Raise OSError, or a ValueError that does not quote the token."""
     token = decode_text(file.read_bytes()).strip()
     if not token or not _TOKEN.fullmatch(token):  # the error of the HTTP client would quote the token
-        raise ValueError("expected one line of printable ASCII")
+        raise ValueError("expected a token of one line of printable ASCII")
     return token
 
 

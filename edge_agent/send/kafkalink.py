@@ -1,4 +1,4 @@
-"""A link to Kafka."""
+"""Link that writes records to Kafka directly."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from ingest.kafka.writer import stop
 RefreshPins = Callable[[], Awaitable[None]]
 
 STOP_S = 2.0
-"""Maximum time to stop the producer, in seconds. A working link needs less, and a broken one is not waited for."""
+"""Maximum time to stop the producer, in seconds. A working producer stops faster, and a broken one may never stop."""
 _REFUSALS = (MessageSizeTooLargeError, RecordListTooLargeError, CorruptRecordException)
-"""Errors of records that Kafka will never accept. A timestamp too far ahead of the broker's clock is not among them:
-it is set at each try, and is right once the local clock is."""
+"""Errors of records that Kafka will never accept. A timestamp too far ahead of the broker's clock is not such an
+error: each try sets a new timestamp, which is right once the local clock is right."""
 _LOG_APPEND_TIME = 1
-"""Timestamp type of a record that has the broker's time."""
+"""Timestamp type of a record whose timestamp was set by the broker."""
 _PARTITIONED_LIKE = {FRAMES: FRAMES, FRAMES_LATE: FRAMES, READINGS: READINGS}
-"""Topic whose number of partitions applies to a topic; ``status`` has one partition."""
+"""For each topic, the topic whose number of partitions applies. The missing topic ``status`` has one partition."""
 
 
 class KafkaLink:
-    """A link over an idempotent producer, which keeps the order of each partition.
+    """Link over an idempotent Kafka producer, which keeps the order of records in each partition.
 
-    ``pins`` map cameras to partitions and may change. ``refresh_pins`` brings them up to date, or raises
-    LogUnavailable. ``open`` calls it before the first record is sent: after ``topics grow``, a frame without its pin
-    would go to another partition than those before it.
+    ``pins`` map cameras to partitions and may change. ``refresh_pins`` updates the pins, or raises LogUnavailable.
+    ``open`` calls ``refresh_pins`` before the first record is sent. After ``topics grow``, a frame without its pin
+    would go to another partition than earlier frames of its camera.
     """
 
     def __init__(
@@ -68,8 +68,8 @@ class KafkaLink:
     async def open(self) -> None:
         """Start a producer, and read the numbers of partitions and the pins. Raise LinkLost or ConfigError.
 
-        The numbers come first, because ``topics grow`` writes its pins before it adds partitions. A camera's
-        partition by the old numbers is the partition of its pin.
+        The numbers of partitions are read before the pins, because ``topics grow`` writes the pins before it adds
+        partitions. If the numbers are still old, a camera has the same partition with its pin as without it.
         """
         producer = kafka.producer(self._settings, self._client_id)
         try:
@@ -88,7 +88,7 @@ class KafkaLink:
     async def send(self, record: OutboundRecord) -> asyncio.Future[None]:
         """Hand a record to the producer. Raise LinkLost."""
         if self._producer is None:
-            raise LinkLost(f"{self.address}: not open")
+            raise LinkLost(f"the link to {self.address} is not open")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
             sent = await self._producer.send(**self._arguments(record))
@@ -101,7 +101,7 @@ class KafkaLink:
         return done
 
     async def publish(self, record: OutboundRecord) -> None:
-        """Hand over a record that may get lost."""
+        """Hand a record that may get lost, such as a heartbeat, to the producer."""
         if self._producer:
             with contextlib.suppress(KafkaError, OSError):
                 sent_ns = time.time_ns()
@@ -116,7 +116,7 @@ class KafkaLink:
                 await stop(producer, STOP_S)
 
     def _compare_clocks(self, sent_ns: int, sent: asyncio.Future[Any]) -> None:
-        """Compare the clocks by a published record. Retrieve its exception, which asyncio would log otherwise."""
+        """Compare the clocks by a published record. Retrieve an exception, which asyncio would log otherwise."""
         if sent.cancelled() or sent.exception():
             return
         metadata = sent.result()

@@ -1,4 +1,4 @@
-"""The seam between the sender and Kafka or a gateway, and the records that go over it."""
+"""Interface of the sender to Kafka or to a gateway, and the records that a link carries."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from ingest.contract.topics import FRAMES, FRAMES_LATE, READINGS, STATUS
 
 @dataclass(frozen=True, slots=True)
 class OutboundRecord:
-    """One record for the link. ``topic`` is the contract's name; the partition is derived from ``key``.
+    """Record to send over the link. ``topic`` is a topic name without the site's prefix.
 
-    ``row_id`` is the row of the spool, 0 for a record that is not spooled. ``late`` marks backlog.
+    ``key`` determines the partition. ``row_id`` is the id of the spool's row, 0 for a record that is not spooled.
+    ``late`` marks a record of the backlog.
     """
 
     topic: str
@@ -36,12 +37,12 @@ class OutboundRecord:
 
     @property
     def digest(self) -> int:
-        """CRC-32 that differs between records with the same row id, as after a spool was replaced."""
+        """CRC-32 that distinguishes records with the same row id, which occur after a spool file was replaced."""
         return zlib.crc32(self.value, zlib.crc32(f"{self.topic}/{self.key}/{self.row_id}".encode()))
 
 
 def outbound_record(row: Row, lane: str) -> OutboundRecord:
-    """Return the record of a row, on the lane on which the row was settled."""
+    """Return the record of a row. ``lane`` is the lane that was assigned to the row."""
     if row.kind == "frame":
         headers = h.frame_headers([FrameId(row.name, row.epoch, row.seq)], lane, row.traceparent)
         if row.account:
@@ -52,10 +53,10 @@ def outbound_record(row: Row, lane: str) -> OutboundRecord:
 
 
 class Link(Protocol):
-    """A connection to Kafka or to a gateway. All methods belong to one event loop; none blocks it.
+    """Connection to Kafka or to a gateway. All methods belong to one event loop, and do not block it.
 
-    Records keep their order among live records of one key, among late ones, and among all others. After LinkLost, the
-    link can only be closed; records in flight may have arrived, or may arrive later.
+    Live records of one key keep their order. So do late records, and so do all other records. After LinkLost, the
+    link can only be closed. Records in flight may have arrived, or may arrive later.
     """
 
     @property
@@ -64,7 +65,7 @@ class Link(Protocol):
 
     @property
     def address(self) -> str:
-        """Address of the other side, for people."""
+        """Address of Kafka or of the gateway, for messages."""
 
     async def open(self) -> None:
         """Connect. Raise LinkLost, or ConfigError for an unusable file."""
@@ -72,11 +73,11 @@ class Link(Protocol):
     async def send(self, record: OutboundRecord) -> asyncio.Future[None]:
         """Send a record. Return a future that ends once all replicas in sync have the record. Raise LinkLost.
 
-        The future fails with LinkLost, or with RecordRefused if the other side will never accept the record.
+        The future fails with LinkLost, or with RecordRefused if Kafka or the gateway will never accept the record.
         """
 
     async def publish(self, record: OutboundRecord) -> None:
-        """Send a record that may get lost, without waiting for it. Raise nothing."""
+        """Send a record that may get lost, such as a heartbeat, without waiting. Raise no error."""
 
     async def close(self) -> None:
-        """Disconnect without waiting for records in flight. May be called twice, and before ``open``."""
+        """Disconnect without waiting for records in flight. ``close`` may be called twice, and before ``open``."""

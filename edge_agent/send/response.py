@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import httpx
 
 MAX_BODY_BYTES = 64 * 1024
-"""Maximum bytes of a body that are read. The reasons for all records of a batch take a few KB."""
+"""Maximum number of bytes to read of a response's body. A batch whose records are all refused causes a few KB."""
 MAX_RETRY_AFTER_S = 300.0
 """Maximum pause that a gateway can ask for, in seconds. A gateway with a wrong clock may ask for a year."""
 _MAX_TEXT_CHARS = 200
@@ -21,7 +21,7 @@ _UNCOMPRESSED = "identity"
 
 @dataclass(frozen=True, slots=True)
 class GatewayResponse:
-    """A response with the beginning of its body."""
+    """Response of a gateway, with the beginning of its body."""
 
     url: str
     status: int
@@ -30,7 +30,7 @@ class GatewayResponse:
 
     @property
     def text(self) -> str:
-        """The beginning of the body, for people."""
+        """The beginning of the body, for error messages."""
         return self.body.decode(errors="replace")[:_MAX_TEXT_CHARS]
 
     @property

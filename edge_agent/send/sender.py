@@ -1,8 +1,8 @@
-"""The sender: it sends the spool's rows over the link, live before late, and deletes acknowledged rows.
+"""Sender of the spool's rows over the link, live rows before late ones. It deletes acknowledged rows.
 
 The lane of a row is stored on disk before the row is offered for the first time. When a send fails, the sender opens
-the link again. It repeats all rows in doubt on their lanes, oldest first, before newer ones. Readers of the topic
-recognise a repeat by its number.
+the link again. The sender then repeats all rows in doubt on their lanes, oldest first, before newer rows. Readers of
+the topic recognise a repeated frame by its sequence number.
 """
 
 from __future__ import annotations
@@ -31,17 +31,18 @@ _log = logs.get("edge_agent.send")
 CHUNK_ROWS = 64
 """Maximum number of rows in one read from the spool: a few MB."""
 LATE_CHUNK_ROWS = 8
-"""Maximum number of late rows in one read: a live frame that comes meanwhile waits for all of them."""
+"""Maximum number of late rows in one read. A new live frame waits until all rows of the read are offered."""
 IDLE_S = 0.25
-"""Pause of the sender while the spool is empty, in seconds. A kept frame ends it at once."""
+"""Pause of the sender while the spool is empty, in seconds. A newly kept frame ends the pause at once."""
 ACK_TIMEOUT_S = 20.0
-"""Time without an acknowledgement at which a link with rows in flight counts as lost, in seconds. The producer's own
-limit is 30 s."""
+"""Time without an acknowledgement after which a link with rows in flight counts as lost, in seconds. The Kafka
+producer's own limit is 30 s."""
 PATIENT_TRIES = 3
-"""Maximum factor of ``ACK_TIMEOUT_S``, which grows by one with each failed try. 400 kB take 50 s on a mobile uplink
-that is throttled to 64 kbit/s; with a fixed limit, such a record would block the rows behind it for ever."""
+"""Maximum factor by which ``ACK_TIMEOUT_S`` is multiplied. The factor grows by one with each failed try. A record of
+400 kB takes 50 s on a mobile uplink throttled to 64 kbit/s. With a fixed timeout, such a record would block the rows
+behind it for ever."""
 REPORT_EVERY_S = 10.0
-"""Minimum time between two status rows about refusals, in seconds: a gateway may refuse every record."""
+"""Minimum time between two status rows about refused records, in seconds. A gateway may refuse every record."""
 _MAX_NAMES = 10
 OTHERS = "others"
 """Name of the cursor of readings and status rows, which have no lane."""
@@ -50,7 +51,7 @@ OTHERS = "others"
 class Refusals:
     """Refused rows that are not parked yet, and the notices that report them on ``status``. Pure.
 
-    Each refused row is parked; many of them share one status row.
+    Each refused row is parked. Many refused rows share one notice.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -64,7 +65,7 @@ class Refusals:
         self._rows.append((row, reason))
 
     def take(self) -> list[tuple[int, str]]:
-        """Return the id of each row to park, with a notice about the unreported rows, or an empty notice."""
+        """Return the id of each refused row, with the text of a notice. The text is empty if no notice is due."""
         rows, self._rows = self._rows, []
         return [(row.id, self._notice(row, reason)) for row, reason in rows]
 
@@ -114,7 +115,7 @@ class Sender:
             started_s = self._clock.monotonic()
             try:
                 await self._session()
-            except (LinkLost, TimeoutError, ConfigError) as error:  # a file with a secret may be replaced meanwhile
+            except (LinkLost, TimeoutError, ConfigError) as error:  # a bad secret file may be replaced
                 if not self._backoff.out:
                     _log.warning("link_lost", address=self._link.address, error=str(error))
                 self.connected = False
@@ -122,13 +123,13 @@ class Sender:
                 await asyncio.sleep(max(pause_s, self._backoff.failed(started_s, chance())))
 
     async def publish(self, topic: str, value: bytes, key: str) -> None:
-        """Send a record that may get lost, such as a heartbeat. Drop it while the link is lost."""
+        """Send a record that may get lost, such as a heartbeat. Drop the record while the link is lost."""
         if self.connected:
             await self._link.publish(OutboundRecord(topic, key, value))
 
     async def _session(self) -> None:
-        """Run one connection, starting with the oldest row in doubt."""
-        # acknowledgements and refusals of the last connection come first: those rows are no longer in doubt
+        """Run one connection until it fails. Begin with the oldest row in doubt."""
+        # rows that the last connection acknowledged or refused are no longer in doubt
         await self._settle_answers()
         self._window, self._cursors, self._broken = self._new_window(), Counter(), None
         try:
@@ -147,9 +148,10 @@ class Sender:
             await self._link.close()
 
     def _end_outage(self, opened_s: float) -> None:
-        """End an outage once the link has accepted a record, or has been open for a while without any to send.
+        """End an outage once the link has accepted a record, or has been open and without rows for ``STEADY_S``.
 
-        A link that opens and then fails is not back: its pauses must grow, since each try repeats all rows in flight.
+        A link that opens and then fails does not end the outage. Its pauses must grow, because each try repeats all
+        rows in flight.
         """
         now_s = self._clock.monotonic()
         steady = not self._window and now_s - opened_s >= STEADY_S
@@ -158,7 +160,7 @@ class Sender:
             _log.info("link_back", address=self._link.address, outage_s=round(outage_s, 1))
 
     async def _round(self) -> bool:
-        """Offer rows while the window has room, rows in doubt before new ones. Return whether any were offered."""
+        """Offer rows while the window has room, rows in doubt before new rows. Return whether a row was offered."""
         moved = False
         if self._window.room:
             moved = await self._offer(await self._spool.others(self._cursors[OTHERS], CHUNK_ROWS), OTHERS)

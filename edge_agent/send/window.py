@@ -1,4 +1,4 @@
-"""Limits of the sender: bytes in flight, and bytes of backlog per second beside live frames. Pure."""
+"""Limits of the sender: bytes in flight, and bytes of backlog per second while live frames are sent. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class InFlightWindow:
-    """Sizes of the rows in flight, by id. Late rows are counted separately and may use only a part of the window."""
+    """Sizes of the rows in flight, by row id. Late rows may use only a part of the window."""
 
     max_bytes: int
     max_late_bytes: int
@@ -38,13 +38,13 @@ class InFlightWindow:
 
 
 LIVE_RECENT_S = 2.0
-"""Time after the last live frame at which the backlog no longer needs a limit, in seconds."""
+"""Time after the last live frame from which on the backlog is sent without a limit, in seconds."""
 
 
 class BacklogPace:
     """Token bucket that limits the backlog while live frames are sent: bytes per second, bursts of one second.
 
-    0 bytes per second means no limit.
+    A rate of 0 bytes per second means no limit.
     """
 
     def __init__(self, bytes_per_s: int) -> None:
@@ -62,7 +62,7 @@ class BacklogPace:
         self._tokens -= size
 
     def wait_s(self, now_s: float) -> float:
-        """Return the time until backlog may be sent, in seconds; 0 for now."""
+        """Return the time until backlog may be sent, in seconds; 0 if it may be sent now."""
         self._tokens = min(float(self._rate), self._tokens + (now_s - self._at_s) * self._rate)
         self._at_s = now_s
         no_live = self._live_s is None or now_s - self._live_s > LIVE_RECENT_S

@@ -17,7 +17,8 @@ from ingest.site import SensorConfig
 _OWN = {"field", "time_field", "address", "table", "type", "word_order", "scale", "offset", "unit_id"}
 """Options of a single sensor. All other options belong to its connection."""
 _EXCLUSIVE = ("serial", "modbus")
-"""Kinds of devices that allow one connection. Two connections would take each other's responses."""
+"""Kinds of devices that allow only one connection. Each of two connections would receive responses to the other's
+requests."""
 
 _EXTRAS = {
     "mqtt": ("mqtt", "MqttSource"),
@@ -40,7 +41,7 @@ def make_sources(sensors: Sequence[SensorConfig], clock: Clock) -> list[tuple[Se
         device, name = group[0].source, group[0].name
         if group[0].kind in _EXCLUSIVE and device in first:
             raise SourceUnusable(
-                f"sensors {first[device]} and {name} share {device}: expected the same options for its connection"
+                f"sensors {first[device]} and {name} share {device}: expected equal connection options in both"
             )
         first[device] = name
     return [(_source(group, clock), group) for group in groups.values()]
@@ -60,8 +61,8 @@ def _source(group: Sequence[SensorConfig], clock: Clock) -> SensorSource:
     first = group[0]
     if first.kind == "command" and not first.options.get("argv"):
         raise SourceUnusable(
-            f"sensor {first.name}: source = {first.source!r} has no argv: expected it in options, or the command in "
-            "[commands] of agent.toml"
+            f"sensor {first.name}: source = {first.source!r} has no argv: expected argv in options, or the command "
+            "in [commands] of agent.toml"
         )
     match first.kind:
         case "simulated":

@@ -16,11 +16,11 @@ from ingest.runtime.clock import Clock
 _log = logs.get("edge_agent.feed")
 
 _MAX_UNCLAIMED_NAMES = 20
-"""Maximum number of unclaimed names in the log. A device may have any number of them."""
+"""Maximum number of unclaimed reading names in the log. A device may send any number of names."""
 
 
 class SensorFeed:
-    """Runner of one source and its sensors, until stopped. It is the sink of its source."""
+    """Runs one source and its sensors until stopped. The feed is the ``Sink`` of its source."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class SensorFeed:
         self._stop.set()
 
     async def run(self) -> None:
-        """Run until stopped. Readings gathered by then are kept too. Raise SpoolError."""
+        """Run until stopped, and keep the readings gathered by then. Raise SpoolError."""
         for sensor in self.sensors:
             await sensor.begin()
         serving, stopped = asyncio.create_task(self._serve()), asyncio.create_task(self._stop.wait())
@@ -89,7 +89,7 @@ class SensorFeed:
             _log.info("reading_unclaimed", source=self.name, field=name or "unreadable data")
 
     async def _serve(self) -> None:
-        """Run the source for ever. Its failures do not stop other sensors or the cameras."""
+        """Run the source for ever. A failing source does not stop other sensors or the cameras."""
         while True:
             started_s = self._clock.monotonic()
             try:

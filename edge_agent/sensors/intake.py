@@ -1,8 +1,8 @@
-"""Intake of a sensor's readings: number, time, quality, columns, or a reason to withhold. Pure.
+"""Intake of a sensor's readings: number readings, check their time and quality, and gather them. Pure.
 
-A reading gets its number before anything may drop it, as a frame does. A reading that cannot be kept now is withheld
-as ``overload``; the device is never blocked. Readings travel in columns, because a record of its own for each number
-would be wasteful.
+A reading gets its sequence number before it may be dropped, as a frame does. A reading that cannot be kept now is
+withheld as ``overload``, and the device is never blocked. One record holds many readings in columns, because one
+record for each reading would be wasteful.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from ingest.runtime.clock import Clock
 from ingest.site import SensorConfig
 
 MAX_WAITING = 32
-"""Maximum number of records that wait for the disk: seconds of the fastest sensor. A slower disk is overloaded."""
+"""Maximum number of records that wait for the disk, which is several seconds of the fastest sensor. While that many
+records wait, new readings are withheld as ``overload``."""
 
 
 class NumberedReading(NamedTuple):
-    """Reading with its number, its time in Unix ns, whose clock gave that time, and its quality flags."""
+    """Reading with its sequence number, its time in Unix ns, the clock that gave the time, and its quality flags."""
 
     seq: int
     at_ns: int
@@ -33,7 +34,8 @@ class NumberedReading(NamedTuple):
 class ReadingIntake:
     """Intake of one epoch of one sensor.
 
-    Readings of consecutive numbers are gathered until they are enough or the first one has waited long enough.
+    Readings with consecutive sequence numbers are gathered for one record, until the record is full or its first
+    reading has waited for ``max_delay_s``.
     """
 
     def __init__(self, config: SensorConfig, epoch: int, clock: Clock) -> None:
@@ -41,14 +43,15 @@ class ReadingIntake:
         self._tally = Tally(config.name, epoch)
         self._gathered: list[NumberedReading] = []
         self._account: Account | None = None
-        """Account of the readings withheld before the first gathered one. No other gathered reading has one."""
+        """Account of the readings withheld before the first gathered reading. The other gathered readings have no
+        account."""
         self._due_s = 0.0
         """Monotonic time at which the first gathered reading has waited long enough."""
         self._waiting: list[Readings] = []
 
     @property
     def captured(self) -> int:
-        """Number of readings that have been numbered."""
+        """Number of sequence numbers that were given to readings and outages."""
         return self._tally.captured
 
     def take(self, reading: Reading) -> str:
@@ -72,7 +75,7 @@ class ReadingIntake:
         return ""
 
     def lose(self) -> None:
-        """Count an outage of the device: one number, however many readings are missed."""
+        """Count an outage of the device. It takes one sequence number, however many readings are missed."""
         self._tally.number()
         self._tally.withhold("outage")
 
@@ -95,7 +98,7 @@ class ReadingIntake:
         return self.ready()
 
     def tail(self) -> Account | None:
-        """Return the account of readings withheld after the last kept one, at the end of the epoch; None if none."""
+        """Return the account of readings withheld at the end of the epoch, after the last kept one; None if none."""
         return self._tally.tail()
 
     def _finish_columns(self) -> None:

@@ -26,7 +26,7 @@ WARN_EVERY_S = 60.0
 
 
 class Sensor:
-    """Keeper of one sensor's readings. Its epoch lasts from the agent's start to its end, through all outages."""
+    """Keeps one sensor's readings. An epoch lasts from the start of the agent to its end, through all outages."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Sensor:
         self.reason = ""
 
     async def begin(self) -> None:
-        """Begin an epoch. Raise SpoolError if the spool cannot record it."""
+        """Begin an epoch. Raise SpoolError if the spool cannot store the epoch."""
         self.epoch = await self._spool.begin_epoch(self.config.name, "readings")
         self._intake, self.kept, self._heard_s = ReadingIntake(self.config, self.epoch, self._clock), 0, self._now_s()
 
@@ -64,14 +64,14 @@ class Sensor:
     async def run(self) -> None:
         """Keep gathered readings in the spool when they are due, and all of them at the end. Raise SpoolError.
 
-        Stop it instead of cancelling it, so that readings on their way to the disk arrive there.
+        Call ``stop`` instead of cancelling this task, so that readings on their way to the disk are kept.
         """
         try:
             while not self._stopping:
                 await self._once()
             await self._end()
         except SpoolUnavailable as error:  # the agent ends while its disk accepts no writes
-            _log.warning("epoch_left_open", sensor=self.config.name, error=str(error))  # closed by the next start
+            _log.warning("epoch_left_open", sensor=self.config.name, error=str(error))  # the next start closes it
 
     async def _once(self) -> None:
         waits_s = [left_s for left_s in (self._intake.left_s(), self._silent_s()) if left_s is not None]
@@ -84,7 +84,7 @@ class Sensor:
         await self._keep(self._intake.ready())
 
     def opened(self) -> None:
-        """Note that the connection is well. Only its next reading shows that a silent sensor is well again."""
+        """Note that the connection works. A silent sensor stays stalled until its next reading."""
         if self.state in ("starting", "down"):
             self._back()
 
@@ -110,7 +110,7 @@ class Sensor:
 
     @property
     def captured(self) -> int:
-        """Number of readings of this epoch that have been numbered."""
+        """Number of sequence numbers of this epoch, given to readings and outages."""
         return self._intake.captured
 
     def status(self, depth: Sequence[Depth]) -> SensorStatus:
@@ -142,9 +142,9 @@ class Sensor:
         self.state, self.reason = "running", ""
 
     def _warn(self, reason: str, problem: str) -> None:
-        """Log why readings are withheld, once until a good reading comes, and at most once in ``WARN_EVERY_S``.
+        """Log why a reading is withheld: once until the next good reading, and at most once in ``WARN_EVERY_S``.
 
-        A wrong path makes all readings unusable.
+        A wrong JSON path, for example, makes all readings unusable.
         """
         before, self.reason = self.reason, f"{reason}: {problem}".rstrip(": ") if reason else ""
         now_s = self._now_s()
@@ -153,7 +153,7 @@ class Sensor:
             _log.warning("reading_withheld", sensor=self.config.name, reason=self.reason)
 
     def _silent_s(self) -> float | None:
-        """Return the seconds until the sensor has been silent for too long; None if not watched, or already lost."""
+        """Return the seconds until the sensor counts as silent; None if silence is allowed or the sensor is lost."""
         if not self.config.silent_after_s or self._lost_s is not None:
             return None
         return max(0.0, self._heard_s + self.config.silent_after_s - self._now_s())

@@ -1,4 +1,4 @@
-"""Parsers of values and times as devices write them. Pure. They accept any input without raising an error."""
+"""Parsers of values and times as devices write them. Pure. The parsers accept any input without raising an error."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from edge_agent.sensors.source import Reading
 from ingest.contract.records import BY_HOST, BY_HOST_INSTEAD, BY_SOURCE, GOOD, SUSPECT
 
 MAX_AHEAD_S = 5.0
-"""Maximum time by which a device's clock may be ahead. A clock kept by NTP is off by less. A reading from further
-ahead would close windows too early."""
+"""Maximum time by which a device's clock may be ahead, in seconds. A clock that is synchronised by NTP is off by
+less. A reading dated further ahead would close time windows too early."""
 MAX_BEHIND_S = 7 * 86400.0
-"""Maximum age of a reading. A logger may deliver the readings of an outage. A reading older than the retention of
-`readings` comes from a clock that was never set."""
+"""Maximum age of a reading, in seconds. A data logger may deliver the readings of a past outage. A time older than
+the retention of the topic `readings` comes from a clock that was never set."""
 UNREADABLE_NS = 0
-"""Time in place of an unreadable one: 1970, as from a clock that was never set."""
+"""Value that stands for an unreadable time, in Unix ns. It is in 1970, as if from a clock that was never set."""
 _TOO_FAR = 1e20
 _UNITS_PER_S = ((1e11, 1), (1e14, 10**3), (1e17, 10**6), (_TOO_FAR, 10**9))
-"""Upper bound of a Unix time for each unit. Each bound is the year 5138 in its unit, and 1973 in the next one."""
+"""Upper bound of a Unix time in s, ms, µs and ns, and the number of these units in a second. Each bound is the year
+5138 in its own unit, and the year 1973 in the next smaller unit."""
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?", re.ASCII)
 _SHOWN = 60
 """Maximum number of characters of an unreadable value that a message shows."""
@@ -42,7 +43,7 @@ def parse_reading(value: object, at: object = None, quality: object = 0) -> Read
 
 
 def number(text: object) -> float | None:
-    """Return a value as a finite number, None if it is not one. True and false are 1 and 0."""
+    """Return a value as a finite number, or None if the value is not a finite number. True is 1 and false is 0."""
     if isinstance(text, str):
         text = text.strip()  # also strips ASCII separators, as float() does not
         if not _NUMBER.fullmatch(text):  # float() would accept "1_0" and "nan" as well
@@ -98,7 +99,7 @@ def parse_time(text: object) -> int | None:
 
 
 def reading_time(own_ns: int | None, now_ns: int) -> tuple[int, int]:
-    """Return the time of a reading that arrives now, in Unix ns, and whose clock gave it.
+    """Return the time of a reading that arrives now, in Unix ns, and the clock that gave this time.
 
     The device's own time is used if it is plausible, otherwise the time of arrival.
     """
@@ -110,10 +111,10 @@ def reading_time(own_ns: int | None, now_ns: int) -> tuple[int, int]:
 
 
 def _unix_time(text: str | int | float) -> int:
-    """Convert a number to Unix ns. Raise ValueError or OverflowError if it is not a number or too large."""
+    """Convert a number to Unix ns. Raise ValueError or OverflowError for other text or too large a number."""
     value = float(text)
     if not abs(value) < _TOO_FAR:
-        raise ValueError("too large for a time")
+        raise ValueError("the number is too large for a Unix time")
     per_s = next(units for bound, units in _UNITS_PER_S if abs(value) < bound)
     unit_ns = 10**9 // per_s
     try:

@@ -1,4 +1,4 @@
-"""The connection to a spool's file: opened on demand, counted, salvaged when damaged."""
+"""Connection to a spool's file: open the file on demand, count its rows, and salvage a damaged file."""
 
 from __future__ import annotations
 
@@ -39,11 +39,12 @@ CREATE TEMP TRIGGER gone AFTER DELETE ON main.outbox BEGIN
     DELETE FROM counts WHERE kind = OLD.kind AND name = OLD.name AND epoch = OLD.epoch AND rows = 0;
 END;
 """
-"""Rows and bytes of each epoch, in memory: adding up a backlog of a million rows every second is too slow."""
+"""Table of the number of rows and bytes of each epoch, kept in memory. Adding up a backlog of a million rows every
+second would be too slow."""
 
 
 class SpoolConnection:
-    """Opens, checks and salvages one spool file, and runs transactions on it. Blocks, and belongs to one thread."""
+    """Opens, checks and salvages one spool file, and runs its transactions. Blocks, and belongs to one thread."""
 
     def __init__(self, path: Path, seal: Seal) -> None:
         self.path = path
@@ -53,12 +54,12 @@ class SpoolConnection:
         self._closed = False
         self._checked = False
         self.recoveries: list[Recovery] = []
-        """Recoveries since the start that are not reported yet. The reader removes them."""
+        """Recoveries that are not reported yet. The caller that reports a recovery removes it from this list."""
         try:
             make_folder(path.parent)
         except OSError as error:
             raise SpoolError(f"{path.parent}: {error}: expected a folder that can be written to") from error
-        with contextlib.suppress(SpoolUnavailable):  # each call tries again
+        with contextlib.suppress(SpoolUnavailable):  # each later call opens the file again
             self._opened()
 
     def close(self) -> None:
@@ -82,7 +83,7 @@ class SpoolConnection:
                 self._salvage(str(error))
             typed = self._typed(error)
             if isinstance(typed, SpoolUnavailable) and typed.why == "failing":
-                self.disconnect()  # the disk may have gone and come back: the next call opens the file again
+                self.disconnect()  # the disk may have been unplugged: the next call opens the file again
             raise typed from error
 
     def disconnect(self) -> None:
@@ -93,7 +94,7 @@ class SpoolConnection:
 
     def _opened(self) -> sqlite3.Connection:
         if self._closed:
-            raise SpoolError(f"{self.path} is closed")
+            raise SpoolError(f"the spool {self.path} is closed")
         if self._db is None:
             try:
                 file.finish_exchange(self.path)
@@ -119,7 +120,8 @@ class SpoolConnection:
     def _recount_foreign_writes(self, db: sqlite3.Connection) -> None:
         """Count all rows again if another process has written to the file. Raise sqlite3.Error.
 
-        No process should. But if an operator deletes rows by hand, wrong counts would keep the spool full for ever.
+        No other process should write to the file. But an operator may delete rows by hand, and wrong counts would
+        then keep the spool full for ever.
         """
         (version,) = db.execute("PRAGMA data_version").fetchone()
         if version == self._data_version:
@@ -128,8 +130,8 @@ class SpoolConnection:
             with db:
                 db.execute("DELETE FROM counts")
                 db.execute(_COUNT_ALL)
-        except sqlite3.IntegrityError as error:  # an epoch is found twice or without a name: the index is damaged
-            raise sqlite3.DatabaseError(f"the index of waiting rows: {error}") from error
+        except sqlite3.IntegrityError as error:  # an epoch occurs twice or has no name
+            raise sqlite3.DatabaseError(f"the index of waiting rows is damaged: {error}") from error
         self._data_version = version
 
     def _salvage(self, error: str) -> None:
@@ -144,7 +146,7 @@ class SpoolConnection:
         raise SpoolUnavailable(self.path, "mended", error)
 
     def _require_keys(self, db: sqlite3.Connection) -> None:
-        """Raise WrongKey for intact rows under unknown keys, and DatabaseError if only damaged rows name them."""
+        """Raise WrongKey if an intact row has an unknown key, DatabaseError if only damaged rows have one."""
         unknown = [key for (key,) in db.execute("SELECT DISTINCT key FROM outbox") if not self._seal.knows(key)]
         if not unknown:
             return
@@ -156,7 +158,7 @@ class SpoolConnection:
         raise sqlite3.DatabaseError(f"no intact row is sealed with the keys {unknown}")
 
     def _typed(self, error: Exception) -> SpoolError:
-        """Return the SpoolError that stands for an error of SQLite or of the disk."""
+        """Return the SpoolError that corresponds to an error of SQLite or of the disk."""
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if not isinstance(error, OSError) and code in (0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISUSE):
             return SpoolError(f"{self.path}: {error}")

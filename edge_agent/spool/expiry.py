@@ -19,7 +19,8 @@ from ingest.contract.identity import FrameId
 from ingest.contract.records import Account, Readings
 
 EXPIRED_AT_ONCE = 1000
-"""Maximum number of rows that one transaction expires. Rows of cameras wait for the same thread meanwhile."""
+"""Maximum number of rows that one transaction expires. During the transaction, new frames wait for the spool's
+thread."""
 
 _MAY_EXPIRE = (WAITS, PARKED)
 _OF_ONE = (
@@ -31,7 +32,8 @@ _ORDER = (
     ("readings", "?2 IS NOT NULL"),
     ("frame", "name IN (SELECT value FROM json_each(?2))"),
 )
-"""Frames first, because they are large and many; then readings, which are small; frames of evidence cameras last."""
+"""Kinds of rows in the order of their expiry. Frames expire first, because they are large and many. Readings, which
+are small, follow. Frames of evidence cameras expire last."""
 
 
 @dataclass
@@ -59,7 +61,7 @@ def expire_one(db: sqlite3.Connection, seal: Seal, kind: Kind, name: str, max_by
 
 
 def expire_all(db: sqlite3.Connection, seal: Seal, excess_bytes: int, evidence: Sequence[str]) -> Expired:
-    """Delete the oldest rows of all cameras and sensors, in the stated order, until ``excess_bytes`` are free."""
+    """Delete the oldest rows of all names, in the order of ``_ORDER``, until ``excess_bytes`` are free."""
     expired, count = Expired(), 0
     for kind, condition in _ORDER:
         rows: list[Row] = []
@@ -82,7 +84,7 @@ def expired_account(row: Row) -> Account:
 
 
 def merged(accounts: Iterable[Account | None]) -> list[Account]:
-    """Join accounts of adjacent intervals: a long outage then needs few accounts. None stands for no account."""
+    """Merge accounts of adjacent intervals, so that a long outage needs few accounts. Skip None."""
     joined: list[Account] = []
     for account in filter(None, accounts):
         last = joined[-1] if joined else None
@@ -95,7 +97,7 @@ def merged(accounts: Iterable[Account | None]) -> list[Account]:
 
 
 def _of_all(condition: str) -> str:
-    """Return the query for rows of any name. It merges the lanes, each in the order of an index, without sorting."""
+    """Return the query for rows of all cameras or sensors. SQLite reads each lane in index order, without sorting."""
     lanes = " UNION ALL ".join(
         f"SELECT {WITHOUT_PICTURES}, size FROM outbox INDEXED BY outbox_lane"  # noqa: S608  (constants)
         f" WHERE kind = ?1 AND lane = '{lane}' AND {condition}"

@@ -1,4 +1,4 @@
-"""Files of a spool: opened, checked, and exchanged for a salvaged copy."""
+"""Files of a spool: open and check them, and replace a damaged file with its salvaged copy."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ingest.runtime.files import PRIVATE_FILE, open_private
 _log = logs.get("edge_agent.spool")
 
 CHECK_S = 5.0
-"""Maximum duration of the check at start, in seconds. The check reads about 1 GB a second; rows beyond that limit are
-checked one by one when they are read."""
+"""Maximum duration of the structure check at the start, in seconds. The check reads about 1 GB a second. A row that
+the check does not reach in that time is checked when the row is read."""
 
 
 def connect(path: Path) -> sqlite3.Connection:
     """Open or create a spool's file, which only its owner can read. Raise sqlite3.Error or OSError."""
     if not path.exists():
-        os.close(open_private(path, flags=0))  # SQLite gives its other files the same mode
+        os.close(open_private(path, flags=0))  # SQLite gives the -wal and -shm files the same mode
     elif path.stat().st_mode & 0o077:
         path.chmod(PRIVATE_FILE)
     db = sqlite3.connect(path, check_same_thread=False)
@@ -83,7 +83,7 @@ def is_damaged_page(error: sqlite3.Error) -> bool:
 
 
 def _is_invalid_text(error: sqlite3.Error) -> bool:
-    """Return whether a text column was not UTF-8. SQLite does not check that, and Python raises without a code."""
+    """Return whether a text column was not UTF-8. SQLite does not check text, and Python's error has no code."""
     return isinstance(error, sqlite3.OperationalError) and "decode to UTF-8" in str(error)
 
 
@@ -95,8 +95,9 @@ def salvaged(path: Path) -> Path:
 def exchange(path: Path) -> Path:
     """Move a damaged file aside, and the salvaged file into its place. Return the damaged file's new path.
 
-    A crash at any moment leaves either the damaged file complete and in its place, or a complete salvaged file:
-    ``finish_exchange`` tells them apart. Only the newest damaged file is kept, since it takes room from the spool.
+    A crash at any moment leaves either the complete damaged file in its place, or a complete salvaged file.
+    ``finish_exchange`` handles both cases at the next start. Older damaged files are deleted, because each takes disk
+    space from the spool.
     """
     older = list(path.parent.glob(f"{path.stem}.corrupt-*"))
     aside = path.with_suffix(f".corrupt-{time.time_ns() // 1_000_000}")
@@ -110,7 +111,11 @@ def exchange(path: Path) -> Path:
 
 
 def finish_exchange(path: Path) -> None:
-    """Finish an exchange that a crash interrupted, or discard one that had not begun. Raise OSError."""
+    """Finish the replacement of a damaged file after a crash. Raise OSError.
+
+    If the damaged file is still in its place, delete the salvaged file, which may be incomplete; the salvage is then
+    repeated. Otherwise, move the salvaged file into its place.
+    """
     if not salvaged(path).exists():
         return
     if path.exists():

@@ -1,7 +1,7 @@
 """Recovery of a damaged spool: each row that is still readable is copied into a new file.
 
-SQLite stops at the first damaged page that a query meets. So ranges of ids are halved until each unreadable row is
-isolated, and the checksum of each row shows whether it is still the row that was written.
+SQLite stops a query at the first damaged page. The salvage therefore halves ranges of row ids until each unreadable
+row is isolated. The checksum of a row shows whether the row is still the one that was written.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from edge_agent.spool.file import connect, exchange, is_damaged_page, prepare, s
 from edge_agent.spool.schema import COLUMNS, Row, checksum
 
 MAX_ID = 1 << 40
-"""Highest id to search: ten thousand rows a second for three years."""
+"""Highest row id to search. A spool with ten thousand rows a second reaches this id after three years."""
 SKIPPED_IDS = 1_000_000
-"""Gap left above the highest id found when the record of used ids is damaged. No id is used twice then."""
+"""Number of ids to skip above the highest id found, if SQLite's table of used ids is damaged. The gap prevents that
+an id is used twice."""
 MAX_FAILURES = 200_000
-"""Maximum number of unreadable ranges, at about 20 µs each; beyond it, the rest of the file is given up."""
+"""Maximum number of unreadable ranges of row ids. Each costs about 20 µs. After this number, the salvage gives up the
+rest of the file."""
 _AT_ONCE = 64
 _COLUMNS = f"{COLUMNS}, late_ns, size"
 _MAX_NAMES = 10
@@ -29,7 +31,7 @@ _MAX_NAMES = 10
 
 @dataclass(frozen=True, slots=True)
 class LostRows:
-    """An interval of numbers of one camera or sensor that were promised and are lost."""
+    """Interval of sequence numbers of one camera or sensor whose rows were committed and are now lost."""
 
     name: str
     epoch: int
@@ -55,8 +57,9 @@ class Recovery:
     def __str__(self) -> str:
         named = ", ".join(map(str, self.lost[:_MAX_NAMES])) or "none known"
         more = f" and {len(self.lost) - _MAX_NAMES} more" if len(self.lost) > _MAX_NAMES else ""
-        unsure = "" if self.complete else "; others may be lost, the index was damaged too"
-        return f"spool was damaged: {self.rows} rows saved, lost {named}{more}{unsure}; the file is {self.aside.name}"
+        unsure = "" if self.complete else "; other rows may be lost, because the index was damaged too"
+        saved = f"spool was damaged: {self.rows} rows saved, lost {named}{more}{unsure}"
+        return f"{saved}; the damaged file is {self.aside.name}"
 
 
 def salvage(path: Path) -> Recovery:
@@ -72,7 +75,7 @@ def salvage(path: Path) -> Recovery:
         index, complete = _index(old)
         saved = _copy_rows(old, new)
         _copy_rest(old, new, index)
-        new.execute("PRAGMA journal_mode = DELETE").fetchall()  # no companion files: one rename moves all of it
+        new.execute("PRAGMA journal_mode = DELETE").fetchall()  # no -wal and -shm files: one rename moves all data
     finally:
         old.close()
         new.close()
@@ -132,11 +135,11 @@ def _is_intact(values: tuple[Any, ...]) -> bool:
 
 
 def _copy_rest(old: sqlite3.Connection, new: sqlite3.Connection, index: dict[int, tuple[str, int, int, str]]) -> None:
-    """Copy the epochs and the marks of the live lane; derive them from the rows if they cannot be read.
+    """Copy the epochs, and the id of each camera's newest live row. Derive unreadable values from the rows.
 
-    An epoch known only from its rows gets no end record: the ledger shows that it never ended. It is kept so that new
-    epochs are larger. If the mark of a camera is lost, all its rows go late, since none may overtake a row that has
-    gone live.
+    An epoch known only from its rows gets no end record, so the ledger shows that the epoch never ended. Such an
+    epoch is still copied, so that new epochs get larger numbers. If the newest live row of a camera is unknown, all
+    rows of that camera go late, so that no row overtakes a live one.
     """
     epochs = _all(old, "SELECT name, epoch, kind, last_kept, told, ended FROM epochs")
     marks = _all(old, "SELECT name, id FROM gone_live")
@@ -159,7 +162,7 @@ def _copy_rest(old: sqlite3.Connection, new: sqlite3.Connection, index: dict[int
 
 
 def _index(db: sqlite3.Connection) -> tuple[dict[int, tuple[str, int, int, str]], bool]:
-    """Return the frames and readings that the index lists, by id, and whether all of the index was readable."""
+    """Return the frames and readings that the index lists, by row id, and whether all of the index was readable."""
     found: dict[int, tuple[str, int, int, str]] = {}
     complete = True
     for order in ("", " DESC"):

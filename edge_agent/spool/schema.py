@@ -18,28 +18,30 @@ SCHEMA_VERSION = 2
 """Version of the tables, in the file's ``user_version``."""
 
 WAITS = "wait"
-"""Lane of a row that was never offered to the link. It has the same length as ``live`` and ``late``: SQLite rewrites
-a whole row, with its picture, when it grows, and only the page that holds the lane when it does not."""
+"""Lane of a row that was never offered to the link. The word is as long as ``live`` and ``late``, so that a row does
+not grow when its lane is set. SQLite rewrites a row that grows completely, with its picture; otherwise, only the page
+of the lane."""
 
 PARKED = "parked"
 """Lane of a row that the link refuses permanently. The row stays until it expires."""
 
 PAGE_BYTES = 1024
-"""Page size of the file. Each commit touches about ten pages beside the picture, mostly of indexes, and writes each
-of them whole. With pages of 4096 bytes, the commits of one frame wrote twice the bytes of a 40 kB picture. Like the
-write-ahead log itself, this relies on a disk that does not damage neighbouring bytes when the power fails."""
+"""Page size of the file. In addition to the picture, each commit writes about ten whole pages, mostly of indexes.
+With pages of 4096 bytes, the commits of one frame wrote twice the bytes of a 40 kB picture. Small pages rely on a
+disk that does not damage neighbouring bytes when the power fails, as the write-ahead log itself does."""
 WAL_BYTES = 4 * 1024 * 1024
-"""Size of the write-ahead log at which SQLite writes it back; a full disk needs this much room."""
+"""Size of the write-ahead log at which SQLite writes the log back into the database. On a full disk, the log needs
+this much free space."""
 
 PRAGMAS = (
     f"PRAGMA page_size = {PAGE_BYTES}",
-    "PRAGMA auto_vacuum = INCREMENTAL",  # must precede the first page: an existing file keeps its mode
+    "PRAGMA auto_vacuum = INCREMENTAL",  # set before the first page: an existing file keeps its mode
     "PRAGMA journal_mode = WAL",
     # A frame is promised when its row is committed. In WAL mode, NORMAL may lose the last commits in a power cut:
     # FULL syncs each commit, and one commit holds a whole group of frames.
     "PRAGMA synchronous = FULL",
-    # Some builds overwrite deleted rows: then sending a frame writes as many bytes as keeping it, and needs as much
-    # room on a full disk. Encryption protects deleted pictures, as it protects the others.
+    # Some builds of SQLite overwrite deleted rows. Deleting a sent frame would then write as many bytes as keeping
+    # the frame, and need as much room on a full disk. Encryption protects deleted pictures as well as the others.
     "PRAGMA secure_delete = OFF",
     "PRAGMA journal_size_limit = 16777216",
     f"PRAGMA wal_autocheckpoint = {WAL_BYTES // PAGE_BYTES}",
@@ -84,11 +86,13 @@ CREATE INDEX outbox_depth ON outbox (kind, name, epoch, id, seq, size, key);
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
-"""Creates all tables in one transaction. Each index adds a page to each commit, so rare queries share an index."""
+"""SQL that creates all tables in one transaction. Each index adds a page to each commit, so rare queries share an
+index."""
 
 COLUMNS = "kind, name, epoch, seq, captured_ns, record, traceparent, account, lane, id, key, crc"
 WITHOUT_PICTURES = COLUMNS.replace(" record", " CASE kind WHEN 'frame' THEN NULL ELSE record END")
-"""Columns without the records of frames. Records of readings stay: only the record holds its first number."""
+"""Columns of a row, but without the record of a frame. The record of readings is included, because only the record
+holds the first sequence number."""
 
 _INSERT = (
     "INSERT INTO outbox"
@@ -100,11 +104,11 @@ _KEPT = "UPDATE epochs SET last_kept = max(last_kept, ?) WHERE name = ? AND epoc
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One record that waits for the link.
+    """Row of the spool: one record that waits to be sent over the link.
 
-    ``lane`` is ``WAITS`` until the row is first offered; ``id`` is 0 until it is kept.
-    ``account`` is the account of the frames withheld before it, in the format of the record header. In a row of
-    readings, ``seq`` is the number of the last reading, and the record itself contains the account.
+    ``lane`` is ``WAITS`` until the row is first offered to the link. ``id`` is 0 until the row is stored. ``account``
+    is the account of the frames withheld before this frame, in the format of the record header. In a row of readings,
+    ``seq`` is the sequence number of the last reading, and the record itself contains the account.
     """
 
     kind: Kind
@@ -125,13 +129,13 @@ class Row:
 
     @property
     def identity(self) -> bytes:
-        """Kind, name, epoch and number: unique to the row, and authenticated with its sealed record."""
+        """Kind, name, epoch and sequence number, which identify the row. The cipher authenticates them."""
         return f"{self.kind}/{self.name}/{self.epoch}/{self.seq}".encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """Rows of one epoch that wait: their count, their bytes, and the interval of numbers that they account for.
+    """Waiting rows of one epoch: number, bytes, and the interval of sequence numbers that they account for.
 
     For a sensor, ``frames`` is the number of records of readings.
     """
@@ -145,11 +149,11 @@ class Depth:
 
 
 class DamagedRow(Exception):
-    """A row differs from the row that was written. SQLite checks the structure of its pages, not their content."""
+    """A stored row differs from the row that was written. SQLite checks the structure of pages, not their content."""
 
 
 def insert(db: sqlite3.Connection, rows: Sequence[Row], seal: Seal, late_ns: Callable[[Row], int]) -> None:
-    """Insert rows, sealed. ``late_ns`` returns the time from which a row belongs on the late lane, in Unix ns."""
+    """Seal and insert rows. ``late_ns`` returns the time from which a row belongs on the late lane, in Unix ns."""
     for row in rows:
         kept = dataclasses.replace(row, record=seal.close(row.record, row.identity))
         fields = (kept.kind, kept.name, kept.epoch, kept.seq, kept.captured_ns, late_ns(row), kept.lane, kept.size)
@@ -159,9 +163,9 @@ def insert(db: sqlite3.Connection, rows: Sequence[Row], seal: Seal, late_ns: Cal
 
 
 def read(values: Iterable[Any], seal: Seal) -> Row:
-    """Return the row that ``COLUMNS`` hold. Raise DamagedRow.
+    """Return the row with these values of ``COLUMNS``. Raise DamagedRow.
 
-    From ``WITHOUT_PICTURES``, a frame has an empty record, and its checksum is not checked.
+    With values of ``WITHOUT_PICTURES``, a frame gets an empty record, and its checksum is not checked.
     """
     *fields, key, crc = values
     if fields[5] is None:
@@ -180,6 +184,6 @@ def read(values: Iterable[Any], seal: Seal) -> Row:
 
 
 def checksum(row: Row, key: str) -> int:
-    """Return the CRC-32 of a row with its record as stored, sealed under ``key``, without the lane, which changes."""
+    """Return the CRC-32 of a row whose record is sealed under ``key``. The lane is left out, because it changes."""
     head = f"{row.captured_ns} {row.traceparent} {row.account} ".encode() + row.identity + key.encode()
     return zlib.crc32(row.record, zlib.crc32(head))

@@ -1,7 +1,7 @@
-"""Encryption at rest: AES-256-GCM with a nonce per row. Keep the key off the disk that may be stolen with the agent.
+"""Encryption of stored rows: AES-256-GCM with a nonce for each row. Keep the key away from the agent's disk.
 
-A sealed record is the nonce followed by the ciphertext. The cipher authenticates the row's identity too, so that
-records cannot be moved between rows (NIST SP 800-38D; random nonces are safe for 2^32 rows of one key).
+A sealed record is the nonce followed by the ciphertext. The cipher also authenticates the row's identity, so that a
+record cannot be moved to another row. Random nonces are safe for 2^32 rows of one key (NIST SP 800-38D).
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ _ID_CHARS = 12
 
 
 class Seal:
-    """Seals records with the first key, and opens them with any key; without keys, records stay unencrypted."""
+    """Encrypts records with the first key, and decrypts them with any key. Without keys, records stay unencrypted."""
 
     def __init__(self, keys: Sequence[bytes] = ()) -> None:
         self._ciphers = {_key_id(key): AESGCM(key) for key in keys}
         self.key_id = _key_id(keys[0]) if keys else PLAIN
 
     def knows(self, key_id: str) -> bool:
-        """Return whether records sealed with this key can be opened."""
+        """Return whether records encrypted with this key can be decrypted."""
         return key_id == PLAIN or key_id in self._ciphers
 
     def close(self, record: bytes, identity: bytes) -> bytes:
-        """Return the record, sealed with the key ``self.key_id``."""
+        """Encrypt a record with the key ``self.key_id``. Return the sealed record."""
         if not self.key_id:
             return record
         nonce = os.urandom(NONCE_BYTES)
         return nonce + self._ciphers[self.key_id].encrypt(nonce, record, identity)
 
     def open(self, sealed: bytes, identity: bytes, key_id: str) -> bytes:
-        """Return the record of a sealed one. Raise ValueError if it differs from the record that was sealed.
+        """Decrypt a sealed record. Raise ValueError if the sealed bytes were changed or belong to another row.
 
-        The key must be known.
+        The key ``key_id`` must be known.
         """
         if key_id == PLAIN:
             return sealed
         try:
             return self._ciphers[key_id].decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], identity)
         except InvalidTag:
-            raise ValueError("its record is not the sealed one") from None
+            raise ValueError("the record differs from the one that was encrypted") from None
 
 
 def load_seal(key_file: Path | None, previous: Sequence[Path] = ()) -> Seal:
-    """Return the seal with the keys of these files; ``key_file`` seals. Raise ConfigError for an unusable file."""
+    """Return a seal that encrypts with ``key_file`` and decrypts with all files. Raise ConfigError."""
     if key_file is None:
         if previous:
             raise ConfigError(
@@ -67,14 +67,14 @@ def load_seal(key_file: Path | None, previous: Sequence[Path] = ()) -> Seal:
 
 
 def _key(setting: str, file: Path) -> bytes:
-    expected = f"a file of {KEY_BYTES} random bytes, or of them as {2 * KEY_BYTES} hexadecimal digits"
+    expected = f"a file of {KEY_BYTES} random bytes, or of {2 * KEY_BYTES} hexadecimal digits"
     try:
         data = file.read_bytes()
         key = data if len(data) == KEY_BYTES else bytes.fromhex(decode_text(data))
     except (OSError, ValueError) as error:
         raise ConfigError("site file", setting, str(file), f"{expected} ({type(error).__name__})") from None
     if len(key) != KEY_BYTES:
-        raise ConfigError("site file", setting, str(file), f"{expected}; it holds {len(key)}")
+        raise ConfigError("site file", setting, str(file), f"{expected}; the file holds {len(key)} bytes")
     return key
 
 

@@ -1,4 +1,4 @@
-"""Room on the spool's disk: its bounds, and a reserve for the time when the disk is full."""
+"""Space on the spool's disk: the limits of the spool, and a reserve for the time when the disk is full."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Room:
     free: int
 
     def excess(self, max_bytes: int, min_free_bytes: int) -> int:
-        """Return the number of bytes by which the spool exceeds its bound, or the room that others left it."""
+        """Return the bytes that must expire, to satisfy both ``max_bytes`` and ``min_free_bytes``."""
         return max(self.used - max_bytes, min_free_bytes - self.free - self.unused, 0)
 
 
 class Reserve:
-    """A file beside the spool that reserves room on the disk. Methods block on the disk."""
+    """File beside the spool that reserves room on the disk. Its methods block on the disk."""
 
     def __init__(self, path: Path, size: int) -> None:
         self._path, self._size = path, size
@@ -38,12 +38,12 @@ class Reserve:
     def held(self) -> bool:
         """Return whether the room is reserved."""
         try:
-            return self._path.stat().st_size >= self._size  # the file gets its size when all of it is allocated
+            return self._path.stat().st_size >= self._size  # the file gets its size after its last block is allocated
         except OSError:
             return False
 
     def fill(self) -> bool:
-        """Reserve the room if at least as much remains free. Return whether it is reserved."""
+        """Reserve the room if at least the same amount remains free. Return whether the room is reserved."""
         if self.held:
             return True
         try:
@@ -57,7 +57,7 @@ class Reserve:
         return True
 
     def release(self) -> bool:
-        """Delete the reserve. Return whether there was any."""
+        """Delete the reserve. Return whether the reserve existed."""
         held = self.held
         with contextlib.suppress(OSError):
             self._path.unlink()
@@ -65,16 +65,16 @@ class Reserve:
 
 
 class SpoolSpace:
-    """Keeps a spool within its share of the disk. Blocks, and belongs to the thread of the store."""
+    """Keeps a spool within its share of the disk. Methods block, and belong to the thread of the store."""
 
     def __init__(self, store: SpoolStore, config: DiskConfig) -> None:
         self._store, self._config = store, config
         self.reserve = Reserve(store.path.with_suffix(".reserve"), config.reserve_bytes)
 
     def release(self) -> bool:
-        """Release the reserve and the write-ahead log. Return whether there may be room now.
+        """Delete the reserve, and write the write-ahead log back. Return whether the disk may have room now.
 
-        Each small commit adds a few KB to that log; writing it back needs room only for new pages.
+        Each small commit adds a few KB to the write-ahead log. Writing the log back needs room only for new pages.
         """
         released = self.reserve.release()
         try:

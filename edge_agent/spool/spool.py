@@ -1,4 +1,4 @@
-"""The spool for the event loop: group commits in its own thread, bounds, expiry, and the handling of a full disk.
+"""Asynchronous spool: group commits in its own thread, limits, expiry, and the handling of a full disk.
 
 On a full disk, the spool releases its reserve. Status rows and the small writes of the sender use that room, so that
 the sender can delete sent rows, which makes room again. New frames and readings wait, or are refused, until the disk
@@ -31,8 +31,9 @@ T = TypeVar("T")
 _log = logs.get("edge_agent.spool")
 
 PATIENCE_S = 2.0
-"""Maximum time that a frame waits for room on the disk, in seconds; then it is refused. Meanwhile its capture
-withholds new frames without encoding them. An occasional frame still comes through and reports its progress."""
+"""Maximum time that a frame waits for room on the disk, in seconds. After this time, the frame is refused. While a
+frame waits, its capture process withholds new frames without encoding them. The limit lets an occasional frame
+through, which reports how many frames were withheld."""
 RETRY_S = 1.0
 """Pause between two tries of a write that the disk refused, in seconds."""
 GROUP_ROWS = 64
@@ -41,7 +42,7 @@ GROUP_ROWS = 64
 
 @dataclass(frozen=True, slots=True)
 class DiskTrouble:
-    """An outage of the disk: its kind, its error, and the time of its begin on the monotonic clock, in seconds."""
+    """An outage of the disk: its kind, its error, and the monotonic time of its beginning, in seconds."""
 
     why: str
     text: str
@@ -51,8 +52,9 @@ class DiskTrouble:
 class Spool:
     """Keeps frames, readings and status rows until the link has them. Belongs to one event loop.
 
-    It runs all methods of ``store`` in its own thread, and closes it. Methods raise SpoolError. Unless a method says
-    otherwise, it repeats its write until the disk accepts it, and may use the reserve.
+    The spool runs all methods of ``store`` in its own thread, and closes the store at the end. Methods raise
+    SpoolError. Unless its docstring says otherwise, a method repeats its write until the disk accepts the write, and
+    may use the reserve.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class Spool:
         self._room.set()
         self._notices: list[str] = []
         self._pending: list[tuple[Sequence[Row], asyncio.Future[None]]] = []
-        """Rows that wait for a group commit, with the future of their caller."""
+        """Rows that wait for a group commit, with the future on which their caller waits."""
         self._committing: asyncio.Task[None] | None = None
         self._giving_up = False
         self._bounds: dict[Kind, dict[str, SpoolConfig]] = {"frame": {}, "readings": {}}
@@ -84,7 +86,7 @@ class Spool:
     async def open(self) -> None:
         """Reserve room on the disk."""
         if not await self._run(self._space.reserve.fill):
-            self._begin_trouble("full", f"less than {2 * self._config.reserve_bytes} bytes are free")
+            self._begin_trouble("full", f"less than {2 * self._config.reserve_bytes} bytes of the disk are free")
 
     async def close(self) -> None:
         """Close the store, and end the thread."""
@@ -99,19 +101,20 @@ class Spool:
         self._room.set()
 
     def set_bounds(self, cameras: Mapping[str, SpoolConfig], sensors: Mapping[str, SpoolConfig]) -> None:
-        """Set the bounds of cameras and sensors by name. Names without new bounds keep those that they have.
+        """Set the bounds of cameras and sensors by name. Names without new bounds keep their present bounds.
 
-        Rows of a removed camera still wait for the link, so its bounds stay in force. Rows of names that never had
-        bounds, from an earlier run, get the defaults.
+        Rows of a removed camera still wait for the link, so its bounds stay in force. Rows of an earlier run, whose
+        name never had bounds in this run, get the default bounds.
         """
         self._bounds["frame"] |= cameras
         self._bounds["readings"] |= sensors
         self._store.late_after({name: config.late_after_s for name, config in self._bounds["frame"].items()})
 
     async def keep(self, rows: Sequence[Row], *, wait_for_room: bool = False) -> None:
-        """Keep frames or readings, in one commit with rows of others that come meanwhile.
+        """Keep frames or readings. Concurrent calls share one commit.
 
-        On a disk without room, wait ``patience_s`` and raise SpoolUnavailable, or wait until there is room.
+        If the disk has no room, wait for ``patience_s`` and raise SpoolUnavailable. With ``wait_for_room``, wait
+        until the disk has room instead.
         """
         while True:
             await self._wait_for_room(None if wait_for_room else self._patience_s)
@@ -127,7 +130,7 @@ class Spool:
             await asyncio.sleep(self._retry_s)
 
     async def begin_epoch(self, name: str, kind: Kind) -> int:
-        """Return a new epoch for a camera or sensor, larger than all before it."""
+        """Store and return a new epoch of a camera or sensor, larger than its earlier epochs."""
         return await self._retry(self._store.begin_epoch, name, kind, self._clock.now_ns() // 1_000_000_000)
 
     async def end_epoch(self, kind: Kind, end: EpochEnd, accounts: Sequence[Account] = ()) -> None:
@@ -135,26 +138,26 @@ class Spool:
         await self._retry(self._store.end_epoch, kind, end, accounts)
 
     async def unfinished(self, kind: Kind) -> list[EpochEnd]:
-        """Return the ends of epochs that a kill left open: unclean, at their last kept frame or reading."""
+        """Return an unclean end, at the last kept frame or reading, for each epoch that a kill left open."""
         return await self._retry(self._store.unfinished, kind)
 
     async def note_reported(self, reported: Sequence[tuple[str, int, int]]) -> None:
         """Remember the last sequence numbers that a heartbeat reports, as (name, epoch, seq).
 
-        Raise SpoolUnavailable if the disk refuses it now.
+        Raise SpoolUnavailable if the disk refuses the write now.
         """
         await self._attempt(self._store.note_reported, reported)
 
     async def offered(self, lane: str, after_id: int, limit: int) -> list[Row]:
-        """Return frames that already have a lane, in order: repeats of sends in doubt."""
+        """Return frames that already have a lane, in order. Each was sent before with unknown result."""
         return await self._retry(self._store.offered, lane, after_id, limit)
 
     async def settle_live(self, limit: int) -> list[Row]:
-        """Settle frames that are not late on the live lane, and return them, oldest first."""
+        """Assign waiting frames that are not late to the live lane. Return these frames, oldest first."""
         return await self._retry(self._store.settle_live, self._clock.now_ns(), limit)
 
     async def settle_late(self, limit: int) -> list[Row]:
-        """Settle frames that are late on the late lane, and return them, oldest first."""
+        """Assign waiting frames that are late to the late lane. Return these frames, oldest first."""
         return await self._retry(self._store.settle_late, self._clock.now_ns(), limit)
 
     async def others(self, after_id: int, limit: int) -> list[Row]:
@@ -166,21 +169,21 @@ class Spool:
         await self._retry(self._store.remove, ids)
 
     async def park(self, row_id: int, notice: str = "") -> None:
-        """Set aside a row that the link refuses permanently, and keep a status row with ``notice`` unless empty."""
+        """Set aside a row that the link refuses permanently, with a status row unless ``notice`` is empty."""
         await self._retry(self._store.park, row_id, notice)
 
     async def depth(self, kind: Kind = "frame") -> list[Depth]:
-        """Return the waiting rows of each epoch. Raise SpoolUnavailable if the disk refuses it now."""
+        """Return the waiting rows of each epoch. Raise SpoolUnavailable if the disk cannot be read now."""
         return await self._attempt(self._store.depth, kind)
 
     async def empty(self) -> bool:
-        """Return whether no row waits for the link; parked rows do not."""
+        """Return whether no row waits for the link. Parked rows do not count."""
         return await self._retry(lambda: self._store.empty)
 
     async def maintain(self) -> None:
-        """End an outage of the disk that is over, keep its notices, enforce the bounds, and update ``backlog``.
+        """Detect the end of a disk outage, keep notices about the disk, enforce the bounds, and update ``backlog``.
 
-        Call it once per heartbeat. If the disk refuses a step, the next call repeats it.
+        Call this method once per heartbeat. If the disk refuses a step, the next call repeats the step.
         """
         await self._check_disk()
         with contextlib.suppress(SpoolUnavailable):  # already logged and noted as trouble
@@ -189,17 +192,17 @@ class Spool:
                     config = bounds.get(name, SpoolConfig())
                     bound = kind, name, config.max_bytes, self._clock.now_ns() - round(config.max_age_s * 1e9)
                     while await self._attempt(self._store.expire, *bound) == EXPIRED_AT_ONCE:
-                        pass  # short transactions, between those of others
+                        pass  # short transactions, so that other writes come between
                 self.backlog[kind] = await self.depth(kind)
         self._publish_metrics()
 
     async def _check_disk(self) -> None:
-        """See whether trouble is over, keep its notices, and expire rows until the spool fits the disk."""
+        """Expire rows until the spool fits the disk, detect the end of a disk outage, and keep notices."""
         with contextlib.suppress(SpoolUnavailable):
             evidence = [name for name, bounds in self._bounds["frame"].items() if bounds.evidence]
             excess = await self._attempt(self._space.fit, evidence)
             if excess:
-                self._begin_trouble("full", f"{excess} bytes over the bounds of the disk, and no row may expire")
+                self._begin_trouble("full", f"the spool is {excess} bytes over its disk limit, and no row may expire")
             elif self.trouble is not None and await self._run(self._space.reserve.fill):
                 await self._attempt(self._store.probe)
                 self._end_trouble()
@@ -258,9 +261,10 @@ class Spool:
             await asyncio.sleep(self._retry_s)
 
     async def _attempt(self, method: Callable[..., T], *args: object, is_promise: bool = False) -> T:
-        """Run a method of the store, and once more after making room. Raise SpoolUnavailable if the disk refuses it.
+        """Run a method of the store, and once more after making room. Raise SpoolUnavailable if both fail.
 
-        A promise makes room too, for smaller writes, but does not use it itself.
+        A commit of new rows (``is_promise``) also makes room, but leaves that room to smaller writes until
+        ``give_up``.
         """
         call = partial(method, *args)
         try:

@@ -32,16 +32,18 @@ from ingest.runtime.clock import Clock, SystemClock
 SERVICE = "agent"
 """Name of the service in the heartbeats and status rows of an agent."""
 READ_BYTES = 4 * 1024 * 1024
-"""Bytes after which one read ends, with the row that reaches them. A picture of an 8K camera has several MB, and the
-devices that send them have little memory."""
+"""Number of bytes after which one read ends. The row that reaches this number is still read. A picture of an 8K
+camera has several MB, and many devices that run an agent have little memory."""
 _VACUUM_PAGES = 512 * 1024 // PAGE_BYTES
-"""Pages returned to the disk at once: SQLite moves other pages for them, which needs as much room meanwhile."""
+"""Number of pages that one vacuum returns to the disk. To do so, SQLite moves other pages, which temporarily needs
+the same number of free bytes."""
 
 _OTHERS = " UNION ALL ".join(
     f"SELECT id FROM outbox WHERE kind = '{kind}' AND lane = '{lane}' AND id > ?1"  # noqa: S608  (constants)
     for kind, lane in (("status", WAITS), ("readings", WAITS), ("readings", LIVE))
 )
-"""Each part is in the order of an index, and SQLite merges them without reading the backlog of frames."""
+"""Query for the ids of status rows and readings. SQLite reads each SELECT in index order, and merges them without
+reading the backlog of frames."""
 _DEPTH = (
     "SELECT name, epoch, rows, bytes,"
     " (SELECT min(id) FROM outbox o WHERE o.kind = c.kind AND o.name = c.name AND o.epoch = c.epoch),"
@@ -49,17 +51,17 @@ _DEPTH = (
     " ORDER BY id DESC LIMIT 1) FROM counts c WHERE kind = ? ORDER BY name, epoch"
 )
 _OVERTAKEN = "id <= coalesce((SELECT g.id FROM gone_live g WHERE g.name = outbox.name), 0)"
-"""True of a frame if a frame that was kept after it has gone live."""
+"""SQL condition that is true for a frame if a later frame of the same camera has already gone live."""
 _UNOFFERED = f"SELECT id, name FROM outbox INDEXED BY outbox_lane WHERE kind = 'frame' AND lane = '{WAITS}'"  # noqa: S608
 _LATE = f"{_UNOFFERED} AND (late_ns < ? OR {_OVERTAKEN}) ORDER BY id LIMIT ?"
 _BEFORE = f"{_UNOFFERED} AND id < ? ORDER BY id"
 
 
 class SpoolStore(SpoolConnection):
-    """One SQLite file. Each method is one transaction and blocks on the disk; all belong to one thread.
+    """Rows of one SQLite file. Each method is one transaction and blocks on the disk. Use it from one thread only.
 
-    Each method raises SpoolUnavailable if the disk refuses it now, or if the file was damaged and has been salvaged.
-    It has changed nothing then, and the same call may be repeated. ``instance`` names the agent in status rows.
+    Each method raises SpoolUnavailable if the disk refuses the write now, or if the file was damaged and has been
+    salvaged. The failed call has changed no row, and may be repeated. ``instance`` names the agent in status rows.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class SpoolStore(SpoolConnection):
         self._instance, self._clock = instance, clock or SystemClock()
         self.late_after({})
         self.expired: Counter[str] = Counter()
-        """Rows that expired, by name, and are not counted yet. The reader clears them."""
+        """Number of rows by name that expired since the metrics were last updated. That update clears the counter."""
         super().__init__(path, seal or Seal())
 
     def late_after(self, seconds: Mapping[str, float]) -> None:
@@ -81,7 +83,7 @@ class SpoolStore(SpoolConnection):
         self._late_after_ns = {name: round(after_s * 1e9) for name, after_s in seconds.items()}
 
     def keep(self, rows: Sequence[Row]) -> None:
-        """Promise rows: once this call returns, they survive a crash and a power cut."""
+        """Commit rows. Once this call returns, the rows survive a crash and a power cut."""
         with self.transaction() as db:
             self._insert(db, rows)
 
@@ -90,7 +92,7 @@ class SpoolStore(SpoolConnection):
         self.keep([self._status_row(reason=reason)])
 
     def begin_epoch(self, name: str, kind: Kind, unix_time_s: int) -> int:
-        """Return a new epoch for a camera or sensor, larger than all before it, and remember it."""
+        """Store and return a new epoch of a camera or sensor, larger than its earlier epochs."""
         with self.transaction() as db:
             (last,) = db.execute("SELECT max(epoch) FROM epochs WHERE name = ?", (name,)).fetchone()
             epoch = next_epoch(last, unix_time_s)
@@ -114,7 +116,7 @@ class SpoolStore(SpoolConnection):
             self._insert(db, [self._status_row(kind, [end], accounts)])
 
     def unfinished(self, kind: Kind = "frame") -> list[EpochEnd]:
-        """Return the ends of epochs that a kill left open: unclean, at their last kept frame or reading."""
+        """Return an unclean end, at the last kept frame or reading, for each epoch that a kill left open."""
         with self.transaction() as db:
             found = db.execute(
                 "SELECT name, epoch, last_kept, told FROM epochs WHERE ended = 0 AND kind = ?", (kind,)
@@ -122,17 +124,18 @@ class SpoolStore(SpoolConnection):
         return [EpochEnd(camera=n, epoch=e, last=last, clean=False, told=told) for n, e, last, told in found]
 
     def offered(self, lane: str, after_id: int, limit: int) -> list[Row]:
-        """Return frames that already have a lane, in order: repeats of sends in doubt."""
+        """Return frames that already have a lane, in order. Each was sent before with unknown result."""
         with self.transaction() as db:
             return self._read(
                 db, "WHERE kind = 'frame' AND lane = ? AND id > ? ORDER BY id LIMIT ?", lane, after_id, limit
             )
 
     def settle_live(self, now_ns: int, limit: int) -> list[Row]:
-        """Settle frames on the live lane and return them: never offered, not late yet, oldest first.
+        """Assign frames that were never offered and are not late to the live lane. Return them, oldest first.
 
-        They may be offered from now on, and will not expire. A frame that was kept before one that has already gone
-        live goes late, even if a clock that was set back makes it look young: each lane of a camera is in order.
+        The returned frames may be offered from now on, and no longer expire. A frame that was kept before a frame
+        that has already gone live goes late instead, even if a clock that was set back makes the frame look young.
+        Each lane of a camera therefore stays in order.
         """
         young = f"INDEXED BY outbox_late WHERE late_ns >= ? AND NOT {_OVERTAKEN}"  # does not search the backlog
         with self.transaction() as db:
@@ -146,17 +149,17 @@ class SpoolStore(SpoolConnection):
         return rows
 
     def settle_late(self, now_ns: int, limit: int) -> list[Row]:
-        """Settle frames on the late lane and return them: never offered, late by now, oldest first.
+        """Assign frames that were never offered and are late by now to the late lane. Return them, oldest first.
 
-        The frames of their cameras that were kept before them go with them, even if a wrong clock dated those later:
-        after newer frames on the lane, readers would take them for repeats.
+        Earlier frames of the same cameras go late too, even if a wrong clock gave them a later time. If they followed
+        newer frames on the lane, readers would take them for repeats.
         """
         with self.transaction() as db:
             ids = _late_ids(db, now_ns, limit)
             return self._settle(db, f"WHERE id IN ({', '.join('?' * len(ids))}) ORDER BY id", LATE, *ids)
 
     def others(self, after_id: int, limit: int) -> list[Row]:
-        """Return readings and status rows, in order. They may be offered from now on, and will not expire."""
+        """Return readings and status rows, in order. Returned rows may be offered, and no longer expire."""
         with self.transaction() as db:
             which = f"WHERE id IN ({_OTHERS} ORDER BY id LIMIT ?2) ORDER BY id"
             rows = self._read(db, which, after_id, limit)
@@ -170,9 +173,9 @@ class SpoolStore(SpoolConnection):
             db.executemany("DELETE FROM outbox WHERE id = ?", [(i,) for i in ids])
 
     def park(self, row_id: int, notice: str = "") -> None:
-        """Set aside a row that the link refuses permanently, and keep a status row with ``notice`` unless empty.
+        """Set aside a row that the link refuses permanently. Keep a status row with ``notice``, unless it is empty.
 
-        The row no longer delays others, still counts as waiting in the ledger, and may expire.
+        A parked row no longer delays other rows, still counts as waiting in the ledger, and may expire.
         """
         with self.transaction() as db:
             db.execute("UPDATE outbox SET lane = ? WHERE id = ?", (PARKED, row_id))
@@ -193,8 +196,8 @@ class SpoolStore(SpoolConnection):
     def expire_over(self, excess_bytes: int, evidence: Sequence[str]) -> Counter[str]:
         """Expire up to ``EXPIRED_AT_ONCE`` rows of all cameras and sensors, until ``excess_bytes`` are free.
 
-        The oldest frames first, then readings, then the frames of the cameras in ``evidence``; never an offered row.
-        Return the number of expired rows by name; the accounts are kept as by ``expire``.
+        The oldest frames expire first, then readings, then frames of the cameras in ``evidence``. Offered rows never
+        expire. Status rows account for the expired rows, as in ``expire``. Return the number of expired rows by name.
         """
         with self.transaction() as db:
             expired = expire_all(db, self._seal, excess_bytes, evidence)
@@ -218,7 +221,7 @@ class SpoolStore(SpoolConnection):
         return int(used)
 
     def unused_bytes(self) -> int:
-        """Return the bytes of unused pages in the file: they are reused, or returned to the disk by ``vacuum``."""
+        """Return the bytes of unused pages in the file. SQLite reuses these pages, or ``vacuum`` returns them."""
         with self.transaction() as db:
             (pages,), (size,) = (
                 db.execute("PRAGMA freelist_count").fetchone(),
@@ -233,32 +236,32 @@ class SpoolStore(SpoolConnection):
         self.checkpoint()  # the file shrinks when the write-ahead log is written back
 
     def checkpoint(self) -> None:
-        """Write the write-ahead log back, and return its room to the disk."""
+        """Write the write-ahead log back into the database, and return its space to the disk."""
         with self.transaction() as db:
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def probe(self) -> None:
-        """Write a row that carries no information, to see whether the disk accepts it."""
+        """Write a row that carries no information, to test whether the disk accepts writes."""
         with self.transaction() as db:
             db.execute("CREATE TABLE IF NOT EXISTS probe (at INTEGER PRIMARY KEY)")
             db.execute("INSERT OR REPLACE INTO probe VALUES (1)")
 
     @property
     def empty(self) -> bool:
-        """Return whether no row waits for the link; parked rows do not."""
+        """Return whether no row waits for the link. Parked rows do not count."""
         with self.transaction() as db:
             lanes = "kind IN ('frame', 'readings', 'status') AND lane IN (?, ?, ?)"  # skips the parked rows
             found = db.execute(f"SELECT 1 FROM outbox WHERE {lanes} LIMIT 1", (WAITS, LIVE, LATE)).fetchone()  # noqa: S608
         return found is None
 
     def _settle(self, db: sqlite3.Connection, which: str, lane: str, *values: object) -> list[Row]:
-        """Find and settle rows in one transaction, so that they cannot expire in between."""
+        """Find rows and set their lane in one transaction, so that no row expires in between."""
         rows = self._read(db, which, *values)
         db.executemany("UPDATE outbox SET lane = ? WHERE id = ?", [(lane, row.id) for row in rows])
         return rows
 
     def _read(self, db: sqlite3.Connection, which: str, *values: object) -> list[Row]:
-        """Return the rows that a query finds, up to the row with which they reach ``READ_BYTES``."""
+        """Return the rows that a query finds. Stop after the row that reaches ``READ_BYTES`` in total."""
         rows: list[Row] = []
         size = 0
         for found in db.execute(f"SELECT {COLUMNS} FROM outbox {which}", values):  # noqa: S608
@@ -269,9 +272,9 @@ class SpoolStore(SpoolConnection):
         return rows
 
     def _insert(self, db: sqlite3.Connection, rows: Sequence[Row]) -> None:
-        """Insert rows. A row dated in the future gets the time of its arrival as its age.
+        """Insert rows. A row dated in the future gets the time of its arrival instead.
 
-        Otherwise it would stay young for ever, and older rows behind it would not expire.
+        With a future time, the row would stay young for ever, and older rows behind it would not expire.
         """
         now_ns = self._clock.now_ns()
         dated = [row if row.captured_ns <= now_ns else dataclasses.replace(row, captured_ns=now_ns) for row in rows]
@@ -295,15 +298,15 @@ class SpoolStore(SpoolConnection):
         return Row("status", self._instance, 0, 0, now_ns, encode(beat))
 
     def _first_number(self, db: sqlite3.Connection, row_id: int) -> int:
-        """Return the first number that a row accounts for: its own, or the first one withheld before it."""
+        """Return the first sequence number that a row accounts for, including numbers withheld before the row."""
         found = db.execute(f"SELECT {WITHOUT_PICTURES} FROM outbox WHERE id = ?", (row_id,)).fetchone()  # noqa: S608
         return expired_account(read(found, self._seal)).first
 
 
 def _late_ids(db: sqlite3.Connection, now_ns: int, limit: int) -> list[int]:
-    """Return the ids of the oldest frames that go late now, in order and at most ``limit``.
+    """Return the ids of at most ``limit`` frames that go late now, oldest first.
 
-    Frames of their cameras that were kept before them are among them, even if they are not late yet.
+    The ids include earlier frames of the same cameras, even if these frames are not late yet.
     """
     found: list[tuple[int, str]] = db.execute(_LATE, (now_ns, limit)).fetchall()
     highest = {name: row_id for row_id, name in found}

@@ -1,7 +1,7 @@
 """Estimate of a site's cost before installation: bytes on the link, disk for an outage, wear, partitions. Pure.
 
-The picture size is estimated from real footage, and depends on the scene by a factor of two in both directions. The
-user supplies the share of time with motion. Measurements replace both once the site runs.
+The picture size is estimated from real footage. Depending on the scene, pictures have between half and twice the
+estimated size. The user supplies the share of time with motion. Once the site runs, measurements replace both values.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ BITS_PER_PIXEL = {
     "webp": ((40, 0.22), (60, 0.34), (75, 0.46), (85, 0.79), (95, 1.63)),
 }
 """Bits per pixel by quality: the geometric mean over three surveillance clips and two rendered scenes (2026-11-24).
-The clips lie between half and twice the mean."""
+The values of single clips lie between half and twice the mean."""
 SPREAD = 2.0
 """Factor by which a picture may be larger or smaller than the estimate."""
 RECORD_BYTES = 700
 """Size of a record without its picture: fields, headers, names and the share of a batch's protocol bytes."""
 WRITTEN_PER_BYTE = 2.0
-"""Bytes written to the disk for each byte of a 40 kB frame that is kept, offered and removed in commits of its own:
-the write-ahead log and the database, both in whole pages. For a 10 kB frame it is 4.5, in an outage 2.5 (measured
-by ``python -m benchmarks.wear``, 2026-11-24)."""
+"""Bytes written to the disk for each byte of a 40 kB frame that is kept, offered and removed in separate commits.
+Both the write-ahead log and the database are written in whole pages. The factor is 4.5 for a 10 kB frame, and 2.5 in
+an outage (measured by ``python -m benchmarks.wear``, 2026-11-24)."""
 CARD_BYTES = 32e9
 CARD_CYCLES = 1000
 """Write cycles of a small card with TLC cells. An industrial card has three times as many."""
@@ -43,12 +43,16 @@ LEAST_PARTITIONS = 6
 
 @dataclass(frozen=True, slots=True)
 class Assumptions:
-    """Assumptions that a site file does not contain. ``width`` and ``height``, in px, serve cameras that set none."""
+    """Assumptions that a site file does not contain.
+
+    ``width`` and ``height``, in px, apply to cameras without a configured size.
+    """
 
     moving_share: float = 0.15
     """Share of the armed time with motion."""
     moved_on_share: float = 0.5
-    """Share of the examined frames during motion that are sent at once, beyond ``open_fps``."""
+    """Share of the frames examined during motion that are sent at once because an object has moved on, even if they
+    exceed ``open_fps``."""
     outage_s: float = 8 * 3600.0
     width: int = 1280
     height: int = 720
@@ -56,7 +60,7 @@ class Assumptions:
 
 @dataclass(frozen=True, slots=True)
 class CameraCost:
-    """Cost of one camera. Means are over a week with its armed hours; the peak is during motion."""
+    """Cost of one camera. Mean values cover a week with its armed hours. Peak values apply during motion."""
 
     camera: str
     bytes_per_frame: float
@@ -75,7 +79,7 @@ class CameraCost:
         return self.busy_fps * self.bytes_per_frame
 
     def outage_bytes(self, outage_s: float, *, busy: bool) -> float:
-        """Return the bytes that an outage leaves in the spool: in the mean, or ``busy`` with motion all the time."""
+        """Return the bytes that an outage leaves in the spool, at the mean rate or at the ``busy`` rate."""
         return (self.busy_fps if busy else self.mean_fps) * self.bytes_per_frame * outage_s
 
     @property
@@ -93,7 +97,7 @@ class SiteCost:
 
     @property
     def bytes_per_day(self) -> float:
-        """Mean bytes a day on the link. A day of ``frames`` takes as much on the broker, per replica."""
+        """Mean bytes a day on the link. A broker stores as many bytes for a day of ``frames``, per replica."""
         return sum(camera.bytes_per_day for camera in self.cameras)
 
     @property
@@ -108,12 +112,12 @@ class SiteCost:
 
     @property
     def card_years(self) -> float:
-        """Life of a card with ``CARD_BYTES`` and ``CARD_CYCLES`` in years; infinite if nothing is written."""
+        """Lifetime of a card with ``CARD_BYTES`` and ``CARD_CYCLES`` in years; infinite without writes."""
         return CARD_BYTES * CARD_CYCLES / (self.written_per_day * 365) if self.written_per_day else math.inf
 
     @property
     def partitions(self) -> int:
-        """Number of partitions that carry the peak."""
+        """Number of partitions that the peak frame rate of the site needs."""
         return max(LEAST_PARTITIONS, math.ceil(sum(c.busy_fps for c in self.cameras) / FPS_PER_PARTITION))
 
 

@@ -1,7 +1,8 @@
 """Preview of a camera's settings: one picture with motion and masks drawn into it, and counts of all frames.
 
-The picture is a frame that would be sent, with its redaction. All frames that would be sent are redacted, in order,
-because a face that the detector misses in one frame is covered at its earlier place.
+The picture is a frame that would be sent, with its redaction. All frames that would be sent are redacted, in order.
+The redactor needs earlier frames: if the detector misses a face in one frame, the redactor covers the place where the
+face was detected before.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ _BAR_PX = 22
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """Result of a preview: frame counts by reason (``sent`` without one), and the shown picture with its motion.
+    """Result of a preview: counts of frames, and the shown picture with its motion.
 
-    ``redacted`` is the number of obscured boxes, ``size_bytes`` the size of the encoded picture.
+    ``counts`` has the sent frames as ``sent``, and the withheld frames by reason. ``redacted`` is the number of
+    obscured boxes, ``size_bytes`` the size of the encoded picture.
     """
 
     counts: Counter[str]

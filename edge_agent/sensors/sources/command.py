@@ -20,20 +20,24 @@ from ingest.site import SensorConfig
 from ingest.site.sensor import CommandOptions
 
 STOP_S = 2.0
-"""Time that a stopped command has to close its device. After it, the command is killed."""
+"""Time that a stopped command has to close its device, in seconds. After this time, the command is killed."""
 _CHUNK_BYTES = 4096
-"""Maximum size of one read: two thousand of the shortest lines. They take some ms, in which the agent waits."""
+"""Maximum size of one read. It has up to two thousand lines, and parsing them blocks the agent for a few ms."""
 
 
 class CommandSource:
-    """Child process that dies with the agent. Processes started by it are stopped with it."""
+    """Source of the lines that a command prints.
+
+    The command is a child process that dies with the agent. Helper processes that the command starts are stopped
+    together with the command.
+    """
 
     def __init__(self, sensors: Sequence[SensorConfig], *, stop_s: float = STOP_S) -> None:
         self._sensors, self._stop_s = sensors, stop_s
         self._argv = cast(CommandOptions, sensors[0].parsed).argv
 
     async def run(self, sink: Sink) -> None:
-        """Start the command and give its readings until it ends. Raise SourceUnusable with its last error output."""
+        """Start the command and give its readings until it ends. Raise SourceUnusable with its last error line."""
         try:
             process = await start_process(
                 tethered(self._argv), stdin=DEVNULL, stdout=PIPE, stderr=PIPE, start_new_session=True
@@ -44,12 +48,12 @@ class CommandSource:
         reading = asyncio.create_task(_read(process, reader, sink))
         errors, exiting = asyncio.create_task(last_stderr_line(process)), asyncio.create_task(wait_exited(process))
         try:
-            # its helpers may hold its output open after its end; or it may close its output and stay alive
+            # helpers may hold the command's output open after its end, or it may close its output and stay alive
             await asyncio.wait({reading, exiting}, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait({exiting}, timeout=self._stop_s)
         finally:
             await _end(process, self._stop_s)
-            await asyncio.wait({reading, errors}, timeout=self._stop_s)  # a helper outside may hold the pipes
+            await asyncio.wait({reading, errors}, timeout=self._stop_s)  # a detached helper may hold the pipes
             for task in (reading, errors, exiting):
                 task.cancel()
             await asyncio.wait({reading, errors, exiting})

@@ -18,15 +18,16 @@ from ingest.site import SensorConfig
 from ingest.site.sensor import HostOptions
 
 ANSWER_S = 5.0
-"""Maximum time of one query. A network file system may hang for ever."""
+"""Maximum time of one query, in seconds. A query of a network file system may hang for ever."""
 _CPU_SETTLES_S = 0.2
-"""Minimum interval for a CPU share. The kernel counts CPU time in ticks of 10 ms, and a share needs many ticks."""
+"""Minimum interval for measuring a CPU share, in seconds. The kernel counts CPU time in ticks of 10 ms, and a share
+needs many ticks."""
 
 
 class HostSource:
     """One figure of this machine: ``cpu`` and ``memory`` in %, ``load`` of 1 min, ``temperature`` in °C, ``disk``.
 
-    ``disk`` is the free space at a path, in bytes. A sensor whose figure the machine does not provide is silent.
+    ``disk`` is the free space at a path, in bytes. A sensor is silent if the machine does not provide its figure.
     """
 
     def __init__(self, sensor: SensorConfig, clock: Clock, *, answer_s: float = ANSWER_S) -> None:
@@ -80,7 +81,7 @@ class _Cpu:
 
 
 def _beside(figure: Callable[[], float]) -> asyncio.Future[float]:
-    """Query in a daemon thread. It may hang, and the program's end waits for an executor's thread but not for it."""
+    """Query a figure in a daemon thread. A query may hang, and the exit of Python ignores daemon threads."""
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[float] = loop.create_future()
 

@@ -1,4 +1,4 @@
-"""Parser of a device's lines: words, JSON or CSV. Pure. It accepts any bytes without raising an error."""
+"""Parser of a device's lines: words, JSON or CSV. Pure. The parser accepts any bytes without raising an error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ingest.site import SensorConfig
 from ingest.site.sensor import LineOptions, csv_cells, csv_separator
 
 MAX_LINE_BYTES = 64 * 1024
-"""Maximum length of a line, enough for a thousand values as JSON. Noise on a wire has no line ends and must not fill
+"""Maximum length of a line, enough for a thousand values as JSON. Noise on a wire has no line ends, and must not fill
 the memory."""
 _TIME_COLUMNS = ("time", "timestamp")
 _SHOWN = 60
@@ -21,7 +21,7 @@ _RESERVED = ("name", "value", "time", "timestamp", "quality")
 
 
 class NamedReading(NamedTuple):
-    """Reading with the device's name for it, which is empty if the line has none."""
+    """Reading with the name that the device gives it. The name is empty if the line has no name."""
 
     name: str
     reading: Reading
@@ -30,10 +30,11 @@ class NamedReading(NamedTuple):
 class LineParser:
     """Parser that cuts a device's bytes into lines. An unreadable line becomes a reading without a value.
 
-    Format ``lines``: ``name value [time]``, a value alone, or JSON. JSON is ``{"name": …, "value": …, "time": …,
-    "quality": …}``, or a flat object of names and numbers with an optional time. Format ``csv``: a header of names,
-    which may be repeated, then rows. A column ``time`` or ``timestamp`` is the time of its row. Cells are separated
-    by commas, or by semicolons if the header has them, and may be quoted (RFC 4180), but not across lines.
+    A line in format ``lines`` is ``name value [time]``, a value alone, or JSON. The JSON is ``{"name": …, "value": …,
+    "time": …, "quality": …}``, or a flat object of names and numbers with an optional time. Format ``csv`` has a
+    header of names, which may be repeated, and then rows. A column ``time`` or ``timestamp`` is the time of its row.
+    Cells are separated by commas, or by semicolons if the header has them, and may be quoted (RFC 4180), but not
+    across lines.
 
     A line ends with LF, CR or CRLF.
     """
@@ -102,7 +103,8 @@ class LineParser:
 class LineReader:
     """Reader that gives the readings in a device's lines to the sensors that claim them by name.
 
-    A reading without a name belongs to the only sensor of its device. It is unclaimed if there are several sensors.
+    A reading without a name belongs to the only sensor of its device. If the device has several sensors, a reading
+    without a name is unclaimed.
     """
 
     def __init__(self, sensors: Sequence[SensorConfig]) -> None:

@@ -21,15 +21,15 @@ from ingest.site.sensor import ModbusOptions
 
 _PORT = 502
 _CODES = {1: "illegal function", 2: "illegal address", 3: "illegal value", 4: "device failure", 6: "device busy"}
-"""Modbus application protocol 1.1b3, section 7."""
+"""Exception codes and their meanings, from section 7 of the Modbus application protocol 1.1b3."""
 
 logging.getLogger("pymodbus.logging").disabled = True  # the feed logs an outage once
 
 
 class ModbusSource:
-    """Connection to a device or bus. Registers are read one after another, each at its sensor's rate.
+    """Connection to a Modbus device or bus. Registers are read one after another, each at its sensor's rate.
 
-    A unit that does not answer or refuses a register silences only its own sensors.
+    A Modbus unit that does not answer, or that refuses a register, silences only its own sensors.
     """
 
     def __init__(self, sensors: Sequence[SensorConfig], clock: Clock) -> None:
@@ -39,11 +39,11 @@ class ModbusSource:
         self._line = asyncio.Lock()
 
     async def run(self, sink: Sink) -> None:
-        """Read registers until cancelled. Raise SourceUnusable if there is no connection or it is lost."""
+        """Read registers until cancelled. Raise SourceUnusable if no connection is possible or it is lost."""
         client = self._client = self._make()
         try:
             if not await client.connect():
-                raise SourceUnusable(f"{self._address}: no connection")
+                raise SourceUnusable(f"no connection to the Modbus device {self._address}")
             heed_cancellation()
             sink.opened()
             await poll(self._sensors, self._ask, sink, self._clock)
@@ -67,30 +67,28 @@ class ModbusSource:
     async def _ask(self, sensor: SensorConfig, _: int) -> Reading:
         options, client = self._options[sensor.name], self._client
         kind = client.DATATYPE[options.type.upper()]
+        unit = f"Modbus unit {options.unit_id} at {self._address}"
         try:
             answer = await self._answer(options, kind.value[1])
             if answer.isError():
                 code = answer.exception_code
                 raise SensorSilent(
-                    f"{self._address} refuses {options.table} {options.address}: {_CODES.get(code, code)}"
+                    f"{unit} refuses the {options.table} register {options.address}: {_CODES.get(code, code)}"
                 )
             if len(answer.registers) != kind.value[1]:
-                raise SensorSilent(
-                    f"unit {options.unit_id} of {self._address} answers with {len(answer.registers)} registers,"
-                    f" expected {kind.value[1]}"
-                )
+                raise SensorSilent(f"{unit} answers with {len(answer.registers)} registers: expected {kind.value[1]}")
             raw = client.convert_from_registers(answer.registers, kind, word_order=options.word_order)
         except (ModbusException, OSError) as error:
             if not client.connected:
                 raise SourceUnusable(f"{self._address}: {error}") from None
-            raise SensorSilent(f"unit {options.unit_id} of {self._address} does not answer") from None
+            raise SensorSilent(f"{unit} does not answer") from None
         return parse_reading(raw * options.scale + options.offset)
 
     async def _answer(self, options: ModbusOptions, count: int) -> Any:
-        """Read registers. Raise ModbusException without an answer; a serial line then stays unused for a while.
+        """Read registers. Raise ModbusException without an answer, on a serial line after a pause of ``timeout_s``.
 
-        Answers on a serial line carry no number. A late answer would be taken for the answer to the next request to
-        its unit, and every later answer would be shifted too.
+        Answers on a serial line carry no request number. Without the pause, a late answer would be taken for the
+        answer to the next request to the same unit, and every later answer would be shifted too.
         """
         client = self._client
         read = client.read_holding_registers if options.table == "holding" else client.read_input_registers

@@ -32,17 +32,18 @@ from ingest.site import SensorConfig
 from ingest.site.sensor import MqttOptions
 
 TIMEOUT_S = 5.0
-"""Maximum time of each answer of the broker."""
+"""Maximum time to wait for an answer of the broker, in seconds."""
 KEEP_ALIVE_S = 15
-"""Keep-alive interval. A broker that stays silent for one and a half intervals is gone."""
+"""Keep-alive interval, in seconds. A broker that stays silent for one and a half intervals counts as gone."""
 SESSION_S = 300
-"""Time for which the broker keeps messages for a disconnected client."""
+"""Time for which the broker keeps messages for a disconnected client, in seconds."""
 MAX_PAYLOAD_BYTES = 256 * 1024
-"""Maximum payload, enough for a thousand values as JSON. A sensor needs one of them."""
+"""Maximum size of a payload, enough for a thousand values as JSON. A sensor needs one value."""
 IN_FLIGHT = 100
-"""Maximum number of unacknowledged messages, and so of messages that the broker may repeat."""
+"""Maximum number of unacknowledged messages, and therefore of messages that the broker may repeat."""
 ASK_AGAIN_S = 60.0
-"""Interval of new attempts for refused topics. A topic may be allowed later, and the broker does not announce it."""
+"""Interval between attempts to subscribe to refused topics, in seconds. A broker may allow a topic later, without an
+announcement."""
 OLD_VERSION = (
     "speaks MQTT 3.1.1, not 5: messages during a lost connection are lost, and retained ones come at each connection"
 )
@@ -65,12 +66,12 @@ _quiet.disabled = True  # the feed logs an outage once
 class MqttSource:
     """Connection to a broker (MQTT 5, else 3.1.1), with QoS 1 subscriptions for the topics of its sensors.
 
-    The session survives a lost connection: messages that the broker kept meanwhile arrive afterwards, and repeated
-    messages are dropped. Every acknowledged message is given to the sink, however the connection ends. A retained
-    message, which the broker sends to each new subscriber, is flagged as stale.
+    The session survives a lost connection. Messages that the broker kept during the interruption arrive afterwards,
+    and repeated messages are dropped. Every acknowledged message is given to the sink, however the connection ends. A
+    retained message, which the broker sends to each new subscriber, is flagged as stale.
 
-    MQTT 3.1.1 has no expiry of sessions, so such a connection has none: a broker would queue the messages of an
-    agent that is gone for ever.
+    A connection with MQTT 3.1.1 does not keep its session, because sessions of that version never expire: the broker
+    would queue messages for ever for an agent that was removed.
     """
 
     def __init__(self, sensors: Sequence[SensorConfig], clock: Clock, *, ask_again_s: float = ASK_AGAIN_S) -> None:
@@ -96,7 +97,7 @@ class MqttSource:
                                 pass
                     refused = await self._subscribe(client, sink, refused)
         except aiomqtt.MqttError as error:
-            raise SourceUnusable(f"{self._options.host}: {error}") from None
+            raise SourceUnusable(f"MQTT broker {self._options.host}: {error}") from None
 
     @contextlib.asynccontextmanager
     async def _connected(self, sink: Sink) -> AsyncIterator[_Client]:
@@ -126,7 +127,7 @@ class MqttSource:
                 if options.cert_file:
                     context.load_cert_chain(options.cert_file, options.key_file)
         except (OSError, ValueError) as error:
-            raise SourceUnusable(f"{options.host}: {error}") from None
+            raise SourceUnusable(f"MQTT broker {options.host}: {error}") from None
         return _Client(
             functools.partial(self._give, sink),
             self._seen,
@@ -143,7 +144,7 @@ class MqttSource:
         )
 
     async def _subscribe(self, client: _Client, sink: Sink, topics: Sequence[str]) -> list[str]:
-        """Subscribe to topics. Return the refused ones, which silence only their own sensors."""
+        """Subscribe to topics. Return the refused topics, which silence only their own sensors."""
         refused = []
         for topic in topics:
             (answer,) = await client.subscribe(topic, **_QOS[client.version])
@@ -151,7 +152,7 @@ class MqttSource:
                 continue
             refused.append(topic)
             for sensor in (name for name, wanted in self._topics.items() if _covers(topic, wanted)):
-                sink.lost(sensor, f"{self._options.host} refuses {topic}: {answer}")
+                sink.lost(sensor, f"MQTT broker {self._options.host} refuses {topic}: {answer}")
         if len(refused) < len(topics):
             sink.opened()
         return refused
@@ -174,9 +175,9 @@ class _Client(aiomqtt.Client):
 
     The queue of aiomqtt would hold acknowledged messages that nobody has read yet, and lose them with the connection.
 
-    Messages that the broker repeats for lack of an acknowledgement are dropped (MQTT 5, 4.4). ``seen`` holds number,
-    topic and hash of the last messages, also from earlier connections. A number alone is not enough, because it is
-    reused.
+    Messages that the broker repeats for lack of an acknowledgement are dropped (MQTT 5, 4.4). ``seen`` holds the
+    packet identifier, topic and payload hash of the last messages, also of earlier connections. The packet identifier
+    alone is not enough, because the broker reuses identifiers.
     """
 
     def __init__(
@@ -212,19 +213,19 @@ def _password(options: MqttOptions) -> str | None:
     try:
         password = decode_text(file.read_bytes()).strip()
     except (OSError, ValueError) as error:
-        raise SourceUnusable(f"{options.host}: password_file {file}: {error}") from None
+        raise SourceUnusable(f"MQTT broker {options.host}: password_file {file}: {error}") from None
     if not password:
-        raise SourceUnusable(f"{options.host}: password_file {file} is empty")
+        raise SourceUnusable(f"MQTT broker {options.host}: password_file {file} is empty")
     return password
 
 
 async def _connect(client: _Client) -> None:
-    """Connect. Raise MqttError; the client is over then, as after a cancellation."""
+    """Connect. Raise MqttError. After an error or a cancellation, the client is marked as ``over``."""
     connecting = asyncio.ensure_future(client.__aenter__())
     try:
         await asyncio.shield(connecting)
     except asyncio.CancelledError:
-        with contextlib.suppress(aiomqtt.MqttError):  # it connects in a thread, which cannot be cancelled
+        with contextlib.suppress(aiomqtt.MqttError):  # the connecting thread cannot be cancelled
             await connecting
             await client.__aexit__(None, None, None)
         client.over = True
@@ -235,13 +236,13 @@ async def _connect(client: _Client) -> None:
 
 
 def _is_other_version(error: aiomqtt.MqttError) -> bool:
-    """Return whether an error is how brokers without MQTT 5 refuse it (MQTT 3.1.1, 3.1.2.2)."""
+    """Return whether an error shows that the broker does not support MQTT 5 (MQTT 3.1.1, 3.1.2.2)."""
     code = getattr(getattr(error, "rc", None), "value", None)
     return isinstance(error, _ClosedBeforeAnswer) or code == _UNSUPPORTED_VERSION
 
 
 def _session(version: aiomqtt.ProtocolVersion) -> dict[str, Any]:
-    """Return the options of a session that ends by itself: with an expiry, or with its connection."""
+    """Return the options of a session that ends by itself: after its expiry, or with its connection."""
     if version is not aiomqtt.ProtocolVersion.V5:
         return {"protocol": version, "clean_session": True}
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
@@ -250,7 +251,7 @@ def _session(version: aiomqtt.ProtocolVersion) -> dict[str, Any]:
 
 
 def widest(topics: Iterable[str]) -> list[str]:
-    """Return the topics that no other one covers. A broker sends a message once for each matching subscription."""
+    """Return the topics that no other topic covers. A broker repeats a message for each matching subscription."""
     unique = list(dict.fromkeys(topics))
     return [each for each in unique if not any(_covers(other, each) for other in unique if other != each)]
 

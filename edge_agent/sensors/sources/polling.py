@@ -13,10 +13,9 @@ from ingest.runtime.clock import Clock
 from ingest.site import SensorConfig
 
 Ask = Callable[[SensorConfig, int], Awaitable[Reading]]
-"""Function that returns the reading of a sensor with this index.
+"""Function that returns a sensor's reading for the tick with an index.
 
-It raises SensorSilent if the sensor does not answer, SourceError if the device is gone.
-"""
+The function raises SensorSilent if the sensor does not answer, SourceError if the device is gone."""
 
 
 async def poll(sensors: Sequence[SensorConfig], ask: Ask, sink: Sink, clock: Clock) -> None:
@@ -58,7 +57,7 @@ async def _one(sensor: SensorConfig, ask: Ask, sink: Sink, clock: Clock) -> None
             reading = await ask(sensor, index)
         except SensorSilent as error:
             sink.lost(sensor.name, str(error))
-            # other sensors on the same wire wait for its timeout, so it is polled less often
+            # a silent sensor delays others on its wire by its timeout, so it is polled less often
             await asyncio.sleep(backoff.failed(clock.monotonic(), random.random()))
             continue
         heed_cancellation()

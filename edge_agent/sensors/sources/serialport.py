@@ -17,7 +17,7 @@ from ingest.site import SensorConfig
 from ingest.site.sensor import SerialOptions
 
 _READ_S = 0.2
-"""Maximum time of one read in its thread, and so of a stop."""
+"""Maximum time of one read, in seconds. Stopping the source waits for the current read."""
 _CHUNK_BYTES = 4096
 
 
@@ -32,7 +32,7 @@ class SerialSource:
         """Give the device's readings until cancelled. Raise SourceUnusable if the port is missing or unplugged."""
         loop, reader = asyncio.get_running_loop(), LineReader(self._sensors)
         thread = ThreadPoolExecutor(1, thread_name_prefix="serial")
-        port = serial.Serial(timeout=_READ_S, exclusive=True)  # it opens below, in its thread
+        port = serial.Serial(timeout=_READ_S, exclusive=True)  # opens below, in the thread
         try:
             port.port, port.baudrate, port.bytesize = self._path, self._options.baud, self._options.bytesize
             port.parity, port.stopbits = self._options.parity, self._options.stopbits

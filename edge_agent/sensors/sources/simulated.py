@@ -14,7 +14,7 @@ from ingest.site import SensorConfig
 from ingest.site.sensor import SimulatedOptions
 
 _WAVE_S = 40.0
-"""A day lasts forty seconds, so that a demonstration shows one."""
+"""Length of the simulated day, in seconds. A demonstration of a few minutes then shows several days."""
 _SPELL_S = 25.0
 _SPELL_LASTS_S = 6.0
 

@@ -29,8 +29,8 @@ _OTHERS = 0o027
 """Forbidden mode bits of a secret file: all bits of others, and write and execute of the group. The group may read,
 because docs/install-agent.md gives secrets a group."""
 LOOSE_ERROR_MS = 200.0
-"""Clock error above which a clock is loose. A person walks 30 cm in that time, and two cameras no longer agree on the
-order of events."""
+"""Maximum clock error of a good finding, in ms. A person walks 30 cm in 200 ms, and with a larger error two cameras
+may disagree on the order of events."""
 
 
 def median_sync_ms(folder: Path) -> float:
@@ -65,7 +65,7 @@ def check_disk(
         make_folder(folder)
         took_ms = sync_ms(folder)
         free = psutil.disk_usage(str(folder)).free
-        taken = sum(path.stat().st_size for path in folder.glob("spool.*"))  # by an agent that already runs
+        taken = sum(path.stat().st_size for path in folder.glob("spool.*"))  # files of an agent that already runs
     except OSError as error:
         return bad(subject, f"{error.strerror}", "use a folder on a writable disk")
     config = config or DiskConfig()
@@ -84,7 +84,7 @@ def check_disk(
 
 
 def check_clock() -> Finding:
-    """Query the kernel: is the clock synchronised, and how large may its error be."""
+    """Ask the kernel whether the clock is synchronised, and how large its error may be."""
     library = ctypes.CDLL(ctypes.util.find_library("c"), use_errno=True)
     buffer = ctypes.create_string_buffer(_TIMEX_BYTES)
     if ctypes.sizeof(ctypes.c_long) != 8 or library.adjtimex(buffer) < 0:
@@ -105,7 +105,7 @@ def judged_clock(status: int, error_ms: float) -> Finding:
 
 
 def check_secret(path: Path, of: str) -> Finding:
-    """Check that a secret file is readable, and only by its owner and by its group, which may be the agent's."""
+    """Check that a secret file is not empty, and that only its owner and its group can read it."""
     subject = f"secret of {of}"
     try:
         mode = path.stat().st_mode

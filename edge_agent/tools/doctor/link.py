@@ -31,10 +31,10 @@ EXCHANGES = 5
 """Number of heartbeats that compare the clocks."""
 _ADVICE = "check the address, the secrets and the firewall"
 FAR_MS = 1000.0
-"""Offset between the clocks of agent and broker above which rules over cameras of two agents fail."""
+"""Offset between the clocks of agent and broker in ms. Above it, rules over cameras of two agents fail."""
 _NO_PARTITION = 2**31 - 1
-"""Partition that no topic has. A broker checks the permission first and then fails to find the partition, so
-nothing is written."""
+"""Partition that no topic has. A broker checks the permission first and then does not find the partition, so that no
+record is written."""
 _WRITTEN = (FRAMES, FRAMES_LATE, READINGS, STATUS)
 
 
@@ -50,7 +50,7 @@ async def check_link(config: LinkConfig, settings: KafkaSettings) -> list[Findin
 
 
 def check_privacy(settings: KafkaSettings) -> list[Finding]:
-    """Return a finding if the link leaves this machine without TLS."""
+    """Return a poor finding if records leave this machine without TLS, otherwise no finding."""
     exposed = settings.plaintext_hosts
     text = f"without TLS: {PLAINTEXT_RISK}"
     return [poor(f"link to {', '.join(exposed)}", text, PLAINTEXT_MEND)] if exposed else []
@@ -102,7 +102,7 @@ async def _check_writes(settings: KafkaSettings) -> list[Finding]:
         async with asyncio.timeout(TIMEOUT_S):
             await start(client, settings)
     except (LogUnavailable, KafkaError, TimeoutError) as error:
-        return [bad("right to write", f"no producer could be started: {error}", _ADVICE)]
+        return [bad("permission to write", f"no producer could be started: {error}", _ADVICE)]
     try:
         permission = await check_permission(client, settings)
         if permission.state == "bad":
@@ -114,7 +114,7 @@ async def _check_writes(settings: KafkaSettings) -> list[Finding]:
 
 async def check_permission(client: Any, settings: KafkaSettings) -> Finding:
     """Check the permission to write to each topic of an agent, without writing. The producer must be started."""
-    subject = "right to write"
+    subject = "permission to write"
     topics = [(settings.topic(topic), [(_NO_PARTITION, b"")]) for topic in _WRITTEN]
     request = ProduceRequest(transactional_id=None, required_acks=-1, timeout=round(TIMEOUT_S * 1000), topics=topics)
     try:

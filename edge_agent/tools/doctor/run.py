@@ -1,4 +1,4 @@
-"""Run of all checks of a site's agent, one after another."""
+"""Run all checks of a site's agent, one after another."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class _CountingSink:
 
 
 async def check_sensors(source: SensorSource, sensors: Sequence[SensorConfig], seconds: float) -> list[Finding]:
-    """Read for some seconds, or longer until the first reading of each sensor. No reading is kept."""
+    """Read for ``seconds``, or longer until each sensor has given a reading. Keep no reading."""
     sink, why = _CountingSink(), ""  # why: reason if the source has ended by itself
     try:
         async with asyncio.timeout(max(seconds, OPEN_S)):
@@ -74,7 +74,7 @@ async def check_sensors(source: SensorSource, sensors: Sequence[SensorConfig], s
 def _judged(sensor: SensorConfig, sink: _CountingSink, why: str) -> Finding:
     subject, name = f"sensor {sensor.name}", sensor.name
     if not sink.count[name]:
-        seen = why or sink.reason.get(name, "") or "no reading came"
+        seen = why or sink.reason.get(name, "") or "no reading arrived"
         if sink.unclaimed_names:
             seen += f"; unclaimed readings: {', '.join(sorted(sink.unclaimed_names)[:5])}"
         return bad(subject, seen, f"check source = {sensor.source!r} and its options")

@@ -220,9 +220,9 @@ async def test_a_missing_unit_or_register_silences_only_its_own_sensor(tmp_path:
             for name, more in options.items()
         ]
         async with fed(tmp_path, *sensors) as bench:
-            assert "unit 2 of 127.0.0.1" in await bench.state("unit", "stalled")
+            assert "Modbus unit 2 at 127.0.0.1" in await bench.state("unit", "stalled")
             # a busy device may first miss its timeout
-            await bench.reason("far", "refuses holding 4000: illegal address")
+            await bench.reason("far", "refuses the holding register 4000: illegal address")
             await bench.more("well", 20)
             assert bench.sensors["unit"].state == bench.sensors["far"].state == "stalled"
             assert bench.sensors["unit"].captured == 1

@@ -105,7 +105,7 @@ def test_a_record_moved_to_another_row_is_rejected(tmp_path: Path) -> None:
         db.execute("UPDATE outbox SET record = ?, crc = ? WHERE seq = 0", (other, crc))
     db.close()
     spool = SpoolStore(tmp_path / "spool.db", "agent", seal=Seal([NEW]))
-    with pytest.raises(SpoolUnavailable, match="row 1, frame/a/5/0: its record is not the sealed one"):
+    with pytest.raises(SpoolUnavailable, match="row 1, frame/a/5/0: the record differs from the one"):
         spool.settle_live(0, 10)
     spool.close()
 

@@ -279,7 +279,7 @@ async def test_a_site_on_kafka_is_good_once_its_topics_exist(kafka: str, prefix:
         found = {f.what: f async for f in examine(Site(cameras=(ROAD,)), settings, tmp_path, 2.0)}
     finally:
         await topicadmin.remove(settings, prefix)
-    for what in (f"Kafka {kafka}", f"link {kafka}", "right to write", "broker's clock", "camera road"):
+    for what in (f"Kafka {kafka}", f"link {kafka}", "permission to write", "broker's clock", "camera road"):
         assert found[what].state == "good", found[what]
     offset_ms, _, _, error_ms, *_ = found["broker's clock"].seen.split(" ")
     # broker and agent share the clock of this machine; both figures are rounded, and slow exchanges have large errors
