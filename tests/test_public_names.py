@@ -55,7 +55,7 @@ def test_a_package_lists_its_public_names_sorted(name: str) -> None:
     assert names == sorted(set(names), key=sort_key)
 
 
-def test_modules_have_no_list_of_public_names() -> None:
+def test_modules_other_than_packages_have_no_list_of_public_names() -> None:
     assert [name for name, file in MODULES.items() if listed(file) is not None] == []
 
 

@@ -43,7 +43,7 @@ def test_the_documented_path_of_a_frame_has_at_most_forty_steps() -> None:
 
 
 @pytest.mark.parametrize(("file", "name"), WALK)
-def test_each_step_of_the_documented_path_exists(file: str, name: str) -> None:
+def test_each_documented_step_of_the_path_of_a_frame_exists(file: str, name: str) -> None:
     body = ast.parse((ROOT / file).read_text()).body
     for part in name.split("."):
         found = [

@@ -73,7 +73,7 @@ def exponential(floor_bytes: float, k: float) -> Callable[[float], float]:
     st.integers(0, 10_000_000),
     st.floats(0.1, 30.0),
 )
-def test_bytes_in_any_window_stay_within_the_rate_plus_a_burst(
+def test_bytes_in_any_time_window_stay_within_the_budget_rate_plus_one_burst(
     frames: list[tuple[float, int, float]], per_s: int, per_day: int, burst_s: float
 ) -> None:
     run = Run(Budget(EncodeConfig(bytes_per_s=per_s, bytes_per_day=per_day, burst_s=burst_s)))
@@ -91,7 +91,9 @@ def test_bytes_in_any_window_stay_within_the_rate_plus_a_burst(
 @pytest.mark.parametrize("k", [0.5, 2.0, 4.0])
 @pytest.mark.parametrize("floor_share", [0.1, 0.8, 2.5])
 @pytest.mark.parametrize("step_s", [0.04, 0.7])
-def test_bytes_in_any_part_of_a_long_run_stay_within_the_rate(k: float, floor_share: float, step_s: float) -> None:
+def test_bytes_in_any_part_of_a_long_run_stay_within_the_budget_rate(
+    k: float, floor_share: float, step_s: float
+) -> None:
     run = Run(Budget(EncodeConfig(bytes_per_s=10_000)))
     for _ in range(600):
         run.frame(exponential(10_000 * step_s * floor_share, k), step_s)
@@ -117,7 +119,7 @@ def test_a_camera_that_restarts_all_day_stays_within_the_daily_budget(tmp_path: 
 
 
 @pytest.mark.parametrize("clock_s", [-86_400.0, 10.0, 3650 * 86_400.0])
-def test_the_remaining_budget_survives_a_restart_and_a_clock_jump(tmp_path: Path, clock_s: float) -> None:
+def test_the_remaining_byte_budget_survives_a_restart_and_a_clock_jump(tmp_path: Path, clock_s: float) -> None:
     config, clock, path = EncodeConfig(bytes_per_s=1000, burst_s=100.0), ManualClock(), tmp_path / "a.budget"
     (before,) = make_buckets(config)
     before.left = 20_000.0
@@ -131,7 +133,7 @@ def test_the_remaining_budget_survives_a_restart_and_a_clock_jump(tmp_path: Path
     assert other.left == 2000 * START_S  # nothing is known of a changed budget
 
 
-def test_the_budget_refills_over_restarts_after_the_clock_was_set_back(tmp_path: Path) -> None:
+def test_the_byte_budget_refills_over_restarts_after_the_clock_was_set_back(tmp_path: Path) -> None:
     clock, path = ManualClock(started_ns=10**18), tmp_path / "a.budget"
     (bucket,) = make_buckets(EncodeConfig(bytes_per_s=1000, burst_s=100.0))
     bucket.left = 0.0
@@ -143,7 +145,7 @@ def test_the_budget_refills_over_restarts_after_the_clock_was_set_back(tmp_path:
     assert bucket.left == pytest.approx(25_000.0)
 
 
-def test_a_huge_budget_file_is_reused_and_read_only_up_to_its_fixed_size(tmp_path: Path) -> None:
+def test_only_the_first_bytes_of_a_huge_budget_file_are_read_and_rewritten(tmp_path: Path) -> None:
     clock, path = ManualClock(), tmp_path / "a.budget"
     with path.open("wb") as file:
         file.truncate(1 << 42)  # no memory holds it
@@ -165,7 +167,7 @@ def test_an_unreadable_budget_file_is_ignored(tmp_path: Path, content: bytes) ->
     CarriedBudget(tmp_path, ManualClock()).save([bucket])  # an unwritable file is ignored too
 
 
-def test_a_new_encoder_continues_with_the_remaining_budget_of_the_last_one(tmp_path: Path) -> None:
+def test_a_new_encoder_continues_with_the_remaining_budget_of_the_last_encoder(tmp_path: Path) -> None:
     config, clock = EncodeConfig(bytes_per_day=200_000_000), ManualClock()
     sent = []
     for _ in range(2):
@@ -187,7 +189,9 @@ def test_a_day_of_busy_frames_stays_within_the_daily_budget() -> None:
 
 @settings(deadline=None)
 @given(st.floats(0.5, 4.5), st.floats(0.05, 0.9), st.floats(0.04, 0.5), st.floats(2.0, 30.0))
-def test_the_level_settles_where_outflow_equals_inflow(k: float, level: float, step_s: float, burst_s: float) -> None:
+def test_the_quality_level_settles_where_sent_bytes_equal_the_budget_rate(
+    k: float, level: float, step_s: float, burst_s: float
+) -> None:
     rate = 50_000.0
     scene = exponential(rate * step_s / math.exp(k * level), k)  # at this level a frame costs exactly the rate
     run = Run(Budget(EncodeConfig(bytes_per_s=int(rate), burst_s=burst_s)))
@@ -205,7 +209,7 @@ def test_the_level_settles_where_outflow_equals_inflow(k: float, level: float, s
 
 @settings(deadline=None)
 @given(st.floats(1.0, 4.0), st.floats(0.05, 1.0))
-def test_frames_are_sent_again_once_an_expensive_scene_becomes_cheap(k: float, step_s: float) -> None:
+def test_frames_are_sent_again_once_a_scene_over_budget_becomes_simpler(k: float, step_s: float) -> None:
     run = Run(Budget(EncodeConfig(bytes_per_s=20_000)))
     for _ in range(SETTLED):
         run.frame(exponential(500_000, k), step_s)
@@ -218,7 +222,7 @@ def test_frames_are_sent_again_once_an_expensive_scene_becomes_cheap(k: float, s
     assert run.refused <= 2.1 / step_s, "frames are refused at most while the bucket fills"
 
 
-def test_savings_of_a_quiet_night_are_spent_in_the_first_busy_half_hour() -> None:
+def test_bytes_saved_in_a_quiet_night_are_spent_in_the_first_busy_half_hour() -> None:
     run = Run(Budget(EncodeConfig(bytes_per_day=40_000_000)))
     for _ in range(600):
         run.frame(exponential(500, 1.0), 60.0)  # a still scene: one frame a minute for ten hours
@@ -230,13 +234,13 @@ def test_savings_of_a_quiet_night_are_spent_in_the_first_busy_half_hour() -> Non
     assert sum(size for _, size in run.sent[600:]) > 2_000_000, "several times the inflow of that time"
 
 
-def test_a_new_bucket_starts_with_a_minute_of_inflow_instead_of_a_full_burst() -> None:
+def test_a_new_token_bucket_starts_with_one_minute_of_inflow_instead_of_full() -> None:
     (day,) = make_buckets(EncodeConfig(bytes_per_day=86_400_000))
     assert day.left <= 86_400_000 / DAY_S * START_S
     assert day.capacity == 86_400_000 / 4
 
 
-def test_a_clock_that_goes_back_adds_no_bytes() -> None:
+def test_a_clock_that_goes_back_adds_no_bytes_to_a_token_bucket() -> None:
     (bucket,) = make_buckets(EncodeConfig(bytes_per_s=1_000))
     bucket.refill(100.0)
     bucket.left = 0.0
@@ -247,7 +251,7 @@ def test_a_clock_that_goes_back_adds_no_bytes() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.floats(-0.5, 1.5), min_size=1), st.integers(1, 100), st.integers(1, 100), st.floats(0.1, 1.0))
-def test_quality_and_scale_never_fall_below_the_floor(
+def test_quality_and_scale_never_fall_below_their_configured_minimum(
     levels: list[float], worst: int, best: int, min_scale: float
 ) -> None:
     assume(worst <= best)
@@ -260,7 +264,7 @@ def test_quality_and_scale_never_fall_below_the_floor(
     assert ladder.rung(1.0) == (best, 1.0)
 
 
-def test_small_level_changes_do_not_change_the_picture_size() -> None:
+def test_small_changes_of_the_quality_level_do_not_change_the_picture_size() -> None:
     ladder = Ladder(EncodeConfig(bytes_per_s=1))
     for level in (0.2, 0.31, 0.43):
         ladder.rung(level)
@@ -287,13 +291,13 @@ def test_reported_encoding_size_and_quality_match_the_encoded_bytes(encoding: st
         assert {(one.quality, one.scaled_from) for one in sent} == {(85, None)}
 
 
-def test_boxes_are_scaled_with_the_picture() -> None:
+def test_boxes_are_scaled_together_with_the_encoded_picture() -> None:
     box = Box(10, 20, 30, 40)
     assert Encoded(b"", "jpeg", 40, 160, 64, (320, 256)).scaled(box) == Box(5, 5, 15, 10)
     assert Encoded(b"", "jpeg", 85, 320, 256, None).scaled(box) == box
 
 
-def test_a_frame_over_budget_is_retried_at_the_floor_and_then_withheld() -> None:
+def test_a_frame_over_budget_is_encoded_again_at_the_minimum_and_then_refused() -> None:
     encoder = Encoder(EncodeConfig(bytes_per_s=10_000, burst_s=1.0))
     floor = Encoder(EncodeConfig(quality=40, bytes_per_s=1_000_000, min_scale=0.5))
     assert isinstance(floor.encode(redaction(noise()), 0.0), Encoded)
@@ -306,12 +310,12 @@ def test_a_frame_over_budget_is_retried_at_the_floor_and_then_withheld() -> None
     assert isinstance(encoder.encode(redaction(noise()), 1.1), Encoded)
 
 
-def test_a_picture_without_pixels_is_unusable() -> None:
+def test_encoding_a_picture_without_pixels_raises_frame_unusable() -> None:
     with pytest.raises(FrameUnusable):
         Encoder(EncodeConfig()).encode(redaction(np.zeros((0, 160, 3), np.uint8)), 0.0)
 
 
-def test_a_minimum_quality_above_the_quality_is_refused() -> None:
+def test_an_encoder_setting_with_min_quality_above_quality_is_rejected() -> None:
     with pytest.raises(ValidationError, match="at most quality"):
         EncodeConfig(quality=30, bytes_per_s=1000)
     assert EncodeConfig(quality=30).quality == 30

@@ -108,7 +108,9 @@ async def test_a_live_frame_does_not_wait_for_a_request_of_the_backlog(link: Htt
     await late
 
 
-async def test_named_records_are_refused_and_the_others_are_posted_again(link: HttpsLink, gateway: Gateway) -> None:
+async def test_records_named_in_a_422_response_are_refused_and_the_others_posted_again(
+    link: HttpsLink, gateway: Gateway
+) -> None:
     def answer(request: httpx.Request, records: list[dict[str, Any]]) -> httpx.Response:
         bad = [{"index": i, "reason": "too large"} for i, r in enumerate(records) if r["value"] == b"bad"]
         return httpx.Response(422, json={"refused": bad}) if bad else httpx.Response(200)
@@ -141,7 +143,9 @@ async def test_records_are_posted_one_by_one_if_the_gateway_names_no_faulty_reco
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500, 502])
-async def test_any_other_response_leaves_all_records_in_doubt(link: HttpsLink, gateway: Gateway, status: int) -> None:
+async def test_an_error_response_other_than_a_refusal_loses_the_link(
+    link: HttpsLink, gateway: Gateway, status: int
+) -> None:
     gateway.answer = lambda request, records: httpx.Response(status, text="why")
     with pytest.raises(LinkLost, match=f"{status} why"):
         await (await link.send(outbound("a")))
@@ -150,7 +154,9 @@ async def test_any_other_response_leaves_all_records_in_doubt(link: HttpsLink, g
 
 
 @pytest.mark.parametrize("status", [429, 503])
-async def test_a_busy_gateway_sets_the_pause(link: HttpsLink, gateway: Gateway, status: int) -> None:
+async def test_a_busy_gateway_sets_the_pause_before_the_next_try(
+    link: HttpsLink, gateway: Gateway, status: int
+) -> None:
     gateway.answer = lambda request, records: httpx.Response(status, headers={"Retry-After": "30"})
     with pytest.raises(LinkLost) as error:
         await (await link.send(outbound("a")))
@@ -158,7 +164,7 @@ async def test_a_busy_gateway_sets_the_pause(link: HttpsLink, gateway: Gateway, 
 
 
 @pytest.mark.parametrize(("value", "least", "most"), [("date", 25.0, 31.0), ("soon", 0.0, 0.0)])
-async def test_retry_after_may_be_a_date_or_invalid(
+async def test_retry_after_may_be_a_date_and_is_ignored_if_invalid(
     link: HttpsLink, gateway: Gateway, value: str, least: float, most: float
 ) -> None:
     at = email.utils.format_datetime(dt.datetime.now(dt.UTC) + dt.timedelta(seconds=30), usegmt=True)
@@ -181,7 +187,7 @@ async def test_retry_after_may_be_a_date_or_invalid(
         ("Mon, 01 Jan 0001 00:00:00 -0000", 0.0),
     ],
 )
-async def test_a_huge_retry_after_is_limited(token: Path, value: str, waits_s: float) -> None:
+async def test_a_retry_after_outside_its_range_is_limited(token: Path, value: str, waits_s: float) -> None:
     busy = httpx.Response(503, headers=[(b"Retry-After", value.encode("latin-1"))])
     config = LinkConfig(kind="https", url="https://gateway.example", token_file=token)
     link = HttpsLink(config, "agent-1", httpx.MockTransport(lambda request: busy))
@@ -205,7 +211,7 @@ class Endless(httpx.AsyncByteStream):
 
 
 @pytest.mark.parametrize("status", [200, 503])
-async def test_an_endless_response_is_read_up_to_the_limit(token: Path, status: int) -> None:
+async def test_an_endless_response_body_is_read_only_up_to_the_size_limit(token: Path, status: int) -> None:
     body = Endless(drips=False)
     config = LinkConfig(kind="https", url="https://gateway.example", token_file=token)
     link = HttpsLink(config, "agent-1", httpx.MockTransport(lambda request: httpx.Response(status, stream=body)))
@@ -215,7 +221,7 @@ async def test_an_endless_response_is_read_up_to_the_limit(token: Path, status: 
     await link.close()
 
 
-async def test_a_compressed_response_is_ignored(link: HttpsLink, gateway: Gateway) -> None:
+async def test_the_body_of_a_compressed_response_is_ignored(link: HttpsLink, gateway: Gateway) -> None:
     bomb = gzip.compress(b'{"refused": [{"index": 0, "reason": "no"}]}' + b" " * 1_000_000)
 
     class Packed(httpx.AsyncByteStream):
@@ -229,7 +235,9 @@ async def test_a_compressed_response_is_ignored(link: HttpsLink, gateway: Gatewa
         await (await link.send(outbound("bad")))
 
 
-async def test_a_response_that_drips_ends_at_the_time_limit(token: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_response_that_arrives_byte_by_byte_ends_at_the_time_limit(
+    token: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(https, "READY_S", 0.05)
     slow = httpx.MockTransport(lambda request: httpx.Response(200, stream=Endless(drips=True)))
     link = HttpsLink(LinkConfig(kind="https", url="https://gateway.example", token_file=token), "agent-1", slow)
@@ -240,7 +248,7 @@ async def test_a_response_that_drips_ends_at_the_time_limit(token: Path, monkeyp
 
 
 @pytest.mark.parametrize("body", [b'{"refused": [{"index": Infinity}]}', b"[" * 50_000, b'{"refused": 3}', b"\xff"])
-async def test_an_invalid_response_refuses_only_the_faulty_record(
+async def test_an_invalid_422_response_refuses_only_the_faulty_record(
     link: HttpsLink, gateway: Gateway, body: bytes
 ) -> None:
     gateway.answer = lambda request, records: httpx.Response(
@@ -254,7 +262,7 @@ async def test_an_invalid_response_refuses_only_the_faulty_record(
     assert [isinstance(a, RecordRefused) for a in answers] == [False, False, True, False]
 
 
-async def test_batches_without_a_response_are_halved_until_a_slow_uplink_takes_one(
+async def test_batches_without_a_response_are_halved_until_one_fits_a_slow_uplink(
     link: HttpsLink, gateway: Gateway
 ) -> None:
     tried: list[httpx.Request] = []
@@ -278,13 +286,15 @@ async def test_batches_without_a_response_are_halved_until_a_slow_uplink_takes_o
     assert sum(map(len, gateway.batches)) >= 30
 
 
-async def test_a_request_has_as_much_time_as_the_sender_waits_at_most(link: HttpsLink, gateway: Gateway) -> None:
+async def test_the_request_timeout_covers_the_longest_acknowledgement_timeout(
+    link: HttpsLink, gateway: Gateway
+) -> None:
     await (await link.send(outbound("a")))
     given = gateway.requests[-1].extensions["timeout"]
     assert min(given["write"], given["read"]) >= PATIENT_TRIES * ACK_TIMEOUT_S
 
 
-async def test_answered_heartbeats_do_not_prevent_smaller_batches(link: HttpsLink, gateway: Gateway) -> None:
+async def test_responses_to_heartbeats_do_not_prevent_smaller_batches(link: HttpsLink, gateway: Gateway) -> None:
     beats = 0
 
     async def slow(request: httpx.Request) -> httpx.Response:
@@ -309,7 +319,7 @@ async def test_answered_heartbeats_do_not_prevent_smaller_batches(link: HttpsLin
 
 
 @pytest.mark.parametrize("text", ["secret one\n# the old one", "s\u00e9cret", "secret\nsecret", ""])
-async def test_an_unusable_token_is_reported_by_its_file_without_its_text(token: Path, text: str) -> None:
+async def test_the_error_for_an_unusable_token_names_the_file_but_not_the_token(token: Path, text: str) -> None:
     token.write_text(text)  # noqa: ASYNC240
     link = HttpsLink(LinkConfig(kind="https", url="https://localhost:1", token_file=token), "agent-1")
     with pytest.raises(ConfigError, match=r"link\.token_file = .*token") as error:
@@ -327,7 +337,7 @@ async def test_a_password_in_the_gateway_address_is_masked(token: Path) -> None:
     await link.close()
 
 
-async def test_a_repeat_has_the_same_key_and_other_batches_have_other_keys(gateway: Gateway, link: HttpsLink) -> None:
+async def test_only_repeats_of_a_batch_have_the_same_idempotency_key(gateway: Gateway, link: HttpsLink) -> None:
     async def key_of(*parcels: OutboundRecord) -> str:
         before = len(gateway.requests)
         gateway.free.clear()
@@ -354,7 +364,7 @@ async def test_a_changed_token_file_is_read_again(link: HttpsLink, gateway: Gate
         await (await link.send(outbound("c")))
 
 
-async def test_queued_heartbeats_are_limited(link: HttpsLink, gateway: Gateway) -> None:
+async def test_the_number_of_queued_heartbeats_is_limited(link: HttpsLink, gateway: Gateway) -> None:
     gateway.free.clear()
     for _ in range(100):
         await link.publish(outbound("beat", topic="status"))
@@ -364,7 +374,7 @@ async def test_queued_heartbeats_are_limited(link: HttpsLink, gateway: Gateway) 
     assert sum(batch.count("beat") for batch in gateway.batches) <= MAX_PUBLISHED + 2
 
 
-async def test_a_gateway_that_is_not_ready_raises_at_open(token: Path) -> None:
+async def test_opening_a_link_to_a_gateway_that_is_not_ready_raises_link_lost(token: Path) -> None:
     config = LinkConfig(kind="https", url="https://gateway.example", token_file=token)
     link = HttpsLink(config, "agent-1", httpx.MockTransport(lambda request: httpx.Response(503)))
     with pytest.raises(LinkLost, match="503"):
@@ -373,7 +383,7 @@ async def test_a_gateway_that_is_not_ready_raises_at_open(token: Path) -> None:
 
 
 @pytest.mark.parametrize("setting", ["ca_file", "cert_file"])
-async def test_an_unusable_certificate_is_named(tmp_path: Path, setting: str) -> None:
+async def test_the_error_for_an_unusable_certificate_names_its_setting_and_file(tmp_path: Path, setting: str) -> None:
     (tmp_path / "bad.pem").write_text("no certificate")
     link = HttpsLink(LinkConfig(kind="https", url="https://g", **{setting: tmp_path / "bad.pem"}), "agent-1")
     with pytest.raises(ConfigError, match=rf"link\.{setting} = .*bad\.pem"):
@@ -381,7 +391,7 @@ async def test_an_unusable_certificate_is_named(tmp_path: Path, setting: str) ->
     await link.close()
 
 
-def test_a_gateway_needs_an_address() -> None:
+def test_an_https_link_needs_an_https_address() -> None:
     with pytest.raises(ValueError, match="expected https://"):
         LinkConfig(kind="https", url="http://gateway")
     assert json.loads(LinkConfig().model_dump_json())["kind"] == "kafka"

@@ -134,7 +134,7 @@ async def test_live_frames_are_sent_before_the_backlog_each_on_its_topic(tmp_pat
         ]
 
 
-async def test_rows_in_doubt_are_repeated_on_their_lanes_before_newer_rows(tmp_path: Path) -> None:
+async def test_rows_in_doubt_are_sent_again_on_their_lanes_before_newer_rows(tmp_path: Path) -> None:
     rig = SenderRig(tmp_path)
     rig.link.holds = True
     rig.keep("a0", age_s=60.0)
@@ -152,7 +152,7 @@ async def test_rows_in_doubt_are_repeated_on_their_lanes_before_newer_rows(tmp_p
         assert lanes == {False: ["a1", "a2", "a3"], True: ["a0"]}
 
 
-async def test_refused_rows_are_parked_and_reported_and_the_others_are_sent(tmp_path: Path) -> None:
+async def test_refused_rows_are_parked_and_reported_and_the_other_rows_are_sent(tmp_path: Path) -> None:
     rig = SenderRig(tmp_path)
     rig.link.refuses = {b"a1".ljust(10)}
     rig.keep("a0", "a1", "a2")
@@ -166,7 +166,7 @@ async def test_refused_rows_are_parked_and_reported_and_the_others_are_sent(tmp_
         assert link.opened == 1
 
 
-async def test_rows_acknowledged_or_refused_before_the_loss_are_not_repeated(tmp_path: Path) -> None:
+async def test_rows_acknowledged_or_refused_before_the_link_was_lost_are_not_sent_again(tmp_path: Path) -> None:
     class AnswersAndGoes(FakeLink):
         async def send(self, record: OutboundRecord) -> asyncio.Future[None]:
             if self.holds and len(self.sent) == 3:
@@ -191,7 +191,7 @@ async def test_rows_acknowledged_or_refused_before_the_loss_are_not_repeated(tmp
         assert (depth.first, depth.last) == (1, 1)  # it is parked, so it can only expire
 
 
-async def test_a_send_cancelled_by_the_link_is_repeated(tmp_path: Path) -> None:
+async def test_a_row_whose_send_the_link_cancelled_is_sent_again(tmp_path: Path) -> None:
     rig = SenderRig(tmp_path)
     rig.link.holds = True
     rig.keep("a0")
@@ -203,7 +203,7 @@ async def test_a_send_cancelled_by_the_link_is_repeated(tmp_path: Path) -> None:
         assert rig.names() == ["a0", "a0"]
 
 
-async def test_pauses_grow_for_a_link_that_opens_and_then_fails(
+async def test_reconnect_pauses_grow_for_a_link_that_opens_and_then_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig = SenderRig(tmp_path)
@@ -257,7 +257,7 @@ async def test_the_acknowledgement_timeout_grows_with_each_failed_try(tmp_path: 
         assert link.opened == 3
 
 
-async def test_an_idle_link_counts_as_back_after_a_while(tmp_path: Path) -> None:
+async def test_an_outage_ends_after_a_link_has_been_open_and_idle_for_a_while(tmp_path: Path) -> None:
     rig = SenderRig(tmp_path)
     rig.link.gone = True
     async with rig.sending() as link:
@@ -273,7 +273,7 @@ async def test_an_idle_link_counts_as_back_after_a_while(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("error", "verdict"), [(MessageSizeTooLargeError(), RecordRefused), (InvalidTimestampError(), LinkLost)]
 )
-async def test_a_timestamp_ahead_of_the_broker_loses_the_link_and_refuses_no_record(
+async def test_a_timestamp_ahead_of_the_broker_loses_the_link_and_does_not_refuse_the_record(
     error: Exception, verdict: type[Exception]
 ) -> None:
     class Producer:
@@ -288,7 +288,7 @@ async def test_a_timestamp_ahead_of_the_broker_loses_the_link_and_refuses_no_rec
         await (await link.send(OutboundRecord("frames", "a", b"x")))
 
 
-async def test_the_pause_that_the_link_asks_for_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_sender_pauses_as_long_as_the_link_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rig = SenderRig(tmp_path)
     rig.link.gone, rig.link.retry_after_s = True, 7.0
     pauses: list[float] = []
@@ -310,7 +310,7 @@ async def test_the_pause_that_the_link_asks_for_is_kept(tmp_path: Path, monkeypa
     assert pauses == [7.0]
 
 
-async def test_the_backlog_uses_only_its_share_of_the_window(tmp_path: Path) -> None:
+async def test_the_backlog_uses_only_its_share_of_the_in_flight_window(tmp_path: Path) -> None:
     rig = SenderRig(tmp_path, max_in_flight_bytes=400_000, late_share=0.25)
     rig.link.holds = True
     rig.keep(*(f"a{seq}" for seq in range(40)), age_s=60.0, size=30_000)
@@ -324,7 +324,7 @@ async def test_the_backlog_uses_only_its_share_of_the_window(tmp_path: Path) -> 
             done.set_result(None)
 
 
-async def test_the_backlog_keeps_its_pace_beside_live_frames(tmp_path: Path) -> None:
+async def test_the_backlog_stays_within_its_byte_rate_while_live_frames_are_sent(tmp_path: Path) -> None:
     rig = SenderRig(tmp_path, late_bytes_per_s=100_000)
     rig.keep(*(f"a{seq}" for seq in range(60)), age_s=60.0, size=20_000)
     rig.keep("b0")
@@ -343,7 +343,7 @@ async def test_the_backlog_keeps_its_pace_beside_live_frames(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("steps", range(5))
-async def test_a_cancelled_sender_ends_although_a_row_comes_at_that_moment(tmp_path: Path, steps: int) -> None:
+async def test_a_cancelled_sender_ends_even_if_a_row_arrives_at_the_same_moment(tmp_path: Path, steps: int) -> None:
     rig = SenderRig(tmp_path)
     task = asyncio.create_task(rig.sender.run(lambda: 0.0))
     await until(lambda: rig.sender.connected and rig.sender.idle)

@@ -9,7 +9,7 @@ from ingest.contract.identity import LATE
 from ingest.runtime.clock import ManualClock
 
 
-def test_the_pace_holds_on_average_and_only_beside_live_frames() -> None:
+def test_the_byte_rate_of_the_backlog_is_limited_only_while_live_frames_are_sent() -> None:
     pace = BacklogPace(1000)
     pace.spend(5000)
     assert pace.wait_s(10.0) == 0.0  # no live frame has come
@@ -26,7 +26,7 @@ def test_the_pace_holds_on_average_and_only_beside_live_frames() -> None:
     assert BacklogPace(0).wait_s(0.0) == 0.0
 
 
-def test_the_window_counts_late_rows_separately() -> None:
+def test_the_in_flight_window_counts_late_rows_separately() -> None:
     window = InFlightWindow(100, 25)
     window.add(1, 30, late=True)
     assert (window.room, window.late_room) == (True, False)
@@ -39,7 +39,7 @@ def test_the_window_counts_late_rows_separately() -> None:
     assert (window.room, window.late_room) == (False, False)  # live rows fill it
 
 
-def test_many_refusals_share_few_notices() -> None:
+def test_many_refused_rows_share_few_status_notices() -> None:
     clock = ManualClock()
     refusals = Refusals(clock)
     for seq in range(50):

@@ -80,7 +80,7 @@ async def test_a_killed_command_is_restarted_and_its_helpers_die_with_it(tmp_pat
         assert bench.figure("sightline_agent_unclaimed_readings_total", source="command:it")
 
 
-async def test_a_command_that_ignores_signals_is_killed_and_an_ended_one_reports_its_last_error() -> None:
+async def test_a_command_that_ignores_signals_is_killed_and_a_failed_command_reports_its_error() -> None:
     deaf = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
     deaf += "print('temp 1', flush=True)\ntime.sleep(600)"
     ((source, _),) = make_sources([command("temp", deaf)], SystemClock())
@@ -111,7 +111,7 @@ async def test_a_command_that_floods_its_output_leaves_time_for_other_tasks() ->
     assert (len(sink.readings["a"]), turns >= 24) == (50_000, True)
 
 
-async def test_a_command_that_closes_its_output_and_lives_on_is_ended() -> None:
+async def test_a_command_that_closes_its_output_but_keeps_running_is_stopped() -> None:
     script = "import os, time\nprint('temp 1', flush=True)\nos.close(1)\ntime.sleep(600)"
     source = CommandSource([command("temp", script)], stop_s=0.2)
     async with running(source, sink := Listener()) as task:
@@ -119,7 +119,7 @@ async def test_a_command_that_closes_its_output_and_lives_on_is_ended() -> None:
     assert sink.values("temp") == [1.0]
 
 
-async def test_a_helper_outside_the_process_group_does_not_delay_the_end_of_a_command() -> None:
+async def test_a_helper_in_another_process_group_does_not_delay_the_end_of_a_command() -> None:
     script = "import subprocess, sys\nsleeps = [sys.executable, '-c', 'import time; time.sleep(600)']\n"
     script += "print('temp', subprocess.Popen(sleeps, start_new_session=True).pid, flush=True)"
     source = CommandSource([command("temp", script)], stop_s=0.5)
@@ -130,7 +130,7 @@ async def test_a_helper_outside_the_process_group_does_not_delay_the_end_of_a_co
     os.kill(int(helper), signal.SIGKILL)
 
 
-async def test_one_command_prints_a_table_with_a_column_for_each_sensor() -> None:
+async def test_the_columns_of_a_csv_command_feed_one_sensor_each() -> None:
     script = "print('time,a,b')\nprint('2020-01-01,1,2')\nprint('2020-01-01,3')"
     sensors = [command(name, script, format="csv", field=field) for name, field in (("one", "a"), ("two", "b"))]
     ((source, _),) = make_sources(sensors, SystemClock())
@@ -139,7 +139,7 @@ async def test_one_command_prints_a_table_with_a_column_for_each_sensor() -> Non
     assert (sink.values("one"), sink.values("two"), sink.unwanted) == ([1.0], [2.0], [""])
 
 
-async def test_an_unplugged_serial_line_is_an_outage_until_it_is_back(tmp_path: Path) -> None:
+async def test_an_unplugged_serial_line_is_one_outage_until_it_is_plugged_in_again(tmp_path: Path) -> None:
     line, port = Line(), tmp_path / "port"
     port.symlink_to(line.path)
     async with fed(tmp_path, sensor("temp", f"serial:{port}", max_delay_s=0.02)) as bench:
@@ -161,7 +161,7 @@ async def test_an_unplugged_serial_line_is_an_outage_until_it_is_back(tmp_path: 
     line.hang_up()
 
 
-async def test_two_sensors_of_a_port_must_agree_on_its_settings() -> None:
+async def test_two_sensors_of_a_serial_port_must_have_the_same_port_settings() -> None:
     sensors = [sensor("a", "serial:/dev/ttyX"), sensor("b", "serial:/dev/ttyX", options={"baud": 4800})]
     with pytest.raises(SourceUnusable, match="sensors a and b share serial:/dev/ttyX"):
         make_sources(sensors, SystemClock())
@@ -178,7 +178,7 @@ REGISTERS = {
 
 
 @pytest.mark.parametrize("kind", ["tcp", "rtu"])
-async def test_every_register_type_is_read_from_a_device(kind: str) -> None:
+async def test_every_modbus_register_type_is_read_from_a_real_device(kind: str) -> None:
     with wired() as (ours, theirs):
         port = free_port()
         where, source = (theirs, f"modbus:{ours}") if kind == "rtu" else (str(port), f"modbus:127.0.0.1:{port}")
@@ -196,7 +196,7 @@ async def test_every_register_type_is_read_from_a_device(kind: str) -> None:
     )
 
 
-async def test_a_killed_modbus_device_is_an_outage_until_it_is_back(tmp_path: Path) -> None:
+async def test_a_killed_modbus_device_is_one_outage_until_it_is_restarted(tmp_path: Path) -> None:
     port = free_port()
     async with modbus.serving("tcp", str(port)) as device:
         config = sensor("a", f"modbus:127.0.0.1:{port}", options={"address": 0, "timeout_s": 20.0}, max_delay_s=0.02)
@@ -211,7 +211,7 @@ async def test_a_killed_modbus_device_is_an_outage_until_it_is_back(tmp_path: Pa
             assert bench.withheld("a") == {"outage": 1}
 
 
-async def test_a_missing_unit_or_register_silences_only_its_own_sensor(tmp_path: Path) -> None:
+async def test_a_missing_modbus_unit_or_register_silences_only_its_own_sensor(tmp_path: Path) -> None:
     port = free_port()
     async with modbus.serving("tcp", str(port)):
         options = {"well": {"address": 0}, "unit": {"address": 0, "unit_id": 2}, "far": {"address": 4000}}
@@ -233,7 +233,7 @@ async def test_a_missing_unit_or_register_silences_only_its_own_sensor(tmp_path:
     ("figure", "options", "least", "most"),
     [("cpu", {}, 0, 100), ("memory", {}, 0, 100), ("load", {}, 0, 1e4), ("disk", {"path": "/"}, 1, 1e18)],
 )
-async def test_the_host_reports_each_figure_within_its_range(
+async def test_the_host_source_reports_each_figure_within_its_range(
     figure: str, options: dict[str, str], least: float, most: float
 ) -> None:
     config = sensor("host", f"host:{figure}", options=options)
@@ -242,7 +242,9 @@ async def test_the_host_reports_each_figure_within_its_range(
     assert least <= read.value <= most
 
 
-async def test_a_host_without_the_figure_is_silent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_a_host_sensor_is_silent_if_the_machine_does_not_provide_its_figure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     core = [SimpleNamespace(label=f"Core {n}", current=current) for n, current in enumerate((51.0, 49.0))]
     monkeypatch.setattr(psutil, "sensors_temperatures", lambda: {"coretemp": core}, raising=False)
     hottest, one, none, disk = (
@@ -269,7 +271,9 @@ async def test_two_cpu_sensors_do_not_affect_each_other(monkeypatch: pytest.Monk
         assert read == [Reading(share), Reading(share)]
 
 
-async def test_a_hanging_disk_is_silent_and_starts_only_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_sensor_of_a_hanging_disk_is_silent_and_starts_only_one_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     back, asked, before = threading.Event(), [], set(threading.enumerate())
 
     def usage(path: str) -> SimpleNamespace:
@@ -296,7 +300,7 @@ async def test_a_hanging_disk_is_silent_and_starts_only_one_thread(monkeypatch: 
                 break
 
 
-async def test_a_late_answer_on_a_serial_line_is_not_taken_for_another_register() -> None:
+async def test_a_late_modbus_answer_on_a_serial_line_is_not_taken_for_another_register() -> None:
     """The first answer comes after its timeout, or at the latest together with the second request."""
     line, loop, timeout_s, late = Line(), asyncio.get_running_loop(), 1.0, list[asyncio.TimerHandle]()
     tty.setraw(line.master)

@@ -82,7 +82,7 @@ async def test_a_device_with_many_unreadable_readings_is_logged_once(
     assert bench.sensors["a"].reason == ""
 
 
-async def test_epochs_end_cleanly_with_the_account_of_withheld_readings(
+async def test_sensor_epochs_end_cleanly_with_the_account_of_withheld_readings(
     make: Make, source: ScriptedSensorSource
 ) -> None:
     bench = await make(max_delay_s=60.0)
@@ -98,7 +98,7 @@ async def test_epochs_end_cleanly_with_the_account_of_withheld_readings(
     assert not bench.store.unfinished("readings")
 
 
-async def test_a_write_in_progress_is_finished_when_the_feed_stops(
+async def test_a_spool_write_in_progress_is_finished_when_the_feed_stops(
     make: Make, source: ScriptedSensorSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench, free = await make(max_delay_s=0.0), threading.Event()
@@ -120,7 +120,7 @@ async def test_a_write_in_progress_is_finished_when_the_feed_stops(
     assert bench.values("a") == [1.0]
 
 
-async def test_an_outage_is_logged_once_at_its_start_and_once_at_its_end(
+async def test_a_sensor_outage_is_logged_once_at_its_start_and_once_at_its_end(
     make: Make, source: ScriptedSensorSource
 ) -> None:
     with capture_logs() as logs:
@@ -147,7 +147,7 @@ async def test_an_outage_is_logged_once_at_its_start_and_once_at_its_end(
     assert bench.figure("sightline_agent_readings_total", sensor="a", fate="taken") == 2
 
 
-async def test_an_unexpected_error_of_a_source_does_not_end_the_feed(
+async def test_an_unexpected_error_of_a_sensor_source_does_not_end_its_feed(
     make: Make, source: ScriptedSensorSource
 ) -> None:
     bench = await make()
@@ -171,7 +171,7 @@ async def test_a_silent_sensor_is_stalled_until_its_next_reading(make: Make, sou
     assert (end.last, tail) == (0, {"outage": 1})
 
 
-async def test_a_stalled_sensor_stays_stalled_while_others_give_readings(
+async def test_a_stalled_sensor_stays_stalled_while_other_sensors_give_readings(
     make: Make, source: ScriptedSensorSource
 ) -> None:
     bench = await make()
@@ -189,7 +189,9 @@ async def test_a_stalled_sensor_stays_stalled_while_others_give_readings(
     assert bench.withheld("a") == bench.withheld("b") == {"outage": 1}
 
 
-async def test_unclaimed_names_are_logged_once_and_counted(make: Make, source: ScriptedSensorSource) -> None:
+async def test_names_of_unclaimed_readings_are_logged_once_and_counted(
+    make: Make, source: ScriptedSensorSource
+) -> None:
     with capture_logs() as logs:
         bench = await make()
         for name in ["temp", "temp", "", *map(str, range(100))]:

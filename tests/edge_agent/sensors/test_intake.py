@@ -61,7 +61,7 @@ def covered(found: list[Readings], intake: ReadingIntake) -> Cover:
     return cover
 
 
-def test_columns_are_closed_when_they_are_full(intake: ReadingIntake) -> None:
+def test_a_record_of_readings_is_closed_when_it_is_full(intake: ReadingIntake) -> None:
     for value in range(9):
         intake.take(Reading(float(value)))
     first, second = intake.ready()
@@ -71,7 +71,7 @@ def test_columns_are_closed_when_they_are_full(intake: ReadingIntake) -> None:
     assert intake.tail() is None
 
 
-def test_columns_are_closed_when_their_first_reading_has_waited_long_enough(
+def test_a_record_of_readings_is_closed_after_the_maximum_delay_of_its_first_reading(
     intake: ReadingIntake, clock: ManualClock
 ) -> None:
     assert intake.left_s() is None
@@ -97,7 +97,7 @@ def test_columns_are_closed_when_their_first_reading_has_waited_long_enough(
         (Reading(20.0, at_ns=ManualClock().now_ns() + round((MAX_AHEAD_S + 1) * 1e9)), GOOD, BY_HOST_INSTEAD),
     ],
 )
-def test_a_reading_gets_its_quality_and_time(
+def test_the_intake_sets_the_quality_flags_and_the_time_of_a_reading(
     intake: ReadingIntake, clock: ManualClock, reading: Reading, quality: int, by: int
 ) -> None:
     intake.take(reading)
@@ -120,7 +120,7 @@ def test_unreadable_readings_are_accounted_for_by_the_next_record(intake: Readin
     assert (tail.first, tail.last, tail.counts) == (4, 4, {"unusable": 1})
 
 
-def test_an_outage_takes_one_number(intake: ReadingIntake) -> None:
+def test_a_sensor_outage_takes_one_sequence_number(intake: ReadingIntake) -> None:
     intake.lose()
     assert intake.take(Reading(1.0)) == ""
     (found,) = intake.close()
@@ -143,7 +143,7 @@ STEPS = st.sampled_from(["good", "bad", "lost", "wait", "keep"])
 
 
 @given(st.lists(STEPS, max_size=300))
-def test_records_and_accounts_cover_every_number_exactly_once(steps: list[str]) -> None:
+def test_records_and_accounts_of_readings_cover_every_sequence_number_exactly_once(steps: list[str]) -> None:
     clock = ManualClock()
     intake, found = ReadingIntake(CONFIG, 7, clock), list[Readings]()
     for step in steps:

@@ -70,16 +70,18 @@ def values(found: Sequence[NamedReading]) -> list[tuple[str, float | None]]:
         ('{"a": "1\\u001f"}', [("a", 1.0)]),
     ],
 )
-def test_a_line_holds_words_or_json(line: str, expected: list[tuple[str, float | None]]) -> None:
+def test_a_line_of_words_or_json_is_parsed_into_named_readings(
+    line: str, expected: list[tuple[str, float | None]]
+) -> None:
     assert values(read(line.encode() + b"\n")) == expected
 
 
-def test_an_unreadable_reading_quotes_its_text() -> None:
+def test_the_problem_of_an_unreadable_reading_quotes_its_text() -> None:
     ((_, found),) = read(b"temp warm\n")
     assert found == Reading(None, problem="no finite number: 'warm'")
 
 
-def test_a_line_may_have_a_time_and_a_quality() -> None:
+def test_the_line_of_a_reading_may_have_a_time_and_a_quality() -> None:
     (words,) = read(b"temp 1 2023-11-14T22:13:20.5Z\n")
     assert words.reading == Reading(1.0, NOW_NS + S_NS // 2)
     (json_line,) = read(b'{"name": "temp", "value": 1, "time": 1700000000, "quality": "Bad"}\n')
@@ -87,7 +89,7 @@ def test_a_line_may_have_a_time_and_a_quality() -> None:
     assert parse_reading(1, quality="Good").quality == parse_reading(1, quality="0").quality == GOOD
 
 
-def test_a_csv_header_may_be_repeated() -> None:
+def test_a_device_may_repeat_its_csv_header() -> None:
     found = read(b"time,a,b\n1700000000,1,2\n\n1700000001,3,x\ntime,a,b\n1700000002,4\n1700000003,5,6\n", "csv")
     assert values(found) == [
         *(("a", 1.0), ("b", 2.0), ("a", 3.0), ("b", None), ("a", None), ("b", None), ("a", 5.0), ("b", 6.0))
@@ -135,14 +137,14 @@ def test_an_unreadable_csv_header_is_reported_and_the_next_line_tried() -> None:
 
 
 @given(st.binary(max_size=2000), st.sampled_from(["lines", "csv"]))
-def test_any_bytes_are_read_without_an_error(data: bytes, form: str) -> None:
+def test_the_line_parser_accepts_any_bytes_without_an_error(data: bytes, form: str) -> None:
     for _, found in read(data, form):
         assert found.value is None or math.isfinite(found.value)
         assert (found.value is None) == bool(found.problem)
 
 
 @given(st.text(max_size=300))
-def test_any_text_is_read_without_an_error(text: str) -> None:
+def test_line_path_and_time_parsers_accept_any_text_without_an_error(text: str) -> None:
     for shape in ("{}\n", '{{"a": {}}}\n', "a {}\n", "a 1 {}\n"):
         read(shape.format(text).encode(errors="replace"))
     at_path(parse_json(text), text)
@@ -155,7 +157,7 @@ def test_any_text_is_read_without_an_error(text: str) -> None:
     ),
     st.integers(1, 40),
 )
-def test_good_lines_among_garbage_are_all_read_however_the_bytes_are_cut(
+def test_all_good_lines_among_garbage_are_read_with_any_chunk_size(
     parts: list[tuple[str, float] | bytes], chunk: int
 ) -> None:
     data = b"".join(
@@ -173,7 +175,7 @@ def test_every_number_of_a_flat_json_object_is_read_under_its_name(numbers: dict
     assert dict(values(read(json.dumps(numbers).encode() + b"\n"))) == numbers
 
 
-def test_noise_without_line_ends_is_one_unreadable_line_of_bounded_memory() -> None:
+def test_noise_without_line_ends_becomes_one_unreadable_line_in_limited_memory() -> None:
     lines = LineParser()
     for _ in range(10):
         assert not list(lines.feed(b"\x07" * MAX_LINE_BYTES))
@@ -205,7 +207,7 @@ def test_noise_without_line_ends_is_one_unreadable_line_of_bounded_memory() -> N
         ("9" * 5000, UNREADABLE_NS),
     ],
 )
-def test_a_time_is_iso_8601_or_unix_time_in_any_unit(text: object, expected: int | None) -> None:
+def test_a_device_time_may_be_iso_8601_or_unix_time_in_any_unit(text: object, expected: int | None) -> None:
     assert parse_time(text) == expected
 
 
@@ -229,7 +231,7 @@ def test_every_iso_time_is_converted_exactly(moment: datetime, zone: timezone) -
         (-MAX_BEHIND_S - 0.1, (0.0, BY_HOST_INSTEAD)),
     ],
 )
-def test_a_device_time_is_used_within_bounds_only(own_s: float | None, expected: tuple[float, int]) -> None:
+def test_a_device_time_is_used_only_if_it_is_plausible(own_s: float | None, expected: tuple[float, int]) -> None:
     at_ns, by = reading_time(None if own_s is None else NOW_NS + round(own_s * S_NS), NOW_NS)
     assert ((at_ns - NOW_NS) / S_NS, by) == expected
     assert reading_time(UNREADABLE_NS, NOW_NS) == (NOW_NS, BY_HOST_INSTEAD)
@@ -239,6 +241,6 @@ def test_a_device_time_is_used_within_bounds_only(own_s: float | None, expected:
     ("path", "expected"),
     [("", None), ("a", None), ("a.b", 1), ("c.1", 7), ("c.2", None), ("c.x", None), ("d.e", 5), ("a.b.c", None)],
 )
-def test_a_path_selects_an_element_of_json(path: str, expected: object) -> None:
+def test_a_dotted_path_selects_an_element_of_json(path: str, expected: object) -> None:
     found = at_path({"a": {"b": 1}, "c": [6, 7], "d.e": 5}, path)
     assert number(found) == (None if expected is None else float(str(expected)))

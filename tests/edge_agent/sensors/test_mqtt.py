@@ -36,7 +36,7 @@ def at(broker: Mosquitto, name: str, topic: str, **options: Any) -> SensorConfig
     return sensor(name, f"mqtt:{topic}", options={"port": broker.port} | options, max_delay_s=0.02)
 
 
-async def test_topics_wildcards_and_json_paths_select_the_readings_of_each_sensor(tmp_path: Path) -> None:
+async def test_mqtt_topics_wildcards_and_json_paths_select_the_readings_of_each_sensor(tmp_path: Path) -> None:
     async with serving(tmp_path) as broker:
         sensors = (
             at(broker, "plain", "hall/temp"),
@@ -58,7 +58,7 @@ async def test_topics_wildcards_and_json_paths_select_the_readings_of_each_senso
             assert (deep.times_ns, deep.timed_by) == ((own_ns,), (BY_SOURCE,))
 
 
-async def test_a_killed_broker_is_one_logged_outage_and_readings_continue_after_it(tmp_path: Path) -> None:
+async def test_a_killed_mqtt_broker_is_one_outage_and_readings_continue_after_its_restart(tmp_path: Path) -> None:
     with capture_logs() as logs:
         async with serving(tmp_path) as broker, fed(tmp_path, at(broker, "a", "hall/temp")) as bench:
             await bench.state("a", "running")
@@ -84,7 +84,7 @@ async def test_a_killed_broker_is_one_logged_outage_and_readings_continue_after_
     assert events == ["sensor_lost", "sensor_back"]
 
 
-async def test_messages_published_during_a_lost_connection_arrive_afterwards(tmp_path: Path) -> None:
+async def test_mqtt_messages_published_while_disconnected_arrive_after_the_reconnection(tmp_path: Path) -> None:
     """The broker keeps the session, and the client resumes it."""
     async with serving(tmp_path) as broker:
         ((source, _),) = make_sources([at(broker, "a", "hall/temp")], SystemClock())
@@ -99,7 +99,7 @@ async def test_messages_published_during_a_lost_connection_arrive_afterwards(tmp
     assert sink.values("a") == [1.0, 2.0, 3.0]
 
 
-async def test_acknowledged_messages_reach_the_sink_however_early_the_source_is_stopped(
+async def test_acknowledged_mqtt_messages_reach_the_sink_even_if_the_source_stops_early(
     tmp_path: Path,
 ) -> None:
     """A backlog arrives with the connection, before the answer to the subscription. It is acknowledged at once."""
@@ -120,7 +120,7 @@ async def test_acknowledged_messages_reach_the_sink_however_early_the_source_is_
     assert sink.values("a") == backlog
 
 
-async def test_messages_repeated_for_lack_of_an_acknowledgement_are_given_once(tmp_path: Path) -> None:
+async def test_mqtt_messages_repeated_by_the_broker_reach_the_sink_once(tmp_path: Path) -> None:
     async with serving(tmp_path) as broker, Proxy(broker.port).running() as proxy:
         ((source, _),) = make_sources([at(broker, "a", "hall/temp", port=proxy.port)], SystemClock())
         sink = Listener()
@@ -140,7 +140,7 @@ async def test_messages_repeated_for_lack_of_an_acknowledgement_are_given_once(t
     assert sink.values("a") == [0.0, 1.0, 1.0, 2.0, 2.0, 3.0]
 
 
-async def test_a_retained_message_is_stale_and_given_once(tmp_path: Path) -> None:
+async def test_a_retained_mqtt_message_is_flagged_as_stale_and_reaches_the_sink_once(tmp_path: Path) -> None:
     async with serving(tmp_path) as broker:
         await broker.publish("hall/temp", "1", retain=True)
         ((source, _),) = make_sources([at(broker, "a", "hall/temp")], SystemClock())
@@ -153,7 +153,7 @@ async def test_a_retained_message_is_stale_and_given_once(tmp_path: Path) -> Non
     assert [(reading.value, reading.quality) for reading in sink.readings["a"]] == [(1, STALE), (2, GOOD), (3, GOOD)]
 
 
-async def test_a_password_is_read_from_its_file_and_a_wrong_one_is_reported(tmp_path: Path) -> None:
+async def test_the_mqtt_password_is_read_from_its_file_and_a_wrong_password_is_reported(tmp_path: Path) -> None:
     async with serving(tmp_path, password=True) as broker:
         secret = tmp_path / "secret"
         secret.write_text("wrong\n")
@@ -213,7 +213,7 @@ async def test_an_empty_password_file_is_reported_and_not_sent(tmp_path: Path) -
 
 
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
-async def test_tls_is_verified(tmp_path: Path) -> None:
+async def test_the_tls_certificate_of_an_mqtt_broker_is_verified(tmp_path: Path) -> None:
     async with serving(tmp_path, tls=True) as broker:
         trusting = at(broker, "a", "hall/temp", tls=True, ca_file=str(broker.ca_file))
         ((source, _),) = make_sources([trusting], SystemClock())
@@ -240,7 +240,7 @@ JSON = st.recursive(
     st.sampled_from(["", "a", "a.0", "value.value"]),
     st.booleans(),
 )
-def test_any_payload_is_read_without_an_error(payload: bytes, field: str, retained: bool) -> None:
+def test_any_mqtt_payload_is_parsed_without_an_error(payload: bytes, field: str, retained: bool) -> None:
     found = read_payload(payload, MqttOptions(field=field), retained=retained)
     assert (found.value is None) == bool(found.problem)
     assert bool(found.quality & STALE) == retained
@@ -257,12 +257,12 @@ def test_any_payload_is_read_without_an_error(payload: bytes, field: str, retain
         (b"[1, 2]", "1", Reading(2.0)),
     ],
 )
-def test_a_payload_is_a_number_or_json(payload: bytes, field: str, expected: Reading) -> None:
+def test_an_mqtt_payload_may_be_a_number_or_json(payload: bytes, field: str, expected: Reading) -> None:
     assert read_payload(payload, MqttOptions(field=field)) == expected
 
 
 @pytest.mark.parametrize("payload", [b"", b"on", b"21.5", b"{}", b"1" * (MAX_PAYLOAD_BYTES + 1), None])
-def test_a_payload_without_a_number_has_a_problem(payload: bytes | None) -> None:
+def test_the_reading_of_an_mqtt_payload_without_a_number_has_a_problem(payload: bytes | None) -> None:
     assert read_payload(payload, MqttOptions(field="data.temp")).problem
 
 
@@ -277,7 +277,7 @@ def test_a_payload_without_a_number_has_a_problem(payload: bytes | None) -> None
         (["a/+", "a/#"], ["a/#"]),
     ],
 )
-def test_overlapping_topics_are_subscribed_to_once(topics: list[str], expected: list[str]) -> None:
+def test_overlapping_mqtt_topics_are_subscribed_to_once(topics: list[str], expected: list[str]) -> None:
     assert widest(topics) == expected
 
 
@@ -286,7 +286,7 @@ FILTERS = st.one_of(LEVELS, LEVELS.map(lambda levels: f"{levels}/#"), st.just("#
 
 
 @given(st.lists(FILTERS, max_size=6), st.lists(st.sampled_from(["a", "b"]), min_size=1, max_size=5).map("/".join))
-def test_the_reduced_subscriptions_match_the_same_topics(filters: list[str], topic: str) -> None:
+def test_mqtt_subscriptions_without_overlaps_match_the_same_topics(filters: list[str], topic: str) -> None:
     published = aiomqtt.Topic(topic)
     assert any(map(published.matches, widest(filters))) == any(map(published.matches, filters))
 
@@ -301,7 +301,7 @@ class Refusing:
         return [ReasonCode(PacketTypes.SUBACK, name)]
 
 
-async def test_a_refused_topic_silences_only_its_own_sensors() -> None:
+async def test_a_refused_mqtt_topic_silences_only_its_own_sensors() -> None:
     sensors = [sensor("a", "mqtt:secret/#"), sensor("b", "mqtt:hall/temp"), sensor("c", "mqtt:secret/#")]
     sink = Listener()
     topics = ["secret/#", "hall/temp"]
@@ -312,7 +312,9 @@ async def test_a_refused_topic_silences_only_its_own_sensors() -> None:
     assert sink.opens == 1
 
 
-async def test_a_refused_topic_is_subscribed_to_again_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_refused_mqtt_topic_is_subscribed_to_again_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = []
 
     async def subscribe(client: Any, topic: str, **how: Any) -> Any:

@@ -95,7 +95,7 @@ def test_offered_rows_and_status_rows_never_expire(spool: SpoolStore, clock: Man
         (600, 0, 100, 100),
     ],
 )
-def test_the_excess_covers_the_bound_of_the_spool_and_the_room_for_others(
+def test_excess_bytes_follow_from_the_spool_limit_and_the_minimum_free_space(
     used: int, unused: int, free: int, excess: int
 ) -> None:
     assert Room(used, unused, free).excess(max_bytes=500, min_free_bytes=200) == excess
@@ -116,7 +116,7 @@ def test_a_frame_dated_in_the_future_ages_from_its_arrival(spool: SpoolStore, cl
     assert [row.seq for row in spool.settle_late(clock.now_ns(), 10)] == [0, 1]
 
 
-def test_frames_kept_before_a_late_frame_go_late_with_it_in_order(spool: SpoolStore, clock: ManualClock) -> None:
+def test_earlier_frames_of_a_camera_go_late_together_with_a_late_frame(spool: SpoolStore, clock: ManualClock) -> None:
     """A clock that was set back between two frames gives the second one an older time. Both go late, in order."""
     start_ns = clock.now_ns()
     spool.keep([frame("fast", 0, at_ns=start_ns - 100 * S), frame("fast", 1, at_ns=start_ns)])
@@ -140,7 +140,7 @@ def test_a_parked_row_delays_no_other_row_and_may_expire(spool: SpoolStore, cloc
     assert accounted(spool) == [("frame", "a", 0, 0)]
 
 
-def test_vacuum_returns_the_room_of_an_expired_backlog_to_the_disk(spool: SpoolStore) -> None:
+def test_vacuum_returns_the_space_of_an_expired_backlog_to_the_disk(spool: SpoolStore) -> None:
     spool.keep([frame("a", seq, size=100_000) for seq in range(30)])
     spool.expire_over(3_000_000, [])
     assert spool.unused_bytes() > 2_900_000
@@ -150,14 +150,14 @@ def test_vacuum_returns_the_room_of_an_expired_backlog_to_the_disk(spool: SpoolS
     assert sum(file.stat().st_size for file in spool.path.parent.iterdir()) < 200_000
 
 
-def test_removing_sent_rows_needs_little_room_in_the_write_ahead_log(spool: SpoolStore) -> None:
+def test_removing_sent_rows_writes_little_to_the_write_ahead_log(spool: SpoolStore) -> None:
     spool.keep([frame("a", seq, size=100_000) for seq in range(30)])
     spool.checkpoint()
     spool.remove(list(range(1, 31)))
     assert spool.path.with_suffix(".db-wal").stat().st_size < 200_000  # a full disk has to take it
 
 
-def test_the_reserve_allocates_and_releases_its_room(tmp_path: Path) -> None:
+def test_the_reserve_file_allocates_and_releases_disk_space(tmp_path: Path) -> None:
     reserve = Reserve(tmp_path / "spool.reserve", 1_000_000)
     assert not reserve.held
     assert reserve.fill()

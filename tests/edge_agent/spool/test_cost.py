@@ -53,7 +53,7 @@ def written(spool: SpoolStore) -> int:
     return size
 
 
-def test_a_picture_is_written_once_and_not_again_when_it_is_settled_or_removed(spool: SpoolStore) -> None:
+def test_setting_the_lane_or_removing_a_row_does_not_rewrite_its_picture(spool: SpoolStore) -> None:
     spool.keep([frame("a", seq, PICTURE) for seq in range(3)])
     spool.settle_live(0, 3)
     spool.remove([1])
@@ -67,7 +67,7 @@ def test_a_picture_is_written_once_and_not_again_when_it_is_settled_or_removed(s
     assert written(spool) < BESIDE
 
 
-def test_no_query_of_the_sender_or_the_heartbeat_scans_the_backlog(spool: SpoolStore) -> None:
+def test_no_spool_query_of_the_sender_or_the_heartbeat_scans_the_backlog(spool: SpoolStore) -> None:
     spool.keep([frame("a", 0), frame("b", 0), reading("t", 0), status()])
     db = spool._db
     assert db is not None
@@ -93,7 +93,7 @@ def test_no_query_of_the_sender_or_the_heartbeat_scans_the_backlog(spool: SpoolS
         assert not sorts or "late_ns >=" in sql, sql  # sorts live frames, which are few
 
 
-def test_one_read_is_bounded_in_bytes_as_well_as_in_rows(spool: SpoolStore) -> None:
+def test_one_spool_read_is_limited_in_bytes_and_in_rows(spool: SpoolStore) -> None:
     spool.keep([frame("a", seq, 1_500_000) for seq in range(8)])
     live = spool.settle_live(0, 4)
     assert [row.seq for row in live] == [0, 1, 2]
@@ -104,7 +104,7 @@ def test_one_read_is_bounded_in_bytes_as_well_as_in_rows(spool: SpoolStore) -> N
     assert [row.seq for row in spool.settle_live(3, 8)] == [6, 7, 8]
 
 
-def test_frames_kept_before_the_clock_was_set_back_go_late_in_bounded_reads(spool: SpoolStore) -> None:
+def test_frames_kept_before_the_clock_was_set_back_go_late_in_reads_of_limited_size(spool: SpoolStore) -> None:
     """Without a limit, the first late frame would bring all earlier frames of the outage into one read."""
     young, old = 10_000, 1
     spool.keep([replace(frame("a", seq), captured_ns=young) for seq in range(300)])
@@ -117,7 +117,7 @@ def test_frames_kept_before_the_clock_was_set_back_go_late_in_bounded_reads(spoo
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_counts_match_the_rows_after_failures_and_restarts(tmp_path: Path, seed: int) -> None:
+def test_spool_counts_match_the_stored_rows_after_failures_and_restarts(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     spool = SpoolStore(tmp_path / "spool.db", "agent", clock=ManualClock(started_ns=1000 * S))
     for step in range(120):
@@ -144,7 +144,7 @@ def test_counts_match_the_rows_after_failures_and_restarts(tmp_path: Path, seed:
     spool.close()
 
 
-def test_writes_of_another_process_are_counted(spool: SpoolStore) -> None:
+def test_spool_counts_include_the_writes_of_another_process(spool: SpoolStore) -> None:
     spool.keep([frame("a", seq, 1000) for seq in range(3)])
     other = sqlite3.connect(spool.path)
     with other:

@@ -64,7 +64,7 @@ print(len(promised), len(may_be_gone))
 
 
 @pytest.mark.parametrize("seed", [1])
-def test_promised_rows_are_in_the_spool_after_each_of_a_hundred_kills(tmp_path: Path, seed: int) -> None:
+def test_committed_rows_are_in_the_spool_after_each_of_a_hundred_kills(tmp_path: Path, seed: int) -> None:
     argv = [sys.executable, "-c", KILLS, str(tmp_path / "spool.db"), "100", str(seed)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=150)
     assert done.returncode == 0, done.stderr

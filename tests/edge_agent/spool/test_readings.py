@@ -50,14 +50,14 @@ def accounts(spool: SpoolStore) -> list[Account]:
     return [account for beat in beats for account in beat.readings.accounts]
 
 
-def test_depth_spans_the_numbers_of_all_waiting_readings(spool: SpoolStore) -> None:
+def test_spool_depth_spans_the_sequence_numbers_of_all_waiting_readings(spool: SpoolStore) -> None:
     spool.keep([run(5, 14, before=3), run(15, 24)])
     (depth,) = spool.depth("readings")
     assert (depth.name, depth.epoch, depth.first, depth.last, depth.frames) == ("hall", EPOCH, 3, 24, 2)
     assert not spool.depth()
 
 
-def test_a_killed_epoch_ends_at_its_last_kept_reading(spool: SpoolStore) -> None:
+def test_an_epoch_left_open_by_a_kill_ends_at_its_last_kept_reading(spool: SpoolStore) -> None:
     epoch = spool.begin_epoch("hall", "readings", EPOCH)
     spool.keep([run(0, 99)])
     spool.note_reported([("hall", epoch, 120)])
@@ -66,7 +66,7 @@ def test_a_killed_epoch_ends_at_its_last_kept_reading(spool: SpoolStore) -> None
     assert not spool.unfinished()
 
 
-def test_readings_expire_with_an_account_of_each_number(spool: SpoolStore) -> None:
+def test_the_sequence_numbers_of_expired_readings_are_accounted_for(spool: SpoolStore) -> None:
     spool.keep([run(5, 14, before=3, at_ns=1), run(15, 24, at_ns=2), run(25, 34, at_ns=200)])
     assert spool.expire("readings", "hall", LONG, 100) == 2
     (account,) = accounts(spool)
@@ -75,7 +75,7 @@ def test_readings_expire_with_an_account_of_each_number(spool: SpoolStore) -> No
     assert [row.seq for row in spool.others(0, 100) if row.kind == "readings"] == [34]
 
 
-def test_readings_over_their_bytes_expire_unless_offered(spool: SpoolStore) -> None:
+def test_readings_over_the_byte_limit_expire_unless_they_were_offered(spool: SpoolStore) -> None:
     spool.keep([run(0, 9), run(10, 19)])
     assert [row.seq for row in spool.others(0, 1)] == [9]
     spool.keep([run(20, 29)])

@@ -70,7 +70,7 @@ def named(lost: tuple[LostRows, ...]) -> set[int]:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_intact_rows_are_saved_and_lost_rows_are_named(path: Path, seed: int) -> None:
+def test_salvage_saves_intact_rows_and_names_lost_rows(path: Path, seed: int) -> None:
     blocks = path.stat().st_size // BLOCK
     start = random.Random(seed).randrange(20, blocks - 8)
     overwrite(path, range(start, start + 1 + seed % 6), seed)
@@ -92,7 +92,7 @@ def test_intact_rows_are_saved_and_lost_rows_are_named(path: Path, seed: int) ->
     spool.close()
 
 
-def test_lanes_epochs_and_accounts_are_saved(path: Path) -> None:
+def test_salvage_saves_lanes_epochs_and_accounts(path: Path) -> None:
     blocks = path.stat().st_size // BLOCK
     overwrite(path, range(blocks - 40, blocks - 38))
     spool = SpoolStore(path, "agent")
@@ -109,7 +109,7 @@ def test_lanes_epochs_and_accounts_are_saved(path: Path) -> None:
     spool.close()
 
 
-def test_a_row_whose_checksum_differs_is_not_sent(path: Path) -> None:
+def test_a_row_with_a_wrong_checksum_is_not_sent(path: Path) -> None:
     db = sqlite3.connect(path)
     with db:
         db.execute("UPDATE outbox SET record = zeroblob(?) WHERE seq = 77", (SIZE,))
@@ -122,7 +122,7 @@ def test_a_row_whose_checksum_differs_is_not_sent(path: Path) -> None:
     spool.close()
 
 
-def test_a_file_without_its_first_pages_is_reported_as_lost(path: Path) -> None:
+def test_a_spool_file_without_its_first_pages_is_reported_with_zero_saved_rows(path: Path) -> None:
     overwrite(path, range(12))
     spool = SpoolStore(path, "agent")
     assert read_back(spool) == []
@@ -133,7 +133,7 @@ def test_a_file_without_its_first_pages_is_reported_as_lost(path: Path) -> None:
     spool.close()
 
 
-def test_epochs_still_increase_when_only_the_rows_are_readable(path: Path) -> None:
+def test_new_epochs_still_increase_if_salvage_can_read_only_the_rows(path: Path) -> None:
     db = sqlite3.connect(path)
     (root,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'epochs'").fetchone()
     (index,) = db.execute(
@@ -151,7 +151,7 @@ def test_epochs_still_increase_when_only_the_rows_are_readable(path: Path) -> No
     spool.close()
 
 
-def test_new_ids_start_far_above_the_found_ones_when_the_record_of_ids_is_damaged(path: Path) -> None:
+def test_new_row_ids_start_far_above_the_found_ids_if_the_id_counter_is_damaged(path: Path) -> None:
     db = sqlite3.connect(path)
     (sequence,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_sequence'").fetchone()
     db.close()
@@ -163,7 +163,7 @@ def test_new_ids_start_far_above_the_found_ones_when_the_record_of_ids_is_damage
     spool.close()
 
 
-def test_without_its_mark_no_frame_overtakes_frames_that_have_gone_live(path: Path) -> None:
+def test_all_waiting_frames_go_late_if_the_newest_live_frame_is_unknown(path: Path) -> None:
     db = sqlite3.connect(path)
     (marks,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'gone_live'").fetchone()
     db.close()
@@ -174,7 +174,7 @@ def test_without_its_mark_no_frame_overtakes_frames_that_have_gone_live(path: Pa
     spool.close()
 
 
-def test_damage_found_while_running_is_salvaged_while_running(path: Path) -> None:
+def test_damage_found_while_the_spool_is_in_use_is_salvaged_at_once(path: Path) -> None:
     spool = SpoolStore(path, "agent")
     overwrite(path, range(60, 63))
     spool._db.execute("PRAGMA cache_size = 1")  # type: ignore[union-attr]
@@ -204,7 +204,7 @@ def test_a_crash_during_salvage_loses_no_row(path: Path, moment: int) -> None:
     spool.close()
 
 
-def test_the_check_of_the_structure_stops_at_its_limit(path: Path) -> None:
+def test_the_structure_check_of_a_spool_file_stops_at_its_time_limit(path: Path) -> None:
     db = spool_file.connect(path)
     spool_file.check_structure(db, limit_s=60.0)
     spool_file.check_structure(db, limit_s=0.0)
@@ -215,7 +215,7 @@ def test_the_check_of_the_structure_stops_at_its_limit(path: Path) -> None:
     db.close()
 
 
-def test_only_the_newest_damaged_file_is_kept(path: Path) -> None:
+def test_only_the_newest_damaged_spool_file_is_kept(path: Path) -> None:
     for seed in range(2):
         overwrite(path, range(30, 34), seed)
         spool = SpoolStore(path, "agent")
@@ -226,7 +226,7 @@ def test_only_the_newest_damaged_file_is_kept(path: Path) -> None:
     assert len(kept) == 1
 
 
-def test_an_unordered_index_counts_as_damage_not_as_a_failing_disk(tmp_path: Path) -> None:
+def test_an_unordered_index_counts_as_a_damaged_file_and_not_as_a_failing_disk(tmp_path: Path) -> None:
     """Its pages are valid, so the check of the structure passes; then the counts find an epoch twice."""
     spool = SpoolStore(tmp_path / "spool.db", "agent")
     spool.keep([Row("frame", name, 5, seq, seq, b"x") for name in "ab" for seq in range(5)])
@@ -246,7 +246,7 @@ def test_an_unordered_index_counts_as_damage_not_as_a_failing_disk(tmp_path: Pat
 
 
 @pytest.mark.parametrize("damaged", [b"CREATE INDEX outbox_lane OM ", b"CREATE INDEX outbox_lane \xc4N "])
-def test_rows_are_saved_when_an_index_definition_is_damaged(path: Path, damaged: bytes) -> None:
+def test_salvage_saves_all_rows_if_an_index_definition_is_damaged(path: Path, damaged: bytes) -> None:
     path.write_bytes(path.read_bytes().replace(b"CREATE INDEX outbox_lane ON ", damaged, 1))
     spool = SpoolStore(path, "agent")
     assert [recovery.rows for recovery in spool.recoveries] == [ROWS + 1]

@@ -29,7 +29,7 @@ def records(spool: SpoolStore) -> list[bytes]:
     return [r.record for r in (*spool.settle_live(0, 10), *spool.others(0, 10))]
 
 
-def test_no_plain_text_of_a_record_is_on_the_disk(tmp_path: Path) -> None:
+def test_an_encrypted_spool_has_no_plain_text_of_a_record_on_the_disk(tmp_path: Path) -> None:
     spool = SpoolStore(tmp_path / "spool.db", "agent", seal=Seal([NEW]))
     spool.keep([row(0), row(1), row(0, "status")])
     held = b"".join(file.read_bytes() for file in tmp_path.iterdir())
@@ -43,7 +43,7 @@ def test_no_plain_text_of_a_record_is_on_the_disk(tmp_path: Path) -> None:
     spool.close()
 
 
-def test_after_a_key_rotation_older_and_unencrypted_rows_are_still_read(tmp_path: Path) -> None:
+def test_older_and_unencrypted_rows_are_readable_after_a_key_rotation(tmp_path: Path) -> None:
     for seq, keys in enumerate(([], [OLD], [NEW, OLD])):
         spool = SpoolStore(tmp_path / "spool.db", "agent", seal=Seal(keys))
         spool.keep([row(seq)])
@@ -54,7 +54,9 @@ def test_after_a_key_rotation_older_and_unencrypted_rows_are_still_read(tmp_path
 
 
 @pytest.mark.parametrize("keys", [[], [NEW]])
-def test_a_spool_without_its_key_is_refused_and_left_unchanged(tmp_path: Path, keys: list[bytes]) -> None:
+def test_opening_a_spool_without_its_key_fails_and_leaves_the_file_unchanged(
+    tmp_path: Path, keys: list[bytes]
+) -> None:
     spool = SpoolStore(tmp_path / "spool.db", "agent", seal=Seal([OLD]))
     spool.keep([row(0)])
     spool.close()
@@ -68,7 +70,7 @@ def test_a_spool_without_its_key_is_refused_and_left_unchanged(tmp_path: Path, k
 
 @pytest.mark.parametrize("bit", [0x01, 0x80])
 @pytest.mark.parametrize("where", ["row", "index"])
-def test_a_damaged_key_id_costs_at_most_one_row_and_does_not_prevent_the_start(
+def test_a_spool_with_one_damaged_key_id_opens_and_loses_at_most_one_row(
     tmp_path: Path, where: str, bit: int
 ) -> None:
     """An agent that lacks a key ends. One flipped bit in a key id must not look like a missing key."""
@@ -93,7 +95,7 @@ def test_a_damaged_key_id_costs_at_most_one_row_and_does_not_prevent_the_start(
     spool.close()
 
 
-def test_a_record_moved_to_another_row_is_rejected(tmp_path: Path) -> None:
+def test_an_encrypted_record_moved_to_another_row_is_rejected(tmp_path: Path) -> None:
     """An attacker can recompute the checksum. The cipher authenticates the identity of the row."""
     spool = SpoolStore(tmp_path / "spool.db", "agent", seal=Seal([NEW]))
     spool.keep([row(0), row(1)])
@@ -110,7 +112,7 @@ def test_a_record_moved_to_another_row_is_rejected(tmp_path: Path) -> None:
     spool.close()
 
 
-def test_a_key_file_holds_bytes_or_hexadecimal_digits(tmp_path: Path) -> None:
+def test_a_spool_key_file_may_hold_raw_bytes_or_hexadecimal_digits(tmp_path: Path) -> None:
     raw, text, old = tmp_path / "raw", tmp_path / "text", tmp_path / "old"
     raw.write_bytes(NEW)
     text.write_text(NEW.hex() + "\n")
@@ -121,7 +123,9 @@ def test_a_key_file_holds_bytes_or_hexadecimal_digits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "content"), [("short", b"too short"), ("none", None), ("hex", b"ab" * 20)])
-def test_an_unusable_key_file_is_named_in_the_error(tmp_path: Path, name: str, content: bytes | None) -> None:
+def test_the_error_for_an_unusable_spool_key_file_names_the_file(
+    tmp_path: Path, name: str, content: bytes | None
+) -> None:
     file = tmp_path / name
     if content is not None:
         file.write_bytes(content)
@@ -129,6 +133,6 @@ def test_an_unusable_key_file_is_named_in_the_error(tmp_path: Path, name: str, c
         load_seal(file)
 
 
-def test_previous_keys_without_a_current_key_are_refused(tmp_path: Path) -> None:
+def test_previous_spool_keys_without_a_current_key_are_a_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"spool\.key_file to be set as well"):
         load_seal(None, [tmp_path / "old"])

@@ -90,7 +90,7 @@ async def rig(small: SmallDisk) -> AsyncIterator[Rig]:
     await rig.spool.close()
 
 
-async def test_on_a_full_disk_frames_are_refused_until_sending_makes_room(rig: Rig) -> None:
+async def test_frames_are_refused_on_a_full_disk_until_sending_makes_room(rig: Rig) -> None:
     kept = await rig.keep_all()
     assert 40 < kept < 100
     assert rig.spool.trouble is not None
@@ -133,7 +133,9 @@ async def test_readings_wait_for_room_on_a_full_disk(rig: Rig, small: SmallDisk)
     assert [depth.bytes for depth in await rig.spool.depth("readings")] == [READINGS.size]
 
 
-async def test_rows_are_settled_and_kept_again_after_a_read_only_disk(rig: Rig, small: SmallDisk) -> None:
+async def test_frames_are_kept_and_get_a_lane_again_once_a_read_only_disk_is_writable(
+    rig: Rig, small: SmallDisk
+) -> None:
     await rig.spool.keep([frame(0)])
     rig.store.disconnect()  # a disk with files open for writing cannot be remounted read-only
     small.read_only(True)
@@ -155,7 +157,7 @@ async def test_rows_are_settled_and_kept_again_after_a_read_only_disk(rig: Rig, 
     assert await rig.keep() > 40
 
 
-async def test_the_depth_can_be_read_while_the_database_is_read_only(rig: Rig) -> None:
+async def test_the_spool_depth_can_be_read_while_the_database_is_read_only(rig: Rig) -> None:
     await rig.spool.keep([frame(0)])
     rig.store._db.execute("PRAGMA query_only = 1")  # type: ignore[union-attr]
     rig.next = 1
@@ -202,7 +204,7 @@ async def test_the_oldest_frames_expire_before_the_disk_is_full(small: SmallDisk
     await rig.spool.close()
 
 
-async def test_frames_are_refused_over_the_bound_when_no_row_may_expire(tmp_path: Path) -> None:
+async def test_frames_are_refused_by_a_spool_over_its_limit_in_which_no_row_may_expire(tmp_path: Path) -> None:
     rig = Rig(tmp_path, max_bytes=4 * MIB)
     await rig.spool.open()
     for seq in range(20):
@@ -218,7 +220,7 @@ async def test_frames_are_refused_over_the_bound_when_no_row_may_expire(tmp_path
     await rig.spool.close()
 
 
-async def test_after_giving_up_frames_use_the_reserve_and_then_are_refused_at_once(rig: Rig) -> None:
+async def test_frames_after_give_up_use_the_disk_reserve_and_are_then_refused_at_once(rig: Rig) -> None:
     kept = await rig.keep()
     rig.spool.give_up()
     await rig.spool.keep([frame(kept)])
@@ -229,7 +231,9 @@ async def test_after_giving_up_frames_use_the_reserve_and_then_are_refused_at_on
         await rig.spool.keep([frame(0)])
 
 
-async def test_frames_kept_at_the_same_time_share_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_frames_kept_at_the_same_time_share_one_spool_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rig = Rig(tmp_path)
     groups: list[int] = []
     keep = rig.store.keep
@@ -287,7 +291,7 @@ print(kept + 1, spool.depth()[0].frames)
 """
 
 
-def test_a_write_that_fails_for_another_reason_can_be_repeated(tmp_path: Path) -> None:
+def test_a_spool_write_that_fails_at_the_file_size_limit_can_be_repeated(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", CHILD, str(tmp_path / "spool.db")], capture_output=True, text=True, check=False
     )

@@ -36,7 +36,7 @@ def spool(tmp_path: Path) -> SpoolStore:
     return SpoolStore(tmp_path / "spool.db", "agent")
 
 
-def test_rows_are_returned_unchanged_and_in_order(spool: SpoolStore) -> None:
+def test_spool_rows_are_returned_unchanged_and_in_order(spool: SpoolStore) -> None:
     spool.keep([row(0), row(1, account="0-0 still=1")])
     spool.keep([row(2, name="b")])
     found = spool.settle_live(0, 10)
@@ -49,7 +49,7 @@ def test_rows_are_returned_unchanged_and_in_order(spool: SpoolStore) -> None:
     spool.close()
 
 
-def test_a_lane_is_settled_once(spool: SpoolStore) -> None:
+def test_the_lane_of_a_frame_is_set_only_once(spool: SpoolStore) -> None:
     spool.keep([row(i) for i in range(4)])
     assert [r.seq for r in spool.settle_live(0, 2)] == [0, 1]
     assert [r.seq for r in spool.settle_late(1_000, 10)] == [2, 3]
@@ -86,7 +86,7 @@ def test_a_clock_set_back_does_not_put_older_frames_on_the_live_lane(tmp_path: P
     spool.close()
 
 
-def test_offered_rows_do_not_expire(spool: SpoolStore) -> None:
+def test_frames_offered_to_the_link_do_not_expire(spool: SpoolStore) -> None:
     spool.keep([row(i) for i in range(5)])
     in_hand = spool.settle_late(1_000, 3)
     assert spool.expire("frame", "a", 0, 0) == 2
@@ -95,7 +95,7 @@ def test_offered_rows_do_not_expire(spool: SpoolStore) -> None:
     spool.close()
 
 
-def test_many_rows_expire_in_bounded_transactions_with_an_account_of_each(spool: SpoolStore) -> None:
+def test_many_rows_expire_in_transactions_of_limited_size_with_one_account_each(spool: SpoolStore) -> None:
     spool.keep([row(i, size=10) for i in range(EXPIRED_AT_ONCE + 7)])
     gone = [spool.expire("frame", "a", 20, 0) for _ in range(3)]
     assert gone == [EXPIRED_AT_ONCE, 5, 0]
@@ -105,7 +105,7 @@ def test_many_rows_expire_in_bounded_transactions_with_an_account_of_each(spool:
     spool.close()
 
 
-def test_depth_includes_the_frames_withheld_before_a_row(spool: SpoolStore) -> None:
+def test_spool_depth_includes_frames_withheld_before_a_stored_row(spool: SpoolStore) -> None:
     spool.keep([row(7, account="3-6 still=4", size=10), row(9, account="8-8 rate=1", size=20)])
     spool.keep([Row("frame", "a", 6, 0, 0, b"new epoch")])
     assert spool.depth() == [Depth("a", 5, 3, 9, 2, 30), Depth("a", 6, 0, 0, 1, 9)]
@@ -147,7 +147,7 @@ def test_accounts_of_adjacent_intervals_are_merged() -> None:
     assert [(a.first, a.last, a.counts["expired"]) for a in joined] == [(0, 4, 5), (7, 9, 3)]
 
 
-def test_an_unfinished_epoch_is_found_after_a_restart(tmp_path: Path) -> None:
+def test_an_epoch_without_an_end_is_found_after_a_restart(tmp_path: Path) -> None:
     first = SpoolStore(tmp_path / "spool.db", "agent")
     epoch = first.begin_epoch("a", "frame", 1000)
     first.keep([Row("frame", "a", epoch, 3, 1, b"x")])
@@ -176,7 +176,7 @@ for seq in range(100_000):
 """
 
 
-def test_promised_rows_survive_a_kill(tmp_path: Path) -> None:
+def test_committed_rows_survive_a_kill_of_their_writer(tmp_path: Path) -> None:
     path = tmp_path / "spool.db"
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True)
     assert writer.stdout is not None
@@ -195,7 +195,7 @@ def test_promised_rows_survive_a_kill(tmp_path: Path) -> None:
     spool.close()
 
 
-def test_a_file_that_is_no_database_is_moved_aside(tmp_path: Path) -> None:
+def test_a_spool_file_that_is_not_a_database_is_moved_aside(tmp_path: Path) -> None:
     path = tmp_path / "spool.db"
     path.write_bytes(b"this is no database, " * 1000)
     spool = SpoolStore(path, "agent")

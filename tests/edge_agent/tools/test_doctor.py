@@ -46,7 +46,7 @@ async def sensor(source: str, *, seconds: float = 0.3, **settings: object) -> Fi
 
 
 class TestDisk:
-    def test_a_good_disk_has_no_leftover_files(self, tmp_path: Path) -> None:
+    def test_the_check_of_a_good_disk_leaves_no_files_behind(self, tmp_path: Path) -> None:
         finding = check_disk(tmp_path / "new", [ROAD])
         assert finding.state in ("good", "poor")  # the disk of the test machine may be slow
         assert "GB free" in finding.seen
@@ -57,7 +57,7 @@ class TestDisk:
         finding = check_disk(tmp_path, [huge], DiskConfig(max_bytes=10**18))
         assert (finding.state, "lower spool.max_bytes" in finding.mend) == ("poor", True)
 
-    def test_spools_of_sensors_count_and_existing_spool_files_count_as_free(self, tmp_path: Path) -> None:
+    def test_the_disk_check_includes_sensor_spools_and_counts_spool_files_as_free(self, tmp_path: Path) -> None:
         free = psutil.disk_usage(str(tmp_path)).free
         huge = SensorConfig.model_validate(
             {"name": "s", "source": "host:cpu", "quantity": "q", "unit": "u", "spool": {"max_bytes": 2 * free}}
@@ -79,19 +79,19 @@ class TestDisk:
             subprocess.run(["mount", "-o", "remount,ro", str(disk.folder)], check=True)
             assert check_disk(disk.folder, [ROAD]).seen == "Read-only file system"
 
-    def test_the_total_limit_of_all_spools_applies(self, tmp_path: Path) -> None:
+    def test_the_disk_check_applies_the_total_limit_of_all_spools(self, tmp_path: Path) -> None:
         huge = ROAD.model_copy(update={"spool": ROAD.spool.model_copy(update={"max_bytes": 10**18})})
         assert "the spools may take" not in check_disk(tmp_path, [huge], DiskConfig(max_bytes=2**20)).seen
 
-    def test_a_disk_that_syncs_slowly_is_poor(self, tmp_path: Path) -> None:
+    def test_a_disk_with_slow_syncs_is_poor(self, tmp_path: Path) -> None:
         assert check_disk(tmp_path, [], sync_ms=lambda _: 80.0).state == "poor"
 
-    def test_a_path_that_is_no_folder_is_bad(self, tmp_path: Path) -> None:
+    def test_a_spool_folder_that_is_a_file_is_bad(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         assert check_disk(tmp_path / "file", []).state == "bad"
 
 
-def test_the_clock_is_judged_by_the_status_of_the_kernel() -> None:
+def test_the_clock_finding_follows_the_synchronisation_status_of_the_kernel() -> None:
     assert check_clock().what == "clock"
     assert judged_clock(0x2001, 1.5) == Finding("clock", "good", "synchronised within 1.5 ms")
     assert judged_clock(0x40, 16e6).state == "poor"
@@ -108,18 +108,20 @@ def test_the_clock_is_judged_by_the_status_of_the_kernel() -> None:
         ("", 0o600, "bad"),
     ],
 )
-def test_a_secret_is_readable_by_its_owner_and_group_only(tmp_path: Path, text: str, mode: int, state: str) -> None:
+def test_the_finding_of_a_secret_file_follows_its_mode_and_content(
+    tmp_path: Path, text: str, mode: int, state: str
+) -> None:
     path = tmp_path / "secret"
     path.write_text(text)
     path.chmod(mode)
     assert check_secret(path, "the gateway").state == state
 
 
-def test_a_missing_secret_is_bad(tmp_path: Path) -> None:
+def test_a_missing_secret_file_is_bad(tmp_path: Path) -> None:
     assert check_secret(tmp_path / "none", "Kafka's password").state == "bad"
 
 
-async def test_a_working_camera_is_good_with_its_size_and_time_source() -> None:
+async def test_the_good_finding_of_a_camera_shows_its_picture_size_and_time_source() -> None:
     finding = await check_camera(ROAD, 2.0)
     assert finding.state == "good", finding
     assert finding.seen.startswith("640×360, ")
@@ -134,7 +136,7 @@ async def test_a_working_camera_is_good_with_its_size_and_time_source() -> None:
         ({"redact": {"faces": {"model": "/no/such.onnx"}}}, "/no/such.onnx"),
     ],
 )
-async def test_a_camera_that_fails_is_bad_with_the_reason(settings: dict[str, object], seen: str) -> None:
+async def test_the_bad_finding_of_a_camera_shows_the_reason(settings: dict[str, object], seen: str) -> None:
     finding = await check_camera(CameraConfig.model_validate({**ROAD.model_dump(), **settings}), 1.0)
     assert finding.state == "bad"
     assert seen in finding.seen
@@ -146,7 +148,7 @@ async def test_a_camera_below_its_configured_frame_rate_is_poor() -> None:
     assert (finding.state, "set to 2000" in finding.seen) == ("poor", True)
 
 
-async def test_sensors_are_good_out_of_range_silent_or_unclaimed() -> None:
+async def test_findings_of_sensors_are_good_poor_out_of_range_or_bad_without_readings() -> None:
     assert (await sensor("host:memory")).state == "good"
     assert (await sensor("host:memory", low=-2.0, high=-1.0)).state == "poor"
     silent = await sensor("command:none", options={"argv": ["/bin/sh", "-c", "exit 3"]}, seconds=20.0)
@@ -190,13 +192,15 @@ async def test_the_finding_of_a_sensor_names_the_limit_of_its_connection() -> No
     assert (finding.state, finding.seen) == ("good", "1 readings, the last 7 u; h speaks MQTT 3.1.1")
 
 
-async def test_a_retained_reading_alone_makes_a_sensor_poor() -> None:
+async def test_a_sensor_with_only_a_retained_reading_is_poor() -> None:
     config = SensorConfig(name="s", source="mqtt:a", quantity="q", unit="u")
     (finding,) = await check_sensors(OneReading(Reading(7.0, quality=STALE)), [config], 0.05)
     assert (finding.state, "retained" in finding.seen) == ("poor", True)
 
 
-async def test_a_failing_check_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failing_check_does_not_stop_the_other_checks_of_the_doctor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "secret").write_text("x")
     (tmp_path / "secret").chmod(0o644)
     options = {"username": "u", "password_file": str(tmp_path / "secret")}
@@ -218,7 +222,7 @@ async def test_a_failing_check_does_not_stop_the_others(tmp_path: Path, monkeypa
     assert found["secret of sensor s"].state == "poor"
 
 
-async def test_passwords_are_masked_in_the_finding_of_a_camera(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_passwords_in_the_finding_of_a_camera_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     async def error_line(_: object) -> str:
         return "rtsp://admin:hunter2@127.0.0.1/x: no"
 
@@ -228,7 +232,7 @@ async def test_passwords_are_masked_in_the_finding_of_a_camera(monkeypatch: pyte
     assert (finding.state, "hunter2" in str(finding), "127.0.0.1:9/shot" in finding.mend) == ("bad", False, True)
 
 
-def test_secret_files_include_previous_spool_keys() -> None:
+def test_the_list_of_secret_files_includes_previous_spool_keys() -> None:
     disk = DiskConfig(key_file=Path("new"), previous_key_files=(Path("old"), Path("older")))
     settings = KafkaSettings(password_file=Path("kafka"))
     assert [str(path) for path, _ in secret_files(Site(spool=disk), settings)] == ["kafka", "new", "old", "older"]
@@ -270,7 +274,7 @@ async def test_a_link_that_does_not_open_is_bad(quiet: None) -> None:
 
 
 @pytest.mark.kafka
-async def test_a_site_on_kafka_is_good_once_its_topics_exist(kafka: str, prefix: str, tmp_path: Path) -> None:
+async def test_kafka_findings_are_good_once_the_topics_exist(kafka: str, prefix: str, tmp_path: Path) -> None:
     settings = KafkaSettings(bootstrap=kafka, prefix=prefix)
     found = {f.what: f async for f in examine(Site(cameras=(ROAD,)), settings, tmp_path, 2.0)}
     assert (found[f"Kafka {kafka}"].state, found[f"Kafka {kafka}"].mend) == ("bad", "sightline topics create")

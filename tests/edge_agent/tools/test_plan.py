@@ -29,18 +29,18 @@ def test_a_camera_without_a_gate_sends_all_captured_frames() -> None:
     assert mean_fps(0.0, gate={"motion": False}) == 5.0
 
 
-def test_a_still_camera_sends_keep_alives_and_samples_only() -> None:
+def test_a_camera_without_motion_sends_only_keep_alives_and_samples() -> None:
     assert mean_fps(0.0, gate={"keep_alive_s": 10, "sample": 0.02}) == pytest.approx(0.1 + 0.1)
     assert mean_fps(0.0, gate={"keep_alive_s": 0, "sample": 0.0}) == 0.0
 
 
-def test_a_busy_camera_sends_at_its_open_rate_and_half_of_the_examined_frames() -> None:
+def test_a_busy_camera_sends_at_open_fps_or_half_of_its_examined_frames() -> None:
     assert mean_fps(1.0, gate={"open_fps": 4.0}) == 4.0
     assert mean_fps(1.0, gate={"open_fps": 1.0}) == 2.5
     assert mean_fps(1.0, gate={"max_fps": 2.0, "open_fps": 0.0}) == 2.0
 
 
-def test_overlapping_armed_hours_count_once() -> None:
+def test_overlapping_armed_hours_count_once_in_the_plan() -> None:
     night = ArmedHours(start=time(22), end=time(6))
     assert armed_share([night]) == pytest.approx(8 / 24)
     assert armed_share([night, ArmedHours(start=time(23), end=time(1))]) == pytest.approx(8 / 24)
@@ -48,14 +48,14 @@ def test_overlapping_armed_hours_count_once() -> None:
     assert armed_share([]) == 1.0
 
 
-def test_a_byte_budget_limits_the_cost() -> None:
+def test_a_byte_budget_limits_the_planned_cost_of_a_camera() -> None:
     site = Site(cameras=(camera(encode={"bytes_per_s": 10_000, "bytes_per_day": 50_000_000}),))
     (found,) = cost_of(site, Assumptions(moving_share=1.0)).cameras
     assert found.peak_bytes_per_s <= 10_000
     assert found.bytes_per_day == pytest.approx(50_000_000)
 
 
-def test_a_spool_lasts_until_the_mean_rate_has_filled_it() -> None:
+def test_the_planned_life_of_a_spool_ends_when_the_mean_rate_has_filled_it() -> None:
     (found,) = cost_of(Site(cameras=(camera(),)), Assumptions()).cameras
     assert found.outage_bytes(found.spool_lasts_s, busy=False) == pytest.approx(found.spool_bytes)
     assert found.outage_bytes(60, busy=True) >= found.outage_bytes(60, busy=False)
@@ -65,7 +65,7 @@ def test_a_spool_lasts_until_the_mean_rate_has_filled_it() -> None:
     assert idle.spool_lasts_s == math.inf
 
 
-def test_the_number_of_partitions_follows_the_peak() -> None:
+def test_the_planned_number_of_partitions_follows_the_peak_frame_rate() -> None:
     cameras = tuple(camera(f"c{n}", fps=25.0, gate={"motion": False, "max_fps": 0.0}) for n in range(40))
     assert cost_of(Site(cameras=cameras), Assumptions()).partitions == 20
     assert cost_of(Site(), Assumptions()).partitions == 6
@@ -73,17 +73,17 @@ def test_the_number_of_partitions_follows_the_peak() -> None:
 
 
 @given(st.sampled_from(["jpeg", "webp"]), st.integers(1, 99))
-def test_a_higher_quality_never_makes_a_smaller_picture(encoding: str, quality: int) -> None:
+def test_the_estimated_picture_size_never_falls_with_a_higher_quality(encoding: str, quality: int) -> None:
     assert 0 < bits_per_pixel(encoding, quality) <= bits_per_pixel(encoding, quality + 1)
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
-def test_more_motion_never_costs_less(less: float, more: float) -> None:
+def test_the_estimated_cost_never_falls_with_more_motion(less: float, more: float) -> None:
     less, more = sorted((less, more))
     assert mean_fps(less) <= mean_fps(more) + 1e-12
 
 
-def test_the_size_estimate_is_within_its_spread_of_real_footage(shared_data: object) -> None:
+def test_the_estimated_picture_size_is_within_its_spread_of_real_footage(shared_data: object) -> None:
     from pathlib import Path
 
     import cv2

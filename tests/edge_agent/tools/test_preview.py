@@ -39,7 +39,7 @@ def road(**settings: object) -> CameraConfig:
     )
 
 
-def test_every_frame_is_counted_and_a_frame_with_motion_is_shown() -> None:
+def test_a_preview_counts_every_frame_and_shows_a_frame_with_motion() -> None:
     preview = watch(road(), 20.0, TickingClock())
     assert preview.counts.total() == 45
     assert preview.counts["sent"] > 0
@@ -48,12 +48,12 @@ def test_every_frame_is_counted_and_a_frame_with_motion_is_shown() -> None:
     assert preview.image.shape == (360, 640, 3)
 
 
-def test_privacy_masks_are_black_in_the_shown_picture() -> None:
+def test_privacy_masks_are_black_in_the_preview_picture() -> None:
     preview = watch(road(redact={"masks": [TOP]}), 20.0, TickingClock())
     assert preview.image[:60].max() == 0
 
 
-def test_masks_motion_and_a_line_with_counts_are_drawn() -> None:
+def test_masks_motion_and_a_line_with_counts_are_drawn_into_the_preview_picture() -> None:
     camera = road(gate={"masks": [LEFT]})
     preview = watch(camera, 20.0, TickingClock())
     picture = annotated(camera, preview)
@@ -83,7 +83,7 @@ class FindsOnce:
         return [ScoredBox(Box(0, 0, image.shape[1], image.shape[0]), 1.0)] if self.looks == 2 else []
 
 
-def test_a_face_missed_in_the_shown_frame_is_still_covered(
+def test_a_face_that_the_detector_misses_in_the_preview_frame_is_still_covered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     detector = FindsOnce()
@@ -113,7 +113,7 @@ class GivenPictures:
         raise SourceEnded("over")
 
 
-def test_broken_and_grey_pictures_are_counted_as_unusable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preview_counts_broken_and_grey_pictures_as_unusable(monkeypatch: pytest.MonkeyPatch) -> None:
     well, grey = np.full((40, 60, 3), 90, np.uint8), np.zeros((40, 60), np.uint8)
     monkeypatch.setattr("edge_agent.tools.preview.make_source", lambda *_: GivenPictures(None, grey, well, None))
     preview = watch(road(), 5.0, SystemClock())
