@@ -5,12 +5,14 @@ Decoding uses one thread, limits the picture size, and converts a frame to pixel
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
 
 import av
-import cv2
 import numpy as np
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
@@ -19,28 +21,41 @@ from edge_agent.exceptions import FrameUnusable, SourceUnusable
 from edge_agent.sources.limits import MAX_PIXELS
 from edge_agent.sources.source import Grey, Image
 
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
 LOST = "packets of this frame were lost"
 
 _PLANAR = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "nv21", "gray"}
 """Pixel formats whose first plane is the luma, one byte for each pixel."""
-_TURNS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
-"""OpenCV's rotation code for each rotation of FFmpeg (anticlockwise, in degrees)."""
+_MATRIX = struct.Struct("9i")
+"""Display matrix of FFmpeg (libavutil/display.h). Its first five numbers are a, b, u, c, d.
+
+A pixel at (x, y) is shown at (ax + cy, bx + dy).
+"""
+DAMAGE_IS_ERROR = {"err_detect": "explode"}
+"""Option of FFmpeg's JPEG decoder: an error instead of a picture with wrong parts.
+
+In baseline JPEGs it found all of 1,440 losses of 300 to 4,000 bytes, in progressive ones nine of ten.
+"""
 _CODEC_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
 
 
 def open_video(
     url: str, options: dict[str, str], *, open_s: float | None = None, read_s: float | None = None
 ) -> tuple[InputContainer, VideoStream]:
-    """Open a file or URL and its first video stream.
+    """Open a file or URL and its first video stream that is no cover picture.
 
-    Raise FFmpegError, OSError, or SourceUnusable without a video stream.
+    Raise FFmpegError, OSError, or SourceUnusable without video.
     """
     container = av.open(url, options=options | _CODEC_OPTIONS, timeout=(open_s, read_s))
-    if not container.streams.video or container.streams.video[0].codec_context is None:
+    videos = [video for video in container.streams.video if not video.disposition & Disposition.attached_pic]
+    if not videos or videos[0].codec_context is None:
         container.close()
         raise SourceUnusable("expected a video stream that FFmpeg can decode, found none")
-    video = container.streams.video[0]
-    video.codec_context.options = _CODEC_OPTIONS
+    video = videos[0]
+    is_jpeg = video.codec_context.name == "mjpeg"
+    video.codec_context.options = _CODEC_OPTIONS | DAMAGE_IS_ERROR if is_jpeg else _CODEC_OPTIONS
     video.codec_context.thread_count = 1  # one camera needs at most one core, and a host has many cameras
     return container, video
 
@@ -57,10 +72,7 @@ class Decoder:
         self._reformatter = VideoReformatter()  # building its tables takes half the time of a conversion
 
     def image(self, frame: VideoFrame) -> Callable[[], Image]:
-        """Return a function that makes a frame's picture in the stream's rotation.
-
-        The function raises FrameUnusable.
-        """
+        """Return a function that makes a frame's picture, turned as the stream says. It raises FrameUnusable."""
 
         def make() -> Image:
             if frame.is_corrupt:
@@ -69,14 +81,13 @@ class Decoder:
                 bgr = self._reformatter.reformat(frame, format="bgr24", threads=1).to_ndarray()
             except (av.FFmpegError, ValueError, MemoryError) as error:
                 raise FrameUnusable(f"the frame cannot be converted to a picture: {why(error)}") from None
-            turn = _TURNS.get(frame.rotation % 360)
-            return np.asarray(bgr if turn is None else cv2.rotate(bgr, turn), np.uint8)
+            return _oriented(np.asarray(bgr, np.uint8), _matrix(frame))
 
         return make
 
     def luma(self, frame: VideoFrame) -> Callable[[], Grey] | None:
-        """Return a function that returns a frame's luma without a copy; None if the format has no luma plane."""
-        if frame.format.name not in _PLANAR or frame.rotation % 360:
+        """Return a function that views a frame's luma without a copy; None if its format has no luma plane."""
+        if frame.format.name not in _PLANAR or _matrix(frame):
             return None
 
         def view() -> Grey:
@@ -85,3 +96,23 @@ class Decoder:
             return rows.reshape(frame.height, plane.line_size)[:, : frame.width]
 
         return view
+
+
+def _matrix(frame: VideoFrame) -> tuple[int, ...]:
+    """Return the display matrix of a frame, or an empty tuple if it is shown as it is."""
+    try:
+        data = cast("Buffer | None", frame.side_data.get("DISPLAYMATRIX"))
+    except ValueError:  # PyAV 18 refuses all side data of a JPEG with EXIF
+        return ()
+    matrix = _MATRIX.unpack(memoryview(data)) if data else ()
+    return () if matrix and matrix[0] > 0 and matrix[4] > 0 else matrix
+
+
+def _oriented(image: Image, matrix: tuple[int, ...]) -> Image:
+    """Apply a display matrix, rounded to quarter turns and mirror images."""
+    if not matrix:
+        return image
+    a, b, _, c, d = matrix[:5]
+    if abs(b) > abs(a):
+        image, a, d = image.transpose(1, 0, 2), c, b
+    return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])

@@ -41,7 +41,9 @@ class FileSource:
         """Open the file. Raise SourceUnusable."""
         self.close()
         try:
-            self._container, video = open_video(str(self._path), {})
+            self._container, video = open_video(
+                str(self._path.absolute()), {}
+            )  # a relative name may look like an address
         except (av.FFmpegError, OSError, ValueError, SourceUnusable) as error:
             reason = f"{self._path}: expected a video file that FFmpeg can read: {why(error)}"
             raise SourceUnusable(reason) from None

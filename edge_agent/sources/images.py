@@ -12,7 +12,8 @@ from stat import S_ISREG
 
 from edge_agent.exceptions import SourceStalled, SourceUnusable
 from edge_agent.sources.pace import FramePacer
-from edge_agent.sources.source import MAX_PICTURE_BYTES, CapturedFrame, captured, unusable
+from edge_agent.sources.pictures import MAX_PICTURE_BYTES, PictureDecoder
+from edge_agent.sources.source import CapturedFrame, unusable
 from ingest.runtime.clock import Clock
 from ingest.runtime.files import make_folder, write_private
 
@@ -99,6 +100,7 @@ class ImagesSource:
         self._folder, self._clock, self._existing = folder, clock, existing
         self._position, self._on_notice = position, on_notice
         self._pace = pace or FramePacer(fps, clock)
+        self._pictures = PictureDecoder()
         self._new: NewFiles | None = None
         self._waiting: deque[ListedFile] = deque()
         self._given: ListedFile | None = None
@@ -140,7 +142,7 @@ class ImagesSource:
         if file.size > MAX_PICTURE_BYTES:
             return unusable(f"{file.name}: {file.size} bytes exceed the limit of {MAX_PICTURE_BYTES}", now_ns)
         try:
-            return captured((self._folder / file.name).read_bytes(), now_ns)
+            return self._pictures.captured((self._folder / file.name).read_bytes(), now_ns)
         except FileNotFoundError:
             return None  # another program has removed the file
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Interface of all frame sources, and frames from encoded pictures: JPEG, PNG and other formats of OpenCV."""
+"""Interface of all frame sources, and the frames that they deliver."""
 
 from __future__ import annotations
 
@@ -15,12 +15,6 @@ Image = npt.NDArray[np.uint8]
 """Colour picture: ``(height, width, 3)`` uint8 BGR."""
 Grey = npt.NDArray[np.uint8]
 """Grey picture: ``(height, width)`` uint8."""
-
-MAX_PICTURE_BYTES = 64 * 1024 * 1024
-"""Maximum size of an encoded picture. An 8K PNG of a noisy scene is about as large as this limit."""
-_JPEG, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
-_END_WITHIN_BYTES = 4096
-"""Maximum number of bytes after the end marker of a JPEG. Some cameras append a comment or zeros."""
 
 
 class CapturedFrame:
@@ -88,18 +82,6 @@ class FrameSource(Protocol):
         """Release all resources. The method may be called at any time, and more than once."""
 
 
-def captured(data: bytes, captured_ns: int) -> CapturedFrame:
-    """Return a frame from an encoded picture.
-
-    Its ``image`` raises FrameUnusable for a truncated or damaged picture.
-    """
-    return CapturedFrame(
-        lambda: _decoded(data, cv2.IMREAD_COLOR),
-        captured_ns,
-        luma=lambda: _decoded(data, cv2.IMREAD_REDUCED_GRAYSCALE_2),
-    )
-
-
 def unusable(why: str, captured_ns: int) -> CapturedFrame:
     """Return a frame whose ``image`` raises FrameUnusable with this reason."""
     return CapturedFrame(failing(why), captured_ns)
@@ -112,16 +94,3 @@ def failing(why: str) -> Callable[[], Image]:
         raise FrameUnusable(why)
 
     return fail
-
-
-def _decoded(data: bytes, how: int) -> Image | Grey:
-    if data.startswith(_JPEG) and _JPEG_END not in data[-_END_WITHIN_BYTES:]:
-        raise FrameUnusable(f"truncated JPEG of {len(data)} bytes")
-    try:
-        # OPENCV_IO_MAX_IMAGE_PIXELS, set by the agent for its children, limits the size that a header may claim
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), how)
-    except cv2.error as error:
-        raise FrameUnusable(f"{len(data)} bytes cannot be decoded as a picture: {error.err}") from None
-    if image is None:
-        raise FrameUnusable(f"{len(data)} bytes are not a picture in a known format")
-    return np.asarray(image, np.uint8)

@@ -13,7 +13,8 @@ from edge_agent.exceptions import SourceStalled, SourceUnusable
 from edge_agent.sources.address import Address
 from edge_agent.sources.multipart import Multipart, boundary_of
 from edge_agent.sources.pace import FramePacer
-from edge_agent.sources.source import MAX_PICTURE_BYTES, CapturedFrame, captured
+from edge_agent.sources.pictures import MAX_PICTURE_BYTES, PictureDecoder
+from edge_agent.sources.source import CapturedFrame
 from ingest.runtime.clock import Clock, Deadline
 from ingest.site import StreamConfig
 
@@ -37,6 +38,7 @@ class WebSource:
     ) -> None:
         self._address, self._config, self._clock, self._stall_s = address, stream, clock, stall_s
         self._pace = pace or FramePacer(fps, clock)
+        self._pictures = PictureDecoder()
         self._stack: ExitStack | None = None
         self._client = httpx.Client()
         self._chunks: Iterator[bytes] | None = None
@@ -67,7 +69,7 @@ class WebSource:
         found = self._part() if self._chunks is not None else self._snapshot()
         if found is not None:
             self._good_s, self._fault = self._clock.monotonic(), ""
-            return captured(found, self._clock.now_ns())
+            return self._pictures.captured(found, self._clock.now_ns())
         if self._fault and self._clock.monotonic() - self._good_s > self._stall_s:
             raise SourceStalled(f"{self._address.shown}: {self._fault}")
         return None

@@ -1,0 +1,54 @@
+"""End of a JPEG in a stream of bytes, found by its markers (ITU-T T.81, annex B). Pure."""
+
+from __future__ import annotations
+
+import re
+
+JPEG_START = b"\xff\xd8\xff"
+"""Start of image, and the first byte of the marker that follows in every JPEG."""
+_IN_SCAN = re.compile(rb"\xff[\xc4\xd9-\xdf\xe0-\xef\xfe]")
+"""Markers that may follow a scan. Others in coded data are fill bytes, restarts or damage."""
+_MARKER_BYTES, _LENGTH_BYTES = 2, 2
+_SCAN, _END = 0xDA, 0xD9
+_WITHOUT_LENGTH = frozenset((0x01, *range(0xD0, 0xD9)))
+
+
+class JpegScan:
+    """Incremental search for the end of the JPEG at the start of a buffer that grows.
+
+    Segments are skipped by their lengths, so the end of a thumbnail inside a segment is not taken for the end of the
+    picture.
+    """
+
+    def __init__(self) -> None:
+        self._at = len(JPEG_START) - 1
+        self._in_scan = False
+
+    def end(self, data: bytes | bytearray) -> int | None:
+        """Return the position after the end marker, or None while it is not in ``data``."""
+        while self._at + _MARKER_BYTES <= len(data):
+            if self._in_scan or data[self._at] != 0xFF:
+                found = _IN_SCAN.search(data, self._at)
+                if found is None:
+                    self._at = max(self._at, len(data) - 1)
+                    return None
+                self._at, self._in_scan = found.start(), False
+            marker = data[self._at + 1]
+            if marker == _END:
+                return self._at + _MARKER_BYTES
+            if marker == 0xFF:
+                self._at += 1
+            elif marker in _WITHOUT_LENGTH:
+                self._at += _MARKER_BYTES
+            elif not self._skip_segment(data):
+                return None
+        return None
+
+    def _skip_segment(self, data: bytes | bytearray) -> bool:
+        """Move behind the segment at the present position. Return False while its length is not in ``data``."""
+        start = self._at + _MARKER_BYTES
+        if start + _LENGTH_BYTES > len(data):
+            return False
+        self._in_scan = data[self._at + 1] == _SCAN
+        self._at = start + max(_LENGTH_BYTES, int.from_bytes(data[start : start + _LENGTH_BYTES]))
+        return True
