@@ -207,7 +207,7 @@ def test_a_spool_file_that_is_not_a_database_is_moved_aside(tmp_path: Path) -> N
 
 def test_a_full_disk_raises_an_error_with_the_next_step(spool: SpoolStore, monkeypatch: pytest.MonkeyPatch) -> None:
     spool._db.execute("PRAGMA max_page_count = 20").fetchall()
-    with pytest.raises(SpoolError, match="disk is there, writable and not full"):
+    with pytest.raises(SpoolError, match="disk is mounted, writable and not full"):
         spool.keep([row(0, size=MB)])
     assert spool.empty
     spool.close()
