@@ -13,8 +13,8 @@ from collections import deque
 from dataclasses import dataclass
 
 EXCHANGES = 60
-"""Number of recent measurements to keep: one minute of heartbeats. In one minute, a clock that runs 50 ppm fast gains
-3 ms, which is about the error of one measurement."""
+"""Number of recent measurements to keep, as many as heartbeats in one minute. In one minute, a clock that runs 50 ppm
+fast gains 3 ms, which is about the error of one measurement."""
 _STAMP_MS = 1.0
 """Resolution of Kafka's timestamps."""
 _DRIFT_MS = 6.0

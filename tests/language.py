@@ -69,7 +69,7 @@ def comments(source: str) -> Iterator[str]:
 def messages(tree: ast.Module) -> Iterator[str]:
     """Yield the texts of raised errors, and log events with the names of their fields."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and (text := " | ".join(_texts(node.exc))):
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and (text := _error_text(node.exc)):
             yield text
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LOGGERS:
             fields = " ".join(f"{keyword.arg}=…" for keyword in node.keywords if keyword.arg)
@@ -112,6 +112,14 @@ def sentences(paths: Iterable[Path]) -> list[tuple[str, str]]:
 
 def _unfenced(text: str) -> str:
     return re.sub(r"(?s)```.*?```", " ", text)
+
+
+def _error_text(call: ast.Call) -> str:
+    """Return the text of an error. A ConfigError has its text as ``ingest.exceptions`` formats it."""
+    if ast.unparse(call.func) == "ConfigError" and len(call.args) == 4:
+        where, key, value, expected = (_text(arg) or "…" for arg in call.args)
+        return f"{where}: {key} = {value}: expected {expected}"
+    return " | ".join(_texts(call))
 
 
 def _texts(call: ast.Call) -> list[str]:

@@ -161,7 +161,7 @@ class FrameIntake:
             encoded = self._encoder.encode(redaction, self._clock.monotonic())
             if isinstance(encoded, Encoded) and len(encoded.data) > MAX_IMAGE_BYTES:
                 raise FrameUnusable(
-                    f"encoded picture of {len(encoded.data)} bytes: exceeds the limit of {MAX_IMAGE_BYTES}"
+                    f"the encoded picture of {len(encoded.data)} bytes exceeds the limit of {MAX_IMAGE_BYTES}"
                 )
         except (cv2.error, FrameUnusable) as error:
             self._reason = f"a frame of shape {image.shape} is unusable: {error}"

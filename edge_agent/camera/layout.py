@@ -123,7 +123,7 @@ def _sharpness(fine: Field, picture: Field) -> float:
 
 
 def _centred(field: Field) -> Field:
-    """Return the field minus the means of its rows and columns.
+    """Return the edge strengths minus the means of their rows and columns.
 
     Lines across the whole picture, such as a kerb, occur in any direction of view. Subtracting the means removes such
     lines.

@@ -56,7 +56,10 @@ class Tally:
         return account
 
     def tail(self) -> Account | None:
-        """Return the account of the frames withheld after the last kept frame, or None, and clear the counts."""
+        """Return the account of the frames withheld after the last kept frame, and clear it.
+
+        Return None if none was withheld.
+        """
         account = self.withheld
         self._counts.clear()
         return account

@@ -135,7 +135,7 @@ class WatchedSource:
     def _before(self, max_age_s: float) -> Grey | None:
         """Return the usual view that an earlier capture saved.
 
-        Masks may have been added since that capture, so apply all masks to the view and to the saved file.
+        The site file may have new privacy masks, so apply all masks to the view and to the saved file.
         """
         before = self._memory.load(max_age_s) if self._memory else None
         if self._memory is None or before is None or self._masks is None:

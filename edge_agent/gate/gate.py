@@ -231,7 +231,7 @@ class Gate:
         return GateDecision(frame, reason, motion.boxes if motion else None, resting, chosen)
 
     def _final(self, buffered: GateDecision) -> GateDecision:
-        """Return the final decision on a buffered frame after which no motion followed in time."""
+        """Return the final decision on a buffered frame. No motion followed while the frame was buffered."""
         if buffered.frame.image is not None and self._is_overdue(buffered.frame):
             return self._send_buffered(buffered, self._report(buffered.frame, buffered.resting))
         if buffered.sampled:

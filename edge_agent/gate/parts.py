@@ -18,10 +18,11 @@ SURE_SHARE = 0.5
 """Minimum number of surely differing pixels in a part, as a share of the minimum area. The edge of a trembling object
 has fewer such pixels."""
 _SMALL = 3.0
-"""Multiple of the minimum area up to which a part is small. Adjacent streaks of rain join to parts of that size."""
+"""Multiple of the minimum area up to which a part is small. Adjacent streaks of rain form parts up to this size."""
 _NEAR = np.ones((5, 5), np.uint8)
 _CLOSE = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
-"""Kernel that closes gaps within one object. For example, a roof in the colour of the road splits a car."""
+"""Kernel that closes gaps between the parts of one object, for example of a car whose roof has the colour of the
+road."""
 _GONE = 2.0
 """Factor on the required share of pixels when an object leaves, so that a departure needs a larger change."""
 

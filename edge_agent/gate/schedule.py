@@ -1,11 +1,12 @@
 """Armed hours of a camera. Pure.
 
 Armed hours are wall-clock times in the camera's time zone. When the clocks change for daylight saving time, an
-interval of armed hours stays one interval, and the camera stays armed at every wall-clock time inside it:
+interval of armed hours stays one interval, and the camera stays armed at every wall-clock time inside that interval:
 
-- When clocks are set back, one hour occurs twice. A start time in that hour means its first occurrence, and an end
-  time in that hour means its second occurrence.
-- When clocks are set forward, one hour is skipped. A start or end time in that hour takes effect at the change.
+- When clocks are set back, one hour occurs twice. A start time in the repeated hour means the first occurrence, and
+  an end time means the second occurrence.
+- When clocks are set forward, one hour is skipped. A start or end time in the skipped hour takes effect when the
+  clocks change.
 """
 
 from __future__ import annotations

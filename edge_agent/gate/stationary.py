@@ -20,8 +20,9 @@ Mask = npt.NDArray[np.bool_]
 Rectangle = tuple[int, int, int, int]
 
 _SEPARATE_S = 2.0
-"""Gap that separates the arrivals of two objects. All pixels of one object become background within two seconds.
-Pixels that stop later belong to another object, even if both objects touch, like cars in a row."""
+"""Gap that separates two arrivals. An arrival is the set of pixels that stop at about the same time. All pixels of
+one object become background within two seconds. Pixels that stop later belong to another object, even if both objects
+touch, like cars in a row."""
 _MAX_ARRIVAL_S = 30.0
 """Maximum length of one arrival. Even the shadow of a cloud has passed after this time. Without a limit, leaves that
 come to rest every second would form one endless arrival, as large as a change of light."""
@@ -29,7 +30,7 @@ _LIGHT_SHARE = 0.25
 """Share of the picture above which an arrival counts as a change of light. Earlier stationary objects in that area
 stay."""
 _SURE_SHARE = 0.5
-"""Minimum number of stationary pixels of an arrival, as a share of the minimum area. Smaller arrivals are ignored
+"""Minimum number of pixels of an arrival, as a share of the minimum area of an object. Smaller arrivals are ignored
 before their gaps are closed: leaves and noise leave so many specks in a day that examining all would take too
 long."""
 _MIN_SIDE_PX = 2
@@ -70,7 +71,7 @@ class StationaryMap:
         self._beneath = self._top.copy()
 
     def uncovered(self, bare: Mask) -> None:
-        """Remove the arrivals at the pixels ``bare``, where a stopped object left.
+        """Remove the arrivals at the pixels ``bare``, where a stationary object has left.
 
         Restore earlier arrivals that were hidden beneath the removed ones.
         """

@@ -39,7 +39,7 @@ _GRID_PX = 32
 
 
 class Detector(Protocol):
-    """Detector of boxes in a sequence of pictures. Only one thread may call its methods."""
+    """Detector of boxes in a sequence of pictures. Only one thread may call the methods of a detector."""
 
     name: str
     """Identity of the model as ``file@sha256:hash``, with the first twelve digits of the file's hash."""

@@ -24,7 +24,8 @@ _ONE_SIDED = "profile"
 picture."""
 _SCALE_STEP = 1.1
 _NEIGHBOURS = 3
-"""Number of neighbouring windows that must agree. A lower number finds more faces, but also more false faces."""
+"""Number of neighbouring windows in which a cascade must find the same face. A lower number finds more faces, but
+also more false faces."""
 _MIN_PX = 20
 """Size of the faces that these cascades were trained with. A smaller face is found only if the picture is
 enlarged."""

@@ -58,7 +58,7 @@ class BoxHistory:
 
     @property
     def min_score(self) -> float:
-        """Lowest score of a box that may overlap an earlier box and continue it.
+        """Lowest score of a detected box that can continue an earlier, overlapping box.
 
         Boxes with lower scores have no effect.
         """

@@ -29,14 +29,13 @@ LOST = "packets of this frame were lost"
 _PLANAR = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "nv21", "gray"}
 """Pixel formats whose first plane is the luma, one byte for each pixel."""
 _MATRIX = struct.Struct("9i")
-"""Display matrix of FFmpeg (libavutil/display.h). Its first five numbers are a, b, u, c, d.
-
-A pixel at (x, y) is shown at (ax + cy, bx + dy).
+"""Display matrix of FFmpeg (libavutil/display.h). The first five numbers of the matrix are a, b, u, c and d. A pixel
+at (x, y) is shown at (ax + cy, bx + dy).
 """
 DAMAGE_IS_ERROR = {"err_detect": "explode"}
-"""Option of FFmpeg's JPEG decoder: an error instead of a picture with wrong parts.
-
-In baseline JPEGs it found all of 1,440 losses of 300 to 4,000 bytes, in progressive ones nine of ten.
+"""Option of FFmpeg's JPEG decoder: raise an error for damaged data instead of returning a picture with wrong parts.
+In a test with losses of 300 to 4,000 bytes, the option detected all of 1,440 losses in baseline JPEGs, and nine of
+ten losses in progressive JPEGs.
 """
 _CODEC_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
 
@@ -44,9 +43,9 @@ _CODEC_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
 def open_video(
     url: str, options: dict[str, str], *, open_s: float | None = None, read_s: float | None = None
 ) -> tuple[InputContainer, VideoStream]:
-    """Open a file or URL and its first video stream that is no cover picture.
+    """Open a file or URL, and its first video stream that is not a cover picture.
 
-    Raise FFmpegError, OSError, or SourceUnusable without video.
+    Raise FFmpegError, OSError, or SourceUnusable without a video stream.
     """
     container = av.open(url, options=options | _CODEC_OPTIONS, timeout=(open_s, read_s))
     videos = [video for video in container.streams.video if not video.disposition & Disposition.attached_pic]
@@ -72,7 +71,7 @@ class Decoder:
         self._reformatter = VideoReformatter()  # building its tables takes half the time of a conversion
 
     def image(self, frame: VideoFrame) -> Callable[[], Image]:
-        """Return a function that makes a frame's picture, turned as the stream says. It raises FrameUnusable."""
+        """Return a function that makes a frame's picture in the stream's orientation. It raises FrameUnusable."""
 
         def make() -> Image:
             if frame.is_corrupt:
@@ -86,7 +85,7 @@ class Decoder:
         return make
 
     def luma(self, frame: VideoFrame) -> Callable[[], Grey] | None:
-        """Return a function that views a frame's luma without a copy; None if its format has no luma plane."""
+        """Return a function that returns a frame's luma without a copy; None if the format has no luma plane."""
         if frame.format.name not in _PLANAR or _matrix(frame):
             return None
 
@@ -99,7 +98,7 @@ class Decoder:
 
 
 def _matrix(frame: VideoFrame) -> tuple[int, ...]:
-    """Return the display matrix of a frame, or an empty tuple if it is shown as it is."""
+    """Return the display matrix of a frame, or an empty tuple if the frame is shown unchanged."""
     try:
         data = cast("Buffer | None", frame.side_data.get("DISPLAYMATRIX"))
     except ValueError:  # PyAV 18 refuses all side data of a JPEG with EXIF
@@ -109,7 +108,7 @@ def _matrix(frame: VideoFrame) -> tuple[int, ...]:
 
 
 def _oriented(image: Image, matrix: tuple[int, ...]) -> Image:
-    """Apply a display matrix, rounded to quarter turns and mirror images."""
+    """Return a picture after applying a display matrix, rounded to quarter turns and mirror images."""
     if not matrix:
         return image
     a, b, _, c, d = matrix[:5]

@@ -1,6 +1,6 @@
 """Frames of encoded pictures, from snapshots, MJPEG and image files: JPEG, PNG and other formats of OpenCV.
 
-JPEG is decoded by FFmpeg, because OpenCV does not report damage: a picture that lost its middle looks complete to it.
+FFmpeg decodes JPEG, because OpenCV does not report a JPEG that lost data in its middle.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from edge_agent.sources.limits import MAX_PIXELS
 from edge_agent.sources.source import CapturedFrame, Grey, Image
 
 MAX_PICTURE_BYTES = 64 * 1024 * 1024
-"""Maximum size of an encoded picture: an 8K PNG of a noisy scene is about this large."""
+"""Maximum size of an encoded picture: an 8K PNG of a noisy scene is about as large as this limit."""
 _EXIF, _EXIF_WITHIN_BYTES = b"Exif\0\0", 4096
 
 
@@ -29,7 +29,10 @@ class PictureDecoder:
         self._decoder = Decoder()
 
     def captured(self, data: bytes, captured_ns: int) -> CapturedFrame:
-        """Return a frame of an encoded picture. It raises FrameUnusable for a truncated or damaged picture."""
+        """Return a frame of an encoded picture.
+
+        The frame's ``image`` raises FrameUnusable for a truncated or damaged picture.
+        """
         if data.startswith(JPEG_START):
             jpeg = _JpegPicture(data, self._decoder)
             return CapturedFrame(jpeg.image, captured_ns, luma=jpeg.luma)
@@ -41,7 +44,7 @@ class PictureDecoder:
 
 
 class _JpegPicture:
-    """A JPEG that is decoded once, for its luma and its colours."""
+    """JPEG that is decoded only once, both for the luma and for the colour picture."""
 
     def __init__(self, data: bytes, decoder: Decoder) -> None:
         self._data, self._decoder = data, decoder
@@ -59,7 +62,7 @@ class _JpegPicture:
         return view() if view else np.asarray(cv2.cvtColor(self.image(), cv2.COLOR_BGR2GRAY), np.uint8)
 
     def _decode(self) -> VideoFrame:
-        """Decode with a new context, because FFmpeg takes a smaller picture for a field of the one before it."""
+        """Decode with a new context. A used context takes a smaller picture for a field of the last picture."""
         if self._frame is None:
             size, end = len(self._data), JpegScan().end(self._data)
             if end is None:

@@ -18,7 +18,7 @@ Grey = npt.NDArray[np.uint8]
 
 
 class CapturedFrame:
-    """One frame with its capture time in Unix ns. Its pixels are made on first access.
+    """One frame with its capture time in Unix ns. The pixels are made at the first access to ``image``.
 
     The gate drops most frames by their time alone, and a dropped frame then needs no conversion to pixels. Access the
     picture before the source's next ``read``, because a V4L2 device keeps only its latest picture.

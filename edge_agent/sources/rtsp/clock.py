@@ -17,7 +17,7 @@ _REFERENCE = struct.Struct("<q")
 """First field of FFmpeg's AVProducerReferenceTime: the Unix time in µs."""
 
 _FADE = 0.1
-"""Maximum share by which frame times run faster or slower while they move from one clock to the other.
+"""Maximum share by which frame times run faster or slower during the gradual switch from one clock to the other.
 
 A jump of frame times would falsify measured speeds, and a jump back would change the order of frames.
 """
@@ -47,9 +47,10 @@ class FrameTime:
 class SenderReports:
     """Map from presentation times to the camera's clock, based on the newest sender report.
 
-    FFmpeg attaches the time of a sender report to a packet (AV_PKT_DATA_PRFT). A decoder may reorder frames, so the
-    time of a frame is computed from the difference between its presentation time and that of the packet. The first
-    report is ignored, because FFmpeg attaches it to the wrong frame: the one before the frame being assembled.
+    FFmpeg attaches the time of a sender report to a packet (AV_PKT_DATA_PRFT). A decoder may reorder frames. The time
+    of a frame is therefore the time of the report plus the difference of the presentation times of frame and packet.
+    The first report is ignored, because FFmpeg attaches it to the wrong frame: the one before the frame being
+    assembled.
     """
 
     def __init__(self) -> None:

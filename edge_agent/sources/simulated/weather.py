@@ -18,7 +18,8 @@ _NIGHT = np.array([0.46, 0.36, 0.32], np.float32)
 _STREAKS_PER_MEGAPIXEL = 900
 _RAIN_DIM = 0.86
 _READ_SHARE = 0.4
-"""Share of read noise in the noise variance at mid grey. The rest is shot noise, which grows with the light."""
+"""Share of read noise in the noise variance at mid grey. The other noise is shot noise, which grows with the
+light."""
 _MID_GREY = 128.0
 _NOISE_UNIT, _GAIN_UNIT = 16, 64
 """Scale of the integers in the noise field (16 for one grey level), and of ``_GAIN`` (64 for a gain of 1)."""

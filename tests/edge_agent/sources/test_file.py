@@ -19,7 +19,7 @@ from ingest.runtime.clock import ManualClock
 from tests.peers import units
 
 ONE = 1 << 16
-"""1.0 in the fixed-point numbers of a display matrix."""
+"""The number 1.0 in the fixed-point format of a display matrix."""
 
 
 def picture() -> Image:
@@ -94,7 +94,7 @@ def cover_first(path: Path) -> Path:
     ],
     ids=["plain", "hflip", "vflip", "180", "90 clockwise", "90 anticlockwise", "transpose", "transverse"],
 )
-def test_the_display_matrix_turns_and_mirrors_pictures(
+def test_the_display_matrix_of_a_video_turns_and_mirrors_its_pictures(
     matrix: tuple[int, int, int, int], shown: list[list[int]], tmp_path: Path
 ) -> None:
     assert corners(first(with_matrix(tmp_path / "a.mp4", *matrix))) == shown
@@ -107,13 +107,17 @@ def test_a_cover_picture_before_the_video_is_skipped(tmp_path: Path) -> None:
     assert first(path).shape == (64, 96, 3)
 
 
-def test_a_relative_name_with_colons_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_file_name_with_colons_is_opened_as_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     units.encode(tmp_path / "a.mp4", [picture()] * 3, 10).rename(tmp_path / "2026-11-29T12:00:00.mp4")
     monkeypatch.chdir(tmp_path)
     assert first(Path("2026-11-29T12:00:00.mp4")).shape == (64, 96, 3)
 
 
-def test_a_missing_file_is_named_as_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_missing_video_file_shows_the_configured_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SourceUnusable, match=r"^none\.mp4: expected a video file"):
         first(Path("none.mp4"))

@@ -1,4 +1,4 @@
-"""Tests of encoded pictures: trailers, damage, orientation."""
+"""Tests of encoded pictures: bytes after the end of a JPEG, damage, and orientation."""
 
 from __future__ import annotations
 
@@ -72,12 +72,12 @@ def test_a_truncated_jpeg_is_unusable_even_with_a_complete_thumbnail(cut: int) -
 
 
 @pytest.mark.parametrize("extra", [b"\0", b"\xff\xff\xff", b"\r\n"], ids=["one zero", "fill bytes", "line end"])
-def test_harmless_bytes_before_the_end_marker_are_accepted(extra: bytes) -> None:
+def test_a_jpeg_with_harmless_bytes_before_the_end_marker_is_usable(extra: bytes) -> None:
     assert frame(JPEG[:-2] + extra + JPEG[-2:]).image.shape == (240, 320, 3)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_orientation_in_exif_is_applied(orientation: int) -> None:
+def test_the_exif_orientation_of_a_jpeg_is_applied(orientation: int) -> None:
     image = np.zeros((64, 96, 3), np.uint8)
     image[:32, :32] = 255
     data = with_segment(jpeg(image), exif(orientation))
@@ -94,7 +94,7 @@ def test_grey_jpeg_and_png_are_decoded() -> None:
         assert found.image.shape == (240, 320, 3)
 
 
-def test_the_end_of_a_jpeg_is_found_for_any_split() -> None:
+def test_the_end_of_a_jpeg_is_found_however_the_data_is_split() -> None:
     data = with_segment(jpeg(scene(48, 64), *RESTARTS), b"Exif\0\0" + jpeg(scene(16, 16)))
     scan = JpegScan()
     assert [scan.end(data[:size]) for size in range(3, len(data))] == [None] * (len(data) - 3)

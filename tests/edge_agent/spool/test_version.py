@@ -23,7 +23,7 @@ def test_a_spool_of_another_version_is_refused_and_left_unchanged(tmp_path: Path
     db.execute(f"PRAGMA user_version = {version}")
     before = list(db.iterdump())
     db.close()
-    expected = rf"spool\.db: spool version {version}, expected {SCHEMA_VERSION}\. Run the release that wrote the spool until"
+    expected = rf"spool\.db: spool version {version}, expected {SCHEMA_VERSION}\. Run the release that wrote"
     with pytest.raises(SpoolVersionMismatch, match=expected) as error:
         SpoolStore(path, "agent")
     assert (error.value.found, error.value.expected) == (version, SCHEMA_VERSION)
