@@ -78,7 +78,7 @@ def load_policy(site_file: Path, given: Path | None = None) -> AgentPolicy:
         raise ConfigError(str(path), "file", error.strerror, "a TOML file that the agent can read") from None
     except ValidationError as error:
         raise config_error(str(path), error) from None
-    except ValueError as error:  # of decode_text, or TOMLDecodeError
+    except ValueError as error:  # from decode_text or tomllib
         raise ConfigError(str(path), "file", str(error), "valid TOML") from None
 
 

@@ -58,7 +58,7 @@ async def start_capture(
         "state_folder": str(state_folder) if state_folder else None,
     }
     assert process.stdin is not None  # noqa: S101  (narrowing: stdin is a pipe)
-    # no drain(): a cancellation while it waits would leak the child
+    # no drain(): a cancellation during drain() would leak the child
     process.stdin.write(json.dumps(orders).encode() + b"\n")
     return process
 

@@ -52,7 +52,7 @@ def join(foreground: Foreground, min_px: float, before: MovingParts | None) -> M
     found = cv2.connectedComponentsWithStatsWithAlgorithm(whole, 8, cv2.CV_32S, cv2.CCL_GRANA)
     labels, stats = np.asarray(found[1], np.int32), found[2]
     areas = stats[:, cv2.CC_STAT_AREA].astype(np.int32)
-    areas[0] = 0  # the background
+    areas[0] = 0  # label 0 is the background
     sides = stats[:, (cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT)].min(axis=1)
     sure = np.bincount(labels[foreground.surely.view(np.bool_)], minlength=len(areas))
     areas[(areas < min_px) | (sides < _MIN_SIDE_PX) | (sure < SURE_SHARE * min_px)] = 0

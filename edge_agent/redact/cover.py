@@ -73,7 +73,8 @@ class PrivacyMasks:
         covered = np.zeros((height + 2 * _MARGIN_PX, width + 2 * _MARGIN_PX), np.uint8)
         for polygon in self._polygons:
             outline = np.zeros_like(covered)
-            points = np.array(to_pixels(polygon, width, height)) + _MARGIN_PX - 0.5  # from edges to pixel centres
+            # subtract half a pixel to convert edge positions to pixel centres
+            points = np.array(to_pixels(polygon, width, height)) + _MARGIN_PX - 0.5
             cv2.polylines(outline, [np.rint(points).astype(np.int32)], True, 255, _EDGE_PX)
             contours, _ = cv2.findContours(outline, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
             cv2.drawContours(covered, contours, -1, 255, cv2.FILLED)

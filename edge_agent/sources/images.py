@@ -161,8 +161,8 @@ class ImagesSource:
                 changed_ns, name = json.loads(self._position.read_text())
                 return int(changed_ns), str(name)
         except FileNotFoundError:
-            pass  # the first start
-        except (OSError, ValueError, TypeError) as error:  # a power cut leaves an empty file
+            pass  # no position was saved yet
+        except (OSError, ValueError, TypeError) as error:  # for example, an empty file after a power cut
             self._on_notice(f"the saved position in the image folder is lost, restarting without it: {error}")
         newest = max(there, default=None)
         return (0, "") if self._existing or newest is None else (newest.changed_ns, newest.name)

@@ -54,7 +54,8 @@ class Multipart:
         end = _HEADERS_END.search(self._buffer, start)
         if not end:
             return None
-        if self._mark == _DASHES:  # without a given boundary, take the first line: two dashes alone occur in pictures
+        # without a given boundary, the first line is the boundary, because two dashes also occur in pictures
+        if self._mark == _DASHES:
             self._mark = bytes(self._buffer[start : end.end()].split(maxsplit=1)[0])
         length = _LENGTH.search(self._buffer, start, end.end())
         self._length = int(length[1]) if length else None

@@ -203,7 +203,7 @@ class Still:
 
 def test_a_changed_view_is_reported_once_and_never_blocks_the_capture(clock: ManualClock) -> None:
     out: queue.Queue[Message | None] = queue.Queue(maxsize=1)
-    out.put(None)  # the agent is slow
+    out.put(None)  # the queue is full because the agent is slow
     watched = WatchedSource(Still(clock), WatchConfig(frozen_s=10), clock, Outbox(out))
     watched.open()
     for _ in range(90):

@@ -263,5 +263,5 @@ def test_only_the_encoder_and_the_saved_view_convert_pictures_to_bytes() -> None
     encoder, memory = (
         "edge_agent/encode/encoder.py",
         "edge_agent/camera/watch.py",
-    )  # a mean over minutes, masked
+    )  # the saved view is a masked mean over minutes
     assert found == {(path, make) for path in (encoder, memory) for make in ("imencode", "tobytes")}

@@ -198,7 +198,7 @@ def test_frames_without_a_report_are_not_searched_for_stationary_objects(monkeyp
     monkeypatch.setattr(MotionDetector, "stationary_boxes", lambda self: searched.append(1) or resting(self))
     decisions = play(GateConfig(sample=0.0, keep_alive_s=5.0), 30.0, PARKED)
     assert len(reports_s(decisions)) >= 6
-    assert len(searched) < 60  # of 300 frames
+    assert len(searched) < 60  # in 300 frames
 
 
 def test_a_sampled_frame_has_no_report_of_stationary_objects_and_delays_no_report() -> None:

@@ -314,9 +314,9 @@ def test_a_redaction_model_with_a_wrong_decoder_or_input_size_fails_while_loadin
 @pytest.mark.parametrize(
     ("box", "score", "why"),
     [
-        ((32.0, 64.0, 64.0, 96.0), 0.9, "outside of the picture"),  # pixels
-        ((0.6, 0.1, 0.4, 0.3), 0.9, "outside of the picture"),  # offsets, or a centre and a size
-        ((0.1, 0.1, 0.3, 0.3), 4.2, "scores from"),  # before a sigmoid
+        ((32.0, 64.0, 64.0, 96.0), 0.9, "outside of the picture"),  # pixels instead of shares
+        ((0.6, 0.1, 0.4, 0.3), 0.9, "outside of the picture"),  # offsets, or centre and size, instead of corners
+        ((0.1, 0.1, 0.3, 0.3), 4.2, "scores from"),  # scores before the sigmoid
         ((0.1, 0.1, 0.3, 0.3), -4.2, "scores from"),
     ],
 )

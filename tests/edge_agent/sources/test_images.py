@@ -90,7 +90,7 @@ def test_image_files_that_arrive_during_a_downtime_are_read_after_the_restart(
     (folder / "1.jpg").write_bytes(jpeg(50))
     assert levels(read_all(source)) == [50]
     source.close()
-    (folder / "2.jpg").write_bytes(jpeg(100))  # while no capture runs
+    (folder / "2.jpg").write_bytes(jpeg(100))  # this file arrives while no capture runs
     again = make(folder, clock, position)
     again.open()
     assert levels(read_all(again)) == [100]
@@ -190,7 +190,7 @@ def test_a_damaged_saved_position_is_reported_and_new_files_are_still_read(
 def test_a_failure_to_save_the_position_is_reported_once_and_loses_no_picture(
     folder: Path, clock: ManualClock, tmp_path: Path
 ) -> None:
-    (tmp_path / "state" / "a.new").mkdir(parents=True)  # a folder in position of the temporary file
+    (tmp_path / "state" / "a.new").mkdir(parents=True)  # a folder has the name of the temporary file
     notices: list[str] = []
     source = make(folder, clock, tmp_path / "state" / "a.json", on_notice=notices.append)
     source.open()
