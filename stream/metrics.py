@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -37,6 +37,25 @@ class StreamMetrics:
             "1 while this member has no partition although others have several, or no one any",
         )
         self.waiting = labelled(Gauge, "waiting_records", "Records at the broker or in process that are not finished")
+
+
+class DispatchMetrics:
+    """The metrics of one dispatcher."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def own(kind: type[_Metric], name: str, text: str, labels: Sequence[str] = ()) -> _Metric:
+            return kind(f"sightline_dispatch_{name}", text, labels, registry=registry)
+
+        self.expired_unread = own(
+            Counter, "expired_unread_total", "Alerts that retention deleted before each receiver had them"
+        )
+        self.topic_recreated = own(
+            Counter, "topic_recreated_total", "Starts at the beginning of a topic that was created again"
+        )
+        self.idle_member = own(
+            Gauge, "idle_member", "1 while this member has no partition although others have several, or no one any"
+        )
+        self.waiting = own(Gauge, "waiting_alerts", "Alerts that wait for a receiver", ("receiver",))
 
 
 class SenseMetrics:

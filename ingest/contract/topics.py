@@ -109,6 +109,15 @@ def topic_differences(found: Mapping[str, int]) -> list[str]:
     return problems
 
 
+def delivery_differences(found: Mapping[str, int]) -> list[str]:
+    """Return the problem of receipts without a partition, if any: a receipt goes to the partition of its alert."""
+    alerts, deliveries = found.get(ALERTS, 0), found.get(DELIVERIES, 0)
+    if deliveries >= alerts:
+        return []
+    problem = f"{DELIVERIES} has {deliveries} partitions, expected {alerts} as {ALERTS} has"
+    return [f"{problem}: run `sightline topics verify --fix`"]
+
+
 def setting_differences(name: str, found: Mapping[str, str], replication: int) -> list[str]:
     """Return the differences between the broker's settings of a topic and the contract."""
     return [

@@ -30,6 +30,10 @@ class MemoryLog:
     async def __aexit__(self, *_: object) -> None:
         """Keep the records, as ``close`` does."""
 
+    def set_partitions(self, topic: str, partitions: int) -> None:
+        """Give a topic another number of partitions."""
+        self._counts[topic] = partitions
+
     def forget(self, tp: TopicPartition, before: int) -> None:
         """Delete the records before an offset, as retention does."""
         self._beginnings[tp] = max(before, self._beginnings[tp])

@@ -14,10 +14,13 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from ingest.contract.identity import NAME_PATTERN
 from ingest.contract.topics import (
+    ALERTS,
     CO_PARTITIONED,
+    DELIVERIES,
     FRAMES,
     FRAMES_LATE,
     TOPICS,
+    delivery_differences,
     partition_for,
     require_topics,
     setting_differences,
@@ -71,12 +74,18 @@ async def create(settings: KafkaSettings, partitions: int, replication: int = 1)
 async def verify(settings: KafkaSettings, *, fix: bool = False) -> list[str]:
     """Compare the topics with the contract: partitions, retention, compression, timestamps, replicas in sync.
 
-    With ``fix``, first correct the settings that differ, and return the differences. A shorter retention deletes
-    records, so nothing is corrected without it. Raise TopicMismatch for the differences that remain.
+    With ``fix``, first correct the settings that differ, add missing partitions to ``deliveries``, and return the
+    differences. A shorter retention deletes records, so nothing is corrected without it. Raise TopicMismatch for the
+    differences that remain.
     """
     async with _admin(settings) as admin:
         described = await admin.describe_topics()
-        problems = topic_differences(_counts(settings, described))
+        counts = _counts(settings, described)
+        problems, short = topic_differences(counts), delivery_differences(counts)
+        if fix:
+            await _add_deliveries(admin, settings, counts)
+        else:
+            problems += short
         differences = await _compared(settings, admin, described, fix=fix)
         deadline, left = Deadline.after(PROPAGATION_S), differences
         while fix and left and not deadline.passed:
@@ -84,7 +93,7 @@ async def verify(settings: KafkaSettings, *, fix: bool = False) -> list[str]:
             left = await _compared(settings, admin, described, fix=False)
     if problems or left:
         raise TopicMismatch(problems + left)
-    return differences
+    return short + differences
 
 
 async def _compared(
@@ -120,6 +129,12 @@ async def _settings_of(admin: AIOKafkaAdminClient, topic: str) -> tuple[dict[str
     return found, {entry[0]: entry[1] for entry in entries if entry[3] == _SET_ON_TOPIC}
 
 
+async def _add_deliveries(admin: AIOKafkaAdminClient, settings: KafkaSettings, found: Mapping[str, int]) -> None:
+    """Give ``deliveries`` as many partitions as ``alerts``."""
+    if delivery_differences(found):
+        await admin.create_partitions({settings.topic(DELIVERIES): NewPartitions(found[ALERTS])})
+
+
 async def _set(admin: AIOKafkaAdminClient, topic: str, wanted: Mapping[str, str]) -> None:
     """Set all settings of a topic. The request removes those that it does not name."""
     [response] = await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, dict(wanted))])
@@ -132,8 +147,8 @@ async def grow(settings: KafkaSettings, partitions: int, signer: ConfigSigner | 
     """Pin every known camera to its present partition, then add partitions to the co-partitioned topics.
 
     A camera is known if ``config`` names the camera, or the log has frames of the camera. Return the pins that were
-    written. After an interruption, call this again to finish. Raise ValueError unless the number of partitions
-    grows, and TopicMismatch if a topic is missing.
+    written. ``deliveries`` gets as many partitions as ``alerts``, too. After an interruption, call this again to
+    finish. Raise ValueError unless the number of partitions grows, and TopicMismatch if a topic is missing.
     """
     async with KafkaLog(settings, "sightline-topics") as log:
         found = await log.partitions()
@@ -146,6 +161,7 @@ async def grow(settings: KafkaSettings, partitions: int, signer: ConfigSigner | 
         async with _admin(settings) as admin:
             short = [t for t in CO_PARTITIONED if found[t] < partitions]
             await admin.create_partitions({settings.topic(t): NewPartitions(partitions) for t in short})
+            await _add_deliveries(admin, settings, found)
         require_topics(await _settled(log, lambda found: all(found.get(t) == partitions for t in CO_PARTITIONED)))
     return pins
 

@@ -15,6 +15,7 @@ from aiokafka import ConsumerRebalanceListener
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
+from prometheus_client import CollectorRegistry
 
 from ingest.contract.codec import decode_json
 from ingest.contract.records import Alert
@@ -24,22 +25,23 @@ from ingest.exceptions import CodecError
 from ingest.kafka import settings as kafka
 from ingest.kafka.kafkalog import KafkaLog, from_consumer
 from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
+from ingest.kafka.position import expired_between
 from ingest.kafka.settings import KafkaSettings
 from ingest.kafka.writer import start
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock, SystemClock
-from ingest.runtime.heartbeat import HeartbeatWriter
+from ingest.runtime.heartbeat import HeartbeatWriter, instance_name
 from ingest.site import ReceiverConfig
 from ingest.site.topic.store import follow
 from ingest.site.topic.view import ConfigView
 from stream.alerts.pending import AlertPlace
-from stream.alerts.progress import DispatchProgress, OwnedAlerts, take_over
+from stream.alerts.progress import GROUP, DispatchProgress, OwnedAlerts, require_deliveries, take_over
 from stream.alerts.sending import ReceiverSender
 from stream.alerts.webhook import Deliverer
+from stream.metrics import DispatchMetrics
 
 _log = logs.get("stream.dispatch")
 
-NAME = "dispatch"
 POLL_MS = 100
 """Maximum wait of one poll for alerts."""
 COMMIT_S = 1.0
@@ -63,10 +65,12 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         receivers: Iterable[ReceiverConfig],
         make: Callable[[ReceiverConfig], Deliverer],
         *,
+        metrics: DispatchMetrics | None = None,
         clock: Clock | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._settings, self._make = settings, make
+        self._metrics = metrics or DispatchMetrics(CollectorRegistry())
         self._clock, self._chance = clock or SystemClock(), chance
         self._first = tuple(receivers)
         self._senders: dict[str, ReceiverSender] = {}
@@ -77,12 +81,18 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         self._takeover: asyncio.Task[None] | None = None
         self._error: BaseException | None = None
         self._broken = asyncio.Event()
-        self._log = KafkaLog(settings, f"dispatch-{os.getpid()}")
-        self._consumer = kafka.consumer(settings, f"dispatch-{os.getpid()}", group=NAME)
-        self._heartbeats = HeartbeatWriter(NAME, self._log.produce, self._waiting, self._clock, required=True)
+        self.client_id = f"dispatch-{instance_name()}"
+        self._log = KafkaLog(settings, self.client_id)
+        self._consumer = kafka.consumer(settings, self.client_id, group=GROUP)
+        self._heartbeats = HeartbeatWriter(GROUP, self._log.produce, self._waiting, self._clock, required=True)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Deliver until ``stop`` is set, then finish the running attempts."""
+        """Deliver until ``stop`` is set, then finish the running attempts. Raise LogUnavailable or TopicMismatch."""
+        try:
+            await require_deliveries(self._log)
+        except BaseException:
+            await self._close([])
+            raise
         self._consumer.subscribe([self._settings.topic(ALERTS)], listener=self)
         for config in self._first:
             self._senders[config.name] = self._sender(config)
@@ -161,8 +171,10 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         async with self._changing:
             receivers = [(sender.config, sender.pending) for sender in self._senders.values()]
             for tp in tps:
-                commit = await self._log.commit_of(NAME, TopicPartition(ALERTS, tp.partition))
+                commit = await self._log.commit_of(GROUP, TopicPartition(ALERTS, tp.partition))
                 owned = await take_over(self._log, tp.partition, commit, receivers)
+                self._metrics.expired_unread.inc(owned.expired)
+                self._metrics.topic_recreated.inc(owned.recreated)
                 self._begin(tp.partition, owned)
 
     def _begin(self, partition: int, owned: OwnedAlerts) -> None:
@@ -202,25 +214,33 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         while True:
             batches = await self._consumer.getmany(timeout_ms=POLL_MS)
             for records in batches.values():
-                for record in records:
-                    await self._take(from_consumer(self._settings, record))
+                found = [from_consumer(self._settings, record) for record in records]
+                gaps = [gap for record in found if (gap := await self._take(record))]
+                for gap in gaps:  # after all records: a rebalance may happen meanwhile
+                    self._metrics.expired_unread.inc(await expired_between(self._log, GROUP, *gap))
 
-    async def _take(self, record: LogRecord) -> None:
+    async def _take(self, record: LogRecord) -> tuple[TopicPartition, int, int] | None:
+        """Take an alert. Return the gap before it: the partition, the expected offset and that of the alert."""
         owned = self._owned.get(record.partition)
         if owned is None or record.offset < owned.alerts_next:
-            return  # fetched before the take-over
+            return None  # fetched before the take-over
+        expected = owned.alerts_next
+        gap = (
+            (TopicPartition(ALERTS, record.partition), expected, record.offset) if record.offset > expected else None
+        )
         try:
             alert = decode_json(Alert, record.value)
         except CodecError as error:
             _log.error("alert_unreadable", partition=record.partition, offset=record.offset, error=str(error))
-            await self._log.produce(parked(record, NAME, error))  # before the commit, so that none is missing
+            await self._log.produce(parked(record, GROUP, error))  # before the commit, so that none is missing
             owned.alerts_next = record.offset + 1
-            return
+            return gap
         owned.alerts_next = record.offset + 1
         place, now_s = AlertPlace(record.partition, record.offset), self._clock.now_ns() / 1e9
         for sender in self._senders.values():
             sender.pending.alert(alert, place, owned.receipts_end, sender.first_pause_s, now_s)
             sender.wake()
+        return gap
 
     async def _write(self, receipt: Outgoing) -> None:
         place = await self._log.produce(receipt)
@@ -271,6 +291,9 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         self._broken.set()
 
     def _waiting(self) -> dict[str, float]:
+        self._metrics.waiting.clear()
+        for name, sender in self._senders.items():
+            self._metrics.waiting.labels(name).set(len(sender.pending))
         return {f"waiting_{name}": float(len(sender.pending)) for name, sender in self._senders.items()}
 
     async def _close(self, tasks: Sequence[asyncio.Task[object]]) -> None:

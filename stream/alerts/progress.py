@@ -14,15 +14,18 @@ from dataclasses import dataclass, field
 
 from ingest.contract.codec import decode_json
 from ingest.contract.records import Delivery
-from ingest.contract.topics import ALERTS, DELIVERIES
-from ingest.exceptions import CodecError
-from ingest.kafka.log import GroupCommit, Log
+from ingest.contract.topics import ALERTS, DELIVERIES, delivery_differences
+from ingest.exceptions import CodecError, TopicMismatch
+from ingest.kafka.log import GroupCommit, Log, TopicPartition
+from ingest.kafka.position import report_expired
 from ingest.runtime import logs
 from ingest.site import ReceiverConfig
 from stream.alerts.pending import PendingDeliveries, ReceiverPosition
 
 _log = logs.get("stream.dispatch")
 
+GROUP = "dispatch"
+"""Consumer group of the dispatchers."""
 MAX_METADATA_CHARS = 4000
 """Maximum length of a commit's metadata. A broker refuses more than ``offset.metadata.max.bytes``, 4096 by
 default."""
@@ -85,10 +88,23 @@ def _encoded(receipts: int, receivers: Mapping[str, int], *, others: bool) -> st
 @dataclass(slots=True)
 class OwnedAlerts:
     """A partition that this dispatcher owns: the next offset of ``alerts`` to take, and the end offset of
-    ``deliveries``."""
+    ``deliveries``.
+
+    ``expired`` counts the alerts that retention deleted before each receiver had them. ``recreated``: the topic was
+    created again.
+    """
 
     alerts_next: int
     receipts_end: int
+    expired: int = 0
+    recreated: bool = False
+
+
+async def require_deliveries(log: Log) -> None:
+    """Raise TopicMismatch if ``deliveries`` lacks the partition of an alert, LogUnavailable without a broker."""
+    problems = delivery_differences(await log.partitions())
+    if problems:
+        raise TopicMismatch(problems)
 
 
 async def take_over(
@@ -101,22 +117,30 @@ async def take_over(
 
     Without a commit, every alert that has no final receipt is due. With a commit, a receiver that the commit does not
     name is new. A new receiver gets the alerts from now on, or from the oldest one if its entry has ``history =
-    true``.
+    true``. Alerts that expired before a receiver had them are logged and reported on ``status``.
     """
+    await require_deliveries(log)  # again, because partitions may be added while this dispatcher runs
     first, end = (await log.beginnings(ALERTS))[partition], (await log.ends(ALERTS))[partition]
-    if commit is not None and commit.offset > end:
-        _log.warning("alerts_topic_created_again", partition=partition, committed=commit.offset, end=end)
+    recreated = commit is not None and commit.offset > end
+    if commit is not None and recreated:
+        place = {"group": GROUP, "topic": ALERTS, "partition": partition}
+        _log.warning("topic_created_again", **place, committed=commit.offset, end=end, start=first)
         commit = None
     before = DispatchProgress.read(commit) if commit else DispatchProgress(first, 0, {}, others=True)
     pending = {config.name: of for config, of in receivers}
-    begins = {config.name: max(first, _begin(config, before, first, end)) for config, _ in receivers}
+    needed = {config.name: _begin(config, before, first, end) for config, _ in receivers}
+    lowest = min(needed.values(), default=first)
+    if commit is not None and lowest < first:
+        await report_expired(log, GROUP, TopicPartition(ALERTS, partition), lowest, first)
+    begins = {name: max(first, begin) for name, begin in needed.items()}
     for name, begin in begins.items():
         pending[name].open(partition, begin)
     receipts_end = await _read_receipts(log, partition, before.receipts, pending)
     alerts_end = (await log.ends(ALERTS))[partition]  # after the receipts, so that all of their alerts are below it
     for of in pending.values():
         of.receipts_read(partition, alerts_end)
-    return OwnedAlerts(min(begins.values(), default=end), receipts_end)
+    expired = max(0, first - lowest) if commit is not None else 0
+    return OwnedAlerts(min(begins.values(), default=end), receipts_end, expired, recreated)
 
 
 def _begin(receiver: ReceiverConfig, before: DispatchProgress, first: int, end: int) -> int:

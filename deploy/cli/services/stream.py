@@ -150,12 +150,14 @@ def alerts(
 
 
 @friendly
-def dispatch(kafka: Kafka = "", prefix: Prefix = "") -> None:
+def dispatch(
+    metrics_port: MetricsPort = 0, metrics_host: MetricsHost = LOOPBACK, kafka: Kafka = "", prefix: Prefix = ""
+) -> None:
     """Deliver alerts to the receivers of the site until stopped, with a receipt for each attempt.
 
     Exits with 75 when Kafka is gone.
     """
-    service = Service("dispatch", kafka_settings(kafka, prefix))
+    service = Service("dispatch", kafka_settings(kafka, prefix), metrics_port, metrics_host)
     raise typer.Exit(service.run(lambda stop: _dispatch(service, stop)))
 
 
@@ -187,12 +189,19 @@ def _serve(service: Service, make: StageFactory, instance: str, validate: Valida
 
 
 async def _dispatch(service: Service, stop: asyncio.Event) -> None:
+    from ingest.kafka.membership import MemberGuard
     from stream.alerts.dispatcher import Dispatcher
+    from stream.alerts.progress import GROUP
     from stream.alerts.webhook import WebhookDeliverer
+    from stream.metrics import DispatchMetrics
 
     async with service.open_log() as log:
         receivers = (await service.read_config(log)).of(ReceiverConfig)
-    await Dispatcher(service.settings, receivers, WebhookDeliverer).run(stop)
+        metrics = DispatchMetrics(service.registry)
+        dispatcher = Dispatcher(service.settings, receivers, WebhookDeliverer, metrics=metrics)
+        guard = MemberGuard(log, GROUP, (ALERTS,), dispatcher.client_id, metrics.idle_member)
+        async with guard.watching(stop):
+            await dispatcher.run(stop)
 
 
 def _show(entry: dict[str, Any], as_json: bool) -> None:

@@ -9,7 +9,17 @@ import pytest
 from aiokafka.admin import NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from ingest.contract.topics import CO_PARTITIONED, DEADLETTER, FRAMES, FRAMES_LATE, STATUS, TOPICS, partition_for
+from ingest.contract.topics import (
+    ALERTS,
+    CO_PARTITIONED,
+    DEADLETTER,
+    DELIVERIES,
+    FRAMES,
+    FRAMES_LATE,
+    STATUS,
+    TOPICS,
+    partition_for,
+)
 from ingest.exceptions import LogUnavailable, TopicMismatch
 from ingest.kafka import settings as clients
 from ingest.kafka import topicadmin
@@ -155,6 +165,32 @@ async def test_an_interrupted_growth_can_be_finished(settings: KafkaSettings, lo
     await topicadmin.grow(settings, 4)
     found = await log.partitions()
     assert {found[name] for name in CO_PARTITIONED} == {4}
+
+
+async def test_deliveries_get_as_many_partitions_as_alerts(settings: KafkaSettings, log: KafkaLog) -> None:
+    await topicadmin.create(settings, 1)
+
+    async def add_alerts(partitions: int) -> None:
+        admin = clients.admin(settings)
+        await admin.start()
+        await admin.create_partitions({settings.topic(ALERTS): NewPartitions(partitions)})
+        await admin.close()
+        await have(ALERTS, partitions)
+
+    async def have(topic: str, partitions: int) -> None:
+        deadline = Deadline.after(30)
+        while (await log.partitions())[topic] != partitions:  # a broker lists new partitions after its answer
+            assert not deadline.passed
+            await asyncio.sleep(0.05)
+
+    await add_alerts(2)
+    with pytest.raises(TopicMismatch, match="deliveries has 1 partitions, expected 2 as alerts has"):
+        await topicadmin.verify(settings)
+    assert len(await topicadmin.verify(settings, fix=True)) == 1
+    await have(DELIVERIES, 2)
+    await add_alerts(3)
+    await topicadmin.grow(settings, 2)
+    await have(DELIVERIES, 3)
 
 
 async def test_growing_to_fewer_or_equal_partitions_is_refused(settings: KafkaSettings) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from ingest.contract.codec import encode_json
-from ingest.contract.records import Delivery
-from ingest.contract.topics import ALERTS, DELIVERIES
-from ingest.kafka.log import GroupCommit, Outgoing
+from ingest.contract.codec import decode, encode_json
+from ingest.contract.records import Delivery, Heartbeat
+from ingest.contract.topics import ALERTS, DELIVERIES, STATUS
+from ingest.exceptions import TopicMismatch
+from ingest.kafka.log import GroupCommit, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.site import ReceiverConfig
 from stream.alerts.alert import alert_id, make_alert
@@ -224,8 +225,32 @@ class TestTakeOver:
     async def test_a_topic_that_was_created_again_is_read_from_its_beginning(self) -> None:
         log = await self.log_of(2, [])
         commit = GroupCommit(300, DispatchProgress(300, 299, {"r": 300}).metadata())
-        _, pending = await self.owned(log, commit, config("r"))
-        assert len(pending["r"]) == 2
+        owned, pending = await self.owned(log, commit, config("r"))
+        assert (len(pending["r"]), owned.recreated) == (2, True)
+
+    async def test_alerts_that_expired_before_a_receiver_had_them_are_counted_and_reported(self) -> None:
+        log = await self.log_of(9, [])
+        log.forget(TopicPartition(ALERTS, 0), 6)
+        commit = GroupCommit(2, DispatchProgress(2, 0, {"slow": 2, "fast": 8}).metadata())
+        owned, pending = await self.owned(log, commit, config("slow"), config("fast"))
+        assert (owned.alerts_next, owned.expired) == (6, 4)
+        assert {name: len(each) for name, each in pending.items()} == {"slow": 3, "fast": 1}
+        (beat,) = [decode(Heartbeat, record.value) async for record in log.read(STATUS, 0, 0, 1)]
+        assert [(gap.group, gap.first, gap.last) for gap in beat.expired_unread] == [("dispatch", 2, 5)]
+
+    async def test_alerts_that_expired_after_every_receiver_had_them_are_no_loss(self) -> None:
+        log = await self.log_of(9, [])
+        log.forget(TopicPartition(ALERTS, 0), 6)
+        commit = GroupCommit(2, DispatchProgress(2, 0, {"removed": 2, "fast": 8}).metadata())
+        owned, _ = await self.owned(log, commit, config("fast"))
+        assert owned.expired == 0
+        assert await log.ends(STATUS) == {0: 0}
+
+    async def test_alerts_without_a_partition_for_their_receipts_are_refused(self) -> None:
+        log = MemoryLog(partitions=1)
+        log.set_partitions(ALERTS, 2)
+        with pytest.raises(TopicMismatch, match="deliveries has 1 partitions, expected 2 as alerts has"):
+            await take_over(log, 1, None, [(config("r"), PendingDeliveries())])
 
     async def test_an_unreadable_receipt_is_skipped(self) -> None:
         log = await self.log_of(1, [])
