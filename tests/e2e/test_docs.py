@@ -33,7 +33,7 @@ def blocks(path: Path) -> list[str]:
 @pytest.mark.e2e
 @pytest.mark.kafka
 @pytest.mark.timeout(240)
-def test_the_tutorial_works_from_its_first_line_to_its_last(tmp_path: Path, home: Path, kafka: str) -> None:
+def test_every_command_of_the_tutorial_works(tmp_path: Path, home: Path, kafka: str) -> None:
     libs = libs_folder(home)
     (tmp_path / "home" / "kafka").mkdir(parents=True)
     (tmp_path / "home" / "kafka" / libs.name).symlink_to(libs)
@@ -97,7 +97,7 @@ def test_every_command_that_a_document_names_has_help(words: tuple[str, ...]) ->
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
-def test_links_between_documents_lead_somewhere(path: Path) -> None:
+def test_links_between_documents_have_existing_targets(path: Path) -> None:
     for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", path.read_text()):
         assert (path.parent / target).exists(), target
 

@@ -57,11 +57,11 @@ def loaded(example: str, folder: Path) -> SensorConfig:
 
 
 @pytest.mark.parametrize("example", [e for e in EXAMPLES if "[[sensors]]" in e])
-def test_every_sensor_of_the_how_to_is_one(example: str, tmp_path: Path) -> None:
+def test_every_sensor_example_in_the_how_to_is_valid(example: str, tmp_path: Path) -> None:
     assert loaded(example, tmp_path).parsed
 
 
-async def test_the_command_of_the_how_to_speaks(tmp_path: Path) -> None:
+async def test_the_command_sensor_of_the_how_to_sends_readings(tmp_path: Path) -> None:
     (example,) = [e for e in EXAMPLES if "command:" in e]
     async with fed(tmp_path, loaded(example, tmp_path)) as bench:
         await bench.until_kept("gateway-load", len)
@@ -94,7 +94,7 @@ def test_the_reference_has_every_option_of_a_source(kind: str) -> None:
     assert kind != "host:" or {f"host:{quantity}" for quantity in HOST_QUANTITIES} <= quoted(text)
 
 
-def test_the_reference_has_every_reason_flag_and_clock() -> None:
+def test_the_sensor_reference_has_every_reason_flag_and_clock() -> None:
     reasons = [cell.strip("`") for cell in cells(section("ledger.md", "## Readings"), 0)[2:]]
     assert reasons == list(WITHHELD_READING_REASONS)
     numbers = [int(cell) for cell in cells(section("topics.md", "### Readings"), 0) if cell.isdigit()]

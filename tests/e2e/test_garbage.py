@@ -136,7 +136,7 @@ async def test_damaged_frames_become_dead_letters_and_all_others_are_classified(
     assert (again.totals.dead, again.totals.classified) == (totals.dead, totals.classified)
 
 
-async def test_a_replay_is_classified_once_the_engine_has_the_model(
+async def test_replayed_frames_are_classified_by_a_node_that_has_the_model(
     log: KafkaLog, stack: Start, tmp_path: Path
 ) -> None:
     """An engine node parks frames of a pipeline whose model it lacks. A node with the model classifies the replay."""

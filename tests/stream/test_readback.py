@@ -106,7 +106,7 @@ async def test_the_tail_is_measured_in_the_time_of_its_history_and_not_of_the_br
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_a_rare_key_gets_its_history_beside_a_frequent_one(log: ReadCountingLog) -> None:
+async def test_a_rarely_written_key_gets_its_history_beside_a_frequent_one(log: ReadCountingLog) -> None:
     await log.write("rare 1 1", *history("a", 2, 7), "rare 1 8", *history("a", 9, 16))
     assert await found(log, seconds=9.0) == ["rare 1 1", *history("a", 6, 7), "rare 1 8", *history("a", 9, 16)]
 
@@ -134,7 +134,7 @@ async def test_a_short_history_is_not_searched_for_in_the_whole_log(log: ReadCou
     assert len(log.read_offsets) < 60
 
 
-async def test_the_number_of_offsets_is_bounded_by_the_seconds(
+async def test_the_number_of_offsets_read_back_is_bounded_by_the_time_span(
     log: ReadCountingLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert offsets_for(0.0) == offsets_for(120.0) < offsets_for(660.0) < offsets_for(1e9) == offsets_for(float("inf"))

@@ -179,7 +179,7 @@ async def test_services_without_rules_keep_an_entry_as_it_was_written() -> None:
     assert config.entries["rule/odd"].model_dump() == {"name": "odd", "type": "unheard-of", "sites": (), "x": [1, 2]}
 
 
-def test_rules_cannot_be_changed_and_know_no_other_settings() -> None:
+def test_rules_are_immutable_and_refuse_unknown_settings() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         LINE.start = (0.5, 0.5)
     with pytest.raises(ValidationError, match="not permitted"):

@@ -98,7 +98,7 @@ def test_without_kafka_a_command_explains_how_to_start_one(words: tuple[str, ...
     assert "sightline kafka start" in line
 
 
-def test_unusable_files_are_named_with_the_expected_content(tmp_path: Path) -> None:
+def test_the_error_for_an_unusable_file_names_the_file_and_the_expected_content(tmp_path: Path) -> None:
     site, data = tmp_path / "site.toml", str(tmp_path / "data")
     assert "expected a readable TOML file" in refused("agent", "run", "--site", str(site), "--data", data)
     site.write_text(SITE)
@@ -124,7 +124,7 @@ def test_unusable_files_are_named_with_the_expected_content(tmp_path: Path) -> N
         ),
     ],
 )
-def test_unusable_settings_are_named(env: dict[str, str], message: str) -> None:
+def test_the_error_for_an_unusable_setting_names_the_setting(env: dict[str, str], message: str) -> None:
     assert message in refused("topics", "list", **env)
 
 
@@ -169,7 +169,7 @@ async def test_json_output_has_the_same_content_as_the_topics(kafka: str, prefix
     assert invoke("deadletter", "show", "3", **env)[0] == USAGE_EXIT
 
 
-def test_a_read_only_home_folder_is_one_line(tmp_path: Path) -> None:
+def test_a_command_reports_a_read_only_home_folder_in_one_line(tmp_path: Path) -> None:
     with SmallDisk(tmp_path / "disk") as disk:
         disk.read_only(True)
         code, out, err = invoke("kafka", "start", SIGHTLINE_HOME=str(disk.folder / "home"))
@@ -178,28 +178,28 @@ def test_a_read_only_home_folder_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.kafka
-def test_a_full_disk_is_one_line(tmp_path: Path, home: Path) -> None:
+def test_a_command_reports_a_full_disk_in_one_line(tmp_path: Path, home: Path) -> None:
     with SmallDisk(tmp_path / "disk") as disk:
         disk.fill()
         code, out, err = invoke("kafka", "start", f"--folder={disk.folder}/node", SIGHTLINE_HOME=str(home))
     assert (code, out, err) == (USAGE_EXIT, "", "error: No space left on device: expected a disk with free space\n")
 
 
-def test_a_home_that_is_a_file_is_one_line(tmp_path: Path) -> None:
+def test_a_command_reports_a_home_that_is_a_file_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     code, _, err = invoke("kafka", "start", SIGHTLINE_HOME=str(tmp_path / "file"))
     assert (code, err) == (USAGE_EXIT, f"error: {tmp_path}/file/kafka: Not a directory: expected a folder\n")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe", b"whsec_not base64"])
-def test_an_unusable_secret_of_the_receiver_is_one_line(tmp_path: Path, content: bytes) -> None:
+def test_the_receiver_command_reports_an_unusable_secret_in_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "secret").write_bytes(content)
     code, _, err = invoke("webhook-receiver", f"--secret-file={tmp_path}/secret")
     assert (code, err.count("\n")) == (USAGE_EXIT, 1)
     assert "expected a file with the signing secret" in err
 
 
-def test_a_taken_metrics_port_is_one_log_line(tmp_path: Path) -> None:
+def test_a_metrics_port_in_use_is_logged_in_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         code, _, err = invoke("analyse", f"--metrics-port={port}", SIGHTLINE_KAFKA=NOWHERE)

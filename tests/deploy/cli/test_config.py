@@ -116,7 +116,7 @@ def test_apply_replaces_invalid_entries_of_its_file_and_reports_the_others(log: 
     assert invoke("apply", str(file)).exit_code == 0
 
 
-def test_with_a_public_key_entries_are_signed_or_refused(
+def test_unsigned_entries_are_refused_while_a_public_key_is_configured(
     log: MemoryLog, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = str(tmp_path / "config.key")
@@ -149,7 +149,7 @@ def test_an_entry_of_no_site_is_reported_with_the_command_that_removes_it(log: M
 PIPELINE = '[[pipelines]]\nname = "cars"\nmodel = "m"\nwidth = 4\nheight = 4\n'
 
 
-def test_of_two_sites_applied_at_once_the_first_reader_is_fenced_and_changes_nothing(
+def test_of_two_concurrent_applies_the_one_that_read_first_is_fenced_and_changes_nothing(
     log: MemoryLog, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file.write_text(f'name = "north"\n{PIPELINE}')
@@ -188,7 +188,7 @@ def test_remove_refuses_unknown_keys_and_pins(log: MemoryLog) -> None:
 
 
 @pytest.mark.parametrize("key", ["pin/gate", "camera/[/gate]"])
-def test_invalid_entries_can_be_removed_whatever_their_key(log: MemoryLog, key: str) -> None:
+def test_remove_deletes_an_invalid_entry_under_any_key(log: MemoryLog, key: str) -> None:
     put(log, key, b"{}")
     result = invoke("remove", key)
     assert (result.exit_code, result.output.splitlines()[-1]) == (0, f"removed: {key}")
@@ -237,7 +237,7 @@ def test_a_rule_on_the_topic_whose_plug_in_is_missing_is_reported_as_unusable(lo
 
 
 @pytest.mark.kafka
-async def test_on_kafka_a_commit_is_read_back_and_an_earlier_writer_is_fenced(kafka: str, prefix: str) -> None:
+async def test_a_config_commit_on_kafka_is_read_back_and_fences_an_earlier_writer(kafka: str, prefix: str) -> None:
     settings = KafkaSettings(bootstrap=kafka, prefix=prefix)
     gate, yard = (CameraConfig(name=name, source="device:0") for name in ("gate", "yard"))
     await topicadmin.create(settings, partitions=1)
@@ -265,7 +265,7 @@ def test_check_warns_of_a_rule_that_cannot_fire_and_exits_with_0(file: Path) -> 
     assert (report["entries"], warning["rule"], warning["key"]) == (2, "hot", "min_readings")
 
 
-def test_check_compares_labels_with_the_models(file: Path) -> None:
+def test_check_compares_the_labels_of_rules_with_those_of_the_models(file: Path) -> None:
     from tests.paths import MODELS
 
     file.write_text(

@@ -28,7 +28,7 @@ class ManyLetters(MemoryLog):
             yield LogRecord(topic, partition, offset, None, bytes(LETTER_BYTES), headers)
 
 
-async def test_the_list_keeps_no_letter() -> None:
+async def test_listing_dead_letters_keeps_no_letter_in_memory() -> None:
     tracemalloc.start()
     try:
         rows = await _rows(ManyLetters(), lambda letter: True)
@@ -39,11 +39,13 @@ async def test_the_list_keeps_no_letter() -> None:
 
 
 @pytest.mark.parametrize("text", ["[/red]", "[bold", "[link=x]y[/link]", "\\[/red]"])
-def test_markup_in_a_message_is_printed_as_it_is(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_markup_in_the_message_of_a_dead_letter_is_printed_literally(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     print_rows([{"message": text}], False, {"message": "message"})
     assert text in capsys.readouterr().out
 
 
-def test_control_characters_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_in_a_dead_letter_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     print_rows([{"message": "\x1b[2J\nend"}], False, {"message": "message"})
     assert "\\x1b[2J\\nend" in capsys.readouterr().out

@@ -102,7 +102,7 @@ async def test_a_service_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
         assert stack.restarts() == {"deaf": 0}
 
 
-async def test_a_paused_service_is_killed(tmp_path: Path) -> None:
+async def test_a_service_suspended_by_sigstop_is_killed_at_its_stop(tmp_path: Path) -> None:
     async with Supervisor([python("paused", LASTS, stop_timeout_s=0.2)], tmp_path) as stack:
         pid = stack.pid("paused")
         assert pid is not None
@@ -119,7 +119,7 @@ async def test_a_stop_during_the_restart_pause_cancels_the_restart(tmp_path: Pat
     assert ups(tmp_path, "bad") == starts
 
 
-async def test_a_start_that_fails_is_retried(tmp_path: Path) -> None:
+async def test_the_supervisor_retries_a_service_that_fails_to_start(tmp_path: Path) -> None:
     logs = tmp_path / "logs"
     async with Supervisor([python("a", LASTS)], logs, seed=1) as stack:
         await until(lambda: ups(logs, "a") == 1)

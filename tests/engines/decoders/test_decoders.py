@@ -29,17 +29,17 @@ def row(box: Box = SQUARE, fit: Fit = IDENTITY) -> FrameRegion:
 class TestSoftmax:
     decoder = decoders.make("softmax", DecoderOptions(LABELS, 64, 64, min_score=0.5))
 
-    def test_each_region_gets_its_most_likely_class(self) -> None:
+    def test_softmax_decoder_returns_the_most_likely_class_of_each_region(self) -> None:
         found = self.decoder.decode({"p": np.array([[0.1, 0.2, 0.7], [0.1, 0.8, 0.1]], np.float32)}, [row(), row()])
         assert [[d.label for d in one] for one in found] == [["dog"], ["cat"]]
         assert found[0][0].box == Box(10, 20, 50, 60)
         assert found[0][0].score == pytest.approx(0.7)
 
-    def test_background_and_low_scores_are_no_detections(self) -> None:
+    def test_softmax_decoder_drops_the_background_and_low_scores(self) -> None:
         outputs = {"p": np.array([[0.9, 0.05, 0.05], [0.3, 0.3, 0.4]], np.float32)}
         assert self.decoder.decode(outputs, [row(), row()]) == [[], []]
 
-    def test_logits_become_probabilities(self) -> None:
+    def test_softmax_decoder_converts_logits_to_probabilities(self) -> None:
         ((found,),) = self.decoder.decode({"p": np.array([[0.0, 1.0, 4.0]], np.float32)}, [row()])
         assert found.score == pytest.approx(np.exp(4) / (1 + np.e + np.exp(4)), rel=1e-5)
 
@@ -56,12 +56,12 @@ class TestSoftmax:
 class TestSigmoid:
     decoder = decoders.make("sigmoid", DecoderOptions(LABELS, 64, 64, min_score=0.3))
 
-    def test_every_likely_label_of_a_region_is_a_detection_with_its_score_as_it_is(self) -> None:
+    def test_sigmoid_decoder_returns_every_likely_label_with_its_unchanged_score(self) -> None:
         (found,) = self.decoder.decode({"p": np.array([[0.9, 0.4, 0.8]], np.float32)}, [row()])
         assert [(d.label, pytest.approx(d.score)) for d in found] == [("dog", 0.8), ("cat", 0.4)]
 
     @pytest.mark.parametrize("shape", [(2,), (2, 1)])
-    def test_one_label_may_come_as_a_vector(self, shape: tuple[int, ...]) -> None:
+    def test_sigmoid_decoder_accepts_a_vector_for_a_single_label(self, shape: tuple[int, ...]) -> None:
         one = decoders.make("sigmoid", DecoderOptions(("defect",), 64, 64, min_score=0.3))
         found = one.decode({"p": np.array([0.1, 0.7], np.float32).reshape(shape)}, [row(), row()])
         assert [[d.label for d in each] for each in found] == [[], ["defect"]]
@@ -113,7 +113,7 @@ class TestYolox:
         apart = (10.0, 10.0, 8.0, 8.0, 1, 0.9), (50.0, 50.0, 8.0, 8.0, 1, 0.8)
         assert len(self.decoder.decode(self.outputs(*apart), [row()])[0]) == 2
 
-    def test_low_scores_are_no_detections_and_another_input_size_is_refused(self) -> None:
+    def test_yolox_decoder_drops_low_scores_and_refuses_outputs_of_another_input_size(self) -> None:
         assert self.decoder.decode(self.outputs((30, 30, 20, 20, 1, 0.2)), [row()]) == [[]]
         with pytest.raises(InferenceFailed, match="input size"):
             self.decoder.decode({"output": np.zeros((1, 7, 8), np.float32)}, [row()])

@@ -19,7 +19,7 @@ from tests.engines.node.batches import PIPELINES, item, record
 
 class TestMarks:
     @given(seqs=st.lists(st.integers(0, 50), max_size=60))
-    def test_a_seen_number_is_a_repeat_and_a_new_one_below_the_mark_is_out_of_order(self, seqs: list[int]) -> None:
+    def test_a_seen_frame_is_a_repeat_and_an_unseen_one_below_the_mark_is_out_of_order(self, seqs: list[int]) -> None:
         marks, seen = HighWaterMarks(), set[int]()
         for seq in seqs:
             frame = FrameId("a", 1, seq)
@@ -28,14 +28,14 @@ class TestMarks:
             marks.advance(frame, LIVE, "p")
             seen.add(seq)
 
-    def test_a_number_too_far_below_the_mark_is_a_repeat(self) -> None:
+    def test_a_frame_too_far_below_the_mark_counts_as_a_repeat(self) -> None:
         marks = HighWaterMarks()
         for seq in range(0, 6 * SEEN_KEPT, 2):
             marks.advance(FrameId("a", 1, seq), LIVE, "p")
         assert marks.is_repeat(FrameId("a", 1, 1), LIVE, "p")
         assert marks.is_out_of_order(FrameId("a", 1, 6 * SEEN_KEPT - 3), LIVE, "p")
 
-    def test_numbers_before_the_first_one_read_back_are_repeats(self) -> None:
+    def test_frames_before_the_first_one_read_back_count_as_repeats(self) -> None:
         marks = HighWaterMarks()
         for seq in (5, 7):
             marks.advance_past(LogRecord(RESULTS, 0, seq, None, b"", h.frame_headers([FrameId("a", 1, seq)], LIVE)))
@@ -79,7 +79,7 @@ class TestJobs:
             (1, "shed", "out_of_order"),
         ]
 
-    def test_a_result_copies_the_account_of_its_item(self) -> None:
+    def test_a_result_copies_the_withheld_counts_of_its_item(self) -> None:
         accounted = item(1, rows=0).model_copy(update={"sampled": True, "withheld": {"still": 40, "rate": 3}})
         found = [
             decode(Result, out.value) for out in results(accept(record([accounted]), HighWaterMarks(), PIPELINES), 99)
@@ -111,7 +111,7 @@ class TestJobs:
         ]
         assert all(r.topic == RESULTS for r in results(job, 5))
 
-    def test_repeats_are_left_out_and_other_items_keep_their_pixels(self) -> None:
+    def test_repeated_items_are_dropped_and_other_items_keep_their_pixels(self) -> None:
         marks = HighWaterMarks()
         accept(record([item(0, rows=2), item(1)]), marks, PIPELINES)
         job = accept(record([item(0, rows=2), item(1), item(2)]), marks, PIPELINES)

@@ -174,7 +174,7 @@ async def test_a_heartbeat_that_cannot_be_written_does_not_end_the_node(intake: 
     assert log.attempts >= 2  # the first heartbeat, and the one of the stopped node
 
 
-async def test_waiting_partitions_share_one_timer_for_the_earliest(
+async def test_partitions_that_wait_to_write_share_one_timer_set_to_the_earliest(
     intake: FakeIntake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class WaitingPartition:
@@ -262,14 +262,14 @@ class TestPipelineWatch:
     def config(self, *pipelines: PipelineConfig) -> Config:
         return Config({pipeline.key: pipeline for pipeline in pipelines})
 
-    async def test_other_pipelines_stop_the_node_in_good_order(self) -> None:
+    async def test_a_configuration_with_other_pipelines_stops_the_node_cleanly(self) -> None:
         for wanted in ((), (self.CARS.model_copy(update={"min_score": 0.5}),), (self.CARS, ROADS)):
             watch, stop = self.watch(self.CARS)
             watch.configure(self.config(*wanted))
             assert watch.outdated
             assert stop.is_set()
 
-    async def test_equal_pipelines_change_nothing(self) -> None:
+    async def test_a_configuration_with_equal_pipelines_does_not_stop_the_node(self) -> None:
         watch, stop = self.watch(self.CARS)
         watch.configure(self.config(self.CARS.model_copy(update={"sites": ("north",)})))
         assert not watch.outdated

@@ -61,7 +61,7 @@ class TestServing:
         assert merged is not None
         return merged, jobs
 
-    def test_an_item_of_thousands_of_small_regions_is_classified_in_parts(self) -> None:
+    def test_an_item_of_thousands_of_small_regions_is_classified_in_several_calls(self) -> None:
         """A hostile record of 1 MiB may declare regions that take gigabytes when each is padded to a row."""
         pixel = Region(Box(0, 0, 9, 9), Fit(1, 1, 0, 0), Inner(0, 0, 1, 1))
         hostile = item(1).model_copy(update={"regions": (pixel,) * 3000})
@@ -79,7 +79,7 @@ class TestServing:
         assert results(job, 0)[0].topic == RESULTS
         assert len(decode(Result, results(job, 0)[0].value).looked_at) == 3000
 
-    def test_a_batch_prepared_for_another_input_size_fails_alone(self) -> None:
+    def test_only_the_batch_prepared_for_another_input_size_fails(self) -> None:
         small = item(1).model_copy(update={"regions": (Region(Box(0, 0, 9, 9), Fit(1, 1, 0, 0), Inner(0, 0, 8, 8)),)})
         batch = Batch(pipeline="regions", height=8, width=8, channels=3, items=(small,), pixels=bytes(192))
         other = LogRecord(BATCHES, 0, 1, None, encode(batch), h.frame_headers([small.id], LIVE, pipeline="regions"))
@@ -103,7 +103,7 @@ class TestServing:
         opened(FakeEngine(), FailingDecoder()).classify(merged)
         assert [results(job, 0)[0].topic for job in jobs] == [RESULTS, DEADLETTER]
 
-    def test_a_job_has_its_model_before_its_tasks_settle(self) -> None:
+    def test_a_job_gets_its_model_id_before_its_tasks_settle(self) -> None:
         merged, jobs = self.merged(record([item(0)]))
         seen: list[tuple[str, bool]] = []
 
@@ -117,7 +117,7 @@ class TestServing:
         served.classify(merged)
         assert seen == [("regions@1", False)]
 
-    def test_images_are_padded_with_the_models_grey(self) -> None:
+    def test_images_are_padded_with_the_grey_level_of_the_model(self) -> None:
         region, seen = Region(Box(0, 0, 9, 9), Fit(1, 1, 0, 0), Inner(16, 0, 48, 64)), list[Images]()
         wide = item(1).model_copy(update={"regions": (region,)})
         batch = Batch(

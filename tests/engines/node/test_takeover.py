@@ -69,7 +69,7 @@ async def work(owned: OwnedPartition, records: Sequence[LogRecord]) -> None:
         await owned.write(lambda: 5)
 
 
-async def test_a_new_owner_continues_at_the_old_owners_commit_and_fences_it() -> None:
+async def test_a_new_owner_fences_the_old_owner_and_continues_at_its_commit() -> None:
     log = MemoryLog(2)
     records = [await put(log, n) for n in range(4)]
     first = await one(log)
@@ -104,7 +104,7 @@ async def test_a_dead_letter_raises_the_marks_of_its_own_partition_and_lane_only
     assert [decode(Result, r.value).lane for r in ends] == [LATE]
 
 
-async def test_the_late_lane_is_not_deduplicated_by_live_marks() -> None:
+async def test_marks_of_the_live_lane_do_not_drop_late_frames() -> None:
     log = MemoryLog(2)
     await work(await one(log), [await put(log, 5)])
     late = await one(log, LATE_TP)
@@ -112,7 +112,7 @@ async def test_the_late_lane_is_not_deduplicated_by_live_marks() -> None:
     assert await written(log) == [5, 5]
 
 
-async def test_results_of_other_cameras_do_not_push_recent_frames_out_of_the_marks() -> None:
+async def test_many_results_of_other_cameras_do_not_displace_the_marks_of_a_camera() -> None:
     log = MemoryLog(2)
     await work(await one(log), [await put(log, 0)])
     for n in range(RESULTS_TAIL + 1):
@@ -123,7 +123,7 @@ async def test_results_of_other_cameras_do_not_push_recent_frames_out_of_the_mar
     assert [item.seq for item in job.items] == [1]
 
 
-async def test_a_new_owner_sheds_a_frame_out_of_order_and_drops_a_dead_one() -> None:
+async def test_a_new_owner_sheds_a_frame_out_of_order_and_drops_a_frame_with_a_dead_letter() -> None:
     log = MemoryLog(2)
     first = await one(log)
     await work(first, [await put(log, 0)])
@@ -155,7 +155,7 @@ async def test_dead_letters_and_results_are_read_once_for_all_partitions() -> No
     assert sum(topic == RESULTS for topic, _ in log.reads) == 2
 
 
-async def test_the_position_skips_batches_that_retention_removed() -> None:
+async def test_a_takeover_skips_batches_that_retention_deleted() -> None:
     log = MemoryLog(2)
     await work(await one(log), [await put(log, 0)])
     for n in range(1, 5):
@@ -191,7 +191,7 @@ async def test_a_failed_takeover_closes_all_opened_writers() -> None:
     assert log.closed == 2
 
 
-async def test_jobs_are_written_in_offset_order_although_they_settle_in_another() -> None:
+async def test_jobs_are_written_in_offset_order_even_if_they_settle_in_another_order() -> None:
     log = MemoryLog(2)
     owned = await one(log)
     jobs = [owned.take(await put(log, n), PIPELINES) for n in range(3)]

@@ -125,7 +125,7 @@ def test_a_model_of_one_class_gets_the_sigmoid_of_its_logit(tmp_path: Path, last
     assert found.score == pytest.approx(1 / (1 + np.exp(-100 * HEAD[:, 0].sum())), abs=1e-4)
 
 
-def test_independent_scores_are_served_as_they_are_and_refused_as_softmax(tmp_path: Path) -> None:
+def test_adoption_accepts_independent_scores_as_sigmoid_and_refuses_them_as_softmax(tmp_path: Path) -> None:
     file = classifier(tmp_path / "m.onnx", "Sigmoid")
     with pytest.raises(AdoptFailed, match=r"expected probabilities.*Use the decoder sigmoid"):
         adopted(tmp_path, file, "softmax", "red", "blue", "green")
@@ -134,7 +134,7 @@ def test_independent_scores_are_served_as_they_are_and_refused_as_softmax(tmp_pa
     assert {d.class_id: pytest.approx(d.score, abs=1e-4) for d in found} == dict(enumerate(expected))
 
 
-def test_a_raw_yolox_grid_is_served_and_a_decoded_one_is_refused(tmp_path: Path) -> None:
+def test_adoption_accepts_a_raw_yolox_grid_and_refuses_a_decoded_one(tmp_path: Path) -> None:
     model = adopted(tmp_path, detector(tmp_path / "raw.onnx", yolox()), "yolox", "car", "person")
     best = detections(model, GREY)[0]
     np.testing.assert_allclose(best.box, (20, 28, 36, 44), atol=0.01)
@@ -166,7 +166,7 @@ def test_a_half_precision_model_is_served_with_float_outputs(tmp_path: Path) -> 
     assert found[0].score == pytest.approx(expected.max(), abs=2e-3)
 
 
-def test_the_reason_is_in_the_error_of_a_model_that_cannot_run(tmp_path: Path) -> None:
+def test_the_error_for_a_model_that_cannot_run_has_the_reason(tmp_path: Path) -> None:
     nodes = [helper.make_node("Einsum", ["x"], ["y"], equation="abcd->zz")]
     file = save(tmp_path / "m.onnx", nodes, {"w": np.zeros(1, np.float32)}, {"y": ("N", 3)})
     with pytest.raises(AdoptFailed, match=r"ONNX Runtime cannot run it: .+"):

@@ -94,7 +94,7 @@ def test_the_error_for_an_invalid_manifest_names_the_file(repository: Repository
         repository.open("regions", 1)
 
 
-def test_an_adopted_model_takes_pixels_and_gives_the_original_outputs(tmp_path: Path) -> None:
+def test_an_adopted_model_takes_pixels_and_returns_the_original_outputs(tmp_path: Path) -> None:
     options = AdoptOptions("means", "softmax", ("b", "g", "r"), mean=(10.0, 20.0, 30.0), scale=(0.5, 0.25, 0.125))
     model = adopt(floats_model(tmp_path / "m.onnx"), Repository(tmp_path / "models"), options)
     assert (model.manifest.id, model.manifest.max_batch) == ("means@1", 8)

@@ -17,7 +17,7 @@ def boxes() -> st.SearchStrategy[Box]:
 
 
 @given(a=boxes(), b=boxes())
-def test_iou_is_a_share_and_does_not_depend_on_the_order(a: Box, b: Box) -> None:
+def test_iou_of_two_boxes_is_between_0_and_1_and_symmetric(a: Box, b: Box) -> None:
     assert 0.0 <= a.iou(b) <= 1.0 + 1e-9
     assert math.isclose(a.iou(b), b.iou(a), abs_tol=1e-12)
     assert a.iou(a) == pytest.approx(1.0)

@@ -128,12 +128,12 @@ def fields(record: Record, **changed: Any) -> bytes:
 
 
 @pytest.mark.parametrize("record", MSGPACK, ids=lambda r: r.KIND)
-def test_a_record_survives_encoding_and_decoding(record: Record) -> None:
+def test_a_record_is_equal_after_encoding_and_decoding(record: Record) -> None:
     assert decode(type(record), encode(record)) == record
 
 
 @pytest.mark.parametrize("record", JSON, ids=lambda r: r.KIND)
-def test_a_json_record_survives_encoding_and_decoding(record: Record) -> None:
+def test_a_json_record_is_equal_after_encoding_and_decoding(record: Record) -> None:
     assert decode_json(type(record), encode_json(record)) == record
 
 
@@ -145,7 +145,7 @@ def test_a_decoded_batch_returns_its_pixels_padded_and_in_their_shape() -> None:
 
 
 @pytest.mark.parametrize("record", MSGPACK, ids=lambda r: r.KIND)
-def test_a_record_cut_at_any_length_is_truncated(record: Record) -> None:
+def test_a_record_cut_at_any_length_is_refused_as_truncated(record: Record) -> None:
     data = encode(record)
     for length in range(len(data)):
         with pytest.raises(Truncated):
@@ -255,7 +255,7 @@ def test_records_with_contradicting_fields_are_refused(record: Record, changed: 
         decode(type(record), fields(record, **changed))
 
 
-def test_only_an_item_to_classify_has_regions() -> None:
+def test_only_an_item_that_needs_classification_may_have_regions() -> None:
     with pytest.raises(ValueError, match="1 regions to empty: expected regions only to classify"):
         BatchItem(**{**ITEM.model_dump(), "outcome": "empty"})
     with pytest.raises(ValueError, match="0 regions to classify: expected regions only to classify"):
@@ -268,7 +268,7 @@ def test_msgpack_other_than_a_map_is_refused() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b'{"id": "x"'])
-def test_malformed_json_is_truncated(data: bytes) -> None:
+def test_malformed_json_is_refused_as_truncated(data: bytes) -> None:
     with pytest.raises(Truncated, match="malformed JSON"):
         decode_json(Event, data)
 
@@ -376,7 +376,7 @@ WRONG_ITEMS = 500_000
     ],
     ids=["motion", "counts", "items", "values", "figures"],
 )
-def test_a_record_of_many_wrong_values_needs_little_memory(cls: type[Record], data: bytes) -> None:
+def test_refusing_a_record_of_many_wrong_values_takes_little_memory(cls: type[Record], data: bytes) -> None:
     """An error per value would take a gigabyte for a record of 1 MB."""
     tracemalloc.start()
     try:
@@ -387,7 +387,7 @@ def test_a_record_of_many_wrong_values_needs_little_memory(cls: type[Record], da
         tracemalloc.stop()
 
 
-def test_an_event_of_many_wrong_points_needs_little_memory() -> None:
+def test_refusing_an_event_of_many_wrong_points_takes_little_memory() -> None:
     trail = b'{"overlay": {"trail": [' + b"0," * 400_000 + b"0]}}"
     tracemalloc.start()
     try:

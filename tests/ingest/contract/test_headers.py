@@ -33,7 +33,7 @@ def test_frame_ids_and_lane_are_read_back_from_headers(frames: list[FrameId], la
 
 
 @given(accounts())
-def test_an_account_is_read_back_from_its_header(account: Account) -> None:
+def test_an_account_of_withheld_frames_is_read_back_from_its_header(account: Account) -> None:
     frame = FrameId(account.camera, account.epoch, account.last + 1)
     headers = {**h.frame_headers([frame], "live"), h.ACCOUNT: h.account_text(account).encode()}
     assert h.account_of(headers, frame) == account
@@ -70,7 +70,7 @@ def test_corrupt_headers_never_raise(value: bytes) -> None:
         b"\xff",
     ],
 )
-def test_a_malformed_frame_id_voids_the_frames_header(text: bytes) -> None:
+def test_one_malformed_frame_id_makes_the_whole_frames_header_invalid(text: bytes) -> None:
     assert h.frames_of({h.FRAMES: text}) == ()
     assert h.frames_of({h.FRAMES: b"gate/1/2\n" + text}) == ()
 

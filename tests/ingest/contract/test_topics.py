@@ -40,13 +40,13 @@ def test_a_camera_gets_the_partition_of_kafkas_own_partitioner(key: str, murmur2
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1), st.integers(1, 64))
-def test_a_partition_is_the_pin_or_below_the_number_of_partitions(key: str, partitions: int) -> None:
+def test_the_partition_of_a_camera_is_its_pin_or_below_the_number_of_partitions(key: str, partitions: int) -> None:
     assert 0 <= partition_for(key, partitions) < partitions
     assert partition_for(key, partitions, {key: 99}) == 99
     assert partition_for(key, partitions, {key + "x": 99}) == partition_for(key, partitions)
 
 
-def test_matching_topics_and_foreign_topics_are_no_difference() -> None:
+def test_matching_topics_and_foreign_topics_are_not_reported_as_differences() -> None:
     assert topic_differences(GOOD) == []
     assert topic_differences({**GOOD, "somebody-elses": 3}) == []
     require_topics(GOOD)
@@ -91,5 +91,5 @@ def test_topic_settings_use_the_names_of_kafka() -> None:
 
 
 @pytest.mark.parametrize("name", TOPICS)
-def test_retention_follows_the_clock_of_the_broker(name: str) -> None:
+def test_retention_of_topics_uses_the_clock_of_the_broker(name: str) -> None:
     assert TOPICS[name].settings()["message.timestamp.type"] == "LogAppendTime"

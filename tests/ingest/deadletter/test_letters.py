@@ -92,7 +92,9 @@ async def test_a_dead_letter_holds_the_original_record_and_the_failure(log: Memo
         (KeyError("x" * 5000), "KeyError"),
     ],
 )
-async def test_any_error_is_stored_with_a_bounded_message(log: MemoryLog, error: Exception, reason: str) -> None:
+async def test_a_dead_letter_stores_any_error_with_a_bounded_message(
+    log: MemoryLog, error: Exception, reason: str
+) -> None:
     await park(log, await deliver(log, 1), error)
     [letter] = [x async for x in letters(log)]
     assert letter.failure.error == reason
@@ -216,7 +218,7 @@ async def test_a_record_without_a_frame_id_is_replayed_once(log: MemoryLog) -> N
     assert await replay(log, "b") == ReplayReport("b", 0, {"replayed already": 1})
 
 
-async def test_only_wanted_letters_are_replayed(log: MemoryLog) -> None:
+async def test_a_replay_sends_only_the_selected_letters(log: MemoryLog) -> None:
     await park(log, await deliver(log, 1), Truncated("x"))
     await park(log, await deliver(log, 2), WrongType("frame", "x"))
 
@@ -227,7 +229,7 @@ async def test_only_wanted_letters_are_replayed(log: MemoryLog) -> None:
     assert [h.frames_of(r.headers) for r in await sent(log, FRAMES)] == [(frame(2),)]
 
 
-async def test_a_lane_carries_the_frames_of_a_camera_in_rising_order(log: MemoryLog) -> None:
+async def test_a_replay_lane_carries_the_frames_of_a_camera_in_rising_order(log: MemoryLog) -> None:
     for seq in (5, 3, 7, 4):
         await park(log, await deliver(log, seq))
     await replay(log, "a")
@@ -315,14 +317,14 @@ def test_out_of_order_batches_that_share_frames_are_not_sent_twice() -> None:
     assert plan.decide(batch(2, 3)) == Skip("parked twice")
 
 
-def test_a_batch_with_some_finished_frames_is_skipped() -> None:
+def test_a_replay_skips_a_batch_with_some_finished_frames() -> None:
     plan = ReplayPlan("a", [], {(frame(1), "cars"): False})
     assert plan.decide(batch(0, 1, 2)) == Skip("some of its frames have been replayed or have ended")
     assert plan.decide(batch(1, 1)) == Skip("has an end already")
 
 
 @pytest.mark.parametrize(("topic", "partition"), [("unheard-of", 0), (FRAMES, 10_000), (FRAMES, -1)])
-async def test_a_letter_of_no_topic_is_skipped_and_the_others_are_sent(
+async def test_a_replay_skips_a_letter_without_a_source_topic_and_sends_the_others(
     log: MemoryLog, topic: str, partition: int
 ) -> None:
     failure = h.Failure(topic, partition, 0, "foreign", "garbage", "written by another producer")
@@ -332,7 +334,7 @@ async def test_a_letter_of_no_topic_is_skipped_and_the_others_are_sent(
     assert (report.sent, report.skipped) == (1, {"names a topic or partition that does not exist": 1})
 
 
-async def test_one_letter_is_read_by_its_offset(log: MemoryLog) -> None:
+async def test_a_dead_letter_can_be_read_by_its_offset(log: MemoryLog) -> None:
     await park(log, await deliver(log, 3), Truncated("x"))
     assert (await letter_at(log, 0)) in [x async for x in letters(log)]
     assert await letter_at(log, 1) is None

@@ -36,7 +36,7 @@ def test_batches_of_every_compression_are_read(codec: int) -> None:
     assert records(raw + raw) == 2 * [(n, value, [("name", b"value")]) for n, value in enumerate(values)]
 
 
-def test_the_checksum_is_still_that_of_the_original_batch() -> None:
+def test_a_batch_is_validated_against_the_checksum_of_its_compressed_bytes() -> None:
     whole = batch([b"x" * 5000], CODECS["lz4"])
     damaged = whole[:-1] + bytes([whole[-1] ^ 1])
     assert ReadableRecords(whole).next_batch().validate_crc()

@@ -46,7 +46,7 @@ async def test_records_that_expired_unread_are_counted_logged_and_reported() -> 
     assert await reported(log) == [(GROUP, 2, 5)]
 
 
-async def test_a_jump_of_a_running_consumer_is_reported_and_a_gap_of_markers_is_not() -> None:
+async def test_a_jump_over_deleted_records_is_reported_and_a_gap_of_markers_is_not() -> None:
     log = await filled(9, None)
     assert await expired_between(log, GROUP, TP, 3, 5) == 0
     log.forget(TP, 6)

@@ -180,7 +180,7 @@ async def test_a_dead_letter_without_a_frame_id_is_unidentified(site: SiteWriter
     assert (found.balanced, found.unidentified, found.totals.captured) == (True, 1, 0)
 
 
-async def test_garbage_on_status_results_and_deadletter_is_ignored(site: SiteWriter) -> None:
+async def test_the_audit_ignores_garbage_on_status_results_and_deadletter(site: SiteWriter) -> None:
     await site.deliver(0)
     await site.finish(0)
     for topic in (STATUS, RESULTS, DEADLETTER):
@@ -263,7 +263,7 @@ async def test_the_audit_stops_waiting_at_its_deadline(site: SiteWriter) -> None
     assert (found.balanced, found.totals.unaccounted) == (False, 1)
 
 
-async def test_progress_grows_up_to_the_number_of_records(site: SiteWriter) -> None:
+async def test_the_progress_of_an_audit_grows_up_to_the_number_of_records(site: SiteWriter) -> None:
     for seq in range(600):
         await site.deliver(seq)
         await site.finish(seq)
@@ -407,7 +407,7 @@ class TestExpiredUnread:
             assert balance.expired_unread == ["frames[0] 2..4 unread by prepare-live"]
             await start_position(site.log, "prepare-live", GATE)
 
-    async def test_the_report_outlives_the_commit_of_prepare(self) -> None:
+    async def test_expired_frames_are_still_reported_after_prepare_has_committed_past_them(self) -> None:
         site = SiteWriter()
         for seq in range(6):
             await site.deliver(seq)

@@ -158,7 +158,7 @@ def test_an_empty_ledger_balances() -> None:
     assert (found.cameras, found.totals.captured) == ({}, 0)
 
 
-def test_a_number_without_frame_or_account_is_unaccounted() -> None:
+def test_a_frame_number_without_a_frame_or_account_is_unaccounted() -> None:
     found = balance(deliver(0), result(0), deliver(5, account(2, 4)), result(5))
     assert found.totals.unaccounted == 1
     assert found.totals.examples == [f"gate/{EPOCH}/1..1 is missing"]
@@ -265,7 +265,7 @@ def test_unclean_frames_in_an_account_do_not_count_as_captured() -> None:
 
 
 @given(st.permutations([ended(4, clean=False, told=9), ended(4, told=4), ended(2, clean=False, told=3)]))
-def test_a_clean_end_wins_over_unclean_ends_in_any_order(ends: list[Entry]) -> None:
+def test_a_clean_epoch_end_wins_over_unclean_ends_in_any_order_of_records(ends: list[Entry]) -> None:
     found = balance(deliver(4, account(0, 3)), result(4), *ends)
     assert (found.balanced, found.totals.captured, found.totals.unclean) == (True, 5, 0)
     assert found.unclean == [], "the clean end wins"
@@ -282,7 +282,7 @@ def test_dead_letters_without_a_frame_are_counted_once_as_unidentified() -> None
     assert (found.balanced, found.unidentified, found.totals.captured) == (True, 2, 0)
 
 
-def test_after_the_cut_only_holes_and_ends_of_earlier_frames_are_added() -> None:
+def test_records_after_the_cut_only_fill_holes_and_end_earlier_frames() -> None:
     ledger = Ledger()
     for enter in (deliver(0), result(0), deliver(4, account(3, 3)), result(4)):
         enter(ledger)

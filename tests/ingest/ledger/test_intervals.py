@@ -38,7 +38,7 @@ def numbers(found: list[Interval]) -> list[int]:
 
 
 @given(partitions())
-def test_pieces_of_an_interval_tile_it_in_any_order(pieces: list[Interval]) -> None:
+def test_pieces_added_in_any_order_cover_an_interval_without_holes_or_overlaps(pieces: list[Interval]) -> None:
     cover = Cover(pieces)
     last = max(last for _, last in pieces)
     assert cover.last == last
@@ -48,7 +48,7 @@ def test_pieces_of_an_interval_tile_it_in_any_order(pieces: list[Interval]) -> N
 
 
 @given(partitions(), st.data())
-def test_a_dropped_piece_is_a_hole(pieces: list[Interval], data: st.DataObject) -> None:
+def test_a_missing_piece_of_an_interval_is_a_hole(pieces: list[Interval], data: st.DataObject) -> None:
     dropped = data.draw(st.sampled_from(pieces))
     rest = Cover(piece for piece in pieces if piece != dropped)
     assert rest.holes(0, max(last for _, last in pieces)) == [dropped]
@@ -56,7 +56,7 @@ def test_a_dropped_piece_is_a_hole(pieces: list[Interval], data: st.DataObject) 
 
 
 @given(partitions(), st.data())
-def test_a_doubled_piece_is_an_overlap(pieces: list[Interval], data: st.DataObject) -> None:
+def test_a_piece_of_an_interval_added_twice_is_an_overlap(pieces: list[Interval], data: st.DataObject) -> None:
     doubled = data.draw(st.sampled_from(pieces))
     cover = Cover([*pieces, doubled])
     assert cover.overlaps() == [doubled]
@@ -64,7 +64,9 @@ def test_a_doubled_piece_is_an_overlap(pieces: list[Interval], data: st.DataObje
 
 
 @given(st.lists(intervals()), st.randoms())
-def test_the_order_of_adding_does_not_matter(pieces: list[Interval], shuffled: random.Random) -> None:
+def test_a_cover_does_not_depend_on_the_order_in_which_intervals_are_added(
+    pieces: list[Interval], shuffled: random.Random
+) -> None:
     other = list(pieces)
     shuffled.shuffle(other)
     assert list(Cover(pieces).runs()) == list(Cover(other).runs())
@@ -90,7 +92,7 @@ def test_holes_are_maximal_and_in_order(pieces: list[Interval]) -> None:
     assert all(a_last + 1 < b_first for (_, a_last), (b_first, _) in pairwise(holes))
 
 
-def test_a_long_unbroken_run_takes_two_entries() -> None:
+def test_a_long_unbroken_run_of_numbers_is_stored_as_two_entries() -> None:
     cover = Cover()
     for frame in range(10, 10_000, 10):  # a kept frame, then the account of the frames withheld before it
         cover.add(frame, frame)

@@ -131,12 +131,12 @@ def test_an_object_behind_a_mask_is_not_a_miss() -> None:
         (0, 0, 0.0, 1.0),
     ],
 )
-def test_the_interval_has_the_published_values_of_wilson(hits: int, trials: int, low: float, high: float) -> None:
+def test_the_wilson_interval_has_the_published_values(hits: int, trials: int, low: float, high: float) -> None:
     assert wilson(hits, trials) == pytest.approx((low, high), abs=5e-5)
 
 
 @given(trials=st.integers(1, 10_000), share=st.floats(0, 1))
-def test_the_interval_contains_the_rate_and_is_symmetrical(trials: int, share: float) -> None:
+def test_the_wilson_interval_contains_the_rate_and_is_symmetrical(trials: int, share: float) -> None:
     hits = round(share * trials)
     low, high = wilson(hits, trials)
     assert 0.0 <= low <= hits / trials + 1e-12
@@ -145,7 +145,7 @@ def test_the_interval_contains_the_rate_and_is_symmetrical(trials: int, share: f
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.05, 0.3])
-def test_nineteen_of_twenty_intervals_contain_the_true_rate(rate: float) -> None:
+def test_the_wilson_interval_contains_the_true_rate_in_19_of_20_samples(rate: float) -> None:
     hits = np.random.default_rng(0).binomial(400, rate, 4000)
     held = np.mean([low <= rate <= high for low, high in (wilson(int(n), 400) for n in hits)])
     assert abs(float(held) - 0.95) < 0.02

@@ -31,7 +31,7 @@ def modes(root: Path) -> dict[str, str]:
     return {str(path.relative_to(root)): oct(path.stat().st_mode & 0o777) for path in sorted(root.rglob("*"))}
 
 
-def test_the_files_of_an_agent_are_for_its_user_only(tmp_path: Path) -> None:
+def test_only_the_user_of_an_agent_can_read_its_files(tmp_path: Path) -> None:
     data = tmp_path / "var" / "data"
     store = SpoolStore(data / "spool.db", "agent", clock=ManualClock())
     LastGood(data / "config.json").save(SavedConfiguration())
@@ -43,7 +43,7 @@ def test_the_files_of_an_agent_are_for_its_user_only(tmp_path: Path) -> None:
     assert set(found.values()) == {"0o600"}
 
 
-def test_the_files_of_an_older_agent_are_closed_to_others(tmp_path: Path) -> None:
+def test_an_agent_makes_the_files_of_an_older_version_private(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir(0o755)
     (data / "spool.db").touch(0o644)
@@ -54,14 +54,14 @@ def test_the_files_of_an_older_agent_are_closed_to_others(tmp_path: Path) -> Non
     assert {mode for name, mode in modes(data).items() if name in ("spool.db", "config.json")} == {"0o600"}
 
 
-def test_evidence_is_for_its_user_and_group_only(tmp_path: Path) -> None:
+def test_only_user_and_group_can_read_evidence_files(tmp_path: Path) -> None:
     FolderStore(tmp_path / "evidence").put("gate/2026/a.jpg", b"picture", "image/jpeg")
     found = modes(tmp_path)
     assert found.pop("evidence/gate/2026/a.jpg") == "0o640"
     assert found == {"evidence": "0o750", "evidence/gate": "0o750", "evidence/gate/2026": "0o750"}
 
 
-def test_a_command_creates_no_file_for_others(tmp_path: Path) -> None:
+def test_other_users_cannot_read_files_created_by_a_command(tmp_path: Path) -> None:
     assert CliRunner().invoke(app, ["config", "check", str(tmp_path / "none.toml")]).exit_code == 2
     (tmp_path / "any").touch()
     assert modes(tmp_path) == {"any": "0o640"}
@@ -70,7 +70,7 @@ def test_a_command_creates_no_file_for_others(tmp_path: Path) -> None:
     assert os.umask(0) == 0o077  # a stricter one stays
 
 
-def test_a_shared_folder_stays_shared(tmp_path: Path) -> None:
+def test_a_shared_folder_keeps_its_permissions(tmp_path: Path) -> None:
     tmp_path.chmod(0o1777)
     make_folder(tmp_path)
     assert tmp_path.stat().st_mode & 0o7777 == 0o1777
@@ -79,7 +79,7 @@ def test_a_shared_folder_stays_shared(tmp_path: Path) -> None:
     assert modes(tmp_path) == {"own": "0o750"}
 
 
-def test_private_files_have_their_mode_from_the_first_moment(tmp_path: Path) -> None:
+def test_private_files_have_their_mode_from_their_creation_on(tmp_path: Path) -> None:
     write_private(tmp_path / "a", b"1")
     write_new(tmp_path / "b", b"2", 0o644)
     os.close(open_private(tmp_path / "c"))

@@ -65,7 +65,7 @@ def test_without_kafka_or_with_a_newer_owner_the_exit_status_asks_for_a_restart(
     assert (line["event"], line["error"], line["kind"]) == ("service_ended", str(error), type(error).__name__)
 
 
-def test_other_errors_leave_the_service_unchanged(service: Service) -> None:
+def test_a_service_raises_other_errors_unchanged(service: Service) -> None:
     async def work(stop: asyncio.Event) -> None:
         raise ConfigError("engine", "--backend", "x", "one of fake, onnxruntime")
 
@@ -81,7 +81,7 @@ def test_a_log_without_a_broker_cannot_be_opened(service: Service) -> None:
     assert service.run(work) == EXIT_AGAIN
 
 
-def test_metrics_are_served_on_the_port() -> None:
+def test_a_service_serves_metrics_on_its_port() -> None:
     with socket.create_server(("", 0)) as probe:
         port = probe.getsockname()[1]
     service = Service("test", KafkaSettings(), metrics_port=port)

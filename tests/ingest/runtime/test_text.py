@@ -12,7 +12,7 @@ from ingest.runtime.text import read_text
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
-def test_a_byte_order_mark_names_the_encoding(tmp_path: Path, encoding: str) -> None:
+def test_a_byte_order_mark_determines_the_encoding(tmp_path: Path, encoding: str) -> None:
     file = tmp_path / "labels.txt"
     file.write_bytes("Fußgänger\r\n猫\r\n".encode(encoding))
     assert read_text(file).splitlines() == ["Fußgänger", "猫"]
@@ -21,7 +21,7 @@ def test_a_byte_order_mark_names_the_encoding(tmp_path: Path, encoding: str) -> 
 @pytest.mark.parametrize(
     "data", ["Fußgänger".encode("latin-1"), "red".encode("utf-16-le")], ids=["latin-1", "utf-16"]
 )
-def test_text_without_a_mark_in_another_encoding_is_refused(tmp_path: Path, data: bytes) -> None:
+def test_text_without_a_byte_order_mark_must_be_utf8(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "labels.txt").write_bytes(data)
     with pytest.raises(ConfigError, match="expected valid text in UTF-8, or with a byte order mark"):
         read_text(tmp_path / "labels.txt")

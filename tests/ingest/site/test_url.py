@@ -73,7 +73,7 @@ def test_a_wrong_address_of_a_receiver_is_refused(url: str, expected: str, tmp_p
     assert "pass@" not in str(caught.value)
 
 
-def test_the_refusal_names_file_key_value_and_expected_value(tmp_path: Path) -> None:
+def test_the_error_for_a_wrong_address_names_file_key_value_and_expected_value(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         loaded(tmp_path, RECEIVER.format("http://host:80800/"))
     text = f"{tmp_path / 'site.toml'}: receivers.0.url = 'http://host:80800/': expected a port from 1 to 65535"

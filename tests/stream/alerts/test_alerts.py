@@ -177,7 +177,7 @@ class TestStage:
         assert [(work.done, work.records[0].topic) for work in works] == [((0,), ALERTS), ((2,), ALERTS)]
         assert processor.deadline is None
 
-    async def test_waiting_events_are_stored_in_order_once_there_is_room(self) -> None:
+    async def test_pictures_of_waiting_events_are_stored_in_order_once_there_is_room(self) -> None:
         log, store, clock = MemoryLog(partitions=1), FullStore(), ManualClock()
         processor = await AlertStage(store, 1, clock).open(TopicPartition(EVENTS, 0), 0, log)
         frame = await self.put_frame(log)

@@ -157,7 +157,7 @@ async def test_a_rebalance_repeats_no_delivered_alert(log: KafkaLog) -> None:
     assert set(posts.posts.values()) == {1}
 
 
-async def test_receivers_follow_the_configuration(log: KafkaLog) -> None:
+async def test_the_dispatcher_adds_and_removes_receivers_as_the_configuration_changes(log: KafkaLog) -> None:
     posts = CountedPosts()
     await raise_alerts(log, range(10))
     async with dispatching(log, [config("old")], posts) as dispatcher:

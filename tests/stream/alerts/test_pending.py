@@ -97,7 +97,7 @@ class TestPending:
         enter(pending)
         assert len(pending) == 0
 
-    def test_a_reassigned_partition_has_one_chain_of_attempts(self) -> None:
+    def test_an_alert_of_a_reassigned_partition_has_only_one_series_of_attempts(self) -> None:
         pending = opened()
         enter(pending)
         under_way = taken(pending)
@@ -131,7 +131,7 @@ class TestPending:
         assert pending.due(NOW_S) is None
         assert pending.position(0) == ReceiverPosition(1, 50)
 
-    def test_the_position_is_the_first_alert_that_is_not_finished(self) -> None:
+    def test_the_position_is_the_first_unfinished_alert(self) -> None:
         pending = opened(receipt("retrying", 1, 1, number=1), alerts_end=3)
         for number in range(3):
             enter(pending, number)
@@ -154,7 +154,7 @@ class TestPending:
 
 
 class TestProgress:
-    def test_progress_survives_its_commit(self) -> None:
+    def test_dispatch_progress_is_equal_after_writing_and_reading_its_commit(self) -> None:
         positions = {"a": ReceiverPosition(7, 3), "b": ReceiverPosition(12, None), "c": ReceiverPosition(9, 5)}
         progress = DispatchProgress.of(positions, 12, 20)
         assert (progress.offset, progress.receipts) == (7, 3)
@@ -202,7 +202,7 @@ class TestTakeOver:
         assert owned == OwnedAlerts(0, 3)
         assert [taken(pending["r"]).place.offset for _ in range(len(pending["r"]))] == [2, 4]
 
-    async def test_a_start_reads_only_the_receipts_of_alerts_that_wait(self) -> None:
+    async def test_a_takeover_reads_only_the_receipts_of_unfinished_alerts(self) -> None:
         log = await self.log_of(303, [receipt("delivered", 1, number=n) for n in range(301)])
         progress = DispatchProgress(300, 299, {"r": 300})
         owned, pending = await self.owned(log, GroupCommit(300, progress.metadata()), config("r"))
@@ -210,13 +210,13 @@ class TestTakeOver:
         assert [taken(pending["r"]).place.offset for _ in range(len(pending["r"]))] == [301, 302]
         assert log.records == 2 + 3  # receipts, alerts
 
-    async def test_a_slow_receiver_does_not_make_the_others_begin_again(self) -> None:
+    async def test_a_slow_receiver_does_not_make_other_receivers_get_alerts_again(self) -> None:
         log = await self.log_of(6, [receipt("delivered", 1, number=n, receiver="fast") for n in range(6)])
         progress = DispatchProgress(1, 4, {"slow": 1, "fast": 4})
         _, pending = await self.owned(log, GroupCommit(1, progress.metadata()), config("slow"), config("fast"))
         assert (len(pending["slow"]), len(pending["fast"])) == (5, 0)
 
-    async def test_a_receiver_that_the_commit_does_not_name_begins_at_the_present(self) -> None:
+    async def test_a_receiver_missing_in_the_commit_gets_only_new_alerts(self) -> None:
         log = await self.log_of(4, [])
         commit = GroupCommit(3, DispatchProgress(3, 0, {"old": 3}).metadata())
         _, pending = await self.owned(log, commit, config("old"), config("new"), config("all", history=True))

@@ -58,7 +58,9 @@ class TestSignature:
         assert (await self.post(receiver, SECRETS[1], seen)).status == 401
         assert seen == []
 
-    async def test_during_a_rotation_both_secrets_verify(self, receiver: ReceiverConfig) -> None:
+    async def test_during_a_secret_rotation_a_message_verifies_with_both_secrets(
+        self, receiver: ReceiverConfig
+    ) -> None:
         receiver.secret_file.write_text("\n".join(SECRETS))
         for secret in SECRETS:
             assert (await self.post(receiver, secret, [])).status == 204
@@ -110,11 +112,13 @@ class TestResponses:
         assert result.status in range(200, 300)
 
     @pytest.mark.parametrize("body", [b"x" * 1024, b"x"])
-    async def test_an_endless_body_is_a_success(self, receiver: ReceiverConfig, body: bytes) -> None:
+    async def test_a_2xx_response_with_an_endless_body_is_a_success(
+        self, receiver: ReceiverConfig, body: bytes
+    ) -> None:
         head = b"HTTP/1.1 200 OK\r\n\r\n"
         assert await attempt(receiver, repeat(head, body, 0.0 if len(body) > 1 else 0.01)) == AttemptResult(200)
 
-    async def test_endless_headers_are_a_success(self, receiver: ReceiverConfig) -> None:
+    async def test_a_2xx_response_with_endless_headers_is_a_success(self, receiver: ReceiverConfig) -> None:
         assert await attempt(receiver, repeat(b"HTTP/1.1 200 OK\r\n", b"a: b\r\n")) == AttemptResult(200)
 
     @pytest.mark.parametrize(
@@ -136,7 +140,9 @@ class TestResponses:
         assert reason in result.reason
 
     @pytest.mark.parametrize("react", [silence, repeat(b"", CONTINUE, 0.02), repeat(b"HTTP/1.1 2", b"0", 0.02)])
-    async def test_an_attempt_has_one_time_limit(self, receiver: ReceiverConfig, react: Reaction) -> None:
+    async def test_one_time_limit_covers_a_whole_delivery_attempt(
+        self, receiver: ReceiverConfig, react: Reaction
+    ) -> None:
         assert await attempt(receiver, react, HANG_S) == AttemptResult(None, f"no status within {HANG_S} s")
 
     async def test_retry_after_of_a_failure_is_read(self, receiver: ReceiverConfig) -> None:
@@ -146,7 +152,7 @@ class TestResponses:
     async def test_a_failure_with_endless_headers_keeps_its_status(self, receiver: ReceiverConfig) -> None:
         assert (await attempt(receiver, repeat(b"HTTP/1.1 503 Busy\r\n", b"a: b\r\n"))).status == 503
 
-    async def test_hostile_receivers_do_not_delay_the_turns_of_the_event_loop(self, receiver: ReceiverConfig) -> None:
+    async def test_hostile_receivers_do_not_block_the_event_loop(self, receiver: ReceiverConfig) -> None:
         """Each hostile attempt ends after a bounded number of lines, so the good receiver gets all its posts."""
         async with (
             receiving(repeat(b"", CONTINUE * 1000)) as bad,

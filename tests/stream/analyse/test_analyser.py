@@ -213,7 +213,7 @@ def test_a_crossing_with_low_scores_is_reported_when_the_score_rises() -> None:
     )
 
 
-def test_frames_with_low_scores_count_for_presence_and_absence() -> None:
+def test_detections_with_low_scores_still_show_whether_an_object_is_in_the_zone() -> None:
     hardly = [car(480.0, score=0.2)] * 30
     dwell = RIGHT.model_copy(update={"dwell_s": 4.0})
     (event,) = events_of(drive(*[car(480.0)] * 5, *hardly, *[car(480.0)] * 20), dwell)
@@ -314,7 +314,7 @@ def test_a_scene_counts_the_missing_frames_before_it_by_reason() -> None:
     assert (round(third.gap_s, 6), third.missing) == (0.1, {})
 
 
-def test_a_still_gap_is_no_gap_of_a_scene() -> None:
+def test_a_still_gap_does_not_count_in_the_gap_of_a_scene() -> None:
     still = result(101, 60.0, motion=(), outcome="empty", reason="still", withheld={"still": 100})
     _, scene = scenes_of(result(0, 0.0, car(480.0)), still)
     assert (scene.outcome, scene.tracks, scene.gap_s, scene.missing) == ("empty", (), 0.0, {"still": 100})

@@ -98,7 +98,7 @@ async def test_a_restart_at_any_time_during_a_long_dwell_makes_one_incident(cut:
 
 
 @pytest.mark.parametrize("cut", [30, 200, 290])
-async def test_a_long_cooldown_outlasts_a_restart(cut: int) -> None:
+async def test_a_long_cooldown_continues_after_a_restart(cut: int) -> None:
     """In the zone at 0.5 s, away at 10 s, back at 20 s: reported again when the cooldown ends, at 300.5 s."""
     site = Site(RIGHT.model_copy(update={"cooldown_s": 300.0}))
     away = [result(20 + n, car(480.0 - 40 * min(n, 9))) for n in range(20)]
@@ -112,9 +112,7 @@ async def test_a_long_cooldown_outlasts_a_restart(cut: int) -> None:
 
 @pytest.mark.parametrize("rule", [RIGHT, RIGHT.model_copy(update={"dwell_s": 100.0})])
 @pytest.mark.parametrize("cut", [300, 500, 900])
-async def test_a_visit_reported_before_the_past_that_is_read_back_is_not_reported_again(
-    rule: ZoneRule, cut: int
-) -> None:
+async def test_a_visit_reported_before_the_readback_begins_is_not_reported_again(rule: ZoneRule, cut: int) -> None:
     site = Site(rule)
     await site.write(*stand(1000))
     assert len(await site.events(0, cut)) == 1
@@ -139,7 +137,7 @@ async def test_an_old_track_makes_events_after_a_restart_under_another_name() ->
     assert event.data.track != "1-1-0"
 
 
-async def test_the_cooldown_of_an_old_track_is_known_from_its_written_events() -> None:
+async def test_after_a_restart_written_events_show_the_cooldown_of_an_old_track() -> None:
     """The car goes in and out all the time, so the results alone do not show when its last event was."""
     site = Site(RIGHT.model_copy(update={"cooldown_s": 25.0}))
     to_and_fro = [300.0, 260.0, 220.0, 180.0, 220.0, 260.0, 300.0, 340.0, 380.0, 340.0]
@@ -153,7 +151,7 @@ async def test_the_cooldown_of_an_old_track_is_known_from_its_written_events() -
 
 
 @pytest.mark.parametrize("cut", range(379, 384))
-async def test_two_tracks_have_different_names_when_both_are_there_as_the_past_begins(cut: int) -> None:
+async def test_two_tracks_present_when_the_readback_begins_get_different_names(cut: int) -> None:
     """The old track seems to begin with the past, possibly in the frame that confirmed the other track."""
     site = Site(LINE)
     comes, way = 521, [120.0 + 40 * min(n, 9) for n in range(2000)]
@@ -165,7 +163,7 @@ async def test_two_tracks_have_different_names_when_both_are_there_as_the_past_b
     assert first.data.incident != second.data.incident
 
 
-async def test_thousands_of_late_results_do_not_displace_the_live_past() -> None:
+async def test_thousands_of_late_results_do_not_shorten_the_readback_of_live_results() -> None:
     site = Site(RIGHT.model_copy(update={"dwell_s": 60.0}))
     live = stand(70)
     burst = [result(n, car(100.0), lane=LATE, epoch=0) for n in range(21_000)]

@@ -136,7 +136,7 @@ def known() -> tuple[list[Result], dict[str, Event]]:
 
 @given(cut=st.integers(650, 999), back=st.integers(0, 40), written=st.booleans())
 @settings(deadline=None, max_examples=12)
-def test_a_restart_anywhere_makes_the_same_events(
+def test_a_restart_at_any_record_makes_the_same_events(
     known: tuple[list[Result], dict[str, Event]], cut: int, back: int, written: bool
 ) -> None:
     """The first owner dies after ``cut``, with its last commit ``back`` records before. The second one continues."""
@@ -250,7 +250,7 @@ def test_only_analysers_of_replays_are_dropped() -> None:
     assert analysers_for(*[result(n, n, lane=replay_lane("one")) for n in range(2 * MAX_REPLAYED)]) == 1
 
 
-def test_rules_that_come_and_go_take_effect_with_the_next_result() -> None:
+def test_added_and_removed_rules_take_effect_with_the_next_result() -> None:
     rules = RuleSet([])
     analysers = Analysers(lambda: rules, ByteTracker)
     made = []

@@ -85,7 +85,7 @@ def test_a_batch_closes_at_its_maximum_number_of_items(batcher: Batcher) -> None
     assert batcher.deadline is None
 
 
-def test_a_batch_record_has_its_place_and_headers(batcher: Batcher) -> None:
+def test_a_batch_record_has_its_topic_partition_and_headers(batcher: Batcher) -> None:
     batcher.add(7, [entry(plan(), 7)])
     (work,) = batcher.flush()
     (record,) = work.records

@@ -31,7 +31,7 @@ def remembers(cache: DenoiserCache, camera: str) -> bool:
     return not np.array_equal(cache.denoise(frame, "auto"), DenoiserCache().denoise(frame, "auto"))
 
 
-def test_the_bytes_of_noisy_cameras_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_denoiser_bytes_of_noisy_cameras_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(denoise, "MAX_DENOISER_BYTES", 5 * NOISY_BYTES)
     cache = DenoiserCache()
     for number in range(20):
@@ -56,13 +56,13 @@ def test_a_denoiser_above_the_bound_is_kept_while_it_is_the_only_one(monkeypatch
 
 
 @pytest.mark.parametrize("kind", ["none", "median"])
-def test_a_denoiser_without_a_past_takes_no_memory(kind: DenoiseKind) -> None:
+def test_a_denoiser_that_keeps_no_frame_takes_no_memory(kind: DenoiseKind) -> None:
     cache = DenoiserCache()
     cache.denoise(delivered_frame("gate"), kind)
     assert cache.held_bytes == 0
 
 
-def test_memory_shrinks_when_a_camera_becomes_clean_or_small() -> None:
+def test_denoiser_memory_shrinks_when_a_camera_becomes_clean_or_small() -> None:
     cache = DenoiserCache()
     cache.denoise(delivered_frame("gate"), "auto")
     cache.denoise(delivered_frame("gate", noisy=False), "auto")
@@ -71,7 +71,7 @@ def test_memory_shrinks_when_a_camera_becomes_clean_or_small() -> None:
     assert cache.held_bytes == 16 * 16 * 3 + 16 * 16 // 4 + 1024
 
 
-def test_lanes_and_cameras_do_not_share_a_past() -> None:
+def test_denoisers_of_different_lanes_and_cameras_share_no_frames() -> None:
     cache = DenoiserCache()
     cache.denoise(delivered_frame("gate"), "auto")
     cache.denoise(delivered_frame("gate", lane="late"), "auto")

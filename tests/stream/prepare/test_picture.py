@@ -64,7 +64,7 @@ def test_garbage_raises_undecodable(encoding: str, data: bytes) -> None:
         picture.check(data, encoding, SIZE)
 
 
-def test_another_encoding_raises_undecodable() -> None:
+def test_a_picture_in_another_encoding_than_declared_raises_undecodable() -> None:
     with pytest.raises(Undecodable):
         picture.check(encoded("webp"), "jpeg", SIZE)
 

@@ -52,13 +52,13 @@ def test_without_usable_motion_the_full_frame_is_cropped(
     assert (window.left, window.top, window.right, window.bottom) == (0, 0, 640, 360)
 
 
-def test_the_box_stays_tight_and_the_window_adds_the_margin() -> None:
+def test_a_crop_window_adds_a_margin_and_keeps_the_tight_box() -> None:
     (window,) = windows(MOVING, SIZE, (Box(100, 100, 140, 180),), 8)
     assert window.region.box == Box(100, 100, 140, 180)
     assert (window.left, window.top, window.right, window.bottom) == (90, 80, 150, 200)
 
 
-def test_the_window_is_clipped_to_the_frame() -> None:
+def test_a_crop_window_is_clipped_to_the_frame() -> None:
     (window,) = windows(MOVING, SIZE, (Box(-20, 300, 100, 400),), 8)
     assert window.region.box == Box(0, 300, 100, 360)
     assert (window.left, window.bottom) == (0, 360)
@@ -71,7 +71,7 @@ def test_the_largest_regions_are_kept_when_there_are_too_many() -> None:
 
 
 @pytest.mark.timeout(20)
-def test_stationary_objects_follow_moving_ones_while_there_is_room_unless_they_move() -> None:
+def test_stationary_objects_fill_the_crops_left_by_moving_ones_unless_they_move() -> None:
     moving, rests, other = Box(0, 0, 40, 40), Box(100, 100, 200, 200), Box(300, 100, 310, 110)
     at_it, next_to_it = Box(180, 100, 240, 200), Box(199, 100, 240, 200)
 
@@ -169,7 +169,7 @@ def test_a_tall_picture_is_padded_left_and_right() -> None:
     assert (row[:, 75:] == 1).all()
 
 
-def test_stretch_fills_the_whole_input() -> None:
+def test_stretch_fit_fills_the_whole_model_input() -> None:
     assert (drawn(pipeline(), np.full((360, 640, 3), 200, np.uint8)) == 200).all()
 
 
@@ -183,7 +183,7 @@ def test_the_colour_order_is_that_of_the_pipeline(fit: str, shape: tuple[int, in
     assert drawn(pipeline(fit=fit, colour="rgb"), image)[middle].tolist() == [0, 0, 250]
 
 
-def test_only_the_window_is_drawn() -> None:
+def test_a_crop_contains_only_pixels_of_its_window() -> None:
     image = np.zeros((360, 640, 3), np.uint8)
     image[100:200, 300:400] = 250
     config = pipeline(regions="motion", region_margin=0.0)

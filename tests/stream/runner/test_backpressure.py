@@ -32,7 +32,7 @@ def test_a_partition_that_is_no_longer_assigned_is_forgotten() -> None:
 
 
 @given(st.lists(st.integers(0, 30), max_size=30))
-def test_lag_is_bounded_and_no_partition_is_held_below_half(lags: list[int]) -> None:
+def test_lag_is_bounded_and_no_partition_is_held_below_half_of_the_maximum_lag(lags: list[int]) -> None:
     pressure = BackPressure(10)
     for lag in lags:
         held = bool(pressure.held({0: lag}))

@@ -25,7 +25,7 @@ class TestCountingLog(LogContract):
         assert isinstance(counting._log, MemoryLog)
         counting._log.forget(TopicPartition(topic, 0), before)
 
-    async def test_records_that_are_read_are_counted(self, log: Log) -> None:
+    async def test_the_counting_log_counts_the_records_that_are_read(self, log: Log) -> None:
         counting = cast(CountingLog, log)
         for record in numbered(3):
             await log.produce(record)

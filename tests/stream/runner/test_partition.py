@@ -92,7 +92,7 @@ async def test_the_position_advances_in_order_of_the_acknowledgements(rigs: Make
     assert [int(r.value) for r, _ in rig.sent] == [0, 1, 2]
 
 
-async def test_the_deadline_flushes_records_without_new_ones(rigs: Make) -> None:
+async def test_held_back_records_are_written_at_the_deadline_without_new_records(rigs: Make) -> None:
     rig = rigs(EchoStage(hold=10, delay_s=0.01))
     rig.offer(0, 2)
     await until(lambda: len(rig.sent) == 2)
@@ -158,7 +158,7 @@ async def test_finishing_a_record_twice_fails_with_unknown_offset(rigs: Make) ->
     assert isinstance(rig.failures[0][0], UnknownOffset)
 
 
-async def test_draining_flushes_and_waits_for_acknowledgements(rigs: Make) -> None:
+async def test_draining_a_partition_flushes_and_waits_for_acknowledgements(rigs: Make) -> None:
     rig = rigs(EchoStage(hold=10, delay_s=60.0))
     rig.offer(0, 3)
     await until(lambda: rig.loop.in_flight == 3)
@@ -208,7 +208,7 @@ async def test_draining_does_not_wait_for_a_partition_that_is_opening(rigs: Make
     assert not rig.failures
 
 
-async def test_dropping_does_not_flush(rigs: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_dropping_a_partition_does_not_flush_its_processor(rigs: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partition, "SETTLE_S", 0.01)
     rig = rigs(EchoStage(hold=2, delay_s=60.0))
     rig.offer(0, 3)
@@ -218,7 +218,7 @@ async def test_dropping_does_not_flush(rigs: Make, monkeypatch: pytest.MonkeyPat
     assert len(rig.sent) == 2
 
 
-async def test_dropping_counts_acknowledgements_that_have_come(rigs: Make) -> None:
+async def test_dropping_a_partition_finishes_records_already_acknowledged(rigs: Make) -> None:
     rig = rigs(EchoStage(hold=2, delay_s=60.0))
     rig.offer(0, 3)
     await until(lambda: len(rig.sent) == 2 and rig.loop.in_flight == 3)
@@ -315,7 +315,7 @@ async def test_a_lost_record_fails_the_loop_and_is_not_committed_past(rigs: Make
     assert rig.loop.queued == 0
 
 
-async def test_gaps_between_offsets_are_committed_over(rigs: Make) -> None:
+async def test_a_commit_passes_gaps_between_offsets(rigs: Make) -> None:
     rig = rigs(EchoStage())
     rig.offer_one(3, FetchNumber(ASSIGNMENT, 0))
     rig.offer_one(9, FetchNumber(ASSIGNMENT, 1))

@@ -93,7 +93,7 @@ def children() -> list[psutil.Process]:
     return psutil.Process().children()
 
 
-async def test_a_service_that_cannot_be_started_leaves_no_other_running(
+async def test_a_demo_stops_all_services_if_one_cannot_be_started(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     replace_kafka(monkeypatch, NoKafka())
@@ -104,9 +104,7 @@ async def test_a_service_that_cannot_be_started_leaves_no_other_running(
     assert children() == before
 
 
-async def test_an_error_in_the_work_beside_the_stack_ends_the_demo(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+async def test_an_error_in_the_during_callback_ends_the_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     async def during(_: RunningStack) -> None:
         raise LookupError("nothing to kill")
 
@@ -118,7 +116,7 @@ async def test_an_error_in_the_work_beside_the_stack_ends_the_demo(
             await demo.run(endless(tmp_path, during=during))
 
 
-async def test_the_work_beside_the_stack_is_cancelled_when_the_demo_fails(
+async def test_the_during_callback_is_cancelled_when_the_demo_fails(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     begun, ended = asyncio.Event(), asyncio.Event()
@@ -159,7 +157,7 @@ async def test_a_demo_that_cannot_read_its_topics_ends_with_the_error(
 @pytest.mark.parametrize(
     ("error", "raised"), [(KafkaError("gone"), LogUnavailable), (ZeroDivisionError("a bug"), ZeroDivisionError)]
 )
-async def test_a_reader_that_fails_cancels_its_block_and_raises_the_error(
+async def test_a_failing_topic_reader_cancels_its_with_block_and_raises_the_error(
     monkeypatch: pytest.MonkeyPatch, error: Exception, raised: type[Exception]
 ) -> None:
     cluster = NoKafka(follow=error)
@@ -171,7 +169,7 @@ async def test_a_reader_that_fails_cancels_its_block_and_raises_the_error(
     assert cluster.stopped == 1
 
 
-async def test_the_reader_stops_with_its_block(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_topic_reader_stops_when_its_with_block_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = NoKafka()
     replace_kafka(monkeypatch, cluster)
     async with watching(SETTINGS):

@@ -88,7 +88,7 @@ def result(seq: int, latency_ms: float) -> tuple[Result, int]:
     return found, finished_ns
 
 
-def test_a_long_run_takes_no_more_memory_than_a_short_one() -> None:
+def test_the_counts_of_a_long_run_take_no_more_memory_than_those_of_a_short_run() -> None:
     figures = Figures()
     for seq in range(3_000):
         figures.result(*result(seq, 80.0 + seq % 40))
@@ -109,7 +109,7 @@ def test_a_long_run_takes_no_more_memory_than_a_short_one() -> None:
     assert len(figures.result_ms.recent) == RECENT
 
 
-def test_the_rate_is_zero_before_the_second_result() -> None:
+def test_the_result_rate_is_zero_before_the_second_result() -> None:
     figures = Figures()
     assert (figures.frames_per_second(), figures.rate(0.0), figures.result_ms.percentiles()) == (0.0, 0.0, {})
     figures.result(*result(0, 5.0))

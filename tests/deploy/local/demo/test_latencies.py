@@ -20,7 +20,7 @@ def counted(values: list[float]) -> Latencies:
 
 
 @given(st.lists(st.floats(LEAST_MS, 1e8), min_size=1, max_size=200))
-def test_percentiles_are_within_the_relative_error(values: list[float]) -> None:
+def test_latency_percentiles_are_within_the_promised_relative_error(values: list[float]) -> None:
     found, exact = counted(values).percentiles(), percentiles_ms(values)
     assert found.keys() == exact.keys() == {"p50", "p95", "p99"}
     for name, value in exact.items():
@@ -28,15 +28,15 @@ def test_percentiles_are_within_the_relative_error(values: list[float]) -> None:
 
 
 @pytest.mark.parametrize("value", [-5.0, 0.0, LEAST_MS])
-def test_latencies_below_the_smallest_count_as_the_smallest(value: float) -> None:
+def test_latencies_below_the_minimum_of_the_histogram_count_as_the_minimum(value: float) -> None:
     assert counted([value]).percentiles() == dict.fromkeys(("p50", "p95", "p99"), LEAST_MS)
 
 
-def test_percentiles_equal_those_of_numpy() -> None:
+def test_latency_percentiles_equal_those_of_numpy() -> None:
     values = np.random.default_rng(1).gamma(2.0, 40.0, 500).tolist()
     p50, p95, p99 = np.percentile(values, [50, 95, 99])
     assert percentiles_ms(values) == {"p50": round(p50, 1), "p95": round(p95, 1), "p99": round(p99, 1)}
 
 
-def test_there_are_no_percentiles_without_latencies() -> None:
+def test_an_empty_latency_histogram_has_no_percentiles() -> None:
     assert percentiles_ms([]) == Latencies().percentiles() == {}

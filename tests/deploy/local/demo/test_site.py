@@ -32,7 +32,7 @@ def options(folder: Path, **values: object) -> DemoOptions:
     return DemoOptions(1.0, folder, **values)  # type: ignore[arg-type]
 
 
-def test_a_site_file_runs_with_its_own_entries_and_the_receiver_of_the_demo(
+def test_a_demo_runs_a_site_file_with_its_entries_and_the_receiver_of_the_demo(
     tmp_path: Path, receiver: ReceiverConfig
 ) -> None:
     (tmp_path / "site.toml").write_text(SITE)
@@ -60,12 +60,12 @@ def test_a_site_whose_model_is_missing_is_refused_with_the_next_step(tmp_path: P
 
 
 @pytest.mark.parametrize("text", ["", "0,0,1", "0,0,1,2", "0.5,0.5,0.5,0.5", "a,b,c,d", "nan,0,1,1"])
-def test_a_line_that_is_none_is_refused(text: str) -> None:
+def test_a_malformed_line_option_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="x1,y1,x2,y2"):
         parse_line(text)
 
 
-def test_a_line_belongs_to_videos(tmp_path: Path) -> None:
+def test_the_line_option_without_a_video_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="with --video only"):
         _site(options(tmp_path, line="0,0.6,1,0.6"))
 

@@ -40,15 +40,15 @@ def test_the_ledger_fits_into_80_columns_without_cutting_a_state(cameras: int) -
     assert "balanced: every captured frame" in text
 
 
-def test_a_loss_of_frames_is_reported() -> None:
+def test_the_ledger_table_reports_a_loss_of_frames() -> None:
     assert "NOT balanced" in drawn(balance_table(balance(1, unaccounted=3)))
 
 
-def test_a_camera_without_a_verdict_is_named() -> None:
+def test_the_ledger_table_names_a_camera_without_a_verdict() -> None:
     assert "no verdict on gate" in drawn(balance_table(balance(1) | {"left_out": ["gate"]}))
 
 
-def test_every_row_is_a_state_of_the_ledger() -> None:
+def test_every_table_row_is_a_state_of_the_ledger() -> None:
     assert set(STATES) <= set(compute_balance(Ledger()).to_dict()["totals"])
 
 
@@ -74,7 +74,7 @@ def test_the_summary_has_latencies_and_dead_deliveries_in_words() -> None:
     assert "{" not in text
 
 
-def test_the_summary_compares_with_the_truth() -> None:
+def test_the_summary_compares_the_events_with_the_ground_truth() -> None:
     score = asdict(CrossingScore(line_crossings=55, found=54, false=2, labels_right=52))
     text = summary(report(truth=score))
     assert "55 line crossings in truth: 54 found (52 with the right label), 2 false" in text
@@ -118,11 +118,11 @@ def test_the_sensors_ledger_fits_into_80_columns_without_cutting_a_number(sensor
     assert "NOT balanced" not in text
 
 
-def test_a_loss_of_readings_is_reported() -> None:
+def test_the_sensors_table_reports_a_loss_of_readings() -> None:
     assert "NOT balanced" in drawn_sensors(books(1, 4000))
 
 
-def test_a_sensor_without_a_verdict_is_named() -> None:
+def test_the_sensors_table_names_a_sensor_without_a_verdict() -> None:
     entered = Ledger()
     entered.leave_out("hall")
     assert "no verdict on hall" in drawn_sensors(compute_balance(entered))

@@ -28,13 +28,15 @@ def at(seconds: float, camera: str = "road", direction: str = "in", label: str =
 
 
 @given(CROSSINGS)
-def test_the_truth_matches_itself(truth: list[LineCrossing]) -> None:
+def test_the_ground_truth_matched_with_itself_has_no_errors(truth: list[LineCrossing]) -> None:
     found = score(truth, list(reversed(truth)))
     assert (found.line_crossings, found.found, found.false) == (len(truth), len(truth), 0)
 
 
 @given(CROSSINGS, CROSSINGS)
-def test_every_crossing_and_every_event_counts_once(truth: list[LineCrossing], events: list[LineCrossing]) -> None:
+def test_matching_counts_every_crossing_and_every_event_once(
+    truth: list[LineCrossing], events: list[LineCrossing]
+) -> None:
     found = score(truth, events)
     assert found.found + found.false == len(events)
     assert found.labels_right <= found.found <= found.line_crossings == len(truth)
@@ -45,18 +47,18 @@ def test_two_events_for_one_crossing_count_as_one_found_and_one_false() -> None:
     assert (found.found, found.false) == (1, 1)
 
 
-def test_the_nearest_pair_is_matched_first() -> None:
+def test_the_crossing_and_event_nearest_in_time_are_matched_first() -> None:
     found = score([at(5, label="car"), at(6, label="bus")], [at(5.1, label="car"), at(6.1, label="bus")])
     assert (found.found, found.labels_right) == (2, 2)
 
 
-def test_another_camera_direction_or_time_does_not_match() -> None:
+def test_an_event_of_another_camera_direction_or_time_matches_no_crossing() -> None:
     wrong = [at(5, camera="yard"), at(5, direction="out"), at(5 + 2 * TOLERANCE_NS / SECOND)]
     found = score([at(5)], wrong)
     assert (found.found, found.false) == (0, 3)
 
 
-def test_a_crossing_with_a_wrong_label_is_found_but_its_label_is_not_right() -> None:
+def test_a_crossing_reported_with_a_wrong_label_counts_as_found_and_mislabelled() -> None:
     found = score([at(5, label="car")], [at(5, label="bus")])
     assert (found.found, found.labels_right) == (1, 0)
 
@@ -80,7 +82,7 @@ def test_the_matching_equals_a_comparison_of_all_pairs(truth: list[LineCrossing]
     assert found.labels_right == sum(truth[i].label == events[j].label for i, j in matched)
 
 
-def test_a_difference_of_exactly_the_tolerance_is_a_match() -> None:
+def test_a_time_difference_of_exactly_the_tolerance_is_a_match() -> None:
     edge = TOLERANCE_NS / SECOND
     assert score([at(10)], [at(10 + edge)]).found == score([at(10)], [at(10 - edge)]).found == 1
 

@@ -45,7 +45,7 @@ async def _read(log: KafkaLog) -> list[bytes]:
     return [record.value async for record in log.read(EVENTS, 0, 0, stop)]
 
 
-async def test_the_session_broker_answers(kafka: str, prefix: str) -> None:
+async def test_the_shared_broker_of_the_test_session_answers(kafka: str, prefix: str) -> None:
     async with KafkaLog(KafkaSettings(bootstrap=kafka, prefix=prefix), "test") as log:
         assert await log.partitions() == {}
 
@@ -64,7 +64,7 @@ async def test_acknowledged_records_survive_a_kill_of_the_broker(own_broker: Bro
         assert await _read(log) == [b"a", b"b", b"c"]
 
 
-def test_a_running_broker_is_attached_to_and_left_running(own_broker: Broker) -> None:
+def test_attaching_to_a_running_broker_leaves_it_running(own_broker: Broker) -> None:
     with Broker(own_broker.home, own_broker.folder) as other:
         assert other.attached
         assert (other.pid, other.bootstrap) == (own_broker.pid, own_broker.bootstrap)
@@ -108,7 +108,7 @@ def test_the_error_of_a_broker_that_cannot_start_has_its_log(broker_factory: Cal
         broker.start()
 
 
-def test_the_kafka_command_starts_attaches_stops_and_cleans(
+def test_the_kafka_command_starts_attaches_to_stops_and_deletes_a_broker(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SIGHTLINE_HOME", str(home))
@@ -133,7 +133,7 @@ def test_the_kafka_command_starts_attaches_stops_and_cleans(
     assert not Path(folder).exists()
 
 
-def test_a_missing_tool_is_named_with_the_command_that_installs_it(
+def test_the_error_for_a_missing_tool_names_the_command_that_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SIGHTLINE_HOME", str(tmp_path))

@@ -20,7 +20,7 @@ def _parsed(text: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines)
 
 
-def test_the_properties_have_ports_folder_and_record_sizes() -> None:
+def test_the_broker_properties_have_ports_folder_and_record_sizes() -> None:
     found = _parsed(properties(TEMPLATE, Ports(20_001, 20_002), Path("/data/here")))
     assert found["log.dirs"] == "/data/here"
     assert found["advertised.listeners"] == "PLAINTEXT://127.0.0.1:20001"
@@ -42,7 +42,7 @@ def test_chosen_ports_are_free_different_and_in_the_range(start: int, taken: set
     assert {ports.broker, ports.controller} <= set(PORT_RANGE) - taken
 
 
-def test_a_range_without_two_free_ports_is_an_error() -> None:
+def test_a_port_range_without_two_free_ports_is_an_error() -> None:
     with pytest.raises(LookupError):
         choose_ports(0, lambda port: port == PORT_RANGE.start)
 

@@ -56,7 +56,7 @@ def test_a_shared_entry_is_removed_with_its_last_site() -> None:
     assert applied(topic, Site(name="south")) == {}
 
 
-def test_changed_fields_are_listed() -> None:
+def test_the_changed_fields_of_an_entry_are_listed() -> None:
     topic = applied({}, NORTH)
     faster = NORTH.model_copy(update={"cameras": (NORTH.cameras[0].model_copy(update={"fps": 3.0}),)})
     found = site_changes(faster, topic)

@@ -50,12 +50,12 @@ class TestView:
         assert view.config.refused["camera/yard"].startswith("config topic: camera/yard = 'camera/gate': expected")
 
     @pytest.mark.parametrize("key", ["", "nonsense", "camera/", "camera/Ünïcode"])
-    def test_any_key_and_value_can_be_applied(self, key: str) -> None:
+    def test_the_config_view_accepts_any_key_and_value_without_an_error(self, key: str) -> None:
         view = ConfigView()
         view.apply(key, b"\xff\x00")
         assert view.config.entries == {}
 
-    def test_entries_missing_in_a_whole_reading_are_removed_but_refused_keys_keep_theirs(self) -> None:
+    def test_a_complete_reread_removes_missing_entries_except_those_under_refused_keys(self) -> None:
         """Compaction deletes a removed entry, and after a day its tombstone too."""
         view = ConfigView({GATE.key: GATE, YARD.key: YARD})
         view.begin_reading()
@@ -90,7 +90,7 @@ async def changes_of(log: MemoryLog, view: ConfigView) -> asyncio.Queue[ConfigVi
     return changes
 
 
-async def test_each_change_is_reported() -> None:
+async def test_the_follower_reports_each_change() -> None:
     log, view = MemoryLog(), ConfigView()
     await publish(log, [GATE, YARD])
     changes = await changes_of(log, view)
@@ -105,7 +105,7 @@ async def test_each_change_is_reported() -> None:
     log.following.cancel()  # type: ignore[attr-defined]
 
 
-async def test_an_empty_topic_is_reported_once() -> None:
+async def test_the_follower_reports_an_empty_topic_once() -> None:
     log = MemoryLog()
     changes = await changes_of(log, ConfigView({GATE.key: GATE}))
     async with asyncio.timeout(5):
@@ -117,7 +117,7 @@ async def test_an_empty_topic_is_reported_once() -> None:
 
 
 @pytest.mark.parametrize("error", [LogUnavailable("gone"), ConfigError("environment", "FILE", "x", "a password")])
-async def test_a_log_that_does_not_answer_is_tried_again(error: Exception) -> None:
+async def test_the_follower_retries_a_log_that_does_not_answer(error: Exception) -> None:
     log, tries, plain = MemoryLog(), 0, MemoryLog.ends
 
     async def ends(topic: str) -> object:
@@ -168,7 +168,7 @@ async def test_a_topic_that_was_created_again_is_read_from_its_beginning() -> No
     log.following.cancel()  # type: ignore[attr-defined]
 
 
-async def test_an_outage_is_logged_at_its_begin_and_end_and_each_try_makes_a_new_log() -> None:
+async def test_an_outage_is_logged_at_its_begin_and_end_and_each_retry_opens_a_new_log() -> None:
     """A client keeps its first password, so only a new client uses a rotated one."""
     made: list[MemoryLog] = []
     view, changes = ConfigView(), asyncio.Queue[ConfigView]()

@@ -125,7 +125,7 @@ async def test_an_old_entry_that_is_written_again_is_stale(log: MemoryLog, signe
     assert list(view.config.refused) == [YARD.key]
 
 
-async def test_times_that_were_saved_refuse_a_stale_entry_after_a_restart(
+async def test_saved_signature_times_refuse_a_stale_entry_after_a_restart(
     log: MemoryLog, signer: ConfigSigner
 ) -> None:
     """Compaction has deleted the newer entry, so that the topic alone would not reveal it."""
@@ -148,7 +148,7 @@ async def test_an_entry_that_disappears_without_a_signed_removal_stays(signer: C
     assert "no signed removal" in view.config.refused[GATE.key]
 
 
-async def test_a_signer_whose_clock_lags_still_signs_newer(
+async def test_a_signer_with_a_slow_clock_still_signs_a_newer_time(
     log: MemoryLog, signer: ConfigSigner, key_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await publish(log, [GATE], signer=signer)
@@ -170,7 +170,7 @@ async def test_every_reader_uses_the_public_key_of_the_environment(
         await read(log)
 
 
-def test_keys_are_private_new_and_of_the_right_kind(key_file: Path) -> None:
+def test_signing_keys_have_private_modes_and_replace_no_file(key_file: Path) -> None:
     assert key_file.stat().st_mode & 0o777 == 0o600
     assert key_file.with_name("key.pub").stat().st_mode & 0o777 == 0o644
     with pytest.raises(ConfigError, match="expected a new file in a writable folder"):

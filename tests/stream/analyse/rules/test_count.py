@@ -49,7 +49,7 @@ def indices(state: CountWatch, counts: Iterable[int]) -> list[int]:
     return [n for n, _ in watched(state, counts)]
 
 
-def test_an_occurrence_is_reported_once_when_the_count_was_high_enough_for_the_time() -> None:
+def test_an_occurrence_is_reported_once_when_the_bound_has_held_for_for_s() -> None:
     ((index, (happening, number)),) = watched(RULE.watch(640, 360), [2, 2, *[3] * 30])
     assert (index, number) == (12, 1)
     assert happening.summary == "3 person in yard for 5.0 s, at least 3"
@@ -63,7 +63,7 @@ def test_count_rule_with_at_most_0_reports_an_empty_zone() -> None:
     assert (index, happening.summary) == (6, "0 objects in desk for 2.0 s, at most 0")
 
 
-def test_only_tracks_of_the_rule_inside_the_polygon_count() -> None:
+def test_count_rule_counts_only_its_own_tracks_inside_its_polygon() -> None:
     state = RULE.watch(640, 360)
     others = [*persons(3, x=300.0), track(150.0, 150.0, "car"), track(150.0, 150.0, "far", "person", score=0.1)]
     for n in range(30):
@@ -72,7 +72,7 @@ def test_only_tracks_of_the_rule_inside_the_polygon_count() -> None:
     assert sum(len(state.observe(scene(20 + n * STEP_S, *resting, gap_s=STEP_S), ())) for n in range(30)) == 1
 
 
-def test_a_count_that_flickers_makes_one_occurrence_and_one_that_falls_and_rises_makes_two() -> None:
+def test_a_flickering_count_is_one_occurrence_and_a_falling_and_rising_count_is_two() -> None:
     flicker = [3] * 6 + [2] * (SETTLE_FRAMES - 1) + [3] * 30
     assert indices(RULE.watch(640, 360), flicker) == [10]
     falls = [*[3] * 15, *[2] * SETTLE_FRAMES, *[3] * 15]
@@ -193,7 +193,7 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("cut", [20, 150, 212, 300, 900])
-async def test_a_restart_anywhere_reports_the_same_occurrence_under_the_same_id(cut: int) -> None:
+async def test_a_restart_at_any_record_reports_the_same_occurrence_under_the_same_id(cut: int) -> None:
     log = await log_of(1200)
     (whole,) = await events(log, 0, 1200)
     assert (whole.type, whole.data.details) == ("sightline.zone.count", {"count": 3, "lasted_s": 100.0})

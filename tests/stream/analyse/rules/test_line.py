@@ -64,7 +64,7 @@ def test_every_pass_is_counted_with_alternating_directions(passes: int) -> None:
     assert walk(LineCounter(*UP, DIAGONAL_PX), xs) == [(FORWARD, BACKWARD)[n % 2] for n in range(passes)]
 
 
-def test_the_line_is_finite_and_its_ends_belong_to_it() -> None:
+def test_only_a_path_between_the_ends_of_a_line_or_through_an_end_crosses() -> None:
     short = (320.0, 200.0), (320.0, 100.0)
     assert walk(LineCounter(*short, DIAGONAL_PX), [200.0, 440.0, 460.0], y=250.0) == []
     assert walk(LineCounter(*short, DIAGONAL_PX), [200.0, 440.0, 460.0], y=150.0) == [FORWARD]
@@ -72,7 +72,7 @@ def test_the_line_is_finite_and_its_ends_belong_to_it() -> None:
     assert crosses(*short, (200.0, 100.0), (440.0, 100.0))
 
 
-def test_a_track_that_begins_beyond_the_line_never_crosses_even_once_forgotten() -> None:
+def test_a_track_that_stays_beyond_the_line_never_crosses_even_after_forget() -> None:
     counter = LineCounter(*UP, DIAGONAL_PX)
     assert walk(counter, [440.0, 460.0, 480.0]) == []
     counter.forget("t")

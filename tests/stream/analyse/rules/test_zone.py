@@ -32,7 +32,7 @@ def test_a_visit_is_reported_once_when_it_has_lasted_for_the_dwell_time() -> Non
     assert reported(watch(dwell_s=1.0), [track(*INSIDE)] * 10) == [(4, 1.0)]
 
 
-def test_flicker_on_the_edge_is_one_visit_and_coming_back_is_another() -> None:
+def test_a_box_flickering_on_the_edge_makes_one_visit_and_a_return_makes_another() -> None:
     state = watch()
     flicker = [INSIDE, OUTSIDE, INSIDE, OUTSIDE, OUTSIDE, INSIDE]
     assert reported(state, [track(*place) for place in flicker]) == [(0, 0.0)]

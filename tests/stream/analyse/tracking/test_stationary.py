@@ -156,7 +156,7 @@ def test_a_car_that_goes_out_of_sight_while_it_moves_is_not_held() -> None:
 
 
 @pytest.mark.parametrize("fields", [{"withheld": {"overload": 20}}, {"withheld": {"still": 19, "expired": 1}}, {}])
-def test_a_gap_in_which_nobody_looked_ends_a_stationary_track(fields: dict[str, Any]) -> None:
+def test_a_gap_of_unseen_frames_ends_a_stationary_track(fields: dict[str, Any]) -> None:
     """Two seconds of frames are withheld by an overload, expired in the spool, or were sent on another lane."""
     gap = result(12.0, motion=(FAR,), **fields)
     assert events_of([*parked(), *busy(6.0, 10.0), gap, *busy(12.1, 60.0)]) == []
@@ -205,7 +205,7 @@ def test_parts_of_a_car_that_the_background_absorbs_are_one_track() -> None:
     assert (event.data.track, event.data.overlay.box) == ("1-1-0", place(STOP))
 
 
-def test_a_car_that_is_half_absorbed_is_one_track() -> None:
+def test_a_car_half_absorbed_by_the_background_is_one_track() -> None:
     left, right = place(STOP)._replace(right=STOP - 8.0), place(STOP)._replace(left=STOP + 8.0)
     halves = result(6.0, seen(left), seen(right), motion=(left,), resting=(right,))
     (event,) = events_of([*parked(), halves, *busy(6.1, 60.0, resting=(place(STOP),))])
@@ -279,7 +279,7 @@ def test_a_person_in_front_of_a_trembling_bus_is_not_merged_with_it() -> None:
     assert event.data.overlay.box == person.box
 
 
-def test_the_label_of_a_part_does_not_change_the_label_of_the_whole() -> None:
+def test_the_label_of_a_part_does_not_change_the_label_of_the_whole_object() -> None:
     part = seen(Box(460.0, 100.0, 500.0, 240.0), "person")
     parts = [result(at_s, part, motion=(part.box,)) for at_s in times(3.0, 9.0)]
     people = DWELL.model_copy(update={"labels": ("person",), "dwell_s": 0.0})
@@ -325,7 +325,7 @@ def test_a_stopped_car_keeps_its_track_when_driving_on_and_crosses_no_line_while
     assert events_of([*stops, beyond, *busy(5.1, 20.0)], LINE) == []
 
 
-def test_a_stationary_car_on_a_line_does_not_cross_it_when_the_model_looks_at_it() -> None:
+def test_a_stationary_car_on_a_line_makes_no_crossing_when_the_model_looks_at_the_car() -> None:
     """The listed box differs from the moving one: its centre is on the other side of the line."""
     stops = [moves(at_s, place(min(160.0 + 200.0 * at_s, 505.0))) for at_s in times(0.0, 6.0)]
     rests = busy(6.0, 30.0, resting=(place(519.0),))

@@ -64,7 +64,7 @@ def test_two_alternating_clocks_do_not_speed_up_time_since_the_first_result() ->
     assert lived_s(50.0, 50.0 - SET_BACK_S, 50.5) == [0.0, 0.0, 0.5]
 
 
-def test_a_still_gap_takes_one_gate_interval() -> None:
+def test_track_time_of_a_still_gap_is_one_gate_interval() -> None:
     assert steps(result(0, 0.0), result(101, 60.0, still=100)) == [HELD_STEP_S]
     assert steps(result(0, 0.0), result(101, 60.0, still=50, masked=50)) == [HELD_STEP_S]
     assert steps(result(0, 0.0), result(101, 60.0, still=20, rate=80)) == [HELD_STEP_S]
@@ -72,28 +72,28 @@ def test_a_still_gap_takes_one_gate_interval() -> None:
     assert steps(result(0, 0.0), result(101, 60.0, "empty", "still", still=20, rate=80)) == [0.0]
 
 
-def test_a_limited_frame_rate_takes_real_time() -> None:
+def test_track_time_of_a_gap_due_to_a_limited_frame_rate_is_real_time() -> None:
     assert steps(result(0, 0.0), result(5, 0.5, rate=4), result(10, 1.0, rate=4)) == [0.5, 0.5]
 
 
 @pytest.mark.parametrize("reason", [*sorted({*WITHHELD_REASONS} - {"still", "masked", "rate"}), "something-new"])
-def test_frames_withheld_for_other_reasons_take_real_time(reason: str) -> None:
+def test_track_time_of_frames_withheld_for_other_reasons_is_real_time(reason: str) -> None:
     assert steps(result(0, 0.0), result(101, 3600.0, **{reason: 100})) == [3600.0]
     assert steps(result(0, 0.0), result(101, 3600.0, **{reason: 1, "still": 99})) == [3600.0]
     assert steps(result(0, 0.0), result(101, 3600.0, "empty", "still", **{reason: 100})) == [3600.0]
 
 
-def test_shed_frames_take_real_time() -> None:
+def test_track_time_of_shed_frames_is_real_time() -> None:
     shed = [result(1 + n, 1.0 + n, "shed", "stale") for n in range(100)]
     assert steps(result(0, 0.0), *shed, result(102, 100.2, rate=1)) == [*[1.0] * 100, 0.2]
 
 
-def test_a_gap_that_the_account_does_not_cover_takes_real_time() -> None:
+def test_track_time_of_a_gap_not_covered_by_withheld_counts_is_real_time() -> None:
     """The frames between became dead letters, or were sent on the other lane."""
     assert steps(result(0, 0.0), result(50, 60.0, still=10)) == [60.0]
     assert steps(result(0, 0.0), result(50, 60.0, "empty", "still")) == [60.0]
 
 
-def test_two_frames_never_have_the_same_time() -> None:
+def test_two_frames_never_have_the_same_track_time() -> None:
     assert steps(result(0, 9.0), result(1, 9.0), result(2, 3.0), result(3, 3.1)) == [0.001, 0.001, 0.1]
     assert steps(result(0, 9.0), result(1, 3.0, "shed", "stale")) == [0.0]

@@ -103,7 +103,7 @@ async def test_aborted_records_are_skipped_and_their_offsets_committed_over(
     assert await values(log, BATCHES, 0) == [b"first", b"second"]
 
 
-async def test_partitions_move_between_members_without_a_loss_or_a_step_back(
+async def test_partitions_move_between_members_without_lost_records_or_decreasing_commits(
     settings: KafkaSettings, log: KafkaLog
 ) -> None:
     async def feed(first: int, last: int) -> None:

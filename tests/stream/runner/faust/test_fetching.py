@@ -167,7 +167,7 @@ async def test_a_member_without_partitions_counts_as_fetching(rig: ThreadRig) ->
     assert rig.client._subscription.fetcher_idle_time < 1000.0
 
 
-def test_read_offsets_are_not_stored() -> None:
+def test_the_map_of_read_offsets_stays_empty() -> None:
     offsets = NoReadOffsets()
     offsets[P0] = 64  # Faust sets it for a record that it drops with a revoked partition
     assert offsets[P0] is None

@@ -28,7 +28,7 @@ def test_a_header_without_a_value_gets_an_empty_one(headers: Any) -> None:
 
 
 @pytest.mark.parametrize("missing", [{"value": None}, {"headers": None}, {"timestamp": None}])
-def test_missing_values_become_empty(missing: dict[str, None]) -> None:
+def test_a_missing_value_header_or_timestamp_becomes_empty(missing: dict[str, None]) -> None:
     record = to_record(KafkaSettings(), _event(**missing))
     assert record.value == (b"" if "value" in missing else b"jpeg")
     assert record.headers == {}
