@@ -1,4 +1,5 @@
-"""Hostile records for every topic: random bytes, bombs, wrong types, and header names that are not UTF-8."""
+"""Hostile records for every topic: random bytes, decompression bombs, wrong types, and header names that are not
+UTF-8."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from ingest.exceptions import CodecError
 JSON = (Event, Alert, Delivery)
 _NAME = "HOSTILE-NAME"
 _NOT_UTF8 = b"\xff\xfe\xc3\x28\xf5\x80\x00\xed\xa0\x80\xc0\xaf"
-"""Replaces the name above in the bytes of a batch: no client that takes names as text could send it."""
+"""Bytes that replace the header's name in an encoded batch. A client that takes names as text could not send these
+bytes."""
 _BOMBS = (
     b"\x91" * 100_000,
     b"\xdc\xff\xff" + b"\x90" * 65_535,
@@ -49,7 +51,7 @@ _HEADERS: tuple[tuple[str, bytes], ...] = (
 
 
 class HostileRecord(NamedTuple):
-    """A record to send. ``refused`` is whether no reader of its topic can decode it."""
+    """A record to send. ``refused`` is True if no reader of its topic can decode the record."""
 
     value: bytes
     refused: bool
@@ -74,7 +76,7 @@ def hostile_records(good: Record, seed: int) -> list[HostileRecord]:
 
 
 def good_but_strange(value: bytes) -> HostileRecord:
-    """Return a record that is good except for the name of one of its headers."""
+    """Return a valid record with one header whose name is not UTF-8."""
     return HostileRecord(value, refused=False, key=b"road", headers=[(_NAME, b"\xff")])
 
 
@@ -87,7 +89,7 @@ def _refused(kind: type[Record], value: bytes) -> bool:
 
 
 async def send_raw(producer: AIOKafkaProducer, topic: str, records: Sequence[HostileRecord]) -> list[int]:
-    """Write records to partition 0 as bytes of a batch, and return their offsets."""
+    """Write records to partition 0 as the bytes of one encoded batch, and return their offsets."""
     offsets = []
     for record in records:
         batch = producer.create_batch()

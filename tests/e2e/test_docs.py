@@ -1,4 +1,4 @@
-"""What the documents tell a person to type."""
+"""Tests of the commands, links and tables in the documents."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_readme_s_make_targets_exist_and_ci_runs_the_test_command() -> None:
 
 
 def commands() -> list[tuple[str, ...]]:
-    """Every `sightline …` that a document names, as far as it is words."""
+    """Return the words of every `sightline …` command that a document names."""
     found = set()
     for path in DOCUMENTS:
         for match in re.finditer(r"(?:^|[`( ])sightline ((?:[a-z][a-z-]+ ?){1,2})", path.read_text(), re.MULTILINE):

@@ -1,4 +1,4 @@
-"""What the documents say of sensors is so."""
+"""Tests that the documents of sensors match the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of garbage in the stream and of its replay from the dead letters: the ledger balances throughout."""
+"""Tests of garbage in the stream, and of its replay from the dead letters. The ledger must balance throughout."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ async def test_damaged_frames_become_dead_letters_and_all_others_are_classified(
     await stack("engine", "engine", f"--models={MODELS}")
     await stack("prepare-live", "prepare", "--lane=live")
     scene = SimulatedScene(SceneConfig("road"))
-    bad = set(range(3, FRAMES_SENT, 20))  # every twentieth
+    bad = set(range(3, FRAMES_SENT, 20))  # every twentieth frame is damaged
     wholes = [good(seq, scene) for seq in range(FRAMES_SENT)]
     values = [garbage(seq, whole) if seq in bad else whole for seq, whole in enumerate(wholes)]
     await send(log, values)

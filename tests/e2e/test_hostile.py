@@ -89,7 +89,10 @@ PARKING = (FRAMES, BATCHES, READINGS, RESULTS, EVENTS, ALERTS)
 
 
 async def wave(log: KafkaLog, producer: AIOKafkaProducer, number: int) -> set[str]:  # noqa: F811
-    """Write hostile records to every topic and good ones behind. Return the places that must become dead letters."""
+    """Write hostile records to every topic, and good records behind them.
+
+    Return the places of records that must become dead letters.
+    """
     refused = set()
     for topic, record in RECORDS.items():
         records = hostile_records(record, seed=number)
@@ -112,7 +115,7 @@ async def wave(log: KafkaLog, producer: AIOKafkaProducer, number: int) -> set[st
 
 
 async def missing(log: KafkaLog, refused: set[str]) -> set[str]:  # noqa: F811
-    """Return the places of refused records without a dead letter that has its reason."""
+    """Return the places of refused records that have no dead letter with a reason."""
     return refused - {x.place async for x in letters(log) if x.failure.error and x.failure.message}
 
 
@@ -134,7 +137,10 @@ async def test_hostile_records_become_dead_letters_and_good_records_behind_them_
     stack: Callable[..., Awaitable[Supervisor]],  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    """The first wave is there when the services start, so they read it back; the second comes while they run."""
+    """The first wave of records is written before the services start, so that they read it back.
+
+    The second wave is written while they run.
+    """
     (tmp_path / "secret").write_text("whsec_" + "a" * 32)
     url = "http://127.0.0.1:9/"
     receiver = ReceiverConfig(name="nobody", url=url, secret_file=tmp_path / "secret", history=True)

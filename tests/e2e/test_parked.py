@@ -41,7 +41,8 @@ from tests.paths import MODELS
 FPS = 10.0
 PACE_PX_S = 200.0
 ARRIVES_S, PARKED_S = 3.0, 5.0
-"""The vehicle starts outside of the picture, and stands two seconds later with its centre at x = 300."""
+"""Time in s at which the vehicle starts outside of the picture, and at which it has stopped with its centre at x =
+300."""
 PIPELINE = PipelineConfig(name="regions", model="regions", width=64, height=64, regions="motion", max_delay_s=0.0)
 BAY = ZoneRule(
     name="bay",
@@ -90,7 +91,7 @@ def passes(*starts_s: float, y: float) -> Place:
 
 @dataclass
 class Pipeline:
-    """All stages from the capture to the results, without a broker."""
+    """All stages from the capture of frames to the results, without a broker."""
 
     served: ServedModel
     gate: GateConfig
@@ -160,7 +161,7 @@ def test_a_parked_vehicle_is_reported_once_after_the_dwell_time(
     due_s = PARKED_S + BAY.dwell_s
     assert due_s - 1.0 <= times_of(found, rule)[0] <= due_s + GateConfig().keep_alive_s
     assert [one.id for one in events_of(found, rule)] == [event.id]
-    assert len(found) < 120  # the gate is open for four seconds and its hold time, of a minute
+    assert len(found) < 120  # of the minute, the gate is open for four seconds and its hold time
 
 
 @pytest.mark.parametrize("y", [150.0, 310.0])
@@ -208,5 +209,5 @@ def test_time_hidden_by_an_outage_or_an_overload_does_not_count_as_dwell(
 
 
 def test_a_track_becomes_stationary_before_the_background_absorbs_it() -> None:
-    """The constants are in two packages that do not import each other."""
+    """The compared constants are in two packages that do not import each other."""
     assert 1.5 * REST_S <= ABSORB_S

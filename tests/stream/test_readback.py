@@ -1,4 +1,4 @@
-"""Tests of reading back: enough of every history, each record once, and never the whole log."""
+"""Tests of reading back: every history is long enough, each record is read once, and the whole log is never read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def place(record: LogRecord) -> HistoryPoint | None:
 
 
 class ReadCountingLog(MemoryLog):
-    """A log that notes the offsets that were read."""
+    """A log that records the offsets that were read."""
 
     def __init__(self) -> None:
         self.clock = ManualClock()
@@ -163,7 +163,8 @@ async def kafka_log(kafka: str, prefix: str) -> AsyncIterator[KafkaLog]:
 @pytest.mark.kafka
 @pytest.mark.usefixtures("small_steps")
 async def test_transaction_markers_do_not_end_the_tail(kafka_log: KafkaLog) -> None:
-    """Each record is its own transaction, so that every second offset is a marker, including the last."""
+    """Each record is written in its own transaction, so that every second offset is a marker, including the last
+    offset."""
     writer = await kafka_log.writer("test")
     for value in history("a", 1, 30):
         await writer.write([Outgoing(RESULTS, 0, value.encode())], "test", {})

@@ -1,4 +1,4 @@
-"""Tests of the shipped model's accuracy; with the extra `train`, of training and export."""
+"""Tests of the shipped model's accuracy, and of training and export if the extra `train` is installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from training.regions import LABELS, SIZE_PX, LabelledRegions, rendered_regions
 
 HELD_OUT_SEED = 20_000
 MIN_ACCURACY = 0.97
-"""The manifest states 0.99, measured on many more scenes."""
+"""Minimum accuracy in this test. The manifest states 0.99, measured on many more scenes."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Tests of `sightline config`: its output, and its changes to the config topic."""
+"""Tests of the output of `sightline config`, and of its changes to the config topic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of the list of dead letters: hostile text is printed as it is, and letters are not kept."""
+"""Tests of the list of dead letters: hostile text is printed literally, and letters are not kept in memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LETTERS, LETTER_BYTES = 80, 1_000_000
 
 
 class ManyLetters(MemoryLog):
-    """Makes each letter when it is read."""
+    """A list of dead letters that creates each letter only when the letter is read."""
 
     async def ends(self, topic: str) -> dict[int, int]:
         return {0: LETTERS}

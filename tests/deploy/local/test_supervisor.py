@@ -113,7 +113,7 @@ async def test_a_service_suspended_by_sigstop_is_killed_at_its_stop(tmp_path: Pa
 
 async def test_a_stop_during_the_restart_pause_cancels_the_restart(tmp_path: Path) -> None:
     async with Supervisor([python("bad", "print('up'); exit(1)")], tmp_path) as stack:
-        await until(lambda: stack.restarts()["bad"] >= 3)  # the pause is most of a second by now
+        await until(lambda: stack.restarts()["bad"] >= 3)  # after several restarts, the pause is most of a second
         assert await stack.stop()
         starts = ups(tmp_path, "bad")
     assert ups(tmp_path, "bad") == starts
@@ -123,7 +123,7 @@ async def test_the_supervisor_retries_a_service_that_fails_to_start(tmp_path: Pa
     logs = tmp_path / "logs"
     async with Supervisor([python("a", LASTS)], logs, seed=1) as stack:
         await until(lambda: ups(logs, "a") == 1)
-        shutil.rmtree(logs)  # the log file cannot be opened now
+        shutil.rmtree(logs)  # from now on, the log file cannot be opened
         os.kill(stack.pid("a") or 0, signal.SIGKILL)
         await until(lambda: stack.restarts()["a"] >= 2)
         assert stack.alive == frozenset()

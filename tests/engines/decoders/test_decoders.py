@@ -1,4 +1,4 @@
-"""Tests of the built-in decoders: arrays to labelled boxes in the frame."""
+"""Tests of the built-in decoders, which turn arrays into labelled boxes in the frame."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LABELS = ("background", "cat", "dog")
 
 SQUARE = Box(10, 20, 50, 60)
 INNER = Inner(0, 0, 1, 1)
-"""Any rectangle: decoders use the fit only."""
+"""An arbitrary rectangle, which decoders do not use: they use the fit only."""
 IDENTITY = Fit(1.0, 1.0, 0.0, 0.0)
 
 

@@ -1,4 +1,4 @@
-"""Tests of high-water marks, and of jobs: batch records in, results and dead letters out."""
+"""Tests of high-water marks, and of jobs, which turn batch records into results and dead letters."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class TestMarks:
         for epoch in range(EPOCHS_KEPT):
             marks.advance(FrameId("a", 1000 + epoch, 5), LIVE, "p")
         marks.advance(FrameId("a", 1000, 6), LIVE, "p")
-        marks.advance(FrameId("a", 1, 5), LIVE, "p")  # a new spool, or a corrected clock
+        marks.advance(FrameId("a", 1, 5), LIVE, "p")  # a lower epoch, as from a new spool
         assert [e for e in (1, 1000, 1001, 1002) if marks.is_repeat(FrameId("a", e, 5), LIVE, "p")] == [1, 1000, 1002]
 
 
@@ -154,7 +154,7 @@ class TestJobs:
 
     @pytest.mark.parametrize("items", [1, 2])
     def test_a_batch_near_the_limit_of_a_record_makes_dead_letters_that_fit(self, items: int) -> None:
-        """A foreign producer may leave out fields that have defaults: encoded again, its batch is larger."""
+        """A foreign producer may leave out fields that have defaults, so its batch is larger when encoded again."""
         value = largest_batch(items)
         received = LogRecord(BATCHES, 0, 0, None, value)
         letter = results(accept(received, HighWaterMarks(), PIPELINES), 0)[0]

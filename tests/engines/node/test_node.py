@@ -1,4 +1,7 @@
-"""Tests of the node when partitions come and go, with a fake consumer. Tests with Kafka are in chaos/ and e2e/."""
+"""Tests of the node with a fake consumer, while partitions are assigned and revoked.
+
+Tests with Kafka are in chaos/ and e2e/.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ TakeOver = Callable[[Log, Sequence[TopicPartition]], Awaitable[list[OwnedPartiti
 
 
 class FakeIntake:
-    """Consumer that yields the batches of records put into ``fetched``, and notes the calls."""
+    """A consumer that yields the lists of records put into ``fetched``, and records its calls."""
 
     def __init__(self) -> None:
         self.held: set[TopicPartition] = set()
@@ -120,11 +123,11 @@ async def test_revoked_partitions_cancel_their_takeover_without_an_error(intake:
     await node.on_partitions_revoked([ONE])
     assert cancelled.is_set()
     asyncio.get_running_loop().call_later(0.05, stop.set)
-    await ended(node, stop)  # raises if the cancellation counted as a failure
+    await ended(node, stop)  # this raises an error if the cancellation counted as a failure
 
 
 class StubbornLog(MemoryLog):
-    """Log whose writer for the first partition of ``batches`` fails to close."""
+    """A log whose writer for the first partition of ``batches`` fails to close."""
 
     def __init__(self) -> None:
         super().__init__(2)
@@ -158,7 +161,7 @@ async def test_a_writer_that_fails_to_close_does_not_keep_the_others_open(intake
 
 
 class SilentLog(MemoryLog):
-    """Log that takes no records, and counts the attempts."""
+    """A log that accepts no records, and counts the attempts to write."""
 
     attempts = 0
 
@@ -171,14 +174,14 @@ async def test_a_heartbeat_that_cannot_be_written_does_not_end_the_node(intake: 
     log, stop = SilentLog(2), asyncio.Event()
     asyncio.get_running_loop().call_later(0.05, stop.set)
     await ended(make(intake, log), stop)
-    assert log.attempts >= 2  # the first heartbeat, and the one of the stopped node
+    assert log.attempts >= 2  # the first heartbeat, and the heartbeat of the stopped node
 
 
 async def test_partitions_that_wait_to_write_share_one_timer_set_to_the_earliest(
     intake: FakeIntake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class WaitingPartition:
-        """Partition whose settled jobs are due after a pause."""
+        """A partition whose settled jobs are due after a pause."""
 
         start, in_flight = StartPosition(0), 0
 

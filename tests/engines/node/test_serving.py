@@ -1,4 +1,4 @@
-"""Tests of the served model: merged batches to settled tasks."""
+"""Tests of the served model, which settles the tasks of merged batches."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class TestServing:
         return merged, jobs
 
     def test_an_item_of_thousands_of_small_regions_is_classified_in_several_calls(self) -> None:
-        """A hostile record of 1 MiB may declare regions that take gigabytes when each is padded to a row."""
+        """A hostile record of 1 MiB may declare so many regions that padding each one to a row takes gigabytes."""
         pixel = Region(Box(0, 0, 9, 9), Fit(1, 1, 0, 0), Inner(0, 0, 1, 1))
         hostile = item(1).model_copy(update={"regions": (pixel,) * 3000})
         batch = Batch(pipeline="regions", height=64, width=64, channels=3, items=(hostile,), pixels=bytes(9000))
@@ -113,7 +113,7 @@ class TestServing:
                 return [[] for _ in rows]
 
         served = opened(FakeEngine(), RecordingDecoder())
-        seen.clear()  # without the trial of the decoder when the model is opened
+        seen.clear()  # skips the decoder's trial at the opening of the model
         served.classify(merged)
         assert seen == [("regions@1", False)]
 

@@ -135,7 +135,7 @@ async def test_a_new_owner_sheds_a_frame_out_of_order_and_drops_a_frame_with_a_d
 
 
 class CountedReads(MemoryLog):
-    """Log that notes the topic and the number of offsets of each read."""
+    """A log that records the topic and the number of offsets of each read."""
 
     def __init__(self, partitions: int) -> None:
         super().__init__(partitions)
@@ -165,7 +165,7 @@ async def test_a_takeover_skips_batches_that_retention_deleted() -> None:
 
 
 class NoCommits(MemoryLog):
-    """Log whose committed offsets cannot be read. It counts the writers that were closed."""
+    """A log whose committed offsets cannot be read. ``NoCommits`` counts the closed writers."""
 
     closed = 0
 
@@ -212,7 +212,7 @@ async def test_settled_jobs_wait_only_while_unsettled_jobs_are_behind_them() -> 
     behind = owned.take(await put(log, 1), PIPELINES)
     behind.tasks[0] = Unsettled()
     assert owned.due(10.0, 0.2) == 10.2
-    assert owned.due(10.1, 0.2) == 10.2  # counted from the time it settled, not from this call
+    assert owned.due(10.1, 0.2) == 10.2  # the wait counts from the time at which the job settled, not from this call
     behind.tasks[0].settled = True
     assert owned.due(10.1, 0.2) == 10.1
 
@@ -229,7 +229,7 @@ async def test_a_full_transaction_is_due_at_once() -> None:
 
 
 class Unsettled:
-    """Task that settles when the test sets ``settled``."""
+    """A task that settles when the test sets ``settled``."""
 
     settled = False
     error = None

@@ -1,4 +1,4 @@
-"""Tests of adoption: the outputs of a foreign model fit its decoder and labels, or the model is refused."""
+"""Tests of adoption: a foreign model is refused unless its outputs fit the decoder and labels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HEAD = np.array([[0.02, -0.01, 0.01], [0.0, 0.01, 0.02], [0.01, 0.01, -0.02]], n
 def save(
     path: Path, nodes: Sequence[Any], weights: dict[str, np.ndarray], outputs: dict[str, tuple[Any, ...]]
 ) -> Path:
-    """Write a model of NCHW images; all its tensors have the type of its weights."""
+    """Write a model of NCHW images. All tensors of the model have the type of its weights."""
     kind = helper.np_dtype_to_tensor_dtype(next(iter(weights.values())).dtype)
     graph = helper.make_graph(
         nodes,
@@ -43,7 +43,8 @@ def save(
 
 
 def classifier(path: Path, last: str = "", classes: int = 3, dtype: type = np.float32, flat: bool = False) -> Path:
-    """Write a classifier of mean colours that ends with an operator ``last``, or with logits."""
+    """Write a classifier of mean colours that ends with the operator ``last``, or with logits if ``last`` is
+    empty."""
     nodes = [
         helper.make_node("GlobalAveragePool", ["x"], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["flat"]),

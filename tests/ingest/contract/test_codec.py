@@ -352,7 +352,7 @@ def test_a_small_record_of_millions_of_containers_is_refused_before_they_are_all
 
 def test_the_largest_allowed_batch_is_decoded() -> None:
     region = Region(Box(0.0, 0.0, 9.0, 9.0), Fit(1.0, 1.0, 0.0, 0.0), Inner(0, 0, 1, 1))
-    boxes = (region.box,) * 128  # the most that the prepare stage passes on
+    boxes = (region.box,) * 128  # the largest batch that the prepare stage writes
     fields = {"regions": (region,) * 64, "outcome": "classify", "motion": boxes, "resting": boxes}
     item = ITEM.model_copy(update=fields)
     batch = Batch(pipeline="p", height=1, width=1, channels=3, items=(item,) * 64, pixels=bytes(3 * 64 * 64))
@@ -377,7 +377,7 @@ WRONG_ITEMS = 500_000
     ids=["motion", "counts", "items", "values", "figures"],
 )
 def test_refusing_a_record_of_many_wrong_values_takes_little_memory(cls: type[Record], data: bytes) -> None:
-    """An error per value would take a gigabyte for a record of 1 MB."""
+    """One error object per wrong value would take a gigabyte for a record of 1 MB."""
     tracemalloc.start()
     try:
         with pytest.raises(WrongType):

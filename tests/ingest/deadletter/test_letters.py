@@ -254,12 +254,12 @@ async def test_the_ledger_balances_after_a_replay(log: MemoryLog) -> None:
     assert (found.totals.dead, found.totals.classified) == (0, 4)
 
 
-# The plan against a model of the engine node, which drops frames that are not above the mark of their lane.
+# Replays are checked against a model of the engine node, which drops frames at or below the mark of their lane.
 
 
 @st.composite
 def parked_letters(draw: st.DrawFn) -> list[Candidate]:
-    """Dead letters of single frames that failed at any stage, in any order, no frame twice."""
+    """Draw dead letters of single frames that failed at any stage, in any order, with no frame twice."""
     order = draw(st.permutations([(camera, seq) for camera in ("gate", "yard") for seq in range(8)]))
     found: list[Candidate] = []
     for offset, (camera, seq) in enumerate(order):
@@ -285,7 +285,7 @@ def engine(sent: Sequence[tuple[str, Candidate]]) -> Counter[FrameId]:
 def test_every_letter_is_classified_once_in_any_order_of_topics(
     found: list[Candidate], order: list[str], first_call: int
 ) -> None:
-    """The run is called twice, first for some letters only. Topics are processed one after the other."""
+    """The same replay runs twice, the first time for some letters only. Topics are processed one after the other."""
     arrived: list[tuple[str, Candidate]] = []
     receipts: list[ReplayReceipt] = []
     for call, wanted in enumerate((found[:first_call], found)):

@@ -1,4 +1,4 @@
-"""A test on a real Kafka: retention and a topic that is deleted and created again, as a consumer group meets them."""
+"""A test on a real Kafka of a consumer group whose topic is deleted and created again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def test_a_commit_of_a_deleted_topic_does_not_skip_records_of_the_new_one(
     await topicadmin.create(settings, partitions=1)
     async with KafkaLog(settings, "test") as log:
         await log.produce(Outgoing(*TP, b"new"))
-        for old in (5, BEYOND_EVERY_END):  # by a member that still ran, or that noticed it and ends
+        for old in (5, BEYOND_EVERY_END):  # committed by a member that was still running, or that noticed it and ends
             await commit(log, GROUP, TP, old)
             assert await start_position(log, GROUP, TP) == StartPosition(0, recreated=True)
             assert await log.committed(GROUP, TP) == 0

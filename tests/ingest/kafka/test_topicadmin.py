@@ -98,7 +98,7 @@ async def test_only_topics_of_the_contract_are_removed(settings: KafkaSettings) 
         await topicadmin.create(settings, 1)
         assert theirs not in await topicadmin.remove(settings, settings.prefix)
         left, deadline = set(TOPICS), Deadline.after(10)
-        while left - {theirs}:  # a broker lists a deleted topic for another moment
+        while left - {theirs}:  # a broker still lists a deleted topic for a short time
             assert not deadline.passed, left
             await asyncio.sleep(0.1)
             left = {t for t in await admin.list_topics() if t.startswith(settings.prefix)}

@@ -52,7 +52,10 @@ class SiteWriter:
         named: bool = True,
         with_account: bool = True,
     ) -> LogRecord:
-        """Deliver a frame, with an account from ``first`` on if given, and return its record."""
+        """Deliver a frame and return its record.
+
+        With ``first``, add an account of the frames withheld from ``first`` on.
+        """
         account = None
         if first is not None:
             counts = {"still": seq - first}
@@ -174,7 +177,7 @@ async def test_the_frame_id_in_the_header_wins_over_the_body(site: SiteWriter) -
 
 async def test_a_dead_letter_without_a_frame_id_is_unidentified(site: SiteWriter) -> None:
     record = await site.deliver(0, value=GARBAGE, named=False)
-    for _ in range(2):  # parked again after a crash
+    for _ in range(2):  # the same record parked again after a crash
         await site.park(record)
     found = await site.audit()
     assert (found.balanced, found.unidentified, found.totals.captured) == (True, 1, 0)
@@ -236,7 +239,7 @@ async def test_the_audit_waits_for_frames_in_processing(site: SiteWriter) -> Non
         await site.finish(3)
         await site.deliver(2, topic=FRAMES_LATE)
         await site.finish(2, lane="late")
-        await site.deliver(9)  # after the cut: this audit ignores it and the hole before it
+        await site.deliver(9)  # after the cut: this audit ignores the frame and the hole before it
         await site.send_heartbeat(Account(camera="gate", epoch=EPOCH, first=1, last=1, counts={"expired": 1}))
         await site.send_heartbeat(ended=(EpochEnd(camera="gate", epoch=EPOCH, last=12, clean=True),))
 
@@ -245,7 +248,7 @@ async def test_the_audit_waits_for_frames_in_processing(site: SiteWriter) -> Non
 
         async def ends(self, topic: str) -> Mapping[int, int]:
             self.looks += topic == RESULTS
-            if topic == RESULTS and self.looks == 2:  # the first was the cut
+            if topic == RESULTS and self.looks == 2:  # the first reading was the cut
                 await later()
             return await super().ends(topic)
 
@@ -401,7 +404,7 @@ class TestExpiredUnread:
             await site.deliver(seq)
         await commit(site.log, "prepare-live", GATE, 2)
         site.log.forget(GATE, 5)
-        for _ in range(2):  # by the auditor alone, then also by the report of prepare
+        for _ in range(2):  # found first by the auditor alone, then also in the report of prepare
             balance = await site.audit()
             assert (balance.balanced, balance.totals.expired_unread) == (False, 3)
             assert balance.expired_unread == ["frames[0] 2..4 unread by prepare-live"]

@@ -76,7 +76,8 @@ class History:
 
 @st.composite
 def histories(draw: st.DrawFn) -> History:
-    """An epoch without faults: withheld runs, delivered frames with their ends, expired frames."""
+    """Draw the history of an epoch without faults: withheld runs, delivered frames with their ends, and expired
+    frames."""
     history = History()
     pipelines = draw(st.sampled_from([("cars",), ("cars", "people")]))
     for _ in range(draw(st.integers(0, 12))):
@@ -330,7 +331,7 @@ def test_missing_frames_that_an_agent_reports_in_its_spool_are_not_lost() -> Non
     ledger.add_frame_end(FrameId(CAMERA, EPOCH, 1), FrameEnd("classified", "", "late"))
     found = compute_balance(ledger)
     assert (found.balanced, found.settled) == (True, False)
-    ledger.set_spooled("agent", 4, [])  # an older report, read later
+    ledger.set_spooled("agent", 4, [])  # an older report of the agent, read later
     assert compute_balance(ledger).totals.spooled == 7
     ledger.set_spooled("agent", 6, [])  # the spool is empty, and the frames never arrived
     assert (compute_balance(ledger).totals.spooled, compute_balance(ledger).totals.unaccounted) == (0, 7)

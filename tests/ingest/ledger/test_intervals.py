@@ -22,7 +22,7 @@ def intervals(draw: st.DrawFn) -> Interval:
 
 @st.composite
 def partitions(draw: st.DrawFn) -> list[Interval]:
-    """Pieces that tile ``[0, last]`` exactly once, in any order."""
+    """Draw pieces that cover ``[0, last]`` exactly once, in any order."""
     lengths = draw(st.lists(st.integers(1, 12), min_size=1, max_size=25))
     starts = [sum(lengths[:i]) for i in range(len(lengths))]
     pieces = [(start, start + size - 1) for start, size in zip(starts, lengths, strict=True)]

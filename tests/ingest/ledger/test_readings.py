@@ -32,7 +32,10 @@ class SensorWriter:
         self.log = MemoryLog(2, self.clock)
 
     async def deliver(self, first: int, last: int, before: int | None = None, *, epoch: int = EPOCH) -> int:
-        """Deliver a run, with an account of the readings withheld from ``before`` on. Return its offset."""
+        """Deliver a run of readings, with an account of the readings withheld from ``before`` on.
+
+        Return the record's offset.
+        """
         account = None if before is None else self.withheld(before, first - 1, epoch=epoch)
         rows = last - first + 1
         record = Readings(

@@ -20,7 +20,7 @@ from stream.alerts.evidence import FolderStore
 
 @pytest.fixture(autouse=True)
 def open_umask() -> Iterator[None]:
-    """Allow everything to everyone, as some containers do."""
+    """Set a umask that gives all permissions to all users, as some containers do."""
     before = os.umask(0)
     yield
     os.umask(before)

@@ -28,7 +28,7 @@ from ingest.runtime.service import EXIT_AGAIN, Service
 
 @pytest.fixture(autouse=True)
 def keep_logging_and_signal_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A service configures logging for its whole process, which is this one."""
+    """Keep the logging and signal handlers of the test process, which a service would change."""
     monkeypatch.setattr(logs, "configure", lambda service: None)
 
 
@@ -90,7 +90,7 @@ def test_a_service_serves_metrics_on_its_port() -> None:
     assert server is not None
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as page:
         assert b"frames_total 3.0" in page.read()
-    assert server.server_address == ("127.0.0.1", port)  # this machine only
+    assert server.server_address == ("127.0.0.1", port)  # the metrics port listens on this machine only
     server.shutdown()
     server.server_close()
 

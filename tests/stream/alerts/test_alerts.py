@@ -94,7 +94,7 @@ class TestSchedule:
 
 
 class FullStore(MemoryStore):
-    """A store on a disk that is full while ``full`` is set."""
+    """An evidence store whose disk is full while ``full`` is set."""
 
     full = True
 
@@ -188,7 +188,7 @@ class TestStage:
         assert (parked.records[0].topic, parked.done) == (DEADLETTER, (0,))
         store.full = False
         late = LogRecord(EVENTS, 0, n + 1, None, encode_json(event(n + 1, frame=frame)))
-        assert await asyncio.to_thread(processor.process, late) != ()  # the oldest makes room
+        assert await asyncio.to_thread(processor.process, late) != ()  # the oldest waiting event is parked
         clock.seconds += RETRY_S
         works = await asyncio.to_thread(processor.tick)
         assert [work.done for work in works] == [(offset,) for offset in range(2, 2 + RETRIES_AT_ONCE)]

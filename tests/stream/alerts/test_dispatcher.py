@@ -34,7 +34,7 @@ WAIT_S = 60.0
 
 
 class CountedPosts:
-    """Receivers that count the posts of each alert. Those in ``down`` fail."""
+    """Receivers that count the posts of each alert. Posts to the receivers in ``down`` fail."""
 
     def __init__(self) -> None:
         self.posts: Counter[tuple[str, str]] = Counter()
@@ -91,7 +91,7 @@ async def raise_alerts(log: KafkaLog, numbers: range) -> None:
 async def dispatching(
     log: KafkaLog, receivers: Sequence[ReceiverConfig], posts: CountedPosts, *, kill: bool = False
 ) -> AsyncIterator[Dispatcher]:
-    """Run a dispatcher during the block. With ``kill``, it ends without its last commit."""
+    """Run a dispatcher during the ``with`` block. With ``kill``, the dispatcher ends without its last commit."""
     await publish(log, receivers)
     dispatcher, stop = Dispatcher(log.settings, receivers, posts.deliverer), asyncio.Event()
     running = asyncio.create_task(dispatcher.run(stop))

@@ -1,4 +1,4 @@
-"""Tests of webhooks: signatures, and receivers that answer as no server should."""
+"""Tests of webhooks: signatures, and receivers with malformed or endless responses."""
 
 from __future__ import annotations
 
@@ -153,7 +153,8 @@ class TestResponses:
         assert (await attempt(receiver, repeat(b"HTTP/1.1 503 Busy\r\n", b"a: b\r\n"))).status == 503
 
     async def test_hostile_receivers_do_not_block_the_event_loop(self, receiver: ReceiverConfig) -> None:
-        """Each hostile attempt ends after a bounded number of lines, so the good receiver gets all its posts."""
+        """Each attempt at a hostile receiver ends after a bounded number of lines, so the good receiver gets all its
+        posts."""
         async with (
             receiving(repeat(b"", CONTINUE * 1000)) as bad,
             receiving(answer(b"HTTP/1.1 204 \r\n\r\n")) as good,

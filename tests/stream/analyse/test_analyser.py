@@ -63,7 +63,7 @@ TO_LINE, FROM_LINE = path(160.0, 320.0), path(340.0, 500.0)
 @pytest.mark.parametrize("seconds", [2.0, 60.0])
 @pytest.mark.parametrize("withheld", [True, False])
 def test_a_car_that_stops_on_the_line_is_counted_when_it_goes_on(seconds: float, withheld: bool) -> None:
-    """The agent withholds the frames without motion, or sends them and their results are empty."""
+    """The agent withholds the frames without motion, or sends them with empty results."""
     before = drive(*TO_LINE)
     frames = round(seconds * FPS)
     onward = len(before) + frames
@@ -79,7 +79,7 @@ def test_a_car_that_stops_on_the_line_is_counted_when_it_goes_on(seconds: float,
 
 
 def test_one_vehicle_reported_as_two_classes_crosses_once_as_the_likelier_one() -> None:
-    """Its boxes differ a little. Two vehicles side by side stay two."""
+    """The two boxes of the vehicle differ a little. Two vehicles side by side remain two objects."""
     both = [
         result(n, n / FPS, car(160.0 + 20 * n), car(163.0 + 20 * n, 182.0, label="truck", score=0.6))
         for n in range(18)
@@ -93,7 +93,7 @@ def test_one_vehicle_reported_as_two_classes_crosses_once_as_the_likelier_one() 
 
 
 def test_several_labels_of_one_region_stay_separate() -> None:
-    """A classifier with independent labels looked at this very region."""
+    """A classifier with independent labels gives several labels to the same region."""
     region = car(480.0).box
     scratched = [
         result(n, n / FPS, car(480.0, label="dent"), car(480.0, label="scratch", score=0.6), looked_at=(region,))
@@ -112,7 +112,7 @@ def test_the_lowest_min_score_of_the_rules_begins_a_track(min_score: float, even
 
 
 def test_a_rule_with_a_high_min_score_sees_the_whole_path_of_an_object() -> None:
-    """Its score rises behind the line; the path before it still counts."""
+    """The object's score rises only after the line, but its path before the line still counts."""
     rising = drive(*(car(160.0 + 20 * n, score=0.6 if n < 10 else 0.95) for n in range(18)))
     assert len(events_of(rising, LINE.model_copy(update={"min_score": 0.9}))) == 1
 
@@ -151,7 +151,7 @@ def test_a_visit_is_reported_once_when_it_reaches_the_dwell_time() -> None:
 
 
 def test_a_visit_that_an_earlier_owner_reported_is_not_reported_again() -> None:
-    """An earlier owner saw the beginning of the visit and reported it. This owner has seen less of it."""
+    """An earlier owner saw the whole visit and reported it. The present owner has seen only a part of the visit."""
     reported = {(1, 200): {Sighting.of("right", "car", car(480.0).box)}}
     analyser = Analyser([DWELL], "", ByteTracker, reported)
     assert [event for one in stay(150.0) for event in analyser.step(one)] == []

@@ -1,4 +1,7 @@
-"""Tests of restarts while an object stands for longer than the past that is read back: one event, not two or none."""
+"""Tests of restarts while an object stands for longer than the results that are read back cover.
+
+They must make one event.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ def result(seq: int, *found: Detection, lane: str = LIVE, epoch: int = 1) -> Res
 
 
 class Site:
-    """A partition of results, written at their capture time, and a stage that reads it."""
+    """A partition of results that are written at their capture times, and a stage that reads the partition."""
 
     def __init__(self, *rules: CameraRule) -> None:
         self.clock = ManualClock()
@@ -65,7 +68,8 @@ class Site:
             await self.log.produce(Outgoing(RESULTS, 0, encode(one), headers=h.frame_headers([one.id], one.lane)))
 
     async def events(self, start: int, stop: int, *, write: bool = False) -> list[Event]:
-        """Own the partition from second ``start`` to second ``stop``, and return its events."""
+        """Process the results from second ``start`` to second ``stop`` as the owner of the partition, and return the
+        events."""
         processor = await self.stage.open(PARTITION, start * FPS, self.log)
         found = []
         async for record in self.log.read(RESULTS, 0, start * FPS, stop * FPS):
@@ -99,7 +103,10 @@ async def test_a_restart_at_any_time_during_a_long_dwell_makes_one_incident(cut:
 
 @pytest.mark.parametrize("cut", [30, 200, 290])
 async def test_a_long_cooldown_continues_after_a_restart(cut: int) -> None:
-    """In the zone at 0.5 s, away at 10 s, back at 20 s: reported again when the cooldown ends, at 300.5 s."""
+    """The car is in the zone from 0.5 s to 10 s and again from 20 s on.
+
+    It is reported again when the cooldown ends, at 300.5 s.
+    """
     site = Site(RIGHT.model_copy(update={"cooldown_s": 300.0}))
     away = [result(20 + n, car(480.0 - 40 * min(n, 9))) for n in range(20)]
     back = [result(40 + n, car(120.0 + 40 * min(n, 9))) for n in range(700)]
@@ -138,7 +145,7 @@ async def test_an_old_track_makes_events_after_a_restart_under_another_name() ->
 
 
 async def test_after_a_restart_written_events_show_the_cooldown_of_an_old_track() -> None:
-    """The car goes in and out all the time, so the results alone do not show when its last event was."""
+    """The car enters and leaves all the time, so the results alone do not show the time of its last event."""
     site = Site(RIGHT.model_copy(update={"cooldown_s": 25.0}))
     to_and_fro = [300.0, 260.0, 220.0, 180.0, 220.0, 260.0, 300.0, 340.0, 380.0, 340.0]
     await site.write(*[result(n, car(to_and_fro[n % 10])) for n in range(1200 * FPS)])
@@ -147,12 +154,13 @@ async def test_after_a_restart_written_events_show_the_cooldown_of_an_old_track(
     for cut in range(600, 660, 7):
         for back in (0, 20):
             again = [event.data.seq for event in await site.events(cut - back, cut + 60)]
-            assert again == []  # all of them are written already
+            assert again == []  # all events are already written
 
 
 @pytest.mark.parametrize("cut", range(379, 384))
 async def test_two_tracks_present_when_the_readback_begins_get_different_names(cut: int) -> None:
-    """The old track seems to begin with the past, possibly in the frame that confirmed the other track."""
+    """The old track seems to begin where the readback begins, possibly in the frame that confirmed the other
+    track."""
     site = Site(LINE)
     comes, way = 521, [120.0 + 40 * min(n, 9) for n in range(2000)]
     old, new = car(160.0, 80.0), [car(x, 280.0) for x in way]

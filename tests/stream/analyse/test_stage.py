@@ -39,7 +39,7 @@ PARTITION = TopicPartition(RESULTS, 0)
 
 
 def results(fps: float, seconds: float, *, seed: int = 1, miss: float = 0.0, shake_px: float = 0.0) -> list[Result]:
-    """Return the results of a detector with these faults on the simulated road."""
+    """Return the results of a detector with the given faults on the simulated road."""
     scene = SimulatedScene(SceneConfig("road", seed=seed, fps=fps, width=640, height=360, noise_sigma=0.0))
     rng = np.random.default_rng(seed)
     found = []
@@ -84,7 +84,7 @@ async def log_of(found: list[Result]) -> MemoryLog:
 
 
 async def events_from(log: MemoryLog, start: int, stop: int) -> dict[str, Event]:
-    """Open the stage at ``start`` and process up to ``stop``, as an owner of the partition does."""
+    """Open the stage at ``start`` and process the results up to ``stop``, as an owner of the partition does."""
     processor = await AnalyseStage(CONFIG, 1).open(PARTITION, start, log)
     found = {}
     async for record in log.read(RESULTS, 0, start, stop):
@@ -128,7 +128,7 @@ async def test_an_event_has_its_type_source_frame_overlay_and_summary() -> None:
 
 @pytest.fixture(scope="module")
 def known() -> tuple[list[Result], dict[str, Event]]:
-    """Return results that are longer than the past that is read back, and all their events."""
+    """Return results that cover more time than a restart reads back, and all their events."""
     found = results(5, 200)
     analyser = Analyser([LINE], "here", ByteTracker)
     return found, {event.id: event for one in found for event in analyser.step(one)}
@@ -139,7 +139,10 @@ def known() -> tuple[list[Result], dict[str, Event]]:
 def test_a_restart_at_any_record_makes_the_same_events(
     known: tuple[list[Result], dict[str, Event]], cut: int, back: int, written: bool
 ) -> None:
-    """The first owner dies after ``cut``, with its last commit ``back`` records before. The second one continues."""
+    """The first owner dies after the record ``cut``, with its last commit ``back`` records before.
+
+    A second owner continues.
+    """
 
     async def run() -> None:
         found, whole = known
@@ -194,7 +197,7 @@ def with_box(*edges: float) -> Detection:
 
 
 async def test_a_result_that_cannot_be_tracked_is_parked_and_the_next_ones_are_tracked() -> None:
-    """A box overflows single precision after a car was seen. A restart then reads it again."""
+    """A box that overflows single precision follows the detections of a car. A restart then reads that box again."""
     found = results(10, 25)
     found[100] = result(100, 10 * 10**9, (with_box(-1e300, 0.0, 1e300, 10.0),))
     log = await log_of(found)

@@ -1,4 +1,7 @@
-"""Tests of batching: batches close in time and in order; each offset is finished once, with its last batch."""
+"""Tests of batching.
+
+Batches close in time and in order, and each offset is finished once, with the last batch of its frame.
+"""
 
 from __future__ import annotations
 

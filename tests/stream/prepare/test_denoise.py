@@ -26,7 +26,10 @@ def delivered_frame(camera: str, *, noisy: bool = True, side: int = SIDE, lane: 
 
 
 def remembers(cache: DenoiserCache, camera: str) -> bool:
-    """Return whether the past of a camera influences its next frame. The call makes it the most recently used."""
+    """Return whether earlier frames of a camera influence its next frame.
+
+    The call makes that camera the most recently used one.
+    """
     frame = delivered_frame(camera)
     return not np.array_equal(cache.denoise(frame, "auto"), DenoiserCache().denoise(frame, "auto"))
 

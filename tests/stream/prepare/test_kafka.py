@@ -1,4 +1,4 @@
-"""Tests of the command on a real Kafka: frames in, batches and dead letters out, also after a kill."""
+"""Tests of the prepare command on a real Kafka: frames become batches or dead letters, also after a kill."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ PATIENCE_S = 40.0
 COMMAND = "import typer; from deploy.cli.services.stream import prepare; typer.run(prepare)"
 CAMERAS = {"gate": 0, "yard": 1}
 EVERY_BAD = 7
-"""Every seventh picture is truncated."""
+"""Distance between two truncated pictures: every seventh picture is truncated."""
 
 
 class Worker:
-    """The command as a process."""
+    """The prepare command as a process."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self.env = {**os.environ, **settings.to_env()}

@@ -1,4 +1,4 @@
-"""Tests of the bookkeeping: commits never pass an unfinished or dropped record."""
+"""Tests that commits never pass an unfinished or dropped record."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def test_the_position_never_passes_an_open_record_and_reaches_the_end(
         left.remove(offset)
         position = tracker.finish([offset])
         assert position == tracker.position
-        assert before <= position  # never back
-        assert all(position <= o for o in left)  # never past an open one
+        assert before <= position  # the position never decreases
+        assert all(position <= o for o in left)  # the position never passes an open record
         assert tracker.open >= len(left)
         before = position
     assert tracker.position == (offsets[-1] + 1 if offsets else start)

@@ -1,4 +1,4 @@
-"""Tests of the counting log: it passes the contract of every log."""
+"""Tests that the counting log passes the contract suite of all logs."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ RECORD = LogRecord(FRAMES, 2, 7, b"gate", b"bytes")
 
 
 class Failing(ParkingProcessor[None]):
-    """Raises one error for every record, and another one for every outcome."""
+    """A processor that raises one error for every record, and another error for every outcome."""
 
     def __init__(self, decide: BaseException | None = None, emit: Exception | None = None) -> None:
         super().__init__("failing")
@@ -35,7 +35,7 @@ class Failing(ParkingProcessor[None]):
 
 
 class EndsByOSError(Failing):
-    """A full disk, for example, is not the fault of a record."""
+    """A processor that an OSError ends, because a full disk, for example, is not the fault of a record."""
 
     ends: ClassVar[tuple[type[Exception], ...]] = (MemoryError, OSError)
 

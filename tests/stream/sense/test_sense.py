@@ -225,7 +225,8 @@ async def test_a_sensor_that_writes_once_a_minute_keeps_its_windows_beside_one_t
 
 
 async def test_a_breach_of_a_sensor_with_rare_readings_is_remembered_over_a_restart() -> None:
-    """One reading a minute, windows of a second: the readings that show the breach are minutes old."""
+    """The sensor sends one reading a minute, and windows last a second, so the readings that show the breach are
+    minutes old."""
     lone = SENSOR.model_copy(update={"rate_hz": 1 / 60})
     config = Config({entry.key: entry for entry in (lone, RULE.model_copy(update={"min_readings": 1}))})
     clock = ManualClock()
@@ -345,7 +346,7 @@ async def test_a_breach_before_a_sensor_falls_silent_is_reported_soon_after_its_
     await runner.advance(SENSOR.max_delay_s + ALLOWED_LATENESS_S + 1.0)
     (event,) = await written(log)
     assert event.data.captured_ns == 0
-    await log.produce(Outgoing(READINGS, 0, encode(readings(9, [90.0] * 60))))  # held up by the link, and timely ones
+    await log.produce(Outgoing(READINGS, 0, encode(readings(9, [90.0] * 60))))  # delayed and timely readings
     await runner.run()
     await runner.advance(60.0)
     assert await written(log) == [event]
@@ -414,7 +415,7 @@ def test_the_text_of_an_event_has_the_digits_that_show_the_breach(
 
 
 async def test_a_changed_rule_begins_anew_and_the_others_keep_their_state() -> None:
-    """Two rules have reported a breach that lasts. Only the one that changes reports it again."""
+    """Two rules have reported a lasting breach. Only the changed rule reports the breach again."""
     stage = SenseStage(Config({entry.key: entry for entry in (SENSOR, RULE)}), 1)
     processor = await stage.open(PARTITION, 0, MemoryLog(partitions=1))
 

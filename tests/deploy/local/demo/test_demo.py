@@ -1,4 +1,4 @@
-"""Tests of demos that fail: they end at once with the error and leave no process running. Without a broker."""
+"""Tests of failing demos, without a broker: a demo ends at once with the error and leaves no process running."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LASTS = "import signal; signal.pause()"
 
 
 class NoKafka:
-    """Stand-in for a Kafka log and consumer. ``follow`` is the error that ends reading the topics."""
+    """A fake of the Kafka log and consumer. ``follow`` is the error that ends reading the topics."""
 
     def __init__(self, follow: Exception | None = None) -> None:
         self.follow = follow

@@ -1,4 +1,4 @@
-"""Tests of the counts of a run: independent of the order of reading, and bounded in memory."""
+"""Tests of the counts of a run. The counts do not depend on the order of reading, and take bounded memory."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def delivery(alert: Alert, state: str, after_ms: float, attempt: int = 1) -> Del
 def test_the_report_does_not_depend_on_the_order_in_which_topics_are_read(seed: int) -> None:
     events = [event(0), event(1), event(2, None), event(3, late=True)]
     alerts = [make_alert(e, ()) for e in events]
-    took = (100.0, 300.0, 9_000.0, 60_000.0)  # the third event waited for its window, the fourth in a spool
+    took = (100.0, 300.0, 9_000.0, 60_000.0)  # the third waits for its window, the fourth in a spool
     receipts = [delivery(a, "delivered", ms) for a, ms in zip(alerts, took, strict=True)]
     receipts += [delivery(alerts[0], "delivered", 5_000.0, 2), delivery(alerts[1], "dead", 5_000.0, 2)]  # repeats
     figures = Figures()
@@ -69,7 +69,7 @@ def test_the_report_does_not_depend_on_the_order_in_which_topics_are_read(seed: 
 
 
 def result(seq: int, latency_ms: float) -> tuple[Result, int]:
-    """Return a result and its arrival. Consecutive results arrive one second apart."""
+    """Return a result and its time of arrival. Consecutive results arrive one second apart."""
     finished_ns = CAPTURED_NS + seq * 1_000_000_000
     found = Result(
         camera="road",

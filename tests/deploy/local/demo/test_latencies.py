@@ -1,4 +1,4 @@
-"""Tests of the latency histogram: its percentiles keep the promised error."""
+"""Tests that the percentiles of the latency histogram are within the promised error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of the terminal's tables: they fit into 80 columns and agree with the report."""
+"""Tests that the terminal's tables fit into 80 columns and agree with the report."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_the_live_table_shows_cameras_and_services() -> None:
 
 
 def books(sensors: int, last: int) -> Balance:
-    """Return a balance of sensors with 3,000 delivered readings each, after 345 withheld ones."""
+    """Return a balance of sensors that each have 345 withheld readings followed by 3,000 delivered ones."""
     entered = Ledger()
     for number in range(sensors):
         name = f"a-long-sensor-name-{number}"

@@ -1,4 +1,4 @@
-"""Tests of the broker's configuration. No broker is started."""
+"""Tests of the broker's configuration, without starting a broker."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ async def test_an_old_entry_that_is_written_again_is_stale(log: MemoryLog, signe
 async def test_saved_signature_times_refuse_a_stale_entry_after_a_restart(
     log: MemoryLog, signer: ConfigSigner
 ) -> None:
-    """Compaction has deleted the newer entry, so that the topic alone would not reveal it."""
+    """Compaction has deleted the newer entry, so that the topic alone would not show that the entry is stale."""
     saved: dict[str, int] = {}
     trust = signer.trust()
     await publish(log, [GATE, MOVED], signer=signer)

@@ -38,7 +38,7 @@ def persons(count: int, x: float = 150.0, **fields: Any) -> list[Any]:
 
 
 def watched(state: CountWatch, counts: Iterable[int], first: int = 0) -> list[tuple[int, tuple[SceneHappening, int]]]:
-    """Feed scenes with so many persons inside. Return the index of each scene with a happening."""
+    """Feed one scene for each number of persons inside. Return the indices of the scenes with a happening."""
     found = []
     for n, count in enumerate(counts, first):
         found += [(n, one) for one in state.observe(scene(n * STEP_S, *persons(count), gap_s=STEP_S), ())]
@@ -102,7 +102,7 @@ def test_hysteresis_does_not_widen_the_bound_before_a_count_is_reported() -> Non
 
 
 def test_an_occurrence_during_the_cooldown_is_reported_afterwards_if_it_still_lasts() -> None:
-    """The first one is reported at 5 s, and the cooldown ends at 65 s."""
+    """The first occurrence is reported at 5 s, and the cooldown ends at 65 s."""
     again = [*[3] * 15, *[0] * SETTLE_FRAMES, *[3] * 20, *[0] * SETTLE_FRAMES, *[3] * 120]
     assert indices(rule(cooldown_s=60.0).watch(640, 360), again) == [10, 130]
 
@@ -162,7 +162,7 @@ def result(seq: int, xs: Sequence[float]) -> Result:
 
 
 async def log_of(frames: int) -> MemoryLog:
-    """Write results: two persons in the square, and from 5 s on three."""
+    """Return a log of results with two persons in the square, and with three from 5 s on."""
     clock = ManualClock()
     log = MemoryLog(partitions=1, clock=clock)
     for seq in range(frames):
@@ -173,7 +173,7 @@ async def log_of(frames: int) -> MemoryLog:
 
 
 async def events(log: MemoryLog, start: int, stop: int, *, write: bool = False) -> list[Event]:
-    """Own the partition between two frames."""
+    """Process the results between two frames as the owner of the partition, and return the events."""
     processor = await AnalyseStage(SITE, 1).open(PARTITION, start, log)
     found = []
     async for record in log.read(RESULTS, 0, start, stop):

@@ -21,7 +21,10 @@ def watch(**settings: Any) -> ZoneWatch:
 
 
 def reported(state: ZoneWatch, tracks: Iterable[SceneTrack], first: int = 0) -> list[tuple[int, float]]:
-    """Feed one track per scene. Return the index of each scene with a happening, and the seconds of the visit."""
+    """Feed one track per scene.
+
+    Return the index of each scene with a happening, and the length of the visit in seconds.
+    """
     found = []
     for n, one in enumerate(tracks, first):
         found += [(n, one[0].details["stayed_s"]) for one in state.observe(scene(n * STEP_S, one), ())]
@@ -56,7 +59,7 @@ def test_a_visit_is_reported_when_its_track_gets_a_label_of_the_rule() -> None:
 
 def test_a_visit_that_an_earlier_owner_reported_is_not_reported_again() -> None:
     state = watch(dwell_s=1.0)
-    assert state.observe(scene(0.0, track(*OUTSIDE)), ["t"]) == []  # reported, although this owner saw no visit
+    assert state.observe(scene(0.0, track(*OUTSIDE)), ["t"]) == []  # reported by an earlier owner
     assert [state.observe(scene(n * STEP_S, track(*INSIDE)), ["t"] if n == 2 else ()) for n in range(1, 8)] == [
         []
     ] * 7

@@ -31,7 +31,7 @@ DWELL = ZoneRule(name="bay", camera="c", pipeline="p", polygon=RIGHT, labels=("c
 LINE = LineRule(name="line", camera="c", pipeline="p", start=(0.8, 1.0), end=(0.8, 0.0))
 PIPELINE = PipelineConfig(name="p", model="m", width=64, height=64, regions="motion")
 FAR = Box(0.0, 0.0, 60.0, 30.0)
-"""Place in which another object moves."""
+"""A box far from the car, in which another object moves."""
 STOP = 480.0
 
 
@@ -190,7 +190,7 @@ def test_a_track_that_is_not_confirmed_for_minutes_is_dropped() -> None:
 
 @pytest.mark.parametrize("looked_at", [(), (Box(0.0, 0.0, 640.0, 360.0),)])
 def test_results_without_motion_regions_hold_no_track(looked_at: tuple[Box, ...]) -> None:
-    """The model looks at whole frames and does not find the car, or the engine is of an older version."""
+    """Results have no motion regions if the model looks at whole frames, or if the engine is of an older version."""
     whole = [result(at_s, motion=None, outcome="classified", looked_at=looked_at) for at_s in times(6.0, 60.0)]
     assert events_of([*parked(), *whole]) == []
 
@@ -223,7 +223,7 @@ def test_a_person_in_front_of_a_bus_is_a_track_of_its_own_for_a_whole_frame_pipe
 
 
 def test_motion_inside_a_stationary_box_does_not_move_its_track() -> None:
-    """A person waves, or passes in front of the car, and is found as well."""
+    """A person who waves or passes in front of the car is detected as well."""
     arm = Box(STOP - 10.0, 165.0, STOP + 5.0, 175.0)
     waves = [result(at_s, seen(arm, "person"), motion=(arm,)) for at_s in times(10.0, 20.0)]
     (event,) = events_of([*parked(), listed(6.0), *busy(6.1, 10.0), *waves, *busy(20.0, 60.0)])
@@ -261,7 +261,7 @@ def test_a_listed_bus_does_not_confirm_the_object_that_it_covers() -> None:
 
 
 def test_an_object_that_moves_in_front_of_a_stationary_one_is_not_stationary() -> None:
-    """The object reaches the bus just as the model looks at the bus."""
+    """The object reaches the bus at the moment when the model looks at the bus."""
     way = [moves(at_s, place(160.0 + 200.0 * at_s)) for at_s in times(0.0, 1.6)]
     last = [result(at_s, seen(place(STOP)), motion=(place(STOP),), resting=(BUS,)) for at_s in (1.6, 1.7)]
     assert events_of([*way, *last, *busy(1.8, 60.0)], SHORT) == []
@@ -287,7 +287,10 @@ def test_the_label_of_a_part_does_not_change_the_label_of_the_whole_object() -> 
 
 
 def test_two_misses_of_a_stationary_object_within_a_second_count_once() -> None:
-    """The agent lists the car in two frames in a row. A model that overlooks it in one overlooks it in the other."""
+    """The agent lists the car in two consecutive frames.
+
+    A model that overlooks the car in one frame overlooks it in the other too.
+    """
     found = [*parked(), *busy(6.0, 60.0, resting=(place(STOP),))]
     for index in (200, 201, 400, 401):
         found[index] = result(index / FPS, motion=(FAR,), resting=(place(STOP),))

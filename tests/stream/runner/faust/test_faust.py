@@ -120,7 +120,7 @@ async def test_partitions_move_between_members_without_lost_records_or_decreasin
         await feed(0, last)
         await until(lambda: committed(last))
         async with running(settings, log, EchoStage(hold=3), workers.append) as other_codes:
-            while not workers[0]._joined:  # it joins in the middle of this
+            while not workers[0]._joined:  # the second member joins while these records are processed
                 await feed(last, last + 20)
                 last += 20
             await until(lambda: committed(last))
@@ -177,7 +177,7 @@ class Straddle:
         fetch = asyncio.create_task(
             self._fetch(consumer, partitions, timeout=PATIENCE_S if rebalances else timeout, max_records=max_records)
         )
-        await asyncio.sleep(0)  # now it is under way
+        await asyncio.sleep(0)  # the fetch is now running
         if rebalances and not fetch.done():
             self._loop.call_soon_threadsafe(self.waits.set)
         return await fetch

@@ -17,7 +17,7 @@ from stream.runner.loop import Runner
 
 
 class Owner(Runner):
-    """An owner that notes the assignments."""
+    """An owner that records the assignments."""
 
     def __init__(self) -> None:
         self.calls: list[list[TopicPartition] | None] = []
@@ -46,7 +46,7 @@ async def test_the_member_is_rebalancing_from_the_revocation_to_the_next_assignm
     await member._assigned(None, assigned)
     assert not member.rebalancing
     await member._revoked(None, assigned)
-    assert not member._app.rebalancing  # Faust may have forgotten it
+    assert not member._app.rebalancing  # Faust's own flag may already be cleared
     assert member.rebalancing
     await member._assigned(None, assigned)
     assert not member.rebalancing
