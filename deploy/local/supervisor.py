@@ -79,6 +79,13 @@ class Supervisor:
         """Send SIGTERM to one service, and SIGKILL after the timeout. Return whether SIGTERM was enough."""
         return await self._child(name).stop(timeout_s)
 
+    async def restart(self, name: str, timeout_s: float | None = None) -> bool:
+        """Stop one service as ``stop_one`` does, and start it again. Return whether SIGTERM was enough."""
+        child = self._child(name)
+        clean = await child.stop(timeout_s)
+        await child.start()
+        return clean
+
     async def stop(self, order: Sequence[str] | None = None) -> bool:
         """Stop the services one after another, by default in reverse order of their start.
 
@@ -127,6 +134,7 @@ class _Child:
         return max(0, self._starts - 1)
 
     async def start(self) -> None:
+        self._stopping.clear()
         self._process = await self._spawn()
         self._task = asyncio.create_task(self._keep(self._process), name=f"keep {self._spec.name}")
 

@@ -62,6 +62,18 @@ async def test_a_service_killed_by_a_signal_is_restarted(tmp_path: Path, number:
         assert stack.restarts() == {"a": 1, "b": 0}
 
 
+async def test_a_service_is_stopped_and_started_again_on_request(tmp_path: Path) -> None:
+    ends = tmp_path / "ends"
+    async with Supervisor([python("a", NOTES_ITS_END.format(path=str(ends), name="a"))], tmp_path, seed=1) as stack:
+        await until(lambda: ups(tmp_path, "a") == 1)
+        first = stack.pid("a")
+        assert await stack.restart("a")
+        await until(lambda: ups(tmp_path, "a") == 2)
+        assert stack.pid("a") not in (None, first)
+        assert stack.restarts() == {"a": 1}
+        assert ends.read_text() == "a "
+
+
 async def test_only_a_service_that_exits_with_an_error_is_restarted(tmp_path: Path) -> None:
     async with Supervisor([python("good", "print('up')"), python("bad", "print('up'); exit(3)")], tmp_path) as stack:
         await until(lambda: stack.restarts()["bad"] >= 2)

@@ -1,0 +1,112 @@
+"""Faults of a running stack: SIGKILL, SIGSTOP and SIGTERM to one process, and the wait until it runs again."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Callable
+
+import psutil
+
+from benchmarks.chaos.judge import InjectedFault
+from benchmarks.chaos.plan import BROKER, CAPTURE, KILL, PAUSE, PlannedFault
+from deploy.local.demo.run import RunningStack
+from deploy.local.exceptions import BrokerFailed
+from deploy.local.kafka.broker import Broker
+from deploy.local.process import Process, find
+from deploy.local.stack import AGENT
+from ingest.runtime.clock import Deadline
+
+BACK_S = 90.0
+"""Maximum time until a process runs again, in seconds. A broker that loads its logs on a busy machine takes most."""
+STOP_S = 40.0
+"""Maximum time of a clean stop, in seconds: longer than a pause of the broker, which holds a last commit up."""
+_POLL_S = 0.05
+_CAPTURE_MODULE = "edge_agent.camera.child"
+
+
+class FaultInjector:
+    """Causes faults in a stack and its broker. Faults of one target take turns; others may overlap."""
+
+    def __init__(self, running: RunningStack, broker: Broker, say: Callable[[str], None]) -> None:
+        self._stack, self._figures, self._broker, self._say = running.stack, running.figures, broker, say
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.injected: list[InjectedFault] = []
+
+    async def run(self, faults: list[PlannedFault]) -> None:
+        """Cause each fault at its time, and return when all have ended."""
+        began_s = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            for fault in faults:
+                await asyncio.sleep(max(0.0, began_s + fault.at_s - time.monotonic()))
+                group.create_task(self._inject(fault))
+
+    async def _inject(self, fault: PlannedFault) -> None:
+        async with self._turns[fault.target]:
+            begin_ns, killed, problem = time.time_ns(), fault.kind == KILL, ""
+            try:
+                killed = await (self._on_broker(fault) if fault.target == BROKER else self._on_process(fault))
+            except (TimeoutError, BrokerFailed) as error:
+                problem = str(error)
+            self.injected.append(InjectedFault(fault, begin_ns, time.time_ns(), killed, problem))
+        figures, took_s = self._figures, (time.time_ns() - begin_ns) / 1e9
+        self._say(
+            f"{fault.at_s:5.0f} s: {fault.kind} {fault.target}, {problem or 'ended'} after {took_s:.1f} s; "
+            f"{figures.results} results, {len(figures.events)} events, {len(figures.alerts)} alerts"
+        )
+
+    async def _on_broker(self, fault: PlannedFault) -> bool:
+        process = self._broker.process
+        assert process is not None, "the broker is down"
+        if fault.kind == PAUSE:
+            await _pause(process, fault.length_s)
+            return False
+        clean = await asyncio.to_thread(self._broker.kill if fault.kind == KILL else self._broker.stop)
+        await asyncio.sleep(fault.length_s)
+        await asyncio.to_thread(self._broker.start, timeout_s=BACK_S)
+        return not clean
+
+    async def _on_process(self, fault: PlannedFault) -> bool:
+        process = await self._process(fault.target)
+        if fault.kind == PAUSE:
+            await _pause(process, fault.length_s)
+            return False
+        clean = False
+        if fault.kind == KILL:
+            process.signal(signal.SIGKILL)
+        else:
+            clean = await self._stack.restart(fault.target, STOP_S)
+        await self._process(fault.target, other_than=process)
+        return not clean
+
+    async def _process(self, target: str, other_than: Process | None = None) -> Process:
+        """Wait for a running process of this target, and return it. Raise TimeoutError."""
+        deadline = Deadline.after(BACK_S)
+        while not deadline.passed:
+            pid = self._capture() if target == CAPTURE else self._stack.pid(target)
+            found = find(pid) if pid else None
+            if found and found != other_than:
+                return found
+            await asyncio.sleep(_POLL_S)
+        raise TimeoutError(f"not running within {BACK_S:.0f} s")
+
+    def _capture(self) -> int | None:
+        """Return the newest capture process, None without one."""
+        try:
+            children = (
+                psutil.Process(self._stack.pid(AGENT)).children(recursive=True) if self._stack.pid(AGENT) else []
+            )
+            captures = [child for child in children if _CAPTURE_MODULE in " ".join(child.cmdline())]
+            return max(captures, key=lambda child: child.create_time()).pid if captures else None
+        except psutil.Error:  # one of them has just ended
+            return None
+
+
+async def _pause(process: Process, seconds: float) -> None:
+    process.signal(signal.SIGSTOP)
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        process.signal(signal.SIGCONT)

@@ -1,0 +1,76 @@
+"""The plan of a chaos run: which process is disturbed, when, and how. Pure: the same seed gives the same plan."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from deploy.local.stack import AGENT, DOWNSTREAM
+
+BROKER, CAPTURE = "broker", "capture"
+TARGETS = (AGENT, CAPTURE, *DOWNSTREAM, BROKER)
+"""All processes of a stack. ``capture`` is one of the agent's capture processes."""
+KILL, PAUSE, STOP = "kill", "pause", "stop"
+KINDS = (KILL, PAUSE, STOP)
+FIRST_S = 5.0
+"""Earliest fault after the agent's start, in seconds, so that results flow before it."""
+CALM_S = 30.0
+"""Time without a new fault at the end of a run, in seconds: the last pause ends, and the last restart is done."""
+PAUSE_S = (1.0, 20.0)
+"""Shortest and longest pause, in seconds. Some outlast the session of a consumer group, 12 s."""
+DOWN_S = (0.0, 8.0)
+"""Shortest and longest time until a killed or stopped broker starts again, in seconds."""
+
+
+@dataclass(frozen=True)
+class ChaosOptions:
+    """Options of a run. ``seconds`` is its length without start and drain."""
+
+    seconds: float = 600.0
+    faults: int = 40
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class PlannedFault:
+    """One planned fault, ``at_s`` seconds after the start of the agent.
+
+    ``kill`` sends SIGKILL, ``pause`` sends SIGSTOP and after ``length_s`` SIGCONT, ``stop`` sends SIGTERM and starts
+    the process again. A killed or stopped broker stays down for ``length_s``.
+    """
+
+    at_s: float
+    target: str
+    kind: str
+    length_s: float
+
+
+def plan(options: ChaosOptions) -> list[PlannedFault]:
+    """Return the planned faults in order of time.
+
+    The targets are drawn in rounds: each target has a fault before any has its next one. The kinds of one target take
+    turns, in an order of its own.
+    """
+    chance = random.Random(options.seed)
+    kinds = {target: chance.sample(_kinds_of(target), len(_kinds_of(target))) for target in TARGETS}
+    share_s = max(0.0, options.seconds - CALM_S - FIRST_S) / max(1, options.faults)
+    faults, order = list[PlannedFault](), list[str]()
+    for number in range(options.faults):
+        turn = number // len(TARGETS)
+        order = order or chance.sample(TARGETS, len(TARGETS))
+        target = order.pop()
+        kind = kinds[target][turn % len(kinds[target])]
+        at_s = FIRST_S + (number + chance.random()) * share_s
+        faults.append(PlannedFault(round(at_s, 2), target, kind, _length_s(target, kind, chance)))
+    return faults
+
+
+def _kinds_of(target: str) -> Sequence[str]:
+    return (KILL, PAUSE) if target == CAPTURE else KINDS  # only the agent stops a capture process
+
+
+def _length_s(target: str, kind: str, chance: random.Random) -> float:
+    if kind == PAUSE:
+        return round(chance.uniform(*PAUSE_S), 2)
+    return round(chance.uniform(*DOWN_S), 2) if target == BROKER else 0.0

@@ -1,0 +1,125 @@
+"""Tests of the plan and the verdict of a chaos run. ``python -m benchmarks.chaos`` runs one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from benchmarks.chaos.judge import ChaosEvidence, InjectedFault, Post, judge
+from benchmarks.chaos.plan import CALM_S, CAPTURE, KILL, PAUSE, STOP, TARGETS, ChaosOptions, PlannedFault, plan
+from ingest.contract.records import Box, Event, EventData, Overlay
+
+SECOND = 1_000_000_000
+TOTALS = {"unaccounted": 0, "duplicates": 0}
+
+
+def test_the_same_seed_gives_the_same_plan() -> None:
+    assert plan(ChaosOptions(seed=7)) == plan(ChaosOptions(seed=7))
+    assert plan(ChaosOptions(seed=7)) != plan(ChaosOptions(seed=8))
+
+
+def test_every_process_has_each_kind_of_fault_before_any_repeats() -> None:
+    faults = plan(ChaosOptions(faults=3 * len(TARGETS)))
+    counts = Counter((fault.target, fault.kind) for fault in faults)
+    assert {target for target, _ in counts} == set(TARGETS)
+    assert {count for (target, _), count in counts.items() if target != CAPTURE} == {1}
+    assert (CAPTURE, STOP) not in counts
+
+
+def test_faults_come_in_order_and_end_before_the_calm() -> None:
+    options = ChaosOptions(seconds=600.0, faults=40)
+    times = [fault.at_s for fault in plan(options)]
+    assert len(times) == 40
+    assert times == sorted(times)
+    assert times[-1] <= options.seconds - CALM_S
+
+
+def fault(target: str, begin_s: float, end_s: float, kind: str = KILL, *, killed: bool = True) -> InjectedFault:
+    planned = PlannedFault(begin_s, target, kind, 0.0)
+    return InjectedFault(planned, round(begin_s * SECOND), round(end_s * SECOND), killed)
+
+
+def event(seq: int, left: float = 10.0, track: str = "1-0") -> Event:
+    data = EventData(
+        incident="i",
+        rule="line",
+        camera="road",
+        label="car",
+        summary="s",
+        epoch=5,
+        seq=seq,
+        track=track,
+        overlay=Overlay(box=Box(left, 20.0, 30.0, 40.0)),
+    )
+    return Event(id=f"{track}-{seq}", source="s", type="t", subject="road", time="2026-11-29T12:00:00Z", data=data)
+
+
+def good() -> ChaosEvidence:
+    """Return the evidence of a run with two events, each with one alert and one post."""
+    return ChaosEvidence(
+        TOTALS,
+        balanced=True,
+        posts=[Post(10 * SECOND, "a"), Post(20 * SECOND, "b")],
+        events=[event(1), event(2)],
+        replayed=[event(1), event(2)],
+        alerts=["a", "b"],
+        receipts={"a": "delivered", "b": "delivered"},
+    )
+
+
+def test_a_run_without_losses_passes() -> None:
+    report = judge(good())
+    assert report["violations"] == []
+    assert report["posts_per_alert"] == {"1": 2}
+
+
+@pytest.mark.parametrize(
+    ("changed", "violation"),
+    [
+        ({"totals": {"unaccounted": 3, "duplicates": 0}}, "3 unaccounted"),
+        ({"balanced": False}, "the ledger does not balance"),
+        ({"replayed": [event(1), event(2), event(3)]}, "1 lost_events"),
+        ({"events": [event(1), event(2), event(2, track="9-9")]}, "1 repeated_events"),
+        ({"alerts": ["a", "b", "b"]}, "1 repeated_alerts"),
+        ({"alerts": ["a"]}, "1 events_without_alert"),
+        ({"posts": [Post(0, "a")]}, "1 alerts_without_post: b"),
+        ({"receipts": {"a": "delivered", "b": "dead"}}, "1 alerts_not_delivered: b"),
+        ({"problems": ["not drained"]}, "not drained"),
+        ({"injected": [replace(fault("engine", 1, 9), problem="not running within 90 s")]}, "engine: not running"),
+    ],
+)
+def test_each_violation_is_reported(changed: dict[str, Any], violation: str) -> None:
+    assert violation in "; ".join(judge(replace(good(), **changed))["violations"])
+
+
+def test_an_event_of_a_track_that_a_restart_renamed_is_not_lost() -> None:
+    assert judge(replace(good(), replayed=[event(1), event(2, track="7-3")]))["violations"] == []
+
+
+@pytest.mark.parametrize(
+    ("injected", "unexplained"),
+    [
+        ([], 1),
+        ([fault("dispatch", 11, 13)], 0),
+        ([fault("broker", 5, 12)], 0),
+        ([fault("webhook-receiver", 21, 22)], 1),  # after the repeated post
+        ([fault("dispatch", 11, 13, STOP, killed=False)], 1),
+        ([fault("dispatch", 11, 13, PAUSE, killed=False)], 1),
+        ([fault("engine", 11, 13)], 1),
+    ],
+)
+def test_only_a_kill_between_two_posts_explains_the_second(injected: list[InjectedFault], unexplained: int) -> None:
+    posts = [*good().posts, Post(15 * SECOND, "a")]
+    report = judge(replace(good(), posts=posts, injected=injected))
+    assert report["counts"]["extra_posts_explained_by_a_kill"] == 1 - unexplained
+    assert ("1 unexplained_extra_posts: a" in report["violations"]) is bool(unexplained)
+
+
+def test_one_kill_explains_one_extra_post() -> None:
+    posts = [*good().posts, Post(24 * SECOND, "a"), Post(25 * SECOND, "b")]
+    report = judge(replace(good(), posts=posts, injected=[fault("dispatch", 21, 23)]))
+    assert report["posts_per_alert"] == {"2": 2}
+    assert "1 unexplained_extra_posts: b" in report["violations"]
