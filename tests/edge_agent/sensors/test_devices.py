@@ -136,7 +136,7 @@ async def test_the_columns_of_a_csv_command_feed_one_sensor_each() -> None:
     ((source, _),) = make_sources(sensors, SystemClock())
     async with running(source, sink := Listener()) as task:
         await ended(task)
-    assert (sink.values("one"), sink.values("two"), sink.unwanted) == ([1.0], [2.0], [""])
+    assert (sink.values("one"), sink.values("two"), sink.unwanted) == ([1.0, None], [2.0, None], [])
 
 
 async def test_an_unplugged_serial_line_is_one_outage_until_it_is_plugged_in_again(tmp_path: Path) -> None:
