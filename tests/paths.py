@@ -1,4 +1,4 @@
-"""Where tests find the repository and the models that ship."""
+"""Paths of the repository and of its models, for tests."""
 
 from __future__ import annotations
 

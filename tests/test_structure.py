@@ -1,4 +1,4 @@
-"""Tests of the tree: size of folders, unique class names, and the walk in docs/architecture.md."""
+"""Tests of the repository: size of folders, unique class names, and the path of a frame in docs/architecture.md."""
 
 from __future__ import annotations
 

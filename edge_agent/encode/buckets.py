@@ -80,9 +80,8 @@ class CarriedBudget:
     def restore(self, buckets: Sequence[Bucket]) -> None:
         """Restore the saved content of buckets with an unchanged budget, plus the inflow since the save.
 
-        The wall clock measures the inflow. The file is saved again at once, with the present time. Otherwise, after
-        the wall clock was set back, capture processes that end before their first frame would add no bytes until the
-        clock has passed the saved time.
+        The wall clock measures the inflow. The file is saved again at once, with the present time. Without this save,
+        a wall clock that was set back would stop the inflow for capture processes that end before their first frame.
         """
         try:
             with self._path.open("rb") as file:

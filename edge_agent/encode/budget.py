@@ -5,12 +5,12 @@ configured minimum of both.
 
 The controller is an integrator on the logarithm of the size, because encoded sizes grow about as exp(level). After
 each frame the level moves by ``GAIN`` × ln(target ÷ size). If sizes grow as exp(k × level), each frame multiplies the
-distance to the target by |1 - GAIN × k|. On all tried footage k was 0.4 to 4.5 with JPEG and WebP, and mostly 2. The
-distance then usually falls below 5 % after 4 frames, in the worst case after 24. The controller is stable for k up to
-6.
+distance to the target by |1 - GAIN × k|. On all measured footage, k was 0.4 to 4.5 with JPEG and WebP, and mostly 2.
+The distance to the target then usually falls below 5 % after 4 frames, in the worst case after 24. The controller is
+stable for k up to 6.
 
-The target is a share of a bucket's content. A full bucket makes pictures larger, an almost empty one makes them
-smaller. In equilibrium the bytes of all frames equal the inflow of the bucket.
+The target is a share of a bucket's content. A full bucket makes pictures larger, and an almost empty bucket makes
+them smaller. In equilibrium the bytes of all frames equal the inflow of the bucket.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from ingest.site import EncodeConfig
 
 GAIN = 0.3
 SCALE_BELOW = 0.5
-"""Level below which the picture is also scaled down. Above this level, only the quality changes."""
+"""Level below which the picture is also scaled down. Above ``SCALE_BELOW``, only the quality changes."""
 STEP = 1 / 8
 """Step of the scale, as a share of width and height. A tracker follows boxes in pixels, so a picture size that
 changed with every frame would disturb tracking."""
 HYSTERESIS = 0.06
 """Hysteresis of the scale, as a difference of levels. The scale changes only when the level lies this far beyond the
-boundary between two scales, which is about half the distance of two boundaries."""
+boundary between two scales. The value is about half the distance between two such boundaries."""
 _INTERVAL_RATE = 0.2
 """Weight of the newest interval in the running mean of the time between frames. When the gate opens and frames become
 more frequent, the mean follows within a few frames."""
@@ -50,7 +50,7 @@ class Rung(NamedTuple):
 
 
 class Ladder:
-    """Mapping from a level to the encoder settings of one camera. It keeps the last scale for the hysteresis."""
+    """Mapping from a level to the encoder settings of one camera. The last scale is kept for the hysteresis."""
 
     def __init__(self, config: EncodeConfig) -> None:
         self._config = config
@@ -119,7 +119,7 @@ class Budget:
         return self._ladder.floor
 
     def spend(self, size_bytes: int) -> bool:
-        """Spend a frame's bytes and adjust the level. Return False and spend no bytes if too few are left."""
+        """Spend a frame's bytes and adjust the level. Return False and spend no bytes if too few bytes are left."""
         if not self.buckets:
             return True
         if self._at_floor:

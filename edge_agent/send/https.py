@@ -1,10 +1,11 @@
 """Link over HTTPS to a gateway that writes to Kafka, for agents that cannot reach the Kafka cluster.
 
 The link sends ``POST /v1/records`` with a msgpack list of records, each a map of ``topic``, ``key``, ``headers`` and
-``value``. The gateway responds with 200 once Kafka has all records. 422 with ``{"refused": [{"index": 0, "reason":
-"…"}]}`` means that the gateway accepted no record, and will never accept the named records. A response of 429 or 503
-with ``Retry-After`` asks for a later try. The gateway recognises a repeated batch by its ``Idempotency-Key``, and a
-repeated frame by its sequence number. Certificates and a token, both from files, authenticate agent and gateway.
+``value``. The gateway responds with 200 once Kafka has all records. A response of 422 with ``{"refused": [{"index":
+0, "reason": "…"}]}`` means that the gateway accepted no record, and will never accept the named records. A response
+of 429 or 503 with ``Retry-After`` asks for a later try. The gateway recognises a repeated batch by its
+``Idempotency-Key``, and a repeated frame by its sequence number. Certificates and a token, both from files,
+authenticate agent and gateway.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ READY_S = 15.0
 CONNECT_S = 5.0
 """Maximum time to connect, in seconds."""
 REQUEST_S = 60.0
-"""Maximum time for a request and its response, in seconds. It equals the longest time that the sender waits for an
-acknowledgement, because a large batch may take that long on a slow uplink. Without the limit, a response that arrives
-byte by byte would never end."""
+"""Maximum time for a request and its response, in seconds. This limit equals the longest time that the sender waits
+for an acknowledgement, because a large batch may take that long on a slow uplink. Without the limit, a response that
+arrives byte by byte would never end."""
 MAX_PUBLISHED = 8
 """Number of queued records from which on a new heartbeat is dropped. A later heartbeat replaces a dropped one."""
 _READY, _RECORDS = "/v1/ready", "/v1/records"

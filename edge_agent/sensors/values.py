@@ -18,7 +18,8 @@ MAX_BEHIND_S = 7 * 86400.0
 """Maximum age of a reading, in seconds. A data logger may deliver the readings of a past outage. A time older than
 the retention of the topic `readings` comes from a clock that was never set."""
 UNREADABLE_NS = 0
-"""Value that stands for an unreadable time, in Unix ns. It is in 1970, as if from a clock that was never set."""
+"""Value that stands for an unreadable time, in Unix ns. The value is in the year 1970, as if from a clock that was
+never set."""
 _TOO_FAR = 1e20
 _UNITS_PER_S = ((1e11, 1), (1e14, 10**3), (1e17, 10**6), (_TOO_FAR, 10**9))
 """Upper bound of a Unix time in s, ms, µs and ns, and the number of these units in a second. Each bound is the year
@@ -101,7 +102,7 @@ def parse_time(text: object) -> int | None:
 def reading_time(own_ns: int | None, now_ns: int) -> tuple[int, int]:
     """Return the time of a reading that arrives now, in Unix ns, and the clock that gave this time.
 
-    The device's own time is used if it is plausible, otherwise the time of arrival.
+    The device's own time is used if that time is plausible, otherwise the time of arrival.
     """
     if own_ns is None:
         return now_ns, BY_HOST

@@ -87,7 +87,7 @@ class SpoolConnection:
             raise typed from error
 
     def disconnect(self) -> None:
-        """Close the connection; the next transaction opens a new one."""
+        """Close the connection. The next transaction opens a new connection."""
         if self._db is not None:
             self._db.close()
         self._db = None
@@ -135,7 +135,7 @@ class SpoolConnection:
         self._data_version = version
 
     def _salvage(self, error: str) -> None:
-        """Replace a damaged file with its salvaged rows. Raise SpoolUnavailable: the failed call may be repeated."""
+        """Replace a damaged file with its salvaged rows. Raise SpoolUnavailable; the caller may repeat its call."""
         self.disconnect()
         try:
             recovery = salvage(self.path)

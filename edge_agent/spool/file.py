@@ -51,7 +51,7 @@ def prepare(db: sqlite3.Connection, path: Path) -> None:
 
 
 def check_structure(db: sqlite3.Connection, limit_s: float = CHECK_S) -> None:
-    """Check the structure of the file for at most ``limit_s``. Raise sqlite3.DatabaseError if it is damaged."""
+    """Check the structure of the file for at most ``limit_s``. Raise sqlite3.DatabaseError for a damaged file."""
     timer = threading.Timer(limit_s, db.interrupt)
     timer.start()
     try:

@@ -22,8 +22,8 @@ SKIPPED_IDS = 1_000_000
 """Number of ids to skip above the highest id found, if SQLite's table of used ids is damaged. The gap prevents that
 an id is used twice."""
 MAX_FAILURES = 200_000
-"""Maximum number of unreadable ranges of row ids. Each costs about 20 µs. After this number, the salvage gives up the
-rest of the file."""
+"""Maximum number of unreadable ranges of row ids. Each unreadable range costs about 20 µs. After ``MAX_FAILURES``
+ranges, the salvage gives up the rest of the file."""
 _AT_ONCE = 64
 _COLUMNS = f"{COLUMNS}, late_ns, size"
 _MAX_NAMES = 10

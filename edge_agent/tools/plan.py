@@ -33,7 +33,7 @@ Both the write-ahead log and the database are written in whole pages. The factor
 an outage (measured by ``python -m benchmarks.wear``, 2026-11-24)."""
 CARD_BYTES = 32e9
 CARD_CYCLES = 1000
-"""Write cycles of a small card with TLC cells. An industrial card has three times as many."""
+"""Write cycles of a small card with TLC cells. An industrial card has three times as many write cycles."""
 FPS_PER_PARTITION = 50.0
 """Half of the measured throughput of one partition through the whole pipeline on two cores. A partition's frames
 are processed one at a time, to keep their order."""
@@ -154,7 +154,7 @@ def bits_per_pixel(encoding: str, quality: int) -> float:
 
 
 def armed_share(armed: Sequence[ArmedHours]) -> float:
-    """Return the share of a week in which a camera is armed. Overlapping hours count once."""
+    """Return the share of a week in which a camera is armed. Overlapping armed hours count once."""
     if not armed:
         return 1.0
     minutes = set[int]()

@@ -1,7 +1,7 @@
 """Test gateway for the HTTPS link: a small server that writes to a real Kafka.
 
-It checks the bearer token, accepts a batch completely or not at all, and answers 200 only after Kafka has all of it.
-It recognises repeated batches by their ``Idempotency-Key``.
+The gateway checks the bearer token. It accepts a batch completely or not at all, and answers 200 only after Kafka has
+all records of the batch. The gateway recognises repeated batches by their ``Idempotency-Key``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _PARTITIONED = {FRAMES: FRAMES, FRAMES_LATE: FRAMES, READINGS: READINGS}
 
 
 class TestGateway:
-    """TLS gateway on a loopback port. It accepts the next ``answers_lost`` batches and then fails to answer."""
+    """TLS gateway on a loopback port. It accepts the next ``answers_lost`` batches but does not confirm them."""
 
     __test__ = False  # for pytest: not a test class
 

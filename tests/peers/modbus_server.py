@@ -1,8 +1,8 @@
 """Modbus device as a process: ``python modbus_server.py tcp PORT`` or ``python modbus_server.py rtu DEVICE``.
 
-The holding registers of unit 1 contain, from 0: 215, -5 as int16, 70000 as uint32 and 21.5 as float32. The latter two
-take two words each, the more significant word first. Its input registers are the same. Unit 2 does not answer. The
-process prints ``ready`` when it listens.
+The holding registers of unit 1 contain, from 0: 215, -5 as int16, 70000 as uint32 and 21.5 as float32. The last two
+values take two words each, the more significant word first. The input registers of unit 1 have the same values. Unit
+2 does not answer. The process prints ``ready`` when it listens.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Numbered pictures: a test can find out when each was sent, and compare it with the original."""
+"""Numbered pictures: a test can find out when each picture was sent, and compare it with the original."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ Image = npt.NDArray[np.uint8]
 BITS, SIDE_PX = 10, 16
 """Size of the number: black and white squares at the lower left, as large as a codec's blocks."""
 LIKE_DB = 35.0
-"""Minimum PSNR of an intact picture. JPEG of the usual quality stays above it; visible damage falls below."""
+"""Minimum PSNR of an intact picture. A JPEG picture of the usual quality has a higher PSNR, a visibly damaged picture
+has a lower one."""
 EARLY_NS = 1_000_000_000
 """Maximum time by which a frame's time may precede its sending."""
 

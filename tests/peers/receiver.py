@@ -1,4 +1,4 @@
-"""Webhook receivers for tests: a socket that answers each post as told, with bytes that no HTTP server would send."""
+"""Webhook receivers for tests: a socket that gives scripted answers, even bytes that no HTTP server would send."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ class Rig:
         return rows
 
     def epochs(self, name: str) -> dict[int, Epoch]:
-        """Return what the spool has of a camera, by epoch. Call it when nothing runs any more."""
+        """Return the records of a camera in the spool, by epoch. Call this method after all cameras have ended."""
         found: dict[int, Epoch] = {}
         for row in self._kept_rows:
             if row.name == name:
@@ -128,7 +128,7 @@ class Rig:
             after_id = page[-1].id
 
     def close(self) -> None:
-        """Close the spool. Call it when nothing runs any more."""
+        """Close the spool. Call this method after all cameras have ended."""
         self.store.close()
 
 

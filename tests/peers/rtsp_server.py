@@ -1,9 +1,9 @@
 """RTSP server for tests, based on GStreamer: ``/usr/bin/python3 rtsp_server.py --stream road=road.units …``.
 
-It runs with the system's Python, which has GStreamer's bindings, and imports no module of this project. A ``.units``
-file holds complete access units, as ``units.py`` writes them; each client gets them in a loop and in real time. The
-first line of standard output is the port. Each later line is the Unix time in ns at which a client's first unit was
-due. The server stops at the end of its standard input.
+The server runs with the system's Python, which has GStreamer's bindings, and imports no module of the project. A
+``.units`` file holds complete access units, as ``units.py`` writes them; each client gets them in a loop and in real
+time. The first line of standard output is the port. Each later line is the Unix time in ns at which a client's first
+unit was due. The server stops at the end of its standard input.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class CommandSource:
                 tethered(self._argv), stdin=DEVNULL, stdout=PIPE, stderr=PIPE, start_new_session=True
             )
         except OSError as error:
-            raise SourceUnusable(f"{self._argv[0]} could not be started: {error}") from None
+            raise SourceUnusable(f"command {self._argv[0]} could not be started: {error}") from None
         reader = LineReader(self._sensors)
         reading = asyncio.create_task(_read(process, reader, sink))
         errors, exiting = asyncio.create_task(last_stderr_line(process)), asyncio.create_task(wait_exited(process))
@@ -61,7 +61,7 @@ class CommandSource:
         if process.returncode == 0:  # a killed command may have printed half of a number
             reader.end(sink)
         last_line = "" if errors.cancelled() else errors.result()
-        raise SourceUnusable(f"{self._argv[0]} ended: {last_line or f'exit status {process.returncode}'}")
+        raise SourceUnusable(f"command {self._argv[0]} ended: {last_line or f'exit status {process.returncode}'}")
 
 
 async def _read(process: Process, reader: LineReader, sink: Sink) -> None:

@@ -95,7 +95,7 @@ class LineParser:
         ]
 
     def _unreadable_row(self, problem: str, text: str) -> Iterable[NamedReading]:
-        """Return a reading without a value for each column, since each has lost one."""
+        """Return a reading without a value for each column, because each column has lost a reading."""
         reading = Reading(None, problem=f"{problem}: {text[:_SHOWN]!r}")
         return [NamedReading(name, reading) for name in self._columns or [""] if name.lower() not in _TIME_COLUMNS]
 

@@ -67,21 +67,23 @@ class ModbusSource:
     async def _ask(self, sensor: SensorConfig, _: int) -> Reading:
         options, client = self._options[sensor.name], self._client
         kind = client.DATATYPE[options.type.upper()]
-        unit = f"Modbus unit {options.unit_id} at {self._address}"
+        unit = f"{options.unit_id} at {self._address}"
         try:
             answer = await self._answer(options, kind.value[1])
             if answer.isError():
                 code = answer.exception_code
                 raise SensorSilent(
-                    f"{unit} refuses the {options.table} register {options.address}: {_CODES.get(code, code)}"
+                    f"Modbus unit {unit} refuses the {options.table} register {options.address}: {_CODES.get(code, code)}"
                 )
             if len(answer.registers) != kind.value[1]:
-                raise SensorSilent(f"{unit} answers with {len(answer.registers)} registers: expected {kind.value[1]}")
+                raise SensorSilent(
+                    f"Modbus unit {unit} answers with {len(answer.registers)} registers: expected {kind.value[1]}"
+                )
             raw = client.convert_from_registers(answer.registers, kind, word_order=options.word_order)
         except (ModbusException, OSError) as error:
             if not client.connected:
                 raise SourceUnusable(f"{self._address}: {error}") from None
-            raise SensorSilent(f"{unit} does not answer") from None
+            raise SensorSilent(f"Modbus unit {unit} does not answer") from None
         return parse_reading(raw * options.scale + options.offset)
 
     async def _answer(self, options: ModbusOptions, count: int) -> Any:

@@ -56,7 +56,7 @@ _QOS: dict[aiomqtt.ProtocolVersion, dict[str, Any]] = {
         "options": SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
     },
 }
-"""Options of a subscription with QoS 1, by version."""
+"""Options of a subscription with QoS 1, by MQTT version."""
 _PORT, _TLS_PORT = 1883, 8883
 
 _quiet = logging.getLogger("sightline.mqtt")
@@ -171,7 +171,7 @@ class _ClosedBeforeAnswer(aiomqtt.MqttError):
 
 
 class _Client(aiomqtt.Client):
-    """MQTT client that gives each message on arrival, before it is acknowledged to the broker.
+    """MQTT client that passes each message on before the message is acknowledged to the broker.
 
     The queue of aiomqtt would hold acknowledged messages that nobody has read yet, and lose them with the connection.
 

@@ -31,7 +31,7 @@ class SimulatedSensorSource:
         await poll([self._sensor], self._ask, sink, self._clock)
 
     async def _ask(self, sensor: SensorConfig, index: int) -> Reading:
-        """Return the reading with this index, from 0. Its value depends only on seed, rate and index."""
+        """Return the reading with this index, from 0. The reading's value depends only on seed, rate and index."""
         at_s, rng = index / sensor.rate_hz, np.random.default_rng([self._seed, index])
         if rng.random() < 0.005:
             return Reading(float(rng.choice((-999.0, 999.0))))  # a loose wire

@@ -1,1 +1,1 @@
-"""Checks of an agent's host, link, cameras and sensors before it is left alone."""
+"""Checks of an agent's host, link, cameras and sensors before the agent runs unattended."""

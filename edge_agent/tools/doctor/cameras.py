@@ -18,7 +18,7 @@ from ingest.site import CameraConfig, GateConfig, mask_secrets
 OPEN_S = 15.0
 """Time for a camera to connect and send its first picture, in addition to the seconds of the check."""
 SLOW_SHARE = 0.7
-"""Minimum share of the configured frame rate. A camera with a lower rate is too slow."""
+"""Minimum share of the configured frame rate that a camera must deliver. A slower camera gets a poor finding."""
 
 
 @dataclass

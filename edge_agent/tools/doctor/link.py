@@ -28,10 +28,11 @@ from ingest.site import LinkConfig
 
 TIMEOUT_S = 10.0
 EXCHANGES = 5
-"""Number of heartbeats that compare the clocks."""
+"""Number of heartbeats that are sent to compare the clocks of agent and broker."""
 _ADVICE = "check the address, the secrets and the firewall"
 FAR_MS = 1000.0
-"""Offset between the clocks of agent and broker in ms. Above it, rules over cameras of two agents fail."""
+"""Maximum offset between the clocks of agent and broker, in ms. With a larger offset, rules over cameras of two
+agents fail."""
 _NO_PARTITION = 2**31 - 1
 """Partition that no topic has. A broker checks the permission first and then does not find the partition, so that no
 record is written."""

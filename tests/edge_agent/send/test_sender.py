@@ -142,7 +142,7 @@ async def test_rows_in_doubt_are_sent_again_on_their_lanes_before_newer_rows(tmp
     async with rig.sending() as link:
         await until(lambda: len(link.sent) == 3)
         link.lose()
-        rig.clock.advance(60.0)  # unsettled, the rows in doubt would be late by now
+        rig.clock.advance(60.0)  # without a stored lane, the rows in doubt would be late by now
         rig.keep("a3")
         await until(lambda: not rig.sender.connected)
         link.sent.clear()
@@ -162,7 +162,7 @@ async def test_refused_rows_are_parked_and_reported_and_the_other_rows_are_sent(
         (beat,) = [decode(Heartbeat, p.value) for p in link.sent if p.topic == "status"]
         assert beat.reason == "1 refused and parked, frame a/5/1: not this one"
         (depth,) = rig.store.depth()
-        assert (depth.first, depth.last, depth.frames) == (1, 1, 1)  # the ledger counts it as waiting
+        assert (depth.first, depth.last, depth.frames) == (1, 1, 1)  # the ledger counts the parked row as waiting
         assert link.opened == 1
 
 
@@ -188,7 +188,7 @@ async def test_rows_acknowledged_or_refused_before_the_link_was_lost_are_not_sen
         await until(lambda: rig.store.empty)
         assert rig.names() == ["a2", "a3"]
         (depth,) = rig.store.depth()
-        assert (depth.first, depth.last) == (1, 1)  # it is parked, so it can only expire
+        assert (depth.first, depth.last) == (1, 1)  # the parked row can only expire
 
 
 async def test_a_row_whose_send_the_link_cancelled_is_sent_again(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ async def test_the_acknowledgement_timeout_grows_with_each_failed_try(tmp_path: 
         await until(lambda: len(link.sent) == 3)
         rig.clock.advance(PATIENT_TRIES * ACK_TIMEOUT_S - 1)
         rig.sender.wake()
-        await until(lambda: not rig.sender._wake.is_set())  # it has read the clock since
+        await until(lambda: not rig.sender._wake.is_set())  # the sender has read the new time
         rig.keep("b0")
         await until(lambda: "b0" in rig.names())
         for done in link._held[2:]:
@@ -348,7 +348,7 @@ async def test_a_cancelled_sender_ends_even_if_a_row_arrives_at_the_same_moment(
     task = asyncio.create_task(rig.sender.run(lambda: 0.0))
     await until(lambda: rig.sender.connected and rig.sender.idle)
     for _ in range(5):
-        await asyncio.sleep(0.01)  # it waits for a row
+        await asyncio.sleep(0.01)  # the sender waits for a row
     rig.sender.wake()
     for _ in range(steps):
         await asyncio.sleep(0)

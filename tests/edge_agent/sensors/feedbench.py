@@ -61,7 +61,7 @@ class FeedBench:
         return self.sensors[name].reason
 
     async def until_kept(self, name: str, done: Callable[[list[float]], object]) -> list[float]:
-        """Wait for values in the spool, and return them. The spool belongs to its thread while the feed runs."""
+        """Wait for values in the spool, and return them. Read through the spool's thread, since the feed runs."""
         async with asyncio.timeout(30.0):
             while not done(found := self._values(name, await self.spool.others(0, 10_000))):
                 await asyncio.sleep(0.02)

@@ -154,7 +154,7 @@ def test_removing_sent_rows_writes_little_to_the_write_ahead_log(spool: SpoolSto
     spool.keep([frame("a", seq, size=100_000) for seq in range(30)])
     spool.checkpoint()
     spool.remove(list(range(1, 31)))
-    assert spool.path.with_suffix(".db-wal").stat().st_size < 200_000  # a full disk has to take it
+    assert spool.path.with_suffix(".db-wal").stat().st_size < 200_000  # a full disk must have room for the log
 
 
 def test_the_reserve_file_allocates_and_releases_disk_space(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from ingest.runtime.clock import ManualClock
 S = 1_000_000_000
 PICTURE = 40_000
 BESIDE = 16_000
-"""Maximum number of bytes that a commit writes beside the picture."""
+"""Maximum number of bytes that a commit writes in addition to the picture."""
 
 
 def frame(name: str, seq: int, size: int = 100) -> Row:

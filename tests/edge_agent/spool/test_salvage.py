@@ -23,7 +23,7 @@ from ingest.contract.identity import LATE, LIVE
 ROWS = 400
 SIZE = 6000
 BLOCK = 4096
-"""Bytes that a flash card loses at once."""
+"""Number of bytes that a flash card loses together."""
 
 
 def record(seq: int) -> bytes:
@@ -227,7 +227,7 @@ def test_only_the_newest_damaged_spool_file_is_kept(path: Path) -> None:
 
 
 def test_an_unordered_index_counts_as_a_damaged_file_and_not_as_a_failing_disk(tmp_path: Path) -> None:
-    """Its pages are valid, so the check of the structure passes; then the counts find an epoch twice."""
+    """The pages of the index are valid, so the structure check passes. The row counts then find an epoch twice."""
     spool = SpoolStore(tmp_path / "spool.db", "agent")
     spool.keep([Row("frame", name, 5, seq, seq, b"x") for name in "ab" for seq in range(5)])
     db = spool._db

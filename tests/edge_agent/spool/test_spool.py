@@ -100,7 +100,7 @@ async def test_frames_are_refused_on_a_full_disk_until_sending_makes_room(rig: R
         assert await rig.keep() == kept
     before = len(await rig.notices())
     assert (await rig.notices())[-1].startswith("disk full: frames are withheld as overload")
-    await rig.send(25)  # settles and removes: both are writes
+    await rig.send(25)  # assigning a lane and removing rows are both writes
     await rig.spool.maintain()
     assert rig.spool.trouble is None
     assert [text.split(" after")[0] for text in (await rig.notices())[before:]] == ["disk is back"]

@@ -76,7 +76,7 @@ def test_a_clock_set_back_does_not_put_older_frames_on_the_live_lane(tmp_path: P
     assert [(r.name, r.seq) for r in spool.settle_live(107, 3)] == [("a", 7), ("a", 8), ("a", 9)]
     spool.remove([r.id for r in spool.offered(LIVE, 0, 10)])
     spool.close()
-    spool = SpoolStore(tmp_path / "spool.db", "agent")  # after a restart, with no row of it left
+    spool = SpoolStore(tmp_path / "spool.db", "agent")  # a restart, after the live rows of camera a were removed
     spool.keep([row(10, at_ns=104)])  # kept after the clock was set back
     assert [(r.name, r.seq) for r in spool.settle_live(103, 10)] == [*(("b", i) for i in range(3, 10)), ("a", 10)]
     assert [(r.name, r.seq) for r in spool.settle_late(103, 20)] == [

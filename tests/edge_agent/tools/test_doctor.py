@@ -162,7 +162,7 @@ async def test_a_sensor_that_stops_or_gives_unreadable_data_is_poor() -> None:
     once = await sensor("command:once", options=options, seconds=20.0)
     assert (once.state, once.seen) == (
         "poor",
-        "1 readings, the last 5 u; then the connection was lost: /bin/sh ended: the bus is off",
+        "1 readings, the last 5 u; then the connection was lost: command /bin/sh ended: the bus is off",
     )
     half = await sensor("command:half", options={"argv": ["/bin/sh", "-c", "printf 'x\\n5\\n'; sleep 20"]})
     assert (half.state, "1 unreadable" in half.seen) == ("poor", True)
@@ -257,7 +257,7 @@ def test_topics_without_permission_to_write_are_named() -> None:
 
 @pytest.fixture
 def quiet() -> Iterator[None]:
-    """Configure logging as a command does, and restore it afterwards."""
+    """Configure logging as a command does, and restore the configuration afterwards."""
     clients, before = logging.getLogger("aiokafka"), structlog.get_config()
     logs.quiet_clients()
     yield

@@ -1,8 +1,8 @@
 """Bad wire: loses, delays, reorders or slows IP packets between two network namespaces that it creates.
 
-It needs Linux's TUN devices, and root or user namespaces; nothing outside the two namespaces is changed. The kernel's
-own tool is netem, which few kernels of small machines and containers include. toxiproxy works on TCP streams, where
-nothing can be lost, and does not support UDP.
+A wire needs Linux's TUN devices, and root or user namespaces. It changes nothing outside the two namespaces. The
+kernel's own tool, netem, is missing in most kernels of small machines and containers. toxiproxy works on TCP streams,
+which lose no data, and does not support UDP.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class BadWire:
 
     def _enter(self, end: str) -> list[str]:
         at = f"/proc/{self._process.pid}/fd"
-        # one who made a user namespace for it must get into that first
+        # without root, a command must first enter the user namespace of the wire
         user = [f"--user={at}/{self._ends['user']}", "--preserve-credentials"] if os.geteuid() else []
         return ["nsenter", *user, f"--net={at}/{self._ends[end]}", "--"]
 

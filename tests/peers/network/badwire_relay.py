@@ -1,9 +1,9 @@
 """Relay of a bad wire: carries IP packets between two network namespaces, and loses, delays, reorders or slows them.
 
-It creates both namespaces with a TUN device in each, and prints one line of JSON with the file descriptors for
-``nsenter``. It carries packets until its standard input ends; then the namespaces disappear with all their contents.
-Each line of standard input is JSON with the new impairments. The relay answers each with a line of its packet counts.
-It uses only the standard library, so that it starts in milliseconds.
+The relay creates both namespaces with a TUN device in each, and prints one line of JSON with the file descriptors for
+``nsenter``. The relay carries packets until its standard input ends. Both namespaces then disappear with their
+contents. Each line of standard input is JSON with the new impairments. The relay answers each such line with a line
+of its packet counts. The relay uses only the standard library, so that it starts in milliseconds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 """Constants of linux/if_tun.h: raw IP packets without a header in front."""
 MTU_BYTES = 1500
 QUEUE_S = 0.5
-"""Length of the queue of a slow link, in seconds; packets beyond it are dropped, as by a router."""
+"""Length of the queue of a slow link, in seconds. Packets beyond this length are dropped, as by a router."""
 FAR, NEAR = "10.9.9.1", "10.9.9.2"
 
 

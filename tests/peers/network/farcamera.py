@@ -35,11 +35,11 @@ class Found:
     withheld: Counter[str] = dataclasses.field(default_factory=Counter)
     unbalanced_epochs: int = 0
     damaged: int = 0
-    """Kept pictures that differ from the sent ones."""
+    """Number of kept pictures that differ from the sent pictures."""
     untrue: int = 0
-    """Frame times with a larger error than stated."""
+    """Number of frame times whose error is larger than the stated error."""
     backwards: int = 0
-    """Frame times that are not later than the previous one."""
+    """Number of frame times that are not later than the previous frame time."""
     behind_s: float = 0.0
     """Longest delay from sending to arrival, among frames with the host's time."""
 
