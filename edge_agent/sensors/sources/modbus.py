@@ -73,7 +73,8 @@ class ModbusSource:
             if answer.isError():
                 code = answer.exception_code
                 raise SensorSilent(
-                    f"Modbus unit {unit} refuses the {options.table} register {options.address}: {_CODES.get(code, code)}"
+                    f"Modbus unit {unit} refuses the {options.table} register {options.address}:"
+                    f" {_CODES.get(code, code)}"
                 )
             if len(answer.registers) != kind.value[1]:
                 raise SensorSilent(
