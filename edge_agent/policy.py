@@ -172,7 +172,8 @@ def _camera_needs(camera: CameraConfig) -> Iterator[_Need]:
     if kind in NETWORK:
         stream = camera.stream
         host, port = _place(camera)
-        use = f"{kind}://{host}:{port}{'' if stream.verify else ' unverified'}"
+        weak = (" unverified" if not stream.verify else "") + (" legacy" if stream.tls == "legacy" else "")
+        use = f"{kind}://{host}:{port}{weak}"
         yield _Need("hosts", host)
         for secret in (stream.password_file, stream.ca_file, *_VARIABLE.findall(camera.source)):
             if secret:

@@ -63,9 +63,10 @@ def make_source(camera: CameraConfig, context: SourceContext) -> FrameSource:
             return StreamSource(address, camera.stream, clock, stall_s=stall_s, on_notice=on_notice)
         case "http" | "https":
             from edge_agent.sources.address import resolve
-            from edge_agent.sources.web import WebSource
+            from edge_agent.sources.web.source import WebSource
 
-            return WebSource(resolve(camera.source, camera.stream), camera.stream, camera.fps, clock, stall_s=stall_s)
+            address = resolve(camera.source, camera.stream)
+            return WebSource(address, camera.stream, camera.fps, clock, stall_s=stall_s, on_notice=on_notice)
     if rest.startswith("//"):
         raise SourceUnusable(f"camera {camera.name}: unknown scheme {scheme}: expected one of {_SCHEMES} or a file")
     from edge_agent.sources.file import FileSource

@@ -5,7 +5,7 @@ services read it there. The file holds no secrets, only the names of files with 
 """
 
 from ingest.site.agent import DiskConfig, LinkConfig, SpoolConfig
-from ingest.site.camera import CameraConfig, StreamConfig, WatchConfig, mask_secrets
+from ingest.site.camera import LEGACY_TLS, CameraConfig, StreamConfig, WatchConfig, mask_secrets
 from ingest.site.entry import ConfigEntry, PinConfig, ReceiverConfig, RuleEntry, to_pixels
 from ingest.site.file import UNNAMED, Site, load, parse_entry
 from ingest.site.gate import ArmedHours, GateConfig
@@ -14,6 +14,7 @@ from ingest.site.pipeline import PipelineConfig
 from ingest.site.sensor import SensorConfig
 
 __all__ = [
+    "LEGACY_TLS",
     "UNNAMED",
     "ArmedHours",
     "CameraConfig",

@@ -24,6 +24,10 @@ _SECRET_KEY = re.compile(r"(?:.*_)?(?:password|passwd|pwd|secret|token)", re.IGN
 _VARIABLE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 
 
+LEGACY_TLS = 'stream.tls = "legacy" allows TLS 1.0 and SHA-1: others in the network may read or change the pictures'
+"""Warning about a camera with this option."""
+
+
 class StreamConfig(ConfigSection):
     """Settings of a network camera's stream. The password is in a separate file, never in the site file."""
 
@@ -38,6 +42,11 @@ class StreamConfig(ConfigSection):
     """Trusted authorities for ``rtsps`` and ``https``, as PEM; by default those of the system."""
     verify: bool = True
     """False accepts any certificate: for a camera with a self-signed one, in a private network."""
+    tls: Literal["modern", "legacy"] = "modern"
+    """For ``https``: ``legacy`` also allows TLS 1.0 and 1.1, SHA-1 and short keys.
+
+    Others in the network may be able to read or change such a connection, so each start warns of it.
+    """
     own_clock: bool = True
     """Use the capture time of the stream if it has one; False always uses the host's clock."""
     max_skew_s: float = Field(default=2.0, gt=0.0)
@@ -99,6 +108,12 @@ class CameraConfig(ConfigEntry):
     redact: RedactConfig = RedactConfig()
     encode: EncodeConfig = EncodeConfig()
     spool: SpoolConfig = SpoolConfig()
+
+    @model_validator(mode="after")
+    def _legacy_tls_is_for_https(self) -> Self:
+        if self.stream.tls == "legacy" and not self.source.lower().startswith("https://"):
+            raise ValueError('expected an https:// source with stream.tls = "legacy"')
+        return self
 
     @model_validator(mode="after")
     def _pre_roll_is_live(self) -> Self:

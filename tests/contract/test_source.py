@@ -21,7 +21,7 @@ from edge_agent.sources.rtsp.stream import StreamSource
 from edge_agent.sources.simulated.config import SceneConfig
 from edge_agent.sources.simulated.source import SimulatedSource
 from edge_agent.sources.source import CapturedFrame, FrameSource
-from edge_agent.sources.web import WebSource
+from edge_agent.sources.web.source import WebSource
 from ingest.runtime.clock import ManualClock, SystemClock
 from ingest.site import StreamConfig
 from tests.peers import units

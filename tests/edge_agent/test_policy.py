@@ -152,6 +152,13 @@ def test_the_site_file_grants_only_the_exact_uses_that_it_contains() -> None:
             local(changed, None, owned, command)
 
 
+def test_a_topic_entry_cannot_weaken_the_tls_of_a_camera_in_the_site_file() -> None:
+    owned = login("https://cam.example/live", "/etc/sightline/gate.password")
+    assert local(owned, None, owned) == owned
+    with pytest.raises(ConfigError):
+        local(login("https://cam.example/live", "/etc/sightline/gate.password", tls="legacy"), None, owned)
+
+
 async def test_a_topic_entry_without_rights_is_reported_and_does_not_run(tmp_path: Path) -> None:
     kept = camera(RTSP)
     desired = DesiredConfiguration(Site(name="north"), LastGood(tmp_path / "config.json"))

@@ -15,9 +15,12 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 class WebCamera:
     """HTTP camera with one answer for each path. ``asked`` lists the requested paths in order."""
 
-    def __init__(self, answers: dict[str, Answer], *, login: str = "", digest: bool = False) -> None:
+    def __init__(
+        self, answers: dict[str, Answer], *, login: str = "", digest: bool = False, offers: Sequence[str] = ()
+    ) -> None:
         self.asked: list[str] = []
         self._answers, self._login, self._digest = answers, login, digest
+        self._offers = offers or ['Digest realm="cam", nonce="abc", qop="auth"' if digest else 'Basic realm="cam"']
         self._stopped = False
         outer = self
 
@@ -30,10 +33,8 @@ class WebCamera:
                     self.close_connection = True
                     return
                 if outer._login and not outer._is_authorised(self.headers.get("authorization", "")):
-                    challenge = (
-                        'Digest realm="cam", nonce="abc", qop="auth"' if outer._digest else 'Basic realm="cam"'
-                    )
-                    reply(self, b"", "text/plain", 401, ("WWW-Authenticate", challenge))
+                    offers = (("WWW-Authenticate", offer) for offer in outer._offers)
+                    reply(self, b"", "text/plain", 401, *offers)
                 elif self.path in outer._answers:
                     outer._answers[self.path](self)
                 else:

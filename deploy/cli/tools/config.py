@@ -44,9 +44,12 @@ def check(
     """
     found = validated_site(site.load(file), file)
     silent = silent_rules(found, _labels(models, found) if models else {})
-    _warn(file, silent)
+    _warn(file, silent, found)
     if as_json:
         warnings = [one._asdict() for one in silent]
+        warnings += [
+            {"camera": name, "key": "stream.tls", "reason": site.LEGACY_TLS} for name in _with_legacy_tls(found)
+        ]
         stdout.print_json(data={"file": str(file), "entries": len(found.entries()), "warnings": warnings})
     else:
         stdout.print(f"{file} is valid: {len(found.entries())} entries", soft_wrap=True)
@@ -73,7 +76,7 @@ def apply(
     Entries that the file no longer has are removed. Exits with 1 if the topic then has invalid entries.
     """
     wanted = validated_site(site.load(file), file)
-    _warn(file, silent_rules(wanted))
+    _warn(file, silent_rules(wanted), wanted)
     signing = None if dry_run else signer(sign_key)
     found, unusable = on_log(
         "sightline-config", kafka, prefix, lambda log: _apply(log, file, wanted, dry_run, take_over, signing)
@@ -124,9 +127,15 @@ def show(kafka: Kafka = "", prefix: Prefix = "") -> None:
     stdout.print_json(data=entries)
 
 
-def _warn(file: Path, silent: list[SilentRule]) -> None:
+def _warn(file: Path, silent: list[SilentRule], found: Site) -> None:
+    for camera in _with_legacy_tls(found):
+        sys.stderr.write(f"warning: {file}: camera {camera}: {site.LEGACY_TLS}\n")
     for one in silent:
         sys.stderr.write(f"warning: {file}: rule {one.rule} cannot fire as intended: {one.key}: {one.reason}\n")
+
+
+def _with_legacy_tls(found: Site) -> list[str]:
+    return [camera.name for camera in found.cameras if camera.stream.tls == "legacy"]
 
 
 def _labels(models: Path, found: Site) -> dict[str, tuple[str, ...]]:

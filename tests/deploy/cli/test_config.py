@@ -265,6 +265,14 @@ def test_check_warns_of_a_rule_that_cannot_fire_and_exits_with_0(file: Path) -> 
     assert (report["entries"], warning["rule"], warning["key"]) == (2, "hot", "min_readings")
 
 
+def test_check_warns_of_a_camera_with_legacy_tls(file: Path) -> None:
+    file.write_text('[[cameras]]\nname = "old"\nsource = "https://10.0.0.9/a.jpg"\nstream.tls = "legacy"\n')
+    text = invoke("check", str(file))
+    assert (text.exit_code, "camera old: stream.tls" in text.stderr) == (0, True)
+    (warning,) = json.loads(invoke("check", str(file), "--json").stdout)["warnings"]
+    assert (warning["camera"], warning["key"]) == ("old", "stream.tls")
+
+
 def test_check_compares_the_labels_of_rules_with_those_of_the_models(file: Path) -> None:
     from tests.paths import MODELS
 

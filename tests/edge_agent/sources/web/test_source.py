@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler
@@ -12,10 +13,10 @@ import numpy as np
 import pytest
 
 from edge_agent.exceptions import SourceStalled, SourceUnusable
-from edge_agent.sources import web
 from edge_agent.sources.address import resolve
 from edge_agent.sources.pace import FramePacer
-from edge_agent.sources.web import WebSource
+from edge_agent.sources.web import source as web
+from edge_agent.sources.web.source import WebSource
 from ingest.runtime.clock import ManualClock, SystemClock
 from ingest.site import StreamConfig
 from tests.peers.web import Answer, WebCamera, mjpeg, picture, reply
@@ -56,6 +57,25 @@ def read(clock: ManualClock) -> Iterator[Callable[..., WebSource]]:
 
 
 Read = Callable[..., WebSource]
+
+
+def head(content_type: str, more: str = "") -> bytes:
+    kind = f"Content-Type: {content_type}\r\n" if content_type else ""
+    return f"HTTP/1.0 200 OK\r\n{kind}{more}\r\n".encode()
+
+
+def part(body: bytes) -> bytes:
+    return b"--frame\r\nContent-Type: image/jpeg\r\n\r\n" + body + b"\r\n"
+
+
+def raw(data: bytes) -> Answer:
+    """Return an answer of these bytes, after which the server disconnects."""
+
+    def send(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(data)
+        handler.close_connection = True
+
+    return send
 
 
 def exhaust(source: WebSource) -> None:
@@ -174,7 +194,8 @@ def test_a_picture_that_arrives_too_slowly_is_refused_after_the_stall_time(
 
 
 @pytest.mark.parametrize(
-    ("kind", "reported"), [('algorithm="MD9", qop="auth"', "'MD9'"), ('qop="auth-int"', "Digest auth-int")]
+    ("kind", "reported"),
+    [('algorithm="MD9", qop="auth"', 'digest algorithm="MD9"'), ('qop="auth-int"', 'digest qop="auth-int"')],
 )
 def test_an_unsupported_kind_of_http_login_is_reported(
     kind: str, reported: str, serve: Serve, read: Read, tmp_path: Path
@@ -192,5 +213,118 @@ def test_a_proxy_in_the_environment_is_not_used_for_cameras(
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     source = read(serve(picture(JPEG)))
+    source.open()
+    assert source.read() is not None
+
+
+OLD = 'Digest realm="cam", nonce="abc", qop="auth"'
+NEW = 'Digest realm="cam", nonce="def", qop="auth", algorithm=SHA-512-256'
+
+
+@pytest.mark.parametrize(
+    ("offers", "digest"),
+    [
+        ([NEW, OLD], True),
+        ([f"{NEW}, {OLD}"], True),
+        ([f'Basic realm="cam", {OLD}'], True),
+        (['Basic realm="my digest camera"'], False),
+        ([NEW, 'Basic realm="cam"'], False),
+        (["Negotiate", "Digest Realm=cam , NONCE=abc, qop=auth,Basic realm=x"], True),
+    ],
+)
+def test_the_first_supported_login_is_used(
+    offers: list[str], digest: bool, serve: Serve, read: Read, tmp_path: Path
+) -> None:
+    (tmp_path / "password").write_text("hunter2")
+    camera = serve(picture(JPEG), login="admin:hunter2", digest=digest, offers=offers)
+    source = read(camera, StreamConfig(user="admin", password_file=tmp_path / "password"))
+    source.open()
+    assert source.read() is not None
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["Multipart/X-Mixed-Replace; Boundary=frame", "", "image/jpeg", "text/plain"],
+    ids=["capitals", "none", "wrong", "text"],
+)
+def test_mjpeg_is_recognised_by_a_multipart_type_in_any_case_or_by_its_first_boundary(
+    content_type: str, serve: Serve, read: Read
+) -> None:
+    source = read(serve(raw(head(content_type) + part(JPEG) * 3)))
+    source.open()
+    assert [source.read().image.shape for _ in range(3)] == [(48, 64, 3)] * 3  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"a line without a colon\r\n",
+        b"Server : with a space\r\n",
+        b"X-\xe9\xff(): bytes\r\n",
+        b"X-Control: a\x00b\x07c\r\n",
+        b" folded before any header\r\n",
+        b"Content-Length: -1\r\n",
+        b": no name\r\n",
+    ],
+)
+def test_faulty_header_lines_are_skipped(junk: bytes, serve: Serve, read: Read) -> None:
+    first, rest = head("multipart/x-mixed-replace; boundary=frame").split(b"\r\n", 1)
+    for faulty in (first + b"\r\n" + junk + rest, first + b"\r\n" + rest[:-2] + junk + b"\r\n"):
+        source = read(serve(raw(faulty + part(JPEG) * 2)))
+        source.open()
+        assert source.read() is not None
+
+
+def test_snapshots_with_faulty_headers_share_a_connection(serve: Serve, read: Read) -> None:
+    answer = b"HTTP/1.1  200\r\njunk\r\nContent-Length: %d\r\nContent-Length: 7\r\n\r\n" % len(JPEG)
+
+    def send(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n" + answer + JPEG)
+
+    source = read(serve(send))
+    source.open()
+    assert [source.read().image.shape for _ in range(3)] == [(48, 64, 3)] * 3  # type: ignore[union-attr]
+
+
+def test_compressed_responses_are_not_requested_but_decoded(serve: Serve, read: Read) -> None:
+    asked = []
+
+    def send(handler: BaseHTTPRequestHandler) -> None:
+        asked.append(handler.headers["accept-encoding"])
+        kind = head("multipart/x-mixed-replace; boundary=frame", "Content-Encoding: gzip\r\n")
+        raw(kind + gzip.compress(part(JPEG) * 3))(handler)
+
+    source = read(serve(send))
+    source.open()
+    assert [source.read().image.shape for _ in range(3)] == [(48, 64, 3)] * 3  # type: ignore[union-attr]
+    assert asked == ["identity"]
+
+
+def test_a_picture_is_stamped_when_it_arrives_and_not_with_the_next_one(serve: Serve) -> None:
+    def sends_one(handler: BaseHTTPRequestHandler) -> None:
+        raw(head("multipart/x-mixed-replace; boundary=frame") + part(JPEG)[:-2])(handler)
+        handler.rfile.read(1)  # until the client disconnects
+
+    camera = serve(sends_one)
+    source = WebSource(resolve(camera.url("/"), StreamConfig()), StreamConfig(), 10, SystemClock(), stall_s=30.0)
+    source.open()
+    assert source.read() is not None
+    source.close()
+
+
+def redirect(target: str) -> Answer:
+    return lambda handler: reply(handler, b"", "text/plain", 302, ("Location", target))
+
+
+def test_a_redirect_to_another_host_is_refused_before_any_request(serve: Serve, read: Read) -> None:
+    other = serve(picture(JPEG))
+    camera = serve(redirect(other.url("/").replace("127.0.0.1", "localhost")))
+    with pytest.raises(SourceUnusable, match="redirects to http://localhost: expected its own host"):
+        read(camera).open()
+    assert other.asked == []
+
+
+def test_a_redirect_on_the_same_host_is_followed(serve: Serve, read: Read) -> None:
+    source = read(serve(redirect(serve(picture(JPEG)).url("/"))))
     source.open()
     assert source.read() is not None

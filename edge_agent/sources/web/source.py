@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import ssl
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import chain
 
 import httpx
 
 from edge_agent.exceptions import SourceStalled, SourceUnusable
 from edge_agent.sources.address import Address
-from edge_agent.sources.multipart import Multipart, boundary_of
 from edge_agent.sources.pace import FramePacer
 from edge_agent.sources.pictures import MAX_PICTURE_BYTES, PictureDecoder
 from edge_agent.sources.source import CapturedFrame
+from edge_agent.sources.web.login import CameraLogin
+from edge_agent.sources.web.multipart import Multipart, boundary_of
+from edge_agent.sources.web.transport import CameraTransport
 from ingest.runtime.clock import Clock, Deadline
-from ingest.site import StreamConfig
+from ingest.site import LEGACY_TLS, StreamConfig
 
 _MAX_REDIRECTS = 3
-_MULTIPART = "multipart/"
+_MULTIPART, _DASHES = "multipart/", b"--"
+_MAX_SPACE_BYTES = 64
 _REQUEST_ERRORS = (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError)
 
 
@@ -34,9 +37,11 @@ class WebSource:
         clock: Clock,
         *,
         stall_s: float,
+        on_notice: Callable[[str], None] = lambda _: None,
         pace: FramePacer | None = None,
     ) -> None:
         self._address, self._config, self._clock, self._stall_s = address, stream, clock, stall_s
+        self._on_notice = on_notice
         self._pace = pace or FramePacer(fps, clock)
         self._pictures = PictureDecoder()
         self._stack: ExitStack | None = None
@@ -50,6 +55,8 @@ class WebSource:
     def open(self) -> None:
         """Send the first request, and choose snapshots or MJPEG by the response. Raise SourceUnusable."""
         self.close()
+        if self._config.tls == "legacy":
+            self._on_notice(LEGACY_TLS)
         self._stack = ExitStack()
         try:
             self._client = self._stack.enter_context(self._new_client())
@@ -83,28 +90,40 @@ class WebSource:
             self._stack = None
 
     def _new_client(self) -> httpx.Client:
-        verify: bool | ssl.SSLContext = self._config.verify
-        if self._config.ca_file and self._config.verify:
-            verify = ssl.create_default_context(cafile=str(self._config.ca_file))
         return httpx.Client(
-            auth=_Login(self._address.user, self._address.password) if self._address.user else None,
+            transport=CameraTransport(self._config),
+            auth=CameraLogin(self._address.user, self._address.password) if self._address.user else None,
             timeout=self._stall_s,
-            verify=verify,
+            headers={"Accept-Encoding": "identity"},  # a picture is compressed already
             follow_redirects=True,
             max_redirects=_MAX_REDIRECTS,
-            trust_env=False,  # a proxy from the environment is for the internet, not for a local camera
+            event_hooks={"request": [self._require_same_host]},
+            trust_env=False,  # a proxy in the environment is meant for the internet, not for a local camera
         )
 
+    def _require_same_host(self, request: httpx.Request) -> None:
+        """Refuse a redirect to another host, which the policy did not check, and one from HTTPS to HTTP."""
+        own, url = httpx.URL(self._address.url), request.url
+        if url.host != own.host or (own.scheme == "https" and url.scheme != "https"):
+            where = f"{url.scheme}://{url.host}"
+            raise httpx.ProtocolError(
+                f"the camera redirects to {where}: expected its own host. If that is right, use {where} in source"
+            )
+
     def _begin(self, stack: ExitStack) -> None:
-        """Send the first request. Keep an MJPEG response open; otherwise read and keep the first snapshot."""
+        """Send the first request. Keep the response open for MJPEG; otherwise keep its picture."""
         response = stack.enter_context(self._client.stream("GET", self._address.url))
         response.raise_for_status()
-        kind = response.headers.get("content-type", "")
-        if self._config.kind == "mjpeg" or (self._config.kind == "auto" and kind.startswith(_MULTIPART)):
-            self._parts = Multipart(boundary_of(kind), MAX_PICTURE_BYTES)
-            self._chunks = response.iter_raw()
+        chunks, content_type = response.iter_bytes(), response.headers.get("content-type", "")
+        kind = self._config.kind
+        if kind == "auto" and not content_type.lower().startswith(_MULTIPART):
+            start = _start(chunks)
+            kind, chunks = "mjpeg" if start.lstrip().startswith(_DASHES) else "snapshot", chain([start], chunks)
+        if kind != "snapshot":
+            self._parts = Multipart(boundary_of(content_type), MAX_PICTURE_BYTES)
+            self._chunks = chunks
         else:
-            self._ready.append(self._whole(response))
+            self._ready.append(self._whole(chunks))
             response.close()
 
     def _snapshot(self) -> bytes | None:
@@ -115,7 +134,7 @@ class WebSource:
         try:
             with self._client.stream("GET", self._address.url) as response:
                 response.raise_for_status()
-                return self._whole(response)
+                return self._whole(response.iter_bytes())
         except _REQUEST_ERRORS as error:
             self._fault = self._describe(error)
             return None
@@ -133,13 +152,13 @@ class WebSource:
                 raise SourceStalled(f"{self._address.shown}: no complete picture for {self._stall_s:g} s")
         return self._ready.popleft()
 
-    def _whole(self, response: httpx.Response) -> bytes:
+    def _whole(self, chunks: Iterator[bytes]) -> bytes:
         """Read a complete picture.
 
         Raise ValueError if the picture is too large or takes longer than the stall time.
         """
         data, deadline = bytearray(), Deadline.after(self._stall_s, self._clock)
-        for chunk in response.iter_bytes():
+        for chunk in chunks:
             data += chunk
             if len(data) > MAX_PICTURE_BYTES:
                 raise ValueError(f"the picture exceeds the limit of {MAX_PICTURE_BYTES} bytes")
@@ -157,27 +176,11 @@ class WebSource:
         return self._address.hide(text)
 
 
-class _Login(httpx.Auth):
-    """HTTP authentication: Basic or Digest, whichever the camera requests.
-
-    No credentials are sent before the camera requests them.
-
-    Raise httpx.ProtocolError if the camera requests an unsupported algorithm, or the ``auth-int`` variant of Digest.
-    """
-
-    def __init__(self, user: str, password: str) -> None:
-        self._digest, self._basic = httpx.DigestAuth(user, password), httpx.BasicAuth(user, password)
-        self._chosen: httpx.Auth | None = None
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        if self._chosen is None:
-            response = yield request
-            if response.status_code != httpx.codes.UNAUTHORIZED:
-                return
-            schemes = " ".join(response.headers.get_list("www-authenticate")).lower()
-            self._chosen = self._digest if "digest" in schemes else self._basic
-        try:
-            yield from self._chosen.auth_flow(request)
-        except (KeyError, NotImplementedError) as error:
-            reason = f"the camera requests an unsupported kind of login: {error}"
-            raise httpx.ProtocolError(reason) from None
+def _start(chunks: Iterator[bytes]) -> bytes:
+    """Return the first bytes of a body: enough to see whether it begins with a boundary."""
+    start = b""
+    for chunk in chunks:
+        start += chunk
+        if len(start.lstrip()) >= len(_DASHES) or len(start) > _MAX_SPACE_BYTES:
+            break
+    return start

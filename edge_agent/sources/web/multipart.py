@@ -1,0 +1,114 @@
+"""Parser for MJPEG: an endless multipart response with one picture in each part. Pure.
+
+Cameras disagree with their own headers. The parser therefore believes, in this order:
+
+1. the markers of a JPEG, which say where the picture ends, at the moment when it ends;
+2. the boundary line before the first part, whatever the Content-Type says;
+3. the Content-Length of a part, for pictures in other formats.
+"""
+
+from __future__ import annotations
+
+import re
+
+from edge_agent.sources.jpeg import JPEG_START, JpegScan
+
+_MAX_HEADER_BYTES = 16 * 1024
+_BOUNDARY = re.compile(r"""boundary\s*=\s*("[^"]*"|[^;\s]+)""", re.IGNORECASE)
+_LENGTH = re.compile(rb"^content-length[ \t]*:\s*(\d+)\s*$", re.IGNORECASE | re.MULTILINE)
+_BODY = re.compile(rb"\r?\n\r?\n|(?=" + re.escape(JPEG_START) + rb")")
+"""Place before a body: an empty line, or a JPEG of a camera that sends no empty line."""
+_SPACE = b"\r\n \t"
+
+
+def boundary_of(content_type: str) -> bytes:
+    """Return the boundary in a Content-Type header, without leading dashes; empty if the header has no boundary."""
+    found = _BOUNDARY.search(content_type)
+    return found[1].strip('"').lstrip("-").encode("latin-1", "replace") if found else b""
+
+
+class Multipart:
+    """Incremental parser from received bytes to pictures. Raise ValueError for one larger than ``max_bytes``.
+
+    The first line that begins with dashes, or that is ``boundary``, is the boundary of all parts. If a JPEG comes
+    before such a line, pictures follow each other without boundaries.
+    """
+
+    def __init__(self, boundary: bytes, max_bytes: int) -> None:
+        named = rb"-*" + re.escape(boundary) + rb"|" if boundary else b""
+        self._first = re.compile(rb"^(" + named + rb"--[^\r\n]+)\r?\n|(?=" + re.escape(JPEG_START) + rb")", re.M)
+        self._max_bytes = max_bytes
+        self._buffer = bytearray()
+        self._boundary: re.Pattern[bytes] | None = None
+        self._overlap_bytes = 0
+        """Length of the boundary line: so much of a boundary may be at the end of the buffer."""
+        self._length: int | None = None
+        self._inside = False
+        self._jpeg: JpegScan | None = None
+        self._searched = 0
+        """Number of bytes of the body that contain no boundary."""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Add received bytes. Return the pictures that are now complete."""
+        self._buffer += data
+        found = []
+        while (body := self._body() if self._inside else self._headers()) is not None:  # None: more bytes are needed
+            if body:
+                found.append(body)
+        if len(self._buffer) > self._max_bytes + _MAX_HEADER_BYTES:
+            raise ValueError(f"no complete part within {self._max_bytes} bytes")
+        return found
+
+    def _headers(self) -> bytes | None:
+        """Move to the next body. Return empty bytes, or None while more bytes are needed."""
+        start = (self._boundary or self._first).search(self._buffer)
+        if start is None:
+            if self._boundary:  # a trailer of the last picture, or a thumbnail behind it
+                del self._buffer[: -self._overlap_bytes]
+            return None
+        end = _BODY.search(self._buffer, start.start())
+        if end is None:
+            return None
+        if self._boundary is None and start[1]:
+            self._boundary = re.compile(re.escape(start[1]) + rb"(?:--|\r?\n)")
+            self._overlap_bytes = len(start[1]) + 2
+        length = _LENGTH.search(self._buffer, start.start(), end.end())
+        self._length = int(length[1]) if length else None
+        del self._buffer[: end.end()]
+        self._inside, self._jpeg, self._searched = True, None, 0
+        return b""
+
+    def _body(self) -> bytes | None:
+        """Return the picture of the present part, or None while more bytes are needed."""
+        if self._jpeg is None and not self._searched:
+            begin = self._buffer.lstrip(_SPACE)
+            if len(begin) < len(JPEG_START):
+                return None
+            if begin.startswith(JPEG_START):
+                self._buffer, self._jpeg = begin, JpegScan()
+        end = self._jpeg.end(self._buffer) if self._jpeg else self._end_by_length()
+        cut = self._next_boundary()
+        if cut is not None and (end is None or cut < end):
+            return (
+                self._take(cut).rstrip(b"\r\n")
+                if self._jpeg
+                else self._take(cut).removesuffix(b"\n").removesuffix(b"\r")
+            )
+        return None if end is None else self._take(end)
+
+    def _end_by_length(self) -> int | None:
+        if self._length is not None and self._length > self._max_bytes:
+            raise ValueError(f"a part of {self._length} bytes exceeds the limit of {self._max_bytes}")
+        return self._length if self._length is not None and self._length <= len(self._buffer) else None
+
+    def _next_boundary(self) -> int | None:
+        """Return the position of the next boundary in the body, or None. Search each byte once."""
+        found = self._boundary.search(self._buffer, self._searched) if self._boundary else None
+        self._searched = max(1, len(self._buffer) - self._overlap_bytes)
+        return found.start() if found else None
+
+    def _take(self, size: int) -> bytes:
+        body = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        self._inside = False
+        return body
