@@ -55,6 +55,12 @@ class DispatchMetrics:
         self.idle_member = own(
             Gauge, "idle_member", "1 while this member has no partition although others have several, or no one any"
         )
+        self.read_again = own(
+            Counter,
+            "read_again_total",
+            "Alerts read from the log for an attempt, because too many wait for their receiver to be held in memory",
+            ("receiver",),
+        )
         self.waiting = own(Gauge, "waiting_alerts", "Alerts that wait for a receiver", ("receiver",))
 
 

@@ -10,6 +10,7 @@ import contextlib
 import os
 import random
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import aclosing
 
 from aiokafka import ConsumerRebalanceListener
 from aiokafka import TopicPartition as KafkaPartition
@@ -25,7 +26,7 @@ from ingest.exceptions import CodecError
 from ingest.kafka import settings as kafka
 from ingest.kafka.kafkalog import KafkaLog, from_consumer
 from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
-from ingest.kafka.position import expired_between
+from ingest.kafka.position import expired_between, report_expired
 from ingest.kafka.settings import KafkaSettings
 from ingest.kafka.writer import start
 from ingest.runtime import logs
@@ -47,6 +48,8 @@ POLL_MS = 100
 COMMIT_S = 1.0
 """Seconds between two commits. After a kill, the next dispatcher reads the alerts and receipts since the last commit
 again."""
+READERS = 2
+"""Maximum number of alerts read again at once. Each reader has a connection of its own, and the log keeps two."""
 SETTLE_S = 8.0
 """Maximum time that a revocation waits for running attempts, so that the next owner reads their receipts. It is less
 than the group's session timeout of 12 s."""
@@ -78,6 +81,7 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         self._owned: dict[int, OwnedAlerts] = {}
         self._committed: dict[int, OffsetAndMetadata] = {}
         self._changing = asyncio.Lock()
+        self._reading = asyncio.Semaphore(READERS)
         self._takeover: asyncio.Task[None] | None = None
         self._error: BaseException | None = None
         self._broken = asyncio.Event()
@@ -247,6 +251,20 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         if owned := self._owned.get(place.partition):
             owned.receipts_end = max(owned.receipts_end, place.offset + 1)
 
+    async def _read_again(self, receiver: str, place: AlertPlace) -> Alert | None:
+        """Return an alert that is not held in memory. Report one that retention has deleted, and return None."""
+        self._metrics.read_again.labels(receiver).inc()
+        async with self._reading:
+            records = self._log.read(ALERTS, place.partition, place.offset, place.offset + 1)
+            async with aclosing(records):
+                async for record in records:
+                    return decode_json(Alert, record.value)
+        await report_expired(
+            self._log, GROUP, TopicPartition(ALERTS, place.partition), place.offset, place.offset + 1
+        )
+        self._metrics.expired_unread.inc()
+        return None
+
     async def _commit_for_ever(self) -> None:
         while True:
             await asyncio.sleep(COMMIT_S)
@@ -277,7 +295,13 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _sender(self, config: ReceiverConfig) -> ReceiverSender:
         return ReceiverSender(
-            config, self._make, self._write, clock=self._clock, chance=self._chance, failed=self._fail
+            config,
+            self._make,
+            self._write,
+            self._read_again,
+            clock=self._clock,
+            chance=self._chance,
+            failed=self._fail,
         )
 
     def _on_done(self, task: asyncio.Task[None]) -> None:

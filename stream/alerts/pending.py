@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ingest.contract.records import Alert, Delivery
@@ -12,6 +12,11 @@ from ingest.contract.records import Alert, Delivery
 FINISHED_KEPT = 10_000
 """Number of finished alerts whose ids are remembered. An alert that occurs twice on the topic within this number is
 delivered once."""
+
+
+HELD_ALERTS = 1_000
+"""Maximum number of waiting alerts whose contents are in memory, for each receiver: about 20 MB. More of them wait
+only for a receiver that is down."""
 
 
 class AlertPlace(NamedTuple):
@@ -32,13 +37,17 @@ class ReceiverPosition(NamedTuple):
     receipts: int | None
 
 
-@dataclass(order=True)
+@dataclass(order=True, slots=True)
 class DeliveryTask:
-    """One alert for one receiver: the Unix time of its next attempt in seconds, and the number of that attempt."""
+    """One alert for one receiver: the Unix time of its next attempt in seconds, and the number of that attempt.
+
+    ``alert`` is None if ``HELD_ALERTS`` others are held: each attempt then reads it from the log.
+    """
 
     due_s: float
     order: int
-    alert: Alert = field(compare=False)
+    id: str = field(compare=False)
+    alert: Alert | None = field(compare=False)
     place: AlertPlace = field(compare=False)
     attempt: int = field(compare=False, default=1)
     entry: int = field(compare=False, default=0)
@@ -81,6 +90,8 @@ class PendingDeliveries:
         self._heap: list[DeliveryTask] = []
         self._known: dict[str, tuple[AlertPlace, int]] = {}
         """Alert id → place and entry number, for every alert that is waiting or being delivered."""
+        self._held: set[str] = set()
+        """Ids of the alerts whose contents are in memory."""
         self._finished: OrderedDict[str, int] = OrderedDict()
         self._partitions: dict[int, _Partition] = {}
         self._order = 0
@@ -131,22 +142,24 @@ class PendingDeliveries:
         self._order += 1
         self._known[alert.id] = (place, self._order)
         partition.open[place.offset] = receipt.first if receipt else receipts_end
-        if receipt:
-            self._push(alert, place, receipt.next_s, receipt.attempt + 1, self._order)
-        else:
-            self._push(alert, place, now_s + first_pause_s, 1, self._order)
+        due_s, attempt = (receipt.next_s, receipt.attempt + 1) if receipt else (now_s + first_pause_s, 1)
+        held = alert if len(self._held) < HELD_ALERTS else None
+        if held:
+            self._held.add(alert.id)
+        self._push(DeliveryTask(due_s, 0, alert.id, held, place, attempt, self._order))
 
     def again(self, task: DeliveryTask, due_s: float) -> None:
         """Schedule the next attempt of a task, unless its partition was revoked meanwhile."""
         if self._is_current(task) and not self._partitions[task.place.partition].held:
-            self._push(task.alert, task.place, due_s, task.attempt + 1, task.entry)
+            self._push(replace(task, due_s=due_s, attempt=task.attempt + 1))
 
     def finish(self, task: DeliveryTask) -> None:
         """Note that an alert has a final receipt."""
         if self._is_current(task):
-            del self._known[task.alert.id]
+            del self._known[task.id]
+            self._held.discard(task.id)
             self._partitions[task.place.partition].open.pop(task.place.offset, None)
-            self._finish(task.alert.id, task.place.partition)
+            self._finish(task.id, task.place.partition)
 
     def due(self, now_s: float) -> DeliveryTask | None:
         """Remove and return the next task that is due; None if no task is due."""
@@ -178,6 +191,7 @@ class PendingDeliveries:
         self.hold(partition)
         self._partitions.pop(partition, None)
         self._known = {alert: known for alert, known in self._known.items() if known[0].partition != partition}
+        self._held &= self._known.keys()
         for alert in [alert for alert, of in self._finished.items() if of == partition]:
             del self._finished[alert]
 
@@ -185,13 +199,14 @@ class PendingDeliveries:
         return len(self._heap)
 
     def _is_current(self, task: DeliveryTask) -> bool:
-        return self._known.get(task.alert.id) == (task.place, task.entry)
+        return self._known.get(task.id) == (task.place, task.entry)
 
     def _finish(self, alert: str, partition: int) -> None:
         self._finished[alert] = partition
         if len(self._finished) > FINISHED_KEPT:
             self._finished.popitem(last=False)
 
-    def _push(self, alert: Alert, place: AlertPlace, due_s: float, attempt: int, entry: int) -> None:
+    def _push(self, task: DeliveryTask) -> None:
         self._order += 1
-        heapq.heappush(self._heap, DeliveryTask(due_s, self._order, alert, place, attempt, entry))
+        task.order = self._order
+        heapq.heappush(self._heap, task)

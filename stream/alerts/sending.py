@@ -11,13 +11,13 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable
 
 from ingest.contract.codec import encode_json
-from ingest.contract.records import Delivery
+from ingest.contract.records import Alert, Delivery
 from ingest.contract.topics import DELIVERIES
 from ingest.kafka.log import Outgoing
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock
 from ingest.site import ReceiverConfig
-from stream.alerts.pending import DeliveryTask, PendingDeliveries
+from stream.alerts.pending import AlertPlace, DeliveryTask, PendingDeliveries
 from stream.alerts.schedule import verdict_after
 from stream.alerts.webhook import Deliverer
 
@@ -33,7 +33,8 @@ MAX_IDLE_S = 1.0
 class ReceiverSender:
     """Delivers the alerts in ``pending`` to one receiver.
 
-    ``write`` is called with each receipt. ``failed`` is called with the error if a receipt cannot be written.
+    ``write`` is called with each receipt. ``read_again`` returns an alert that is not held in memory, None if
+    retention has deleted it. ``failed`` is called with the error if either fails.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class ReceiverSender:
         config: ReceiverConfig,
         make: Callable[[ReceiverConfig], Deliverer],
         write: Callable[[Outgoing], Awaitable[None]],
+        read_again: Callable[[str, AlertPlace], Awaitable[Alert | None]],
         *,
         clock: Clock,
         chance: Callable[[], float],
@@ -49,6 +51,7 @@ class ReceiverSender:
         self.config = config
         self.pending = PendingDeliveries()
         self._make, self._write, self._clock, self._chance, self._failed = make, write, clock, chance, failed
+        self._read_again = read_again
         self._deliverers = [make(config)]
         self._wake = asyncio.Event()
         self._stopping = False
@@ -121,30 +124,34 @@ class ReceiverSender:
 
     async def _attempt(self, task: DeliveryTask) -> None:
         config = self.config
-        result = await self._deliverers[-1].deliver(task.alert, self._clock.now_ns() / 1e9)
+        alert = task.alert or await self._read_again(config.name, task.place)
+        if alert is None:
+            self.pending.finish(task)
+            return
+        result = await self._deliverers[-1].deliver(alert, self._clock.now_ns() / 1e9)
         now_ns = self._clock.now_ns()
         verdict = verdict_after(result, task.attempt, config.retry_s, self._chance(), now_ns / 1e9)
         next_s = now_ns / 1e9 + verdict.pause_s
         receipt = Delivery(
-            alert=task.alert.id,
-            incident=task.alert.data.incident,
+            alert=task.id,
+            incident=alert.data.incident,
             receiver=config.name,
             state=verdict.state,
             attempt=task.attempt,
             status=result.status,
             reason=verdict.reason,
-            captured_ns=task.alert.data.captured_ns,
+            captured_ns=alert.data.captured_ns,
             attempted_ns=now_ns,
             next_attempt_ns=round(next_s * 1e9) if verdict.state == "retrying" else None,
         )
-        key = task.alert.id.encode()
+        key = task.id.encode()
         await self._write(Outgoing(DELIVERIES, task.place.partition, encode_json(receipt), key=key))
         if verdict.state == "retrying":
             self.pending.again(task, next_s)
             return
         self.pending.finish(task)
         if verdict.state == "dead":
-            _log.error("alert_dead", alert=task.alert.id, receiver=config.name, reason=verdict.reason)
+            _log.error("alert_dead", alert=task.id, receiver=config.name, reason=verdict.reason)
 
     def _on_done(self, worker: asyncio.Task[None]) -> None:
         error = None if worker.cancelled() else worker.exception()

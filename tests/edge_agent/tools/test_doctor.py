@@ -18,14 +18,14 @@ from aiokafka.errors import TopicAuthorizationFailedError
 from edge_agent.sensors.factory import make_sources
 from edge_agent.sensors.source import Reading, Sink
 from edge_agent.tools.doctor.cameras import check_camera
-from edge_agent.tools.doctor.finding import Finding
+from edge_agent.tools.doctor.finding import Finding, bad
 from edge_agent.tools.doctor.host import check_clock, check_disk, check_secret, judged_clock
-from edge_agent.tools.doctor.link import check_clock_offset, check_link, refused_topics
+from edge_agent.tools.doctor.link import check_clock_offset, check_link, check_privacy, refused_topics
 from edge_agent.tools.doctor.run import examine, secret_files
 from edge_agent.tools.doctor.sensors import check_sensors
 from ingest.contract.records import STALE
 from ingest.kafka import topicadmin
-from ingest.kafka.settings import KafkaSettings
+from ingest.kafka.settings import PLAINTEXT_MEND, KafkaSettings
 from ingest.runtime import logs
 from ingest.runtime.clock import SystemClock
 from ingest.site import CameraConfig, DiskConfig, GateConfig, LinkConfig, SensorConfig, Site
@@ -263,6 +263,33 @@ def quiet() -> Iterator[None]:
     yield
     structlog.configure(**before)
     clients.propagate = True
+
+
+@pytest.mark.parametrize(
+    ("bootstrap", "security", "named"),
+    [
+        ("broker.example:9092", "PLAINTEXT", "link to broker.example:9092"),
+        ("127.0.0.1:9092, 10.0.0.5:9092", "SASL_PLAINTEXT", "link to 10.0.0.5:9092"),
+        ("127.0.0.1:9092,[::1]:9092,localhost:9092", "PLAINTEXT", ""),
+        ("broker.example:9092", "SSL", ""),
+        ("broker.example:9092", "SASL_SSL", ""),
+    ],
+)
+def test_a_plaintext_link_beyond_this_machine_is_a_poor_finding(bootstrap: str, security: str, named: str) -> None:
+    found = check_privacy(KafkaSettings.model_validate({"bootstrap": bootstrap, "security": security}))
+    assert [(finding.what, finding.state) for finding in found] == ([(named, "poor")] if named else [])
+    assert all("without TLS" in finding.seen and finding.mend == PLAINTEXT_MEND for finding in found)
+
+
+async def test_the_plaintext_finding_is_reported_although_the_broker_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def no_answer(_: KafkaSettings) -> Finding:
+        return bad("Kafka", "no answer", "check the address")
+
+    monkeypatch.setattr("edge_agent.tools.doctor.link._check_topics", no_answer)
+    found = await check_link(LinkConfig(), KafkaSettings(bootstrap="broker.example:9092"))
+    assert [finding.state for finding in found] == ["poor", "bad"]
 
 
 async def test_a_link_that_does_not_open_is_bad(quiet: None) -> None:

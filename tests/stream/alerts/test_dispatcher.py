@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from ingest.contract.codec import encode_json
 from ingest.contract.records import Alert
@@ -17,7 +19,7 @@ from ingest.kafka import topicadmin
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import Outgoing
 from ingest.kafka.settings import KafkaSettings
-from ingest.runtime.clock import Deadline
+from ingest.runtime.clock import Deadline, ManualClock
 from ingest.site import ReceiverConfig
 from ingest.site.topic.store import publish
 from ingest.site.topic.view import ConfigView
@@ -25,6 +27,7 @@ from stream.alerts.alert import make_alert
 from stream.alerts.dispatcher import Dispatcher
 from stream.alerts.schedule import AttemptResult
 from stream.alerts.webhook import Deliverer
+from stream.metrics import DispatchMetrics
 from tests.stream.alerts.test_alerts import event
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
@@ -89,11 +92,16 @@ async def raise_alerts(log: KafkaLog, numbers: range) -> None:
 
 @asynccontextmanager
 async def dispatching(
-    log: KafkaLog, receivers: Sequence[ReceiverConfig], posts: CountedPosts, *, kill: bool = False
+    log: KafkaLog,
+    receivers: Sequence[ReceiverConfig],
+    posts: CountedPosts,
+    *,
+    kill: bool = False,
+    **options: Any,
 ) -> AsyncIterator[Dispatcher]:
     """Run a dispatcher during the ``with`` block. With ``kill``, the dispatcher ends without its last commit."""
     await publish(log, receivers)
-    dispatcher, stop = Dispatcher(log.settings, receivers, posts.deliverer), asyncio.Event()
+    dispatcher, stop = Dispatcher(log.settings, receivers, posts.deliverer, **options), asyncio.Event()
     running = asyncio.create_task(dispatcher.run(stop))
     try:
         yield dispatcher
@@ -155,6 +163,22 @@ async def test_a_rebalance_repeats_no_delivered_alert(log: KafkaLog) -> None:
         await until(lambda: posts.of("r") >= 70, "delivery")
     assert len(posts.posts) == 70
     assert set(posts.posts.values()) == {1}
+
+
+async def test_alerts_beyond_the_held_ones_are_read_from_the_log_and_delivered_once(
+    log: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream.alerts.pending.HELD_ALERTS", 3)
+    posts, registry, clock = CountedPosts(), CollectorRegistry(), ManualClock()
+    await raise_alerts(log, range(20))
+    receivers = [config("r", retry_s=(60, 60))]
+    async with dispatching(log, receivers, posts, metrics=DispatchMetrics(registry), clock=clock) as dispatcher:
+        await until(lambda: bool(dispatcher._senders) and len(dispatcher._senders["r"].pending) == 20, "intake")
+        clock.advance(61.0)
+        await until(lambda: posts.of("r") == 20, "delivery")
+    assert len(posts.posts) == 20
+    assert set(posts.posts.values()) == {1}
+    assert registry.get_sample_value("sightline_dispatch_read_again_total", {"receiver": "r"}) == 17.0
 
 
 async def test_the_dispatcher_adds_and_removes_receivers_as_the_configuration_changes(log: KafkaLog) -> None:

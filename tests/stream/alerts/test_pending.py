@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,13 @@ from ingest.contract.topics import ALERTS, DELIVERIES, STATUS
 from ingest.exceptions import TopicMismatch
 from ingest.kafka.log import GroupCommit, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
+from ingest.runtime.clock import ManualClock
 from ingest.site import ReceiverConfig
 from stream.alerts.alert import alert_id, make_alert
 from stream.alerts.pending import FINISHED_KEPT, AlertPlace, DeliveryTask, PendingDeliveries, ReceiverPosition
 from stream.alerts.progress import MAX_METADATA_CHARS, DispatchProgress, OwnedAlerts, take_over
+from stream.alerts.sending import ReceiverSender
+from stream.alerts.webhook import LogDeliverer
 from stream.runner.watchdog import CountingLog
 from tests.stream.alerts.test_alerts import event
 
@@ -175,6 +179,57 @@ class TestProgress:
 
 def config(name: str, *, history: bool = False) -> ReceiverConfig:
     return ReceiverConfig(name=name, url="http://receiver/", secret_file=Path("secret"), history=history)
+
+
+def test_the_contents_of_a_limited_number_of_waiting_alerts_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream.alerts.pending.HELD_ALERTS", 2)
+    pending = opened()
+    for number in range(4):
+        enter(pending, number)
+    tasks = [taken(pending) for _ in range(4)]
+    assert [task.id for task in tasks] == [alert_id(event(number)) for number in range(4)]
+    assert [task.alert is not None for task in tasks] == [True, True, False, False]
+    pending.again(tasks[2], NOW_S)
+    assert (taken(pending).alert, len(pending)) == (None, 0)
+    pending.finish(tasks[0])
+    enter(pending, 4)
+    assert taken(pending).alert is not None
+    pending.drop(0)
+    pending.open(0, 0)
+    enter(pending, 5)
+    enter(pending, 6)
+    assert [taken(pending).alert is not None for _ in range(2)] == [True, True]
+
+
+async def test_an_alert_that_is_neither_held_nor_in_the_log_is_finished_without_a_receipt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("stream.alerts.pending.HELD_ALERTS", 0)
+    asked, finished = list[tuple[str, AlertPlace]](), asyncio.Event()
+
+    async def expired(receiver: str, place: AlertPlace) -> None:
+        asked.append((receiver, place))
+        finished.set()
+
+    async def write(_: Outgoing) -> None:
+        pytest.fail("no attempt was made")
+
+    sender = ReceiverSender(
+        config("r"),
+        lambda _: LogDeliverer(),
+        write,
+        expired,
+        clock=ManualClock(started_ns=round(NOW_S * 1e9)),
+        chance=lambda: 0.5,
+        failed=lambda error: pytest.fail(repr(error)),
+    )
+    sender.pending.open(0, 0)
+    enter(sender.pending)
+    sender.wake()
+    await asyncio.wait_for(finished.wait(), 10.0)
+    await sender.retire()
+    assert asked == [("r", AlertPlace(0, 0))]
+    assert sender.pending.position(0) == ReceiverPosition(1, None)
 
 
 class TestTakeOver:
