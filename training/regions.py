@@ -27,7 +27,7 @@ from stream.prepare.regions import draw, windows
 LABELS = (BACKGROUND, "car", "truck", "bus", "motorcycle", "person", "part_good", "part_faulty")
 SIZE_PX = 64
 _FRAMES = 110
-"""Number of frames per scene, at ten frames per second. They cover the busy part of the scene's first cycle."""
+"""Number of frames per scene, at ten frames per second, which cover the busy part of the scene's first cycle."""
 _CUT_EVERY = 4
 """Number of frames from one frame whose regions are cut to the next, so that an object is cut about fifteen times.
 The motion detector gets every frame."""

@@ -88,7 +88,7 @@ class MemoryStore:
     def read(self, name: str) -> bytes:
         """Return a picture."""
         if name not in self._kept:
-            raise StoreFailed(f"{name!r} is not in the store")
+            raise StoreFailed(f"picture {name!r} is not in the evidence store")
         return self._kept[name]
 
     def delete(self, name: str) -> None:

@@ -16,8 +16,8 @@ from typing import Literal
 GONE = 410
 """HTTP status of a receiver that wants no more attempts."""
 JITTER_SHARE = 0.1
-"""Maximum random extension of a pause, as a share of the pause. It spreads the retries of deliveries that failed
-together."""
+"""Maximum random extension of a pause, as a share of the pause. Random extensions spread the retries of deliveries
+that failed together."""
 MAX_RETRY_AFTER_S = 24 * 3600.0
 """Maximum pause that a receiver can request by one ``Retry-After`` header."""
 

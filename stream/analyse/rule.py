@@ -48,7 +48,8 @@ class Scene:
     frame: str
     """The frame's name within its camera, ``epoch-seq``."""
     at_ns: int
-    """Capture time since the epoch's first frame. It never decreases, even if the camera's clock is set back."""
+    """Capture time since the epoch's first frame. This time never decreases, even if the camera's clock is set
+    back."""
     width: int
     """Width of the epoch's first picture, in pixels. All scenes of an epoch have this width."""
     height: int
@@ -137,8 +138,8 @@ class RuleWatch(abc.ABC, Generic[R_co]):
     """State of one rule during one epoch. ``shape`` is the rule's shape in pixels of the scenes.
 
     A rule implements ``step`` and, if it keeps state of its own, ``settle`` and ``forget``. This base class assigns a
-    number to each happening of a track, and applies the cooldown. It also leaves out happenings whose events an
-    earlier owner of the partition has already written.
+    number to each happening of a track, and applies the cooldown. The base class also leaves out happenings whose
+    events an earlier owner of the partition has already written.
     """
 
     def __init__(self, rule: R_co, width: int, height: int) -> None:

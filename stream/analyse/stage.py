@@ -32,8 +32,8 @@ class AnalyseStage:
     After a restart, the stage reads back results of more than twice the longest dwell time or cooldown of a camera's
     rules, by the camera's clock. A track or visit that began within these results continues under the same ids. An
     older object was already reported, and is not reported again. The track of an older object gets another name, so
-    that its next event is an incident of its own. Events that a dead owner wrote after its last commit are read back.
-    They are not written again, even if their track has another name now.
+    that its next event is an incident of its own. Events that a dead owner wrote after its last commit are read back
+    and not written again, even if their track has another name now.
 
     There are two exceptions. On a busy partition, a rule with very long times may need more offsets than
     ``readback.offsets_for`` allows; such a rule may report an object again that was present all along. A camera

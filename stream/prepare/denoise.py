@@ -35,8 +35,9 @@ MIN_STEP = 2.0
 """Minimum difference that counts as motion, in grey levels. Smaller differences come from rounding."""
 
 MAX_DENOISER_BYTES = 128 * 1024 * 1024
-"""Maximum memory of the denoisers of one partition. It holds 4 noisy 4K cameras of 27 MB or 170 at 640×360, as many
-as one core can prepare. A camera without noise needs only a quarter of its luma, so thousands of such cameras fit."""
+"""Maximum memory of the denoisers of one partition. The limit allows 4 noisy 4K cameras of 27 MB or 170 at 640×360,
+as many as one core can prepare. A camera without noise needs only a quarter of its luma, so thousands of such cameras
+fit."""
 _ENTRY_BYTES = 1024
 """Bytes counted for each denoiser beside its pixels, so that even a million one-pixel cameras stay within the
 limit."""

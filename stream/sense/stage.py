@@ -27,8 +27,8 @@ _log = logs.get("stream.sense")
 
 NAME = "sense"
 MARGIN_S = 10.0
-"""Seconds of history beyond the needs of the rules. They cover the allowed lateness and the difference between the
-clocks of sensor and broker."""
+"""Seconds of history beyond the needs of the rules, for the allowed lateness and the difference between the clocks of
+sensor and broker."""
 
 CLOCKS_MS = 60_000
 """Maximum difference between the clocks that stamp readings and events."""
@@ -44,9 +44,9 @@ class SenseStage:
     assumes that it is within its bounds. A lasting breach of such a sensor is reported again, because no reading
     shows whether the breach ended meanwhile.
 
-    The last window of a sensor that falls silent is evaluated at a deadline. This deadline passes again after a
-    restart. Therefore the stage reads back the events written since the first of the readings that were read back,
-    and does not write them again.
+    The last window of a sensor that falls silent is evaluated at a deadline. The deadline of such a window passes
+    again after a restart. Therefore the stage reads back the events written since the first of the readings that were
+    read back, and does not write them again.
     """
 
     name = NAME
@@ -102,7 +102,7 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         self._clock = clock
         self._sensors: dict[str, SensorWatch] = {}
         self.reported: frozenset[str] = frozenset()
-        """Ids of events that an earlier owner has written. They are not written again."""
+        """Ids of events that an earlier owner has written, and that must not be written again."""
         self._in_force = config
         self._use(config())
 

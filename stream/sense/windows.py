@@ -3,8 +3,9 @@
 A window ``[k·w, (k+1)·w)`` is closed by the first reading that is later than the window's end by the allowed
 lateness. The result does not depend on how readings are grouped into columns.
 
-A sensor that falls silent sends no reading that closes its last window. This window is evaluated once the sensor's
-clock must have passed the window's end. The window stays open, so that readings delayed by a broken link still count.
+A sensor that falls silent sends no reading that closes its last window. The last window of such a sensor is evaluated
+once the sensor's clock must have passed the window's end. The window stays open, so that readings delayed by a broken
+link still count.
 """
 
 from __future__ import annotations

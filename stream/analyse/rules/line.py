@@ -24,7 +24,7 @@ BAND_SHARE = 0.006
 """Half the band's width, as a share of the picture's diagonal. At 640×360 it is 4 px, by which the boxes of a resting
 object vary."""
 SETTLE_FRAMES = 2
-"""Consecutive frames on the other side that make a crossing. One false box does not make a crossing."""
+"""Consecutive frames on the other side that make a crossing. A single false box does not make a crossing."""
 WAIT_S = 3.0
 """Time after a crossing in which the object's label may change to one of the rule: fifteen frames at five per
 second."""

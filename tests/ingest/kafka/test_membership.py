@@ -83,7 +83,7 @@ async def test_an_idle_member_is_measured_logged_once_and_stopped_after_its_limi
     assert [(line["event"], line["members"]) for line in logs] == [("member_without_partitions", {"me": 0, "a": 2})]
 
 
-async def test_a_member_that_gets_a_partition_again_goes_on() -> None:
+async def test_a_member_that_gets_a_partition_again_continues_reading() -> None:
     answers = Answers([("me", 0), ("a", 2)], LogUnavailable("gone"), [("me", 0), ("a", 2)], [("me", 1), ("a", 1)])
     watch, gauge = guard(answers)
     stop = asyncio.Event()
