@@ -57,7 +57,7 @@ class MemoryRunner:
             self._clock.seconds = max(self._clock.seconds, due)
             await self.tick()
             if self._next_deadline() == due:
-                raise RuntimeError(f"{self._stage.name}: deadline {due} has passed, and tick did not move the deadline")
+                raise RuntimeError(f"{self._stage.name}: tick did not move the deadline {due}, which has passed")
         self._clock.seconds = max(self._clock.seconds, until)
 
     async def stop(self) -> None:
