@@ -51,9 +51,14 @@ def make_source(camera: CameraConfig, context: SourceContext) -> FrameSource:
             from edge_agent.sources.images import ImagesSource
 
             position = context.state_folder / f"{camera.name}.json" if context.state_folder else None
-            existing = camera.stream.existing
             return ImagesSource(
-                Path(rest), camera.fps, clock, position=position, existing=existing, on_notice=on_notice
+                Path(rest),
+                camera.fps,
+                clock,
+                position=position,
+                existing=camera.stream.existing,
+                recursive=camera.stream.recursive,
+                on_notice=on_notice,
             )
         case "rtsp" | "rtsps":
             from edge_agent.sources.address import resolve

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +24,10 @@ SETTLE_S = 0.5
 A program that pauses longer should write the file elsewhere and then move it into the folder.
 """
 _POLL_S = 0.25
+_REST_PER_LISTING = 10.0
+"""Minimum time between two listings, as a multiple of the last one: 100,000 files take 0.7 s of processor time."""
+_NOTICE_S = 60.0
+"""Interval of looking for pictures that are not read. A camera may begin a folder for a date at any time."""
 _SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
 
 
@@ -83,7 +88,7 @@ class ImagesSource:
 
     ``position`` is the path where the last read file is saved. With a saved position, the source reads files that
     arrived during a downtime. Without a saved position, files that are already in the folder are read only if
-    ``existing`` is true.
+    ``existing`` is true. With ``recursive``, sub-folders are read, too, but not through symbolic links.
     """
 
     def __init__(
@@ -94,16 +99,18 @@ class ImagesSource:
         *,
         position: Path | None = None,
         existing: bool = False,
+        recursive: bool = False,
         on_notice: Callable[[str], None] = lambda _: None,
         pace: FramePacer | None = None,
     ) -> None:
         self._folder, self._clock, self._existing = folder, clock, existing
-        self._position, self._on_notice = position, on_notice
+        self._recursive, self._position, self._on_notice = recursive, position, on_notice
         self._pace = pace or FramePacer(fps, clock)
         self._pictures = PictureDecoder()
         self._new: NewFiles | None = None
         self._waiting: deque[ListedFile] = deque()
         self._given: ListedFile | None = None
+        self._next_listing_s = self._next_notice_s = -math.inf
         self._is_saved = True
         """Whether the last attempt to save the position succeeded."""
 
@@ -112,7 +119,7 @@ class ImagesSource:
         self._waiting.clear()
         self._given = None
         try:
-            there = _listing(self._folder)
+            there = _listing(self._folder, recursive=self._recursive)
         except OSError as error:
             raise SourceUnusable(f"{self._folder}: expected a folder: {error.strerror}") from None
         after = self._after(there)
@@ -125,7 +132,7 @@ class ImagesSource:
             raise SourceUnusable(f"image folder {self._folder} is not open")
         self._save_given()
         if not self._waiting:
-            self._waiting.extend(self._new.look(self._listed(), self._clock.monotonic()))
+            self._waiting.extend(self._look(self._new))
         if not self._waiting:
             self._pace.rest(_POLL_S)
             return None
@@ -148,11 +155,32 @@ class ImagesSource:
         except OSError as error:
             return unusable(f"{file.name}: {error.strerror}", now_ns)
 
-    def _listed(self) -> list[ListedFile]:
+    def _look(self, new: NewFiles) -> list[ListedFile]:
+        """Return the new files, or nothing while a long listing was made a short time ago."""
+        now_s = self._clock.monotonic()
+        if now_s < self._next_listing_s:
+            return []
         try:
-            return _listing(self._folder)
+            listing = _listing(self._folder, recursive=self._recursive)
+            self._notice_unread(now_s)
         except OSError as error:
             raise SourceStalled(f"{self._folder}: {error.strerror}") from None
+        done_s = self._clock.monotonic()
+        self._next_listing_s = done_s + (done_s - now_s) * _REST_PER_LISTING
+        return new.look(listing, now_s)
+
+    def _notice_unread(self, now_s: float) -> None:
+        """Report pictures in sub-folders once, if they are not read."""
+        if self._recursive or now_s < self._next_notice_s:
+            return
+        self._next_notice_s = now_s + _NOTICE_S
+        names = (file.name for file in _listing(self._folder, recursive=True))
+        if unread := next((name for name in names if "/" in name), ""):
+            self._next_notice_s = math.inf
+            self._on_notice(
+                f"pictures in sub-folders of {self._folder} are not read, such as {unread}: to read them, set "
+                "stream.recursive = true"
+            )
 
     def _after(self, there: Sequence[ListedFile]) -> tuple[int, str]:
         """Return change time and name of the last file that earlier captures have read or that must be skipped."""
@@ -192,15 +220,33 @@ class ImagesSource:
                 self._on_notice(f"the position in the image folder cannot be saved: {error.strerror}")
 
 
-def _listing(folder: Path) -> list[ListedFile]:
-    found = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if Path(entry.name).suffix.lower() in _SUFFIXES and not entry.name.startswith("."):
-                try:
-                    stat = entry.stat()
-                except OSError:  # the file was removed, is a broken link, or cannot be read
-                    continue
-                if S_ISREG(stat.st_mode):  # opening a pipe would block until somebody writes
-                    found.append(ListedFile(stat.st_ctime_ns, entry.name, stat.st_size, stat.st_mtime_ns))
+def _listing(root: Path, *, recursive: bool) -> list[ListedFile]:
+    """List the pictures of a folder. Raise OSError if it cannot be read; skip such sub-folders."""
+    found, folders = list[ListedFile](), [""]
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(root / folder) as entries:
+                for entry in entries:
+                    name = f"{folder}/{entry.name}".lstrip("/")
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        folders += [name] if recursive else []
+                    elif Path(name).suffix.lower() in _SUFFIXES:
+                        found += _listed_file(entry, name)
+        except OSError:
+            if not folder:
+                raise
     return found
+
+
+def _listed_file(entry: os.DirEntry[str], name: str) -> list[ListedFile]:
+    """Return the entry of a regular file, or nothing."""
+    try:
+        stat = entry.stat()
+    except OSError:  # the file was removed, is a broken link, or cannot be read
+        return []
+    if not S_ISREG(stat.st_mode):  # opening a pipe would block until somebody writes
+        return []
+    return [ListedFile(stat.st_ctime_ns, name, stat.st_size, stat.st_mtime_ns)]

@@ -54,6 +54,8 @@ class StreamConfig(ConfigSection):
     reported and the host's clock is used."""
     existing: bool = False
     """For ``images:FOLDER``: read the pictures that are already there at the first start, too."""
+    recursive: bool = False
+    """For ``images:FOLDER``: read the pictures of sub-folders, too."""
     memory_mb: int = Field(default=1024, ge=128)
     """Memory of the decoder in MiB. A capture that needs more ends with an error: a guard against broken streams."""
 

@@ -29,10 +29,13 @@ def make(
     position: Path | None = None,
     *,
     existing: bool = False,
+    recursive: bool = False,
     on_notice: Callable[[str], None] = lambda _: None,
 ) -> ImagesSource:
     pace = FramePacer(10, clock, wait=clock.advance)
-    return ImagesSource(folder, 10, clock, position=position, existing=existing, on_notice=on_notice, pace=pace)
+    return ImagesSource(
+        folder, 10, clock, position=position, existing=existing, recursive=recursive, on_notice=on_notice, pace=pace
+    )
 
 
 def read_all(source: ImagesSource, tries: int = 30) -> list[CapturedFrame]:
@@ -221,6 +224,41 @@ def test_an_image_file_that_arrives_after_the_clock_was_set_back_is_read() -> No
     new = NewFiles(1.0, [before])
     later = ListedFile(2_000, "new", 10, 2_000)
     assert [new.look([before, later], now_s) for now_s in (0.0, 1.0, 2.0)] == [[], [later], []]
+
+
+def test_sub_folders_are_read_with_recursive_and_after_a_restart(
+    folder: Path, clock: ManualClock, tmp_path: Path
+) -> None:
+    position = tmp_path / "position"
+    source = make(folder, clock, position, recursive=True)
+    source.open()
+    day, hidden = folder / "2026-11-29" / "12", folder / ".trash"
+    for made in (day, hidden, folder / "empty"):
+        made.mkdir(parents=True)
+        (made / "up").symlink_to(folder)
+    (hidden / "1.jpg").write_bytes(jpeg(10))
+    (day / "1.jpg").write_bytes(jpeg(50))
+    assert levels(read_all(source)) == [50]
+    source.close()
+    (day / "2.jpg").write_bytes(jpeg(90))
+    restarted = make(folder, clock, position, recursive=True)
+    restarted.open()
+    assert levels(read_all(restarted)) == [90]
+
+
+def test_pictures_in_sub_folders_are_reported_once_when_they_are_not_read(folder: Path, clock: ManualClock) -> None:
+    notices: list[str] = []
+    source = make(folder, clock, on_notice=notices.append)
+    source.open()
+    assert read_all(source) == []
+    (folder / "2026-11-29").mkdir()
+    (folder / "2026-11-29" / "1.jpg").write_bytes(jpeg(50))
+    clock.advance(60)
+    assert read_all(source) == []
+    clock.advance(60)
+    assert read_all(source) == []
+    (notice,) = notices
+    assert "such as 2026-11-29/1.jpg: to read them, set stream.recursive = true" in notice
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 5)), max_size=30))
