@@ -22,11 +22,11 @@ from ingest.contract.codec import decode_json
 from ingest.contract.records import Alert
 from ingest.contract.topics import ALERTS
 from ingest.deadletter import parked
-from ingest.exceptions import CodecError
+from ingest.exceptions import CodecError, LogUnavailable
 from ingest.kafka import settings as kafka
 from ingest.kafka.kafkalog import KafkaLog, from_consumer
 from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
-from ingest.kafka.position import expired_between, report_expired
+from ingest.kafka.position import BEYOND_EVERY_END, expired_between, report_expired
 from ingest.kafka.settings import KafkaSettings
 from ingest.kafka.writer import start
 from ingest.runtime import logs
@@ -217,17 +217,25 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         await start(self._consumer, self._settings)
         while True:
             batches = await self._consumer.getmany(timeout_ms=POLL_MS)
-            for records in batches.values():
-                found = [from_consumer(self._settings, record) for record in records]
-                gaps = [gap for record in found if (gap := await self._take(record))]
+            fetched_for = dict(self._owned)
+            for kafka_tp, records in batches.items():
+                gaps = []
+                for record in records:
+                    if self._owned.get(kafka_tp.partition) is not fetched_for.get(kafka_tp.partition):
+                        break  # begun anew meanwhile: the rest is fetched again
+                    if gap := await self._take(from_consumer(self._settings, record)):
+                        gaps.append(gap)
                 for gap in gaps:  # after all records: a rebalance may happen meanwhile
                     self._metrics.expired_unread.inc(await expired_between(self._log, GROUP, *gap))
 
     async def _take(self, record: LogRecord) -> tuple[TopicPartition, int, int] | None:
         """Take an alert. Return the gap before it: the partition, the expected offset and that of the alert."""
         owned = self._owned.get(record.partition)
+        if owned and owned.taken and record.offset < owned.alerts_next:
+            await self._leave_old_topic(record, owned)
         if owned is None or record.offset < owned.alerts_next:
             return None  # fetched before the take-over
+        owned.taken = True
         expected = owned.alerts_next
         gap = (
             (TopicPartition(ALERTS, record.partition), expected, record.offset) if record.offset > expected else None
@@ -245,6 +253,18 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
             sender.pending.alert(alert, place, owned.receipts_end, sender.first_pause_s, now_s)
             sender.wake()
         return gap
+
+    async def _leave_old_topic(self, record: LogRecord, owned: OwnedAlerts) -> None:
+        """Make the next owner begin at the beginning of ``alerts``, which was created again. Raise LogUnavailable."""
+        partition = record.partition
+        del self._owned[partition]  # so that no other commit follows
+        tp = KafkaPartition(self._settings.topic(ALERTS), partition)
+        with contextlib.suppress(KafkaError):
+            await self._consumer.commit({tp: OffsetAndMetadata(BEYOND_EVERY_END, "")})
+        raise LogUnavailable(
+            f"{ALERTS}[{partition}] came with offset {record.offset} instead of {owned.alerts_next} or more: the "
+            "topic was created again. The restart reads it from its beginning"
+        )
 
     async def _write(self, receipt: Outgoing) -> None:
         place = await self._log.produce(receipt)

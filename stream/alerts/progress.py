@@ -91,13 +91,14 @@ class OwnedAlerts:
     ``deliveries``.
 
     ``expired`` counts the alerts that retention deleted before each receiver had them. ``recreated``: the topic was
-    created again.
+    created again. ``taken``: an alert was taken from here.
     """
 
     alerts_next: int
     receipts_end: int
     expired: int = 0
     recreated: bool = False
+    taken: bool = False
 
 
 async def require_deliveries(log: Log) -> None:

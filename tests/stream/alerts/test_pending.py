@@ -6,16 +6,20 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from aiokafka.structs import OffsetAndMetadata
 
 from ingest.contract.codec import decode, encode_json
 from ingest.contract.records import Delivery, Heartbeat
 from ingest.contract.topics import ALERTS, DELIVERIES, STATUS
-from ingest.exceptions import TopicMismatch
-from ingest.kafka.log import GroupCommit, Outgoing, TopicPartition
+from ingest.exceptions import LogUnavailable, TopicMismatch
+from ingest.kafka.log import GroupCommit, LogRecord, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
+from ingest.kafka.position import BEYOND_EVERY_END
+from ingest.kafka.settings import KafkaSettings
 from ingest.runtime.clock import ManualClock
 from ingest.site import ReceiverConfig
 from stream.alerts.alert import alert_id, make_alert
+from stream.alerts.dispatcher import Dispatcher
 from stream.alerts.pending import FINISHED_KEPT, AlertPlace, DeliveryTask, PendingDeliveries, ReceiverPosition
 from stream.alerts.progress import MAX_METADATA_CHARS, DispatchProgress, OwnedAlerts, take_over
 from stream.alerts.sending import ReceiverSender
@@ -230,6 +234,29 @@ async def test_an_alert_that_is_neither_held_nor_in_the_log_is_finished_without_
     await sender.retire()
     assert asked == [("r", AlertPlace(0, 0))]
     assert sender.pending.position(0) == ReceiverPosition(1, None)
+
+
+async def test_an_alerts_topic_created_again_ends_the_dispatcher_and_is_read_from_its_beginning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dispatcher = Dispatcher(KafkaSettings(), [], lambda _: LogDeliverer())
+    committed = []
+
+    async def commit(offsets: dict[object, OffsetAndMetadata]) -> None:
+        committed.extend(offsets.values())
+
+    monkeypatch.setattr(dispatcher._consumer, "commit", commit)
+    dispatcher._owned[0] = OwnedAlerts(5, 0)
+    alert = encode_json(make_alert(event(), ()))
+    await dispatcher._take(LogRecord(ALERTS, 0, 3, None, alert))  # fetched before the take-over
+    await dispatcher._take(LogRecord(ALERTS, 0, 5, None, alert))
+    with pytest.raises(LogUnavailable, match=r"alerts\[0\] came with offset 0 instead of 6 or more"):
+        await dispatcher._take(LogRecord(ALERTS, 0, 0, None, alert))
+    await dispatcher._commit()
+    await dispatcher._close([])
+    assert committed == [OffsetAndMetadata(BEYOND_EVERY_END, "")]
+    owned = await take_over(MemoryLog(partitions=1), 0, GroupCommit(BEYOND_EVERY_END), [])
+    assert owned.recreated
 
 
 class TestTakeOver:
