@@ -240,15 +240,17 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         gap = (
             (TopicPartition(ALERTS, record.partition), expected, record.offset) if record.offset > expected else None
         )
+        place = AlertPlace(record.partition, record.offset)
         try:
             alert = decode_json(Alert, record.value)
         except CodecError as error:
             _log.error("alert_unreadable", partition=record.partition, offset=record.offset, error=str(error))
             await self._log.produce(parked(record, GROUP, error))  # before the commit, so that none is missing
             owned.alerts_next = record.offset + 1
+            for sender in self._senders.values():
+                sender.pending.skip(place)
             return gap
-        owned.alerts_next = record.offset + 1
-        place, now_s = AlertPlace(record.partition, record.offset), self._clock.now_ns() / 1e9
+        owned.alerts_next, now_s = record.offset + 1, self._clock.now_ns() / 1e9
         for sender in self._senders.values():
             sender.pending.alert(alert, place, owned.receipts_end, sender.first_pause_s, now_s)
             sender.wake()

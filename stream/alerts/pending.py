@@ -29,8 +29,8 @@ class AlertPlace(NamedTuple):
 class ReceiverPosition(NamedTuple):
     """The progress of one receiver in one partition.
 
-    Every alert below the offset ``alerts`` is finished. The receipts of the unfinished alerts are at or after the
-    offset ``receipts`` of the topic ``deliveries``. ``receipts`` is None if no alert is unfinished.
+    Every alert below the offset ``alerts`` is finished. The receipts of all other alerts are at or after the offset
+    ``receipts`` of the topic ``deliveries``. ``receipts`` is None if none of them has a receipt yet.
     """
 
     alerts: int
@@ -78,6 +78,21 @@ class _Partition:
     receipts: dict[str, _Receipt] = field(default_factory=dict)
     held: bool = False
 
+    @property
+    def receipts_needed(self) -> int | None:
+        """Lowest offset of a receipt that a successor needs; None if it needs none of those written so far.
+
+        It needs the receipts of unfinished alerts, and those of alerts that are not taken yet. The first entry of
+        ``receipts`` has the lowest offset.
+        """
+        first = next(iter(self.receipts.values()), None)
+        return min([*self.open.values(), *([first.first] if first else [])], default=None)
+
+    def forget_receipts(self) -> None:
+        """Drop the receipts once every alert that they may belong to is taken."""
+        if self.next >= self.alerts_end:
+            self.receipts.clear()
+
 
 class PendingDeliveries:
     """The delivery tasks of one receiver.
@@ -105,7 +120,9 @@ class PendingDeliveries:
 
         All of these receipts belong to alerts before the offset ``alerts_end``.
         """
-        self._partitions[partition].alerts_end = alerts_end
+        found = self._partitions[partition]
+        found.alerts_end = alerts_end
+        found.forget_receipts()
 
     def receipt(self, partition: int, offset: int, receipt: Delivery) -> None:
         """Enter a receipt of this receiver.
@@ -131,9 +148,8 @@ class PendingDeliveries:
         if partition is None or place.offset < partition.next:
             return
         partition.next = place.offset + 1
-        if place.offset >= partition.alerts_end:
-            partition.receipts.clear()
-        receipt = partition.receipts.pop(alert.id, None)
+        receipt = partition.receipts.pop(alert.id, None) if place.offset < partition.alerts_end else None
+        partition.forget_receipts()
         if alert.id in self._known or alert.id in self._finished:
             return
         if receipt and receipt.rank:
@@ -147,6 +163,13 @@ class PendingDeliveries:
         if held:
             self._held.add(alert.id)
         self._push(DeliveryTask(due_s, 0, alert.id, held, place, attempt, self._order))
+
+    def skip(self, place: AlertPlace) -> None:
+        """Take an alert that cannot be read, so that it is not read again after a restart."""
+        partition = self._partitions.get(place.partition)
+        if partition is not None and place.offset >= partition.next:
+            partition.next = place.offset + 1
+            partition.forget_receipts()
 
     def again(self, task: DeliveryTask, due_s: float) -> None:
         """Schedule the next attempt of a task, unless its partition was revoked meanwhile."""
@@ -177,7 +200,7 @@ class PendingDeliveries:
         found = self._partitions.get(partition)
         if found is None:
             return None
-        return ReceiverPosition(next(iter(found.open), found.next), min(found.open.values(), default=None))
+        return ReceiverPosition(next(iter(found.open), found.next), found.receipts_needed)
 
     def hold(self, partition: int) -> None:
         """Begin no more attempts in a partition, because it is about to be revoked."""

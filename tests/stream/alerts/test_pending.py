@@ -151,6 +151,24 @@ class TestPending:
         pending.finish(tasks[2])
         assert pending.position(0) == ReceiverPosition(3, None)
 
+    def test_the_position_covers_receipts_of_alerts_that_are_not_taken_yet(self) -> None:
+        pending = opened(receipt("delivered", 1, number=3), receipt("delivered", 1, number=4), alerts_end=5)
+        assert pending.position(0) == ReceiverPosition(0, 0)
+        enter(pending, 3)
+        assert pending.position(0) == ReceiverPosition(4, 1)
+        enter(pending, 4)
+        assert pending.position(0) == ReceiverPosition(5, None)
+
+    def test_receipts_of_deleted_alerts_hold_nothing_back(self) -> None:
+        assert opened(receipt("delivered", 1), alerts_end=0).position(0) == ReceiverPosition(0, None)
+
+    def test_an_unreadable_alert_is_taken(self) -> None:
+        pending = opened(receipt("delivered", 1, number=3), alerts_end=5)
+        pending.skip(AlertPlace(0, 4))
+        assert pending.position(0) == ReceiverPosition(5, None)
+        pending.skip(AlertPlace(7, 0))  # a partition that is not open
+        assert pending.position(7) is None
+
     def test_memory_does_not_grow_with_finished_alerts(self) -> None:
         pending = opened()
         for number in range(FINISHED_KEPT + 100):
@@ -291,6 +309,17 @@ class TestTakeOver:
         assert owned == OwnedAlerts(300, 301)
         assert [taken(pending["r"]).place.offset for _ in range(len(pending["r"]))] == [301, 302]
         assert log.records == 2 + 3  # receipts, alerts
+
+    async def test_a_dispatcher_that_ends_before_it_takes_an_alert_leaves_its_receipt_to_the_next(self) -> None:
+        log = await self.log_of(2, [receipt("delivered", 1, number=n) for n in range(2)])
+        commit = GroupCommit(1, DispatchProgress(1, 1, {"r": 1}).metadata())
+        pending = PendingDeliveries()
+        owned = await take_over(log, 0, commit, [(config("r"), pending)])
+        position = pending.position(0)
+        assert position is not None
+        progress = DispatchProgress.of({"r": position}, owned.alerts_next, owned.receipts_end)
+        _, after = await self.owned(log, GroupCommit(progress.offset, progress.metadata()), config("r"))
+        assert len(after["r"]) == 0
 
     async def test_a_slow_receiver_does_not_make_other_receivers_get_alerts_again(self) -> None:
         log = await self.log_of(6, [receipt("delivered", 1, number=n, receiver="fast") for n in range(6)])
