@@ -32,7 +32,9 @@ _CODEC_BITS, _GZIP, _SNAPPY, _LZ4, _ZSTD = 0x07, 1, 2, 3, 4
 _MAGIC, _MAGIC_AT, _ATTRIBUTES_AT, _HEADER_BYTES = 2, 16, 21, 61
 """The version of a batch, and the positions of the version, the attributes and the records (Kafka protocol)."""
 _FIRST_RATIO = 16
-"""Guess of the compression ratio, in one step. JSON reaches 5 to 10."""
+"""First guess of the compression ratio. JSON reaches 5 to 10."""
+_GROWTH = 8
+"""Factor between the sizes of two output buffers that are tried. Zeroing the largest one takes up to 100 ms."""
 
 
 class ReadableRecords(_MemoryRecordsPy):  # type: ignore[misc]
@@ -120,16 +122,16 @@ def _unpacked(codec: int, data: bytes) -> bytes:
     module = {_GZIP: cramjam.gzip, _LZ4: cramjam.lz4, _ZSTD: cramjam.zstd}.get(codec)
     if module is None:
         raise CorruptRecordException(f"compression {codec}: expected 1 to 4 (gzip, snappy, lz4, zstd)")
-    guess = min(len(data) * _FIRST_RATIO, MAX_UNPACKED_BYTES)
-    for size in (guess, MAX_UNPACKED_BYTES):
+    size = min(max(len(data), 1) * _FIRST_RATIO, MAX_UNPACKED_BYTES)
+    while True:
         buffer = bytearray(size)
         try:
             return bytes(memoryview(buffer)[: module.decompress_into(data, buffer)])
         except cramjam.DecompressionError as error:
-            problem = error
-    raise CorruptRecordException(
-        f"{len(data)} bytes do not decompress to at most {MAX_UNPACKED_BYTES} bytes: {problem}"
-    )
+            if size == MAX_UNPACKED_BYTES:
+                problem = f"{len(data)} bytes do not decompress to at most {size} bytes: {error}"
+                raise CorruptRecordException(problem) from error
+        size = min(size * _GROWTH, MAX_UNPACKED_BYTES)
 
 
 def _require_snappy_size(data: bytes) -> None:

@@ -77,9 +77,10 @@ def test_a_decompression_bomb_becomes_one_record_at_the_last_offset(codec: int) 
     assert str(MAX_UNPACKED_BYTES).encode() in reason
 
 
+@pytest.mark.parametrize("data", [b"\x82SNAPPY\x00\xff\xff\xff\xff no records at all", b""], ids=["damaged", "empty"])
 @pytest.mark.parametrize("codec", [*CODECS.values(), 7], ids=[*CODECS, "unknown"])
-def test_damaged_records_become_one_record_that_holds_the_batch(codec: int) -> None:
-    raw = framed(batch([b"a", b"b"]), codec, b"\x82SNAPPY\x00\xff\xff\xff\xff no records at all")
+def test_damaged_records_become_one_record_that_holds_the_batch(codec: int, data: bytes) -> None:
+    raw = framed(batch([b"a", b"b"]), codec, data)
     good = batch([b"good"])
     found = records(raw + good)
     assert [(offset, value) for offset, value, _ in found] == [(1, raw), (0, b"good")]
