@@ -10,6 +10,7 @@ one without it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import statistics
@@ -242,6 +243,7 @@ def main(
     keep_it: KeepIt = False,
 ) -> None:
     """Restart the dispatcher on a long history: no alert is posted again, and a start costs the same as without."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # new topics have no leader at first
     options = HistoryOptions(receipts, alerts)
     with tempfile.TemporaryDirectory() as temporary:
         folder = work or Path(temporary)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import psutil
 
 from benchmarks.chaos.judge import InjectedFault
-from benchmarks.chaos.plan import BROKER, CAPTURE, KILL, PAUSE, PlannedFault
+from benchmarks.chaos.plan import BROKER, CAPTURE, PAUSE, STOP, TWICE, PlannedFault
 from deploy.local.demo.run import RunningStack
 from deploy.local.exceptions import BrokerFailed
 from deploy.local.kafka.broker import Broker
@@ -45,41 +45,50 @@ class FaultInjector:
 
     async def _inject(self, fault: PlannedFault) -> None:
         async with self._turns[fault.target]:
-            begin_ns, killed, problem = time.time_ns(), fault.kind == KILL, ""
+            begin_ns, kills, problem = time.time_ns(), 0, ""
             try:
-                killed = await (self._on_broker(fault) if fault.target == BROKER else self._on_process(fault))
+                kills = await (self._on_broker(fault) if fault.target == BROKER else self._on_process(fault))
             except (TimeoutError, BrokerFailed) as error:
                 problem = str(error)
-            self.injected.append(InjectedFault(fault, begin_ns, time.time_ns(), killed, problem))
+            self.injected.append(InjectedFault(fault, begin_ns, time.time_ns(), kills, problem))
         figures, took_s = self._figures, (time.time_ns() - begin_ns) / 1e9
         self._say(
             f"{fault.at_s:5.0f} s: {fault.kind} {fault.target}, {problem or 'ended'} after {took_s:.1f} s; "
             f"{figures.results} results, {len(figures.events)} events, {len(figures.alerts)} alerts"
         )
 
-    async def _on_broker(self, fault: PlannedFault) -> bool:
+    async def _on_broker(self, fault: PlannedFault) -> int:
+        """Disturb the broker, and return the number of kills."""
         process = self._broker.process
         assert process is not None, "the broker is down"
         if fault.kind == PAUSE:
             await _pause(process, fault.length_s)
-            return False
-        clean = await asyncio.to_thread(self._broker.kill if fault.kind == KILL else self._broker.stop)
-        await asyncio.sleep(fault.length_s)
-        await asyncio.to_thread(self._broker.start, timeout_s=BACK_S)
-        return not clean
+            return 0
+        kills = 0
+        for _ in range(2 if fault.kind == TWICE else 1):
+            clean = await asyncio.to_thread(self._broker.stop if fault.kind == STOP else self._broker.kill)
+            kills += not clean
+            await asyncio.sleep(fault.length_s)
+            await asyncio.to_thread(self._broker.start, timeout_s=BACK_S)
+        return kills
 
-    async def _on_process(self, fault: PlannedFault) -> bool:
+    async def _on_process(self, fault: PlannedFault) -> int:
+        """Disturb a process, and return the number of kills."""
         process = await self._process(fault.target)
         if fault.kind == PAUSE:
             await _pause(process, fault.length_s)
-            return False
-        clean = False
-        if fault.kind == KILL:
-            process.signal(signal.SIGKILL)
-        else:
+            return 0
+        if fault.kind == STOP:
             clean = await self._stack.restart(fault.target, STOP_S)
-        await self._process(fault.target, other_than=process)
-        return not clean
+            await self._process(fault.target, other_than=process)
+            return int(not clean)
+        process.signal(signal.SIGKILL)
+        successor = await self._process(fault.target, other_than=process)
+        if fault.kind == TWICE:
+            await asyncio.sleep(fault.length_s)
+            successor.signal(signal.SIGKILL)
+            await self._process(fault.target, other_than=successor)
+        return 1 + (fault.kind == TWICE)
 
     async def _process(self, target: str, other_than: Process | None = None) -> Process:
         """Wait for a running process of this target, and return it. Raise TimeoutError."""

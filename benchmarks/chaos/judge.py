@@ -22,14 +22,14 @@ _EXAMPLES = 10
 class InjectedFault:
     """A fault that was caused: Unix times in ns of its begin, and of its end, when the process runs again.
 
-    ``killed`` says that SIGKILL ended the process, also after a stop that took too long. ``problem`` is empty unless
-    the fault could not be caused, or the process did not come back.
+    ``kills`` counts the ends by SIGKILL, also after a stop that took too long. ``problem`` is empty unless the fault
+    could not be caused, or the process did not come back.
     """
 
     planned: PlannedFault
     begin_ns: int
     end_ns: int
-    killed: bool
+    kills: int
     problem: str = ""
 
 
@@ -100,7 +100,7 @@ def extra_posts(posts: Iterable[Post], injected: Sequence[InjectedFault]) -> tup
     A kill of the dispatcher, the receiver or the broker explains one extra post. It must fall between that post and
     the one before.
     """
-    unused = [fault for fault in injected if fault.killed and fault.planned.target in DELIVERY]
+    unused = [fault for fault in injected if fault.planned.target in DELIVERY for _ in range(fault.kills)]
     explained, unexplained = list[Post](), list[Post]()
     last_ns: dict[str, int] = {}
     for post in sorted(posts):
@@ -141,4 +141,4 @@ def _repeated(counts: Counter[str]) -> list[str]:
 
 def _row(fault: InjectedFault) -> dict[str, Any]:
     took_s = round((fault.end_ns - fault.begin_ns) / 1e9, 2)
-    return {**asdict(fault.planned), "took_s": took_s, "killed": fault.killed, "problem": fault.problem}
+    return {**asdict(fault.planned), "took_s": took_s, "kills": fault.kills, "problem": fault.problem}

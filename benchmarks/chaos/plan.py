@@ -11,14 +11,16 @@ from deploy.local.stack import AGENT, DOWNSTREAM
 BROKER, CAPTURE = "broker", "capture"
 TARGETS = (AGENT, CAPTURE, *DOWNSTREAM, BROKER)
 """All processes of a stack. ``capture`` is one of the agent's capture processes."""
-KILL, PAUSE, STOP = "kill", "pause", "stop"
-KINDS = (KILL, PAUSE, STOP)
+KILL, PAUSE, STOP, TWICE = "kill", "pause", "stop", "kill twice"
+KINDS = (KILL, PAUSE, STOP, TWICE)
 FIRST_S = 5.0
 """Earliest fault after the agent's start, in seconds, so that results flow before it."""
 CALM_S = 30.0
 """Time without a new fault at the end of a run, in seconds: the last pause ends, and the last restart is done."""
 PAUSE_S = (1.0, 20.0)
 """Shortest and longest pause, in seconds. Some outlast the session of a consumer group, 12 s."""
+AGAIN_S = (0.0, 4.0)
+"""Shortest and longest time from a restart to the second kill, in seconds: before, during and after a take-over."""
 DOWN_S = (0.0, 8.0)
 """Shortest and longest time until a killed or stopped broker starts again, in seconds."""
 
@@ -37,7 +39,8 @@ class PlannedFault:
     """One planned fault, ``at_s`` seconds after the start of the agent.
 
     ``kill`` sends SIGKILL, ``pause`` sends SIGSTOP and after ``length_s`` SIGCONT, ``stop`` sends SIGTERM and starts
-    the process again. A killed or stopped broker stays down for ``length_s``.
+    the process again. ``kill twice`` sends SIGKILL, and again ``length_s`` after the restart. A killed or stopped
+    broker stays down for ``length_s``.
     """
 
     at_s: float
@@ -67,10 +70,14 @@ def plan(options: ChaosOptions) -> list[PlannedFault]:
 
 
 def _kinds_of(target: str) -> Sequence[str]:
-    return (KILL, PAUSE) if target == CAPTURE else KINDS  # only the agent stops a capture process
+    return (
+        tuple(kind for kind in KINDS if kind != STOP) if target == CAPTURE else KINDS
+    )  # the agent stops its captures
 
 
 def _length_s(target: str, kind: str, chance: random.Random) -> float:
     if kind == PAUSE:
         return round(chance.uniform(*PAUSE_S), 2)
+    if kind == TWICE:
+        return round(chance.uniform(*AGAIN_S), 2)
     return round(chance.uniform(*DOWN_S), 2) if target == BROKER else 0.0

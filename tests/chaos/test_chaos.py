@@ -9,7 +9,19 @@ from typing import Any
 import pytest
 
 from benchmarks.chaos.judge import ChaosEvidence, InjectedFault, Post, judge
-from benchmarks.chaos.plan import CALM_S, CAPTURE, KILL, PAUSE, STOP, TARGETS, ChaosOptions, PlannedFault, plan
+from benchmarks.chaos.plan import (
+    CALM_S,
+    CAPTURE,
+    KILL,
+    KINDS,
+    PAUSE,
+    STOP,
+    TARGETS,
+    TWICE,
+    ChaosOptions,
+    PlannedFault,
+    plan,
+)
 from ingest.contract.records import Box, Event, EventData, Overlay
 
 SECOND = 1_000_000_000
@@ -22,7 +34,7 @@ def test_the_same_seed_gives_the_same_plan() -> None:
 
 
 def test_every_process_has_each_kind_of_fault_before_any_repeats() -> None:
-    faults = plan(ChaosOptions(faults=3 * len(TARGETS)))
+    faults = plan(ChaosOptions(faults=len(KINDS) * len(TARGETS)))
     counts = Counter((fault.target, fault.kind) for fault in faults)
     assert {target for target, _ in counts} == set(TARGETS)
     assert {count for (target, _), count in counts.items() if target != CAPTURE} == {1}
@@ -37,9 +49,9 @@ def test_faults_come_in_order_and_end_before_the_calm() -> None:
     assert times[-1] <= options.seconds - CALM_S
 
 
-def fault(target: str, begin_s: float, end_s: float, kind: str = KILL, *, killed: bool = True) -> InjectedFault:
+def fault(target: str, begin_s: float, end_s: float, kind: str = KILL, *, kills: int = 1) -> InjectedFault:
     planned = PlannedFault(begin_s, target, kind, 0.0)
-    return InjectedFault(planned, round(begin_s * SECOND), round(end_s * SECOND), killed)
+    return InjectedFault(planned, round(begin_s * SECOND), round(end_s * SECOND), kills)
 
 
 def event(seq: int, left: float = 10.0, track: str = "1-0") -> Event:
@@ -106,8 +118,8 @@ def test_an_event_of_a_track_that_a_restart_renamed_is_not_lost() -> None:
         ([fault("dispatch", 11, 13)], 0),
         ([fault("broker", 5, 12)], 0),
         ([fault("webhook-receiver", 21, 22)], 1),  # after the repeated post
-        ([fault("dispatch", 11, 13, STOP, killed=False)], 1),
-        ([fault("dispatch", 11, 13, PAUSE, killed=False)], 1),
+        ([fault("dispatch", 11, 13, STOP, kills=0)], 1),
+        ([fault("dispatch", 11, 13, PAUSE, kills=0)], 1),
         ([fault("engine", 11, 13)], 1),
     ],
 )
@@ -123,3 +135,5 @@ def test_one_kill_explains_one_extra_post() -> None:
     report = judge(replace(good(), posts=posts, injected=[fault("dispatch", 21, 23)]))
     assert report["posts_per_alert"] == {"2": 2}
     assert "1 unexplained_extra_posts: b" in report["violations"]
+    twice = judge(replace(good(), posts=posts, injected=[fault("dispatch", 21, 23, TWICE, kills=2)]))
+    assert twice["violations"] == []
