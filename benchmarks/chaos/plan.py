@@ -70,9 +70,7 @@ def plan(options: ChaosOptions) -> list[PlannedFault]:
 
 
 def _kinds_of(target: str) -> Sequence[str]:
-    return (
-        tuple(kind for kind in KINDS if kind != STOP) if target == CAPTURE else KINDS
-    )  # the agent stops its captures
+    return KINDS if target != CAPTURE else (KILL, PAUSE, TWICE)  # only the agent stops a capture process
 
 
 def _length_s(target: str, kind: str, chance: random.Random) -> float:
