@@ -21,6 +21,7 @@ from typing import Annotated, Any
 
 import cv2
 import numpy as np
+import onnxruntime
 import typer
 from aiokafka import AIOKafkaProducer
 
@@ -33,7 +34,7 @@ from deploy.local.stack import StackFiles, services
 from deploy.local.supervisor import Supervisor
 from edge_agent.gate.motion import MotionDetector
 from edge_agent.sources.simulated import SceneConfig, SimulatedScene
-from engines import backends, decoders
+from engines import decoders
 from engines.decoders import DecoderOptions, FrameRegion
 from engines.engine import CHANNELS
 from engines.repository.adopt import COCO_LABELS, AdoptOptions, adopt
@@ -128,10 +129,10 @@ def _cases(count: int) -> list[PipelineCase]:
 
 def _bare(case: PipelineCase, threads: int) -> float:
     """Return the frames per second of the bare loop."""
-    engines = [backends.make("onnxruntime") for _ in range(threads)]
-    for engine in engines:
-        engine.load(case.model)
-        engine.warm_up()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(case.model.path), options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
     spec = case.model.manifest.input
     canvas = Canvas(spec.height, spec.width, CHANNELS)
     decoder = decoders.make(
@@ -145,14 +146,13 @@ def _bare(case: PipelineCase, threads: int) -> float:
             inners = [window.region.inner for window in cut]
             parts = [draw(case.pipeline, image, window) for window in cut]
             rows = [FrameRegion(window.region, picture.width, picture.height) for window in cut]
-            decoder.decode(engines[number].infer(padded_rows(canvas, spec.pad, inners, parts)), rows)
+            arrays = session.run(names, {spec.name: padded_rows(canvas, spec.pad, inners, parts)})
+            decoder.decode(dict(zip(names, arrays, strict=True)), rows)
 
     started_s = time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, range(threads)))
     took_s = time.perf_counter() - started_s
-    for engine in engines:
-        engine.close()
     return len(case.pictures) / took_s
 
 

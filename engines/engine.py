@@ -1,10 +1,17 @@
-"""The Engine interface: load one model, run batches of images through the model."""
+"""The Engine interface: load one model, run batches of images through the model.
+
+A batch passes through a slot: ``acquire`` a free slot, write the images into its ``pixels``, ``submit`` the slot,
+``collect`` its outputs, ``release`` it. Several slots let one batch be filled while another one is computed.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,26 +24,53 @@ CHANNELS = 3
 Images = npt.NDArray[np.uint8]
 """``(N, height, width, channels)`` uint8. The model itself casts, transposes and normalises the pixels."""
 Outputs = Mapping[str, npt.NDArray[np.float32]]
-"""Output arrays by name. The first axis of an array is the batch. The caller owns the arrays."""
+"""Output arrays by name. The first axis of an array is the batch."""
 
 TIMED_RUNS = 3
 """Number of timed runs per batch size at warm-up, after one untimed run. The fastest run counts."""
 SPEED_TOLERANCE = 1.03
 """Maximum ratio of a batch size's time per image to the best time, up to which the size counts as equally fast. A
 difference of 3 % is noise. Of equally fast sizes the largest is used, because it needs the fewest calls."""
+HOPELESS = 1.2
+"""Ratio of a batch size's time per image to the best time from which larger sizes are not tried.
+
+Buffers of a large batch take memory: half a gigabyte for YOLOX-nano in batches of eight.
+"""
+
+
+class Slot:
+    """Buffers of one batch. Between ``acquire`` and ``submit`` the caller may write to ``pixels``.
+
+    ``pixels`` is ``(max_batch, height, width, 3)`` uint8. On a GPU it is pinned memory. Images are written straight
+    into it, so that they are copied once.
+    """
+
+    def __init__(self, pixels: Images) -> None:
+        self.pixels = pixels
+        self.rows = 0
+        """Number of images in the submitted batch."""
+        self.state: Literal["free", "acquired", "submitted", "collected"] = "free"
 
 
 class Engine(ABC):
     """Base class of all engines.
 
-    The public methods check state and arguments. Backends implement the ``_impl`` methods without such checks. All
-    methods block until the model has run. An engine belongs to one thread at a time. Several engines of the same
-    model may run in several threads. Call order: load, warm_up, infer …, close.
+    The public methods check state and arguments. Backends implement the ``_impl`` methods without such checks. Call
+    order: load, warm_up, then batches, close. After ``load`` several threads may run batches, each with a slot of its
+    own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, slots: int) -> None:
+        self._slot_count = slots
         self._model: Model | None = None
         self._batch_size = 1
+        self._slots: list[Slot] = []
+        self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+
+    @property
+    def slot_count(self) -> int:
+        """Maximum number of batches in flight."""
+        return self._slot_count
 
     @property
     def model(self) -> Model:
@@ -44,6 +78,16 @@ class Engine(ABC):
         if self._model is None:
             raise EngineStateError(f"{type(self).__name__} has no model: call load first")
         return self._model
+
+    @property
+    def batch_size(self) -> int:
+        """Maximum number of images worth submitting at once. ``warm_up`` sets it to the fastest size.
+
+        Before warm-up it is the model's largest batch. A GPU gains from larger batches. A CPU core is slower once the
+        data between two layers exceeds its cache: YOLOX-nano takes 28 % longer per image in batches of eight than
+        alone.
+        """
+        return self._batch_size
 
     def load(self, model: Model) -> None:
         """Load a model.
@@ -53,79 +97,151 @@ class Engine(ABC):
         if self._model is not None:
             raise EngineStateError(f"{type(self).__name__} already has {self._model.manifest.id}: close it first")
         self._load_impl(model)
+        spec = model.manifest.input
+        shape = (model.manifest.max_batch, spec.height, spec.width, CHANNELS)
+        self._slots = [self._make_slot(shape) for _ in range(self._slot_count)]
+        self._free = queue.SimpleQueue()
+        for slot in self._slots:
+            self._free.put(slot)
         self._model = model
         self._batch_size = model.manifest.max_batch
 
-    @property
-    def batch_size(self) -> int:
-        """Maximum number of images per call of the backend. ``warm_up`` sets it to the fastest size.
-
-        Before warm-up it is the model's largest batch. A GPU gains from larger batches. A CPU core is slower once the
-        data between two layers exceeds its cache: YOLOX-nano takes 28 % longer per image in batches of eight than
-        alone.
-        """
-        return self._batch_size
-
     def warm_up(self) -> None:
-        """Run batches of doubling sizes up to the largest, check the outputs, and set ``batch_size``.
+        """Run batches of doubling sizes, check the outputs, and set ``batch_size`` to the fastest size.
 
-        Raise ModelLoadFailed if an output is not finite or has the wrong number of rows.
+        Then every smaller size is run once: many backends prepare a shape at its first use. Raise ModelLoadFailed if
+        an output is not finite or has the wrong number of rows.
         """
-        largest = self.model.manifest.max_batch
-        self._batch_size = largest
-        seconds_per_image = {size: self._timed_run(size) / size for size in warm_up_sizes(largest)}
+        seconds_per_image: dict[int, float] = {}
+        for size in warm_up_sizes(self.model.manifest.max_batch):
+            seconds_per_image[size] = self._timed_run(size) / size
+            if seconds_per_image[size] > HOPELESS * min(seconds_per_image.values()):
+                break
         self._batch_size = best_batch_size(seconds_per_image)
-        if self._batch_size < largest:
-            # Reload the model to free the buffers of the larger batches: 500 MB for YOLOX-nano in batches of eight.
-            self._close_impl()
-            self._load_impl(self.model)
-            for size in warm_up_sizes(self._batch_size):
-                self._timed_run(size)
+        for size in range(self._batch_size, 0, -1):
+            self._run_black(size)
+        self._trim_impl()
+
+    def acquire(self) -> Slot:
+        """Return a free slot. Block until a slot is free. Raise EngineStateError without a model."""
+        self.model  # noqa: B018  (raises without a model)
+        slot = self._free.get()
+        slot.state = "acquired"
+        return slot
+
+    def submit(self, slot: Slot, rows: int) -> None:
+        """Start the batch in the first ``rows`` rows of an acquired slot, and return at once.
+
+        Do not write to the slot before its release. Raise BadBatch if the slot does not hold that many
+        rows, EngineStateError if the slot is not acquired.
+        """
+        self._require(slot, "acquired")
+        if not 0 < rows <= len(slot.pixels):
+            raise BadBatch(f"batch for {self.model.manifest.id} has {rows} rows: expected 1 to {len(slot.pixels)}")
+        slot.rows, slot.state = rows, "submitted"
+        self._submit_impl(slot)
+
+    def collect(self, slot: Slot) -> Outputs:
+        """Wait for a submitted slot, and return its outputs. The arrays are valid until the slot is released.
+
+        Raise InferenceFailed if the batch failed, DeviceLost if no batch can succeed any more in this process.
+        """
+        self._require(slot, "submitted")
+        slot.state = "collected"
+        return self._collect_impl(slot)
+
+    def release(self, slot: Slot) -> None:
+        """Give a slot back. Raise EngineStateError while its batch is in flight."""
+        self._require(slot, "acquired", "collected")
+        slot.state = "free"
+        self._free.put(slot)
+
+    @contextlib.contextmanager
+    def slot(self) -> Iterator[Slot]:
+        """Acquire a slot, and release it at the end. A batch that was submitted and not collected is waited for."""
+        slot = self.acquire()
+        try:
+            yield slot
+        finally:
+            if slot.state == "submitted":
+                with contextlib.suppress(Exception):  # the caller's own exception is under way
+                    self.collect(slot)
+            self.release(slot)
+
+    def run(self, slot: Slot, rows: int) -> Outputs:
+        """Submit an acquired slot and collect its outputs."""
+        self.submit(slot, rows)
+        return self.collect(slot)
 
     def infer(self, images: Images) -> Outputs:
-        """Return the model's outputs for a batch of at least one image.
+        """Return the model's outputs for a batch of one image or more. The arrays belong to the caller.
 
-        Batches larger than ``batch_size`` run in several calls of the backend. Raise BadBatch, InferenceFailed or
-        EngineStateError.
+        Batches larger than ``batch_size`` run in parts. Raise BadBatch, InferenceFailed or EngineStateError.
         """
         manifest, most = self.model.manifest, self._batch_size
         expected = (manifest.input.height, manifest.input.width, CHANNELS)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected or not len(images):
             shape = f"(N, {', '.join(map(str, expected))})"
             raise BadBatch(f"batch for {manifest.id} is {images.dtype} {images.shape}: expected uint8 {shape}")
-        if len(images) <= most:
-            return self._infer_impl(images)
-        chunks = [self._infer_impl(images[i : i + most]) for i in range(0, len(images), most)]
-        return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+        parts: list[Outputs] = []
+        for part in (images[i : i + most] for i in range(0, len(images), most)):
+            with self.slot() as slot:
+                slot.pixels[: len(part)] = part
+                parts.append({name: array.copy() for name, array in self.run(slot, len(part)).items()})
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def close(self) -> None:
-        """Release the model. May be called twice."""
-        if self._model is not None:
-            self._model = None
-            self._close_impl()
+        """Release the model. May be called twice. Raise EngineStateError while a batch is in flight."""
+        if self._model is None:
+            return
+        if any(slot.state == "submitted" for slot in self._slots):
+            raise EngineStateError(f"{self._model.manifest.id} has batches in flight: collect them before close")
+        self._model = None
+        self._slots.clear()
+        self._close_impl()
+
+    def _require(self, slot: Slot, *states: str) -> None:
+        if slot not in self._slots:
+            raise EngineStateError(f"slot is not one of this {type(self).__name__}: acquire one, and not before load")
+        if slot.state not in states:
+            raise EngineStateError(f"slot is {slot.state}: expected {' or '.join(states)}")
 
     def _timed_run(self, size: int) -> float:
-        """Check the outputs for a batch of black images, and return the shortest of ``TIMED_RUNS`` times in
-        seconds."""
-        spec, durations_s = self.model.manifest.input, []
-        images = np.zeros((size, spec.height, spec.width, CHANNELS), np.uint8)
-        for name, array in self.infer(images).items():
-            if len(array) != size or not np.isfinite(array).all():
-                raise ModelLoadFailed(
-                    f"model {self.model.manifest.id}: output {name} has shape {array.shape} for {size} black images: "
-                    f"expected {size} rows of finite numbers"
-                )
+        """Return the shortest of ``TIMED_RUNS`` times for a black batch, in seconds."""
+        durations_s = []
+        self._run_black(size)
         for _ in range(TIMED_RUNS):
             started_s = time.perf_counter()
-            self.infer(images)
+            self._run_black(size)
             durations_s.append(time.perf_counter() - started_s)
         return min(durations_s)
+
+    def _run_black(self, size: int) -> None:
+        """Run black images, and check the outputs."""
+        with self.slot() as slot:
+            slot.pixels[:size] = 0
+            for name, array in self.run(slot, size).items():
+                if len(array) != size or not np.isfinite(array).all():
+                    raise ModelLoadFailed(
+                        f"model {self.model.manifest.id}: output {name} has shape {array.shape} for {size} black "
+                        f"images: expected {size} rows of finite numbers"
+                    )
+
+    def _make_slot(self, shape: tuple[int, int, int, int]) -> Slot:
+        """Return a slot for the model that has just been loaded. A GPU backend allocates pinned memory."""
+        return Slot(np.zeros(shape, np.uint8))
+
+    def _trim_impl(self) -> None:  # noqa: B027  (most backends have nothing to free)
+        """Free memory that only warm-up needed."""
 
     @abstractmethod
     def _load_impl(self, model: Model) -> None: ...
 
     @abstractmethod
-    def _infer_impl(self, images: Images) -> Outputs: ...
+    def _submit_impl(self, slot: Slot) -> None: ...
+
+    @abstractmethod
+    def _collect_impl(self, slot: Slot) -> Outputs: ...
 
     @abstractmethod
     def _close_impl(self) -> None: ...

@@ -5,6 +5,7 @@ EngineError
 ├── BadBatch            a batch does not have the shape or type of the model's input
 ├── ModelLoadFailed     a model cannot be loaded, or its outputs contradict its manifest
 ├── InferenceFailed     the backend failed on a batch
+├── DeviceLost          the device cannot be used any more by this process
 ├── ManifestError       a manifest is invalid, or does not match its model file
 ├── ModelUnknown        the repository does not have the model or the version
 ├── DecoderUnknown      no decoder has the name
@@ -33,6 +34,10 @@ class ModelLoadFailed(EngineError):
 
 class InferenceFailed(EngineError):
     """The backend failed on a batch. The message is that of the backend."""
+
+
+class DeviceLost(EngineError):
+    """The device cannot be used any more by this process, which must end. A new process may succeed."""
 
 
 class ManifestError(EngineError):

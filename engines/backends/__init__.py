@@ -17,7 +17,10 @@ BACKENDS: Mapping[str, str] = {
 """Module and class of each backend."""
 
 
-def make(name: str) -> Engine:
-    """Return a new engine of a backend. Raise KeyError if the name is not in ``BACKENDS``."""
-    engine: Engine = resolve_name(BACKENDS[name])()
+def make(name: str, workers: int = 1) -> Engine:
+    """Return a new engine of a backend, which computes up to ``workers`` batches at once on a CPU.
+
+    Raise KeyError if the name is not in ``BACKENDS``.
+    """
+    engine: Engine = resolve_name(BACKENDS[name])(workers)
     return engine

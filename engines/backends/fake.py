@@ -1,7 +1,4 @@
-"""A fake engine whose outputs depend only on the pixels.
-
-It serves for tests, and to measure the pipeline without a model.
-"""
+"""A fake engine whose outputs depend only on the pixels. For tests, and to measure the pipeline without a model."""
 
 from __future__ import annotations
 
@@ -9,35 +6,35 @@ from collections.abc import Callable
 
 import numpy as np
 
-from engines.engine import Engine, Images, Outputs
+from engines.backends.blocking import BlockingEngine
+from engines.engine import Images, Outputs
 from engines.exceptions import InferenceFailed
 from engines.repository.manifest import Model
 
 
-class FakeEngine(Engine):
-    """A classifier that needs no model file.
+class FakeEngine(BlockingEngine):
+    """Classifier that needs no model file.
 
     An image's class is the first channel of its first pixel, modulo the number of classes, with probability 0.9.
-    ``fails(image)`` is called for every image. If the result is true for any image, the whole batch raises
-    InferenceFailed.
+    ``fails(image)`` is called for every image. If it is true for any of them, the whole batch raises InferenceFailed.
     """
 
-    def __init__(self, fails: Callable[[Images], bool] = lambda _: False) -> None:
-        super().__init__()
+    def __init__(self, workers: int = 1, fails: Callable[[Images], bool] = lambda _: False) -> None:
+        super().__init__(workers)
         self._fails = fails
+        self._classes = 0
         self.calls: list[int] = []
-        """Sizes of the batches processed so far, in order."""
+        """Sizes of the batches so far, in order."""
 
     def _load_impl(self, model: Model) -> None:
-        self.calls.clear()
+        self._classes = len(model.manifest.labels)
 
     def _infer_impl(self, images: Images) -> Outputs:
         self.calls.append(len(images))
         if any(self._fails(image) for image in images):
             raise InferenceFailed("the fake engine is configured to fail on this image")
-        classes = len(self.model.manifest.labels)
-        chosen = images[:, 0, 0, 0].astype(int) % classes
-        probabilities = np.full((len(images), classes), 0.1 / max(1, classes - 1), np.float32)
+        chosen = images[:, 0, 0, 0].astype(int) % self._classes
+        probabilities = np.full((len(images), self._classes), 0.1 / max(1, self._classes - 1), np.float32)
         probabilities[np.arange(len(images)), chosen] = 0.9
         return {"probabilities": probabilities}
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnxruntime as ort
 
-from engines.engine import Engine, Images, Outputs
+from engines.backends.blocking import BlockingEngine
+from engines.engine import Images, Outputs
 from engines.exceptions import InferenceFailed, ModelLoadFailed
 from engines.repository.manifest import Model
 
 
-class OnnxRuntimeEngine(Engine):
-    """Engine with one ONNX Runtime session and one thread.
+class OnnxRuntimeEngine(BlockingEngine):
+    """Engine with one ONNX Runtime session, whose weights all workers share.
 
-    A node runs one engine per core, which is faster than one engine on all cores.
+    Each worker computes a whole batch on one core, which is faster than one batch on all cores.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, workers: int = 1) -> None:
+        super().__init__(workers)
         self._session: ort.InferenceSession | None = None
+        self._input = ""
         self._names: list[str] = []
 
     def _load_impl(self, model: Model) -> None:
@@ -37,16 +38,25 @@ class OnnxRuntimeEngine(Engine):
                 f"expected one uint8 input named {model.manifest.input.name}. "
                 "Add a model with float inputs by `sightline models add`."
             )
-        self._session, self._names = session, [o.name for o in session.get_outputs()]
+        self._session, self._input = session, model.manifest.input.name
+        self._names = [o.name for o in session.get_outputs()]
 
     def _infer_impl(self, images: Images) -> Outputs:
-        assert self._session is not None  # noqa: S101  (narrows the type: `infer` has checked)
-        feed = {self.model.manifest.input.name: np.ascontiguousarray(images)}
+        return self._run(images, None)
+
+    def _run(self, images: Images, options: ort.RunOptions | None) -> Outputs:
+        assert self._session is not None  # noqa: S101  (narrows the type: the base class has checked)
         try:
-            arrays = self._session.run(self._names, feed)
+            arrays = self._session.run(self._names, {self._input: images}, options)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise InferenceFailed(str(error)) from None
         return dict(zip(self._names, arrays, strict=True))
+
+    def _trim_impl(self) -> None:
+        options = ort.RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        with self.slot() as slot:
+            self._run(slot.pixels[:1], options)
 
     def _close_impl(self) -> None:
         self._session = None

@@ -52,10 +52,11 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
     """One member of the group ``engines``.
 
     A node runs on one event loop, and makes each engine call in a thread. ``models`` maps a pipeline to its opened
-    model, and ``instances`` engine calls of a model may run at once. The node stops ``intake`` and closes ``log`` at
-    the end of ``run``. ``take_over`` opens newly assigned partitions. ``outdated`` is called before a batch of an
-    unknown pipeline becomes a dead letter. If ``outdated`` returns True, the node reads no more batches: the caller
-    sets ``stop``, and a new process serves that pipeline.
+    model. Up to ``concurrency`` batches are classified at once: one more than the engines compute, so that a batch is
+    prepared meanwhile. The node stops ``intake`` and closes ``log`` at the end of ``run``. ``take_over`` opens newly
+    assigned partitions. ``outdated`` is called before a batch of an unknown pipeline becomes a dead letter. If
+    ``outdated`` returns True, the node reads no more batches: the caller sets ``stop``, and a new process serves that
+    pipeline.
 
     The process must end after any error from ``run``: Fenced and LogUnavailable leave a partition's writer in a state
     that only a new process can clear.
@@ -67,7 +68,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         intake: BatchIntake,
         models: Mapping[str, ServedModel],
         *,
-        instances: int,
+        concurrency: int,
         metrics: NodeMetrics,
         clock: Clock | None = None,
         outdated: Callable[[], Awaitable[bool]] | None = None,
@@ -77,7 +78,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         self._intake = intake
         self._models = models
         self._pipelines = frozenset(models)
-        self._instances = instances
+        self._concurrency = concurrency
         self._metrics = metrics
         self._clock = clock or SystemClock()
         self._open_partitions = take_over
@@ -92,7 +93,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         self._failure: BaseException | None = None
         self._seconds_per_row = 0.0
         self._heartbeats = HeartbeatWriter("engine", log.produce, self.figures, self._clock)
-        self._pool = ThreadPoolExecutor(instances, thread_name_prefix="engine")
+        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="engine")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Classify until ``stop`` is set, then finish the jobs in flight. Raise Fenced or LogUnavailable."""
@@ -229,11 +230,11 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
             waiting.cancel()
 
     def _start_tasks(self) -> float | None:
-        """Start as many engine calls as there are idle engines, and the transactions that are due.
+        """Start engine calls up to the limit, and the transactions that are due.
 
         Return the time in seconds until the next transaction is due; None if no job waits for a transaction.
         """
-        while len(self._classifying) < self._instances and (merged := self._scheduler.next()):
+        while len(self._classifying) < self._concurrency and (merged := self._scheduler.next()):
             classifying = asyncio.create_task(self._classify(merged))
             self._classifying.add(classifying)
             classifying.add_done_callback(self._classifying.discard)
@@ -256,7 +257,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
 
         Without a queue the time is 0. Under load it is short compared with the wait in the queue.
         """
-        queue_s = self._scheduler.waiting * self._seconds_per_row / self._instances
+        queue_s = self._scheduler.waiting * self._seconds_per_row / self._concurrency
         return min(MAX_PATIENCE_S, queue_s / 2)
 
     async def _classify(self, merged: MergedBatch) -> None:

@@ -1,25 +1,24 @@
-"""The served model of a pipeline: one engine per thread, and the decoder of its outputs."""
+"""The served model of a pipeline: its engine, and the decoder of the engine's outputs."""
 
 from __future__ import annotations
 
-import queue
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from engines import decoders
 from engines.decoders import DecoderOptions, FrameRegion, OutputDecoder
 from engines.engine import CHANNELS, Engine
-from engines.exceptions import BadBatch, EngineError, InferenceFailed, ManifestError, ModelLoadFailed
+from engines.exceptions import BadBatch, DeviceLost, EngineError, InferenceFailed, ManifestError, ModelLoadFailed
 from engines.node.jobs import ItemTask
 from engines.node.scheduler import MergedBatch
 from engines.repository.manifest import Manifest, Model
-from ingest.contract.records import Box, Canvas, Detection, Fit, Inner, Region, padded_rows
+from ingest.contract.records import Box, Canvas, Detection, Fit, Inner, Region, pad_into
 from ingest.site import PipelineConfig
 
 
 class ServedModel:
-    """A classifier of one pipeline's merged batches. ``classify`` may run in up to ``instances`` threads at once.
+    """A classifier of one pipeline's merged batches. ``classify`` may be called from several threads at once.
 
     ``decoder`` replaces the decoder that the model's manifest names.
     """
@@ -28,14 +27,12 @@ class ServedModel:
         self,
         pipeline: PipelineConfig,
         model: Model,
-        make_engine: Callable[[], Engine],
-        instances: int,
+        engine: Engine,
         decoder: OutputDecoder | None = None,
     ) -> None:
         _require_match(pipeline, model.manifest)
         self.model = model
-        self._engines = [make_engine() for _ in range(instances)]
-        self._idle: queue.Queue[Engine] = queue.Queue()
+        self._engine = engine
         spec = model.manifest.input
         self._pad = spec.pad
         self._canvas = Canvas(spec.height, spec.width, CHANNELS)
@@ -47,38 +44,31 @@ class ServedModel:
     @property
     def max_rows(self) -> int:
         """Maximum number of rows merged into one batch. Merging more rows would only make the first one wait."""
-        return min(engine.batch_size for engine in self._engines)
+        return self._engine.batch_size
 
     def open(self) -> None:
-        """Load and warm up every engine, and try the decoder.
+        """Load and warm up the engine, and try the decoder.
 
         The model is ready when this method returns. Raise ModelLoadFailed.
         """
-        for engine in self._engines:
-            engine.load(self.model)
-            engine.warm_up()
-            self._idle.put(engine)
-        self._require_readable(self._engines[0])
+        self._engine.load(self.model)
+        self._engine.warm_up()
+        self._require_readable()
 
     def classify(self, merged: MergedBatch) -> None:
         """Settle every task with its detections.
 
-        Settle it with its error if it also fails in an engine call of its own.
+        Settle it with its error if it also fails in an engine call of its own. Raise DeviceLost.
         """
         for job in merged.jobs:  # before the tasks settle, because a settled job may be written at once
             job.model = self.model.manifest.id
-        engine = self._idle.get()
-        try:
-            self._settle(engine, merged.tasks)
-        finally:
-            self._idle.put(engine)
+        self._settle(merged.tasks)
 
     def close(self) -> None:
-        """Release the models."""
-        for engine in self._engines:
-            engine.close()
+        """Release the model."""
+        self._engine.close()
 
-    def _require_readable(self, engine: Engine) -> None:
+    def _require_readable(self) -> None:
         """Raise ModelLoadFailed if the decoder cannot read the outputs.
 
         Otherwise every frame would become a dead letter.
@@ -87,28 +77,28 @@ class ServedModel:
         row = FrameRegion(
             Region(Box(0, 0, width, height), Fit(1.0, 1.0, 0.0, 0.0), Inner(0, 0, width, height)), width, height
         )
-        outputs = engine.infer(np.full((1, *self._canvas), self._pad, np.uint8))
+        outputs = self._engine.infer(np.full((1, *self._canvas), self._pad, np.uint8))
         reason = decoders.refusal(self._decoder, outputs, [row])
         if reason:
             manifest = self.model.manifest
             raise ModelLoadFailed(f"model {manifest.id}, decoder {manifest.decoder}: {reason}. Add the model again")
 
-    def _settle(self, engine: Engine, tasks: Sequence[ItemTask]) -> None:
+    def _settle(self, tasks: Sequence[ItemTask]) -> None:
         try:
-            detections = self._detect(engine, tasks)
-        except MemoryError:
+            detections = self._detect(tasks)
+        except (MemoryError, DeviceLost):
             raise
         except Exception as error:  # an error of the backend or decoder may concern a single image
             if len(tasks) == 1:
                 tasks[0].error = error if isinstance(error, EngineError) else InferenceFailed(repr(error))
                 return
             for task in tasks:  # one at a time, so that one bad image does not fail the others
-                self._settle(engine, [task])
+                self._settle([task])
             return
         for task, found in zip(tasks, detections, strict=True):
             task.detections = found
 
-    def _detect(self, engine: Engine, tasks: Sequence[ItemTask]) -> list[list[Detection]]:
+    def _detect(self, tasks: Sequence[ItemTask]) -> list[list[Detection]]:
         for task in tasks:
             if task.canvas != self._canvas:
                 raise BadBatch(
@@ -118,11 +108,12 @@ class ServedModel:
         images = [image for task in tasks for image in task.images]
         per_row: list[Sequence[Detection]] = []
         # An item may declare thousands of one-pixel regions. Padding all of them at once would take gigabytes.
-        for first in range(0, len(rows), engine.batch_size):
-            part = slice(first, first + engine.batch_size)
-            inners = [row.region.inner for row in rows[part]]
-            padded = padded_rows(self._canvas, self._pad, inners, images[part])
-            per_row += self._decoder.decode(engine.infer(padded), rows[part])
+        for first in range(0, len(rows), self.max_rows):
+            part = rows[first : first + self.max_rows]
+            with self._engine.slot() as slot:
+                inners = [row.region.inner for row in part]
+                pad_into(slot.pixels[: len(part)], self._pad, inners, images[first : first + len(part)])
+                per_row += self._decoder.decode(self._engine.run(slot, len(part)), part)
         found = iter(per_row)
         return [[detection for _ in task.images for detection in next(found)] for task in tasks]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ class EngineContract:
 
     @pytest.fixture
     def engine(self, model: Model) -> Engine:
-        engine = backends.make(self.name)
+        engine = backends.make(self.name, workers=2)
         engine.load(model)
         return engine
 
@@ -56,6 +57,71 @@ class EngineContract:
         engine.infer(self.images(4))
         for name, array in kept.items():
             np.testing.assert_array_equal(array, first[name])
+
+    def test_slots_filled_together_give_the_outputs_of_their_own_images(self, engine: Engine) -> None:
+        alone = [engine.infer(self.images(count)) for count in range(1, engine.slot_count + 1)]
+        slots = [engine.acquire() for _ in alone]
+        for count, slot in enumerate(slots, 1):
+            slot.pixels[:count] = self.images(count)
+            engine.submit(slot, count)
+        for slot, expected in zip(slots, alone, strict=True):
+            for name, array in engine.collect(slot).items():
+                np.testing.assert_allclose(array, expected[name], atol=1e-5)
+            engine.release(slot)
+
+    def test_a_released_slot_gives_only_the_outputs_of_its_next_batch(self, engine: Engine) -> None:
+        expected = engine.infer(self.images(2))
+        with engine.slot() as slot:
+            slot.pixels[:9] = self.images(9)
+            engine.run(slot, 9)
+        for _ in range(engine.slot_count):
+            with engine.slot() as slot:
+                slot.pixels[:2] = self.images(2)
+                for name, array in engine.run(slot, 2).items():
+                    np.testing.assert_allclose(array, expected[name], atol=1e-5)
+
+    def test_acquire_waits_until_a_slot_is_released(self, engine: Engine) -> None:
+        slots = [engine.acquire() for _ in range(engine.slot_count)]
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(engine.acquire)
+            assert not waiting.done()
+            engine.release(slots[0])
+            assert waiting.result(30) is slots[0]
+
+    def test_slot_calls_out_of_order_are_refused(self, engine: Engine, model: Model) -> None:
+        slot = engine.acquire()
+        with pytest.raises(EngineStateError, match="slot is acquired: expected submitted"):
+            engine.collect(slot)
+        engine.submit(slot, 1)
+        for call in (lambda: engine.submit(slot, 1), lambda: engine.release(slot)):
+            with pytest.raises(EngineStateError, match="slot is submitted"):
+                call()
+        with pytest.raises(EngineStateError, match="batches in flight"):
+            engine.close()
+        engine.collect(slot)
+        engine.release(slot)
+        with pytest.raises(EngineStateError, match="slot is free"):
+            engine.release(slot)
+        engine.close()
+        engine.load(model)
+        with pytest.raises(EngineStateError, match="not one of this"):
+            engine.submit(slot, 1)
+
+    @pytest.mark.parametrize("rows", [0, 33])
+    def test_a_submitted_batch_must_fit_into_its_slot(self, engine: Engine, rows: int) -> None:
+        with engine.slot() as slot, pytest.raises(BadBatch, match=f"has {rows} rows: expected 1 to 32"):
+            engine.submit(slot, rows)
+
+    def test_an_error_of_the_caller_gives_the_slot_back_after_its_batch(self, engine: Engine) -> None:
+        def submit_and_fail() -> None:
+            with engine.slot() as slot:
+                engine.submit(slot, 1)
+                raise ZeroDivisionError
+
+        for _ in range(engine.slot_count + 1):
+            with pytest.raises(ZeroDivisionError):
+                submit_and_fail()
+        engine.close()
 
     @pytest.mark.parametrize(
         "bad",

@@ -129,7 +129,7 @@ class Pipeline:
 
 @pytest.fixture(scope="module")
 def served() -> ServedModel:
-    served = ServedModel(PIPELINE, Repository(MODELS).open("regions"), lambda: backends.make("onnxruntime"), 1)
+    served = ServedModel(PIPELINE, Repository(MODELS).open("regions"), backends.make("onnxruntime"))
     served.open()
     return served
 

@@ -21,7 +21,7 @@ from ingest.site import PipelineConfig
 def engine(
     models: Annotated[Path, typer.Option(help="Folder of the model repository.")],
     backend: Annotated[str, typer.Option(help="Inference backend: onnxruntime or fake.")] = "onnxruntime",
-    instances: Annotated[int, typer.Option(min=0, help="Engines that work at once. 0: one per core.")] = 1,
+    instances: Annotated[int, typer.Option(min=0, help="Batches computed at once on a CPU. 0: one per core.")] = 1,
     session_timeout: Annotated[
         float, typer.Option(min=6.0, help="Seconds until a silent node loses its partitions.")
     ] = (SESSION_TIMEOUT_MS / 1000),
@@ -61,7 +61,7 @@ async def _serve(
     repository = Repository(models)
 
     def served_model(pipeline: PipelineConfig) -> ServedModel:
-        return ServedModel(pipeline, repository.open(pipeline.model), lambda: backends.make(backend), instances)
+        return ServedModel(pipeline, repository.open(pipeline.model), backends.make(backend, instances))
 
     async with service.open_log() as log:
         config = await service.read_config(log)
@@ -82,7 +82,7 @@ async def _serve(
             KafkaLog(service.settings, client_id),
             BatchIntake(service.settings, client_id, instances, round(session_timeout_s * 1000)),
             served,
-            instances=instances,
+            concurrency=instances + 1,
             metrics=metrics,
             outdated=outdated,
         )

@@ -11,6 +11,7 @@ from ingest.contract.records.batch import (
     Pixels,
     Region,
     Result,
+    pad_into,
     padded_rows,
 )
 from ingest.contract.records.event import Alert, AlertData, Delivery, Event, EventData, Evidence, Overlay
@@ -90,5 +91,6 @@ __all__ = [
     "SensorLedger",
     "SensorStatus",
     "Waiting",
+    "pad_into",
     "padded_rows",
 ]

@@ -74,11 +74,16 @@ def padded_rows(canvas: Canvas, pad: int, inners: Sequence[Inner], pictures: Seq
     Each picture is ``(bottom - top, right - left, channels)``. The returned array belongs to the caller.
     """
     rows = np.empty((len(inners), canvas.height, canvas.width, canvas.channels), np.uint8)
+    pad_into(rows, pad, inners, pictures)
+    return rows
+
+
+def pad_into(rows: Pixels, pad: int, inners: Sequence[Inner], pictures: Sequence[Pixels]) -> None:
+    """Write one picture into each of ``rows``, ``(N, height, width, channels)`` uint8, with ``pad`` around it."""
     for row, inner, picture in zip(rows, inners, pictures, strict=True):
-        if inner.area != canvas.width * canvas.height:
+        if inner.area != row.shape[0] * row.shape[1]:
             row.fill(pad)
         row[inner.top : inner.bottom, inner.left : inner.right] = picture
-    return rows
 
 
 class BatchItem(RoutedFrame):

@@ -73,7 +73,7 @@ async def intake() -> FakeIntake:
 
 def make(intake: FakeIntake, log: Log | None = None, take_over: TakeOver = take_over) -> Node:
     metrics = NodeMetrics(CollectorRegistry())
-    return Node(log or MemoryLog(2), intake, {}, instances=1, metrics=metrics, take_over=take_over)
+    return Node(log or MemoryLog(2), intake, {}, concurrency=1, metrics=metrics, take_over=take_over)
 
 
 async def ended(node: Node, stop: asyncio.Event | None = None) -> None:
@@ -241,7 +241,7 @@ async def test_a_node_reads_no_batch_of_a_pipeline_that_a_new_process_will_serve
         return True
 
     log = MemoryLog(2)
-    node = Node(log, intake, {}, instances=1, metrics=NodeMetrics(CollectorRegistry()), outdated=outdated)
+    node = Node(log, intake, {}, concurrency=1, metrics=NodeMetrics(CollectorRegistry()), outdated=outdated)
     await node.on_partitions_assigned([ONE])
     record = LogRecord(BATCHES, 0, 0, None, b"unread", {PIPELINE: b"new"})
     intake.fetched.put_nowait([record, record])

@@ -29,7 +29,7 @@ from tests.paths import MODELS
 def opened(engine: FakeEngine, decoder: OutputDecoder | None = None) -> ServedModel:
     model = Repository(MODELS).open("regions")
     pipeline = PipelineConfig(name="regions", model="regions", width=64, height=64, regions="motion")
-    served = ServedModel(pipeline, model, lambda: engine, 1, decoder)
+    served = ServedModel(pipeline, model, engine, decoder)
     served.open()
     return served
 
@@ -136,4 +136,4 @@ class TestServing:
         model = Repository(MODELS).open("regions")
         pipeline = PipelineConfig(name="regions", model="regions", width=32, height=64)
         with pytest.raises(ManifestError, match=r"width = 32: regions@1 expects 64"):
-            ServedModel(pipeline, model, FakeEngine, 1)
+            ServedModel(pipeline, model, FakeEngine())

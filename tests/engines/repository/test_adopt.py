@@ -191,7 +191,7 @@ def test_a_node_refuses_a_stored_model_that_its_decoder_cannot_read(tmp_path: Pa
     model = adopted(tmp_path, classifier(tmp_path / "m.onnx", "Softmax"), "softmax", "red", "blue", "green")
     manifest = model.manifest.model_copy(update={"labels": ("red",)})
     pipeline = PipelineConfig(name="p", model="m", width=SIZE, height=SIZE, fit="letterbox")
-    served = ServedModel(pipeline, Model(manifest, model.folder), lambda: backends.make("onnxruntime"), 1)
+    served = ServedModel(pipeline, Model(manifest, model.folder), backends.make("onnxruntime"))
     with pytest.raises(ModelLoadFailed, match=r"decoder softmax: .*expected \(1, 1\)"):
         served.open()
     served.close()
