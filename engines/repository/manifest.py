@@ -26,7 +26,7 @@ class InputSpec(BaseModel):
     width: int = Field(gt=0)
     height: int = Field(gt=0)
     colour: Literal["bgr", "rgb"] = "bgr"
-    fit: Literal["stretch", "letterbox"] = "stretch"
+    fit: Literal["stretch", "letterbox", "crop"] = "stretch"
     pad: int = Field(default=114, ge=0, le=255)
 
 

@@ -28,7 +28,8 @@ class PipelineConfig(SharedEntry):
     width: int = Field(gt=0)
     height: int = Field(gt=0)
     colour: Literal["bgr", "rgb"] = "bgr"
-    fit: Literal["stretch", "letterbox"] = "stretch"
+    fit: Literal["stretch", "letterbox", "crop"] = "stretch"
+    """How a picture gets the shape of the model's input: distorted, padded, or with its longer sides cut off."""
     regions: Literal["full", "motion"] = "full"
     """Classify the whole frame, or each region with motion."""
     region_margin: Share = 0.15

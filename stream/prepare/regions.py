@@ -57,10 +57,11 @@ def windows(
     moving = merged(usable(motion or (), size)) if pipeline.regions == "motion" else []
     if not moving and (pipeline.regions != "motion" or motion != () or not resting):
         whole = Box(0.0, 0.0, float(size[0]), float(size[1]))
-        return (_window(pipeline, whole, whole),)
+        return (_window(pipeline, whole, whole, size),)
     boxes = sorted(moving, key=attrgetter("area"), reverse=True)
     boxes += [box for box in resting if not any(box.shared(other) / box.area >= BESIDE_SHARE for other in moving)]
-    return tuple(_window(pipeline, box, box.widened(pipeline.region_margin).clipped(*size)) for box in boxes[:most])
+    margin = pipeline.region_margin
+    return tuple(_window(pipeline, box, box.widened(margin).clipped(*size), size) for box in boxes[:most])
 
 
 def merged(boxes: Sequence[Box]) -> list[Box]:
@@ -99,7 +100,9 @@ def usable(motion: Sequence[Box], size: tuple[int, int]) -> list[Box]:
     return found if len(found) <= MAX_BOXES else heapq.nlargest(MAX_BOXES, found, key=attrgetter("area"))
 
 
-def _window(pipeline: PipelineConfig, box: Box, around: Box) -> CropWindow:
+def _window(pipeline: PipelineConfig, box: Box, around: Box, size: tuple[int, int]) -> CropWindow:
+    if pipeline.fit == "crop":
+        around = _cropped(around, size, pipeline.width / pipeline.height)
     left, top = math.floor(around.left), math.floor(around.top)
     right, bottom = math.ceil(around.right), math.ceil(around.bottom)
     width, height = right - left, bottom - top
@@ -109,6 +112,20 @@ def _window(pipeline: PipelineConfig, box: Box, around: Box) -> CropWindow:
     scale_x, scale_y = (inner.right - inner.left) / width, (inner.bottom - inner.top) / height
     fit = Fit(scale_x, scale_y, inner.left - left * scale_x, inner.top - top * scale_y)
     return CropWindow(Region(box, fit, inner), left, top, right, bottom)
+
+
+def _cropped(around: Box, size: tuple[int, int], aspect: float) -> Box:
+    """Return a box with the aspect ratio of the model's input (width ÷ height) and the centre of ``around``.
+
+    The shorter side grows up to the edges of the frame. If that is too little, the longer side is cut on both ends.
+    """
+    width = min(max(around.width, around.height * aspect), float(size[0]))
+    height = min(max(around.height, around.width / aspect), float(size[1]))
+    wide, high = max(1, round(min(width, height * aspect))), max(1, round(min(height, width / aspect)))
+    x, y = around.centre
+    left = min(max(round(x - wide / 2), 0), size[0] - wide)
+    top = min(max(round(y - high / 2), 0), size[1] - high)
+    return Box(float(left), float(top), float(left + wide), float(top + high))
 
 
 def _letterboxed(width: int, height: int, wide: int, high: int) -> Inner:

@@ -118,7 +118,7 @@ def test_merged_boxes_cover_all_boxes_and_do_not_overlap_mostly(given_boxes: lis
 
 @given(
     st.lists(st.one_of(boxes, wild), max_size=8),
-    st.sampled_from(["stretch", "letterbox"]),
+    st.sampled_from(["stretch", "letterbox", "crop"]),
     st.integers(1, 200),
     st.integers(1, 200),
     st.integers(1, 5),
@@ -134,13 +134,14 @@ def test_any_boxes_from_an_agent_can_be_drawn(
         model_input(config, image, window)
         assert Canvas(height, width, 3).holds(window.region.inner)
         box = window.region.box
-        assert box.left >= window.left
-        assert box.bottom <= window.bottom
+        if fit != "crop":
+            assert box.left >= window.left
+            assert box.bottom <= window.bottom
         assert 0 <= window.left < window.right <= SIZE[0]
         assert 0 <= window.top < window.bottom <= SIZE[1]
 
 
-@given(boxes, st.sampled_from(["stretch", "letterbox"]))
+@given(boxes, st.sampled_from(["stretch", "letterbox", "crop"]))
 def test_the_fit_maps_the_model_input_back_to_the_window(box: Box, fit: str) -> None:
     config = pipeline(regions="motion", fit=fit, width=96, height=64)
     for window in windows(config, SIZE, (box,), 1):
@@ -173,7 +174,22 @@ def test_stretch_fit_fills_the_whole_model_input() -> None:
     assert (drawn(pipeline(), np.full((360, 640, 3), 200, np.uint8)) == 200).all()
 
 
-@pytest.mark.parametrize("fit", ["stretch", "letterbox"])
+def test_crop_cuts_the_longer_side_of_a_frame_without_distortion() -> None:
+    image = np.zeros((360, 640, 3), np.uint8)
+    image[:, 140:500] = 200
+    assert (drawn(pipeline(fit="crop"), image) == 200).all()
+    (window,) = windows(pipeline(fit="crop", width=32, height=64), SIZE, None, 1)
+    assert (window.left, window.top, window.right, window.bottom) == (230, 0, 410, 360)
+
+
+def test_crop_widens_a_region_to_the_shape_of_the_input_where_the_frame_has_room() -> None:
+    config = pipeline(fit="crop", regions="motion", region_margin=0.0)
+    (window,) = windows(config, SIZE, (Box(0, 100, 20, 180),), 1)
+    assert window.region.box == Box(0, 100, 20, 180)
+    assert (window.left, window.top, window.right, window.bottom) == (0, 100, 80, 180)
+
+
+@pytest.mark.parametrize("fit", ["stretch", "letterbox", "crop"])
 @pytest.mark.parametrize("shape", [(360, 640), (200, 100)])
 def test_the_colour_order_is_that_of_the_pipeline(fit: str, shape: tuple[int, int]) -> None:
     image = np.zeros((*shape, 3), np.uint8)
