@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,10 @@ class DecoderOptions:
     max_overlap: float = 0.45
     """Maximum intersection over union of two objects of one class. Boxes with a larger overlap show the same
     object."""
+    across_classes: bool = False
+    """Whether boxes of different classes with a larger overlap show the same object, too."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the decoder itself, such as the prior boxes of an SSD."""
 
 
 class OutputDecoder(Protocol):
@@ -75,17 +79,36 @@ def clipped(box: Box, row: FrameRegion) -> Box | None:
     return cut if cut.width > 0 and cut.height > 0 else None
 
 
-def only_output(outputs: Outputs, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """Return the first output of a model. Raise InferenceFailed if its shape differs or a number is not finite."""
+def only_output(outputs: Outputs, shape: tuple[int | str, ...]) -> npt.NDArray[np.float32]:
+    """Return the first output of a model. A word in ``shape`` stands for any positive dimension.
+
+    Raise InferenceFailed if the shape differs or a number is not finite.
+    """
     if not outputs:
         raise InferenceFailed("the model has no output: expected one array")
     name, values = next(iter(outputs.items()))
-    if values.shape != shape:
+    if not fits(values.shape, shape):
         raise InferenceFailed(
-            f"output {name} has shape {values.shape}: expected {shape} for this input size and these labels"
+            f"output {name} has shape {values.shape}: expected {_text(shape)} for this input size and these labels"
         )
+    require_finite(name, values)
+    return values
+
+
+def fits(found: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
+    """Return whether a shape is the wanted one. A word in ``wanted`` stands for any positive dimension."""
+    return len(found) == len(wanted) and all(
+        have > 0 if isinstance(want, str) else have == want for have, want in zip(found, wanted, strict=True)
+    )
+
+
+def require_finite(name: str, values: npt.NDArray[np.float32]) -> None:
+    """Raise InferenceFailed if an output has NaN or infinity."""
     if not np.isfinite(values).all():
         raise InferenceFailed(
             f"output {name} has NaN or infinity: expected finite numbers. Check the model's precision."
         )
-    return values
+
+
+def _text(shape: tuple[int | str, ...]) -> str:
+    return f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"

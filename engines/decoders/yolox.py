@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 
-from engines.decoders.base import DecoderOptions, FrameRegion, clipped, only_output
+from engines.decoders.base import DecoderOptions, FrameRegion, only_output
+from engines.decoders.boxes import Floats, Indices, detections, likely, suppressed
 from engines.engine import Outputs
-from ingest.contract.records import Box, Detection
+from ingest.contract.records import Detection
 
 STRIDES = (8, 16, 32)
-_MAX_DETECTIONS = 300
-"""Maximum number of detections per image. A COCO evaluation uses at most 100, and a crowded image has fewer than 300
-objects."""
 
 _FAR_CELLS, _LARGEST_LOG = 1e6, 14.0
 """Maximum offset of a box's centre in cells, and maximum logarithm of a box's size. Both values lie beyond any image
@@ -23,8 +19,6 @@ and prevent overflow."""
 
 _OVER = 1e-3
 """Maximum distance of a score outside of 0 to 1, which comes from rounding in half precision."""
-
-Floats = npt.NDArray[np.float32]
 
 
 class YoloxDecoder:
@@ -59,41 +53,18 @@ class YoloxDecoder:
         return ""
 
     def _decode_row(self, cells: Floats, row: FrameRegion) -> list[Detection]:
-        scores = cells[:, 4:5] * cells[:, 5:]
-        classes = scores.argmax(axis=1)
-        best = scores[np.arange(len(cells)), classes]
-        likely = np.flatnonzero(best >= self._options.min_score)
-        if not likely.size:
+        indices, classes, best = likely(cells[:, 4:5] * cells[:, 5:], self._options.min_score)
+        if not indices.size:
             return []
-        corners = self._corners(cells[likely], likely)
-        kept = _suppressed(corners, best[likely], classes[likely], self._options)
-        found = (self._detection(corners[i], int(classes[likely[i]]), float(best[likely[i]]), row) for i in kept)
-        return [detection for detection in found if detection is not None]
+        corners = self._corners(cells[indices], indices)
+        kept = suppressed(corners, best, classes, self._options.max_overlap, self._options.across_classes)
+        return detections(corners[kept], best[kept], classes[kept], row, self._options)
 
-    def _corners(self, cells: Floats, indices: npt.NDArray[np.intp]) -> Floats:
+    def _corners(self, cells: Floats, indices: Indices) -> Floats:
         stride = self._stride[indices, None]
         centre = (cells[:, :2].clip(-_FAR_CELLS, _FAR_CELLS) + self._grid[indices]) * stride
         half = np.exp(cells[:, 2:4].clip(max=_LARGEST_LOG)) * stride / 2
         return np.concatenate([centre - half, centre + half], axis=1).astype(np.float32)
-
-    def _detection(self, corners: Floats, index: int, score: float, row: FrameRegion) -> Detection | None:
-        left, top, right, bottom = (float(v) for v in corners)
-        box = clipped(row.region.fit.to_frame(Box(left, top, right, bottom)), row)
-        if box is None:
-            return None
-        return Detection(box=box, label=self._options.labels[index], class_id=index, score=min(score, 1.0))
-
-
-def _suppressed(corners: Floats, scores: Floats, classes: npt.NDArray[np.intp], options: DecoderOptions) -> list[int]:
-    boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
-    kept = cv2.dnn.NMSBoxesBatched(
-        boxes.tolist(),
-        scores.tolist(),
-        classes.tolist(),
-        options.min_score,
-        options.max_overlap,
-    )  # no top_k, which would drop candidates before suppression removes the overlapping ones
-    return [int(i) for i in np.asarray(kept).flatten()[:_MAX_DETECTIONS]]
 
 
 def _grid(width: int, height: int) -> tuple[Floats, Floats]:

@@ -1,0 +1,89 @@
+"""Boxes of a detector: conversion, non-maximum suppression, and detections in the frame. Pure."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.decoders.base import DecoderOptions, FrameRegion, clipped
+from ingest.contract.records import Box, Detection
+
+MAX_DETECTIONS = 300
+"""Maximum number of detections per image. A COCO evaluation uses at most 100, and a crowded image has fewer than 300
+objects."""
+
+Floats = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.intp]
+
+
+def from_centres(boxes: Floats) -> Floats:
+    """Convert boxes ``(…, 4)`` of centre x, centre y, width, height to left, top, right, bottom."""
+    half = boxes[..., 2:4] / 2
+    return np.concatenate([boxes[..., :2] - half, boxes[..., :2] + half], axis=-1)
+
+
+def likely(scores: Floats, min_score: float) -> tuple[Indices, Indices, Floats]:
+    """Return the boxes whose best class has a score of at least ``min_score``: their indices, classes and scores.
+
+    ``scores`` is ``(boxes, classes)``.
+    """
+    classes = scores.argmax(axis=1)
+    best = scores[np.arange(len(scores)), classes]
+    indices = np.flatnonzero(best >= min_score)
+    return indices, classes[indices], best[indices]
+
+
+def suppressed(
+    corners: Floats, scores: Floats, classes: Indices, max_overlap: float, across_classes: bool = False
+) -> list[int]:
+    """Return the indices of the boxes that non-maximum suppression keeps, highest score first.
+
+    A box is dropped if its intersection over union with a kept box exceeds ``max_overlap``. Boxes of different
+    classes are compared with ``across_classes`` only. The kept boxes do not depend on the order of the input: of
+    equal scores, the class and then the corners decide. At most ``MAX_DETECTIONS`` boxes are kept.
+    """
+    boxes = corners.astype(np.float64)
+    sizes = np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0)
+    areas = sizes[:, 0] * sizes[:, 1]
+    left = np.lexsort((*boxes.T[::-1], classes, -scores))
+    kept: list[int] = []
+    while left.size and len(kept) < MAX_DETECTIONS:
+        first, left = left[0], left[1:]
+        kept.append(int(first))
+        overlap = np.minimum(boxes[first, 2:], boxes[left, 2:]) - np.maximum(boxes[first, :2], boxes[left, :2])
+        shared = np.maximum(overlap[:, 0], 0.0) * np.maximum(overlap[:, 1], 0.0)
+        same = shared > max_overlap * (areas[first] + areas[left] - shared)
+        if not across_classes:
+            same &= classes[left] == classes[first]
+        left = left[~same]
+    return kept
+
+
+def detections(
+    corners: Floats, scores: Floats, classes: Indices, row: FrameRegion, options: DecoderOptions
+) -> list[Detection]:
+    """Return the detections of boxes in px of the model's input, in the given order.
+
+    Boxes are mapped to the frame and clipped. Boxes without area in the frame are dropped.
+    """
+    found = []
+    for (left, top, right, bottom), score, index in zip(
+        corners.tolist(), scores.tolist(), classes.tolist(), strict=True
+    ):
+        box = clipped(row.region.fit.to_frame(Box(left, top, right, bottom)), row)
+        if box is not None:
+            found.append(Detection(box=box, label=options.labels[index], class_id=index, score=min(score, 1.0)))
+    return found
+
+
+def best_boxes(corners: Floats, scores: Floats, row: FrameRegion, options: DecoderOptions) -> list[Detection]:
+    """Return the detections of one image after non-maximum suppression.
+
+    ``corners`` is ``(boxes, 4)`` in px of the model's input, ``scores`` is ``(boxes, classes)``.
+    """
+    indices, classes, best = likely(scores, options.min_score)
+    if not indices.size:
+        return []
+    chosen = corners[indices]
+    kept = suppressed(chosen, best, classes, options.max_overlap, options.across_classes)
+    return detections(chosen[kept], best[kept], classes[kept], row, options)
