@@ -17,7 +17,7 @@ _ROW = 6
 """Numbers per row of a model with NMS inside: left, top, right, bottom, score, class."""
 
 
-class Candidate(NamedTuple):
+class Proposal(NamedTuple):
     """A decoder that may read a model.
 
     ``output`` is the only output to keep, or "" to keep all. ``classes`` is the number of labels, background
@@ -32,68 +32,68 @@ class Candidate(NamedTuple):
 
 def propose(
     outputs: Mapping[str, Shape], labels: int | None = None, size: tuple[int, int] | None = None
-) -> list[Candidate]:
+) -> list[Proposal]:
     """Return the decoders whose layout fits the outputs, most likely first; an empty list if none fits.
 
     ``labels`` is the number of labels, or None if it is not known. ``size`` is width and height of the input in px.
-    Shapes alone do not tell raw grids from decoded ones or logits from scores: let ``refusal`` judge each candidate.
+    Shapes alone do not tell raw grids from decoded ones or logits from scores: let ``refusal`` judge each proposal.
     """
     found = list(_of_several(outputs, labels))
     for name, shape in outputs.items():
         keep = name if len(outputs) > 1 else ""
-        found += [candidate._replace(output=keep) for candidate in _of_one(name, shape, labels, size)]
+        found += [proposal._replace(output=keep) for proposal in _of_one(name, shape, labels, size)]
     return found
 
 
-def _of_one(name: str, shape: Shape, labels: int | None, size: tuple[int, int] | None) -> Iterator[Candidate]:
+def _of_one(name: str, shape: Shape, labels: int | None, size: tuple[int, int] | None) -> Iterator[Proposal]:
     if len(shape) == 1 or (len(shape) == 2 and shape[1] == 1):
         if labels in (None, 1):
-            yield Candidate("sigmoid", f"{name} has one number per image", 1)
+            yield Proposal("sigmoid", f"{name} has one number per image", 1)
     elif len(shape) == 2 and _agree(shape[1], labels):
         reason = f"{name} has {shape[1] or 'some'} numbers per image"
-        yield Candidate("softmax", f"{reason}: exclusive classes", shape[1])
-        yield Candidate("sigmoid", f"{reason}: independent labels", shape[1])
+        yield Proposal("softmax", f"{reason}: exclusive classes", shape[1])
+        yield Proposal("sigmoid", f"{reason}: independent labels", shape[1])
     elif len(shape) == 3:
         yield from _of_table(name, shape[1], shape[2], labels, size)
 
 
 def _of_table(
     name: str, rows: int | None, columns: int | None, labels: int | None, size: tuple[int, int] | None
-) -> Iterator[Candidate]:
+) -> Iterator[Proposal]:
     few = rows is None or rows <= MOST_QUERIES
     if columns == _ROW and few:
-        yield Candidate("end2end", f"{name} has few rows of 6: left, top, right, bottom, score, class")
+        yield Proposal("end2end", f"{name} has few rows of 6: left, top, right, bottom, score, class")
     if _after(4, rows, labels) and (labels is not None or columns is None or columns > (rows or 0)):
-        yield Candidate("yolov8", f"{name} has 4 box values and the class scores as rows", _less(rows, 4))
+        yield Proposal("yolov8", f"{name} has 4 box values and the class scores as rows", _less(rows, 4))
     if labels is None and rows is not None and columns is not None and rows < columns:
         return
     if _after(5, columns, labels):
         classes = _less(columns, 5)
         if size is not None and rows == cells(*size):
-            yield Candidate("yolox", f"{name} has a row for each cell of the strides 8, 16 and 32", classes)
+            yield Proposal("yolox", f"{name} has a row for each cell of the strides 8, 16 and 32", classes)
         if rows is None or not few or labels is not None:
-            yield Candidate("yolov5", f"{name} has 4 box values, objectness and class scores as columns", classes)
+            yield Proposal("yolov5", f"{name} has 4 box values, objectness and class scores as columns", classes)
     if _after(4, columns, labels) and few:
-        yield Candidate("rtdetr", f"{name} has few rows of 4 box values and class scores", _less(columns, 4))
+        yield Proposal("rtdetr", f"{name} has few rows of 4 box values and class scores", _less(columns, 4))
 
 
-def _of_several(outputs: Mapping[str, Shape], labels: int | None) -> Iterator[Candidate]:
+def _of_several(outputs: Mapping[str, Shape], labels: int | None) -> Iterator[Proposal]:
     boxes = {name: shape for name, shape in outputs.items() if len(shape) == 3 and shape[2] == 4}
     for name, (_, count, _) in boxes.items():
         others = {other: shape for other, shape in outputs.items() if other != name}
         flat = [shape for shape in others.values() if len(shape) == 2 and shape[1] == count]
         if len(flat) == 2:
-            yield Candidate("end2end", f"{name} has 4 corners for each score and class")
+            yield Proposal("end2end", f"{name} has 4 corners for each score and class")
         for other, shape in others.items():
             if len(shape) == 3 and shape[1] == count and _agree(shape[2], labels):
                 yield from _of_pair(f"{name} has 4 values for each row of {other}", count, shape[2])
 
 
-def _of_pair(reason: str, count: int | None, classes: int | None) -> Iterator[Candidate]:
+def _of_pair(reason: str, count: int | None, classes: int | None) -> Iterator[Proposal]:
     if count is not None and count <= MOST_QUERIES:
-        yield Candidate("rtdetr", f"{reason}, with few rows", classes)
-    yield Candidate("corners", f"{reason}: corners", classes)
-    yield Candidate("ssd", f"{reason}: corners or offsets from prior boxes", classes)
+        yield Proposal("rtdetr", f"{reason}, with few rows", classes)
+    yield Proposal("corners", f"{reason}: corners", classes)
+    yield Proposal("ssd", f"{reason}: corners or offsets from prior boxes", classes)
 
 
 def cells(width: int, height: int) -> int:
