@@ -1,0 +1,10 @@
+"""The TensorRT backend for NVIDIA GPUs, through pycuda.
+
+Nothing in this package has run on a GPU yet. Its tests run on a fake CUDA device and a fake ``tensorrt`` module.
+"""
+
+from __future__ import annotations
+
+from engines.backends.tensorrt.probe import unavailable_reason
+
+__all__ = ["unavailable_reason"]

@@ -1,0 +1,79 @@
+"""Check that TensorRT, pycuda and a usable GPU are present, before any TensorRT object is made.
+
+Without a working driver, a TensorRT builder or runtime ends the process when it is used or destroyed. Therefore
+``cuInit`` comes first.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+from importlib.util import find_spec
+from typing import Any
+
+DRIVER = "libcuda.so.1"
+"""The CUDA driver's library. The NVIDIA driver package installs it, the CUDA toolkit does not."""
+OLDEST, NEWEST = (10, 12), (11,)
+"""Oldest release and newest major version of TensorRT whose Python API this package uses."""
+MODULES = ("tensorrt", "tensorrt_bindings")
+"""Modules with TensorRT's Python API, in the order of search. ``make tensorrt`` installs only the bindings."""
+GUIDE = "See docs/install-gpu-node.md"
+
+
+def unavailable_reason() -> str:
+    """Return the reason why TensorRT cannot be used here. The text is empty if TensorRT and a GPU can be used."""
+    if not any(map(find_spec, MODULES)):
+        return f"TensorRT is not installed: the module tensorrt is missing. {GUIDE}"
+    if not find_spec("pycuda"):
+        return f"pycuda is not installed. {GUIDE}"
+    return driver_reason() or library_reason()
+
+
+def driver_reason() -> str:
+    """Return the reason why CUDA has no usable GPU here. The text is empty if ``cuInit`` finds one."""
+    try:
+        cuda = load_driver()
+    except OSError:
+        return f"no NVIDIA driver: {DRIVER} cannot be loaded. {GUIDE}"
+    code = cuda.cuInit(0)
+    if code:
+        return f"cuInit failed with CUDA error {code} ({_error_text(cuda, code)}). {GUIDE}"
+    count = ctypes.c_int(0)
+    code = cuda.cuDeviceGetCount(ctypes.byref(count))
+    if code or not count.value:
+        return f"the NVIDIA driver reports no GPU (CUDA error {code}). Check CUDA_VISIBLE_DEVICES. {GUIDE}"
+    return ""
+
+
+def library_reason() -> str:
+    """Return the reason why TensorRT's Python module cannot be used. Call it only after ``driver_reason``."""
+    try:
+        trt = load_tensorrt()
+    except (ImportError, OSError) as error:  # the module loads shared libraries
+        return f"TensorRT cannot be imported: {error}. {GUIDE}"
+    version = version_of(trt)
+    if version < OLDEST or version[:1] > NEWEST:
+        wanted = f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.x"
+        return f"TensorRT {trt.__version__} is not supported: expected {wanted}. {GUIDE}"
+    return ""
+
+
+def load_driver() -> Any:
+    """Load the CUDA driver's library. Raise OSError without a driver."""
+    return ctypes.CDLL(DRIVER)
+
+
+def load_tensorrt() -> Any:
+    """Import TensorRT's Python module. Raise ImportError or OSError."""
+    return importlib.import_module(next(filter(find_spec, MODULES), MODULES[0]))
+
+
+def version_of(trt: Any) -> tuple[int, ...]:
+    """Return TensorRT's version as numbers: ``(10, 15, 1, 29)``."""
+    return tuple(int(part) for part in trt.__version__.split(".") if part.isdigit())
+
+
+def _error_text(cuda: Any, code: int) -> str:
+    text = ctypes.c_char_p()
+    cuda.cuGetErrorString(code, ctypes.byref(text))
+    return (text.value or b"unknown error").decode()
