@@ -3,30 +3,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import entry_points
 
 from engines.decoders.base import DecoderOptions, FrameRegion, OutputDecoder, refusal
 from engines.decoders.classes import BACKGROUND, SigmoidDecoder, SoftmaxDecoder
+from engines.decoders.end2end import EndToEndDecoder
+from engines.decoders.propose import Proposal, propose
+from engines.decoders.rtdetr import RtdetrDecoder
+from engines.decoders.scored import CornersDecoder, SsdDecoder
+from engines.decoders.yolo import Yolov5Decoder, Yolov8Decoder
 from engines.decoders.yolox import YoloxDecoder
-from engines.exceptions import DecoderUnknown
+from engines.engine import Outputs
+from engines.exceptions import DecoderUnknown, ManifestError
 
 __all__ = [
     "BACKGROUND",
     "CLASSIFIERS",
+    "ENTRY_POINTS",
     "READ_ONE_OUTPUT",
     "DecoderOptions",
     "FrameRegion",
     "OutputDecoder",
+    "Proposal",
     "known",
     "make",
+    "propose",
+    "readable",
     "refusal",
 ]
 
-_ENTRY_POINTS = "sightline.decoders"
+ENTRY_POINTS = "sightline.decoders"
+"""Group of the entry points of other packages' decoders."""
 _BUILT_IN: dict[str, Callable[[DecoderOptions], OutputDecoder]] = {
+    "corners": CornersDecoder,
+    "end2end": EndToEndDecoder,
+    "rtdetr": RtdetrDecoder,
     "sigmoid": SigmoidDecoder,
     "softmax": SoftmaxDecoder,
+    "ssd": SsdDecoder,
+    "yolov5": Yolov5Decoder,
+    "yolov8": Yolov8Decoder,
     "yolox": YoloxDecoder,
 }
 
@@ -34,20 +53,36 @@ CLASSIFIERS = frozenset({"sigmoid", "softmax"})
 """Decoders that label a whole region without locating objects in it. A pipeline with such a decoder looks at moving
 regions."""
 
-READ_ONE_OUTPUT = frozenset(_BUILT_IN)
+READ_ONE_OUTPUT = frozenset({"sigmoid", "softmax", "yolov5", "yolov8", "yolox"})
 """Decoders that read a single output, which must be the only output of the model."""
 
 
 def known() -> list[str]:
     """Return the names of all decoders, sorted."""
-    return sorted({*_BUILT_IN, *(point.name for point in entry_points(group=_ENTRY_POINTS))})
+    return sorted({*_BUILT_IN, *(point.name for point in entry_points(group=ENTRY_POINTS))})
 
 
 def make(name: str, options: DecoderOptions) -> OutputDecoder:
     """Return a new decoder. Raise DecoderUnknown."""
     if name in _BUILT_IN:
         return _BUILT_IN[name](options)
-    for point in entry_points(group=_ENTRY_POINTS, name=name):
+    for point in entry_points(group=ENTRY_POINTS, name=name):
         decoder: OutputDecoder = point.load()(options)
         return decoder
     raise DecoderUnknown(name, known())
+
+
+def readable(outputs: Outputs, rows: Sequence[FrameRegion], options: DecoderOptions) -> list[Proposal]:
+    """Return the proposed decoders that can read the outputs of a model, without settings of their own.
+
+    ``outputs`` come from a batch of several different images.
+    """
+    size = options.input_width, options.input_height
+    found = []
+    for proposal in propose({n: values.shape for n, values in outputs.items()}, len(options.labels), size):
+        chosen = {proposal.output: outputs[proposal.output]} if proposal.output else outputs
+        with contextlib.suppress(ManifestError):  # the decoder cannot work without settings
+            decoder = make(proposal.decoder, replace(options, settings={}))
+            if not refusal(decoder, chosen, rows):
+                found.append(proposal)
+    return found

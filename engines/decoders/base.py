@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from engines.engine import Outputs
 from engines.exceptions import InferenceFailed
+from engines.repository.manifest import Manifest
 from ingest.contract.records import Box, Detection, Region
 
 
@@ -37,6 +38,20 @@ class DecoderOptions:
     """Whether boxes of different classes with a larger overlap show the same object, too."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the decoder itself, such as the prior boxes of an SSD."""
+
+    @classmethod
+    def of(cls, manifest: Manifest, min_score: float = 0.3) -> DecoderOptions:
+        """Return the options of a model for a pipeline with this minimum score."""
+        spec, decoding = manifest.input, manifest.decoding
+        return cls(
+            manifest.labels,
+            spec.width,
+            spec.height,
+            min_score,
+            decoding.max_overlap,
+            decoding.across_classes,
+            decoding.settings,
+        )
 
 
 class OutputDecoder(Protocol):
@@ -80,7 +95,7 @@ def clipped(box: Box, row: FrameRegion) -> Box | None:
 
 
 def only_output(outputs: Outputs, shape: tuple[int | str, ...]) -> npt.NDArray[np.float32]:
-    """Return the first output of a model. A word in ``shape`` stands for any positive dimension.
+    """Return the first output of a model. A word in ``shape`` stands for any dimension.
 
     Raise InferenceFailed if the shape differs or a number is not finite.
     """
@@ -96,9 +111,9 @@ def only_output(outputs: Outputs, shape: tuple[int | str, ...]) -> npt.NDArray[n
 
 
 def fits(found: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
-    """Return whether a shape is the wanted one. A word in ``wanted`` stands for any positive dimension."""
+    """Return whether a shape is the wanted one. A word in ``wanted`` stands for any dimension."""
     return len(found) == len(wanted) and all(
-        have > 0 if isinstance(want, str) else have == want for have, want in zip(found, wanted, strict=True)
+        isinstance(want, str) or have == want for have, want in zip(found, wanted, strict=True)
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.decoders.base import DecoderOptions, FrameRegion, clipped, only_output
+from engines.decoders.settings import NoSettings, read_settings
 from engines.engine import Outputs
 from ingest.contract.records import Detection
 
@@ -26,6 +27,7 @@ class SoftmaxDecoder:
     """Decoder of class probabilities or logits ``(N, classes)``. The box of a detection is the box of its region."""
 
     def __init__(self, options: DecoderOptions) -> None:
+        read_settings(NoSettings, "softmax", options.settings)
         self._options = options
 
     def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
@@ -64,6 +66,7 @@ class SigmoidDecoder:
     """
 
     def __init__(self, options: DecoderOptions) -> None:
+        read_settings(NoSettings, "sigmoid", options.settings)
         self._options = options
 
     def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:

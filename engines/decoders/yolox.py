@@ -8,6 +8,7 @@ import numpy as np
 
 from engines.decoders.base import DecoderOptions, FrameRegion, only_output
 from engines.decoders.boxes import Floats, Indices, detections, likely, suppressed
+from engines.decoders.settings import NoSettings, read_settings
 from engines.engine import Outputs
 from ingest.contract.records import Detection
 
@@ -25,6 +26,7 @@ class YoloxDecoder:
     """Decoder of ``(N, cells, 5 + classes)``: centre, log size, objectness and class scores of each grid cell."""
 
     def __init__(self, options: DecoderOptions) -> None:
+        read_settings(NoSettings, "yolox", options.settings)
         self._options = options
         self._grid, self._stride = _grid(options.input_width, options.input_height)
 
@@ -48,7 +50,7 @@ class YoloxDecoder:
         if as_pixels < as_offset:  # decoded centres lie near their own cells, raw offsets near zero
             return (
                 "box centres are pixels of the input: expected offsets from grid cells. "
-                "Export the model with decode_in_inference = False"
+                "Use the decoder yolov5, or export the model with decode_in_inference = False"
             )
         return ""
 

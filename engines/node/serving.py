@@ -37,8 +37,7 @@ class ServedModel:
         self._pad = spec.pad
         self._canvas = Canvas(spec.height, spec.width, CHANNELS)
         self._decoder = decoder or decoders.make(
-            model.manifest.decoder,
-            DecoderOptions(model.manifest.labels, spec.width, spec.height, min_score=pipeline.min_score),
+            model.manifest.decoder, DecoderOptions.of(model.manifest, pipeline.min_score)
         )
 
     @property

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -21,10 +22,10 @@ import onnxruntime as ort
 import tomli_w
 
 from engines import decoders
-from engines.decoders import DecoderOptions, FrameRegion
+from engines.decoders import DecoderOptions, FrameRegion, Proposal
 from engines.engine import Outputs
 from engines.exceptions import AdoptFailed, DecoderUnknown
-from engines.repository.manifest import MANIFEST, Model, sha256_of
+from engines.repository.manifest import MANIFEST, Decoding, Model, sha256_of
 from engines.repository.store import Repository
 from engines.repository.wrap import (
     INPUT,
@@ -74,12 +75,13 @@ class AdoptOptions:
     scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
     output: str = ""
     """Name of the output to keep; empty for all."""
+    decoding: Decoding = field(default_factory=Decoding)
 
 
 def adopt(file: Path, repository: Repository, options: AdoptOptions) -> Model:
     """Wrap a model, compare it with the original, try its decoder, and write it as the next version.
 
-    Raise DecoderUnknown or AdoptFailed.
+    Raise DecoderUnknown, ManifestError for a setting that the decoder does not have, or AdoptFailed.
     """
     if options.decoder not in decoders.known():
         raise DecoderUnknown(options.decoder, decoders.known())
@@ -114,6 +116,7 @@ def adopt(file: Path, repository: Repository, options: AdoptOptions) -> Model:
             "colour": options.colour,
             "fit": options.fit,
         },
+        **({"decoding": options.decoding.model_dump()} if options.decoding != Decoding() else {}),
         "origin": {
             "file": file.name,
             "sha256": sha256_of(file),
@@ -146,30 +149,30 @@ def _refuse_unreadable(file: Path, wrapped: Any, given: ForeignInput, options: A
     found = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
     size = (given.width, given.height)
     row = FrameRegion(Region(Box(0, 0, *size), Fit(1.0, 1.0, 0.0, 0.0), Inner(0, 0, *size)), *size)
-    decoder = decoders.make(options.decoder, DecoderOptions(options.labels, *size))
+    decoder_options = DecoderOptions(options.labels, *size, settings=options.decoding.settings)
+    decoder = decoders.make(options.decoder, decoder_options)
     reason = decoders.refusal(decoder, found, [row] * _PROBES)
     if reason:
+        others = decoders.readable(found, [row] * _PROBES, decoder_options)
         shapes = ", ".join(f"{name} {list(values.shape[1:])}" for name, values in found.items())
         raise AdoptFailed(
             f"model file {file} with {len(options.labels)} labels, outputs {shapes} per image, "
-            f"decoder {options.decoder}: {reason}{_hint(found, len(options.labels), options.decoder)}"
+            f"decoder {options.decoder}: {reason}{_hint(found, options.decoder, decoder_options, others)}"
         )
 
 
-def _hint(outputs: Outputs, labels: int, decoder: str) -> str:
-    """Return the next step for outputs in a known layout that the decoder does not read; "" for an unknown layout."""
-    shape = next(iter(outputs.values())).shape[1:]
-    if decoder == "yolox" and len(shape) == 2 and shape[0] == 4 + labels:
-        return (
-            ". This is the layout of YOLOv8 and later (boxes and scores by row). Export the detector as YOLOX, or "
-            f"register a decoder of your own. Decoders: {', '.join(decoders.known())}"
-        )
-    if decoder == "softmax" and labels == 1:
+def _hint(outputs: Outputs, decoder: str, options: DecoderOptions, others: Sequence[Proposal]) -> str:
+    """Return the next step for outputs that the decoder does not read; "" for an unknown layout."""
+    if decoder == "softmax" and len(options.labels) == 1:
         return ". A model of one class needs the decoder sigmoid"
-    if len(shape) == 1 and decoder in decoders.CLASSIFIERS and shape[0] != labels:
-        return f". The model has {shape[0]} classes: pass a --labels file with {shape[0]} lines"
-    if len(shape) == 2 and shape[1] > 5 and decoder == "yolox" and shape[1] != 5 + labels:
-        return f". The model has {shape[1] - 5} classes: pass a --labels file with {shape[1] - 5} lines"
+    if others:
+        named = [f"{p.decoder} with --output {p.output}" if p.output else p.decoder for p in others]
+        return f". Decoders that can read these outputs: {', '.join(named)}"
+    shapes = {name: values.shape for name, values in outputs.items()}
+    for proposal in decoders.propose(shapes, None, (options.input_width, options.input_height)):
+        count = proposal.classes
+        if proposal.decoder == decoder and count not in (None, len(options.labels)):
+            return f". The model has {count} classes: pass a --labels file with {count} lines"
     return ""
 
 

@@ -30,6 +30,20 @@ class InputSpec(BaseModel):
     pad: int = Field(default=114, ge=0, le=255)
 
 
+class Decoding(BaseModel):
+    """How a decoder merges overlapping boxes, and the settings of the decoder itself.
+
+    ``max_overlap`` is the largest intersection over union of two objects. Boxes of different classes are merged with
+    ``across_classes`` only.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_overlap: float = Field(default=0.45, ge=0.0, le=1.0)
+    across_classes: bool = False
+    settings: dict[str, Any] = {}
+
+
 class Manifest(BaseModel):
     """Contents of ``model.toml``. ``training`` and ``origin`` are for people; no code reads them."""
 
@@ -43,6 +57,7 @@ class Manifest(BaseModel):
     labels: tuple[str, ...] = Field(min_length=1)
     max_batch: int = Field(default=32, ge=1)
     input: InputSpec
+    decoding: Decoding = Decoding()
     training: dict[str, Any] = {}
     origin: dict[str, Any] = {}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from hypothesis.extra import numpy as nps
 
 from engines import decoders
 from engines.decoders import DecoderOptions, FrameRegion, OutputDecoder
-from engines.exceptions import InferenceFailed
+from engines.exceptions import InferenceFailed, ManifestError
 from ingest.contract.records import Box, Fit, Inner, Region
 
 LABELS = ("background", "cat", "dog")
@@ -20,7 +22,19 @@ ROWS = [
     FrameRegion(Region(Box(0, 0, 100, 80), Fit(0.32, 0.4, 0.0, 0.0), Inner(0, 0, 32, 32)), 100, 80),
     FrameRegion(Region(Box(-10, 60, 40, 95), Fit(1.0, 1.0, 10.0, -60.0), Inner(0, 0, 32, 32)), 100, 80),
 ]
-SHAPES = {"sigmoid": (len(LABELS),), "softmax": (len(LABELS),), "yolox": (4 * 4 + 2 * 2 + 1, 5 + len(LABELS))}
+CLASSES = len(LABELS)
+SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
+    "corners": {"scores": (9, CLASSES), "boxes": (9, 4)},
+    "end2end": {"rows": (9, 6)},
+    "rtdetr": {"boxes": (9, 4), "logits": (9, CLASSES)},
+    "sigmoid": {"output": (CLASSES,)},
+    "softmax": {"output": (CLASSES,)},
+    "ssd": {"scores": (9, CLASSES), "boxes": (9, 4)},
+    "yolov5": {"output": (9, 5 + CLASSES)},
+    "yolov8": {"output": (4 + CLASSES, 9)},
+    "yolox": {"output": (4 * 4 + 2 * 2 + 1, 5 + CLASSES)},
+}
+"""Shapes of the outputs of each decoder per image."""
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-1e6, max_value=1e6)
 
 
@@ -31,16 +45,23 @@ def test_the_contract_covers_every_built_in_decoder() -> None:
 each_decoder = pytest.mark.parametrize("name", sorted(SHAPES))
 
 
+def filled(name: str, rows: int = len(ROWS)) -> dict[str, np.ndarray]:
+    return {output: np.zeros((rows, *shape), np.float32) for output, shape in SHAPES[name].items()}
+
+
 @each_decoder
 @given(data=st.data())
 def test_detections_of_any_finite_outputs_are_in_the_frame_labelled_and_sorted(
     name: str, data: st.DataObject
 ) -> None:
     decoder = decoders.make(name, OPTIONS)
-    outputs = data.draw(nps.arrays(np.float32, (len(ROWS), *SHAPES[name]), elements=FLOATS))
-    before = outputs.copy()
-    found = decoder.decode({"output": outputs}, ROWS)
-    assert np.array_equal(outputs, before)
+    outputs = {
+        output: data.draw(nps.arrays(np.float32, (len(ROWS), *shape), elements=FLOATS))
+        for output, shape in SHAPES[name].items()
+    }
+    before = {output: values.copy() for output, values in outputs.items()}
+    found = decoder.decode(outputs, ROWS)
+    assert all(np.array_equal(outputs[output], values) for output, values in before.items())
     assert len(found) == len(ROWS)
     for row, detections in zip(ROWS, found, strict=True):
         scores = [d.score for d in detections]
@@ -55,26 +76,29 @@ def test_detections_of_any_finite_outputs_are_in_the_frame_labelled_and_sorted(
 @each_decoder
 def test_rows_are_decoded_independently(name: str) -> None:
     decoder = decoders.make(name, OPTIONS)
-    outputs = np.random.default_rng(3).uniform(0, 1, (len(ROWS), *SHAPES[name])).astype(np.float32)
-    together = decoder.decode({"output": outputs}, ROWS)
-    alone = [decoder.decode({"output": outputs[i : i + 1]}, ROWS[i : i + 1])[0] for i in range(len(ROWS))]
+    random = np.random.default_rng(3)
+    outputs = {n: random.uniform(0, 1, values.shape).astype(np.float32) for n, values in filled(name).items()}
+    together = decoder.decode(outputs, ROWS)
+    parts = [{n: values[i : i + 1] for n, values in outputs.items()} for i in range(len(ROWS))]
+    alone = [decoder.decode(part, ROWS[i : i + 1])[0] for i, part in enumerate(parts)]
     assert together == alone
 
 
 @each_decoder
 def test_an_empty_batch_gives_no_detections(name: str) -> None:
     decoder = decoders.make(name, OPTIONS)
-    assert decoder.decode({"output": np.zeros((0, *SHAPES[name]), np.float32)}, []) == []
+    assert decoder.decode(filled(name, 0), []) == []
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
 @each_decoder
 def test_nan_and_infinity_are_refused(name: str, broken: float) -> None:
     decoder: OutputDecoder = decoders.make(name, OPTIONS)
-    outputs = np.zeros((len(ROWS), *SHAPES[name]), np.float32)
-    outputs[(1, *(0 for _ in SHAPES[name]))] = broken
-    with pytest.raises(InferenceFailed, match="finite"):
-        decoder.decode({"output": outputs}, ROWS)
+    for output in SHAPES[name]:
+        outputs = filled(name)
+        outputs[output][1].flat[0] = broken
+        with pytest.raises(InferenceFailed, match="finite"):
+            decoder.decode(outputs, ROWS)
 
 
 @pytest.mark.parametrize("shape", [(2,), (1, 3), (2, 99), (2, 21, 8, 1), (3, 21, 8)])
@@ -88,3 +112,9 @@ def test_outputs_of_another_shape_are_refused(name: str, shape: tuple[int, ...])
 def test_a_model_without_outputs_is_refused(name: str) -> None:
     with pytest.raises(InferenceFailed, match="no output"):
         decoders.make(name, OPTIONS).decode({}, ROWS)
+
+
+@each_decoder
+def test_an_unknown_setting_is_refused(name: str) -> None:
+    with pytest.raises(ManifestError, match=f"decoder {name}, setting colour = 'red'.*Settings of this decoder: "):
+        decoders.make(name, replace(OPTIONS, settings={"colour": "red"}))

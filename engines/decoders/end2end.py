@@ -1,0 +1,114 @@
+"""The decoder of models with non-maximum suppression inside, such as YOLOv10 and TensorRT's EfficientNMS."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from engines.decoders.base import DecoderOptions, FrameRegion, fits, require_finite
+from engines.decoders.boxes import MAX_DETECTIONS, Floats, Indices, detections
+from engines.decoders.checks import not_classes, not_corners, not_in_unit, not_scores
+from engines.decoders.classes import BACKGROUND
+from engines.decoders.scored import input_size
+from engines.decoders.settings import RowSettings, read_settings
+from engines.engine import Outputs
+from engines.exceptions import InferenceFailed
+from ingest.contract.records import Detection
+
+_FAR = 1e7
+"""Maximum distance of a corner from the image, in units of the output. Prevents overflow."""
+_FAINT = 0.01
+"""Score up to which a row counts as padding. Padded rows may hold any numbers."""
+
+
+class _Found(NamedTuple):
+    """Boxes ``(N, K, 4)``, scores and classes ``(N, K)``. Scores of rows beyond the count are 0."""
+
+    boxes: Floats
+    scores: Floats
+    classes: Floats
+
+
+class EndToEndDecoder:
+    """Decoder of rows ``(N, K, 6)``, which are left, top, right, bottom, score, class.
+
+    Or of several outputs: boxes ``(N, K, 4)``, scores ``(N, K)``, classes ``(N, K)``, and optionally the number of
+    rows that count, ``(N,)`` or ``(N, 1)``. Scores come before classes, unless a name contains "class" or "label".
+    """
+
+    def __init__(self, options: DecoderOptions) -> None:
+        self._options = options
+        self._settings = read_settings(RowSettings, "end2end", options.settings)
+        self._ignored = {index for index, label in enumerate(options.labels) if label == BACKGROUND}
+
+    def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
+        """Return the rows of each image from ``min_score`` on, except the background and unknown classes."""
+        found = self._read(outputs, len(rows))
+        corners = found.boxes.clip(-_FAR, _FAR) * (input_size(self._options) if self._settings.unit == "share" else 1)
+        return [self._decode_row(*one) for one in zip(corners, found.scores, found.classes, rows, strict=True)]
+
+    def misfit(self, outputs: Outputs) -> str:
+        """Return why the outputs are not rows of boxes in the configured unit, scores and classes."""
+        found = self._read(outputs, len(next(iter(outputs.values()))))
+        real = found.scores > _FAINT
+        boxes = found.boxes[real]
+        return (
+            not_scores(found.scores[real], "Use the decoder yolov5 or yolox for a grid")
+            or not_classes(found.classes[real], len(self._options.labels))
+            or not_corners(boxes, "Export the model with corners")
+            or not_in_unit(boxes, self._settings.unit)
+        )
+
+    def _decode_row(self, corners: Floats, scores: Floats, classes: Floats, row: FrameRegion) -> list[Detection]:
+        whole: Indices = classes.clip(-1, len(self._options.labels)).astype(np.intp)
+        known = (whole >= 0) & (whole < len(self._options.labels)) & (whole == classes)
+        chosen = np.flatnonzero(known & (scores >= self._options.min_score) & ~np.isin(whole, list(self._ignored)))
+        order = chosen[np.argsort(-scores[chosen], kind="stable")][:MAX_DETECTIONS]
+        return detections(corners[order], scores[order], whole[order], row, self._options)
+
+    def _read(self, outputs: Outputs, rows: int) -> _Found:
+        if not outputs:
+            raise InferenceFailed("the model has no output: expected rows of boxes")
+        for name, values in outputs.items():
+            require_finite(name, values)
+        found = _table(outputs, rows) if len(outputs) == 1 else _parts(outputs, rows)
+        if found is None:
+            shapes = ", ".join(f"{name} {values.shape}" for name, values in outputs.items())
+            raise InferenceFailed(
+                f"outputs are {shapes}: expected one ({rows}, K, 6), or boxes ({rows}, K, 4) with scores ({rows}, K) "
+                f"and classes ({rows}, K)"
+            )
+        if self._settings.order == "top-left":
+            return found._replace(boxes=found.boxes[..., [1, 0, 3, 2]])
+        return found
+
+
+def _table(outputs: Outputs, rows: int) -> _Found | None:
+    (values,) = outputs.values()
+    if not fits(values.shape, (rows, "K", 6)):
+        return None
+    return _Found(values[..., :4], values[..., 4], values[..., 5])
+
+
+def _parts(outputs: Outputs, rows: int) -> _Found | None:
+    boxes = [values for values in outputs.values() if fits(values.shape, (rows, "K", 4))]
+    if len(boxes) != 1:
+        return None
+    most = boxes[0].shape[1]
+    counts = [values for values in outputs.values() if values.shape in ((rows,), (rows, 1))]
+    named = {name: values for name, values in outputs.items() if values.shape == (rows, most)}
+    if most == 1 and len(named) == 3:  # the count has the shape of the scores; it comes first
+        counts = [named.pop(next(iter(named)))]
+    elif most == 1:
+        counts = []
+    if len(named) != 2:
+        return None
+    classes, scores = sorted(named, key=lambda name: not any(w in name.lower() for w in ("class", "label", "cls")))
+    if not any(word in classes.lower() for word in ("class", "label", "cls")):
+        scores, classes = named
+    kept = np.asarray(named[scores], np.float32)
+    if counts:
+        kept = np.where(np.arange(most) < counts[0].reshape(-1, 1), kept, np.float32(0))
+    return _Found(boxes[0], kept, named[classes])

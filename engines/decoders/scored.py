@@ -1,0 +1,166 @@
+"""Decoders of detectors with an output of boxes and an output of class scores: corner-form models, and SSD.
+
+UltraFace and YOLO-NAS give corners. SSD (Liu et al., 2016, https://arxiv.org/abs/1512.02325) gives offsets from prior
+boxes, which many exports decode to corners.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from engines.decoders.base import DecoderOptions, FrameRegion, fits, require_finite
+from engines.decoders.boxes import Floats, best_boxes, from_centres
+from engines.decoders.checks import not_centres, not_corners, not_in_unit, not_scores, not_shares, not_sizes
+from engines.decoders.classes import BACKGROUND
+from engines.decoders.settings import BoxSettings, Prior, PriorSettings, read_settings
+from engines.engine import Outputs
+from engines.exceptions import InferenceFailed, ManifestError
+from ingest.contract.records import Detection
+
+_LARGEST_LOG = 14.0
+"""Maximum logarithm of a box's size, which lies beyond any image and prevents overflow."""
+_FAR = 1e6
+"""Maximum distance of a box from the image, in sizes of the image. Prevents overflow."""
+
+
+class CornersDecoder:
+    """Decoder of ``boxes (N, boxes, 4)``, which are left, top, right, bottom, and ``scores (N, boxes, classes)``."""
+
+    def __init__(self, options: DecoderOptions) -> None:
+        self._options = options
+        self._unit = read_settings(BoxSettings, "corners", options.settings).unit
+
+    def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
+        """Return the boxes of each row after non-maximum suppression, without those of the background."""
+        boxes, scores = boxes_and_scores(outputs, len(rows), len(self._options.labels))
+        scores = without_background(scores, self._options.labels)
+        corners = boxes.clip(-_FAR, _FAR) * (input_size(self._options) if self._unit == "share" else 1)
+        return [best_boxes(*one, self._options) for one in zip(corners, scores, rows, strict=True)]
+
+    def misfit(self, outputs: Outputs) -> str:
+        """Return why the outputs are not corners in the configured unit, and scores."""
+        boxes, scores = boxes_and_scores(outputs, None, len(self._options.labels))
+        return (
+            not_scores(scores, "Use the decoder ssd with scores = softmax, or rtdetr")
+            or not_corners(boxes, "Use the decoder rtdetr for centre and size, or ssd for offsets")
+            or not_in_unit(boxes, self._unit)
+        )
+
+
+class SsdDecoder:
+    """Decoder of an SSD: ``boxes (N, priors, 4)`` as shares or offsets, and ``scores (N, priors, classes)``.
+
+    ``form`` tells the meaning of a box: ``corners`` (left, top, right, bottom), ``centres`` (centre and size), or
+    ``offsets`` from the prior boxes, which are outside of the model.
+    """
+
+    def __init__(self, options: DecoderOptions) -> None:
+        self._options = options
+        self._settings = read_settings(PriorSettings, "ssd", options.settings)
+        self._priors = _prior_boxes(self._settings.priors, options.input_width, options.input_height)
+        if self._settings.form == "offsets" and not self._settings.priors:
+            raise ManifestError(
+                "decoder ssd, setting priors = {}: expected the sizes of the prior boxes in px by stride, "
+                "for example {8 = [10, 16, 24], 16 = [32, 48]}"
+            )
+
+    def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
+        """Return the boxes of each row after non-maximum suppression, without those of the background."""
+        boxes, scores = boxes_and_scores(outputs, len(rows), len(self._options.labels))
+        if self._settings.form == "offsets" and boxes.shape[1] != len(self._priors):
+            raise InferenceFailed(
+                f"the model has {boxes.shape[1]} boxes: expected {len(self._priors)} for these prior boxes"
+            )
+        scores = without_background(activated(scores, self._settings.scores), self._options.labels)
+        corners = self._corners(boxes) * input_size(self._options)
+        return [best_boxes(*one, self._options) for one in zip(corners, scores, rows, strict=True)]
+
+    def misfit(self, outputs: Outputs) -> str:
+        """Return why the outputs are not boxes in the configured form, and scores."""
+        boxes, scores = boxes_and_scores(outputs, None, len(self._options.labels))
+        if self._settings.scores == "given":
+            reason = not_scores(scores, "Set scores = softmax or scores = sigmoid")
+            if reason:
+                return reason
+        if self._settings.form == "corners":
+            cure = "Set form = centres, or form = offsets with priors"
+            return not_corners(boxes, cure) or not_shares(boxes, "Use the decoder corners with unit = px")
+        if self._settings.form == "centres":
+            cure = "Set form = offsets with priors"
+            return not_sizes(boxes, cure) or not_centres(boxes, "Set form = corners") or not_shares(boxes, cure)
+        return not_centres(boxes, "The model has decoded them: set form = corners")
+
+    def _corners(self, boxes: Floats) -> Floats:
+        if self._settings.form == "corners":
+            return boxes.clip(-_FAR, _FAR)
+        if self._settings.form == "centres":
+            return from_centres(boxes.clip(-_FAR, _FAR))
+        centres, sizes = self._priors[:, :2], self._priors[:, 2:]
+        moved = centres + boxes[..., :2].clip(-_FAR, _FAR) * self._settings.centre_variance * sizes
+        scaled = np.exp((boxes[..., 2:] * self._settings.size_variance).clip(max=_LARGEST_LOG)) * sizes
+        return from_centres(np.concatenate([moved, scaled], axis=-1).astype(np.float32))
+
+
+def boxes_and_scores(outputs: Outputs, rows: int | None, labels: int) -> tuple[Floats, Floats]:
+    """Return the output of boxes ``(N, boxes, 4)`` and the output of scores ``(N, boxes, labels)``.
+
+    With four labels both have the same shape; then the name of the boxes must contain "box" or "loc". Raise
+    InferenceFailed if the model does not have exactly one of each.
+    """
+    if not outputs:
+        raise InferenceFailed("the model has no output: expected boxes and scores")
+    batch: int | str = "N" if rows is None else rows
+    boxes = [name for name, values in outputs.items() if fits(values.shape, (batch, "boxes", 4))]
+    scores = [name for name, values in outputs.items() if fits(values.shape, (batch, "boxes", labels))]
+    if labels == 4:
+        boxes = [name for name in boxes if "box" in name.lower() or "loc" in name.lower()]
+        scores = [name for name in scores if name not in boxes]
+    pairs = [(b, s) for b in boxes for s in scores if b != s and outputs[b].shape[1] == outputs[s].shape[1]]
+    if len(pairs) != 1:
+        shapes = ", ".join(f"{name} {values.shape}" for name, values in outputs.items())
+        raise InferenceFailed(
+            f"outputs are {shapes}: expected boxes ({batch}, boxes, 4) and scores ({batch}, boxes, {labels}) "
+            "for these labels"
+        )
+    for name in pairs[0]:
+        require_finite(name, outputs[name])
+    return outputs[pairs[0][0]], outputs[pairs[0][1]]
+
+
+def without_background(scores: Floats, labels: tuple[str, ...]) -> Floats:
+    """Return scores ``(…, labels)`` with -1 for the background, which no ``min_score`` accepts."""
+    return np.where(np.array(labels) == BACKGROUND, np.float32(-1), scores)
+
+
+def activated(scores: Floats, kind: str) -> Floats:
+    """Apply ``softmax`` or ``sigmoid`` to the last axis of logits; any other kind returns the scores as they are."""
+    if kind == "sigmoid":
+        return np.asarray((1 + np.tanh(scores / 2)) / 2, np.float32)  # the logistic function, without overflow
+    if kind == "softmax":
+        exponents = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        return np.asarray(exponents / exponents.sum(axis=-1, keepdims=True), np.float32)
+    return scores
+
+
+def input_size(options: DecoderOptions) -> Floats:
+    """Return the width and height of the input in px, twice: the factors of four corners in shares."""
+    return np.array([options.input_width, options.input_height] * 2, np.float32)
+
+
+def _prior_boxes(priors: Mapping[int, Sequence[Prior]], width: int, height: int) -> Floats:
+    """Return centre and size of each prior box as shares of the input, ``(priors, 4)``, clipped to 0 to 1.
+
+    The order is that of an SSD's outputs: stride, row, column, prior box of the cell.
+    """
+    found = [np.zeros((0, 4))]
+    for stride, sizes in sorted(priors.items()):
+        lines, columns = -(-height // stride), -(-width // stride)
+        pairs = [(size, size) if isinstance(size, int | float) else size for size in sizes]
+        boxes = np.empty((lines, columns, len(pairs), 4))
+        boxes[..., 0] = ((np.arange(columns) + 0.5) / columns)[None, :, None]
+        boxes[..., 1] = ((np.arange(lines) + 0.5) / lines)[:, None, None]
+        boxes[..., 2:] = np.array(pairs) / (width, height)
+        found.append(boxes.reshape(-1, 4))
+    return np.concatenate(found).clip(0.0, 1.0).astype(np.float32)
