@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from deploy.cli.services import agent
-from deploy.cli.services.engine import engine
+from deploy.cli.services import agent, engine
 from deploy.cli.services.stream import alerts, analyse, dispatch, prepare, sense, webhook_receiver
 from deploy.cli.tools import config, deadletter, gate, kafka, models, results, topics
 from deploy.cli.tools.audit import audit
@@ -27,7 +26,7 @@ def _quiet() -> None:
 app.command()(demo)
 app.add_typer(agent.app, name="agent")
 app.command()(prepare)
-app.command()(engine)
+app.add_typer(engine.app, name="engine")
 app.command()(analyse)
 app.command()(sense)
 app.command()(alerts)

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from pkgutil import resolve_name
 
+from engines.backends.auto import AUTO, BackendChoice, choose
+from engines.backends.hardware import cpu_flags
 from engines.engine import Engine
+from ingest.site.pipeline import Precision
 
-__all__ = ["BACKENDS", "make"]
+__all__ = ["AUTO", "BACKENDS", "BackendChoice", "choose_here", "make", "unavailable_reason"]
 
 
 BACKENDS: Mapping[str, str] = {
+    "tensorrt": "engines.backends.tensorrt:TensorRtEngine",
+    "onnxruntime-cuda": "engines.backends.onnxruntimecuda:OnnxRuntimeCudaEngine",
+    "openvino": "engines.backends.openvino:OpenVinoEngine",
     "onnxruntime": "engines.backends.onnxruntime:OnnxRuntimeEngine",
     "fake": "engines.backends.fake:FakeEngine",
 }
-"""Module and class of each backend."""
+"""Module and class of each backend. Each module has a function ``unavailable_reason() -> str``."""
 
 
 def make(name: str, workers: int = 1) -> Engine:
@@ -24,3 +31,21 @@ def make(name: str, workers: int = 1) -> Engine:
     """
     engine: Engine = resolve_name(BACKENDS[name])(workers)
     return engine
+
+
+def unavailable_reason(name: str) -> str:
+    """Return why a backend cannot be used on this machine; empty if it can be used.
+
+    Raise KeyError if the name is not in ``BACKENDS``.
+    """
+    module = BACKENDS[name].partition(":")[0]
+    try:
+        reason: str = import_module(module).unavailable_reason()
+    except ModuleNotFoundError as error:
+        return f"the Python module {error.name} is missing"
+    return reason
+
+
+def choose_here(precision: Precision) -> BackendChoice:
+    """Return the backend for a model that allows ``precision``, on this machine."""
+    return choose(precision, cpu_flags(), unavailable_reason)

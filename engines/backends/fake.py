@@ -12,6 +12,11 @@ from engines.exceptions import InferenceFailed
 from engines.repository.manifest import Model
 
 
+def unavailable_reason() -> str:
+    """Return an empty text: the fake engine needs nothing."""
+    return ""
+
+
 class FakeEngine(BlockingEngine):
     """Classifier that needs no model file.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import onnxruntime as ort
 
 from engines.backends.blocking import BlockingEngine
@@ -10,11 +12,19 @@ from engines.exceptions import InferenceFailed, ModelLoadFailed
 from engines.repository.manifest import Model
 
 
+def unavailable_reason() -> str:
+    """Return an empty text: ONNX Runtime is a dependency and runs everywhere."""
+    return ""
+
+
 class OnnxRuntimeEngine(BlockingEngine):
     """Engine with one ONNX Runtime session, whose weights all workers share.
 
     Each worker computes a whole batch on one core, which is faster than one batch on all cores.
     """
+
+    PROVIDERS: ClassVar[tuple[str, ...]] = ("CPUExecutionProvider",)
+    """Execution providers of ONNX Runtime, in the order of preference."""
 
     def __init__(self, workers: int = 1) -> None:
         super().__init__(workers)
@@ -28,7 +38,7 @@ class OnnxRuntimeEngine(BlockingEngine):
         options.inter_op_num_threads = 1
         options.log_severity_level = 3  # errors only: the warnings report optimisations
         try:
-            session = ort.InferenceSession(str(model.path), options, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(str(model.path), options, providers=list(self.PROVIDERS))
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise ModelLoadFailed(f"model file {model.path}: {error}: expected an ONNX model") from None
         inputs = [(i.name, i.type) for i in session.get_inputs()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from engines.exceptions import ManifestError
 from ingest.contract.records.base import Name
 from ingest.runtime.text import decode_text
+from ingest.site.pipeline import Precision
 
 MANIFEST = "model.toml"
 
@@ -56,6 +57,8 @@ class Manifest(BaseModel):
     decoder: str
     labels: tuple[str, ...] = Field(min_length=1)
     max_batch: int = Field(default=32, ge=1)
+    precision: Precision = "fp32"
+    """Lowest precision in which the model may be computed. int8 is for a file with quantise and dequantise nodes."""
     input: InputSpec
     decoding: Decoding = Decoding()
     training: dict[str, Any] = {}
@@ -78,6 +81,12 @@ class Model:
     def path(self) -> Path:
         """Path of the model file."""
         return self.folder / self.manifest.file
+
+    def at_precision(self, precision: Precision | None) -> Model:
+        """Return the model with another precision than its manifest has. None: with that of its manifest."""
+        return (
+            replace(self, manifest=self.manifest.model_copy(update={"precision": precision})) if precision else self
+        )
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -18,6 +18,10 @@ UNROUTED_NAME = "none"
 _CHANNELS = 3
 
 
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+"""Lowest numeric precision in which a model may be computed. A backend may compute in a higher one."""
+
+
 class PipelineConfig(SharedEntry):
     """Preparation of frames for one model, and the cameras it is applied to."""
 
@@ -42,6 +46,8 @@ class PipelineConfig(SharedEntry):
     freshness_s: Seconds = 0.0
     """Age at which a live frame is shed as stale before its preparation; 0 for never."""
     min_score: Share = 0.3
+    precision: Precision | None = None
+    """Lowest precision in which the model may be computed. None: the precision in its manifest."""
     cameras: tuple[Name, ...] = ()
     """Names of the cameras; empty for all."""
 

@@ -149,13 +149,27 @@ class EngineContract:
         engine.infer(self.images(1))
 
 
-class TestOnnxRuntime(EngineContract):
-    name = "onnxruntime"
+class FileEngineContract(EngineContract):
+    """Tests that every backend inherits that reads a model file."""
 
     def test_the_error_for_an_unreadable_model_names_the_file(self, model: Model, tmp_path: Path) -> None:
         (tmp_path / "model.onnx").write_bytes(b"no model")
         with pytest.raises(ModelLoadFailed, match=r"model\.onnx"):
             backends.make(self.name).load(Model(model.manifest, tmp_path))
+
+    def test_a_model_whose_input_has_another_name_is_refused(self, model: Model) -> None:
+        spec = model.manifest.input.model_copy(update={"name": "pictures"})
+        renamed = Model(model.manifest.model_copy(update={"input": spec}), model.folder)
+        with pytest.raises(ModelLoadFailed, match="expected one uint8 input named pictures"):
+            backends.make(self.name).load(renamed)
+
+
+class TestOnnxRuntime(FileEngineContract):
+    name = "onnxruntime"
+
+
+class TestOpenVino(FileEngineContract):
+    name = "openvino"
 
 
 class TestFake(EngineContract):

@@ -1,26 +1,53 @@
-"""`sightline engine`: an engine node."""
+"""`sightline engine`: an engine node, and its doctor."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.cli.common import LOOPBACK, Kafka, MetricsHost, MetricsPort, Prefix, friendly, kafka_settings
+from deploy.cli.common import (
+    LOOPBACK,
+    AsJson,
+    Kafka,
+    MetricsHost,
+    MetricsPort,
+    Prefix,
+    friendly,
+    kafka_settings,
+    print_rows,
+    stdout,
+)
 from ingest.exceptions import ConfigError, Outdated
 from ingest.kafka.settings import SESSION_TIMEOUT_MS
+from ingest.runtime import logs
 from ingest.runtime.service import Service
 from ingest.site import PipelineConfig
 
+if TYPE_CHECKING:
+    from engines.engine import Engine
+    from engines.repository.manifest import Model
 
+app = typer.Typer(invoke_without_command=True)
+_log = logs.get("engines.node")
+
+
+@app.callback()
 @friendly
 def engine(
-    models: Annotated[Path, typer.Option(help="Folder of the model repository.")],
-    backend: Annotated[str, typer.Option(help="Inference backend: onnxruntime or fake.")] = "onnxruntime",
+    context: typer.Context,
+    models: Annotated[
+        Path | None, typer.Option(help="Folder of the model repository. Required.", show_default=False)
+    ] = None,
+    backend: Annotated[
+        str, typer.Option(help="Inference backend: auto, tensorrt, onnxruntime-cuda, openvino, onnxruntime or fake.")
+    ] = "auto",
     instances: Annotated[int, typer.Option(min=0, help="Batches computed at once on a CPU. 0: one per core.")] = 1,
     session_timeout: Annotated[
         float, typer.Option(min=6.0, help="Seconds until a silent node loses its partitions.")
@@ -35,15 +62,19 @@ def engine(
     Exits with 75 when another node has taken over, Kafka is gone, or the pipelines of the site have changed. After
     the restart, the node serves the new pipelines.
     """
+    if context.invoked_subcommand:
+        return
+    if models is None:
+        raise typer.BadParameter("expected the folder of the model repository", param_hint="--models")
+    repository = models
     service = Service("engine", kafka_settings(kafka, prefix), metrics_port, metrics_host)
     count = instances or os.cpu_count() or 1
-    raise typer.Exit(service.run(lambda stop: _serve(service, stop, models, backend, count, session_timeout)))
+    raise typer.Exit(service.run(lambda stop: _serve(service, stop, repository, backend, count, session_timeout)))
 
 
 async def _serve(
     service: Service, stop: asyncio.Event, models: Path, backend: str, instances: int, session_timeout_s: float
 ) -> None:
-    from engines import backends
     from engines.metrics import NodeMetrics
     from engines.node.intake import BatchIntake
     from engines.node.node import Node
@@ -56,12 +87,12 @@ async def _serve(
     from ingest.kafka.membership import MemberGuard
     from ingest.runtime.heartbeat import instance_name
 
-    if backend not in backends.BACKENDS:
-        raise ConfigError("engine", "--backend", backend, f"one of {', '.join(sorted(backends.BACKENDS))}")
+    require_usable(backend)
     repository = Repository(models)
 
     def served_model(pipeline: PipelineConfig) -> ServedModel:
-        return ServedModel(pipeline, repository.open(pipeline.model), backends.make(backend, instances))
+        model = repository.open(pipeline.model).at_precision(pipeline.precision)
+        return ServedModel(pipeline, model, make_engine(model, backend, instances))
 
     async with service.open_log() as log:
         config = await service.read_config(log)
@@ -97,3 +128,88 @@ async def _serve(
         model.close()
     if watch.outdated:
         raise Outdated("the pipelines of the site have changed: start this node again to serve them")
+
+
+def make_engine(model: Model, backend: str, instances: int) -> Engine:
+    """Return a new engine for a model. With the backend ``auto``, choose one and log the reasons."""
+    from engines import backends
+
+    if backend == backends.AUTO:
+        choice = backends.choose_here(model.manifest.precision)
+        passed_over = dict(choice.passed_over)
+        _log.info(
+            "backend_chosen",
+            model=model.manifest.id,
+            backend=choice.backend,
+            reason=choice.reason,
+            passed_over=passed_over,
+        )
+        backend = choice.backend
+    return backends.make(backend, instances)
+
+
+def require_usable(backend: str) -> None:
+    """Raise ConfigError with the reason if this machine cannot use a backend."""
+    from engines import backends
+
+    if backend == backends.AUTO:
+        return
+    if backend not in backends.BACKENDS:
+        raise ConfigError(
+            "engine", "--backend", backend, f"one of {', '.join(sorted([backends.AUTO, *backends.BACKENDS]))}"
+        )
+    if reason := backends.unavailable_reason(backend):
+        raise ConfigError("engine", "--backend", backend, f"a backend that this machine can use ({reason})")
+
+
+@app.command()
+@friendly
+def doctor(
+    models: Annotated[
+        Path | None, typer.Option(help="Model repository: measure each model on each backend.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show devices, versions, backends and the choice of `auto`, with its reasons.
+
+    With --models, also show the speed of every served model on every usable backend, one batch at a time.
+    """
+    from engines import doctor
+    from engines.repository.store import Repository
+
+    if models and not models.is_dir():
+        raise ConfigError("engine doctor", "--models", str(models), "a model repository")
+    report = doctor.describe_machine()
+    report["models"] = [asdict(timing) for timing in doctor.time_models(Repository(models))] if models else []
+    if as_json:
+        stdout.print_json(data=report)
+    else:
+        _print_report(report)
+
+
+def _print_report(report: Mapping[str, Any]) -> None:
+    processor, nvidia = report["processor"], report["nvidia"]
+    instructions = ", ".join(processor["instructions"]) or "none for a lower precision than fp32"
+    stdout.print(f"processor: {processor['name']}, {processor['cores']} cores, {instructions}", highlight=False)
+    for gpu in nvidia["gpus"]:
+        stdout.print(f"GPU: {gpu['name']}, compute capability {gpu['compute_capability']}", highlight=False)
+    driver = f"driver {nvidia['driver']}, CUDA up to {nvidia['cuda']}"
+    stdout.print(f"NVIDIA: {nvidia['unavailable_reason'] or driver}", highlight=False, soft_wrap=True)
+    versions = ", ".join(f"{package} {number or 'missing'}" for package, number in report["versions"].items())
+    stdout.print(f"versions: {versions}", highlight=False, soft_wrap=True)
+    backends = [{"name": name, "state": reason or "usable"} for name, reason in report["backends"].items()]
+    print_rows(backends, False, {"name": "backend", "state": "state"})
+    print_rows(_choices(report), False, {"precision": "precision", "backend": "auto chooses", "reason": "reason"})
+    if report["models"]:
+        columns = {name: name.replace("_", " ") for name in report["models"][0]}
+        print_rows(report["models"], False, columns)
+
+
+def _choices(report: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return the choice of ``auto`` for each precision, and why usable backends were passed over."""
+    rows = []
+    for precision, choice in report["auto"].items():
+        usable = {name: text for name, text in choice["passed_over"].items() if not report["backends"][name]}
+        reason = "; ".join([choice["reason"], *(f"not {name}: {text}" for name, text in usable.items())])
+        rows.append({"precision": precision, "backend": choice["backend"], "reason": reason})
+    return rows

@@ -1,0 +1,50 @@
+"""Automatic choice of the backend for a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from engines.backends.hardware import INSTRUCTIONS
+from ingest.site.pipeline import Precision
+
+AUTO = "auto"
+AUTO_ORDER = ("tensorrt", "onnxruntime-cuda", "openvino", "onnxruntime")
+"""Backends in the order in which they are considered. A GPU is faster than any CPU; ONNX Runtime is always there."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendChoice:
+    """Chosen backend of a model, why it was chosen, and why each backend before it in the order was not."""
+
+    backend: str
+    reason: str
+    passed_over: Mapping[str, str]
+
+
+def choose(precision: Precision, flags: Iterable[str], unavailable_reason: Callable[[str], str]) -> BackendChoice:
+    """Return the first usable backend for a model that allows ``precision``, on a processor with ``flags``.
+
+    OpenVINO is used only where it is faster than ONNX Runtime: with a lower precision than fp32, and a processor that
+    has instructions for it. ``unavailable_reason`` takes a backend's name, and returns an empty text if it can be
+    used.
+    """
+    passed_over: dict[str, str] = {}
+    for name in AUTO_ORDER[:-1]:
+        reason = unavailable_reason(name)
+        gain, no_gain = _gain_on_cpu(precision, flags) if name == "openvino" else ("a GPU is available", "")
+        if not reason and not no_gain:
+            return BackendChoice(name, gain, passed_over)
+        passed_over[name] = reason or no_gain
+    return BackendChoice(AUTO_ORDER[-1], "it runs on every machine", passed_over)
+
+
+def _gain_on_cpu(precision: Precision, flags: Iterable[str]) -> tuple[str, str]:
+    """Return why OpenVINO is faster than ONNX Runtime, or why it is not. One of the texts is empty."""
+    wanted = INSTRUCTIONS[precision]
+    if not wanted:
+        return "", f"the model's precision is {precision}, in which it is no faster than ONNX Runtime"
+    found = next((flag for flag in wanted if flag in set(flags)), "")
+    if not found:
+        return "", f"the processor has no {precision} instructions: {', '.join(wanted)}"
+    return f"the model allows {precision}, and the processor has {found}", ""

@@ -1,0 +1,43 @@
+"""The backend of ONNX Runtime's CUDA provider: a GPU without TensorRT. Needs the package ``onnxruntime-gpu``."""
+
+from __future__ import annotations
+
+import onnxruntime as ort
+
+from engines.backends.hardware import cuda
+from engines.backends.onnxruntime import OnnxRuntimeEngine
+from engines.exceptions import ModelLoadFailed
+from engines.repository.manifest import Model
+
+_PROVIDER = "CUDAExecutionProvider"
+
+
+def unavailable_reason() -> str:
+    """Return why this backend cannot be used here; empty if it can be used."""
+    if _PROVIDER not in ort.get_available_providers():
+        return (
+            f"onnxruntime {ort.__version__} has no CUDA provider: "
+            "replace the package onnxruntime by onnxruntime-gpu of the same version"
+        )
+    return cuda().unavailable_reason
+
+
+class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
+    """Engine on the first GPU. Layers without a CUDA kernel run on the CPU.
+
+    ONNX Runtime copies each batch from the slot to the GPU itself. Several workers overlap copies with computation.
+    """
+
+    PROVIDERS = (_PROVIDER, "CPUExecutionProvider")
+
+    def _load_impl(self, model: Model) -> None:
+        super()._load_impl(model)
+        assert self._session is not None  # noqa: S101  (narrows the type: load has set it)
+        if _PROVIDER not in (found := self._session.get_providers()):
+            raise ModelLoadFailed(
+                f"model {model.manifest.id}: ONNX Runtime computes with {found}: expected {_PROVIDER}. "
+                "Its log names the missing CUDA or cuDNN library"
+            )
+
+    def _trim_impl(self) -> None:
+        """Keep the memory: the option that frees it applies to the arena of the CPU."""

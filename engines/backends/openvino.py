@@ -1,0 +1,152 @@
+"""The OpenVINO backend on the CPU: bf16, fp16 and int8 where the processor has instructions for them.
+
+Needs the extra ``openvino``. In fp32 it is as fast as ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engines.engine import Engine, Images, Outputs, Slot
+from engines.exceptions import InferenceFailed, ModelLoadFailed
+from engines.repository.manifest import Model
+from ingest.site.pipeline import Precision
+
+if TYPE_CHECKING:
+    import openvino
+
+_CAPABILITIES: Mapping[Precision, str] = {"bf16": "BF16", "fp16": "FP16"}
+"""Name of a precision among OpenVINO's ``OPTIMIZATION_CAPABILITIES`` of a device."""
+_HINTS: Mapping[Precision, str] = {"bf16": "bf16", "fp16": "f16"}
+"""Values of ``INFERENCE_PRECISION_HINT``. For all other precisions the hint is f32. In an int8 model the layers
+between quantise and dequantise nodes run in int8; f32 for its other layers gives the accuracy that was measured when
+the model was quantised."""
+
+
+def unavailable_reason() -> str:
+    """Return why this backend cannot be used here; empty if it can be used."""
+    return "" if find_spec("openvino") else "OpenVINO is not installed: pip install 'sightline[openvino]'"
+
+
+class OpenVinoSlot(Slot):
+    """Slot with an inference request of its own, which reads the slot's pixels in place."""
+
+    def __init__(self, pixels: Images, request: openvino.InferRequest) -> None:
+        super().__init__(pixels)
+        self.request = request
+        self.error = ""
+        """Message of a batch that could not be started."""
+
+
+class OpenVinoEngine(Engine):
+    """Engine with one compiled model, which computes up to ``workers`` batches at once, each on one core.
+
+    There is one slot more than workers: one batch is filled or decoded while all workers compute. The precision is
+    the one of the model's manifest, or fp32 if OpenVINO cannot compute in it on this processor.
+    """
+
+    def __init__(self, workers: int = 1) -> None:
+        super().__init__(slots=workers + 1)
+        self._workers = workers
+        self._compiled: openvino.CompiledModel | None = None
+        self._names: list[str] = []
+
+    @property
+    def inference_precision(self) -> str:
+        """Precision of the loaded model's layers that are not int8, as OpenVINO names it: f32, bf16 or f16."""
+        assert self._compiled is not None  # noqa: S101  (narrows the type)
+        name: str = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        return name
+
+    def _load_impl(self, model: Model) -> None:
+        core = _core()
+        try:
+            compiled = core.compile_model(_read(model), "CPU", self._options(model.manifest.precision))
+        except Exception as error:  # OpenVINO raises RuntimeError and exceptions of its own, without a common base
+            raise ModelLoadFailed(
+                f"model file {model.path}: {_last_line(error)}: expected an ONNX model that OpenVINO can compile"
+            ) from None
+        inputs = [(i.get_any_name(), i.get_element_type().get_type_name()) for i in compiled.inputs]
+        if inputs != [(model.manifest.input.name, "u8")]:
+            raise ModelLoadFailed(
+                f"model file {model.path}: inputs are {inputs}: "
+                f"expected one uint8 input named {model.manifest.input.name}. "
+                "Add a model with float inputs by `sightline models add`."
+            )
+        self._compiled = compiled
+        self._names = [output.get_any_name() for output in compiled.outputs]
+
+    def _options(self, precision: Precision) -> dict[str, Any]:
+        supported = _CAPABILITIES.get(precision) in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return {
+            "INFERENCE_PRECISION_HINT": _HINTS[precision] if supported else "f32",
+            "NUM_STREAMS": self._workers,
+            "INFERENCE_NUM_THREADS": self._workers,
+            # Several models of a node would be pinned to the same cores.
+            "ENABLE_CPU_PINNING": False,
+        }
+
+    def _make_slot(self, shape: tuple[int, int, int, int]) -> Slot:
+        assert self._compiled is not None  # noqa: S101  (narrows the type: load has set it)
+        return OpenVinoSlot(np.zeros(shape, np.uint8), self._compiled.create_infer_request())
+
+    def _submit_impl(self, slot: Slot) -> None:
+        import openvino
+
+        assert isinstance(slot, OpenVinoSlot)  # noqa: S101  (narrows the type: see _make_slot)
+        slot.error = ""
+        try:
+            slot.request.set_input_tensor(openvino.Tensor(slot.pixels[: slot.rows], shared_memory=True))
+            slot.request.start_async()
+        except RuntimeError as error:
+            slot.error = _last_line(error)
+
+    def _collect_impl(self, slot: Slot) -> Outputs:
+        assert isinstance(slot, OpenVinoSlot)  # noqa: S101  (narrows the type: see _make_slot)
+        if slot.error:
+            raise InferenceFailed(slot.error)
+        try:
+            slot.request.wait()
+            return {name: slot.request.get_output_tensor(i).data for i, name in enumerate(self._names)}
+        except RuntimeError as error:
+            raise InferenceFailed(_last_line(error)) from None
+
+    def _trim_impl(self) -> None:
+        assert self._compiled is not None  # noqa: S101  (narrows the type: the base class has checked)
+        self._compiled.release_memory()
+
+    def _close_impl(self) -> None:
+        self._compiled = None
+
+
+@functools.cache
+def _core() -> openvino.Core:
+    """Return the process's only ``Core``, because each further one loads the plug-ins again.
+
+    OpenVINO reports each import to Google Analytics through the package ``openvino_telemetry``, and uses a stub if
+    that package is missing. So the package is made missing for this process.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino.Core()
+
+
+def _read(model: Model) -> openvino.Model:
+    """Read a model file as ONNX. ``Core.read_model`` would also try six other formats on a file that is not ONNX."""
+    from openvino.frontend import FrontEndManager
+
+    front_end = FrontEndManager().load_by_framework("onnx")
+    return front_end.convert(front_end.load(str(model.path)))
+
+
+def _last_line(error: Exception) -> str:
+    """Return the cause in an error of OpenVINO, whose other lines name OpenVINO's source files."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else repr(error)

@@ -1,0 +1,106 @@
+"""Report about the devices, libraries and backends of an engine node, and the speed of its models."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, get_args
+
+from engines import backends
+from engines.backends.hardware import INSTRUCTIONS, cpu_count, cpu_flags, cpu_name, cuda
+from engines.engine import Engine
+from engines.exceptions import EngineError
+from engines.repository.manifest import Model
+from engines.repository.store import Repository
+from ingest.site.pipeline import Precision
+
+PACKAGES = ("onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "pycuda", "numpy")
+"""Packages whose versions matter to a backend."""
+TIMED_S = 0.5
+"""Minimum time for which a model is run to measure its speed, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTiming:
+    """Speed of a model on a backend, one batch at a time; or the reason why it cannot run."""
+
+    model: str
+    precision: str
+    backend: str
+    auto: bool
+    """Whether ``auto`` chooses this backend for the model."""
+    batch: int = 0
+    """Batch size that warm-up found to be the fastest."""
+    ms_per_batch: float = 0.0
+    images_per_s: float = 0.0
+    error: str = ""
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return processor, GPUs, versions, backends with the reason why one is unavailable, and choices of ``auto``.
+
+    The result is fit for JSON.
+    """
+    flags = cpu_flags()
+    return {
+        "processor": {
+            "name": cpu_name(),
+            "cores": cpu_count(),
+            "instructions": sorted(flags & {flag for wanted in INSTRUCTIONS.values() for flag in wanted}),
+        },
+        "nvidia": asdict(cuda()),
+        "versions": _versions(),
+        "backends": {name: backends.unavailable_reason(name) for name in backends.BACKENDS},
+        "auto": {precision: asdict(backends.choose_here(precision)) for precision in get_args(Precision)},
+    }
+
+
+def time_models(repository: Repository, timed_s: float = TIMED_S) -> Iterator[ModelTiming]:
+    """Measure the served version of every model on every usable backend but the fake one."""
+    names = [name for name in backends.BACKENDS if name != "fake" and not backends.unavailable_reason(name)]
+    for model in map(repository.open, repository.names()):
+        for name in names:
+            yield time_model(model, name, timed_s)
+
+
+def time_model(model: Model, backend: str, timed_s: float = TIMED_S) -> ModelTiming:
+    """Load and warm up a model, and measure it with black images for at least ``timed_s`` seconds."""
+    manifest = model.manifest
+    auto = backends.choose_here(manifest.precision).backend == backend
+    timing = ModelTiming(manifest.id, manifest.precision, backend, auto)
+    engine = backends.make(backend)
+    try:
+        engine.load(model)
+        engine.warm_up()
+        size = engine.batch_size
+        per_batch_s = seconds_per_batch(engine, size, timed_s)
+    except EngineError as error:
+        return replace(timing, error=str(error))
+    finally:
+        engine.close()
+    speed = round(size / per_batch_s, 1)
+    return replace(timing, batch=size, ms_per_batch=round(per_batch_s * 1000, 2), images_per_s=speed)
+
+
+def seconds_per_batch(engine: Engine, size: int, timed_s: float) -> float:
+    """Return the median time of a batch in seconds, over runs that take at least ``timed_s`` together."""
+    durations_s: list[float] = []
+    while sum(durations_s) < timed_s:
+        with engine.slot() as slot:
+            slot.pixels[:size] = 0
+            started_s = time.perf_counter()
+            engine.run(slot, size)
+            durations_s.append(time.perf_counter() - started_s)
+    return sorted(durations_s)[len(durations_s) // 2]
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = ""
+    return found

@@ -1,0 +1,55 @@
+"""Tests of `sightline engine` and its doctor."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from structlog.testing import capture_logs
+from typer.testing import CliRunner
+
+from deploy.cli.app import app
+from deploy.cli.common import USAGE_EXIT
+from deploy.cli.services.engine import make_engine, require_usable
+from engines import backends
+from engines.backends.auto import AUTO_ORDER
+from engines.repository.store import Repository
+from ingest.exceptions import ConfigError
+from tests.paths import MODELS
+
+
+def test_the_doctor_prints_its_report_as_json_with_a_timing_per_backend() -> None:
+    result = CliRunner().invoke(app, ["engine", "doctor", "--json", "--models", str(MODELS)])
+    report = json.loads(result.stdout)
+    assert report["backends"]["onnxruntime"] == ""
+    assert {"onnxruntime", "openvino"} <= {timing["backend"] for timing in report["models"]}
+    assert [timing["error"] for timing in report["models"]] == [""] * len(report["models"])
+
+
+def test_the_doctor_prints_a_table_with_the_choice_of_auto() -> None:
+    result = CliRunner().invoke(app, ["engine", "doctor"])
+    assert result.exit_code == 0
+    assert "auto chooses" in result.stdout
+
+
+def test_a_node_without_models_is_refused() -> None:
+    result = CliRunner().invoke(app, ["engine"])
+    assert result.exit_code == USAGE_EXIT
+    assert "--models" in result.stderr
+
+
+def test_an_unusable_backend_is_refused_with_its_reason() -> None:
+    with pytest.raises(ConfigError, match="replace the package onnxruntime by onnxruntime-gpu"):
+        require_usable("onnxruntime-cuda")
+    with pytest.raises(ConfigError, match="expected one of auto, fake, onnxruntime, onnxruntime-cuda, openvino"):
+        require_usable("abacus")
+
+
+def test_auto_makes_the_chosen_engine() -> None:
+    model = Repository(MODELS).open("regions")
+    with capture_logs() as lines:
+        engine = make_engine(model, "auto", 1)
+    (line,) = lines
+    assert (line["event"], line["model"]) == ("backend_chosen", "regions@1")
+    assert type(engine) is type(backends.make(line["backend"]))
+    assert line["passed_over"].keys() == set(AUTO_ORDER[: AUTO_ORDER.index(line["backend"])])

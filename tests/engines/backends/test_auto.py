@@ -1,0 +1,139 @@
+"""Tests of the automatic choice of a backend, of the probes of the hardware, and of the engine doctor."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engines import backends, doctor
+from engines.backends.auto import AUTO_ORDER, choose
+from engines.backends.hardware import Cuda, Gpu, cpu_flags, cpu_name, probe_cuda
+from engines.repository.store import Repository
+from ingest.site.pipeline import Precision
+from tests.paths import MODELS
+
+SAPPHIRE_RAPIDS = {"avx2", "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8"}
+ALDER_LAKE = {"avx2", "avx_vnni"}
+HASWELL = {"avx2"}
+
+
+def only(*usable: str) -> Any:
+    return lambda name: "" if name in usable else f"no {name} here"
+
+
+class TestChoose:
+    @pytest.mark.parametrize(
+        ("precision", "flags", "usable", "chosen"),
+        [
+            ("fp32", SAPPHIRE_RAPIDS, AUTO_ORDER, "tensorrt"),
+            ("fp32", SAPPHIRE_RAPIDS, AUTO_ORDER[1:], "onnxruntime-cuda"),
+            ("fp32", SAPPHIRE_RAPIDS, AUTO_ORDER[2:], "onnxruntime"),
+            ("bf16", SAPPHIRE_RAPIDS, AUTO_ORDER[2:], "openvino"),
+            ("fp16", SAPPHIRE_RAPIDS, AUTO_ORDER[2:], "openvino"),
+            ("int8", SAPPHIRE_RAPIDS, AUTO_ORDER[2:], "openvino"),
+            ("int8", SAPPHIRE_RAPIDS, AUTO_ORDER[3:], "onnxruntime"),
+            ("bf16", ALDER_LAKE, AUTO_ORDER[2:], "onnxruntime"),
+            ("int8", ALDER_LAKE, AUTO_ORDER[2:], "openvino"),
+            ("int8", HASWELL, AUTO_ORDER[2:], "onnxruntime"),
+        ],
+    )
+    def test_the_first_usable_backend_that_gains_is_chosen(
+        self, precision: Precision, flags: set[str], usable: tuple[str, ...], chosen: str
+    ) -> None:
+        assert choose(precision, flags, only(*usable)).backend == chosen
+
+    def test_every_backend_before_the_chosen_one_has_its_reason(self) -> None:
+        choice = choose("bf16", ALDER_LAKE, only("openvino", "onnxruntime"))
+        assert choice.passed_over == {
+            "tensorrt": "no tensorrt here",
+            "onnxruntime-cuda": "no onnxruntime-cuda here",
+            "openvino": "the processor has no bf16 instructions: amx_bf16, avx512_bf16",
+        }
+        assert choice.reason == "it runs on every machine"
+
+    def test_the_reason_for_openvino_names_precision_and_instruction(self) -> None:
+        choice = choose("int8", ALDER_LAKE, only("openvino", "onnxruntime"))
+        assert choice.reason == "the model allows int8, and the processor has avx_vnni"
+
+    def test_a_backend_without_its_module_is_unavailable(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(backends, "BACKENDS", {"abacus": "engines.backends.abacus:Abacus"})
+        assert backends.unavailable_reason("abacus") == "the Python module engines.backends.abacus is missing"
+
+    def test_the_cuda_provider_is_unavailable_without_its_package(self) -> None:
+        assert "replace the package onnxruntime by onnxruntime-gpu" in backends.unavailable_reason("onnxruntime-cuda")
+
+
+class FakeDriver:
+    """The functions of ``libcuda`` that the probe calls, with one GPU."""
+
+    def __init__(self, init: int = 0, count: int = 1) -> None:
+        self.cuInit = lambda _: init
+        self.cuDriverGetVersion = lambda out: self._set(out, 13010)
+        self.cuDeviceGetCount = lambda out: self._set(out, count)
+        self.cuDeviceGet = lambda out, index: self._set(out, index)
+        self.cuDeviceTotalMem_v2 = lambda out, _: self._set(out, 16 * 1024**3)
+        self.cuDeviceGetAttribute = lambda out, attribute, _: self._set(out, {75: 8, 76: 9}[attribute])
+
+    def cuDeviceGetName(self, out: ctypes.Array[ctypes.c_char], size: int, _: object) -> int:
+        out.value = b"NVIDIA L4"[:size]
+        return 0
+
+    def _set(self, out: Any, value: int) -> int:
+        out._obj.value = value
+        return 0
+
+
+class TestHardware:
+    def test_gpus_are_described_by_the_driver(self) -> None:
+        found = probe_cuda(lambda _: FakeDriver())
+        assert (found.unavailable_reason, found.cuda) == ("", "13.1")
+        assert found.gpus == (Gpu("NVIDIA L4", "8.9", 16 * 1024**3),)
+
+    @pytest.mark.parametrize(
+        ("driver", "reason"),
+        [(FakeDriver(init=100), "cuInit returned 100"), (FakeDriver(count=0), "has no GPU")],
+        ids=["error", "no GPU"],
+    )
+    def test_a_driver_without_a_usable_gpu_gives_a_reason(self, driver: FakeDriver, reason: str) -> None:
+        assert reason in probe_cuda(lambda _: driver).unavailable_reason
+
+    def test_a_machine_without_a_driver_gives_a_reason(self) -> None:
+        def load(name: str) -> None:
+            raise OSError(f"{name}: cannot open shared object file")
+
+        assert probe_cuda(load) == Cuda("no NVIDIA driver: libcuda.so.1 is not installed")
+
+    def test_processor_name_and_flags_are_read_from_cpuinfo(self, tmp_path: Path) -> None:
+        file = tmp_path / "cpuinfo"
+        file.write_text(
+            "processor\t: 0\nmodel name\t: AMD EPYC 9354P\nflags\t\t: fpu avx2 avx512_bf16\n\nprocessor\t: 1\n"
+        )
+        assert cpu_name(file) == "AMD EPYC 9354P"
+        assert cpu_flags(file) == {"fpu", "avx2", "avx512_bf16"}
+
+    def test_an_unreadable_cpuinfo_gives_no_flags(self, tmp_path: Path) -> None:
+        assert cpu_flags(tmp_path / "missing") == frozenset()
+
+
+class TestDoctor:
+    def test_the_report_has_every_backend_and_a_choice_for_every_precision(self) -> None:
+        report = doctor.describe_machine()
+        assert report["backends"].keys() == backends.BACKENDS.keys()
+        assert report["auto"].keys() == {"fp32", "bf16", "fp16", "int8"}
+        for choice in report["auto"].values():
+            assert not report["backends"][choice["backend"]]
+
+    def test_a_model_is_timed_on_a_backend(self) -> None:
+        timing = doctor.time_model(Repository(MODELS).open("regions"), "onnxruntime", timed_s=0.001)
+        assert (timing.model, timing.precision, timing.error) == ("regions@1", "fp32", "")
+        assert timing.images_per_s > 0
+
+    def test_a_model_that_a_backend_cannot_load_has_its_error(self, tmp_path: Path) -> None:
+        model = Repository(MODELS).open("regions")
+        (tmp_path / "model.onnx").write_bytes(b"no model")
+        timing = doctor.time_model(type(model)(model.manifest, tmp_path), "openvino")
+        assert "model.onnx" in timing.error
+        assert timing.images_per_s == 0

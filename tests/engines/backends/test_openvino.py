@@ -1,0 +1,80 @@
+"""Tests of the OpenVINO backend: accuracy of each precision, failed batches, and its silence towards the network."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines import backends
+from engines.backends.openvino import OpenVinoEngine
+from engines.engine import Outputs
+from engines.exceptions import InferenceFailed
+from engines.repository.manifest import Model
+from engines.repository.store import Repository
+from ingest.site.pipeline import Precision
+from tests.paths import MODELS, ROOT
+
+IMAGES = np.random.default_rng(1).integers(0, 256, (40, 64, 64, 3), np.uint8)
+
+
+@pytest.fixture
+def model() -> Model:
+    return Repository(MODELS).open("regions")
+
+
+def outputs(backend: str, model: Model) -> Outputs:
+    engine = backends.make(backend)
+    engine.load(model)
+    try:
+        return engine.infer(IMAGES)
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-5), ("int8", 1e-5), ("fp16", 0.01), ("bf16", 0.05)])
+def test_probabilities_differ_from_those_of_onnx_runtime_by_at_most_the_bound(
+    model: Model, precision: Precision, bound: float
+) -> None:
+    expected = outputs("onnxruntime", model)["probabilities"]
+    found = outputs("openvino", model.at_precision(precision))["probabilities"]
+    np.testing.assert_allclose(found, expected, atol=bound)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_layers_of_a_model_that_allows_no_other_floats_are_computed_in_fp32(
+    model: Model, precision: Precision
+) -> None:
+    engine = OpenVinoEngine()
+    engine.load(model.at_precision(precision))
+    assert engine.inference_precision == "f32"
+    engine.close()
+
+
+def test_a_batch_that_cannot_start_fails_alone(model: Model) -> None:
+    engine = OpenVinoEngine()
+    engine.load(model)
+    with engine.slot() as slot:
+        pixels, slot.pixels = slot.pixels, np.zeros((2, 32, 64, 3), np.uint8)
+        engine.submit(slot, 2)
+        with pytest.raises(InferenceFailed):
+            engine.collect(slot)
+        slot.pixels = pixels
+    for _ in range(engine.slot_count):
+        assert len(engine.infer(IMAGES[:2])["probabilities"]) == 2
+    engine.close()
+
+
+def test_the_backend_neither_loads_telemetry_nor_writes_to_the_home_folder(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; from engines import backends; from engines.repository.store import Repository;"
+        f"engine = backends.make('openvino'); engine.load(Repository(pathlib.Path({str(MODELS)!r})).open('regions'));"
+        "assert not [name for name in sys.modules if name.startswith('openvino_telemetry.')], sys.modules"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, timeout=90, check=True)
+    assert not list(tmp_path.iterdir())
