@@ -78,7 +78,10 @@ def not_classes(values: npt.NDArray[np.float32], labels: int) -> str:
         return f"class column has {float(values[values != np.round(values)][0]):.4g}: expected whole numbers"
     if values.size and values.max() >= labels:
         highest = int(values.max())
-        return f"class {highest} exceeds the {labels} labels. Pass a --labels file with at least {highest + 1} lines"
+        return (
+            f"class column has {highest}: expected numbers below {labels}, the number of labels. "
+            f"Pass a --labels file with at least {highest + 1} lines"
+        )
     return ""
 
 

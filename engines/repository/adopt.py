@@ -138,12 +138,6 @@ def _load(file: Path) -> Any:
 
 def _refuse_unreadable(file: Path, wrapped: Any, given: ForeignInput, options: AdoptOptions, batch: int) -> None:
     """Raise AdoptFailed if the decoder cannot read the outputs as scores of these labels."""
-    outputs = [value.name for value in wrapped.graph.output]
-    if len(outputs) > 1 and options.decoder in decoders.READ_ONE_OUTPUT:
-        raise AdoptFailed(
-            f"model file {file} has outputs {', '.join(outputs)}: expected one for the decoder {options.decoder}. "
-            "Choose it with --output NAME"
-        )
     pixels = _pixels(given, _PROBES)
     chunks = [_run(wrapped, pixels[i : i + batch]) for i in range(0, _PROBES, batch)]
     found = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
@@ -151,7 +145,10 @@ def _refuse_unreadable(file: Path, wrapped: Any, given: ForeignInput, options: A
     row = FrameRegion(Region(Box(0, 0, *size), Fit(1.0, 1.0, 0.0, 0.0), Inner(0, 0, *size)), *size)
     decoder_options = DecoderOptions(options.labels, *size, settings=options.decoding.settings)
     decoder = decoders.make(options.decoder, decoder_options)
-    reason = decoders.refusal(decoder, found, [row] * _PROBES)
+    if len(found) > 1 and options.decoder in decoders.READ_ONE_OUTPUT:
+        reason = f"the model has outputs {', '.join(found)}: expected one. Choose it with --output NAME"
+    else:
+        reason = decoders.refusal(decoder, found, [row] * _PROBES)
     if reason:
         others = decoders.readable(found, [row] * _PROBES, decoder_options)
         shapes = ", ".join(f"{name} {list(values.shape[1:])}" for name, values in found.items())
