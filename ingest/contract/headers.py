@@ -23,7 +23,8 @@ ACCOUNT = "sightline-account"
 ledger."""
 LANE = "sightline-lane"
 PIPELINE = "sightline-pipeline"
-"""The one pipeline that a batch or its dead letter concerns. A dead letter without it concerns all pipelines."""
+"""The one pipeline that a batch, its dead letter or a single picture concerns. A frame or dead letter without it
+concerns all pipelines."""
 TRACEPARENT = "traceparent"
 CLOUD_EVENT = {"content-type": b"application/cloudevents+json; charset=UTF-8"}
 """Headers of a CloudEvent in structured JSON mode (CloudEvents Kafka binding 1.0, §3.3)."""

@@ -18,12 +18,17 @@ from stream.prepare import picture
 
 @dataclass
 class DeliveredFrame:
-    """A frame with its record. The pixels are decoded at their first use."""
+    """A frame with its record. The pixels are decoded at their first use.
+
+    ``pipeline`` is the pipeline that the record's header names, empty for a frame of a camera. A frame with it is a
+    single picture: it goes to this pipeline only, and the frames before it show something else.
+    """
 
     frame: Frame
     record: LogRecord
     lane: str
     traceparent: str
+    pipeline: str = ""
     _image: npt.NDArray[np.uint8] | None = None
 
     @property
@@ -52,7 +57,8 @@ def read_frame(record: LogRecord) -> DeliveredFrame:
     if lane not in (LIVE, LATE) and not is_replay(lane):
         raise UnknownLane(lane)
     picture.check(frame.image, frame.encoding, (frame.width, frame.height))
-    return DeliveredFrame(frame, record, lane, h.traceparent_of(record.headers))
+    pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
+    return DeliveredFrame(frame, record, lane, h.traceparent_of(record.headers), pipeline)
 
 
 def with_frame_header(record: LogRecord) -> LogRecord:

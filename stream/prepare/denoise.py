@@ -142,8 +142,13 @@ class DenoiserCache:
         return self._held_bytes
 
     def denoise(self, frame: DeliveredFrame, kind: DenoiseKind) -> Image:
-        """Return the pixels of a frame with less noise. Raise FrameError when they cannot be decoded."""
+        """Return the pixels of a frame with less noise. Raise FrameError when they cannot be decoded.
+
+        A single picture gets a denoiser of its own, because the picture before it shows something else.
+        """
         image = frame.image()
+        if frame.pipeline:
+            return denoiser(kind).denoise(image)
         key = (frame.frame.camera, frame.lane, kind)
         chosen = self._known.pop(key, None)
         if chosen is None:

@@ -101,7 +101,7 @@ class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
 
     def _decide(self, record: LogRecord) -> list[BatchEntry]:
         frame = read_frame(record)
-        wanted = [(p, p.config) for p in self._plans() if p.config and p.config.wants(frame.frame.camera)]
+        wanted = [(p, p.config) for p in self._plans() if p.config and _wants(p.config, frame)]
         names = tuple(plan.name for plan, _ in wanted) or (UNROUTED.name,)
         if not wanted:
             return [BatchEntry.of(UNROUTED, _item(frame, names, "empty", NOBODY))]
@@ -130,6 +130,11 @@ class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
     def _is_stale(self, frame: DeliveredFrame, freshness_s: float) -> bool:
         age_ns = self._clock.now_ns() - frame.frame.captured_ns
         return freshness_s > 0.0 and frame.lane == LIVE and age_ns > freshness_s * 1e9
+
+
+def _wants(pipeline: PipelineConfig, frame: DeliveredFrame) -> bool:
+    """Return whether a pipeline processes a frame. A single picture names its pipeline, and belongs to no camera."""
+    return pipeline.name == frame.pipeline if frame.pipeline else pipeline.wants(frame.frame.camera)
 
 
 def _seen(frame: DeliveredFrame) -> dict[str, Any]:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from contextlib import aclosing
 from typing import Annotated
 
 import typer
 
-from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings
+from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log
 from ingest.contract.codec import decode, encode_json
 from ingest.contract.records import Result
 from ingest.contract.topics import RESULTS
 from ingest.exceptions import CodecError
-from ingest.kafka import settings as clients
-from ingest.kafka.settings import KafkaSettings
-from ingest.kafka.writer import start
-from ingest.runtime.eventloop import run
+from ingest.kafka.follow import POLL_S, Follower
+from ingest.kafka.log import Log
 
 app = typer.Typer(help="Print results.", no_args_is_help=True)
 
@@ -33,31 +33,27 @@ def tail(
     prefix: Prefix = "",
 ) -> None:
     """Print results as they arrive, one per line."""
-    run(_tail(kafka_settings(kafka, prefix), camera, count, from_start, as_json))
+    on_log("sightline-tail", kafka, prefix, lambda log: _tail(log, camera, count, from_start, as_json))
 
 
-async def _tail(settings: KafkaSettings, camera: str, count: int, from_start: bool, as_json: bool) -> None:
-    offset_reset = "earliest" if from_start else "latest"
-    consumer = clients.consumer(settings, "sightline-tail", auto_offset_reset=offset_reset)
-    consumer.subscribe([settings.topic(RESULTS)])
-    await start(consumer, settings)
-    shown = 0
-    try:
-        async for record in consumer:
-            try:
-                result = decode(Result, record.value)
-            except CodecError as error:
-                sys.stderr.write(f"results[{record.partition}]@{record.offset} cannot be read: {error}\n")
-                continue
-            if camera and result.camera != camera:
-                continue
-            sys.stdout.write((encode_json(result).decode() if as_json else _line(result)) + "\n")
-            sys.stdout.flush()
-            shown += 1
-            if shown == count:
-                return
-    finally:
-        await consumer.stop()
+async def _tail(log: Log, camera: str, count: int, from_start: bool, as_json: bool) -> None:
+    follower, shown = Follower(log, RESULTS, from_start=from_start), 0
+    while True:
+        async with aclosing(follower.new()) as records:
+            async for record in records:
+                try:
+                    result = decode(Result, record.value)
+                except CodecError as error:
+                    sys.stderr.write(f"results[{record.partition}]@{record.offset} cannot be read: {error}\n")
+                    continue
+                if camera and result.camera != camera:
+                    continue
+                sys.stdout.write((encode_json(result).decode() if as_json else _line(result)) + "\n")
+                sys.stdout.flush()
+                shown += 1
+                if shown == count:
+                    return
+        await asyncio.sleep(POLL_S)
 
 
 def _line(result: Result) -> str:

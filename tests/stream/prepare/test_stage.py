@@ -130,6 +130,32 @@ async def test_a_pipeline_gets_only_the_cameras_that_it_wants() -> None:
     assert [(i.pipelines, i.outcome) for i in await bench.items()] == [(("full",), "classify")]
 
 
+async def test_a_single_picture_goes_to_the_pipeline_that_its_header_names() -> None:
+    bench = PrepareBench.of(FULL, pipeline("yard", cameras=("yard",)))
+    await bench.give(frame(0), sightline_pipeline=b"yard")
+    ((_, batch),) = await bench.batches()
+    assert (batch.pipeline, batch.items[0].pipelines, batch.items[0].outcome) == ("yard", ("yard",), "classify")
+
+
+async def test_a_single_picture_for_an_unknown_pipeline_ends_as_unrouted() -> None:
+    bench = PrepareBench.of(FULL)
+    await bench.give(frame(0), sightline_pipeline=b"\xff")
+    (item,) = await bench.items()
+    assert (item.pipelines, item.outcome, item.reason) == (("none",), "empty", "unrouted")
+
+
+async def test_the_pixels_of_single_pictures_do_not_depend_on_the_pictures_before_them() -> None:
+    bench = PrepareBench.of(pipeline("full", denoise="auto", width=WIDTH, height=HEIGHT))
+    noise = np.random.default_rng(3).normal(100.0, 12.0, (2, HEIGHT, WIDTH, 3)).clip(0, 255).astype(np.uint8)
+    jpegs = [cv2.imencode(".jpg", image)[1].tobytes() for image in noise]
+    for seq, jpeg in enumerate([jpegs[0], jpegs[1], jpegs[0]]):
+        await bench.give(frame(seq, image=jpeg), sightline_pipeline=b"full")
+    ((_, batch),) = await bench.batches()
+    first, other, again = batch.tensor()
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
 async def test_a_frame_without_a_pipeline_ends_as_unrouted() -> None:
     bench = PrepareBench.of(pipeline("other", cameras=("yard",)))
     await bench.give(frame(0))

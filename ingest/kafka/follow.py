@@ -1,0 +1,46 @@
+"""Follow a topic: read its new records again and again, without a consumer group."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from ingest.kafka.log import Log, LogRecord
+
+POLL_S = 0.25
+"""Pause between two reads of a follower, in seconds. A person does not notice this delay."""
+
+
+class Follower:
+    """A reader of a topic that continues where its last call stopped.
+
+    It begins at the present end of each partition, or with ``from_start`` at the first record. ``partition`` limits it
+    to one partition. A partition that is added or created again later is read from its first record.
+    """
+
+    def __init__(self, log: Log, topic: str, *, partition: int | None = None, from_start: bool = False) -> None:
+        self._log, self._topic, self._partition, self._from_start = log, topic, partition, from_start
+        self._positions: dict[int, int] | None = None
+
+    async def begin(self) -> dict[int, int]:
+        """Fix and return the first offset to read, by partition. The first call of ``new`` does it otherwise.
+
+        Raise LogUnavailable.
+        """
+        ask = self._log.beginnings if self._from_start else self._log.ends
+        self._positions = dict(await ask(self._topic))
+        return self._positions
+
+    async def new(self) -> AsyncGenerator[LogRecord, None]:
+        """Yield the records since the last call, partition by partition. Raise LogUnavailable."""
+        positions = self._positions if self._positions is not None else await self.begin()
+        for partition, end in (await self._log.ends(self._topic)).items():
+            start = positions.get(partition, 0)
+            start = start if start <= end else 0  # the topic was created again
+            if start >= end or self._partition not in (None, partition):
+                continue
+            async with aclosing(self._log.read(self._topic, partition, start, end)) as records:
+                async for record in records:
+                    yield record
+                    positions[partition] = record.offset + 1
+            positions[partition] = end
