@@ -14,8 +14,8 @@ POLL_S = 0.25
 class Follower:
     """A reader of a topic that continues where its last call stopped.
 
-    It begins at the present end of each partition, or with ``from_start`` at the first record. ``partition`` limits it
-    to one partition. A partition that is added or created again later is read from its first record.
+    It begins at the present end of each partition, or with ``from_start`` at the first record. With ``partition``, it
+    reads this partition only. A partition that is added or created again later is read from its first record.
     """
 
     def __init__(self, log: Log, topic: str, *, partition: int | None = None, from_start: bool = False) -> None:
