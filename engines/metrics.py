@@ -37,6 +37,11 @@ class NodeMetrics:
             ["camera"],
             registry=registry,
         )
+        self.refused_models = Gauge(
+            "sightline_engine_refused_models",
+            "Pipelines whose wanted model version cannot be served; they keep their present version",
+            registry=registry,
+        )
         self.waiting = Gauge("sightline_engine_waiting_rows", "Regions waiting for an engine", registry=registry)
         self.infer = Histogram(
             "sightline_engine_infer_seconds",

@@ -12,7 +12,6 @@ IngestError
 ├── LogUnavailable          the log did not answer within the deadline
 ├── Fenced                  a newer owner of the same partition has taken over
 ├── MemberIdle              a group member was left without partitions; a restart assigns them anew
-├── Outdated                the configuration has changed; a new process must read it
 └── LedgerError             an interval account contradicts itself
 """
 
@@ -119,10 +118,6 @@ class MemberIdle(IngestError):
             f"no partition in group {group} for {idle_s:.0f} s, although not each of its {partitions} partitions has "
             "a member of its own. The restart makes the group assign them anew"
         )
-
-
-class Outdated(IngestError):
-    """The configuration has changed, and only a new process can use it."""
 
 
 class LedgerError(IngestError):

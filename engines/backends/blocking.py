@@ -6,6 +6,7 @@ from abc import abstractmethod
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from engines.engine import Engine, Images, Outputs, Slot
+from engines.repository.manifest import Model
 
 
 class BlockingEngine(Engine):
@@ -16,10 +17,24 @@ class BlockingEngine(Engine):
 
     def __init__(self, workers: int = 1) -> None:
         super().__init__(slots=workers + 1)
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="infer")
+        self._workers = workers
+        self._pool: ThreadPoolExecutor | None = None
         self._running: dict[Slot, Future[Outputs]] = {}
 
+    def load(self, model: Model) -> None:
+        """Load a model, and start the workers. Raise EngineStateError or ModelLoadFailed."""
+        super().load(model)
+        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="infer")
+
+    def close(self) -> None:
+        """Release the model, and end the workers. May be called twice. Raise EngineStateError."""
+        super().close()
+        if self._pool:
+            self._pool.shutdown()
+            self._pool = None
+
     def _submit_impl(self, slot: Slot) -> None:
+        assert self._pool is not None  # noqa: S101  (narrows the type: the base class has checked)
         self._running[slot] = self._pool.submit(self._infer_impl, slot.pixels[: slot.rows])
 
     def _collect_impl(self, slot: Slot) -> Outputs:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from aiokafka import ConsumerRebalanceListener
 from aiokafka import TopicPartition as KafkaPartition
 
+from engines.exceptions import PipelineUnknown
 from engines.metrics import NodeMetrics
 from engines.node.intake import BatchIntake
+from engines.node.pipelines import LiveModels
 from engines.node.scheduler import MergedBatch, Scheduler
-from engines.node.serving import ServedModel
 from engines.node.takeover import GROUP, OwnedPartition, take_over
 from ingest.contract.headers import PIPELINE
 from ingest.contract.identity import FrameId
@@ -51,12 +52,11 @@ from ending."""
 class Node(ConsumerRebalanceListener):  # type: ignore[misc]
     """One member of the group ``engines``.
 
-    A node runs on one event loop, and makes each engine call in a thread. ``models`` maps a pipeline to its opened
-    model. Up to ``concurrency`` batches are classified at once: one more than the engines compute, so that a batch is
-    prepared meanwhile. The node stops ``intake`` and closes ``log`` at the end of ``run``. ``take_over`` opens newly
-    assigned partitions. ``outdated`` is called before a batch of an unknown pipeline becomes a dead letter. If
-    ``outdated`` returns True, the node reads no more batches: the caller sets ``stop``, and a new process serves that
-    pipeline.
+    A node runs on one event loop, and makes each engine call in a thread. ``models`` holds the model of each
+    pipeline. Up to ``concurrency`` batches are classified at once: one more than the engines compute, so that a batch
+    is prepared meanwhile. The node stops ``intake`` and closes ``log`` at the end of ``run``. ``take_over`` opens
+    newly assigned partitions. ``refresh`` reads the configuration again before a batch of an unknown pipeline becomes
+    a dead letter: its pipeline may be new.
 
     The process must end after any error from ``run``: Fenced and LogUnavailable leave a partition's writer in a state
     that only a new process can clear.
@@ -66,24 +66,23 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         self,
         log: Log,
         intake: BatchIntake,
-        models: Mapping[str, ServedModel],
+        models: LiveModels,
         *,
         concurrency: int,
         metrics: NodeMetrics,
         clock: Clock | None = None,
-        outdated: Callable[[], Awaitable[bool]] | None = None,
+        refresh: Callable[[], Awaitable[None]] | None = None,
         take_over: Callable[[Log, Sequence[TopicPartition]], Awaitable[list[OwnedPartition]]] = take_over,
     ) -> None:
         self._log = log
         self._intake = intake
         self._models = models
-        self._pipelines = frozenset(models)
         self._concurrency = concurrency
         self._metrics = metrics
         self._clock = clock or SystemClock()
         self._open_partitions = take_over
-        self._outdated = outdated
-        self._scheduler = Scheduler(lambda pipeline: models[pipeline].max_rows)
+        self._refresh = refresh
+        self._scheduler = Scheduler(models.max_rows)
         self._owned: dict[TopicPartition, OwnedPartition] = {}
         self._takeover: asyncio.Task[None] | None = None
         self._classifying: set[asyncio.Task[None]] = set()
@@ -171,8 +170,8 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
             fetched_for = dict(self._owned)
             gaps: list[Gap] = []
             # One check is enough for all records of a fetch: they were written before any later configuration.
-            if self._outdated and any(map(self._is_of_unknown_pipeline, records)) and await self._outdated():
-                return
+            if self._refresh and any(map(self._is_of_unknown_pipeline, records)):
+                await self._refresh()
             for record in records:
                 tp = TopicPartition(record.topic, record.partition)
                 if self._owned.get(tp) is not fetched_for.get(tp):
@@ -187,7 +186,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _is_of_unknown_pipeline(self, record: LogRecord) -> bool:
         pipeline = record.headers.get(PIPELINE, b"").decode(errors="replace")
-        return pipeline not in self._pipelines and pipeline != UNROUTED_NAME
+        return pipeline not in self._models.names and pipeline != UNROUTED_NAME
 
     def _take(self, record: LogRecord) -> Gap | None:
         """Take a record, and return the gap that retention has left before it, if any.
@@ -203,7 +202,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
             place = {"topic": record.topic, "partition": record.partition}
             _log.warning("topic_created_again", **place, expected=expected, found=record.offset)
             self._metrics.topic_recreated.inc()
-        job = owned.take(record, self._pipelines)
+        job = owned.take(record, self._models.names)
         self._metrics.batches.inc()
         for frame in job.out_of_order:
             self._note_out_of_order(frame, job.pipeline)
@@ -263,7 +262,12 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _classify(self, merged: MergedBatch) -> None:
         started_s = self._clock.monotonic()
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._pool, self._models[merged.pipeline].classify, merged)
+        try:
+            async with self._models.use(merged.pipeline) as model:
+                await loop.run_in_executor(self._pool, model.classify, merged)
+        except PipelineUnknown as error:
+            for task in merged.tasks:
+                task.error = error
         took_s = self._clock.monotonic() - started_s
         self._seconds_per_row = ROW_MEMORY * self._seconds_per_row + (1.0 - ROW_MEMORY) * took_s / merged.rows
         self._metrics.infer.observe(took_s)

@@ -1,58 +1,190 @@
-"""Compare the pipelines on the ``config`` topic with those that a node serves. Pure."""
+"""The models of a node, by pipeline. They follow the configuration and the repository while the node runs."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
-from engines.exceptions import EngineError
+from engines.exceptions import EngineError, EngineStateError, PipelineUnknown
+from engines.metrics import NodeMetrics
+from engines.node.serving import ServedModel
 from ingest.exceptions import ConfigError
 from ingest.runtime import logs
 from ingest.site import PipelineConfig
-from ingest.site.topic.view import Config
 
 _log = logs.get("engines.node")
 
+REMOVED_S = 60.0
+"""Time in s for which the model of a removed pipeline is kept. Batches that were prepared before the removal still
+need it."""
 
-class PipelineWatch:
-    """Stops a node cleanly once the configuration has other pipelines. The next process serves the new pipelines.
 
-    ``require_servable`` raises EngineError for a pipeline that cannot be served. In this case, the node keeps its
-    present pipelines.
+class ModelSource(Protocol):
+    """Maker of served models. Methods block, and may be called from any thread. They raise EngineError."""
+
+    def version(self, pipeline: PipelineConfig) -> str:
+        """Return the identity of the model version that a pipeline asks for, such as ``regions@2``."""
+
+    def make(self, pipeline: PipelineConfig) -> ServedModel:
+        """Return the served model of a pipeline, not yet opened."""
+
+
+class ModelSettings(NamedTuple):
+    """The settings of a pipeline that its served model depends on. The stage ``prepare`` applies all others."""
+
+    version: str
+    input: tuple[object, ...]
+    min_score: float
+    precision: str | None
+
+    @classmethod
+    def of(cls, pipeline: PipelineConfig, version: str) -> ModelSettings:
+        """Return the settings of a pipeline."""
+        shape = (pipeline.width, pipeline.height, pipeline.colour, pipeline.fit)
+        return cls(version, shape, pipeline.min_score, pipeline.precision)
+
+
+@dataclass(eq=False, slots=True)
+class _Serving:
+    """A model that is open, and the number of batches that use it at present."""
+
+    settings: ModelSettings
+    model: ServedModel
+    in_use: int = 0
+    replaced: bool = False
+
+
+class LiveModels:
+    """The served models. A new version is loaded beside the present one, and replaces it between two batches.
+
+    A version that cannot be loaded changes nothing: the pipeline keeps its present model, and the version is not
+    tried again. All methods belong to one event loop. Call ``configure``, then ``refresh`` at times, then ``close``.
     """
 
-    def __init__(
-        self,
-        served: Iterable[PipelineConfig],
-        require_servable: Callable[[PipelineConfig], object],
-        stop: asyncio.Event,
-    ) -> None:
-        self._served = _settings(served)
-        self._require_servable = require_servable
-        self._stop = stop
-        self.outdated = False
-        """Whether the node was stopped because of other pipelines."""
+    def __init__(self, source: ModelSource, metrics: NodeMetrics, monotonic: Callable[[], float]) -> None:
+        self._source = source
+        self._metrics = metrics
+        self._monotonic = monotonic
+        self._wanted: dict[str, PipelineConfig] = {}
+        self._serving: dict[str, _Serving] = {}
+        self._refused: dict[str, ModelSettings] = {}
+        self._removed_s: dict[str, float] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._changing = asyncio.Lock()
+        self.names: frozenset[str] = frozenset()
+        """Names of the pipelines whose batches can be classified."""
 
-    def configure(self, config: Config) -> None:
-        """Compare the pipelines of a configuration with the served ones.
+    def max_rows(self, pipeline: str) -> int:
+        """Return the maximum number of rows worth merging into a batch; 1 for a pipeline that is not served."""
+        serving = self._serving.get(pipeline)
+        return serving.model.max_rows if serving else 1
 
-        Raise ConfigError for a pipeline that cannot be served.
+    async def configure(self, pipelines: Iterable[PipelineConfig]) -> None:
+        """Serve these pipelines, and no others after ``REMOVED_S``.
+
+        Raise ConfigError with the first pipeline that cannot be served; the others are served all the same.
         """
-        wanted = config.of(PipelineConfig)
-        if self.outdated or _settings(wanted) == self._served:
-            return
-        for pipeline in wanted:
+        async with self._changing:
+            self._wanted = {pipeline.name: pipeline for pipeline in pipelines}
+            for name in self._serving.keys() - self._wanted.keys() - self._removed_s.keys():
+                self._removed_s[name] = self._monotonic()
+            for name in self._wanted:
+                self._removed_s.pop(name, None)
+            await self._update()
+
+    async def refresh(self) -> None:
+        """Serve versions that were promoted or rolled back in the meantime, and drop pipelines removed long ago.
+
+        Raise ConfigError as ``configure`` does.
+        """
+        async with self._changing:
+            await self._update()
+
+    @contextlib.asynccontextmanager
+    async def use(self, pipeline: str) -> AsyncIterator[ServedModel]:
+        """Yield the present model of a pipeline, which stays open meanwhile. Raise PipelineUnknown."""
+        serving = self._serving.get(pipeline)
+        if serving is None:
+            raise PipelineUnknown(f"pipeline {pipeline!r} was removed while its batches waited")
+        serving.in_use += 1
+        try:
+            yield serving.model
+        finally:
+            serving.in_use -= 1
+            self._close_if_unused(serving)
+
+    async def close(self) -> None:
+        """Release all models."""
+        for name in list(self._serving):
+            self._drop(name)
+        await asyncio.gather(*self._closing)
+
+    async def _update(self) -> None:
+        now_s = self._monotonic()
+        for name in [name for name, since_s in self._removed_s.items() if now_s - since_s > REMOVED_S]:
+            del self._removed_s[name]
+            self._drop(name)
+        failed: ConfigError | None = None
+        for pipeline in self._wanted.values():
             try:
-                self._require_servable(pipeline)
-            except EngineError as error:
-                raise ConfigError(
-                    "config topic", pipeline.key, pipeline.model, f"a servable model ({error})"
-                ) from None
-        _log.info("pipelines_changed", served=sorted(self._served), wanted=sorted(_settings(wanted)))
-        self.outdated = True
-        self._stop.set()
+                await self._serve(pipeline)
+            except ConfigError as error:
+                failed = failed or error
+        self._metrics.refused_models.set(len(self._refused))
+        if failed:
+            raise failed
+
+    async def _serve(self, pipeline: PipelineConfig) -> None:
+        name, before = pipeline.name, self._serving.get(pipeline.name)
+        settings = ModelSettings.of(pipeline, "")
+        try:
+            settings = ModelSettings.of(pipeline, await asyncio.to_thread(self._source.version, pipeline))
+            if before and before.settings == settings:
+                self._refused.pop(name, None)
+                return
+            if self._refused.get(name) == settings:
+                return
+            model = await asyncio.to_thread(self._opened, pipeline)
+        except EngineError as error:
+            if self._refused.get(name) == settings:
+                return
+            self._refused[name] = settings
+            serving = before.settings.version if before else "none"
+            _log.error("model_refused", pipeline=name, error=str(error), serving=serving)
+            raise ConfigError("engine", pipeline.key, pipeline.model, f"a servable model ({error})") from None
+        self._refused.pop(name, None)
+        self._drop(name)
+        self._serving[name] = _Serving(settings, model)
+        self.names = frozenset(self._serving)
+        _log.info("model_served", pipeline=name, model=settings.version, before=before and before.settings.version)
+
+    def _opened(self, pipeline: PipelineConfig) -> ServedModel:
+        model = self._source.make(pipeline)
+        try:
+            model.open()
+        except BaseException:
+            model.close()
+            raise
+        return model
+
+    def _drop(self, name: str) -> None:
+        serving = self._serving.pop(name, None)
+        self.names = frozenset(self._serving)
+        if serving:
+            serving.replaced = True
+            self._close_if_unused(serving)
+
+    def _close_if_unused(self, serving: _Serving) -> None:
+        if serving.replaced and not serving.in_use:
+            closing = asyncio.create_task(_close(serving.model))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
 
-def _settings(pipelines: Iterable[PipelineConfig]) -> dict[str, PipelineConfig]:
-    """Return the settings of pipelines by name, without the names of the sites that share a pipeline."""
-    return {pipeline.name: pipeline.model_copy(update={"sites": ()}) for pipeline in pipelines}
+async def _close(model: ServedModel) -> None:
+    # An engine call that was cancelled at the end of the node still runs in its thread. The process ends anyway.
+    with contextlib.suppress(EngineStateError):
+        await asyncio.to_thread(model.close)

@@ -52,26 +52,41 @@ class Repository:
             raise ManifestError(f"{pointer} holds {text!r}: expected one of {versions}")
         return int(text)
 
-    def open(self, name: str, version: int | None = None) -> Model:
-        """Return a model after a check of its file against the manifest. Raise ModelUnknown or ManifestError."""
-        wanted = self.promoted(name) if version is None else version
+    def resolve(self, model: str) -> tuple[str, int]:
+        """Return the name and version of ``NAME`` or ``NAME@VERSION``. Without a version, it is the promoted one.
+
+        Raise ModelUnknown if the version is not a number, and as ``promoted`` does.
+        """
+        name, separator, version = model.partition("@")
+        if not separator:
+            return name, self.promoted(name)
+        if not version.isdecimal():
+            raise ModelUnknown(f"model {model!r}: expected NAME or NAME@VERSION, such as {name}@1")
+        return name, int(version)
+
+    def open(self, model: str, version: int | None = None) -> Model:
+        """Return a model after a check of its file against the manifest.
+
+        ``model`` is ``NAME`` or ``NAME@VERSION``. Raise ModelUnknown or ManifestError.
+        """
+        name, wanted = self.resolve(model) if version is None else (model, version)
         folder = self.root / name / str(wanted)
         if wanted not in self.versions(name):
             raise ModelUnknown(f"model {name!r} has no version {wanted}: it has {self.versions(name)}")
         manifest = read_manifest(folder)
         if (manifest.name, manifest.version) != (name, wanted):
             raise ManifestError(f"manifest {folder / MANIFEST} describes {manifest.id}: expected {name}@{wanted}")
-        model = Model(manifest, folder)
-        if not model.path.is_file():
+        opened = Model(manifest, folder)
+        if not opened.path.is_file():
             raise ManifestError(
-                f"model {manifest.id} has no file {model.path}: expected the file that its manifest names"
+                f"model {manifest.id} has no file {opened.path}: expected the file that its manifest names"
             )
-        if (found := sha256_of(model.path)) != manifest.sha256:
-            raise ManifestError(f"model file {model.path} has sha256 {found}: expected {manifest.sha256}")
-        return model
+        if (found := sha256_of(opened.path)) != manifest.sha256:
+            raise ManifestError(f"model file {opened.path} has sha256 {found}: expected {manifest.sha256}")
+        return opened
 
     def promote(self, name: str, version: int) -> int:
-        """Promote a version, which nodes serve from their next start. Return the version that was served before.
+        """Promote a version, which running nodes serve within seconds. Return the version that was served before.
 
         Raise ModelUnknown or ManifestError.
         """

@@ -14,7 +14,7 @@ from wsgiref.simple_server import WSGIServer
 from prometheus_client import CollectorRegistry, start_http_server
 
 from ingest.contract.topics import require_topics
-from ingest.exceptions import ConfigError, Fenced, LogUnavailable, MemberIdle, Outdated
+from ingest.exceptions import ConfigError, Fenced, LogUnavailable, MemberIdle
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import Log
 from ingest.kafka.settings import PLAINTEXT_MEND, PLAINTEXT_RISK, KafkaSettings
@@ -53,8 +53,8 @@ class Service:
     def run(self, work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
         """Run ``work(stop)`` in an event loop of its own and return the exit status. Call it in the main thread.
 
-        SIGTERM, SIGINT and SIGHUP set ``stop``; ``work`` then finishes and returns. LogUnavailable, Fenced and
-        Outdated are logged and become ``EXIT_AGAIN``, MemberIdle becomes ``EXIT_FAILED``. Any other error propagates.
+        SIGTERM, SIGINT and SIGHUP set ``stop``; ``work`` then finishes and returns. LogUnavailable and Fenced
+        are logged and become ``EXIT_AGAIN``, MemberIdle becomes ``EXIT_FAILED``. Any other error propagates.
         """
 
         async def until_stopped() -> None:
@@ -66,7 +66,7 @@ class Service:
         self.serve_metrics()
         try:
             eventloop.run(until_stopped())
-        except (Fenced, LogUnavailable, Outdated) as error:
+        except (Fenced, LogUnavailable) as error:
             _log.error("service_ended", error=str(error), kind=type(error).__name__)
             return EXIT_AGAIN
         except MemberIdle as error:

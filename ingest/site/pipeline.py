@@ -28,7 +28,8 @@ class PipelineConfig(SharedEntry):
     KIND: ClassVar[str] = "pipeline"
 
     model: str
-    """Name of the model in the repository; the node serves its promoted version."""
+    """Name of the model in the repository, or name and version, such as ``regions@2``. Without a version, the node
+    serves the promoted one."""
     width: int = Field(gt=0)
     height: int = Field(gt=0)
     colour: Literal["bgr", "rgb"] = "bgr"

@@ -24,18 +24,24 @@ from deploy.cli.common import (
     print_rows,
     stdout,
 )
-from ingest.exceptions import ConfigError, Outdated
+from ingest.exceptions import ConfigError
 from ingest.kafka.settings import SESSION_TIMEOUT_MS
 from ingest.runtime import logs
+from ingest.runtime.clock import SystemClock
 from ingest.runtime.service import Service
 from ingest.site import PipelineConfig
 
 if TYPE_CHECKING:
     from engines.engine import Engine
+    from engines.node.pipelines import LiveModels
     from engines.repository.manifest import Model
+    from ingest.site.topic.view import Config
 
 app = typer.Typer(invoke_without_command=True)
 _log = logs.get("engines.node")
+
+PROMOTIONS_S = 5.0
+"""Time between two looks for promoted versions in the repository, in s."""
 
 
 @app.callback()
@@ -59,8 +65,8 @@ def engine(
 ) -> None:
     """Classify batches until stopped.
 
-    Exits with 75 when another node has taken over, Kafka is gone, or the pipelines of the site have changed. After
-    the restart, the node serves the new pipelines.
+    The node follows the pipelines of the site, and versions that are promoted or rolled back, while it runs. Exits
+    with 75 when another node has taken over or Kafka is gone.
     """
     if context.invoked_subcommand:
         return
@@ -78,8 +84,8 @@ async def _serve(
     from engines.metrics import NodeMetrics
     from engines.node.intake import BatchIntake
     from engines.node.node import Node
-    from engines.node.pipelines import PipelineWatch
-    from engines.node.serving import ServedModel
+    from engines.node.pipelines import LiveModels
+    from engines.node.serving import RepositorySource
     from engines.node.takeover import GROUP
     from engines.repository.store import Repository
     from ingest.contract.topics import BATCHES, BATCHES_LATE
@@ -88,46 +94,50 @@ async def _serve(
     from ingest.runtime.heartbeat import instance_name
 
     require_usable(backend)
-    repository = Repository(models)
-
-    def served_model(pipeline: PipelineConfig) -> ServedModel:
-        model = repository.open(pipeline.model).at_precision(pipeline.precision)
-        return ServedModel(pipeline, model, make_engine(model, backend, instances))
-
     async with service.open_log() as log:
+        metrics = NodeMetrics(service.registry)
+        source = RepositorySource(Repository(models), lambda model: make_engine(model, backend, instances))
+        live = LiveModels(source, metrics, SystemClock().monotonic)
         config = await service.read_config(log)
-        served = {pipeline.name: served_model(pipeline) for pipeline in config.of(PipelineConfig)}
-        for model in served.values():
-            await asyncio.to_thread(model.open)
-        watch = PipelineWatch(config.of(PipelineConfig), served_model, stop)
+        await live.configure(config.of(PipelineConfig))
 
-        async def outdated() -> bool:
+        async def refresh() -> None:
             with contextlib.suppress(ConfigError):
-                watch.configure(await service.read_config(log))
-            return watch.outdated
+                await live.configure((await service.read_config(log)).of(PipelineConfig))
 
         client_id = f"engine-{instance_name()}"
-        metrics = NodeMetrics(service.registry)
         guard = MemberGuard(log, GROUP, (BATCHES, BATCHES_LATE), client_id, metrics.idle_member)
         node = Node(
             KafkaLog(service.settings, client_id),
             BatchIntake(service.settings, client_id, instances, round(session_timeout_s * 1000)),
-            served,
+            live,
             concurrency=instances + 1,
             metrics=metrics,
-            outdated=outdated,
+            refresh=refresh,
         )
-        following = asyncio.create_task(service.follow_config(config, watch.configure))
+        changes: asyncio.Queue[Config] = asyncio.Queue()
+        tasks = {
+            asyncio.create_task(service.follow_config(config, changes.put_nowait)),
+            asyncio.create_task(_follow(live, changes)),
+        }
         try:
             async with guard.watching(stop):
                 await node.run(stop)
         finally:
-            following.cancel()
-            await asyncio.wait({following})
-    for model in served.values():
-        model.close()
-    if watch.outdated:
-        raise Outdated("the pipelines of the site have changed: start this node again to serve them")
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            await live.close()
+
+
+async def _follow(live: LiveModels, changes: asyncio.Queue[Config]) -> None:
+    """Apply each configuration, and look for promoted versions between them, for ever."""
+    while True:
+        config = None
+        with contextlib.suppress(TimeoutError):
+            config = await asyncio.wait_for(changes.get(), PROMOTIONS_S)
+        with contextlib.suppress(ConfigError):  # logged by the models
+            await (live.configure(config.of(PipelineConfig)) if config else live.refresh())
 
 
 def make_engine(model: Model, backend: str, instances: int) -> Engine:

@@ -99,7 +99,7 @@ def verify(models: Models) -> None:
 @app.command()
 @friendly
 def promote(name: Name, version: Annotated[int, typer.Argument(min=1)], models: Models) -> None:
-    """Serve this version: engine nodes load it at their next start."""
+    """Serve this version: running engine nodes load it within seconds."""
     before = _existing(models).promote(name, version)
     stdout.print(f"{name}: {before} → {version}")
 

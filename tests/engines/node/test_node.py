@@ -12,19 +12,19 @@ import pytest
 from aiokafka import TopicPartition as KafkaPartition
 from prometheus_client import CollectorRegistry
 
-from engines.exceptions import ManifestError
+from engines.exceptions import ModelUnknown
 from engines.metrics import NodeMetrics
 from engines.node.node import Node
-from engines.node.pipelines import PipelineWatch
+from engines.node.pipelines import LiveModels
+from engines.node.serving import ServedModel
 from engines.node.takeover import OwnedPartition, take_over
-from ingest.contract.headers import PIPELINE
 from ingest.contract.topics import BATCHES, BATCHES_LATE, DEADLETTER
-from ingest.exceptions import ConfigError, LogUnavailable
+from ingest.exceptions import LogUnavailable
 from ingest.kafka.log import Log, LogRecord, Outgoing, Position, TopicPartition, Writer
 from ingest.kafka.memorylog import MemoryLog
 from ingest.kafka.position import StartPosition
 from ingest.site import PipelineConfig
-from ingest.site.topic.view import Config
+from tests.engines.node.batches import item, record
 
 ONE, TWO = KafkaPartition("sightline.batches", 0), KafkaPartition("sightline.batches.late", 1)
 TP_ONE, TP_TWO = TopicPartition(BATCHES, 0), TopicPartition(BATCHES_LATE, 1)
@@ -71,9 +71,20 @@ async def intake() -> FakeIntake:
     return FakeIntake()
 
 
+def no_models() -> LiveModels:
+    class NoSource:
+        def version(self, pipeline: PipelineConfig) -> str:
+            raise ModelUnknown(pipeline.model)
+
+        def make(self, pipeline: PipelineConfig) -> ServedModel:
+            raise ModelUnknown(pipeline.model)
+
+    return LiveModels(NoSource(), NodeMetrics(CollectorRegistry()), lambda: 0.0)
+
+
 def make(intake: FakeIntake, log: Log | None = None, take_over: TakeOver = take_over) -> Node:
     metrics = NodeMetrics(CollectorRegistry())
-    return Node(log or MemoryLog(2), intake, {}, concurrency=1, metrics=metrics, take_over=take_over)
+    return Node(log or MemoryLog(2), intake, no_models(), concurrency=1, metrics=metrics, take_over=take_over)
 
 
 async def ended(node: Node, stop: asyncio.Event | None = None) -> None:
@@ -230,59 +241,25 @@ async def test_an_error_of_the_consumer_ends_the_node(intake: FakeIntake) -> Non
         await ended(make(intake))
 
 
-async def test_a_node_reads_no_batch_of_a_pipeline_that_a_new_process_will_serve(intake: FakeIntake) -> None:
-    stop = asyncio.Event()
-    asked = 0
+async def test_a_node_reads_the_configuration_once_per_fetch_before_a_batch_of_an_unknown_pipeline_is_parked(
+    intake: FakeIntake,
+) -> None:
+    refreshed = 0
 
-    async def outdated() -> bool:
-        nonlocal asked
-        asked += 1
-        stop.set()
-        return True
+    async def refresh() -> None:
+        nonlocal refreshed
+        refreshed += 1
 
-    log = MemoryLog(2)
-    node = Node(log, intake, {}, concurrency=1, metrics=NodeMetrics(CollectorRegistry()), outdated=outdated)
+    log, stop = MemoryLog(2), asyncio.Event()
+    metrics = NodeMetrics(CollectorRegistry())
+    node = Node(log, intake, no_models(), concurrency=1, metrics=metrics, refresh=refresh)
     await node.on_partitions_assigned([ONE])
-    record = LogRecord(BATCHES, 0, 0, None, b"unread", {PIPELINE: b"new"})
-    intake.fetched.put_nowait([record, record])
-    await ended(node, stop)
-    assert asked == 1
-    assert await log.ends(DEADLETTER) == {0: 0}
-    assert await log.committed("engines", TP_ONE) is None
-
-
-class TestPipelineWatch:
-    CARS = PipelineConfig(name="cars", model="yolox", width=16, height=16)
-
-    def watch(self, *served: PipelineConfig) -> tuple[PipelineWatch, asyncio.Event]:
-        def require_servable(pipeline: PipelineConfig) -> None:
-            if pipeline.model == "missing":
-                raise ManifestError("no model missing")
-
-        stop = asyncio.Event()
-        return PipelineWatch(served, require_servable, stop), stop
-
-    def config(self, *pipelines: PipelineConfig) -> Config:
-        return Config({pipeline.key: pipeline for pipeline in pipelines})
-
-    async def test_a_configuration_with_other_pipelines_stops_the_node_cleanly(self) -> None:
-        for wanted in ((), (self.CARS.model_copy(update={"min_score": 0.5}),), (self.CARS, ROADS)):
-            watch, stop = self.watch(self.CARS)
-            watch.configure(self.config(*wanted))
-            assert watch.outdated
-            assert stop.is_set()
-
-    async def test_a_configuration_with_equal_pipelines_does_not_stop_the_node(self) -> None:
-        watch, stop = self.watch(self.CARS)
-        watch.configure(self.config(self.CARS.model_copy(update={"sites": ("north",)})))
-        assert not watch.outdated
-        assert not stop.is_set()
-
-    async def test_a_pipeline_that_cannot_be_served_is_refused_and_the_node_goes_on(self) -> None:
-        watch, stop = self.watch(self.CARS)
-        with pytest.raises(ConfigError, match="servable model"):
-            watch.configure(self.config(self.CARS, ROADS.model_copy(update={"model": "missing"})))
-        assert not stop.is_set()
-
-
-ROADS = TestPipelineWatch.CARS.model_copy(update={"name": "roads"})
+    await asyncio.wait_for(intake.all_begun.wait(), 60)
+    intake.fetched.put_nowait([record([item(n)], offset=n) for n in range(2)])
+    running = asyncio.create_task(node.run(stop))
+    async with asyncio.timeout(60):
+        while (await log.ends(DEADLETTER))[0] < 2:
+            await asyncio.sleep(0.01)
+    stop.set()
+    await running
+    assert refreshed == 1
