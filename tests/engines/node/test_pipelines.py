@@ -165,6 +165,7 @@ async def test_a_pipeline_that_is_added_again_stays(bench: LiveBench) -> None:
 
 
 async def test_a_hundred_changes_of_version_leave_one_engine_and_one_worker_thread(bench: LiveBench) -> None:
+    others = set(threading.enumerate())
     await bench.live.configure([CARS])
     bench.source.broken = {f"regions@{number}" for number in range(5, 100, 5)}
     for number in range(2, 102):
@@ -177,7 +178,7 @@ async def test_a_hundred_changes_of_version_leave_one_engine_and_one_worker_thre
             assert await bench.served() == f"regions@{number}"
     await bench.settle()
     assert sum(map(is_open, bench.source.engines)) == 1
-    assert sum(thread.name.startswith("infer") for thread in threading.enumerate()) == 1
+    assert sum(thread.name.startswith("infer") for thread in set(threading.enumerate()) - others) == 1
     await bench.live.close()
     assert not any(map(is_open, bench.source.engines))
 
