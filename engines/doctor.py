@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, get_args
 
 from engines import backends
-from engines.backends.hardware import INSTRUCTIONS, cpu_count, cpu_flags, cpu_name, cuda
+from engines.backends.hardware import INSTRUCTIONS, cpu_count, cuda, processor
 from engines.engine import Engine
 from engines.exceptions import EngineError
 from engines.repository.manifest import Model
@@ -43,12 +43,13 @@ def describe_machine() -> dict[str, Any]:
 
     The result is fit for JSON.
     """
-    flags = cpu_flags()
+    cpu = processor()
+    known = {flag for wanted in INSTRUCTIONS.values() for flag, _ in wanted}
     return {
         "processor": {
-            "name": cpu_name(),
+            "name": cpu.name,
             "cores": cpu_count(),
-            "instructions": sorted(flags & {flag for wanted in INSTRUCTIONS.values() for flag in wanted}),
+            "instructions": sorted(cpu.flags & known),
         },
         "nvidia": asdict(cuda()),
         "versions": _versions(),

@@ -7,7 +7,7 @@ from importlib import import_module
 from pkgutil import resolve_name
 
 from engines.backends.auto import AUTO, BackendChoice, choose
-from engines.backends.hardware import cpu_flags
+from engines.backends.hardware import processor
 from engines.engine import Engine
 from ingest.site.pipeline import Precision
 
@@ -48,4 +48,4 @@ def unavailable_reason(name: str) -> str:
 
 def choose_here(precision: Precision) -> BackendChoice:
     """Return the backend for a model that allows ``precision``, on this machine."""
-    return choose(precision, cpu_flags(), unavailable_reason)
+    return choose(precision, processor(), unavailable_reason)

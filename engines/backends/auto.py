@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from engines.backends.hardware import INSTRUCTIONS
+from engines.backends.hardware import INSTRUCTIONS, Processor
 from ingest.site.pipeline import Precision
 
 AUTO = "auto"
@@ -22,8 +22,8 @@ class BackendChoice:
     passed_over: Mapping[str, str]
 
 
-def choose(precision: Precision, flags: Iterable[str], unavailable_reason: Callable[[str], str]) -> BackendChoice:
-    """Return the first usable backend for a model that allows ``precision``, on a processor with ``flags``.
+def choose(precision: Precision, processor: Processor, unavailable_reason: Callable[[str], str]) -> BackendChoice:
+    """Return the first usable backend for a model that allows ``precision``.
 
     OpenVINO is used only where it is faster than ONNX Runtime: with a lower precision than fp32, and a processor that
     has instructions for it. ``unavailable_reason`` takes a backend's name, and returns an empty text if it can be
@@ -32,19 +32,18 @@ def choose(precision: Precision, flags: Iterable[str], unavailable_reason: Calla
     passed_over: dict[str, str] = {}
     for name in AUTO_ORDER[:-1]:
         reason = unavailable_reason(name)
-        gain, no_gain = _gain_on_cpu(precision, flags) if name == "openvino" else ("a GPU is available", "")
+        gain, no_gain = _gain_on_cpu(precision, processor) if name == "openvino" else ("a GPU is available", "")
         if not reason and not no_gain:
             return BackendChoice(name, gain, passed_over)
         passed_over[name] = reason or no_gain
     return BackendChoice(AUTO_ORDER[-1], "it runs on every machine", passed_over)
 
 
-def _gain_on_cpu(precision: Precision, flags: Iterable[str]) -> tuple[str, str]:
+def _gain_on_cpu(precision: Precision, processor: Processor) -> tuple[str, str]:
     """Return why OpenVINO is faster than ONNX Runtime, or why it is not. One of the texts is empty."""
-    wanted = INSTRUCTIONS[precision]
-    if not wanted:
-        return "", f"the model's precision is {precision}, in which it is no faster than ONNX Runtime"
-    found = next((flag for flag in wanted if flag in set(flags)), "")
-    if not found:
-        return "", f"the processor has no {precision} instructions: {', '.join(wanted)}"
-    return f"the model allows {precision}, and the processor has {found}", ""
+    if precision == "fp32":
+        return "", "the model's precision is fp32, in which it is no faster than ONNX Runtime"
+    if found := processor.instruction(precision):
+        return f"the model allows {precision}, and the processor has {found}", ""
+    wanted = " or ".join(f"{flag} of {vendor}" if vendor else flag for flag, vendor in INSTRUCTIONS[precision])
+    return "", f"the processor has no fast {precision} instructions: expected {wanted}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnxruntime as ort
 
-from engines.backends.hardware import cuda
 from engines.backends.onnxruntime import OnnxRuntimeEngine
+from engines.backends.tensorrt.probe import driver_reason
 from engines.exceptions import ModelLoadFailed
 from engines.repository.manifest import Model
 
@@ -19,7 +19,7 @@ def unavailable_reason() -> str:
             f"onnxruntime {ort.__version__} has no CUDA provider: "
             "replace the package onnxruntime by onnxruntime-gpu of the same version"
         )
-    return cuda().unavailable_reason
+    return driver_reason()
 
 
 class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):

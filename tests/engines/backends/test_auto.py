@@ -9,15 +9,19 @@ from typing import Any
 import pytest
 
 from engines import backends, doctor
+from engines.backends import hardware
 from engines.backends.auto import AUTO_ORDER, choose
-from engines.backends.hardware import Cuda, Gpu, cpu_flags, cpu_name, probe_cuda
+from engines.backends.hardware import Gpu, Processor, cuda, processor
 from engines.repository.store import Repository
 from ingest.site.pipeline import Precision
 from tests.paths import MODELS
 
-SAPPHIRE_RAPIDS = {"avx2", "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8"}
-ALDER_LAKE = {"avx2", "avx_vnni"}
-HASWELL = {"avx2"}
+GRANITE_RAPIDS = Processor(
+    "Xeon 6980P", "GenuineIntel", frozenset({"avx512_vnni", "avx512_bf16", "amx_bf16", "amx_fp16", "amx_int8"})
+)
+WITHOUT_AMX = Processor("Xeon", "GenuineIntel", frozenset({"avx512_vnni", "avx512_bf16", "avx512_fp16"}))
+ZEN_4 = Processor("EPYC 9354P", "AuthenticAMD", frozenset({"avx512_vnni", "avx512_bf16"}))
+HASWELL = Processor("Xeon E5", "GenuineIntel", frozenset({"avx2"}))
 
 
 def only(*usable: str) -> Any:
@@ -26,37 +30,39 @@ def only(*usable: str) -> Any:
 
 class TestChoose:
     @pytest.mark.parametrize(
-        ("precision", "flags", "usable", "chosen"),
+        ("precision", "processor", "usable", "chosen"),
         [
-            ("fp32", SAPPHIRE_RAPIDS, AUTO_ORDER, "tensorrt"),
-            ("fp32", SAPPHIRE_RAPIDS, AUTO_ORDER[1:], "onnxruntime-cuda"),
-            ("fp32", SAPPHIRE_RAPIDS, AUTO_ORDER[2:], "onnxruntime"),
-            ("bf16", SAPPHIRE_RAPIDS, AUTO_ORDER[2:], "openvino"),
-            ("fp16", SAPPHIRE_RAPIDS, AUTO_ORDER[2:], "openvino"),
-            ("int8", SAPPHIRE_RAPIDS, AUTO_ORDER[2:], "openvino"),
-            ("int8", SAPPHIRE_RAPIDS, AUTO_ORDER[3:], "onnxruntime"),
-            ("bf16", ALDER_LAKE, AUTO_ORDER[2:], "onnxruntime"),
-            ("int8", ALDER_LAKE, AUTO_ORDER[2:], "openvino"),
+            ("fp32", ZEN_4, AUTO_ORDER, "tensorrt"),
+            ("fp32", ZEN_4, AUTO_ORDER[1:], "onnxruntime-cuda"),
+            ("fp32", ZEN_4, AUTO_ORDER[2:], "onnxruntime"),
+            ("bf16", ZEN_4, AUTO_ORDER[2:], "openvino"),
+            ("bf16", GRANITE_RAPIDS, AUTO_ORDER[2:], "openvino"),
+            ("bf16", WITHOUT_AMX, AUTO_ORDER[2:], "onnxruntime"),
+            ("fp16", GRANITE_RAPIDS, AUTO_ORDER[2:], "openvino"),
+            ("fp16", WITHOUT_AMX, AUTO_ORDER[2:], "onnxruntime"),
+            ("int8", WITHOUT_AMX, AUTO_ORDER[2:], "openvino"),
+            ("int8", WITHOUT_AMX, AUTO_ORDER[3:], "onnxruntime"),
             ("int8", HASWELL, AUTO_ORDER[2:], "onnxruntime"),
         ],
     )
     def test_the_first_usable_backend_that_gains_is_chosen(
-        self, precision: Precision, flags: set[str], usable: tuple[str, ...], chosen: str
+        self, precision: Precision, processor: Processor, usable: tuple[str, ...], chosen: str
     ) -> None:
-        assert choose(precision, flags, only(*usable)).backend == chosen
+        assert choose(precision, processor, only(*usable)).backend == chosen
 
     def test_every_backend_before_the_chosen_one_has_its_reason(self) -> None:
-        choice = choose("bf16", ALDER_LAKE, only("openvino", "onnxruntime"))
+        choice = choose("bf16", WITHOUT_AMX, only("openvino", "onnxruntime"))
         assert choice.passed_over == {
             "tensorrt": "no tensorrt here",
             "onnxruntime-cuda": "no onnxruntime-cuda here",
-            "openvino": "the processor has no bf16 instructions: amx_bf16, avx512_bf16",
+            "openvino": "the processor has no fast bf16 instructions: "
+            "expected amx_bf16 or avx512_bf16 of AuthenticAMD",
         }
         assert choice.reason == "it runs on every machine"
 
     def test_the_reason_for_openvino_names_precision_and_instruction(self) -> None:
-        choice = choose("int8", ALDER_LAKE, only("openvino", "onnxruntime"))
-        assert choice.reason == "the model allows int8, and the processor has avx_vnni"
+        choice = choose("int8", WITHOUT_AMX, only("openvino", "onnxruntime"))
+        assert choice.reason == "the model allows int8, and the processor has avx512_vnni"
 
     def test_a_backend_without_its_module_is_unavailable(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(backends, "BACKENDS", {"abacus": "engines.backends.abacus:Abacus"})
@@ -66,13 +72,12 @@ class TestChoose:
         assert "replace the package onnxruntime by onnxruntime-gpu" in backends.unavailable_reason("onnxruntime-cuda")
 
 
-class FakeDriver:
-    """The functions of ``libcuda`` that the probe calls, with one GPU."""
+class DescribedGpu:
+    """The functions of ``libcuda`` that describe a GPU."""
 
-    def __init__(self, init: int = 0, count: int = 1) -> None:
-        self.cuInit = lambda _: init
+    def __init__(self) -> None:
         self.cuDriverGetVersion = lambda out: self._set(out, 13010)
-        self.cuDeviceGetCount = lambda out: self._set(out, count)
+        self.cuDeviceGetCount = lambda out: self._set(out, 1)
         self.cuDeviceGet = lambda out, index: self._set(out, index)
         self.cuDeviceTotalMem_v2 = lambda out, _: self._set(out, 16 * 1024**3)
         self.cuDeviceGetAttribute = lambda out, attribute, _: self._set(out, {75: 8, 76: 9}[attribute])
@@ -87,35 +92,24 @@ class FakeDriver:
 
 
 class TestHardware:
-    def test_gpus_are_described_by_the_driver(self) -> None:
-        found = probe_cuda(lambda _: FakeDriver())
+    def test_gpus_are_described_by_the_driver(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(hardware, "driver_reason", lambda: "")
+        found = cuda(DescribedGpu)
         assert (found.unavailable_reason, found.cuda) == ("", "13.1")
         assert found.gpus == (Gpu("NVIDIA L4", "8.9", 16 * 1024**3),)
 
-    @pytest.mark.parametrize(
-        ("driver", "reason"),
-        [(FakeDriver(init=100), "cuInit returned 100"), (FakeDriver(count=0), "has no GPU")],
-        ids=["error", "no GPU"],
-    )
-    def test_a_driver_without_a_usable_gpu_gives_a_reason(self, driver: FakeDriver, reason: str) -> None:
-        assert reason in probe_cuda(lambda _: driver).unavailable_reason
+    def test_without_a_usable_gpu_the_reason_of_the_driver_is_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(hardware, "driver_reason", lambda: "no NVIDIA driver")
+        assert (cuda().unavailable_reason, cuda().gpus) == ("no NVIDIA driver", ())
 
-    def test_a_machine_without_a_driver_gives_a_reason(self) -> None:
-        def load(name: str) -> None:
-            raise OSError(f"{name}: cannot open shared object file")
-
-        assert probe_cuda(load) == Cuda("no NVIDIA driver: libcuda.so.1 is not installed")
-
-    def test_processor_name_and_flags_are_read_from_cpuinfo(self, tmp_path: Path) -> None:
+    def test_processor_name_vendor_and_flags_are_read_from_cpuinfo(self, tmp_path: Path) -> None:
         file = tmp_path / "cpuinfo"
-        file.write_text(
-            "processor\t: 0\nmodel name\t: AMD EPYC 9354P\nflags\t\t: fpu avx2 avx512_bf16\n\nprocessor\t: 1\n"
-        )
-        assert cpu_name(file) == "AMD EPYC 9354P"
-        assert cpu_flags(file) == {"fpu", "avx2", "avx512_bf16"}
+        first = "processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: EPYC 9354P\nflags\t\t: fpu avx2\n\n"
+        file.write_text(first + "processor\t: 1\nmodel name\t: other\n")
+        assert processor(file) == Processor("EPYC 9354P", "AuthenticAMD", frozenset({"fpu", "avx2"}))
 
     def test_an_unreadable_cpuinfo_gives_no_flags(self, tmp_path: Path) -> None:
-        assert cpu_flags(tmp_path / "missing") == frozenset()
+        assert processor(tmp_path / "missing") == Processor("unknown", "", frozenset())
 
 
 class TestDoctor:
