@@ -6,6 +6,8 @@ EngineError
 ├── ModelLoadFailed     a model cannot be loaded, or its outputs contradict its manifest
 ├── InferenceFailed     the backend failed on a batch
 ├── DeviceLost          the device cannot be used any more by this process
+├── GpuError            a CUDA call failed; an engine raises it as InferenceFailed or DeviceLost
+├── BuildCancelled      building a TensorRT plan was cancelled
 ├── ManifestError       a manifest is invalid, or does not match its model file
 ├── ModelUnknown        the repository does not have the model or the version
 ├── DecoderUnknown      no decoder has the name
@@ -38,6 +40,14 @@ class InferenceFailed(EngineError):
 
 class DeviceLost(EngineError):
     """The device cannot be used any more by this process, which must end. A new process may succeed."""
+
+
+class GpuError(EngineError):
+    """A CUDA call failed. The message is that of CUDA. An engine raises it as InferenceFailed or DeviceLost."""
+
+
+class BuildCancelled(EngineError):
+    """Building a TensorRT plan was cancelled."""
 
 
 class ManifestError(EngineError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from engines.engine import Engine, best_batch_size, warm_up_sizes
 from engines.exceptions import BadBatch, EngineStateError, ModelLoadFailed
 from engines.repository.manifest import Model
 from engines.repository.store import Repository
+from tests.engines.backends.tensorrt.rig import make_rig
 from tests.paths import MODELS
 
 
@@ -170,6 +172,27 @@ class TestOnnxRuntime(FileEngineContract):
 
 class TestOpenVino(FileEngineContract):
     name = "openvino"
+
+
+class TestTensorRt(EngineContract):
+    """TensorRT on the fake CUDA device. It computes by ONNX Runtime, so that no kernel of TensorRT is tested."""
+
+    name = "tensorrt"
+
+    @pytest.fixture
+    def engine(self, model: Model, tmp_path: Path) -> Iterator[Engine]:
+        rig = make_rig(tmp_path / "plans")
+        engine = rig.engine()
+        engine.load(model)
+        yield engine
+        rig.thread.close()
+
+    def test_outputs_equal_those_of_onnx_runtime(self, engine: Engine, model: Model) -> None:
+        other = backends.make("onnxruntime")
+        other.load(model)
+        expected = other.infer(self.images(9))
+        for name, array in engine.infer(self.images(9)).items():
+            np.testing.assert_allclose(array, expected[name], atol=1e-5)
 
 
 class TestFake(EngineContract):

@@ -5,6 +5,7 @@ Nothing in this package has run on a GPU yet. Its tests run on a fake CUDA devic
 
 from __future__ import annotations
 
+from engines.backends.tensorrt.engine import TensorRtEngine
 from engines.backends.tensorrt.probe import unavailable_reason
 
-__all__ = ["unavailable_reason"]
+__all__ = ["TensorRtEngine", "unavailable_reason"]

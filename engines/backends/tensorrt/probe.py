@@ -37,7 +37,7 @@ def driver_reason() -> str:
         return f"no NVIDIA driver: {DRIVER} cannot be loaded. {GUIDE}"
     code = cuda.cuInit(0)
     if code:
-        return f"cuInit failed with CUDA error {code} ({_error_text(cuda, code)}). {GUIDE}"
+        return f"cuInit failed with CUDA error {code} ({error_text(cuda, code)}). {GUIDE}"
     count = ctypes.c_int(0)
     code = cuda.cuDeviceGetCount(ctypes.byref(count))
     if code or not count.value:
@@ -73,7 +73,8 @@ def version_of(trt: Any) -> tuple[int, ...]:
     return tuple(int(part) for part in trt.__version__.split(".") if part.isdigit())
 
 
-def _error_text(cuda: Any, code: int) -> str:
+def error_text(cuda: Any, code: int) -> str:
+    """Return the driver's text for a CUDA error."""
     text = ctypes.c_char_p()
     cuda.cuGetErrorString(code, ctypes.byref(text))
     return (text.value or b"unknown error").decode()

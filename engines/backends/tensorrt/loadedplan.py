@@ -1,0 +1,110 @@
+"""A deserialised plan: its inputs and outputs, and its execution contexts. Used in the GPU thread only."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from engines.backends.tensorrt.device import row_bytes
+from engines.exceptions import GpuError, ModelLoadFailed
+from engines.repository.manifest import Model
+
+
+class TensorSpec(NamedTuple):
+    """An input or output of a plan. The first axis is the batch."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of one row, in bytes."""
+        return row_bytes(self.shape, self.dtype)
+
+
+class LoadedPlan:
+    """A TensorRT engine with its runtime.
+
+    Raise ModelLoadFailed if its inputs or outputs do not suit the model.
+    """
+
+    def __init__(self, trt: Any, logger: Any, runtime: Any, engine: Any, model: Model) -> None:
+        self._trt, self._logger, self._runtime, self._engine = trt, logger, runtime, engine
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+        if inputs != [model.manifest.input.name]:
+            raise ModelLoadFailed(
+                f"plan of {model.manifest.id}: inputs are {inputs}: expected {model.manifest.input.name}"
+            )
+        self.input = self._spec(inputs[0], model)
+        self.outputs = [self._spec(name, model) for name in names if name not in inputs]
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Device memory that one context needs while it computes, in bytes."""
+        return int(self._engine.device_memory_size_v2)
+
+    def context(self) -> Any | None:
+        """Return a new execution context whose scratch memory the caller provides. Return None if TensorRT fails."""
+        return self._engine.create_execution_context(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+
+    def recent_errors(self) -> str:
+        """Return the last errors that TensorRT has logged."""
+        return str(self._logger.recent())
+
+    def close(self) -> None:
+        """Destroy the engine, then its runtime. Close all contexts before."""
+        self._engine = None
+        self._runtime = None
+
+    def _spec(self, name: str, model: Model) -> TensorSpec:
+        shape = tuple(int(size) for size in self._engine.get_tensor_shape(name))
+        try:
+            dtype = np.dtype(self._trt.nptype(self._engine.get_tensor_dtype(name)))
+        except TypeError:  # bfloat16 and 8-bit floats
+            raise ModelLoadFailed(
+                f"model {model.manifest.id}: tensor {name} has a type that NumPy lacks: expected a float32 output"
+            ) from None
+        if not shape or shape[0] not in (-1, 1) or min(shape[1:], default=1) < 1:
+            raise ModelLoadFailed(
+                f"model {model.manifest.id}: tensor {name} has the shape {shape}: expected the batch and then fixed "
+                "sizes. Export the model without non-maximum suppression, or serve it with onnxruntime"
+            )
+        return TensorSpec(name, shape, dtype)
+
+
+def deserialise(trt: Any, logger: Any, plan: bytes, model: Model) -> LoadedPlan | None:
+    """Load a plan. Return None if TensorRT refuses it, as it does with plans of other versions or devices."""
+    runtime = trt.Runtime(logger)
+    engine = runtime.deserialize_cuda_engine(plan)
+    return None if engine is None else LoadedPlan(trt, logger, runtime, engine, model)
+
+
+class BoundContext:
+    """An execution context whose addresses are set once. It remembers its batch size.
+
+    Raise GpuError if TensorRT cannot make it.
+    """
+
+    def __init__(self, plan: LoadedPlan, addresses: dict[str, int], scratch: int) -> None:
+        self._plan, self._rows = plan, 0
+        context: Any = plan.context()
+        if context is None:
+            raise GpuError(f"TensorRT cannot create an execution context: {plan.recent_errors()}")
+        self._context = context
+        if plan.scratch_bytes:
+            context.set_device_memory(scratch, plan.scratch_bytes)
+        for name, address in addresses.items():
+            if not self._context.set_tensor_address(name, address):
+                raise GpuError(f"TensorRT refuses the address of {name}: {plan.recent_errors()}")
+
+    def execute(self, rows: int, stream: int) -> bool:
+        """Start the computation of the first ``rows`` rows on a stream. Return False if TensorRT refuses."""
+        if rows != self._rows:
+            self._rows = 0
+            if not self._context.set_input_shape(self._plan.input.name, (rows, *self._plan.input.shape[1:])):
+                return False
+            self._rows = rows
+        return bool(self._context.execute_async_v3(stream))

@@ -1,0 +1,125 @@
+"""Plans on disk: TensorRT's compiled models, and the kernel timings that make the next build faster.
+
+A plan works only with the TensorRT version and the compute capability that it was built for. Nothing tells before
+deserialisation that a plan fits, so that the key of a plan covers all of them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ingest.runtime.files import make_folder, write_private
+
+PLANS_KEPT = 32
+"""Maximum number of plans on disk. The plan that was used least recently is deleted first. A plan of a detector has
+10 to 200 MB."""
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """Options of a build. Precision is not among them: networks are strongly typed, so that the ONNX file decides."""
+
+    max_batch: int
+    opt_batch: int
+    workspace_bytes: int = 2 << 30
+    """Maximum scratch memory of a layer, in bytes. 2 GiB leave room for several models on an 8 GB Jetson."""
+    level: int = 3
+    """``builder_optimization_level`` from 0 to 5. 3 is TensorRT's default."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanKey:
+    """Everything that a plan depends on. ``capability`` is the compute capability: ``(9, 0)`` of an H200."""
+
+    model_sha256: str
+    tensorrt: str
+    capability: tuple[int, int]
+    options: BuildOptions
+
+    @property
+    def name(self) -> str:
+        """File name of the plan: the hash of the key."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:32]
+
+
+class PlanCache:
+    """Plans in one folder. Several processes may use the folder at once.
+
+    TensorRT runs code from plans. Therefore only the owner may read or write the folder, and a plan carries its hash.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, key: PlanKey) -> Path:
+        """Return the path of a plan, whether it exists or not."""
+        return self.folder / f"{key.name}.plan"
+
+    def read(self, key: PlanKey) -> bytes | None:
+        """Return a plan. Return None if it does not exist or is damaged."""
+        path = self.path(key)
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return None
+        digest, plan = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
+        if hashlib.sha256(plan).digest() != digest:
+            return None
+        with suppress(OSError):
+            os.utime(path)  # marks the plan as used
+        return plan
+
+    def write(self, key: PlanKey, plan: bytes) -> None:
+        """Store a plan, and delete the plans that were used least recently. Raise OSError."""
+        self._replace(self.path(key), hashlib.sha256(plan).digest() + plan)
+        for old in sorted(self.folder.glob("*.plan"), key=_last_use)[:-PLANS_KEPT]:
+            old.unlink(missing_ok=True)
+
+    def timings(self, key: PlanKey) -> bytes:
+        """Return the kernel timings for a key's version and capability. They are empty before the first build."""
+        try:
+            return self._timings_path(key).read_bytes()
+        except OSError:
+            return b""
+
+    def write_timings(self, key: PlanKey, timings: bytes) -> None:
+        """Store kernel timings. Raise OSError."""
+        self._replace(self._timings_path(key), timings)
+
+    @contextmanager
+    def building(self, key: PlanKey) -> Iterator[None]:
+        """Hold the build lock of a plan, so that only one process builds it. Raise OSError."""
+        make_folder(self.folder)
+        with (self.folder / f"{key.name}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _timings_path(self, key: PlanKey) -> Path:
+        major, minor = key.capability
+        return self.folder / f"{key.tensorrt}-sm{major}{minor}.timings"
+
+    def _replace(self, path: Path, data: bytes) -> None:
+        make_folder(self.folder)
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        write_private(part, data)
+        part.replace(path)
+
+
+def default_folder() -> Path:
+    """Return ``$SIGHTLINE_HOME/plans``. Without the variable, return ``.sightline/plans`` in the working folder."""
+    return Path(os.environ.get("SIGHTLINE_HOME") or ".sightline").absolute() / "plans"
+
+
+def _last_use(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # another process has deleted it
+        return 0.0

@@ -1,0 +1,125 @@
+"""The device interface on pycuda. Not yet run on a GPU.
+
+pycuda keeps a stack of contexts per thread. Its objects must be freed in the thread that opened their context.
+Therefore GpuThread opens, uses and closes a PycudaDevice. Other threads push the context only to wait for events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy.typing as npt
+
+from engines.backends.tensorrt.device import DeviceBuffer, DeviceMemory, Event, GpuDevice, Graph, HostArray, Stream
+from engines.backends.tensorrt.graphs import capture
+from engines.exceptions import GpuError
+
+T = TypeVar("T")
+
+NON_BLOCKING = 1
+"""``CU_STREAM_NON_BLOCKING``: the stream does not wait for the default stream."""
+
+
+class PycudaBuffer(DeviceBuffer):
+    """Device memory from ``cuMemAlloc``, which aligns it to 256 bytes."""
+
+    def __init__(self, cuda: Any, nbytes: int) -> None:
+        self._cuda = cuda
+        self._allocation = call(cuda, cuda.mem_alloc, max(1, nbytes))
+        super().__init__(int(self._allocation), nbytes)
+
+    def free(self) -> None:
+        """Return the memory to the device."""
+        call(self._cuda, self._allocation.free)
+
+
+class PycudaDevice(GpuDevice):
+    """GPU number ``index`` of those that CUDA_VISIBLE_DEVICES leaves. The constructor makes the context current."""
+
+    def __init__(self, index: int) -> None:
+        import pycuda.driver as cuda  # raises ImportError without a driver
+
+        self._cuda = cuda
+        call(cuda, cuda.init)
+        device = call(cuda, cuda.Device, index)
+        self.name = str(call(cuda, device.name))
+        major, minor = call(cuda, device.compute_capability)
+        self.compute_capability = (int(major), int(minor))
+        self._context = call(cuda, device.retain_primary_context)
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Push the context, and pop it at the end."""
+        call(self._cuda, self._context.push)
+        try:
+            yield
+        finally:
+            call(self._cuda, self._cuda.Context.pop)
+
+    def memory(self) -> DeviceMemory:
+        """Return the free and total memory."""
+        free, total = call(self._cuda, self._cuda.mem_get_info)
+        return DeviceMemory(int(free), int(total))
+
+    def allocate(self, nbytes: int) -> DeviceBuffer:
+        """Allocate device memory."""
+        return PycudaBuffer(self._cuda, nbytes)
+
+    def pin(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> HostArray:
+        """Return an array in portable pinned memory, which every context may copy from."""
+        flags = self._cuda.host_alloc_flags.PORTABLE
+        array: HostArray = call(self._cuda, self._cuda.pagelocked_empty, shape, dtype, "C", flags)
+        return array
+
+    def stream(self) -> Stream:
+        """Return a non-blocking stream."""
+        stream: Stream = call(self._cuda, self._cuda.Stream, NON_BLOCKING)
+        return stream
+
+    def event(self) -> Event:
+        """Return an event without timing, for which a thread sleeps instead of spinning."""
+        flags = self._cuda.event_flags
+        return Event(call(self._cuda, self._cuda.Event, int(flags.DISABLE_TIMING) | int(flags.BLOCKING_SYNC)))
+
+    def copy_in(self, target: DeviceBuffer, source: HostArray, stream: Stream) -> None:
+        """Start a copy to the device."""
+        call(self._cuda, self._cuda.memcpy_htod_async, target.address, source, stream)
+
+    def copy_out(self, target: HostArray, source: DeviceBuffer, stream: Stream) -> None:
+        """Start a copy from the device."""
+        call(self._cuda, self._cuda.memcpy_dtoh_async, target, source.address, stream)
+
+    def record(self, event: Event, stream: Stream) -> None:
+        """Record an event on a stream."""
+        call(self._cuda, event.record, stream)  # type: ignore[attr-defined]
+
+    def wait(self, event: Event) -> None:
+        """Block until an event has happened. pycuda releases the interpreter lock meanwhile."""
+        call(self._cuda, event.synchronize)  # type: ignore[attr-defined]
+
+    def capture(self, stream: Stream, work: Callable[[], bool]) -> Graph | None:
+        """Capture work through libcuda, because pycuda has no graphs."""
+        return capture(stream, work)
+
+    def check(self) -> None:
+        """Synchronise the context, which reports a sticky error."""
+        call(self._cuda, self._cuda.Context.synchronize)
+
+    def close(self) -> None:
+        """Release the primary context."""
+        call(self._cuda, self._context.detach)
+
+
+def call(cuda: Any, function: Callable[..., T], *arguments: object) -> T:
+    """Call pycuda, and raise its errors as GpuError.
+
+    The GpuError is raised outside the handler and keeps only the text: pycuda's exception would keep frames alive,
+    and with them contexts and buffers.
+    """
+    try:
+        return function(*arguments)
+    except cuda.Error as error:
+        text = str(error)
+    raise GpuError(text)
