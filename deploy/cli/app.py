@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from deploy.cli.models.commands import app as models
 from deploy.cli.services import agent, engine
 from deploy.cli.services.stream import alerts, analyse, dispatch, prepare, sense, webhook_receiver
-from deploy.cli.tools import config, deadletter, gate, kafka, models, results, topics
+from deploy.cli.tools import config, deadletter, gate, kafka, results, topics
 from deploy.cli.tools.audit import audit
 from deploy.cli.tools.demo import demo
 from deploy.cli.tools.plan import plan
@@ -36,7 +37,7 @@ app.command()(audit)
 app.command()(plan)
 app.add_typer(topics.app, name="topics")
 app.add_typer(config.app, name="config")
-app.add_typer(models.app, name="models")
+app.add_typer(models, name="models")
 app.add_typer(deadletter.app, name="deadletter")
 app.add_typer(results.app, name="results")
 app.add_typer(gate.app, name="gate")

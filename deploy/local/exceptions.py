@@ -3,11 +3,15 @@
 DeployError
 ├── ToolMissing         a needed program is not installed, or too old
 ├── FetchFailed         Maven could not download Kafka's jars
+├── PullFailed          a model file could not be downloaded, or is another file
+├── PictureUnusable     a file is not a picture
 ├── BrokerFailed        the broker ended, or did not answer within the deadline
 └── StackError          the services of a stack cannot be run as described
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 
 class DeployError(Exception):
@@ -34,6 +38,20 @@ class FetchFailed(DeployError):
             f"`sightline kafka fetch` again. Output of {command}:\n{output}"
         )
         self.output = output
+
+
+class PullFailed(DeployError):
+    """A model file could not be downloaded, or is another file than expected."""
+
+    def __init__(self, url: str, found: str, expected: str) -> None:
+        super().__init__(f"download of {url}: {found}: expected {expected}")
+
+
+class PictureUnusable(DeployError):
+    """A file is not a picture."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"picture {path}: {reason}: expected a JPEG, PNG or other picture file")
 
 
 class BrokerFailed(DeployError):

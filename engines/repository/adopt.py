@@ -25,6 +25,7 @@ from engines import decoders
 from engines.decoders import DecoderOptions, FrameRegion, Proposal
 from engines.engine import Outputs
 from engines.exceptions import AdoptFailed, DecoderUnknown
+from engines.repository.inspection import load_checked
 from engines.repository.manifest import MANIFEST, Decoding, Model, sha256_of
 from engines.repository.store import Repository
 from engines.repository.wrap import (
@@ -70,12 +71,16 @@ class AdoptOptions:
     decoder: str
     labels: tuple[str, ...]
     colour: Literal["bgr", "rgb"] = "bgr"
-    fit: Literal["stretch", "letterbox"] = "letterbox"
+    fit: Literal["stretch", "letterbox", "crop"] = "letterbox"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
     output: str = ""
     """Name of the output to keep; empty for all."""
     decoding: Decoding = field(default_factory=Decoding)
+    size: tuple[int, int] | None = None
+    """Width and height of the input in px, for a model that accepts any."""
+    assumed: tuple[str, ...] = ()
+    """Settings that nothing in the file shows, for the record in the manifest."""
 
 
 def adopt(file: Path, repository: Repository, options: AdoptOptions) -> Model:
@@ -85,14 +90,19 @@ def adopt(file: Path, repository: Repository, options: AdoptOptions) -> Model:
     """
     if options.decoder not in decoders.known():
         raise DecoderUnknown(options.decoder, decoders.known())
-    original = _load(file)
-    given = input_of(original)
+    original = load_checked(file)
+    given = input_of(original, options.size)
     original = with_float_outputs(original, options.output, scores=options.decoder == "sigmoid")
     wrapped = with_pixels(original, given, options.mean, options.scale)
-    stored, batch = with_free_batch(wrapped), _MAX_BATCH
+    stored, batch = with_free_batch(wrapped, given.batch or 1), _MAX_BATCH
     tolerance = _TOLERANCE if given.dtype != np.float16 else _HALF_TOLERANCE
     difference = _difference(original, stored, given, options, rows=_PROBES)
-    if isinstance(difference, AdoptFailed) or difference > tolerance:  # exported for one image
+    if isinstance(difference, AdoptFailed) or difference > tolerance:  # exported for one batch size
+        if given.batch > 1:
+            raise AdoptFailed(
+                f"model file {file} has a fixed batch of {given.batch} images: expected a free batch, or 1. "
+                "Export the model with a dynamic batch axis"
+            )
         stored, batch = wrapped, 1
         difference = _difference(original, stored, given, options, rows=1)
     if isinstance(difference, AdoptFailed):
@@ -121,19 +131,43 @@ def adopt(file: Path, repository: Repository, options: AdoptOptions) -> Model:
             "file": file.name,
             "sha256": sha256_of(file),
             "adopted": datetime.now(UTC).date().isoformat(),
+            "layout": given.layout,
+            "mean": list(options.mean),
+            "scale": list(options.scale),
+            "assumed": list(options.assumed),
             "largest_difference": difference,
         },
     }
     return _write(repository, options.name, stored, manifest)
 
 
-def _load(file: Path) -> Any:
-    try:
-        model = onnx.load(str(file))
-        onnx.checker.check_model(model)
-    except Exception as error:  # onnx and protobuf errors share no base class
-        raise AdoptFailed(f"model file {file}: {error}: expected an ONNX model") from None
-    return model
+def outputs_on_noise(
+    original: Any, given: ForeignInput, options: AdoptOptions, rows: int = _PROBES
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the outputs of a model with float outputs for images of noise, computed one image at a time.
+
+    Raise AdoptFailed if the model cannot run.
+    """
+    inputs = planes(_pixels(given, rows), given, options.mean, options.scale)
+    copies = max(1, given.batch)  # a fixed batch is filled with copies of one image
+    runs = [_run(original, np.repeat(inputs[i : i + 1], copies, axis=0)) for i in range(rows)]
+    return {name: np.concatenate([run[name][: len(run[name]) // copies] for run in runs]) for name in runs[0]}
+
+
+def unreadable(outputs: Outputs, given: ForeignInput, options: AdoptOptions) -> str:
+    """Return why the decoder cannot read outputs of ``outputs_on_noise``, or "" if it can."""
+    decoder = decoders.make(options.decoder, _decoder_options(given, options))
+    return decoders.refusal(decoder, outputs, [_whole(given)] * _PROBES)
+
+
+def _decoder_options(given: ForeignInput, options: AdoptOptions) -> DecoderOptions:
+    return DecoderOptions(options.labels, given.width, given.height, settings=options.decoding.settings)
+
+
+def _whole(given: ForeignInput) -> FrameRegion:
+    """Return the region of a frame that has the size of the input."""
+    size = (given.width, given.height)
+    return FrameRegion(Region(Box(0, 0, *size), Fit(1.0, 1.0, 0.0, 0.0), Inner(0, 0, *size)), *size)
 
 
 def _refuse_unreadable(file: Path, wrapped: Any, given: ForeignInput, options: AdoptOptions, batch: int) -> None:
@@ -141,16 +175,13 @@ def _refuse_unreadable(file: Path, wrapped: Any, given: ForeignInput, options: A
     pixels = _pixels(given, _PROBES)
     chunks = [_run(wrapped, pixels[i : i + batch]) for i in range(0, _PROBES, batch)]
     found = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
-    size = (given.width, given.height)
-    row = FrameRegion(Region(Box(0, 0, *size), Fit(1.0, 1.0, 0.0, 0.0), Inner(0, 0, *size)), *size)
-    decoder_options = DecoderOptions(options.labels, *size, settings=options.decoding.settings)
-    decoder = decoders.make(options.decoder, decoder_options)
     if len(found) > 1 and options.decoder in decoders.READ_ONE_OUTPUT:
         reason = f"the model has outputs {', '.join(found)}: expected one. Choose it with --output NAME"
     else:
-        reason = decoders.refusal(decoder, found, [row] * _PROBES)
+        reason = unreadable(found, given, options)
     if reason:
-        others = decoders.readable(found, [row] * _PROBES, decoder_options)
+        decoder_options = _decoder_options(given, options)
+        others = decoders.readable(found, [_whole(given)] * _PROBES, decoder_options)
         shapes = ", ".join(f"{name} {list(values.shape[1:])}" for name, values in found.items())
         raise AdoptFailed(
             f"model file {file} with {len(options.labels)} labels, outputs {shapes} per image, "
@@ -180,16 +211,14 @@ def _difference(
 
     The original model gets one image at a time, and the wrapped model gets all images in one batch.
     """
-    pixels = _pixels(given, rows)
-    inputs = planes(pixels, given, options.mean, options.scale)
     try:
-        found = _run(wrapped, pixels)
-        expected = [_run(original, inputs[i : i + 1]) for i in range(rows)]
+        found = _run(wrapped, _pixels(given, rows))
+        expected = outputs_on_noise(original, given, options, rows)
     except AdoptFailed as error:
         return error
     differences = []
     for name, values in found.items():
-        wanted = np.concatenate([one[name] for one in expected])
+        wanted = expected[name]
         if wanted.shape != values.shape:
             return AdoptFailed(f"output {name} has shape {values.shape} for {rows} images: expected {wanted.shape}")
         differences.append(float(np.abs(wanted - values).max()) / max(1.0, float(np.abs(wanted).max())))
@@ -205,12 +234,15 @@ def _pixels(given: ForeignInput, rows: int) -> npt.NDArray[np.uint8]:
 def _run(model: Any, images: npt.NDArray[Any]) -> Outputs:
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    options.intra_op_num_threads = 1  # each thread would take memory within the bound of the child process
+    options.enable_cpu_mem_arena = False
     try:
         session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
         arrays = session.run(names, {session.get_inputs()[0].name: images})
     except Exception as error:  # ONNX Runtime's exceptions share no base class
-        raise AdoptFailed(f"ONNX Runtime cannot run it: {error}") from None
+        reason = str(error) or type(error).__name__  # MemoryError has no message
+        raise AdoptFailed(f"ONNX Runtime cannot run it: {reason}") from None
     return {name: np.atleast_1d(np.asarray(array)) for name, array in zip(names, arrays, strict=True)}
 
 

@@ -27,8 +27,14 @@ _LINEAR = frozenset({"Add", "Conv", "Gemm", "MatMul", "Sub"})
 Triple = tuple[float, float, float]
 
 
+Layout = Literal["nchw", "nhwc"]
+"""Order of the axes of an input: ``(N, 3, height, width)`` or ``(N, height, width, 3)``."""
+MAX_SIDE_PX = 8192
+"""Maximum width and height of an input. Larger pictures do not fit into a record of Kafka."""
+
+
 class ForeignInput(NamedTuple):
-    """The input of a foreign model, ``(N, 3, height, width)``.
+    """The input of a foreign model.
 
     ``batch`` is the fixed batch size, or 0 if any batch size is accepted.
     """
@@ -38,6 +44,13 @@ class ForeignInput(NamedTuple):
     height: int
     width: int
     element: int
+    layout: Layout = "nchw"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of one image."""
+        size = (self.height, self.width)
+        return (*size, 3) if self.layout == "nhwc" else (3, *size)
 
     @property
     def dtype(self) -> type[np.generic]:
@@ -45,14 +58,33 @@ class ForeignInput(NamedTuple):
         return _TYPES[self.element]
 
 
-def input_of(model: Any) -> ForeignInput:
-    """Return the input of a foreign model. Raise AdoptFailed for an input that pixels cannot be converted to."""
+def inputs_of(model: Any) -> list[Any]:
+    """Return the inputs of a model without its weights, which old exporters declare as inputs too."""
     weights = {initializer.name for initializer in model.graph.initializer}
-    inputs = [given for given in model.graph.input if given.name not in weights]
+    return [given for given in model.graph.input if given.name not in weights]
+
+
+def input_of(model: Any, size: tuple[int, int] | None = None) -> ForeignInput:
+    """Return the input of a foreign model. ``size`` (width, height) replaces a width and height that are not fixed.
+
+    Raise AdoptFailed for an input that pixels cannot be converted to.
+    """
+    inputs = inputs_of(model)
     shape = [d.dim_value for d in inputs[0].type.tensor_type.shape.dim] if len(inputs) == 1 else []
-    if len(shape) != 4 or shape[1] != 3 or not all(shape[2:]):
+    layout: Layout = "nhwc" if len(shape) == 4 and shape[3] == 3 and shape[1] != 3 else "nchw"
+    if len(shape) != 4 or shape[3 if layout == "nhwc" else 1] != 3:
         raise AdoptFailed(
-            f"model inputs {[i.name for i in inputs]} have shape {shape}: expected one of (N, 3, height, width)"
+            f"model inputs {[i.name for i in inputs]} have shape {shape}: expected one of (N, 3, height, width) or "
+            "(N, height, width, 3). Export the model with a single input of colour pictures"
+        )
+    height, width = shape[1:3] if layout == "nhwc" else shape[2:]
+    if size and ((width and width != size[0]) or (height and height != size[1])):
+        raise AdoptFailed(f"input size {size[0]}x{size[1]}: expected {width}x{height}, which the model file fixes")
+    height, width = height or (size or (0, 0))[1], width or (size or (0, 0))[0]
+    if not (0 < height <= MAX_SIDE_PX and 0 < width <= MAX_SIDE_PX):
+        raise AdoptFailed(
+            f"model input {inputs[0].name} is {width or 'any'} px wide and {height or 'any'} px high: expected 1 to "
+            f"{MAX_SIDE_PX}. Choose a size with --size WIDTHxHEIGHT if the model accepts any"
         )
     element = inputs[0].type.tensor_type.elem_type
     if element not in _TYPES:
@@ -60,7 +92,7 @@ def input_of(model: Any) -> ForeignInput:
             f"model input {inputs[0].name} is {TensorProto.DataType.Name(element)}: expected FLOAT, FLOAT16, DOUBLE "
             "or UINT8. Export the model with a float input"
         )
-    return ForeignInput(inputs[0].name, shape[0], shape[2], shape[3], element)
+    return ForeignInput(inputs[0].name, shape[0], height, width, element, layout)
 
 
 def with_float_outputs(original: Any, output: str, scores: bool) -> Any:
@@ -105,7 +137,10 @@ def with_pixels(original: Any, given: ForeignInput, mean: Triple, scale: Triple)
     if given.element != TensorProto.FLOAT:
         nodes.append(helper.make_node("Cast", [last], ["sightline_cast"], to=given.element))
         last = "sightline_cast"
-    nodes.append(helper.make_node("Transpose", [last], [given.name], perm=[0, 3, 1, 2]))
+    if given.layout == "nhwc":
+        nodes.append(helper.make_node("Identity", [last], [given.name]))
+    else:
+        nodes.append(helper.make_node("Transpose", [last], [given.name], perm=[0, 3, 1, 2]))
     kept = list(graph.node)
     del graph.node[:], graph.input[:], graph.value_info[:]
     graph.node.extend([*nodes, *kept])
@@ -114,16 +149,27 @@ def with_pixels(original: Any, given: ForeignInput, mean: Triple, scale: Triple)
     return model
 
 
-def with_free_batch(model: Any) -> Any:
-    """Return the model with a free batch size in its declared shapes and in its Reshape nodes."""
+def with_free_batch(model: Any, batch: int = 1) -> Any:
+    """Return the model with a free batch size in its declared shapes and in its Reshape nodes.
+
+    ``batch`` is the batch size that the model was exported for.
+    """
     freed = copy.deepcopy(model)
     for value in (*freed.graph.input, *freed.graph.output):
         if value.type.tensor_type.shape.dim:
             value.type.tensor_type.shape.dim[0].dim_param = _BATCH
     shapes = {node.input[1] for node in freed.graph.node if node.op_type == "Reshape"}
-    for constant in freed.graph.initializer:
+    computed = (
+        attribute.t
+        for node in freed.graph.node
+        if node.op_type == "Constant" and node.output[0] in shapes
+        for attribute in node.attribute
+        if attribute.name == "value"
+    )
+    named = (constant for constant in freed.graph.initializer if constant.name in shapes)
+    for constant in (*named, *computed):
         values = numpy_helper.to_array(constant)
-        if constant.name in shapes and values.ndim == 1 and values.size > 1 and values[0] == 1:
+        if values.ndim == 1 and values.size > 1 and values[0] == batch:
             kept = values.copy()
             kept[0] = 0  # ONNX Reshape: 0 copies the dimension of the input
             constant.CopyFrom(numpy_helper.from_array(kept, constant.name))
@@ -133,7 +179,8 @@ def with_free_batch(model: Any) -> Any:
 def planes(pixels: npt.NDArray[np.uint8], given: ForeignInput, mean: Triple, scale: Triple) -> npt.NDArray[Any]:
     """Return pixels converted to the input of the original model."""
     floats = ((pixels.astype(np.float32) - mean) * scale).astype(np.float32)
-    return np.ascontiguousarray(floats.transpose(0, 3, 1, 2).astype(given.dtype))
+    ordered = floats if given.layout == "nhwc" else floats.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(ordered.astype(given.dtype))
 
 
 def _is_linear(graph: Any, name: str) -> bool:

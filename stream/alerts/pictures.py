@@ -37,7 +37,7 @@ def annotated(jpeg: bytes, event: Event) -> bytes:
     _shape(canvas, overlay.shape, event.data.details.get("direction"))
     _trail(canvas, overlay.trail)
     if overlay.box:
-        _box(canvas, overlay.box, f"{event.data.label} {event.data.score:.2f}")
+        draw_box(canvas, overlay.box, f"{event.data.label} {event.data.score:.2f}")
     return bytes(cv2.imencode(".jpg", _captioned(canvas, event), _QUALITY)[1].tobytes())
 
 
@@ -71,7 +71,8 @@ def _trail(image: Image, trail: tuple[Point, ...]) -> None:
         cv2.circle(image, (round(x), round(y)), 4, _TRAIL, -1, cv2.LINE_AA)
 
 
-def _box(image: Image, box: Box, text: str) -> None:
+def draw_box(image: Image, box: Box, text: str) -> None:
+    """Draw a box with a label into a BGR picture."""
     left, top, right, bottom = (round(v) for v in box)
     cv2.rectangle(image, (left, top), (right, bottom), _BOX, 2)
     width, height = text_size(text, _LABEL_PX)

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from deploy.cli.tools.models import read_labels
+from deploy.cli.models.options import read_labels
 from edge_agent.exceptions import SourceUnusable
 from edge_agent.policy import load_policy
 from edge_agent.send.https import Token

@@ -37,7 +37,7 @@ def demo(
 
     Exits with 0 if every captured frame ended in exactly one state, with 1 otherwise.
     """
-    from deploy.cli.tools.models import read_labels
+    from deploy.cli.models.options import read_labels
     from deploy.local.demo.run import SHIPPED_MODELS, DemoOptions, run_demo
     from deploy.local.demo.table import balance_table, live_table, summary
 

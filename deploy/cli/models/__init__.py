@@ -1,0 +1,1 @@
+"""`sightline models`: add, inspect, test and measure models."""

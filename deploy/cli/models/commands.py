@@ -1,0 +1,178 @@
+"""`sightline models`: administration of the model repository."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deploy.cli.common import AsJson, friendly, print_rows, stdout
+from deploy.cli.models.options import (
+    Colour,
+    Decoder,
+    File,
+    FitOption,
+    Labels,
+    MaxSeconds,
+    Mean,
+    NewName,
+    Output,
+    Scale,
+    Settings,
+    Size,
+    name_of,
+    overrides_of,
+)
+from deploy.cli.models.trial import DEFAULT_MODELS, Models, Name, benchmark, existing, try_model
+from ingest.exceptions import ConfigError
+
+if TYPE_CHECKING:
+    from engines.repository.report import Overrides
+
+app = typer.Typer(help="Add, inspect, test, measure, promote and roll back models.", no_args_is_help=True)
+app.command("test")(try_model)
+app.command()(benchmark)
+
+
+@app.command()
+@friendly
+def add(
+    file: File,
+    name: NewName = "",
+    models: Models = DEFAULT_MODELS,
+    decoder: Decoder = "",
+    labels: Labels = "",
+    colour: Colour = None,
+    fit: FitOption = None,
+    mean: Mean = None,
+    scale: Scale = None,
+    output: Output = "",
+    size: Size = "",
+    settings: Settings = None,
+    max_seconds: MaxSeconds = 120,
+    as_json: AsJson = False,
+) -> None:
+    """Add a model to the repository as its next version.
+
+    The file is inspected in a child process with bounds. The decoder is the first that reads the outputs. Settings
+    that no file shows are assumed, and named. Options override them. The stored model takes uint8 pixels. Its outputs
+    are compared with those of the original, and nothing is stored if they differ.
+    """
+    overrides = overrides_of(decoder, labels, colour, fit, mean, scale, output, size, settings)
+    _add(file, name_of(name, file), overrides, models, max_seconds, as_json)
+
+
+@app.command()
+@friendly
+def check(
+    file: File,
+    decoder: Decoder = "",
+    labels: Labels = "",
+    colour: Colour = None,
+    fit: FitOption = None,
+    mean: Mean = None,
+    scale: Scale = None,
+    output: Output = "",
+    size: Size = "",
+    settings: Settings = None,
+    max_seconds: MaxSeconds = 120,
+    as_json: AsJson = False,
+) -> None:
+    """Inspect a model file and print the settings that `models add` would store."""
+    overrides = overrides_of(decoder, labels, colour, fit, mean, scale, output, size, settings)
+    _add(file, "model", overrides, None, max_seconds, as_json)
+
+
+@app.command()
+@friendly
+def pull(
+    url: Annotated[str, typer.Argument(help="HTTPS address of an ONNX model.")],
+    sha256: Annotated[str, typer.Option(help="SHA-256 of the file, in hexadecimal.")],
+    name: NewName = "",
+    models: Models = DEFAULT_MODELS,
+    max_mb: Annotated[int, typer.Option(min=1, help="Limit of the file's size, in MB.")] = 500,
+    decoder: Decoder = "",
+    labels: Labels = "",
+    colour: Colour = None,
+    fit: FitOption = None,
+    mean: Mean = None,
+    scale: Scale = None,
+    output: Output = "",
+    size: Size = "",
+    settings: Settings = None,
+    max_seconds: MaxSeconds = 120,
+    as_json: AsJson = False,
+) -> None:
+    """Download a model, compare its SHA-256, and add it as `models add` does."""
+    from deploy.local.pull import pull as download
+
+    if not re.fullmatch("[0-9a-fA-F]{64}", sha256):
+        raise ConfigError("models", "--sha256", sha256, "64 hexadecimal digits, as `sha256sum FILE` prints")
+    overrides = overrides_of(decoder, labels, colour, fit, mean, scale, output, size, settings)
+    with tempfile.TemporaryDirectory() as folder:
+        file = download(url, sha256, Path(folder), max_mb * 1_000_000)
+        _add(file, name_of(name, file), overrides, models, max_seconds, as_json)
+
+
+@app.command("list")
+@friendly
+def list_models(models: Models = DEFAULT_MODELS, as_json: AsJson = False) -> None:
+    """List the models with their versions and the served version."""
+    repository = existing(models)
+    rows = [
+        {"name": name, "versions": repository.versions(name), "served": repository.promoted(name)}
+        for name in repository.names()
+    ]
+    print_rows(rows, as_json, {"name": "model", "versions": "versions", "served": "served"})
+
+
+@app.command()
+@friendly
+def show(
+    name: Name,
+    version: Annotated[int, typer.Option(min=0, help="Version to show. 0: the served one.")] = 0,
+    models: Models = DEFAULT_MODELS,
+    as_json: AsJson = False,
+) -> None:
+    """Print the manifest of a model, its versions, and a pipeline for the site file."""
+    from deploy.cli.models.report import print_manifest
+
+    repository = existing(models)
+    model = repository.open(name, version or None)
+    print_manifest(model, repository.versions(name), repository.promoted(name), as_json)
+
+
+@app.command()
+@friendly
+def verify(models: Models = DEFAULT_MODELS) -> None:
+    """Compare the file of every version with its manifest."""
+    repository = existing(models)
+    for name in repository.names():
+        for version in repository.versions(name):
+            stdout.print(f"{repository.open(name, version).manifest.id}: good")
+
+
+@app.command()
+@friendly
+def promote(name: Name, version: Annotated[int, typer.Argument(min=1)], models: Models = DEFAULT_MODELS) -> None:
+    """Serve this version: running engine nodes load it within seconds."""
+    before = existing(models).promote(name, version)
+    stdout.print(f"{name}: {before} → {version}")
+
+
+@app.command()
+@friendly
+def rollback(name: Name, models: Models = DEFAULT_MODELS) -> None:
+    """Serve the version before the one that is served now."""
+    stdout.print(f"{name}: back to {existing(models).roll_back(name)}")
+
+
+def _add(file: Path, name: str, overrides: Overrides, models: Path | None, max_seconds: int, as_json: bool) -> None:
+    """Inspect a file, store it if ``models`` names a repository, and print the report."""
+    from deploy.cli.models.report import print_report
+    from engines.repository.guard import ChildLimits, examine
+
+    print_report(examine(file, name, overrides, models, ChildLimits(max_seconds)), models, as_json)

@@ -1,0 +1,136 @@
+"""Options of the commands that inspect a model file, and their meaning."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ingest.contract.identity import NAME_PATTERN
+from ingest.exceptions import ConfigError
+from ingest.runtime.text import read_text
+
+if TYPE_CHECKING:
+    from engines.repository.report import Overrides
+
+File = Annotated[
+    Path, typer.Argument(help="ONNX model with one input of colour pictures, (N, 3, H, W) or (N, H, W, 3).")
+]
+NewName = Annotated[
+    str, typer.Argument(help="Name for the model. Default: the name of the file.", show_default=False)
+]
+Decoder = Annotated[
+    str, typer.Option(help="Decoder of the outputs. Default: the first that reads them.", show_default=False)
+]
+Labels = Annotated[
+    str,
+    typer.Option(help="Text file with a class name per line, or the names with commas between.", show_default=False),
+]
+Colour = Annotated[
+    Literal["bgr", "rgb"] | None,
+    typer.Option(help="Order of the colours that the model expects.", show_default=False),
+]
+FitOption = Annotated[
+    Literal["stretch", "letterbox", "crop"] | None,
+    typer.Option(help="How pictures get the shape of the input.", show_default=False),
+]
+Mean = Annotated[
+    tuple[float, float, float] | None,
+    typer.Option(help="Subtracted from each channel of 0 to 255.", show_default=False),
+]
+Scale = Annotated[tuple[float, float, float] | None, typer.Option(help="Multiplied after that.", show_default=False)]
+Output = Annotated[
+    str, typer.Option(help="Name of the output to keep, for a model with several.", show_default=False)
+]
+Size = Annotated[
+    str, typer.Option(help="WIDTHxHEIGHT of the input, for a model that accepts any.", show_default=False)
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="KEY=VALUE: setting of the decoder. May be repeated.", show_default=False),
+]
+MaxSeconds = Annotated[int, typer.Option(min=1, help="Limit of the processor time of the inspection.")]
+
+
+def read_labels(file: Path | None) -> tuple[str, ...]:
+    """Return the class names in a file, one per line. Without a file, return those of COCO. Raise ConfigError."""
+    from engines.repository.adopt import COCO_LABELS
+
+    if file is None:
+        return COCO_LABELS
+    if not file.is_file():
+        raise ConfigError("models", "--labels", str(file), "a text file with one class name per line")
+    return _unique(str(file), [line.strip() for line in read_text(file).splitlines()])
+
+
+def overrides_of(
+    decoder: str,
+    labels: str,
+    colour: Colour,
+    fit: FitOption,
+    mean: Mean,
+    scale: Scale,
+    output: str,
+    size: str,
+    settings: Settings,
+) -> Overrides:
+    """Return the settings that options fix. Raise ConfigError."""
+    from engines.repository.report import Overrides
+
+    return Overrides(
+        decoder=decoder,
+        labels=_labels(labels),
+        colour=colour,
+        fit=fit,
+        mean=mean,
+        scale=scale,
+        output=output,
+        size=_size(size),
+        decoding=_decoding(settings or []),
+    )
+
+
+def _labels(text: str) -> tuple[str, ...]:
+    if "," in text and not Path(text).exists():
+        return _unique("--labels", [name.strip() for name in text.split(",")])
+    return read_labels(Path(text)) if text else ()
+
+
+def _unique(place: str, lines: list[str]) -> tuple[str, ...]:
+    labels = tuple(line for line in lines if line)
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice or not labels:
+        raise ConfigError("models", place, ", ".join(twice) or "empty", "one class name per line, each once")
+    return labels
+
+
+def _decoding(settings: list[str]) -> dict[str, Any]:
+    """Return the settings of a decoder. A value is TOML, or else plain text."""
+    found: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not (key and equals):
+            raise ConfigError("models", "--set", setting, "KEY=VALUE, such as unit=px")
+        try:
+            found[key] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[key] = value
+    return found
+
+
+def _size(text: str) -> tuple[int, int] | None:
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if text and not found:
+        raise ConfigError("models", "--size", text, "WIDTHxHEIGHT in px, such as 640x640")
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def name_of(name: str, file: Path) -> str:
+    """Return the name of the user, or one made of the file's name. Raise ConfigError for an unusable name."""
+    chosen = name or re.sub(r"[^a-z0-9._-]+", "-", file.stem.lower()).strip("._-")[:63].rstrip("._-")
+    if not re.fullmatch(NAME_PATTERN, chosen):
+        raise ConfigError("models", "NAME", chosen, "lower-case letters, digits, dots, hyphens and underscores")
+    return chosen

@@ -1,0 +1,61 @@
+"""Download of a model file over HTTPS, bounded in size and checked against its SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import IO
+from urllib.parse import unquote, urlsplit
+
+import httpx
+
+from deploy.local.exceptions import PullFailed
+
+_MAX_REDIRECTS = 5
+_TIMEOUT = httpx.Timeout(30.0)
+"""Time limit of a connection and of each read, in seconds."""
+_CHUNK_BYTES = 1024 * 1024
+
+
+def pull(url: str, sha256: str, folder: Path, max_bytes: int, client: httpx.Client | None = None) -> Path:
+    """Download a file into a folder, and return its path. Raise PullFailed, and leave no file then.
+
+    Every address on the way, redirects included, must be HTTPS.
+    """
+    path = folder / (Path(unquote(urlsplit(url).path)).name or "model.onnx")
+    try:
+        with client or httpx.Client(timeout=_TIMEOUT) as session, path.open("wb") as file:
+            found = _download(session, url, file, max_bytes)
+        if found != sha256.lower():
+            raise PullFailed(url, f"sha256 {found}", sha256.lower())
+    except (httpx.HTTPError, httpx.InvalidURL, PullFailed) as error:
+        path.unlink(missing_ok=True)
+        if isinstance(error, PullFailed):
+            raise
+        raise PullFailed(url, str(error) or type(error).__name__, "a file that can be downloaded") from None
+    return path
+
+
+def _download(client: httpx.Client, url: str, file: IO[bytes], max_bytes: int) -> str:
+    """Write the file behind a URL, and return its SHA-256."""
+    for _ in range(_MAX_REDIRECTS + 1):
+        if urlsplit(url).scheme != "https":
+            raise PullFailed(url, "not HTTPS", "an address that begins with https://")
+        with client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
+            if not response.is_redirect:
+                return _received(url, response, file, max_bytes)
+            url = str(response.url.join(response.headers["location"]))
+    raise PullFailed(url, f"more than {_MAX_REDIRECTS} redirects", "the address of the file itself")
+
+
+def _received(url: str, response: httpx.Response, file: IO[bytes], max_bytes: int) -> str:
+    if response.status_code != httpx.codes.OK:
+        raise PullFailed(url, f"HTTP status {response.status_code}", "200")
+    digest, size = hashlib.sha256(), 0
+    for chunk in response.iter_raw(_CHUNK_BYTES):
+        size += len(chunk)
+        if size > max_bytes:
+            raise PullFailed(url, f"more than {max_bytes} bytes", "a smaller file. Raise --max-mb for a large model")
+        digest.update(chunk)
+        file.write(chunk)
+    return digest.hexdigest()

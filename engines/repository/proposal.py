@@ -1,0 +1,175 @@
+"""Propose the decoder and the manifest of a foreign model, and say which settings nothing in the file shows.
+
+The layouts of the outputs name possible decoders. Each is tried on the outputs of images of noise, and the first that
+can read them is proposed. The normalisation of pixels and the resizing are not in an ONNX file: they follow the usage
+of the programs that export such models, and are marked as assumed.
+"""
+
+from __future__ import annotations
+
+import ast
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engines import decoders
+from engines.decoders import Proposal, propose
+from engines.engine import Outputs
+from engines.exceptions import AdoptFailed, DecoderUnknown, ManifestError
+from engines.repository.adopt import AdoptOptions, adopt, outputs_on_noise, unreadable
+from engines.repository.inspection import FileFacts, TensorInfo, facts_of, load_checked
+from engines.repository.manifest import Decoding, sha256_of
+from engines.repository.report import ModelReport, Overrides, Setting, Source
+from engines.repository.store import Repository
+from engines.repository.usage import labels_in, labels_of, usage_of, variants
+from engines.repository.wrap import ForeignInput, input_of, with_float_outputs
+
+_USUAL_SIZE = (640, 640)
+"""Input size of YOLO and RT-DETR models that accept any."""
+_NO_SHIFT = (0.0, 0.0, 0.0)
+_NO_SCALE = (1.0, 1.0, 1.0)
+
+
+def examined(file: Path, name: str, overrides: Overrides, repository: Path | None) -> ModelReport:
+    """Inspect a model file, choose its settings, and adopt it.
+
+    Without ``repository``, adopt it into a temporary one. Raise AdoptFailed, DecoderUnknown or ManifestError.
+    """
+    if overrides.decoder and overrides.decoder not in decoders.known():
+        raise DecoderUnknown(overrides.decoder, decoders.known())
+    model = load_checked(file)
+    facts = facts_of(file, model)
+    size = _size(model, overrides, facts.metadata)
+    given = input_of(model, size.value if size else None)
+    settings, outputs, rejected = _chosen(file, model, given, overrides, facts)
+    settings = (*settings, *([size] if size else []))
+    with tempfile.TemporaryDirectory() as temporary:
+        root = repository or Path(temporary)
+        stored = adopt(file, Repository(root), _options(name, settings)).manifest
+    return ModelReport(
+        file=str(file),
+        sha256=sha256_of(file),
+        facts=facts,
+        layout=given.layout,
+        settings=settings,
+        outputs=tuple(_described(name, values) for name, values in outputs.items()),
+        rejected=tuple(rejected),
+        model=stored.id if repository else "",
+        max_batch=stored.max_batch,
+    )
+
+
+def _chosen(
+    file: Path, model: Any, given: ForeignInput, overrides: Overrides, facts: FileFacts
+) -> tuple[tuple[Setting, ...], Outputs, list[str]]:
+    """Return the settings of the first decoder that reads the outputs, those outputs, and the decoders refused.
+
+    A decoder that the user chose is tried alone.
+    """
+    plain = with_float_outputs(model, overrides.output, scores=False)
+    usage = AdoptOptions("probe", "", ())
+    shapes = {name: values.shape for name, values in outputs_on_noise(plain, given, usage).items()}
+    rejected: list[str] = []
+    for proposal in _proposals(shapes, given, overrides, facts.metadata):
+        reasons = []
+        for decoding in [Decoding(settings=overrides.decoding)] if overrides.decoding else variants(proposal.decoder):
+            settings = tuple(_settings(model, given, overrides, proposal, decoding, facts.metadata))
+            options = _options("probe", settings)
+            kept = with_float_outputs(model, options.output, scores=options.decoder == "sigmoid")
+            outputs = outputs_on_noise(kept, given, options)
+            reasons.append(_reason(outputs, given, options))
+            if not reasons[-1]:
+                return settings, outputs, rejected
+        if overrides.decoder:  # adoption explains why it does not fit
+            return settings, outputs, rejected
+        rejected.append(f"{proposal.decoder} ({proposal.reason}): {reasons[0]}")
+    found = ", ".join(f"{name} {list(shape[1:])}" for name, shape in shapes.items())
+    labels = len(overrides.labels)
+    tried = "; ".join(rejected) or (f"no layout has {labels} classes" if labels else "no known layout")
+    raise AdoptFailed(
+        f"model file {file}, outputs {found} per image: no decoder reads them: {tried}. Choose one with "
+        f"--decoder and --labels, or register your own. Decoders: {', '.join(decoders.known())}"
+    )
+
+
+def _reason(outputs: Outputs, given: ForeignInput, options: AdoptOptions) -> str:
+    try:
+        return unreadable(outputs, given, options)
+    except ManifestError as error:  # the decoder needs settings
+        return str(error)
+
+
+def _proposals(
+    shapes: Mapping[str, tuple[int, ...]], given: ForeignInput, overrides: Overrides, metadata: Mapping[str, str]
+) -> list[Proposal]:
+    count = len(overrides.labels or labels_in(metadata)) or None
+    found = propose(shapes, count, (given.width, given.height))
+    if count and not found and not overrides.labels:
+        found = propose(shapes, None, (given.width, given.height))
+    if not overrides.decoder:
+        return found
+    chosen = [proposal for proposal in found if proposal.decoder == overrides.decoder]
+    return chosen[:1] or [Proposal(overrides.decoder, "chosen by the option", count)]
+
+
+def _settings(
+    model: Any,
+    given: ForeignInput,
+    overrides: Overrides,
+    proposal: Proposal,
+    decoding: Decoding,
+    metadata: Mapping[str, str],
+) -> Iterator[Setting]:
+    usage, reason, source = usage_of(model, given, proposal.decoder, decoding, metadata)
+    if overrides.decoder:
+        yield Setting(key="decoder", value=proposal.decoder, source="option", reason="--decoder")
+    else:
+        yield Setting(key="decoder", value=proposal.decoder, source="file", reason=proposal.reason)
+    if decoding != Decoding():
+        how: Source = "option" if overrides.decoding else "file"
+        yield Setting(key="decoding", value=decoding, source=how, reason="the form of the outputs")
+    yield labels_of(proposal, decoding, overrides, metadata)
+    output = overrides.output or proposal.output
+    if output:
+        how = "option" if overrides.output else "file"
+        yield Setting(key="output", value=output, source=how, reason="the output that the decoder reads")
+    for key in ("colour", "fit", "mean", "scale"):
+        fixed = getattr(overrides, key)
+        if fixed is not None:
+            yield Setting(key=key, value=fixed, source="option", reason=f"--{key}")
+        elif key in ("mean", "scale") and given.dtype is np.uint8:
+            value = _NO_SHIFT if key == "mean" else _NO_SCALE
+            yield Setting(key=key, value=value, source="file", reason="the input takes uint8 pixels")
+        else:
+            yield Setting(key=key, value=getattr(usage, key), source=source, reason=reason)
+
+
+def _size(model: Any, overrides: Overrides, metadata: Mapping[str, str]) -> Setting | None:
+    """Return the setting of the input size, or None if the file fixes it and the user did not name it."""
+    if overrides.size:
+        return Setting(key="size", value=overrides.size, source="option", reason="--size")
+    try:
+        input_of(model)
+    except AdoptFailed:
+        pass
+    else:
+        return None
+    try:
+        height, width = (int(side) for side in ast.literal_eval(metadata.get("imgsz", "")))
+        return Setting(key="size", value=(width, height), source="file", reason="imgsz in the file's metadata")
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return Setting(key="size", value=_USUAL_SIZE, source="assumed", reason="the model accepts any size")
+
+
+def _options(name: str, settings: tuple[Setting, ...]) -> AdoptOptions:
+    values = {setting.key: setting.value for setting in settings}
+    assumed = tuple(setting.key for setting in settings if setting.source == "assumed")
+    return AdoptOptions(name=name, **values, assumed=assumed)
+
+
+def _described(name: str, values: Any) -> TensorInfo:
+    shape = (None, *values.shape[1:])
+    return TensorInfo(name=name, dtype="float", shape=shape, low=float(values.min()), high=float(values.max()))

@@ -1,0 +1,66 @@
+"""Records about a foreign model: what the user fixed, what was found, and where each setting comes from."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from engines.repository.inspection import FileFacts, TensorInfo
+
+Colour = Literal["bgr", "rgb"]
+FitName = Literal["stretch", "letterbox", "crop"]
+Channels = tuple[float, float, float]
+Source = Literal["option", "file", "assumed"]
+"""Origin of a setting: the user; the file, stated or measured; or only the usage of similar models."""
+
+
+class Overrides(BaseModel):
+    """Settings that the user fixed. Empty values and None are found out, or assumed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    decoder: str = ""
+    labels: tuple[str, ...] = ()
+    colour: Colour | None = None
+    fit: FitName | None = None
+    mean: Channels | None = None
+    scale: Channels | None = None
+    output: str = ""
+    decoding: dict[str, Any] = {}
+    """Settings of the decoder itself."""
+    size: tuple[int, int] | None = None
+    """Width and height of the input in px, for a model that accepts any."""
+
+
+class Setting(BaseModel):
+    """A setting of a model, and where it comes from.
+
+    ``source`` is ``option`` (the user), ``file`` (stated or measured), or ``assumed``: nothing in the file shows it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    key: str
+    value: Any
+    source: Source
+    reason: str
+
+
+class ModelReport(BaseModel):
+    """Result of an inspection. ``model`` is the identity of the stored version, or empty if none was stored."""
+
+    file: str
+    sha256: str
+    facts: FileFacts
+    layout: Literal["nchw", "nhwc"]
+    settings: tuple[Setting, ...]
+    outputs: tuple[TensorInfo, ...] = Field(description="Outputs on images of noise, with their ranges.")
+    rejected: tuple[str, ...] = ()
+    """Decoders whose layout fits and that were refused, with the reason."""
+    max_batch: int = 0
+    model: str = ""
+
+    def assumed(self) -> tuple[Setting, ...]:
+        """Return the settings that nothing in the file shows."""
+        return tuple(setting for setting in self.settings if setting.source == "assumed")

@@ -1,0 +1,114 @@
+"""Usual preparation of pixels, settings and labels of model families, for facts that an ONNX file does not hold."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from engines import decoders
+from engines.decoders import Proposal
+from engines.repository.adopt import COCO_LABELS
+from engines.repository.inspection import scales_itself
+from engines.repository.manifest import Decoding
+from engines.repository.report import Channels, Colour, FitName, Overrides, Setting, Source
+from engines.repository.wrap import ForeignInput
+
+_MAX_LABELS = 100_000
+_ZERO: Channels = (0.0, 0.0, 0.0)
+_ONE: Channels = (1.0, 1.0, 1.0)
+_BYTE: Channels = (1 / 255, 1 / 255, 1 / 255)
+_SIGNED: Channels = (1 / 127.5, 1 / 127.5, 1 / 127.5)
+
+
+class FamilyUsage(NamedTuple):
+    """Preparation of pixels that is usual in a family of models."""
+
+    family: str
+    colour: Colour
+    fit: FitName
+    mean: Channels = _ZERO
+    scale: Channels = _ONE
+
+
+_IMAGENET = FamilyUsage(
+    "PyTorch classifiers", "rgb", "crop", (123.675, 116.28, 103.53), (1 / 58.395, 1 / 57.12, 1 / 57.375)
+)
+"""Mean and deviation of ImageNet's pixels in 0..255, as torchvision uses them."""
+_KERAS = FamilyUsage("Keras classifiers", "rgb", "stretch", (127.5, 127.5, 127.5), _SIGNED)
+_USAGE = {
+    "yolox": FamilyUsage("YOLOX", "bgr", "letterbox"),
+    "yolov5": FamilyUsage("YOLOv5", "rgb", "letterbox", scale=_BYTE),
+    "yolov8": FamilyUsage("YOLOv8 and later", "rgb", "letterbox", scale=_BYTE),
+    "end2end": FamilyUsage("detectors with NMS inside", "rgb", "letterbox", scale=_BYTE),
+    "rtdetr": FamilyUsage("RT-DETR", "rgb", "stretch", scale=_BYTE),
+    "corners": FamilyUsage("UltraFace", "rgb", "stretch", (127.0, 127.0, 127.0), (1 / 128, 1 / 128, 1 / 128)),
+    "ssd": FamilyUsage("TensorFlow SSD", "rgb", "stretch", (127.5, 127.5, 127.5), _SIGNED),
+}
+
+_ULTRAFACE_PRIORS = {"8": [10, 16, 24], "16": [32, 48], "32": [64, 96], "64": [128, 192, 256]}
+"""Sides of UltraFace's square prior boxes in px, by the stride of their feature map."""
+_VARIANTS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
+    "corners": ({}, {"unit": "px"}),
+    "end2end": ({}, {"unit": "share"}, {"unit": "share", "order": "top-left"}),
+    "ssd": (
+        {},
+        {"scores": "softmax"},
+        {"form": "centres"},
+        {"form": "centres", "scores": "softmax"},
+        {"form": "offsets", "priors": _ULTRAFACE_PRIORS},
+    ),
+}
+
+
+def variants(decoder: str) -> tuple[Decoding, ...]:
+    """Return the settings of a decoder that models use, most usual first."""
+    return tuple(Decoding(settings=dict(settings)) for settings in _VARIANTS.get(decoder, ({},)))
+
+
+def usage_of(
+    model: Any, given: ForeignInput, decoder: str, decoding: Decoding, metadata: Mapping[str, str]
+) -> tuple[FamilyUsage, str, Source]:
+    """Return the usual preparation of pixels, the reason, and whether the file states it."""
+    family = "corners" if "priors" in decoding.settings else decoder  # both are UltraFace
+    usage = _USAGE.get(family) or (_KERAS if given.layout == "nhwc" else _IMAGENET)
+    reason = f"usual for {usage.family}"
+    if scales_itself(model):
+        usage = usage._replace(mean=_ZERO, scale=_ONE)
+        reason += "; the graph itself normalises the pixels"
+    if "names" in metadata and "stride" in metadata and usage.scale == _BYTE:  # Ultralytics writes both
+        return usage, f"{reason}; the metadata are those of its exporter", "file"
+    return usage, reason, "assumed"
+
+
+def labels_of(proposal: Proposal, decoding: Decoding, overrides: Overrides, metadata: Mapping[str, str]) -> Setting:
+    """Return the labels that the user, the metadata or the number of classes give."""
+    named, count = labels_in(metadata), proposal.classes
+    if overrides.labels:
+        return Setting(key="labels", value=overrides.labels, source="option", reason="--labels")
+    if named and count in (None, len(named)):
+        return Setting(key="labels", value=named, source="file", reason="names in the file's metadata")
+    if count == len(COCO_LABELS) or count is None:
+        reason = "80 classes, as COCO" if count else "the outputs do not show the number of classes; COCO"
+        return Setting(key="labels", value=COCO_LABELS, source="assumed", reason=reason)
+    names = tuple(f"class_{i}" for i in range(count))
+    if count == 2 and "priors" in decoding.settings:
+        names = (decoders.BACKGROUND, "face")
+    elif count == 2 and proposal.decoder in ("corners", "ssd"):
+        names = (decoders.BACKGROUND, "object")
+    elif count == 1:
+        names = ("object",)
+    return Setting(key="labels", value=names, source="assumed", reason=f"{count} classes without names in the file")
+
+
+def labels_in(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the class names that Ultralytics writes into a model's metadata, or () if there are none."""
+    try:
+        names = ast.literal_eval(metadata.get("names", "()"))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return ()
+    if isinstance(names, dict):
+        names = [names.get(i) for i in range(len(names))]
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name for name in names):
+        return ()
+    return tuple(names) if len(set(names)) == len(names) <= _MAX_LABELS else ()
