@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -42,21 +43,15 @@ def suppressed(
     classes are compared with ``across_classes`` only. The kept boxes do not depend on the order of the input: of
     equal scores, the class and then the corners decide. At most ``MAX_DETECTIONS`` boxes are kept.
     """
-    boxes = corners.astype(np.float64)
-    sizes = np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0)
-    areas = sizes[:, 0] * sizes[:, 1]
-    left = np.lexsort((*boxes.T[::-1], classes, -scores))
-    kept: list[int] = []
-    while left.size and len(kept) < MAX_DETECTIONS:
-        first, left = left[0], left[1:]
-        kept.append(int(first))
-        overlap = np.minimum(boxes[first, 2:], boxes[left, 2:]) - np.maximum(boxes[first, :2], boxes[left, :2])
-        shared = np.maximum(overlap[:, 0], 0.0) * np.maximum(overlap[:, 1], 0.0)
-        same = shared > max_overlap * (areas[first] + areas[left] - shared)
-        if not across_classes:
-            same &= classes[left] == classes[first]
-        left = left[~same]
-    return kept
+    order = np.lexsort((*corners.T[::-1], classes, -scores))
+    low = corners[order, :2]
+    boxes = np.concatenate([low, np.maximum(corners[order, 2:] - low, 0.0)], axis=1).tolist()
+    ranks = np.arange(len(order), 0, -1).tolist()  # scores without ties, so that the order above decides
+    if across_classes:
+        kept = cv2.dnn.NMSBoxes(boxes, ranks, 0.0, max_overlap)
+    else:
+        kept = cv2.dnn.NMSBoxesBatched(boxes, ranks, classes[order].tolist(), 0.0, max_overlap)
+    return [int(i) for i in order[np.asarray(kept, np.intp).ravel()[:MAX_DETECTIONS]]]
 
 
 def detections(
