@@ -11,6 +11,7 @@ EngineError
 ├── ManifestError       a manifest is invalid, or does not match its model file
 ├── ModelUnknown        the repository does not have the model or the version
 ├── DecoderUnknown      no decoder has the name
+├── DecoderNotLoaded    the decoder of another package cannot be loaded
 ├── PipelineUnknown     a batch belongs to a pipeline that is not configured
 └── AdoptFailed         a foreign model cannot be added to the repository
 """
@@ -63,6 +64,16 @@ class DecoderUnknown(EngineError):
 
     def __init__(self, name: str, known: list[str]) -> None:
         super().__init__(f"decoder {name!r} does not exist: expected one of {', '.join(known)}")
+
+
+class DecoderNotLoaded(EngineError):
+    """The decoder of another package cannot be loaded."""
+
+    def __init__(self, name: str, target: str, error: Exception) -> None:
+        super().__init__(
+            f"decoder {name!r}: entry point {target} cannot be loaded: {type(error).__name__}: {error}: expected a "
+            "class or function that takes DecoderOptions. Fix or reinstall the package that registers it"
+        )
 
 
 class PipelineUnknown(EngineError):

@@ -17,7 +17,7 @@ from engines.decoders.scored import CornersDecoder, SsdDecoder
 from engines.decoders.yolo import Yolov5Decoder, Yolov8Decoder
 from engines.decoders.yolox import YoloxDecoder
 from engines.engine import Outputs
-from engines.exceptions import DecoderUnknown, ManifestError
+from engines.exceptions import DecoderNotLoaded, DecoderUnknown, ManifestError
 
 __all__ = [
     "BACKGROUND",
@@ -63,11 +63,18 @@ def known() -> list[str]:
 
 
 def make(name: str, options: DecoderOptions) -> OutputDecoder:
-    """Return a new decoder. Raise DecoderUnknown."""
+    """Return a new decoder.
+
+    Raise DecoderUnknown, DecoderNotLoaded, or ManifestError for a setting that the decoder does not have.
+    """
     if name in _BUILT_IN:
         return _BUILT_IN[name](options)
     for point in entry_points(group=ENTRY_POINTS, name=name):
-        decoder: OutputDecoder = point.load()(options)
+        try:
+            plug_in = point.load()
+        except (ImportError, AttributeError) as error:
+            raise DecoderNotLoaded(name, point.value, error) from error
+        decoder: OutputDecoder = plug_in(options)
         return decoder
     raise DecoderUnknown(name, known())
 

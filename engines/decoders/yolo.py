@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from engines.decoders.base import DecoderOptions, FrameRegion, only_output
-from engines.decoders.boxes import Floats, best_boxes, from_centres
+from engines.decoders.boxes import Floats, best_boxes, from_centres, kept_boxes, likely_cells
 from engines.decoders.checks import not_pixels, not_scores, not_sizes
 from engines.decoders.settings import NoSettings, read_settings
 from engines.engine import Outputs
@@ -34,10 +34,7 @@ class Yolov5Decoder:
     def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
         """Return the boxes of each row after non-maximum suppression."""
         raw = only_output(outputs, (len(rows), "cells", 5 + len(self._options.labels)))
-        return [
-            best_boxes(from_centres(cells[:, :4]), cells[:, 4:5] * cells[:, 5:], row, self._options)
-            for cells, row in zip(raw, rows, strict=True)
-        ]
+        return [self._decode_row(cells, row) for cells, row in zip(raw, rows, strict=True)]
 
     def misfit(self, outputs: Outputs) -> str:
         """Return why the outputs are not decoded boxes with scores."""
@@ -47,6 +44,10 @@ class Yolov5Decoder:
             or not_sizes(raw[..., :4], _RAW)
             or not_pixels(raw[..., :4], f"{_PIXELS}. {_RAW}")
         )
+
+    def _decode_row(self, cells: Floats, row: FrameRegion) -> list[Detection]:
+        indices, classes, best = likely_cells(cells, self._options.min_score)
+        return kept_boxes(from_centres(cells[indices, :4]), best, classes, row, self._options)
 
 
 class Yolov8Decoder:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from engines.decoders.base import DecoderOptions, FrameRegion, only_output
-from engines.decoders.boxes import Floats, Indices, detections, likely, suppressed
+from engines.decoders.boxes import Floats, Indices, kept_boxes, likely_cells
 from engines.decoders.settings import NoSettings, read_settings
 from engines.engine import Outputs
 from ingest.contract.records import Detection
@@ -55,12 +55,8 @@ class YoloxDecoder:
         return ""
 
     def _decode_row(self, cells: Floats, row: FrameRegion) -> list[Detection]:
-        indices, classes, best = likely(cells[:, 4:5] * cells[:, 5:], self._options.min_score)
-        if not indices.size:
-            return []
-        corners = self._corners(cells[indices], indices)
-        kept = suppressed(corners, best, classes, self._options.max_overlap, self._options.across_classes)
-        return detections(corners[kept], best[kept], classes[kept], row, self._options)
+        indices, classes, best = likely_cells(cells, self._options.min_score)
+        return kept_boxes(self._corners(cells[indices], indices), best, classes, row, self._options)
 
     def _corners(self, cells: Floats, indices: Indices) -> Floats:
         stride = self._stride[indices, None]

@@ -1,17 +1,39 @@
-"""ONNX models of any output layout, for tests: every image gives the same outputs."""
+"""ONNX models of any output layout, for tests, and the detections of a stored model in a picture."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from engines import backends, decoders
+from engines.decoders import DecoderOptions, FrameRegion
+from engines.repository.manifest import Model
+from ingest.contract.records import Box, Detection, Fit, Inner, Region
+
+
+def detections(model: Model, picture: np.ndarray, min_score: float = 0.3) -> list[Detection]:
+    """Serve a model to a picture that is stretched to its input."""
+    spec = model.manifest.input
+    (height, width), inner = picture.shape[:2], Inner(0, 0, spec.width, spec.height)
+    fit = Fit(spec.width / width, spec.height / height, 0.0, 0.0)
+    image = cv2.resize(picture, (spec.width, spec.height))
+    if spec.colour == "rgb":
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    decoder = decoders.make(model.manifest.decoder, DecoderOptions.of(model.manifest, min_score))
+    engine = backends.make("onnxruntime")
+    engine.load(model)
+    outputs = engine.infer(np.asarray(image, np.uint8)[None])
+    engine.close()
+    return decoder.decode(outputs, [FrameRegion(Region(Box(0, 0, width, height), fit, inner), width, height)])[0]
+
 
 def constant_model(path: Path, outputs: Mapping[str, np.ndarray], size: int = 64) -> Path:
-    """Write a model of NCHW images of any batch size. ``outputs`` are the arrays of one image."""
+    """Write a model of NCHW images of any batch size. Every image gives the arrays ``outputs``."""
     nodes = [
         helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1, 2, 3], keepdims=0),
         helper.make_node("Mul", ["mean", "zero"], ["nothing"]),

@@ -9,19 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engines import backends, decoders
-from engines.decoders import DecoderOptions, FrameRegion
+from engines import decoders
 from engines.exceptions import AdoptFailed, ManifestError
 from engines.repository.adopt import AdoptOptions, adopt
 from engines.repository.manifest import Decoding, Model
 from engines.repository.store import Repository
-from ingest.contract.records import Box, Detection, Fit, Inner, Region
-from tests.engines.decoders.models import constant_model
+from tests.engines.decoders.models import constant_model, detections
 
 SIZE = 64
 LABELS = ("car", "person")
 OBJECT = (20.0, 28.0, 44.0, 52.0)
 """The one object of every model: a person, in px of the input."""
+BLACK = np.zeros((SIZE, SIZE, 3), np.uint8)
 Tables = dict[str, np.ndarray]
 
 
@@ -77,23 +76,13 @@ def add(folder: Path, tables: Tables, decoder: str, **settings: Any) -> Model:
     return adopt(file, Repository(folder / "models"), options)
 
 
-def detections(model: Model) -> list[Detection]:
-    engine = backends.make("onnxruntime")
-    engine.load(model)
-    row = FrameRegion(Region(Box(0, 0, SIZE, SIZE), Fit(1, 1, 0, 0), Inner(0, 0, SIZE, SIZE)), SIZE, SIZE)
-    decoder = decoders.make(model.manifest.decoder, DecoderOptions.of(model.manifest))
-    (found,) = decoder.decode(engine.infer(np.zeros((1, SIZE, SIZE, 3), np.uint8)), [row])
-    engine.close()
-    return found
-
-
 @pytest.mark.parametrize(("layout", "decoder"), PAIRS)
 def test_only_the_right_decoder_is_accepted_and_it_finds_the_object(
     tmp_path: Path, layout: str, decoder: str
 ) -> None:
     tables, right = LAYOUTS[layout]
     if decoder in right:
-        (found,) = detections(add(tmp_path, tables, decoder))
+        (found,) = detections(add(tmp_path, tables, decoder), BLACK)
         assert (found.label, found.score) == ("person", pytest.approx(0.9))
         np.testing.assert_allclose(found.box, OBJECT, atol=1e-3)
         return
@@ -119,7 +108,7 @@ def test_the_error_names_the_setting_that_helps(
     with pytest.raises(AdoptFailed, match=cure):
         add(tmp_path, tables, decoder)
     if settings is not None:
-        (found,) = detections(add(tmp_path, tables, decoder, **settings))
+        (found,) = detections(add(tmp_path, tables, decoder, **settings), BLACK)
         np.testing.assert_allclose(found.box, OBJECT, atol=1e-3)
 
 
@@ -128,7 +117,7 @@ def test_offsets_from_prior_boxes_are_served_with_the_priors_of_the_manifest(tmp
     offsets[1 + 16], scores[1 + 16] = (-0.4, 0.4, 5 * np.log(2), 0.0), (0.05, 0.9)
     priors = {"16": [10], "32": [[8, 20]]}
     model = add(tmp_path, {"s": scores, "b": offsets}, "ssd", form="offsets", priors=priors)
-    (found,) = detections(model)
+    (found,) = detections(model, BLACK)
     x, y = 48 - 0.04 * 8, 16 + 0.04 * 20
     np.testing.assert_allclose(found.box, (x - 8, y - 10, x + 8, y + 10), atol=1e-3)
     with pytest.raises(ManifestError, match=r"priors = \{\}: expected the sizes of the prior boxes"):
@@ -161,5 +150,5 @@ def test_boxes_of_different_classes_are_merged_on_demand(tmp_path: Path) -> None
     file = constant_model(tmp_path / "m.onnx", {"s": scores, "b": boxes / SIZE})
     for across, expected in ((False, ["person", "car"]), (True, ["person"])):
         options = AdoptOptions("m", "corners", LABELS, decoding=Decoding(across_classes=across))
-        found = detections(adopt(file, Repository(tmp_path / "models"), options))
+        found = detections(adopt(file, Repository(tmp_path / "models"), options), BLACK)
         assert [d.label for d in found] == expected
