@@ -109,13 +109,18 @@ def _video(path: Path) -> Iterator[np.ndarray]:
         yield image
 
 
-def _cases(count: int) -> list[PipelineCase]:
+def shipped_case(count: int) -> PipelineCase:
+    """Return the case of the shipped model on pictures of a simulated road."""
     shipped = Repository(ROOT / "engines" / "models")
     model = shipped.open("regions")
     scene = SimulatedScene(SceneConfig("road", seed=1))
     rendered = (scene.render(i).image for i in range(100_000))
     pipeline = pipeline_for(model.manifest, regions=True)
-    cases = [PipelineCase("regions on a simulated road", _pictures(rendered, count), model, shipped, pipeline)]
+    return PipelineCase("regions on a simulated road", _pictures(rendered, count), model, shipped, pipeline)
+
+
+def _cases(count: int) -> list[PipelineCase]:
+    cases = [shipped_case(count)]
     if (DATA / "yolox-nano.onnx").is_file():
         repository = Repository(ROOT / ".sightline" / "models")
         options = AdoptOptions("yolox-nano", "yolox", COCO_LABELS)
@@ -156,7 +161,7 @@ def _bare(case: PipelineCase, threads: int) -> float:
     return len(case.pictures) / took_s
 
 
-def _record(case: PipelineCase, number: int, epoch: int) -> tuple[int, str, bytes, dict[str, bytes]]:
+def frame_record(case: PipelineCase, number: int, epoch: int) -> tuple[int, str, bytes, dict[str, bytes]]:
     """Return the partition, camera, value and headers of one frame that is captured now."""
     picture = case.pictures[number]
     frame = Frame(
@@ -217,7 +222,7 @@ class Stack:
         }
 
     async def _burst(self, producer: AIOKafkaProducer, figures: Any, epoch: int) -> float:
-        records = [_record(self._case, number, epoch + 1) for number in range(len(self._case.pictures))]
+        records = [frame_record(self._case, number, epoch + 1) for number in range(len(self._case.pictures))]
         wanted = figures.results + len(records)
         started_s = time.perf_counter()
         for partition, camera, value, headers in records:
@@ -230,7 +235,7 @@ class Stack:
         started_s = time.perf_counter()
         for number in range(len(self._case.pictures)):
             await asyncio.sleep(max(0.0, started_s + number / fps - time.perf_counter()))
-            await self._send(producer, *_record(self._case, number, PACED_EPOCH))
+            await self._send(producer, *frame_record(self._case, number, PACED_EPOCH))
         await _until(lambda: figures.results >= wanted)
 
     async def _send(
