@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import IO
 from urllib.parse import unquote, urlsplit
@@ -22,7 +23,7 @@ def pull(url: str, sha256: str, folder: Path, max_bytes: int, client: httpx.Clie
 
     Every address on the way, redirects included, must be HTTPS.
     """
-    path = folder / (Path(unquote(urlsplit(url).path)).name or "model.onnx")
+    path = folder / (re.sub(r"[^\w.-]", "-", Path(unquote(urlsplit(url).path)).name).strip(".") or "model.onnx")
     try:
         with client or httpx.Client(timeout=_TIMEOUT) as session, path.open("wb") as file:
             found = _download(session, url, file, max_bytes)
@@ -39,7 +40,7 @@ def pull(url: str, sha256: str, folder: Path, max_bytes: int, client: httpx.Clie
 def _download(client: httpx.Client, url: str, file: IO[bytes], max_bytes: int) -> str:
     """Write the file behind a URL, and return its SHA-256."""
     for _ in range(_MAX_REDIRECTS + 1):
-        if urlsplit(url).scheme != "https":
+        if urlsplit(url).scheme != "https" or not urlsplit(url).hostname:
             raise PullFailed(url, "not HTTPS", "an address that begins with https://")
         with client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
             if not response.is_redirect:
@@ -52,7 +53,7 @@ def _received(url: str, response: httpx.Response, file: IO[bytes], max_bytes: in
     if response.status_code != httpx.codes.OK:
         raise PullFailed(url, f"HTTP status {response.status_code}", "200")
     digest, size = hashlib.sha256(), 0
-    for chunk in response.iter_raw(_CHUNK_BYTES):
+    for chunk in response.iter_bytes(_CHUNK_BYTES):
         size += len(chunk)
         if size > max_bytes:
             raise PullFailed(url, f"more than {max_bytes} bytes", "a smaller file. Raise --max-mb for a large model")
