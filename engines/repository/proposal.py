@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from engines import decoders
 from engines.decoders import Proposal, propose
@@ -29,6 +30,8 @@ from engines.repository.wrap import ForeignInput, input_of, with_float_outputs
 
 _USUAL_SIZE = (640, 640)
 """Input size of YOLO and RT-DETR models that accept any."""
+_MERGING = Decoding.model_fields.keys() - {"settings"}
+"""Settings of all decoders, which tell how overlapping boxes are merged."""
 _NO_SHIFT = (0.0, 0.0, 0.0)
 _NO_SCALE = (1.0, 1.0, 1.0)
 
@@ -75,7 +78,7 @@ def _chosen(
     rejected: list[str] = []
     for proposal in _proposals(shapes, given, overrides, facts.metadata):
         reasons = []
-        for decoding in [Decoding(settings=overrides.decoding)] if overrides.decoding else variants(proposal.decoder):
+        for decoding in _decodings(overrides, proposal.decoder):
             settings = tuple(_settings(model, given, overrides, proposal, decoding, facts.metadata))
             options = _options("probe", settings)
             kept = with_float_outputs(model, options.output, scores=options.decoder == "sigmoid")
@@ -93,6 +96,18 @@ def _chosen(
         f"model file {file}, outputs {found} per image: no decoder reads them: {tried}. Choose one with "
         f"--decoder and --labels, or register your own. Decoders: {', '.join(decoders.known())}"
     )
+
+
+def _decodings(overrides: Overrides, decoder: str) -> Iterator[Decoding]:
+    """Yield the settings to try: those of the user, or the usual ones of the decoder. Raise ManifestError."""
+    merging = {key: value for key, value in overrides.decoding.items() if key in _MERGING}
+    own = {key: value for key, value in overrides.decoding.items() if key not in _MERGING}
+    for settings in [own] if own else [usual.settings for usual in variants(decoder)]:
+        try:
+            yield Decoding(settings=settings, **merging)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ManifestError(f"setting {first['loc'][0]} = {first['input']!r}: {first['msg']}") from None
 
 
 def _reason(outputs: Outputs, given: ForeignInput, options: AdoptOptions) -> str:

@@ -18,6 +18,9 @@ from typer.testing import CliRunner
 from deploy.cli.app import app
 from deploy.local.demo.table import STATES
 from deploy.local.kafka.fetch import libs_folder
+from engines import decoders
+from engines.decoders.settings import BoxSettings, PriorSettings, RowSettings
+from engines.repository.manifest import Decoding
 from ingest.contract import headers as h
 from ingest.contract.records import WITHHELD_REASONS
 from ingest.contract.topics import TOPICS
@@ -126,3 +129,11 @@ def test_the_reference_has_every_header_state_and_reason() -> None:
     assert {h.FRAMES, h.ACCOUNT, h.LANE, h.PIPELINE, h.TRACEPARENT, *h.CLOUD_EVENT} < headers
     assert [row[0].strip("`") for row in table_of("ledger.md", "State")] == list(STATES)
     assert [row[0].strip("`") for row in table_of("ledger.md", "Reason")] == list(WITHHELD_REASONS)
+
+
+def test_the_reference_lists_every_decoder_and_every_setting() -> None:
+    assert {row[0].strip("`") for row in table_of("decoders.md", "Decoder")} == set(decoders.known())
+    settings = {name.strip("` ") for row in table_of("decoders.md", "Setting") for name in row[0].split(",")}
+    kinds = (BoxSettings, RowSettings, PriorSettings)
+    own = {name for kind in kinds for name in kind.model_fields}
+    assert settings == own | (Decoding.model_fields.keys() - {"settings"})
