@@ -13,8 +13,8 @@ wall-clock time, and the CPU time of this process, which other processes disturb
 median over all batches. ``speedup`` divides the smallest CPU time of ONNX Runtime in fp32 by the candidate's.
 
 **int8.** Each backend gets the form that it computes fastest: ONNX Runtime unsigned, OpenVINO signed activations. The
-calibration uses random pictures. The speed is right, but the outputs are not those of a well calibrated model, and are
-not compared. ``largest_difference`` of the others is relative to the largest output of ONNX Runtime in fp32.
+calibration uses random pictures. The speed is right, but the outputs are not those of a well calibrated model, and
+are not compared. ``largest_difference`` of the others is relative to the largest output of ONNX Runtime in fp32.
 """
 
 from __future__ import annotations

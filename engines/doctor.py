@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, get_args
 
 from engines import backends
 from engines.backends.hardware import INSTRUCTIONS, cpu_count, cuda, processor
+from engines.backends.tensorrt.plans import default_folder
 from engines.engine import Engine
 from engines.exceptions import EngineError
 from engines.repository.manifest import Model
@@ -39,9 +43,9 @@ class ModelTiming:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return processor, GPUs, versions, backends with the reason why one is unavailable, and choices of ``auto``.
+    """Return processor, GPUs, versions, plans of TensorRT, usable backends, and the choice of ``auto``.
 
-    The result is fit for JSON.
+    The result is fit for JSON. A backend that cannot be used has its reason; the reason of a usable one is empty.
     """
     cpu = processor()
     known = {flag for wanted in INSTRUCTIONS.values() for flag, _ in wanted}
@@ -54,6 +58,7 @@ def describe_machine() -> dict[str, Any]:
         "nvidia": asdict(cuda()),
         "versions": _versions(),
         "backends": {name: backends.unavailable_reason(name) for name in backends.BACKENDS},
+        "plans": _plans(default_folder()),
         "auto": {precision: asdict(backends.choose_here(precision)) for precision in get_args(Precision)},
     }
 
@@ -95,6 +100,17 @@ def seconds_per_batch(engine: Engine, size: int, timed_s: float) -> float:
             engine.run(slot, size)
             durations_s.append(time.perf_counter() - started_s)
     return sorted(durations_s)[len(durations_s) // 2]
+
+
+def _plans(folder: Path) -> dict[str, Any]:
+    """Return the files of the plan cache, with their sizes and the time of their last use."""
+    files = []
+    for file in sorted(folder.glob("*.plan")):
+        with suppress(OSError):  # a node may delete a plan meanwhile
+            stat = file.stat()
+            used = datetime.fromtimestamp(stat.st_mtime, UTC).isoformat(timespec="seconds")
+            files.append({"file": file.name, "bytes": stat.st_size, "used": used})
+    return {"folder": str(folder), "files": files}
 
 
 def _versions() -> dict[str, str]:

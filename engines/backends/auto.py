@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from engines.backends.hardware import INSTRUCTIONS, Processor
+from engines.backends.hardware import INSTRUCTIONS, Cpu
 from ingest.site.pipeline import Precision
 
 AUTO = "auto"
@@ -22,7 +22,7 @@ class BackendChoice:
     passed_over: Mapping[str, str]
 
 
-def choose(precision: Precision, processor: Processor, unavailable_reason: Callable[[str], str]) -> BackendChoice:
+def choose(precision: Precision, processor: Cpu, unavailable_reason: Callable[[str], str]) -> BackendChoice:
     """Return the first usable backend for a model that allows ``precision``.
 
     OpenVINO is used only where it is faster than ONNX Runtime: with a lower precision than fp32, and a processor that
@@ -39,7 +39,7 @@ def choose(precision: Precision, processor: Processor, unavailable_reason: Calla
     return BackendChoice(AUTO_ORDER[-1], "it runs on every machine", passed_over)
 
 
-def _gain_on_cpu(precision: Precision, processor: Processor) -> tuple[str, str]:
+def _gain_on_cpu(precision: Precision, processor: Cpu) -> tuple[str, str]:
     """Return why OpenVINO is faster than ONNX Runtime, or why it is not. One of the texts is empty."""
     if precision == "fp32":
         return "", "the model's precision is fp32, in which it is no faster than ONNX Runtime"

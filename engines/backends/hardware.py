@@ -53,7 +53,7 @@ class Cuda:
 
 
 @dataclass(frozen=True, slots=True)
-class Processor:
+class Cpu:
     """Processor of this machine. ``flags`` are those of ``/proc/cpuinfo``; empty if the system lists none."""
 
     name: str
@@ -68,7 +68,7 @@ class Processor:
         return ""
 
 
-def processor(cpuinfo: Path = _CPUINFO) -> Processor:
+def processor(cpuinfo: Path = _CPUINFO) -> Cpu:
     """Return the first processor."""
     try:
         lines = [line.partition(":") for line in cpuinfo.read_text().splitlines()]
@@ -76,7 +76,7 @@ def processor(cpuinfo: Path = _CPUINFO) -> Processor:
         lines = []
     fields = {key.strip(): value.strip() for key, _, value in reversed(lines)}
     flags = frozenset(fields.get("flags", "").split())
-    return Processor(fields.get("model name", "unknown"), fields.get("vendor_id", ""), flags)
+    return Cpu(fields.get("model name", "unknown"), fields.get("vendor_id", ""), flags)
 
 
 def cpu_count() -> int:

@@ -207,6 +207,13 @@ def _print_report(report: Mapping[str, Any]) -> None:
     stdout.print(f"NVIDIA: {nvidia['unavailable_reason'] or driver}", highlight=False, soft_wrap=True)
     versions = ", ".join(f"{package} {number or 'missing'}" for package, number in report["versions"].items())
     stdout.print(f"versions: {versions}", highlight=False, soft_wrap=True)
+    plans = report["plans"]
+    size_mb = sum(plan["bytes"] for plan in plans["files"]) / 1e6
+    stdout.print(
+        f"TensorRT plans: {len(plans['files'])} with {size_mb:.0f} MB in {plans['folder']}",
+        highlight=False,
+        soft_wrap=True,
+    )
     backends = [{"name": name, "state": reason or "usable"} for name, reason in report["backends"].items()]
     print_rows(backends, False, {"name": "backend", "state": "state"})
     print_rows(_choices(report), False, {"precision": "precision", "backend": "auto chooses", "reason": "reason"})

@@ -11,17 +11,17 @@ import pytest
 from engines import backends, doctor
 from engines.backends import hardware
 from engines.backends.auto import AUTO_ORDER, choose
-from engines.backends.hardware import Gpu, Processor, cuda, processor
+from engines.backends.hardware import Cpu, Gpu, cuda, processor
 from engines.repository.store import Repository
 from ingest.site.pipeline import Precision
 from tests.paths import MODELS
 
-GRANITE_RAPIDS = Processor(
+GRANITE_RAPIDS = Cpu(
     "Xeon 6980P", "GenuineIntel", frozenset({"avx512_vnni", "avx512_bf16", "amx_bf16", "amx_fp16", "amx_int8"})
 )
-WITHOUT_AMX = Processor("Xeon", "GenuineIntel", frozenset({"avx512_vnni", "avx512_bf16", "avx512_fp16"}))
-ZEN_4 = Processor("EPYC 9354P", "AuthenticAMD", frozenset({"avx512_vnni", "avx512_bf16"}))
-HASWELL = Processor("Xeon E5", "GenuineIntel", frozenset({"avx2"}))
+WITHOUT_AMX = Cpu("Xeon", "GenuineIntel", frozenset({"avx512_vnni", "avx512_bf16", "avx512_fp16"}))
+ZEN_4 = Cpu("EPYC 9354P", "AuthenticAMD", frozenset({"avx512_vnni", "avx512_bf16"}))
+HASWELL = Cpu("Xeon E5", "GenuineIntel", frozenset({"avx2"}))
 
 
 def only(*usable: str) -> Any:
@@ -46,7 +46,7 @@ class TestChoose:
         ],
     )
     def test_the_first_usable_backend_that_gains_is_chosen(
-        self, precision: Precision, processor: Processor, usable: tuple[str, ...], chosen: str
+        self, precision: Precision, processor: Cpu, usable: tuple[str, ...], chosen: str
     ) -> None:
         assert choose(precision, processor, only(*usable)).backend == chosen
 
@@ -106,10 +106,10 @@ class TestHardware:
         file = tmp_path / "cpuinfo"
         first = "processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: EPYC 9354P\nflags\t\t: fpu avx2\n\n"
         file.write_text(first + "processor\t: 1\nmodel name\t: other\n")
-        assert processor(file) == Processor("EPYC 9354P", "AuthenticAMD", frozenset({"fpu", "avx2"}))
+        assert processor(file) == Cpu("EPYC 9354P", "AuthenticAMD", frozenset({"fpu", "avx2"}))
 
     def test_an_unreadable_cpuinfo_gives_no_flags(self, tmp_path: Path) -> None:
-        assert processor(tmp_path / "missing") == Processor("unknown", "", frozenset())
+        assert processor(tmp_path / "missing") == Cpu("unknown", "", frozenset())
 
 
 class TestDoctor:
@@ -119,6 +119,14 @@ class TestDoctor:
         assert report["auto"].keys() == {"fp32", "bf16", "fp16", "int8"}
         for choice in report["auto"].values():
             assert not report["backends"][choice["backend"]]
+
+    def test_the_report_lists_the_plans_in_the_cache(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SIGHTLINE_HOME", str(tmp_path))
+        assert doctor.describe_machine()["plans"] == {"folder": str(tmp_path / "plans"), "files": []}
+        (tmp_path / "plans").mkdir()
+        (tmp_path / "plans" / "ab12.plan").write_bytes(b"plan")
+        (plan,) = doctor.describe_machine()["plans"]["files"]
+        assert (plan["file"], plan["bytes"]) == ("ab12.plan", 4)
 
     def test_a_model_is_timed_on_a_backend(self) -> None:
         timing = doctor.time_model(Repository(MODELS).open("regions"), "onnxruntime", timed_s=0.001)
