@@ -9,6 +9,7 @@ from deploy.cli.services import agent, engine
 from deploy.cli.services.stream import alerts, analyse, dispatch, prepare, sense, webhook_receiver
 from deploy.cli.tools import config, deadletter, gate, kafka, results, topics
 from deploy.cli.tools.audit import audit
+from deploy.cli.tools.classify import classify
 from deploy.cli.tools.demo import demo
 from deploy.cli.tools.plan import plan
 from ingest.runtime import logs
@@ -33,6 +34,7 @@ app.command()(sense)
 app.command()(alerts)
 app.command()(dispatch)
 app.command("webhook-receiver")(webhook_receiver)
+app.command()(classify)
 app.command()(audit)
 app.command()(plan)
 app.add_typer(topics.app, name="topics")

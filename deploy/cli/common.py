@@ -99,9 +99,14 @@ def print_rows(rows: Iterable[Mapping[str, Any]], as_json: bool, columns: Mappin
     stdout.print(table)
 
 
+def printable(text: str) -> str:
+    """Return text of unknown origin with control characters and undecodable bytes escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def _plain(text: str) -> Text:
     """Return text of unknown origin without markup, and with control characters escaped."""
-    return Text("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
+    return Text(printable(text))
 
 
 def signer(sign_key: Path | None) -> ConfigSigner | None:

@@ -119,7 +119,7 @@ class ImagesSource:
         self._waiting.clear()
         self._given = None
         try:
-            there = _listing(self._folder, recursive=self._recursive)
+            there = list_pictures(self._folder, recursive=self._recursive)
         except OSError as error:
             raise SourceUnusable(f"{self._folder}: expected a folder: {error.strerror}") from None
         after = self._after(there)
@@ -161,7 +161,7 @@ class ImagesSource:
         if now_s < self._next_listing_s:
             return []
         try:
-            listing = _listing(self._folder, recursive=self._recursive)
+            listing = list_pictures(self._folder, recursive=self._recursive)
             self._notice_unread(now_s)
         except OSError as error:
             raise SourceStalled(f"{self._folder}: {error.strerror}") from None
@@ -174,7 +174,7 @@ class ImagesSource:
         if self._recursive or now_s < self._next_notice_s:
             return
         self._next_notice_s = now_s + _NOTICE_S
-        names = (file.name for file in _listing(self._folder, recursive=True))
+        names = (file.name for file in list_pictures(self._folder, recursive=True))
         if unread := next((name for name in names if "/" in name), ""):
             self._next_notice_s = math.inf
             self._on_notice(
@@ -220,7 +220,7 @@ class ImagesSource:
                 self._on_notice(f"the position in the image folder cannot be saved: {error.strerror}")
 
 
-def _listing(root: Path, *, recursive: bool) -> list[ListedFile]:
+def list_pictures(root: Path, *, recursive: bool) -> list[ListedFile]:
     """List the pictures of a folder. Raise OSError if it cannot be read; skip such sub-folders."""
     found, folders = list[ListedFile](), [""]
     while folders:

@@ -139,6 +139,7 @@ async def run_demo(
         on_step("starting Kafka")
         base = base.model_copy(update={"bootstrap": own.start()})
     settings = base.model_copy(update={"prefix": f"{_PREFIX}{time.time_ns() // 1_000_000}."})
+    on_step(f"for other commands: SIGHTLINE_KAFKA={settings.bootstrap} SIGHTLINE_KAFKA_PREFIX={settings.prefix}")
     try:
         if own:  # earlier demos left gigabytes of pictures
             await topicadmin.remove(settings, prefix=_PREFIX)

@@ -112,6 +112,14 @@ def test_the_error_for_an_unusable_file_names_the_file_and_the_expected_content(
     assert "a folder that exists" in refused("demo", "--report", str(tmp_path / "none" / "report.json"))
 
 
+def test_classify_checks_the_names_of_its_pictures_before_it_connects(tmp_path: Path) -> None:
+    words = ("classify", "--pipeline", "any", "--kafka", NOWHERE)
+    assert "expected a picture or a folder that exists" in refused(*words, str(tmp_path / "none.png"))
+    assert "expected a folder with JPEG" in refused(*words, str(tmp_path))
+    (tmp_path / "a.png").touch()
+    assert f"no Kafka at {NOWHERE}" in refused(*words, str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("env", "message"),
     [

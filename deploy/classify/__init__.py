@@ -1,0 +1,1 @@
+"""Pictures of files, sent on the way of camera frames: `sightline classify`."""

@@ -1,0 +1,135 @@
+"""Find picture files, and capture each as the edge agent captures a frame."""
+
+from __future__ import annotations
+
+import io
+import queue
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from edge_agent.camera.intake import FrameIntake
+from edge_agent.camera.messages import CaptureEnd, CaptureProgress, KeptFrame, Message
+from edge_agent.exceptions import FrameUnusable
+from edge_agent.sources.images import list_pictures
+from edge_agent.sources.limits import MAX_PIXELS
+from edge_agent.sources.pictures import MAX_PICTURE_BYTES, PictureDecoder
+from edge_agent.sources.source import CapturedFrame, unusable
+from ingest.exceptions import ConfigError
+from ingest.runtime.clock import ManualClock
+from ingest.site import CameraConfig, EncodeConfig, GateConfig
+
+QUALITY = 95
+"""JPEG quality of the sent pictures. Cameras send 85; X-rays and documents have fine detail and no second frame."""
+_EVERY_PICTURE = GateConfig(motion=False, max_fps=0.0, open_fps=0.0, pre_roll_s=0.0)
+_REPORT_S = 1.0
+"""Step of the capture's clock for each picture. It is the interval of progress reports, so that each picture has a
+report with the reason why it is unusable."""
+
+
+def find_pictures(named: Sequence[Path]) -> list[Path]:
+    """Return the named files, and the pictures of the named folders and their sub-folders by name. Each comes once.
+
+    Raise ConfigError if a name does not exist, or if there is no picture at all.
+    """
+    found: list[Path] = []
+    for path in named:
+        if path.is_dir():
+            try:
+                found += [path / name for name in sorted(file.name for file in list_pictures(path, recursive=True))]
+            except OSError as error:
+                raise ConfigError("classify", "PICTURE", str(path), f"a readable folder ({error.strerror})") from None
+        elif path.exists():
+            found.append(path)
+        else:
+            raise ConfigError("classify", "PICTURE", str(path), "a picture or a folder that exists")
+    if not found:
+        names = ", ".join(map(str, named))
+        raise ConfigError("classify", "PICTURE", names, "a folder with JPEG, PNG, WebP, TIFF or BMP files")
+    return list(dict.fromkeys(found))
+
+
+class PictureCapture:
+    """A capture whose frames are picture files: numbered, encoded and accounted for as those of a camera.
+
+    Pictures are not redacted, and no gate withholds any. Call all methods from one thread at a time.
+    """
+
+    def __init__(self, stream: str, epoch: int) -> None:
+        camera = CameraConfig(
+            name=stream, source="images:", gate=_EVERY_PICTURE, encode=EncodeConfig(quality=QUALITY)
+        )
+        self._out = queue.Queue[Message | None]()
+        self._clock = ManualClock()
+        self._intake = FrameIntake(camera, epoch, self._clock, self._out)
+        self._decoder = PictureDecoder()
+
+    def take(self, picture: Path, captured_ns: int) -> KeptFrame:
+        """Capture the next picture. Raise FrameUnusable with the reason if it cannot be read, decoded or encoded.
+
+        An unusable picture has a number in the ledger, too, and is withheld.
+        """
+        self._clock.advance(_REPORT_S)
+        captured, reason = self._captured(picture, captured_ns)
+        self._intake.frame(captured)
+        for message in self._messages():
+            if isinstance(message, KeptFrame):
+                return message
+            if isinstance(message, CaptureProgress):
+                reason = reason or message.reason
+        raise FrameUnusable(reason)
+
+    def end(self) -> CaptureEnd:
+        """End the capture. Return its end, with the account of the pictures that were withheld last."""
+        self._intake.abandon()
+        (end,) = (message for message in self._messages() if isinstance(message, CaptureEnd))
+        return end
+
+    def _messages(self) -> list[Message]:
+        found = [self._out.get_nowait() for _ in range(self._out.qsize())]
+        return [message for message in found if message]
+
+    def _captured(self, picture: Path, captured_ns: int) -> tuple[CapturedFrame, str]:
+        """Return a decoded frame, or an unusable one with its reason."""
+        try:
+            data = _read(picture)
+            _require_size(data)
+            captured = self._decoder.captured(data, captured_ns)
+            captured.image  # noqa: B018  (decode now, to learn the reason of a failure)
+        except FrameUnusable as error:
+            return unusable(str(error), captured_ns), str(error)
+        return captured, ""
+
+
+def _read(picture: Path) -> bytes:
+    try:
+        if not picture.is_file():  # opening a pipe would block
+            raise FrameUnusable("not a file, or no longer there")
+        size = picture.stat().st_size
+        if not size:
+            raise FrameUnusable("the file is empty")
+        if size > MAX_PICTURE_BYTES:
+            raise FrameUnusable(f"{size} bytes exceed the limit of {MAX_PICTURE_BYTES}: save it smaller")
+        return picture.read_bytes()
+    except OSError as error:
+        raise FrameUnusable(error.strerror or str(error)) from None
+
+
+def _require_size(data: bytes) -> None:
+    """Raise FrameUnusable if a header claims more pixels than a frame may have. Nothing is decoded.
+
+    A header that Pillow cannot read passes: the decoder judges it.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as picture:
+                width, height = picture.size
+    except Image.DecompressionBombError as error:
+        raise FrameUnusable(str(error)) from None
+    except Exception:  # Pillow's parsers raise many kinds of errors for malformed files
+        return
+    if width * height > MAX_PIXELS:
+        raise FrameUnusable(f"{width}×{height} pixels exceed the limit of {MAX_PIXELS}: scale it down")
