@@ -11,7 +11,7 @@ PEERS_INSTALLED := { test -x /usr/sbin/mosquitto && \
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install kafka demo peers test test-train bench lint format lock train clean tools
+.PHONY: help install kafka demo peers test test-train tensorrt bench lint format lock train clean tools
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -51,11 +51,20 @@ peers: ## install the tests' RTSP server (GStreamer) and MQTT broker (mosquitto)
 	  || echo "make: some tests will be skipped; Debian and Ubuntu: sudo apt-get install $(PEERS)"
 
 test: lint kafka peers ## lint, then run every test on a real Kafka; chaos tests run last
-	$(BIN)/pytest -n 2 --dist loadfile -m "not chaos"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not chaos and not tensorrt"
 	$(BIN)/pytest -n 2 --dist loadfile -m chaos
 
 test-train: .venv-train/.installed ## run the tests that need Keras and TensorFlow
 	.venv-train/bin/pytest -m train
+
+tensorrt: .venv-tensorrt/.installed ## install the real TensorRT (533 MB from Maven Central) and pycuda for .venv-tensorrt/bin/pytest -m tensorrt
+
+.venv-tensorrt/.installed: requirements-tensorrt.lock pyproject.toml deploy/tensorrt/install.py deploy/tensorrt/pycuda.txt
+	$(PYTHON) -m venv .venv-tensorrt
+	.venv-tensorrt/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-tensorrt.lock
+	.venv-tensorrt/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	.venv-tensorrt/bin/python -m deploy.tensorrt.install .sightline
+	@touch $@
 
 bench: install kafka ## measure the pipeline; results go to benchmarks/results
 	$(BIN)/python -m benchmarks.pipeline
@@ -78,6 +87,7 @@ lock: install ## resolve the lock files again
 	$(BIN)/uv pip compile -q --no-header --no-annotate --generate-hashes --extra dev -o requirements.lock pyproject.toml
 	$(BIN)/uv pip compile -q --no-header --no-annotate --generate-hashes --extra dev --extra train -o requirements-train.lock pyproject.toml
 	$(BIN)/uv pip compile -q --no-header --no-annotate --generate-hashes -o requirements-agent.lock deploy/agent/requirements.in
+	$(BIN)/uv pip compile -q --no-header --no-annotate --generate-hashes --extra dev -c requirements.lock -o requirements-tensorrt.lock pyproject.toml deploy/tensorrt/requirements.in
 
 clean: ## remove the environments, Kafka's data and build outputs
-	rm -rf $(VENV) .venv-train .sightline .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) .venv-train .venv-tensorrt .sightline .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

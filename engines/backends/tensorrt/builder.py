@@ -82,9 +82,11 @@ def build(
     _require_input(trt, network, model)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
+    if not options.tf32:
+        config.clear_flag(trt.BuilderFlag.TF32)
     config.builder_optimization_level = options.level
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    config.progress_monitor = monitor = _monitor(trt, control)
+    config.progress_monitor = monitor = make_monitor(trt, control)
     _require_profile(config, _profile(builder, model, options), model)
     cache = config.create_timing_cache(timings)
     if not config.set_timing_cache(cache, False):  # the timings are of another version or device
@@ -124,7 +126,9 @@ def make_logger(trt: Any) -> Any:
     return TensorRtLogger()
 
 
-def _monitor(trt: Any, control: BuildControl) -> Any:
+def make_monitor(trt: Any, control: BuildControl) -> Any:
+    """Return a progress monitor for a build. TensorRT calls it from its builder threads."""
+
     class ProgressMonitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)

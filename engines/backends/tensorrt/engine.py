@@ -107,7 +107,8 @@ class TensorRtEngine(Engine):
     def _load_plan(self, trt: Any, gpu: GpuThread, model: Model) -> None:
         logger = make_logger(trt)
         try:
-            options = BuildOptions(model.manifest.max_batch, model.manifest.max_batch)
+            manifest = model.manifest
+            options = BuildOptions(manifest.max_batch, manifest.max_batch, tf32=manifest.precision != "fp32")
             key = PlanKey(sha256_of(model.path), trt.__version__, gpu.device.compute_capability, options)
             with self._plans.building(key):
                 plan = self._plans.read(key)

@@ -25,12 +25,14 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """Options of a build. Precision is not among them: networks are strongly typed, so that the ONNX file decides."""
+    """Options of a build. Networks are strongly typed: the ONNX file decides the types of each layer."""
 
     max_batch: int
     opt_batch: int
     workspace_bytes: int = 2 << 30
     """Maximum scratch memory of a layer, in bytes. 2 GiB leave room for several models on an 8 GB Jetson."""
+    tf32: bool = False
+    """Whether layers of type float32 may compute with 10 bits of mantissa (TensorFloat-32). TensorRT's default."""
     level: int = 3
     """``builder_optimization_level`` from 0 to 5. 3 is TensorRT's default."""
 

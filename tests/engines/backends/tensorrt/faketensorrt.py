@@ -24,6 +24,7 @@ BUILD_STEPS = 3
 DataType = enum.Enum("DataType", ["FLOAT", "HALF", "UINT8", "INT64", "BF16"])
 TensorIOMode = enum.Enum("TensorIOMode", ["NONE", "INPUT", "OUTPUT"])
 NetworkDefinitionCreationFlag = enum.IntEnum("NetworkDefinitionCreationFlag", ["STRONGLY_TYPED"])
+BuilderFlag = enum.Enum("BuilderFlag", ["TF32"])
 MemoryPoolType = enum.Enum("MemoryPoolType", ["WORKSPACE"])
 ProfilingVerbosity = enum.Enum("ProfilingVerbosity", ["DETAILED"])
 ExecutionContextAllocationStrategy = enum.Enum("ExecutionContextAllocationStrategy", ["STATIC", "USER_MANAGED"])
@@ -216,6 +217,9 @@ class FakeConfig:
     def set_memory_pool_limit(self, pool: MemoryPoolType, pool_size: int) -> None:
         self.workspace = pool_size
 
+    def clear_flag(self, flag: BuilderFlag) -> None:
+        self._module.cleared.append(flag.name)
+
     def add_optimization_profile(self, profile: FakeProfile) -> int:
         smallest, best, largest = profile._shapes
         self.profile = profile if smallest <= best <= largest else None
@@ -266,6 +270,7 @@ class FakeTensorRt:
 
     ILogger, IProgressMonitor = FakeILogger, FakeMonitorBase
     DataType, TensorIOMode, MemoryPoolType = DataType, TensorIOMode, MemoryPoolType
+    BuilderFlag = BuilderFlag
     NetworkDefinitionCreationFlag, ProfilingVerbosity = NetworkDefinitionCreationFlag, ProfilingVerbosity
     ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy
     OnnxParser = FakeParser
@@ -274,6 +279,7 @@ class FakeTensorRt:
         self.gpu, self.__version__ = gpu, version
         self.builds = self.refuse_next = 0
         self.contexts_left = 1000
+        self.cleared: list[str] = []
         self.fail_build = False
         self.alive: weakref.WeakSet[Any] = weakref.WeakSet()
 

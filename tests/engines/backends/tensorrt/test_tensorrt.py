@@ -16,6 +16,7 @@ from engines.backends.tensorrt.hotsizes import GRAPH_RUNS, HALVE_EVERY, HotSizes
 from engines.exceptions import BuildCancelled, DeviceLost, GpuError, InferenceFailed, ModelLoadFailed
 from engines.repository.manifest import Model
 from engines.repository.store import Repository
+from ingest.site.pipeline import Precision
 from tests.engines.backends.tensorrt.fakedevice import GARBAGE
 from tests.engines.backends.tensorrt.faketensorrt import SCRATCH_BYTES
 from tests.engines.backends.tensorrt.rig import FakeRig, make_rig
@@ -89,6 +90,13 @@ class TestPlans:
         monkeypatch.setattr(type(rig.trt), "built_for", "the same version with another patch")
         rig.engine().load(model)
         assert rig.trt.builds == 2
+
+    @pytest.mark.parametrize(("precision", "cleared"), [("fp32", ["TF32"]), ("fp16", [])])
+    def test_tensorfloat_is_used_only_if_the_precision_allows_it(
+        self, precision: Precision, cleared: list[str], rig: FakeRig, model: Model
+    ) -> None:
+        rig.engine().load(model.at_precision(precision))
+        assert rig.trt.cleared == cleared
 
     def test_plans_are_private_files(self, rig: FakeRig, engine: TensorRtEngine) -> None:
         assert rig.plans.folder.stat().st_mode & 0o077 == 0

@@ -1,0 +1,1 @@
+"""The real TensorRT for development, without NVIDIA's package index."""
