@@ -37,7 +37,9 @@ class HotContext:
 class SlotWork:
     """Runs the batches of one slot on a stream of its own. The addresses never change, as CUDA graphs require.
 
-    All contexts of the slot share one scratch buffer, because the stream runs one batch at a time. Raise GpuError.
+    A change of the input shape changes the state of a context, and a graph captured before is invalid. Therefore each
+    graph has a context of its own, as NVIDIA advises (github.com/NVIDIA/TensorRT/issues/3798). All contexts of the
+    slot share one scratch buffer, because the stream runs one batch at a time. Raise GpuError.
     """
 
     def __init__(self, device: GpuDevice, plan: LoadedPlan, hot: HotSizes, shape: tuple[int, int, int, int]) -> None:
