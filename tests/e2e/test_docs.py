@@ -20,7 +20,8 @@ from deploy.local.demo.table import STATES
 from deploy.local.kafka.fetch import libs_folder
 from engines import decoders
 from engines.decoders.settings import BoxSettings, PriorSettings, RowSettings
-from engines.repository.manifest import Decoding
+from engines.repository.manifest import Decoding, Manifest
+from engines.repository.report import ModelReport
 from ingest.contract import headers as h
 from ingest.contract.records import WITHHELD_REASONS
 from ingest.contract.topics import TOPICS
@@ -137,3 +138,10 @@ def test_the_reference_lists_every_decoder_and_every_setting() -> None:
     kinds = (BoxSettings, RowSettings, PriorSettings)
     own = {name for kind in kinds for name in kind.model_fields}
     assert settings == own | (Decoding.model_fields.keys() - {"settings"})
+
+
+def test_the_reference_has_every_manifest_key_and_field_of_a_report() -> None:
+    keys = {key.strip(" `") for row in table_of("models.md", "Key") for key in row[0].split(",")}
+    assert keys == set(Manifest.model_fields)
+    fields = {key.strip(" `") for row in table_of("models.md", "Field") for key in row[0].split(",")}
+    assert fields == {*ModelReport.model_fields, "assumed"}

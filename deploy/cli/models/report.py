@@ -72,7 +72,8 @@ def _tensor(tensor: TensorInfo) -> str:
 def _short(value: Any) -> str:
     """Return a value in one line; of many labels, the first ones and their number."""
     if isinstance(value, Decoding):
-        return ", ".join(f"{key} {found}" for key, found in value.settings.items())
+        values = value.model_dump(exclude={"settings"}, exclude_defaults=True) | value.settings
+        return ", ".join(f"{key} {found}" for key, found in values.items())
     if isinstance(value, list | tuple):
         shown = ", ".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in value[:_SHOWN_LABELS])
         return shown if len(value) <= _SHOWN_LABELS else f"{len(value)}: {shown}, …"

@@ -84,6 +84,11 @@ def test_settings_of_a_decoder_are_options_too(tmp_path: Path) -> None:
     file = table(tmp_path / "m.onnx", scaled)
     parsed("add", file, "px", "--decoder", "corners", "--set", "unit=px")
     assert parsed("show", "px")["decoding"]["settings"] == {"unit": "px"}
+    assert "setting max_overlap = 7: " in refused("check", file, "--set", "max_overlap=7")
+    report = parsed("check", file, "--set", "max_overlap=0.3", "--set", "across_classes=true")
+    (decoding,) = (setting for setting in report["settings"] if setting["key"] == "decoding")
+    assert decoding["value"] == {"max_overlap": 0.3, "across_classes": True, "settings": {"unit": "px"}}
+    assert decoding["source"] == "option"
     assert "unit = 'mm'" in refused("add", file, "px", "--decoder", "corners", "--set", "unit=mm")
     assert parsed("show", "px")["versions"] == [1]
 
