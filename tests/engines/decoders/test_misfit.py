@@ -13,6 +13,8 @@ from engines import decoders
 from engines.exceptions import AdoptFailed, ManifestError
 from engines.repository.adopt import AdoptOptions, adopt
 from engines.repository.manifest import Decoding, Model
+from engines.repository.proposal import examined
+from engines.repository.report import Overrides
 from engines.repository.store import Repository
 from tests.engines.decoders.models import constant_model, detections
 
@@ -92,6 +94,20 @@ def test_only_the_right_decoder_is_accepted_and_it_finds_the_object(
         assert name in str(refused.value).partition("Decoders that can read these outputs: ")[2]
 
 
+@pytest.mark.parametrize("layout", sorted(LAYOUTS.keys() - {"ssd offsets"}))
+def test_an_inspection_chooses_the_right_decoder_and_its_settings(tmp_path: Path, layout: str) -> None:
+    tables, right = LAYOUTS[layout]
+    file = constant_model(tmp_path / "m.onnx", tables)
+    report = examined(file, "m", Overrides(labels=LABELS), tmp_path / "models")
+    settings = {"corners in px": {"unit": "px"}, "end2end in shares": {"unit": "share"}}.get(layout, {})
+    model = Repository(tmp_path / "models").open("m", 1)
+    assert model.manifest.decoder in (right or {layout.partition(" ")[0]}), report.rejected
+    assert model.manifest.decoding == Decoding(settings=settings)
+    (found,) = detections(model, BLACK)
+    assert (found.label, found.score) == ("person", pytest.approx(0.9))
+    np.testing.assert_allclose(found.box, OBJECT, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("layout", "decoder", "cure", "settings"),
     [
@@ -142,6 +158,16 @@ def test_a_wrong_number_of_labels_is_refused_with_the_number_of_classes(tmp_path
     count = {"yolov5": 4, "yolov8": 5, "rtdetr": 5}[decoder]
     with pytest.raises(AdoptFailed, match=f"has {count} classes: pass a --labels file with {count} lines"):
         add(tmp_path, {"y": boxes.T if decoder == "yolov8" else boxes}, decoder)
+
+
+def test_the_user_chooses_how_boxes_are_merged_beside_the_settings_that_are_found(tmp_path: Path) -> None:
+    file = constant_model(tmp_path / "m.onnx", LAYOUTS["corners in px"][0])
+    merging = {"max_overlap": 0.3, "across_classes": True}
+    examined(file, "m", Overrides(labels=LABELS, decoding=merging), tmp_path / "models")
+    found = Repository(tmp_path / "models").open("m", 1).manifest.decoding
+    assert found == Decoding(max_overlap=0.3, across_classes=True, settings={"unit": "px"})
+    with pytest.raises(ManifestError, match="setting max_overlap = 2: Input should be less than or equal to 1"):
+        examined(file, "m", Overrides(labels=LABELS, decoding={"max_overlap": 2}), tmp_path / "models")
 
 
 def test_boxes_of_different_classes_are_merged_on_demand(tmp_path: Path) -> None:

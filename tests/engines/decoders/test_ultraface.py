@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,16 +13,19 @@ import pytest
 from engines.exceptions import AdoptFailed
 from engines.repository.adopt import AdoptOptions, adopt
 from engines.repository.manifest import Decoding, Model
+from engines.repository.proposal import examined
+from engines.repository.report import Overrides
 from engines.repository.store import Repository
 from tests.engines.decoders.models import detections
 
 PRIORS = {"8": [10, 16, 24], "16": [32, 48], "32": [64, 96], "64": [128, 192, 256]}
 """Sides of UltraFace's prior boxes in px, by stride."""
+SETTINGS: Mapping[str, Any] = {"form": "offsets", "priors": PRIORS}
 FRAME = 690
 """A woman in profile, whose face lies around (705, 57)."""
 
 
-def add(data: Path, folder: Path, decoder: str, **settings: object) -> Model:
+def add(data: Path, folder: Path, decoder: str, settings: Mapping[str, Any] = SETTINGS) -> Model:
     options = AdoptOptions(
         "faces",
         decoder,
@@ -29,13 +34,19 @@ def add(data: Path, folder: Path, decoder: str, **settings: object) -> Model:
         fit="stretch",
         mean=(127.0, 127.0, 127.0),
         scale=(1 / 128, 1 / 128, 1 / 128),
-        decoding=Decoding(max_overlap=0.3, settings=settings),
+        decoding=Decoding(settings=dict(settings)),
     )
     return adopt(data / "ultraface-rfb-320.onnx", Repository(folder), options)
 
 
-def test_ultraface_finds_the_one_face_of_a_frame(shared_data: Path, tmp_path: Path) -> None:
-    model = add(shared_data, tmp_path, "ssd", form="offsets", priors=PRIORS)
+def test_ultraface_is_proposed_with_its_priors_and_finds_the_one_face_of_a_frame(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    examined(shared_data / "ultraface-rfb-320.onnx", "faces", Overrides(), tmp_path)
+    model = Repository(tmp_path).open("faces", 1)
+    assert model.manifest == add(shared_data, tmp_path / "by-hand", "ssd").manifest.model_copy(
+        update={"sha256": model.manifest.sha256, "origin": model.manifest.origin}
+    )
     video = cv2.VideoCapture(str(shared_data / "one-by-one-person-detection.mp4"))
     for _ in range(FRAME + 1):
         assert video.grab()
@@ -57,4 +68,4 @@ def test_offsets_are_not_taken_for_corners_or_centres(
     shared_data: Path, tmp_path: Path, decoder: str, reason: str
 ) -> None:
     with pytest.raises(AdoptFailed, match=reason):
-        add(shared_data, tmp_path, decoder)
+        add(shared_data, tmp_path, decoder, {})
