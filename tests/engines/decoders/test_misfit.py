@@ -160,6 +160,14 @@ def test_a_wrong_number_of_labels_is_refused_with_the_number_of_classes(tmp_path
         add(tmp_path, {"y": boxes.T if decoder == "yolov8" else boxes}, decoder)
 
 
+@pytest.mark.parametrize("decoder", ["yolov5", "yolov8"])
+def test_negative_widths_are_not_sizes(tmp_path: Path, decoder: str) -> None:
+    table = LAYOUTS[decoder][0]["y"].copy()
+    (table if decoder == "yolov5" else table.T)[3, 2] = -1.5
+    with pytest.raises(AdoptFailed, match=r"widths and heights go down to -1\.5: expected 0 or more"):
+        add(tmp_path, {"y": table}, decoder)
+
+
 def test_the_user_chooses_how_boxes_are_merged_beside_the_settings_that_are_found(tmp_path: Path) -> None:
     file = constant_model(tmp_path / "m.onnx", LAYOUTS["corners in px"][0])
     merging = {"max_overlap": 0.3, "across_classes": True}
