@@ -7,6 +7,7 @@ installed before. pycuda has no wheels: it is compiled against these headers, an
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import sysconfig
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -102,12 +104,16 @@ def compile_pycuda(folder: Path) -> None:
         options = {"CUDA_INC_DIR": includes, "CUDADRV_LIB_DIR": [str(work)], "CUDA_ENABLE_CURAND": False}
         lines = [f"{key} = {value!r}\n" for key, value in {"CUDA_ROOT": str(headers), **options}.items()]
         (unpacked / "siteconf.py").write_text("".join(lines))
-        _run([*pip, "install", "--no-deps", "--no-build-isolation", str(unpacked)], COMPILE_TIMEOUT_S)
+        # The linker would leave out libcuda, because the empty one has none of the symbols that pycuda uses.
+        environment = {**os.environ, "LDFLAGS": "-Wl,--no-as-needed"}
+        _run([*pip, "install", "--no-deps", "--no-build-isolation", str(unpacked)], COMPILE_TIMEOUT_S, environment)
 
 
-def _run(command: list[str], timeout_s: float) -> None:
+def _run(command: list[str], timeout_s: float, environment: Mapping[str, str] | None = None) -> None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout_s, check=False, env=environment
+        )
     except FileNotFoundError:
         raise DeployError(
             f"{command[0]} is missing: install it (apt-get install build-essential on Debian)"

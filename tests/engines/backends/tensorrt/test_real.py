@@ -95,6 +95,13 @@ def test_the_absence_of_a_gpu_is_reported_before_any_object_is_made() -> None:
     assert "CUDA initialization failure" not in done.stdout + done.stderr
 
 
+@pytest.mark.usefixtures("trt")
+def test_pycuda_needs_nothing_but_the_drivers_library() -> None:
+    pytest.importorskip("pycuda")
+    done = subprocess.run([sys.executable, "-c", "import pycuda.driver"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 or "libcuda.so.1: cannot open shared object file" in done.stderr
+
+
 @pytest.mark.usefixtures("trt", "no_gpu")
 def test_auto_falls_back_to_another_backend_without_a_gpu() -> None:
     choice = backends.choose_here("fp32")
