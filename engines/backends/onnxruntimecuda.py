@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 import onnxruntime as ort
 
 from engines.backends.onnxruntime import OnnxRuntimeEngine
 from engines.backends.tensorrt.probe import driver_reason
-from engines.exceptions import ModelLoadFailed
+from engines.engine import Images, Outputs
+from engines.exceptions import DeviceLost, InferenceFailed, ModelLoadFailed
 from engines.repository.manifest import Model
 
 _PROVIDER = "CUDAExecutionProvider"
+_FATAL = frozenset({214, 220, 700, 702, 709, 710, *range(714, 720), 721, 999})
+"""Values of ``cudaError_t`` after which every call of the process fails, by the comments in ``driver_types.h``."""
 
 
 def unavailable_reason() -> str:
@@ -20,6 +25,12 @@ def unavailable_reason() -> str:
             "replace the package onnxruntime by onnxruntime-gpu of the same version"
         )
     return driver_reason()
+
+
+def device_error(text: str) -> DeviceLost | InferenceFailed:
+    """Return the error of a failed batch. ONNX Runtime's text contains ``CUDA failure NUMBER``."""
+    codes = map(int, re.findall(r"CUDA failure (\d+)", text))
+    return DeviceLost(text) if _FATAL.intersection(codes) else InferenceFailed(text)
 
 
 class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
@@ -38,6 +49,12 @@ class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
                 f"model {model.manifest.id}: ONNX Runtime computes with {found}: expected {_PROVIDER}. "
                 "Its log names the missing CUDA or cuDNN library"
             )
+
+    def _infer_impl(self, images: Images) -> Outputs:
+        try:
+            return super()._infer_impl(images)
+        except InferenceFailed as error:
+            raise device_error(str(error)) from None
 
     def _trim_impl(self) -> None:
         """Keep the memory: the option that frees it applies to the arena of the CPU."""

@@ -1,4 +1,4 @@
-"""Tests of the automatic choice of a backend, of the probes of the hardware, and of the engine doctor."""
+"""Tests of the automatic choice of a backend, the probes of the hardware, CUDA errors, and the engine doctor."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from engines import backends, doctor
 from engines.backends import hardware
 from engines.backends.auto import AUTO_ORDER, choose
 from engines.backends.hardware import Cpu, Gpu, cuda, processor
+from engines.backends.onnxruntimecuda import device_error
+from engines.exceptions import DeviceLost, EngineError, InferenceFailed
 from engines.repository.store import Repository
 from ingest.site.pipeline import Precision
 from tests.paths import MODELS
@@ -70,6 +72,14 @@ class TestChoose:
 
     def test_the_cuda_provider_is_unavailable_without_its_package(self) -> None:
         assert "replace the package onnxruntime by onnxruntime-gpu" in backends.unavailable_reason("onnxruntime-cuda")
+
+
+@pytest.mark.parametrize(
+    ("code", "error"), [(700, DeviceLost), (719, DeviceLost), (2, InferenceFailed), (1, InferenceFailed)]
+)
+def test_only_a_cuda_error_that_outlasts_the_batch_ends_the_process(code: int, error: type[EngineError]) -> None:
+    assert type(device_error(f"CUDA failure {code}: of a kind ; GPU=0 ; expr=cudaMemcpy")) is error
+    assert type(device_error("invalid argument")) is InferenceFailed
 
 
 class DescribedGpu:
