@@ -14,7 +14,8 @@ median over all batches. ``speedup`` divides the smallest CPU time of ONNX Runti
 
 **int8.** Each backend gets the form that it computes fastest: ONNX Runtime unsigned, OpenVINO signed activations. The
 calibration uses random pictures. The speed is right, but the outputs are not those of a well calibrated model, and
-are not compared. ``largest_difference`` of the others is relative to the largest output of ONNX Runtime in fp32.
+are not compared. ``largest_difference`` of the others is relative to the largest output of ONNX Runtime in fp32. The
+ResNet-18 has none: with random weights its softmax is saturated.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ INT8: Mapping[str, tuple[str, bool]] = {
     "openvino int8": ("openvino", True),
 }
 """Backend of each int8 candidate, and whether its activations are signed."""
+RANDOM = "resnet-18"
+"""Name of the model with random weights."""
 BATCHES_PER_TURN = 3
 _CALIBRATION_IMAGES = 4
 _BLOCKS = (64, 128, 256, 512)
@@ -81,7 +84,7 @@ def models(folder: Path) -> Iterator[tuple[Model, tuple[int, ...]]]:
         yield adopt(file, repository, AdoptOptions("yolox-nano", "yolox", COCO_LABELS)), (1, 4)
     onnx.save(resnet18(), folder / "resnet18.onnx")
     labels = tuple(f"class {number}" for number in range(10))
-    options = AdoptOptions("resnet-18", "softmax", labels, scale=(1 / 64, 1 / 64, 1 / 64))
+    options = AdoptOptions(RANDOM, "softmax", labels, scale=(1 / 64, 1 / 64, 1 / 64))
     yield adopt(folder / "resnet18.onnx", repository, options), (1, 4)
 
 
@@ -122,7 +125,7 @@ def measure(engines: Mapping[str, Engine], model: Model, size: int, rounds: int)
             "wall_ms": {"min": round(min(wall_ms[name]), 3), "median": round(median(wall_ms[name]), 3)},
             "speedup": round(min(cpu_ms[BASE]) / min(cpu_ms[name]), 2),
         }
-        if name not in INT8:
+        if name not in INT8 and model.manifest.name != RANDOM:
             found = engines[name].infer(images)
             worst = max(
                 float(np.abs(found[key] - array).max() / np.abs(array).max()) for key, array in expected.items()
