@@ -10,6 +10,7 @@ import numpy.typing as npt
 from onnx import TensorProto, helper, numpy_helper
 
 from engines.exceptions import AdoptFailed
+from ingest.site.pipeline import MAX_PIXEL_BYTES
 
 INPUT = "pixels"
 _BATCH = "batch"
@@ -29,8 +30,6 @@ Triple = tuple[float, float, float]
 
 Layout = Literal["nchw", "nhwc"]
 """Order of the axes of an input: ``(N, 3, height, width)`` or ``(N, height, width, 3)``."""
-MAX_SIDE_PX = 8192
-"""Maximum width and height of an input. Larger pictures do not fit into a record of Kafka."""
 
 
 class ForeignInput(NamedTuple):
@@ -81,10 +80,10 @@ def input_of(model: Any, size: tuple[int, int] | None = None) -> ForeignInput:
     if size and ((width and width != size[0]) or (height and height != size[1])):
         raise AdoptFailed(f"input size {size[0]}x{size[1]}: expected {width}x{height}, which the model file fixes")
     height, width = height or (size or (0, 0))[1], width or (size or (0, 0))[0]
-    if not (0 < height <= MAX_SIDE_PX and 0 < width <= MAX_SIDE_PX):
+    if min(width, height) <= 0 or width * height * 3 > MAX_PIXEL_BYTES:
         raise AdoptFailed(
-            f"model input {inputs[0].name} is {width or 'any'} px wide and {height or 'any'} px high: expected 1 to "
-            f"{MAX_SIDE_PX}. Choose a size with --size WIDTHxHEIGHT if the model accepts any"
+            f"model input {inputs[0].name} is {width or 'any'} px wide and {height or 'any'} px high: expected at "
+            f"most {MAX_PIXEL_BYTES // 3} px, which fit into a batch. Pass --size WIDTHxHEIGHT if any is accepted"
         )
     element = inputs[0].type.tensor_type.elem_type
     if element not in _TYPES:

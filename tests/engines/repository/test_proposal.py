@@ -155,7 +155,7 @@ def test_a_batch_that_cannot_be_freed_must_be_one(tmp_path: Path) -> None:
         examine(file, decoder="softmax", labels=("a", "b", "c"))
 
 
-@pytest.mark.parametrize("shape", [("N", 1, 8, 8), ("N", 8, 8), (1, 3, 9000, 8)])
+@pytest.mark.parametrize("shape", [("N", 1, 8, 8), ("N", 8, 8), (1, 3, 9000, 9000)])
 def test_an_input_that_is_no_colour_picture_is_refused(tmp_path: Path, shape: tuple[int | str, ...]) -> None:
     nodes = [helper.make_node("Identity", ["x"], ["y"])]
     with pytest.raises(AdoptFailed, match="expected"):
