@@ -65,9 +65,11 @@ class Multipart:
         if start is None:
             if self._boundary:  # a trailer of the last picture, or a thumbnail behind it
                 del self._buffer[: -self._overlap_bytes]
+            _require_short(len(self._buffer))
             return None
         end = _BODY.search(self._buffer, start.start())
         if end is None:
+            _require_short(len(self._buffer) - start.start())
             return None
         if self._boundary is None and start[1]:
             self._boundary = re.compile(re.escape(start[1]) + rb"(?:--|\r?\n)")
@@ -89,11 +91,7 @@ class Multipart:
         end = self._jpeg.end(self._buffer) if self._jpeg else self._end_by_length()
         cut = self._next_boundary()
         if cut is not None and (end is None or cut < end):
-            return (
-                self._take(cut).rstrip(b"\r\n")
-                if self._jpeg
-                else self._take(cut).removesuffix(b"\n").removesuffix(b"\r")
-            )
+            return self._take(cut).removesuffix(b"\n").removesuffix(b"\r")
         return None if end is None else self._take(end)
 
     def _end_by_length(self) -> int | None:
@@ -112,3 +110,9 @@ class Multipart:
         del self._buffer[:size]
         self._inside = False
         return body
+
+
+def _require_short(size: int) -> None:
+    """Raise ValueError for headers that do not end: each search begins anew, and would cost more and more time."""
+    if size > _MAX_HEADER_BYTES:
+        raise ValueError(f"no part begins within {_MAX_HEADER_BYTES} bytes")
