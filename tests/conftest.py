@@ -28,6 +28,12 @@ GONE_S = 5.0
 """Time after which a child process or task that should have ended counts as leaked, in seconds."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run files with services or a broker first. They are the longest, and would leave the other workers idle."""
+    slow = {item.path for item in items if any(item.get_closest_marker(name) for name in ("e2e", "kafka"))}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def home() -> Path:
     """Return the folder that keeps Kafka's jars between runs: SIGHTLINE_HOME, else .sightline in the repository."""
