@@ -347,8 +347,8 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         for task in every:
             task.cancel()
         await asyncio.gather(*every, return_exceptions=True)
-        with contextlib.suppress(Exception):
-            await self._consumer.stop()
+        # In a task of its own: without a broker, aiokafka's stop raises the CancelledError of its own fetch task.
+        await asyncio.gather(self._consumer.stop(), return_exceptions=True)
         for sender in self._senders.values():
             await sender.close()
         await self._log.close()

@@ -144,7 +144,9 @@ class Runner:
         self._assignment = 0
         self._joined = False
         self._stopping = False
-        self.client_id = f"{stage.name}-{instance_name()}"
+        # The coordinator keeps the client id of a lasting member's first process. With a process id in it, the watch
+        # of the successor would find no partitions.
+        self.client_id = f"{stage.name}-{instance or instance_name()}"
         self._member = make_member(
             self,
             settings,

@@ -277,6 +277,17 @@ async def test_an_alerts_topic_created_again_ends_the_dispatcher_and_is_read_fro
     assert owned.recreated
 
 
+async def test_a_consumer_that_cancels_its_own_stop_does_not_end_the_dispatcher_with_a_traceback() -> None:
+    dispatcher = Dispatcher(KafkaSettings(), [], lambda _: LogDeliverer())
+
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    await dispatcher._consumer.stop()
+    dispatcher._consumer.stop = cancelled
+    await dispatcher._close([])
+
+
 class TestTakeOver:
     async def log_of(self, alerts: int, receipts: list[Delivery]) -> CountingLog:
         log = MemoryLog(partitions=1)

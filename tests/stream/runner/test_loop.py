@@ -139,3 +139,12 @@ async def test_an_error_ends_the_process_even_if_it_cannot_be_logged(monkeypatch
     with pytest.raises(BrokenPipeError):
         runner._partition_failed(RunnerError("x"), TopicPartition(FRAMES, 0), 7)
     assert codes == [EXIT_FAILED, EXIT_FAILED]
+
+
+def test_a_lasting_member_has_the_client_id_of_the_process_before() -> None:
+    first, second, other = (
+        Runner(EchoStage(), KafkaSettings(), MemoryLog(), instance=name, make_member=FakeMember).client_id  # type: ignore[arg-type]
+        for name in ("local", "local", "")
+    )
+    assert first == second == f"{EchoStage.name}-local"
+    assert other != first
