@@ -248,7 +248,7 @@ async def test_an_alert_that_is_neither_held_nor_in_the_log_is_finished_without_
     sender.pending.open(0, 0)
     enter(sender.pending)
     sender.wake()
-    await asyncio.wait_for(finished.wait(), 10.0)
+    await asyncio.wait_for(finished.wait(), 60)
     await sender.retire()
     assert asked == [("r", AlertPlace(0, 0))]
     assert sender.pending.position(0) == ReceiverPosition(1, None)
