@@ -24,7 +24,7 @@ from tests.peers.rtsp import RtspServer
 hypothesis.settings.register_profile("sightline", deadline=None)  # a slow example on a busy machine is not a failure
 hypothesis.settings.load_profile("sightline")
 
-GONE_S = 5.0
+GONE_S = 30.0
 """Time after which a child process or task that should have ended counts as leaked, in seconds."""
 
 

@@ -23,7 +23,7 @@ from tests.peers.network.proxy import Proxy
 from tests.peers.rig import Rig, flows, until
 from tests.peers.rtsp import RtspServer
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(480)]
 
 FPS = 10
 KILLS = 20

@@ -27,7 +27,7 @@ from tests.peers.gateway import TestGateway
 
 PARTITIONS = 3
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(480)]
 
 
 def parcels(count: int, topic: str = FRAMES, key: str = "gate", size: int = 2000) -> list[OutboundRecord]:

@@ -24,7 +24,7 @@ from stream.runner.memory import MemoryRunner
 from tests.stream.echo_worker import HOLD, POISON, PoisonStage
 
 PARTITIONS = 3
-PATIENCE_S = 40.0
+PATIENCE_S = 60.0
 """Maximum wait. A worker starts within three seconds on an idle machine; this one may be busy."""
 
 

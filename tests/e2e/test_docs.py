@@ -32,7 +32,7 @@ def blocks(path: Path) -> list[str]:
 
 @pytest.mark.e2e
 @pytest.mark.kafka
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_every_command_of_the_tutorial_works(tmp_path: Path, home: Path, kafka: str) -> None:
     libs = libs_folder(home)
     (tmp_path / "home" / "kafka").mkdir(parents=True)

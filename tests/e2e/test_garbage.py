@@ -31,7 +31,7 @@ from ingest.site import CameraConfig, PipelineConfig
 from ingest.site.topic.store import publish
 from tests.paths import ROOT
 
-pytestmark = [pytest.mark.e2e, pytest.mark.kafka, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.kafka, pytest.mark.timeout(480)]
 
 Start = Callable[..., Awaitable[Supervisor]]
 MODELS = ROOT / "engines" / "models"

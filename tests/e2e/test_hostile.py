@@ -51,7 +51,7 @@ from ingest.site.topic.store import publish, read
 from tests.e2e.hostile import good_but_strange, hostile_records, send_raw
 from tests.e2e.test_garbage import CAMERA, MODELS, PIPELINE, good, log, stack  # noqa: F401 (fixtures)
 
-pytestmark = [pytest.mark.e2e, pytest.mark.kafka, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.kafka, pytest.mark.timeout(480)]
 
 EPOCH = 1_700_000_000
 ROUTED = {

@@ -22,7 +22,7 @@ from ingest.runtime.clock import Deadline
 from tests.peers.certificates import Authority
 from tests.peers.securedbroker import PASSWORD, USER, SecuredBroker
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(480)]
 
 
 @pytest.fixture(scope="module")

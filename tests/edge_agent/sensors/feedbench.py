@@ -39,7 +39,7 @@ class FeedBench:
         self.feed = SensorFeed(configs[0].source, source, sensors, chance=lambda: 0.99, clock=clock, metrics=metrics)
         self.task = asyncio.create_task(self.feed.run())
 
-    async def until(self, done: Callable[[], object], seconds: float = 30.0) -> None:
+    async def until(self, done: Callable[[], object], seconds: float = 60.0) -> None:
         async with asyncio.timeout(seconds):
             while not done():
                 assert not self.task.done(), self.task

@@ -351,7 +351,7 @@ def test_a_huge_value_is_shortened_in_the_message() -> None:
     assert "1000002 characters" in str(caught.value)
 
 
-@pytest.mark.timeout(20)  # searching it for addresses once took three minutes
+@pytest.mark.timeout(60)  # searching it for addresses once took three minutes
 @pytest.mark.parametrize("text", ["y", "a/", "a://", "://", "@", "a.", "?a", "&pass", "?", "pass", "?pass="])
 @pytest.mark.parametrize("key", ["fps", "time_zone", "source"])
 def test_a_huge_value_is_refused_or_read_within_seconds(text: str, key: str) -> None:

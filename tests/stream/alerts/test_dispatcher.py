@@ -30,7 +30,7 @@ from stream.alerts.webhook import Deliverer
 from stream.metrics import DispatchMetrics
 from tests.stream.alerts.test_alerts import event
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(480)]
 
 PARTITIONS = 2
 WAIT_S = 60.0

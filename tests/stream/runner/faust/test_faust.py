@@ -27,7 +27,7 @@ from stream.runner.processor import Work
 
 pytestmark = pytest.mark.kafka
 
-PATIENCE_S = 40.0
+PATIENCE_S = 60.0
 PARTITIONS = 2
 
 
