@@ -90,7 +90,7 @@ class ConfigError(IngestError):
 
 
 def _shown(value: object) -> str:
-    """Return a value shortened for one line: its author chose its length."""
+    """Return a value shortened for one line, because values from outside may have any length."""
     text = repr(value)
     return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}… ({len(text)} characters)"
 
@@ -112,7 +112,7 @@ class Fenced(IngestError):
 
 
 class MemberIdle(IngestError):
-    """A group member holds no partition although others hold several, or nobody holds any."""
+    """A group member holds no partition although other members hold several, or no member holds any."""
 
     def __init__(self, group: str, partitions: int, idle_s: float) -> None:
         super().__init__(

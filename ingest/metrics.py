@@ -1,4 +1,4 @@
-"""Metrics of the contract that every service exports. The registry is passed in."""
+"""Metrics of the contract that every service exports. The caller passes the registry."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ Headers = Mapping[str, bytes]
 FRAMES = "sightline-frames"
 """Ids of the frames in a record, one per line."""
 ACCOUNT = "sightline-account"
-"""The account of the frames withheld before this one. With it in a header, a corrupt value leaves no hole in the
-ledger."""
+"""Counts of the frames withheld before this record's frame, by reason. They are repeated in a header, so that the
+ledger still has them when the record's value is corrupt."""
 LANE = "sightline-lane"
 PIPELINE = "sightline-pipeline"
 """The one pipeline that a batch or its dead letter concerns. A dead letter without it concerns all pipelines."""
@@ -40,7 +40,7 @@ def new_traceparent() -> str:
 def traceparent_of(headers: Headers) -> str:
     """Return a record's W3C trace context, or a new one when it is missing or malformed.
 
-    All records derived from this one carry it, so it must be no longer than the standard's 55 characters.
+    All derived records carry the context, so a header longer than the standard's 55 characters counts as malformed.
     """
     found = headers.get(TRACEPARENT)
     return found.decode() if found and _TRACE.fullmatch(found) else new_traceparent()
@@ -112,7 +112,7 @@ def read_failure(headers: Headers) -> Failure | None:
 
 
 def account_text(account: Account) -> str:
-    """Return an account in the form of its header: ``first-last reason=count reason=count``."""
+    """Return an account of withheld frames as a header value: ``first-last reason=count reason=count``."""
     counts = " ".join(f"{reason}={count}" for reason, count in sorted(account.counts.items()))
     return f"{account.first}-{account.last} {counts}"
 

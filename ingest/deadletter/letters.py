@@ -17,7 +17,8 @@ from ingest.exceptions import CodecError
 from ingest.kafka.log import Log, LogRecord, Outgoing, Writer
 
 WRITER = "deadletter-replay"
-"""Transactional id of every replay. It fences an older replay, which would send the same letters twice."""
+"""Transactional id of every replay. A new replay fences an older one that still runs, because both would send the
+same letters."""
 TOO_LARGE = Skip("was too large to be parked whole")
 NOWHERE = Skip("names a topic or partition that does not exist")
 _RECEIPT_LANE = "sightline-replayed-lane"
@@ -30,8 +31,8 @@ _CUT = "sightline-cut-from-bytes"
 """Header of a dead letter that holds only the first part of its record. A cut letter is not replayed."""
 _OURS = (h.FRAMES, h.LANE, h.PIPELINE, h.TRACEPARENT, h.ACCOUNT)
 MAX_HEADER_BYTES = 40 * 1024
-"""Bytes of the record's own headers that are kept. The ids of 64 frames take at most 20 KiB; the error headers take
-4 KiB."""
+"""Maximum size of the original record's headers in a dead letter. The ids of 64 frames take at most 20 KiB; the error
+headers take 4 KiB."""
 MAX_KEY_BYTES = 1024
 MAX_TEXT_CHARS = 1000
 
@@ -49,7 +50,7 @@ class DeadLetter:
 
     @property
     def whole(self) -> bool:
-        """Whether it holds all bytes of its record."""
+        """Whether the dead letter holds all bytes of its record."""
         return _CUT not in self.record.headers
 
     @property
@@ -66,8 +67,8 @@ class DeadLetter:
 def parked(record: LogRecord, stage: str, error: Exception, pipeline: str = "") -> Outgoing:
     """Return the dead letter of a record: its original bytes, key and headers, and the headers of its failure.
 
-    A dead letter always fits into its topic. A foreign producer may write a record over the limit: its dead letter
-    holds the bytes that fit, and a header with the record's size.
+    A dead letter always fits into its topic. A foreign producer may write a record over the limit. The dead letter of
+    such a record holds the bytes that fit, and a header with the record's size.
     """
     failure = Failure(record.topic, record.partition, record.offset, stage, _reason(error), _shortened(str(error)))
     headers = {**_bounded(record.headers), **failure_headers(failure)}
@@ -80,7 +81,10 @@ def parked(record: LogRecord, stage: str, error: Exception, pipeline: str = "") 
 
 
 def _bounded(headers: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return the headers that fit, our own first. A topic has room for 64 KiB of headers."""
+    """Return the headers that fit into ``MAX_HEADER_BYTES``, this project's headers first.
+
+    A topic accepts 64 KiB of headers.
+    """
     kept: dict[str, bytes] = {}
     room = MAX_HEADER_BYTES
     for name, value in sorted(headers.items(), key=lambda pair: pair[0] not in _OURS):
@@ -128,9 +132,9 @@ class ReplayReport:
 async def replay(log: Log, run: str, wanted: Callable[[DeadLetter], bool] = lambda _: True) -> ReplayReport:
     """Send the wanted dead letters, unchanged, back to their topic and partition, on lanes named by the run.
 
-    Frames that already have an end, or were replayed by any run and may still be in processing, are skipped. A
-    repeated replay therefore sends nothing twice. A record that failed again after a replay is sent again. A new
-    replay fences an older one.
+    Skip frames that already have a result, and frames that an earlier replay sent and that may still be in
+    processing. A repeated replay therefore sends nothing twice. A record that failed again after a replay is sent
+    again. A new replay fences one that still runs.
 
     Raise ValueError for an invalid name of the run, Fenced, or LogUnavailable.
     """
@@ -220,7 +224,7 @@ def _receipt(record: LogRecord) -> ReplayReceipt | None:
 
 
 async def _ended(log: Log, frames: set[FrameId]) -> Mapping[object, bool]:
-    """Return the frames that have results, per pipeline and for any pipeline, and whether a replay wrote them."""
+    """Return the frames that have results, per pipeline and for any pipeline, and whether a replay wrote each."""
     ended: dict[object, bool] = {}
     ends, beginnings = await log.ends(RESULTS), await log.beginnings(RESULTS)
     for partition, end in ends.items() if frames else ():
@@ -234,6 +238,6 @@ async def _ended(log: Log, frames: set[FrameId]) -> Mapping[object, bool]:
 
 
 def _reason(error: Exception) -> str:
-    """Return the name of an error in dead letters: the reason of our own errors, else the name of the type."""
+    """Return the name of an error in dead letters: ``reason`` of this project's errors, else the name of the type."""
     reason = None if isinstance(error, (UnicodeError, OSError)) else getattr(error, "reason", None)
     return reason if isinstance(reason, str) else type(error).__name__

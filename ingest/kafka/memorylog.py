@@ -13,7 +13,7 @@ from ingest.runtime.clock import Clock, SystemClock
 
 
 class MemoryLog:
-    """A Log that keeps its records in lists. Transactions are atomic because nothing is awaited inside one."""
+    """A Log that keeps its records in lists. Transactions are atomic because a transaction awaits nothing."""
 
     def __init__(self, partitions: int = 4, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
@@ -24,14 +24,14 @@ class MemoryLog:
         self._beginnings: dict[TopicPartition, int] = defaultdict(int)
 
     async def __aenter__(self) -> Self:
-        """Return the log, so that a test can replace a KafkaLog with it."""
+        """Return the log, so that a test can use a MemoryLog in place of a KafkaLog."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Keep the records, as ``close`` does."""
 
     def set_partitions(self, topic: str, partitions: int) -> None:
-        """Give a topic another number of partitions."""
+        """Change a topic's number of partitions."""
         self._counts[topic] = partitions
 
     def forget(self, tp: TopicPartition, before: int) -> None:
@@ -66,7 +66,7 @@ class MemoryLog:
         return {p: self._beginnings[TopicPartition(topic, p)] for p in range(self._count(topic))}
 
     async def offset_at(self, tp: TopicPartition, at_ms: int) -> int:
-        """Return the offset of the first record written at that Unix time or later, the end if there is none."""
+        """Return the offset of the first record written at that Unix time or later, the end if no record is."""
         records = self._records[tp][self._beginnings[tp] :]
         return next((r.offset for r in records if r.timestamp_ms >= at_ms), len(self._records[tp]))
 

@@ -1,12 +1,13 @@
 """Estimate of how often the gate misses an object, from its random sample of withheld frames. Pure.
 
 The gate sends a random sample of the frames that it would withhold. A sampled frame is a miss if it shows an object
-that the last regular frame did not show: a new one, or one that has moved by more than half its size. A stationary
-object was seen before and needs no further frame. Earlier sampled frames do not count as seen, because without the
-sample nobody would have them. So whether a quiet frame is a miss does not depend on the frames drawn.
+that the last regular frame did not show: a new object, or an object that has moved by more than half its size. A
+stationary object was seen before, and its absence from the regular frames is no miss. Earlier sampled frames do not
+count as seen, because they would not exist without the sample. Therefore the draw does not change which quiet frames
+are misses.
 
-Misses come in runs: an object that appears unnoticed and stays is missed in every frame until a regular one is sent.
-Frames are drawn independently, so the confidence interval of the rate is still valid.
+Misses come in runs: an unnoticed object is missed in every frame until a regular frame is sent. Frames are drawn
+independently, so the confidence interval of the rate is still valid.
 
 Two kinds of error are not measured. The model itself may overlook an object. A pipeline that classifies
 only moving regions classifies nothing in a frame without motion.
@@ -36,8 +37,8 @@ _LOOKED_AT = ("still", "masked")
 class MissRate:
     """The miss rate of one camera's gate, measured with one pipeline.
 
-    ``quiet`` counts the frames in which the gate saw no motion, ``sampled`` those of them that were sent as the
-    sample and classified, and ``missed`` those of the sampled ones that showed a new object.
+    ``quiet`` counts the frames in which the gate saw no motion, ``sampled`` the quiet frames that were sent as the
+    sample and classified, and ``missed`` the sampled frames that showed a new object.
     """
 
     quiet: int = 0
@@ -70,7 +71,7 @@ class MissCounter:
     _last: dict[tuple[str, str, str], Result] = field(default_factory=dict)
 
     def add(self, result: Result) -> None:
-        """Add the next result. Each camera's results must come in their order."""
+        """Add the next result. The results of each camera must be added in the order of their frames."""
         if is_replay(result.lane):
             return
         rate = self.rates.setdefault((result.camera, result.pipeline), MissRate())
@@ -104,8 +105,9 @@ def shows_new_object(now: Sequence[Detection], before: Sequence[Detection]) -> b
 def wilson(hits: int, trials: int, z: float = _Z_95) -> tuple[float, float]:
     """Return the Wilson score interval of a rate with ``hits`` in ``trials``; 0..1 without any trial.
 
-    E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927). It is valid
-    for few trials and for rates near 0, where the normal interval has no width.
+    E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927). This
+    interval is valid for few trials and for rates near 0, where the interval of the normal approximation has no
+    width.
     """
     if not trials:
         return 0.0, 1.0

@@ -1,7 +1,7 @@
 """The ledger: the captured, withheld and delivered frames of each epoch, and the states of delivered frames. Pure.
 
-Millions of frames end alike. So a frame's entry is a reference to a state object that all frames in this state share,
-and an event moves the frame to another state object. ``ingest.ledger.balance`` computes the balance.
+Millions of frames have equal states. To save memory, equal states are one shared object, and each frame has a
+reference to its state object. ``ingest.ledger.balance`` computes the balance.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ALL_PIPELINES = ""
 DEAD = "dead"
 
 NOTHING_RETAINED = (sys.maxsize, 0)
-"""Start of a camera without a retained frame. It is above every (epoch, seq)."""
+"""Start of a camera without a retained frame: a pair above every (epoch, seq)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,10 @@ class FrameEnd:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameState:
-    """The lanes that a frame was delivered on, the pipelines it was routed to, and its ends.
+    """The lanes that a frame was delivered on, the pipelines it was routed to, and its final states.
 
-    ``ends`` counts how often each end was written. A dead letter counts once, because parking may be repeated. Only
-    ``Ledger`` creates states, one object per value, so they are compared by identity.
+    ``ends`` counts how often each final state was written. A dead letter counts once, because a service may write it
+    again after a crash. Only ``Ledger`` creates states, one object per value, so they are compared by identity.
     """
 
     lanes: frozenset[str] = frozenset()
@@ -48,7 +48,7 @@ class FrameState:
 
 @dataclass(slots=True)
 class EpochLedger:
-    """The ledger of one epoch of a camera: the cover by accounts and delivered frames, and the frames' states.
+    """The ledger of one epoch of a camera: the cover by withheld and delivered frames, and each frame's state.
 
     ``withheld`` counts withheld frames by reason. ``repeats`` counts deliveries of a frame that its lane already had,
     which is normal after a crash of the agent.
@@ -60,13 +60,14 @@ class EpochLedger:
     repeats: int = 0
     end: EpochEnd | None = None
     reported: int = -1
-    """Highest sequence number that a heartbeat reported as captured. A lower bound: heartbeats may be lost."""
+    """Highest sequence number that a heartbeat reported as captured. A lower bound of the captured frames, because
+    heartbeats may be lost."""
     heard: tuple[int, int] | None = None
     """Offsets on ``status`` of the first and last heartbeats that report this epoch as the present one."""
     status_accounts: set[tuple[int, int, tuple[tuple[str, int], ...]]] = field(default_factory=set)
-    """Accounts from ``status``, kept to recognise one that is sent again."""
+    """Accounts from ``status``, kept to recognise an account that is sent again."""
     runs: set[Interval] = field(default_factory=set)
-    """Delivered runs of readings, for a sensor."""
+    """Delivered runs of readings, if the ledger is of a sensor."""
 
     @property
     def last(self) -> int:
@@ -74,7 +75,7 @@ class EpochLedger:
         return max(self.cover.last, self.end.last if self.end else -1)
 
     def began_after(self, other: EpochLedger) -> bool | None:
-        """Return whether this epoch began after the last heartbeat of another one, None if no heartbeats show it."""
+        """Return whether this epoch began after the last heartbeat of another, None without heartbeats of both."""
         return self.heard[0] > other.heard[1] if self.heard and other.heard else None
 
 
@@ -82,14 +83,14 @@ class Ledger:
     """All facts that the topics contain about captured frames. Before the cut, records may be added in any order.
 
     ``readings`` is a separate ledger of the sensors, in which a sensor takes the place of a camera. Readings are
-    delivered in runs and have no ends in pipelines.
+    delivered in runs, and pipelines do not process them.
     """
 
     def __init__(self, readings: Ledger | None = None) -> None:
         self.readings = readings
         self.epochs: dict[tuple[str, int], EpochLedger] = defaultdict(EpochLedger)
         self.starts: dict[str, tuple[int, int]] = {}
-        """Per camera that has lost frames to retention: the (epoch, seq) from which it is balanced."""
+        """The (epoch, seq) from which a camera is balanced, for each camera of which retention has deleted frames."""
         self.expired_unread: dict[tuple[str, str, int], Cover] = defaultdict(Cover)
         """Offsets that retention deleted before a consumer group read them, by group, topic and partition."""
         self._waiting: dict[str, tuple[int, list[Waiting]]] = {}
@@ -110,18 +111,20 @@ class Ledger:
         self.starts[camera] = (epoch, seq)
 
     def leave_out(self, camera: str) -> None:
-        """Exclude a camera of which retention has deleted so much that it cannot be balanced."""
+        """Exclude a camera that cannot be balanced, because retention may have deleted all its frames."""
         self.starts[camera] = NOTHING_RETAINED
 
     def cut(self) -> None:
-        """Fix the frames to balance. After the cut, the ledger adds only records that fill a hole, and ends of
-        frames."""
+        """Fix the frames to balance.
+
+        After the cut, the ledger adds only records that fill a hole, and final states of frames.
+        """
         self._cut = {key: entries.last for key, entries in self.epochs.items()}
         if self.readings:
             self.readings.cut()
 
     def add_frame(self, frame: FrameId, lane: str, account: Account | None) -> None:
-        """Add a frame that is in the log, with the account it carries.
+        """Add a frame that is in the log, with its account of the frames withheld before.
 
         The same frame on the same lane is a repeat, not an error. The same frame on another lane is a duplicate. A
         replay sends a delivered frame again, so it is not a delivery.
@@ -141,7 +144,7 @@ class Ledger:
     def add_readings(self, first: FrameId, last: int, account: Account | None) -> None:
         """Add a run of readings that is in the log; ``first.camera`` is the sensor's name.
 
-        An identical run is a repeat.
+        A second, identical run counts as a repeat.
         """
         if not self._is_wanted(first.camera, first.epoch, last, first.seq):
             return
@@ -155,7 +158,7 @@ class Ledger:
         entries.cover.add(first.seq, last)
 
     def add_account(self, account: Account) -> None:
-        """Add an account from ``status``. An identical account is a repeat."""
+        """Add an account from ``status``. A second, identical account is ignored."""
         if not self._is_wanted(account.camera, account.epoch, account.last, account.first):
             return
         entries = self.epochs[account.camera, account.epoch]
@@ -183,9 +186,9 @@ class Ledger:
         entries.end = end
 
     def add_progress(self, camera: str, epoch: int, last: int, offset: int) -> None:
-        """Add the highest captured number that a heartbeat reported. Those frames need not have been kept.
+        """Add the highest captured number that a heartbeat reported. Frames up to this number may have been withheld.
 
-        ``offset`` is the heartbeat's on ``status``.
+        ``offset`` is the heartbeat's offset on ``status``.
         """
         if self._cut is None and self._is_wanted(camera, epoch, max(0, last)):
             entries = self.epochs[camera, epoch]
@@ -194,7 +197,7 @@ class Ledger:
             entries.heard = min(first, offset), max(latest, offset)
 
     def set_spooled(self, agent: str, at_ns: int, waiting: Iterable[Waiting]) -> None:
-        """Set the whole contents of an agent's spool at this time, unless a newer report is known."""
+        """Replace the known contents of an agent's spool, unless a newer report is known."""
         if at_ns >= self._waiting.get(agent, (0, []))[0]:
             self._waiting[agent] = at_ns, list(waiting)
 
@@ -204,7 +207,7 @@ class Ledger:
         return [(each.first, each.last) for each in everywhere if (each.camera, each.epoch) == (camera, epoch)]
 
     def add_frame_end(self, frame: FrameId, end: FrameEnd, pipelines: frozenset[str] = frozenset()) -> None:
-        """Add one end of a frame. ``pipelines`` are all pipelines it was routed to, if the record names them."""
+        """Add one final state of a frame. ``pipelines`` are all pipelines of the frame, if the record names them."""
         if self._is_wanted(frame.camera, frame.epoch, frame.seq):
             frames = self.epochs[frame.camera, frame.epoch].frames
             frames[frame.seq] = self._after_end(frames.get(frame.seq, self._new), end, pipelines)

@@ -200,7 +200,7 @@ async def test_a_frame_with_a_result_in_its_pipeline_is_not_replayed(log: Memory
     await park(log, await deliver(log, 2, topic=BATCHES, pipeline="cars"), pipeline="cars")
     await finish(log, 1, "live")
     await finish(log, 2, "live", "people")
-    assert await replay(log, "a") == ReplayReport("a", 1, {"has an end already": 1})
+    assert await replay(log, "a") == ReplayReport("a", 1, {"already has a result": 1})
     assert len(await sent(log, BATCHES)) == 1
 
 
@@ -313,14 +313,14 @@ def test_batches_that_share_frames_are_sent_on_one_lane_in_order() -> None:
 def test_out_of_order_batches_that_share_frames_are_not_sent_twice() -> None:
     plan = ReplayPlan("a", [], {})
     assert plan.decide(batch(0, 3, 4)) == Send("replay-a")
-    assert plan.decide(batch(1, 1, 2, 3)) == Skip("some of its frames have been replayed or have ended")
+    assert plan.decide(batch(1, 1, 2, 3)) == Skip("some of its frames have been replayed or have a result")
     assert plan.decide(batch(2, 3)) == Skip("parked twice")
 
 
 def test_a_replay_skips_a_batch_with_some_finished_frames() -> None:
     plan = ReplayPlan("a", [], {(frame(1), "cars"): False})
-    assert plan.decide(batch(0, 1, 2)) == Skip("some of its frames have been replayed or have ended")
-    assert plan.decide(batch(1, 1)) == Skip("has an end already")
+    assert plan.decide(batch(0, 1, 2)) == Skip("some of its frames have been replayed or have a result")
+    assert plan.decide(batch(1, 1)) == Skip("already has a result")
 
 
 @pytest.mark.parametrize(("topic", "partition"), [("unheard-of", 0), (FRAMES, 10_000), (FRAMES, -1)])
