@@ -11,8 +11,8 @@ from stream.analyse.geometry import inside
 from stream.analyse.rule import PolygonRule, RuleWatch, Scene, SceneHappening, SceneTrack
 
 LEAVE_FRAMES = 3
-"""Consecutive frames outside of the polygon that end a visit. A box that trembles on the edge therefore stays
-inside."""
+"""Number of consecutive frames outside of the polygon that end a visit. A visit therefore continues while the
+object's box trembles on the edge."""
 
 
 class ZoneRule(PolygonRule):
@@ -24,7 +24,7 @@ class ZoneRule(PolygonRule):
     dwell_s: Seconds = 0.0
 
     def watch(self, width: int, height: int) -> ZoneWatch:
-        """Return a new state for pictures of this size."""
+        """Return a new state of the rule for pictures of this size."""
         return ZoneWatch(self, width, height)
 
 
