@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 
 class ConfigMetrics:
-    """Metrics of the ``config`` topic as one process reads it."""
+    """Metrics of one process about the ``config`` topic."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.refused = Gauge(

@@ -51,7 +51,7 @@ class ManualClock:
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """A moment on the monotonic clock. A chain of calls passes it down and shares it."""
+    """A moment on the monotonic clock. A chain of calls passes one deadline down, and shares its time."""
 
     at: float
     clock: Clock = field(default_factory=SystemClock)

@@ -14,14 +14,14 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-"""Byte order marks, and the encodings that they announce."""
+"""Byte order marks, and their encodings."""
 
 
 def decode_text(data: bytes) -> str:
     """Return the text of a file's bytes in the encoding of its byte order mark, UTF-8 without one.
 
     Every text file of a user is read with this function: secrets, labels, site and policy files. Raise ValueError
-    with a text that quotes nothing of the contents.
+    with a message that quotes nothing of the file.
     """
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
     try:
@@ -34,7 +34,7 @@ def decode_text(data: bytes) -> str:
 
 
 def read_text(path: Path, kind: str = "text") -> str:
-    """Return the text of a file. ``kind`` names the format in errors. Raise ConfigError."""
+    """Return the text of a file. ``kind`` names the format in error messages. Raise ConfigError."""
     try:
         return decode_text(path.read_bytes())
     except OSError as error:
