@@ -19,9 +19,9 @@ class EvidenceStore(Protocol):
     def put(self, name: str, data: bytes, media_type: str) -> Evidence:
         """Write a picture durably under a name and return a reference to it.
 
-        A second write under the same name replaces the first. Both write the same picture, because the name depends
-        only on the event. Raise StoreFailed if the store cannot write, UnusableName for a name that leads out of the
-        store.
+        A second write under the same name replaces the first. Both writes have the same picture, because the name
+        depends only on the event. Raise StoreFailed if the store cannot write, UnusableName for a name that leads out
+        of the store.
         """
 
     def read(self, name: str) -> bytes:

@@ -1,5 +1,6 @@
-"""Text on evidence pictures, in every script that an installed font has. The functions have no side effects, except
-that they read font files.
+"""Text on evidence pictures, in every script that an installed font has.
+
+The functions have no side effects, except that they read font files.
 
 OpenCV draws ASCII letters only. Pillow draws with DejaVu Sans, which comes with matplotlib and has Latin, Greek,
 Cyrillic, Arabic and Hebrew letters. Other scripts need a system font, or a font that ``SIGHTLINE_FONT`` names

@@ -119,8 +119,9 @@ class PendingDeliveries:
         self._partitions[partition] = _Partition(begin)
 
     def receipts_read(self, partition: int, alerts_end: int) -> None:
-        """Note that all receipts of a partition are entered. These receipts belong to alerts before the offset
-        ``alerts_end``.
+        """Note that all receipts of a partition are entered.
+
+        These receipts belong to alerts before the offset ``alerts_end``.
         """
         found = self._partitions[partition]
         found.alerts_end = alerts_end

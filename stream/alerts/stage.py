@@ -165,8 +165,9 @@ class AlertProcessor(ParkingProcessor[Alert | None]):
 
 
 async def _one(log: Log, place: FrameRef) -> LogRecord | None:
-    """Return the record at an offset in the log. Return None if retention has deleted the record, or if no record was
-    written at this offset.
+    """Return the record at an offset in the log.
+
+    Return None if retention has deleted the record, or if no record was written at this offset.
     """
     begins = (await log.beginnings(place.topic)).get(place.partition)
     if begins is None or not begins <= place.offset < (await log.ends(place.topic))[place.partition]:

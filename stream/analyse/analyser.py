@@ -39,8 +39,8 @@ class Sighting(NamedTuple):
     """The frame, rule, label and box of a written event.
 
     ``box`` is empty for an event that concerns no single track. A sighting identifies a written event after a
-    restart. An event's id does not, because a track that began before the results that are read back gets another
-    name. The frame and the box of an event do not depend on that name.
+    restart. An event's id cannot identify the event, because a track that began before the results that are read back
+    gets another name. The frame and the box of an event do not depend on that name.
     """
 
     rule: str
@@ -132,8 +132,10 @@ class Analyser:
         self._scene_s = 0.0
 
     def use(self, rules: Iterable[CameraRule], site: str) -> None:
-        """Use other rules from the next result on. Unchanged rules keep their state. The present tracks continue,
-        unless the score at which a track begins has changed: tracking then begins anew.
+        """Use other rules from the next result on.
+
+        Unchanged rules keep their state. The present tracks continue, unless the score at which a track begins has
+        changed: tracking then begins anew.
         """
         before_score, self._rules, self._site = self._begin_score, tuple(rules), site
         self._begin_score = _begin_score(self._rules)

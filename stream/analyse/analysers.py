@@ -47,8 +47,9 @@ class RuleSet:
         return self._rules.get((camera, pipeline), ())
 
     def place(self, record: LogRecord) -> HistoryPoint | None:
-        """Return the epoch and time of a result in its camera's history. Return None if the result is unreadable or
-        no rule applies to it.
+        """Return the epoch and time of a result in its camera's history.
+
+        Return None if the result is unreadable or no rule applies to it.
         """
         try:
             result = decode(Result, record.value)

@@ -120,9 +120,11 @@ WHOLE_SCENE = ""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneHappening(Happening):
-    """A happening in a scene. A happening concerns one ``track``, or the whole scene. A happening of the whole scene
-    has an ``occurrence``, such as the name of the frame in which the happening began, and may have the ``label`` of
-    the objects involved. The happenings of one track form one incident. Each occurrence is an incident of its own.
+    """A happening in a scene.
+
+    A happening concerns one ``track``, or the whole scene. A happening of the whole scene has an ``occurrence``, such
+    as the name of the frame in which the happening began, and may have the ``label`` of the objects involved. The
+    happenings of one track form one incident. Each occurrence is an incident of its own.
     """
 
     track: SceneTrack | None = None
@@ -172,9 +174,10 @@ class RuleWatch(abc.ABC, Generic[R_co]):
         return scene.at_ns < self._quiet_until_ns.get(subject, 0)
 
     def observe(self, scene: Scene, reported: Collection[str]) -> list[tuple[SceneHappening, int]]:
-        """Call ``step``, and return the happenings that have no written event. Return each happening with its number
-        within its incident, from 1. ``reported`` has the subjects for which an event of this frame is already
-        written.
+        """Call ``step``, and return the happenings that have no written event.
+
+        Return each happening with its number within its incident, from 1. ``reported`` has the subjects for which an
+        event of this frame is already written.
         """
         found = list(self.step(scene))
         for subject in reported:

@@ -29,12 +29,12 @@ class AnalyseStage:
 
     ``config`` is read with ``stream.rules.validated``.
 
-    After a restart, the stage reads back past results. Their time span, by the camera's clock, exceeds twice the
-    longest dwell time or cooldown of the camera's rules. A track or visit that began within these results continues
-    under the same ids. An older object was already reported, and is not reported again. The track of an older object
-    gets another name, and its next event begins a new incident. A killed process may have written events after its
-    last commit. The stage reads these events back and does not write them again, even if their track has another name
-    now.
+    After a restart, the stage reads back past results. The time span of these results, by the camera's clock, exceeds
+    twice the longest dwell time or cooldown of the camera's rules. A track or visit that began within these results
+    continues under the same ids. An older object was already reported, and is not reported again. The track of an
+    older object gets another name, and its next event begins a new incident. A killed process may have written events
+    after its last commit. The stage reads these events back and does not write them again, even if their track has
+    another name now.
 
     State is lost in two cases. On a busy partition, a rule with very long times may need more offsets than
     ``readback.offsets_for`` allows; such a rule may report an object again that was present all along. A camera
@@ -60,8 +60,9 @@ class AnalyseStage:
         )
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> AnalyseProcessor:
-        """Create a partition's state from its results of the last minutes. The events of these results are not
-        written again.
+        """Create a partition's state from its results of the last minutes.
+
+        The events of these results are not written again.
         """
         past = await tail(log, tp, position, self._rules.place, self._rules.longest_s)
         analysers = Analysers(lambda: self._rules, self._make_tracker)

@@ -21,8 +21,8 @@ from stream.analyse.rule import CameraRule, RuleWatch, Scene, SceneHappening, Sc
 
 FORWARD, BACKWARD = "forward", "backward"
 BAND_SHARE = 0.006
-"""Half the band's width, as a share of the picture's diagonal. At 640×360 this is 4 px: the boxes of a stationary
-object vary by as much."""
+"""Half the band's width, as a share of the picture's diagonal. At 640×360 half the band is 4 px wide: the boxes of a
+stationary object vary by as much."""
 SETTLE_FRAMES = 2
 """Number of consecutive frames on the other side that complete a crossing. A single false box does not make a
 crossing."""
@@ -61,10 +61,11 @@ class LineRule(CameraRule):
 
 
 class LineWatch(RuleWatch[LineRule]):
-    """Crossings of one line, including crossings of tracks that the rule does not apply to yet. If the rule does not
-    apply to a track, its crossing waits for ``WAIT_S``, because the track may get another label or a higher score. A
-    crossing during the cooldown does not count. An object at rest crosses no line, even if a part of the object is
-    detected on the other side.
+    """Crossings of one line, including crossings of tracks that the rule does not apply to yet.
+
+    If the rule does not apply to a track, its crossing waits for ``WAIT_S``, because the track may get another label
+    or a higher score. A crossing during the cooldown does not count. An object at rest crosses no line, even if a
+    part of the object is detected on the other side.
     """
 
     def __init__(self, rule: LineRule, width: int, height: int) -> None:

@@ -151,8 +151,9 @@ class StationaryTracks:
         self._stops: dict[str, _Stop] = {}
 
     def seen(self, track: Track, view: FrameView, at_s: float, at_ns: int) -> bool:
-        """Note a track's detection, and return whether its object is at rest. An object that the agent lists as
-        stationary is at rest at once.
+        """Note a track's detection, and return whether its object is at rest.
+
+        An object that the agent lists as stationary is at rest at once.
         """
         stop, box, at_rest = self._stops.get(track.name), track.box, view.is_at_rest(track.box)
         if stop is None or not _are_same(stop.first, box, _GROWN):

@@ -11,8 +11,8 @@ UNSEEN = "rate"
 frames, nothing moved in the unseen frames either, because the gate sends each frame in which it finds motion. A gap
 that has only unseen frames means that the scene moves and that the gate limits the frame rate."""
 HELD_STEP_S = 0.2
-"""Track time of a gap in which nothing moved, in seconds. This is one interval of the gate: motion may begin that
-long before the first sent frame."""
+"""Track time of a gap in which nothing moved, in seconds. This time is one interval of the gate: motion may begin
+that long before the first sent frame."""
 SET_BACK_S = 10.0
 """Step back in seconds above which the clock counts as set back. A smaller step back may come from results that
 alternate between two clocks. Time then stands still until the later clock reading is reached again; otherwise the
