@@ -32,7 +32,7 @@ Epoch = tuple[str, int]
 
 @dataclass
 class Numbers:
-    """Numbers of one epoch from the witness: the time of each, in monotonic ns, and its later events.
+    """Sequence numbers of one epoch from the witness: when each was given, in monotonic ns, and later events.
 
     ``promised`` holds the last number of each record of readings.
     """

@@ -1,4 +1,4 @@
-"""Soak of an agent for hours, with faults around it: its memory and its file descriptors must stay flat.
+"""Soak test of an agent for hours, with faults of its peers: the agent's memory and file descriptors must stay flat.
 
 ``python -m benchmarks.soak --hours 2`` runs a real broker, and one agent with RTSP cameras (if the server of ``make
 peers`` is installed), simulated cameras, a sensor, and the host's own figures. The faults take turns: the broker is
@@ -86,7 +86,7 @@ class Sample:
 
 @dataclass
 class Soak:
-    """The running parts, and the faults so far."""
+    """The running processes, and the faults so far."""
 
     options: SoakOptions
     broker: Broker
@@ -139,7 +139,7 @@ def _traceback(log: Path) -> list[str]:
 
 
 def judged(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Return for each figure the medians of the first and last quarter, the slope, and whether it is flat."""
+    """Return for each figure the medians of the first and last quarter, the slope, and whether the figure is flat."""
     return {
         name: _flat([s.at_s for s in samples], [getattr(s, name) for s in samples], slack)
         for name, slack in (

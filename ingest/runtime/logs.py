@@ -21,8 +21,7 @@ templates has more."""
 
 
 class RepeatFilter(logging.Filter):
-    """Log filter that passes each library record once per ``REPEAT_INTERVAL_S``, with the number of suppressed
-    repeats.
+    """Log filter that passes each library record once per ``REPEAT_INTERVAL_S``, with the number of repeats.
 
     Records of Sightline itself always pass.
     """

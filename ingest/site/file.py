@@ -18,8 +18,8 @@ from ingest.site.pipeline import PipelineConfig
 from ingest.site.sensor import SensorConfig
 
 MAX_ENTRY_BYTES = 1024 * 1024
-"""Largest entry. Maximum size of an entry. An entry of this size has room for hundreds of masks with hundreds of
-corners. A larger entry is refused unread."""
+"""Maximum size of an entry. An entry of this size has room for hundreds of masks with hundreds of corners. A larger
+entry is refused unread."""
 UNNAMED = "site"
 """Name of a site whose file sets no name. Cameras and sensors of such a site name no site either."""
 _Own = TypeVar("_Own", CameraConfig, SensorConfig)

@@ -70,8 +70,8 @@ class GateConfig(ConfigSection):
     hold_s: Seconds = 1.0
     """Time for which the gate stays open after the last motion."""
     pre_roll_s: float = Field(default=0.5, ge=0.0, le=3.0)
-    """Length of the pre-roll in seconds: frames of this time before a motion are also sent. It must be shorter than
-    ``spool.late_after_s``, so that these frames still go to the live lane."""
+    """Length of the pre-roll in seconds: frames of this time before a motion are also sent. The pre-roll must be
+    shorter than ``spool.late_after_s``, so that these frames still go to the live lane."""
     keep_alive_s: Seconds = 10.0
     """Interval at which a frame of a still scene is sent; 0 for never."""
     sample: Share = 0.01

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from stream.sense.stage import SenseStage
 
 LATE_NICENESS = 10
-"""Niceness of a worker of the late lane. On a busy machine live frames go first, and late ones still advance."""
+"""Niceness of a worker of the late lane. On a busy machine live frames come first, and late frames still make
+progress."""
 
 Instance = Annotated[
     str,

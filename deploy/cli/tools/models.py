@@ -19,7 +19,10 @@ Name = Annotated[str, typer.Argument(help="Name of the model.")]
 
 
 def read_labels(file: Path | None) -> tuple[str, ...]:
-    """Return the class names in a file, one per line. Without a file, return those of COCO. Raise ConfigError."""
+    """Return the class names in a file, one per line. Without a file, return the class names of COCO.
+
+    Raise ConfigError.
+    """
     from engines.repository.adopt import COCO_LABELS
 
     if file is None:
@@ -49,8 +52,8 @@ def add(
 ) -> None:
     """Add a model to the repository as its next version.
 
-    The stored model takes uint8 pixels. Its outputs are compared with those of the original, and must fit the decoder
-    and the number of labels. Otherwise nothing is stored.
+    The stored model takes uint8 pixels. Its outputs must match those of the original and fit the decoder and the
+    number of labels. Otherwise nothing is stored.
     """
     from engines.repository.adopt import AdoptOptions, adopt
 
@@ -99,7 +102,7 @@ def verify(models: Models) -> None:
 @app.command()
 @friendly
 def promote(name: Name, version: Annotated[int, typer.Argument(min=1)], models: Models) -> None:
-    """Serve this version: engine nodes load it at their next start."""
+    """Serve this version: engine nodes load the version at their next start."""
     before = _existing(models).promote(name, version)
     stdout.print(f"{name}: {before} → {version}")
 
@@ -107,5 +110,5 @@ def promote(name: Name, version: Annotated[int, typer.Argument(min=1)], models: 
 @app.command()
 @friendly
 def rollback(name: Name, models: Models) -> None:
-    """Serve the version before the one that is served now."""
+    """Serve the version that was served before the current one."""
     stdout.print(f"{name}: back to {_existing(models).roll_back(name)}")

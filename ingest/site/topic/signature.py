@@ -65,7 +65,7 @@ class ConfigSigner:
 class ConfigTrust:
     """Checks signatures with a public key. ``seen`` has the newest time of signing by key.
 
-    A caller may store it over a restart.
+    A caller may store ``seen`` over a restart.
     """
 
     def __init__(self, key: Ed25519PublicKey, seen: MutableMapping[str, int] | None = None) -> None:
