@@ -70,7 +70,7 @@ def _totals_line(figures: Figures, now_s: float, left_s: float | None) -> Text:
 
 
 def balance_table(balance: dict[str, Any]) -> RenderableType:
-    """Return the ledger of a run: a row per state, in the order of a frame's life, and a column per camera.
+    """Return the ledger of a run: a row per state, in the order of a frame's path, and a column per camera.
 
     With more than four cameras, the table has only the total. The report has all cameras.
     """

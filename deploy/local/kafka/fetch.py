@@ -70,7 +70,7 @@ def java_major(version: str) -> int:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock on a file while the block runs. Other processes wait for the lock. A dead process loses its lock."""
+    """Hold a lock on a file while the block runs. Other processes wait. A dead process loses its lock."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
