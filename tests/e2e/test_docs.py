@@ -103,7 +103,10 @@ def test_links_between_documents_have_existing_targets(path: Path) -> None:
 
 
 def table_of(document: str, heading: str) -> list[list[str]]:
-    """Return the rows of the table in a document of the reference that has this first heading."""
+    """Return the rows of a table in a document of the reference.
+
+    ``heading`` is the heading of the table's first column.
+    """
     lines = (ROOT / "docs" / "reference" / document).read_text().splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith(f"| {heading} |"))
     rows = itertools.takewhile(lambda line: line.startswith("|"), lines[start + 2 :])

@@ -1,4 +1,7 @@
-"""Tests of garbage in the stream, and of its replay from the dead letters. The ledger must balance throughout."""
+"""Tests of damaged records in the stream, and of their replay from the dead letters.
+
+The ledger must balance throughout.
+"""
 
 from __future__ import annotations
 

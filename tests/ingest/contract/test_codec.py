@@ -137,7 +137,7 @@ def test_a_json_record_is_equal_after_encoding_and_decoding(record: Record) -> N
     assert decode_json(type(record), encode_json(record)) == record
 
 
-def test_a_decoded_batch_returns_its_pixels_padded_and_in_their_shape() -> None:
+def test_a_decoded_batch_has_its_pixels_in_their_shape_padded_with_empty_rows() -> None:
     tensor = decode(Batch, encode(BATCH)).tensor(pad=9)
     assert tensor.shape == (1, 2, 2, 3)
     assert tensor.dtype == np.uint8

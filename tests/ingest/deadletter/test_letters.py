@@ -66,7 +66,7 @@ async def finish(log: MemoryLog, seq: int, lane: str, pipeline: str = "cars") ->
 
 
 async def sent(log: MemoryLog, topic: str) -> list[LogRecord]:
-    """Return the records of a topic that a replay wrote."""
+    """Return the records that a replay wrote to a topic."""
     end = (await log.ends(topic))[1]
     return [r async for r in log.read(topic, 1, 0, end) if r.headers[h.LANE].startswith(b"replay-")]
 
@@ -101,7 +101,7 @@ async def test_a_dead_letter_stores_any_error_with_a_bounded_message(
     assert len(letter.failure.message) <= 1000
 
 
-async def test_an_oversize_record_is_parked_in_part_and_not_replayed(log: MemoryLog) -> None:
+async def test_an_oversize_record_is_truncated_in_its_dead_letter_and_not_replayed(log: MemoryLog) -> None:
     headers = {
         "junk": bytes(60_000),
         **{f"more-{n}": bytes(5_000) for n in range(20)},
@@ -118,7 +118,7 @@ async def test_an_oversize_record_is_parked_in_part_and_not_replayed(log: Memory
     assert (report.sent, report.skipped) == (0, {"was too large to be parked whole": 1})
 
 
-async def test_a_letter_and_its_receipt_are_written_in_one_transaction(log: MemoryLog) -> None:
+async def test_a_dead_letter_and_its_receipt_are_written_in_one_transaction(log: MemoryLog) -> None:
     await park(log, await deliver(log, 1))
     plain = log.writer
 
@@ -282,7 +282,7 @@ def engine(sent: Sequence[tuple[str, Candidate]]) -> Counter[FrameId]:
 
 
 @given(parked_letters(), st.permutations(TOPICS), st.integers(0, 16))
-def test_every_letter_is_classified_once_in_any_order_of_topics(
+def test_every_replayed_frame_is_classified_once_in_any_order_of_topics(
     found: list[Candidate], order: list[str], first_call: int
 ) -> None:
     """The same replay runs twice, the first time for some letters only. Topics are processed one after the other."""

@@ -39,7 +39,7 @@ def test_a_member_without_partitions_is_idle_unless_each_partition_has_a_member(
     assert (IdleMemberDetector("me").check(5.0, partitions, members) == 0.0) == idle
 
 
-def test_the_idle_time_runs_through_rebalances_and_ends_with_a_partition() -> None:
+def test_idle_time_continues_over_rebalances_and_ends_when_the_member_gets_a_partition() -> None:
     detector = IdleMemberDetector("me")
     assert detector.check(0.0, 2, None) is None
     assert detector.check(1.0, 2, [("me", 0)]) == 0.0
@@ -50,7 +50,10 @@ def test_the_idle_time_runs_through_rebalances_and_ends_with_a_partition() -> No
 
 
 class Answers:
-    """Group whose members are given answer by answer, 30 s apart. The last answer is repeated."""
+    """A fake of the broker's answers about the members of a group.
+
+    Each request takes 30 s and gets the next answer; the last answer is repeated.
+    """
 
     def __init__(self, *answers: Members | LogUnavailable | None) -> None:
         self.answers, self.clock, self.asked = list(answers), ManualClock(), asyncio.Event()

@@ -122,7 +122,7 @@ async def test_more_replicas_than_brokers_are_refused(settings: KafkaSettings) -
         await topicadmin.create(settings, 1, replication=3)
 
 
-async def test_growing_pins_every_known_camera_to_its_present_partition(
+async def test_adding_partitions_pins_every_known_camera_to_its_present_partition(
     settings: KafkaSettings, log: KafkaLog
 ) -> None:
     await topicadmin.create(settings, 2)
@@ -151,7 +151,7 @@ async def test_growing_pins_every_known_camera_to_its_present_partition(
     assert (await read(log)).pins == config.pins
 
 
-async def test_an_interrupted_growth_can_be_finished(settings: KafkaSettings, log: KafkaLog) -> None:
+async def test_an_interrupted_addition_of_partitions_can_be_finished(settings: KafkaSettings, log: KafkaLog) -> None:
     await topicadmin.create(settings, 2)
     admin = clients.admin(settings)
     await admin.start()
@@ -193,7 +193,7 @@ async def test_deliveries_get_as_many_partitions_as_alerts(settings: KafkaSettin
     await have(DELIVERIES, 3)
 
 
-async def test_growing_to_fewer_or_equal_partitions_is_refused(settings: KafkaSettings) -> None:
+async def test_an_increase_to_fewer_or_as_many_partitions_is_refused(settings: KafkaSettings) -> None:
     with pytest.raises(TopicMismatch, match="is missing"):
         await topicadmin.grow(settings, 3)
     await topicadmin.create(settings, 2)

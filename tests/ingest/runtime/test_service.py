@@ -53,7 +53,7 @@ def test_a_stop_signal_ends_a_service_with_exit_status_0(service: Service) -> No
 
 
 @pytest.mark.parametrize("error", [LogUnavailable("no broker"), Fenced("a newer owner")])
-def test_without_kafka_or_with_a_newer_owner_the_exit_status_asks_for_a_restart(
+def test_a_service_without_kafka_or_fenced_by_a_newer_one_exits_with_the_restart_status(
     service: Service, error: Exception
 ) -> None:
     async def work(stop: asyncio.Event) -> None:

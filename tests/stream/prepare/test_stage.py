@@ -130,7 +130,7 @@ async def test_a_pipeline_gets_only_the_cameras_that_it_wants() -> None:
     assert [(i.pipelines, i.outcome) for i in await bench.items()] == [(("full",), "classify")]
 
 
-async def test_a_frame_without_a_pipeline_ends_as_unrouted() -> None:
+async def test_a_frame_without_a_pipeline_gets_the_outcome_unrouted() -> None:
     bench = PrepareBench.of(pipeline("other", cameras=("yard",)))
     await bench.give(frame(0))
     ((record, batch),) = await bench.batches()
@@ -280,7 +280,7 @@ async def test_frames_of_an_open_batch_are_read_again_after_a_kill() -> None:
 
 
 def _zeros(seq: int) -> bytes:
-    """Return a frame whose account names 60,000 reasons with a count of zero."""
+    """Return a frame whose withheld counts name 60,000 reasons with a count of zero."""
     counts = {"still": 1, **{f"reason-{n:020}": 0 for n in range(60_000)}}
     account = {"camera": "gate", "epoch": 1, "first": seq - 1, "last": seq - 1, "counts": counts}
     return bytes(msgpack.packb({**msgpack.unpackb(encode(frame(seq))), "account": account}))
@@ -308,7 +308,7 @@ async def test_a_traceparent_of_a_megabyte_is_replaced() -> None:
     assert {len(trace) for trace in traces} == {len(TRACE)}
 
 
-async def test_a_frame_that_cannot_be_drawn_is_in_no_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_frame_that_cannot_be_cropped_is_in_no_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     def draw(config: PipelineConfig, image: np.ndarray, window: object) -> np.ndarray:
         if config.name == "also" and image.mean() > 200:
             raise cv2.error("this frame fails")

@@ -72,7 +72,7 @@ class RunnerRig:
         await self.runner.assigned([TopicPartition(FRAMES, partition) for partition in range(PARTITIONS)])
 
     async def run_and_stop(self) -> None:
-        """Run until a stop that was requested before the start."""
+        """Request a stop, start the runner, and return when it has stopped."""
         stop = asyncio.Event()
         stop.set()
         await self.runner.run(stop)
@@ -141,7 +141,7 @@ async def test_an_error_ends_the_process_even_if_it_cannot_be_logged(monkeypatch
     assert codes == [EXIT_FAILED, EXIT_FAILED]
 
 
-def test_a_lasting_member_has_the_client_id_of_the_process_before() -> None:
+def test_a_restarted_static_member_keeps_its_client_id() -> None:
     first, second, other = (
         Runner(EchoStage(), KafkaSettings(), MemoryLog(), instance=name, make_member=FakeMember).client_id  # type: ignore[arg-type]
         for name in ("local", "local", "")

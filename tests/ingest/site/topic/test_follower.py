@@ -43,7 +43,7 @@ class TestView:
         view.apply(GATE.key, json_of(GATE))
         assert view.config.refused == {}
 
-    def test_an_entry_under_the_key_of_another_is_refused(self) -> None:
+    def test_an_entry_under_the_key_of_another_entry_is_refused(self) -> None:
         view = ConfigView()
         view.apply(YARD.key, json_of(GATE))
         assert view.config.entries == {}
