@@ -2,8 +2,7 @@
 
 ``python -m benchmarks.gate`` runs the benchmark on the real footage of ``shared/data``, if present, and on simulated
 scenes. On the footage, YOLOX-nano classifies every frame once; the detections are cached under ``.sightline``.
-YOLOX-nano does not know the drawn vehicles of the scenes. For scenes, the ground truth replaces its detections, like
-a detector without errors.
+YOLOX-nano does not know the drawn vehicles of the scenes. For scenes, the ground truth replaces the detections.
 
 **Agreement.** A frame has news if it shows an object that the last kept frame did not show: no box in the last kept
 frame overlaps the object's box by half. New boxes need a score of 0.5, boxes of the last kept frame only 0.1, so that
@@ -11,8 +10,8 @@ a score near the threshold does not count as news. A box in a single frame does 
 must be found again in the next frame. The reason is that the detections of YOLOX-nano flicker (on highway.avi the F1
 between two consecutive frames is 0.87), and no gate can predict this flicker. The figure ``strict`` also counts boxes
 in single frames as news. Agreement is the share of frames with news that were kept. A missed object counts in every
-frame until a frame is kept. A frame withheld because of the rate is a miss like any other. Labels are not compared,
-because YOLOX takes cars seen from above for telephones.
+frame until a frame is kept. A frame with news that the gate withholds because of its rate also counts as a miss.
+Labels are not compared, because YOLOX takes cars seen from above for telephones.
 
 **Inherited.** A withheld frame inherits the detections of the last kept frame. The measure is the F1 of the inherited
 detections against the frame's own detections, at an overlap of one half, averaged over all frames. F1 is 1 if there
@@ -89,7 +88,7 @@ Found = tuple[Detection, ...]
 
 @dataclass
 class Footage:
-    """Frames that can be replayed, and the detections in each."""
+    """Frames that can be replayed, and the detections in each frame."""
 
     name: str
     fps: float
@@ -124,7 +123,7 @@ class Yolox:
         return tuple(found)
 
     def look_at_all(self, path: Path) -> list[Found]:
-        """Return the detections in each frame of a clip, from the cache after the first time."""
+        """Return the detections in each frame of a clip, from the cache if the clip was classified before."""
         name = hashlib.sha256(path.read_bytes() + (DATA / "yolox-nano.onnx").read_bytes()).hexdigest()[:16]
         cache = ROOT / ".sightline" / "bench-gate" / f"{path.stem}-{name}.json"
         if not cache.exists():

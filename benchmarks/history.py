@@ -102,14 +102,14 @@ class Dispatching:
         return alerts[-1].id
 
     async def until_posted(self, count: int, receipts: int) -> None:
-        """Wait until the receiver has this number of posts and their receipts are written."""
+        """Wait until the receiver has this number of posts and the receipts of these posts are written."""
         deadline = Deadline.after(WAIT_S)
         while self.posts.total() < count or sum((await self._log.ends(DELIVERIES)).values()) < receipts + count:
             assert not deadline.passed, f"{self.posts.total()} of {count} posts after {WAIT_S:.0f} s"
             await asyncio.sleep(0.1)
 
     async def start(self, after: str) -> MeasuredStart:
-        """Write one alert while no dispatcher runs, start one, and wait for the post of this alert."""
+        """Write one alert while no dispatcher runs, start a dispatcher, and wait for the post of this alert."""
         alert = await self.raise_alerts(1)
         began_ns, deadline = time.time_ns(), Deadline.after(WAIT_S)
         await (self.stack.restart(DISPATCH) if self._started else self.stack.add(self._dispatch))

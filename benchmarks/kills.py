@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.kills`` runs one agent with an RTSP camera, simulated cameras and a sensor, on a broker that is
 also killed at times. SIGKILL ends the agent, or one of its capture processes, at random moments. After each kill, the
-spool is copied. The spool is unencrypted for the first third of the kills, then sealed with one key, and then with
-another. ``benchmarks.killsjudge`` judges the evidence. The chaos tests run a few kills.
+spool is copied. The spool is unencrypted for the first third of the kills, then encrypted with one key, and then with
+another key. ``benchmarks.killsjudge`` judges the evidence. The chaos tests run a few kills.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ CAPTURE = 0.2
 STOPPING = 0.1
 """Share of kills that hit an agent which is stopping, while the agent closes its epochs or sends its spool."""
 SLOW = 0.25
-"""Share of kills while the broker is paused. The broker has then received records without acknowledging them."""
+"""Share of kills while the broker is paused. A paused broker has received records without acknowledging them."""
 BEFORE_S = 0.3
 """Maximum time between the request to stop, or the pause of the broker, and the kill, in seconds."""
 FLOWING = 5

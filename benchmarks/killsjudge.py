@@ -63,7 +63,8 @@ class InMemory:
     """Frames of one epoch that were only in memory at the kill. ``bytes`` is the size of the ``encoded`` frames.
 
     ``undecided`` frames had a number, but no gate decision yet. The gate had withheld ``withheld`` frames. Only the
-    count of withheld frames was in memory at the kill. ``told`` is the minimum number that the ledger reports.
+    count of withheld frames was in memory at the kill. ``told`` is the minimum number of unclean frames that the
+    ledger reports.
     """
 
     undecided: int = 0
@@ -152,7 +153,7 @@ def _is_expired(topics: Topics, name: str, epoch: int, seq: int) -> bool:
 
 
 def _is_changed(row: SpooledRow, arrived: Mapping[tuple[str, int, int], int], topics: Topics) -> bool:
-    """Return whether a row arrived with other bytes. A status row has no number: return whether it is missing."""
+    """Return whether a row arrived with other bytes. For a status row, return whether the row is missing in Kafka."""
     if row.kind == "status":
         return row.crc not in topics.status
     return arrived.get((row.name, row.epoch, row.seq), row.crc) != row.crc
@@ -203,7 +204,7 @@ def _interrupted(evidence: KillEvidence) -> dict[Epoch, Kill]:
 
 
 def _memory(evidence: KillEvidence, broken: Mapping[Epoch, Kill], faults: list[str]) -> dict[str, Any]:
-    """Count the frames that were only in memory at each kill, and those that the ledger reports."""
+    """Count the frames that were only in memory at each kill, and the unclean frames of the ledger."""
     frames: dict[int, list[InMemory]] = {kill.number: [] for kill in evidence.kills if kill.open}
     readings: list[InMemory] = []
     for epoch, kill in broken.items():

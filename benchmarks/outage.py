@@ -3,7 +3,7 @@
 ``python -m benchmarks.outage --outage-s 600`` runs simulated cameras, one agent, and a broker that is killed and
 started again. The benchmark measures the latency from capture to a consumer, on both lanes, before the outage and
 while the backlog is sent. Then the benchmark stops the agent and compares the ledger with the topics. With a small
-``--spool-mib``, frames expire, and the report counts them. The chaos tests run a short outage.
+``--spool-mib``, frames expire, and the report counts the expired frames. The chaos tests run a short outage.
 
 The run fails if a frame is missing or sent twice, if the backlog exceeds its rate, or if live frames are
 ``MAX_SLOWDOWN`` times slower while the backlog is sent. The tests check the frames only, because times on a busy
@@ -51,7 +51,7 @@ MAX_SLOWDOWN = 3.0
 """Maximum p95 latency of live frames while the backlog is sent, as a multiple of the latency before the outage. On an
 idle machine, this ratio is 1.5 over minutes. In a short run, the ratio depends on a few frames."""
 BURST_MIB_PER_S = 0.6
-"""Accepted excess of the backlog over its rate, in MiB/s: its first burst."""
+"""Accepted excess of the backlog's throughput over its limit, in MiB/s, because of the first burst."""
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,7 @@ def _bare(case: PipelineCase, threads: int) -> float:
 
 
 def _record(case: PipelineCase, number: int, epoch: int) -> tuple[int, str, bytes, dict[str, bytes]]:
-    """Return the partition, camera, value and headers of one frame that is captured now."""
+    """Return the partition, camera, value and headers of one frame, with the present time as capture time."""
     picture = case.pictures[number]
     frame = Frame(
         camera=f"camera-{number % CAMERAS}",

@@ -1,8 +1,8 @@
 """Write amplification of the spool: bytes written to the disk per byte of a kept frame.
 
 Writing wears out flash cards. ``python -m benchmarks.wear`` measures the store on the disk of ``--folder``. Frames
-are kept, settled and removed, one or four per commit, with and without frames in flight; in an outage, they are only
-kept. The kernel counts the bytes written by this process.
+are kept, settled and removed, one or four per commit, with and without frames in flight; in an outage, frames are
+only kept. The kernel counts the bytes written by this process.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ Impair = Callable[[Course], Awaitable[None]]
 
 
 async def _killed(course: Course) -> None:
-    """Kill the server, wait for up to 3 s, start it, and let it run for up to 6 s."""
+    """Kill the server, wait for up to 3 s, start the server, and let the server run for up to 6 s."""
     chance = random.Random(0)
     for _ in range(KILLS):
         epoch = course.there.camera.epoch

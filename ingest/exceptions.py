@@ -19,7 +19,7 @@ IngestError
 from __future__ import annotations
 
 _SHOWN_CHARS = 200
-"""Characters of an invalid value in an error message: enough to find it."""
+"""Maximum number of characters of an invalid value in an error message: enough to find the value."""
 
 
 class IngestError(Exception):
@@ -61,7 +61,7 @@ class UnknownVersion(CodecError):
 
 
 class WrongKind(CodecError):
-    """A record is of another kind than its topic holds."""
+    """A record has another kind than its topic expects."""
 
     def __init__(self, expected: str, found: object) -> None:
         super().__init__(f"expected a {expected} record, found {found!r}: check the producer's topic")
@@ -108,7 +108,7 @@ class LogUnavailable(IngestError):
 
 
 class Fenced(IngestError):
-    """A newer owner of the same partition has taken over, so this process must release it."""
+    """A newer owner of the same partition has taken over, so this process must release the partition."""
 
 
 class MemberIdle(IngestError):
@@ -122,8 +122,8 @@ class MemberIdle(IngestError):
 
 
 class Outdated(IngestError):
-    """The configuration has changed, and only a new process can use it."""
+    """The configuration has changed, and only a new process can use the new configuration."""
 
 
 class LedgerError(IngestError):
-    """An interval account contradicts itself."""
+    """An account of an interval contradicts itself."""

@@ -104,7 +104,7 @@ def largest_difference(model: Any, path: Path, images: npt.NDArray[np.uint8]) ->
 
 
 def _mirrored(images: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.uint8]:
-    """Mirror a random half of the images: a car that drives left looks like one that drives right."""
+    """Mirror a random half of the images: a car that drives left looks like a mirrored car that drives right."""
     flipped = images.copy()
     chosen = np.random.default_rng(seed).random(len(images)) < 0.5
     flipped[chosen] = flipped[chosen, :, ::-1]

@@ -38,7 +38,7 @@ class FaultInjector:
         self.injected: list[InjectedFault] = []
 
     async def run(self, faults: list[PlannedFault]) -> None:
-        """Cause each fault at its time, and return when all have ended."""
+        """Cause each fault at its time, and return when all faults have ended."""
         began_s = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for fault in faults:

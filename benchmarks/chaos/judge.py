@@ -12,15 +12,16 @@ from ingest.contract.records import Event
 from stream.analyse.analyser import Sighting
 
 DELIVERY = frozenset(["dispatch", "webhook-receiver", BROKER])
-"""Targets whose kill may fall between the answer to a post and the receipt of the post. Such a post is repeated."""
+"""Targets whose kill may fall between the answer to a post and the receipt of the post. A post whose receipt was not
+written is repeated."""
 CLOCK_NS = 1_000_000_000
-"""Slack between the times of posts and of kills, in ns: a post is stored a moment before its answer."""
+"""Slack between the times of posts and of kills, in ns: the receiver stores a post a moment before it answers."""
 _EXAMPLES = 10
 
 
 @dataclass(frozen=True)
 class InjectedFault:
-    """A fault that was caused: Unix times in ns of its begin, and of its end, when the process runs again.
+    """A fault that was caused, with the Unix times in ns when it began and when the process ran again.
 
     ``kills`` counts the processes ended by SIGKILL, also after a stop that took too long. ``problem`` is empty unless
     the fault could not be caused, or the process did not come back.
@@ -95,7 +96,7 @@ def judge(evidence: ChaosEvidence) -> dict[str, Any]:
 
 
 def extra_posts(posts: Iterable[Post], injected: Sequence[InjectedFault]) -> tuple[list[Post], list[Post]]:
-    """Return the posts beyond one per alert: those explained by a kill, and the others.
+    """Return the repeated posts of alerts: the posts that a kill explains, and the unexplained posts.
 
     A kill of the dispatcher, the receiver or the broker explains one extra post. The kill must fall between that post
     and the previous post of the alert.

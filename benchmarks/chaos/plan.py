@@ -16,7 +16,8 @@ KINDS = (KILL, PAUSE, STOP, TWICE)
 FIRST_S = 5.0
 """Earliest fault after the agent's start, in seconds, so that results flow before the first fault."""
 CALM_S = 30.0
-"""Time without a new fault at the end of a run, in seconds: the last pause ends, and the last restart is done."""
+"""Time without a new fault at the end of a run, in seconds: enough for the last pause to end and the last restarted
+process to recover."""
 PAUSE_S = (1.0, 20.0)
 """Shortest and longest pause, in seconds. Some pauses are longer than the session timeout of a consumer group, 12
 s."""

@@ -1,4 +1,4 @@
-"""Operating system processes by id: start, find, signal and await them.
+"""Operating system processes by id: start, find, signal and await processes.
 
 The functions accept any process, not only child processes.
 """
@@ -44,7 +44,7 @@ class Process:
                 os.kill(self.pid, number)
 
     def wait(self, deadline: Deadline) -> bool:
-        """Wait for the end of the process. Return whether it ended before the deadline. Reap an ended child."""
+        """Wait for the end of the process. Return whether it ended in time. Reap an ended child."""
         try:
             descriptor = os.pidfd_open(self.pid)
         except ProcessLookupError:
@@ -84,7 +84,7 @@ def find(pid: int) -> Process | None:
 
 
 def spawn(command: Sequence[str], env: Mapping[str, str], output: Path, *, detach: bool = False) -> Process:
-    """Start a process in a new session and return the process. Append its output to a file.
+    """Start a process in a new session and return the process. Append the output of the process to a file.
 
     Without ``detach``, the process dies with the calling process. May be called from any thread.
     """

@@ -38,9 +38,9 @@ class Supervisor:
     """Child processes that are kept running, each with its own log file in ``folder``.
 
     A service that exits with 0 has finished. Any other exit is a failure: the service is restarted after a growing
-    pause. Each service runs in its own session, so that Ctrl-C reaches only this process, and dies with this process.
-    When a service ends, the rest of its process group is killed. Use a supervisor from one event loop, in a thread
-    that lives as long as the services.
+    pause. Each service runs in its own session, so that Ctrl-C reaches only the supervisor. A service dies with the
+    supervisor's process. When a service ends, the rest of its process group is killed. Use a supervisor from one
+    event loop, in a thread that lives as long as the services.
     """
 
     def __init__(self, specs: Sequence[ServiceSpec], folder: Path, *, seed: int | None = None) -> None:

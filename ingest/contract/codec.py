@@ -1,8 +1,8 @@
 """Encoding and decoding of records: msgpack on the data path, JSON for people and webhooks.
 
 A msgpack record is a map of its fields, ``kind``, and ``v``, the version as (major, minor). A minor version may add
-fields, and readers ignore unknown ones. A major version may change anything, so a record of an unknown major version
-is refused and becomes a dead letter.
+fields, and readers ignore unknown fields. A major version may change anything, so a record of an unknown major
+version is refused and becomes a dead letter.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ def encode_batch(pipeline: str, canvas: Canvas, items: Sequence[bytes], pictures
     """Return a batch made of encoded items and their regions' pictures, each ``(h, w, channels)`` uint8, contiguous.
 
     The bytes equal those of ``encode`` for the whole record. Items are encoded one by one with ``encode_part``, so
-    that one item can be refused alone. The caller then knows the batch's size before it makes the batch. Pixels are
-    copied only once. The caller must keep the batch within the size limit, from the sizes of all parts and
+    that one item can be refused alone. Encoding the items first also tells the caller the batch's size in advance.
+    Pixels are copied only once. The caller must keep the batch within the size limit, from the sizes of all parts and
     ``HEAD_BYTES``.
     """
     pack = msgpack.Packer(use_bin_type=True)

@@ -1,4 +1,7 @@
-"""Dead letters: records that could not be processed, with their original bytes. Park, list and replay them."""
+"""Dead letters: records that could not be processed, with their original bytes.
+
+Functions to make, list and replay dead letters.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,8 @@ _RECEIPT_PLACE = "sightline-replayed-place"
 """Headers of a replay's receipt: a record of ``deadletter`` without a value and without the error headers, so that no
 reader takes it for a dead letter."""
 _CUT = "sightline-cut-from-bytes"
-"""Header of a dead letter that holds only the first part of its record. A cut letter is not replayed."""
+"""Header of a dead letter that holds only the first part of its record. A dead letter with this header is not
+replayed."""
 _OURS = (h.FRAMES, h.LANE, h.PIPELINE, h.TRACEPARENT, h.ACCOUNT)
 MAX_HEADER_BYTES = 40 * 1024
 """Maximum size of the original record's headers in a dead letter. The ids of 64 frames take at most 20 KiB; the error
@@ -39,7 +43,7 @@ MAX_TEXT_CHARS = 1000
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One parked record: its offset on ``deadletter``, its failure, and its frames."""
+    """One record of ``deadletter``: the original record, its failure, and its frames."""
 
     offset: int
     parked_ms: int
@@ -107,7 +111,7 @@ async def letters(log: Log) -> AsyncIterator[DeadLetter]:
 
 
 async def letter_at(log: Log, offset: int) -> DeadLetter | None:
-    """Return the dead letter at an offset, None if there is none. Raise LogUnavailable."""
+    """Return the dead letter at an offset, None if the offset has no dead letter. Raise LogUnavailable."""
     if not (await log.beginnings(DEADLETTER))[0] <= offset < (await log.ends(DEADLETTER))[0]:
         return None
     async with aclosing(log.read(DEADLETTER, 0, offset, offset + 1)) as records:
@@ -118,7 +122,7 @@ async def letter_at(log: Log, offset: int) -> DeadLetter | None:
 
 @dataclass
 class ReplayReport:
-    """Report of a replay: the number of dead letters sent, and of those skipped by reason."""
+    """Report of a replay: the number of dead letters sent, and the number of skipped ones by reason."""
 
     run: str
     sent: int = 0
@@ -134,7 +138,7 @@ async def replay(log: Log, run: str, wanted: Callable[[DeadLetter], bool] = lamb
 
     Skip frames that already have a result, and frames that an earlier replay sent and that may still be in
     processing. A repeated replay therefore sends nothing twice. A record that failed again after a replay is sent
-    again. A new replay fences one that still runs.
+    again. A new replay fences an older replay that still runs.
 
     Raise ValueError for an invalid name of the run, Fenced, or LogUnavailable.
     """
@@ -224,7 +228,7 @@ def _receipt(record: LogRecord) -> ReplayReceipt | None:
 
 
 async def _ended(log: Log, frames: set[FrameId]) -> Mapping[object, bool]:
-    """Return the frames that have results, per pipeline and for any pipeline, and whether a replay wrote each."""
+    """Return the frames that have results, per pipeline and for any pipeline, and whether a replay wrote them."""
     ended: dict[object, bool] = {}
     ends, beginnings = await log.ends(RESULTS), await log.beginnings(RESULTS)
     for partition, end in ends.items() if frames else ():

@@ -1,8 +1,8 @@
 """Plan of a replay: which dead letters to send, and on which lane. Pure.
 
 Downstream, an engine node sheds frames out of order within a camera, epoch, lane and pipeline. Dead letters are
-stored in the order of their failures, from both lanes and all stages. Therefore a replay opens another lane whenever
-a letter would be out of order on its existing lanes.
+stored in the order of their failures, for both lanes and all stages together. Therefore a replay uses another lane
+whenever a letter would be out of order on all lanes used so far.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from ingest.contract.identity import FrameId, replay_lane
 
 Unit = Hashable
-"""Key of a thing that is replayed once: (frame, pipeline), with ``""`` for all pipelines, or the place of a record
-that names no frame."""
+"""Key of the work that is replayed once: (frame, pipeline), with ``""`` for all pipelines. For a record that names no
+frame, the key is the record's position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Candidate:
 
     @property
     def units(self) -> frozenset[Unit]:
-        """The units that this letter would replay."""
+        """The keys of the work that this letter would replay."""
         return frozenset((frame, self.pipeline) for frame in self.frames) or frozenset({self.place})
 
 
@@ -65,7 +65,7 @@ PARTLY_REPLAYED = Skip("some of its frames have been replayed or have a result")
 
 @dataclass
 class _LaneState:
-    """The state of one lane: each camera's topic, the highest sequence numbers sent, and this plan's units sent."""
+    """The state of one lane: each camera's topic, the highest sequence numbers sent, and the keys of work sent."""
 
     topics: dict[str, str] = field(default_factory=dict)
     marks: dict[tuple[str, int, str], int] = field(default_factory=dict)
@@ -87,8 +87,8 @@ class _LaneState:
 class ReplayPlan:
     """Decides about dead letters, one by one in the order of their offsets.
 
-    ``ended`` has the units with a result, and whether a replay wrote the result. ``receipts`` are the receipts of all
-    replays.
+    ``ended`` maps the keys of work with a result to whether a replay wrote the result. ``receipts`` are the receipts
+    of all replays.
     """
 
     def __init__(self, run: str, receipts: Iterable[ReplayReceipt], ended: Mapping[Unit, bool]) -> None:
@@ -102,7 +102,7 @@ class ReplayPlan:
             self._lanes[receipt.lane].carry(receipt.sent)
 
     def decide(self, letter: Candidate) -> Send | Skip:
-        """Return the decision about a letter, and record it as carried out."""
+        """Return the decision about a letter, and record the decision as carried out."""
         units = letter.units
         done = {unit for unit in units if self._replayed.get(unit, -1) > letter.offset or unit in self._ended}
         if done == units:
@@ -121,7 +121,7 @@ class ReplayPlan:
     def _lane(self, letter: Candidate) -> str | None:
         """Return the first lane that accepts a letter.
 
-        If some frames of a letter were already sent, only their lane accepts the letter.
+        If this plan already sent some frames of a letter, only the lane of these frames accepts the letter.
         """
         number = 1
         while True:

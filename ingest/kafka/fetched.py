@@ -34,7 +34,7 @@ _MAGIC, _MAGIC_AT, _ATTRIBUTES_AT, _HEADER_BYTES = 2, 16, 21, 61
 _FIRST_RATIO = 16
 """First guess of the compression ratio. JSON compresses by a factor of 5 to 10."""
 _GROWTH = 8
-"""Factor by which the next output buffer is larger if one is too small. Zeroing the largest buffer takes up to 100
+"""Factor by which the output buffer grows when a buffer was too small. Zeroing the largest buffer takes up to 100
 ms."""
 
 

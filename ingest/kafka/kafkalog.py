@@ -27,8 +27,8 @@ TIMEOUT_S = 30.0
 """Longest silence of the broker before the log gives up, in seconds. The timeout is longer than a broker's
 restart."""
 _POLL_MS = 500
-"""Longest wait of one poll, in ms. Short enough to notice the deadline in time; few polls, so their cost is
-negligible."""
+"""Longest wait of one poll, in ms. Short enough to notice the deadline in time; long enough that polls cost
+little."""
 _IDLE_READERS = 2
 """Maximum number of idle consumers kept between reads. Alerts read one frame after another; no caller reads many at
 once."""
@@ -37,7 +37,7 @@ _RETRY_PAUSE_S = 0.1
 
 
 def from_consumer(settings: KafkaSettings, record: ConsumerRecord[bytes, bytes]) -> LogRecord:
-    """Convert a record of aiokafka. The topic loses its prefix, and a missing value becomes an empty one."""
+    """Convert a record of aiokafka. The topic loses its prefix, and a missing value becomes an empty value."""
     return LogRecord(
         topic=record.topic.removeprefix(settings.prefix),
         partition=record.partition,

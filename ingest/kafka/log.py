@@ -1,8 +1,8 @@
 """The log interface: the part of Kafka that decision code needs.
 
 Topic names here have no deployment prefix. ``kafkalog`` implements this interface on Kafka. ``memorylog`` implements
-it in memory, for tests. Consumer groups are not part of the interface: a service that needs a group has its own
-consumer.
+this interface in memory, for tests. Consumer groups are not part of the interface: a service that needs a group has
+its own consumer.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class LogRecord:
 class Outgoing:
     """A record to write. The partition is always explicit.
 
-    On a compacted topic an empty value is a tombstone: it deletes the key.
+    On a compacted topic an empty value is a tombstone, which deletes the key.
     """
 
     topic: str

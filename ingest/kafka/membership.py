@@ -1,4 +1,4 @@
-"""A watch for a consumer group member that is left without partitions.
+"""Detection of a consumer group member that is left without partitions.
 
 A topic that is deleted and created again, or a rebalance that the broker loses, may leave a member without partitions
 although other members hold several, or no member holds any. The member runs, sends heartbeats, and reads nothing. A
@@ -28,7 +28,7 @@ and to assign the member's partitions."""
 
 
 class GroupLog(Protocol):
-    """The part of ``KafkaLog`` that this watch needs."""
+    """The part of ``KafkaLog`` that a MemberGuard needs."""
 
     async def partitions(self) -> Mapping[str, int]:
         """Return the number of partitions of each topic."""
@@ -45,9 +45,9 @@ class IdleMemberDetector:
         self._since_s: float | None = None
 
     def check(self, now_s: float, partitions: int, members: Sequence[tuple[str, int]] | None) -> float | None:
-        """Return the seconds for which this member has been left without partitions, None if it is not.
+        """Return the seconds for which this member has been left without partitions, None if it has not.
 
-        A member that holds nothing is not left without partitions if each partition has a holder of its own. A
+        A member without partitions does not count as left without if each partition is held by a different member. A
         rebalance (``members`` is None) neither starts nor resets the idle time.
         """
         if members is None:

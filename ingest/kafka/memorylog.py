@@ -84,7 +84,7 @@ class MemoryLog:
         return self._offsets.get((group, tp))
 
     async def writer(self, transactional_id: str) -> _MemoryWriter:
-        """Open the writer of this id and fence an older one."""
+        """Open the writer of this id and fence an older writer."""
         writer = _MemoryWriter(self, transactional_id)
         self._owners[transactional_id] = writer
         return writer

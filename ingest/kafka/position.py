@@ -1,8 +1,9 @@
-"""The position at which a consumer group begins a partition, and the records that it will never read.
+"""The position at which a consumer group begins a partition, and the records that the group will never read.
 
 Retention may delete records before a group has read them. The service that skips the deleted records first reports
-the gap on ``status``. Otherwise ``sightline audit`` would say "balanced" after such a loss. A topic that was deleted
-and created again begins at 0, so a committed offset of the old topic would skip its first records.
+the gap on ``status``. Without this report, ``sightline audit`` would say "balanced" although records were lost. A
+topic that was deleted and created again begins at 0, so a committed offset of the old topic would skip its first
+records.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ class StartPosition(NamedTuple):
 async def start_position(log: Log, group: str, tp: TopicPartition) -> StartPosition:
     """Return the committed offset of a group, the beginning without a commit. Raise LogUnavailable.
 
-    Records that expired unread are logged and reported on ``status``. A group without a commit is new, so it misses
-    no record. A commit beyond the end belongs to an earlier topic of this name: the group starts at the beginning.
+    Records that expired unread are logged and reported on ``status``. A group without a commit is new, so no deleted
+    record counts as missed. A commit beyond the end belongs to an earlier topic of this name: the group starts at the
+    beginning.
     """
     committed = await log.committed(group, tp)
     first = (await log.beginnings(tp.topic))[tp.partition]
@@ -61,7 +63,10 @@ async def start_position(log: Log, group: str, tp: TopicPartition) -> StartPosit
 
 
 async def commit(log: Log, group: str, tp: TopicPartition, position: int) -> None:
-    """Commit a position below the committed one. A member of the group never does this. Raise LogUnavailable."""
+    """Commit a position, which may be below the committed position. A group member itself never goes back.
+
+    Raise LogUnavailable.
+    """
     writer = await log.writer(f"{group}-restart-{tp.topic}-{tp.partition}")
     try:
         await writer.write((), group, {tp: position})

@@ -42,7 +42,7 @@ seconds: two minutes mean a hang."""
 RETRY_BACKOFF_MS = 50
 """Pause between retries of a retriable error, e.g. while a partition changes its leader."""
 BETWEEN_TRANSACTIONS_S = 0.003
-"""Pause before a transaction is retried while the markers of the previous one are still being written.
+"""Pause before a transaction is retried while the markers of the previous transaction are still being written.
 
 Three of four consecutive transactions are retried. aiokafka's own pause is 20 ms; this shorter pause reduces the
 median transaction from 29 to 11 ms, see decision 0001.
@@ -226,7 +226,7 @@ def consumer(
 ) -> AIOKafkaConsumer:
     """Make a consumer that reads committed records only and never commits by itself.
 
-    ``group`` is the name without prefix. Start the consumer before use, stop it after.
+    ``group`` is the name without prefix. Start the consumer before use, and stop it afterwards.
     """
     args: dict[str, Any] = {
         **settings.client(client_id),

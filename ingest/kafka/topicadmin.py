@@ -1,4 +1,4 @@
-"""Create the topics of a deployment, compare them with the contract, and add partitions."""
+"""Create the topics of a deployment, compare the topics with the contract, and add partitions."""
 
 from __future__ import annotations
 
@@ -100,7 +100,10 @@ async def verify(settings: KafkaSettings, *, fix: bool = False) -> list[str]:
 async def _compared(
     settings: KafkaSettings, admin: AIOKafkaAdminClient, described: Iterable[dict[str, Any]], *, fix: bool
 ) -> list[str]:
-    """Return the differences between the topics' settings and the contract. With ``fix``, also correct them."""
+    """Return the differences between the topics' settings and the contract.
+
+    With ``fix``, also correct the settings that differ.
+    """
     differences = []
     for topic in described:
         name = topic["topic"].removeprefix(settings.prefix)
@@ -121,7 +124,7 @@ def _counts(settings: KafkaSettings, described: Iterable[dict[str, Any]]) -> dic
 
 
 async def _settings_of(admin: AIOKafkaAdminClient, topic: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the settings in force for a topic, and those that are set on the topic itself."""
+    """Return the settings in force for a topic, and the settings that are set on the topic itself."""
     [response] = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
     [(code, text, _, _, entries)] = response.resources
     if code:

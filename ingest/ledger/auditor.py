@@ -1,10 +1,10 @@
 """The audit: read the topics and compute the balance.
 
-The audit takes a cut, the ends of the topics at its start, and reads all records before the cut: first frames, then
-heartbeats, then results and dead letters. A frame delivered before the cut may still be in processing. Therefore the
-audit reads on beyond the cut until every frame has its final states or the wait is over. Frames that are then missing
-or lack a final state are unaccounted, except frames that an agent reports in its spool. Frames captured after the cut
-are left to the next audit.
+The audit fixes a cut, which is the ends of all topics at its start, and reads all records before the cut: first
+frames, then heartbeats, then results and dead letters. A frame delivered before the cut may still be in processing.
+Therefore the audit reads on beyond the cut until every frame has its final states or the wait is over. Frames that
+are then missing or lack a final state are unaccounted, except frames that an agent reports in its spool. The next
+audit covers frames captured after the cut.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ Progress = Callable[[int, int], None]
 """A callback with the number of records read and the number to read."""
 
 _PHASES = ((FRAMES, READINGS), (FRAMES_LATE,), (STATUS,), (RESULTS, DEADLETTER))
-"""Order of reading. Live frames and readings come first, because they show where retention has truncated a camera or
-sensor. Results and dead letters come last, because those of deleted frames are not entered."""
+"""Order of reading. Live frames and readings come first, because these topics show from where a camera or sensor is
+retained. Results and dead letters come last, because results of deleted frames are not entered."""
 _TOPICS = tuple(topic for phase in _PHASES for topic in phase)
 _READERS_OF_FRAMES = (
     ("prepare-live", FRAMES),
@@ -80,7 +80,7 @@ async def _ends(log: Log, topics: Iterable[str]) -> dict[TopicPartition, int]:
 
 
 class _TopicReader:
-    """A reader of all partitions that resumes where its last call stopped, and enters records into the ledger."""
+    """Reads all partitions, continues at the position of the last call, and enters records into the ledger."""
 
     def __init__(self, log: Log, progress: Progress) -> None:
         self.readings = Ledger()

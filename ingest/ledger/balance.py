@@ -17,8 +17,8 @@ from ingest.ledger.intervals import Cover, Interval, common, length
 from ingest.ledger.states import ALL_PIPELINES, DEAD, NOTHING_RETAINED, EpochLedger, FrameEnd, FrameState, Ledger
 
 _EXAMPLES = 10
-"""Maximum number of faulty frames that are named as examples. The balance shows only some examples; its counts
-include all faulty frames."""
+"""Maximum number of faulty frames that are named as examples. The balance shows only some faulty frames as examples;
+its counts include all faulty frames."""
 _UNCLEAN = "unclean"
 _OF_FRAMES = (FRAMES, FRAMES_LATE)
 """Topics with one record per frame."""
@@ -29,13 +29,13 @@ class StateCounts:
     """Frames or readings by final state, for one camera or sensor, or in total.
 
     - ``captured`` counts all sequence numbers: withheld, spooled, delivered and unaccounted frames together.
-    - ``spooled`` frames are not in the log yet, but their agent reports that it has them.
+    - ``spooled`` frames are not in the log yet, but an agent reports them as stored in its spool.
     - ``repeats`` were sent again after a crash and dropped.
-    - ``unclean`` frames were in an agent's memory when it was killed. These frames were never stored, and do not
-      count as captured.
+    - ``unclean`` frames were in the memory of an agent when the agent was killed. These frames were never stored, and
+      do not count as captured.
 
-    - ``expired_unread`` frames were deleted by retention before the prepare stage read them. Their cameras are
-      unknown, so only the total includes these frames, and they do not count as captured.
+    - ``expired_unread`` frames were deleted by retention before the prepare stage read them. The cameras of such
+      frames are unknown, so only the total includes these frames, and they do not count as captured.
 
     A delivered frame has one final state per pipeline, so there may be more final states than frames.
     """
@@ -92,7 +92,7 @@ class Balance:
     """Cameras whose frames retention may have deleted completely. These cameras are not balanced."""
     unclean: list[str] = field(default_factory=list)
     """Epochs that a kill ended, with the last number stored and the last number that a heartbeat reported, -1 for
-    none. The frames between these two numbers were in memory only; there may have been more.
+    none. The frames between these two numbers were in memory only; there may have been more frames.
     """
     expired_unread: list[str] = field(default_factory=list)
     """Offsets that retention deleted before a service read them, with the service's consumer group."""

@@ -104,8 +104,8 @@ class RetainedReadings:
     """Enters the retained readings, and the number from which each sensor is balanced.
 
     ``truncated`` holds the partitions in which retention has deleted records. A sensor's readings are in order, so
-    retention deleted nothing after the sensor's first retained record. A sensor without a retained record in such a
-    partition cannot be balanced.
+    retention deleted nothing after the sensor's first retained record. A sensor without a retained record in a
+    truncated partition cannot be balanced.
     """
 
     def __init__(self, ledger: Ledger, truncated: Container[int], partition_of: Callable[[str], int]) -> None:
@@ -136,10 +136,10 @@ class RetainedFrames:
     """Enters the retained frames, and the frame from which each camera is balanced.
 
     ``truncated`` gives, by partition, the Unix time in ms up to which retention has deleted frames, on either lane. A
-    camera starts at its first live frame sent after that time. Earlier live frames are deleted or left out. All
-    frames captured later, also those of the late lane, were sent after that first frame. A camera of such a partition
-    without a live frame after that time cannot be balanced. ``partition_of`` returns a camera's partition, for
-    cameras without a retained frame. ``sensors`` gives the same for readings.
+    camera's balance starts at its first live frame that was sent after this Unix time. Earlier live frames are
+    deleted or left out. All frames captured after this first frame, also those of the late lane, were sent after it.
+    A camera without such a first frame in a truncated partition cannot be balanced. ``partition_of`` returns a
+    camera's partition, for cameras without a retained frame. ``sensors`` is the RetainedReadings of the same ledger.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class RetainedFrames:
         self._seen: set[str] = set()
 
     def frame(self, record: LogRecord) -> None:
-        """Enter a record of ``frames`` or ``frames.late``. All live frames are entered before the late ones."""
+        """Enter a record of ``frames`` or ``frames.late``. All live frames are entered before the late frames."""
         found, lane = _delivery(record), h.lane_of(record.headers, record.topic)
         if not found or is_replay(lane):
             return

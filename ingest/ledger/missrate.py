@@ -2,9 +2,9 @@
 
 The gate sends a random sample of the frames that it would withhold. A sampled frame is a miss if it shows an object
 that the last regular frame did not show: a new object, or an object that has moved by more than half its size. A
-stationary object was seen before, and its absence from the regular frames is no miss. Earlier sampled frames do not
-count as seen, because they would not exist without the sample. Therefore the draw does not change which quiet frames
-are misses.
+stationary object is no miss, because an earlier regular frame showed the object. Objects in earlier sampled frames do
+not count as seen, because these frames would not exist without the sample. Therefore the random draw does not
+influence which quiet frames are misses.
 
 Misses come in runs: an unnoticed object is missed in every frame until a regular frame is sent. Frames are drawn
 independently, so the confidence interval of the rate is still valid.
@@ -24,7 +24,7 @@ from ingest.contract.identity import is_replay
 from ingest.contract.records import Detection, Result
 
 CERTAIN = 0.5
-"""Minimum score of an object. Below it, a detector finds an object in one frame and loses it in the next."""
+"""Minimum score of an object. Below this score, a detector finds an object in one frame and loses it in the next."""
 SAME = 0.5
 """Minimum intersection over union of two boxes of one object that has hardly moved."""
 _Z_95 = 1.959964

@@ -38,7 +38,7 @@ class FrameState:
     """The lanes that a frame was delivered on, the pipelines it was routed to, and its final states.
 
     ``ends`` counts how often each final state was written. A dead letter counts once, because a service may write it
-    again after a crash. Only ``Ledger`` creates states, one object per value, so they are compared by identity.
+    again after a crash. Only ``Ledger`` creates states, one object per value, so states are compared by identity.
     """
 
     lanes: frozenset[str] = frozenset()
@@ -50,8 +50,8 @@ class FrameState:
 class EpochLedger:
     """The ledger of one epoch of a camera: the cover by withheld and delivered frames, and each frame's state.
 
-    ``withheld`` counts withheld frames by reason. ``repeats`` counts deliveries of a frame that its lane already had,
-    which is normal after a crash of the agent.
+    ``withheld`` counts withheld frames by reason. ``repeats`` counts deliveries of a frame that was already on the
+    same lane. Such deliveries are normal after a crash of the agent.
     """
 
     cover: Cover = field(default_factory=Cover)
@@ -63,7 +63,7 @@ class EpochLedger:
     """Highest sequence number that a heartbeat reported as captured. A lower bound of the captured frames, because
     heartbeats may be lost."""
     heard: tuple[int, int] | None = None
-    """Offsets on ``status`` of the first and last heartbeats that report this epoch as the present one."""
+    """Offsets on ``status`` of the first and last heartbeats that report this epoch as the current one."""
     status_accounts: set[tuple[int, int, tuple[tuple[str, int], ...]]] = field(default_factory=set)
     """Accounts from ``status``, kept to recognise an account that is sent again."""
     runs: set[Interval] = field(default_factory=set)
@@ -83,7 +83,7 @@ class Ledger:
     """All facts that the topics contain about captured frames. Before the cut, records may be added in any order.
 
     ``readings`` is a separate ledger of the sensors, in which a sensor takes the place of a camera. Readings are
-    delivered in runs, and pipelines do not process them.
+    delivered in runs, and no pipeline processes readings.
     """
 
     def __init__(self, readings: Ledger | None = None) -> None:
@@ -107,7 +107,7 @@ class Ledger:
         return len(self._unidentified)
 
     def start_at(self, camera: str, epoch: int, seq: int) -> None:
-        """Balance a camera from this frame on, because retention has deleted earlier ones."""
+        """Balance a camera from this frame on, because retention has deleted earlier frames."""
         self.starts[camera] = (epoch, seq)
 
     def leave_out(self, camera: str) -> None:
@@ -124,10 +124,10 @@ class Ledger:
             self.readings.cut()
 
     def add_frame(self, frame: FrameId, lane: str, account: Account | None) -> None:
-        """Add a frame that is in the log, with its account of the frames withheld before.
+        """Add a frame that is in the log, and its account of the frames withheld before it.
 
         The same frame on the same lane is a repeat, not an error. The same frame on another lane is a duplicate. A
-        replay sends a delivered frame again, so it is not a delivery.
+        frame that a replay sends again does not count as delivered again.
         """
         if is_replay(lane) or not self._is_wanted(frame.camera, frame.epoch, frame.seq):
             return
@@ -168,9 +168,10 @@ class Ledger:
             self._withhold(entries, account)
 
     def add_epoch_end(self, end: EpochEnd) -> None:
-        """Add the end of an epoch. A clean end wins over an unclean one: an agent may be killed after a clean end.
+        """Add the end of an epoch.
 
-        An end after the cut still closes its epoch. Frames after the cut are left to the next audit.
+        A clean end wins over an unclean end, because an agent may be killed after a clean end. The end of an epoch
+        counts even if it was written after the cut. The next audit covers frames after the cut.
         """
         if self._cut is not None:
             cut = self._cut.get((end.camera, end.epoch))
@@ -213,7 +214,7 @@ class Ledger:
             frames[frame.seq] = self._after_end(frames.get(frame.seq, self._new), end, pipelines)
 
     def add_unidentified(self, place: object) -> None:
-        """Add a dead letter that names no frame. ``place`` is the position of its record in the log."""
+        """Add a dead letter that names no frame. ``place`` is the position of the failed record in the log."""
         self._unidentified.add(place)
 
     def _is_wanted(self, camera: str, epoch: int, seq: int, first: int | None = None) -> bool:

@@ -27,7 +27,7 @@ def delay_s(failures: int, chance: float, base_s: float = BASE_S, cap_s: float =
 
 @dataclass
 class Backoff:
-    """Consecutive failures of one service, and the outage that they form. Pauses double from ``base_s`` to ``cap_s``.
+    """Consecutive failures of one service, which together form an outage. Pauses double from ``base_s`` to ``cap_s``.
 
     In a long outage the pauses grow to ``LONG_SHARE`` of the outage's length, up to ``long_cap_s``.
     """

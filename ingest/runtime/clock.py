@@ -51,7 +51,10 @@ class ManualClock:
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """A moment on the monotonic clock. A chain of calls passes one deadline down, and shares its time."""
+    """A moment on the monotonic clock.
+
+    A chain of calls passes one deadline down, so that all calls together keep the time limit.
+    """
 
     at: float
     clock: Clock = field(default_factory=SystemClock)

@@ -16,7 +16,7 @@ GROUP_FILE, GROUP_FOLDER = 0o640, 0o750
 
 
 def restrict_umask() -> None:
-    """Forbid all access of others to the files that this process and its children create."""
+    """Forbid other users all access to the files that this process and its children create."""
     os.umask(os.umask(0o077) | 0o027)
 
 

@@ -1,4 +1,4 @@
-"""The shell of every service: logs, metrics port, stop signals, Kafka log, configuration and exit status."""
+"""The common frame of every service: logs, metrics port, stop signals, Kafka log, configuration and exit status."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """Run a command that dies with its parent: ``python tether.py PARENT_PID command …``.
 
-The program asks the kernel to send SIGKILL when its parent ends (prctl(2), PR_SET_PDEATHSIG). Then it becomes the
-command and keeps its process id. The tether is a separate program because code between fork and exec is unsafe in a
-process with threads. This program imports nothing from Sightline, so that it starts in milliseconds.
+The program asks the kernel to send SIGKILL when its parent ends (prctl(2), PR_SET_PDEATHSIG). Then the program
+replaces itself by the command and keeps its process id. The tether is a separate program because code between fork
+and exec is unsafe in a process with threads. This program imports nothing from Sightline, so that it starts in
+milliseconds.
 """
 
 from __future__ import annotations

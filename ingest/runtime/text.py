@@ -18,7 +18,7 @@ _MARKS = (
 
 
 def decode_text(data: bytes) -> str:
-    """Return the text of a file's bytes in the encoding of its byte order mark, UTF-8 without one.
+    """Return the text of a file's bytes in the encoding of its byte order mark, UTF-8 without a mark.
 
     Every text file of a user is read with this function: secrets, labels, site and policy files. Raise ValueError
     with a message that quotes nothing of the file.

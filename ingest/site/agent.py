@@ -63,7 +63,7 @@ class LinkConfig(ConfigSection):
     url: str = ""
     """Address of the gateway, ``https://host[:port]``."""
     token_file: Path | None = None
-    """File with the gateway's bearer token. The file is read again when it changes."""
+    """File with the gateway's bearer token. The agent reads the file again when it changes."""
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None

@@ -21,7 +21,7 @@ MAX_ENTRY_BYTES = 1024 * 1024
 """Maximum size of an entry. An entry of this size has room for hundreds of masks with hundreds of corners. A larger
 entry is refused unread."""
 UNNAMED = "site"
-"""Name of a site whose file sets no name. Cameras and sensors of such a site name no site either."""
+"""Name of a site whose file sets no name. Cameras and sensors of a site without a name have no site name either."""
 _Own = TypeVar("_Own", CameraConfig, SensorConfig)
 
 

@@ -1,4 +1,4 @@
-"""`sightline agent`: the process next to the cameras, and its tools."""
+"""`sightline agent`: commands that run the agent next to the cameras, and commands that check its set-up."""
 
 from __future__ import annotations
 

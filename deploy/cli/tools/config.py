@@ -1,4 +1,4 @@
-"""Commands `sightline config …`: check a site file, apply it to the config topic, show and remove entries."""
+"""Commands `sightline config …`: check a site file, apply the file to the config topic, show and remove entries."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def apply(
 @app.command()
 @friendly
 def keygen(file: Annotated[Path, typer.Argument(help="New file for the private key.")]) -> None:
-    """Make a key pair: FILE signs entries (`config apply --sign-key FILE`), FILE.pub lets services check them."""
+    """Make a key pair: FILE signs entries (`config apply --sign-key FILE`), FILE.pub lets services verify entries."""
     public = generate(file)
     stdout.print(f"{file}: the private key. Keep it off the broker and the agents", markup=False, soft_wrap=True)
     stdout.print(

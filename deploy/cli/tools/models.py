@@ -52,8 +52,8 @@ def add(
 ) -> None:
     """Add a model to the repository as its next version.
 
-    The stored model takes uint8 pixels. Its outputs must match those of the original and fit the decoder and the
-    number of labels. Otherwise nothing is stored.
+    The stored model takes uint8 pixels. The outputs of the stored model must match the original's, and fit the
+    decoder and the number of labels. Otherwise nothing is stored.
     """
     from engines.repository.adopt import AdoptOptions, adopt
 

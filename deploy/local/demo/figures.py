@@ -1,4 +1,4 @@
-"""Counts of the records on a stack's topics, and the report made from them. Pure."""
+"""Counts of the records on a stack's topics, and the report of these counts. Pure."""
 
 from __future__ import annotations
 

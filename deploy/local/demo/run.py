@@ -135,7 +135,7 @@ async def run_demo(
     """Run one demo with its own topics. Raise ConfigError, DeployError, EngineError or IngestError.
 
     The demo runs on the cluster of ``SIGHTLINE_KAFKA`` and leaves no topic there. Without this variable, the demo
-    runs on ``broker``, by default a new one. The demo's topics stay there until the next demo.
+    runs on ``broker``, by default a new one. On this broker, the demo's topics stay until the next demo.
     """
     make_site, models = _site(options)
     base = KafkaSettings.from_env()

@@ -22,7 +22,7 @@ SITE = "demo"
 def pipeline_for(manifest: Manifest, *, regions: bool) -> PipelineConfig:
     """Return the pipeline that prepares frames as a model's manifest requires.
 
-    A classifier gets each region that moved. A detector gets the whole frame, fitted to its input size.
+    A classifier gets each region with motion. A detector gets the whole frame, fitted to its input size.
     """
     return PipelineConfig(
         name=manifest.name,

@@ -32,7 +32,7 @@ _log = logs.get("deploy.watch")
 async def beside(work: Coroutine[Any, Any, None], *, to_its_end: bool = False) -> AsyncIterator[None]:
     """Run ``work`` in the background while the block runs.
 
-    When the block ends, cancel the work, or with ``to_its_end`` wait for it. If the work fails, the block is
+    When the block ends, cancel the work, or with ``to_its_end`` wait for its end. If the work fails, the block is
     cancelled and the work's error is raised. If the block raises, the work is cancelled and the block's error is
     raised.
     """
@@ -54,7 +54,7 @@ async def watching(settings: KafkaSettings) -> AsyncIterator[Figures]:
     """Read a deployment's topics from their beginnings while the block runs.
 
     Yield the figures and keep them up to date. The audit counts unreadable records; this reader skips them. When
-    reading fails, the block is cancelled and the error is raised: LogUnavailable, or any other.
+    reading fails, the block is cancelled and the error is raised: LogUnavailable, or another error.
     """
     figures = Figures()
     async with KafkaLog(settings, "sightline-watch") as log:

@@ -48,9 +48,9 @@ class Broker:
 
     ``home`` is by default ``$SIGHTLINE_HOME``, or ``.sightline`` in the working folder.
 
-    Methods block and may be called from any thread, one at a time. If any process already runs a broker of this
-    folder, ``start`` attaches to it. As a context manager, a Broker stops its process at the end, unless ``start``
-    attached to a process.
+    Methods block and may be called from any thread, one at a time. If another process already runs a broker of this
+    folder, ``start`` attaches to that broker. As a context manager, a Broker stops its process at the end, unless
+    ``start`` attached to a process.
     """
 
     def __init__(self, home: Path | None = None, folder: Path | None = None) -> None:

@@ -44,7 +44,7 @@ def choose_ports(start: int, is_free: Callable[[int], bool]) -> Ports:
 
 
 def properties(template: str, ports: Ports, data: Path) -> str:
-    """Return ``server.properties``, filled in from its template."""
+    """Return the text of ``server.properties``, filled in from the template."""
     largest = MAX_RECORD_BYTES + _HEADER_ROOM_BYTES
     return Template(template).substitute(
         broker_port=ports.broker,

@@ -108,7 +108,7 @@ class Box(NamedTuple):
         return Box(self.left * x, self.top * y, self.right * x, self.bottom * y)
 
     def widened(self, share: float) -> Box:
-        """Return the box with ``share`` of its width added left and right, and of its height above and below."""
+        """Return the box with a margin: ``share`` of the width left and right, of the height above and below."""
         x, y = self.width * share, self.height * share
         return Box(self.left - x, self.top - y, self.right + x, self.bottom + y)
 
@@ -124,9 +124,10 @@ class Box(NamedTuple):
 
 
 class FrameRef(NamedTuple):
-    """Topic, partition and offset of a frame's record. Evidence and replay read the original bytes there.
+    """Topic, partition and offset of a frame's record.
 
-    ``topic`` is the topic's name in the contract, without prefix.
+    Evidence and replay read the frame's original bytes from this position. ``topic`` is the topic's name in the
+    contract, without prefix.
     """
 
     topic: Annotated[str, Field(pattern=r"^frames(\.late)?$")]

@@ -51,7 +51,7 @@ class Inner(NamedTuple):
 
 
 class Region(NamedTuple):
-    """One row of the batch: the box in the frame, its mapping into the model's input, and the rectangle it fills."""
+    """One row of the batch: box in the frame, mapping into the model's input, and the rectangle it fills there."""
 
     box: Box
     fit: Fit
@@ -108,7 +108,7 @@ class Batch(Record):
     """Frames of one partition for one pipeline, in the order of their offsets.
 
     ``pixels`` holds the pictures of all items' regions one after the other, each the size of its region's ``inner``,
-    uint8 in C order. Padding is not sent: it is 44 % of a square model's input for a 16:9 picture.
+    uint8 in C order. Padding is not sent, because it makes up 44 % of a square model's input for a 16:9 picture.
     """
 
     KIND: ClassVar[str] = "batch"

@@ -81,7 +81,7 @@ class Event(CloudEvent):
 
 
 class Evidence(Record):
-    """A picture that was stored before its alert: its address, and the hash of its bytes."""
+    """The address and hash of a picture that was stored before its alert was raised."""
 
     KIND: ClassVar[str] = "evidence"
 

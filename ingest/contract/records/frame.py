@@ -1,4 +1,4 @@
-"""The frame record, the fields that later records keep of it, and the counts of frames withheld before a frame."""
+"""The frame record, the fields that later records copy from it, and the counts of withheld frames."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WITHHELD_REASONS = ("still", "rate", "schedule", "masked", "overload", "budget",
 - ``expired``: a full spool dropped the frame.
 - ``unclean``: the capture was killed before the frame was stored in the spool.
 
-All other frames were withheld on purpose.
+All other reasons mean that a frame was withheld on purpose.
 """
 MAX_RESTING = 16
 """Maximum number of stationary objects that one frame reports. A frame that reports this many may have left some
@@ -39,7 +39,7 @@ Reason = Annotated[str, Field(pattern=r"^[a-z0-9._-]{1,32}$")]
 class Account(Record):
     """The frames withheld in an unbroken interval, counted by reason. ``counts`` sums to the interval's length.
 
-    An account keeps unknown reasons: they come from a newer minor version.
+    An account keeps unknown reasons, because they come from a newer minor version.
     """
 
     KIND: ClassVar[str] = "account"
@@ -85,7 +85,7 @@ class Redacted(Record):
 
 
 class FrameMeta(Record):
-    """Fields that a frame keeps from the agent to its results.
+    """Fields that a frame has from the agent to its results.
 
     ``captured_ns`` is Unix time in nanoseconds; ``width`` and ``height`` are in pixels. ``motion`` are the regions in
     which the gate saw motion: None when the gate did not compare the frame, empty when the gate saw no motion.
@@ -119,7 +119,7 @@ class RoutedFrame(FrameMeta):
 
     ``source`` is the frame's own record. ``pipelines`` are all pipelines of the frame, so that the auditor knows how
     many results to expect. ``reason`` explains an outcome other than a classification. ``withheld`` counts, by
-    reason, the frames that the agent withheld just before this one. ``motion`` and ``resting`` are None for a
+    reason, the frames that the agent withheld just before this frame. ``motion`` and ``resting`` are None for a
     pipeline that looks at whole frames.
     """
 

@@ -1,4 +1,4 @@
-"""Sensor readings in columns, and the account of the readings withheld before them."""
+"""Sensor readings in columns, and the account of the readings withheld before these."""
 
 from __future__ import annotations
 

@@ -8,13 +8,14 @@ from ingest.contract.records.base import Count, Many, Name, Record, SmallMap
 from ingest.contract.records.frame import Account
 
 CameraState = Literal["starting", "running", "frozen", "black", "tampered", "stalled", "down", "ended"]
-"""A ``frozen``, ``black`` or ``tampered`` camera still delivers frames, but they do not show its usual view."""
+"""A ``frozen``, ``black`` or ``tampered`` camera still delivers frames, but these frames do not show the camera's
+usual view."""
 
 
 class StreamStatus(Record):
     """Fields that the status of a camera and of a sensor share.
 
-    ``captured`` counts the frames or readings of this epoch so far, and ``kept`` those stored for the log.
+    ``captured`` counts the frames or readings of this epoch so far, and ``kept`` the stored frames or readings.
     ``spooled`` counts the records that still wait in the spool; one record holds many readings.
     """
 

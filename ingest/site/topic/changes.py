@@ -1,7 +1,7 @@
 """Changes to the ``config`` topic when one of several sites is applied. Pure.
 
-A camera or sensor belongs to one site. A pipeline, rule or receiver may be in the files of several sites. Such an
-entry names all these sites, and is removed when the last site drops it.
+A camera or sensor belongs to one site. A pipeline, rule or receiver may be in the files of several sites. A shared
+entry names all its sites, and is removed when the last site drops the entry.
 """
 
 from __future__ import annotations

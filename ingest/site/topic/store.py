@@ -22,13 +22,13 @@ FOLLOW_S = 5.0
 """Pause between two checks for new records, in seconds. A person makes the changes and does not notice this delay."""
 WRITER = "config"
 """Transactional id of a process that changes the topic. Open the writer before reading the topic, and close it after
-``commit``. A later process fences an earlier one, whose view of the topic is outdated."""
+``commit``. A later process fences an earlier process, whose view of the topic is outdated."""
 
 
 async def publish(
     log: Log, entries: Iterable[ConfigEntry], removed: Iterable[str] = (), signer: ConfigSigner | None = None
 ) -> None:
-    """Write entries and remove keys without reading the topic. Sign them if there is a signer."""
+    """Write entries and remove keys without reading the topic. Sign all records if there is a signer."""
     for record in _records(entries, removed, signer):
         await log.produce(record)
 
@@ -39,7 +39,7 @@ async def commit(
     removed: Iterable[str] = (),
     signer: ConfigSigner | None = None,
 ) -> None:
-    """Write entries and remove keys in one transaction. Sign them if there is a signer.
+    """Write entries and remove keys in one transaction. Sign all records if there is a signer.
 
     Raise Fenced if another process has opened its writer after this one, or LogUnavailable.
     """

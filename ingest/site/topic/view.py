@@ -1,4 +1,4 @@
-"""The valid entries of the ``config`` topic, and the refused ones."""
+"""The valid and the refused entries of the ``config`` topic."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _REMEDY = "write it again with `sightline config apply`, or remove it with `sigh
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All valid entries of the topic by key, and the reasons for the refused ones, at the time of reading."""
+    """All valid entries of the topic by key, and the reasons for refusals, at the time of reading."""
 
     entries: dict[str, ConfigEntry]
     refused: Mapping[str, str] = field(default_factory=dict)
@@ -125,8 +125,8 @@ class ConfigView:
         """End a reading of the topic, and log each refusal once.
 
         After a reading of the whole topic, entries that the topic no longer contains are removed: compaction deletes
-        a removed entry and later its tombstone. ``removed`` lets the caller distinguish such removals from a lost
-        topic. With a public key, such entries stay in force and are reported, because anyone may have written the
+        a removed entry and later its tombstone. ``removed`` lets the caller distinguish removed entries from a lost
+        topic. With a public key, missing entries stay in force and are reported, because anyone may have written the
         tombstone.
         """
         seen, self._seen = self._seen, None
