@@ -1,9 +1,9 @@
 """Parser for MJPEG: an endless multipart response with one picture in each part. Pure.
 
-Cameras disagree with their own headers. The parser therefore believes, in this order:
+The headers of some cameras are wrong. The parser therefore trusts, in this order:
 
-1. the markers of a JPEG, which say where the picture ends, at the moment when it ends;
-2. the boundary line before the first part, whatever the Content-Type says;
+1. the markers of a JPEG, which show the end of the picture as soon as the end is received;
+2. the boundary line before the first part, even if the Content-Type names another boundary;
 3. the Content-Length of a part, for pictures in other formats.
 """
 
@@ -17,7 +17,7 @@ _MAX_HEADER_BYTES = 16 * 1024
 _BOUNDARY = re.compile(r"""boundary\s*=\s*("[^"]*"|[^;\s]+)""", re.IGNORECASE)
 _LENGTH = re.compile(rb"^content-length[ \t]*:\s*(\d+)\s*$", re.IGNORECASE | re.MULTILINE)
 _BODY = re.compile(rb"\r?\n\r?\n|(?=" + re.escape(JPEG_START) + rb")")
-"""Place before a body: an empty line, or a JPEG of a camera that sends no empty line."""
+"""Position where a body begins: after an empty line, or at the start of a JPEG if the camera sends no empty line."""
 _SPACE = b"\r\n \t"
 
 
@@ -28,10 +28,10 @@ def boundary_of(content_type: str) -> bytes:
 
 
 class Multipart:
-    """Incremental parser from received bytes to pictures. Raise ValueError for one larger than ``max_bytes``.
+    """Incremental parser from received bytes to pictures. Raise ValueError for a picture larger than ``max_bytes``.
 
-    The first line that begins with dashes, or that is ``boundary``, is the boundary of all parts. If a JPEG comes
-    before such a line, pictures follow each other without boundaries.
+    The first line that begins with dashes, or that equals ``boundary``, is the boundary of all parts. If a JPEG comes
+    before any such line, the stream has no boundaries between its pictures.
     """
 
     def __init__(self, boundary: bytes, max_bytes: int) -> None:
@@ -41,12 +41,12 @@ class Multipart:
         self._buffer = bytearray()
         self._boundary: re.Pattern[bytes] | None = None
         self._overlap_bytes = 0
-        """Length of the boundary line: so much of a boundary may be at the end of the buffer."""
+        """Length of the boundary line. The end of the buffer may hold an incomplete boundary of up to this length."""
         self._length: int | None = None
         self._inside = False
         self._jpeg: JpegScan | None = None
         self._searched = 0
-        """Number of bytes of the body that contain no boundary."""
+        """Number of bytes at the start of the body that were searched and contain no boundary."""
 
     def feed(self, data: bytes) -> list[bytes]:
         """Add received bytes. Return the pictures that are now complete."""
@@ -60,7 +60,10 @@ class Multipart:
         return found
 
     def _headers(self) -> bytes | None:
-        """Move to the next body. Return empty bytes, or None while more bytes are needed."""
+        """Skip headers up to the next body.
+
+        Return empty bytes when the body is reached, or None while more bytes are needed.
+        """
         start = (self._boundary or self._first).search(self._buffer)
         if start is None:
             if self._boundary:  # a trailer of the last picture, or a thumbnail behind it
@@ -81,7 +84,7 @@ class Multipart:
         return b""
 
     def _body(self) -> bytes | None:
-        """Return the picture of the present part, or None while more bytes are needed."""
+        """Return the picture of the current part, or None while more bytes are needed."""
         if self._jpeg is None and not self._searched:
             begin = self._buffer.lstrip(_SPACE)
             if len(begin) < len(JPEG_START):
@@ -100,7 +103,7 @@ class Multipart:
         return self._length if self._length is not None and self._length <= len(self._buffer) else None
 
     def _next_boundary(self) -> int | None:
-        """Return the position of the next boundary in the body, or None. Search each byte once."""
+        """Return the position of the next boundary in the body, or None. Each byte is searched only once."""
         found = self._boundary.search(self._buffer, self._searched) if self._boundary else None
         self._searched = max(1, len(self._buffer) - self._overlap_bytes)
         return found.start() if found else None
@@ -113,6 +116,6 @@ class Multipart:
 
 
 def _require_short(size: int) -> None:
-    """Raise ValueError for headers that do not end: each search begins anew, and would cost more and more time."""
+    """Raise ValueError for headers that never end, because each search of the growing buffer would take longer."""
     if size > _MAX_HEADER_BYTES:
         raise ValueError(f"no part begins within {_MAX_HEADER_BYTES} bytes")
