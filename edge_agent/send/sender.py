@@ -82,7 +82,7 @@ class Refusals:
             return ""
         self._reported_s = now_s
         names = ", ".join(self._unreported[:_MAX_NAMES])
-        text = f"{len(self._unreported)} refused and parked, {names}: {reason}"
+        text = f"refused records that stay in the spool: {len(self._unreported)} ({names}): {reason}"
         self._unreported.clear()
         _log.warning("record_refused", record=name, reason=reason)
         return text
@@ -227,7 +227,7 @@ class Sender:
             raise self._broken
         patience_s = ACK_TIMEOUT_S * min(1 + self._backoff.failures, PATIENT_TRIES)
         if self._window and self._clock.monotonic() - self._progress_s > patience_s:
-            raise TimeoutError(f"no acknowledgement within {patience_s:.0f} s")
+            raise TimeoutError(f"the link sent no acknowledgement within {patience_s:.0f} s")
 
     async def _pause(self) -> None:
         wait_s = min(IDLE_S, self._pace.wait_s(self._clock.monotonic()) or IDLE_S)

@@ -168,7 +168,7 @@ class SpoolConnection:
             for *fields, _, crc in db.execute(query, (key,)):
                 if crc == checksum(Row(*fields), key):
                     raise WrongKey(self.path, unknown)
-        raise sqlite3.DatabaseError(f"no intact row is sealed with the keys {unknown}")
+        raise sqlite3.DatabaseError(f"only damaged rows name the unknown keys {unknown}")
 
     def _typed(self, error: Exception) -> SpoolError:
         """Return the SpoolError that corresponds to an error of SQLite or of the disk."""

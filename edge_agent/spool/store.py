@@ -112,7 +112,7 @@ class SpoolStore(SpoolConnection):
             )
 
     def end_epoch(self, kind: Kind, end: EpochEnd, accounts: Sequence[Account]) -> None:
-        """Mark an epoch as ended and store the status row that reports the end and ``accounts``, in one transaction."""
+        """In one transaction, mark an epoch as ended and store a status row with the end and ``accounts``."""
         with self.transaction() as db:
             db.execute("UPDATE epochs SET ended = 1 WHERE name = ? AND epoch = ?", (end.camera, end.epoch))
             self._insert(db, [self._status_row(kind, [end], accounts)])
@@ -295,7 +295,7 @@ class SpoolStore(SpoolConnection):
     def _status_row(
         self, kind: Kind = "frame", ends: Sequence[EpochEnd] = (), accounts: Sequence[Account] = (), reason: str = ""
     ) -> Row:
-        """Return a status row with ends of epochs, and with counts of withheld or expired frames or readings (``accounts``).
+        """Return a status row with ends of epochs and with counts of withheld or expired items (``accounts``).
 
         The row reports on sensors if ``kind`` is ``readings``, otherwise on cameras.
         """

@@ -46,7 +46,8 @@ ASK_AGAIN_S = 60.0
 """Interval between attempts to subscribe to refused topics, in seconds. The agent asks again because a broker may
 allow a topic later, without an announcement."""
 OLD_VERSION = (
-    "speaks MQTT 3.1.1, not 5: messages during a lost connection are lost, and retained ones come at each connection"
+    "supports only MQTT 3.1.1: messages sent while the connection is lost do not arrive, and retained messages"
+    " arrive again at each connection"
 )
 _REFUSED = 0x80
 _UNSUPPORTED_VERSION = 0x84

@@ -145,7 +145,7 @@ class StreamSource:
             self._damage.cut_off(packet)
         self._decode(packet, self._clock.now_ns() - round(waited_s * 1e9 if self._timed_out else 0))
         if not self._timed_out and self._clock.monotonic() - self._intact_s > self._stall_s:
-            raise SourceStalled(f"{self._address.shown}: no intact frame for {self._stall_s:g} s")
+            raise SourceStalled(f"{self._address.shown}: the camera sent no intact frame for {self._stall_s:g} s")
 
     def _decode(self, packet: Packet[VideoStream], arrived_ns: int) -> None:
         self._reports.note(packet)

@@ -56,7 +56,7 @@ class Multipart:
             if body:
                 found.append(body)
         if len(self._buffer) > self._max_bytes + _MAX_HEADER_BYTES:
-            raise ValueError(f"no complete part within {self._max_bytes} bytes")
+            raise ValueError(f"MJPEG stream: no complete part within {self._max_bytes} bytes")
         return found
 
     def _headers(self) -> bytes | None:
@@ -99,7 +99,7 @@ class Multipart:
 
     def _end_by_length(self) -> int | None:
         if self._length is not None and self._length > self._max_bytes:
-            raise ValueError(f"a part of {self._length} bytes exceeds the limit of {self._max_bytes}")
+            raise ValueError(f"MJPEG stream: a part of {self._length} bytes exceeds the limit of {self._max_bytes}")
         return self._length if self._length is not None and self._length <= len(self._buffer) else None
 
     def _next_boundary(self) -> int | None:
@@ -118,4 +118,4 @@ class Multipart:
 def _require_short(size: int) -> None:
     """Raise ValueError for headers that never end, because each search of the growing buffer would take longer."""
     if size > _MAX_HEADER_BYTES:
-        raise ValueError(f"no part begins within {_MAX_HEADER_BYTES} bytes")
+        raise ValueError(f"MJPEG stream: no part begins within {_MAX_HEADER_BYTES} bytes")

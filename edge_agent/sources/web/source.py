@@ -110,7 +110,8 @@ class WebSource:
         if url.host != own.host or (own.scheme == "https" and url.scheme != "https"):
             where = f"{url.scheme}://{url.host}"
             raise httpx.ProtocolError(
-                f"the camera redirects to {where}: expected its own host. If that is right, use {where} in source"
+                f"the camera redirects to {where}: expected the host in source. "
+                f"If the redirect is right, use {where} in source"
             )
 
     def _begin(self, stack: ExitStack) -> None:
@@ -155,7 +156,9 @@ class WebSource:
             except _REQUEST_ERRORS as error:
                 raise SourceStalled(f"{self._address.shown}: {self._describe(error)}") from None
             if self._clock.monotonic() - self._good_s > self._stall_s:
-                raise SourceStalled(f"{self._address.shown}: no complete picture for {self._stall_s:g} s")
+                raise SourceStalled(
+                    f"{self._address.shown}: the camera sent no complete picture for {self._stall_s:g} s"
+                )
         return self._ready.popleft()
 
     def _whole(self, chunks: Iterator[bytes]) -> bytes:
@@ -169,7 +172,7 @@ class WebSource:
             if len(data) > MAX_PICTURE_BYTES:
                 raise ValueError(f"the picture exceeds the limit of {MAX_PICTURE_BYTES} bytes")
             if deadline.passed:
-                raise ValueError(f"no complete picture for {self._stall_s:g} s")
+                raise ValueError(f"the camera sent no complete picture for {self._stall_s:g} s")
         return bytes(data)
 
     def _describe(self, error: Exception) -> str:

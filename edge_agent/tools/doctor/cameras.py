@@ -18,7 +18,8 @@ from ingest.site import CameraConfig, GateConfig, mask_secrets
 OPEN_S = 15.0
 """Time for a camera to connect and send its first picture, in addition to the seconds of the check."""
 LASTING = 2
-"""Number of seconds with unusable frames that make a camera poor. A stream may begin with some."""
+"""Number of seconds with unusable frames from which on a camera gets a poor finding. One such second is normal,
+because a stream may begin with unusable frames."""
 SLOW_SHARE = 0.7
 """Minimum share of the configured frame rate that a camera must deliver. A slower camera gets a poor finding."""
 
@@ -31,7 +32,7 @@ class _Observed:
     notices: list[str] = field(default_factory=list)
     view: str = ""
     reasons: list[str] = field(default_factory=list)
-    """Reasons of unusable frames, at most one a second."""
+    """Reasons why frames were unusable, at most one reason a second."""
 
     def take(self, message: Message) -> None:
         match message:
@@ -93,9 +94,11 @@ def _judged(subject: str, camera: CameraConfig, seen: _Observed) -> Finding:
     if seen.view:
         return poor(subject, f"{text}; {seen.view}", "look at the camera: sightline agent preview")
     if len(seen.reasons) >= LASTING:
-        return poor(subject, f"{text}; {seen.reasons[-1]}", "such frames are withheld: check the camera and its link")
+        return poor(
+            subject, f"{text}; {seen.reasons[-1]}", "unusable frames are withheld: check the camera and the network"
+        )
     if seen.notices:
         return poor(subject, f"{text}; {seen.notices[0]}", "see docs/how-to.md, connecting cameras")
     if len(frames) > 1 and fps < SLOW_SHARE * wanted and not camera.source.startswith(("rtsp", "images:")):
-        return poor(subject, f"{text}, set to {wanted:g}", "lower fps, or the picture's size")
+        return poor(subject, f"{text}, configured: {wanted:g} frames/s", "lower fps or the size of the pictures")
     return good(subject, text)

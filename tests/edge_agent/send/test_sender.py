@@ -160,7 +160,7 @@ async def test_refused_rows_are_parked_and_reported_and_the_other_rows_are_sent(
         await until(lambda: rig.store.empty)
         assert rig.names() == ["a0", "a1", "a2"]
         (beat,) = [decode(Heartbeat, p.value) for p in link.sent if p.topic == "status"]
-        assert beat.reason == "1 refused and parked, frame a/5/1: not this one"
+        assert beat.reason == "refused records that stay in the spool: 1 (frame a/5/1): not this one"
         (depth,) = rig.store.depth()
         assert (depth.first, depth.last, depth.frames) == (1, 1, 1)  # the ledger counts the parked row as waiting
         assert link.opened == 1

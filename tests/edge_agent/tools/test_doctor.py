@@ -148,7 +148,7 @@ async def test_the_bad_finding_of_a_camera_shows_the_reason(settings: dict[str, 
 
 async def test_a_camera_below_its_configured_frame_rate_is_poor() -> None:
     finding = await check_camera(ROAD.model_copy(update={"fps": 2000.0, "gate": GateConfig(max_fps=0.0)}), 1.0)
-    assert (finding.state, "set to 2000" in finding.seen) == ("poor", True)
+    assert (finding.state, "configured: 2000" in finding.seen) == ("poor", True)
 
 
 def observed(*messages: Message) -> Finding:
