@@ -136,7 +136,7 @@ class Yolox:
 
 
 def clips(yolox: Yolox) -> list[Footage]:
-    """Return the shared clips."""
+    """Return the clips in ``shared/data``."""
     return [
         Footage(name, fps, lambda path=DATA / name: _video(path), yolox.look_at_all(DATA / name))  # type: ignore[misc]
         for name, fps in CLIPS

@@ -23,7 +23,8 @@ from stream.sense.sensor import Cleaner
 
 REPORTED_WITHIN_S = 5.0
 """Maximum age of a frame that no heartbeat reports, in seconds. A capture process reports its number of frames each
-second, and a heartbeat each second forwards the number. The remaining time is for a busy machine."""
+second, and a heartbeat each second forwards the number. The limit is longer than both pauses, because a busy machine
+is slow."""
 _MAX_FAULTS = 20
 _DROPPED = ("repeat", "old-epoch")
 

@@ -85,7 +85,7 @@ class ReceivedFrames:
         if not order or (frame.epoch, frame.seq) > order[-1]:
             order.append((frame.epoch, frame.seq))
         elif (frame.epoch, frame.seq) not in set(order):  # a repeat does not violate the order
-            raise AssertionError(f"{topic}: {frame.id} came after {order[-1]}")
+            raise AssertionError(f"{topic}: frame {frame.id} arrived after frame {order[-1]}")
 
     def live_ms(self, start_s: float, end_s: float) -> dict[str, float]:
         """Return the percentiles of the ages of live frames that arrived in an interval, in ms."""

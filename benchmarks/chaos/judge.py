@@ -12,8 +12,8 @@ from ingest.contract.records import Event
 from stream.analyse.analyser import Sighting
 
 DELIVERY = frozenset(["dispatch", "webhook-receiver", BROKER])
-"""Targets whose kill may fall between the answer to a post and the receipt of the post. A post whose receipt was not
-written is repeated."""
+"""Targets whose kill may fall between the answer to a post and the receipt of the post. A post without a written
+receipt is repeated."""
 CLOCK_NS = 1_000_000_000
 """Slack between the times of posts and of kills, in ns: the receiver stores a post a moment before it answers."""
 _EXAMPLES = 10

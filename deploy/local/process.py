@@ -44,7 +44,7 @@ class Process:
                 os.kill(self.pid, number)
 
     def wait(self, deadline: Deadline) -> bool:
-        """Wait for the end of the process. Return whether it ended in time. Reap an ended child."""
+        """Wait until the process ends or the deadline passes. Return whether it has ended. Reap an ended child."""
         try:
             descriptor = os.pidfd_open(self.pid)
         except ProcessLookupError:

@@ -87,7 +87,7 @@ TOPICS: Mapping[str, Topic] = {
 def partition_for(key: str, partitions: int, pins: Mapping[str, int] | None = None) -> int:
     """Return the partition of a camera or sensor: the pinned one, else murmur2 of the name as in Kafka's Java client.
 
-    Producers always pass the partition explicitly, because librdkafka's default partitioner differs.
+    Producers always pass the partition explicitly, because librdkafka's default partitioner is another one.
     """
     if pins and key in pins:
         return pins[key]

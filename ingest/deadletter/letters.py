@@ -20,8 +20,8 @@ from ingest.exceptions import CodecError
 from ingest.kafka.log import Log, LogRecord, Outgoing, Writer
 
 WRITER = "deadletter-replay"
-"""Transactional id of every replay. A new replay fences an older one that still runs, because both would send the
-same letters."""
+"""Transactional id of every replay. A new replay fences an older replay that still runs, because both would send the
+same dead letters."""
 TOO_LARGE = Skip("was too large to be parked whole")
 NOWHERE = Skip("names a topic or partition that does not exist")
 _RECEIPT_LANE = "sightline-replayed-lane"
@@ -71,8 +71,8 @@ class DeadLetter:
 def parked(record: LogRecord, stage: str, error: Exception, pipeline: str = "") -> Outgoing:
     """Return the dead letter of a record: its original bytes, key and headers, and the headers of its failure.
 
-    A dead letter always fits into its topic. A foreign producer may write a record over the limit. The dead letter of
-    such a record holds the bytes that fit, and a header with the record's size.
+    A dead letter always fits into its topic. A foreign producer may write a record that exceeds the size limit. The
+    dead letter of such a record holds the bytes that fit, and a header with the record's size.
     """
     failure = Failure(record.topic, record.partition, record.offset, stage, _reason(error), _shortened(str(error)))
     headers = {**_bounded(record.headers), **failure_headers(failure)}

@@ -280,9 +280,11 @@ class KafkaLog:
         count = (await self.partitions()).get(topic, 0)
         name = self.settings.topic(topic)
         if not count:
-            raise LogUnavailable(f"no topic {name}: run `sightline topics create`, or let this user describe it")
+            raise LogUnavailable(
+                f"no topic {name}: run `sightline topics create`, or allow this user to describe the topic"
+            )
         if partition >= count:
-            raise LogUnavailable(f"{name} has no partition {partition}, only {count}")
+            raise LogUnavailable(f"{name} has no partition {partition}, it has {count} partitions")
         return count
 
 

@@ -151,8 +151,8 @@ async def grow(settings: KafkaSettings, partitions: int, signer: ConfigSigner | 
     """Pin every known camera to its present partition, then add partitions to the co-partitioned topics.
 
     A camera is known if ``config`` names the camera, or the log has frames of the camera. Return the pins that were
-    written. Also give ``deliveries`` as many partitions as ``alerts``. After an interruption, call this again to
-    finish. Raise ValueError unless the number of partitions grows, and TopicMismatch if a topic is missing.
+    written. Also give ``deliveries`` as many partitions as ``alerts``. After an interruption, call this function
+    again to finish. Raise ValueError unless the number of partitions grows, and TopicMismatch if a topic is missing.
     """
     async with KafkaLog(settings, "sightline-topics") as log:
         found = await log.partitions()
@@ -173,7 +173,7 @@ async def grow(settings: KafkaSettings, partitions: int, signer: ConfigSigner | 
 async def remove(settings: KafkaSettings, prefix: str) -> list[str]:
     """Delete the contract's topics whose full name begins with ``prefix``, and return their names.
 
-    For demos and tests. Topics with this prefix whose names are not in the contract remain.
+    Only demos and tests call this function. Topics with this prefix whose names are not in the contract remain.
     """
     async with _admin(settings) as admin:
         names = sorted(t for t in await admin.list_topics() if t.startswith(prefix) and t.endswith(tuple(TOPICS)))
@@ -189,7 +189,7 @@ def _require_growth(found: Mapping[str, int], partitions: int) -> None:
     counts = [found[t] for t in CO_PARTITIONED]
     if partitions < max(counts) or partitions == min(counts):
         raise ValueError(
-            f"{partitions} requested, but {FRAMES} has {max(counts)} partitions: expected more, none can be removed"
+            f"{partitions} partitions requested, but {FRAMES} has {max(counts)}: expected more, as Kafka removes none"
         )
 
 

@@ -78,7 +78,7 @@ async def require_writable(producer: AIOKafkaProducer, settings: KafkaSettings, 
         except (TimeoutError, KafkaError) as error:
             raise LogUnavailable(f"no topic {name}: run `sightline topics create`") from error
         if partition not in known:
-            raise LogUnavailable(f"{name} has no partition {partition}, only {sorted(known)}")
+            raise LogUnavailable(f"{name} has no partition {partition}, it has partitions {sorted(known)}")
 
 
 def arguments(settings: KafkaSettings, record: Outgoing) -> dict[str, Any]:
@@ -117,7 +117,9 @@ class KafkaWriter:
             async with asyncio.timeout(self._timeout_s):
                 await start(self._producer, self._settings)
         except TimeoutError as error:  # aiokafka requests its producer id without a time limit
-            raise LogUnavailable(f"{self._id}: not opened within {self._timeout_s:.0f} s") from error
+            raise LogUnavailable(
+                f"{self._id}: the transactional producer did not start within {self._timeout_s:.0f} s"
+            ) from error
 
     async def write(self, records: Sequence[Outgoing], group: str, offsets: Mapping[TopicPartition, int]) -> None:
         """Write all records and the group's offsets in one transaction. Raise Fenced, LogUnavailable or Oversize."""
@@ -169,7 +171,7 @@ class KafkaWriter:
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, _FENCING):
-                return Fenced(f"{self._id} has a newer owner: {type(cause).__name__}")
+                return Fenced(f"transactional id {self._id} has a newer owner: {type(cause).__name__}")
             cause = cause.__cause__
         reason = f"not committed within {self._timeout_s:.0f} s" if isinstance(error, TimeoutError) else repr(error)
         return LogUnavailable(f"{self._id}: transaction failed: {reason}")

@@ -3,8 +3,8 @@
 The audit fixes a cut, which is the ends of all topics at its start, and reads all records before the cut: first
 frames, then heartbeats, then results and dead letters. A frame delivered before the cut may still be in processing.
 Therefore the audit reads on beyond the cut until every frame has its final states or the wait is over. Frames that
-are then missing or lack a final state are unaccounted, except frames that an agent reports in its spool. The next
-audit covers frames captured after the cut.
+are still missing or lack a final state after the wait are unaccounted, except frames that an agent reports in its
+spool. The next audit covers frames captured after the cut.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ _READERS_OF_FRAMES = (
 )
 """Consumer groups that bring a delivered frame to its final state, with their input topics."""
 _POLL_S = 0.25
-"""Pause between reads of new results and dead letters, in seconds. Longer than a batch's delay and a transaction."""
+"""Pause between reads of new results and dead letters, in seconds. The pause is longer than a batch's delay and a
+transaction."""
 _READERS = 8
 """Number of partitions read at once. Each read fetches up to 16 MiB ahead, so this number bounds memory. More reads
 would not be faster."""

@@ -30,7 +30,7 @@ class StateCounts:
 
     - ``captured`` counts all sequence numbers: withheld, spooled, delivered and unaccounted frames together.
     - ``spooled`` frames are not in the log yet, but an agent reports them as stored in its spool.
-    - ``repeats`` were sent again after a crash and dropped.
+    - ``repeats`` counts frames that were sent again after a crash and dropped.
     - ``unclean`` frames were in the memory of an agent when the agent was killed. These frames were never stored, and
       do not count as captured.
 

@@ -30,7 +30,7 @@ SAME = 0.5
 _Z_95 = 1.959964
 """Standard deviations around the mean that hold 95 % of a normal distribution."""
 _LOOKED_AT = ("still", "masked")
-"""Withheld reasons of frames that the gate inspected. The sample is drawn from these frames."""
+"""Withheld reasons of frames that the gate inspected. The random sample is drawn from frames with these reasons."""
 
 
 @dataclass
@@ -94,7 +94,7 @@ def _follows(result: Result, last: Result) -> bool:
 
 
 def shows_new_object(now: Sequence[Detection], before: Sequence[Detection]) -> bool:
-    """Return whether a detection with a score of at least ``CERTAIN`` has no counterpart in the frame before.
+    """Return whether a detection with a score of at least ``CERTAIN`` has no counterpart in the previous frame.
 
     The counterpart may have any score. Labels are not compared, because models often give a small vehicle different
     labels in two frames.

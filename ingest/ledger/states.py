@@ -115,7 +115,7 @@ class Ledger:
         self.starts[camera] = NOTHING_RETAINED
 
     def cut(self) -> None:
-        """Fix the frames to balance.
+        """Fix the set of frames to balance.
 
         After the cut, the ledger adds only records that fill a hole, and final states of frames.
         """

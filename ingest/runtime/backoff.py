@@ -51,7 +51,10 @@ class Backoff:
         return delay_s(self.failures, chance, self.base_s, max(self.cap_s, grown_s))
 
     def steady(self, started_s: float) -> float | None:
-        """End the outage at the successful start. Return the outage's length in seconds, None without an outage."""
+        """End the outage at the time of the successful start.
+
+        Return the outage's length in seconds, None without an outage.
+        """
         length = None if self.since_s is None else started_s - self.since_s
         self.failures, self.since_s = 0, None
         return length

@@ -31,7 +31,7 @@ class SystemClock:
 
 @dataclass
 class ManualClock:
-    """A clock that moves only when ``advance`` is called. For tests and replays."""
+    """A clock that moves only when ``advance`` is called. Tests and replays use this clock."""
 
     seconds: float = 0.0
     started_ns: int = 1_700_000_000_000_000_000

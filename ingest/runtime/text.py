@@ -29,7 +29,7 @@ def decode_text(data: bytes) -> str:
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start} is not {encoding}") from None
     if "\0" in text:
-        raise ValueError("NUL characters, as in UTF-16 without a byte order mark")
+        raise ValueError("found NUL characters, as in UTF-16 without a byte order mark")
     return text
 
 

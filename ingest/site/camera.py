@@ -53,8 +53,8 @@ class StreamConfig(ConfigSection):
     own_clock: bool = True
     """Use the capture time in the stream if the stream has one; False always uses the host's clock."""
     max_skew_s: float = Field(default=2.0, gt=0.0)
-    """Largest difference of the stream's clock from the host's. If the clocks differ by more, the difference is
-    reported and the host's clock is used."""
+    """Largest accepted difference between the stream's clock and the host's clock. If the clocks differ by more, the
+    difference is reported and the host's clock is used."""
     existing: bool = False
     """For ``images:FOLDER``: at the first start, also read the pictures that already exist."""
     recursive: bool = False

@@ -32,7 +32,7 @@ class HostOptions(ConfigSection):
     path: Path = Path("/")
     """For ``disk``: a path on the file system whose free bytes are measured."""
     label: str = ""
-    """For ``temperature``: the chip or label to read; by default the hottest of all."""
+    """For ``temperature``: the chip or label to read; by default the hottest sensor of the host."""
 
 
 class MqttOptions(ConfigSection):
@@ -113,7 +113,7 @@ class ModbusOptions(ConfigSection):
     """Options of ``modbus:HOST[:PORT]`` and ``modbus:/dev/…``. Sensors of one device share one connection."""
 
     address: int = Field(ge=0, le=65535)
-    """Address of the register in the protocol, from 0. A manual's 40001 usually means 0."""
+    """Address of the register in the protocol, from 0. Register 40001 in a manual usually has address 0."""
     table: Literal["holding", "input"] = "holding"
     type: Literal["int16", "uint16", "int32", "uint32", "float32"] = "uint16"
     word_order: Literal["big", "little"] = "big"

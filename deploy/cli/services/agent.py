@@ -61,9 +61,9 @@ def run_agent(
 ) -> None:
     """Capture, gate, spool and send until stopped, then send the rest of the spool.
 
-    The agent starts with the site file. Once the config topic has cameras or sensors of the site, the agent runs
-    these instead and follows the topic. `sightline config apply` writes the config topic. Commands, secrets and files
-    that the topic names need the permission of the policy or the site file.
+    The agent starts with the cameras and sensors of the site file. Once the config topic has cameras or sensors of
+    the site, the agent runs these instead and follows the topic. `sightline config apply` writes the config topic.
+    Commands, secrets and files that the topic names need the permission of the policy or the site file.
     """
     from edge_agent.policy import load_policy
 

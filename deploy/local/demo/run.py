@@ -54,7 +54,7 @@ _QUIET_S = 3.0
 """Time without a result after which the stack is drained, in seconds.
 
 This time is longer than a batch's delay, a transaction and a restart of the stream processor's loop. The audit waits
-for slower frames.
+for frames that take longer.
 """
 _POLL_S = 0.25
 PARTITIONS = 4
@@ -176,7 +176,7 @@ async def run_demo(
 def _site(options: DemoOptions) -> tuple[Callable[[ReceiverConfig], Site], Path]:
     """Check all options.
 
-    Return a function that makes the site with the demo's receiver, and return the model repository.
+    Return a function that makes the site with the demo's receiver, and the model repository.
     """
     for given, key in ((options.videos, "--video"), (options.model, "--model")):
         if options.site and given:

@@ -164,7 +164,7 @@ class Broker:
     def _await_answer(self, started: Process, deadline: Deadline) -> None:
         while not serves(_HOST, self._ports().broker):
             if not started.alive:
-                raise BrokerFailed("ended before it answered", str(self.folder), self._tail())
+                raise BrokerFailed("ended before it answered a request", str(self.folder), self._tail())
             if deadline.passed:
                 if not self.attached:
                     started.end(Deadline.after(STOP_TIMEOUT_S))

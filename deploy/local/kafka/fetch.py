@@ -87,7 +87,7 @@ def _copy_dependencies(libs: Path) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as error:
-        raise FetchFailed("mvn", f"no end within {FETCH_TIMEOUT_S:.0f} s") from error
+        raise FetchFailed("mvn", f"the download did not end within {FETCH_TIMEOUT_S:.0f} s") from error
     if done.returncode != 0:
         raise FetchFailed("mvn", (done.stdout + done.stderr)[-_TAIL_CHARACTERS:])
     part.rename(libs)

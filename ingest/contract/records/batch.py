@@ -100,7 +100,9 @@ class BatchItem(RoutedFrame):
     @model_validator(mode="after")
     def _pixels_only_to_classify(self) -> Self:
         if bool(self.regions) != (self.outcome == "classify"):
-            raise ValueError(f"{len(self.regions)} regions to {self.outcome}: expected regions only to classify")
+            raise ValueError(
+                f"{len(self.regions)} regions with outcome {self.outcome}: expected regions for classify, else none"
+            )
         return self
 
 

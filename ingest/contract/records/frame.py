@@ -20,8 +20,8 @@ WITHHELD_REASONS = ("still", "rate", "schedule", "masked", "overload", "budget",
 All other reasons mean that a frame was withheld on purpose.
 """
 MAX_RESTING = 16
-"""Maximum number of stationary objects that one frame reports. A frame that reports this many may have left some
-out."""
+"""Maximum number of stationary objects that one frame reports. A frame with this number of stationary objects may
+have left out others."""
 MAX_REASONS = 16
 """Maximum number of reasons in one account of withheld frames: about twice the existing ones, because a newer agent
 may have more. The limit is low because all reasons travel with every batch item and result."""
@@ -137,7 +137,8 @@ class Frame(FrameMeta):
     - ``account`` covers the frames withheld since the previous kept frame of this epoch.
     - ``captured_by`` is the source of the capture time: ``host`` (the clock on arrival) or ``stream``.
     - ``captured_error_ms`` is the time from a stream's capture time to the arrival by the host's clock. This time
-      bounds the error unless the camera's clock is ahead of the host's. None when the error is unknown.
+      bounds the error of the capture time, unless the camera's clock is ahead of the host's. ``captured_error_ms`` is
+      None when the error is unknown.
     - ``quality`` is the encoding quality, 0 when the quality is unknown.
     - ``scaled_from`` is the width and height before the picture was scaled down to fit a budget.
     - ``redacted`` is None when the camera redacts nothing.

@@ -35,12 +35,12 @@ WITHHELD_READING_REASONS = ("unusable", "overload", "outage", "expired", "unclea
 - ``unusable``: the value was not a finite number.
 - ``overload``: readings came faster than the disk can store them.
 - ``outage``: the device was gone or silent; one outage of any length counts as one reading.
-- ``expired`` and ``unclean``: as for frames.
+- ``expired`` and ``unclean``: the same meaning as for frames.
 """
 
 
 AnyFloat = Annotated[float, Field(allow_inf_nan=True)]
-"""A value of a device. A value that is not finite is dropped alone, and the rest of its column is kept."""
+"""A value that a device reported. A value that is not finite is dropped alone, and the rest of its column is kept."""
 
 
 class Readings(Record):

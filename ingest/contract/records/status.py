@@ -49,8 +49,8 @@ class EpochEnd(Record):
     """The end of a capture. ``last`` is the last frame that was stored or counted as withheld, -1 without any.
 
     After a kill, ``clean`` is false and ``told`` is the highest sequence number that a heartbeat reported. The frames
-    between ``last`` and ``told`` were only in the agent's memory and never stored. The ledger counts these frames as
-    unclean.
+    between ``last`` and ``told`` were only in the agent's memory and never stored. The ledger counts the frames after
+    ``last`` as unclean.
     """
 
     KIND: ClassVar[str] = "epoch-end"
@@ -104,7 +104,7 @@ class Heartbeat(Record):
     """A heartbeat on ``status``, with the ledger intervals that no frame carries.
 
     ``waiting`` lists the contents of an agent's spool, None in a heartbeat that does not report the spool.
-    ``expired_unread`` lists the records that the service has just skipped.
+    ``expired_unread`` lists the records that the service has just skipped because retention deleted them.
     """
 
     KIND: ClassVar[str] = "heartbeat"

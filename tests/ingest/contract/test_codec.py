@@ -256,9 +256,9 @@ def test_records_with_contradicting_fields_are_refused(record: Record, changed: 
 
 
 def test_only_an_item_that_needs_classification_may_have_regions() -> None:
-    with pytest.raises(ValueError, match="1 regions to empty: expected regions only to classify"):
+    with pytest.raises(ValueError, match="1 regions with outcome empty: expected regions for classify, else none"):
         BatchItem(**{**ITEM.model_dump(), "outcome": "empty"})
-    with pytest.raises(ValueError, match="0 regions to classify: expected regions only to classify"):
+    with pytest.raises(ValueError, match="0 regions with outcome classify: expected regions for classify, else none"):
         BatchItem(**{**ITEM.model_dump(), "regions": ()})
 
 
