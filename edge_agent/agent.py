@@ -89,8 +89,8 @@ class Agent:
     def _check_sensors(self) -> None:
         """Check the sensors before the start. Raise SourceUnusable if a sensor of the site file is unusable.
 
-        If the last good configuration has an unusable sensor, all its sensors are dropped and its cameras still run.
-        This case occurs when the saved sensors need hardware or software that the agent no longer has.
+        If a sensor of the last good configuration is unusable, run the cameras of that configuration without its
+        sensors. This case occurs when the saved sensors need hardware or software that the agent no longer has.
         """
         try:
             make_sources(self._desired.running.sensors, self._clock)

@@ -45,7 +45,10 @@ class SourceEnded(AgentError):
 
 
 class SensorSilent(AgentError):
-    """One sensor of a connection does not respond, or refuses a request. Other sensors of the connection may work."""
+    """One sensor of a connection does not respond, or refuses a request.
+
+    Other sensors on the same connection may work.
+    """
 
 
 class FrameUnusable(AgentError):

@@ -98,7 +98,7 @@ def _require_owner(path: Path, found: os.stat_result) -> None:
 
 
 class _Need(NamedTuple):
-    """One right that an entry needs: the policy field that grants it, the value needed in that field, and the use."""
+    """One right that an entry needs: the policy field that grants the right, the value to find there, and the use."""
 
     right: str
     value: str

@@ -31,8 +31,8 @@ from ingest.site import CameraConfig
 QUEUE_FRAMES = 16
 """Maximum number of messages that wait for the pipe to the agent.
 
-A kill loses the frames that are only in memory: this queue, the pre-roll buffer of the gate, and about 200 KB in the
-pipe and its reader. A kill loses a few seconds of video while the disk is slow, and almost nothing otherwise.
+If the process is killed, the frames in memory are lost: this queue, the gate's pre-roll buffer, and about 200 KB in
+the pipe and its reader. A kill loses a few seconds of video while the disk is slow, and almost nothing otherwise.
 """
 ABANDON_S = 3.0
 """Maximum wait for a source after a stop request. Without this limit, a stop could take as long as the stall time."""

@@ -77,7 +77,7 @@ class ViewHealth:
 
 
 class _Hysteresis:
-    """Switch that turns on when a condition has held for ``begin_s``, and off when it was absent for ``end_s``."""
+    """Switch that turns on after a condition has held for ``begin_s``, and off after ``end_s`` without it."""
 
     def __init__(self, begin_s: float, end_s: float = 0.0) -> None:
         self._begin_s, self._end_s = begin_s, end_s

@@ -19,7 +19,7 @@ DAY_BURST_SHARE = 0.25
 budget flows in evenly over the day. Any 24 hours therefore cost at most the daily budget."""
 START_S = 60.0
 """Initial content of a new bucket, as seconds of inflow. A restarted capture process does not get this content again.
-It continues with the bytes that the last process saved."""
+The restarted process continues with the bytes that the last process saved."""
 MAX_HORIZON_S = 1800.0
 """Maximum time over which a bucket's saved bytes are spent, in seconds. With this limit, bytes saved during a quiet
 night are spent in the next busy half hour."""
@@ -70,8 +70,8 @@ def make_buckets(config: EncodeConfig) -> list[Bucket]:
 class CarriedBudget:
     """Small file that keeps a camera's remaining budget over a restart of its capture process.
 
-    Without the file, each reconnect of a camera would grant ``START_S`` of budget again. A camera that often
-    reconnects would then send many times its daily budget. A file that cannot be read or written is ignored.
+    Without the file, each reconnect of a camera would grant ``START_S`` of budget again. A camera that reconnects
+    often could send many times its daily budget. A file that cannot be read or written is ignored.
     """
 
     def __init__(self, path: Path, clock: Clock) -> None:

@@ -101,7 +101,7 @@ class NewMotion:
 def _is_beside(parts: MovingParts, other: MovingParts, share: float, min_px: float) -> bool:
     """Return whether any of ``parts`` lies largely outside ``other``.
 
-    Largely means: with at least ``min_px`` pixels, and with at least this ``share`` of its pixels.
+    A part lies largely outside if at least ``min_px`` pixels and this ``share`` of its pixels are outside.
     """
     beside = np.bincount(parts.labels[other.labels == 0], minlength=len(parts.areas))
     return bool(np.any((parts.areas > 0) & (beside >= min_px) & (beside >= share * parts.areas)))

@@ -27,7 +27,7 @@ _MAX_ARRIVAL_S = 30.0
 """Maximum length of one arrival. The shadow of a cloud passes in a shorter time. Without this limit, leaves that come
 to rest every second would form one endless arrival, which would look like a change of light."""
 _LIGHT_SHARE = 0.25
-"""Share of the picture above which an arrival counts as a change of light. Such an arrival is dropped, and the
+"""Share of the picture above which an arrival counts as a change of light. An arrival that large is dropped, and the
 earlier stationary objects in its area are kept."""
 _SURE_SHARE = 0.5
 """Minimum number of pixels of an arrival, as a share of the minimum area of an object. Smaller arrivals are ignored

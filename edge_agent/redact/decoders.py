@@ -1,8 +1,8 @@
 """Decoders that convert a detector's raw outputs to boxes. Pure.
 
-UltraFace is an SSD (Liu et al., ECCV 2016). Each of its boxes is encoded as an offset from a prior box, with
-variances 0.1 for the centre and 0.2 for the size. YOLOX (Ge et al., 2021) encodes boxes as offsets from the cells of
-three grids.
+UltraFace is an SSD (Liu et al., ECCV 2016). UltraFace encodes each box as an offset from a prior box, with variances
+0.1 for the centre and 0.2 for the size. YOLOX (Ge et al., 2021) encodes boxes as offsets from the cells of three
+grids.
 """
 
 from __future__ import annotations

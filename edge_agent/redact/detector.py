@@ -86,7 +86,7 @@ class OnnxDetector:
     def _check(self, shares: Floats) -> None:
         """Raise RedactionFailed for impossible boxes.
 
-        Such boxes would cover no part of the picture, without any error.
+        Impossible boxes would cover no part of the picture, and nobody would notice.
         """
         low, high = shares[:, :2], shares[:, 2:]
         middle = (low + high) / 2

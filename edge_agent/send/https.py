@@ -228,7 +228,7 @@ def tls(config: LinkConfig) -> ssl.SSLContext:
 class Token:
     """Bearer token in a file.
 
-    The file is read again when it changes, so that the token can be replaced at run time.
+    A changed token file is read again, so that the token can be replaced at run time.
     """
 
     def __init__(self, file: Path | None) -> None:

@@ -45,8 +45,8 @@ class KafkaLink:
     """Link over an idempotent Kafka producer, which keeps the order of records in each partition.
 
     ``pins`` map cameras to partitions and may change. ``refresh_pins`` updates the pins, or raises LogUnavailable.
-    ``open`` calls ``refresh_pins`` before the first record is sent. Without its pin, a camera would move to another
-    partition after ``topics grow`` has added partitions.
+    ``open`` calls ``refresh_pins`` before the first record is sent. Without a pin, the frames of a camera would go to
+    another partition after ``topics grow`` has added partitions.
     """
 
     def __init__(

@@ -209,14 +209,17 @@ class ImagesSource:
     def _save_given(self) -> None:
         """Save the position of the last returned picture.
 
-        When the caller requests another picture, it has processed the last picture.
+        A caller that requests another picture has processed the last picture.
         """
         if self._given:
             self._save(self._given.changed_ns, self._given.name)
         self._given = None
 
     def _save(self, changed_ns: int, name: str) -> None:
-        """Save a position. Ignore a disk failure, because it only makes the next start read some files again."""
+        """Save a position.
+
+        Ignore a disk failure, because the only effect is that the next start reads some files again.
+        """
         if self._position is None:
             return
         temporary, was_saved = self._position.with_suffix(".new"), self._is_saved

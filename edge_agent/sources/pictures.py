@@ -64,7 +64,7 @@ class _JpegPicture:
     def _decode(self) -> VideoFrame:
         """Decode a JPEG with a new FFmpeg codec context.
 
-        A context that has decoded a picture before would take a smaller picture for a field of the last picture.
+        A reused context would take a smaller picture for one field of the previous (interlaced) picture.
         """
         if self._frame is None:
             size, end = len(self._data), JpegScan().end(self._data)

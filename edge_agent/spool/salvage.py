@@ -138,9 +138,9 @@ def _copy_rest(old: sqlite3.Connection, new: sqlite3.Connection, index: dict[int
     """Copy the epochs, and the id of each camera's newest live row.
 
     Values that are unreadable are derived from the rows. An epoch that is known only from its rows gets no end
-    record, so the ledger reports that the epoch never ended. Such an epoch is still copied, so that new epochs get
-    larger numbers. If the newest live row of a camera is unknown, all rows of that camera are sent as late frames,
-    which keeps their order.
+    record, so the ledger reports that the epoch never ended. The salvage copies such epochs too, so that new epochs
+    get larger numbers. If the newest live row of a camera is unknown, all rows of that camera are sent as late
+    frames, which keeps their order.
     """
     epochs = _all(old, "SELECT name, epoch, kind, last_kept, told, ended FROM epochs")
     marks = _all(old, "SELECT name, id FROM gone_live")

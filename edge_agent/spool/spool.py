@@ -130,7 +130,7 @@ class Spool:
             await asyncio.sleep(self._retry_s)
 
     async def begin_epoch(self, name: str, kind: Kind) -> int:
-        """Store and return a new epoch of a camera or sensor, larger than its earlier epochs."""
+        """Store and return a new epoch number, larger than all earlier epoch numbers of the camera or sensor."""
         return await self._retry(self._store.begin_epoch, name, kind, self._clock.now_ns() // 1_000_000_000)
 
     async def end_epoch(self, kind: Kind, end: EpochEnd, accounts: Sequence[Account] = ()) -> None:
@@ -171,7 +171,7 @@ class Spool:
     async def park(self, row_id: int, notice: str = "") -> None:
         """Mark a row as permanently refused, so that it is not sent again.
 
-        Store a status row with ``notice`` unless it is empty.
+        Store a status row with ``notice``, unless ``notice`` is empty.
         """
         await self._retry(self._store.park, row_id, notice)
 

@@ -94,7 +94,7 @@ class SpoolStore(SpoolConnection):
         self.keep([self._status_row(reason=reason)])
 
     def begin_epoch(self, name: str, kind: Kind, unix_time_s: int) -> int:
-        """Store and return a new epoch of a camera or sensor, larger than its earlier epochs."""
+        """Store and return a new epoch number, larger than all earlier epoch numbers of the camera or sensor."""
         with self.transaction() as db:
             (last,) = db.execute("SELECT max(epoch) FROM epochs WHERE name = ?", (name,)).fetchone()
             epoch = next_epoch(last, unix_time_s)
@@ -295,7 +295,7 @@ class SpoolStore(SpoolConnection):
     def _status_row(
         self, kind: Kind = "frame", ends: Sequence[EpochEnd] = (), accounts: Sequence[Account] = (), reason: str = ""
     ) -> Row:
-        """Return a status row with ends of epochs and with counts of withheld or expired items (``accounts``).
+        """Return a status row with ends of epochs, and with counts of withheld or expired rows (``accounts``).
 
         The row reports on sensors if ``kind`` is ``readings``, otherwise on cameras.
         """

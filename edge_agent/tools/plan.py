@@ -66,7 +66,7 @@ class Assumptions:
 class CameraCost:
     """Cost of one camera.
 
-    Mean values are means over a week with its armed hours. Peak values apply while objects move.
+    Mean values are means over a week, and take the armed hours into account. Peak values apply while objects move.
     """
 
     camera: str

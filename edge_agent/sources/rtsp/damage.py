@@ -6,8 +6,8 @@ part, not the following frames; the H.265 decoder flags no frame. A frame that l
 FFmpeg counts RTP packets and reports missing packets only in its log (rtpdec.c), so this module reads the log.
 
 A stream with gradual refresh has only one key frame, the first. After a loss, the capture of such a stream restarts
-when no intact frame has arrived for the stall time. The decoder may flag the frames before the first intact frame
-because it has just started. These flags do not count as damage.
+when no intact frame has arrived for the stall time. A decoder that has just started may flag the frames before the
+first intact frame. Flags before the first intact frame do not count as damage.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """HTTP connections to cameras, which accept faulty header lines and, if configured, old versions of TLS.
 
-h11 refuses a whole response because of one faulty header line. Some cameras send faulty lines, and browsers skip
-them. ``_TidyStream`` cleans the headers before h11 reads them.
+h11 refuses a whole response because of one faulty header line. Some cameras send faulty header lines, which browsers
+skip. ``_TidyStream`` cleans the headers before h11 reads them.
 """
 
 from __future__ import annotations
