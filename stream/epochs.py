@@ -20,8 +20,8 @@ lower epoch."""
 
 
 class Admission(Enum):
-    """Whether a record repeats an earlier one, and how its epoch relates to the present epoch of its camera or
-    sensor."""
+    """Whether a record repeats an earlier record, and whether the record's epoch is lower than, equal to or newer
+    than the present epoch."""
 
     REPEAT = auto()
     """All sequence numbers of the record were seen before."""
@@ -30,14 +30,14 @@ class Admission(Enum):
     PRESENT = auto()
     """The record belongs to the present epoch."""
     BEGIN = auto()
-    """The record is the first one of an epoch, which becomes the present epoch."""
+    """The record is the first record of an epoch, which becomes the present epoch."""
 
 
 class EpochGate:
     """The epochs of one camera or sensor.
 
-    An epoch lower than the present one comes from a repeat, from a second agent, or from an agent that lost its spool
-    or had its clock corrected. Records of a lower epoch do not count until the present epoch has ended: see
+    An epoch that is lower than the present epoch comes from a repeat, from a second agent, or from an agent that lost
+    its spool or had its clock corrected. Records of a lower epoch do not count until the present epoch has ended: see
     ``QUIET_S`` and ``RUN_RECORDS``.
     """
 

@@ -27,8 +27,9 @@ def make_event(
 ) -> Event:
     """Return the event of a happening.
 
-    ``subject`` is the name of the camera or sensor. ``cause`` identifies the incident among those of the rule and
-    subject, and ``number`` identifies the event within the incident. ``data`` are further fields of the event's body.
+    ``subject`` is the name of the camera or sensor. ``cause`` identifies the incident among all incidents of the rule
+    and subject, and ``number`` identifies the event within the incident. ``data`` are further fields of the event's
+    body.
     """
     incident = event_id(subject, rule.name, *cause)
     return Event(

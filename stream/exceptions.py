@@ -78,7 +78,7 @@ class Stuck(RunnerError):
 
 
 class FrameError(StreamError):
-    """One frame cannot be prepared. It becomes a dead letter, and the stream goes on."""
+    """One frame cannot be prepared. The frame becomes a dead letter, and the stream goes on."""
 
 
 class Undecodable(FrameError):
@@ -118,7 +118,7 @@ class TooManyScans(FrameError):
 
 
 class WrongSize(FrameError):
-    """The size of the picture differs from its record, so boxes and zones would not fit it."""
+    """The picture's size differs from the size in its record, so boxes and zones would not fit the picture."""
 
     def __init__(self, found: tuple[int, int], declared: tuple[int, int]) -> None:
         super().__init__(
@@ -130,7 +130,7 @@ class WrongSize(FrameError):
 
 
 class HeaderMismatch(FrameError):
-    """The header of the record names another frame than its body."""
+    """The header of a record names another frame than the body of the record."""
 
     def __init__(self, header: str, body: str) -> None:
         super().__init__(f"header names {header or 'no frame'}, body is {body}: the producer mixed up two records")

@@ -1,7 +1,7 @@
 """Read a partition backwards, so that a new owner can rebuild the partition's state.
 
 A tracker or a window needs the last seconds of its own input, by the clock of its camera or sensor. The timestamps of
-the broker differ from that clock: late frames are written ten times as fast as they were captured, during an outage
+the broker differ from that clock. Late frames are written ten times as fast as they were captured, during an outage
 no records are written for minutes, and a sensor writes a column of readings now and then.
 """
 
@@ -55,9 +55,9 @@ async def tail(
     """Return, in order, the records before ``position`` that the next owner needs. Each record is read once.
 
     ``place`` returns the key, epoch and time of a record, or None for a record to skip. For every key with a record
-    in the last ``seconds`` of broker time, return the records of its last epoch in the last ``wanted_s`` of its own
-    time. Of other keys, return only the records that were read anyway. Read at most ``offsets_for(seconds)`` offsets.
-    Raise LogUnavailable.
+    in the last ``seconds`` of broker time, return the records of the key's last epoch, for the last ``wanted_s`` by
+    the key's own clock. For other keys, return only the records that were read anyway. Read at most
+    ``offsets_for(seconds)`` offsets. Raise LogUnavailable.
     """
     reach = _Reach(place, seconds)
     found: list[LogRecord] = []

@@ -2,7 +2,7 @@
 
 A built-in rule is a module of ``stream.analyse.rules`` if it evaluates a camera's tracks, or of
 ``stream.sense.rules`` if it evaluates a sensor's windows. Another package adds a rule through the entry point group
-``sightline.rules``. ``docs/reference/rules.md`` shows how to write one.
+``sightline.rules``. ``docs/reference/rules.md`` shows how to write a rule.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def rule_type(cls: type[Rule]) -> str:
 
 
 def parse_rule(settings: Mapping[str, Any], where: str, at: str) -> Rule:
-    """Return a rule from its settings.
+    """Return the rule with these settings, as an object of its plug-in class.
 
     Raise ConfigError for wrong settings. The error names the file or topic ``where`` and the key, which begins with
     ``at``.

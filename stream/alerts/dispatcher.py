@@ -1,4 +1,4 @@
-"""The dispatcher: delivers every alert to every receiver, until each pair has a final receipt.
+"""The dispatcher: delivers every alert to every receiver, until a final receipt exists for each delivery.
 
 All state of the dispatcher is in the log: the alerts in ``alerts`` without a final receipt in ``deliveries`` are due.
 """
@@ -50,14 +50,14 @@ COMMIT_S = 1.0
 again."""
 READERS = 2
 """Maximum number of alerts that are read from the log again at the same time. Each read needs a connection of its
-own, and the log keeps two."""
+own, and the log keeps two connections for reads."""
 SETTLE_S = 8.0
 """Maximum time that a revocation waits for running attempts, so that the next owner reads their receipts. This time
 is less than the group's session timeout of 12 s."""
 
 
 class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
-    """One member of the consumer group ``dispatch``. A slow or failed receiver does not delay the others.
+    """One member of the consumer group ``dispatch``. A slow or failed receiver does not delay other receivers.
 
     A newly assigned partition yields no alert until its receipts have been read back. ``run`` raises LogUnavailable
     when a receipt cannot be written. The process must then end and restart.

@@ -29,7 +29,7 @@ class AlertPlace(NamedTuple):
 class ReceiverPosition(NamedTuple):
     """The progress of one receiver in one partition.
 
-    Every alert below the offset ``alerts`` is finished. The receipts of all other alerts are at or after the offset
+    Every alert below the offset ``alerts`` is finished. All receipts of unfinished alerts are at or after the offset
     ``receipts`` of the topic ``deliveries``. ``receipts`` is None if no unfinished alert has a receipt yet.
     """
 
@@ -68,8 +68,8 @@ class _Receipt(NamedTuple):
 
 @dataclass
 class _Partition:
-    """One partition: the next offset to take, and the unfinished alerts by offset, with the offsets of their first
-    receipts."""
+    """One partition: the offset of the next alert to enter, and the unfinished alerts by offset, with the offsets of
+    their first receipts."""
 
     next: int
     alerts_end: int = 0

@@ -36,8 +36,8 @@ class DispatchProgress:
     """The progress of all receivers in one partition.
 
     ``receivers`` maps a receiver's name to the offset of its first unfinished alert, and ``offset`` is the lowest of
-    these. If ``others`` is true, a receiver that is not in ``receivers`` begins at ``offset``. Otherwise such a
-    receiver is new.
+    these offsets. If ``others`` is true, a receiver that is not in ``receivers`` begins at ``offset``. If ``others``
+    is false, a receiver that is not in ``receivers`` is new.
     """
 
     offset: int

@@ -55,7 +55,7 @@ def read_secret(file: Path) -> str:
     """
     secret = decode_text(file.read_bytes()).partition("\n")[0].strip()
     if not secret:
-        raise ValueError("its first line is empty")
+        raise ValueError("the first line of the file is empty: expected the signing secret")
     return secret
 
 

@@ -28,7 +28,8 @@ KNOWN_ALERTS = 10_000
 """Number of latest alerts whose ids a partition remembers. An event that ``analyse`` repeats makes no second alert
 while the alert's id is remembered."""
 MAX_EVENT_BYTES = MAX_JSON_BYTES // 2
-"""Maximum size of an event. Its alert also names the evidence, and must still fit the size limit of JSON records."""
+"""Maximum size of an event. The alert of an event also names the evidence, and must still fit the size limit of JSON
+records."""
 RETRY_S = 5.0
 """Pause between two attempts to store the picture of the first waiting event."""
 RETRIES_AT_ONCE = 16
@@ -43,7 +44,8 @@ FETCH_S = 30.0
 class AlertStage:
     """The stage that turns every event into an alert with its pictures.
 
-    While the evidence store fails, events with a picture wait, and events without a picture (those of sensors) go on.
+    While the evidence store fails, events with a picture wait, and events without a picture (events of sensors) are
+    processed.
     """
 
     name = NAME

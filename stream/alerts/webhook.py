@@ -74,8 +74,8 @@ class LogDeliverer:
 def signed_headers(message_id: str, body: bytes, now_s: float, receiver: ReceiverConfig) -> dict[str, str]:
     """Return the headers of a signed post. Raise ConfigError if the secret file holds no usable secret.
 
-    A secret file may have several lines, with the new secret first and old ones below. Each post is signed with all
-    secrets, so that a receiver can change to the new secret at any time.
+    A secret file may have several lines, with the new secret first and old secrets below. Each post is signed with
+    all secrets, so that a receiver can change to the new secret at any time.
     """
     moment = datetime.fromtimestamp(now_s, UTC)
     secrets = _secrets(receiver.secret_file, receiver)

@@ -177,7 +177,7 @@ class Analyser:
         yield from self._apply_rules(result, at_s, scale, self._hold([one.track for one in held], at_s))
 
     def _hold(self, names: Sequence[str], at_s: float) -> list[SceneTrack]:
-        """Keep tracks without a detection alive, and return those whose objects have certainly not moved."""
+        """Keep tracks without a detection alive, and return the tracks whose objects have certainly not moved."""
         self._seen_s.update(dict.fromkeys(names, at_s))
         return [self._in_scene(track, at_rest=True) for track in self._stationary.hold(names, at_s)]
 

@@ -84,8 +84,8 @@ class Analysers:
     def remember(self, past: Iterable[LogRecord], reported: Mapping[tuple[str, str], ReportedEvents]) -> None:
         """Store the past results that were read back, in order, and the events that are already written.
 
-        An analyser processes its past results again when its first new result arrives, so that opening a partition
-        does not wait.
+        An analyser processes its past results again when its first new result arrives, so that a partition opens
+        without this delay.
         """
         for record in past:
             self._past[_key(decode(Result, record.value))].append(record.value)

@@ -58,7 +58,7 @@ class Scale:
 
     @classmethod
     def between(cls, picture: tuple[int, int], first: tuple[int, int]) -> Scale:
-        """Return the scale from the ``(width, height)`` of a picture to that of the first picture.
+        """Return the scale from a picture to the first picture, each given as ``(width, height)``.
 
         Raise ValueError for a picture without pixels.
         """

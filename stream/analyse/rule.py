@@ -23,8 +23,8 @@ TAIL_S = 120.0
 """Minimum length of the history that a rule needs after a restart, in seconds. This length covers the life of a
 track: a vehicle is in the picture for seconds, and a waiting person for a minute or two."""
 MARGIN_S = 60.0
-"""Seconds of history beyond twice a rule's longest setting. In this time, even an object that is rarely detected is
-tracked again after a restart."""
+"""Seconds of history beyond twice a rule's longest setting. These seconds are enough to track even a rarely detected
+object again after a restart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class SceneTrack:
     """One tracked object in one frame. Coordinates are in pixels of the scene."""
 
     name: str
-    """Name of the track. It is the same after a restart, if the track's beginning was read back."""
+    """Name of the track. The name is the same after a restart, if the track's beginning was read back."""
     label: str
     """Label that the object had most often so far, weighted by score."""
     score: float
@@ -46,10 +46,10 @@ class SceneTrack:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """All confirmed tracks of one classified frame, and the reasons why frames before it are missing."""
+    """All confirmed tracks of one classified frame, and the reasons why frames before this frame are missing."""
 
     frame: str
-    """The frame's name within its camera, ``epoch-seq``."""
+    """The frame's name ``epoch-seq``, which is unique for each camera."""
     at_ns: int
     """Capture time since the epoch's first frame, in ns. This time never decreases, even if the camera's clock is set
     back."""
@@ -62,8 +62,8 @@ class Scene:
     gap_s: float = 0.0
     """Seconds since the previous scene, excluding the time in which the agent saw that nothing moved."""
     missing: Mapping[str, int] | None = None
-    """Number of missing frames since the previous scene, by reason. A reason is one that the agent or the shedding
-    stage gave, or ``unknown`` for frames without any record."""
+    """Number of missing frames since the previous scene, by reason. The agent and the prepare stage state the
+    reasons; the reason is ``unknown`` for frames without any record."""
 
 
 class CameraRule(Rule):

@@ -31,14 +31,14 @@ class AnalyseStage:
 
     After a restart, the stage reads back past results. The time span of these results, by the camera's clock, exceeds
     twice the longest dwell time or cooldown of the camera's rules. A track or visit that began within these results
-    continues under the same ids. An older object was already reported, and is not reported again. The track of an
-    older object gets another name, and its next event begins a new incident. A killed process may have written events
-    after its last commit. The stage reads these events back and does not write them again, even if their track has
-    another name now.
+    continues under the same ids. An object that is older than these results was already reported, and is not reported
+    again. The track of an older object gets another name, and its next event begins a new incident. A killed process
+    may have written events after its last commit. The stage reads these events back and does not write them again,
+    even if their track has another name now.
 
     State is lost in two cases. On a busy partition, a rule with very long times may need more offsets than
     ``readback.offsets_for`` allows; such a rule may report an object again that was present all along. A camera
-    without any result among those read back starts without tracks.
+    without any result among the results that are read back starts without tracks.
     """
 
     name = NAME

@@ -4,7 +4,7 @@ Pure: this module writes nothing, and gets the clock as a parameter.
 
 A batch closes when it has enough items or bytes, or when its first item has waited for the maximum delay. A frame of
 several pipelines is in several batches. The frame's offset is finished when the last of these batches closes. Within
-a pipeline and lane, items keep the order of their offsets, whether the frame is classified, shed or empty.
+a pipeline and lane, all items stay in the order of their offsets: items to classify, shed items and empty items.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ def _plan(config: PipelineConfig) -> PipelinePlan:
 class BatchEntry:
     """One frame for one pipeline: its encoded item, and the pictures of its regions, ``(h, w, 3)`` uint8, contiguous.
 
-    Every error that a frame can cause is raised while its entries are created. Later steps of a batch cannot fail.
+    Every error that a frame can cause is raised while its entries are created. The later steps of a batch therefore
+    cannot fail.
     """
 
     plan: PipelinePlan
@@ -94,7 +95,10 @@ class BatchEntry:
 
     @classmethod
     def of(cls, plan: PipelinePlan, item: BatchItem, pictures: tuple[Pixels, ...] = ()) -> BatchEntry:
-        """Encode an item, and return its entry. Raise Oversize if no batch can hold the item, WrongType."""
+        """Encode an item, and return its entry.
+
+        Raise Oversize if no batch can hold the item, WrongType if a field cannot be encoded.
+        """
         encoded = encode_part(item, MAX_ITEMS_BYTES)
         return cls(plan, item.id, item.lane, item.traceparent, encoded, pictures)
 

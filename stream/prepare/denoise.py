@@ -1,9 +1,9 @@
 """Remove sensor noise from the frames of a camera.
 
-The noise level is estimated with the filter mask of J. Immerkær, "Fast Noise Variance Estimation", Computer Vision
-and Image Understanding 64 (1996), with the median absolute deviation (F. R. Hampel, 1974) in place of the mean, so
-that edges do not count as noise. Still texture looks like noise within one frame, but not in the difference of two
-frames. The noise level is the lower of the estimate from the frame and the estimate from the difference.
+The noise level is estimated with the filter mask of Immerkær ("Fast Noise Variance Estimation", Computer Vision and
+Image Understanding 64, 1996). The median absolute deviation (Hampel, 1974) replaces the mean, so that edges do not
+count as noise. Still texture looks like noise within one frame, but not in the difference of two frames. The noise
+level is the lower of the estimate from the frame and the estimate from the difference.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ DenoiseKind = Literal["none", "median", "auto"]
 
 NOISY = 1.5
 """Minimum standard deviation of the luma noise, in grey levels, at which filtering gains more than it costs. After
-JPEG compression, footage in good light has a noise of 0.2 to 0.5. At 1.5 the median filter already gains 3 dB (the
-tests measure both)."""
+JPEG compression, footage in good light has a noise of 0.2 to 0.5. At a noise of 1.5, the median filter already gains
+3 dB. The tests measure the noise and the gain."""
 MEDIAN_PX = 3
 """Side of the median's window, in pixels. A median of 3×3 pixels removes single wrong pixels and keeps lines two
 pixels wide."""
@@ -46,8 +46,8 @@ _ENTRY_BYTES = 1024
 limit."""
 
 _LAPLACIANS = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-"""Immerkær's mask: the difference of two Laplacians, whose response to the slopes of edges is 0. The squares of its
-values sum to 36."""
+"""Immerkær's mask: the difference of two Laplacians, whose response to the slopes of edges is 0. The squares of the
+mask's values sum to 36."""
 _MAD = 0.6745
 """Median absolute deviation of a normal distribution with a standard deviation of 1."""
 _MEDIAN_RESPONSE = _MAD * 6.0
@@ -60,8 +60,8 @@ class Denoiser(Protocol):
     """A filter for the successive frames of one camera on one lane.
 
     A filter is not thread-safe, uses the CPU and does no I/O. The input is ``(H, W, 3)`` uint8 and is not changed.
-    The output has the same shape and may be the same array. The size of a frame may differ from that of the previous
-    one.
+    The output has the same shape and may be the same array. The size of a frame may differ from the size of the
+    previous frame.
     """
 
     @property

@@ -29,7 +29,8 @@ _NO_FRAME_HEADER = {0xC4, 0xC8, 0xCC}
 """JPEG markers in the range SOF0..SOF15 that do not begin a frame header: DHT, JPG and DAC."""
 _SCAN = 0xDA
 _START_OF_SCAN = int.from_bytes(b"\xff\xda", "little")
-"""The JPEG marker before each scan. The marker cannot occur within a scan, but an embedded thumbnail also has one."""
+"""The JPEG marker before each scan. The marker cannot occur within a scan, but an embedded thumbnail also has such a
+marker."""
 
 Size = tuple[int, int]
 """Width and height in pixels."""

@@ -14,8 +14,8 @@ from ingest.contract.records import Box, Fit, Inner, Pixels, Region
 from ingest.site import PipelineConfig
 
 MERGE_SHARE = 0.6
-"""Minimum overlap, as a share of the smaller box, at which two moving regions are merged. Boxes that a gate sends for
-one object overlap more, and boxes of two objects that pass each other overlap less."""
+"""Minimum overlap, as a share of the smaller box, at which two moving regions are merged. Boxes that the agent's gate
+sends for one object overlap more, and boxes of two objects that pass each other overlap less."""
 BESIDE_SHARE = 0.1
 """Maximum share of a stationary box that lies inside a moving box, for the stationary box to be cropped too. With a
 larger share, the object begins to move and would be detected twice, or another object hides it."""

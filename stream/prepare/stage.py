@@ -59,7 +59,7 @@ class PrepareStage:
         """Create the state of a partition without reading records back.
 
         If a process is killed, the frames of its open batches are not committed, and the next owner reads them again.
-        A denoiser estimates the noise level anew within a few frames.
+        After a restart, a denoiser estimates the noise level again within a few frames.
         """
         batcher = Batcher(self.target, tp.partition, self.clock)
         return PrepareProcessor(self.name, lambda: self.plans, batcher, self.clock)

@@ -27,7 +27,7 @@ class Downstream(NamedTuple):
 
 @runtime_checkable
 class BackPressured(Protocol):
-    """A stage that writes no faster than another group reads its output."""
+    """A stage that writes no faster than another consumer group reads the stage's output."""
 
     @property
     def downstream(self) -> Downstream:

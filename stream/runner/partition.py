@@ -39,9 +39,9 @@ IN_FLIGHT_BYTES = 8 * 1024 * 1024
 """Maximum bytes of output of one partition that the broker has not acknowledged: two batches of eight 416×416
 pictures. The producer holds up to three copies of this output."""
 OPEN_AT_ONCE = 2
-"""Number of partitions that read back their state at the same time. One event loop reads for all of them, so many
-partitions would all finish late, with full queues. With two, one partition processes records while the other waits
-for the broker; the log keeps two readers."""
+"""Number of partitions that read back their state at the same time. One event loop reads for all partitions, so many
+partitions would all finish late, with full queues. With two partitions, one processes records while the other waits
+for the broker. The log keeps two readers."""
 SETTLE_S = 1.0
 """Maximum time that a revoked partition waits for acknowledgements. Most acknowledgements have already arrived, and a
 rebalance must not wait for a broker that is gone."""

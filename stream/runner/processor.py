@@ -1,7 +1,8 @@
 """The interface between the logic of a stage and the loop that runs the stage.
 
-A stage is pure logic over one partition. It receives records in offset order. It returns the records to write, and
-the offsets that are finished once those records are written. A stage imports neither Faust nor a Kafka client.
+A stage is pure logic over one partition. A stage receives records in offset order. For each record, a stage returns
+records to write, and the offsets that are finished once those records are written. A stage imports neither Faust nor
+a Kafka client.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class Cleaner:
     def clean(self, readings: Readings, written_ms: int) -> list[tuple[int, float]]:
         """Return the readings that are not dropped, as (Unix ns, value).
 
-        ``written_ms`` is the Unix time of their record.
+        ``written_ms`` is the Unix time of the readings' record.
         """
         kept: list[tuple[int, float]] = []
         before = self._gate.last(readings.epoch)
@@ -154,7 +154,7 @@ class SensorWatch:
     def _events(self, rule: SensorRule, watch: WindowWatch, windows: Iterable[ReadingWindow]) -> list[Event]:
         """Return the events of windows.
 
-        A window makes at most one event, even if it was evaluated before it was complete.
+        A window makes at most one event, even if the window was evaluated before it was complete.
         """
         events = []
         for window in windows:

@@ -1,8 +1,8 @@
 """Rule ``line``: an object crosses a line, with direction. Pure.
 
 An object has crossed the line if it passed between the ends of the line, and was then clearly on the other side for
-some frames. "Clearly" means outside a band around the line. Without the band, a box that trembles on the line would
-be counted a hundred times.
+some frames. A track is clearly on one side if it is outside a band around the line. Without the band, a box that
+trembles on the line would be counted a hundred times.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ per second."""
 class LineRule(CameraRule):
     """Report each crossing of the line from ``start`` to ``end``.
 
-    ``forward`` is from the left of the line to its right, looking from start to end, y downwards.
+    ``forward`` is the direction from the left of the line to its right, seen by an observer who looks from ``start``
+    to ``end`` in the picture.
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.line.crossed"
@@ -114,11 +115,12 @@ class _Path:
     beyond: int = 0
     """Number of consecutive frames in which the track was clearly on the other side."""
     net: int = 0
-    """Number of passes through the line to the right minus those to the left, since ``settled`` was set."""
+    """Number of passes through the line to the right minus the number of passes to the left, since ``settled`` was
+    set."""
 
 
 class LineCounter:
-    """One line, and the side of the line on which each track is."""
+    """Counts the crossings of one line from the positions of tracks."""
 
     def __init__(self, start: Point, end: Point, diagonal_px: float) -> None:
         self._start, self._end = start, end

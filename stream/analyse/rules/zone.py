@@ -38,8 +38,8 @@ class _Visit:
 class ZoneWatch(RuleWatch[ZoneRule]):
     """The visits of tracks to one polygon.
 
-    A visit may reach the dwell time during the cooldown, or while the rule does not apply to its track. Such a visit
-    is reported afterwards, if it still lasts.
+    A visit may reach the dwell time during the cooldown, or while the rule does not apply to its track. A visit of
+    this kind is reported afterwards, if the visit still lasts.
     """
 
     def __init__(self, rule: ZoneRule, width: int, height: int) -> None:

@@ -1,9 +1,9 @@
 """Stationary tracks: tracks of objects that stand still, in regions that no model examines. Pure.
 
 A pipeline that examines only moving regions loses an object that has stopped. The agent's background model absorbs
-the object, and the agent reports no motion there. As long as nothing moves at its place, the object is assumed to be
-present. From time to time the agent lists the stationary boxes of a frame, and the model examines these boxes. The
-model's detections confirm the object or end its track.
+the object, and the agent reports no motion there. As long as nothing moves at the object's place, the object is
+assumed to be present. From time to time the agent lists the stationary boxes of a frame, and the model examines these
+boxes. The model's detections confirm the object or end its track.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ UNCONFIRMED_S = 120.0
 """Time after which a track is dropped if the agent has not listed its object and the model has not detected the
 object. This time is four times the longest usual keep-alive interval."""
 COVERED_S = 10.0
-"""Maximum time that a passing object covers a stationary one. If motion covers the place for longer, the stationary
-object counts as gone."""
+"""Maximum time for which a passing object may cover a stationary object, in seconds. If motion covers the place for
+longer, the stationary object counts as gone."""
 _SAME = 0.6
 """Minimum overlap of two boxes of one object that has not moved, as a share of the smaller box. The boxes differ
 because the background model absorbs an object part by part."""
@@ -79,7 +79,7 @@ class FrameView(NamedTuple):
     def lists(self, place: Box) -> bool:
         """Return whether the agent listed the object in a place as stationary.
 
-        A listed larger object that covers the place does not count.
+        A larger object that the agent lists and that covers the place does not count.
         """
         own = [box for box in self.resting or () if place.shared(box) >= _OWN * box.area]
         return _share(place, own) >= _COVERED
@@ -90,7 +90,7 @@ class FrameView(NamedTuple):
 
     def is_at_rest(self, box: Box) -> bool:
         """Return whether a detection shows a stationary object, rather than an object that moves in front of a
-        stationary one."""
+        stationary object."""
         return self.shows(box) and self.moving(box) < _COVERED
 
     def moving(self, place: Box) -> float:
@@ -124,13 +124,13 @@ class _Stop:
     """Largest area of the object's boxes in this place, in square pixels."""
     since_ns: int
     is_stationary: bool
-    """Whether the track was seen in this place for long enough."""
+    """Whether the track was seen in this place for at least ``REST_S``, or the agent lists its object."""
     is_listed: bool
-    """Whether the agent has listed the object since it last moved. An object that was not listed may have left when
-    it went out of sight."""
+    """Whether the agent has listed the object as stationary since the object last moved. An object that was not
+    listed may have left when it went out of sight."""
     confirmed_ns: int
     at_s: float
-    """Time at which the track was last seen or held."""
+    """Time at which the track was last detected, or continued without a detection."""
     is_absorbed: bool = False
     """Whether the background has absorbed the object: there was a frame without any motion in this place."""
     must_be_absorbed: bool = False
@@ -206,7 +206,8 @@ class StationaryTracks:
         return [one for one in tracks if not any(_is_whole(detection.box, one.box) for detection in found)]
 
     def hold(self, names: Iterable[str], at_s: float) -> list[Track]:
-        """Note that tracks were held, and return those whose objects are certainly still in place."""
+        """Note that tracks without a detection continue, and return the tracks whose objects are certainly still in
+        place."""
         stops = [self._stops[name] for name in names if name in self._stops]
         for stop in stops:
             stop.at_s, stop.track.box = at_s, stop.place

@@ -27,7 +27,8 @@ _BOX_MARGIN = 0.3
 """Margin added to each side of a box before boxes are compared, as a share of the box's size."""
 _MIN_OVERLAP = 0.1
 BEGIN_SCORE = 0.5
-"""Minimum score of a detection that begins a track. Rules with a lower ``min_score`` lower this limit."""
+"""Minimum score of a detection that begins a track. A rule with a lower ``min_score`` lowers this minimum for its
+pipeline."""
 _LEAST = 0.01
 """Lowest minimum score that a rule can set for the begin of a track. A faint held track has a lower score, and
 therefore never begins a track."""
@@ -74,8 +75,8 @@ class Tracker(Protocol):
     ) -> list[Track]:
         """Return the confirmed tracks that have a detection in this frame or are held, in the order of their names.
 
-        ``at_s`` is the frame's time in seconds, and must be larger than that of the previous frame. ``frame`` is the
-        frame's name. A track is named after the frame that confirmed it and the index of its detection there. Two
+        ``at_s`` is the frame's time in seconds, and must be larger than the time of the previous frame. ``frame`` is
+        the frame's name. A track is named after the frame that confirmed it and the index of its detection there. Two
         objects therefore never share a name. An object whose beginning was not read back gets another name after a
         restart. A held track never begins a new track, and keeps its label and score.
         """

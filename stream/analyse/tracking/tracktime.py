@@ -22,7 +22,9 @@ _MIN_STEP_S = 1e-3
 
 
 class TrackTime:
-    """A camera's time that stands still while nothing moves, so that tracks survive a still gap of any length.
+    """A camera's time that stands still while nothing moves.
+
+    Tracks therefore survive a gap without motion of any length.
 
     All other gaps count in full, because anything may have happened in frames that were shed, lost, sent on another
     lane, or withheld by schedule or overload.
@@ -31,8 +33,8 @@ class TrackTime:
     def __init__(self) -> None:
         self._now_s = 0.0
         self.lived_ns = 0
-        """Time since the epoch's first result, including still gaps. This time never decreases, even if a clock is
-        set back."""
+        """Time since the epoch's first result, including gaps without motion. This time never decreases, even if a
+        clock is set back."""
         self._latest_ns: int | None = None
         self._last: tuple[int, int] | None = None
 

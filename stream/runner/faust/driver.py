@@ -1,16 +1,19 @@
 """Faust's Kafka driver, with replacements for the parts that lose data or hide settings.
 
-- Clients: ``ingest.kafka.settings`` creates the consumer and the producer, with one set of limits. The consumer reads
-  committed records only (in Faust, only under ``exactly_once``). The producer is idempotent (Faust has no setting for
-  this).
-- Commits: the committed offsets come from the trackers of the partitions. Faust's own bookkeeping has four errors.
-  If the first acknowledged record is the one right after the committed offset, Faust commits past that record. Faust
-  acknowledges records of an older generation that it skips. Faust counts the record after a gap as acknowledged
-  before that record was read. If a gap of two offsets follows the first record of a partition, Faust never commits
-  again.
-- Start positions: the loop of each partition sets its start position (see ``fetching.py``). Faust drops records below
-  an offset that it remembers from the previous assignment; here that memory is disabled.
-- Pauses: fetching continues at once when a partition has room again. Faust alone would sleep for a second.
+Clients: ``ingest.kafka.settings`` creates the consumer and the producer, with one set of limits. The consumer reads
+committed records only; Faust sets this only under ``exactly_once``. The producer is idempotent; Faust has no setting
+for this.
+
+Commits: the committed offsets come from the trackers of the partitions, because Faust's own bookkeeping has four
+errors. If the first acknowledged record is the one right after the committed offset, Faust commits past that record.
+Faust acknowledges records of an older generation that it skips. Faust counts the record after a gap as acknowledged
+before that record was read. If a gap of two offsets follows the first record of a partition, Faust never commits
+again.
+
+Start positions: the loop of each partition sets its start position (see ``fetching.py``). Faust drops records below
+an offset that it remembers from the previous assignment; this driver disables that memory.
+
+Pauses: fetching continues at once when a partition has room again. Faust alone would sleep for a second.
 """
 
 from __future__ import annotations
@@ -75,7 +78,8 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     def pause_fetching(self, tp: TP) -> None:
         """Stop fetching a partition. Records that are already fetched are still delivered.
 
-        Faust's own ``pause_partitions`` drops records between the fetch and the stream, and then commits past them.
+        Faust's own ``pause_partitions`` drops records between the fetch and the stream, and then commits past the
+        dropped records.
         """
         self.on_buffer_full(tp)
 

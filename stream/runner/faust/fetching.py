@@ -27,14 +27,14 @@ POLL_RECORDS = 64
 """Maximum number of records that one fetch returns. The number is small, so that a pause of a partition takes effect
 soon."""
 FETCH_PARTITION_BYTES = 2 * 1024 * 1024
-"""Maximum bytes of one fetch from one partition: about a hundred frames. A larger record is still fetched, alone
-(KIP-74)."""
+"""Maximum bytes of one fetch from one partition: about a hundred frames. A record that is larger than this limit is
+fetched alone (KIP-74)."""
 FETCH_BYTES = 8 * 1024 * 1024
 """Maximum bytes of one fetch from one broker. Decompression takes twice this memory, and a larger limit gains
 nothing."""
 
 NumberedRecord = tuple[FetchNumber, "ConsumerRecord[bytes, bytes]"]
-"""A fetched record with its number."""
+"""A fetched record with its fetch number."""
 
 
 @dataclass(slots=True)

@@ -57,9 +57,9 @@ class App(faust.App):  # type: ignore[misc]
 class FaustMember:
     """One process as a member of the consumer group of its stage.
 
-    The member learns which partitions belong to this process, fetches their records and writes the output. Its
-    ``owner`` decides which records are processed and which offsets are committed. All methods of the member and of
-    the owner are called in the event loop's thread.
+    The member learns which partitions belong to this process, fetches their records and writes the output. The
+    member's ``owner`` decides which records are processed and which offsets are committed. All methods of the member
+    and of the owner are called in the event loop's thread.
 
     ``instance`` is the lasting name of this member in the group (static membership, KIP-345), empty for none.
     """
