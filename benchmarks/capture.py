@@ -1,7 +1,7 @@
 """Benchmark of one camera: memory and processor time of a capture child at 640×360, reading from a real RTSP server.
 
-``python -m benchmarks.capture`` runs it. The server is GStreamer's; `make peers` installs it. The benchmark also
-reads files through PyAV and OpenCV in turns; decision 5 is based on that comparison.
+``python -m benchmarks.capture`` runs the benchmark. The server is GStreamer's; `make peers` installs GStreamer. The
+benchmark also reads files through PyAV and OpenCV in turns; decision 5 is based on that comparison.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tests.peers import units
 from tests.peers.rtsp import RtspServer, why_not
 
 START_S = 3.0
-"""Time for the child to import, connect and fill its buffers, in seconds. It is not measured."""
+"""Time for the child to import, connect and fill its buffers, in seconds. This time is not measured."""
 BAR_MB = 150.0
 
 

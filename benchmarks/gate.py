@@ -1,31 +1,32 @@
 """Benchmark of the gate: share of withheld frames, cost, and share of detections that are still seen.
 
-``python -m benchmarks.gate`` runs it on the real footage of ``shared/data``, if present, and on simulated scenes. On
-the footage, YOLOX-nano looks at every frame once; its detections are cached under ``.sightline``. It does not know
-the drawn vehicles of the scenes, so there the scene's own truth replaces it: a detector without errors.
+``python -m benchmarks.gate`` runs the benchmark on the real footage of ``shared/data``, if present, and on simulated
+scenes. On the footage, YOLOX-nano classifies every frame once; the detections are cached under ``.sightline``.
+YOLOX-nano does not know the drawn vehicles of the scenes. For scenes, the ground truth replaces the detections.
 
-**Agreement.** A frame has news if it shows an object that the last kept frame did not: no box in that frame overlaps
-the object's box by half. Boxes count from a score of 0.5 and their counterparts from 0.1, so that a score near the
-threshold makes no news. A box in a single frame is no news either: the object must be found again in the next frame.
-The reason is that YOLOX-nano disagrees with itself from one frame to the next (on highway.avi its F1 between
-neighbours is 0.87), and no gate can be right about that. ``strict`` includes boxes in single frames. Agreement is the
-share of frames with news that were kept. A missed object counts in every frame until a frame is kept. A frame
-withheld because of the rate is a miss like any other. Labels are not compared, because YOLOX takes cars seen from
-above for telephones.
+**Agreement.** A frame has news if it shows an object that the last kept frame did not show: no box in the last kept
+frame overlaps the object's box by half. New boxes need a score of 0.5, boxes of the last kept frame only 0.1, so that
+a score near the threshold does not count as news. A box in a single frame does not count as news either: the object
+must be found again in the next frame. The reason is that the detections of YOLOX-nano flicker (on highway.avi the F1
+between two consecutive frames is 0.87), and no gate can predict this flicker. The figure ``strict`` also counts boxes
+in single frames as news. Agreement is the share of frames with news that were kept. A missed object counts in every
+frame until a frame is kept. A frame with news that the gate withholds because of its rate also counts as a miss.
+Labels are not compared, because YOLOX takes cars seen from above for telephones.
 
-**Inherited.** A withheld frame inherits the detections of the last kept one. The measure is the F1 of the inherited
-against the frame's own detections, at an overlap of one half, averaged over all frames; it is 1 if neither has any.
-Reducto (Li et al., SIGCOMM 2020) calls this accuracy, with 51 to 97 % of frames filtered at 0.9.
+**Inherited.** A withheld frame inherits the detections of the last kept frame. The measure is the F1 of the inherited
+detections against the frame's own detections, at an overlap of one half, averaged over all frames. F1 is 1 if there
+are neither inherited nor own detections. Reducto (Li et al., SIGCOMM 2020) calls this measure accuracy, and withholds
+51 to 97 % of frames at an accuracy of 0.9.
 
 **Competitors.** Fixed-threshold differencing keeps a frame if the share of pixels that differ by more than 25 grey
-levels from the last kept frame exceeds a threshold. Every n-th frame is kept without looking. In hindsight, each
-piece of footage gets the threshold that withholds most while agreement and inherited F1 are no worse than the gate's.
-``differencing_one_threshold`` uses one threshold for all clips, as a camera would, at no worse pooled agreement and
-F1.
+levels from the last kept frame exceeds a threshold. The other competitor keeps every n-th frame. After the run, each
+piece of footage gets the threshold that withholds most frames while agreement and inherited F1 are no worse than the
+gate's. ``differencing_one_threshold`` uses one threshold for all clips, as a camera would, while pooled agreement and
+F1 are no worse than the gate's.
 
 **Cost.** CPU time of the gate and of one inference, one thread each, alternating every 24 frames.
 
-The gate's constants were tuned on these three clips, which are therefore no held-out test.
+The gate's constants were tuned on these three clips, so these results are no test on unseen footage.
 """
 
 from __future__ import annotations
@@ -66,10 +67,10 @@ WANTED = {
     "one-by-one-person-detection.mp4": {"person"},
     "highway.avi": {"car", "truck", "bus", "motorcycle", "bicycle", "person"},
 }
-"""Labels of interest. On other footage all labels are."""
+"""Labels of interest. On other footage, all labels are of interest."""
 FAINT = 0.1
 SCENE_FRAMES = 400
-"""Two cycles of traffic and quiet."""
+"""Number of frames of a scene: two cycles of traffic and quiet."""
 PROFILES = {
     "defaults": GateConfig(sample=0.0),
     "every frame looked at": GateConfig(sample=0.0, max_fps=0.0),
@@ -79,7 +80,7 @@ TURN_FRAMES, INFERENCES = 24, 6
 THRESHOLDS = (0.0, *np.geomspace(1e-4, 0.3, 40).tolist())
 """Thresholds of differencing, as shares of the picture."""
 _DIFFERENT = 25
-"""Grey levels by which a pixel must differ, as in tutorials."""
+"""Difference in grey levels from which a pixel counts as changed: the usual value of motion detection tutorials."""
 
 Image = np.ndarray
 Found = tuple[Detection, ...]
@@ -87,7 +88,7 @@ Found = tuple[Detection, ...]
 
 @dataclass
 class Footage:
-    """Frames that can be replayed, and the detections in each."""
+    """Frames that can be replayed, and the detections in each frame."""
 
     name: str
     fps: float
@@ -122,7 +123,7 @@ class Yolox:
         return tuple(found)
 
     def look_at_all(self, path: Path) -> list[Found]:
-        """Return the detections in each frame of a clip, from the cache after the first time."""
+        """Return the detections in each frame of a clip, from the cache if the clip was classified before."""
         name = hashlib.sha256(path.read_bytes() + (DATA / "yolox-nano.onnx").read_bytes()).hexdigest()[:16]
         cache = ROOT / ".sightline" / "bench-gate" / f"{path.stem}-{name}.json"
         if not cache.exists():
@@ -135,7 +136,7 @@ class Yolox:
 
 
 def clips(yolox: Yolox) -> list[Footage]:
-    """Return the shared clips."""
+    """Return the clips in ``shared/data``."""
     return [
         Footage(name, fps, lambda path=DATA / name: _video(path), yolox.look_at_all(DATA / name))  # type: ignore[misc]
         for name, fps in CLIPS
@@ -209,7 +210,7 @@ def agreement(kept: Sequence[int], seen: Sequence[Found], lasting: Sequence[Foun
 
 
 def lasting(seen: Sequence[Found]) -> list[Found]:
-    """Return for each frame the objects that are found again in the next one."""
+    """Return for each frame the objects that are found again in the next frame."""
     pairs = itertools.zip_longest(seen, seen[1:], fillvalue=seen[-1])
     return [
         tuple(d for d in now if any(o.score >= CERTAIN and d.box.iou(o.box) >= SAME for o in then))
@@ -253,8 +254,7 @@ def _smalls(footage: Footage) -> list[Image]:
 
 
 def rivals(footage: Footage, ours: dict[str, Any], steady: Sequence[Found]) -> dict[str, Any]:
-    """Return the results of differencing and of every n-th frame, at no worse agreement and inherited F1 than
-    ours."""
+    """Return the results of differencing and of every n-th frame, with agreement and F1 no worse than the gate's."""
     smalls = _smalls(footage)
     by_threshold = [agreement(differenced(smalls, t), footage.seen, steady) for t in THRESHOLDS]
     by_number = [agreement(list(range(0, len(smalls), n)), footage.seen, steady) for n in range(1, 30)]
@@ -262,7 +262,7 @@ def rivals(footage: Footage, ours: dict[str, Any], steady: Sequence[Found]) -> d
 
 
 def one_threshold(footage: Sequence[Footage], ours: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the result of differencing with one threshold for all footage, at no worse pooled figures than ours."""
+    """Return the result of differencing with the best single threshold whose pooled figures match the gate's."""
     prepared = [(_smalls(each), each.seen, lasting(each.seen)) for each in footage]
     tried = [
         {
@@ -332,7 +332,7 @@ def pooled(figures: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def stationary(fps: float = 10.0) -> dict[str, float]:
-    """Return how long a parked car counts as motion, and how long the place that it leaves."""
+    """Return for how long a parked car counts as motion, and for how long its empty place after it has left."""
     road = SimulatedScene(SceneConfig("road", seed=4, noise_sigma=0.0)).render(180).image.astype(np.float32)
     rng, detector, moving = np.random.default_rng(0), MotionDetector(GateConfig().min_area), list[float]()
     parks_s, leaves_s, ends_s = 5.0, 25.0, 40.0

@@ -4,7 +4,7 @@
 without a history, and once with receipts of alerts that retention has deleted. The dispatcher starts without a
 commit, delivers the alerts, and is restarted three times: after SIGTERM, SIGKILL and SIGTERM. Before each start one
 alert is written. The run passes if every alert has one post, and if a restart on the long history costs no more than
-one without it.
+a restart without a history.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ from ingest.site.topic.store import publish
 
 DISPATCH, RECEIVER = "dispatch", "webhook-receiver"
 RESTARTS = (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM)
-"""Signals before each restart."""
+"""Signals that end the dispatcher before each restart."""
 WAIT_S = 300.0
 """Maximum time for one step, in seconds. Before progress was committed, a start read 400,000 receipts in 58 s."""
 BATCH = 5_000
-"""Receipts that are written at once."""
+"""Number of receipts that are written at once."""
 SLACK_S = 5.0
 """Accepted difference between starts with and without a history, in seconds: a busy machine starts Python slowly."""
 SLACK_MB = 20.0
-"""Accepted difference of the peak memory between these starts, in MB."""
+"""Accepted difference of the peak memory between starts with and without a history, in MB."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class MeasuredStart:
 
 
 class Dispatching:
-    """A dispatcher and a receiver as processes, on one deployment."""
+    """A dispatcher and a receiver as processes, on one set of topics."""
 
     def __init__(self, settings: KafkaSettings, folder: Path, log: Log) -> None:
         self._files, self._log = StackFiles(folder), log
@@ -102,14 +102,14 @@ class Dispatching:
         return alerts[-1].id
 
     async def until_posted(self, count: int, receipts: int) -> None:
-        """Wait until the receiver has this number of posts and their receipts are written."""
+        """Wait until the receiver has this number of posts and the receipts of these posts are written."""
         deadline = Deadline.after(WAIT_S)
         while self.posts.total() < count or sum((await self._log.ends(DELIVERIES)).values()) < receipts + count:
             assert not deadline.passed, f"{self.posts.total()} of {count} posts after {WAIT_S:.0f} s"
             await asyncio.sleep(0.1)
 
     async def start(self, after: str) -> MeasuredStart:
-        """Write one alert while no dispatcher runs, start one, and wait for the post of this alert."""
+        """Write one alert while no dispatcher runs, start a dispatcher, and wait for the post of this alert."""
         alert = await self.raise_alerts(1)
         began_ns, deadline = time.time_ns(), Deadline.after(WAIT_S)
         await (self.stack.restart(DISPATCH) if self._started else self.stack.add(self._dispatch))
@@ -242,7 +242,7 @@ def main(
     work: Annotated[Path | None, typer.Option(help="Folder that keeps all logs and topics.")] = None,
     keep_it: KeepIt = False,
 ) -> None:
-    """Restart the dispatcher on a long history: no alert is posted again, and a start costs the same as without."""
+    """Restart the dispatcher on a long history: check that no alert is posted again, and compare the starts."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # new topics have no leader at first
     options = HistoryOptions(receipts, alerts)
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,9 +1,9 @@
 """Kills an agent a hundred times, and checks for lost frames, for duplicates, and for frames lost from memory.
 
 ``python -m benchmarks.kills`` runs one agent with an RTSP camera, simulated cameras and a sensor, on a broker that is
-sometimes killed too. SIGKILL ends the agent, or one of its capture processes, at random moments; each time, the spool
-is copied. The spool is unencrypted for the first third of the kills, then sealed with one key, and then with another.
-``benchmarks.killsjudge`` judges the evidence. The chaos tests run a few kills.
+also killed at times. SIGKILL ends the agent, or one of its capture processes, at random moments. After each kill, the
+spool is copied. The spool is unencrypted for the first third of the kills, then encrypted with one key, and then with
+another key. ``benchmarks.killsjudge`` judges the evidence. The chaos tests run a few kills.
 """
 
 from __future__ import annotations
@@ -47,24 +47,27 @@ PARTITIONS = 4
 CHILD = "edge_agent.camera.child"
 SENSOR = "cabinet"
 EARLY = 0.15
-"""Share of kills that hit an agent while it starts, or closes the epochs of the kill before."""
+"""Share of kills that hit an agent while it starts, or while it closes the epochs of the previous kill."""
 CAPTURE = 0.2
 """Share of kills that hit a capture process."""
 STOPPING = 0.1
-"""Share of kills that hit an agent which is stopping: it closes its epochs or sends its spool."""
+"""Share of kills that hit an agent which is stopping, while the agent closes its epochs or sends its spool."""
 SLOW = 0.25
-"""Share of kills of an agent with a paused broker, which has received records but not acknowledged them."""
+"""Share of kills while the broker is paused. A paused broker has received records without acknowledging them."""
 BEFORE_S = 0.3
 """Maximum time between the request to stop, or the pause of the broker, and the kill, in seconds."""
 FLOWING = 5
-"""Number of promised frames after which an agent counts as started."""
+"""Number of frames in the spool after which an agent counts as started."""
 STOP_S = 60.0
 """Maximum time for a start or a clean stop, in seconds."""
 
 
 @dataclass(frozen=True)
 class KillOptions:
-    """Options of a run. In each ``cycle`` of kills the broker is down once: after a third, for a quarter of them."""
+    """Options of a run.
+
+    In each ``cycle`` of kills the broker is down once: after a third of the cycle, for a quarter of its kills.
+    """
 
     kills: int = 100
     seed: int = 1
@@ -75,11 +78,11 @@ class KillOptions:
 
 @dataclass(frozen=True)
 class Step:
-    """One planned kill, ``after_s`` seconds after frames flow, or after the start if it is ``early``.
+    """One planned kill, ``after_s`` seconds after frames flow. If ``early``, the time counts from the agent's start.
 
-    ``target`` is ``agent``, ``capture`` for one of its processes, or ``stopping`` for an agent that is asked to stop
-    ``before_s`` before. ``broker`` is ``kill`` or ``start`` if the broker changes first. With ``slow``, the broker is
-    paused for the last ``before_s``, until the agent is dead.
+    ``target`` is ``agent``, ``capture`` for one of the agent's capture processes, or ``stopping`` for an agent that
+    is asked to stop ``before_s`` before the kill. ``broker`` is ``kill`` or ``start`` if the broker is killed or
+    started first. With ``slow``, the broker is paused from ``before_s`` before the kill until the agent is dead.
     """
 
     target: str
@@ -134,14 +137,14 @@ class KilledAgent:
         os.kill(self.pid, signal.SIGTERM)
 
     async def kill(self) -> bool:
-        """Kill the agent, and wait for its end. Return False if it had already stopped cleanly."""
+        """Kill the agent, and wait for its end. Return False if the agent had already stopped cleanly."""
         assert self._process is not None, "not started"
         if self._process.returncode != 0:
             os.kill(self.pid, signal.SIGKILL)
         return await self._process.wait() != 0
 
     async def stop(self) -> bool:
-        """Ask the agent to stop, and kill it after ``STOP_S``. Return whether it stopped cleanly."""
+        """Ask the agent to stop, and kill it after ``STOP_S``. Return whether the agent stopped cleanly."""
         if self._process is None or self._process.returncode is not None:
             return False
         self.request_stop()
@@ -153,7 +156,7 @@ class KilledAgent:
 
     @property
     def promised(self) -> int:
-        """Number of frames promised since the start."""
+        """Number of frames stored in the spool since the start."""
         lines = self._lines(self.pid).splitlines()
         return sum(line.startswith("promise ") and f" {SENSOR} " not in line for line in lines)
 
@@ -190,7 +193,7 @@ class Killing:
         self._kills: list[Kill] = []
 
     async def run(self) -> dict[str, Any]:
-        """Execute the plan, stop the agent, and return the report."""
+        """Execute the planned kills, stop the agent, and return the report."""
         await topicadmin.create(self._settings, partitions=PARTITIONS)
         for key in self._keys:
             key.write_bytes(secrets.token_bytes(KEY_BYTES))
@@ -294,7 +297,7 @@ def footage(folder: Path) -> Path:
 def _site(rtsp: str) -> dict[str, Any]:
     """Return a site: one RTSP camera, two simulated ungated cameras, one gated camera, and a sensor.
 
-    The spool of ``belt`` is too small for an outage, so that some of its frames expire.
+    The spool of camera ``belt`` is too small for an outage, so that some of the camera's frames expire.
     """
     every = {"gate": {"motion": False}, "width": 320, "height": 180}
     young = {"spool": {"late_after_s": 2.0}}
@@ -326,7 +329,7 @@ def main(
     cycle: Annotated[int, typer.Option(help="Kills from one outage of the broker to the next.", min=3)] = 12,
     keep_it: KeepIt = False,
 ) -> None:
-    """Kill an agent repeatedly, and check that it delivers each promised record once."""
+    """Kill an agent repeatedly, and check that it delivers each record of its spool once."""
     reason = why_not()
     if reason:
         raise typer.BadParameter(f"no RTSP server: {reason}")

@@ -32,7 +32,7 @@ Epoch = tuple[str, int]
 
 @dataclass
 class Numbers:
-    """Numbers of one epoch from the witness: the time of each, in monotonic ns, and its later events.
+    """Sequence numbers of one epoch from the witness: when each was given, in monotonic ns, and later events.
 
     ``promised`` holds the last number of each record of readings.
     """
@@ -57,7 +57,7 @@ class Numbers:
 
 @dataclass(frozen=True, slots=True)
 class SpooledRow:
-    """One row of a spool: its identity, the CRC-32 of its unsealed record, and its lane."""
+    """One row of a spool: its identity, the CRC-32 of its decrypted record, and its lane."""
 
     kind: str
     name: str
@@ -94,7 +94,7 @@ class SpoolCopy:
 
 @dataclass
 class Topics:
-    """Records in Kafka, in the order of each partition: frames by topic, readings, ends, accounts and notices."""
+    """Records in Kafka, in the order of each partition: frames, readings, ends of epochs, accounts and notices."""
 
     frames: list[tuple[FrameId, str, int]] = field(default_factory=list)
     """Frame, lane, and the CRC-32 of the record."""
@@ -169,7 +169,7 @@ async def _records(log: Log, topic: str) -> AsyncIterator[LogRecord]:
 
 
 def _read(path: Path, seal: Seal) -> SpoolCopy:
-    """Read a copy, and delete it unless it is damaged."""
+    """Read a copy of a spool, and delete the copy unless it is damaged."""
     with closing(sqlite3.connect(path)) as db:
         try:
             copy = SpoolCopy(str(db.execute("PRAGMA integrity_check").fetchone()[0]))

@@ -1,8 +1,8 @@
 """Judgement of the evidence of repeated kills. Pure.
 
-A frame or reading is promised when its row is committed to the spool (DESIGN, section 2). Each promised record must
-arrive unchanged, or be accounted for as expired. Consumers that drop repeats must keep each record once. Frames lost
-from memory must be the frames that the ledger calls unclean, as far as a heartbeat had reported them.
+A frame or reading counts as promised when its row is committed to the spool (DESIGN, section 2). Each promised record
+must arrive unchanged, or be counted as expired in the ledger. Consumers that drop repeats must keep each record once.
+Frames lost from memory must be the unclean frames of the ledger, if a heartbeat had reported them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from ingest.ledger.balance import Balance
 from stream.sense.sensor import Cleaner
 
 REPORTED_WITHIN_S = 5.0
-"""Maximum age of a frame that no heartbeat reports, in seconds. A capture process reports its count each second, and
-a heartbeat forwards it each second; the rest is for a busy machine."""
+"""Maximum age of a frame that no heartbeat reports, in seconds. A capture process reports its number of frames each
+second, and a heartbeat each second forwards the number. The limit is longer than both pauses, because a busy machine
+is slow."""
 _MAX_FAULTS = 20
 _DROPPED = ("repeat", "old-epoch")
 
@@ -32,8 +33,8 @@ _DROPPED = ("repeat", "old-epoch")
 class Kill:
     """One kill: of the ``agent``, of one ``capture`` process, or of an agent that was ``stopping``.
 
-    The target ``ended`` is an agent that had stopped before the kill. ``open`` lists the interrupted epochs. ``gone``
-    means that the broker was down. ``copy`` is the spool after the kill.
+    The target ``ended`` means that the agent had stopped before the kill. ``open`` lists the interrupted epochs.
+    ``gone`` means that the broker was down. ``copy`` is the spool after the kill.
     """
 
     number: int
@@ -62,8 +63,9 @@ class KillEvidence:
 class InMemory:
     """Frames of one epoch that were only in memory at the kill. ``bytes`` is the size of the ``encoded`` frames.
 
-    ``undecided`` frames had a number, but no gate decision yet. The gate had withheld ``withheld`` frames. Only
-    their count was in memory at the kill. ``told`` is the minimum number that the ledger reports.
+    ``undecided`` frames had a number, but no gate decision yet. The gate had withheld ``withheld`` frames. Only the
+    count of withheld frames was in memory at the kill. ``told`` is the minimum number of unclean frames that the
+    ledger reports.
     """
 
     undecided: int = 0
@@ -81,7 +83,7 @@ class InMemory:
 
 
 def judge(evidence: KillEvidence) -> dict[str, Any]:
-    """Return the report. Its ``faults`` are empty if every claim holds."""
+    """Return the report. The report's ``faults`` are empty if every check passed."""
     faults, broken = list(evidence.faults), _interrupted(evidence)
     report = {
         "kills": _counts(evidence.kills),
@@ -152,7 +154,7 @@ def _is_expired(topics: Topics, name: str, epoch: int, seq: int) -> bool:
 
 
 def _is_changed(row: SpooledRow, arrived: Mapping[tuple[str, int, int], int], topics: Topics) -> bool:
-    """Return whether a row arrived with other bytes; for a status row, which has no number, whether it is missing."""
+    """Return whether a row arrived with other bytes. For a status row, return whether the row is missing in Kafka."""
     if row.kind == "status":
         return row.crc not in topics.status
     return arrived.get((row.name, row.epoch, row.seq), row.crc) != row.crc
@@ -180,7 +182,7 @@ def _frame_repeats(topics: Topics, faults: list[str]) -> dict[str, int]:
 
 
 def _reading_repeats(topics: Topics, faults: list[str]) -> dict[str, int]:
-    """Drop repeats as sense does, and check that each reading remains once."""
+    """Drop repeats as the sense stage does, and check that each reading remains once."""
     cleaners: dict[str, Cleaner] = {}
     positions: Counter[tuple[str, int, int]] = Counter()
     for readings, _ in topics.readings:
@@ -194,7 +196,7 @@ def _reading_repeats(topics: Topics, faults: list[str]) -> dict[str, int]:
 
 
 def _interrupted(evidence: KillEvidence) -> dict[Epoch, Kill]:
-    """Return the kill that interrupted each epoch: the first one, since an epoch may stay open over several."""
+    """Return the kill that interrupted each epoch: the first, because an epoch may stay open over several kills."""
     found: dict[Epoch, Kill] = {}
     for kill in evidence.kills:
         for epoch in kill.open:
@@ -203,7 +205,7 @@ def _interrupted(evidence: KillEvidence) -> dict[Epoch, Kill]:
 
 
 def _memory(evidence: KillEvidence, broken: Mapping[Epoch, Kill], faults: list[str]) -> dict[str, Any]:
-    """Count the frames that were only in memory at each kill, and those that the ledger reports."""
+    """Count the frames that were only in memory at each kill, and the unclean frames of the ledger."""
     frames: dict[int, list[InMemory]] = {kill.number: [] for kill in evidence.kills if kill.open}
     readings: list[InMemory] = []
     for epoch, kill in broken.items():
@@ -271,7 +273,7 @@ def _spread(values: Iterable[float]) -> dict[str, float]:
 
 
 def _ledger(evidence: KillEvidence, broken: Mapping[Epoch, Kill], faults: list[str]) -> dict[str, Any]:
-    """Compare the ends that the agents reported with the witness, and the balance of the audit with both."""
+    """Compare the ends of epochs that the agents reported with the witness, and the audit's balance with both."""
     unclean = {e: _end(ends) for e, ends in evidence.topics.ends.items()}
     unclean = {e: end for e, end in unclean.items() if end and not end.clean}
     faults += [
@@ -318,7 +320,10 @@ def _committed_unwitnessed(epoch: Epoch, end: EpochEnd, promised: int, kill: Kil
 
 
 def _totals(balance: Balance, *, pipelines: bool) -> dict[str, Any]:
-    """Return the ledger's totals. Without engines no delivered frame is classified: such frames are not missing."""
+    """Return the ledger's totals.
+
+    Without engines no delivered frame is classified: unclassified frames are not missing.
+    """
     totals = balance.totals
     return {
         "captured": totals.captured,
@@ -333,7 +338,7 @@ def _totals(balance: Balance, *, pipelines: bool) -> dict[str, Any]:
 
 
 def _uncounted(evidence: KillEvidence, unclean: Mapping[Epoch, EpochEnd | None], captured: int) -> Iterator[str]:
-    """Check that captured numbers in the ledger plus numbers lost in kills equal all numbers given."""
+    """Check that the captured numbers in the ledger plus the numbers lost in kills equal all numbers given."""
     given = sum(len(numbers.given_ns) for numbers in evidence.numbers.values())
     taken = sum(
         max(0, len(evidence.numbers[epoch].given_ns) - end.last - 1)
@@ -345,7 +350,7 @@ def _uncounted(evidence: KillEvidence, unclean: Mapping[Epoch, EpochEnd | None],
 
 
 def _named(unclean: Mapping[Epoch, EpochEnd | None], numbers: Mapping[Epoch, Numbers]) -> list[str]:
-    """Return the interrupted epochs with the last number kept, the last reported, and the last given."""
+    """Return the interrupted epochs with the last numbers that were stored, reported, and given."""
     return [
         f"{name}/{epoch} kept {end.last} told {end.told} given {len(numbers[name, epoch].given_ns) - 1}"
         for (name, epoch), end in sorted(unclean.items())

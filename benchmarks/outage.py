@@ -1,13 +1,13 @@
 """Outage of the broker under a running agent: order of delivery, and latency of live frames beside the backlog.
 
 ``python -m benchmarks.outage --outage-s 600`` runs simulated cameras, one agent, and a broker that is killed and
-started again. It measures the latency from capture to a consumer, on both lanes, before the outage and while the
-backlog is sent. Then it stops the agent and compares the ledger with the topics. With a small ``--spool-mib``, frames
-expire, and the report counts them. The chaos tests run a short outage.
+started again. The benchmark measures the latency from capture to a consumer, on both lanes, before the outage and
+while the backlog is sent. Then the benchmark stops the agent and compares the ledger with the topics. With a small
+``--spool-mib``, frames expire, and the report counts the expired frames. The chaos tests run a short outage.
 
-The run fails if a frame is missing or sent twice, if the backlog is faster than its rate, or if live frames beside
-the backlog are ``MAX_SLOWDOWN`` times slower than without it. The tests check the frames only, because times mean
-nothing on a busy machine.
+The run fails if a frame is missing or sent twice, if the backlog exceeds its rate, or if live frames are
+``MAX_SLOWDOWN`` times slower while the backlog is sent. The tests check the frames only, because times on a busy
+machine vary too much.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ SCENES = ("road", "yard", "conveyor", "road")
 SETTLE_S = 5.0
 """Time after the broker's return that is not measured, in seconds: reconnection and the start of consumers."""
 MAX_SLOWDOWN = 3.0
-"""Maximum p95 latency of live frames beside the backlog, as a multiple of that without it. It is 1.5 over minutes on
-an idle machine. In a short run it depends on a few frames."""
+"""Maximum p95 latency of live frames while the backlog is sent, as a multiple of the latency before the outage. On an
+idle machine, this ratio is 1.5 over minutes. In a short run, the ratio depends on a few frames."""
 BURST_MIB_PER_S = 0.6
-"""Accepted excess of the backlog over its rate, in MiB/s: its first burst."""
+"""Accepted excess of the backlog's throughput over its limit, in MiB/s, because of the first burst."""
 
 
 @dataclass(frozen=True)
 class OutageOptions:
-    """Options of a run. With ``late_mib_per_s`` 0, only the share of the window limits the backlog."""
+    """Options of a run. With ``late_mib_per_s`` 0, only the share of the bytes in flight limits the backlog."""
 
     cameras: int = 4
     fps: float = 10.0
@@ -76,7 +76,7 @@ class ReceivedFrames:
     late_bytes: int = 0
 
     def add(self, topic: str, value: bytes) -> None:
-        """Add a record. Raise AssertionError if it is out of order."""
+        """Add a record. Raise AssertionError if the frame is out of order."""
         frame = decode(Frame, value)
         age_s = (time.time_ns() - frame.captured_ns) / 1e9
         self.ages_s[topic].append((time.monotonic(), age_s))
@@ -85,7 +85,7 @@ class ReceivedFrames:
         if not order or (frame.epoch, frame.seq) > order[-1]:
             order.append((frame.epoch, frame.seq))
         elif (frame.epoch, frame.seq) not in set(order):  # a repeat does not violate the order
-            raise AssertionError(f"{topic}: {frame.id} came after {order[-1]}")
+            raise AssertionError(f"{topic}: frame {frame.id} arrived after frame {order[-1]}")
 
     def live_ms(self, start_s: float, end_s: float) -> dict[str, float]:
         """Return the percentiles of the ages of live frames that arrived in an interval, in ms."""
@@ -184,7 +184,7 @@ async def _follow(settings: KafkaSettings, received: ReceivedFrames) -> None:
 
 
 async def _passed(seconds: float, following: asyncio.Task[None]) -> None:
-    """Wait ``seconds``. Raise the error of the consumer if it has ended."""
+    """Wait ``seconds``. Raise the consumer's error if the consumer has ended."""
     await asyncio.wait([following], timeout=seconds)
     if following.done():
         following.result()
@@ -215,8 +215,10 @@ def _site(options: OutageOptions) -> dict[str, Any]:
 
 
 def ledger_of(totals: dict[str, Any]) -> dict[str, Any]:
-    """Return the ledger's totals. Without engines, no delivered frame is classified. Unclassified frames are not
-    counted as holes."""
+    """Return the ledger's totals. Without engines, no delivered frame is classified.
+
+    Unclassified frames therefore do not count as missing.
+    """
     holes = [example for example in totals["examples"] if "has no end" not in example]
     accounted = totals["delivered"] + totals["spooled"] + sum(totals["withheld"].values())
     names = ("captured", "delivered", "spooled", "withheld", "repeats", "duplicates", "unclean")

@@ -1,8 +1,9 @@
 """Benchmark of the whole pipeline against a bare loop of decode, resize and inference, on the same frames.
 
-``make bench`` runs it. The two take turns, so a machine that gets slower slows both down. The ratio is the result.
-The bare loop has one thread per core, each with its own model. The pipeline runs the broker, prepare, the engine node
-and analyse on the same cores, with the same number of engines.
+``make bench`` runs the benchmark. Pipeline and bare loop take turns, so that a machine that gets slower slows both
+down. The result is the ratio of their throughputs. The bare loop has one thread per core, each thread with its own
+model. The pipeline runs the broker, prepare, the engine node and analyse on the same cores, with the same number of
+engines.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ CAMERAS = 4
 WAIT_S = 300.0
 """Maximum time for services to start, or for the results of one round."""
 PACED_EPOCH = 1_000_000
-"""Epoch of the paced frames, above that of every round."""
+"""Epoch of the paced frames, above the epoch of every round."""
 LOAD_SHARE = 0.5
 """Load during the latency measurement, as a share of the throughput. At full load the queue grows without bound, so
 latency would measure only the waiting time."""
@@ -162,7 +163,7 @@ def _bare(case: PipelineCase, threads: int) -> float:
 
 
 def frame_record(case: PipelineCase, number: int, epoch: int) -> tuple[int, str, bytes, dict[str, bytes]]:
-    """Return the partition, camera, value and headers of one frame that is captured now."""
+    """Return the partition, camera, value and headers of one frame, with the present time as capture time."""
     picture = case.pictures[number]
     frame = Frame(
         camera=f"camera-{number % CAMERAS}",

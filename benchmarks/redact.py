@@ -1,10 +1,10 @@
 """Benchmark of redaction: share of covered faces, and CPU time: ``python -m benchmarks.redact``.
 
 The truth is thirty profiles of three people, labelled by eye (see ``benchmarks/data/faces.json``). A face counts as
-covered if at least nine tenths of its label are. The clip is also played at half and a third of its size within a
-grey picture, as a more distant camera would see it. The redactor sees every frame in order, as an agent without a
-gate would, so that its memory counts. Pictures of the labelled frames are written to ``.sightline/redaction`` for a
-human to check.
+covered if at least nine tenths of its label's area are covered. The clip is also played at half and a third of its
+size within a grey picture, as a more distant camera would see it. The redactor sees every frame in order, as an agent
+without a gate would, so that its memory of earlier detections takes effect. Pictures of the labelled frames are
+written to ``.sightline/redaction`` for a human to check.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ COVERED = 0.9
 """Share of a label's area that must be covered. The remaining edge of a profile identifies nobody."""
 SCALES = (1.0, 0.5, 1 / 3)
 LEAD_FRAMES = 15
-"""Frames played before each face, longer than ``hold_s``, so that the memory is as in operation."""
+"""Frames played before each face, longer than ``hold_s``, so that the redactor remembers earlier detections as in
+operation."""
 LEAD_NONE_FRAMES = 3
-"""Frames played before each frame without a face, enough for occasional false detections."""
+"""Frames played before each frame without a face, enough for occasional false detections to show."""
 ULTRAFACE = str(DATA / "ultraface-rfb-320.onnx")
 
 
@@ -118,7 +119,7 @@ def _clip(wanted: Container[int]) -> Iterator[tuple[int, Image]]:
 
 
 def _further(image: Image, scale: float) -> tuple[Image, tuple[int, int]]:
-    """Return the picture scaled down in the middle of a grey one of its size, and the corner's position."""
+    """Return the picture scaled down in the middle of a grey picture of the same size, and its corner."""
     if scale == 1.0:
         return image.copy(), (0, 0)
     height, width = image.shape[:2]

@@ -22,9 +22,10 @@ KeepIt = Annotated[bool, typer.Option("--keep", help="Write the report into benc
 
 
 def keep(name: str, figures: Mapping[str, Any], folder: Path | None = RESULTS) -> dict[str, Any]:
-    """Return figures with the date, the machine and its load average. Write them under the date and the name.
+    """Return figures with the date, the machine and its load average.
 
-    The file replaces one of the same name and day. Without a folder, write nothing.
+    Write these figures to a file named after the date and ``name``. The file replaces an older file of the same name
+    and day. Without a folder, write nothing.
     """
     machine = {
         "cores": os.cpu_count(),
@@ -42,7 +43,10 @@ def keep(name: str, figures: Mapping[str, Any], folder: Path | None = RESULTS) -
 
 
 def conclude(name: str, figures: Mapping[str, Any], wrong: Sequence[str], *, keep_it: bool, quiet: str = "") -> None:
-    """Print a report, but not its key ``quiet``, and write it with ``keep_it``. Exit with 1 if faults were found."""
+    """Print a report without its key ``quiet``, and write the report if ``keep_it``.
+
+    Exit with 1 if faults were found.
+    """
     report = keep(name, figures, RESULTS if keep_it else None)
     typer.echo(json.dumps({key: value for key, value in report.items() if key != quiet}, indent=2))
     if wrong:

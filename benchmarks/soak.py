@@ -1,4 +1,4 @@
-"""Soak of an agent for hours, with faults around it: its memory and its file descriptors must stay flat.
+"""Soak test of an agent for hours, with faults of its peers: the agent's memory and file descriptors must stay flat.
 
 ``python -m benchmarks.soak --hours 2`` runs a real broker, and one agent with RTSP cameras (if the server of ``make
 peers`` is installed), simulated cameras, a sensor, and the host's own figures. The faults take turns: the broker is
@@ -6,8 +6,8 @@ killed, the RTSP server is killed or hangs, a capture process is killed, and a c
 topic and added again. Every few seconds, the memory, file descriptors and threads of each process are measured. At
 the end, the agent is stopped, and the ledger is compared with the topics.
 
-**Flat.** After the warm-up, the median of the last quarter is at most ``SLACK`` above that of the first quarter. A
-leak of one page per frame shows as megabytes within minutes.
+**Flat.** After the warm-up, the median of the last quarter is at most ``SLACK`` above the median of the first
+quarter. A leak of one page per frame shows as megabytes within minutes.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Sample:
 
 @dataclass
 class Soak:
-    """The running parts, and the faults so far."""
+    """The running processes, and the faults so far."""
 
     options: SoakOptions
     broker: Broker
@@ -139,7 +139,7 @@ def _traceback(log: Path) -> list[str]:
 
 
 def judged(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Return for each figure the medians of the first and last quarter, the slope, and whether it is flat."""
+    """Return for each figure the medians of the first and last quarter, the slope, and whether the figure is flat."""
     return {
         name: _flat([s.at_s for s in samples], [getattr(s, name) for s in samples], slack)
         for name, slack in (
@@ -161,7 +161,7 @@ def faults(report: dict[str, Any]) -> list[str]:
 
 
 def _flat(at_s: Sequence[float], values: Sequence[float], slack: float) -> dict[str, Any]:
-    """Return the judgement of one figure. A slack below 1 is a share of the figure."""
+    """Return whether one figure stayed flat, with its medians and slope. A slack below 1 is a share of the figure."""
     quarter = max(1, len(values) // 4)
     first, last = statistics.median(values[:quarter]), statistics.median(values[-quarter:])
     slope = statistics.linear_regression(at_s, values).slope if len(set(at_s)) > 1 else 0.0
@@ -224,9 +224,9 @@ def _sample(agent: psutil.Process, at_s: float) -> Sample:
 
 
 async def _cause_faults(soak: Soak) -> None:
-    """Cause one fault after the other until the time is over, and each kind at least once.
+    """Cause one fault after the other until the time is over. Cause each kind of fault at least once.
 
-    Each fault ends before the next begins.
+    Each fault ends before the next fault begins.
     """
     options, ends_s = soak.options, time.monotonic() + soak.options.seconds
     actions = [_kill_broker, _kill_child, _remove_and_add_camera]

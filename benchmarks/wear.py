@@ -1,8 +1,8 @@
-"""Write amplification of the spool: bytes written to the disk per byte of a kept frame. It wears flash cards.
+"""Write amplification of the spool: bytes written to the disk per byte of a kept frame.
 
-``python -m benchmarks.wear`` measures the store on the disk of ``--folder``. Frames are kept, settled and removed,
-one or four per commit, with and without frames in flight; in an outage, they are only kept. The bytes are those
-that the kernel charges to this process.
+Writing wears out flash cards. ``python -m benchmarks.wear`` measures the store on the disk of ``--folder``. Frames
+are kept, settled and removed, one or four per commit, with and without frames in flight; in an outage, frames are
+only kept. The kernel counts the bytes written by this process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from edge_agent.spool.store import SpoolStore
 from ingest.contract import headers as h
 
 BYTES = 60_000_000
-"""Bytes of frames in each case: enough to write the write-ahead log back a dozen times."""
+"""Bytes of frames in each case: enough for a dozen checkpoints of the write-ahead log."""
 AT_ONCE = 64
 
 

@@ -1,8 +1,9 @@
 """Benchmark of a camera behind a bad wire: captured frames, and time to recover after the impairment.
 
-``python -m benchmarks.wire`` runs it, as root or with user namespaces. A real RTSP server sends real footage
-with a number in each frame, through a relay that loses, delays and slows IP packets. Each impairment has its own
-server, wire and spool, and the agent's back-off. Each kept frame is compared with the sent one.
+``python -m benchmarks.wire`` runs the benchmark, as root or with user namespaces. A real RTSP server sends real
+footage with a number in each frame, through a relay that loses, delays and slows IP packets. Each impairment has its
+own server, wire and spool, and uses the agent's back-off. Each kept frame is compared with the frame that the server
+sent.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ FOOTAGE = DATA / "highway.avi"
 FPS = 25
 STALL_S: float = WatchConfig().stall_s
 BOUND_S = CAP_S + STALL_S + START_S
-"""Maximum time to recover: an attempt that began before the recovery stalls, then come a pause and a start."""
+"""Maximum time to recover: a connection that began before the recovery stalls, then come a pause and a new start."""
 USUAL_S, AFTER_S, LOOK_S = 5.0, 5.0, 0.02
 LOSS, JITTER_S = 0.05, 0.2
 KILLS = 20
@@ -74,7 +75,7 @@ Impair = Callable[[Course], Awaitable[None]]
 
 
 async def _killed(course: Course) -> None:
-    """Kill the server, wait for up to 3 s, start it, and let it run for up to 6 s."""
+    """Kill the server, wait for up to 3 s, start the server, and let the server run for up to 6 s."""
     chance = random.Random(0)
     for _ in range(KILLS):
         epoch = course.there.camera.epoch
@@ -134,7 +135,7 @@ CASES: dict[str, tuple[str, Impair]] = {
 
 
 def footage(folder: Path) -> Path:
-    """Encode the numbered footage like a camera, and write its access units beside it."""
+    """Encode the numbered footage as a camera does, and write a list of its access units next to the video file."""
     clip = units.encode(folder / "highway.mp4", _numbered(), FPS)
     units.units(clip, clip.with_suffix(".units"))
     return clip

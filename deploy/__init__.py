@@ -1,1 +1,1 @@
-"""Command line, local stack and deployment files. This package composes all others."""
+"""Command line, local stack and deployment files. This package connects all other packages."""

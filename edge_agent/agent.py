@@ -45,7 +45,8 @@ _log = logs.get("edge_agent")
 BEAT_S = 1.0
 """Pause between two heartbeats, in seconds."""
 FLUSH_S = 20.0
-"""Maximum time to send the spool at a clean stop, in seconds. Unsent rows stay on disk until the next start."""
+"""Maximum time to send the spool at a clean stop, in seconds. Rows that are still unsent after this time stay on disk
+until the next start."""
 _POLL_S = 0.1
 
 
@@ -88,8 +89,8 @@ class Agent:
     def _check_sensors(self) -> None:
         """Check the sensors before the start. Raise SourceUnusable if a sensor of the site file is unusable.
 
-        If the last good configuration has an unusable sensor, all its sensors are dropped and its cameras still run.
-        The saved sensors may need hardware or software that the agent no longer has.
+        If a sensor of the last good configuration is unusable, run the cameras of that configuration without its
+        sensors. This case occurs when the saved sensors need hardware or software that the agent no longer has.
         """
         try:
             make_sources(self._desired.running.sensors, self._clock)
@@ -129,7 +130,7 @@ class Agent:
             await self._spool.close()
 
     async def _follow(self) -> None:
-        """Close the epochs that a kill left open, start the fleet, and follow the ``config`` topic for ever."""
+        """Close the epochs of a killed agent, start the fleet, and follow the ``config`` topic for ever."""
         await self._close_killed_epochs()
         await self._apply()
         if not self._follows:
@@ -159,7 +160,10 @@ class Agent:
         await self._fleet.apply(desired.running.cameras, desired.running.sensors)
 
     async def _changed(self, view: ConfigView) -> None:
-        """Run the topic's current configuration. If the new sensors cannot run together, keep the old sensors."""
+        """Run the current configuration of the ``config`` topic.
+
+        If the new sensors cannot run together, keep the old sensors.
+        """
         before = self._desired.running
         self._desired.apply(view)
         self._metrics.config.refused.set(len(view.config.refused))

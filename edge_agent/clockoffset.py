@@ -4,7 +4,7 @@ Each heartbeat on ``status`` is one measurement. The broker stamps the record wi
 the send and the acknowledgement. The offset is therefore the broker's stamp minus the midpoint of the local send and
 acknowledgement times. The error is at most half the time between send and acknowledgement (Cristian, "Probabilistic
 clock synchronization", Distributed Computing 3, 1989). The estimate is the recent measurement with the shortest round
-trip. When one of the clocks is set, all earlier measurements are dropped.
+trip. When the local clock or the broker's clock is set, all earlier measurements are dropped.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from collections import deque
 from dataclasses import dataclass
 
 EXCHANGES = 60
-"""Number of recent measurements to keep, as many as heartbeats in one minute. In one minute, a clock that runs 50 ppm
-fast gains 3 ms, which is about the error of one measurement."""
+"""Number of recent measurements to keep: one for each heartbeat of the last minute. A clock that runs 50 ppm fast
+gains 3 ms in that minute, about as much as the error of one measurement."""
 _STAMP_MS = 1.0
 """Resolution of Kafka's timestamps."""
 _DRIFT_MS = 6.0
-"""Maximum drift between two recent measurements, at 100 ppm. A larger difference means that a clock was set."""
+"""Maximum drift of the two clocks between two recent measurements, in ms: 100 ppm for one minute. A larger difference
+between two measurements means that one of the clocks was set."""
 
 
 @dataclass(frozen=True, slots=True)

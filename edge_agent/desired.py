@@ -1,8 +1,9 @@
 """Desired configuration of an agent: cameras and sensors from the site file, the ``config`` topic, or the saved copy.
 
 An agent begins with the site file. Once the ``config`` topic has an entry of this site, the topic replaces the site
-file. The last configuration from the topic that could be run is saved on disk, for a start without Kafka. The topic
-stays in charge even when all its entries are removed, so a removed camera does not come back at the next start.
+file. The agent saves to disk the last configuration that it could run, and starts with that copy when Kafka is
+unreachable. The topic keeps replacing the site file even when all its entries are removed. A removed camera therefore
+does not come back at the next start.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ingest.site.topic.view import Config, ConfigView
 _log = logs.get("edge_agent.config")
 
 _KINDS = tuple(f"{cls.KIND}/" for cls in (CameraConfig, SensorConfig, PinConfig))
-"""Key prefixes of the entries that an agent reads. Unusable entries of other kinds are reported by other services."""
+"""Key prefixes of the entries that an agent reads. Other services report unusable entries of other kinds."""
 _MAX_REFUSALS = 5
 """Maximum number of refused entries in a heartbeat. Without this limit, many unusable entries would make the
 heartbeat too large to send."""
@@ -41,7 +42,7 @@ class DesiredConfiguration:
     """Chooser of the cameras and sensors that an agent runs. ``only`` lists the names to run; empty means all.
 
     An entry is refused if neither the policy nor the site file gives it the rights that it needs. Without
-    ``last_good``, the agent follows no topic, and the site file is always in charge.
+    ``last_good``, the agent does not follow the ``config`` topic and always runs the site file.
     """
 
     def __init__(
@@ -56,7 +57,8 @@ class DesiredConfiguration:
         self._rights = Rights(policy or AgentPolicy(), site)
         self._denied: dict[str, str] = {}
         self.signed_at = saved.signed_at
-        """Time of the newest signature by key. The reader of the topic updates this dictionary."""
+        """Time of the newest signature of each entry, by the entry's key. The reader of the topic updates this
+        dictionary."""
         self.entries: dict[str, ConfigEntry] = saved.entries
         members = [entry for entry in saved.entries.values() if not isinstance(entry, PinConfig)]
         # a configuration that was saved before the site was renamed does not apply
@@ -73,22 +75,25 @@ class DesiredConfiguration:
 
     @property
     def refused(self) -> list[str]:
-        """Reasons why entries are refused: at most ``_MAX_REFUSALS`` reasons, and then the number of the others."""
+        """Reasons why entries are refused: at most ``_MAX_REFUSALS``, and then the number of further reasons."""
         reasons = [reason for _, reason in sorted((self._denied | self._refusals).items())]
         more = len(reasons) - _MAX_REFUSALS
         return reasons[:_MAX_REFUSALS] + ([f"and {more} more"] if more > 0 else [])
 
     def validate(self, entry: ConfigEntry) -> ConfigEntry:
-        """Return an entry of the topic. Raise ConfigError if the entry belongs to this agent and lacks a right."""
+        """Return an entry of the ``config`` topic unchanged.
+
+        Raise ConfigError if the entry belongs to this agent and lacks a right.
+        """
         if self._is_ours(entry) and (not self._only or entry.name in self._only):
             self._rights.local(entry)
         return entry
 
     def apply(self, view: ConfigView) -> None:
-        """Apply the current entries of the topic.
+        """Apply the current entries of the ``config`` topic.
 
-        A topic that was deleted and created again has no entry of this site. The previous entries then stay in force,
-        with their pins, except those that were removed or moved to another site.
+        A ``config`` topic that was deleted and created again has no entry of this site. In that case, the previous
+        entries and pins stay in force, except entries that were removed or moved to another site.
         """
         current = view.config.entries
         ours = {key: entry for key, entry in current.items() if self._is_ours(entry)}
@@ -111,7 +116,7 @@ class DesiredConfiguration:
     def restore_sensors(self, before: RunningConfiguration, reason: str) -> None:
         """Run the sensors of ``before`` again.
 
-        The new sensors are refused together, because sensors share connections.
+        All new sensors are refused together, because sensors can share a connection.
         """
         self.running = replace(self.running, sensors=before.sensors, own_sensors=before.own_sensors)
         self.entries = {key: entry for key, entry in self.entries.items() if not isinstance(entry, SensorConfig)}
@@ -121,7 +126,7 @@ class DesiredConfiguration:
     def save(self) -> None:
         """Save the entries for a start without Kafka.
 
-        Block until they are on the disk. Do nothing if the agent follows no topic.
+        Block until the entries are on the disk. Do nothing if the agent does not follow the ``config`` topic.
         """
         if self._last_good:
             self._last_good.save(SavedConfiguration(self.entries, self.topic_holds, dict(self.signed_at)))
@@ -145,7 +150,7 @@ class DesiredConfiguration:
             return None
 
     def _chosen(self) -> RunningConfiguration:
-        """Return the topic's entries of this site, or the site file's entries while the topic is not in charge."""
+        """Return this site's entries from the ``config`` topic, or from the site file if the topic never had any."""
         config = Config(self.entries)
         cameras, sensors = self._site.cameras, self._site.sensors
         if self.topic_holds:

@@ -41,11 +41,14 @@ class SourceStalled(SourceError):
 
 
 class SourceEnded(AgentError):
-    """A source has no more frames, like a file at its end. The capture then ends without a fault."""
+    """A source has no more frames, like a file at its end. A capture whose source has ended stops without a fault."""
 
 
 class SensorSilent(AgentError):
-    """One sensor of a connection does not respond, or refuses a request. Other sensors of the connection may work."""
+    """One sensor of a connection does not respond, or refuses a request.
+
+    Other sensors on the same connection may work.
+    """
 
 
 class FrameUnusable(AgentError):
@@ -62,11 +65,15 @@ class SpoolUnavailable(SpoolError):
     def __init__(self, path: object, why: str, cause: object) -> None:
         super().__init__(f"{path}: {cause}: check that the disk is mounted, writable and not full")
         self.why = why
-        """``full``, ``read-only`` or ``failing`` for the disk; ``mended`` if a damaged file was just salvaged."""
+        """Reason: ``full``, ``read-only`` or ``failing`` describes the disk; ``mended`` means that a damaged file was
+        salvaged."""
 
 
 class WrongKey(SpoolError):
-    """Rows of the spool are encrypted with a key that was not given. The spool file is left unchanged."""
+    """Rows of the spool are encrypted with a key that the site file does not name.
+
+    The spool file is left unchanged.
+    """
 
     def __init__(self, path: object, key_ids: object) -> None:
         super().__init__(
@@ -91,12 +98,12 @@ class LinkError(AgentError):
 
 
 class LinkLost(LinkError):
-    """The link is lost or does not respond. Records in flight may have reached Kafka."""
+    """The link is lost or does not respond. Records that were in flight may have reached Kafka."""
 
     def __init__(self, problem: str, retry_after_s: float = 0.0) -> None:
         super().__init__(problem)
         self.retry_after_s = retry_after_s
-        """Pause that the receiver asked for before the next attempt, in seconds."""
+        """Pause before the next attempt that the gateway asked for, in seconds."""
 
 
 class RecordRefused(LinkError):

@@ -15,11 +15,12 @@ _log = logs.get("edge_agent.fleet")
 
 
 FleetMember = Camera | SensorFeed
-"""Member of the fleet. Its ``run`` returns when the member is stopped, its source ends, or the spool fails."""
+"""Camera or sensor feed that a ``Fleet`` runs. ``run`` returns when the member is stopped, when the member's source
+ends, or when the spool fails."""
 
 
 class Fleet:
-    """Runner of cameras and sensor feeds. A change restarts only the members whose configuration differs.
+    """Runner of cameras and sensor feeds. A new configuration restarts only the cameras and feeds that it changes.
 
     ``make_feeds`` returns the feeds for a list of sensors; one feed may serve several sensors of a connection.
     ``make_feeds`` raises SourceUnusable if the sensors of one connection configure that connection differently.
@@ -122,5 +123,8 @@ class Fleet:
 
 
 def _key(*configs: CameraConfig | SensorConfig) -> str:
-    """Return a member's key: its configurations as JSON. A member is restarted only if its key changes."""
+    """Return the key of a camera or sensor feed: its configurations as JSON.
+
+    A changed key restarts the member.
+    """
     return "\n".join(config.model_dump_json() for config in configs)

@@ -17,10 +17,11 @@ _log = logs.get("edge_agent.config")
 
 @dataclass(frozen=True, slots=True)
 class SavedConfiguration:
-    """Saved entries by key. ``topic_holds`` means that the ``config`` topic has replaced the site file.
+    """Configuration entries by key, as saved on disk.
 
-    ``signed_at`` has the time of the newest signature by key. With ``signed_at``, the agent refuses replayed older
-    entries even after a restart.
+    ``topic_holds`` means that the ``config`` topic has replaced the site file. ``signed_at`` has the time of the
+    newest signature of each entry, by the entry's key. With these times, the agent refuses replayed older entries
+    even after a restart.
     """
 
     entries: dict[str, ConfigEntry] = field(default_factory=dict)
@@ -55,7 +56,7 @@ class LastGood:
         return SavedConfiguration(entries, topic_holds and (bool(entries) or not pairs), signed_at)
 
     def save(self, saved: SavedConfiguration) -> None:
-        """Replace the file. Log an error of the disk and continue, because only the next start needs the file."""
+        """Replace the file. Log a disk error and continue, because the file is needed only at the next start."""
         entries = {key: entry.model_dump(mode="json") for key, entry in sorted(saved.entries.items())}
         whole = {
             "topic_holds": saved.topic_holds,

@@ -1,4 +1,4 @@
-"""Prometheus metrics of an agent. The caller passes the registry."""
+"""Prometheus metrics of an agent. The caller passes the Prometheus registry."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Policy of an agent: the rights that entries of the ``config`` topic have on this device.
 
-The device's owner writes ``agent.toml`` and the site file. An entry of the topic has the rights that one of these two
-files grants. Anyone who can write to the topic may change cameras within these rights, and gains no other rights.
+The device's owner writes ``agent.toml`` and the site file. An entry of the topic has a right if ``agent.toml`` or the
+site file grants that right. Anyone who can write to the topic may change cameras within these rights, but cannot gain
+further rights.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ SECRETS_FOLDER = Path("/etc/sightline/secrets")
 NETWORK = ("rtsp", "rtsps", "http", "https")
 _CAMERA_KINDS = (*NETWORK, "device", "images", "simulated")
 _SAFE = (*NETWORK, "device", "images", "file", "host", "mqtt", "serial", "modbus")
-"""Kinds of sources that need no permission. Files and images still need an allowed folder."""
+"""Kinds of sources that need no permission. Sources of the kinds ``file`` and ``images`` still need an allowed
+folder."""
 _DEVICES = Path("/dev")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
-"""Literal host name or IP address, without characters that URL parsers interpret differently."""
+"""Pattern of a plain host name or IP address: no variables, and no characters on which URL parsers disagree."""
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SECRET_NAME = re.compile(r"(?!\.{1,2}$)[^/\0]+")
 _WRITABLE_BY_OTHERS = 0o022
@@ -42,25 +44,30 @@ _FILES = ("password_file", "ca_file", "cert_file", "key_file")
 
 
 class AgentPolicy(ConfigSection):
-    """Contents of ``agent.toml``. Without that file, the defaults allow no commands, no secrets and no folders."""
+    """Contents of ``agent.toml``.
+
+    Without ``agent.toml``, the defaults allow no commands, no secrets and no folders.
+    """
 
     sources: tuple[str, ...] = _SAFE
     """Allowed kinds of sources; ``file`` is a video file. Commands are allowed by name in ``commands``."""
     hosts: tuple[str, ...] = ("*",)
-    """Hosts that cameras and sensors may connect to: names with ``*``, addresses, or networks such as 10.0.0.0/24."""
+    """Hosts that cameras and sensors may connect to: host names, in which ``*`` is a wildcard, IP addresses, or
+    networks such as 10.0.0.0/24."""
     folders: tuple[Path, ...] = ()
     """Folders from which videos, images and detector models may be read."""
     commands: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = {}
     """Program and arguments of each sensor source ``command:NAME``, by NAME."""
     secrets: dict[str, tuple[str, ...]] = {}
-    """Hosts to which each secret may be sent. A secret is a file in ``secrets_folder`` or a variable ``${NAME}``."""
+    """Hosts to which a secret may be sent, by the secret's name. A secret is a file in ``secrets_folder`` or a
+    variable ``${NAME}``."""
     secrets_folder: Path = SECRETS_FOLDER
     config_public_key_file: Path | None = None
     """Public key of the people who may change the configuration. If this key is set, unsigned entries are refused."""
 
 
 def load_policy(site_file: Path, given: Path | None = None) -> AgentPolicy:
-    """Read the policy from ``given`` or from ``agent.toml`` beside the site file.
+    """Read the policy from the path ``given``, or from ``agent.toml`` in the folder of the site file.
 
     Raise ConfigError for an unusable file.
     """
@@ -91,15 +98,15 @@ def _require_owner(path: Path, found: os.stat_result) -> None:
 
 
 class _Need(NamedTuple):
-    """One right that an entry needs: the policy field that grants the right, the needed value, and the use."""
+    """One right that an entry needs: the policy field that grants the right, the value to find there, and the use."""
 
     right: str
     value: str
     host: str = ""
     """Host to which a secret is sent; empty for other rights."""
     use: str = ""
-    """Exact connection or command. An entry of the topic may do what the site file does, but no variant of it, such
-    as the same connection without TLS."""
+    """Exact connection or command for which the right is needed. An entry of the topic may use a connection of the
+    site file only unchanged, and for example not without TLS."""
 
 
 class Rights:
@@ -110,7 +117,7 @@ class Rights:
         self._owned = frozenset(need for entry in (*site.cameras, *site.sensors) for need in _needs(entry))
 
     def local(self, entry: E) -> E:
-        """Return an entry with the local paths of its secrets and the local program of its command.
+        """Return an entry in which names of secrets and commands are replaced by local paths and programs.
 
         Raise ConfigError if a right is missing; the error names the line to add to ``agent.toml``.
         """
@@ -158,7 +165,7 @@ class Rights:
 
 
 def _needs(entry: ConfigEntry) -> Iterator[_Need]:
-    """Yield the rights that an entry needs. Raise ConfigError for an address without a literal host."""
+    """Yield the rights that an entry needs."""
     if isinstance(entry, CameraConfig):
         yield from _camera_needs(entry)
     elif isinstance(entry, SensorConfig):
@@ -216,7 +223,7 @@ def _sensor_needs(sensor: SensorConfig) -> Iterator[_Need]:
 
 
 def _matches(host: str, patterns: Sequence[str]) -> bool:
-    """Return whether a literal host matches one of the patterns: names with ``*``, addresses, or networks."""
+    """Return whether a host name or IP address matches a pattern: a name with ``*``, an address, or a network."""
     if not _HOST.fullmatch(host):
         return False
     host = host.lower()
@@ -241,11 +248,14 @@ def _is_within(path: str, folders: Sequence[Path]) -> bool:
 
 
 def _refusal(entry: ConfigEntry, need: _Need) -> ConfigError:
-    """Return the error for a missing right, with the line that grants it."""
+    """Return the error for a missing right, with the line of ``agent.toml`` that grants the right."""
     value = need.value
     if need.right == "hosts" and not _HOST.fullmatch(value):
         return ConfigError(
-            f"config topic, {entry.key}", "host", value, "a literal host. Only the site file may use variables here"
+            f"config topic, {entry.key}",
+            "host",
+            value,
+            "a host name or IP address. Only the site file may use variables here",
         )
     parent = str(Path(value).parent) if need.right in ("folders", "devices") else ""
     key, added = {

@@ -1,1 +1,1 @@
-"""The contract: what is on the wire, where it goes, and what became of it."""
+"""The data contract: records, topics, Kafka access, dead letters, the ledger of frames, the site's configuration."""

@@ -18,7 +18,7 @@ IngestError
 from __future__ import annotations
 
 _SHOWN_CHARS = 200
-"""Characters of an invalid value in an error message: enough to find it."""
+"""Maximum number of characters of an invalid value in an error message: enough to find the value."""
 
 
 class IngestError(Exception):
@@ -60,7 +60,7 @@ class UnknownVersion(CodecError):
 
 
 class WrongKind(CodecError):
-    """A record is of another kind than its topic holds."""
+    """A record has another kind than its topic expects."""
 
     def __init__(self, expected: str, found: object) -> None:
         super().__init__(f"expected a {expected} record, found {found!r}: check the producer's topic")
@@ -89,7 +89,7 @@ class ConfigError(IngestError):
 
 
 def _shown(value: object) -> str:
-    """Return a value shortened for one line: its author chose its length."""
+    """Return a value shortened for one line, because values from outside may have any length."""
     text = repr(value)
     return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}… ({len(text)} characters)"
 
@@ -107,11 +107,11 @@ class LogUnavailable(IngestError):
 
 
 class Fenced(IngestError):
-    """A newer owner of the same partition has taken over, so this process must release it."""
+    """A newer owner of the same partition has taken over, so this process must release the partition."""
 
 
 class MemberIdle(IngestError):
-    """A group member holds no partition although others hold several, or nobody holds any."""
+    """A group member holds no partition although other members hold several, or no member holds any."""
 
     def __init__(self, group: str, partitions: int, idle_s: float) -> None:
         super().__init__(
@@ -121,4 +121,4 @@ class MemberIdle(IngestError):
 
 
 class LedgerError(IngestError):
-    """An interval account contradicts itself."""
+    """An account of an interval contradicts itself."""

@@ -1,4 +1,4 @@
-"""Metrics of the contract that every service exports. The registry is passed in."""
+"""Metrics of the contract that every service exports. The caller passes the registry."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 
 class ConfigMetrics:
-    """Metrics of the ``config`` topic as one process reads it."""
+    """Metrics of one process about the ``config`` topic."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.refused = Gauge(

@@ -9,35 +9,36 @@ from ingest.runtime import logs
 _log = logs.get("stream.epochs")
 
 QUIET_S = 30.0
-"""Time without a record of the present epoch after which records of a lower epoch begin a new run. It is longer than
-the pause between two reports of stationary objects, and than the restart of a capture process."""
+"""Time without a record of the present epoch after which records of a lower epoch begin a new run. This time is
+longer than the pause between two reports of stationary objects, and longer than the restart of a capture process."""
 RUN_RECORDS = 20
-"""Number of consecutive records of a lower epoch that begin a new run at once, as in a backlog that is processed
-quickly. The repeats after a crash have fewer new records."""
+"""Number of consecutive records of a lower epoch that begin a new run at once, even in a backlog that is processed
+quickly. A crash causes fewer records of a lower epoch that are not repeats."""
 EPOCHS_KEPT = 64
 """Number of epochs whose last sequence number is remembered. Repeats of a forgotten epoch look like a new run with a
 lower epoch."""
 
 
 class Admission(Enum):
-    """The place of a record in the epochs of its camera or sensor."""
+    """Whether a record repeats an earlier record, and whether the record's epoch is lower than, equal to or newer
+    than the present epoch."""
 
     REPEAT = auto()
-    """All of its numbers were seen before."""
+    """All sequence numbers of the record were seen before."""
     LOWER = auto()
-    """It is of a lower epoch, and the present one still runs."""
+    """The record belongs to a lower epoch, and the present epoch still runs."""
     PRESENT = auto()
-    """It is of the present epoch."""
+    """The record belongs to the present epoch."""
     BEGIN = auto()
-    """It is the first one of an epoch that now is the present one."""
+    """The record is the first record of an epoch, which becomes the present epoch."""
 
 
 class EpochGate:
     """The epochs of one camera or sensor.
 
-    An epoch lower than the present one comes from a repeat, from a second agent, or from an agent that lost its spool
-    or had its clock corrected. Its records do not count until the present epoch has ended: see ``QUIET_S`` and
-    ``RUN_RECORDS``.
+    An epoch that is lower than the present epoch comes from a repeat, from a second agent, or from an agent that lost
+    its spool or had its clock corrected. Records of a lower epoch do not count until the present epoch has ended: see
+    ``QUIET_S`` and ``RUN_RECORDS``.
     """
 
     def __init__(self) -> None:
@@ -49,14 +50,14 @@ class EpochGate:
         self._warned = -1  # the lower epoch that was logged last
 
     def last(self, epoch: int) -> int:
-        """Return the highest number of an epoch so far, -1 for none."""
+        """Return the highest sequence number of an epoch so far, -1 if the epoch has no record."""
         return self._seqs.get(epoch, -1)
 
     def admit(self, epoch: int, last: int, at_ns: int, **subject: str) -> Admission:
-        """Note a record of an epoch up to the number ``last``, and return its place.
+        """Note a record whose highest sequence number in its epoch is ``last``, and return its admission.
 
-        ``at_ns`` is the Unix time at which it was written. ``subject`` names the camera or sensor in the log: once
-        per lower epoch, and once when it replaces the present one.
+        ``at_ns`` is the Unix time at which the record was written. ``subject`` names the camera or sensor in log
+        lines: one line per lower epoch, and one when a lower epoch replaces the present epoch.
         """
         if last <= self.last(epoch):
             return Admission.REPEAT

@@ -1,4 +1,7 @@
-"""Make the events of rules. Pure. An event's id is a function of its cause, so a repeated event has the same id."""
+"""Make the events of rules.
+
+Pure. An event's id depends only on the event's cause, so a repeated event has the same id.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,9 @@ def make_event(
 ) -> Event:
     """Return the event of a happening.
 
-    ``subject`` is the camera or sensor. ``cause`` identifies the incident within it, and ``number`` the event within
-    the incident. ``data`` are further fields of the event's body.
+    ``subject`` is the name of the camera or sensor. ``cause`` identifies the incident among all incidents of the rule
+    and subject, and ``number`` identifies the event within the incident. ``data`` are further fields of the event's
+    body.
     """
     incident = event_id(subject, rule.name, *cause)
     return Event(

@@ -2,12 +2,12 @@
 
 StreamError
 ├── RunnerError             the runner cannot go on; the process ends and its supervisor restarts it
-│   ├── UnknownOffset       a stage finishes a record that it was not fed, or finishes it twice
+│   ├── UnknownOffset       a stage finishes a record that it did not get, or finishes a record twice
 │   ├── NotWritten          the broker did not accept a record
 │   ├── RecordsLost         a fetched record did not arrive
 │   ├── TopicCreatedAgain   the topic was deleted and created again while the stage read it
 │   └── Stuck               records wait without progress
-├── FrameError              one frame cannot be prepared; it becomes a dead letter
+├── FrameError              one frame cannot be prepared; the frame becomes a dead letter
 │   ├── Undecodable         the data is no picture
 │   ├── CutShort            the picture is truncated
 │   ├── TooLarge            the picture exceeds the limit of pixels
@@ -32,7 +32,7 @@ class RunnerError(StreamError):
 
 
 class UnknownOffset(RunnerError):
-    """A stage finishes a record that it was not fed, or finishes it twice."""
+    """A stage finishes a record that it did not get, or finishes a record twice."""
 
     def __init__(self, offset: int) -> None:
         super().__init__(f"offset {offset} is finished but not open: a stage must finish each record exactly once")
@@ -78,7 +78,7 @@ class Stuck(RunnerError):
 
 
 class FrameError(StreamError):
-    """One frame cannot be prepared. It becomes a dead letter, and the stream goes on."""
+    """One frame cannot be prepared. The frame becomes a dead letter, and the stream goes on."""
 
 
 class Undecodable(FrameError):
@@ -118,7 +118,7 @@ class TooManyScans(FrameError):
 
 
 class WrongSize(FrameError):
-    """The size of the picture differs from its record, so boxes and zones would not fit it."""
+    """The picture's size differs from the size in its record, so boxes and zones would not fit the picture."""
 
     def __init__(self, found: tuple[int, int], declared: tuple[int, int]) -> None:
         super().__init__(
@@ -130,7 +130,7 @@ class WrongSize(FrameError):
 
 
 class HeaderMismatch(FrameError):
-    """The header of the record names another frame than its body."""
+    """The header of a record names another frame than the body of the record."""
 
     def __init__(self, header: str, body: str) -> None:
         super().__init__(f"header names {header or 'no frame'}, body is {body}: the producer mixed up two records")

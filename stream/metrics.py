@@ -13,7 +13,7 @@ SECONDS_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0)
 
 
 class StreamMetrics:
-    """The metrics of one stage in one process. Each has the label ``stage``."""
+    """The metrics of one stage in one process. Each metric has the label ``stage``."""
 
     def __init__(self, registry: CollectorRegistry, stage: str) -> None:
         def labelled(kind: type[_Metric], name: str, text: str, **options: Any) -> _Metric:
@@ -65,9 +65,9 @@ class DispatchMetrics:
 
 
 class SenseMetrics:
-    """Metrics of readings without effect.
+    """Metrics of readings that have no effect.
 
-    These metrics explain why a sensor with a wrong clock or a new device makes no events.
+    These metrics explain why a sensor makes no events, for example because its clock is wrong or its device is new.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:

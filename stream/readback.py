@@ -1,8 +1,8 @@
-"""Backward reads of a partition, from which a new owner rebuilds its state.
+"""Read a partition backwards, so that a new owner can rebuild the partition's state.
 
 A tracker or a window needs the last seconds of its own input, by the clock of its camera or sensor. The timestamps of
-the broker differ from that clock: late frames are written ten times as fast as they were captured, an outage writes
-no records for minutes, and a sensor writes a column of readings now and then.
+the broker differ from that clock. Late frames are written ten times as fast as they were captured, during an outage
+no records are written for minutes, and a sensor writes a column of readings now and then.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from ingest.kafka.log import Log, LogRecord, TopicPartition
 
 _FIRST_CHUNK = 1_000
 _LAST_CHUNK = 16_000
-"""Offsets read in the largest step back; ``_FIRST_CHUNK`` is the first step. The size doubles from step to step,
-because each step takes 0.1 s before its first record arrives. The largest size limits the memory of a step to about
-20 MB."""
+"""Number of offsets in the largest step back; ``_FIRST_CHUNK`` is the number in the first step. The size doubles from
+step to step, because each step takes 0.1 s before its first record arrives. The largest size limits the memory of a
+step to about 20 MB."""
 _MIN_OFFSETS = 100_000
-"""Number of offsets that every search may read: two minutes of the busiest partition with late frames beside the live
-ones. Reading this number takes three seconds."""
+"""Number of offsets that every search may read. The busiest partition, with live and late frames, writes as many in
+two minutes. Reading this number takes three seconds."""
 _OFFSETS_PER_S = 200
-"""Offsets per second of a longer history. A pipeline writes about forty results per second with their transaction
-markers; this is enough for several pipelines."""
+"""Maximum number of offsets to read for each second of a longer history. A pipeline writes about forty results per
+second, with their transaction markers; the limit is enough for several pipelines."""
 _MAX_OFFSETS = 200_000
-"""Maximum number of offsets to read back, however long the times of a rule are. The watchdog ends a process that
+"""Maximum number of offsets to read back, even for a rule with very long times. The watchdog ends a process that
 takes a minute to open its partitions."""
 _MAX_BEYOND = 20_000
-"""Maximum number of records older than the time limit that are read in search of a key's history."""
+"""Maximum number of records before the time limit that are read to complete the histories of cameras or sensors."""
 
 
 class HistoryPoint(NamedTuple):
-    """The place of a record in the history of its camera or sensor, the ``key``.
+    """The epoch and time of a record in the history of the camera or sensor ``key``.
 
     ``at_ns`` is the time by the clock of the camera or sensor. A history begins where its ``epoch`` begins.
     ``wanted_s`` is the length of the history that a new owner needs, in seconds.
@@ -45,7 +45,7 @@ class HistoryPoint(NamedTuple):
 
 
 def offsets_for(seconds: float) -> int:
-    """Return the maximum number of offsets to read back for a time span of a partition."""
+    """Return the maximum number of offsets to read back for a history of this length."""
     return round(min(max(_MIN_OFFSETS, seconds * _OFFSETS_PER_S), _MAX_OFFSETS))
 
 
@@ -54,9 +54,10 @@ async def tail(
 ) -> list[LogRecord]:
     """Return, in order, the records before ``position`` that the next owner needs. Each record is read once.
 
-    For every key with a record in the last ``seconds`` of broker time, return the records in the last ``wanted_s`` of
-    its own time, within its last epoch. Of other keys, return only the records read on the way. ``place`` returns
-    None for a record to skip. At most ``offsets_for(seconds)`` offsets are read. Raise LogUnavailable.
+    ``place`` returns the key, epoch and time of a record, or None for a record to skip. For every key with a record
+    in the last ``seconds`` of broker time, return the records of the key's last epoch, for the last ``wanted_s`` by
+    the key's own clock. For other keys, return only the records that were read anyway. Read at most
+    ``offsets_for(seconds)`` offsets. Raise LogUnavailable.
     """
     reach = _Reach(place, seconds)
     found: list[LogRecord] = []
@@ -70,7 +71,7 @@ async def tail(
 
 
 async def written_since(log: Log, tp: TopicPartition, since_ms: int) -> list[LogRecord]:
-    """Return, in order, the records written at that Unix time or later, within the last 100,000 offsets.
+    """Return, in order, the records written at the Unix time ``since_ms`` or later, within the last 100,000 offsets.
 
     Raise LogUnavailable.
     """
@@ -86,9 +87,9 @@ async def written_since(log: Log, tp: TopicPartition, since_ms: int) -> list[Log
 
 
 async def _backwards(log: Log, tp: TopicPartition, stop: int, most: int) -> AsyncGenerator[list[LogRecord], None]:
-    """Yield the records before an offset in chunks, the last chunk first.
+    """Yield the records before the offset ``stop`` in chunks, the last chunk first.
 
-    A chunk that has only transaction markers is empty.
+    A range of offsets that has only transaction markers gives an empty chunk.
     """
     begin = max((await log.beginnings(tp.topic))[tp.partition], stop - most)
     size = _FIRST_CHUNK
@@ -112,7 +113,7 @@ class _Reach:
 
     @property
     def enough(self) -> bool:
-        """Whether all histories are complete, or the search has reached its limit."""
+        """Whether the histories of all keys are complete, or the search has reached its limit."""
         return self._beyond > 0 and (not self._incomplete or self._beyond > _MAX_BEYOND)
 
     def takes(self, record: LogRecord) -> bool:

@@ -1,8 +1,8 @@
 """Rules as plug-ins: the base class of rules, their discovery, and the validation of their settings.
 
-A shipped rule is a module of ``stream.analyse.rules``, which works on a camera's tracks, or of
-``stream.sense.rules``, which works on a sensor's windows. Another package adds a rule through the entry point group
-``sightline.rules``. ``docs/reference/rules.md`` shows how to write one.
+A built-in rule is a module of ``stream.analyse.rules`` if it evaluates a camera's tracks, or of
+``stream.sense.rules`` if it evaluates a sensor's windows. Another package adds a rule through the entry point group
+``sightline.rules``. ``docs/reference/rules.md`` shows how to write a rule.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _log = logs.get("stream.rules")
 GROUP = "sightline.rules"
 """Entry point group of rules that other packages ship."""
 PACKAGES = ("stream.analyse.rules", "stream.sense.rules")
-"""Packages whose modules are the shipped rules."""
+"""Packages whose modules are the built-in rules."""
 
 
 class Rule(RuleEntry, extra="forbid"):
@@ -44,8 +44,8 @@ class Rule(RuleEntry, extra="forbid"):
     EVENT_TYPE: ClassVar[str]
     """Type of the rule's events, e.g. ``sightline.line.crossed``."""
     REFERS_TO: ClassVar[tuple[str, ...]]
-    """Names of the settings that refer to another entry of the site. Each setting is named after the kind of that
-    entry, such as ``camera``."""
+    """Names of the settings that refer to another entry of the site. Each setting has the name of that entry's kind,
+    such as ``camera``."""
 
     severity: Severity = "warning"
     cooldown_s: Seconds = 0.0
@@ -61,7 +61,7 @@ class Rule(RuleEntry, extra="forbid"):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Happening:
-    """An occurrence that a rule has recognised: the text of its event, and details for programs."""
+    """A situation that a rule has recognised: the text of its event, and details for programs."""
 
     summary: str
     details: Mapping[str, DetailValue] = field(default_factory=dict)
@@ -92,7 +92,7 @@ def plug_ins() -> dict[str, type[Rule]]:
 
 
 def rule_type(cls: type[Rule]) -> str:
-    """Return the type under which site files name a rule. Raise TypeError for a class without one."""
+    """Return the type by which site files name a rule. Raise TypeError for a class without a type."""
     name = cls.model_fields["type"].default
     if not isinstance(name, str):
         raise TypeError(f"{cls.__name__}.type has no default: declare it as type: Literal['NAME'] = 'NAME'")
@@ -100,9 +100,10 @@ def rule_type(cls: type[Rule]) -> str:
 
 
 def parse_rule(settings: Mapping[str, Any], where: str, at: str) -> Rule:
-    """Return a rule from its settings.
+    """Return the rule with these settings, as an object of its plug-in class.
 
-    Raise ConfigError with the file or topic ``where`` and with the key below ``at``.
+    Raise ConfigError for wrong settings. The error names the file or topic ``where`` and the key, which begins with
+    ``at``.
     """
     cls = plug_ins().get(settings["type"])
     if cls is None:
@@ -114,7 +115,7 @@ def parse_rule(settings: Mapping[str, Any], where: str, at: str) -> Rule:
 
 
 def validated(entry: ConfigEntry) -> ConfigEntry:
-    """Return a rule of the ``config`` topic as its plug-in's model.
+    """Convert a rule of the ``config`` topic to the model of its plug-in.
 
     Return any other entry unchanged. Raise ConfigError.
     """
@@ -122,7 +123,7 @@ def validated(entry: ConfigEntry) -> ConfigEntry:
 
 
 def validated_site(site: Site, file: Path) -> Site:
-    """Return a site with its rules as models of their plug-ins.
+    """Return a site whose rules are converted to the models of their plug-ins.
 
     Raise ConfigError for a rule that has wrong settings, or that refers to an entry that the site does not have.
     """

@@ -27,7 +27,8 @@ side is ignored."""
 
 
 class SilentRule(NamedTuple):
-    """A rule that can never fire, the key whose value silences the rule, and the reason with the next step."""
+    """A rule that can never fire, the key whose value prevents the rule from firing, and the reason with the next
+    step."""
 
     rule: str
     key: str
@@ -37,8 +38,8 @@ class SilentRule(NamedTuple):
 def silent_rules(site: Site, labels: Mapping[str, Collection[str]] | None = None) -> list[SilentRule]:
     """Return the rules of a validated site that can never fire, or that miss a part of their objects.
 
-    ``labels`` has the labels of each model, or is None if the model repository is unknown. A rule whose silence
-    depends on the scene is not found.
+    ``labels`` has the labels of each model, or is None if the model repository is unknown. A rule that never fires
+    because of the scene is not found.
     """
     cameras = {camera.name: camera for camera in site.cameras}
     pipelines = {pipeline.name: pipeline for pipeline in site.pipelines}
@@ -126,7 +127,7 @@ def _windows(rule: SensorRule, sensor: SensorConfig) -> Iterator[tuple[str, str]
 def _bounds(rule: SensorRule, sensor: SensorConfig) -> Iterator[tuple[str, str]]:
     """Check a threshold against the sensor's range.
 
-    Readings outside of the range are dropped, so the mean of a window is always inside.
+    Readings outside of the range are dropped, so the mean of a window is always inside the range.
     """
     above, below = getattr(rule, "above", None), getattr(rule, "below", None)
     if above is not None and above >= sensor.high:
@@ -136,7 +137,7 @@ def _bounds(rule: SensorRule, sensor: SensorConfig) -> Iterator[tuple[str, str]]
 
 
 def _drawn(shapes: Collection[tuple[RelativePoint, ...]]) -> npt.NDArray[np.bool_]:
-    """Return the pixels of lines and polygons. A mask includes its edge."""
+    """Return the pixels of lines and polygons. The pixels of a polygon include its edge."""
     canvas = np.zeros((_GRID, _GRID), np.uint8)
     for shape in shapes:
         corners = np.rint(np.array(shape, np.float64) * (_GRID - 1)).astype(np.int32)

@@ -24,8 +24,17 @@ from tests.peers.rtsp import RtspServer
 hypothesis.settings.register_profile("sightline", deadline=None)  # a slow example on a busy machine is not a failure
 hypothesis.settings.load_profile("sightline")
 
-GONE_S = 5.0
+GONE_S = 30.0
 """Time after which a child process or task that should have ended counts as leaked, in seconds."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run files with services or a broker first.
+
+    These files take longest. If they ran last, the other workers would be idle.
+    """
+    slow = {item.path for item in items if any(item.get_closest_marker(name) for name in ("e2e", "kafka"))}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +56,7 @@ def kafka(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
 
 @pytest.fixture
 def broker_factory(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Broker]]:
-    """Return a factory of private brokers, not yet started. The test may kill and restart them."""
+    """Return a factory of private brokers, not yet started. The test may kill and restart these brokers."""
     made: list[Broker] = []
 
     def make() -> Broker:
@@ -62,7 +71,7 @@ def broker_factory(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture
 def own_broker(broker_factory: Callable[[], Broker]) -> Broker:
-    """Return a started private broker. The test may kill and restart it."""
+    """Return a started private broker. The test may kill and restart this broker."""
     broker = broker_factory()
     _start(broker)
     return broker
@@ -76,7 +85,10 @@ def prefix() -> str:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Return the folder of footage and public models beside the repository. Skip the test without it."""
+    """Return the folder of footage and public models beside the repository.
+
+    Skip the test if the folder is missing.
+    """
     folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("no ../shared/data beside the project: footage and public models are not part of the repository")

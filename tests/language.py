@@ -23,7 +23,8 @@ DOCS = ("README.md", "CHANGELOG.md", "docs")
 LOGGERS = {"debug", "info", "warning", "error", "exception", "critical"}
 SENTENCES, MESSAGES, TEST_NAMES = 60, 20, 40
 LEAST_WORDS = 4
-"""Words of a sentence or message that is drawn. Shorter ones are formats such as ``{file}: {error}``."""
+"""Minimum number of words of a sentence or message that is drawn. Shorter texts are formats such as ``{file}:
+{error}``."""
 _WORD = re.compile(r"[A-Za-z][A-Za-z'-]*")
 _LITERAL = re.compile(r"``[^`]*``|`[^`]*`|https?://\S+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`])")
@@ -42,7 +43,7 @@ def markdown_files(paths: Iterable[Path]) -> list[Path]:
 def docstrings(tree: ast.Module) -> Iterator[tuple[str, str]]:
     """Yield every string that stands alone as a statement, after the name of the definition or constant it describes.
 
-    These are docstrings, and the notes below constants and fields. The name of a module's docstring is empty.
+    Such strings are docstrings, and the notes below constants and fields. The name of a module's docstring is empty.
     """
     for parent in ast.walk(tree):
         body = getattr(parent, "body", None)
@@ -84,7 +85,10 @@ def test_names(tree: ast.Module) -> Iterator[str]:
 
 
 def rate(texts: Iterable[str], word: str = "what") -> tuple[int, int]:
-    """Return how often a word occurs in texts, and how many words they have. Code in backticks does not count."""
+    """Return how often a word occurs in texts, and the number of words of all texts.
+
+    Code in backticks does not count.
+    """
     words = [found.lower() for text in texts for found in _WORD.findall(_LITERAL.sub(" ", text))]
     return sum(found == word for found in words), len(words)
 

@@ -12,7 +12,7 @@ from tests.paths import ROOT
 
 PACKAGES = ("ingest", "edge_agent", "stream", "engines", "training", "deploy")
 HEAVY = {"keras", "tensorflow", "tf2onnx"}
-"""Packages of the `train` extra. Their own tests import them."""
+"""Packages that need the `train` extra. The tests of training import these packages."""
 
 
 def module_name(file: Path) -> str:

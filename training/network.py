@@ -1,4 +1,4 @@
-"""Train a small convolutional classifier with Keras 3, measure it, and export it to ONNX."""
+"""Train a small convolutional classifier with Keras 3, measure its accuracy, and export the network to ONNX."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ _LEARNING_RATE = 3e-3
 def build(size: int, classes: int) -> Any:
     """Return the untrained network, from uint8 BGR images to probabilities. The first layer scales the pixels.
 
-    Four convolutions with batch normalisation, with 80,000 weights, each halve the image. On a CPU these convolutions
-    train twice as fast as depthwise separable ones with a third of the weights, and infer equally fast.
+    Four convolutions with batch normalisation follow, 80,000 weights in all; each convolution halves the image. On a
+    CPU, these convolutions train twice as fast as depthwise separable convolutions with a third of the weights, and
+    infer equally fast.
     """
     import keras
     from keras import layers
@@ -38,7 +39,7 @@ def build(size: int, classes: int) -> Any:
 def fit(
     model: Any, train: LabelledRegions, validation: LabelledRegions, *, epochs: int, seed: int, verbose: int = 2
 ) -> None:
-    """Train a network in place. Half of the images are mirrored; the learning rate falls along a cosine."""
+    """Train a network in place. Half of the images are mirrored; the learning rate follows a cosine decay."""
     import keras
 
     keras.utils.set_random_seed(seed)
@@ -103,7 +104,7 @@ def largest_difference(model: Any, path: Path, images: npt.NDArray[np.uint8]) ->
 
 
 def _mirrored(images: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.uint8]:
-    """Mirror a random half of the images: a car that drives left looks like one that drives right."""
+    """Mirror a random half of the images: a car that drives left looks like a mirrored car that drives right."""
     flipped = images.copy()
     chosen = np.random.default_rng(seed).random(len(images)) < 0.5
     flipped[chosen] = flipped[chosen, :, ::-1]

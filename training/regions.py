@@ -1,4 +1,4 @@
-"""Make labelled regions from the simulated scenes, cut exactly as at run time.
+"""Make labelled regions from the simulated scenes, cut from frames exactly as at run time.
 
 Frames are rendered in order. The agent's own motion detector finds boxes, and the prepare stage's code cuts their
 regions out of the JPEG-compressed frame. A region gets the label of the object that it shows, or background.
@@ -27,10 +27,10 @@ from stream.prepare.regions import draw, windows
 LABELS = (BACKGROUND, "car", "truck", "bus", "motorcycle", "person", "part_good", "part_faulty")
 SIZE_PX = 64
 _FRAMES = 110
-"""Number of frames per scene, at ten frames per second, which cover the busy part of the scene's first cycle."""
+"""Number of frames per scene, at ten frames per second, enough for the busy part of the scene's first cycle."""
 _CUT_EVERY = 4
-"""Number of frames from one frame whose regions are cut to the next, so that an object is cut about fifteen times.
-The motion detector gets every frame."""
+"""Regions are cut from every n-th frame, so that each object yields about fifteen regions. The motion detector gets
+every frame."""
 _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 85]
 _SCENES: tuple[tuple[SceneKind, Light, bool], ...] = tuple(itertools.product(KINDS, LIGHTS, (False, True)))
 SCENES_PER_SEED = len(_SCENES)
@@ -39,7 +39,7 @@ _MIN_OVERLAP = 0.35
 _MAX_COVERED = 0.05
 """Maximum share of a background region that an object may cover."""
 _CROWDED = 0.5
-"""Minimum share of a second object inside a region, from which the region is ambiguous."""
+"""A region is ambiguous if at least this share of a second object is inside the region."""
 
 PIPELINE = PipelineConfig(
     name="regions", model="regions", width=SIZE_PX, height=SIZE_PX, regions="motion", max_regions=16
@@ -137,7 +137,7 @@ def _label(box: Box, frame: Rendered, actors: Sequence[Box]) -> int | None:
 
 
 def _actor_boxes(config: SceneConfig, at_s: float) -> list[Box]:
-    """Return the boxes of all actors, including those too far outside the frame to count as visible objects."""
+    """Return the boxes of all actors, including actors too far outside the frame to count as visible objects."""
     boxes = []
     for actor in present(config, at_s):
         (x, y), (width, height) = actor.centre(at_s), SIZES_PX[actor.label]

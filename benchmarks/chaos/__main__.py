@@ -1,13 +1,14 @@
 """Disturbs every process of a stack by a seeded plan, and counts frames, events, alerts and posts.
 
 ``python -m benchmarks.chaos --seconds 600 --faults 40`` runs the site of ``sightline demo`` on a broker of its own.
-SIGKILL, SIGSTOP with SIGCONT, and SIGTERM with a restart reach the agent, its capture processes, all services, the
-webhook receiver and the broker. The run passes if
+The plan sends SIGKILL, SIGSTOP with SIGCONT, or SIGTERM with a restart to the agent, its capture processes, all
+services, the webhook receiver and the broker. The run passes if
 
-- the ledger balances: no frame is unaccounted for, none has two ends,
-- each event that an undisturbed replay of the same results and readings raises is on the topic, once,
+- the ledger balances: no frame is unaccounted for, and no frame has two final states,
+- each event that an undisturbed replay of the same results and readings raises is on the topic ``events`` exactly
+  once,
 - each event has one alert, and each alert is delivered,
-- the receiver got one post of each alert, and one more for at most each kill of dispatcher, receiver or broker.
+- the receiver got one post of each alert, and at most one more post per kill of dispatcher, receiver or broker.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ from ingest.runtime import eventloop
 
 MODEL = "regions"
 RECEIVER_TIMEOUT_S = 3 * PAUSE_S[1]
-"""Time limit of a post, in seconds. A receiver that is paused for longer than its limit gets its alerts again by
-design, so that the limit is longer than each pause."""
+"""Time limit of a post, in seconds. A receiver that is paused for longer than this limit gets its alerts again by
+design, so the limit is longer than each pause."""
 
 
 async def run(options: ChaosOptions, folder: Path, broker: Broker, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run the stack with its faults, and return the report. ``broker`` is started and stopped."""
+    """Run the stack with its faults, and return the report. The run starts and stops ``broker``."""
     files, settings = StackFiles(folder / "stack"), KafkaSettings(bootstrap=broker.start(), prefix="chaos.")
     receiver = prepare_files(files).model_copy(update={"timeout_s": RECEIVER_TIMEOUT_S})
     site = simulated_site(Repository(SHIPPED_MODELS).open(MODEL).manifest, receiver)
@@ -75,7 +76,7 @@ def main(
     out: Annotated[Path | None, typer.Option(help="File for the report, as JSON.")] = None,
     work: Annotated[Path | None, typer.Option(help="Folder that keeps all logs and topics.")] = None,
 ) -> None:
-    """Disturb every process of a stack, and check that no frame, event or alert is lost or comes twice.
+    """Disturb every process of a stack, and check that no frame, event or alert is lost or duplicated.
 
     Exits with 1 if a check fails.
     """

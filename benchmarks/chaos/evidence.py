@@ -75,7 +75,10 @@ async def replayed_events(log: Log, site: Site) -> list[Event]:
 
 
 def posts_in(received: Path) -> list[Post]:
-    """Return the posts in a receiver's file. A line that a kill truncated is skipped; its post had no answer."""
+    """Return the posts in a receiver's file.
+
+    Skip a line that a kill truncated; the receiver had not answered that post.
+    """
     posts = list[Post]()
     for line in received.read_text(errors="replace").splitlines():
         try:

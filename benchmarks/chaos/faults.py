@@ -1,4 +1,4 @@
-"""Faults of a running stack: SIGKILL, SIGSTOP and SIGTERM to one process, and the wait until it runs again."""
+"""Faults of a running stack: SIGKILL, SIGSTOP and SIGTERM to one process, and the wait for its recovery."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ from deploy.local.stack import AGENT
 from ingest.runtime.clock import Deadline
 
 BACK_S = 90.0
-"""Maximum time until a process runs again, in seconds. A broker that loads its logs on a busy machine takes most."""
+"""Maximum time until a process runs again, in seconds. A broker that loads its logs on a busy machine takes
+longest."""
 STOP_S = 40.0
-"""Maximum time of a clean stop, in seconds: longer than a pause of the broker, which holds a last commit up."""
+"""Maximum time of a clean stop, in seconds: longer than a pause of the broker, because the last commit may wait for
+the broker."""
 _POLL_S = 0.05
 _CAPTURE_MODULE = "edge_agent.camera.child"
 
 
 class FaultInjector:
-    """Causes faults in a stack and its broker. Faults of one target take turns; others may overlap."""
+    """Causes faults in a stack and its broker. Only faults of different targets may overlap."""
 
     def __init__(self, running: RunningStack, broker: Broker, say: Callable[[str], None]) -> None:
         self._stack, self._figures, self._broker, self._say = running.stack, running.figures, broker, say
@@ -36,7 +38,7 @@ class FaultInjector:
         self.injected: list[InjectedFault] = []
 
     async def run(self, faults: list[PlannedFault]) -> None:
-        """Cause each fault at its time, and return when all have ended."""
+        """Cause each fault at its time, and return when all faults have ended."""
         began_s = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for fault in faults:

@@ -12,18 +12,19 @@ from ingest.contract.records import Event
 from stream.analyse.analyser import Sighting
 
 DELIVERY = frozenset(["dispatch", "webhook-receiver", BROKER])
-"""Targets whose kill may fall between the answer to a post and its receipt. Such a post is repeated."""
+"""Targets whose kill may fall between the answer to a post and the receipt of the post. A post without a written
+receipt is repeated."""
 CLOCK_NS = 1_000_000_000
-"""Slack between the times of posts and of kills, in ns: a post is stored a moment before its answer."""
+"""Slack between the times of posts and of kills, in ns: the receiver stores a post a moment before it answers."""
 _EXAMPLES = 10
 
 
 @dataclass(frozen=True)
 class InjectedFault:
-    """A fault that was caused: Unix times in ns of its begin, and of its end, when the process runs again.
+    """A fault that was caused, with the Unix times in ns when it began and when the process ran again.
 
-    ``kills`` counts the ends by SIGKILL, also after a stop that took too long. ``problem`` is empty unless the fault
-    could not be caused, or the process did not come back.
+    ``kills`` counts the processes ended by SIGKILL, also after a stop that took too long. ``problem`` is empty unless
+    the fault could not be caused, or the process did not come back.
     """
 
     planned: PlannedFault
@@ -60,7 +61,7 @@ class ChaosEvidence:
 
 
 def judge(evidence: ChaosEvidence) -> dict[str, Any]:
-    """Return the report of a run. Its ``violations`` are empty if the run passed."""
+    """Return the report of a run. The report's ``violations`` are empty if the run passed."""
     per_alert = Counter(post.alert for post in evidence.posts)
     explained, unexplained = extra_posts(evidence.posts, evidence.injected)
     found, wanted = Counter(map(_cause, evidence.events)), Counter(map(_cause, evidence.replayed))
@@ -95,10 +96,10 @@ def judge(evidence: ChaosEvidence) -> dict[str, Any]:
 
 
 def extra_posts(posts: Iterable[Post], injected: Sequence[InjectedFault]) -> tuple[list[Post], list[Post]]:
-    """Return the posts beyond one per alert: those explained by a kill, and the others.
+    """Return the repeated posts of alerts: the posts that a kill explains, and the unexplained posts.
 
-    A kill of the dispatcher, the receiver or the broker explains one extra post. It must fall between that post and
-    the one before.
+    A kill of the dispatcher, the receiver or the broker explains one extra post. The kill must fall between that post
+    and the previous post of the alert.
     """
     unused = [fault for fault in injected if fault.planned.target in DELIVERY for _ in range(fault.kills)]
     explained, unexplained = list[Post](), list[Post]()

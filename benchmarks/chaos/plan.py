@@ -14,20 +14,23 @@ TARGETS = (AGENT, CAPTURE, *DOWNSTREAM, BROKER)
 KILL, PAUSE, STOP, TWICE = "kill", "pause", "stop", "kill twice"
 KINDS = (KILL, PAUSE, STOP, TWICE)
 FIRST_S = 5.0
-"""Earliest fault after the agent's start, in seconds, so that results flow before it."""
+"""Earliest fault after the agent's start, in seconds, so that results flow before the first fault."""
 CALM_S = 30.0
-"""Time without a new fault at the end of a run, in seconds: the last pause ends, and the last restart is done."""
+"""Time without a new fault at the end of a run, in seconds: enough for the last pause to end and the last restarted
+process to recover."""
 PAUSE_S = (1.0, 20.0)
-"""Shortest and longest pause, in seconds. Some outlast the session of a consumer group, 12 s."""
+"""Shortest and longest pause, in seconds. Some pauses are longer than the session timeout of a consumer group, 12
+s."""
 AGAIN_S = (0.0, 4.0)
-"""Shortest and longest time from a restart to the second kill, in seconds: before, during and after a take-over."""
+"""Shortest and longest time from a restart to the second kill, in seconds. The second kill may come before, during or
+after the partitions are taken over."""
 DOWN_S = (0.0, 8.0)
 """Shortest and longest time until a killed or stopped broker starts again, in seconds."""
 
 
 @dataclass(frozen=True)
 class ChaosOptions:
-    """Options of a run. ``seconds`` is its length without start and drain."""
+    """Options of a run. ``seconds`` is the run's length without start and drain."""
 
     seconds: float = 600.0
     faults: int = 40
@@ -52,8 +55,8 @@ class PlannedFault:
 def plan(options: ChaosOptions) -> list[PlannedFault]:
     """Return the planned faults in order of time.
 
-    The targets are drawn in rounds: each target has a fault before any has its next one. The kinds of one target take
-    turns, in an order of its own.
+    The targets are drawn in rounds: each target has one fault per round. The kinds of faults of one target take
+    turns, in a random order for each target.
     """
     chance = random.Random(options.seed)
     kinds = {target: chance.sample(_kinds_of(target), len(_kinds_of(target))) for target in TARGETS}

@@ -1,8 +1,8 @@
-"""Witness inside an agent and its capture processes: it logs each number given, withheld, encoded and promised.
+"""Witness inside an agent and its capture processes: a log of frames numbered, withheld, encoded and stored.
 
 Python imports a module of this name at its start if the module's folder is on ``PYTHONPATH``. ``SIGHTLINE_WITNESS``
-names a folder, in which each process appends one line per event to its own file. A written line survives the process.
-``benchmarks.killsevidence`` reads the lines.
+names a folder, in which each process appends one line per event to its own file. A written line survives a kill of
+the process. ``benchmarks.killsevidence`` reads the lines.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The `sightline` command line. A service imports its own packages only when it is called."""
+"""The `sightline` command line. A command imports the packages of its service only when the command runs."""
 
 from __future__ import annotations
 

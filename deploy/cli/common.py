@@ -45,7 +45,7 @@ _ENVIRONMENT = {
     errno.EEXIST: "a folder",
     errno.EADDRINUSE: "a free port",
 }
-"""Errors of the operating system that are no bugs, and the expectation that was not met."""
+"""Errors of the operating system that are no bugs, and the expected value in their error message."""
 
 Kafka = Annotated[
     str, typer.Option("--kafka", help="Kafka's address. Default: $SIGHTLINE_KAFKA.", show_default=False)
@@ -110,7 +110,7 @@ def _plain(text: str) -> Text:
 
 
 def signer(sign_key: Path | None) -> ConfigSigner | None:
-    """Return the signer of a private key. Raise ConfigError if readers would refuse unsigned entries."""
+    """Return the signer of a private key. Raise ConfigError without a key if readers accept only signed entries."""
     if sign_key:
         return ConfigSigner.load(sign_key)
     if os.environ.get(PUBLIC_KEY_FILE):
@@ -120,9 +120,10 @@ def signer(sign_key: Path | None) -> ConfigSigner | None:
 
 
 def friendly(command: Callable[P, T]) -> Callable[P, T]:
-    """Print Sightline's own errors as one line on stderr and exit with 2. Others are bugs: they keep a traceback.
+    """Print Sightline's own errors as one line on stderr and exit with 2.
 
-    Errors of the operating system that concern a folder, a disk or a port are no bugs either.
+    Other errors are bugs: they keep a traceback. Errors of the operating system about a folder, a disk or a port also
+    print one line.
     """
 
     @functools.wraps(command)

@@ -19,7 +19,7 @@ class DeployError(Exception):
 
 
 class ToolMissing(DeployError):
-    """A program is not installed or too old. The text has the command that installs it."""
+    """A program is not installed or too old. The error message has the command that installs the program."""
 
     def __init__(self, tool: str, problem: str, install: str) -> None:
         super().__init__(

@@ -1,4 +1,7 @@
-"""Operating system processes by id: start, find, signal and await them. Any process will do, not only a child."""
+"""Operating system processes by id: start, find, signal and await processes.
+
+The functions accept any process, not only child processes.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ _START_TIME_FIELD = 19
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process. ``started``, in clock ticks since boot, distinguishes it from a later process with the same id."""
+    """One process.
+
+    ``started``, in clock ticks since boot, distinguishes the process from a later process with the same id.
+    """
 
     pid: int
     started: int
@@ -38,7 +44,7 @@ class Process:
                 os.kill(self.pid, number)
 
     def wait(self, deadline: Deadline) -> bool:
-        """Wait for the end of the process. Return whether it ended before the deadline. Reap an ended child."""
+        """Wait until the process ends or the deadline passes. Return whether it has ended. Reap an ended child."""
         try:
             descriptor = os.pidfd_open(self.pid)
         except ProcessLookupError:
@@ -65,7 +71,7 @@ class Process:
 
 
 _KILL_S = 10.0
-"""Time limit for the end of a killed process, in seconds. Only pending disk writes of the kernel delay it."""
+"""Time limit for the end of a killed process, in seconds. Only pending disk writes of the kernel delay the end."""
 
 
 def find(pid: int) -> Process | None:
@@ -78,9 +84,9 @@ def find(pid: int) -> Process | None:
 
 
 def spawn(command: Sequence[str], env: Mapping[str, str], output: Path, *, detach: bool = False) -> Process:
-    """Start a process in a new session and return it. Append its output to a file.
+    """Start a process in a new session and return the process. Append the output of the process to a file.
 
-    Without ``detach``, the process dies with the calling one. May be called from any thread.
+    Without ``detach``, the process dies with the calling process. May be called from any thread.
     """
     argv = list(command) if detach else tethered(command)
     pid = _lasting_thread().submit(_spawn, argv, dict(env), output).result()
@@ -89,7 +95,7 @@ def spawn(command: Sequence[str], env: Mapping[str, str], output: Path, *, detac
 
 @cache
 def _lasting_thread() -> ThreadPoolExecutor:
-    """Return the one thread that starts all children. A tethered child dies with the thread that started it."""
+    """Return the one thread that starts all children. A tethered child dies with its starting thread."""
     return ThreadPoolExecutor(1, "spawn")
 
 

@@ -1,4 +1,4 @@
-"""Commands of all services of a stack on one machine. Pure: nothing is started here."""
+"""Commands of all services of a stack on one machine. Pure: the functions start no process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from ingest.kafka.settings import KafkaSettings
 
 AGENT = "agent"
 DOWNSTREAM = ("prepare-live", "prepare-late", "engine", "analyse", "sense", "alerts", "dispatch", "webhook-receiver")
-"""Services in the order of a frame's path. They stop in this order, so that each first sends on its records."""
+"""Services in the order of a frame's path. The services stop in this order, so that each service first processes the
+records of the previous one."""
 
 ONE_THREAD = {
     # Each process has work for one core. Ten processes whose numerical libraries start a thread per core slow each
@@ -35,7 +36,7 @@ class StackFiles:
 
 
 def services(files: StackFiles, settings: KafkaSettings, models: Path, receiver_port: int) -> list[ServiceSpec]:
-    """Return the specs of all services, consumers before producers. The agent is the last."""
+    """Return the specs of all services, consumers before producers. The agent comes last."""
     env = {**settings.to_env(), **ONE_THREAD}
     commands: dict[str, list[str]] = {
         "webhook-receiver": [

@@ -18,7 +18,8 @@ from ingest.runtime.clock import SystemClock
 from ingest.runtime.tether import tethered
 
 STOP_TIMEOUT_S = 10.0
-"""Time that a service has for a clean stop, in seconds. Its last batch, transaction and commit take one to a few."""
+"""Time that a service has for a clean stop, in seconds. The last batch, transaction and commit of a service take one
+to a few seconds."""
 
 _log = logs.get("deploy.supervisor")
 
@@ -37,9 +38,9 @@ class Supervisor:
     """Child processes that are kept running, each with its own log file in ``folder``.
 
     A service that exits with 0 has finished. Any other exit is a failure: the service is restarted after a growing
-    pause. Each service runs in its own session, so that Ctrl-C reaches only this process, and dies with this process.
-    When a service ends, the rest of its process group is killed. Use a supervisor from one event loop, in a thread
-    that lasts as long as the services.
+    pause. Each service runs in its own session, so that Ctrl-C reaches only the supervisor. A service dies with the
+    supervisor's process. When a service ends, the rest of its process group is killed. Use a supervisor from one
+    event loop, in a thread that lives as long as the services.
     """
 
     def __init__(self, specs: Sequence[ServiceSpec], folder: Path, *, seed: int | None = None) -> None:
@@ -49,12 +50,12 @@ class Supervisor:
         self._children: dict[str, _Child] = {}
 
     async def start(self) -> None:
-        """Start the services in order. Raise StackError if two have the same name."""
+        """Start the services in order. Raise StackError if two services have the same name."""
         for spec in self._specs:
             await self.add(spec)
 
     async def add(self, spec: ServiceSpec) -> None:
-        """Start one more service. Raise StackError if its name is in use."""
+        """Start one more service. Raise StackError if the name is in use."""
         if spec.name in self._children:
             raise StackError(f"two services are called {spec.name}: give each a name of its own")
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -80,7 +81,7 @@ class Supervisor:
         return await self._child(name).stop(timeout_s)
 
     async def restart(self, name: str, timeout_s: float | None = None) -> bool:
-        """Stop one service as ``stop_one`` does, and start it again. Return whether SIGTERM was enough."""
+        """Stop one service as ``stop_one`` does, and start the service again. Return whether SIGTERM was enough."""
         child = self._child(name)
         clean = await child.stop(timeout_s)
         await child.start()
@@ -89,7 +90,7 @@ class Supervisor:
     async def stop(self, order: Sequence[str] | None = None) -> bool:
         """Stop the services one after another, by default in reverse order of their start.
 
-        Services that ``order`` leaves out come last. Return whether SIGTERM was enough for all of them.
+        Services that ``order`` leaves out come last. Return whether SIGTERM was enough for all services.
         """
         wanted = list(order or [])
         wanted += [name for name in reversed(self._children) if name not in wanted]
@@ -113,7 +114,7 @@ class Supervisor:
 
 
 class _Child:
-    """One service and the task that keeps it running."""
+    """One service and the task that keeps the service running."""
 
     def __init__(self, spec: ServiceSpec, log: Path, chances: random.Random) -> None:
         self._spec, self._log, self._random, self._clock = spec, log, chances, SystemClock()
@@ -161,7 +162,7 @@ class _Child:
                 self._signal(signal.SIGTERM)
 
     async def _successor(self, process: asyncio.subprocess.Process) -> asyncio.subprocess.Process | None:
-        """Restart the service after a pause. Retry a failed start. Return None when the service is to stop."""
+        """Restart the service after a pause. Retry a failed start. Return None if a stop was requested."""
         while not await self._pause(process):
             try:
                 return await self._spawn()
@@ -170,7 +171,10 @@ class _Child:
         return None
 
     async def _outcome(self, process: asyncio.subprocess.Process) -> int:
-        """Wait for the end of a process and return its exit code. Meanwhile log the recovery of the service."""
+        """Wait for the end of a process and return its exit code.
+
+        Log the recovery of the service if it stays up long enough.
+        """
         with suppress(TimeoutError):
             return self._kill_group_of(await asyncio.wait_for(process.wait(), STEADY_S), process)
         length_s = self._backoff.steady(self._started_s)

@@ -36,18 +36,18 @@ _log = logs.get("edge_agent.camera.camera")
 STOP_CHILD_S = 10.0
 """Time for a stopped child to finish its frame, in seconds. A child that still runs after this time is killed."""
 END_CHILD_S = 1.0
-"""Time for a child to exit after its last message or after a fault, in seconds. A child at that point has no work
-left."""
+"""Time for a child to exit after its last message or after a fault, in seconds. A child that has sent its last
+message or has failed has no work left."""
 START_S = 8.0
 """Time for a child to start on a busy machine and to try UDP before TCP, in seconds."""
 LONG_CAP_S = 60.0
 """Maximum pause between two starts of a capture child, in seconds.
 
-Each start costs half a second of one core. If fifty unreachable cameras started every ten seconds, they would use
-two or three cores during the whole outage.
+Each start costs half a second of one core. Restarting fifty unreachable cameras every ten seconds would use two or
+three cores during the whole outage.
 """
 _STALLS = 2
-"""Number of stall times (``watch.stall_s``) that a source may wait: one to open, and one for the first frame."""
+"""Maximum wait of a starting source, in stall times (``watch.stall_s``): one to open and one for the first frame."""
 
 
 class Camera:
@@ -74,8 +74,7 @@ class Camera:
         self._stop = asyncio.Event()
         self._process: Process | None = None
         self._refused: list[Account] = []
-        """Accounts (counts of withheld frames) since the last kept frame, for frames refused by the disk or withheld
-        by the child.
+        """Counts of the frames that the disk refused or the child withheld since the last kept frame.
 
         A refused frame counts as withheld for ``overload``, because the agent never promised to deliver the frame.
         """
@@ -87,7 +86,7 @@ class Camera:
         self._frames_from_s: float | None = None
         """Time of the first progress report of the current epoch; None before that report."""
         self._fault = ""
-        """Reason why the supervisor stopped this epoch's child."""
+        """Reason why the supervisor stopped the capture child of this epoch."""
         self._view = ViewCondition()
         self._view_from_s = 0.0
 
@@ -163,7 +162,10 @@ class Camera:
         return None
 
     async def _take(self, message: Message) -> int:
-        """Handle a message. Return the sequence number of a spooled frame, -1 for other messages."""
+        """Handle a message of the child.
+
+        Return the sequence number of a spooled frame, and -1 for any other message.
+        """
         match message:
             case CaptureProgress():
                 self._progressed(message)

@@ -31,11 +31,11 @@ from ingest.site import CameraConfig
 QUEUE_FRAMES = 16
 """Maximum number of messages that wait for the pipe to the agent.
 
-A kill loses the frames that are only in memory: this queue, the pre-roll buffer of the gate, and about 200 KB in the
-pipe and its reader. The loss is a few seconds of video while the disk is slow, and almost nothing otherwise.
+If the process is killed, the frames in memory are lost: this queue, the gate's pre-roll buffer, and about 200 KB in
+the pipe and its reader. A kill loses a few seconds of video while the disk is slow, and almost nothing otherwise.
 """
 ABANDON_S = 3.0
-"""Maximum wait for a source after a stop request. Without this limit, a source may wait for the whole stall time."""
+"""Maximum wait for a source after a stop request. Without this limit, a stop could take as long as the stall time."""
 EXIT_SOURCE = 3
 """Exit status after a failure of the source. The last line on standard error is the reason."""
 EXIT_MEMORY = 4
@@ -96,7 +96,7 @@ def _capture(
 def _memory(camera: CameraConfig, state: Path | None) -> ViewMemory | None:
     """Return the file of the camera's usual view; None if faces or plates are redacted.
 
-    The usual view is a mean picture, which may show an unredacted face or plate.
+    The picture of the usual view is a mean of unredacted frames, so it may show a face or plate.
     """
     memory = ViewMemory(state / f"{camera.name}.png") if state else None
     if memory and (camera.redact.faces or camera.redact.plates):

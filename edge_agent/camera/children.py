@@ -19,7 +19,7 @@ from ingest.runtime.tether import tethered
 from ingest.site import CameraConfig
 
 READ_AHEAD_BYTES = 64 * 1024
-"""Limit of asyncio's stream reader, which buffers up to twice this limit plus one record.
+"""Buffer limit of asyncio's stream reader in bytes; the reader buffers up to twice this limit plus one record.
 
 A kill loses the buffered bytes, so the limit is low. While the disk is slow, frames wait in the child, which then
 withholds later frames.
@@ -67,7 +67,7 @@ async def start_process(command: Sequence[str], **options: Any) -> Process:
     """Start a child as ``asyncio.create_subprocess_exec`` does. Raise OSError when no process can be started.
 
     For each child, asyncio starts a thread that waits for the exit. When no thread can be started, asyncio raises
-    RuntimeError and leaks the child. This function then kills the leaked child and raises OSError.
+    RuntimeError and leaks the child. In that case, ``start_process`` kills the leaked child and raises OSError.
     """
     loop = asyncio.get_running_loop()
     pipes = _Pipes(limit=READ_AHEAD_BYTES, loop=loop)
@@ -142,5 +142,5 @@ async def clean_up(process: Process, stderr_reader: asyncio.Task[str], within_s:
 
 
 def close_pipes(process: Process) -> None:
-    """Close the pipes of a child that has exited. Otherwise, a pipe with unread data would stay open."""
+    """Close the pipes of a child that has exited. Without this call, a pipe with unread data would stay open."""
     process._transport.close()  # type: ignore[attr-defined]  # asyncio has no public method for this

@@ -1,7 +1,7 @@
 """Health of a camera's view: good, frozen, black or tampered. Pure; the caller passes small pictures and times.
 
-A stream may arrive in time, decode without error, and still show nothing useful. The agent reports such a bad view as
-a state of the camera, and continues the capture.
+A stream may arrive in time, decode without error, and still show nothing useful. The agent reports a frozen, black or
+tampered view as a state of the camera, and continues the capture.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from edge_agent.sources.source import Grey
 from ingest.site import WatchConfig
 
 SMALL_WIDTH_PX = 160
-"""Width of the small pictures. Small pictures still show the layout of a scene, and an examination takes 0.25 ms."""
+"""Width of the small pictures. At this width, a picture still shows the layout of a scene, and its examination takes
+0.25 ms."""
 _SAME_SHARE = 0.99
-"""Minimum share of unchanged pixels in a frozen view. A clock overlay may change the other pixels."""
+"""Share of pixels that must stay unchanged for a view to count as frozen. The remaining pixels may change because a
+camera draws a clock into its pictures."""
 _BLACK_LEVEL = 32
 """Grey level above which a pixel counts as lit, in 0..255. Black in video has grey level 16, and sensor noise adds a
 few levels."""
 _LIT_SHARE = 0.01
-"""Share of lit pixels below which a view is black. The lamps of a street at night exceed this share."""
+"""Share of lit pixels below which a view is black. A street at night stays above this share because of its lamps."""
 _RECOVER_S = 2.0
 """Time that a view must be good before its bad state ends. The delay prevents flapping while someone wipes the
 lens."""
@@ -30,7 +32,8 @@ lens."""
 def small(grey: Grey) -> Grey:
     """Return the picture subsampled to a width of about 160 px.
 
-    Averaging would remove the sensor noise, which distinguishes a still scene from a frozen picture.
+    Pixels are skipped and not averaged: averages would hide the sensor noise that tells a still scene from a frozen
+    one.
     """
     step = max(1, grey.shape[1] // SMALL_WIDTH_PX)
     return np.ascontiguousarray(grey[::step, ::step])
@@ -39,7 +42,7 @@ def small(grey: Grey) -> Grey:
 class ViewHealth:
     """Tracker of the health of one camera's view.
 
-    ``before`` is the ``memory`` of an earlier capture of the same camera.
+    ``before`` is the usual picture (``memory``) from an earlier capture of the same camera.
     """
 
     def __init__(self, config: WatchConfig, before: Grey | None = None) -> None:
@@ -74,7 +77,7 @@ class ViewHealth:
 
 
 class _Hysteresis:
-    """Switch: on after a condition held for ``begin_s``, off after the condition was absent for ``end_s``."""
+    """Switch that turns on after a condition has held for ``begin_s``, and off after ``end_s`` without it."""
 
     def __init__(self, begin_s: float, end_s: float = 0.0) -> None:
         self._begin_s, self._end_s = begin_s, end_s
@@ -84,11 +87,11 @@ class _Hysteresis:
 
     @property
     def begun(self) -> bool:
-        """Whether the condition was seen recently, even if not yet for ``begin_s``."""
+        """Whether the condition was seen recently, even if it has lasted for less than ``begin_s``."""
         return self._from_s is not None
 
     def since(self, seen: bool, now_s: float) -> bool:
-        """Update the switch: ``seen`` means that the condition holds now. Return whether the switch is on."""
+        """Update the switch, given whether the condition holds now (``seen``). Return whether the switch is on."""
         if not self._begin_s:
             return False
         if seen:

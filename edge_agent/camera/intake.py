@@ -28,7 +28,8 @@ from ingest.runtime.clock import Clock
 from ingest.site import CameraConfig
 
 MAX_IMAGE_BYTES = MAX_RECORD_BYTES - 64 * 1024
-"""Maximum size of an encoded picture. The other fields of a frame's record need far less than 64 KiB together."""
+"""Maximum size of an encoded picture. The limit leaves 64 KiB of a record for its other fields, which need far
+less."""
 REPORT_EVERY_S = 1.0
 """Interval between two progress reports to the agent."""
 UNUSABLE = "unusable"
@@ -57,12 +58,13 @@ class FrameIntake:
         self._reported_s = -REPORT_EVERY_S
         self._reason = ""
         self._taking, self._over = threading.Lock(), False
-        """``_taking`` is held while a frame is numbered and decided, but not while the source is read."""
+        """``_taking`` is a lock, held while a frame gets its number and gate decision, but not while the source is
+        read."""
 
     def run(self, source: FrameSource, stop: threading.Event) -> None:
         """Read a source until it ends or ``stop`` is set. Raise the error that ended the capture.
 
-        Every frame number is accounted for, also after an error.
+        Every numbered frame is recorded as kept or withheld, even after an error.
         """
         finished, failure = False, None
         try:
@@ -79,9 +81,10 @@ class FrameIntake:
             raise failure
 
     def abandon(self) -> bool:
-        """Account for every frame number while ``run`` still waits for its source. Another thread calls this method.
+        """End the capture while ``run`` still waits for its source.
 
-        After this call, ``run`` takes no more frames. Return False if ``run`` had already ended.
+        Call this method from another thread than ``run``. Every numbered frame is recorded as kept or withheld. After
+        this call, ``run`` ignores further frames of its source. Return False if ``run`` had already ended.
         """
         with self._taking:
             if self._over:
@@ -102,7 +105,10 @@ class FrameIntake:
             source.close()
 
     def _end(self, finished: bool) -> Exception | None:
-        """Decide all buffered frames and send the end of the capture. Return the first error, or None."""
+        """Record the gate's decisions on all buffered frames, and send the message that ends the capture.
+
+        Return the first error, or None.
+        """
         self._over, failure = True, None
         try:
             self._record_decisions(self._gate.close())
@@ -113,9 +119,9 @@ class FrameIntake:
         return failure
 
     def frame(self, captured: CapturedFrame) -> None:
-        """Assign a sequence number to a frame. Record the decisions that are now final.
+        """Assign a sequence number to a frame. Record the gate decisions that are now final.
 
-        The decisions may concern this frame or earlier frames from the pre-roll buffer.
+        The final decisions may concern this frame or earlier frames in the pre-roll buffer.
         """
         frame = NumberedFrame(self._tally.number(), captured.captured_ns, captured.time_source, captured.error_ms)
         self._record_decisions(self._decide(frame, captured))

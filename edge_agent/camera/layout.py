@@ -1,8 +1,8 @@
 """Tamper detection: compare the edges in a camera's view with a slow average of earlier views. Pure.
 
 Light changes and objects move, but the edges of walls, kerbs and roofs stay in place. Covering, blurring or turning a
-camera changes these edges. Edge strengths are compared by correlation, which ignores that all edges grow weaker at
-dusk. A lens that goes out of focus loses fine edges before coarse ones.
+camera changes these edges. Edge strengths are compared by correlation, which does not change when all edges grow
+weaker at dusk. A lens that goes out of focus loses fine edges before coarse ones.
 """
 
 from __future__ import annotations
@@ -16,30 +16,35 @@ from edge_agent.sources.source import Grey
 Field = npt.NDArray[np.float32]
 
 _SMOOTH_S = 3.0
-"""Time constant of the average that serves as the current picture. Averaging removes noise and passing objects."""
+"""Time constant of the average that serves as the current picture. The average contains less noise than one picture,
+and no passing objects."""
 _MEMORY_S = 300.0
-"""Time constant of the memory, the slow average. The memory must follow shadows, which move within minutes."""
+"""Time constant of the memory, which is a slow average of the camera's pictures. The memory must follow shadows,
+which move within minutes."""
 _LEARN_S = 30.0
 """Minimum age of the memory before the current picture is compared with the memory."""
 _UNLIKE = 0.35
-"""Correlation with the memory below which the camera shows another view. An unchanged view stays above 0.5 in rain
-and at night."""
+"""Correlation of the edges with the memory's edges below which the camera shows another view. An unchanged view stays
+above 0.5 in rain and at night."""
 _BLURRED = 0.55
 """Share of the memory's sharpness below which the view is blurred.
 
-Rain and noise add sharpness. Only a lens out of focus removes so much sharpness.
+Rain and noise add sharpness. Only a lens that is out of focus reduces sharpness below this share.
 """
 _FLAT = 2.0
 """Standard deviation in grey levels below which a view shows nothing."""
 _COVERED = 0.35
-"""Share of the memory's standard deviation below which a changed view is covered. Above this share, the camera is
-turned away."""
+"""Share of the memory's standard deviation below which a changed view is covered. A changed view above this share
+means that the camera is turned away."""
 _NEAR = (7, 7)
 """Area around an edge, in px of the small picture, within which the edge may move, because masts sway."""
 
 
 class SceneLayout:
-    """Tamper detector of one camera, called about once a second. ``before`` is the memory of an earlier capture."""
+    """Tamper detector of one camera, called about once a second.
+
+    ``before`` is the memory (usual picture) that an earlier capture saved.
+    """
 
     def __init__(self, relearn_s: float, before: Grey | None = None) -> None:
         self._relearn_s = relearn_s
@@ -80,9 +85,9 @@ class SceneLayout:
         cv2.accumulateWeighted(self._now, self._memory, _rate(passed_s, min(_MEMORY_S, self._learnt_s)))
 
     def _has_settled(self, now_s: float) -> bool:
-        """Return whether a changed view has lasted for ``relearn_s``.
+        """Return whether a changed view has lasted for ``relearn_s`` and is now the usual view.
 
-        If so, replace the memory with the changed view.
+        After ``relearn_s``, replace the memory with the changed view.
         """
         self._unlike_s = now_s if self._unlike_s is None else self._unlike_s
         if now_s - self._unlike_s < self._relearn_s:

@@ -22,7 +22,8 @@ _LENGTH = struct.Struct(">I")
 class KeptFrame:
     """A frame to keep.
 
-    ``record`` is the encoded frame. ``account`` counts the frames withheld since the previous kept frame.
+    ``record`` is the encoded frame. ``account`` has the number of frames withheld since the previous kept frame, by
+    reason.
     """
 
     seq: int
@@ -33,7 +34,7 @@ class KeptFrame:
 
 @dataclass(frozen=True, slots=True)
 class CaptureProgress:
-    """Progress report: the number of frames captured so far, and why the last unusable frame was unusable."""
+    """Progress report: the number of frames captured so far, and the problem of the last unusable frame."""
 
     captured: int
     reason: str = ""
@@ -56,10 +57,11 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class CaptureEnd:
-    """End of a capture that has accounted for all frames. ``last`` is the last frame number, -1 without any frame.
+    """Last message of a capture that has recorded every frame as kept or withheld.
 
-    ``tail`` counts the frames withheld after the last kept frame. ``finished`` means that the source has no more
-    frames. If ``finished`` is false, the capture was stopped, or the source failed and the exit status is not 0.
+    ``last`` is the last frame number, or -1 if there was no frame. ``tail`` has the number of frames withheld after
+    the last kept frame, by reason. ``finished`` means that the source has no more frames. If ``finished`` is false,
+    the capture was stopped, or the source failed and the exit status is not 0.
     """
 
     last: int
@@ -86,9 +88,10 @@ def write_message(pipe: BinaryIO, message: Message) -> None:
 
 
 async def read_message(pipe: asyncio.StreamReader) -> Message | None:
-    """Return the next message, or None when the child has exited. A message that the exit cut off is discarded.
+    """Return the next message, or None when the child has exited.
 
-    Raise SourceUnusable for a malformed message, which a decoder may cause by corrupting the child's memory.
+    A message that the child has not finished is discarded. Raise SourceUnusable for a malformed message, for example
+    after a decoder has corrupted the child's memory.
     """
     try:
         (length,) = _LENGTH.unpack(await pipe.readexactly(_LENGTH.size))

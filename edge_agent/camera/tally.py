@@ -1,8 +1,8 @@
-"""Sequence numbers of frames, and the account of withheld frames. Pure.
+"""Sequence numbers of frames, and the number of withheld frames by reason (``Account``). Pure.
 
-Every captured frame gets its number here, before any stage may drop the frame. Each frame is later kept, or withheld
-with a reason, in the order of the numbers. A kept frame carries the account of the frames withheld since the previous
-kept frame.
+Every captured frame gets its number here, before any stage may drop the frame. Later, each frame is recorded as kept
+or as withheld with a reason, in the order of the numbers. A kept frame carries an ``Account``: the frames withheld
+since the previous kept frame.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Tally:
 
     @property
     def withheld(self) -> Account | None:
-        """Account of the frames withheld since the last kept frame; None if no frame was withheld."""
+        """Number of frames withheld since the last kept frame, by reason; None if no frame was withheld."""
         count, last = sum(self._counts.values()), self._settled - 1
         if not count:
             return None
@@ -50,15 +50,18 @@ class Tally:
         return Account(camera=self._camera, epoch=self._epoch, first=last - count + 1, last=last, counts=counts)
 
     def account(self) -> Account | None:
-        """Record the oldest undecided frame as kept. Return the account of the frames withheld before it, or None."""
+        """Record the oldest undecided frame as kept.
+
+        Return the ``Account`` of the frames withheld directly before this frame, or None.
+        """
         account = self.tail()
         self._settled += 1
         return account
 
     def tail(self) -> Account | None:
-        """Return the account of the frames withheld after the last kept frame, and clear it.
+        """Return the ``Account`` of the frames withheld after the last kept frame, and clear the counts.
 
-        Return None if none was withheld.
+        Return None if no frame was withheld.
         """
         account = self.withheld
         self._counts.clear()

@@ -23,11 +23,11 @@ from ingest.site import WatchConfig
 LOOK_EVERY_S = 0.5
 """Interval between two examinations of the view. Views change slowly, and each examination costs 0.5 ms."""
 SAVE_EVERY_S = 60.0
-"""Interval between two writes of the usual view to disk."""
+"""Interval between two saves of the usual view to disk, in seconds."""
 
 
 class Outbox:
-    """Buffer of messages that wait for room in the queue to the agent. ``send`` never blocks."""
+    """Buffer of messages that do not fit into the queue to the agent yet. ``send`` never blocks."""
 
     def __init__(self, out: queue.Queue[Message | None]) -> None:
         self._out = out
@@ -66,7 +66,7 @@ class ViewMemory:
             self._path.unlink(missing_ok=True)
 
     def save(self, picture: Grey) -> None:
-        """Write a picture atomically. Ignore a full or missing disk: only the saved picture is lost."""
+        """Write a picture atomically. Ignore a full or missing disk, because only the saved picture is lost."""
         encoded, data = cv2.imencode(".png", picture)
         temporary = self._path.with_suffix(".new")
         try:
@@ -128,14 +128,14 @@ class WatchedSource:
             self._save()
 
     def _small(self, captured: CapturedFrame) -> Grey:
-        """Return a small picture with masks applied, because the mean of these pictures is saved on disk."""
+        """Return a small picture with privacy masks applied, because a mean of these pictures is saved on disk."""
         picture = small(captured.luma())
         return self._masks.darkened(picture) if self._masks else picture
 
     def _before(self, max_age_s: float) -> Grey | None:
         """Return the usual view that an earlier capture saved.
 
-        The site file may have new privacy masks, so apply all masks to the view and to the saved file.
+        Apply all privacy masks to the view and to the saved file, because the site file may have new masks.
         """
         before = self._memory.load(max_age_s) if self._memory else None
         if self._memory is None or before is None or self._masks is None:

@@ -15,20 +15,20 @@ from ingest.site import EncodeConfig
 
 DAY_S = 86_400.0
 DAY_BURST_SHARE = 0.25
-"""Share of the daily budget that a bucket can hold, saved up during a quiet night. The rest of the daily budget flows
-in evenly over the day. Any 24 hours therefore cost at most the daily budget."""
+"""Share of the daily budget that a bucket can hold, saved up during a quiet night. The remaining part of the daily
+budget flows in evenly over the day. Any 24 hours therefore cost at most the daily budget."""
 START_S = 60.0
-"""Initial content of a new bucket, as seconds of inflow. A restarted capture process does not receive this allowance
-again: it continues with the content that the last process saved."""
+"""Initial content of a new bucket, as seconds of inflow. A restarted capture process does not get this content again.
+The restarted process continues with the bytes that the last process saved."""
 MAX_HORIZON_S = 1800.0
-"""Maximum time over which a bucket's saved bytes are spent, in seconds. Bytes saved during a quiet night then go to
-the next busy half hour."""
+"""Maximum time over which a bucket's saved bytes are spent, in seconds. With this limit, bytes saved during a quiet
+night are spent in the next busy half hour."""
 MAX_SHARE = 0.7
-"""Maximum share of a bucket's content that is planned for one frame. The rest is a margin, because an encoded frame
-may be larger than planned."""
+"""Maximum share of a bucket's content that is planned for one frame. The remaining share is a margin, because an
+encoded frame may be larger than planned."""
 _FILE_BYTES = 512
-"""Fixed size of the budget file. Every frame rewrites the same bytes, which changes one page in memory. The operating
-system writes that page to disk from time to time, so that only a power cut loses the latest content."""
+"""Fixed size of the budget file. Each frame rewrites the same bytes of the file, which changes one page in memory.
+The operating system writes that page to disk from time to time. Only a power cut loses the latest content."""
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Bucket:
     at_s: float | None = None
 
     def share(self, interval_s: float) -> float:
-        """Return the planned size of the next frame in bytes, when a frame arrives every ``interval_s`` seconds."""
+        """Return the planned size of the next frame in bytes, if one frame arrives every ``interval_s`` seconds."""
         then = min(self.capacity, self.left + self.rate * interval_s)
         horizon_s = min(self.capacity / self.rate / 2, MAX_HORIZON_S)  # time over which saved bytes are spent
         return then * min(interval_s / horizon_s, MAX_SHARE)
@@ -70,8 +70,8 @@ def make_buckets(config: EncodeConfig) -> list[Bucket]:
 class CarriedBudget:
     """Small file that keeps a camera's remaining budget over a restart of its capture process.
 
-    Without the file, a camera that reconnects often would receive the starting allowance each time, which adds up to
-    many times the daily budget. A file that cannot be read or written is ignored.
+    Without the file, each reconnect of a camera would grant ``START_S`` of budget again. A camera that reconnects
+    often could send many times its daily budget. A file that cannot be read or written is ignored.
     """
 
     def __init__(self, path: Path, clock: Clock) -> None:
@@ -80,8 +80,9 @@ class CarriedBudget:
     def restore(self, buckets: Sequence[Bucket]) -> None:
         """Restore the saved content of buckets with an unchanged budget, plus the inflow since the save.
 
-        The wall clock measures the inflow. The file is saved again at once, with the present time. Without this save,
-        a wall clock that was set back would stop the inflow for capture processes that end before their first frame.
+        The wall clock measures the inflow. After the restore, save the file again at once with the present time.
+        Without this save, a wall clock that was set back could stop the inflow: processes that end before their first
+        frame would never save a new time.
         """
         try:
             with self._path.open("rb") as file:

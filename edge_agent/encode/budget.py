@@ -1,16 +1,16 @@
 """Controller that chooses picture quality and size so that a camera stays within its byte budgets. Pure.
 
 A level in 0..1 determines quality and size. Level 1 is the configured quality at full size. Level 0 is the floor: the
-configured minimum of both.
+configured minimum quality and minimum size.
 
 The controller is an integrator on the logarithm of the size, because encoded sizes grow about as exp(level). After
 each frame the level moves by ``GAIN`` × ln(target ÷ size). If sizes grow as exp(k × level), each frame multiplies the
-distance to the target by |1 - GAIN × k|. On all measured footage, k was 0.4 to 4.5 with JPEG and WebP, and mostly 2.
-The distance to the target then usually falls below 5 % after 4 frames, in the worst case after 24. The controller is
-stable for k up to 6.
+distance to the target by |1 - GAIN × k|. In measurements with JPEG and WebP, k was 0.4 to 4.5, and mostly 2. With
+such k, the distance to the target usually falls below 5 % after 4 frames, and in the worst case after 24 frames. The
+controller is stable for k up to 6.
 
 The target is a share of a bucket's content. A full bucket makes pictures larger, and an almost empty bucket makes
-them smaller. In equilibrium the bytes of all frames equal the inflow of the bucket.
+them smaller. In equilibrium, the frames use as many bytes a second as flow into the bucket.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ from ingest.site import EncodeConfig
 
 GAIN = 0.3
 SCALE_BELOW = 0.5
-"""Level below which the picture is also scaled down. Above ``SCALE_BELOW``, only the quality changes."""
+"""Level below which the picture is also scaled down. Above this level, the picture has full size and only its quality
+changes."""
 STEP = 1 / 8
 """Step of the scale, as a share of width and height. A tracker follows boxes in pixels, so a picture size that
 changed with every frame would disturb tracking."""
 HYSTERESIS = 0.06
-"""Hysteresis of the scale, as a difference of levels. The scale changes only when the level lies this far beyond the
-boundary between two scales. The value is about half the distance between two such boundaries."""
+"""Hysteresis of the scale, as a difference of levels. The scale changes only when the level is beyond the boundary
+between two scales by more than this difference. The value is about half the distance between two such boundaries."""
 _INTERVAL_RATE = 0.2
 """Weight of the newest interval in the running mean of the time between frames. When the gate opens and frames become
-more frequent, the mean follows within a few frames."""
+more frequent, the mean adapts within a few frames."""
 _MAX_INTERVAL_S = 60.0
 """Maximum interval that enters the mean, in seconds. A longer gap between two frames is a pause and does not predict
 the next interval."""
 _HOPELESS_SHARE = 0.5
-"""Share of the size of the last frame that was encoded at the floor. If a bucket holds fewer bytes than this share,
-the next frame is refused without encoding it. With a full bucket, every frame is encoded, because the scene may have
-become simpler."""
+"""Share of the size of the last frame that was encoded at the floor. If a bucket holds fewer bytes than this share of
+that size, the next frame is refused without encoding it. While a bucket is full, every frame is encoded, because a
+simpler scene may need fewer bytes."""
 
 
 class Rung(NamedTuple):
@@ -50,7 +51,10 @@ class Rung(NamedTuple):
 
 
 class Ladder:
-    """Mapping from a level to the encoder settings of one camera. The last scale is kept for the hysteresis."""
+    """Mapping from a level to the encoder settings of one camera.
+
+    The mapping has a hysteresis, so it depends on the last scale.
+    """
 
     def __init__(self, config: EncodeConfig) -> None:
         self._config = config
@@ -58,7 +62,7 @@ class Ladder:
 
     @property
     def floor(self) -> Rung:
-        """Settings of the lowest quality and scale."""
+        """Encoder settings of minimum quality and scale."""
         return Rung(self._config.min_quality, self._config.min_scale)
 
     def rung(self, level: float) -> Rung:
@@ -99,7 +103,10 @@ class Budget:
         return int(min((b.left for b in self.buckets), default=0))
 
     def rung(self, now_s: float) -> Rung | None:
-        """Return the settings for the next frame, or None if even a frame at the floor would exceed the budget."""
+        """Return the encoder settings for the next frame.
+
+        Return None if even a frame of minimum quality and size would exceed the budget.
+        """
         for bucket in self.buckets:
             bucket.refill(now_s)
         if self._last_s is not None and 0 < now_s - self._last_s <= _MAX_INTERVAL_S:
@@ -112,7 +119,10 @@ class Budget:
         return self._ladder.floor if self._at_floor else self._ladder.rung(self.level)
 
     def floor(self) -> Rung | None:
-        """Return the floor settings for a refused frame, or None if the frame was already encoded at the floor."""
+        """Return the settings of minimum quality and size for a refused frame.
+
+        Return None if the frame was already encoded with these settings.
+        """
         if self._at_floor:
             return None
         self._at_floor = True

@@ -22,7 +22,10 @@ _QUALITY = {"jpeg": cv2.IMWRITE_JPEG_QUALITY, "webp": cv2.IMWRITE_WEBP_QUALITY}
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Encoded picture with its settings. ``scaled_from`` is the size in px before scaling, None without scaling."""
+    """Encoded picture with its settings.
+
+    ``scaled_from`` is the size in px before scaling, or None if the picture was not scaled.
+    """
 
     data: bytes
     encoding: Literal["jpeg", "webp"]
@@ -32,7 +35,7 @@ class Encoded:
     scaled_from: Size | None
 
     def scaled(self, box: Box) -> Box:
-        """Convert a box from pixels of the original picture to pixels of the encoded one."""
+        """Convert a box from pixels of the original picture to pixels of the encoded picture."""
         if self.scaled_from is None:
             return box
         return box.scaled(self.width / self.scaled_from[0], self.height / self.scaled_from[1])
@@ -40,7 +43,7 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class OverBudget:
-    """Refusal of a frame that exceeds the byte budget. The frame is then withheld with the reason ``budget``.
+    """Refusal of a frame that exceeds the byte budget. A refused frame is withheld with the reason ``budget``.
 
     ``left_bytes`` is the number of bytes that remain in the budget.
     """

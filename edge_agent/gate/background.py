@@ -1,9 +1,10 @@
 """Background model of the empty scene, and the foreground: the pixels that differ from the background.
 
-Each pixel has a background, which is a running average, and its own noise, which is a running mean deviation, as in
-adaptive background mixture models (Stauffer and Grimson, CVPR 1999). When an object stops, its pixels become the
-background after some seconds. The model remembers the background behind a stopped object, so that no false motion
-remains when the object leaves. A change of light between two pictures is estimated and applied to the background.
+Each pixel has a background level, which is a running average, and a noise level, which is a running mean deviation.
+Adaptive background mixture models work in the same way (Stauffer and Grimson, CVPR 1999). When an object stops, its
+pixels become the background after some seconds. The model remembers the background behind a stopped object. When the
+object leaves, that background causes no false motion. The model estimates the change of light between two pictures
+and applies the change to the background.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.uint8]
 
 ABSORB_S = 4.0
-"""Time after which a steady foreground pixel belongs to a stopped object. A passing bus with a plain roof keeps a
-pixel steady for about one second."""
+"""Time for which a foreground pixel must stay steady to count as part of a stopped object. The time is longer than
+one second, because a passing bus with a plain roof keeps a pixel steady for about that time."""
 ESTABLISHED_S = 60.0
-"""Minimum age of a background that replaces the remembered hidden background. A person who stands still for less than
-this time is not remembered as background."""
+"""Minimum age of a background before it may replace the remembered background behind a stopped object. A person who
+stands still for a shorter time is not remembered as background."""
 _LEARN_S = 2.0
 """Time constant of the background where nothing moves. The background can follow daylight, which changes more
 slowly."""
@@ -41,8 +42,8 @@ median filter later removes single pixels whose noise exceeds this limit."""
 _MIN_DIFFERENCE = 10.0
 """Minimum difference in grey levels between foreground and background. Compression noise stays below this limit."""
 _JUDGE_S = 0.15
-"""Time between two searches for steady pixels. A search in every frame would cost eight times as much, and objects
-take seconds to stop."""
+"""Time between two searches for steady pixels. A search in every frame would cost eight times as much, and would find
+objects no earlier, because they take seconds to stop."""
 _STEADY_SHARE = 0.5
 """Maximum variation of a steady pixel, as a share of the detection limit."""
 _FIRST_NOISE = 2.0
@@ -55,8 +56,8 @@ _MAX_STEP_S = 1.0
 _FLOOD_SHARE = 0.5
 """Share of the picture above which a sudden change is a switched light and not a moving object."""
 _FLOOD_S = 2.0
-"""Minimum time between two changes by a switched light. A change that follows sooner is a large object near the
-camera."""
+"""Minimum time between two changes by a switched light. A second change within this time is caused by a large object
+near the camera."""
 _UNKNOWN = -1e6
 """Grey level that marks an unknown hidden background. This level differs from every real pixel, in any light."""
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
@@ -68,7 +69,8 @@ _MIN_CONTRAST = 4.0
 """Minimum contrast for measuring a gain: grey levels between the darkest and the brightest quarter of a picture."""
 _MAX_GAIN = 4.0
 _MAX_ERROR = 20.0
-"""Cap on a pixel's error in grey levels when models of light are compared. Moving objects cause larger errors."""
+"""Maximum error of one pixel, in grey levels, when models of a light change are compared. Pixels of moving objects
+have larger errors and must not decide the comparison."""
 
 
 class _Light(NamedTuple):
@@ -78,7 +80,7 @@ class _Light(NamedTuple):
     offset: float
 
     def apply_to(self, picture: Floats) -> None:
-        """Convert a picture from the old to the new light, in place."""
+        """Apply the change of light to a picture, in place."""
         if self.gain != 1.0:
             picture *= np.float32(self.gain)
         picture += np.float32(self.offset)
@@ -87,8 +89,8 @@ class _Light(NamedTuple):
 class Foreground(NamedTuple):
     """Two masks ``(height, width)`` uint8, 1 for foreground pixels.
 
-    ``differs`` marks all pixels that differ from the background. ``surely`` marks those that still differ if an edge
-    of the background has moved by one pixel, as the edge of a trembling mast does.
+    ``differs`` marks all pixels that differ from the background. ``surely`` marks the pixels that differ even if the
+    background has moved by one pixel, as the edge of a trembling mast does.
     """
 
     differs: Mask
@@ -145,9 +147,10 @@ class Background:
         return Foreground(differs, surely)
 
     def _unless_uncovered(self, small: Floats, limit: Floats, differs: Mask) -> Mask:
-        """Return the pixels that also differ from the hidden background.
+        """Return the pixels of ``differs`` that also differ from the background hidden behind stopped objects.
 
-        At the other pixels, a stopped object has left: the hidden background becomes the background again.
+        At the remaining pixels of ``differs``, a stopped object has left, and the hidden background becomes the
+        background again.
         """
         new = differs & _exceeds(_difference(small, self._hidden), limit)
         if cv2.countNonZero(new) != cv2.countNonZero(differs):
@@ -177,7 +180,10 @@ class Background:
             cv2.accumulateWeighted(restless, self._noise, _weight(step_s, _FORGET_S), near)
 
     def _absorb(self, small: Floats, limit: Floats, differs: Mask, step_s: float) -> None:
-        """Absorb foreground pixels into the background: long-steady pixels at once, unsteady pixels slowly."""
+        """Make foreground pixels part of the background.
+
+        Unsteady pixels change slowly, and pixels that were steady for ``ABSORB_S`` at once.
+        """
         unsteady = _exceeds(_difference(small, self._recent), limit * np.float32(_STEADY_SHARE))
         cv2.accumulateWeighted(small, self._recent, _weight(step_s, _RECENT_S))
         cv2.accumulateWeighted(small, self._back, _weight(step_s, _FORGET_S), differs & unsteady)
@@ -203,7 +209,7 @@ def _difference(one: Floats, other: Floats) -> Floats:
 
 
 def _beyond_neighbours(small: Floats, back: Floats) -> Floats:
-    """Return by how much each pixel is brighter or darker than all background pixels within one pixel of it.
+    """Return the difference of each pixel from the range of grey levels of the background within one pixel.
 
     The result is small at the edge of a mast that trembles in the wind, because the edge has moved by only one pixel.
     """

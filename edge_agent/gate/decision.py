@@ -25,12 +25,13 @@ class NumberedFrame:
 class GateDecision:
     """Decision to send a frame or to withhold it for a ``reason``, which is empty when the frame is sent.
 
-    A sent frame has its image; a withheld frame has none. The pre-roll buffer holds preliminary decisions. A frame in
-    the buffer keeps its image, because later motion may reverse the decision.
+    The decision to send a frame contains the frame's image; the decision to withhold a frame does not. The pre-roll
+    buffer holds preliminary decisions. A frame in the buffer keeps its image, because later motion may reverse the
+    decision.
 
     ``motion`` has the boxes of moving objects; None if the gate did not examine the frame. ``resting`` has the boxes
-    of stationary objects; None in frames without such a report. ``sampled`` marks a frame that is sent only to check
-    the gate's decisions.
+    of stationary objects; None if the frame does not report stationary objects. ``sampled`` marks a frame that is
+    sent only to check the gate's decisions.
     """
 
     frame: NumberedFrame
@@ -46,5 +47,5 @@ class GateDecision:
 
 
 def withheld(frame: NumberedFrame, reason: str) -> GateDecision:
-    """Return the final decision to withhold a frame. Its image is dropped."""
+    """Return the final decision to withhold a frame. The returned decision has no image."""
     return GateDecision(replace(frame, image=None), reason)

@@ -1,10 +1,10 @@
 """Gate of one camera: armed hours, frame rate, motion and a random sample decide which frames are sent.
 
-The gate reads no clock; its time is the capture time of the frames.
+The gate reads no clock; it uses the capture times of the frames.
 
 While the gate is closed, frames wait in the pre-roll buffer. When motion begins, the buffered frames are sent too.
 Frames that leave the buffer without motion are withheld, except for keep-alive frames and the random sample. The
-decision on a frame may therefore come some frames later. Decisions always come in the order of the frames.
+decision on a frame may therefore come some frames later. The gate returns decisions in the order of the frames.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ STILL, MASKED, RATE, SCHEDULE = "still", "masked", "rate", "schedule"
 
 REPORT_STATIONARY_NS = 10_000_000_000
 """Interval between two reports of stationary objects while other objects move. Without these reports, dwell timers in
-the stream processors would lose the stationary objects. The next sent frame repeats each report, because a tracker
-needs two consecutive frames to begin a track. Each report makes the engines examine one region for each stationary
-object."""
+the stream processors would lose the stationary objects. The sent frame after a report repeats the report, because a
+tracker needs two consecutive frames to begin a track. Each report costs the engines one examined region for each
+stationary object."""
 _SETTLE_NS = 1_000_000_000
-"""Minimum time between two reports at the end of motion. These reports do not wait for ``REPORT_STATIONARY_NS``.
-Without a minimum time, a trembling object would cause several reports a second, as often as its motion ends."""
+"""Minimum time between two reports of stationary objects that are sent because motion has ended. These reports do not
+wait for ``REPORT_STATIONARY_NS``. Without this limit, a trembling object would cause several reports a second,
+because its motion ends several times a second."""
 _EARLY_SHARE = 0.15
-"""Share of the interval by which a frame may come early and still pass the rate limit. After a frame that the network
-delayed, the next frame seems early. A camera slower than the limit must lose neither of the two frames."""
+"""Share of the interval by which a frame may come early and still pass the rate limit. When the network delays a
+frame, the next frame seems to come early. A camera that is slower than the rate limit must not lose such a frame."""
 _SAMPLE_BYTES = 8
 MAX_PICTURES = 12
 """Maximum number of buffered pictures. When motion begins, all buffered pictures are sent in one burst, and the queue
@@ -41,8 +42,8 @@ MAX_BYTES = 32 * 1024 * 1024
 """Maximum size of the buffered pictures: five of 1920×1080, or 46 of 640×360. Buffered pictures stay uncompressed,
 because compressing every withheld frame would cost more than motion detection."""
 _MAX_FRAMES = 1000
-"""Maximum number of buffered frames. This limit matters when the clock is set back and buffered frames do not
-expire."""
+"""Maximum number of buffered frames. This limit matters only after the clock was set back, because buffered frames
+then do not expire."""
 
 
 class Rate:
@@ -58,14 +59,14 @@ class Rate:
         self._next_ns = 0.0
 
     def due(self, now_ns: int) -> bool:
-        """Return whether a frame may pass. When the clock has been set back, the limit starts anew."""
+        """Return whether a frame may pass. When the clock has been set back, the rate limit starts anew."""
         return self._taken_ns is None or now_ns >= self._next_ns - self._early_ns or now_ns < self._taken_ns
 
     def take(self, now_ns: int) -> None:
-        """Record that a frame has passed the limit.
+        """Record that a frame has passed the rate limit.
 
         The next due time is one interval after the last due time, so that the average rate stays at the limit. After
-        a pause of the camera, the limit starts anew, and no extra frames may pass.
+        a pause of the camera, the rate limit starts anew, and no frames may pass in compensation for the pause.
         """
         first = self._taken_ns is None or now_ns < self._taken_ns
         behind = first or not -self._early_ns <= now_ns - self._next_ns < self._interval_ns
@@ -74,7 +75,7 @@ class Rate:
 
 
 def sampled(camera: str, epoch: int, seq: int, share: float) -> bool:
-    """Return whether a frame belongs to the random sample, which has this ``share`` of all frames.
+    """Return whether a frame belongs to a random sample of all frames; ``share`` is the size of the sample, in 0..1.
 
     The sample depends only on a hash of the frame's identity, so that a replay draws the same frames.
     """
@@ -99,7 +100,7 @@ class PreRollBuffer:
         self._count(decision, 1)
 
     def expired(self, now_ns: int) -> Iterator[GateDecision]:
-        """Remove and yield, oldest first, the decisions that have waited for ``wait_s`` or exceed a limit."""
+        """Remove and yield the decisions that have waited for ``wait_s`` or exceed a buffer limit, oldest first."""
         while self._decisions:
             first = self._decisions[0].frame
             is_full = self._pictures > MAX_PICTURES or self._bytes > MAX_BYTES or len(self._decisions) > _MAX_FRAMES
@@ -145,14 +146,14 @@ class Gate:
         self._repeats_report = False
 
     def precheck(self, captured_ns: int) -> str:
-        """Return the reason to withhold a frame undecoded; an empty string if the frame must be decoded."""
+        """Return the reason to withhold a frame without decoding it; an empty string if the frame must be decoded."""
         if not self._schedule.armed(captured_ns):
             self._is_first, self._is_open = True, False
             return SCHEDULE
         return "" if self._looks.due(captured_ns) else RATE
 
     def decide(self, frame: NumberedFrame) -> list[GateDecision]:
-        """Examine a frame with an image. Return the decisions that are now final.
+        """Detect motion in a frame, which must have an image. Return the decisions that are now final.
 
         The decisions may concern this frame or earlier frames from the pre-roll buffer.
         """
@@ -174,7 +175,7 @@ class Gate:
         return [*decisions, self._while_open(frame, motion, at_once=at_once)]
 
     def withhold(self, frame: NumberedFrame, reason: str) -> list[GateDecision]:
-        """Withhold a frame for the caller's reason. Return the decisions that are now final."""
+        """Withhold a frame for the given reason. Return the decisions that are now final."""
         self._buffer.add(withheld(frame, reason))
         return self._expired(frame.captured_ns)
 
@@ -202,7 +203,7 @@ class Gate:
     def _is_report_due(self, at_ns: int, motion: Motion | None) -> bool:
         """Return whether a sent frame must report stationary objects.
 
-        A report is also due when motion has just ended.
+        A report is due after ``REPORT_STATIONARY_NS``, and also when motion has just ended.
         """
         if motion is None or self._repeats_report or self._reported_ns is None:
             return True
@@ -210,7 +211,7 @@ class Gate:
         return not _within(self._reported_ns, at_ns, _SETTLE_NS if ended else REPORT_STATIONARY_NS)
 
     def _report(self, frame: NumberedFrame, resting: tuple[Box, ...] | None) -> tuple[Box, ...] | None:
-        """Record that a sent frame reports these stationary objects. Return the same objects."""
+        """Record that a sent frame reports these stationary objects. Return the objects unchanged."""
         at_ns = self._reported_ns = frame.captured_ns
         self._repeats_report = bool(resting) and not _within(self._repeated_ns, at_ns, REPORT_STATIONARY_NS)
         self._repeated_ns = at_ns if self._repeats_report else self._repeated_ns

@@ -1,4 +1,4 @@
-"""Motion detector: find pixels that differ from the background in a small grey picture, and join them to boxes."""
+"""Motion detector: find the pixels of a small grey picture that differ from the background, and box them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.float32]
 
 MIN_WIDTH_PX = 160
 """Minimum width of the small picture. A person who is 16 px wide in a 640 px picture is 4 px wide in a 160 px
-picture, which is enough for detection. The 14,400 pixels of a small picture are cheap to process."""
+picture, which is enough for detection. A picture of this width has 14,400 pixels and is cheap to process."""
 _NOMINAL_STEP_S = 0.1
 """Assumed time between frames that have no capture time."""
 _STALE_S = 60.0
@@ -51,7 +51,7 @@ class MotionDetector:
         self._before: MovingParts | None = None
         self._at_ns: int | None = None
         self._size = (0, 0, 1)
-        """Width and height of the last frame in pixels, and its scale relative to the small picture."""
+        """Width and height of the last frame in pixels, and the factor from the small picture to that frame."""
 
     def boxes(self, image: Image) -> tuple[Box, ...]:
         """Return the moving boxes of a frame ``(height, width, 3)`` uint8. Assume that frames are 0.1 s apart."""
@@ -64,7 +64,7 @@ class MotionDetector:
         return self._detect(image, step_s)
 
     def stationary_boxes(self) -> tuple[Box, ...]:
-        """Return the boxes of objects that have stopped and not left, in pixels of the last frame.
+        """Return the boxes of objects that have stopped and have not left yet, in pixels of the last frame.
 
         At most ``MAX_RESTING`` boxes are returned. Objects that stopped last come first.
         """
@@ -106,7 +106,7 @@ class MotionDetector:
 
 
 def draw_masks(masks: Sequence[Sequence[Point]], shape: tuple[int, ...]) -> Image:
-    """Return an array of this ``shape`` (height, width) uint8: 0 behind a mask and 1 elsewhere.
+    """Return an array of the given ``shape`` (height, width), uint8: 0 behind a mask and 1 elsewhere.
 
     Corners of masks are shares of width and height. A pixel is behind a mask if its centre is inside the polygon.
     """
@@ -121,7 +121,7 @@ def draw_masks(masks: Sequence[Sequence[Point]], shape: tuple[int, ...]) -> Imag
 def _small(image: Image) -> Floats:
     """Return a small grey picture: the frame halved repeatedly, but not below ``MIN_WIDTH_PX`` in width.
 
-    OpenCV halves a picture with vector instructions, in a tenth of the time that other factors need.
+    OpenCV halves a picture with vector instructions, ten times as fast as it scales by other factors.
     """
     small = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     while small.shape[1] >= 2 * MIN_WIDTH_PX and small.shape[0] > 1:

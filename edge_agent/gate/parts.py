@@ -13,18 +13,19 @@ from edge_agent.gate.background import Foreground
 Labels = npt.NDArray[np.int32]
 
 _MIN_SIDE_PX = 2
-"""Minimum width and height of a moving part. A line one pixel wide is rain or the edge of a shadow."""
+"""Minimum width and height of a moving part. A region that is one pixel wide is rain or the edge of a shadow."""
 SURE_SHARE = 0.5
-"""Minimum number of surely differing pixels in a part, as a share of the minimum area. The edge of a trembling object
-has fewer such pixels."""
+"""Minimum number of ``Foreground.surely`` pixels in a moving part, as a share of the minimum area. The edge of a
+trembling object has fewer such pixels."""
 _SMALL = 3.0
-"""Multiple of the minimum area up to which a part is small. Adjacent streaks of rain form parts up to this size."""
+"""Multiple of the minimum area up to which a moving part counts as small. Adjacent streaks of rain look like moving
+parts up to this size."""
 _NEAR = np.ones((5, 5), np.uint8)
 _CLOSE = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
 """Kernel that closes gaps between the parts of one object, for example of a car whose roof has the colour of the
 road."""
 _GONE = 2.0
-"""Factor on the required share of pixels when an object leaves, so that a departure needs a larger change."""
+"""Factor by which the required share of changed pixels is higher for a departing object than for an arriving one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,8 +33,8 @@ class MovingParts:
     """Moving regions of a small picture.
 
     ``labels`` is ``(height, width)`` int32: the label of each pixel's part, 0 for background. ``areas`` has the
-    pixels of each part, by label, and 0 for parts that are ignored. ``rectangles`` has left, top, width and height of
-    the parts that are not ignored, largest first.
+    number of pixels of each part, by label, and 0 for parts that are ignored. ``rectangles`` has left, top, width and
+    height of the parts that are not ignored, largest first.
     """
 
     labels: Labels
@@ -42,10 +43,10 @@ class MovingParts:
 
 
 def join(foreground: Foreground, min_px: float, before: MovingParts | None) -> MovingParts:
-    """Join foreground pixels to parts. Ignore parts with fewer than ``min_px`` pixels or too few sure pixels.
+    """Join foreground pixels to parts. Ignore parts with fewer than ``min_px`` pixels or too few ``surely`` pixels.
 
-    A small part must also touch the foreground of the previous picture, ``before``. Streaks of rain do not touch
-    earlier streaks, because they are at other places in each picture.
+    A small part must also touch the foreground of the previous picture, ``before``. This condition excludes rain:
+    streaks of rain are at other places in each picture.
     """
     whole = cv2.morphologyEx(cv2.medianBlur(foreground.differs, 3), cv2.MORPH_CLOSE, _CLOSE)
     # at this size, Grana's algorithm takes less than half the time of OpenCV's other algorithms
@@ -75,8 +76,9 @@ def _touches(labels: Labels, before: MovingParts | None, count: int) -> npt.NDAr
 class NewMotion:
     """Comparison of a frame's moving parts with those of the last sent frame.
 
-    Motion is new when enough pixels of a part are outside all parts of the last sent frame: at least ``share`` of the
-    part, and at least ``min_area`` of the picture. Motion is also new when a part of the last sent frame is gone.
+    Motion is new when enough pixels of a part lie outside all parts of the last sent frame. Enough means at least
+    ``share`` of the part and at least ``min_area`` of the picture. Motion is also new when a part of the last sent
+    frame has disappeared.
     """
 
     def __init__(self, share: float, min_area: float) -> None:
@@ -88,7 +90,7 @@ class NewMotion:
         self._sent = parts
 
     def is_new(self, parts: MovingParts | None) -> bool:
-        """Return whether an object has arrived, moved on or left since the last sent frame."""
+        """Return whether an object has arrived, has moved to another place, or has left since the last sent frame."""
         if parts is None or self._sent is None or parts.labels.shape != self._sent.labels.shape:
             return parts is not self._sent
         min_px = self._min_area * parts.labels.size
@@ -97,6 +99,9 @@ class NewMotion:
 
 
 def _is_beside(parts: MovingParts, other: MovingParts, share: float, min_px: float) -> bool:
-    """Return whether a part has at least ``min_px`` and at least this share of its pixels outside the other parts."""
+    """Return whether any of ``parts`` lies largely outside ``other``.
+
+    A part lies largely outside if at least ``min_px`` pixels and this ``share`` of its pixels are outside.
+    """
     beside = np.bincount(parts.labels[other.labels == 0], minlength=len(parts.areas))
     return bool(np.any((parts.areas > 0) & (beside >= min_px) & (beside >= share * parts.areas)))

@@ -1,12 +1,13 @@
 """Armed hours of a camera. Pure.
 
-Armed hours are wall-clock times in the camera's time zone. When the clocks change for daylight saving time, an
-interval of armed hours stays one interval, and the camera stays armed at every wall-clock time inside that interval:
+Armed hours are the hours in which the gate may send frames, as wall-clock times in the camera's time zone. When the
+clocks change for daylight saving time, an interval of armed hours stays one interval, and the camera stays armed at
+every wall-clock time inside that interval:
 
 - When clocks are set back, one hour occurs twice. A start time in the repeated hour means the first occurrence, and
   an end time means the second occurrence.
-- When clocks are set forward, one hour is skipped. A start or end time in the skipped hour takes effect when the
-  clocks change.
+- When clocks are set forward, one hour is skipped. A start or end time in the skipped hour takes effect at the
+  moment when the clocks change.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from ingest.site import ArmedHours
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _FIRST, _SECOND = 0, 1
-"""Occurrence of a repeated hour, as the ``fold`` of PEP 495."""
+"""First and second occurrence of an hour that is repeated when clocks are set back, as values of ``fold`` (PEP
+495)."""
 
 
 class Schedule:
@@ -30,7 +32,7 @@ class Schedule:
         self._zone = ZoneInfo(time_zone)
 
     def armed(self, at_ns: int) -> bool:
-        """Return whether the camera is armed at a moment, in Unix ns."""
+        """Return whether the camera is armed at the time ``at_ns``, in Unix ns."""
         if not self._hours:
             return True
         now = datetime.fromtimestamp(at_ns // 1_000_000_000, UTC)
@@ -46,7 +48,10 @@ class Schedule:
         return self._reached(start, _FIRST, now) and not self._reached(end, _SECOND, now)
 
     def _reached(self, wall: datetime, fold: int, now: datetime) -> bool:
-        """Return whether the wall clock has reached or skipped the time ``wall``. ``fold`` is as in PEP 495."""
+        """Return whether the wall clock has reached or skipped the time ``wall``.
+
+        ``fold`` selects the occurrence of a repeated hour (PEP 495).
+        """
         moment = wall.replace(tzinfo=self._zone, fold=fold).astimezone(UTC)
         if moment.astimezone(self._zone).replace(tzinfo=None) != wall:
             return now.astimezone(self._zone).replace(tzinfo=None) >= wall

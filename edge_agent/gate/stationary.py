@@ -20,25 +20,24 @@ Mask = npt.NDArray[np.bool_]
 Rectangle = tuple[int, int, int, int]
 
 _SEPARATE_S = 2.0
-"""Gap that separates two arrivals. An arrival is the set of pixels that stop at about the same time. All pixels of
-one object become background within two seconds. Pixels that stop later belong to another object, even if both objects
-touch, like cars in a row."""
+"""Time without newly stopped pixels after which the next stopped pixels form a new arrival. An arrival is the set of
+pixels that stop at about the same time. All pixels of one object become background within two seconds. Pixels that
+stop later belong to another object, even if both objects touch, like cars in a row."""
 _MAX_ARRIVAL_S = 30.0
-"""Maximum length of one arrival. Even the shadow of a cloud has passed after this time. Without a limit, leaves that
-come to rest every second would form one endless arrival, as large as a change of light."""
+"""Maximum length of one arrival. The shadow of a cloud passes in a shorter time. Without this limit, leaves that come
+to rest every second would form one endless arrival, which would look like a change of light."""
 _LIGHT_SHARE = 0.25
-"""Share of the picture above which an arrival counts as a change of light. Earlier stationary objects in that area
-stay."""
+"""Share of the picture above which an arrival counts as a change of light. An arrival that large is dropped, and the
+earlier stationary objects in its area are kept."""
 _SURE_SHARE = 0.5
 """Minimum number of pixels of an arrival, as a share of the minimum area of an object. Smaller arrivals are ignored
-before their gaps are closed: leaves and noise leave so many specks in a day that examining all would take too
-long."""
+early, because the many specks that leaves and noise leave in a day would take too long to examine."""
 _MIN_SIDE_PX = 2
 _CLOSE = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
 
 
 class StationaryMap:
-    """Map from pixels to arrivals of stationary objects, for the small pictures ``(height, width)`` of one camera."""
+    """Map from each pixel of a small picture ``(height, width)`` to the arrival of the stationary object there."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._top = np.zeros(shape, np.int32)
@@ -51,7 +50,7 @@ class StationaryMap:
     def stopped(self, where: Mask, hides: Mask, at_s: float) -> None:
         """Add the stopped pixels ``where``.
 
-        At the pixels ``hides``, remember the earlier arrival beneath the new one.
+        At the pixels ``hides``, remember the earlier stationary object, which the new object now covers.
         """
         if at_s - self._arrived_s > _SEPARATE_S or at_s - self._began_s > _MAX_ARRIVAL_S:
             self._arrival, self._is_light, self._before = self._arrival + 1, False, self._top.copy()
@@ -67,13 +66,16 @@ class StationaryMap:
         self._found.clear()
 
     def relit(self) -> None:
-        """Keep all arrivals after a light was switched. The old background is then hidden beneath the new one."""
+        """Keep all arrivals after a light was switched.
+
+        Remember each arrival as part of the background that the new light has replaced.
+        """
         self._beneath = self._top.copy()
 
     def uncovered(self, bare: Mask) -> None:
         """Remove the arrivals at the pixels ``bare``, where a stationary object has left.
 
-        Restore earlier arrivals that were hidden beneath the removed ones.
+        Restore the earlier arrivals that the removed arrivals had covered.
         """
         self._top[bare], self._beneath[bare] = self._beneath[bare], 0
         self._found.clear()

@@ -1,9 +1,9 @@
 """Irreversible redaction of a picture: fill privacy masks, and make boxes unrecognisable.
 
-All three methods for boxes remove information and do not merely change the look. ``fill`` leaves no information.
-``pixelate`` leaves at most ``MAX_BLOCKS`` × ``MAX_BLOCKS`` mean colours, and fewer for a small box. ``blur`` draws
-the same mean colours with smooth transitions. A plain Gaussian blur only weakens fine detail and can be undone;
-averaging into blocks destroys the detail.
+All three methods for boxes remove information, so that the original cannot be restored. ``fill`` leaves no
+information. ``pixelate`` leaves at most ``MAX_BLOCKS`` × ``MAX_BLOCKS`` mean colours, and fewer for a small box.
+``blur`` draws the same mean colours with smooth transitions. A plain Gaussian blur only weakens fine detail and can
+be undone; averaging into blocks destroys the detail.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ MAX_BLOCKS = 8
 """Maximum number of blocks across a box. A box is 1.5 times as wide as its face, so the face gets five or six
 blocks."""
 MIN_BLOCK_PX = 6
-"""Minimum width of a block. With this limit, a small face is reduced to fewer blocks than a large face."""
+"""Minimum width of a block. With this limit, a small face is divided into fewer blocks than a large face."""
 FILL_GREY = 127
-"""Grey level of ``fill``. Black would look like a mask or like night, and a model may have learnt a strong colour."""
+"""Grey level of ``fill``. Grey is used because black looks like a mask or like night, and a model may have learnt to
+react to a strong colour."""
 _EDGE_PX = 3
 """Width of a mask's outline. The outline covers every pixel that an edge touches and one more pixel on each side,
-because a picture that was scaled down has mixed neighbouring pixels."""
+because scaling down mixes neighbouring pixels."""
 _MARGIN_PX = 4
 """Margin around the picture while masks are drawn, so that an outline along the picture's border is closed."""
 
@@ -48,7 +49,10 @@ class PrivacyMasks:
         return len(self._polygons)
 
     def fill(self, image: Image) -> None:
-        """Fill the masks in a picture ``(height, width, 3)`` uint8, in place. Raise cv2.error for another shape."""
+        """Fill the masks in a picture ``(height, width, 3)`` uint8, in place.
+
+        Raise cv2.error for a picture of another shape.
+        """
         if not self._polygons:
             return
         if self._covered.shape != image.shape[:2]:
@@ -84,7 +88,7 @@ class PrivacyMasks:
 def obscure(image: Image, box: Box, method: Method) -> bool:
     """Make a box in a picture ``(height, width, 3)`` uint8 unrecognisable, in place.
 
-    Return False if the box is outside.
+    Return False if the box is outside the picture.
     """
     left, top = max(0, int(np.floor(box.left))), max(0, int(np.floor(box.top)))
     right, bottom = min(image.shape[1], int(np.ceil(box.right))), min(image.shape[0], int(np.ceil(box.bottom)))

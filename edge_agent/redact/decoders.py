@@ -1,8 +1,8 @@
 """Decoders that convert a detector's raw outputs to boxes. Pure.
 
-UltraFace is an SSD (Liu et al., ECCV 2016). Each of its boxes is encoded as an offset from a prior box, with
-variances 0.1 for the centre and 0.2 for the size. YOLOX (Ge et al., 2021) encodes boxes as offsets from the cells of
-three grids.
+UltraFace is an SSD (Liu et al., ECCV 2016). UltraFace encodes each box as an offset from a prior box, with variances
+0.1 for the centre and 0.2 for the size. YOLOX (Ge et al., 2021) encodes boxes as offsets from the cells of three
+grids.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ _PRIORS = {8: (10.0, 16.0, 24.0), 16: (32.0, 48.0), 32: (64.0, 96.0), 64: (128.0
 _CENTRE_VARIANCE, _SIZE_VARIANCE = 0.1, 0.2
 _YOLOX_STRIDES = (8, 16, 32)
 _MAX_LOG_SIZE = 10.0
-"""Limit on the logarithm of a box's size. Outputs of a damaged model could otherwise overflow the exponential."""
+"""Limit on the logarithm of a box's size. Without this limit, outputs of a damaged model could overflow the
+exponential function."""
 
 
 def ultraface(outputs: Mapping[str, Floats], width: int, height: int) -> tuple[Floats, Floats]:
@@ -45,7 +46,7 @@ def corners(outputs: Mapping[str, Floats], width: int, height: int) -> tuple[Flo
 
 
 def yolox(outputs: Mapping[str, Floats], width: int, height: int) -> tuple[Floats, Floats]:
-    """Decode ``(1, N, 5 + classes)``: offset, size, objectness and class scores of each grid cell."""
+    """Decode outputs ``(1, N, 5 + classes)`` with offset, size, objectness and class scores of each grid cell."""
     _expect(len(outputs) == 1, f"{len(outputs)} outputs, expected one")
     raw = next(iter(outputs.values()))
     cells, strides = _cells(width, height)

@@ -30,10 +30,11 @@ _YOLOX_PAD = 114
 """Grey level around a letterboxed picture, as in the training of YOLOX."""
 _HASH_DIGITS = 12
 _SCORE_SLACK = 0.01
-"""Tolerance for scores outside 0..1, which rounding may cause. A number further outside is not a score."""
+"""Tolerance for scores outside 0..1, which rounding may cause. A number that exceeds 0..1 by more than this tolerance
+is not a score."""
 _NEAR = 1.0
-"""Maximum distance of a box's centre from the picture, in picture sizes. A box further away has coordinates in a
-wrong unit."""
+"""Maximum distance of a box's centre from the picture, in picture sizes. A box at a larger distance has coordinates
+in a wrong unit."""
 _GRID_PX = 32
 """Largest stride of all supported models. Width and height of an input must be multiples of this stride."""
 
@@ -85,7 +86,7 @@ class OnnxDetector:
     def _check(self, shares: Floats) -> None:
         """Raise RedactionFailed for impossible boxes.
 
-        Such boxes would cover no part of the picture, without any error.
+        Impossible boxes would cover no part of the picture, and nobody would notice.
         """
         low, high = shares[:, :2], shares[:, 2:]
         middle = (low + high) / 2
@@ -96,7 +97,10 @@ class OnnxDetector:
             )
 
     def _look(self, image: Image, width: int, height: int) -> tuple[Floats, Floats]:
-        """Return boxes ``(N, 4)`` in pixels of the picture, and the best class score of each box, ``(N,)``."""
+        """Run the model.
+
+        Return boxes ``(N, 4)`` in pixels of the picture, and the best class score of each box, ``(N,)``.
+        """
         blob, scale = self._input(image, width, height)
         try:
             self._net.setInput(blob)
@@ -120,7 +124,7 @@ class OnnxDetector:
         return shares * scale, scores[:, list(classes)].max(axis=1)
 
     def _input(self, image: Image, width: int, height: int) -> tuple[Floats, Floats]:
-        """Return the model's input, and the factors ``(4,)`` that convert boxes from input shares to pixels."""
+        """Return the model's input, and the factors ``(4,)`` that convert shares of the input to pixels."""
         if self._config.decoder != "yolox":
             blob = cv2.dnn.blobFromImage(image, 1 / 128, (width, height), (127, 127, 127), swapRB=True)
             return np.asarray(blob, np.float32), np.array([*image.shape[1::-1]] * 2, np.float32)
@@ -137,9 +141,10 @@ def _on_grid(side_px: int) -> int:
 
 
 def _merged(boxes: Floats, scores: Floats) -> list[ScoredBox]:
-    """Merge the boxes of each object to one box around all of them.
+    """Merge overlapping boxes of the same object to one box that contains them all.
 
-    Non-maximum suppression would keep only the best box. Covering all boxes of an object is safer.
+    Non-maximum suppression would keep only the best box. Covering all boxes of an object hides the object more
+    reliably.
     """
     found = []
     left = np.argsort(-scores)

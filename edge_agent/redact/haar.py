@@ -20,15 +20,15 @@ from ingest.site import DetectorConfig
 
 _DEFAULT = ("haarcascade_frontalface_default.xml", "haarcascade_profileface.xml")
 _ONE_SIDED = "profile"
-"""Part of the file name of a cascade that finds only one side of faces. Such a cascade also gets a mirrored
-picture."""
+"""Part of the file name of a cascade that finds only one side of faces. A one-sided cascade also searches the
+mirrored picture."""
 _SCALE_STEP = 1.1
 _NEIGHBOURS = 3
 """Number of neighbouring windows in which a cascade must find the same face. A lower number finds more faces, but
 also more false faces."""
 _MIN_PX = 20
-"""Size of the faces that these cascades were trained with. A smaller face is found only if the picture is
-enlarged."""
+"""Width and height in px of the faces with which the cascades were trained. A smaller face is found only if the
+picture is enlarged."""
 
 
 class HaarDetector:

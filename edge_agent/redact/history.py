@@ -1,6 +1,6 @@
 """History of detected boxes, which stay covered for a while after the last detection.
 
-Pure; time comes with the frame.
+Pure; the caller passes the capture time of each frame.
 
 A detector may miss a face for some frames while the face turns or is blurred. One uncovered frame is enough to
 recognise a person. A missed box therefore stays covered at its last position, and widens because the face may move.
@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from ingest.contract.records import Box
 
 SURE_SHARE = 0.5
-"""Share of the minimum score that is enough for a box that overlaps a box of an earlier frame (as in ByteTrack, ECCV
+"""Share of the minimum score that a box needs if it overlaps a box of an earlier frame (as in ByteTrack, ECCV
 2022)."""
 DRIFT_PER_S = 1.0
 """Widening of a missed box on each side, in box sizes a second. The face of a person who walks past the camera moves
-by 7 of its sizes a second. A lower value is enough, because most people walk towards or away from the camera, and a
-face is missed for tenths of a second only."""
+by 7 of its sizes a second. A lower value is enough: most people walk towards or away from the camera, and a face is
+missed for only tenths of a second."""
 _MAX_DRIFT = 1.0
 _SAME_OVERLAP = 0.1
 """Minimum overlap of two boxes of the same face: intersection divided by the smaller area. A face moves by less than
@@ -38,7 +38,7 @@ class ScoredBox:
 class CoveredBox:
     """Box to obscure.
 
-    ``seen_ns`` is the time of the last detection; ``held`` means that it was in an earlier frame.
+    ``seen_ns`` is the time of the last detection. ``held`` means that the box was not detected in the current frame.
     """
 
     box: Box
@@ -65,7 +65,7 @@ class BoxHistory:
         return self._min_score * SURE_SHARE
 
     def step(self, found: Sequence[ScoredBox], at_ns: int) -> list[CoveredBox]:
-        """Return the boxes to cover in a frame, given the boxes ``found`` in it.
+        """Return the boxes to cover in a frame, given the boxes that were detected in the frame (``found``).
 
         The scores of ``found`` must be at least ``min_score``.
         """

@@ -16,15 +16,16 @@ MAX_BATCH_BYTES = 512 * 1024
 """Maximum size of a batch of several records. A batch of this size takes two seconds on an uplink of 2 Mbit/s, so a
 broken request wastes at most two seconds. A single record may be larger."""
 MIN_BATCH_BYTES = 16 * 1024
-"""Lower limit of the batch size. A batch that gets no response twice is halved, down to this limit. A full batch
-takes 40 s at 100 kbit/s, but the sender waits only 20 s for a response."""
+"""Lower limit of the batch size. After two batches without a response, the batch size is halved, down to this limit.
+Without halving, a batch of 512 KiB would take 40 s at 100 kbit/s, but the sender waits only 20 s for a response."""
 MORE_BATCH_BYTES = 4 * 1024
-"""Bytes that each response adds to the batch size. Slow growth keeps a slow link from failing again at once."""
+"""Bytes that each response adds to the batch size. The size grows slowly, so that a slow link does not fail again at
+once."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueuedRecord:
-    """Record that waits for a request, and the future on which its sender waits."""
+    """Record that waits for the next request to the gateway, and the future that reports the result."""
 
     record: OutboundRecord
     done: asyncio.Future[None]
@@ -42,14 +43,17 @@ class QueuedRecord:
 
 @dataclass
 class BatchSize:
-    """Maximum size of the batches of one lane, in ``bytes``. A batch without a response reduces the size."""
+    """Maximum size of the batches of one lane, in ``bytes``. Batches without a response reduce this maximum."""
 
     bytes: int = MAX_BATCH_BYTES
     _silent: int = 0
     _silences: int = 0
 
     def answered(self, size: int) -> None:
-        """Record a response to a batch of ``size`` bytes. A batch below half the maximum changes nothing."""
+        """Record a response to a batch of ``size`` bytes.
+
+        A response to a batch below half the maximum size changes nothing.
+        """
         if 2 * size > self.bytes:
             self._silences = 0
             self.bytes = min(MAX_BATCH_BYTES, self.bytes + MORE_BATCH_BYTES)
@@ -71,7 +75,7 @@ class BatchSize:
 
 
 def batch_of(queue: deque[QueuedRecord], max_bytes: int = MAX_BATCH_BYTES) -> list[QueuedRecord]:
-    """Take the next batch from a queue, in order: one record, and more while the batch is within ``max_bytes``."""
+    """Take the next batch from a queue, in order: one record, and further records up to ``max_bytes`` in total."""
     batch = [queue.popleft()]
     size = batch[0].record.size
     while queue and len(batch) < MAX_BATCH_RECORDS and size + queue[0].record.size <= max_bytes:
@@ -81,7 +85,7 @@ def batch_of(queue: deque[QueuedRecord], max_bytes: int = MAX_BATCH_BYTES) -> li
 
 
 def idempotency_key(agent: str, records: Sequence[OutboundRecord]) -> str:
-    """Return the idempotency key of a batch, which only repeats of the batch share.
+    """Return the idempotency key of a batch. Repeats of a batch have the same key, and other batches have other keys.
 
     The key contains the agent, the id of the first row, the number of records, and a digest of all records.
     """

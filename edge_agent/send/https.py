@@ -2,10 +2,10 @@
 
 The link sends ``POST /v1/records`` with a msgpack list of records, each a map of ``topic``, ``key``, ``headers`` and
 ``value``. The gateway responds with 200 once Kafka has all records. A response of 422 with ``{"refused": [{"index":
-0, "reason": "…"}]}`` means that the gateway accepted no record, and will never accept the named records. A response
-of 429 or 503 with ``Retry-After`` asks for a later try. The gateway recognises a repeated batch by its
-``Idempotency-Key``, and a repeated frame by its sequence number. Certificates and a token, both from files,
-authenticate agent and gateway.
+0, "reason": "…"}]}`` means that the gateway accepted no record of the batch. The gateway will never accept the
+records with these indexes. A response of 429 or 503 with ``Retry-After`` asks the agent to repeat the request later.
+The gateway recognises a repeated batch by its ``Idempotency-Key``, and a repeated frame by its sequence number.
+Certificates and a token, both from files, authenticate agent and gateway.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ REQUEST_S = 60.0
 for an acknowledgement, because a large batch may take that long on a slow uplink. Without the limit, a response that
 arrives byte by byte would never end."""
 MAX_PUBLISHED = 8
-"""Number of queued records from which on a new heartbeat is dropped. A later heartbeat replaces a dropped one."""
+"""Number of queued records at which a new heartbeat is dropped. A dropped heartbeat is no loss, because the next
+heartbeat has newer contents."""
 _READY, _RECORDS = "/v1/ready", "/v1/records"
 _LANES = ("live", "late", "others")
 _TOO_LARGE, _UNPROCESSABLE = 413, 422
@@ -50,8 +51,8 @@ _RECORD_ERRORS = (400, _TOO_LARGE, _UNPROCESSABLE)
 class HttpsLink:
     """Posts batches of records to a gateway.
 
-    Live records, late records and all others have one queue each. Each queue has one request at a time, which keeps
-    the order of its records.
+    There are three queues: for live frames, for late frames, and for all other records. Each queue sends one request
+    at a time, so the records of a queue keep their order.
     """
 
     def __init__(self, config: LinkConfig, agent: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
@@ -90,7 +91,7 @@ class HttpsLink:
         self._workers = [asyncio.create_task(self._work(name)) for name in self._queues]
 
     async def send(self, record: OutboundRecord) -> asyncio.Future[None]:
-        """Queue a record for the next request of its lane. Raise LinkLost."""
+        """Add a record to the queue for live frames, late frames or other records. Raise LinkLost."""
         if self._lost or not self._queues:
             raise self._lost or LinkLost(f"the link to {self.address} is not open")
         queued = QueuedRecord(record, asyncio.get_running_loop().create_future())
@@ -100,7 +101,7 @@ class HttpsLink:
         return queued.done
 
     async def publish(self, record: OutboundRecord) -> None:
-        """Queue a record that may get lost, such as a heartbeat. Drop it if many records are queued."""
+        """Queue a record that may get lost, such as a heartbeat. Drop the record if many records are queued."""
         with contextlib.suppress(LinkLost):
             if len(self._queues.get("others", ())) < MAX_PUBLISHED:
                 (await self.send(record)).add_done_callback(_retrieve_exception)
@@ -128,7 +129,10 @@ class HttpsLink:
             self._fail(error if isinstance(error, LinkLost) else LinkLost(f"{self.address}: {error}"))
 
     async def _post(self, batch: Sequence[QueuedRecord], batch_size: BatchSize) -> None:
-        """Post a batch until each record is accepted or refused. On an error, fail the other records and raise it."""
+        """Post a batch until each record is accepted or refused.
+
+        On an error, fail the remaining records and raise the error.
+        """
         left = list(batch)
         try:
             while left:
@@ -139,7 +143,10 @@ class HttpsLink:
             raise
 
     async def _post_once(self, batch: list[QueuedRecord], batch_size: BatchSize) -> list[QueuedRecord]:
-        """Post a batch once. Return the records that must be posted again."""
+        """Post a batch once.
+
+        Return the records that the gateway has neither accepted nor refused, and that must be posted again.
+        """
         records = [queued.record for queued in batch]
         size = sum(record.size for record in records)
         body = [{"topic": r.topic, "key": r.key, "headers": dict(r.headers), "value": r.value} for r in records]
@@ -201,7 +208,10 @@ class HttpsLink:
 
 
 def tls(config: LinkConfig) -> ssl.SSLContext:
-    """Return the TLS context for a gateway, with the agent's own certificate if it has one. Raise ConfigError."""
+    """Return the TLS context for a gateway.
+
+    The context includes the agent's own certificate if one is configured. Raise ConfigError.
+    """
     try:
         context = ssl.create_default_context(cafile=config.ca_file)
     except (OSError, ValueError) as error:
@@ -216,7 +226,10 @@ def tls(config: LinkConfig) -> ssl.SSLContext:
 
 
 class Token:
-    """Bearer token in a file. A changed file is read again, so that the token can be replaced at run time."""
+    """Bearer token in a file.
+
+    A changed token file is read again, so that the token can be replaced at run time.
+    """
 
     def __init__(self, file: Path | None) -> None:
         self._file = file

@@ -29,22 +29,24 @@ from ingest.kafka.writer import stop
 RefreshPins = Callable[[], Awaitable[None]]
 
 STOP_S = 2.0
-"""Maximum time to stop the producer, in seconds. A working producer stops faster, and a broken one may never stop."""
+"""Maximum time to stop the producer, in seconds. A working producer stops within this time, and a broken producer may
+never stop."""
 _REFUSALS = (MessageSizeTooLargeError, RecordListTooLargeError, CorruptRecordException)
-"""Errors of records that Kafka will never accept. A timestamp too far ahead of the broker's clock is not such an
-error: each try sets a new timestamp, which is right once the local clock is right."""
+"""Errors of records that Kafka will never accept. A timestamp too far ahead of the broker's clock is no permanent
+error, because each attempt sets a new timestamp."""
 _LOG_APPEND_TIME = 1
 """Timestamp type of a record whose timestamp was set by the broker."""
 _PARTITIONED_LIKE = {FRAMES: FRAMES, FRAMES_LATE: FRAMES, READINGS: READINGS}
-"""For each topic, the topic whose number of partitions applies. The missing topic ``status`` has one partition."""
+"""Topics with several partitions, each with the topic from which its number of partitions is read. The topic
+``status`` is not listed, because it has one partition."""
 
 
 class KafkaLink:
     """Link over an idempotent Kafka producer, which keeps the order of records in each partition.
 
     ``pins`` map cameras to partitions and may change. ``refresh_pins`` updates the pins, or raises LogUnavailable.
-    ``open`` calls ``refresh_pins`` before the first record is sent. After ``topics grow``, a frame without its pin
-    would go to another partition than earlier frames of its camera.
+    ``open`` calls ``refresh_pins`` before the first record is sent. Without a pin, the frames of a camera would go to
+    another partition after ``topics grow`` has added partitions.
     """
 
     def __init__(
@@ -69,7 +71,8 @@ class KafkaLink:
         """Start a producer, and read the numbers of partitions and the pins. Raise LinkLost or ConfigError.
 
         The numbers of partitions are read before the pins, because ``topics grow`` writes the pins before it adds
-        partitions. If the numbers are still old, a camera has the same partition with its pin as without it.
+        partitions. If the numbers were read before the growth, each camera has the same partition with its pin as
+        without its pin.
         """
         producer = kafka.producer(self._settings, self._client_id)
         try:
@@ -86,7 +89,7 @@ class KafkaLink:
         self._producer = producer
 
     async def send(self, record: OutboundRecord) -> asyncio.Future[None]:
-        """Hand a record to the producer. Raise LinkLost."""
+        """Pass a record to the producer. Raise LinkLost."""
         if self._producer is None:
             raise LinkLost(f"the link to {self.address} is not open")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -101,7 +104,7 @@ class KafkaLink:
         return done
 
     async def publish(self, record: OutboundRecord) -> None:
-        """Hand a record that may get lost, such as a heartbeat, to the producer."""
+        """Pass a record that may get lost, such as a heartbeat, to the producer."""
         if self._producer:
             with contextlib.suppress(KafkaError, OSError):
                 sent_ns = time.time_ns()
@@ -116,7 +119,10 @@ class KafkaLink:
                 await stop(producer, STOP_S)
 
     def _compare_clocks(self, sent_ns: int, sent: asyncio.Future[Any]) -> None:
-        """Compare the clocks by a published record. Retrieve an exception, which asyncio would log otherwise."""
+        """Update the clock offset from the broker's timestamp of a published record.
+
+        If the record failed, retrieve its exception, which asyncio would log otherwise.
+        """
         if sent.cancelled() or sent.exception():
             return
         metadata = sent.result()

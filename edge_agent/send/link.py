@@ -20,7 +20,7 @@ class OutboundRecord:
     """Record to send over the link. ``topic`` is a topic name without the site's prefix.
 
     ``key`` determines the partition. ``row_id`` is the id of the spool's row, 0 for a record that is not spooled.
-    ``late`` marks a record of the backlog.
+    ``late`` marks a frame of the backlog, which is sent after live frames.
     """
 
     topic: str
@@ -37,12 +37,15 @@ class OutboundRecord:
 
     @property
     def digest(self) -> int:
-        """CRC-32 that distinguishes records with the same row id, which occur after a spool file was replaced."""
+        """CRC-32 of the record.
+
+        The checksum distinguishes records with the same row id, which occur after a spool file was replaced.
+        """
         return zlib.crc32(self.value, zlib.crc32(f"{self.topic}/{self.key}/{self.row_id}".encode()))
 
 
 def outbound_record(row: Row, lane: str) -> OutboundRecord:
-    """Return the record of a row. ``lane`` is the lane that was assigned to the row."""
+    """Return the record of a row. ``lane`` is ``live`` or ``late``, as assigned to the row."""
     if row.kind == "frame":
         headers = h.frame_headers([FrameId(row.name, row.epoch, row.seq)], lane, row.traceparent)
         if row.account:
@@ -53,10 +56,11 @@ def outbound_record(row: Row, lane: str) -> OutboundRecord:
 
 
 class Link(Protocol):
-    """Connection to Kafka or to a gateway. All methods belong to one event loop, and do not block it.
+    """Connection to Kafka or to a gateway. All methods must be called in one event loop, and do not block the loop.
 
-    Live records of one key keep their order. So do late records, and so do all other records. After LinkLost, the
-    link can only be closed. Records in flight may have arrived, or may arrive later.
+    Records of one key keep their order within each of three groups: live frames, late frames, and other records.
+    After LinkLost, the link must be closed. Records that were in flight may have arrived in Kafka, or may arrive
+    later.
     """
 
     @property
@@ -65,13 +69,13 @@ class Link(Protocol):
 
     @property
     def address(self) -> str:
-        """Address of Kafka or of the gateway, for messages."""
+        """Address of Kafka or of the gateway, for log messages."""
 
     async def open(self) -> None:
         """Connect. Raise LinkLost, or ConfigError for an unusable file."""
 
     async def send(self, record: OutboundRecord) -> asyncio.Future[None]:
-        """Send a record. Return a future that ends once all replicas in sync have the record. Raise LinkLost.
+        """Send a record. Return a future that is done when all in-sync replicas have the record. Raise LinkLost.
 
         The future fails with LinkLost, or with RecordRefused if Kafka or the gateway will never accept the record.
         """

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import httpx
 
 MAX_BODY_BYTES = 64 * 1024
-"""Maximum number of bytes to read of a response's body. A batch whose records are all refused causes a few KB."""
+"""Maximum number of bytes to read of a response's body. The largest normal response, which refuses all records of a
+batch, has a few KB."""
 MAX_RETRY_AFTER_S = 300.0
-"""Maximum pause that a gateway can ask for, in seconds. A gateway with a wrong clock may ask for a year."""
+"""Maximum pause that a gateway can ask for, in seconds. Without this limit, a gateway with a wrong clock could ask
+for a pause of a year."""
 _MAX_TEXT_CHARS = 200
 _RETRY_LATER = (429, 503)
 _UNCOMPRESSED = "identity"
@@ -35,7 +37,7 @@ class GatewayResponse:
 
     @property
     def retry_after_s(self) -> float:
-        """Pause that the gateway asks for with ``Retry-After`` (RFC 9110, 10.2.3), in seconds; 0 for none."""
+        """Pause in seconds that a ``Retry-After`` header asks for (RFC 9110, 10.2.3); 0 without the header."""
         if self.status not in _RETRY_LATER:
             return 0.0
         try:

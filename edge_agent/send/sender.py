@@ -1,8 +1,9 @@
-"""Sender of the spool's rows over the link, live rows before late ones. It deletes acknowledged rows.
+"""Sender of the spool's rows over the link: live frames before late frames, which are the backlog.
 
-The lane of a row is stored on disk before the row is offered for the first time. When a send fails, the sender opens
-the link again. The sender then repeats all rows in doubt on their lanes, oldest first, before newer rows. Readers of
-the topic recognise a repeated frame by its sequence number.
+The sender deletes acknowledged rows. The lane of a frame (``live`` or ``late``) is stored on disk before the frame is
+sent for the first time. When a send fails, the sender opens the link again. The sender then repeats all rows that
+were sent without an acknowledgement, oldest first, before newer rows. Readers of the topic recognise a repeated frame
+by its sequence number.
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ _log = logs.get("edge_agent.send")
 CHUNK_ROWS = 64
 """Maximum number of rows in one read from the spool: a few MB."""
 LATE_CHUNK_ROWS = 8
-"""Maximum number of late rows in one read. A new live frame waits until all rows of the read are offered."""
+"""Maximum number of late rows in one read. The number is low, because a new live frame waits until all rows of the
+read were passed to the link."""
 IDLE_S = 0.25
 """Pause of the sender while the spool is empty, in seconds. A newly kept frame ends the pause at once."""
 ACK_TIMEOUT_S = 20.0
-"""Time without an acknowledgement after which a link with rows in flight counts as lost, in seconds. The Kafka
-producer's own limit is 30 s."""
+"""Time in seconds after which a link counts as lost, if rows are in flight and none is acknowledged. The Kafka
+producer itself waits for up to 30 s."""
 PATIENT_TRIES = 3
 """Maximum factor by which ``ACK_TIMEOUT_S`` is multiplied. The factor grows by one with each failed try. A record of
 400 kB takes 50 s on a mobile uplink throttled to 64 kbit/s. With a fixed timeout, such a record would block the rows
@@ -45,13 +47,14 @@ REPORT_EVERY_S = 10.0
 """Minimum time between two status rows about refused records, in seconds. A gateway may refuse every record."""
 _MAX_NAMES = 10
 OTHERS = "others"
-"""Name of the cursor of readings and status rows, which have no lane."""
+"""Name of the read position (cursor) of readings and status rows, which have no lane."""
 
 
 class Refusals:
-    """Refused rows that are not parked yet, and the notices that report them on ``status``. Pure.
+    """Refused rows that are not yet marked as refused in the spool, and the notices that report them on ``status``.
 
-    Each refused row is parked. Many refused rows share one notice.
+    Pure. Each refused row is parked: the row stays in the spool, and is not sent again. Many refused rows share one
+    notice.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -65,7 +68,10 @@ class Refusals:
         self._rows.append((row, reason))
 
     def take(self) -> list[tuple[int, str]]:
-        """Return the id of each refused row, with the text of a notice. The text is empty if no notice is due."""
+        """Remove and return the id of each refused row, with the text of a notice.
+
+        The text is empty if no notice is due.
+        """
         rows, self._rows = self._rows, []
         return [(row.id, self._notice(row, reason)) for row, reason in rows]
 
@@ -76,14 +82,14 @@ class Refusals:
             return ""
         self._reported_s = now_s
         names = ", ".join(self._unreported[:_MAX_NAMES])
-        text = f"{len(self._unreported)} refused and parked, {names}: {reason}"
+        text = f"refused records that stay in the spool: {len(self._unreported)} ({names}): {reason}"
         self._unreported.clear()
         _log.warning("record_refused", record=name, reason=reason)
         return text
 
 
 class Sender:
-    """Sends the rows of one spool over one link, until it is cancelled."""
+    """Task that sends the rows of one spool over one link until cancelled."""
 
     def __init__(self, link: Link, spool: Spool, config: LinkConfig, *, clock: Clock, metrics: AgentMetrics) -> None:
         self._link, self._spool, self._config = link, spool, config
@@ -128,7 +134,10 @@ class Sender:
             await self._link.publish(OutboundRecord(topic, key, value))
 
     async def _session(self) -> None:
-        """Run one connection until it fails. Begin with the oldest row in doubt."""
+        """Run one connection until it fails.
+
+        First repeat the rows that the last connection sent without an acknowledgement.
+        """
         # rows that the last connection acknowledged or refused are no longer in doubt
         await self._settle_answers()
         self._window, self._cursors, self._broken = self._new_window(), Counter(), None
@@ -148,10 +157,10 @@ class Sender:
             await self._link.close()
 
     def _end_outage(self, opened_s: float) -> None:
-        """End an outage once the link has accepted a record, or has been open and without rows for ``STEADY_S``.
+        """End an outage when the link has accepted a record, or was open without rows in flight for ``STEADY_S``.
 
-        A link that opens and then fails does not end the outage. Its pauses must grow, because each try repeats all
-        rows in flight.
+        A link that opens and then fails does not end the outage. The pauses between attempts must keep growing,
+        because each attempt repeats all rows in flight.
         """
         now_s = self._clock.monotonic()
         steady = not self._window and now_s - opened_s >= STEADY_S
@@ -160,7 +169,10 @@ class Sender:
             _log.info("link_back", address=self._link.address, outage_s=round(outage_s, 1))
 
     async def _round(self) -> bool:
-        """Offer rows while the window has room, rows in doubt before new rows. Return whether a row was offered."""
+        """Pass rows to the link while the window has room, repeated rows before new rows.
+
+        Return whether a row was passed to the link.
+        """
         moved = False
         if self._window.room:
             moved = await self._offer(await self._spool.others(self._cursors[OTHERS], CHUNK_ROWS), OTHERS)
@@ -215,7 +227,7 @@ class Sender:
             raise self._broken
         patience_s = ACK_TIMEOUT_S * min(1 + self._backoff.failures, PATIENT_TRIES)
         if self._window and self._clock.monotonic() - self._progress_s > patience_s:
-            raise TimeoutError(f"no acknowledgement within {patience_s:.0f} s")
+            raise TimeoutError(f"the link sent no acknowledgement within {patience_s:.0f} s")
 
     async def _pause(self) -> None:
         wait_s = min(IDLE_S, self._pace.wait_s(self._clock.monotonic()) or IDLE_S)

@@ -1,4 +1,7 @@
-"""Limits of the sender: bytes in flight, and bytes of backlog per second while live frames are sent. Pure."""
+"""Limits of the sender: bytes in flight, and bytes a second of late frames (backlog) while live frames are sent.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class InFlightWindow:
-    """Sizes of the rows in flight, by row id. Late rows may use only a part of the window."""
+    """Sizes of the rows in flight, by row id. Late frames (the backlog) may use only a part of the window."""
 
     max_bytes: int
     max_late_bytes: int
@@ -38,11 +41,11 @@ class InFlightWindow:
 
 
 LIVE_RECENT_S = 2.0
-"""Time after the last live frame from which on the backlog is sent without a limit, in seconds."""
+"""Time in seconds after the last live frame when the limit on the backlog ends."""
 
 
 class BacklogPace:
-    """Token bucket that limits the backlog while live frames are sent: bytes per second, bursts of one second.
+    """Token bucket that limits the bytes of backlog a second while live frames are sent, with bursts of one second.
 
     A rate of 0 bytes per second means no limit.
     """
@@ -62,7 +65,7 @@ class BacklogPace:
         self._tokens -= size
 
     def wait_s(self, now_s: float) -> float:
-        """Return the time until backlog may be sent, in seconds; 0 if it may be sent now."""
+        """Return the time in seconds until the next backlog may be sent; 0 means now."""
         self._tokens = min(float(self._rate), self._tokens + (now_s - self._at_s) * self._rate)
         self._at_s = now_s
         no_live = self._live_s is None or now_s - self._live_s > LIVE_RECENT_S

@@ -15,21 +15,21 @@ from ingest.runtime.clock import Clock
 from ingest.site import SensorConfig
 
 _OWN = {"field", "time_field", "address", "table", "type", "word_order", "scale", "offset", "unit_id"}
-"""Options of a single sensor. All other options belong to its connection."""
+"""Options of a single sensor. All options that are not listed here belong to the connection."""
 _EXCLUSIVE = ("serial", "modbus")
-"""Kinds of devices that allow only one connection. Each of two connections would receive responses to the other's
-requests."""
+"""Kinds of devices that allow only one connection. With two connections to one device, each connection could receive
+the responses to requests of the other connection."""
 
 _EXTRAS = {
     "mqtt": ("mqtt", "MqttSource"),
     "serial": ("serialport", "SerialSource"),
     "modbus": ("modbus", "ModbusSource"),
 }
-"""Module and class of each source whose library is an optional extra, by the kind of sensor."""
+"""Module and class of each source whose library is an optional extra, by kind of sensor."""
 
 
 def make_sources(sensors: Sequence[SensorConfig], clock: Clock) -> list[tuple[SensorSource, list[SensorConfig]]]:
-    """Return the source of each connection with the sensors that it feeds.
+    """Return the source of each connection, with the sensors that receive the source's readings.
 
     Raise SourceUnusable if sensors disagree on the options of their connection, or an extra is not installed.
     """
@@ -57,7 +57,7 @@ def _connection(sensor: SensorConfig) -> tuple[object, ...]:
 
 
 def _source(group: Sequence[SensorConfig], clock: Clock) -> SensorSource:
-    """Return the source of one connection. A library that is an optional extra is imported only here."""
+    """Return the source of one connection. Libraries of optional extras are imported only in this function."""
     first = group[0]
     if first.kind == "command" and not first.options.get("argv"):
         raise SourceUnusable(

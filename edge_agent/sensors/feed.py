@@ -16,7 +16,8 @@ from ingest.runtime.clock import Clock
 _log = logs.get("edge_agent.feed")
 
 _MAX_UNCLAIMED_NAMES = 20
-"""Maximum number of unclaimed reading names in the log. A device may send any number of names."""
+"""Maximum number of names of unclaimed readings that are logged. The limit exists because a device may send any
+number of names."""
 
 
 class SensorFeed:
@@ -45,7 +46,7 @@ class SensorFeed:
         self._stop.set()
 
     async def run(self) -> None:
-        """Run until stopped, and keep the readings gathered by then. Raise SpoolError."""
+        """Run until stopped, and then spool the readings gathered so far. Raise SpoolError."""
         for sensor in self.sensors:
             await sensor.begin()
         serving, stopped = asyncio.create_task(self._serve()), asyncio.create_task(self._stop.wait())
@@ -76,13 +77,19 @@ class SensorFeed:
         self._by_name[sensor].lost(reason, "stalled")
 
     def limited(self, limit: str) -> None:
-        """Log a limit of the connection, once until it changes."""
+        """Log a limitation of the connection, such as an old protocol version.
+
+        Log the same limitation only once.
+        """
         if limit != self._limit:
             self._limit = limit
             _log.warning("source_limited", source=self.name, limit=limit)
 
     def unclaimed(self, name: str) -> None:
-        """Count a reading that no sensor claims. Log each name once, so that a misspelt name is found."""
+        """Count a reading that no sensor claims.
+
+        Log each name once, because the name in the site file may be misspelt.
+        """
         self._metrics.unclaimed.labels(self.name).inc()
         if name not in self._unclaimed and len(self._unclaimed) < _MAX_UNCLAIMED_NAMES:
             self._unclaimed.add(name)

@@ -1,8 +1,8 @@
-"""Intake of a sensor's readings: number readings, check their time and quality, and gather them. Pure.
+"""Intake of a sensor's readings: number the readings, check their time and quality, and collect them into records.
 
-A reading gets its sequence number before it may be dropped, as a frame does. A reading that cannot be kept now is
-withheld as ``overload``, and the device is never blocked. One record holds many readings in columns, because one
-record for each reading would be wasteful.
+Pure. Like a frame, a reading gets its sequence number before any stage may drop the reading. A reading that cannot be
+stored at once is withheld as ``overload``, so that the device is never blocked. One record holds many readings in
+columns, because one record for each reading would be wasteful.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from ingest.runtime.clock import Clock
 from ingest.site import SensorConfig
 
 MAX_WAITING = 32
-"""Maximum number of records that wait for the disk, which is several seconds of the fastest sensor. While that many
-records wait, new readings are withheld as ``overload``."""
+"""Maximum number of records that wait for the disk: the readings of several seconds from the fastest sensor. While
+that many records wait, new readings are withheld as ``overload``."""
 
 
 class NumberedReading(NamedTuple):
@@ -43,10 +43,11 @@ class ReadingIntake:
         self._tally = Tally(config.name, epoch)
         self._gathered: list[NumberedReading] = []
         self._account: Account | None = None
-        """Account of the readings withheld before the first gathered reading. The other gathered readings have no
-        account."""
+        """Number of readings withheld directly before the first gathered reading, by reason. No reading was withheld
+        between the gathered readings."""
         self._due_s = 0.0
-        """Monotonic time at which the first gathered reading has waited long enough."""
+        """Monotonic time at which the gathered readings must be stored, because the first has waited for
+        ``max_delay_s``."""
         self._waiting: list[Readings] = []
 
     @property
@@ -55,7 +56,10 @@ class ReadingIntake:
         return self._tally.captured
 
     def take(self, reading: Reading) -> str:
-        """Take a reading that arrives now. Return the reason if it is withheld, otherwise an empty string."""
+        """Take a reading that arrives now.
+
+        Return the reason if the reading is withheld, otherwise an empty string.
+        """
         seq = self._tally.number()
         reason = "unusable" if reading.value is None else "overload" if len(self._waiting) >= MAX_WAITING else ""
         if reading.value is None or reason:
@@ -75,30 +79,30 @@ class ReadingIntake:
         return ""
 
     def lose(self) -> None:
-        """Count an outage of the device. It takes one sequence number, however many readings are missed."""
+        """Count an outage of the device. Each outage uses one sequence number, however many readings were missed."""
         self._tally.number()
         self._tally.withhold("outage")
 
     def left_s(self) -> float | None:
-        """Return the seconds until readings are ready to be kept, None if none are gathered."""
+        """Return the seconds until gathered readings must be stored, or None if no readings are gathered."""
         if self._waiting:
             return 0.0
         return max(0.0, self._due_s - self._clock.monotonic()) if self._gathered else None
 
     def ready(self) -> list[Readings]:
-        """Return the records to keep now, in order: full columns, and columns whose first reading is due."""
+        """Return the records to store now, in order: full ones, and ones whose first reading is due."""
         if self._gathered and self._due_s <= self._clock.monotonic():
             self._finish_columns()
         found, self._waiting = self._waiting, []
         return found
 
     def close(self) -> list[Readings]:
-        """Return all gathered readings, at the end of the epoch."""
+        """Return the records of all gathered readings, at the end of the epoch."""
         self._finish_columns()
         return self.ready()
 
     def tail(self) -> Account | None:
-        """Return the account of readings withheld at the end of the epoch, after the last kept one; None if none."""
+        """Return the number of readings withheld after the last kept reading, by reason; None if there are none."""
         return self._tally.tail()
 
     def _finish_columns(self) -> None:

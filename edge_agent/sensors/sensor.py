@@ -1,4 +1,4 @@
-"""Sensor of the agent: its epoch, the readings that it keeps in the spool, and its status."""
+"""State of one sensor in the agent: epoch, readings on their way to the spool, and status."""
 
 from __future__ import annotations
 
@@ -22,11 +22,15 @@ from ingest.site import SensorConfig
 _log = logs.get("edge_agent.sensor")
 
 WARN_EVERY_S = 60.0
-"""Minimum time between two warnings of one sensor. A device with many unreadable readings would fill the log."""
+"""Minimum time between two warnings of one sensor. Without this limit, a device with many unreadable readings would
+fill the log."""
 
 
 class Sensor:
-    """Keeps one sensor's readings. An epoch lasts from the start of the agent to its end, through all outages."""
+    """Numbers one sensor's readings and stores them in the spool.
+
+    A sensor's epoch lasts from the start of the agent to its end, through all outages of the device.
+    """
 
     def __init__(
         self,
@@ -57,14 +61,15 @@ class Sensor:
         self._intake, self.kept, self._heard_s = ReadingIntake(self.config, self.epoch, self._clock), 0, self._now_s()
 
     def stop(self) -> None:
-        """Request a clean end. No more readings may follow."""
+        """Request a clean end. The caller must pass no more readings."""
         self._stopping = True
         self._wake.set()
 
     async def run(self) -> None:
-        """Keep gathered readings in the spool when they are due, and all of them at the end. Raise SpoolError.
+        """Store gathered readings in the spool when they are due, and the remaining readings at the end.
 
-        Call ``stop`` instead of cancelling this task, so that readings on their way to the disk are kept.
+        Raise SpoolError. Call ``stop`` instead of cancelling this task, so that readings on their way to the disk are
+        kept.
         """
         try:
             while not self._stopping:
@@ -84,7 +89,10 @@ class Sensor:
         await self._keep(self._intake.ready())
 
     def opened(self) -> None:
-        """Note that the connection works. A silent sensor stays stalled until its next reading."""
+        """Record that the connection works.
+
+        A sensor in the state ``stalled`` stays in that state until its next reading.
+        """
         if self.state in ("starting", "down"):
             self._back()
 
@@ -100,7 +108,7 @@ class Sensor:
             self._wake.set()
 
     def lost(self, reason: str, state: CameraState = "down") -> None:
-        """Note that the device is gone or silent. Log and count an outage once."""
+        """Record that the device is gone or silent. Log and count each outage only once."""
         self.state, self.reason = state, reason
         if self._lost_s is None:
             self._lost_s = self._now_s()
@@ -110,11 +118,11 @@ class Sensor:
 
     @property
     def captured(self) -> int:
-        """Number of sequence numbers of this epoch, given to readings and outages."""
+        """Number of sequence numbers used in this epoch, for readings and for outages."""
         return self._intake.captured
 
     def status(self, depth: Sequence[Depth]) -> SensorStatus:
-        """Return this sensor's part of a heartbeat. ``depth`` are the spooled rows of its epochs."""
+        """Return this sensor's part of a heartbeat. ``depth`` describes the spooled rows of this sensor, by epoch."""
         return SensorStatus(
             sensor=self.config.name,
             epoch=self.epoch,
@@ -142,9 +150,9 @@ class Sensor:
         self.state, self.reason = "running", ""
 
     def _warn(self, reason: str, problem: str) -> None:
-        """Log why a reading is withheld: once until the next good reading, and at most once in ``WARN_EVERY_S``.
+        """Log the first withheld reading after a good reading, with the reason, at most once in ``WARN_EVERY_S``.
 
-        A wrong JSON path, for example, makes all readings unusable.
+        The log is limited because, for example, a wrong JSON path makes all readings unusable.
         """
         before, self.reason = self.reason, f"{reason}: {problem}".rstrip(": ") if reason else ""
         now_s = self._now_s()

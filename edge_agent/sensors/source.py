@@ -1,4 +1,4 @@
-"""Interfaces between the agent and the devices that give readings."""
+"""Interfaces between the agent and the devices that deliver readings."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from ingest.contract.records import GOOD
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One reading as the device gives it. ``value`` is None if the value is unreadable; ``problem`` says why.
+    """One reading as the device delivers it.
 
-    ``at_ns`` is the device's own Unix time in ns, None if the device gives no time. The receiver decides whether the
-    time is plausible. ``quality`` holds the quality flags of the device.
+    ``value`` is None if the value is unreadable, and ``problem`` is then the reason. ``at_ns`` is the Unix time in ns
+    by the device's clock, or None if the device sends no time. The receiver of the reading decides whether this time
+    is plausible. ``quality`` holds the quality flags of the device.
     """
 
     value: float | None
@@ -23,22 +24,31 @@ class Reading:
 
 
 class Sink(Protocol):
-    """Receiver of a source's readings. Its methods do not block, and belong to the event loop's thread."""
+    """Receiver of a source's readings.
+
+    The methods do not block, and must be called in the thread of the event loop.
+    """
 
     def opened(self) -> None:
-        """Note that the device answers. May be called repeatedly."""
+        """Record that the device answers. May be called repeatedly."""
 
     def take(self, sensor: str, reading: Reading) -> None:
-        """Take a reading of a sensor, by the sensor's name in the site file."""
+        """Receive a reading of a sensor. ``sensor`` is the sensor's name in the site file."""
 
     def lost(self, sensor: str, reason: str) -> None:
-        """Note that one sensor does not answer, although its connection may work, until its next reading."""
+        """Record that one sensor does not answer, although its connection may work.
+
+        The sensor counts as silent until its next reading.
+        """
 
     def limited(self, limit: str) -> None:
-        """Note a limit of this connection, such as an old version of its protocol. May be called repeatedly."""
+        """Report a limitation of this connection, such as an old version of its protocol.
+
+        May be called repeatedly.
+        """
 
     def unclaimed(self, name: str) -> None:
-        """Note a reading that no configured sensor claims, by the device's name for it.
+        """Report a reading that no configured sensor claims, by the name that the device gives the reading.
 
         ``name`` is empty if the device gives no name, and for unreadable data that may belong to any sensor.
         """
@@ -47,12 +57,14 @@ class Sink(Protocol):
 class SensorSource(Protocol):
     """Connection to a device, which may feed several sensors.
 
-    A source belongs to one event loop and never blocks the loop. It gives readings in the order of their arrival.
+    A source belongs to one event loop and never blocks the loop. A source delivers readings in the order of their
+    arrival.
     """
 
     async def run(self, sink: Sink) -> None:
-        """Connect and give readings until cancelled. A source may be run again after this method has ended.
+        """Connect and pass readings to ``sink`` until cancelled.
 
-        Raise SourceError if the device is gone or does not answer. Return if the device has no more readings. In
-        every case, leave no process, thread, task or connection behind.
+        A source may be run again after this method has ended. Raise SourceError if the device is gone or does not
+        answer. Return if the device has no more readings. However this method ends, leave no process, thread, task or
+        connection behind.
         """

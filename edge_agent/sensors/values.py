@@ -1,4 +1,7 @@
-"""Parsers of values and times as devices write them. Pure. The parsers accept any input without raising an error."""
+"""Parsers for values and times in the formats that devices use.
+
+Pure. The parsers accept any input without raising an error.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,18 @@ from edge_agent.sensors.source import Reading
 from ingest.contract.records import BY_HOST, BY_HOST_INSTEAD, BY_SOURCE, GOOD, SUSPECT
 
 MAX_AHEAD_S = 5.0
-"""Maximum time by which a device's clock may be ahead, in seconds. A clock that is synchronised by NTP is off by
-less. A reading dated further ahead would close time windows too early."""
+"""Maximum time by which a device's clock may be ahead, in seconds. A clock that is synchronised by NTP has a smaller
+error. A reading dated further ahead would close time windows too early."""
 MAX_BEHIND_S = 7 * 86400.0
-"""Maximum age of a reading, in seconds. A data logger may deliver the readings of a past outage. A time older than
-the retention of the topic `readings` comes from a clock that was never set."""
+"""Maximum age of a reading, in seconds. Old readings are allowed, because a data logger may deliver the readings of a
+past outage. A time older than the retention of the topic `readings` comes from a clock that was never set."""
 UNREADABLE_NS = 0
-"""Value that stands for an unreadable time, in Unix ns. The value is in the year 1970, as if from a clock that was
-never set."""
+"""Value that stands for an unreadable time, in Unix ns. The value lies in the year 1970, like the time of a clock
+that was never set."""
 _TOO_FAR = 1e20
 _UNITS_PER_S = ((1e11, 1), (1e14, 10**3), (1e17, 10**6), (_TOO_FAR, 10**9))
-"""Upper bound of a Unix time in s, ms, µs and ns, and the number of these units in a second. Each bound is the year
-5138 in its own unit, and the year 1973 in the next smaller unit."""
+"""Upper bound of a Unix time in s, ms, µs and ns, and the number of these units in a second. Each bound is in the
+year 5138 in its own unit, and in the year 1973 if read in the next smaller unit."""
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?", re.ASCII)
 _SHOWN = 60
 """Maximum number of characters of an unreadable value that a message shows."""
@@ -44,7 +47,10 @@ def parse_reading(value: object, at: object = None, quality: object = 0) -> Read
 
 
 def number(text: object) -> float | None:
-    """Return a value as a finite number, or None if the value is not a finite number. True is 1 and false is 0."""
+    """Return a value as a finite number, or None if the value is not a finite number.
+
+    True counts as 1 and false as 0.
+    """
     if isinstance(text, str):
         text = text.strip()  # also strips ASCII separators, as float() does not
         if not _NUMBER.fullmatch(text):  # float() would accept "1_0" and "nan" as well
@@ -59,7 +65,7 @@ def number(text: object) -> float | None:
 
 
 def parse_json(text: str | bytes) -> object:
-    """Return decoded JSON, None if the text is not JSON."""
+    """Return decoded JSON, or None if the text is not JSON."""
     try:
         found: object = json.loads(text)
     except (ValueError, RecursionError):
@@ -68,9 +74,9 @@ def parse_json(text: str | bytes) -> object:
 
 
 def at_path(found: object, path: str) -> object:
-    """Return the element at a path of keys and indices joined by dots, None if there is none.
+    """Return the element at a path of keys and indices joined by dots, or None if no such element exists.
 
-    A key that itself contains dots is found as a whole first.
+    A key that contains dots is found too: the whole path is tried as one key first.
     """
     if not path:
         return found
@@ -87,7 +93,7 @@ def at_path(found: object, path: str) -> object:
 def parse_time(text: object) -> int | None:
     """Return a device's time in Unix ns, from ISO 8601 or a number in s, ms, µs or ns.
 
-    ISO 8601 without an offset is UTC. Return None for an empty time, ``UNREADABLE_NS`` for an unreadable one.
+    ISO 8601 without an offset is UTC. Return None for an empty time, and ``UNREADABLE_NS`` for an unreadable time.
     """
     if text is None or text == "":
         return None
@@ -112,7 +118,10 @@ def reading_time(own_ns: int | None, now_ns: int) -> tuple[int, int]:
 
 
 def _unix_time(text: str | int | float) -> int:
-    """Convert a number to Unix ns. Raise ValueError or OverflowError for other text or too large a number."""
+    """Convert a number to Unix ns.
+
+    Raise ValueError or OverflowError if the text is not a number or the number is too large.
+    """
     value = float(text)
     if not abs(value) < _TOO_FAR:
         raise ValueError("the number is too large for a Unix time")

@@ -19,14 +19,15 @@ from ingest.site.camera import LOGIN
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SECRET = re.compile(rf"([^&;=]*(?:{LOGIN})[^&;=]*=)[^&;]*", re.IGNORECASE)
 _MIN_MASKED_CHARS = 4
-"""Minimum length of a masked secret. A shorter secret also occurs in ordinary words, and the masked places in them
-would reveal the secret."""
+"""Minimum length of a masked secret. A shorter secret also occurs in ordinary words. Masking a part of an ordinary
+word would reveal the secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Address of a camera. ``shown`` is safe to log; the path and query of ``url`` may contain secrets.
+    """Address of a camera.
 
+    ``shown`` is safe to log. The path and query of ``url`` may contain secrets, so ``url`` must not be logged.
     Neither ``shown`` nor ``url`` contains the user name. ``user`` and ``password`` are not percent-encoded.
     """
 
@@ -35,11 +36,11 @@ class Address:
     user: str = ""
     password: str = field(default="", repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
-    """Values that replaced variables such as ``${NAME}`` in the path and the query."""
+    """Values of the variables, such as ``${NAME}``, in the path and the query."""
 
     @property
     def with_user(self) -> str:
-        """URL with percent-encoded user and password, for FFmpeg."""
+        """The URL with percent-encoded user and password, as FFmpeg needs it."""
         if not self.user:
             return self.url
         parts = urlsplit(self.url)

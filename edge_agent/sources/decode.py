@@ -1,6 +1,6 @@
 """Video decoding for files and streams with FFmpeg, through PyAV.
 
-Decoding uses one thread, limits the picture size, and converts a frame to pixels only on demand.
+The decoder uses one thread, limits the picture size, and converts a frame to pixels only on demand.
 """
 
 from __future__ import annotations
@@ -27,16 +27,15 @@ if TYPE_CHECKING:
 LOST = "packets of this frame were lost"
 
 _PLANAR = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "nv21", "gray"}
-"""Pixel formats whose first plane is the luma, one byte for each pixel."""
+"""Pixel formats whose first plane is the luma (grey picture), with one byte for each pixel."""
 _MATRIX = struct.Struct("9i")
 """Display matrix of FFmpeg (libavutil/display.h). The first five numbers of the matrix are a, b, u, c and d. A pixel
 at (x, y) is shown at (ax + cy, bx + dy).
 """
 DAMAGE_IS_ERROR = {"err_detect": "explode"}
-"""Option of FFmpeg's JPEG decoder: raise an error for damaged data instead of returning a picture with wrong parts.
-In a test with losses of 300 to 4,000 bytes, the option detected all of 1,440 losses in baseline JPEGs, and nine of
-ten losses in progressive JPEGs.
-"""
+"""Option of FFmpeg's JPEG decoder: raise an error for damaged data instead of returning a partly wrong picture. In a
+test, 300 to 4,000 bytes were removed from JPEGs. The option detected all of 1,440 losses in baseline JPEGs and nine
+of ten losses in progressive JPEGs."""
 _CODEC_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
 
 
@@ -45,7 +44,7 @@ def open_video(
 ) -> tuple[InputContainer, VideoStream]:
     """Open a file or URL, and its first video stream that is not a cover picture.
 
-    Raise FFmpegError, OSError, or SourceUnusable without a video stream.
+    Raise FFmpegError or OSError, or SourceUnusable if there is no video stream.
     """
     container = av.open(url, options=options | _CODEC_OPTIONS, timeout=(open_s, read_s))
     videos = [video for video in container.streams.video if not video.disposition & Disposition.attached_pic]
@@ -60,7 +59,7 @@ def open_video(
 
 
 def why(error: Exception) -> str:
-    """Return FFmpeg's error message without the error number and without the address."""
+    """Return the text of an FFmpeg error without the error number and the address."""
     return getattr(error, "strerror", None) or str(error)
 
 
@@ -71,7 +70,10 @@ class Decoder:
         self._reformatter = VideoReformatter()  # building its tables takes half the time of a conversion
 
     def image(self, frame: VideoFrame) -> Callable[[], Image]:
-        """Return a function that makes a frame's picture in the stream's orientation. It raises FrameUnusable."""
+        """Return a function that converts a frame to a picture in the orientation that the stream specifies.
+
+        The returned function raises FrameUnusable.
+        """
 
         def make() -> Image:
             if frame.is_corrupt:
@@ -85,7 +87,7 @@ class Decoder:
         return make
 
     def luma(self, frame: VideoFrame) -> Callable[[], Grey] | None:
-        """Return a function that returns a frame's luma without a copy; None if the format has no luma plane."""
+        """Return a function that returns a frame's luma (grey picture) without a copy; None without a luma plane."""
         if frame.format.name not in _PLANAR or _matrix(frame):
             return None
 
@@ -98,7 +100,7 @@ class Decoder:
 
 
 def _matrix(frame: VideoFrame) -> tuple[int, ...]:
-    """Return the display matrix of a frame, or an empty tuple if the frame is shown unchanged."""
+    """Return the display matrix of a frame, or an empty tuple if the frame needs no rotation."""
     try:
         data = cast("Buffer | None", frame.side_data.get("DISPLAYMATRIX"))
     except ValueError:  # PyAV 18 refuses all side data of a JPEG with EXIF
@@ -108,7 +110,7 @@ def _matrix(frame: VideoFrame) -> tuple[int, ...]:
 
 
 def _oriented(image: Image, matrix: tuple[int, ...]) -> Image:
-    """Return a picture after applying a display matrix, rounded to quarter turns and mirror images."""
+    """Return a picture rotated and mirrored by a display matrix; angles are rounded to quarter turns."""
     if not matrix:
         return image
     a, b, _, c, d = matrix[:5]

@@ -13,7 +13,7 @@ from ingest.runtime.clock import Clock
 
 
 class DeviceSource:
-    """V4L2 camera with a device number. The device determines the frame rate. Tests replace ``opens``."""
+    """V4L2 camera with a device number. The device determines the actual frame rate. Tests replace ``opens``."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Factory of frame sources from a camera's configuration.
 
-The module of a source is imported only when a camera needs it. A capture child has one camera, and the libraries of
-other sources would waste memory.
+The module of a source is imported only when a camera needs it. A capture child has only one camera, so the libraries
+of other kinds of sources would waste memory.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class SourceContext:
 
 
 def make_source(camera: CameraConfig, context: SourceContext) -> FrameSource:
-    """Make a camera's source. Raise SourceUnusable when ``source`` or an option is invalid."""
+    """Return the frame source of a camera. Raise SourceUnusable when ``source`` or an option is invalid."""
     scheme, _, rest = camera.source.partition(":")
     clock, stall_s, on_notice = context.clock, camera.watch.stall_s, context.on_notice
     match scheme.lower():

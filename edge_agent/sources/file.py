@@ -35,7 +35,7 @@ class FileSource:
         self._frames: Iterator[Decoded] = iter(())
         self._waiting: deque[Decoded] = deque()
         self._has_frames = False
-        """Whether a frame was decoded since the last open."""
+        """Whether a frame was decoded since the file was last opened."""
 
     def open(self) -> None:
         """Open the file. Raise SourceUnusable."""
@@ -50,7 +50,7 @@ class FileSource:
         self._frames, self._has_frames = _decode_all(self._container, video), False
 
     def read(self) -> CapturedFrame | None:
-        """Return the next frame when it is due, else None.
+        """Return the next frame if it is due, otherwise None.
 
         Raise SourceEnded at the end of a file that is not looped.
         """

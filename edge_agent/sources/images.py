@@ -21,13 +21,15 @@ from ingest.runtime.files import make_folder, write_private
 SETTLE_S = 0.5
 """Time without a change after which a file counts as complete.
 
-A program that pauses longer should write the file elsewhere and then move it into the folder.
+A program that pauses for longer while it writes a file should write elsewhere and then move the file into the folder.
 """
 _POLL_S = 0.25
 _REST_PER_LISTING = 10.0
-"""Minimum time between two listings, as a multiple of the last one: 100,000 files take 0.7 s of processor time."""
+"""Minimum pause after listing a folder, as a multiple of the duration: listing 100,000 files takes 0.7 s of processor
+time."""
 _NOTICE_S = 60.0
-"""Interval of looking for pictures that are not read. A camera may begin a folder for a date at any time."""
+"""Interval between two searches for pictures in sub-folders that the source does not read. A camera may begin a new
+folder, for example for a date, at any time."""
 _SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
 
 
@@ -35,8 +37,8 @@ _SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"
 class ListedFile:
     """Entry of a folder listing. Entries are ordered by change time (ctime), then by name.
 
-    The change time is when a file was written, renamed or moved into the folder. The modification time is unsuitable:
-    a copy may keep the time of its original, and a moved file may be older than files that were read before.
+    The change time is when a file was written, renamed or moved into the folder. The modification time is unsuitable,
+    because a copied or moved file may keep an old modification time.
     """
 
     changed_ns: int
@@ -55,7 +57,7 @@ class NewFiles:
 
     Pure. ``before`` lists files that were read or must be skipped.
 
-    Any file that is not in ``before`` counts as new, even with an old date, because a clock may be set back.
+    Each file that is not in ``before`` counts as new even if its date is old, because a clock may be set back.
     """
 
     def __init__(self, settle_s: float, before: Iterable[ListedFile] = ()) -> None:
@@ -65,7 +67,10 @@ class NewFiles:
         self._read = {file.name: file.content for file in before}
 
     def look(self, listing: Iterable[ListedFile], now_s: float) -> list[ListedFile]:
-        """Return the files that became complete since the last call, in order. Return each version of a file once."""
+        """Return the files that became complete since the last call, in order.
+
+        Return a file once more after its content has changed.
+        """
         listed = {file.name: file for file in listing}
         self._seen = {name: self._since(file, now_s) for name, file in listed.items()}
         self._read = {name: content for name, content in self._read.items() if name in listed}
@@ -84,11 +89,11 @@ class NewFiles:
 class ImagesSource:
     """Source of the new files of a folder, at most ``fps`` a second.
 
-    An empty folder is neither a failure nor the end of the source.
+    An empty folder does not end the source and is no failure.
 
     ``position`` is the path where the last read file is saved. With a saved position, the source reads files that
     arrived during a downtime. Without a saved position, files that are already in the folder are read only if
-    ``existing`` is true. With ``recursive``, sub-folders are read, too, but not through symbolic links.
+    ``existing`` is true. With ``recursive``, the source also reads sub-folders, but does not follow symbolic links.
     """
 
     def __init__(
@@ -127,7 +132,10 @@ class ImagesSource:
         self._save(*after)
 
     def read(self) -> CapturedFrame | None:
-        """Return the next new picture, or None without a new picture. Raise SourceStalled when the folder is gone."""
+        """Return the next new picture, or None if there is no new picture.
+
+        Raise SourceStalled when the folder is gone.
+        """
         if self._new is None:
             raise SourceUnusable(f"image folder {self._folder} is not open")
         self._save_given()
@@ -156,7 +164,10 @@ class ImagesSource:
             return unusable(f"{file.name}: {error.strerror}", now_ns)
 
     def _look(self, new: NewFiles) -> list[ListedFile]:
-        """Return the new files, or nothing while a long listing was made a short time ago."""
+        """Return the new files.
+
+        After a slow listing, return an empty list for some time without listing the folder.
+        """
         now_s = self._clock.monotonic()
         if now_s < self._next_listing_s:
             return []
@@ -170,7 +181,7 @@ class ImagesSource:
         return new.look(listing, now_s)
 
     def _notice_unread(self, now_s: float) -> None:
-        """Report pictures in sub-folders once, if they are not read."""
+        """Report once that the folder has pictures in sub-folders that the source does not read."""
         if self._recursive or now_s < self._next_notice_s:
             return
         self._next_notice_s = now_s + _NOTICE_S
@@ -198,14 +209,17 @@ class ImagesSource:
     def _save_given(self) -> None:
         """Save the position of the last returned picture.
 
-        The caller asks for the next picture only after it has processed the last one.
+        A caller that requests another picture has processed the last picture.
         """
         if self._given:
             self._save(self._given.changed_ns, self._given.name)
         self._given = None
 
     def _save(self, changed_ns: int, name: str) -> None:
-        """Save a position. Ignore a disk failure: its only effect is that the next start reads some files again."""
+        """Save a position.
+
+        Ignore a disk failure, because the only effect is that the next start reads some files again.
+        """
         if self._position is None:
             return
         temporary, was_saved = self._position.with_suffix(".new"), self._is_saved
@@ -221,7 +235,10 @@ class ImagesSource:
 
 
 def list_pictures(root: Path, *, recursive: bool) -> list[ListedFile]:
-    """List the pictures of a folder. Raise OSError if it cannot be read; skip such sub-folders."""
+    """List the pictures of a folder.
+
+    Raise OSError if the folder cannot be read; skip sub-folders that cannot be read.
+    """
     found, folders = list[ListedFile](), [""]
     while folders:
         folder = folders.pop()
@@ -242,7 +259,7 @@ def list_pictures(root: Path, *, recursive: bool) -> list[ListedFile]:
 
 
 def _listed_file(entry: os.DirEntry[str], name: str) -> list[ListedFile]:
-    """Return the entry of a regular file, or nothing."""
+    """Return a list with the entry of a regular file, or an empty list for anything else."""
     try:
         stat = entry.stat()
     except OSError:  # the file was removed, is a broken link, or cannot be read

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 JPEG_START = b"\xff\xd8\xff"
-"""Start of image, and the first byte of the marker that follows in every JPEG."""
+"""First three bytes of every JPEG: the marker "start of image" and the first byte of the next marker."""
 _IN_SCAN = re.compile(rb"\xff[\xc4\xd9-\xdf\xe0-\xef\xfe]")
-"""Markers that may follow a scan. Others in coded data are fill bytes, restarts or damage."""
+"""Markers that may follow a scan. Other markers in coded data are fill bytes, restart markers or damage."""
 _MARKER_BYTES, _LENGTH_BYTES = 2, 2
 _SCAN, _END = 0xDA, 0xD9
 _WITHOUT_LENGTH = frozenset((0x01, *range(0xD0, 0xD9)))
@@ -16,8 +16,7 @@ _WITHOUT_LENGTH = frozenset((0x01, *range(0xD0, 0xD9)))
 class JpegScan:
     """Incremental search for the end of the JPEG at the start of a buffer that grows.
 
-    Segments are skipped by their lengths, so the end of a thumbnail inside a segment is not taken for the end of the
-    picture.
+    Segments are skipped by their lengths, so the end marker of a thumbnail inside a segment is ignored.
     """
 
     def __init__(self) -> None:
@@ -25,7 +24,7 @@ class JpegScan:
         self._in_scan = False
 
     def end(self, data: bytes | bytearray) -> int | None:
-        """Return the position after the end marker, or None while it is not in ``data``."""
+        """Return the position after the end marker, or None while ``data`` does not contain the end marker."""
         while self._at + _MARKER_BYTES <= len(data):
             if self._in_scan or data[self._at] != 0xFF:
                 found = _IN_SCAN.search(data, self._at)
@@ -45,7 +44,10 @@ class JpegScan:
         return None
 
     def _skip_segment(self, data: bytes | bytearray) -> bool:
-        """Move behind the segment at the present position. Return False while its length is not in ``data``."""
+        """Move the present position behind the segment that begins there.
+
+        Return False while ``data`` does not contain the segment's length field.
+        """
         start = self._at + _MARKER_BYTES
         if start + _LENGTH_BYTES > len(data):
             return False

@@ -1,8 +1,8 @@
 """Limits of a capture child: picture size, memory, and core dumps.
 
 The memory limit is RLIMIT_DATA (getrlimit(2), since Linux 4.7), which counts private writable memory. RLIMIT_AS would
-also count reserved memory, and FFmpeg, OpenBLAS and the allocator reserve half a gigabyte before the first frame.
-If a decoder grows too large, the limit makes its next allocation fail before the host runs out of memory.
+also count reserved memory, and FFmpeg, OpenBLAS and the allocator reserve half a gigabyte before the first frame. If
+a decoder uses too much memory, its next allocation fails before the host runs out of memory.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import resource
 from pathlib import Path
 
 MAX_PIXELS = 7680 * 4320
-"""Maximum number of pixels in a picture (8K). A picture whose header claims more is refused before any allocation."""
+"""Maximum number of pixels in a picture (8K). A picture whose header states more pixels is refused before memory is
+allocated."""
 _MIB = 1024 * 1024
 
 

@@ -1,4 +1,4 @@
-"""Even pacing of frames for sources that have no frame rate of their own."""
+"""Pacing of frames at even intervals, for sources that have no frame rate of their own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ingest.runtime.clock import Clock
 
 SLICE_S = 1.0
-"""Maximum length of one wait, so that a capture can notice a stop request and report its progress."""
+"""Maximum length of one wait. Between waits, the capture checks for a stop request and reports its progress."""
 _MAX_LAG_S = 1.0
 """Maximum lag behind the schedule. After a longer lag, the schedule starts anew without catching up."""
 

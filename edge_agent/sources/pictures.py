@@ -1,6 +1,6 @@
 """Frames of encoded pictures, from snapshots, MJPEG and image files: JPEG, PNG and other formats of OpenCV.
 
-FFmpeg decodes JPEG, because OpenCV does not report a JPEG that lost data in its middle.
+JPEG is decoded by FFmpeg, because OpenCV does not report missing data in the middle of a JPEG.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class PictureDecoder:
         self._decoder = Decoder()
 
     def captured(self, data: bytes, captured_ns: int) -> CapturedFrame:
-        """Return a frame of an encoded picture.
+        """Return a frame whose picture is still encoded and is decoded on demand.
 
         The frame's ``image`` raises FrameUnusable for a truncated or damaged picture.
         """
@@ -44,7 +44,7 @@ class PictureDecoder:
 
 
 class _JpegPicture:
-    """JPEG that is decoded only once, both for the luma and for the colour picture."""
+    """JPEG that is decoded only once, for both the grey picture (luma) and the colour picture."""
 
     def __init__(self, data: bytes, decoder: Decoder) -> None:
         self._data, self._decoder = data, decoder
@@ -62,7 +62,10 @@ class _JpegPicture:
         return view() if view else np.asarray(cv2.cvtColor(self.image(), cv2.COLOR_BGR2GRAY), np.uint8)
 
     def _decode(self) -> VideoFrame:
-        """Decode with a new context. A used context takes a smaller picture for a field of the last picture."""
+        """Decode a JPEG with a new FFmpeg codec context.
+
+        A reused context would take a smaller picture for one field of the previous (interlaced) picture.
+        """
         if self._frame is None:
             size, end = len(self._data), JpegScan().end(self._data)
             if end is None:

@@ -20,12 +20,13 @@ Grey = npt.NDArray[np.uint8]
 class CapturedFrame:
     """One frame with its capture time in Unix ns. The pixels are made at the first access to ``image``.
 
-    The gate drops most frames by their time alone, and a dropped frame then needs no conversion to pixels. Access the
-    picture before the source's next ``read``, because a V4L2 device keeps only its latest picture.
+    The gate drops most frames by their capture time alone, and dropped frames need no conversion to pixels. Access
+    the picture before the source's next ``read``, because a V4L2 device keeps only its latest picture.
 
     ``time_source`` is ``host`` for the host's clock at arrival, or ``stream`` for the stream's own clock.
-    ``error_ms`` is the difference between the capture time and the arrival time. This difference bounds the error of
-    the capture time, unless the stream's clock is ahead of the host's clock. None means that the error is unknown.
+    ``error_ms`` is the difference between the capture time and the arrival time. The error of the capture time is at
+    most this difference, unless the stream's clock is ahead of the host's clock. ``error_ms`` is None if the error is
+    unknown.
     """
 
     __slots__ = ("_image", "_luma", "captured_ns", "error_ms", "time_source")
@@ -55,7 +56,7 @@ class CapturedFrame:
         return () if callable(self._image) else self._image.shape
 
     def luma(self) -> Grey:
-        """Return a read-only grey picture, which is cheaper than ``image`` and may be smaller.
+        """Return a read-only grey picture. The grey picture costs less time than ``image`` and may be smaller.
 
         Raise FrameUnusable when the picture cannot be made.
         """
@@ -73,13 +74,13 @@ class FrameSource(Protocol):
     def read(self) -> CapturedFrame | None:
         """Block until the next frame is due and return it.
 
-        While no frame is due, return None at least once a second, so that the caller can stop. A source that waits
-        for a camera may block longer, at most for the stall time. Raise SourceEnded at the end of the source. Raise
-        SourceStalled when no frame has come for the stall time.
+        While no frame is due, return None at least once a second, so that the caller can check for a stop request. A
+        source that waits for a camera may block longer, at most for the stall time. Raise SourceEnded at the end of
+        the source. Raise SourceStalled when no frame has come for the stall time.
         """
 
     def close(self) -> None:
-        """Release all resources. The method may be called at any time, and more than once."""
+        """Release all resources. ``close`` may be called at any time, and more than once."""
 
 
 def unusable(why: str, captured_ns: int) -> CapturedFrame:
@@ -88,7 +89,7 @@ def unusable(why: str, captured_ns: int) -> CapturedFrame:
 
 
 def failing(why: str) -> Callable[[], Image]:
-    """Return a function that makes no picture and raises FrameUnusable with this reason."""
+    """Return a function that raises FrameUnusable with this reason instead of returning a picture."""
 
     def fail() -> Image:
         raise FrameUnusable(why)

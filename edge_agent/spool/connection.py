@@ -39,12 +39,15 @@ CREATE TEMP TRIGGER gone AFTER DELETE ON main.outbox BEGIN
     DELETE FROM counts WHERE kind = OLD.kind AND name = OLD.name AND epoch = OLD.epoch AND rows = 0;
 END;
 """
-"""Table of the number of rows and bytes of each epoch, kept in memory. Adding up a backlog of a million rows every
-second would be too slow."""
+"""SQL for a table in memory with the number of rows and bytes of each epoch. Without this table, the spool would have
+to count a backlog of up to a million rows every second."""
 
 
 class SpoolConnection:
-    """Opens, checks and salvages one spool file, and runs its transactions. Blocks, and belongs to one thread."""
+    """Connection to one spool file: opens, checks and salvages the file, and runs transactions on it.
+
+    Methods block, and must be called in one thread.
+    """
 
     def __init__(self, path: Path, seal: Seal) -> None:
         self.path = path
@@ -54,7 +57,8 @@ class SpoolConnection:
         self._closed = False
         self._checked = False
         self.recoveries: list[Recovery] = []
-        """Recoveries that are not reported yet. The caller that reports a recovery removes it from this list."""
+        """Results of salvages that are not reported yet. The caller that reports a recovery removes it from this
+        list."""
         try:
             make_folder(path.parent)
         except OSError as error:
@@ -70,7 +74,10 @@ class SpoolConnection:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Commit at the end of the block, or roll back. Raise SpoolUnavailable or SpoolError for SQLite errors."""
+        """Run the block as a transaction: commit at its end, or roll back after an error.
+
+        Raise SpoolUnavailable or SpoolError for SQLite errors.
+        """
         try:
             db = self._opened()
             self._recount_foreign_writes(db)
@@ -120,8 +127,8 @@ class SpoolConnection:
     def _recount_foreign_writes(self, db: sqlite3.Connection) -> None:
         """Count all rows again if another process has written to the file. Raise sqlite3.Error.
 
-        No other process should write to the file. But an operator may delete rows by hand, and wrong counts would
-        then keep the spool full for ever.
+        No other process should write to the file. An operator may still delete rows by hand. Without a new count, the
+        spool would then seem full for ever.
         """
         (version,) = db.execute("PRAGMA data_version").fetchone()
         if version == self._data_version:
@@ -135,7 +142,10 @@ class SpoolConnection:
         self._data_version = version
 
     def _salvage(self, error: str) -> None:
-        """Replace a damaged file with its salvaged rows. Raise SpoolUnavailable; the caller may repeat its call."""
+        """Replace a damaged file with its salvaged rows.
+
+        Then raise SpoolUnavailable, after which the caller may repeat its call.
+        """
         self.disconnect()
         try:
             recovery = salvage(self.path)
@@ -146,7 +156,10 @@ class SpoolConnection:
         raise SpoolUnavailable(self.path, "mended", error)
 
     def _require_keys(self, db: sqlite3.Connection) -> None:
-        """Raise WrongKey if an intact row has an unknown key, DatabaseError if only damaged rows have one."""
+        """Raise WrongKey if an intact row has an unknown key.
+
+        Raise DatabaseError if only damaged rows have unknown keys.
+        """
         unknown = [key for (key,) in db.execute("SELECT DISTINCT key FROM outbox") if not self._seal.knows(key)]
         if not unknown:
             return
@@ -155,7 +168,7 @@ class SpoolConnection:
             for *fields, _, crc in db.execute(query, (key,)):
                 if crc == checksum(Row(*fields), key):
                     raise WrongKey(self.path, unknown)
-        raise sqlite3.DatabaseError(f"no intact row is sealed with the keys {unknown}")
+        raise sqlite3.DatabaseError(f"only damaged rows name the unknown keys {unknown}")
 
     def _typed(self, error: Exception) -> SpoolError:
         """Return the SpoolError that corresponds to an error of SQLite or of the disk."""

@@ -1,6 +1,6 @@
-"""Expiry order of a full spool, and the accounts of rows that the spool drops or cannot keep.
+"""Expiry of rows from a full spool: their order, and the counts by reason (``Account``) that report dropped rows.
 
-Rows already offered to the link never expire, because Kafka may have them.
+Rows that were passed to the link never expire, because Kafka may have them already.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from ingest.contract.identity import FrameId
 from ingest.contract.records import Account, Readings
 
 EXPIRED_AT_ONCE = 1000
-"""Maximum number of rows that one transaction expires. During the transaction, new frames wait for the spool's
-thread."""
+"""Maximum number of rows that one transaction expires. The number is limited because new frames wait during the
+transaction."""
 
 _MAY_EXPIRE = (WAITS, PARKED)
 _OF_ONE = (
@@ -38,14 +38,14 @@ are small, follow. Frames of evidence cameras expire last."""
 
 @dataclass
 class Expired:
-    """Rows that expired: their number by name, and their accounts by kind."""
+    """Expired rows: their number by camera or sensor, and the ``Account`` objects that report them, by kind."""
 
     by_name: Counter[str] = field(default_factory=Counter)
     accounts: dict[Kind, list[Account]] = field(default_factory=dict)
 
 
 def expire_one(db: sqlite3.Connection, seal: Seal, kind: Kind, name: str, max_bytes: int, oldest_ns: int) -> Expired:
-    """Delete the rows of one camera or sensor that exceed its bounds, oldest first."""
+    """Delete the oldest rows of one camera or sensor until its rows are within the bounds for size and age."""
     (total,) = db.execute(
         "SELECT coalesce(sum(bytes), 0) FROM counts WHERE kind = ? AND name = ?", (kind, name)
     ).fetchone()
@@ -61,7 +61,7 @@ def expire_one(db: sqlite3.Connection, seal: Seal, kind: Kind, name: str, max_by
 
 
 def expire_all(db: sqlite3.Connection, seal: Seal, excess_bytes: int, evidence: Sequence[str]) -> Expired:
-    """Delete the oldest rows of all names, in the order of ``_ORDER``, until ``excess_bytes`` are free."""
+    """Delete the oldest rows of all cameras and sensors in the order ``_ORDER``, until ``excess_bytes`` are free."""
     expired, count = Expired(), 0
     for kind, condition in _ORDER:
         rows: list[Row] = []
@@ -75,7 +75,7 @@ def expire_all(db: sqlite3.Connection, seal: Seal, excess_bytes: int, evidence: 
 
 
 def expired_account(row: Row) -> Account:
-    """Return the account of an expired row and of the frames or readings withheld before it."""
+    """Return an ``Account`` of an expired row and of the frames or readings withheld directly before the row."""
     first, last, before = _numbers(row)
     counts = Counter(before.counts if before else {})
     counts["expired"] += last - first + 1
@@ -84,7 +84,7 @@ def expired_account(row: Row) -> Account:
 
 
 def merged(accounts: Iterable[Account | None]) -> list[Account]:
-    """Merge accounts of adjacent intervals, so that a long outage needs few accounts. Skip None."""
+    """Merge each ``Account`` with the next one if their intervals of sequence numbers are adjacent. Skip None."""
     joined: list[Account] = []
     for account in filter(None, accounts):
         last = joined[-1] if joined else None
@@ -97,7 +97,10 @@ def merged(accounts: Iterable[Account | None]) -> list[Account]:
 
 
 def _of_all(condition: str) -> str:
-    """Return the query for rows of all cameras or sensors. SQLite reads each lane in index order, without sorting."""
+    """Return the query for rows of all cameras or sensors.
+
+    SQLite reads the rows of each lane in index order, without sorting.
+    """
     lanes = " UNION ALL ".join(
         f"SELECT {WITHOUT_PICTURES}, size FROM outbox INDEXED BY outbox_lane"  # noqa: S608  (constants)
         f" WHERE kind = ?1 AND lane = '{lane}' AND {condition}"
@@ -107,7 +110,10 @@ def _of_all(condition: str) -> str:
 
 
 def _candidates(db: sqlite3.Connection, seal: Seal, query: str, *values: object) -> Iterator[tuple[Row, int]]:
-    """Yield rows that may expire, oldest first, each without its picture and with the picture's size in bytes."""
+    """Yield rows that may expire, oldest first.
+
+    Each row comes without its picture, and with the picture's size in bytes.
+    """
     for *columns, size in db.execute(query, values):
         yield read(columns, seal), size
 
@@ -122,7 +128,7 @@ def _delete(db: sqlite3.Connection, kind: Kind, rows: list[Row], expired: Expire
 
 
 def _numbers(row: Row) -> tuple[int, int, Account | None]:
-    """Return the first and last number of a row, and the account of the numbers withheld before them."""
+    """Return the first and last sequence number of a row, and the ``Account`` of the numbers withheld before."""
     if row.kind == "readings":
         readings = decode(Readings, row.record)
         return readings.seq, readings.last_seq, readings.account

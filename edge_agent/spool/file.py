@@ -17,8 +17,8 @@ from ingest.runtime.files import PRIVATE_FILE, open_private
 _log = logs.get("edge_agent.spool")
 
 CHECK_S = 5.0
-"""Maximum duration of the structure check at the start, in seconds. The check reads about 1 GB a second. A row that
-the check does not reach in that time is checked when the row is read."""
+"""Maximum duration of the structure check at the start, in seconds. The check reads about 1 GB a second. Rows that
+the check does not reach in this time are checked when they are read."""
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -69,7 +69,7 @@ def check_structure(db: sqlite3.Connection, limit_s: float = CHECK_S) -> None:
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Return whether an error means that the file is damaged, rather than that the disk refuses a write."""
+    """Return whether an error means that the file is damaged. Return False if the disk refuses a write."""
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
         found = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
@@ -78,25 +78,28 @@ def is_damage(error: sqlite3.Error) -> bool:
 
 
 def is_damaged_page(error: sqlite3.Error) -> bool:
-    """Return whether an error concerns one page, so that other pages may be intact."""
+    """Return whether an error concerns only one page of the file; other pages may then be intact."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT or _is_invalid_text(error)
 
 
 def _is_invalid_text(error: sqlite3.Error) -> bool:
-    """Return whether a text column was not UTF-8. SQLite does not check text, and Python's error has no code."""
+    """Return whether an error means that a text column is not UTF-8.
+
+    SQLite does not check text, and Python's error has no error code, so the message is searched.
+    """
     return isinstance(error, sqlite3.OperationalError) and "decode to UTF-8" in str(error)
 
 
 def salvaged(path: Path) -> Path:
-    """Return the path at which the replacement of a damaged file is built."""
+    """Return the path of the new file into which the rows of a damaged file are copied."""
     return path.with_suffix(".salvaged")
 
 
 def exchange(path: Path) -> Path:
     """Move a damaged file aside, and the salvaged file into its place. Return the damaged file's new path.
 
-    A crash at any moment leaves either the complete damaged file in its place, or a complete salvaged file.
-    ``finish_exchange`` handles both cases at the next start. Older damaged files are deleted, because each takes disk
+    After a crash at any moment, either the damaged file is still in its place, or the salvaged file is complete.
+    ``finish_exchange`` handles both cases at the next start. Older damaged files are deleted, because they take disk
     space from the spool.
     """
     older = list(path.parent.glob(f"{path.stem}.corrupt-*"))

@@ -1,7 +1,7 @@
 """Recovery of a damaged spool: each row that is still readable is copied into a new file.
 
 SQLite stops a query at the first damaged page. The salvage therefore halves ranges of row ids until each unreadable
-row is isolated. The checksum of a row shows whether the row is still the one that was written.
+row is isolated. The checksum of a row shows whether the row has changed since it was written.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from edge_agent.spool.file import connect, exchange, is_damaged_page, prepare, s
 from edge_agent.spool.schema import COLUMNS, Row, checksum
 
 MAX_ID = 1 << 40
-"""Highest row id to search. A spool with ten thousand rows a second reaches this id after three years."""
+"""Highest row id to search. A spool that stores ten thousand rows a second reaches this id after three years."""
 SKIPPED_IDS = 1_000_000
-"""Number of ids to skip above the highest id found, if SQLite's table of used ids is damaged. The gap prevents that
-an id is used twice."""
+"""Number of ids to skip above the highest id found, if SQLite's table of used ids is damaged. The gap prevents the
+spool from using an id twice."""
 MAX_FAILURES = 200_000
-"""Maximum number of unreadable ranges of row ids. Each unreadable range costs about 20 µs. After ``MAX_FAILURES``
-ranges, the salvage gives up the rest of the file."""
+"""Maximum number of unreadable ranges of row ids. Each unreadable range costs about 20 µs. After this number of
+unreadable ranges, the salvage ignores the remaining file."""
 _AT_ONCE = 64
 _COLUMNS = f"{COLUMNS}, late_ns, size"
 _MAX_NAMES = 10
@@ -46,7 +46,7 @@ class LostRows:
 class Recovery:
     """Result of a salvage: the number of rows saved, and the rows known to be lost.
 
-    ``complete`` means that the index of the rows was fully readable, so that no other row is missing.
+    ``complete`` means that the index of the rows was fully readable, so that all lost rows are known.
     """
 
     aside: Path
@@ -135,11 +135,12 @@ def _is_intact(values: tuple[Any, ...]) -> bool:
 
 
 def _copy_rest(old: sqlite3.Connection, new: sqlite3.Connection, index: dict[int, tuple[str, int, int, str]]) -> None:
-    """Copy the epochs, and the id of each camera's newest live row. Derive unreadable values from the rows.
+    """Copy the epochs, and the id of each camera's newest live row.
 
-    An epoch known only from its rows gets no end record, so the ledger shows that the epoch never ended. Such an
-    epoch is still copied, so that new epochs get larger numbers. If the newest live row of a camera is unknown, all
-    rows of that camera go late, so that no row overtakes a live one.
+    Values that are unreadable are derived from the rows. An epoch that is known only from its rows gets no end
+    record, so the ledger reports that the epoch never ended. The salvage copies such epochs too, so that new epochs
+    get larger numbers. If the newest live row of a camera is unknown, all rows of that camera are sent as late
+    frames, which keeps their order.
     """
     epochs = _all(old, "SELECT name, epoch, kind, last_kept, told, ended FROM epochs")
     marks = _all(old, "SELECT name, id FROM gone_live")
@@ -162,7 +163,7 @@ def _copy_rest(old: sqlite3.Connection, new: sqlite3.Connection, index: dict[int
 
 
 def _index(db: sqlite3.Connection) -> tuple[dict[int, tuple[str, int, int, str]], bool]:
-    """Return the frames and readings that the index lists, by row id, and whether all of the index was readable."""
+    """Return the frames and readings in the table's index, by row id, and whether the whole index was readable."""
     found: dict[int, tuple[str, int, int, str]] = {}
     complete = True
     for order in ("", " DESC"):

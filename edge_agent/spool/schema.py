@@ -1,4 +1,4 @@
-"""Rows of the spool, its tables, and the conversion between the two: sealing and checksums."""
+"""Rows of the spool, its SQL tables, and the conversion of rows to table values with encryption and checksum."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ SCHEMA_VERSION = 2
 """Version of the tables, in the file's ``user_version``."""
 
 WAITS = "wait"
-"""Lane of a row that was never offered to the link. The word is as long as ``live`` and ``late``, so that a row does
-not grow when its lane is set. SQLite rewrites a row that grows completely, with its picture; otherwise, only the page
-of the lane."""
+"""Lane of a row that was never passed to the link. The word is as long as ``live`` and ``late``, so that a row does
+not grow when its lane is set. When a row grows, SQLite rewrites the whole row with its picture. When the size stays
+the same, SQLite rewrites only one page."""
 
 PARKED = "parked"
 """Lane of a row that the link refuses permanently. The row stays until it expires."""
 
 PAGE_BYTES = 1024
-"""Page size of the file. In addition to the picture, each commit writes about ten whole pages, mostly of indexes.
-With pages of 4096 bytes, the commits of one frame wrote twice the bytes of a 40 kB picture. Small pages rely on a
-disk that does not damage neighbouring bytes when the power fails, as the write-ahead log itself does."""
+"""Page size of the SQLite file. In addition to the picture, each commit writes about ten whole pages, mostly of
+indexes. With pages of 4096 bytes, the commits for a frame with a 40 kB picture wrote twice the size of the picture.
+Small pages rely on a disk that does not damage neighbouring bytes when the power fails, as the write-ahead log itself
+does."""
 WAL_BYTES = 4 * 1024 * 1024
-"""Size of the write-ahead log at which SQLite writes the log back into the database. On a full disk, the log needs
-this much free space."""
+"""Size of the write-ahead log at which SQLite writes the log back into the database. The log needs up to this much
+free space on the disk."""
 
 PRAGMAS = (
     f"PRAGMA page_size = {PAGE_BYTES}",
@@ -91,8 +92,8 @@ index."""
 
 COLUMNS = "kind, name, epoch, seq, captured_ns, record, traceparent, account, lane, id, key, crc"
 WITHOUT_PICTURES = COLUMNS.replace(" record", " CASE kind WHEN 'frame' THEN NULL ELSE record END")
-"""Columns of a row, but without the record of a frame. The record of readings is included, because only the record
-holds the first sequence number."""
+"""SQL columns of a row, with NULL instead of the record of a frame. The record of readings is included, because only
+the record holds the first sequence number."""
 
 _INSERT = (
     "INSERT INTO outbox"
@@ -106,9 +107,10 @@ _KEPT = "UPDATE epochs SET last_kept = max(last_kept, ?) WHERE name = ? AND epoc
 class Row:
     """Row of the spool: one record that waits to be sent over the link.
 
-    ``lane`` is ``WAITS`` until the row is first offered to the link. ``id`` is 0 until the row is stored. ``account``
-    is the account of the frames withheld before this frame, in the format of the record header. In a row of readings,
-    ``seq`` is the sequence number of the last reading, and the record itself contains the account.
+    ``lane`` is ``WAITS`` until the row is first passed to the link. ``id`` is 0 until the row is stored. ``account``
+    has the number of frames withheld directly before this frame, by reason, in the format of the record header. In a
+    row of readings, ``seq`` is the sequence number of the last reading, and the record contains the withheld
+    readings.
     """
 
     kind: Kind
@@ -129,13 +131,16 @@ class Row:
 
     @property
     def identity(self) -> bytes:
-        """Kind, name, epoch and sequence number, which identify the row. The cipher authenticates them."""
+        """Kind, name, epoch and sequence number, which identify the row.
+
+        The cipher authenticates this identity together with the record.
+        """
         return f"{self.kind}/{self.name}/{self.epoch}/{self.seq}".encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """Waiting rows of one epoch: number, bytes, and the interval of sequence numbers that they account for.
+    """Waiting rows of one epoch: number, bytes, and interval of sequence numbers with the withheld ones.
 
     For a sensor, ``frames`` is the number of records of readings.
     """
@@ -153,7 +158,7 @@ class DamagedRow(Exception):
 
 
 def insert(db: sqlite3.Connection, rows: Sequence[Row], seal: Seal, late_ns: Callable[[Row], int]) -> None:
-    """Seal and insert rows. ``late_ns`` returns the time from which a row belongs on the late lane, in Unix ns."""
+    """Seal and insert rows. ``late_ns`` returns the time in Unix ns after which a row counts as late."""
     for row in rows:
         kept = dataclasses.replace(row, record=seal.close(row.record, row.identity))
         fields = (kept.kind, kept.name, kept.epoch, kept.seq, kept.captured_ns, late_ns(row), kept.lane, kept.size)
@@ -163,9 +168,9 @@ def insert(db: sqlite3.Connection, rows: Sequence[Row], seal: Seal, late_ns: Cal
 
 
 def read(values: Iterable[Any], seal: Seal) -> Row:
-    """Return the row with these values of ``COLUMNS``. Raise DamagedRow.
+    """Return the row made from a query result with the columns ``COLUMNS``. Raise DamagedRow.
 
-    With values of ``WITHOUT_PICTURES``, a frame gets an empty record, and its checksum is not checked.
+    With the columns ``WITHOUT_PICTURES``, a frame gets an empty record and its checksum is not verified.
     """
     *fields, key, crc = values
     if fields[5] is None:
@@ -173,7 +178,7 @@ def read(values: Iterable[Any], seal: Seal) -> Row:
         return Row(*fields)
     row = Row(*fields)
     if crc != checksum(row, key):
-        raise DamagedRow(f"row {row.id}, {row.identity.decode(errors='replace')}, is damaged: its checksum differs")
+        raise DamagedRow(f"row {row.id}, {row.identity.decode(errors='replace')}, is damaged: the checksum is wrong")
     if not key:
         return row
     try:
@@ -184,6 +189,9 @@ def read(values: Iterable[Any], seal: Seal) -> Row:
 
 
 def checksum(row: Row, key: str) -> int:
-    """Return the CRC-32 of a row whose record is sealed under ``key``. The lane is left out, because it changes."""
+    """Return the CRC-32 of a row whose record is sealed under ``key``.
+
+    The checksum does not include the lane, because the lane changes.
+    """
     head = f"{row.captured_ns} {row.traceparent} {row.account} ".encode() + row.identity + key.encode()
     return zlib.crc32(row.record, zlib.crc32(head))

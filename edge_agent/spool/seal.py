@@ -1,7 +1,8 @@
-"""Encryption of stored rows: AES-256-GCM with a nonce for each row. Keep the key away from the agent's disk.
+"""Encryption of stored rows: AES-256-GCM with a nonce for each row.
 
-A sealed record is the nonce followed by the ciphertext. The cipher also authenticates the row's identity, so that a
-record cannot be moved to another row. Random nonces are safe for 2^32 rows of one key (NIST SP 800-38D).
+The key protects pictures only if the key file is not on the agent's disk. A sealed record is the nonce followed by
+the ciphertext. The cipher also authenticates the row's identity, so that a record cannot be moved to another row.
+Random nonces are safe for up to 2^32 rows encrypted with one key (NIST SP 800-38D).
 """
 
 from __future__ import annotations

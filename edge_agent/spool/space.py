@@ -1,4 +1,4 @@
-"""Space on the spool's disk: the limits of the spool, and a reserve for the time when the disk is full."""
+"""Space on the spool's disk: the limits of the spool, and a reserve of bytes for a full disk."""
 
 from __future__ import annotations
 
@@ -24,26 +24,32 @@ class Room:
     free: int
 
     def excess(self, max_bytes: int, min_free_bytes: int) -> int:
-        """Return the bytes that must expire, to satisfy both ``max_bytes`` and ``min_free_bytes``."""
+        """Return how many bytes of rows must expire until ``max_bytes`` and ``min_free_bytes`` are both satisfied."""
         return max(self.used - max_bytes, min_free_bytes - self.free - self.unused, 0)
 
 
 class Reserve:
-    """File beside the spool that reserves room on the disk. Its methods block on the disk."""
+    """File beside the spool that reserves room on the disk.
+
+    The methods of a reserve block while they use the disk.
+    """
 
     def __init__(self, path: Path, size: int) -> None:
         self._path, self._size = path, size
 
     @property
     def held(self) -> bool:
-        """Return whether the room is reserved."""
+        """Return whether the file reserves the room now."""
         try:
             return self._path.stat().st_size >= self._size  # the file gets its size after its last block is allocated
         except OSError:
             return False
 
     def fill(self) -> bool:
-        """Reserve the room if at least the same amount remains free. Return whether the room is reserved."""
+        """Reserve the room if at least as many bytes remain free.
+
+        Return whether the file reserves the room now.
+        """
         if self.held:
             return True
         try:
@@ -57,7 +63,7 @@ class Reserve:
         return True
 
     def release(self) -> bool:
-        """Delete the reserve. Return whether the reserve existed."""
+        """Delete the reserve. Return whether the reserve existed before."""
         held = self.held
         with contextlib.suppress(OSError):
             self._path.unlink()
@@ -65,16 +71,20 @@ class Reserve:
 
 
 class SpoolSpace:
-    """Keeps a spool within its share of the disk. Methods block, and belong to the thread of the store."""
+    """Limiter that keeps a spool within its share of the disk.
+
+    Methods block, and must be called in the thread of the store.
+    """
 
     def __init__(self, store: SpoolStore, config: DiskConfig) -> None:
         self._store, self._config = store, config
         self.reserve = Reserve(store.path.with_suffix(".reserve"), config.reserve_bytes)
 
     def release(self) -> bool:
-        """Delete the reserve, and write the write-ahead log back. Return whether the disk may have room now.
+        """Delete the reserve, and write SQLite's write-ahead log back into the database.
 
-        Each small commit adds a few KB to the write-ahead log. Writing the log back needs room only for new pages.
+        Return whether the disk may have room now. Each small commit adds a few KB to the write-ahead log. Writing the
+        log back needs disk space only for new pages, and empties the log.
         """
         released = self.reserve.release()
         try:
@@ -97,7 +107,7 @@ class SpoolSpace:
         return excess
 
     def _give_back(self) -> None:
-        """Shrink the file until enough of the disk is free, or the file has no unused pages."""
+        """Shrink the spool's file until enough bytes of the disk are free, or until the file has no unused pages."""
         wanted = max(self._config.min_free_bytes, 0 if self.reserve.held else 2 * self._config.reserve_bytes)
         room, before = self._measured(), None
         while room.free < wanted and room != before:

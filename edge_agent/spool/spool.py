@@ -1,8 +1,8 @@
-"""Asynchronous spool: group commits in its own thread, limits, expiry, and the handling of a full disk.
+"""Asynchronous spool: commits rows in groups in its own thread, limits and expires rows, and handles a full disk.
 
-On a full disk, the spool releases its reserve. Status rows and the small writes of the sender use that room, so that
-the sender can delete sent rows, which makes room again. New frames and readings wait, or are refused, until the disk
-has room.
+On a full disk, the spool releases its reserve. Status rows and the small writes of the sender use the released room.
+The sender can then delete sent rows, which frees more room. New frames and readings wait, or are refused, until the
+disk has room.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ _log = logs.get("edge_agent.spool")
 PATIENCE_S = 2.0
 """Maximum time that a frame waits for room on the disk, in seconds. After this time, the frame is refused. While a
 frame waits, its capture process withholds new frames without encoding them. The limit lets an occasional frame
-through, which reports how many frames were withheld."""
+through, and that frame reports how many frames were withheld."""
 RETRY_S = 1.0
-"""Pause between two tries of a write that the disk refused, in seconds."""
+"""Pause between two attempts of a write that the disk refuses, in seconds."""
 GROUP_ROWS = 64
 """Maximum number of rows in one group commit: a few MB of frames."""
 
 
 @dataclass(frozen=True, slots=True)
 class DiskTrouble:
-    """An outage of the disk: its kind, its error, and the monotonic time of its beginning, in seconds."""
+    """Outage of the disk: kind, error text, and monotonic time of the beginning in seconds."""
 
     why: str
     text: str
@@ -50,11 +50,11 @@ class DiskTrouble:
 
 
 class Spool:
-    """Keeps frames, readings and status rows until the link has them. Belongs to one event loop.
+    """Store of frames, readings and status rows until they are delivered over the link.
 
-    The spool runs all methods of ``store`` in its own thread, and closes the store at the end. Methods raise
-    SpoolError. Unless its docstring says otherwise, a method repeats its write until the disk accepts the write, and
-    may use the reserve.
+    All methods must be called in one event loop. The spool runs all methods of ``store`` in its own thread, and
+    closes the store at the end. Methods raise SpoolError. Unless its docstring states otherwise, a method repeats its
+    write until the disk accepts the write, and may use the reserve.
     """
 
     def __init__(
@@ -75,13 +75,13 @@ class Spool:
         self._room.set()
         self._notices: list[str] = []
         self._pending: list[tuple[Sequence[Row], asyncio.Future[None]]] = []
-        """Rows that wait for a group commit, with the future on which their caller waits."""
+        """Rows that wait for a group commit, with the future on which the caller of ``keep`` waits."""
         self._committing: asyncio.Task[None] | None = None
         self._giving_up = False
         self._bounds: dict[Kind, dict[str, SpoolConfig]] = {"frame": {}, "readings": {}}
         self.trouble: DiskTrouble | None = None
         self.backlog: dict[Kind, list[Depth]] = {"frame": [], "readings": []}
-        """Waiting rows by kind, as the last ``maintain`` found them."""
+        """Number of waiting rows by kind, as counted by the last call of ``maintain``."""
 
     async def open(self) -> None:
         """Reserve room on the disk."""
@@ -96,15 +96,15 @@ class Spool:
         self._thread.shutdown()
 
     def give_up(self) -> None:
-        """Stop waiting for room: rows that fit into the reserve are kept, and all others are refused."""
+        """Stop waiting for room on the disk: keep rows that fit into the reserve, and refuse all other rows."""
         self._giving_up = True
         self._room.set()
 
     def set_bounds(self, cameras: Mapping[str, SpoolConfig], sensors: Mapping[str, SpoolConfig]) -> None:
         """Set the bounds of cameras and sensors by name. Names without new bounds keep their present bounds.
 
-        Rows of a removed camera still wait for the link, so its bounds stay in force. Rows of an earlier run, whose
-        name never had bounds in this run, get the default bounds.
+        The bounds of a removed camera stay in force, because the camera's rows may still wait for the link. Rows of a
+        camera or sensor that has no bounds in this run of the agent get the default bounds.
         """
         self._bounds["frame"] |= cameras
         self._bounds["readings"] |= sensors
@@ -114,7 +114,7 @@ class Spool:
         """Keep frames or readings. Concurrent calls share one commit.
 
         If the disk has no room, wait for ``patience_s`` and raise SpoolUnavailable. With ``wait_for_room``, wait
-        until the disk has room instead.
+        without a limit.
         """
         while True:
             await self._wait_for_room(None if wait_for_room else self._patience_s)
@@ -130,15 +130,15 @@ class Spool:
             await asyncio.sleep(self._retry_s)
 
     async def begin_epoch(self, name: str, kind: Kind) -> int:
-        """Store and return a new epoch of a camera or sensor, larger than its earlier epochs."""
+        """Store and return a new epoch number, larger than all earlier epoch numbers of the camera or sensor."""
         return await self._retry(self._store.begin_epoch, name, kind, self._clock.now_ns() // 1_000_000_000)
 
     async def end_epoch(self, kind: Kind, end: EpochEnd, accounts: Sequence[Account] = ()) -> None:
-        """Mark an epoch as ended, and keep the status row with its end and its remaining accounts."""
+        """Mark an epoch as ended, and store the status row that reports the end and ``accounts``."""
         await self._retry(self._store.end_epoch, kind, end, accounts)
 
     async def unfinished(self, kind: Kind) -> list[EpochEnd]:
-        """Return an unclean end, at the last kept frame or reading, for each epoch that a kill left open."""
+        """Return an unclean end for each epoch that is open after a kill, at the last kept frame or reading."""
         return await self._retry(self._store.unfinished, kind)
 
     async def note_reported(self, reported: Sequence[tuple[str, int, int]]) -> None:
@@ -149,19 +149,19 @@ class Spool:
         await self._attempt(self._store.note_reported, reported)
 
     async def offered(self, lane: str, after_id: int, limit: int) -> list[Row]:
-        """Return frames that already have a lane, in order. Each was sent before with unknown result."""
+        """Return frames of a lane that were sent before without a known result, oldest first."""
         return await self._retry(self._store.offered, lane, after_id, limit)
 
     async def settle_live(self, limit: int) -> list[Row]:
-        """Assign waiting frames that are not late to the live lane. Return these frames, oldest first."""
+        """Assign the lane ``live`` to waiting frames that are not late. Return these frames, oldest first."""
         return await self._retry(self._store.settle_live, self._clock.now_ns(), limit)
 
     async def settle_late(self, limit: int) -> list[Row]:
-        """Assign waiting frames that are late to the late lane. Return these frames, oldest first."""
+        """Assign the lane ``late`` to waiting frames that are late. Return these frames, oldest first."""
         return await self._retry(self._store.settle_late, self._clock.now_ns(), limit)
 
     async def others(self, after_id: int, limit: int) -> list[Row]:
-        """Return readings and status rows, in order."""
+        """Return waiting readings and status rows, oldest first."""
         return await self._retry(self._store.others, after_id, limit)
 
     async def remove(self, ids: Sequence[int]) -> None:
@@ -169,7 +169,10 @@ class Spool:
         await self._retry(self._store.remove, ids)
 
     async def park(self, row_id: int, notice: str = "") -> None:
-        """Set aside a row that the link refuses permanently, with a status row unless ``notice`` is empty."""
+        """Mark a row as permanently refused, so that it is not sent again.
+
+        Store a status row with ``notice``, unless ``notice`` is empty.
+        """
         await self._retry(self._store.park, row_id, notice)
 
     async def depth(self, kind: Kind = "frame") -> list[Depth]:
@@ -177,13 +180,13 @@ class Spool:
         return await self._attempt(self._store.depth, kind)
 
     async def empty(self) -> bool:
-        """Return whether no row waits for the link. Parked rows do not count."""
+        """Return whether no row waits for the link. Parked rows, which the link has refused, do not count."""
         return await self._retry(lambda: self._store.empty)
 
     async def maintain(self) -> None:
-        """Detect the end of a disk outage, keep notices about the disk, enforce the bounds, and update ``backlog``.
+        """Detect the end of a disk outage, store notices about the disk, enforce the bounds, and update ``backlog``.
 
-        Call this method once per heartbeat. If the disk refuses a step, the next call repeats the step.
+        Call this method once per heartbeat. If the disk refuses a write, the next call repeats the failed step.
         """
         await self._check_disk()
         with contextlib.suppress(SpoolUnavailable):  # already logged and noted as trouble
@@ -197,7 +200,7 @@ class Spool:
         self._publish_metrics()
 
     async def _check_disk(self) -> None:
-        """Expire rows until the spool fits the disk, detect the end of a disk outage, and keep notices."""
+        """Expire rows until the spool is within its disk limits, detect the end of an outage, and store notices."""
         with contextlib.suppress(SpoolUnavailable):
             evidence = [name for name, bounds in self._bounds["frame"].items() if bounds.evidence]
             excess = await self._attempt(self._space.fit, evidence)
@@ -261,10 +264,11 @@ class Spool:
             await asyncio.sleep(self._retry_s)
 
     async def _attempt(self, method: Callable[..., T], *args: object, is_promise: bool = False) -> T:
-        """Run a method of the store, and once more after making room. Raise SpoolUnavailable if both fail.
+        """Run a method of the store.
 
-        A commit of new rows (``is_promise``) also makes room, but leaves that room to smaller writes until
-        ``give_up``.
+        If the disk refuses the write, make room and run the method once more. Raise SpoolUnavailable if both attempts
+        fail. A commit of new rows (``is_promise``) also makes room, but is repeated only after ``give_up``: until
+        then, the room is for smaller writes.
         """
         call = partial(method, *args)
         try:

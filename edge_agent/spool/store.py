@@ -1,4 +1,4 @@
-"""Rows of the spool in SQLite: kept until the link has them, with their lanes, epochs and status rows."""
+"""Rows of the spool in an SQLite file, with lanes and epochs, until they are delivered over the link."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from ingest.runtime.clock import Clock, SystemClock
 SERVICE = "agent"
 """Name of the service in the heartbeats and status rows of an agent."""
 READ_BYTES = 4 * 1024 * 1024
-"""Number of bytes after which one read ends. The row that reaches this number is still read. A picture of an 8K
-camera has several MB, and many devices that run an agent have little memory."""
+"""Number of bytes after which one read ends. The row that exceeds this number is still part of the read. The number
+limits memory: a picture of an 8K camera has several MB, and many devices that run an agent have little memory."""
 _VACUUM_PAGES = 512 * 1024 // PAGE_BYTES
-"""Number of pages that one vacuum returns to the disk. To do so, SQLite moves other pages, which temporarily needs
-the same number of free bytes."""
+"""Number of pages that one vacuum returns to the disk. A vacuum moves other pages, and temporarily needs as many free
+bytes as it returns."""
 
 _OTHERS = " UNION ALL ".join(
     f"SELECT id FROM outbox WHERE kind = '{kind}' AND lane = '{lane}' AND id > ?1"  # noqa: S608  (constants)
     for kind, lane in (("status", WAITS), ("readings", WAITS), ("readings", LIVE))
 )
-"""Query for the ids of status rows and readings. SQLite reads each SELECT in index order, and merges them without
-reading the backlog of frames."""
+"""Query for the ids of status rows and readings. SQLite reads each SELECT in index order and merges the results,
+without reading the backlog of frames."""
 _DEPTH = (
     "SELECT name, epoch, rows, bytes,"
     " (SELECT min(id) FROM outbox o WHERE o.kind = c.kind AND o.name = c.name AND o.epoch = c.epoch),"
@@ -51,17 +51,18 @@ _DEPTH = (
     " ORDER BY id DESC LIMIT 1) FROM counts c WHERE kind = ? ORDER BY name, epoch"
 )
 _OVERTAKEN = "id <= coalesce((SELECT g.id FROM gone_live g WHERE g.name = outbox.name), 0)"
-"""SQL condition that is true for a frame if a later frame of the same camera has already gone live."""
+"""SQL condition: a later frame of the same camera was already sent as a live frame."""
 _UNOFFERED = f"SELECT id, name FROM outbox INDEXED BY outbox_lane WHERE kind = 'frame' AND lane = '{WAITS}'"  # noqa: S608
 _LATE = f"{_UNOFFERED} AND (late_ns < ? OR {_OVERTAKEN}) ORDER BY id LIMIT ?"
 _BEFORE = f"{_UNOFFERED} AND id < ? ORDER BY id"
 
 
 class SpoolStore(SpoolConnection):
-    """Rows of one SQLite file. Each method is one transaction and blocks on the disk. Use it from one thread only.
+    """Rows of one SQLite file.
 
-    Each method raises SpoolUnavailable if the disk refuses the write now, or if the file was damaged and has been
-    salvaged. The failed call has changed no row, and may be repeated. ``instance`` names the agent in status rows.
+    Each method is one transaction and blocks on the disk. Use a store from one thread only. Each method raises
+    SpoolUnavailable if the disk refuses the write now, or if the file was damaged and has been salvaged. A call that
+    raised SpoolUnavailable has changed no row, and may be repeated. ``instance`` names the agent in status rows.
     """
 
     def __init__(
@@ -75,7 +76,8 @@ class SpoolStore(SpoolConnection):
         self._instance, self._clock = instance, clock or SystemClock()
         self.late_after({})
         self.expired: Counter[str] = Counter()
-        """Number of rows by name that expired since the metrics were last updated. That update clears the counter."""
+        """Number of rows that expired since the metrics were last updated, by camera or sensor. Each update of the
+        metrics clears the counter."""
         super().__init__(path, seal or Seal())
 
     def late_after(self, seconds: Mapping[str, float]) -> None:
@@ -88,11 +90,11 @@ class SpoolStore(SpoolConnection):
             self._insert(db, rows)
 
     def keep_notice(self, reason: str) -> None:
-        """Keep a status row that reports an event of the agent itself."""
+        """Store a status row that reports an event of the agent itself."""
         self.keep([self._status_row(reason=reason)])
 
     def begin_epoch(self, name: str, kind: Kind, unix_time_s: int) -> int:
-        """Store and return a new epoch of a camera or sensor, larger than its earlier epochs."""
+        """Store and return a new epoch number, larger than all earlier epoch numbers of the camera or sensor."""
         with self.transaction() as db:
             (last,) = db.execute("SELECT max(epoch) FROM epochs WHERE name = ?", (name,)).fetchone()
             epoch = next_epoch(last, unix_time_s)
@@ -110,13 +112,13 @@ class SpoolStore(SpoolConnection):
             )
 
     def end_epoch(self, kind: Kind, end: EpochEnd, accounts: Sequence[Account]) -> None:
-        """Mark an epoch as ended and keep the status row with its end and accounts, in one transaction."""
+        """In one transaction, mark an epoch as ended and store a status row with the end and ``accounts``."""
         with self.transaction() as db:
             db.execute("UPDATE epochs SET ended = 1 WHERE name = ? AND epoch = ?", (end.camera, end.epoch))
             self._insert(db, [self._status_row(kind, [end], accounts)])
 
     def unfinished(self, kind: Kind = "frame") -> list[EpochEnd]:
-        """Return an unclean end, at the last kept frame or reading, for each epoch that a kill left open."""
+        """Return an unclean end for each epoch that is open after a kill, at the last kept frame or reading."""
         with self.transaction() as db:
             found = db.execute(
                 "SELECT name, epoch, last_kept, told FROM epochs WHERE ended = 0 AND kind = ?", (kind,)
@@ -131,11 +133,11 @@ class SpoolStore(SpoolConnection):
             )
 
     def settle_live(self, now_ns: int, limit: int) -> list[Row]:
-        """Assign frames that were never offered and are not late to the live lane. Return them, oldest first.
+        """Assign the lane ``live`` to frames that were never sent and are not late.
 
-        The returned frames may be offered from now on, and no longer expire. A frame that was kept before a frame
-        that has already gone live goes late instead, even if a clock that was set back makes the frame look young.
-        Each lane of a camera therefore stays in order.
+        Return these frames, oldest first. The returned frames may now be sent, and no longer expire. A frame that is
+        older in the spool than a sent live frame of its camera becomes a late frame. A clock that was set back may
+        make such a frame look young. Each lane of a camera therefore stays in order.
         """
         young = f"INDEXED BY outbox_late WHERE late_ns >= ? AND NOT {_OVERTAKEN}"  # does not search the backlog
         with self.transaction() as db:
@@ -149,17 +151,18 @@ class SpoolStore(SpoolConnection):
         return rows
 
     def settle_late(self, now_ns: int, limit: int) -> list[Row]:
-        """Assign frames that were never offered and are late by now to the late lane. Return them, oldest first.
+        """Assign the lane ``late`` to frames that were never sent and are late by now.
 
-        Earlier frames of the same cameras go late too, even if a wrong clock gave them a later time. If they followed
-        newer frames on the lane, readers would take them for repeats.
+        Return these frames, oldest first. Earlier frames of the same cameras become late frames too, even if a wrong
+        clock gave them a later time. If an earlier frame followed newer frames on its lane, readers would take the
+        earlier frame for a repeat.
         """
         with self.transaction() as db:
             ids = _late_ids(db, now_ns, limit)
             return self._settle(db, f"WHERE id IN ({', '.join('?' * len(ids))}) ORDER BY id", LATE, *ids)
 
     def others(self, after_id: int, limit: int) -> list[Row]:
-        """Return readings and status rows, in order. Returned rows may be offered, and no longer expire."""
+        """Return readings and status rows, in order. The returned rows may be sent, and no longer expire."""
         with self.transaction() as db:
             which = f"WHERE id IN ({_OTHERS} ORDER BY id LIMIT ?2) ORDER BY id"
             rows = self._read(db, which, after_id, limit)
@@ -173,9 +176,10 @@ class SpoolStore(SpoolConnection):
             db.executemany("DELETE FROM outbox WHERE id = ?", [(i,) for i in ids])
 
     def park(self, row_id: int, notice: str = "") -> None:
-        """Set aside a row that the link refuses permanently. Keep a status row with ``notice``, unless it is empty.
+        """Mark a row as permanently refused (parked), so that it is not sent again.
 
-        A parked row no longer delays other rows, still counts as waiting in the ledger, and may expire.
+        Store a status row with ``notice``, unless ``notice`` is empty. A parked row does not delay other rows. The
+        ledger counts a parked row as waiting until the row expires.
         """
         with self.transaction() as db:
             db.execute("UPDATE outbox SET lane = ? WHERE id = ?", (PARKED, row_id))
@@ -184,8 +188,8 @@ class SpoolStore(SpoolConnection):
     def expire(self, kind: Kind, name: str, max_bytes: int, oldest_ns: int) -> int:
         """Expire up to ``EXPIRED_AT_ONCE`` rows of a camera or sensor that exceed its bounds, oldest first.
 
-        Offered rows never expire, since Kafka may have them. The status row that accounts for the expired rows is
-        kept in the same transaction. Return the number of expired rows.
+        Rows that were passed to the link never expire, because Kafka may have them already. The status row that
+        reports the expired rows is stored in the same transaction. Return the number of expired rows.
         """
         with self.transaction() as db:
             expired = expire_one(db, self._seal, kind, name, max_bytes, oldest_ns)
@@ -196,8 +200,9 @@ class SpoolStore(SpoolConnection):
     def expire_over(self, excess_bytes: int, evidence: Sequence[str]) -> Counter[str]:
         """Expire up to ``EXPIRED_AT_ONCE`` rows of all cameras and sensors, until ``excess_bytes`` are free.
 
-        The oldest frames expire first, then readings, then frames of the cameras in ``evidence``. Offered rows never
-        expire. Status rows account for the expired rows, as in ``expire``. Return the number of expired rows by name.
+        The oldest frames expire first, then readings, then frames of the cameras in ``evidence``. Rows that were
+        passed to the link never expire. Status rows report the expired rows, as in ``expire``. Return the number of
+        expired rows by camera or sensor.
         """
         with self.transaction() as db:
             expired = expire_all(db, self._seal, excess_bytes, evidence)
@@ -221,7 +226,10 @@ class SpoolStore(SpoolConnection):
         return int(used)
 
     def unused_bytes(self) -> int:
-        """Return the bytes of unused pages in the file. SQLite reuses these pages, or ``vacuum`` returns them."""
+        """Return the bytes of unused pages in the file.
+
+        SQLite reuses unused pages, or ``vacuum`` returns them to the disk.
+        """
         with self.transaction() as db:
             (pages,), (size,) = (
                 db.execute("PRAGMA freelist_count").fetchone(),
@@ -255,13 +263,13 @@ class SpoolStore(SpoolConnection):
         return found is None
 
     def _settle(self, db: sqlite3.Connection, which: str, lane: str, *values: object) -> list[Row]:
-        """Find rows and set their lane in one transaction, so that no row expires in between."""
+        """Find rows and set their lane in one transaction, so that no row expires between the two steps."""
         rows = self._read(db, which, *values)
         db.executemany("UPDATE outbox SET lane = ? WHERE id = ?", [(lane, row.id) for row in rows])
         return rows
 
     def _read(self, db: sqlite3.Connection, which: str, *values: object) -> list[Row]:
-        """Return the rows that a query finds. Stop after the row that reaches ``READ_BYTES`` in total."""
+        """Return the rows that a query finds. Stop when the rows have ``READ_BYTES`` or more in total."""
         rows: list[Row] = []
         size = 0
         for found in db.execute(f"SELECT {COLUMNS} FROM outbox {which}", values):  # noqa: S608
@@ -272,9 +280,9 @@ class SpoolStore(SpoolConnection):
         return rows
 
     def _insert(self, db: sqlite3.Connection, rows: Sequence[Row]) -> None:
-        """Insert rows. A row dated in the future gets the time of its arrival instead.
+        """Insert rows. A row with a capture time in the future gets the present time instead.
 
-        With a future time, the row would stay young for ever, and older rows behind it would not expire.
+        A row with a future time would not expire, and would stop the expiry of the rows stored after it.
         """
         now_ns = self._clock.now_ns()
         dated = [row if row.captured_ns <= now_ns else dataclasses.replace(row, captured_ns=now_ns) for row in rows]
@@ -287,7 +295,10 @@ class SpoolStore(SpoolConnection):
     def _status_row(
         self, kind: Kind = "frame", ends: Sequence[EpochEnd] = (), accounts: Sequence[Account] = (), reason: str = ""
     ) -> Row:
-        """Return a status row with ends and accounts of cameras, or of sensors if ``kind`` is ``readings``."""
+        """Return a status row with ends of epochs, and with counts of withheld or expired rows (``accounts``).
+
+        The row reports on sensors if ``kind`` is ``readings``, otherwise on cameras.
+        """
         now_ns = self._clock.now_ns()
         beat = Heartbeat(service=SERVICE, instance=self._instance, at_ns=now_ns, reason=reason)
         if kind == "readings":
@@ -298,13 +309,13 @@ class SpoolStore(SpoolConnection):
         return Row("status", self._instance, 0, 0, now_ns, encode(beat))
 
     def _first_number(self, db: sqlite3.Connection, row_id: int) -> int:
-        """Return the first sequence number that a row accounts for, including numbers withheld before the row."""
+        """Return the first sequence number of a row, including the numbers withheld directly before the row."""
         found = db.execute(f"SELECT {WITHOUT_PICTURES} FROM outbox WHERE id = ?", (row_id,)).fetchone()  # noqa: S608
         return expired_account(read(found, self._seal)).first
 
 
 def _late_ids(db: sqlite3.Connection, now_ns: int, limit: int) -> list[int]:
-    """Return the ids of at most ``limit`` frames that go late now, oldest first.
+    """Return the ids of at most ``limit`` frames that become late frames now, oldest first.
 
     The ids include earlier frames of the same cameras, even if these frames are not late yet.
     """

@@ -1,7 +1,9 @@
-"""Estimate of a site's cost before installation: bytes on the link, disk for an outage, wear, partitions. Pure.
+"""Estimate of a site's cost before installation: bytes on the link, disk space for an outage, disk wear and
+partitions. Pure.
 
 The picture size is estimated from real footage. Depending on the scene, pictures have between half and twice the
-estimated size. The user supplies the share of time with motion. Once the site runs, measurements replace both values.
+estimated size. The user supplies the share of time with motion. Once the site runs, measurements replace the
+estimated picture size and the share of time with motion.
 """
 
 from __future__ import annotations
@@ -26,19 +28,21 @@ The values of single clips lie between half and twice the mean."""
 SPREAD = 2.0
 """Factor by which a picture may be larger or smaller than the estimate."""
 RECORD_BYTES = 700
-"""Size of a record without its picture: fields, headers, names and the share of a batch's protocol bytes."""
+"""Size of a record without its picture: fields, headers, names, and the record's share of a batch's protocol
+bytes."""
 WRITTEN_PER_BYTE = 2.0
-"""Bytes written to the disk for each byte of a 40 kB frame that is kept, offered and removed in separate commits.
-Both the write-ahead log and the database are written in whole pages. The factor is 4.5 for a 10 kB frame, and 2.5 in
-an outage (measured by ``python -m benchmarks.wear``, 2026-11-24)."""
+"""Bytes written to the disk for each byte of a 40 kB frame that is stored, sent and removed in separate commits. The
+factor is above 1 because SQLite writes whole pages, both to the write-ahead log and to the database. The factor is
+4.5 for a 10 kB frame, and 2.5 in an outage (measured by ``python -m benchmarks.wear``, 2026-11-24)."""
 CARD_BYTES = 32e9
 CARD_CYCLES = 1000
-"""Write cycles of a small card with TLC cells. An industrial card has three times as many write cycles."""
+"""Write cycles of a small memory card with TLC cells. An industrial card has three times as many write cycles."""
 FPS_PER_PARTITION = 50.0
-"""Half of the measured throughput of one partition through the whole pipeline on two cores. A partition's frames
-are processed one at a time, to keep their order."""
+"""Frames a second that one partition can carry: half of the throughput measured through the whole pipeline on two
+cores. The throughput of a partition is limited because its frames are processed one at a time, to keep their
+order."""
 LEAST_PARTITIONS = 6
-"""Minimum number of partitions, so that a second and a third node find work without `topics grow`."""
+"""Minimum number of partitions, so that added engine nodes have work without `topics grow`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +55,8 @@ class Assumptions:
     moving_share: float = 0.15
     """Share of the armed time with motion."""
     moved_on_share: float = 0.5
-    """Share of the frames examined during motion that are sent at once because an object has moved on, even if they
-    exceed ``open_fps``."""
+    """Share of the frames examined during motion that are sent in excess of ``open_fps``, because an object has moved
+    on."""
     outage_s: float = 8 * 3600.0
     width: int = 1280
     height: int = 720
@@ -60,7 +64,10 @@ class Assumptions:
 
 @dataclass(frozen=True, slots=True)
 class CameraCost:
-    """Cost of one camera. Mean values cover a week with its armed hours. Peak values apply during motion."""
+    """Cost of one camera.
+
+    Mean values are means over a week, and take the armed hours into account. Peak values apply while objects move.
+    """
 
     camera: str
     bytes_per_frame: float
@@ -84,7 +91,7 @@ class CameraCost:
 
     @property
     def spool_lasts_s(self) -> float:
-        """Time until the mean rate fills the spool; infinite at rate 0."""
+        """Time in seconds until an outage fills the spool at the mean rate; infinite at rate 0."""
         rate = self.mean_fps * self.bytes_per_frame
         return self.spool_bytes / rate if rate else math.inf
 
@@ -97,12 +104,12 @@ class SiteCost:
 
     @property
     def bytes_per_day(self) -> float:
-        """Mean bytes a day on the link. A broker stores as many bytes for a day of ``frames``, per replica."""
+        """Mean bytes a day on the link. Each replica of the topic ``frames`` stores as many bytes for one day."""
         return sum(camera.bytes_per_day for camera in self.cameras)
 
     @property
     def peak_bytes_per_s(self) -> float:
-        """Bytes a second on the link with motion at every camera."""
+        """Bytes a second on the link while objects move in front of every camera."""
         return sum(camera.peak_bytes_per_s for camera in self.cameras)
 
     @property
@@ -112,7 +119,7 @@ class SiteCost:
 
     @property
     def card_years(self) -> float:
-        """Lifetime of a card with ``CARD_BYTES`` and ``CARD_CYCLES`` in years; infinite without writes."""
+        """Lifetime in years of a memory card with ``CARD_BYTES`` and ``CARD_CYCLES``; infinite without writes."""
         return CARD_BYTES * CARD_CYCLES / (self.written_per_day * 365) if self.written_per_day else math.inf
 
     @property

@@ -1,8 +1,8 @@
 """Preview of a camera's settings: one picture with motion and masks drawn into it, and counts of all frames.
 
-The picture is a frame that would be sent, with its redaction. All frames that would be sent are redacted, in order.
-The redactor needs earlier frames: if the detector misses a face in one frame, the redactor covers the place where the
-face was detected before.
+The picture is a redacted frame that the agent would send. The preview redacts all frames that the agent would send,
+in order. The redactor needs the earlier frames: if the detector misses a face in one frame, the redactor covers the
+last known position of the face.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _BAR_PX = 22
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """Result of a preview: counts of frames, and the shown picture with its motion.
+    """Result of a preview: counts of frames, one picture, and the motion in that picture.
 
     ``counts`` has the sent frames as ``sent``, and the withheld frames by reason. ``redacted`` is the number of
     obscured boxes, ``size_bytes`` the size of the encoded picture.
@@ -49,7 +49,7 @@ class Preview:
 def watch(camera: CameraConfig, seconds: float, clock: Clock) -> Preview:
     """Capture for some seconds as the agent would, without keeping frames. Blocks. Raise SourceError.
 
-    The shown picture is the sent frame with the largest moving area, or the last sent frame if nothing moves.
+    The preview's picture is the sent frame with the largest moving area, or the last sent frame if nothing moves.
     """
     redactor, counts = Redactor(camera.redact), Counter[str]()
     best: Redaction | None = None
@@ -76,7 +76,10 @@ def watch(camera: CameraConfig, seconds: float, clock: Clock) -> Preview:
 
 
 def _decisions(camera: CameraConfig, seconds: float, clock: Clock, redactor: Redactor) -> Iterator[GateDecision]:
-    """Yield the gate's final decisions on the frames of some seconds, in order. Only a sent frame has an image."""
+    """Yield the gate's final decisions on the frames of some seconds, in order.
+
+    Only decisions to send a frame include an image.
+    """
     gate, seq = Gate(camera.gate, camera.name, 0), 0
     with contextlib.closing(make_source(camera, SourceContext(clock, 0))) as source:
         deadline = Deadline.after(seconds, clock)
@@ -103,7 +106,7 @@ def _judged(
 
 
 def annotated(camera: CameraConfig, preview: Preview) -> Image:
-    """Return the picture with outlined masks, boxes around motion, and a line with the frame counts."""
+    """Return the preview's picture with outlined masks, boxes around motion, and a line with the frame counts."""
     picture = preview.image.copy()
     height, width = picture.shape[:2]
     for mask in camera.gate.masks:

@@ -1,8 +1,8 @@
 """Encoding and decoding of records: msgpack on the data path, JSON for people and webhooks.
 
-A msgpack record is a map of its fields and of ``kind`` and ``v``, the version as (major, minor). A minor version may
-add fields, and readers ignore unknown ones. A major version may change anything, so an unknown one is refused and the
-record becomes a dead letter.
+A msgpack record is a map of its fields, ``kind``, and ``v``, the version as (major, minor). A minor version may add
+fields, and readers ignore unknown fields. A major version may change anything, so a record of an unknown major
+version is refused and becomes a dead letter.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ R = TypeVar("R", bound=Record)
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 """Largest record of any topic. A batch of eight 416×416 RGB pictures is 4 MiB; a 4K JPEG is under 4 MiB."""
 MAX_JSON_BYTES = 1024 * 1024
-"""Largest record in JSON, such as an event. The largest of the rules takes 20 KiB."""
+"""Largest record in JSON, such as an event. The largest event of any rule takes 20 KiB."""
 MAX_CONTAINERS = 64 * 1024
-"""Maximum number of maps and arrays in one record. A batch of 64 frames with 64 regions each, and with all their
-moving and stationary boxes, has half as many."""
+"""Maximum number of maps and arrays in one record. A batch of 64 frames with 64 regions each, and with all boxes of
+moving and stationary objects, has half of this number."""
 HEAD_BYTES = 1024
 """Upper bound of a batch's size without items and pixels: field names, numbers, and a name of 63 characters."""
 
@@ -83,8 +83,9 @@ def encode_batch(pipeline: str, canvas: Canvas, items: Sequence[bytes], pictures
     """Return a batch made of encoded items and their regions' pictures, each ``(h, w, channels)`` uint8, contiguous.
 
     The bytes equal those of ``encode`` for the whole record. Items are encoded one by one with ``encode_part``, so
-    that each can be refused alone and a batch's size is known before it is made. Pixels are copied only once.
-    The caller keeps to the size limit: it knows the size of each part, and ``HEAD_BYTES`` bounds the rest.
+    that one item can be refused alone. Encoding the items first also tells the caller the batch's size in advance.
+    Pixels are copied only once. The caller must keep the batch within the size limit, from the sizes of all parts and
+    ``HEAD_BYTES``.
     """
     pack = msgpack.Packer(use_bin_type=True)
     fields = {"kind": Batch.KIND, "v": Batch.VERSION, "pipeline": pipeline, **canvas._asdict()}
@@ -117,7 +118,7 @@ def _unpack(data: bytes) -> dict[str, Any]:
     left = MAX_CONTAINERS
 
     def count(made: Any) -> Any:
-        """Count the maps and arrays that the record unpacks to: one takes 1 byte encoded, but 70 in memory."""
+        """Count the maps and arrays of the record: an empty one takes 1 byte encoded, but 70 bytes in memory."""
         nonlocal left
         left -= 1
         if left < 0:

@@ -1,4 +1,4 @@
-"""Names and values of Kafka headers: facts about a record that must be readable even when its value is corrupt.
+"""Names and values of Kafka headers: facts that must be readable even when the record's value is corrupt.
 
 Dead letters carry the ``__connect.errors.*`` headers of Kafka Connect, which existing tools already show
 (https://docs.confluent.io/platform/current/connect/), so that dead letters need no viewer of their own.
@@ -19,8 +19,8 @@ Headers = Mapping[str, bytes]
 FRAMES = "sightline-frames"
 """Ids of the frames in a record, one per line."""
 ACCOUNT = "sightline-account"
-"""The account of the frames withheld before this one. With it in a header, a corrupt value leaves no hole in the
-ledger."""
+"""Counts of the frames withheld before this record's frame, by reason. The header repeats these counts from the
+value, so that the ledger still has them when the value is corrupt."""
 LANE = "sightline-lane"
 PIPELINE = "sightline-pipeline"
 """The one pipeline that a batch, its dead letter or a single picture concerns. A frame or dead letter without it
@@ -39,9 +39,9 @@ def new_traceparent() -> str:
 
 
 def traceparent_of(headers: Headers) -> str:
-    """Return a record's W3C trace context, or a new one when it is missing or malformed.
+    """Return a record's W3C trace context, or a new context when the header is missing or malformed.
 
-    All records derived from this one carry it, so it must be no longer than the standard's 55 characters.
+    All derived records carry the context, so a header longer than the standard's 55 characters counts as malformed.
     """
     found = headers.get(TRACEPARENT)
     return found.decode() if found and _TRACE.fullmatch(found) else new_traceparent()
@@ -68,7 +68,7 @@ def frames_of(headers: Headers) -> tuple[FrameId, ...]:
 
 
 def lane_of(headers: Headers, topic: str) -> str:
-    """Return the lane of a record: its header, else the lane of its topic."""
+    """Return the lane of a record: from its header, else from its topic."""
     fallback = LATE if topic.endswith(".late") else LIVE
     return headers.get(LANE, b"").decode(errors="replace") or fallback
 
@@ -86,7 +86,7 @@ class Failure:
 
 
 def failure_headers(failure: Failure) -> dict[str, bytes]:
-    """Return the headers that a dead letter has in addition to those of the original record."""
+    """Return the headers that a dead letter has in addition to the original record's headers."""
     return {
         _ERRORS + "topic": failure.topic.encode(),
         _ERRORS + "partition": str(failure.partition).encode(),
@@ -113,7 +113,7 @@ def read_failure(headers: Headers) -> Failure | None:
 
 
 def account_text(account: Account) -> str:
-    """Return an account in the form of its header: ``first-last reason=count reason=count``."""
+    """Return an account of withheld frames as a header value: ``first-last reason=count reason=count``."""
     counts = " ".join(f"{reason}={count}" for reason, count in sorted(account.counts.items()))
     return f"{account.first}-{account.last} {counts}"
 
@@ -121,7 +121,7 @@ def account_text(account: Account) -> str:
 def account_of(headers: Headers, frame: FrameId) -> Account | None:
     """Return the account of the frames withheld before this frame.
 
-    Return None when the header is missing, malformed, or does not end just before the frame.
+    Return None when the header is missing or malformed, or the account does not end just before the frame.
     """
     try:
         interval, *counts = headers[ACCOUNT].decode().split()

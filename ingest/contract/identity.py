@@ -18,13 +18,13 @@ LATE = "late"
 _REPLAY = "replay-"
 _RUN = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 _REPLAY_LANE = re.compile(_REPLAY + _RUN.pattern + r"(?:\.[0-9]{1,6})?")
-"""A replay that needs several lanes numbers them."""
+"""Pattern of a replay's lanes. If a replay needs several lanes, the further ones end with a number."""
 _FRAME = re.compile(NAME_PATTERN[:-1] + r"/[0-9]{1,20}/[0-9]{1,20}$", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class FrameId:
-    """The identity of one captured frame. Ordered by (camera, epoch, seq)."""
+    """The identity of one captured frame. Identities are ordered by (camera, epoch, seq)."""
 
     camera: str
     epoch: int
@@ -35,7 +35,7 @@ class FrameId:
 
     @classmethod
     def parse(cls, text: str) -> FrameId:
-        """Parse the form that ``str`` writes. Raise ValueError for any other text."""
+        """Parse a frame id ``camera/epoch/seq``. Raise ValueError for any other text."""
         if not _FRAME.fullmatch(text):
             raise ValueError(f"frame id {text!r}: expected camera/epoch/seq")
         camera, epoch, seq = text.rsplit("/", 2)
@@ -43,9 +43,9 @@ class FrameId:
 
 
 def next_epoch(last: int | None, unix_time_s: int) -> int:
-    """Return the epoch of a capture that starts now: the last one plus one, or the Unix time if that is larger.
+    """Return the epoch of a capture that starts now: the last epoch plus one, or the Unix time if that is larger.
 
-    With the Unix time, epochs keep growing when a camera moves to an agent that does not know its history.
+    Thanks to the Unix time, epochs grow even when a camera moves to an agent that does not know the camera's history.
     """
     return unix_time_s if last is None else max(last + 1, unix_time_s)
 
@@ -63,5 +63,5 @@ def is_replay(lane: str) -> bool:
 
 
 def is_late(lane: str) -> bool:
-    """Return whether the frames of a lane are older than live, so that their events must be marked as late."""
+    """Return whether a lane carries old frames, whose events must be marked as late."""
     return lane != LIVE

@@ -1,7 +1,7 @@
 """Names, partitions and retention of the topics, and their comparison with the broker.
 
-Five topics are co-partitioned: a frame of partition p of ``frames`` stays in partition p of the other four. So each
-camera is in order from end to end without a reorder buffer.
+Five topics are co-partitioned: a frame of partition p of ``frames`` stays in partition p of the other four. Therefore
+the frames of each camera stay in order from end to end without a reorder buffer.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Topic:
     compacted: bool = False
     compression: str | None = None
     retention_bytes: int = -1
-    """Bytes that a partition keeps; the oldest records are deleted first. -1 for a limit by time only."""
+    """Bytes that a partition keeps; the oldest records are deleted first. -1 if only time limits the retention."""
 
     def settings(self, replication: int = 1) -> dict[str, str]:
         """Return the topic's settings as Kafka names them, for partitions with this number of replicas."""
@@ -85,9 +85,9 @@ TOPICS: Mapping[str, Topic] = {
 
 
 def partition_for(key: str, partitions: int, pins: Mapping[str, int] | None = None) -> int:
-    """Return the partition of a camera or sensor: its pin, else murmur2 of its name as in Kafka's Java client.
+    """Return the partition of a camera or sensor: the pinned one, else murmur2 of the name as in Kafka's Java client.
 
-    Producers always pass the partition explicitly, because librdkafka's default partitioner differs.
+    Producers always pass the partition explicitly, because librdkafka's default partitioner is another one.
     """
     if pins and key in pins:
         return pins[key]
@@ -110,7 +110,10 @@ def topic_differences(found: Mapping[str, int]) -> list[str]:
 
 
 def delivery_differences(found: Mapping[str, int]) -> list[str]:
-    """Return the problem of receipts without a partition, if any: a receipt goes to the partition of its alert."""
+    """Return a problem if ``deliveries`` has fewer partitions than ``alerts``.
+
+    A receipt goes to the partition of its alert.
+    """
     alerts, deliveries = found.get(ALERTS, 0), found.get(DELIVERIES, 0)
     if deliveries >= alerts:
         return []

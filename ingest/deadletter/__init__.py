@@ -1,4 +1,4 @@
-"""Dead letters: parking, listing and replaying records that could not be processed."""
+"""Dead letters: storing, listing and replaying records that could not be processed."""
 
 from ingest.deadletter.letters import DeadLetter, ReplayReport, letter_at, letters, parked, replay
 

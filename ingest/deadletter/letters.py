@@ -1,4 +1,7 @@
-"""Dead letters: records that could not be processed, with their original bytes. Park, list and replay them."""
+"""Dead letters: records that could not be processed, with their original bytes.
+
+Functions to make, list and replay dead letters.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ from ingest.exceptions import CodecError
 from ingest.kafka.log import Log, LogRecord, Outgoing, Writer
 
 WRITER = "deadletter-replay"
-"""Transactional id of every replay. It fences an older replay, which would send the same letters twice."""
+"""Transactional id of every replay. A new replay fences an older replay that still runs, because both would send the
+same dead letters."""
 TOO_LARGE = Skip("was too large to be parked whole")
 NOWHERE = Skip("names a topic or partition that does not exist")
 _RECEIPT_LANE = "sightline-replayed-lane"
@@ -27,18 +31,19 @@ _RECEIPT_PLACE = "sightline-replayed-place"
 """Headers of a replay's receipt: a record of ``deadletter`` without a value and without the error headers, so that no
 reader takes it for a dead letter."""
 _CUT = "sightline-cut-from-bytes"
-"""Header of a dead letter that holds only the first part of its record. A cut letter is not replayed."""
+"""Header of a dead letter that holds only the first part of its record. A dead letter with this header is not
+replayed."""
 _OURS = (h.FRAMES, h.LANE, h.PIPELINE, h.TRACEPARENT, h.ACCOUNT)
 MAX_HEADER_BYTES = 40 * 1024
-"""Bytes of the record's own headers that are kept. The ids of 64 frames take at most 20 KiB; the error headers take
-4 KiB."""
+"""Maximum size of the original record's headers in a dead letter. The ids of 64 frames take at most 20 KiB; the error
+headers take 4 KiB."""
 MAX_KEY_BYTES = 1024
 MAX_TEXT_CHARS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One parked record: its offset on ``deadletter``, its failure, and its frames."""
+    """One record of ``deadletter``: the original record, its failure, and its frames."""
 
     offset: int
     parked_ms: int
@@ -49,7 +54,7 @@ class DeadLetter:
 
     @property
     def whole(self) -> bool:
-        """Whether it holds all bytes of its record."""
+        """Whether the dead letter holds all bytes of its record."""
         return _CUT not in self.record.headers
 
     @property
@@ -66,8 +71,8 @@ class DeadLetter:
 def parked(record: LogRecord, stage: str, error: Exception, pipeline: str = "") -> Outgoing:
     """Return the dead letter of a record: its original bytes, key and headers, and the headers of its failure.
 
-    A dead letter always fits into its topic. A foreign producer may write a record over the limit: its dead letter
-    holds the bytes that fit, and a header with the record's size.
+    A dead letter always fits into its topic. A foreign producer may write a record that exceeds the size limit. The
+    dead letter of such a record holds the bytes that fit, and a header with the record's size.
     """
     failure = Failure(record.topic, record.partition, record.offset, stage, _reason(error), _shortened(str(error)))
     headers = {**_bounded(record.headers), **failure_headers(failure)}
@@ -80,7 +85,10 @@ def parked(record: LogRecord, stage: str, error: Exception, pipeline: str = "") 
 
 
 def _bounded(headers: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return the headers that fit, our own first. A topic has room for 64 KiB of headers."""
+    """Return the headers that fit into ``MAX_HEADER_BYTES``, this project's headers first.
+
+    A topic accepts 64 KiB of headers.
+    """
     kept: dict[str, bytes] = {}
     room = MAX_HEADER_BYTES
     for name, value in sorted(headers.items(), key=lambda pair: pair[0] not in _OURS):
@@ -103,7 +111,7 @@ async def letters(log: Log) -> AsyncIterator[DeadLetter]:
 
 
 async def letter_at(log: Log, offset: int) -> DeadLetter | None:
-    """Return the dead letter at an offset, None if there is none. Raise LogUnavailable."""
+    """Return the dead letter at an offset, None if the offset has no dead letter. Raise LogUnavailable."""
     if not (await log.beginnings(DEADLETTER))[0] <= offset < (await log.ends(DEADLETTER))[0]:
         return None
     async with aclosing(log.read(DEADLETTER, 0, offset, offset + 1)) as records:
@@ -114,7 +122,7 @@ async def letter_at(log: Log, offset: int) -> DeadLetter | None:
 
 @dataclass
 class ReplayReport:
-    """Report of a replay: the number of dead letters sent, and of those skipped by reason."""
+    """Report of a replay: the number of dead letters sent, and the number of skipped ones by reason."""
 
     run: str
     sent: int = 0
@@ -128,9 +136,9 @@ class ReplayReport:
 async def replay(log: Log, run: str, wanted: Callable[[DeadLetter], bool] = lambda _: True) -> ReplayReport:
     """Send the wanted dead letters, unchanged, back to their topic and partition, on lanes named by the run.
 
-    Frames that already have an end, or were replayed by any run and may still be in processing, are skipped. A
-    repeated replay therefore sends nothing twice. A record that failed again after a replay is sent again. A new
-    replay fences an older one.
+    Skip frames that already have a result, and frames that an earlier replay sent and that may still be in
+    processing. A repeated replay therefore sends nothing twice. A record that failed again after a replay is sent
+    again. A new replay fences an older replay that still runs.
 
     Raise ValueError for an invalid name of the run, Fenced, or LogUnavailable.
     """
@@ -234,6 +242,6 @@ async def _ended(log: Log, frames: set[FrameId]) -> Mapping[object, bool]:
 
 
 def _reason(error: Exception) -> str:
-    """Return the name of an error in dead letters: the reason of our own errors, else the name of the type."""
+    """Return the name of an error in dead letters: ``reason`` of this project's errors, else the name of the type."""
     reason = None if isinstance(error, (UnicodeError, OSError)) else getattr(error, "reason", None)
     return reason if isinstance(reason, str) else type(error).__name__

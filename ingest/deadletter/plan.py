@@ -1,8 +1,8 @@
 """Plan of a replay: which dead letters to send, and on which lane. Pure.
 
-Downstream, an engine node sheds frames out of order within a camera, epoch, lane and pipeline. Dead letters
-are stored in the order of their failures, from both lanes and all stages. So a replay opens another lane of its run
-whenever a letter would be out of order on the lanes it has.
+Downstream, an engine node sheds frames out of order within a camera, epoch, lane and pipeline. Dead letters are
+stored in the order of their failures, for both lanes and all stages together. Therefore a replay uses another lane
+whenever a letter would be out of order on all lanes used so far.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from ingest.contract.identity import FrameId, replay_lane
 
 Unit = Hashable
-"""A unit that is replayed once: a frame in a pipeline (``""`` for all), or a record that names no frame."""
+"""Key of the work that is replayed once: (frame, pipeline), with ``""`` for all pipelines. For a record that names no
+frame, the key is the record's position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +30,13 @@ class Candidate:
 
     @property
     def units(self) -> frozenset[Unit]:
-        """The units that this letter would replay."""
+        """The keys of the work that this letter would replay."""
         return frozenset((frame, self.pipeline) for frame in self.frames) or frozenset({self.place})
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayReceipt:
-    """The proof that a replay sent a dead letter. Its ``offset`` is above that of the letter."""
+    """The proof that a replay sent a dead letter. The receipt's ``offset`` is above that of the letter."""
 
     offset: int
     lane: str
@@ -57,14 +58,14 @@ class Skip:
 
 
 REPLAYED = Skip("replayed already")
-ENDED = Skip("has an end already")
+ENDED = Skip("already has a result")
 PARKED_TWICE = Skip("parked twice")
-PARTLY_REPLAYED = Skip("some of its frames have been replayed or have ended")
+PARTLY_REPLAYED = Skip("some of its frames have been replayed or have a result")
 
 
 @dataclass
 class _LaneState:
-    """The state of one lane: each camera's topic, the high-water marks, and the units that this plan has sent."""
+    """The state of one lane: each camera's topic, the highest sequence numbers sent, and the keys of work sent."""
 
     topics: dict[str, str] = field(default_factory=dict)
     marks: dict[tuple[str, int, str], int] = field(default_factory=dict)
@@ -84,9 +85,10 @@ class _LaneState:
 
 
 class ReplayPlan:
-    """Decisions about dead letters, one by one in the order of their offsets.
+    """Decides about dead letters, one by one in the order of their offsets.
 
-    ``ended`` maps units with a result to whether a replay wrote it. ``receipts`` are the receipts of all replays.
+    ``ended`` maps the keys of work with a result to whether a replay wrote the result. ``receipts`` are the receipts
+    of all replays.
     """
 
     def __init__(self, run: str, receipts: Iterable[ReplayReceipt], ended: Mapping[Unit, bool]) -> None:
@@ -100,7 +102,7 @@ class ReplayPlan:
             self._lanes[receipt.lane].carry(receipt.sent)
 
     def decide(self, letter: Candidate) -> Send | Skip:
-        """Return the decision about a letter, and record it as carried out."""
+        """Return the decision about a letter, and record the decision as carried out."""
         units = letter.units
         done = {unit for unit in units if self._replayed.get(unit, -1) > letter.offset or unit in self._ended}
         if done == units:
@@ -117,7 +119,10 @@ class ReplayPlan:
         return Send(lane)
 
     def _lane(self, letter: Candidate) -> str | None:
-        """Return the first lane that accepts a letter. A letter sent in part can only continue on the same lane."""
+        """Return the first lane that accepts a letter.
+
+        If this plan already sent some frames of a letter, only the lane of these frames accepts the letter.
+        """
         number = 1
         while True:
             name = self._name if number == 1 else f"{self._name}.{number}"

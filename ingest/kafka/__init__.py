@@ -1,1 +1,1 @@
-"""Kafka: client settings, the log seam, the Kafka and in-memory logs, and topic administration."""
+"""Kafka: client settings, the log interface, its Kafka and in-memory implementations, and topic administration."""

@@ -1,7 +1,7 @@
-"""Reading of fetched record batches. No bytes that a producer wrote raise an error while a consumer fetches.
+"""Reading of fetched record batches. A consumer never fails on bytes that a producer wrote.
 
-aiokafka decodes the names of headers strictly and decompresses without a limit. An error in either would end every
-consumer of the partition at the same offset, after every restart.
+aiokafka decodes the names of headers strictly and decompresses without a limit. An error while decoding or
+decompressing would end every consumer of the partition at the same offset, after every restart.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ from ingest.runtime import logs
 _log = logs.get("ingest.kafka.fetched")
 
 MAX_UNPACKED_BYTES = 4 * MAX_RECORD_BYTES
-"""Largest batch after decompression: four records of the largest size. Producers make batches of at most 1 MiB, or of
-a single record."""
+"""Largest batch after decompression: four records of the largest size. This project's producers make batches of at
+most 1 MiB, or of a single record."""
 UNREADABLE = "sightline-unreadable-batch"
-"""Header of the record that stands for a batch that cannot be read. The value of the header is the error."""
+"""Header of the record that replaces an unreadable batch. The value of the header is the error."""
 
 _CODEC_BITS, _GZIP, _SNAPPY, _LZ4, _ZSTD = 0x07, 1, 2, 3, 4
 _MAGIC, _MAGIC_AT, _ATTRIBUTES_AT, _HEADER_BYTES = 2, 16, 21, 61
 """The version of a batch, and the positions of the version, the attributes and the records (Kafka protocol)."""
 _FIRST_RATIO = 16
-"""First guess of the compression ratio. JSON reaches 5 to 10."""
+"""First guess of the compression ratio. JSON compresses by a factor of 5 to 10."""
 _GROWTH = 8
-"""Factor between the sizes of two output buffers that are tried. Zeroing the largest one takes up to 100 ms."""
+"""Factor by which the output buffer grows when a buffer was too small. Zeroing the largest buffer takes up to 100
+ms."""
 
 
 class ReadableRecords(_MemoryRecordsPy):  # type: ignore[misc]
@@ -47,10 +48,11 @@ class ReadableRecords(_MemoryRecordsPy):  # type: ignore[misc]
 
 
 class ReadableBatch:
-    """A batch that never raises while it is read.
+    """A batch that never raises an error while its records are read.
 
     A header name that is not UTF-8 is read with its bytes escaped. A batch that cannot be read becomes one record at
-    its last offset, with the bytes of the batch as its value: every stage refuses such a value, and parks it.
+    its last offset, with the bytes of the batch as its value: every stage refuses such a value, and writes a dead
+    letter.
     """
 
     def __init__(self, raw: memoryview, batch: Any) -> None:
@@ -93,7 +95,7 @@ class _LenientBatch(_DefaultRecordBatchPy):  # type: ignore[misc]
 
 
 class _EscapedText(bytearray):
-    """Bytes of which every slice decodes. Bytes that are not UTF-8 are escaped, as in ``\\xff``."""
+    """Bytes of which every slice decodes as text. Bytes that are not UTF-8 are escaped, as in ``\\xff``."""
 
     def __getitem__(self, index: Any) -> Any:
         found = super().__getitem__(index)
@@ -135,14 +137,17 @@ def _unpacked(codec: int, data: bytes) -> bytes:
 
 
 def _require_snappy_size(data: bytes) -> None:
-    """Raise CorruptRecordException if the blocks of Xerial's stream, or the one block, declare too many bytes."""
+    """Raise CorruptRecordException if the data declares more than ``MAX_UNPACKED_BYTES`` bytes.
+
+    The data is Xerial's stream of blocks, or one block.
+    """
     blocks = [data]
     if data[:8] == b"\x82SNAPPY\x00":
         blocks, at = [], 16
         while at < len(data):
             (size,) = struct.unpack_from(">i", data, at)
             if size <= 0:
-                raise CorruptRecordException(f"a snappy block of {size} bytes: expected more than 0")
+                raise CorruptRecordException(f"snappy block has a size of {size} bytes: expected more than 0")
             blocks.append(data[at + 4 : at + 4 + size])
             at += 4 + size
     declared = sum(cramjam.snappy.decompress_raw_len(block) for block in blocks)
@@ -151,5 +156,5 @@ def _require_snappy_size(data: bytes) -> None:
 
 
 def install() -> None:
-    """Make every consumer of aiokafka in this process read batches this way."""
+    """Make every consumer of aiokafka in this process read batches as ``ReadableRecords``."""
     fetcher.MemoryRecords = ReadableRecords

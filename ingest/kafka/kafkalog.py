@@ -24,17 +24,20 @@ T = TypeVar("T")
 C = TypeVar("C")
 
 TIMEOUT_S = 30.0
-"""Longest silence of the broker before the log gives up, in seconds. Longer than a broker's restart."""
+"""Longest silence of the broker before the log gives up, in seconds. The timeout is longer than a broker's
+restart."""
 _POLL_MS = 500
-"""Longest wait of one poll, in ms. Short enough to notice the deadline, long enough to cost nothing."""
+"""Longest wait of one poll, in ms. Short enough to notice the deadline in time; long enough that polls cost
+little."""
 _IDLE_READERS = 2
-"""Limit of idle consumers kept between reads. Alerts read one frame after another; no caller reads many at once."""
+"""Maximum number of idle consumers kept between reads. Alerts read one frame after another; no caller reads many at
+once."""
 _RETRY_PAUSE_S = 0.1
 """Pause between requests to a broker that is still loading, in seconds. Loading takes about a second."""
 
 
 def from_consumer(settings: KafkaSettings, record: ConsumerRecord[bytes, bytes]) -> LogRecord:
-    """Convert a record of aiokafka. The topic loses its prefix, and a missing value becomes an empty one."""
+    """Convert a record of aiokafka. The topic loses its prefix, and a missing value becomes an empty value."""
     return LogRecord(
         topic=record.topic.removeprefix(settings.prefix),
         partition=record.partition,
@@ -57,14 +60,14 @@ class KafkaLog:
         self._client_id = client_id
         self._timeout_s = timeout_s
         self._clients: dict[Callable[..., Any], Any] = {}
-        """The producer, the consumer for offsets, and the admin client that have been started, by their factory."""
+        """The started clients by their factory: the producer, the consumer for offsets, and the admin client."""
         self._starting = asyncio.Lock()
         self._writers: set[KafkaWriter] = set()
         self._idle: list[AIOKafkaConsumer] = []
         self._closed = False
 
     async def __aenter__(self) -> Self:
-        """Return the log. Nothing is connected before it is first used."""
+        """Return the log. Each client connects when first used."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -72,7 +75,10 @@ class KafkaLog:
         await self.close()
 
     async def produce(self, record: Outgoing) -> Position:
-        """Write one record. Return its position once every replica has it. Raise LogUnavailable or Oversize."""
+        """Write one record, and return its position once every replica has the record.
+
+        Raise LogUnavailable, Oversize.
+        """
         producer = await self._started(kafka.producer)
         await require_writable(producer, self.settings, [record])
         try:
@@ -96,7 +102,10 @@ class KafkaLog:
         }
 
     async def ends(self, topic: str) -> Mapping[int, int]:
-        """Return, by partition, the last stable offset. A read up to it ends even while a transaction is open."""
+        """Return, by partition, the last stable offset.
+
+        A read up to this offset ends even while a transaction is open.
+        """
         reader, parts = await self._partitions_of(topic)
         return await _offsets(reader.end_offsets, parts)
 
@@ -127,13 +136,13 @@ class KafkaLog:
         return await _offsets(reader.beginning_offsets, parts)
 
     async def offset_at(self, tp: TopicPartition, at_ms: int) -> int:
-        """Return the offset of the first record written at that Unix time or later, the end if there is none."""
+        """Return the offset of the first record written at that Unix time or later, the end if no record is."""
         await self._require(*tp)
         kafka_tp = KafkaPartition(self.settings.topic(tp.topic), tp.partition)
         try:
             found = (await (await self._started(kafka.consumer)).offsets_for_times({kafka_tp: at_ms}))[kafka_tp]
         except KafkaError as error:
-            raise LogUnavailable(f"{kafka_tp.topic}: no offset by time: {error!r}") from error
+            raise LogUnavailable(f"{kafka_tp.topic}: the offset for a time could not be read: {error!r}") from error
         return found.offset if found else (await self.ends(tp.topic))[tp.partition]
 
     async def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncGenerator[LogRecord, None]:
@@ -211,7 +220,7 @@ class KafkaLog:
         return writer
 
     async def close(self) -> None:
-        """Stop every client. May be called twice."""
+        """Stop every client. A second call does nothing."""
         self._closed = True
         while self._idle:
             await self._idle.pop().stop()
@@ -271,9 +280,11 @@ class KafkaLog:
         count = (await self.partitions()).get(topic, 0)
         name = self.settings.topic(topic)
         if not count:
-            raise LogUnavailable(f"no topic {name}: run `sightline topics create`, or let this user describe it")
+            raise LogUnavailable(
+                f"no topic {name}: run `sightline topics create`, or allow this user to describe the topic"
+            )
         if partition >= count:
-            raise LogUnavailable(f"{name} has no partition {partition}, only {count}")
+            raise LogUnavailable(f"{name} has no partition {partition}, it has {count} partitions")
         return count
 
 

@@ -1,7 +1,8 @@
-"""The log seam: the part of Kafka that decision code needs.
+"""The log interface: the part of Kafka that decision code needs.
 
 Topic names here have no deployment prefix. ``kafkalog`` implements this interface on Kafka. ``memorylog`` implements
-it in memory, for tests. Consumer groups are not part of the seam: a service that needs one holds its own consumer.
+this interface in memory, for tests. Consumer groups are not part of the interface: a service that needs a group has
+its own consumer.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class TopicPartition(NamedTuple):
 
 
 class GroupCommit(NamedTuple):
-    """The next offset that a consumer group will read, and the text that it committed beside it."""
+    """The next offset that a consumer group will read, and the metadata text of the commit."""
 
     offset: int
     metadata: str = ""
@@ -52,7 +53,7 @@ class LogRecord:
 class Outgoing:
     """A record to write. The partition is always explicit.
 
-    On a compacted topic an empty value is a tombstone: it deletes the key.
+    On a compacted topic an empty value is a tombstone, which deletes the key.
     """
 
     topic: str
@@ -63,16 +64,16 @@ class Outgoing:
 
 
 def require_size(record: Outgoing) -> None:
-    """Raise Oversize if a record's value is larger than any topic accepts."""
+    """Raise Oversize if a record's value exceeds the largest limit of any topic."""
     if len(record.value) > MAX_RECORD_BYTES:
         raise Oversize(len(record.value), MAX_RECORD_BYTES)
 
 
 class Writer(Protocol):
-    """The only writer under one transactional id: opening another one fences this one."""
+    """The only writer under one transactional id: opening a second writer with the same id fences the first."""
 
     async def write(self, records: Sequence[Outgoing], group: str, offsets: Mapping[TopicPartition, int]) -> None:
-        """Write all records and the group's next offsets in one transaction, or none of them.
+        """Write all records and the group's next offsets in one transaction, or write nothing.
 
         Return after the commit. Raise Fenced when a newer writer has this id, and LogUnavailable when the broker
         did not answer. After either error, and after a cancellation, only ``close`` may be called. Raise Oversize
@@ -80,17 +81,17 @@ class Writer(Protocol):
         """
 
     async def close(self) -> None:
-        """Abort the open transaction and release the id. May be called twice."""
+        """Abort the open transaction and release the id. A second call does nothing."""
 
 
 class Log(Protocol):
-    """An ordered, partitioned log. All methods belong to one event loop; none blocks it."""
+    """An ordered, partitioned log. All methods must be called in the same event loop. No method blocks the loop."""
 
     async def produce(self, record: Outgoing) -> Position:
         """Write one record, and return its position once every replica has the record.
 
         Raise LogUnavailable when the partition does not exist or the broker did not answer. Without an answer, the
-        record may have been written, or may still be written. Raise Oversize when it is too large.
+        record may have been written, or may still be written. Raise Oversize when the record is too large.
         """
 
     async def partitions(self) -> Mapping[str, int]:
@@ -110,7 +111,7 @@ class Log(Protocol):
         """Return, by partition, the first offset that retention has not deleted. Raise LogUnavailable."""
 
     async def offset_at(self, tp: TopicPartition, at_ms: int) -> int:
-        """Return the offset of the first record written at that Unix time or later, the end if there is none.
+        """Return the offset of the first record written at that Unix time or later, the end if no record is.
 
         Raise LogUnavailable.
         """
@@ -131,4 +132,4 @@ class Log(Protocol):
         LogUnavailable."""
 
     async def close(self) -> None:
-        """Close all writers and connections. May be called twice."""
+        """Close all writers and connections. A second call does nothing."""

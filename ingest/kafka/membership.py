@@ -1,8 +1,8 @@
-"""A watch for a consumer group member that is left without partitions.
+"""Detection of a consumer group member that is left without partitions.
 
 A topic that is deleted and created again, or a rebalance that the broker loses, may leave a member without partitions
-although others hold several, or nobody holds any. The member runs, sends heartbeats, and reads nothing. Its restart
-makes the group assign all partitions anew.
+although other members hold several, or no member holds any. The member runs, sends heartbeats, and reads nothing. A
+restart of this member makes the group assign all partitions anew.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from ingest.runtime.clock import Clock, SystemClock
 _log = logs.get("ingest.membership")
 
 CHECK_S = 10.0
-"""Time between two questions to the group's coordinator. One question costs a small request."""
+"""Time between two requests to the group's coordinator, in seconds. Each request is small."""
 IDLE_LIMIT_S = 120.0
-"""Time without partitions after which the process ends. The group needs less to notice a member that is gone, and to
-assign its partitions."""
+"""Time without partitions after which the process ends, in seconds. The group needs less time to notice a lost member
+and to assign the member's partitions."""
 
 
 class GroupLog(Protocol):
-    """The part of ``KafkaLog`` that this watch needs."""
+    """The part of ``KafkaLog`` that a MemberGuard needs."""
 
     async def partitions(self) -> Mapping[str, int]:
         """Return the number of partitions of each topic."""
@@ -38,17 +38,17 @@ class GroupLog(Protocol):
 
 
 class IdleMemberDetector:
-    """Decides whether a member is left without partitions, and for how long. Pure: the time is passed in."""
+    """Decides whether a member is left without partitions, and for how long. Pure: the caller passes the time."""
 
     def __init__(self, client_id: str) -> None:
         self._client_id = client_id
         self._since_s: float | None = None
 
     def check(self, now_s: float, partitions: int, members: Sequence[tuple[str, int]] | None) -> float | None:
-        """Return the seconds for which this member has had too few partitions, None if it has its share.
+        """Return the seconds for which this member has been left without partitions, None if it has not.
 
-        A member has its share if it holds partitions, or each partition is held by a member of its own. A rebalance
-        (``members`` is None) neither begins nor ends the time.
+        A member without partitions does not count as left without if each partition is held by a different member. A
+        rebalance (``members`` is None) neither starts nor resets the idle time.
         """
         if members is None:
             return None if self._since_s is None else now_s - self._since_s
@@ -80,7 +80,10 @@ class MemberGuard:
 
     @contextlib.asynccontextmanager
     async def watching(self, stop: asyncio.Event) -> AsyncIterator[None]:
-        """Watch the member until the context ends. Set ``stop`` if it is idle for too long, and raise MemberIdle."""
+        """Watch the member until the context ends.
+
+        Set ``stop`` and raise MemberIdle if the member is idle for too long.
+        """
         task = asyncio.create_task(self._watch())
         task.add_done_callback(lambda done: None if done.cancelled() else stop.set())
         try:

@@ -13,7 +13,7 @@ from ingest.runtime.clock import Clock, SystemClock
 
 
 class MemoryLog:
-    """A Log that keeps its records in lists. Transactions are atomic because nothing is awaited inside one."""
+    """A Log that keeps its records in lists. Transactions are atomic because a transaction awaits nothing."""
 
     def __init__(self, partitions: int = 4, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
@@ -24,14 +24,14 @@ class MemoryLog:
         self._beginnings: dict[TopicPartition, int] = defaultdict(int)
 
     async def __aenter__(self) -> Self:
-        """Return the log, so that a test can replace a KafkaLog with it."""
+        """Return the log, so that a test can use a MemoryLog in place of a KafkaLog."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Keep the records, as ``close`` does."""
 
     def set_partitions(self, topic: str, partitions: int) -> None:
-        """Give a topic another number of partitions."""
+        """Change a topic's number of partitions."""
         self._counts[topic] = partitions
 
     def forget(self, tp: TopicPartition, before: int) -> None:
@@ -66,7 +66,7 @@ class MemoryLog:
         return {p: self._beginnings[TopicPartition(topic, p)] for p in range(self._count(topic))}
 
     async def offset_at(self, tp: TopicPartition, at_ms: int) -> int:
-        """Return the offset of the first record written at that Unix time or later, the end if there is none."""
+        """Return the offset of the first record written at that Unix time or later, the end if no record is."""
         records = self._records[tp][self._beginnings[tp] :]
         return next((r.offset for r in records if r.timestamp_ms >= at_ms), len(self._records[tp]))
 
@@ -75,7 +75,7 @@ class MemoryLog:
         self._require_partition(topic, partition)
         records = self._records[TopicPartition(topic, partition)]
         if stop > len(records):
-            raise LogUnavailable(f"{topic}[{partition}] ends at {len(records)}, before {stop}")
+            raise LogUnavailable(f"{topic}[{partition}] ends at offset {len(records)}, before offset {stop}")
         for record in records[max(start, self._beginnings[TopicPartition(topic, partition)]) : stop]:
             yield record
 
@@ -84,7 +84,7 @@ class MemoryLog:
         return self._offsets.get((group, tp))
 
     async def writer(self, transactional_id: str) -> _MemoryWriter:
-        """Open the writer of this id and fence an older one."""
+        """Open the writer of this id and fence an older writer."""
         writer = _MemoryWriter(self, transactional_id)
         self._owners[transactional_id] = writer
         return writer
@@ -121,7 +121,7 @@ class _MemoryWriter:
     async def write(self, records: Sequence[Outgoing], group: str, offsets: Mapping[TopicPartition, int]) -> None:
         """Write all records and offsets, or raise Fenced and write nothing."""
         if self._log._owners.get(self.transactional_id) is not self:
-            raise Fenced(f"{self.transactional_id} has a newer owner")
+            raise Fenced(f"transactional id {self.transactional_id} has a newer owner")
         for record in records:
             self._log._require(record)
         for record in records:

@@ -1,8 +1,9 @@
-"""The position at which a consumer group begins a partition, and the records that it will never read.
+"""The position at which a consumer group begins a partition, and the records that the group will never read.
 
-Retention may delete records before a group has read them. The service that skips them reports the gap on ``status``
-before it reads on, so that ``sightline audit`` never says "balanced" after such a loss. A topic that was deleted and
-created again begins at 0, so a committed offset of the old topic would skip its first records.
+Retention may delete records before a group has read them. The service that skips the deleted records first reports
+the gap on ``status``. Without this report, ``sightline audit`` would say "balanced" although records were lost. A
+topic that was deleted and created again begins at 0, so a committed offset of the old topic would skip its first
+records.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ _log = logs.get("ingest.position")
 
 
 BEYOND_EVERY_END = 2**62
-"""Offset that no topic reaches. Committed, it makes the next owner of a partition begin at the topic's beginning."""
+"""Offset that no topic reaches. When this offset is committed, the next owner of the partition begins at the topic's
+beginning."""
 
 
 class StartPosition(NamedTuple):
     """The next offset to read, and the number of records that retention deleted before the group read them.
 
-    ``recreated``: the topic was created again, so the group starts at its beginning.
+    ``recreated`` is true if the topic was deleted and created again: the group then starts at the topic's beginning.
     """
 
     offset: int
@@ -38,8 +40,9 @@ class StartPosition(NamedTuple):
 async def start_position(log: Log, group: str, tp: TopicPartition) -> StartPosition:
     """Return the committed offset of a group, the beginning without a commit. Raise LogUnavailable.
 
-    Records that expired unread are logged and reported on ``status``. A group without a commit is new, so it misses
-    no record. A commit beyond the end belongs to an earlier topic of this name: the group starts at the beginning.
+    Records that expired unread are logged and reported on ``status``. A group without a commit is new, so no deleted
+    record counts as missed. A commit beyond the end belongs to an earlier topic of this name: the group starts at the
+    beginning.
     """
     committed = await log.committed(group, tp)
     first = (await log.beginnings(tp.topic))[tp.partition]
@@ -60,7 +63,10 @@ async def start_position(log: Log, group: str, tp: TopicPartition) -> StartPosit
 
 
 async def commit(log: Log, group: str, tp: TopicPartition, position: int) -> None:
-    """Commit a position below the present one, which a group member never does. Raise LogUnavailable."""
+    """Commit a position, which may be below the committed position. A group member itself never goes back.
+
+    Raise LogUnavailable.
+    """
     writer = await log.writer(f"{group}-restart-{tp.topic}-{tp.partition}")
     try:
         await writer.write((), group, {tp: position})
@@ -71,8 +77,8 @@ async def commit(log: Log, group: str, tp: TopicPartition, position: int) -> Non
 async def expired_between(log: Log, group: str, tp: TopicPartition, expected: int, found: int) -> int:
     """Report the records that retention deleted between two reads, and return their number. Raise LogUnavailable.
 
-    ``expected`` is the next offset of the group, and ``found`` that of the record that came instead. Other gaps are
-    transaction markers.
+    ``expected`` is the next offset of the group, and ``found`` the offset of the next record that was read. Gaps that
+    retention did not cause are transaction markers.
     """
     first = min(found, (await log.beginnings(tp.topic))[tp.partition])
     if first <= expected:
@@ -82,7 +88,7 @@ async def expired_between(log: Log, group: str, tp: TopicPartition, expected: in
 
 
 async def report_expired(log: Log, group: str, tp: TopicPartition, first: int, stop: int) -> None:
-    """Log that the records from ``first`` to ``stop - 1`` expired unread, and write it to ``status``."""
+    """Log that the records from ``first`` to ``stop - 1`` expired unread, and report the loss on ``status``."""
     gap = ExpiredUnread(group=group, topic=tp.topic, partition=tp.partition, first=first, last=stop - 1)
     _log.error("records_expired_unread", **gap.model_dump(), records=stop - first)
     beat = Heartbeat(

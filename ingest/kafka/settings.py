@@ -1,4 +1,4 @@
-"""Settings of Kafka clients, and the only functions that make one: security, and each default with its reason."""
+"""Settings of Kafka clients, and the only functions that create clients: security, and the reason of each default."""
 
 from __future__ import annotations
 
@@ -28,21 +28,23 @@ from ingest.runtime.text import decode_text
 MAX_REQUEST_BYTES = MAX_RECORD_BYTES + 64 * 1024
 """Largest request, in bytes: one record of the largest size with its headers."""
 REQUEST_TIMEOUT_MS = 30_000
-"""Time limit of a request. Longer than a broker's restart; a shorter one abandons sends that the broker accepted."""
+"""Time limit of a request. Longer than a broker's restart; a shorter limit would abandon sends that the broker
+accepted."""
 SESSION_TIMEOUT_MS = 12_000
 """Time without a heartbeat after which the broker removes a member from its group. Pauses of the garbage collector
 and scheduler last seconds and must not end a session. A dead node must be replaced quickly."""
 HEARTBEAT_INTERVAL_MS = 3_000
-"""Pause between group heartbeats: a quarter of the session timeout, so that a member may lose three in a row."""
+"""Pause between group heartbeats: a quarter of the session timeout, so that a member may lose three heartbeats in a
+row."""
 MAX_POLL_INTERVAL_MS = 120_000
-"""Longest pause between two polls. The slowest work in between, reading back a partition's tail, takes seconds: two
-minutes mean a hang."""
+"""Longest pause between two polls. The slowest work between two polls, reading back the end of a partition, takes
+seconds: two minutes mean a hang."""
 RETRY_BACKOFF_MS = 50
 """Pause between retries of a retriable error, e.g. while a partition changes its leader."""
 BETWEEN_TRANSACTIONS_S = 0.003
-"""Pause before a transaction is retried while the markers of the previous one are still being written.
+"""Pause before a transaction is retried while the markers of the previous transaction are still being written.
 
-Three of four consecutive transactions are retried. aiokafka's own pause is 20 ms; the shorter one reduces the
+Three of four consecutive transactions are retried. aiokafka's own pause is 20 ms; this shorter pause reduces the
 median transaction from 29 to 11 ms, see decision 0001.
 """
 TRANSACTION_BATCH_BYTES = 1024 * 1024
@@ -50,7 +52,8 @@ TRANSACTION_BATCH_BYTES = 1024 * 1024
 LINGER_MS = 2
 """Time that a producer waits to fill a request. Frames are large, so a longer wait adds latency only."""
 FETCH_MAX_WAIT_MS = 100
-"""Longest time that the broker delays an empty response to a fetch. It responds at once when records arrive."""
+"""Longest time that the broker delays an empty response to a fetch. The broker responds at once when records
+arrive."""
 
 MAX_POLL_RECORDS = 500
 """Largest number of records of one poll: a compressed batch of 16 MiB may hold millions."""
@@ -69,7 +72,7 @@ _LAST_PORT = 65_535
 
 
 def _addresses(bootstrap: str) -> str:
-    """Return the addresses unchanged. Raise ValueError for one that a Kafka client would fail on later."""
+    """Return the addresses unchanged. Raise ValueError for an address that a Kafka client would refuse later."""
     for address in bootstrap.split(","):
         found = _BROKER.fullmatch(address.strip())
         if not found or not 0 < int(found["port"] or 1) <= _LAST_PORT:
@@ -121,7 +124,7 @@ class KafkaSettings(BaseModel):
 
     @property
     def plaintext_hosts(self) -> list[str]:
-        """The brokers beyond this machine that are reached without TLS."""
+        """The brokers on other machines that are reached without TLS."""
         if "SSL" in self.security.split("_"):
             return []
         return [a.strip() for a in self.bootstrap.split(",") if not _is_loopback(a.strip())]
@@ -135,7 +138,7 @@ class KafkaSettings(BaseModel):
         return self.prefix + name
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """Return the TLS context, None without TLS. Certificates are read from files. Raise ConfigError."""
+        """Return the TLS context, None if TLS is off. Certificates are read from files. Raise ConfigError."""
         if "SSL" not in self.security.split("_"):
             return None
         with _readable(CA_FILE, self.ca_file, "a PEM file of certificates"):
@@ -146,7 +149,7 @@ class KafkaSettings(BaseModel):
         return context
 
     def password(self) -> str:
-        """Return the SASL password. It is read from its file each time, to pick up a rotated one. Raise ConfigError.
+        """Return the SASL password. The file is read each time, to pick up a rotated password. Raise ConfigError.
 
         An empty file is an error: the broker may count an empty password as a failed attempt.
         """
@@ -189,9 +192,10 @@ def _readable(variable: str, file: Path | None, expected: str) -> Iterator[None]
 def producer(
     settings: KafkaSettings, client_id: str, *, transactional_id: str | None = None, **overrides: Any
 ) -> AIOKafkaProducer:
-    """Make an idempotent producer that waits for all replicas. Start it before use, stop it after.
+    """Make an idempotent producer that waits for all replicas. Start the producer before use, and stop it afterwards.
 
-    Each topic is compressed as its contract says: JSON and small records are, JPEG and pixels are not.
+    Each topic is compressed as the contract says: topics of JSON and small records are compressed, JPEG and pixels
+    are not.
     """
     args: dict[str, Any] = {
         **settings.client(client_id),
@@ -222,7 +226,7 @@ def consumer(
 ) -> AIOKafkaConsumer:
     """Make a consumer that reads committed records only and never commits by itself.
 
-    ``group`` is the name without prefix. Start the consumer before use, stop it after.
+    ``group`` is the name without prefix. Start the consumer before use, and stop it afterwards.
     """
     args: dict[str, Any] = {
         **settings.client(client_id),
@@ -242,5 +246,5 @@ def consumer(
 
 
 def admin(settings: KafkaSettings, client_id: str = "sightline-admin") -> AIOKafkaAdminClient:
-    """Make an admin client. Start it before use, close it after."""
+    """Make an admin client. Start the client before use, and close it afterwards."""
     return AIOKafkaAdminClient(**settings.client(client_id))

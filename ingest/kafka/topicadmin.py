@@ -1,4 +1,4 @@
-"""Create the topics of a deployment, compare them with the contract, and add partitions."""
+"""Create the topics of a deployment, compare the topics with the contract, and add partitions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ from ingest.site.topic.store import publish, read
 from ingest.site.topic.view import Config
 
 PROPAGATION_S = 15.0
-"""Time limit for a change to reach every broker, in seconds. A change takes 1 to 2 s, more on a busy machine."""
+"""Time limit for a change to reach every broker, in seconds. A change reaches all brokers in 1 to 2 s, later on a
+busy machine."""
 _POLL_S = 0.1
 _NAME = re.compile(NAME_PATTERN)
 """Pattern of a camera's name. A record of another producer may have any key."""
@@ -75,8 +76,8 @@ async def verify(settings: KafkaSettings, *, fix: bool = False) -> list[str]:
     """Compare the topics with the contract: partitions, retention, compression, timestamps, replicas in sync.
 
     With ``fix``, first correct the settings that differ, add missing partitions to ``deliveries``, and return the
-    differences. A shorter retention deletes records, so nothing is corrected without it. Raise TopicMismatch for the
-    differences that remain.
+    differences. Without ``fix``, nothing is corrected, because a shorter retention deletes records. Raise
+    TopicMismatch for the differences that remain.
     """
     async with _admin(settings) as admin:
         described = await admin.describe_topics()
@@ -99,7 +100,10 @@ async def verify(settings: KafkaSettings, *, fix: bool = False) -> list[str]:
 async def _compared(
     settings: KafkaSettings, admin: AIOKafkaAdminClient, described: Iterable[dict[str, Any]], *, fix: bool
 ) -> list[str]:
-    """Return the differences between the topics' settings and the contract. With ``fix``, also correct them."""
+    """Return the differences between the topics' settings and the contract.
+
+    With ``fix``, also correct the settings that differ.
+    """
     differences = []
     for topic in described:
         name = topic["topic"].removeprefix(settings.prefix)
@@ -120,7 +124,7 @@ def _counts(settings: KafkaSettings, described: Iterable[dict[str, Any]]) -> dic
 
 
 async def _settings_of(admin: AIOKafkaAdminClient, topic: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the settings in force for a topic, and those that are set on the topic itself."""
+    """Return the settings in force for a topic, and the settings that are set on the topic itself."""
     [response] = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
     [(code, text, _, _, entries)] = response.resources
     if code:
@@ -136,7 +140,7 @@ async def _add_deliveries(admin: AIOKafkaAdminClient, settings: KafkaSettings, f
 
 
 async def _set(admin: AIOKafkaAdminClient, topic: str, wanted: Mapping[str, str]) -> None:
-    """Set all settings of a topic. The request removes those that it does not name."""
+    """Set all settings of a topic. Settings that the request does not name return to the broker's defaults."""
     [response] = await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, dict(wanted))])
     [(code, text, *_)] = response.resources
     if code:
@@ -147,8 +151,8 @@ async def grow(settings: KafkaSettings, partitions: int, signer: ConfigSigner | 
     """Pin every known camera to its present partition, then add partitions to the co-partitioned topics.
 
     A camera is known if ``config`` names the camera, or the log has frames of the camera. Return the pins that were
-    written. ``deliveries`` gets as many partitions as ``alerts``, too. After an interruption, call this again to
-    finish. Raise ValueError unless the number of partitions grows, and TopicMismatch if a topic is missing.
+    written. Also give ``deliveries`` as many partitions as ``alerts``. After an interruption, call this function
+    again to finish. Raise ValueError unless the number of partitions grows, and TopicMismatch if a topic is missing.
     """
     async with KafkaLog(settings, "sightline-topics") as log:
         found = await log.partitions()
@@ -169,7 +173,7 @@ async def grow(settings: KafkaSettings, partitions: int, signer: ConfigSigner | 
 async def remove(settings: KafkaSettings, prefix: str) -> list[str]:
     """Delete the contract's topics whose full name begins with ``prefix``, and return their names.
 
-    For demos and tests. A topic whose name does not end like one of the contract's belongs to others and stays.
+    Only demos and tests call this function. Topics with this prefix whose names are not in the contract remain.
     """
     async with _admin(settings) as admin:
         names = sorted(t for t in await admin.list_topics() if t.startswith(prefix) and t.endswith(tuple(TOPICS)))
@@ -185,12 +189,12 @@ def _require_growth(found: Mapping[str, int], partitions: int) -> None:
     counts = [found[t] for t in CO_PARTITIONED]
     if partitions < max(counts) or partitions == min(counts):
         raise ValueError(
-            f"{partitions} requested, but {FRAMES} has {max(counts)} partitions: expected more, none can be removed"
+            f"{partitions} partitions requested, but {FRAMES} has {max(counts)}: expected more, as Kafka removes none"
         )
 
 
 async def _new_pins(log: Log, config: Config, partitions: int) -> dict[str, int]:
-    """Return the partition of each camera without a pin: that of its newest frame, else the hash of its name."""
+    """Return the partition of each camera without a pin: that of the camera's newest frame, else the name's hash."""
     known = {camera.name: partition_for(camera.name, partitions) for camera in config.of(CameraConfig)}
     known |= await _seen(log)
     return {name: partition for name, partition in known.items() if name not in config.pins}
@@ -209,7 +213,7 @@ async def _seen(log: Log) -> dict[str, int]:
 
 
 async def _settled(log: Log, done: Callable[[Mapping[str, int]], bool]) -> Mapping[str, int]:
-    """Return the partition counts once ``done`` accepts them, or the present ones after ``PROPAGATION_S``."""
+    """Return the partition counts once ``done`` accepts them, or the latest counts after ``PROPAGATION_S``."""
     deadline = Deadline.after(PROPAGATION_S)
     while True:
         found = await log.partitions()

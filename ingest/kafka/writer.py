@@ -25,12 +25,14 @@ from ingest.kafka.log import Outgoing, TopicPartition, require_size
 from ingest.kafka.settings import KafkaSettings
 
 UNKNOWN_TOPIC_S = 5.0
-"""Time after which a topic counts as missing, in seconds. A new topic reaches every broker within 1 s."""
+"""Time after which a topic counts as missing, in seconds. A new topic is known to every broker within 1 s."""
 FLUSH_S = 5.0
-"""Time that a stopped producer has to write its buffer, in seconds. It covers a short stall, not a restart."""
+"""Time that a stopped producer has to write its buffer, in seconds. This time covers a short stall of the broker, not
+a restart."""
 
 _FENCING = (ProducerFenced, InvalidProducerEpoch, InvalidProducerIdMapping, InvalidTxnState, OutOfOrderSequenceNumber)
-"""Errors that a broker returns to a producer of an older epoch. The kind depends on the request."""
+"""Errors that a broker returns to a producer of an older epoch. Which error the broker returns depends on the
+request."""
 
 
 async def start(client: Any, settings: KafkaSettings) -> None:
@@ -76,11 +78,14 @@ async def require_writable(producer: AIOKafkaProducer, settings: KafkaSettings, 
         except (TimeoutError, KafkaError) as error:
             raise LogUnavailable(f"no topic {name}: run `sightline topics create`") from error
         if partition not in known:
-            raise LogUnavailable(f"{name} has no partition {partition}, only {sorted(known)}")
+            raise LogUnavailable(f"{name} has no partition {partition}, it has partitions {sorted(known)}")
 
 
 def arguments(settings: KafkaSettings, record: Outgoing) -> dict[str, Any]:
-    """Return the arguments of aiokafka's ``send``. An empty value with a key becomes a tombstone for compaction."""
+    """Return the arguments of aiokafka's ``send``.
+
+    An empty value with a key becomes a tombstone, which deletes the key in a compacted topic.
+    """
     return {
         "topic": settings.topic(record.topic),
         "value": record.value if record.value or record.key is None else None,
@@ -91,7 +96,10 @@ def arguments(settings: KafkaSettings, record: Outgoing) -> dict[str, Any]:
 
 
 class KafkaWriter:
-    """A transactional producer. It runs one transaction at a time, and after a failure it can only be closed."""
+    """A transactional producer. A writer runs one transaction at a time.
+
+    After a failure, only ``close`` may be called.
+    """
 
     def __init__(self, settings: KafkaSettings, client_id: str, transactional_id: str, timeout_s: float) -> None:
         self._settings = settings
@@ -109,7 +117,9 @@ class KafkaWriter:
             async with asyncio.timeout(self._timeout_s):
                 await start(self._producer, self._settings)
         except TimeoutError as error:  # aiokafka requests its producer id without a time limit
-            raise LogUnavailable(f"{self._id}: not opened within {self._timeout_s:.0f} s") from error
+            raise LogUnavailable(
+                f"{self._id}: the transactional producer did not start within {self._timeout_s:.0f} s"
+            ) from error
 
     async def write(self, records: Sequence[Outgoing], group: str, offsets: Mapping[TopicPartition, int]) -> None:
         """Write all records and the group's offsets in one transaction. Raise Fenced, LogUnavailable or Oversize."""
@@ -127,7 +137,7 @@ class KafkaWriter:
             raise  # cancelled: `close` aborts the open transaction
 
     async def close(self) -> None:
-        """Abort the open transaction and stop the producer. May be called twice."""
+        """Abort the open transaction and stop the producer. A second call does nothing."""
         if self.closed:
             return
         self.closed = True
@@ -161,7 +171,7 @@ class KafkaWriter:
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, _FENCING):
-                return Fenced(f"{self._id} has a newer owner: {type(cause).__name__}")
+                return Fenced(f"transactional id {self._id} has a newer owner: {type(cause).__name__}")
             cause = cause.__cause__
         reason = f"not committed within {self._timeout_s:.0f} s" if isinstance(error, TimeoutError) else repr(error)
         return LogUnavailable(f"{self._id}: transaction failed: {reason}")

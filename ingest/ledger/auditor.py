@@ -1,10 +1,10 @@
 """The audit: read the topics and compute the balance.
 
-The audit takes a cut, the ends of the topics at its start, and reads all records before it: first frames, then
-heartbeats, then ends of frames. A frame delivered before the cut may still be in processing. So the audit follows
-the topics beyond the cut until every frame has its ends or the wait is over. Frames that are then missing or lack an
-end are unaccounted, except those that an agent reports in its spool. Frames captured after the cut are left to the
-next audit.
+The audit fixes a cut, which is the ends of all topics at its start, and reads all records before the cut: first
+frames, then heartbeats, then results and dead letters. A frame delivered before the cut may still be in processing.
+Therefore the audit reads on beyond the cut until every frame has its final states or the wait is over. Frames that
+are still missing or lack a final state after the wait are unaccounted, except frames that an agent reports in its
+spool. The next audit covers frames captured after the cut.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ Progress = Callable[[int, int], None]
 """A callback with the number of records read and the number to read."""
 
 _PHASES = ((FRAMES, READINGS), (FRAMES_LATE,), (STATUS,), (RESULTS, DEADLETTER))
-"""Order of reading. Live frames and readings come first, because they show where retention has truncated a camera or
-sensor. Ends of frames come last, because ends of deleted frames are not stored."""
+"""Order of reading. Live frames and readings come first, because these topics show from where a camera or sensor is
+retained. Results and dead letters come last, because results of deleted frames are not entered."""
 _TOPICS = tuple(topic for phase in _PHASES for topic in phase)
 _READERS_OF_FRAMES = (
     ("prepare-live", FRAMES),
@@ -47,11 +47,13 @@ _READERS_OF_FRAMES = (
     ("engines", BATCHES),
     ("engines", BATCHES_LATE),
 )
-"""Consumer groups between a delivered frame and its end, with their inputs."""
+"""Consumer groups that bring a delivered frame to its final state, with their input topics."""
 _POLL_S = 0.25
-"""Pause between looks for new ends of frames. A batch's delay and a transaction take less."""
+"""Pause between reads of new results and dead letters, in seconds. The pause is longer than a batch's delay and a
+transaction."""
 _READERS = 8
-"""Partitions read at once. Each fetches up to 16 MiB ahead, so this bounds memory; more would not be faster."""
+"""Number of partitions read at once. Each read fetches up to 16 MiB ahead, so this number bounds memory. More reads
+would not be faster."""
 _REPORT_EVERY = 500
 
 
@@ -79,7 +81,7 @@ async def _ends(log: Log, topics: Iterable[str]) -> dict[TopicPartition, int]:
 
 
 class _TopicReader:
-    """A reader of all partitions that resumes where its last call stopped, and enters records into the ledger."""
+    """Reads all partitions, continues at the position of the last call, and enters records into the ledger."""
 
     def __init__(self, log: Log, progress: Progress) -> None:
         self.readings = Ledger()
@@ -122,7 +124,7 @@ class _TopicReader:
         await self.read_on({tp: end for tp, end in ends.items() if tp.topic in _PHASES[-1]})
 
     async def _enter_expired(self) -> None:
-        """Enter the records that retention has deleted and a stopped service has yet to read."""
+        """Enter the records that retention has deleted before a stopped service has read them."""
         for group, topic in _READERS_OF_FRAMES:
             for partition, first in (await self._log.beginnings(topic)).items():
                 committed = await self._log.committed(group, TopicPartition(topic, partition))
@@ -130,7 +132,7 @@ class _TopicReader:
                     self.ledger.expired_unread[group, topic, partition].add(committed, first - 1)
 
     async def read_on(self, ends: Mapping[TopicPartition, int]) -> None:
-        """Read the records since the last call, and enter those that fill a hole or end a frame."""
+        """Read the records since the last call, and enter those that fill a hole or give a frame's final state."""
         enter = {topic: functools.partial(entry, self.ledger) for topic, entry in ENTRY_BY_TOPIC.items()}
         await self._read_all(ends, enter)
 
@@ -170,7 +172,7 @@ class _TopicReader:
 
 
 async def _gather(work: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run all coroutines, and raise the first error after the others have stopped."""
+    """Run all coroutines, and raise the first error after the other coroutines have stopped."""
     try:
         async with asyncio.TaskGroup() as group:
             for each in work:

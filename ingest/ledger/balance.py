@@ -1,7 +1,7 @@
 """The balance of the ledger. Pure.
 
-The ledger balances when accounts and delivered frames tile ``[0, last]`` of every epoch exactly once, and every
-delivered frame has exactly one end per pipeline that it was routed to.
+The ledger balances when every number in ``[0, last]`` of every epoch is either withheld or delivered, exactly once.
+In addition, every delivered frame must have exactly one final state in each pipeline that it was routed to.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from ingest.ledger.intervals import Cover, Interval, common, length
 from ingest.ledger.states import ALL_PIPELINES, DEAD, NOTHING_RETAINED, EpochLedger, FrameEnd, FrameState, Ledger
 
 _EXAMPLES = 10
-"""Maximum number of faulty frames that are named as examples. The balance shows only some examples; its counts
-include all faulty frames."""
+"""Maximum number of faulty frames that are named as examples. The balance shows only some faulty frames as examples;
+its counts include all faulty frames."""
 _UNCLEAN = "unclean"
 _OF_FRAMES = (FRAMES, FRAMES_LATE)
 """Topics with one record per frame."""
@@ -28,16 +28,16 @@ _OF_FRAMES = (FRAMES, FRAMES_LATE)
 class StateCounts:
     """Frames or readings by final state, for one camera or sensor, or in total.
 
-    - ``captured`` counts all numbers given: withheld, spooled, delivered and unaccounted frames together.
-    - ``spooled`` frames are not in the log yet, but their agent reports that it has them.
-    - ``repeats`` were sent again after a crash and dropped.
-    - ``unclean`` frames were in an agent's memory when it was killed. They were never promised, and do not count as
-      captured.
+    - ``captured`` counts all sequence numbers: withheld, spooled, delivered and unaccounted frames together.
+    - ``spooled`` frames are not in the log yet, but an agent reports them as stored in its spool.
+    - ``repeats`` counts frames that were sent again after a crash and dropped.
+    - ``unclean`` frames were in the memory of an agent when the agent was killed. These frames were never stored, and
+      do not count as captured.
 
-    - ``expired_unread`` frames were deleted by retention before the prepare stage read them. Their cameras are
-      unknown, so only the total has them, and they do not count as captured.
+    - ``expired_unread`` frames were deleted by retention before the prepare stage read them. The cameras of such
+      frames are unknown, so only the total includes these frames, and they do not count as captured.
 
-    A delivered frame has one end per pipeline, so there may be more ends than frames.
+    A delivered frame has one final state per pipeline, so there may be more final states than frames.
     """
 
     captured: int = 0
@@ -80,20 +80,19 @@ class StateCounts:
 class Balance:
     """The balance per camera and in total.
 
-    ``unidentified`` counts dead letters that name no frame, so they are not part of the balance.
+    ``unidentified`` counts dead letters that name no frame. These dead letters are not part of the balance.
     """
 
     cameras: dict[str, StateCounts]
     totals: StateCounts
     unidentified: int = 0
     truncated: list[str] = field(default_factory=list)
-    """Epochs whose first frames retention has deleted, and the number from which they are balanced."""
+    """Epochs whose first frames retention has deleted, and the sequence number from which each epoch is balanced."""
     left_out: list[str] = field(default_factory=list)
     """Cameras whose frames retention may have deleted completely. These cameras are not balanced."""
     unclean: list[str] = field(default_factory=list)
-    """Epochs that a kill ended, with the last number kept and the last one that a heartbeat reported, -1 for none.
-
-    The frames between the two were in memory only; there may have been more.
+    """Epochs that a kill ended, with the last number stored and the last number that a heartbeat reported, -1 for
+    none. The frames between these two numbers were in memory only; there may have been more frames.
     """
     expired_unread: list[str] = field(default_factory=list)
     """Offsets that retention deleted before a service read them, with the service's consumer group."""
@@ -164,10 +163,11 @@ def compute_balance(ledger: Ledger) -> Balance:
 
 
 def _is_over(epoch: int, epochs: Mapping[int, EpochLedger]) -> bool:
-    """Return whether an epoch that was never ended has been replaced by another one of its camera.
+    """Return whether an epoch without a recorded end has been replaced by another epoch of its camera.
 
-    Heartbeats show it: the agent reports the other epoch only after the last report of this one. A new spool or a
-    corrected clock gives the later epoch a lower number. Without heartbeats of both, the higher number is the later.
+    Heartbeats show the replacement: the agent reports the other epoch only after the last report of this epoch. A new
+    spool or a corrected clock gives the later epoch a lower number. Without heartbeats of both epochs, the higher
+    number is the later epoch.
     """
     own = epochs[epoch]
     return any(
@@ -210,7 +210,7 @@ def _count_epoch(name: str, entries: EpochLedger, first: int, waiting: list[Inte
 
 
 def _count_frame(state: FrameState) -> StateCounts:
-    """Return the counts of one frame in this state. Its examples describe the faults."""
+    """Return the counts of one frame in this state. The examples in the counts name the faults."""
     counts = StateCounts()
     if not state.lanes:
         return counts  # retention has deleted its frame record, but not its ends

@@ -30,7 +30,7 @@ def enter_readings(ledger: Ledger, record: LogRecord) -> None:
 
 
 def enter_status(ledger: Ledger, record: LogRecord) -> None:
-    """Enter a heartbeat's accounts and ends of epochs."""
+    """Enter the accounts of withheld frames and the ends of epochs from a heartbeat."""
     beat = _decoded(Heartbeat, record)
     if beat:
         _enter_heartbeat(ledger, beat, record.offset)
@@ -66,7 +66,7 @@ def _enter_intervals(
 
 
 def enter_result(ledger: Ledger, record: LogRecord) -> None:
-    """Enter the end of a frame in one pipeline."""
+    """Enter the final state of a frame in one pipeline."""
     result = _decoded(Result, record)
     if result:
         end = FrameEnd(result.outcome, result.pipeline, result.lane, result.reason)
@@ -74,7 +74,7 @@ def enter_result(ledger: Ledger, record: LogRecord) -> None:
 
 
 def enter_dead_letter(ledger: Ledger, record: LogRecord) -> None:
-    """Enter the ends of the frames in a dead letter."""
+    """Enter the final states of the frames in a dead letter."""
     failure = h.read_failure(record.headers)
     if failure is None or failure.topic not in (FRAMES, FRAMES_LATE, BATCHES, BATCHES_LATE):
         return  # a result, event or reading that failed at a later stage: its frame already has its end
@@ -101,10 +101,11 @@ ENTRY_BY_TOPIC: Mapping[str, Callable[[Ledger, LogRecord], None]] = {
 
 
 class RetainedReadings:
-    """Entry of the retained readings, and of the number from which each sensor is balanced.
+    """Enters the retained readings, and the number from which each sensor is balanced.
 
     ``truncated`` holds the partitions in which retention has deleted records. A sensor's readings are in order, so
-    nothing is missing after its first record. A sensor of such a partition without a record cannot be balanced.
+    retention deleted nothing after the sensor's first retained record. A sensor without a retained record in a
+    truncated partition cannot be balanced.
     """
 
     def __init__(self, ledger: Ledger, truncated: Container[int], partition_of: Callable[[str], int]) -> None:
@@ -112,7 +113,7 @@ class RetainedReadings:
         self._seen: set[str] = set()
 
     def readings(self, record: LogRecord) -> None:
-        """Enter a record of ``readings``. All of them are entered before any heartbeat."""
+        """Enter a record of ``readings``. All records of readings are entered before any heartbeat."""
         readings = _decoded(Readings, record)
         if readings is None:
             return
@@ -132,13 +133,13 @@ class RetainedReadings:
 
 
 class RetainedFrames:
-    """Entry of the retained frames, and of the frame from which each camera is balanced.
+    """Enters the retained frames, and the frame from which each camera is balanced.
 
     ``truncated`` gives, by partition, the Unix time in ms up to which retention has deleted frames, on either lane. A
-    camera starts at its first live frame sent after that time. Earlier live frames are deleted or left out, and all
-    frames captured later, also late ones, were sent later still. A camera of such a partition without such a frame
-    cannot be balanced. ``partition_of`` returns a camera's partition, for cameras without a retained frame.
-    ``sensors`` gives the same for readings.
+    camera's balance starts at its first live frame that was sent after this Unix time. Earlier live frames are
+    deleted or left out. All frames captured after this first frame, also those of the late lane, were sent after it.
+    A camera without such a first frame in a truncated partition cannot be balanced. ``partition_of`` returns a
+    camera's partition, for cameras without a retained frame. ``sensors`` is the RetainedReadings of the same ledger.
     """
 
     def __init__(
@@ -152,7 +153,7 @@ class RetainedFrames:
         self._seen: set[str] = set()
 
     def frame(self, record: LogRecord) -> None:
-        """Enter a record of ``frames`` or ``frames.late``. All live frames are entered before the late ones."""
+        """Enter a record of ``frames`` or ``frames.late``. All live frames are entered before the late frames."""
         found, lane = _delivery(record), h.lane_of(record.headers, record.topic)
         if not found or is_replay(lane):
             return
@@ -168,7 +169,7 @@ class RetainedFrames:
         self._ledger.add_frame(frame, lane, account)
 
     def status(self, record: LogRecord) -> None:
-        """Enter a record of ``status``, which is retained longer than the frames it is about."""
+        """Enter a record of ``status``, which is retained longer than the frames that it counts."""
         beat = _decoded(Heartbeat, record)
         if beat is None:
             return
@@ -181,10 +182,10 @@ class RetainedFrames:
 
 
 def _delivery(record: LogRecord) -> tuple[FrameId, Account | None] | None:
-    """Return the frame that a record delivers and its account: from its headers, else from its body.
+    """Return the frame in a record and the account of withheld frames: from the headers, else from the body.
 
     The headers are still readable when the body is corrupt. A frame without the account header may come from a writer
-    that does not know this header, so its body is read.
+    that does not know this header, so the record's body is read.
     """
     frames = h.frames_of(record.headers)
     account = h.account_of(record.headers, frames[0]) if len(frames) == 1 else None
@@ -199,7 +200,10 @@ def _delivery(record: LogRecord) -> tuple[FrameId, Account | None] | None:
 
 
 def _decoded(kind: type[R], record: LogRecord) -> R | None:
-    """Return a record's body, None if it cannot be read. The numbers that it accounts for then show up as missing."""
+    """Return a record's body, None if the body cannot be read.
+
+    The sequence numbers that an unreadable body counts then show up as missing.
+    """
     try:
         return decode(kind, record.value)
     except CodecError:

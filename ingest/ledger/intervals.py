@@ -1,8 +1,8 @@
 """Covers of integer intervals, with their holes and overlaps. Pure.
 
-A cover is a multiset of numbers, added as closed intervals ``[first, last]``. It tiles ``[0, last]`` when it holds
-every number exactly once. Only the points where the depth changes are stored. So adding is commutative and
-associative, neighbours merge in any order, and a long unbroken run takes two entries.
+A cover is a multiset of numbers, added as closed intervals ``[first, last]``. A cover tiles ``[0, last]`` when the
+cover holds every number of this interval exactly once. Only the points where the depth changes are stored. Therefore
+intervals may be added in any order, and a long unbroken run takes two entries.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Cover:
             self.add(first, last)
 
     def add(self, first: int, last: int) -> None:
-        """Add one interval. Raise LedgerError if it is empty or starts below 0."""
+        """Add one interval. Raise LedgerError if the interval is empty or starts below 0."""
         if first < 0 or last < first:
             raise LedgerError(f"interval {first}..{last}: expected 0 <= first <= last")
         self._step(first, 1)

@@ -1,12 +1,13 @@
 """Estimate of how often the gate misses an object, from its random sample of withheld frames. Pure.
 
 The gate sends a random sample of the frames that it would withhold. A sampled frame is a miss if it shows an object
-that the last regular frame did not show: a new one, or one that has moved by more than half its size. A stationary
-object was seen before and needs no further frame. Earlier sampled frames do not count as seen, because without the
-sample nobody would have them. So whether a quiet frame is a miss does not depend on the frames drawn.
+that the last regular frame did not show: a new object, or an object that has moved by more than half its size. A
+stationary object is no miss, because an earlier regular frame showed the object. Objects in earlier sampled frames do
+not count as seen, because these frames would not exist without the sample. Therefore the random draw does not
+influence which quiet frames are misses.
 
-Misses come in runs: an object that appears unnoticed and stays is missed in every frame until a regular one is sent.
-Frames are drawn independently, so the confidence interval of the rate is still valid.
+Misses come in runs: an unnoticed object is missed in every frame until a regular frame is sent. Frames are drawn
+independently, so the confidence interval of the rate is still valid.
 
 Two kinds of error are not measured. The model itself may overlook an object. A pipeline that classifies
 only moving regions classifies nothing in a frame without motion.
@@ -23,21 +24,21 @@ from ingest.contract.identity import is_replay
 from ingest.contract.records import Detection, Result
 
 CERTAIN = 0.5
-"""Minimum score of an object. Below it, a detector finds an object in one frame and loses it in the next."""
+"""Minimum score of an object. Below this score, a detector finds an object in one frame and loses it in the next."""
 SAME = 0.5
 """Minimum intersection over union of two boxes of one object that has hardly moved."""
 _Z_95 = 1.959964
 """Standard deviations around the mean that hold 95 % of a normal distribution."""
 _LOOKED_AT = ("still", "masked")
-"""Withheld reasons of frames that the gate inspected. The sample is drawn from these frames."""
+"""Withheld reasons of frames that the gate inspected. The random sample is drawn from frames with these reasons."""
 
 
 @dataclass
 class MissRate:
     """The miss rate of one camera's gate, measured with one pipeline.
 
-    ``quiet`` counts the frames in which the gate saw no motion, ``sampled`` those of them that were sent as the
-    sample and classified, and ``missed`` those of the sampled ones that showed a new object.
+    ``quiet`` counts the frames in which the gate saw no motion, ``sampled`` the quiet frames that were sent as the
+    sample and classified, and ``missed`` the sampled frames that showed a new object.
     """
 
     quiet: int = 0
@@ -70,7 +71,7 @@ class MissCounter:
     _last: dict[tuple[str, str, str], Result] = field(default_factory=dict)
 
     def add(self, result: Result) -> None:
-        """Add the next result. Each camera's results must come in their order."""
+        """Add the next result. The results of each camera must be added in the order of their frames."""
         if is_replay(result.lane):
             return
         rate = self.rates.setdefault((result.camera, result.pipeline), MissRate())
@@ -93,7 +94,7 @@ def _follows(result: Result, last: Result) -> bool:
 
 
 def shows_new_object(now: Sequence[Detection], before: Sequence[Detection]) -> bool:
-    """Return whether a detection with a score of at least ``CERTAIN`` has no counterpart in the frame before.
+    """Return whether a detection with a score of at least ``CERTAIN`` has no counterpart in the previous frame.
 
     The counterpart may have any score. Labels are not compared, because models often give a small vehicle different
     labels in two frames.
@@ -104,8 +105,9 @@ def shows_new_object(now: Sequence[Detection], before: Sequence[Detection]) -> b
 def wilson(hits: int, trials: int, z: float = _Z_95) -> tuple[float, float]:
     """Return the Wilson score interval of a rate with ``hits`` in ``trials``; 0..1 without any trial.
 
-    E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927). It is valid
-    for few trials and for rates near 0, where the normal interval has no width.
+    E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927). This
+    interval is valid for few trials and for rates near 0, where the interval of the normal approximation has no
+    width.
     """
     if not trials:
         return 0.0, 1.0

@@ -1,7 +1,7 @@
 """The ledger: the captured, withheld and delivered frames of each epoch, and the states of delivered frames. Pure.
 
-Millions of frames end alike. So a frame's entry is a reference to a state object that all frames in this state share,
-and an event moves the frame to another state object. ``ingest.ledger.balance`` computes the balance.
+Millions of frames have equal states. To save memory, equal states are one shared object, and each frame has a
+reference to its state object. ``ingest.ledger.balance`` computes the balance.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ALL_PIPELINES = ""
 DEAD = "dead"
 
 NOTHING_RETAINED = (sys.maxsize, 0)
-"""Start of a camera without a retained frame. It is above every (epoch, seq)."""
+"""Start of a camera without a retained frame: a pair above every (epoch, seq)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,10 @@ class FrameEnd:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameState:
-    """The lanes that a frame was delivered on, the pipelines it was routed to, and its ends.
+    """The lanes that a frame was delivered on, the pipelines it was routed to, and its final states.
 
-    ``ends`` counts how often each end was written. A dead letter counts once, because parking may be repeated. Only
-    ``Ledger`` creates states, one object per value, so they are compared by identity.
+    ``ends`` counts how often each final state was written. A dead letter counts once, because a service may write it
+    again after a crash. Only ``Ledger`` creates states, one object per value, so states are compared by identity.
     """
 
     lanes: frozenset[str] = frozenset()
@@ -48,10 +48,10 @@ class FrameState:
 
 @dataclass(slots=True)
 class EpochLedger:
-    """The ledger of one epoch of a camera: the cover by accounts and delivered frames, and the frames' states.
+    """The ledger of one epoch of a camera: the cover by withheld and delivered frames, and each frame's state.
 
-    ``withheld`` counts withheld frames by reason. ``repeats`` counts deliveries of a frame that its lane already had,
-    which is normal after a crash of the agent.
+    ``withheld`` counts withheld frames by reason. ``repeats`` counts deliveries of a frame that was already on the
+    same lane. Such deliveries are normal after a crash of the agent.
     """
 
     cover: Cover = field(default_factory=Cover)
@@ -60,13 +60,14 @@ class EpochLedger:
     repeats: int = 0
     end: EpochEnd | None = None
     reported: int = -1
-    """Highest sequence number that a heartbeat reported as captured. A lower bound: heartbeats may be lost."""
+    """Highest sequence number that a heartbeat reported as captured. A lower bound of the captured frames, because
+    heartbeats may be lost."""
     heard: tuple[int, int] | None = None
-    """Offsets on ``status`` of the first and last heartbeats that report this epoch as the present one."""
+    """Offsets on ``status`` of the first and last heartbeats that report this epoch as the current one."""
     status_accounts: set[tuple[int, int, tuple[tuple[str, int], ...]]] = field(default_factory=set)
-    """Accounts from ``status``, kept to recognise one that is sent again."""
+    """Accounts from ``status``, kept to recognise an account that is sent again."""
     runs: set[Interval] = field(default_factory=set)
-    """Delivered runs of readings, for a sensor."""
+    """Delivered runs of readings, if the ledger is of a sensor."""
 
     @property
     def last(self) -> int:
@@ -74,7 +75,7 @@ class EpochLedger:
         return max(self.cover.last, self.end.last if self.end else -1)
 
     def began_after(self, other: EpochLedger) -> bool | None:
-        """Return whether this epoch began after the last heartbeat of another one, None if no heartbeats show it."""
+        """Return whether this epoch began after the last heartbeat of another, None without heartbeats of both."""
         return self.heard[0] > other.heard[1] if self.heard and other.heard else None
 
 
@@ -82,14 +83,14 @@ class Ledger:
     """All facts that the topics contain about captured frames. Before the cut, records may be added in any order.
 
     ``readings`` is a separate ledger of the sensors, in which a sensor takes the place of a camera. Readings are
-    delivered in runs and have no ends in pipelines.
+    delivered in runs, and no pipeline processes readings.
     """
 
     def __init__(self, readings: Ledger | None = None) -> None:
         self.readings = readings
         self.epochs: dict[tuple[str, int], EpochLedger] = defaultdict(EpochLedger)
         self.starts: dict[str, tuple[int, int]] = {}
-        """Per camera that has lost frames to retention: the (epoch, seq) from which it is balanced."""
+        """The (epoch, seq) from which a camera is balanced, for each camera of which retention has deleted frames."""
         self.expired_unread: dict[tuple[str, str, int], Cover] = defaultdict(Cover)
         """Offsets that retention deleted before a consumer group read them, by group, topic and partition."""
         self._waiting: dict[str, tuple[int, list[Waiting]]] = {}
@@ -106,25 +107,27 @@ class Ledger:
         return len(self._unidentified)
 
     def start_at(self, camera: str, epoch: int, seq: int) -> None:
-        """Balance a camera from this frame on, because retention has deleted earlier ones."""
+        """Balance a camera from this frame on, because retention has deleted earlier frames."""
         self.starts[camera] = (epoch, seq)
 
     def leave_out(self, camera: str) -> None:
-        """Exclude a camera of which retention has deleted so much that it cannot be balanced."""
+        """Exclude a camera that cannot be balanced, because retention may have deleted all its frames."""
         self.starts[camera] = NOTHING_RETAINED
 
     def cut(self) -> None:
-        """Fix the frames to balance. After the cut, the ledger adds only records that fill a hole, and ends of
-        frames."""
+        """Fix the set of frames to balance.
+
+        After the cut, the ledger adds only records that fill a hole, and final states of frames.
+        """
         self._cut = {key: entries.last for key, entries in self.epochs.items()}
         if self.readings:
             self.readings.cut()
 
     def add_frame(self, frame: FrameId, lane: str, account: Account | None) -> None:
-        """Add a frame that is in the log, with the account it carries.
+        """Add a frame that is in the log, and its account of the frames withheld before it.
 
         The same frame on the same lane is a repeat, not an error. The same frame on another lane is a duplicate. A
-        replay sends a delivered frame again, so it is not a delivery.
+        frame that a replay sends again does not count as delivered again.
         """
         if is_replay(lane) or not self._is_wanted(frame.camera, frame.epoch, frame.seq):
             return
@@ -141,7 +144,7 @@ class Ledger:
     def add_readings(self, first: FrameId, last: int, account: Account | None) -> None:
         """Add a run of readings that is in the log; ``first.camera`` is the sensor's name.
 
-        An identical run is a repeat.
+        A second, identical run counts as a repeat.
         """
         if not self._is_wanted(first.camera, first.epoch, last, first.seq):
             return
@@ -155,7 +158,7 @@ class Ledger:
         entries.cover.add(first.seq, last)
 
     def add_account(self, account: Account) -> None:
-        """Add an account from ``status``. An identical account is a repeat."""
+        """Add an account from ``status``. A second, identical account is ignored."""
         if not self._is_wanted(account.camera, account.epoch, account.last, account.first):
             return
         entries = self.epochs[account.camera, account.epoch]
@@ -165,9 +168,10 @@ class Ledger:
             self._withhold(entries, account)
 
     def add_epoch_end(self, end: EpochEnd) -> None:
-        """Add the end of an epoch. A clean end wins over an unclean one: an agent may be killed after a clean end.
+        """Add the end of an epoch.
 
-        An end after the cut still closes its epoch. Frames after the cut are left to the next audit.
+        A clean end wins over an unclean end, because an agent may be killed after a clean end. The end of an epoch
+        counts even if it was written after the cut. The next audit covers frames after the cut.
         """
         if self._cut is not None:
             cut = self._cut.get((end.camera, end.epoch))
@@ -183,9 +187,9 @@ class Ledger:
         entries.end = end
 
     def add_progress(self, camera: str, epoch: int, last: int, offset: int) -> None:
-        """Add the highest captured number that a heartbeat reported. Those frames need not have been kept.
+        """Add the highest captured number that a heartbeat reported. Frames up to this number may have been withheld.
 
-        ``offset`` is the heartbeat's on ``status``.
+        ``offset`` is the heartbeat's offset on ``status``.
         """
         if self._cut is None and self._is_wanted(camera, epoch, max(0, last)):
             entries = self.epochs[camera, epoch]
@@ -194,7 +198,7 @@ class Ledger:
             entries.heard = min(first, offset), max(latest, offset)
 
     def set_spooled(self, agent: str, at_ns: int, waiting: Iterable[Waiting]) -> None:
-        """Set the whole contents of an agent's spool at this time, unless a newer report is known."""
+        """Replace the known contents of an agent's spool, unless a newer report is known."""
         if at_ns >= self._waiting.get(agent, (0, []))[0]:
             self._waiting[agent] = at_ns, list(waiting)
 
@@ -204,13 +208,13 @@ class Ledger:
         return [(each.first, each.last) for each in everywhere if (each.camera, each.epoch) == (camera, epoch)]
 
     def add_frame_end(self, frame: FrameId, end: FrameEnd, pipelines: frozenset[str] = frozenset()) -> None:
-        """Add one end of a frame. ``pipelines`` are all pipelines it was routed to, if the record names them."""
+        """Add one final state of a frame. ``pipelines`` are all pipelines of the frame, if the record names them."""
         if self._is_wanted(frame.camera, frame.epoch, frame.seq):
             frames = self.epochs[frame.camera, frame.epoch].frames
             frames[frame.seq] = self._after_end(frames.get(frame.seq, self._new), end, pipelines)
 
     def add_unidentified(self, place: object) -> None:
-        """Add a dead letter that names no frame. ``place`` is the position of its record in the log."""
+        """Add a dead letter that names no frame. ``place`` is the position of the failed record in the log."""
         self._unidentified.add(place)
 
     def _is_wanted(self, camera: str, epoch: int, seq: int, first: int | None = None) -> bool:

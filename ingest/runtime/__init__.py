@@ -1,1 +1,1 @@
-"""Foundations of every process: clock, logs, event loop, back-off, heartbeat and the shell of a service."""
+"""Foundations of every process: clock, logs, event loop, back-off, heartbeat and the common frame of a service."""

@@ -31,7 +31,7 @@ class SystemClock:
 
 @dataclass
 class ManualClock:
-    """A clock that moves only when ``advance`` is called. For tests and replays."""
+    """A clock that moves only when ``advance`` is called. Tests and replays use this clock."""
 
     seconds: float = 0.0
     started_ns: int = 1_700_000_000_000_000_000
@@ -51,7 +51,10 @@ class ManualClock:
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """A moment on the monotonic clock. A chain of calls passes it down and shares it."""
+    """A moment on the monotonic clock.
+
+    A chain of calls passes one deadline down, so that all calls together keep the time limit.
+    """
 
     at: float
     clock: Clock = field(default_factory=SystemClock)

@@ -15,18 +15,18 @@ T = TypeVar("T")
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end in a new uvloop event loop.
 
-    Event loops that libraries create later in other threads are uvloops too; Faust fetches in such a thread. Every
-    service moves large records through sockets: uvloop leaves a core of a busy engine node or stream processor about
-    5 % more time for its work (``benchmarks/results``).
+    Event loops that libraries create later in other threads are also uvloops, such as the one of Faust's fetcher.
+    Every service moves large records through sockets: with uvloop, a busy engine node or stream processor has about 5
+    % more processor time for its work (``benchmarks/results``).
     """
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     return asyncio.run(work)
 
 
 def stop_event() -> asyncio.Event:
-    """Return an event of the running loop that SIGTERM, SIGINT and SIGHUP set. Call it in the main thread.
+    """Return an event of the running loop that SIGTERM, SIGINT and SIGHUP set. Call this function in the main thread.
 
-    A terminal that closes sends SIGHUP, which by default kills a process in the middle of its work. A SIGHUP that is
+    A terminal that closes sends SIGHUP, which would kill the process in the middle of its work. A SIGHUP that is
     ignored, as under nohup(1), stays ignored.
     """
     event = asyncio.Event()

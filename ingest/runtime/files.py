@@ -1,4 +1,7 @@
-"""Files and folders that only their owner, or their owner and group, can read. The umask cannot widen these modes."""
+"""Files and folders that only their owner, or their owner and group, can read.
+
+The umask of the user cannot make these files readable for others.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,14 @@ GROUP_FILE, GROUP_FOLDER = 0o640, 0o750
 
 
 def restrict_umask() -> None:
-    """Forbid all access of others to the files that this process and its children create."""
+    """Forbid other users all access to the files that this process and its children create."""
     os.umask(os.umask(0o077) | 0o027)
 
 
 def make_folder(folder: Path, mode: int = PRIVATE_FOLDER) -> None:
-    """Make a folder with its parents. Tighten the mode of a folder that exists, unless others share it like /tmp.
+    """Make a folder with its parents.
 
-    Raise OSError.
+    Tighten the mode of an existing folder, unless other users share the folder, like /tmp. Raise OSError.
     """
     if not folder.parent.exists():
         make_folder(folder.parent, mode)
@@ -31,7 +34,7 @@ def make_folder(folder: Path, mode: int = PRIVATE_FOLDER) -> None:
 
 
 def open_private(path: Path, mode: int = PRIVATE_FILE, flags: int = os.O_TRUNC) -> int:
-    """Open a file for writing and return its descriptor. Tighten the mode of a file that exists. Raise OSError."""
+    """Open a file for writing and return its descriptor. Tighten the mode of an existing file. Raise OSError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flags, mode)
     found = os.fstat(descriptor)
     if found.st_uid == os.geteuid() and found.st_mode & 0o777 & ~mode:
@@ -46,7 +49,7 @@ def write_private(path: Path, data: bytes) -> None:
 
 
 def write_new(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
-    """Write a file that must not exist, with exactly this mode, and sync it. Raise OSError."""
+    """Write a file that must not exist, with exactly this mode, and sync the file to disk. Raise OSError."""
     with os.fdopen(open_private(path, mode, os.O_EXCL), "wb") as file:
         os.fchmod(file.fileno(), mode)
         file.write(data)

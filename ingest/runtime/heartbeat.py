@@ -19,7 +19,7 @@ from ingest.runtime.clock import Clock, SystemClock
 _log = logs.get("ingest.heartbeat")
 
 INTERVAL_S = 2.0
-"""Pause between two heartbeats. A console sees a dead service within a few seconds."""
+"""Pause between two heartbeats, in seconds. With this pause, a console shows a dead service within a few seconds."""
 
 State = Literal["starting", "running", "stopped"]
 

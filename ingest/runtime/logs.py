@@ -12,17 +12,16 @@ import structlog
 _CLIENTS = "aiokafka"
 _OURS = "sightline"
 REPEAT_INTERVAL_S = 60.0
-"""Pause between two writings of the same library record, in seconds.
-
-While Kafka is unreachable its client logs some twenty records a second. They would wear out an SD card and hide
-important lines.
+"""Pause between two writings of the same library record, in seconds. While Kafka is unreachable, the Kafka client
+logs some twenty records a second. These records would wear out an SD card and hide important lines.
 """
 _MAX_KINDS = 256
-"""Maximum number of distinct library records to remember. Only a library that formats its messages exceeds it."""
+"""Maximum number of distinct library records to remember. Only a library that puts changing values into its message
+templates has more."""
 
 
 class RepeatFilter(logging.Filter):
-    """Log filter that passes each library record once per ``REPEAT_INTERVAL_S``, with the number of repeats since.
+    """Log filter that passes each library record once per ``REPEAT_INTERVAL_S``, with the number of repeats.
 
     Records of Sightline itself always pass.
     """
@@ -33,7 +32,7 @@ class RepeatFilter(logging.Filter):
         self._seen: dict[tuple[str, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether to write a record."""
+        """Return whether to write a log record."""
         if record.name.split(".")[0] == _OURS:
             return True
         now_s, kind = self._now_s(), (record.name, str(record.msg))
@@ -77,9 +76,10 @@ def configure(service: str, level: str = "INFO") -> None:
 
 
 def quiet_clients() -> None:
-    """Silence the Kafka clients and log to stderr. For commands: they raise errors, and write results to stdout.
+    """Silence the Kafka clients and log to stderr.
 
-    Handlers attached to the clients' logger still receive their records.
+    Commands call this function, because they report errors by exceptions and write results to stdout. Handlers
+    attached to the clients' logger still receive their records.
     """
     structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
     clients = logging.getLogger(_CLIENTS)
@@ -89,6 +89,6 @@ def quiet_clients() -> None:
 
 
 def get(name: str) -> structlog.stdlib.BoundLogger:
-    """Return the logger of one module, below ``sightline``."""
+    """Return the logger ``sightline.NAME`` of one module."""
     logger: structlog.stdlib.BoundLogger = structlog.get_logger(f"{_OURS}.{name}")
     return logger

@@ -1,4 +1,4 @@
-"""The shell of every service: logs, metrics port, stop signals, Kafka log, configuration and exit status."""
+"""The common frame of every service: logs, metrics port, stop signals, Kafka log, configuration and exit status."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ from ingest.site.topic.view import Config, ConfigView, Validate, accept
 _log = logs.get("ingest.service")
 
 EXIT_FAILED = 70
-"""Exit status after an error inside the service (EX_SOFTWARE of sysexits.h). The supervisor starts it again."""
+"""Exit status after an error inside the service (EX_SOFTWARE of sysexits.h). The supervisor then starts the service
+again."""
 EXIT_AGAIN = 75
 """Exit status when Kafka is gone, another process has taken over, or the configuration has changed (EX_TEMPFAIL of
 sysexits.h).
 
-Started again, the service continues at its last commit.
+When started again, the service continues at its last commit.
 """
 
 
@@ -39,9 +40,9 @@ Started again, the service continues at its last commit.
 class Service:
     """One service's process, from its start to its exit status.
 
-    ``name`` stands in every log line and in the Kafka client id. All metrics of the process go into ``registry``,
-    which is served for Prometheus on ``metrics_port``; 0 serves none. By default, only this machine reaches it:
-    the metrics name cameras and need no password.
+    ``name`` appears in every log line and in the Kafka client id. All metrics of the process go into ``registry``,
+    which is served for Prometheus on ``metrics_port``; 0 serves none. By default, the port accepts connections from
+    this machine only, because the metrics name cameras and need no password.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Service:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
 
     def run(self, work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
-        """Run ``work(stop)`` in an event loop of its own and return the exit status. Call it in the main thread.
+        """Run ``work(stop)`` in a new event loop and return the exit status. Call this method in the main thread.
 
         SIGTERM, SIGINT and SIGHUP set ``stop``; ``work`` then finishes and returns. LogUnavailable and Fenced
         are logged and become ``EXIT_AGAIN``, MemberIdle becomes ``EXIT_FAILED``. Any other error propagates.
@@ -77,7 +78,7 @@ class Service:
     def serve_metrics(self) -> WSGIServer | None:
         """Serve the registry for Prometheus. Return the server, None without a port.
 
-        If the port is in use, log this and return None: the service runs without metrics.
+        If the port is in use, log a warning and return None: the service then runs without metrics.
         """
         if not self.metrics_port:
             return None
@@ -93,7 +94,7 @@ class Service:
 
     @asynccontextmanager
     async def open_log(self) -> AsyncIterator[KafkaLog]:
-        """Yield an open log whose topics are as the contract says. Raise LogUnavailable or TopicMismatch."""
+        """Yield an open log whose topics match the contract. Raise LogUnavailable or TopicMismatch."""
         async with KafkaLog(self.settings, f"{self.name}-{os.getpid()}") as log:
             require_topics(await log.partitions())
             yield log
@@ -101,7 +102,7 @@ class Service:
     async def read_config(self, log: Log, validate: Validate = accept) -> Config:
         """Read the ``config`` topic to its end, and count its refused entries. Raise LogUnavailable.
 
-        ``validate`` is for services that run rules: see ``stream.rules.validated``.
+        Services that run rules pass ``stream.rules.validated`` as ``validate``.
         """
         return await store.read(log, self._config_metrics, validate)
 
@@ -110,8 +111,8 @@ class Service:
     ) -> None:
         """Follow the ``config`` topic for ever, and pass on each configuration that differs from the last one.
 
-        ``before`` is in force at first. ``on_change`` raises ConfigError to refuse a configuration, which is logged.
-        A topic that has lost all its entries changes nothing.
+        ``before`` is the configuration in force at first. ``on_change`` raises ConfigError to refuse a configuration;
+        the refusal is logged. If the topic has lost all its entries, the configuration in force stays.
         """
 
         async def changed(view: ConfigView) -> None:

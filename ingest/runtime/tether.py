@@ -1,8 +1,9 @@
 """Run a command that dies with its parent: ``python tether.py PARENT_PID command …``.
 
-The program asks the kernel to send SIGKILL when its parent ends (prctl(2), PR_SET_PDEATHSIG). Then it becomes the
-command and keeps its process id. It is a separate program because code between fork and exec is unsafe in a process
-with threads. It imports nothing from Sightline, so that it starts in milliseconds.
+The program asks the kernel to send SIGKILL when its parent ends (prctl(2), PR_SET_PDEATHSIG). Then the program
+replaces itself by the command and keeps its process id. The tether is a separate program because code between fork
+and exec is unsafe in a process with threads. This program imports nothing from Sightline, so that it starts in
+milliseconds.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ PR_SET_PDEATHSIG = 1
 def tethered(command: Sequence[str]) -> list[str]:
     """Return a command that runs ``command`` and dies with this process.
 
-    The kernel treats the thread that starts the command as its parent. Start it from a thread that lasts.
+    Start the command from a thread that lives as long as this process: the kernel treats the starting thread as the
+    parent.
     """
     return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *command]
 

@@ -14,14 +14,14 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-"""Byte order marks, and the encodings that they announce."""
+"""Byte order marks, and their encodings."""
 
 
 def decode_text(data: bytes) -> str:
-    """Return the text of a file's bytes in the encoding of its byte order mark, UTF-8 without one.
+    """Return the text of a file's bytes in the encoding of its byte order mark, UTF-8 without a mark.
 
     Every text file of a user is read with this function: secrets, labels, site and policy files. Raise ValueError
-    with a text that quotes nothing of the contents.
+    with a message that quotes nothing of the file.
     """
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
     try:
@@ -29,12 +29,12 @@ def decode_text(data: bytes) -> str:
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start} is not {encoding}") from None
     if "\0" in text:
-        raise ValueError("NUL characters, as in UTF-16 without a byte order mark")
+        raise ValueError("found NUL characters, as in UTF-16 without a byte order mark")
     return text
 
 
 def read_text(path: Path, kind: str = "text") -> str:
-    """Return the text of a file. ``kind`` names the format in errors. Raise ConfigError."""
+    """Return the text of a file. ``kind`` names the format in error messages. Raise ConfigError."""
     try:
         return decode_text(path.read_bytes())
     except OSError as error:

@@ -1,7 +1,7 @@
 """Configuration of a site: cameras, sensors, pipelines, rules and receivers, as one validated TOML file.
 
 `sightline config apply` writes each entry of the file to the compacted ``config`` topic under ``kind/name``, and all
-services read it there. The file holds no secrets, only the names of files with secrets.
+services read the entries there. The file holds no secrets, only the names of files with secrets.
 """
 
 from ingest.site.agent import DiskConfig, LinkConfig, SpoolConfig

@@ -1,4 +1,4 @@
-"""Configuration of a camera: its stream, the watch over its view, and the masking of secrets in addresses."""
+"""Configuration of a camera: its stream, the checks of its view, and the masking of secrets in addresses."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from ingest.site.picture import EncodeConfig, RedactConfig
 from ingest.site.url import require_port
 
 _USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{0,30}://)(?P<user>[^\s/?#@]*)@", re.IGNORECASE)
-"""The scheme is limited to 31 characters: without a limit, the search in a long word takes quadratic time."""
+"""Pattern of a login in a URL. The scheme is limited to 31 characters: otherwise the search in a long word takes
+quadratic time."""
 LOGIN = "pass|pwd|psw|secret|token|key|auth|user|usr|login"
-"""Parts of the names by which cameras pass a login in their path or query."""
+"""Parts of the parameter names with which camera addresses pass a login in the path or query."""
 _PARAMETER = re.compile(rf"([?&;][^?&;=\s]{{0,40}}?(?:{LOGIN})[^?&;=\s]{{0,40}}=)[^&;\s'\"]*", re.IGNORECASE)
 _SECRET_KEY = re.compile(r"(?:.*_)?(?:password|passwd|pwd|secret|token)", re.IGNORECASE)
-"""Keys that may hold a password written by mistake, although secrets belong into files."""
+"""Keys whose values are masked. Secrets belong in files, but a user may write a password here by mistake."""
 _VARIABLE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 
 
 LEGACY_TLS = 'stream.tls = "legacy" allows TLS 1.0 and SHA-1: others in the network may read or change the pictures'
-"""Warning about a camera with this option."""
+"""Warning about a camera with ``stream.tls = "legacy"``."""
 
 
 class StreamConfig(ConfigSection):
@@ -39,23 +40,25 @@ class StreamConfig(ConfigSection):
     password_file: Path | None = None
     """A file whose first line is the password."""
     ca_file: Path | None = None
-    """Trusted authorities for ``rtsps`` and ``https``, as PEM; by default those of the system."""
+    """Trusted certificate authorities for ``rtsps`` and ``https``, as PEM; by default the authorities of the
+    system."""
     verify: bool = True
-    """False accepts any certificate: for a camera with a self-signed one, in a private network."""
+    """Verify the camera's certificate. False accepts any certificate, such as a self-signed one in a private
+    network."""
     tls: Literal["modern", "legacy"] = "modern"
-    """For ``https``: ``legacy`` also allows TLS 1.0 and 1.1, SHA-1 and short keys.
+    """TLS versions for ``https``: ``legacy`` also allows TLS 1.0 and 1.1, SHA-1 and short keys.
 
-    Others in the network may be able to read or change such a connection, so each start warns of it.
+    Attackers in the network may be able to read or change such a connection, so each start logs a warning.
     """
     own_clock: bool = True
-    """Use the capture time of the stream if it has one; False always uses the host's clock."""
+    """Use the capture time in the stream if the stream has one; False always uses the host's clock."""
     max_skew_s: float = Field(default=2.0, gt=0.0)
-    """Largest difference of the stream's clock from the host's. If the clocks differ by more, the difference is
-    reported and the host's clock is used."""
+    """Largest accepted difference between the stream's clock and the host's clock. If the clocks differ by more, the
+    difference is reported and the host's clock is used."""
     existing: bool = False
-    """For ``images:FOLDER``: read the pictures that are already there at the first start, too."""
+    """For ``images:FOLDER``: at the first start, also read the pictures that already exist."""
     recursive: bool = False
-    """For ``images:FOLDER``: read the pictures of sub-folders, too."""
+    """For ``images:FOLDER``: also read the pictures of sub-folders."""
     memory_mb: int = Field(default=1024, ge=128)
     """Memory of the decoder in MiB. A capture that needs more ends with an error: a guard against broken streams."""
 
@@ -72,7 +75,7 @@ class WatchConfig(ConfigSection):
     stall_s: float = Field(default=10.0, gt=0.0)
     """Time without a frame after which the agent reconnects to the camera."""
     frozen_s: Seconds = 60.0
-    """Time for which pictures are identical. Pictures of a still scene never are, because of the sensor's noise."""
+    """Time for which pictures are identical. Even pictures of a still scene differ, because of the sensor's noise."""
     black_s: Seconds = 10.0
     """Time for which pictures are black."""
     tampered_s: Seconds = 10.0
@@ -96,12 +99,14 @@ class CameraConfig(ConfigEntry):
     source: str
     site: str = ""
     fps: float = Field(default=10.0, gt=0.0)
-    """Frames per second at which files, scenes and images are played, snapshots fetched, and devices set."""
+    """Frames per second at which files, scenes and images are played and snapshots are fetched, and to which devices
+    are set."""
     loop: bool = False
     """Play a file again from its start when it ends."""
     width: int = Field(default=0, ge=0)
     height: int = Field(default=0, ge=0)
-    """With 0, frames keep the size of the source. A simulated scene is rendered in this size, 640×360 by default."""
+    """Size of the frames; with 0, frames keep the size of the source. A simulated scene is rendered in this size, by
+    default 640×360."""
     options: dict[str, str | int | float | bool] = {}
     """Options of a simulated scene: seed, light, rain, noise_sigma, density, frames."""
     stream: StreamConfig = StreamConfig()

@@ -15,7 +15,7 @@ from ingest.site.url import WebUrl
 Seconds = Annotated[float, Field(ge=0.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 RelativePoint = tuple[Share, Share]
-"""x, y as shares of the picture's width and height, so that a line stays in place when the resolution changes."""
+"""x, y as shares of the picture's width and height, so that a shape stays in place when the resolution changes."""
 Polygon = Annotated[tuple[RelativePoint, ...], Field(min_length=3)]
 
 
@@ -43,13 +43,14 @@ class SharedEntry(ConfigEntry):
     """Base of an entry that several sites may share."""
 
     sites: tuple[str, ...] = ()
-    """The sites whose files contain this entry. `sightline config apply` writes it; it is not read from a file."""
+    """The sites whose files contain this entry. `sightline config apply` writes this field; a site file cannot set
+    it."""
 
 
 class RuleEntry(SharedEntry):
-    """A rule with its settings as they were written.
+    """A rule with unvalidated settings.
 
-    Only services that run rules know which settings a type has, and validate them: see ``stream/rules.py``.
+    Only services that run rules know and validate the settings of a rule type: see ``stream/rules.py``.
     """
 
     KIND: ClassVar[str] = "rule"
@@ -59,7 +60,7 @@ class RuleEntry(SharedEntry):
 
 
 class PinConfig(ConfigEntry):
-    """A camera's partition. `sightline topics grow` writes it so that the camera keeps its partition."""
+    """A camera's partition. `sightline topics grow` writes pins so that each camera keeps its partition."""
 
     KIND: ClassVar[str] = "pin"
 
@@ -74,7 +75,8 @@ class ReceiverConfig(SharedEntry):
     url: WebUrl
     secret_file: Path
     history: bool = False
-    """Whether a new receiver gets all alerts that the topic still has. Otherwise it begins at the present."""
+    """Whether a new receiver gets all alerts that the topic still has. Otherwise the receiver gets only new
+    alerts."""
     timeout_s: float = Field(default=10.0, gt=0.0, le=60.0)
     retry_s: tuple[Seconds, ...] = (0, 5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
     """Pause before each attempt in seconds: the schedule of Standard Webhooks, 75 hours in all."""

@@ -18,14 +18,15 @@ from ingest.site.pipeline import PipelineConfig
 from ingest.site.sensor import SensorConfig
 
 MAX_ENTRY_BYTES = 1024 * 1024
-"""Largest entry. It has room for hundreds of masks with hundreds of corners; a larger one is refused unread."""
+"""Maximum size of an entry. An entry of this size has room for hundreds of masks with hundreds of corners. A larger
+entry is refused unread."""
 UNNAMED = "site"
-"""Name of a site whose file sets no name. Its cameras and sensors name no site either."""
+"""Name of a site whose file sets no name. Cameras and sensors of a site without a name have no site name either."""
 _Own = TypeVar("_Own", CameraConfig, SensorConfig)
 
 
 class Site(ConfigSection):
-    """A whole site, as in its file."""
+    """A whole site, with all sections of its file."""
 
     name: str = UNNAMED
     time_zone: TimeZone = "UTC"
@@ -45,7 +46,7 @@ class Site(ConfigSection):
     @field_validator("cameras", "sensors")
     @classmethod
     def _name_the_site(cls, entries: tuple[_Own, ...], info: ValidationInfo) -> tuple[_Own, ...]:
-        """Set the site's name in its cameras and sensors, because entries are separate on the ``config`` topic."""
+        """Set the site's name in its cameras and sensors, because each entry is a separate record on ``config``."""
         name = info.data.get("name", UNNAMED)
         for entry in entries:
             if entry.site not in ("", name):

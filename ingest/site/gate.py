@@ -12,8 +12,8 @@ from ingest.site.entry import ConfigSection, Polygon, Seconds, Share
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 _LONGEST_ZONE = 64
-"""Characters of a time zone: twice the longest name. Python looks a zone up as a nested package, so a long name would
-be slow."""
+"""Maximum length of a time zone's name: twice the longest existing name. Python looks up each part of the name as a
+package, so a longer name would be slow."""
 _EVERY_DAY: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
@@ -47,28 +47,31 @@ class ArmedHours(ConfigSection):
 
 
 class GateConfig(ConfigSection):
-    """Settings of the gate, which withholds frames that are not worth sending. A rate of 0 is no limit."""
+    """Settings of the gate, which withholds frames without news. A rate of 0 means no limit."""
 
     max_fps: float = Field(default=12.5, ge=0.0)
-    """Frames per second that the gate inspects. The pixels of the others are not even fetched.
+    """Frames per second that the gate inspects. The agent does not read the pixels of the other frames.
 
-    The default is every second frame of a usual camera. In dense traffic, a detector finds 0.93 of the objects that
-    it finds in every frame (``benchmarks/gate.py``), and no tracker of this project needs more.
+    The default is every second frame of a camera with 25 frames per second. At this rate, a detector finds 93 % of
+    the objects in dense traffic that it finds at the full rate (``benchmarks/gate.py``). The trackers of this project
+    need no higher rate.
     """
     open_fps: float = Field(default=5.0, ge=0.0)
-    """Frames per second that are sent while the gate is open. A frame in which an object moved on is sent at once."""
+    """Frames per second that are sent while the gate is open. A frame in which an object moved by ``min_change`` is
+    sent at once."""
     motion: bool = True
     """Withhold frames without motion."""
     min_area: Share = 0.0005
     """Area of the smallest moving region, as a share of the picture."""
     min_change: Share = 0.15
-    """An object has moved on when this share of its area is outside its area in the last frame sent."""
+    """An object counts as moved when this share of its area is outside its area in the last frame sent."""
     masks: tuple[Polygon, ...] = ()
     """Polygons in which motion is ignored: a tree, a road behind the fence, a burnt-in clock."""
     hold_s: Seconds = 1.0
     """Time for which the gate stays open after the last motion."""
     pre_roll_s: float = Field(default=0.5, ge=0.0, le=3.0)
-    """Time before a motion starts for which frames are sent, too. They must be young enough for the live lane."""
+    """Length of the pre-roll in seconds: frames of this time before a motion are also sent. The pre-roll must be
+    shorter than ``spool.late_after_s``, so that these frames still go to the live lane."""
     keep_alive_s: Seconds = 10.0
     """Interval at which a frame of a still scene is sent; 0 for never."""
     sample: Share = 0.01

@@ -11,10 +11,10 @@ from ingest.contract.records.base import Name
 from ingest.site.entry import Seconds, Share, SharedEntry
 
 MAX_PIXEL_BYTES = MAX_RECORD_BYTES - 1024 * 1024
-"""Bytes of pixels in a batch. The remaining MiB of its record is for the items. 64 items with 64 regions each need
-less than half a MiB, and with the largest number of moving and stationary boxes they just fit."""
+"""Maximum size of a batch's pixels. The last MiB of a record is for the items. 64 items with 64 regions each need
+less than half a MiB, and just fit with the largest number of moving and stationary boxes."""
 UNROUTED_NAME = "none"
-"""Pipeline name of batches with frames that no pipeline wants."""
+"""Pipeline name of batches with frames of cameras that no pipeline processes."""
 _CHANNELS = 3
 
 
@@ -36,7 +36,7 @@ class PipelineConfig(SharedEntry):
     fit: Literal["stretch", "letterbox", "crop"] = "stretch"
     """How a picture gets the shape of the model's input: distorted, padded, or with its longer sides cut off."""
     regions: Literal["full", "motion"] = "full"
-    """Classify the whole frame, or each region with motion."""
+    """``full`` classifies the whole frame, ``motion`` each region with motion."""
     region_margin: Share = 0.15
     """Margin added to a region on each side, as a share of its size."""
     max_regions: int = Field(default=8, ge=1, le=64)

@@ -32,7 +32,7 @@ class HostOptions(ConfigSection):
     path: Path = Path("/")
     """For ``disk``: a path on the file system whose free bytes are measured."""
     label: str = ""
-    """For ``temperature``: the chip or label to read; by default the hottest of all."""
+    """For ``temperature``: the chip or label to read; by default the hottest sensor of the host."""
 
 
 class MqttOptions(ConfigSection):
@@ -45,7 +45,7 @@ class MqttOptions(ConfigSection):
     password_file: Path | None = None
     tls: bool = False
     ca_file: Path | None = None
-    """Trusted certificates as PEM; by default those of the system."""
+    """Trusted certificates as PEM; by default the certificates of the system."""
     cert_file: Path | None = None
     key_file: Path | None = None
     field: str = ""
@@ -62,7 +62,7 @@ class MqttOptions(ConfigSection):
 
 
 def csv_separator(header: str) -> str:
-    """Return the separator of a CSV header: a semicolon if it has one outside of quotes, else a comma."""
+    """Return the separator of a CSV header: a semicolon if the header has one outside of quotes, else a comma."""
     return ";" if ";" in _QUOTED.sub("", header) else ","
 
 
@@ -77,7 +77,7 @@ class LineOptions(ConfigSection):
 
     format: Literal["lines", "csv"] = "lines"
     header: str = ""
-    """For ``csv``: the names of the columns, for a device that does not send them itself."""
+    """For ``csv``: the names of the columns, for a device that does not send a header line."""
     field: str = ""
     """Name of this sensor in the device's lines; by default the sensor's own name."""
 
@@ -96,11 +96,12 @@ class CommandOptions(LineOptions):
     """Options of ``command:NAME``. Sensors with the same source, ``argv`` and format share one process."""
 
     argv: tuple[str, ...] = Field(default=(), min_length=1)
-    """The program and its arguments. No shell interprets them. Without it, ``agent.toml`` of the device has them."""
+    """The program and its arguments. No shell interprets them. Without ``argv``, the device's ``agent.toml`` sets the
+    program and its arguments."""
 
 
 class SerialOptions(LineOptions):
-    """Options of ``serial:/dev/…``. Sensors of one device share it."""
+    """Options of ``serial:/dev/…``. Sensors of one device share one serial port."""
 
     baud: Baud = 9600
     bytesize: Literal[5, 6, 7, 8] = 8
@@ -112,7 +113,7 @@ class ModbusOptions(ConfigSection):
     """Options of ``modbus:HOST[:PORT]`` and ``modbus:/dev/…``. Sensors of one device share one connection."""
 
     address: int = Field(ge=0, le=65535)
-    """Address of the register in the protocol, from 0. A manual's 40001 usually means 0."""
+    """Address of the register in the protocol, from 0. Register 40001 in a manual usually has address 0."""
     table: Literal["holding", "input"] = "holding"
     type: Literal["int16", "uint16", "int32", "uint32", "float32"] = "uint16"
     word_order: Literal["big", "little"] = "big"
@@ -164,10 +165,10 @@ class SensorConfig(ConfigEntry):
     """Readings per second of a source that is polled. Other sources send readings at their own rate."""
     low: float = -1e9
     high: float = 1e9
-    """Limits of the sensor's physical range. Readings outside are flagged, and rules ignore them."""
+    """Limits of the sensor's physical range. Readings outside of the range are flagged, and rules ignore them."""
     column_rows: int = Field(default=100, ge=1, le=10_000)
     max_delay_s: Seconds = 2.0
-    """Longest time that a reading waits for others to share its record."""
+    """Longest time that a reading waits for further readings of the same record."""
     silent_after_s: Seconds = 0.0
     """Time without a reading after which the sensor is reported as stalled; 0 for never."""
     options: dict[str, str | int | float | bool | tuple[str, ...]] = {}

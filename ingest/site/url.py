@@ -1,4 +1,4 @@
-"""Complete validation of web addresses, so that a wrong one is refused by `sightline config check`."""
+"""Complete validation of web addresses, so that `sightline config check` refuses a wrong address."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_HOST_CHARS = 253
 
 
 def checked_url(url: str, schemes: Collection[str] = ("http", "https"), *, login: bool = False) -> str:
-    """Return a web address unchanged. Raise ValueError, which says what is wrong with it.
+    """Return a web address unchanged. Raise ValueError with the reason.
 
     ``login`` allows a user and password before the host.
     """
@@ -56,7 +56,7 @@ def _require_host(host: str) -> None:
 
 
 def require_port(netloc: str) -> None:
-    """Raise ValueError for a port outside of 1 to 65535, as it is written: ``urlsplit`` accepts ``:٣``.
+    """Raise ValueError unless the port is an ASCII number from 1 to 65535: ``urlsplit`` also accepts ``:٣``.
 
     A login before the host is allowed.
     """

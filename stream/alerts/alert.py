@@ -1,4 +1,7 @@
-"""Make the alert and the evidence pictures of an event. Pure except for the evidence store."""
+"""Make the alert and the evidence pictures of an event.
+
+The functions have no side effects, except that they write to the evidence store.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ _MEDIA_TYPE = {"jpeg": "image/jpeg", "webp": "image/webp"}
 
 
 def alert_id(event: Event) -> str:
-    """Return the id of the alert, a function of the event's id.
+    """Return the id of an event's alert, which depends only on the event's id.
 
     The alert's id is the ``webhook-id`` of every delivery attempt.
     """

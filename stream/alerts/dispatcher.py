@@ -1,6 +1,6 @@
-"""The dispatcher: delivers every alert to every receiver, until each pair has a final receipt.
+"""The dispatcher: delivers every alert to every receiver, until a final receipt exists for each delivery.
 
-All its state is in the log: the alerts in ``alerts`` without a final receipt in ``deliveries`` are due.
+All state of the dispatcher is in the log: the alerts in ``alerts`` without a final receipt in ``deliveries`` are due.
 """
 
 from __future__ import annotations
@@ -44,19 +44,20 @@ from stream.metrics import DispatchMetrics
 _log = logs.get("stream.dispatch")
 
 POLL_MS = 100
-"""Maximum wait of one poll for alerts."""
+"""Maximum time that one poll waits for alerts, in ms."""
 COMMIT_S = 1.0
 """Seconds between two commits. After a kill, the next dispatcher reads the alerts and receipts since the last commit
 again."""
 READERS = 2
-"""Maximum number of alerts read again at once. Each reader has a connection of its own, and the log keeps two."""
+"""Maximum number of alerts that are read from the log again at the same time. Each read needs a connection of its
+own, and the log keeps two connections for reads."""
 SETTLE_S = 8.0
-"""Maximum time that a revocation waits for running attempts, so that the next owner reads their receipts. It is less
-than the group's session timeout of 12 s."""
+"""Maximum time that a revocation waits for running attempts, so that the next owner reads their receipts. This time
+is less than the group's session timeout of 12 s."""
 
 
 class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
-    """One member of the consumer group ``dispatch``. A slow or failed receiver does not delay the others.
+    """One member of the consumer group ``dispatch``. A slow or failed receiver does not delay other receivers.
 
     A newly assigned partition yields no alert until its receipts have been read back. ``run`` raises LogUnavailable
     when a receipt cannot be written. The process must then end and restart.
@@ -120,10 +121,10 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._close([*tasks, *ends])
 
     async def apply(self, receivers: Sequence[ReceiverConfig]) -> None:
-        """Deliver to these receivers from now on. Raise LogUnavailable.
+        """Deliver alerts to ``receivers`` from now on, and to no others. Raise LogUnavailable.
 
-        A removed receiver gets no more alerts. A new receiver gets the alerts from now on, or from the oldest one if
-        its entry has ``history = true``. A changed receiver keeps its queue.
+        A removed receiver gets no more alerts. A new receiver gets only new alerts, or all stored alerts if its entry
+        has ``history = true``. A changed receiver keeps its queue.
         """
         async with self._changing:
             wanted = {config.name: config for config in receivers}
@@ -141,7 +142,7 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
                     _log.info("receiver_changed", receiver=name)
 
     async def on_partitions_assigned(self, assigned: Iterable[KafkaPartition]) -> None:
-        """Start the take-over of partitions, which yield no alerts until it is done.
+        """Start the take-over of partitions. A partition yields no alerts until its take-over is done.
 
         The take-over runs in a task of its own, because aiokafka sends no heartbeats while it waits for this method.
         """
@@ -182,7 +183,7 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
                 self._begin(tp.partition, owned)
 
     def _begin(self, partition: int, owned: OwnedAlerts) -> None:
-        """Take the alerts of a partition from an offset on."""
+        """Start to fetch the alerts of an owned partition, from the offset ``owned.alerts_next``."""
         tp = KafkaPartition(self._settings.topic(ALERTS), partition)
         self._owned[partition] = owned
         self._consumer.seek(tp, owned.alerts_next)
@@ -199,9 +200,9 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         _log.info("receiver_added", receiver=config.name, history=config.history)
 
     async def _on_config(self, view: ConfigView) -> None:
-        """Follow the receivers of the topic.
+        """Apply the receivers of the ``config`` topic.
 
-        A topic without any receiver changes nothing: the present receivers stay.
+        If the topic has no receiver at all, keep the present receivers.
         """
         receivers = view.config.of(ReceiverConfig)
         lost = [name for name, sender in self._senders.items() if sender.config.key not in view.removed]
@@ -229,7 +230,11 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
                     self._metrics.expired_unread.inc(await expired_between(self._log, GROUP, *gap))
 
     async def _take(self, record: LogRecord) -> tuple[TopicPartition, int, int] | None:
-        """Take an alert. Return the gap before it: the partition, the expected offset and that of the alert."""
+        """Enter an alert for every receiver.
+
+        Return the gap of offsets before the alert, or None: the partition, the expected offset and the alert's
+        offset.
+        """
         owned = self._owned.get(record.partition)
         if owned and owned.taken and record.offset < owned.alerts_next:
             await self._leave_old_topic(record, owned)
@@ -257,7 +262,10 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         return gap
 
     async def _leave_old_topic(self, record: LogRecord, owned: OwnedAlerts) -> None:
-        """Make the next owner begin at the beginning of ``alerts``, which was created again. Raise LogUnavailable."""
+        """Make the next owner read ``alerts`` from its beginning, because the topic was created again.
+
+        Raise LogUnavailable.
+        """
         partition = record.partition
         del self._owned[partition]  # so that no other commit follows
         tp = KafkaPartition(self._settings.topic(ALERTS), partition)
@@ -274,7 +282,10 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
             owned.receipts_end = max(owned.receipts_end, place.offset + 1)
 
     async def _read_again(self, receiver: str, place: AlertPlace) -> Alert | None:
-        """Return an alert that is not held in memory. Report one that retention has deleted, and return None."""
+        """Read an alert that is not held in memory from the log.
+
+        If retention has deleted the alert, report the loss and return None.
+        """
         self._metrics.read_again.labels(receiver).inc()
         async with self._reading:
             records = self._log.read(ALERTS, place.partition, place.offset, place.offset + 1)
@@ -293,7 +304,10 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._commit()
 
     async def _commit(self) -> None:
-        """Commit the progress that has changed. After a failed commit, the next commit covers the same progress."""
+        """Commit the progress of each partition whose progress has changed.
+
+        After a failed commit, the next commit covers the same progress.
+        """
         changed = {}
         for partition, owned in self._owned.items():
             positions = {
@@ -332,7 +346,7 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
             self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
-        """End the run with an error. An error raised in a callback would be logged by aiokafka and ignored."""
+        """Make ``run`` raise an error. If a callback raised the error itself, aiokafka would only log it."""
         self._error = self._error or error
         self._broken.set()
 
@@ -347,8 +361,8 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         for task in every:
             task.cancel()
         await asyncio.gather(*every, return_exceptions=True)
-        with contextlib.suppress(Exception):
-            await self._consumer.stop()
+        # In a task of its own: without a broker, aiokafka's stop raises the CancelledError of its own fetch task.
+        await asyncio.gather(self._consumer.stop(), return_exceptions=True)
         for sender in self._senders.values():
             await sender.close()
         await self._log.close()

@@ -19,15 +19,16 @@ class EvidenceStore(Protocol):
     def put(self, name: str, data: bytes, media_type: str) -> Evidence:
         """Write a picture durably under a name and return a reference to it.
 
-        A second write replaces the first. Names are functions of the event, so both writes have the same picture.
-        Raise StoreFailed, or UnusableName for a name that leads out of the store.
+        A second write under the same name replaces the first. Both writes have the same picture, because the name
+        depends only on the event. Raise StoreFailed if the store cannot write, UnusableName for a name that leads out
+        of the store.
         """
 
     def read(self, name: str) -> bytes:
-        """Return the picture of a name. Raise StoreFailed."""
+        """Return the picture with a name. Raise StoreFailed."""
 
     def delete(self, name: str) -> None:
-        """Remove the picture of a name if there is one."""
+        """Remove the picture with a name, if it exists."""
 
 
 class FolderStore:

@@ -1,4 +1,6 @@
-"""Text on evidence pictures, in every script that an installed font has. Pure, except for the font files.
+"""Text on evidence pictures, in every script that an installed font has.
+
+The functions have no side effects, except that they read font files.
 
 OpenCV draws ASCII letters only. Pillow draws with DejaVu Sans, which comes with matplotlib and has Latin, Greek,
 Cyrillic, Arabic and Hebrew letters. Other scripts need a system font, or a font that ``SIGHTLINE_FONT`` names
@@ -35,15 +37,15 @@ _SYSTEM = (
 )
 """Paths of fonts for scripts that DejaVu Sans lacks, as Linux distributions install them."""
 _NO_CHARACTER = "\uffff"
-"""A code point without a character. A font draws it with the same replacement shape as every character that the font
-lacks."""
+"""A code point without a character. A font draws this code point with the same replacement shape as every character
+that the font lacks."""
 _PROBE_PX = 20
 _MOST_CHARACTERS = 300
-"""Maximum number of characters drawn in one line. It is more than fit on a picture of 4,096 px."""
+"""Maximum number of characters drawn in one line. A picture 4,096 px wide has room for fewer characters."""
 
 
 def require_font() -> None:
-    """Raise ConfigError if ``SIGHTLINE_FONT`` names no font."""
+    """Raise ConfigError if ``SIGHTLINE_FONT`` is set and does not name a font file."""
     path = os.environ.get(FONT_VARIABLE, "")
     try:
         if path:
@@ -77,7 +79,7 @@ def put_text(
 
 
 def _runs(text: str, px: int) -> list[tuple[Font, str]]:
-    """Return a line as runs of characters of one font each."""
+    """Split a line into runs of characters, each drawn with one font."""
     line = "".join(c if c.isprintable() else " " for c in text[:_MOST_CHARACTERS])
     return [(_font(path, px), "".join(run)) for path, run in groupby(line, key=font_for)]
 
@@ -117,7 +119,8 @@ def _font(path: str, px: int) -> Font:
 
 
 def _anchor(font: Font) -> str | None:
-    """Return the anchor at the left end of the base line, so that runs of several fonts share it."""
+    """Return Pillow's name of the anchor at the left end of the base line, so that runs of several fonts share one
+    base line."""
     return "ls" if isinstance(font, ImageFont.FreeTypeFont) else None
 
 

@@ -10,13 +10,13 @@ from typing import NamedTuple
 from ingest.contract.records import Alert, Delivery
 
 FINISHED_KEPT = 10_000
-"""Number of finished alerts whose ids are remembered. An alert that occurs twice on the topic within this number is
-delivered once."""
+"""Number of finished alerts whose ids are remembered. An alert that occurs twice on the topic, with fewer finished
+alerts in between, is delivered once."""
 
 
 HELD_ALERTS = 1_000
-"""Maximum number of waiting alerts whose contents are in memory, for each receiver: about 20 MB. More of them wait
-only for a receiver that is down."""
+"""Maximum number of waiting alerts whose contents are in memory, for each receiver: about 20 MB. More alerts wait
+only if the receiver is down."""
 
 
 class AlertPlace(NamedTuple):
@@ -29,8 +29,8 @@ class AlertPlace(NamedTuple):
 class ReceiverPosition(NamedTuple):
     """The progress of one receiver in one partition.
 
-    Every alert below the offset ``alerts`` is finished. The receipts of all other alerts are at or after the offset
-    ``receipts`` of the topic ``deliveries``. ``receipts`` is None if none of them has a receipt yet.
+    Every alert below the offset ``alerts`` is finished. All receipts of unfinished alerts are at or after the offset
+    ``receipts`` of the topic ``deliveries``. ``receipts`` is None if no unfinished alert has a receipt yet.
     """
 
     alerts: int
@@ -41,7 +41,8 @@ class ReceiverPosition(NamedTuple):
 class DeliveryTask:
     """One alert for one receiver: the Unix time of its next attempt in seconds, and the number of that attempt.
 
-    ``alert`` is None if ``HELD_ALERTS`` others are held: each attempt then reads it from the log.
+    ``alert`` is None if ``HELD_ALERTS`` other alerts are already in memory: each attempt then reads the alert from
+    the log.
     """
 
     due_s: float
@@ -51,8 +52,8 @@ class DeliveryTask:
     place: AlertPlace = field(compare=False)
     attempt: int = field(compare=False, default=1)
     entry: int = field(compare=False, default=0)
-    """Number that tells two entries of one alert apart. An alert is entered again when its partition is revoked and
-    reassigned."""
+    """Number that tells two entries of one alert apart. An alert is entered again when its partition is reassigned
+    after a revocation."""
 
 
 class _Receipt(NamedTuple):
@@ -67,29 +68,31 @@ class _Receipt(NamedTuple):
 
 @dataclass
 class _Partition:
-    """One partition: the next offset to take, and the unfinished alerts by offset, with the offsets of their first
-    receipts."""
+    """One partition: the offset of the next alert to enter, and the unfinished alerts by offset, with the offsets of
+    their first receipts."""
 
     next: int
     alerts_end: int = 0
-    """End offset of ``alerts`` once the receipts were read. Alerts at or after this offset have no receipt among
-    those read."""
+    """End offset of ``alerts`` when all receipts had been read. No receipt that was read belongs to an alert at or
+    after this offset."""
     open: dict[int, int] = field(default_factory=dict)
     receipts: dict[str, _Receipt] = field(default_factory=dict)
     held: bool = False
 
     @property
     def receipts_needed(self) -> int | None:
-        """Lowest offset of a receipt that a successor needs; None if it needs none of those written so far.
+        """Lowest offset of a receipt that the next owner of the partition needs; None if the next owner needs no
+        receipt written so far.
 
-        It needs the receipts of unfinished alerts, and those of alerts that are not taken yet. The first entry of
-        ``receipts`` has the lowest offset.
+        The next owner needs the receipts of unfinished alerts, and of alerts that are not entered yet. The first
+        entry of ``receipts`` has the lowest offset.
         """
         first = next(iter(self.receipts.values()), None)
         return min([*self.open.values(), *([first.first] if first else [])], default=None)
 
     def forget_receipts(self) -> None:
-        """Drop the receipts once every alert that they may belong to is taken."""
+        """Drop the receipts if every alert before ``alerts_end`` is entered, because a receipt can only belong to
+        such an alert."""
         if self.next >= self.alerts_end:
             self.receipts.clear()
 
@@ -97,14 +100,14 @@ class _Partition:
 class PendingDeliveries:
     """The delivery tasks of one receiver.
 
-    Open a partition first, then enter its receipts and call ``receipts_read``, then enter its alerts. Alerts are
-    taken in order of offset, each once.
+    Open a partition first, then enter its receipts and call ``receipts_read``, then enter its alerts in order of
+    offset. An alert that is entered again is ignored.
     """
 
     def __init__(self) -> None:
         self._heap: list[DeliveryTask] = []
         self._known: dict[str, tuple[AlertPlace, int]] = {}
-        """Alert id → place and entry number, for every alert that is waiting or being delivered."""
+        """Place and entry number by alert id, for every alert that is waiting or being delivered."""
         self._held: set[str] = set()
         """Ids of the alerts whose contents are in memory."""
         self._finished: OrderedDict[str, int] = OrderedDict()
@@ -112,13 +115,13 @@ class PendingDeliveries:
         self._order = 0
 
     def open(self, partition: int, begin: int) -> None:
-        """Take the alerts of a partition from the offset ``begin`` on."""
+        """Accept the alerts of a partition from the offset ``begin`` on."""
         self._partitions[partition] = _Partition(begin)
 
     def receipts_read(self, partition: int, alerts_end: int) -> None:
-        """Note that all receipts are entered.
+        """Note that all receipts of a partition are entered.
 
-        All of these receipts belong to alerts before the offset ``alerts_end``.
+        These receipts belong to alerts before the offset ``alerts_end``.
         """
         found = self._partitions[partition]
         found.alerts_end = alerts_end
@@ -140,9 +143,10 @@ class PendingDeliveries:
             found[receipt.alert] = before._replace(first=first)
 
     def alert(self, alert: Alert, place: AlertPlace, receipts_end: int, first_pause_s: float, now_s: float) -> None:
-        """Enter an alert, unless it was taken before or its partition is not open.
+        """Enter an alert, unless the alert was entered before or its partition is not open.
 
-        ``receipts_end`` is the present end of ``deliveries``: receipts of a new alert come after it.
+        ``receipts_end`` is the present end offset of ``deliveries``: receipts of a new alert have this offset or a
+        higher one.
         """
         partition = self._partitions.get(place.partition)
         if partition is None or place.offset < partition.next:
@@ -165,7 +169,7 @@ class PendingDeliveries:
         self._push(DeliveryTask(due_s, 0, alert.id, held, place, attempt, self._order))
 
     def skip(self, place: AlertPlace) -> None:
-        """Take an alert that cannot be read, so that it is not read again after a restart."""
+        """Count an alert that cannot be decoded as finished, so that a restart does not read the alert again."""
         partition = self._partitions.get(place.partition)
         if partition is not None and place.offset >= partition.next:
             partition.next = place.offset + 1
@@ -177,7 +181,7 @@ class PendingDeliveries:
             self._push(replace(task, due_s=due_s, attempt=task.attempt + 1))
 
     def finish(self, task: DeliveryTask) -> None:
-        """Note that an alert has a final receipt."""
+        """Note that an alert needs no more attempts."""
         if self._is_current(task):
             del self._known[task.id]
             self._held.discard(task.id)
@@ -192,7 +196,7 @@ class PendingDeliveries:
 
     @property
     def next_s(self) -> float | None:
-        """Unix time of the next task in seconds, None without tasks."""
+        """Unix time in seconds at which the next task is due, None without tasks."""
         return self._heap[0].due_s if self._heap else None
 
     def position(self, partition: int) -> ReceiverPosition | None:

@@ -1,4 +1,5 @@
-"""The annotated evidence picture: the frame with the shape of the rule and the object drawn on it. Pure."""
+"""The annotated evidence picture: the frame, with the rule's line or polygon and the object's box drawn on the
+picture. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ _ARROW_PX = 26
 
 
 def annotated(jpeg: bytes, event: Event) -> bytes:
-    """Draw the shape of the rule, the box and the trail of the object, and a caption below; return a JPEG.
+    """Draw the rule's line or polygon and the object's box and trail, add a caption below the picture, and return a
+    JPEG.
 
     Raise EvidenceMissing if the bytes cannot be decoded as a picture.
     """

@@ -1,9 +1,9 @@
 """A minimal HTTP/1.1 client that posts a body and reads only the status and ``Retry-After`` of the response.
 
-A receiver is foreign code. It may send informational responses without end (RFC 9110, §15.2), drip its headers, or
-send a body that contradicts its own length. A general HTTP client reads and checks all of a response, so one hostile
-receiver could occupy the event loop and starve the others. This client reads the status line, and at most a bounded
-number of bytes and seconds of the rest.
+A receiver is foreign code. A receiver may send informational responses without end (RFC 9110, §15.2), drip its
+headers, or send a body that contradicts its own length. A general HTTP client reads and checks all of a response, so
+one hostile receiver could occupy the event loop and starve the others. This client reads the status line, and at most
+a bounded number of bytes and seconds of the rest.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ import httpx
 from stream.alerts.schedule import AttemptResult
 
 MAX_LINE_BYTES = 8 * 1024
-"""Maximum length of a line of the response head: the usual limit of HTTP servers."""
+"""Maximum length of one line of the response head, in bytes: the usual limit of HTTP servers."""
 MAX_HEAD_LINES = 128
 """Maximum number of lines up to the end of the response head, including the lines of informational responses."""
 MAX_BODY_BYTES = 64 * 1024
-"""Maximum size of a response body that is read. Reading a short body keeps the receiver from an error on a closed
-connection."""
+"""Maximum size of a response body that is read. The client reads a short body, because a receiver may report an error
+if the connection closes before its response is sent."""
 REST_S = 1.0
-"""Maximum time to read the rest of a response once its status is known. The rest of a response cannot change its
-success."""
+"""Maximum time to read the rest of a response once its status is known. Only the status decides whether the delivery
+succeeded."""
 RESOLVERS = 2
-"""Number of threads that look up one receiver's host name. Each receiver has its own, so that a name server that
-hangs does not delay other receivers."""
+"""Number of threads that look up one receiver's host name. Each receiver has its own threads, so that a name server
+that hangs delays only one receiver."""
 
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?:[ \r\n])")
 
 
 class HttpPoster:
-    """A client of one address. Each post opens its own connection, and posts may run concurrently.
+    """An HTTP client that posts to one URL. Each post opens its own connection, and posts may run concurrently.
 
     Raise ValueError for a URL that is not http or https with a host.
     """
@@ -58,7 +58,7 @@ class HttpPoster:
         self._resolver = ThreadPoolExecutor(RESOLVERS, thread_name_prefix="resolve")
 
     async def post(self, headers: Mapping[str, str], body: bytes, timeout_s: float) -> AttemptResult:
-        """Post a body and return the final status. Any failure returns a result without a status.
+        """Post a body and return the final status. If the post fails, return a result without a status.
 
         ``timeout_s`` is the time limit from the look-up of the name to the status line.
         """
@@ -87,7 +87,10 @@ class HttpPoster:
         self._resolver.shutdown(wait=False, cancel_futures=True)
 
     async def _connect(self, timeout_s: float) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect to the first address that answers. Each address gets an equal share of the time limit."""
+        """Try the addresses of the host in order, and return a connection to the first one that answers.
+
+        Each address gets an equal share of the time limit.
+        """
         loop = asyncio.get_running_loop()
         look_up = partial(socket.getaddrinfo, self._host, self._port, type=socket.SOCK_STREAM)
         addresses = list(
@@ -119,7 +122,7 @@ class HttpPoster:
 async def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
     """Write a request.
 
-    Ignore a connection that the receiver closes early, because the receiver may have sent a status before.
+    Ignore an early close by the receiver, because the receiver may have sent its status before.
     """
     writer.write(data)
     with contextlib.suppress(ConnectionError):
@@ -127,7 +130,10 @@ async def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
 
 
 async def _final_status(reader: asyncio.StreamReader) -> int:
-    """Read to the first status line that is not informational. Raise ValueError for anything but HTTP/1."""
+    """Skip informational responses (1xx), and return the status of the final response.
+
+    Raise ValueError if the response is not HTTP/1.
+    """
     informational = False
     for _ in range(MAX_HEAD_LINES):
         line = await reader.readuntil(b"\n")
@@ -154,8 +160,7 @@ async def _retry_after(reader: asyncio.StreamReader) -> str:
 
 
 async def _skip_body(reader: asyncio.StreamReader) -> None:
-    """Read the response body to its end, within limits: a receiver may abort its work if the client disconnects
-    early."""
+    """Read the response body up to the limits: a receiver may abort its work if the client disconnects early."""
     left = MAX_BODY_BYTES
     with contextlib.suppress(TimeoutError, OSError):
         async with asyncio.timeout(REST_S):

@@ -1,8 +1,8 @@
 """Commit the dispatcher's progress in one partition, and read it back at a take-over.
 
 The committed offset is the lowest offset of ``alerts`` that a receiver still needs. The commit's metadata holds the
-position of each receiver, and the offset of ``deliveries`` from which receipts still count. A new dispatcher
-therefore reads only the unfinished alerts and their receipts, not the whole history.
+position of each receiver, and the offset of the first receipt in ``deliveries`` that is still needed. A new
+dispatcher therefore reads only the unfinished alerts and their receipts, not the whole history.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ default."""
 class DispatchProgress:
     """The progress of all receivers in one partition.
 
-    ``receivers`` maps a receiver's name to its next offset of ``alerts``, and ``offset`` is the lowest of these. If
-    ``others`` is true, a receiver that is not in ``receivers`` begins at ``offset``. Otherwise such a receiver is
-    new.
+    ``receivers`` maps a receiver's name to the offset of its first unfinished alert, and ``offset`` is the lowest of
+    these offsets. If ``others`` is true, a receiver that is not in ``receivers`` begins at ``offset``. If ``others``
+    is false, a receiver that is not in ``receivers`` is new.
     """
 
     offset: int
@@ -58,7 +58,7 @@ class DispatchProgress:
     def metadata(self) -> str:
         """Return the metadata of the commit.
 
-        If the list of receivers is too long, name only those ahead of ``offset``.
+        If the list of receivers is too long, name only the receivers whose position is above ``offset``.
         """
         ahead = {name: position - self.offset for name, position in sorted(self.receivers.items())}
         text = _encoded(self.receipts, ahead, others=self.others)
@@ -70,7 +70,7 @@ class DispatchProgress:
     def read(cls, commit: GroupCommit) -> DispatchProgress:
         """Return the progress stored in a commit.
 
-        If another program wrote the metadata, ignore it, so that all receipts are read.
+        If another program wrote the metadata, ignore the metadata and read all receipts.
         """
         try:
             found = json.loads(commit.metadata)
@@ -87,11 +87,12 @@ def _encoded(receipts: int, receivers: Mapping[str, int], *, others: bool) -> st
 
 @dataclass(slots=True)
 class OwnedAlerts:
-    """A partition that this dispatcher owns: the next offset of ``alerts`` to take, and the end offset of
+    """A partition that this dispatcher owns: the next offset of ``alerts`` to enter, and the end offset of
     ``deliveries``.
 
-    ``expired`` counts the alerts that retention deleted before each receiver had them. ``recreated``: the topic was
-    created again. ``taken``: an alert was taken from here.
+    ``expired`` counts the alerts that retention deleted before every receiver had finished them. ``recreated`` is
+    true if ``alerts`` was created again since the last commit. ``taken`` is true once an alert of this partition was
+    entered.
     """
 
     alerts_next: int
@@ -102,7 +103,8 @@ class OwnedAlerts:
 
 
 async def require_deliveries(log: Log) -> None:
-    """Raise TopicMismatch if ``deliveries`` lacks the partition of an alert, LogUnavailable without a broker."""
+    """Raise TopicMismatch if ``deliveries`` lacks a partition that ``alerts`` has, LogUnavailable without a
+    broker."""
     problems = delivery_differences(await log.partitions())
     if problems:
         raise TopicMismatch(problems)
@@ -114,11 +116,11 @@ async def take_over(
     commit: GroupCommit | None,
     receivers: Sequence[tuple[ReceiverConfig, PendingDeliveries]],
 ) -> OwnedAlerts:
-    """Open a partition for each receiver, and enter the receipts that still count. Raise LogUnavailable.
+    """Open a partition for each receiver, and enter the receipts that are still needed. Raise LogUnavailable.
 
     Without a commit, every alert that has no final receipt is due. With a commit, a receiver that the commit does not
-    name is new. A new receiver gets the alerts from now on, or from the oldest one if its entry has ``history =
-    true``. Alerts that expired before a receiver had them are logged and reported on ``status``.
+    name is new. A new receiver gets only new alerts, or all stored alerts if its entry has ``history = true``. Alerts
+    that retention deleted before a receiver had finished them are logged and reported on ``status``.
     """
     await require_deliveries(log)  # again, because partitions may be added while this dispatcher runs
     first, end = (await log.beginnings(ALERTS))[partition], (await log.ends(ALERTS))[partition]

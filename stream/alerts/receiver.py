@@ -15,7 +15,8 @@ from ingest.runtime.text import decode_text
 
 
 class Inbox:
-    """The received alerts, one JSON line each in the file ``out``, and the ids of all alerts received so far."""
+    """Stores the received alerts in the file ``out``, one JSON line for each, and knows the ids of all alerts
+    received so far."""
 
     def __init__(self, out: Path | None, show: Callable[[dict[str, Any]], None]) -> None:
         self._out, self._show = out, show
@@ -24,7 +25,7 @@ class Inbox:
             self._seen = set(_ids(out))
 
     def take(self, message_id: str, alert: dict[str, Any]) -> bool:
-        """Store an alert. Return whether its id is new."""
+        """Store an alert. Return whether the alert's id is new."""
         first = message_id not in self._seen
         self._seen.add(message_id)
         entry = {"received_ns": time.time_ns(), "id": message_id, "first": first, "alert": alert}
@@ -36,7 +37,10 @@ class Inbox:
 
 
 def _ids(out: Path) -> Iterator[str]:
-    """Yield the alert ids in a file. Skip a line that a kill has truncated: the sender repeats that alert."""
+    """Yield the alert ids in a file.
+
+    Skip a line that was truncated when the process was killed: the sender repeats that alert.
+    """
     for line in out.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             yield json.loads(line)["id"]
@@ -45,17 +49,20 @@ def _ids(out: Path) -> Iterator[str]:
 
 
 def read_secret(file: Path) -> str:
-    """Return the signing secret on the first line of a file. Raise OSError or ValueError."""
+    """Return the signing secret on the first line of a file.
+
+    Raise OSError if the file cannot be read, ValueError if the line is empty.
+    """
     secret = decode_text(file.read_bytes()).partition("\n")[0].strip()
     if not secret:
-        raise ValueError("its first line is empty")
+        raise ValueError("the first line of the file is empty: expected the signing secret")
     return secret
 
 
 def make_app(secret: str, inbox: Inbox) -> FastAPI:
     """Return the ASGI application.
 
-    The application answers 204 to a valid signature, and 401 to an invalid or old one.
+    The application answers 204 to a valid signature, and 401 to an invalid signature or an old timestamp.
     """
     app = FastAPI(title="Sightline webhook receiver", openapi_url=None)
     webhook = Webhook(secret)

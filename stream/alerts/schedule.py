@@ -1,8 +1,8 @@
 """The retry schedule of deliveries. Pure.
 
-It follows Standard Webhooks (https://github.com/standard-webhooks/standard-webhooks): any 2xx is a success, 410 ends
-the attempts, and any other result is retried with growing pauses and jitter. ``Retry-After`` (RFC 9110, §10.2.3) is
-respected.
+The schedule follows Standard Webhooks (https://github.com/standard-webhooks/standard-webhooks): any 2xx is a success,
+410 ends the attempts, and any other result is retried with growing pauses and jitter. A pause is at least as long as
+the header ``Retry-After`` (RFC 9110, §10.2.3) requests.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ JITTER_SHARE = 0.1
 """Maximum random extension of a pause, as a share of the pause. Random extensions spread the retries of deliveries
 that failed together."""
 MAX_RETRY_AFTER_S = 24 * 3600.0
-"""Maximum pause that a receiver can request by one ``Retry-After`` header."""
+"""Maximum pause that a receiver can request by one ``Retry-After`` header, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Verdict:
 def verdict_after(
     result: AttemptResult, attempt: int, pauses_s: Sequence[float], chance: float, now_s: float
 ) -> Verdict:
-    """Return the verdict on the result of one attempt. ``attempt`` counts from 1.
+    """Return the state of an alert after one attempt. ``attempt`` counts from 1.
 
     ``pauses_s`` has the pause before each attempt in seconds, ``chance`` is a random number in [0, 1), ``now_s`` is
     Unix time.

@@ -33,8 +33,8 @@ MAX_IDLE_S = 1.0
 class ReceiverSender:
     """Delivers the alerts in ``pending`` to one receiver.
 
-    ``write`` is called with each receipt. ``read_again`` returns an alert that is not held in memory, None if
-    retention has deleted it. ``failed`` is called with the error if either fails.
+    ``write`` is called with each receipt. ``read_again`` reads an alert that is not held in memory, and returns None
+    if retention has deleted the alert. ``failed`` is called with the error that ends a worker.
     """
 
     def __init__(
@@ -75,12 +75,12 @@ class ReceiverSender:
         self._deliverers.append(self._make(config))
 
     async def settle(self, partition: int) -> None:
-        """Wait for the running attempts in a partition, and for their receipts."""
+        """Wait until all running attempts in a partition have ended and their receipts are written."""
         if attempts := self._attempts[partition]:
             await asyncio.wait(attempts)
 
     async def stop(self) -> None:
-        """Begin no more attempts, and return when the running attempts have their receipts."""
+        """Begin no more attempts, and return when the receipts of all running attempts are written."""
         self._stopping = True
         self._wake.set()
         await asyncio.gather(*self._workers)

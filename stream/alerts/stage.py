@@ -25,10 +25,11 @@ _log = logs.get("stream.alerts")
 
 NAME = "alerts"
 KNOWN_ALERTS = 10_000
-"""Number of last alerts whose ids a partition remembers. An event that ``analyse`` repeats makes no second alert
-while its id is remembered."""
+"""Number of latest alerts whose ids a partition remembers. An event that ``analyse`` repeats makes no second alert
+while the alert's id is remembered."""
 MAX_EVENT_BYTES = MAX_JSON_BYTES // 2
-"""Maximum size of an event. Its alert also names the evidence, and must still fit the size limit of JSON records."""
+"""Maximum size of an event. The alert of an event also names the evidence, and must still fit the size limit of JSON
+records."""
 RETRY_S = 5.0
 """Pause between two attempts to store the picture of the first waiting event."""
 RETRIES_AT_ONCE = 16
@@ -37,13 +38,14 @@ MAX_WAITING = 1_000
 """Maximum number of events per partition that wait for the evidence store. Beyond this number, the oldest event
 becomes a dead letter, which can be replayed."""
 FETCH_S = 30.0
-"""Maximum time to read one frame from the log. It is longer than a broker's restart."""
+"""Maximum time to read one frame from the log. A restart of a broker takes less time."""
 
 
 class AlertStage:
     """The stage that turns every event into an alert with its pictures.
 
-    While the evidence store fails, events with a picture wait, and events without a picture (those of sensors) go on.
+    While the evidence store fails, events with a picture wait, and events without a picture (events of sensors) are
+    processed.
     """
 
     name = NAME
@@ -66,7 +68,7 @@ class AlertStage:
 
 
 ID = "sightline-alert"
-"""Header with the alert's id, so that a reader of the id need not decode the record."""
+"""Header with the alert's id. A reader that only needs the id need not decode the record."""
 
 
 class AlertProcessor(ParkingProcessor[Alert | None]):
@@ -165,9 +167,9 @@ class AlertProcessor(ParkingProcessor[Alert | None]):
 
 
 async def _one(log: Log, place: FrameRef) -> LogRecord | None:
-    """Return the record at a place in the log.
+    """Return the record at an offset in the log.
 
-    Return None if retention has deleted the record or it was never written.
+    Return None if retention has deleted the record, or if no record was written at this offset.
     """
     begins = (await log.beginnings(place.topic)).get(place.partition)
     if begins is None or not begins <= place.offset < (await log.ends(place.topic))[place.partition]:

@@ -28,9 +28,9 @@ class Deliverer(Protocol):
 
 
 class WebhookDeliverer:
-    """A client that posts alerts signed by Standard Webhooks.
+    """A client that posts alerts, signed as Standard Webhooks specifies.
 
-    The secret file is read at each use, because its secret may be rotated.
+    Each delivery reads the secret file, because the secret may be rotated at any time.
     """
 
     def __init__(self, receiver: ReceiverConfig) -> None:
@@ -74,8 +74,8 @@ class LogDeliverer:
 def signed_headers(message_id: str, body: bytes, now_s: float, receiver: ReceiverConfig) -> dict[str, str]:
     """Return the headers of a signed post. Raise ConfigError if the secret file holds no usable secret.
 
-    A secret file may have several lines, with the new secret first and old ones below. Each post is signed with all
-    secrets, so that a receiver can change to the new one at any time.
+    A secret file may have several lines, with the new secret first and old secrets below. Each post is signed with
+    all secrets, so that a receiver can change to the new secret at any time.
     """
     moment = datetime.fromtimestamp(now_s, UTC)
     secrets = _secrets(receiver.secret_file, receiver)

@@ -1,4 +1,7 @@
-"""Tracks, rules and events of one camera, lane and pipeline. Pure: a function of the results, in their order."""
+"""Tracks, rules and events of one camera, lane and pipeline.
+
+Pure: the events depend only on the results and their order.
+"""
 
 from __future__ import annotations
 
@@ -28,16 +31,16 @@ TRAIL_POINTS = 20
 TRACK_IDLE_S = 10.0
 """Time after which rules forget a track that is no longer seen."""
 _DIGITS = 2
-"""Decimals to which box coordinates are compared. Scaling a box to the first picture and back loses further
-decimals."""
+"""Number of decimals of box coordinates that are compared. Further decimals change when a box is scaled to the first
+picture and back."""
 
 
 class Sighting(NamedTuple):
-    """One track in one frame, as a rule sees it.
+    """The frame, rule, label and box of a written event.
 
-    ``box`` is None for an event of no track in particular. A sighting identifies a written event after a restart.
-    After a restart, a track that is older than the results that are read back gets another name, and its events would
-    get other ids. The frame and the box of an event do not depend on that name.
+    ``box`` is empty for an event that concerns no single track. A sighting identifies a written event after a
+    restart. An event's id cannot identify the event, because a track that began before the results that are read back
+    gets another name. The frame and the box of an event do not depend on that name.
     """
 
     rule: str
@@ -51,11 +54,11 @@ class Sighting(NamedTuple):
 
 
 ReportedEvents = dict[tuple[int, int], set[Sighting]]
-"""Sightings of one camera and lane that have an event, by (epoch, seq)."""
+"""Sightings of one camera and lane whose events are already written, by (epoch, seq)."""
 
 
 def reported_in(events: Iterable[LogRecord]) -> dict[tuple[str, str], ReportedEvents]:
-    """Return the reported events by (camera, lane). Leave out unreadable events and events of sensors."""
+    """Return the sightings of written events by (camera, lane). Leave out unreadable events and events of sensors."""
     reported: defaultdict[tuple[str, str], ReportedEvents] = defaultdict(lambda: defaultdict(set))
     for record in events:
         try:
@@ -74,8 +77,8 @@ class Analyser:
     Results of a lower epoch make no events until the present epoch has ended: see ``EpochGate``.
 
     A detection begins a track if its score reaches ``BEGIN_SCORE`` or the lowest ``min_score`` of the rules.
-    ``reported`` has the events that an earlier owner of the partition has written; these events are never written
-    again.
+    ``reported`` has the events that an earlier owner of the partition has written; the analyser does not return these
+    events again.
     """
 
     def __init__(
@@ -94,7 +97,7 @@ class Analyser:
         self._begin_epoch()
 
     def step(self, result: Result) -> list[Event]:
-        """Process the next result and return its events. A repeated result makes no events.
+        """Process the next result and return its events. Return no events for a result that was processed before.
 
         Raise ValueError, or another error of the tracker, for detections that cannot be tracked.
         """
@@ -129,9 +132,10 @@ class Analyser:
         self._scene_s = 0.0
 
     def use(self, rules: Iterable[CameraRule], site: str) -> None:
-        """Use other rules from the next result on. Unchanged rules keep their state.
+        """Use other rules from the next result on.
 
-        Tracks stay too, unless the score at which a track begins has changed: tracking then begins anew.
+        Unchanged rules keep their state. The present tracks continue, unless the score at which a track begins has
+        changed: tracking then begins anew.
         """
         before_score, self._rules, self._site = self._begin_score, tuple(rules), site
         self._begin_score = _begin_score(self._rules)
@@ -173,7 +177,7 @@ class Analyser:
         yield from self._apply_rules(result, at_s, scale, self._hold([one.track for one in held], at_s))
 
     def _hold(self, names: Sequence[str], at_s: float) -> list[SceneTrack]:
-        """Keep tracks without a detection alive, and return those whose objects have certainly not moved."""
+        """Keep tracks without a detection alive, and return the tracks whose objects have certainly not moved."""
         self._seen_s.update(dict.fromkeys(names, at_s))
         return [self._in_scene(track, at_rest=True) for track in self._stationary.hold(names, at_s)]
 
@@ -181,7 +185,7 @@ class Analyser:
         return SceneTrack(track.name, track.label, track.score, track.box, at_rest, self._trails[track.name])
 
     def _scale(self, size: tuple[int, int]) -> Scale:
-        """Return the scale from a picture to the epoch's first one.
+        """Return the scale from a picture to the epoch's first picture.
 
         The rules' shapes are in pixels of that first picture.
         """
@@ -245,12 +249,13 @@ class Analyser:
 
 
 def _begin_score(rules: Iterable[CameraRule]) -> float:
-    """Return the score at which a track begins. It is low enough for every rule."""
+    """Return the score at which a track begins: at most the ``min_score`` of every rule."""
     return min([BEGIN_SCORE, *(rule.min_score for rule in rules)])
 
 
 def _subjects(rule: str, scene: Scene, scale: Scale, sightings: set[Sighting]) -> set[str]:
-    """Return the subjects of a scene for which an event of the rule is already written."""
+    """Return the subjects (track names or ``WHOLE_SCENE``) for which an event of this rule and scene is already
+    written."""
     boxes = ((track.name, Sighting.of(rule, track.label, scale.back(track.box))) for track in scene.tracks)
     subjects = {name for name, sighting in boxes if sighting in sightings}
     return subjects | {WHOLE_SCENE} if Sighting(rule) in sightings else subjects

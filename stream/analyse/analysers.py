@@ -19,15 +19,15 @@ from stream.analyse.tracking.tracker import Tracker
 from stream.readback import HistoryPoint
 
 MAX_REPLAYED = 64
-"""Maximum number of analysers of replays, of about 10 kB each. Nothing marks the end of a replay, so the least
-recently used analyser is dropped. If that replay continues, a new analyser begins without tracks."""
+"""Maximum number of analysers for replayed results, of about 10 kB each. Nothing marks the end of a replay, so the
+least recently used analyser is dropped. If that replay continues, a new analyser begins without tracks."""
 
 Key = tuple[str, str, str]
 """Camera, lane and pipeline."""
 
 
 class RuleSet:
-    """The camera rules by camera and pipeline, and the site of each camera in ``sites``."""
+    """The camera rules by camera and pipeline, and the name of each camera's site in ``sites``."""
 
     def __init__(self, rules: Iterable[CameraRule], sites: Mapping[str, str] | None = None) -> None:
         self.sites = sites or {}
@@ -47,7 +47,7 @@ class RuleSet:
         return self._rules.get((camera, pipeline), ())
 
     def place(self, record: LogRecord) -> HistoryPoint | None:
-        """Return the place of a result in its camera's history.
+        """Return the epoch and time of a result in its camera's history.
 
         Return None if the result is unreadable or no rule applies to it.
         """
@@ -63,9 +63,9 @@ class RuleSet:
 
 
 class Analysers:
-    """The analysers of one partition. Each is created when its first result arrives.
+    """The analysers of one partition. An analyser is created when its first result arrives.
 
-    ``rules`` returns the rules in force, and is called for each result, because the rules may change at any time.
+    ``rules`` returns the present rules, and is called for each result, because the rules may change at any time.
     """
 
     def __init__(self, rules: Callable[[], RuleSet], make_tracker: Callable[[float], Tracker]) -> None:
@@ -84,8 +84,8 @@ class Analysers:
     def remember(self, past: Iterable[LogRecord], reported: Mapping[tuple[str, str], ReportedEvents]) -> None:
         """Store the past results that were read back, in order, and the events that are already written.
 
-        An analyser processes its past results again when its first new result arrives, so that opening a partition
-        does not wait.
+        An analyser processes its past results again when its first new result arrives, so that a partition opens
+        without this delay.
         """
         for record in past:
             self._past[_key(decode(Result, record.value))].append(record.value)
@@ -109,7 +109,10 @@ class Analysers:
         return analyser.step(result)
 
     def _follow(self) -> None:
-        """Apply the rules in force to an analyser. Drop an analyser without rules."""
+        """If the rules have changed, apply the new ones to all analysers.
+
+        Drop each analyser that has no rules any more.
+        """
         rules = self._in_force()
         if rules is self._rules:
             return
@@ -134,7 +137,8 @@ class Analysers:
 def _replay(analyser: Analyser, past: Result) -> None:
     """Process a past result again.
 
-    Drop its events, which are already written, and ignore an error, because a failing result is already parked.
+    Drop the events of the result, which are already written. Ignore an error, because a failing result is already
+    parked as a dead letter.
     """
     try:
         analyser.step(past)

@@ -1,4 +1,7 @@
-"""The interface of camera rules: the scenes that they see, settings, and state from frame to frame. Pure."""
+"""The interface of camera rules: their settings, the scenes that they evaluate, and their state from frame to frame.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,11 @@ from ingest.site.entry import RelativePoint, Share
 from stream.rules import Happening, Rule
 
 TAIL_S = 120.0
-"""Minimum length of the history that a rule needs after a restart. It covers the life of a track: a vehicle is in the
-picture for seconds, and a waiting person for a minute or two."""
+"""Minimum length of the history that a rule needs after a restart, in seconds. This length covers the life of a
+track: a vehicle is in the picture for seconds, and a waiting person for a minute or two."""
 MARGIN_S = 60.0
-"""History added to that of a rule's own times, so that an object that is rarely detected is tracked again after a
-restart."""
+"""Seconds of history beyond twice a rule's longest setting. These seconds are enough to track even a rarely detected
+object again after a restart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +32,13 @@ class SceneTrack:
     """One tracked object in one frame. Coordinates are in pixels of the scene."""
 
     name: str
-    """Name of the track. It is the same after a restart, if the track's beginning was read back."""
+    """Name of the track. The name is the same after a restart, if the track's beginning was read back."""
     label: str
     """Label that the object had most often so far, weighted by score."""
     score: float
     box: Box
     at_rest: bool
-    """Whether the object is known to stand still. It may then have no detection in this frame."""
+    """Whether the object is known to stand still. A track at rest may have no detection in this frame."""
     trail: Sequence[Point]
     """The last centres of the track's box, oldest first. Later frames append to this list: do not keep a
     reference."""
@@ -43,12 +46,12 @@ class SceneTrack:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """All confirmed tracks of one classified frame, and the reasons why frames before it are missing."""
+    """All confirmed tracks of one classified frame, and the reasons why frames before this frame are missing."""
 
     frame: str
-    """The frame's name within its camera, ``epoch-seq``."""
+    """The frame's name ``epoch-seq``, which is unique for each camera."""
     at_ns: int
-    """Capture time since the epoch's first frame. This time never decreases, even if the camera's clock is set
+    """Capture time since the epoch's first frame, in ns. This time never decreases, even if the camera's clock is set
     back."""
     width: int
     """Width of the epoch's first picture, in pixels. All scenes of an epoch have this width."""
@@ -57,10 +60,10 @@ class Scene:
     """``classified``, or ``empty`` for a frame in which nothing moved."""
     tracks: tuple[SceneTrack, ...]
     gap_s: float = 0.0
-    """Time since the previous scene, excluding the time in which the agent saw that nothing moved."""
+    """Seconds since the previous scene, excluding the time in which the agent saw that nothing moved."""
     missing: Mapping[str, int] | None = None
-    """Number of missing frames since the previous scene, by reason. The reasons are those of the agent and of
-    shedding, and ``unknown`` for frames without any record."""
+    """Number of missing frames since the previous scene, by reason. The agent and the prepare stage state the
+    reasons; the reason is ``unknown`` for frames without any record."""
 
 
 class CameraRule(Rule):
@@ -80,11 +83,11 @@ class CameraRule(Rule):
 
     @property
     def tail_s(self) -> float:
-        """Past results, in seconds, from which a new owner of the partition rebuilds the rule's state.
+        """Length in seconds of the past results from which a new owner of the partition rebuilds the rule's state.
 
         The history covers twice the longest setting whose name ends in ``_s``. An object that was present before the
-        history begins counts as a new one. In the first half of the history, that object reaches the rule's dwell
-        time. In the second half, the cooldown of its event ends.
+        history begins counts as a new object. This object reaches the rule's dwell time in the first half of the
+        history, and the cooldown of its event ends in the second half.
         """
         times_s: list[float] = [value for name, value in self if name.endswith("_s")]
         return max(TAIL_S, 2 * max(times_s) + MARGIN_S)
@@ -96,7 +99,7 @@ class CameraRule(Rule):
 
     @abc.abstractmethod
     def watch(self, width: int, height: int) -> RuleWatch[CameraRule]:
-        """Return a new state for pictures of this size."""
+        """Return a new state of the rule for pictures of this size."""
 
 
 class PolygonRule(CameraRule):
@@ -112,16 +115,16 @@ class PolygonRule(CameraRule):
 
 R_co = TypeVar("R_co", bound=CameraRule, covariant=True)
 WHOLE_SCENE = ""
-"""Subject of a happening that concerns no track in particular."""
+"""Subject of a happening that concerns no single track."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneHappening(Happening):
-    """A happening in a scene. It concerns one ``track``, or no track in particular.
+    """A happening in a scene.
 
-    A happening of no track in particular has an ``occurrence``, such as the name of the frame in which the happening
-    began. It may have the ``label`` of the objects involved. The happenings of one track form one incident. Each
-    occurrence is an incident of its own.
+    A happening concerns one ``track``, or the whole scene. A happening of the whole scene has an ``occurrence``, such
+    as the name of the frame in which the happening began, and may have the ``label`` of the objects involved. The
+    happenings of one track form one incident. Each occurrence is an incident of its own.
     """
 
     track: SceneTrack | None = None
@@ -152,7 +155,7 @@ class RuleWatch(abc.ABC, Generic[R_co]):
     def step(self, scene: Scene) -> Iterable[SceneHappening]:
         """Process the next scene and return the happenings to report now, at most one per subject.
 
-        A track's label and score only decide whether the track is reported. Its position counts in every frame.
+        Use a track's position in every frame. A track's label and score only decide whether the track is reported.
         """
 
     def settle(self, subject: str) -> None:
@@ -173,8 +176,8 @@ class RuleWatch(abc.ABC, Generic[R_co]):
     def observe(self, scene: Scene, reported: Collection[str]) -> list[tuple[SceneHappening, int]]:
         """Call ``step``, and return the happenings that have no written event.
 
-        Each comes with its number within its incident, from 1. ``reported`` has the subjects for which an event of
-        this frame is already written.
+        Return each happening with its number within its incident, from 1. ``reported`` has the subjects for which an
+        event of this frame is already written.
         """
         found = list(self.step(scene))
         for subject in reported:

@@ -20,8 +20,8 @@ from stream.runner.processor import ParkingProcessor, Work
 
 NAME = "analyse"
 CLOCKS_MS = 60_000
-"""Maximum difference between the clock of an engine node, which stamps results, and that of an analyser, which stamps
-events."""
+"""Maximum difference in ms between the clock of an engine node, which stamps results, and the clock of an analyser,
+which stamps events."""
 
 
 class AnalyseStage:
@@ -29,15 +29,16 @@ class AnalyseStage:
 
     ``config`` is read with ``stream.rules.validated``.
 
-    After a restart, the stage reads back results of more than twice the longest dwell time or cooldown of a camera's
-    rules, by the camera's clock. A track or visit that began within these results continues under the same ids. An
-    older object was already reported, and is not reported again. The track of an older object gets another name, so
-    that its next event is an incident of its own. Events that a dead owner wrote after its last commit are read back
-    and not written again, even if their track has another name now.
+    After a restart, the stage reads back past results. The time span of these results, by the camera's clock, exceeds
+    twice the longest dwell time or cooldown of the camera's rules. A track or visit that began within these results
+    continues under the same ids. An object that is older than these results was already reported, and is not reported
+    again. The track of an older object gets another name, and its next event begins a new incident. A killed process
+    may have written events after its last commit. The stage reads these events back and does not write them again,
+    even if their track has another name now.
 
-    There are two exceptions. On a busy partition, a rule with very long times may need more offsets than
+    State is lost in two cases. On a busy partition, a rule with very long times may need more offsets than
     ``readback.offsets_for`` allows; such a rule may report an object again that was present all along. A camera
-    without any result among those read back starts without tracks.
+    without any result among the results that are read back starts without tracks.
     """
 
     name = NAME
@@ -59,7 +60,7 @@ class AnalyseStage:
         )
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> AnalyseProcessor:
-        """Create a partition's state from the results of its last minutes.
+        """Create a partition's state from its results of the last minutes.
 
         The events of these results are not written again.
         """
@@ -76,7 +77,10 @@ class AnalyseStage:
 
 
 class AnalyseProcessor(ParkingProcessor[tuple[Result, list[Event]]]):
-    """The processor of one partition of results. A result whose detections cannot be tracked is parked."""
+    """The processor of one partition of results.
+
+    A result whose detections cannot be tracked is parked as a dead letter.
+    """
 
     def __init__(self, analysers: Analysers, event_partitions: int) -> None:
         super().__init__(NAME)

@@ -1,8 +1,10 @@
-"""Batch the frames of one partition by pipeline and lane. Pure: nothing is written, and the clock is passed in.
+"""Batch the frames of one partition by pipeline and lane.
+
+Pure: this module writes nothing, and gets the clock as a parameter.
 
 A batch closes when it has enough items or bytes, or when its first item has waited for the maximum delay. A frame of
-several pipelines is in several batches. The last of these batches to close finishes the frame's offset. Within a
-pipeline and lane, items keep the order of their offsets, whatever their outcome.
+several pipelines is in several batches. The frame's offset is finished when the last of these batches closes. Within
+a pipeline and lane, all items stay in the order of their offsets: items to classify, shed items and empty items.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ class PipelinePlan:
 
 UNROUTED = PipelinePlan(UNROUTED_NAME, 0, 0, 0, UNROUTED_ITEMS, UNROUTED_DELAY_S, 0, 0, None)
 """Limits for frames that no pipeline wants. Such frames become items without pixels, so that the ledger records their
-end."""
+outcome."""
 
 
 def plans(pipelines: Iterable[PipelineConfig]) -> tuple[PipelinePlan, ...]:
@@ -80,8 +82,8 @@ def _plan(config: PipelineConfig) -> PipelinePlan:
 class BatchEntry:
     """One frame for one pipeline: its encoded item, and the pictures of its regions, ``(h, w, 3)`` uint8, contiguous.
 
-    Every error that a frame can cause is raised while its entries are made, so that no later step of a batch can
-    fail.
+    Every error that a frame can cause is raised while its entries are created. The later steps of a batch therefore
+    cannot fail.
     """
 
     plan: PipelinePlan
@@ -93,13 +95,16 @@ class BatchEntry:
 
     @classmethod
     def of(cls, plan: PipelinePlan, item: BatchItem, pictures: tuple[Pixels, ...] = ()) -> BatchEntry:
-        """Encode an item into its entry. Raise Oversize when no batch could hold it, WrongType."""
+        """Encode an item, and return its entry.
+
+        Raise Oversize if no batch can hold the item, WrongType if a field cannot be encoded.
+        """
         encoded = encode_part(item, MAX_ITEMS_BYTES)
         return cls(plan, item.id, item.lane, item.traceparent, encoded, pictures)
 
 
 class Batcher:
-    """The open batches of one partition. ``target`` is their output topic."""
+    """The open batches of one partition. Batches are written to the topic ``target``."""
 
     def __init__(self, target: str, partition: int, clock: Clock) -> None:
         self._target = target
@@ -161,7 +166,7 @@ class Batcher:
 
 
 class _OpenBatch:
-    """The open batch of one pipeline and lane. The same object is filled again after each close."""
+    """The open batch of one pipeline and lane. The same object is used for the next batch after each close."""
 
     def __init__(self, plan: PipelinePlan) -> None:
         self.plan = plan

@@ -64,7 +64,7 @@ def read_frame(record: LogRecord) -> DeliveredFrame:
 def with_frame_header(record: LogRecord) -> LogRecord:
     """Return the record with the header that names its frame, for the record's dead letter.
 
-    Return the record unchanged if it has that header, or if its frame cannot be read.
+    Return the record unchanged if it already has that header, or if its frame cannot be decoded.
 
     The ledger counts a delivered frame by its header, or by its body if there is no header, and must count the dead
     letter the same way. Raise no error, even for a malformed record, because malformed records are the reason for

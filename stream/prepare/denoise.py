@@ -1,9 +1,9 @@
 """Remove sensor noise from the frames of a camera.
 
-The noise level is estimated from the mask of J. Immerkær, "Fast Noise Variance Estimation", Computer Vision and Image
-Understanding 64 (1996), with the median absolute deviation (F. R. Hampel, 1974) in place of its mean, so that edges
-do not count as noise. Still texture looks like noise within one frame, but not in the difference of two frames. The
-lower of the two estimates counts.
+The noise level is estimated with the filter mask of Immerkær ("Fast Noise Variance Estimation", Computer Vision and
+Image Understanding 64, 1996). The median absolute deviation (Hampel, 1974) replaces the mean, so that edges do not
+count as noise. Still texture looks like noise within one frame, but not in the difference of two frames. The noise
+level is the lower of the estimate from the frame and the estimate from the difference.
 """
 
 from __future__ import annotations
@@ -21,16 +21,19 @@ Image = npt.NDArray[np.uint8]
 DenoiseKind = Literal["none", "median", "auto"]
 
 NOISY = 1.5
-"""Minimum standard deviation of the luma noise, in grey levels, at which filtering gains more than it costs. Footage
-in good light has 0.2 to 0.5 after JPEG. At 1.5 the median already gains 3 dB (the tests measure both)."""
+"""Minimum standard deviation of the luma noise, in grey levels, at which filtering gains more than it costs. After
+JPEG compression, footage in good light has a noise of 0.2 to 0.5. At a noise of 1.5, the median filter already gains
+3 dB. The tests measure the noise and the gain."""
 MEDIAN_PX = 3
 """Side of the median's window, in pixels. A median of 3×3 pixels removes single wrong pixels and keeps lines two
 pixels wide."""
 MEMORY = 0.75
-"""Weight of the past in pixels without motion. Noise falls to √((1-m)/(1+m)) = 38 % within about four frames."""
+"""Weight m of the past frames in pixels without motion. Noise falls to √((1-m)/(1+m)) = 38 % within about four
+frames."""
 MOVED_SIGMAS = 1.5
-"""Difference of a 3×3 mean from the past, in standard deviations of the pixel noise, above which it is motion. The
-noise of the mean is a third of that of a pixel, so the threshold exceeds four of its own standard deviations."""
+"""Minimum difference between a 3×3 mean and the same mean in the past, in standard deviations of the pixel noise,
+that counts as motion. A 3×3 mean has a third of the noise of one pixel, so the threshold is 4.5 standard deviations
+of the mean."""
 MIN_STEP = 2.0
 """Minimum difference that counts as motion, in grey levels. Smaller differences come from rounding."""
 
@@ -39,31 +42,31 @@ MAX_DENOISER_BYTES = 128 * 1024 * 1024
 as many as one core can prepare. A camera without noise needs only a quarter of its luma, so thousands of such cameras
 fit."""
 _ENTRY_BYTES = 1024
-"""Bytes counted for each denoiser beside its pixels, so that even a million one-pixel cameras stay within the
+"""Bytes counted for each denoiser in addition to its pixels. Even a million cameras of one pixel thus stay within the
 limit."""
 
 _LAPLACIANS = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-"""Immerkær's mask: the difference of two Laplacians, whose response to the slopes of edges is 0. The squares of its
-values sum to 36."""
+"""Immerkær's mask: the difference of two Laplacians, whose response to the slopes of edges is 0. The squares of the
+mask's values sum to 36."""
 _MAD = 0.6745
 """Median absolute deviation of a normal distribution with a standard deviation of 1."""
 _MEDIAN_RESPONSE = _MAD * 6.0
 _MEDIAN_STEP = _MAD * 2**0.5
-"""Median of the difference between two frames, for noise with a standard deviation of 1. ``_MEDIAN_RESPONSE`` is the
-median of the mask's response to that noise."""
+"""Median absolute difference between two frames, for noise with a standard deviation of 1. ``_MEDIAN_RESPONSE`` is
+the median absolute response of the mask to the same noise."""
 
 
 class Denoiser(Protocol):
     """A filter for the successive frames of one camera on one lane.
 
     A filter is not thread-safe, uses the CPU and does no I/O. The input is ``(H, W, 3)`` uint8 and is not changed.
-    The output has the same shape and may be the same array. The size of a frame may differ from that of the previous
-    one.
+    The output has the same shape and may be the same array. The size of a frame may differ from the size of the
+    previous frame.
     """
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of pixels that the filter keeps for the next frame; 0 for a filter that keeps none."""
+        """Bytes of pixels that the filter keeps for the next frame; 0 for a filter that keeps no pixels."""
 
     def denoise(self, frame: Image) -> Image:
         """Return the frame with less noise."""
@@ -103,7 +106,7 @@ class AutoDenoiser:
         return sum(image.nbytes for image in (self._middle, self._past) if image is not None)
 
     def denoise(self, frame: Image) -> Image:
-        """Return the frame itself if it is clean, else a filtered copy."""
+        """Return the frame itself if its noise is below ``NOISY``, else a filtered copy."""
         middle = _grey(_middle(frame))  # the noise of the centre stands for the whole picture
         before = self._middle if self._middle is not None and self._middle.shape == middle.shape else None
         self._middle = middle
@@ -142,7 +145,7 @@ class DenoiserCache:
         return self._held_bytes
 
     def denoise(self, frame: DeliveredFrame, kind: DenoiseKind) -> Image:
-        """Return the pixels of a frame with less noise. Raise FrameError when they cannot be decoded.
+        """Return the pixels of a frame with less noise. Raise FrameError if the pixels cannot be decoded.
 
         A single picture gets a denoiser of its own, because the picture before it shows something else.
         """
@@ -179,9 +182,9 @@ def noise_sigma(grey: Image, before: Image | None = None) -> float:
 
 
 def _noise(middle: Image, before: Image | None) -> float | None:
-    """Return the standard deviation of the noise, or None if it is below ``NOISY``.
+    """Return the standard deviation of the noise, or None if the noise is below ``NOISY``.
 
-    A result of None takes an eighth of the time.
+    A call that returns None takes an eighth of the time.
     """
     step = None if before is None else cv2.absdiff(middle, before)
     if step is not None and _median_is_below(step, NOISY * _MEDIAN_STEP):
@@ -196,7 +199,7 @@ def _sigma(response: cv2.typing.MatLike, step: cv2.typing.MatLike | None) -> flo
 
 
 def _response(middle: Image) -> cv2.typing.MatLike:
-    """Return the absolute difference between each pixel and its value as predicted from its neighbours."""
+    """Return the absolute difference between each pixel's value and the value that its neighbours predict."""
     return cv2.convertScaleAbs(cv2.filter2D(middle, cv2.CV_16S, _LAPLACIANS))
 
 
@@ -220,7 +223,7 @@ def _median_level(levels: cv2.typing.MatLike) -> float:
 
 
 def _median_is_below(levels: cv2.typing.MatLike, limit: float) -> bool:
-    """Return whether ``_median_level`` is below a positive limit, without counting every level."""
+    """Return whether ``_median_level`` is below a positive limit, without a histogram of all levels."""
     level = int(limit + 0.5)
     under, half = np.count_nonzero(levels < level), levels.size / 2
     if under >= half:

@@ -20,8 +20,8 @@ MAX_SCANS = 64
 """Maximum number of scans of a progressive JPEG; encoders write about ten. Decoding takes a pass over the whole
 picture for each scan, and a hostile record has room for a million scans of 16 bytes."""
 _END_WITHIN_BYTES = 64
-"""Number of bytes at the end of a JPEG in which its end marker may lie. Some cameras pad the file to a block size. An
-end marker cannot occur within a scan."""
+"""Number of bytes at the end of a JPEG file in which the end marker may lie. Some cameras pad the file to a block
+size. An end marker cannot occur within a scan."""
 
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}
@@ -29,7 +29,8 @@ _NO_FRAME_HEADER = {0xC4, 0xC8, 0xCC}
 """JPEG markers in the range SOF0..SOF15 that do not begin a frame header: DHT, JPG and DAC."""
 _SCAN = 0xDA
 _START_OF_SCAN = int.from_bytes(b"\xff\xda", "little")
-"""The JPEG marker before each scan. The marker cannot occur within a scan, but an embedded thumbnail also has one."""
+"""The JPEG marker before each scan. The marker cannot occur within a scan, but an embedded thumbnail also has such a
+marker."""
 
 Size = tuple[int, int]
 """Width and height in pixels."""
@@ -78,7 +79,7 @@ def _is_whole(data: bytes, encoding: str) -> bool:
 
 
 def _jpeg_size(data: bytes) -> Size | None:
-    """Return the size in the frame header of a JPEG, None without one."""
+    """Return the size in the frame header of a JPEG, or None if the data has no frame header."""
     if data[:2] != _SOI:
         return None
     at = 2
@@ -98,7 +99,10 @@ def _jpeg_size(data: bytes) -> Size | None:
 
 
 def _scans(data: bytes) -> int:
-    """Count the scans at even and odd offsets, in a third of the time of ``bytes.count``."""
+    """Return the number of start-of-scan markers at even and odd offsets.
+
+    The search takes a third of the time of ``bytes.count``.
+    """
     pairs = [np.frombuffer(data, "<u2", (len(data) - first) // 2, first) for first in (0, 1)]
     return sum(int(np.count_nonzero(each == _START_OF_SCAN)) for each in pairs)
 

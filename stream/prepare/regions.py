@@ -1,4 +1,4 @@
-"""Choose the parts of a frame to show to a model, and lay them out in the model's input. Pure."""
+"""Choose the regions of a frame that a model examines, and fit each region into the model's input. Pure."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ingest.contract.records import Box, Fit, Inner, Pixels, Region
 from ingest.site import PipelineConfig
 
 MERGE_SHARE = 0.6
-"""Minimum overlap, as a share of the smaller box, at which two moving regions are merged. Boxes that a gate sends for
-one object overlap more, and boxes of two objects that pass each other overlap less."""
+"""Minimum overlap, as a share of the smaller box, at which two moving regions are merged. Boxes that the agent's gate
+sends for one object overlap more, and boxes of two objects that pass each other overlap less."""
 BESIDE_SHARE = 0.1
-"""Maximum share of a stationary box inside a moving box for the stationary box to be cropped. With a larger share,
-the object starts to move and would be found twice, or another object hides it."""
+"""Maximum share of a stationary box that lies inside a moving box, for the stationary box to be cropped too. With a
+larger share, the object begins to move and would be detected twice, or another object hides it."""
 
 MAX_BOXES = 128
-"""Maximum number of boxes used of one frame, twice the maximum number of regions. The time to merge boxes is
+"""Maximum number of boxes of one frame that are used: twice the maximum number of regions. The time to merge boxes is
 quadratic in their number: 5 ms for 128 boxes, but half a day for the 400,000 boxes that fit into a record."""
 
 
@@ -30,8 +30,8 @@ class CropWindow:
     """A part of a frame to crop for the model.
 
     ``region.box`` is the tight box that the agent sent, in pixels of the frame. ``left, top, right, bottom`` are the
-    edges of the crop around it, in whole pixels. ``region.fit`` and ``region.inner`` map the crop to the input of the
-    model.
+    edges of the crop around that box, in whole pixels. ``region.fit`` and ``region.inner`` map the crop to the input
+    of the model.
     """
 
     region: Region
@@ -52,7 +52,7 @@ def windows(
 
     Return the full frame unless the pipeline uses motion and the agent sent regions inside the frame. If there are
     more than ``most`` moving regions, keep the largest. Otherwise add stationary objects in the given order, except
-    those inside a moving region. ``resting`` has boxes that ``usable`` returned.
+    those inside a moving region. ``resting`` has the boxes of stationary objects, as ``usable`` returned them.
     """
     moving = merged(usable(motion or (), size)) if pipeline.regions == "motion" else []
     if not moving and (pipeline.regions != "motion" or motion != () or not resting):
@@ -65,7 +65,8 @@ def windows(
 
 
 def merged(boxes: Sequence[Box]) -> list[Box]:
-    """Merge boxes that overlap by at least ``MERGE_SHARE`` of the smaller one, until no two do."""
+    """Merge boxes that overlap by at least ``MERGE_SHARE`` of the smaller box, until no two boxes overlap by as
+    much."""
     left = list(boxes)
     done: list[Box] = []
     while left:
@@ -129,7 +130,7 @@ def _cropped(around: Box, size: tuple[int, int], aspect: float) -> Box:
 
 
 def _letterboxed(width: int, height: int, wide: int, high: int) -> Inner:
-    """Return the largest rectangle of the same aspect ratio, centred in the input of the model."""
+    """Return the largest rectangle with the region's aspect ratio, centred in the input of the model."""
     scale = min(wide / width, high / height)
     w, h = max(1, round(width * scale)), max(1, round(height * scale))
     left, top = (wide - w) // 2, (high - h) // 2

@@ -27,8 +27,8 @@ retains per partition, and minutes of work for a node."""
 STALE = "stale"
 STILL = "still"
 NOBODY = "unrouted"
-"""Ledger reason for a frame that no pipeline wants. ``STALE`` is for a frame too old for its pipeline, ``STILL`` for
-one without motion."""
+"""Ledger reason for a frame that no pipeline wants. ``STALE`` is the reason for a frame that is too old for its
+pipeline, ``STILL`` the reason for a frame without motion."""
 
 _TOPICS = {LIVE: (FRAMES, BATCHES), LATE: (FRAMES_LATE, BATCHES_LATE)}
 
@@ -58,8 +58,8 @@ class PrepareStage:
     async def open(self, tp: TopicPartition, position: int, log: Log) -> PrepareProcessor:
         """Create the state of a partition without reading records back.
 
-        The frames of batches that were open at a kill are not committed, and are read again. A denoiser estimates the
-        noise level anew within a few frames.
+        If a process is killed, the frames of its open batches are not committed, and the next owner reads them again.
+        After a restart, a denoiser estimates the noise level again within a few frames.
         """
         batcher = Batcher(self.target, tp.partition, self.clock)
         return PrepareProcessor(self.name, lambda: self.plans, batcher, self.clock)
@@ -68,7 +68,7 @@ class PrepareStage:
 class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
     """The processor that puts the frames of one partition into batches.
 
-    ``pipelines`` returns the pipelines in force.
+    ``pipelines`` returns the present pipelines.
     """
 
     def __init__(

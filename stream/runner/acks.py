@@ -19,7 +19,7 @@ class FetchNumber(NamedTuple):
 
 
 class Arrivals:
-    """A check that every fetched record of one partition arrives, so that no commit passes a dropped record.
+    """A check that every fetched record of one partition arrives, so that no commit covers a dropped record.
 
     Offsets cannot show that a record is missing: transaction markers, compaction and retention leave gaps in them.
     """
@@ -30,7 +30,8 @@ class Arrivals:
     def take(self, number: FetchNumber) -> bool:
         """Note that a record has arrived.
 
-        Return False for a record of another assignment, which must not be fed. Raise RecordsLost.
+        Return False for a record of another assignment, which must not be processed. Raise RecordsLost if a record
+        before this one did not arrive.
         """
         if number.assignment != self.due.assignment:
             return False
@@ -41,16 +42,15 @@ class Arrivals:
 
 
 class AckTracker:
-    """The records of one partition that were fed to its processor and are not finished.
+    """The records of one partition that were passed to its processor and are not finished.
 
-    Records may finish in any order. ``position`` moves only over an unbroken run of finished records, so a commit
-    never covers a record whose output the broker does not have. Transaction markers and retention leave gaps between
-    offsets.
+    Records may finish in any order. ``position`` stops before the first unfinished record, so a commit never covers a
+    record whose output the broker does not have. Transaction markers and retention leave gaps between offsets.
     """
 
     def __init__(self, position: int) -> None:
         self.next = position
-        """The lowest offset that was not fed."""
+        """The lowest offset that was not passed to the processor."""
         self._open: dict[int, bool] = {}  # offset → finished; in order of delivery, which is the order of offsets
         self.position = position
         """The offset that a restart must read next."""
@@ -61,7 +61,10 @@ class AckTracker:
         return len(self._open)
 
     def deliver(self, offset: int) -> bool:
-        """Note that a record is about to be fed. Return False for a repeated record, which must not be fed again."""
+        """Note that a record is about to be processed.
+
+        Return False for a repeated record, which must not be processed again.
+        """
         if offset < self.next:
             return False
         self._open[offset] = False
@@ -69,7 +72,10 @@ class AckTracker:
         return True
 
     def finish(self, offsets: Iterable[int]) -> int:
-        """Note that records are finished, and return the new position. Raise UnknownOffset."""
+        """Note that records are finished, and return the new position.
+
+        Raise UnknownOffset for a record that was not delivered or is already finished.
+        """
         for offset in offsets:
             if self._open.get(offset) is not False:
                 raise UnknownOffset(offset)

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from ingest.kafka.log import Log, TopicPartition
 
 CHECK_LAG_S = 5.0
-"""Time between two checks of the lag of the output's readers."""
+"""Time between two checks of how far the readers of the output lag behind."""
 
 
 class Downstream(NamedTuple):
@@ -27,7 +27,7 @@ class Downstream(NamedTuple):
 
 @runtime_checkable
 class BackPressured(Protocol):
-    """A stage that writes no faster than another group reads its output."""
+    """A stage that writes no faster than another consumer group reads the stage's output."""
 
     @property
     def downstream(self) -> Downstream:
@@ -35,7 +35,10 @@ class BackPressured(Protocol):
 
 
 class BackPressure:
-    """Decides which partitions wait. A held partition continues once its lag is at most half of the maximum. Pure."""
+    """Decides which partitions wait.
+
+    A waiting partition continues once its lag is at most half of the maximum. Pure.
+    """
 
     def __init__(self, max_lag: int) -> None:
         self._max_lag = max_lag

@@ -1,6 +1,6 @@
 """A stage that copies its input.
 
-It serves to try out a cluster, to measure the runner alone, and for contract tests.
+Use this stage to try out a cluster, to measure the runner alone, and in contract tests.
 """
 
 from __future__ import annotations

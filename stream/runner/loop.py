@@ -1,8 +1,8 @@
 """The runner: runs a stage on Kafka until a signal or an error ends it.
 
 One process is one member of the consumer group of the stage. The member (``faust/member.py``) fetches the records of
-the assigned partitions. Each partition has its own loop (``partition.py``), and the position of that loop is
-committed.
+the assigned partitions. Each partition has its own loop (``partition.py``), and the member commits the position of
+that loop.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from stream.runner.watchdog import CountingLog, Signs, Watchdog
 _log = logs.get("stream.runner")
 
 STOP_S = 20.0
-"""Maximum time of a clean stop: finish the records in process, await acknowledgements, commit, leave the group. It is
-less than the 30 s after which orchestrators kill a process."""
+"""Maximum time of a clean stop: finish the records in process, await acknowledgements, commit, leave the group. This
+time is less than the 30 s after which orchestrators kill a process."""
 STOP_UNJOINED_S = 3.0
 """Maximum time of a stop before the first assignment, when no record is in process."""
 
@@ -51,7 +51,7 @@ TRIM_BYTES = 256 * 1024 * 1024
 """Bytes of free memory kept at the end of the heap, enough for the records in flight of a busy process."""
 
 StageFactory = Callable[[Log], Awaitable[Stage]]
-"""A function that makes a stage. It may first read the ``config`` topic."""
+"""A function that makes a stage. The function may first read the ``config`` topic."""
 
 
 async def serve(
@@ -68,7 +68,7 @@ async def serve(
     processes must not share a name.
 
     Raise TopicMismatch when the broker's topics differ from the contract, LogUnavailable without a broker. Any error
-    inside the stage ends the process at once with ``EXIT_FAILED``.
+    inside the stage ends the process at once, with the exit status ``EXIT_FAILED``.
     """
     keep_freed_memory()
     async with service.open_log() as log:
@@ -107,8 +107,8 @@ def keep_freed_memory() -> bool:
     """Set the C library to reuse large freed memory blocks.
 
     Return False without a change if the C library is not glibc. By default, glibc gets the memory of each picture and
-    batch from the system and returns it at once, so that every page faults again. These page faults took two fifths
-    of the CPU time of preparing a 416×416 batch. See mallopt(3).
+    batch from the system and returns it at once. Each new picture or batch then causes page faults. These page faults
+    took two fifths of the CPU time of preparing a 416×416 batch. See mallopt(3).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
@@ -144,7 +144,9 @@ class Runner:
         self._assignment = 0
         self._joined = False
         self._stopping = False
-        self.client_id = f"{stage.name}-{instance_name()}"
+        # The coordinator keeps the client id of a lasting member's first process. With a process id in it, the watch
+        # of the successor would find no partitions.
+        self.client_id = f"{stage.name}-{instance or instance_name()}"
         self._member = make_member(
             self,
             settings,
@@ -239,8 +241,8 @@ class Runner:
         await asyncio.gather(*(loop.drop() for loop in left_over))
 
     async def revoked(self) -> None:
-        """Drop the loops of all partitions, and commit the finished records, so that the next owner repeats fewer
-        records."""
+        """Drop the loops of all partitions, and commit the finished records, so that the next owner processes fewer
+        records again."""
         if not self._loops or self._stopping:
             return
         await asyncio.gather(*(loop.drop() for loop in self._loops.values()))
@@ -255,7 +257,7 @@ class Runner:
         self._end(error, stage=self._stage.name)
 
     def signs(self) -> Signs:
-        """Return the signs of progress, for the watchdog. Safe in any thread."""
+        """Return the signs of progress, for the watchdog. May be called from any thread."""
         loops = list(self._loops.values())
         fed = self._fed_before + sum(loop.fed for loop in loops)
         finished = sum(loop.position or 0 for loop in loops)
@@ -263,11 +265,11 @@ class Runner:
         return Signs(fed + finished + self._counted.records, waiting, self._member.rebalancing, self._joined)
 
     def _waiting(self, loops: list[PartitionLoop]) -> int:
-        """Return how many records of the given partitions are not fed yet."""
+        """Return how many records of the given partitions have not been passed to their processors."""
         return sum(self._member.undelivered(loop.tp, loop.due) + loop.queued for loop in loops)
 
     async def _hold_back(self) -> None:
-        """Suspend feeding the partitions whose output is not read fast enough."""
+        """Suspend the partitions whose output is not read fast enough."""
         if not isinstance(self._stage, BackPressured):
             return
         downstream = self._stage.downstream
@@ -290,7 +292,7 @@ class Runner:
         await (await self._member.send(record))
 
     def _figures(self) -> dict[str, float]:
-        """Return the numbers of a heartbeat, and update the gauge of waiting records."""
+        """Return the figures that a heartbeat reports, and update the gauge of waiting records."""
         loops = list(self._loops.values())
         in_flight = sum(loop.in_flight for loop in loops)
         lag = self._waiting(loops) + in_flight

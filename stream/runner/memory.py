@@ -1,7 +1,7 @@
-"""A runner on any log, without Faust, threads or waiting, for tests of logic and for replays.
+"""A runner on any log that needs no Faust, no threads and no waiting, for tests of logic and for replays.
 
-The memory runner follows the rules of the real runner. Records are processed in offset order, works are written in
-the order in which they are returned, and offsets are committed only over an unbroken run of finished records.
+The memory runner follows the rules of the real runner. Records are processed in offset order, outputs are written in
+the order in which the processor returns them, and a commit stops before the first unfinished record.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from stream.runner.processor import Processor, Stage, Work
 class MemoryRunner:
     """A runner of one stage over all partitions of its topics.
 
-    A new runner continues at the last runner's commit. To simulate a kill, drop a runner without calling ``stop``.
+    A new runner continues at the offsets that the last runner committed. To simulate a kill, drop a runner without
+    calling ``stop``.
     """
 
     def __init__(self, stage: Stage, log: Log, clock: ManualClock) -> None:
@@ -28,9 +29,9 @@ class MemoryRunner:
         self._parts: dict[TopicPartition, _Part] = {}
 
     async def run(self) -> int:
-        """Feed the records that the log has now, and tick the processors that are due.
+        """Process the records that the log has now, and call ``tick`` of the processors that are due.
 
-        Return the number of fed records.
+        Return the number of processed records.
         """
         fed = 0
         for topic in self._stage.topics:
@@ -44,14 +45,14 @@ class MemoryRunner:
         return fed
 
     async def tick(self) -> None:
-        """Tick the processors whose deadline has passed."""
+        """Call ``tick`` of the processors whose deadline has passed."""
         for part in self._parts.values():
             deadline = part.processor.deadline
             if deadline is not None and deadline <= self._clock.monotonic():
                 await self._apply(part, part.processor.tick())
 
     async def advance(self, seconds: float) -> None:
-        """Advance the clock, and tick at every deadline on the way, as with a real clock."""
+        """Advance the clock, and call ``tick`` at every deadline on the way, as a real runner does."""
         until = self._clock.monotonic() + seconds
         while (due := self._next_deadline()) is not None and due <= until:
             self._clock.seconds = max(self._clock.seconds, due)

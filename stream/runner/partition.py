@@ -1,4 +1,5 @@
-"""The loop of one partition: feed the processor, write its output, and advance the position that may be committed."""
+"""The loop of one partition: pass records to the processor, write its output, and advance the position that may be
+committed."""
 
 from __future__ import annotations
 
@@ -29,34 +30,34 @@ QUEUE_RECORDS = 256
 """Number of queued records of one partition at which fetching pauses: one second of the busiest partition that one
 core can process. Fetching resumes at half of this number, so that the processor never runs out of work."""
 QUEUE_BYTES = 32 * 1024 * 1024
-"""Bytes of queued records of one partition at which fetching pauses: two fetches of the largest size. This limit
-applies to cameras with large pictures."""
+"""Bytes of queued records of one partition at which fetching pauses: two fetches of the largest size. Cameras with
+large pictures reach this limit before ``QUEUE_RECORDS``."""
 IN_FLIGHT_WORKS = 16
-"""Maximum number of works of one partition that the broker has not acknowledged. The broker acknowledges within a few
-ms, so this number hides its latency."""
+"""Maximum number of ``Work`` objects of one partition that the broker has not acknowledged. With this number, the
+loop does not wait for the broker, which acknowledges within a few ms."""
 IN_FLIGHT_BYTES = 8 * 1024 * 1024
-"""Maximum bytes of works of one partition that the broker has not acknowledged: two batches of eight 416×416
-pictures. The producer holds up to three copies of each work."""
+"""Maximum bytes of output of one partition that the broker has not acknowledged: two batches of eight 416×416
+pictures. The producer holds up to three copies of this output."""
 OPEN_AT_ONCE = 2
-"""Number of partitions that read back their state at the same time. One event loop does all the work, so many
-partitions would all finish late, with full queues. With two, one partition works while the other waits for the
-broker; the log keeps two readers."""
+"""Number of partitions that read back their state at the same time. One event loop reads for all partitions, so many
+partitions would all finish late, with full queues. With two partitions, one processes records while the other waits
+for the broker. The log keeps two readers."""
 SETTLE_S = 1.0
 """Maximum time that a revoked partition waits for acknowledgements. Most acknowledgements have already arrived, and a
 rebalance must not wait for a broker that is gone."""
 
 
 MAX_MARKERS = 256
-"""Size in offsets of a gap that is taken for the markers of a few transactions, without asking the broker. Retention
-deletes whole segments, which leave larger gaps on a busy partition."""
+"""Maximum size in offsets of a gap that counts as markers of a few transactions, without a request to the broker.
+Retention deletes whole segments, which leave larger gaps on a busy partition."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
     """The resources that all partitions of one process share.
 
-    ``opening`` limits how many partitions read back their state at once. ``failed`` ends the process. Its arguments
-    are the error, the partition and the last offset that was fed.
+    ``opening`` limits how many partitions read back their state at once. ``failed`` ends the process; its arguments
+    are the error, the partition and the last offset that was processed.
     """
 
     stage: Stage
@@ -70,9 +71,12 @@ class Shared:
 
 
 class PartitionLoop:
-    """Feeds the processor of one partition. All methods are called in the event loop's thread.
+    """Passes the records of one partition to its processor, and writes the output.
 
-    ``assignment`` is the number of the assignment in this process. Records fetched in another assignment are not fed.
+    All methods are called in the event loop's thread.
+
+    ``assignment`` is the number of the assignment in this process. Records that were fetched in another assignment
+    are dropped.
     """
 
     def __init__(self, shared: Shared, tp: TopicPartition, assignment: int) -> None:
@@ -87,7 +91,7 @@ class PartitionLoop:
         self._draining = False
         self._paused = False
         self.held = False
-        """Whether feeding is suspended."""
+        """Whether processing is suspended, because the readers of the output lag behind."""
         self._tracker: AckTracker | None = None
         self._last_fed = -1
         self._writes: asyncio.Queue[tuple[Work, list[Awaitable[Any]]] | None] = asyncio.Queue()
@@ -109,7 +113,7 @@ class PartitionLoop:
 
     @property
     def in_flight(self) -> int:
-        """Number of fed records that are not finished."""
+        """Number of records that the processor has received and not finished."""
         return 0 if self._tracker is None else self._tracker.open
 
     @property
@@ -119,14 +123,15 @@ class PartitionLoop:
 
     @property
     def busy(self) -> int:
-        """Number of running processor calls plus works that the broker has not acknowledged.
+        """Number of running processor calls, plus the number of ``Work`` objects that the broker has not
+        acknowledged.
 
         Records that the processor holds back until a window is full do not count.
         """
         return len(self._in_flight_bytes) + self._calls
 
     def offer(self, record: LogRecord, number: FetchNumber) -> None:
-        """Queue a record. Never block: a full queue still takes the record, and fetching pauses."""
+        """Queue a record. Never block: a full queue still accepts the record, and pauses fetching."""
         if self._draining or not self._is_due(number):
             return
         self._queue.append(record)
@@ -144,14 +149,15 @@ class PartitionLoop:
             return False
 
     def hold(self, held: bool) -> None:
-        """Suspend or resume feeding. Work that becomes due meanwhile is still written."""
+        """Suspend or resume the processing of records. Output that becomes due meanwhile is still written."""
         self.held = held
         self._arrived.set()
 
     async def drain(self) -> None:
-        """Stop feeding, flush the processor, and return when the broker has acknowledged all output.
+        """Process no more records, flush the processor, and return when the broker has acknowledged all output.
 
-        If the state is not open yet, end at once, because no record was fed. ``drop`` may be called meanwhile.
+        If the processor's state is not open yet, return at once, because no record was processed. ``drop`` may be
+        called meanwhile.
         """
         self._draining = True
         self._queue.clear()
@@ -163,7 +169,7 @@ class PartitionLoop:
         await asyncio.wait({self._settling})
 
     async def drop(self) -> None:
-        """Stop feeding without a flush, and wait at most ``SETTLE_S`` for outstanding acknowledgements.
+        """Process no more records, do not flush, and wait at most ``SETTLE_S`` for outstanding acknowledgements.
 
         The next owner of the partition reads the unfinished records again.
         """
@@ -200,7 +206,10 @@ class PartitionLoop:
             await self._write(work)
 
     async def _step(self, processor: Processor, tracker: AckTracker) -> Sequence[Work]:
-        """Wait for a record or for the deadline, and return the work that is then due."""
+        """Process the next record, or call ``tick`` if the deadline has passed, and return the resulting work.
+
+        Wait if there is no record and the deadline has not passed.
+        """
         deadline = processor.deadline
         if deadline is not None and deadline <= self._shared.clock.monotonic():
             return await self._in_pool(processor.tick)
@@ -218,7 +227,9 @@ class PartitionLoop:
             return await self._in_pool(processor.process, record)
 
     async def _check_gap(self, expected: int, found: int) -> None:
-        """Count records that retention deleted before they were read. Raise TopicCreatedAgain for a lower offset.
+        """Count records that retention deleted before they were read.
+
+        Raise TopicCreatedAgain if the offset is below the expected offset.
 
         Small gaps come from transaction markers, and only the topic of results is written in transactions.
         """
@@ -265,7 +276,10 @@ class PartitionLoop:
         self._writes.put_nowait((work, sent))
 
     async def _room_for(self, work: Work) -> None:
-        """Wait until there is room for a work in flight. A work of any size has room if no other is in flight."""
+        """Wait until the limits allow another work in flight.
+
+        If no work is in flight, a work of any size is allowed.
+        """
         size = sum(len(record.value) for record in work.records)
         flying = self._in_flight_bytes
         while flying and (len(flying) >= IN_FLIGHT_WORKS or sum(flying) + size > IN_FLIGHT_BYTES):
@@ -274,7 +288,7 @@ class PartitionLoop:
         flying.append(size)
 
     async def _settle(self) -> None:
-        """Await the acknowledgements of each work, in order, and finish its offsets."""
+        """Await the acknowledgements of each work's records, in order, and mark the work's offsets as finished."""
         while (written := await self._writes.get()) is not None:
             work, sent = written
             outcomes = await asyncio.gather(*sent, return_exceptions=True)

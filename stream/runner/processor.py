@@ -1,7 +1,8 @@
 """The interface between the logic of a stage and the loop that runs the stage.
 
-A stage is pure logic over one partition. It receives records in offset order. It returns the records to write, and
-the offsets that are finished once those records are written. A stage imports neither Faust nor a Kafka client.
+A stage is pure logic over one partition. A stage receives records in offset order. For each record, a stage returns
+records to write, and the offsets that are finished once those records are written. A stage imports neither Faust nor
+a Kafka client.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ _log = logs.get("stream.processor")
 Outcome = TypeVar("Outcome")
 
 MAX_ERROR_CHARS = 500
-"""Maximum length of an error message in the log. Some errors repeat a field of the record, which may have
+"""Maximum length of an error message in the log. Some error messages quote a field of the record, which may have
 megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Records to write, and the input offsets that may be committed once the broker has all of them.
+    """Records to write, and the input offsets that may be committed once the broker has all of these records.
 
     Every offset that a processor receives appears in exactly one Work, at once or later. A Work without records
     finishes offsets that have no output. A Work without offsets finishes no record. Works are written in the order in
@@ -38,7 +39,7 @@ class Work:
 
 
 class Processor(abc.ABC):
-    """The state of one partition. Its methods are never called concurrently, but may run in a worker thread.
+    """The state of one partition. The methods are never called concurrently, but may run in a worker thread.
 
     A processor that holds records back overrides ``tick``, ``flush`` and ``deadline``. An exception that leaves any
     method ends the process.
@@ -53,7 +54,7 @@ class Processor(abc.ABC):
         return ()
 
     def flush(self) -> Sequence[Work]:
-        """Return all work that is held back: the partition is revoked or the process stops."""
+        """Return all work that is held back. This method is called when the process stops."""
         return ()
 
     @property
@@ -66,19 +67,19 @@ class ParkingProcessor(Processor, Generic[Outcome]):
     """A processor that parks a record whose processing fails as a dead letter, and goes on with the next record.
 
     The dead letter keeps the original bytes, is counted, and can be replayed. Without parking, the process would end,
-    and fail on the same record again after every restart. A MemoryError ends the process, because the process is its
-    cause and not the record.
+    and fail on the same record again after every restart. A MemoryError ends the process, because not the record but
+    the process has caused the error.
     """
 
     ends: ClassVar[tuple[type[Exception], ...]] = (MemoryError,)
-    """Errors of ``_decide`` that end the process, because the record is not their cause. Any other error parks the
-    record."""
+    """Errors of ``_decide`` that end the process, because the record is not their cause. After any other error, the
+    record is parked as a dead letter."""
 
     def __init__(self, stage: str) -> None:
         self._stage = stage
 
     def process(self, record: LogRecord) -> Sequence[Work]:
-        """Process one record, or park it."""
+        """Process one record. If the processing fails, park the record as a dead letter."""
         try:
             outcome = self._decide(record)
         except self.ends:
@@ -91,11 +92,14 @@ class ParkingProcessor(Processor, Generic[Outcome]):
 
     @abc.abstractmethod
     def _decide(self, record: LogRecord) -> Outcome:
-        """Decode one record and compute its outcome. An error parks the record, unless the error is in ``ends``."""
+        """Decode one record and compute its outcome.
+
+        If this method raises an error that is not in ``ends``, the record is parked as a dead letter.
+        """
 
     @abc.abstractmethod
     def _emit(self, record: LogRecord, outcome: Outcome) -> Sequence[Work]:
-        """Turn the outcome of a record into work. An error ends the process."""
+        """Turn the outcome of a record into work. An error in this method ends the process."""
 
     def _identified(self, record: LogRecord) -> LogRecord:
         """Return the record with the headers that its dead letter needs. Must not raise."""

@@ -1,6 +1,6 @@
 """A watchdog that ends a process without progress.
 
-The restart that follows cures a stuck rebalance or a dead task.
+The supervisor then restarts the process, which cures a stuck rebalance or a dead task.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from ingest.runtime.clock import Clock
 from stream.exceptions import Stuck
 
 STALL_S = 60.0
-"""Maximum time without progress while records wait or a rebalance goes on. It is longer than the 30 s after which a
-failing send ends the process anyway. Each record that is read back while a partition opens counts as progress."""
+"""Maximum time without progress while records wait or a rebalance goes on. This time is longer than the 30 s after
+which a failing send ends the process anyway. Each record that is read back while a partition opens counts as
+progress."""
 JOIN_S = 120.0
 """Maximum time from the start to the first assignment: a broker's restart and two session timeouts."""
 CHECK_S = 1.0
@@ -31,18 +32,18 @@ state meanwhile, but not all checks within 10 s."""
 class Signs:
     """The observable state of a runner.
 
-    ``progress`` is a number that changes whenever a record is read, fed or finished.
+    ``progress`` is a number that changes whenever a record is read, passed to a processor or finished.
     """
 
     progress: int
     waiting: int
-    """Number of records to be read or fed, of running processor calls, and of unacknowledged writes."""
+    """Sum of the records that are not processed yet, the running processor calls and the unacknowledged writes."""
     rebalancing: bool
     joined: bool
 
 
 class StallDetector:
-    """Decides from a series of signs whether the process is stuck. Pure: the time is passed in."""
+    """Decides from a series of ``Signs`` whether the process is stuck. Pure: the time is a parameter."""
 
     def __init__(self, now: float) -> None:
         self._started = now
@@ -69,7 +70,7 @@ class StallDetector:
 
 
 class Watchdog:
-    """Checks a runner from its own thread, so that it also detects a blocked event loop.
+    """Checks a runner from a separate thread, so that the watchdog also detects a blocked event loop.
 
     ``failed`` is called at most once, in that thread.
     """
@@ -107,7 +108,8 @@ class Watchdog:
 
 
 class CountingLog:
-    """A wrapper of any log that counts the records read from it, because reading back state counts as progress."""
+    """A wrapper of any log that counts the records read from the log, because reading back state counts as
+    progress."""
 
     def __init__(self, log: Log) -> None:
         self.records = 0

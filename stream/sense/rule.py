@@ -13,7 +13,8 @@ from stream.rules import Happening, Rule
 from stream.sense.windows import ReadingWindow
 
 TAIL_WINDOWS = 3
-"""Number of windows that a new owner reads back: the open window, and those that show whether a bound is exceeded."""
+"""Number of windows that a new owner reads back: the open window, and two windows that show whether a bound is
+exceeded."""
 
 
 class SensorRule(Rule):
@@ -36,7 +37,7 @@ class SensorRule(Rule):
 
     @abc.abstractmethod
     def watch(self, sensor: str, config: SensorConfig | None) -> WindowWatch:
-        """Return a new state. ``config`` is None for a sensor that the site does not have."""
+        """Return a new state of the rule. ``config`` is None for a sensor that the site does not have."""
 
 
 class WindowWatch(Protocol):

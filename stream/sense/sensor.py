@@ -19,11 +19,11 @@ uptime, and of 60 ns after ten years."""
 
 
 class Cleaner:
-    """A filter that drops repeated and impossible readings. ``dropped`` counts them by reason.
+    """A filter that drops repeated and impossible readings. ``dropped`` counts the dropped readings by reason.
 
-    ``repeat``: the reading was processed before. ``old-epoch``: its epoch is lower than the present one, which still
-    runs: see ``EpochGate``. ``suspect``: marked so by the device. ``range``: outside of the range that the sensor
-    can measure.
+    ``repeat``: the reading was processed before. ``old-epoch``: the reading's epoch is lower than the present epoch,
+    which still runs (see ``EpochGate``). ``suspect``: the device has marked the reading as suspect. ``range``: the
+    value is outside of the range that the sensor can measure.
     """
 
     def __init__(self, config: SensorConfig | None) -> None:
@@ -32,7 +32,7 @@ class Cleaner:
         self.use(config)
 
     def use(self, config: SensorConfig | None) -> None:
-        """Use the range of another configuration."""
+        """Use the measuring range of another configuration from now on."""
         self._low = config.low if config else float("-inf")
         self._high = config.high if config else float("inf")
 
@@ -42,7 +42,10 @@ class Cleaner:
         return self._gate.present
 
     def clean(self, readings: Readings, written_ms: int) -> list[tuple[int, float]]:
-        """Return the readings that count, as (Unix ns, value). ``written_ms`` is the Unix time of their record."""
+        """Return the readings that are not dropped, as (Unix ns, value).
+
+        ``written_ms`` is the Unix time of the readings' record.
+        """
         kept: list[tuple[int, float]] = []
         before = self._gate.last(readings.epoch)
         admission = self._gate.admit(
@@ -106,7 +109,7 @@ class SensorWatch:
     def step(self, readings: Readings, written_ms: int, now_s: float) -> list[Event]:
         """Process the next column of readings and return its events.
 
-        ``written_ms`` is the Unix time of its record, ``now_s`` the monotonic time.
+        ``written_ms`` is the Unix time of the column's record, ``now_s`` is the present monotonic time.
         """
         before = self._cleaner.epoch
         kept = self._cleaner.clean(readings, written_ms)
@@ -122,7 +125,8 @@ class SensorWatch:
 
     @property
     def deadline(self) -> float | None:
-        """Monotonic time in s at which a window is due although no reading closes it; None if no window waits."""
+        """Monotonic time in seconds at which a window must be evaluated although no reading has closed it; None if no
+        window waits."""
         pending_ns = [due for _, windows, _ in self._watches if (due := windows.pending_ns) is not None]
         if self._latest is None or not pending_ns:
             return None
@@ -130,10 +134,11 @@ class SensorWatch:
         return arrived_s + self._wait_s + max(min(pending_ns) - latest_ns, 0) / 1e9
 
     def tick(self, now_s: float) -> list[Event]:
-        """Return the events of windows that are due although no reading closes them.
+        """Return the events of windows that must be evaluated although no reading has closed them.
 
         The sensor's present time is estimated as the time of its last reading plus the time since that reading
-        arrived. A window is due ``max_delay_s`` later still, because the agent may hold a reading back for that long.
+        arrived. A window is evaluated a further ``max_delay_s`` later, because the agent may hold a reading back for
+        that long.
         """
         if self._latest is None:
             return []
@@ -149,7 +154,7 @@ class SensorWatch:
     def _events(self, rule: SensorRule, watch: WindowWatch, windows: Iterable[ReadingWindow]) -> list[Event]:
         """Return the events of windows.
 
-        A window makes at most one event, even if it was evaluated before it was complete.
+        A window makes at most one event, even if the window was evaluated before it was complete.
         """
         events = []
         for window in windows:

@@ -27,11 +27,11 @@ _log = logs.get("stream.sense")
 
 NAME = "sense"
 MARGIN_S = 10.0
-"""Seconds of history beyond the needs of the rules, for the allowed lateness and the difference between the clocks of
-sensor and broker."""
+"""Seconds of history beyond the needs of the rules. These seconds cover the allowed lateness, and the difference
+between the clocks of sensor and broker."""
 
 CLOCKS_MS = 60_000
-"""Maximum difference between the clocks that stamp readings and events."""
+"""Maximum difference in ms between the clock that stamps readings and the clock that stamps events."""
 
 
 class SenseStage:
@@ -40,13 +40,13 @@ class SenseStage:
     ``config`` is read with ``stream.rules.validated``.
 
     After a restart, each sensor continues with its last windows by its own clock, even if the sensor writes far less
-    often than others. If a sensor wrote nothing for longer than expected, or too little to fill a window, the stage
-    assumes that it is within its bounds. A lasting breach of such a sensor is reported again, because no reading
-    shows whether the breach ended meanwhile.
+    often than other sensors. If a sensor wrote nothing for longer than expected, or too little to fill a window, the
+    stage assumes that the sensor's values are within the bounds. If the values of such a sensor stay outside the
+    bounds, the stage reports the breach again, because no reading shows whether the breach ended meanwhile.
 
-    The last window of a sensor that falls silent is evaluated at a deadline. The deadline of such a window passes
-    again after a restart. Therefore the stage reads back the events written since the first of the readings that were
-    read back, and does not write them again.
+    The last window of a sensor that falls silent is evaluated at a deadline, and once more after a restart. Therefore
+    the stage also reads back the events since the first reading that was read back, and does not write these events
+    again.
     """
 
     name = NAME
@@ -90,7 +90,7 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
     """The processor of one partition of readings.
 
     The processor holds no offsets back, because the next owner of the partition reads the open windows again.
-    ``config`` returns the configuration in force.
+    ``config`` returns the present configuration.
     """
 
     def __init__(
@@ -122,7 +122,8 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
 
     @property
     def deadline(self) -> float | None:
-        """Monotonic time in s at which a window of a silent sensor is due."""
+        """Monotonic time in seconds at which the next window of a silent sensor must be evaluated; None if no window
+        waits."""
         return min((due for watch in self._sensors.values() if (due := watch.deadline) is not None), default=None)
 
     def tick(self) -> Sequence[Work]:
@@ -146,15 +147,16 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
 
     @property
     def longest_s(self) -> float:
-        """Length of the history in which a sensor's last record is searched for, in seconds of the broker's clock.
+        """Length of the history in which the last record of a sensor is searched for, in seconds of the broker's
+        clock.
 
-        It covers the windows of the rules, and the time that a sensor waits until it sends a column.
+        This length covers the windows of the rules, and the time that a sensor waits until it sends a column.
         """
         windows_s = max(map(self._tail_s, self._rules), default=MARGIN_S)
         return windows_s + max((config.max_delay_s for config in self._configs.values()), default=0.0)
 
     def place(self, record: LogRecord) -> HistoryPoint | None:
-        """Return the place of a record of readings in its sensor's history; None if the record is unreadable."""
+        """Return the epoch and time of a record in its sensor's history; None if the record is unreadable."""
         try:
             readings = decode(Readings, record.value)
         except CodecError:
@@ -165,7 +167,8 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
     def remember(self, record: LogRecord) -> None:
         """Process past readings again.
 
-        Drop their events, which are already written, and ignore errors, because a failing column is already parked.
+        Drop the events of these readings, which are already written. Ignore errors, because a failing column is
+        already parked as a dead letter.
         """
         try:
             readings = decode(Readings, record.value)
@@ -185,7 +188,7 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         return [Work(self._outgoing(events, readings.sensor), (record.offset,))]
 
     def _step(self, readings: Readings, written_ms: int) -> list[Event]:
-        """Process readings, and count the dropped ones, so that the metrics show a sensor whose readings have no
+        """Process readings, and count the dropped readings in the metrics, which show a sensor whose readings have no
         effect."""
         sensor = self._sensor(readings.sensor)
         before = sensor.counts()

@@ -1,11 +1,11 @@
 """Tumbling windows in event time. Pure.
 
-A window ``[k·w, (k+1)·w)`` is closed by the first reading that is later than the window's end by the allowed
+A window ``[k·w, (k+1)·w)`` is closed by the first reading whose time exceeds the window's end by the allowed
 lateness. The result does not depend on how readings are grouped into columns.
 
 A sensor that falls silent sends no reading that closes its last window. The last window of such a sensor is evaluated
-once the sensor's clock must have passed the window's end. The window stays open, so that readings delayed by a broken
-link still count.
+as soon as the sensor's clock has certainly passed the window's end. The window stays open, so that readings delayed
+by a broken link still count.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 ALLOWED_LATENESS_S = 1.0
-"""Time after a window's end in which late readings still count. A sensor's readings arrive in order, so this only
-covers a clock that is set back a little."""
+"""Time after a window's end in which late readings still count. A sensor's readings arrive in order, so a reading is
+late only if the clock was set back a little."""
 _LATENESS_NS = round(ALLOWED_LATENESS_S * 1e9)
 LATE_IN_A_ROW = 30
 """Consecutive late readings after which the sensor's clock has certainly been set back, or has returned from a wrong
-time. At ten readings per second these take three seconds."""
+time. At ten readings per second, 30 late readings take three seconds."""
 
 
 @dataclass
@@ -72,13 +72,14 @@ class TumblingWindows:
 
     @property
     def pending_ns(self) -> int | None:
-        """Event time at which the oldest window with unseen readings is due; None if all readings were seen."""
+        """Event time at which the oldest window with unseen readings must be evaluated; None if all readings were
+        seen."""
         unseen = [window.start_ns for window in self._open.values() if window.count > window.seen]
         return min(unseen) + self._length_ns + _LATENESS_NS if unseen else None
 
     def due(self, now_ns: int) -> list[ReadingWindow]:
-        """Return, in order, copies of the open windows with unseen readings that ended before ``now_ns``, less the
-        allowed lateness.
+        """Return, in order, copies of the open windows that have unseen readings and whose end plus the allowed
+        lateness is not after ``now_ns``.
 
         ``now_ns`` is the sensor's present time, estimated from its last reading. The windows stay open.
         """
@@ -89,10 +90,10 @@ class TumblingWindows:
         return [replace(window) for window in found]
 
     def _is_late(self, start_ns: int) -> bool:
-        """Return whether a reading's window is already closed.
+        """Return whether the window that a reading belongs to is already closed.
 
-        If the clock has been set back, drop the open windows and return False. By the new clock, the open windows lie
-        in the future.
+        If the clock has been set back, drop the open windows and return False. After the clock was set back, the open
+        windows lie in the future.
         """
         late = start_ns < self._closed_before_ns
         self._late_in_a_row = self._late_in_a_row + 1 if late else 0

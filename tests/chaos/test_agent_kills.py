@@ -25,7 +25,7 @@ ROAD: Epoch = ("road", 5)
 
 @pytest.mark.chaos
 @pytest.mark.kafka
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 async def test_a_killed_agent_delivers_each_promised_frame_once(
     own_broker: Broker, rtsp_server: Callable[..., RtspServer], tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ from deploy.local.supervisor import ServiceSpec, Supervisor
 from ingest.kafka.settings import SESSION_TIMEOUT_MS
 from ingest.runtime.clock import Deadline
 
-pytestmark = [pytest.mark.chaos, pytest.mark.kafka, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.chaos, pytest.mark.kafka, pytest.mark.timeout(600)]
 
 RECOVER_S = 60.0
 """Maximum time until a restarted process works again."""

@@ -16,7 +16,7 @@ from ingest.ledger.auditor import audit
 
 @pytest.mark.chaos
 @pytest.mark.kafka
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 async def test_backlog_of_a_broker_outage_arrives_complete_in_order_and_once(
     own_broker: Broker, tmp_path: Path
 ) -> None:
@@ -59,7 +59,7 @@ def test_backlog_of_an_outage_without_a_rate_limit_may_be_fast() -> None:
 
 @pytest.mark.chaos
 @pytest.mark.kafka
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 async def test_rows_expired_from_a_small_spool_are_accounted_for(own_broker: Broker, tmp_path: Path) -> None:
     options = OutageOptions(cameras=2, normal_s=3.0, outage_s=15.0, spool_mib=2)
     report = await run(options, tmp_path, own_broker, lambda _: None)

@@ -43,7 +43,7 @@ def test_each_fault_is_reported(changed: dict[str, object], wrong: list[str]) ->
 
 @pytest.mark.chaos
 @pytest.mark.kafka
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(480)
 async def test_after_successive_faults_every_frame_is_accounted_for(own_broker: Broker, tmp_path: Path) -> None:
     options = SoakOptions(seconds=16.0, rtsp=0, every_s=1.0, fault_every_s=2.0, fault_s=2.0)
     report = await run(options, tmp_path, own_broker, lambda _: None)

@@ -17,7 +17,7 @@ from tests.peers.network.farcamera import FarCamera, Found
 from tests.peers.numbered import marked
 from tests.peers.rig import flows, until
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(480)]
 
 FPS = 10
 LOSS, JITTER_S = 0.05, 0.2

@@ -46,7 +46,7 @@ class DelivererContract(ABC):
     def received_ids(self) -> set[str]:
         """Return the ids of the alerts that the receiver has."""
 
-    async def test_an_alert_with_a_success_status_has_arrived(self, deliverer: Deliverer) -> None:
+    async def test_a_success_status_means_that_the_receiver_has_the_alert(self, deliverer: Deliverer) -> None:
         result = await deliverer.deliver(alert(0), time.time())
         assert result.status is not None
         assert 200 <= result.status < 300

@@ -39,7 +39,7 @@ def noisy(frames: list[Image], sigma: float = SIGMA) -> list[Image]:
 
 
 def gain_db(denoiser: Denoiser, clean: list[Image], given: list[Image]) -> float:
-    """Return the mean gain of PSNR, against the clean footage, by denoising."""
+    """Return by how many dB denoising raises the mean PSNR against the clean footage."""
     gains = [cv2.PSNR(denoiser.denoise(g), c) - cv2.PSNR(g, c) for c, g in zip(clean, given, strict=True)]
     return float(np.mean(gains))
 
@@ -62,7 +62,7 @@ class DenoiserContract:
         denoiser.denoise(first)
         assert np.array_equal(result, kept)
 
-    def test_held_bytes_are_the_memory_that_is_kept(self, denoiser: Denoiser) -> None:
+    def test_held_bytes_equal_the_memory_that_a_denoiser_keeps(self, denoiser: Denoiser) -> None:
         frames = noisy(footage())
         tracemalloc.start()
         try:
@@ -118,16 +118,16 @@ class TestAutoDenoiser(FilterContract):
     def denoiser(self) -> Denoiser:
         return AutoDenoiser()
 
-    def test_clean_frames_are_returned_themselves(self, denoiser: Denoiser) -> None:
+    def test_a_clean_frame_is_returned_as_the_same_object(self, denoiser: Denoiser) -> None:
         assert all(denoiser.denoise(f) is f for f in footage())
 
-    def test_less_memory_is_held_for_a_clean_camera(self, denoiser: Denoiser) -> None:
+    def test_a_denoiser_keeps_less_memory_for_a_clean_camera(self, denoiser: Denoiser) -> None:
         for frame in (*noisy(footage())[:2], *footage()[-2:]):
             denoiser.denoise(frame)
         assert denoiser.held_bytes == HEIGHT * WIDTH // 4
 
     @given(st.lists(st.tuples(st.floats(0.0, 4.0), st.integers(1, 60), st.integers(1, 60)), max_size=6), st.data())
-    def test_frames_are_filtered_exactly_from_the_noisy_level_on(
+    def test_a_frame_is_filtered_only_if_its_noise_reaches_the_threshold(
         self, history: list[tuple[float, int, int]], data: st.DataObject
     ) -> None:
         denoiser, before = AutoDenoiser(), None
@@ -142,7 +142,7 @@ class TestAutoDenoiser(FilterContract):
             assert (denoiser.denoise(frame) is frame) == (noise_sigma(grey, same) < NOISY)
             before = grey
 
-    def test_auto_gains_more_than_the_median(self, denoiser: Denoiser) -> None:
+    def test_the_auto_denoiser_gains_more_quality_than_the_median_denoiser(self, denoiser: Denoiser) -> None:
         clean = footage()
         given = noisy(clean)
         assert gain_db(denoiser, clean, given) > gain_db(MedianDenoiser(), clean, given)

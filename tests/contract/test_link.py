@@ -1,4 +1,4 @@
-"""What every link must do: the same tests for one straight to a real Kafka, and one through a gateway to it."""
+"""The contract of every link, run against a link to a real Kafka and a link through an HTTPS gateway."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.peers.gateway import TestGateway
 
 PARTITIONS = 3
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(480)]
 
 
 def parcels(count: int, topic: str = FRAMES, key: str = "gate", size: int = 2000) -> list[OutboundRecord]:
@@ -57,20 +57,20 @@ async def read(log: KafkaLog, topic: str) -> list[LogRecord]:
 
 
 class LinkContract(ABC):
-    """Inherit this, and say how a link is made."""
+    """Tests that every link passes. A subclass creates the link."""
 
     @pytest.fixture
     @abstractmethod
     async def link(self) -> AsyncIterator[Link]:
-        """A link that is open. Closed by the fixture."""
+        """Return an open link. The fixture closes the link."""
 
     @abstractmethod
     def to_nowhere(self) -> Link:
-        """A link to an address at which nobody listens."""
+        """Return a link to an address without a listener."""
 
     @abstractmethod
     async def lower(self, settings: KafkaSettings, max_bytes: int) -> None:
-        """Let the other side take no larger frames than that from now on."""
+        """Make the broker or gateway refuse frames larger than ``max_bytes`` from now on."""
 
     async def test_acknowledged_records_are_complete_in_the_log(self, link: Link, log: KafkaLog) -> None:
         headers = {"sightline-lane": b"live", "bytes": b"\x00\xff"}
@@ -130,7 +130,9 @@ class LinkContract(ABC):
         await asyncio.wait(waiting, timeout=60)
         return [each.exception() if isinstance(each, asyncio.Future) else each for each in done]
 
-    async def test_a_heartbeat_is_written_without_waiting_for_it(self, link: Link, log: KafkaLog) -> None:
+    async def test_a_heartbeat_is_written_without_waiting_for_an_acknowledgement(
+        self, link: Link, log: KafkaLog
+    ) -> None:
         await link.publish(OutboundRecord(STATUS, "agent", b"beat"))
         await (await link.send(OutboundRecord(STATUS, "agent", b"ended", {}, 1)))
         assert [r.value for r in await read(log, STATUS)] == [b"beat", b"ended"]
@@ -181,7 +183,9 @@ class TestKafkaLink(LinkContract):
         answers = await self.answers(link, [first, OutboundRecord(FRAMES, "gate", bytes(20_000_000), {}, 5), second])
         assert [type(answer) for answer in answers] == [type(None), RecordRefused, type(None)]
 
-    async def test_a_pinned_camera_goes_to_its_partition(self, settings: KafkaSettings, log: KafkaLog) -> None:
+    async def test_records_of_a_pinned_camera_go_to_its_partition(
+        self, settings: KafkaSettings, log: KafkaLog
+    ) -> None:
         pinned = (partition_for("gate", PARTITIONS) + 1) % PARTITIONS
         link = KafkaLink(settings, "agent-test", {"gate": pinned})
         await link.open()
@@ -209,7 +213,9 @@ class TestKafkaLink(LinkContract):
         with pytest.raises(LinkLost, match="config topic"):
             await KafkaLink(settings, "agent-test", {}, refresh).open()
 
-    async def test_heartbeats_compare_the_clocks(self, link: Link) -> None:
+    async def test_a_heartbeat_measures_the_difference_between_the_clocks_of_agent_and_broker(
+        self, link: Link
+    ) -> None:
         assert link.clock.estimate is None
         await link.publish(OutboundRecord(STATUS, "agent", b"beat"))
         await (await link.send(OutboundRecord(STATUS, "agent", b"ended", {}, 1)))

@@ -51,7 +51,10 @@ class LogContract(ABC):
 
     @abstractmethod
     async def abort_one(self, log: Log, topic: str) -> None:
-        """Write a record into partition 0 in a transaction and abort it. Do nothing if the log has none."""
+        """Write a record into partition 0 in a transaction and abort it.
+
+        Do nothing if the log has no transactions.
+        """
 
     @abstractmethod
     async def take(self, log: Log, topic: str, before: int) -> None:
@@ -114,7 +117,7 @@ class LogContract(ABC):
         assert [r async for r in log.read(FRAMES, 0, 1, 1)] == []
         assert [r async for r in log.read(FRAMES, 1, 0, 0)] == []
 
-    async def test_a_reader_may_leave_early(self, log: Log) -> None:
+    async def test_a_reader_may_stop_before_the_end_of_its_range(self, log: Log) -> None:
         for record in numbered(5):
             await log.produce(record)
         async with aclosing(log.read(FRAMES, 0, 0, 5)) as records:
@@ -156,7 +159,7 @@ class LogContract(ABC):
         times = [record.timestamp_ms async for record in log.read(FRAMES, 1, 0, 2)]
         assert [await log.offset_at(tp, at) for at in (times[0], times[1] + 1)] == [0, 2]
 
-    async def test_settled_ends_are_returned_for_the_requested_partitions(self, log: Log) -> None:
+    async def test_settled_ends_returns_the_end_offsets_of_the_requested_partitions(self, log: Log) -> None:
         for record in numbered(3, RESULTS, 1):
             await log.produce(record)
         assert await log.settled_ends(RESULTS, [1]) == {1: 3}
@@ -181,7 +184,7 @@ class LogContract(ABC):
         await self.abort_one(log, RESULTS)
         assert await values(log, RESULTS) == []
 
-    async def test_a_writer_writes_records_and_offsets_together(self, log: Log) -> None:
+    async def test_a_writer_writes_records_and_commits_input_offsets_together(self, log: Log) -> None:
         writer = await log.writer("node-0")
         assert await log.committed("engines", SOURCE) is None
         await writer.write([*numbered(3, RESULTS), Outgoing(DEADLETTER, 0, b"bad")], "engines", {SOURCE: 7})
@@ -193,14 +196,14 @@ class LogContract(ABC):
         assert await log.committed("engines", SOURCE) == 8
         await writer.close()
 
-    async def test_offsets_can_be_committed_without_records(self, log: Log) -> None:
+    async def test_input_offsets_can_be_committed_without_writing_records(self, log: Log) -> None:
         writer = await log.writer("node-0")
         await writer.write([], "engines", {SOURCE: 3, TopicPartition(BATCHES, 1): 4})
         assert await log.committed("engines", SOURCE) == 3
         assert await log.committed("engines", TopicPartition(BATCHES, 1)) == 4
         assert await log.committed("others", SOURCE) is None
 
-    async def test_records_can_be_written_without_offsets(self, log: Log) -> None:
+    async def test_records_can_be_written_without_committing_input_offsets(self, log: Log) -> None:
         writer = await log.writer("node-0")
         await writer.write(numbered(2, RESULTS), "engines", {})
         assert await values(log, RESULTS) == [b"0", b"1"]
@@ -358,9 +361,12 @@ class TestKafkaLog(LogContract):
 
 @pytest.mark.kafka
 async def test_a_log_survives_the_kill_and_restart_of_its_broker(own_broker: Broker, prefix: str) -> None:
-    """While the broker is down, writes fail within the timeout. After its restart, the same log reads everything.
+    """While the broker is down, writes fail within the timeout.
 
-    A coordinator that is still loading answers without offsets; the log must not take that for a missing commit.
+    After the broker's restart, the same log reads all records.
+
+    A coordinator that is still loading answers without offsets; the log must not read this answer as a missing
+    commit.
     """
     settings = KafkaSettings(bootstrap=own_broker.bootstrap, prefix=prefix)
     await topicadmin.create(settings, PARTITIONS)

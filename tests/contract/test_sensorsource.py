@@ -39,7 +39,10 @@ def source_of(*sensors: SensorConfig) -> SensorSource:
 
 
 class SensorSourceContract:
-    """Base class with one subclass per source. ``sensors`` are fed by the source; their device sends by itself."""
+    """Tests that every source of readings passes.
+
+    Each source has a subclass. The source reads ``sensors``, whose device sends without a request.
+    """
 
     @pytest.fixture
     def sensors(self) -> list[SensorConfig]:

@@ -1,4 +1,4 @@
-"""Contract tests of all frame sources. Sources with their own pace get a manual clock, so no test waits."""
+"""Contract tests of all frame sources. Sources that pace their frames get a manual clock, so that no test waits."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def exhaust(source: FrameSource) -> None:
 
 
 class FrameSourceContract:
-    """Inherited by one class per source."""
+    """Tests that every frame source passes. Each source has a subclass."""
 
     over: type[AgentError] = SourceStalled
     """Error that the source raises at its end."""
@@ -89,7 +89,7 @@ class FrameSourceContract:
         """Return a function that ends the source if it does not end by itself."""
         return lambda: None
 
-    def test_frames_are_pictures_until_it_ends(self, source: FrameSource, finish: Callable[[], None]) -> None:
+    def test_a_source_yields_pictures_until_it_ends(self, source: FrameSource, finish: Callable[[], None]) -> None:
         source.open()
         found = [following(source) for _ in range(FRAMES)]
         assert {(f.image.dtype, f.image.ndim, f.image.shape[2]) for f in found[-1:]} == {(np.dtype(np.uint8), 3, 3)}
@@ -109,7 +109,7 @@ class FrameSourceContract:
         else:
             assert min(steps) >= 0
 
-    def test_a_picture_belongs_to_the_receiver(self, source: FrameSource) -> None:
+    def test_a_picture_and_its_successors_share_no_memory(self, source: FrameSource) -> None:
         source.open()
         first = following(source).image
         kept = first.copy()
@@ -120,7 +120,7 @@ class FrameSourceContract:
         assert not second.any()
         source.close()
 
-    def test_a_picture_is_made_once_and_on_demand(self, source: FrameSource) -> None:
+    def test_a_picture_is_decoded_once_when_it_is_first_used(self, source: FrameSource) -> None:
         source.open()
         _ = following(source)
         second = following(source)
@@ -131,7 +131,7 @@ class FrameSourceContract:
         assert abs(float(grey.mean()) - float(second.luma().mean())) < 24  # video's black is 16
         source.close()
 
-    def test_read_fails_unless_open_and_close_is_always_possible(self, source: FrameSource) -> None:
+    def test_read_fails_on_a_closed_source_and_close_never_fails(self, source: FrameSource) -> None:
         source.close()
         with pytest.raises(SourceUnusable, match="not open"):
             source.read()

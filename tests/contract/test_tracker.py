@@ -25,7 +25,7 @@ def drive(tracker: Tracker, *frames: list[Detection], start: int = 0) -> list[li
 
 
 class TrackerContract:
-    """Inherited by one class per tracker."""
+    """Tests that every tracker passes. Each tracker has a subclass."""
 
     @pytest.fixture
     def tracker(self) -> Tracker:
@@ -53,7 +53,7 @@ class TrackerContract:
             way = [track.box.left for tracks in seen for track in tracks if track.name == name]
             assert way in (sorted(way), sorted(way, reverse=True))
 
-    def test_a_short_gap_is_bridged_and_a_long_one_is_not(self, tracker: Tracker) -> None:
+    def test_a_track_survives_a_short_gap_and_ends_in_a_long_gap(self, tracker: Tracker) -> None:
         before = drive(tracker, *([detection(5 * n)] for n in range(8)))
         (short,) = drive(tracker, [], [], [detection(50)], start=8)[-1]
         assert short.name == before[-1][0].name
@@ -68,7 +68,7 @@ class TrackerContract:
         seen = drive(tracker, *([detection(10 * n, label=label)] for n, label in enumerate(labels)))
         assert seen[-1][0].label == "car"
 
-    def test_many_tracks_have_names_of_their_own_in_sorted_order(self, tracker: Tracker) -> None:
+    def test_many_tracks_have_different_names_and_are_sorted_by_name(self, tracker: Tracker) -> None:
         frames = [[detection(20 * n, 60 * lane) for lane in range(1 + n % 8)] for n in range(40)]
         for tracks in drive(tracker, *frames):
             assert len({track.name for track in tracks}) == len(tracks)
@@ -85,7 +85,7 @@ class TrackerContract:
         (again,) = tracker.step([detection(104)], (5 + count) * STEP_S, "again")
         assert (again.name, again.held, again.frames, again.labels["car"]) == (track.name, False, 5, 5 * 90)
 
-    def test_a_detection_takes_precedence_over_a_faint_hold(self, tracker: Tracker) -> None:
+    def test_a_track_continues_with_a_detection_rather_than_with_its_faint_held_box(self, tracker: Tracker) -> None:
         (track,) = drive(tracker, *([detection(100)] for _ in range(5)))[-1]
         for n in range(5, 15):
             hold = HeldTrack(track.name, track.box, faint=True)

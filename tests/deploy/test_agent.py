@@ -122,7 +122,7 @@ def test_the_installation_guide_creates_the_groups_and_folders_of_the_unit() -> 
     assert f"docs/install-agent.md {page}" in guide
 
 
-def test_the_unit_allows_every_kind_of_serial_port() -> None:
+def test_the_systemd_unit_allows_every_kind_of_serial_port() -> None:
     allowed = set(re.findall(r"^DeviceAllow=char-(\S+) rw$", UNIT.read_text(), re.MULTILINE))
     assert allowed >= {"video4linux", "ttyUSB", "ttyACM", "ttyAMA", "ttyS"}
 

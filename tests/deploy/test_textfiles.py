@@ -1,4 +1,5 @@
-"""Test that every text file of a user is read alike: with a byte order mark, in UTF-16, or refused in one line."""
+"""Tests that all commands accept a user's text file with a byte order mark or in UTF-16, and refuse other encodings
+in one line."""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ def camera_password(file: Path) -> None:
 
 
 def mqtt_password(file: Path) -> None:
-    """A password that is read leads to the next error: nothing listens on the port."""
+    """Read an MQTT password. If the file can be read, the next error follows: nothing listens on the port."""
     options = {"port": 9, "username": "u", "password_file": str(file)}
     config = SensorConfig(name="s", source="mqtt:a", quantity="q", unit="u", options=options)
     ((source, _),) = make_sources([config], SystemClock())

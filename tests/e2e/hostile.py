@@ -21,8 +21,8 @@ from ingest.exceptions import CodecError
 JSON = (Event, Alert, Delivery)
 _NAME = "HOSTILE-NAME"
 _NOT_UTF8 = b"\xff\xfe\xc3\x28\xf5\x80\x00\xed\xa0\x80\xc0\xaf"
-"""Bytes that replace the header's name in an encoded batch. A client that takes names as text could not send these
-bytes."""
+"""Bytes that replace the header's name in an encoded batch. A client that accepts header names only as text could not
+send these bytes."""
 _BOMBS = (
     b"\x91" * 100_000,
     b"\xdc\xff\xff" + b"\x90" * 65_535,

@@ -36,7 +36,7 @@ def blocks(path: Path) -> list[str]:
 
 @pytest.mark.e2e
 @pytest.mark.kafka
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_every_command_of_the_tutorial_works(tmp_path: Path, home: Path, kafka: str) -> None:
     libs = libs_folder(home)
     (tmp_path / "home" / "kafka").mkdir(parents=True)
@@ -107,7 +107,10 @@ def test_links_between_documents_have_existing_targets(path: Path) -> None:
 
 
 def table_of(document: str, heading: str) -> list[list[str]]:
-    """Return the rows of the table in a document of the reference that has this first heading."""
+    """Return the rows of a table in a document of the reference.
+
+    ``heading`` is the heading of the table's first column.
+    """
     lines = (ROOT / "docs" / "reference" / document).read_text().splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith(f"| {heading} |"))
     rows = itertools.takewhile(lambda line: line.startswith("|"), lines[start + 2 :])

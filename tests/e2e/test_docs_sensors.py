@@ -36,7 +36,7 @@ EXAMPLES = re.findall(r"^```toml\n(.*?)^```", (DOCS / "how-to.md").read_text(), 
 
 
 def section(document: str, heading: str) -> str:
-    """Return a section of the reference, from its heading to the next one."""
+    """Return a section of the reference, from its heading to the next heading."""
     text = (DOCS / "reference" / document).read_text()
     return re.split(r"^#", text.split(f"{heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
 

@@ -1,4 +1,7 @@
-"""Tests of garbage in the stream, and of its replay from the dead letters. The ledger must balance throughout."""
+"""Tests of damaged records in the stream, and of their replay from the dead letters.
+
+The ledger must balance throughout.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ from ingest.site import CameraConfig, PipelineConfig
 from ingest.site.topic.store import publish
 from tests.paths import ROOT
 
-pytestmark = [pytest.mark.e2e, pytest.mark.kafka, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.kafka, pytest.mark.timeout(480)]
 
 Start = Callable[..., Awaitable[Supervisor]]
 MODELS = ROOT / "engines" / "models"

@@ -51,7 +51,7 @@ from ingest.site.topic.store import publish, read
 from tests.e2e.hostile import good_but_strange, hostile_records, send_raw
 from tests.e2e.test_garbage import CAMERA, MODELS, PIPELINE, good, log, stack  # noqa: F401 (fixtures)
 
-pytestmark = [pytest.mark.e2e, pytest.mark.kafka, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.kafka, pytest.mark.timeout(480)]
 
 EPOCH = 1_700_000_000
 ROUTED = {
@@ -91,7 +91,7 @@ PARKING = (FRAMES, BATCHES, READINGS, RESULTS, EVENTS, ALERTS)
 async def wave(log: KafkaLog, producer: AIOKafkaProducer, number: int) -> set[str]:  # noqa: F811
     """Write hostile records to every topic, and good records behind them.
 
-    Return the places of records that must become dead letters.
+    Return the partitions and offsets of the records that must become dead letters.
     """
     refused = set()
     for topic, record in RECORDS.items():
@@ -115,12 +115,13 @@ async def wave(log: KafkaLog, producer: AIOKafkaProducer, number: int) -> set[st
 
 
 async def missing(log: KafkaLog, refused: set[str]) -> set[str]:  # noqa: F811
-    """Return the places of refused records that have no dead letter with a reason."""
+    """Return the partitions and offsets of refused records that have no dead letter with a reason."""
     return refused - {x.place async for x in letters(log) if x.failure.error and x.failure.message}
 
 
 async def came_out(log: KafkaLog) -> bool:  # noqa: F811
-    """Return whether the good frames have results, the good events alerts, and the good alerts attempts."""
+    """Return whether all good frames have results, all good events have alerts, and all good alerts have delivery
+    attempts."""
     results = await values_of(log, RESULTS)
     frames = {decode(Result, r.value).seq for r in results if r.headers.get(h.FRAMES, b"").startswith(b"road/1")}
     raised = [r for r in await values_of(log, ALERTS) if h.CLOUD_EVENT.items() <= r.headers.items()]
@@ -137,9 +138,9 @@ async def test_hostile_records_become_dead_letters_and_good_records_behind_them_
     stack: Callable[..., Awaitable[Supervisor]],  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    """The first wave of records is written before the services start, so that they read it back.
+    """The first wave of records is written before the services start, so that the services read it back.
 
-    The second wave is written while they run.
+    The second wave is written while the services run.
     """
     (tmp_path / "secret").write_text("whsec_" + "a" * 32)
     url = "http://127.0.0.1:9/"

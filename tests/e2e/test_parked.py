@@ -1,4 +1,4 @@
-"""Tests of a vehicle that parks, from the camera to the event, in a pipeline that looks at moving regions only."""
+"""Tests of a vehicle that parks, from the camera to the event, in a pipeline that examines moving regions only."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def parks(leaves_s: float, y: float = 262.0) -> Place:
 
 
 def passes(*starts_s: float, y: float) -> Place:
-    """Return a path through the picture from left to right, repeated at each start."""
+    """Return a path through the picture from left to right, which begins anew at each of the times ``starts_s``."""
 
     def place(at_s: float) -> tuple[float, float]:
         gone_s = min((at_s - start_s for start_s in starts_s if at_s >= start_s), default=-1.0)

@@ -43,7 +43,7 @@ async def test_the_agent_ends_when_its_sender_or_heartbeat_fails(
     metrics = AgentMetrics(CollectorRegistry())
     agent = Agent(Site(name="test"), KafkaSettings(bootstrap="127.0.0.1:9"), tmp_path, metrics=metrics)
     with pytest.raises(SpoolError, match="the disk is gone"):
-        await asyncio.wait_for(agent.run(asyncio.Event()), 10)
+        await asyncio.wait_for(agent.run(asyncio.Event()), 60)
 
 
 async def test_a_failing_camera_is_reported_as_down_and_its_epochs_end_cleanly(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ async def test_spooled_rows_of_a_removed_camera_still_expire(tmp_path: Path) -> 
     spool.close()
     agent = make(Site(name="test"), tmp_path)
     running = asyncio.create_task(agent.run(asyncio.Event()))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not agent._metrics.expired.labels("gone")._value.get():
             await asyncio.sleep(0.05)
     await ended(running)
@@ -140,7 +140,7 @@ async def test_an_agent_behind_a_gateway_runs_its_site_file_and_logs_once_that_n
     assert agent._desired.running.cameras == ()
     with capture_logs() as lines:
         running = asyncio.create_task(agent.run(asyncio.Event()))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not any(line["event"] == "config_topic_not_followed" for line in lines):
                 await asyncio.sleep(0.01)
         await ended(running)
@@ -163,7 +163,7 @@ async def test_spool_size_limits_are_enforced_while_the_link_blocks_the_heartbea
     monkeypatch.setattr(Spool, "maintain", maintain)
     monkeypatch.setattr(Sender, "publish", publish)
     running = asyncio.create_task(make(Site(name="test"), tmp_path).run(asyncio.Event()))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         for _ in range(3):
             await calls.get()
     await ended(running)

@@ -109,7 +109,7 @@ async def test_the_failure_of_a_fleet_member_added_later_is_raised() -> None:
     await rig.fleet.apply([GATE, YARD], [])
     rig.made["yard"].fail(SpoolError("the disk is gone"))
     with pytest.raises(SpoolError, match="the disk is gone"):
-        await asyncio.wait_for(failed, 5)
+        await asyncio.wait_for(failed, 60)
     await rig.fleet.cancel()
 
 
@@ -121,7 +121,7 @@ async def test_the_fleet_is_over_when_all_cameras_have_ended() -> None:
     await asyncio.sleep(0)
     assert not over.done()
     rig.made["yard"].stop()
-    await asyncio.wait_for(over, 5)
+    await asyncio.wait_for(over, 60)
     await rig.fleet.stop()
 
 
@@ -136,7 +136,7 @@ async def test_fleet_members_end_cleanly_when_a_change_of_the_fleet_is_cancelled
     changing.cancel()
     await asyncio.gather(changing, return_exceptions=True)
     gate.stop = finish  # type: ignore[method-assign]
-    await asyncio.wait_for(rig.fleet.stop(), 5)
+    await asyncio.wait_for(rig.fleet.stop(), 60)
     assert sorted(rig.log[2:]) == ["-gate", "-yard"]
 
 
@@ -148,7 +148,7 @@ async def test_the_restart_of_a_changed_camera_does_not_end_the_fleet() -> None:
     await asyncio.sleep(0)
     assert not over.done()
     rig.made["gate"].stop()
-    await asyncio.wait_for(over, 5)
+    await asyncio.wait_for(over, 60)
     await rig.fleet.stop()
 
 

@@ -20,7 +20,7 @@ from ingest.site import CameraConfig, GateConfig, SensorConfig
 from ingest.site.topic.store import publish
 from tests.edge_agent.test_kafka import AgentProcess, started, until
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(480)]
 
 ALL = GateConfig(motion=False)
 ROAD = CameraConfig(name="road", source="simulated:road", site="test", fps=20.0, gate=ALL)

@@ -23,7 +23,7 @@ from ingest.kafka.settings import KafkaSettings
 from ingest.ledger.auditor import audit
 from ingest.runtime.clock import Deadline
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(480)]
 
 SITE = """
 name = "test"

@@ -18,7 +18,7 @@ from ingest.ledger.auditor import audit
 from tests.edge_agent.smalldisk import SmallDisk
 from tests.edge_agent.test_kafka import AgentProcess, until
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(480)]
 
 SPOOL = """
 [spool]

@@ -17,7 +17,7 @@ from tests.edge_agent.test_kafka import AgentProcess, until
 from tests.peers.certificates import Authority
 from tests.peers.gateway import TestGateway
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(480)]
 
 OUTAGE_S = 5.0
 

@@ -124,7 +124,7 @@ def test_rights_in_the_policy_are_granted_and_resolved_to_local_paths(tmp_path: 
 
 def test_a_topic_entry_with_a_variable_in_its_host_is_refused() -> None:
     policy = AgentPolicy(secrets={"KEY": ("*",)})
-    with pytest.raises(ConfigError, match="expected a literal host"):
+    with pytest.raises(ConfigError, match="expected a host name or IP address"):
         local(camera("http://${KEY}.attacker.example/"), policy)
 
 

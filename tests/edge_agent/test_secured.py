@@ -22,7 +22,7 @@ from ingest.runtime.clock import Deadline
 from tests.peers.certificates import Authority
 from tests.peers.securedbroker import PASSWORD, USER, SecuredBroker
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(480)]
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ async def test_all_kafka_clients_can_connect_with_each_kind_of_security(
         assert found == [b"a frame"]
         writer = await log.writer("node-0")  # the transactional producer, and the group's coordinator
         await writer.write([Outgoing(RESULTS, 0, b"a result")], "engines", {TopicPartition(FRAMES, 0): 1})
-        deadline = Deadline.after(10.0)
+        deadline = Deadline.after(60.0)
         while (
             await log.committed("engines", TopicPartition(FRAMES, 0)) != 1
         ):  # commit markers are written after the response

@@ -40,7 +40,7 @@ class Mosquitto:
         command = [self.program, "-c", str(self.folder / "mosquitto.conf")]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(tethered(command), stdout=log, stderr=log)  # noqa: ASYNC220
-        deadline = Deadline.after(10.0)
+        deadline = Deadline.after(60.0)
         while True:
             with contextlib.suppress(OSError):
                 _, writer = await asyncio.open_connection("127.0.0.1", self.port)

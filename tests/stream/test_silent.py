@@ -33,7 +33,7 @@ def hot(**values: Any) -> ThresholdRule:
 
 
 def keys(rule: Rule, *, camera: Any = None, pipeline: Any = None, sensor: Any = None) -> list[str]:
-    """Return the keys that silence a rule of a site with these settings."""
+    """Return the keys that keep a rule of a site with these settings from firing."""
     reading = {"source": "simulated:temperature", "quantity": "temperature", "unit": "Cel"}
     site = Site(
         name="test",
@@ -76,7 +76,7 @@ def keys(rule: Rule, *, camera: Any = None, pipeline: Any = None, sensor: Any = 
         (zone(dwell_s=300.0), {"camera": {"gate": {"keep_alive_s": 0.0, "motion": False}}}, []),
     ],
 )
-def test_a_rule_silenced_by_another_setting_of_its_site_is_found(
+def test_a_rule_that_cannot_fire_because_of_another_setting_is_found(
     rule: Rule, site: dict[str, Any], found: list[str]
 ) -> None:
     assert keys(rule, **site) == found
@@ -87,7 +87,7 @@ def test_a_count_rule_that_needs_more_time_than_tracks_last_is_found() -> None:
     assert keys(rule, camera={"gate": {"keep_alive_s": 200.0}}) == ["for_s"]
 
 
-def test_the_shipped_demo_site_has_no_silent_rule(tmp_path: Path) -> None:
+def test_the_built_in_demo_site_has_no_rule_that_cannot_fire(tmp_path: Path) -> None:
     from deploy.local.demo.site import simulated_site
     from engines.repository.store import Repository
     from ingest.site import ReceiverConfig

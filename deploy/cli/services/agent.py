@@ -1,4 +1,4 @@
-"""`sightline agent`: the process next to the cameras, and its tools."""
+"""`sightline agent`: commands that run the agent next to the cameras, and commands that check its set-up."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def run_agent(
 ) -> None:
     """Capture, gate, spool and send until stopped, then send the rest of the spool.
 
-    The agent starts with the site file. Once the config topic has cameras or sensors of the site, the agent runs
-    those instead and follows the topic. `sightline config apply` writes that topic. Commands, secrets and files that
-    the topic names need the permission of the policy or the site file.
+    The agent starts with the cameras and sensors of the site file. Once the config topic has cameras or sensors of
+    the site, the agent runs these instead and follows the topic. `sightline config apply` writes the config topic.
+    Commands, secrets and files that the topic names need the permission of the policy or the site file.
     """
     from edge_agent.policy import load_policy
 
@@ -94,7 +94,7 @@ def preview(
     out: Annotated[Path | None, typer.Option(help="File for the picture. Default: CAMERA.png.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a camera's gate, masks and redaction for a while, and write a picture of their effect.
+    """Run a camera's gate, masks and redaction for some seconds, and write a picture that shows the effect.
 
     Green boxes are motion, yellow outlines are the gate's masks. No frame is stored or sent.
     """

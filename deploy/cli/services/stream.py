@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from stream.sense.stage import SenseStage
 
 LATE_NICENESS = 10
-"""Niceness of a worker of the late lane. On a busy machine live frames go first, and late ones still advance."""
+"""Niceness of a worker of the late lane. On a busy machine live frames come first, and late frames still make
+progress."""
 
 Instance = Annotated[
     str,
@@ -169,7 +170,7 @@ def webhook_receiver(
     out: Annotated[Path | None, typer.Option(help="Append each webhook to this file as a line of JSON.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Receive webhooks, verify them with the standardwebhooks package, and print them."""
+    """Receive webhooks, verify their signatures with the standardwebhooks package, and print the webhooks."""
     import uvicorn
 
     from stream.alerts.receiver import Inbox, make_app, read_secret

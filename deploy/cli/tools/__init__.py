@@ -1,1 +1,1 @@
-"""Commands that people and scripts call."""
+"""Commands for people and scripts, which do not run a service."""

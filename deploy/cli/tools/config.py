@@ -1,4 +1,4 @@
-"""Commands `sightline config …`: check a site file, apply it to the config topic, show and remove entries."""
+"""Commands `sightline config …`: check a site file, apply the file to the config topic, show and remove entries."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from stream.silent import SilentRule, silent_rules
 app = typer.Typer(help="Check, apply and show a site's configuration.", no_args_is_help=True)
 
 UNUSABLE_EXIT = 1
-"""Exit status when the command succeeded, and the topic has invalid entries."""
+"""Exit status when the command succeeded, but the topic has invalid entries."""
 
 File = Annotated[Path, typer.Argument(help="The site's TOML file.")]
 
@@ -71,7 +71,7 @@ def apply(
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
-    """Write a site's file to the config topic, and leave the entries of other sites alone.
+    """Write a site's file to the config topic, and leave the entries of other sites unchanged.
 
     Entries that the file no longer has are removed. Exits with 1 if the topic then has invalid entries.
     """
@@ -94,7 +94,7 @@ def apply(
 @app.command()
 @friendly
 def keygen(file: Annotated[Path, typer.Argument(help="New file for the private key.")]) -> None:
-    """Make a key pair: FILE signs entries (`config apply --sign-key FILE`), FILE.pub lets services check them."""
+    """Make a key pair: FILE signs entries (`config apply --sign-key FILE`), FILE.pub lets services verify entries."""
     public = generate(file)
     stdout.print(f"{file}: the private key. Keep it off the broker and the agents", markup=False, soft_wrap=True)
     stdout.print(
@@ -151,7 +151,7 @@ def _labels(models: Path, found: Site) -> dict[str, tuple[str, ...]]:
 async def _apply(
     log: Log, file: Path, wanted: Site, dry_run: bool, take_over: bool, signer: ConfigSigner | None = None
 ) -> tuple[ConfigChanges, dict[str, str]]:
-    """Return the changes, and the entries that are invalid afterwards, with the errors."""
+    """Apply a site. Return the changes, and the entries that are still invalid with their errors."""
     writer = None if dry_run else await log.writer(WRITER)
     present = await _signed(log, signer)
     found = site_changes(wanted, present.entries, refused=present.refused, take_over=take_over)
@@ -186,7 +186,7 @@ async def _remove(log: Log, keys: list[str], signer: ConfigSigner | None) -> Non
 
 
 async def _signed(log: Log, signer: ConfigSigner | None) -> Config:
-    """Read the topic. The signer then uses a later time than all signed entries of the topic."""
+    """Read the topic. The signer's times are then later than the times of all signed entries of the topic."""
     present = await read(log, validate=validated, trust=signer.trust() if signer else None)
     if signer:
         signer.after = present.signed_at

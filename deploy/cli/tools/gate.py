@@ -30,7 +30,7 @@ def report(
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
-    """Print the share of withheld frames that show a new object, measured on the gate's sample of them."""
+    """Print the share of withheld frames that show a new object, measured on the gate's random sample."""
     rates = on_log("sightline-gate", kafka, prefix, lambda log: measured(log, newest))
     if as_json:
         found = [{"camera": camera, "pipeline": pipe, **rate.to_dict()} for (camera, pipe), rate in rates.items()]
@@ -42,7 +42,10 @@ def report(
 
 
 async def measured(log: Log, newest: int = 0) -> dict[tuple[str, str], MissRate]:
-    """Return the miss rate by camera and pipeline. Read the ``newest`` results of each partition, 0 for all."""
+    """Return the miss rate by camera and pipeline.
+
+    Read the ``newest`` results of each partition, or all results if ``newest`` is 0.
+    """
     masks = {camera.name: camera for camera in (await configstore.read(log)).of(CameraConfig) if camera.gate.masks}
     misses = MissCounter(lambda result, found: _hidden(masks.get(result.camera), result, found))
     beginnings = await log.beginnings(RESULTS)

@@ -61,7 +61,7 @@ def stop(folder: Folder = None) -> None:
 def status(folder: Folder = None, as_json: AsJson = False) -> None:
     """Print whether the broker runs, and its address.
 
-    Exits with 1 if it does not answer.
+    Exits with 1 if the broker does not answer.
     """
     found = _status(Broker(folder=folder))
     typer.echo(json.dumps(found) if as_json else "\n".join(f"{key:10} {value}" for key, value in found.items()))

@@ -25,7 +25,7 @@ def plan(
 ) -> None:
     """Estimate the costs of a site: link traffic per day, disk for an outage, flash wear, partitions.
 
-    Picture sizes are estimates. The scene can halve or double them.
+    Picture sizes are estimates: a real scene may need half or twice the estimated bytes.
     """
     assumed = Assumptions(moving_share=moving, outage_s=outage_hours * 3600, width=width, height=height)
     cost = cost_of(site.load(file), assumed)

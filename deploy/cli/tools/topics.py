@@ -51,7 +51,7 @@ def verify(
 ) -> None:
     """Compare partitions, retention, compression, timestamps and replicas in sync with the contract.
 
-    Exits with 2 and names each difference if they differ.
+    Exits with 2 and names each difference if any setting differs.
     """
     for difference in run(topicadmin.verify(kafka_settings(kafka, prefix), fix=fix)):
         stdout.print(f"corrected: {escape(difference.rpartition(': ')[0])}")

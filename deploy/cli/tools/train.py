@@ -1,4 +1,4 @@
-"""`python -m deploy.cli.tools.train`: train the shipped model, and write it with its measured accuracy."""
+"""`python -m deploy.cli.tools.train`: train the shipped model, and write the model with its measured accuracy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from training.regions import LABELS, SCENES_PER_SEED, SIZE_PX, LabelledRegions, 
 _MODELS = Path(__file__).resolve().parents[3] / "engines" / "models"
 _DOCS = Path(__file__).resolve().parents[3] / "docs" / "reference" / "model-regions.md"
 _HELD_OUT = 10_000
-"""First seed of the held-out scenes. No training uses a seed from here on."""
+"""First seed of the held-out scenes. No training uses this seed or a higher one."""
 
 
 def train(
@@ -33,7 +33,8 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder of the model repository.")] = _MODELS,
     docs: Annotated[Path | None, typer.Option(help="Page to write with the confusion matrix.")] = _DOCS,
 ) -> None:
-    """Train on regions of rendered scenes, measure on held-out scenes, and write model, manifest and matrix."""
+    """Train on regions of rendered scenes, measure on held-out scenes, and write model, manifest and confusion
+    matrix."""
     from training import network
 
     started_s = time.monotonic()

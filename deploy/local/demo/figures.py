@@ -1,4 +1,4 @@
-"""Counts of the records on a stack's topics, and the report made from them. Pure."""
+"""Counts of the records on a stack's topics, and the report of these counts. Pure."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from ingest.contract.identity import LIVE
 from ingest.contract.records import Alert, CameraStatus, Delivery, Event, Heartbeat, Result
 
 RATE_WINDOW_S = 5.0
-"""Window of the result rate in the live table, in seconds. Long enough to read, short enough to show a stall."""
+"""Window of the result rate in the live table, in seconds. The window is long enough for a readable rate, and short
+enough to show a stall."""
 _RATE_RESULTS = 10_000
-"""Limit of arrival times kept for the rate. The table therefore shows at most 2,000 results per second."""
+"""Maximum number of arrival times kept for the rate. The table therefore shows at most 2,000 results per second."""
 
 
 @dataclass
@@ -34,10 +35,10 @@ class Figures:
     """Counts of all records seen so far.
 
     Latencies cover the live lane only, because a backlog is late by design. Latencies up to the receipt cover frames
-    only, because a window of readings waits for its end by design.
+    only, because readings wait by design until their window ends.
 
-    Results are counted and not kept, so that a run may last for days. About a kilobyte is kept of an event and its
-    alert, to recognise repeats and to compare crossings with the truth.
+    Results are counted and not kept, so that a run may last for days. About a kilobyte of each event and its alert is
+    kept, to recognise repeats and to compare crossings with the truth.
     """
 
     cameras: dict[str, CameraFigures] = field(default_factory=lambda: defaultdict(CameraFigures))
@@ -53,9 +54,9 @@ class Figures:
     receipts_ms: dict[tuple[str, str], float] = field(default_factory=dict)
     results: int = 0
     first_s: float = 0.0
-    """Arrival of the first result in Unix seconds, 0 before it."""
+    """Arrival of the first result in Unix seconds, 0 without results."""
     last_s: float = 0.0
-    """Arrival of the last result in Unix seconds, 0 before it."""
+    """Arrival of the last result in Unix seconds, 0 without results."""
     recent_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_RESULTS))
 
     def result(self, result: Result, now_ns: int) -> None:
@@ -72,13 +73,13 @@ class Figures:
             self.result_ms.add(camera.last_latency_ms)
 
     def event(self, event: Event) -> None:
-        """Count one event. A repeat counts once."""
+        """Count one event. Repeats of an event count once."""
         if event.id not in self.events and event.data.camera:
             self.cameras[event.data.camera].events += 1
         self.events[event.id] = _crossing(event)
 
     def alert(self, alert: Alert) -> None:
-        """Count one alert. A repeat counts once."""
+        """Count one alert. Repeats of an alert count once."""
         self.alerts[alert.id] = bool(alert.data.camera) and not alert.data.late
 
     def delivery(self, delivery: Delivery) -> None:
@@ -116,7 +117,7 @@ class Figures:
         return sum((alert, receiver) not in self.final for alert in self.alerts for receiver in receivers)
 
     def unseen(self) -> list[str]:
-        """Return a hint for each camera in whose classified results the model found nothing."""
+        """Return a hint for each camera whose classified frames have no detection."""
         return [
             f"{name}: 0 detections in {camera.outcomes['classified']} results: is this model right for this view?"
             for name, camera in sorted(self.cameras.items())

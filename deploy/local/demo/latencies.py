@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 RELATIVE_ERROR = 0.005
-"""Largest relative error of a percentile: 0.5 ms in 100, less than two runs differ by. A day needs 2,000 buckets."""
+"""Largest relative error of a percentile: 0.5 ms in 100 ms, which is less than the difference between two runs. With
+this error, latencies up to a day need 2,000 buckets."""
 LEAST_MS = 0.1
-"""Smallest latency, in ms: the rounding of reports. Shorter latencies count as this value. So do negative latencies,
-which come from two clocks that differ."""
+"""Smallest latency, in ms: reports are rounded to this value. Shorter latencies count as this value. Negative
+latencies also count as this value; the reason is two clocks that differ."""
 RECENT = 500
 """Number of recent latencies for the live table: some ten seconds of a few cameras."""
 _PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
@@ -26,7 +27,7 @@ _LOG_FACTOR = math.log(_FACTOR)
 
 
 class Latencies:
-    """Histogram of latencies in ms. ``recent`` has the last ones unrounded, for the live table."""
+    """Histogram of latencies in ms. ``recent`` has the last latencies unrounded, for the live table."""
 
     def __init__(self) -> None:
         self.recent: deque[float] = deque(maxlen=RECENT)
@@ -38,7 +39,7 @@ class Latencies:
         self._buckets[math.ceil(math.log(max(latency_ms, LEAST_MS)) / _LOG_FACTOR)] += 1
 
     def percentiles(self) -> dict[str, float]:
-        """Return p50, p95 and p99 in ms, within ``RELATIVE_ERROR`` of those of ``percentiles_ms`` before rounding."""
+        """Return p50, p95 and p99 in ms, with a relative error of at most ``RELATIVE_ERROR``."""
         if not self._buckets:
             return {}
         buckets = sorted(self._buckets)

@@ -43,15 +43,18 @@ from ingest.site.topic.store import publish
 from stream.rules import validated_site
 
 READY_TIMEOUT_S = 90.0
-"""Time limit of the start, in seconds. Ten Python processes on two cores need about fifteen, more on a cold disk."""
+"""Time limit of the start, in seconds. Ten Python processes on two cores need about fifteen seconds, longer on a cold
+disk."""
 STOP_AGENT_S = 60.0
 """Time limit of the agent's stop, in seconds. The agent first sends its spool to Kafka."""
 DRAIN_TIMEOUT_S = 60.0
-"""Time limit of the drain, in seconds. Frames in flight take one; a killed node's partitions move after twelve."""
+"""Time limit of the drain, in seconds. Frames in flight take one second; the partitions of a killed node move to
+another node after twelve."""
 _QUIET_S = 3.0
 """Time without a result after which the stack is drained, in seconds.
 
-Longer than a batch's delay, a transaction and a restart of the processor's loop. The audit waits for slower frames.
+This time is longer than a batch's delay, a transaction and a restart of the stream processor's loop. The audit waits
+for frames that take longer.
 """
 _POLL_S = 0.25
 PARTITIONS = 4
@@ -62,7 +65,7 @@ _PREFIX = "sightline-demo-"
 
 @dataclass(frozen=True, slots=True)
 class RunningStack:
-    """A running stack, as tests that kill its processes see it."""
+    """Handles to a running stack, for tests that kill its processes."""
 
     stack: Supervisor
     figures: Figures
@@ -71,14 +74,15 @@ class RunningStack:
 
 
 During = Callable[[RunningStack], Coroutine[Any, Any, None]]
-"""Work beside the running stack, such as the kills of tests."""
+"""A function that runs beside the stack, such as the kills of tests."""
 
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
     """Options of the demo command. ``home`` is the folder of the run's files; ``model`` needs ``decoder``.
 
-    ``site`` is a user's own site file, whose models are in the repository ``models``. It excludes videos and a model.
+    ``site`` is a user's own site file, whose models are in the repository ``models``. With ``site``, videos and
+    ``model`` must not be given.
     """
 
     seconds: float
@@ -95,7 +99,7 @@ class DemoOptions:
 
 @dataclass
 class Demo:
-    """Description of a run, with the callbacks that follow it."""
+    """Description of a run, with callbacks that report its progress."""
 
     settings: KafkaSettings
     files: StackFiles
@@ -107,7 +111,8 @@ class Demo:
     on_step: Callable[[str], None] = lambda _: None
     during: During | None = None
     has_truth: bool = True
-    """Whether the lines of the site are those of the simulated scenes, so that crossings can be compared."""
+    """Whether the site's lines are those of the simulated scenes. Only then can crossings be compared with the
+    truth."""
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -129,8 +134,8 @@ async def run_demo(
 ) -> DemoOutcome:
     """Run one demo with its own topics. Raise ConfigError, DeployError, EngineError or IngestError.
 
-    The demo runs on the cluster of ``SIGHTLINE_KAFKA`` and leaves no topic there. Without that variable it runs on
-    ``broker``, by default a new one, where its topics stay until the next demo.
+    The demo runs on the cluster of ``SIGHTLINE_KAFKA`` and leaves no topic there. Without this variable, the demo
+    runs on ``broker``, by default a new one. On this broker, the demo's topics stay until the next demo.
     """
     make_site, models = _site(options)
     base = KafkaSettings.from_env()
@@ -170,7 +175,10 @@ async def run_demo(
 
 
 def _site(options: DemoOptions) -> tuple[Callable[[ReceiverConfig], Site], Path]:
-    """Return how to make the site with the demo's receiver, and the model repository. Check all options first."""
+    """Check all options.
+
+    Return a function that makes the site with the demo's receiver, and the model repository.
+    """
     for given, key in ((options.videos, "--video"), (options.model, "--model")):
         if options.site and given:
             raise ConfigError("demo", key, str(given), "no such option with --site")

@@ -22,7 +22,7 @@ SITE = "demo"
 def pipeline_for(manifest: Manifest, *, regions: bool) -> PipelineConfig:
     """Return the pipeline that prepares frames as a model's manifest requires.
 
-    A classifier gets each region that moved. A detector gets the whole frame, fitted to its input size.
+    A classifier gets each region with motion. A detector gets the whole frame, fitted to its input size.
     """
     return PipelineConfig(
         name=manifest.name,
@@ -88,7 +88,7 @@ def simulated_site(manifest: Manifest, receiver: ReceiverConfig) -> Site:
 
 Line = tuple[RelativePoint, RelativePoint]
 MIDDLE: Line = ((0.0, 0.5), (1.0, 0.5))
-"""The counting line of a video without one of its own: across the middle of the picture."""
+"""The default counting line of a video: across the middle of the picture."""
 
 
 def parse_line(text: str) -> Line:
@@ -107,7 +107,7 @@ def parse_line(text: str) -> Line:
 def with_receiver(site: Site, receiver: ReceiverConfig) -> Site:
     """Return a user's site with the demo's own receiver in front of its receivers, and with a link to Kafka.
 
-    Raise ConfigError if the site has nothing to show.
+    Raise ConfigError if the site has no camera and no sensor.
     """
     if not site.cameras and not site.sensors:
         raise ConfigError("demo", "--site", site.name, "a site with a camera or a sensor")

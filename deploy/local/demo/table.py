@@ -1,4 +1,4 @@
-"""Tables for the terminal: the live table of a running stack, its ledgers and its summary. Pure."""
+"""Tables for the terminal: the live table of a running stack, and the ledgers and summary of a finished run. Pure."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from deploy.local.demo.figures import CameraFigures, Figures
 from deploy.local.demo.latencies import percentiles_ms
 
 SENSOR_STATES = ("captured", "withheld", "spooled", "delivered", "unaccounted", "duplicates")
-"""The columns of the sensors' ledger, in the order of a reading's life."""
+"""The columns of the sensors' ledger, in the order of a reading's path."""
 
 STATES = (*SENSOR_STATES[:4], "classified", "empty", "shed", "dead", "expired_unread", *SENSOR_STATES[4:])
-"""The rows of the frames' ledger, in the order of a frame's life. Only frames are classified."""
+"""The rows of the frames' ledger, in the order of a frame's path. Only frames are classified, readings are not."""
 
 _SILENT_AFTER_S = 6.0
 """Age of a heartbeat that turns a service yellow, in seconds: three missed heartbeats."""
 _CAMERAS_SHOWN = 4
 _CAMERA_WIDTH = 10
-"""Width of a camera's column. Four of them, the states and the total fit into 80 columns."""
+"""Width of a camera's column. Four camera columns, the states and the total fit into 80 characters."""
 _SENSORS_SHOWN = 12
 _NOT_BALANCED = Text("NOT balanced: see unaccounted, duplicates and expired_unread", style="red")
 
@@ -70,9 +70,9 @@ def _totals_line(figures: Figures, now_s: float, left_s: float | None) -> Text:
 
 
 def balance_table(balance: dict[str, Any]) -> RenderableType:
-    """Return the ledger of a run: a row per state, in the order of a frame's life, and a column per camera.
+    """Return the ledger of a run: a row per state, in the order of a frame's path, and a column per camera.
 
-    More than four cameras are only in the total. The report has all of them.
+    With more than four cameras, the table has only the total. The report has all cameras.
     """
     cameras = sorted(balance["cameras"].items())
     shown = cameras if len(cameras) <= _CAMERAS_SHOWN else []
@@ -126,7 +126,10 @@ def _latency(percentiles: dict[str, float]) -> str:
 
 
 def sensor_table(balance: dict[str, Any]) -> RenderableType:
-    """Return the ledger of readings: a row per sensor and the total. More than 12 sensors are only in the total."""
+    """Return the ledger of readings: a row per sensor and the total.
+
+    With more than 12 sensors, the table has only the total.
+    """
     sensors = sorted(balance["cameras"].items())
     table = Table(
         title="Ledger of readings", title_justify="left", padding=(0, 0)

@@ -27,7 +27,7 @@ class LineCrossing:
 
 @dataclass(frozen=True, slots=True)
 class CrossingScore:
-    """Agreement of detected with true crossings.
+    """Agreement between detected and true crossings.
 
     ``found`` of ``line_crossings`` true crossings have an event, and ``labels_right`` of these have the right label.
     ``false`` events have no true crossing.

@@ -30,10 +30,11 @@ _log = logs.get("deploy.watch")
 
 @contextlib.asynccontextmanager
 async def beside(work: Coroutine[Any, Any, None], *, to_its_end: bool = False) -> AsyncIterator[None]:
-    """Run work while the block runs. When the block ends, cancel the work, or with ``to_its_end`` wait for it.
+    """Run ``work`` in the background while the block runs.
 
-    If the work fails, the block is cancelled and the work's error is raised. If the block raises, the work is
-    cancelled and the block's error is raised.
+    When the block ends, cancel the work, or with ``to_its_end`` wait for its end. If the work fails, the block is
+    cancelled and the work's error is raised. If the block raises, the work is cancelled and the block's error is
+    raised.
     """
     failures: tuple[BaseException, ...] = ()
     try:
@@ -53,7 +54,7 @@ async def watching(settings: KafkaSettings) -> AsyncIterator[Figures]:
     """Read a deployment's topics from their beginnings while the block runs.
 
     Yield the figures and keep them up to date. The audit counts unreadable records; this reader skips them. When
-    reading fails, the block is cancelled and the error is raised: LogUnavailable, or any other.
+    reading fails, the block is cancelled and the error is raised: LogUnavailable, or another error.
     """
     figures = Figures()
     async with KafkaLog(settings, "sightline-watch") as log:
@@ -93,4 +94,5 @@ _COUNTERS: dict[str, Callable[[Figures, bytes, int], None]] = {
     DEADLETTER: lambda figures, *_: figures.dead_letter(),
     STATUS: lambda figures, value, now_ns: figures.heartbeat(decode(Heartbeat, value), now_ns / 1e9),
 }
-"""Counter of each topic: it takes the figures, the record's value, and its arrival in Unix ns."""
+"""Function that counts a record of each topic. The arguments are the figures, the record's value, and the record's
+arrival in Unix ns."""

@@ -31,9 +31,10 @@ from deploy.local.process import Process
 from ingest.runtime.clock import Deadline
 
 START_TIMEOUT_S = 60.0
-"""Time limit of a start, in seconds. An idle machine needs two; a busy one with logs to recover needs more."""
+"""Time limit of a start, in seconds. A start takes two seconds on an idle machine, and longer on a busy machine with
+logs to recover."""
 STOP_TIMEOUT_S = 20.0
-"""Time limit of a clean stop, in seconds. It takes one or two."""
+"""Time limit of a clean stop, in seconds. A clean stop takes one or two seconds."""
 _POLL_S = 0.05
 _TAIL_LINES = 15
 _HOST = "127.0.0.1"
@@ -47,8 +48,9 @@ class Broker:
 
     ``home`` is by default ``$SIGHTLINE_HOME``, or ``.sightline`` in the working folder.
 
-    Methods block and may be called from any thread, one at a time. If any process already runs a broker of this
-    folder, ``start`` attaches to it. As a context manager, it stops the broker at the end unless it was attached.
+    Methods block and may be called from any thread, one at a time. If another process already runs a broker of this
+    folder, ``start`` attaches to that broker. As a context manager, a Broker stops its process at the end, unless
+    ``start`` attached to a process.
     """
 
     def __init__(self, home: Path | None = None, folder: Path | None = None) -> None:
@@ -59,7 +61,7 @@ class Broker:
 
     @property
     def bootstrap(self) -> str:
-        """Return the address for clients, ``127.0.0.1:port``. It stays the same until ``clean``."""
+        """Return the address for clients, ``127.0.0.1:port``. The address stays the same until ``clean``."""
         return f"{_HOST}:{self._ports().broker}"
 
     @property
@@ -83,11 +85,11 @@ class Broker:
         return self.pid is not None and serves(_HOST, self._ports().broker)
 
     def fetch(self) -> Path:
-        """Fetch Kafka's jars unless they are there, and return their folder. Raise ToolMissing or FetchFailed."""
+        """Download Kafka's jars unless they exist, and return their folder. Raise ToolMissing or FetchFailed."""
         return fetch(self.home)
 
     def start(self, *, detach: bool = False, timeout_s: float = START_TIMEOUT_S) -> str:
-        """Start the broker or attach to a running one. Return its address once it answers.
+        """Start the broker or attach to a running one. Return the broker's address once the broker answers.
 
         Without ``detach``, the broker dies with the calling process. Raise ToolMissing, FetchFailed or BrokerFailed.
         """
@@ -103,12 +105,15 @@ class Broker:
         return self.bootstrap
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> bool:
-        """Stop the broker, and kill it after the timeout. Return whether it stopped without the kill."""
+        """Stop the broker, and kill it after the timeout. Return whether the broker stopped without the kill."""
         found = self.process
         return found.end(Deadline.after(timeout_s)) if found else True
 
     def kill(self) -> None:
-        """Kill the broker with SIGKILL and wait for its end. It gets no chance to write, as in a power cut."""
+        """Kill the broker with SIGKILL and wait for its end.
+
+        The broker cannot write anything before its end, as in a power cut.
+        """
         found = self.process
         if found:
             found.signal(signal.SIGKILL)
@@ -159,7 +164,7 @@ class Broker:
     def _await_answer(self, started: Process, deadline: Deadline) -> None:
         while not serves(_HOST, self._ports().broker):
             if not started.alive:
-                raise BrokerFailed("ended before it answered", str(self.folder), self._tail())
+                raise BrokerFailed("ended before it answered a request", str(self.folder), self._tail())
             if deadline.passed:
                 if not self.attached:
                     started.end(Deadline.after(STOP_TIMEOUT_S))

@@ -12,8 +12,8 @@ from ingest.contract.codec import MAX_RECORD_BYTES
 PORT_RANGE = range(15_000, 30_000)
 """Ports of local brokers, below Linux's ephemeral ports (32768 on).
 
-A client that keeps connecting to a dead broker's ephemeral port can connect to itself. It then holds the port, and
-the broker cannot come back.
+A client that keeps connecting to a dead broker's ephemeral port can connect to itself. Such a client then holds the
+port, and the broker cannot start again.
 """
 HEAP_MB = 256
 """Heap of the broker, in MiB. Enough for a few hundred partitions and records of 16 MiB."""
@@ -30,7 +30,10 @@ class Ports:
 
 
 def choose_ports(start: int, is_free: Callable[[int], bool]) -> Ports:
-    """Return the first two free ports from ``start`` on, wrapping around the range. Raise LookupError without two."""
+    """Return the first two free ports from ``start`` on, wrapping around the range.
+
+    Raise LookupError if fewer than two ports are free.
+    """
     first, size = PORT_RANGE.start, len(PORT_RANGE)
     candidates = (first + (start + i) % size for i in range(size))
     free = (port for port in candidates if is_free(port))
@@ -41,7 +44,7 @@ def choose_ports(start: int, is_free: Callable[[int], bool]) -> Ports:
 
 
 def properties(template: str, ports: Ports, data: Path) -> str:
-    """Return ``server.properties``, filled in from its template."""
+    """Return the text of ``server.properties``, filled in from the template."""
     largest = MAX_RECORD_BYTES + _HEADER_ROOM_BYTES
     return Template(template).substitute(
         broker_port=ports.broker,

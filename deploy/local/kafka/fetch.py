@@ -18,7 +18,8 @@ KAFKA_FILES = Path(__file__).resolve().parents[2] / "kafka"
 JAVA_NEEDED = 17
 """Oldest major version of Java that runs a Kafka 4 broker."""
 FETCH_TIMEOUT_S = 600.0
-"""Time limit of the download, in seconds: 44 MB over a slow line. Maven gives up on a dead line much sooner."""
+"""Time limit of the download, in seconds: 44 MB over a slow connection. Maven gives up on a dead connection much
+sooner."""
 _INSTALL_JAVA = "apt-get install openjdk-17-jdk-headless"
 _INSTALL_MAVEN = "apt-get install maven"
 _TAIL_CHARACTERS = 2_000
@@ -38,7 +39,7 @@ def libs_folder(home: Path) -> Path:
 def fetch(home: Path) -> Path:
     """Download the jars unless they exist, and return their folder. Raise ToolMissing or FetchFailed.
 
-    Several processes may call this at once: one downloads, the others wait for it.
+    Several processes may call this function at once: one downloads, and the others wait for the download.
     """
     libs = libs_folder(home)
     if libs.is_dir():
@@ -51,7 +52,7 @@ def fetch(home: Path) -> Path:
 
 
 def java() -> str:
-    """Return the path of Java. Raise ToolMissing if it is missing or too old."""
+    """Return the path of Java. Raise ToolMissing if Java is missing or too old."""
     found = shutil.which("java")
     if not found:
         raise ToolMissing("java", "is missing", _INSTALL_JAVA)
@@ -62,14 +63,14 @@ def java() -> str:
 
 
 def java_major(version: str) -> int:
-    """Return the major version in the output of ``java -version``, 0 without one. 1.8 counts as 8."""
+    """Return the major version in the output of ``java -version``, 0 without a version. Version 1.8 counts as 8."""
     found = re.search(r'version "(?:1\.)?(\d+)', version)
     return int(found.group(1)) if found else 0
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock on a file while the block runs. Other processes wait. A dead process releases its lock."""
+    """Hold a lock on a file while the block runs. Other processes wait. A dead process loses its lock."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -86,7 +87,7 @@ def _copy_dependencies(libs: Path) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as error:
-        raise FetchFailed("mvn", f"no end within {FETCH_TIMEOUT_S:.0f} s") from error
+        raise FetchFailed("mvn", f"the download did not end within {FETCH_TIMEOUT_S:.0f} s") from error
     if done.returncode != 0:
         raise FetchFailed("mvn", (done.stdout + done.stderr)[-_TAIL_CHARACTERS:])
     part.rename(libs)

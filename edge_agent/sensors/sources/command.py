@@ -22,7 +22,8 @@ from ingest.site.sensor import CommandOptions
 STOP_S = 2.0
 """Time that a stopped command has to close its device, in seconds. After this time, the command is killed."""
 _CHUNK_BYTES = 4096
-"""Maximum size of one read. It has up to two thousand lines, and parsing them blocks the agent for a few ms."""
+"""Maximum size of one read. A read of this size has up to two thousand lines; parsing them blocks the agent for a few
+ms."""
 
 
 class CommandSource:
@@ -37,7 +38,10 @@ class CommandSource:
         self._argv = cast(CommandOptions, sensors[0].parsed).argv
 
     async def run(self, sink: Sink) -> None:
-        """Start the command and give its readings until it ends. Raise SourceUnusable with its last error line."""
+        """Start the command and pass on its readings until the command ends.
+
+        Raise SourceUnusable with the last line of the command's standard error.
+        """
         try:
             process = await start_process(
                 tethered(self._argv), stdin=DEVNULL, stdout=PIPE, stderr=PIPE, start_new_session=True

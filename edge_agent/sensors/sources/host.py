@@ -20,14 +20,15 @@ from ingest.site.sensor import HostOptions
 ANSWER_S = 5.0
 """Maximum time of one query, in seconds. A query of a network file system may hang for ever."""
 _CPU_SETTLES_S = 0.2
-"""Minimum interval for measuring a CPU share, in seconds. The kernel counts CPU time in ticks of 10 ms, and a share
-needs many ticks."""
+"""Minimum interval for measuring a CPU share, in seconds. The kernel counts CPU time in ticks of 10 ms, and a precise
+share needs many ticks."""
 
 
 class HostSource:
-    """One figure of this machine: ``cpu`` and ``memory`` in %, ``load`` of 1 min, ``temperature`` in °C, ``disk``.
+    """Source of one figure of this machine.
 
-    ``disk`` is the free space at a path, in bytes. A sensor is silent if the machine does not provide its figure.
+    ``cpu`` and ``memory`` are in %, ``load`` is over 1 min, ``temperature`` is in °C, and ``disk`` is the free space
+    in bytes of the file system at a path. If the machine does not provide the figure, the sensor counts as silent.
     """
 
     def __init__(self, sensor: SensorConfig, clock: Clock, *, answer_s: float = ANSWER_S) -> None:
@@ -61,7 +62,7 @@ class HostSource:
 
 
 class _Cpu:
-    """Share of all CPU time that was used since the last query. Any thread may query."""
+    """Share of all CPU time that was used since the last query. Any thread may call ``percent``."""
 
     def __init__(self) -> None:
         self._before, self._percent = self._busy_and_all_s(), 0.0
@@ -81,7 +82,10 @@ class _Cpu:
 
 
 def _beside(figure: Callable[[], float]) -> asyncio.Future[float]:
-    """Query a figure in a daemon thread. A query may hang, and the exit of Python ignores daemon threads."""
+    """Query a figure in a daemon thread.
+
+    A query may hang, and Python does not wait for daemon threads when it exits.
+    """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[float] = loop.create_future()
 

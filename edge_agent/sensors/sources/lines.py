@@ -12,8 +12,8 @@ from ingest.site import SensorConfig
 from ingest.site.sensor import LineOptions, csv_cells, csv_separator
 
 MAX_LINE_BYTES = 64 * 1024
-"""Maximum length of a line, enough for a thousand values as JSON. Noise on a wire has no line ends, and must not fill
-the memory."""
+"""Maximum length of a line, enough for a thousand values as JSON. Noise on a wire has no line ends, and would fill
+the memory without this limit."""
 _TIME_COLUMNS = ("time", "timestamp")
 _SHOWN = 60
 """Maximum number of characters of an unreadable row that a message shows."""
@@ -32,9 +32,9 @@ class LineParser:
 
     A line in format ``lines`` is ``name value [time]``, a value alone, or JSON. The JSON is ``{"name": …, "value": …,
     "time": …, "quality": …}``, or a flat object of names and numbers with an optional time. Format ``csv`` has a
-    header of names, which may be repeated, and then rows. A column ``time`` or ``timestamp`` is the time of its row.
-    Cells are separated by commas, or by semicolons if the header has them, and may be quoted (RFC 4180), but not
-    across lines.
+    header line of names and then rows; the header line may occur again later. A column ``time`` or ``timestamp``
+    holds the times of the rows. Cells are separated by commas, or by semicolons if the header has semicolons. A cell
+    may be quoted (RFC 4180), but must not contain line breaks.
 
     A line ends with LF, CR or CRLF.
     """
@@ -61,7 +61,7 @@ class LineParser:
         self._rest = rest
 
     def end(self) -> Iterator[NamedReading]:
-        """Yield the readings of a last line without a line end."""
+        """Yield the readings of the last line, if that line has no line end."""
         yield from self.feed(b"\n" if self._rest or self._too_long else b"")
 
     def _line(self, line: bytes) -> Iterable[NamedReading]:
@@ -95,13 +95,13 @@ class LineParser:
         ]
 
     def _unreadable_row(self, problem: str, text: str) -> Iterable[NamedReading]:
-        """Return a reading without a value for each column, because each column has lost a reading."""
+        """Return one reading without a value for each column, because each column has lost a reading."""
         reading = Reading(None, problem=f"{problem}: {text[:_SHOWN]!r}")
         return [NamedReading(name, reading) for name in self._columns or [""] if name.lower() not in _TIME_COLUMNS]
 
 
 class LineReader:
-    """Reader that gives the readings in a device's lines to the sensors that claim them by name.
+    """Reader that passes the readings in a device's lines to the sensors with the names of these readings.
 
     A reading without a name belongs to the only sensor of its device. If the device has several sensors, a reading
     without a name is unclaimed.
@@ -120,7 +120,7 @@ class LineReader:
         self._give(self._parser.feed(data), sink)
 
     def end(self, sink: Sink) -> None:
-        """Take a last line without a line end."""
+        """Handle the last line, if that line has no line end."""
         self._give(self._parser.end(), sink)
 
     def _give(self, found: Iterable[NamedReading], sink: Sink) -> None:

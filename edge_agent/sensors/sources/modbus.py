@@ -27,9 +27,10 @@ logging.getLogger("pymodbus.logging").disabled = True  # the feed logs an outage
 
 
 class ModbusSource:
-    """Connection to a Modbus device or bus. Registers are read one after another, each at its sensor's rate.
+    """Connection to a Modbus device or bus.
 
-    A Modbus unit that does not answer, or that refuses a register, silences only its own sensors.
+    Registers are read one after another, each at the rate of the register's sensor. If a Modbus unit does not answer
+    or refuses a register, only the sensors of that unit or register count as silent.
     """
 
     def __init__(self, sensors: Sequence[SensorConfig], clock: Clock) -> None:
@@ -39,7 +40,10 @@ class ModbusSource:
         self._line = asyncio.Lock()
 
     async def run(self, sink: Sink) -> None:
-        """Read registers until cancelled. Raise SourceUnusable if no connection is possible or it is lost."""
+        """Read registers until cancelled.
+
+        Raise SourceUnusable if the device cannot be connected or the connection is lost.
+        """
         client = self._client = self._make()
         try:
             if not await client.connect():
@@ -88,10 +92,11 @@ class ModbusSource:
         return parse_reading(raw * options.scale + options.offset)
 
     async def _answer(self, options: ModbusOptions, count: int) -> Any:
-        """Read registers. Raise ModbusException without an answer, on a serial line after a pause of ``timeout_s``.
+        """Read registers.
 
-        Answers on a serial line carry no request number. Without the pause, a late answer would be taken for the
-        answer to the next request to the same unit, and every later answer would be shifted too.
+        Raise ModbusException if no answer arrives. On a serial line, first pause for ``timeout_s``. Answers on a
+        serial line carry no request number. Without the pause, a late answer would be taken for the answer to the
+        next request to the same unit. All later answers would then belong to the wrong requests.
         """
         client = self._client
         read = client.read_holding_registers if options.table == "holding" else client.read_input_registers

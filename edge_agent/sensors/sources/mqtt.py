@@ -38,14 +38,16 @@ KEEP_ALIVE_S = 15
 SESSION_S = 300
 """Time for which the broker keeps messages for a disconnected client, in seconds."""
 MAX_PAYLOAD_BYTES = 256 * 1024
-"""Maximum size of a payload, enough for a thousand values as JSON. A sensor needs one value."""
+"""Maximum size of a payload, enough for a thousand values as JSON. The limit is generous, because a sensor needs only
+one value."""
 IN_FLIGHT = 100
 """Maximum number of unacknowledged messages, and therefore of messages that the broker may repeat."""
 ASK_AGAIN_S = 60.0
-"""Interval between attempts to subscribe to refused topics, in seconds. A broker may allow a topic later, without an
-announcement."""
+"""Interval between attempts to subscribe to refused topics, in seconds. The agent asks again because a broker may
+allow a topic later, without an announcement."""
 OLD_VERSION = (
-    "speaks MQTT 3.1.1, not 5: messages during a lost connection are lost, and retained ones come at each connection"
+    "supports only MQTT 3.1.1: messages sent while the connection is lost do not arrive, and retained messages"
+    " arrive again at each connection"
 )
 _REFUSED = 0x80
 _UNSUPPORTED_VERSION = 0x84
@@ -66,12 +68,12 @@ _quiet.disabled = True  # the feed logs an outage once
 class MqttSource:
     """Connection to a broker (MQTT 5, else 3.1.1), with QoS 1 subscriptions for the topics of its sensors.
 
-    The session survives a lost connection. Messages that the broker kept during the interruption arrive afterwards,
-    and repeated messages are dropped. Every acknowledged message is given to the sink, however the connection ends. A
-    retained message, which the broker sends to each new subscriber, is flagged as stale.
+    With MQTT 5, the session survives a lost connection. Messages that the broker kept during the interruption arrive
+    afterwards, and repeated messages are dropped. Every acknowledged message reaches the sink, even if the connection
+    breaks. A retained message, which the broker sends to each new subscriber, is flagged as stale.
 
-    A connection with MQTT 3.1.1 does not keep its session, because sessions of that version never expire: the broker
-    would queue messages for ever for an agent that was removed.
+    A connection with MQTT 3.1.1 does not keep its session, because sessions of that version never expire. A broker
+    would queue messages for ever for a removed agent.
     """
 
     def __init__(self, sensors: Sequence[SensorConfig], clock: Clock, *, ask_again_s: float = ASK_AGAIN_S) -> None:
@@ -83,7 +85,10 @@ class MqttSource:
         self._client_id = f"sightline-{socket.gethostname()[:30]}-{secrets.token_hex(6)}"
 
     async def run(self, sink: Sink) -> None:
-        """Subscribe and give readings until cancelled. Raise SourceUnusable if the broker is gone."""
+        """Subscribe and pass on readings until cancelled.
+
+        Raise SourceUnusable if the connection to the broker fails.
+        """
         try:
             async with self._connected(sink) as client:
                 if client.version is not aiomqtt.ProtocolVersion.V5:
@@ -144,7 +149,10 @@ class MqttSource:
         )
 
     async def _subscribe(self, client: _Client, sink: Sink, topics: Sequence[str]) -> list[str]:
-        """Subscribe to topics. Return the refused topics, which silence only their own sensors."""
+        """Subscribe to topics.
+
+        Return the topics that the broker refuses; only the sensors of these topics count as silent.
+        """
         refused = []
         for topic in topics:
             (answer,) = await client.subscribe(topic, **_QOS[client.version])
@@ -171,13 +179,13 @@ class _ClosedBeforeAnswer(aiomqtt.MqttError):
 
 
 class _Client(aiomqtt.Client):
-    """MQTT client that passes each message on before the message is acknowledged to the broker.
+    """MQTT client that passes each message to the agent before it acknowledges the message to the broker.
 
-    The queue of aiomqtt would hold acknowledged messages that nobody has read yet, and lose them with the connection.
+    With the queue of aiomqtt, a lost connection would lose acknowledged messages that nobody has read yet.
 
-    Messages that the broker repeats for lack of an acknowledgement are dropped (MQTT 5, 4.4). ``seen`` holds the
-    packet identifier, topic and payload hash of the last messages, also of earlier connections. The packet identifier
-    alone is not enough, because the broker reuses identifiers.
+    If the broker repeats a message because no acknowledgement arrived, the repeated message is dropped (MQTT 5, 4.4).
+    ``seen`` holds packet identifier, topic and payload hash of the last messages, including those of earlier
+    connections. The packet identifier alone is not enough, because the broker reuses identifiers.
     """
 
     def __init__(
@@ -220,7 +228,7 @@ def _password(options: MqttOptions) -> str | None:
 
 
 async def _connect(client: _Client) -> None:
-    """Connect. Raise MqttError. After an error or a cancellation, the client is marked as ``over``."""
+    """Connect. Raise MqttError. If connecting fails or is cancelled, mark the client as ``over``."""
     connecting = asyncio.ensure_future(client.__aenter__())
     try:
         await asyncio.shield(connecting)
@@ -236,13 +244,13 @@ async def _connect(client: _Client) -> None:
 
 
 def _is_other_version(error: aiomqtt.MqttError) -> bool:
-    """Return whether an error shows that the broker does not support MQTT 5 (MQTT 3.1.1, 3.1.2.2)."""
+    """Return whether an error means that the broker supports only MQTT 3.1.1 (MQTT 3.1.1, 3.1.2.2)."""
     code = getattr(getattr(error, "rc", None), "value", None)
     return isinstance(error, _ClosedBeforeAnswer) or code == _UNSUPPORTED_VERSION
 
 
 def _session(version: aiomqtt.ProtocolVersion) -> dict[str, Any]:
-    """Return the options of a session that ends by itself: after its expiry, or with its connection."""
+    """Return the options of a session that ends without the client: after its expiry, or with its connection."""
     if version is not aiomqtt.ProtocolVersion.V5:
         return {"protocol": version, "clean_session": True}
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
@@ -251,7 +259,10 @@ def _session(version: aiomqtt.ProtocolVersion) -> dict[str, Any]:
 
 
 def widest(topics: Iterable[str]) -> list[str]:
-    """Return the topics that no other topic covers. A broker repeats a message for each matching subscription."""
+    """Return the topic filters that no other filter in the list covers.
+
+    With overlapping filters, a broker would send a message once for each matching subscription.
+    """
     unique = list(dict.fromkeys(topics))
     return [each for each in unique if not any(_covers(other, each) for other in unique if other != each)]
 
@@ -272,7 +283,7 @@ def _covers(wide: str, narrow: str) -> bool:
 def read_payload(payload: object, options: MqttOptions, *, retained: bool = False) -> Reading:
     """Return the reading in a payload: a number, or JSON with a number in its ``field``.
 
-    A payload without a number gives a reading without a value. No payload raises an error.
+    A payload without a number gives a reading without a value. This function raises no error, whatever the payload.
     """
     data = payload if isinstance(payload, bytes | bytearray) else b""
     if len(data) > MAX_PAYLOAD_BYTES:

@@ -1,4 +1,4 @@
-"""Polling at a fixed rate, for sources that answer only when asked."""
+"""Polling at a fixed rate, for devices that send a reading only on request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ingest.site import SensorConfig
 Ask = Callable[[SensorConfig, int], Awaitable[Reading]]
 """Function that returns a sensor's reading for the tick with an index.
 
-The function raises SensorSilent if the sensor does not answer, SourceError if the device is gone."""
+The function raises SensorSilent if the sensor does not answer, and SourceError if the whole device is gone."""
 
 
 async def poll(sensors: Sequence[SensorConfig], ask: Ask, sink: Sink, clock: Clock) -> None:
@@ -30,7 +30,7 @@ async def poll(sensors: Sequence[SensorConfig], ask: Ask, sink: Sink, clock: Clo
 
 
 async def ticks(rate_hz: float, clock: Clock) -> AsyncIterator[int]:
-    """Yield the index of each tick when it is due. Missed ticks are skipped."""
+    """Yield the index of each tick at the time when the tick is due. Missed ticks are skipped."""
     start_s, index = clock.monotonic(), 0
     while True:
         yield index
@@ -40,7 +40,7 @@ async def ticks(rate_hz: float, clock: Clock) -> AsyncIterator[int]:
 
 
 def heed_cancellation() -> None:
-    """Raise CancelledError if this task was cancelled but a library has swallowed the cancellation.
+    """Raise CancelledError if this task was cancelled and a library has suppressed the CancelledError.
 
     In Python 3.11 ``asyncio.wait_for``, which libraries call, loses a cancellation that arrives together with the
     result (https://github.com/python/cpython/issues/86296).

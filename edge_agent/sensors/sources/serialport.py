@@ -17,7 +17,7 @@ from ingest.site import SensorConfig
 from ingest.site.sensor import SerialOptions
 
 _READ_S = 0.2
-"""Maximum time of one read, in seconds. Stopping the source waits for the current read."""
+"""Maximum time of one read, in seconds. The time is short because a stop waits until the current read ends."""
 _CHUNK_BYTES = 4096
 
 
@@ -29,7 +29,7 @@ class SerialSource:
         self._options = cast(SerialOptions, sensors[0].parsed)
 
     async def run(self, sink: Sink) -> None:
-        """Give the device's readings until cancelled. Raise SourceUnusable if the port is missing or unplugged."""
+        """Pass on the device's readings until cancelled. Raise SourceUnusable if the port is missing or unplugged."""
         loop, reader = asyncio.get_running_loop(), LineReader(self._sensors)
         thread = ThreadPoolExecutor(1, thread_name_prefix="serial")
         port = serial.Serial(timeout=_READ_S, exclusive=True)  # opens below, in the thread

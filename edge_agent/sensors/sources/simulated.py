@@ -14,7 +14,8 @@ from ingest.site import SensorConfig
 from ingest.site.sensor import SimulatedOptions
 
 _WAVE_S = 40.0
-"""Length of the simulated day, in seconds. A demonstration of a few minutes then shows several days."""
+"""Length of the simulated day, in seconds. The simulated day is so short that a demonstration of a few minutes shows
+several days."""
 _SPELL_S = 25.0
 _SPELL_LASTS_S = 6.0
 
@@ -31,7 +32,7 @@ class SimulatedSensorSource:
         await poll([self._sensor], self._ask, sink, self._clock)
 
     async def _ask(self, sensor: SensorConfig, index: int) -> Reading:
-        """Return the reading with this index, from 0. The reading's value depends only on seed, rate and index."""
+        """Return the reading with this index, from 0. The value depends only on seed, rate and index."""
         at_s, rng = index / sensor.rate_hz, np.random.default_rng([self._seed, index])
         if rng.random() < 0.005:
             return Reading(float(rng.choice((-999.0, 999.0))))  # a loose wire

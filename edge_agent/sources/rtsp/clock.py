@@ -1,7 +1,7 @@
 """Capture times of a stream's frames: from the camera's clock if it is close to the host's clock, else from the host.
 
-RTCP sender reports (RFC 3550, 6.4.1) map time stamps of a stream to the camera's clock. A capture time from the
-camera has no network or decoder delay, but has the error of the camera's clock.
+RTCP sender reports (RFC 3550, 6.4.1) map time stamps of a stream to the camera's clock. The camera's time includes no
+network or decoder delay, but the error of the camera's clock.
 """
 
 from __future__ import annotations
@@ -19,24 +19,26 @@ _REFERENCE = struct.Struct("<q")
 _FADE = 0.1
 """Maximum share by which frame times run faster or slower during the gradual switch from one clock to the other.
 
-A jump of frame times would falsify measured speeds, and a jump back would change the order of frames.
+Without a gradual switch, a jump of frame times would falsify measured speeds, and a jump back would change the order
+of frames.
 """
 _SET_BACK_NS = 1_000_000_000
 _STANDS_STILL_NS = 10_000_000_000
-"""Frame times never go back, with two exceptions. First, frame times follow a host clock that is set back by more
-than ``_SET_BACK_NS``. Second, frame times go back rather than stand still for more than ``_STANDS_STILL_NS``, because
-the gate's rate limit passes no frame while frame times stand still."""
+"""Maximum time for which frame times may stand still. Frame times never go back, with two exceptions. First, frame
+times go back when the host's clock is set back by more than ``_SET_BACK_NS``. Second, frame times go back when they
+would otherwise stand still for longer than this limit, because the gate's rate limit passes no frame while they stand
+still."""
 _NEAR = 0.8
-"""Share of the maximum skew below which a refused stream clock is used again (hysteresis)."""
+"""Share of the maximum clock difference below which a stream clock that was refused is used again (hysteresis)."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrameTime:
     """Capture time of a frame in Unix ns, its clock (``stream`` or ``host``), and its error bound in ms.
 
-    ``error_ms`` is the difference between capture time and arrival time. The difference bounds the error unless the
-    stream's clock is ahead of the host's clock. None means that the capture time is the arrival time and the error is
-    unknown.
+    ``error_ms`` is the difference between capture time and arrival time. The error is at most this difference, unless
+    the stream's clock is ahead of the host's clock. ``error_ms`` is None if the capture time is the arrival time, so
+    that the error is unknown.
     """
 
     captured_ns: int
@@ -49,17 +51,16 @@ class SenderReports:
 
     FFmpeg attaches the time of a sender report to a packet (AV_PKT_DATA_PRFT). A decoder may reorder frames. The time
     of a frame is therefore the time of the report plus the difference of the presentation times of frame and packet.
-    The first report is ignored, because FFmpeg attaches it to the wrong frame: the one before the frame being
-    assembled.
+    The first report is ignored, because FFmpeg attaches the first report to the wrong frame, one frame too early.
     """
 
     def __init__(self) -> None:
         self._has_first_report = False
         self._anchor: tuple[int, int] | None = None
-        """Presentation time of the report in the stream's time base, and the report's Unix time in ns."""
+        """Presentation time of the newest sender report in the stream's time base, and its Unix time in ns."""
 
     def note(self, packet: Packet[VideoStream]) -> None:
-        """Use the sender report attached to a packet, if a report is attached."""
+        """Store the sender report that is attached to a packet, if any."""
         if packet.pts is None or not packet.has_sidedata("prft"):
             return
         if self._has_first_report:
@@ -75,7 +76,10 @@ class SenderReports:
 
 
 class StreamClock:
-    """Clock that computes the capture times of one stream. The times increase strictly unless a clock is set back."""
+    """Clock that computes the capture times of one stream.
+
+    Each capture time is later than the previous one, unless a clock is set back.
+    """
 
     def __init__(self, max_skew_s: float) -> None:
         self._max_skew_ns = round(max_skew_s * 1e9)
@@ -88,7 +92,7 @@ class StreamClock:
 
     @property
     def refused(self) -> bool:
-        """Whether the stream has a clock that is not used, because it differs too much from the host's clock."""
+        """Whether the stream's clock is not used because it differs too much from the host's clock."""
         return self.skew_ns is not None and self._source == "host"
 
     def stamp(self, arrived_ns: int, stream_ns: int | None) -> FrameTime:
@@ -116,9 +120,9 @@ class StreamClock:
         return self._last_arrived_ns - arrived_ns > _SET_BACK_NS or self._last_ns - out_ns > _STANDS_STILL_NS
 
     def _carry(self, source: str, elapsed_ns: int) -> None:
-        """Update the difference that is added to frame times, so that they do not jump after a switch of the clock.
+        """Update the correction of frame times, so that frame times do not jump after a switch of the clock.
 
-        The difference is reduced gradually, by at most the share ``_FADE`` of the elapsed time.
+        The correction is reduced gradually, by at most the share ``_FADE`` of the elapsed time.
         """
         if source != self._source:
             self._carry_ns += self.skew_ns or 0 if source == "stream" else -self._good_skew_ns

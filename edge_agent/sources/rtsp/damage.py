@@ -1,13 +1,13 @@
 """Tracker of the frames of a stream that are damaged by lost packets.
 
-A frame is predicted from the previous frame, so damage persists until a complete key frame. The decoders of FFmpeg 8
-do not report all of this damage. The H.264 decoder flags only the frame with the missing part, and the H.265 decoder
-flags no frame. A frame that lost all its packets is never flagged. FFmpeg counts RTP packets and reports missing
-packets only in its log (rtpdec.c), so this module reads the log.
+Each frame is predicted from the previous frame, so damage stays in the picture until a complete key frame arrives.
+The decoders of FFmpeg 8 do not report all damaged frames. The H.264 decoder flags only the frame with the missing
+part, not the following frames; the H.265 decoder flags no frame. A frame that lost all its packets is never flagged.
+FFmpeg counts RTP packets and reports missing packets only in its log (rtpdec.c), so this module reads the log.
 
-A stream with gradual refresh has only one key frame, the first. The capture of such a stream restarts when no intact
-frame has come for the stall time. Flags before the first intact frame come from the start of the decoder and are no
-damage.
+A stream with gradual refresh has only one key frame, the first. After a loss, the capture of such a stream restarts
+when no intact frame has arrived for the stall time. A decoder that has just started may flag the frames before the
+first intact frame. Flags before the first intact frame do not count as damage.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 
 _LOST = "RTP: missed"
 _FLAGGED = "h264"
-"""Codec whose decoder flags a frame when the end of the frame is missing."""
+"""Codec whose decoder flags a frame if the end of the frame is missing."""
 
 
 class Damage:
@@ -31,7 +31,7 @@ class Damage:
     def __init__(self) -> None:
         self._loss_logged = self._damaged = self._has_intact_frame = False
         self._until_pts: int | None = None
-        """Presentation time of the last loss. A key frame at or before this time may be damaged itself."""
+        """Presentation time of the last loss. A key frame at or before this time may also be damaged."""
         self._opening_s = 0.0
 
     @contextmanager
@@ -47,7 +47,10 @@ class Damage:
             self._loss_logged = self._loss_logged or any(text.startswith(_LOST) for _, _, text in log)
 
     def opened(self, took_s: float) -> None:
-        """Handle a loss while the stream was opened for ``took_s``: the loss may have damaged the first frames."""
+        """Handle packet losses during the opening of the stream, which took ``took_s``.
+
+        These losses may have damaged the first frames.
+        """
         if self._loss_logged:
             self._loss_logged, self._damaged, self._opening_s = False, True, took_s
 
@@ -71,7 +74,7 @@ class Damage:
             self._damage_until(packet.pts)
 
     def is_damaged(self, frame: VideoFrame) -> bool:
-        """Return whether a frame is or may be damaged. Call this method in display order."""
+        """Return whether a frame is or may be damaged. Call this method for the frames in display order."""
         if frame.is_corrupt and (self._has_intact_frame or frame.key_frame):
             self._damage_until(frame.pts)
         elif frame.key_frame and not self._opening_s and self._is_later(frame.pts):

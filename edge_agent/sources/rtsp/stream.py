@@ -21,7 +21,8 @@ from ingest.runtime.clock import Clock
 from ingest.site import StreamConfig
 
 UDP_S = 4.0
-"""Maximum wait for the first UDP packets, in seconds. A firewall may drop all packets without any error."""
+"""Maximum wait for the first UDP packets, in seconds. The limit is needed because a firewall may drop all packets
+without any error."""
 _OPTIONS = {
     "allowed_media_types": "video",  # audio would cost bandwidth and is not used
     "fpsprobesize": "0",  # estimating the frame rate would delay the first frames by two seconds
@@ -32,9 +33,10 @@ _OPTIONS = {
 _REORDER_PACKETS = {"udp": "512", "tcp": "8"}
 """Maximum number of packets that wait for a missing earlier packet.
 
-The limit for UDP is enough for 20 Mbit/s during ``max_delay``. Over TCP, a packet is missing only if the camera
-dropped it or a relay reordered it. FFmpeg does not apply ``max_delay`` to TCP, and with a long queue, a slow stream
-would freeze for half a minute until the queue is full. With a limit of 0, FFmpeg would not log losses.
+The number for UDP is enough for 20 Mbit/s during FFmpeg's ``max_delay``. Over TCP, a packet is missing only if the
+camera dropped it or a relay reordered it. FFmpeg does not apply ``max_delay`` to TCP. With a long queue, a slow
+stream would therefore freeze for half a minute until the queue is full. With 0 packets, FFmpeg would not log lost
+packets.
 """
 
 
@@ -76,7 +78,10 @@ class StreamSource:
         self._begin("tcp", open_s=self._stall_s)
 
     def read(self) -> CapturedFrame:
-        """Return the next frame. Raise SourceStalled when the stream ends or breaks, or after the stall time."""
+        """Return the next frame.
+
+        Raise SourceStalled when the stream ends or breaks, or when no frame has come for the stall time.
+        """
         if self._container is None:
             raise SourceUnusable(f"RTSP camera {self._address.shown} is not open")
         while not self._ready:
@@ -140,7 +145,7 @@ class StreamSource:
             self._damage.cut_off(packet)
         self._decode(packet, self._clock.now_ns() - round(waited_s * 1e9 if self._timed_out else 0))
         if not self._timed_out and self._clock.monotonic() - self._intact_s > self._stall_s:
-            raise SourceStalled(f"{self._address.shown}: no intact frame for {self._stall_s:g} s")
+            raise SourceStalled(f"{self._address.shown}: the camera sent no intact frame for {self._stall_s:g} s")
 
     def _decode(self, packet: Packet[VideoStream], arrived_ns: int) -> None:
         self._reports.note(packet)

@@ -15,7 +15,8 @@ from edge_agent.sources.simulated.config import BASE_HEIGHT_PX, BASE_WIDTH_PX, C
 
 CYCLE_S = 20.0
 BUSY_S = 11.0
-"""Length of the busy part of a cycle. Actors start only in the busy part, and all leave before the next cycle."""
+"""Length of the busy part of a cycle. Actors start only in the busy part, and all actors leave the picture before the
+next cycle."""
 
 SIZES_PX: dict[str, tuple[int, int]] = {
     "car": (92, 44),
@@ -29,10 +30,11 @@ SIZES_PX: dict[str, tuple[int, int]] = {
 """Width and height of each kind of actor, in px of a 640×360 picture (the base size)."""
 
 _ROAD_LANES = ((150.0, -1), (208.0, -1), (262.0, 1), (318.0, 1))
-"""Centre line of each lane in px from the top, and the lane's direction: -1 for left, 1 for right."""
+"""Centre line of each road lane in px from the top, and the lane's direction: -1 for left, 1 for right."""
 _VEHICLES = (("car", 0.62), ("truck", 0.14), ("bus", 0.10), ("motorcycle", 0.14))
 _ROAD_GAP_S = 1.3
-"""Minimum time between two vehicles of a lane. The slowest vehicles drive 150 px/s, and a bus is 168 px long."""
+"""Minimum time between two vehicles of a lane. The gap prevents overlaps: the slowest vehicles drive 150 px/s, and a
+bus is 168 px long."""
 _MARGIN_PX = 100.0
 """Distance outside the picture at which actors start and end, so that no actor appears suddenly."""
 
@@ -91,7 +93,7 @@ def present(config: SceneConfig, at_s: float) -> list[Actor]:
 
 
 def crossings_between(config: SceneConfig, after_s: float, until_s: float) -> list[SimulatedCrossing]:
-    """Return the crossings of the counting line in ``(after_s, until_s]``, in order of time."""
+    """Return the crossings of the counting line in the interval ``(after_s, until_s]``, in order of time."""
     line_x = COUNTING_LINES[config.kind][0][0] * BASE_WIDTH_PX
     first, last = max(0, int(after_s // CYCLE_S) - 1), int(max(until_s, 0.0) // CYCLE_S)
     found = [

@@ -25,7 +25,10 @@ def background(config: SceneConfig) -> Image:
 
 
 def _texture(rng: np.random.Generator, colour: tuple[int, int, int], grain: float) -> Image:
-    """Return a texture of fine grain on coarse patches, which gives a denoiser real detail to preserve."""
+    """Return a texture of fine grain on coarse patches.
+
+    The grain is detail that a denoiser must preserve.
+    """
     fine = rng.normal(0.0, grain, (BASE_HEIGHT_PX, BASE_WIDTH_PX, 1))
     coarse = cv2.resize(
         rng.normal(0.0, grain, (12, 20)), (BASE_WIDTH_PX, BASE_HEIGHT_PX), interpolation=cv2.INTER_CUBIC

@@ -12,7 +12,8 @@ Light = Literal["day", "night"]
 LIGHTS: tuple[Light, ...] = ("day", "night")
 
 BASE_WIDTH_PX, BASE_HEIGHT_PX = 640, 360
-"""Base size, in which scenes are laid out. In another picture size, the whole scene and all boxes are scaled."""
+"""Picture size in which the scenes and their boxes are defined. For another picture size, the whole scene and all
+boxes are scaled."""
 
 COUNTING_LINES: Mapping[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "road": ((0.5, 1.0), (0.5, 0.0)),
@@ -30,11 +31,11 @@ RESTRICTED_ZONE: tuple[tuple[float, float], ...] = ((0.56, 0.60), (0.93, 0.60), 
 
 @dataclass(frozen=True, slots=True)
 class SceneConfig:
-    """Configuration of a simulated scene. Equal configurations give equal frames on every machine.
+    """Configuration of a simulated scene. Equal configurations produce equal frames on every machine.
 
-    ``noise_sigma`` is the standard deviation of the sensor noise at mid grey by day, in grey levels. The noise
-    doubles at night. Bright parts of a picture are noisier than dark parts. ``density`` scales the traffic: 1.0 is
-    busy but not crowded.
+    ``noise_sigma`` is the standard deviation of the sensor noise at mid grey by day, in grey levels. The sensor noise
+    doubles at night. Bright parts of a picture are noisier than dark parts. ``density`` scales the amount of traffic:
+    1.0 is busy but not crowded.
     """
 
     kind: SceneKind

@@ -15,7 +15,7 @@ from edge_agent.sources.simulated.config import BASE_HEIGHT_PX, BASE_WIDTH_PX, S
 from edge_agent.sources.simulated.weather import Weather
 
 _MIN_VISIBLE = 0.25
-"""Minimum visible share of an object that is listed in the ground truth."""
+"""Minimum share of an object's area that must be visible for the ground truth to list the object."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ class SimulatedSource:
         self._scene = SimulatedScene(self._config)
 
     def read(self) -> CapturedFrame | None:
-        """Return the next frame when it is due, else None."""
+        """Return the next frame if it is due, otherwise None."""
         if self._scene is None:
             raise SourceUnusable("the simulated scene is not open")
         if self._frames and self._index >= self._frames:

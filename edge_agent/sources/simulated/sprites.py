@@ -29,7 +29,7 @@ _CLOTHES: tuple[Colour, ...] = (
     (40, 110, 190),
 )
 _GAIT_STEPS = 8
-"""Number of drawn phases of a walking person's step. More phases would not be visible at 10 frames/s."""
+"""Number of drawn phases of a walking person's step. At 10 frames/s, more phases would make no visible difference."""
 
 
 def sprite(actor: Actor, at_s: float) -> Sprite:

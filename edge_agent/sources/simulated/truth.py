@@ -24,14 +24,14 @@ class TruthFrame:
     crossings: list[dict[str, Any]]
 
     def crossed_ns(self, crossing: dict[str, Any], fps: float) -> int:
-        """Return the time of a crossing in Unix ns, derived from the frame's capture time."""
+        """Return the time of a crossing in Unix ns, computed from the capture time of the frame."""
         return self.captured_ns - round((self.index / fps - float(crossing["at_s"])) * 1e9)
 
 
 class TruthWriter:
     """Writer of one camera's ground truth.
 
-    Each line is flushed at once, so that a kill of the process loses no line.
+    Each line is flushed at once, so that no line is lost if the process is killed.
     """
 
     def __init__(self, path: Path, camera: str, config: SceneConfig) -> None:
@@ -56,7 +56,10 @@ class TruthWriter:
 
 
 def read_truth(path: Path) -> Iterator[tuple[dict[str, Any], TruthFrame]]:
-    """Yield each frame with the latest header before it. Each start of a capture writes a new header."""
+    """Yield the ground truth of each frame, with the header that applies to the frame.
+
+    The file has several headers, because each start of a capture writes a new header.
+    """
     header: dict[str, Any] = {}
     with path.open(encoding="utf-8") as lines:
         for line in lines:

@@ -11,15 +11,15 @@ from edge_agent.sources.simulated.config import SceneConfig
 Image = npt.NDArray[np.uint8]
 
 _BANK_MARGIN_PX = 64
-"""Margin of the noise field. Each frame uses a random window of the field: 64² positions and two signs give 8,192
-different noises."""
+"""Margin in px by which the noise field is larger than the picture. Each frame uses a random window of the field: 64²
+positions and two signs give 8,192 different noises."""
 _NIGHT = np.array([0.46, 0.36, 0.32], np.float32)
 """Share of daylight that remains at night, in blue, green and red."""
 _STREAKS_PER_MEGAPIXEL = 900
 _RAIN_DIM = 0.86
 _READ_SHARE = 0.4
-"""Share of read noise in the noise variance at mid grey. The other noise is shot noise, which grows with the
-light."""
+"""Share of read noise in the variance of the sensor noise at mid grey. The remaining noise is shot noise, which grows
+with the light."""
 _MID_GREY = 128.0
 _NOISE_UNIT, _GAIN_UNIT = 16, 64
 """Scale of the integers in the noise field (16 for one grey level), and of ``_GAIN`` (64 for a gain of 1)."""
@@ -39,7 +39,7 @@ class Weather:
         self._bank = (rng.normal(0.0, sigma, shape) * _NOISE_UNIT).round().astype(np.int16) if sigma else None
 
     def lit(self, image: Image, rows: slice = slice(None), columns: slice = slice(None)) -> Image:
-        """Return a picture, or the part at the given rows and columns, in this scene's light."""
+        """Return a picture, or a part of it at the given rows and columns, in the light of this scene."""
         if self._lamp is None:
             return image
         lamp = np.ascontiguousarray(self._lamp[rows, columns])

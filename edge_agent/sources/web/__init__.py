@@ -1,1 +1,1 @@
-"""HTTP cameras: the frame source, the parser of MJPEG, logins, and a connection that accepts faulty headers."""
+"""HTTP cameras: frame source, parser of MJPEG, authentication, and connections that accept faulty headers."""

@@ -16,21 +16,21 @@ _ALGORITHMS = frozenset(f"{name}{kind}" for name in ("MD5", "SHA", "SHA-256", "S
 
 
 class Challenge(NamedTuple):
-    """One way to log in that a camera offers: scheme and parameters, both with lower-case names."""
+    """Authentication method that a camera offers: scheme and parameters, both with lower-case names."""
 
     scheme: str
     parameters: dict[str, str]
 
     @property
     def is_supported_digest(self) -> bool:
-        """Whether httpx can answer it."""
+        """Whether this is a Digest challenge that httpx can answer."""
         algorithm, qop = (self.parameters.get(name, "").strip('"') for name in ("algorithm", "qop"))
         known = {"realm", "nonce"} <= self.parameters.keys() and (algorithm or "MD5").upper() in _ALGORITHMS
         return self.scheme == "digest" and known and (not qop or "auth" in re.split(", ?", qop))
 
     @property
     def header(self) -> str:
-        """The challenge as a header of its own."""
+        """The challenge as the value of a WWW-Authenticate header."""
         return f"{self.scheme} " + ", ".join(f"{name}={value}" for name, value in self.parameters.items())
 
     def __str__(self) -> str:
@@ -39,7 +39,10 @@ class Challenge(NamedTuple):
 
 
 def challenges(headers: Sequence[str]) -> list[Challenge]:
-    """Parse WWW-Authenticate headers. Each may contain several challenges, and quoted strings with any content."""
+    """Parse WWW-Authenticate headers.
+
+    A header may contain several challenges, and quoted strings with any content.
+    """
     found: list[Challenge] = []
     for header in headers:
         for item in _ITEM.findall(header):
@@ -55,10 +58,10 @@ def challenges(headers: Sequence[str]) -> list[Challenge]:
 
 
 class CameraLogin(httpx.Auth):
-    """Login by the first Digest challenge that is supported, otherwise by Basic.
+    """Login to a camera with the first supported Digest challenge, or with Basic if no Digest challenge is supported.
 
-    No credentials are sent before the camera requests them. Raise httpx.ProtocolError if it requests a login that is
-    not supported, such as the ``auth-int`` variant of Digest.
+    No credentials are sent before the camera requests them. Raise httpx.ProtocolError if the camera offers only
+    unsupported methods, such as the ``auth-int`` variant of Digest.
     """
 
     def __init__(self, user: str, password: str) -> None:
@@ -81,7 +84,10 @@ class CameraLogin(httpx.Auth):
                 return
 
     def _choice(self, response: httpx.Response) -> httpx.Auth:
-        """Choose a challenge, and leave only this one in the response, because httpx takes the first Digest."""
+        """Choose a challenge and remove all others from the response.
+
+        With several challenges, httpx would answer the first Digest challenge, even an unsupported one.
+        """
         offered = challenges(response.headers.get_list("www-authenticate"))
         for challenge in offered:
             if challenge.is_supported_digest:

@@ -1,9 +1,9 @@
 """Parser for MJPEG: an endless multipart response with one picture in each part. Pure.
 
-Cameras disagree with their own headers. The parser therefore believes, in this order:
+The headers of some cameras are wrong. The parser therefore trusts, in this order:
 
-1. the markers of a JPEG, which say where the picture ends, at the moment when it ends;
-2. the boundary line before the first part, whatever the Content-Type says;
+1. the markers of a JPEG, which show the end of the picture as soon as the end is received;
+2. the boundary line before the first part, even if the Content-Type names another boundary;
 3. the Content-Length of a part, for pictures in other formats.
 """
 
@@ -17,7 +17,7 @@ _MAX_HEADER_BYTES = 16 * 1024
 _BOUNDARY = re.compile(r"""boundary\s*=\s*("[^"]*"|[^;\s]+)""", re.IGNORECASE)
 _LENGTH = re.compile(rb"^content-length[ \t]*:\s*(\d+)\s*$", re.IGNORECASE | re.MULTILINE)
 _BODY = re.compile(rb"\r?\n\r?\n|(?=" + re.escape(JPEG_START) + rb")")
-"""Place before a body: an empty line, or a JPEG of a camera that sends no empty line."""
+"""Position where a body begins: after an empty line, or at the start of a JPEG if the camera sends no empty line."""
 _SPACE = b"\r\n \t"
 
 
@@ -28,10 +28,10 @@ def boundary_of(content_type: str) -> bytes:
 
 
 class Multipart:
-    """Incremental parser from received bytes to pictures. Raise ValueError for one larger than ``max_bytes``.
+    """Incremental parser from received bytes to pictures. Raise ValueError for a picture larger than ``max_bytes``.
 
-    The first line that begins with dashes, or that is ``boundary``, is the boundary of all parts. If a JPEG comes
-    before such a line, pictures follow each other without boundaries.
+    The first line that begins with dashes, or that equals ``boundary``, is the boundary of all parts. If a JPEG comes
+    before any such line, the stream has no boundaries between its pictures.
     """
 
     def __init__(self, boundary: bytes, max_bytes: int) -> None:
@@ -41,12 +41,12 @@ class Multipart:
         self._buffer = bytearray()
         self._boundary: re.Pattern[bytes] | None = None
         self._overlap_bytes = 0
-        """Length of the boundary line: so much of a boundary may be at the end of the buffer."""
+        """Length of the boundary line. The end of the buffer may hold an incomplete boundary of up to this length."""
         self._length: int | None = None
         self._inside = False
         self._jpeg: JpegScan | None = None
         self._searched = 0
-        """Number of bytes of the body that contain no boundary."""
+        """Number of bytes at the start of the body that were searched and contain no boundary."""
 
     def feed(self, data: bytes) -> list[bytes]:
         """Add received bytes. Return the pictures that are now complete."""
@@ -56,18 +56,23 @@ class Multipart:
             if body:
                 found.append(body)
         if len(self._buffer) > self._max_bytes + _MAX_HEADER_BYTES:
-            raise ValueError(f"no complete part within {self._max_bytes} bytes")
+            raise ValueError(f"MJPEG stream: no complete part within {self._max_bytes} bytes")
         return found
 
     def _headers(self) -> bytes | None:
-        """Move to the next body. Return empty bytes, or None while more bytes are needed."""
+        """Skip headers up to the next body.
+
+        Return empty bytes when the body is reached, or None while more bytes are needed.
+        """
         start = (self._boundary or self._first).search(self._buffer)
         if start is None:
             if self._boundary:  # a trailer of the last picture, or a thumbnail behind it
                 del self._buffer[: -self._overlap_bytes]
+            _require_short(len(self._buffer))
             return None
         end = _BODY.search(self._buffer, start.start())
         if end is None:
+            _require_short(len(self._buffer) - start.start())
             return None
         if self._boundary is None and start[1]:
             self._boundary = re.compile(re.escape(start[1]) + rb"(?:--|\r?\n)")
@@ -79,7 +84,7 @@ class Multipart:
         return b""
 
     def _body(self) -> bytes | None:
-        """Return the picture of the present part, or None while more bytes are needed."""
+        """Return the picture of the current part, or None while more bytes are needed."""
         if self._jpeg is None and not self._searched:
             begin = self._buffer.lstrip(_SPACE)
             if len(begin) < len(JPEG_START):
@@ -89,20 +94,16 @@ class Multipart:
         end = self._jpeg.end(self._buffer) if self._jpeg else self._end_by_length()
         cut = self._next_boundary()
         if cut is not None and (end is None or cut < end):
-            return (
-                self._take(cut).rstrip(b"\r\n")
-                if self._jpeg
-                else self._take(cut).removesuffix(b"\n").removesuffix(b"\r")
-            )
+            return self._take(cut).removesuffix(b"\n").removesuffix(b"\r")
         return None if end is None else self._take(end)
 
     def _end_by_length(self) -> int | None:
         if self._length is not None and self._length > self._max_bytes:
-            raise ValueError(f"a part of {self._length} bytes exceeds the limit of {self._max_bytes}")
+            raise ValueError(f"MJPEG stream: a part of {self._length} bytes exceeds the limit of {self._max_bytes}")
         return self._length if self._length is not None and self._length <= len(self._buffer) else None
 
     def _next_boundary(self) -> int | None:
-        """Return the position of the next boundary in the body, or None. Search each byte once."""
+        """Return the position of the next boundary in the body, or None. Each byte is searched only once."""
         found = self._boundary.search(self._buffer, self._searched) if self._boundary else None
         self._searched = max(1, len(self._buffer) - self._overlap_bytes)
         return found.start() if found else None
@@ -112,3 +113,9 @@ class Multipart:
         del self._buffer[:size]
         self._inside = False
         return body
+
+
+def _require_short(size: int) -> None:
+    """Raise ValueError for headers that never end, because each search of the growing buffer would take longer."""
+    if size > _MAX_HEADER_BYTES:
+        raise ValueError(f"MJPEG stream: no part begins within {_MAX_HEADER_BYTES} bytes")

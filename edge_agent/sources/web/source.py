@@ -1,4 +1,4 @@
-"""Frame source for HTTP cameras: one snapshot for each request, or one endless MJPEG response."""
+"""Frame source for HTTP cameras, which send one snapshot for each request or one endless MJPEG response."""
 
 from __future__ import annotations
 
@@ -53,7 +53,10 @@ class WebSource:
         self._fault = ""
 
     def open(self) -> None:
-        """Send the first request, and choose snapshots or MJPEG by the response. Raise SourceUnusable."""
+        """Send the first request.
+
+        The response shows whether the camera sends snapshots or MJPEG. Raise SourceUnusable.
+        """
         self.close()
         if self._config.tls == "legacy":
             self._on_notice(LEGACY_TLS)
@@ -67,7 +70,7 @@ class WebSource:
         self._good_s = self._clock.monotonic()
 
     def read(self) -> CapturedFrame | None:
-        """Return the next picture, or None.
+        """Return the next picture, or None if no picture has arrived.
 
         Raise SourceStalled when the camera sends no picture for the stall time.
         """
@@ -102,16 +105,20 @@ class WebSource:
         )
 
     def _require_same_host(self, request: httpx.Request) -> None:
-        """Refuse a redirect to another host, which the policy did not check, and one from HTTPS to HTTP."""
+        """Refuse a redirect to another host, which the policy has not checked, and a redirect from HTTPS to HTTP."""
         own, url = httpx.URL(self._address.url), request.url
         if url.host != own.host or (own.scheme == "https" and url.scheme != "https"):
             where = f"{url.scheme}://{url.host}"
             raise httpx.ProtocolError(
-                f"the camera redirects to {where}: expected its own host. If that is right, use {where} in source"
+                f"the camera redirects to {where}: expected the host in source. "
+                f"If the redirect is right, use {where} in source"
             )
 
     def _begin(self, stack: ExitStack) -> None:
-        """Send the first request. Keep the response open for MJPEG; otherwise keep its picture."""
+        """Send the first request.
+
+        For MJPEG, keep the response open; for snapshots, store the picture of the response.
+        """
         response = stack.enter_context(self._client.stream("GET", self._address.url))
         response.raise_for_status()
         chunks, content_type = response.iter_bytes(), response.headers.get("content-type", "")
@@ -149,7 +156,9 @@ class WebSource:
             except _REQUEST_ERRORS as error:
                 raise SourceStalled(f"{self._address.shown}: {self._describe(error)}") from None
             if self._clock.monotonic() - self._good_s > self._stall_s:
-                raise SourceStalled(f"{self._address.shown}: no complete picture for {self._stall_s:g} s")
+                raise SourceStalled(
+                    f"{self._address.shown}: the camera sent no complete picture for {self._stall_s:g} s"
+                )
         return self._ready.popleft()
 
     def _whole(self, chunks: Iterator[bytes]) -> bytes:
@@ -163,7 +172,7 @@ class WebSource:
             if len(data) > MAX_PICTURE_BYTES:
                 raise ValueError(f"the picture exceeds the limit of {MAX_PICTURE_BYTES} bytes")
             if deadline.passed:
-                raise ValueError(f"no complete picture for {self._stall_s:g} s")
+                raise ValueError(f"the camera sent no complete picture for {self._stall_s:g} s")
         return bytes(data)
 
     def _describe(self, error: Exception) -> str:
@@ -177,7 +186,7 @@ class WebSource:
 
 
 def _start(chunks: Iterator[bytes]) -> bytes:
-    """Return the first bytes of a body: enough to see whether it begins with a boundary."""
+    """Return the first bytes of a body, enough to see whether the body begins with a boundary."""
     start = b""
     for chunk in chunks:
         start += chunk

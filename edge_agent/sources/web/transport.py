@@ -1,7 +1,7 @@
-"""HTTP connections to cameras, with two allowances: faulty header lines, and on request old versions of TLS.
+"""HTTP connections to cameras, which accept faulty header lines and, if configured, old versions of TLS.
 
-h11 refuses a whole response because of one faulty header line. Browsers skip such a line, and some cameras send one.
-``_TidyStream`` cleans the headers before h11 reads them.
+h11 refuses a whole response because of one faulty header line. Some cameras send faulty header lines, which browsers
+skip. ``_TidyStream`` cleans the headers before h11 reads them.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*:[ \t]*(.*)")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _LENGTH = b"content-length"
 _OP_LEGACY_SERVER_CONNECT = 0x4
-"""OpenSSL's option for servers without secure renegotiation (RFC 5746). Python 3.12 has a name for it."""
+"""OpenSSL's option for servers without secure renegotiation (RFC 5746). The ``ssl`` module has a name for this option
+only since Python 3.12."""
 _LEGACY_CIPHERS = "DEFAULT:@SECLEVEL=0"
-"""OpenSSL's level 0 allows SHA-1 signatures and short keys."""
+"""OpenSSL's security level 0 allows SHA-1 signatures and short keys."""
 
 
 class CameraTransport(httpx.HTTPTransport):
@@ -55,7 +56,7 @@ def _ssl_context(config: StreamConfig) -> ssl.SSLContext:
 
 
 class _TidyBackend(httpcore.NetworkBackend):
-    """Backend of real sockets, whose responses have clean headers."""
+    """Network backend that opens sockets and cleans the headers of responses."""
 
     def __init__(self) -> None:
         self._backend = httpcore.SyncBackend()
@@ -72,7 +73,10 @@ class _TidyBackend(httpcore.NetworkBackend):
 
 
 class _TidyStream(httpcore.NetworkStream):
-    """Connection that cleans the headers of each response. A response begins after each request."""
+    """Connection that cleans the headers of each response.
+
+    The headers of a response are expected after each request.
+    """
 
     def __init__(self, stream: httpcore.NetworkStream) -> None:
         self._stream = stream
@@ -108,7 +112,7 @@ class _TidyStream(httpcore.NetworkStream):
 
 
 def tidy(headers: bytes) -> bytes:
-    """Return the headers of a response with an empty line after them, without lines that are no header fields."""
+    """Return the headers of a response without the lines that are no header fields, followed by an empty line."""
     first, *lines = (line.rstrip(b"\r") for line in headers.lstrip(b"\r\n").split(b"\n"))
     status = _STATUS.match(first)
     found = [b"HTTP/%s %s %s" % (status[1], status[2], _CONTROL.sub(b"", status[3] or b"")) if status else first]

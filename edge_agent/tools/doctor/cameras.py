@@ -8,7 +8,7 @@ from asyncio.subprocess import Process
 from dataclasses import dataclass, field
 
 from edge_agent.camera.children import clean_up, last_stderr_line, start_capture
-from edge_agent.camera.messages import KeptFrame, Message, Notice, ViewCondition, read_message
+from edge_agent.camera.messages import CaptureProgress, KeptFrame, Message, Notice, ViewCondition, read_message
 from edge_agent.exceptions import SourceError
 from edge_agent.tools.doctor.finding import Finding, bad, good, poor
 from ingest.contract.codec import decode
@@ -17,6 +17,9 @@ from ingest.site import CameraConfig, GateConfig, mask_secrets
 
 OPEN_S = 15.0
 """Time for a camera to connect and send its first picture, in addition to the seconds of the check."""
+LASTING = 2
+"""Number of seconds with unusable frames from which on a camera gets a poor finding. One such second is normal,
+because a stream may begin with unusable frames."""
 SLOW_SHARE = 0.7
 """Minimum share of the configured frame rate that a camera must deliver. A slower camera gets a poor finding."""
 
@@ -28,6 +31,8 @@ class _Observed:
     frames: list[Frame] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     view: str = ""
+    reasons: list[str] = field(default_factory=list)
+    """Reasons why frames were unusable, at most one reason a second."""
 
     def take(self, message: Message) -> None:
         match message:
@@ -35,6 +40,8 @@ class _Observed:
                 self.frames.append(decode(Frame, message.record))
             case Notice():
                 self.notices.append(message.text)
+            case CaptureProgress() if message.reason:
+                self.reasons.append(message.reason)
             case ViewCondition() if message.state:
                 self.view = f"{message.state}: {message.reason}"
 
@@ -56,7 +63,7 @@ async def check_camera(camera: CameraConfig, seconds: float) -> Finding:
         await clean_up(process, last_line, 0)
     last = str(mask_secrets(await last_line))
     if not seen.frames:
-        why = last or next(iter(seen.notices), "") or f"no picture within {OPEN_S + seconds:.0f} s"
+        why = last or next(iter((*seen.reasons, *seen.notices)), "") or f"no picture within {OPEN_S + seconds:.0f} s"
         return bad(
             subject, why, f"check source = {mask_secrets(camera.source)!r}, its user and password, and the network"
         )
@@ -86,8 +93,12 @@ def _judged(subject: str, camera: CameraConfig, seen: _Observed) -> Finding:
     wanted = min(camera.fps, camera.gate.max_fps or camera.fps)
     if seen.view:
         return poor(subject, f"{text}; {seen.view}", "look at the camera: sightline agent preview")
+    if len(seen.reasons) >= LASTING:
+        return poor(
+            subject, f"{text}; {seen.reasons[-1]}", "unusable frames are withheld: check the camera and the network"
+        )
     if seen.notices:
         return poor(subject, f"{text}; {seen.notices[0]}", "see docs/how-to.md, connecting cameras")
     if len(frames) > 1 and fps < SLOW_SHARE * wanted and not camera.source.startswith(("rtsp", "images:")):
-        return poor(subject, f"{text}, set to {wanted:g}", "lower fps, or the picture's size")
+        return poor(subject, f"{text}, configured: {wanted:g} frames/s", "lower fps or the size of the pictures")
     return good(subject, text)

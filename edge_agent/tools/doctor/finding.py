@@ -17,12 +17,12 @@ class Finding:
 
 
 def good(what: str, seen: str) -> Finding:
-    """Return a finding that needs no action."""
+    """Return a finding about a subject that works and needs no action."""
     return Finding(what, "good", seen)
 
 
 def poor(what: str, seen: str, mend: str) -> Finding:
-    """Return a finding about a subject that works, but not well."""
+    """Return a finding about a subject that works, but has a problem."""
     return Finding(what, "poor", seen, mend)
 
 

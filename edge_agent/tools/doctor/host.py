@@ -19,18 +19,18 @@ from ingest.site import CameraConfig, DiskConfig, SensorConfig
 SYNC_TRIES = 10
 SYNC_BYTES = 64 * 1024
 SLOW_SYNC_MS = 50.0
-"""Median sync time above which a disk is slow. Each kept frame waits for one sync, so a camera of ten frames a
-second then keeps the disk busy half of the time."""
+"""Median time of one sync to disk in ms, above which a disk counts as slow. Each kept frame waits for one sync. At
+this limit, a camera of ten frames a second keeps the disk busy half of the time."""
 _UNSYNCHRONISED = 0x40
 """Flag ``STA_UNSYNC`` of adjtimex(2)."""
 _TIMEX_BYTES = 208
 """Size of ``struct timex`` on 64-bit Linux."""
 _OTHERS = 0o027
-"""Forbidden mode bits of a secret file: all bits of others, and write and execute of the group. The group may read,
-because docs/install-agent.md gives secrets a group."""
+"""Forbidden mode bits of a secret file: all bits of others, and write and execute of the group. The group may read
+the file, because docs/install-agent.md gives secret files to a group."""
 LOOSE_ERROR_MS = 200.0
-"""Maximum clock error of a good finding, in ms. A person walks 30 cm in 200 ms, and with a larger error two cameras
-may disagree on the order of events."""
+"""Maximum clock error of a good finding, in ms. A person walks 30 cm in 200 ms. With a larger error, the events of
+two cameras may seem to have the wrong order."""
 
 
 def median_sync_ms(folder: Path) -> float:
@@ -56,7 +56,7 @@ def check_disk(
     *,
     sync_ms: Callable[[Path], float] = median_sync_ms,
 ) -> Finding:
-    """Write and sync as the spool does, and compare the free space with the limits of all spools.
+    """Measure the time of writes as the spool makes them, and compare the free space with the limits of all spools.
 
     Blocks for at most 1 s.
     """
@@ -96,9 +96,13 @@ def check_clock() -> Finding:
 
 
 def judged_clock(status: int, error_ms: float) -> Finding:
-    """Return the finding for the status and maximum error, in ms, of adjtimex(2)."""
+    """Return the finding for a clock, given the status and the maximum error in ms from adjtimex(2)."""
     if status & _UNSYNCHRONISED:
-        return poor("clock", "not synchronised", "install chrony or systemd-timesyncd: events carry its time")
+        return poor(
+            "clock",
+            "not synchronised",
+            "install chrony or systemd-timesyncd, because events carry the time of this clock",
+        )
     if error_ms > LOOSE_ERROR_MS:
         return poor("clock", f"synchronised within {error_ms:.0f} ms", "use a nearer time server")
     return good("clock", f"synchronised within {error_ms:.1f} ms")
@@ -114,7 +118,7 @@ def check_secret(path: Path, of: str) -> Finding:
     except OSError as error:
         return bad(subject, f"{path}: {error.strerror}", "create the file, readable for the agent's user")
     if empty:
-        return bad(subject, f"{path} is empty", "write the secret into it")
+        return bad(subject, f"{path} is empty", "write the secret into the file")
     if mode & _OTHERS:
         return poor(subject, f"{path} is accessible to other users", f"chmod 640 {path}")
     return good(subject, f"{path}")

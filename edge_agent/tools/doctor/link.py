@@ -1,4 +1,4 @@
-"""Checks of the link to the log: connection, topics, write permission and clock offset."""
+"""Checks of the link to Kafka or to a gateway: connection, topics, write permission and clock offset."""
 
 from __future__ import annotations
 
@@ -31,16 +31,19 @@ EXCHANGES = 5
 """Number of heartbeats that are sent to compare the clocks of agent and broker."""
 _ADVICE = "check the address, the secrets and the firewall"
 FAR_MS = 1000.0
-"""Maximum offset between the clocks of agent and broker, in ms. With a larger offset, rules over cameras of two
-agents fail."""
+"""Maximum offset between the clocks of agent and broker, in ms. With a larger offset, rules that combine cameras of
+two agents do not work."""
 _NO_PARTITION = 2**31 - 1
-"""Partition that no topic has. A broker checks the permission first and then does not find the partition, so that no
-record is written."""
+"""Partition number that no topic has. For this partition, a broker checks the write permission, then does not find
+the partition, and writes no record."""
 _WRITTEN = (FRAMES, FRAMES_LATE, READINGS, STATUS)
 
 
 async def check_link(config: LinkConfig, settings: KafkaSettings) -> list[Finding]:
-    """Open the link. On Kafka, also check topics and permissions, and compare clocks by a few heartbeats."""
+    """Open the link.
+
+    With Kafka, also check topics and write permission, and measure the clock offset with a few heartbeats.
+    """
     if config.kind != "kafka":
         return [await _check_opens(config, settings)]
     topics = await _check_topics(settings)
@@ -67,7 +70,7 @@ async def _check_opens(config: LinkConfig, settings: KafkaSettings) -> Finding:
         return bad(subject, str(error) or f"no answer within {TIMEOUT_S:.0f} s", _ADVICE)
     finally:
         await link.close()
-    return good(subject, "opens")
+    return good(subject, "can be opened")
 
 
 async def _check_topics(settings: KafkaSettings) -> Finding:
@@ -85,7 +88,7 @@ async def _check_topics(settings: KafkaSettings) -> Finding:
 
 @contextlib.contextmanager
 def _client_errors() -> Iterator[list[str]]:
-    """Yield the error log of aiokafka. Only the log distinguishes a wrong password from a missing broker."""
+    """Yield the error log of aiokafka. Only this log shows whether a password is wrong or a broker is missing."""
     errors: list[str] = []
     handler = logging.Handler(logging.ERROR)
     handler.emit = lambda record: errors.append(record.getMessage())  # type: ignore[method-assign]
@@ -114,7 +117,10 @@ async def _check_writes(settings: KafkaSettings) -> list[Finding]:
 
 
 async def check_permission(client: Any, settings: KafkaSettings) -> Finding:
-    """Check the permission to write to each topic of an agent, without writing. The producer must be started."""
+    """Check the permission to write to each topic of an agent, without writing a record.
+
+    The producer must be started.
+    """
     subject = "permission to write"
     topics = [(settings.topic(topic), [(_NO_PARTITION, b"")]) for topic in _WRITTEN]
     request = ProduceRequest(transactional_id=None, required_acks=-1, timeout=round(TIMEOUT_S * 1000), topics=topics)
@@ -137,7 +143,10 @@ def refused_topics(answers: Sequence[Any]) -> list[str]:
 
 
 async def check_clock_offset(client: AIOKafkaProducer, settings: KafkaSettings) -> Finding:
-    """Compare the agent's clock with the broker's by a few heartbeats. The producer must be started."""
+    """Measure the offset between the agent's and the broker's clock with a few heartbeats.
+
+    The producer must be started.
+    """
     clock = ClockOffset()
     try:
         async with asyncio.timeout(TIMEOUT_S):
@@ -152,7 +161,7 @@ async def check_clock_offset(client: AIOKafkaProducer, settings: KafkaSettings) 
         return bad("broker's clock", f"a heartbeat could not be written: {error!r}", _ADVICE)
     found = clock.estimate
     if found is None:
-        return poor("broker's clock", "could not be compared", "run the doctor again")
+        return poor("broker's clock", "could not be compared with the agent's clock", "run the doctor again")
     text = f"{found.offset_ms:+.0f} ms ± {found.error_ms:.0f} ms from this machine"
     if abs(found.offset_ms) - found.error_ms > FAR_MS:
         return poor("broker's clock", text, "synchronise both clocks")

@@ -44,7 +44,7 @@ async def examine(site: Site, settings: KafkaSettings, folder: Path, seconds: fl
 def _checks(
     site: Site, settings: KafkaSettings, sources: list[tuple[SensorSource, list[SensorConfig]]], seconds: float
 ) -> Iterator[tuple[str, Awaitable[Finding | list[Finding]]]]:
-    """Yield the subject of each check that may fail unexpectedly, and the check."""
+    """Yield each check with its subject, which names the check if it fails unexpectedly."""
     yield "link", check_link(site.link, settings)
     for camera in site.cameras:
         yield f"camera {camera.name}", check_camera(camera, seconds)

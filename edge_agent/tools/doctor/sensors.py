@@ -28,7 +28,7 @@ class _CountingSink:
         self.limit = ""
 
     def opened(self) -> None:
-        """Do nothing: readings prove more than an open connection."""
+        """Do nothing, because the check counts readings, and an open connection alone proves little."""
 
     def take(self, sensor: str, reading: Reading) -> None:
         """Count a reading."""
@@ -41,7 +41,7 @@ class _CountingSink:
         self.reason[sensor] = reason
 
     def limited(self, limit: str) -> None:
-        """Remember the limit of the connection."""
+        """Remember a limitation of the connection, such as an old protocol version."""
         self.limit = limit
 
     def unclaimed(self, name: str) -> None:
@@ -80,16 +80,16 @@ def _judged(sensor: SensorConfig, sink: _CountingSink, why: str) -> Finding:
         return bad(subject, seen, f"check source = {sensor.source!r} and its options")
     last = sink.last[name]
     if last.value is None:
-        return bad(subject, f"unreadable: {last.problem}", "check path, column or type in its options")
+        return bad(subject, f"unreadable: {last.problem}", "check path, column or type in the sensor's options")
     text = f"{sink.count[name]} readings, the last {last.value:g} {sensor.unit}"
     if why:
         return poor(subject, f"{text}; then the connection was lost: {why}", f"check why {sensor.source!r} stops")
     if last.quality & STALE:
-        return poor(subject, f"{text}, which the broker had retained", "check that its device still publishes")
+        return poor(subject, f"{text}, which the broker had retained", "check that the device still publishes")
     if sink.limit:
         text += f"; {sink.limit}"
     if sink.unusable[name]:
-        return poor(subject, f"{text}; {sink.unusable[name]} unreadable", "check the output of its device")
+        return poor(subject, f"{text}; {sink.unusable[name]} unreadable", "check the output of the device")
     if not sensor.low <= last.value <= sensor.high:
         return poor(subject, text, f"check low = {sensor.low:g} and high = {sensor.high:g}")
     return good(subject, text)

@@ -12,9 +12,10 @@ from ingest.contract.identity import NAME_PATTERN
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 T = TypeVar("T")
 Many = Annotated[tuple[T, ...], Field(fail_fast=True)]
-"""Any number of values. The first invalid one ends the validation: a million of them would take a gigabyte."""
+"""Any number of values. Validation ends at the first invalid value: the errors of a million values would take a
+gigabyte."""
 MAX_KEYS = 10_000
-"""Keys of a map. Rules use a few; a heartbeat has a few figures per camera."""
+"""Maximum number of keys of a map. Rules use a few keys; a heartbeat has a few figures per camera."""
 
 
 def _bounded(value: Any) -> Any:
@@ -24,12 +25,13 @@ def _bounded(value: Any) -> Any:
 
 
 SmallMap = BeforeValidator(_bounded)
-"""Refuses a map with too many keys before its values are validated."""
+"""Validator that refuses a map with more than ``MAX_KEYS`` keys before it validates the values."""
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-"""Id of an event, incident or alert. It becomes a header, a ``webhook-id`` and part of a file's name."""
+"""Id of an event, incident or alert. The id becomes a header, a ``webhook-id`` and part of a file's name."""
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 MAX_PX = 1_000_000
-"""Largest coordinate in pixels, to either side. A picture has at most 65,535, and drawing takes 32-bit numbers."""
+"""Largest coordinate in pixels, positive or negative. A picture is at most 65,535 pixels wide, and drawing needs
+32-bit coordinates."""
 Coordinate = Annotated[float, Field(ge=-MAX_PX, le=MAX_PX)]
 Point = tuple[Coordinate, Coordinate]
 """x, y in pixels of the frame, y downwards, unless a docstring says relative (0..1)."""
@@ -38,7 +40,8 @@ Point = tuple[Coordinate, Coordinate]
 class Record(BaseModel):
     """Base of every record on the wire: frozen, strictly typed, versioned.
 
-    Unknown fields are ignored, because a minor version may add some. Infinity and NaN are refused in every field.
+    Unknown fields are ignored, because a newer minor version may add fields. Infinity and NaN are refused in every
+    field.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
@@ -50,7 +53,7 @@ class Record(BaseModel):
 class Box(NamedTuple):
     """A rectangle in pixels of the frame: left, top, right, bottom; right and bottom are exclusive.
 
-    A record whose box lies beyond ``MAX_PX`` is refused, because nothing can be drawn, cropped or tracked with it.
+    A record whose box lies beyond ``MAX_PX`` is refused, because such a box cannot be drawn, cropped or tracked.
     """
 
     left: Coordinate
@@ -96,7 +99,7 @@ class Box(NamedTuple):
         return shared / min(self.area, other.area) if shared else 0.0
 
     def union(self, other: Box) -> Box:
-        """Return the smallest box that contains both."""
+        """Return the smallest box that contains both boxes."""
         left, top = min(self.left, other.left), min(self.top, other.top)
         return Box(left, top, max(self.right, other.right), max(self.bottom, other.bottom))
 
@@ -105,12 +108,12 @@ class Box(NamedTuple):
         return Box(self.left * x, self.top * y, self.right * x, self.bottom * y)
 
     def widened(self, share: float) -> Box:
-        """Return the box with ``share`` of its width added left and right, and of its height above and below."""
+        """Return the box with a margin: ``share`` of the width left and right, of the height above and below."""
         x, y = self.width * share, self.height * share
         return Box(self.left - x, self.top - y, self.right + x, self.bottom + y)
 
     def clipped(self, width: float, height: float) -> Box:
-        """Return the part inside a frame of this size. A box outside of the frame is left without an area."""
+        """Return the part inside a frame of this size. The result has no area if the box is outside the frame."""
         right, bottom = float(width), float(height)
         return Box(
             min(max(self.left, 0.0), right),
@@ -121,9 +124,10 @@ class Box(NamedTuple):
 
 
 class FrameRef(NamedTuple):
-    """The place of a frame's own record in the log, from which evidence and replay read the original bytes.
+    """Topic, partition and offset of a frame's record.
 
-    ``topic`` is the topic's name in the contract, without prefix.
+    Evidence and replay read the frame's original bytes from this position. ``topic`` is the topic's name in the
+    contract, without prefix.
     """
 
     topic: Annotated[str, Field(pattern=r"^frames(\.late)?$")]

@@ -34,7 +34,10 @@ class Fit(NamedTuple):
 
 
 class Inner(NamedTuple):
-    """The rectangle that a region's picture fills in the model's input, in whole pixels. The rest is padding."""
+    """The rectangle that a region's picture fills in the model's input, in whole pixels.
+
+    The rest of the input is padding.
+    """
 
     left: int
     top: int
@@ -48,7 +51,7 @@ class Inner(NamedTuple):
 
 
 class Region(NamedTuple):
-    """One row of the batch: the box in the frame, its mapping into the model's input, and the rectangle it fills."""
+    """One row of the batch: box in the frame, mapping into the model's input, and the rectangle it fills there."""
 
     box: Box
     fit: Fit
@@ -63,13 +66,13 @@ class Canvas(NamedTuple):
     channels: int
 
     def holds(self, inner: Inner) -> bool:
-        """Return whether a rectangle is not empty and lies inside this size."""
+        """Return whether a rectangle is not empty and lies inside a canvas of this size."""
         left, top, right, bottom = inner
         return 0 <= left < right <= self.width and 0 <= top < bottom <= self.height
 
 
 def padded_rows(canvas: Canvas, pad: int, inners: Sequence[Inner], pictures: Sequence[Pixels]) -> Pixels:
-    """Return one row per picture, filled with ``pad`` around it: ``(N, height, width, channels)`` uint8.
+    """Return one row per picture, filled with ``pad`` around the picture: ``(N, height, width, channels)`` uint8.
 
     Each picture is ``(bottom - top, right - left, channels)``. The returned array belongs to the caller.
     """
@@ -79,7 +82,7 @@ def padded_rows(canvas: Canvas, pad: int, inners: Sequence[Inner], pictures: Seq
 
 
 def pad_into(rows: Pixels, pad: int, inners: Sequence[Inner], pictures: Sequence[Pixels]) -> None:
-    """Write one picture into each of ``rows``, ``(N, height, width, channels)`` uint8, with ``pad`` around it."""
+    """Write one picture into each of ``rows``, ``(N, height, width, channels)`` uint8, padded with ``pad``."""
     for row, inner, picture in zip(rows, inners, pictures, strict=True):
         if inner.area != row.shape[0] * row.shape[1]:
             row.fill(pad)
@@ -97,7 +100,9 @@ class BatchItem(RoutedFrame):
     @model_validator(mode="after")
     def _pixels_only_to_classify(self) -> Self:
         if bool(self.regions) != (self.outcome == "classify"):
-            raise ValueError(f"{len(self.regions)} regions to {self.outcome}: expected regions only to classify")
+            raise ValueError(
+                f"{len(self.regions)} regions with outcome {self.outcome}: expected regions for classify, else none"
+            )
         return self
 
 
@@ -105,7 +110,7 @@ class Batch(Record):
     """Frames of one partition for one pipeline, in the order of their offsets.
 
     ``pixels`` holds the pictures of all items' regions one after the other, each the size of its region's ``inner``,
-    uint8 in C order. Padding is not sent: it is 44 % of a square model's input for a 16:9 picture.
+    uint8 in C order. Padding is not sent, because it makes up 44 % of a square model's input for a 16:9 picture.
     """
 
     KIND: ClassVar[str] = "batch"
@@ -174,9 +179,9 @@ class Detection(Record):
 class Result(RoutedFrame):
     """The final state of a delivered frame in one pipeline.
 
-    The outcome is ``classified`` with detections (perhaps none), ``empty`` when no region of the frame was worth a
-    look, or ``shed`` with a reason. ``model`` is ``name@version`` for a classified frame. ``looked_at`` are the boxes
-    that the model was shown, as tight as the agent reported them.
+    The outcome is ``classified`` with detections (perhaps none), ``empty`` when no region of the frame showed motion
+    or an unclassified stationary object, or ``shed`` with a reason. ``model`` is ``name@version`` for a classified
+    frame. ``looked_at`` are the boxes that the model classified, as tight as the agent reported them.
     """
 
     KIND: ClassVar[str] = "result"

@@ -10,12 +10,12 @@ from ingest.contract.records.base import Box, Count, FrameRef, Id, Many, Name, P
 from ingest.contract.records.frame import Lane
 
 DetailValue = str | bool | int | float
-"""A JSON scalar. ``null`` is left out: a detail that has no value is not in the map."""
+"""A JSON scalar. ``null`` is left out: a detail without a value is missing from the map."""
 Severity = Literal["info", "warning", "critical"]
 Text = Annotated[str, Field(max_length=2000)]
 Time = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z$")]
 MAX_POINTS = 10_000
-"""Maximum number of points of a rule's shape, or of a trail, in one event."""
+"""Maximum number of points of a rule's shape, or of an object's trail, in one event."""
 Points = Annotated[Many[Point], Field(max_length=MAX_POINTS)]
 
 
@@ -42,7 +42,10 @@ class Overlay(Record):
 
 
 class EventData(Record):
-    """The body of an event. ``late`` marks an event of the late lane, which never overtakes or delays live events."""
+    """The body of an event. ``late`` marks an event of the late lane.
+
+    Late events never overtake or delay live events.
+    """
 
     KIND: ClassVar[str] = "event-data"
 
@@ -67,7 +70,10 @@ class EventData(Record):
 
 
 class Event(CloudEvent):
-    """An event that a rule detected, e.g. of type ``sightline.line.crossed``. Its id is derived from its cause."""
+    """An event that a rule detected, e.g. of type ``sightline.line.crossed``.
+
+    The event's id is derived from its cause, so a repeated event has the same id.
+    """
 
     KIND: ClassVar[str] = "event"
 
@@ -75,7 +81,7 @@ class Event(CloudEvent):
 
 
 class Evidence(Record):
-    """A picture that was stored before its alert: its address, and the hash of its bytes."""
+    """The address and hash of a picture that was stored before its alert was raised."""
 
     KIND: ClassVar[str] = "evidence"
 

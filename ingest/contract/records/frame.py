@@ -1,4 +1,4 @@
-"""The frame record, the fields that later records keep of it, and the account of the frames withheld before it."""
+"""The frame record, the fields that later records copy from it, and the counts of withheld frames."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ WITHHELD_REASONS = ("still", "rate", "schedule", "masked", "overload", "budget",
 - ``budget``: even at its lowest quality the frame would have exceeded the camera's byte budget.
 - ``unusable``: the frame could not be encoded, or was too large for a record.
 - ``expired``: a full spool dropped the frame.
-- ``unclean``: the capture was killed before the frame was promised.
+- ``unclean``: the capture was killed before the frame was stored in the spool.
 
-All other frames were withheld on purpose.
+All other reasons mean that a frame was withheld on purpose.
 """
 MAX_RESTING = 16
-"""Stationary objects that one frame reports at most. A frame that reports this many may have left some out."""
+"""Maximum number of stationary objects that one frame reports. A frame with this number of stationary objects may
+have left out others."""
 MAX_REASONS = 16
-"""Reasons in one account: about twice the number that exist, because a newer agent may have more. The limit is low
-because all reasons travel with every batch item and result."""
+"""Maximum number of reasons in one account of withheld frames: about twice the existing ones, because a newer agent
+may have more. The limit is low because all reasons travel with every batch item and result."""
 MAX_PIPELINES = 256
-"""Pipelines of one frame. Their names travel with every batch item and result."""
+"""Maximum number of pipelines of one frame. The pipelines' names travel with every batch item and result."""
 MAX_REASON_CHARS = 200
 MAX_TRACEPARENT_CHARS = 64
-"""The standard has 55 characters."""
+"""Maximum length of a trace context. A context of the W3C standard has 55 characters."""
 Lane = Annotated[str, Field(max_length=64)]
 """``live``, ``late``, or the name of a replay, which has at most 56 characters."""
 Reason = Annotated[str, Field(pattern=r"^[a-z0-9._-]{1,32}$")]
-"""A word without a space or ``=``, which separate the parts of the account's header."""
+"""A word without a space or ``=``, because these separate the parts of the account header."""
 
 
 class Account(Record):
     """The frames withheld in an unbroken interval, counted by reason. ``counts`` sums to the interval's length.
 
-    An unknown reason is kept: it comes from a newer minor version.
+    An account keeps unknown reasons, because they come from a newer minor version.
     """
 
     KIND: ClassVar[str] = "account"
@@ -84,12 +85,13 @@ class Redacted(Record):
 
 
 class FrameMeta(Record):
-    """Fields that a frame keeps from the agent to its results.
+    """Fields that a frame has from the agent to its results.
 
     ``captured_ns`` is Unix time in nanoseconds; ``width`` and ``height`` are in pixels. ``motion`` are the regions in
-    which the gate saw motion: None when the gate did not look, empty when it saw none. ``resting`` are the boxes of
-    stationary objects, the latest first: None in a frame that does not report them, as most do not. ``sampled`` marks
-    a frame that the gate would have withheld. It was drawn at random to measure how often the gate misses an object.
+    which the gate saw motion: None when the gate did not compare the frame, empty when the gate saw no motion.
+    ``resting`` are the boxes of stationary objects, the latest first: None in a frame that does not report stationary
+    objects; most frames do not. ``sampled`` marks a frame that the gate would have withheld. Sampled frames are drawn
+    at random to measure how often the gate misses an object.
     """
 
     camera: Name
@@ -117,7 +119,7 @@ class RoutedFrame(FrameMeta):
 
     ``source`` is the frame's own record. ``pipelines`` are all pipelines of the frame, so that the auditor knows how
     many results to expect. ``reason`` explains an outcome other than a classification. ``withheld`` counts, by
-    reason, the frames that the agent withheld just before this one. ``motion`` and ``resting`` are None for a
+    reason, the frames that the agent withheld just before this frame. ``motion`` and ``resting`` are None for a
     pipeline that looks at whole frames.
     """
 
@@ -134,9 +136,10 @@ class Frame(FrameMeta):
 
     - ``account`` covers the frames withheld since the previous kept frame of this epoch.
     - ``captured_by`` is the source of the capture time: ``host`` (the clock on arrival) or ``stream``.
-    - ``captured_error_ms`` is the time from a stream's capture time to the arrival by the host's clock. It bounds the
-      error as long as the camera's clock is not ahead of the host's. None when it is unknown.
-    - ``quality`` is the encoding quality, 0 when it is unknown.
+    - ``captured_error_ms`` is the time from a stream's capture time to the arrival by the host's clock. This time
+      bounds the error of the capture time, unless the camera's clock is ahead of the host's. ``captured_error_ms`` is
+      None when the error is unknown.
+    - ``quality`` is the encoding quality, 0 when the quality is unknown.
     - ``scaled_from`` is the width and height before the picture was scaled down to fit a budget.
     - ``redacted`` is None when the camera redacts nothing.
     """

@@ -1,4 +1,4 @@
-"""Sensor readings in columns, and the account of the readings withheld before them."""
+"""Sensor readings in columns, and the account of the readings withheld before these."""
 
 from __future__ import annotations
 
@@ -26,29 +26,30 @@ A reading without a flag is good.
 BY_HOST = 0
 BY_SOURCE = 1
 BY_HOST_INSTEAD = 2
-"""The clock of a reading's time: the host's on arrival, the source's own, or the host's because the source's time was
-implausible."""
+"""The clock of a reading's time: the host's clock on arrival, the source's clock, or the host's clock because the
+source's time was implausible."""
 
 WITHHELD_READING_REASONS = ("unusable", "overload", "outage", "expired", "unclean")
 """Reasons why a reading did not reach the log.
 
 - ``unusable``: the value was not a finite number.
 - ``overload``: readings came faster than the disk can store them.
-- ``outage``: one gap of any length, in which the device was gone or silent.
-- ``expired`` and ``unclean``: as for frames.
+- ``outage``: the device was gone or silent; one outage of any length counts as one reading.
+- ``expired`` and ``unclean``: the same meaning as for frames.
 """
 
 
 AnyFloat = Annotated[float, Field(allow_inf_nan=True)]
-"""A value of a device. One that is not finite is dropped alone, without the rest of its column."""
+"""A value that a device reported. A value that is not finite is dropped alone, and the rest of its column is kept."""
 
 
 class Readings(Record):
     """A run of readings of one sensor: parallel columns of equal length, at least one row.
 
-    ``seq`` is the first reading's number; the others follow without holes. ``unit`` is a UCUM symbol, e.g. ``Cel``.
-    ``timed_by`` is the clock of each time, empty when all are the host's. ``account`` covers the readings withheld
-    since the previous run of this epoch; its ``camera`` is the sensor's name.
+    ``seq`` is the number of the first reading; the numbers of the next readings follow without holes. ``unit`` is a
+    UCUM symbol, e.g. ``Cel``. ``timed_by`` is the clock of each time, empty when all times are of the host's clock.
+    ``account`` covers the readings withheld since the previous run of this epoch; its ``camera`` is the sensor's
+    name.
     """
 
     KIND: ClassVar[str] = "readings"

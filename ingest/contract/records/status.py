@@ -8,13 +8,14 @@ from ingest.contract.records.base import Count, Many, Name, Record, SmallMap
 from ingest.contract.records.frame import Account
 
 CameraState = Literal["starting", "running", "frozen", "black", "tampered", "stalled", "down", "ended"]
-"""A ``frozen``, ``black`` or ``tampered`` camera still delivers frames, but they do not show its usual view."""
+"""A ``frozen``, ``black`` or ``tampered`` camera still delivers frames, but these frames do not show the camera's
+usual view."""
 
 
 class StreamStatus(Record):
     """Fields that the status of a camera and of a sensor share.
 
-    ``captured`` counts the frames or readings of this epoch so far, and ``kept`` those promised to the log.
+    ``captured`` counts the frames or readings of this epoch so far, and ``kept`` the stored frames or readings.
     ``spooled`` counts the records that still wait in the spool; one record holds many readings.
     """
 
@@ -45,10 +46,11 @@ class SensorStatus(StreamStatus):
 
 
 class EpochEnd(Record):
-    """The end of a capture. ``last`` is its last accounted frame, -1 when it had none.
+    """The end of a capture. ``last`` is the last frame that was stored or counted as withheld, -1 without any.
 
     After a kill, ``clean`` is false and ``told`` is the highest sequence number that a heartbeat reported. The frames
-    between ``last`` and ``told`` were only in the agent's memory, never promised. The balance counts them as unclean.
+    between ``last`` and ``told`` were only in the agent's memory and never stored. The ledger counts the frames after
+    ``last`` as unclean.
     """
 
     KIND: ClassVar[str] = "epoch-end"
@@ -61,7 +63,7 @@ class EpochEnd(Record):
 
 
 class Waiting(Record):
-    """Frames in an agent's spool: those of ``[first, last]`` that are not in the log are promised and not lost."""
+    """Frames in an agent's spool. Frames of ``[first, last]`` that are not in the log are waiting, not lost."""
 
     KIND: ClassVar[str] = "waiting"
 
@@ -74,8 +76,9 @@ class Waiting(Record):
 class SensorLedger(Record):
     """Ledger intervals of sensors that no record of readings carries.
 
-    They are separate from those of cameras, so that a camera and a sensor may have the same name. Their ``camera`` is
-    the sensor's name. ``waiting`` is None in a heartbeat that does not report the spool.
+    Intervals of sensors are separate from those of cameras, so that a camera and a sensor may have the same name. The
+    field ``camera`` of each interval is the sensor's name. ``waiting`` is None in a heartbeat that does not report
+    the spool.
     """
 
     KIND: ClassVar[str] = "sensor-ledger"
@@ -100,8 +103,8 @@ class ExpiredUnread(Record):
 class Heartbeat(Record):
     """A heartbeat on ``status``, with the ledger intervals that no frame carries.
 
-    ``waiting`` lists the contents of an agent's spool, None in a heartbeat that does not report it.
-    ``expired_unread`` lists the records that the service has just skipped.
+    ``waiting`` lists the contents of an agent's spool, None in a heartbeat that does not report the spool.
+    ``expired_unread`` lists the records that the service has just skipped because retention deleted them.
     """
 
     KIND: ClassVar[str] = "heartbeat"

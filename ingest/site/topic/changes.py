@@ -1,7 +1,7 @@
 """Changes to the ``config`` topic when one of several sites is applied. Pure.
 
-A camera or sensor belongs to one site. A pipeline, rule or receiver may be in the files of several sites: its entry
-names them all, and is removed when the last of them drops it.
+A camera or sensor belongs to one site. A pipeline, rule or receiver may be in the files of several sites. A shared
+entry names all its sites, and is removed when the last site drops the entry.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ingest.site.sensor import SensorConfig
 
 @dataclass
 class ConfigChanges:
-    """Entries to write and keys to remove, and keys that are left alone."""
+    """Entries to write and keys to remove, and keys that stay unchanged."""
 
     added: dict[str, ConfigEntry] = field(default_factory=dict)
     changed: dict[str, ConfigEntry] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class ConfigChanges:
         return (*self.added.values(), *self.changed.values(), *self.taken_over.values())
 
     def change(self, before: ConfigEntry | None, after: ConfigEntry) -> None:
-        """Add an entry that replaces another one, or an invalid one."""
+        """Add an entry that replaces a valid or an invalid entry."""
         old: dict[str, Any] = before.model_dump() if before else {}
         self.changed[after.key] = after
         self.fields[after.key] = [name for name, value in after.model_dump().items() if old.get(name) != value]
@@ -49,7 +49,8 @@ def site_changes(
 ) -> ConfigChanges:
     """Compare a site with the entries on the topic. ``refused`` are the keys whose newest entry is invalid.
 
-    With ``take_over``, an entry that other sites define differently becomes this site's, or changes for all of them.
+    With ``take_over``, this site's definition wins over other sites': a camera or sensor becomes this site's, and a
+    shared entry changes for all sites.
     """
     found = ConfigChanges()
     wanted = {entry.key: entry for entry in site.entries()}
@@ -87,7 +88,7 @@ def _compare(
 
 
 def _drop(found: ConfigChanges, site: str, key: str, entry: ConfigEntry) -> None:
-    """Remove an entry that the site no longer has, unless another site still has it."""
+    """Remove an entry that the site no longer has, unless another site still has the entry."""
     owners = _owners(entry)
     if owners == {site}:
         found.removed.append(key)

@@ -1,7 +1,7 @@
 """Signatures of entries on the ``config`` topic: Ed25519 (RFC 8032), in Kafka headers.
 
-A signature covers the key, the value and the time of signing. An entry that is older than one already seen under its
-key is stale: someone has written an old record again. Tombstones are signed as well.
+A signature covers the key, the value and the time of signing. A record is stale if it is older than a record already
+seen under the same key: someone has written an old record again. Tombstones are signed as well.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ PUBLIC_KEY_FILE = "SIGHTLINE_CONFIG_PUBLIC_KEY_FILE"
 SIGN_KEY_FILE = "SIGHTLINE_CONFIG_SIGN_KEY_FILE"
 SIGNATURE, SIGNED_AT = "sightline-signature", "sightline-signed-at"
 _DOMAIN = b"sightline config 1\n"
-"""Beginning of each signed message. A signature made for another purpose is never valid here."""
+"""Beginning of each signed message. This prefix makes signatures that were made for another purpose invalid."""
 _MAX_DIGITS = 19
 """Digits of the largest time in ns that fits into 64 bits."""
 
 
 class ConfigSigner:
-    """Signs entries with a private key. Each signature is newer than the one before, and than ``after``."""
+    """Signs entries with a private key. Each signature is newer than the previous one and newer than ``after``."""
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
         self.after = 0
-        """Newest time on the topic, in ns. A clock that lags must not make a new entry stale."""
+        """Newest time on the topic, in ns. With a slow clock, a new entry would otherwise count as stale."""
 
     @classmethod
     def load(cls, file: Path) -> Self:
@@ -50,7 +50,7 @@ class ConfigSigner:
         return cls(key)
 
     def trust(self) -> ConfigTrust:
-        """Return the trust in this key's signatures."""
+        """Return a ConfigTrust that accepts this key's signatures."""
         return ConfigTrust(self._key.public_key())
 
     def headers(self, key: str, value: bytes) -> dict[str, bytes]:
@@ -63,7 +63,10 @@ class ConfigSigner:
 
 
 class ConfigTrust:
-    """Checks signatures with a public key. ``seen`` has the newest time by key, and may be saved over a restart."""
+    """Checks signatures with a public key. ``seen`` has the newest time of signing by key.
+
+    A caller may store ``seen`` over a restart.
+    """
 
     def __init__(self, key: Ed25519PublicKey, seen: MutableMapping[str, int] | None = None) -> None:
         self._key = key
@@ -83,7 +86,10 @@ class ConfigTrust:
 
     @classmethod
     def from_env(cls, seen: MutableMapping[str, int] | None = None) -> Self | None:
-        """Return the trust that the environment configures, None without a key. Raise ConfigError."""
+        """Return the ConfigTrust for the public key that the environment names, None without a key.
+
+        Raise ConfigError.
+        """
         file = os.environ.get(PUBLIC_KEY_FILE)
         return cls.load(Path(file), seen) if file else None
 
@@ -111,9 +117,9 @@ class ConfigTrust:
 
 
 def generate(file: Path) -> Path:
-    """Write a new private key, readable by its owner only, and beside it the public key. Return the latter's path.
+    """Write a new private key, readable by its owner only, and the public key in the same folder.
 
-    Raise ConfigError if a file exists or cannot be written.
+    Return the path of the public key. Raise ConfigError if a file exists or cannot be written.
     """
     key, public = Ed25519PrivateKey.generate(), file.with_name(f"{file.name}.pub")
     private_pem = key.private_bytes(

@@ -21,14 +21,14 @@ _log = logs.get("ingest.config")
 FOLLOW_S = 5.0
 """Pause between two checks for new records, in seconds. A person makes the changes and does not notice this delay."""
 WRITER = "config"
-"""Transactional id of a process that changes the topic. Open its writer before reading the topic, and close it after
-``commit``. A later process fences an earlier one, whose reading is outdated."""
+"""Transactional id of a process that changes the topic. Open the writer before reading the topic, and close it after
+``commit``. A later process fences an earlier process, whose view of the topic is outdated."""
 
 
 async def publish(
     log: Log, entries: Iterable[ConfigEntry], removed: Iterable[str] = (), signer: ConfigSigner | None = None
 ) -> None:
-    """Write entries and remove keys without reading the topic. Sign them if there is a signer."""
+    """Write entries and remove keys without reading the topic. Sign all records if there is a signer."""
     for record in _records(entries, removed, signer):
         await log.produce(record)
 
@@ -39,7 +39,7 @@ async def commit(
     removed: Iterable[str] = (),
     signer: ConfigSigner | None = None,
 ) -> None:
-    """Write entries and remove keys in one transaction. Sign them if there is a signer.
+    """Write entries and remove keys in one transaction. Sign all records if there is a signer.
 
     Raise Fenced if another process has opened its writer after this one, or LogUnavailable.
     """
@@ -92,9 +92,9 @@ async def read(
 ) -> Config:
     """Read the topic to its end. Raise LogUnavailable.
 
-    An invalid entry is logged, counted and left out, and the last valid one under its key stays in force if the topic
-    still has it. ``Config.refused`` lists the refused keys with their errors. ``validate`` is for services that run
-    rules: see ``stream.rules.validated``. ``trust`` replaces that of the environment.
+    An invalid entry is logged, counted and left out, and the last valid entry under the same key stays in force if
+    the topic still has it. ``Config.refused`` lists the refused keys with their errors. Services that run rules pass
+    ``stream.rules.validated`` as ``validate``. ``trust`` replaces the ConfigTrust of the environment.
     """
     view = ConfigView(validate=validate, trust=trust)
     await ConfigReader(log, view).catch_up()
@@ -113,10 +113,11 @@ async def follow(
 
     ``on_change`` is called after the first reading, and after each reading that changed or refused an entry.
 
-    When the log does not answer, or its secrets cannot be read, it is tried again, and the entries stay in force. An
-    outage is logged once when it begins and once when it ends, and ``view.outage`` holds the error meanwhile. Each
-    try makes a new log, with the current secrets, and reads the topic from its beginning. During the outage, the
-    topic may have been created again, or compaction may have deleted an entry and its tombstone.
+    When Kafka does not answer, or the secrets for Kafka cannot be read, the entries stay in force and the read is
+    tried again. An outage is logged once when it begins and once when it ends, and ``view.outage`` holds the error
+    until the outage ends. Each attempt opens a new connection with the current secrets, and reads the topic from its
+    beginning. During the outage, the topic may have been created again, or compaction may have deleted an entry and
+    its tombstone.
     """
     reported, reader, outage_since_s = None, None, 0.0
     try:

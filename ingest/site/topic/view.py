@@ -1,4 +1,4 @@
-"""The valid entries of the ``config`` topic, and the refused ones."""
+"""The valid and the refused entries of the ``config`` topic."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ E = TypeVar("E", bound=ConfigEntry)
 Validate = Callable[[ConfigEntry], ConfigEntry]
 
 _SHOWN_CHARS = 500
-"""Characters of a refusal. It goes into a log line and every heartbeat, and the entry's author chose its length."""
+"""Maximum number of characters of a refusal's text. The text quotes the entry, which may have any length, and goes
+into a log line and every heartbeat."""
 _UNSIGNED_REMOVAL = (
     "config topic, {key}: the topic no longer has it, and no signed removal. It stays in force. Apply the site file "
     "again, or run `sightline config remove {key} --sign-key FILE`"
@@ -32,12 +33,12 @@ _REMEDY = "write it again with `sightline config apply`, or remove it with `sigh
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All valid entries of the topic by key, and the reasons for the refused ones, at the time of reading."""
+    """All valid entries of the topic by key, and the reasons for refusals, at the time of reading."""
 
     entries: dict[str, ConfigEntry]
     refused: Mapping[str, str] = field(default_factory=dict)
     signed_at: int = field(default=0, compare=False)
-    """Newest time of a signature, 0 without signatures. The next signature must be newer."""
+    """Newest time of a signature, 0 without signatures. The next signature must be newer than this time."""
 
     def of(self, cls: type[E]) -> tuple[E, ...]:
         """Return the entries of one class, by name."""
@@ -57,12 +58,12 @@ def accept(entry: ConfigEntry) -> ConfigEntry:
 class ConfigView:
     """The current entries of the topic, updated record by record in the order of the topic.
 
-    An invalid entry is refused, and the last valid one under its key stays in force. A reading of the whole topic
-    starts with ``begin_reading`` and ends with ``finish_reading``. ``validate`` may replace an entry by a stricter
-    model of it, or refuse it with a ConfigError.
+    An invalid entry is refused, and the last valid entry under the same key stays in force. A reading of the whole
+    topic starts with ``begin_reading`` and ends with ``finish_reading``. ``validate`` may replace an entry by an
+    instance of a stricter model, or refuse the entry with a ConfigError.
 
-    With a public key, an entry or tombstone without a valid signature is refused. ``trust`` is that of the
-    environment by default, so that no reader can forget it. Raise ConfigError for an unusable key.
+    With a public key, an entry or tombstone without a valid signature is refused. By default, ``trust`` comes from
+    the environment, so that every reader checks signatures. Raise ConfigError for an unusable key.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class ConfigView:
         self._removed: set[str] = set()
         self._seen: set[str] | None = None
         self.outage = ""
-        """The error that prevents reading the topic at present, empty when there is none."""
+        """The error that currently prevents reading the topic, empty without an error."""
 
     @property
     def config(self) -> Config:
@@ -123,9 +124,10 @@ class ConfigView:
     def finish_reading(self) -> None:
         """End a reading of the topic, and log each refusal once.
 
-        After a reading of the whole topic, entries that it did not contain are removed: compaction deletes a removed
-        entry and later its tombstone. With ``removed``, the caller can distinguish this from a lost topic. With a
-        public key they stay, because anyone may have written the tombstone, and are reported.
+        After a reading of the whole topic, entries that the topic no longer contains are removed: compaction deletes
+        a removed entry and later its tombstone. ``removed`` lets the caller distinguish removed entries from a lost
+        topic. With a public key, missing entries stay in force and are reported, because anyone may have written the
+        tombstone.
         """
         seen, self._seen = self._seen, None
         if seen is not None and self._trust:

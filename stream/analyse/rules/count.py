@@ -14,8 +14,8 @@ from stream.analyse.rule import PolygonRule, RuleWatch, Scene, SceneHappening
 from stream.analyse.tracking.tracker import LOST_S
 
 SETTLE_FRAMES = 3
-"""Consecutive frames that begin or end an occurrence. One frame is not enough: a track appears only with its second
-detection, and a detector may overlook an object in one frame."""
+"""Number of consecutive frames that begin or end an occurrence. One frame is not enough: a track appears only with
+its second detection, and a detector may overlook an object in one frame."""
 
 
 class CountRule(PolygonRule):
@@ -44,25 +44,25 @@ class CountRule(PolygonRule):
         return f"at most {self.at_most}" if self.at_least is None else f"at least {self.at_least}"
 
     def holds(self, count: int, slack: int = 0) -> bool:
-        """Return whether a count is within the bound, or outside of it by at most ``slack``."""
+        """Return whether a count is within the bound, or outside of the bound by at most ``slack``."""
         if self.at_least is not None:
             return count >= self.at_least - slack
         return self.at_most is not None and count <= self.at_most + slack
 
     def watch(self, width: int, height: int) -> CountWatch:
-        """Return a new state for pictures of this size."""
+        """Return a new state of the rule for pictures of this size."""
         return CountWatch(self, width, height)
 
 
 @dataclass
 class _Occurrence:
-    """A period in which the count is within the bound."""
+    """A period in which the number of objects is within the rule's bound."""
 
     frame: str
     since_ns: int
     frames: int = 0
     failed: int = 0
-    """Consecutive frames in which the count was outside of the bound."""
+    """Number of consecutive frames in which the number of objects was outside of the bound."""
     reported: bool = False
 
 

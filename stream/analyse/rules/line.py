@@ -1,8 +1,8 @@
 """Rule ``line``: an object crosses a line, with direction. Pure.
 
-An object has crossed if it moved from clearly one side to clearly the other for some frames, and passed between the
-ends of the line. "Clearly" means outside a band around the line. Without the band, a box that trembles on the line
-would be counted a hundred times.
+An object has crossed the line if it passed between the ends of the line, and was then clearly on the other side for
+some frames. A track is clearly on one side if it is outside a band around the line. Without the band, a box that
+trembles on the line would be counted a hundred times.
 """
 
 from __future__ import annotations
@@ -21,19 +21,21 @@ from stream.analyse.rule import CameraRule, RuleWatch, Scene, SceneHappening, Sc
 
 FORWARD, BACKWARD = "forward", "backward"
 BAND_SHARE = 0.006
-"""Half the band's width, as a share of the picture's diagonal. At 640×360 it is 4 px, by which the boxes of a resting
-object vary."""
+"""Half the band's width, as a share of the picture's diagonal. At 640×360 half the band is 4 px wide: the boxes of a
+stationary object vary by as much."""
 SETTLE_FRAMES = 2
-"""Consecutive frames on the other side that make a crossing. A single false box does not make a crossing."""
+"""Number of consecutive frames on the other side that complete a crossing. A single false box does not make a
+crossing."""
 WAIT_S = 3.0
-"""Time after a crossing in which the object's label may change to one of the rule: fifteen frames at five per
-second."""
+"""Time after a crossing in which the object may still get a label of the rule, in seconds: fifteen frames at 5 frames
+per second."""
 
 
 class LineRule(CameraRule):
     """Report each crossing of the line from ``start`` to ``end``.
 
-    ``forward`` is from the left of the line to its right, looking from start to end, y downwards.
+    ``forward`` is the direction from the left of the line to its right, seen by an observer who looks from ``start``
+    to ``end`` in the picture.
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.line.crossed"
@@ -55,16 +57,16 @@ class LineRule(CameraRule):
         return self.start, self.end
 
     def watch(self, width: int, height: int) -> LineWatch:
-        """Return a new state for pictures of this size."""
+        """Return a new state of the rule for pictures of this size."""
         return LineWatch(self, width, height)
 
 
 class LineWatch(RuleWatch[LineRule]):
     """Crossings of one line, including crossings of tracks that the rule does not apply to yet.
 
-    If the rule does not apply to its track, a crossing waits for ``WAIT_S``, in case the track gets another label or
-    a higher score. A crossing during the cooldown does not count. An object at rest crosses no line, even if a part
-    of the object is found on the other side.
+    If the rule does not apply to a track, its crossing waits for ``WAIT_S``, because the track may get another label
+    or a higher score. A crossing during the cooldown does not count. An object at rest crosses no line, even if a
+    part of the object is detected on the other side.
     """
 
     def __init__(self, rule: LineRule, width: int, height: int) -> None:
@@ -106,17 +108,19 @@ class _Path:
     anchor: Point
     """Point at which the track was seen last."""
     sign: int
-    """Side of the last point off the line: 1 is right, -1 is left. 0 if the track was only seen on the line."""
+    """Side of the track's last point that was not exactly on the line: 1 is right, -1 is left. 0 if every point was
+    on the line."""
     settled: int = 0
-    """Side on which the track was clearly seen last; 0 if it was not clearly on a side yet."""
+    """Side on which the track was clearly seen last; 0 if the track was not clearly on a side yet."""
     beyond: int = 0
-    """Consecutive frames in which the track was clearly on the other side."""
+    """Number of consecutive frames in which the track was clearly on the other side."""
     net: int = 0
-    """Number of passes through the line to the right minus those to the left, since ``settled`` was set."""
+    """Number of passes through the line to the right minus the number of passes to the left, since ``settled`` was
+    set."""
 
 
 class LineCounter:
-    """One line, and the side of the line on which each track is."""
+    """Counts the crossings of one line from the positions of tracks."""
 
     def __init__(self, start: Point, end: Point, diagonal_px: float) -> None:
         self._start, self._end = start, end
@@ -124,7 +128,7 @@ class LineCounter:
         self._paths: dict[str, _Path] = {}
 
     def step(self, track: str, anchor: Point) -> str | None:
-        """Take a track's point in the next frame.
+        """Enter a track's point in the next frame.
 
         Return ``forward`` or ``backward`` if this frame completes a crossing, else None.
         """
@@ -142,7 +146,10 @@ class LineCounter:
 
 
 def _settle(path: _Path, side: int) -> str | None:
-    """Note that a track is clearly on a side. Return the direction if this completes a crossing."""
+    """Note that a track is clearly on a side.
+
+    Return the direction if the track has now completed a crossing, else None.
+    """
     if path.settled in (0, side):
         path.settled, path.beyond, path.net = side, 0, 0
         return None

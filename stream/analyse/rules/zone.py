@@ -11,8 +11,8 @@ from stream.analyse.geometry import inside
 from stream.analyse.rule import PolygonRule, RuleWatch, Scene, SceneHappening, SceneTrack
 
 LEAVE_FRAMES = 3
-"""Consecutive frames outside of the polygon that end a visit. A box that trembles on the edge therefore stays
-inside."""
+"""Number of consecutive frames outside of the polygon that end a visit. A visit therefore continues while the
+object's box trembles on the edge."""
 
 
 class ZoneRule(PolygonRule):
@@ -24,7 +24,7 @@ class ZoneRule(PolygonRule):
     dwell_s: Seconds = 0.0
 
     def watch(self, width: int, height: int) -> ZoneWatch:
-        """Return a new state for pictures of this size."""
+        """Return a new state of the rule for pictures of this size."""
         return ZoneWatch(self, width, height)
 
 
@@ -38,8 +38,8 @@ class _Visit:
 class ZoneWatch(RuleWatch[ZoneRule]):
     """The visits of tracks to one polygon.
 
-    A visit may reach the dwell time during the cooldown, or while the rule does not apply to its track. Such a visit
-    is reported afterwards, if it still lasts.
+    A visit may reach the dwell time during the cooldown, or while the rule does not apply to its track. A visit of
+    this kind is reported afterwards, if the visit still lasts.
     """
 
     def __init__(self, rule: ZoneRule, width: int, height: int) -> None:

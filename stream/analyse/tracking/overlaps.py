@@ -1,7 +1,7 @@
-"""One detection per object. Pure.
+"""Reduce the detections of a frame to one per object. Pure.
 
-A detector that suppresses overlapping boxes of one class only reports a van as a car and as a truck. Two tracks of
-one object would cross a line twice.
+Many detectors suppress overlapping boxes only within one class, and thus report one van both as a car and as a truck.
+Two detections of one object would become two tracks, and the object would cross a line twice.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from ingest.contract.records import Box, Detection, Result
 
 ONE_OBJECT = 0.7
-"""Intersection over union from which two boxes are of one object. A detector's boxes of one vehicle as two classes
-differ by a few per cent on each side; a rider and the bicycle share half of their boxes."""
+"""Minimum intersection over union of two boxes that count as one object. If a detector reports one vehicle as two
+classes, the two boxes differ by a few per cent on each side. The boxes of a rider and the bicycle overlap by half."""
 
 
 def one_per_object(result: Result) -> tuple[Detection, ...]:

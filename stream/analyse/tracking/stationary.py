@@ -1,9 +1,9 @@
-"""Stationary tracks: tracks of objects that stand still where no model looks. Pure.
+"""Stationary tracks: tracks of objects that stand still, in regions that no model examines. Pure.
 
-A pipeline that looks only at moving regions loses an object that has stopped. The agent's background model absorbs
-the object, and the agent reports no motion there. As long as nothing moves at its place, the object is assumed to be
-present. From time to time the agent lists the stationary boxes of a frame, and the model looks at these boxes. Its
-detections confirm the object or end its track.
+A pipeline that examines only moving regions loses an object that has stopped. The agent's background model absorbs
+the object, and the agent reports no motion there. As long as nothing moves at the object's place, the object is
+assumed to be present. From time to time the agent lists the stationary boxes of a frame, and the model examines these
+boxes. The model's detections confirm the object or end its track.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ REST_S = 2.0
 """Time in one place after which a track is stationary. The agent's background model takes twice as long to absorb an
 object. An object that goes out of sight while it moves was never stationary."""
 UNCONFIRMED_S = 120.0
-"""Time after which a track is dropped if the agent has not listed its object and the model has not detected it. It is
-four times the longest usual keep-alive interval."""
+"""Time after which a track is dropped if the agent has not listed its object and the model has not detected the
+object. This time is four times the longest usual keep-alive interval."""
 COVERED_S = 10.0
-"""Maximum time that a passing object covers a stationary one. After a longer cover, the stationary object has left
-too."""
+"""Maximum time for which a passing object may cover a stationary object, in seconds. If motion covers the place for
+longer, the stationary object counts as gone."""
 _SAME = 0.6
 """Minimum overlap of two boxes of one object that has not moved, as a share of the smaller box. The boxes differ
 because the background model absorbs an object part by part."""
 _WHOLE = 0.7
-"""Minimum area of a box of the whole object, as a share of the object's area. A smaller box shows a part of the
-object."""
+"""Minimum area of a box that shows the whole object, as a share of the object's area. A smaller box shows a part of
+the object."""
 _FULL = 0.95
 """Minimum area of a box that becomes the object's new place, as a share of the largest area seen. The areas of boxes
 of a whole object vary by the remaining 5 %."""
@@ -38,23 +38,24 @@ _GROWN = 1.5
 """Maximum growth factor of a stationary object's area. A larger box includes another object, or shows that the object
 comes nearer."""
 _COVERED = 0.5
-"""Share of a track's box with motion, from which the object counts as covered. A waving arm, or a person who walks
-past a car, covers a smaller share. The motion of an object that leaves covers its whole box."""
+"""Minimum share of a stationary object's box in which something moves, for the object to count as covered. A waving
+arm, or a person who walks past a car, covers a smaller share. The motion of an object that leaves covers its whole
+box."""
 _INSIDE = 0.9
-"""Minimum share of a moving box inside a stationary object's box, if only a part of the object moves or a person
-passes in front."""
+"""Minimum share of a moving box that lies inside a stationary object's box. Below this share, the object itself may
+be leaving."""
 _OWN = 0.5
-"""Minimum share of a listed box inside an object's place, for the box to show that object. Otherwise the box shows a
-larger object in front or beside."""
+"""Minimum share of a listed box that lies inside the place of an object. Below this share, the box shows a larger
+object in front or beside."""
 _ABSORBED_S = 10.0
 """Time after which the background has certainly absorbed an object that stopped. A moving detection at that place
 with another label then shows another object."""
 _MAX_MISSES = 2
-"""Consecutive frames in which the model looks at a place and does not find the object, after which its track ends. A
-model may overlook an object in a single frame."""
+"""Number of counted misses after which a track ends. In a miss, the model examines the object's place and does not
+detect the object; one miss may be an error of the model."""
 _APART_S = 2.0
-"""Minimum time between two misses that count separately. Within this time the picture hardly changes, so a model
-overlooks the same object again."""
+"""Minimum time between two misses that count separately, in seconds. Within this time the picture hardly changes, so
+a model misses the same object again."""
 
 
 class FrameView(NamedTuple):
@@ -63,7 +64,7 @@ class FrameView(NamedTuple):
     motion: tuple[Box, ...] | None
     resting: tuple[Box, ...] | None
     shown: tuple[Box, ...]
-    """Stationary boxes that the model looked at."""
+    """Stationary boxes that the model examined."""
 
     @classmethod
     def of(cls, result: Result, scale: Scale) -> FrameView:
@@ -78,18 +79,18 @@ class FrameView(NamedTuple):
     def lists(self, place: Box) -> bool:
         """Return whether the agent listed the object in a place as stationary.
 
-        A listed larger object that covers the place does not count.
+        A larger object that the agent lists and that covers the place does not count.
         """
         own = [box for box in self.resting or () if place.shared(box) >= _OWN * box.area]
         return _share(place, own) >= _COVERED
 
     def shows(self, place: Box) -> bool:
-        """Return whether the model looked at a stationary object in a place."""
+        """Return whether the model examined a stationary object in a place."""
         return _share(place, self.shown) >= _COVERED
 
     def is_at_rest(self, box: Box) -> bool:
         """Return whether a detection shows a stationary object, rather than an object that moves in front of a
-        stationary one."""
+        stationary object."""
         return self.shows(box) and self.moving(box) < _COVERED
 
     def moving(self, place: Box) -> float:
@@ -118,32 +119,33 @@ class _Stop:
     first: Box
     """Box with which the track came to this place."""
     place: Box
-    """Last box of the whole object."""
+    """Last box that shows the whole object."""
     full_px: float
     """Largest area of the object's boxes in this place, in square pixels."""
     since_ns: int
     is_stationary: bool
-    """Whether the track was seen in this place for long enough."""
+    """Whether the track was seen in this place for at least ``REST_S``, or the agent lists its object."""
     is_listed: bool
-    """Whether the agent has listed the object since it last moved. An object that was not listed may have left when
-    it went out of sight."""
+    """Whether the agent has listed the object as stationary since the object last moved. An object that was not
+    listed may have left when it went out of sight."""
     confirmed_ns: int
     at_s: float
-    """Time at which the track was last seen or held."""
+    """Time at which the track was last detected, or continued without a detection."""
     is_absorbed: bool = False
     """Whether the background has absorbed the object: there was a frame without any motion in this place."""
     must_be_absorbed: bool = False
     """Whether ``_ABSORBED_S`` have passed since the object stopped."""
     covered_ns: int | None = None
-    """Time since which another object covers this place; None if no object does."""
+    """Time at which another object began to cover this place; None if no object covers the place."""
     is_certain: bool = True
-    """Whether the object is certainly in this place. A covered or overlooked object may have left."""
+    """Whether the object is certainly in this place. An object that is covered, or that the model missed, may have
+    left."""
     misses: int = 0
     missed_ns: int | None = None
 
 
 class StationaryTracks:
-    """The tracks of one camera, each with its place and the time for which it has stayed there."""
+    """The tracks of one camera, each with its place and the time since which the track has been there."""
 
     def __init__(self) -> None:
         self._stops: dict[str, _Stop] = {}
@@ -151,7 +153,7 @@ class StationaryTracks:
     def seen(self, track: Track, view: FrameView, at_s: float, at_ns: int) -> bool:
         """Note a track's detection, and return whether its object is at rest.
 
-        An object that the agent lists is at rest at once.
+        An object that the agent lists as stationary is at rest at once.
         """
         stop, box, at_rest = self._stops.get(track.name), track.box, view.is_at_rest(track.box)
         if stop is None or not _are_same(stop.first, box, _GROWN):
@@ -165,11 +167,11 @@ class StationaryTracks:
         return at_rest
 
     def merged(self, detections: Sequence[Detection], view: FrameView) -> list[Detection]:
-        """Return the detections, with those of parts of a stationary object replaced by one detection of its full
-        size.
+        """Replace all detections of parts of a stationary object by one detection of the whole object, and return the
+        detections.
 
-        The background model absorbs an object part by part, and the remaining parts would mislead a tracker. The
-        detections of a model that looks at whole frames are returned unchanged.
+        The background model absorbs an object part by part, and detections of the remaining parts would mislead a
+        tracker. The detections of a model that examines whole frames are returned unchanged.
         """
         found = list(detections)
         if view.motion is None:
@@ -185,7 +187,7 @@ class StationaryTracks:
     def _is_part(self, one: Detection, stop: _Stop, view: FrameView) -> bool:
         """Return whether a detection shows a part of a stationary object.
 
-        A moving detection does not, once the background has absorbed the object.
+        Once the background has absorbed the object, a moving detection shows another object.
         """
         if not _is_within(one.box, stop.place) or _is_whole(one.box, stop.place):
             return False
@@ -204,16 +206,17 @@ class StationaryTracks:
         return [one for one in tracks if not any(_is_whole(detection.box, one.box) for detection in found)]
 
     def hold(self, names: Iterable[str], at_s: float) -> list[Track]:
-        """Note that tracks were held, and return those whose objects are certainly still in place."""
+        """Note that tracks without a detection continue, and return the tracks whose objects are certainly still in
+        place."""
         stops = [self._stops[name] for name in names if name in self._stops]
         for stop in stops:
             stop.at_s, stop.track.box = at_s, stop.place
         return [stop.track for stop in stops if stop.is_certain and stop.is_listed]
 
     def missed(self, view: FrameView, seen: Collection[str], at_ns: int) -> None:
-        """Note the tracks that the model did not find although it looked at their places.
+        """Note the tracks whose places the model examined without detecting the object.
 
-        Their objects may have left.
+        Such an object may have left.
         """
         for name in [name for name in self._stops if name not in seen] if view.shown else ():
             stop = self._stops[name]
@@ -232,7 +235,7 @@ class StationaryTracks:
 def _completed(part: Detection, stop: _Stop, view: FrameView) -> Detection:
     """Return a detection of the whole object for a detection of a part.
 
-    A moving part may belong to an object in front, so its label is ignored.
+    Keep the object's label if the part moves, because a moving part may belong to another object in front.
     """
     known = {} if part.box in (view.resting or ()) else {"label": stop.track.label, "score": stop.track.score}
     return part.model_copy(update={"box": stop.place, **known})

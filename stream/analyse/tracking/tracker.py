@@ -1,8 +1,8 @@
 """The Tracker interface, and its implementation ByteTrack.
 
 ByteTrack (Zhang et al., ECCV 2022, https://arxiv.org/abs/2110.06864) comes from the package ``trackers``. Boxes are
-buffered before they are compared (Yang et al., 2022, https://arxiv.org/abs/2211.14317), because at five frames a
-second a small vehicle moves by most of its own length.
+enlarged by a margin before they are compared (Yang et al., 2022, https://arxiv.org/abs/2211.14317), because at five
+frames a second a small vehicle moves by most of its own length.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ LOST_S = 1.5
 CONFIRM_FRAMES = 2
 """Number of detections that confirm a track. A single detection may be false."""
 _BOX_MARGIN = 0.3
-"""Buffer added to each side of a box before boxes are compared, as a share of the box's size."""
+"""Margin added to each side of a box before boxes are compared, as a share of the box's size."""
 _MIN_OVERLAP = 0.1
 BEGIN_SCORE = 0.5
-"""Score from which a detection begins a track. Rules with a lower ``min_score`` lower this limit."""
+"""Minimum score of a detection that begins a track. A rule with a lower ``min_score`` lowers this minimum for its
+pipeline."""
 _LEAST = 0.01
-"""Lowest possible limit at which a detection begins a track. A faint held track has a lower score, and therefore
-never begins a track."""
+"""Lowest minimum score that a rule can set for the begin of a track. A faint held track has a lower score, and
+therefore never begins a track."""
 _FIRM, _FAINT = 1.0, 0.0
 
 
 @dataclass
 class Track:
-    """One tracked object. Its name is the same after a restart, if the track's beginning was read back."""
+    """One tracked object. A track has the same name after a restart, if its beginning was read back."""
 
     name: str
     box: Box
@@ -53,7 +54,7 @@ class Track:
 
 
 class HeldTrack(NamedTuple):
-    """A track without a detection whose object is assumed to be in a place.
+    """A track without a detection in this frame, whose object is assumed to be still in its place.
 
     A ``faint`` track is held only if no detection continues it.
     """
@@ -74,15 +75,15 @@ class Tracker(Protocol):
     ) -> list[Track]:
         """Return the confirmed tracks that have a detection in this frame or are held, in the order of their names.
 
-        ``at_s`` is the frame's time in seconds, and must be larger than that of the previous frame. ``frame`` is the
-        frame's name. A track is named after the frame that confirmed it and the index of its detection there. Two
+        ``at_s`` is the frame's time in seconds, and must be larger than the time of the previous frame. ``frame`` is
+        the frame's name. A track is named after the frame that confirmed it and the index of its detection there. Two
         objects therefore never share a name. An object whose beginning was not read back gets another name after a
         restart. A held track never begins a new track, and keeps its label and score.
         """
 
 
 class ByteTracker:
-    """ByteTrack with buffered boxes.
+    """ByteTrack with boxes that are enlarged before they are compared.
 
     Detections with at least ``begin_score`` are matched first, and may begin a track. Other detections can only
     continue a track.

@@ -5,24 +5,26 @@ from __future__ import annotations
 from ingest.contract.records import Result
 
 STILL = frozenset({"still", "masked"})
-"""Reasons for which the gate withholds a frame without motion outside of the masks."""
+"""Reasons for which the agent's gate withholds a frame that has no motion, or motion only inside masks."""
 UNSEEN = "rate"
-"""Reason for which the gate withholds a frame that it did not look at. In a gap that also has ``still`` frames,
-nothing moved in the unseen frames either, because the gate sends each frame in which it finds motion. A gap of unseen
-frames only means that the scene moves and the frame rate is limited."""
+"""Reason for which the agent's gate withholds a frame that it did not examine. In a gap that also has ``still``
+frames, nothing moved in the unseen frames either, because the gate sends each frame in which it finds motion. A gap
+that has only unseen frames means that the scene moves and that the gate limits the frame rate."""
 HELD_STEP_S = 0.2
-"""Track time of a gap in which nothing moved. It is one interval of the gate: motion may begin that long before the
-first sent frame."""
+"""Track time of a gap in which nothing moved, in seconds. This time is one interval of the gate: motion may begin
+that long before the first sent frame."""
 SET_BACK_S = 10.0
-"""Step back in seconds, above which the clock was set back. A smaller step back may come from two clocks that
-alternate. Time then stands still until the slower clock has caught up, because otherwise each change of clocks would
-count again."""
+"""Step back in seconds above which the clock counts as set back. A smaller step back may come from results that
+alternate between two clocks. Time then stands still until the later clock reading is reached again; otherwise the
+difference between the clocks would count repeatedly."""
 _MIN_STEP_S = 1e-3
 """Minimum track time between two classified frames, because the tracker needs increasing times."""
 
 
 class TrackTime:
-    """A camera's time that stands still while nothing moves, so that tracks survive a still gap of any length.
+    """A camera's time that stands still while nothing moves.
+
+    Tracks therefore survive a gap without motion of any length.
 
     All other gaps count in full, because anything may have happened in frames that were shed, lost, sent on another
     lane, or withheld by schedule or overload.
@@ -31,8 +33,8 @@ class TrackTime:
     def __init__(self) -> None:
         self._now_s = 0.0
         self.lived_ns = 0
-        """Time since the epoch's first result, including still gaps. It never decreases, even if a clock is set
-        back."""
+        """Time since the epoch's first result, including gaps without motion. This time never decreases, even if a
+        clock is set back."""
         self._latest_ns: int | None = None
         self._last: tuple[int, int] | None = None
 

@@ -1,14 +1,19 @@
 """Faust's Kafka driver, with replacements for the parts that lose data or hide settings.
 
-- Clients: both come from ``ingest.kafka.settings`` and share one set of limits. The consumer reads committed records
-  only (Faust sets that only under ``exactly_once``). The producer is idempotent (Faust has no setting for it).
-- Commits: the committed offsets come from the trackers of the partitions. Faust's own bookkeeping is off by one: a
-  first acknowledgement right after the committed offset commits past it. It acknowledges records of an older
-  generation that it skips. It adds the record after a gap to the acknowledged ones before that record was read. It
-  never commits again when the first record of a partition is followed by a gap of two.
-- Start positions: the loop of each partition sets its own (see ``fetching.py``). No record is dropped because Faust
-  has seen a later one; Faust remembers offsets of the assignment before.
-- Pauses: fetching continues at once when a partition has room again. Faust sleeps for a second.
+Clients: ``ingest.kafka.settings`` creates the consumer and the producer, with one set of limits. The consumer reads
+committed records only; Faust sets this only under ``exactly_once``. The producer is idempotent; Faust has no setting
+for this.
+
+Commits: the committed offsets come from the trackers of the partitions, because Faust's own bookkeeping has four
+errors. If the first acknowledged record is the one right after the committed offset, Faust commits past that record.
+Faust acknowledges records of an older generation that it skips. Faust counts the record after a gap as acknowledged
+before that record was read. If a gap of two offsets follows the first record of a partition, Faust never commits
+again.
+
+Start positions: the loop of each partition sets its start position (see ``fetching.py``). Faust drops records below
+an offset that it remembers from the previous assignment; this driver disables that memory.
+
+Pauses: fetching continues at once when a partition has room again. Faust alone would sleep for a second.
 """
 
 from __future__ import annotations
@@ -28,8 +33,8 @@ from stream.runner.acks import FetchNumber
 from stream.runner.faust.fetching import ConsumerThread, NumberedRecord
 
 POLL_S = 0.1
-"""Maximum time that one fetch waits for records. A partition that is resumed during a fetch waits for the end of that
-fetch."""
+"""Maximum time that one fetch waits for records. A partition that is resumed during a fetch is not fetched before
+that fetch ends."""
 PAUSED_S = 1.0
 """Maximum time between two calls that tell aiokafka that the member is alive while all partitions are paused."""
 
@@ -59,13 +64,13 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def begin(self, tp: TP, position: int, assignment: int) -> bool:
-        """Fetch a partition from a position on. Return False if another member now owns the partition."""
+        """Begin to fetch a partition at a position. Return False if another member now owns the partition."""
         return bool(await self._thread.begin(tp, position, assignment))
 
     def undelivered(self, tp: TP, due: FetchNumber) -> int:
-        """Return how many records have not reached the partition's loop: at the broker, or fetched.
+        """Return how many records have not reached the partition's loop: records at the broker, and fetched records.
 
-        ``due`` is the number of the next record.
+        ``due`` is the number of the next record that the loop expects.
         """
         on_the_way = max(0, int(self._thread.fetched(tp, due.assignment)) - due.number)
         return int(self._thread.unfetched(tp)) + on_the_way
@@ -73,7 +78,8 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     def pause_fetching(self, tp: TP) -> None:
         """Stop fetching a partition. Records that are already fetched are still delivered.
 
-        Faust's own ``pause_partitions`` drops records between the fetch and the stream, and then commits past them.
+        Faust's own ``pause_partitions`` drops records between the fetch and the stream, and then commits past the
+        dropped records.
         """
         self.on_buffer_full(tp)
 

@@ -1,10 +1,12 @@
-"""The thread in which aiokafka runs. It fetches each partition from the position that the partition's loop sets.
+"""The thread in which aiokafka runs.
 
-Without this module, Faust and aiokafka lose records when the group rebalances. A running fetch waits for the new
-assignment and returns the first records of that assignment. Faust drops them, because its flow is stopped, and seeks
-to the committed offsets. aiokafka does not move a partition that has no committed offset, so the dropped records are
-never read. In this module, no partition is fetched in an assignment before its loop calls ``begin``. A fetch that
-ends in a later assignment seeks back to its first record.
+The thread fetches each partition from the position that the partition's loop sets.
+
+Without this module, Faust and aiokafka lose records when the group rebalances. A fetch that runs during a rebalance
+waits for the new assignment and returns its first records. Faust drops these records, because it is paused, and seeks
+to the committed offsets. A partition without a committed offset is not moved, so its dropped records are never read.
+In this module, no partition is fetched in an assignment before its loop calls ``begin``. A fetch that ends in a later
+assignment seeks back to its first record.
 """
 
 from __future__ import annotations
@@ -22,24 +24,24 @@ from ingest.kafka import settings as kafka
 from stream.runner.acks import FetchNumber
 
 POLL_RECORDS = 64
-"""Maximum number of records that one fetch hands over. The number is small, so that a pause of a partition takes
-effect soon."""
+"""Maximum number of records that one fetch returns. The number is small, so that a pause of a partition takes effect
+soon."""
 FETCH_PARTITION_BYTES = 2 * 1024 * 1024
-"""Maximum bytes of one fetch from one partition: about a hundred frames. A larger record is still fetched, alone
-(KIP-74)."""
+"""Maximum bytes of one fetch from one partition: about a hundred frames. A record that is larger than this limit is
+fetched alone (KIP-74)."""
 FETCH_BYTES = 8 * 1024 * 1024
-"""Maximum bytes of one fetch from one broker. Unpacking takes twice this memory, and reading further ahead gains
+"""Maximum bytes of one fetch from one broker. Decompression takes twice this memory, and a larger limit gains
 nothing."""
 
 NumberedRecord = tuple[FetchNumber, "ConsumerRecord[bytes, bytes]"]
-"""A fetched record with its number."""
+"""A fetched record with its fetch number."""
 
 
 @dataclass(slots=True)
 class _BegunPartition:
     """One partition in one assignment, after its loop has called ``begin``.
 
-    ``kafka_assignment`` is aiokafka's object for the assignment. Each rebalance makes a new such object.
+    ``kafka_assignment`` is aiokafka's object for the assignment. aiokafka creates a new object at each rebalance.
     """
 
     kafka_assignment: Any
@@ -73,7 +75,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         )
 
     async def begin(self, tp: TP, position: int, assignment: int) -> bool:
-        """Fetch a partition from a position on. Return False if another member now owns the partition."""
+        """Begin to fetch a partition at a position. Return False if another member now owns the partition."""
         return bool(await self.call_thread(self._begin, driver.ensure_aiokafka_TP(tp), position, assignment))
 
     def fetched(self, tp: TP, assignment: int) -> int:
@@ -82,7 +84,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         return begun.fetched if begun and begun.assignment == assignment else 0
 
     def unfetched(self, tp: TP) -> int:
-        """Return how many offsets of a partition the broker has beyond the last fetch. Safe in any thread."""
+        """Return how many offsets of a partition the broker has after the last fetched record.
+
+        May be called from any thread.
+        """
         current = self._assignment()
         state = current.state_value(driver.ensure_aiokafka_TP(tp)) if current else None
         if state is None:
@@ -91,7 +96,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         return 0 if lso is None or position is None else max(0, int(lso) - int(position))
 
     def _assignment(self) -> Any:
-        """Return aiokafka's current assignment; None before the first one."""
+        """Return aiokafka's current assignment; None before the first assignment."""
         subscription = self._consumer and self._consumer._subscription.subscription
         return subscription and subscription.assignment
 
@@ -104,7 +109,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         return True
 
     async def _commit(self, offsets: dict[TP, int]) -> bool:
-        """Commit the offsets of partitions that are still assigned. aiokafka and Faust fail on an empty commit."""
+        """Commit the offsets of partitions that are still assigned.
+
+        Do not commit if no partition is left, because aiokafka and Faust fail on an empty commit.
+        """
         assigned = {tp: offset for tp, offset in offsets.items() if tp in self.assignment()}
         return bool(assigned) and bool(await super()._commit(assigned))
 
@@ -128,7 +136,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         return {tp: self._numbered(self._begun[tp], found) for tp, found in records.items()}
 
     async def _fetch_nothing(self, consumer: AIOKafkaConsumer, seconds: float) -> dict[TP, list[NumberedRecord]]:
-        """Wait in a way that aiokafka counts as a fetch, because the group expels a member that does not fetch."""
+        """Wait for some seconds. aiokafka counts the wait as a fetch; the group would expel a member that does not
+        fetch."""
         with consumer._subscription.fetch_context():
             await asyncio.sleep(seconds)
         return {}

@@ -1,4 +1,7 @@
-"""A consumer group member on a Faust app, with settings that prevent data loss. Every error ends the process."""
+"""A consumer group member, built on a Faust app with settings that prevent data loss.
+
+Every error ends the process.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,12 @@ Event = Any
 """``faust.Event``: one record on its way through Faust; ``message`` is the record itself."""
 
 COMMIT_INTERVAL_S = 0.3
-"""Time between two commits. After a kill, the records finished since the last commit are processed again. A commit is
-one small request."""
+"""Time between two commits. After a kill, the records finished since the last commit are processed again. Frequent
+commits are cheap, because a commit is one small request."""
 BUFFER_RECORDS = 1024
-"""Maximum number of records in Faust's buffer, before the queues of the partitions. These queues take every record at
-once, so the buffer needs room only for the records of one fetch. A full buffer would make Faust pause in steps of a
-second."""
+"""Maximum number of records in Faust's buffer, from which records go to the queues of the partitions. These queues
+accept every record at once, so the buffer needs room only for the records of one fetch. A full buffer would make
+Faust pause in steps of a second."""
 
 
 class App(faust.App):  # type: ignore[misc]
@@ -54,9 +57,9 @@ class App(faust.App):  # type: ignore[misc]
 class FaustMember:
     """One process as a member of the consumer group of its stage.
 
-    The member learns which partitions belong to this process, fetches their records and writes the output. Its
-    ``owner`` decides which records are processed and which offsets are committed. All methods of the member and of
-    the owner are called in the event loop's thread.
+    The member learns which partitions belong to this process, fetches their records and writes the output. The
+    member's ``owner`` decides which records are processed and which offsets are committed. All methods of the member
+    and of the owner are called in the event loop's thread.
 
     ``instance`` is the lasting name of this member in the group (static membership, KIP-345), empty for none.
     """
@@ -106,13 +109,13 @@ class FaustMember:
     async def commit(self) -> None:
         """Commit the safe positions of all partitions, after any running commit.
 
-        Faust returns False if it only waited for another commit, whose positions may be older.
+        If Faust returns False, it only waited for another commit, whose positions may be older: commit again.
         """
         if not await self._app.consumer.commit():
             await self._app.consumer.commit()
 
     async def begin(self, tp: TopicPartition, position: int, assignment: int) -> bool:
-        """Fetch a partition from ``position`` on, and number its records from 0 under this assignment.
+        """Begin to fetch a partition at ``position``. The records are numbered from 0 in this assignment.
 
         Return False if another member now owns the partition. No record of a partition is fetched before this call.
         """
@@ -127,15 +130,15 @@ class FaustMember:
         self._app.consumer.resume_fetching(self._tp(tp))
 
     def undelivered(self, tp: TopicPartition, due: FetchNumber) -> int:
-        """Return how many records have not reached the partition's loop: at the broker, or fetched.
+        """Return how many records have not reached the partition's loop: records at the broker, and fetched records.
 
-        ``due`` is the number of the next record. Offsets without a record count too, until the fetch has passed them.
-        Safe in any thread.
+        ``due`` is the number of the next record that the loop expects. Offsets without a record count too, until the
+        fetch has passed them. May be called from any thread.
         """
         return int(self._app.consumer.undelivered(self._tp(tp), due))
 
     async def send(self, record: Outgoing) -> Awaitable[Any]:
-        """Hand a record to the producer.
+        """Pass a record to the producer.
 
         Return an awaitable that ends when the broker has acknowledged the record.
         """

@@ -36,7 +36,7 @@ class ThresholdRule(SensorRule):
         return self
 
     def watch(self, sensor: str, config: SensorConfig | None) -> ThresholdWatch:
-        """Return a new state."""
+        """Return a new state of the rule."""
         return ThresholdWatch(self, sensor, config)
 
     def exceeded(self, mean: float) -> str | None:
@@ -72,7 +72,8 @@ class ThresholdWatch:
         self._outside = False
 
     def step(self, window: ReadingWindow) -> Happening | None:
-        """Take the next window, and return a happening when its mean has just left the bounds."""
+        """Process the next window, and return a happening if its mean is outside the bounds and the previous window's
+        mean was not."""
         bound = self._rule.exceeded(window.mean)
         was_outside, self._outside = self._outside, bound is not None
         if bound is None or was_outside:

@@ -92,7 +92,7 @@ def refused(*words: str, **env: str) -> str:
     ],
     ids=" ".join,
 )
-def test_without_kafka_a_command_explains_how_to_start_one(words: tuple[str, ...]) -> None:
+def test_without_kafka_a_command_explains_how_to_start_a_broker(words: tuple[str, ...]) -> None:
     line = refused(*words, "--kafka", NOWHERE)
     assert f"no Kafka at {NOWHERE}" in line
     assert "sightline kafka start" in line

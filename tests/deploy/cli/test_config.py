@@ -101,7 +101,9 @@ def test_a_camera_of_another_site_is_refused_until_take_over_is_passed(log: Memo
     assert keys(log) == ["camera/gate", "camera/yard"]
 
 
-def test_apply_replaces_invalid_entries_of_its_file_and_reports_the_others(log: MemoryLog, file: Path) -> None:
+def test_apply_replaces_invalid_entries_of_its_file_and_reports_other_invalid_entries(
+    log: MemoryLog, file: Path
+) -> None:
     put(log, "camera/gate", b"{}")
     put(log, "camera/lost", b'{"name": "lost"}')
     result = invoke("apply", write(file, "north", "gate"), "--json")
@@ -149,7 +151,7 @@ def test_an_entry_of_no_site_is_reported_with_the_command_that_removes_it(log: M
 PIPELINE = '[[pipelines]]\nname = "cars"\nmodel = "m"\nwidth = 4\nheight = 4\n'
 
 
-def test_of_two_concurrent_applies_the_one_that_read_first_is_fenced_and_changes_nothing(
+def test_a_concurrent_apply_that_began_later_fences_the_earlier_one(
     log: MemoryLog, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file.write_text(f'name = "north"\n{PIPELINE}')

@@ -18,7 +18,7 @@ from deploy.local.exceptions import StackError
 from deploy.local.supervisor import ServiceSpec, Supervisor
 from ingest.runtime.clock import Deadline
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 LASTS = "import signal; print('up', flush=True); signal.pause()"
 NOTES_ITS_END = """
 import signal, sys

@@ -53,10 +53,10 @@ def capture(count: int, size: int, *, fails: bool = False, gate: GateConfig | No
     source = Pictures(count, clock, fails=fails)
     runner = threading.Thread(target=lambda: FrameIntake(camera, 9, clock, out).run(source, threading.Event()))
     runner.start()
-    runner.join(timeout=0 if size < QUEUE_FRAMES else 20)
+    runner.join(timeout=0 if size < QUEUE_FRAMES else 60)
     messages = []
     while not (messages and isinstance(messages[-1], CaptureEnd)):
-        messages.append(out.get(timeout=10))
+        messages.append(out.get(timeout=60))
     runner.join()
     assert source.closed
     return messages

@@ -242,7 +242,7 @@ async def test_a_response_that_arrives_byte_by_byte_ends_at_the_time_limit(
     slow = httpx.MockTransport(lambda request: httpx.Response(200, stream=Endless(drips=True)))
     link = HttpsLink(LinkConfig(kind="https", url="https://gateway.example", token_file=token), "agent-1", slow)
     with pytest.raises(LinkLost, match="GET /v1/ready took longer than"):
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(60):
             await link.open()
     await link.close()
 
@@ -257,7 +257,7 @@ async def test_an_invalid_422_response_refuses_only_the_faulty_record(
     gateway.free.clear()
     sent = [await link.send(outbound(value, n)) for n, value in enumerate(["x", "a", "bad", "b"])]
     gateway.free.set()
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(60):
         answers = await asyncio.gather(*sent, return_exceptions=True)
     assert [isinstance(a, RecordRefused) for a in answers] == [False, False, True, False]
 

@@ -46,9 +46,11 @@ def test_many_refused_rows_share_few_status_notices() -> None:
         refusals.add(Row("frame", "a", 5, seq, 0, b"", id=seq, lane=LATE), "too large")
     taken = refusals.take()
     assert [row_id for row_id, _ in taken] == list(range(50))
-    assert [notice for _, notice in taken if notice] == ["1 refused and parked, frame a/5/0: too large"]
+    assert [notice for _, notice in taken if notice] == [
+        "refused records that stay in the spool: 1 (frame a/5/0): too large"
+    ]
     clock.advance(REPORT_EVERY_S)
     refusals.add(Row("frame", "a", 5, 50, 0, b"", id=50), "too large")
     ((_, notice),) = refusals.take()
-    assert notice.startswith("50 refused and parked, frame a/5/1, frame a/5/2")
+    assert notice.startswith("refused records that stay in the spool: 50 (frame a/5/1, frame a/5/2")
     assert refusals.take() == []

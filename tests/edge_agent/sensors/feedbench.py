@@ -39,7 +39,7 @@ class FeedBench:
         self.feed = SensorFeed(configs[0].source, source, sensors, chance=lambda: 0.99, clock=clock, metrics=metrics)
         self.task = asyncio.create_task(self.feed.run())
 
-    async def until(self, done: Callable[[], object], seconds: float = 30.0) -> None:
+    async def until(self, done: Callable[[], object], seconds: float = 60.0) -> None:
         async with asyncio.timeout(seconds):
             while not done():
                 assert not self.task.done(), self.task
@@ -62,14 +62,14 @@ class FeedBench:
 
     async def until_kept(self, name: str, done: Callable[[list[float]], object]) -> list[float]:
         """Wait for values in the spool, and return them. Read through the spool's thread, since the feed runs."""
-        async with asyncio.timeout(30.0):
+        async with asyncio.timeout(60):
             while not done(found := self._values(name, await self.spool.others(0, 10_000))):
                 await asyncio.sleep(0.02)
         return found
 
     async def stop(self) -> None:
         self.feed.stop()
-        await asyncio.wait_for(self.task, 20)
+        await asyncio.wait_for(self.task, 60)
 
     def kept(self, name: str) -> list[Readings]:
         return self._kept(name, self.store.others(0, 10_000))

@@ -50,7 +50,7 @@ class Listener:
     def values(self, name: str) -> list[float | None]:
         return [reading.value for reading in self.readings[name]]
 
-    async def until(self, done: Callable[[], object], seconds: float = 20.0) -> None:
+    async def until(self, done: Callable[[], object], seconds: float = 60.0) -> None:
         """Wait for a condition, which is checked after each call of the source."""
         async with asyncio.timeout(seconds):
             while not done():
@@ -72,7 +72,7 @@ async def running(source: SensorSource, sink: Listener) -> AsyncIterator[asyncio
         await asyncio.wait({task})
 
 
-async def ended(task: asyncio.Task[None], seconds: float = 20.0) -> BaseException | None:
+async def ended(task: asyncio.Task[None], seconds: float = 60.0) -> BaseException | None:
     """Wait for a source to end by itself, and return its error."""
     await asyncio.wait({task}, timeout=seconds)
     assert task.done()

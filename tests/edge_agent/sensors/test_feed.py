@@ -115,7 +115,7 @@ async def test_a_spool_write_in_progress_is_finished_when_the_feed_stops(
     bench.feed.stop()
     await asyncio.sleep(0)
     free.set()
-    await asyncio.wait_for(bench.task, 20)
+    await asyncio.wait_for(bench.task, 60)
     assert waited == [True]
     assert bench.values("a") == [1.0]
 
@@ -215,4 +215,4 @@ async def test_a_failing_spool_ends_the_feed_with_its_error(
     monkeypatch.setattr(bench.store, "keep", fails)
     source.give("a", 1.0)
     with pytest.raises(SpoolError, match="the disk is gone"):
-        await asyncio.wait_for(bench.task, 20)
+        await asyncio.wait_for(bench.task, 60)

@@ -15,20 +15,23 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import TopicAuthorizationFailedError
 
+from edge_agent.camera.messages import CaptureProgress, KeptFrame, Message, Notice
 from edge_agent.sensors.factory import make_sources
 from edge_agent.sensors.source import Reading, Sink
+from edge_agent.tools.doctor import cameras
 from edge_agent.tools.doctor.cameras import check_camera
 from edge_agent.tools.doctor.finding import Finding, bad
 from edge_agent.tools.doctor.host import check_clock, check_disk, check_secret, judged_clock
 from edge_agent.tools.doctor.link import check_clock_offset, check_link, check_privacy, refused_topics
 from edge_agent.tools.doctor.run import examine, secret_files
 from edge_agent.tools.doctor.sensors import check_sensors
-from ingest.contract.records import STALE
+from ingest.contract.codec import encode
+from ingest.contract.records import STALE, Frame
 from ingest.kafka import topicadmin
 from ingest.kafka.settings import PLAINTEXT_MEND, KafkaSettings
 from ingest.runtime import logs
 from ingest.runtime.clock import SystemClock
-from ingest.site import CameraConfig, DiskConfig, GateConfig, LinkConfig, SensorConfig, Site
+from ingest.site import LEGACY_TLS, CameraConfig, DiskConfig, GateConfig, LinkConfig, SensorConfig, Site
 from tests.edge_agent.smalldisk import SmallDisk
 
 ROAD = CameraConfig(name="road", source="simulated:road", fps=2.0)
@@ -145,7 +148,40 @@ async def test_the_bad_finding_of_a_camera_shows_the_reason(settings: dict[str, 
 
 async def test_a_camera_below_its_configured_frame_rate_is_poor() -> None:
     finding = await check_camera(ROAD.model_copy(update={"fps": 2000.0, "gate": GateConfig(max_fps=0.0)}), 1.0)
-    assert (finding.state, "set to 2000" in finding.seen) == ("poor", True)
+    assert (finding.state, "configured: 2000" in finding.seen) == ("poor", True)
+
+
+def observed(*messages: Message) -> Finding:
+    """Return the finding of a camera whose capture process sends two frames and these messages."""
+    seen = cameras._Observed()
+    for seq in (0, 1):
+        frame = Frame(
+            camera="road",
+            epoch=1,
+            seq=seq,
+            captured_ns=1 + seq * 500_000_000,
+            captured_by="host",
+            width=64,
+            height=48,
+            encoding="jpeg",
+            image=b"x",
+        )
+        seen.take(KeptFrame(seq, frame.captured_ns, encode(frame), None))
+    for message in messages:
+        seen.take(message)
+    return cameras._judged("camera road", ROAD, seen)
+
+
+def test_a_camera_that_keeps_sending_unusable_frames_is_poor_with_the_reason() -> None:
+    damaged = CaptureProgress(2, "a frame cannot be examined: damaged JPEG of 9000 bytes")
+    assert observed().state == observed(CaptureProgress(2)).state == observed(damaged).state == "good"
+    finding = observed(damaged, damaged)
+    assert (finding.state, "damaged JPEG of 9000 bytes" in finding.seen) == ("poor", True)
+
+
+def test_a_camera_with_a_notice_is_poor_with_its_text() -> None:
+    finding = observed(Notice(LEGACY_TLS))
+    assert (finding.state, LEGACY_TLS in finding.seen) == ("poor", True)
 
 
 async def test_findings_of_sensors_are_good_poor_out_of_range_or_bad_without_readings() -> None:

@@ -88,7 +88,7 @@ def make(intake: FakeIntake, log: Log | None = None, take_over: TakeOver = take_
 
 
 async def ended(node: Node, stop: asyncio.Event | None = None) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await node.run(stop or asyncio.Event())
 
 
@@ -97,7 +97,7 @@ async def test_partitions_are_held_until_they_are_taken_over(intake: FakeIntake)
     await node.on_partitions_assigned([ONE, TWO])
     assert intake.held == {TP_ONE, TP_TWO}
     assert intake.begun == {}
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await intake.all_begun.wait()
     assert intake.begun == {TP_ONE: 0, TP_TWO: 0}
     assert node.figures()["partitions"] == 2
@@ -162,7 +162,7 @@ async def test_a_writer_that_fails_to_close_does_not_keep_the_others_open(intake
     log = StubbornLog()
     node = make(intake, log)
     await node.on_partitions_assigned([ONE, TWO])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await intake.all_begun.wait()
     await node.on_partitions_revoked([ONE, TWO])
     assert sorted(log.closed) == ["engines-batches-0", "engines-batches.late-1"]
@@ -223,7 +223,7 @@ async def test_partitions_that_wait_to_write_share_one_timer_set_to_the_earliest
     node, stop = make(intake, take_over=waiting), asyncio.Event()
     await node.on_partitions_assigned([KafkaPartition("sightline.batches", n) for n in range(5)])
     running = asyncio.create_task(ended(node, stop))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while owned[-1].looks < 10:
             intake.fetched.put_nowait([LogRecord(BATCHES_LATE, 0, 0, None, b"")])  # of no owned partition: wakes only
             await asyncio.sleep(0)

@@ -137,7 +137,7 @@ def test_a_json_record_is_equal_after_encoding_and_decoding(record: Record) -> N
     assert decode_json(type(record), encode_json(record)) == record
 
 
-def test_a_decoded_batch_returns_its_pixels_padded_and_in_their_shape() -> None:
+def test_a_decoded_batch_has_its_pixels_in_their_shape_padded_with_empty_rows() -> None:
     tensor = decode(Batch, encode(BATCH)).tensor(pad=9)
     assert tensor.shape == (1, 2, 2, 3)
     assert tensor.dtype == np.uint8
@@ -256,9 +256,9 @@ def test_records_with_contradicting_fields_are_refused(record: Record, changed: 
 
 
 def test_only_an_item_that_needs_classification_may_have_regions() -> None:
-    with pytest.raises(ValueError, match="1 regions to empty: expected regions only to classify"):
+    with pytest.raises(ValueError, match="1 regions with outcome empty: expected regions for classify, else none"):
         BatchItem(**{**ITEM.model_dump(), "outcome": "empty"})
-    with pytest.raises(ValueError, match="0 regions to classify: expected regions only to classify"):
+    with pytest.raises(ValueError, match="0 regions with outcome classify: expected regions for classify, else none"):
         BatchItem(**{**ITEM.model_dump(), "regions": ()})
 
 

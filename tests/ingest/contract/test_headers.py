@@ -33,14 +33,14 @@ def test_frame_ids_and_lane_are_read_back_from_headers(frames: list[FrameId], la
 
 
 @given(accounts())
-def test_an_account_of_withheld_frames_is_read_back_from_its_header(account: Account) -> None:
+def test_counts_of_withheld_frames_are_read_back_from_their_header(account: Account) -> None:
     frame = FrameId(account.camera, account.epoch, account.last + 1)
     headers = {**h.frame_headers([frame], "live"), h.ACCOUNT: h.account_text(account).encode()}
     assert h.account_of(headers, frame) == account
 
 
 @given(accounts(), st.integers(0, 2**41))
-def test_an_account_that_does_not_end_just_before_the_frame_is_ignored(account: Account, seq: int) -> None:
+def test_withheld_counts_that_do_not_end_just_before_their_frame_are_ignored(account: Account, seq: int) -> None:
     frame = FrameId(account.camera, account.epoch, seq)
     found = h.account_of({h.ACCOUNT: h.account_text(account).encode()}, frame)
     assert found == (account if seq == account.last + 1 else None)
@@ -89,11 +89,11 @@ def test_one_malformed_frame_id_makes_the_whole_frames_header_invalid(text: byte
         b"0-4 a=6 b=-1",
     ],
 )
-def test_a_malformed_account_header_is_ignored(text: bytes) -> None:
+def test_a_malformed_header_of_withheld_counts_is_ignored(text: bytes) -> None:
     assert h.account_of({h.ACCOUNT: text}, FrameId("gate", 1, 5)) is None
 
 
-def test_missing_headers_are_read_as_no_frames_and_no_account() -> None:
+def test_missing_headers_are_read_as_no_frames_and_no_withheld_counts() -> None:
     assert h.frames_of({}) == ()
     assert h.account_of({}, FrameId("gate", 1, 5)) is None
     assert set(h.frame_headers([FrameId("gate", 1, 2)], "live")) == {h.FRAMES, h.LANE}

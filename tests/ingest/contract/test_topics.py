@@ -40,7 +40,7 @@ def test_a_camera_gets_the_partition_of_kafkas_own_partitioner(key: str, murmur2
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1), st.integers(1, 64))
-def test_the_partition_of_a_camera_is_its_pin_or_below_the_number_of_partitions(key: str, partitions: int) -> None:
+def test_a_camera_goes_to_its_pinned_partition_or_else_to_an_existing_one(key: str, partitions: int) -> None:
     assert 0 <= partition_for(key, partitions) < partitions
     assert partition_for(key, partitions, {key: 99}) == 99
     assert partition_for(key, partitions, {key + "x": 99}) == partition_for(key, partitions)

@@ -66,7 +66,7 @@ async def finish(log: MemoryLog, seq: int, lane: str, pipeline: str = "cars") ->
 
 
 async def sent(log: MemoryLog, topic: str) -> list[LogRecord]:
-    """Return the records of a topic that a replay wrote."""
+    """Return the records that a replay wrote to a topic."""
     end = (await log.ends(topic))[1]
     return [r async for r in log.read(topic, 1, 0, end) if r.headers[h.LANE].startswith(b"replay-")]
 
@@ -101,7 +101,7 @@ async def test_a_dead_letter_stores_any_error_with_a_bounded_message(
     assert len(letter.failure.message) <= 1000
 
 
-async def test_an_oversize_record_is_parked_in_part_and_not_replayed(log: MemoryLog) -> None:
+async def test_an_oversize_record_is_truncated_in_its_dead_letter_and_not_replayed(log: MemoryLog) -> None:
     headers = {
         "junk": bytes(60_000),
         **{f"more-{n}": bytes(5_000) for n in range(20)},
@@ -118,7 +118,7 @@ async def test_an_oversize_record_is_parked_in_part_and_not_replayed(log: Memory
     assert (report.sent, report.skipped) == (0, {"was too large to be parked whole": 1})
 
 
-async def test_a_letter_and_its_receipt_are_written_in_one_transaction(log: MemoryLog) -> None:
+async def test_a_dead_letter_and_its_receipt_are_written_in_one_transaction(log: MemoryLog) -> None:
     await park(log, await deliver(log, 1))
     plain = log.writer
 
@@ -200,7 +200,7 @@ async def test_a_frame_with_a_result_in_its_pipeline_is_not_replayed(log: Memory
     await park(log, await deliver(log, 2, topic=BATCHES, pipeline="cars"), pipeline="cars")
     await finish(log, 1, "live")
     await finish(log, 2, "live", "people")
-    assert await replay(log, "a") == ReplayReport("a", 1, {"has an end already": 1})
+    assert await replay(log, "a") == ReplayReport("a", 1, {"already has a result": 1})
     assert len(await sent(log, BATCHES)) == 1
 
 
@@ -282,7 +282,7 @@ def engine(sent: Sequence[tuple[str, Candidate]]) -> Counter[FrameId]:
 
 
 @given(parked_letters(), st.permutations(TOPICS), st.integers(0, 16))
-def test_every_letter_is_classified_once_in_any_order_of_topics(
+def test_every_replayed_frame_is_classified_once_in_any_order_of_topics(
     found: list[Candidate], order: list[str], first_call: int
 ) -> None:
     """The same replay runs twice, the first time for some letters only. Topics are processed one after the other."""
@@ -313,14 +313,14 @@ def test_batches_that_share_frames_are_sent_on_one_lane_in_order() -> None:
 def test_out_of_order_batches_that_share_frames_are_not_sent_twice() -> None:
     plan = ReplayPlan("a", [], {})
     assert plan.decide(batch(0, 3, 4)) == Send("replay-a")
-    assert plan.decide(batch(1, 1, 2, 3)) == Skip("some of its frames have been replayed or have ended")
+    assert plan.decide(batch(1, 1, 2, 3)) == Skip("some of its frames have been replayed or have a result")
     assert plan.decide(batch(2, 3)) == Skip("parked twice")
 
 
 def test_a_replay_skips_a_batch_with_some_finished_frames() -> None:
     plan = ReplayPlan("a", [], {(frame(1), "cars"): False})
-    assert plan.decide(batch(0, 1, 2)) == Skip("some of its frames have been replayed or have ended")
-    assert plan.decide(batch(1, 1)) == Skip("has an end already")
+    assert plan.decide(batch(0, 1, 2)) == Skip("some of its frames have been replayed or have a result")
+    assert plan.decide(batch(1, 1)) == Skip("already has a result")
 
 
 @pytest.mark.parametrize(("topic", "partition"), [("unheard-of", 0), (FRAMES, 10_000), (FRAMES, -1)])

@@ -1,4 +1,5 @@
-"""Tests of compression on a real broker: producers follow the contract, and consumers read what others write."""
+"""Tests of compression on a real broker: producers follow the contract, and consumers read the compression of other
+producers."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ async def log(kafka: str, prefix: str) -> AsyncIterator[KafkaLog]:
 
 
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
-async def test_records_of_every_foreign_compression_are_read(log: KafkaLog, codec: str) -> None:
+async def test_records_in_every_compression_that_producers_may_use_are_read(log: KafkaLog, codec: str) -> None:
     foreign = AIOKafkaProducer(bootstrap_servers=log.settings.bootstrap, compression_type=codec)
     await foreign.start()
     try:

@@ -12,7 +12,7 @@ from ingest.kafka.log import Outgoing, TopicPartition
 from ingest.kafka.position import BEYOND_EVERY_END, StartPosition, commit, start_position
 from ingest.kafka.settings import KafkaSettings
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(480)]
 
 GROUP = "prepare-live"
 TP = TopicPartition(FRAMES, 0)

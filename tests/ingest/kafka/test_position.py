@@ -29,7 +29,7 @@ async def reported(log: MemoryLog) -> list[tuple[str, int, int]]:
     return [(gap.group, gap.first, gap.last) for beat in beats for gap in beat.expired_unread]
 
 
-async def test_a_group_continues_at_its_commit_and_a_new_one_at_the_beginning() -> None:
+async def test_a_group_continues_at_its_commit_and_a_new_group_begins_at_the_beginning() -> None:
     assert await start_position(await filled(5, 5), GROUP, TP) == StartPosition(5)
     log = await filled(5, None)
     log.forget(TP, 2)
@@ -46,7 +46,7 @@ async def test_records_that_expired_unread_are_counted_logged_and_reported() -> 
     assert await reported(log) == [(GROUP, 2, 5)]
 
 
-async def test_a_jump_over_deleted_records_is_reported_and_a_gap_of_markers_is_not() -> None:
+async def test_a_gap_of_deleted_records_is_reported_and_a_gap_of_transaction_markers_is_not() -> None:
     log = await filled(9, None)
     assert await expired_between(log, GROUP, TP, 3, 5) == 0
     log.forget(TP, 6)

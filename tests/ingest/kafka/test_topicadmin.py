@@ -74,7 +74,7 @@ async def test_every_setting_that_differs_is_named_and_corrected(settings: Kafka
     await admin.start()
     try:
         await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, other | own)])
-        deadline = Deadline.after(30)
+        deadline = Deadline.after(60)
         while not (differences := await differences_of(settings)):  # the broker applies a change after its answer
             assert not deadline.passed
             await asyncio.sleep(0.1)
@@ -97,7 +97,7 @@ async def test_only_topics_of_the_contract_are_removed(settings: KafkaSettings) 
         await admin.create_topics([NewTopic(theirs, 1, 1)])
         await topicadmin.create(settings, 1)
         assert theirs not in await topicadmin.remove(settings, settings.prefix)
-        left, deadline = set(TOPICS), Deadline.after(10)
+        left, deadline = set(TOPICS), Deadline.after(60)
         while left - {theirs}:  # a broker still lists a deleted topic for a short time
             assert not deadline.passed, left
             await asyncio.sleep(0.1)
@@ -122,7 +122,7 @@ async def test_more_replicas_than_brokers_are_refused(settings: KafkaSettings) -
         await topicadmin.create(settings, 1, replication=3)
 
 
-async def test_growing_pins_every_known_camera_to_its_present_partition(
+async def test_adding_partitions_pins_every_known_camera_to_its_present_partition(
     settings: KafkaSettings, log: KafkaLog
 ) -> None:
     await topicadmin.create(settings, 2)
@@ -151,13 +151,13 @@ async def test_growing_pins_every_known_camera_to_its_present_partition(
     assert (await read(log)).pins == config.pins
 
 
-async def test_an_interrupted_growth_can_be_finished(settings: KafkaSettings, log: KafkaLog) -> None:
+async def test_an_interrupted_addition_of_partitions_can_be_finished(settings: KafkaSettings, log: KafkaLog) -> None:
     await topicadmin.create(settings, 2)
     admin = clients.admin(settings)
     await admin.start()
     await admin.create_partitions({settings.topic(FRAMES): NewPartitions(4)})
     await admin.close()
-    deadline = Deadline.after(30)
+    deadline = Deadline.after(60)
     while (await log.partitions())[FRAMES] != 4 and not deadline.passed:
         await asyncio.sleep(0.05)
     with pytest.raises(ValueError, match="expected more"):
@@ -178,7 +178,7 @@ async def test_deliveries_get_as_many_partitions_as_alerts(settings: KafkaSettin
         await have(ALERTS, partitions)
 
     async def have(topic: str, partitions: int) -> None:
-        deadline = Deadline.after(30)
+        deadline = Deadline.after(60)
         while (await log.partitions())[topic] != partitions:  # a broker lists new partitions after its answer
             assert not deadline.passed
             await asyncio.sleep(0.05)
@@ -193,7 +193,7 @@ async def test_deliveries_get_as_many_partitions_as_alerts(settings: KafkaSettin
     await have(DELIVERIES, 3)
 
 
-async def test_growing_to_fewer_or_equal_partitions_is_refused(settings: KafkaSettings) -> None:
+async def test_an_increase_to_fewer_or_as_many_partitions_is_refused(settings: KafkaSettings) -> None:
     with pytest.raises(TopicMismatch, match="is missing"):
         await topicadmin.grow(settings, 3)
     await topicadmin.create(settings, 2)

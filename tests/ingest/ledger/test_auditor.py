@@ -54,7 +54,7 @@ class SiteWriter:
     ) -> LogRecord:
         """Deliver a frame and return its record.
 
-        With ``first``, add an account of the frames withheld from ``first`` on.
+        With ``first``, add the counts of the frames that were withheld from ``first`` on.
         """
         account = None
         if first is not None:
@@ -151,7 +151,7 @@ async def test_a_result_written_twice_is_a_duplicate(site: SiteWriter) -> None:
     assert (await site.audit()).totals.duplicates == 1
 
 
-async def test_a_frame_with_a_corrupt_body_is_identified_and_accounted_by_its_headers(site: SiteWriter) -> None:
+async def test_a_frame_with_a_corrupt_body_is_identified_and_counted_by_its_headers(site: SiteWriter) -> None:
     await site.park(await site.deliver(5, 0, value=GARBAGE))
     found = await site.audit()
     assert found.balanced, found.totals.examples
@@ -159,7 +159,9 @@ async def test_a_frame_with_a_corrupt_body_is_identified_and_accounted_by_its_he
 
 
 @pytest.mark.parametrize("named", [True, False])
-async def test_a_missing_account_header_is_replaced_by_the_body(site: SiteWriter, named: bool) -> None:
+async def test_withheld_counts_are_read_from_the_body_if_their_header_is_missing(
+    site: SiteWriter, named: bool
+) -> None:
     await site.deliver(5, 0, named=named, with_account=False)
     await site.finish(5)
     found = await site.audit()
@@ -191,7 +193,7 @@ async def test_the_audit_ignores_garbage_on_status_results_and_deadletter(site: 
     assert (await site.audit()).balanced
 
 
-async def test_the_dead_letter_of_a_result_is_not_an_end_of_its_frame(site: SiteWriter) -> None:
+async def test_the_dead_letter_of_a_result_is_not_an_outcome_of_its_frame(site: SiteWriter) -> None:
     await site.deliver(0)
     await site.finish(0)
     headers = h.frame_headers([FrameId("gate", EPOCH, 0)], "live", pipeline="cars")
@@ -324,7 +326,7 @@ async def test_a_frame_missing_after_the_truncation_is_reported(site: SiteWriter
     assert found.totals.examples == [f"gate/{EPOCH}/6..6 is missing"]
 
 
-async def test_the_account_of_the_first_retained_frame_counts(site: SiteWriter) -> None:
+async def test_withheld_counts_of_the_first_retained_frame_are_included(site: SiteWriter) -> None:
     await deliver_run(site, range(3))
     await site.deliver(8, 3)
     await site.finish(8)
@@ -334,7 +336,7 @@ async def test_the_account_of_the_first_retained_frame_counts(site: SiteWriter) 
     assert (found.truncated, found.totals.captured) == ([f"gate/{EPOCH} from 3"], 6)
 
 
-async def test_late_frames_deleted_by_retention_leave_no_hole(site: SiteWriter) -> None:
+async def test_late_frames_deleted_by_retention_are_not_reported_as_missing(site: SiteWriter) -> None:
     await deliver_run(site, range(5))
     await deliver_run(site, range(10, 15))  # after an outage, with the frames of the outage in between
     await deliver_run(site, range(5, 8), topic=FRAMES_LATE)
@@ -347,7 +349,7 @@ async def test_late_frames_deleted_by_retention_leave_no_hole(site: SiteWriter) 
     assert found.truncated == [f"gate/{EPOCH} from 17"]
 
 
-async def test_a_camera_without_a_retained_frame_is_left_out(site: SiteWriter) -> None:
+async def test_a_camera_without_a_retained_frame_is_left_out_of_the_audit(site: SiteWriter) -> None:
     await deliver_run(site, range(5))
     await site.send_heartbeat(ended=(EpochEnd(camera="gate", epoch=EPOCH, last=4, clean=True),))
     await deliver_run(site, range(3), camera="yard")
@@ -357,7 +359,7 @@ async def test_a_camera_without_a_retained_frame_is_left_out(site: SiteWriter) -
     assert set(found.cameras) == {"yard"}
 
 
-async def test_a_camera_on_an_untruncated_partition_is_not_left_out(site: SiteWriter) -> None:
+async def test_a_camera_on_an_untruncated_partition_is_not_left_out_of_the_audit(site: SiteWriter) -> None:
     await deliver_run(site, range(5))
     site.log.forget(TopicPartition(FRAMES, 0), 5)
     names = [f"silent-{i}" for i in range(8)]
@@ -385,12 +387,14 @@ async def test_frames_in_a_spool_are_waited_for_and_then_reported_as_spooled(sit
     assert (found.balanced, found.settled, found.totals.spooled) == (True, False, 7)
 
 
-async def test_an_ended_camera_that_delivered_nothing_is_unaccounted(site: SiteWriter) -> None:
+async def test_frames_of_an_ended_epoch_without_any_delivery_are_unaccounted(site: SiteWriter) -> None:
     await site.send_heartbeat(ended=(EpochEnd(camera="gate", epoch=EPOCH, last=4, clean=True),))
     assert (await site.audit()).totals.unaccounted == 5
 
 
-async def test_a_camera_with_late_frames_only_on_a_truncated_partition_is_left_out(site: SiteWriter) -> None:
+async def test_a_camera_with_late_frames_only_on_a_truncated_partition_is_left_out_of_the_audit(
+    site: SiteWriter,
+) -> None:
     await deliver_run(site, range(5))
     await deliver_run(site, range(5, 9), topic=FRAMES_LATE)
     site.log.forget(TopicPartition(FRAMES, 0), 5)

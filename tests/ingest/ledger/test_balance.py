@@ -76,7 +76,7 @@ class History:
 
 @st.composite
 def histories(draw: st.DrawFn) -> History:
-    """Draw the history of an epoch without faults: withheld runs, delivered frames with their ends, and expired
+    """Draw the history of an epoch without faults: withheld frames, delivered frames with their outcomes, and expired
     frames."""
     history = History()
     pipelines = draw(st.sampled_from([("cars",), ("cars", "people")]))
@@ -136,7 +136,7 @@ def test_a_faultless_epoch_balances_in_any_order_of_records(history: History, sh
 
 
 @given(histories().filter(lambda h: h.delivered > 0), st.data())
-def test_a_frame_without_ends_is_unaccounted(history: History, data: st.DataObject) -> None:
+def test_a_frame_without_an_outcome_is_unaccounted(history: History, data: st.DataObject) -> None:
     ledger = Ledger()
     for enter in history.entries:
         enter(ledger)
@@ -159,7 +159,7 @@ def test_an_empty_ledger_balances() -> None:
     assert (found.cameras, found.totals.captured) == ({}, 0)
 
 
-def test_a_frame_number_without_a_frame_or_account_is_unaccounted() -> None:
+def test_a_frame_number_that_is_neither_delivered_nor_withheld_is_unaccounted() -> None:
     found = balance(deliver(0), result(0), deliver(5, account(2, 4)), result(5))
     assert found.totals.unaccounted == 1
     assert found.totals.examples == [f"gate/{EPOCH}/1..1 is missing"]
@@ -171,13 +171,13 @@ def test_frames_missing_before_the_end_of_the_epoch_are_unaccounted() -> None:
     assert (found.totals.captured, found.totals.unaccounted) == (4, 3)
 
 
-def test_a_frame_in_two_accounts_is_a_duplicate() -> None:
+def test_a_frame_that_two_records_report_as_withheld_is_a_duplicate() -> None:
     found = balance(deliver(3, account(0, 2)), result(3), lambda ledger: ledger.add_account(account(1, 1, "rate")))
     assert (found.totals.duplicates, found.balanced) == (1, False)
     assert found.totals.examples == [f"gate/{EPOCH}/1..1 is accounted twice"]
 
 
-def test_an_account_that_status_repeats_counts_once() -> None:
+def test_withheld_frames_that_are_reported_again_on_status_count_once() -> None:
     entry: Entry = lambda ledger: ledger.add_account(account(0, 4, "expired"))  # noqa: E731
     assert balance(entry, entry).totals.withheld == {"expired": 5}
     assert balance(entry, entry).balanced
@@ -223,7 +223,7 @@ def test_two_dead_letters_of_a_frame_count_once() -> None:
     assert (found.balanced, found.totals.dead) == (True, 1)
 
 
-def test_a_replayed_frame_counts_by_its_new_end_only() -> None:
+def test_only_the_new_outcome_of_a_replayed_frame_counts() -> None:
     died = (deliver(0), dead(0))
     assert balance(*died).totals.dead == 1
     again = (*died, deliver(0, lane="replay-a"), dead(0, lane="replay-a"))
@@ -242,7 +242,7 @@ def test_a_replayed_result_of_a_classified_frame_is_a_duplicate() -> None:
     assert balance(deliver(0), result(0), result(0, lane="replay-a")).totals.duplicates == 1
 
 
-def test_ends_of_frames_deleted_by_retention_are_ignored() -> None:
+def test_outcomes_of_frames_deleted_by_retention_are_ignored() -> None:
     found = balance(result(7), dead(8))
     assert (found.balanced, found.totals.captured, found.totals.classified) == (True, 0, 0)
 
@@ -259,7 +259,7 @@ def test_an_epoch_killed_before_its_first_kept_frame_balances() -> None:
     assert (found.balanced, found.totals.captured, found.totals.unclean) == (True, 0, 3)
 
 
-def test_unclean_frames_in_an_account_do_not_count_as_captured() -> None:
+def test_unclean_frames_among_the_withheld_ones_do_not_count_as_captured() -> None:
     found = balance(deliver(0), result(0), lambda ledger: ledger.add_account(account(1, 3, "unclean")))
     assert (found.balanced, found.totals.captured, found.totals.unclean) == (True, 1, 3)
     assert found.totals.withheld == {}
@@ -283,7 +283,7 @@ def test_dead_letters_without_a_frame_are_counted_once_as_unidentified() -> None
     assert (found.balanced, found.unidentified, found.totals.captured) == (True, 2, 0)
 
 
-def test_records_after_the_cut_only_fill_holes_and_end_earlier_frames() -> None:
+def test_records_after_the_cut_of_an_audit_only_complete_earlier_frames() -> None:
     ledger = Ledger()
     for enter in (deliver(0), result(0), deliver(4, account(3, 3)), result(4)):
         enter(ledger)
@@ -367,7 +367,7 @@ def test_a_lower_epoch_that_began_later_runs_and_the_higher_one_is_a_lost_spool(
     assert compute_balance(ledger).balanced
 
 
-def test_epochs_of_two_agents_that_report_in_turn_both_run() -> None:
+def test_epochs_of_two_agents_that_report_in_turn_both_count_as_running() -> None:
     ledger = Ledger()
     for offset in range(6):
         ledger.add_progress(CAMERA, EPOCH + offset % 2, offset, offset)
@@ -382,7 +382,7 @@ def test_an_epoch_without_an_end_is_lost_although_later_ones_ended_or_run() -> N
     assert compute_balance(ledger).totals.unaccounted == 1
 
 
-def test_an_epoch_end_after_the_cut_still_closes_its_epoch() -> None:
+def test_an_epoch_end_after_the_cut_of_an_audit_still_closes_its_epoch() -> None:
     ledger = Ledger()
     for epoch in (EPOCH, EPOCH + 1):
         ledger.add_frame(FrameId(CAMERA, epoch, 0), LIVE, None)
@@ -428,7 +428,7 @@ def test_a_balance_can_be_written_as_json() -> None:
     assert (values["unidentified"], values["truncated"]) == (0, [])
 
 
-def test_frames_with_equal_ends_share_one_state_object() -> None:
+def test_frames_with_equal_outcomes_share_one_state_object() -> None:
     ledger = Ledger()
     for seq in range(1000):
         deliver(seq)(ledger)

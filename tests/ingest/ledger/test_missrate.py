@@ -86,7 +86,7 @@ def test_a_sampled_frame_is_not_compared_across_frames_that_are_missing_in_betwe
 
 @pytest.mark.parametrize("share", [0.01, 0.2])
 def test_the_estimate_is_unbiased_for_any_sample_share_and_its_interval_is_valid(share: float) -> None:
-    """One object in ten appears unnoticed and stays long. A regular frame is sent now and then."""
+    """The gate misses one object in ten, which then stays for long. A regular frame is sent now and then."""
     rng, length, runs = np.random.default_rng(3), 3000, 200
     there = np.repeat(rng.random(length // 50) < 0.1, 50)
     there[::150] = False

@@ -32,7 +32,7 @@ class SensorWriter:
         self.log = MemoryLog(2, self.clock)
 
     async def deliver(self, first: int, last: int, before: int | None = None, *, epoch: int = EPOCH) -> int:
-        """Deliver a run of readings, with an account of the readings withheld from ``before`` on.
+        """Deliver a run of readings, with the counts of the readings that were withheld from ``before`` on.
 
         Return the record's offset.
         """
@@ -122,7 +122,9 @@ async def test_readings_in_a_spool_are_not_lost(site: SensorWriter) -> None:
     assert (balance.balanced, balance.settled, balance.totals.spooled) == (True, False, 15)
 
 
-async def test_an_identical_run_is_a_repeat_and_an_overlapping_one_a_duplicate(site: SensorWriter) -> None:
+async def test_an_identical_run_of_readings_is_a_repeat_and_an_overlapping_run_a_duplicate(
+    site: SensorWriter,
+) -> None:
     await site.deliver(0, 9)
     await site.deliver(0, 9)
     balance = await site.audit()

@@ -17,7 +17,7 @@ from ingest.site.topic.view import Config
 
 CARS = PipelineConfig(name="cars", model="yolox", width=16, height=16)
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
 
 async def test_a_service_gets_each_configuration_even_after_refusing_one(kafka: str, prefix: str) -> None:

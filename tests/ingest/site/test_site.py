@@ -189,7 +189,9 @@ def test_an_empty_file_is_a_site_with_defaults(file: Path) -> None:
 @given(
     st.lists(st.text(st.sampled_from("abc"), min_size=1, max_size=2), max_size=3), st.sampled_from(["a", "b", "zz"])
 )
-def test_a_pipeline_takes_its_named_cameras_or_all_if_it_names_none(named: list[str], camera: str) -> None:
+def test_a_pipeline_processes_its_named_cameras_or_all_cameras_if_it_names_none(
+    named: list[str], camera: str
+) -> None:
     pipeline = PipelineConfig(name="p", model="m", width=1, height=1, cameras=tuple(named))
     assert pipeline.wants(camera) == (not named or camera in named)
 
@@ -273,7 +275,7 @@ def test_armed_hours_use_the_sites_time_zone_unless_the_camera_sets_one(file: Pa
     assert parse_entry(yard.key, yard.model_dump_json().encode()) == yard
 
 
-def test_a_pre_roll_longer_than_the_time_until_late_is_refused(file: Path) -> None:
+def test_a_pre_roll_longer_than_the_time_until_frames_are_late_is_refused(file: Path) -> None:
     camera = '[[cameras]]\nname = "a"\nsource = "device:0"\ngate.pre_roll_s = 2.0\n'
     assert "gate.pre_roll_s below spool.late_after_s" in problem(file, f"{camera}spool.late_after_s = 2.0\n").expected
     for fine in (
@@ -327,7 +329,7 @@ def test_a_number_that_json_cannot_represent_is_refused(value: str, tmp_path: Pa
 
 
 def test_a_camera_that_names_another_site_than_its_file_is_refused(file: Path) -> None:
-    """The file of the other site would remove the camera, and this file never could."""
+    """Applying the other site's file would remove the camera, and applying this file could never remove it."""
     camera = '[[cameras]]\nname = "a"\nsource = "device:0"\nsite = "south"\n'
     assert "site = 'north' or no site in camera/a, not 'south'" in problem(file, f'name = "north"\n{camera}').expected
     assert "site = 'site' or no site in camera/a, not 'south'" in problem(file, camera).expected
@@ -351,7 +353,7 @@ def test_a_huge_value_is_shortened_in_the_message() -> None:
     assert "1000002 characters" in str(caught.value)
 
 
-@pytest.mark.timeout(20)  # searching it for addresses once took three minutes
+@pytest.mark.timeout(60)  # searching it for addresses once took three minutes
 @pytest.mark.parametrize("text", ["y", "a/", "a://", "://", "@", "a.", "?a", "&pass", "?", "pass", "?pass="])
 @pytest.mark.parametrize("key", ["fps", "time_zone", "source"])
 def test_a_huge_value_is_refused_or_read_within_seconds(text: str, key: str) -> None:

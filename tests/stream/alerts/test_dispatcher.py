@@ -30,7 +30,7 @@ from stream.alerts.webhook import Deliverer
 from stream.metrics import DispatchMetrics
 from tests.stream.alerts.test_alerts import event
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(480)]
 
 PARTITIONS = 2
 WAIT_S = 60.0
@@ -165,7 +165,7 @@ async def test_a_rebalance_repeats_no_delivered_alert(log: KafkaLog) -> None:
     assert set(posts.posts.values()) == {1}
 
 
-async def test_alerts_beyond_the_held_ones_are_read_from_the_log_and_delivered_once(
+async def test_alerts_that_exceed_the_memory_limit_are_read_from_the_log_and_delivered_once(
     log: KafkaLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stream.alerts.pending.HELD_ALERTS", 3)

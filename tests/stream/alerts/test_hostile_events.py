@@ -1,4 +1,4 @@
-"""Tests of hostile events: each becomes a dead letter with its reason, and none ends the process."""
+"""Tests of hostile events: each event becomes a dead letter with its reason, and no event ends the process."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ class TestPending:
         assert pending.due(NOW_S) is None
         assert pending.position(0) is None
 
-    def test_a_partition_on_hold_gets_no_more_attempts_but_still_counts_results(self) -> None:
+    def test_a_partition_about_to_be_revoked_begins_no_attempt_and_still_accepts_results(self) -> None:
         pending = opened()
         enter(pending, 0)
         enter(pending, 1)
@@ -151,7 +151,7 @@ class TestPending:
         pending.finish(tasks[2])
         assert pending.position(0) == ReceiverPosition(3, None)
 
-    def test_the_position_covers_receipts_of_alerts_that_are_not_taken_yet(self) -> None:
+    def test_the_position_includes_receipts_of_alerts_that_are_not_entered_yet(self) -> None:
         pending = opened(receipt("delivered", 1, number=3), receipt("delivered", 1, number=4), alerts_end=5)
         assert pending.position(0) == ReceiverPosition(0, 0)
         enter(pending, 3)
@@ -159,10 +159,10 @@ class TestPending:
         enter(pending, 4)
         assert pending.position(0) == ReceiverPosition(5, None)
 
-    def test_receipts_of_deleted_alerts_hold_nothing_back(self) -> None:
+    def test_receipts_of_deleted_alerts_do_not_hold_back_the_position(self) -> None:
         assert opened(receipt("delivered", 1), alerts_end=0).position(0) == ReceiverPosition(0, None)
 
-    def test_an_unreadable_alert_is_taken(self) -> None:
+    def test_an_unreadable_alert_counts_as_finished(self) -> None:
         pending = opened(receipt("delivered", 1, number=3), alerts_end=5)
         pending.skip(AlertPlace(0, 4))
         assert pending.position(0) == ReceiverPosition(5, None)
@@ -203,7 +203,9 @@ def config(name: str, *, history: bool = False) -> ReceiverConfig:
     return ReceiverConfig(name=name, url="http://receiver/", secret_file=Path("secret"), history=history)
 
 
-def test_the_contents_of_a_limited_number_of_waiting_alerts_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_contents_of_a_limited_number_of_waiting_alerts_are_kept_in_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("stream.alerts.pending.HELD_ALERTS", 2)
     pending = opened()
     for number in range(4):
@@ -223,7 +225,7 @@ def test_the_contents_of_a_limited_number_of_waiting_alerts_are_held(monkeypatch
     assert [taken(pending).alert is not None for _ in range(2)] == [True, True]
 
 
-async def test_an_alert_that_is_neither_held_nor_in_the_log_is_finished_without_a_receipt(
+async def test_an_alert_that_is_neither_in_memory_nor_in_the_log_is_finished_without_a_receipt(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("stream.alerts.pending.HELD_ALERTS", 0)
@@ -248,7 +250,7 @@ async def test_an_alert_that_is_neither_held_nor_in_the_log_is_finished_without_
     sender.pending.open(0, 0)
     enter(sender.pending)
     sender.wake()
-    await asyncio.wait_for(finished.wait(), 10.0)
+    await asyncio.wait_for(finished.wait(), 60)
     await sender.retire()
     assert asked == [("r", AlertPlace(0, 0))]
     assert sender.pending.position(0) == ReceiverPosition(1, None)
@@ -275,6 +277,17 @@ async def test_an_alerts_topic_created_again_ends_the_dispatcher_and_is_read_fro
     assert committed == [OffsetAndMetadata(BEYOND_EVERY_END, "")]
     owned = await take_over(MemoryLog(partitions=1), 0, GroupCommit(BEYOND_EVERY_END), [])
     assert owned.recreated
+
+
+async def test_a_consumer_that_cancels_its_own_stop_does_not_end_the_dispatcher_with_a_traceback() -> None:
+    dispatcher = Dispatcher(KafkaSettings(), [], lambda _: LogDeliverer())
+
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    await dispatcher._consumer.stop()
+    dispatcher._consumer.stop = cancelled
+    await dispatcher._close([])
 
 
 class TestTakeOver:
@@ -310,7 +323,7 @@ class TestTakeOver:
         assert [taken(pending["r"]).place.offset for _ in range(len(pending["r"]))] == [301, 302]
         assert log.records == 2 + 3  # receipts, alerts
 
-    async def test_a_dispatcher_that_ends_before_it_takes_an_alert_leaves_its_receipt_to_the_next(self) -> None:
+    async def test_a_commit_before_the_first_alert_keeps_the_receipts_for_the_next_dispatcher(self) -> None:
         log = await self.log_of(2, [receipt("delivered", 1, number=n) for n in range(2)])
         commit = GroupCommit(1, DispatchProgress(1, 1, {"r": 1}).metadata())
         pending = PendingDeliveries()

@@ -78,7 +78,7 @@ def test_a_car_that_stops_on_the_line_is_counted_when_it_goes_on(seconds: float,
     assert event.data.track == "1-1-0"
 
 
-def test_one_vehicle_reported_as_two_classes_crosses_once_as_the_likelier_one() -> None:
+def test_one_vehicle_detected_as_two_classes_crosses_once_as_the_likelier_class() -> None:
     """The two boxes of the vehicle differ a little. Two vehicles side by side remain two objects."""
     both = [
         result(n, n / FPS, car(160.0 + 20 * n), car(163.0 + 20 * n, 182.0, label="truck", score=0.6))
@@ -138,7 +138,7 @@ def test_a_car_after_a_night_without_frames_is_a_new_track() -> None:
     assert events_of([*stay(5.0), *morning], DWELL) == []
 
 
-def test_a_still_gap_counts_as_part_of_a_visit() -> None:
+def test_time_without_motion_counts_as_part_of_a_visit() -> None:
     after = result(650, 65.0, car(480.0), withheld={"still": 600})
     (event,) = events_of([*stay(5.0), after], DWELL)
     assert event.data.summary == "car in right for 64.9 s"
@@ -223,7 +223,7 @@ def test_detections_with_low_scores_still_show_whether_an_object_is_in_the_zone(
     assert len(events_of(drive(*[car(480.0)] * 5, *out_and_in, *back), RIGHT)) == 2
 
 
-def test_a_visit_is_reported_when_its_track_becomes_a_car() -> None:
+def test_a_visit_is_reported_when_the_label_of_its_track_becomes_car() -> None:
     cars = RIGHT.model_copy(update=CARS_ONLY)
     seen = [*[car(480.0, label="truck")] * 5, *[car(480.0)] * 30]
     (event,) = events_of(drive(*seen), cars)
@@ -231,7 +231,7 @@ def test_a_visit_is_reported_when_its_track_becomes_a_car() -> None:
 
 
 def large(seq: int, *found: Detection) -> Result:
-    """Return a result with the same places in a picture of twice the size."""
+    """Return a result with the same detections in a picture of twice the size."""
     boxes = [one.model_copy(update={"box": Box(*(2 * edge for edge in one.box))}) for one in found]
     return result(seq, seq / FPS, *boxes, width=1280, height=720)
 
@@ -314,7 +314,7 @@ def test_a_scene_counts_the_missing_frames_before_it_by_reason() -> None:
     assert (round(third.gap_s, 6), third.missing) == (0.1, {})
 
 
-def test_a_still_gap_does_not_count_in_the_gap_of_a_scene() -> None:
+def test_time_without_motion_does_not_count_in_the_gap_before_a_scene() -> None:
     still = result(101, 60.0, motion=(), outcome="empty", reason="still", withheld={"still": 100})
     _, scene = scenes_of(result(0, 0.0, car(480.0)), still)
     assert (scene.outcome, scene.tracks, scene.gap_s, scene.missing) == ("empty", (), 0.0, {"still": 100})
@@ -356,7 +356,7 @@ def finished(at_s: float, one: Result) -> Result:
 
 
 def test_a_changed_rule_begins_anew_and_the_others_keep_their_state() -> None:
-    """Both rules report a visit after two seconds, and have watched for one when the second is changed."""
+    """Both rules report a visit after two seconds. One second into the visit, the second rule is changed."""
     kept = RIGHT.model_copy(update={"name": "kept", "dwell_s": 2.0})
     old = kept.model_copy(update={"name": "old", "sites": ("north",)})
     analyser = Analyser([kept, old], "", ByteTracker)

@@ -1,6 +1,6 @@
 """Tests of restarts while an object stands for longer than the results that are read back cover.
 
-They must make one event.
+Such an object must make one event.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def stand(seconds: int, x: float = 480.0, first: int = 0) -> list[Result]:
 
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read back only the past that is needed, not the whole of a short log."""
+    """Read back in small steps, because one large step would read the whole of a short log."""
     monkeypatch.setattr(readback, "_FIRST_CHUNK", 10)
     monkeypatch.setattr(readback, "_LAST_CHUNK", 10)
 
@@ -105,7 +105,7 @@ async def test_a_restart_at_any_time_during_a_long_dwell_makes_one_incident(cut:
 async def test_a_long_cooldown_continues_after_a_restart(cut: int) -> None:
     """The car is in the zone from 0.5 s to 10 s and again from 20 s on.
 
-    It is reported again when the cooldown ends, at 300.5 s.
+    The car is reported again when the cooldown ends, at 300.5 s.
     """
     site = Site(RIGHT.model_copy(update={"cooldown_s": 300.0}))
     away = [result(20 + n, car(480.0 - 40 * min(n, 9))) for n in range(20)]
@@ -126,8 +126,10 @@ async def test_a_visit_reported_before_the_readback_begins_is_not_reported_again
     assert await site.events(cut, 1000) == []
 
 
-async def test_an_event_that_a_dead_owner_wrote_after_its_commit_is_not_written_again_for_a_renamed_track() -> None:
-    """A car that stands for 800 s crosses the line; the owner dies, and nothing of the last 20 s was committed."""
+async def test_an_event_that_a_killed_process_wrote_after_its_commit_is_not_written_again_for_a_renamed_track() -> (
+    None
+):
+    """A car that stands for 800 s crosses the line; then the process is killed, 20 s after its last commit."""
     site = Site(LINE)
     crossing = [result(1600 + n, car(160.0 + 40 * min(n, 9))) for n in range(40)]
     await site.write(*stand(800, x=160.0), *crossing)
@@ -144,7 +146,7 @@ async def test_an_old_track_makes_events_after_a_restart_under_another_name() ->
     assert event.data.track != "1-1-0"
 
 
-async def test_after_a_restart_written_events_show_the_cooldown_of_an_old_track() -> None:
+async def test_a_restart_reads_the_cooldown_of_an_old_track_from_written_events() -> None:
     """The car enters and leaves all the time, so the results alone do not show the time of its last event."""
     site = Site(RIGHT.model_copy(update={"cooldown_s": 25.0}))
     to_and_fro = [300.0, 260.0, 220.0, 180.0, 220.0, 260.0, 300.0, 340.0, 380.0, 340.0]

@@ -72,7 +72,7 @@ def result(seq: int, at_ns: int, detections: tuple[Detection, ...] = (), lane: s
 
 
 async def log_of(found: list[Result]) -> MemoryLog:
-    """Write live results when the broker's clock reaches their capture time, and late ones at once."""
+    """Write live results when the broker's clock reaches their capture time, and late results at once."""
     clock = ManualClock()
     log = MemoryLog(partitions=1, clock=clock)
     begin_ns = min((one.captured_ns for one in found), default=0)
@@ -112,7 +112,7 @@ async def test_crossings_of_the_simulated_road_are_reported(fps: float, miss: fl
     assert abs(len(events) - len(truth)) <= 0.1 * len(truth)
 
 
-async def test_an_event_has_its_type_source_frame_overlay_and_summary() -> None:
+async def test_an_event_has_type_source_frame_overlay_and_summary() -> None:
     log = await log_of(results(10, 30))
     events = await events_from(log, 0, 300)
     event = next(iter(events.values()))

@@ -1,6 +1,7 @@
 """Tests of batching.
 
-Batches close in time and in order, and each offset is finished once, with the last batch of its frame.
+Tests that batches close in time and in order, and that each offset is finished once, with the last batch of its
+frame.
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ def test_a_frame_whose_regions_do_not_fit_goes_into_the_next_batch(batcher: Batc
     assert batches([work])[0].rows == 2
 
 
-def test_a_frame_has_at_most_as_many_regions_as_a_batch() -> None:
+def test_a_frame_has_at_most_as_many_regions_as_fit_into_a_batch() -> None:
     a = plan(regions="motion", max_bytes=64 * 1024, width=80, height=80, max_regions=8)
     assert len(entry(a, 0, motion=4).pictures) == a.regions == a.rows == 3
 

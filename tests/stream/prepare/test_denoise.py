@@ -51,7 +51,7 @@ def test_the_least_recently_used_denoiser_is_dropped(monkeypatch: pytest.MonkeyP
     assert not remembers(cache, "yard")
 
 
-def test_a_denoiser_above_the_bound_is_kept_while_it_is_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_denoiser_above_the_memory_limit_is_kept_while_it_is_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(denoise, "MAX_DENOISER_BYTES", 100)
     cache = DenoiserCache()
     cache.denoise(delivered_frame("gate"), "auto")

@@ -27,7 +27,7 @@ from ingest.site.topic.store import publish
 
 pytestmark = pytest.mark.kafka
 
-PATIENCE_S = 40.0
+PATIENCE_S = 60.0
 COMMAND = "import typer; from deploy.cli.services.stream import prepare; typer.run(prepare)"
 CAMERAS = {"gate": 0, "yard": 1}
 EVERY_BAD = 7

@@ -137,7 +137,7 @@ async def test_a_single_picture_goes_to_the_pipeline_that_its_header_names() -> 
     assert (batch.pipeline, batch.items[0].pipelines, batch.items[0].outcome) == ("yard", ("yard",), "classify")
 
 
-async def test_a_single_picture_for_an_unknown_pipeline_ends_as_unrouted() -> None:
+async def test_a_single_picture_for_an_unknown_pipeline_gets_the_outcome_unrouted() -> None:
     bench = PrepareBench.of(FULL)
     await bench.give(frame(0), sightline_pipeline=b"\xff")
     (item,) = await bench.items()
@@ -156,7 +156,7 @@ async def test_the_pixels_of_single_pictures_do_not_depend_on_the_pictures_befor
     assert not np.array_equal(first, other)
 
 
-async def test_a_frame_without_a_pipeline_ends_as_unrouted() -> None:
+async def test_a_frame_without_a_pipeline_gets_the_outcome_unrouted() -> None:
     bench = PrepareBench.of(pipeline("other", cameras=("yard",)))
     await bench.give(frame(0))
     ((record, batch),) = await bench.batches()
@@ -306,7 +306,7 @@ async def test_frames_of_an_open_batch_are_read_again_after_a_kill() -> None:
 
 
 def _zeros(seq: int) -> bytes:
-    """Return a frame whose account names 60,000 reasons with a count of zero."""
+    """Return a frame whose withheld counts name 60,000 reasons with a count of zero."""
     counts = {"still": 1, **{f"reason-{n:020}": 0 for n in range(60_000)}}
     account = {"camera": "gate", "epoch": 1, "first": seq - 1, "last": seq - 1, "counts": counts}
     return bytes(msgpack.packb({**msgpack.unpackb(encode(frame(seq))), "account": account}))
@@ -334,7 +334,7 @@ async def test_a_traceparent_of_a_megabyte_is_replaced() -> None:
     assert {len(trace) for trace in traces} == {len(TRACE)}
 
 
-async def test_a_frame_that_cannot_be_drawn_is_in_no_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_frame_that_cannot_be_cropped_is_in_no_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     def draw(config: PipelineConfig, image: np.ndarray, window: object) -> np.ndarray:
         if config.name == "also" and image.mean() > 200:
             raise cv2.error("this frame fails")

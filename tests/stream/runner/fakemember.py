@@ -63,7 +63,7 @@ class FakeMember(FaustMember):
         return acknowledged
 
     def acknowledge(self, number: int, error: Exception | None = None) -> None:
-        """Answer the send of this number, counted from 0, as the broker would."""
+        """Acknowledge the sent record with this number, counted from 0."""
         acknowledged = self.sent[number][1]
         if error:
             acknowledged.set_exception(error)

@@ -23,7 +23,7 @@ def _history(draw: st.DrawFn) -> tuple[int, list[int], list[int]]:
 
 
 @given(_history())
-def test_the_position_never_passes_an_open_record_and_reaches_the_end(
+def test_the_position_never_passes_an_unfinished_record_and_reaches_the_end(
     history: tuple[int, list[int], list[int]],
 ) -> None:
     start, offsets, order = history
@@ -43,7 +43,7 @@ def test_the_position_never_passes_an_open_record_and_reaches_the_end(
 
 
 @given(_history(), st.randoms())
-def test_the_position_never_passes_an_open_record_when_deliveries_interleave(
+def test_the_position_never_passes_an_unfinished_record_when_deliveries_interleave(
     history: tuple[int, list[int], list[int]], dice: object
 ) -> None:
     start, offsets, _ = history
@@ -58,7 +58,7 @@ def test_the_position_never_passes_an_open_record_when_deliveries_interleave(
         assert all(tracker.position <= offset for offset in [*open_, *waiting])
 
 
-def test_a_repeated_offset_is_not_fed_again() -> None:
+def test_a_repeated_offset_is_not_processed_again() -> None:
     tracker = AckTracker(10)
     assert not tracker.deliver(9)  # finished before this process started
     assert tracker.deliver(10)
@@ -77,7 +77,7 @@ def test_finishing_an_offset_that_is_not_open_raises_unknown_offset(offsets: lis
         tracker.finish(offsets)
 
 
-def test_records_in_order_are_taken() -> None:
+def test_records_in_order_are_accepted() -> None:
     arrivals = Arrivals(3)
     assert [arrivals.take(FetchNumber(3, number)) for number in range(4)] == [True] * 4
     assert arrivals.due == FetchNumber(3, 4)

@@ -16,7 +16,7 @@ from stream.runner.backpressure import BackPressure, BackPressured, Downstream, 
 DOWNSTREAM = Downstream("engines", BATCHES, 10)
 
 
-def test_a_partition_is_held_above_the_maximum_lag_until_half_of_it() -> None:
+def test_a_partition_waits_above_the_maximum_lag_until_half_of_that_lag() -> None:
     pressure = BackPressure(10)
     assert pressure.held({0: 10, 1: 11}) == {1}
     assert pressure.held({0: 6, 1: 6}) == {1}

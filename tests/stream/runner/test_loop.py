@@ -72,7 +72,7 @@ class RunnerRig:
         await self.runner.assigned([TopicPartition(FRAMES, partition) for partition in range(PARTITIONS)])
 
     async def run_and_stop(self) -> None:
-        """Run until a stop that was requested before the start."""
+        """Request a stop, start the runner, and return when it has stopped."""
         stop = asyncio.Event()
         stop.set()
         await self.runner.run(stop)
@@ -139,3 +139,12 @@ async def test_an_error_ends_the_process_even_if_it_cannot_be_logged(monkeypatch
     with pytest.raises(BrokenPipeError):
         runner._partition_failed(RunnerError("x"), TopicPartition(FRAMES, 0), 7)
     assert codes == [EXIT_FAILED, EXIT_FAILED]
+
+
+def test_a_restarted_static_member_keeps_its_client_id() -> None:
+    first, second, other = (
+        Runner(EchoStage(), KafkaSettings(), MemoryLog(), instance=name, make_member=FakeMember).client_id  # type: ignore[arg-type]
+        for name in ("local", "local", "")
+    )
+    assert first == second == f"{EchoStage.name}-local"
+    assert other != first

@@ -183,7 +183,7 @@ async def test_dropping_a_partition_ends_its_drain(rigs: Make) -> None:
     assert rig.loop.position == 2
 
 
-async def test_draining_a_dropped_partition_returns_without_a_flush(rigs: Make) -> None:
+async def test_draining_a_partition_after_a_drop_returns_without_a_flush(rigs: Make) -> None:
     rig = rigs(EchoStage(hold=10, delay_s=60.0))
     rig.offer(0, 3)
     await until(lambda: rig.loop.in_flight == 3)
@@ -203,7 +203,7 @@ async def test_draining_does_not_wait_for_a_partition_that_is_opening(rigs: Make
 
     rig = rigs(NeverOpenStage())
     await opening.wait()
-    await asyncio.wait_for(rig.loop.drain(), 10.0)
+    await asyncio.wait_for(rig.loop.drain(), 60)
     assert rig.loop.position is None
     assert not rig.failures
 
@@ -228,7 +228,7 @@ async def test_dropping_a_partition_finishes_records_already_acknowledged(rigs: 
     assert rig.loop.position == 2
 
 
-async def test_works_in_flight_are_bounded(rigs: Make) -> None:
+async def test_the_number_of_works_in_flight_is_bounded(rigs: Make) -> None:
     rig = rigs(EchoStage())
     rig.offer(0, partition.IN_FLIGHT_WORKS + 5)
     await until(lambda: len(rig.sent) == partition.IN_FLIGHT_WORKS and rig.loop.queued == 4)
@@ -303,7 +303,7 @@ async def test_a_lower_offset_of_a_topic_created_again_ends_the_process_and_is_r
     assert await rig.log.committed("echo", PARTITION) == 0
 
 
-async def test_a_lost_record_fails_the_loop_and_is_not_committed_past(rigs: Make) -> None:
+async def test_a_lost_record_fails_the_loop_and_no_commit_passes_it(rigs: Make) -> None:
     rig = rigs(EchoStage())
     rig.offer(0, 2)
     rig.offer_one(64, FetchNumber(ASSIGNMENT, 64))
@@ -326,7 +326,7 @@ async def test_a_commit_passes_gaps_between_offsets(rigs: Make) -> None:
     assert not rig.failures
 
 
-async def test_a_record_of_an_earlier_assignment_is_not_fed(rigs: Make) -> None:
+async def test_a_record_of_an_earlier_assignment_is_not_processed(rigs: Make) -> None:
     rig = rigs(EchoStage())
     rig.offer_one(64, FetchNumber(ASSIGNMENT - 1, 64))
     rig.offer(0, 1)
@@ -352,7 +352,7 @@ async def test_a_failure_to_begin_fetching_is_reported(rigs: Make) -> None:
     assert rig.loop.position is None
 
 
-async def test_a_held_loop_feeds_no_record_and_still_writes_due_work(rigs: Make) -> None:
+async def test_a_suspended_loop_processes_no_record_and_still_writes_due_output(rigs: Make) -> None:
     rig = rigs(EchoStage(hold=10, delay_s=0.05))
     rig.offer(0, 1)
     await until(lambda: rig.loop.fed == 1)

@@ -92,7 +92,8 @@ def test_readings_of_an_older_epoch_are_counted_apart_from_repeats() -> None:
 
 
 def lower_epoch_dropped(columns: int, pause_s: float) -> int:
-    """Return the number of dropped readings of a lower epoch: ``columns`` of one reading each, after a pause."""
+    """After a pause, clean ``columns`` columns of a lower epoch with one reading each, and return how many readings
+    are dropped."""
     cleaner = Cleaner(SENSOR)
     cleaner.clean(readings(0, [20.0], epoch=7), 0)
     for seq in range(columns):
@@ -224,7 +225,7 @@ async def test_a_sensor_that_writes_once_a_minute_keeps_its_windows_beside_one_t
     assert await events_after(log, 240) == []  # long after it, before the next column
 
 
-async def test_a_breach_of_a_sensor_with_rare_readings_is_remembered_over_a_restart() -> None:
+async def test_a_breach_of_a_sensor_with_rare_readings_is_not_reported_again_after_a_restart() -> None:
     """The sensor sends one reading a minute, and windows last a second, so the readings that show the breach are
     minutes old."""
     lone = SENSOR.model_copy(update={"rate_hz": 1 / 60})
@@ -352,7 +353,7 @@ async def test_a_breach_before_a_sensor_falls_silent_is_reported_soon_after_its_
     assert await written(log) == [event]
 
 
-async def test_readings_that_a_link_has_held_up_still_count_after_the_deadline() -> None:
+async def test_readings_that_a_broken_link_has_delayed_still_count_after_the_deadline() -> None:
     clock = ManualClock()
     log = MemoryLog(partitions=1, clock=clock)
     runner = MemoryRunner(SenseStage(BURSTS, 1, clock=clock), log, clock)
@@ -404,7 +405,7 @@ async def test_a_rule_that_fails_at_the_deadline_does_not_end_the_process(monkey
         (1.5e-14, {"above": 1e-14}, "is 1.5e-14 A, above 1e-14"),
     ],
 )
-def test_the_text_of_an_event_has_the_digits_that_show_the_breach(
+def test_the_text_of_an_event_has_enough_digits_to_show_the_breach(
     mean: float, bounds: dict[str, float], text: str
 ) -> None:
     config = SENSOR.model_copy(update={"quantity": "current", "unit": "A"})

@@ -27,7 +27,7 @@ from ingest.kafka.settings import KafkaSettings
 from ingest.site import Site
 
 SETTINGS = KafkaSettings(bootstrap="127.0.0.1:9")
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 LASTS = "import signal; signal.pause()"
 
 

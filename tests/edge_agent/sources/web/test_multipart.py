@@ -57,7 +57,7 @@ def test_a_multipart_part_with_an_oversized_content_length_is_refused() -> None:
 
 def test_a_multipart_stream_without_a_complete_part_is_refused_above_the_size_limit() -> None:
     parts = Multipart(b"frame", 1000)
-    with pytest.raises(ValueError, match="no complete part within 1000 bytes"):
+    with pytest.raises(ValueError, match="no part begins within 16384 bytes"):
         parts.feed(b"x" * 20_000)
 
 

@@ -90,7 +90,7 @@ def test_a_shared_pipeline_changes_for_both_sites_only_with_take_over() -> None:
     assert after(topic, found)["pipeline/cars"].model_dump()["sites"] == ("north", "south")
 
 
-def test_pins_and_entries_of_no_site_are_kept_and_the_latter_are_listed() -> None:
+def test_pins_and_entries_of_no_site_are_kept_and_entries_of_no_site_are_listed() -> None:
     pin = PinConfig(name="gate", partition=3)
     old = LINE.model_copy(update={"name": "old"})
     topic: Topic = {pin.key: pin, old.key: old, CARS.key: CARS}

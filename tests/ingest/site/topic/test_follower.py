@@ -43,7 +43,7 @@ class TestView:
         view.apply(GATE.key, json_of(GATE))
         assert view.config.refused == {}
 
-    def test_an_entry_under_the_key_of_another_is_refused(self) -> None:
+    def test_an_entry_under_the_key_of_another_entry_is_refused(self) -> None:
         view = ConfigView()
         view.apply(YARD.key, json_of(GATE))
         assert view.config.entries == {}
@@ -94,7 +94,7 @@ async def test_the_follower_reports_each_change() -> None:
     log, view = MemoryLog(), ConfigView()
     await publish(log, [GATE, YARD])
     changes = await changes_of(log, view)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert (await changes.get()).config.of(CameraConfig) == (GATE, YARD)
         await publish(log, [], removed=[YARD.key])
         assert (await changes.get()).config.of(CameraConfig) == (GATE,)
@@ -108,7 +108,7 @@ async def test_the_follower_reports_each_change() -> None:
 async def test_the_follower_reports_an_empty_topic_once() -> None:
     log = MemoryLog()
     changes = await changes_of(log, ConfigView({GATE.key: GATE}))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert (await changes.get()).config.of(CameraConfig) == ()
     for _ in range(10):
         await asyncio.sleep(0)
@@ -130,7 +130,7 @@ async def test_the_follower_retries_a_log_that_does_not_answer(error: Exception)
     log.ends = ends  # type: ignore[method-assign, assignment]
     await publish(log, [GATE])
     changes = await changes_of(log, ConfigView())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert (await changes.get()).config.of(CameraConfig) == (GATE,)
     log.following.cancel()  # type: ignore[attr-defined]
 
@@ -148,7 +148,7 @@ async def test_a_change_read_before_an_outage_is_reported_after_it() -> None:
     log.read = read  # type: ignore[method-assign, assignment]
     await publish(log, [GATE])
     changes = await changes_of(log, ConfigView())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await changes.get()
         await publish(log, [YARD])
         assert (await changes.get()).config.of(CameraConfig) == (GATE, YARD)
@@ -160,7 +160,7 @@ async def test_a_topic_that_was_created_again_is_read_from_its_beginning() -> No
     log = MemoryLog()
     await publish(log, [GATE, GATE, YARD])
     changes = await changes_of(log, ConfigView())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert (await changes.get()).config.of(CameraConfig) == (GATE, YARD)
         del log._records[TopicPartition(CONFIG, 0)][:]
         await publish(log, [YARD])
@@ -184,7 +184,7 @@ async def test_an_outage_is_logged_at_its_begin_and_end_and_each_retry_opens_a_n
 
     with capture_logs() as logged:
         following = asyncio.create_task(follow(make, view, changes.put, pause_s=0.0))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not view.outage:
                 await asyncio.sleep(0)
             assert "Authorization" in view.outage

@@ -38,7 +38,10 @@ def persons(count: int, x: float = 150.0, **fields: Any) -> list[Any]:
 
 
 def watched(state: CountWatch, counts: Iterable[int], first: int = 0) -> list[tuple[int, tuple[SceneHappening, int]]]:
-    """Feed one scene for each number of persons inside. Return the indices of the scenes with a happening."""
+    """Process one scene for each of ``counts``, the number of persons inside the polygon.
+
+    Return the indices of the scenes with a happening, and the happenings.
+    """
     found = []
     for n, count in enumerate(counts, first):
         found += [(n, one) for one in state.observe(scene(n * STEP_S, *persons(count), gap_s=STEP_S), ())]
@@ -49,7 +52,7 @@ def indices(state: CountWatch, counts: Iterable[int]) -> list[int]:
     return [n for n, _ in watched(state, counts)]
 
 
-def test_an_occurrence_is_reported_once_when_the_bound_has_held_for_for_s() -> None:
+def test_an_occurrence_is_reported_once_when_the_bound_has_held_for_the_time_for_s() -> None:
     ((index, (happening, number)),) = watched(RULE.watch(640, 360), [2, 2, *[3] * 30])
     assert (index, number) == (12, 1)
     assert happening.summary == "3 person in yard for 5.0 s, at least 3"
@@ -187,7 +190,7 @@ async def events(log: MemoryLog, start: int, stop: int, *, write: bool = False) 
 
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read back only the past that is needed, not the whole of a short log."""
+    """Read back in small steps, because one large step would read the whole of a short log."""
     monkeypatch.setattr(readback, "_FIRST_CHUNK", 10)
     monkeypatch.setattr(readback, "_LAST_CHUNK", 10)
 
@@ -202,7 +205,7 @@ async def test_a_restart_at_any_record_reports_the_same_occurrence_under_the_sam
     assert [event.id for event in parts] == [whole.id]
 
 
-async def test_an_event_that_a_dead_owner_wrote_after_its_last_commit_is_not_written_again() -> None:
+async def test_an_event_that_a_killed_process_wrote_after_its_last_commit_is_not_written_again() -> None:
     log = await log_of(300)
     assert len(await events(log, 0, 300, write=True)) == 1
     assert await events(log, 200, 300) == []

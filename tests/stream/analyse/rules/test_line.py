@@ -38,13 +38,15 @@ def test_crossings_to_the_right_are_forward_on_the_lines_of_the_simulated_scenes
 @given(
     jitter=st.lists(st.floats(-4.0, 4.0), min_size=5, max_size=60), before=st.integers(1, 5), after=st.integers(2, 6)
 )
-def test_a_box_that_trembles_on_the_line_is_counted_once(jitter: list[float], before: int, after: int) -> None:
+def test_an_object_that_trembles_on_the_line_and_crosses_is_counted_once(
+    jitter: list[float], before: int, after: int
+) -> None:
     xs = [250.0] * before + [320.0 + j for j in jitter] + [400.0] * after
     assert walk(LineCounter(*UP, DIAGONAL_PX), xs) == [FORWARD]
 
 
 @given(jitter=st.lists(st.floats(-4.0, 4.0), min_size=1, max_size=60))
-def test_a_box_that_trembles_on_the_line_and_goes_back_is_not_counted(jitter: list[float]) -> None:
+def test_an_object_that_trembles_on_the_line_and_goes_back_is_not_counted(jitter: list[float]) -> None:
     xs = [250.0, 260.0, *(320.0 + j for j in jitter), 260.0, 250.0, 240.0]
     assert walk(LineCounter(*UP, DIAGONAL_PX), xs) == []
 
@@ -64,7 +66,7 @@ def test_every_pass_is_counted_with_alternating_directions(passes: int) -> None:
     assert walk(LineCounter(*UP, DIAGONAL_PX), xs) == [(FORWARD, BACKWARD)[n % 2] for n in range(passes)]
 
 
-def test_only_a_path_between_the_ends_of_a_line_or_through_an_end_crosses() -> None:
+def test_a_path_through_a_line_or_one_of_its_ends_crosses_and_a_path_beside_it_does_not() -> None:
     short = (320.0, 200.0), (320.0, 100.0)
     assert walk(LineCounter(*short, DIAGONAL_PX), [200.0, 440.0, 460.0], y=250.0) == []
     assert walk(LineCounter(*short, DIAGONAL_PX), [200.0, 440.0, 460.0], y=150.0) == [FORWARD]
@@ -72,7 +74,7 @@ def test_only_a_path_between_the_ends_of_a_line_or_through_an_end_crosses() -> N
     assert crosses(*short, (200.0, 100.0), (440.0, 100.0))
 
 
-def test_a_track_that_stays_beyond_the_line_never_crosses_even_after_forget() -> None:
+def test_a_track_that_stays_on_one_side_of_the_line_never_crosses() -> None:
     counter = LineCounter(*UP, DIAGONAL_PX)
     assert walk(counter, [440.0, 460.0, 480.0]) == []
     counter.forget("t")
@@ -93,7 +95,7 @@ SHORT = (320.0, 200.0), (320.0, 100.0)
         ([(300, 150), (320, 150), (340, 150), (345, 150)], [FORWARD]),  # a frame on the line itself
     ],
 )
-def test_a_crossing_is_decided_where_the_path_meets_the_line(
+def test_a_path_crosses_only_if_it_passes_between_the_ends_of_the_line(
     way: list[tuple[float, float]], crossed: list[str]
 ) -> None:
     counter = LineCounter(*SHORT, DIAGONAL_PX)
@@ -107,13 +109,14 @@ right = st.tuples(st.integers(330, 640), height)
 
 @st.composite
 def visits(draw: st.DrawFn) -> list[list[tuple[int, int]]]:
-    """Draw stays on alternating sides of the line, each of a few frames at any place."""
+    """Draw the positions of a track that stays for a few frames on one side of the line, then on the other side, and
+    so on."""
     count = draw(st.integers(2, 6))
     return [draw(st.lists((left, right)[n % 2], min_size=2, max_size=4)) for n in range(count)]
 
 
 @given(stays=visits())
-def test_a_path_crosses_if_its_step_over_the_line_meets_it_between_its_ends(
+def test_a_random_path_crosses_if_it_passes_between_the_ends_of_the_line(
     stays: list[list[tuple[int, int]]],
 ) -> None:
     expected = []

@@ -21,7 +21,7 @@ def watch(**settings: Any) -> ZoneWatch:
 
 
 def reported(state: ZoneWatch, tracks: Iterable[SceneTrack], first: int = 0) -> list[tuple[int, float]]:
-    """Feed one track per scene.
+    """Process scenes with one track each.
 
     Return the index of each scene with a happening, and the length of the visit in seconds.
     """
@@ -44,7 +44,7 @@ def test_a_box_flickering_on_the_edge_makes_one_visit_and_a_return_makes_another
 
 
 def test_a_visit_that_reaches_its_dwell_time_during_the_cooldown_is_reported_afterwards() -> None:
-    """The first visit is reported at 1 s. The second one begins at 2 s; the cooldown ends at 4 s."""
+    """The first visit is reported at 1 s. The second visit begins at 2 s; the cooldown ends at 4 s."""
     places = [*[INSIDE] * 5, *[OUTSIDE] * LEAVE_FRAMES, *[INSIDE] * 20]
     state = watch(dwell_s=1.0, cooldown_s=3.0)
     assert reported(state, [track(*place) for place in places]) == [(4, 1.0), (16, 2.0)]

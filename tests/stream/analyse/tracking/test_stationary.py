@@ -1,4 +1,4 @@
-"""Tests of stationary tracks, which are held while nothing moves and no model looks."""
+"""Tests of stationary tracks, which continue while nothing moves and no model examines their regions."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def seen(box: Box, label: str = "car", score: float = 0.9) -> Detection:
 
 
 def result(at_s: float, *found: Detection, motion: Sequence[Box] | None = (), **fields: Any) -> Result:
-    """Return the result of a pipeline that looks at moving regions, and at stationary boxes that the agent lists."""
+    """Return the result of a pipeline that examines moving regions, and stationary boxes that the agent lists."""
     boxes = None if motion is None else tuple(motion)
     looked_at = (*(boxes or ()), *(fields.get("resting") or ()))
     values: dict[str, Any] = {"outcome": "classified" if looked_at else "empty", "looked_at": looked_at, **fields}
@@ -86,7 +86,10 @@ def listed(at_s: float) -> Result:
 
 
 def busy(start_s: float, stop_s: float, *, resting: tuple[Box, ...] | None = None) -> list[Result]:
-    """Return results with motion elsewhere. Every ten seconds the agent lists ``resting``, and the model finds it."""
+    """Return results with motion elsewhere.
+
+    Every ten seconds the agent lists the stationary box ``resting``, and the model detects its object.
+    """
     found = []
     for at_s in times(start_s, stop_s):
         is_listed = resting is not None and round(at_s * FPS) % 100 < 2
@@ -107,7 +110,7 @@ def times_of(results: Iterable[Result], *rules: CameraRule) -> list[float]:
 ENTERED_S = 0.8
 
 
-def test_a_stationary_car_is_reported_once_while_others_move_and_no_model_looks_at_it() -> None:
+def test_a_stationary_car_is_reported_once_while_other_objects_move_and_no_model_examines_the_car() -> None:
     (event,) = events_of([*parked(), *busy(6.0, 60.0, resting=(place(STOP),))])
     assert event.data.track == "1-1-0"
     assert event.data.captured_ns == 10**18 + round((ENTERED_S + DWELL.dwell_s) * 1e9)
@@ -132,7 +135,7 @@ def test_a_stationary_list_of_maximum_length_does_not_end_an_unlisted_track() ->
 
 @pytest.mark.parametrize(("looks", "count"), [((20.0,), 1), ((20.0, 24.0), 0)])
 def test_a_stationary_track_survives_one_missed_detection_but_not_two(looks: tuple[float, ...], count: int) -> None:
-    """The agent lists the car and the model looks at it, but does not find it."""
+    """The agent lists the car, and the model examines the listed box without detecting the car."""
     found = [*parked(), *busy(6.0, 60.0)]
     for at_s in looks:
         found[round(at_s * FPS)] = result(at_s, motion=(FAR,), resting=(place(STOP),))
@@ -140,7 +143,7 @@ def test_a_stationary_track_survives_one_missed_detection_but_not_two(looks: tup
     assert len(events_of(found)) == count
 
 
-def test_a_car_that_the_model_missed_is_not_reported_before_it_is_found_again() -> None:
+def test_a_car_that_the_model_missed_is_not_reported_before_it_is_detected_again() -> None:
     found = [*parked(), *busy(6.0, 60.0)]
     found[200] = result(20.0, motion=(FAR,), resting=(place(STOP),))
     assert events_of(found) == []
@@ -190,7 +193,7 @@ def test_a_track_that_is_not_confirmed_for_minutes_is_dropped() -> None:
 
 @pytest.mark.parametrize("looked_at", [(), (Box(0.0, 0.0, 640.0, 360.0),)])
 def test_results_without_motion_regions_hold_no_track(looked_at: tuple[Box, ...]) -> None:
-    """Results have no motion regions if the model looks at whole frames, or if the engine is of an older version."""
+    """Results have no motion regions if the model examines whole frames, or if the engine is of an older version."""
     whole = [result(at_s, motion=None, outcome="classified", looked_at=looked_at) for at_s in times(6.0, 60.0)]
     assert events_of([*parked(), *whole]) == []
 
@@ -233,7 +236,7 @@ def test_motion_inside_a_stationary_box_does_not_move_its_track() -> None:
 SHORT = DWELL.model_copy(update={"dwell_s": 8.0})
 
 
-def test_a_track_that_goes_out_of_sight_before_it_is_listed_is_not_held() -> None:
+def test_a_track_that_goes_out_of_sight_before_the_agent_lists_it_is_not_held() -> None:
     """A person stands in a doorway for three seconds, and the agent does not list the person."""
     stood = parked(until_s=4.8)
     assert events_of([*stood, *busy(4.8, 60.0)], SHORT) == []
@@ -251,7 +254,7 @@ BUS = Box(360.0, 60.0, 600.0, 240.0)
 
 
 def test_a_listed_bus_does_not_confirm_the_object_that_it_covers() -> None:
-    """Other objects move beside the bus all the time, so that no model looks at the bus."""
+    """Other objects move beside the bus all the time, and no model examines the bus."""
     stops = [result(at_s, seen(BUS, "bus"), motion=(BUS,)) for at_s in times(5.0, 9.0)]
     beside = [
         result(at_s, motion=(FAR,), resting=(BUS,) if round(at_s * FPS) % 100 < 2 else None, looked_at=(FAR,))
@@ -261,7 +264,7 @@ def test_a_listed_bus_does_not_confirm_the_object_that_it_covers() -> None:
 
 
 def test_an_object_that_moves_in_front_of_a_stationary_one_is_not_stationary() -> None:
-    """The object reaches the bus at the moment when the model looks at the bus."""
+    """The object reaches the bus at the moment when the model examines the bus."""
     way = [moves(at_s, place(160.0 + 200.0 * at_s)) for at_s in times(0.0, 1.6)]
     last = [result(at_s, seen(place(STOP)), motion=(place(STOP),), resting=(BUS,)) for at_s in (1.6, 1.7)]
     assert events_of([*way, *last, *busy(1.8, 60.0)], SHORT) == []
@@ -289,7 +292,7 @@ def test_the_label_of_a_part_does_not_change_the_label_of_the_whole_object() -> 
 def test_two_misses_of_a_stationary_object_within_a_second_count_once() -> None:
     """The agent lists the car in two consecutive frames.
 
-    A model that overlooks the car in one frame overlooks it in the other too.
+    A model that misses the car in one frame also misses the car in the other frame.
     """
     found = [*parked(), *busy(6.0, 60.0, resting=(place(STOP),))]
     for index in (200, 201, 400, 401):
@@ -328,8 +331,8 @@ def test_a_stopped_car_keeps_its_track_when_driving_on_and_crosses_no_line_while
     assert events_of([*stops, beyond, *busy(5.1, 20.0)], LINE) == []
 
 
-def test_a_stationary_car_on_a_line_makes_no_crossing_when_the_model_looks_at_the_car() -> None:
-    """The listed box differs from the moving one: its centre is on the other side of the line."""
+def test_a_stationary_car_on_a_line_makes_no_crossing_when_its_region_is_classified_again() -> None:
+    """The centre of the listed box is on one side of the line, the centre of the moving box on the other."""
     stops = [moves(at_s, place(min(160.0 + 200.0 * at_s, 505.0))) for at_s in times(0.0, 6.0)]
     rests = busy(6.0, 30.0, resting=(place(519.0),))
     assert events_of([*stops, *rests], LINE) == []

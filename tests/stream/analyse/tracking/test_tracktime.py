@@ -32,7 +32,7 @@ def result(seq: int, at_s: float, outcome: str = "classified", reason: str = "",
 
 
 def steps(*results: Result) -> list[float]:
-    """Return the time step of each result after the first one."""
+    """Return the step in track time before each result after the first."""
     time = TrackTime()
     times = [time.advance(one) for one in results]
     return [round(after - before, 6) for before, after in itertools.pairwise(times)]
@@ -55,16 +55,16 @@ def lived_s(*at_s: float) -> list[float]:
     return found
 
 
-def test_time_since_the_first_result_continues_when_a_clock_is_set_back() -> None:
+def test_elapsed_time_continues_when_a_clock_is_set_back() -> None:
     assert lived_s(5000.0, 5001.0, 1000.0, 1001.0, 1003.0) == [0.0, 1.0, 1.0, 2.0, 4.0]
 
 
-def test_two_alternating_clocks_do_not_speed_up_time_since_the_first_result() -> None:
+def test_elapsed_time_stays_right_when_results_alternate_between_two_clocks() -> None:
     assert lived_s(50.0, 48.0, 51.0, 49.0, 52.0) == [0.0, 0.0, 1.0, 1.0, 2.0]
     assert lived_s(50.0, 50.0 - SET_BACK_S, 50.5) == [0.0, 0.0, 0.5]
 
 
-def test_track_time_of_a_still_gap_is_one_gate_interval() -> None:
+def test_track_time_of_a_gap_without_motion_is_one_gate_interval() -> None:
     assert steps(result(0, 0.0), result(101, 60.0, still=100)) == [HELD_STEP_S]
     assert steps(result(0, 0.0), result(101, 60.0, still=50, masked=50)) == [HELD_STEP_S]
     assert steps(result(0, 0.0), result(101, 60.0, still=20, rate=80)) == [HELD_STEP_S]
@@ -89,7 +89,7 @@ def test_track_time_of_shed_frames_is_real_time() -> None:
 
 
 def test_track_time_of_a_gap_not_covered_by_withheld_counts_is_real_time() -> None:
-    """The frames between became dead letters, or were sent on the other lane."""
+    """The frames in the gap became dead letters, or were sent on the other lane."""
     assert steps(result(0, 0.0), result(50, 60.0, still=10)) == [60.0]
     assert steps(result(0, 0.0), result(50, 60.0, "empty", "still")) == [60.0]
 

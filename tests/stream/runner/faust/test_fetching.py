@@ -90,7 +90,7 @@ async def rig() -> AsyncIterator[ThreadRig]:
     rig.thread.thread_loop.close()
 
 
-async def test_a_partition_is_not_fetched_before_its_loop_has_begun_it(rig: ThreadRig) -> None:
+async def test_a_partition_is_not_fetched_before_its_loop_calls_begin(rig: ThreadRig) -> None:
     rig.client.assign(P0, P1)
     rig.client.ready = {P0: [5, 6], P1: [0]}
     assert await rig.fetch(P0, P1) == {}
@@ -129,7 +129,7 @@ async def test_a_fetch_that_ends_in_a_new_assignment_seeks_back(rig: ThreadRig) 
     assert await rig.fetch(P0) == {P0: [(FetchNumber(2, 0), 3), (FetchNumber(2, 1), 4)]}
 
 
-async def test_a_partition_of_another_member_is_not_begun(rig: ThreadRig) -> None:
+async def test_begin_returns_false_for_a_partition_of_another_member(rig: ThreadRig) -> None:
     assert not await rig.thread._begin(P0, 0, 1)  # nothing was assigned yet
     rig.client.assign(P1)
     assert not await rig.thread._begin(P0, 0, 1)

@@ -23,7 +23,7 @@ def test_a_record_has_its_contract_topic_and_time_in_ms() -> None:
 
 
 @pytest.mark.parametrize("headers", [(("lane", None), ("frame", b"f")), {"lane": None, "frame": b"f"}])
-def test_a_header_without_a_value_gets_an_empty_one(headers: Any) -> None:
+def test_a_header_without_a_value_gets_an_empty_value(headers: Any) -> None:
     assert to_record(KafkaSettings(), _event(headers=headers)).headers == {"lane": b"", "frame": b"f"}
 
 
