@@ -175,7 +175,7 @@ def test_stretch_fit_fills_the_whole_model_input() -> None:
 
 @pytest.mark.parametrize("fit", ["stretch", "letterbox"])
 @pytest.mark.parametrize("shape", [(360, 640), (200, 100)])
-def test_the_colour_order_is_that_of_the_pipeline(fit: str, shape: tuple[int, int]) -> None:
+def test_a_crop_has_the_colour_order_of_its_pipeline(fit: str, shape: tuple[int, int]) -> None:
     image = np.zeros((*shape, 3), np.uint8)
     image[..., 0] = 250  # blue
     middle = (32, 32)
