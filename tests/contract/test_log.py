@@ -144,7 +144,7 @@ class LogContract(ABC):
             *(one(topic, p, n, n + 3) for n in (0, 5, 10) for topic, p in ((FRAMES, 1), (RESULTS, 0)))
         )
 
-    async def test_ends_and_beginnings_are_offsets_by_partition(self, log: Log) -> None:
+    async def test_ends_and_beginnings_return_offsets_by_partition(self, log: Log) -> None:
         assert await log.ends(FRAMES) == {0: 0, 1: 0}
         for record in numbered(3, partition=1):
             await log.produce(record)
@@ -351,7 +351,9 @@ class TestKafkaLog(LogContract):
         assert (await values(log, RESULTS))[-1:] == [b"after"]
         assert await log.committed("engines", SOURCE) is None
 
-    async def test_added_partitions_are_visible_to_an_open_log(self, log: Log, settings: KafkaSettings) -> None:
+    async def test_partitions_that_are_added_later_are_visible_to_an_open_log(
+        self, log: Log, settings: KafkaSettings
+    ) -> None:
         await log.produce(Outgoing(FRAMES, 0, b"x"))
         assert await log.ends(FRAMES) == {0: 1, 1: 0}
         await topicadmin.grow(settings, PARTITIONS + 1)

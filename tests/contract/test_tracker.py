@@ -63,7 +63,7 @@ class TrackerContract:
     def test_a_single_detection_makes_no_track(self, tracker: Tracker) -> None:
         assert drive(tracker, [], [detection(10)], [], [], [detection(300)], []) == [[]] * 6
 
-    def test_the_label_is_the_most_frequent_one(self, tracker: Tracker) -> None:
+    def test_the_label_of_a_track_is_its_most_frequent_label(self, tracker: Tracker) -> None:
         labels = ["car", "truck", "car", "car", "bus", "car"]
         seen = drive(tracker, *([detection(10 * n, label=label)] for n, label in enumerate(labels)))
         assert seen[-1][0].label == "car"
@@ -75,7 +75,7 @@ class TrackerContract:
             assert [track.name for track in tracks] == sorted(track.name for track in tracks)
 
     @pytest.mark.parametrize("faint", [False, True])
-    def test_a_held_track_continues_with_its_box_and_label(self, tracker: Tracker, faint: bool) -> None:
+    def test_a_track_held_without_a_detection_keeps_its_box_and_label(self, tracker: Tracker, faint: bool) -> None:
         seen = drive(tracker, *([detection(100)] for _ in range(5)))
         (track,) = seen[-1]
         count = round(4 * LOST_S / STEP_S)

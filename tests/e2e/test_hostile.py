@@ -133,7 +133,7 @@ async def values_of(log: KafkaLog, topic: str) -> list[LogRecord]:  # noqa: F811
     return [record async for record in log.read(topic, 0, 0, (await log.ends(topic))[0])]
 
 
-async def test_hostile_records_become_dead_letters_and_good_records_behind_them_are_processed(
+async def test_hostile_records_become_dead_letters_and_good_records_after_them_are_processed(
     log: KafkaLog,  # noqa: F811
     stack: Callable[..., Awaitable[Supervisor]],  # noqa: F811
     tmp_path: Path,

@@ -93,7 +93,9 @@ async def test_deleted_and_skipped_records_are_not_returned(log: ReadCountingLog
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_the_tail_is_measured_in_the_time_of_its_history_and_not_of_the_broker(log: ReadCountingLog) -> None:
+async def test_the_length_of_the_tail_is_measured_by_the_clock_of_its_key_and_not_of_the_broker(
+    log: ReadCountingLog,
+) -> None:
     """Late frames come ten times as fast as they were captured.
 
     During an outage, no record is written for minutes.
@@ -106,7 +108,7 @@ async def test_the_tail_is_measured_in_the_time_of_its_history_and_not_of_the_br
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_a_rarely_written_key_gets_its_history_beside_a_frequent_one(log: ReadCountingLog) -> None:
+async def test_the_history_of_a_rarely_written_key_is_complete_beside_a_frequent_key(log: ReadCountingLog) -> None:
     await log.write("rare 1 1", *history("a", 2, 7), "rare 1 8", *history("a", 9, 16))
     assert await found(log, seconds=9.0) == ["rare 1 1", *history("a", 6, 7), "rare 1 8", *history("a", 9, 16)]
 
@@ -162,7 +164,7 @@ async def kafka_log(kafka: str, prefix: str) -> AsyncIterator[KafkaLog]:
 
 @pytest.mark.kafka
 @pytest.mark.usefixtures("small_steps")
-async def test_transaction_markers_do_not_end_the_tail(kafka_log: KafkaLog) -> None:
+async def test_reading_back_continues_over_transaction_markers(kafka_log: KafkaLog) -> None:
     """Each record is written in its own transaction, so that every second offset is a marker, including the last
     offset."""
     writer = await kafka_log.writer("test")

@@ -157,7 +157,7 @@ def test_a_rule_applies_to_tracks_with_its_labels_and_a_high_enough_score(
 LINE = LineRule(name="in", camera="gate", pipeline="cars", start=(0, 0), end=(1, 1))
 
 
-async def test_services_that_run_rules_refuse_a_wrong_rule_and_keep_the_last_good_one() -> None:
+async def test_services_that_run_rules_refuse_a_wrong_rule_and_keep_the_last_good_rule() -> None:
     log, registry = MemoryLog(), CollectorRegistry()
     await publish(log, [LINE])
     await log.produce(Outgoing(CONFIG, 0, LINE.model_dump_json().replace('"end"', '"edn"').encode(), key=b"rule/in"))

@@ -76,7 +76,7 @@ def test_one_error_lists_all_differences() -> None:
     assert "different numbers" in str(raised.value)
 
 
-def test_retention_of_outputs_is_at_least_that_of_inputs() -> None:
+def test_retention_of_outputs_is_at_least_the_retention_of_inputs() -> None:
     kept = {name: topic.retention_ms for name, topic in TOPICS.items()}
     assert kept[RESULTS] >= kept[FRAMES] >= kept[BATCHES]
     assert kept["events"] >= kept[RESULTS]

@@ -44,7 +44,7 @@ def test_a_batch_is_validated_against_the_checksum_of_its_compressed_bytes() -> 
 
 
 @pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
-def test_a_header_name_that_is_not_utf8_is_escaped_and_the_records_behind_are_read(codec: int) -> None:
+def test_a_header_name_that_is_not_utf8_is_escaped_and_the_following_records_are_read(codec: int) -> None:
     plain = batch([b"first", b"second"], 0, [("name", b"\xfe")]).replace(b"name", b"n\xff\xfee")
     raw = plain if not codec else compressed(plain, codec)
     assert records(raw) == [(0, b"first", [("n\\xff\\xfee", b"\xfe")]), (1, b"second", [("n\\xff\\xfee", b"\xfe")])]

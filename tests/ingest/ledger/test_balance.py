@@ -259,7 +259,7 @@ def test_an_epoch_killed_before_its_first_kept_frame_balances() -> None:
     assert (found.balanced, found.totals.captured, found.totals.unclean) == (True, 0, 3)
 
 
-def test_unclean_frames_among_the_withheld_ones_do_not_count_as_captured() -> None:
+def test_unclean_frames_among_the_withheld_frames_do_not_count_as_captured() -> None:
     found = balance(deliver(0), result(0), lambda ledger: ledger.add_account(account(1, 3, "unclean")))
     assert (found.balanced, found.totals.captured, found.totals.unclean) == (True, 1, 3)
     assert found.totals.withheld == {}
@@ -355,7 +355,7 @@ def test_an_epoch_without_an_end_before_a_newer_epoch_is_a_lost_spool() -> None:
     assert found.totals.unclean == 995
 
 
-def test_a_lower_epoch_that_began_later_runs_and_the_higher_one_is_a_lost_spool() -> None:
+def test_a_lower_epoch_that_began_later_counts_as_running_and_the_higher_epoch_as_a_lost_spool() -> None:
     """A new SD card, or a corrected clock with a new spool, gives a camera a lower epoch than before."""
     ledger = Ledger()
     ledger.add_progress(CAMERA, EPOCH, 9, 0)
@@ -374,7 +374,7 @@ def test_epochs_of_two_agents_that_report_in_turn_both_count_as_running() -> Non
     assert compute_balance(ledger).balanced
 
 
-def test_an_epoch_without_an_end_is_lost_although_later_ones_ended_or_run() -> None:
+def test_an_epoch_without_an_end_is_lost_although_later_epochs_ended_or_run() -> None:
     ledger = Ledger()
     for offset, epoch in enumerate((EPOCH, EPOCH + 1, EPOCH - 5)):
         ledger.add_progress(CAMERA, epoch, -1, offset)

@@ -122,7 +122,7 @@ async def test_readings_in_a_spool_are_not_lost(site: SensorWriter) -> None:
     assert (balance.balanced, balance.settled, balance.totals.spooled) == (True, False, 15)
 
 
-async def test_an_identical_run_of_readings_is_a_repeat_and_an_overlapping_run_a_duplicate(
+async def test_an_identical_run_of_readings_is_a_repeat_and_an_overlapping_run_is_a_duplicate(
     site: SensorWriter,
 ) -> None:
     await site.deliver(0, 9)

@@ -329,7 +329,7 @@ def test_an_epoch_that_begins_with_a_still_frame_has_a_scene_without_tracks() ->
 class TestLowerEpoch:
     """A new spool, a corrected clock or a second agent gives a camera a lower epoch than before."""
 
-    def test_a_lower_epoch_begins_a_new_run_once_the_present_one_is_silent(self) -> None:
+    def test_a_lower_epoch_begins_a_new_run_when_the_present_epoch_is_silent(self) -> None:
         lower = [finished(31.0 + n, r) for n, r in enumerate(drive(*TO_LINE, *FROM_LINE, epoch=4))]
         found = events_of([result(0, 0.0, epoch=9), *lower], LINE)
         assert [(event.data.epoch, event.data.rule) for event in found] == [(4, "line")]
@@ -339,7 +339,7 @@ class TestLowerEpoch:
         lower = drive(*TO_LINE, *FROM_LINE, first=RUN_RECORDS, epoch=4)
         assert len(events_of([result(0, 0.0, epoch=9), *empty, *lower], LINE)) == 1
 
-    def test_a_lower_epoch_between_results_of_the_present_one_has_no_events(self) -> None:
+    def test_a_lower_epoch_between_results_of_the_present_epoch_has_no_events(self) -> None:
         lower = drive(*TO_LINE, *FROM_LINE, epoch=4)
         present = [result(n, n / FPS, epoch=9) for n in range(len(lower) + 1)]
         mixed = [one for pair in zip(present, lower, strict=False) for one in pair]
@@ -355,7 +355,7 @@ def finished(at_s: float, one: Result) -> Result:
     return one.model_copy(update={"finished_ns": one.finished_ns + round(at_s * 1e9)})
 
 
-def test_a_changed_rule_begins_anew_and_the_others_keep_their_state() -> None:
+def test_a_changed_rule_begins_with_a_new_state_and_other_rules_keep_their_state() -> None:
     """Both rules report a visit after two seconds. One second into the visit, the second rule is changed."""
     kept = RIGHT.model_copy(update={"name": "kept", "dwell_s": 2.0})
     old = kept.model_copy(update={"name": "old", "sites": ("north",)})

@@ -191,7 +191,7 @@ def test_crop_widens_a_region_to_the_shape_of_the_input_where_the_frame_has_room
 
 @pytest.mark.parametrize("fit", ["stretch", "letterbox", "crop"])
 @pytest.mark.parametrize("shape", [(360, 640), (200, 100)])
-def test_the_colour_order_is_that_of_the_pipeline(fit: str, shape: tuple[int, int]) -> None:
+def test_a_crop_has_the_colour_order_of_its_pipeline(fit: str, shape: tuple[int, int]) -> None:
     image = np.zeros((*shape, 3), np.uint8)
     image[..., 0] = 250  # blue
     middle = (32, 32)

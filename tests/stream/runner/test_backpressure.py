@@ -32,7 +32,7 @@ def test_a_partition_that_is_no_longer_assigned_is_forgotten() -> None:
 
 
 @given(st.lists(st.integers(0, 30), max_size=30))
-def test_lag_is_bounded_and_no_partition_is_held_below_half_of_the_maximum_lag(lags: list[int]) -> None:
+def test_lag_is_bounded_and_no_partition_waits_below_half_of_the_maximum_lag(lags: list[int]) -> None:
     pressure = BackPressure(10)
     for lag in lags:
         held = bool(pressure.held({0: lag}))
@@ -51,7 +51,7 @@ async def test_lag_counts_retained_records_that_the_group_has_not_committed() ->
     assert await downstream_lags(log, DOWNSTREAM, [0, 1, 2]) == {0: 8, 1: 3, 2: 2}
 
 
-def test_prepare_is_held_back_by_the_engines_and_analyse_by_no_group() -> None:
+def test_prepare_waits_for_the_engines_and_analyse_waits_for_no_group() -> None:
     for lane, topic in (("live", BATCHES), ("late", "batches.late")):
         stage = PrepareStage(lane, Config({}))  # type: ignore[arg-type]
         assert isinstance(stage, BackPressured)

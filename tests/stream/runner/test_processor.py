@@ -49,7 +49,7 @@ def test_a_record_whose_processing_fails_becomes_a_dead_letter_and_is_finished()
     assert (failure.stage, failure.error, failure.message) == ("failing", "RuntimeError", "bad frame")
 
 
-def test_a_parked_record_is_logged_with_its_place_and_a_short_error() -> None:
+def test_a_parked_record_is_logged_with_its_offset_and_a_short_error() -> None:
     with capture_logs() as entries:
         Failing(RuntimeError("x" * 1_000_000)).process(RECORD)
     (entry,) = entries

@@ -82,7 +82,7 @@ def test_sensor_readings_out_of_range_or_suspect_are_dropped_and_counted() -> No
     assert cleaner.dropped["repeat"] == 2
 
 
-def test_readings_of_an_older_epoch_are_counted_apart_from_repeats() -> None:
+def test_readings_of_an_older_epoch_are_counted_separately_from_repeats() -> None:
     cleaner = Cleaner(SENSOR)
     cleaner.clean(readings(0, [20.0, 21.0], epoch=7), 0)
     assert cleaner.clean(readings(2, [22.0] * 3, epoch=6), 0) == []
@@ -101,17 +101,17 @@ def lower_epoch_dropped(columns: int, pause_s: float) -> int:
     return cleaner.dropped["old-epoch"]
 
 
-def test_a_lower_epoch_of_a_sensor_counts_once_the_present_one_is_silent() -> None:
+def test_readings_of_a_lower_epoch_count_when_the_present_epoch_is_silent() -> None:
     """A new spool or a corrected clock gives a sensor a lower epoch than before."""
     assert lower_epoch_dropped(columns=10, pause_s=QUIET_S) == 0
     assert lower_epoch_dropped(columns=10, pause_s=QUIET_S - 1) == 10
 
 
-def test_a_lower_epoch_of_a_sensor_counts_after_enough_consecutive_records() -> None:
+def test_readings_of_a_lower_epoch_count_after_enough_consecutive_records() -> None:
     assert lower_epoch_dropped(columns=2 * RUN_RECORDS, pause_s=0.0) == RUN_RECORDS - 1
 
 
-def test_a_lower_epoch_between_records_of_the_present_one_never_counts() -> None:
+def test_a_lower_epoch_between_records_of_the_present_epoch_never_counts() -> None:
     cleaner = Cleaner(SENSOR)
     for seq in range(2 * RUN_RECORDS):
         assert cleaner.clean(readings(seq, [20.0], epoch=7), 0)
@@ -143,7 +143,7 @@ def test_windows_restart_after_a_fixed_number_of_late_readings() -> None:
     assert [(w.start_ns // 10**9, w.count) for w in closed] == [(2, 1), (3, 10), (4, 10), (5, 10)]
 
 
-def test_late_readings_between_timely_ones_do_not_restart_the_windows() -> None:
+def test_late_readings_between_timely_readings_do_not_restart_the_windows() -> None:
     windows = TumblingWindows(1.0)
     windows.add(rows(HOUR_NS, 100))
     for number in range(2 * LATE_IN_A_ROW):
@@ -415,7 +415,7 @@ def test_the_text_of_an_event_has_enough_digits_to_show_the_breach(
     assert happening.summary == f"current of t {text}"
 
 
-async def test_a_changed_rule_begins_anew_and_the_others_keep_their_state() -> None:
+async def test_a_changed_rule_begins_with_a_new_state_and_other_rules_keep_their_state() -> None:
     """Two rules have reported a lasting breach. Only the changed rule reports the breach again."""
     stage = SenseStage(Config({entry.key: entry for entry in (SENSOR, RULE)}), 1)
     processor = await stage.open(PARTITION, 0, MemoryLog(partitions=1))

@@ -100,7 +100,7 @@ def test_pins_and_entries_of_no_site_are_kept_and_entries_of_no_site_are_listed(
     assert set(after(topic, found)) >= {pin.key, old.key}
 
 
-def test_an_invalid_entry_is_written_again_even_if_the_last_valid_one_is_equal() -> None:
+def test_an_invalid_entry_is_written_again_even_if_the_last_valid_entry_is_equal() -> None:
     topic = applied({}, NORTH)
     assert set(site_changes(NORTH, topic, refused=["camera/gate"]).changed) == {"camera/gate"}
     assert set(site_changes(NORTH, {}, refused=["camera/gate"]).changed) == {"camera/gate"}

@@ -25,7 +25,7 @@ def json_of(camera: CameraConfig) -> bytes:
 
 
 class TestView:
-    def test_the_newest_entry_is_in_force_until_its_tombstone(self) -> None:
+    def test_the_newest_entry_is_used_until_its_tombstone(self) -> None:
         view = ConfigView()
         for _ in range(2):
             view.apply(GATE.key, json_of(GATE))
@@ -34,7 +34,7 @@ class TestView:
             view.apply(GATE.key, b"")
             assert view.config.of(CameraConfig) == ()
 
-    def test_an_invalid_entry_is_refused_and_the_last_valid_one_stays_in_force(self) -> None:
+    def test_an_invalid_entry_is_refused_and_the_last_valid_entry_is_used(self) -> None:
         view = ConfigView({GATE.key: GATE})
         view.apply(GATE.key, b'{"name": "gate", "source": "device:0", "fps": -1}')
         assert view.config.of(CameraConfig) == (GATE,)

@@ -58,7 +58,7 @@ async def test_signed_entries_and_removals_are_accepted(log: MemoryLog, signer: 
     assert config.signed_at == signer.after
 
 
-async def test_unsigned_entries_and_removals_are_refused_and_the_signed_ones_stay(
+async def test_unsigned_entries_and_removals_are_refused_and_the_signed_entries_stay(
     log: MemoryLog, signer: ConfigSigner
 ) -> None:
     await publish(log, [GATE, YARD], signer=signer)

@@ -53,7 +53,7 @@ async def test_entries_are_read_by_class_and_sorted_by_name(log: MemoryLog) -> N
     assert config.pins == {"gate": 3}
 
 
-async def test_the_newest_record_of_a_key_is_in_force(log: MemoryLog) -> None:
+async def test_the_newest_record_of_a_key_is_used(log: MemoryLog) -> None:
     await publish(log, [GATE, YARD])
     changed = GATE.model_copy(update={"fps": 3.0})
     await publish(log, [changed], removed=[YARD.key])
@@ -68,7 +68,7 @@ async def test_a_compacted_topic_is_read_completely(log: MemoryLog) -> None:
     assert (await read(log)).of(CameraConfig) == (GATE, YARD)
 
 
-async def test_an_invalid_entry_is_logged_and_counted_and_the_others_are_read(log: MemoryLog) -> None:
+async def test_an_invalid_entry_is_logged_and_counted_and_the_other_entries_are_read(log: MemoryLog) -> None:
     await publish(log, [GATE, CARS])
     await log.produce(Outgoing(CONFIG, 0, b'{"name": "gate"}', key=b"camera/gate"))
     await log.produce(Outgoing(CONFIG, 0, b'{"name": "yard"}', key=b"camera/yard"))

@@ -151,7 +151,7 @@ def test_a_car_that_the_model_missed_is_not_reported_before_it_is_detected_again
     assert times_of(found) == [40.0]
 
 
-def test_a_car_that_goes_out_of_sight_while_it_moves_is_not_held() -> None:
+def test_the_track_of_a_car_that_goes_out_of_sight_while_moving_is_not_continued() -> None:
     way = [moves(at_s, place(160.0 + 200.0 * at_s)) for at_s in times(0.0, 1.7)]
     assert events_of([*way, *busy(1.7, 60.0)]) == []
     still = [result(at_s, withheld={"still": 100}) for at_s in (2.0, 12.0, 22.0, 32.0, 42.0)]
@@ -192,7 +192,7 @@ def test_a_track_that_is_not_confirmed_for_minutes_is_dropped() -> None:
 
 
 @pytest.mark.parametrize("looked_at", [(), (Box(0.0, 0.0, 640.0, 360.0),)])
-def test_results_without_motion_regions_hold_no_track(looked_at: tuple[Box, ...]) -> None:
+def test_results_without_motion_regions_continue_no_track_without_a_detection(looked_at: tuple[Box, ...]) -> None:
     """Results have no motion regions if the model examines whole frames, or if the engine is of an older version."""
     whole = [result(at_s, motion=None, outcome="classified", looked_at=looked_at) for at_s in times(6.0, 60.0)]
     assert events_of([*parked(), *whole]) == []
@@ -236,7 +236,7 @@ def test_motion_inside_a_stationary_box_does_not_move_its_track() -> None:
 SHORT = DWELL.model_copy(update={"dwell_s": 8.0})
 
 
-def test_a_track_that_goes_out_of_sight_before_the_agent_lists_it_is_not_held() -> None:
+def test_a_track_that_goes_out_of_sight_before_the_agent_lists_it_is_not_continued() -> None:
     """A person stands in a doorway for three seconds, and the agent does not list the person."""
     stood = parked(until_s=4.8)
     assert events_of([*stood, *busy(4.8, 60.0)], SHORT) == []
