@@ -78,8 +78,12 @@ def benchmark(
     for one in chosen:
         _require_backend(one)
     rows = [row for one in chosen for row in _measured(model, one, seconds)]
-    columns = ("backend", "batch", "images_per_s", "p50_ms", "p99_ms", "runs", "error")
-    print_rows(rows, as_json, {key: key.replace("_per_", "/").replace("_", " ") for key in columns})
+    columns = ("backend", "batch", "images_per_s", "p50_ms", "p99_ms", "runs")
+    shown = rows if as_json else [row for row in rows if not row["error"]]
+    print_rows(shown, as_json, {key: key.replace("_per_", "/").replace("_", " ") for key in columns})
+    for row in rows:
+        if row["error"] and not as_json:
+            stdout.print(f"{row['backend']}: {row['error']}", markup=False, soft_wrap=True)
     if all(row["error"] for row in rows):
         raise typer.Exit(1)
 
