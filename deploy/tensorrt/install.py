@@ -40,7 +40,7 @@ _TAIL_CHARACTERS = 2_000
 
 def install(home: Path) -> None:
     """Install the libraries below ``home``, and pycuda. Nothing is done twice. Raise DeployError."""
-    folder = home / "tensorrt"
+    folder = home.absolute() / "tensorrt"  # pycuda is compiled in another working folder
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / "install.lock"):
         libraries = fetch_libraries(folder)
@@ -53,7 +53,7 @@ def install(home: Path) -> None:
 
 def fetch_libraries(folder: Path) -> Path:
     """Return the folder of the libraries, after downloading and unpacking them if necessary. Raise DeployError."""
-    libraries = folder.absolute() / f"libs-{VERSION}"
+    libraries = folder / f"libs-{VERSION}"
     if libraries.is_dir():
         return libraries
     maven = shutil.which("mvn")
@@ -62,7 +62,7 @@ def fetch_libraries(folder: Path) -> Path:
     part = folder / "part"  # a killed download must not leave an incomplete folder
     shutil.rmtree(part, ignore_errors=True)
     artifact = f"org.bytedeco:tensorrt:{VERSION}:jar:linux-x86_64-redist"
-    copy = [maven, "-q", "-B", "dependency:copy", f"-Dartifact={artifact}", f"-DoutputDirectory={part.absolute()}"]
+    copy = [maven, "-q", "-B", "dependency:copy", f"-Dartifact={artifact}", f"-DoutputDirectory={part}"]
     _run(copy, FETCH_TIMEOUT_S)
     jar = part / JAR
     unpack(jar, JAR_SHA256, part)
