@@ -82,6 +82,11 @@ class LiveModels:
         serving = self._serving.get(pipeline)
         return serving.model.max_rows if serving else 1
 
+    @property
+    def slot_count(self) -> int:
+        """Maximum number of batches that one model can have in flight; 1 without a model."""
+        return max((serving.model.slot_count for serving in self._serving.values()), default=1)
+
     async def configure(self, pipelines: Iterable[PipelineConfig]) -> None:
         """Serve these pipelines, and no others after ``REMOVED_S``.
 

@@ -46,6 +46,11 @@ class ServedModel:
         """Maximum number of rows merged into one batch. Merging more rows would only make the first one wait."""
         return self._engine.batch_size
 
+    @property
+    def slot_count(self) -> int:
+        """Maximum number of batches in flight, including one that is filled or decoded."""
+        return self._engine.slot_count
+
     def open(self) -> None:
         """Load and warm up the engine, and try the decoder.
 

@@ -111,7 +111,7 @@ async def _serve(
             KafkaLog(service.settings, client_id),
             BatchIntake(service.settings, client_id, instances, round(session_timeout_s * 1000)),
             live,
-            concurrency=instances + 1,
+            concurrency=max(live.slot_count, instances + 1),
             metrics=metrics,
             refresh=refresh,
         )
