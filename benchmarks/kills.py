@@ -172,7 +172,7 @@ class KilledAgent:
         return name, int(epoch)
 
     def _lines(self, pid: int) -> str:
-        """Return the witness's lines of the newest process with this id."""
+        """Return the lines that the witness module wrote in the newest process that had this id."""
         files = sorted(self.witness.glob(f"{pid}-*"), key=lambda file: int(file.name.partition("-")[2]))
         return files[-1].read_text() if files else ""
 

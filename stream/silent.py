@@ -38,8 +38,8 @@ class SilentRule(NamedTuple):
 def silent_rules(site: Site, labels: Mapping[str, Collection[str]] | None = None) -> list[SilentRule]:
     """Return the rules of a validated site that can never fire, or that miss a part of their objects.
 
-    ``labels`` has the labels of each model, or is None if the model repository is unknown. A rule that never fires
-    because of the scene is not found.
+    ``labels`` has the labels of each model, or is None if the model repository is unknown. Only settings are
+    compared: a rule whose objects never appear in the scene is not reported.
     """
     cameras = {camera.name: camera for camera in site.cameras}
     pipelines = {pipeline.name: pipeline for pipeline in site.pipelines}

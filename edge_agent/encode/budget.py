@@ -39,8 +39,8 @@ _MAX_INTERVAL_S = 60.0
 the next interval."""
 _HOPELESS_SHARE = 0.5
 """Share of the size of the last frame that was encoded at the floor. If a bucket holds fewer bytes than this share of
-that size, the next frame is refused without encoding it. While a bucket is full, every frame is encoded, because a
-simpler scene may need fewer bytes."""
+that size, the next frame is refused without encoding it. Frames that meet a full bucket are always encoded:
+only their encoding shows whether the scene has become simpler."""
 
 
 class Rung(NamedTuple):

@@ -119,7 +119,7 @@ class CameraConfig(ConfigEntry):
     @model_validator(mode="after")
     def _legacy_tls_is_for_https(self) -> Self:
         if self.stream.tls == "legacy" and not self.source.lower().startswith("https://"):
-            raise ValueError('expected an https:// source with stream.tls = "legacy"')
+            raise ValueError('stream.tls = "legacy" needs an address that begins with https://')
         return self
 
     @model_validator(mode="after")

@@ -150,7 +150,7 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         """Length of the history in which the last record of a sensor is searched for, in seconds of the broker's
         clock.
 
-        This length covers the windows of the rules, and the time that a sensor waits until it sends a column.
+        The history covers the windows of the rules, and the time for which a sensor collects readings for one record.
         """
         windows_s = max(map(self._tail_s, self._rules), default=MARGIN_S)
         return windows_s + max((config.max_delay_s for config in self._configs.values()), default=0.0)

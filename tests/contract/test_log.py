@@ -322,7 +322,9 @@ class TestKafkaLog(LogContract):
         await admin.delete_records({KafkaPartition(log.settings.topic(topic), 0): RecordsToDelete(before)})
         await admin.close()
 
-    async def test_an_open_transaction_hides_later_records_and_delays_no_reader(self, log: Log) -> None:
+    async def test_a_read_during_an_open_transaction_returns_at_once_without_the_later_records(
+        self, log: Log
+    ) -> None:
         assert isinstance(log, KafkaLog)
         stuck = clients.producer(log.settings, "stuck", transactional_id=log.settings.group("node-0"))
         await stuck.start()

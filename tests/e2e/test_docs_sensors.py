@@ -94,7 +94,7 @@ def test_the_reference_has_every_option_of_a_source(kind: str) -> None:
     assert kind != "host:" or {f"host:{quantity}" for quantity in HOST_QUANTITIES} <= quoted(text)
 
 
-def test_the_sensor_reference_has_every_reason_flag_and_clock() -> None:
+def test_the_sensor_reference_lists_all_reasons_and_all_flags_and_all_clocks() -> None:
     reasons = [cell.strip("`") for cell in cells(section("ledger.md", "## Readings"), 0)[2:]]
     assert reasons == list(WITHHELD_READING_REASONS)
     numbers = [int(cell) for cell in cells(section("topics.md", "### Readings"), 0) if cell.isdigit()]

@@ -32,8 +32,8 @@ _WHOLE = 0.7
 """Minimum area of a box that shows the whole object, as a share of the object's area. A smaller box shows a part of
 the object."""
 _FULL = 0.95
-"""Minimum area of a box that becomes the object's new place, as a share of the largest area seen. The areas of boxes
-of a whole object vary by the remaining 5 %."""
+"""Minimum area of a box that becomes the object's new place, as a share of the largest area seen. Boxes of one
+fully visible object vary in area by up to 5 %."""
 _GROWN = 1.5
 """Maximum growth factor of a stationary object's area. A larger box includes another object, or shows that the object
 comes nearer."""

@@ -76,7 +76,7 @@ def guard(answers: Answers) -> tuple[MemberGuard, Gauge]:
     return MemberGuard(answers, "prepare-live", (FRAMES,), "me", gauge, clock=answers.clock, check_s=0.0), gauge
 
 
-async def test_an_idle_member_is_measured_logged_once_and_stopped_after_its_limit() -> None:
+async def test_an_idle_member_has_a_metric_and_one_log_line_and_is_stopped_at_the_idle_limit() -> None:
     answers, stop = Answers([("me", 0), ("a", 2)]), asyncio.Event()
     watch, gauge = guard(answers)
     with capture_logs() as logs, pytest.raises(MemberIdle, match=f"for {IDLE_LIMIT_S:.0f} s"):

@@ -323,7 +323,7 @@ class TestTakeOver:
         assert [taken(pending["r"]).place.offset for _ in range(len(pending["r"]))] == [301, 302]
         assert log.records == 2 + 3  # receipts, alerts
 
-    async def test_a_commit_before_the_first_alert_keeps_the_receipts_for_the_next_dispatcher(self) -> None:
+    async def test_a_commit_before_any_new_alert_keeps_the_receipts_of_the_previous_dispatcher(self) -> None:
         log = await self.log_of(2, [receipt("delivered", 1, number=n) for n in range(2)])
         commit = GroupCommit(1, DispatchProgress(1, 1, {"r": 1}).metadata())
         pending = PendingDeliveries()

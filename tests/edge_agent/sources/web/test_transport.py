@@ -94,7 +94,7 @@ def test_the_legacy_option_still_verifies_the_certificate(old_camera: str) -> No
 def test_the_legacy_option_is_refused_where_it_has_no_effect(source: str, tmp_path: Path) -> None:
     file = tmp_path / "site.toml"
     file.write_text(f'[[cameras]]\nname = "a"\nsource = "{source}"\nstream.tls = "legacy"\n')
-    with pytest.raises(ConfigError, match="expected an https:// source"):
+    with pytest.raises(ConfigError, match="needs an address that begins with https://"):
         load(file)
 
 

@@ -127,7 +127,7 @@ def test_a_visit_ends_when_the_agent_no_longer_lists_the_car() -> None:
     assert events_of([*parked(), *busy(6.0, 29.0, resting=(place(STOP),)), *busy(29.0, 80.0, resting=())]) == []
 
 
-def test_a_stationary_list_of_maximum_length_does_not_end_an_unlisted_track() -> None:
+def test_a_track_missing_from_a_full_list_of_stationary_objects_continues() -> None:
     others = tuple(Box(8.0 * n, 300.0, 8.0 * n + 7.0, 310.0) for n in range(MAX_RESTING))
     found = [*parked(), listed(6.0), *busy(6.1, 60.0, resting=others)]
     assert times_of(found) == [ENTERED_S + DWELL.dwell_s]
