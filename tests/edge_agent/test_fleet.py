@@ -64,7 +64,7 @@ class FleetRig:
 
     def _feeds(self, sensors: Sequence[SensorConfig]) -> list[SensorFeed]:
         if self.refuse:
-            raise SourceUnusable("they do not agree")
+            raise SourceUnusable("the sensors of one port differ in port settings")
         return [FakeFeed([], sensor) for sensor in sensors]
 
 

@@ -212,7 +212,7 @@ def test_all_frame_numbers_are_accounted_for_after_any_error(failure: Exception,
     require_whole(out, 20 if where == "read" else 21)
 
 
-def test_an_abandoned_capture_takes_no_more_frames() -> None:
+def test_an_abandoned_capture_accepts_no_more_frames() -> None:
     clock, out = ManualClock(), queue.Queue[Message | None](maxsize=1000)
     scenes, waits, goes_on = Scenes(60, clock), threading.Event(), threading.Event()
 

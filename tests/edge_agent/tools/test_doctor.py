@@ -39,7 +39,7 @@ ROAD = CameraConfig(name="road", source="simulated:road", fps=2.0)
 
 
 async def sensor(source: str, *, seconds: float = 0.3, **settings: object) -> Finding:
-    """Check a sensor. With many ``seconds`` the check waits for the end of its command."""
+    """Check a sensor. If ``seconds`` is large, the check waits until the sensor's command ends."""
     config = SensorConfig.model_validate(
         {"name": "s", "source": source, "quantity": "q", "unit": "u", "rate_hz": 20, **settings}
     )

@@ -98,7 +98,7 @@ def test_a_face_that_the_detector_misses_in_the_preview_frame_is_still_covered(
 
 
 class GivenPictures:
-    """Source of given pictures; None stands for a broken one."""
+    """Source of given pictures; None stands for a broken picture."""
 
     def __init__(self, *pictures: Image | None) -> None:
         self._pictures = iter(pictures)

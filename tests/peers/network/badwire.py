@@ -1,8 +1,8 @@
 """Bad wire: loses, delays, reorders or slows IP packets between two network namespaces that it creates.
 
-A wire needs Linux's TUN devices, and root or user namespaces. It changes nothing outside the two namespaces. The
-kernel's own tool, netem, is missing in most kernels of small machines and containers. toxiproxy works on TCP streams,
-which lose no data, and does not support UDP.
+A wire needs Linux's TUN devices, and root or user namespaces. A wire changes nothing outside the two namespaces.
+The kernel's own tool, netem, is missing in most kernels of small machines and containers. toxiproxy works on TCP
+streams, which lose no data, and does not support UDP.
 """
 
 from __future__ import annotations

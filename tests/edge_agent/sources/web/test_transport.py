@@ -47,7 +47,7 @@ def authority(tmp_path: Path) -> Authority:
 
 @pytest.fixture
 def old_camera(authority: Authority) -> Iterator[str]:
-    """Return the URL of a camera that speaks TLS 1.0 only. This version signs its key exchange with SHA-1."""
+    """Return the URL of a camera that speaks TLS 1.0 only. TLS 1.0 signs its key exchange with SHA-1."""
     signed = authority.sign("camera")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_ciphers("DEFAULT:@SECLEVEL=0")
