@@ -17,7 +17,7 @@ _NEEDS = (
 
 
 def why_not() -> str:
-    """Return why no server can run on this machine; empty if one can."""
+    """Return why no server can run on this machine, or an empty text if a server can."""
     if not Path(PYTHON).exists():
         return f"no {PYTHON}"
     probe = subprocess.run([PYTHON, "-c", _NEEDS], capture_output=True, text=True, timeout=60, check=False)

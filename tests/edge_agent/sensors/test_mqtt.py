@@ -301,7 +301,7 @@ class Refusing:
         return [ReasonCode(PacketTypes.SUBACK, name)]
 
 
-async def test_a_refused_mqtt_topic_silences_only_its_own_sensors() -> None:
+async def test_a_refused_mqtt_topic_silences_only_sensors_of_the_topic() -> None:
     sensors = [sensor("a", "mqtt:secret/#"), sensor("b", "mqtt:hall/temp"), sensor("c", "mqtt:secret/#")]
     sink = Listener()
     topics = ["secret/#", "hall/temp"]

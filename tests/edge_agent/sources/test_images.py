@@ -265,7 +265,7 @@ def test_pictures_in_sub_folders_are_reported_once_without_the_recursive_option(
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 5)), max_size=30))
 def test_each_version_of_each_image_file_is_returned_once_and_in_order(writes: list[tuple[int, int]]) -> None:
-    """The files are written one after the other. The folder is listed after each write and at the end."""
+    """The test writes one file after the other, and lists the folder after each write and at the end."""
     new, there, given = NewFiles(1.0), dict[str, ListedFile](), list[ListedFile]()
     for moment, (name, wait) in enumerate(writes, start=1):
         there[str(name)] = ListedFile(moment, str(name), 10, moment)

@@ -109,7 +109,9 @@ def test_each_camera_has_its_own_maximum_age_of_live_frames(spool: SpoolStore, c
     assert [row.name for row in spool.settle_live(clock.now_ns(), 10)] == ["slow"]
 
 
-def test_a_frame_dated_in_the_future_ages_from_its_arrival(spool: SpoolStore, clock: ManualClock) -> None:
+def test_the_age_of_a_frame_dated_in_the_future_counts_from_its_arrival(
+    spool: SpoolStore, clock: ManualClock
+) -> None:
     spool.keep([frame("fast", 0, at_ns=clock.now_ns() + 3600 * S), frame("fast", 1, at_ns=clock.now_ns())])
     clock.advance(5.0)
     assert spool.settle_live(clock.now_ns(), 10) == []

@@ -157,7 +157,7 @@ def test_spool_counts_include_the_writes_of_another_process(spool: SpoolStore) -
 
 
 def _fail(spool: SpoolStore, seq: int) -> None:
-    """Let a transaction fail after its first writes."""
+    """Let a transaction fail after it has written its first row."""
     assert spool._db is not None
     (pages,) = spool._db.execute("PRAGMA page_count").fetchone()
     spool._db.execute(f"PRAGMA max_page_count = {pages}")

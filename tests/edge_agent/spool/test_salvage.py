@@ -174,7 +174,7 @@ def test_all_waiting_frames_move_to_the_late_lane_if_the_newest_live_frame_is_un
     spool.close()
 
 
-def test_damage_found_while_the_spool_is_in_use_is_salvaged_at_once(path: Path) -> None:
+def test_a_spool_found_damaged_while_in_use_is_salvaged_at_once(path: Path) -> None:
     spool = SpoolStore(path, "agent")
     overwrite(path, range(60, 63))
     spool._db.execute("PRAGMA cache_size = 1")  # type: ignore[union-attr]

@@ -205,7 +205,9 @@ def test_a_spool_file_that_is_not_a_database_is_moved_aside(tmp_path: Path) -> N
     spool.close()
 
 
-def test_a_full_disk_raises_an_error_with_the_next_step(spool: SpoolStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_a_spool_on_a_full_disk_names_the_next_step(
+    spool: SpoolStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spool._db.execute("PRAGMA max_page_count = 20").fetchall()
     with pytest.raises(SpoolError, match="disk is mounted, writable and not full"):
         spool.keep([row(0, size=MB)])

@@ -25,7 +25,7 @@ TOP = ((0.0, 0.0), (1.0, 0.0), (1.0, 0.2), (0.0, 0.2))
 
 
 class TickingClock(ManualClock):
-    """Clock that advances by half a frame at each query, so that no frame is waited for."""
+    """Clock that advances by half a frame interval at each query, so no test waits for a frame."""
 
     def monotonic(self) -> float:
         self.advance(0.05)

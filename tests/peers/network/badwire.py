@@ -26,7 +26,7 @@ RELAY = Path(__file__).with_name("badwire_relay.py")
 
 @functools.cache
 def why_not() -> str:
-    """Return why this machine cannot create a bad wire; empty if it can."""
+    """Return why this machine cannot create a bad wire, or an empty text if it can."""
     missing = [tool for tool in ("ip", "nsenter") if shutil.which(tool) is None]
     if missing:
         return f"{' and '.join(missing)} not found; Debian and Ubuntu: apt-get install iproute2 util-linux"

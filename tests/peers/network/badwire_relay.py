@@ -67,7 +67,7 @@ def tun(own: str, peer: str) -> int:
 
 
 class Wire:
-    """Impairments of packets. Times are monotonic, in s."""
+    """Impairments of packets. Times are monotonic clock times in s."""
 
     def __init__(self, seed: int) -> None:
         self._chance = random.Random(seed)
