@@ -1,4 +1,4 @@
-"""Tests of repeated kills of an agent. ``python -m benchmarks.kills`` kills one a hundred times."""
+"""Tests of repeated kills of an agent. ``python -m benchmarks.kills`` kills an agent a hundred times."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROAD: Epoch = ("road", 5)
 @pytest.mark.chaos
 @pytest.mark.kafka
 @pytest.mark.timeout(480)
-async def test_a_killed_agent_delivers_each_promised_frame_once(
+async def test_a_killed_agent_delivers_each_frame_committed_to_its_spool_once(
     own_broker: Broker, rtsp_server: Callable[..., RtspServer], tmp_path: Path
 ) -> None:
     server = rtsp_server({"road": footage(tmp_path)})
@@ -54,7 +54,7 @@ def frames(*seqs: int, lane: str = LIVE) -> list[tuple[FrameId, str, int]]:
 
 
 def numbers() -> Numbers:
-    """Return a witness of six numbered frames: two promised, one withheld, one encoded, and two that waited."""
+    """Return the record of six frames: two committed, one withheld, one only encoded, and two only numbered."""
     return Numbers([seq * SECOND for seq in range(6)], {2}, {0: 90, 1: 90, 3: 80}, {0, 1})
 
 
@@ -102,13 +102,13 @@ def test_frames_lost_from_memory_are_counted() -> None:
     assert (memory["oldest_s"]["max"], memory["untold_s"]["max"]) == (3.0, 3.0)
 
 
-def test_a_promised_frame_missing_in_kafka_is_a_fault() -> None:
+def test_a_frame_committed_to_the_spool_but_missing_in_kafka_is_a_fault() -> None:
     report = judged(topics(frames(1)))
     assert "road/5/0 was promised and is lost" in str(report["faults"])
     assert "1 frames are unaccounted for" in str(report["faults"])
 
 
-def test_a_promised_frame_that_expired_is_no_fault() -> None:
+def test_a_frame_committed_to_the_spool_that_expired_is_no_fault() -> None:
     said = topics(frames(1))
     said.accounts[ROAD].append(Account(camera="road", epoch=5, first=0, last=0, counts={"expired": 1}))
     assert judged(said)["faults"] == []
@@ -134,7 +134,7 @@ def test_kills_with_a_backlog_and_kills_with_rows_in_flight_are_counted_separate
     assert (kills["while_sending"], kills["with_a_backlog_of_100"]) == (sending, backlog)
 
 
-def test_repeats_are_dropped_and_a_frame_on_both_lanes_is_a_fault() -> None:
+def test_repeated_frames_are_dropped_but_a_frame_on_both_lanes_is_a_fault() -> None:
     assert judged(topics(frames(0, 1, 0, 1)))["faults"] == []
     report = judged(topics([*frames(0, 1), *frames(1, lane=LATE)]))
     assert "road/5/1 would be classified twice" in str(report["faults"])
@@ -156,11 +156,11 @@ def test_repeated_readings_are_dropped_unless_out_of_order() -> None:
     assert "2 readings are dropped as repeats, but there are 0 repeats" in str(judged(said)["faults"])
 
 
-def test_a_damaged_copy_is_a_fault() -> None:
+def test_a_damaged_row_in_a_copy_of_the_spool_is_a_fault() -> None:
     assert "kill 0: row 7 is damaged" in str(judged(topics(frames(0, 1)), SpoolCopy("row 7 is damaged"))["faults"])
 
 
-def test_an_end_that_contradicts_the_witness_is_a_fault() -> None:
+def test_an_epoch_end_that_contradicts_the_recorded_frame_numbers_is_a_fault() -> None:
     clean = judged(topics(frames(0, 1), ending(clean=True)))
     assert "road/5 ended at 1, but 5 was the last number given" in str(clean["faults"])
     assert "6 numbers were given" in str(judged(topics(frames(0, 1), ending(told=9)))["faults"])
@@ -168,5 +168,5 @@ def test_an_end_that_contradicts_the_witness_is_a_fault() -> None:
     assert "road/5 was closed at 0, but 1 was the last promised number" in str(early["faults"])
 
 
-def test_an_epoch_without_an_end_is_a_fault() -> None:
+def test_an_epoch_without_an_epoch_end_record_is_a_fault() -> None:
     assert "road/5 has no end" in str(judged(Topics(frames(0, 1)))["faults"])

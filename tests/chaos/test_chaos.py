@@ -1,4 +1,4 @@
-"""Tests of the plan and the verdict of a chaos run. ``python -m benchmarks.chaos`` runs one."""
+"""Tests of the plan and the verdict of a chaos run. ``python -m benchmarks.chaos`` performs a chaos run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_every_process_has_each_kind_of_fault_before_any_repeats() -> None:
     assert (CAPTURE, STOP) not in counts
 
 
-def test_faults_come_in_order_and_end_before_the_calm() -> None:
+def test_planned_faults_are_in_time_order_and_end_before_the_calm_period() -> None:
     options = ChaosOptions(seconds=600.0, faults=40)
     times = [fault.at_s for fault in plan(options)]
     assert len(times) == 40
@@ -82,7 +82,7 @@ def good() -> ChaosEvidence:
     )
 
 
-def test_a_run_without_losses_passes() -> None:
+def test_a_chaos_run_without_losses_passes() -> None:
     report = judge(good())
     assert report["violations"] == []
     assert report["posts_per_alert"] == {"1": 2}
@@ -103,11 +103,11 @@ def test_a_run_without_losses_passes() -> None:
         ({"injected": [replace(fault("engine", 1, 9), problem="not running within 90 s")]}, "engine: not running"),
     ],
 )
-def test_each_violation_is_reported(changed: dict[str, Any], violation: str) -> None:
+def test_each_violation_in_a_chaos_run_is_reported(changed: dict[str, Any], violation: str) -> None:
     assert violation in "; ".join(judge(replace(good(), **changed))["violations"])
 
 
-def test_an_event_of_a_track_that_a_restart_renamed_is_not_lost() -> None:
+def test_an_event_of_a_track_that_a_restart_renamed_does_not_count_as_lost() -> None:
     assert judge(replace(good(), replayed=[event(1), event(2, track="7-3")]))["violations"] == []
 
 
@@ -123,14 +123,16 @@ def test_an_event_of_a_track_that_a_restart_renamed_is_not_lost() -> None:
         ([fault("engine", 11, 13)], 1),
     ],
 )
-def test_only_a_kill_between_two_posts_explains_the_second(injected: list[InjectedFault], unexplained: int) -> None:
+def test_a_repeated_post_is_explained_only_by_a_kill_between_both_posts(
+    injected: list[InjectedFault], unexplained: int
+) -> None:
     posts = [*good().posts, Post(15 * SECOND, "a")]
     report = judge(replace(good(), posts=posts, injected=injected))
     assert report["counts"]["extra_posts_explained_by_a_kill"] == 1 - unexplained
     assert ("1 unexplained_extra_posts: a" in report["violations"]) is bool(unexplained)
 
 
-def test_one_kill_explains_one_extra_post() -> None:
+def test_one_kill_explains_only_one_repeated_post() -> None:
     posts = [*good().posts, Post(24 * SECOND, "a"), Post(25 * SECOND, "b")]
     report = judge(replace(good(), posts=posts, injected=[fault("dispatch", 21, 23)]))
     assert report["posts_per_alert"] == {"2": 2}

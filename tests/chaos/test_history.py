@@ -1,4 +1,4 @@
-"""Tests of the verdict on dispatcher starts. ``python -m benchmarks.history`` measures them."""
+"""Tests of the verdict on dispatcher starts. ``python -m benchmarks.history`` measures dispatcher starts."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def require_balance(outcome: DemoOutcome) -> None:
 def require_posts(folder: Path, outcome: DemoOutcome, kills: int = 0) -> None:
     """Require one post per alert at the receiver, and at most one more for each kill of the dispatcher or broker.
 
-    Such a kill may fall between the answer to a post and its receipt.
+    A dispatcher repeats a post if a kill falls between the answer to the post and the write of the receipt.
     """
     posts = [json.loads(line)["id"] for line in (folder / "demo" / "received.jsonl").read_text().splitlines()]
     assert len(set(posts)) == outcome.report["alerts"]

@@ -1,4 +1,4 @@
-"""Tests of an outage of the broker. ``python -m benchmarks.outage`` runs a long one with four cameras."""
+"""Tests of an outage of the broker. ``python -m benchmarks.outage`` runs a long outage with four cameras."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of the flatness criterion and of a short soak. ``python -m benchmarks.soak --hours 2`` runs a long one."""
+"""Tests of the flatness criterion and of a short soak. ``python -m benchmarks.soak --hours 2`` runs a long soak."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_memory_and_file_count_fluctuations_without_growth_are_flat() -> None:
         ({"ledger": {"missing": 2, "holes": ["a"], "duplicates": 0}}, ["missing", "holes"]),
     ],
 )
-def test_each_fault_is_reported(changed: dict[str, object], wrong: list[str]) -> None:
+def test_each_fault_of_a_soak_is_reported(changed: dict[str, object], wrong: list[str]) -> None:
     good = {"restarts": 0, "flat": {"agent_mb": {"flat": True}}}
     assert faults({**good, "ledger": {"missing": 0, "holes": [], "duplicates": 0}, **changed}) == wrong
 

@@ -13,11 +13,11 @@ from onnx import TensorProto, helper, numpy_helper
 __all__ = ["SIDE_PX", "write_bright", "write_constant"]
 
 SIDE_PX = 32
-"""Width and height of a grid cell of the input. Each cell gives one box."""
+"""Width and height of a grid cell of the input. The model returns one box for each cell."""
 
 
 def write_bright(path: Path, width: int = 320, height: int = 256) -> Path:
-    """Write a model for the decoder ``corners``. The score of a cell is near 1 for a white cell, and else near 0."""
+    """Write a model for the decoder ``corners``. A white cell has a score near 1, any other near 0."""
     columns, rows = width // SIDE_PX, height // SIDE_PX
     cells = [(x / columns, y / rows, (x + 1) / columns, (y + 1) / rows) for y in range(rows) for x in range(columns)]
     constants = {

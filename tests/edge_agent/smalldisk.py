@@ -11,7 +11,7 @@ __all__ = ["SmallDisk"]
 
 
 class SmallDisk:
-    """A tmpfs mounted on a folder. The context manager unmounts it at the end."""
+    """A tmpfs mounted on a folder. The context manager unmounts the disk at the end."""
 
     def __init__(self, folder: Path, size_mb: int = 8) -> None:
         self.folder, self._size_mb = folder, size_mb

@@ -121,7 +121,7 @@ async def test_unusable_sensors_of_the_last_good_configuration_do_not_stop_its_c
         make(Site(name="test", sensors=(METER, OTHER_BAUD)), tmp_path / "other")
 
 
-async def test_pins_written_while_the_agent_was_off_are_read_before_it_sends(
+async def test_pins_written_while_the_agent_was_off_are_read_before_the_first_send(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = MemoryLog(4)

@@ -70,7 +70,7 @@ def test_refused_entries_are_reported_and_only_the_old_sensors_are_restored(last
     assert desired.refused[1] == "sensors a and b share /dev/ttyS0"
 
 
-def test_entries_removed_from_the_topic_stay_removed_after_a_restart(last_good: LastGood) -> None:
+def test_entries_removed_from_the_config_topic_stay_removed_after_a_restart(last_good: LastGood) -> None:
     desired, seen = DesiredConfiguration(SITE, last_good), view(GATE, YARD)
     desired.apply(seen)
     seen.apply(YARD.key, b"")
@@ -116,7 +116,7 @@ def test_a_recreated_topic_without_entries_of_the_site_removes_no_camera(last_go
     assert (desired.running.cameras, desired.refused) == ((GATE,), [])
 
 
-def test_moved_and_removed_entries_stop_and_pins_stay_after_the_topic_lost_the_site(
+def test_moved_and_removed_entries_stop_and_pins_stay_when_the_config_topic_has_lost_the_site(
     last_good: LastGood,
 ) -> None:
     """The topic deletes tombstones after a while, so an agent that was off for long sees only some removals."""

@@ -40,11 +40,11 @@ class FakeFleetMember:
 
 
 class FakeCamera(FakeFleetMember, Camera):  # type: ignore[misc]
-    """Fake member that passes as a ``Camera``."""
+    """Fake member with the interface of a ``Camera``."""
 
 
 class FakeFeed(FakeFleetMember, SensorFeed):  # type: ignore[misc]
-    """Fake member that passes as a ``SensorFeed`` of one sensor."""
+    """Fake member with the interface of a ``SensorFeed`` of one sensor."""
 
     def __init__(self, log: list[str], sensor: SensorConfig) -> None:
         super().__init__(log, sensor)
@@ -64,7 +64,7 @@ class FleetRig:
 
     def _feeds(self, sensors: Sequence[SensorConfig]) -> list[SensorFeed]:
         if self.refuse:
-            raise SourceUnusable("they do not agree")
+            raise SourceUnusable("the sensors of one port differ in port settings")
         return [FakeFeed([], sensor) for sensor in sensors]
 
 
@@ -152,7 +152,7 @@ async def test_the_restart_of_a_changed_camera_does_not_end_the_fleet() -> None:
     await rig.fleet.stop()
 
 
-async def test_the_failure_of_an_ending_fleet_member_is_raised_after_all_members_ended() -> None:
+async def test_a_failure_of_a_stopping_fleet_member_is_raised_after_all_members_have_ended() -> None:
     rig = FleetRig()
     await rig.fleet.apply([GATE, YARD], [])
     rig.made["gate"].fail(SpoolError("the disk is gone"))

@@ -57,7 +57,7 @@ def test_saved_entries_of_another_version_are_skipped(tmp_path: Path) -> None:
     assert LastGood(path).load() == kept
 
 
-def test_the_site_file_is_in_charge_if_no_saved_entry_can_be_read(tmp_path: Path) -> None:
+def test_the_site_file_is_used_if_no_saved_entry_can_be_read(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text('{"topic_holds": true, "entries": {"camera/new": {"name": "new", "shape": 3}}}')
     assert LastGood(path).load() == SavedConfiguration()

@@ -18,12 +18,12 @@ __all__ = ["LIKE_DB", "Clip", "Sent", "marked"]
 Image = npt.NDArray[np.uint8]
 
 BITS, SIDE_PX = 10, 16
-"""Size of the number: black and white squares at the lower left, as large as a codec's blocks."""
+"""Digits of a picture's number in binary: squares at the lower left, as large as a codec's blocks."""
 LIKE_DB = 35.0
 """Minimum PSNR of an intact picture. A JPEG picture of the usual quality has a higher PSNR, a visibly damaged picture
 has a lower one."""
 EARLY_NS = 1_000_000_000
-"""Maximum time by which a frame's time may precede its sending."""
+"""Maximum time in ns by which a frame's time stamp may precede the sending of the frame."""
 
 
 def marked(picture: Image, number: int) -> Image:
@@ -68,7 +68,7 @@ class Clip:
     def sent(self, frames: Sequence[Frame], begun_ns: Sequence[int]) -> list[Sent]:
         """Return the origin of one epoch's frames, given the times at which the server began to send to clients.
 
-        Two successive intact frames must be closer than the length of the video.
+        The time between two successive intact frames must be shorter than the video.
         """
         if not frames:
             return []

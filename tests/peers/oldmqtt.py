@@ -15,9 +15,10 @@ _ACCEPTED, _REFUSED = b"\x20\x02\x00\x00", b"\x20\x02\x00\x01"
 
 
 class OldBroker:
-    """Broker that sends one message to each new subscription, and refuses other versions in the given way.
+    """Broker that sends one message to each new subscription, and refuses other protocol versions in the given way.
 
-    ``closes``: it closes the connection. ``answers``: it first answers "unacceptable protocol version".
+    With ``closes``, the broker only closes the connection. With ``answers``, the broker first answers "unacceptable
+    protocol version".
     """
 
     def __init__(self, refuses: Literal["closes", "answers"]) -> None:

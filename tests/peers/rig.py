@@ -46,7 +46,7 @@ class Epoch:
         return total
 
     def require_whole(self) -> None:
-        """Fail unless every number up to the last one is kept or withheld exactly once."""
+        """Fail unless every frame number up to the last is kept or withheld exactly once."""
         assert self.end is not None, "an epoch was never closed"
         cover = Cover()
         for frame in self.frames:
@@ -133,7 +133,7 @@ class Rig:
 
 
 async def until(done: Callable[[], bool], event: str, seconds: float = WAIT_S) -> float:
-    """Wait until a condition holds. Return the elapsed time in s. ``event`` names it in the error."""
+    """Wait until a condition holds. Return the elapsed time in s. ``event`` names the condition in the error."""
     clock = SystemClock()
     started_s, deadline = clock.monotonic(), Deadline.after(seconds)
     while not done():

@@ -17,7 +17,7 @@ _NEEDS = (
 
 
 def why_not() -> str:
-    """Return why no server can run on this machine; empty if one can."""
+    """Return why no server can run on this machine, or an empty text if a server can."""
     if not Path(PYTHON).exists():
         return f"no {PYTHON}"
     probe = subprocess.run([PYTHON, "-c", _NEEDS], capture_output=True, text=True, timeout=60, check=False)
@@ -31,7 +31,7 @@ class RtspServer:
     def __init__(
         self, files: dict[str, Path], *options: str, within: Sequence[str] = (), host: str = "127.0.0.1"
     ) -> None:
-        """Prepare a server. The command prefix ``within`` runs it elsewhere, for example in a network namespace."""
+        """Prepare a server. The command prefix ``within`` may run the server in a network namespace."""
         self._files, self._options, self._within, self._host = files, options, within, host
         self._process: subprocess.Popen[str] | None = None
         self.port = 0

@@ -119,7 +119,7 @@ def _permissions(role: str) -> Any:
 
 
 def secure(server: Any, options: argparse.Namespace) -> None:
-    """Require a login and use TLS as the options say."""
+    """Require a login if ``options.user`` is set, and use TLS if a certificate is given."""
     auth = GstRtspServer.RTSPAuth()
     if options.user:
         token = GstRtspServer.RTSPToken()

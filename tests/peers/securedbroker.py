@@ -86,7 +86,7 @@ class SecuredBroker:
             self._process.end(Deadline.after(STOP_TIMEOUT_S))
 
     def _properties(self) -> str:
-        """Return the local broker's properties with these listeners instead of its own."""
+        """Return the local broker's properties with the secured listeners instead of the plain listeners."""
         template = (KAFKA_FILES / "server.properties.template").read_text()
         plain = Template(template).substitute(
             broker_port=0,

@@ -18,7 +18,7 @@ _ENCODERS = {"h264": "libx264", "hevc": "libx265", "mjpeg": "mjpeg"}
 
 
 def encode(path: Path, pictures: Iterable[npt.NDArray[np.uint8]], fps: int, codec: str = "h264") -> Path:
-    """Encode BGR pictures into a video file like a camera: no B-frames, one key frame a second."""
+    """Encode BGR pictures into a video file with a camera's usual settings: no B-frames, one key frame a second."""
     with av.open(str(path), "w") as video:
         stream: VideoStream | None = None
         for picture in pictures:

@@ -56,7 +56,7 @@ def camera(clock: ManualClock) -> Camera:
 
 
 class FullSpool:
-    """Fake spool on a disk that is full at first. The fake records kept rows and the accounts at an epoch's end."""
+    """Fake spool that refuses rows while ``is_full``. It has the kept rows, and the accounts of the ended epoch."""
 
     def __init__(self) -> None:
         self.is_full = True
@@ -180,7 +180,7 @@ def test_a_camera_down_for_a_day_is_restarted_about_once_a_minute(camera: Camera
 
 
 class Still:
-    """Source of one repeated picture. Of three reads, one returns a broken picture and one returns no frame."""
+    """Source of one repeated picture. Three reads in turn return a broken picture, the picture, and no frame."""
 
     def __init__(self, clock: ManualClock) -> None:
         self.clock, self.count = clock, 0
@@ -297,7 +297,7 @@ async def test_an_mjpeg_camera_is_reconnected_after_each_disconnect(rig: Rig) ->
 
 
 async def test_a_capture_with_an_empty_or_slow_source_stops_cleanly(rig: Rig, tmp_path: Path) -> None:
-    """An empty folder delivers no frame, and a slow source delivers one an hour. Neither counts as a hang."""
+    """An empty folder delivers no frame, and a slow source delivers one an hour. Neither source counts as hung."""
     folder = tmp_path / "in"
     folder.mkdir()
     rig.add(CameraConfig(name="empty", source=f"images:{folder}"))

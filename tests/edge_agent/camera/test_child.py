@@ -1,4 +1,4 @@
-"""Tests of the capture child: kept frames, withheld frames, and complete accounts."""
+"""Tests of the capture child: kept frames, withheld frames, and complete counts of withheld frames."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def capture(count: int, size: int, *, fails: bool = False, gate: GateConfig | No
     return messages
 
 
-def test_every_captured_frame_is_kept_or_counted_in_an_account() -> None:
+def test_every_captured_frame_is_kept_or_counted_as_withheld() -> None:
     messages = capture(60, 1000, gate=GateConfig(max_fps=2.0, motion=False))
     kept = [m for m in messages if isinstance(m, KeptFrame)]
     assert [m.seq for m in kept] == list(range(0, 60, 5))

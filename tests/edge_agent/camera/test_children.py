@@ -85,7 +85,9 @@ async def test_a_malformed_message_from_a_child_causes_an_outage_of_that_camera_
     assert rig.epochs("a")[one.epoch].end is not None
 
 
-async def test_the_camera_retries_when_no_process_can_be_started(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_camera_retries_when_no_capture_process_can_be_started(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     refused = [OSError(errno.EAGAIN, "Resource temporarily unavailable")] * 3
 
     async def spawned(*args: object) -> Process:

@@ -61,7 +61,7 @@ def noise(width: int = 320, height: int = 256, seed: int = 0) -> Image:
 
 
 def scene(left: int = 32, top: int = 64) -> Image:
-    """Return a grey picture with one white square that contains some writing."""
+    """Return a grey picture with one white square that contains grey stripes."""
     image = np.full((256, 320, 3), 80, np.uint8)
     image[top : top + 32, left : left + 32] = 255
     image[top + 12 : top + 20 : 2, left + 4 : left + 28] = 200
@@ -157,7 +157,7 @@ class Passing(Scenes):
 
 
 def require_whole(out: queue.Queue[Message | None], captured: int) -> Counter[str]:
-    """Assert that every frame number has one decision. Return the reasons counted after the last kept frame."""
+    """Fail unless every frame is kept or withheld once. Return the withheld frames after the last kept, by reason."""
     cover = Cover()
     for message in out.queue:
         accounts = [getattr(message, name, None) for name in ("account", "tail")]
@@ -212,7 +212,7 @@ def test_all_frame_numbers_are_accounted_for_after_any_error(failure: Exception,
     require_whole(out, 20 if where == "read" else 21)
 
 
-def test_an_abandoned_capture_takes_no_more_frames() -> None:
+def test_an_abandoned_capture_accepts_no_more_frames() -> None:
     clock, out = ManualClock(), queue.Queue[Message | None](maxsize=1000)
     scenes, waits, goes_on = Scenes(60, clock), threading.Event(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""Tests that kept frames and accounts cover each number of an epoch exactly once."""
+"""Tests that kept and withheld frames together cover each frame number of an epoch exactly once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def tiles(pieces: list[Account], kept: list[int], last: int) -> bool:
 
 
 @given(decisions=st.lists(st.sampled_from(REASONS), min_size=1, max_size=60))
-def test_accounts_and_kept_frames_cover_every_frame_number_exactly_once(decisions: list[str]) -> None:
+def test_kept_and_withheld_frames_cover_every_frame_number_exactly_once(decisions: list[str]) -> None:
     tally, accounts, kept = Tally("a", 7), [], []
     for decision in decisions:
         seq = tally.number()
@@ -59,7 +59,7 @@ def test_frames_may_be_decided_after_later_frames_were_numbered(decisions: list[
     assert tiles(accounts, kept, len(decisions) - 1)
 
 
-def test_an_account_ends_just_before_the_kept_frame_that_carries_it() -> None:
+def test_withheld_counts_end_just_before_the_kept_frame_that_carries_the_counts() -> None:
     tally = Tally("a", 7)
     for _ in range(3):
         tally.number()

@@ -41,7 +41,7 @@ def noise(width: int = 320, height: int = 256, seed: int = 0) -> Image:
 
 @dataclass
 class Run:
-    """Simulated camera on a budget, with its sent and refused frames."""
+    """Simulated camera with a byte budget, and its sent and refused frames."""
 
     budget: Budget
     now_s: float = 0.0
@@ -50,7 +50,7 @@ class Run:
     floor: Rung = Ladder(EncodeConfig()).floor
 
     def frame(self, size_at: Callable[[float], float], step_s: float) -> None:
-        """Offer one frame after ``step_s``; ``size_at`` returns its size at a level."""
+        """Offer one frame after ``step_s``; ``size_at`` returns the frame's size at a quality level."""
         self.now_s += step_s
         rung = self.budget.rung(self.now_s)
         while rung is not None:

@@ -148,7 +148,7 @@ def test_frames_over_the_rate_limit_are_not_sampled() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 1.0])
-def test_the_random_sample_has_the_configured_share(share: float) -> None:
+def test_the_random_sample_has_the_configured_share_of_frames(share: float) -> None:
     count = sum(sampled("gate", 1_700_000_000, seq, share) for seq in range(20_000))
     assert abs(count / 20_000 - share) < 4 * math.sqrt(max(share * (1 - share), 1e-12) / 20_000)
 

@@ -72,7 +72,7 @@ def test_motion_behind_a_mask_is_masked_and_motion_beside_the_mask_is_reported()
 
 FPS = 10.0
 QUIET_S = 18.0
-"""Second in each cycle of a simulated scene after which no actor is in the picture."""
+"""Time in s in each cycle of a simulated scene; no actor is in the picture afterwards."""
 ROAD = SimulatedScene(SceneConfig("road", seed=4, noise_sigma=0.0)).render(round(QUIET_S * FPS)).image
 NOISE = np.random.default_rng(0).normal(0, 4, (420, 700, 3)).astype(np.float32)
 CAR = (slice(200, 250), slice(250, 350))
@@ -142,7 +142,7 @@ def test_a_switched_light_is_not_detected_as_motion(gain: float, offset: float) 
     assert not any(watch(100, change))
 
 
-def test_a_moving_bus_is_motion_but_a_lamp_over_most_of_the_picture_is_not() -> None:
+def test_a_moving_bus_is_motion_but_a_lamp_that_lights_most_of_the_picture_is_not() -> None:
     def lamp(index: int, image: np.ndarray) -> np.ndarray:
         ramp = np.linspace(90, -30, image.shape[1])[None, :, None].clip(0)
         return image + ramp if index >= 30 else image

@@ -71,7 +71,7 @@ def test_armed_hours_in_a_repeated_hour_last_from_the_first_start_to_the_second_
     assert day == [(datetime(2026, 10, 25, 0, 15, tzinfo=UTC), datetime(2026, 10, 25, 1, 45, tzinfo=UTC))]
 
 
-def test_armed_hours_in_a_skipped_hour_never_arm_and_longer_ones_start_at_the_clock_change() -> None:
+def test_armed_hours_inside_a_skipped_hour_never_arm_and_longer_armed_hours_start_at_the_clock_change() -> None:
     day, zone = datetime(2026, 3, 29), "Europe/Berlin"
     change = datetime(2026, 3, 29, 1, 0, tzinfo=UTC)
     inside = Schedule([ArmedHours(days=("sun",), start=time(2, 15), end=time(2, 45))], zone)

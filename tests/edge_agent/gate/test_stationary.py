@@ -82,7 +82,7 @@ def test_a_stationary_object_survives_a_change_of_light() -> None:
     assert all(same(found[at_s], CAR) for at_s in (10.0, 15.0, 20.0, 24.0))
 
 
-def test_a_lamp_over_half_of_the_picture_neither_adds_nor_removes_stationary_objects() -> None:
+def test_a_lamp_that_lights_half_of_the_picture_neither_adds_nor_removes_stationary_objects() -> None:
     lamp = Box(0.0, 0.0, 640.0, 190.0)
     found = watch(25.0, [(lamp, 250, 12.0, 18.0), (CAR, 30, 2.0, 99.0)])
     assert all(same(found[at_s], CAR) for at_s in (10.0, 13.0, 17.0, 20.0, 24.0))

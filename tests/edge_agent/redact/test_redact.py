@@ -194,7 +194,7 @@ def test_a_face_that_is_detected_again_replaces_its_held_box() -> None:
     assert (again.box, again.held) == (Box(55, 0, 75, 20), False)
 
 
-def test_a_low_score_continues_a_covered_face_but_starts_no_new_one() -> None:
+def test_a_low_score_keeps_a_covered_face_covered_but_covers_no_new_face() -> None:
     history = BoxHistory(0.5, hold_s=1.0, grow=0.0)
     assert history.step([found(50, 0.3)], 0) == []
     history.step([found(50)], 1)

@@ -1,4 +1,4 @@
-"""Tests of the sender over a scripted link: live before late, in order; refused records delay no others."""
+"""Tests of the sender over a scripted link: live frames go before late frames, and refused records delay nothing."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class FakeLink:
         return done
 
     def lose(self) -> None:
-        """Lose the link, with all records in flight in doubt."""
+        """Lose the link, so that the result of every record in flight is unknown."""
         self.gone = True
         for done in self._held:
             done.set_exception(LinkLost("gone"))
@@ -134,7 +134,7 @@ async def test_live_frames_are_sent_before_the_backlog_each_on_its_topic(tmp_pat
         ]
 
 
-async def test_rows_in_doubt_are_sent_again_on_their_lanes_before_newer_rows(tmp_path: Path) -> None:
+async def test_rows_with_an_unknown_result_are_sent_again_on_the_same_lane_before_newer_rows(tmp_path: Path) -> None:
     rig = SenderRig(tmp_path)
     rig.link.holds = True
     rig.keep("a0", age_s=60.0)

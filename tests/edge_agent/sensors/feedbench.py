@@ -26,7 +26,7 @@ from ingest.site import DiskConfig, SensorConfig
 
 
 class FeedBench:
-    """One running feed. Its waits poll, because they depend on other processes and threads."""
+    """One running feed. Waiting methods poll, because the awaited changes happen in other processes and threads."""
 
     def __init__(self, folder: Path, source: SensorSource, configs: Sequence[SensorConfig]) -> None:
         self.store = SpoolStore(folder / "spool.db", "agent")
@@ -84,7 +84,7 @@ class FeedBench:
         return [value for each in self._kept(name, rows) for value in each.values]
 
     def ends(self) -> dict[str, tuple[EpochEnd, dict[str, int]]]:
-        """Return the end of each sensor's epoch, and the counts of the account at its tail."""
+        """Return each sensor's epoch end, and the counts of readings withheld after the last kept reading."""
         found = {}
         for row in self.store.others(0, 10_000):
             if row.kind == "status":
@@ -94,7 +94,7 @@ class FeedBench:
         return found
 
     def withheld(self, name: str) -> dict[str, int]:
-        """Return the withheld readings by reason. Fail unless every number is accounted for exactly once."""
+        """Return the withheld readings by reason. Fail unless each number is kept or withheld exactly once."""
         end, tail = self.ends()[name]
         counts, cover = dict(tail), Cover()
         for each in self.kept(name):
@@ -112,7 +112,7 @@ class FeedBench:
 
 @contextlib.asynccontextmanager
 async def fed(folder: Path, *configs: SensorConfig, source: SensorSource | None = None) -> AsyncIterator[FeedBench]:
-    """Run a feed of sensors that share a connection. Stop it at the end if it still runs."""
+    """Run a feed of sensors that share a connection. Stop the feed at the end if the feed still runs."""
     if source is None:
         ((source, _),) = make_sources(configs, SystemClock())
     bench = FeedBench(folder, source, configs)

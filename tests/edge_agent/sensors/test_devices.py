@@ -97,7 +97,7 @@ async def test_a_command_that_ignores_signals_is_killed_and_a_failed_command_rep
 
 
 async def test_a_command_that_floods_its_output_leaves_time_for_other_tasks() -> None:
-    """The event loop runs once for every few KB, whatever the pipe holds."""
+    """Other tasks run after every few KB of output, however much output waits."""
     config = command("a", "")
     output, turns = asyncio.StreamReader(), 0
     output.feed_data(b"1\n" * 50_000)
@@ -211,7 +211,7 @@ async def test_a_killed_modbus_device_is_one_outage_until_it_is_restarted(tmp_pa
             assert bench.withheld("a") == {"outage": 1}
 
 
-async def test_a_missing_modbus_unit_or_register_silences_only_its_own_sensor(tmp_path: Path) -> None:
+async def test_a_missing_modbus_device_or_register_silences_no_other_sensor(tmp_path: Path) -> None:
     port = free_port()
     async with modbus.serving("tcp", str(port)):
         options = {"well": {"address": 0}, "unit": {"address": 0, "unit_id": 2}, "far": {"address": 4000}}
@@ -300,8 +300,8 @@ async def test_the_sensor_of_a_hanging_disk_is_silent_and_starts_only_one_thread
                 break
 
 
-async def test_a_late_modbus_answer_on_a_serial_line_is_not_taken_for_another_register() -> None:
-    """The first answer comes after its timeout, or at the latest together with the second request."""
+async def test_a_late_modbus_answer_on_a_serial_line_is_not_used_for_another_register() -> None:
+    """The first answer comes after its timeout: before the second request or together with it."""
     line, loop, timeout_s, late = Line(), asyncio.get_running_loop(), 1.0, list[asyncio.TimerHandle]()
     tty.setraw(line.master)
 

@@ -49,7 +49,7 @@ def intake(clock: ManualClock) -> ReadingIntake:
 
 
 def covered(found: list[Readings], intake: ReadingIntake) -> Cover:
-    """Return the numbers that records and accounts cover."""
+    """Return the sequence numbers of kept and withheld readings."""
     cover = Cover()
     tail = intake.tail()
     for account in (*(each.account for each in found), tail):
@@ -120,7 +120,7 @@ def test_unreadable_readings_are_accounted_for_by_the_next_record(intake: Readin
     assert (tail.first, tail.last, tail.counts) == (4, 4, {"unusable": 1})
 
 
-def test_a_sensor_outage_takes_one_sequence_number(intake: ReadingIntake) -> None:
+def test_a_sensor_outage_uses_one_sequence_number(intake: ReadingIntake) -> None:
     intake.lose()
     assert intake.take(Reading(1.0)) == ""
     (found,) = intake.close()
@@ -143,7 +143,7 @@ STEPS = st.sampled_from(["good", "bad", "lost", "wait", "keep"])
 
 
 @given(st.lists(STEPS, max_size=300))
-def test_records_and_accounts_of_readings_cover_every_sequence_number_exactly_once(steps: list[str]) -> None:
+def test_kept_and_withheld_readings_cover_every_sequence_number_exactly_once(steps: list[str]) -> None:
     clock = ManualClock()
     intake, found = ReadingIntake(CONFIG, 7, clock), list[Readings]()
     for step in steps:

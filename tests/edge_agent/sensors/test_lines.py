@@ -110,7 +110,7 @@ def test_a_device_may_repeat_its_csv_header() -> None:
         (b'\xef\xbb\xbf"a",b\r\n1,2\r\n', [("a", 1.0), ("b", 2.0)]),
     ],
 )
-def test_csv_has_quotes_and_any_line_ends(data: bytes, expected: list[tuple[str, float | None]]) -> None:
+def test_csv_with_quotes_and_any_line_ends_is_parsed(data: bytes, expected: list[tuple[str, float | None]]) -> None:
     assert values(read(data, "csv")) == expected
     bytewise = LineParser("csv")
     assert values([named for at in range(len(data)) for named in bytewise.feed(data[at : at + 1])]) == expected

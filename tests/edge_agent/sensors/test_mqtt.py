@@ -102,7 +102,7 @@ async def test_mqtt_messages_published_while_disconnected_arrive_after_the_recon
 async def test_acknowledged_mqtt_messages_reach_the_sink_even_if_the_source_stops_early(
     tmp_path: Path,
 ) -> None:
-    """A backlog arrives with the connection, before the answer to the subscription. It is acknowledged at once."""
+    """A backlog arrives before the answer to the subscription, and the client acknowledges the backlog at once."""
     backlog = [float(number) for number in range(200)]
     async with serving(tmp_path) as broker:
         ((source, _),) = make_sources([at(broker, "a", "hall/temp")], SystemClock())
@@ -292,7 +292,7 @@ def test_mqtt_subscriptions_without_overlaps_match_the_same_topics(filters: list
 
 
 class Refusing:
-    """Broker that accepts only topics below ``hall/``. Mosquitto's access lists accept any subscription."""
+    """Broker that accepts only topics below ``hall/``. Mosquitto accepts subscriptions to any topic."""
 
     version = aiomqtt.ProtocolVersion.V5
 
@@ -301,7 +301,7 @@ class Refusing:
         return [ReasonCode(PacketTypes.SUBACK, name)]
 
 
-async def test_a_refused_mqtt_topic_silences_only_its_own_sensors() -> None:
+async def test_a_refused_mqtt_topic_silences_only_sensors_of_the_topic() -> None:
     sensors = [sensor("a", "mqtt:secret/#"), sensor("b", "mqtt:hall/temp"), sensor("c", "mqtt:secret/#")]
     sink = Listener()
     topics = ["secret/#", "hall/temp"]

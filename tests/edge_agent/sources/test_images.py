@@ -226,7 +226,7 @@ def test_an_image_file_that_arrives_after_the_clock_was_set_back_is_read() -> No
     assert [new.look([before, later], now_s) for now_s in (0.0, 1.0, 2.0)] == [[], [later], []]
 
 
-def test_sub_folders_are_read_with_recursive_and_after_a_restart(
+def test_sub_folders_are_read_with_the_recursive_option_also_after_a_restart(
     folder: Path, clock: ManualClock, tmp_path: Path
 ) -> None:
     position = tmp_path / "position"
@@ -246,7 +246,9 @@ def test_sub_folders_are_read_with_recursive_and_after_a_restart(
     assert levels(read_all(restarted)) == [90]
 
 
-def test_pictures_in_sub_folders_are_reported_once_when_they_are_not_read(folder: Path, clock: ManualClock) -> None:
+def test_pictures_in_sub_folders_are_reported_once_without_the_recursive_option(
+    folder: Path, clock: ManualClock
+) -> None:
     notices: list[str] = []
     source = make(folder, clock, on_notice=notices.append)
     source.open()
@@ -263,7 +265,7 @@ def test_pictures_in_sub_folders_are_reported_once_when_they_are_not_read(folder
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 5)), max_size=30))
 def test_each_version_of_each_image_file_is_returned_once_and_in_order(writes: list[tuple[int, int]]) -> None:
-    """The files are written one after the other. The folder is listed after each write and at the end."""
+    """The test writes one file after the other, and lists the folder after each write and at the end."""
     new, there, given = NewFiles(1.0), dict[str, ListedFile](), list[ListedFile]()
     for moment, (name, wait) in enumerate(writes, start=1):
         there[str(name)] = ListedFile(moment, str(name), 10, moment)

@@ -33,7 +33,7 @@ Interval = tuple[str, str, int, int]
 
 
 def accounted(spool: SpoolStore) -> list[Interval]:
-    """Return the kind, name, first and last number of each account in the spool's status rows, in order."""
+    """Return kind, name, first and last number of each interval of expired rows, in the order of the status rows."""
     found: list[Interval] = []
     for row in spool.others(0, 1000):
         if row.kind == "status":
@@ -109,15 +109,19 @@ def test_each_camera_has_its_own_maximum_age_of_live_frames(spool: SpoolStore, c
     assert [row.name for row in spool.settle_live(clock.now_ns(), 10)] == ["slow"]
 
 
-def test_a_frame_dated_in_the_future_ages_from_its_arrival(spool: SpoolStore, clock: ManualClock) -> None:
+def test_the_age_of_a_frame_dated_in_the_future_counts_from_its_arrival(
+    spool: SpoolStore, clock: ManualClock
+) -> None:
     spool.keep([frame("fast", 0, at_ns=clock.now_ns() + 3600 * S), frame("fast", 1, at_ns=clock.now_ns())])
     clock.advance(5.0)
     assert spool.settle_live(clock.now_ns(), 10) == []
     assert [row.seq for row in spool.settle_late(clock.now_ns(), 10)] == [0, 1]
 
 
-def test_earlier_frames_of_a_camera_go_late_together_with_a_late_frame(spool: SpoolStore, clock: ManualClock) -> None:
-    """A clock that was set back between two frames gives the second one an older time. Both go late, in order."""
+def test_earlier_frames_of_a_camera_move_to_the_late_lane_together_with_a_late_frame(
+    spool: SpoolStore, clock: ManualClock
+) -> None:
+    """The second frame has an older time, because the clock was set back. Both frames move to the late lane."""
     start_ns = clock.now_ns()
     spool.keep([frame("fast", 0, at_ns=start_ns - 100 * S), frame("fast", 1, at_ns=start_ns)])
     spool.keep([frame("fast", 2, at_ns=start_ns - 50 * S), frame("slow", 0, at_ns=start_ns)])

@@ -104,7 +104,7 @@ def test_one_spool_read_is_limited_in_bytes_and_in_rows(spool: SpoolStore) -> No
     assert [row.seq for row in spool.settle_live(3, 8)] == [6, 7, 8]
 
 
-def test_frames_kept_before_the_clock_was_set_back_go_late_in_reads_of_limited_size(spool: SpoolStore) -> None:
+def test_frames_kept_before_the_clock_was_set_back_move_to_the_late_lane_in_limited_reads(spool: SpoolStore) -> None:
     """Without a limit, the first late frame would bring all earlier frames of the outage into one read."""
     young, old = 10_000, 1
     spool.keep([replace(frame("a", seq), captured_ns=young) for seq in range(300)])
@@ -157,7 +157,7 @@ def test_spool_counts_include_the_writes_of_another_process(spool: SpoolStore) -
 
 
 def _fail(spool: SpoolStore, seq: int) -> None:
-    """Let a transaction fail after its first writes."""
+    """Let a transaction fail after it has written its first row."""
     assert spool._db is not None
     (pages,) = spool._db.execute("PRAGMA page_count").fetchone()
     spool._db.execute(f"PRAGMA max_page_count = {pages}")

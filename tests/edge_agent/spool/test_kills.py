@@ -1,4 +1,4 @@
-"""Test of promised rows over a hundred kills at random moments."""
+"""Test that committed rows survive a hundred kills at random moments."""
 
 from __future__ import annotations
 

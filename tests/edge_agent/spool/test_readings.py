@@ -1,4 +1,4 @@
-"""Tests of readings in the store: a record has many numbers, and expiry accounts for each of them."""
+"""Tests of readings in the store: a record has many sequence numbers, and expiry accounts for each number."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LONG = 10**12
 
 
 def run(first: int, last: int, before: int | None = None, *, at_ns: int = 100) -> Row:
-    """Return a row of readings, with an account of the readings from ``before`` on that were withheld before it."""
+    """Return a row of readings. The readings from ``before`` up to ``first`` count as withheld."""
     rows = last - first + 1
     account = None
     if before is not None:

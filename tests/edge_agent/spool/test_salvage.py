@@ -1,4 +1,4 @@
-"""Tests of salvage: a damaged spool keeps its readable rows, names the lost ones, and never returns damaged rows."""
+"""Tests of salvage: a damaged spool keeps its readable rows, names the lost rows, and never returns damaged rows."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def record(seq: int) -> bytes:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Return a spool with frames of one camera: two are live, eight are late, and the others are not settled."""
+    """Return a spool with frames of one camera: two are live, eight are late, and the others have no lane yet."""
     spool = SpoolStore(tmp_path / "spool.db", "agent")
     epoch = spool.begin_epoch("a", "frame", 1000)
     for first in range(0, ROWS, 50):
@@ -57,7 +57,7 @@ def overwrite_page(path: Path, page: int) -> None:
 
 
 def read_back(spool: SpoolStore) -> list[Row]:
-    """Return every frame, and repeat the calls after each salvage."""
+    """Return every frame. Start again after a read that found damage and salvaged the spool."""
     for _ in range(5):
         with contextlib.suppress(SpoolUnavailable):
             rows = spool.offered(LIVE, 0, ROWS) + spool.offered(LATE, 0, ROWS)
@@ -163,7 +163,7 @@ def test_new_row_ids_start_far_above_the_found_ids_if_the_id_counter_is_damaged(
     spool.close()
 
 
-def test_all_waiting_frames_go_late_if_the_newest_live_frame_is_unknown(path: Path) -> None:
+def test_all_waiting_frames_move_to_the_late_lane_if_the_newest_live_frame_is_unknown(path: Path) -> None:
     db = sqlite3.connect(path)
     (marks,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'gone_live'").fetchone()
     db.close()
@@ -174,7 +174,7 @@ def test_all_waiting_frames_go_late_if_the_newest_live_frame_is_unknown(path: Pa
     spool.close()
 
 
-def test_damage_found_while_the_spool_is_in_use_is_salvaged_at_once(path: Path) -> None:
+def test_a_spool_found_damaged_while_in_use_is_salvaged_at_once(path: Path) -> None:
     spool = SpoolStore(path, "agent")
     overwrite(path, range(60, 63))
     spool._db.execute("PRAGMA cache_size = 1")  # type: ignore[union-attr]
@@ -188,7 +188,7 @@ def test_damage_found_while_the_spool_is_in_use_is_salvaged_at_once(path: Path) 
 
 @pytest.mark.parametrize("moment", range(3))
 def test_a_crash_during_salvage_loses_no_row(path: Path, moment: int) -> None:
-    """The moments: before the exchange, with the damaged file moved aside, and with its companions left behind."""
+    """Crash before or after the damaged file is moved aside, or while its write-ahead log is still in place."""
     whole = SpoolStore(path, "agent")
     whole.close()
     spool_file.salvaged(path).write_bytes(b"half a file") if moment == 0 else shutil.copy(

@@ -73,7 +73,7 @@ def test_opening_a_spool_without_its_key_fails_and_leaves_the_file_unchanged(
 def test_a_spool_with_one_damaged_key_id_opens_and_loses_at_most_one_row(
     tmp_path: Path, where: str, bit: int
 ) -> None:
-    """An agent that lacks a key ends. One flipped bit in a key id must not look like a missing key."""
+    """An agent exits if it lacks the key of a row. One flipped bit in a key id must not look like a missing key."""
     spool = SpoolStore(tmp_path / "spool.db", "agent", seal=Seal([NEW]))
     spool.keep([row(seq) for seq in range(5)])
     spool.close()

@@ -1,4 +1,4 @@
-"""Tests of the spool on a disk that is full, read-only or gone: one notice at the begin, one at the end."""
+"""Tests of the spool on a disk that is full, read-only or gone: one notice as the fault begins, one as it ends."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Rig:
         self.next = 0
 
     async def keep(self) -> int:
-        """Keep frames until one is refused. Return the number of kept frames."""
+        """Keep frames until a frame is refused. Return the number of kept frames."""
         while True:
             try:
                 await self.spool.keep([frame(self.next)])
@@ -63,7 +63,7 @@ class Rig:
             self.next += 1
 
     async def keep_all(self) -> int:
-        """Keep frames until there is no room, also after the write-ahead log has been written back."""
+        """Keep frames until a frame is refused although the write-ahead log has been written back."""
         kept = -1
         while kept != await self.keep():
             kept = self.next
@@ -71,7 +71,7 @@ class Rig:
         return kept
 
     async def send(self, count: int) -> None:
-        """Settle and remove frames, as the sender does."""
+        """Put frames on the late lane and remove them, as the sender does after an acknowledgement."""
         for _ in range(count):
             rows = await self.spool.settle_late(1)
             await self.spool.remove([row.id for row in rows])
@@ -220,7 +220,7 @@ async def test_frames_are_refused_by_a_spool_over_its_limit_in_which_no_row_may_
     await rig.spool.close()
 
 
-async def test_frames_after_give_up_use_the_disk_reserve_and_are_then_refused_at_once(rig: Rig) -> None:
+async def test_a_spool_that_has_given_up_fills_the_disk_reserve_and_then_refuses_frames_at_once(rig: Rig) -> None:
     kept = await rig.keep()
     rig.spool.give_up()
     await rig.spool.keep([frame(kept)])

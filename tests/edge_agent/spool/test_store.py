@@ -1,4 +1,4 @@
-"""Tests of the store: lanes, epochs, bounds, and promised rows after a kill."""
+"""Tests of the store: lanes, epochs, bounds, and committed rows after a kill."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def row(seq: int, *, name: str = "a", size: int = 1000, account: str = "", at_ns
 
 
 def accounts(spool: SpoolStore) -> list[Account]:
-    """Return the accounts in the spool's status rows, in order."""
+    """Return the counts of withheld frames in the spool's status rows, in order."""
     return [account for row in spool.others(0, 1000) for account in decode(Heartbeat, row.record).accounts]
 
 
@@ -95,7 +95,7 @@ def test_frames_offered_to_the_link_do_not_expire(spool: SpoolStore) -> None:
     spool.close()
 
 
-def test_many_rows_expire_in_transactions_of_limited_size_with_one_account_each(spool: SpoolStore) -> None:
+def test_many_rows_expire_in_transactions_of_limited_size_with_one_expiry_record_each(spool: SpoolStore) -> None:
     spool.keep([row(i, size=10) for i in range(EXPIRED_AT_ONCE + 7)])
     gone = [spool.expire("frame", "a", 20, 0) for _ in range(3)]
     assert gone == [EXPIRED_AT_ONCE, 5, 0]
@@ -139,7 +139,7 @@ def test_rows_expire_by_age_with_the_frames_withheld_before_them(spool: SpoolSto
     spool.close()
 
 
-def test_accounts_of_adjacent_intervals_are_merged() -> None:
+def test_counts_of_withheld_frames_in_adjacent_intervals_are_merged() -> None:
     def account(first: int, last: int) -> Account:
         return Account(camera="a", epoch=1, first=first, last=last, counts={"expired": last - first + 1})
 
@@ -147,7 +147,7 @@ def test_accounts_of_adjacent_intervals_are_merged() -> None:
     assert [(a.first, a.last, a.counts["expired"]) for a in joined] == [(0, 4, 5), (7, 9, 3)]
 
 
-def test_an_epoch_without_an_end_is_found_after_a_restart(tmp_path: Path) -> None:
+def test_an_epoch_that_was_never_closed_is_found_after_a_restart(tmp_path: Path) -> None:
     first = SpoolStore(tmp_path / "spool.db", "agent")
     epoch = first.begin_epoch("a", "frame", 1000)
     first.keep([Row("frame", "a", epoch, 3, 1, b"x")])
@@ -205,7 +205,9 @@ def test_a_spool_file_that_is_not_a_database_is_moved_aside(tmp_path: Path) -> N
     spool.close()
 
 
-def test_a_full_disk_raises_an_error_with_the_next_step(spool: SpoolStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_a_spool_on_a_full_disk_names_the_next_step(
+    spool: SpoolStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spool._db.execute("PRAGMA max_page_count = 20").fetchall()
     with pytest.raises(SpoolError, match="disk is mounted, writable and not full"):
         spool.keep([row(0, size=MB)])

@@ -35,11 +35,11 @@ from ingest.site import LEGACY_TLS, CameraConfig, DiskConfig, GateConfig, LinkCo
 from tests.edge_agent.smalldisk import SmallDisk
 
 ROAD = CameraConfig(name="road", source="simulated:road", fps=2.0)
-"""Camera so slow that a busy machine keeps its frame rate."""
+"""Camera with a frame rate so low that even a busy machine reaches it."""
 
 
 async def sensor(source: str, *, seconds: float = 0.3, **settings: object) -> Finding:
-    """Check a sensor. With many ``seconds`` the check waits for the end of its command."""
+    """Check a sensor. If ``seconds`` is large, the check waits until the sensor's command ends."""
     config = SensorConfig.model_validate(
         {"name": "s", "source": source, "quantity": "q", "unit": "u", "rate_hz": 20, **settings}
     )
@@ -55,7 +55,7 @@ class TestDisk:
         assert "GB free" in finding.seen
         assert list((tmp_path / "new").iterdir()) == []
 
-    def test_a_disk_smaller_than_the_spool_limits_is_poor(self, tmp_path: Path) -> None:
+    def test_the_finding_of_a_disk_smaller_than_the_spool_limits_is_poor(self, tmp_path: Path) -> None:
         huge = ROAD.model_copy(update={"spool": ROAD.spool.model_copy(update={"max_bytes": 10**18})})
         finding = check_disk(tmp_path, [huge], DiskConfig(max_bytes=10**18))
         assert (finding.state, "lower spool.max_bytes" in finding.mend) == ("poor", True)
@@ -70,7 +70,7 @@ class TestDisk:
             file.truncate(2 * free)
         assert "the spools may take" not in check_disk(tmp_path, [huge], DiskConfig(max_bytes=10**18)).seen
 
-    def test_a_full_or_read_only_disk_is_bad(self, tmp_path: Path) -> None:
+    def test_the_finding_of_a_full_or_read_only_disk_is_bad(self, tmp_path: Path) -> None:
         with SmallDisk(tmp_path / "disk") as disk:
             little = check_disk(disk.folder, [ROAD])
             assert (little.state, "below 0.3 GB no frame is kept" in little.seen) == ("bad", True)
@@ -86,10 +86,10 @@ class TestDisk:
         huge = ROAD.model_copy(update={"spool": ROAD.spool.model_copy(update={"max_bytes": 10**18})})
         assert "the spools may take" not in check_disk(tmp_path, [huge], DiskConfig(max_bytes=2**20)).seen
 
-    def test_a_disk_with_slow_syncs_is_poor(self, tmp_path: Path) -> None:
+    def test_the_finding_of_a_disk_with_slow_syncs_is_poor(self, tmp_path: Path) -> None:
         assert check_disk(tmp_path, [], sync_ms=lambda _: 80.0).state == "poor"
 
-    def test_a_spool_folder_that_is_a_file_is_bad(self, tmp_path: Path) -> None:
+    def test_the_finding_of_a_spool_folder_that_is_a_file_is_bad(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         assert check_disk(tmp_path / "file", []).state == "bad"
 
@@ -120,7 +120,7 @@ def test_the_finding_of_a_secret_file_follows_its_mode_and_content(
     assert check_secret(path, "the gateway").state == state
 
 
-def test_a_missing_secret_file_is_bad(tmp_path: Path) -> None:
+def test_the_finding_of_a_missing_secret_file_is_bad(tmp_path: Path) -> None:
     assert check_secret(tmp_path / "none", "Kafka's password").state == "bad"
 
 
@@ -146,13 +146,13 @@ async def test_the_bad_finding_of_a_camera_shows_the_reason(settings: dict[str, 
     assert "check source" in finding.mend
 
 
-async def test_a_camera_below_its_configured_frame_rate_is_poor() -> None:
+async def test_the_finding_of_a_camera_below_its_configured_frame_rate_is_poor() -> None:
     finding = await check_camera(ROAD.model_copy(update={"fps": 2000.0, "gate": GateConfig(max_fps=0.0)}), 1.0)
     assert (finding.state, "configured: 2000" in finding.seen) == ("poor", True)
 
 
 def observed(*messages: Message) -> Finding:
-    """Return the finding of a camera whose capture process sends two frames and these messages."""
+    """Return the finding of a camera whose capture process sends two frames and the given messages."""
     seen = cameras._Observed()
     for seq in (0, 1):
         frame = Frame(
@@ -172,14 +172,14 @@ def observed(*messages: Message) -> Finding:
     return cameras._judged("camera road", ROAD, seen)
 
 
-def test_a_camera_that_keeps_sending_unusable_frames_is_poor_with_the_reason() -> None:
+def test_the_finding_of_a_camera_with_repeated_unusable_frames_is_poor_and_shows_the_reason() -> None:
     damaged = CaptureProgress(2, "a frame cannot be examined: damaged JPEG of 9000 bytes")
     assert observed().state == observed(CaptureProgress(2)).state == observed(damaged).state == "good"
     finding = observed(damaged, damaged)
     assert (finding.state, "damaged JPEG of 9000 bytes" in finding.seen) == ("poor", True)
 
 
-def test_a_camera_with_a_notice_is_poor_with_its_text() -> None:
+def test_the_finding_of_a_camera_with_a_notice_is_poor_and_shows_the_notice() -> None:
     finding = observed(Notice(LEGACY_TLS))
     assert (finding.state, LEGACY_TLS in finding.seen) == ("poor", True)
 
@@ -193,7 +193,7 @@ async def test_findings_of_sensors_are_good_poor_out_of_range_or_bad_without_rea
     assert (other.state, "unclaimed readings: t" in other.seen) == ("bad", True)
 
 
-async def test_a_sensor_that_stops_or_gives_unreadable_data_is_poor() -> None:
+async def test_the_finding_of_a_sensor_that_stops_or_gives_unreadable_data_is_poor() -> None:
     options = {"argv": ["/bin/sh", "-c", "echo 5; echo the bus is off >&2"]}
     once = await sensor("command:once", options=options, seconds=20.0)
     assert (once.state, once.seen) == (
@@ -228,13 +228,13 @@ async def test_the_finding_of_a_sensor_names_the_limit_of_its_connection() -> No
     assert (finding.state, finding.seen) == ("good", "1 readings, the last 7 u; h speaks MQTT 3.1.1")
 
 
-async def test_a_sensor_with_only_a_retained_reading_is_poor() -> None:
+async def test_the_finding_of_a_sensor_with_only_a_retained_reading_is_poor() -> None:
     config = SensorConfig(name="s", source="mqtt:a", quantity="q", unit="u")
     (finding,) = await check_sensors(OneReading(Reading(7.0, quality=STALE)), [config], 0.05)
     assert (finding.state, "retained" in finding.seen) == ("poor", True)
 
 
-async def test_a_failing_check_does_not_stop_the_other_checks_of_the_doctor(
+async def test_a_failing_doctor_check_does_not_stop_the_other_checks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "secret").write_text("x")
@@ -286,7 +286,7 @@ async def test_a_refused_heartbeat_is_a_bad_finding() -> None:
     assert (finding.state, "TopicAuthorizationFailed" in finding.seen) == ("bad", True)
 
 
-def test_topics_without_permission_to_write_are_named() -> None:
+def test_the_doctor_names_topics_without_write_permission() -> None:
     answers = [("x.frames", [(7, 29, -1)]), ("x.readings", [(7, 3, -1)]), ("x.status", [(7, 29, -1)])]
     assert refused_topics(answers) == ["x.frames", "x.status"]
 
@@ -317,7 +317,7 @@ def test_a_plaintext_link_beyond_this_machine_is_a_poor_finding(bootstrap: str, 
     assert all("without TLS" in finding.seen and finding.mend == PLAINTEXT_MEND for finding in found)
 
 
-async def test_the_plaintext_finding_is_reported_although_the_broker_does_not_answer(
+async def test_a_plaintext_link_is_reported_even_if_the_broker_does_not_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def no_answer(_: KafkaSettings) -> Finding:
@@ -328,7 +328,7 @@ async def test_the_plaintext_finding_is_reported_although_the_broker_does_not_an
     assert [finding.state for finding in found] == ["poor", "bad"]
 
 
-async def test_a_link_that_does_not_open_is_bad(quiet: None) -> None:
+async def test_the_finding_of_a_link_that_does_not_open_is_bad(quiet: None) -> None:
     (finding,) = await check_link(LinkConfig(), KafkaSettings(bootstrap="127.0.0.1:9"))
     assert (finding.what, finding.state) == ("Kafka 127.0.0.1:9", "bad")
     assert "Connect call failed" in finding.seen

@@ -25,7 +25,7 @@ TOP = ((0.0, 0.0), (1.0, 0.0), (1.0, 0.2), (0.0, 0.2))
 
 
 class TickingClock(ManualClock):
-    """Clock that advances by half a frame at each query, so that no frame is waited for."""
+    """Clock that advances by half a frame interval at each query, so no test waits for a frame."""
 
     def monotonic(self) -> float:
         self.advance(0.05)
@@ -98,7 +98,7 @@ def test_a_face_that_the_detector_misses_in_the_preview_frame_is_still_covered(
 
 
 class GivenPictures:
-    """Source of given pictures; None stands for a broken one."""
+    """Source of given pictures; None stands for a broken picture."""
 
     def __init__(self, *pictures: Image | None) -> None:
         self._pictures = iter(pictures)

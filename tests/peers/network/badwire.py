@@ -1,8 +1,8 @@
 """Bad wire: loses, delays, reorders or slows IP packets between two network namespaces that it creates.
 
-A wire needs Linux's TUN devices, and root or user namespaces. It changes nothing outside the two namespaces. The
-kernel's own tool, netem, is missing in most kernels of small machines and containers. toxiproxy works on TCP streams,
-which lose no data, and does not support UDP.
+A wire needs Linux's TUN devices, and root or user namespaces. A wire changes nothing outside the two namespaces.
+The kernel's own tool, netem, is missing in most kernels of small machines and containers. toxiproxy works on TCP
+streams, which lose no data, and does not support UDP.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RELAY = Path(__file__).with_name("badwire_relay.py")
 
 @functools.cache
 def why_not() -> str:
-    """Return why this machine cannot create a bad wire; empty if it can."""
+    """Return why this machine cannot create a bad wire, or an empty text if it can."""
     missing = [tool for tool in ("ip", "nsenter") if shutil.which(tool) is None]
     if missing:
         return f"{' and '.join(missing)} not found; Debian and Ubuntu: apt-get install iproute2 util-linux"

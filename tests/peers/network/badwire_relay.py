@@ -32,7 +32,7 @@ FAR, NEAR = "10.9.9.1", "10.9.9.2"
 
 
 def new_network() -> int:
-    """Move this process into a new network namespace. Return a descriptor that keeps it open."""
+    """Move this process into a new network namespace. Return a file descriptor that keeps the namespace alive."""
     _unshare(CLONE_NEWNET)
     return os.open("/proc/self/ns/net", os.O_RDONLY)
 
@@ -52,7 +52,7 @@ def _unshare(flags: int) -> None:
 
 
 def tun(own: str, peer: str) -> int:
-    """Create a TUN device in the current namespace, with its address and its peer's. Return its descriptor."""
+    """Create a TUN device in the current namespace, with the addresses of both ends. Return its descriptor."""
     device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     fcntl.ioctl(device, TUNSETIFF, struct.pack("16sH22x", b"wire", IFF_TUN | IFF_NO_PI))
     for command in (
@@ -67,7 +67,7 @@ def tun(own: str, peer: str) -> int:
 
 
 class Wire:
-    """Impairments of packets. Times are monotonic, in s."""
+    """Impairments of packets. Times are monotonic clock times in s."""
 
     def __init__(self, seed: int) -> None:
         self._chance = random.Random(seed)
@@ -102,7 +102,7 @@ class Wire:
         heapq.heappush(self._queue, (due_s, self._count, to, packet))
 
     def deliver(self, now_s: float) -> float | None:
-        """Write the packets that are due. Return the time until the next one, or None if the queue is empty."""
+        """Write the packets that are due. Return the time until the next packet is due, or None without a packet."""
         while self._queue and self._queue[0][0] <= now_s:
             _, _, to, packet = heapq.heappop(self._queue)
             os.write(to, packet)
@@ -132,7 +132,7 @@ def carry(wire: Wire, devices: dict[int, int], orders: int) -> None:
 
 
 def main() -> None:
-    """Create both ends, print their descriptors, and carry packets."""
+    """Create both namespaces, print their descriptors, and carry packets."""
     if os.geteuid():
         become_root()
     far = new_network(), tun(FAR, NEAR)

@@ -27,7 +27,7 @@ SERVER_OWN_MS = 150.0
 
 @dataclasses.dataclass
 class Found:
-    """Evaluation of a camera's spooled frames. From ``unbalanced_epochs`` on, each count should be 0."""
+    """Evaluation of a camera's spooled frames. The counts from ``unbalanced_epochs`` on are errors."""
 
     epochs: int = 0
     captured: int = 0
@@ -72,7 +72,7 @@ class FarCamera:
         self.rig.close()
 
     def found(self) -> Found:
-        """Compare the kept frames with the sent ones. Stop the server; call it when no camera runs."""
+        """Stop the server, and compare kept and sent frames. Call this method when no camera runs."""
         self.server.kill()
         found = Found()
         for epoch in self.rig.epochs("far").values():

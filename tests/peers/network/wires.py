@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 
 class Line:
-    """Serial port at ``path``. Data written with ``say`` can be read there."""
+    """Serial port at ``path``. Data written with ``say`` can be read from the path."""
 
     def __init__(self) -> None:
         self.master, self._slave = os.openpty()

@@ -16,7 +16,7 @@ HZ = 90_000
 
 @dataclass
 class Piece:
-    """Packet, or the frame decoded from it."""
+    """Fake packet, or the fake frame decoded from a packet."""
 
     pts: int | None
     key_frame: bool = False
@@ -25,7 +25,7 @@ class Piece:
 
 
 def shown(damage: Damage, *pieces: Piece, lost_before: int | None = None) -> list[bool]:
-    """Process pieces, with a packet loss before one of them. Return for each piece whether it is damaged."""
+    """Process pieces, with a packet loss before one piece. Return for each piece whether it is damaged."""
     found = []
     for number, piece in enumerate(pieces):
         with damage.listening():
@@ -95,7 +95,7 @@ def test_damage_from_a_packet_loss_while_opening_the_stream_ends_at_a_later_key_
     assert shown(damage, *frames) == [True, True, True, True, False, False]
 
 
-def test_packet_losses_count_only_if_logged_while_the_stream_listens_and_each_one_counts() -> None:
+def test_every_packet_loss_counts_if_logged_while_the_stream_listens_and_otherwise_none() -> None:
     damage = Damage()
     av.logging.log(av.logging.WARNING, "rtsp", "RTP: missed 1 packets\n")  # type: ignore[arg-type]
     assert shown(damage, *film(0)) == [False] * 6

@@ -66,7 +66,7 @@ LENGTHS = {"none": "", "right": "{right}", "zero": "0", "short": "20", "long": "
 
 
 def parts(pictures: list[bytes], boundary: str, length: str, after: bytes = b"\r\n") -> list[bytes]:
-    """Return the bytes of each part, up to the end of its picture or of the bytes after it."""
+    """Return the bytes of each part: boundary, headers, picture, and the bytes ``after`` the picture."""
     found = []
     for picture in pictures:
         value = LENGTHS[length].format(right=len(picture))
@@ -80,7 +80,7 @@ def parts(pictures: list[bytes], boundary: str, length: str, after: bytes = b"\r
     ("named", "boundary"),
     [(b"frame", "--frame"), (b"frame", "--other"), (b"frame", "frame"), (b"", "--ipcamera--x")],
 )
-def test_a_jpeg_is_complete_at_its_end_whatever_boundary_and_length_say(
+def test_a_jpeg_is_complete_at_its_end_marker_despite_a_wrong_boundary_or_length(
     named: bytes, boundary: str, length: str
 ) -> None:
     parser = Multipart(named, 100_000)
@@ -102,7 +102,7 @@ def test_a_second_picture_and_other_bytes_after_a_jpeg_are_skipped() -> None:
     assert Multipart(b"x", 100_000).feed(data) == PICTURES
 
 
-def test_a_jpeg_that_breaks_off_does_not_take_the_next_one_with_it() -> None:
+def test_the_jpeg_after_a_truncated_jpeg_is_found() -> None:
     first, second, third = parts(PICTURES, "--frame", "right")
     found = Multipart(b"frame", 100_000).feed(first + second[:-40] + b"\r\n" + third)
     assert [found[0], found[2]] == [PICTURES[0], PICTURES[2]]
@@ -115,6 +115,6 @@ def test_jpegs_without_boundaries_or_without_an_empty_line_are_found() -> None:
     assert Multipart(b"x", 100_000).feed(data) == PICTURES
 
 
-def test_a_wrong_length_of_another_format_does_not_reach_into_the_next_part() -> None:
+def test_a_png_part_with_a_too_large_length_ends_before_the_next_part() -> None:
     data = b"--x\r\nContent-Length: 9000\r\n\r\n\x89PNG one\r\n--x\r\nContent-Length: 8\r\n\r\n\x89PNG two"
     assert Multipart(b"x", 100_000).feed(data) == [b"\x89PNG one", b"\x89PNG two"]

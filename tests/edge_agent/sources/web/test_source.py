@@ -69,7 +69,7 @@ def part(body: bytes) -> bytes:
 
 
 def raw(data: bytes) -> Answer:
-    """Return an answer of these bytes, after which the server disconnects."""
+    """Return an answer that sends the given bytes and then disconnects."""
 
     def send(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(data)
@@ -300,7 +300,7 @@ def test_compressed_responses_are_not_requested_but_decoded(serve: Serve, read: 
     assert asked == ["identity"]
 
 
-def test_a_picture_is_stamped_when_it_arrives_and_not_with_the_next_one(serve: Serve) -> None:
+def test_an_mjpeg_picture_is_returned_before_the_next_picture_arrives(serve: Serve) -> None:
     def sends_one(handler: BaseHTTPRequestHandler) -> None:
         raw(head("multipart/x-mixed-replace; boundary=frame") + part(JPEG)[:-2])(handler)
         handler.rfile.read(1)  # until the client disconnects

@@ -47,7 +47,7 @@ def authority(tmp_path: Path) -> Authority:
 
 @pytest.fixture
 def old_camera(authority: Authority) -> Iterator[str]:
-    """Return the URL of a camera that speaks TLS 1.0 only. This version signs its key exchange with SHA-1."""
+    """Return the URL of a camera that speaks TLS 1.0 only. TLS 1.0 signs its key exchange with SHA-1."""
     signed = authority.sign("camera")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_ciphers("DEFAULT:@SECLEVEL=0")
@@ -83,7 +83,7 @@ def test_a_camera_with_tls_1_0_needs_the_legacy_option_which_warns(old_camera: s
         source.close()
 
 
-def test_the_legacy_option_still_verifies_the_certificate(old_camera: str) -> None:
+def test_a_connection_with_the_legacy_tls_option_still_verifies_the_certificate(old_camera: str) -> None:
     config = StreamConfig(tls="legacy")
     source = WebSource(resolve(old_camera, config), config, 10, SystemClock(), stall_s=5.0)
     with pytest.raises(SourceUnusable, match="certificate verify failed"):
@@ -91,14 +91,14 @@ def test_the_legacy_option_still_verifies_the_certificate(old_camera: str) -> No
 
 
 @pytest.mark.parametrize("source", ["http://cam/x", "rtsps://cam/x", "device:0"])
-def test_the_legacy_option_is_refused_where_it_has_no_effect(source: str, tmp_path: Path) -> None:
+def test_the_legacy_tls_option_is_refused_for_a_source_other_than_https(source: str, tmp_path: Path) -> None:
     file = tmp_path / "site.toml"
     file.write_text(f'[[cameras]]\nname = "a"\nsource = "{source}"\nstream.tls = "legacy"\n')
     with pytest.raises(ConfigError, match="needs an address that begins with https://"):
         load(file)
 
 
-def test_headers_lose_only_faulty_lines_and_a_second_or_invalid_length() -> None:
+def test_only_faulty_header_lines_and_a_second_or_invalid_length_are_removed() -> None:
     given = (
         b"\r\nHTTP/1.1  200 OK \x01fine\njunk\r\nServer : old\x00cam\r\n Folded: no\r\nContent-Length: x\r\n"
         b"Content-Length: 5\r\nContent-Length: 6\r\nEmpty:"
