@@ -198,7 +198,7 @@ async def test_an_increase_to_fewer_or_as_many_partitions_is_refused(settings: K
         await topicadmin.grow(settings, 3)
     await topicadmin.create(settings, 2)
     for fewer in (1, 2):
-        with pytest.raises(ValueError, match="has 2 partitions: expected more"):
+        with pytest.raises(ValueError, match="frames has 2: expected more"):
             await topicadmin.grow(settings, fewer)
 
 
