@@ -17,6 +17,8 @@ from ingest.site import PipelineConfig
 
 _log = logs.get("engines.node")
 
+RETRY_S = 60.0
+"""Time in s after which a refused version is tried again: its file may be there by then, or memory may be free."""
 REMOVED_S = 60.0
 """Time in s for which the model of a removed pipeline is kept. Batches that were prepared before the removal still
 need it."""
@@ -60,8 +62,9 @@ class _Serving:
 class LiveModels:
     """The served models. A new version is loaded beside the present one, and replaces it between two batches.
 
-    A version that cannot be loaded changes nothing: the pipeline keeps its present model, and the version is not
-    tried again. All methods belong to one event loop. Call ``configure``, then ``refresh`` at times, then ``close``.
+    A version that cannot be loaded changes nothing: the pipeline keeps its present model, and the version is tried
+    again after ``RETRY_S``. All methods belong to one event loop. Call ``configure``, then ``refresh`` at times, then
+    ``close``.
     """
 
     def __init__(self, source: ModelSource, metrics: NodeMetrics, monotonic: Callable[[], float]) -> None:
@@ -70,7 +73,8 @@ class LiveModels:
         self._monotonic = monotonic
         self._wanted: dict[str, PipelineConfig] = {}
         self._serving: dict[str, _Serving] = {}
-        self._refused: dict[str, ModelSettings] = {}
+        self._refused: dict[str, tuple[ModelSettings, float]] = {}
+        """Settings that could not be served, and the monotonic time of the next attempt, by pipeline."""
         self._removed_s: dict[str, float] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()
@@ -98,6 +102,8 @@ class LiveModels:
                 self._removed_s[name] = self._monotonic()
             for name in self._wanted:
                 self._removed_s.pop(name, None)
+            for name in self._refused.keys() - self._wanted.keys():
+                del self._refused[name]
             await self._update()
 
     async def refresh(self) -> None:
@@ -150,21 +156,26 @@ class LiveModels:
             if before and before.settings == settings:
                 self._refused.pop(name, None)
                 return
-            if self._refused.get(name) == settings:
+            if self._is_refused(name, settings):
                 return
             model = await asyncio.to_thread(self._opened, pipeline)
-        except EngineError as error:
-            if self._refused.get(name) == settings:
+        except Exception as error:  # an unreadable file, a faulty decoder of another package, a full memory, …
+            if self._is_refused(name, settings):
                 return
-            self._refused[name] = settings
+            self._refused[name] = settings, self._monotonic() + RETRY_S
+            reason = str(error) if isinstance(error, EngineError) else repr(error)
             serving = before.settings.version if before else "none"
-            _log.error("model_refused", pipeline=name, error=str(error), serving=serving)
-            raise ConfigError("engine", pipeline.key, pipeline.model, f"a servable model ({error})") from None
+            _log.error("model_refused", pipeline=name, error=reason, serving=serving, retry_s=RETRY_S)
+            raise ConfigError("engine", pipeline.key, pipeline.model, f"a servable model ({reason})") from None
         self._refused.pop(name, None)
         self._drop(name)
         self._serving[name] = _Serving(settings, model)
         self.names = frozenset(self._serving)
         _log.info("model_served", pipeline=name, model=settings.version, before=before and before.settings.version)
+
+    def _is_refused(self, name: str, settings: ModelSettings) -> bool:
+        refused, retry_s = self._refused.get(name, (None, 0.0))
+        return refused == settings and self._monotonic() < retry_s
 
     def _opened(self, pipeline: PipelineConfig) -> ServedModel:
         model = self._source.make(pipeline)

@@ -99,7 +99,11 @@ async def _serve(
         source = RepositorySource(Repository(models), lambda model: make_engine(model, backend, instances))
         live = LiveModels(source, metrics, SystemClock().monotonic)
         config = await service.read_config(log)
-        await live.configure(config.of(PipelineConfig))
+        try:
+            await live.configure(config.of(PipelineConfig))
+        except ConfigError:
+            if not live.names:  # one pipeline that cannot be served does not keep the node from the others
+                raise
 
         async def refresh() -> None:
             with contextlib.suppress(ConfigError):
@@ -120,14 +124,19 @@ async def _serve(
             asyncio.create_task(service.follow_config(config, changes.put_nowait)),
             asyncio.create_task(_follow(live, changes)),
         }
+        for task in tasks:
+            task.add_done_callback(lambda _: stop.set())
         try:
             async with guard.watching(stop):
                 await node.run(stop)
         finally:
+            failures = [error for task in tasks if task.done() and (error := task.exception())]
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
             await live.close()
+        if failures:  # a node that no longer follows its configuration must end
+            raise failures[0]
 
 
 async def _follow(live: LiveModels, changes: asyncio.Queue[Config]) -> None:
@@ -136,6 +145,8 @@ async def _follow(live: LiveModels, changes: asyncio.Queue[Config]) -> None:
         config = None
         with contextlib.suppress(TimeoutError):
             config = await asyncio.wait_for(changes.get(), PROMOTIONS_S)
+        while not changes.empty():  # only the newest one matters
+            config = changes.get_nowait()
         with contextlib.suppress(ConfigError):  # logged by the models
             await (live.configure(config.of(PipelineConfig)) if config else live.refresh())
 

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from engines.backends.fake import FakeEngine
 from engines.exceptions import EngineStateError, ModelLoadFailed, ModelUnknown, PipelineUnknown
 from engines.metrics import NodeMetrics
-from engines.node.pipelines import REMOVED_S, LiveModels
+from engines.node.pipelines import REMOVED_S, RETRY_S, LiveModels
 from engines.node.serving import RepositorySource, ServedModel
 from engines.repository.manifest import Model
 from engines.repository.store import Repository
@@ -108,7 +108,9 @@ async def test_a_changed_setting_of_the_model_loads_it_again(bench: LiveBench, c
     assert len(bench.source.engines) == 2
 
 
-async def test_a_broken_version_leaves_the_present_one_in_service_and_is_tried_only_once(bench: LiveBench) -> None:
+async def test_a_broken_version_leaves_the_present_one_in_service_and_is_not_tried_again_at_once(
+    bench: LiveBench,
+) -> None:
     await bench.live.configure([CARS])
     bench.source.promoted, bench.source.broken = "regions@2", {"regions@2"}
     with pytest.raises(ConfigError, match=r"regions@2 is broken"):
@@ -128,6 +130,48 @@ async def test_a_pipeline_without_a_model_does_not_keep_others_from_being_served
     with pytest.raises(ConfigError, match="no model none"):
         await bench.live.configure([CARS.model_copy(update={"name": "bad", "model": "none"}), PEOPLE])
     assert bench.live.names == {"people"}
+
+
+async def test_a_refused_version_is_tried_again_after_a_while(bench: LiveBench) -> None:
+    bench.source.missing = {"regions"}
+    with pytest.raises(ConfigError, match="no model regions"):
+        await bench.live.configure([CARS])
+    bench.source.missing = set()
+    await bench.live.refresh()
+    assert bench.live.names == {"cars"}
+    bench.source.promoted, bench.source.broken = "regions@2", {"regions@2"}
+    with pytest.raises(ConfigError, match="is broken"):
+        await bench.live.refresh()
+    bench.source.broken = set()
+    await bench.live.refresh()
+    assert await bench.served() == "regions@1"
+    bench.now_s = RETRY_S
+    await bench.live.refresh()
+    assert await bench.served() == "regions@2"
+
+
+@pytest.mark.parametrize("error", [PermissionError("promoted"), ValueError("priors"), MemoryError()])
+async def test_any_error_of_a_model_refuses_only_that_model(bench: LiveBench, error: Exception) -> None:
+    class FailingSource(FakeSource):
+        def version(self, pipeline: PipelineConfig) -> str:
+            if pipeline.name == "cars":
+                raise error
+            return super().version(pipeline)
+
+    live = LiveModels(FailingSource(), NodeMetrics(CollectorRegistry()), lambda: 0.0)
+    with pytest.raises(ConfigError, match=type(error).__name__):
+        await live.configure([CARS, PEOPLE])
+    assert live.names == {"people"}
+    await live.configure([PEOPLE])
+    await live.close()
+
+
+async def test_the_metric_of_refused_models_forgets_removed_pipelines(bench: LiveBench) -> None:
+    bench.source.missing = {"regions"}
+    with pytest.raises(ConfigError):
+        await bench.live.configure([CARS])
+    await bench.live.configure([])
+    assert bench.registry.get_sample_value("sightline_engine_refused_models") == 0
 
 
 async def test_a_model_in_use_is_closed_only_after_its_last_batch(bench: LiveBench) -> None:
