@@ -50,7 +50,7 @@ STOP_AGENT_S = 60.0
 DRAIN_TIMEOUT_S = 60.0
 """Time limit of the drain, in seconds. Frames in flight take one second; the partitions of a killed node move to
 another node after twelve."""
-_QUIET_S = 3.0
+_QUIET_S = 5.0
 """Time without a result after which the stack is drained, in seconds.
 
 This time is longer than a batch's delay, a transaction and a restart of the stream processor's loop. The audit waits
@@ -253,6 +253,7 @@ async def run(demo: Demo) -> DemoOutcome:
                 await _drain(demo, stack, figures)
                 demo.on_step("auditing")
                 balance = (await audit(log, wait_s=DRAIN_TIMEOUT_S)).to_dict()
+                await _until_quiet(demo, figures)  # on a busy machine, an event may come during the audit
             finally:
                 demo.on_step("stopping")
         truth = _true_crossings(demo.files.spool) if demo.has_truth else []
@@ -285,6 +286,11 @@ async def _live(demo: Demo, stack: Supervisor, agent: ServiceSpec, figures: Figu
 async def _drain(demo: Demo, stack: Supervisor, figures: Figures) -> None:
     demo.on_step("draining")
     await stack.stop_one(AGENT, STOP_AGENT_S)
+    await _until_quiet(demo, figures)
+
+
+async def _until_quiet(demo: Demo, figures: Figures) -> None:
+    """Wait until each event has its alert, each alert its final receipt, and no results arrive any more."""
     receivers = [demo.site.receivers[0].name]  # a user's own receivers may be down for hours
 
     def quiet() -> bool:
