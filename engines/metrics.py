@@ -4,32 +4,20 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from ingest.metrics import GroupMetrics
+
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
-class NodeMetrics:
+class NodeMetrics(GroupMetrics):
     """Counters and histograms of one node, registered in ``registry``."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__(registry, "sightline_engine", "Batches")
         self.batches = Counter("sightline_engine_batches_total", "Batches read from the log", registry=registry)
         self.rows = Counter("sightline_engine_rows_total", "Regions classified", ["pipeline"], registry=registry)
         self.written = Counter(
             "sightline_engine_records_total", "Results and dead letters written", registry=registry
-        )
-        self.expired_unread = Counter(
-            "sightline_engine_expired_unread_total",
-            "Batches that retention deleted before a node had read them",
-            registry=registry,
-        )
-        self.topic_recreated = Counter(
-            "sightline_engine_topic_recreated_total",
-            "Starts at the beginning of a topic that was created again",
-            registry=registry,
-        )
-        self.idle_member = Gauge(
-            "sightline_engine_idle_member",
-            "1 while this node has no partition although others have several, or no one any",
-            registry=registry,
         )
         self.out_of_order = Counter(
             "sightline_engine_out_of_order_total",

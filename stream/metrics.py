@@ -7,15 +7,19 @@ from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from ingest.metrics import GroupMetrics
+
 _Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
 SECONDS_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0)
 """Histogram bounds in seconds, from a column of sensor readings (below 1 ms) to a 4K frame for several pipelines."""
 
 
-class StreamMetrics:
+class StreamMetrics(GroupMetrics):
     """The metrics of one stage in one process. Each metric has the label ``stage``."""
 
     def __init__(self, registry: CollectorRegistry, stage: str) -> None:
+        super().__init__(registry, "sightline_stream", "Records", {"stage": stage})
+
         def labelled(kind: type[_Metric], name: str, text: str, **options: Any) -> _Metric:
             return kind(f"sightline_stream_{name}", text, ("stage",), registry=registry, **options).labels(stage)
 
@@ -25,36 +29,18 @@ class StreamMetrics:
         self.process = labelled(
             Histogram, "process_seconds", "Time a processor takes for one record", buckets=SECONDS_BUCKETS
         )
-        self.expired_unread = labelled(
-            Counter, "expired_unread_total", "Records that retention deleted before this stage had read them"
-        )
-        self.topic_recreated = labelled(
-            Counter, "topic_recreated_total", "Starts at the beginning of a topic that was created again"
-        )
-        self.idle_member = labelled(
-            Gauge,
-            "idle_member",
-            "1 while this member has no partition although others have several, or no one any",
-        )
         self.waiting = labelled(Gauge, "waiting_records", "Records at the broker or in process that are not finished")
 
 
-class DispatchMetrics:
+class DispatchMetrics(GroupMetrics):
     """The metrics of one dispatcher."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__(registry, "sightline_dispatch", "Alerts")
+
         def own(kind: type[_Metric], name: str, text: str, labels: Sequence[str] = ()) -> _Metric:
             return kind(f"sightline_dispatch_{name}", text, labels, registry=registry)
 
-        self.expired_unread = own(
-            Counter, "expired_unread_total", "Alerts that retention deleted before each receiver had them"
-        )
-        self.topic_recreated = own(
-            Counter, "topic_recreated_total", "Starts at the beginning of a topic that was created again"
-        )
-        self.idle_member = own(
-            Gauge, "idle_member", "1 while this member has no partition although others have several, or no one any"
-        )
         self.read_again = own(
             Counter,
             "read_again_total",

@@ -10,22 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deploy.cli.common import AsJson, friendly, print_rows, stdout
-from deploy.cli.models.options import (
-    Colour,
-    Decoder,
-    File,
-    FitOption,
-    Labels,
-    MaxSeconds,
-    Mean,
-    NewName,
-    Output,
-    Scale,
-    Settings,
-    Size,
-    name_of,
-    overrides_of,
-)
+from deploy.cli.models.options import File, MaxSeconds, NewName, name_of, with_overrides
 from deploy.cli.models.trial import DEFAULT_MODELS, Models, Name, benchmark, existing, try_model
 from ingest.exceptions import ConfigError
 
@@ -39,19 +24,12 @@ app.command()(benchmark)
 
 @app.command()
 @friendly
+@with_overrides
 def add(
+    overrides: Overrides,
     file: File,
     name: NewName = "",
     models: Models = DEFAULT_MODELS,
-    decoder: Decoder = "",
-    labels: Labels = "",
-    colour: Colour = None,
-    fit: FitOption = None,
-    mean: Mean = None,
-    scale: Scale = None,
-    output: Output = "",
-    size: Size = "",
-    settings: Settings = None,
     max_seconds: MaxSeconds = 120,
     as_json: AsJson = False,
 ) -> None:
@@ -61,48 +39,32 @@ def add(
     that no file shows are assumed, and named. Options override them. The stored model takes uint8 pixels. Its outputs
     are compared with those of the original, and nothing is stored if they differ.
     """
-    overrides = overrides_of(decoder, labels, colour, fit, mean, scale, output, size, settings)
     _add(file, name_of(name, file), overrides, models, max_seconds, as_json)
 
 
 @app.command()
 @friendly
+@with_overrides
 def check(
+    overrides: Overrides,
     file: File,
-    decoder: Decoder = "",
-    labels: Labels = "",
-    colour: Colour = None,
-    fit: FitOption = None,
-    mean: Mean = None,
-    scale: Scale = None,
-    output: Output = "",
-    size: Size = "",
-    settings: Settings = None,
     max_seconds: MaxSeconds = 120,
     as_json: AsJson = False,
 ) -> None:
     """Inspect a model file and print the settings that `models add` would store."""
-    overrides = overrides_of(decoder, labels, colour, fit, mean, scale, output, size, settings)
     _add(file, "model", overrides, None, max_seconds, as_json)
 
 
 @app.command()
 @friendly
+@with_overrides
 def pull(
+    overrides: Overrides,
     url: Annotated[str, typer.Argument(help="HTTPS address of an ONNX model.")],
     sha256: Annotated[str, typer.Option(help="SHA-256 of the file, in hexadecimal.")],
     name: NewName = "",
     models: Models = DEFAULT_MODELS,
     max_mb: Annotated[int, typer.Option(min=1, help="Limit of the file's size, in MB.")] = 500,
-    decoder: Decoder = "",
-    labels: Labels = "",
-    colour: Colour = None,
-    fit: FitOption = None,
-    mean: Mean = None,
-    scale: Scale = None,
-    output: Output = "",
-    size: Size = "",
-    settings: Settings = None,
     max_seconds: MaxSeconds = 120,
     as_json: AsJson = False,
 ) -> None:
@@ -111,7 +73,6 @@ def pull(
 
     if not re.fullmatch("[0-9a-fA-F]{64}", sha256):
         raise ConfigError("models", "--sha256", sha256, "64 hexadecimal digits, as `sha256sum FILE` prints")
-    overrides = overrides_of(decoder, labels, colour, fit, mean, scale, output, size, settings)
     with tempfile.TemporaryDirectory() as folder:
         file = download(url, sha256, Path(folder), max_mb * 1_000_000)
         _add(file, name_of(name, file), overrides, models, max_seconds, as_json)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
@@ -67,15 +70,15 @@ def read_labels(file: Path | None) -> tuple[str, ...]:
 
 
 def overrides_of(
-    decoder: str,
-    labels: str,
-    colour: Colour,
-    fit: FitOption,
-    mean: Mean,
-    scale: Scale,
-    output: str,
-    size: str,
-    settings: Settings,
+    decoder: Decoder = "",
+    labels: Labels = "",
+    colour: Colour = None,
+    fit: FitOption = None,
+    mean: Mean = None,
+    scale: Scale = None,
+    output: Output = "",
+    size: Size = "",
+    settings: Settings = None,
 ) -> Overrides:
     """Return the settings that options fix. Raise ConfigError."""
     from engines.repository.report import Overrides
@@ -91,6 +94,27 @@ def overrides_of(
         size=_size(size),
         decoding=_decoding(settings or []),
     )
+
+
+def with_overrides(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of ``overrides_of``. The command gets their values as its argument ``overrides``."""
+
+    def parameters(function: Callable[..., object]) -> list[inspect.Parameter]:
+        hints = get_type_hints(function, localns={"Overrides": object}, include_extras=True)
+        found = inspect.signature(function).parameters.values()
+        return [p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY) for p in found if p.name != "overrides"]
+
+    options = parameters(overrides_of)
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        fixed = {option.name: given.pop(option.name) for option in options}
+        command(overrides=overrides_of(**fixed), **given)
+
+    signature = inspect.Signature([*parameters(command), *options])
+    setattr(run, "__signature__", signature)  # noqa: B010  (typer reads this attribute, which mypy does not know)
+    run.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+    return run
 
 
 def _labels(text: str) -> tuple[str, ...]:

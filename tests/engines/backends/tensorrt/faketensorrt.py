@@ -36,7 +36,7 @@ class FakeILogger:
     INTERNAL_ERROR, ERROR, WARNING = range(3)
 
     def log(self, severity: int, msg: str) -> None:
-        raise NotImplementedError
+        raise RuntimeError('Tried to call pure virtual function "ILogger::log"')  # as the real binding does
 
 
 class FakeMonitorBase:
