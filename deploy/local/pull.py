@@ -43,7 +43,7 @@ def _download(client: httpx.Client, url: str, file: IO[bytes], max_bytes: int) -
         if urlsplit(url).scheme != "https" or not urlsplit(url).hostname:
             raise PullFailed(url, "not HTTPS", "an address that begins with https://")
         with client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
-            if not response.is_redirect:
+            if not response.has_redirect_location:
                 return _received(url, response, file, max_bytes)
             url = str(response.url.join(response.headers["location"]))
     raise PullFailed(url, f"more than {_MAX_REDIRECTS} redirects", "the address of the file itself")

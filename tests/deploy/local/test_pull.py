@@ -22,6 +22,8 @@ def answer(request: httpx.Request) -> httpx.Response:
         return httpx.Response(302, headers={"location": f"/hop/{int(path[5:]) - 1}" if path[5:] != "0" else URL})
     if path == "/downgrade":
         return httpx.Response(301, headers={"location": "http://models.test/path/cars.onnx"})
+    if path == "/choices":
+        return httpx.Response(300)  # a redirect without an address
     if path == "/reset":
         raise httpx.ReadError("connection reset", request=request)
     return httpx.Response(200 if path == "/path/cars.onnx" else 404, content=CONTENT)
@@ -45,6 +47,7 @@ def test_a_file_is_stored_under_the_name_in_its_address(tmp_path: Path) -> None:
         ("https://models.test/other", {}, "HTTP status 404: expected 200"),
         ("https://models.test/downgrade", {}, "http://models.test/path/cars.onnx: not HTTPS"),
         ("https://models.test/hop/9", {}, "more than 5 redirects"),
+        ("https://models.test/choices", {}, "HTTP status 300: expected 200"),
         ("https://models.test/reset", {}, "connection reset"),
         ("file:///etc/passwd", {}, "not HTTPS"),
         ("https://", {}, "not HTTPS"),
