@@ -18,7 +18,7 @@ def test_a_run_with_one_result_per_frame_and_rising_versions_passes() -> None:
     [
         ({"sent": 6}, "6 frames, 5 results"),
         ({"dead": 1}, "1 dead letters"),
-        ({"broken": frozenset({3})}, r"broken versions \[3\]"),
+        ({"broken": frozenset({3})}, "broken versions [3]"),
         ({"results": [*GOOD[:4], (0, 1)]}, "partition 0 goes back"),
         ({"memory_mb": [100.0, 111.0]}, "memory grew from 100 to 111 MB"),
         ({"restarts": 2}, "restarted 2 times"),
@@ -27,5 +27,5 @@ def test_a_run_with_one_result_per_frame_and_rising_versions_passes() -> None:
 )
 def test_each_fault_of_a_run_is_named(change: dict[str, object], fault: str) -> None:
     arguments = {"sent": 5, "results": GOOD, "dead": 0, "broken": frozenset(), "memory_mb": [], "restarts": 0}
-    with pytest.raises(AssertionError, match=fault):
-        assert not judge(**{**arguments, **change})  # type: ignore[arg-type]
+    (found,) = judge(**{**arguments, **change})  # type: ignore[arg-type]
+    assert fault in found

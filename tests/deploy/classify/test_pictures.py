@@ -41,12 +41,12 @@ def png_header(width: int, height: int) -> bytes:
 
 
 def test_files_are_taken_as_named_and_folders_by_name_with_their_sub_folders(tmp_path: Path) -> None:
-    names = ["b.png", "a.jpg", "sub/c.TIF".lower(), "sub/.hidden.png"]
+    names = ["b.png", "a.jpg", "sub/c.TIF", "sub/.hidden.png"]
     paths = {name: write(tmp_path / "folder", name) for name in names}
     (tmp_path / "folder" / "notes.txt").write_text("no picture")
     odd = write(tmp_path, "odd.png").rename(tmp_path / "odd.scan")
     found = find_pictures([odd, paths["b.png"], tmp_path / "folder"])
-    assert found == [odd, paths["b.png"], paths["a.jpg"], paths["sub/c.tif"]]
+    assert found == [odd, paths["b.png"], paths["a.jpg"], paths["sub/c.TIF"]]
 
 
 def test_a_name_that_does_not_exist_and_a_folder_without_a_picture_are_refused(tmp_path: Path) -> None:

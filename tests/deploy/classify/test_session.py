@@ -132,7 +132,7 @@ async def test_frames_are_in_one_partition_in_order_and_name_their_pipeline(tmp_
 
 async def test_the_audit_of_the_whole_site_includes_the_run_and_balances(tmp_path: Path) -> None:
     bench = ClassifyBench(tmp_path)
-    (bad,) = [tmp_path / "bad.jpg"]
+    bad = tmp_path / "bad.jpg"
     bad.write_text("no picture")
     outcome = await bench.run([*bench.pictures(2), bad])
     balance = await audit(bench.log, wait_s=0.0)
