@@ -7,7 +7,6 @@ wrapped model are compared, and the decoder must be able to read them.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,7 +28,6 @@ from engines.repository.inspection import load_checked
 from engines.repository.manifest import MANIFEST, Decoding, Model, sha256_of
 from engines.repository.store import Repository
 from engines.repository.wrap import (
-    INPUT,
     ForeignInput,
     input_of,
     planes,
@@ -120,7 +118,7 @@ def adopt(file: Path, repository: Repository, options: AdoptOptions) -> Model:
         "labels": list(options.labels),
         "max_batch": batch,
         "input": {
-            "name": INPUT,
+            "name": stored.graph.input[0].name,
             "width": given.width,
             "height": given.height,
             "colour": options.colour,
@@ -249,9 +247,9 @@ def _run(model: Any, images: npt.NDArray[Any]) -> Outputs:
 def _write(repository: Repository, name: str, model: Any, manifest: dict[str, Any]) -> Model:
     version = max(repository.versions(name), default=0) + 1
     folder = repository.root / name / str(version)
-    part = repository.root / name / f".{version}.{os.getpid()}.part"
-    part.mkdir(parents=True)
+    part = repository.part(name, version)
     try:
+        part.mkdir(parents=True)
         onnx.save(model, str(part / _FILE))
         complete = {**manifest, "version": version, "sha256": sha256_of(part / _FILE)}
         (part / MANIFEST).write_text(tomli_w.dumps(complete))

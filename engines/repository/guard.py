@@ -6,9 +6,12 @@ one clear error.
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from engines.exceptions import AdoptFailed
 from engines.repository.inspection import MAX_BYTES, require_model_file
 from engines.repository.report import ModelReport, Overrides
+from engines.repository.store import Repository
 
 _GIB = 2**30
 _COPIES = 12
@@ -61,6 +65,7 @@ def examine(
 ) -> ModelReport:
     """Inspect a model file, and adopt it if ``repository`` is given.
 
+    A child that is killed leaves no files: this process deletes its temporary folder and its incomplete version.
     Raise AdoptFailed for a file that is refused, or that exceeds the limits.
     """
     require_model_file(file)
@@ -74,18 +79,33 @@ def examine(
         cpu_s=limits.cpu_s,
         memory_bytes=memory,
     )
-    command = [sys.executable, "-P", "-m", "engines.repository.child"]
-    try:
-        done = subprocess.run(
-            command,
-            input=request.model_dump_json().encode(),
-            capture_output=True,
-            timeout=limits.cpu_s * _WALL_PER_CPU,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise AdoptFailed(_beyond(file, f"{limits.cpu_s * _WALL_PER_CPU} s")) from None
+    with tempfile.TemporaryDirectory() as temporary:
+        done = _run(request, temporary)
     return _report(file, done, limits.cpu_s, memory)
+
+
+def _run(request: ChildRequest, temporary: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the child, whose temporary files go to ``temporary``. Raise AdoptFailed if it exceeds the time limit."""
+    command = [sys.executable, "-P", "-m", "engines.repository.child"]
+    wall_s = request.cpu_s * _WALL_PER_CPU
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": temporary},
+    ) as child:
+        try:
+            stdout, stderr = child.communicate(request.model_dump_json().encode(), wall_s)
+        except subprocess.TimeoutExpired:
+            raise AdoptFailed(_beyond(request.file, f"{wall_s} s")) from None
+        finally:
+            child.kill()  # does nothing if the child has ended
+            child.wait()
+            if request.repository:
+                for part in Repository(request.repository).parts(request.name, child.pid):
+                    shutil.rmtree(part, ignore_errors=True)
+    return subprocess.CompletedProcess(command, child.returncode, stdout, stderr)
 
 
 def _report(file: Path, done: subprocess.CompletedProcess[bytes], cpu_s: int, memory: int) -> ModelReport:

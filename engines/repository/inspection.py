@@ -17,7 +17,7 @@ from onnx import TensorProto, external_data_helper, helper
 from pydantic import BaseModel, ConfigDict
 
 from engines.exceptions import AdoptFailed
-from engines.repository.wrap import inputs_of
+from engines.repository.wrap import graphs_of, inputs_of
 
 MAX_BYTES = 2**31 - 1
 """Maximum size of a model with its weights: an ONNX file is a protobuf message, which holds at most 2 GiB."""
@@ -133,7 +133,7 @@ def _require_operators(file: Path, model: Any) -> None:
     newest, found = onnx.defs.onnx_opset_version(), opset_of(model)
     if not MIN_OPSET <= found <= newest:
         raise _refused(file, f"opset {found}: expected {MIN_OPSET} to {newest}. Export the model with opset 17")
-    for graph in _graphs(model):
+    for graph in graphs_of(model):
         for node in graph.node:
             if node.domain not in _STANDARD_DOMAINS and not model.functions:
                 raise _refused(
@@ -181,19 +181,8 @@ def _item_bytes(file: Path, tensor: Any) -> int:
         raise _refused(file, f"weights {tensor.name} have type {tensor.data_type}: expected a type of ONNX") from None
 
 
-def _graphs(model: Any) -> Iterator[Any]:
-    """Yield the graph of a model, and the graphs inside of its nodes."""
-    waiting = [model.graph]
-    while waiting:
-        graph = waiting.pop()
-        yield graph
-        for node in graph.node:
-            for attribute in node.attribute:
-                waiting += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
-
-
 def _weights(model: Any) -> Iterator[Any]:
-    for graph in _graphs(model):
+    for graph in graphs_of(model):
         yield from graph.initializer
         for sparse in graph.sparse_initializer:
             yield from (sparse.values, sparse.indices)

@@ -109,5 +109,13 @@ class Repository:
         self.promote(name, older[-1])
         return older[-1]
 
+    def part(self, name: str, version: int) -> Path:
+        """Return the folder in which this process writes a version before it is renamed."""
+        return self.root / name / f".{version}.{os.getpid()}.part"
+
+    def parts(self, name: str, pid: int) -> list[Path]:
+        """Return the incomplete versions of a model that a process has left behind."""
+        return list((self.root / name).glob(f".*.{pid}.part"))
+
     def _folders(self) -> Iterator[Path]:
         return (path.parent for path in self.root.glob(f"*/*/{MANIFEST}") if path.parent.name.isdigit())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -12,7 +13,6 @@ from onnx import TensorProto, helper, numpy_helper
 from engines.exceptions import AdoptFailed
 from ingest.site.pipeline import MAX_PIXEL_BYTES
 
-INPUT = "pixels"
 _BATCH = "batch"
 _TYPES: dict[int, type[np.generic]] = {
     TensorProto.FLOAT: np.float32,
@@ -63,6 +63,17 @@ def inputs_of(model: Any) -> list[Any]:
     return [given for given in model.graph.input if given.name not in weights]
 
 
+def graphs_of(model: Any) -> Iterator[Any]:
+    """Yield the graph of a model, and the graphs inside of its nodes."""
+    waiting = [model.graph]
+    while waiting:
+        graph = waiting.pop()
+        yield graph
+        for node in graph.node:
+            for attribute in node.attribute:
+                waiting += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+
+
 def input_of(model: Any, size: tuple[int, int] | None = None) -> ForeignInput:
     """Return the input of a foreign model. ``size`` (width, height) replaces a width and height that are not fixed.
 
@@ -111,31 +122,33 @@ def with_float_outputs(original: Any, output: str, scores: bool) -> Any:
         graph.output.extend(chosen)
     for value in graph.output:
         if scores and _is_linear(graph, value.name):
-            _append(graph, value, "Sigmoid")
+            _append(model, value, "Sigmoid")
         if value.type.tensor_type.elem_type != TensorProto.FLOAT:
-            _append(graph, value, "Cast", to=TensorProto.FLOAT)
+            _append(model, value, "Cast", to=TensorProto.FLOAT)
             value.type.tensor_type.elem_type = TensorProto.FLOAT
     return model
 
 
 def with_pixels(original: Any, given: ForeignInput, mean: Triple, scale: Triple) -> Any:
-    """Return the model with a uint8 input ``(N, height, width, 3)``.
+    """Return the model with a uint8 input ``(N, height, width, 3)``, which is its only input.
 
-    Added nodes compute the original input from these pixels.
+    Added nodes compute the original input from these pixels. Their tensors get names that the model does not use.
     """
     model = copy.deepcopy(original)
     graph = model.graph
-    constants = {"sightline_mean": mean, "sightline_scale": scale}
-    nodes = [helper.make_node("Cast", [INPUT], ["sightline_float"], to=TensorProto.FLOAT)]
-    last = "sightline_float"
-    for name, kind in (("sightline_mean", "Sub"), ("sightline_scale", "Mul")):
-        if constants[name] not in ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)):
-            graph.initializer.append(numpy_helper.from_array(np.array(constants[name], np.float32), name))
-            nodes.append(helper.make_node(kind, [last, name], [f"{name}_out"]))
-            last = f"{name}_out"
+    used = _tensor_names(model)
+    pixels, last = _unused("pixels", used), _unused("sightline_float", used)
+    nodes = [helper.make_node("Cast", [pixels], [last], to=TensorProto.FLOAT)]
+    for name, kind, values in (("sightline_mean", "Sub", mean), ("sightline_scale", "Mul", scale)):
+        if values not in ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)):
+            constant, result = _unused(name, used), _unused(f"{name}_out", used)
+            graph.initializer.append(numpy_helper.from_array(np.array(values, np.float32), constant))
+            nodes.append(helper.make_node(kind, [last, constant], [result]))
+            last = result
     if given.element != TensorProto.FLOAT:
-        nodes.append(helper.make_node("Cast", [last], ["sightline_cast"], to=given.element))
-        last = "sightline_cast"
+        result = _unused("sightline_cast", used)
+        nodes.append(helper.make_node("Cast", [last], [result], to=given.element))
+        last = result
     if given.layout == "nhwc":
         nodes.append(helper.make_node("Identity", [last], [given.name]))
     else:
@@ -144,7 +157,7 @@ def with_pixels(original: Any, given: ForeignInput, mean: Triple, scale: Triple)
     del graph.node[:], graph.input[:], graph.value_info[:]
     graph.node.extend([*nodes, *kept])
     shape = [given.batch or 1, given.height, given.width, 3]
-    graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, shape))
+    graph.input.append(helper.make_tensor_value_info(pixels, TensorProto.UINT8, shape))
     return model
 
 
@@ -190,9 +203,27 @@ def _is_linear(graph: Any, name: str) -> bool:
     return node is not None and node.op_type in _LINEAR
 
 
-def _append(graph: Any, value: Any, operator: Literal["Cast", "Sigmoid"], **attributes: int) -> None:
+def _tensor_names(model: Any) -> set[str]:
+    """Return the names of all tensors of a model. A graph inside of a node shares the names of the graph outside."""
+    names: set[str] = set()
+    for graph in graphs_of(model):
+        names.update(value.name for value in (*graph.input, *graph.output, *graph.initializer))
+        names.update(weight.values.name for weight in graph.sparse_initializer)
+        names.update(name for node in graph.node for name in (*node.input, *node.output))
+    return names
+
+
+def _unused(name: str, used: set[str]) -> str:
+    """Return a name with as many underscores behind it as make it differ from the used names."""
+    while name in used:
+        name += "_"
+    return name
+
+
+def _append(model: Any, value: Any, operator: Literal["Cast", "Sigmoid"], **attributes: int) -> None:
     """Put an operator between an output and the node that computes it. The output keeps its name."""
-    inner = f"sightline_{operator.lower()}_{value.name}"
+    graph = model.graph
+    inner = _unused(f"sightline_{operator.lower()}_{value.name}", _tensor_names(model))
     for node in graph.node:
         node.input[:] = [inner if name == value.name else name for name in node.input]
         node.output[:] = [inner if name == value.name else name for name in node.output]

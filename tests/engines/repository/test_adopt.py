@@ -167,6 +167,34 @@ def test_a_half_precision_model_is_served_with_float_outputs(tmp_path: Path) -> 
     assert found[0].score == pytest.approx(expected.max(), abs=2e-3)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_a_model_that_uses_the_names_of_the_added_tensors_keeps_its_outputs(tmp_path: Path, dtype: type) -> None:
+    """The input is ``pixels``, and the tensors between the nodes have the names that adoption gives to its own."""
+    file = classifier(tmp_path / "m.onnx", "Sigmoid", dtype=dtype)
+    names = {"x": "pixels", "pooled": "sightline_float", "flat": "sightline_mean", "logits": "sightline_cast_scores"}
+    names["head"] = "sightline_scale"
+    model = onnx.load(str(file))
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    for value in (*model.graph.input, *model.graph.initializer):
+        value.name = names[value.name]
+    onnx.save(model, str(file))
+    prepared = {"mean": (1.0, 2.0, 3.0), "scale": (0.5, 0.5, 0.5)}
+    stored = adopted(tmp_path, file, "sigmoid", "red", "blue", "green", **prepared)
+    assert stored.manifest.input.name == "pixels_"
+    expected = 1 / (1 + np.exp(-((100 - np.array([1, 2, 3])) * 0.5) @ HEAD))
+    found = {d.class_id: d.score for d in detections(stored, GREY)}
+    assert found == pytest.approx(dict(enumerate(expected)), abs=2e-3)
+
+
+def test_a_repository_that_cannot_be_written_is_refused_with_the_next_step(tmp_path: Path) -> None:
+    (tmp_path / "models").write_text("a file")
+    file = classifier(tmp_path / "m.onnx", "Softmax")
+    with pytest.raises(AdoptFailed, match=r"models/m/1: .+: expected a writable folder"):
+        adopted(tmp_path, file, "softmax", "red", "blue", "green")
+
+
 def test_the_error_for_a_model_that_cannot_run_has_the_reason(tmp_path: Path) -> None:
     nodes = [helper.make_node("Einsum", ["x"], ["y"], equation="abcd->zz")]
     file = save(tmp_path / "m.onnx", nodes, {"w": np.zeros(1, np.float32)}, {"y": ("N", 3)})

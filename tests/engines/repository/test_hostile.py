@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -171,3 +173,20 @@ def test_the_child_returns_the_report_and_the_errors_of_the_inspection(tmp_path:
     assert (report.layout, report.model) == ("nchw", "")
     with pytest.raises(AdoptFailed, match="opset 99"):
         examine(edited(tmp_path / "bad.onnx", opset(99)))
+
+
+def test_a_killed_child_leaves_neither_temporary_files_nor_an_incomplete_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored, temporary, child = tmp_path / "models" / "m", tmp_path / "temporary", tmp_path / "child"
+    other = stored / ".1.other.part"
+    other.mkdir(parents=True)
+    temporary.mkdir()
+    child.write_text(f'#!/bin/sh\nmkdir "$TMPDIR/half" "{stored}/.1.$$.part" && kill -KILL $$\n')
+    child.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(child))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    with pytest.raises(AdoptFailed, match="more than 120 s of processor time"):
+        examine(classifier(tmp_path / "m.onnx"), "m", repository=tmp_path / "models")
+    assert list(temporary.iterdir()) == []
+    assert list(stored.iterdir()) == [other]
