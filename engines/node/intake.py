@@ -113,10 +113,11 @@ class BatchIntake:
         return [from_consumer(self._settings, record) for records in batches.values() for record in records]
 
     def throttle(self, owned: Iterable[OwnedPartition], scheduler: Scheduler) -> None:
-        """Pause the partitions of full lanes and those on hold, and resume all others."""
+        """Pause the partitions of full lanes, those on hold and those that wait for a model. Resume all others."""
+        blocked = scheduler.blocked()
         full = {topic for topic, lane in self._lanes.items() if lane.full(_load(topic, owned, scheduler))}
         assigned = {self.tp(kafka_tp) for kafka_tp in self._consumer.assignment()}
-        wanted = {tp for tp in assigned if tp.topic in full or tp in self._held}
+        wanted = {tp for tp in assigned if tp.topic in full or tp in self._held or tp in blocked}
         paused = {self.tp(kafka_tp) for kafka_tp in self._consumer.paused()}
         self._consumer.pause(*map(self._kafka_partition, wanted - paused))
         self._consumer.resume(*map(self._kafka_partition, (paused - wanted) & assigned))
@@ -130,7 +131,8 @@ class BatchIntake:
 
 
 def _load(topic: str, owned: Iterable[OwnedPartition], scheduler: Scheduler) -> LaneLoad:
-    lane = [partition for partition in owned if partition.tp.topic == topic]
+    blocked = scheduler.blocked()
+    lane = [partition for partition in owned if partition.tp.topic == topic and partition.tp not in blocked]
     return LaneLoad(
         rows=scheduler.waiting_in(topic),
         jobs=sum(partition.in_flight for partition in lane),

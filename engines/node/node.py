@@ -82,13 +82,14 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         self._clock = clock or SystemClock()
         self._open_partitions = take_over
         self._refresh = refresh
-        self._scheduler = Scheduler(models.max_rows)
+        self._scheduler = Scheduler(models.max_rows, models.is_loading)
         self._owned: dict[TopicPartition, OwnedPartition] = {}
         self._takeover: asyncio.Task[None] | None = None
         self._classifying: set[asyncio.Task[None]] = set()
         self._writing: dict[TopicPartition, asyncio.Task[None]] = {}
         self._disordered: set[str] = set()
         self._wake = asyncio.Event()
+        models.on_update = self._wake.set
         self._failure: BaseException | None = None
         self._seconds_per_row = 0.0
         self._heartbeats = HeartbeatWriter("engine", log.produce, self.figures, self._clock)

@@ -63,8 +63,8 @@ class LiveModels:
     """The served models. A new version is loaded beside the present one, and replaces it between two batches.
 
     A version that cannot be loaded changes nothing: the pipeline keeps its present model, and the version is tried
-    again after ``RETRY_S``. All methods belong to one event loop. Call ``configure``, then ``refresh`` at times, then
-    ``close``.
+    again after ``RETRY_S``. All methods belong to one event loop. Call ``want`` and ``update``, then ``run``,
+    then ``close``.
     """
 
     def __init__(self, source: ModelSource, metrics: NodeMetrics, monotonic: Callable[[], float]) -> None:
@@ -77,9 +77,14 @@ class LiveModels:
         """Settings that could not be served, and the monotonic time of the next attempt, by pipeline."""
         self._removed_s: dict[str, float] = {}
         self._closing: set[asyncio.Task[None]] = set()
-        self._changing = asyncio.Lock()
-        self.names: frozenset[str] = frozenset()
-        """Names of the pipelines whose batches can be classified."""
+        self._changed = asyncio.Event()
+        self.on_update: Callable[[], None] = lambda: None
+        """Called after each pipeline whose model was loaded, refused, or found unchanged."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of the pipelines whose batches can be classified, now or once their model is loaded."""
+        return frozenset(self._serving) | {name for name in self._wanted if self.is_loading(name)}
 
     def max_rows(self, pipeline: str) -> int:
         """Return the maximum number of rows worth merging into a batch; 1 for a pipeline that is not served."""
@@ -91,35 +96,57 @@ class LiveModels:
         """Maximum number of batches that one model can have in flight; 1 without a model."""
         return max((serving.model.slot_count for serving in self._serving.values()), default=1)
 
-    async def configure(self, pipelines: Iterable[PipelineConfig]) -> None:
-        """Serve these pipelines, and no others after ``REMOVED_S``.
+    def is_loading(self, pipeline: str) -> bool:
+        """Return whether a pipeline has no model yet, and its model is still to be loaded."""
+        return pipeline in self._wanted and pipeline not in self._serving and pipeline not in self._refused
+
+    def want(self, pipelines: Iterable[PipelineConfig]) -> None:
+        """Let ``run`` serve these pipelines, and no others after ``REMOVED_S``."""
+        self._wanted = {pipeline.name: pipeline for pipeline in pipelines}
+        for name in self._serving.keys() - self._wanted.keys() - self._removed_s.keys():
+            self._removed_s[name] = self._monotonic()
+        for name in self._wanted:
+            self._removed_s.pop(name, None)
+        for name in self._refused.keys() - self._wanted.keys():
+            del self._refused[name]
+        self._changed.set()
+
+    async def run(self, pause_s: float) -> None:
+        """Follow ``want`` at once, and look for promoted versions every ``pause_s`` seconds, for ever."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), pause_s)
+            with contextlib.suppress(ConfigError):  # each refusal is logged
+                await self.update()
+
+    async def update(self) -> None:
+        """Load all models that are wanted and not served, and drop those of pipelines that were removed long ago.
 
         Raise ConfigError with the first pipeline that cannot be served; the others are served all the same.
         """
-        async with self._changing:
-            self._wanted = {pipeline.name: pipeline for pipeline in pipelines}
-            for name in self._serving.keys() - self._wanted.keys() - self._removed_s.keys():
-                self._removed_s[name] = self._monotonic()
-            for name in self._wanted:
-                self._removed_s.pop(name, None)
-            for name in self._refused.keys() - self._wanted.keys():
-                del self._refused[name]
-            await self._update()
-
-    async def refresh(self) -> None:
-        """Serve versions that were promoted or rolled back in the meantime, and drop pipelines removed long ago.
-
-        Raise ConfigError as ``configure`` does.
-        """
-        async with self._changing:
-            await self._update()
+        self._changed.clear()
+        self._metrics.refused_models.set(len(self._refused))
+        now_s = self._monotonic()
+        for name in [name for name, since_s in self._removed_s.items() if now_s - since_s > REMOVED_S]:
+            del self._removed_s[name]
+            self._drop(name)
+        failed: ConfigError | None = None
+        for pipeline in self._wanted.values():
+            try:
+                await self._serve(pipeline)
+            except ConfigError as error:
+                failed = failed or error
+            self._metrics.refused_models.set(len(self._refused))
+            self.on_update()
+        if failed:
+            raise failed
 
     @contextlib.asynccontextmanager
     async def use(self, pipeline: str) -> AsyncIterator[ServedModel]:
         """Yield the present model of a pipeline, which stays open meanwhile. Raise PipelineUnknown."""
         serving = self._serving.get(pipeline)
         if serving is None:
-            raise PipelineUnknown(f"pipeline {pipeline!r} was removed while its batches waited")
+            raise PipelineUnknown(f"pipeline {pipeline!r} has no model: it was removed, or its model was refused")
         serving.in_use += 1
         try:
             yield serving.model
@@ -132,21 +159,6 @@ class LiveModels:
         for name in list(self._serving):
             self._drop(name)
         await asyncio.gather(*self._closing)
-
-    async def _update(self) -> None:
-        now_s = self._monotonic()
-        for name in [name for name, since_s in self._removed_s.items() if now_s - since_s > REMOVED_S]:
-            del self._removed_s[name]
-            self._drop(name)
-        failed: ConfigError | None = None
-        for pipeline in self._wanted.values():
-            try:
-                await self._serve(pipeline)
-            except ConfigError as error:
-                failed = failed or error
-        self._metrics.refused_models.set(len(self._refused))
-        if failed:
-            raise failed
 
     async def _serve(self, pipeline: PipelineConfig) -> None:
         name, before = pipeline.name, self._serving.get(pipeline.name)
@@ -170,7 +182,8 @@ class LiveModels:
         self._refused.pop(name, None)
         self._drop(name)
         self._serving[name] = _Serving(settings, model)
-        self.names = frozenset(self._serving)
+        if name not in self._wanted:  # removed while the model was loading
+            self._removed_s[name] = self._monotonic()
         _log.info("model_served", pipeline=name, model=settings.version, before=before and before.settings.version)
 
     def _is_refused(self, name: str, settings: ModelSettings) -> bool:
@@ -188,7 +201,6 @@ class LiveModels:
 
     def _drop(self, name: str) -> None:
         serving = self._serving.pop(name, None)
-        self.names = frozenset(self._serving)
         if serving:
             serving.replaced = True
             self._close_if_unused(serving)

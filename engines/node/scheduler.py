@@ -33,13 +33,17 @@ class Scheduler:
     """Queues of the jobs that need an engine, one per topic partition.
 
     ``max_rows(pipeline)`` returns the maximum number of rows of a merged batch. A job with more rows is classified
-    alone.
+    alone. While ``is_loading(pipeline)`` is true, a topic partition whose first job needs that pipeline is blocked:
+    its jobs wait, and those of other topic partitions go on.
     """
 
-    def __init__(self, max_rows: Callable[[str], int]) -> None:
+    def __init__(
+        self, max_rows: Callable[[str], int], is_loading: Callable[[str], bool] = lambda _pipeline: False
+    ) -> None:
         self._max_rows = max_rows
+        self._is_loading = is_loading
         self._queues: OrderedDict[TopicPartition, deque[Job]] = OrderedDict()
-        self._rows: Counter[str] = Counter()
+        self._rows: Counter[TopicPartition] = Counter()
 
     @property
     def waiting(self) -> int:
@@ -47,24 +51,33 @@ class Scheduler:
         return self._rows.total()
 
     def waiting_in(self, topic: str) -> int:
-        """Return the number of rows from one topic that wait for an engine."""
-        return self._rows[topic]
+        """Return the number of rows from one topic that wait for an engine, without those of blocked partitions."""
+        blocked = self.blocked()
+        return sum(rows for tp, rows in self._rows.items() if tp.topic == topic and tp not in blocked)
+
+    def blocked(self) -> set[TopicPartition]:
+        """Return the topic partitions whose first job waits for a model that is still loading."""
+        return {tp for tp, queue in self._queues.items() if queue and self._is_loading(queue[0].pipeline)}
 
     def add(self, tp: TopicPartition, job: Job) -> None:
         """Append a job to the queue of its topic partition."""
         self._queues.setdefault(tp, deque()).append(job)
-        self._rows[tp.topic] += job.rows
+        self._rows[tp] += job.rows
 
     def drop(self, tp: TopicPartition) -> None:
         """Discard the jobs of a topic partition that was revoked."""
-        self._rows[tp.topic] -= sum(job.rows for job in self._queues.pop(tp, ()))
+        self._queues.pop(tp, None)
+        del self._rows[tp]
 
     def next(self) -> MergedBatch | None:
-        """Return the next batch to classify; None if no job waits.
+        """Return the next batch to classify; None if no job can be classified now.
 
         The topic partition that has waited longest determines the pipeline. Other topic partitions add jobs that fit.
         """
-        order = sorted(self._queues, key=lambda tp: tp.topic == BATCHES_LATE)  # a stable sort: the turns stay
+        blocked = self.blocked()
+        order = sorted(  # a stable sort: the turns stay
+            (tp for tp in self._queues if tp not in blocked), key=lambda tp: tp.topic == BATCHES_LATE
+        )
         first = next((tp for tp in order if self._queues[tp]), None)
         if first is None:
             return None
@@ -82,7 +95,7 @@ class Scheduler:
             if merged.tasks and merged.rows + queue[0].rows > limit:
                 break
             job = queue.popleft()
-            self._rows[tp.topic] -= job.rows
+            self._rows[tp] -= job.rows
             merged.jobs.append(job)
             merged.tasks += [task for task in job.tasks.values() if not task.settled]
             had_turn = True

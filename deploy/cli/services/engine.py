@@ -33,9 +33,7 @@ from ingest.site import PipelineConfig
 
 if TYPE_CHECKING:
     from engines.engine import Engine
-    from engines.node.pipelines import LiveModels
     from engines.repository.manifest import Model
-    from ingest.site.topic.view import Config
 
 app = typer.Typer(invoke_without_command=True)
 _log = logs.get("engines.node")
@@ -99,15 +97,16 @@ async def _serve(
         source = RepositorySource(Repository(models), lambda model: make_engine(model, backend, instances))
         live = LiveModels(source, metrics, SystemClock().monotonic)
         config = await service.read_config(log)
+        live.want(config.of(PipelineConfig))
         try:
-            await live.configure(config.of(PipelineConfig))
+            await live.update()
         except ConfigError:
             if not live.names:  # one pipeline that cannot be served does not keep the node from the others
                 raise
 
         async def refresh() -> None:
             with contextlib.suppress(ConfigError):
-                await live.configure((await service.read_config(log)).of(PipelineConfig))
+                live.want((await service.read_config(log)).of(PipelineConfig))
 
         client_id = f"engine-{instance_name()}"
         guard = MemberGuard(log, GROUP, (BATCHES, BATCHES_LATE), client_id, metrics.idle_member)
@@ -119,11 +118,8 @@ async def _serve(
             metrics=metrics,
             refresh=refresh,
         )
-        changes: asyncio.Queue[Config] = asyncio.Queue()
-        tasks = {
-            asyncio.create_task(service.follow_config(config, changes.put_nowait)),
-            asyncio.create_task(_follow(live, changes)),
-        }
+        following = service.follow_config(config, lambda changed: live.want(changed.of(PipelineConfig)))
+        tasks = {asyncio.create_task(following), asyncio.create_task(live.run(PROMOTIONS_S))}
         for task in tasks:
             task.add_done_callback(lambda _: stop.set())
         try:
@@ -137,18 +133,6 @@ async def _serve(
             await live.close()
         if failures:  # a node that no longer follows its configuration must end
             raise failures[0]
-
-
-async def _follow(live: LiveModels, changes: asyncio.Queue[Config]) -> None:
-    """Apply each configuration, and look for promoted versions between them, for ever."""
-    while True:
-        config = None
-        with contextlib.suppress(TimeoutError):
-            config = await asyncio.wait_for(changes.get(), PROMOTIONS_S)
-        while not changes.empty():  # only the newest one matters
-            config = changes.get_nowait()
-        with contextlib.suppress(ConfigError):  # logged by the models
-            await (live.configure(config.of(PipelineConfig)) if config else live.refresh())
 
 
 def make_engine(model: Model, backend: str, instances: int) -> Engine:

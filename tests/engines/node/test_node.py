@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 
 import pytest
 from aiokafka import TopicPartition as KafkaPartition
@@ -18,15 +19,17 @@ from engines.node.node import Node
 from engines.node.pipelines import LiveModels
 from engines.node.serving import ServedModel
 from engines.node.takeover import OwnedPartition, take_over
-from ingest.contract.topics import BATCHES, BATCHES_LATE, DEADLETTER
+from ingest.contract.topics import BATCHES, BATCHES_LATE, DEADLETTER, RESULTS
 from ingest.exceptions import LogUnavailable
 from ingest.kafka.log import Log, LogRecord, Outgoing, Position, TopicPartition, Writer
 from ingest.kafka.memorylog import MemoryLog
 from ingest.kafka.position import StartPosition
 from ingest.site import PipelineConfig
 from tests.engines.node.batches import item, record
+from tests.engines.node.fakesource import CARS, FakeSource, configured
 
 ONE, TWO = KafkaPartition("sightline.batches", 0), KafkaPartition("sightline.batches.late", 1)
+OTHER = KafkaPartition("sightline.batches", 1)
 TP_ONE, TP_TWO = TopicPartition(BATCHES, 0), TopicPartition(BATCHES_LATE, 1)
 TakeOver = Callable[[Log, Sequence[TopicPartition]], Awaitable[list[OwnedPartition]]]
 
@@ -263,3 +266,37 @@ async def test_a_node_reads_the_configuration_once_per_fetch_before_a_batch_of_a
     stop.set()
     await running
     assert refreshed == 1
+
+
+async def test_batches_of_other_pipelines_are_classified_while_the_model_of_a_new_pipeline_loads(
+    intake: FakeIntake,
+) -> None:
+    source, stop, log = FakeSource(), asyncio.Event(), MemoryLog(2)
+    live = LiveModels(source, NodeMetrics(CollectorRegistry()), lambda: 0.0)
+    old, new = (CARS.model_copy(update={"name": name}) for name in ("regions", "new"))
+    await configured(live, [old])
+    source.may_load.clear()
+
+    async def refresh() -> None:
+        live.want([old, new])
+
+    metrics = NodeMetrics(CollectorRegistry())
+    node = Node(log, intake, live, concurrency=1, metrics=metrics, refresh=refresh)
+    await node.on_partitions_assigned([ONE, OTHER])
+    await asyncio.wait_for(intake.all_begun.wait(), 60)
+    intake.fetched.put_nowait([record([item(0, camera="a")], offset=0, pipeline="new")])
+    intake.fetched.put_nowait([replace(record([item(0, camera="b")], offset=0), partition=1)])
+    tasks = [asyncio.create_task(node.run(stop)), asyncio.create_task(live.run(60.0))]
+    async with asyncio.timeout(60):
+        while (await log.ends(RESULTS))[1] < 1:
+            await asyncio.sleep(0.01)
+        assert await log.ends(RESULTS) == {0: 0, 1: 1}
+        source.may_load.set()
+        while (await log.ends(RESULTS))[0] < 1:
+            await asyncio.sleep(0.01)
+    assert await log.ends(DEADLETTER) == {0: 0}
+    stop.set()
+    await tasks[0]
+    tasks[1].cancel()
+    await asyncio.wait(tasks[1:])
+    await live.close()

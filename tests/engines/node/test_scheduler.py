@@ -52,6 +52,25 @@ class TestScheduler:
         order = [job.record.offset for _ in range(3) for job in scheduler.next().jobs]  # type: ignore[union-attr]
         assert order == [0, 1, 100, 101, 2, 3]
 
+    def test_a_partition_whose_model_is_loading_waits_while_others_are_classified(self) -> None:
+        loading = {"other"}
+        scheduler = Scheduler(lambda _: 8, loading.__contains__)
+        new, old = TopicPartition(BATCHES, 0), TopicPartition(BATCHES, 1)
+        scheduler.add(new, self.job(new, 0, rows=3, pipeline="other"))
+        scheduler.add(new, self.job(new, 1, rows=2))
+        scheduler.add(old, self.job(old, 2))
+        assert scheduler.blocked() == {new}
+        assert (scheduler.waiting, scheduler.waiting_in(BATCHES)) == (6, 1)
+        merged = scheduler.next()
+        assert merged is not None
+        assert [job.record.offset for job in merged.jobs] == [2]
+        assert scheduler.next() is None
+        loading.clear()
+        assert scheduler.blocked() == set()
+        assert scheduler.waiting_in(BATCHES) == 5
+        order = [job.record.offset for _ in range(2) for job in scheduler.next().jobs]  # type: ignore[union-attr]
+        assert order == [0, 1]
+
     def test_late_jobs_are_never_merged_into_a_live_batch(self) -> None:
         scheduler, late, live = Scheduler(lambda _: 8), TopicPartition(BATCHES_LATE, 0), TopicPartition(BATCHES, 1)
         scheduler.add(late, self.job(late, 0))
