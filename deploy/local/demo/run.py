@@ -182,12 +182,12 @@ def _site(options: DemoOptions) -> tuple[Callable[[ReceiverConfig], Site], Path]
     for given, key in ((options.videos, "--video"), (options.model, "--model")):
         if options.site and given:
             raise ConfigError("demo", key, str(given), "no such option with --site")
+    if options.line and not options.videos:
+        raise ConfigError("demo", "--line", options.line, "a line with --video only")
     if options.site:
         own = validated_site(load(options.site), options.site)
         demosite.require_models(own, options.models)
         return lambda receiver: demosite.with_receiver(own, receiver), options.models
-    if options.line and not options.videos:
-        raise ConfigError("demo", "--line", options.line, "a line with --video only")
     demosite.require_videos(options.videos)
     line = demosite.parse_line(options.line) if options.line else demosite.MIDDLE
     models, manifest = _model(options)

@@ -68,6 +68,9 @@ def test_a_malformed_line_option_is_refused(text: str) -> None:
 def test_the_line_option_without_a_video_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="with --video only"):
         _site(options(tmp_path, line="0,0.6,1,0.6"))
+    (tmp_path / "site.toml").write_text(SITE)
+    with pytest.raises(ConfigError, match="with --video only"):
+        _site(options(tmp_path, line="0,0.6,1,0.6", site=tmp_path / "site.toml"))
 
 
 def test_the_objects_of_a_video_cross_the_given_line(
