@@ -28,7 +28,7 @@ import tomli_w
 import typer
 from aiokafka import AIOKafkaProducer
 
-from benchmarks.pipeline import CAMERAS, PipelineCase, frame_record, shipped_case
+from benchmarks.pipeline import CAMERAS, PipelineCase, frame_record, shipped_case, until
 from benchmarks.report import RESULTS, Out, keep, log_progress
 from deploy.local.demo.watch import watching
 from deploy.local.kafka.broker import Broker
@@ -44,13 +44,10 @@ from ingest.kafka import topicadmin
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime import eventloop
-from ingest.runtime.clock import Deadline
 from ingest.site import CameraConfig
 from ingest.site.topic.store import publish
 
 SERVICES = ("prepare-live", "engine")
-WAIT_S = 120.0
-"""Maximum time in s for services to start, or for the results of all frames."""
 WARM_SWAPS = 10
 """Swaps before the first measurement of memory."""
 
@@ -108,12 +105,12 @@ class HotSwapRun:
         await producer.start()
         try:
             async with watching(self._settings) as figures, supervisor:
-                await _until(lambda: {n for n, (_, s) in figures.services.items() if s == "running"} >= set(SERVICES))
-                sending = asyncio.create_task(self._send(producer))
-                await self._swap(supervisor, versions, pause_s)
-                self._over = True
-                await sending
-                await _until(lambda: figures.results >= self.sent)
+                await until(lambda: {n for n, (_, s) in figures.services.items() if s == "running"} >= set(SERVICES))
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._send(producer))
+                    await self._swap(supervisor, versions, pause_s)
+                    self._over = True
+                await until(lambda: figures.results >= self.sent)
         finally:
             await producer.stop()
 
@@ -122,7 +119,7 @@ class HotSwapRun:
             for version in range(2, versions + 1):
                 changed = self._case.pipeline.model_copy(update={"model": f"regions@{version}"})
                 await publish(log, [changed])
-                await _until(lambda: self._decided() >= version)  # noqa: B023  (awaited in this turn of the loop)
+                await until(lambda: self._decided() >= version)  # noqa: B023  (awaited in this turn of the loop)
                 await asyncio.sleep(pause_s)
                 if version > WARM_SWAPS and (pid := supervisor.pid("engine")):
                     self.memory_mb.append(round(psutil.Process(pid).memory_info().rss / 1e6, 1))
@@ -144,14 +141,6 @@ class HotSwapRun:
             self.sent += 1
             await asyncio.sleep(max(0.0, started_s + self.sent / self._fps - time.perf_counter()))
         await producer.flush()
-
-
-async def _until(done: Any) -> None:
-    deadline = Deadline.after(WAIT_S)
-    while not done():
-        if deadline.passed:
-            raise TimeoutError(f"services or results did not arrive within {WAIT_S:.0f} s")
-        await asyncio.sleep(0.05)
 
 
 async def _results(settings: KafkaSettings) -> tuple[list[tuple[int, int]], int]:
@@ -212,12 +201,8 @@ def main(
     out: Out = RESULTS,
 ) -> None:
     """Run, print, and write the report. Exit with 1 if a fault was found."""
-    broker = Broker(folder=Path(tempfile.mkdtemp()))
-    broker.start()
-    try:
+    with tempfile.TemporaryDirectory() as name, Broker(folder=Path(name) / "kafka") as broker:
         figures = eventloop.run(run(swaps, broken, fps, pause, seed, broker))
-    finally:
-        broker.clean()
     typer.echo(json.dumps(keep("hotswap", figures, out), indent=2))
     if figures["faults"]:
         raise typer.Exit(1)

@@ -197,7 +197,7 @@ class Stack:
         await producer.start()
         try:
             async with watching(self._settings) as figures, self.supervisor:
-                await _until(lambda: {n for n, (_, s) in figures.services.items() if s == "running"} >= set(SERVICES))
+                await until(lambda: {n for n, (_, s) in figures.services.items() if s == "running"} >= set(SERVICES))
                 await self._burst(producer, figures, 0)  # warm-up: fills caches and opens partitions
                 for number in range(rounds):
                     bare.append(await asyncio.to_thread(_bare, self._case, self._threads))
@@ -228,7 +228,7 @@ class Stack:
         started_s = time.perf_counter()
         for partition, camera, value, headers in records:
             await self._send(producer, partition, camera, value, headers)
-        await _until(lambda: figures.results >= wanted)
+        await until(lambda: figures.results >= wanted)
         return len(records) / (time.perf_counter() - started_s)
 
     async def _paced(self, producer: AIOKafkaProducer, figures: Any, fps: float) -> None:
@@ -237,7 +237,7 @@ class Stack:
         for number in range(len(self._case.pictures)):
             await asyncio.sleep(max(0.0, started_s + number / fps - time.perf_counter()))
             await self._send(producer, *frame_record(self._case, number, PACED_EPOCH))
-        await _until(lambda: figures.results >= wanted)
+        await until(lambda: figures.results >= wanted)
 
     async def _send(
         self, producer: AIOKafkaProducer, partition: int, camera: str, value: bytes, headers: dict[str, bytes]
@@ -262,7 +262,8 @@ def peak_memory_mb(pid: int) -> float:
     return next(peaks_kib, 0) * 1024 / 1e6  # a zombie has no such line
 
 
-async def _until(done: Callable[[], bool]) -> None:
+async def until(done: Callable[[], bool]) -> None:
+    """Wait until a condition holds. Raise TimeoutError after ``WAIT_S``."""
     deadline = Deadline.after(WAIT_S)
     while not done():
         if deadline.passed:
