@@ -60,9 +60,10 @@ class FaultInjector:
         )
 
     async def _on_broker(self, fault: PlannedFault) -> int:
-        """Disturb the broker, and return the number of kills."""
+        """Disturb the broker, and return the number of kills. Raise BrokerFailed, also if the broker is down."""
         process = self._broker.process
-        assert process is not None, "the broker is down"
+        if process is None:
+            raise BrokerFailed("is down since an earlier fault", str(self._broker.folder), "")
         if fault.kind == PAUSE:
             await _pause(process, fault.length_s)
             return 0

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.chaos.faults import FaultInjector
 from benchmarks.chaos.judge import ChaosEvidence, InjectedFault, Post, judge
 from benchmarks.chaos.plan import (
+    BROKER,
     CALM_S,
     CAPTURE,
     KILL,
@@ -22,7 +25,12 @@ from benchmarks.chaos.plan import (
     PlannedFault,
     plan,
 )
+from deploy.local.demo.figures import Figures
+from deploy.local.demo.run import RunningStack
+from deploy.local.kafka.broker import Broker
+from deploy.local.supervisor import Supervisor
 from ingest.contract.records import Box, Event, EventData, Overlay
+from ingest.kafka.settings import KafkaSettings
 
 SECOND = 1_000_000_000
 TOTALS = {"unaccounted": 0, "duplicates": 0}
@@ -139,3 +147,13 @@ def test_one_kill_explains_only_one_repeated_post() -> None:
     assert "1 unexplained_extra_posts: b" in report["violations"]
     twice = judge(replace(good(), posts=posts, injected=[fault("dispatch", 21, 23, TWICE, kills=2)]))
     assert twice["violations"] == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_fault_of_a_broker_that_did_not_come_back_is_reported_as_a_problem(kind: str, tmp_path: Path) -> None:
+    running = RunningStack(Supervisor([], tmp_path), Figures(), KafkaSettings(), tmp_path)
+    injector = FaultInjector(running, Broker(tmp_path, tmp_path), lambda _: None)
+    await injector.run([PlannedFault(0.0, BROKER, kind, 0.0)])
+    (injected,) = injector.injected
+    assert "is down since an earlier fault" in injected.problem
+    assert injected.kills == 0
