@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import entry_points
 
-from engines.decoders.base import DecoderOptions, FrameRegion, OutputDecoder, refusal
+from engines.decoders.base import DecoderOptions, FrameRegion, OutputDecoder, StatesUnprovenSettings, refusal
 from engines.decoders.classes import BACKGROUND, SigmoidDecoder, SoftmaxDecoder
 from engines.decoders.end2end import EndToEndDecoder
 from engines.decoders.propose import Proposal, propose
@@ -28,6 +28,7 @@ __all__ = [
     "FrameRegion",
     "OutputDecoder",
     "Proposal",
+    "StatesUnprovenSettings",
     "known",
     "make",
     "propose",

@@ -76,6 +76,17 @@ class JudgesOutputs(Protocol):
         """
 
 
+@runtime_checkable
+class StatesUnprovenSettings(Protocol):
+    """An optional interface of decoders with settings that outputs without objects neither prove nor refute."""
+
+    def unproven(self, outputs: Outputs) -> dict[str, Any]:
+        """Return all settings of the decoder if these outputs prove none of them, else an empty dictionary.
+
+        ``outputs`` have passed ``decode`` and ``misfit``.
+        """
+
+
 def refusal(decoder: OutputDecoder, outputs: Outputs, rows: Sequence[FrameRegion]) -> str:
     """Return why a decoder cannot read a model's outputs, or "" if the decoder can.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -60,6 +60,11 @@ class EndToEndDecoder:
             or not_corners(boxes, "Export the model with corners")
             or not_in_unit(boxes, self._settings.unit)
         )
+
+    def unproven(self, outputs: Outputs) -> dict[str, Any]:
+        """Return the unit and order of the corners if all rows are padding."""
+        scores = self._read(outputs, len(next(iter(outputs.values())))).scores
+        return {} if (scores > _FAINT).any() else self._settings.model_dump()
 
     def _decode_row(self, corners: Floats, scores: Floats, classes: Floats, row: FrameRegion) -> list[Detection]:
         whole: Indices = classes.clip(-1, len(self._options.labels)).astype(np.intp)

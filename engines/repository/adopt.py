@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -45,6 +45,8 @@ _HALF_TOLERANCE = 1e-2
 """Maximum relative difference for half precision, whose ten-bit sums depend on the order of addition in a batch."""
 _PROBES = 3
 """Number of images on which the models are compared."""
+_FAINT = 0.01
+"""Score from which an object on an image of noise shows that a decoder reads the outputs."""
 _MAX_BATCH = 8
 _COCO = (
     "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,"
@@ -156,6 +158,18 @@ def unreadable(outputs: Outputs, given: ForeignInput, options: AdoptOptions) -> 
     """Return why the decoder cannot read outputs of ``outputs_on_noise``, or "" if it can."""
     decoder = decoders.make(options.decoder, _decoder_options(given, options))
     return decoders.refusal(decoder, outputs, [_whole(given)] * _PROBES)
+
+
+def unproven_settings(outputs: Outputs, given: ForeignInput, options: AdoptOptions) -> dict[str, Any]:
+    """Return the decoder's settings if readable outputs of ``outputs_on_noise`` prove none of them."""
+    decoder = decoders.make(options.decoder, _decoder_options(given, options))
+    return decoder.unproven(outputs) if isinstance(decoder, decoders.StatesUnprovenSettings) else {}
+
+
+def finds_objects(outputs: Outputs, given: ForeignInput, options: AdoptOptions) -> bool:
+    """Return whether the decoder finds an object in readable outputs of ``outputs_on_noise``, with a faint score."""
+    decoder = decoders.make(options.decoder, replace(_decoder_options(given, options), min_score=_FAINT))
+    return any(decoder.decode(outputs, [_whole(given)] * _PROBES))
 
 
 def _decoder_options(given: ForeignInput, options: AdoptOptions) -> DecoderOptions:

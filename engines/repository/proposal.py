@@ -11,7 +11,7 @@ import ast
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import ValidationError
@@ -20,7 +20,14 @@ from engines import decoders
 from engines.decoders import Proposal, propose
 from engines.engine import Outputs
 from engines.exceptions import AdoptFailed, DecoderUnknown, ManifestError
-from engines.repository.adopt import AdoptOptions, adopt, outputs_on_noise, unreadable
+from engines.repository.adopt import (
+    AdoptOptions,
+    adopt,
+    finds_objects,
+    outputs_on_noise,
+    unproven_settings,
+    unreadable,
+)
 from engines.repository.inspection import FileFacts, TensorInfo, facts_of, load_checked
 from engines.repository.manifest import Decoding, sha256_of
 from engines.repository.report import ModelReport, Overrides, Setting, Source
@@ -32,6 +39,7 @@ _USUAL_SIZE = (640, 640)
 """Input size of YOLO and RT-DETR models that accept any."""
 _MERGING = Decoding.model_fields.keys() - {"settings"}
 """Settings of all decoders, which tell how overlapping boxes are merged."""
+_NO_OBJECT = "the outputs on images of noise show no object"
 _NO_SHIFT = (0.0, 0.0, 0.0)
 _NO_SCALE = (1.0, 1.0, 1.0)
 
@@ -65,30 +73,47 @@ def examined(file: Path, name: str, overrides: Overrides, repository: Path | Non
     )
 
 
+class _Choice(NamedTuple):
+    """The settings of a proposed decoder. ``refusal`` is the reason why it cannot read the outputs, or "".
+
+    ``unproven``: the outputs show no object, so that nothing proves the settings of the decoder itself.
+    """
+
+    settings: tuple[Setting, ...]
+    outputs: Outputs
+    refusal: str = ""
+    unproven: bool = False
+
+
 def _chosen(
     file: Path, model: Any, given: ForeignInput, overrides: Overrides, facts: FileFacts
 ) -> tuple[tuple[Setting, ...], Outputs, list[str]]:
     """Return the settings of the first decoder that reads the outputs, those outputs, and the decoders refused.
 
-    A decoder that the user chose is tried alone.
+    A decoder with unproven settings gives way to a later one that finds objects. A decoder that the user chose is
+    tried alone.
     """
     plain = with_float_outputs(model, overrides.output, scores=False)
     usage = AdoptOptions("probe", "", ())
     shapes = {name: values.shape for name, values in outputs_on_noise(plain, given, usage).items()}
     rejected: list[str] = []
+    unproven: list[tuple[_Choice, str]] = []
     for proposal in _proposals(shapes, given, overrides, facts.metadata):
-        reasons = []
-        for decoding in _decodings(overrides, proposal.decoder):
-            settings = tuple(_settings(model, given, overrides, proposal, decoding, facts.metadata))
-            options = _options("probe", settings)
-            kept = with_float_outputs(model, options.output, scores=options.decoder == "sigmoid")
-            outputs = outputs_on_noise(kept, given, options)
-            reasons.append(_reason(outputs, given, options))
-            if not reasons[-1]:
-                return settings, outputs, rejected
-        if overrides.decoder:  # adoption explains why it does not fit
-            return settings, outputs, rejected
-        rejected.append(f"{proposal.decoder} ({proposal.reason}): {reasons[0]}")
+        choice = _tried(model, given, overrides, proposal, facts.metadata)
+        described = f"{proposal.decoder} ({proposal.reason})"
+        if choice.unproven:
+            unproven.append((choice, f"{described}: {_NO_OBJECT}"))
+        elif overrides.decoder:  # if it does not fit, adoption explains why
+            return choice.settings, choice.outputs, rejected
+        elif choice.refusal:
+            rejected.append(f"{described}: {choice.refusal}")
+        elif unproven and not finds_objects(choice.outputs, given, _options("probe", choice.settings)):
+            rejected.append(f"{described}: {_NO_OBJECT}")
+        else:
+            return choice.settings, choice.outputs, [*rejected, *(reason for _, reason in unproven)]
+    if unproven:
+        choice = unproven[0][0]
+        return choice.settings, choice.outputs, rejected
     found = ", ".join(f"{name} {list(shape[1:])}" for name, shape in shapes.items())
     labels = len(overrides.labels)
     tried = "; ".join(rejected) or (f"no layout has {labels} classes" if labels else "no known layout")
@@ -96,6 +121,29 @@ def _chosen(
         f"model file {file}, outputs {found} per image: no decoder reads them: {tried}. Choose one with "
         f"--decoder and --labels, or register your own. Decoders: {', '.join(decoders.known())}"
     )
+
+
+def _tried(
+    model: Any, given: ForeignInput, overrides: Overrides, proposal: Proposal, metadata: Mapping[str, str]
+) -> _Choice:
+    """Try a decoder with each of its usual settings, or with those of the user."""
+    refusal = ""
+    for decoding in _decodings(overrides, proposal.decoder):
+        settings = tuple(_settings(model, given, overrides, proposal, decoding, metadata))
+        options = _options("probe", settings)
+        kept = with_float_outputs(model, options.output, scores=options.decoder == "sigmoid")
+        outputs = outputs_on_noise(kept, given, options)
+        reason = _reason(outputs, given, options)
+        if not reason:
+            fixed = overrides.decoding.keys() - _MERGING
+            assumed = {} if fixed else unproven_settings(outputs, given, options)
+            if not assumed:
+                return _Choice(settings, outputs)
+            decoding = decoding.model_copy(update={"settings": assumed})
+            settings = tuple(_settings(model, given, overrides, proposal, decoding, metadata, assumed=True))
+            return _Choice(settings, outputs, unproven=True)
+        refusal = refusal or reason
+    return _Choice(settings, outputs, refusal)
 
 
 def _decodings(overrides: Overrides, decoder: str) -> Iterator[Decoding]:
@@ -137,15 +185,18 @@ def _settings(
     proposal: Proposal,
     decoding: Decoding,
     metadata: Mapping[str, str],
+    assumed: bool = False,
 ) -> Iterator[Setting]:
+    """Yield the settings of a model. ``assumed``: nothing in the outputs proves those of ``decoding``."""
     usage, reason, source = usage_of(model, given, proposal.decoder, decoding, metadata)
     if overrides.decoder:
         yield Setting(key="decoder", value=proposal.decoder, source="option", reason="--decoder")
     else:
         yield Setting(key="decoder", value=proposal.decoder, source="file", reason=proposal.reason)
     if decoding != Decoding():
-        how: Source = "option" if overrides.decoding else "file"
-        yield Setting(key="decoding", value=decoding, source=how, reason="the form of the outputs")
+        how: Source = "assumed" if assumed else "option" if overrides.decoding else "file"
+        because = _NO_OBJECT if assumed else "the form of the outputs"
+        yield Setting(key="decoding", value=decoding, source=how, reason=because)
     yield labels_of(proposal, decoding, overrides, metadata)
     output = overrides.output or proposal.output
     if output:

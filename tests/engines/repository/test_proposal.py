@@ -11,6 +11,7 @@ from onnx import helper
 from engines import backends
 from engines.exceptions import AdoptFailed, DecoderUnknown
 from engines.repository.adopt import COCO_LABELS
+from engines.repository.manifest import Decoding
 from engines.repository.proposal import examined
 from engines.repository.report import ModelReport, Overrides
 from engines.repository.store import Repository
@@ -119,6 +120,40 @@ def test_the_unit_of_two_outputs_with_corners_and_scores_is_measured(
     assert found["decoder"] == "corners"
     assert found["labels"] == ("background", "object")
     assert (found["decoding"].settings if settings else {}) == settings
+
+
+def padding(score: float, label: int) -> np.ndarray:
+    """Return 20 rows of left, top, right, bottom in px, a faint score and a class."""
+    return np.tile(np.concatenate([BOX[0] * 64, [score, label]]), (20, 1))
+
+
+@pytest.mark.parametrize("rows", [padding(0.001, 3), np.zeros((20, 6))], ids=["faint", "zeros"])
+def test_unit_and_order_of_corners_are_assumed_if_noise_shows_no_object(tmp_path: Path, rows: np.ndarray) -> None:
+    file = table(tmp_path / "m.onnx", {"y": rows})
+    report = examine(file)
+    assert value(report, "decoder") == "end2end"
+    assert value(report, "decoding") == Decoding(settings={"unit": "px", "order": "left-top"})
+    assert "decoding" in {setting.key for setting in report.assumed()}
+    chosen = examine(file, decoder="end2end")
+    assert sources(chosen)["decoding"] == "assumed"
+    fixed = examine(file, decoding={"unit": "share"})
+    assert value(fixed, "decoding") == Decoding(settings={"unit": "share"})
+    assert sources(fixed)["decoding"] == "option"
+
+
+def test_a_decoder_that_finds_objects_goes_before_one_that_finds_none(tmp_path: Path) -> None:
+    queries = np.tile([0.5, 0.5, 0.2, 0.2, 0.001, 0.0], (20, 1))
+    queries[3, 5] = 1.0
+    report = examine(table(tmp_path / "m.onnx", {"y": queries}))
+    assert value(report, "decoder") == "rtdetr"
+    assert [reason.partition(" ")[0] for reason in report.rejected] == ["end2end"]
+    assert "show no object" in report.rejected[0]
+
+
+def test_a_decoder_that_finds_no_object_either_does_not_go_first(tmp_path: Path) -> None:
+    report = examine(table(tmp_path / "m.onnx", {"y": padding(0.001, 0)}), labels=("car",))
+    assert value(report, "decoder") == "end2end"
+    assert [reason.partition(" ")[0] for reason in report.rejected] == ["yolov5"]
 
 
 def test_a_size_is_assumed_only_for_a_model_that_accepts_any(tmp_path: Path) -> None:
