@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from aiokafka.structs import OffsetAndMetadata
+from prometheus_client import CollectorRegistry
 
 from ingest.contract.codec import decode, encode_json
 from ingest.contract.records import Delivery, Heartbeat
@@ -24,6 +25,7 @@ from stream.alerts.pending import FINISHED_KEPT, AlertPlace, DeliveryTask, Pendi
 from stream.alerts.progress import MAX_METADATA_CHARS, DispatchProgress, OwnedAlerts, take_over
 from stream.alerts.sending import ReceiverSender
 from stream.alerts.webhook import LogDeliverer
+from stream.metrics import DispatchMetrics
 from stream.runner.watchdog import CountingLog
 from tests.stream.alerts.test_alerts import event
 
@@ -277,6 +279,42 @@ async def test_an_alerts_topic_created_again_ends_the_dispatcher_and_is_read_fro
     assert committed == [OffsetAndMetadata(BEYOND_EVERY_END, "")]
     owned = await take_over(MemoryLog(partitions=1), 0, GroupCommit(BEYOND_EVERY_END), [])
     assert owned.recreated
+
+
+async def test_alerts_that_expire_while_the_dispatcher_reads_are_counted_and_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log, registry, tp = MemoryLog(partitions=1), CollectorRegistry(), TopicPartition(ALERTS, 0)
+    for number in range(9):
+        await log.produce(Outgoing(*tp, encode_json(make_alert(event(number), ()))))
+    fetched = [record async for record in log.read(ALERTS, 0, 0, 9)]
+    log.forget(tp, 6)
+    fetches = [fetched[:1], fetched[6:8], fetched[8:]]
+
+    async def getmany(timeout_ms: int) -> dict[TopicPartition, list[LogRecord]]:
+        if not fetches:
+            raise LogUnavailable("no further record")
+        return {tp: fetches.pop(0)}
+
+    async def started(*_: object) -> None:
+        pass
+
+    dispatcher = Dispatcher(KafkaSettings(), [], lambda _: LogDeliverer(), metrics=DispatchMetrics(registry))
+    dispatcher._owned[0] = owned = OwnedAlerts(0, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr("stream.alerts.dispatcher.start", started)
+        patch.setattr("stream.alerts.dispatcher.from_consumer", lambda _, record: record)
+        patch.setattr(dispatcher._consumer, "getmany", getmany)
+        patch.setattr(dispatcher, "_log", log)
+        with pytest.raises(LogUnavailable, match="no further record"):
+            await dispatcher._intake()
+    await dispatcher._close([])
+    assert owned.alerts_next == 9
+    assert registry.get_sample_value("sightline_dispatch_expired_unread_total") == 5.0
+    (beat,) = [
+        decode(Heartbeat, record.value) async for record in log.read(STATUS, 0, 0, (await log.ends(STATUS))[0])
+    ]
+    assert [(gap.group, gap.first, gap.last) for gap in beat.expired_unread] == [("dispatch", 1, 5)]
 
 
 async def test_a_consumer_that_cancels_its_own_stop_does_not_end_the_dispatcher_with_a_traceback() -> None:
