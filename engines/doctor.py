@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -14,10 +13,10 @@ from typing import Any, get_args
 from engines import backends
 from engines.backends.hardware import INSTRUCTIONS, cpu_count, cuda, processor
 from engines.backends.tensorrt.plans import default_folder
-from engines.engine import Engine
 from engines.exceptions import EngineError
 from engines.repository.manifest import Model
 from engines.repository.store import Repository
+from engines.speed import batch_speed
 from ingest.site.pipeline import Precision
 
 PACKAGES = ("onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "pycuda", "numpy")
@@ -72,7 +71,7 @@ def time_models(repository: Repository, timed_s: float = TIMED_S) -> Iterator[Mo
 
 
 def time_model(model: Model, backend: str, timed_s: float = TIMED_S) -> ModelTiming:
-    """Load and warm up a model, and measure it with black images for at least ``timed_s`` seconds."""
+    """Load and warm up a model, and measure the median time of its batches for ``timed_s`` seconds."""
     manifest = model.manifest
     auto = backends.choose_here(manifest.precision).backend == backend
     timing = ModelTiming(manifest.id, manifest.precision, backend, auto)
@@ -80,26 +79,13 @@ def time_model(model: Model, backend: str, timed_s: float = TIMED_S) -> ModelTim
     try:
         engine.load(model)
         engine.warm_up()
-        size = engine.batch_size
-        per_batch_s = seconds_per_batch(engine, size, timed_s)
+        speed = batch_speed(engine, engine.batch_size, timed_s)
     except EngineError as error:
         return replace(timing, error=str(error))
     finally:
         engine.close()
-    speed = round(size / per_batch_s, 1)
-    return replace(timing, batch=size, ms_per_batch=round(per_batch_s * 1000, 2), images_per_s=speed)
-
-
-def seconds_per_batch(engine: Engine, size: int, timed_s: float) -> float:
-    """Return the median time of a batch in seconds, over runs that take at least ``timed_s`` together."""
-    durations_s: list[float] = []
-    while sum(durations_s) < timed_s:
-        with engine.slot() as slot:
-            slot.pixels[:size] = 0
-            started_s = time.perf_counter()
-            engine.run(slot, size)
-            durations_s.append(time.perf_counter() - started_s)
-    return sorted(durations_s)[len(durations_s) // 2]
+    images_per_s = round(speed.batch * 1000 / speed.p50_ms, 1)
+    return replace(timing, batch=speed.batch, ms_per_batch=round(speed.p50_ms, 2), images_per_s=images_per_s)
 
 
 def _plans(folder: Path) -> dict[str, Any]:
